@@ -1,0 +1,2 @@
+//! The helper for people and scripts.
+fn main() {}

@@ -1,0 +1,31 @@
+//! Active Directory login for XCALLY Motion, through PAM.
+//!
+//! One login crosses this crate from top to bottom:
+//!
+//! | Module | Subject |
+//! |---|---|
+//! | [`module`] | the PAM side: hooks, arguments, conversation, socket client, verdict to PAM code |
+//! | [`protocol`] | what module and broker say to each other |
+//! | [`broker`] | server, peer check, the order of a login, audit |
+//! | [`name`] | XCALLY username to `user@domain` and back; pure |
+//! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
+//! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
+//! | [`config`] | `config.toml`, and what the realm join knows |
+//! | [`verdict`] | every outcome of a login, once; pure |
+//!
+//! Without the feature `broker` only the module and the pure parts are compiled: that is the shared object
+//! that the application loads, and the compiler itself keeps everything else out of it.
+
+pub mod module;
+pub mod name;
+pub mod protocol;
+pub mod verdict;
+
+#[cfg(feature = "broker")]
+pub mod broker;
+#[cfg(feature = "broker")]
+pub mod config;
+#[cfg(feature = "broker")]
+pub mod directory;
+#[cfg(feature = "broker")]
+pub mod kerberos;

@@ -1,0 +1,1 @@
+//! XCALLY username to user@domain and back.

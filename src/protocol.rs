@@ -1,0 +1,356 @@
+//! What module, helper and broker say to each other over the Unix socket: one request, one reply.
+//!
+//! A frame is two big-endian `u32` lengths (of the JSON, of the secret), then the JSON, then the secret as raw
+//! bytes. The password is never inside the JSON, because escaping would copy it. A frame is at most
+//! [`MAX_FRAME`] bytes long, its header included.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::verdict::Verdict;
+
+/// The version of this protocol. Module and broker come from one package, but a long-lived application keeps
+/// the old module loaded over an upgrade.
+pub const VERSION: u32 = 1;
+
+/// The longest frame, header included, in bytes.
+pub const MAX_FRAME: usize = 64 * 1024;
+
+/// The length of a frame's header in bytes.
+pub const HEADER: usize = 8;
+
+/// The longest password in bytes. AD allows 256 UTF-16 units (MS-SAMR 3.1.1.7.2).
+pub const MAX_PASSWORD: usize = 1024;
+
+/// The longest name that a user may type, in bytes.
+pub const MAX_USER: usize = 256;
+
+/// Where the broker listens.
+pub const SOCKET: &str = "/run/motion-ad/broker.sock";
+
+/// A password on its way: wiped when dropped, and not shown by `Debug`.
+#[derive(Clone, Default)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes over `bytes` without copying them.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Secret(Zeroizing::new(bytes))
+    }
+
+    /// The password itself.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The password as text.
+    ///
+    /// # Errors
+    /// What makes it impossible as a password: empty, too long, a NUL byte, not UTF-8.
+    pub fn password(&self) -> Result<&str, PasswordError> {
+        match self.bytes() {
+            [] => Err(PasswordError::Empty),
+            bytes if bytes.len() > MAX_PASSWORD => Err(PasswordError::TooLong),
+            bytes if bytes.contains(&0) => Err(PasswordError::Nul),
+            bytes => std::str::from_utf8(bytes).map_err(|_| PasswordError::NotUtf8),
+        }
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Why some bytes can never be a password; nothing is sent to AD for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// An empty password would make the bind an unauthenticated one, which succeeds (RFC 4513, 5.1.2).
+    #[error("the password is empty")]
+    Empty,
+    /// Longer than [`MAX_PASSWORD`].
+    #[error("the password is longer than {MAX_PASSWORD} bytes")]
+    TooLong,
+    /// Contains a NUL byte.
+    #[error("the password contains a NUL byte")]
+    Nul,
+    /// Not UTF-8, which LDAP's simple bind asks for (RFC 4513, 5.1.3).
+    #[error("the password is not UTF-8")]
+    NotUtf8,
+}
+
+/// What is asked of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// May this person, who gave the password in the frame's secret, come in? Answered by [`Reply::Verdict`].
+    Authenticate,
+    /// May this person, who proved the identity elsewhere, come in? Answered by [`Reply::Verdict`].
+    Account,
+    /// The account's state as AD has it now. Answered by [`Reply::Check`].
+    Check,
+    /// The broker's own state. Answered by [`Reply::Status`].
+    Status,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// What is asked.
+    pub operation: Operation,
+    /// The name as the person typed it; empty for [`Operation::Status`].
+    #[serde(default)]
+    pub user: String,
+    /// PAM_SERVICE, or the name of the helper's command.
+    #[serde(default)]
+    pub service: String,
+    /// PAM_RHOST.
+    #[serde(default)]
+    pub rhost: String,
+    /// PAM_TTY.
+    #[serde(default)]
+    pub tty: String,
+    /// When the sender stops waiting: nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
+    pub deadline: u64,
+}
+
+impl Request {
+    /// A request that its sender gives up after `timeout`.
+    pub fn new(operation: Operation, user: impl Into<String>, timeout: Duration) -> Self {
+        Request {
+            version: VERSION,
+            operation,
+            user: user.into(),
+            service: String::new(),
+            rhost: String::new(),
+            tty: String::new(),
+            deadline: nanoseconds(monotonic().saturating_add(timeout)),
+        }
+    }
+
+    /// The time left, zero when the deadline has passed.
+    pub fn remaining(&self) -> Duration {
+        Duration::from_nanos(self.deadline).saturating_sub(monotonic())
+    }
+}
+
+/// One reply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// What became of a login or an account check.
+    Verdict(Verdict),
+    /// The account's state, for people.
+    #[cfg(feature = "broker")]
+    Check(Box<report::Check>),
+    /// The broker's state, for people.
+    #[cfg(feature = "broker")]
+    Status(Box<report::Status>),
+    /// The request itself was refused: who asks may not, or what is asked cannot be understood.
+    Refused(String),
+}
+
+/// Replies that only the helper reads.
+#[cfg(feature = "broker")]
+pub mod report;
+
+/// Now, as time since an arbitrary point that module and broker share (CLOCK_MONOTONIC).
+pub fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Why a frame was not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The peer closed the connection before the first byte.
+    #[error("the connection was closed")]
+    Closed,
+    /// The frame says that it is longer than [`MAX_FRAME`].
+    #[error("a frame of {0} bytes is over the limit of {MAX_FRAME}")]
+    TooLong(u64),
+    /// The JSON is not what was expected; the text of the error never quotes the frame.
+    #[error("the frame holds no valid message (line {line}, column {column})")]
+    Malformed {
+        /// Line of the JSON.
+        line: usize,
+        /// Column of the JSON.
+        column: usize,
+    },
+    /// Reading or writing failed, or the frame was cut short.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// The lengths at the head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Length of the JSON in bytes.
+    pub json: usize,
+    /// Length of the secret in bytes.
+    pub secret: usize,
+}
+
+impl Header {
+    /// Reads the header's bytes.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
+    pub fn parse(bytes: [u8; HEADER]) -> Result<Self, FrameError> {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        let (json, secret) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+        let total = HEADER as u64 + u64::from(json) + u64::from(secret);
+        if total > MAX_FRAME as u64 {
+            return Err(FrameError::TooLong(total));
+        }
+        Ok(Header { json: json as usize, secret: secret as usize })
+    }
+}
+
+/// Encodes header and JSON; the secret follows separately, uncopied.
+///
+/// # Errors
+/// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
+pub fn encode<T: Serialize>(message: &T, secret: &Secret) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; HEADER];
+    serde_json::to_writer(&mut frame, message).map_err(io::Error::from)?;
+    let total = frame.len() + secret.bytes().len();
+    let (Ok(json), Ok(length), true) = (
+        u32::try_from(frame.len() - HEADER),
+        u32::try_from(secret.bytes().len()),
+        total <= MAX_FRAME,
+    ) else {
+        return Err(FrameError::TooLong(total as u64));
+    };
+    frame[..4].copy_from_slice(&json.to_be_bytes());
+    frame[4..HEADER].copy_from_slice(&length.to_be_bytes());
+    Ok(frame)
+}
+
+/// Decodes a frame's JSON.
+///
+/// # Errors
+/// [`FrameError::Malformed`] when it is not a `T`.
+pub fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(json).map_err(|e| FrameError::Malformed { line: e.line(), column: e.column() })
+}
+
+/// Sends one message.
+///
+/// # Errors
+/// The frame is too long, or writing failed.
+pub fn send<T: Serialize>(to: &mut impl Write, message: &T, secret: &Secret) -> Result<(), FrameError> {
+    to.write_all(&encode(message, secret)?)?;
+    to.write_all(secret.bytes())?;
+    Ok(to.flush()?)
+}
+
+/// Receives one message and its secret.
+///
+/// # Errors
+/// The peer closed or cut the frame, it is too long, or it holds no `T`.
+pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<(T, Secret), FrameError> {
+    let mut header = [0; HEADER];
+    let first = loop {
+        match from.read(&mut header) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    if first == 0 {
+        return Err(FrameError::Closed);
+    }
+    from.read_exact(&mut header[first..])?;
+    let header = Header::parse(header)?;
+    let mut json = vec![0; header.json];
+    from.read_exact(&mut json)?;
+    let mut secret = Secret::new(vec![0; header.secret]);
+    from.read_exact(&mut secret.0)?;
+    Ok((decode(&json)?, secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Outcome;
+
+    fn request() -> Request {
+        Request::new(Operation::Authenticate, "john.doe", Duration::from_secs(5))
+    }
+
+    #[test]
+    fn a_frame_comes_back_as_it_was_sent() {
+        let mut wire = Vec::new();
+        send(&mut wire, &request(), &Secret::new(b"pa\"ss\\w\xc3\xb6rd".to_vec())).unwrap();
+        let (back, secret): (Request, Secret) = receive(&mut wire.as_slice()).unwrap();
+        assert_eq!(back.user, "john.doe");
+        assert_eq!(secret.password().unwrap(), "pa\"ss\\wörd");
+    }
+
+    #[test]
+    fn a_frame_of_four_gigabytes_is_refused_by_its_header() {
+        let wire = [0xff; HEADER];
+        let error = receive::<Request>(&mut wire.as_slice()).unwrap_err();
+        assert!(matches!(error, FrameError::TooLong(n) if n > 8_000_000_000), "{error}");
+    }
+
+    #[test]
+    fn half_a_frame_and_rubbish_are_errors() {
+        let mut wire = Vec::new();
+        send(&mut wire, &request(), &Secret::default()).unwrap();
+        for length in 1..wire.len() {
+            let error = receive::<Request>(&mut &wire[..length]).unwrap_err();
+            assert!(matches!(error, FrameError::Io(_)), "{length}: {error}");
+        }
+        assert!(matches!(receive::<Request>(&mut [].as_slice()), Err(FrameError::Closed)));
+        let rubbish = [&[0, 0, 0, 4, 0, 0, 0, 0][..], b"{{{{"].concat();
+        assert!(matches!(receive::<Request>(&mut rubbish.as_slice()), Err(FrameError::Malformed { .. })));
+    }
+
+    #[test]
+    fn too_long_a_message_is_not_sent() {
+        let request = Request { user: "x".repeat(MAX_FRAME), ..request() };
+        assert!(matches!(encode(&request, &Secret::default()), Err(FrameError::TooLong(_))));
+    }
+
+    #[test]
+    fn passwords_that_can_never_be_right() {
+        let cases: [(&[u8], PasswordError); 4] = [
+            (b"", PasswordError::Empty),
+            (&[b'x'; MAX_PASSWORD + 1], PasswordError::TooLong),
+            (b"a\0b", PasswordError::Nul),
+            (b"\xff", PasswordError::NotUtf8),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(Secret::new(bytes.to_vec()).password(), Err(error));
+        }
+        assert!(Secret::new(vec![b'x'; MAX_PASSWORD]).password().is_ok());
+    }
+
+    #[test]
+    fn debug_shows_no_password() {
+        assert_eq!(format!("{:?}", Secret::new(b"hunter2".to_vec())), "Secret(…)");
+    }
+
+    #[test]
+    fn the_deadline_runs_down() {
+        let request = Request { deadline: 0, ..request() };
+        assert_eq!(request.remaining(), Duration::ZERO);
+        let reply = Reply::Verdict(Verdict::new(Outcome::Success, ""));
+        let mut wire = Vec::new();
+        send(&mut wire, &reply, &Secret::default()).unwrap();
+        assert_eq!(receive::<Reply>(&mut wire.as_slice()).unwrap().0, reply);
+    }
+}

@@ -1,0 +1,171 @@
+//! What became of a login: every outcome once, with its name, its text and its advice.
+//!
+//! The outcomes are those that AD can tell apart (MS-ERREF NTSTATUS values behind the `data` code of a
+//! refused bind), plus those that this host decides itself.
+
+use serde::{Deserialize, Serialize};
+
+/// Declares the outcomes as one table, so that a name, a text or an advice cannot be forgotten.
+macro_rules! outcomes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, text: $text:expr, advice: $advice:literal;)+) => {
+        /// The outcome of a login or of an account check.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Outcome {
+            $($(#[doc = $doc])+ #[serde(rename = $name)] $variant,)+
+        }
+
+        impl Outcome {
+            /// Every outcome, in the order of the table.
+            pub const ALL: &'static [Outcome] = &[$(Outcome::$variant,)+];
+
+            /// The name in the log, in JSON and on the wire.
+            pub fn name(self) -> &'static str {
+                match self { $(Outcome::$variant => $name,)+ }
+            }
+
+            /// What the person at the login page may be told. `None` where AD tells a stranger nothing, or
+            /// where only the administrator can do something about it.
+            pub fn text(self) -> Option<&'static str> {
+                match self { $(Outcome::$variant => $text,)+ }
+            }
+
+            /// What the administrator can do about it; empty where nothing is wrong.
+            pub fn advice(self) -> &'static str {
+                match self { $(Outcome::$variant => $advice,)+ }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// AD let this account in just now, and every configured rule agrees.
+    Success = "success", text: None, advice: "";
+    /// The password is wrong (`data 52e`).
+    WrongPassword = "wrong_password", text: None,
+        advice: "the person mistyped the password; each attempt counts towards AD's lockout";
+    /// The name maps to `user@domain`, and AD has no such account (`data 525`).
+    UnknownUser = "unknown_user", text: None,
+        advice: "create the account in AD, or map the name in /etc/motion-ad/names.map";
+    /// The name cannot be mapped to an AD account; AD was not asked.
+    Unmapped = "unmapped", text: None,
+        advice: "add the name to /etc/motion-ad/names.map, or its domain to names.domains";
+    /// More than one AD account answers to the name.
+    Ambiguous = "ambiguous", text: None,
+        advice: "make userPrincipalName unique in AD, or map the name in /etc/motion-ad/names.map";
+    /// Outside the account's logon hours (`data 530`).
+    LogonHours = "logon_hours", text: Some("Your account may not log in at this time."),
+        advice: "change the logon hours of the account in AD";
+    /// The account may only log on to named workstations (`data 531`).
+    Workstation = "workstation", text: Some("Your account may not log in from this computer."),
+        advice: "add this server (and, on Windows, the domain controllers) to userWorkstations of the account in AD";
+    /// The password has expired (`data 532`).
+    PasswordExpired = "password_expired", text: Some("Your password has expired and must be changed."),
+        advice: "the person must change the password";
+    /// The password must be changed at the next logon (`data 773`).
+    MustChange = "must_change", text: Some("Your password must be changed before you can log in."),
+        advice: "the person must change the password";
+    /// The account is disabled (`data 533`).
+    Disabled = "disabled", text: Some("Your account is disabled."),
+        advice: "enable the account in AD";
+    /// The account has expired (`data 701`).
+    AccountExpired = "account_expired", text: Some("Your account has expired."),
+        advice: "change the expiry date of the account in AD";
+    /// The account is locked out (`data 775`), whatever the password.
+    LockedOut = "locked_out", text: Some("Your account is locked. Try again later or ask your administrator."),
+        advice: "wait for the lockout duration of the domain, or unlock the account in AD";
+    /// The account's token holds too many group SIDs (`data 568`).
+    TooManyGroups = "too_many_groups", text: None,
+        advice: "reduce the number of groups of the account in AD";
+    /// The account is in none of `login.allow_groups`.
+    NotAllowed = "not_allowed", text: Some("Your account may not use this service."),
+        advice: "add the account to one of login.allow_groups";
+    /// The account is in one of `login.deny_groups`.
+    Denied = "denied", text: Some("Your account may not use this service."),
+        advice: "remove the account from the groups in login.deny_groups";
+    /// AD refused the login with a code that this version does not know.
+    Refused = "refused", text: None,
+        advice: "look up the code in the reason";
+    /// AD, or the broker, did not answer in time.
+    Unavailable = "unavailable",
+        text: Some("The login service cannot reach Active Directory. Try again in a moment."),
+        advice: "see the reason; `motion-ad status` shows the state of the broker and of the domain controllers";
+    /// The configuration, the name map or a configured group is broken.
+    Misconfigured = "misconfigured", text: None,
+        advice: "mend what the reason names; `motion-ad-broker --check-config` checks the files";
+}
+
+impl Outcome {
+    /// Whether the account may come in.
+    pub fn is_success(self) -> bool {
+        self == Outcome::Success
+    }
+
+    /// Whether the person may come in after changing the password (PAM_NEW_AUTHTOK_REQD).
+    pub fn wants_new_password(self) -> bool {
+        matches!(self, Outcome::PasswordExpired | Outcome::MustChange)
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The broker's answer about one person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The principal that the name was mapped to, once it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// The cause, for the log and for `motion-ad login`; the application's users never see it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Where the time went, in the order of the steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+}
+
+/// One step of a login and what it cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The step: `map`, `resolve`, `connect`, `bind`, `state`.
+    pub name: String,
+    /// Duration in microseconds.
+    pub micros: u64,
+}
+
+impl Verdict {
+    /// A verdict without principal and steps.
+    pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Verdict { outcome, principal: None, reason: reason.into(), steps: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_survive_the_wire() {
+        let mut names: Vec<_> = Outcome::ALL.iter().map(|o| o.name()).collect();
+        for outcome in Outcome::ALL {
+            let json = serde_json::to_string(outcome).unwrap();
+            assert_eq!(json, format!("\"{}\"", outcome.name()));
+            assert_eq!(serde_json::from_str::<Outcome>(&json).unwrap(), *outcome);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Outcome::ALL.len());
+    }
+
+    #[test]
+    fn only_success_lets_in_and_only_failures_have_advice() {
+        for outcome in Outcome::ALL {
+            assert_eq!(outcome.is_success(), outcome.advice().is_empty(), "{outcome}");
+            assert!(!(outcome.is_success() && outcome.wants_new_password()));
+        }
+    }
+}
