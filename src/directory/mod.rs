@@ -1,3 +1,4 @@
 //! The directory: what AD knows.
 
 pub mod entry;
+pub mod machine;
