@@ -401,8 +401,11 @@ impl Inner {
         let bound = || deadline.min(Instant::now() + self.settings.attempt);
         match Link::connect(&server.host, address, credential, &self.settings, bound()).await {
             // The server may have a new key since our ticket for it was issued (its password changed, it was
-            // restored or installed again): once more with fresh tickets.
-            Err(TransportError::Refused { code: INVALID_CREDENTIALS, .. }) => {
+            // restored or installed again), or our ticket has too little left: once more with fresh tickets.
+            Err(
+                TransportError::Refused { code: INVALID_CREDENTIALS, .. }
+                | TransportError::Kerberos(KerberosError::TicketEnded(_)),
+            ) => {
                 Credential::forget(bound()).await?;
                 let fresh = Credential::acquire(bound()).await?;
                 Link::connect(&server.host, address, &fresh, &self.settings, bound()).await
