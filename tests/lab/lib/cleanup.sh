@@ -1,0 +1,79 @@
+# shellcheck shell=bash
+# `lab down`: everything that belongs to this lab goes, whatever state a killed run left it in.
+
+lab_down() {
+    remove_lab
+    rm -f "$LAB_RUN.lock"
+}
+
+remove_lab() {
+    local node
+    for node in "${NODES[@]}"; do
+        kill_recorded "$LAB_RUN/$node/nspawn.pid"
+        kill_recorded "$LAB_RUN/$node/leader.pid"
+    done
+    kill_in_namespaces
+    unmount_below "$LAB_RUN"
+    remove_namespaces
+    remove_cgroups
+    rm -rf --one-file-system "$LAB_RUN"
+}
+
+kill_recorded() { # FILE
+    local pid
+    pid=$(recorded "$1") || return 0
+    kill -KILL "$pid" 2>/dev/null || true
+    wait_for 10 is_gone "$1"
+}
+
+is_gone() {
+    ! recorded "$1"
+}
+
+# Whoever still lives in the lab's network namespaces belongs to it: a test's own process as well.
+kill_in_namespaces() {
+    local ns pid
+    for ns in net "${NODES[@]}"; do
+        ns=$(netns "$ns")
+        [[ -e /run/netns/$ns ]] || continue
+        for pid in $(ip netns pids "$ns" 2>/dev/null); do
+            kill -KILL "$pid" 2>/dev/null || true
+        done
+        wait_for 10 namespace_is_empty "$ns"
+    done
+}
+
+namespace_is_empty() {
+    [[ -z $(ip netns pids "$1" 2>/dev/null) ]]
+}
+
+# Deepest first. A mount that is still in use goes lazily.
+unmount_below() { # FOLDER
+    local mount
+    awk -v below="$1/" 'index($5 "/", below) == 1 { print length($5), $5 }' /proc/self/mountinfo |
+        sort -rn | cut -d' ' -f2- | while read -r mount; do
+        mount=$(printf '%b' "$mount")
+        umount "$mount" 2>/dev/null || umount --lazy "$mount" || true
+    done
+}
+
+# A run killed in `ip netns add` may leave the file without the mount; `ip netns delete` removes both.
+remove_namespaces() {
+    local ns
+    for ns in net "${NODES[@]}"; do
+        ns=$(netns "$ns")
+        [[ ! -e /run/netns/$ns ]] || ip netns delete "$ns"
+    done
+}
+
+remove_cgroups() {
+    local node cgroup
+    for node in "${NODES[@]}"; do
+        cgroup=$(node_cgroup "$node")
+        [[ ! -d $cgroup ]] || wait_for 10 remove_cgroup "$cgroup"
+    done
+}
+
+remove_cgroup() {
+    find "$1" -depth -type d -exec rmdir {} +
+}
