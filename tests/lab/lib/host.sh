@@ -27,10 +27,9 @@ host_is_joined() {
     [[ -s $(node_root host)/etc/krb5.keytab ]]
 }
 
-# As the XCALLY page says. `--install=/`: otherwise realmd asks PackageKit, which is not there and
-# could not reach anything, for packages that are all installed.
+# As the XCALLY page says.
 host_join() {
-    cast_password Administrator | node_run host realm --install=/ join -v -U Administrator "$DOMAIN"
+    cast_password Administrator | node_run host realm join -v -U Administrator "$DOMAIN"
 }
 
 host_leave() {
