@@ -227,11 +227,9 @@ pub fn encode<T: Serialize>(message: &T, secret: &Secret) -> Result<Vec<u8>, Fra
     let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message).map_err(io::Error::from)?;
     let total = frame.len() + secret.bytes().len();
-    let (Ok(json), Ok(length), true) = (
-        u32::try_from(frame.len() - HEADER),
-        u32::try_from(secret.bytes().len()),
-        total <= MAX_FRAME,
-    ) else {
+    let (Ok(json), Ok(length), true) =
+        (u32::try_from(frame.len() - HEADER), u32::try_from(secret.bytes().len()), total <= MAX_FRAME)
+    else {
         return Err(FrameError::TooLong(total as u64));
     };
     frame[..4].copy_from_slice(&json.to_be_bytes());
