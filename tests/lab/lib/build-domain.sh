@@ -18,9 +18,10 @@ cp "$root/var/lib/samba/private/krb5.conf" "$root/etc/krb5.conf"
 # Without this the SPN ldap/… is missing, and nobody gets a ticket for LDAP.
 chroot "$root" samba_spnupdate
 
-cp "$lab_dir/cast" "$lab_dir/lib/cast.py" "$root/tmp/"
-chroot "$root" /usr/bin/python3 /tmp/cast.py /tmp/cast
-rm "$root/tmp/cast" "$root/tmp/cast.py"
+# These stay on the DC, for `lab cast`.
+install -D -m 600 -t "$root/usr/local/lib/lab" "$lab_dir/cast" "$lab_dir/lib/cast.py"
+install -m 600 <(printf %s "$admin_password") "$root/usr/local/lib/lab/admin-password"
+chroot "$root" /usr/bin/python3 /usr/local/lib/lab/cast.py create /usr/local/lib/lab/cast
 
 systemctl --root="$root" --quiet disable smbd nmbd winbind
 systemctl --root="$root" --quiet unmask samba-ad-dc

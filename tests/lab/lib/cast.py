@@ -1,5 +1,6 @@
-# Writes the people of the table `cast` and the domain's password policy into a domain that is not
-# running:    cast.py CAST
+# The people of the table `cast`, with Samba's own library, on the domain controller:
+#     cast.py create CAST         all of them, and the domain's password policy, before Samba first runs
+#     cast.py restore CAST SAM    one of them: password and condition as in the table again
 # One process and one transaction: twenty people and three hundred groups take two seconds.
 import sys
 
@@ -8,21 +9,31 @@ from samba.auth import system_session
 from samba.param import LoadParm
 from samba.samdb import SamDB
 
-SECOND = 10_000_000  # AD counts time in units of 100 ns, and durations as negative numbers
-MINUTE = 60 * SECOND
+DOMAIN = "acme.com"
+MINUTE = 60 * 10_000_000  # AD counts time in units of 100 ns, and durations as negative numbers
+DAY = 24 * 60 * MINUTE
+YEAR_2020 = 132_223_104_000_000_000
+NEVER = 2**63 - 1
 NORMAL_ACCOUNT, DISABLED = 0x200, 0x2
 GLOBAL_GROUP = -0x80000000 | 0x2
-DOMAIN = "acme.com"
-YEAR_2020 = 132_223_104_000_000_000  # in AD's time
 
 POLICY = {
     "lockoutThreshold": 3,
     "lockoutDuration": -30 * MINUTE,
     "lockOutObservationWindow": -30 * MINUTE,
+    "maxPwdAge": -42 * DAY,
     "minPwdAge": 0,
     "minPwdLength": 1,
     "pwdHistoryLength": 0,
     "pwdProperties": 0,  # no complexity rules
+}
+
+ORDINARY = {
+    "userAccountControl": NORMAL_ACCOUNT,
+    "accountExpires": NEVER,
+    "pwdLastSet": -1,  # now
+    "logonHours": [],
+    "userWorkstations": [],
 }
 
 # What a condition changes in an ordinary account.
@@ -34,28 +45,13 @@ CONDITIONS = {
     "other-workstation": {"userWorkstations": "OTHERPC"},
 }
 
-# A password policy of its own, by which any password is too old after a second.
-EXPIRES_AT_ONCE = {
-    "objectClass": "msDS-PasswordSettings",
-    "msDS-PasswordSettingsPrecedence": 1,
-    "msDS-MaximumPasswordAge": -SECOND,
-    "msDS-MinimumPasswordAge": 0,
-    "msDS-MinimumPasswordLength": 1,
-    "msDS-PasswordHistoryLength": 0,
-    "msDS-PasswordComplexityEnabled": "FALSE",
-    "msDS-PasswordReversibleEncryptionEnabled": "FALSE",
-    "msDS-LockoutThreshold": 3,
-    "msDS-LockoutDuration": -30 * MINUTE,
-    "msDS-LockoutObservationWindow": -30 * MINUTE,
-}
 
+class Person:
+    def __init__(self, line):
+        self.key, self.sam, self.upn, self.password, self.condition = map(cell, line.split("|"))
 
-def read_cast(path):
-    """The table as (person, sam, upn, password, condition)."""
-    with open(path, encoding="utf-8") as table:
-        for line in table:
-            if line.strip() and not line.startswith("#"):
-                yield tuple(cell(text) for text in line.split("|"))
+    def dn(self, root):
+        return f"CN={self.sam},OU=People,{root}"
 
 
 def cell(text):
@@ -65,101 +61,123 @@ def cell(text):
     return "" if text == "-" else text
 
 
+def read_cast(path):
+    with open(path, encoding="utf-8") as table:
+        people = [Person(line) for line in table if line.strip() and not line.startswith("#")]
+    return [person for person in people if person.condition != "administrator"]
+
+
 class Domain:
     def __init__(self):
-        self.configuration = LoadParm()
-        self.configuration.load_default()
-        self.db = SamDB(session_info=system_session(), lp=self.configuration)
+        configuration = LoadParm()
+        configuration.load_default()
+        self.db = SamDB(session_info=system_session(), lp=configuration)
         self.root = self.db.domain_dn()
+        self.partition_file = configuration.private_path(f"sam.ldb.d/{self.root.upper()}.ldb")
 
-    def add(self, rdn, parent, attributes):
-        """Adds an object, and returns its DN as text."""
-        dn = ldb.Dn(self.db, parent)
-        dn.add_child(ldb.Dn(self.db, "CN=name"))
-        dn.set_component(0, *rdn)
-        message = {"dn": dn}
-        for name, value in attributes.items():
-            message[name] = str(value) if isinstance(value, int) else value
-        self.db.add(message)
-        return str(dn)
-
-    def set(self, dn, attributes):
-        message = ldb.Message(ldb.Dn(self.db, dn))
-        for name, value in attributes.items():
-            value = str(value) if isinstance(value, int) else value
-            message[name] = ldb.MessageElement(value, ldb.FLAG_MOD_REPLACE, name)
-        self.db.modify(message)
-
-    def group(self, name, members):
-        attributes = {"objectClass": "group", "sAMAccountName": name, "groupType": GLOBAL_GROUP}
-        if members:
-            attributes["member"] = members
-        return self.add(("CN", name), f"OU=Groups,{self.root}", attributes)
-
-    def person(self, sam, upn, password, condition):
-        dn = self.add(("CN", sam), f"OU=People,{self.root}", {
-            "objectClass": "user",
-            "sAMAccountName": sam,
-            "userPrincipalName": upn,
-            "userAccountControl": NORMAL_ACCOUNT,
-            "unicodePwd": f'"{password}"'.encode("utf-16-le"),
-        })
-        if condition in CONDITIONS:
-            self.set(dn, CONDITIONS[condition])
+    def add(self, dn, attributes):
+        self.db.add({"dn": dn} | {name: plain(value) for name, value in attributes.items()})
         return dn
 
-    def add_upn_suffixes(self, suffixes):
-        partitions = f"CN=Partitions,{self.db.get_config_basedn()}"
-        self.set(partitions, {"uPNSuffixes": suffixes})
+    def set(self, dn, attributes):
+        self.db.modify(replacement(self.db, dn, attributes))
+
+    def set_beneath(self, dn, attributes):
+        """Writes without Samba's modules: what AD lets happen and they do not."""
+        partition = ldb.Ldb(self.partition_file)
+        partition.modify(replacement(partition, dn, attributes))
+
+    def add_group(self, name, members):
+        return self.add(f"CN={name},OU=Groups,{self.root}", {
+            "objectClass": "group", "sAMAccountName": name, "groupType": GLOBAL_GROUP, "member": members,
+        })
+
+
+def plain(value):
+    return str(value) if isinstance(value, int) else value
+
+
+def replacement(db, dn, attributes):
+    message = ldb.Message(ldb.Dn(db, dn))
+    for name, value in attributes.items():
+        message[name] = ldb.MessageElement(plain(value), ldb.FLAG_MOD_REPLACE, name)
+    return message
+
+
+def add_policy(domain, cast):
+    domain.set(domain.root, POLICY)
+    suffixes = {person.upn.partition("@")[2] for person in cast} - {DOMAIN}
+    domain.set(f"CN=Partitions,{domain.db.get_config_basedn()}", {"uPNSuffixes": sorted(suffixes)})
+    for name in ("People", "Groups"):
+        domain.add(f"OU={name},{domain.root}", {"objectClass": "organizationalUnit"})
+
+
+def add_person(domain, person, cast):
+    dn = person.dn(domain.root)
+    domain.add(dn, {"objectClass": "user", "sAMAccountName": person.sam})
+    set_account(domain, person)
+    if not clashes(person, cast):
+        domain.set(dn, {"userPrincipalName": person.upn})
+
+
+def clashes(person, cast):
+    """Is this UPN what somebody else is called implicitly?"""
+    return any(person.upn == f"{other.sam}@{DOMAIN}" for other in cast if other is not person)
+
+
+def set_account(domain, person):
+    dn = person.dn(domain.root)
+    domain.set(dn, {"unicodePwd": f'"{person.password}"'.encode("utf-16-le")})
+    domain.set(dn, ORDINARY)
+    domain.set(dn, CONDITIONS.get(person.condition, {"pwdLastSet": -1}))
+
+
+def set_beneath(domain, person, cast):
+    """Samba refuses a clashing UPN and a pwdLastSet in the past."""
+    attributes = {}
+    if clashes(person, cast):
+        attributes["userPrincipalName"] = person.upn
+    if person.condition == "password-expired":
+        attributes["pwdLastSet"] = YEAR_2020
+    if attributes:
+        domain.set_beneath(person.dn(domain.root), attributes)
+
+
+def add_groups(domain, cast):
+    def members(wanted):
+        return [person.dn(domain.root) for person in cast if wanted(person.condition)]
+
+    night = domain.add_group("Agents Night Shift", members(lambda c: c == "nested"))
+    domain.add_group("XCALLY Agents", [night] + members(lambda c: c not in ("nested", "outsider")))
+    domain.add_group("XCALLY Denied", members(lambda c: c == "denied"))
+    for number in range(1, 301):
+        domain.add_group(f"Team {number:03}", members(lambda c: c == "300-groups"))
 
 
 def create(domain, cast):
-    domain.set(domain.root, POLICY)
-    suffixes = {upn.partition("@")[2] for _, _, upn, _, _ in cast if upn}
-    domain.add_upn_suffixes(sorted(suffixes - {DOMAIN}))
-    for ou in ("People", "Groups"):
-        domain.add(("OU", ou), domain.root, {"objectClass": "organizationalUnit"})
-
-    having = {}  # condition -> DNs
-    for _, sam, upn, password, condition in cast:
-        if condition == "administrator":
-            continue
-        if upn in clashes(cast):
-            upn = f"before.{upn}"
-        having.setdefault(condition, []).append(domain.person(sam, upn, password, condition))
-
-    night = domain.group("Agents Night Shift", having["nested"])
-    direct = [dn for condition, dns in having.items() if condition not in ("nested", "outsider") for dn in dns]
-    domain.group("XCALLY Agents", [night] + direct)
-    domain.group("XCALLY Denied", having["denied"])
-    for number in range(1, 301):
-        domain.group(f"Team {number:03}", having["300-groups"])
-
-    domain.add(("CN", "Expires at once"), f"CN=Password Settings Container,CN=System,{domain.root}",
-               EXPIRES_AT_ONCE | {"msDS-PSOAppliesTo": having["password-expired"]})
-
-
-def clashes(cast):
-    """UPNs that are also somebody else's implicit name, sAMAccountName@domain -> the sAMAccountName of their holder."""
-    implicit = {f"{sam}@{DOMAIN}": sam for _, sam, _, _, _ in cast}
-    return {upn: sam for _, sam, upn, _, _ in cast if implicit.get(upn, sam) != sam}
-
-
-def force_clashes(domain, cast):
-    """Windows lets an administrator create such a clash and Samba's checks do not, so it is written beneath them."""
-    partition = ldb.Ldb(domain.configuration.private_path(f"sam.ldb.d/{domain.root.upper()}.ldb"))
-    for upn, sam in clashes(cast).items():
-        message = ldb.Message(ldb.Dn(partition, f"CN={sam},OU=People,{domain.root}"))
-        message["upn"] = ldb.MessageElement(upn, ldb.FLAG_MOD_REPLACE, "userPrincipalName")
-        partition.modify(message)
-
-
-def main():
-    domain, cast = Domain(), list(read_cast(sys.argv[1]))
     domain.db.transaction_start()
-    create(domain, cast)
+    add_policy(domain, cast)
+    for person in cast:
+        add_person(domain, person, cast)
+    add_groups(domain, cast)
     domain.db.transaction_commit()
-    force_clashes(domain, cast)
+    for person in cast:
+        set_beneath(domain, person, cast)
 
 
-main()
+def restore(domain, cast, sam):
+    for person in cast:
+        if person.sam == sam:
+            set_account(domain, person)
+            set_beneath(domain, person, cast)
+
+
+def main(command, cast_file, *names):
+    domain, cast = Domain(), read_cast(cast_file)
+    if command == "create":
+        create(domain, cast)
+    else:
+        restore(domain, cast, *names)
+
+
+main(*sys.argv[1:])
