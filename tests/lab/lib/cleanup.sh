@@ -9,10 +9,12 @@ lab_down() {
 remove_lab() {
     local node
     for node in "${NODES[@]}"; do
-        kill_recorded "$LAB_RUN/$node/nspawn.pid"
+        # A run killed at the wrong moment has not written this one down.
+        node_find_leader "$node" 2>/dev/null || true
         kill_recorded "$LAB_RUN/$node/leader.pid"
+        kill_recorded "$LAB_RUN/$node/nspawn.pid"
     done
-    kill_in_namespaces
+    wait_for 10 kill_leftovers
     unmount_below "$LAB_RUN"
     remove_namespaces
     remove_cgroups
@@ -30,21 +32,29 @@ is_gone() {
     ! recorded "$1"
 }
 
-# Whoever still lives in the lab's network namespaces belongs to it: a test's own process as well.
-kill_in_namespaces() {
-    local ns pid
+# Whoever lives in the lab's namespaces or cgroups belongs to it: a test's own process as well.
+# Succeeds when nobody is left.
+kill_leftovers() {
+    local pids
+    pids=$({ pids_in_namespaces; pids_in_cgroups; } | sort -u)
+    [[ -z $pids ]] && return 0
+    # shellcheck disable=SC2086  # a list of numbers
+    kill -KILL $pids 2>/dev/null
+    return 1
+}
+
+pids_in_namespaces() {
+    local ns
     for ns in net "${NODES[@]}"; do
-        ns=$(netns "$ns")
-        [[ -e /run/netns/$ns ]] || continue
-        for pid in $(ip netns pids "$ns" 2>/dev/null); do
-            kill -KILL "$pid" 2>/dev/null || true
-        done
-        wait_for 10 namespace_is_empty "$ns"
+        ip netns pids "$(netns "$ns")" 2>/dev/null || true
     done
 }
 
-namespace_is_empty() {
-    [[ -z $(ip netns pids "$1" 2>/dev/null) ]]
+pids_in_cgroups() {
+    local node
+    for node in "${NODES[@]}"; do
+        find "$(node_cgroup "$node")" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+    done
 }
 
 # Deepest first. A mount that is still in use goes lazily.

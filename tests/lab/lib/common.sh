@@ -89,6 +89,8 @@ lock_lab() {
     mkdir -p "${LAB_RUN%/*}"
     exec 9>"$LAB_RUN.lock"
     flock -w 900 9 || die "another run holds $LAB_RUN.lock"
+    # Whoever took the lab down meanwhile has removed the file: then this lock is on nothing.
+    [[ $LAB_RUN.lock -ef /dev/fd/9 ]] || lock_lab
 }
 
 lock_cache() {
@@ -101,12 +103,14 @@ unlock_cache() {
 }
 
 # A process is recorded as "pid start-time": a pid alone may be somebody else's by now.
-start_time() {
+# A zombie has ended: nobody needs to wait until its parent has noticed.
+start_time() { # PID
     local stat
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
     # The command name, in parentheses, may hold spaces: count the fields after it.
     # shellcheck disable=SC2086
     set -- ${stat##*) }
+    [[ $1 != Z ]] || return 1
     echo "${20}"
 }
 

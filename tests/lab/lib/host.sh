@@ -46,14 +46,19 @@ lab_leave() {
 
 lab_install() {
     local deb=${1:-}
-    [[ -n $deb ]] || deb=$(newest_deb)
+    [[ -n $deb ]] || deb=$(newest_deb) || true
     [[ -r $deb ]] || die "no package to install: ${deb:-build one into target/debian first}"
     node_leader host >/dev/null || die "the host is not up"
     local file=/var/cache/motion-ad-lab/${deb##*/}
     install -D -m 644 "$deb" "$(node_root host)$file"
     step "download what ${deb##*/} depends on" host_download "$file"
-    step "apt-get install on the host" node_run host env DEBIAN_FRONTEND=noninteractive \
-        apt-get -y --no-install-recommends --reinstall install "$file"
+    step "apt-get install on the host" host_apt --reinstall --allow-downgrades install "$file"
+}
+
+# Not asked about changed configuration files: they stay as they are.
+host_apt() {
+    node_run host env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
+        -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
 newest_deb() {
@@ -68,5 +73,5 @@ host_download() {
 }
 
 lab_remove() { # remove|purge
-    step "apt-get $1 on the host" node_run host env DEBIAN_FRONTEND=noninteractive apt-get -y "$1" libpam-motion-ad
+    step "apt-get $1 on the host" host_apt "$1" libpam-motion-ad
 }

@@ -17,17 +17,17 @@ node_mount() { # NODE
     printf 'search %s\nnameserver %s\n' "$DOMAIN" "${ADDRESS[dc]}" >"$root/etc/resolv.conf"
 }
 
-# Starts nspawn in the background. It writes its own pid down before it becomes nspawn, so there is
-# no moment in which a killed lab leaves a process that `lab down` cannot find.
+# Starts nspawn in the background. Until it has written its own pid down it dies with the lab, and
+# then it is known: a killed lab never leaves a process that `lab down` cannot find.
 node_start() { # NODE
     local run=$LAB_RUN/$1
     # shellcheck disable=SC2016  # for the inner shell
-    setsid bash -c '
+    setpriv --pdeathsig KILL setsid bash -euc '
         . "$1/lib/common.sh"
         . "$1/lib/node.sh"
         node_become_nspawn "$2"
     ' node_start "$LAB_DIR" "$1" </dev/null >"$run/console" 2>&1 7>&- 9>&- &
-    wait_for 10 recorded "$run/nspawn.pid"
+    wait_for 20 recorded "$run/nspawn.pid"
     wait_for 30 node_find_leader "$1"
     wait_for 90 node_is_running "$1" || {
         tail -n 20 "$run/console"
@@ -36,10 +36,10 @@ node_start() { # NODE
 }
 
 node_become_nspawn() { # NODE
-    node_enter_cgroup "$1"
     echo "$$ $(start_time $$)" >"$LAB_RUN/$1/nspawn.pid"
+    node_enter_cgroup "$1"
     # --register=no --keep-unit: the machine's own PID 1 need not be systemd.
-    exec systemd-nspawn --quiet --register=no --keep-unit --machine="mad-$LAB_NAME-$1" \
+    exec setpriv --pdeathsig clear systemd-nspawn --quiet --register=no --keep-unit --machine="mad-$LAB_NAME-$1" \
         --directory="$(node_root "$1")" --network-namespace-path="/run/netns/mad-$LAB_NAME-$1" \
         --hostname="${FQDN[$1]%%.*}" --resolv-conf=off --timezone=off --link-journal=no \
         --console=pipe --boot
