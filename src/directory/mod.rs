@@ -1,1 +1,3 @@
-//! directory
+//! The directory: what AD knows.
+
+pub mod entry;
