@@ -51,9 +51,14 @@ pids_in_namespaces() {
 }
 
 pids_in_cgroups() {
+    # shellcheck disable=SC2046  # a list of folders
+    find $(cgroups) -name cgroup.procs -exec cat {} + 2>/dev/null || true
+}
+
+cgroups() {
     local node
     for node in "${NODES[@]}"; do
-        find "$(node_cgroup "$node")" -name cgroup.procs -exec cat {} + 2>/dev/null || true
+        node_cgroups "$node"
     done
 }
 
@@ -77,9 +82,8 @@ remove_namespaces() {
 }
 
 remove_cgroups() {
-    local node cgroup
-    for node in "${NODES[@]}"; do
-        cgroup=$(node_cgroup "$node")
+    local cgroup
+    for cgroup in $(cgroups); do
         [[ ! -d $cgroup ]] || wait_for 10 remove_cgroup "$cgroup"
     done
 }

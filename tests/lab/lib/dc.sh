@@ -85,11 +85,11 @@ lab_dc() {
     esac
 }
 
-# Kills every process of Samba, and succeeds when none is left. (`systemctl kill` gives up with an
-# error when they begin to die under its hands.)
+# Kills every process of Samba, and succeeds when none is left.
 dc_kill() {
     local pids
-    pids=$(cat "$(node_cgroup dc)/system.slice/samba-ad-dc.service/cgroup.procs" 2>/dev/null) || return 0
+    # shellcheck disable=SC2046  # a list of folders
+    pids=$(find $(node_cgroups dc) -path '*/samba-ad-dc.service/cgroup.procs' -exec cat {} + | sort -u)
     [[ -n $pids ]] || return 0
     # shellcheck disable=SC2086  # a list of numbers
     kill -KILL $pids

@@ -37,7 +37,7 @@ node_start() { # NODE
 
 node_become_nspawn() { # NODE
     echo "$$ $(start_time $$)" >"$LAB_RUN/$1/nspawn.pid"
-    node_enter_cgroup "$1"
+    node_enter_cgroups "$1"
     # --register=no --keep-unit: the machine's own PID 1 need not be systemd.
     exec setpriv --pdeathsig clear systemd-nspawn --quiet --register=no --keep-unit --machine="mad-$LAB_NAME-$1" \
         --directory="$(node_root "$1")" --network-namespace-path="/run/netns/mad-$LAB_NAME-$1" \
@@ -45,19 +45,22 @@ node_become_nspawn() { # NODE
         --console=pipe --boot
 }
 
-# A cgroup of its own per node in the hierarchy that systemd manages processes in (cgroup v1:
-# name=systemd): two systemds in one cgroup would fight over the names of their services.
-node_cgroup() {
-    local mount=/sys/fs/cgroup
-    [[ ! -d $mount/systemd ]] || mount+=/systemd
-    echo "$mount/mad-$LAB_NAME-$1"
+# A cgroup of its own per node, in the hierarchies by which systemd tells its services' processes
+# apart: two systemds in one cgroup would fight over it. With cgroup v2 that is the one hierarchy,
+# with v1 name=systemd and, where it is mounted beside (hybrid), the v2 one.
+node_cgroups() { # NODE : folders
+    local mount
+    for mount in /sys/fs/cgroup/unified /sys/fs/cgroup/systemd /sys/fs/cgroup; do
+        [[ ! -e $mount/cgroup.procs ]] || echo "$mount/mad-$LAB_NAME-$1"
+    done
 }
 
-node_enter_cgroup() {
+node_enter_cgroups() { # NODE
     local cgroup
-    cgroup=$(node_cgroup "$1")
-    mkdir -p "$cgroup"
-    echo $$ >"$cgroup/cgroup.procs"
+    for cgroup in $(node_cgroups "$1"); do
+        mkdir -p "$cgroup"
+        echo $$ >"$cgroup/cgroup.procs"
+    done
 }
 
 # The node's systemd is the descendant of nspawn that is pid 1 in its own namespace.
