@@ -12,7 +12,7 @@ from samba.samdb import SamDB
 DOMAIN = "acme.com"
 MINUTE = 60 * 10_000_000  # AD counts time in units of 100 ns, and durations as negative numbers
 DAY = 24 * 60 * MINUTE
-YEAR_2020 = 132_223_104_000_000_000
+YEAR_2000 = 125_911_584_000_000_000
 NEVER = 2**63 - 1
 NORMAL_ACCOUNT, DISABLED = 0x200, 0x2
 GLOBAL_GROUP = -0x80000000 | 0x2
@@ -21,7 +21,7 @@ POLICY = {
     "lockoutThreshold": 3,
     "lockoutDuration": -30 * MINUTE,
     "lockOutObservationWindow": -30 * MINUTE,
-    "maxPwdAge": -42 * DAY,
+    "maxPwdAge": -3650 * DAY,  # the domain is cached: its passwords must outlive the cache
     "minPwdAge": 0,
     "minPwdLength": 1,
     "pwdHistoryLength": 0,
@@ -39,7 +39,7 @@ ORDINARY = {
 # What a condition changes in an ordinary account.
 CONDITIONS = {
     "disabled": {"userAccountControl": NORMAL_ACCOUNT | DISABLED},
-    "account-expired": {"accountExpires": YEAR_2020},
+    "account-expired": {"accountExpires": YEAR_2000},
     "must-change": {"pwdLastSet": 0},
     "out-of-hours": {"logonHours": bytes(21)},
     "other-workstation": {"userWorkstations": "OTHERPC"},
@@ -138,7 +138,7 @@ def set_beneath(domain, person, cast):
     if clashes(person, cast):
         attributes["userPrincipalName"] = person.upn
     if person.condition == "password-expired":
-        attributes["pwdLastSet"] = YEAR_2020
+        attributes["pwdLastSet"] = YEAR_2000
     if attributes:
         domain.set_beneath(person.dn(domain.root), attributes)
 

@@ -89,13 +89,15 @@ lock_lab() {
     mkdir -p "${LAB_RUN%/*}"
     exec 9>"$LAB_RUN.lock"
     flock -w 900 9 || die "another run holds $LAB_RUN.lock"
-    # Whoever took the lab down meanwhile has removed the file: then this lock is on nothing.
+    # Whoever held the lock may have removed the file: then this lock is on nothing.
     [[ $LAB_RUN.lock -ef /dev/fd/9 ]] || lock_lab
 }
 
 lock_cache() {
+    mkdir -p "$LAB_CACHE"
     exec 8>"$LAB_CACHE/lock"
     flock -w 900 8 || die "another run holds $LAB_CACHE/lock"
+    [[ $LAB_CACHE/lock -ef /dev/fd/8 ]] || lock_cache
 }
 
 unlock_cache() {
