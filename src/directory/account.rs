@@ -222,7 +222,8 @@ mod tests {
     fn replaced(attribute: &str, value: &str) -> Entry {
         let kept = entry();
         let kept = kept.attributes().filter(|(name, _)| !name.eq_ignore_ascii_case(attribute));
-        let entry = kept.fold(Entry::new(entry().dn()), |entry, (name, values)| entry.with(name, values.to_vec()));
+        let entry =
+            kept.fold(Entry::new(entry().dn()), |entry, (name, values)| entry.with(name, values.to_vec()));
         entry.with(attribute, [value])
     }
 
@@ -292,6 +293,9 @@ mod tests {
         let facts = account.facts(now(), "XCALLY");
         let refusing: Vec<_> = facts.iter().filter(|fact| fact.refuses).collect();
         assert_eq!(refusing.len(), 1);
-        assert_eq!((refusing[0].name.as_str(), refusing[0].value.as_str()), ("account expires", "2026-11-23T15:30:00Z"));
+        assert_eq!(
+            (refusing[0].name.as_str(), refusing[0].value.as_str()),
+            ("account expires", "2026-11-23T15:30:00Z")
+        );
     }
 }

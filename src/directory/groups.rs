@@ -113,7 +113,9 @@ impl<M: Machine> super::Directory<M> {
                     Err(super::MachineError::NoSuchObject(_)) => {
                         return Err(GroupError::Unknown(group.clone()).into());
                     }
-                    Err(super::MachineError::TooMany(_)) => return Err(GroupError::Several(group.clone()).into()),
+                    Err(super::MachineError::TooMany(_)) => {
+                        return Err(GroupError::Several(group.clone()).into());
+                    }
                     Err(e) => return Err(e.into()),
                 },
             });

@@ -168,7 +168,11 @@ impl<M: Machine> Directory<M> {
     ///
     /// # Errors
     /// As [`Directory::find`].
-    pub async fn find_afresh(&self, principal: &Principal, deadline: Instant) -> Result<Found, DirectoryError> {
+    pub async fn find_afresh(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Found, DirectoryError> {
         let in_this_domain = principal.domain() == fold(&self.domain);
         let implicit = match in_this_domain {
             true => format!("(sAMAccountName={})", ldap_escape(principal.user())),
@@ -211,7 +215,8 @@ impl<M: Machine> Directory<M> {
     /// # Errors
     /// AD was not reached until `deadline`.
     pub async fn exists(&self, dn: &str, deadline: Instant) -> Result<bool, DirectoryError> {
-        match self.machine.search(&base_search(dn.to_owned(), vec!["objectGUID".to_owned()]), deadline).await {
+        match self.machine.search(&base_search(dn.to_owned(), vec!["objectGUID".to_owned()]), deadline).await
+        {
             Ok(entries) => Ok(!entries.is_empty()),
             Err(MachineError::NoSuchObject(_)) => Ok(false),
             Err(e) => Err(e.into()),
@@ -308,11 +313,7 @@ fn person_of(entry: &Entry) -> Result<Person, EntryError> {
 
 /// The one of `people` that bears the name. AD compares more loosely than people read (accents, spaces), so each
 /// must bear it by our own comparison as well.
-fn choose(
-    principal: &Principal,
-    in_this_domain: bool,
-    people: Vec<Person>,
-) -> Result<Found, DirectoryError> {
+fn choose(principal: &Principal, in_this_domain: bool, people: Vec<Person>) -> Result<Found, DirectoryError> {
     let name = principal.to_string();
     let is_explicit = |person: &Person| person.upn.as_deref().is_some_and(|upn| fold(upn) == name);
     let (mut explicit, others): (Vec<_>, Vec<_>) = people.into_iter().partition(is_explicit);
@@ -348,7 +349,8 @@ mod tests {
 
     #[test]
     fn an_explicit_name_hides_an_implicit_one() {
-        let people = vec![person("clash", Some("clash.b@acme.com")), person("clash.a", Some("Clash@acme.com"))];
+        let people =
+            vec![person("clash", Some("clash.b@acme.com")), person("clash.a", Some("Clash@acme.com"))];
         let found = choose(&principal("clash@acme.com"), true, people).unwrap();
         assert_eq!((found.person.sam.as_str(), found.hides.as_deref()), ("clash.a", Some("CN=clash")));
     }
@@ -356,7 +358,10 @@ mod tests {
     #[test]
     fn the_implicit_name_counts_beside_an_explicit_one() {
         let people = vec![person("John.Doe", Some("jd@acme.com"))];
-        assert_eq!(choose(&principal("john.doe@acme.com"), true, people.clone()).unwrap().person.sam, "John.Doe");
+        assert_eq!(
+            choose(&principal("john.doe@acme.com"), true, people.clone()).unwrap().person.sam,
+            "John.Doe"
+        );
         let error = choose(&principal("john.doe@sales.example"), false, people).unwrap_err();
         assert!(matches!(error, DirectoryError::Unknown(_)));
     }

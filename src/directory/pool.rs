@@ -142,7 +142,9 @@ impl Pool {
             binds += 1;
             match self.try_bind(connection, dn, password, deadline, Some(begun.elapsed())).await {
                 Ok(bound) => return Ok(bound),
-                Err(Failure::Silent) => return Err(unanswered(causes, &format!("{host}: no answer in time"))),
+                Err(Failure::Silent) => {
+                    return Err(unanswered(causes, &format!("{host}: no answer in time")));
+                }
                 Err(Failure::Next(cause)) => causes.push(cause),
             }
         }
@@ -318,6 +320,7 @@ async fn reap(pool: Weak<Pool>) {
         tick.tick().await;
         let Some(pool) = pool.upgrade() else { return };
         let limit = pool.settings.idle;
-        pool.idle().retain_mut(|connection| !connection.ldap.is_closed() && connection.used.elapsed() < limit);
+        pool.idle()
+            .retain_mut(|connection| !connection.ldap.is_closed() && connection.used.elapsed() < limit);
     }
 }

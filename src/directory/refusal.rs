@@ -48,9 +48,10 @@ impl Answer {
             (code, _) if SERVER_TROUBLE.contains(&code) => {
                 Answer::Trouble(format!("LDAP result {code}: {diagnostic}"))
             }
-            (code, _) => {
-                Answer::Decided(Outcome::Refused, format!("unknown bind answer: LDAP result {code}: {diagnostic}"))
-            }
+            (code, _) => Answer::Decided(
+                Outcome::Refused,
+                format!("unknown bind answer: LDAP result {code}: {diagnostic}"),
+            ),
         }
     }
 }
@@ -66,7 +67,9 @@ mod tests {
     use super::*;
 
     fn refused(data: &str) -> Outcome {
-        let text = format!("80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1");
+        let text = format!(
+            "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"
+        );
         match Answer::read(49, &text) {
             Answer::Decided(outcome, _) => outcome,
             Answer::Trouble(text) => panic!("{text}"),

@@ -79,7 +79,8 @@ impl ServerList {
             false => self.configured.clone(),
         };
         let (marks, now) = (self.marks(), Instant::now());
-        let failed = |host: &String| matches!(marks.get(host), Some(Mark::Failed { until, .. }) if *until > now);
+        let failed =
+            |host: &String| matches!(marks.get(host), Some(Mark::Failed { until, .. }) if *until > now);
         hosts.sort_by_key(failed);
         Ok(hosts)
     }

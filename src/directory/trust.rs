@@ -65,7 +65,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let load = || Trust::load(Some(file.path())).unwrap_err().to_string();
         assert!(load().contains("holds no certificate"));
-        std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .unwrap();
         assert!(load().contains("tls.ca_file"));
         assert!(Trust::load(Some(Path::new("/nonexistent/ca.pem"))).is_err());
     }

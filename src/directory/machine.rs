@@ -1,0 +1,457 @@
+//! The machine account's connection: the one through which the broker reads the directory.
+//!
+//! All searches share it. It is made when it is first needed, by one task however many wait for it, and
+//! replaced when it breaks, when it stops answering, before its ticket ends and after many searches.
+
+mod link;
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+
+pub use ldap3::Scope;
+
+use self::link::{Failure, Link};
+use super::entry::{Entry, EntryError};
+use crate::kerberos::sealing::TransportError;
+use crate::kerberos::{Credential, KerberosError};
+
+/// LDAP result code invalidCredentials (RFC 4511, 4.1.9).
+const INVALID_CREDENTIALS: u32 = 49;
+
+/// Searches on their way at the same time. ldap3 does not read while it writes, so what is asked before
+/// anything is answered must fit into the sockets' buffers.
+const IN_FLIGHT: usize = 256;
+
+/// A domain controller to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its DNS name, from which its Kerberos principal is made.
+    pub host: String,
+    /// Where its LDAP service listens, in the order to try.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A future that a trait object can return.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Who knows the domain controllers.
+pub trait Servers: Send + Sync + 'static {
+    /// The domain controllers in the order to try; the error says why there are none.
+    fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>>;
+
+    /// `server` did not answer, or did not let the machine in.
+    fn failed(&self, server: &Server, cause: &str) {
+        let _ = (server, cause);
+    }
+}
+
+/// The bounds of a [`MachineConnection`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For the whole of finding, connecting and binding.
+    pub connect: Duration,
+    /// For one address of one domain controller.
+    pub attempt: Duration,
+    /// After so long without a byte a waiting search makes us doubt the connection.
+    pub silence: Duration,
+    /// So long a doubted connection has to show a sign of life.
+    pub probe: Duration,
+    /// After so many searches the connection is replaced.
+    pub searches: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            connect: Duration::from_secs(10),
+            attempt: Duration::from_secs(3),
+            silence: Duration::from_secs(1),
+            probe: Duration::from_millis(1500),
+            searches: 20_000,
+        }
+    }
+}
+
+/// One search (RFC 4511, 4.5.1). Values in `filter` are the caller's to escape (`ldap3::ldap_escape`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Search {
+    /// Distinguished name, or `<GUID=…>` and `<SID=…>` (MS-ADTS 3.1.1.3.1.2.4).
+    pub base: String,
+    /// How far below the base.
+    pub scope: Scope,
+    /// RFC 4515.
+    pub filter: String,
+    /// The attributes to return; all but the constructed ones when empty.
+    pub attributes: Vec<String>,
+    /// The most entries that make sense as an answer; more are [`MachineError::TooMany`].
+    pub limit: usize,
+}
+
+/// What a domain controller says of itself (RFC 4512, 5.1; MS-ADTS 3.1.1.3.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RootDse {
+    /// The domain's distinguished name.
+    pub default_naming_context: String,
+    /// The configuration partition's.
+    pub configuration_naming_context: String,
+    /// The schema's.
+    pub schema_naming_context: String,
+    /// The forest root domain's.
+    pub root_domain_naming_context: String,
+    /// The domain controller's DNS name.
+    pub dns_host_name: String,
+}
+
+impl RootDse {
+    const ATTRIBUTES: [&str; 5] = [
+        "defaultNamingContext",
+        "configurationNamingContext",
+        "schemaNamingContext",
+        "rootDomainNamingContext",
+        "dnsHostName",
+    ];
+
+    fn from_entry(entry: &Entry) -> Result<Self, EntryError> {
+        let [default, configuration, schema, root, host] =
+            Self::ATTRIBUTES.map(|name| entry.text(name).map(|text| text.unwrap_or_default().to_owned()));
+        Ok(RootDse {
+            default_naming_context: default?,
+            configuration_naming_context: configuration?,
+            schema_naming_context: schema?,
+            root_domain_naming_context: root?,
+            dns_host_name: host?,
+        })
+    }
+}
+
+/// Why the directory did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MachineError {
+    /// The machine has no ticket.
+    #[error("{0}")]
+    Kerberos(#[from] KerberosError),
+    /// No domain controller is known.
+    #[error("no domain controller is known: {0}")]
+    NoServer(String),
+    /// Every domain controller failed; why, one after the other.
+    #[error("no domain controller lets the machine account in: {0}")]
+    Unreachable(String),
+    /// The deadline passed; what was waited for.
+    #[error("no answer in time: {0}")]
+    Timeout(String),
+    /// The connection broke, and so did the next one.
+    #[error("the connection to the domain controller broke: {0}")]
+    Broken(String),
+    /// The base of the search does not exist, or the machine may not see it.
+    #[error("the directory has no object {0}")]
+    NoSuchObject(String),
+    /// More entries than the caller can use.
+    #[error("the directory has more than {0} matching entries")]
+    TooMany(usize),
+    /// The filter is not one.
+    #[error("the search filter is malformed")]
+    Filter,
+    /// The directory refused the search.
+    #[error("the directory refused a search (LDAP result {code}: {text})")]
+    Refused {
+        /// LDAP result code (RFC 4511, 4.1.9).
+        code: u32,
+        /// The server's text.
+        text: String,
+    },
+    /// The directory sent something malformed.
+    #[error("{0}")]
+    Entry(#[from] EntryError),
+    /// [`MachineConnection::close`] was called.
+    #[error("the machine connection was closed")]
+    Closed,
+}
+
+impl MachineError {
+    /// Whether another try in a moment may help without anybody mending anything.
+    fn is_passing(&self) -> bool {
+        match self {
+            MachineError::Kerberos(error) => !error.needs_an_administrator(),
+            _ => true,
+        }
+    }
+}
+
+/// The connection as it is now, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineState {
+    /// Whether searches can be sent now.
+    pub connected: bool,
+    /// The domain controller, connected or last connected.
+    pub dc: Option<String>,
+    /// Its address.
+    pub address: Option<SocketAddr>,
+    /// The machine account.
+    pub principal: Option<String>,
+    /// How long the connection's ticket is still good.
+    pub ticket: Option<Duration>,
+    /// What went wrong last; cleared by a new connection.
+    pub last_error: Option<String>,
+    /// Connections made so far.
+    pub connects: u64,
+    /// Searches on the present connection.
+    pub searches: u64,
+}
+
+/// The machine's connection to the directory. Cloning it shares it.
+#[derive(Clone)]
+pub struct MachineConnection {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    servers: Arc<dyn Servers>,
+    settings: Settings,
+    in_flight: Semaphore,
+    slot: Mutex<Slot>,
+}
+
+type Outcome = Result<Arc<Link>, MachineError>;
+
+#[derive(Default)]
+struct Slot {
+    current: Option<Arc<Link>>,
+    /// The task that connects, while its sender lives.
+    connecting: Option<watch::Receiver<Option<Outcome>>>,
+    failed: Option<(Instant, MachineError)>,
+    last_error: Option<String>,
+    connects: u64,
+    closed: bool,
+}
+
+impl MachineConnection {
+    /// A connection that is not made before it is needed.
+    pub fn new(servers: Arc<dyn Servers>, settings: Settings) -> Self {
+        let in_flight = Semaphore::new(IN_FLIGHT);
+        MachineConnection { inner: Arc::new(Inner { servers, settings, in_flight, slot: Mutex::default() }) }
+    }
+
+    /// Searches the directory. Referrals are dropped. The future may be dropped at any time.
+    ///
+    /// # Errors
+    /// No connection, no answer until `deadline`, or an answer that is an error; never a part of an answer.
+    pub async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
+        let _turn = timeout_at(deadline, self.inner.in_flight.acquire())
+            .await
+            .map_err(|_| MachineError::Timeout("too many searches are waiting".to_owned()))?
+            .map_err(|_| MachineError::Closed)?;
+        let link = self.inner.link(deadline).await?;
+        match self.inner.search_on(&link, search, deadline).await {
+            Err(Failure::Answer(error)) => return Err(error),
+            // Closed for certain, so that the second try meets another one.
+            Err(Failure::Broken) => link.close("the connection broke"),
+            Ok(entries) => return Ok(entries),
+        }
+        // Searching twice does no harm, and the first try may have met a connection that had just died.
+        let link = self.inner.link(deadline).await?;
+        self.inner.search_on(&link, search, deadline).await.map_err(|failure| match failure {
+            Failure::Broken => MachineError::Broken(link.end()),
+            Failure::Answer(error) => error,
+        })
+    }
+
+    /// The rootDSE of the domain controller, read when the connection was made.
+    ///
+    /// # Errors
+    /// There is no connection until `deadline`.
+    pub async fn root(&self, deadline: Instant) -> Result<Arc<RootDse>, MachineError> {
+        Ok(self.inner.link(deadline).await?.root.clone())
+    }
+
+    /// How the connection is.
+    pub fn state(&self) -> MachineState {
+        let slot = self.inner.slot();
+        let link = slot.current.as_ref();
+        let connected = link.is_some_and(|link| link.is_usable());
+        let ticket = |link: &Arc<Link>| link.expires.saturating_duration_since(Instant::now());
+        MachineState {
+            connected,
+            dc: link.map(|link| link.host.clone()),
+            address: link.map(|link| link.address),
+            principal: link.map(|link| link.principal.clone()),
+            ticket: link.filter(|_| connected).map(ticket),
+            last_error: slot
+                .last_error
+                .clone()
+                .or_else(|| link.filter(|_| !connected).map(|link| link.end())),
+            connects: slot.connects,
+            searches: link.map_or(0, |link| link.searches()),
+        }
+    }
+
+    /// Replaces the connection with the next search, when its keytab or its domain controller is no longer
+    /// the right one. Searches on their way keep theirs.
+    pub fn renew(&self) {
+        let mut slot = self.inner.slot();
+        slot.current = None;
+        slot.failed = None;
+    }
+
+    /// Closes the connection for good; searches on their way fail.
+    pub fn close(&self) {
+        let link = {
+            let mut slot = self.inner.slot();
+            slot.closed = true;
+            slot.current.take()
+        };
+        if let Some(link) = link {
+            link.close("the broker stops");
+        }
+    }
+}
+
+impl fmt::Debug for MachineConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MachineConnection").field(&self.state()).finish()
+    }
+}
+
+impl Inner {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn search_on(
+        &self,
+        link: &Arc<Link>,
+        search: &Search,
+        deadline: Instant,
+    ) -> Result<Vec<Entry>, Failure> {
+        timeout_at(deadline, link.search(search)).await.unwrap_or_else(|_| {
+            // Whether the search was slow or the connection is dead shows soon.
+            link.probe();
+            Err(MachineError::Timeout(format!("{} did not answer a search", link.host)).into())
+        })
+    }
+
+    /// The present connection, or the one that is being made.
+    async fn link(self: &Arc<Self>, deadline: Instant) -> Outcome {
+        let mut connecting = {
+            let mut slot = self.slot();
+            if slot.closed {
+                return Err(MachineError::Closed);
+            }
+            if let Some(link) = slot.current.clone().filter(|link| link.is_usable()) {
+                // A successor is made beside it; a failure to make one is no reason to fail here.
+                if link.is_due() && slot.recent_failure().is_none() {
+                    slot.connecting(self);
+                }
+                return Ok(link);
+            }
+            if let Some(error) = slot.recent_failure() {
+                return Err(error);
+            }
+            slot.connecting(self)
+        };
+        let outcome = match timeout_at(deadline, connecting.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone(),
+            Ok(Err(_)) => None,
+            Err(_) => return Err(MachineError::Timeout("no domain controller let us in yet".to_owned())),
+        };
+        outcome.unwrap_or_else(|| Err(MachineError::Unreachable("the connecting task failed".to_owned())))
+    }
+
+    async fn connect(&self) -> Outcome {
+        let deadline = Instant::now() + self.settings.connect;
+        let candidates = timeout_at(deadline, self.servers.candidates())
+            .await
+            .map_err(|_| MachineError::Timeout("the search for domain controllers".to_owned()))?
+            .map_err(MachineError::NoServer)?;
+        let credential = Credential::acquire(deadline).await?;
+        let mut causes = Vec::new();
+        for server in &candidates {
+            for address in &server.addresses {
+                if Instant::now() >= deadline {
+                    break;
+                }
+                match self.attempt(server, *address, &credential, deadline).await {
+                    Ok(link) => return Ok(Arc::new(link)),
+                    Err(error) => {
+                        self.servers.failed(server, &error.to_string());
+                        causes.push(format!("{} ({address}): {error}", server.host));
+                    }
+                }
+            }
+        }
+        match causes.is_empty() {
+            true => Err(MachineError::NoServer("none of those found has an address".to_owned())),
+            false => Err(MachineError::Unreachable(causes.join("; "))),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        server: &Server,
+        address: SocketAddr,
+        credential: &Credential,
+        deadline: Instant,
+    ) -> Result<Link, TransportError> {
+        let bound = || deadline.min(Instant::now() + self.settings.attempt);
+        match Link::connect(&server.host, address, credential, &self.settings, bound()).await {
+            // The server may have a new key since our ticket for it was issued (its password changed, it was
+            // restored or installed again): once more with fresh tickets.
+            Err(TransportError::Refused { code: INVALID_CREDENTIALS, .. }) => {
+                Credential::forget(bound()).await?;
+                let fresh = Credential::acquire(bound()).await?;
+                Link::connect(&server.host, address, &fresh, &self.settings, bound()).await
+            }
+            other => other,
+        }
+    }
+}
+
+impl Slot {
+    /// The task that connects, started unless it runs. It belongs to nobody who waits for it, so that a
+    /// search that gives up takes nothing away from the others.
+    fn connecting(&mut self, inner: &Arc<Inner>) -> watch::Receiver<Option<Outcome>> {
+        if let Some(receiver) = self.connecting.as_ref().filter(|receiver| receiver.has_changed().is_ok()) {
+            return receiver.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        self.connecting = Some(receiver.clone());
+        let inner = Arc::clone(inner);
+        tokio::spawn(async move {
+            let outcome = inner.connect().await;
+            inner.slot().settle(&outcome);
+            let _ = sender.send(Some(outcome));
+        });
+        receiver
+    }
+
+    fn settle(&mut self, outcome: &Outcome) {
+        self.connecting = None;
+        match outcome {
+            Ok(link) if self.closed => link.close("the broker stops"),
+            Ok(link) => {
+                self.current = Some(Arc::clone(link));
+                self.failed = None;
+                self.last_error = None;
+                self.connects += 1;
+            }
+            Err(error) => {
+                self.failed = Some((Instant::now(), error.clone()));
+                self.last_error = Some(error.to_string());
+            }
+        }
+    }
+
+    /// A failure that is too fresh to try again. A wrong key counts at the KDC as a wrong password, so that
+    /// one waits longer.
+    fn recent_failure(&self) -> Option<MachineError> {
+        let (when, error) = self.failed.as_ref()?;
+        let pause = if error.is_passing() { Duration::from_millis(500) } else { Duration::from_secs(10) };
+        (when.elapsed() < pause).then(|| error.clone())
+    }
+}

@@ -1,0 +1,343 @@
+//! One sealed connection: the searches on it, and whether it still answers.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ldap3::asn1::{PL, parse_tag};
+use ldap3::controls::{ControlType, PagedResults, RawControl};
+use ldap3::{
+    Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope, SearchOptions, SearchStream,
+    StdStream,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{MachineError, RootDse, Search, Settings};
+use crate::directory::entry::Entry;
+use crate::kerberos::sealing::{self, Relay, TransportError};
+use crate::kerberos::{Credential, Sealed};
+
+/// Entries per page. AD answers at most 1,000 to an unpaged search (`MaxPageSize`, MS-ADTS 3.1.1.3.4.6).
+const PAGE: usize = 500;
+
+/// LDAP result codes (RFC 4511, 4.1.9).
+const SUCCESS: u32 = 0;
+const SIZE_LIMIT_EXCEEDED: u32 = 4;
+const NO_SUCH_OBJECT: u32 = 32;
+
+/// Why a search has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection broke before the answer: it may be asked again on another one.
+    Broken,
+    /// The answer is an error.
+    Answer(MachineError),
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        Failure::Answer(error)
+    }
+}
+
+impl From<LdapError> for Failure {
+    fn from(error: LdapError) -> Self {
+        match error {
+            LdapError::FilterParsing => Failure::Answer(MachineError::Filter),
+            // Everything else that ldap3 reports is a connection whose driver is gone.
+            _ => Failure::Broken,
+        }
+    }
+}
+
+/// A connection that is bound as the machine.
+pub(super) struct Link {
+    pub(super) host: String,
+    pub(super) address: SocketAddr,
+    pub(super) principal: String,
+    pub(super) root: Arc<RootDse>,
+    /// When the ticket ends.
+    pub(super) expires: Instant,
+    /// When a successor should be made.
+    renew: Instant,
+    ldap: Ldap,
+    relay: Relay,
+    settings: Settings,
+    searches: AtomicU64,
+    probing: AtomicBool,
+    broken: OnceLock<String>,
+}
+
+impl Link {
+    /// Connects, binds and reads the rootDSE.
+    pub(super) async fn connect(
+        host: &str,
+        address: SocketAddr,
+        credential: &Credential,
+        settings: &Settings,
+        deadline: Instant,
+    ) -> Result<Self, TransportError> {
+        let Sealed { stream, relay, expires } = sealing::connect(address, host, credential, deadline).await?;
+        let ldap_settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
+        let (driver, ldap) = LdapConnAsync::with_settings(ldap_settings, "ldapi:///")
+            .await
+            .map_err(|_| TransportError::Protocol("ldap3 does not take the sealed stream"))?;
+        // Ends when the last handle is dropped or the relay closes.
+        tokio::spawn(driver.drive());
+        let mut link = Link {
+            host: host.to_owned(),
+            address,
+            principal: credential.principal().to_owned(),
+            root: Arc::default(),
+            expires,
+            renew: renewal(Instant::now(), expires),
+            ldap,
+            relay,
+            settings: settings.clone(),
+            searches: AtomicU64::new(0),
+            probing: AtomicBool::new(false),
+            broken: OnceLock::new(),
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match timeout(left, link.read_root()).await {
+            Ok(Ok(root)) => link.root = Arc::new(root),
+            Ok(Err(_)) => {
+                return Err(TransportError::Protocol("the server does not answer with its rootDSE"));
+            }
+            Err(_) => return Err(TransportError::Timeout),
+        }
+        Ok(link)
+    }
+
+    /// Whether a search may be sent.
+    pub(super) fn is_usable(&self) -> bool {
+        self.broken.get().is_none()
+            && !self.relay.is_closed()
+            && !self.ldap.clone().is_closed()
+            && Instant::now() < self.expires
+    }
+
+    /// Whether a successor should be made: the ticket nears its end, or ldap3 has handled many messages.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.renew || self.searches() >= self.settings.searches
+    }
+
+    /// Searches so far.
+    pub(super) fn searches(&self) -> u64 {
+        self.searches.load(Ordering::Relaxed)
+    }
+
+    /// Why the connection ended.
+    pub(super) fn end(&self) -> String {
+        let end = self.relay.end().or_else(|| self.broken.get().map(String::as_str));
+        end.unwrap_or("the connection was closed").to_owned()
+    }
+
+    /// Ends the connection; searches that wait on it fail at once.
+    pub(super) fn close(&self, cause: &str) {
+        let _ = self.broken.set(cause.to_owned());
+        self.relay.close();
+    }
+
+    /// One search, page by page.
+    pub(super) async fn search(self: &Arc<Self>, search: &Search) -> Result<Vec<Entry>, Failure> {
+        let asked = self.ask(search);
+        tokio::pin!(asked);
+        loop {
+            let before = self.relay.received();
+            tokio::select! {
+                answer = &mut asked => return answer,
+                () = sleep(self.settings.silence) => {}
+            }
+            if self.relay.received() == before {
+                self.probe();
+            }
+        }
+    }
+
+    async fn ask(self: &Arc<Self>, search: &Search) -> Result<Vec<Entry>, Failure> {
+        let mut entries = Vec::new();
+        let mut cookie = (search.limit > PAGE).then(Vec::new);
+        loop {
+            self.searches.fetch_add(1, Ordering::Relaxed);
+            let mut ldap = self.ldap.clone();
+            if let Some(cookie) = cookie.take() {
+                let size = i32::try_from(PAGE).unwrap_or(i32::MAX);
+                ldap.with_controls(RawControl::from(PagedResults { size, cookie }));
+            } else {
+                // One more than wanted shows that there are too many; without pages the server stops there.
+                let limit = i32::try_from(search.limit).unwrap_or(i32::MAX).saturating_add(1);
+                ldap.with_search_options(SearchOptions::new().sizelimit(limit));
+            }
+            let mut pending = Pending::start(self, ldap, search).await?;
+            while let Some(entry) = pending.next().await? {
+                if entries.len() == search.limit {
+                    return Err(MachineError::TooMany(search.limit).into());
+                }
+                entries.push(entry);
+            }
+            let result = pending.finish().await;
+            match result.rc {
+                SUCCESS => {}
+                SIZE_LIMIT_EXCEEDED => return Err(MachineError::TooMany(search.limit).into()),
+                NO_SUCH_OBJECT => return Err(MachineError::NoSuchObject(search.base.clone()).into()),
+                code => return Err(MachineError::Refused { code, text: result.text }.into()),
+            }
+            cookie = next_page(&result);
+            if cookie.is_none() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// Reads the rootDSE (RFC 4512, 5.1), which any server answers at once.
+    async fn read_root(&self) -> Result<RootDse, Failure> {
+        let search = Search {
+            base: String::new(),
+            scope: Scope::Base,
+            filter: "(objectClass=*)".to_owned(),
+            attributes: RootDse::ATTRIBUTES.iter().map(|name| (*name).to_owned()).collect(),
+            limit: 1,
+        };
+        let mut stream = self
+            .ldap
+            .clone()
+            .streaming_search(&search.base, search.scope, &search.filter, search.attributes)
+            .await?;
+        let mut root = None;
+        while let Some(item) = stream.next().await? {
+            root = Some(Entry::decode(item.0).map_err(MachineError::from)?);
+        }
+        stream.finish().await;
+        let root = root.ok_or_else(|| MachineError::NoSuchObject("rootDSE".to_owned()))?;
+        Ok(RootDse::from_entry(&root).map_err(MachineError::from)?)
+    }
+
+    /// Asks, once at a time, for a sign of life, and closes the connection if none comes. Anything that is
+    /// received counts, because a server may be busy with an answer to somebody else.
+    pub(super) fn probe(self: &Arc<Self>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.probing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let link = Arc::clone(self);
+        runtime.spawn(async move {
+            let before = link.relay.received();
+            let answer = timeout(link.settings.probe, link.read_root()).await;
+            if answer.is_err() && link.relay.received() == before {
+                link.close("the domain controller stopped answering");
+            }
+            link.probing.store(false, Ordering::Release);
+        });
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.relay.close();
+    }
+}
+
+/// Five minutes before the ticket ends, or at half of a life that is short.
+fn renewal(now: Instant, expires: Instant) -> Instant {
+    let life = expires.saturating_duration_since(now);
+    now + life.saturating_sub(Duration::from_secs(300)).max(life / 2)
+}
+
+/// The cookie of the next page (RFC 2696, 2), none after the last.
+fn next_page(result: &LdapResult) -> Option<Vec<u8>> {
+    let control = result.ctrls.iter().find(|control| matches!(control.0, Some(ControlType::PagedResults)))?;
+    let (_, value) = parse_tag(control.1.val.as_deref()?).ok()?;
+    match value.expect_constructed()?.pop()?.payload {
+        PL::P(cookie) if !cookie.is_empty() => Some(cookie),
+        _ => None,
+    }
+}
+
+/// A search on its way. Dropped before its end, it is abandoned (RFC 4511, 4.11), so that the server stops
+/// and ldap3 forgets it.
+struct Pending<'a> {
+    link: &'a Arc<Link>,
+    stream: SearchStream<'a, String, Vec<String>>,
+    done: bool,
+}
+
+impl<'a> Pending<'a> {
+    async fn start(link: &'a Arc<Link>, mut ldap: Ldap, search: &Search) -> Result<Self, Failure> {
+        let attributes = search.attributes.clone();
+        let stream = ldap.streaming_search(&search.base, search.scope, &search.filter, attributes).await?;
+        Ok(Pending { link, stream, done: false })
+    }
+
+    async fn next(&mut self) -> Result<Option<Entry>, Failure> {
+        loop {
+            match self.stream.next().await {
+                // Referrals lead to other domains and are never followed.
+                Ok(Some(item)) if item.is_ref() || item.is_intermediate() => {}
+                Ok(Some(item)) => return Ok(Some(Entry::decode(item.0).map_err(MachineError::from)?)),
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    // Nothing is left to be abandoned.
+                    self.done = true;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    async fn finish(mut self) -> LdapResult {
+        self.done = true;
+        // Also frees the message id, which ldap3's own `search` forgets to do.
+        self.stream.finish().await
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.done || !self.link.is_usable() {
+            return;
+        }
+        let mut ldap = self.link.ldap.clone();
+        let id = self.stream.ldap_handle().last_id();
+        runtime.spawn(async move { ldap.abandon(id).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldap3::controls::Control;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_renewed_well_before_its_ticket_ends() {
+        let now = Instant::now();
+        let after = |life: u64| renewal(now, now + Duration::from_secs(life)) - now;
+        assert_eq!(after(36_000), Duration::from_secs(35_700));
+        assert_eq!(after(600), Duration::from_secs(300));
+        assert_eq!(after(100), Duration::from_secs(50));
+        assert_eq!(after(0), Duration::ZERO);
+    }
+
+    #[test]
+    fn pages_end_with_an_empty_cookie_and_broken_controls_end_them_too() {
+        let result = |value: Option<&[u8]>| LdapResult {
+            rc: 0,
+            matched: String::new(),
+            text: String::new(),
+            refs: vec![],
+            ctrls: vec![Control(
+                Some(ControlType::PagedResults),
+                RawControl { ctype: String::new(), crit: false, val: value.map(<[u8]>::to_vec) },
+            )],
+        };
+        assert_eq!(next_page(&result(Some(b"\x30\x07\x02\x01\x00\x04\x02ab"))), Some(b"ab".to_vec()));
+        for end in
+            [Some(&b"\x30\x05\x02\x01\x00\x04\x00"[..]), Some(b"\x30\x00"), Some(b"\x30"), Some(b""), None]
+        {
+            assert_eq!(next_page(&result(end)), None, "{end:?}");
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! The machine connection against a real Active Directory.
+//!
+//! Runs only where the environment names one, as root on a joined host:
+//!
+//! ```text
+//! MOTION_AD_TEST_DC=ad.acme.com         its DNS name; everything else is skipped without it
+//! MOTION_AD_TEST_ADDRESS=192.0.2.1:389  unless the system's resolver knows it
+//! MOTION_AD_TEST_SEARCHES=20000         for the test of memory
+//! MOTION_AD_TEST_RESTART=30             searches for so many seconds; restart the DC meanwhile
+//! KRB5_CLIENT_KTNAME=/etc/krb5.keytab KRB5CCNAME=MEMORY:test
+//! ```
+
+#![cfg(feature = "broker")]
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use motion_ad::directory::entry::Entry;
+use motion_ad::directory::machine::{
+    BoxFuture, MachineConnection, MachineError, Scope, Search, Server, Servers, Settings,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+
+/// The domain controller of the environment; `None` skips the test.
+fn dc() -> Option<Server> {
+    let Ok(host) = std::env::var("MOTION_AD_TEST_DC") else {
+        println!("skipped: MOTION_AD_TEST_DC names no domain controller");
+        return None;
+    };
+    let addresses = match std::env::var("MOTION_AD_TEST_ADDRESS") {
+        Ok(address) => vec![address.parse().unwrap()],
+        Err(_) => (host.as_str(), 389).to_socket_addrs().unwrap().collect(),
+    };
+    Some(Server { host, addresses })
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().unwrap())
+}
+
+/// A fixed list, and what was said about it.
+struct Fixed {
+    servers: Vec<Server>,
+    failed: Mutex<Vec<String>>,
+}
+
+impl Servers for Fixed {
+    fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
+        let servers = self.servers.clone();
+        Box::pin(async move { Ok(servers) })
+    }
+
+    fn failed(&self, server: &Server, cause: &str) {
+        self.failed.lock().unwrap().push(format!("{}: {cause}", server.host));
+    }
+}
+
+fn fixed(servers: Vec<Server>) -> Arc<Fixed> {
+    Arc::new(Fixed { servers, failed: Mutex::default() })
+}
+
+fn machine(server: Server) -> MachineConnection {
+    MachineConnection::new(fixed(vec![server]), Settings::default())
+}
+
+fn within(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+fn search(base: &str, scope: Scope, filter: &str) -> Search {
+    Search { base: base.into(), scope, filter: filter.into(), attributes: vec![], limit: 100_000 }
+}
+
+async fn domain(machine: &MachineConnection) -> Search {
+    let root = machine.root(within(10)).await.unwrap();
+    Search { limit: 1, ..search(&root.default_naming_context, Scope::Base, "(objectClass=*)") }
+}
+
+fn size(entries: &[Entry]) -> usize {
+    let values = entries.iter().flat_map(Entry::attributes).flat_map(|(_, values)| values);
+    values.map(Vec::len).sum::<usize>()
+}
+
+/// Resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Stands between us and the domain controller, and can misbehave.
+struct Proxy {
+    address: SocketAddr,
+    accepted: Arc<AtomicU64>,
+    frozen: Arc<AtomicU64>,
+    tasks: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Proxy {
+    async fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy {
+            address: listener.local_addr().unwrap(),
+            accepted: Arc::default(),
+            frozen: Arc::default(),
+            tasks: Arc::default(),
+        };
+        let (accepted, frozen, tasks) = (proxy.accepted.clone(), proxy.frozen.clone(), proxy.tasks.clone());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let id = accepted.fetch_add(1, Ordering::SeqCst) + 1;
+                let frozen = frozen.clone();
+                let task = tokio::spawn(async move {
+                    let far = TcpStream::connect(target).await.unwrap();
+                    let ((near_read, near_write), (far_read, far_write)) =
+                        (near.into_split(), far.into_split());
+                    tokio::select! {
+                        () = carry(near_read, far_write, id, frozen.clone()) => {}
+                        () = carry(far_read, near_write, id, frozen) => {}
+                    }
+                });
+                tasks.lock().unwrap().push(task.abort_handle());
+            }
+        });
+        proxy
+    }
+
+    /// Nothing comes through any more on the connections so far; they stay open.
+    fn freeze(&self) {
+        self.frozen.store(self.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// Cuts all connections.
+    fn cut(&self) {
+        self.tasks.lock().unwrap().drain(..).for_each(|task| task.abort());
+    }
+}
+
+async fn carry(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    id: u64,
+    frozen: Arc<AtomicU64>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if frozen.load(Ordering::SeqCst) >= id {
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn proxied(dc: &Server, settings: Settings) -> (Proxy, MachineConnection) {
+    let proxy = Proxy::start(dc.addresses[0]).await;
+    let server = Server { host: dc.host.clone(), addresses: vec![proxy.address] };
+    (proxy, MachineConnection::new(fixed(vec![server]), settings))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_search_connects_and_the_state_tells() {
+    let Some(dc) = dc() else { return };
+    let machine = machine(dc.clone());
+    assert!(!machine.state().connected);
+    let start = Instant::now();
+    let root = machine.root(within(10)).await.unwrap();
+    println!("connect, ticket included: {:?}", start.elapsed());
+    assert_eq!(root.dns_host_name.to_ascii_lowercase(), dc.host);
+    assert!(root.configuration_naming_context.starts_with("CN=Configuration,DC="));
+
+    let domain = domain(&machine).await;
+    let entries = machine.search(&domain, within(5)).await.unwrap();
+    assert_eq!(entries[0].dn(), root.default_naming_context);
+    assert_eq!(entries[0].bytes("objectGUID").unwrap().unwrap().len(), 16);
+
+    let state = machine.state();
+    assert!(state.connected && state.last_error.is_none(), "{state:?}");
+    assert_eq!(state.dc.as_deref(), Some(dc.host.as_str()));
+    assert!(state.principal.unwrap().contains("$@"));
+    assert!(state.ticket.unwrap() > Duration::from_secs(60));
+
+    let start = Instant::now();
+    for _ in 0..200 {
+        machine.search(&domain, within(5)).await.unwrap();
+    }
+    println!("one search after the other: {:?} each", start.elapsed() / 200);
+
+    machine.renew();
+    let start = Instant::now();
+    machine.root(within(10)).await.unwrap();
+    println!("connect with a ticket at hand: {:?}", start.elapsed());
+    assert_eq!(machine.state().connects, 2);
+
+    machine.close();
+    assert_eq!(machine.search(&domain, within(5)).await, Err(MachineError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_searches_at_once_lose_nothing() {
+    let Some(dc) = dc() else { return };
+    let machine = machine(dc);
+    let base = domain(&machine).await.base;
+    let groups = search(&base, Scope::Subtree, "(objectClass=group)");
+    let expected = machine.search(&groups, within(20)).await.unwrap();
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..200 {
+        let (machine, groups) = (machine.clone(), groups.clone());
+        running.spawn(async move { machine.search(&groups, within(60)).await });
+    }
+    while let Some(answer) = running.join_next().await {
+        assert!(answer.unwrap().unwrap() == expected);
+    }
+    println!("200 at once, {} entries each: {:?}", expected.len(), start.elapsed());
+    assert_eq!(machine.state().connects, 1);
+
+    let mut one = domain(&machine).await;
+    one.attributes = vec!["distinguishedName".into()];
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..200 {
+        let (machine, one) = (machine.clone(), one.clone());
+        running.spawn(async move { machine.search(&one, within(60)).await });
+    }
+    while let Some(answer) = running.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().len(), 1);
+    }
+    println!("200 at once, one entry each: {:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_megabytes_come_whole() {
+    let Some(dc) = dc() else { return };
+    let machine = machine(dc);
+    let root = machine.root(within(10)).await.unwrap();
+    let everything = search(&root.configuration_naming_context, Scope::Subtree, "(objectClass=*)");
+    let start = Instant::now();
+    let expected = machine.search(&everything, within(120)).await.unwrap();
+    let megabytes = size(&expected) as f64 / 1e6;
+    println!("{} entries, {megabytes:.1} MB of values in pages: {:?}", expected.len(), start.elapsed());
+    assert!(megabytes > 1.0);
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..4 {
+        let (machine, everything) = (machine.clone(), everything.clone());
+        running.spawn(async move { machine.search(&everything, within(120)).await });
+    }
+    while let Some(answer) = running.join_next().await {
+        assert!(answer.unwrap().unwrap() == expected);
+    }
+    println!("four times that at once: {:?}", start.elapsed());
+    assert_eq!(machine.state().connects, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_are_told_apart_and_harm_nobody() {
+    let Some(dc) = dc() else { return };
+    let machine = machine(dc);
+    let domain = domain(&machine).await;
+    let nowhere = search(&format!("CN=nowhere,{}", domain.base), Scope::Base, "(objectClass=*)");
+    assert_eq!(
+        machine.search(&nowhere, within(5)).await,
+        Err(MachineError::NoSuchObject(nowhere.base.clone()))
+    );
+    let broken = search(&domain.base, Scope::Base, "(((");
+    assert_eq!(machine.search(&broken, within(5)).await, Err(MachineError::Filter));
+    for limit in [1, 3, 600] {
+        let many = Search {
+            limit,
+            base: machine.root(within(5)).await.unwrap().schema_naming_context.clone(),
+            ..nowhere.clone()
+        };
+        let many = Search { scope: Scope::Subtree, ..many };
+        assert_eq!(machine.search(&many, within(20)).await, Err(MachineError::TooMany(limit)));
+    }
+    let late = machine.search(&domain, Instant::now()).await;
+    assert!(matches!(late, Err(MachineError::Timeout(_))), "{late:?}");
+    assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1);
+    assert_eq!(machine.state().connects, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_searches_break_no_others() {
+    let Some(dc) = dc() else { return };
+    let machine = machine(dc);
+    let domain = domain(&machine).await;
+    let root = machine.root(within(5)).await.unwrap();
+    let everything = search(&root.schema_naming_context, Scope::Subtree, "(objectClass=*)");
+    for round in 0..10 {
+        let dropped =
+            timeout(Duration::from_millis(5 * round), machine.search(&everything, within(60))).await;
+        assert!(dropped.is_err());
+        assert_eq!(machine.search(&domain, within(20)).await.unwrap().len(), 1);
+    }
+    assert_eq!(machine.state().connects, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_is_replaced_unnoticed() {
+    let Some(dc) = dc() else { return };
+    let (proxy, machine) = proxied(&dc, Settings::default()).await;
+    let domain = domain(&machine).await;
+    for round in 1..=5 {
+        // Once between two searches, once under a search.
+        proxy.cut();
+        assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1, "{round}");
+        proxy.freeze();
+        let waiting = tokio::spawn({
+            let (machine, domain) = (machine.clone(), domain.clone());
+            async move { machine.search(&domain, within(5)).await }
+        });
+        sleep(Duration::from_millis(50)).await;
+        proxy.cut();
+        assert_eq!(waiting.await.unwrap().unwrap().len(), 1, "{round}");
+    }
+    assert_eq!(machine.state().connects, 11);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_goes_silent_is_replaced_within_the_deadline() {
+    let Some(dc) = dc() else { return };
+    let (proxy, machine) = proxied(&dc, Settings::default()).await;
+    let domain = domain(&machine).await;
+    proxy.freeze();
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for _ in 0..20 {
+        let (machine, domain) = (machine.clone(), domain.clone());
+        running.spawn(async move { machine.search(&domain, within(5)).await });
+    }
+    while let Some(answer) = running.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().len(), 1);
+    }
+    println!("20 searches on a connection gone silent: {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(4));
+    assert_eq!(machine.state().connects, 2);
+
+    // A deadline too short for that fails, and finds the connection out for the next one.
+    proxy.freeze();
+    let short = machine.search(&domain, Instant::now() + Duration::from_millis(300)).await;
+    assert!(matches!(short, Err(MachineError::Timeout(_))), "{short:?}");
+    sleep(Duration::from_secs(2)).await;
+    assert!(!machine.state().connected, "{:?}", machine.state());
+    assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_domain_controller_is_tried() {
+    let Some(dc) = dc() else { return };
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bad = vec![closed, hole.local_addr().unwrap()];
+    let servers = fixed(vec![Server { host: dc.host.clone(), addresses: bad }, dc.clone()]);
+    let settings = Settings { attempt: Duration::from_millis(500), ..Settings::default() };
+    let machine = MachineConnection::new(servers.clone(), settings.clone());
+    machine.root(within(10)).await.unwrap();
+    let failed = servers.failed.lock().unwrap().clone();
+    assert!(failed[0].contains("refused") && failed[1].contains("no answer in time"), "{failed:?}");
+
+    // The name decides who is believed: the right address under a wrong name is not.
+    let wrong = Server { host: "nobody.invalid".into(), ..dc };
+    let machine = MachineConnection::new(fixed(vec![wrong]), settings);
+    let error = machine.root(within(10)).await.unwrap_err();
+    assert!(error.to_string().contains("knows no service ldap/nobody.invalid"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_is_made_after_many_searches() {
+    let Some(dc) = dc() else { return };
+    let settings = Settings { searches: 100, ..Settings::default() };
+    let machine = MachineConnection::new(fixed(vec![dc]), settings);
+    let domain = domain(&machine).await;
+    for _ in 0..350 {
+        assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1);
+    }
+    let connects = machine.state().connects;
+    assert!((3..=4).contains(&connects), "{connects}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_stays_flat() {
+    let Some(dc) = dc() else { return };
+    let searches = number("MOTION_AD_TEST_SEARCHES").unwrap_or(20_000);
+    // Never recycled, so that a leak per search would show.
+    let settings = Settings { searches: u64::MAX, ..Settings::default() };
+    let machine = MachineConnection::new(fixed(vec![dc]), settings);
+    let domain = domain(&machine).await;
+    let run = async |count: u64| {
+        let mut running = JoinSet::new();
+        for _ in 0..8 {
+            let (machine, domain) = (machine.clone(), domain.clone());
+            running.spawn(async move {
+                for _ in 0..count / 8 {
+                    assert_eq!(machine.search(&domain, within(30)).await.unwrap().len(), 1);
+                }
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            done.unwrap();
+        }
+    };
+    run(searches / 10).await;
+    let before = resident();
+    let start = Instant::now();
+    run(searches).await;
+    let grown = resident().saturating_sub(before);
+    println!("{searches} searches by 8: {:?}, memory {before} KiB + {grown} KiB", start.elapsed());
+    assert_eq!(machine.state().connects, 1);
+    // Other tests run beside this one in the same process; a leak of one entry per search would be 40 MB.
+    if std::env::args().any(|argument| argument.contains("memory_stays_flat")) {
+        assert!(grown < 2048, "{grown} KiB");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_domain_controller_is_survived() {
+    let (Some(dc), Some(seconds)) = (dc(), number("MOTION_AD_TEST_RESTART")) else { return };
+    let machine = machine(dc);
+    let domain = domain(&machine).await;
+    let end = within(seconds);
+    let mut last = String::new();
+    while Instant::now() < end {
+        let start = Instant::now();
+        let answer = match machine.search(&domain, within(3)).await {
+            Ok(entries) => format!("{} entry", entries.len()),
+            Err(error) => error.to_string(),
+        };
+        if answer != last {
+            println!("{:?} before the end, after {:?}: {answer}", end - Instant::now(), start.elapsed());
+            last = answer;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(last, "1 entry", "{:?}", machine.state());
+    assert!(machine.state().connects > 1, "the domain controller was not restarted");
+}
