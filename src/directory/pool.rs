@@ -248,7 +248,8 @@ impl Pool {
             .set_config(self.trust.config.clone())
             .set_starttls(port == LDAP);
         let scheme = if port == LDAP { "ldap" } else { "ldaps" };
-        let handshake = LdapConnAsync::with_settings(settings, &format!("{scheme}://{host}:{port}"));
+        let url = format!("{scheme}://{host}:{port}");
+        let handshake = LdapConnAsync::with_settings(settings, &url);
         let (connection, ldap) = match timeout(HANDSHAKE, handshake).await {
             Ok(done) => done.map_err(|e| failed(&cause_of(&e)))?,
             Err(_) => return Err(failed(&"no answer in time")),

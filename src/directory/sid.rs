@@ -33,17 +33,22 @@ impl FromStr for Sid {
         if !parts.next().is_some_and(|s| s.eq_ignore_ascii_case("S")) || parts.next() != Some("1") {
             return Err(NoSid);
         }
-        let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then_some(part).ok_or(NoSid);
-        let authority: u64 = number(parts.next().ok_or(NoSid)?)?.parse().map_err(|_| NoSid)?;
-        let below = parts
-            .map(|part| number(part)?.parse().map_err(|_| NoSid))
-            .collect::<Result<Vec<u32>, NoSid>>()?;
+        let authority: u64 = number(parts.next().ok_or(NoSid)?)?;
+        let below = parts.map(number).collect::<Result<Vec<u32>, NoSid>>()?;
         let count = u8::try_from(below.len()).map_err(|_| NoSid)?;
         let [0, 0, authority @ ..] = authority.to_be_bytes() else { return Err(NoSid) };
         let mut bytes = vec![1, count];
         bytes.extend(authority);
         below.iter().for_each(|part| bytes.extend(part.to_le_bytes()));
         Sid::try_from(bytes.as_slice())
+    }
+}
+
+/// Digits only: `str::parse` would take a sign as well.
+fn number<T: FromStr>(digits: &str) -> Result<T, NoSid> {
+    match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => digits.parse().map_err(|_| NoSid),
+        false => Err(NoSid),
     }
 }
 
