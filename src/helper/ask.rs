@@ -62,7 +62,7 @@ fn exchange(socket: &Path, request: &Request, secret: &Secret) -> Result<Reply, 
     let mut stream = UnixStream::connect(socket).map_err(|e| refused(socket, e))?;
     match send(&mut stream, request, secret) {
         // A broker that will not listen says why and hangs up.
-        Err(FrameError::Io(e)) if e.kind() == ErrorKind::BrokenPipe => {}
+        Err(FrameError::Io(e)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
         sent => sent?,
     }
     Ok(receive(&mut stream)?.0)
