@@ -123,6 +123,8 @@ impl fmt::Display for Problem {
     }
 }
 
+impl std::error::Error for Problem {}
+
 impl From<Problem> for ConfigError {
     fn from(problem: Problem) -> Self {
         ConfigError::Broken(problem)

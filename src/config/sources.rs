@@ -44,6 +44,16 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// Why the machine account cannot work with them, for people.
+    pub fn problem(&self) -> Option<String> {
+        let filled = is_filled(&self.keytab);
+        let text =
+            format!("the keytab {KEYTAB} is missing or empty; join the domain with `realm join DOMAIN`");
+        (!filled).then_some(text)
+    }
+}
+
 /// One file, and how it was when the broker took it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -80,7 +90,7 @@ impl Source {
     fn copied(path: &str, copy: &Path) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), i64::from(now.subsec_nanos()));
-        let filled = std::fs::metadata(copy).is_ok_and(|copy| copy.len() > 1);
+        let filled = is_filled(copy);
         let seen = match (look(Path::new(path)), look(copy)) {
             // A source from the future is a clock that was set back, and no reason to start again for ever.
             (Some(Look::There(source)), Some(Look::There(copy)))
@@ -98,6 +108,12 @@ impl Source {
     fn is_stale(&self) -> bool {
         look(&self.path).is_some_and(|now| now != self.seen)
     }
+}
+
+/// Whether a credential is more than the unit's default for a missing source: a keytab without keys is its two
+/// bytes of version, an empty `sssd.conf` one line feed.
+fn is_filled(credential: &Path) -> bool {
+    std::fs::metadata(credential).is_ok_and(|file| file.len() > 2)
 }
 
 /// `None` where the file's folder may not be searched.

@@ -8,12 +8,14 @@ printf '127.0.0.1 localhost\n%s %s %s\n' "$address" "$fqdn" "${fqdn%%.*}" >"$roo
 
 rm -f "$root/etc/samba/smb.conf"
 # The certificate is each lab's own (see dc.sh): Samba's has no subjectAltName, which rustls refuses.
-chroot "$root" samba-tool domain provision --server-role=dc --dns-backend=SAMBA_INTERNAL \
+# No network: the provisioning would write this machine's addresses and resolver into the domain.
+unshare --net chroot "$root" samba-tool domain provision --server-role=dc --dns-backend=SAMBA_INTERNAL \
     --realm="${domain^^}" --domain="$netbios" --host-name="${fqdn%%.*}" --host-ip="$address" \
     --adminpass="$admin_password" \
     --option="tls cafile = tls/lab-ca.pem" \
     --option="tls certfile = tls/lab-cert.pem" \
     --option="tls keyfile = tls/lab-key.pem"
+sed -i '/dns forwarder/d' "$root/etc/samba/smb.conf"
 cp "$root/var/lib/samba/private/krb5.conf" "$root/etc/krb5.conf"
 # Without this the SPN ldap/… is missing, and nobody gets a ticket for LDAP.
 chroot "$root" samba_spnupdate

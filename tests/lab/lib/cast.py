@@ -114,10 +114,9 @@ def add_policy(domain, cast):
 
 def add_person(domain, person, cast):
     dn = person.dn(domain.root)
-    domain.add(dn, {"objectClass": "user", "sAMAccountName": person.sam})
+    upn = f"before.{person.upn}" if clashes(person, cast) else person.upn
+    domain.add(dn, {"objectClass": "user", "sAMAccountName": person.sam, "userPrincipalName": upn})
     set_account(domain, person)
-    if not clashes(person, cast):
-        domain.set(dn, {"userPrincipalName": person.upn})
 
 
 def clashes(person, cast):

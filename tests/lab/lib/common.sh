@@ -65,6 +65,7 @@ wait_for() {
     until "$@" >/dev/null 2>&1; do
         ((SECONDS < end)) || {
             echo "gave up waiting for: $*"
+            "$@"
             return 1
         }
         sleep 0.1
@@ -96,6 +97,7 @@ lock_lab() {
 lock_cache() {
     mkdir -p "$LAB_CACHE"
     exec 8>"$LAB_CACHE/lock"
+    flock --nonblock 8 || say "waiting for another lab to finish with the cache"
     flock -w 900 8 || die "another run holds $LAB_CACHE/lock"
     [[ $LAB_CACHE/lock -ef /dev/fd/8 ]] || lock_cache
 }

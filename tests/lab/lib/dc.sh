@@ -96,10 +96,32 @@ dc_kill() {
     return 1
 }
 
+# Where a forest keeps the root CAs that its members trust. Samba leaves the container empty; a
+# Windows CA puts itself there.
+ca_dn() {
+    echo "CN=Acme Root CA,CN=Certification Authorities,CN=Public Key Services,CN=Services,CN=Configuration,$BASE_DN"
+}
+
+ca_publish() {
+    printf '%s\n' "dn: $(ca_dn)" "objectClass: certificationAuthority" \
+        "cACertificate:: $(openssl x509 -in "$CA/$1.pem" -outform DER | base64 -w0)" \
+        "authorityRevocationList:: AA==" "certificateRevocationList:: AA==" | cast_ldap ldapadd >/dev/null
+}
+
+ca_unpublish() {
+    # Absent is what we want: "no such object" is 32.
+    cast_ldap ldapdelete "$(ca_dn)" 2>/dev/null || (($? == 32))
+}
+
 lab_ca() {
-    case ${1:-} in
+    case $* in
         '') echo "$CA/ca.pem" ;;
         --other) echo "$CA/other-ca.pem" ;;
-        *) die "usage: lab ca [--other]" ;;
+        publish | 'publish --other')
+            ca_unpublish
+            ca_publish "${2:+other-}ca"
+            ;;
+        unpublish) ca_unpublish ;;
+        *) die "usage: lab ca [--other] | publish [--other] | unpublish" ;;
     esac
 }
