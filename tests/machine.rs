@@ -7,12 +7,17 @@
 //! MOTION_AD_TEST_ADDRESS=192.0.2.1:389  unless the system's resolver knows it
 //! MOTION_AD_TEST_SEARCHES=20000         for the test of memory
 //! MOTION_AD_TEST_RESTART=30             searches for so many seconds; restart the DC meanwhile
+//! MOTION_AD_TEST_RENEWAL=100            searches for so many seconds with tickets of 130 seconds
 //! KRB5_CLIENT_KTNAME=/etc/krb5.keytab KRB5CCNAME=MEMORY:test
 //! ```
 
 #![cfg(feature = "broker")]
+// clippy's exemption covers functions marked #[test] only, not their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +26,7 @@ use motion_ad::directory::entry::Entry;
 use motion_ad::directory::machine::{
     BoxFuture, MachineConnection, MachineError, Scope, Search, Server, Servers, Settings,
 };
+use motion_ad::kerberos::Credential;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -440,4 +446,117 @@ async fn a_restart_of_the_domain_controller_is_survived() {
     }
     assert_eq!(last, "1 entry", "{:?}", machine.state());
     assert!(machine.state().connects > 1, "the domain controller was not restarted");
+}
+
+/// libkrb5 reads its environment, which a process cannot safely change: each case is a process of its own that
+/// runs the test `name` of this file.
+fn child(name: &str, environment: &[(&str, &Path)]) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("MOTION_AD_TEST_CHILD", "1");
+    // On a joined host SSSD's plugin tells libkrb5 the KDC, whatever krb5.conf says.
+    command.env("SSSD_KRB5_LOCATOR_DISABLE", "1").envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+fn is_child() -> bool {
+    std::env::var_os("MOTION_AD_TEST_CHILD").is_some()
+}
+
+#[tokio::test]
+async fn child_gets_a_ticket() {
+    if is_child() {
+        match Credential::acquire(within(2)).await {
+            Ok(credential) => println!("{credential:?}"),
+            Err(error) => println!("{error}"),
+        }
+        // A runtime waits at its end for libkrb5, which may wait for a KDC.
+        std::process::exit(0);
+    }
+}
+
+/// A keytab with one key of 32 bytes that nobody has (MIT's file format 0x502).
+fn keytab_of(principal: &str) -> Vec<u8> {
+    let (name, realm) = principal.rsplit_once('@').unwrap();
+    let components: Vec<_> = name.split('/').collect();
+    let counted =
+        |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+    let mut entry = u16::try_from(components.len()).unwrap().to_be_bytes().to_vec();
+    entry.extend(counted(realm));
+    entry.extend(components.into_iter().flat_map(counted));
+    entry.extend([0, 0, 0, 1, 0, 0, 0, 0, 9, 0, 18, 0, 32]);
+    entry.extend([7; 32]);
+    [&[5, 2][..], &u32::try_from(entry.len()).unwrap().to_be_bytes(), &entry].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_that_cannot_be_had_names_the_cause() {
+    let Some(dc) = dc() else { return };
+    let principal = Credential::acquire(within(5)).await.unwrap().principal().to_owned();
+    let (_, realm) = principal.rsplit_once('@').unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let missing = folder.path().join("missing");
+    let empty = file("empty", b"");
+    let other = file("other", &keytab_of(&format!("HTTP/x@{realm}")));
+    let wrong = file("wrong", &keytab_of(&principal));
+    let gone = file("gone", &keytab_of(&format!("GONE$@{realm}")));
+    let kdc = |kdc: &str| {
+        format!(
+            "[libdefaults]\ndefault_realm = {realm}\ndns_lookup_kdc = false\n[realms]\n{realm} = {{\nkdc = {kdc}\n}}\n"
+        )
+    };
+    let here = file("here", kdc(&dc.addresses[0].ip().to_string()).as_bytes());
+    let nowhere = file("nowhere", kdc("127.0.0.1:9").as_bytes());
+    let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = file("silent", kdc(&hole.local_addr().unwrap().to_string()).as_bytes());
+
+    let cases = [
+        (&here, &missing, "does not exist: join the domain with `realm join`"),
+        (&here, &empty, "holds no key: join the domain"),
+        (&here, &other, "holds no key of a machine account (only HTTP/x@"),
+        (&here, &wrong, "the KDC does not accept the key of"),
+        (&here, &gone, "the KDC does not know GONE$@"),
+        (&nowhere, &wrong, "no KDC of the realm"),
+        (&silent, &wrong, "the KDC did not answer in time"),
+    ];
+    for (config, keytab, text) in cases {
+        let said = child("child_gets_a_ticket", &[("KRB5_CONFIG", config), ("KRB5_CLIENT_KTNAME", keytab)]);
+        assert!(said.contains(text), "{text}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_searches_with_short_tickets() {
+    let (Some(dc), true) = (dc(), is_child()) else { return };
+    let machine = machine(dc);
+    let domain = domain(&machine).await;
+    let end = within(number("MOTION_AD_TEST_RENEWAL").unwrap());
+    while Instant::now() < end {
+        machine.search(&domain, within(3)).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    println!("{:?}", machine.state());
+    assert!(machine.state().ticket.unwrap() > Duration::from_secs(60));
+    println!("tickets renewed: {}", machine.state().connects > 1);
+}
+
+#[tokio::test]
+async fn tickets_are_renewed_before_they_end() {
+    // Not shorter: Samba serves no ticket that has less than two minutes left (CVE-2022-2031).
+    let (Some(dc), Some(_)) = (dc(), number("MOTION_AD_TEST_RENEWAL")) else { return };
+    let realm = Credential::acquire(within(5)).await.unwrap().realm().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("krb5.conf");
+    let text = format!(
+        "[libdefaults]\ndefault_realm = {realm}\nticket_lifetime = 130s\n[realms]\n{realm} = {{\nkdc = {}\n}}\n",
+        dc.addresses[0].ip()
+    );
+    std::fs::write(&config, text).unwrap();
+    let said = child("child_searches_with_short_tickets", &[("KRB5_CONFIG", &config)]);
+    assert!(said.contains("tickets renewed: true"), "{said}");
 }

@@ -401,8 +401,11 @@ impl Inner {
         let bound = || deadline.min(Instant::now() + self.settings.attempt);
         match Link::connect(&server.host, address, credential, &self.settings, bound()).await {
             // The server may have a new key since our ticket for it was issued (its password changed, it was
-            // restored or installed again): once more with fresh tickets.
-            Err(TransportError::Refused { code: INVALID_CREDENTIALS, .. }) => {
+            // restored or installed again), or our ticket has too little left: once more with fresh tickets.
+            Err(
+                TransportError::Refused { code: INVALID_CREDENTIALS, .. }
+                | TransportError::Kerberos(KerberosError::TicketEnded(_)),
+            ) => {
                 Credential::forget(bound()).await?;
                 let fresh = Credential::acquire(bound()).await?;
                 Link::connect(&server.host, address, &fresh, &self.settings, bound()).await
@@ -453,5 +456,96 @@ impl Slot {
         let (when, error) = self.failed.as_ref()?;
         let pause = if error.is_passing() { Duration::from_millis(500) } else { Duration::from_secs(10) };
         (when.elapsed() < pause).then(|| error.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::task::JoinSet;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Finds no server, after a while.
+    struct Nowhere {
+        pause: Duration,
+        asked: AtomicU32,
+    }
+
+    impl Servers for Nowhere {
+        fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async {
+                sleep(self.pause).await;
+                Err("DNS knows none".to_owned())
+            })
+        }
+    }
+
+    fn nowhere(milliseconds: u64) -> (Arc<Nowhere>, MachineConnection) {
+        let servers =
+            Arc::new(Nowhere { pause: Duration::from_millis(milliseconds), asked: AtomicU32::new(0) });
+        let settings = Settings { connect: Duration::from_millis(300), ..Settings::default() };
+        (servers.clone(), MachineConnection::new(servers, settings))
+    }
+
+    fn within(milliseconds: u64) -> Instant {
+        Instant::now() + Duration::from_millis(milliseconds)
+    }
+
+    #[tokio::test]
+    async fn many_wait_for_one_attempt_and_all_hear_its_error() {
+        let (servers, machine) = nowhere(50);
+        let mut waiting = JoinSet::new();
+        for _ in 0..100 {
+            let machine = machine.clone();
+            waiting.spawn(async move { machine.root(within(5000)).await });
+        }
+        while let Some(answer) = waiting.join_next().await {
+            assert_eq!(answer.unwrap(), Err(MachineError::NoServer("DNS knows none".into())));
+        }
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 1);
+        assert_eq!(machine.state().last_error.unwrap(), "no domain controller is known: DNS knows none");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_repeated_at_once_but_soon() {
+        let (servers, machine) = nowhere(0);
+        for _ in 0..10 {
+            machine.root(within(5000)).await.unwrap_err();
+        }
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 1);
+        sleep(Duration::from_millis(550)).await;
+        machine.root(within(5000)).await.unwrap_err();
+        machine.renew();
+        machine.root(within(5000)).await.unwrap_err();
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_takes_the_attempt_from_nobody() {
+        let (servers, machine) = nowhere(100);
+        let impatient = machine.root(within(20)).await;
+        assert!(matches!(impatient, Err(MachineError::Timeout(_))), "{impatient:?}");
+        let patient = machine.root(within(5000)).await;
+        assert_eq!(patient, Err(MachineError::NoServer("DNS knows none".into())));
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_has_an_end_of_its_own() {
+        let (_, machine) = nowhere(60_000);
+        let answer = machine.root(within(5000)).await;
+        assert!(matches!(answer, Err(MachineError::Timeout(_))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn after_close_nothing_is_asked() {
+        let (servers, machine) = nowhere(0);
+        machine.close();
+        assert_eq!(machine.root(within(5000)).await, Err(MachineError::Closed));
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 0);
     }
 }

@@ -57,6 +57,9 @@ pub enum KerberosError {
     /// KDC and keytab have no encryption type in common.
     #[error("the KDC and the keytab of {0} have no encryption type in common: renew it with `adcli update`")]
     NoCommonEncryption(String),
+    /// A ticket has ended, or has too little left: Samba serves none with less than two minutes (CVE-2022-2031).
+    #[error("the ticket of {0} has ended")]
+    TicketEnded(String),
     /// The deadline passed first.
     #[error("the KDC did not answer in time")]
     Stalled,
@@ -73,6 +76,7 @@ impl KerberosError {
             self,
             KerberosError::KdcUnreachable(_)
                 | KerberosError::ServiceUnknown(_)
+                | KerberosError::TicketEnded(_)
                 | KerberosError::Stalled
                 | KerberosError::Other(_)
         )
@@ -98,6 +102,7 @@ impl KerberosError {
             -1765328347 | -1765328351 | -1765328236 => KerberosError::ClockSkew,
             // KRB5_KDC_UNREACH, KRB5_REALM_UNKNOWN, KRB5_REALM_CANT_RESOLVE.
             -1765328228 | -1765328230 | -1765328164 => KerberosError::KdcUnreachable(realm()),
+            -1765328352 => KerberosError::TicketEnded(principal.to_owned()),
             -1765328377 => KerberosError::ServiceUnknown(service.to_owned()),
             // KDC_ERR_ETYPE_NOSUPP; KRB5_KT_NOTFOUND is what the client says when the KDC offers other types.
             -1765328370 | -1765328203 => KerberosError::NoCommonEncryption(principal.to_owned()),
