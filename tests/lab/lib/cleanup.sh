@@ -4,6 +4,8 @@
 lab_down() {
     remove_lab
     rm -f "$LAB_RUN.lock"
+    rmdir --ignore-fail-on-non-empty "${LAB_RUN%/*}"
+    say "$LAB_NAME is down"
 }
 
 remove_lab() {

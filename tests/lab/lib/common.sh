@@ -65,7 +65,7 @@ wait_for() {
     until "$@" >/dev/null 2>&1; do
         ((SECONDS < end)) || {
             echo "gave up waiting for: $*"
-            "$@"
+            "$@" || true
             return 1
         }
         sleep 0.1

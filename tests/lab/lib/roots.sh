@@ -24,6 +24,12 @@ main_uri() {
     echo "${uri:-http://deb.debian.org/debian/}"
 }
 
+# apt inside needs them where the machine's own source is an https one.
+base_packages() {
+    packages base
+    [[ $URI != https:* ]] || echo ca-certificates
+}
+
 digest() {
     sha256sum | cut -c1-12
 }
@@ -39,7 +45,7 @@ layer() {
 find_layers() {
     local lib=$LAB_DIR/lib
     URI=$(main_uri)
-    BASE=$(layer base "$lib/build-base.sh" < <(echo "$URI"; packages base))
+    BASE=$(layer base "$lib/build-base.sh" < <(echo "$URI"; base_packages))
     DC=$(layer dc "$lib/build-packages.sh" < <(echo "$BASE"; packages dc))
     HOST=$(layer host "$lib/build-packages.sh" < <(echo "$BASE"; packages host))
     PROVISIONED=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"$DC")
@@ -89,7 +95,7 @@ ensure_layers() {
     # shellcheck disable=SC2046  # lists of words
     {
         [[ -d $BASE ]] || step "base root (debootstrap)" build "$BASE" build-base.sh "" \
-            "$SUITE" "$URI" "$(debian_uri $SUITE-security)" "$(packages base | paste -sd,)"
+            "$SUITE" "$URI" "$(debian_uri $SUITE-security)" "$(base_packages | paste -sd,)"
         [[ -d $DC ]] || step "packages of the domain controller" build "$DC" build-packages.sh "$BASE" $(packages dc)
         [[ -d $HOST ]] || step "packages of the XCALLY host" build "$HOST" build-packages.sh "$BASE" $(packages host)
         [[ -d $PROVISIONED ]] || step "domain and cast" build "$PROVISIONED" build-domain.sh "$DC:$BASE" \
