@@ -40,7 +40,8 @@ deb: build module ## build the Debian package in target/debian
 	rm -rf target/debian target/debian-build
 	mkdir -p target/debian $(stage)
 	cp -r packaging/debian $(stage)
-	cp -r --parents packaging pam.d $(wildcard target/man) $(stage)
+	cp -r --parents packaging pam.d $(stage)
+	[ ! -d target/man ] || cp -r --parents target/man $(stage)
 	cp --parents target/release/motion-ad target/release/motion-ad-broker target/module/libmotion_ad.so $(stage)
 	cd $(stage) && dpkg-buildpackage --build=binary --no-sign
 	mv target/debian-build/*.deb target/debian
