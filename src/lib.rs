@@ -11,6 +11,7 @@
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`config`] | `config.toml`, and what the realm join knows |
+//! | [`helper`] | the commands of `motion-ad`, for people and scripts |
 //! | [`verdict`] | every outcome of a login, once; pure |
 //!
 //! Without the feature `broker` only the module and the pure parts are compiled: that is the shared object
@@ -27,5 +28,7 @@ pub mod broker;
 pub mod config;
 #[cfg(feature = "broker")]
 pub mod directory;
+#[cfg(feature = "broker")]
+pub mod helper;
 #[cfg(feature = "broker")]
 pub mod kerberos;

@@ -1,1 +1,358 @@
-//! broker
+//! The broker: answers the module and the helper.
+//!
+//! It is started by its socket, also on a host that is not joined yet or whose configuration is broken: then it
+//! denies every login and says why. When a file that it was started from changes, it finishes what it is doing and
+//! ends, and systemd starts it again with fresh credentials.
+
+pub mod log;
+pub mod login;
+pub mod peers;
+pub mod server;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::Instant as Deadline;
+
+use self::log::{Level, Line, Log};
+use self::login::{Decision, Logins};
+use self::peers::Peers;
+use crate::config::{Config, ConfigError, Credentials, Source, Sources};
+use crate::directory::pool::{Bound, Pool, PoolError};
+use crate::directory::servers::ServerList;
+use crate::directory::trust::Trust;
+use crate::directory::{Account, Directory, DirectoryError, Found, MachineConnection, machine};
+use crate::protocol::report::{self, Check};
+use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
+use crate::verdict::{Outcome, Verdict};
+
+/// The broker waits for AD no longer than this, whatever the deadline of a request says.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Everything that answers requests.
+pub struct Broker {
+    service: Result<Service, ConfigError>,
+    /// The most connections from applications at once.
+    pub connections: usize,
+    peers: Peers,
+    sources: Sources,
+    log: Log,
+    begun: Instant,
+    counts: Mutex<BTreeMap<Outcome, u64>>,
+}
+
+struct Service {
+    domain: String,
+    servers: Arc<ServerList>,
+    pool: Arc<Pool>,
+    /// Why the machine account cannot work: there is no keytab.
+    no_keytab: Option<String>,
+    logins: Logins<MachineConnection, SharedPool>,
+}
+
+/// The pool, as the login sees it.
+struct SharedPool(Arc<Pool>);
+
+impl login::Binds for SharedPool {
+    async fn bind(&self, dn: &str, password: &str, deadline: Deadline) -> Result<Bound, PoolError> {
+        self.0.bind(dn, password, deadline).await
+    }
+}
+
+/// What the broker is started from.
+pub struct Start {
+    /// `config.toml`.
+    pub config: PathBuf,
+    /// The join's secrets.
+    pub credentials: Credentials,
+    /// Where lines go.
+    pub log: Log,
+}
+
+impl Broker {
+    /// A broker for what `start` says. A broken configuration is no error: it denies and is named in every answer.
+    pub fn new(start: Start) -> Arc<Self> {
+        let Start { config: path, credentials, log } = start;
+        // Looked at before they are read: a change in between is then seen as one.
+        let mut files =
+            vec![Source::read(&path), Source::read("/etc/krb5.conf"), Source::read("/etc/resolv.conf")];
+        let config = Config::load(&path, &credentials.sssd);
+        let mut users = vec!["motion".to_owned()];
+        let mut connections = 1024;
+        if let Ok(config) = &config {
+            files.push(Source::read(&config.map_file));
+            files.extend(config.tls.ca_file.iter().map(Source::read));
+            users.clone_from(&config.broker.users);
+            connections = config.broker.connections;
+        } else {
+            files.push(Source::read("/etc/motion-ad/names.map"));
+        }
+        let service = config.and_then(|config| Service::new(config, &credentials));
+        let broker = Broker {
+            service,
+            connections,
+            peers: Peers::new(users),
+            sources: Sources::new(&credentials, files),
+            log,
+            begun: Instant::now(),
+            counts: Mutex::default(),
+        };
+        Arc::new(broker)
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The file whose change asks for a new start.
+    pub fn stale(&self) -> Option<String> {
+        self.sources.stale().map(|path| path.display().to_string())
+    }
+
+    /// What is wrong, for people; `None` when nothing is.
+    pub fn problem(&self) -> Option<String> {
+        match &self.service {
+            Ok(service) => service.no_keytab.clone(),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// One line of state for `systemctl status`.
+    pub fn state(&self) -> String {
+        match (&self.service, self.problem()) {
+            (_, Some(problem)) => format!("Every login is denied: {problem}"),
+            (Ok(service), None) => format!("Serving {}", service.domain),
+            (Err(_), None) => String::new(),
+        }
+    }
+
+    /// Connects to AD ahead of the first login, and says in the log what the broker has to work with.
+    pub async fn warm_up(&self) {
+        let service = match (&self.service, self.problem()) {
+            (Ok(service), None) => service,
+            (_, problem) => {
+                let line = Line::new("start").with("problem", problem.unwrap_or_default());
+                self.log.write(Level::Error, &line.with("consequence", "every login is denied"));
+                return;
+            }
+        };
+        let (users, machine) = tokio::join!(
+            service.pool.warm_up(),
+            service.machine().root(Deadline::now() + Duration::from_secs(20))
+        );
+        let line = Line::new("start").with("domain", &service.domain);
+        match (users, machine) {
+            (Ok(dc), Ok(_)) => self.log.write(Level::Info, &line.with("dc", dc)),
+            (users, machine) => {
+                let problem = |text: String| Some(text).filter(|text| !text.is_empty());
+                let problems = [users.err().and_then(problem), machine.err().map(|e| e.to_string())];
+                let problems = problems.into_iter().flatten().collect::<Vec<_>>().join("; ");
+                self.log.write(Level::Error, &line.with("problem", problems));
+            }
+        }
+    }
+
+    /// Whether the process with the user id `uid` is answered.
+    pub async fn allows(&self, uid: u32) -> bool {
+        self.peers.allows(uid).await
+    }
+
+    /// Answers one request of `peer`.
+    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &str) -> Reply {
+        if request.version != VERSION {
+            let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
+            return Reply::Refused(reason);
+        }
+        let deadline = Deadline::now() + request.remaining().min(LONGEST);
+        match request.operation {
+            Operation::Status => Reply::Status(Box::new(self.status().await)),
+            Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
+            Operation::Authenticate | Operation::Account => {
+                let begun = Instant::now();
+                let decision = self.decide(request, secret, deadline).await;
+                self.record(request, &decision, peer, begun.elapsed());
+                Reply::Verdict(decision.verdict)
+            }
+        }
+    }
+
+    async fn decide(&self, request: &Request, secret: &Secret, deadline: Deadline) -> Decision {
+        let denied = |outcome, reason: String| Decision { verdict: Verdict::new(outcome, reason), dc: None };
+        let service = match &self.service {
+            Ok(service) => service,
+            Err(error) => return Decision::from(error),
+        };
+        if let Some(problem) = &service.no_keytab {
+            return denied(Outcome::Unavailable, problem.clone());
+        }
+        if deadline <= Deadline::now() {
+            let reason = "the deadline had passed before the request was read; the broker is overloaded";
+            return denied(Outcome::Unavailable, reason.to_owned());
+        }
+        match request.operation {
+            Operation::Account => service.logins.account(&request.user, deadline).await,
+            _ => match secret.password() {
+                Ok(password) => service.logins.authenticate(&request.user, password, deadline).await,
+                Err(error) => denied(Outcome::WrongPassword, format!("{error}; AD was not asked")),
+            },
+        }
+    }
+
+    fn record(&self, request: &Request, decision: &Decision, peer: &str, took: Duration) {
+        let Decision { verdict, dc } = decision;
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(verdict.outcome).or_default() += 1;
+        let event = match request.operation {
+            Operation::Account => "account",
+            _ => "login",
+        };
+        let line = Line::new(event)
+            .with("user", &request.user)
+            .with("principal", verdict.principal.as_deref().unwrap_or_default())
+            .with("outcome", verdict.outcome)
+            .with("reason", &verdict.reason)
+            .with("dc", dc.as_deref().unwrap_or_default())
+            .with("peer", peer)
+            .with("service", &request.service)
+            .with("rhost", &request.rhost)
+            .with("tty", &request.tty)
+            .with("ms", format!("{:.1}", took.as_secs_f64() * 1000.0));
+        let (level, line) = match verdict.outcome {
+            Outcome::Unavailable | Outcome::Misconfigured | Outcome::TooManyGroups | Outcome::Refused => {
+                (Level::Error, line.with("advice", verdict.outcome.advice()))
+            }
+            Outcome::Ambiguous => (Level::Warning, line.with("advice", verdict.outcome.advice())),
+            _ => (Level::Info, line),
+        };
+        self.log.write(level, &line);
+    }
+
+    async fn check(&self, request: &Request, deadline: Deadline) -> Check {
+        let mut check = Check { user: request.user.clone(), ..Check::default() };
+        let service = match (&self.service, self.problem()) {
+            (Ok(service), None) => service,
+            (Ok(_), problem) => {
+                check.reason = problem.unwrap_or_default();
+                return check;
+            }
+            (Err(error), _) => {
+                let verdict = Decision::from(error).verdict;
+                check.outcome = Some(verdict.outcome).filter(|outcome| *outcome != Outcome::Unavailable);
+                check.reason = verdict.reason;
+                return check;
+            }
+        };
+        let decision = service.logins.account(&request.user, deadline).await.verdict;
+        check.outcome = Some(decision.outcome).filter(|outcome| *outcome != Outcome::Unavailable);
+        check.reason = decision.reason;
+        check.principal = decision.principal;
+        check.dc = service.machine().state().dc;
+        if let Ok((found, account)) = service.look_up(&request.user, deadline).await {
+            check.dn = Some(found.person.dn);
+            check.guid = Some(found.person.guid.to_string());
+            check.sam_account_name = Some(found.person.sam);
+            check.user_principal_name = found.person.upn;
+            check.facts = account.facts(SystemTime::now(), &service.logins.host);
+            let in_groups = matches!(decision.outcome, Outcome::NotAllowed | Outcome::Denied);
+            if service.logins.directory.has_group_rules() {
+                let value = if in_groups { check.reason.clone() } else { "allowed".to_owned() };
+                check.facts.push(report::Fact { name: "groups".into(), value, refuses: in_groups });
+            }
+        }
+        check
+    }
+
+    async fn status(&self) -> report::Status {
+        let mut status = report::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: self.begun.elapsed().as_secs(),
+            problems: self.problem().into_iter().collect(),
+            logins: {
+                let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                counts.iter().map(|(outcome, count)| (*outcome, *count)).collect()
+            },
+            ..report::Status::default()
+        };
+        if let Ok(service) = &self.service {
+            service.report(&mut status).await;
+        }
+        status
+    }
+}
+
+impl Service {
+    fn new(config: Config, credentials: &Credentials) -> Result<Self, ConfigError> {
+        let servers = Arc::new(ServerList::new(&config.domain.name, &config.domain.servers));
+        let trust = Trust::load(config.tls.ca_file.as_deref())?;
+        let pool = Pool::new(servers.clone(), trust, config.tls.mode, config.pool.clone());
+        let machine = MachineConnection::new(servers.clone(), machine::Settings::default());
+        Ok(Service {
+            domain: config.domain.name.clone(),
+            pool: pool.clone(),
+            servers,
+            no_keytab: credentials.problem(),
+            logins: Logins {
+                directory: Directory::new(machine, &config),
+                names: config.names,
+                binds: SharedPool(pool),
+                host: netbios_name(),
+            },
+        })
+    }
+
+    fn machine(&self) -> &MachineConnection {
+        self.logins.directory.machine()
+    }
+
+    async fn look_up(
+        &self,
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<(Found, Account), Option<DirectoryError>> {
+        let principal = self.logins.names.principal(name).map_err(|_| None)?;
+        let found = self.logins.directory.find(&principal, deadline).await?;
+        let account = self.logins.directory.account(&found.person, deadline).await?;
+        Ok((found, account))
+    }
+
+    async fn report(&self, status: &mut report::Status) {
+        if self.no_keytab.is_none() {
+            // Without a login so far nobody has asked for the domain controllers yet.
+            let asked = tokio::time::timeout(Duration::from_secs(2), self.servers.hosts()).await;
+            let problem = match asked {
+                Ok(result) => result.err(),
+                Err(_) => Some("DNS does not answer".to_owned()),
+            };
+            status.problems.extend(problem);
+        }
+        let machine = self.machine().state();
+        status.domain = Some(self.domain.clone());
+        status.servers = self.servers.report().await;
+        status.pool = self.pool.report();
+        if !machine.connected
+            && let Some(error) = &machine.last_error
+        {
+            status.problems.push(format!("machine account: {error}"));
+        }
+        status.machine = report::Machine {
+            state: match machine.connected {
+                true => "connected".to_owned(),
+                false => machine.last_error.unwrap_or_else(|| "not connected".to_owned()),
+            },
+            principal: machine.principal,
+            dc: machine.dc,
+            ticket: machine.ticket.map(|left| left.as_secs()),
+        };
+    }
+}
+
+/// The name under which this host is a workstation: the first label of its name, cut to 15 characters
+/// (MS-NBTE 2.2.1), as adcli and Samba derive it.
+fn netbios_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.to_string_lossy();
+    name.split('.').next().unwrap_or_default().chars().take(15).collect::<String>().to_uppercase()
+}

@@ -1,1 +1,282 @@
-//! config
+//! What the broker and the helper are told: `config.toml`, completed by what the realm join knows.
+//!
+//! On a joined host an empty file works. Every error names the file, the line and what was expected, and denies
+//! every login until it is mended.
+
+mod file;
+mod join;
+mod sources;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use file::TlsMode;
+pub use join::Join;
+pub use sources::{Credentials, Source, Sources};
+
+use crate::name::{NameMap, Rules};
+
+/// Where `config.toml` is.
+pub const CONFIG: &str = "/etc/motion-ad/config.toml";
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The domain that this host is joined to, and how to reach it.
+    pub domain: Domain,
+    /// How connections for users' binds are verified.
+    pub tls: Tls,
+    /// How names are mapped; the map itself is read.
+    pub names: Rules,
+    /// The file that [`Config::names`] was completed from.
+    pub map_file: PathBuf,
+    /// Who may log in.
+    pub login: Login,
+    /// Who may ask the broker, and how much at once.
+    pub broker: Broker,
+    /// Connections for users' binds.
+    pub pool: Pool,
+}
+
+/// The domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// DNS name.
+    pub name: String,
+    /// Kerberos realm.
+    pub realm: String,
+    /// Domain controllers by DNS name, in order. Empty: found by DNS SRV.
+    pub servers: Vec<String>,
+    /// Where searches begin.
+    pub base_dn: String,
+}
+
+/// How connections for users' binds are verified. There is no switch to turn verification off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// LDAPS, StartTLS, or the first that works.
+    pub mode: TlsMode,
+    /// PEM file of the trusted roots. `None`: the system's store.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Who may log in. Groups are names, `DOMAIN\name`, distinguished names or SIDs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// Members of any of these, nested ones too. Empty: everybody.
+    pub allow_groups: Vec<String>,
+    /// Members of none of these, nested ones too.
+    pub deny_groups: Vec<String>,
+}
+
+/// Who may ask the broker, and how much at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// The users that applications run as, beside root.
+    pub users: Vec<String>,
+    /// The most connections from applications at once.
+    pub connections: usize,
+}
+
+/// Connections for users' binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The most connections to domain controllers at once.
+    pub connections: usize,
+    /// How long an unused connection is kept; AD itself cuts it after 15 minutes.
+    pub idle: Duration,
+}
+
+/// Why there are no settings to work with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A file is unreadable, malformed or contradicts itself.
+    #[error("{0}")]
+    Broken(Problem),
+    /// Neither `config.toml` nor the realm join names a domain.
+    #[error(
+        "this host is not joined to a domain: neither {CONFIG} nor {SSSD} names one; run `realm join DOMAIN`",
+        SSSD = join::SSSD_CONF
+    )]
+    NotJoined,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1, where one can be named.
+    pub line: Option<usize>,
+    /// What was found and what was expected.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl From<Problem> for ConfigError {
+    fn from(problem: Problem) -> Self {
+        ConfigError::Broken(problem)
+    }
+}
+
+impl Config {
+    /// Reads `config` and the name map, and completes them by the join's `sssd.conf`.
+    ///
+    /// # Errors
+    /// A file is broken, or no domain is known.
+    pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
+        let file = file::File::load(config)?;
+        let join = Join::load(sssd, file.domain_name())?;
+        let mut config = file.complete(&join)?;
+        config.names.map = load_map(&config.map_file)?;
+        Ok(config)
+    }
+}
+
+fn load_map(path: &Path) -> Result<NameMap, ConfigError> {
+    let text = read(path)?;
+    NameMap::parse(&text).map_err(|e| {
+        Problem { file: path.to_owned(), line: Some(e.line), text: e.problem.to_string() }.into()
+    })
+}
+
+fn read(path: &Path) -> Result<String, Problem> {
+    std::fs::read_to_string(path).map_err(|e| Problem {
+        file: path.to_owned(),
+        line: None,
+        text: format!("cannot be read: {e}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new(config: &str, sssd: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let map = dir.path().join("names.map");
+            std::fs::write(&map, "jd = john.doe@acme.com\n").unwrap();
+            let config = config.replace("MAP", &map.display().to_string());
+            std::fs::write(dir.path().join("config.toml"), config).unwrap();
+            std::fs::write(dir.path().join("sssd.conf"), sssd).unwrap();
+            Files(dir)
+        }
+
+        fn load(&self) -> Result<Config, ConfigError> {
+            Config::load(&self.0.path().join("config.toml"), &self.0.path().join("sssd.conf"))
+        }
+    }
+
+    const JOINED: &str = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nad_domain = acme.com\nkrb5_realm = ACME.COM\n";
+    const MAPPED: &str = "[names]\nmap_file = \"MAP\"\n";
+
+    #[test]
+    fn on_a_joined_host_the_join_says_it_all() {
+        let config = Files::new(MAPPED, JOINED).load().unwrap();
+        assert_eq!(
+            config.domain,
+            Domain {
+                name: "acme.com".into(),
+                realm: "ACME.COM".into(),
+                servers: vec![],
+                base_dn: "dc=acme,dc=com".into()
+            }
+        );
+        assert_eq!(config.names.netbios, "ACME");
+        assert_eq!(config.names.principal("jd").unwrap().to_string(), "john.doe@acme.com");
+        assert_eq!(config.broker.users, ["motion"]);
+        assert_eq!(config.tls, Tls { mode: TlsMode::Auto, ca_file: None });
+    }
+
+    #[test]
+    fn the_join_names_servers_and_the_ca() {
+        let sssd =
+            format!("{JOINED}ad_server = ad.acme.com, ad2.acme.com\nldap_tls_cacert = /etc/ssl/acme.pem\n");
+        let config = Files::new(MAPPED, &sssd).load().unwrap();
+        assert_eq!(config.domain.servers, ["ad.acme.com", "ad2.acme.com"]);
+        assert_eq!(config.tls.ca_file.as_deref(), Some(Path::new("/etc/ssl/acme.pem")));
+        let found = Files::new(MAPPED, &format!("{JOINED}ad_server = _srv_\n")).load().unwrap();
+        assert_eq!(found.domain.servers, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_file_wins_over_the_join() {
+        let text = format!(
+            "{MAPPED}domains = [\"sales.example\"]\n[domain]\nnetbios = \"CORP\"\nservers = [\"dc9.acme.com\"]\n[pool]\nconnections = 3\nidle = 60\n"
+        );
+        let config = Files::new(&text, JOINED).load().unwrap();
+        assert_eq!(config.domain.servers, ["dc9.acme.com"]);
+        assert_eq!(config.names.principal("CORP\\x").unwrap().to_string(), "x@acme.com");
+        assert!(config.names.principal("x@sales.example").is_ok());
+        assert_eq!(config.pool, Pool { connections: 3, idle: Duration::from_secs(60) });
+    }
+
+    #[test]
+    fn a_host_that_is_not_joined_says_so() {
+        assert_eq!(Files::new(MAPPED, "").load().unwrap_err(), ConfigError::NotJoined);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), "").unwrap();
+        let error = Config::load(&dir.path().join("config.toml"), &dir.path().join("absent")).unwrap_err();
+        assert!(error.to_string().contains("realm join"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let cases = [
+            ("[login]\nallow_group = []\n", Some(2), "unknown field `allow_group`"),
+            ("[pool]\n\nconnections = \"many\"\n", Some(3), "invalid type: string"),
+            ("[pool]\nconnections = 0\n", Some(2), "expected 1 to"),
+            ("[pool]\nidle = 901\n", Some(2), "expected 1 to 900"),
+            ("[tls]\nmode = \"none\"\n", Some(2), "unknown variant `none`"),
+            ("[tls]\nca_file = \"ca.pem\"\n", Some(2), "absolute path"),
+            ("[names]\ndomains = [\"a\", \"b..c\"]\n", Some(2), "\"b..c\" is no domain"),
+            ("[domain]\nservers = [\"ldap://ad\"]\n", Some(2), "is no host name"),
+            ("[domain]\nservers = [\"10.0.0.1\"]\n", Some(2), "is an address"),
+            ("[domain]\nbase_dn = \"ou=x,dc=other,dc=com\"\n", Some(2), "is not inside dc=acme,dc=com"),
+            (
+                "[login]\nallow_groups = [\"A\"]\ndeny_groups = [\"a\"]\n",
+                Some(3),
+                "also in login.allow_groups",
+            ),
+            ("[broker]\nusers = []\n", Some(2), "nobody but root"),
+            ("[broker\n", Some(1), "unclosed table"),
+        ];
+        for (text, line, expected) in cases {
+            let error = Files::new(text, JOINED).load().unwrap_err();
+            let ConfigError::Broken(problem) = error else { panic!("{text}: {error}") };
+            assert_eq!(problem.line, line, "{text}: {problem}");
+            assert!(problem.text.contains(expected), "{text}: {problem}");
+            assert!(problem.file.ends_with("config.toml"));
+        }
+    }
+
+    #[test]
+    fn a_broken_or_unreadable_map_is_an_error() {
+        let files = Files::new(MAPPED, JOINED);
+        std::fs::write(files.0.path().join("names.map"), "a = a@acme.com\nnonsense\n").unwrap();
+        assert!(files.load().unwrap_err().to_string().contains("names.map, line 2: expected"));
+        std::fs::remove_file(files.0.path().join("names.map")).unwrap();
+        assert!(files.load().unwrap_err().to_string().contains("cannot be read"));
+    }
+
+    #[test]
+    fn another_domain_than_the_joined_one_is_a_contradiction() {
+        let error = Files::new("[domain]\nname = \"other.com\"\n", JOINED).load().unwrap_err();
+        assert!(error.to_string().contains("line 2: the host is joined to acme.com"), "{error}");
+    }
+}

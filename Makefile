@@ -1,0 +1,86 @@
+# What there is to do with motion-ad; `make` alone prints it. None of it calls sudo: what needs root says so.
+
+.DEFAULT_GOAL := help
+
+version := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
+stage := target/debian-build/motion-ad-$(version)
+lab_tests := MOTION_AD_LAB=1 cargo test --locked --test lab --
+
+# No folder of the machine that builds ends up in what is shipped: not by rustc, nor by the C compiler (ring).
+cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
+shipped := RUSTFLAGS="$(RUSTFLAGS) --remap-path-prefix=$(CURDIR)=/motion-ad --remap-path-prefix=$(cargo_home)=/cargo" \
+	CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CURDIR)=/motion-ad -ffile-prefix-map=$(cargo_home)=/cargo"
+
+# Files that a shell runs: by their first line, or sourced and called *.sh.
+shell_scripts = $(shell { grep -rIlE '^\#!(/usr)?/bin/(env )?(ba|da)?sh' . --exclude-dir=target --exclude-dir=.git; \
+	find . -name '*.sh' -not -path './target/*'; } | sort -u)
+
+.PHONY: help
+help: ## print this text
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+	    printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+.PHONY: deps
+deps: ## install the Debian packages that building needs, where some are missing (root)
+	@packaging/deps
+
+.PHONY: build
+build: deps ## build broker and helper as they are shipped
+	$(shipped) cargo build --locked --release --bins
+
+.PHONY: module
+module: deps ## build the PAM module as it is shipped
+	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features --profile module
+
+.PHONY: deb
+deb: build module ## build the Debian package in target/debian
+	@changelog=$$(dpkg-parsechangelog -l packaging/debian/changelog -S Version); \
+	[ "$$changelog" = "$(version)" ] || { \
+	    echo "Cargo.toml says version $(version), packaging/debian/changelog says $$changelog" >&2; exit 1; }
+	rm -rf target/debian target/debian-build
+	mkdir -p target/debian $(stage)
+	cp -r packaging/debian $(stage)
+	cp -r --parents packaging pam.d $(stage)
+	[ ! -d target/man ] || cp -r --parents target/man $(stage)
+	cp --parents target/release/motion-ad target/release/motion-ad-broker target/module/libmotion_ad.so $(stage)
+	cd $(stage) && dpkg-buildpackage --build=binary --no-sign
+	mv target/debian-build/*.deb target/debian
+	lintian --allow-root --fail-on error,warning target/debian/*.deb
+
+.PHONY: test
+test: root deps ## run every test: unit and integration, then the package in a real Active Directory (root)
+	cargo test --locked
+	$(MAKE) deb
+	$(lab_tests) --suite
+
+.PHONY: demo
+demo: root deps ## show logins on a real joined host with a real Active Directory (root)
+	$(MAKE) deb
+	$(lab_tests) --demo
+
+.PHONY: lint
+lint: ## check format, Rust and shell; licences and sources too where cargo-deny is installed
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	shellcheck $(shell_scripts)
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
+	else echo "cargo-deny is not installed: licences and sources were not checked"; fi
+
+.PHONY: lab-up
+lab-up: root ## start the lab: a domain controller and a joined host (root)
+	tests/lab/lab up
+
+.PHONY: lab-down
+lab-down: root ## stop the lab and remove what it made (root)
+	tests/lab/lab down
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf target
+
+# Not in the help: a check that comes first where root is needed.
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "This needs root: it installs packages and boots machines in namespaces." \
+	    "'cargo test' alone does not." >&2; exit 1; }

@@ -1,0 +1,255 @@
+//! The log: syslog with facility AUTHPRIV, logfmt, one line per event.
+//!
+//! A thread of its own writes, so that a slow syslog delays no login; what does not fit into its queue is counted
+//! and reported. Values are escaped: nothing that a user types can begin a new line or a new field.
+
+use std::collections::HashMap;
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
+
+/// Lines that wait for the writer.
+const QUEUE: usize = 4096;
+/// The longest value, in characters; journald and syslog daemons cut long lines.
+const LONGEST: usize = 512;
+/// A repeated complaint is summed up once in this time.
+const QUIET: Duration = Duration::from_secs(60);
+/// So many different complaints are told apart.
+const COMPLAINTS: usize = 1024;
+
+/// How urgent a line is (syslog(3)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Somebody must mend something.
+    Error,
+    /// Somebody should look.
+    Warning,
+    /// Worth knowing: every login.
+    Info,
+}
+
+/// One line: fields in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line(String);
+
+impl Line {
+    /// A line about `event`.
+    pub fn new(event: &str) -> Self {
+        Line::default().with("event", event)
+    }
+
+    /// Adds a field; an empty value is left out.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: impl Display) -> Self {
+        let value = value.to_string();
+        if value.is_empty() {
+            return self;
+        }
+        let separator = if self.0.is_empty() { "" } else { " " };
+        let _ = write!(self.0, "{separator}{field}={}", escape(&value));
+        self
+    }
+
+    /// The line's text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// logfmt: a plain word stays as it is, everything else is quoted.
+fn escape(value: &str) -> String {
+    let cut: String = value.chars().take(LONGEST).collect();
+    let more = if cut.len() < value.len() { "…" } else { "" };
+    let plain = |c: char| c.is_alphanumeric() || "._-@:/$+,{}<>()*&!?~^|;#%".contains(c);
+    if more.is_empty() && cut.chars().all(plain) {
+        return cut;
+    }
+    let mut text = String::from("\"");
+    for c in cut.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            ' ' => text.push(' '),
+            // Also what is invisible or turns the direction of writing.
+            c if c.is_control() || c.is_whitespace() || is_format(c) => {
+                let _ = write!(text, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text.push_str(more);
+    text.push('"');
+    text
+}
+
+/// Zero-width and bidirectional formatting characters.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Where lines go.
+pub struct Log {
+    queue: SyncSender<(Level, String)>,
+    lost: Arc<AtomicU64>,
+    complaints: Mutex<HashMap<String, Complaint>>,
+}
+
+struct Complaint {
+    since: Instant,
+    repeated: u64,
+}
+
+/// Waits for the writer when the broker ends.
+pub struct Writer(JoinHandle<()>);
+
+impl Writer {
+    /// Returns when every line is written; every [`Log`] must be gone.
+    pub fn finish(self) {
+        let _ = self.0.join();
+    }
+}
+
+impl Log {
+    /// Opens the log and starts its writer.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn open() -> std::io::Result<(Self, Writer)> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counter = lost.clone();
+        let writer =
+            std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines, &counter))?;
+        Ok((Log { queue, lost, complaints: Mutex::default() }, Writer(writer)))
+    }
+
+    /// Writes one line.
+    pub fn write(&self, level: Level, line: &Line) {
+        if self.queue.try_send((level, line.text().to_owned())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes a line that the same cause may ask for again and again: once now, then once a minute with a count.
+    pub fn complain(&self, level: Level, cause: &str, line: Line) {
+        let now = Instant::now();
+        let repeated = {
+            let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+            if complaints.len() >= COMPLAINTS {
+                complaints.retain(|_, complaint| now - complaint.since < QUIET);
+            }
+            let full = complaints.len() >= COMPLAINTS;
+            match complaints.get_mut(cause) {
+                Some(complaint) if now - complaint.since < QUIET => {
+                    complaint.repeated += 1;
+                    return;
+                }
+                // Beyond what can be told apart nothing is said: a flood is no reason to fill the disk.
+                None if full => return,
+                _ => {
+                    let new = Complaint { since: now, repeated: 0 };
+                    complaints.insert(cause.to_owned(), new).map_or(0, |old| old.repeated)
+                }
+            }
+        };
+        let repeated = if repeated == 0 { String::new() } else { repeated.to_string() };
+        self.write(level, &line.with("repeated", repeated));
+    }
+}
+
+fn write_all(lines: &Receiver<(Level, String)>, lost: &AtomicU64) {
+    let mut logger = None;
+    while let Ok((level, line)) = lines.recv() {
+        write_one(&mut logger, level, &line);
+        match lost.swap(0, Ordering::Relaxed) {
+            0 => {}
+            count => {
+                let line =
+                    Line::new("log_overflow").with("lines", count).with("reason", "syslog is too slow");
+                write_one(&mut logger, Level::Warning, line.text());
+            }
+        }
+    }
+}
+
+/// Without a syslog the lines go to standard error, which systemd takes to the journal.
+fn write_one(logger: &mut Option<Logger<LoggerBackend, Formatter3164>>, level: Level, line: &str) {
+    // A second attempt, because the syslog daemon may have been started again.
+    for _ in 0..2 {
+        let open = match logger.as_mut() {
+            Some(open) => open,
+            None => match syslog::unix(formatter()) {
+                Ok(opened) => logger.insert(opened),
+                Err(_) => break,
+            },
+        };
+        let written = match level {
+            Level::Error => open.err(line),
+            Level::Warning => open.warning(line),
+            Level::Info => open.info(line),
+        };
+        match written {
+            Ok(()) => return,
+            Err(_) => *logger = None,
+        }
+    }
+    eprintln!("{line}");
+}
+
+fn formatter() -> Formatter3164 {
+    Formatter3164 {
+        facility: Facility::LOG_AUTHPRIV,
+        hostname: None,
+        process: "motion-ad-broker".into(),
+        pid: std::process::id(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_words_stay_and_everything_else_is_quoted() {
+        let cases = [
+            ("john.doe@acme.com", "john.doe@acme.com"),
+            ("jörg", "jörg"),
+            ("Mary Ann", "\"Mary Ann\""),
+            ("x\" outcome=success", "\"x\\\" outcome=success\""),
+            ("a=b", "\"a=b\""),
+            ("ACME\\x", "\"ACME\\\\x\""),
+            ("a\nb\tc", "\"a\\u{a}b\\u{9}c\""),
+            ("a\u{202e}b", "\"a\\u{202e}b\""),
+            ("a\u{85}b\u{2028}", "\"a\\u{85}b\\u{2028}\""),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(escape(value), expected);
+        }
+        assert_eq!(escape(&"x".repeat(1000)).chars().count(), LONGEST + 3);
+    }
+
+    #[test]
+    fn a_line_is_fields_in_order_without_the_empty_ones() {
+        let line = Line::new("login").with("user", "john doe").with("rhost", "").with("ms", 12);
+        assert_eq!(line.text(), "event=login user=\"john doe\" ms=12");
+    }
+
+    #[test]
+    fn a_repeated_complaint_is_written_once() {
+        let (queue, lines) = sync_channel(QUEUE);
+        let log = Log { queue, lost: Arc::default(), complaints: Mutex::default() };
+        for _ in 0..100 {
+            log.complain(Level::Warning, "stranger 4711", Line::new("refused"));
+        }
+        log.complain(Level::Warning, "stranger 4712", Line::new("refused"));
+        assert_eq!(lines.try_iter().count(), 2);
+        for n in 0..2 * COMPLAINTS {
+            log.complain(Level::Warning, &n.to_string(), Line::new("refused"));
+        }
+        assert!(lines.try_iter().count() <= COMPLAINTS);
+    }
+}

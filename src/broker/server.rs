@@ -1,0 +1,158 @@
+//! The socket: who connects, for how long, and what may come over it.
+
+use std::io;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Broker;
+use super::log::{Level, Line};
+use crate::protocol::{FrameError, HEADER, Header, Reply, Request, Secret, decode, encode};
+
+/// A request must be whole within this time after its connection was accepted.
+const READ: Duration = Duration::from_secs(2);
+/// A reply must be taken within this time.
+const WRITE: Duration = Duration::from_secs(1);
+/// How often the files that the broker was started from are looked at without a login.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long the logins on their way may take when the broker ends.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Why the broker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Told,
+    /// This file changed; it must be started again.
+    Stale(String),
+}
+
+/// Answers until `told` is ready or a source is stale, then lets the logins on their way finish.
+///
+/// # Errors
+/// The listener is unusable.
+pub async fn serve(
+    listener: StdListener,
+    broker: Arc<Broker>,
+    told: impl Future<Output = ()>,
+) -> io::Result<End> {
+    listener.set_nonblocking(true)?;
+    let listener = watch(listener)?;
+    let room = Arc::new(Semaphore::new(broker.connections));
+    let mut running = JoinSet::new();
+    let mut look = tokio::time::interval(LOOK);
+    tokio::pin!(told);
+    let end = loop {
+        while running.try_join_next().is_some() {}
+        let accepted = async {
+            let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let mut ready = listener.readable().await?;
+            // Before the connection is taken: the next process takes it, with the fresh files.
+            if let Some(file) = broker.stale() {
+                return Ok(Err(file));
+            }
+            Ok::<_, io::Error>(Ok((ready.try_io(|listener| listener.get_ref().accept()), permit)))
+        };
+        tokio::select! {
+            () = &mut told => break End::Told,
+            _ = look.tick() => if let Some(file) = broker.stale() { break End::Stale(file) },
+            accepted = accepted => match accepted? {
+                Err(file) => break End::Stale(file),
+                Ok((Ok(Ok((stream, _))), permit)) => {
+                    let broker = broker.clone();
+                    running.spawn(async move {
+                        answer(stream, &broker).await;
+                        drop(permit);
+                    });
+                }
+                // Out of descriptors: waiting for a moment is all that can be done.
+                Ok((Ok(Err(e)), _)) if e.kind() != io::ErrorKind::Interrupted => {
+                    let line = Line::new("accept").with("problem", &e);
+                    broker.log().complain(Level::Error, "accept", line);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Ok(_) => {}
+            },
+        }
+    };
+    let finish = async { while running.join_next().await.is_some() {} };
+    let _ = timeout(DRAIN, finish).await;
+    Ok(end)
+}
+
+/// tokio's own listener cannot wait for a connection without taking it.
+#[expect(
+    deprecated,
+    reason = "its successor is `unsafe` for the sake of types that change their descriptor; std's do not"
+)]
+fn watch(listener: StdListener) -> io::Result<AsyncFd<StdListener>> {
+    AsyncFd::new(listener)
+}
+
+async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
+    let opened = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+    let Ok(mut stream) = opened else { return };
+    let Ok(peer) = stream.peer_cred() else { return };
+    let uid = peer.uid();
+    let name = match peer.pid() {
+        Some(pid) => format!("uid:{uid},pid:{pid}"),
+        None => format!("uid:{uid}"),
+    };
+    if !broker.allows(uid).await {
+        let line =
+            Line::new("refused").with("peer", &name).with("reason", "neither root nor in broker.users");
+        broker.log().complain(Level::Warning, &format!("stranger {uid}"), line);
+        let reason = format!("the user with the uid {uid} is neither root nor in broker.users");
+        let _ = reply(&mut stream, &Reply::Refused(reason)).await;
+        return;
+    }
+    let (request, secret) = match read(&mut stream).await {
+        Ok(read) => read,
+        Err(FrameError::Closed) => return,
+        Err(error) => {
+            let line = Line::new("refused").with("peer", &name).with("reason", &error);
+            broker.log().complain(Level::Warning, &format!("frame {uid}"), line);
+            let _ = reply(&mut stream, &Reply::Refused(error.to_string())).await;
+            return;
+        }
+    };
+    let answer = broker.answer(&request, &secret, &name).await;
+    if let Err(error) = reply(&mut stream, &answer).await {
+        let line =
+            Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);
+        broker.log().complain(Level::Warning, &format!("reply {uid}"), line);
+    }
+}
+
+async fn read(stream: &mut UnixStream) -> Result<(Request, Secret), FrameError> {
+    let deadline = Instant::now() + READ;
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole request in time");
+    let mut header = [0; HEADER];
+    let begun = timeout_at(deadline, stream.read(&mut header)).await.map_err(|_| late())??;
+    if begun == 0 {
+        return Err(FrameError::Closed);
+    }
+    let rest = async {
+        stream.read_exact(&mut header[begun..]).await?;
+        let header = Header::parse(header)?;
+        let mut json = vec![0; header.json];
+        stream.read_exact(&mut json).await?;
+        let mut secret = vec![0; header.secret];
+        stream.read_exact(&mut secret).await?;
+        Ok((decode(&json)?, Secret::new(secret)))
+    };
+    timeout_at(deadline, rest).await.map_err(|_| late())?
+}
+
+async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
+    let frame = encode(reply, &Secret::default())?;
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the reply was not taken in time");
+    Ok(timeout(WRITE, stream.write_all(&frame)).await.map_err(|_| late())??)
+}

@@ -1,0 +1,268 @@
+//! `config.toml`: its keys, and what each may hold.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Broker, Config, ConfigError, Domain, Join, Login, Pool, Problem, Tls, read};
+use crate::name::{NameMap, Rules, fold, is_domain};
+
+const MAP: &str = "/etc/motion-ad/names.map";
+const REFUSE: [&str; 2] = ["root", "motion"];
+const USERS: [&str; 1] = ["motion"];
+const CONNECTIONS: usize = 4096;
+const POOL: usize = 32;
+const IDLE: u64 = 300;
+
+/// How a connection for users' binds gets its TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// LDAPS, and StartTLS where the domain controller does not listen on port 636.
+    #[default]
+    Auto,
+    /// TLS from the first byte, port 636.
+    Ldaps,
+    /// The StartTLS operation (RFC 4511, 4.14), port 389.
+    Starttls,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Keys {
+    domain: DomainKeys,
+    tls: TlsKeys,
+    names: NamesKeys,
+    login: LoginKeys,
+    broker: BrokerKeys,
+    pool: PoolKeys,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DomainKeys {
+    name: Option<Spanned<String>>,
+    realm: Option<String>,
+    netbios: Option<String>,
+    servers: Option<Spanned<Vec<String>>>,
+    base_dn: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TlsKeys {
+    mode: TlsMode,
+    ca_file: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NamesKeys {
+    map_file: Option<Spanned<PathBuf>>,
+    domains: Option<Spanned<Vec<String>>>,
+    refuse: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LoginKeys {
+    allow_groups: Vec<String>,
+    deny_groups: Option<Spanned<Vec<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BrokerKeys {
+    users: Option<Spanned<Vec<String>>>,
+    connections: Option<Spanned<usize>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PoolKeys {
+    connections: Option<Spanned<usize>>,
+    idle: Option<Spanned<u64>>,
+}
+
+/// A `config.toml` as it was read.
+#[derive(Debug)]
+pub(super) struct File {
+    path: PathBuf,
+    text: String,
+    keys: Keys,
+}
+
+impl File {
+    pub(super) fn load(path: &Path) -> Result<Self, Problem> {
+        let text = read(path)?;
+        match toml::from_str(&text) {
+            Ok(keys) => Ok(File { path: path.to_owned(), text, keys }),
+            Err(e) => Err(Problem {
+                file: path.to_owned(),
+                line: e.span().map(|span| line_of(&text, span.start)),
+                text: e.message().trim().replace('\n', ", "),
+            }),
+        }
+    }
+
+    /// The domain that the file names, if it does.
+    pub(super) fn domain_name(&self) -> Option<&str> {
+        self.keys.domain.name.as_ref().map(|name| name.get_ref().as_str())
+    }
+
+    /// The settings in force; the name map is still empty.
+    pub(super) fn complete(self, join: &Join) -> Result<Config, ConfigError> {
+        let domain = self.domain(join)?;
+        let names = self.names(&domain)?;
+        let map_file = self.path_of(self.keys.names.map_file.as_ref())?;
+        let ca_file = self.path_of(self.keys.tls.ca_file.as_ref())?;
+        let broker = self.broker()?;
+        let pool = Pool {
+            connections: self.within(self.keys.pool.connections.as_ref(), POOL, 1..=1024)?,
+            // AD cuts a connection after 15 minutes (MaxConnIdleTime, MS-ADTS 3.1.1.3.4.6).
+            idle: Duration::from_secs(self.within(self.keys.pool.idle.as_ref(), IDLE, 1..=900)?),
+        };
+        Ok(Config {
+            login: self.login()?,
+            tls: Tls { mode: self.keys.tls.mode, ca_file: ca_file.or_else(|| join.ca_file.clone()) },
+            map_file: map_file.unwrap_or_else(|| MAP.into()),
+            domain,
+            names,
+            broker,
+            pool,
+        })
+    }
+
+    fn domain(&self, join: &Join) -> Result<Domain, ConfigError> {
+        let keys = &self.keys.domain;
+        if let (Some(name), Some(joined)) = (&keys.name, &join.domain)
+            && fold(name.get_ref()) != fold(joined)
+        {
+            return Err(self.problem(name, format!("the host is joined to {joined}")).into());
+        }
+        let name = self.domain_name().or(join.domain.as_deref()).ok_or(ConfigError::NotJoined)?;
+        let name = fold(name);
+        if !is_domain(&name) {
+            return Err(match &keys.name {
+                Some(at) => self.problem(at, format!("{name:?} is no domain")).into(),
+                None => ConfigError::NotJoined,
+            });
+        }
+        let servers = match &keys.servers {
+            Some(servers) => self.servers(servers)?,
+            None => join.servers.clone(),
+        };
+        let root = name.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",");
+        let base_dn = match &keys.base_dn {
+            Some(base) if !inside(base.get_ref(), &root) => {
+                return Err(self.problem(base, format!("{:?} is not inside {root}", base.get_ref())).into());
+            }
+            Some(base) => base.get_ref().clone(),
+            None => root,
+        };
+        let realm = keys.realm.clone().or_else(|| join.realm.clone());
+        let realm = realm.unwrap_or_else(|| name.to_uppercase());
+        Ok(Domain { name, realm, servers, base_dn })
+    }
+
+    fn servers(&self, servers: &Spanned<Vec<String>>) -> Result<Vec<String>, Problem> {
+        for server in servers.get_ref() {
+            // The certificate and the Kerberos service principal are checked against the name.
+            if server.parse::<IpAddr>().is_ok() {
+                return Err(self.problem(servers, format!("{server:?} is an address; expected a DNS name")));
+            }
+            if !is_domain(server) {
+                return Err(self.problem(servers, format!("{server:?} is no host name")));
+            }
+        }
+        Ok(servers.get_ref().clone())
+    }
+
+    fn names(&self, domain: &Domain) -> Result<Rules, Problem> {
+        let keys = &self.keys.names;
+        let domains = match &keys.domains {
+            Some(domains) => match domains.get_ref().iter().find(|domain| !is_domain(domain)) {
+                Some(wrong) => return Err(self.problem(domains, format!("{wrong:?} is no domain"))),
+                None => domains.get_ref().clone(),
+            },
+            None => Vec::new(),
+        };
+        // adcli and Windows derive the NetBIOS name from the first label unless told otherwise.
+        let first = domain.name.split('.').next().unwrap_or_default().to_uppercase();
+        Ok(Rules {
+            domain: domain.name.clone(),
+            domains,
+            netbios: self.keys.domain.netbios.clone().unwrap_or(first),
+            refuse: keys.refuse.clone().unwrap_or_else(|| REFUSE.map(str::to_owned).to_vec()),
+            map: NameMap::default(),
+        })
+    }
+
+    fn login(&self) -> Result<Login, Problem> {
+        let allow = &self.keys.login.allow_groups;
+        let mut deny = Vec::new();
+        if let Some(groups) = &self.keys.login.deny_groups {
+            let both = |group: &&String| allow.iter().any(|allowed| fold(allowed) == fold(group));
+            if let Some(group) = groups.get_ref().iter().find(both) {
+                return Err(self.problem(groups, format!("{group:?} is also in login.allow_groups")));
+            }
+            deny.clone_from(groups.get_ref());
+        }
+        Ok(Login { allow_groups: allow.clone(), deny_groups: deny })
+    }
+
+    fn broker(&self) -> Result<Broker, Problem> {
+        let keys = &self.keys.broker;
+        let users = match &keys.users {
+            Some(users) if users.get_ref().is_empty() => {
+                return Err(self.problem(users, "the list is empty: nobody but root could log in".into()));
+            }
+            Some(users) => users.get_ref().clone(),
+            None => USERS.map(str::to_owned).to_vec(),
+        };
+        Ok(Broker { users, connections: self.within(keys.connections.as_ref(), CONNECTIONS, 16..=4096)? })
+    }
+
+    fn path_of(&self, path: Option<&Spanned<PathBuf>>) -> Result<Option<PathBuf>, Problem> {
+        match path {
+            Some(path) if !path.get_ref().is_absolute() => {
+                Err(self.problem(path, "expected an absolute path".into()))
+            }
+            path => Ok(path.map(|path| path.get_ref().clone())),
+        }
+    }
+
+    fn within<T: Copy + PartialOrd + std::fmt::Display>(
+        &self,
+        value: Option<&Spanned<T>>,
+        default: T,
+        range: std::ops::RangeInclusive<T>,
+    ) -> Result<T, Problem> {
+        match value {
+            None => Ok(default),
+            Some(value) if range.contains(value.get_ref()) => Ok(*value.get_ref()),
+            Some(value) => {
+                let text =
+                    format!("{} was given, expected {} to {}", value.get_ref(), range.start(), range.end());
+                Err(self.problem(value, text))
+            }
+        }
+    }
+
+    fn problem<T>(&self, at: &Spanned<T>, text: String) -> Problem {
+        Problem { file: self.path.clone(), line: Some(line_of(&self.text, at.span().start)), text }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+/// Whether the DN `base` is `root` or below it. Both are compared without case and without spaces around commas.
+fn inside(base: &str, root: &str) -> bool {
+    let plain = |dn: &str| dn.split(',').map(|rdn| fold(rdn.trim())).collect::<Vec<_>>();
+    plain(base).ends_with(&plain(root))
+}

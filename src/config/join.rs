@@ -1,0 +1,112 @@
+//! What the realm join knows: `sssd.conf(5)`, written by `realm join`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ini::{Ini, ParseOption};
+
+use super::Problem;
+use crate::name::fold;
+
+/// Where the realm join writes it.
+pub(super) const SSSD_CONF: &str = "/etc/sssd/sssd.conf";
+
+/// The part of `sssd.conf` that says how this host is joined.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Join {
+    /// `ad_domain`, else the name of the section.
+    pub domain: Option<String>,
+    /// `krb5_realm`.
+    pub realm: Option<String>,
+    /// `ad_server`, unless it asks for DNS SRV (`_srv_`).
+    pub servers: Vec<String>,
+    /// `ldap_tls_cacert`.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Join {
+    /// Reads the section of `domain`, or of the first domain whose provider is AD. An absent or empty file is a
+    /// host that is not joined.
+    ///
+    /// # Errors
+    /// The file is there but cannot be read or understood.
+    pub fn load(path: &Path, domain: Option<&str>) -> Result<Self, Problem> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Join::default()),
+            Err(e) => {
+                return Err(Problem {
+                    file: path.to_owned(),
+                    line: None,
+                    text: format!("cannot be read: {e}"),
+                });
+            }
+        };
+        // sssd knows neither quotes nor escapes.
+        let option = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
+        let ini = Ini::load_from_str_opt(&text, option).map_err(|e| Problem {
+            file: path.to_owned(),
+            line: Some(e.line + 1),
+            text: e.msg.to_string(),
+        })?;
+        Ok(Join::of(&ini, domain))
+    }
+
+    fn of(ini: &Ini, domain: Option<&str>) -> Self {
+        let sections = || {
+            let named = ini.get_from(Some("sssd"), "domains").into_iter().flat_map(list);
+            named.filter_map(|name| Some((name, ini.section(Some(format!("domain/{name}")))?)))
+        };
+        let is_ad = |section: &ini::Properties| section.get("id_provider").is_some_and(|p| fold(p) == "ad");
+        let wanted = domain.and_then(|domain| sections().find(|(name, _)| fold(name) == fold(domain)));
+        let Some((name, section)) = wanted.or_else(|| sections().find(|(_, section)| is_ad(section))) else {
+            return Join::default();
+        };
+        let servers: Vec<_> =
+            section.get("ad_server").into_iter().flat_map(list).map(str::to_owned).collect();
+        Join {
+            domain: Some(section.get("ad_domain").unwrap_or(name).to_owned()),
+            realm: section.get("krb5_realm").map(str::to_owned),
+            servers: if servers.iter().any(|server| server == "_srv_") { Vec::new() } else { servers },
+            ca_file: section.get("ldap_tls_cacert").map(PathBuf::from),
+        }
+    }
+}
+
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join(text: &str, domain: Option<&str>) -> Join {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Join::load(file.path(), domain).unwrap()
+    }
+
+    const TWO: &str = "\n[sssd]\ndomains = files.local, acme.com, other.com\n\
+        [domain/files.local]\nid_provider = files\n\
+        [domain/acme.com]\nid_provider = AD\nrealmd_tags = manages-system joined-with-adcli\n\
+        [domain/other.com]\nid_provider = ad\nad_domain = OTHER.com\n";
+
+    #[test]
+    fn the_first_ad_domain_is_the_joined_one_unless_another_is_named() {
+        assert_eq!(join(TWO, None).domain.as_deref(), Some("acme.com"));
+        assert_eq!(join(TWO, Some("Other.COM")).domain.as_deref(), Some("OTHER.com"));
+    }
+
+    #[test]
+    fn no_file_and_no_ad_domain_are_no_join() {
+        assert_eq!(Join::load(Path::new("/nonexistent/sssd.conf"), None), Ok(Join::default()));
+        assert_eq!(join("[sssd]\ndomains = x\n[domain/x]\nid_provider = ldap\n", None), Join::default());
+    }
+
+    #[test]
+    fn values_keep_quotes_and_semicolons() {
+        let text = "[sssd]\ndomains=a.b\n[domain/a.b]\nid_provider=ad\nldap_tls_cacert=/etc/a;b'c\\d.pem\n";
+        assert_eq!(join(text, None).ca_file, Some("/etc/a;b'c\\d.pem".into()));
+    }
+}

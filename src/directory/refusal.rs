@@ -1,0 +1,106 @@
+//! What AD means by refusing a simple bind.
+//!
+//! The result code is almost always invalidCredentials (49, RFC 4511, appendix A); the reason is a Win32 error
+//! code in hexadecimal behind `data ` in the diagnostic message (MS-ERREF 2.2). Only that number is stable.
+
+use crate::verdict::Outcome;
+
+/// Win32 error codes of a refused logon, and what they mean here.
+const CODES: &[(u32, Outcome)] = &[
+    (0x525, Outcome::UnknownUser),
+    (0x52e, Outcome::WrongPassword),
+    (0x530, Outcome::LogonHours),
+    (0x531, Outcome::Workstation),
+    (0x532, Outcome::PasswordExpired),
+    (0x533, Outcome::Disabled),
+    (0x568, Outcome::TooManyGroups),
+    (0x701, Outcome::AccountExpired),
+    (0x773, Outcome::MustChange),
+    (0x775, Outcome::LockedOut),
+];
+
+const SUCCESS: u32 = 0;
+const INVALID_CREDENTIALS: u32 = 49;
+const NO_SUCH_OBJECT: u32 = 32;
+/// busy, unavailable, unwillingToPerform: this domain controller cannot, another one may.
+const SERVER_TROUBLE: [u32; 3] = [51, 52, 53];
+
+/// What the answer to a bind says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It decides the login; the text says why, for the log.
+    Decided(Outcome, String),
+    /// The domain controller is in trouble and has not looked at the password.
+    Trouble(String),
+}
+
+impl Answer {
+    /// Reads an LDAP result code and its diagnostic message.
+    pub fn read(code: u32, diagnostic: &str) -> Self {
+        let data = data_code(diagnostic);
+        match (code, data) {
+            (SUCCESS, _) => Answer::Decided(Outcome::Success, String::new()),
+            (INVALID_CREDENTIALS, Some(data)) => match CODES.iter().find(|(known, _)| *known == data) {
+                Some((_, outcome)) => Answer::Decided(*outcome, format!("AD answered data {data:x}")),
+                None => Answer::Decided(Outcome::Refused, format!("unknown bind answer: {diagnostic}")),
+            },
+            (NO_SUCH_OBJECT, _) => Answer::Decided(Outcome::UnknownUser, "AD answered noSuchObject".into()),
+            (code, _) if SERVER_TROUBLE.contains(&code) => {
+                Answer::Trouble(format!("LDAP result {code}: {diagnostic}"))
+            }
+            (code, _) => Answer::Decided(
+                Outcome::Refused,
+                format!("unknown bind answer: LDAP result {code}: {diagnostic}"),
+            ),
+        }
+    }
+}
+
+fn data_code(diagnostic: &str) -> Option<u32> {
+    let (_, rest) = diagnostic.split_once("data ")?;
+    let end = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+    u32::from_str_radix(&rest[..end], 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(data: &str) -> Outcome {
+        let text = format!(
+            "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"
+        );
+        match Answer::read(49, &text) {
+            Answer::Decided(outcome, _) => outcome,
+            Answer::Trouble(text) => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_outcome() {
+        for (code, outcome) in CODES {
+            assert_eq!(refused(&format!("{code:x}")), *outcome);
+            assert_eq!(refused(&format!("{code:X}")), *outcome);
+        }
+    }
+
+    #[test]
+    fn an_unknown_answer_denies_and_is_quoted() {
+        assert_eq!(refused("999"), Outcome::Refused);
+        assert_eq!(refused("zzz"), Outcome::Refused);
+        for (code, text) in [(49, ""), (49, "data"), (1, "data 52e"), (8, "strongerAuthRequired")] {
+            match Answer::read(code, text) {
+                Answer::Decided(Outcome::Refused, reason) => assert!(reason.contains(text)),
+                other => panic!("{code} {text}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_domain_controller_in_trouble_has_not_decided() {
+        for code in SERVER_TROUBLE {
+            assert!(matches!(Answer::read(code, "later"), Answer::Trouble(_)));
+        }
+        assert_eq!(Answer::read(0, ""), Answer::Decided(Outcome::Success, String::new()));
+    }
+}

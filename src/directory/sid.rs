@@ -1,0 +1,91 @@
+//! Security identifiers (MS-DTYP 2.4.2). Groups are compared by them, never by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A SID in its binary form, as `objectSid` and `tokenGroups` hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sid(Vec<u8>);
+
+/// The bytes or the text are no SID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a SID")]
+pub struct NoSid;
+
+impl TryFrom<&[u8]> for Sid {
+    type Error = NoSid;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, NoSid> {
+        match bytes {
+            [1, count, ..] if *count <= 15 && bytes.len() == 8 + 4 * usize::from(*count) => {
+                Ok(Sid(bytes.to_vec()))
+            }
+            _ => Err(NoSid),
+        }
+    }
+}
+
+impl FromStr for Sid {
+    type Err = NoSid;
+
+    fn from_str(text: &str) -> Result<Self, NoSid> {
+        let mut parts = text.split('-');
+        if !parts.next().is_some_and(|s| s.eq_ignore_ascii_case("S")) || parts.next() != Some("1") {
+            return Err(NoSid);
+        }
+        let authority: u64 = number(parts.next().ok_or(NoSid)?)?;
+        let below = parts.map(number).collect::<Result<Vec<u32>, NoSid>>()?;
+        let count = u8::try_from(below.len()).map_err(|_| NoSid)?;
+        let [0, 0, authority @ ..] = authority.to_be_bytes() else { return Err(NoSid) };
+        let mut bytes = vec![1, count];
+        bytes.extend(authority);
+        below.iter().for_each(|part| bytes.extend(part.to_le_bytes()));
+        Sid::try_from(bytes.as_slice())
+    }
+}
+
+/// Digits only: `str::parse` would take a sign as well.
+fn number<T: FromStr>(digits: &str) -> Result<T, NoSid> {
+    match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => digits.parse().map_err(|_| NoSid),
+        false => Err(NoSid),
+    }
+}
+
+impl fmt::Display for Sid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = self.0[2..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        write!(f, "S-1-{authority}")?;
+        self.0[8..].chunks_exact(4).try_for_each(|part| {
+            let number = part.iter().rev().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+            write!(f, "-{number}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_bytes_are_one_sid() {
+        let bytes = [1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x20, 2, 0, 0];
+        let sid: Sid = "S-1-5-32-544".parse().unwrap();
+        assert_eq!(sid, Sid::try_from(bytes.as_slice()).unwrap());
+        assert_eq!(sid.to_string(), "S-1-5-32-544");
+        let domain = "S-1-5-21-3623811015-3361044348-30300820-1013";
+        assert_eq!(domain.parse::<Sid>().unwrap().to_string(), domain);
+    }
+
+    #[test]
+    fn what_is_no_sid() {
+        for text in ["", "S", "S-1", "S-2-5-32", "S-1-5-x", "S-1-5--1", "S-1-5-4294967296", "S-1-+5-1"] {
+            assert_eq!(text.parse::<Sid>(), Err(NoSid), "{text}");
+        }
+        let long = format!("S-1-5{}", "-1".repeat(16));
+        assert_eq!(long.parse::<Sid>(), Err(NoSid));
+        for bytes in [&[][..], &[1, 1, 0, 0], &[1, 1, 0, 0, 0, 0, 0, 5], &[2, 0, 0, 0, 0, 0, 0, 5]] {
+            assert_eq!(Sid::try_from(bytes), Err(NoSid));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The arguments. Man pages and completions are generated from these texts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{CONFIG, Credentials};
+use crate::protocol::SOCKET;
+
+const EXAMPLES: &str = "\
+Examples:
+  motion-ad map john.doe                 the AD account behind an XCALLY name
+  sudo motion-ad check john.doe          may this account log in now?
+  sudo motion-ad login john.doe          try a password, as the login page would
+  sudo motion-ad status                  the broker and the domain controllers
+
+Exit status:
+  0  yes: mapped, may log in, all is well
+  1  no
+  2  the usage or the configuration is wrong
+  3  Active Directory or the broker cannot be reached";
+
+const GLOBAL: &str = "Options of every command";
+
+/// XCALLY Motion and Active Directory: names, accounts, logins, and the state of the broker
+#[derive(Debug, Parser)]
+#[command(name = "motion-ad", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Socket of the broker
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+
+    /// Configuration
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value = CONFIG)]
+    pub config: PathBuf,
+
+    /// What the realm join wrote, for settings that the configuration leaves out
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value_os_t = Credentials::find(None).sssd)]
+    pub sssd: PathBuf,
+
+    /// How long to wait for the broker's answer
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "SECONDS", default_value = "10",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub timeout: u32,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// How long to wait for the broker's answer.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout.into())
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the AD account (user@domain) behind each XCALLY name
+    #[command(after_help = MAP)]
+    Map(Map),
+    /// Show whether an account may log in now, without its password
+    #[command(after_help = CHECK)]
+    Check(Account),
+    /// Log in with a password, and show what became of it and where the time went
+    #[command(after_help = LOGIN)]
+    Login(Login),
+    /// Show the broker, the domain controllers, the connections and the logins so far
+    #[command(after_help = STATUS)]
+    Status(Status),
+}
+
+const MAP: &str = "\
+Works without the broker and without the network. Each name gives one line, in order; a name without an
+account gives none, and its reason on standard error. --json keeps both together.
+
+With --reverse each line is a principal as it was given, a tab, and one of its names: a principal with two
+names gives two lines.
+
+Examples:
+  motion-ad map john.doe 'ACME\\jane'
+  motion-ad map < names.txt
+  motion-ad map --reverse john.doe@acme.com | cut -f2
+
+Exit status:
+  0  all are mapped
+  1  at least one is not
+  2  the usage or the configuration is wrong; the message names file and line";
+
+/// Arguments of `map`.
+#[derive(Debug, Args)]
+pub struct Map {
+    /// Names as people type them; `-`, or no NAME at all, stands for the lines of standard input
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Print the names under which XCALLY may know each principal (user@domain)
+    #[arg(long)]
+    pub reverse: bool,
+
+    /// Print a JSON array: name and principal (with --reverse: principal and names), or the error, of each
+    #[arg(long)]
+    pub json: bool,
+}
+
+const CHECK: &str = "\
+Asks AD through the broker, as root or as a user in broker.users. What keeps the account out is marked `x`.
+
+Examples:
+  sudo motion-ad check john.doe
+  sudo motion-ad check --json john.doe | jq -r .outcome
+
+Exit status:
+  0  may log in, given the right password
+  1  may not, is unknown to AD, or has no mapping
+  2  the usage or the broker's configuration is wrong
+  3  Active Directory or the broker cannot be reached";
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct Account {
+    /// Name as the person types it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// Print JSON: outcome, may_log_in, reason, advice, the account's names, and facts
+    #[arg(long)]
+    pub json: bool,
+}
+
+const LOGIN: &str = "\
+A wrong password counts towards AD's lockout, as it does on the login page. The password is asked for on the
+terminal and not shown.
+
+Examples:
+  sudo motion-ad login john.doe
+  sudo motion-ad login --password-stdin john.doe < password-file
+
+Exit status:
+  0    may log in
+  1    may not
+  2    the usage or the broker's configuration is wrong, or there is no password
+  3    Active Directory or the broker cannot be reached
+  130  interrupted at the password prompt";
+
+/// Arguments of `login`.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// Name as the person types it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// Read the password from standard input: one line, without its line feed
+    #[arg(long)]
+    pub password_stdin: bool,
+
+    /// Print JSON: outcome, may_log_in, principal, reason, advice, and steps (name, ms, share)
+    #[arg(long)]
+    pub json: bool,
+}
+
+const STATUS: &str = "\
+Examples:
+  sudo motion-ad status
+  sudo motion-ad status --json | jq .logins
+
+Exit status:
+  0  all is well
+  1  there are problems, or no domain controller can be used
+  2  the usage is wrong
+  3  the broker cannot be reached";
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Print JSON: the broker's state, well (true or false), and logins by outcome
+    #[arg(long)]
+    pub json: bool,
+}

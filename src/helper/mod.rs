@@ -1,0 +1,142 @@
+//! The commands of `motion-ad`, for people and scripts.
+//!
+//! Every command is a question whose answer is its exit status ([`Exit`]); what it prints explains the answer.
+//! What somebody typed or AD holds never reaches a terminal unescaped.
+
+mod account;
+mod ask;
+mod cli;
+mod map;
+mod password;
+mod show;
+mod status;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+pub use ask::{AskError, ask};
+pub use cli::{Account, Cli, Command, Login, Map, Status};
+
+use crate::config::ConfigError;
+use crate::protocol::PasswordError;
+use crate::verdict::Outcome;
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Yes: all names are mapped, the account may log in, all is well.
+    Yes = 0,
+    /// No.
+    No = 1,
+    /// Usage or configuration is wrong, and so there is no answer.
+    Usage = 2,
+    /// AD or the broker could not be reached, and so there is no answer.
+    Unreachable = 3,
+    /// Ctrl-C at the password prompt, as a shell reports it (128 + SIGINT).
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl From<Option<Outcome>> for Exit {
+    fn from(outcome: Option<Outcome>) -> Self {
+        match outcome {
+            Some(Outcome::Success) => Exit::Yes,
+            Some(Outcome::Misconfigured) => Exit::Usage,
+            Some(Outcome::Unavailable) | None => Exit::Unreachable,
+            Some(_) => Exit::No,
+        }
+    }
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}; root may read it: use `sudo`")]
+    Denied(ConfigError),
+    #[error("{0}")]
+    Ask(#[from] AskError),
+    #[error("{0}; nothing was sent to AD")]
+    Password(#[from] PasswordError),
+    #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
+    Prompt(io::Error),
+    #[error("interrupted")]
+    Interrupted,
+    #[error("standard input: {0}")]
+    Input(io::Error),
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+    #[error("the answer cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Failure::Ask(_) => Exit::Unreachable,
+            Failure::Interrupted => Exit::Interrupted,
+            _ => Exit::Usage,
+        }
+    }
+}
+
+/// What a command prints, and how it ends.
+#[derive(Debug)]
+struct Page {
+    text: String,
+    exit: Exit,
+}
+
+/// Does what the arguments ask for.
+pub fn run(cli: &Cli) -> Exit {
+    let done = match &cli.command {
+        Command::Map(args) => map::run(cli, args),
+        Command::Check(args) => account::check(cli, args).and_then(print),
+        Command::Login(args) => account::login(cli, args).and_then(print),
+        Command::Status(args) => status::status(cli, args).and_then(print),
+    };
+    done.unwrap_or_else(|failure| {
+        complain(&failure.to_string());
+        failure.exit()
+    })
+}
+
+fn print(page: Page) -> Result<Exit, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(page.text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader like `head` has seen enough; the answer is the same.
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(page.exit),
+    }
+}
+
+fn complain(text: &str) {
+    // Nobody is left to be told when not even this can be written.
+    let _ = writeln!(io::stderr(), "motion-ad: {}", show::escape(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_success_is_yes_and_only_an_unanswered_question_is_neither_yes_nor_no() {
+        for &outcome in Outcome::ALL {
+            let expected = match outcome {
+                Outcome::Success => Exit::Yes,
+                Outcome::Misconfigured => Exit::Usage,
+                Outcome::Unavailable => Exit::Unreachable,
+                _ => Exit::No,
+            };
+            assert_eq!(Exit::from(Some(outcome)), expected, "{outcome}");
+        }
+        assert_eq!(Exit::from(None), Exit::Unreachable);
+    }
+}

@@ -1,0 +1,95 @@
+//! The password: from the terminal, without echo, or from standard input. Never an argument, which every user of
+//! the host could read.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::thread;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
+
+use super::{Exit, Failure, show};
+use crate::protocol::{MAX_PASSWORD, PasswordError, Secret};
+
+/// Asks for the password of `name` on the terminal.
+pub(super) fn prompt(name: &str) -> Result<Secret, Failure> {
+    // rpassword raises SIGINT at Ctrl-C before it gives the terminal its echo back. Caught, it gets that far.
+    let runtime = Builder::new_current_thread().enable_io().build().map_err(Failure::Prompt)?;
+    let mut interrupts = {
+        let _inside = runtime.enter();
+        signal(SignalKind::interrupt()).map_err(Failure::Prompt)?
+    };
+    let question =
+        format!("A wrong password counts towards AD's lockout.\nPassword for {}: ", show::escape(name));
+    let typed = rpassword::prompt_password(question).map_err(|e| match e.kind() {
+        ErrorKind::Interrupted => Failure::Interrupted,
+        // Ctrl-D.
+        ErrorKind::UnexpectedEof => PasswordError::Empty.into(),
+        _ => Failure::Prompt(e),
+    })?;
+    // From here on Ctrl-C ends the program again.
+    let wait = move || {
+        runtime.block_on(interrupts.recv());
+        std::process::exit(Exit::Interrupted as i32)
+    };
+    thread::Builder::new().spawn(wait).map_err(Failure::Prompt)?;
+    checked(Secret::new(typed.into_bytes()))
+}
+
+/// Reads one line of standard input.
+pub(super) fn from_stdin() -> Result<Secret, Failure> {
+    // std's own handle would keep a copy in its buffer.
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Failure::Input)?;
+    checked(line(&mut File::from(stdin)).map_err(Failure::Input)?)
+}
+
+/// One line without its line feed, byte by byte: what follows it is somebody else's. A line that is too long for
+/// a password is cut where that is certain.
+fn line(from: &mut impl Read) -> io::Result<Secret> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD + 1));
+    let mut byte = Zeroizing::new([0]);
+    while bytes.len() <= MAX_PASSWORD {
+        match from.read(&mut byte[..]) {
+            Ok(0) => break,
+            Ok(_) if byte[0] == b'\n' => break,
+            Ok(_) => bytes.push(byte[0]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Secret::new(std::mem::take(&mut *bytes)))
+}
+
+/// Nothing is sent for what can never be a password.
+fn checked(secret: Secret) -> Result<Secret, Failure> {
+    secret.password()?;
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_first_line_and_nothing_but_its_line_feed_is_taken_off() {
+        let cases: [(&[u8], &[u8]); 5] = [
+            (b"secret\n", b"secret"),
+            (b"secret", b"secret"),
+            (b" s e\\c \r\nnext\n", b" s e\\c \r"),
+            (b"\n", b""),
+            (b"", b""),
+        ];
+        for (input, password) in cases {
+            assert_eq!(line(&mut &input[..]).unwrap().bytes(), password);
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_too_long() {
+        let mut endless = io::repeat(b'x');
+        let error = checked(line(&mut endless).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("longer than 1024 bytes; nothing was sent"), "{error}");
+    }
+}

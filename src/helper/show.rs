@@ -1,0 +1,158 @@
+//! Text for people: escaping, tables, spans of time; and JSON for scripts.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use super::Failure;
+
+/// Whether a terminal would obey `c` rather than show it, or show its line in another order than it is.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` without anything that a terminal would obey.
+pub(super) fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match is_unsafe(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Columns of plain text, the same on a terminal and in a file.
+pub(super) struct Columns(Table);
+
+impl Columns {
+    /// Columns with a heading.
+    pub(super) fn headed<const N: usize>(heading: [&str; N]) -> Self {
+        let mut columns = Columns::plain();
+        columns.0.set_header(heading);
+        columns
+    }
+
+    /// Columns without a heading.
+    pub(super) fn plain() -> Self {
+        let mut table = Table::new();
+        table.force_no_tty().load_style(comfy_table::presets::NOTHING);
+        Columns(table)
+    }
+
+    /// Adds a row.
+    pub(super) fn row<const N: usize>(&mut self, cells: [&str; N]) {
+        self.0.add_row(cells.map(escape));
+    }
+
+    /// Adds a row of a name and its value, if it has one.
+    pub(super) fn pair(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            self.row([name, value]);
+        }
+    }
+
+    /// Aligns columns of numbers.
+    pub(super) fn right(mut self, columns: impl IntoIterator<Item = usize>) -> Self {
+        for index in columns {
+            if let Some(column) = self.0.column_mut(index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        self
+    }
+
+    /// The lines, without spaces at their ends.
+    pub(super) fn text(&self) -> String {
+        self.0.lines().fold(String::new(), |mut text, line| {
+            text.push_str(line.trim_end());
+            text.push('\n');
+            text
+        })
+    }
+}
+
+/// The two largest units of a span of time.
+pub(super) fn span(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, min, s) => format!("{min} min {s} s"),
+        (0, h, min, _) => format!("{h} h {min} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+/// `value` as JSON that is safe on a terminal: serde_json escapes C0 alone.
+pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let plain = serde_json::to_string_pretty(value)?;
+    let mut safe = String::with_capacity(plain.len() + 1);
+    for c in plain.chars() {
+        // Such a character can only be inside a string, and all of them are in the Basic Multilingual Plane.
+        if c != '\n' && is_unsafe(c) {
+            let _ = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe.push('\n');
+    Ok(safe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let cases = [
+            ("jörg\\müller", "jörg\\müller"),
+            ("\x1b[2Jx", "\\u{1b}[2Jx"),
+            ("a\nb\tc\0", "a\\nb\\tc\\u{0}"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}nimda", "\\u{202e}nimda"),
+        ];
+        for (text, safe) in cases {
+            assert_eq!(escape(text), safe);
+        }
+    }
+
+    #[test]
+    fn json_is_safe_and_says_the_same() {
+        let text = "\x1b\u{7f}\u{9b}\u{202e}ö\"\\\n";
+        let json = json(&[text]).unwrap();
+        assert!(!json.trim_end().replace("\n  ", "").replace("\n]", "").contains(is_unsafe), "{json:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), [text]);
+    }
+
+    #[test]
+    fn columns_are_aligned_and_no_cell_breaks_its_line() {
+        let mut columns = Columns::headed(["STEP", "MS"]);
+        columns.row(["map", "0.1"]);
+        columns.row(["é\n\x1b", "12.0"]);
+        let text = columns.right([1]).text();
+        assert_eq!(text, " STEP         MS\n map         0.1\n é\\n\\u{1b}  12.0\n");
+    }
+
+    #[test]
+    fn a_pair_without_value_is_left_out() {
+        let mut columns = Columns::plain();
+        columns.pair("name", Some("x"));
+        columns.pair("dn", None);
+        columns.pair("reason", Some(""));
+        assert_eq!(columns.text(), " name  x\n");
+    }
+
+    #[test]
+    fn a_span_has_two_units() {
+        let cases = [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3660, "1 h 1 min"), (90_000, "1 d 1 h")];
+        for (seconds, text) in cases {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

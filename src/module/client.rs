@@ -1,0 +1,145 @@
+//! Asks the broker, within one deadline.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{connect, recv, send, socket_with, sockopt};
+
+use crate::protocol::{
+    FrameError, Operation, Reply, Request, Secret, monotonic, receive, send as send_frame,
+};
+use crate::verdict::Verdict;
+
+/// By how much the broker is asked to be done before the module stops waiting, so that an answer in the
+/// last moment, "AD did not answer in time" above all, still arrives.
+const HEAD_START: Duration = Duration::from_millis(200);
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens, or we may not connect.
+    #[error("no connection: {0}")]
+    Connect(io::Error),
+    /// The request did not get through.
+    #[error("the request was not taken: {0}")]
+    Send(FrameError),
+    /// No whole reply, or not one that this version understands.
+    #[error("no valid reply: {0}")]
+    Receive(FrameError),
+    /// The broker refuses to answer: who asks may not, or the versions differ.
+    #[error("the request was refused: {0:?}")]
+    Refused(String),
+    /// A reply to another question.
+    #[error("the reply is no verdict")]
+    NoVerdict,
+}
+
+impl AskError {
+    /// Where the administrator should look.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            AskError::Connect(_) => "see `systemctl status motion-ad.socket motion-ad.service`",
+            AskError::Send(_) | AskError::Receive(_) | AskError::NoVerdict => {
+                "see `journalctl -u motion-ad.service`; after an upgrade of motion-ad restart this application"
+            }
+            AskError::Refused(_) => "see `journalctl -u motion-ad.service`",
+        }
+    }
+}
+
+/// A request that the broker is to answer a little before `timeout` is over.
+pub fn request(operation: Operation, user: &str, timeout: Duration) -> Request {
+    Request::new(operation, user, timeout.saturating_sub(HEAD_START))
+}
+
+/// Sends one request and waits for its verdict, until a little after the request's own deadline.
+///
+/// # Errors
+/// Everything that leaves the question unanswered.
+pub fn ask(socket: &Path, request: &Request, secret: &Secret) -> Result<Verdict, AskError> {
+    let deadline = Duration::from_nanos(request.deadline).saturating_add(HEAD_START);
+    let mut broker = Connection::open(socket, deadline).map_err(AskError::Connect)?;
+    // A broker that refuses us may answer and hang up before it has read the request: look for its reply first.
+    let sent = send_frame(&mut broker, request, secret);
+    match (sent, receive(&mut broker)) {
+        (_, Ok((Reply::Verdict(verdict), _))) => Ok(verdict),
+        (_, Ok((Reply::Refused(reason), _))) => Err(AskError::Refused(reason)),
+        #[cfg(feature = "broker")]
+        (_, Ok(_)) => Err(AskError::NoVerdict),
+        (Err(error), Err(_)) => Err(AskError::Send(error)),
+        (Ok(()), Err(error)) => Err(AskError::Receive(error)),
+    }
+}
+
+/// A connection on which nothing waits beyond the deadline.
+struct Connection {
+    socket: OwnedFd,
+    deadline: Duration,
+}
+
+impl Connection {
+    fn open(path: &Path, deadline: Duration) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        loop {
+            // A Unix socket whose backlog is full makes connect wait as long as SO_SNDTIMEO says; a non-blocking
+            // connect would fail at once, with nothing to poll for.
+            let wait = remaining(deadline).ok_or(io::ErrorKind::TimedOut)?;
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(wait))?;
+            match connect(&socket, &address) {
+                Ok(()) => return Ok(Connection { socket, deadline }),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Repeats `attempt`, which must not block, until it does something else than ask to wait.
+    fn retry<T>(&self, events: PollFlags, mut attempt: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+        loop {
+            let wait = remaining(self.deadline).ok_or(io::ErrorKind::TimedOut)?;
+            match attempt() {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let wait = Timespec::try_from(wait).map_err(|_| io::ErrorKind::InvalidInput)?;
+                    match poll(&mut [PollFd::new(&self.socket, events)], Some(&wait)) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+}
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.retry(PollFlags::IN, || {
+            recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(length, _)| length)
+        })
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        // NOSIGNAL: a SIGPIPE would kill the application.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.retry(PollFlags::OUT, || send(&self.socket, buffer, flags))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The time left; `None` when there is none, because the kernel takes a timeout of zero for "for ever".
+fn remaining(deadline: Duration) -> Option<Duration> {
+    deadline.checked_sub(monotonic()).filter(|left| *left >= Duration::from_micros(1))
+}

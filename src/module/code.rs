@@ -1,0 +1,190 @@
+//! What PAM is answered for each outcome.
+
+use pam::constants::PamResultCode;
+
+use super::arguments::Expired;
+use crate::verdict::Outcome;
+
+/// Declares the PAM codes that this module answers, and only those.
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $pam:ident;)+) => {
+        /// A PAM code that this module answers; PAM_IGNORE is deliberately not among them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code, in the order of the table.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
+
+            /// The name in libpam's header.
+            pub fn name(self) -> &'static str {
+                match self { $(Code::$variant => stringify!($pam),)+ }
+            }
+        }
+
+        impl From<Code> for PamResultCode {
+            fn from(code: Code) -> Self {
+                match code { $(Code::$variant => PamResultCode::$pam,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The person may come in.
+    Success = PAM_SUCCESS;
+    /// The password is wrong, missing, or can never be right.
+    AuthErr = PAM_AUTH_ERR;
+    /// Nobody of this name.
+    UserUnknown = PAM_USER_UNKNOWN;
+    /// The account may not come in.
+    PermDenied = PAM_PERM_DENIED;
+    /// The account has expired.
+    AcctExpired = PAM_ACCT_EXPIRED;
+    /// The account is locked after too many wrong passwords.
+    MaxTries = PAM_MAXTRIES;
+    /// The password must be changed first.
+    NewAuthtokReqd = PAM_NEW_AUTHTOK_REQD;
+    /// Nobody could be asked.
+    AuthinfoUnavail = PAM_AUTHINFO_UNAVAIL;
+    /// The configuration is broken.
+    ServiceErr = PAM_SERVICE_ERR;
+    /// Something that only an administrator can mend.
+    SystemErr = PAM_SYSTEM_ERR;
+    /// Out of memory, in libpam's words.
+    BufErr = PAM_BUF_ERR;
+    /// The application did not ask the person.
+    ConvErr = PAM_CONV_ERR;
+    /// The password was not changed.
+    AuthtokErr = PAM_AUTHTOK_ERR;
+    /// The password cannot be changed; nothing was tried.
+    TryAgain = PAM_TRY_AGAIN;
+}
+
+/// The table: the code of an outcome, and whether the outcome settles the account's state, so that
+/// `acct_mgmt` may repeat it without asking again.
+///
+/// The codes are the same for both entry points: pam.d(5) lets a `[value=action]` name any of them on any line,
+/// and a locked account would otherwise look like a denied one.
+const fn row(outcome: Outcome) -> (Code, bool) {
+    match outcome {
+        Outcome::Success => (Code::Success, true),
+        Outcome::WrongPassword => (Code::AuthErr, false),
+        Outcome::UnknownUser => (Code::UserUnknown, false),
+        Outcome::Unmapped => (Code::UserUnknown, false),
+        Outcome::Ambiguous => (Code::UserUnknown, false),
+        Outcome::LogonHours => (Code::PermDenied, true),
+        Outcome::Workstation => (Code::PermDenied, true),
+        Outcome::PasswordExpired => (Code::NewAuthtokReqd, true),
+        Outcome::MustChange => (Code::NewAuthtokReqd, true),
+        Outcome::Disabled => (Code::PermDenied, true),
+        Outcome::AccountExpired => (Code::AcctExpired, true),
+        Outcome::LockedOut => (Code::MaxTries, true),
+        Outcome::TooManyGroups => (Code::SystemErr, true),
+        Outcome::NotAllowed => (Code::PermDenied, true),
+        Outcome::Denied => (Code::PermDenied, true),
+        Outcome::Refused => (Code::AuthErr, false),
+        Outcome::Unavailable => (Code::AuthinfoUnavail, false),
+        Outcome::Misconfigured => (Code::ServiceErr, false),
+    }
+}
+
+/// What `pam_sm_authenticate` answers.
+pub fn authenticate(outcome: Outcome, expired: Expired) -> Code {
+    match expired {
+        // The broker answers these two only to somebody who gave the right password.
+        Expired::Account if outcome.wants_new_password() => Code::Success,
+        _ => row(outcome).0,
+    }
+}
+
+/// What `pam_sm_acct_mgmt` answers.
+pub fn account(outcome: Outcome) -> Code {
+    row(outcome).0
+}
+
+/// Whether the outcome of an authentication says enough about the account for `acct_mgmt` to repeat it.
+pub fn settles_account(outcome: Outcome) -> bool {
+    row(outcome).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of the specification, written a second time on purpose.
+    const TABLE: &[(Outcome, Code)] = &[
+        (Outcome::Success, Code::Success),
+        (Outcome::WrongPassword, Code::AuthErr),
+        (Outcome::UnknownUser, Code::UserUnknown),
+        (Outcome::Unmapped, Code::UserUnknown),
+        (Outcome::Ambiguous, Code::UserUnknown),
+        (Outcome::LogonHours, Code::PermDenied),
+        (Outcome::Workstation, Code::PermDenied),
+        (Outcome::PasswordExpired, Code::NewAuthtokReqd),
+        (Outcome::MustChange, Code::NewAuthtokReqd),
+        (Outcome::Disabled, Code::PermDenied),
+        (Outcome::AccountExpired, Code::AcctExpired),
+        (Outcome::LockedOut, Code::MaxTries),
+        (Outcome::TooManyGroups, Code::SystemErr),
+        (Outcome::NotAllowed, Code::PermDenied),
+        (Outcome::Denied, Code::PermDenied),
+        (Outcome::Refused, Code::AuthErr),
+        (Outcome::Unavailable, Code::AuthinfoUnavail),
+        (Outcome::Misconfigured, Code::ServiceErr),
+    ];
+
+    #[test]
+    fn every_outcome_has_its_code_at_both_entry_points() {
+        assert_eq!(TABLE.iter().map(|row| row.0).collect::<Vec<_>>(), Outcome::ALL);
+        for &(outcome, code) in TABLE {
+            assert_eq!(authenticate(outcome, Expired::Auth), code, "{outcome}");
+            assert_eq!(account(outcome), code, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn only_success_is_success() {
+        for &outcome in Outcome::ALL {
+            assert_eq!(account(outcome) == Code::Success, outcome.is_success(), "{outcome}");
+            assert_eq!(
+                authenticate(outcome, Expired::Auth) == Code::Success,
+                outcome.is_success(),
+                "{outcome}"
+            );
+        }
+    }
+
+    #[test]
+    fn with_expired_account_only_an_old_password_is_left_to_acct_mgmt() {
+        for &outcome in Outcome::ALL {
+            let strict = authenticate(outcome, Expired::Auth);
+            let expected = if strict == Code::NewAuthtokReqd { Code::Success } else { strict };
+            assert_eq!(authenticate(outcome, Expired::Account), expected, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_about_the_account_is_asked_again() {
+        let asked_again: Vec<_> = Outcome::ALL.iter().copied().filter(|o| !settles_account(*o)).collect();
+        let expected = [
+            Outcome::WrongPassword,
+            Outcome::UnknownUser,
+            Outcome::Unmapped,
+            Outcome::Ambiguous,
+            Outcome::Refused,
+            Outcome::Unavailable,
+            Outcome::Misconfigured,
+        ];
+        assert_eq!(asked_again, expected);
+    }
+
+    #[test]
+    fn the_names_are_libpams() {
+        for &code in Code::ALL {
+            assert_eq!(format!("{:?}", PamResultCode::from(code)), code.name());
+        }
+    }
+}

@@ -1,0 +1,535 @@
+//! The helper's commands as scripts see them: exit status, standard output, standard error. The broker is a scripted one.
+
+#![cfg(feature = "broker")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use motion_ad::protocol::report::{Check, Fact, Machine, Server, Status};
+use motion_ad::protocol::{Operation, Reply, Request, receive, send};
+use motion_ad::verdict::{Outcome, Step, Verdict};
+use serde_json::{Value, json};
+
+/// A host: its files, and a socket where a broker may listen.
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new() -> Self {
+        let host = Host(tempfile::tempdir().unwrap());
+        let map = host.path("names.map");
+        fs::write(&map, "jd = john.doe@acme.com\nboss = jane@acme.com\n").unwrap();
+        host.configure(&format!("[domain]\nname = \"acme.com\"\n[names]\nmap_file = {:?}\n", map));
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn configure(&self, text: &str) {
+        fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_motion-ad"));
+        for (option, file) in
+            [("--config", "config.toml"), ("--sssd", "sssd.conf"), ("--socket", "broker.sock")]
+        {
+            command.arg(option).arg(self.path(file));
+        }
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Done {
+        self.command(args).output().unwrap().into()
+    }
+
+    fn feed(&self, args: &[&str], input: &[u8]) -> Done {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        // A command that asks for no input may be done before.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap().into()
+    }
+
+    /// A broker that does `answer` with one connection.
+    fn broker<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(UnixStream) -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let listener = UnixListener::bind(self.path("broker.sock")).unwrap();
+        thread::spawn(move || answer(listener.accept().unwrap().0))
+    }
+
+    /// A broker that replies once; gives back the request and its secret.
+    fn reply(&self, reply: Reply) -> JoinHandle<(Request, Vec<u8>)> {
+        self.broker(move |mut stream| {
+            let (request, secret) = receive::<Request>(&mut stream).unwrap();
+            send(&mut stream, &reply, &Default::default()).unwrap();
+            (request, secret.bytes().to_vec())
+        })
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+struct Done {
+    exit: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Done {
+            exit: output.status.code().expect("not killed"),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Done {
+    #[track_caller]
+    fn is(&self, exit: i32, out: &str, err: &str) {
+        assert_eq!((self.exit, self.out.as_str(), self.err.as_str()), (exit, out, err));
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+#[test]
+fn names_are_mapped_in_order() {
+    Host::new().run(&["map", "Mary Ann", "jd", "ACME\\jörg"]).is(
+        0,
+        "mary ann@acme.com\njohn.doe@acme.com\njörg@acme.com\n",
+        "",
+    );
+}
+
+#[test]
+fn a_name_without_mapping_says_why_and_does_not_stop_the_others() {
+    Host::new().run(&["map", "root", "jd", "", "x@evil.example", "a\x1b[2Jb"]).is(
+        1,
+        "john.doe@acme.com\n",
+        "motion-ad: root: the name is on names.refuse\n\
+         motion-ad: \"\": the name is empty\n\
+         motion-ad: x@evil.example: the domain \"evil.example\" is not accepted (names.domains)\n\
+         motion-ad: a\\u{1b}[2Jb: the name contains a control character\n",
+    );
+}
+
+#[test]
+fn names_come_from_standard_input_too() {
+    let host = Host::new();
+    host.feed(&["map"], b"jd\nann\r\nbob").is(0, "john.doe@acme.com\nann@acme.com\nbob@acme.com\n", "");
+    host.feed(&["map", "one", "-", "two"], b"jd\n").is(
+        0,
+        "one@acme.com\njohn.doe@acme.com\ntwo@acme.com\n",
+        "",
+    );
+    host.feed(&["map"], b"").is(0, "", "");
+    host.feed(&["map", "-", "-"], b"jd\n").is(0, "john.doe@acme.com\n", "");
+    host.feed(&["map"], b"j\xf6rg\njd\n").is(
+        1,
+        "john.doe@acme.com\n",
+        "motion-ad: j\u{fffd}rg: the name is not UTF-8\n",
+    );
+}
+
+#[test]
+fn a_principal_has_one_line_per_name() {
+    Host::new().run(&["map", "--reverse", "John.Doe@acme.com", "jane@acme.com", "x@evil.example", "jd"]).is(
+        1,
+        "John.Doe@acme.com\tjd\nJohn.Doe@acme.com\tjohn.doe\njane@acme.com\tboss\njane@acme.com\tjane\n",
+        "motion-ad: x@evil.example: no name leads to this account\n\
+         motion-ad: jd: the name is neither a word, nor user@domain, nor DOMAIN\\user\n",
+    );
+}
+
+#[test]
+fn map_as_json_keeps_names_and_errors_together() {
+    let host = Host::new();
+    let done = host.run(&["map", "--json", "jd", "root"]);
+    assert_eq!(done.exit, 1);
+    assert_eq!(
+        done.json(),
+        json!([
+            { "name": "jd", "principal": "john.doe@acme.com" },
+            { "name": "root", "error": "the name is on names.refuse" },
+        ])
+    );
+    let done = host.run(&["map", "--json", "--reverse", "john.doe@acme.com"]);
+    assert_eq!(done.json(), json!([{ "principal": "john.doe@acme.com", "names": ["jd", "john.doe"] }]));
+    assert_eq!(host.run(&["map", "--json"]).json(), json!([]));
+}
+
+#[test]
+fn a_broken_configuration_names_file_and_line() {
+    let host = Host::new();
+    host.configure("[domain]\nname = \"acme.com\"\n[pool]\nconnections = 0\n");
+    let error = format!(
+        "motion-ad: {}, line 4: 0 was given, expected 1 to 1024\n",
+        host.path("config.toml").display()
+    );
+    host.run(&["map", "jd"]).is(2, "", &error);
+
+    let host = Host::new();
+    fs::write(host.path("names.map"), "jd = john.doe@acme.com\nnonsense\n").unwrap();
+    let error = format!(
+        "motion-ad: {}, line 2: expected `xcally-name = user@domain`\n",
+        host.path("names.map").display()
+    );
+    host.run(&["map", "jd"]).is(2, "", &error);
+
+    fs::remove_file(host.path("config.toml")).unwrap();
+    let done = host.run(&["map", "jd"]);
+    assert_eq!(done.exit, 2);
+    assert!(done.err.contains("config.toml: cannot be read"), "{}", done.err);
+}
+
+#[test]
+fn a_join_that_only_root_may_read_asks_for_root() {
+    let host = Host::new();
+    fs::write(host.path("sssd.conf"), "").unwrap();
+    fs::set_permissions(host.path("sssd.conf"), fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::File::open(host.path("sssd.conf")).is_err() {
+        let done = host.run(&["map", "ann"]);
+        assert_eq!((done.exit, done.out.as_str()), (2, ""));
+        assert!(done.err.contains("sssd.conf: cannot be read") && done.err.contains("sudo"), "{}", done.err);
+    }
+}
+
+#[test]
+fn the_join_completes_the_configuration() {
+    let host = Host::new();
+    host.configure(&format!("[names]\nmap_file = {:?}\n", host.path("names.map")));
+    let done = host.run(&["map", "ann"]);
+    assert_eq!((done.exit, done.err.contains("realm join")), (2, true), "{done:?}");
+    fs::write(host.path("sssd.conf"), "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n")
+        .unwrap();
+    host.run(&["map", "ann"]).is(0, "ann@acme.com\n", "");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let host = Host::new();
+    let mut child = host.command(&["map"]).stdin(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    // The helper stops reading, too.
+    let _ = child.stdin.take().unwrap().write_all(&b"ann\n".repeat(100_000));
+    Done::from(child.wait_with_output().unwrap()).is(0, "", "");
+
+    let broker = host.reply(Reply::Verdict(Verdict::new(Outcome::Disabled, "")));
+    let mut child = host.command(&["check", "dora"]).spawn().unwrap();
+    drop(child.stdout.take());
+    Done::from(child.wait_with_output().unwrap()).is(1, "", "");
+    broker.join().unwrap();
+}
+
+fn account(outcome: Option<Outcome>) -> Reply {
+    let fact = |name: &str, value: &str, refuses| Fact { name: name.into(), value: value.into(), refuses };
+    Reply::Check(Box::new(Check {
+        outcome,
+        reason: "because".into(),
+        user: "lou".into(),
+        principal: Some("lou.locked@acme.com".into()),
+        dn: Some("CN=Lou\x1b[2J,DC=acme,DC=com".into()),
+        facts: vec![fact("disabled", "no", false), fact("locked out", "yes", true)],
+        ..Check::default()
+    }))
+}
+
+#[test]
+fn check_shows_the_account_and_marks_what_refuses() {
+    let host = Host::new();
+    let broker = host.reply(account(Some(Outcome::LockedOut)));
+    let done = host.run(&["check", "lou"]);
+    assert_eq!((done.exit, done.err.as_str()), (1, ""));
+    for line in [
+        " principal  lou.locked@acme.com\n",
+        " account    CN=Lou\\u{1b}[2J,DC=acme,DC=com\n",
+        " x  locked out  yes\n",
+        "    disabled    no\n",
+        "lou may not log in: locked_out: because\n",
+        "advice: wait for the lockout duration",
+    ] {
+        assert!(done.out.contains(line), "{line:?} in {}", done.out);
+    }
+    let (request, secret) = broker.join().unwrap();
+    assert_eq!((request.operation, request.user.as_str()), (Operation::Check, "lou"));
+    assert_eq!((request.service.as_str(), secret.as_slice()), ("check", b"".as_slice()));
+    let left = request.remaining();
+    assert!(left > Duration::from_secs(5) && left <= Duration::from_secs(10), "{left:?}");
+}
+
+#[test]
+fn check_and_login_exit_by_outcome() {
+    let cases = [
+        (Some(Outcome::Success), 0),
+        (Some(Outcome::LockedOut), 1),
+        (Some(Outcome::UnknownUser), 1),
+        (Some(Outcome::Unmapped), 1),
+        (Some(Outcome::MustChange), 1),
+        (Some(Outcome::Misconfigured), 2),
+        (Some(Outcome::Unavailable), 3),
+        (None, 3),
+    ];
+    for (outcome, exit) in cases {
+        let host = Host::new();
+        let broker = host.reply(account(outcome));
+        assert_eq!(host.run(&["check", "lou"]).exit, exit, "{outcome:?}");
+        broker.join().unwrap();
+        let Some(outcome) = outcome else { continue };
+        for args in [&["check", "lou"][..], &["login", "--password-stdin", "lou"]] {
+            let host = Host::new();
+            let broker = host.reply(Reply::Verdict(Verdict::new(outcome, "")));
+            assert_eq!(host.feed(args, b"pw\n").exit, exit, "{outcome} {args:?}");
+            broker.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn check_as_json_is_the_report_with_the_answer() {
+    let host = Host::new();
+    let broker = host.reply(account(Some(Outcome::LockedOut)));
+    let done = host.run(&["check", "--json", "lou"]);
+    assert_eq!(done.exit, 1);
+    let json = done.json();
+    assert_eq!(json["outcome"], "locked_out");
+    assert_eq!(json["may_log_in"], false);
+    assert_eq!(json["advice"], Outcome::LockedOut.advice());
+    assert_eq!(json["principal"], "lou.locked@acme.com");
+    assert_eq!(json["guid"], Value::Null);
+    assert_eq!(json["facts"][1], json!({ "name": "locked out", "value": "yes", "refuses": true }));
+    broker.join().unwrap();
+}
+
+fn slow_login() -> Reply {
+    let step = |name: &str, micros| Step { name: name.into(), micros };
+    Reply::Verdict(Verdict {
+        outcome: Outcome::WrongPassword,
+        principal: Some("john.doe@acme.com".into()),
+        reason: "AD refused the bind (data 52e)".into(),
+        steps: vec![step("connect", 3000), step("bind", 1000)],
+    })
+}
+
+#[test]
+fn login_sends_the_line_of_standard_input_and_shows_where_the_time_went() {
+    let host = Host::new();
+    let broker = host.reply(slow_login());
+    let done = host.feed(&["login", "--password-stdin", "john.doe"], " Ü\"b\\er's ß\\ \nnext".as_bytes());
+    assert_eq!((done.exit, done.err.as_str()), (1, ""));
+    for line in [
+        " principal  john.doe@acme.com\n",
+        " connect  3.0   75 %\n",
+        " total    4.0\n",
+        "john.doe may not log in: wrong_password: AD refused the bind (data 52e)\n",
+        "advice: the person mistyped the password",
+    ] {
+        assert!(done.out.contains(line), "{line:?} in {}", done.out);
+    }
+    let (request, secret) = broker.join().unwrap();
+    assert_eq!((request.operation, request.user.as_str()), (Operation::Authenticate, "john.doe"));
+    assert_eq!(String::from_utf8(secret).unwrap(), " Ü\"b\\er's ß\\ ");
+}
+
+#[test]
+fn login_as_json_has_a_shape() {
+    let host = Host::new();
+    let broker = host.reply(slow_login());
+    let done = host.feed(&["login", "--password-stdin", "--json", "john.doe"], b"pw");
+    assert_eq!(done.exit, 1);
+    assert_eq!(
+        done.json(),
+        json!({
+            "user": "john.doe",
+            "principal": "john.doe@acme.com",
+            "outcome": "wrong_password",
+            "may_log_in": false,
+            "reason": "AD refused the bind (data 52e)",
+            "advice": Outcome::WrongPassword.advice(),
+            "steps": [
+                { "name": "connect", "ms": 3.0, "share": 0.75 },
+                { "name": "bind", "ms": 1.0, "share": 0.25 },
+            ],
+        })
+    );
+    broker.join().unwrap();
+}
+
+#[test]
+fn what_can_never_be_a_password_is_not_sent() {
+    let host = Host::new();
+    let long = "x".repeat(1025);
+    let cases: [(&[u8], &str); 5] = [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"a\0b\n", "contains a NUL byte"),
+        (b"\xff\n", "is not UTF-8"),
+        (long.as_bytes(), "is longer than 1024 bytes"),
+    ];
+    for (input, what) in cases {
+        host.feed(&["login", "--password-stdin", "john.doe"], input).is(
+            2,
+            "",
+            &format!("motion-ad: the password {what}; nothing was sent to AD\n"),
+        );
+    }
+}
+
+fn status(problem: Option<&str>, dc: &str) -> Reply {
+    Reply::Status(Box::new(Status {
+        version: "0.1.0".into(),
+        pid: 42,
+        uptime: 90_000,
+        domain: Some("acme.com".into()),
+        problems: problem.into_iter().map(str::to_owned).collect(),
+        servers: vec![Server { host: "dc1.acme.com".into(), state: dc.into() }],
+        machine: Machine { state: "connected".into(), ..Machine::default() },
+        logins: vec![(Outcome::Success, 12), (Outcome::WrongPassword, 3)],
+        ..Status::default()
+    }))
+}
+
+#[test]
+fn status_says_whether_all_is_well() {
+    let cases = [
+        (None, "ok", 0, "\nall is well\n"),
+        (Some("the keytab is unreadable"), "ok", 1, "\nproblem: the keytab is unreadable\n"),
+        (None, "timed out", 1, "\nproblem: no domain controller can be used\n"),
+    ];
+    for (problem, dc, exit, line) in cases {
+        let host = Host::new();
+        let broker = host.reply(status(problem, dc));
+        let done = host.run(&["status"]);
+        assert_eq!((done.exit, done.err.as_str()), (exit, ""));
+        for line in [line, "process 42, up 1 d 1 h\n", " dc1.acme.com ", " success             12\n"] {
+            assert!(done.out.contains(line), "{line:?} in {}", done.out);
+        }
+        assert_eq!(broker.join().unwrap().0.operation, Operation::Status);
+    }
+}
+
+#[test]
+fn status_as_json_counts_by_name() {
+    let host = Host::new();
+    let broker = host.reply(status(None, "timed out"));
+    let done = host.run(&["status", "--json"]);
+    assert_eq!(done.exit, 1);
+    let json = done.json();
+    assert_eq!(json["logins"], json!({ "success": 12, "wrong_password": 3 }));
+    assert_eq!(json["well"], false);
+    assert_eq!(json["servers"][0], json!({ "host": "dc1.acme.com", "state": "timed out" }));
+    broker.join().unwrap();
+}
+
+const QUESTIONS: [&[&str]; 3] = [&["check", "x"], &["login", "--password-stdin", "x"], &["status"]];
+
+#[test]
+fn without_a_broker_the_message_says_what_to_look_at() {
+    let host = Host::new();
+    let error = format!(
+        "motion-ad: nobody listens on {}: is libpam-motion-ad's motion-ad.socket running? \
+         See `systemctl status motion-ad.socket`\n",
+        host.path("broker.sock").display()
+    );
+    for args in QUESTIONS {
+        host.feed(args, b"pw\n").is(3, "", &error);
+    }
+    // A socket that a dead broker left behind.
+    drop(UnixListener::bind(host.path("broker.sock")).unwrap());
+    for args in QUESTIONS {
+        host.feed(args, b"pw\n").is(3, "", &error);
+    }
+}
+
+#[test]
+fn a_broker_that_refuses_is_no_answer_even_when_it_does_not_listen_first() {
+    for args in QUESTIONS {
+        let host = Host::new();
+        let broker = host.broker(|mut stream| {
+            send(&mut stream, &Reply::Refused("uid 1000 may not ask".into()), &Default::default()).unwrap();
+        });
+        host.feed(args, b"pw\n").is(
+            3,
+            "",
+            "motion-ad: the broker refused to answer: uid 1000 may not ask; \
+             only root and the users in broker.users may ask\n",
+        );
+        broker.join().unwrap();
+    }
+}
+
+#[test]
+fn a_broker_that_hangs_up_or_answers_something_else_is_no_answer() {
+    for args in QUESTIONS {
+        let host = Host::new();
+        let broker = host.broker(drop);
+        let done = host.feed(args, b"pw\n");
+        assert_eq!((done.exit, done.out.as_str()), (3, ""));
+        assert!(done.err.contains("the broker gave no answer"), "{}", done.err);
+        broker.join().unwrap();
+    }
+    let host = Host::new();
+    let broker = host.reply(status(None, "ok"));
+    let done = host.run(&["check", "x"]);
+    assert_eq!(done.exit, 3);
+    assert!(done.err.contains("belongs to another question"), "{}", done.err);
+    broker.join().unwrap();
+}
+
+#[test]
+fn a_silent_broker_is_given_up_in_time() {
+    let host = Host::new();
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let broker = host.broker(move |_stream| told.recv());
+    let start = Instant::now();
+    host.run(&["check", "--timeout", "1", "x"]).is(
+        3,
+        "",
+        "motion-ad: the broker did not answer within 1 s; see `systemctl status motion-ad.service`\n",
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+    drop(tell);
+    let _ = broker.join().unwrap();
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_is_complete() {
+    let host = Host::new();
+    for args in
+        [&[][..], &["check"], &["login"], &["nonsense"], &["--timeout", "0", "status"], &["check", "a", "b"]]
+    {
+        let done = host.run(args);
+        assert_eq!((done.exit, done.out.as_str()), (2, ""), "{args:?}");
+        assert!(done.err.contains("Usage:") || done.err.contains("--help"), "{}", done.err);
+    }
+    let help = host.run(&["--help"]);
+    assert_eq!((help.exit, help.err.as_str()), (0, ""));
+    for word in
+        ["map", "check", "login", "status", "--socket", "--config", "--timeout", "--version", "Exit status"]
+    {
+        assert!(help.out.contains(word), "{word} in {}", help.out);
+    }
+    for command in ["map", "check", "login", "status"] {
+        let help = host.run(&[command, "--help"]).out;
+        assert!(
+            help.contains("--json") && help.contains("Examples:") && help.contains("Exit status:"),
+            "{help}"
+        );
+    }
+    assert!(host.run(&["login", "--help"]).out.contains("counts towards AD's lockout"));
+    host.run(&["--version"]).is(0, concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"), "");
+}

@@ -1,0 +1,182 @@
+# The people of the table `cast`, with Samba's own library, on the domain controller:
+#     cast.py create CAST         all of them, and the domain's password policy, before Samba first runs
+#     cast.py restore CAST SAM    one of them: password and condition as in the table again
+# One process and one transaction: twenty people and three hundred groups take two seconds.
+import sys
+
+import ldb
+from samba.auth import system_session
+from samba.param import LoadParm
+from samba.samdb import SamDB
+
+DOMAIN = "acme.com"
+MINUTE = 60 * 10_000_000  # AD counts time in units of 100 ns, and durations as negative numbers
+DAY = 24 * 60 * MINUTE
+YEAR_2000 = 125_911_584_000_000_000
+NEVER = 2**63 - 1
+NORMAL_ACCOUNT, DISABLED = 0x200, 0x2
+GLOBAL_GROUP = -0x80000000 | 0x2
+
+POLICY = {
+    "lockoutThreshold": 3,
+    "lockoutDuration": -30 * MINUTE,
+    "lockOutObservationWindow": -30 * MINUTE,
+    "maxPwdAge": -3650 * DAY,  # the domain is cached: its passwords must outlive the cache
+    "minPwdAge": 0,
+    "minPwdLength": 1,
+    "pwdHistoryLength": 0,
+    "pwdProperties": 0,  # no complexity rules
+}
+
+ORDINARY = {
+    "userAccountControl": NORMAL_ACCOUNT,
+    "accountExpires": NEVER,
+    "pwdLastSet": -1,  # now
+    "logonHours": [],
+    "userWorkstations": [],
+}
+
+# What a condition changes in an ordinary account.
+CONDITIONS = {
+    "disabled": {"userAccountControl": NORMAL_ACCOUNT | DISABLED},
+    "account-expired": {"accountExpires": YEAR_2000},
+    "must-change": {"pwdLastSet": 0},
+    "out-of-hours": {"logonHours": bytes(21)},
+    "other-workstation": {"userWorkstations": "OTHERPC"},
+}
+
+
+class Person:
+    def __init__(self, line):
+        self.key, self.sam, self.upn, self.password, self.condition = map(cell, line.split("|"))
+
+    def dn(self, root):
+        return f"CN={self.sam},OU=People,{root}"
+
+
+def cell(text):
+    text = text.strip()
+    if len(text) > 1 and text.startswith('"') and text.endswith('"'):
+        return text[1:-1]
+    return "" if text == "-" else text
+
+
+def read_cast(path):
+    with open(path, encoding="utf-8") as table:
+        people = [Person(line) for line in table if line.strip() and not line.startswith("#")]
+    return [person for person in people if person.condition != "administrator"]
+
+
+class Domain:
+    def __init__(self):
+        configuration = LoadParm()
+        configuration.load_default()
+        self.db = SamDB(session_info=system_session(), lp=configuration)
+        self.root = self.db.domain_dn()
+        self.partition_file = configuration.private_path(f"sam.ldb.d/{self.root.upper()}.ldb")
+
+    def add(self, dn, attributes):
+        self.db.add({"dn": dn} | {name: plain(value) for name, value in attributes.items()})
+        return dn
+
+    def set(self, dn, attributes):
+        self.db.modify(replacement(self.db, dn, attributes))
+
+    def set_beneath(self, dn, attributes):
+        """Writes without Samba's modules: what AD lets happen and they do not."""
+        partition = ldb.Ldb(self.partition_file)
+        partition.modify(replacement(partition, dn, attributes))
+
+    def add_group(self, name, members):
+        return self.add(f"CN={name},OU=Groups,{self.root}", {
+            "objectClass": "group", "sAMAccountName": name, "groupType": GLOBAL_GROUP, "member": members,
+        })
+
+
+def plain(value):
+    return str(value) if isinstance(value, int) else value
+
+
+def replacement(db, dn, attributes):
+    message = ldb.Message(ldb.Dn(db, dn))
+    for name, value in attributes.items():
+        message[name] = ldb.MessageElement(plain(value), ldb.FLAG_MOD_REPLACE, name)
+    return message
+
+
+def add_policy(domain, cast):
+    domain.set(domain.root, POLICY)
+    suffixes = {person.upn.partition("@")[2] for person in cast} - {DOMAIN}
+    domain.set(f"CN=Partitions,{domain.db.get_config_basedn()}", {"uPNSuffixes": sorted(suffixes)})
+    for name in ("People", "Groups"):
+        domain.add(f"OU={name},{domain.root}", {"objectClass": "organizationalUnit"})
+
+
+def add_person(domain, person, cast):
+    dn = person.dn(domain.root)
+    upn = f"before.{person.upn}" if clashes(person, cast) else person.upn
+    domain.add(dn, {"objectClass": "user", "sAMAccountName": person.sam, "userPrincipalName": upn})
+    set_account(domain, person)
+
+
+def clashes(person, cast):
+    """Is this UPN what somebody else is called implicitly?"""
+    return any(person.upn == f"{other.sam}@{DOMAIN}" for other in cast if other is not person)
+
+
+def set_account(domain, person):
+    dn = person.dn(domain.root)
+    domain.set(dn, {"unicodePwd": f'"{person.password}"'.encode("utf-16-le")})
+    domain.set(dn, ORDINARY)
+    domain.set(dn, CONDITIONS.get(person.condition, {"pwdLastSet": -1}))
+
+
+def set_beneath(domain, person, cast):
+    """Samba refuses a clashing UPN and a pwdLastSet in the past."""
+    attributes = {}
+    if clashes(person, cast):
+        attributes["userPrincipalName"] = person.upn
+    if person.condition == "password-expired":
+        attributes["pwdLastSet"] = YEAR_2000
+    if attributes:
+        domain.set_beneath(person.dn(domain.root), attributes)
+
+
+def add_groups(domain, cast):
+    def members(wanted):
+        return [person.dn(domain.root) for person in cast if wanted(person.condition)]
+
+    night = domain.add_group("Agents Night Shift", members(lambda c: c == "nested"))
+    domain.add_group("XCALLY Agents", [night] + members(lambda c: c not in ("nested", "outsider")))
+    domain.add_group("XCALLY Denied", members(lambda c: c == "denied"))
+    for number in range(1, 301):
+        domain.add_group(f"Team {number:03}", members(lambda c: c == "300-groups"))
+
+
+def create(domain, cast):
+    domain.db.transaction_start()
+    add_policy(domain, cast)
+    for person in cast:
+        add_person(domain, person, cast)
+    add_groups(domain, cast)
+    domain.db.transaction_commit()
+    for person in cast:
+        set_beneath(domain, person, cast)
+
+
+def restore(domain, cast, sam):
+    for person in cast:
+        if person.sam == sam:
+            set_account(domain, person)
+            set_beneath(domain, person, cast)
+
+
+def main(command, cast_file, *names):
+    domain, cast = Domain(), read_cast(cast_file)
+    if command == "create":
+        create(domain, cast)
+    else:
+        restore(domain, cast, *names)
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# `lab down`: everything that belongs to this lab goes, whatever state a killed run left it in.
+
+lab_down() {
+    remove_lab
+    rm -f "$LAB_RUN.lock"
+    rmdir --ignore-fail-on-non-empty "${LAB_RUN%/*}"
+    say "$LAB_NAME is down"
+}
+
+remove_lab() {
+    local node
+    for node in "${NODES[@]}"; do
+        # A run killed at the wrong moment has not written this one down.
+        node_find_leader "$node" 2>/dev/null || true
+        kill_recorded "$LAB_RUN/$node/leader.pid"
+        kill_recorded "$LAB_RUN/$node/nspawn.pid"
+    done
+    wait_for 10 kill_leftovers
+    unmount_below "$LAB_RUN"
+    remove_namespaces
+    remove_cgroups
+    rm -rf --one-file-system "$LAB_RUN"
+}
+
+kill_recorded() { # FILE
+    local pid
+    pid=$(recorded "$1") || return 0
+    kill -KILL "$pid" 2>/dev/null || true
+    wait_for 10 is_gone "$1"
+}
+
+is_gone() {
+    ! recorded "$1"
+}
+
+# Whoever lives in the lab's namespaces or cgroups belongs to it: a test's own process as well.
+# Succeeds when nobody is left.
+kill_leftovers() {
+    local pids
+    pids=$({ pids_in_namespaces; pids_in_cgroups; } | sort -u)
+    [[ -z $pids ]] && return 0
+    # shellcheck disable=SC2086  # a list of numbers
+    kill -KILL $pids 2>/dev/null
+    return 1
+}
+
+pids_in_namespaces() {
+    local ns
+    for ns in net "${NODES[@]}"; do
+        ip netns pids "$(netns "$ns")" 2>/dev/null || true
+    done
+}
+
+pids_in_cgroups() {
+    # shellcheck disable=SC2046  # a list of folders
+    find $(cgroups) -name cgroup.procs -exec cat {} + 2>/dev/null || true
+}
+
+cgroups() {
+    local node
+    for node in "${NODES[@]}"; do
+        node_cgroups "$node"
+    done
+}
+
+# Deepest first. A mount that is still in use goes lazily.
+unmount_below() { # FOLDER
+    local mount
+    awk -v below="$1/" 'index($5 "/", below) == 1 { print length($5), $5 }' /proc/self/mountinfo |
+        sort -rn | cut -d' ' -f2- | while read -r mount; do
+        mount=$(printf '%b' "$mount")
+        umount "$mount" 2>/dev/null || umount --lazy "$mount" || true
+    done
+}
+
+# A run killed in `ip netns add` may leave the file without the mount; `ip netns delete` removes both.
+remove_namespaces() {
+    local ns
+    for ns in net "${NODES[@]}"; do
+        ns=$(netns "$ns")
+        [[ ! -e /run/netns/$ns ]] || ip netns delete "$ns"
+    done
+}
+
+remove_cgroups() {
+    local cgroup
+    for cgroup in $(cgroups); do
+        [[ ! -d $cgroup ]] || wait_for 10 remove_cgroup "$cgroup"
+    done
+}
+
+remove_cgroup() {
+    find "$1" -depth -type d -exec rmdir {} +
+}

@@ -1,0 +1,127 @@
+# shellcheck shell=bash
+# What every part of the lab uses: names, progress lines, locks, recorded processes.
+
+export LAB_NAME=${LAB_NAME:-lab}
+export LAB_CACHE=${LAB_CACHE:-/var/cache/motion-ad-lab}
+export LAB_RUN=${LAB_RUN:-/var/lib/motion-ad-lab/$LAB_NAME}
+readonly LAB_LOG=$LAB_RUN/lab.log
+
+# The lab's world. Every lab has these same addresses: its namespaces have no way out.
+# shellcheck disable=SC2034  # read by the other files
+{
+    readonly DOMAIN=acme.com
+    readonly NETBIOS=ACME
+    readonly BASE_DN=DC=acme,DC=com
+    readonly NODES=(dc host)
+    declare -rA FQDN=([dc]=ad.acme.com [host]=xcally.acme.com)
+    declare -rA ADDRESS=([dc]=10.73.0.10 [host]=10.73.0.20)
+    declare -rA MAC=([dc]=02:00:0a:49:00:0a [host]=02:00:0a:49:00:14)
+}
+
+# A step's output goes to its log; this is where progress goes.
+exec 7>&2
+
+die() {
+    printf 'lab: %s\n' "$*" >&7
+    exit 1
+}
+
+say() {
+    printf 'lab: %s\n' "$*" >&7
+}
+
+# step TEXT COMMAND… : runs COMMAND, its output in the lab's log, and says how long it took.
+step() {
+    local text=$1 start=$EPOCHREALTIME
+    shift
+    printf 'lab: %-44s ' "$text" >&7
+    printf '== %s\n' "$text" >>"$LAB_LOG"
+    STEP_OPEN=yes
+    "$@" >>"$LAB_LOG" 2>&1
+    STEP_OPEN=
+    printf '%6s s\n' "$(seconds_since "$start")" >&7
+}
+
+# A step that failed has said nothing yet: show the end of its log. (set -e ends the run.)
+on_exit() {
+    local code=$?
+    exec 2>&7
+    if [[ -n ${STEP_OPEN:-} ]]; then
+        printf 'failed (%s)\n' "$code" >&2
+        tail -n 15 "$LAB_LOG" | sed 's/^/lab:   | /' >&2
+        say "the whole log: $LAB_LOG"
+    fi
+}
+
+seconds_since() {
+    local us=$((${EPOCHREALTIME/[.,]/} - ${1/[.,]/}))
+    printf '%d.%d' $((us / 1000000)) $((us / 100000 % 10))
+}
+
+# wait_for SECONDS COMMAND… : polls until COMMAND succeeds.
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || {
+            echo "gave up waiting for: $*"
+            "$@" || true
+            return 1
+        }
+        sleep 0.1
+    done
+}
+
+# packages SECTION… : the packages listed under these headings.
+packages() {
+    local section line
+    while read -r line; do
+        case $line in
+            '' | '#'*) ;;
+            '['*']') section=${line//[][]/} ;;
+            *) [[ " $* " != *" $section "* ]] || echo "$line" ;;
+        esac
+    done <"$LAB_DIR/packages"
+}
+
+# Locks end with the process that holds them. Long-lived children are started with 9>&-, or they
+# would hold the lab's lock as well.
+lock_lab() {
+    mkdir -p "${LAB_RUN%/*}"
+    exec 9>"$LAB_RUN.lock"
+    flock -w 900 9 || die "another run holds $LAB_RUN.lock"
+    # Whoever held the lock may have removed the file: then this lock is on nothing.
+    [[ $LAB_RUN.lock -ef /dev/fd/9 ]] || lock_lab
+}
+
+lock_cache() {
+    mkdir -p "$LAB_CACHE"
+    exec 8>"$LAB_CACHE/lock"
+    flock --nonblock 8 || say "waiting for another lab to finish with the cache"
+    flock -w 900 8 || die "another run holds $LAB_CACHE/lock"
+    [[ $LAB_CACHE/lock -ef /dev/fd/8 ]] || lock_cache
+}
+
+unlock_cache() {
+    exec 8>&-
+}
+
+# A process is recorded as "pid start-time": a pid alone may be somebody else's by now.
+# A zombie has ended: nobody needs to wait until its parent has noticed.
+start_time() { # PID
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    # The command name, in parentheses, may hold spaces: count the fields after it.
+    # shellcheck disable=SC2086
+    set -- ${stat##*) }
+    [[ $1 != Z ]] || return 1
+    echo "${20}"
+}
+
+# recorded FILE : prints the pid in FILE if that very process still runs.
+recorded() {
+    local pid started
+    [[ -r $1 ]] && read -r pid started <"$1" || return 1
+    [[ -n ${started:-} && $(start_time "$pid") == "$started" ]] || return 1
+    echo "$pid"
+}

@@ -1,0 +1,218 @@
+//! The lab as the suite uses it.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::report::Check;
+
+/// Where the package is, from the repository's root.
+const PACKAGES: &str = "target/debian";
+
+/// A lab that is up. Dropping it takes it down.
+pub struct Lab {
+    name: String,
+    script: PathBuf,
+    /// The host's root, as this machine sees it.
+    root: PathBuf,
+    /// Takes the lab down when its standard input ends, which it does however this process ends.
+    keeper: Option<Child>,
+}
+
+/// A command that ran.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Standard output of a command that must succeed.
+    pub fn ok(self) -> Result<String, String> {
+        match self.code {
+            0 => Ok(self.stdout),
+            code => Err(format!("exit code {code}\n{}{}", self.stdout, self.stderr)),
+        }
+    }
+}
+
+/// What AD counts about a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub bad_passwords: u32,
+    pub locked: bool,
+}
+
+impl Lab {
+    /// Brings the lab up without joining the host or installing anything.
+    pub fn up() -> Result<Self, String> {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let script = repository.join("tests/lab/lab");
+        let name = std::env::var("LAB_NAME").unwrap_or_else(|_| "suite".to_owned());
+        let mut lab = Lab { name, script, root: PathBuf::new(), keeper: None };
+        // What a killed run left would not be fresh.
+        lab.run(&["down"]).ok()?;
+        if std::env::var_os("MOTION_AD_KEEP_LAB").is_none() {
+            lab.keeper = Some(lab.keeper()?);
+        }
+        lab.run(&["up", "--no-join"]).ok()?;
+        lab.root = PathBuf::from(lab.run(&["path", "host"]).ok()?.trim());
+        Ok(lab)
+    }
+
+    fn keeper(&self) -> Result<Child, String> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "cat >/dev/null; exec \"$0\" down >/dev/null 2>&1"]).arg(&self.script);
+        command.env("LAB_NAME", &self.name).stdin(Stdio::piped());
+        // Of its own group, so that Ctrl-C at the terminal does not end it too.
+        command.process_group(0).spawn().map_err(|e| format!("sh: {e}"))
+    }
+
+    /// Runs a command of the lab; its progress goes to this process's standard error.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, "")
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = Command::new(&self.script);
+        command.args(arguments).env("LAB_NAME", &self.name);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let capture = arguments.first() == Some(&"exec");
+        command.stderr(if capture { Stdio::piped() } else { Stdio::inherit() });
+        let ran = command.spawn().and_then(|mut child| {
+            if let Some(mut stdin) = child.stdin.take() {
+                // A command that does not read its input ends before it is written.
+                let _ = stdin.write_all(input.as_bytes());
+            }
+            child.wait_with_output()
+        });
+        match ran {
+            Ok(output) => Ran {
+                code: output.status.code().unwrap_or(-1),
+                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            },
+            Err(e) => {
+                Ran { code: -1, stdout: String::new(), stderr: format!("{}: {e}", self.script.display()) }
+            }
+        }
+    }
+
+    /// Runs a command on the host as `user` with `input` as its standard input.
+    pub fn host(&self, user: &str, command: &[&str], input: &str) -> Ran {
+        let mut arguments = vec!["exec", "host", "-u", user, "--"];
+        arguments.extend(command);
+        self.run_with(&arguments, input)
+    }
+
+    /// Runs a shell script on the host as root.
+    pub fn host_sh(&self, script: &str) -> Ran {
+        self.host("root", &["sh", "-c", script], "")
+    }
+
+    /// Runs a command on the domain controller.
+    pub fn dc(&self, command: &[&str]) -> Ran {
+        let mut arguments = vec!["exec", "dc", "--"];
+        arguments.extend(command);
+        self.run_with(&arguments, "")
+    }
+
+    /// A path of the host, as this machine sees it.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// Replaces a file of the host.
+    pub fn write(&self, path: &str, text: &str) -> Check {
+        fs::write(self.path(path), text).map_err(|e| format!("{path}: {e}"))
+    }
+
+    /// Writes the host's `config.toml`: the DC's CA, and `more`, whose sections come after `[tls]`.
+    pub fn configure(&self, more: &str) -> Check {
+        let ca = self.run(&["ca"]).ok()?;
+        fs::copy(ca.trim(), self.path("/etc/motion-ad/ca.pem")).map_err(|e| format!("{ca}: {e}"))?;
+        self.write(
+            "/etc/motion-ad/config.toml",
+            &format!("[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n{more}"),
+        )
+    }
+
+    /// The package under test.
+    pub fn package(&self) -> Result<PathBuf, String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(PACKAGES);
+        let found = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let is_package = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with("libpam-motion-ad_") && name.ends_with(".deb")
+        };
+        let paths = found.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        paths.filter(is_package).max().ok_or_else(|| "no package: `make deb` builds it".to_owned())
+    }
+
+    /// What AD counts about the person with this sAMAccountName.
+    pub fn counters(&self, sam: &str) -> Result<Counters, String> {
+        let text = self.run(&["cast", "show", sam]).ok()?;
+        let value = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+            line.ok_or_else(|| format!("no {key} in {text}"))
+        };
+        let bad_passwords = value("badPwdCount")?.trim().parse().map_err(|e| format!("badPwdCount: {e}"))?;
+        Ok(Counters { bad_passwords, locked: value("lockoutTime")?.trim() != "0" })
+    }
+
+    /// A place in the broker's log.
+    pub fn log_position(&self) -> Result<LogPosition, String> {
+        let text = self.host_sh("journalctl --show-cursor -n 0 -o cat").ok()?;
+        let cursor = text.lines().find_map(|line| line.strip_prefix("-- cursor: "));
+        Ok(LogPosition(cursor.ok_or("journalctl printed no cursor")?.to_owned()))
+    }
+
+    /// The broker's lines since `position`.
+    pub fn log_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
+        let after = format!("--after-cursor={}", position.0);
+        let command = ["journalctl", "-q", "-o", "cat", "-t", "motion-ad-broker", &after];
+        Ok(self.host("root", &command, "").ok()?.lines().map(str::to_owned).collect())
+    }
+
+    /// The broker's first line since `position` that holds every one of `parts`; waits for it for a moment, because
+    /// the log is written beside the login.
+    pub fn wait_for_log(&self, position: &LogPosition, parts: &[&str]) -> Result<String, String> {
+        let mut lines = Vec::new();
+        wait(Duration::from_secs(10), || {
+            lines = self.log_since(position)?;
+            let found = lines.iter().find(|line| parts.iter().all(|part| line.contains(part)));
+            found
+                .cloned()
+                .ok_or_else(|| format!("expected a log line with {parts:?} among:\n{}", lines.join("\n")))
+        })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+}
+
+/// A cursor of the host's journal.
+#[derive(Clone, Debug)]
+pub struct LogPosition(String);
+
+/// Tries again until `attempt` succeeds or the time is over; then its last error.
+pub fn wait<T>(time: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if begun.elapsed() >= time => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `pamtester` on the host, as the user that XCALLY runs as.
+
+use crate::lab::Lab;
+
+/// libpam's texts (pam_strerror(3)), which is all that pamtester prints, and their codes.
+const TEXTS: &[(&str, &str)] = &[
+    ("Have exhausted maximum number of retries for service", "PAM_MAXTRIES"),
+    ("Authentication failure", "PAM_AUTH_ERR"),
+    ("Permission denied", "PAM_PERM_DENIED"),
+    ("User account has expired", "PAM_ACCT_EXPIRED"),
+    ("Authentication token is no longer valid; new one required", "PAM_NEW_AUTHTOK_REQD"),
+    ("User not known to the underlying authentication module", "PAM_USER_UNKNOWN"),
+    ("Authentication service cannot retrieve authentication info", "PAM_AUTHINFO_UNAVAIL"),
+    ("Error in service module", "PAM_SERVICE_ERR"),
+    ("System error", "PAM_SYSTEM_ERR"),
+    ("Conversation error", "PAM_CONV_ERR"),
+];
+
+/// What pamtester does when an entry point succeeds.
+const DONE: &[(&str, &str)] =
+    &[("authenticate", "successfully authenticated"), ("acct_mgmt", "account management done.")];
+
+/// What the module answered to the last entry point that was called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `PAM_SUCCESS`, or the code of the entry point that failed.
+    pub code: String,
+    /// The entry points that succeeded before.
+    pub passed: Vec<String>,
+    /// Everything that pamtester printed.
+    pub output: String,
+}
+
+/// Calls the entry points in their order, for the service `motion` unless another is named, and stops at the first
+/// failure.
+pub fn pam(lab: &Lab, service: &str, user: &str, password: &str, entry_points: &[&str]) -> Answer {
+    let mut command = vec!["pamtester", service, user];
+    command.extend(entry_points);
+    let ran = lab.host("motion", &command, &format!("{password}\n"));
+    let output = ran.stdout + &ran.stderr;
+    let passed: Vec<_> =
+        DONE.iter().filter(|(_, text)| output.contains(text)).map(|(e, _)| (*e).to_owned()).collect();
+    let known = TEXTS.iter().find(|(text, _)| output.contains(text)).map(|(_, code)| *code);
+    let code = match (ran.code, known) {
+        (0, _) => "PAM_SUCCESS",
+        (_, Some(code)) => code,
+        (_, None) => "?",
+    };
+    Answer { code: code.to_owned(), passed, output }
+}
+
+/// Authenticates at the service `motion`.
+pub fn authenticate(lab: &Lab, user: &str, password: &str) -> Answer {
+    pam(lab, "motion", user, password, &["authenticate"])
+}

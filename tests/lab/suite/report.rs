@@ -1,0 +1,69 @@
+//! What passed and what failed, with a line for each while it runs.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The result of one check: what was expected and what was seen, where the two differ.
+pub type Check = Result<(), String>;
+
+pub struct Report {
+    begun: Instant,
+    passed: usize,
+    failed: Vec<String>,
+    chapter: String,
+}
+
+impl Report {
+    pub fn new() -> Self {
+        Report { begun: Instant::now(), passed: 0, failed: Vec::new(), chapter: String::new() }
+    }
+
+    pub fn chapter(&mut self, name: &str) {
+        println!("\n# {name}");
+        name.clone_into(&mut self.chapter);
+    }
+
+    /// Runs one check and prints its line.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Check) {
+        let begun = Instant::now();
+        let result = check();
+        let seconds = begun.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok     {seconds:6.2} s  {name}");
+            }
+            Err(error) => {
+                println!("FAILED {seconds:6.2} s  {name}\n    {}", error.replace('\n', "\n    "));
+                self.failed.push(format!("{}: {name}", self.chapter));
+            }
+        }
+    }
+
+    /// A chapter that could not go on.
+    pub fn broken(&mut self, name: &str, error: &str) {
+        println!("FAILED           {name}\n    {}", error.replace('\n', "\n    "));
+        self.failed.push(format!("{name} did not finish"));
+    }
+
+    /// Prints the sum.
+    pub fn finish(self) -> ExitCode {
+        println!("\n{:.0} s", self.begun.elapsed().as_secs_f64());
+        for name in &self.failed {
+            println!("failed: {name}");
+        }
+        // A run without a single check has shown nothing.
+        println!("{} passed, {} failed", self.passed, self.failed.len());
+        if self.failed.is_empty() && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// `Ok` when both are equal.
+pub fn equal<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, expected: T) -> Check {
+    if seen == expected { Ok(()) } else { Err(format!("{what}: expected {expected:?}, saw {seen:?}")) }
+}
+
+/// `Ok` when `text` holds `part`.
+pub fn contains(what: &str, text: &str, part: &str) -> Check {
+    if text.contains(part) { Ok(()) } else { Err(format!("{what}: expected {part:?} in:\n{text}")) }
+}
