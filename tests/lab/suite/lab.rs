@@ -141,6 +141,12 @@ impl Lab {
         )
     }
 
+    /// What the lab's own commands printed so far, apt's output among it.
+    pub fn commands_log(&self) -> Result<String, String> {
+        let run = self.root.ancestors().nth(2).ok_or("the lab has no root")?;
+        fs::read_to_string(run.join("lab.log")).map_err(|e| format!("lab.log: {e}"))
+    }
+
     /// The package under test.
     pub fn package(&self) -> Result<PathBuf, String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(PACKAGES);
@@ -173,9 +179,44 @@ impl Lab {
 
     /// The broker's lines since `position`.
     pub fn log_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
+        let tag = " motion-ad-broker[";
+        let of_broker = |line: &String| Some(line.split_once(tag)?.1.split_once("]: ")?.1.to_owned());
+        Ok(self.journal_since(position)?.iter().filter_map(of_broker).collect())
+    }
+
+    /// Every line of the host's journal since `position`. journalctl gets no filter: together with one,
+    /// `--after-cursor` (systemd 252) leaves out the first line that matches.
+    fn journal_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
         let after = format!("--after-cursor={}", position.0);
-        let command = ["journalctl", "-q", "-o", "cat", "-t", "motion-ad-broker", &after];
-        Ok(self.host("root", &command, "").ok()?.lines().map(str::to_owned).collect())
+        let all = self.host("root", &["journalctl", "-q", "-o", "short", &after], "").ok()?;
+        Ok(all.lines().map(str::to_owned).collect())
+    }
+
+    /// What our module and our broker wrote since `position`: each line of theirs, whoever loaded the module.
+    pub fn our_lines_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
+        let ours = |line: &String| line.contains("motion-ad-broker[") || line.contains("pam_motion_ad(");
+        Ok(self.journal_since(position)?.into_iter().filter(ours).collect())
+    }
+
+    /// The pid of the host's systemd, as this machine sees it.
+    pub fn host_pid(&self) -> Result<u32, String> {
+        let pid = self.run(&["pid", "host"]).ok()?;
+        pid.trim().parse().map_err(|e| format!("lab pid host: {e}"))
+    }
+
+    /// The host's root as its processes see it, with what is mounted there: `/run`, `/tmp`.
+    pub fn live_path(&self, path: &str) -> Result<PathBuf, String> {
+        Ok(PathBuf::from(format!("/proc/{}/root{path}", self.host_pid()?)))
+    }
+
+    /// The broker's pid, as the host sees it.
+    pub fn broker(&self) -> Result<u32, String> {
+        let pid = self.host_sh("systemctl show -P MainPID motion-ad.service").ok()?;
+        match pid.trim().parse() {
+            Ok(0) => Err("the broker does not run".to_owned()),
+            Ok(pid) => Ok(pid),
+            Err(e) => Err(format!("{pid:?}: {e}")),
+        }
     }
 
     /// The broker's first line since `position` that holds every one of `parts`; waits for it for a moment, because
