@@ -4,12 +4,17 @@
 //! contains it. Without `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab.
 //! The lab is its own (`LAB_NAME`, default `suite`) and goes away with the run, however that ends;
 //! `MOTION_AD_KEEP_LAB=1` keeps it.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::panic)]
 
 mod cast;
+mod faults;
+mod hostile;
 mod lab;
+mod package;
 mod pam;
+mod ready;
 mod report;
+mod secrets;
 
 use std::process::ExitCode;
 
@@ -20,14 +25,25 @@ use report::Report;
 /// installed and `config.toml` as [`Lab::configure`] writes it.
 type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 
-const SUITE: &[Chapter] = &[];
+const SUITE: &[Chapter] = &[
+    ("package-before-join", package::before_join),
+    ("faults", faults::faults),
+    ("hostile", hostile::hostile),
+    ("secrets", secrets::secrets),
+    ("package-lifecycle", package::lifecycle),
+];
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let [hostile::ATTACK, attack @ ..] =
+        arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
+    {
+        return if hostile::attacker(attack).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if std::env::var("MOTION_AD_LAB").as_deref() != Ok("1") {
         println!("The lab's suite was not run: it needs root and a lab. `make test` runs it.");
         return ExitCode::SUCCESS;
     }
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
     let (mode, filter) = match arguments.as_slice() {
         [mode] => (mode.as_str(), ""),
         [mode, filter] => (mode.as_str(), filter.as_str()),

@@ -1,0 +1,396 @@
+//! Everything around the broker fails in turn: nobody comes in, the application gets its answer in time, the log
+//! names the cause, and the next login after the repair works.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::cast::person;
+use crate::lab::{Lab, wait};
+use crate::ready::{john, john_at, ready, restart, while_john_logs_in};
+use crate::report::{Check, Report, contains, equal};
+
+/// A service whose module waits for two seconds.
+const SHORT: &str = "motion-short";
+/// What comes on top of the module's own deadline: nsenter, pamtester's start.
+const AROUND: Duration = Duration::from_millis(400);
+
+/// One fault and what a login meets then.
+struct Fault<'a> {
+    name: &'a str,
+    breaks: &'a dyn Fn() -> Check,
+    repairs: &'a dyn Fn() -> Check,
+    code: &'a str,
+    /// What the log line has to say.
+    words: &'a [&'a str],
+}
+
+pub fn faults(lab: &Lab, report: &mut Report) -> Check {
+    ready(lab)?;
+    let service = fs::read_to_string(lab.path("/etc/pam.d/motion")).map_err(|e| e.to_string())?;
+    let short = service.replace("required  pam_motion_ad.so", "required  pam_motion_ad.so timeout=2");
+    equal("lines with a timeout", short.matches("timeout=2\n").count(), 4)?;
+    lab.write(&format!("/etc/pam.d/{SHORT}"), &short)?;
+    broker(lab, report);
+    network(lab, report);
+    samba(lab, report);
+    names(lab, report);
+    services(lab, report);
+    configuration(lab, report);
+    trust(lab, report);
+    starttls(lab, report);
+    join(lab, report);
+    report.check("the machine's password changes during logins: none fails", || renewal(lab));
+    fs::remove_file(lab.path(&format!("/etc/pam.d/{SHORT}"))).map_err(|e| e.to_string())
+}
+
+/// Breaks, sees two logins fail as they should, repairs, and sees the next one succeed.
+fn check(lab: &Lab, report: &mut Report, fault: &Fault) {
+    let Fault { name, breaks, repairs, code, words } = fault;
+    report.check(name, || {
+        let before = counted(lab)?;
+        let seen = breaks().and_then(|()| {
+            denied(lab, "motion", Duration::from_secs(5), code, words)?;
+            denied(lab, SHORT, Duration::from_secs(2), code, words)
+        });
+        repairs()?;
+        let repaired = john(lab);
+        // Whatever came of it, the next fault begins with a broker that works.
+        let settled = wait(Duration::from_secs(30), || john(lab));
+        seen?;
+        let took = repaired.map_err(|e| format!("the next login after the repair: {e}"))?;
+        println!("         {:7.2} s  the next login after the repair", took.as_secs_f64());
+        settled?;
+        equal("badPwdCount", counted(lab)?, before)
+    });
+}
+
+/// One login that fails with `code` in time, and says why in one line.
+fn denied(lab: &Lab, service: &str, deadline: Duration, code: &str, words: &[&str]) -> Check {
+    let position = lab.log_position()?;
+    let (answer, took) = john_at(lab, service, &["authenticate"]);
+    let line = wait(Duration::from_secs(5), || {
+        let lines = lab.our_lines_since(&position)?;
+        // What the broker says of its own start and end is no line of a login.
+        let of_login = |line: &&String| {
+            line.contains("event=login") || line.contains(&format!("pam_motion_ad({service}"))
+        };
+        let of_login: Vec<_> = lines.iter().filter(of_login).cloned().collect();
+        match of_login.as_slice() {
+            [line] => Ok(line.clone()),
+            _ => Err(format!("expected one line for one login:\n{}", lines.join("\n"))),
+        }
+    })?;
+    println!("         {:7.2} s  {service}: {line}", took.as_secs_f64());
+    equal(service, answer.code.as_str(), code).map_err(|e| format!("{e}\n{line}"))?;
+    for word in words {
+        contains(service, &line, word)?;
+    }
+    if took > deadline + AROUND {
+        return Err(format!("{service}: took {:.2} s", took.as_secs_f64()));
+    }
+    Ok(())
+}
+
+fn counted(lab: &Lab) -> Result<u32, String> {
+    Ok(lab.counters(person("john").sam)?.bad_passwords)
+}
+
+fn sh(lab: &Lab, script: &str) -> Check {
+    lab.host_sh(script).ok().map(drop)
+}
+
+fn dc(lab: &Lab, command: &[&str]) -> Check {
+    lab.dc(command).ok().map(drop)
+}
+
+fn run(lab: &Lab, arguments: &[&str]) -> Check {
+    lab.run(arguments).ok().map(drop)
+}
+
+fn broker(lab: &Lab, report: &mut Report) {
+    let fault = Fault {
+        name: "the broker and its socket are stopped",
+        breaks: &|| sh(lab, "systemctl stop motion-ad.socket motion-ad.service"),
+        repairs: &|| sh(lab, "systemctl start motion-ad.socket"),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["the broker at", "/run/motion-ad/broker.sock", "systemctl status motion-ad.socket"],
+    };
+    check(lab, report, &fault);
+    report.check("the broker alone is stopped: the next login starts it", || {
+        sh(lab, "systemctl stop motion-ad.service")?;
+        john(lab).map(drop)
+    });
+    let fault = Fault {
+        name: "the broker hangs",
+        breaks: &|| sh(lab, "systemctl kill -s STOP motion-ad.service"),
+        repairs: &|| sh(lab, "systemctl kill -s CONT motion-ad.service"),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["the broker at", "no valid reply", "timed out", "journalctl -u motion-ad.service"],
+    };
+    check(lab, report, &fault);
+}
+
+fn network(lab: &Lab, report: &mut Report) {
+    let fault = Fault {
+        name: "the DC is cut off",
+        breaks: &|| run(lab, &["net", "cut", "dc"]),
+        repairs: &|| run(lab, &["net", "heal", "dc"]),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["outcome=unavailable", "ad.acme.com"],
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "this host is cut off",
+        breaks: &|| run(lab, &["net", "cut", "host"]),
+        repairs: &|| run(lab, &["net", "heal", "host"]),
+        ..fault
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "packets to the DC vanish",
+        breaks: &|| run(lab, &["net", "blackhole", "dc"]),
+        repairs: &|| run(lab, &["net", "heal", "dc"]),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["outcome=unavailable", "in time"],
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "packets to the DC vanish, and the broker starts then",
+        breaks: &|| run(lab, &["net", "blackhole", "dc"]).and_then(|()| restart(lab)),
+        words: &["outcome=unavailable", "DNS"],
+        ..fault
+    };
+    check(lab, report, &fault);
+}
+
+fn samba(lab: &Lab, report: &mut Report) {
+    let fault = Fault {
+        name: "Samba is stopped",
+        breaks: &|| run(lab, &["dc", "stop"]),
+        repairs: &|| run(lab, &["dc", "start"]),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["outcome=unavailable", "ad.acme.com", "refused"],
+    };
+    check(lab, report, &fault);
+    report.check("Samba crashed and is back: the next login works at once", || {
+        run(lab, &["dc", "kill"])?;
+        run(lab, &["dc", "start"])?;
+        let took = john(lab)?;
+        if took > Duration::from_secs(1) { Err(format!("it took {took:?}")) } else { Ok(()) }
+    });
+}
+
+/// DNS is the DC's, so silence is made by routing: its answers from port 53 find no way.
+fn names(lab: &Lab, report: &mut Report) {
+    let silent = || dc(lab, &["ip", "rule", "add", "sport", "53", "blackhole"]);
+    let heard = || dc(lab, &["ip", "rule", "delete", "sport", "53", "blackhole"]);
+    report.check("DNS falls silent: who is known stays known", || {
+        silent()?;
+        let seen = john(lab);
+        heard()?;
+        seen.map(drop)
+    });
+    let fault = Fault {
+        name: "DNS is silent when the broker starts",
+        breaks: &|| silent().and_then(|()| restart(lab)),
+        repairs: &heard,
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["outcome=unavailable", "DNS"],
+    };
+    check(lab, report, &fault);
+    let resolv = fs::read_to_string(lab.path("/etc/resolv.conf")).unwrap_or_default();
+    let fault = Fault {
+        name: "resolv.conf names a host without DNS",
+        breaks: &|| lab.write("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
+        repairs: &|| lab.write("/etc/resolv.conf", &resolv),
+        ..fault
+    };
+    check(lab, report, &fault);
+}
+
+/// One service of the DC is silent while the others answer: its answers from that port find no way.
+fn services(lab: &Lab, report: &mut Report) {
+    let silent = |port| dc(lab, &["ip", "rule", "add", "sport", port, "blackhole"]);
+    let heard = |port| dc(lab, &["ip", "rule", "delete", "sport", port, "blackhole"]);
+    let fault = Fault {
+        name: "the KDC is silent when the broker starts",
+        breaks: &|| silent("88").and_then(|()| restart(lab)),
+        repairs: &|| heard("88"),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["outcome=unavailable", "KDC"],
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "LDAP is silent when the broker starts, LDAPS is not",
+        breaks: &|| silent("389").and_then(|()| restart(lab)),
+        repairs: &|| heard("389"),
+        words: &["outcome=unavailable", "ad.acme.com", "10.73.0.10:389"],
+        ..fault
+    };
+    check(lab, report, &fault);
+}
+
+fn configuration(lab: &Lab, report: &mut Report) {
+    let configured = || lab.configure("");
+    let fault = Fault {
+        name: "config.toml has a key that nobody knows",
+        breaks: &|| lab.configure("[login]\nallow_group = [\"XCALLY Agents\"]\n"),
+        repairs: &configured,
+        code: "PAM_SERVICE_ERR",
+        words: &["outcome=misconfigured", "config.toml, line 4", "allow_group", "--check-config"],
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "config.toml cannot be parsed",
+        breaks: &|| lab.write("/etc/motion-ad/config.toml", "[tls\n"),
+        words: &["outcome=misconfigured", "config.toml, line 1"],
+        ..fault
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "a configured group does not exist",
+        breaks: &|| lab.configure("[login]\nallow_groups = [\"No Such Group\"]\n"),
+        words: &["outcome=misconfigured", "No Such Group"],
+        ..fault
+    };
+    check(lab, report, &fault);
+    let map = fs::read_to_string(lab.path("/etc/motion-ad/names.map")).unwrap_or_default();
+    let fault = Fault {
+        name: "names.map is broken",
+        breaks: &|| lab.write("/etc/motion-ad/names.map", "nonsense\n"),
+        repairs: &|| lab.write("/etc/motion-ad/names.map", &map),
+        words: &["outcome=misconfigured", "names.map, line 1"],
+        ..fault
+    };
+    check(lab, report, &fault);
+}
+
+fn trust(lab: &Lab, report: &mut Report) {
+    let other = || -> Check {
+        let other = lab.run(&["ca", "--other"]).ok()?;
+        fs::copy(other.trim(), lab.path("/etc/motion-ad/ca.pem")).map(drop).map_err(|e| e.to_string())
+    };
+    let configured = || lab.configure("");
+    let fault = Fault {
+        name: "the CA is not the DC's",
+        breaks: &other,
+        repairs: &configured,
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &[
+            "outcome=unavailable",
+            "ad.acme.com:636",
+            "TLS failed",
+            "UnknownIssuer",
+            "/etc/motion-ad/ca.pem",
+        ],
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "the CA is not the DC's, over StartTLS",
+        breaks: &|| lab.configure("mode = \"starttls\"\n").and_then(|()| other()),
+        words: &["outcome=unavailable", "ad.acme.com:389", "TLS failed", "UnknownIssuer"],
+        ..fault
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "the CA's file is gone",
+        breaks: &|| sh(lab, "rm /etc/motion-ad/ca.pem"),
+        code: "PAM_SERVICE_ERR",
+        words: &["outcome=misconfigured", "/etc/motion-ad/ca.pem"],
+        ..fault
+    };
+    check(lab, report, &fault);
+}
+
+/// The LDAPS port is closed by routing: packets to it find no way.
+fn starttls(lab: &Lab, report: &mut Report) {
+    let rule = |verb: &str| sh(lab, &format!("ip rule {verb} dport 636 ipproto 6 unreachable"));
+    let ports = |mode: &str, port: u16| -> Check {
+        lab.configure(&format!("mode = \"{mode}\"\n"))?;
+        john(lab)?;
+        let ldap =
+            lab.host_sh("ss -Htnp dst 10.73.0.10 | grep motion-ad | grep -oE '10.73.0.10:[0-9]+' | sort -u");
+        // 389 is there anyway: the machine's sealed connection.
+        let open: Vec<_> = ldap.stdout.lines().filter_map(|line| line.rsplit(':').next()).collect();
+        equal("LDAPS is open", open.contains(&"636"), port == 636)
+    };
+    report.check("tls.mode = auto takes LDAPS", || ports("auto", 636));
+    report.check("tls.mode = starttls takes port 389", || ports("starttls", 389));
+    report.check("tls.mode = auto takes StartTLS where LDAPS is closed", || {
+        rule("add")?;
+        let seen = ports("auto", 389);
+        rule("delete")?;
+        seen
+    });
+    report.check("tls.mode = auto takes StartTLS where a firewall swallows LDAPS", || {
+        let rule = |verb| dc(lab, &["ip", "rule", verb, "sport", "636", "ipproto", "6", "blackhole"]);
+        rule("add")?;
+        let seen = ports("auto", 389);
+        rule("delete")?;
+        seen
+    });
+    let fault = Fault {
+        name: "tls.mode = ldaps does not fall back",
+        breaks: &|| rule("add").and_then(|()| lab.configure("mode = \"ldaps\"\n")),
+        repairs: &|| rule("delete").and_then(|()| lab.configure("")),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["outcome=unavailable", "10.73.0.10:636", "unreachable"],
+    };
+    check(lab, report, &fault);
+}
+
+fn join(lab: &Lab, report: &mut Report) {
+    let fault = Fault {
+        name: "the keytab is gone",
+        breaks: &|| sh(lab, "mv /etc/krb5.keytab /etc/krb5.keytab.away"),
+        repairs: &|| sh(lab, "mv /etc/krb5.keytab.away /etc/krb5.keytab"),
+        code: "PAM_AUTHINFO_UNAVAIL",
+        words: &["outcome=unavailable", "/etc/krb5.keytab is missing", "realm join"],
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "the machine's password was reset in AD",
+        breaks: &|| {
+            let set = ["samba-tool", "user", "setpassword", "XCALLY$", "--newpassword=An0ther-one"];
+            dc(lab, &set).and_then(|()| restart(lab))
+        },
+        repairs: &|| {
+            // Here alone, and then anew: the computer account stays and gets a new password.
+            sh(lab, "realm leave")?;
+            run(lab, &["join"])
+        },
+        words: &["outcome=unavailable", "XCALLY$@ACME.COM", "keytab", "realm join"],
+        ..fault
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "the host left the domain",
+        breaks: &|| run(lab, &["leave"]),
+        repairs: &|| run(lab, &["join"]),
+        words: &["outcome=unavailable", "realm join"],
+        ..fault
+    };
+    check(lab, report, &fault);
+}
+
+/// As SSSD does it every 30 days, three times.
+fn renewal(lab: &Lab) -> Check {
+    let key = "klist -k /etc/krb5.keytab | awk '$1 ~ /^[0-9]+$/ { print $1 }' | sort -n | tail -n 1";
+    for _ in 0..3 {
+        let (old_key, old_pid, position) = (lab.host_sh(key).ok()?, lab.broker()?, lab.log_position()?);
+        let (logins, slowest) = while_john_logs_in(lab, || {
+            sh(lab, "adcli update --domain=acme.com --computer-password-lifetime=0")?;
+            wait(Duration::from_secs(10), || match lab.broker()? {
+                pid if pid == old_pid => Err("the broker still runs with the old keytab".to_owned()),
+                _ => Ok(()),
+            })
+        })?;
+        println!("         {logins} logins, the slowest {:.2} s", slowest.as_secs_f64());
+        if lab.host_sh(key).ok()? == old_key {
+            return Err("adcli did not change the password".to_owned());
+        }
+        lab.wait_for_log(&position, &["event=restart", "changed=/etc/krb5.keytab"])?;
+        lab.wait_for_log(&position, &["event=start", "dc=ad.acme.com"])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! No password stays anywhere: not in a log, a file or a command line, nor in the broker's memory after the login.
+//!
+//! The memory is read from outside, as a core dump of the running broker would hold it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cast::{everybody, person};
+use crate::lab::{Lab, wait};
+use crate::pam::pam;
+use crate::ready::{self, ready};
+use crate::report::{Check, Report, contains, equal};
+
+/// A service whose module says all it can.
+const LOUD: &str = "motion-loud";
+/// What of the host could hold a password that was written down.
+const PLACES: [&str; 6] = ["/var/log", "/run", "/tmp", "/var/tmp", "/var/lib/motion-ad", "/etc/motion-ad"];
+/// So many characters of a password give it away.
+const TELLING: usize = 10;
+
+pub fn secrets(lab: &Lab, report: &mut Report) -> Check {
+    ready(lab)?;
+    let service = fs::read_to_string(lab.path("/etc/pam.d/motion")).map_err(|e| e.to_string())?;
+    let loud = service.replace("required  pam_motion_ad.so", "required  pam_motion_ad.so debug messages");
+    lab.write(&format!("/etc/pam.d/{LOUD}"), &loud)?;
+    let mut passwords = BTreeSet::new();
+    report.check("logins of every outcome", || logins(lab, &mut passwords));
+    report.check("logins in every trouble", || troubles(lab, &mut passwords));
+    let needles = Needles::new(&passwords);
+    println!(
+        "         {} passwords in {} spellings",
+        passwords.len(),
+        needles.0.values().map(Vec::len).sum::<usize>()
+    );
+    report.check("the search finds what is planted", || planted(lab));
+    report.check("no password in the journal", || {
+        let journal = lab.host_sh("journalctl -q --no-pager -o export").ok()?;
+        contains("the journal", &journal, "event=login user=john.doe")?;
+        clean("the journal", &needles.within(journal.as_bytes()))
+    });
+    for place in PLACES {
+        report.check(&format!("no password below {place}"), || {
+            let found = needles.below(&lab.live_path(place)?)?;
+            clean(place, &found)
+        });
+    }
+    report.check("no password in the broker's memory", || memory(lab, &passwords));
+    report.check("no password in a command line or an environment", || {
+        for pid in processes(lab)? {
+            for file in ["cmdline", "environ"] {
+                let path = format!("/proc/{pid}/{file}");
+                // A process that has ended holds nothing.
+                let text = fs::read(&path).unwrap_or_default();
+                clean(&path, &needles.within(&text))?;
+            }
+        }
+        Ok(())
+    });
+    fs::remove_file(lab.path(&format!("/etc/pam.d/{LOUD}"))).map_err(|e| e.to_string())?;
+    lab.run(&["cast", "reset"]).ok().map(drop)
+}
+
+/// Logs in and keeps the password in mind. What comes of it is other chapters' matter; that it came is ours.
+fn login(lab: &Lab, user: &str, password: &str, used: &mut BTreeSet<String>) -> Result<String, String> {
+    used.insert(password.to_owned());
+    let answer = pam(lab, LOUD, user, password, &["authenticate", "acct_mgmt"]);
+    if answer.code == "?" { Err(format!("{user}: {}", answer.output)) } else { Ok(answer.code) }
+}
+
+fn logins(lab: &Lab, used: &mut BTreeSet<String>) -> Check {
+    let mut codes = BTreeMap::new();
+    for person in everybody() {
+        let code = login(lab, person.sam, person.password, used)?;
+        *codes.entry(code).or_insert(0) += 1;
+    }
+    for (user, password) in [
+        ("john.doe", "Wr0ng-and-w0nderful"),
+        ("wendy.wrong", "\"Wr0ng\\and\u{20ac}scaped\""),
+        ("dora.disabled", "Wr0ng-for-Dora"),
+        ("nobody.at.all", "F0r-nobody-in-particular"),
+        ("root", "R00ts-own-passw0rd"),
+        ("no such name@other.example", "F0r-another-domain"),
+        ("john.doe", &format!("T00-long-{}", "x".repeat(1100))),
+    ] {
+        *codes.entry(login(lab, user, password, used)?).or_insert(0) += 1;
+    }
+    println!("         {codes:?}");
+    let expected = [
+        "PAM_ACCT_EXPIRED",
+        "PAM_AUTH_ERR",
+        "PAM_MAXTRIES",
+        "PAM_NEW_AUTHTOK_REQD",
+        "PAM_PERM_DENIED",
+        "PAM_SUCCESS",
+        "PAM_USER_UNKNOWN",
+    ];
+    equal("codes", codes.keys().map(String::as_str).collect::<Vec<_>>(), expected.to_vec())
+}
+
+fn troubles(lab: &Lab, used: &mut BTreeSet<String>) -> Check {
+    let unavailable = |code: String| equal("the code", code.as_str(), "PAM_AUTHINFO_UNAVAIL");
+    let john = person("john");
+    let trouble = |breaks: &dyn Fn() -> Check,
+                   repairs: &dyn Fn() -> Check,
+                   password: &str,
+                   used: &mut BTreeSet<String>| {
+        breaks()?;
+        // The password that AD never sees is as good as one that it does.
+        let seen = login(lab, john.sam, password, used);
+        // Now, because some repairs make the broker start again.
+        let searched = memory(lab, used);
+        repairs()?;
+        unavailable(seen?)?;
+        searched?;
+        wait(Duration::from_secs(20), || ready::john(lab).map(drop))
+    };
+    let run = |arguments: &[&str]| lab.run(arguments).ok().map(drop);
+    let cut = || run(&["net", "cut", "dc"]);
+    let heal = || run(&["net", "heal", "dc"]);
+    trouble(&cut, &heal, "N0t-answered-by-the-DC", used)?;
+    trouble(&|| run(&["dc", "stop"]), &|| run(&["dc", "start"]), "R3fused-by-the-DC", used)?;
+    let other = || -> Check {
+        let other = lab.run(&["ca", "--other"]).ok()?;
+        fs::copy(other.trim(), lab.path("/etc/motion-ad/ca.pem")).map(drop).map_err(|e| e.to_string())
+    };
+    trouble(&other, &|| lab.configure(""), "Br0ken-off-by-TLS", used)?;
+    lab.host_sh("systemctl stop motion-ad.socket motion-ad.service").ok()?;
+    let seen = login(lab, john.sam, "N0body-listens-to-this", used);
+    lab.host_sh("systemctl start motion-ad.socket").ok()?;
+    unavailable(seen?)?;
+    // And once more all of it in the broker that is searched.
+    logins(lab, used)
+}
+
+/// The search would say so if there were something.
+fn planted(lab: &Lab) -> Check {
+    let password = "Pl4nted-to-be-found";
+    let needles = Needles::new(&[password.to_owned(), "Pl4nted \"in\\quotes\"".to_owned()].into());
+    let found = |what: &str, places: &[String]| {
+        if places.is_empty() { Err(format!("{what}: what was planted was not found")) } else { Ok(()) }
+    };
+    let in_log = "logger -t planted 'Pl4nted-to-be-found' 'Pl4nted \\\"in\\\\quotes\\\"'";
+    lab.host_sh(in_log).ok()?;
+    let journal = wait(Duration::from_secs(5), || {
+        let journal = lab.host_sh("journalctl -q --no-pager -o export -t planted").ok()?;
+        contains("the journal", &journal, "planted").map(|()| journal)
+    })?;
+    equal("spellings in the journal", needles.within(journal.as_bytes()).len(), 2)?;
+
+    let utf16: Vec<u8> = password.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let file = lab.live_path("/run/planted")?;
+    fs::write(&file, utf16).map_err(|e| e.to_string())?;
+    let below = needles.below(&lab.live_path("/run")?);
+    fs::remove_file(&file).map_err(|e| e.to_string())?;
+    found("/run", &below?)?;
+
+    // A process that holds a password: a shell that has read it and waits.
+    std::thread::scope(|scope| {
+        let script = "read -r planted; : >/run/planted; while [ -e /run/planted ]; do sleep 0.1; done";
+        let holder = scope.spawn(|| lab.host("root", &["sh", "-c", script], &format!("{password}\n")));
+        let searched = wait(Duration::from_secs(5), || fs::metadata(&file).map_err(|e| e.to_string()))
+            .and_then(|_| {
+                let holds = |pid: &u32| {
+                    fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains("planted")
+                };
+                let holders = processes(lab)?.into_iter().filter(holds);
+                let found = holders.filter_map(|pid| needles.in_memory(pid).ok());
+                Ok(found.flat_map(|(_, found)| found).collect::<Vec<_>>())
+            });
+        let _ = fs::remove_file(&file);
+        holder.join().map_err(|_| "the holder's thread ended")?.ok()?;
+        found("a process", &searched?)
+    })
+}
+
+/// Searches the broker's memory for the passwords of logins that have ended.
+fn memory(lab: &Lab, passwords: &BTreeSet<String>) -> Check {
+    let pid = outer_pid(lab, lab.broker()?)?;
+    let (size, found) = Needles::new(passwords).in_memory(pid)?;
+    println!("         {:.1} MB of memory searched", size as f64 / 1e6);
+    // What a person types as a name is remembered, so this has to be there: else the wrong memory was read.
+    let name = Needles::new(&["john.doe".to_owned()].into()).in_memory(pid)?.1;
+    equal("the user's name was found", name.is_empty(), false)?;
+    clean("the broker's memory", &found)
+}
+
+fn clean(place: &str, found: &[String]) -> Check {
+    if found.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{place}: {} finds\n{}", found.len(), found.join("\n")))
+    }
+}
+
+/// The processes of the host, by their pids out here.
+fn processes(lab: &Lab) -> Result<Vec<u32>, String> {
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let host = namespace(lab.host_pid()?);
+    let pids = fs::read_dir("/proc")
+        .map_err(|e| e.to_string())?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter(|pid| namespace(*pid) == host).collect())
+}
+
+/// The pid out here of a process that is `pid` on the host.
+fn outer_pid(lab: &Lab, pid: u32) -> Result<u32, String> {
+    let inner = |outer: &u32| -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{outer}/status")).ok()?;
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?
+            .split_whitespace()
+            .next_back()?
+            .parse()
+            .ok()
+    };
+    processes(lab)?
+        .into_iter()
+        .find(|outer| inner(outer) == Some(pid))
+        .ok_or_else(|| format!("no process {pid}"))
+}
+
+/// Spellings of passwords, by their first two bytes.
+#[derive(Clone)]
+struct Needles(BTreeMap<[u8; 2], Vec<(Vec<u8>, String)>>);
+
+impl Needles {
+    fn new(passwords: &BTreeSet<String>) -> Self {
+        let mut needles = Needles(BTreeMap::new());
+        for password in passwords {
+            for (bytes, spelling) in spellings(password) {
+                if let [a, b, ..] = bytes[..] {
+                    let name = format!("{password:?} as {spelling}");
+                    needles.0.entry([a, b]).or_default().push((bytes, name));
+                }
+            }
+        }
+        needles
+    }
+
+    /// What was found, each spelling once.
+    fn within(&self, text: &[u8]) -> Vec<String> {
+        let mut first = vec![false; 1 << 16];
+        self.0.keys().for_each(|key| first[usize::from(u16::from_le_bytes(*key))] = true);
+        let mut found = BTreeMap::new();
+        for at in 0..text.len().saturating_sub(1) {
+            let key = [text[at], text[at + 1]];
+            if !first[usize::from(u16::from_le_bytes(key))] {
+                continue;
+            }
+            for (bytes, name) in self.0.get(&key).into_iter().flatten() {
+                if text[at..].starts_with(bytes) {
+                    found.entry(name).or_insert(at);
+                }
+            }
+        }
+        found.into_iter().map(|(name, at)| format!("{name} at {at:#x}, {}", around(text, at))).collect()
+    }
+
+    /// The same in every regular file of a folder.
+    fn below(&self, folder: &Path) -> Result<Vec<String>, String> {
+        let mut found = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                // Temporary folders come and go.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(format!("{}: {e}", folder.display())),
+            };
+            for entry in entries.filter_map(Result::ok) {
+                let path: PathBuf = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(path),
+                    Ok(kind) if kind.is_file() => {
+                        let text = fs::read(&path).unwrap_or_default();
+                        found.extend(
+                            self.within(&text).into_iter().map(|f| format!("{}: {f}", path.display())),
+                        );
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same in the memory of a process: how much of it was read, and what was found.
+    fn in_memory(&self, pid: u32) -> Result<(usize, Vec<String>), String> {
+        let error = |e: std::io::Error| format!("the memory of {pid}: {e}");
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).map_err(error)?;
+        let mut memory = File::open(format!("/proc/{pid}/mem")).map_err(error)?;
+        let (mut size, mut found) = (0, Vec::new());
+        // What can be written: heap, stacks, and the data of the program and its libraries.
+        for line in
+            maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw")))
+        {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let address = |text| u64::from_str_radix(text, 16).map_err(|e| format!("{line}: {e}"));
+            let (from, to) = range.ok_or_else(|| format!("a mapping without a range: {line}"))?;
+            let (from, to) = (address(from)?, address(to)?);
+            let mut text = vec![0; usize::try_from(to - from).map_err(|e| e.to_string())?];
+            memory.seek(SeekFrom::Start(from)).map_err(error)?;
+            memory.read_exact(&mut text).map_err(error)?;
+            size += text.len();
+            found.extend(self.within(&text).into_iter().map(|f| format!("{line}: {f}")));
+        }
+        Ok((size, found))
+    }
+}
+
+/// The ways in which the beginning of a password may have been written.
+fn spellings(password: &str) -> BTreeMap<Vec<u8>, &'static str> {
+    let begin: String = password.chars().take(TELLING).collect();
+    let json = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let ascii = |text: &str| -> String {
+        let escape = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+        json(text).chars().map(escape).collect()
+    };
+    let every_byte = |form: fn(u8) -> String| begin.bytes().map(form).collect::<String>().into_bytes();
+    let all = [
+        ("UTF-8", begin.clone().into_bytes()),
+        ("UTF-16", begin.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("JSON", json(&begin).into_bytes()),
+        ("JSON in ASCII", ascii(&begin).into_bytes()),
+        ("Rust's Debug", format!("{begin:?}").trim_matches('"').as_bytes().to_vec()),
+        ("a list of numbers", every_byte(|byte| format!("{byte}, "))),
+        ("hexadecimal digits", every_byte(|byte| format!("{byte:02x}"))),
+        // As RFC 4515 and a log of BER would.
+        ("escaped bytes", every_byte(|byte| format!("\\{byte:02x}"))),
+        ("base64", base64(begin.as_bytes())),
+    ];
+    // Most passwords are spelt alike in most of them; then the first is its name.
+    all.into_iter().rev().map(|(name, bytes)| (bytes, name)).collect()
+}
+
+/// Whole groups of three bytes, so that what follows makes no difference.
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |group: &[u8]| {
+        let bits = group.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| DIGITS[bits >> shift & 63])
+    };
+    bytes.chunks_exact(3).flat_map(group).collect()
+}
+
+/// What stands around a find, for the report.
+fn around(text: &[u8], at: usize) -> String {
+    let part = &text[at.saturating_sub(60)..(at + 60).min(text.len())];
+    part.escape_ascii().to_string()
+}
