@@ -46,6 +46,8 @@ deb: build module man ## build the Debian package in target/debian
 	mkdir -p target/debian $(stage)
 	cp -r packaging/debian $(stage)
 	cp -r --parents packaging pam.d target/man $(stage)
+	cargo tree --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
+	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
 	cp --parents target/release/motion-ad target/release/motion-ad-broker target/module/libmotion_ad.so $(stage)
 	cd $(stage) && dpkg-buildpackage --build=binary --no-sign
 	mv target/debian-build/*.deb target/debian
