@@ -283,7 +283,9 @@ mod tests {
 
     /// The directory of a test: what each search answers, by a part of its base or filter.
     #[derive(Default)]
-    struct Scripted(Mutex<VecDeque<(&'static str, Result<Vec<Entry>, MachineError>)>>);
+    struct Scripted(Mutex<VecDeque<Answer>>);
+
+    type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
 
     impl Machine for Scripted {
         async fn search(&self, search: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
@@ -340,7 +342,7 @@ mod tests {
 
     fn logins(
         login: Login,
-        searches: impl IntoIterator<Item = (&'static str, Result<Vec<Entry>, MachineError>)>,
+        searches: impl IntoIterator<Item = Answer>,
         binds: impl IntoIterator<Item = (&'static str, Result<Outcome, PoolError>)>,
     ) -> Logins<Scripted, Expected> {
         let config = config(login);
@@ -363,7 +365,7 @@ mod tests {
     const BY_NAME: &str = "(userPrincipalName=john@acme.com)(sAMAccountName=john)";
     const BY_GUID: &str = "<GUID=01010101-0101-0101-0101-010101010101>";
 
-    fn found() -> (&'static str, Result<Vec<Entry>, MachineError>) {
+    fn found() -> Answer {
         (BY_NAME, Ok(vec![john("CN=John")]))
     }
 
@@ -456,7 +458,7 @@ mod tests {
         Login { allow_groups: vec![ALLOWED.into()], deny_groups: vec![DENIED.into()] }
     }
 
-    fn member_of(sids: &[&str]) -> (&'static str, Result<Vec<Entry>, MachineError>) {
+    fn member_of(sids: &[&str]) -> Answer {
         let binary = |sid: &&str| {
             let id: u32 = sid.rsplit('-').next().unwrap().parse().unwrap();
             let mut bytes = vec![1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0];

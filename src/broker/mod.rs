@@ -34,6 +34,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Everything that answers requests.
 pub struct Broker {
     service: Result<Service, ConfigError>,
+    /// Why the machine account cannot work: there is no keytab.
+    no_keytab: Option<String>,
     /// The most connections from applications at once.
     pub connections: usize,
     peers: Peers,
@@ -47,8 +49,6 @@ struct Service {
     domain: String,
     servers: Arc<ServerList>,
     pool: Arc<Pool>,
-    /// Why the machine account cannot work: there is no keytab.
-    no_keytab: Option<String>,
     logins: Logins<MachineConnection, SharedPool>,
 }
 
@@ -81,17 +81,19 @@ impl Broker {
         let config = Config::load(&path, &credentials.sssd);
         let mut users = vec!["motion".to_owned()];
         let mut connections = 1024;
-        if let Ok(config) = &config {
-            files.push(Source::read(&config.map_file));
-            files.extend(config.tls.ca_file.iter().map(Source::read));
-            users.clone_from(&config.broker.users);
-            connections = config.broker.connections;
-        } else {
-            files.push(Source::read("/etc/motion-ad/names.map"));
+        match &config {
+            Ok(config) => {
+                files.push(Source::read(&config.map_file));
+                files.extend(config.tls.ca_file.iter().map(Source::read));
+                users.clone_from(&config.broker.users);
+                connections = config.broker.connections;
+            }
+            Err(ConfigError::Broken(problem)) => files.push(Source::read(&problem.file)),
+            Err(ConfigError::NotJoined) => {}
         }
-        let service = config.and_then(|config| Service::new(config, &credentials));
         let broker = Broker {
-            service,
+            service: config.and_then(Service::new),
+            no_keytab: credentials.problem(),
             connections,
             peers: Peers::new(users),
             sources: Sources::new(&credentials, files),
@@ -114,10 +116,8 @@ impl Broker {
 
     /// What is wrong, for people; `None` when nothing is.
     pub fn problem(&self) -> Option<String> {
-        match &self.service {
-            Ok(service) => service.no_keytab.clone(),
-            Err(error) => Some(error.to_string()),
-        }
+        let broken = || self.service.as_ref().err().map(ToString::to_string);
+        broken().or_else(|| self.no_keytab.clone())
     }
 
     /// One line of state for `systemctl status`.
@@ -181,13 +181,11 @@ impl Broker {
 
     async fn decide(&self, request: &Request, secret: &Secret, deadline: Deadline) -> Decision {
         let denied = |outcome, reason: String| Decision { verdict: Verdict::new(outcome, reason), dc: None };
-        let service = match &self.service {
-            Ok(service) => service,
-            Err(error) => return Decision::from(error),
+        let service = match (&self.service, &self.no_keytab) {
+            (Err(error), _) => return Decision::from(error),
+            (Ok(_), Some(problem)) => return denied(Outcome::Unavailable, problem.clone()),
+            (Ok(service), None) => service,
         };
-        if let Some(problem) = &service.no_keytab {
-            return denied(Outcome::Unavailable, problem.clone());
-        }
         if deadline <= Deadline::now() {
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
             return denied(Outcome::Unavailable, reason.to_owned());
@@ -284,7 +282,7 @@ impl Broker {
 }
 
 impl Service {
-    fn new(config: Config, credentials: &Credentials) -> Result<Self, ConfigError> {
+    fn new(config: Config) -> Result<Self, ConfigError> {
         let servers = Arc::new(ServerList::new(&config.domain.name, &config.domain.servers));
         let trust = Trust::load(config.tls.ca_file.as_deref())?;
         let pool = Pool::new(servers.clone(), trust, config.tls.mode, config.pool.clone());
@@ -293,7 +291,6 @@ impl Service {
             domain: config.domain.name.clone(),
             pool: pool.clone(),
             servers,
-            no_keytab: credentials.problem(),
             logins: Logins {
                 directory: Directory::new(machine, &config),
                 names: config.names,
@@ -319,15 +316,12 @@ impl Service {
     }
 
     async fn report(&self, status: &mut report::Status) {
-        if self.no_keytab.is_none() {
-            // Without a login so far nobody has asked for the domain controllers yet.
-            let asked = tokio::time::timeout(Duration::from_secs(2), self.servers.hosts()).await;
-            let problem = match asked {
-                Ok(result) => result.err(),
-                Err(_) => Some("DNS does not answer".to_owned()),
-            };
-            status.problems.extend(problem);
-        }
+        // Without a login so far nobody has asked for the domain controllers yet.
+        let asked = tokio::time::timeout(Duration::from_secs(2), self.servers.hosts()).await;
+        status.problems.extend(match asked {
+            Ok(result) => result.err(),
+            Err(_) => Some("DNS does not answer".to_owned()),
+        });
         let machine = self.machine().state();
         status.domain = Some(self.domain.clone());
         status.servers = self.servers.report().await;
