@@ -86,7 +86,7 @@ impl Drop for Broker {
 
 /// A domain without the join's files, whose sources on this machine are not the test's.
 const DOMAIN: &str = concat!(
-    "[domain]\nname = \"acme.example\"\n[tls]\nca_file = \"",
+    "[domain]\nname = \"acme.example\"\nservers = [\"dc.invalid\"]\n[tls]\nca_file = \"",
     env!("CARGO_MANIFEST_DIR"),
     "/tests/data/ca.pem\"\n"
 );
