@@ -4,7 +4,8 @@
 //!
 //! | Module | Subject |
 //! |---|---|
-//! | [`module`] | the PAM side: hooks, arguments, conversation, socket client, verdict to PAM code |
+//! | [`module`] | the PAM side: hooks, arguments, conversation, verdict to PAM code |
+//! | [`client`] | one question to the broker, within one deadline |
 //! | [`protocol`] | what module and broker say to each other |
 //! | [`broker`] | server, peer check, the order of a login, audit |
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
@@ -17,6 +18,7 @@
 //! Without the feature `broker` only the module and the pure parts are compiled: that is the shared object
 //! that the application loads, and the compiler itself keeps everything else out of it.
 
+pub mod client;
 pub mod module;
 pub mod name;
 pub mod protocol;

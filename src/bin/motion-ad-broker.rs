@@ -2,15 +2,16 @@
 
 use std::error::Error;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use listenfd::ListenFd;
+use motion_ad::broker::cli::Arguments;
 use motion_ad::broker::log::{Level, Line, Log};
 use motion_ad::broker::server::{End, serve};
 use motion_ad::broker::{Broker, Start};
-use motion_ad::config::{CONFIG, Config, Credentials};
+use motion_ad::config::{Config, Credentials};
 use motion_ad::directory::trust::Trust;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,24 +20,6 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
-
-/// Checks logins of XCALLY Motion against Active Directory.
-///
-/// systemd starts it on the first connection to /run/motion-ad/broker.sock. It takes the socket and the machine's
-/// keytab from systemd and answers root and the users in `broker.users`.
-#[derive(Parser)]
-#[command(name = "motion-ad-broker", version)]
-struct Arguments {
-    /// The configuration.
-    #[arg(long, value_name = "FILE", default_value = CONFIG)]
-    config: PathBuf,
-    /// Say whether the configuration and the name map can be used, and end.
-    #[arg(long)]
-    check_config: bool,
-    /// Listen on this path instead of the socket that systemd passes.
-    #[arg(long, value_name = "PATH")]
-    listen: Option<PathBuf>,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

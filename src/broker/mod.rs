@@ -1,9 +1,10 @@
 //! The broker: answers the module and the helper.
 //!
-//! It is started by its socket, also on a host that is not joined yet or whose configuration is broken: then it
-//! denies every login and says why. When a file that it was started from changes, it finishes what it is doing and
-//! ends, and systemd starts it again with fresh credentials.
+//! It is started at boot, or by its socket, also on a host that is not joined yet or whose configuration is
+//! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
+//! it is doing and ends, and systemd starts it again with fresh credentials.
 
+pub mod cli;
 pub mod log;
 pub mod login;
 pub mod peers;

@@ -74,7 +74,8 @@ pub enum Command {
 }
 
 const MAP: &str = "\
-Works without the broker and without the network. Each name gives one line, in order; a name without an
+Works without the broker and without the network, for every user: where sssd.conf may not be read, the domain is
+the configuration's domain.name, else the default realm of krb5.conf. Each name gives one line, in order; a name without an
 account gives none, and its reason on standard error. --json keeps both together.
 
 With --reverse each line is a principal as it was given, a tab, and one of its names: a principal with two
@@ -157,7 +158,7 @@ pub struct Login {
     #[arg(long)]
     pub password_stdin: bool,
 
-    /// Print JSON: outcome, may_log_in, principal, reason, advice, and steps (name, ms, share)
+    /// Print JSON: outcome, may_log_in, principal, pam_code, reason, advice, and steps (name, ms, share)
     #[arg(long)]
     pub json: bool,
 }
