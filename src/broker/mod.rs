@@ -75,19 +75,17 @@ impl Broker {
     /// A broker for what `start` says. A broken configuration is no error: it denies and is named in every answer.
     pub fn new(start: Start) -> Arc<Self> {
         let Start { config: path, credentials, log } = start;
-        // Looked at before they are read: a change in between is then seen as one.
-        let mut files =
-            vec![Source::read(&path), Source::read("/etc/krb5.conf"), Source::read("/etc/resolv.conf")];
+        // Which files there are, only a reading tells. What counts is read once more, after each was looked at, so
+        // that a change in between is seen as one.
+        let mut files = vec![path.clone(), "/etc/krb5.conf".into(), "/etc/resolv.conf".into()];
+        files.extend(files_of(&Config::load(&path, &credentials.sssd)));
+        let files = files.into_iter().map(Source::read).collect::<Vec<_>>();
         let config = Config::load(&path, &credentials.sssd);
         let mut users = vec!["motion".to_owned()];
         let mut connections = 1024;
         if let Ok(config) = &config {
-            files.push(Source::read(&config.map_file));
-            files.extend(config.tls.ca_file.iter().map(Source::read));
             users.clone_from(&config.broker.users);
             connections = config.broker.connections;
-        } else {
-            files.push(Source::read("/etc/motion-ad/names.map"));
         }
         let service = config.and_then(|config| Service::new(config, &credentials));
         let broker = Broker {
@@ -280,6 +278,15 @@ impl Broker {
             service.report(&mut status).await;
         }
         status
+    }
+}
+
+/// The files that a configuration was completed from; of a broken one, the file that must be mended.
+fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
+    match config {
+        Ok(config) => std::iter::once(&config.map_file).chain(config.tls.ca_file.as_ref()).cloned().collect(),
+        Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
+        Err(ConfigError::NotJoined) => Vec::new(),
     }
 }
 
