@@ -23,7 +23,7 @@ use self::peers::Peers;
 use crate::config::{Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::pool::{Bound, Pool, PoolError};
 use crate::directory::servers::ServerList;
-use crate::directory::trust::Trust;
+use crate::directory::trust::{SYSTEM_ROOTS, Trust};
 use crate::directory::{Account, Directory, DirectoryError, Found, MachineConnection, machine};
 use crate::protocol::report::{self, Check};
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
@@ -76,21 +76,17 @@ impl Broker {
     /// A broker for what `start` says. A broken configuration is no error: it denies and is named in every answer.
     pub fn new(start: Start) -> Arc<Self> {
         let Start { config: path, credentials, log } = start;
-        // Looked at before they are read: a change in between is then seen as one.
-        let mut files =
-            vec![Source::read(&path), Source::read("/etc/krb5.conf"), Source::read("/etc/resolv.conf")];
+        // Which files there are, only a reading tells. What counts is read once more, after each was looked at, so
+        // that a change in between is seen as one.
+        let mut files = vec![path.clone(), "/etc/krb5.conf".into(), "/etc/resolv.conf".into()];
+        files.extend(files_of(&Config::load(&path, &credentials.sssd)));
+        let files = files.into_iter().map(Source::read).collect::<Vec<_>>();
         let config = Config::load(&path, &credentials.sssd);
         let mut users = vec!["motion".to_owned()];
         let mut connections = 1024;
-        match &config {
-            Ok(config) => {
-                files.push(Source::read(&config.map_file));
-                files.extend(config.tls.ca_file.iter().map(Source::read));
-                users.clone_from(&config.broker.users);
-                connections = config.broker.connections;
-            }
-            Err(ConfigError::Broken(problem)) => files.push(Source::read(&problem.file)),
-            Err(ConfigError::NotJoined) => {}
+        if let Ok(config) = &config {
+            users.clone_from(&config.broker.users);
+            connections = config.broker.connections;
         }
         let broker = Broker {
             service: config.and_then(Service::new),
@@ -279,6 +275,18 @@ impl Broker {
             service.report(&mut status).await;
         }
         status
+    }
+}
+
+/// The files that a configuration was completed from; of a broken one, the file that must be mended.
+fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
+    match config {
+        Ok(config) => {
+            let roots = config.tls.ca_file.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
+            vec![config.map_file.clone(), roots]
+        }
+        Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
+        Err(ConfigError::NotJoined) => Vec::new(),
     }
 }
 
