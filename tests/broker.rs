@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use motion_ad::module::client::{ask, request};
+use motion_ad::client::{ask_verdict, request};
 use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::{Outcome, Verdict};
 use nix::sys::signal::{Signal, kill};
@@ -61,7 +61,7 @@ impl Broker {
 
     fn login(&self) -> Verdict {
         let request = request(Operation::Authenticate, "john.doe", Duration::from_secs(10));
-        ask(&self.socket(), &request, &Secret::new(b"secret".to_vec())).unwrap()
+        ask_verdict(&self.socket(), &request, &Secret::new(b"secret".to_vec())).unwrap()
     }
 
     /// The exit code, once the process has ended by itself.
