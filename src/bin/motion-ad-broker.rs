@@ -48,18 +48,13 @@ fn check_config(path: &Path, credentials: &Credentials) -> Result<(), Box<dyn Er
 fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Error>> {
     // Neither a core dump nor another process of our user may see a password.
     nix::sys::prctl::set_dumpable(false)?;
-    let listener = match &arguments.listen {
-        Some(path) => UnixListener::bind(path)?,
-        None => ListenFd::from_env()
-            .take_unix_listener(0)?
-            .ok_or("no socket was passed: `systemctl start motion-ad.socket`, or use --listen PATH")?,
-    };
     let (log, writer) = Log::open()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let end = runtime.block_on(async {
-        let broker = Broker::new(Start { config: arguments.config, credentials, log });
+    let end: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let mut told = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
+        let listener = listen(arguments.listen.as_deref())?;
+        let broker = Broker::new(Start { config: arguments.config, credentials, log });
         tokio::spawn({
             let broker = broker.clone();
             async move { broker.warm_up().await }
@@ -74,11 +69,18 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
             let line = Line::new("restart").with("changed", file);
             broker.log().write(Level::Info, &line);
         }
-        Ok::<_, std::io::Error>(end)
+        Ok(())
     });
     // Drops the last handles of the log, so that the writer can finish.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     writer.finish();
-    end?;
-    Ok(())
+    end
+}
+
+fn listen(path: Option<&Path>) -> Result<UnixListener, Box<dyn Error>> {
+    let passed = match path {
+        Some(path) => return Ok(UnixListener::bind(path)?),
+        None => ListenFd::from_env().take_unix_listener(0)?,
+    };
+    Ok(passed.ok_or("no socket was passed: `systemctl start motion-ad.socket`, or use --listen PATH")?)
 }
