@@ -225,6 +225,8 @@ struct Slot {
     current: Option<Arc<Link>>,
     /// The task that connects, while its sender lives.
     connecting: Option<watch::Receiver<Option<Outcome>>>,
+    /// What that task is waiting for.
+    doing: String,
     failed: Option<(Instant, MachineError)>,
     last_error: Option<String>,
     connects: u64,
@@ -358,17 +360,20 @@ impl Inner {
         let outcome = match timeout_at(deadline, connecting.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone(),
             Ok(Err(_)) => None,
-            Err(_) => return Err(MachineError::Timeout("no domain controller let us in yet".to_owned())),
+            Err(_) => return Err(MachineError::Timeout(self.slot().doing.clone())),
         };
         outcome.unwrap_or_else(|| Err(MachineError::Unreachable("the connecting task failed".to_owned())))
     }
 
     async fn connect(&self) -> Outcome {
         let deadline = Instant::now() + self.settings.connect;
+        let dns = "the search for domain controllers in DNS";
+        self.slot().doing = dns.to_owned();
         let candidates = timeout_at(deadline, self.servers.candidates())
             .await
-            .map_err(|_| MachineError::Timeout("the search for domain controllers".to_owned()))?
+            .map_err(|_| MachineError::Timeout(dns.to_owned()))?
             .map_err(MachineError::NoServer)?;
+        self.slot().doing = "the KDC's ticket for the machine account".to_owned();
         let credential = Credential::acquire(deadline).await?;
         let mut causes = Vec::new();
         for server in &candidates {
@@ -376,6 +381,7 @@ impl Inner {
                 if Instant::now() >= deadline {
                     break;
                 }
+                self.slot().doing = format!("the machine account at {} ({address})", server.host);
                 match self.attempt(server, *address, &credential, deadline).await {
                     Ok(link) => return Ok(Arc::new(link)),
                     Err(error) => {

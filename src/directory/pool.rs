@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use ldap3::controls::RawControl;
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -29,6 +30,12 @@ const CONNECT: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(2);
 /// A bind that got no answer may have met the account all the same, so few are sent again.
 const BINDS: usize = 3;
+/// The buffer in which ldap3 prepares what it sends (tokio-util's `Framed`).
+const BUFFER: usize = 8192;
+/// Of a cover: everything but the value of its control, with message ids of four bytes.
+const COVER: usize = 30 + COVER_OID.len();
+/// No control that anybody knows (ITU-T X.667: an OID from a UUID), so it is ignored.
+const COVER_OID: &str = "2.25.125669292110725461092883817429030760045";
 
 /// The connections for users' binds.
 pub struct Pool {
@@ -75,8 +82,8 @@ pub enum PoolError {
 }
 
 enum Failure {
-    /// The deadline passed while the bind was on its way.
-    Silent,
+    /// The deadline passed while the bind was on its way; to whom.
+    Silent(String),
     /// The connection broke, or the domain controller is in trouble.
     Next(String),
 }
@@ -113,7 +120,7 @@ impl Pool {
             binds += 1;
             match self.try_bind(connection, dn, password, deadline, None).await {
                 Ok(bound) => return Ok(bound),
-                Err(Failure::Silent) => return Err(unanswered(causes, "no answer in time")),
+                Err(Failure::Silent(cause)) => return Err(unanswered(causes, &cause)),
                 Err(Failure::Next(cause)) => causes.push(cause),
             }
         }
@@ -142,9 +149,7 @@ impl Pool {
             binds += 1;
             match self.try_bind(connection, dn, password, deadline, Some(begun.elapsed())).await {
                 Ok(bound) => return Ok(bound),
-                Err(Failure::Silent) => {
-                    return Err(unanswered(causes, &format!("{host}: no answer in time")));
-                }
+                Err(Failure::Silent(cause)) => return Err(unanswered(causes, &cause)),
                 Err(Failure::Next(cause)) => causes.push(cause),
             }
         }
@@ -203,14 +208,17 @@ impl Pool {
                 // Its other connections are as silent as this one.
                 self.forget(&host);
                 self.servers.failed(&host, "no answer to a bind");
-                return Err(Failure::Silent);
+                return Err(Failure::Silent(format!("{host}: no answer in time")));
             }
         };
         match answer {
             Answer::Decided(outcome, reason) => {
                 self.servers.answered(&host);
-                self.put_back(connection);
-                Ok(Bound { outcome, reason, dc: host, connect, bind: begun.elapsed() })
+                let bind = begun.elapsed();
+                if let Ok(Ok(())) = timeout_at(deadline, cover(&mut connection.ldap)).await {
+                    self.put_back(connection);
+                }
+                Ok(Bound { outcome, reason, dc: host, connect, bind })
             }
             Answer::Trouble(cause) => Err(trouble(format!("{host}: {cause}"))),
         }
@@ -281,6 +289,18 @@ impl Pool {
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Overwrites the password in ldap3's buffer, which an open connection would keep for hours: sending only moves on
+/// in it, until a message no longer fits and the next one begins at its start again.
+///
+/// What is sent has to be as long as the buffer, and to mean nothing: it asks for an end of the bind, which has
+/// ended (RFC 4511, 4.11, which knows no answer), with a control that nobody knows. The few bytes that it leaves
+/// at the buffer's end are too few for a bind, so each bind begins at the start, under the next cover.
+async fn cover(ldap: &mut Ldap) -> Result<(), LdapError> {
+    let control = RawControl { ctype: COVER_OID.to_owned(), crit: false, val: Some(vec![0; BUFFER - COVER]) };
+    let bind = ldap.last_id();
+    ldap.with_controls(control).abandon(bind).await
 }
 
 fn unanswered(mut causes: Vec<String>, last: &str) -> PoolError {
