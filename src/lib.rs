@@ -11,6 +11,7 @@
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
+//! | [`ldap`] | binds and StartTLS, byte by byte |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
 //! | [`verdict`] | every outcome of a login, once; pure |
@@ -34,3 +35,5 @@ pub mod directory;
 pub mod helper;
 #[cfg(feature = "broker")]
 pub mod kerberos;
+#[cfg(feature = "broker")]
+pub mod ldap;
