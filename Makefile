@@ -32,16 +32,22 @@ build: deps ## build broker and helper as they are shipped
 module: deps ## build the PAM module as it is shipped
 	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features --profile module
 
+# In the dev profile, which the tests build anyway; the release profile would link the whole broker once more.
+.PHONY: man
+man: deps ## write the man pages to target/man
+	cargo run --locked --quiet --example man -- target/man
+
 .PHONY: deb
-deb: build module ## build the Debian package in target/debian
+deb: build module man ## build the Debian package in target/debian
 	@changelog=$$(dpkg-parsechangelog -l packaging/debian/changelog -S Version); \
 	[ "$$changelog" = "$(version)" ] || { \
 	    echo "Cargo.toml says version $(version), packaging/debian/changelog says $$changelog" >&2; exit 1; }
 	rm -rf target/debian target/debian-build
 	mkdir -p target/debian $(stage)
 	cp -r packaging/debian $(stage)
-	cp -r --parents packaging pam.d $(stage)
-	[ ! -d target/man ] || cp -r --parents target/man $(stage)
+	cp -r --parents packaging pam.d target/man $(stage)
+	cargo tree --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
+	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
 	cp --parents target/release/motion-ad target/release/motion-ad-broker target/module/libmotion_ad.so $(stage)
 	cd $(stage) && dpkg-buildpackage --build=binary --no-sign
 	mv target/debian-build/*.deb target/debian

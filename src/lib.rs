@@ -4,12 +4,14 @@
 //!
 //! | Module | Subject |
 //! |---|---|
-//! | [`module`] | the PAM side: hooks, arguments, conversation, socket client, verdict to PAM code |
+//! | [`module`] | the PAM side: hooks, arguments, conversation, verdict to PAM code |
+//! | [`client`] | one question to the broker, within one deadline |
 //! | [`protocol`] | what module and broker say to each other |
 //! | [`broker`] | server, peer check, the order of a login, audit |
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
+//! | [`ldap`] | binds and StartTLS, byte by byte |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
 //! | [`verdict`] | every outcome of a login, once; pure |
@@ -17,6 +19,7 @@
 //! Without the feature `broker` only the module and the pure parts are compiled: that is the shared object
 //! that the application loads, and the compiler itself keeps everything else out of it.
 
+pub mod client;
 pub mod module;
 pub mod name;
 pub mod protocol;
@@ -32,3 +35,5 @@ pub mod directory;
 pub mod helper;
 #[cfg(feature = "broker")]
 pub mod kerberos;
+#[cfg(feature = "broker")]
+pub mod ldap;

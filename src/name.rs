@@ -113,7 +113,7 @@ fn check(name: &str) -> Result<(), NameError> {
 }
 
 /// How names are mapped on this host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// The domain of a name without one, as DNS name.
     pub domain: String,

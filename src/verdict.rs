@@ -18,6 +18,11 @@ macro_rules! outcomes {
             /// Every outcome, in the order of the table.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$variant,)+];
 
+            /// What it stands for, for the manual.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Outcome::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
             /// The name in the log, in JSON and on the wire.
             pub fn name(self) -> &'static str {
                 match self { $(Outcome::$variant => $name,)+ }
@@ -91,7 +96,7 @@ outcomes! {
         advice: "see the reason; `motion-ad status` shows the state of the broker and of the domain controllers";
     /// The configuration, the name map or a configured group is broken.
     Misconfigured = "misconfigured", text: None,
-        advice: "mend what the reason names; `motion-ad-broker --check-config` checks the files";
+        advice: "mend what the reason names; `/usr/libexec/motion-ad/motion-ad-broker --check-config` checks the files";
 }
 
 impl Outcome {

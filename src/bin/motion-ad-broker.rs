@@ -2,15 +2,16 @@
 
 use std::error::Error;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use listenfd::ListenFd;
+use motion_ad::broker::cli::Arguments;
 use motion_ad::broker::log::{Level, Line, Log};
 use motion_ad::broker::server::{End, serve};
 use motion_ad::broker::{Broker, Start};
-use motion_ad::config::{CONFIG, Config, Credentials};
+use motion_ad::config::{Config, Credentials};
 use motion_ad::directory::trust::Trust;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,24 +20,6 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
-
-/// Checks logins of XCALLY Motion against Active Directory.
-///
-/// systemd starts it on the first connection to /run/motion-ad/broker.sock. It takes the socket and the machine's
-/// keytab from systemd and answers root and the users in `broker.users`.
-#[derive(Parser)]
-#[command(name = "motion-ad-broker", version)]
-struct Arguments {
-    /// The configuration.
-    #[arg(long, value_name = "FILE", default_value = CONFIG)]
-    config: PathBuf,
-    /// Say whether the configuration and the name map can be used, and end.
-    #[arg(long)]
-    check_config: bool,
-    /// Listen on this path instead of the socket that systemd passes.
-    #[arg(long, value_name = "PATH")]
-    listen: Option<PathBuf>,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -65,18 +48,13 @@ fn check_config(path: &Path, credentials: &Credentials) -> Result<(), Box<dyn Er
 fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Error>> {
     // Neither a core dump nor another process of our user may see a password.
     nix::sys::prctl::set_dumpable(false)?;
-    let listener = match &arguments.listen {
-        Some(path) => UnixListener::bind(path)?,
-        None => ListenFd::from_env()
-            .take_unix_listener(0)?
-            .ok_or("no socket was passed: `systemctl start motion-ad.socket`, or use --listen PATH")?,
-    };
     let (log, writer) = Log::open()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let end = runtime.block_on(async {
-        let broker = Broker::new(Start { config: arguments.config, credentials, log });
+    let end: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let mut told = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
+        let listener = listen(arguments.listen.as_deref())?;
+        let broker = Broker::new(Start { config: arguments.config, credentials, log });
         tokio::spawn({
             let broker = broker.clone();
             async move { broker.warm_up().await }
@@ -91,11 +69,18 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
             let line = Line::new("restart").with("changed", file);
             broker.log().write(Level::Info, &line);
         }
-        Ok::<_, std::io::Error>(end)
+        Ok(())
     });
     // Drops the last handles of the log, so that the writer can finish.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     writer.finish();
-    end?;
-    Ok(())
+    end
+}
+
+fn listen(path: Option<&Path>) -> Result<UnixListener, Box<dyn Error>> {
+    let passed = match path {
+        Some(path) => return Ok(UnixListener::bind(path)?),
+        None => ListenFd::from_env().take_unix_listener(0)?,
+    };
+    Ok(passed.ok_or("no socket was passed: `systemctl start motion-ad.socket`, or use --listen PATH")?)
 }

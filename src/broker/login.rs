@@ -270,3 +270,256 @@ fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::config::{Broker, Config, Domain, Login, Pool, Tls, TlsMode};
+    use crate::directory::{Entry, MachineError, Search};
+    use crate::name::NameMap;
+
+    /// The directory of a test: what each search answers, by a part of its base or filter.
+    #[derive(Default)]
+    struct Scripted(Mutex<VecDeque<Answer>>);
+
+    type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
+
+    impl Machine for Scripted {
+        async fn search(&self, search: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
+            let mut script = self.0.lock().unwrap();
+            let asked = format!("{} {}", search.base, search.filter);
+            let at = script.iter().position(|(part, _)| asked.contains(part));
+            script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
+        }
+    }
+
+    /// The binds that are expected, in order, and their answers.
+    #[derive(Default)]
+    struct Expected(Mutex<VecDeque<(&'static str, Result<Outcome, PoolError>)>>);
+
+    impl Binds for Expected {
+        async fn bind(&self, dn: &str, password: &str, _: Instant) -> Result<Bound, PoolError> {
+            assert_eq!(password, "secret");
+            let (expected, answer) = self.0.lock().unwrap().pop_front().expect("one bind too many");
+            assert_eq!(dn, expected);
+            // Lets a search that runs beside it come first.
+            tokio::task::yield_now().await;
+            answer.map(|outcome| Bound {
+                outcome,
+                reason: String::new(),
+                dc: "ad.acme.com".into(),
+                connect: None,
+                bind: Duration::from_millis(4),
+            })
+        }
+    }
+
+    fn config(login: Login) -> Config {
+        let names = Rules {
+            domain: "acme.com".into(),
+            netbios: "ACME".into(),
+            map: NameMap::parse("jd = john@acme.com").unwrap(),
+            ..Rules::default()
+        };
+        Config {
+            domain: Domain {
+                name: "acme.com".into(),
+                realm: "ACME.COM".into(),
+                servers: vec![],
+                base_dn: "dc=acme,dc=com".into(),
+            },
+            tls: Tls { mode: TlsMode::Auto, ca_file: None },
+            names,
+            map_file: "/dev/null".into(),
+            login,
+            broker: Broker { users: vec![], connections: 1 },
+            pool: Pool { connections: 1, idle: Duration::from_secs(1) },
+        }
+    }
+
+    fn logins(
+        login: Login,
+        searches: impl IntoIterator<Item = Answer>,
+        binds: impl IntoIterator<Item = (&'static str, Result<Outcome, PoolError>)>,
+    ) -> Logins<Scripted, Expected> {
+        let config = config(login);
+        let machine = Scripted(Mutex::new(searches.into_iter().collect()));
+        Logins {
+            directory: Directory::new(machine, &config),
+            names: config.names,
+            binds: Expected(Mutex::new(binds.into_iter().collect())),
+            host: "XCALLY".into(),
+        }
+    }
+
+    fn john(dn: &str) -> Entry {
+        Entry::new(dn)
+            .with("objectGUID", [vec![1; 16]])
+            .with("sAMAccountName", ["john"])
+            .with("userAccountControl", ["512"])
+    }
+
+    const BY_NAME: &str = "(userPrincipalName=john@acme.com)(sAMAccountName=john)";
+    const BY_GUID: &str = "<GUID=01010101-0101-0101-0101-010101010101>";
+
+    fn found() -> Answer {
+        (BY_NAME, Ok(vec![john("CN=John")]))
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    fn unreachable() -> MachineError {
+        MachineError::NoServer("DNS does not answer".into())
+    }
+
+    async fn authenticate(logins: &Logins<Scripted, Expected>, name: &str) -> Verdict {
+        let decision = logins.authenticate(name, "secret", soon()).await;
+        assert!(logins.binds.0.lock().unwrap().is_empty(), "a bind was not made");
+        decision.verdict
+    }
+
+    #[tokio::test]
+    async fn what_the_bind_says_is_the_outcome() {
+        for outcome in Outcome::ALL {
+            // Nothing was remembered, so nothing is looked up again.
+            let logins = logins(Login::default(), [found()], [("CN=John", Ok(*outcome))]);
+            let verdict = authenticate(&logins, "John").await;
+            assert_eq!(verdict.outcome, *outcome);
+            assert_eq!(verdict.principal.as_deref(), Some("john@acme.com"));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_bound_for_a_name_that_means_nobody() {
+        let cases = [
+            ("", None, Outcome::Unmapped),
+            ("john@evil.example", None, Outcome::Unmapped),
+            ("john", Some((BY_NAME, Ok(vec![]))), Outcome::UnknownUser),
+            ("john", Some((BY_NAME, Err(unreachable()))), Outcome::Unavailable),
+            ("john", Some((BY_NAME, Err(MachineError::TooMany(8)))), Outcome::Ambiguous),
+        ];
+        for (name, search, outcome) in cases {
+            let logins = logins(Login::default(), search, []);
+            assert_eq!(authenticate(&logins, name).await.outcome, outcome, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_does_not_answer_the_bind_denies() {
+        let silent = PoolError::Unanswered("ad: refused".into());
+        let logins = logins(Login::default(), [found()], [("CN=John", Err(silent))]);
+        let verdict = authenticate(&logins, "jd").await;
+        assert_eq!(verdict.outcome, Outcome::Unavailable);
+        assert!(verdict.reason.contains("ad: refused"));
+    }
+
+    #[tokio::test]
+    async fn a_remembered_name_saves_the_search() {
+        let binds = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
+        let logins = logins(Login::default(), [found()], binds);
+        assert!(logins.authenticate("john", "secret", soon()).await.verdict.outcome.is_success());
+        assert!(authenticate(&logins, "john").await.outcome.is_success());
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_on_a_remembered_name_is_bound_once() {
+        let binds = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::WrongPassword))];
+        let logins = logins(Login::default(), [found(), found()], binds);
+        logins.authenticate("john", "secret", soon()).await;
+        assert_eq!(authenticate(&logins, "john").await.outcome, Outcome::WrongPassword);
+    }
+
+    #[tokio::test]
+    async fn a_moved_account_is_bound_again_where_nobody_has_its_old_name() {
+        let moved = || (BY_NAME, Ok(vec![john("CN=John,OU=New")]));
+        let gone = ("CN=John (objectClass=*)", Err(MachineError::NoSuchObject("CN=John".into())));
+        let taken = ("CN=John (objectClass=*)", Ok(vec![Entry::new("CN=John")]));
+        let first = || [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::WrongPassword))];
+
+        let again = first().into_iter().chain([("CN=John,OU=New", Ok(Outcome::Success))]);
+        let there = logins(Login::default(), [found(), moved(), gone], again);
+        there.authenticate("john", "secret", soon()).await;
+        assert!(authenticate(&there, "john").await.outcome.is_success());
+
+        let other = logins(Login::default(), [found(), moved(), taken], first());
+        other.authenticate("john", "secret", soon()).await;
+        assert_eq!(authenticate(&other, "john").await.outcome, Outcome::WrongPassword);
+    }
+
+    const ALLOWED: &str = "S-1-5-21-1-2-3-1001";
+    const DENIED: &str = "S-1-5-21-1-2-3-1002";
+
+    fn rules() -> Login {
+        Login { allow_groups: vec![ALLOWED.into()], deny_groups: vec![DENIED.into()] }
+    }
+
+    fn member_of(sids: &[&str]) -> Answer {
+        let binary = |sid: &&str| {
+            let id: u32 = sid.rsplit('-').next().unwrap().parse().unwrap();
+            let mut bytes = vec![1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0];
+            bytes.extend(id.to_le_bytes());
+            bytes
+        };
+        (BY_GUID, Ok(vec![john("CN=John").with("tokenGroups", sids.iter().map(binary))]))
+    }
+
+    #[tokio::test]
+    async fn groups_decide_only_after_the_right_password() {
+        let other = "S-1-5-21-1-2-3-513";
+        let cases = [
+            (vec![ALLOWED, other], Outcome::Success, Outcome::Success),
+            (vec![other], Outcome::Success, Outcome::NotAllowed),
+            (vec![ALLOWED, DENIED], Outcome::Success, Outcome::Denied),
+            (vec![other], Outcome::WrongPassword, Outcome::WrongPassword),
+            (vec![ALLOWED, DENIED], Outcome::Disabled, Outcome::Disabled),
+        ];
+        for (groups, bound, outcome) in cases {
+            let logins = logins(rules(), [found(), member_of(&groups)], [("CN=John", Ok(bound))]);
+            assert_eq!(authenticate(&logins, "john").await.outcome, outcome, "{groups:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn groups_that_cannot_be_read_deny() {
+        let cases = [
+            (BY_GUID, Err(unreachable()), Outcome::Unavailable),
+            (BY_GUID, Ok(vec![john("CN=John")]), Outcome::Unavailable),
+            (BY_GUID, Ok(vec![]), Outcome::Unavailable),
+        ];
+        for (part, answer, outcome) in cases {
+            let logins = logins(rules(), [found(), (part, answer)], [("CN=John", Ok(Outcome::Success))]);
+            assert_eq!(authenticate(&logins, "john").await.outcome, outcome);
+        }
+        let named = Login { allow_groups: vec!["Agents".into()], deny_groups: vec![] };
+        let nowhere = ("(sAMAccountName=Agents)", Ok(vec![]));
+        let logins =
+            logins(named, [found(), nowhere, member_of(&[ALLOWED])], [("CN=John", Ok(Outcome::Success))]);
+        let verdict = authenticate(&logins, "john").await;
+        assert_eq!(verdict.outcome, Outcome::Misconfigured);
+        assert!(verdict.reason.contains("\"Agents\" does not exist"), "{}", verdict.reason);
+    }
+
+    #[tokio::test]
+    async fn an_account_check_reads_the_state_and_binds_nothing() {
+        let with = |flags: &'static str| {
+            let entry = john("CN=John");
+            let kept = Entry::new(entry.dn()).with("userAccountControl", [flags]);
+            (BY_GUID, Ok(vec![kept.with("tokenGroups", [vec![1, 1, 0, 0, 0, 0, 0, 5, 9, 0, 0, 0]])]))
+        };
+        let cases = [
+            (Login::default(), "512", Outcome::Success),
+            (Login::default(), "514", Outcome::Disabled),
+            (rules(), "514", Outcome::Disabled),
+            (rules(), "512", Outcome::NotAllowed),
+        ];
+        for (login, flags, outcome) in cases {
+            let logins = logins(login, [found(), with(flags)], []);
+            assert_eq!(logins.account("john", soon()).await.verdict.outcome, outcome, "{flags}");
+        }
+    }
+}

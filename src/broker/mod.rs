@@ -1,9 +1,10 @@
 //! The broker: answers the module and the helper.
 //!
-//! It is started by its socket, also on a host that is not joined yet or whose configuration is broken: then it
-//! denies every login and says why. When a file that it was started from changes, it finishes what it is doing and
-//! ends, and systemd starts it again with fresh credentials.
+//! It is started at boot, or by its socket, also on a host that is not joined yet or whose configuration is
+//! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
+//! it is doing and ends, and systemd starts it again with fresh credentials.
 
+pub mod cli;
 pub mod log;
 pub mod login;
 pub mod peers;
@@ -22,7 +23,7 @@ use self::peers::Peers;
 use crate::config::{Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::pool::{Bound, Pool, PoolError};
 use crate::directory::servers::ServerList;
-use crate::directory::trust::Trust;
+use crate::directory::trust::{SYSTEM_ROOTS, Trust};
 use crate::directory::{Account, Directory, DirectoryError, Found, MachineConnection, machine};
 use crate::protocol::report::{self, Check};
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
@@ -34,6 +35,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Everything that answers requests.
 pub struct Broker {
     service: Result<Service, ConfigError>,
+    /// Why the machine account cannot work: there is no keytab.
+    no_keytab: Option<String>,
     /// The most connections from applications at once.
     pub connections: usize,
     peers: Peers,
@@ -47,8 +50,6 @@ struct Service {
     domain: String,
     servers: Arc<ServerList>,
     pool: Arc<Pool>,
-    /// Why the machine account cannot work: there is no keytab.
-    no_keytab: Option<String>,
     logins: Logins<MachineConnection, SharedPool>,
 }
 
@@ -75,23 +76,21 @@ impl Broker {
     /// A broker for what `start` says. A broken configuration is no error: it denies and is named in every answer.
     pub fn new(start: Start) -> Arc<Self> {
         let Start { config: path, credentials, log } = start;
-        // Looked at before they are read: a change in between is then seen as one.
-        let mut files =
-            vec![Source::read(&path), Source::read("/etc/krb5.conf"), Source::read("/etc/resolv.conf")];
+        // Which files there are, only a reading tells. What counts is read once more, after each was looked at, so
+        // that a change in between is seen as one.
+        let mut files = vec![path.clone(), "/etc/krb5.conf".into(), "/etc/resolv.conf".into()];
+        files.extend(files_of(&Config::load(&path, &credentials.sssd)));
+        let files = files.into_iter().map(Source::read).collect::<Vec<_>>();
         let config = Config::load(&path, &credentials.sssd);
         let mut users = vec!["motion".to_owned()];
         let mut connections = 1024;
         if let Ok(config) = &config {
-            files.push(Source::read(&config.map_file));
-            files.extend(config.tls.ca_file.iter().map(Source::read));
             users.clone_from(&config.broker.users);
             connections = config.broker.connections;
-        } else {
-            files.push(Source::read("/etc/motion-ad/names.map"));
         }
-        let service = config.and_then(|config| Service::new(config, &credentials));
         let broker = Broker {
-            service,
+            service: config.and_then(Service::new),
+            no_keytab: credentials.problem(),
             connections,
             peers: Peers::new(users),
             sources: Sources::new(&credentials, files),
@@ -114,10 +113,8 @@ impl Broker {
 
     /// What is wrong, for people; `None` when nothing is.
     pub fn problem(&self) -> Option<String> {
-        match &self.service {
-            Ok(service) => service.no_keytab.clone(),
-            Err(error) => Some(error.to_string()),
-        }
+        let broken = || self.service.as_ref().err().map(ToString::to_string);
+        broken().or_else(|| self.no_keytab.clone())
     }
 
     /// One line of state for `systemctl status`.
@@ -181,13 +178,11 @@ impl Broker {
 
     async fn decide(&self, request: &Request, secret: &Secret, deadline: Deadline) -> Decision {
         let denied = |outcome, reason: String| Decision { verdict: Verdict::new(outcome, reason), dc: None };
-        let service = match &self.service {
-            Ok(service) => service,
-            Err(error) => return Decision::from(error),
+        let service = match (&self.service, &self.no_keytab) {
+            (Err(error), _) => return Decision::from(error),
+            (Ok(_), Some(problem)) => return denied(Outcome::Unavailable, problem.clone()),
+            (Ok(service), None) => service,
         };
-        if let Some(problem) = &service.no_keytab {
-            return denied(Outcome::Unavailable, problem.clone());
-        }
         if deadline <= Deadline::now() {
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
             return denied(Outcome::Unavailable, reason.to_owned());
@@ -283,8 +278,20 @@ impl Broker {
     }
 }
 
+/// The files that a configuration was completed from; of a broken one, the file that must be mended.
+fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
+    match config {
+        Ok(config) => {
+            let roots = config.tls.ca_file.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
+            vec![config.map_file.clone(), roots]
+        }
+        Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
+        Err(ConfigError::NotJoined) => Vec::new(),
+    }
+}
+
 impl Service {
-    fn new(config: Config, credentials: &Credentials) -> Result<Self, ConfigError> {
+    fn new(config: Config) -> Result<Self, ConfigError> {
         let servers = Arc::new(ServerList::new(&config.domain.name, &config.domain.servers));
         let trust = Trust::load(config.tls.ca_file.as_deref())?;
         let pool = Pool::new(servers.clone(), trust, config.tls.mode, config.pool.clone());
@@ -293,7 +300,6 @@ impl Service {
             domain: config.domain.name.clone(),
             pool: pool.clone(),
             servers,
-            no_keytab: credentials.problem(),
             logins: Logins {
                 directory: Directory::new(machine, &config),
                 names: config.names,
@@ -319,15 +325,12 @@ impl Service {
     }
 
     async fn report(&self, status: &mut report::Status) {
-        if self.no_keytab.is_none() {
-            // Without a login so far nobody has asked for the domain controllers yet.
-            let asked = tokio::time::timeout(Duration::from_secs(2), self.servers.hosts()).await;
-            let problem = match asked {
-                Ok(result) => result.err(),
-                Err(_) => Some("DNS does not answer".to_owned()),
-            };
-            status.problems.extend(problem);
-        }
+        // Without a login so far nobody has asked for the domain controllers yet.
+        let asked = tokio::time::timeout(Duration::from_secs(2), self.servers.hosts()).await;
+        status.problems.extend(match asked {
+            Ok(result) => result.err(),
+            Err(_) => Some("DNS does not answer".to_owned()),
+        });
         let machine = self.machine().state();
         status.domain = Some(self.domain.clone());
         status.servers = self.servers.report().await;

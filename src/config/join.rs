@@ -24,32 +24,54 @@ pub struct Join {
     pub ca_file: Option<PathBuf>,
 }
 
+/// Why it is not known how this host is joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// Root may read the file, but we may not.
+    Denied(Problem),
+    /// The file is there and cannot be understood.
+    Broken(Problem),
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Denied(problem) | JoinError::Broken(problem) => problem,
+        }
+    }
+}
+
 impl Join {
     /// Reads the section of `domain`, or of the first domain whose provider is AD. An absent or empty file is a
     /// host that is not joined.
     ///
     /// # Errors
     /// The file is there but cannot be read or understood.
-    pub fn load(path: &Path, domain: Option<&str>) -> Result<Self, Problem> {
+    pub fn load(path: &Path, domain: Option<&str>) -> Result<Self, JoinError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Join::default()),
             Err(e) => {
-                return Err(Problem {
-                    file: path.to_owned(),
-                    line: None,
-                    text: format!("cannot be read: {e}"),
+                let text = format!("cannot be read: {e}");
+                let problem = Problem { file: path.to_owned(), line: None, text };
+                return Err(match e.kind() {
+                    io::ErrorKind::PermissionDenied => JoinError::Denied(problem),
+                    _ => JoinError::Broken(problem),
                 });
             }
         };
         // sssd knows neither quotes nor escapes.
         let option = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
-        let ini = Ini::load_from_str_opt(&text, option).map_err(|e| Problem {
-            file: path.to_owned(),
-            line: Some(e.line + 1),
-            text: e.msg.to_string(),
+        let ini = Ini::load_from_str_opt(&text, option).map_err(|e| {
+            let text = e.msg.to_string();
+            JoinError::Broken(Problem { file: path.to_owned(), line: Some(e.line + 1), text })
         })?;
         Ok(Join::of(&ini, domain))
+    }
+
+    /// All that `krb5.conf`, which everybody may read, knows of the join.
+    pub fn of_realm(realm: String) -> Self {
+        Join { domain: Some(fold(&realm)), realm: Some(realm), ..Join::default() }
     }
 
     fn of(ini: &Ini, domain: Option<&str>) -> Self {

@@ -5,6 +5,7 @@
 
 mod file;
 mod join;
+pub mod keys;
 mod sources;
 
 use std::fmt;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::TlsMode;
-pub use join::Join;
+pub use join::{Join, JoinError};
 pub use sources::{Credentials, Source, Sources};
 
 use crate::name::{NameMap, Rules};
@@ -21,7 +22,7 @@ use crate::name::{NameMap, Rules};
 pub const CONFIG: &str = "/etc/motion-ad/config.toml";
 
 /// The settings in force.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The domain that this host is joined to, and how to reach it.
     pub domain: Domain,
@@ -138,8 +139,32 @@ impl Config {
     /// A file is broken, or no domain is known.
     pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
         let file = file::File::load(config)?;
-        let join = Join::load(sssd, file.domain_name())?;
-        let mut config = file.complete(&join)?;
+        let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
+        Config::complete(file, &join)
+    }
+
+    /// How names are mapped, for somebody who may not read `sssd.conf`: there the domain that `config` names, else
+    /// `default_realm`, stands in for the join. Not for the broker, which gets a copy that it can read: what is
+    /// unreadable there is broken.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_names(
+        config: &Path,
+        sssd: &Path,
+        default_realm: impl FnOnce() -> Option<String>,
+    ) -> Result<Rules, ConfigError> {
+        let file = file::File::load(config)?;
+        let join = match Join::load(sssd, file.domain_name()) {
+            Err(JoinError::Denied(_)) if file.domain_name().is_some() => Join::default(),
+            Err(JoinError::Denied(problem)) => default_realm().map(Join::of_realm).ok_or(problem)?,
+            other => other.map_err(Problem::from)?,
+        };
+        Ok(Config::complete(file, &join)?.names)
+    }
+
+    fn complete(file: file::File, join: &Join) -> Result<Self, ConfigError> {
+        let mut config = file.complete(join)?;
         config.names.map = load_map(&config.map_file)?;
         Ok(config)
     }

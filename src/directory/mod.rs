@@ -5,6 +5,7 @@
 //! server sees fit.
 
 pub mod account;
+mod bind;
 pub mod entry;
 pub mod groups;
 pub mod machine;

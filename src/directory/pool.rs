@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use ldap3::controls::RawControl;
-use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, StdStream};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::bind::BindConnection;
 use super::refusal::Answer;
 use super::servers::{LDAP, ServerList};
 use super::trust::Trust;
@@ -30,12 +29,6 @@ const CONNECT: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(2);
 /// A bind that got no answer may have met the account all the same, so few are sent again.
 const BINDS: usize = 3;
-/// The buffer in which ldap3 prepares what it sends (tokio-util's `Framed`).
-const BUFFER: usize = 8192;
-/// Of a cover: everything but the value of its control, with message ids of four bytes.
-const COVER: usize = 30 + COVER_OID.len();
-/// No control that anybody knows (ITU-T X.667: an OID from a UUID), so it is ignored.
-const COVER_OID: &str = "2.25.125669292110725461092883817429030760045";
 
 /// The connections for users' binds.
 pub struct Pool {
@@ -50,7 +43,7 @@ pub struct Pool {
 }
 
 struct Connection {
-    ldap: Ldap,
+    bind: BindConnection,
     host: String,
     used: Instant,
 }
@@ -201,8 +194,8 @@ impl Pool {
             self.servers.failed(&host, &cause);
             Failure::Next(cause)
         };
-        let answer = match timeout_at(deadline, connection.ldap.simple_bind(dn, password)).await {
-            Ok(Ok(result)) => Answer::read(result.rc, &result.text),
+        let answer = match timeout_at(deadline, connection.bind.bind(dn, password)).await {
+            Ok(Ok(answer)) => Answer::read(answer.code, &answer.text),
             Ok(Err(e)) => return Err(trouble(format!("{host}: {e}"))),
             Err(_) => {
                 // Its other connections are as silent as this one.
@@ -214,11 +207,8 @@ impl Pool {
         match answer {
             Answer::Decided(outcome, reason) => {
                 self.servers.answered(&host);
-                let bind = begun.elapsed();
-                if let Ok(Ok(())) = timeout_at(deadline, cover(&mut connection.ldap)).await {
-                    self.put_back(connection);
-                }
-                Ok(Bound { outcome, reason, dc: host, connect, bind })
+                self.put_back(connection);
+                Ok(Bound { outcome, reason, dc: host, connect, bind: begun.elapsed() })
             }
             Answer::Trouble(cause) => Err(trouble(format!("{host}: {cause}"))),
         }
@@ -236,9 +226,9 @@ impl Pool {
         for port in ports {
             match connect_tcp(&addresses, *port).await {
                 Ok(stream) => {
-                    let ldap = self.secure(stream, host, *port).await?;
+                    let bind = self.secure(stream, host, *port).await?;
                     self.starttls_first.store(*port == LDAP, Ordering::Relaxed);
-                    return Ok(Connection { ldap, host: host.to_owned(), used: Instant::now() });
+                    return Ok(Connection { bind, host: host.to_owned(), used: Instant::now() });
                 }
                 Err(cause) => causes.push(cause),
             }
@@ -246,31 +236,21 @@ impl Pool {
         Err(format!("{host}: {}", causes.join("; ")))
     }
 
-    async fn secure(&self, stream: TcpStream, host: &str, port: u16) -> Result<Ldap, String> {
-        let failed = |e: &dyn std::fmt::Display| {
-            format!("{host}:{port}: TLS failed: {e} (trusted roots: {})", self.trust.source)
+    async fn secure(&self, stream: TcpStream, host: &str, port: u16) -> Result<BindConnection, String> {
+        let failed = |cause: &str| {
+            format!("{host}:{port}: TLS failed: {cause} (trusted roots: {})", self.trust.source)
         };
-        let stream = stream.into_std().map_err(|e| failed(&e))?;
-        let settings = LdapConnSettings::new()
-            .set_std_stream(StdStream::Tcp(stream))
-            .set_config(self.trust.config.clone())
-            .set_starttls(port == LDAP);
-        let scheme = if port == LDAP { "ldap" } else { "ldaps" };
-        let url = format!("{scheme}://{host}:{port}");
-        let handshake = LdapConnAsync::with_settings(settings, &url);
-        let (connection, ldap) = match timeout(HANDSHAKE, handshake).await {
-            Ok(done) => done.map_err(|e| failed(&cause_of(&e)))?,
-            Err(_) => return Err(failed(&"no answer in time")),
-        };
-        // It ends by itself when the last handle is dropped or the connection breaks.
-        tokio::spawn(connection.drive());
-        Ok(ldap)
+        let opening = BindConnection::open(stream, host, self.trust.config.clone(), port == LDAP);
+        match timeout(HANDSHAKE, opening).await {
+            Ok(opened) => opened.map_err(|cause| failed(&cause)),
+            Err(_) => Err(failed("no answer in time")),
+        }
     }
 
     fn take(&self) -> Option<Connection> {
         let mut idle = self.idle();
         while let Some(mut connection) = idle.pop() {
-            if !connection.ldap.is_closed() && connection.used.elapsed() < self.settings.idle {
+            if connection.used.elapsed() < self.settings.idle && connection.bind.is_open() {
                 return Some(connection);
             }
         }
@@ -289,18 +269,6 @@ impl Pool {
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Overwrites the password in ldap3's buffer, which an open connection would keep for hours: sending only moves on
-/// in it, until a message no longer fits and the next one begins at its start again.
-///
-/// What is sent has to be as long as the buffer, and to mean nothing: it asks for an end of the bind, which has
-/// ended (RFC 4511, 4.11, which knows no answer), with a control that nobody knows. The few bytes that it leaves
-/// at the buffer's end are too few for a bind, so each bind begins at the start, under the next cover.
-async fn cover(ldap: &mut Ldap) -> Result<(), LdapError> {
-    let control = RawControl { ctype: COVER_OID.to_owned(), crit: false, val: Some(vec![0; BUFFER - COVER]) };
-    let bind = ldap.last_id();
-    ldap.with_controls(control).abandon(bind).await
 }
 
 fn unanswered(mut causes: Vec<String>, last: &str) -> PoolError {
@@ -327,21 +295,12 @@ async fn connect_tcp(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Strin
     Err(causes.join("; "))
 }
 
-/// ldap3 hides what rustls says behind its own words.
-fn cause_of(error: &LdapError) -> String {
-    match error {
-        LdapError::Io { source } => source.to_string(),
-        other => other.to_string(),
-    }
-}
-
 async fn reap(pool: Weak<Pool>) {
     let mut tick = tokio::time::interval(Duration::from_secs(15));
     loop {
         tick.tick().await;
         let Some(pool) = pool.upgrade() else { return };
         let limit = pool.settings.idle;
-        pool.idle()
-            .retain_mut(|connection| !connection.ldap.is_closed() && connection.used.elapsed() < limit);
+        pool.idle().retain_mut(|connection| connection.used.elapsed() < limit && connection.bind.is_open());
     }
 }

@@ -10,8 +10,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Problem;
 
-/// The bundle that Debian's ca-certificates maintains.
-const SYSTEM: &str = "/etc/ssl/certs";
+/// The folder that Debian's ca-certificates maintains.
+pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs";
 
 /// How TLS to domain controllers is verified: always, against these roots.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Trust {
     /// There is no usable certificate. In `ca_file` every one must be usable; the system's store may hold some
     /// that are not.
     pub fn load(ca_file: Option<&Path>) -> Result<Self, Problem> {
-        let file = ca_file.unwrap_or(Path::new(SYSTEM));
+        let file = ca_file.unwrap_or(Path::new(SYSTEM_ROOTS));
         let problem = |text: String| Problem { file: file.to_owned(), line: None, text };
         let unusable = |e: &dyn Display| problem(format!("no usable CA certificates: {e}"));
         let mut roots = RootCertStore::empty();

@@ -3,26 +3,28 @@
 use serde::Serialize;
 
 use super::show::{self, Columns};
-use super::{Account, AskError, Cli, Exit, Failure, Login, Page, ask, password};
+use super::{Account, Cli, Exit, Failure, Login, Page, ask, password, request};
+use crate::module::arguments::Expired;
+use crate::module::code;
 use crate::protocol::report::Check;
-use crate::protocol::{Operation, Reply, Request, Secret};
+use crate::protocol::{Operation, Reply, Secret};
 use crate::verdict::{Outcome, Step, Verdict};
 
 /// The account as AD has it now.
 pub(super) fn check(cli: &Cli, args: &Account) -> Result<Page, Failure> {
-    let request = Request { service: "check".into(), ..request(cli, Operation::Check, &args.name) };
-    let check = match ask(&cli.socket, request, Secret::default())? {
-        Reply::Check(check) => *check,
+    let request = request(cli, "check", Operation::Check, &args.name);
+    let check = ask(cli, &request, &Secret::default(), |reply| match reply {
+        Reply::Check(check) => Some(*check),
         // What hinders every login hinders the check too.
-        Reply::Verdict(verdict) => Check {
+        Reply::Verdict(verdict) => Some(Check {
             outcome: Some(verdict.outcome),
             reason: verdict.reason,
             user: args.name.clone(),
             principal: verdict.principal,
             ..Check::default()
-        },
-        _ => return Err(AskError::Unexpected.into()),
-    };
+        }),
+        _ => None,
+    })?;
     let text = if args.json { show::json(&CheckJson::from(&check))? } else { check_text(&check) };
     Ok(Page { text, exit: check.outcome.into() })
 }
@@ -31,10 +33,11 @@ pub(super) fn check(cli: &Cli, args: &Account) -> Result<Page, Failure> {
 pub(super) fn login(cli: &Cli, args: &Login) -> Result<Page, Failure> {
     let secret = if args.password_stdin { password::from_stdin()? } else { password::prompt(&args.name)? };
     // The time for typing is the person's own.
-    let request = Request { service: "login".into(), ..request(cli, Operation::Authenticate, &args.name) };
-    let Reply::Verdict(verdict) = ask(&cli.socket, request, secret)? else {
-        return Err(AskError::Unexpected.into());
-    };
+    let request = request(cli, "login", Operation::Authenticate, &args.name);
+    let verdict = ask(cli, &request, &secret, |reply| match reply {
+        Reply::Verdict(verdict) => Some(verdict),
+        _ => None,
+    })?;
     let text = match args.json {
         true => show::json(&LoginJson::new(&args.name, &verdict))?,
         false => login_text(&args.name, &verdict),
@@ -42,8 +45,9 @@ pub(super) fn login(cli: &Cli, args: &Login) -> Result<Page, Failure> {
     Ok(Page { text, exit: Some(verdict.outcome).into() })
 }
 
-fn request(cli: &Cli, operation: Operation, user: &str) -> Request {
-    Request::new(operation, user, cli.timeout())
+/// What the module would answer the application, by its line as it is shipped.
+fn pam_code(verdict: &Verdict) -> &'static str {
+    code::authenticate(verdict.outcome, Expired::Auth).name()
 }
 
 fn check_text(check: &Check) -> String {
@@ -69,6 +73,7 @@ fn login_text(name: &str, verdict: &Verdict) -> String {
     facts.pair("name", Some(name));
     facts.pair("principal", verdict.principal.as_deref());
     facts.pair("outcome", Some(verdict.outcome.name()));
+    facts.pair("PAM code", Some(pam_code(verdict)));
     let total = total(&verdict.steps);
     let mut steps = Columns::headed(["STEP", "MS", "SHARE"]);
     for step in &verdict.steps {
@@ -144,6 +149,7 @@ struct LoginJson<'a> {
     principal: Option<&'a str>,
     outcome: Outcome,
     may_log_in: bool,
+    pam_code: &'static str,
     reason: &'a str,
     advice: &'static str,
     steps: Vec<StepJson<'a>>,
@@ -165,6 +171,7 @@ impl<'a> LoginJson<'a> {
             principal: verdict.principal.as_deref(),
             outcome: verdict.outcome,
             may_log_in: verdict.outcome.is_success(),
+            pam_code: pam_code(verdict),
             reason: &verdict.reason,
             advice: verdict.outcome.advice(),
             steps,
@@ -217,7 +224,7 @@ mod tests {
         };
         assert_eq!(
             login_text("john", &verdict),
-            " name     john\n outcome  success\n\n STEP       MS  SHARE\n connect  12.3   75 %\n bind      4.1   25 %\n total    16.4\n\njohn may log in\n"
+            " name      john\n outcome   success\n PAM code  PAM_SUCCESS\n\n STEP       MS  SHARE\n connect  12.3   75 %\n bind      4.1   25 %\n total    16.4\n\njohn may log in\n"
         );
     }
 

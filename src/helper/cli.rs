@@ -74,10 +74,11 @@ pub enum Command {
 }
 
 const MAP: &str = "\
-Works without the broker and without the network. Each name gives one line, in order; a name without an
-account gives none, and its reason on standard error. --json keeps both together.
+Works without the broker and without the network, for every user: where sssd.conf may not be read, \
+the domain is the configuration's domain.name, else the default realm of krb5.conf. Each name gives one line, in \
+order; a name without an account gives none, and its reason on standard error. --json keeps both together.
 
-With --reverse each line is a principal as it was given, a tab, and one of its names: a principal with two
+With --reverse each line is a principal as it was given, a tab, and one of its names: a principal with two \
 names gives two lines.
 
 Examples:
@@ -132,8 +133,8 @@ pub struct Account {
 }
 
 const LOGIN: &str = "\
-A wrong password counts towards AD's lockout, as it does on the login page. The password is asked for on the
-terminal and not shown.
+A wrong password counts towards AD's lockout, as it does on the login page. The password is asked for on \
+the terminal and not shown.
 
 Examples:
   sudo motion-ad login john.doe
@@ -157,7 +158,7 @@ pub struct Login {
     #[arg(long)]
     pub password_stdin: bool,
 
-    /// Print JSON: outcome, may_log_in, principal, reason, advice, and steps (name, ms, share)
+    /// Print JSON: outcome, may_log_in, principal, pam_code, reason, advice, and steps (name, ms, share)
     #[arg(long)]
     pub json: bool,
 }

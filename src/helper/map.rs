@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Cli, Exit, Failure, Map, Page, complain, print, show};
 use crate::config::{Config, ConfigError};
+use crate::kerberos::krb5;
 use crate::name::{Principal, Rules};
 
 /// One line of the answer in JSON.
@@ -110,11 +111,10 @@ fn write_lines(entries: impl Iterator<Item = Result<Entry, Failure>>) -> Result<
 }
 
 fn rules(cli: &Cli) -> Result<Rules, Failure> {
-    let config = Config::load(&cli.config, &cli.sssd).map_err(|e| match &e {
+    Config::load_names(&cli.config, &cli.sssd, || krb5::default_realm().ok()).map_err(|e| match &e {
         ConfigError::Broken(problem) if is_denied(&problem.file) => Failure::Denied(e),
         _ => Failure::Config(e),
-    })?;
-    Ok(config.names)
+    })
 }
 
 fn is_denied(file: &Path) -> bool {

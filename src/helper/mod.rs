@@ -4,7 +4,6 @@
 //! What somebody typed or AD holds never reaches a terminal unescaped.
 
 mod account;
-mod ask;
 mod cli;
 mod map;
 mod password;
@@ -12,13 +11,14 @@ mod show;
 mod status;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use ask::{AskError, ask};
 pub use cli::{Account, Cli, Command, Login, Map, Status};
 
+use crate::client::{self, AskError};
 use crate::config::ConfigError;
-use crate::protocol::PasswordError;
+use crate::protocol::{Operation, PasswordError, Reply, Request, Secret};
 use crate::verdict::Outcome;
 
 /// How a command ends.
@@ -61,8 +61,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error("{0}; root may read it: use `sudo`")]
     Denied(ConfigError),
-    #[error("{0}")]
-    Ask(#[from] AskError),
+    #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
+    Ask { socket: PathBuf, error: AskError },
     #[error("{0}; nothing was sent to AD")]
     Password(#[from] PasswordError),
     #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
@@ -80,7 +80,7 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Failure::Ask(_) => Exit::Unreachable,
+            Failure::Ask { .. } => Exit::Unreachable,
             Failure::Interrupted => Exit::Interrupted,
             _ => Exit::Usage,
         }
@@ -106,6 +106,23 @@ pub fn run(cli: &Cli) -> Exit {
         complain(&failure.to_string());
         failure.exit()
     })
+}
+
+/// A request of the command `service`.
+fn request(cli: &Cli, service: &str, operation: Operation, user: &str) -> Request {
+    Request { service: service.into(), ..client::request(operation, user, cli.timeout()) }
+}
+
+/// Asks the broker; `answer` takes what it replies, if that is an answer to the question.
+fn ask<T>(
+    cli: &Cli,
+    request: &Request,
+    secret: &Secret,
+    answer: impl FnOnce(Reply) -> Option<T>,
+) -> Result<T, Failure> {
+    client::ask(&cli.socket, request, secret)
+        .and_then(|reply| answer(reply).ok_or(AskError::Unexpected))
+        .map_err(|error| Failure::Ask { socket: cli.socket.clone(), error })
 }
 
 fn print(page: Page) -> Result<Exit, Failure> {

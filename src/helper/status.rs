@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use super::show::{self, Columns, span};
-use super::{AskError, Cli, Exit, Failure, Page, ask};
+use super::{Cli, Exit, Failure, Page, ask, request};
 use crate::protocol::report::{Machine, Server, Status};
-use crate::protocol::{Operation, Reply, Request, Secret};
+use crate::protocol::{Operation, Reply, Secret};
 
 pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
-    let request = Request { service: "status".into(), ..Request::new(Operation::Status, "", cli.timeout()) };
-    let Reply::Status(status) = ask(&cli.socket, request, Secret::default())? else {
-        return Err(AskError::Unexpected.into());
-    };
+    let request = request(cli, "status", Operation::Status, "");
+    let status = ask(cli, &request, &Secret::default(), |reply| match reply {
+        Reply::Status(status) => Some(*status),
+        _ => None,
+    })?;
     let problems = problems(&status);
     let exit = if problems.is_empty() { Exit::Yes } else { Exit::No };
     let text = if args.json { status_json(&status, exit)? } else { status_text(&status, &problems) };

@@ -58,6 +58,9 @@ pub enum TransportError {
         /// The server's text.
         text: String,
     },
+    /// A step of the bind was not answered.
+    #[error("the bind was not answered: {0}")]
+    Unanswered(#[from] crate::ldap::ExchangeError),
     /// The server does not do what the RFCs ask for, or offers too little.
     #[error("{0}")]
     Protocol(&'static str),

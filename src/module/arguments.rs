@@ -1,15 +1,6 @@
 //! The arguments on the module's line in `/etc/pam.d`.
 //!
-//! | Argument | Default | Meaning |
-//! |---|---|---|
-//! | `socket=PATH` | `/run/motion-ad/broker.sock` | where the broker listens; absolute |
-//! | `timeout=SECONDS` | 5 | how long one call may wait for the broker, 1 to 60 |
-//! | `expired=auth` | yes | an expired password is refused by authenticate |
-//! | `expired=account` | no | it is refused by acct_mgmt, which the application must then call |
-//! | `messages` | no | tell the person why the account was refused |
-//! | `use_first_pass` | no | never ask: use the password that an earlier module asked for, or refuse |
-//! | `try_first_pass` | yes | use an earlier module's password, ask when there is none |
-//! | `debug` | no | log one line per call |
+//! [`ARGUMENTS`] is the table of them: the parser reads by it, and the man page is generated from it.
 //!
 //! A password that was typed once is never asked for again: as in pam_unix, `pam_get_authtok(3)` decides, so
 //! `try_first_pass` is what happens anyway. A first password that AD refuses is not followed by a prompt
@@ -87,6 +78,107 @@ impl ArgumentError {
     }
 }
 
+/// One argument: how it is read, and what people are told about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Argument {
+    /// Its name.
+    pub name: &'static str,
+    /// What may follow its `=`, for people; empty where it takes no value.
+    pub value: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// The entry points whose behaviour it changes.
+    pub entry_points: &'static str,
+    /// What it does, for people.
+    pub text: &'static str,
+    read: Read,
+}
+
+/// How an argument is read.
+#[derive(Clone, Copy, Debug)]
+enum Read {
+    /// It has no value.
+    Flag(fn(&mut Arguments)),
+    /// It has one; `None` where that makes no sense.
+    Value(fn(&mut Arguments, &[u8]) -> Option<()>, &'static str),
+}
+
+/// Every argument.
+pub const ARGUMENTS: &[Argument] = &[
+    Argument {
+        name: "socket",
+        value: "PATH",
+        default: SOCKET,
+        entry_points: "authenticate, acct_mgmt",
+        text: "Where the broker listens: an absolute path.",
+        read: Read::Value(
+            |arguments, value| socket(value).map(|socket| arguments.socket = socket),
+            "socket= takes an absolute path",
+        ),
+    },
+    Argument {
+        name: "timeout",
+        value: "SECONDS",
+        default: "5",
+        entry_points: "authenticate, acct_mgmt",
+        text: "How long one call may wait for the broker, 1 to 60. The application waits as long. The broker is asked \
+               to be done 0.2 seconds earlier, so that its \"AD did not answer\" still arrives.",
+        read: Read::Value(
+            |arguments, value| seconds(value).map(|seconds| arguments.timeout = seconds),
+            "timeout= takes 1 to 60 seconds",
+        ),
+    },
+    Argument {
+        name: "expired",
+        value: "auth|account",
+        default: "auth",
+        entry_points: "authenticate",
+        text: "Who refuses an expired password, or one that must be changed. With `auth` it is authenticate: right for \
+               every application. With `account` authenticate succeeds, given the right password, and acct_mgmt \
+               answers PAM_NEW_AUTHTOK_REQD: for applications that offer a password change, never for one that calls \
+               authenticate only.",
+        read: Read::Value(
+            |arguments, value| expired(value).map(|expired| arguments.expired = expired),
+            "expired= takes auth or account",
+        ),
+    },
+    Argument {
+        name: "messages",
+        value: "",
+        default: "no message",
+        entry_points: "authenticate, acct_mgmt",
+        text: "Tell the person why the account was refused, as a PAM_ERROR_MSG, unless the application asks for silence \
+               (PAM_SILENT). Some applications fail the login on any message.",
+        read: Read::Flag(|arguments| arguments.messages = true),
+    },
+    Argument {
+        name: "use_first_pass",
+        value: "",
+        default: "ask where there is no password",
+        entry_points: "authenticate",
+        text: "Never ask: use the password that an earlier module asked for, or refuse with PAM_AUTH_ERR.",
+        // libpam reads this one and the next itself, in pam_get_authtok.
+        read: Read::Flag(|_| {}),
+    },
+    Argument {
+        name: "try_first_pass",
+        value: "",
+        default: "what happens anyway",
+        entry_points: "authenticate",
+        text: "Use an earlier module's password, and ask where there is none. A first password that AD refuses is not \
+               followed by a prompt for a second, because each attempt counts towards AD's lockout.",
+        read: Read::Flag(|_| {}),
+    },
+    Argument {
+        name: "debug",
+        value: "",
+        default: "errors only",
+        entry_points: "all",
+        text: "One line per call in the log (AUTHPRIV): the code that was answered, and why.",
+        read: Read::Flag(|arguments| arguments.debug = true),
+    },
+];
+
 impl Arguments {
     /// Reads the arguments. Of an argument given twice the last one counts.
     pub fn parse(args: &[&CStr]) -> (Self, Vec<ArgumentError>) {
@@ -102,26 +194,26 @@ impl Arguments {
         };
         let text = || String::from_utf8_lossy(argument).into_owned();
         let malformed = |expected| ArgumentError::Malformed { argument: text(), expected };
-        match (name, value) {
-            (b"socket", value) => {
-                self.socket = value.and_then(socket).ok_or(malformed("socket= takes an absolute path"))?;
+        let known = ARGUMENTS.iter().find(|known| known.name.as_bytes() == name);
+        match (known.map(|known| known.read), value) {
+            (Some(Read::Value(read, expected)), value) => {
+                value.and_then(|value| read(self, value)).ok_or_else(|| malformed(expected))
             }
-            (b"timeout", value) => {
-                self.timeout = value.and_then(seconds).ok_or(malformed("timeout= takes 1 to 60 seconds"))?;
+            (Some(Read::Flag(set)), None) => {
+                set(self);
+                Ok(())
             }
-            (b"expired", Some(b"auth")) => self.expired = Expired::Auth,
-            (b"expired", Some(b"account")) => self.expired = Expired::Account,
-            (b"expired", _) => return Err(malformed("expired= takes auth or account")),
-            (b"messages", None) => self.messages = true,
-            (b"debug", None) => self.debug = true,
-            // libpam reads these two itself, in pam_get_authtok.
-            (b"use_first_pass" | b"try_first_pass", None) => {}
-            (b"messages" | b"debug" | b"use_first_pass" | b"try_first_pass", Some(_)) => {
-                return Err(malformed("it takes no value"));
-            }
-            _ => return Err(ArgumentError::Unknown(text())),
+            (Some(Read::Flag(_)), Some(_)) => Err(malformed("it takes no value")),
+            (None, _) => Err(ArgumentError::Unknown(text())),
         }
-        Ok(())
+    }
+}
+
+fn expired(value: &[u8]) -> Option<Expired> {
+    match value {
+        b"auth" => Some(Expired::Auth),
+        b"account" => Some(Expired::Account),
+        _ => None,
     }
 }
 
@@ -139,6 +231,8 @@ fn seconds(value: &[u8]) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
+
     use super::*;
 
     #[test]
@@ -169,6 +263,23 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_those_that_people_are_told() {
+        for argument in ARGUMENTS.iter().filter(|argument| !argument.value.is_empty()) {
+            let written = CString::new(format!("{}={}", argument.name, argument.default)).unwrap();
+            assert_eq!(Arguments::parse(&[&written]), (Arguments::default(), Vec::new()));
+        }
+    }
+
+    #[test]
+    fn the_shipped_service_names_every_argument() {
+        let service = include_str!("../../pam.d/motion");
+        for Argument { name, .. } in ARGUMENTS {
+            let written = |line: &str| line.strip_prefix("#   ").is_some_and(|rest| rest.starts_with(name));
+            assert!(service.lines().any(written), "{name}");
+        }
+    }
+
+    #[test]
     fn of_two_the_last_counts() {
         let (arguments, errors) =
             Arguments::parse(&[c"expired=account", c"timeout=9", c"expired=auth", c"timeout=1"]);
@@ -178,7 +289,7 @@ mod tests {
 
     #[test]
     fn broken_values_of_known_arguments_are_fatal() {
-        let long = std::ffi::CString::new(format!("socket=/{}", "x".repeat(200))).unwrap();
+        let long = CString::new(format!("socket=/{}", "x".repeat(200))).unwrap();
         let cases = [
             c"socket",
             c"socket=",

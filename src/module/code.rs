@@ -18,6 +18,11 @@ macro_rules! codes {
             /// Every code, in the order of the table.
             pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
 
+            /// What it stands for, for people.
+            pub fn text(self) -> &'static str {
+                match self { $(Code::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
             /// The name in libpam's header.
             pub fn name(self) -> &'static str {
                 match self { $(Code::$variant => stringify!($pam),)+ }

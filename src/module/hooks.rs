@@ -8,9 +8,9 @@ use std::ffi::CStr;
 use pam::constants::{PamFlag, PamResultCode};
 use pam::module::{PamHandle, PamHooks};
 
-use super::client::ask;
 use super::handle::Libpam;
 use super::{acct_mgmt, authenticate, chauthtok, session, setcred};
+use crate::client::ask_verdict;
 
 /// The module, for `pam_hooks!`.
 pub struct Hooks;
@@ -24,12 +24,12 @@ mod exported {
 impl PamHooks for Hooks {
     fn sm_authenticate(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
         quiet_panics();
-        authenticate(&mut Libpam(pamh), ask, &args, flags).into()
+        authenticate(&mut Libpam(pamh), ask_verdict, &args, flags).into()
     }
 
     fn acct_mgmt(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
         quiet_panics();
-        acct_mgmt(&mut Libpam(pamh), ask, &args, flags).into()
+        acct_mgmt(&mut Libpam(pamh), ask_verdict, &args, flags).into()
     }
 
     fn sm_chauthtok(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {

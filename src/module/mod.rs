@@ -6,7 +6,6 @@
 //! | this file | what each entry point does |
 //! | [`arguments`] | the arguments on the module's line |
 //! | [`handle`] | the PAM handle as the module sees it; tests script it |
-//! | [`client`] | one question to the broker, within one deadline |
 //! | [`memory`] | what is kept on the handle between authenticate and acct_mgmt |
 //! | [`code`] | outcome to PAM code |
 //! | `ffi` | what `pam-bindings` lacks, and all the unsafe code |
@@ -15,7 +14,6 @@
 //! environment, touches no signals, and keeps nothing but a verdict on the handle.
 
 pub mod arguments;
-pub mod client;
 pub mod code;
 mod ffi;
 pub mod handle;
@@ -29,10 +27,10 @@ use std::path::Path;
 
 use pam::constants::{PAM_SILENT, PamFlag};
 
+use crate::client::{self, AskError};
 use crate::protocol::{MAX_USER, Operation, Request, Secret};
 use crate::verdict::{Outcome, Verdict};
 use arguments::Arguments;
-use client::AskError;
 use code::Code;
 use handle::{Handle, Priority};
 use memory::Memory;

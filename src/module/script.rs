@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::PROMPT;
-use super::client::AskError;
 use super::code::Code;
 use super::handle::{Handle, Items, Priority};
 use super::memory::Memory;
+use crate::client::AskError;
 use crate::protocol::{Operation, Request, Secret};
 use crate::verdict::{Outcome, Verdict};
 

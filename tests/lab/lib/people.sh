@@ -39,6 +39,24 @@ cast_show() { # SAM : "attribute: value" lines
         END { print "lockoutTime: " (locked ? locked : "0") }'
 }
 
+cast_show_all() { # : sAMAccountName, badPwdCount and lockoutTime of everybody in the domain, by tab
+    local key value sam='' count=0 lock=0
+    cast_ldap ldapsearch -LLL -o ldif-wrap=no -b "$BASE_DN" '(&(objectCategory=person)(objectClass=user))' \
+        sAMAccountName badPwdCount lockoutTime |
+        while read -r key value; do
+            case $key in
+                sAMAccountName:) sam=$value ;;
+                sAMAccountName::) sam=$(base64 -d <<<"$value") ;;
+                badPwdCount:) count=$value ;;
+                lockoutTime:) lock=$value ;;
+                '')
+                    [[ -z $sam ]] || printf '%s\t%s\t%s\n' "$sam" "$count" "$lock"
+                    sam='' count=0 lock=0
+                    ;;
+            esac
+        done
+}
+
 # Forgets wrong passwords and locks, of all these people in one go.
 cast_forget() { # SAM…
     local sam
@@ -83,9 +101,10 @@ cast_restore() { # SAM
 }
 
 lab_cast() {
-    local usage="usage: lab cast show NAME | reset [NAME] | restore NAME | lock NAME" sam
+    local usage="usage: lab cast show [NAME] | reset [NAME] | restore NAME | lock NAME" sam
     case $#-${1:-} in
         1-reset) cast_reset_all ;;
+        1-show) cast_show_all ;;
         2-show | 2-reset | 2-restore | 2-lock)
             sam=$(cast_sam "$2")
             "cast_$1" "$sam"

@@ -24,7 +24,7 @@ struct Fault<'a> {
     words: &'a [&'a str],
 }
 
-pub fn faults(lab: &Lab, report: &mut Report) -> Check {
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)?;
     let service = fs::read_to_string(lab.path("/etc/pam.d/motion")).map_err(|e| e.to_string())?;
     let short = service.replace("required  pam_motion_ad.so", "required  pam_motion_ad.so timeout=2");

@@ -23,7 +23,7 @@ const DROPPED: Duration = Duration::from_millis(2600);
 /// A login in the middle of an attack.
 const LOGIN: Duration = Duration::from_secs(1);
 
-pub fn hostile(lab: &Lab, report: &mut Report) -> Check {
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)?;
     let motion = lab.host("root", &["id", "-u", "motion"], "").ok()?;
     let motion: u32 = motion.trim().parse().map_err(|e| format!("{motion}: {e}"))?;

@@ -1,5 +1,6 @@
 //! The lab as the suite uses it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -168,6 +169,19 @@ impl Lab {
         };
         let bad_passwords = value("badPwdCount")?.trim().parse().map_err(|e| format!("badPwdCount: {e}"))?;
         Ok(Counters { bad_passwords, locked: value("lockoutTime")?.trim() != "0" })
+    }
+
+    /// What AD counts about everybody, by sAMAccountName.
+    pub fn everybodys_counters(&self) -> Result<BTreeMap<String, Counters>, String> {
+        let text = self.run(&["cast", "show"]).ok()?;
+        let person = |line: &str| match line.split('\t').collect::<Vec<_>>()[..] {
+            [sam, count, lock] => {
+                let bad_passwords = count.parse().map_err(|e| format!("badPwdCount: {e}: {line}"))?;
+                Ok((sam.to_owned(), Counters { bad_passwords, locked: lock != "0" }))
+            }
+            _ => Err(format!("expected three cells: {line}")),
+        };
+        text.lines().map(person).collect()
     }
 
     /// A place in the broker's log.

@@ -23,6 +23,11 @@ impl Report {
         name.clone_into(&mut self.chapter);
     }
 
+    /// Says what the next checks are about.
+    pub fn note(&self, text: &str) {
+        println!("   -- {text}");
+    }
+
     /// Runs one check and prints its line.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Check) {
         let begun = Instant::now();

@@ -21,7 +21,7 @@ const PLACES: [&str; 6] = ["/var/log", "/run", "/tmp", "/var/tmp", "/var/lib/mot
 /// So many characters of a password give it away.
 const TELLING: usize = 10;
 
-pub fn secrets(lab: &Lab, report: &mut Report) -> Check {
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)?;
     let service = fs::read_to_string(lab.path("/etc/pam.d/motion")).map_err(|e| e.to_string())?;
     let loud = service.replace("required  pam_motion_ad.so", "required  pam_motion_ad.so debug messages");

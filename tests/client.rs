@@ -1,4 +1,4 @@
-//! The module's client against brokers that behave and brokers that do not.
+//! The client of module and helper against brokers that behave and brokers that do not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // One test interrupts system calls with signals.
 #![allow(unsafe_code)]
@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use motion_ad::module::client::{AskError, ask, request};
+use motion_ad::client::{AskError, ask_verdict as ask, request};
 use motion_ad::protocol::{FrameError, Operation, Reply, Request, Secret, encode, receive, send};
 use motion_ad::verdict::{Outcome, Verdict};
 

@@ -1,6 +1,6 @@
-//! Asks the broker, within one deadline.
+//! One question to the broker, within one deadline: for the module, which may start no thread, and the helper.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::protocol::{
 };
 use crate::verdict::Verdict;
 
-/// By how much the broker is asked to be done before the module stops waiting, so that an answer in the
-/// last moment, "AD did not answer in time" above all, still arrives.
+/// By how much the broker is asked to be done before we stop waiting, so that an answer in the last moment,
+/// "AD did not answer in time" above all, still arrives.
 const HEAD_START: Duration = Duration::from_millis(200);
 
-/// Why there is no verdict.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody listens, or we may not connect.
@@ -35,19 +35,28 @@ pub enum AskError {
     #[error("the request was refused: {0:?}")]
     Refused(String),
     /// A reply to another question.
-    #[error("the reply is no verdict")]
-    NoVerdict,
+    #[error("the reply belongs to another question")]
+    Unexpected,
 }
 
 impl AskError {
     /// Where the administrator should look.
     pub fn advice(&self) -> &'static str {
-        match self {
-            AskError::Connect(_) => "see `systemctl status motion-ad.socket motion-ad.service`",
-            AskError::Send(_) | AskError::Receive(_) | AskError::NoVerdict => {
-                "see `journalctl -u motion-ad.service`; after an upgrade of motion-ad restart this application"
+        let kind = match self {
+            AskError::Connect(error) => Some(error.kind()),
+            AskError::Send(FrameError::Io(error)) | AskError::Receive(FrameError::Io(error)) => {
+                Some(error.kind())
             }
-            AskError::Refused(_) => "see `journalctl -u motion-ad.service`",
+            _ => None,
+        };
+        match (self, kind) {
+            (AskError::Refused(_), _) => "see `journalctl -u motion-ad.service`",
+            (_, Some(ErrorKind::TimedOut)) => "see `systemctl status motion-ad.service`",
+            (AskError::Connect(_), _) => "see `systemctl status motion-ad.socket motion-ad.service`",
+            _ => {
+                "see `journalctl -u motion-ad.service`; after an upgrade of motion-ad restart the application, which \
+                 may still have the old module loaded"
+            }
         }
     }
 }
@@ -57,22 +66,31 @@ pub fn request(operation: Operation, user: &str, timeout: Duration) -> Request {
     Request::new(operation, user, timeout.saturating_sub(HEAD_START))
 }
 
-/// Sends one request and waits for its verdict, until a little after the request's own deadline.
+/// Sends one request and waits for its reply, until a little after the request's own deadline.
 ///
 /// # Errors
-/// Everything that leaves the question unanswered.
-pub fn ask(socket: &Path, request: &Request, secret: &Secret) -> Result<Verdict, AskError> {
+/// Everything that leaves the question unanswered; a refusal to answer is no answer.
+pub fn ask(socket: &Path, request: &Request, secret: &Secret) -> Result<Reply, AskError> {
     let deadline = Duration::from_nanos(request.deadline).saturating_add(HEAD_START);
     let mut broker = Connection::open(socket, deadline).map_err(AskError::Connect)?;
     // A broker that refuses us may answer and hang up before it has read the request: look for its reply first.
     let sent = send_frame(&mut broker, request, secret);
     match (sent, receive(&mut broker)) {
-        (_, Ok((Reply::Verdict(verdict), _))) => Ok(verdict),
         (_, Ok((Reply::Refused(reason), _))) => Err(AskError::Refused(reason)),
-        #[cfg(feature = "broker")]
-        (_, Ok(_)) => Err(AskError::NoVerdict),
+        (_, Ok((reply, _))) => Ok(reply),
         (Err(error), Err(_)) => Err(AskError::Send(error)),
         (Ok(()), Err(error)) => Err(AskError::Receive(error)),
+    }
+}
+
+/// Asks what is answered by a verdict.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_verdict(socket: &Path, request: &Request, secret: &Secret) -> Result<Verdict, AskError> {
+    match ask(socket, request, secret)? {
+        Reply::Verdict(verdict) => Ok(verdict),
+        _ => Err(AskError::Unexpected),
     }
 }
 

@@ -1,0 +1,116 @@
+//! One man page: sections of paragraphs, lists and examples, as man(7) wants them.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap_mangen::roff::{Inline, Roff, bold, roman};
+
+pub struct Page {
+    name: String,
+    section: u8,
+    done: Vec<u8>,
+    /// What is not in `done` yet.
+    roff: Roff,
+}
+
+impl Page {
+    /// A page with its title and its line for whatis(1).
+    pub fn new(name: &str, section: u8, about: &str) -> Self {
+        let manual = match section {
+            1 => "User Commands",
+            5 => "File Formats",
+            _ => "System Administration",
+        };
+        let source = concat!("motion-ad ", env!("CARGO_PKG_VERSION"));
+        let mut roff = Roff::new();
+        // Without a date, so that two builds write the same; an argument that is empty would be left out.
+        roff.control("TH", [name, &section.to_string(), " ", source, manual]);
+        let mut page = Page { name: name.to_owned(), section, done: Vec::new(), roff };
+        page.section("NAME");
+        page.roff.text([roman(format!("{name} - {about}"))]);
+        page
+    }
+
+    pub fn section(&mut self, heading: &str) -> &mut Self {
+        self.roff.control("SH", [heading]);
+        self
+    }
+
+    /// Paragraphs, set apart by empty lines. What stands between backticks is bold.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        for paragraph in text.split("\n\n") {
+            self.roff.control("PP", []);
+            self.line(paragraph);
+        }
+        self
+    }
+
+    /// An entry of a list: its name, what comes after that on its line, and paragraphs about it.
+    pub fn item(&mut self, name: &str, rest: &str, texts: &[&str]) -> &mut Self {
+        self.roff.control("TP", []);
+        self.roff.text([bold(name), roman(if rest.is_empty() { String::new() } else { format!(" {rest}") })]);
+        for (number, text) in texts.iter().filter(|text| !text.is_empty()).enumerate() {
+            if number > 0 {
+                self.roff.control("br", []);
+            }
+            self.line(text);
+        }
+        self
+    }
+
+    /// An entry below an entry.
+    pub fn nested(&mut self, name: &str, text: &str) -> &mut Self {
+        self.roff.control("RS", []).control("TP", []);
+        self.roff.text([bold(name)]);
+        self.line(text);
+        self.roff.control("RE", []);
+        self
+    }
+
+    /// Lines as they are.
+    pub fn example(&mut self, lines: &str) -> &mut Self {
+        self.roff.control("PP", []).control("RS", ["4"]).control("nf", []);
+        for line in lines.lines() {
+            self.roff.text([roman(line)]);
+        }
+        self.roff.control("fi", []).control("RE", []);
+        self
+    }
+
+    /// What `clap_mangen` writes.
+    pub fn rendered(
+        &mut self,
+        render: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> io::Result<&mut Self> {
+        std::mem::take(&mut self.roff).to_writer(&mut self.done)?;
+        render(&mut self.done)?;
+        Ok(self)
+    }
+
+    pub fn see_also(&mut self, pages: &[(&str, u8)]) -> &mut Self {
+        self.section("SEE ALSO");
+        let others = pages.iter().filter(|(name, section)| (*name, *section) != (&self.name, self.section));
+        let mut line = Vec::new();
+        for (name, section) in others {
+            if !line.is_empty() {
+                line.push(roman(", "));
+            }
+            line.extend([bold(*name), roman(format!("({section})"))]);
+        }
+        self.roff.text(line);
+        self
+    }
+
+    pub fn write(mut self, folder: &Path) -> io::Result<()> {
+        self.rendered(|_| Ok(()))?;
+        fs::write(folder.join(format!("{}.{}", self.name, self.section)), self.done)
+    }
+
+    fn line(&mut self, text: &str) {
+        let parts = text.split('`').enumerate().filter(|(_, part)| !part.is_empty());
+        let inlines: Vec<Inline> =
+            parts.map(|(number, part)| if number % 2 == 1 { bold(part) } else { roman(part) }).collect();
+        self.roff.text(inlines);
+    }
+}

@@ -1,0 +1,43 @@
+//! The broker's arguments. Its man page is generated from these texts.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::config::CONFIG;
+
+const MORE: &str = "\
+Environment:
+  CREDENTIALS_DIRECTORY  keytab and sssd.conf as systemd copied them; without it the host's own are read
+  KRB5_CLIENT_KTNAME     the keytab that the machine account's tickets are asked for with
+  KRB5CCNAME             where these tickets are kept: in memory
+
+Exit status:
+  0  told to end; or a file that it was started from changed, and systemd starts it again
+  1  it could not start, or --check-config found something broken";
+
+/// Checks logins of XCALLY Motion against Active Directory
+///
+/// systemd starts it at boot, and on the first connection to /run/motion-ad/broker.sock. It takes the socket, the
+/// machine's keytab and sssd.conf from systemd, and answers root and the users in `broker.users`.
+///
+/// It writes one line per login to the log, facility AUTHPRIV. When its configuration, the realm join, krb5.conf or
+/// resolv.conf changes, it finishes the logins on their way and ends; systemd starts it again.
+///
+/// A configuration that is broken, or a host that is not joined, does not keep it from starting: it denies every
+/// login and says why.
+#[derive(Debug, Parser)]
+#[command(name = "motion-ad-broker", version, after_long_help = MORE)]
+pub struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    pub config: PathBuf,
+
+    /// Say whether the configuration and the name map can be used, and end
+    #[arg(long)]
+    pub check_config: bool,
+
+    /// Listen on this path instead of the socket that systemd passes
+    #[arg(long, value_name = "PATH")]
+    pub listen: Option<PathBuf>,
+}

@@ -1,0 +1,293 @@
+//! The keys of `config.toml`, for people: the shipped file and the man page are made of this table.
+
+use std::fmt::Write as _;
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The table that it is in.
+    pub table: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: &'static str,
+    /// What is in force without it, as TOML; where the realm join decides, an example of that.
+    pub value: &'static str,
+    /// Where the default comes from, if it is not always [`Key::value`].
+    pub otherwise: &'static str,
+    /// What it is.
+    pub text: &'static str,
+}
+
+/// The tables, and what each is about.
+pub const TABLES: &[(&str, &str)] = &[
+    ("domain", "The domain that this host is joined to."),
+    (
+        "tls",
+        "How the connections that carry users' passwords are verified. There is no switch to turn that off.",
+    ),
+    ("names", "How a name that somebody types at the login page becomes an AD account, user@domain."),
+    ("login", "Who may log in. Nested membership counts; groups are compared by SID."),
+    ("broker", "Who may ask the broker, and how much at once."),
+    ("pool", "The connections to domain controllers that check passwords."),
+];
+
+/// Every key, in the order of the parser.
+pub const KEYS: &[Key] = &[
+    Key {
+        table: "domain",
+        name: "name",
+        kind: "DNS name",
+        value: r#""acme.com""#,
+        otherwise: "ad_domain in sssd.conf",
+        text: "The joined domain. Another one than the joined is an error.",
+    },
+    Key {
+        table: "domain",
+        name: "realm",
+        kind: "Kerberos realm",
+        value: r#""ACME.COM""#,
+        otherwise: "krb5_realm in sssd.conf, else the domain in capitals",
+        text: "The domain's Kerberos realm.",
+    },
+    Key {
+        table: "domain",
+        name: "netbios",
+        kind: "NetBIOS name",
+        value: r#""ACME""#,
+        otherwise: "the first label of the domain in capitals",
+        text: "The domain's short name, for people who type DOMAIN\\user.",
+    },
+    Key {
+        table: "domain",
+        name: "servers",
+        kind: "list of DNS names",
+        value: r#"["ad.acme.com", "ad2.acme.com"]"#,
+        otherwise: "ad_server in sssd.conf, else found by DNS SRV",
+        text: "The domain controllers, in the order to try. An empty list asks DNS.",
+    },
+    Key {
+        table: "domain",
+        name: "base_dn",
+        kind: "distinguished name",
+        value: r#""dc=acme,dc=com""#,
+        otherwise: "the whole domain",
+        text: "Only accounts below it are found. It must be inside the domain.",
+    },
+    Key {
+        table: "tls",
+        name: "mode",
+        kind: r#""auto", "ldaps" or "starttls""#,
+        value: r#""auto""#,
+        otherwise: "",
+        text: "LDAPS is port 636, StartTLS port 389; auto takes StartTLS where nothing listens on 636.",
+    },
+    Key {
+        table: "tls",
+        name: "ca_file",
+        kind: "absolute path",
+        value: r#""/etc/motion-ad/ca.pem""#,
+        otherwise: "ldap_tls_cacert in sssd.conf, else the system's store",
+        text: "PEM file of the certificate authorities that may vouch for a domain controller. The user motion-ad \
+               must be able to read it.",
+    },
+    Key {
+        table: "names",
+        name: "map_file",
+        kind: "absolute path",
+        value: r#""/etc/motion-ad/names.map""#,
+        otherwise: "",
+        text: "Names that do not follow the rule username + domain; see names.map(5).",
+    },
+    Key {
+        table: "names",
+        name: "domains",
+        kind: "list of domains",
+        value: "[]",
+        otherwise: "",
+        text: "Further domains and UPN suffixes that people may type after the @.",
+    },
+    Key {
+        table: "names",
+        name: "refuse",
+        kind: "list of names",
+        value: r#"["root", "motion"]"#,
+        otherwise: "",
+        text: "Names that are never logged in, whatever their domain and whatever the name map says.",
+    },
+    Key {
+        table: "login",
+        name: "allow_groups",
+        kind: "list of groups",
+        value: "[]",
+        otherwise: "",
+        text: "Only members of at least one of these come in; an empty list lets everybody in. A group is a name, \
+               DOMAIN\\name, a distinguished name or a SID. One that AD does not know denies every login.",
+    },
+    Key {
+        table: "login",
+        name: "deny_groups",
+        kind: "list of groups",
+        value: "[]",
+        otherwise: "",
+        text: "Members of any of these stay out, whatever else they are members of.",
+    },
+    Key {
+        table: "broker",
+        name: "users",
+        kind: "list of local users, by name or uid",
+        value: r#"["motion"]"#,
+        otherwise: "",
+        text: "The users that applications run as. They and root are answered, nobody else.",
+    },
+    Key {
+        table: "broker",
+        name: "connections",
+        kind: "16 to 4096",
+        value: "4096",
+        otherwise: "",
+        text: "The most connections from applications at once; more wait.",
+    },
+    Key {
+        table: "pool",
+        name: "connections",
+        kind: "1 to 1024",
+        value: "32",
+        otherwise: "",
+        text: "The most connections to domain controllers at once, each for one login at a time; more logins wait.",
+    },
+    Key {
+        table: "pool",
+        name: "idle",
+        kind: "1 to 900 seconds",
+        value: "300",
+        otherwise: "",
+        text: "An unused connection is closed after this time. AD cuts it after 15 minutes.",
+    },
+];
+
+const HEAD: &str = "\
+# motion-ad: Active Directory login for XCALLY Motion. See motion-ad.toml(5).
+#
+# On a joined host nothing has to be set here, unless the domain controllers' certificates come from a CA of the
+# domain's own (tls.ca_file): the domain is known from the realm join. Every key is listed with its default; where
+# the realm join decides, with an example.
+# The broker notices a change by itself. Whether the file can be used says, as root,
+#   /usr/libexec/motion-ad/motion-ad-broker --check-config
+";
+
+/// The width of the shipped file.
+const WIDTH: usize = 118;
+
+/// The file that is shipped: every key, commented out.
+pub fn example() -> String {
+    let mut file = HEAD.to_owned();
+    for (table, text) in TABLES {
+        let _ = writeln!(file);
+        comment(&mut file, text);
+        let _ = writeln!(file, "[{table}]");
+        for key in KEYS.iter().filter(|key| key.table == *table) {
+            let _ = writeln!(file);
+            comment(&mut file, key.text);
+            let default = match key.otherwise {
+                "" => String::new(),
+                otherwise => format!(" Default: {otherwise}."),
+            };
+            comment(&mut file, &format!("{}.{default}", capital(key.kind)));
+            let _ = writeln!(file, "#{} = {}", key.name, key.value);
+        }
+    }
+    file
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// Comment lines, so that no line is longer than [`WIDTH`].
+fn comment(file: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            let _ = writeln!(file, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(file, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::file::File;
+    use super::super::{Config, ConfigError, Join, Problem};
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../packaging/config.toml");
+
+    fn load(text: &str, join: &Join) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        File::load(file.path())?.complete(join)
+    }
+
+    /// The join of the examples.
+    fn join() -> Join {
+        Join {
+            domain: Some("acme.com".into()),
+            realm: Some("ACME.COM".into()),
+            servers: vec!["ad.acme.com".into(), "ad2.acme.com".into()],
+            ca_file: Some("/etc/motion-ad/ca.pem".into()),
+        }
+    }
+
+    fn uncommented(text: &str) -> String {
+        let keys = |line: &str| {
+            line.strip_prefix('#').filter(|key| !key.is_empty() && !key.starts_with(' ')).map(str::to_owned)
+        };
+        text.lines().map(|line| keys(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
+    }
+
+    #[test]
+    fn the_shipped_file_is_this_table() {
+        assert!(
+            SHIPPED == example(),
+            "write it anew: cargo run --example man -- --config >packaging/config.toml"
+        );
+    }
+
+    #[test]
+    fn the_shipped_file_says_nothing_as_it_is_and_the_defaults_when_uncommented() {
+        let defaults = load("", &join()).unwrap();
+        assert_eq!(load(SHIPPED, &join()).unwrap(), defaults);
+        let all = uncommented(SHIPPED);
+        assert_eq!(
+            all.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count(),
+            KEYS.len()
+        );
+        assert_eq!(load(&all, &join()).unwrap(), defaults);
+    }
+
+    /// What the parser would have taken in place of what it does not know.
+    fn expected(text: &str) -> BTreeSet<String> {
+        let Err(ConfigError::Broken(Problem { text, .. })) = load(text, &join()) else {
+            panic!("{text} is accepted")
+        };
+        let (_, names) = text.split_once("expected ").unwrap();
+        names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_table_and_the_parser_know_the_same_keys() {
+        let tables: BTreeSet<_> = TABLES.iter().map(|(table, _)| (*table).to_owned()).collect();
+        assert_eq!(expected("[unheard_of]\n"), tables);
+        for table in tables {
+            let keys = KEYS.iter().filter(|key| key.table == table).map(|key| key.name.to_owned()).collect();
+            assert_eq!(expected(&format!("[{table}]\nunheard_of = 1\n")), keys, "{table}");
+        }
+    }
+}

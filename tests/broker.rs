@@ -1,0 +1,221 @@
+//! The broker's process and the module's client over a Unix socket, on a host without a domain.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use motion_ad::client::{ask_verdict, request};
+use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
+use motion_ad::verdict::{Outcome, Verdict};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+struct Broker {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Broker {
+    /// A broker as systemd starts it: with the two credentials in a folder, here those of a host that is not
+    /// joined.
+    fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
+        write("names.map", b"# nobody\n");
+        write("keytab", b"\x05\x02");
+        write("sssd.conf", b"\n");
+        let map = folder.path().join("names.map");
+        let user =
+            format!("[broker]\nusers = [\"{}\"]\n[names]\nmap_file = \"{}\"\n", geteuid(), map.display());
+        write("config.toml", (config.to_owned() + &user).as_bytes());
+        let process = Command::new(env!("CARGO_BIN_EXE_motion-ad-broker"))
+            .arg("--listen")
+            .arg(folder.path().join("broker.sock"))
+            .arg("--config")
+            .arg(folder.path().join("config.toml"))
+            .env("CREDENTIALS_DIRECTORY", folder.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let broker = Broker { folder, process };
+        let begun = Instant::now();
+        while UnixStream::connect(broker.socket()).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the broker does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        broker
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("broker.sock")
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    fn login(&self) -> Verdict {
+        let request = request(Operation::Authenticate, "john.doe", Duration::from_secs(10));
+        ask_verdict(&self.socket(), &request, &Secret::new(b"secret".to_vec())).unwrap()
+    }
+
+    /// The exit code, once the process has ended by itself.
+    fn ended(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the broker did not end");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A domain without the join's files, whose sources on this machine are not the test's.
+const DOMAIN: &str = concat!(
+    "[domain]\nname = \"acme.example\"\nservers = [\"dc.invalid\"]\n[tls]\nca_file = \"",
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/data/ca.pem\"\n"
+);
+
+/// Without settings the broker answers root and `motion` alone, so these tests say nothing to anybody else.
+fn only_root_is_answered() -> bool {
+    geteuid().is_root()
+}
+
+#[test]
+fn a_host_that_is_not_joined_denies_and_says_what_to_do() {
+    if !only_root_is_answered() {
+        return;
+    }
+    let verdict = Broker::start("").login();
+    assert_eq!(verdict.outcome, Outcome::Unavailable);
+    assert!(verdict.reason.contains("realm join"), "{}", verdict.reason);
+}
+
+#[test]
+fn a_host_without_a_keytab_denies_and_says_what_to_do() {
+    let verdict = Broker::start(DOMAIN).login();
+    assert_eq!(verdict.outcome, Outcome::Unavailable);
+    assert!(verdict.reason.contains("/etc/krb5.keytab is missing or empty"), "{}", verdict.reason);
+}
+
+#[test]
+fn a_broken_configuration_denies_and_names_its_line() {
+    if !only_root_is_answered() {
+        return;
+    }
+    let verdict = Broker::start("[tls]\nverify = false\n").login();
+    assert_eq!(verdict.outcome, Outcome::Misconfigured);
+    assert!(verdict.reason.contains("config.toml, line 2"), "{}", verdict.reason);
+}
+
+#[test]
+fn the_status_says_what_is_wrong() {
+    let broker = Broker::start(DOMAIN);
+    let mut stream = broker.connect();
+    send(&mut stream, &request(Operation::Status, "", Duration::from_secs(5)), &Secret::default()).unwrap();
+    let (Reply::Status(status), _) = receive(&mut stream).unwrap() else { panic!("no status") };
+    assert_eq!(status.pid, broker.process.id());
+    assert_eq!(status.problems.len(), 1, "{status:?}");
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_and_logins_go_on() {
+    let broker = Broker::start(DOMAIN);
+    let too_long = [0xff; 8];
+    let rubbish = [&[0, 0, 0, 9, 0, 0, 0, 0][..], b"not json!"].concat();
+    let other_version = {
+        let mut frame = Vec::new();
+        let request = Request { version: 99, ..request(Operation::Status, "", Duration::from_secs(5)) };
+        send(&mut frame, &request, &Secret::default()).unwrap();
+        frame
+    };
+    for (frame, reason) in
+        [(&too_long[..], "over the limit"), (&rubbish, "no valid"), (&other_version, "version")]
+    {
+        let mut stream = broker.connect();
+        stream.write_all(frame).unwrap();
+        let (Reply::Refused(text), _) = receive(&mut stream).unwrap() else {
+            panic!("{reason}: not refused")
+        };
+        assert!(text.contains(reason), "{text}");
+    }
+    assert_eq!(broker.login().outcome, Outcome::Unavailable);
+}
+
+#[test]
+fn half_a_request_and_none_at_all_are_dropped_in_time() {
+    let broker = Broker::start(DOMAIN);
+    let mut half = broker.connect();
+    half.write_all(&[0, 0, 0, 200, 0, 0, 0, 0, b'{']).unwrap();
+    let mut idle = broker.connect();
+    let begun = Instant::now();
+    let mut rest = Vec::new();
+    half.read_to_end(&mut rest).unwrap();
+    idle.read_to_end(&mut rest).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "dropped after {:?}", begun.elapsed());
+    assert_eq!(broker.login().outcome, Outcome::Unavailable);
+}
+
+#[test]
+fn many_idle_connections_keep_nobody_out() {
+    let broker = Broker::start(DOMAIN);
+    let idle: Vec<_> = (0..900).map(|_| broker.connect()).collect();
+    assert_eq!(broker.login().outcome, Outcome::Unavailable);
+    drop(idle);
+}
+
+#[test]
+fn a_changed_file_ends_the_process_for_a_new_start() {
+    if !only_root_is_answered() {
+        return;
+    }
+    for (config, file) in
+        [("", "config.toml"), (DOMAIN, "names.map"), ("[names]\ndomains = 1\n", "config.toml")]
+    {
+        let mut broker = Broker::start(config);
+        assert!(!broker.login().outcome.is_success());
+        std::fs::write(broker.folder.path().join(file), "").unwrap();
+        // Nothing was lost: this connection is left for the next process.
+        let waiting = broker.connect();
+        assert_eq!(broker.ended(), Some(0));
+        drop(waiting);
+    }
+}
+
+#[test]
+fn it_ends_when_it_is_told_to() {
+    let mut broker = Broker::start(DOMAIN);
+    kill(Pid::from_raw(broker.process.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(broker.ended(), Some(0));
+}
+
+#[test]
+fn the_configuration_can_be_checked_without_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "[domain]\nname = \"acme.example\"\n[pool]\nconnections = 0\n").unwrap();
+    let check = Command::new(env!("CARGO_BIN_EXE_motion-ad-broker"))
+        .args(["--check-config", "--config"])
+        .arg(&config)
+        .env("CREDENTIALS_DIRECTORY", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(1));
+    let text = String::from_utf8(check.stderr).unwrap();
+    assert!(text.contains("line 4: 0 was given, expected 1 to 1024"), "{text}");
+}

@@ -1,0 +1,295 @@
+//! What the documents say that can be checked without a lab: paths, commands, keys, arguments, numbers, imports.
+#![cfg(feature = "broker")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory as _, Parser as _};
+use motion_ad::config::Config;
+use motion_ad::config::keys::{KEYS, TABLES};
+use motion_ad::helper::Cli;
+use motion_ad::module::arguments::{ARGUMENTS, Arguments};
+use motion_ad::name::NameMap;
+use motion_ad::verdict::Outcome;
+
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Every document with its name.
+fn documents() -> impl Iterator<Item = (&'static str, String)> {
+    DOCUMENTS.into_iter().map(|name| (name, read(name)))
+}
+
+/// What stands between backticks on one line.
+fn inline(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// The lines of indented blocks, without their comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| match line.split_once(" # ") {
+        Some((command, _)) => command.trim(),
+        None => line.trim(),
+    })
+}
+
+/// Inline code and lines of blocks that begin with `word`, from there on.
+fn commands<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
+    inline(text)
+        .chain(code(text))
+        .filter(move |command| command.strip_prefix(word).is_some_and(|rest| rest.starts_with(' ')))
+}
+
+/// The rows of the tables that have so many columns.
+fn rows(text: &str, columns: usize) -> Vec<Vec<&str>> {
+    text.lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("|---"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>())
+        .filter(|row| row.len() == columns)
+        .collect()
+}
+
+#[test]
+fn every_path_exists() {
+    let is_ours = |token: &str| {
+        ["src/", "tests/", "packaging/", "pam.d/"].iter().any(|folder| token.starts_with(folder))
+            || token.ends_with(".md")
+            || token.starts_with("LICENSE-")
+    };
+    for (name, text) in documents() {
+        let tokens = text.split(|c: char| !(c.is_alphanumeric() || "_-./".contains(c)));
+        let paths: BTreeSet<_> =
+            tokens.map(|token| token.trim_end_matches(['.', '/'])).filter(|t| is_ours(t)).collect();
+        for path in paths {
+            assert!(root().join(path).exists(), "{name}: {path}");
+        }
+    }
+}
+
+#[test]
+fn every_make_target_exists() {
+    let makefile = read("Makefile");
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for command in commands(&text, "make") {
+            let target = command.split_whitespace().nth(1).unwrap();
+            assert!(makefile.contains(&format!("\n{target}:")), "{name}: {command}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 5);
+}
+
+#[test]
+fn every_command_of_the_lab_exists() {
+    let script = read("tests/lab/lab");
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for command in commands(&text, "tests/lab/lab") {
+            let word = command.split_whitespace().nth(1).unwrap();
+            assert!(script.lines().any(|line| line.starts_with(&format!("lab {word}"))), "{name}: {command}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 3);
+}
+
+/// The words of a command of a shell, up to a pipe or a redirection.
+fn words(command: &str) -> Vec<String> {
+    let words = command.split_whitespace().take_while(|word| !["|", "<", ">"].contains(word));
+    words.map(|word| word.trim_matches('\'').to_owned()).filter(|word| word != "sudo").collect()
+}
+
+#[test]
+fn every_line_of_the_helper_is_understood() {
+    let mut help = vec![Cli::command().get_after_help().unwrap().to_string()];
+    for command in Cli::command().get_subcommands() {
+        help.push(command.get_after_help().unwrap().to_string());
+    }
+    // Examples in the help texts stand two spaces in, and what they do behind three more.
+    let help: Vec<_> =
+        help.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("  ")).collect();
+    let examples =
+        help.iter().filter(|line| line.contains("motion-ad ")).map(|line| line.split("   ").next().unwrap());
+    let documents: Vec<_> = documents().collect();
+    let documented = documents.iter().flat_map(|(_, text)| commands(text, "motion-ad"));
+    let mut seen = 0;
+    for line in documented.filter(|line| !line.contains('·')).chain(examples) {
+        if let Err(e) = Cli::try_parse_from(words(line)) {
+            panic!("{line}: {e}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 12);
+}
+
+#[test]
+fn every_configuration_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("names.map"), "").unwrap();
+    fs::write(path("sssd.conf"), "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n")
+        .unwrap();
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for block in text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+            // Blocks in a list stand a few spaces in, which TOML does not mind.
+            let text = format!("{block}\n[names]\nmap_file = {:?}\n", path("names.map"));
+            fs::write(path("config.toml"), text).unwrap();
+            if let Err(e) = Config::load(&path("config.toml"), &path("sssd.conf")) {
+                panic!("{name}: {e}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 1);
+}
+
+#[test]
+fn every_key_that_is_named_exists() {
+    let mut texts: Vec<_> =
+        documents().map(|(_, text)| inline(&text).map(str::to_owned).collect::<Vec<_>>()).collect();
+    let advice = Outcome::ALL.iter().flat_map(|outcome| outcome.advice().split_whitespace());
+    texts.push(advice.map(|word| word.trim_end_matches([';', ',']).to_owned()).collect());
+    let mut seen = 0;
+    for word in texts.iter().flatten().filter(|word| !word.starts_with("names.map")) {
+        let Some((table, key)) = word.split_once('.') else { continue };
+        if TABLES.iter().any(|(known, _)| *known == table) && !key.contains(['.', '/']) {
+            assert!(KEYS.iter().any(|known| (known.table, known.name) == (table, key)), "{word}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 6);
+}
+
+#[test]
+fn every_line_of_a_name_map_is_understood() {
+    let mut seen = 0;
+    for (name, text) in documents() {
+        for line in code(&text).filter(|line| line.contains(" = ") && line.contains('@')) {
+            NameMap::parse(line).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn every_argument_of_the_module_is_accepted() {
+    let service = read("pam.d/motion");
+    let listed = service
+        .lines()
+        .filter_map(|line| line.strip_prefix("#   "))
+        .map(|line| line.split(' ').next().unwrap());
+    let mut seen = 0;
+    for argument in listed.filter(|argument| !argument.is_empty()) {
+        let written = CString::new(argument.replace("PATH", "/run/x")).unwrap();
+        assert_eq!(Arguments::parse(&[&written]).1, [], "{argument}");
+        seen += 1;
+    }
+    assert_eq!(seen, ARGUMENTS.len());
+    for (name, text) in documents() {
+        for argument in inline(&text).filter_map(|word| word.strip_suffix('=')) {
+            let exists = ARGUMENTS.iter().any(|known| known.name == argument);
+            assert!(exists || argument == "LoadCredential", "{name}: {argument}=");
+        }
+    }
+}
+
+/// "`file`: NAME", the place of a constant or of a test.
+fn place(cell: &str) -> Option<(&str, &str)> {
+    let (file, name) = cell.strip_prefix('`')?.split_once("`: ")?;
+    Some((file, name))
+}
+
+/// The value of a constant as the tables write it.
+fn value(definition: &str) -> String {
+    let (_, value) = definition.trim_end_matches(';').split_once(" = ").unwrap();
+    let call = |function: &str| value.strip_prefix(function)?.strip_prefix('(')?.strip_suffix(')');
+    match (call("Duration::from_secs"), call("Duration::from_millis")) {
+        (Some(seconds), _) => format!("{seconds} s"),
+        (_, Some(milliseconds)) => format!("{milliseconds} ms"),
+        _ => value.replace('_', ""),
+    }
+}
+
+#[test]
+fn every_bound_is_the_one_in_the_code() {
+    let text = read("ARCHITECTURE.md");
+    let mut seen = 0;
+    for row in rows(&text, 3) {
+        let Some((file, name)) = place(row[2]) else { continue };
+        let source = read(file);
+        let definition = source.lines().find(|line| line.contains(&format!("const {name}: ")));
+        let value = value(definition.unwrap_or_else(|| panic!("{file} has no {name}")));
+        let words = |text: &str| format!(" {text} ");
+        assert!(words(row[1]).contains(&words(&value)), "{file}: {name} is {value}, not {}", row[1]);
+        seen += 1;
+    }
+    assert!(seen > 15, "{seen}");
+}
+
+#[test]
+fn every_test_that_shows_a_defence_exists() {
+    let text = read("SECURITY.md");
+    let mut seen = 0;
+    for row in rows(&text, 3) {
+        let Some((file, name)) = place(row[2]) else { continue };
+        assert!(read(file).contains(&format!("fn {name}()")), "{file} has no test {name}");
+        seen += 1;
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+/// The Rust files at `path`, which is a file or a folder.
+fn sources(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    fs::read_dir(path).unwrap().flat_map(|entry| sources(&entry.unwrap().path())).collect()
+}
+
+/// The modules of ours that `source` uses.
+fn imports(source: &str) -> BTreeSet<String> {
+    let after = |word| source.split(word).skip(1).map(|rest: &str| rest.to_owned()).collect::<Vec<_>>();
+    let names = after("crate::").into_iter().chain(after("motion_ad::"));
+    names
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>())
+        .filter(|name| {
+            root().join("src").join(name).exists() || root().join(format!("src/{name}.rs")).exists()
+        })
+        .collect()
+}
+
+#[test]
+fn imports_point_one_way() {
+    let text = read("ARCHITECTURE.md");
+    let mut covered = BTreeSet::new();
+    for row in rows(&text, 3) {
+        let paths: Vec<_> = inline(row[0]).filter(|path| path.starts_with("src/")).collect();
+        for path in paths {
+            let own = Path::new(path).file_stem().unwrap().to_str().unwrap();
+            let allowed: BTreeSet<_> = row[2].split(", ").collect();
+            for file in sources(&root().join(path)) {
+                covered.insert(file.clone());
+                for import in imports(&read(&file)).iter().filter(|import| *import != own) {
+                    assert!(allowed.contains(import.as_str()), "{}: {import}", file.display());
+                }
+            }
+        }
+    }
+    covered.insert(root().join("src/lib.rs"));
+    assert_eq!(covered, sources(&root().join("src")).into_iter().collect());
+}

@@ -1,0 +1,109 @@
+//! `motion-ad` on the host: exit codes and texts, for root, for the application's user, and for a stranger.
+
+use serde_json::Value;
+
+use crate::cast::everybody;
+use crate::lab::Lab;
+use crate::report::{Report, contains, equal};
+
+/// Who asks, what, what is typed, the exit code, and a part of standard output or of standard error.
+type Command = (&'static str, &'static [&'static str], &'static str, i32, Says);
+
+enum Says {
+    Out(&'static str),
+    Err(&'static str),
+}
+use Says::{Err as Complains, Out};
+
+const JOHN: &str = "J0hn-rides-a-tandem\n";
+const ONLY: &str = "only root and the users in broker.users may ask";
+
+#[rustfmt::skip]
+const COMMANDS: &[Command] = &[
+    ("root",   &["map", "john.doe"],                      "",   0, Out("john.doe@acme.com\n")),
+    ("root",   &["map", "John.Doe", "ACME\\jane", "x@acme.com"], "", 0, Out("john.doe@acme.com\njane@acme.com\nx@acme.com\n")),
+    ("root",   &["map"],                                  "a\r\nb\n", 0, Out("a@acme.com\nb@acme.com\n")),
+    ("root",   &["map", "--reverse", "john.doe@acme.com"], "",  0, Out("john.doe@acme.com\tjohn.doe\n")),
+    ("root",   &["map", "root"],                          "",   1, Complains("root: the name is on names.refuse")),
+    ("root",   &["map", "john.doe", "x@evil.example"],    "",   1, Out("john.doe@acme.com\n")),
+    ("root",   &["map", "--json", "john.doe"],            "",   0, Out("\"principal\": \"john.doe@acme.com\"")),
+    // The realm join's settings are root's alone.
+    ("motion", &["map", "john.doe"],                      "",   2, Complains("/etc/sssd/sssd.conf: cannot be read: Permission denied")),
+
+    ("root",   &["check", "john.doe"],                    "",   0, Out("john.doe may log in\n")),
+    ("motion", &["check", "john.doe"],                    "",   0, Out("CN=john.doe,OU=People,DC=acme,DC=com")),
+    ("root",   &["check", "dora.disabled"],               "",   1, Out(" x  disabled              yes")),
+    ("root",   &["check", "ed.ended"],                    "",   1, Out("ed.ended may not log in: account_expired")),
+    ("root",   &["check", "petra.expired"],               "",   1, Out("petra.expired may not log in: password_expired")),
+    ("root",   &["check", "max.mustchange"],              "",   1, Out("max.mustchange may not log in: must_change")),
+    ("root",   &["check", "nora.night"],                  "",   1, Out("restricted, not allowed now")),
+    ("root",   &["check", "walt.elsewhere"],              "",   1, Out("OTHERPC")),
+    ("root",   &["check", "lou.locked"],                  "",   1, Out("lou.locked may not log in: locked_out")),
+    ("root",   &["check", "nobody.here"],                 "",   1, Out("AD has no account nobody.here@acme.com")),
+    ("root",   &["check", "root"],                        "",   1, Out("root may not log in: unmapped")),
+    ("root",   &["check", "clash"],                       "",   0, Out("CN=clash.a,OU=People,DC=acme,DC=com")),
+    ("nobody", &["check", "john.doe"],                    "",   3, Complains(ONLY)),
+
+    ("root",   &["login", "--password-stdin", "john.doe"], JOHN, 0, Out("john.doe may log in\n")),
+    ("motion", &["login", "--password-stdin", "john.doe"], JOHN, 0, Out("outcome    success")),
+    ("motion", &["login", "--password-stdin", "wendy.wrong"], JOHN, 1, Out("wendy.wrong may not log in: wrong_password: AD answered data 52e")),
+    ("root",   &["login", "--password-stdin", "john.doe"], "",  2, Complains("nothing was sent to AD")),
+    ("root",   &["login", "--password-stdin", "john.doe"], "\n", 2, Complains("nothing was sent to AD")),
+    ("nobody", &["login", "--password-stdin", "john.doe"], JOHN, 3, Complains(ONLY)),
+
+    ("root",   &["status"],                               "",   0, Out("all is well\n")),
+    ("motion", &["status"],                               "",   0, Out("XCALLY$@ACME.COM")),
+    ("nobody", &["status"],                               "",   3, Complains(ONLY)),
+    ("root",   &["--socket", "/run/motion-ad/absent", "status"], "", 3, Complains("nobody listens on /run/motion-ad/absent")),
+    ("root",   &["no-such-command"],                      "",   2, Complains("unrecognized subcommand")),
+    ("root",   &["check"],                                "",   2, Complains("<NAME>")),
+];
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    lab.run(&["cast", "reset"]).ok()?;
+    for (user, arguments, input, code, says) in COMMANDS {
+        let name = format!("{user}: motion-ad {}: exit code {code}", arguments.join(" "));
+        report.check(&name, || {
+            let command: Vec<_> = std::iter::once("motion-ad").chain(arguments.iter().copied()).collect();
+            let ran = lab.host(user, &command, input);
+            let all = |e: String| format!("{e}\nit said:\n{}{}", ran.stdout, ran.stderr);
+            equal("exit code", ran.code, *code).map_err(all)?;
+            match says {
+                Out(text) => contains("standard output", &ran.stdout, text).map_err(all),
+                Complains(text) => contains("standard error", &ran.stderr, text).map_err(all),
+            }
+        });
+    }
+    report.check("check finds everybody by userPrincipalName", || {
+        for person in everybody().iter().filter(|person| person.upn.ends_with("@acme.com")) {
+            let ran = lab.host("root", &["motion-ad", "check", person.upn], "");
+            contains(person.upn, &ran.stdout, &format!("account            CN={},", person.sam))?;
+        }
+        Ok(())
+    });
+    report.check("without a terminal login asks nobody and says how scripts do it", || {
+        let ran = lab.host("motion", &["setsid", "-w", "motion-ad", "login", "john.doe"], "");
+        equal("exit code", ran.code, 2)?;
+        contains("standard error", &ran.stderr, "scripts use --password-stdin")
+    });
+    report.check("status --json is JSON: well, with a count of the logins", || {
+        let status = json(lab, &["status", "--json"])?;
+        equal("well", &status["well"], &Value::Bool(true))?;
+        equal("a count", status["logins"]["success"].as_u64() >= Some(1), true)
+    });
+    report.check("check --json is JSON", || {
+        let check = json(lab, &["check", "--json", "john.doe"])?;
+        equal("may_log_in", &check["may_log_in"], &Value::Bool(true))
+    });
+    report.check("only the wrong password was counted", || {
+        equal("wendy", lab.counters("wendy.wrong")?.bad_passwords, 1)?;
+        equal("john", lab.counters("john.doe")?.bad_passwords, 0)
+    });
+    lab.run(&["cast", "reset", "wendy"]).ok().map(|_| ())
+}
+
+fn json(lab: &Lab, arguments: &[&str]) -> Result<Value, String> {
+    let command: Vec<_> = std::iter::once("motion-ad").chain(arguments.iter().copied()).collect();
+    let text = lab.host("root", &command, "").ok()?;
+    serde_json::from_str(&text).map_err(|e| format!("{e}: {text}"))
+}

@@ -1,0 +1,225 @@
+//! What the configuration changes: groups, further domains, the name map, and what happens when it is broken.
+
+use crate::lab::Lab;
+use crate::report::{Report, contains, equal};
+use crate::row::{Acct, Auth, AuthAcct, Right, Row, Wrong, row, run};
+
+/// `allow_groups = ["XCALLY Agents"]`, however the group is written.
+#[rustfmt::skip]
+const ALLOWED: &[Row] = &[
+    row("john",  "john.doe",      Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
+    row("john",  "john.doe",      Right, Acct,     "success",        0, "PAM_SUCCESS"),
+    row("nina",  "nina.nested",   Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
+    row("nina",  "nina.nested",   Right, Acct,     "success",        0, "PAM_SUCCESS"),
+    row("greta", "greta.groups",  Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
+    row("dean",  "dean.denied",   Right, Auth,     "success",        0, "PAM_SUCCESS"),
+    row("otto",  "otto.outsider", Right, AuthAcct, "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
+    row("otto",  "otto.outsider", Right, Acct,     "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
+    // Whether somebody is in a group is nobody's business without the password.
+    row("otto",  "otto.outsider", Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),
+    row("dora",  "dora.disabled", Right, Auth,     "disabled",       0, "PAM_PERM_DENIED"),
+    row("",      "nobody.here",   Wrong, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN"),
+];
+
+/// `deny_groups = ["XCALLY Denied"]` on top: it wins.
+#[rustfmt::skip]
+const DENIED: &[Row] = &[
+    row("dean",  "dean.denied",   Right, AuthAcct, "denied",         0, "PAM_PERM_DENIED").reason("login.deny_groups"),
+    row("dean",  "dean.denied",   Right, Acct,     "denied",         0, "PAM_PERM_DENIED").reason("login.deny_groups"),
+    row("dean",  "dean.denied",   Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),
+    row("john",  "john.doe",      Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
+    row("nina",  "nina.nested",   Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
+    row("otto",  "otto.outsider", Right, Auth,     "not_allowed",    0, "PAM_PERM_DENIED"),
+];
+
+/// `deny_groups` alone.
+#[rustfmt::skip]
+const ONLY_DENIED: &[Row] = &[
+    row("dean",  "dean.denied",   Right, Auth,     "denied",         0, "PAM_PERM_DENIED"),
+    row("otto",  "otto.outsider", Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
+    row("greta", "greta.groups",  Right, Acct,     "success",        0, "PAM_SUCCESS"),
+];
+
+const ABSENT: &str = "the group \"XCALLY Aliens\" does not exist in AD";
+
+/// A group that does not exist, in either list. AD has accepted the password by then.
+#[rustfmt::skip]
+const NO_SUCH_GROUP: &[Row] = &[
+    row("john",  "john.doe",      Right, AuthAcct, "misconfigured",  0, "PAM_SERVICE_ERR").reason(ABSENT).ad_accepts(),
+    row("john",  "john.doe",      Right, Acct,     "misconfigured",  0, "PAM_SERVICE_ERR").reason(ABSENT),
+    row("john",  "john.doe",      Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),
+    row("dora",  "dora.disabled", Right, Auth,     "disabled",       0, "PAM_PERM_DENIED"),
+];
+
+/// `names.domains = ["sales.acme.example"]`, and a name map.
+#[rustfmt::skip]
+const NAMES: &[Row] = &[
+    row("uma",   "uma.upn@sales.acme.example", Right, AuthAcct, "success", 0, "PAM_SUCCESS").principal("uma.upn@sales.acme.example"),
+    row("uma",   "uma.upn@Sales.Acme.Example", Wrong, Auth, "wrong_password", 1, "PAM_AUTH_ERR").principal("uma.upn@sales.acme.example"),
+    row("uma",   "uma.upn",       Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
+    row("john",  "john.doe@sales.acme.example", Right, Auth, "unknown_user", 0, "PAM_USER_UNKNOWN").principal("john.doe@sales.acme.example"),
+    row("john",  "john.doe@evil.example", Right, Auth, "unmapped",   0, "PAM_USER_UNKNOWN").principal("-"),
+    row("john",  "jd",            Right, AuthAcct, "success",        0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "JD",            Right, Acct,     "success",        0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "jd",            Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR").principal("john.doe@acme.com"),
+    row("john",  "night desk = 2", Right, Auth,    "success",        0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("joerg", "joerg",         Right, AuthAcct, "success",        0, "PAM_SUCCESS").principal("jörg.müller@acme.com"),
+    // A line of the map sends a name elsewhere, whoever else bears it, and opens no refused one.
+    row("wendy", "lena.lock",     Right, Auth,     "success",        0, "PAM_SUCCESS").principal("wendy.wrong@acme.com"),
+    row("john",  "root",          Right, Auth,     "unmapped",       0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
+    row("john",  "ghost",         Right, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN").principal("no.body@acme.com"),
+];
+
+const MAP: &str = "# people\n\njd = john.doe@acme.com\njoerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\n\
+    lena.lock = wendy.wrong@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
+
+/// A map that nobody can read is no empty map: then everybody stays out, the mapped and the others.
+const fn broken(reason: &'static str) -> [Row; 3] {
+    [
+        row("john", "john.doe", Right, Auth, "misconfigured", 0, "PAM_SERVICE_ERR").reason(reason),
+        row("john", "jd", Right, AuthAcct, "misconfigured", 0, "PAM_SERVICE_ERR").reason(reason),
+        row("wendy", "wendy.wrong", Wrong, Acct, "misconfigured", 0, "PAM_SERVICE_ERR").reason(reason),
+    ]
+}
+
+/// What the shell makes of the map, and what the log says then.
+const BROKEN: &[(&str, &str)] = &[
+    ("echo nonsense >>MAP", "MAP, line 2: expected `xcally-name = user@domain`"),
+    ("echo 'JD = dora.disabled@acme.com' >>MAP", "MAP, line 2: line 1 maps the same name to somebody else"),
+    ("chmod 600 MAP", "MAP: cannot be read: Permission denied"),
+    ("rm MAP", "MAP: cannot be read: No such file"),
+    (
+        "printf 'j\\374rgen = john.doe@acme.com\\n' >>MAP",
+        "MAP: cannot be read: stream did not contain valid UTF-8",
+    ),
+];
+
+/// Broken keys of config.toml.
+const KEYS: &[(&str, &str)] = &[
+    ("[login]\nallow_group = [\"XCALLY Agents\"]\n", "config.toml, line 4: unknown field `allow_group`"),
+    (
+        "[login]\nallow_groups = [\"a\"]\ndeny_groups = [\"A\"]\n",
+        "config.toml, line 5: \"A\" is also in login.allow_groups",
+    ),
+];
+
+const HAS_JD: &[Row] =
+    &[row("john", "jd", Right, AuthAcct, "success", 0, "PAM_SUCCESS").principal("john.doe@acme.com")];
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    lab.run(&["cast", "reset"]).ok()?;
+    let done = groups(lab, report).and_then(|()| names(lab, report)).and_then(|()| broken_files(lab, report));
+    lab.host_sh("printf '# nobody\\n' >/etc/motion-ad/names.map; chmod 644 /etc/motion-ad/names.map").ok()?;
+    lab.configure("")?;
+    done
+}
+
+fn groups(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    let search = ["ldbsearch", "-H", "/var/lib/samba/private/sam.ldb", "(cn=XCALLY Agents)", "objectSid"];
+    let found = lab.dc(&search).ok()?;
+    let sid =
+        found.lines().find_map(|line| line.strip_prefix("objectSid: ")).ok_or("the group has no SID")?;
+    let forms = [
+        "XCALLY Agents",
+        "xcally agents",
+        "ACME\\\\XCALLY Agents",
+        "CN=XCALLY Agents,OU=Groups,DC=acme,DC=com",
+        sid,
+    ];
+    for form in forms {
+        report.note(&format!("allow_groups = [\"{form}\"]"));
+        lab.configure(&format!("[login]\nallow_groups = [\"{form}\"]\n"))?;
+        // The whole table once; afterwards those whose groups decide.
+        let rows = if form == forms[0] { ALLOWED } else { &ALLOWED[2..9] };
+        run(lab, report, "motion", rows)?;
+        lab.run(&["cast", "reset", "otto"]).ok()?;
+    }
+    report.note("allow_groups and deny_groups");
+    lab.configure("[login]\nallow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n")?;
+    run(lab, report, "motion", DENIED)?;
+    check_says(lab, report, "dean.denied", 1, "dean.denied may not log in: denied")?;
+    check_says(lab, report, "otto.outsider", 1, "otto.outsider may not log in: not_allowed")?;
+    check_says(lab, report, "nina.nested", 0, "nina.nested may log in")?;
+    report.note("deny_groups alone");
+    lab.configure("[login]\ndeny_groups = [\"XCALLY Denied\"]\n")?;
+    run(lab, report, "motion", ONLY_DENIED)?;
+    for list in ["allow_groups = [\"XCALLY Agents\", \"XCALLY Aliens\"]", "deny_groups = [\"XCALLY Aliens\"]"]
+    {
+        report.note(list);
+        lab.configure(&format!("[login]\n{list}\n"))?;
+        run(lab, report, "motion", NO_SUCH_GROUP)?;
+        lab.run(&["cast", "reset", "john"]).ok()?;
+    }
+    check_says(lab, report, "john.doe", 2, ABSENT)
+}
+
+fn check_says(lab: &Lab, report: &mut Report, name: &str, code: i32, text: &str) -> Result<(), String> {
+    report.check(&format!("motion-ad check {name}: {text}"), || {
+        let ran = lab.host("root", &["motion-ad", "check", name], "");
+        equal("exit code", ran.code, code)?;
+        contains("text", &ran.stdout, text)
+    });
+    Ok(())
+}
+
+fn names(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    report.note("names.domains and names.map");
+    lab.write("/etc/motion-ad/names.map", MAP)?;
+    lab.configure("[names]\ndomains = [\"sales.acme.example\"]\n")?;
+    run(lab, report, "motion", NAMES)
+}
+
+/// Broken and repaired again and again: each time the next login knows, and nobody restarts anything.
+fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    // In its usual place, and where only config.toml says it is.
+    for map in ["/etc/motion-ad/names.map", "/etc/motion-ad/people.map"] {
+        let config = format!("[names]\nmap_file = \"{map}\"\n");
+        let repair = format!("printf 'jd = john.doe@acme.com\\n' >{map}; chmod 644 {map}");
+        lab.host_sh(&repair).ok()?;
+        lab.configure(&config)?;
+        run(lab, report, "motion", HAS_JD)?;
+        for (command, reason) in BROKEN {
+            let command = command.replace("MAP", map);
+            report.note(&command);
+            lab.host_sh(&command).ok()?;
+            run(lab, report, "motion", &broken(reason.replace("MAP", map).leak()))?;
+            helper_says(lab, report, &reason.replace("MAP", map))?;
+            lab.host_sh(&repair).ok()?;
+            run(lab, report, "motion", HAS_JD)?;
+        }
+    }
+    lab.host_sh("rm /etc/motion-ad/people.map").ok()?;
+    for (keys, reason) in KEYS {
+        report.note(&keys.replace('\n', " "));
+        lab.configure(keys)?;
+        run(lab, report, "motion", &broken(reason))?;
+        helper_says(lab, report, reason)?;
+    }
+    lab.configure("")?;
+    run(lab, report, "motion", HAS_JD)
+}
+
+/// The helper names the same cause, by its exit code too. It reads the files itself as root, who may read
+/// everything, so that the mode of the map hinders only the broker.
+fn helper_says(lab: &Lab, report: &mut Report, reason: &str) -> Result<(), String> {
+    report.check("motion-ad status, check and map name the cause", || {
+        let status = lab.host("root", &["motion-ad", "status"], "");
+        equal("status", status.code, 1)?;
+        contains("status", &status.stdout, &format!("problem: {}", first_word(reason)))?;
+        let check = lab.host("root", &["motion-ad", "check", "john.doe"], "");
+        equal("check", check.code, 2)?;
+        contains("check", &check.stdout, reason)?;
+        if reason.contains("Permission denied") {
+            return Ok(());
+        }
+        let map = lab.host("root", &["motion-ad", "map", "john.doe"], "");
+        equal("map", map.code, 2)?;
+        contains("map", &map.stderr, reason)
+    });
+    Ok(())
+}
+
+/// The file.
+fn first_word(reason: &str) -> &str {
+    reason.split([',', ':']).next().unwrap_or_default().trim_start_matches("config.toml")
+}

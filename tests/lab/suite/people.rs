@@ -1,0 +1,281 @@
+//! Everybody in the cast at the login page: person × password × entry point → outcome, AD's counter, PAM code.
+
+use crate::cast::{Person, everybody};
+use crate::lab::Lab;
+use crate::pam::{authenticate, pam, pamtester};
+use crate::report::{Report, contains, equal};
+use crate::row::{Acct, Auth, AuthAcct, Bytes, Empty, Of, Right, Row, Wrong, row, run};
+
+/// What each condition of an account leads to.
+#[rustfmt::skip]
+pub const CAST: &[Row] = &[
+    //  who            typed             password entry points  outcome        badPwdCount  PAM code
+    row("john",        "john.doe",       Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR").reason("data 52e"),
+    row("john",        "john.doe",       Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("john",        "john.doe",       Right, Auth,     "success",           0, "PAM_SUCCESS"),
+    row("john",        "john.doe",       Empty, Auth,     "",                  0, "PAM_AUTH_ERR"),
+    row("john",        "john.doe",       Bytes(1025), Auth, "",                0, "PAM_AUTH_ERR"),
+    row("john",        "john.doe",       Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("wendy",       "wendy.wrong",    Wrong, AuthAcct, "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("wendy",       "wendy.wrong",    Of("john"), Auth, "wrong_password",   1, "PAM_AUTH_ERR"),
+    row("wendy",       "wendy.wrong",    Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+
+    // A wrong password tells nothing about the account.
+    row("dora",        "dora.disabled",  Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("dora",        "dora.disabled",  Right, AuthAcct, "disabled",          0, "PAM_PERM_DENIED").reason("data 533"),
+    row("dora",        "dora.disabled",  Right, Acct,     "disabled",          0, "PAM_PERM_DENIED"),
+    row("ed",          "ed.ended",       Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("ed",          "ed.ended",       Right, AuthAcct, "account_expired",   0, "PAM_ACCT_EXPIRED").reason("data 701"),
+    row("ed",          "ed.ended",       Right, Acct,     "account_expired",   0, "PAM_ACCT_EXPIRED"),
+    row("petra",       "petra.expired",  Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("petra",       "petra.expired",  Right, AuthAcct, "password_expired",  0, "PAM_NEW_AUTHTOK_REQD").reason("data 532"),
+    row("petra",       "petra.expired",  Right, Acct,     "password_expired",  0, "PAM_NEW_AUTHTOK_REQD"),
+    row("max",         "max.mustchange", Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("max",         "max.mustchange", Right, AuthAcct, "must_change",       0, "PAM_NEW_AUTHTOK_REQD").reason("data 773"),
+    row("max",         "max.mustchange", Right, Acct,     "must_change",       0, "PAM_NEW_AUTHTOK_REQD"),
+    row("nora",        "nora.night",     Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("nora",        "nora.night",     Right, AuthAcct, "logon_hours",       0, "PAM_PERM_DENIED").reason("data 530"),
+    row("nora",        "nora.night",     Right, Acct,     "logon_hours",       0, "PAM_PERM_DENIED"),
+    row("walt",        "walt.elsewhere", Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("walt",        "walt.elsewhere", Right, AuthAcct, "workstation",       0, "PAM_PERM_DENIED").reason("data 531"),
+    row("walt",        "walt.elsewhere", Right, Acct,     "workstation",       0, "PAM_PERM_DENIED"),
+
+    // A lock answers whatever the password is, and the counter stands still.
+    row("lou",         "lou.locked",     Wrong, Auth,     "locked_out",        0, "PAM_MAXTRIES").reason("data 775"),
+    row("lou",         "lou.locked",     Right, AuthAcct, "locked_out",        0, "PAM_MAXTRIES"),
+    row("lou",         "lou.locked",     Right, Acct,     "locked_out",        0, "PAM_MAXTRIES"),
+
+    // Without group rules everybody may come in. Each name is one that gives software trouble.
+    row("nina",        "nina.nested",    Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("nina",        "nina.nested",    Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("nina",        "nina.nested",    Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("otto",        "otto.outsider",  Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("otto",        "otto.outsider",  Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("otto",        "otto.outsider",  Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("dean",        "dean.denied",    Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("dean",        "dean.denied",    Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("dean",        "dean.denied",    Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("greta",       "greta.groups",   Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("greta",       "greta.groups",   Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("greta",       "greta.groups",   Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("uma",         "uma.upn",        Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("uma",         "uma.upn",        Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("uma",         "uma.upn",        Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("mary",        "Mary Ann",       Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("mary",        "Mary Ann",       Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("mary",        "Mary Ann",       Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("joerg",       "jörg.müller",    Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("joerg",       "jörg.müller",    Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("joerg",       "jörg.müller",    Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("miles",       "miles.o'brien",  Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("miles",       "miles.o'brien",  Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("miles",       "miles.o'brien",  Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("quentin",     "quentin.quote",  Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("quentin",     "quentin.quote",  Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("quentin",     "quentin.quote",  Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("lydia",       "lydia.long",     Bytes(1024), Auth, "wrong_password",  1, "PAM_AUTH_ERR"),
+    row("lydia",       "lydia.long",     Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("lydia",       "lydia.long",     Right, Acct,     "success",           0, "PAM_SUCCESS"),
+
+    // clash@acme.com is clash-a's explicit name and clash-b's implicit one: the explicit one counts.
+    row("clash-a",     "clash",          Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR").reason("hides"),
+    row("clash-a",     "clash",          Of("clash-b"), Auth, "wrong_password", 1, "PAM_AUTH_ERR"),
+    row("clash-a",     "clash",          Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("clash-a",     "clash",          Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("clash-a",     "clash.a",        Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("clash-b",     "clash.b",        Of("clash-a"), Auth, "wrong_password", 1, "PAM_AUTH_ERR"),
+    row("clash-b",     "clash.b",        Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("clash-b",     "clash.b",        Right, Acct,     "success",           0, "PAM_SUCCESS"),
+
+    // Without a userPrincipalName the implicit name is all there is. (The lab itself looks at the counters with this
+    // account's password, whereupon AD forgets the wrong one.)
+    row("administrator", "Administrator", Wrong, Auth,    "wrong_password",    0, "PAM_AUTH_ERR"),
+    row("administrator", "Administrator", Right, AuthAcct, "success",          0, "PAM_SUCCESS"),
+    row("administrator", "Administrator", Right, Acct,    "success",           0, "PAM_SUCCESS"),
+];
+
+/// 257 bytes: one more than a name may have.
+const LONG: &str = match std::str::from_utf8(&[b'n'; 257]) {
+    Ok(name) => name,
+    Err(_) => "",
+};
+
+/// Names in all the forms that people type, and those that nobody has.
+#[rustfmt::skip]
+pub const NAMES: &[Row] = &[
+    row("john",  "John.Doe",                    Right, AuthAcct, "success",   0, "PAM_SUCCESS"),
+    row("john",  "john.doe@acme.com",           Right, AuthAcct, "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "JOHN.DOE@Acme.COM",           Right, Auth,     "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "ACME\\john.doe",              Right, AuthAcct, "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "acme.com\\john.doe",          Right, Acct,     "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "ACME\\john.doe",              Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR").principal("john.doe@acme.com"),
+    row("joerg", "JÖRG.MÜLLER",                 Right, Auth,     "success",   0, "PAM_SUCCESS"),
+    row("mary",  "mary.ann",                    Right, Auth,     "success",   0, "PAM_SUCCESS"),
+    row("clash-b", "clash.b@acme.com",          Right, Auth,     "success",   0, "PAM_SUCCESS").principal("clash.b@acme.com"),
+
+    // Other domains. uma's suffix is not accepted unless names.domains says so; her short name always is.
+    row("john",  "EVIL\\john.doe",              Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("\"EVIL\" is not accepted"),
+    row("john",  "john.doe@evil.example",       Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.domains"),
+    row("uma",   "uma.upn@sales.acme.example",  Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.domains"),
+    row("john",  "ACME\\john.doe@acme.com",     Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-"),
+    row("john",  "john.doe@",                   Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-"),
+    row("",      "@acme.com",                   Wrong, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-"),
+    row("john",  " john.doe",                   Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("space"),
+    row("john",  "john.doe ",                   Right, Acct,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("space"),
+
+    // Local accounts that no login page may open.
+    row("",      "root",                        Wrong, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
+    row("",      "root",                        Wrong, Acct,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
+    row("",      "Root@acme.com",               Wrong, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
+    row("",      "motion",                      Wrong, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
+
+    // Nobody.
+    row("",      "nobody.here",                 Wrong, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("",      "nobody.here",                 Wrong, Acct,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("joerg", "jorg.muller",                 Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("",      "XCALLY$",                     Wrong, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("",      "XCALLY Agents",               Wrong, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+
+    // Names that try to be something else: a filter, a distinguished name, more log.
+    row("john",  "*)(objectClass=*",            Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("john",  "*",                           Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("john",  "john.*",                      Right, Acct,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("john",  "CN=john.doe,OU=People,DC=acme,DC=com", Right, Auth, "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("john",  "x outcome=success",           Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("john",  "x\" outcome=\"success",       Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("john",  "eod.nhoj\u{202e}",            Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+    row("john",  "john.doe\u{200b}",            Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
+
+    // What nobody's name can be never leaves the module.
+    row("",      "",                            Wrong, Auth,     "",          0, "PAM_USER_UNKNOWN"),
+    row("",      "",                            Wrong, Acct,     "",          0, "PAM_USER_UNKNOWN"),
+    row("",      LONG,                          Wrong, Auth,     "",          0, "PAM_USER_UNKNOWN"),
+    row("john",  "john.doe\nevent=login",       Right, Auth,     "",          0, "PAM_USER_UNKNOWN"),
+    row("john",  "john.doe\x7f",                Right, Auth,     "",          0, "PAM_USER_UNKNOWN"),
+    row("john",  "\x1b[2Jjohn.doe",             Right, Acct,     "",          0, "PAM_USER_UNKNOWN"),
+];
+
+/// `expired=account` on both lines: only an old password is left to acct_mgmt.
+#[rustfmt::skip]
+const EXPIRED_ACCOUNT: &[Row] = &[
+    row("petra", "petra.expired",  Wrong, AuthAcct, "wrong_password",   1, "PAM_AUTH_ERR"),
+    row("petra", "petra.expired",  Right, Auth,     "password_expired", 0, "PAM_SUCCESS"),
+    row("petra", "petra.expired",  Right, AuthAcct, "password_expired", 0, "PAM_NEW_AUTHTOK_REQD").passes_auth(),
+    row("petra", "petra.expired",  Right, Acct,     "password_expired", 0, "PAM_NEW_AUTHTOK_REQD"),
+    row("max",   "max.mustchange", Right, Auth,     "must_change",      0, "PAM_SUCCESS"),
+    row("max",   "max.mustchange", Right, AuthAcct, "must_change",      0, "PAM_NEW_AUTHTOK_REQD").passes_auth(),
+    row("dora",  "dora.disabled",  Right, AuthAcct, "disabled",         0, "PAM_PERM_DENIED"),
+    row("ed",    "ed.ended",       Right, AuthAcct, "account_expired",  0, "PAM_ACCT_EXPIRED"),
+    row("lou",   "lou.locked",     Right, AuthAcct, "locked_out",       0, "PAM_MAXTRIES"),
+    row("john",  "john.doe",       Right, AuthAcct, "success",          0, "PAM_SUCCESS"),
+];
+
+const LOCKED: &str = "Your account is locked. Try again later or ask your administrator.";
+const EXPIRED: &str = "Your password has expired and must be changed.";
+
+/// `messages`: a person whose account is refused is told why; a stranger is not.
+#[rustfmt::skip]
+const MESSAGES: &[Row] = &[
+    row("dora",  "dora.disabled",  Wrong, Auth,     "wrong_password",   1, "PAM_AUTH_ERR"),
+    row("dora",  "dora.disabled",  Right, Auth,     "disabled",         0, "PAM_PERM_DENIED").told("Your account is disabled."),
+    row("dora",  "dora.disabled",  Right, Acct,     "disabled",         0, "PAM_PERM_DENIED").told("Your account is disabled."),
+    row("ed",    "ed.ended",       Right, Auth,     "account_expired",  0, "PAM_ACCT_EXPIRED").told("Your account has expired."),
+    row("petra", "petra.expired",  Right, Auth,     "password_expired", 0, "PAM_NEW_AUTHTOK_REQD").told(EXPIRED),
+    row("max",   "max.mustchange", Right, Auth,     "must_change",      0, "PAM_NEW_AUTHTOK_REQD").told("Your password must be changed before you can log in."),
+    row("nora",  "nora.night",     Right, Auth,     "logon_hours",      0, "PAM_PERM_DENIED").told("Your account may not log in at this time."),
+    row("walt",  "walt.elsewhere", Right, Auth,     "workstation",      0, "PAM_PERM_DENIED").told("Your account may not log in from this computer."),
+    row("lou",   "lou.locked",     Right, Auth,     "locked_out",       0, "PAM_MAXTRIES").told(LOCKED),
+    row("lou",   "lou.locked",     Right, Acct,     "locked_out",       0, "PAM_MAXTRIES").told(LOCKED),
+    row("john",  "john.doe",       Right, AuthAcct, "success",          0, "PAM_SUCCESS"),
+    row("",      "nobody.here",    Wrong, Auth,     "unknown_user",     0, "PAM_USER_UNKNOWN"),
+];
+
+/// From the first wrong password to the lock, and back.
+#[rustfmt::skip]
+const LOCKOUT: &[Row] = &[
+    row("lena",  "lena.lock",      Wrong, Auth,     "wrong_password",   1, "PAM_AUTH_ERR"),
+    row("lena",  "lena.lock",      Wrong, Auth,     "wrong_password",   1, "PAM_AUTH_ERR"),
+    row("lena",  "lena.lock",      Wrong, AuthAcct, "wrong_password",   1, "PAM_AUTH_ERR"),
+    row("lena",  "lena.lock",      Right, AuthAcct, "locked_out",       0, "PAM_MAXTRIES"),
+    row("lena",  "lena.lock",      Wrong, Auth,     "locked_out",       0, "PAM_MAXTRIES"),
+    row("lena",  "lena.lock",      Right, Acct,     "locked_out",       0, "PAM_MAXTRIES"),
+];
+
+const UNLOCKED: &[Row] = &[row("lena", "lena.lock", Right, AuthAcct, "success", 0, "PAM_SUCCESS")];
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    lab.run(&["cast", "reset"]).ok()?;
+    report.check("the table leaves out nobody of the cast", || {
+        let absent = |person: &Person| !CAST.iter().any(|row| row.who == person.key);
+        // lena's turn comes below.
+        let absent: Vec<_> = everybody().into_iter().filter(absent).map(|person| person.key).collect();
+        equal("people without a row", absent, vec!["lena"])
+    });
+    run(lab, report, "motion", CAST)?;
+    run(lab, report, "motion", NAMES)?;
+    report.check("a name that is not UTF-8: PAM_USER_UNKNOWN", || {
+        let command = ["sh", "-c", "exec pamtester motion \"$(printf 'john\\377')\" authenticate"];
+        equal("PAM", pamtester(lab, &command, "x").code.as_str(), "PAM_USER_UNKNOWN")
+    });
+    run(lab, report, "motion", LOCKOUT)?;
+    report.check("motion-ad check lena.lock says that she is locked out", || {
+        let ran = lab.host("root", &["motion-ad", "check", "lena.lock"], "");
+        equal("exit code", ran.code, 1)?;
+        contains("text", &ran.stdout, "lena.lock may not log in: locked_out")
+    });
+    lab.run(&["cast", "reset"]).ok()?;
+    run(lab, report, "motion", UNLOCKED)?;
+    variants(lab, report)
+}
+
+/// Other arguments on the module's lines, in service files of our own.
+fn variants(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    let both = |arguments: &str| {
+        format!("auth required pam_motion_ad.so {arguments}\naccount required pam_motion_ad.so {arguments}\n")
+    };
+    lab.write("/etc/pam.d/motion-account", &both("expired=account"))?;
+    run(lab, report, "motion-account", EXPIRED_ACCOUNT)?;
+    lab.write("/etc/pam.d/motion-messages", &both("messages"))?;
+    run(lab, report, "motion-messages", MESSAGES)?;
+    lab.run(&["cast", "reset"]).ok()?;
+    passed_on_passwords(lab, report)?;
+    let ours = ["account", "messages", "first", "stack"].map(|name| format!("/etc/pam.d/motion-{name}"));
+    lab.host_sh(&format!("rm -f {}", ours.join(" "))).ok().map(|_| ())
+}
+
+/// A password is asked for once, however many lines of the stack want it.
+fn passed_on_passwords(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    lab.write("/etc/pam.d/motion-first", "auth required pam_motion_ad.so use_first_pass\n")?;
+    report.check("use_first_pass without a first password asks nobody: PAM_AUTH_ERR", || {
+        let answer = pam(lab, "motion-first", "john.doe", "J0hn-rides-a-tandem", &["authenticate"]);
+        equal("PAM", answer.code.as_str(), "PAM_AUTH_ERR")?;
+        equal("prompts", answer.output.matches("Password: ").count(), 0)?;
+        equal("badPwdCount", lab.counters("john.doe")?.bad_passwords, 0)
+    });
+    for argument in ["use_first_pass", "try_first_pass"] {
+        let stack = format!("auth requisite pam_motion_ad.so\nauth requisite pam_motion_ad.so {argument}\n");
+        lab.write("/etc/pam.d/motion-stack", &stack)?;
+        let login = |password: &str, code: &str, lines: usize, counted: u32| {
+            let position = lab.log_position()?;
+            let answer = pam(lab, "motion-stack", "john.doe", password, &["authenticate"]);
+            equal("PAM", answer.code.as_str(), code)?;
+            equal("prompts", answer.output.matches("Password: ").count(), 1)?;
+            equal("badPwdCount", lab.counters("john.doe")?.bad_passwords, counted)?;
+            // The second line of the stack is never reached with a wrong password.
+            lab.wait_for_log(&position, &["service=motion-stack"])?;
+            equal("log lines", lab.log_since(&position)?.len(), lines)
+        };
+        report.check(&format!("{argument}: the second line takes the first one's password"), || {
+            login("J0hn-rides-a-tandem", "PAM_SUCCESS", 2, 0)
+        });
+        report.check(&format!("{argument}: a wrong password counts once and is not asked for again"), || {
+            login("wrong", "PAM_AUTH_ERR", 1, 1)
+        });
+        equal(
+            "john comes in",
+            authenticate(lab, "john.doe", "J0hn-rides-a-tandem").code.as_str(),
+            "PAM_SUCCESS",
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! A login as a row of a table: who, what was typed, and all that must follow from it.
+//!
+//! After each row AD's counters of the whole domain are compared, not only the person's own; after each table the
+//! broker's log, line by line.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use motion_ad::verdict::Outcome;
+
+use crate::cast::person;
+use crate::lab::{Counters, Lab, LogPosition, wait};
+use crate::pam::{Answer, pam};
+use crate::report::{Check, Report, equal};
+
+/// Wrong passwords that lock an account, as the lab's domain has it.
+const LOCKOUT: u32 = 3;
+
+/// What is typed at the prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// The person's own password.
+    Right,
+    /// Nobody's password.
+    Wrong,
+    /// Just Return.
+    Empty,
+    /// A wrong one of so many bytes.
+    Bytes(usize),
+    /// Somebody else's, by key.
+    Of(&'static str),
+}
+pub use Typed::*;
+
+/// The entry points that are called, each on the same handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    Auth,
+    /// What a login page does.
+    AuthAcct,
+    /// acct_mgmt on a handle that never authenticated.
+    Acct,
+}
+pub use Calls::*;
+
+/// One login.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Key in the cast: whose account the name means, and whose counter a wrong password moves. Empty: nobody's.
+    pub who: &'static str,
+    pub name: &'static str,
+    pub typed: Typed,
+    pub calls: Calls,
+    /// Of the log line; empty where the module refuses without asking the broker.
+    pub outcome: &'static str,
+    /// What the wrong password adds to badPwdCount.
+    pub counted: u32,
+    pub code: &'static str,
+    /// The principal in the log, where it is not `name@acme.com`; `-` is none.
+    principal: &'static str,
+    /// A part of the log line's reason.
+    reason: &'static str,
+    /// What the person is told.
+    told: &'static str,
+    /// Whether authenticate succeeds and acct_mgmt refuses.
+    passes_auth: bool,
+    /// Whether AD itself lets the person in, and so forgets wrong passwords, although the module does not.
+    ad_accepts: bool,
+}
+
+pub const fn row(
+    who: &'static str,
+    name: &'static str,
+    typed: Typed,
+    calls: Calls,
+    outcome: &'static str,
+    counted: u32,
+    code: &'static str,
+) -> Row {
+    let (principal, reason, told) = ("", "", "");
+    Row {
+        who,
+        name,
+        typed,
+        calls,
+        outcome,
+        counted,
+        code,
+        principal,
+        reason,
+        told,
+        passes_auth: false,
+        ad_accepts: false,
+    }
+}
+
+impl Row {
+    pub const fn principal(self, principal: &'static str) -> Row {
+        Row { principal, ..self }
+    }
+
+    pub const fn reason(self, reason: &'static str) -> Row {
+        Row { reason, ..self }
+    }
+
+    pub const fn told(self, told: &'static str) -> Row {
+        Row { told, ..self }
+    }
+
+    pub const fn passes_auth(self) -> Row {
+        Row { passes_auth: true, ..self }
+    }
+
+    pub const fn ad_accepts(self) -> Row {
+        Row { ad_accepts: true, ..self }
+    }
+
+    /// The name as it can be shown.
+    pub fn shown_name(&self) -> String {
+        let name = self.name.escape_debug().to_string().replace("\\'", "'").replace("\\\\", "\\");
+        match name.char_indices().nth(40) {
+            Some((cut, _)) => format!("{}… ({} bytes)", &name[..cut], self.name.len()),
+            None if name.is_empty() => "\"\"".to_owned(),
+            None => name,
+        }
+    }
+
+    /// The password in one or two words.
+    pub fn shown_password(&self) -> String {
+        match self.typed {
+            _ if self.calls == Acct => "-".to_owned(),
+            Right => "right".to_owned(),
+            Wrong => "wrong".to_owned(),
+            Empty => "empty".to_owned(),
+            Bytes(count) => format!("{count} bytes"),
+            Of(key) => format!("{key}'s"),
+        }
+    }
+
+    pub fn entry_points(&self) -> &'static [&'static str] {
+        match self.calls {
+            Auth => &["authenticate"],
+            AuthAcct => &["authenticate", "acct_mgmt"],
+            Acct => &["acct_mgmt"],
+        }
+    }
+
+    /// The row in one line.
+    pub fn label(&self) -> String {
+        let (name, calls) = (self.shown_name(), self.entry_points().join(", "));
+        match self.calls {
+            Acct => format!("{name}, {calls}: {}", self.code),
+            _ => format!("{name}, password {}, {calls}: {}", self.shown_password(), self.code),
+        }
+    }
+
+    pub fn password(&self) -> String {
+        match self.typed {
+            Right => person(self.who).password.to_owned(),
+            Wrong => "not the password of anybody".to_owned(),
+            Empty => String::new(),
+            Bytes(count) => "x".repeat(count),
+            Of(key) => person(key).password.to_owned(),
+        }
+    }
+
+    /// What must have happened: the answer, the prompts and texts, and AD's counters.
+    pub fn check(&self, answer: &Answer, before: &Counts, after: &Counts) -> Check {
+        let all = |text: String| format!("{text}\npamtester said:\n{}", answer.output);
+        equal("PAM", answer.code.as_str(), self.code).map_err(all)?;
+        let passed: &[&str] = match (self.code, self.passes_auth) {
+            ("PAM_SUCCESS", _) => self.entry_points(),
+            (_, true) => &["authenticate"],
+            _ => &[],
+        };
+        equal("entry points that succeeded", answer.passed.as_slice(), &own(passed)).map_err(all)?;
+        self.check_conversation(answer).map_err(all)?;
+        self.check_counters(before, after)
+    }
+
+    fn check_conversation(&self, answer: &Answer) -> Check {
+        // A name that nobody can have is refused before a password is asked for.
+        let asked = self.calls != Acct && !(self.outcome.is_empty() && self.code == "PAM_USER_UNKNOWN");
+        equal("prompts", answer.output.matches("Password: ").count(), usize::from(asked))?;
+        let texts = Outcome::ALL.iter().filter_map(|outcome| outcome.text());
+        let told: Vec<_> = texts.filter(|text| answer.output.contains(text)).collect();
+        let unexpected = told.iter().find(|text| **text != self.told);
+        match unexpected {
+            Some(text) => Err(format!("the person was told {text:?}")),
+            None if !self.told.is_empty() && told.is_empty() => {
+                Err(format!("the person was not told {:?}", self.told))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_counters(&self, before: &Counts, after: &Counts) -> Check {
+        let mut expected = before.clone();
+        if !self.who.is_empty() {
+            let counters = expected.get_mut(person(self.who).sam).ok_or("AD does not know the person")?;
+            counters.bad_passwords += self.counted;
+            counters.locked |= self.counted > 0 && counters.bad_passwords >= LOCKOUT;
+            // Groups are ours: AD has let these in.
+            let groups = ["success", "not_allowed", "denied"].contains(&self.outcome);
+            if (groups || self.ad_accepts) && self.calls != Acct {
+                *counters = Counters { bad_passwords: 0, locked: false };
+            }
+        }
+        let changed = |counts: &Counts| -> Counts {
+            let other = |sam: &String| expected.get(sam) != after.get(sam);
+            counts.iter().filter(|(sam, _)| other(sam)).map(|(sam, c)| (sam.clone(), *c)).collect()
+        };
+        equal("AD's counters", changed(after), changed(&expected))
+    }
+
+    /// The fields of the log line that must be there.
+    fn expected_fields(&self, service: &str) -> BTreeMap<&'static str, String> {
+        let event = if self.calls == Acct { "account" } else { "login" };
+        let principal = match self.principal {
+            "" => format!("{}@acme.com", self.name.to_lowercase()),
+            "-" => String::new(),
+            principal => principal.to_owned(),
+        };
+        // The domain controller is named where it decided: it was asked with the password.
+        let undecided = ["unknown_user", "unmapped", "misconfigured"].contains(&self.outcome);
+        let dc = if self.calls == Acct || undecided { "" } else { "ad.acme.com" };
+        let fields = [
+            ("event", event.to_owned()),
+            ("user", self.name.to_owned()),
+            ("principal", principal),
+            ("outcome", self.outcome.to_owned()),
+            ("dc", dc.to_owned()),
+            ("service", service.to_owned()),
+        ];
+        fields.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    fn check_line(&self, line: &str, service: &str, uid: &str) -> Check {
+        let mut fields = fields(line)?;
+        let mut take = |name: &str| fields.remove(name).unwrap_or_default();
+        let (peer, ms, reason) = (take("peer"), take("ms"), take("reason"));
+        let advice = take("advice");
+        if !peer.starts_with(&format!("uid:{uid},pid:")) || ms.parse::<f64>().is_err() {
+            return Err(format!("expected the peer uid:{uid} and milliseconds: {line}"));
+        }
+        if !reason.contains(self.reason) || (self.outcome != "success" && reason.is_empty()) {
+            return Err(format!("expected a reason with {:?}: {line}", self.reason));
+        }
+        if self.outcome == "misconfigured" {
+            // A broken file is found before the name is mapped, a missing group after the domain controller decided.
+            fields.remove("dc");
+            fields.remove("principal");
+            equal("there is advice", advice.is_empty(), false)?;
+        }
+        let mut expected = self.expected_fields(service);
+        if self.outcome == "misconfigured" {
+            expected.remove("principal");
+        }
+        let seen: BTreeMap<_, _> =
+            fields.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        equal("the log line", seen, expected)
+    }
+}
+
+fn own(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// AD's counters of everybody, by sAMAccountName.
+pub type Counts = BTreeMap<String, Counters>;
+
+/// Tries every row at `service` and checks it, and in the end the log.
+pub fn run(lab: &Lab, report: &mut Report, service: &str, rows: &[Row]) -> Result<(), String> {
+    let position = lab.log_position()?;
+    let mut before = lab.everybodys_counters()?;
+    for row in rows {
+        report.check(&row.label(), || {
+            let answer = pam(lab, service, row.name, &row.password(), row.entry_points());
+            let after = lab.everybodys_counters()?;
+            let checked = row.check(&answer, &before, &after);
+            before = after;
+            checked
+        });
+    }
+    let logged: Vec<_> = rows.iter().filter(|row| !row.outcome.is_empty()).collect();
+    let name = format!("the log has one line for each of these {}, in order", logged.len());
+    report.check(&name, || check_log(lab, &position, service, &logged));
+    Ok(())
+}
+
+fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) -> Check {
+    let uid = lab.host_sh("id -u motion").ok()?;
+    let is_login = |line: &&String| line.starts_with("event=login ") || line.starts_with("event=account ");
+    let mut lines = Vec::new();
+    // The log is written beside the logins.
+    wait(Duration::from_secs(5), || {
+        lines = lab.log_since(position)?;
+        let count = lines.iter().filter(is_login).count();
+        if count >= rows.len() { Ok(()) } else { Err(format!("{count} lines, expected {}", rows.len())) }
+    })?;
+    let foreign = lines.iter().find(|line| {
+        !is_login(line) && !line.starts_with("event=start ") && !line.starts_with("event=restart ")
+    });
+    if let Some(line) = foreign {
+        return Err(format!("a line that nobody expects: {line}"));
+    }
+    let logins: Vec<_> = lines.iter().filter(is_login).collect();
+    for (row, line) in rows.iter().zip(&logins) {
+        row.check_line(line, service, uid.trim()).map_err(|e| format!("{}: {e}", row.label()))?;
+    }
+    equal("lines", logins.len(), rows.len())
+}
+
+/// The fields of a line of logfmt, their values as they were before they were escaped. A field that is there twice
+/// is an error: somebody wrote it who should not.
+pub fn fields(line: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut fields = BTreeMap::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=').ok_or_else(|| format!("a word that is no field: {line}"))?;
+        let (value, next) = value(after).ok_or_else(|| format!("an unfinished value: {line}"))?;
+        if fields.insert(name.to_owned(), value).is_some() {
+            return Err(format!("{name} is there twice: {line}"));
+        }
+        rest = next;
+    }
+    Ok(fields)
+}
+
+/// One value and what comes after it.
+fn value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let (value, rest) = text.split_once(' ').unwrap_or((text, ""));
+        return Some((value.to_owned(), rest));
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return quoted[at + 1..].strip_prefix(' ').or(Some("")).map(|rest| (value, rest)),
+            '\\' => match chars.next()?.1 {
+                'u' => {
+                    let code = chars.as_str().strip_prefix('{')?.split_once('}')?.0;
+                    value.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+                    chars.nth(code.len() + 1);
+                }
+                c => value.push(c),
+            },
+            c => value.push(c),
+        }
+    }
+    None
+}
