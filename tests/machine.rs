@@ -215,11 +215,12 @@ async fn two_hundred_searches_at_once_lose_nothing() {
     let base = domain(&machine).await.base;
     let groups = search(&base, Scope::Subtree, "(objectClass=group)");
     let expected = machine.search(&groups, within(20)).await.unwrap();
+    // The deadlines are long: what matters is that nothing is lost, also on a machine that is busy.
     let start = Instant::now();
     let mut running = JoinSet::new();
     for _ in 0..200 {
         let (machine, groups) = (machine.clone(), groups.clone());
-        running.spawn(async move { machine.search(&groups, within(60)).await });
+        running.spawn(async move { machine.search(&groups, within(300)).await });
     }
     while let Some(answer) = running.join_next().await {
         assert!(answer.unwrap().unwrap() == expected);
@@ -233,7 +234,7 @@ async fn two_hundred_searches_at_once_lose_nothing() {
     let mut running = JoinSet::new();
     for _ in 0..200 {
         let (machine, one) = (machine.clone(), one.clone());
-        running.spawn(async move { machine.search(&one, within(60)).await });
+        running.spawn(async move { machine.search(&one, within(300)).await });
     }
     while let Some(answer) = running.join_next().await {
         assert_eq!(answer.unwrap().unwrap().len(), 1);

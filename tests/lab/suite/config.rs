@@ -6,7 +6,7 @@ use crate::row::{Acct, Auth, AuthAcct, Right, Row, Wrong, row, run};
 
 /// `allow_groups = ["XCALLY Agents"]`, however the group is written.
 #[rustfmt::skip]
-const ALLOWED: &[Row] = &[
+pub const ALLOWED: &[Row] = &[
     row("john",  "john.doe",      Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
     row("john",  "john.doe",      Right, Acct,     "success",        0, "PAM_SUCCESS"),
     row("nina",  "nina.nested",   Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
@@ -23,7 +23,7 @@ const ALLOWED: &[Row] = &[
 
 /// `deny_groups = ["XCALLY Denied"]` on top: it wins.
 #[rustfmt::skip]
-const DENIED: &[Row] = &[
+pub const DENIED: &[Row] = &[
     row("dean",  "dean.denied",   Right, AuthAcct, "denied",         0, "PAM_PERM_DENIED").reason("login.deny_groups"),
     row("dean",  "dean.denied",   Right, Acct,     "denied",         0, "PAM_PERM_DENIED").reason("login.deny_groups"),
     row("dean",  "dean.denied",   Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),

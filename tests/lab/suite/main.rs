@@ -11,6 +11,7 @@
 mod cast;
 mod commands;
 mod config;
+mod demo;
 mod faults;
 mod hostile;
 mod join;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     };
     let done = match mode {
         "--suite" => suite(filter),
+        "--demo" if filter.is_empty() => demo::run(),
         _ => Err("usage: lab --suite [CHAPTER] | --demo".to_owned()),
     };
     match done {

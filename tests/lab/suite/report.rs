@@ -11,11 +11,23 @@ pub struct Report {
     passed: usize,
     failed: Vec<String>,
     chapter: String,
+    /// Nothing is printed but failures.
+    quiet: bool,
 }
 
 impl Report {
     pub fn new() -> Self {
-        Report { begun: Instant::now(), passed: 0, failed: Vec::new(), chapter: String::new() }
+        Report { begun: Instant::now(), passed: 0, failed: Vec::new(), chapter: String::new(), quiet: false }
+    }
+
+    /// One for what is no part of what is shown.
+    pub fn quiet() -> Self {
+        Report { quiet: true, ..Report::new() }
+    }
+
+    /// Whether nothing failed.
+    pub fn all_passed(&self) -> Check {
+        if self.failed.is_empty() { Ok(()) } else { Err(self.failed.join(", ")) }
     }
 
     pub fn chapter(&mut self, name: &str) {
@@ -25,7 +37,9 @@ impl Report {
 
     /// Says what the next checks are about.
     pub fn note(&self, text: &str) {
-        println!("   -- {text}");
+        if !self.quiet {
+            println!("   -- {text}");
+        }
     }
 
     /// Runs one check and prints its line.
@@ -36,7 +50,9 @@ impl Report {
         match result {
             Ok(()) => {
                 self.passed += 1;
-                println!("ok     {seconds:6.2} s  {name}");
+                if !self.quiet {
+                    println!("ok     {seconds:6.2} s  {name}");
+                }
             }
             Err(error) => {
                 println!("FAILED {seconds:6.2} s  {name}\n    {}", error.replace('\n', "\n    "));

@@ -17,7 +17,7 @@ use crate::report::{Check, Report, equal};
 const LOCKOUT: u32 = 3;
 
 /// What is typed at the prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Typed {
     /// The person's own password.
     Right,
@@ -164,6 +164,11 @@ impl Row {
         }
     }
 
+    /// Whether the password gets as far as AD.
+    pub fn is_sent(&self) -> bool {
+        self.calls != Acct && !["", "unknown_user", "unmapped"].contains(&self.outcome)
+    }
+
     /// What must have happened: the answer, the prompts and texts, and AD's counters.
     pub fn check(&self, answer: &Answer, before: &Counts, after: &Counts) -> Check {
         let all = |text: String| format!("{text}\npamtester said:\n{}", answer.output);
@@ -235,6 +240,13 @@ impl Row {
         fields.into_iter().filter(|(_, value)| !value.is_empty()).collect()
     }
 
+    /// What must be in the log since `position`, before which nothing else happened.
+    pub fn check_log(&self, lab: &Lab, position: &LogPosition, service: &str) -> Check {
+        let row = [self];
+        let rows = if self.outcome.is_empty() { &row[..0] } else { &row[..] };
+        check_log(lab, position, service, rows)
+    }
+
     fn check_line(&self, line: &str, service: &str, uid: &str) -> Check {
         let mut fields = fields(line)?;
         let mut take = |name: &str| fields.remove(name).unwrap_or_default();
@@ -293,7 +305,7 @@ fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) ->
     let is_login = |line: &&String| line.starts_with("event=login ") || line.starts_with("event=account ");
     let mut lines = Vec::new();
     // The log is written beside the logins.
-    wait(Duration::from_secs(5), || {
+    wait(Duration::from_secs(20), || {
         lines = lab.log_since(position)?;
         let count = lines.iter().filter(is_login).count();
         if count >= rows.len() { Ok(()) } else { Err(format!("{count} lines, expected {}", rows.len())) }
