@@ -85,6 +85,10 @@ fn suite(filter: &str) -> Result<ExitCode, String> {
         report.chapter(name);
         if let Err(error) = chapter(&lab, &mut report) {
             report.broken(name, &error);
+            // Every check after it would fail for the same reason.
+            if *name == "join" {
+                break;
+            }
         }
     }
     drop(lab);
