@@ -16,7 +16,7 @@ enum Says {
 use Says::{Err as Complains, Out};
 
 const JOHN: &str = "J0hn-rides-a-tandem\n";
-const ONLY: &str = "only root and the users in broker.users may ask";
+const ONLY: &str = "is neither root nor in broker.users";
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
@@ -27,8 +27,8 @@ const COMMANDS: &[Command] = &[
     ("root",   &["map", "root"],                          "",   1, Complains("root: the name is on names.refuse")),
     ("root",   &["map", "john.doe", "x@evil.example"],    "",   1, Out("john.doe@acme.com\n")),
     ("root",   &["map", "--json", "john.doe"],            "",   0, Out("\"principal\": \"john.doe@acme.com\"")),
-    // The realm join's settings are root's alone.
-    ("motion", &["map", "john.doe"],                      "",   2, Complains("/etc/sssd/sssd.conf: cannot be read: Permission denied")),
+    // The realm join's settings are root's alone: krb5.conf, which everybody may read, names the domain.
+    ("motion", &["map", "john.doe"],                      "",   0, Out("john.doe@acme.com\n")),
 
     ("root",   &["check", "john.doe"],                    "",   0, Out("john.doe may log in\n")),
     ("motion", &["check", "john.doe"],                    "",   0, Out("CN=john.doe,OU=People,DC=acme,DC=com")),
@@ -54,7 +54,7 @@ const COMMANDS: &[Command] = &[
     ("root",   &["status"],                               "",   0, Out("all is well\n")),
     ("motion", &["status"],                               "",   0, Out("XCALLY$@ACME.COM")),
     ("nobody", &["status"],                               "",   3, Complains(ONLY)),
-    ("root",   &["--socket", "/run/motion-ad/absent", "status"], "", 3, Complains("nobody listens on /run/motion-ad/absent")),
+    ("root",   &["--socket", "/run/motion-ad/absent", "status"], "", 3, Complains("/run/motion-ad/absent could not be asked: no connection")),
     ("root",   &["no-such-command"],                      "",   2, Complains("unrecognized subcommand")),
     ("root",   &["check"],                                "",   2, Complains("<NAME>")),
 ];
