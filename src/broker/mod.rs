@@ -20,7 +20,7 @@ use tokio::time::Instant as Deadline;
 use self::log::{Level, Line, Log};
 use self::login::{Decision, Logins};
 use self::peers::Peers;
-use crate::config::{Config, ConfigError, Credentials, Source, Sources};
+use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::pool::{Bound, Pool, PoolError};
 use crate::directory::servers::ServerList;
 use crate::directory::trust::{SYSTEM_ROOTS, Trust};
@@ -82,17 +82,13 @@ impl Broker {
         files.extend(files_of(&Config::load(&path, &credentials.sssd)));
         let files = files.into_iter().map(Source::read).collect::<Vec<_>>();
         let config = Config::load(&path, &credentials.sssd);
-        let mut users = vec!["motion".to_owned()];
-        let mut connections = 1024;
-        if let Ok(config) = &config {
-            users.clone_from(&config.broker.users);
-            connections = config.broker.connections;
-        }
+        let asked =
+            config.as_ref().map_or_else(|_| config::Broker::default(), |config| config.broker.clone());
         let broker = Broker {
             service: config.and_then(Service::new),
             no_keytab: credentials.problem(),
-            connections,
-            peers: Peers::new(users),
+            connections: asked.connections,
+            peers: Peers::new(asked.users),
             sources: Sources::new(&credentials, files),
             log,
             begun: Instant::now(),

@@ -87,6 +87,13 @@ struct PoolKeys {
     idle: Option<Spanned<u64>>,
 }
 
+impl Default for Broker {
+    /// Who is answered without a setting, and also where there are none to be had.
+    fn default() -> Self {
+        Broker { users: USERS.map(str::to_owned).to_vec(), connections: CONNECTIONS }
+    }
+}
+
 /// A `config.toml` as it was read.
 #[derive(Debug)]
 pub(super) struct File {
@@ -221,7 +228,7 @@ impl File {
                 return Err(self.problem(users, "the list is empty: nobody but root could log in".into()));
             }
             Some(users) => users.get_ref().clone(),
-            None => USERS.map(str::to_owned).to_vec(),
+            None => Broker::default().users,
         };
         Ok(Broker { users, connections: self.within(keys.connections.as_ref(), CONNECTIONS, 16..=4096)? })
     }
