@@ -340,36 +340,33 @@ impl Inner {
 
     /// The present connection, or the one that is being made.
     async fn link(self: &Arc<Self>, deadline: Instant) -> Outcome {
-        let mut connecting = loop {
-            let (error, again) = {
-                let mut slot = self.slot();
-                if slot.closed {
-                    return Err(MachineError::Closed);
+        // What may pass by itself is worth another attempt within the deadline: its cause may be mended by now. That
+        // holds for a failure from before, and once for an attempt that others had begun.
+        let mut again = true;
+        loop {
+            let entrance = self.slot().enter(self)?;
+            let (mut connecting, joined) = match entrance {
+                Entrance::Open(link) => return Ok(link),
+                Entrance::Failed(error, until) if !error.is_passing() || until >= deadline => {
+                    return Err(error);
                 }
-                if let Some(link) = slot.current.clone().filter(|link| link.is_usable()) {
-                    // A successor is made beside it; a failure to make one is no reason to fail here.
-                    if link.is_due() && slot.recent_failure().is_none() {
-                        slot.connecting(self);
-                    }
-                    return Ok(link);
+                Entrance::Failed(_, until) => {
+                    sleep_until(until).await;
+                    continue;
                 }
-                match slot.recent_failure() {
-                    Some(failure) => failure,
-                    None => break slot.connecting(self),
-                }
+                Entrance::Connecting { receiver, joined } => (receiver, joined),
             };
-            // What may pass by itself is worth the short wait for the next attempt: the cause may be mended by now.
-            if !error.is_passing() || again >= deadline {
-                return Err(error);
+            let outcome = match timeout_at(deadline, connecting.wait_for(Option::is_some)).await {
+                Ok(Ok(outcome)) => outcome.clone(),
+                Ok(Err(_)) => None,
+                Err(_) => return Err(MachineError::Timeout(self.slot().doing.clone())),
+            };
+            match outcome {
+                Some(Err(error)) if joined && again && error.is_passing() => again = false,
+                Some(outcome) => return outcome,
+                None => return Err(MachineError::Unreachable("the connecting task failed".to_owned())),
             }
-            sleep_until(again).await;
-        };
-        let outcome = match timeout_at(deadline, connecting.wait_for(Option::is_some)).await {
-            Ok(Ok(outcome)) => outcome.clone(),
-            Ok(Err(_)) => None,
-            Err(_) => return Err(MachineError::Timeout(self.slot().doing.clone())),
-        };
-        outcome.unwrap_or_else(|| Err(MachineError::Unreachable("the connecting task failed".to_owned())))
+        }
     }
 
     async fn connect(&self) -> Outcome {
@@ -428,7 +425,37 @@ impl Inner {
     }
 }
 
+/// What somebody meets who needs the connection.
+enum Entrance {
+    Open(Arc<Link>),
+    /// No attempt is made before this time.
+    Failed(MachineError, Instant),
+    Connecting {
+        receiver: watch::Receiver<Option<Outcome>>,
+        /// The attempt was under way already.
+        joined: bool,
+    },
+}
+
 impl Slot {
+    fn enter(&mut self, inner: &Arc<Inner>) -> Result<Entrance, MachineError> {
+        if self.closed {
+            return Err(MachineError::Closed);
+        }
+        if let Some(link) = self.current.clone().filter(|link| link.is_usable()) {
+            // A successor is made beside it; a failure to make one is no reason to fail here.
+            if link.is_due() && self.recent_failure().is_none() {
+                self.connecting(inner);
+            }
+            return Ok(Entrance::Open(link));
+        }
+        if let Some((error, until)) = self.recent_failure() {
+            return Ok(Entrance::Failed(error, until));
+        }
+        let joined = self.connecting.is_some();
+        Ok(Entrance::Connecting { receiver: self.connecting(inner), joined })
+    }
+
     /// The task that connects, started unless it runs. It belongs to nobody who waits for it, so that a
     /// search that gives up takes nothing away from the others.
     fn connecting(&mut self, inner: &Arc<Inner>) -> watch::Receiver<Option<Outcome>> {
@@ -515,7 +542,7 @@ mod tests {
         let mut waiting = JoinSet::new();
         for _ in 0..100 {
             let machine = machine.clone();
-            waiting.spawn(async move { machine.root(within(5000)).await });
+            waiting.spawn(async move { machine.root(within(400)).await });
         }
         while let Some(answer) = waiting.join_next().await {
             assert_eq!(answer.unwrap(), Err(MachineError::NoServer("DNS knows none".into())));
@@ -544,9 +571,23 @@ mod tests {
         let (servers, machine) = nowhere(100);
         let impatient = machine.root(within(20)).await;
         assert!(matches!(impatient, Err(MachineError::Timeout(_))), "{impatient:?}");
-        let patient = machine.root(within(5000)).await;
+        // Too short for a second attempt.
+        let patient = machine.root(within(400)).await;
         assert_eq!(patient, Err(MachineError::NoServer("DNS knows none".into())));
         assert_eq!(servers.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn the_failure_of_an_attempt_that_others_began_is_not_the_last_word() {
+        let (servers, machine) = nowhere(100);
+        let first = tokio::spawn({
+            let machine = machine.clone();
+            async move { machine.root(within(5000)).await }
+        });
+        sleep(Duration::from_millis(20)).await;
+        machine.root(within(5000)).await.unwrap_err();
+        first.await.unwrap().unwrap_err();
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
