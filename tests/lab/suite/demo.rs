@@ -11,18 +11,19 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::cast::person;
 use crate::config::{ALLOWED, DENIED};
 use crate::join;
-use crate::lab::Lab;
+use crate::lab::{Lab, LogPosition};
 use crate::pam::pam;
 use crate::people::{CAST, NAMES};
 use crate::report::{Check, Report};
-use crate::row::{Acct, Row};
+use crate::row::{Acct, Row, fields};
 
 const HEADING: &str = "Logins at the PAM service `motion`, by the user that XCALLY Motion runs as, on a host that has \
 joined a real\nActive Directory (acme.com) by `realm join`:";
 
 const LEGEND: &str = "\
 AD says       what AD itself answers to this name and password: an LDAP bind by ldapsearch, without motion-ad
-PAM answers   what pamtester was answered by pam_motion_ad.so, then the outcome in the broker's log
+PAM answers   what pamtester was answered by pam_motion_ad.so
+log           the outcome in the broker's log; - where the module refused without asking the broker
 ok            code, texts, badPwdCount of everybody in AD and log line are as tests/lab/suite expects them";
 
 const FURTHER: &str = "Look further: `make lab-up` brings such a lab up to stay, `tests/lab/lab shell host` opens a \
@@ -71,7 +72,7 @@ pub fn run() -> Result<ExitCode, String> {
         let table = show(&lab, &rows, &mut wrong)?;
         text += &format!("\n{title}\n{table}");
         logins += rows.len();
-        eprintln!("demo: {:<62} {:6.1} s", format!("{title:.62}"), begun.elapsed().as_secs_f64());
+        eprintln!("demo: {:<62} {:6.1} s", format!("{title:.60}"), begun.elapsed().as_secs_f64());
     }
     drop(lab);
     println!("\n{HEADING}\n{text}\n{LEGEND}");
@@ -102,15 +103,22 @@ fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, Str
             lab.run(&["cast", "reset", row.who]).ok()?;
         }
         let mark = if checked.is_ok() { "ok" } else { "WRONG" };
-        let log = if row.outcome.is_empty() { "-" } else { row.outcome };
+        let log = logged(lab, &position)?;
         let who = if row.who.is_empty() { "-".to_owned() } else { condition(row.who) };
-        table.add_row([mark, &who, &row.shown_name(), &row.shown_password(), &ad, &answer.code, log]);
+        table.add_row([mark, &who, &row.shown_name(), &row.shown_password(), &ad, &answer.code, &log]);
         if let Err(error) = checked {
             wrong.push(format!("{}: {error}", row.label()));
         }
     }
     let lines = table.lines().map(|line| format!("  {}\n", line.trim_end()));
     Ok(lines.collect())
+}
+
+/// The outcomes in the broker's log since `position`.
+fn logged(lab: &Lab, position: &LogPosition) -> Result<String, String> {
+    let lines = lab.log_since(position)?;
+    let outcomes: Vec<_> = lines.iter().filter_map(|line| fields(line).ok()?.remove("outcome")).collect();
+    Ok(if outcomes.is_empty() { "-".to_owned() } else { outcomes.join(", ") })
 }
 
 /// The person and what is special about the account.
