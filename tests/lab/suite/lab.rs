@@ -180,16 +180,23 @@ impl Lab {
 
     /// A place in the broker's log.
     pub fn log_position(&self) -> Result<LogPosition, String> {
-        let text = self.host_sh("journalctl --show-cursor -n 0 -o cat").ok()?;
+        let text = self.journal(&["-n", "0", "--show-cursor"])?;
         let cursor = text.lines().find_map(|line| line.strip_prefix("-- cursor: "));
-        Ok(LogPosition(cursor.ok_or("journalctl printed no cursor")?.to_owned()))
+        Ok(LogPosition(cursor.map(str::to_owned)))
     }
 
     /// The broker's lines since `position`.
     pub fn log_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
-        let after = format!("--after-cursor={}", position.0);
-        let command = ["journalctl", "-q", "-o", "cat", "-t", "motion-ad-broker", &after];
-        Ok(self.host("root", &command, "").ok()?.lines().map(str::to_owned).collect())
+        let after = position.0.as_ref().map(|cursor| format!("--after-cursor={cursor}"));
+        let text = self.journal(&after.iter().map(String::as_str).collect::<Vec<_>>())?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// journalctl, always with the same filter: behind a cursor that the filter hides it passes over one line too
+    /// many (systemd 252).
+    fn journal(&self, arguments: &[&str]) -> Result<String, String> {
+        let command = ["journalctl", "-q", "-o", "cat", "-t", "motion-ad-broker"];
+        self.host("root", &[&command[..], arguments].concat(), "").ok()
     }
 
     /// The broker's first line since `position` that holds every one of `parts`; waits for it for a moment, because
@@ -215,9 +222,9 @@ impl Drop for Lab {
     }
 }
 
-/// A cursor of the host's journal.
+/// A cursor of the host's journal; none before the broker's first line.
 #[derive(Clone, Debug)]
-pub struct LogPosition(String);
+pub struct LogPosition(Option<String>);
 
 /// Tries again until `attempt` succeeds or the time is over; then its last error.
 pub fn wait<T>(time: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
