@@ -69,7 +69,7 @@ lint: ## check format, Rust and shell; licences and sources too where cargo-deny
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
-	shellcheck $(shell_scripts)
+	shellcheck --external-sources --source-path=SCRIPTDIR $(shell_scripts)
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences and sources were not checked"; fi
 

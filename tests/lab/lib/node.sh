@@ -67,6 +67,7 @@ node_enter_cgroups() { # NODE
 node_find_leader() { # NODE
     local nspawn child
     nspawn=$(recorded "$LAB_RUN/$1/nspawn.pid")
+    # shellcheck disable=SC2013  # pids, all on one line
     for child in $(cat "/proc/$nspawn/task/$nspawn/children"); do
         if [[ $(awk '$1 == "NSpid:" { print $NF }' "/proc/$child/status") == 1 ]]; then
             echo "$child $(start_time "$child")" >"$LAB_RUN/$1/leader.pid"

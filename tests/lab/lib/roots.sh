@@ -14,6 +14,7 @@ readonly SUITE=bookworm
 
 # Where this machine's apt gets Debian from, whatever the format of its sources.
 debian_uri() {
+    # shellcheck disable=SC2016  # the names are apt's own
     apt-get indextargets --format '$(CODENAME) $(ORIGIN) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
         awk -v suite="$1" '$1 == suite && $2 == "Debian" && $3 == "main" { print $4; exit }'
 }
