@@ -61,8 +61,9 @@ host_apt() {
         -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
+# The package beside it holds debug symbols and depends on it.
 newest_deb() {
-    find "$LAB_DIR/../../target/debian" -maxdepth 1 -name '*.deb' -printf '%T@ %p\n' 2>/dev/null |
+    find "$LAB_DIR/../../target/debian" -maxdepth 1 -name '*.deb' -not -name '*-dbgsym_*' -printf '%T@ %p\n' 2>/dev/null |
         sort -rn | head -n 1 | cut -d' ' -f2-
 }
 
