@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::config::ConfigError;
 use crate::directory::pool::{Bound, Pool, PoolError};
 use crate::directory::sid::Sid;
-use crate::directory::{Directory, DirectoryError, Found, GroupRules, Machine, Person};
+use crate::directory::{Account, Directory, DirectoryError, Found, GroupRules, Machine, Person};
 use crate::name::{NameError, Rules};
 use crate::verdict::{Outcome, Step, Verdict};
 
@@ -136,9 +136,15 @@ impl<M: Machine, B: Binds> Logins<M, B> {
 
     /// Whether the account of `name`, who proved to be that person elsewhere, may come in.
     pub async fn account(&self, name: &str, deadline: Instant) -> Decision {
+        self.inspect(name, deadline).await.0
+    }
+
+    /// The same, with the person and the state that it was decided by, as far as they could be read.
+    pub async fn inspect(&self, name: &str, deadline: Instant) -> (Decision, Option<(Person, Account)>) {
         let mut progress = Progress::default();
-        let result = self.try_account(name, deadline, &mut progress).await;
-        progress.decide(result)
+        let mut read = None;
+        let result = self.try_account(name, deadline, &mut progress, &mut read).await;
+        (progress.decide(result), read)
     }
 
     async fn try_authenticate(
@@ -214,16 +220,18 @@ impl<M: Machine, B: Binds> Logins<M, B> {
         name: &str,
         deadline: Instant,
         progress: &mut Progress,
+        read: &mut Option<(Person, Account)>,
     ) -> Result<(), Refusal> {
-        let found = self.resolve(name, deadline, progress).await?;
+        let person = self.resolve(name, deadline, progress).await?.person;
         let begun = Instant::now();
-        let account = self.directory.account(&found.person, deadline).await?;
+        let account = self.directory.account(&person, deadline).await?;
         progress.step("state", begun.elapsed());
+        let (_, account) = read.insert((person, account));
         if let Some(outcome) = account.refusal(std::time::SystemTime::now(), &self.host) {
             return Err(Refusal::new(outcome, "the account's state in AD"));
         }
-        match account.groups {
-            Some(groups) => check_groups(&groups, &self.directory.group_rules(deadline).await?),
+        match &account.groups {
+            Some(groups) => check_groups(groups, &self.directory.group_rules(deadline).await?),
             None if self.directory.has_group_rules() => {
                 Err(Refusal::new(Outcome::Unavailable, "the machine account may not read tokenGroups"))
             }

@@ -24,7 +24,7 @@ use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::pool::{Bound, Pool, PoolError};
 use crate::directory::servers::ServerList;
 use crate::directory::trust::{SYSTEM_ROOTS, Trust};
-use crate::directory::{Account, Directory, DirectoryError, Found, MachineConnection, machine};
+use crate::directory::{Directory, MachineConnection, machine};
 use crate::protocol::report::{self, Check};
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
 use crate::verdict::{Outcome, Verdict};
@@ -235,16 +235,17 @@ impl Broker {
                 return check;
             }
         };
-        let decision = service.logins.account(&request.user, deadline).await.verdict;
+        let (decision, read) = service.logins.inspect(&request.user, deadline).await;
+        let decision = decision.verdict;
         check.outcome = Some(decision.outcome).filter(|outcome| *outcome != Outcome::Unavailable);
         check.reason = decision.reason;
         check.principal = decision.principal;
         check.dc = service.machine().state().dc;
-        if let Ok((found, account)) = service.look_up(&request.user, deadline).await {
-            check.dn = Some(found.person.dn);
-            check.guid = Some(found.person.guid.to_string());
-            check.sam_account_name = Some(found.person.sam);
-            check.user_principal_name = found.person.upn;
+        if let Some((person, account)) = read {
+            check.dn = Some(person.dn);
+            check.guid = Some(person.guid.to_string());
+            check.sam_account_name = Some(person.sam);
+            check.user_principal_name = person.upn;
             check.facts = account.facts(SystemTime::now(), &service.logins.host);
             let in_groups = matches!(decision.outcome, Outcome::NotAllowed | Outcome::Denied);
             if service.logins.directory.has_group_rules() {
@@ -307,17 +308,6 @@ impl Service {
 
     fn machine(&self) -> &MachineConnection {
         self.logins.directory.machine()
-    }
-
-    async fn look_up(
-        &self,
-        name: &str,
-        deadline: Deadline,
-    ) -> Result<(Found, Account), Option<DirectoryError>> {
-        let principal = self.logins.names.principal(name).map_err(|_| None)?;
-        let found = self.logins.directory.find(&principal, deadline).await?;
-        let account = self.logins.directory.account(&found.person, deadline).await?;
-        Ok((found, account))
     }
 
     async fn report(&self, status: &mut report::Status) {

@@ -42,9 +42,7 @@ impl Credentials {
             },
         }
     }
-}
 
-impl Credentials {
     /// Why the machine account cannot work with them, for people.
     pub fn problem(&self) -> Option<String> {
         let filled = is_filled(&self.keytab);

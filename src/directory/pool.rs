@@ -123,6 +123,9 @@ impl Pool {
             Err(_) => return Err(unanswered(causes, "DNS did not answer in time")),
         };
         for host in hosts {
+            if binds == BINDS {
+                break;
+            }
             let begun = Instant::now();
             let connection = match timeout_at(deadline, self.connect(&host)).await {
                 Ok(Ok(connection)) => connection,
@@ -136,9 +139,6 @@ impl Pool {
                     return Err(unanswered(causes, &format!("{host}: no connection in time")));
                 }
             };
-            if binds == BINDS {
-                break;
-            }
             binds += 1;
             match self.try_bind(connection, dn, password, deadline, Some(begun.elapsed())).await {
                 Ok(bound) => return Ok(bound),
