@@ -8,8 +8,8 @@ printf '127.0.0.1 localhost\n%s %s %s\n' "$address" "$fqdn" "${fqdn%%.*}" >"$roo
 
 rm -f "$root/etc/samba/smb.conf"
 # The certificate is each lab's own (see dc.sh): Samba's has no subjectAltName, which rustls refuses.
-# No network: the provisioning would write this machine's addresses and resolver into the domain.
-unshare --net chroot "$root" samba-tool domain provision --server-role=dc --dns-backend=SAMBA_INTERNAL \
+# Built offline: the provisioning would write this machine's addresses and resolver into the domain.
+chroot "$root" samba-tool domain provision --server-role=dc --dns-backend=SAMBA_INTERNAL \
     --realm="${domain^^}" --domain="$netbios" --host-name="${fqdn%%.*}" --host-ip="$address" \
     --adminpass="$admin_password" \
     --option="tls cafile = tls/lab-ca.pem" \

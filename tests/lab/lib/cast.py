@@ -10,6 +10,7 @@ from samba.param import LoadParm
 from samba.samdb import SamDB
 
 DOMAIN = "acme.com"
+SUFFIXES = ["brand.example"]  # what the forest publishes beside its domain
 MINUTE = 60 * 10_000_000  # AD counts time in units of 100 ns, and durations as negative numbers
 DAY = 24 * 60 * MINUTE
 YEAR_2000 = 125_911_584_000_000_000
@@ -104,10 +105,9 @@ def replacement(db, dn, attributes):
     return message
 
 
-def add_policy(domain, cast):
+def add_policy(domain):
     domain.set(domain.root, POLICY)
-    suffixes = {person.upn.partition("@")[2] for person in cast} - {DOMAIN}
-    domain.set(f"CN=Partitions,{domain.db.get_config_basedn()}", {"uPNSuffixes": sorted(suffixes)})
+    domain.set(f"CN=Partitions,{domain.db.get_config_basedn()}", {"uPNSuffixes": SUFFIXES})
     for name in ("People", "Groups"):
         domain.add(f"OU={name},{domain.root}", {"objectClass": "organizationalUnit"})
 
@@ -155,7 +155,7 @@ def add_groups(domain, cast):
 
 def create(domain, cast):
     domain.db.transaction_start()
-    add_policy(domain, cast)
+    add_policy(domain)
     for person in cast:
         add_person(domain, person, cast)
     add_groups(domain, cast)

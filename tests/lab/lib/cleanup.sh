@@ -10,7 +10,7 @@ lab_down() {
 
 remove_lab() {
     local node
-    for node in "${NODES[@]}"; do
+    for node in "${MACHINES[@]}"; do
         # A run killed at the wrong moment has not written this one down.
         node_find_leader "$node" 2>/dev/null || true
         kill_recorded "$LAB_RUN/$node/leader.pid"
@@ -35,19 +35,26 @@ is_gone() {
 }
 
 # Whoever lives in the lab's namespaces or cgroups belongs to it: a test's own process as well.
-# Succeeds when nobody is left.
 kill_leftovers() {
-    local pids
-    pids=$({ pids_in_namespaces; pids_in_cgroups; } | sort -u)
+    kill_all "$({ pids_in_namespaces net "${NODES[@]}"; pids_in_cgroups; } | sort -u)"
+}
+
+kill_in_namespaces() { # net|NODE…
+    kill_all "$(pids_in_namespaces "$@")"
+}
+
+# Succeeds when nobody is left.
+kill_all() { # PIDS
+    local pids=$1
     [[ -z $pids ]] && return 0
     # shellcheck disable=SC2086  # a list of numbers
     kill -KILL $pids 2>/dev/null
     return 1
 }
 
-pids_in_namespaces() {
+pids_in_namespaces() { # net|NODE…
     local ns
-    for ns in net "${NODES[@]}"; do
+    for ns; do
         ip netns pids "$(netns "$ns")" 2>/dev/null || true
     done
 }
@@ -59,7 +66,7 @@ pids_in_cgroups() {
 
 cgroups() {
     local node
-    for node in "${NODES[@]}"; do
+    for node in "${MACHINES[@]}"; do
         node_cgroups "$node"
     done
 }

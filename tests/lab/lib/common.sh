@@ -12,10 +12,38 @@ readonly LAB_LOG=$LAB_RUN/lab.log
     readonly DOMAIN=acme.com
     readonly NETBIOS=ACME
     readonly BASE_DN=DC=acme,DC=com
-    readonly NODES=(dc host)
-    declare -rA FQDN=([dc]=ad.acme.com [host]=xcally.acme.com)
-    declare -rA ADDRESS=([dc]=10.73.0.10 [host]=10.73.0.20)
-    declare -rA MAC=([dc]=02:00:0a:49:00:0a [host]=02:00:0a:49:00:14)
+    # Machines boot; the forged KDC and the scripted server are network namespaces alone. dc2, forger
+    # and fake are there when they are asked for.
+    readonly MACHINES=(dc dc2 host)
+    readonly NODES=("${MACHINES[@]}" forger fake)
+    declare -rA FQDN=([dc]=ad.acme.com [dc2]=ad2.acme.com [host]=xcally.acme.com
+        [forger]=forger.acme.com [fake]=fake.acme.com)
+    declare -rA ADDRESS=([dc]=10.73.0.10 [dc2]=10.73.0.11 [host]=10.73.0.20 [forger]=10.73.0.30 [fake]=10.73.0.40)
+    declare -rA MAC=([dc]=02:00:0a:49:00:0a [dc2]=02:00:0a:49:00:0b [host]=02:00:0a:49:00:14
+        [forger]=02:00:0a:49:00:1e [fake]=02:00:0a:49:00:28)
+}
+
+# The domain controllers and the machines of this lab.
+dcs() {
+    echo dc
+    ! two_dcs || echo dc2
+}
+
+two_dcs() {
+    [[ -d $LAB_RUN/dc2 ]]
+}
+
+machines() {
+    dcs
+    echo host
+}
+
+is_machine() {
+    [[ ${1:-} == host ]] || is_dc "${1:-}"
+}
+
+is_dc() {
+    [[ ${1:-} == dc ]] || { [[ ${1:-} == dc2 ]] && two_dcs; }
 }
 
 # A step's output goes to its log; this is where progress goes.

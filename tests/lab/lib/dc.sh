@@ -1,63 +1,55 @@
 # shellcheck shell=bash
-# The domain controller: its certificate, its start and its readiness.
+# The domain controllers: their certificates, their start and their readiness, and what can befall them.
 
-readonly CA=$LAB_RUN/ca
+readonly TLS=/var/lib/samba/private/tls
+readonly SMB_CONF=/etc/samba/smb.conf
 
-# A private CA with the DC's certificate, and an unrelated one for "signed by the wrong CA".
-ca_make() {
-    mkdir -p "$CA"
-    ca_make_root ca "Acme Root CA"
-    ca_make_root other-ca "Other Root CA"
-    ca_issue ca server
-    ca_issue other-ca other-server
-}
-
-ca_make_root() { # NAME SUBJECT
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/O=Acme/CN=$2" \
-        -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign \
-        -keyout "$CA/$1.key" -out "$CA/$1.pem"
-}
-
-ca_issue() { # CA NAME : a certificate for the DC
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/O=Acme/CN=${FQDN[dc]}" \
-        -keyout "$CA/$2.key" -out "$CA/$2.csr"
-    openssl x509 -req -in "$CA/$2.csr" -CA "$CA/$1.pem" -CAkey "$CA/$1.key" -CAcreateserial -days 825 -out "$CA/$2.pem" \
-        -extfile <(printf '%s\n' "subjectAltName=DNS:${FQDN[dc]},DNS:$DOMAIN,DNS:$NETBIOS" \
-            basicConstraints=critical,CA:FALSE keyUsage=critical,digitalSignature extendedKeyUsage=serverAuth)
-}
-
-dc_prepare() {
+dc_prepare() { # DC…
+    local dc
     ca_make
-    node_mount dc
-    dc_install_certificate
+    for dc; do
+        node_mount "$dc"
+        install -d -m 700 "$(node_root "$dc")$TLS"
+        dc_install_certificate "$dc" good
+        dc_own_kdc "$dc" >"$(node_root "$dc")/usr/local/lib/lab/krb5.conf"
+    done
 }
 
-dc_install_certificate() {
+dc_install_certificate() { # DC KIND
     local tls
-    tls=$(node_root dc)/var/lib/samba/private/tls
-    install -d -m 700 "$tls"
+    tls=$(node_root "$1")$TLS
+    ca_issue "$1" "$2"
     install -m 644 "$CA/ca.pem" "$tls/lab-ca.pem"
-    install -m 644 "$CA/server.pem" "$tls/lab-cert.pem"
-    install -m 600 "$CA/server.key" "$tls/lab-key.pem"
+    install -m 644 "$CA/$1-$2.pem" "$tls/lab-cert.pem"
+    install -m 600 "$CA/$1-$2.key" "$tls/lab-key.pem"
 }
 
-dc_wait_ready() {
-    wait_for 60 dc_answers dns
-    wait_for 60 dc_answers ldap
-    wait_for 60 dc_answers ldaps
-    wait_for 60 dc_answers kdc
+# For asking this DC's KDC and no other.
+dc_own_kdc() { # DC
+    printf '%s\n' '[libdefaults]' "default_realm = ${DOMAIN^^}" 'dns_lookup_kdc = false' '[realms]' "${DOMAIN^^} = {" "kdc = ${ADDRESS[$1]}" '}'
+}
+
+dc_wait_ready() { # DC…
+    local dc service
+    for dc; do
+        for service in dns ldap ldaps kdc; do
+            if [[ $service == ldaps ]] && dc_is_without_tls "$dc"; then continue; fi
+            wait_for 60 dc_answers "$dc" "$service"
+        done
+    done
 }
 
 # One question per service, asked from the DC's own address. `host` and friends are not installed:
-# Samba's python asks the DNS question.
-dc_answers() {
-    case $1 in
-        ldap) node_run dc ldapsearch -x -H "ldap://${FQDN[dc]}" -o nettimeout=2 -s base -b "" defaultNamingContext ;;
-        ldaps) node_run dc env LDAPTLS_CACERT=/var/lib/samba/private/tls/lab-ca.pem \
-            ldapsearch -x -H "ldaps://${FQDN[dc]}" -o nettimeout=2 -s base -b "" defaultNamingContext ;;
-        kdc) cast_password Administrator | node_run dc kinit -c /tmp/ready.ccache "Administrator@${DOMAIN^^}" &&
-            node_run dc kvno -c /tmp/ready.ccache "ldap/${FQDN[dc]}" ;;
-        dns) node_run dc /usr/bin/python3 - "_ldap._tcp.dc._msdcs.$DOMAIN" "${ADDRESS[dc]}" <<'PYTHON' ;;
+# Samba's python asks the DNS question. Whatever the certificate is, LDAPS answers.
+dc_answers() { # DC SERVICE
+    case $2 in
+        ldap) node_run "$1" ldapsearch -x -H "ldap://${FQDN[$1]}" -o nettimeout=2 -s base -b "" defaultNamingContext ;;
+        ldaps) node_run "$1" env LDAPTLS_REQCERT=never \
+            ldapsearch -x -H "ldaps://${FQDN[$1]}" -o nettimeout=2 -s base -b "" defaultNamingContext ;;
+        kdc) cast_password Administrator | node_run "$1" env KRB5_CONFIG=/usr/local/lib/lab/krb5.conf \
+            kinit -c /tmp/ready.ccache "Administrator@${DOMAIN^^}" &&
+            node_run "$1" env KRB5_CONFIG=/usr/local/lib/lab/krb5.conf kvno -c /tmp/ready.ccache "ldap/${FQDN[$1]}" ;;
+        dns) node_run "$1" /usr/bin/python3 - "_ldap._tcp.dc._msdcs.$DOMAIN" "${ADDRESS[$1]}" <<'PYTHON' ;;
 import sys
 import dns.resolver
 resolver = dns.resolver.Resolver(configure=False)
@@ -67,61 +59,101 @@ PYTHON
     esac
 }
 
-# stop: as an administrator would. kill: as a crash would. Both leave the node itself up.
-lab_dc() {
-    case ${1:-} in
-        stop) node_run dc systemctl stop samba-ad-dc ;;
-        kill) wait_for 10 dc_kill ;;
-        start)
-            node_run dc systemctl reset-failed samba-ad-dc
-            node_run dc systemctl start samba-ad-dc
-            dc_wait_ready
-            ;;
-        restart)
-            lab_dc stop
-            lab_dc start
-            ;;
-        *) die "usage: lab dc stop|kill|start|restart" ;;
-    esac
+# stop: as an administrator would. kill: as a crash would. hang: nothing answers, no connection
+# ends. All three leave the node itself up.
+dc_stop() {
+    node_run "$1" systemctl stop samba-ad-dc
+}
+
+dc_kill() {
+    wait_for 10 dc_kill_samba "$1"
+}
+
+dc_start() {
+    node_run "$1" systemctl reset-failed samba-ad-dc
+    node_run "$1" systemctl start samba-ad-dc
+    dc_wait_ready "$1"
+}
+
+dc_restart() {
+    dc_stop "$1"
+    dc_start "$1"
+}
+
+dc_hang() {
+    wait_for 10 dc_freeze_samba "$1"
+}
+
+dc_continue() {
+    local pids
+    pids=$(dc_samba_pids "$1")
+    # shellcheck disable=SC2086  # a list of numbers
+    [[ -z $pids ]] || kill -CONT $pids
+}
+
+dc_samba_pids() { # DC
+    # shellcheck disable=SC2046  # a list of folders
+    find $(node_cgroups "$1") -path '*/samba-ad-dc.service/cgroup.procs' -exec cat {} + | sort -u
 }
 
 # Kills every process of Samba, and succeeds when none is left.
-dc_kill() {
+dc_kill_samba() {
     local pids
-    # shellcheck disable=SC2046  # a list of folders
-    pids=$(find $(node_cgroups dc) -path '*/samba-ad-dc.service/cgroup.procs' -exec cat {} + | sort -u)
+    pids=$(dc_samba_pids "$1")
     [[ -n $pids ]] || return 0
     # shellcheck disable=SC2086  # a list of numbers
     kill -KILL $pids
     return 1
 }
 
-# Where a forest keeps the root CAs that its members trust. Samba leaves the container empty; a
-# Windows CA puts itself there.
-ca_dn() {
-    echo "CN=Acme Root CA,CN=Certification Authorities,CN=Public Key Services,CN=Services,CN=Configuration,$BASE_DN"
+# Stops every process of Samba, and succeeds when all of them stand still: one that was just being
+# born is met the next time.
+dc_freeze_samba() {
+    local pid moving=0
+    for pid in $(dc_samba_pids "$1"); do
+        grep -qs '^State:[[:space:]]*T' "/proc/$pid/status" || {
+            kill -STOP "$pid" 2>/dev/null || true
+            moving=1
+        }
+    done
+    ((!moving))
 }
 
-ca_publish() {
-    printf '%s\n' "dn: $(ca_dn)" "objectClass: certificationAuthority" \
-        "cACertificate:: $(openssl x509 -in "$CA/$1.pem" -outform DER | base64 -w0)" \
-        "authorityRevocationList:: AA==" "certificateRevocationList:: AA==" | cast_ldap ldapadd >/dev/null
+# off: LDAPS is closed. Samba still agrees to StartTLS, and then closes the connection.
+dc_tls() { # DC on|off
+    local conf
+    conf=$(node_root "$1")$SMB_CONF
+    sed -i '/^\ttls enabled/d' "$conf"
+    [[ $2 == on ]] || sed -i '/^\[global\]/a\	tls enabled = no' "$conf"
+    dc_restart "$1"
 }
 
-ca_unpublish() {
-    # Absent is what we want: "no such object" is 32.
-    cast_ldap ldapdelete "$(ca_dn)" 2>/dev/null || (($? == 32))
+dc_is_without_tls() { # DC
+    grep -q '^[[:space:]]*tls enabled = no' "$(node_root "$1")$SMB_CONF"
 }
 
-lab_ca() {
-    case $* in
-        '') echo "$CA/ca.pem" ;;
-        --other) echo "$CA/other-ca.pem" ;;
-        publish | 'publish --other')
-            ca_unpublish
-            ca_publish "${2:+other-}ca"
-            ;;
-        unpublish) ca_unpublish ;;
-        *) die "usage: lab ca [--other] | publish [--other] | unpublish" ;;
+dc_cert() { # DC KIND
+    dc_install_certificate "$1" "$2" >>"$LAB_LOG" 2>&1
+    dc_restart "$1"
+}
+
+lab_dc() {
+    local usage="usage: lab dc stop|kill|start|restart|hang|continue [dc|dc2] | tls on|off [dc|dc2] |
+        cert good|expired|revoked|other-name|other-ca [dc|dc2] | replicate"
+    local command=${1:-} argument='' dc
+    (($#)) && shift
+    if [[ $command == tls || $command == cert ]]; then
+        argument=${1:-}
+        (($#)) && shift
+    fi
+    dc=${1:-dc}
+    (($# <= 1)) || die "$usage"
+    is_dc "$dc" || die "no domain controller of this lab: $dc"
+    case $command-$argument in
+        stop- | kill- | start- | restart- | hang- | continue-) "dc_$command" "$dc" ;;
+        tls-on | tls-off) dc_tls "$dc" "$argument" ;;
+        cert-good | cert-expired | cert-revoked | cert-other-name | cert-other-ca) dc_cert "$dc" "$argument" ;;
+        replicate-) replicate ;;
+        *) die "$usage" ;;
     esac
 }

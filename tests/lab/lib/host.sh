@@ -37,11 +37,47 @@ host_leave() {
 }
 
 lab_join() {
-    if host_is_joined; then say "already joined"; else step "realm join" host_join; fi
+    if host_is_joined; then
+        say "already joined"
+    else
+        step "realm join" host_join
+        # Both DCs must know the host's new password before anybody uses it.
+        replicate
+    fi
 }
 
 lab_leave() {
     if host_is_joined; then step "realm leave" host_leave; else say "not joined"; fi
+}
+
+# What befalls the host's computer account in AD while the host does not notice.
+lab_machine() {
+    case $* in
+        reset) machine_reset ;;
+        delete) machine_delete ;;
+        restore)
+            # Here alone, and then anew: where the account is still there, it gets a new password.
+            ! host_is_joined || step "realm leave" node_run host realm leave -v
+            lab_join
+            ;;
+        *) die "usage: lab machine reset|delete|restore" ;;
+    esac
+    replicate
+}
+
+machine_dn() {
+    local name=${FQDN[host]%%.*}
+    echo "CN=${name^^},CN=Computers,$BASE_DN"
+}
+
+machine_reset() {
+    printf '%s\n' "dn: $(machine_dn)" "changetype: modify" "replace: unicodePwd" \
+        "unicodePwd:: $(printf '"An0ther-%s"' "$EPOCHREALTIME" | iconv -t UTF-16LE | base64 -w0)" |
+        cast_ldap dc ldapmodify >/dev/null
+}
+
+machine_delete() {
+    cast_ldap dc ldapdelete -r "$(machine_dn)"
 }
 
 lab_install() {

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The two nodes: an overlay on the cached layers, booted by systemd-nspawn, entered by nsenter.
+# The machines: an overlay on the cached layers, booted by systemd-nspawn, entered by nsenter.
 
 node_root() {
     echo "$LAB_RUN/$1/root"
@@ -14,25 +14,48 @@ node_mount() { # NODE
     rm -f "$root/usr/sbin/policy-rc.d"
     echo "${FQDN[$1]%%.*}" >"$root/etc/hostname"
     printf '127.0.0.1 localhost\n%s %s %s\n' "${ADDRESS[$1]}" "${FQDN[$1]}" "${FQDN[$1]%%.*}" >"$root/etc/hosts"
-    printf 'search %s\nnameserver %s\n' "$DOMAIN" "${ADDRESS[dc]}" >"$root/etc/resolv.conf"
+    node_resolv_conf "$1" >"$root/etc/resolv.conf"
+}
+
+# The domain controllers are the name servers; each asks itself first. With two of them glibc's
+# patience, ten seconds for the one that is dead, would hide what is tested.
+node_resolv_conf() { # NODE
+    local server servers=(dc dc2)
+    [[ $1 != dc2 ]] || servers=(dc2 dc)
+    two_dcs || servers=(dc)
+    printf 'search %s\n' "$DOMAIN"
+    for server in "${servers[@]}"; do
+        printf 'nameserver %s\n' "${ADDRESS[$server]}"
+    done
+    ! two_dcs || echo 'options timeout:1 attempts:1'
+}
+
+# Boots the nodes, beside each other.
+node_start() { # NODE…
+    local node
+    for node; do
+        node_launch "$node"
+    done
+    for node; do
+        wait_for 30 node_find_leader "$node"
+        wait_for 90 node_is_running "$node" || {
+            tail -n 20 "$LAB_RUN/$node/console"
+            return 1
+        }
+    done
 }
 
 # Starts nspawn in the background. Until it has written its own pid down it dies with the lab, and
 # then it is known: a killed lab never leaves a process that `lab down` cannot find.
-node_start() { # NODE
+node_launch() { # NODE
     local run=$LAB_RUN/$1
     # shellcheck disable=SC2016  # for the inner shell
     setpriv --pdeathsig KILL setsid bash -euc '
         . "$1/lib/common.sh"
         . "$1/lib/node.sh"
         node_become_nspawn "$2"
-    ' node_start "$LAB_DIR" "$1" </dev/null >"$run/console" 2>&1 7>&- 9>&- &
+    ' node_launch "$LAB_DIR" "$1" </dev/null >"$run/console" 2>&1 7>&- 9>&- &
     wait_for 20 recorded "$run/nspawn.pid"
-    wait_for 30 node_find_leader "$1"
-    wait_for 90 node_is_running "$1" || {
-        tail -n 20 "$run/console"
-        return 1
-    }
 }
 
 node_become_nspawn() { # NODE
@@ -108,7 +131,7 @@ node_run_as() { # NODE USER COMMAND…
 
 lab_exec() {
     local node=${1:-} user=
-    [[ $node =~ ^(dc|host)$ ]] || die "usage: lab exec dc|host [-u USER] -- COMMAND…"
+    is_machine "$node" || die "usage: lab exec dc|dc2|host [-u USER] -- COMMAND…"
     shift
     if [[ ${1:-} == -u ]]; then
         user=$2
@@ -120,6 +143,6 @@ lab_exec() {
 }
 
 lab_shell() {
-    [[ ${1:-} =~ ^(dc|host)$ ]] || die "usage: lab shell dc|host"
+    is_machine "${1:-}" || die "usage: lab shell dc|dc2|host"
     node_run "$1" bash -c 'cd; exec bash -l'
 }

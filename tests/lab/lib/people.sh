@@ -25,23 +25,24 @@ cast_with_condition() { # CONDITION : sAMAccountNames
 
 # ldapsearch or ldapmodify as the administrator, over Samba's own socket: no network and no TLS in
 # the way. ldbsearch would spend a tenth of a second on loading its modules.
-cast_ldap() { # TOOL ARGUMENT…
-    local tool=$1
-    shift
-    node_run dc "$tool" -x -H ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi \
+readonly LDAPI=ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi
+cast_ldap() { # DC TOOL ARGUMENT…
+    local dc=$1 tool=$2
+    shift 2
+    node_run "$dc" timeout 20 "$tool" -x -H "$LDAPI" \
         -D "Administrator@$DOMAIN" -y /usr/local/lib/lab/admin-password "$@"
 }
 
-cast_show() { # SAM : "attribute: value" lines
-    cast_ldap ldapsearch -LLL -b "$BASE_DN" "(sAMAccountName=$1)" badPwdCount lockoutTime userAccountControl | awk '
+cast_show() { # DC SAM : "attribute: value" lines
+    cast_ldap "$1" ldapsearch -LLL -b "$BASE_DN" "(sAMAccountName=$2)" badPwdCount lockoutTime userAccountControl | awk '
         /^(badPwdCount|userAccountControl): / { print }
         /^lockoutTime: / { locked = $2 }
         END { print "lockoutTime: " (locked ? locked : "0") }'
 }
 
-cast_show_all() { # : sAMAccountName, badPwdCount and lockoutTime of everybody in the domain, by tab
+cast_show_everybody() { # DC : sAMAccountName, badPwdCount and lockoutTime of everybody in the domain, by tab
     local key value sam='' count=0 lock=0
-    cast_ldap ldapsearch -LLL -o ldif-wrap=no -b "$BASE_DN" '(&(objectCategory=person)(objectClass=user))' \
+    cast_ldap "$1" ldapsearch -LLL -o ldif-wrap=no -b "$BASE_DN" '(&(objectCategory=person)(objectClass=user))' \
         sAMAccountName badPwdCount lockoutTime |
         while read -r key value; do
             case $key in
@@ -57,27 +58,49 @@ cast_show_all() { # : sAMAccountName, badPwdCount and lockoutTime of everybody i
         done
 }
 
-# Forgets wrong passwords and locks, of all these people in one go.
+# badPwdCount is each DC's own: AD does not replicate it.
+cast_show_all() { # : sAMAccountName, DC, badPwdCount and lockoutTime of everybody on every DC, by tab
+    local dc
+    for dc in $(dcs); do
+        cast_show_everybody "$dc" | sed "s/\t/\t$dc\t/"
+    done
+}
+
+# Forgets wrong passwords and locks, of all these people in one go. On every DC, as each counts for itself.
 cast_forget() { # SAM…
-    local sam
+    local dc
+    for dc in $(dcs); do
+        cast_forget_on "$dc" "$@"
+    done
+    # What follows must not lose to an older change of the other DC.
+    replicate
+}
+
+cast_forget_on() { # DC SAM…
+    local dc=$1 sam
+    shift
     for sam; do
         printf 'dn:: %s\nchangetype: modify\nreplace: lockoutTime\nlockoutTime: 0\n\n' \
             "$(printf 'CN=%s,OU=People,%s' "$sam" "$BASE_DN" | base64 -w0)"
-    done | cast_ldap ldapmodify >/dev/null
+    done | cast_ldap "$dc" ldapmodify >/dev/null
 }
 
 # Locks somebody out the way it happens: by wrong passwords.
 cast_lock() { # SAM
+    local dc
     for _ in 1 2 3; do
         # Refused, of course.
-        node_run dc env LDAPTLS_CACERT=/var/lib/samba/private/tls/lab-ca.pem ldapsearch -x -H "ldaps://${FQDN[dc]}" \
+        node_run dc ldapsearch -x -H "$LDAPI" \
             -D "CN=$1,OU=People,$BASE_DN" -w "not the password of $1" -s base -b "" >/dev/null 2>&1 || true
     done
-    cast_is_locked "$1" || die "three wrong passwords have not locked $1"
+    replicate
+    for dc in $(dcs); do
+        cast_is_locked "$dc" "$1" || die "three wrong passwords have not locked $1 on $dc"
+    done
 }
 
-cast_is_locked() { # SAM
-    ! cast_show "$1" | grep -qx 'lockoutTime: 0'
+cast_is_locked() { # DC SAM
+    ! cast_show "$1" "$2" | grep -qx 'lockoutTime: 0'
 }
 
 # The locked person is locked afresh: a lock lasts thirty minutes, and a lab may live longer.
@@ -101,14 +124,26 @@ cast_restore() { # SAM
 }
 
 lab_cast() {
-    local usage="usage: lab cast show [NAME] | reset [NAME] | restore NAME | lock NAME" sam
-    case $#-${1:-} in
-        1-reset) cast_reset_all ;;
-        1-show) cast_show_all ;;
-        2-show | 2-reset | 2-restore | 2-lock)
-            sam=$(cast_sam "$2")
-            "cast_$1" "$sam"
-            ;;
+    local usage="usage: lab cast show [NAME] [--dc dc|dc2 | --all] | reset [NAME] | restore NAME | lock NAME"
+    local command=${1:-} name='' sam='' dc=dc
+    (($# == 0)) || shift
+    [[ -z ${1:-} || $1 == --* ]] || {
+        name=$1
+        shift
+    }
+    [[ -z $name ]] || sam=$(cast_sam "$name")
+    if [[ $command == show && ${1:-} == --dc && $# == 2 ]]; then
+        dc=$2
+        shift 2
+    fi
+    is_dc "$dc" || die "no domain controller of this lab: $dc"
+    case $command-${name:+NAME}$* in
+        show-) cast_show_everybody "$dc" ;;
+        show-NAME) cast_show "$dc" "$sam" ;;
+        show---all) cast_show_all ;;
+        show-NAME--all) cast_show_all | awk -F'\t' -v sam="$sam" '$1 == sam' ;;
+        reset-) cast_reset_all ;;
+        reset-NAME | restore-NAME | lock-NAME) "cast_$command" "$sam" ;;
         *) die "$usage" ;;
     esac
 }

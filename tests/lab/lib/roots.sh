@@ -1,10 +1,12 @@
 # shellcheck shell=bash
 # The cached root file systems, as layers that overlayfs stacks:
 #
-#     base    debootstrap's minimal Debian                    shared by both nodes
+#     base    debootstrap's minimal Debian                    shared by all
 #     host    base + what a joined server has installed
 #     dc      base + Samba
 #     domain  dc + the provisioned domain with its cast
+#     pair    the second DC on dc, and on domain what its joining changed
+#     forger  base + MIT's KDC
 #
 # A layer is named after a hash of what went into it, is built in a folder of its own under the
 # cache's lock, and gets its name when it is complete. A build runs in its own mount and pid
@@ -42,36 +44,63 @@ layer() {
     echo "$LAB_CACHE/$name-$(cat - "$@" | digest)"
 }
 
-# Sets URI, and BASE, DC, HOST and PROVISIONED to the layers' folders.
+# Sets LAYER to the layers' folders.
+declare -A LAYER
 find_layers() {
     local lib=$LAB_DIR/lib
     URI=$(main_uri)
-    BASE=$(layer base "$lib/build-base.sh" < <(echo "$URI"; base_packages))
-    DC=$(layer dc "$lib/build-packages.sh" < <(echo "$BASE"; packages dc))
-    HOST=$(layer host "$lib/build-packages.sh" < <(echo "$BASE"; packages host))
-    PROVISIONED=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"$DC")
+    LAYER[base]=$(layer base "$lib/build-base.sh" < <(echo "$URI"; base_packages))
+    LAYER[dc]=$(layer dc "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages dc))
+    LAYER[host]=$(layer host "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages host))
+    LAYER[forger]=$(layer forger "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages forger))
+    LAYER[domain]=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"${LAYER[dc]}")
+    LAYER[pair]=$(layer pair "$lib/build-pair.sh" <<<"${LAYER[domain]}")
 }
 
 # layers NODE : the lower layers of a node, topmost first, as overlayfs wants them.
 layers() {
     case $1 in
-        dc) echo "$PROVISIONED:$DC:$BASE" ;;
-        host) echo "$HOST:$BASE" ;;
+        dc) echo "$(two_dcs && echo "${LAYER[pair]}/dc:")${LAYER[domain]}:${LAYER[dc]}:${LAYER[base]}" ;;
+        dc2) echo "${LAYER[pair]}/dc2:${LAYER[dc]}:${LAYER[base]}" ;;
+        *) echo "${LAYER[$1]}:${LAYER[base]}" ;;
     esac
 }
 
-# build LAYER SCRIPT LOWER ARGUMENT… : builds LAYER by SCRIPT on top of LOWER ("" = from nothing).
-# SCRIPT runs as pid 1 of its own namespaces with the new root's path as its first argument.
+# build [--offline] LAYER SCRIPT LOWER ARGUMENT… : builds LAYER by SCRIPT on top of LOWER ("" = from
+# nothing, "-" = SCRIPT mounts its roots itself). SCRIPT runs as pid 1 of its own namespaces with the
+# new root's path as its first argument, offline in a network of its own.
 build() {
+    local isolate=()
+    if [[ $1 == --offline ]]; then
+        isolate=(--net)
+        shift
+    fi
     local layer=$1 script=$2 lower=$3 new=$1.new
     shift 3
     rm -rf --one-file-system "$new"
     mkdir -p "$new"/{layer,work,root}
     # Not in a pipe or subshell: --pdeathsig is about the direct parent.
-    setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
+    setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child "${isolate[@]}" \
         bash "$LAB_DIR/lib/build.sh" "$new" "$lower" "$LAB_DIR/lib/$script" "$@" </dev/null
     mv "$new/layer" "$layer"
     rm -rf --one-file-system "$new"
+}
+
+# shellcheck disable=SC2046  # lists of words
+build_layer() { # NAME
+    local layer=${LAYER[$1]} base=${LAYER[base]} dc=${LAYER[dc]}
+    case $1 in
+        base) step "base root (debootstrap)" build "$layer" build-base.sh "" \
+            "$SUITE" "$URI" "$(debian_uri $SUITE-security)" "$(base_packages | paste -sd,)" ;;
+        dc) step "packages of the domain controller" build "$layer" build-packages.sh "$base" $(packages dc) ;;
+        host) step "packages of the XCALLY host" build "$layer" build-packages.sh "$base" $(packages host) ;;
+        forger) step "packages of the forged KDC" build "$layer" build-packages.sh "$base" $(packages forger) ;;
+        domain) step "domain and cast" build --offline "$layer" build-domain.sh "$dc:$base" \
+            "$LAB_DIR" "${FQDN[dc]}" "$DOMAIN" "$NETBIOS" "${ADDRESS[dc]}" ;;
+        pair) step "second domain controller" build --offline "$layer" build-pair.sh - \
+            "${LAYER[domain]}:$dc:$base" "$dc:$base" "$DOMAIN" \
+            "${FQDN[dc]}" "${ADDRESS[dc]}" "${FQDN[dc2]}" "${ADDRESS[dc2]}" ;;
+    esac
 }
 
 ensure_machine_packages() {
@@ -89,22 +118,20 @@ ensure_machine_packages() {
 }
 
 # Builds what is missing. Two labs may start together: one builds, the other waits here.
-ensure_layers() {
+ensure_layers() { # NAME…, each after those that it stands on
+    local name
     find_layers
-    layers_are_complete && return
+    layers_are_complete "$@" && return
     lock_cache
-    # shellcheck disable=SC2046  # lists of words
-    {
-        [[ -d $BASE ]] || step "base root (debootstrap)" build "$BASE" build-base.sh "" \
-            "$SUITE" "$URI" "$(debian_uri $SUITE-security)" "$(base_packages | paste -sd,)"
-        [[ -d $DC ]] || step "packages of the domain controller" build "$DC" build-packages.sh "$BASE" $(packages dc)
-        [[ -d $HOST ]] || step "packages of the XCALLY host" build "$HOST" build-packages.sh "$BASE" $(packages host)
-        [[ -d $PROVISIONED ]] || step "domain and cast" build "$PROVISIONED" build-domain.sh "$DC:$BASE" \
-            "$LAB_DIR" "${FQDN[dc]}" "$DOMAIN" "$NETBIOS" "${ADDRESS[dc]}"
-    }
+    for name; do
+        [[ -d ${LAYER[$name]} ]] || build_layer "$name"
+    done
     unlock_cache
 }
 
-layers_are_complete() {
-    [[ -d $BASE && -d $DC && -d $HOST && -d $PROVISIONED ]]
+layers_are_complete() { # NAME…
+    local name
+    for name; do
+        [[ -d ${LAYER[$name]} ]] || return 1
+    done
 }

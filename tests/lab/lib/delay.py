@@ -1,0 +1,52 @@
+# Forwards every Ethernet frame between two interfaces, in both directions, MILLISECONDS late:
+#     delay.py MILLISECONDS INTERFACE INTERFACE
+# Ends when it is killed, or when an interface goes.
+import collections
+import select
+import socket
+import sys
+import time
+
+# packet(7) and linux/if_packet.h; Python's socket module does not name them.
+ETH_P_ALL = 0x0003
+SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 15, 23
+SO_RCVBUFFORCE = 33
+
+FRAME = 1 << 17  # bytes; the largest is an unsegmented TCP packet of 64 KiB
+BUFFER = 8 << 20  # bytes the kernel keeps for us
+WAITING = 1 << 16  # frames that are on their way; more are lost, as in a router
+
+
+def attach(interface):
+    link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    # With its header a frame keeps what veth leaves to the last device: checksum and segmentation.
+    link.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+    link.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    link.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+    link.bind((interface, ETH_P_ALL))
+    return link
+
+
+def forward(delay, one, other):
+    across = {one: other, other: one}
+    waiting = collections.deque()  # (when it is due, where it goes, frame), in this order
+    while True:
+        now = time.monotonic()
+        while waiting and waiting[0][0] <= now:
+            _, link, frame = waiting.popleft()
+            try:
+                link.send(frame)
+            except BlockingIOError:
+                pass  # its queue is full: lost
+        patience = waiting[0][0] - now if waiting else None
+        for link in select.select(list(across), [], [], patience)[0]:
+            frame = link.recv(FRAME)
+            if len(waiting) < WAITING:
+                waiting.append((time.monotonic() + delay, across[link], frame))
+
+
+def main(milliseconds, one, other):
+    forward(int(milliseconds) / 1000, attach(one), attach(other))
+
+
+main(*sys.argv[1:])

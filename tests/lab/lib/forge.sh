@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+# A forged KDC: MIT's, with the domain's realm. It knows John's password, but no key of the host's. The
+# host's Kerberos is led to it; everything else still reaches the real DC.
+
+readonly FORGE_TABLE=7388
+
+lab_forge() {
+    case $* in
+        up) forge_up ;;
+        down) forge_down ;;
+        *) die "usage: lab forge up|down" ;;
+    esac
+}
+
+forge_up() {
+    lab_is_up || die "$LAB_NAME is down"
+    # Half a forger, left by a killed run, is not worth mending.
+    forge_down
+    ensure_layers base forger
+    step "forged KDC" forge_start
+}
+
+forge_start() {
+    local dc
+    node_mount forger
+    net_add_node forger
+    net_stand_in forger dc dc2
+    forge_make_realm
+    # As in node_start: until it is in the namespace, where `lab down` finds it, it dies with the lab.
+    setpriv --pdeathsig KILL setsid ip netns exec "$(netns forger)" setpriv --pdeathsig clear \
+        chroot "$(node_root forger)" krb5kdc -n </dev/null >>"$LAB_RUN/forger/kdc.log" 2>&1 7>&- 9>&- &
+    wait_for 20 forge_answers
+    for dc in $(dcs); do
+        net_lead host "$dc" 88 $FORGE_TABLE "${ADDRESS[forger]}"
+    done
+}
+
+forge_run() { # COMMAND…
+    ip netns exec "$(netns forger)" chroot "$(node_root forger)" \
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"
+}
+
+# Encryption and salts are as in AD. Whoever is asked for by his whole name is somebody else to this
+# KDC, so John is there twice. What AD has keys for has keys here, but others.
+forge_make_realm() {
+    local root john sam kvno key=$EPOCHREALTIME
+    root=$(node_root forger)
+    sam=$(cast_sam john)
+    john=$(cast_password "$sam")
+    kvno=$(forge_kvno)
+    cat >"$root/etc/krb5.conf" <<CONFIG
+[libdefaults]
+default_realm = ${DOMAIN^^}
+dns_lookup_kdc = false
+[realms]
+${DOMAIN^^} = {
+    kdc = ${ADDRESS[forger]}
+}
+[logging]
+kdc = STDERR
+CONFIG
+    install -d "$root/etc/krb5kdc"
+    cat >"$root/etc/krb5kdc/kdc.conf" <<CONFIG
+[kdcdefaults]
+kdc_listen = 88
+kdc_tcp_listen = 88
+[realms]
+${DOMAIN^^} = {
+    supported_enctypes = aes256-cts:normal aes128-cts:normal
+    master_key_type = aes256-cts
+    default_principal_flags = +preauth
+}
+CONFIG
+    # Its master key is asked for twice, and nobody needs to know it.
+    printf '%s\n' "$key" "$key" | forge_run kdb5_util create -s
+    forge_run kadmin.local <<COMMANDS
+addprinc -pw "$john" $sam
+addprinc -pw "$john" $sam\\@$DOMAIN
+addprinc -randkey XCALLY\$
+modprinc -kvno $kvno XCALLY\$
+addprinc -randkey host/${FQDN[host]}
+modprinc -kvno $kvno host/${FQDN[host]}
+COMMANDS
+}
+
+# The host's keys are numbered here as in AD, so that the number does not give the forger away.
+forge_kvno() {
+    cast_ldap dc ldapsearch -LLL -b "$BASE_DN" '(sAMAccountName=XCALLY$)' msDS-KeyVersionNumber |
+        awk '$1 == "msDS-KeyVersionNumber:" { kvno = $2 } END { print kvno ? kvno : 1 }'
+}
+
+forge_answers() {
+    local sam
+    sam=$(cast_sam john)
+    cast_password "$sam" | forge_run kinit -c MEMORY:ready "$sam"
+}
+
+forge_down() {
+    if net_has forger; then
+        net_forget_rules host "lookup $FORGE_TABLE"
+        wait_for 10 kill_in_namespaces forger
+        net_remove_node forger
+    fi
+    unmount_below "$LAB_RUN/forger"
+    rm -rf --one-file-system "$LAB_RUN/forger"
+}
