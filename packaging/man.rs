@@ -195,7 +195,8 @@ fn configuration() -> Page {
     page.section("SYNOPSIS").text(&format!("`{}`", motion_ad::config::CONFIG));
     page.section("DESCRIPTION").text(
         "Settings of motion-ad-broker(8) and motion-ad(1), in TOML. An empty file works on a joined host: the domain \
-         comes from sssd.conf(5) as the realm join wrote it.\n\n\
+         and its domain controllers come from sssd.conf(5) as the realm join wrote it and from DNS, the certificate \
+         authorities that vouch for them from AD.\n\n\
          An unknown key, a value that makes no sense and a contradiction are errors. They name file and line, and \
          every login is denied until they are mended: what the administrator asked for is unknown. The broker \
          notices a change by itself; `/usr/libexec/motion-ad/motion-ad-broker --check-config` says beforehand whether the file can be used.",
@@ -227,7 +228,7 @@ front desk = reception@sales.acme.com";
     page.section("DESCRIPTION").text(
         "By the rule a name that is typed at the login page is an AD account of the joined domain: john.doe becomes \
          john.doe@acme.com. john.doe@DOMAIN and DOMAIN\\john.doe are understood where DOMAIN is the joined domain or in \
-         `names.domains` of motion-ad.toml(5). A line of this file wins over the rule.\n\n\
+         `names.domains` of motion-ad.toml(5); NAME@SUFFIX too, where the forest publishes the UPN suffix. A line of this file wins over the rule.\n\n\
          A line is a name, an equals sign and user@domain. Spaces around them are ignored, and so are empty lines and \
          lines that begin with #. The last equals sign of a line separates. Names are compared without case. The \
          domain may be any that AD knows the account by, also one that people may not type.\n\n\

@@ -1,23 +1,34 @@
-//! The first messages of an LDAP connection, byte by byte: binds and StartTLS (RFC 4511).
+//! The first messages of an LDAP connection, byte by byte: binds, StartTLS and the rootDSE (RFC 4511).
 //!
 //! Everything else goes through ldap3. Not these: its buffers keep what they sent for as long as the connection
-//! lives, a user's password included, and its SASL layer loses messages. Here a message is one buffer that is
-//! freed, and so wiped, as soon as it is sent.
+//! lives, a user's password included, its SASL layer loses messages, and it has no UDP. Here a message is one buffer
+//! that is freed, and so wiped, as soon as it is sent.
 
 use std::io;
 
 use ldap3::asn1::{
-    ASNTag, Integer, OctetString, PL, Sequence, StructureTag, Tag, TagClass, parse_tag, write,
+    ASNTag, Boolean, Enumerated, Integer, OctetString, PL, Sequence, StructureTag, Tag, TagClass, parse_tag,
+    write,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The longest answer; that to a Kerberos token with a large PAC has some 10 KiB.
 const MAX_MESSAGE: usize = 256 * 1024;
 
+/// Levels below a message, some more than any of the answers here has.
+const MAX_DEPTH: usize = 8;
+/// The tag of an LDAPMessage: a SEQUENCE (RFC 4511, 4.1.1).
+const MESSAGE: u8 = 0x30;
+/// The bit of a tag that says that there are tags in it (X.690, 8.1.2.5).
+const CONSTRUCTED: u8 = 0x20;
+
 /// The tag of a BindResponse (RFC 4511, 4.2.2).
 pub const BIND_RESPONSE: u64 = 1;
 /// The tag of an ExtendedResponse (RFC 4511, 4.12).
 pub const EXTENDED_RESPONSE: u64 = 24;
+/// The tags of a SearchResultEntry and a SearchResultDone (RFC 4511, 4.5.2).
+const SEARCH_RESULT_ENTRY: u64 = 4;
+const SEARCH_RESULT_DONE: u64 = 5;
 
 /// The StartTLS operation (RFC 4511, 4.14.1).
 const START_TLS: &[u8] = b"1.3.6.1.4.1.1466.20037";
@@ -31,6 +42,9 @@ pub enum ExchangeError {
     /// The server closed the connection instead of an answer.
     #[error("the server closed the connection")]
     Closed,
+    /// The server closed the connection within its answer.
+    #[error("the server closed the connection within its answer")]
+    Truncated,
     /// The server says that it ends the connection (RFC 4511, 4.4.1).
     #[error("the server ended the connection (LDAP result {code}: {text})")]
     Notice {
@@ -82,6 +96,27 @@ pub fn start_tls(id: i64) -> io::Result<Vec<u8>> {
     message(id, Sequence { id: 23, class: TagClass::Application, inner: vec![Tag::OctetString(name)] })
 }
 
+/// A request for `attributes` of the rootDSE where `filter` matches it (RFC 4512, 5.1; RFC 4515).
+///
+/// # Errors
+/// It cannot be encoded, or the filter is none.
+pub fn root_search(id: i64, filter: &str, attributes: &[&str]) -> io::Result<Vec<u8>> {
+    let filter = ldap3::parse_filter(filter).map_err(|()| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let names = attributes.iter().map(|name| octets(name.as_bytes())).collect();
+    // Base object, base scope, aliases never followed, no limit of size or time, values and not only names.
+    let inner = vec![
+        octets(b""),
+        Tag::Enumerated(Enumerated { inner: 0, ..Default::default() }),
+        Tag::Enumerated(Enumerated { inner: 0, ..Default::default() }),
+        integer(0),
+        integer(0),
+        Tag::Boolean(Boolean { inner: false, ..Default::default() }),
+        filter,
+        Tag::Sequence(Sequence { inner: names, ..Default::default() }),
+    ];
+    message(id, Sequence { id: 3, class: TagClass::Application, inner })
+}
+
 fn bind(id: i64, dn: &str, credentials: Tag) -> io::Result<Vec<u8>> {
     let inner = vec![integer(3), octets(dn.as_bytes()), credentials];
     message(id, Sequence { id: 0, class: TagClass::Application, inner })
@@ -116,20 +151,118 @@ pub async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    stream.write_all(&request).await?;
-    stream.flush().await?;
-    drop(request);
+    send(stream, request).await?;
     let mut buffer = Vec::new();
+    let message = receive(stream, &mut buffer).await?;
+    answer(message, id, tag, buffer.is_empty())
+}
+
+/// Sends `request`, whose message id is `id`, and waits for the one entry that it finds and its end.
+///
+/// # Errors
+/// There is no answer; then the connection is of no more use.
+pub async fn search_one<S>(stream: &mut S, id: i64, request: Vec<u8>) -> Result<StructureTag, ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    send(stream, request).await?;
+    let mut buffer = Vec::new();
+    let entry = entry(receive(stream, &mut buffer).await?, id)?;
+    let done = receive(stream, &mut buffer).await?;
+    answer(done, id, SEARCH_RESULT_DONE, buffer.is_empty())?;
+    Ok(entry)
+}
+
+/// The entry in a datagram that answers the request `id` (MS-ADTS 6.3.3: LDAP over UDP, all in one datagram).
+///
+/// # Errors
+/// It holds none.
+pub fn entry_of_datagram(datagram: &[u8], id: i64) -> Result<StructureTag, ExchangeError> {
+    let (_, message) = first(datagram)?.ok_or(ExchangeError::Malformed)?;
+    entry(message, id)
+}
+
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, request: Vec<u8>) -> io::Result<()> {
+    stream.write_all(&request).await?;
+    stream.flush().await
+}
+
+/// Takes one message from the front of `buffer`, reading on until it is whole.
+async fn receive<S>(stream: &mut S, buffer: &mut Vec<u8>) -> Result<StructureTag, ExchangeError>
+where
+    S: AsyncRead + Unpin,
+{
     loop {
-        if stream.read_buf(&mut buffer).await? == 0 {
-            return Err(ExchangeError::Closed);
+        if let Some((length, message)) = first(buffer)? {
+            buffer.drain(..length);
+            return Ok(message);
         }
-        match parse_tag(&buffer) {
-            Ok((rest, message)) => return answer(message, id, tag, rest.is_empty()),
-            Err(e) if e.is_incomplete() && buffer.len() <= MAX_MESSAGE => {}
-            Err(_) => return Err(ExchangeError::Malformed),
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(if buffer.is_empty() { ExchangeError::Closed } else { ExchangeError::Truncated });
         }
     }
+}
+
+/// The message that `buffer` begins with, once it is whole, and its length.
+fn first(buffer: &[u8]) -> Result<Option<(usize, StructureTag)>, ExchangeError> {
+    match length(buffer)? {
+        Some(length) if buffer.len() >= length => {
+            let (_, message) = parse_tag(buffer).map_err(|_| ExchangeError::Malformed)?;
+            Ok(Some((length, message)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The length of the message that `buffer` begins with, once it is known. The parser asks for more where a part is
+/// longer than the whole, and calls itself for each level: so it gets no such message.
+fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
+    let Some((header, content)) = element(buffer)? else { return Ok(None) };
+    let length = header + content;
+    let is_sound = || buffer.get(header..length).is_none_or(|content| is_sound(content, MAX_DEPTH));
+    if buffer[0] == MESSAGE && length <= MAX_MESSAGE && is_sound() {
+        Ok(Some(length))
+    } else {
+        Err(ExchangeError::Malformed)
+    }
+}
+
+/// Whether `content` is whole elements, and at most so many levels deep.
+fn is_sound(mut content: &[u8], levels: usize) -> bool {
+    while let Some(tag) = content.first() {
+        let Ok(Some((header, length))) = element(content) else { return false };
+        let Some(inner) = content.get(header..header + length) else { return false };
+        if tag & CONSTRUCTED != 0 && (levels == 0 || !is_sound(inner, levels - 1)) {
+            return false;
+        }
+        content = &content[header + length..];
+    }
+    true
+}
+
+/// The lengths of an element's header and content; of the definite form alone (RFC 4511, 5.1).
+fn element(bytes: &[u8]) -> Result<Option<(usize, usize)>, ExchangeError> {
+    match *bytes {
+        [] | [_] => Ok(None),
+        [_, short @ ..0x80, ..] => Ok(Some((2, short.into()))),
+        [_, 0x80 | 0x85.., ..] => Err(ExchangeError::Malformed),
+        [_, long, ref rest @ ..] => Ok(rest.get(..usize::from(long & 0x7f)).map(|bytes| {
+            (2 + bytes.len(), bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
+        })),
+    }
+}
+
+/// The entry in a message that answers the request `id`.
+fn entry(message: StructureTag, id: i64) -> Result<StructureTag, ExchangeError> {
+    if let PL::C(fields) = &message.payload
+        && let [answered, operation, ..] = fields.as_slice()
+        && number(answered.clone()).map(i64::from) == Some(id)
+        && (operation.class, operation.id) == (TagClass::Application, SEARCH_RESULT_ENTRY)
+    {
+        return Ok(operation.clone());
+    }
+    // Not an entry, but perhaps a reason.
+    answer(message, id, SEARCH_RESULT_DONE, true).and(Err(ExchangeError::Malformed))
 }
 
 fn answer(message: StructureTag, id: i64, tag: u64, alone: bool) -> Result<Response, ExchangeError> {
@@ -215,6 +348,63 @@ mod tests {
         }
         let notice = b"\x30\x0c\x02\x01\x00\x78\x07\x0a\x01\x34\x04\x00\x04\x00";
         assert!(matches!(read(notice, 2), Err(ExchangeError::Notice { code: 52, .. })));
+    }
+
+    #[test]
+    fn a_question_to_the_root() {
+        let request = root_search(7, "(a=b)", &["x"]).unwrap();
+        let expected = b"\x30\x23\x02\x01\x07\x63\x1e\x04\x00\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\xa3\x06\x04\x01a\x04\x01b\x30\x03\x04\x01x";
+        assert_eq!(request, expected);
+        assert!(root_search(1, "((", &[]).is_err());
+    }
+
+    const ENTRY: &[u8] = b"\x30\x09\x02\x01\x01\x64\x04\x04\x00\x30\x00";
+    const DONE: &[u8] = b"\x30\x0c\x02\x01\x01\x65\x07\x0a\x01\x00\x04\x00\x04\x00";
+
+    async fn found(answer: &[u8]) -> Result<StructureTag, ExchangeError> {
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        far.write_all(answer).await.unwrap();
+        drop(far.shutdown().await);
+        search_one(&mut near, 1, root_search(1, "(objectClass=*)", &[]).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn one_entry_and_its_end() {
+        assert_eq!(found(&[ENTRY, DONE].concat()).await.unwrap().id, SEARCH_RESULT_ENTRY);
+        for wrong in [DONE.to_vec(), [ENTRY, ENTRY].concat(), [ENTRY, DONE, DONE].concat()] {
+            assert!(matches!(found(&wrong).await, Err(ExchangeError::Malformed)), "{wrong:?}");
+        }
+        assert!(matches!(found(ENTRY).await, Err(ExchangeError::Closed)));
+        let notice = b"\x30\x0c\x02\x01\x00\x78\x07\x0a\x01\x34\x04\x00\x04\x00";
+        assert!(matches!(found(notice).await, Err(ExchangeError::Notice { code: 52, .. })));
+        assert_eq!(entry_of_datagram(&[ENTRY, DONE].concat(), 1).unwrap().id, SEARCH_RESULT_ENTRY);
+        assert!(entry_of_datagram(b"\x30", 1).is_err());
+    }
+
+    #[test]
+    fn a_message_is_known_by_its_first_bytes_and_parsed_only_where_that_is_harmless() {
+        let levels =
+            |count| (0..count).fold(Vec::new(), |inner, _| [&[0x30, inner.len() as u8], &inner[..]].concat());
+        for (bytes, expected) in [
+            (&b""[..], Some(None)),
+            (b"\x30", Some(None)),
+            (b"\x30\x84\0\0\0", Some(None)),
+            (b"\x30\x84\0\0\0\x05", Some(Some(11))),
+            (b"\x30\x05\x02\x01\x07\x61\0", Some(Some(7))),
+            (b"\x30\x02\x02\0\x30\x7f", Some(Some(4))),
+            (&levels(1 + MAX_DEPTH), Some(Some(2 + 2 * MAX_DEPTH))),
+            (&levels(2 + MAX_DEPTH), None),
+            // A part that is longer than the whole.
+            (b"\x30\x05\x02\x01\x07\x61\x01", None),
+            (b"\x30\x05\x02\x01\x07\x61\x84", None),
+            // Of the indefinite form; of a length that no message has; no sequence.
+            (b"\x30\x80", None),
+            (b"\x30\x85\0\0\0\0\x01", None),
+            (b"\x30\x84\x80\0\0\0", None),
+            (b"HTTP", None),
+        ] {
+            assert_eq!(length(bytes).ok(), expected, "{bytes:?}");
+        }
     }
 
     #[tokio::test]

@@ -127,19 +127,36 @@ pub struct Rules {
     pub map: NameMap,
 }
 
+/// What the forest adds to the rules, as far as it is known at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// UPN suffixes that any account of the forest may bear; people may type them.
+    pub suffixes: Vec<String>,
+    /// NetBIOS name and DNS name of each domain of the forest. It makes no domain accepted that is not.
+    pub netbios: Vec<(String, String)>,
+}
+
 impl Rules {
-    /// The principal of a name as the person typed it.
+    /// The principal of a name as the person typed it, by the configuration alone.
     ///
     /// # Errors
     /// Why it has none.
     pub fn principal(&self, name: &str) -> Result<Principal, NameError> {
+        self.principal_among(name, &Known::default())
+    }
+
+    /// The same, where `known` counts, too. It never changes what [`Rules::principal`] has an answer to.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn principal_among(&self, name: &str, known: &Known) -> Result<Principal, NameError> {
         check(name)?;
         if self.refuses(name) {
             return Err(NameError::Refused);
         }
         let principal = match self.map.get(name) {
             Some(principal) => principal.clone(),
-            None => self.by_rule(name)?,
+            None => self.by_rule(name, known)?,
         };
         if self.refuses(principal.user()) {
             return Err(NameError::Refused);
@@ -160,23 +177,31 @@ impl Rules {
         names
     }
 
-    fn by_rule(&self, name: &str) -> Result<Principal, NameError> {
+    fn by_rule(&self, name: &str, known: &Known) -> Result<Principal, NameError> {
         if let Some((domain, user)) = name.split_once('\\') {
-            let domain = match !domain.is_empty() && fold(domain) == fold(&self.netbios) {
-                true => &self.domain,
-                false => self.accepted(domain)?,
-            };
-            Principal::new(user, domain)
+            Principal::new(user, self.before_backslash(domain, known)?)
         } else if let Some((user, domain)) = name.rsplit_once('@') {
-            Principal::new(user, self.accepted(domain)?)
+            Principal::new(user, self.accepted(domain, known)?)
         } else {
             Principal::new(name, &self.domain)
         }
     }
 
-    fn accepted(&self, domain: &str) -> Result<&str, NameError> {
+    fn before_backslash<'a>(&'a self, domain: &str, known: &'a Known) -> Result<&'a str, NameError> {
+        if !domain.is_empty() && fold(domain) == fold(&self.netbios) {
+            return Ok(&self.domain);
+        }
+        let named = known.netbios.iter().find(|(netbios, _)| fold(netbios) == fold(domain));
+        match named {
+            Some((_, dns)) => self.accepted(dns, known).map_err(|_| NameError::Domain(domain.to_owned())),
+            None => self.accepted(domain, known),
+        }
+    }
+
+    fn accepted<'a>(&'a self, domain: &str, known: &'a Known) -> Result<&'a str, NameError> {
         std::iter::once(&self.domain)
             .chain(&self.domains)
+            .chain(&known.suffixes)
             .find(|accepted| !domain.is_empty() && fold(accepted) == fold(domain))
             .map(String::as_str)
             .ok_or_else(|| NameError::Domain(domain.to_owned()))
@@ -341,6 +366,35 @@ mod tests {
         for (name, error) in cases {
             assert_eq!(rules("").principal(name), Err(error), "{name:?}");
         }
+    }
+
+    #[test]
+    fn the_forest_adds_suffixes_and_short_names_of_accepted_domains() {
+        let known = Known {
+            suffixes: vec!["Brand.example".into()],
+            netbios: vec![
+                ("ACME".into(), "evil.example".into()),
+                ("SALES".into(), "sales.acme.example".into()),
+                ("LAB".into(), "lab.acme.com".into()),
+            ],
+        };
+        let cases = [
+            ("sven@BRAND.example", Ok("sven@brand.example")),
+            ("sales\\uma", Ok("uma@sales.acme.example")),
+            ("LAB\\x", Err(NameError::Domain("LAB".into()))),
+            ("x@lab.acme.com", Err(NameError::Domain("lab.acme.com".into()))),
+            ("root@brand.example", Err(NameError::Refused)),
+            // What the configuration says stands.
+            ("ACME\\john", Ok("john@acme.com")),
+            ("john", Ok("john@acme.com")),
+            ("\\john", Err(NameError::Domain(String::new()))),
+            ("john@", Err(NameError::Domain(String::new()))),
+        ];
+        for (name, principal) in cases {
+            let found = rules("").principal_among(name, &known).map(|found| found.to_string());
+            assert_eq!(found, principal.map(str::to_owned), "{name}");
+        }
+        assert_eq!(rules("").principal("sven@brand.example"), Err(NameError::Domain("brand.example".into())));
     }
 
     #[test]

@@ -40,8 +40,8 @@ fn main() -> ExitCode {
 
 fn check_config(path: &Path, credentials: &Credentials) -> Result<(), Box<dyn Error>> {
     let config = Config::load(path, &credentials.sssd)?;
-    let trust = Trust::load(config.tls.ca_file.as_deref())?;
-    println!("{}: ok, domain {}, trusted roots from {}", path.display(), config.domain.name, trust.source);
+    let trust = Trust::load(config.tls.ca_file.as_deref(), None)?;
+    println!("{}: ok, domain {}, trusted roots from {}", path.display(), config.domain.name, trust.source());
     Ok(())
 }
 
@@ -71,7 +71,7 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
         }
         Ok(())
     });
-    // Drops the last handles of the log, so that the writer can finish.
+    // What is still on its way may want to say something.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     writer.finish();
     end

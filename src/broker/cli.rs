@@ -9,8 +9,7 @@ use crate::config::CONFIG;
 const MORE: &str = "\
 Environment:
   CREDENTIALS_DIRECTORY  keytab and sssd.conf as systemd copied them; without it the host's own are read
-  KRB5_CLIENT_KTNAME     the keytab that the machine account's tickets are asked for with
-  KRB5CCNAME             where these tickets are kept: in memory
+  KRB5_KTNAME            the keytab: the machine account's tickets are got with it, and KDCs proved
 
 Exit status:
   0  told to end; or a file that it was started from changed, and systemd starts it again

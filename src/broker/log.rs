@@ -93,7 +93,7 @@ fn is_format(c: char) -> bool {
 
 /// Where lines go.
 pub struct Log {
-    queue: SyncSender<(Level, String)>,
+    queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
     complaints: Mutex<HashMap<String, Complaint>>,
 }
@@ -103,13 +103,23 @@ struct Complaint {
     repeated: u64,
 }
 
-/// Waits for the writer when the broker ends.
-pub struct Writer(JoinHandle<()>);
+/// What the writer is sent.
+enum Message {
+    Line(Level, String),
+    End,
+}
+
+/// Ends the writer when the broker ends.
+pub struct Writer {
+    queue: SyncSender<Message>,
+    thread: JoinHandle<()>,
+}
 
 impl Writer {
-    /// Returns when every line is written; every [`Log`] must be gone.
+    /// Returns when every line so far is written. What comes later is lost.
     pub fn finish(self) {
-        let _ = self.0.join();
+        let _ = self.queue.send(Message::End);
+        let _ = self.thread.join();
     }
 }
 
@@ -122,14 +132,15 @@ impl Log {
         let (queue, lines) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
-        let writer =
+        let thread =
             std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines, &counter))?;
-        Ok((Log { queue, lost, complaints: Mutex::default() }, Writer(writer)))
+        let writer = Writer { queue: queue.clone(), thread };
+        Ok((Log { queue, lost, complaints: Mutex::default() }, writer))
     }
 
     /// Writes one line.
     pub fn write(&self, level: Level, line: &Line) {
-        if self.queue.try_send((level, line.text().to_owned())).is_err() {
+        if self.queue.try_send(Message::Line(level, line.text().to_owned())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -161,9 +172,9 @@ impl Log {
     }
 }
 
-fn write_all(lines: &Receiver<(Level, String)>, lost: &AtomicU64) {
+fn write_all(lines: &Receiver<Message>, lost: &AtomicU64) {
     let mut logger = None;
-    while let Ok((level, line)) = lines.recv() {
+    while let Ok(Message::Line(level, line)) = lines.recv() {
         write_one(&mut logger, level, &line);
         match lost.swap(0, Ordering::Relaxed) {
             0 => {}

@@ -1,36 +1,20 @@
-//! The order of a login: map, find, bind and read the groups at the same time, decide.
+//! The order of a login: map, find, check the password and read what it does not prove at the same time, decide.
 //!
-//! Exactly one bind is answered per login, whatever happens: AD counts wrong passwords. What AD does not tell
-//! somebody with a wrong password, nobody is told here either, so groups only matter once the bind succeeded.
+//! Exactly one attempt is answered per login, whatever happens: AD counts wrong passwords. What AD does not tell
+//! somebody with a wrong password, nobody is told here either, so groups only matter once the password was right.
 
-use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::passwords::{Checked, Method, Passwords};
 use crate::config::ConfigError;
-use crate::directory::pool::{Bound, Pool, PoolError};
+use crate::directory::pool::PoolError;
 use crate::directory::sid::Sid;
 use crate::directory::{Account, Directory, DirectoryError, Found, GroupRules, Machine, Person};
-use crate::name::{NameError, Rules};
+use crate::kerberos::CheckError;
+use crate::name::{NameError, Principal, Rules};
 use crate::verdict::{Outcome, Step, Verdict};
-
-/// Who checks passwords.
-pub trait Binds: Send + Sync {
-    /// Binds as `dn`; see [`Pool::bind`].
-    fn bind(
-        &self,
-        dn: &str,
-        password: &str,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Bound, PoolError>> + Send;
-}
-
-impl Binds for Pool {
-    async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Bound, PoolError> {
-        Pool::bind(self, dn, password, deadline).await
-    }
-}
 
 /// What became of a login, and what the log says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,28 +23,34 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The domain controller that decided.
     pub dc: Option<String>,
+    /// By what the password was checked.
+    pub method: Option<Method>,
 }
 
 /// Decides logins.
-pub struct Logins<M, B> {
+pub struct Logins<M, P> {
     /// How names are mapped.
     pub names: Rules,
     /// Who is who, and in which groups.
     pub directory: Directory<M>,
     /// Who checks passwords.
-    pub binds: B,
+    pub passwords: P,
     /// This host's NetBIOS name, for `userWorkstations`.
     pub host: String,
 }
 
-/// A refusal before AD has decided.
-struct Refusal {
-    outcome: Outcome,
-    reason: String,
+/// Why somebody does not come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the person is told by.
+    pub outcome: Outcome,
+    /// For the log.
+    pub reason: String,
 }
 
 impl Refusal {
-    fn new(outcome: Outcome, reason: impl ToString) -> Self {
+    /// A refusal for `reason`.
+    pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
         Refusal { outcome, reason: reason.to_string() }
     }
 }
@@ -89,13 +79,23 @@ impl From<PoolError> for Refusal {
     }
 }
 
+impl From<CheckError> for Refusal {
+    fn from(error: CheckError) -> Self {
+        let outcome = match &error {
+            CheckError::SomebodyElse { .. } => Outcome::Ambiguous,
+            _ => Outcome::Unavailable,
+        };
+        Refusal::new(outcome, error)
+    }
+}
+
 impl From<&ConfigError> for Decision {
     fn from(error: &ConfigError) -> Self {
         let outcome = match error {
             ConfigError::Broken(_) => Outcome::Misconfigured,
             ConfigError::NotJoined => Outcome::Unavailable,
         };
-        Decision { verdict: Verdict::new(outcome, error.to_string()), dc: None }
+        Decision { verdict: Verdict::new(outcome, error.to_string()), dc: None, method: None }
     }
 }
 
@@ -105,6 +105,7 @@ struct Progress {
     principal: Option<String>,
     steps: Vec<Step>,
     dc: Option<String>,
+    method: Option<Method>,
     note: Option<String>,
 }
 
@@ -122,11 +123,11 @@ impl Progress {
         let reasons = [Some(reason).filter(|reason| !reason.is_empty()), self.note];
         let reason = reasons.into_iter().flatten().collect::<Vec<_>>().join("; ");
         let verdict = Verdict { outcome, principal: self.principal, reason, steps: self.steps };
-        Decision { verdict, dc: self.dc }
+        Decision { verdict, dc: self.dc, method: self.method }
     }
 }
 
-impl<M: Machine, B: Binds> Logins<M, B> {
+impl<M: Machine, P: Passwords> Logins<M, P> {
     /// Whether the person who typed `name` and `password` may come in.
     pub async fn authenticate(&self, name: &str, password: &str, deadline: Instant) -> Decision {
         let mut progress = Progress::default();
@@ -154,65 +155,123 @@ impl<M: Machine, B: Binds> Logins<M, B> {
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<(), Refusal> {
-        let found = self.resolve(name, deadline, progress).await?;
+        let (principal, found) = self.resolve(name, deadline, progress).await?;
         let mut person = found.person;
-        let mut bound = self.bind(&person, password, deadline, progress).await?;
-        if found.remembered && may_be_stale(bound.0.outcome) {
+        let mut tried = self.check(&person, password, deadline, progress).await?;
+        if found.remembered && may_be_stale(&tried.0) {
             // The account may have been renamed or moved since its name was remembered. Only where nobody has
-            // the old distinguished name can the first bind not have counted against anybody.
-            let principal = self.names.principal(name)?;
+            // the old name can the first attempt not have counted against anybody.
             let fresh = self.directory.find_afresh(&principal, deadline).await?.person;
-            if fresh.dn != person.dn && !self.directory.exists(&person.dn, deadline).await? {
+            if self.is_nobodys(&tried.0, &person, &fresh, deadline).await? {
                 person = fresh;
-                bound = self.bind(&person, password, deadline, progress).await?;
+                tried = self.check(&person, password, deadline, progress).await?;
             }
         }
-        let (bound, groups) = bound;
-        if bound.outcome != Outcome::Success {
-            return Err(Refusal::new(bound.outcome, bound.reason));
+        let (checked, read) = tried;
+        if checked.outcome != Outcome::Success && !checked.unexplained {
+            return Err(Refusal::new(checked.outcome, checked.reason));
         }
-        match groups {
-            Some(groups) => groups,
-            None => Ok(()),
+        match checked.method {
+            Method::Ldap => match read {
+                Read::Groups(groups) => {
+                    check_groups(&groups?, &self.directory.group_rules(&person, deadline).await?)
+                }
+                _ => Ok(()),
+            },
+            Method::Kerberos => {
+                let account = match read {
+                    Read::Account(account) => account?,
+                    _ => self.directory.account(&person, deadline).await?,
+                };
+                self.judge(&person, &account, deadline).await?;
+                // The KDC was asked by this name, the account read by its GUID.
+                if account.sam != person.sam {
+                    self.directory.find_afresh(&principal, deadline).await?;
+                    let reason = format!("{} was renamed a moment ago; try again", person.dn);
+                    return Err(Refusal::new(Outcome::Unavailable, reason));
+                }
+                match checked.unexplained {
+                    true => Err(Refusal::new(checked.outcome, checked.reason)),
+                    false => Ok(()),
+                }
+            }
         }
     }
 
-    /// Binds, and meanwhile reads the groups where a rule asks for them. A refused bind does not wait for the groups.
-    async fn bind(
+    /// Checks the password, and meanwhile reads what the answer will not prove. A wrong password does not wait for
+    /// that.
+    async fn check(
         &self,
         person: &Person,
         password: &str,
         deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<(Bound, Option<Result<(), Refusal>>), Refusal> {
+    ) -> Result<(Checked, Read), Refusal> {
         let begun = Instant::now();
-        let bind = self.binds.bind(&person.dn, password, deadline);
-        let (bound, groups) = if self.directory.has_group_rules() {
-            let groups = self.membership(person, deadline);
-            tokio::pin!(bind, groups);
-            let (bound, early) = tokio::select! {
-                biased;
-                bound = &mut bind => (bound, None),
-                early = &mut groups => (bind.await, Some(early)),
-            };
-            match (bound, early) {
-                (Ok(bound), None) if bound.outcome == Outcome::Success => (Ok(bound), Some(groups.await)),
-                other => other,
-            }
-        } else {
-            (bind.await, None)
+        let check = self.passwords.check(person, password, deadline);
+        let read = self.read(person, self.passwords.method(person), deadline);
+        tokio::pin!(check, read);
+        let (checked, early) = tokio::select! {
+            biased;
+            checked = &mut check => (checked, None),
+            early = &mut read => (check.await, Some(early)),
         };
-        let bound = bound?;
-        if let Some(connect) = bound.connect {
+        let checked = checked?;
+        let read = match early {
+            Some(early) => early,
+            None if checked.outcome == Outcome::Success || checked.unexplained => read.await,
+            None => Read::Nothing,
+        };
+        if let Some(connect) = checked.connect {
             progress.step("connect", connect);
         }
-        progress.step("bind", bound.bind);
-        let rest = begun.elapsed().saturating_sub(bound.bind + bound.connect.unwrap_or_default());
-        if groups.is_some() {
-            progress.step("groups, after the bind", rest);
+        let name = match checked.method {
+            Method::Ldap => "bind",
+            Method::Kerberos => "kerberos",
+        };
+        progress.step(name, checked.took);
+        let rest = begun.elapsed().saturating_sub(checked.took + checked.connect.unwrap_or_default());
+        if !matches!(read, Read::Nothing) {
+            progress.step("state, after that", rest);
         }
-        progress.dc = Some(bound.dc.clone());
-        Ok((bound, groups))
+        progress.dc = Some(checked.dc.clone());
+        progress.method = Some(checked.method);
+        Ok((checked, read))
+    }
+
+    /// What the method leaves open: Kerberos does not look at workstations and may not say why it refuses.
+    async fn read(&self, person: &Person, method: Method, deadline: Instant) -> Read {
+        match method {
+            Method::Kerberos => {
+                Read::Account(self.directory.account(person, deadline).await.map_err(Refusal::from))
+            }
+            Method::Ldap if self.directory.has_group_rules() => {
+                // The rules are read beside them, so that they are there when they are needed.
+                let (rules, groups) = tokio::join!(
+                    self.directory.group_rules(person, deadline),
+                    self.directory.groups(person, deadline)
+                );
+                Read::Groups(rules.and(groups).map_err(Refusal::from))
+            }
+            Method::Ldap => Read::Nothing,
+        }
+    }
+
+    /// Whether nobody has the name any more under which `person` was checked, and `fresh` is to be checked instead.
+    async fn is_nobodys(
+        &self,
+        checked: &Checked,
+        person: &Person,
+        fresh: &Person,
+        deadline: Instant,
+    ) -> Result<bool, Refusal> {
+        Ok(match checked.method {
+            Method::Ldap => fresh.dn != person.dn && !self.directory.exists(person, deadline).await?,
+            Method::Kerberos => {
+                let names = |person: &Person| (person.sam.clone(), person.upn.clone());
+                names(fresh) != names(person) && checked.outcome == Outcome::UnknownUser
+            }
+        })
     }
 
     async fn try_account(
@@ -222,16 +281,21 @@ impl<M: Machine, B: Binds> Logins<M, B> {
         progress: &mut Progress,
         read: &mut Option<(Person, Account)>,
     ) -> Result<(), Refusal> {
-        let person = self.resolve(name, deadline, progress).await?.person;
+        let person = self.resolve(name, deadline, progress).await?.1.person;
         let begun = Instant::now();
         let account = self.directory.account(&person, deadline).await?;
         progress.step("state", begun.elapsed());
-        let (_, account) = read.insert((person, account));
-        if let Some(outcome) = account.refusal(std::time::SystemTime::now(), &self.host) {
+        let (person, account) = read.insert((person, account));
+        self.judge(person, account, deadline).await
+    }
+
+    /// What the account's state and groups say.
+    async fn judge(&self, person: &Person, account: &Account, deadline: Instant) -> Result<(), Refusal> {
+        if let Some(outcome) = account.refusal(SystemTime::now(), &self.host) {
             return Err(Refusal::new(outcome, "the account's state in AD"));
         }
         match &account.groups {
-            Some(groups) => check_groups(groups, &self.directory.group_rules(deadline).await?),
+            Some(groups) => check_groups(groups, &self.directory.group_rules(person, deadline).await?),
             None if self.directory.has_group_rules() => {
                 Err(Refusal::new(Outcome::Unavailable, "the machine account may not read tokenGroups"))
             }
@@ -244,8 +308,8 @@ impl<M: Machine, B: Binds> Logins<M, B> {
         name: &str,
         deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<Found, Refusal> {
-        let principal = self.names.principal(name)?;
+    ) -> Result<(Principal, Found), Refusal> {
+        let principal = self.directory.principal(&self.names, name, deadline).await??;
         progress.principal = Some(principal.to_string());
         let begun = Instant::now();
         let found = self.directory.find(&principal, deadline).await?;
@@ -254,19 +318,21 @@ impl<M: Machine, B: Binds> Logins<M, B> {
             .hides
             .as_ref()
             .map(|dn| format!("{principal} is also the implicit name of {dn}, which it hides"));
-        Ok(found)
-    }
-
-    async fn membership(&self, person: &Person, deadline: Instant) -> Result<(), Refusal> {
-        let (rules, groups) =
-            tokio::try_join!(self.directory.group_rules(deadline), self.directory.groups(person, deadline))?;
-        check_groups(&groups, &rules)
+        Ok((principal, found))
     }
 }
 
-/// Outcomes that a bind with a distinguished name that no longer exists can have.
-fn may_be_stale(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::WrongPassword | Outcome::UnknownUser | Outcome::Refused)
+/// What was read of an account while its password was checked.
+enum Read {
+    Nothing,
+    Groups(Result<Vec<Sid>, Refusal>),
+    Account(Result<Account, Refusal>),
+}
+
+/// Outcomes that a check under a name that no longer exists can have.
+fn may_be_stale(checked: &Checked) -> bool {
+    matches!(checked.outcome, Outcome::WrongPassword | Outcome::UnknownUser | Outcome::Refused)
+        && !checked.unexplained
 }
 
 fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
@@ -304,23 +370,38 @@ mod tests {
         }
     }
 
-    /// The binds that are expected, in order, and their answers.
-    #[derive(Default)]
-    struct Expected(Mutex<VecDeque<(&'static str, Result<Outcome, PoolError>)>>);
+    /// The checks that are expected, in order, by the name they go by, and their answers.
+    struct Expected {
+        method: Method,
+        checks: Mutex<VecDeque<(&'static str, Result<Outcome, Refusal>)>>,
+    }
 
-    impl Binds for Expected {
-        async fn bind(&self, dn: &str, password: &str, _: Instant) -> Result<Bound, PoolError> {
+    /// What the KDC says of an account that may not log in, and not why.
+    const REVOKED: Outcome = Outcome::Refused;
+
+    impl Passwords for Expected {
+        fn method(&self, _: &Person) -> Method {
+            self.method
+        }
+
+        async fn check(&self, person: &Person, password: &str, _: Instant) -> Result<Checked, Refusal> {
             assert_eq!(password, "secret");
-            let (expected, answer) = self.0.lock().unwrap().pop_front().expect("one bind too many");
-            assert_eq!(dn, expected);
+            let (expected, answer) = self.checks.lock().unwrap().pop_front().expect("one check too many");
+            let name = match self.method {
+                Method::Ldap => &person.dn,
+                Method::Kerberos => &person.sam,
+            };
+            assert_eq!(name, expected);
             // Lets a search that runs beside it come first.
             tokio::task::yield_now().await;
-            answer.map(|outcome| Bound {
+            answer.map(|outcome| Checked {
+                method: self.method,
                 outcome,
                 reason: String::new(),
+                unexplained: self.method == Method::Kerberos && outcome == REVOKED,
                 dc: "ad.acme.com".into(),
                 connect: None,
-                bind: Duration::from_millis(4),
+                took: Duration::from_millis(4),
             })
         }
     }
@@ -337,6 +418,8 @@ mod tests {
                 name: "acme.com".into(),
                 realm: "ACME.COM".into(),
                 servers: vec![],
+                backup: vec![],
+                site: None,
                 base_dn: "dc=acme,dc=com".into(),
             },
             tls: Tls { mode: TlsMode::Auto, ca_file: None },
@@ -348,19 +431,30 @@ mod tests {
         }
     }
 
-    fn logins(
+    type Check = (&'static str, Result<Outcome, Refusal>);
+
+    fn logins_by(
+        method: Method,
         login: Login,
         searches: impl IntoIterator<Item = Answer>,
-        binds: impl IntoIterator<Item = (&'static str, Result<Outcome, PoolError>)>,
+        checks: impl IntoIterator<Item = Check>,
     ) -> Logins<Scripted, Expected> {
         let config = config(login);
         let machine = Scripted(Mutex::new(searches.into_iter().collect()));
         Logins {
             directory: Directory::new(machine, &config),
             names: config.names,
-            binds: Expected(Mutex::new(binds.into_iter().collect())),
+            passwords: Expected { method, checks: Mutex::new(checks.into_iter().collect()) },
             host: "XCALLY".into(),
         }
+    }
+
+    fn logins(
+        login: Login,
+        searches: impl IntoIterator<Item = Answer>,
+        binds: impl IntoIterator<Item = Check>,
+    ) -> Logins<Scripted, Expected> {
+        logins_by(Method::Ldap, login, searches, binds)
     }
 
     fn john(dn: &str) -> Entry {
@@ -387,7 +481,7 @@ mod tests {
 
     async fn authenticate(logins: &Logins<Scripted, Expected>, name: &str) -> Verdict {
         let decision = logins.authenticate(name, "secret", soon()).await;
-        assert!(logins.binds.0.lock().unwrap().is_empty(), "a bind was not made");
+        assert!(logins.passwords.checks.lock().unwrap().is_empty(), "a check was not made");
         decision.verdict
     }
 
@@ -404,12 +498,21 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_bound_for_a_name_that_means_nobody() {
-        let cases = [
-            ("", None, Outcome::Unmapped),
-            ("john@evil.example", None, Outcome::Unmapped),
-            ("john", Some((BY_NAME, Ok(vec![]))), Outcome::UnknownUser),
-            ("john", Some((BY_NAME, Err(unreachable()))), Outcome::Unavailable),
-            ("john", Some((BY_NAME, Err(MachineError::TooMany(8)))), Outcome::Ambiguous),
+        let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
+        let suffix = Entry::new("CN=Partitions").with("uPNSuffixes", ["brand.example"]);
+        let forest =
+            || vec![("(objectClass=*)", Ok(vec![root.clone()])), ("CN=Partitions", Ok(vec![suffix.clone()]))];
+        let with = |search: Answer| forest().into_iter().chain([search]).collect();
+        let branded = "(userPrincipalName=john@brand.example)";
+        let cases: [(&str, Vec<Answer>, Outcome); 8] = [
+            ("", vec![], Outcome::Unmapped),
+            ("john@evil.example", forest(), Outcome::Unmapped),
+            ("john@evil.example", vec![("(objectClass=*)", Err(unreachable()))], Outcome::Unavailable),
+            ("john@brand.example", with((branded, Ok(vec![]))), Outcome::UnknownUser),
+            ("john@brand.example", with((branded, Err(unreachable()))), Outcome::Unavailable),
+            ("john", vec![(BY_NAME, Ok(vec![]))], Outcome::UnknownUser),
+            ("john", vec![(BY_NAME, Err(unreachable()))], Outcome::Unavailable),
+            ("john", vec![(BY_NAME, Err(MachineError::TooMany(8)))], Outcome::Ambiguous),
         ];
         for (name, search, outcome) in cases {
             let logins = logins(Login::default(), search, []);
@@ -419,7 +522,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_does_not_answer_the_bind_denies() {
-        let silent = PoolError::Unanswered("ad: refused".into());
+        let silent = Refusal::from(PoolError::Unanswered("ad: refused".into()));
         let logins = logins(Login::default(), [found()], [("CN=John", Err(silent))]);
         let verdict = authenticate(&logins, "jd").await;
         assert_eq!(verdict.outcome, Outcome::Unavailable);
@@ -463,7 +566,7 @@ mod tests {
     const DENIED: &str = "S-1-5-21-1-2-3-1002";
 
     fn rules() -> Login {
-        Login { allow_groups: vec![ALLOWED.into()], deny_groups: vec![DENIED.into()] }
+        Login { allow_groups: vec![ALLOWED.into()], deny_groups: vec![DENIED.into()], ..Login::default() }
     }
 
     fn member_of(sids: &[&str]) -> Answer {
@@ -503,7 +606,7 @@ mod tests {
             let logins = logins(rules(), [found(), (part, answer)], [("CN=John", Ok(Outcome::Success))]);
             assert_eq!(authenticate(&logins, "john").await.outcome, outcome);
         }
-        let named = Login { allow_groups: vec!["Agents".into()], deny_groups: vec![] };
+        let named = Login { allow_groups: vec!["Agents".into()], ..Login::default() };
         let nowhere = ("(sAMAccountName=Agents)", Ok(vec![]));
         let logins =
             logins(named, [found(), nowhere, member_of(&[ALLOWED])], [("CN=John", Ok(Outcome::Success))]);
@@ -529,5 +632,77 @@ mod tests {
             let logins = logins(login, [found(), with(flags)], []);
             assert_eq!(logins.account("john", soon()).await.verdict.outcome, outcome, "{flags}");
         }
+    }
+
+    /// John's state as the KDC does not tell it.
+    fn state(attribute: &'static str, value: &'static str) -> Answer {
+        let entry = john("CN=John");
+        let kept = entry.attributes().filter(|(name, _)| !name.eq_ignore_ascii_case(attribute));
+        let entry = kept.fold(Entry::new("CN=John"), |e, (name, values)| e.with(name, values.to_vec()));
+        (BY_GUID, Ok(vec![entry.with(attribute, [value])]))
+    }
+
+    #[tokio::test]
+    async fn kerberos_leaves_the_rest_to_the_state_of_the_account() {
+        let cases = [
+            (Outcome::Success, state("description", "fine"), Outcome::Success),
+            (Outcome::Success, state("userWorkstations", "OTHERPC"), Outcome::Workstation),
+            (Outcome::Success, state("userAccountControl", "514"), Outcome::Disabled),
+            (Outcome::Success, (BY_GUID, Err(unreachable())), Outcome::Unavailable),
+            (REVOKED, state("msDS-User-Account-Control-Computed", "16"), Outcome::LockedOut),
+            (REVOKED, state("accountExpires", "1"), Outcome::AccountExpired),
+            (REVOKED, state("description", "fine"), Outcome::Refused),
+            // Somebody with a wrong password learns nothing.
+            (Outcome::WrongPassword, state("userAccountControl", "514"), Outcome::WrongPassword),
+        ];
+        for (answer, state, outcome) in cases {
+            let case = format!("{answer} {state:?}");
+            let logins =
+                logins_by(Method::Kerberos, Login::default(), [found(), state], [("john", Ok(answer))]);
+            assert_eq!(authenticate(&logins, "john").await.outcome, outcome, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn groups_count_by_kerberos_too() {
+        for (groups, outcome) in [(vec![ALLOWED], Outcome::Success), (vec![DENIED], Outcome::Denied)] {
+            let searches = [found(), member_of(&groups)];
+            let logins = logins_by(Method::Kerberos, rules(), searches, [("john", Ok(Outcome::Success))]);
+            assert_eq!(authenticate(&logins, "john").await.outcome, outcome, "{groups:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_was_renamed_is_asked_for_by_the_new_name() {
+        let renamed = || {
+            let entry = Entry::new("CN=John").with("objectGUID", [vec![1; 16]]);
+            entry.with("sAMAccountName", ["johnny"]).with("userPrincipalName", ["john@acme.com"])
+        };
+        let now = |entry: Entry| (BY_GUID, Ok(vec![entry.with("userAccountControl", ["512"])]));
+        let first = || ("john", Ok(Outcome::Success));
+        let searches =
+            || [found(), state("description", "fine"), (BY_NAME, Ok(vec![renamed()])), now(renamed())];
+
+        // Nobody has the old name: asked again under the new one.
+        let gone = logins_by(
+            Method::Kerberos,
+            Login::default(),
+            searches().into_iter().chain([now(renamed())]),
+            [first(), ("john", Ok(Outcome::UnknownUser)), ("johnny", Ok(Outcome::Success))],
+        );
+        assert!(gone.authenticate("john", "secret", soon()).await.verdict.outcome.is_success());
+        assert_eq!(authenticate(&gone, "john").await.outcome, Outcome::Success);
+
+        // Somebody else has it by now, with the password that was typed.
+        let taken = logins_by(
+            Method::Kerberos,
+            Login::default(),
+            searches(),
+            [first(), ("john", Ok(Outcome::Success))],
+        );
+        taken.authenticate("john", "secret", soon()).await;
+        let verdict = authenticate(&taken, "john").await;
+        assert_eq!(verdict.outcome, Outcome::Unavailable);
+        assert!(verdict.reason.contains("renamed"), "{}", verdict.reason);
     }
 }

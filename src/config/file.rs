@@ -30,6 +30,19 @@ pub enum TlsMode {
     Starttls,
 }
 
+/// How a password is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// By LDAP where a domain controller offers TLS that can be verified, else by Kerberos.
+    #[default]
+    Auto,
+    /// By a bind over verified TLS.
+    Ldap,
+    /// By the KDC, whose ticket is verified with the host's keytab.
+    Kerberos,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Keys {
@@ -48,6 +61,7 @@ struct DomainKeys {
     realm: Option<String>,
     netbios: Option<String>,
     servers: Option<Spanned<Vec<String>>>,
+    site: Option<Spanned<String>>,
     base_dn: Option<Spanned<String>>,
 }
 
@@ -69,6 +83,7 @@ struct NamesKeys {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct LoginKeys {
+    method: Method,
     allow_groups: Vec<String>,
     deny_groups: Option<Spanned<Vec<String>>>,
 }
@@ -123,7 +138,7 @@ impl File {
     /// The settings in force; the name map is still empty.
     pub(super) fn complete(self, join: &Join) -> Result<Config, ConfigError> {
         let domain = self.domain(join)?;
-        let names = self.names(&domain)?;
+        let names = self.names(&domain, join)?;
         let map_file = self.path_of(self.keys.names.map_file.as_ref())?;
         let ca_file = self.path_of(self.keys.tls.ca_file.as_ref())?;
         let broker = self.broker()?;
@@ -158,9 +173,17 @@ impl File {
                 None => ConfigError::NotJoined,
             });
         }
-        let servers = match &keys.servers {
-            Some(servers) => self.servers(servers)?,
-            None => join.servers.clone(),
+        let (servers, backup) = match &keys.servers {
+            Some(servers) => (self.servers(servers)?, Vec::new()),
+            None => (join.servers.clone(), join.backup.clone()),
+        };
+        let site = match &keys.site {
+            // A site is one label of a DNS name (MS-ADTS 6.3.2.3).
+            Some(site) if !is_domain(site.get_ref()) || site.get_ref().contains('.') => {
+                return Err(self.problem(site, format!("{:?} is no site", site.get_ref())).into());
+            }
+            Some(site) => Some(site.get_ref().clone()),
+            None => join.site.clone(),
         };
         let root = name.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",");
         let base_dn = match &keys.base_dn {
@@ -172,7 +195,7 @@ impl File {
         };
         let realm = keys.realm.clone().or_else(|| join.realm.clone());
         let realm = realm.unwrap_or_else(|| name.to_uppercase());
-        Ok(Domain { name, realm, servers, base_dn })
+        Ok(Domain { name, realm, servers, backup, site, base_dn })
     }
 
     fn servers(&self, servers: &Spanned<Vec<String>>) -> Result<Vec<String>, Problem> {
@@ -188,14 +211,14 @@ impl File {
         Ok(servers.get_ref().clone())
     }
 
-    fn names(&self, domain: &Domain) -> Result<Rules, Problem> {
+    fn names(&self, domain: &Domain, join: &Join) -> Result<Rules, Problem> {
         let keys = &self.keys.names;
         let domains = match &keys.domains {
             Some(domains) => match domains.get_ref().iter().find(|domain| !is_domain(domain)) {
                 Some(wrong) => return Err(self.problem(domains, format!("{wrong:?} is no domain"))),
                 None => domains.get_ref().clone(),
             },
-            None => Vec::new(),
+            None => join.enabled_domains.clone(),
         };
         // adcli and Windows derive the NetBIOS name from the first label unless told otherwise.
         let first = domain.name.split('.').next().unwrap_or_default().to_uppercase();
@@ -218,7 +241,7 @@ impl File {
             }
             deny.clone_from(groups.get_ref());
         }
-        Ok(Login { allow_groups: allow.clone(), deny_groups: deny })
+        Ok(Login { method: self.keys.login.method, allow_groups: allow.clone(), deny_groups: deny })
     }
 
     fn broker(&self) -> Result<Broker, Problem> {

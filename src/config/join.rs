@@ -18,8 +18,14 @@ pub struct Join {
     pub domain: Option<String>,
     /// `krb5_realm`.
     pub realm: Option<String>,
-    /// `ad_server`, unless it asks for DNS SRV (`_srv_`).
+    /// `ad_server` in its order. `_srv_` stands for the domain controllers that DNS SRV names (sssd-ad(5)).
     pub servers: Vec<String>,
+    /// `ad_backup_server` in its order: asked when none of [`Join::servers`] answers.
+    pub backup: Vec<String>,
+    /// `ad_site`: the AD site to look for domain controllers in, instead of the one that AD names for this host.
+    pub site: Option<String>,
+    /// `ad_enabled_domains`: the domains of the forest whose people may log in. Empty: it says nothing.
+    pub enabled_domains: Vec<String>,
     /// `ldap_tls_cacert`.
     pub ca_file: Option<PathBuf>,
 }
@@ -84,12 +90,14 @@ impl Join {
         let Some((name, section)) = wanted.or_else(|| sections().find(|(_, section)| is_ad(section))) else {
             return Join::default();
         };
-        let servers: Vec<_> =
-            section.get("ad_server").into_iter().flat_map(list).map(str::to_owned).collect();
+        let listed = |key: &str| section.get(key).into_iter().flat_map(list).map(str::to_owned).collect();
         Join {
             domain: Some(section.get("ad_domain").unwrap_or(name).to_owned()),
             realm: section.get("krb5_realm").map(str::to_owned),
-            servers: if servers.iter().any(|server| server == "_srv_") { Vec::new() } else { servers },
+            servers: listed("ad_server"),
+            backup: listed("ad_backup_server"),
+            site: section.get("ad_site").map(str::trim).filter(|site| !site.is_empty()).map(str::to_owned),
+            enabled_domains: listed("ad_enabled_domains"),
             ca_file: section.get("ldap_tls_cacert").map(PathBuf::from),
         }
     }
@@ -124,6 +132,19 @@ mod tests {
     fn no_file_and_no_ad_domain_are_no_join() {
         assert_eq!(Join::load(Path::new("/nonexistent/sssd.conf"), None), Ok(Join::default()));
         assert_eq!(join("[sssd]\ndomains = x\n[domain/x]\nid_provider = ldap\n", None), Join::default());
+    }
+
+    #[test]
+    fn servers_and_domains_keep_their_order() {
+        let text = "[sssd]\ndomains=a.b\n[domain/a.b]\nid_provider=ad\nad_server=dc2.a.b, _srv_,\n\
+            ad_backup_server=dc9.a.b\nad_site = Milano \nad_enabled_domains = a.b, emea.a.b\n";
+        let read = join(text, None);
+        assert_eq!(read.servers, ["dc2.a.b", "_srv_"]);
+        assert_eq!(read.backup, ["dc9.a.b"]);
+        assert_eq!(read.site.as_deref(), Some("Milano"));
+        assert_eq!(read.enabled_domains, ["a.b", "emea.a.b"]);
+        let bare = join("[sssd]\ndomains=a.b\n[domain/a.b]\nid_provider=ad\nad_site=\n", None);
+        assert_eq!((bare.servers.len(), bare.site), (0, None));
     }
 
     #[test]

@@ -27,7 +27,10 @@ pub const TABLES: &[(&str, &str)] = &[
         "How the connections that carry users' passwords are verified. There is no switch to turn that off.",
     ),
     ("names", "How a name that somebody types at the login page becomes an AD account, user@domain."),
-    ("login", "Who may log in. Nested membership counts; groups are compared by SID."),
+    (
+        "login",
+        "How passwords are checked, and who may log in. Nested membership counts; groups are compared by SID.",
+    ),
     ("broker", "Who may ask the broker, and how much at once."),
     ("pool", "The connections to domain controllers that check passwords."),
 ];
@@ -64,7 +67,16 @@ pub const KEYS: &[Key] = &[
         kind: "list of DNS names",
         value: r#"["ad.acme.com", "ad2.acme.com"]"#,
         otherwise: "ad_server in sssd.conf, else found by DNS SRV",
-        text: "The domain controllers, in the order to try. An empty list asks DNS.",
+        text: "The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An empty list \
+               asks DNS.",
+    },
+    Key {
+        table: "domain",
+        name: "site",
+        kind: "AD site",
+        value: r#""Berlin""#,
+        otherwise: "ad_site in sssd.conf, else what a domain controller answers",
+        text: "The site of this host. Those domain controllers of DNS that serve it are tried first.",
     },
     Key {
         table: "domain",
@@ -87,9 +99,9 @@ pub const KEYS: &[Key] = &[
         name: "ca_file",
         kind: "absolute path",
         value: r#""/etc/motion-ad/ca.pem""#,
-        otherwise: "ldap_tls_cacert in sssd.conf, else the system's store",
-        text: "PEM file of the certificate authorities that may vouch for a domain controller. The user motion-ad \
-               must be able to read it.",
+        otherwise: "ldap_tls_cacert in sssd.conf, else the system's store and the root CAs that the forest trusts",
+        text: "PEM file of the only certificate authorities that may vouch for a domain controller. The user \
+               motion-ad must be able to read it.",
     },
     Key {
         table: "names",
@@ -103,9 +115,10 @@ pub const KEYS: &[Key] = &[
         table: "names",
         name: "domains",
         kind: "list of domains",
-        value: "[]",
-        otherwise: "",
-        text: "Further domains and UPN suffixes that people may type after the @.",
+        value: r#"["emea.acme.com"]"#,
+        otherwise: "ad_enabled_domains in sssd.conf",
+        text: "Further domains of the forest whose people may log in, by what is typed after the @. The UPN suffixes \
+               that the forest publishes are accepted anyway.",
     },
     Key {
         table: "names",
@@ -114,6 +127,16 @@ pub const KEYS: &[Key] = &[
         value: r#"["root", "motion"]"#,
         otherwise: "",
         text: "Names that are never logged in, whatever their domain and whatever the name map says.",
+    },
+    Key {
+        table: "login",
+        name: "method",
+        kind: r#""auto", "ldap" or "kerberos""#,
+        value: r#""auto""#,
+        otherwise: "",
+        text: "How a password is checked: by an LDAP bind over verified TLS, or by the KDC, whose ticket is verified \
+               with the host's keytab. auto takes LDAP where a domain controller offers TLS that can be verified, \
+               else Kerberos. No password is ever tried by both.",
     },
     Key {
         table: "login",
@@ -169,9 +192,8 @@ pub const KEYS: &[Key] = &[
 const HEAD: &str = "\
 # motion-ad: Active Directory login for XCALLY Motion. See motion-ad.toml(5).
 #
-# On a joined host nothing has to be set here, unless the domain controllers' certificates come from a CA of the
-# domain's own (tls.ca_file): the domain is known from the realm join. Every key is listed with its default; where
-# the realm join decides, with an example.
+# On a joined host nothing has to be set here: the domain and whom to trust are known from the realm join. Every key
+# is listed with its default; where the realm join decides, with an example.
 # The broker notices a change by itself. Whether the file can be used says, as root,
 #   /usr/libexec/motion-ad/motion-ad-broker --check-config
 ";
@@ -241,7 +263,10 @@ mod tests {
             domain: Some("acme.com".into()),
             realm: Some("ACME.COM".into()),
             servers: vec!["ad.acme.com".into(), "ad2.acme.com".into()],
+            site: Some("Berlin".into()),
+            enabled_domains: vec!["emea.acme.com".into()],
             ca_file: Some("/etc/motion-ad/ca.pem".into()),
+            ..Join::default()
         }
     }
 

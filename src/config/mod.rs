@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::TlsMode;
+pub use file::{Method, TlsMode};
 pub use join::{Join, JoinError};
 pub use sources::{Credentials, Source, Sources};
 
@@ -47,8 +47,12 @@ pub struct Domain {
     pub name: String,
     /// Kerberos realm.
     pub realm: String,
-    /// Domain controllers by DNS name, in order. Empty: found by DNS SRV.
+    /// Domain controllers by DNS name, in order; `_srv_` stands for those of DNS. Empty: those of DNS.
     pub servers: Vec<String>,
+    /// The same for when none of the others works.
+    pub backup: Vec<String>,
+    /// This host's site; `None`: a domain controller is asked.
+    pub site: Option<String>,
     /// Where searches begin.
     pub base_dn: String,
 }
@@ -62,9 +66,11 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Who may log in. Groups are names, `DOMAIN\name`, distinguished names or SIDs.
+/// How passwords are checked, and who may log in. Groups are names, `DOMAIN\name`, distinguished names or SIDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
+    /// How passwords are checked.
+    pub method: Method,
     /// Members of any of these, nested ones too. Empty: everybody.
     pub allow_groups: Vec<String>,
     /// Members of none of these, nested ones too.
@@ -219,6 +225,8 @@ mod tests {
                 name: "acme.com".into(),
                 realm: "ACME.COM".into(),
                 servers: vec![],
+                backup: vec![],
+                site: None,
                 base_dn: "dc=acme,dc=com".into()
             }
         );
@@ -236,7 +244,7 @@ mod tests {
         assert_eq!(config.domain.servers, ["ad.acme.com", "ad2.acme.com"]);
         assert_eq!(config.tls.ca_file.as_deref(), Some(Path::new("/etc/ssl/acme.pem")));
         let found = Files::new(MAPPED, &format!("{JOINED}ad_server = _srv_\n")).load().unwrap();
-        assert_eq!(found.domain.servers, Vec::<String>::new());
+        assert_eq!(found.domain.servers, ["_srv_"]);
     }
 
     #[test]
@@ -268,6 +276,8 @@ mod tests {
             ("[pool]\nconnections = 0\n", Some(2), "expected 1 to"),
             ("[pool]\nidle = 901\n", Some(2), "expected 1 to 900"),
             ("[tls]\nmode = \"none\"\n", Some(2), "unknown variant `none`"),
+            ("[login]\nmethod = \"ntlm\"\n", Some(2), "unknown variant `ntlm`"),
+            ("[domain]\nsite = \"a.b\"\n", Some(2), "\"a.b\" is no site"),
             ("[tls]\nca_file = \"ca.pem\"\n", Some(2), "absolute path"),
             ("[names]\ndomains = [\"a\", \"b..c\"]\n", Some(2), "\"b..c\" is no domain"),
             ("[domain]\nservers = [\"ldap://ad\"]\n", Some(2), "is no host name"),

@@ -25,6 +25,8 @@ const EPOCH_1601: u64 = 11_644_473_600;
 /// The state of an account at the moment in which it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
+    /// `sAMAccountName`, which may have changed since the account was found.
+    pub sam: String,
     /// `userAccountControl`.
     pub control: u32,
     /// `msDS-User-Account-Control-Computed`.
@@ -45,7 +47,8 @@ pub struct Account {
 
 impl Account {
     /// The attributes that [`Account::from_entry`] reads, `tokenGroups` aside.
-    pub const ATTRIBUTES: [&'static str; 7] = [
+    pub const ATTRIBUTES: [&'static str; 8] = [
+        "sAMAccountName",
         "userAccountControl",
         "msDS-User-Account-Control-Computed",
         "accountExpires",
@@ -80,6 +83,7 @@ impl Account {
         };
         let workstations = entry.text("userWorkstations")?.unwrap_or_default();
         Ok(Account {
+            sam: entry.text("sAMAccountName")?.unwrap_or_default().to_owned(),
             control,
             computed: entry.flags("msDS-User-Account-Control-Computed")?.unwrap_or_default(),
             expires: entry.integer("accountExpires")?.and_then(time_of),

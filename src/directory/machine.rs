@@ -6,9 +6,7 @@
 mod link;
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +17,10 @@ pub use ldap3::Scope;
 
 use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
+use super::machines::Place;
+pub use crate::kerberos::BoxFuture;
 use crate::kerberos::sealing::TransportError;
-use crate::kerberos::{Credential, KerberosError};
+use crate::kerberos::{Credential, Kerberos, KerberosError};
 
 /// LDAP result code invalidCredentials (RFC 4511, 4.1.9).
 const INVALID_CREDENTIALS: u32 = 49;
@@ -34,21 +34,43 @@ const IN_FLIGHT: usize = 256;
 pub struct Server {
     /// Its DNS name, from which its Kerberos principal is made.
     pub host: String,
+    /// The realm of its domain.
+    pub realm: String,
     /// Where its LDAP service listens, in the order to try.
     pub addresses: Vec<SocketAddr>,
 }
-
-/// A future that a trait object can return.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who knows the domain controllers.
 pub trait Servers: Send + Sync + 'static {
     /// The domain controllers in the order to try; the error says why there are none.
     fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>>;
 
-    /// `server` did not answer, or did not let the machine in.
-    fn failed(&self, server: &Server, cause: &str) {
-        let _ = (server, cause);
+    /// `host` did not answer, or did not let the machine in.
+    fn failed(&self, host: &str, cause: &str) {
+        let _ = (host, cause);
+    }
+
+    /// `host` has fallen silent.
+    fn silent(&self, host: &str, cause: &str) {
+        self.failed(host, cause);
+    }
+
+    /// `host` did what was asked of it.
+    fn answered(&self, host: &str) {
+        let _ = host;
+    }
+
+    /// Whether `host` is contacted before `other`.
+    fn is_preferred(&self, host: &str, other: &str) -> bool {
+        let _ = (host, other);
+        false
+    }
+
+    /// Whether to go on waiting for `host`, which was asked at `since`: it answered somebody else meanwhile, or there
+    /// is no other to ask.
+    fn is_worth_waiting_for(&self, host: &str, since: Instant) -> bool {
+        let _ = (host, since);
+        true
     }
 }
 
@@ -57,12 +79,14 @@ pub trait Servers: Send + Sync + 'static {
 pub struct Settings {
     /// For the whole of finding, connecting and binding.
     pub connect: Duration,
-    /// For one address of one domain controller.
+    /// For one address of one domain controller, while there is another to try.
     pub attempt: Duration,
     /// After so long without a byte a waiting search makes us doubt the connection.
     pub silence: Duration,
     /// So long a doubted connection has to show a sign of life.
     pub probe: Duration,
+    /// So much longer where its domain controller is worth waiting for.
+    pub patience: Duration,
     /// After so many searches the connection is replaced.
     pub searches: u64,
 }
@@ -71,9 +95,10 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             connect: Duration::from_secs(10),
-            attempt: Duration::from_secs(3),
-            silence: Duration::from_secs(1),
-            probe: Duration::from_millis(1500),
+            attempt: Duration::from_millis(900),
+            silence: Duration::from_millis(400),
+            probe: Duration::from_millis(500),
+            patience: Duration::from_millis(1000),
             searches: 20_000,
         }
     }
@@ -82,6 +107,8 @@ impl Default for Settings {
 /// One search (RFC 4511, 4.5.1). Values in `filter` are the caller's to escape (`ldap3::ldap_escape`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
+    /// Which domain controllers are asked.
+    pub place: Place,
     /// Distinguished name, or `<GUID=…>` and `<SID=…>` (MS-ADTS 3.1.1.3.1.2.4).
     pub base: String,
     /// How far below the base.
@@ -213,6 +240,7 @@ pub struct MachineConnection {
 
 struct Inner {
     servers: Arc<dyn Servers>,
+    kerberos: Arc<Kerberos>,
     settings: Settings,
     in_flight: Semaphore,
     slot: Mutex<Slot>,
@@ -235,9 +263,9 @@ struct Slot {
 
 impl MachineConnection {
     /// A connection that is not made before it is needed.
-    pub fn new(servers: Arc<dyn Servers>, settings: Settings) -> Self {
-        let in_flight = Semaphore::new(IN_FLIGHT);
-        MachineConnection { inner: Arc::new(Inner { servers, settings, in_flight, slot: Mutex::default() }) }
+    pub fn new(servers: Arc<dyn Servers>, kerberos: Arc<Kerberos>, settings: Settings) -> Self {
+        let (in_flight, slot) = (Semaphore::new(IN_FLIGHT), Mutex::default());
+        MachineConnection { inner: Arc::new(Inner { servers, kerberos, settings, in_flight, slot }) }
     }
 
     /// Searches the directory. Referrals are dropped. The future may be dropped at any time.
@@ -299,6 +327,20 @@ impl MachineConnection {
         let mut slot = self.inner.slot();
         slot.current = None;
         slot.failed = None;
+    }
+
+    /// `host` works again: where it comes before the one that is connected, the next search makes a connection to it
+    /// beside that one, which stays in use meanwhile.
+    pub fn prefer(&self, host: &str) {
+        let slot = self.inner.slot();
+        if let Some(link) = slot.current.as_ref().filter(|l| self.inner.servers.is_preferred(host, &l.host)) {
+            link.supersede();
+        }
+    }
+
+    /// The rootDSE, where a connection has been made already.
+    pub fn known_root(&self) -> Option<Arc<RootDse>> {
+        Some(self.inner.slot().current.as_ref()?.root.clone())
     }
 
     /// Closes the connection for good; searches on their way fail.
@@ -378,20 +420,32 @@ impl Inner {
             .map_err(|_| MachineError::Timeout(dns.to_owned()))?
             .map_err(MachineError::NoServer)?;
         self.slot().doing = "the KDC's ticket for the machine account".to_owned();
-        let credential = Credential::acquire(deadline).await?;
+        let credential = self.kerberos.credential(deadline).await?;
         let mut causes = Vec::new();
-        for server in &candidates {
-            for address in &server.addresses {
-                if Instant::now() >= deadline {
-                    break;
+        let attempts: Vec<_> = candidates
+            .iter()
+            .flat_map(|server| server.addresses.iter().map(move |address| (server, *address)))
+            .collect();
+        for (index, (server, address)) in attempts.iter().enumerate() {
+            if Instant::now() >= deadline {
+                break;
+            }
+            let until = match index + 1 < attempts.len() {
+                true => deadline.min(Instant::now() + self.settings.attempt),
+                false => deadline,
+            };
+            self.slot().doing = format!("the machine account at {} ({address})", server.host);
+            match self.attempt(server, *address, &credential, until).await {
+                Ok(link) => {
+                    self.servers.answered(&server.host);
+                    return Ok(Arc::new(link));
                 }
-                self.slot().doing = format!("the machine account at {} ({address})", server.host);
-                match self.attempt(server, *address, &credential, deadline).await {
-                    Ok(link) => return Ok(Arc::new(link)),
-                    Err(error) => {
-                        self.servers.failed(server, &error.to_string());
-                        causes.push(format!("{} ({address}): {error}", server.host));
+                Err(error) => {
+                    match error {
+                        TransportError::Timeout => self.servers.silent(&server.host, &error.to_string()),
+                        _ => self.servers.failed(&server.host, &error.to_string()),
                     }
+                    causes.push(format!("{} ({address}): {error}", server.host));
                 }
             }
         }
@@ -408,17 +462,16 @@ impl Inner {
         credential: &Credential,
         deadline: Instant,
     ) -> Result<Link, TransportError> {
-        let bound = || deadline.min(Instant::now() + self.settings.attempt);
-        match Link::connect(&server.host, address, credential, &self.settings, bound()).await {
+        let connect = |credential| Link::connect(server, address, credential, self, deadline);
+        match connect(credential.clone()).await {
             // The server may have a new key since our ticket for it was issued (its password changed, it was
             // restored or installed again), or our ticket has too little left: once more with fresh tickets.
             Err(
                 TransportError::Refused { code: INVALID_CREDENTIALS, .. }
                 | TransportError::Kerberos(KerberosError::TicketEnded(_)),
             ) => {
-                Credential::forget(bound()).await?;
-                let fresh = Credential::acquire(bound()).await?;
-                Link::connect(&server.host, address, &fresh, &self.settings, bound()).await
+                self.kerberos.forget(credential);
+                connect(self.kerberos.credential(deadline).await?).await
             }
             other => other,
         }
@@ -508,6 +561,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::kerberos::{Kdc, Kdcs};
 
     /// Finds no server, after a while.
     struct Nowhere {
@@ -525,11 +579,20 @@ mod tests {
         }
     }
 
+    impl Kdcs for Nowhere {
+        fn candidates<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+            Box::pin(async { Ok(vec![]) })
+        }
+        fn answered(&self, _: &str) {}
+        fn failed(&self, _: &str, _: &str) {}
+    }
+
     fn nowhere(milliseconds: u64) -> (Arc<Nowhere>, MachineConnection) {
         let servers =
             Arc::new(Nowhere { pause: Duration::from_millis(milliseconds), asked: AtomicU32::new(0) });
         let settings = Settings { connect: Duration::from_millis(300), ..Settings::default() };
-        (servers.clone(), MachineConnection::new(servers, settings))
+        let kerberos = Arc::new(Kerberos::new(servers.clone()));
+        (servers.clone(), MachineConnection::new(servers, kerberos, settings))
     }
 
     fn within(milliseconds: u64) -> Instant {

@@ -1,284 +1,464 @@
-//! The domain controllers: which there are, where they are, and which of them answer.
+//! The domain controllers of one domain: the list in force, and which of them work.
 //!
-//! They come from the configuration, else from DNS SRV (MS-ADTS 6.3.6). A domain controller that failed is tried
-//! last for a while; it is never forgotten, because a last resort is better than none.
+//! Logins read what is in memory. The list is asked for anew, and a domain controller that failed is probed, in the
+//! background; only the very first list is waited for.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::RData;
-use once_cell::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::discovery::{Controller, List, Role, Wanted, discover};
+use super::dns::Names;
+use super::health::{Change, Health, Service, State};
 use super::machine::{BoxFuture, Server, Servers};
 use crate::protocol::report;
 
 /// Plain LDAP, with StartTLS or sealed by Kerberos.
 pub(super) const LDAP: u16 = 389;
 
-/// How long a domain controller that failed is tried last.
-const PENALTY: Duration = Duration::from_secs(15);
-/// How long the last good list is used while DNS does not answer.
+/// One probe.
+const PROBE: Duration = Duration::from_secs(2);
+/// How soon DNS is asked again after it failed, while the last good list is used.
 const STALE: Duration = Duration::from_secs(30);
-/// The longest time for which a list is used without asking DNS again.
-const FRESH: Duration = Duration::from_secs(3600);
-/// One question to one DNS server.
-const DNS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether a service of a domain controller works again; the error is for people.
+pub type Probe =
+    Arc<dyn Fn(Arc<Controller>, Service) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Who is told when a circuit opens or closes.
+pub type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
 /// The domain controllers of one domain.
 pub struct ServerList {
-    domain: String,
-    configured: Vec<String>,
-    /// Made when it is first needed. It follows no change of `/etc/resolv.conf`: the broker starts again then.
-    resolver: OnceCell<TokioResolver>,
-    found: tokio::sync::Mutex<Option<Found>>,
-    marks: Mutex<HashMap<String, Mark>>,
+    wanted: Wanted,
+    names: Arc<dyn Names>,
+    observer: Observer,
+    state: Mutex<Known>,
+    /// The keeper has something to do earlier than it thought.
+    changed: Arc<Notify>,
+    /// For the tasks that outlive a call.
+    me: Weak<ServerList>,
 }
 
-struct Found {
-    records: Vec<Srv>,
-    until: Instant,
+#[derive(Default)]
+struct Known {
+    list: Option<Arc<List>>,
+    /// When the list is to be asked for again.
+    due: Option<Instant>,
+    /// Why the last attempt failed.
+    problem: Option<String>,
+    /// The attempt under way, while its sender lives.
+    asking: Option<watch::Receiver<Option<Answer>>>,
+    health: Health,
 }
 
-/// One SRV record (RFC 2782).
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Srv {
-    priority: u16,
-    weight: u16,
-    host: String,
-}
-
-#[derive(Clone)]
-enum Mark {
-    Answers,
-    Failed { until: Instant, cause: String },
-}
+type Answer = Result<Arc<List>, String>;
 
 impl ServerList {
-    /// The domain controllers of `domain`: `configured` in its order, or what DNS says where it is empty.
-    pub fn new(domain: &str, configured: &[String]) -> Self {
-        ServerList {
-            domain: domain.to_owned(),
-            configured: configured.to_vec(),
-            resolver: OnceCell::new(),
-            found: tokio::sync::Mutex::default(),
-            marks: Mutex::default(),
-        }
-    }
-
-    /// The domain controllers by DNS name in the order to try.
-    ///
-    /// # Errors
-    /// DNS names none and none is configured; the text says why.
-    pub async fn hosts(&self) -> Result<Vec<String>, String> {
-        let mut hosts = match self.configured.is_empty() {
-            true => order(self.discover().await?, |below| fastrand::u32(..below)),
-            false => self.configured.clone(),
-        };
-        let (marks, now) = (self.marks(), Instant::now());
-        let failed =
-            |host: &String| matches!(marks.get(host), Some(Mark::Failed { until, .. }) if *until > now);
-        hosts.sort_by_key(failed);
-        Ok(hosts)
-    }
-
-    /// The addresses of `host`.
-    ///
-    /// # Errors
-    /// DNS does not know it.
-    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        let found = self.resolver()?.lookup_ip(absolute(host)).await;
-        Ok(found.map_err(|e| format!("DNS does not resolve {host}: {e}"))?.iter().collect())
-    }
-
-    /// `host` did not answer, or not as a domain controller should.
-    pub fn failed(&self, host: &str, cause: &str) {
-        let mark = Mark::Failed { until: Instant::now() + PENALTY, cause: cause.to_owned() };
-        self.marks().insert(host.to_owned(), mark);
-    }
-
-    /// `host` answered.
-    pub fn answered(&self, host: &str) {
-        if !matches!(self.marks().get(host), Some(Mark::Answers)) {
-            self.marks().insert(host.to_owned(), Mark::Answers);
-        }
-    }
-
-    /// Every known domain controller, for people.
-    pub async fn report(&self) -> Vec<report::Server> {
-        let mut hosts = self.configured.clone();
-        if hosts.is_empty()
-            && let Ok(found) = self.found.try_lock()
-        {
-            hosts.extend(found.iter().flat_map(|found| &found.records).map(|record| record.host.clone()));
-        }
-        let marks = self.marks();
-        let state = |host: &String| match marks.get(host) {
-            None => "unknown".to_owned(),
-            Some(Mark::Answers) => "ok".to_owned(),
-            Some(Mark::Failed { cause, .. }) => cause.clone(),
-        };
-        hosts.into_iter().map(|host| report::Server { state: state(&host), host }).collect()
-    }
-
-    async fn discover(&self) -> Result<Vec<Srv>, String> {
-        // Held over the question, so that one asks and the others wait for the answer.
-        let mut found = self.found.lock().await;
-        let now = Instant::now();
-        if let Some(found) = found.as_ref().filter(|found| found.until > now) {
-            return Ok(found.records.clone());
-        }
-        match self.ask_dns().await {
-            Ok(fresh) => {
-                let records = fresh.records.clone();
-                *found = Some(fresh);
-                Ok(records)
-            }
-            Err(cause) => match found.as_mut() {
-                Some(last) => {
-                    last.until = now + STALE;
-                    Ok(last.records.clone())
-                }
-                None => Err(cause),
-            },
-        }
-    }
-
-    async fn ask_dns(&self) -> Result<Found, String> {
-        let name = format!("_ldap._tcp.dc._msdcs.{}", self.domain);
-        let answer = self.resolver()?.srv_lookup(absolute(&name)).await;
-        let answer = answer.map_err(|e| format!("DNS has no SRV records {name}: {e}"))?;
-        let records: Vec<_> = answer
-            .answers()
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::SRV(srv) => Some(Srv {
-                    priority: srv.priority,
-                    weight: srv.weight,
-                    host: srv.target.to_utf8().trim_end_matches('.').to_lowercase(),
-                }),
-                _ => None,
-            })
-            // A target of "." says that there is no such service (RFC 2782).
-            .filter(|srv| !srv.host.is_empty())
-            .collect();
-        if records.is_empty() {
-            return Err(format!("DNS has no SRV records {name}"));
-        }
-        let until = Instant::from_std(answer.valid_until()).min(Instant::now() + FRESH);
-        Ok(Found { records, until })
-    }
-
-    fn resolver(&self) -> Result<&TokioResolver, String> {
-        self.resolver.get_or_try_init(|| {
-            let text = |e| format!("/etc/resolv.conf: {e}");
-            let mut builder = TokioResolver::builder_tokio().map_err(text)?;
-            builder.options_mut().timeout = DNS_TIMEOUT;
-            builder.build().map_err(text)
+    /// The domain controllers that are `wanted`, looked for by `names`.
+    pub fn new(wanted: Wanted, names: Arc<dyn Names>, observer: Observer) -> Arc<Self> {
+        Arc::new_cyclic(|me| ServerList {
+            wanted,
+            names,
+            observer,
+            state: Mutex::default(),
+            changed: Arc::default(),
+            me: me.clone(),
         })
     }
 
-    fn marks(&self) -> MutexGuard<'_, HashMap<String, Mark>> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    /// DNS name of the domain, or of the forest for the global catalogue.
+    pub fn domain(&self) -> &str {
+        &self.wanted.domain
     }
+
+    /// The domain controllers in the order to try for `service`: those that failed last.
+    ///
+    /// # Errors
+    /// None is known; the text says why.
+    pub async fn controllers(&self, service: Service) -> Result<Vec<Arc<Controller>>, String> {
+        let known = self.known().list.clone();
+        let list = match known {
+            Some(list) => list,
+            None => self.refresh().await?,
+        };
+        let mut controllers = list.controllers.clone();
+        let known = self.known();
+        controllers.sort_by_key(|controller| known.health.rank(&controller.host, service));
+        Ok(controllers)
+    }
+
+    /// `service` of `host` did what was asked of it.
+    pub fn answered(&self, host: &str, service: Service) {
+        self.note(|health| health.answered(host, service, Instant::now()));
+    }
+
+    /// `service` of `host` did not, and why.
+    pub fn failed(&self, host: &str, service: Service, cause: &str) {
+        self.open(host, service, cause, false);
+    }
+
+    /// `service` of `host` did not answer at all, so that the whole host is suspect.
+    pub fn silent(&self, host: &str, service: Service, cause: &str) {
+        self.open(host, service, cause, true);
+    }
+
+    /// Whether `service` of `host` failed and has not been seen working since.
+    pub fn is_down(&self, host: &str, service: Service) -> bool {
+        self.known().health.is_down(host, service)
+    }
+
+    /// Whether the LDAP service of `host` answered anybody at or after `since`.
+    pub fn answered_since(&self, host: &str, since: Instant) -> bool {
+        self.known().health.answered_since(host, since)
+    }
+
+    /// Whether there is another domain controller than `host` whose `service` is not known to have failed.
+    pub fn has_other(&self, host: &str, service: Service) -> bool {
+        let known = self.known();
+        let other = |controller: &Arc<Controller>| {
+            controller.host != host
+                && !controller.addresses.is_empty()
+                && !known.health.is_down(&controller.host, service)
+        };
+        known.list.as_ref().is_some_and(|list| list.controllers.iter().any(other))
+    }
+
+    /// Whether `host` is one of them.
+    pub fn knows(&self, host: &str) -> bool {
+        self.known().list.as_ref().is_some_and(|list| list.controllers.iter().any(|c| c.host == host))
+    }
+
+    /// Whether `host` stands before `other` in the list.
+    pub fn is_preferred(&self, host: &str, other: &str) -> bool {
+        let known = self.known();
+        let place = |host: &str| {
+            let controllers = known.list.as_ref().map(|list| list.controllers.as_slice());
+            controllers.unwrap_or_default().iter().position(|controller| controller.host == host)
+        };
+        matches!((place(host), place(other)), (Some(host), Some(other)) if host < other)
+    }
+
+    /// The list and the state of every domain controller, for people.
+    pub fn report(&self) -> report::Servers {
+        let known = self.known();
+        let text = |state: Option<State>| match state {
+            None => "unknown".to_owned(),
+            Some(State::Up(_)) => "ok".to_owned(),
+            Some(State::Down(cause)) => cause,
+        };
+        let server = |controller: &Arc<Controller>| report::Server {
+            host: controller.host.clone(),
+            addresses: controller.addresses.iter().map(IpAddr::to_string).collect(),
+            in_site: controller.in_site,
+            services: Service::ALL
+                .into_iter()
+                .map(|service| (service.to_string(), text(known.health.state(&controller.host, service))))
+                .collect(),
+        };
+        let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
+        report::Servers {
+            site: known.list.as_ref().and_then(|list| list.site.clone()),
+            problem: known.problem.clone(),
+            list: controllers.iter().map(server).collect(),
+        }
+    }
+
+    /// Keeps the list fresh and probes what failed, until the list is dropped.
+    pub fn keep(&self, probe: Probe) {
+        tokio::spawn(keep(self.me.clone(), self.changed.clone(), probe));
+    }
+
+    /// Asks for the list, once however many wait for it.
+    pub async fn refresh(&self) -> Answer {
+        let mut asking = self.asking();
+        let answer = match asking.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone(),
+            Err(_) => None,
+        };
+        answer.unwrap_or_else(|| Err("the search for domain controllers was given up".to_owned()))
+    }
+
+    /// The attempt under way, or a new one. It belongs to nobody who waits for it.
+    fn asking(&self) -> watch::Receiver<Option<Answer>> {
+        let mut known = self.known();
+        if let Some(asking) = known.asking.as_ref().filter(|asking| asking.has_changed().is_ok()) {
+            return asking.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        known.asking = Some(receiver.clone());
+        let (names, wanted, me) = (Arc::clone(&self.names), self.wanted.clone(), self.me.clone());
+        tokio::spawn(async move {
+            let found = discover(&names, &wanted, |below| fastrand::u32(..below)).await;
+            if let Some(servers) = me.upgrade() {
+                let _ = sender.send(Some(servers.take(found)));
+                servers.changed.notify_one();
+            }
+        });
+        receiver
+    }
+
+    fn take(&self, found: Result<List, String>) -> Answer {
+        let mut known = self.known();
+        known.asking = None;
+        match found {
+            Ok(list) => {
+                let list = Arc::new(list);
+                known.due = Some(list.until);
+                known.problem = None;
+                known.health.retain(|host| list.controllers.iter().any(|c| c.host == host));
+                known.list = Some(Arc::clone(&list));
+                Ok(list)
+            }
+            Err(cause) => {
+                known.due = Some(Instant::now() + STALE);
+                known.problem = Some(cause.clone());
+                // The last good one stays in use.
+                known.list.clone().ok_or(cause)
+            }
+        }
+    }
+
+    /// The Kerberos realm of `host`: AD's realms are its domains in capitals (MS-KILE 3.1.5.7). The catalogues are
+    /// domain controllers of any domain, whose names they bear.
+    fn realm(&self, host: &str) -> String {
+        match (self.wanted.role, host.split_once('.')) {
+            (Role::GlobalCatalogue, Some((_, domain))) => domain.to_uppercase(),
+            _ => self.wanted.domain.to_uppercase(),
+        }
+    }
+
+    fn open(&self, host: &str, service: Service, cause: &str, silence: bool) {
+        self.note(|health| health.failed(host, service, cause, silence, Instant::now()));
+        self.changed.notify_one();
+    }
+
+    /// Hands a change on outside the lock.
+    fn note(&self, seen: impl FnOnce(&mut Health) -> Option<Change>) {
+        let change = seen(&mut self.known().health);
+        if let Some(change) = change {
+            (self.observer)(&change);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is due at `now`.
+    fn due(&self, now: Instant) -> Due {
+        let mut known = self.known();
+        let list = known.due.is_some_and(|due| due <= now);
+        if list {
+            // Until the answer says better.
+            known.due = Some(now + STALE);
+        }
+        let due = known.health.due(now);
+        let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
+        let find = |host: &str| controllers.iter().find(|controller| controller.host == host).cloned();
+        let probes = due.into_iter().filter_map(|(host, service)| Some((find(&host)?, service))).collect();
+        let next = known.due.into_iter().chain(known.health.next()).min();
+        Due { list, probes, next }
+    }
+}
+
+/// What the keeper has to do.
+struct Due {
+    /// The list is to be asked for again.
+    list: bool,
+    /// What is to be probed.
+    probes: Vec<(Arc<Controller>, Service)>,
+    /// When something is due next.
+    next: Option<Instant>,
+}
+
+async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) {
+    // Bounded by the list: one probe at most for each service of each domain controller is due at a time.
+    let mut probes = JoinSet::new();
+    loop {
+        let next = {
+            let Some(servers) = servers.upgrade() else { return };
+            let due = servers.due(Instant::now());
+            if due.list {
+                servers.asking();
+            }
+            for (controller, service) in due.probes {
+                let work = probe(Arc::clone(&controller), service);
+                probes.spawn(async move {
+                    let result = timeout(PROBE, work).await;
+                    (controller, service, result.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+                });
+            }
+            due.next
+        };
+        tokio::select! {
+            () = changed.notified() => {}
+            () = sleep_until(next.unwrap_or_else(far)) => {}
+            Some(done) = probes.join_next() => {
+                let Some(servers) = servers.upgrade() else { return };
+                match done {
+                    Ok((controller, service, Ok(()))) => servers.answered(&controller.host, service),
+                    Ok((controller, service, Err(cause))) => {
+                        servers.failed(&controller.host, service, &cause);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ServerList {
+    fn drop(&mut self) {
+        // The keeper ends with the list.
+        self.changed.notify_one();
+    }
+}
+
+/// Nothing is due; a day is as good as never.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(24 * 3600)
 }
 
 impl Servers for ServerList {
     fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
-        Box::pin(async {
-            let mut servers = Vec::new();
-            let mut causes = Vec::new();
-            for host in self.hosts().await? {
-                match self.addresses(&host).await {
-                    Ok(addresses) => {
-                        let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, LDAP)).collect();
-                        servers.push(Server { host, addresses });
-                    }
-                    Err(cause) => {
-                        self.failed(&host, &cause);
-                        causes.push(cause);
-                    }
-                }
-            }
-            if servers.is_empty() { Err(causes.join("; ")) } else { Ok(servers) }
+        Box::pin(async move {
+            let controllers = self.controllers(Service::Reading).await?;
+            let port = self.wanted.role.port();
+            let server = |controller: &Arc<Controller>| Server {
+                realm: self.realm(&controller.host),
+                host: controller.host.clone(),
+                addresses: controller.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+            };
+            Ok(controllers.iter().map(server).filter(|server| !server.addresses.is_empty()).collect())
         })
     }
 
-    fn failed(&self, server: &Server, cause: &str) {
-        ServerList::failed(self, &server.host, cause);
+    fn failed(&self, host: &str, cause: &str) {
+        ServerList::failed(self, host, Service::Reading, cause);
     }
-}
 
-/// With its final dot, so that no search domain of `resolv.conf` is tried.
-fn absolute(name: &str) -> String {
-    format!("{name}.")
-}
-
-/// The order in which a client contacts the targets (RFC 2782): by priority, and by chance in proportion to their
-/// weight within one. `below` is a source of random numbers from 0 to below its argument.
-fn order(mut records: Vec<Srv>, mut below: impl FnMut(u32) -> u32) -> Vec<String> {
-    let mut hosts: Vec<String> = Vec::with_capacity(records.len());
-    while let Some(priority) = records.iter().map(|record| record.priority).min() {
-        let peers = || records.iter().enumerate().filter(|(_, record)| record.priority == priority);
-        // One more than its weight each, so that weight 0 keeps a small chance.
-        let share = |record: &Srv| u32::from(record.weight) + 1;
-        let mut point = below(peers().map(|(_, record)| share(record)).sum());
-        let chosen = peers().find(|(_, record)| match point.checked_sub(share(record)) {
-            Some(rest) => {
-                point = rest;
-                false
-            }
-            None => true,
-        });
-        let Some((index, _)) = chosen else { break };
-        let host = records.remove(index).host;
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
+    fn silent(&self, host: &str, cause: &str) {
+        ServerList::silent(self, host, Service::Reading, cause);
     }
-    hosts
+
+    fn answered(&self, host: &str) {
+        ServerList::answered(self, host, Service::Reading);
+    }
+
+    fn is_preferred(&self, host: &str, other: &str) -> bool {
+        ServerList::is_preferred(self, host, other)
+    }
+
+    fn is_worth_waiting_for(&self, host: &str, since: Instant) -> bool {
+        self.answered_since(host, since) || !self.has_other(host, Service::Reading)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::discovery::tests::{Scripted, Zone, zone};
     use super::*;
 
-    fn srv(priority: u16, weight: u16, host: &str) -> Srv {
-        Srv { priority, weight, host: host.to_owned() }
+    const B: Service = Service::Binds;
+
+    struct Bench {
+        names: Arc<Scripted>,
+        servers: Arc<ServerList>,
+        changes: Arc<Mutex<Vec<Change>>>,
     }
 
-    #[test]
-    fn priority_decides_before_weight() {
-        let records = vec![srv(10, 100, "c"), srv(0, 0, "a"), srv(5, 1, "b"), srv(10, 0, "a")];
-        assert_eq!(order(records, |_| 0), ["a", "b", "c"]);
+    fn bench(zone: Zone) -> Bench {
+        let names = Arc::new(Scripted(Mutex::new(zone)));
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let seen = changes.clone();
+        let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
+        let observer: Observer = Box::new(move |change| seen.lock().unwrap().push(change.clone()));
+        Bench { servers: ServerList::new(wanted, names.clone(), observer), names, changes }
     }
 
-    #[test]
-    fn weight_is_a_share_of_the_chances() {
-        let records = || vec![srv(0, 0, "a"), srv(0, 9, "b"), srv(0, 89, "c")];
-        let mut first = HashMap::new();
-        for point in 0..101 {
-            let mut points = [point, 0, 0].into_iter();
-            let hosts = order(records(), |below| points.next().unwrap_or(0).min(below - 1));
-            assert_eq!(hosts.len(), 3);
-            *first.entry(hosts[0].clone()).or_insert(0) += 1;
+    impl Bench {
+        async fn hosts(&self) -> Result<Vec<String>, String> {
+            let controllers = self.servers.controllers(B).await?;
+            Ok(controllers.iter().map(|controller| controller.host.clone()).collect())
         }
-        assert_eq!((first["a"], first["b"], first["c"]), (1, 10, 90));
+
+        fn questions(&self) -> usize {
+            self.names.0.lock().unwrap().asked.len()
+        }
+    }
+
+    /// Works as soon as `working` says so.
+    fn probe(working: &Arc<AtomicUsize>) -> Probe {
+        let working = working.clone();
+        Arc::new(move |_, _| {
+            let left = working.fetch_sub(1, Ordering::SeqCst);
+            Box::pin(async move { if left == 1 { Ok(()) } else { Err("refused".to_owned()) } })
+        })
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_failed_is_tried_last_for_a_while() {
-        let hosts = ["a", "b", "c"].map(str::to_owned);
-        let list = ServerList::new("acme.com", &hosts);
-        list.answered("b");
-        list.failed("a", "refused");
-        assert_eq!(list.hosts().await.unwrap(), ["b", "c", "a"]);
-        let states: Vec<_> = list.report().await.into_iter().map(|server| server.state).collect();
-        assert_eq!(states, ["refused", "ok", "unknown"]);
-        tokio::time::advance(PENALTY).await;
-        assert_eq!(list.hosts().await.unwrap(), ["a", "b", "c"]);
+    async fn what_failed_is_tried_last_until_a_probe_finds_it_working() {
+        let bench = bench(zone());
+        let first = bench.hosts().await.unwrap();
+        let refusals = Arc::new(AtomicUsize::new(3));
+        bench.servers.keep(probe(&refusals));
+        bench.servers.failed(&first[0], B, "refused");
+        assert_eq!(bench.hosts().await.unwrap().last(), first.first());
+        assert!(!bench.servers.has_other("none", B) || bench.servers.is_down(&first[0], B));
+        // Probes after 1, 2 and 4 seconds; the third one succeeds.
+        tokio::time::sleep(Duration::from_millis(6500)).await;
+        assert_eq!(bench.hosts().await.unwrap().last(), first.first());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(bench.hosts().await.unwrap(), first);
+        let changes = bench.changes.lock().unwrap();
+        let states: Vec<_> = changes.iter().map(|change| change.state.clone()).collect();
+        assert_eq!(states, [State::Down("refused".into()), State::Up(Some(Duration::from_secs(7)))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_good_list_survives_a_silent_dns() {
+        let bench = bench(zone());
+        let first = bench.hosts().await.unwrap();
+        bench.servers.keep(probe(&Arc::default()));
+        bench.names.0.lock().unwrap().silent = true;
+        tokio::time::sleep(Duration::from_secs(601)).await;
+        assert_eq!(bench.hosts().await.unwrap(), first);
+        assert_eq!(bench.servers.report().problem.unwrap(), "no _ldap._tcp.dc._msdcs.acme.com");
+        bench.names.0.lock().unwrap().silent = false;
+        tokio::time::sleep(STALE).await;
+        assert_eq!(bench.servers.report().problem, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_wait_for_one_question() {
+        let bench = Arc::new(bench(Zone { silent: true, ..zone() }));
+        let mut waiting = JoinSet::new();
+        for _ in 0..100 {
+            let bench = bench.clone();
+            waiting.spawn(async move { bench.hosts().await });
+        }
+        while let Some(answer) = waiting.join_next().await {
+            assert!(answer.unwrap().unwrap_err().contains("_msdcs"));
+        }
+        assert_eq!(bench.questions(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_list_is_asked_for_again_when_its_time_is_over() {
+        let bench = bench(zone());
+        bench.hosts().await.unwrap();
+        bench.servers.keep(probe(&Arc::default()));
+        let before = bench.questions();
+        tokio::time::sleep(Duration::from_secs(590)).await;
+        assert_eq!(bench.questions(), before);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert!(bench.questions() > before);
     }
 }

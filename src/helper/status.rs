@@ -1,11 +1,15 @@
 //! `motion-ad status`: the broker as it is now.
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use super::show::{self, Columns, span};
 use super::{Cli, Exit, Failure, Page, ask, request};
-use crate::protocol::report::{Machine, Server, Status};
+use crate::protocol::report::{Machine, Root, Server, Status, Trust};
 use crate::protocol::{Operation, Reply, Secret};
+
+/// So many bytes of a fingerprint are shown.
+const FINGERPRINT: usize = 8;
 
 pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
     let request = request(cli, "status", Operation::Status, "");
@@ -22,15 +26,27 @@ pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
 /// The broker's problems, and ours with it.
 fn problems(status: &Status) -> Vec<String> {
     let mut problems = status.problems.clone();
-    if !status.servers.iter().any(is_usable) {
+    if !status.servers.list.iter().any(|server| is_usable(server, needed(status))) {
         problems.push("no domain controller can be used".into());
     }
     problems
 }
 
+/// The services that a login needs.
+fn needed(status: &Status) -> [&'static str; 2] {
+    match status.method.name.as_str() {
+        "kerberos" => ["reading", "kdc"],
+        _ => ["binds", "reading"],
+    }
+}
+
 /// One that was not asked yet is not in the way.
-fn is_usable(server: &Server) -> bool {
-    matches!(server.state.as_str(), "ok" | "unknown")
+fn is_usable(server: &Server, needed: [&str; 2]) -> bool {
+    server.services.iter().all(|(service, state)| !needed.contains(&service.as_str()) || is_up(state))
+}
+
+fn is_up(state: &str) -> bool {
+    matches!(state, "ok" | "unknown")
 }
 
 fn status_text(status: &Status, problems: &[String]) -> String {
@@ -41,12 +57,36 @@ fn status_text(status: &Status, problems: &[String]) -> String {
         &format!("version {}, process {}, up {}", status.version, status.pid, span(status.uptime)),
     ]);
     state.pair("domain", status.domain.as_deref());
+    state.pair("site", status.servers.site.as_deref());
+    if !status.method.name.is_empty() {
+        state.row(["passwords by", &format!("{}: {}", status.method.name, status.method.reason)]);
+    }
     state.row(["machine account", &machine(&status.machine)]);
+    if !status.trust.source.is_empty() {
+        state.row(["trusted roots", &trust(&status.trust)]);
+    }
+    for note in &status.trust.notes {
+        state.row(["", note]);
+    }
     state.row(["pool", &format!("{} busy, {} idle, at most {}", pool.busy, pool.idle, pool.max)]);
 
-    let mut servers = Columns::headed(["", "DOMAIN CONTROLLER", "STATE"]);
-    for server in &status.servers {
-        servers.row([if is_usable(server) { "" } else { "x" }, &server.host, &server.state]);
+    let mut servers = Columns::headed(["", "DOMAIN CONTROLLER", "OUR SITE", "BINDS", "READING", "KDC"]);
+    let mut down = Columns::plain();
+    for server in &status.servers.list {
+        let mark = if is_usable(server, needed(status)) { "" } else { "x" };
+        let word = |service: &str| {
+            let found = server.services.iter().find(|(name, _)| name == service);
+            found.map_or("", |(_, state)| if is_up(state) { state } else { "down" })
+        };
+        let site = if server.in_site { "yes" } else { "" };
+        servers.row([mark, &server.host, site, word("binds"), word("reading"), word("kdc")]);
+        for (service, cause) in server.services.iter().filter(|(_, state)| !is_up(state)) {
+            down.row(["", &server.host, service, cause]);
+        }
+    }
+    let mut roots = Columns::headed(["", "TRUSTED ROOT", "SHA-256", "VALID UNTIL"]);
+    for root in &status.trust.roots {
+        roots.row(["", &root.subject, &fingerprint(root), &day(root.not_after)]);
     }
     let mut logins = Columns::headed(["OUTCOME", "LOGINS"]);
     for (outcome, count) in &status.logins {
@@ -54,8 +94,11 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     }
 
     let mut text = state.text();
-    if !status.servers.is_empty() {
-        text += &format!("\n{}", servers.text());
+    if !status.servers.list.is_empty() {
+        text += &format!("\n{}{}", servers.text(), down.text());
+    }
+    if !status.trust.roots.is_empty() {
+        text += &format!("\n{}", roots.text());
     }
     if !status.logins.is_empty() {
         text += &format!("\n{}", logins.right([1]).text());
@@ -84,6 +127,31 @@ fn machine(machine: &Machine) -> String {
     text
 }
 
+fn trust(trust: &Trust) -> String {
+    let mut text = trust.source.clone();
+    match trust.crls {
+        0 => {}
+        1 => text += ", 1 CRL",
+        count => text += &format!(", {count} CRLs"),
+    }
+    if let Some(age) = trust.refreshed {
+        text += &format!(", read {} ago", span(age));
+    }
+    text
+}
+
+/// The first bytes, enough to tell roots apart; `--json` has all of them.
+fn fingerprint(root: &Root) -> String {
+    let pairs = root.sha256.as_bytes().chunks(2).take(FINGERPRINT);
+    pairs.map(String::from_utf8_lossy).collect::<Vec<_>>().join(":")
+}
+
+fn day(seconds: u64) -> String {
+    let at =
+        i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    at.map_or_else(|| "an unknown time".to_owned(), |at| at.date().to_string())
+}
+
 /// The reply, plus the answer; and the counts by name, where the wire has pairs.
 fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
     let mut value = serde_json::to_value(status)?;
@@ -98,25 +166,39 @@ fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::report::{Method, Servers};
     use crate::verdict::Outcome;
 
-    fn server(state: &str) -> Server {
-        Server { host: "dc1.acme.com".into(), state: state.into() }
+    fn server(binds: &str, kdc: &str) -> Server {
+        let services = [("binds", binds), ("reading", "ok"), ("kdc", kdc)];
+        Server {
+            host: "dc1.acme.com".into(),
+            in_site: true,
+            services: services.map(|(name, state)| (name.to_owned(), state.to_owned())).to_vec(),
+            ..Server::default()
+        }
     }
 
     #[test]
     fn one_usable_domain_controller_is_enough() {
         let cases = [
-            (vec![], 1),
-            (vec!["ok"], 0),
-            (vec!["unknown"], 0),
-            (vec!["timed out", "ok"], 0),
-            (vec!["refused"], 1),
+            ("", vec![], 1),
+            ("", vec![("ok", "ok")], 0),
+            ("", vec![("unknown", "unknown")], 0),
+            ("ldap", vec![("timed out", "ok"), ("ok", "ok")], 0),
+            ("ldap", vec![("refused", "ok")], 1),
+            ("ldap", vec![("ok", "refused")], 0),
+            ("kerberos", vec![("refused", "ok")], 0),
+            ("kerberos", vec![("ok", "refused")], 1),
         ];
-        for (states, count) in cases {
-            let servers = states.iter().map(|state| server(state)).collect();
-            let status = Status { servers, ..Status::default() };
-            assert_eq!(problems(&status).len(), count, "{states:?}");
+        for (method, states, count) in cases {
+            let list = states.iter().map(|(binds, kdc)| server(binds, kdc)).collect();
+            let status = Status {
+                servers: Servers { list, ..Servers::default() },
+                method: Method { name: method.into(), ..Method::default() },
+                ..Status::default()
+            };
+            assert_eq!(problems(&status).len(), count, "{method} {states:?}");
         }
     }
 
@@ -128,12 +210,29 @@ mod tests {
             uptime: 61,
             domain: Some("acme.com".into()),
             problems: vec!["config.toml\x1b".into()],
-            servers: vec![server("ok"), server("timed out")],
+            method: Method { name: "ldap".into(), reason: "login.method".into() },
+            servers: Servers {
+                site: Some("Berlin".into()),
+                problem: None,
+                list: vec![server("ok", "unknown"), server("timed out", "ok")],
+            },
             machine: Machine {
                 state: "connected".into(),
                 principal: Some("XCALLY$@ACME.COM".into()),
                 dc: Some("dc1.acme.com".into()),
                 ticket: Some(3600),
+            },
+            trust: Trust {
+                source: "/etc/ssl/certs and 1 root of the forest".into(),
+                roots: vec![Root {
+                    subject: "CN=Acme Root".into(),
+                    sha256: "0123456789abcdef".repeat(4),
+                    not_before: 0,
+                    not_after: 2_000_000_000,
+                }],
+                crls: 2,
+                refreshed: Some(7200),
+                notes: vec!["a CRL of the forest is passed over".into()],
             },
             logins: vec![(Outcome::Success, 12)],
             ..Status::default()
@@ -143,11 +242,18 @@ mod tests {
             text,
             " broker           version 0.1.0, process 42, up 1 min 1 s\n \
               domain           acme.com\n \
+              site             Berlin\n \
+              passwords by     ldap: login.method\n \
               machine account  connected to dc1.acme.com as XCALLY$@ACME.COM, ticket valid for 1 h 0 min\n \
+              trusted roots    /etc/ssl/certs and 1 root of the forest, 2 CRLs, read 2 h 0 min ago\n                  \
+                               a CRL of the forest is passed over\n \
               pool             0 busy, 0 idle, at most 0\n\n    \
-                 DOMAIN CONTROLLER  STATE\n    \
-                 dc1.acme.com       ok\n \
-              x  dc1.acme.com       timed out\n\n \
+                 DOMAIN CONTROLLER  OUR SITE  BINDS  READING  KDC\n    \
+                 dc1.acme.com       yes       ok     ok       unknown\n \
+              x  dc1.acme.com       yes       down   ok       ok\n    \
+                 dc1.acme.com  binds  timed out\n\n    \
+                 TRUSTED ROOT  SHA-256                  VALID UNTIL\n    \
+                 CN=Acme Root  01:23:45:67:89:ab:cd:ef  2033-05-18\n\n \
               OUTCOME  LOGINS\n \
               success      12\n\n\
              problem: config.toml\\u{1b}\n"

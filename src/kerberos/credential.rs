@@ -1,106 +1,332 @@
 //! The machine's credential: a ticket for the computer account, got with the key in the host keytab.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use libgssapi::credential::{Cred, CredUsage};
-use libgssapi::error::Error as GssError;
-use libgssapi::name::Name;
-use libgssapi::oid::{GSS_MECH_KRB5, GSS_NT_KRB5_PRINCIPAL, OidSet};
-use tokio::time::Instant;
+use libgssapi::credential::Cred;
+use tokio::time::{Instant, timeout_at};
 
-use super::blocking::blocking;
-use super::{KerberosError, krb5};
+use super::KerberosError;
+use super::cpu::{self, Unfinished};
+use super::exchange::{self, Ended, Initial};
+use super::kdc::Kdcs;
+use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
 
-/// A ticket-granting ticket of the machine account.
-///
-/// libkrb5 keeps it in the cache that `KRB5CCNAME` names and renews it from the keytab in the second half of
-/// its life, whenever [`Credential::acquire`] is called; nothing renews a credential that is already in use.
+/// For the whole of asking for the machine's ticket, whoever waits for it.
+const ACQUIRE: Duration = Duration::from_secs(10);
+
+/// A login waits so long for the machine's ticket as armour: while it is asked for, one KDC may be silent (see
+/// [`kdc::ATTEMPT`](super::kdc::ATTEMPT)).
+const ARMOUR: Duration = Duration::from_millis(1500);
+
+/// A ticket with less left is of no use: Samba serves none with less than two minutes (CVE-2022-2031).
+const LEFT: Duration = Duration::from_secs(150);
+
+/// So long after a failure that may pass by itself the KDC is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// So long after one that an administrator has to mend. The KDC counts a wrong key as a wrong password.
+const LONG_PAUSE: Duration = Duration::from_secs(10);
+
+/// Encryption types by preference (RFC 3961, RFC 3962, RFC 8009, RFC 4757): AES-256, AES-128, the same with SHA-2,
+/// RC4. Others in the keytab are left out.
+const ENCRYPTION: [i32; 5] = [18, 17, 20, 19, 23];
+
+/// Kerberos for this process: the machine's tickets and what is done with them. Cloning it shares it.
+#[derive(Clone)]
+pub struct Kerberos {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) kdcs: Arc<dyn Kdcs>,
+    current: Mutex<Option<Credential>>,
+    /// Held by the task that asks; what it failed with last.
+    asking: Arc<tokio::sync::Mutex<Option<Failed>>>,
+}
+
+type Failed = (Instant, KerberosError);
+
+impl Kerberos {
+    /// Nothing is asked before it is needed.
+    pub fn new(kdcs: Arc<dyn Kdcs>) -> Self {
+        Kerberos { inner: Arc::new(Inner { kdcs, current: Mutex::default(), asking: Arc::default() }) }
+    }
+
+    /// The machine's credential: the present one in the first half of its life, then a new one. One task asks the
+    /// KDC, however many wait; a failure to get a new one is none while the present one is good.
+    ///
+    /// # Errors
+    /// The keytab, the machine account, the clock or the KDC is at fault, or the deadline passed.
+    pub async fn credential(&self, deadline: Instant) -> Result<Credential, KerberosError> {
+        if let Some(credential) = self.inner.current().filter(Credential::is_fresh) {
+            return Ok(credential);
+        }
+        let asking = async {
+            let mut last = Arc::clone(&self.inner.asking).lock_owned().await;
+            let current = self.inner.current();
+            if let Some(credential) = current.clone().filter(Credential::is_fresh) {
+                return Ok(credential);
+            }
+            let usable = current.filter(Credential::is_usable);
+            if let Some((_, error)) = last.as_ref().filter(is_recent) {
+                return usable.ok_or_else(|| error.clone());
+            }
+            // Belongs to nobody who waits, so that a login that gives up takes nothing away from the others.
+            let inner = Arc::clone(&self.inner);
+            let task = tokio::spawn(async move {
+                let result = inner.acquire(Instant::now() + ACQUIRE).await;
+                *last = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
+                if let Ok(credential) = &result {
+                    inner.set(Some(credential.clone()));
+                }
+                result
+            });
+            match task.await {
+                Ok(Err(error)) => usable.ok_or(error),
+                Ok(done) => done,
+                Err(_) => Err(KerberosError::Other("the task that asks for a ticket failed".to_owned())),
+            }
+        };
+        timeout_at(deadline, asking).await.unwrap_or_else(|_| Err(KerberosError::Stalled(String::new())))
+    }
+
+    /// Forgets `credential` and every ticket made with it, so that the next ones are fetched afresh: a domain
+    /// controller whose key has changed does not accept the old ones. Contexts that are established go on.
+    pub fn forget(&self, credential: &Credential) {
+        let mut current = self.inner.lock();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.tickets, &credential.tickets)) {
+            *current = None;
+        }
+    }
+
+    /// Sees to it that the ticket for `service`, a principal with its realm, is there, so that GSSAPI need not
+    /// ask anybody.
+    ///
+    /// # Errors
+    /// The KDC gives none, or the deadline passed.
+    pub(super) async fn service_ticket(
+        &self,
+        credential: &Credential,
+        service: &str,
+        deadline: Instant,
+    ) -> Result<(), KerberosError> {
+        let (cache, name) = (credential.tickets.cache.name().to_owned(), service.to_owned());
+        let new = move || ServiceExchange::new(&cache, &name);
+        let done = exchange::service(self.inner.kdcs.as_ref(), new, None, deadline).await;
+        done.map(drop).map_err(|ended| KerberosError::from_ended(ended, credential.principal(), service))
+    }
+
+    /// A ticket for armour (FAST), where the machine has one or gets one soon.
+    pub(super) async fn armour(&self, realm: &str, deadline: Instant) -> Option<Credential> {
+        let there = self.inner.current().filter(Credential::is_usable);
+        let credential = match there {
+            Some(credential) => credential,
+            None => self.credential(deadline.min(Instant::now() + ARMOUR)).await.ok()?,
+        };
+        // A ticket of another realm would have to be exchanged for one of this realm first.
+        (credential.realm() == realm).then_some(credential)
+    }
+}
+
+impl fmt::Debug for Kerberos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kerberos").field(&self.inner.current()).finish()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Credential>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> Option<Credential> {
+        self.lock().clone()
+    }
+
+    fn set(&self, credential: Option<Credential>) {
+        *self.lock() = credential;
+    }
+
+    async fn acquire(&self, deadline: Instant) -> Result<Credential, KerberosError> {
+        let account =
+            cpu::run(deadline, || Account::of(&krb5::host_keytab()?)).await.map_err(unfinished)??;
+        let request = Request {
+            client: Client::Written(account.principal()),
+            change_password: false,
+            lifetime: None,
+            armour: None,
+        };
+        let principal = account.principal();
+        let key = Key::Keytab(account.encryption.clone());
+        let asked = Instant::now();
+        let granted = match exchange::initial(self.kdcs.as_ref(), request, key, deadline).await {
+            Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
+            Ok(_) => return Err(KerberosError::Other("the KDC gave a ticket of somebody else".to_owned())),
+            Err(ended) => return Err(account.explain(ended)),
+        };
+        let name = granted.cache.name().to_owned();
+        let cred = cpu::run(deadline, move || krb5::gss_credential(&name)).await.map_err(unfinished)?;
+        let cred = cred.map_err(|failure| match failure {
+            GssFailure::Gss(error) => KerberosError::from_gss(&error, &principal, "krbtgt"),
+            GssFailure::Cache(failure) => failure.other(),
+        })?;
+        let life = Duration::from_secs(granted.seconds.into());
+        let tickets = Tickets {
+            cred,
+            cache: granted.cache,
+            realm: account.realm,
+            principal,
+            renew: asked + life / 2,
+            expires: asked + life,
+        };
+        Ok(Credential { tickets: Arc::new(tickets) })
+    }
+}
+
+fn unfinished(unfinished: Unfinished) -> KerberosError {
+    KerberosError::from_ended(unfinished.into(), "", "")
+}
+
+fn is_recent((when, error): &&Failed) -> bool {
+    let pause = if error.needs_an_administrator() { LONG_PAUSE } else { PAUSE };
+    Instant::now() < *when + pause
+}
+
+/// A ticket-granting ticket of the machine account, and the tickets made with it.
 #[derive(Clone)]
 pub struct Credential {
+    pub(super) tickets: Arc<Tickets>,
+}
+
+pub(super) struct Tickets {
+    /// GSSAPI's view; goes before the cache.
     pub(super) cred: Cred,
+    pub(super) cache: Cache,
+    realm: String,
     principal: String,
+    renew: Instant,
     expires: Instant,
 }
 
 impl Credential {
-    /// Gets the credential, from the cache or from the KDC.
-    ///
-    /// # Errors
-    /// The keytab, the machine account, the clock or the KDC is at fault, or the deadline passed.
-    pub async fn acquire(deadline: Instant) -> Result<Self, KerberosError> {
-        blocking(deadline, acquire).await?
-    }
-
-    /// Forgets every ticket that this process holds. Contexts that are already established go on.
-    ///
-    /// # Errors
-    /// The cache could not be emptied, or the deadline passed.
-    pub async fn forget(deadline: Instant) -> Result<(), KerberosError> {
-        blocking(deadline, krb5::forget_tickets).await?
-    }
-
     /// The machine account's name with its realm: `XCALLY$@ACME.COM`.
     pub fn principal(&self) -> &str {
-        &self.principal
+        &self.tickets.principal
     }
 
     /// The realm of [`Credential::principal`].
     pub fn realm(&self) -> &str {
-        self.principal.rsplit_once('@').map_or("", |(_, realm)| realm)
+        &self.tickets.realm
     }
 
     /// When the ticket ends.
     pub fn expires(&self) -> Instant {
-        self.expires
+        self.tickets.expires
     }
 
     /// How long the ticket is still good.
     pub fn remaining(&self) -> Duration {
-        self.expires.saturating_duration_since(Instant::now())
+        self.expires().saturating_duration_since(Instant::now())
+    }
+
+    fn is_fresh(&self) -> bool {
+        Instant::now() < self.tickets.renew
+    }
+
+    fn is_usable(&self) -> bool {
+        self.remaining() > LEFT
     }
 }
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `Cred` would ask the library, which may ask the KDC.
-        f.debug_struct("Credential").field("principal", &self.principal).finish_non_exhaustive()
+        f.debug_struct("Credential").field("principal", &self.principal()).finish_non_exhaustive()
     }
 }
 
-fn acquire() -> Result<Credential, KerberosError> {
-    let keytab = krb5::client_keytab()?;
-    let principal = machine_principal(&keytab)?.to_owned();
-    let failed = |e: GssError| KerberosError::from_gss(&e, &principal, "krbtgt");
-    // Without a name libkrb5 would take the keytab's first entry, which is often `host/…`; AD gives no ticket
-    // for a service name.
-    let name = Name::new(principal.as_bytes(), Some(GSS_NT_KRB5_PRINCIPAL)).map_err(failed)?;
-    let mechanism = OidSet::singleton(GSS_MECH_KRB5).map_err(failed)?;
-    let cred = Cred::acquire(Some(&name), None, CredUsage::Initiate, Some(&mechanism)).map_err(failed)?;
-    // The KDC is asked here, not above (MIT's `kg_cred_resolve`).
-    let lifetime = cred.lifetime().map_err(failed)?;
-    Ok(Credential { cred, expires: Instant::now() + lifetime, principal })
+/// The machine account, as the keytab knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    /// Its name as libkrb5 writes it: `XCALLY$`.
+    name: String,
+    realm: String,
+    /// The version of its newest key, and the next older one.
+    version: u32,
+    older: Option<u32>,
+    /// Encryption types of its newest keys, best first.
+    encryption: Vec<i32>,
 }
 
-/// The computer account's principal (its `sAMAccountName` ends in `$`), else the host's.
-fn machine_principal(keytab: &krb5::Keytab) -> Result<&str, KerberosError> {
-    let names = || keytab.entries.iter().map(|entry| entry.principal.as_str());
-    let account = |name: &&str| name.rsplit_once('@').is_some_and(|(name, _)| name.ends_with('$'));
-    names().find(account).or_else(|| names().find(|name| name.starts_with("host/"))).ok_or_else(|| {
-        let mut found: Vec<_> = names().collect();
-        found.sort_unstable();
-        found.dedup();
-        KerberosError::NoMachinePrincipal { path: keytab.name.clone(), found: found.join(", ") }
-    })
+impl Account {
+    /// The computer account (its `sAMAccountName` ends in `$`), else the host's. Not the keytab's first entry,
+    /// which is often `host/…`: AD gives no ticket-granting ticket for a service name.
+    pub(super) fn of(keytab: &Keytab) -> Result<Self, KerberosError> {
+        let names = || keytab.entries.iter().map(|entry| entry.principal.as_str());
+        let account = |name: &&str| name.rsplit_once('@').is_some_and(|(name, _)| name.ends_with('$'));
+        let chosen = names().find(account).or_else(|| names().find(|name| name.starts_with("host/")));
+        let Some((principal, (name, realm))) = chosen.and_then(|name| Some((name, name.rsplit_once('@')?)))
+        else {
+            let mut found: Vec<_> = names().collect();
+            found.sort_unstable();
+            found.dedup();
+            return Err(KerberosError::NoMachinePrincipal {
+                path: keytab.name.clone(),
+                found: found.join(", "),
+            });
+        };
+        let own = || keytab.entries.iter().filter(|entry| entry.principal == principal);
+        let version = own().map(|entry| entry.version).max().unwrap_or_default();
+        let newest = own().filter(|entry| entry.version == version).map(|entry| entry.encryption);
+        let newest: Vec<_> = newest.collect();
+        Ok(Account {
+            name: name.to_owned(),
+            realm: realm.to_owned(),
+            version,
+            older: own().map(|entry| entry.version).filter(|older| *older < version).max(),
+            encryption: ENCRYPTION.into_iter().filter(|known| newest.contains(known)).collect(),
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    pub(super) fn principal(&self) -> String {
+        format!("{}@{}", self.name, self.realm)
+    }
+
+    fn explain(&self, ended: Ended) -> KerberosError {
+        let service = format!("krbtgt/{0}@{0}", self.realm);
+        match KerberosError::from_ended(ended, &self.principal(), &service) {
+            KerberosError::KeyRejected { principal, .. } => {
+                KerberosError::KeyRejected { principal, version: Some(self.version), older: self.older }
+            }
+            other => other,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kerberos::krb5::KeytabEntry;
 
-    fn keytab(principals: &[&str]) -> krb5::Keytab {
-        let entry = |name: &&str| krb5::KeytabEntry { principal: (*name).into(), version: 1, encryption: 18 };
-        krb5::Keytab { name: "/etc/krb5.keytab".into(), entries: principals.iter().map(entry).collect() }
+    fn keytab(entries: &[(&str, u32, i32)]) -> Keytab {
+        let entry = |&(principal, version, encryption): &(&str, u32, i32)| KeytabEntry {
+            principal: principal.into(),
+            version,
+            encryption,
+        };
+        Keytab { name: "/etc/krb5.keytab".into(), entries: entries.iter().map(entry).collect() }
+    }
+
+    fn named(principals: &[&str]) -> Keytab {
+        keytab(&principals.iter().map(|name| (*name, 1, 18)).collect::<Vec<_>>())
     }
 
     #[test]
@@ -115,13 +341,30 @@ mod tests {
             (&["host/x$y@ACME.COM"], "host/x$y@ACME.COM"),
         ];
         for (principals, chosen) in cases {
-            assert_eq!(machine_principal(&keytab(principals)), Ok(chosen));
+            assert_eq!(Account::of(&named(principals)).unwrap().principal(), chosen);
         }
     }
 
     #[test]
+    fn the_newest_keys_say_what_is_asked_for() {
+        let own = "XCALLY$@ACME.COM";
+        let all = keytab(&[
+            (own, 2, 23),
+            (own, 3, 17),
+            ("host/XCALLY@ACME.COM", 9, 16),
+            (own, 3, 18),
+            (own, 3, 16),
+            (own, 1, 18),
+        ]);
+        let account = Account::of(&all).unwrap();
+        assert_eq!((account.version, account.older), (3, Some(2)));
+        assert_eq!(account.encryption, [18, 17]);
+        assert_eq!(Account::of(&named(&[own])).unwrap().older, None);
+    }
+
+    #[test]
     fn a_keytab_of_somebody_else_is_refused_by_name() {
-        let error = machine_principal(&keytab(&["HTTP/x@ACME.COM", "HTTP/x@ACME.COM"])).unwrap_err();
+        let error = Account::of(&named(&["HTTP/x@ACME.COM", "HTTP/x@ACME.COM"])).unwrap_err();
         assert!(error.to_string().contains("(only HTTP/x@ACME.COM)"), "{error}");
     }
 }

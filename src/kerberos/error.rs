@@ -2,6 +2,8 @@
 
 use libgssapi::error::Error as GssError;
 
+use super::exchange::{Ended, Skew};
+
 /// A failure of the machine's credential or of a Kerberos exchange.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KerberosError {
@@ -33,10 +35,18 @@ pub enum KerberosError {
     },
     /// The KDC does not accept the key.
     #[error(
-        "the KDC does not accept the key of {0}: the machine password was changed or the computer account was \
-         reset; renew the keytab with `adcli update` or join again with `realm join`"
+        "the KDC does not accept the key of {principal}{}: the machine password was changed or the computer \
+         account was reset; renew the keytab with `adcli update` or join again with `realm join`",
+        versions(.version, .older)
     )]
-    KeyRejected(String),
+    KeyRejected {
+        /// The machine account.
+        principal: String,
+        /// The version of the key that was tried, the newest (`msDS-KeyVersionNumber`).
+        version: Option<u32>,
+        /// The next older version in the keytab, which may be the one that the KDC still has.
+        older: Option<u32>,
+    },
     /// The KDC does not know the machine account.
     #[error(
         "the KDC does not know {0}: the computer account was deleted or renamed; join again with `realm join`"
@@ -46,11 +56,19 @@ pub enum KerberosError {
     #[error("the computer account of {0} is disabled, expired or locked: enable it in AD")]
     AccountRevoked(String),
     /// The clocks differ by more than the domain allows (RFC 4120, 7.5.9: KRB_AP_ERR_SKEW).
+    #[error("{0}: synchronise this host's clock (NTP)")]
+    ClockSkew(Skew),
+    /// The same, said by somebody who does not tell the time.
     #[error("the clocks of this host and of the KDC differ too much: synchronise this host's clock (NTP)")]
-    ClockSkew,
+    Clocks,
     /// No KDC answers, or none is known.
-    #[error("no KDC of the realm {0} can be reached: check DNS, krb5.conf and the network (port 88)")]
-    KdcUnreachable(String),
+    #[error("no KDC of the realm {realm} can be reached ({causes}): check DNS and the network (port 88)")]
+    KdcUnreachable {
+        /// The realm.
+        realm: String,
+        /// Why, KDC by KDC.
+        causes: String,
+    },
     /// The KDC does not know the service that was asked for.
     #[error("the KDC knows no service {0}: the domain controller's name is wrong or its SPN is missing")]
     ServiceUnknown(String),
@@ -61,8 +79,8 @@ pub enum KerberosError {
     #[error("the ticket of {0} has ended")]
     TicketEnded(String),
     /// The deadline passed first.
-    #[error("the KDC did not answer in time")]
-    Stalled,
+    #[error("the KDC did not answer in time{0}")]
+    Stalled(String),
     /// Anything else, as the library says it.
     #[error("{0}")]
     Other(String),
@@ -74,10 +92,10 @@ impl KerberosError {
     pub fn needs_an_administrator(&self) -> bool {
         !matches!(
             self,
-            KerberosError::KdcUnreachable(_)
+            KerberosError::KdcUnreachable { .. }
                 | KerberosError::ServiceUnknown(_)
                 | KerberosError::TicketEnded(_)
-                | KerberosError::Stalled
+                | KerberosError::Stalled(_)
                 | KerberosError::Other(_)
         )
     }
@@ -89,55 +107,119 @@ impl KerberosError {
         Self::from_code(code, principal, service).unwrap_or_else(|| KerberosError::Other(error.to_string()))
     }
 
+    /// What the end of an exchange means for `principal`, who asked for `service`.
+    pub(super) fn from_ended(ended: Ended, principal: &str, service: &str) -> Self {
+        match ended {
+            Ended::Refused { refused, kdc, .. } => {
+                let code = i32::try_from(refused.code).ok().and_then(|code| code.checked_add(TABLE_BASE));
+                code.and_then(|code| Self::from_code(code, principal, service)).unwrap_or_else(|| {
+                    KerberosError::Other(format!("{kdc} refused {service} with error {}", refused.code))
+                })
+            }
+            Ended::Skew(skew) => KerberosError::ClockSkew(skew),
+            Ended::Unanswered(none) if none.late => KerberosError::Stalled(format!(" ({})", none.causes)),
+            Ended::Unanswered(none) => {
+                KerberosError::KdcUnreachable { realm: none.realm, causes: none.causes }
+            }
+            Ended::Late => KerberosError::Stalled(String::new()),
+            Ended::ArmourRefused(text) => KerberosError::Other(text),
+            Ended::Library(failure, _) => Self::from_code(failure.code, principal, service)
+                .unwrap_or(KerberosError::Other(failure.text)),
+        }
+    }
+
     /// The codes are those of MIT's `krb5_err.et`; the KDC's are that base plus the number of RFC 4120, 7.5.9.
     fn from_code(code: i32, principal: &str, service: &str) -> Option<Self> {
-        let realm = || principal.rsplit_once('@').map_or(principal, |(_, realm)| realm).to_owned();
+        let principal = || principal.to_owned();
         Some(match code {
             // KDC_ERR_PREAUTH_FAILED, and KRB_AP_ERR_BAD_INTEGRITY from KDCs without pre-authentication.
-            -1765328360 | -1765328353 => KerberosError::KeyRejected(principal.to_owned()),
-            -1765328378 => KerberosError::AccountUnknown(principal.to_owned()),
+            -1765328360 | -1765328353 => {
+                KerberosError::KeyRejected { principal: principal(), version: None, older: None }
+            }
+            -1765328378 => KerberosError::AccountUnknown(principal()),
             // KDC_ERR_CLIENT_REVOKED, KDC_ERR_KEY_EXPIRED.
-            -1765328366 | -1765328361 => KerberosError::AccountRevoked(principal.to_owned()),
+            -1765328366 | -1765328361 => KerberosError::AccountRevoked(principal()),
             // KRB_AP_ERR_SKEW, KRB_AP_ERR_TKT_NYV, KRB5_KDCREP_SKEW.
-            -1765328347 | -1765328351 | -1765328236 => KerberosError::ClockSkew,
-            // KRB5_KDC_UNREACH, KRB5_REALM_UNKNOWN, KRB5_REALM_CANT_RESOLVE.
-            -1765328228 | -1765328230 | -1765328164 => KerberosError::KdcUnreachable(realm()),
-            -1765328352 => KerberosError::TicketEnded(principal.to_owned()),
+            -1765328347 | -1765328351 | -1765328236 => KerberosError::Clocks,
+            -1765328352 => KerberosError::TicketEnded(principal()),
             -1765328377 => KerberosError::ServiceUnknown(service.to_owned()),
             // KDC_ERR_ETYPE_NOSUPP; KRB5_KT_NOTFOUND is what the client says when the KDC offers other types.
-            -1765328370 | -1765328203 => KerberosError::NoCommonEncryption(principal.to_owned()),
+            -1765328370 | -1765328203 => KerberosError::NoCommonEncryption(principal()),
             _ => return None,
         })
+    }
+}
+
+/// `ERROR_TABLE_BASE_krb5` (MIT's `krb5_err.et`).
+const TABLE_BASE: i32 = -1765328384;
+
+fn versions(version: &Option<u32>, older: &Option<u32>) -> String {
+    match (version, older) {
+        (Some(version), Some(older)) => {
+            format!(" (version {version}, the newest; the keytab also holds version {older}, an older one)")
+        }
+        (Some(version), None) => format!(" (version {version})"),
+        _ => String::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kerberos::kdc::Unanswered;
+    use crate::kerberos::krb5::Refused;
+
+    fn rejected(version: Option<u32>, older: Option<u32>) -> KerberosError {
+        KerberosError::KeyRejected { principal: "XCALLY$@ACME.COM".into(), version, older }
+    }
 
     #[test]
     fn codes_name_their_cause() {
         let machine = "XCALLY$@ACME.COM";
         let cases = [
-            (-1765328360, KerberosError::KeyRejected(machine.into())),
-            (-1765328378, KerberosError::AccountUnknown(machine.into())),
-            (-1765328366, KerberosError::AccountRevoked(machine.into())),
-            (-1765328347, KerberosError::ClockSkew),
-            (-1765328228, KerberosError::KdcUnreachable("ACME.COM".into())),
-            (-1765328230, KerberosError::KdcUnreachable("ACME.COM".into())),
-            (-1765328377, KerberosError::ServiceUnknown("ldap/ad.acme.com".into())),
+            (24, rejected(None, None)),
+            (6, KerberosError::AccountUnknown(machine.into())),
+            (18, KerberosError::AccountRevoked(machine.into())),
+            (37, KerberosError::Clocks),
+            (32, KerberosError::TicketEnded(machine.into())),
+            (7, KerberosError::ServiceUnknown("ldap/ad.acme.com".into())),
+            (14, KerberosError::NoCommonEncryption(machine.into())),
         ];
         for (code, expected) in cases {
-            assert_eq!(KerberosError::from_code(code, machine, "ldap/ad.acme.com"), Some(expected), "{code}");
+            let service = "ldap/ad.acme.com";
+            assert_eq!(KerberosError::from_code(TABLE_BASE + code, machine, service), Some(expected.clone()));
+            let code = u32::try_from(code).unwrap();
+            let refused = Refused { code, time: std::time::UNIX_EPOCH, data: vec![] };
+            let ended = Ended::Refused { refused, kdc: "ad".into(), armoured: false };
+            assert_eq!(KerberosError::from_ended(ended, machine, service), expected, "{code}");
         }
         assert_eq!(KerberosError::from_code(5, machine, ""), None);
     }
 
     #[test]
+    fn a_key_that_is_rejected_names_its_version() {
+        assert!(rejected(Some(3), None).to_string().contains("of XCALLY$@ACME.COM (version 3): "));
+        let text = rejected(Some(3), Some(2)).to_string();
+        assert!(
+            text.contains("(version 3, the newest; the keytab also holds version 2, an older one)"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn what_can_pass_by_itself_is_tried_again_soon() {
-        assert!(!KerberosError::Stalled.needs_an_administrator());
-        assert!(!KerberosError::KdcUnreachable("ACME.COM".into()).needs_an_administrator());
-        assert!(KerberosError::KeyRejected("XCALLY$@ACME.COM".into()).needs_an_administrator());
-        assert!(KerberosError::ClockSkew.needs_an_administrator());
+        let silent = |late| {
+            let (realm, causes) = ("ACME.COM".to_owned(), "ad: refused".to_owned());
+            KerberosError::from_ended(Ended::Unanswered(Unanswered { realm, causes, late }), "", "")
+        };
+        assert_eq!(silent(true).to_string(), "the KDC did not answer in time (ad: refused)");
+        assert!(
+            silent(false)
+                .to_string()
+                .starts_with("no KDC of the realm ACME.COM can be reached (ad: refused)")
+        );
+        assert!(!silent(true).needs_an_administrator() && !silent(false).needs_an_administrator());
+        assert!(rejected(None, None).needs_an_administrator());
+        assert!(KerberosError::Clocks.needs_an_administrator());
     }
 }

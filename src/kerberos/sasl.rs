@@ -9,9 +9,10 @@ use libgssapi::oid::{GSS_MECH_KRB5, GSS_NT_KRB5_PRINCIPAL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::blocking::blocking;
+use super::cpu;
+use super::exchange::Ended;
 use super::sealing::{MAX_TOKEN, TransportError};
-use super::{Credential, KerberosError};
+use super::{Credential, Kerberos, KerberosError};
 use crate::ldap::{self, BIND_RESPONSE, Response};
 
 /// The confidentiality layer's bit (RFC 4752, 3.3).
@@ -37,28 +38,32 @@ pub(super) struct Bound {
     pub(super) expires: Instant,
 }
 
-/// Binds `stream` as the machine to the LDAP service of `host`.
+/// Binds `stream` as the machine to the LDAP service of `host`, a domain controller of `realm`.
 ///
 /// The service's principal is built from `host` as it is given. GSSAPI's host-based names would ask DNS for
 /// another name, and DNS is not to be trusted with the question who the server is.
 pub(super) async fn bind<S>(
     stream: &mut S,
     host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
     credential: &Credential,
     deadline: Instant,
 ) -> Result<Bound, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_principal(host, credential.realm())?;
+    let service = service_principal(host, realm)?;
     let failed = {
         let (principal, service) = (credential.principal().to_owned(), service.clone());
         move |e: &_| KerberosError::from_gss(e, &principal, &service)
     };
 
+    // With the ticket in the cache GSSAPI has no reason to ask a KDC, which it would do for as long as it likes.
+    kerberos.service_ticket(credential, &service, deadline).await?;
     let first = {
-        let (cred, failed) = (credential.cred.clone(), failed.clone());
-        blocking(deadline, move || {
+        let (cred, failed) = (credential.tickets.cred.clone(), failed.clone());
+        cpu::run(deadline, move || {
             let target =
                 Name::new(service.as_bytes(), Some(GSS_NT_KRB5_PRINCIPAL)).map_err(|e| failed(&e))?;
             let mut context = ClientCtx::new(Some(cred), target, FLAGS, Some(GSS_MECH_KRB5));
@@ -66,7 +71,8 @@ where
             Ok::<_, KerberosError>((context, token))
         })
     };
-    let (mut context, token) = first.await??;
+    let unfinished = |u| KerberosError::from_ended(Ended::from(u), credential.principal(), "");
+    let (mut context, token) = first.await.map_err(unfinished)??;
     let token = token.ok_or(TransportError::Protocol("GSSAPI gave no first token"))?;
 
     let reply = in_progress(exchange(stream, 1, &token).await?)?;

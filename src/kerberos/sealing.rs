@@ -24,7 +24,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Credential, KerberosError, sasl};
+use super::{Credential, Kerberos, KerberosError, sasl};
 
 /// The longest token that we accept and tell the server: the most that three bytes can say.
 pub(super) const MAX_TOKEN: u32 = 0x00ff_ffff;
@@ -78,7 +78,8 @@ pub struct Sealed {
 }
 
 /// Connects to `address`, binds as the machine and starts the relay. `host` is the server's DNS name, from
-/// which its service principal is made.
+/// which its service principal is made, and `realm` that of its domain; the ticket is fetched where it is not
+/// there yet, across realms where the machine's is another.
 ///
 /// # Errors
 /// The server cannot be reached, does not prove who it is, does not accept the machine or does not seal, or
@@ -86,13 +87,15 @@ pub struct Sealed {
 pub async fn connect(
     address: SocketAddr,
     host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
     credential: &Credential,
     deadline: Instant,
 ) -> Result<Sealed, TransportError> {
     let connecting = async {
         let mut tcp = TcpStream::connect(address).await?;
         tune(&tcp)?;
-        let bound = sasl::bind(&mut tcp, host, credential, deadline).await?;
+        let bound = sasl::bind(&mut tcp, host, realm, kerberos, credential, deadline).await?;
         let max_send = bound.max_send;
         let (read, write) = tcp.into_split();
         let (stream, relay) = relay(read, write, Gss(bound.context), max_send)?;
@@ -101,8 +104,8 @@ pub async fn connect(
     timeout_at(deadline, connecting).await.unwrap_or(Err(TransportError::Timeout))
 }
 
-/// Small messages go out at once, and a peer that vanished is noticed.
-fn tune(tcp: &TcpStream) -> io::Result<()> {
+/// Small messages go out at once, a peer that vanished is noticed, and a firewall does not forget the connection.
+pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     setsockopt(tcp, sockopt::KeepAlive, &true)?;
     setsockopt(tcp, sockopt::TcpKeepIdle, &60)?;

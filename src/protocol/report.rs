@@ -53,14 +53,38 @@ pub struct Status {
     pub domain: Option<String>,
     /// What is wrong with the configuration or with the join; empty when all is well.
     pub problems: Vec<String>,
-    /// The domain controllers, in the order in which they are tried.
-    pub servers: Vec<Server>,
+    /// How passwords are checked, and why so.
+    pub method: Method,
+    /// The domain controllers.
+    pub servers: Servers,
     /// Connections for users' binds.
     pub pool: Pool,
     /// The machine account's connection.
     pub machine: Machine,
+    /// Who may vouch for a domain controller.
+    pub trust: Trust,
     /// Logins by outcome since the start.
     pub logins: Vec<(Outcome, u64)>,
+}
+
+/// How passwords are checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Method {
+    /// `ldap` or `kerberos`; empty while it is not known yet.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The domain controllers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Servers {
+    /// This host's site, as far as it is known.
+    pub site: Option<String>,
+    /// Why the list is not the latest, or why there is none.
+    pub problem: Option<String>,
+    /// In the order in which they are tried, those that failed aside.
+    pub list: Vec<Server>,
 }
 
 /// One domain controller.
@@ -68,8 +92,12 @@ pub struct Status {
 pub struct Server {
     /// DNS name.
     pub host: String,
-    /// `ok`, `unknown`, or why it is passed over at the moment.
-    pub state: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Whether it is one of this host's site.
+    pub in_site: bool,
+    /// Each service and its state: `ok`, `unknown`, or why it is left for others at the moment.
+    pub services: Vec<(String, String)>,
 }
 
 /// The connections for users' binds.
@@ -94,4 +122,32 @@ pub struct Machine {
     pub dc: Option<String>,
     /// Seconds left of the machine's ticket.
     pub ticket: Option<u64>,
+}
+
+/// Who may vouch for a domain controller on the connections for users' binds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// Where the roots come from.
+    pub source: String,
+    /// Those of `tls.ca_file`, else those that the forest publishes. The system's own are not listed.
+    pub roots: Vec<Root>,
+    /// CRLs in use.
+    pub crls: usize,
+    /// Seconds since AD was last read; `None` where it never was.
+    pub refreshed: Option<u64>,
+    /// What was passed over, and why.
+    pub notes: Vec<String>,
+}
+
+/// One trusted root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Whose it is.
+    pub subject: String,
+    /// SHA-256 of its DER form in hexadecimal.
+    pub sha256: String,
+    /// First and last second of its validity since 1970-01-01 UTC.
+    pub not_before: u64,
+    /// See [`Root::not_before`].
+    pub not_after: u64,
 }

@@ -13,8 +13,9 @@ use ldap3::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{MachineError, RootDse, Search, Settings};
+use super::{Inner, MachineError, RootDse, Search, Server, Servers, Settings};
 use crate::directory::entry::Entry;
+use crate::directory::machines::Place;
 use crate::kerberos::sealing::{self, Relay, TransportError};
 use crate::kerberos::{Credential, Sealed};
 
@@ -63,22 +64,26 @@ pub(super) struct Link {
     renew: Instant,
     ldap: Ldap,
     relay: Relay,
+    servers: Arc<dyn Servers>,
     settings: Settings,
     searches: AtomicU64,
     probing: AtomicBool,
+    superseded: AtomicBool,
     broken: OnceLock<String>,
 }
 
 impl Link {
     /// Connects, binds and reads the rootDSE.
     pub(super) async fn connect(
-        host: &str,
+        server: &Server,
         address: SocketAddr,
-        credential: &Credential,
-        settings: &Settings,
+        credential: Credential,
+        machine: &Inner,
         deadline: Instant,
     ) -> Result<Self, TransportError> {
-        let Sealed { stream, relay, expires } = sealing::connect(address, host, credential, deadline).await?;
+        let Server { host, realm, .. } = server;
+        let Sealed { stream, relay, expires } =
+            sealing::connect(address, host, realm, &machine.kerberos, &credential, deadline).await?;
         let ldap_settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
         let (driver, ldap) = LdapConnAsync::with_settings(ldap_settings, "ldapi:///")
             .await
@@ -86,7 +91,7 @@ impl Link {
         // Ends when the last handle is dropped or the relay closes.
         tokio::spawn(driver.drive());
         let mut link = Link {
-            host: host.to_owned(),
+            host: host.clone(),
             address,
             principal: credential.principal().to_owned(),
             root: Arc::default(),
@@ -94,9 +99,11 @@ impl Link {
             renew: renewal(Instant::now(), expires),
             ldap,
             relay,
-            settings: settings.clone(),
+            servers: machine.servers.clone(),
+            settings: machine.settings.clone(),
             searches: AtomicU64::new(0),
             probing: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             broken: OnceLock::new(),
         };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -118,9 +125,17 @@ impl Link {
             && Instant::now() < self.expires
     }
 
-    /// Whether a successor should be made: the ticket nears its end, or ldap3 has handled many messages.
+    /// Whether a successor should be made: the ticket nears its end, ldap3 has handled many messages, or a better
+    /// domain controller works again.
     pub(super) fn is_due(&self) -> bool {
-        Instant::now() >= self.renew || self.searches() >= self.settings.searches
+        Instant::now() >= self.renew
+            || self.searches() >= self.settings.searches
+            || self.superseded.load(Ordering::Relaxed)
+    }
+
+    /// Makes it due.
+    pub(super) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Relaxed);
     }
 
     /// Searches so far.
@@ -194,6 +209,7 @@ impl Link {
     /// Reads the rootDSE (RFC 4512, 5.1), which any server answers at once.
     async fn read_root(&self) -> Result<RootDse, Failure> {
         let search = Search {
+            place: Place::default(),
             base: String::new(),
             scope: Scope::Base,
             filter: "(objectClass=*)".to_owned(),
@@ -223,10 +239,19 @@ impl Link {
         }
         let link = Arc::clone(self);
         runtime.spawn(async move {
-            let before = link.relay.received();
-            let answer = timeout(link.settings.probe, link.read_root()).await;
-            if answer.is_err() && link.relay.received() == before {
-                link.close("the domain controller stopped answering");
+            let (before, begun) = (link.relay.received(), Instant::now());
+            let (probe, patience) = (link.settings.probe, link.settings.patience);
+            let answer = link.read_root();
+            tokio::pin!(answer);
+            let silent = |link: &Link| link.relay.received() == before;
+            let mut dead = timeout(probe, &mut answer).await.is_err() && silent(&link);
+            if dead && link.servers.is_worth_waiting_for(&link.host, begun) {
+                dead = timeout(patience, &mut answer).await.is_err() && silent(&link);
+            }
+            if dead {
+                let cause = "the domain controller stopped answering";
+                link.servers.silent(&link.host, cause);
+                link.close(cause);
             }
             link.probing.store(false, Ordering::Release);
         });

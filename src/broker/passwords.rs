@@ -1,0 +1,242 @@
+//! How a password is checked: by LDAP or by Kerberos, and which of the two.
+//!
+//! A password goes to one of them alone. Where the configuration leaves the choice to us, it is LDAP where a domain
+//! controller offers TLS that can be verified; Kerberos is taken only when every one that answers offers none, which
+//! is known before any bind is sent.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::login::Refusal;
+use crate::config;
+use crate::directory::Person;
+use crate::directory::pool::{Bound, Pool, PoolError};
+use crate::kerberos::{Kerberos, Who};
+use crate::protocol::report;
+use crate::verdict::Outcome;
+
+/// A way to check a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A bind over verified TLS.
+    Ldap,
+    /// An AS exchange whose ticket is verified with the host's keytab.
+    Kerberos,
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Method::Ldap => "ldap",
+            Method::Kerberos => "kerberos",
+        })
+    }
+}
+
+/// What became of a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// By what it was checked.
+    pub method: Method,
+    /// What AD decided.
+    pub outcome: Outcome,
+    /// Its answer, for the log; empty after a success.
+    pub reason: String,
+    /// AD refuses the account and does not say why: its state has to tell. The outcome is what there is to say
+    /// where the state does not tell either.
+    pub unexplained: bool,
+    /// The domain controller that decided.
+    pub dc: String,
+    /// What it took to have a connection; `None` where one was open or none is kept.
+    pub connect: Option<Duration>,
+    /// What the answer took.
+    pub took: Duration,
+}
+
+/// Who checks passwords.
+pub trait Passwords: Send + Sync {
+    /// By what the next password of `person` will most likely be checked.
+    fn method(&self, person: &Person) -> Method;
+
+    /// Checks the password of `person`: one attempt at most is answered.
+    fn check(
+        &self,
+        person: &Person,
+        password: &str,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Checked, Refusal>> + Send;
+}
+
+/// Who is told that the method changed: the domain, the method and why.
+pub type MethodObserver = Arc<dyn Fn(&str, Method, &str) + Send + Sync>;
+
+/// Makes the pool of a domain.
+pub type Pools = Box<dyn Fn(&str) -> Arc<Pool> + Send + Sync>;
+
+/// The passwords of the forest's domains.
+pub struct DomainPasswords {
+    configured: config::Method,
+    kerberos: Arc<Kerberos>,
+    make: Pools,
+    observer: MethodObserver,
+    /// By domain; only those that AD has found people in.
+    domains: Mutex<HashMap<String, Domain>>,
+}
+
+struct Domain {
+    pool: Arc<Pool>,
+    choice: Option<(Method, String)>,
+}
+
+impl DomainPasswords {
+    /// Checks as `configured`, by `kerberos` and by the pools that `make` makes.
+    pub fn new(
+        configured: config::Method,
+        kerberos: Arc<Kerberos>,
+        make: Pools,
+        observer: MethodObserver,
+    ) -> Self {
+        DomainPasswords { configured, kerberos, make, observer, domains: Mutex::default() }
+    }
+
+    /// The pool of `domain`.
+    pub fn pool(&self, domain: &str) -> Arc<Pool> {
+        let mut domains = self.domains();
+        if let Some(known) = domains.get(domain) {
+            return known.pool.clone();
+        }
+        let pool = (self.make)(domain);
+        domains.insert(domain.to_owned(), Domain { pool: pool.clone(), choice: None });
+        pool
+    }
+
+    /// Finds out, ahead of the first login, what `domain` will be checked by.
+    ///
+    /// # Errors
+    /// Why nothing can be checked.
+    pub async fn warm_up(&self, domain: &str, deadline: Instant) -> Result<Option<String>, String> {
+        let pool = self.pool(domain);
+        if self.configured == config::Method::Kerberos {
+            self.choose(domain, Method::Kerberos, CONFIGURED);
+            return Ok(None);
+        }
+        match pool.warm_up(deadline).await {
+            Ok(dc) => {
+                self.settled(domain, &dc);
+                Ok(Some(dc))
+            }
+            Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
+                self.choose(domain, Method::Kerberos, &cause);
+                Ok(None)
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// `dc` of `domain` offers TLS that can be verified.
+    pub fn settled(&self, domain: &str, dc: &str) {
+        match self.configured {
+            config::Method::Auto if self.chosen(domain) == Some(Method::Ldap) => {}
+            config::Method::Auto => {
+                self.choose(domain, Method::Ldap, &format!("{dc} offers TLS that can be verified"));
+            }
+            config::Method::Ldap => self.choose(domain, Method::Ldap, CONFIGURED),
+            config::Method::Kerberos => {}
+        }
+    }
+
+    /// Closes the connections that wait for work, so that the next ones are verified afresh.
+    pub fn reconnect(&self) {
+        self.domains().values().for_each(|domain| domain.pool.clear());
+    }
+
+    /// What `domain` is checked by, for people.
+    pub fn report(&self, domain: &str) -> report::Method {
+        match self.domains().get(domain).and_then(|domain| domain.choice.clone()) {
+            Some((method, reason)) => report::Method { name: method.to_string(), reason },
+            None => report::Method::default(),
+        }
+    }
+
+    async fn by_kerberos(
+        &self,
+        person: &Person,
+        password: &str,
+        deadline: Instant,
+    ) -> Result<Checked, Refusal> {
+        let realm = person.domain.to_uppercase();
+        let begun = Instant::now();
+        let who = Who { sam: &person.sam, upn: person.upn.as_deref(), realm: &realm };
+        let checked = self.kerberos.check_password(who, password, deadline).await?;
+        Ok(Checked {
+            method: Method::Kerberos,
+            outcome: checked.outcome,
+            reason: checked.reason,
+            unexplained: checked.unexplained,
+            dc: checked.kdc,
+            connect: None,
+            took: begun.elapsed(),
+        })
+    }
+
+    fn chosen(&self, domain: &str) -> Option<Method> {
+        Some(self.domains().get(domain)?.choice.as_ref()?.0)
+    }
+
+    fn choose(&self, domain: &str, method: Method, reason: &str) {
+        let mut domains = self.domains();
+        let Some(known) = domains.get_mut(domain) else { return };
+        let is_new = known.choice.as_ref().is_none_or(|(chosen, _)| *chosen != method);
+        known.choice = Some((method, reason.to_owned()));
+        drop(domains);
+        if is_new {
+            (self.observer)(domain, method, reason);
+        }
+    }
+
+    fn domains(&self) -> MutexGuard<'_, HashMap<String, Domain>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why, where nobody had a choice.
+const CONFIGURED: &str = "login.method";
+
+impl Passwords for Arc<DomainPasswords> {
+    fn method(&self, person: &Person) -> Method {
+        match self.configured {
+            config::Method::Ldap => Method::Ldap,
+            config::Method::Kerberos => Method::Kerberos,
+            config::Method::Auto => self.chosen(&person.domain).unwrap_or(Method::Ldap),
+        }
+    }
+
+    async fn check(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, Refusal> {
+        if self.method(person) == Method::Kerberos {
+            return self.by_kerberos(person, password, deadline).await;
+        }
+        match self.pool(&person.domain).bind(&person.dn, password, deadline).await {
+            Ok(bound) => {
+                self.settled(&person.domain, &bound.dc);
+                Ok(Checked::from(bound))
+            }
+            // Nothing was sent yet.
+            Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
+                self.choose(&person.domain, Method::Kerberos, &cause);
+                self.by_kerberos(person, password, deadline).await
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl From<Bound> for Checked {
+    fn from(bound: Bound) -> Self {
+        let Bound { outcome, reason, dc, connect, bind } = bound;
+        Checked { method: Method::Ldap, outcome, reason, unexplained: false, dc, connect, took: bind }
+    }
+}

@@ -1,0 +1,288 @@
+//! What a good configuration makes: everything that stands between a request and the domain controllers.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::log::{Level, Line, Log};
+use super::login::Logins;
+use super::passwords::{DomainPasswords, Method, Pools};
+use crate::config::{Config, ConfigError};
+use crate::directory::Directory;
+use crate::directory::discovery::{Controller, Role, Wanted};
+use crate::directory::dns::Network;
+use crate::directory::domains::{Domains, probe_ldap};
+use crate::directory::health::{Change, Service as Part, State};
+use crate::directory::machine::{BoxFuture, MachineConnection, Settings};
+use crate::directory::machines::Machines;
+use crate::directory::pool::{Pool, Renew};
+use crate::directory::trust::{Refreshed, Trust};
+use crate::kerberos::Kerberos;
+
+/// Everything at the start, ahead of the first login.
+const WARM_UP: Duration = Duration::from_secs(20);
+/// One probe of a domain controller.
+const PROBE: Duration = Duration::from_secs(2);
+/// How often it is looked whether the trusted roots are to be read again.
+const LOOK: Duration = Duration::from_secs(5);
+/// One reading of them.
+const READING: Duration = Duration::from_secs(10);
+
+/// What answers logins.
+pub(super) struct Service {
+    /// DNS name of this host's domain.
+    pub(super) domain: String,
+    pub(super) domains: Arc<Domains>,
+    pub(super) trust: Arc<Trust>,
+    /// The connection to this host's domain.
+    pub(super) machine: MachineConnection,
+    pub(super) logins: Logins<Machines, Arc<DomainPasswords>>,
+}
+
+impl Service {
+    /// # Errors
+    /// The trusted roots cannot be used.
+    pub(super) fn new(config: Config, log: &Arc<Log>) -> Result<Self, ConfigError> {
+        let wanted = Wanted {
+            domain: config.domain.name.clone(),
+            role: Role::Domain,
+            servers: config.domain.servers.clone(),
+            backup: config.domain.backup.clone(),
+            site: config.domain.site.clone(),
+        };
+        let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state_directory().as_deref())?);
+        let parts = Arc::new(OnceLock::new());
+        let (told, probed) = (parts.clone(), parts.clone());
+        let domains = Domains::new(
+            wanted,
+            Arc::new(Network::default()),
+            Arc::new({
+                let log = log.clone();
+                move |domain, change| changed(&log, &told, domain, change)
+            }),
+            Arc::new(move |domain, role, controller, part| probe(&probed, domain, role, controller, part)),
+        );
+        let kerberos = Arc::new(Kerberos::new(domains.clone()));
+        let connect = {
+            let kerberos = kerberos.clone();
+            move |servers| MachineConnection::new(servers, kerberos.clone(), Settings::default())
+        };
+        let machine = connect(domains.own().clone());
+        let machines = Machines::new(machine.clone(), {
+            let (domains, machine) = (domains.clone(), machine.clone());
+            move |place| connect(domains.at(place, &machine))
+        });
+        let renewal = Renewal {
+            trust: trust.clone(),
+            machine: machine.clone(),
+            parts: parts.clone(),
+            log: log.clone(),
+            told: Arc::default(),
+        };
+        let passwords = Arc::new(DomainPasswords::new(
+            config.login.method,
+            kerberos.clone(),
+            pools(&config, &domains, renewal.clone()),
+            Arc::new({
+                let log = log.clone();
+                move |domain, method, reason| chosen(&log, domain, method, reason)
+            }),
+        ));
+        let _ = parts.set(Parts {
+            passwords: Arc::downgrade(&passwords),
+            kerberos,
+            machine: machine.clone(),
+            domain: config.domain.name.clone(),
+        });
+        tokio::spawn(keep_trust(renewal));
+        Ok(Service {
+            domain: config.domain.name.clone(),
+            domains,
+            trust,
+            machine,
+            logins: Logins {
+                directory: Directory::new(machines, &config),
+                names: config.names,
+                passwords,
+                host: netbios_name(),
+            },
+        })
+    }
+
+    /// Connects to AD ahead of the first login, and says in the log what there is to work with.
+    pub(super) async fn warm_up(&self, log: &Log) {
+        let deadline = Instant::now() + WARM_UP;
+        let (passwords, machine) =
+            tokio::join!(self.logins.passwords.warm_up(&self.domain, deadline), self.machine.root(deadline));
+        let line = Line::new("start").with("domain", &self.domain);
+        let (dc, problems) = match (passwords, machine) {
+            (Ok(dc), Ok(root)) => (dc.unwrap_or_else(|| root.dns_host_name.clone()), Vec::new()),
+            (passwords, machine) => {
+                let problems = [passwords.err(), machine.err().map(|e| e.to_string())];
+                (String::new(), problems.into_iter().flatten().collect())
+            }
+        };
+        match problems.is_empty() {
+            true => log.write(Level::Info, &line.with("dc", dc)),
+            false => log.write(Level::Error, &line.with("problem", problems.join("; "))),
+        }
+    }
+}
+
+/// What a change and a probe need, and what is made after those who see them.
+struct Parts {
+    passwords: Weak<DomainPasswords>,
+    kerberos: Arc<Kerberos>,
+    machine: MachineConnection,
+    domain: String,
+}
+
+/// A circuit opened or closed.
+fn changed(log: &Log, parts: &OnceLock<Parts>, domain: &str, change: &Change) {
+    let Change { host, service, state } = change;
+    let line = Line::new("dc").with("host", host).with("service", service);
+    match state {
+        State::Down(cause) => {
+            log.write(Level::Warning, &line.with("state", "down").with("cause", cause));
+        }
+        State::Up(after) => {
+            let after = after.map(|after| format!("{:.1}", after.as_secs_f64())).unwrap_or_default();
+            log.write(Level::Info, &line.with("state", "up").with("seconds", after));
+            if let Some(parts) = parts.get() {
+                parts.is_up(domain, host, *service);
+            }
+        }
+    }
+}
+
+impl Parts {
+    /// What works again is used again.
+    fn is_up(&self, domain: &str, host: &str, part: Part) {
+        match part {
+            Part::Binds => {
+                if let Some(passwords) = self.passwords.upgrade() {
+                    passwords.settled(domain, host);
+                }
+            }
+            Part::Reading if domain == self.domain => self.machine.prefer(host),
+            Part::Reading | Part::Kdc => {}
+        }
+    }
+}
+
+/// Whether `part` of a domain controller works.
+fn probe(
+    parts: &Arc<OnceLock<Parts>>,
+    domain: &str,
+    role: Role,
+    controller: Arc<Controller>,
+    part: Part,
+) -> BoxFuture<'static, Result<(), String>> {
+    let (parts, domain) = (parts.clone(), domain.to_owned());
+    Box::pin(async move {
+        let Some(parts) = parts.get() else { return Err("the broker is starting".to_owned()) };
+        let deadline = Instant::now() + PROBE;
+        match part {
+            Part::Binds => {
+                let passwords = parts.passwords.upgrade().ok_or("the broker is ending")?;
+                passwords.pool(&domain).probe(&controller, deadline).await
+            }
+            Part::Reading => probe_ldap(&controller, role, deadline).await,
+            Part::Kdc => parts.kerberos.probe(&domain.to_uppercase(), controller.kdc(), deadline).await,
+        }
+    })
+}
+
+/// How the pool of a domain is made.
+fn pools(config: &Config, domains: &Arc<Domains>, renewal: Renewal) -> Pools {
+    let (mode, settings, domains) = (config.tls.mode, config.pool.clone(), domains.clone());
+    Box::new(move |domain| {
+        let trust = renewal.trust.clone();
+        let renewal = renewal.clone();
+        let renew: Renew = Box::new(move |deadline| {
+            let renewal = renewal.clone();
+            Box::pin(async move { renewal.refresh(deadline).await })
+        });
+        Pool::new(domains.of(domain, Role::Domain), trust, mode, settings.clone(), renew)
+    })
+}
+
+fn chosen(log: &Log, domain: &str, method: Method, reason: &str) {
+    let line = Line::new("method").with("domain", domain).with("method", method).with("reason", reason);
+    log.write(Level::Info, &line);
+}
+
+/// Reads the trusted roots and CRLs again when it is time.
+async fn keep_trust(renewal: Renewal) {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        let now = Instant::now();
+        if renewal.trust.due(now) {
+            renewal.refresh(now + READING).await;
+        }
+        if renewal.trust.lists_due(now) && renewal.trust.fetch_lists().await == Refreshed::Changed {
+            renewal.changed();
+        }
+    }
+}
+
+/// The trusted roots, and who has to know when they change.
+#[derive(Clone)]
+struct Renewal {
+    trust: Arc<Trust>,
+    machine: MachineConnection,
+    parts: Arc<OnceLock<Parts>>,
+    log: Arc<Log>,
+    /// The line that was written last: several may have waited for the same change.
+    told: Arc<Mutex<Option<Line>>>,
+}
+
+impl Renewal {
+    /// Reads the forest's roots; whether there are others now.
+    async fn refresh(&self, deadline: Instant) -> bool {
+        match self.trust.refresh(&self.machine, deadline).await {
+            Ok(Refreshed::Changed) => {
+                self.changed();
+                true
+            }
+            Ok(Refreshed::Unchanged | Refreshed::NotAsked) => false,
+            Err(error) => {
+                let line = Line::new("trust").with("problem", error);
+                let line = line.with("consequence", "what was known last stays in use");
+                self.log.complain(Level::Warning, "trust", line);
+                false
+            }
+        }
+    }
+
+    /// What is open was verified by what is no longer in force.
+    fn changed(&self) {
+        if let Some(passwords) = self.parts.get().and_then(|parts| parts.passwords.upgrade()) {
+            passwords.reconnect();
+        }
+        let report = self.trust.report();
+        let line = Line::new("trust").with("source", &report.source).with("crls", report.crls);
+        let line = line.with("notes", report.notes.join("; "));
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() != Some(&line) {
+            self.log.write(Level::Info, &line);
+            *told = Some(line);
+        }
+    }
+}
+
+/// Where systemd lets the broker keep things (`StateDirectory=`, systemd.exec(5)).
+fn state_directory() -> Option<PathBuf> {
+    std::env::var_os("STATE_DIRECTORY").map(PathBuf::from)
+}
+
+/// The name under which this host is a workstation: the first label of its name, cut to 15 characters
+/// (MS-NBTE 2.2.1), as adcli and Samba derive it.
+fn netbios_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let name = name.to_string_lossy();
+    name.split('.').next().unwrap_or_default().chars().take(15).collect::<String>().to_uppercase()
+}

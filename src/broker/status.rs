@@ -1,0 +1,105 @@
+//! What `motion-ad check` and `motion-ad status` are told.
+
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant as Deadline, timeout};
+
+use super::Broker;
+use super::login::Decision;
+use super::service::Service;
+use crate::protocol::Request;
+use crate::protocol::report::{Check, Fact, Machine, Status};
+use crate::verdict::Outcome;
+
+impl Broker {
+    /// Whether an account may log in, and what decides that.
+    pub(super) async fn check(&self, request: &Request, deadline: Deadline) -> Check {
+        let mut check = Check { user: request.user.clone(), ..Check::default() };
+        let service = match (&self.service, self.problem()) {
+            (Ok(service), None) => service,
+            (Ok(_), problem) => {
+                check.reason = problem.unwrap_or_default();
+                return check;
+            }
+            (Err(error), _) => {
+                let verdict = Decision::from(error).verdict;
+                check.outcome = Some(verdict.outcome).filter(|outcome| *outcome != Outcome::Unavailable);
+                check.reason = verdict.reason;
+                return check;
+            }
+        };
+        let (decision, read) = service.logins.inspect(&request.user, deadline).await;
+        let decision = decision.verdict;
+        check.outcome = Some(decision.outcome).filter(|outcome| *outcome != Outcome::Unavailable);
+        check.reason = decision.reason;
+        check.principal = decision.principal;
+        check.dc = service.machine.state().dc;
+        if let Some((person, account)) = read {
+            check.dn = Some(person.dn);
+            check.guid = Some(person.guid.to_string());
+            check.sam_account_name = Some(person.sam);
+            check.user_principal_name = person.upn;
+            check.facts = account.facts(SystemTime::now(), &service.logins.host);
+            let in_groups = matches!(decision.outcome, Outcome::NotAllowed | Outcome::Denied);
+            if service.logins.directory.has_group_rules() {
+                let value = if in_groups { check.reason.clone() } else { "allowed".to_owned() };
+                check.facts.push(Fact { name: "groups".into(), value, refuses: in_groups });
+            }
+        }
+        check
+    }
+
+    /// The broker as it is now.
+    pub(super) async fn status(&self) -> Status {
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: self.begun.elapsed().as_secs(),
+            problems: self.problem().into_iter().collect(),
+            logins: {
+                let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                counts.iter().map(|(outcome, count)| (*outcome, *count)).collect()
+            },
+            ..Status::default()
+        };
+        if let Ok(service) = &self.service {
+            service.report(&mut status).await;
+        }
+        status
+    }
+}
+
+/// How long `motion-ad status` waits for DNS.
+const ASKING: Duration = Duration::from_secs(2);
+
+impl Service {
+    async fn report(&self, status: &mut Status) {
+        let servers = self.domains.own();
+        // Without a login so far nobody has asked for the domain controllers yet.
+        if servers.report().list.is_empty() {
+            let _ = timeout(ASKING, servers.refresh()).await;
+        }
+        status.domain = Some(self.domain.clone());
+        status.method = self.logins.passwords.report(&self.domain);
+        status.servers = servers.report();
+        status.trust = self.trust.report();
+        status.problems.extend(status.servers.problem.clone());
+        status.pool = self.logins.passwords.pool(&self.domain).report();
+        let machine = self.machine.state();
+        if !machine.connected
+            && let Some(error) = &machine.last_error
+        {
+            status.problems.push(format!("machine account: {error}"));
+        }
+        status.machine = Machine {
+            state: match machine.connected {
+                true => "connected".to_owned(),
+                false => machine.last_error.unwrap_or_else(|| "not connected".to_owned()),
+            },
+            principal: machine.principal,
+            dc: machine.dc,
+            ticket: machine.ticket.map(|left| left.as_secs()),
+        };
+    }
+}

@@ -1,0 +1,44 @@
+//! The configuration partition, which every domain controller of the forest holds (MS-ADTS 6.1.1.1.2).
+
+use ldap3::Scope;
+use tokio::time::Instant;
+
+use super::machine::{MachineError, Search};
+use super::machines::Place;
+use super::{EntryError, Machine, base_search};
+
+/// Where the partition begins, as the rootDSE says (MS-ADTS 3.1.1.3.2).
+const NAMING_CONTEXT: &str = "configurationNamingContext";
+
+/// The distinguished name of the configuration partition.
+///
+/// # Errors
+/// AD was not reached until `deadline`, or does not name it.
+pub(super) async fn naming_context<M: Machine>(
+    machine: &M,
+    deadline: Instant,
+) -> Result<String, MachineError> {
+    let root = machine.search(&base_search(String::new(), vec![NAMING_CONTEXT.to_owned()]), deadline).await?;
+    let missing = || EntryError::Value {
+        attribute: NAMING_CONTEXT.to_owned(),
+        dn: "the rootDSE".to_owned(),
+        expected: "readable for the machine account",
+    };
+    let name = match root.first() {
+        Some(root) => root.text(NAMING_CONTEXT)?.map(str::to_owned),
+        None => None,
+    };
+    Ok(name.ok_or_else(missing)?)
+}
+
+/// A search in the configuration partition below `base`, for at most `limit` objects.
+pub(super) fn search_below(
+    base: String,
+    scope: Scope,
+    filter: &str,
+    attributes: &[&str],
+    limit: usize,
+) -> Search {
+    let attributes = attributes.iter().map(|name| (*name).to_owned()).collect();
+    Search { base, scope, filter: filter.to_owned(), attributes, limit, place: Place::Own }
+}

@@ -1,0 +1,249 @@
+//! The forest: its domains and its UPN suffixes, as every domain controller knows them.
+//!
+//! Only who is not found by the host's own domain depends on it. It is read when it is first needed and then once an
+//! hour; while it cannot be read, what was known last stays good.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ldap3::Scope;
+use tokio::time::{Instant, timeout_at};
+
+use super::Machine;
+use super::configuration::{naming_context, search_below};
+use super::entry::{Entry, EntryError};
+use super::machine::MachineError;
+use crate::name::{Known, fold, is_domain};
+
+/// The most domains that a forest may have here.
+pub(super) const DOMAINS: usize = 200;
+
+/// How long the forest is good.
+const FRESH: Duration = Duration::from_secs(3600);
+/// After a failure it is asked again no sooner than this, where one is known.
+const RETRY: Duration = Duration::from_secs(30);
+/// No login waits longer than this for a newer one.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The objects below `CN=Partitions`: the container with the suffixes (MS-ADTS 6.1.1.2.1), and a crossRef for each
+/// domain. Other partitions lack FLAG_CR_NTDS_DOMAIN, 0x2, and one that is not enabled is only intended (MS-ADTS
+/// 3.1.1.5.2.7).
+const FILTER: &str = "(|(objectClass=crossRefContainer)\
+    (&(objectClass=crossRef)(systemFlags:1.2.840.113556.1.4.803:=2)(!(enabled=FALSE))))";
+
+/// One domain of the forest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// `dnsRoot`: its DNS name, in lower case.
+    pub name: String,
+    /// `nETBIOSName`.
+    pub netbios: String,
+    /// `nCName`: where its objects are.
+    pub dn: String,
+}
+
+/// What the partitions container says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forest {
+    domains: Vec<Domain>,
+    known: Known,
+}
+
+impl Forest {
+    /// Reads the forest through `machine`.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`, or a domain is malformed.
+    pub async fn read<M: Machine>(machine: &M, deadline: Instant) -> Result<Self, MachineError> {
+        let configuration = naming_context(machine, deadline).await?;
+        let search = search_below(
+            format!("CN=Partitions,{configuration}"),
+            Scope::Subtree,
+            FILTER,
+            &["uPNSuffixes", "dnsRoot", "nETBIOSName", "nCName"],
+            // The container is one of them.
+            DOMAINS + 1,
+        );
+        Ok(Forest::of(&machine.search(&search, deadline).await?)?)
+    }
+
+    fn of(entries: &[Entry]) -> Result<Self, EntryError> {
+        let mut forest = Forest::default();
+        for entry in entries {
+            let suffixes = entry.texts("uPNSuffixes")?.into_iter().filter(|suffix| is_domain(suffix));
+            forest.known.suffixes.extend(suffixes.map(fold));
+            // The container has neither of them.
+            let names = (entry.text("nCName")?, entry.texts("dnsRoot")?.first().copied());
+            let (Some(dn), Some(name)) = names else { continue };
+            let netbios = entry.text("nETBIOSName")?.unwrap_or_default();
+            forest.domains.push(Domain { name: fold(name), netbios: netbios.to_owned(), dn: dn.to_owned() });
+        }
+        let short = forest.domains.iter().filter(|domain| !domain.netbios.is_empty());
+        forest.known.netbios = short.map(|domain| (domain.netbios.clone(), domain.name.clone())).collect();
+        Ok(forest)
+    }
+
+    /// Every domain.
+    pub fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    /// What it adds to the rules for names.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// The domain with this DNS name.
+    pub fn by_name(&self, name: &str) -> Option<&Domain> {
+        self.domains.iter().find(|domain| domain.name == fold(name))
+    }
+
+    /// The domain with this NetBIOS name.
+    pub fn by_netbios(&self, netbios: &str) -> Option<&Domain> {
+        self.domains.iter().find(|domain| !netbios.is_empty() && fold(&domain.netbios) == fold(netbios))
+    }
+
+    /// The domain that holds the object `dn`: the innermost, because a child domain's name lies inside its parent's.
+    pub fn of_object(&self, dn: &str) -> Option<&Domain> {
+        let holding = self.domains.iter().filter(|domain| is_inside(dn, &domain.dn));
+        holding.max_by_key(|domain| domain.dn.len())
+    }
+
+    /// Whether there are domains beside `own`.
+    pub(super) fn has_further(&self, own: &str) -> bool {
+        self.domains.iter().any(|domain| domain.name != fold(own))
+    }
+}
+
+/// Whether `dn` is `root` or below it. An escaped comma is a part of a name (RFC 4514, 2.4).
+pub(super) fn is_inside(dn: &str, root: &str) -> bool {
+    let (dn, root) = (fold(dn), fold(root));
+    let Some(above) = dn.strip_suffix(&root) else { return false };
+    match above.strip_suffix(',') {
+        Some(name) => name.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 0,
+        None => above.is_empty(),
+    }
+}
+
+/// The forest as it was last read.
+#[derive(Default)]
+pub(super) struct Remembered {
+    last: Mutex<Option<Arc<Forest>>>,
+    /// When it is read again. Held over the reading, so that one asks and the others wait for the answer.
+    next: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl Remembered {
+    /// The forest as far as it is known, without waiting.
+    pub(super) fn last(&self) -> Option<Arc<Forest>> {
+        self.slot().clone()
+    }
+
+    /// The forest, read again where it is too old.
+    pub(super) async fn get<M: Machine>(
+        &self,
+        machine: &M,
+        deadline: Instant,
+    ) -> Result<Arc<Forest>, MachineError> {
+        let waited = timeout_at(deadline, self.next.lock()).await;
+        let mut next = waited.map_err(|_| MachineError::Timeout("the domains of the forest".to_owned()))?;
+        let (last, now) = (self.last(), Instant::now());
+        let bound = match &last {
+            Some(last) if next.is_some_and(|next| now < next) => return Ok(last.clone()),
+            Some(_) => deadline.min(now + PATIENCE),
+            None => deadline,
+        };
+        match (Forest::read(machine, bound).await, last) {
+            (Ok(forest), _) => {
+                let forest = Arc::new(forest);
+                *self.slot() = Some(forest.clone());
+                *next = Some(now + FRESH);
+                Ok(forest)
+            }
+            (Err(_), Some(last)) => {
+                *next = Some(now + RETRY);
+                Ok(last)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<Forest>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::{self, Scripted, unreachable};
+    use super::*;
+
+    fn cross_ref(name: &str, netbios: &str, dn: &str) -> Entry {
+        Entry::new(format!("CN={netbios},CN=Partitions"))
+            .with("dnsRoot", [name])
+            .with("nETBIOSName", [netbios])
+            .with("nCName", [dn])
+    }
+
+    fn read() -> Forest {
+        let [_, (_, partitions)] = scripted::forest();
+        Forest::of(&partitions.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_partitions_container_names_domains_and_suffixes() {
+        let forest = read();
+        assert_eq!(forest.known().suffixes, ["brand.example"]);
+        assert_eq!(forest.by_netbios("emea").unwrap().name, "emea.acme.com");
+        assert_eq!(forest.by_name("Emea.acme.COM").unwrap().netbios, "EMEA");
+        assert_eq!(forest.by_netbios(""), None);
+        assert!(forest.has_further("acme.com"));
+        let alone = Forest::of(&[cross_ref("acme.com", "ACME", "DC=acme,DC=com")]).unwrap();
+        assert!(!alone.has_further("ACME.com"));
+        assert!(Forest::of(&[Entry::new("CN=x").with("nCName", ["a", "b"])]).is_err());
+    }
+
+    #[test]
+    fn an_object_is_in_the_innermost_domain_that_holds_it() {
+        let forest = read();
+        let cases = [
+            ("CN=John,CN=Users,DC=acme,DC=com", Some("acme.com")),
+            ("CN=Mary,cn=users,dc=EMEA,dc=acme,dc=com", Some("emea.acme.com")),
+            ("DC=emea,DC=acme,DC=com", Some("emea.acme.com")),
+            // One name with a comma in it, and a name that ends with a backslash.
+            ("CN=x\\,DC=emea,DC=acme,DC=com", Some("acme.com")),
+            ("CN=x\\\\,DC=emea,DC=acme,DC=com", Some("emea.acme.com")),
+            ("CN=x,DC=notacme,DC=com", None),
+            ("CN=x,DC=xDC=acme,DC=com", None),
+            ("CN=x", None),
+        ];
+        for (dn, domain) in cases {
+            assert_eq!(forest.of_object(dn).map(|domain| domain.name.as_str()), domain, "{dn}");
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_known_last_stays_good_while_ad_does_not_answer() {
+        let remembered = Remembered::default();
+        let failing = || Scripted::new([("own  ", Err(unreachable()))]);
+        assert_eq!(remembered.get(&failing(), soon()).await, Err(unreachable()));
+        assert_eq!(remembered.last(), None);
+
+        let known = remembered.get(&Scripted::new(scripted::forest()), soon()).await.unwrap();
+        // Nothing is asked within the hour.
+        assert_eq!(remembered.get(&Scripted::default(), soon()).await, Ok(known.clone()));
+        tokio::time::advance(FRESH).await;
+        let machine = failing();
+        assert_eq!(remembered.get(&machine, soon()).await, Ok(known.clone()));
+        machine.is_finished();
+        assert_eq!(remembered.get(&Scripted::default(), soon()).await, Ok(known.clone()));
+        tokio::time::advance(RETRY).await;
+        let machine = Scripted::new(scripted::forest());
+        assert_eq!(remembered.get(&machine, soon()).await, Ok(known));
+        machine.is_finished();
+    }
+}

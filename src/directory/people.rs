@@ -1,0 +1,555 @@
+//! Who bears a name: the one account that a principal means, in this domain or in another one of the forest.
+//!
+//! A name is looked for as AD's own domain controllers do (MS-ADTS 5.1.1.1.1): first in this domain, then in the global
+//! catalogue. The catalogue only says who it is; state and groups are read in the account's own domain, because it
+//! holds a part of each object, and late.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ldap3::{Scope, ldap_escape};
+use lru::LruCache;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::entry::{Entry, EntryError};
+use super::forest::{DOMAINS, Forest};
+use super::machine::{MachineError, Search};
+use super::machines::Place;
+use super::{Directory, DirectoryError, Machine, base_search};
+use crate::name::{NameError, Principal, Rules, fold};
+
+/// How long a principal's account is remembered. Its state never is.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// `userAccountControl` of accounts that are no people: interdomain, workstation and server trusts
+/// (MS-ADTS 2.2.16).
+const TRUSTS: u32 = 0x800 | 0x1000 | 0x2000;
+
+/// More accounts than this under one name are as ambiguous as two.
+const CANDIDATES: usize = 8;
+
+/// What [`person_of`] reads; the catalogue has all of them.
+const ATTRIBUTES: [&str; 4] = ["objectGUID", "sAMAccountName", "userPrincipalName", "userAccountControl"];
+
+/// One account, by the names that do not change while somebody logs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Distinguished name, which the bind uses.
+    pub dn: String,
+    /// `objectGUID`, which survives renaming and moving.
+    pub guid: Uuid,
+    /// `sAMAccountName`.
+    pub sam: String,
+    /// Explicit `userPrincipalName`.
+    pub upn: Option<String>,
+    /// DNS name of the domain that the account lives in, in lower case: its domain controllers know its password.
+    pub domain: String,
+}
+
+/// What was found under a principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The account that the principal means.
+    pub person: Person,
+    /// Whether it was remembered rather than asked for.
+    pub remembered: bool,
+    /// Another account whose implicit name is the same and which an explicit one hides.
+    pub hides: Option<String>,
+}
+
+/// The accounts that a search finds people by: those with this name in this attribute.
+fn named(attribute: &str, name: &str) -> String {
+    format!("({attribute}={})", ldap_escape(name))
+}
+
+fn people_search(place: Place, base: &str, names: &str, limit: usize) -> Search {
+    Search {
+        place,
+        base: base.to_owned(),
+        scope: Scope::Subtree,
+        filter: format!("(&(objectCategory=person)(objectClass=user)(|{names}))"),
+        attributes: ATTRIBUTES.map(str::to_owned).to_vec(),
+        limit,
+    }
+}
+
+impl<M: Machine> Directory<M> {
+    /// The principal of a name as the person typed it: by `rules` alone where they have an answer, else with what the
+    /// forest adds to them.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`; inside, why the name has no principal.
+    pub async fn principal(
+        &self,
+        rules: &Rules,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Result<Principal, NameError>, DirectoryError> {
+        match rules.principal(name) {
+            Err(NameError::Domain(_)) => {
+                Ok(rules.principal_among(name, self.forest(deadline).await?.known()))
+            }
+            decided => Ok(decided),
+        }
+    }
+
+    /// The account that `principal` means: the one whose explicit `userPrincipalName` it is, else the one whose
+    /// `sAMAccountName` it is in the principal's domain, as AD itself resolves it (MS-ADTS 5.1.1.1.1).
+    ///
+    /// # Errors
+    /// There is none or more than one, or AD was not reached until `deadline`.
+    pub async fn find(&self, principal: &Principal, deadline: Instant) -> Result<Found, DirectoryError> {
+        if let Some((person, until)) = self.people().get(principal)
+            && *until > Instant::now()
+        {
+            return Ok(Found { person: person.clone(), remembered: true, hides: None });
+        }
+        self.find_afresh(principal, deadline).await
+    }
+
+    /// The same, but never from memory.
+    ///
+    /// # Errors
+    /// As [`Directory::find`].
+    pub async fn find_afresh(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Found, DirectoryError> {
+        let found = match self.find_here(principal, deadline).await {
+            Err(DirectoryError::Unknown(_)) => self.find_elsewhere(principal, deadline).await,
+            other => other,
+        };
+        match &found {
+            Ok(found) => {
+                let until = Instant::now() + REMEMBERED;
+                self.people().put(principal.clone(), (found.person.clone(), until));
+            }
+            Err(_) => {
+                self.people().pop(principal);
+            }
+        }
+        found
+    }
+
+    /// Whether an object has the distinguished name of `person` now.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`.
+    pub async fn exists(&self, person: &Person, deadline: Instant) -> Result<bool, DirectoryError> {
+        let search = base_search(person.dn.clone(), vec!["objectGUID".to_owned()]);
+        let search = Search { place: self.place(&person.domain), ..search };
+        match self.machine.search(&search, deadline).await {
+            Ok(entries) => Ok(!entries.is_empty()),
+            Err(MachineError::NoSuchObject(_)) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// In this host's domain.
+    async fn find_here(&self, principal: &Principal, deadline: Instant) -> Result<Found, DirectoryError> {
+        let mut names = named("userPrincipalName", &principal.to_string());
+        if self.is_own(principal.domain()) {
+            names += &named("sAMAccountName", principal.user());
+        }
+        let search = people_search(Place::Own, &self.base, &names, CANDIDATES);
+        let entries = self.candidates(principal, &search, deadline).await?;
+        // The domains below this one are not searched with it: they are partitions of their own.
+        choose(principal, people_of(&entries, |_| self.own_domain())?)
+    }
+
+    /// In the rest of the forest. Whether there is any, nobody of this domain waits to learn.
+    async fn find_elsewhere(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Found, DirectoryError> {
+        let unknown = || DirectoryError::Unknown(principal.clone());
+        // Whoever names a part of this domain to search wants no other.
+        if !self.is_whole {
+            return Err(unknown());
+        }
+        let forest = match self.is_own(principal.domain()) {
+            true => self.forest.last(),
+            false => Some(self.forest(deadline).await?),
+        };
+        let forest = forest.filter(|forest| forest.has_further(&self.domain)).ok_or_else(unknown)?;
+        let found = self.find_in_catalogue(&forest, principal, deadline).await?;
+        // It may have been renamed or disabled since the catalogue heard of it.
+        let attributes = ATTRIBUTES.map(str::to_owned).to_vec();
+        let now = match self.read(&found.person, attributes, deadline).await {
+            Err(DirectoryError::Machine(MachineError::NoSuchObject(_))) => return Err(unknown()),
+            other => other?,
+        };
+        let now = choose(principal, people_of(&[now], |_| found.person.domain.clone())?)?;
+        Ok(Found { hides: found.hides, ..now })
+    }
+
+    async fn find_in_catalogue(
+        &self,
+        forest: &Forest,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Found, DirectoryError> {
+        let name = named("userPrincipalName", &principal.to_string());
+        let explicit = people_search(Place::GlobalCatalogue, "", &name, CANDIDATES);
+        let mut entries = self.candidates(principal, &explicit, deadline).await?;
+        if let Some(domain) = forest.by_name(principal.domain()).filter(|domain| !self.is_own(&domain.name)) {
+            let name = named("sAMAccountName", principal.user());
+            // The domains below have one of that name each, too.
+            let limit = CANDIDATES + DOMAINS;
+            let implicit = people_search(Place::GlobalCatalogue, &domain.dn, &name, limit);
+            entries.extend(self.candidates(principal, &implicit, deadline).await?);
+        }
+        let domain = |dn: &str| match forest.of_object(dn) {
+            Some(domain) => domain.name.clone(),
+            None => self.own_domain(),
+        };
+        let mut people = people_of(&entries, domain)?;
+        // One account may bear both names.
+        people.sort_by_key(|person| person.guid);
+        people.dedup_by_key(|person| person.guid);
+        choose(principal, people)
+    }
+
+    async fn candidates(
+        &self,
+        principal: &Principal,
+        search: &Search,
+        deadline: Instant,
+    ) -> Result<Vec<Entry>, DirectoryError> {
+        match self.machine.search(search, deadline).await {
+            Err(MachineError::TooMany(limit)) => {
+                let dns = format!("more than {limit}");
+                Err(DirectoryError::Ambiguous { principal: principal.clone(), dns })
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn people(&self) -> MutexGuard<'_, LruCache<Principal, (Person, Instant)>> {
+        self.people.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The people among `entries`; `domain` tells from the distinguished name where one lives.
+fn people_of(entries: &[Entry], domain: impl Fn(&str) -> String) -> Result<Vec<Person>, EntryError> {
+    let is_person = |entry: &&Entry| {
+        entry.flags("userAccountControl").is_ok_and(|flags| flags.is_none_or(|flags| flags & TRUSTS == 0))
+    };
+    entries.iter().filter(is_person).map(|entry| person_of(entry, domain(entry.dn()))).collect()
+}
+
+fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
+    let missing = |attribute: &str, expected| EntryError::Value {
+        attribute: attribute.to_owned(),
+        dn: entry.dn().to_owned(),
+        expected,
+    };
+    let guid = entry.bytes("objectGUID")?.and_then(|bytes| bytes.try_into().ok()).map(Uuid::from_bytes_le);
+    let sam = entry.text("sAMAccountName")?;
+    Ok(Person {
+        dn: entry.dn().to_owned(),
+        guid: guid.ok_or_else(|| missing("objectGUID", "16 bytes"))?,
+        sam: sam.ok_or_else(|| missing("sAMAccountName", "readable for the machine account"))?.to_owned(),
+        upn: entry.text("userPrincipalName")?.map(str::to_owned),
+        domain,
+    })
+}
+
+/// The one of `people` that bears the name. AD compares more loosely than people read (accents, spaces), so each
+/// must bear it by our own comparison as well.
+fn choose(principal: &Principal, people: Vec<Person>) -> Result<Found, DirectoryError> {
+    let name = principal.to_string();
+    let is_explicit = |person: &Person| person.upn.as_deref().is_some_and(|upn| fold(upn) == name);
+    let (mut explicit, others): (Vec<_>, Vec<_>) = people.into_iter().partition(is_explicit);
+    let is_implicit =
+        |person: &Person| fold(&person.domain) == principal.domain() && fold(&person.sam) == principal.user();
+    let mut implicit: Vec<_> = others.into_iter().filter(is_implicit).collect();
+    let hides = implicit.first().map(|person| person.dn.clone());
+    let (chosen, hides) = match explicit.is_empty() {
+        true => (&mut implicit, None),
+        false => (&mut explicit, hides),
+    };
+    match (chosen.pop(), chosen.is_empty()) {
+        (Some(person), true) => Ok(Found { person, remembered: false, hides }),
+        (None, _) => Err(DirectoryError::Unknown(principal.clone())),
+        (Some(last), false) => {
+            chosen.push(last);
+            let dns = chosen.iter().map(|person| person.dn.as_str()).collect::<Vec<_>>().join(" and ");
+            Err(DirectoryError::Ambiguous { principal: principal.clone(), dns })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripted::{Answer, Scripted, config, forest, unreachable};
+    use super::*;
+
+    fn principal(text: &str) -> Principal {
+        Principal::parse(text).unwrap()
+    }
+
+    fn person(sam: &str, upn: Option<&str>) -> Person {
+        Person {
+            dn: format!("CN={sam}"),
+            guid: Uuid::nil(),
+            sam: sam.into(),
+            upn: upn.map(str::to_owned),
+            domain: "acme.com".into(),
+        }
+    }
+
+    #[test]
+    fn an_explicit_name_hides_an_implicit_one() {
+        let people =
+            vec![person("clash", Some("clash.b@acme.com")), person("clash.a", Some("Clash@acme.com"))];
+        let found = choose(&principal("clash@acme.com"), people).unwrap();
+        assert_eq!((found.person.sam.as_str(), found.hides.as_deref()), ("clash.a", Some("CN=clash")));
+    }
+
+    #[test]
+    fn the_implicit_name_counts_beside_an_explicit_one() {
+        let people = vec![person("John.Doe", Some("jd@acme.com"))];
+        assert_eq!(choose(&principal("john.doe@acme.com"), people.clone()).unwrap().person.sam, "John.Doe");
+        let error = choose(&principal("john.doe@sales.example"), people).unwrap_err();
+        assert!(matches!(error, DirectoryError::Unknown(_)));
+    }
+
+    #[test]
+    fn two_explicit_names_are_ambiguous() {
+        let people = vec![person("a", Some("x@acme.com")), person("b", Some("X@acme.com"))];
+        let error = choose(&principal("x@acme.com"), people).unwrap_err();
+        assert!(error.to_string().contains("CN=a and CN=b"), "{error}");
+    }
+
+    #[test]
+    fn a_loose_match_of_the_server_is_no_match() {
+        let people = vec![person("jorg.muller", None), person("Mary  Ann", None)];
+        for name in ["jörg.müller@acme.com", "mary ann@acme.com"] {
+            let error = choose(&principal(name), people.clone()).unwrap_err();
+            assert!(matches!(error, DirectoryError::Unknown(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn trust_accounts_are_no_people() {
+        let entry = |flags: &str| {
+            Entry::new("CN=x")
+                .with("objectGUID", [vec![7; 16]])
+                .with("sAMAccountName", ["x$"])
+                .with("userAccountControl", [flags])
+        };
+        assert_eq!(people_of(&[entry("4096"), entry("512")], |_| String::new()).unwrap().len(), 1);
+        assert!(
+            people_of(&[Entry::new("CN=y").with("userAccountControl", ["512"])], |_| String::new()).is_err()
+        );
+    }
+
+    /// One account, as the search for names and the catalogue answer it.
+    fn entry(dn: &str, guid: u8, sam: &str, upn: Option<&str>) -> Entry {
+        let entry = Entry::new(dn).with("objectGUID", [vec![guid; 16]]).with("sAMAccountName", [sam]);
+        entry.with("userAccountControl", ["512"]).with("userPrincipalName", upn)
+    }
+
+    const MARY: &str = "CN=Mary,DC=emea,DC=acme,DC=com";
+
+    fn mary() -> Entry {
+        entry(MARY, 7, "mary", Some("m.rossi@brand.example"))
+    }
+
+    /// Mary, asked in her own domain.
+    fn at_home(found: Entry) -> Answer {
+        ("emea.acme.com <GUID=07070707-0707-0707-0707-070707070707>", Ok(vec![found]))
+    }
+
+    fn nobody(search: &'static str) -> Answer {
+        (search, Ok(Vec::new()))
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    /// The directory of a host in acme.com.
+    fn directory(answers: impl IntoIterator<Item = Answer>) -> Directory<Scripted> {
+        Directory::new(Scripted::new(answers), &config(""))
+    }
+
+    async fn find(directory: &Directory<Scripted>, name: &str) -> Result<Found, DirectoryError> {
+        let found = directory.find(&principal(name), soon()).await;
+        directory.machine().is_finished();
+        found
+    }
+
+    #[tokio::test]
+    async fn an_explicit_name_is_found_anywhere_in_the_forest_and_read_at_home() {
+        let searches = [
+            nobody(
+                "own dc=acme,dc=com (&(objectCategory=person)(objectClass=user)(|(userPrincipalName=m.rossi@brand.example)))",
+            ),
+            (
+                "catalogue  (&(objectCategory=person)(objectClass=user)(|(userPrincipalName=m.rossi@brand.example)))",
+                Ok(vec![mary()]),
+            ),
+            // Moved since the catalogue heard of her.
+            at_home(entry("CN=Mary,OU=New,DC=emea,DC=acme,DC=com", 7, "mary", Some("m.rossi@brand.example"))),
+        ];
+        let directory = directory(searches.into_iter().chain(forest()));
+        let found = find(&directory, "m.rossi@brand.example").await.unwrap();
+        assert_eq!(found.person.dn, "CN=Mary,OU=New,DC=emea,DC=acme,DC=com");
+        assert_eq!(found.person.domain, "emea.acme.com");
+        assert!(!found.remembered);
+        // From memory: nothing is asked.
+        assert!(find(&directory, "m.rossi@brand.example").await.unwrap().remembered);
+    }
+
+    #[tokio::test]
+    async fn an_implicit_name_counts_in_the_domain_that_it_names() {
+        let namesakes = vec![mary(), entry("CN=Mary,DC=other,DC=example", 8, "mary", None)];
+        let searches = [
+            nobody("own dc=acme,dc=com"),
+            nobody(
+                "catalogue  (&(objectCategory=person)(objectClass=user)(|(userPrincipalName=mary@emea.acme.com)))",
+            ),
+            (
+                "catalogue DC=emea,DC=acme,DC=com (&(objectCategory=person)(objectClass=user)(|(sAMAccountName=mary)))",
+                Ok(namesakes),
+            ),
+            at_home(mary()),
+        ];
+        let directory = directory(searches.into_iter().chain(forest()));
+        assert_eq!(find(&directory, "mary@emea.acme.com").await.unwrap().person.dn, MARY);
+    }
+
+    #[tokio::test]
+    async fn one_account_with_both_names_is_one_and_two_accounts_are_ambiguous() {
+        let name = Some("mary@emea.acme.com");
+        let both = entry(MARY, 7, "mary", name);
+        let other = entry("CN=M,DC=other,DC=example", 8, "m", name);
+        let searches = |explicit: Vec<Entry>| {
+            [
+                nobody("own dc=acme,dc=com"),
+                ("catalogue  ", Ok(explicit)),
+                ("catalogue DC=emea", Ok(vec![both.clone()])),
+            ]
+        };
+        let one = searches(vec![both.clone()]).into_iter().chain([at_home(both.clone())]).chain(forest());
+        assert_eq!(find(&directory(one), "mary@emea.acme.com").await.unwrap().person.dn, MARY);
+        let two = searches(vec![both.clone(), other]).into_iter().chain(forest());
+        let error = find(&directory(two), "mary@emea.acme.com").await.unwrap_err();
+        assert!(matches!(error, DirectoryError::Ambiguous { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_explicit_name_elsewhere_hides_an_implicit_one() {
+        let searches = [
+            nobody("own dc=acme,dc=com"),
+            ("catalogue  ", Ok(vec![entry(MARY, 7, "rossi", Some("mary@other.example"))])),
+            ("catalogue DC=other", Ok(vec![entry("CN=Mary,DC=other,DC=example", 8, "mary", None)])),
+            at_home(entry(MARY, 7, "rossi", Some("mary@other.example"))),
+        ];
+        let directory = directory(searches.into_iter().chain(forest()));
+        let found = find(&directory, "mary@other.example").await.unwrap();
+        assert_eq!(
+            (found.person.dn.as_str(), found.hides.as_deref()),
+            (MARY, Some("CN=Mary,DC=other,DC=example"))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_the_catalogue_says_too_late_is_no_answer() {
+        let catalogue = || [nobody("own dc=acme,dc=com"), ("catalogue  ", Ok(vec![mary()]))];
+        let gone = MachineError::NoSuchObject(MARY.into());
+        let home = [
+            at_home(entry(MARY, 7, "mary", Some("mary.bianchi@brand.example"))),
+            at_home(Entry::new(MARY).with("userAccountControl", ["4096"])),
+            ("emea.acme.com <GUID", Err(gone)),
+        ];
+        for (index, home) in home.into_iter().enumerate() {
+            let directory = directory(catalogue().into_iter().chain([home]).chain(forest()));
+            let error = find(&directory, "m.rossi@brand.example").await.unwrap_err();
+            assert!(matches!(error, DirectoryError::Unknown(_)), "{index}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn people_of_this_domain_never_wait_for_the_forest() {
+        let here = || ("own dc=acme,dc=com", Ok(vec![entry("CN=John", 1, "john", Some("j@brand.example"))]));
+        let found = find(&directory([here()]), "john@acme.com").await.unwrap();
+        assert_eq!(found.person.domain, "acme.com");
+        // By a suffix as well.
+        find(&directory([here()]), "j@brand.example").await.unwrap();
+        // Nor does who is unknown.
+        let error = find(&directory([nobody("own dc=acme,dc=com")]), "mary@acme.com").await.unwrap_err();
+        assert!(matches!(error, DirectoryError::Unknown(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_explicit_name_of_this_domain_may_belong_to_another_one() {
+        let known = directory(forest());
+        known.forest(soon()).await.unwrap();
+        let mary = || entry(MARY, 7, "mary.r", Some("mary@acme.com"));
+        known.machine().expect([
+            nobody("own dc=acme,dc=com"),
+            ("catalogue  ", Ok(vec![mary()])),
+            at_home(mary()),
+        ]);
+        assert_eq!(find(&known, "mary@acme.com").await.unwrap().person.dn, MARY);
+    }
+
+    #[tokio::test]
+    async fn a_forest_of_one_domain_has_no_catalogue_to_ask() {
+        let [root, (part, _)] = forest();
+        let alone = Entry::new("CN=ACME").with("dnsRoot", ["acme.com"]).with("nCName", ["DC=acme,DC=com"]);
+        let directory = directory([nobody("own dc=acme,dc=com"), root, (part, Ok(vec![alone]))]);
+        let error = find(&directory, "x@brand.example").await.unwrap_err();
+        assert!(matches!(error, DirectoryError::Unknown(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn whoever_searches_a_part_of_the_domain_searches_no_other() {
+        let base = "base_dn = \"OU=Agents, DC=Acme,dc=com\"";
+        let machine = Scripted::new([nobody("own OU=Agents, DC=Acme,dc=com")]);
+        let error = find(&Directory::new(machine, &config(base)), "mary@emea.acme.com").await.unwrap_err();
+        assert!(matches!(error, DirectoryError::Unknown(_)), "{error}");
+        let machine = Scripted::new(
+            [nobody("own DC=Acme, DC=Com")].into_iter().chain(forest()).chain([nobody("catalogue  ")]),
+        );
+        let whole = Directory::new(machine, &config("base_dn = \"DC=Acme, DC=Com\""));
+        find(&whole, "x@brand.example").await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_asked_is_not_unknown() {
+        let unreachable_forest = [nobody("own dc=acme,dc=com"), ("own  ", Err(unreachable()))];
+        let unreachable_catalogue = [nobody("own dc=acme,dc=com"), ("catalogue  ", Err(unreachable()))];
+        for answers in
+            [unreachable_forest.to_vec(), unreachable_catalogue.into_iter().chain(forest()).collect()]
+        {
+            let error = find(&directory(answers), "m.rossi@brand.example").await.unwrap_err();
+            assert_eq!(error, DirectoryError::Machine(unreachable()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_mapped_by_what_the_forest_knows_only_where_the_rules_do_not() {
+        let rules = Rules { domains: vec!["emea.acme.com".into()], ..config("").names };
+        let directory = directory([]);
+        let map = async |name: &str| {
+            let mapped = directory.principal(&rules, name, soon()).await;
+            mapped.map(|mapped| mapped.map(|principal| principal.to_string()))
+        };
+        assert_eq!(map("john").await, Ok(Ok("john@acme.com".into())));
+        assert_eq!(map("x@emea.acme.com").await, Ok(Ok("x@emea.acme.com".into())));
+        assert_eq!(map("").await, Ok(Err(NameError::Empty)));
+        directory.machine().expect([("own  ", Err(unreachable()))]);
+        assert_eq!(map("m@brand.example").await, Err(unreachable().into()));
+        directory.machine().expect(forest());
+        assert_eq!(map("m@brand.example").await, Ok(Ok("m@brand.example".into())));
+        assert_eq!(map("EMEA\\mary").await, Ok(Ok("mary@emea.acme.com".into())));
+        assert_eq!(map("OTHER\\x").await, Ok(Err(NameError::Domain("OTHER".into()))));
+    }
+}

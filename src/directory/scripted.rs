@@ -1,0 +1,82 @@
+//! The directory of a test: its configuration, and what each search answers.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Mutex;
+
+use tokio::time::Instant;
+
+use super::machine::{MachineError, Search};
+use super::machines::Place;
+use super::{Entry, Machine};
+use crate::config::Config;
+
+/// The answer to the search that holds this text in its `PLACE BASE FILTER`.
+pub(super) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
+
+/// Gives each answer once.
+#[derive(Default)]
+pub(super) struct Scripted(Mutex<VecDeque<Answer>>);
+
+impl Scripted {
+    pub(super) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Scripted(Mutex::new(answers.into_iter().collect()))
+    }
+
+    /// More answers.
+    pub(super) fn expect(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.0.lock().unwrap().extend(answers);
+    }
+
+    /// Fails where an answer was not asked for.
+    pub(super) fn is_finished(&self) {
+        let rest: Vec<_> = self.0.lock().unwrap().iter().map(|(part, _)| *part).collect();
+        assert!(rest.is_empty(), "nobody asked for {rest:?}");
+    }
+}
+
+impl Machine for Scripted {
+    async fn search(&self, search: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
+        let place = match &search.place {
+            Place::Own => "own",
+            Place::Domain(name) => name,
+            Place::GlobalCatalogue => "catalogue",
+        };
+        let asked = format!("{place} {} {}", search.base, search.filter);
+        let mut script = self.0.lock().unwrap();
+        let at = script.iter().position(|(part, _)| asked.contains(part));
+        script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
+    }
+}
+
+/// No domain controller answers.
+pub(super) fn unreachable() -> MachineError {
+    MachineError::NoServer("DNS does not answer".into())
+}
+
+/// The configuration of a host in acme.com, with more keys of `[domain]` and then of other tables.
+pub(super) fn config(more: &str) -> Config {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!("names.map_file = \"/dev/null\"\n[domain]\nname = \"acme.com\"\n{more}\n");
+    std::fs::write(file.path(), text).unwrap();
+    Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap()
+}
+
+/// What the configuration partition says of a forest: acme.com, its child emea.acme.com, other.example, and a suffix.
+pub(super) fn forest() -> [Answer; 2] {
+    let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
+    let cross_ref = |name: &str, netbios: &str, dn: &str| {
+        let entry = Entry::new(format!("CN={netbios},CN=Partitions")).with("dnsRoot", [name]);
+        entry.with("nETBIOSName", [netbios]).with("nCName", [dn])
+    };
+    let partitions = vec![
+        Entry::new("CN=Partitions").with("uPNSuffixes", ["Brand.example", "not a domain"]),
+        cross_ref("acme.com", "ACME", "DC=acme,DC=com"),
+        cross_ref("EMEA.acme.com", "EMEA", "DC=emea,DC=acme,DC=com"),
+        cross_ref("other.example", "OTHER", "DC=other,DC=example"),
+    ];
+    [
+        ("own  (objectClass=*)", Ok(vec![root])),
+        ("own CN=Partitions,CN=Configuration,DC=acme,DC=com", Ok(partitions)),
+    ]
+}

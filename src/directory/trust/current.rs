@@ -1,0 +1,160 @@
+//! What is in force: the roots of this host and what others say, made into one configuration of TLS.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ring::digest;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::{ClientConfig, RootCertStore};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::SYSTEM_ROOTS;
+use super::points::Points;
+use super::published::Published;
+use super::verifier::{Verifier, provider};
+use crate::config::Problem;
+use crate::protocol::report;
+
+/// What does not change while the broker runs.
+pub(super) struct Base {
+    pub(super) roots: RootCertStore,
+    /// Whether the forest's roots are added.
+    pub(super) asks_forest: bool,
+    /// Where the roots come from, for people.
+    pub(super) source: String,
+    /// The roots, for people; of the system's store none.
+    pub(super) shown: Vec<report::Root>,
+}
+
+/// What others say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Material {
+    pub(super) published: Published,
+    /// CRLs by distribution point.
+    pub(super) lists: BTreeMap<String, Vec<u8>>,
+}
+
+/// What is in force; replaced as a whole.
+pub(super) struct Current {
+    pub(super) config: Arc<ClientConfig>,
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) material: Material,
+    pub(super) notes: Notes,
+    pub(super) report: report::Trust,
+    /// When AD said so.
+    pub(super) read: Option<SystemTime>,
+}
+
+/// What went wrong when the material was asked for, for people.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Notes {
+    pub(super) published: Vec<String>,
+    pub(super) lists: Vec<String>,
+}
+
+/// Whether two states verify alike: the time, too, decides which roots are of use.
+pub(super) fn same(one: &Current, other: &Current) -> bool {
+    one.material == other.material && one.report.roots == other.report.roots
+}
+
+pub(super) fn problem(file: &Path, error: &dyn Display) -> Problem {
+    Problem { file: file.to_owned(), line: None, text: format!("no usable CA certificates: {error}") }
+}
+
+impl Base {
+    pub(super) fn of_file(path: &Path) -> Result<Self, Problem> {
+        let problem = |e: &dyn Display| problem(path, e);
+        let (mut roots, mut shown) = (RootCertStore::empty(), Vec::new());
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| problem(&e))? {
+            let certificate = certificate.map_err(|e| problem(&e))?;
+            roots.add(certificate.clone()).map_err(|e| problem(&e))?;
+            shown.extend(describe(&certificate));
+        }
+        match roots.is_empty() {
+            true => Err(problem(&"there is none")),
+            false => Ok(Base { roots, asks_forest: false, source: path.display().to_string(), shown }),
+        }
+    }
+
+    pub(super) fn of_system(roots: RootCertStore) -> Self {
+        Base { roots, asks_forest: true, source: SYSTEM_ROOTS.to_owned(), shown: Vec::new() }
+    }
+}
+
+impl Current {
+    /// What `base` and `material` make together. One that cannot be used spoils none of the others.
+    pub(super) fn build(
+        base: &Base,
+        material: Material,
+        notes: Notes,
+        points: &Arc<Points>,
+        read: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<Self, rustls::Error> {
+        let mut roots = base.roots.clone();
+        let mut report = report::Trust { roots: base.shown.clone(), ..report::Trust::default() };
+        for authority in material.published.authorities() {
+            match usable(&authority, now).and_then(|root| {
+                roots.add(authority).map_err(|e| format!("{}: {e}", root.subject))?;
+                Ok(root)
+            }) {
+                Ok(root) => report.roots.push(root),
+                Err(cause) => report.notes.push(format!("a root of the forest is passed over: {cause}")),
+            }
+        }
+        let roots = Arc::new(roots);
+        let mut verifier = Verifier::new(roots.clone(), points.clone());
+        let published = material.published.crls.iter().map(|list| ("a CRL of the forest", list));
+        let fetched = material.lists.iter().map(|(url, list)| (url.as_str(), list));
+        for (origin, list) in published.chain(fetched).filter(|_| !roots.is_empty()) {
+            match verifier.add(CertificateRevocationListDer::from(list.clone())) {
+                Ok(()) => report.crls += 1,
+                Err(error) => report.notes.push(format!("{origin} is passed over: {error}")),
+            }
+        }
+        report.source = match (base.asks_forest, read, report.roots.len()) {
+            (false, ..) => base.source.clone(),
+            (true, None, _) => format!("{}; those of the forest are not known yet", base.source),
+            (true, Some(_), 1) => format!("{} and 1 root of the forest", base.source),
+            (true, Some(_), count) => format!("{} and {count} roots of the forest", base.source),
+        };
+        report.notes.extend(notes.published.iter().chain(&notes.lists).cloned());
+        Ok(Current { config: client(verifier)?, roots, material, notes, report, read })
+    }
+}
+
+fn client(verifier: Verifier) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        // rustls calls every verifier but its own so. This one is its own, asked once more for each CRL.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// `certificate` for people, where it is in force at `now`: rustls takes the dates of a root for no business of its own.
+fn usable(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<report::Root, String> {
+    let root = describe(certificate).ok_or("it is no certificate")?;
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match (root.not_before..=root.not_after).contains(&now) {
+        true => Ok(root),
+        false => Err(format!("{} is expired or not valid yet", root.subject)),
+    }
+}
+
+fn describe(certificate: &CertificateDer<'_>) -> Option<report::Root> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or_default();
+    let fingerprint = digest::digest(&digest::SHA256, certificate);
+    Some(report::Root {
+        subject: parsed.subject().to_string(),
+        sha256: fingerprint.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        not_before: seconds(parsed.validity().not_before),
+        not_after: seconds(parsed.validity().not_after),
+    })
+}

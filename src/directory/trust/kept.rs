@@ -1,0 +1,109 @@
+//! The last good answers, kept on disk: a broker whose machine connection is not up yet can verify all the same.
+//!
+//! One PEM file holds the roots and CRLs of AD, another file the CRLs of distribution points. Each is replaced as a
+//! whole, so that it is never half of two answers.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use pem::{EncodeConfig, LineEnding, Pem};
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
+
+use super::published::Published;
+
+/// Its name in the state directory.
+pub(super) const ROOTS: &str = "roots.pem";
+/// The same of the CRLs by distribution point.
+pub(super) const LISTS: &str = "lists.json";
+/// The longest file that is read, in bytes: more than any that is written.
+const LONGEST: u64 = 32 << 20;
+
+const CERTIFICATE: &str = "CERTIFICATE";
+const CRL: &str = "X509 CRL";
+const HEAD: &str = "\
+# The forest's trusted root CAs and CRLs, as Active Directory published them when this file was last written.
+# The broker reads it when it starts and writes it after each reading of Active Directory; a change here is lost.
+";
+
+/// Reads AD's last answer from `directory`, and when it was written; `None` where there is none.
+///
+/// # Errors
+/// It cannot be read or understood; nothing of it is to be believed.
+pub(super) fn load_roots(directory: &Path) -> io::Result<Option<(Published, SystemTime)>> {
+    let Some((text, written)) = read(&directory.join(ROOTS))? else { return Ok(None) };
+    let mut published = Published::default();
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&text) {
+        match section.map_err(io::Error::other)? {
+            (SectionKind::Certificate, root) => published.roots.insert(root),
+            (SectionKind::Crl, list) => published.crls.insert(list),
+            (other, _) => {
+                return Err(io::Error::other(format!("it holds a section of another kind ({other:?})")));
+            }
+        };
+    }
+    Ok(Some((published, written)))
+}
+
+/// Replaces AD's last answer in `directory`.
+///
+/// # Errors
+/// It could not be written; the old one is as it was.
+pub(super) fn store_roots(directory: &Path, published: &Published) -> io::Result<()> {
+    let roots = published.roots.iter().map(|root| Pem::new(CERTIFICATE, root.as_slice()));
+    let lists = published.crls.iter().map(|list| Pem::new(CRL, list.as_slice()));
+    let sections: Vec<_> = roots.chain(lists).collect();
+    let text = pem::encode_many_config(&sections, EncodeConfig::new().set_line_ending(LineEnding::LF));
+    write(directory, ROOTS, &[HEAD, &text])
+}
+
+/// Reads the CRLs of distribution points from `directory`; none where there is no file.
+///
+/// # Errors
+/// As [`load_roots`].
+pub(super) fn load_lists(directory: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let Some((text, _)) = read(&directory.join(LISTS))? else { return Ok(BTreeMap::new()) };
+    let lists: BTreeMap<String, String> = serde_json::from_slice(&text)?;
+    let decode = |(point, list): (String, String)| {
+        Ok((point, pem::parse(list).map_err(io::Error::other)?.into_contents()))
+    };
+    lists.into_iter().map(decode).collect()
+}
+
+/// Replaces the CRLs of distribution points in `directory`.
+///
+/// # Errors
+/// As [`store_roots`].
+pub(super) fn store_lists(directory: &Path, lists: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    let encode = |list: &Vec<u8>| pem::encode(&Pem::new(CRL, list.as_slice()));
+    let lists: BTreeMap<_, _> = lists.iter().map(|(point, list)| (point, encode(list))).collect();
+    write(directory, LISTS, &[&serde_json::to_string(&lists)?])
+}
+
+fn read(file: &Path) -> io::Result<Option<(Vec<u8>, SystemTime)>> {
+    let file = match File::open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let metadata = file.metadata()?;
+    if metadata.len() > LONGEST {
+        return Err(io::Error::other("the file is too long"));
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text)?;
+    Ok(Some((text, metadata.modified()?)))
+}
+
+fn write(directory: &Path, name: &str, parts: &[&str]) -> io::Result<()> {
+    // Created with mode 0600, and removed if it does not come to its name.
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+    for part in parts {
+        file.write_all(part.as_bytes())?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(directory.join(name))?;
+    // The new name is on disk when its directory is.
+    File::open(directory)?.sync_all()
+}

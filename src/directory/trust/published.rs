@@ -1,0 +1,135 @@
+//! What the forest publishes about its public key infrastructure: the root CAs that it trusts, and CRLs.
+//!
+//! Both are objects under `CN=Public Key Services,CN=Services` of the configuration partition, where Windows CAs
+//! publish by default and `certutil -dspublish` puts what an offline CA has issued.
+
+use std::collections::BTreeSet;
+
+use ldap3::Scope;
+use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
+
+use super::super::configuration::{naming_context, search_below};
+use super::super::entry::Entry;
+use super::super::machine::{MachineError, Search};
+use super::Machine;
+
+/// The most root CAs, and the most objects that name some.
+const ROOTS: usize = 100;
+/// The most objects with a CRL.
+const LISTS: usize = 64;
+/// The longest CRL in bytes: about 100,000 revoked certificates.
+pub(super) const LIST: usize = 4 << 20;
+/// The most bytes that all CRLs of AD have together, and again all fetched ones.
+pub(super) const ALL_LISTS: usize = 16 << 20;
+
+/// Trusted roots and CRLs, in DER.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Published {
+    pub(super) roots: BTreeSet<Vec<u8>>,
+    pub(super) crls: BTreeSet<Vec<u8>>,
+}
+
+/// An answer of AD.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) published: Published,
+    /// What was passed over, for people.
+    pub(super) notes: Vec<String>,
+}
+
+impl Published {
+    /// The roots as rustls takes them.
+    pub(super) fn authorities(&self) -> impl Iterator<Item = CertificateDer<'static>> {
+        self.roots.iter().map(|root| CertificateDer::from(root.clone()))
+    }
+}
+
+/// Reads what the forest publishes now. Where the CRLs cannot be read, `last` ones stay.
+///
+/// # Errors
+/// The roots could not be read until `deadline`.
+pub(super) async fn read<M: Machine>(
+    machine: &M,
+    last: &Published,
+    deadline: Instant,
+) -> Result<Answer, MachineError> {
+    let configuration = naming_context(machine, deadline).await?;
+    let services = format!("CN=Public Key Services,CN=Services,{configuration}");
+    let mut answer = Answer::default();
+    let authorities = search_below(
+        format!("CN=Certification Authorities,{services}"),
+        Scope::OneLevel,
+        "(objectClass=certificationAuthority)",
+        &["cACertificate"],
+        ROOTS,
+    );
+    for entry in existing(machine, &authorities, deadline).await? {
+        for root in values(&entry, "cACertificate") {
+            if answer.published.roots.len() == ROOTS {
+                answer
+                    .notes
+                    .push(format!("the forest trusts more than {ROOTS} roots; the others are passed over"));
+                break;
+            }
+            answer.published.roots.insert(root.to_vec());
+        }
+    }
+    let points = search_below(
+        format!("CN=CDP,{services}"),
+        Scope::Subtree,
+        "(objectClass=cRLDistributionPoint)",
+        &["certificateRevocationList"],
+        LISTS,
+    );
+    match existing(machine, &points, deadline).await {
+        Ok(entries) => answer.take_lists(&entries),
+        Err(error) => {
+            answer.published.crls.clone_from(&last.crls);
+            answer.notes.push(format!("AD's CRLs cannot be read, the last ones stay in use: {error}"));
+        }
+    }
+    Ok(answer)
+}
+
+impl Answer {
+    fn take_lists(&mut self, entries: &[Entry]) {
+        let mut total = 0;
+        for entry in entries {
+            for list in values(entry, "certificateRevocationList") {
+                total += list.len();
+                if list.len() > LIST || total > ALL_LISTS {
+                    let text = format!(
+                        "the CRL of {} is too long ({} bytes) and passed over",
+                        entry.dn(),
+                        list.len()
+                    );
+                    self.notes.push(text);
+                    total -= list.len();
+                    continue;
+                }
+                self.published.crls.insert(list.to_vec());
+            }
+        }
+    }
+}
+
+/// A forest without a CA of its own may lack the containers.
+async fn existing<M: Machine>(
+    machine: &M,
+    search: &Search,
+    deadline: Instant,
+) -> Result<Vec<Entry>, MachineError> {
+    match machine.search(search, deadline).await {
+        Err(MachineError::NoSuchObject(_)) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// The values of a certificate attribute, whether or not the server marks it as binary (RFC 4523, 2.1). A value of one
+/// byte stands where the schema demands one and there is none yet.
+fn values<'a>(entry: &'a Entry, attribute: &str) -> impl Iterator<Item = &'a [u8]> {
+    let plain = entry.values(attribute).iter();
+    let binary = entry.values(&format!("{attribute};binary")).iter();
+    plain.chain(binary).map(Vec::as_slice).filter(|value| value.len() > 1)
+}

@@ -1,0 +1,435 @@
+//! libkrb5's exchanges with the KDC, carried by our own transport.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::cpu::{self, Unfinished};
+use super::kdc::{self, Answer, Kdcs, Unanswered};
+use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
+use super::refusal::is_armoured;
+
+/// How far the clocks may differ (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a KDC's time,
+/// however far off, and take expired tickets for good ones.
+const MAX_SKEW: Duration = Duration::from_secs(300);
+
+/// Messages of one exchange, referrals between realms included.
+const MAX_MESSAGES: usize = 16;
+
+/// `KDC_ERR_MORE_PREAUTH_DATA_REQUIRED` (RFC 6113, 3.1): the proof has several parts and this was not the last.
+const MORE_PREAUTH_DATA_REQUIRED: u32 = 91;
+
+/// Errors that say that the armour is not accepted (RFC 4120, 7.5.9), given before anybody has proved anything:
+/// S_PRINCIPAL_UNKNOWN, the KRB_AP_ERR codes of a ticket that cannot be read or is out of date, and GENERIC.
+const NO_ARMOUR: [u32; 10] = [7, 31, 32, 33, 34, 36, 41, 44, 45, 60];
+
+/// By how much the clocks differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// The KDC.
+    pub kdc: String,
+    /// Seconds by which this host is ahead of it; negative when it is behind.
+    pub ahead: i64,
+}
+
+impl std::fmt::Display for Skew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = if self.ahead < 0 { "behind" } else { "ahead of" };
+        let seconds = self.ahead.unsigned_abs();
+        write!(f, "the clocks differ by {seconds} s: this host is {side} {}", self.kdc)
+    }
+}
+
+impl Skew {
+    /// The difference between the clocks, `now` being ours and `theirs` the KDC's.
+    fn between(now: SystemTime, theirs: SystemTime, kdc: &str) -> Self {
+        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let ahead = now.duration_since(theirs).map_or_else(|e| -seconds(e.duration()), seconds);
+        Skew { kdc: kdc.to_owned(), ahead }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.ahead.unsigned_abs() > MAX_SKEW.as_secs()
+    }
+}
+
+/// Why an exchange ended without a ticket.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The KDC refused.
+    Refused {
+        /// What it said.
+        refused: Refused,
+        /// Which it was.
+        kdc: String,
+        /// Whether the exchange was armoured.
+        armoured: bool,
+    },
+    /// The KDC does not accept the armour. Nothing has been proved yet.
+    ArmourRefused(String),
+    /// The clocks differ too much.
+    Skew(Skew),
+    /// No KDC answered.
+    Unanswered(Unanswered),
+    /// libkrb5 does not accept the answer, or its configuration is broken; which KDC answered last.
+    Library(Failure, String),
+    /// The deadline passed in this process.
+    Late,
+}
+
+impl From<Unfinished> for Ended {
+    fn from(unfinished: Unfinished) -> Self {
+        match unfinished {
+            Unfinished::Late => Ended::Late,
+            Unfinished::Failed => {
+                let failure = Failure { code: 0, text: "a Kerberos call failed".to_owned() };
+                Ended::Library(failure, String::new())
+            }
+        }
+    }
+}
+
+/// A ticket-granting ticket.
+pub(super) struct Initial {
+    /// The ticket.
+    pub(super) granted: Granted,
+    /// By whom it was given.
+    pub(super) kdc: String,
+    /// Whether the exchange was armoured.
+    pub(super) armoured: bool,
+}
+
+/// What this side of an AS exchange has sent, which tells whether a proof was among it.
+#[derive(Debug, Default)]
+struct Sent {
+    plain: usize,
+    armoured: usize,
+    proof: bool,
+}
+
+impl Sent {
+    /// Notes a message. libkrb5 proves nothing in the first one, nor in the first one in armour: it asks what
+    /// the KDC wants (we name no type of proof in advance). Every later one may hold a proof.
+    fn note(&mut self, armoured: bool) {
+        let count = if armoured { &mut self.armoured } else { &mut self.plain };
+        *count += 1;
+        self.proof = *count > 1;
+    }
+
+    /// Whether a further message may follow a refusal. After a proof only another part of it may: libkrb5 would
+    /// try its next kind of proof with the same password, and each counts as an attempt.
+    fn may_go_on(&self, code: u32) -> bool {
+        !self.proof || code == MORE_PREAUTH_DATA_REQUIRED
+    }
+}
+
+/// An exchange of libkrb5's.
+trait Exchange: Send + 'static {
+    fn step(&mut self, reply: &[u8]) -> Result<Step, Failure>;
+}
+
+impl Exchange for InitialExchange {
+    fn step(&mut self, reply: &[u8]) -> Result<Step, Failure> {
+        InitialExchange::step(self, reply)
+    }
+}
+
+impl Exchange for ServiceExchange {
+    fn step(&mut self, reply: &[u8]) -> Result<Step, Failure> {
+        ServiceExchange::step(self, reply)
+    }
+}
+
+/// Gives an exchange the last answer, none at first; both come back with what is next.
+async fn advance<E: Exchange>(
+    mut exchange: E,
+    last: Option<Answer>,
+    deadline: Instant,
+) -> Result<(E, Result<Step, Failure>, Option<Answer>), Unfinished> {
+    cpu::run(deadline, move || {
+        let message = last.as_ref().map(|answer| answer.message.as_slice()).unwrap_or_default();
+        let step = exchange.step(message);
+        (exchange, step, last)
+    })
+    .await
+}
+
+/// An AS exchange: from a password or a key to a ticket-granting ticket.
+pub(super) async fn initial(
+    kdcs: &dyn Kdcs,
+    request: Request,
+    key: Key,
+    deadline: Instant,
+) -> Result<Initial, Ended> {
+    let wants_armour = request.armour.is_some();
+    let library = |failure| Ended::Library(failure, String::new());
+    let mut exchange =
+        cpu::run(deadline, move || InitialExchange::new(&request, key)).await?.map_err(library)?;
+    let mut sent = Sent::default();
+    // An account is looked up where it is; a password follows no referral to another realm.
+    let mut asked: Option<String> = None;
+    let mut last: Option<Answer> = None;
+    for _ in 0..MAX_MESSAGES {
+        let (step, reply);
+        (exchange, step, reply) = advance(exchange, last, deadline).await?;
+        // What is in the armour counts; outside of it is another code.
+        let outer = reply.as_ref().and_then(|answer| answer.refused.clone());
+        let refused = exchange.refused().or(outer);
+        let kdc = reply.map(|answer| answer.host);
+        let armoured = sent.armoured > 0;
+        match step {
+            Ok(Step::Done) => {
+                let granted = cpu::run(deadline, move || exchange.finish()).await?.map_err(library)?;
+                return Ok(Initial { granted, kdc: kdc.unwrap_or_default(), armoured });
+            }
+            Ok(Step::Send { realm, message }) => {
+                let asked = asked.get_or_insert_with(|| realm.clone());
+                if let (Some(refused), Some(kdc)) = (refused, &kdc)
+                    && (*asked != realm || !sent.may_go_on(refused.code))
+                {
+                    return Err(Ended::Refused { refused, kdc: kdc.clone(), armoured });
+                }
+                sent.note(is_armoured(&message));
+                last = Some(send(kdcs, &realm, &message, kdc.as_deref(), deadline).await?);
+            }
+            Err(failure) => {
+                let code = refused.as_ref().map(|refused| refused.code);
+                let no_armour = code.is_none_or(|code| NO_ARMOUR.contains(&code));
+                if wants_armour && !sent.proof && no_armour {
+                    return Err(Ended::ArmourRefused(failure.text));
+                }
+                return Err(match refused {
+                    Some(refused) => Ended::Refused { refused, kdc: kdc.unwrap_or_default(), armoured },
+                    None => Ended::Library(failure, kdc.unwrap_or_default()),
+                });
+            }
+        }
+    }
+    Err(endless())
+}
+
+/// A TGS exchange, which `new` begins: from a ticket-granting ticket to one for a service.
+pub(super) async fn service(
+    kdcs: &dyn Kdcs,
+    new: impl FnOnce() -> Result<ServiceExchange, Failure> + Send + 'static,
+    preferred: Option<&str>,
+    deadline: Instant,
+) -> Result<ServiceExchange, Ended> {
+    let library = |failure| Ended::Library(failure, String::new());
+    let mut exchange = cpu::run(deadline, new).await?.map_err(library)?;
+    let mut last: Option<Answer> = None;
+    for _ in 0..MAX_MESSAGES {
+        let (step, reply);
+        (exchange, step, reply) = advance(exchange, last, deadline).await?;
+        match step {
+            Ok(Step::Done) => return Ok(exchange),
+            Ok(Step::Send { realm, message }) => {
+                let preferred = reply.as_ref().map(|answer| answer.host.as_str()).or(preferred);
+                last = Some(send(kdcs, &realm, &message, preferred, deadline).await?);
+            }
+            Err(failure) => {
+                return Err(match reply {
+                    Some(Answer { refused: Some(refused), host: kdc, .. }) => {
+                        Ended::Refused { refused, kdc, armoured: false }
+                    }
+                    Some(Answer { host, .. }) => Ended::Library(failure, host),
+                    None => Ended::Library(failure, String::new()),
+                });
+            }
+        }
+    }
+    Err(endless())
+}
+
+fn endless() -> Ended {
+    let text = format!("the KDC wants more than {MAX_MESSAGES} messages");
+    Ended::Library(Failure { code: 0, text }, String::new())
+}
+
+/// One message and its answer. A refusal also shows the KDC's clock.
+async fn send(
+    kdcs: &dyn Kdcs,
+    realm: &str,
+    message: &[u8],
+    preferred: Option<&str>,
+    deadline: Instant,
+) -> Result<Answer, Ended> {
+    let answer = kdc::ask(kdcs, realm, message, preferred, deadline).await.map_err(Ended::Unanswered)?;
+    if let Some(refused) = &answer.refused {
+        let skew = Skew::between(SystemTime::now(), refused.time, &answer.host);
+        if skew.is_too_much() {
+            return Err(Ended::Skew(skew));
+        }
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::UNIX_EPOCH;
+
+    use time::macros::format_description;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::kerberos::krb5::Client;
+    use crate::kerberos::{BoxFuture, Kdc};
+
+    #[test]
+    fn a_skew_is_told_with_size_and_direction() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let cases = [
+            (1612, 1000, "the clocks differ by 612 s: this host is ahead of ad.acme.com", true),
+            (1000, 1612, "the clocks differ by 612 s: this host is behind ad.acme.com", true),
+            (1300, 1000, "the clocks differ by 300 s: this host is ahead of ad.acme.com", false),
+            (1000, 1000, "the clocks differ by 0 s: this host is ahead of ad.acme.com", false),
+        ];
+        for (now, theirs, text, too_much) in cases {
+            let skew = Skew::between(at(now), at(theirs), "ad.acme.com");
+            assert_eq!((skew.to_string().as_str(), skew.is_too_much()), (text, too_much));
+        }
+    }
+
+    #[test]
+    fn nothing_follows_a_proof_but_the_rest_of_it() {
+        let mut sent = Sent::default();
+        // Plain question, plain proof.
+        sent.note(false);
+        assert!(sent.may_go_on(25));
+        sent.note(false);
+        assert!(!sent.may_go_on(24) && !sent.may_go_on(25));
+        assert!(sent.may_go_on(MORE_PREAUTH_DATA_REQUIRED));
+        // Plain question, question in armour, proof in armour.
+        let mut sent = Sent::default();
+        sent.note(false);
+        sent.note(true);
+        assert!(sent.may_go_on(25));
+        sent.note(true);
+        assert!(!sent.may_go_on(25));
+    }
+
+    fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, u8::try_from(content.len()).unwrap()], content].concat()
+    }
+
+    /// METHOD-DATA of a KDC that wants an encrypted timestamp with a key of AES-256.
+    fn method_data() -> Vec<u8> {
+        let pa = |kind: u8, value: &[u8]| {
+            let kind = tagged(0xa1, &tagged(0x02, &[kind]));
+            tagged(0x30, &[kind, tagged(0xa2, &tagged(0x04, value))].concat())
+        };
+        let salt = tagged(0xa1, &tagged(0x1b, b"ACME.COMjohn.doe"));
+        let entry = tagged(0x30, &[tagged(0xa0, &tagged(0x02, &[18])), salt].concat());
+        tagged(0x30, &[pa(2, b""), pa(19, &tagged(0x30, &entry))].concat())
+    }
+
+    /// A KRB-ERROR of this code, by a clock that is so many seconds ahead.
+    fn refusal(code: u8, ahead: i64) -> Vec<u8> {
+        let now = time::OffsetDateTime::now_utc() + time::Duration::seconds(ahead);
+        let now = now.format(format_description!("[year][month][day][hour][minute][second]Z")).unwrap();
+        let name = tagged(0x30, &[tagged(0x1b, b"krbtgt"), tagged(0x1b, b"ACME.COM")].concat());
+        let fields = [
+            b"\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x1e".to_vec(),
+            tagged(0xa4, &tagged(0x18, now.as_bytes())),
+            b"\xa5\x03\x02\x01\x00".to_vec(),
+            tagged(0xa6, &tagged(0x02, &[code])),
+            tagged(0xa9, &tagged(0x1b, b"ACME.COM")),
+            tagged(0xaa, &tagged(0x30, &[&b"\xa0\x03\x02\x01\x02"[..], &tagged(0xa1, &name)].concat())),
+            tagged(0xac, &tagged(0x04, &method_data())),
+        ];
+        let body = fields.concat();
+        let length = u8::try_from(body.len()).unwrap();
+        let body = [&[0x30, 0x81, length], &body[..]].concat();
+        [&[0x7e, 0x81, length + 3], &body[..]].concat()
+    }
+
+    /// A KDC that gives these answers, the last one for ever.
+    struct Scripted {
+        address: SocketAddr,
+        asked: std::sync::Arc<AtomicUsize>,
+    }
+
+    impl Scripted {
+        async fn new(answers: Vec<Vec<u8>>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let scripted =
+                Scripted { address: listener.local_addr().unwrap(), asked: std::sync::Arc::default() };
+            let asked = scripted.asked.clone();
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let length = stream.read_u32().await.unwrap();
+                    let mut request = vec![0; usize::try_from(length).unwrap()];
+                    stream.read_exact(&mut request).await.unwrap();
+                    let index = asked.fetch_add(1, Ordering::SeqCst);
+                    let answer = &answers[index.min(answers.len() - 1)];
+                    stream.write_u32(u32::try_from(answer.len()).unwrap()).await.unwrap();
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+            scripted
+        }
+
+        async fn login(&self) -> Ended {
+            let client = Client::Person { sam: "john.doe".into(), upn: None, realm: "ACME.COM".into() };
+            let request = Request { client, change_password: false, lifetime: None, armour: None };
+            let key = Key::Password(Zeroizing::new(b"secret\0".to_vec()));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            initial(self, request, key, deadline).await.err().unwrap()
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Kdcs for Scripted {
+        fn candidates<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+            Box::pin(async { Ok(vec![Kdc { host: "ad.acme.com".into(), addresses: vec![self.address] }]) })
+        }
+        fn answered(&self, _: &str) {}
+        fn failed(&self, _: &str, cause: &str) {
+            panic!("{cause}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_is_sent_once_whatever_the_answer_invites_to() {
+        // 25 would have libkrb5 prove the same again, and 24 look for another way to.
+        for code in [24, 25] {
+            let kdc = Scripted::new(vec![refusal(25, 0), refusal(code, 0)]).await;
+            let ended = kdc.login().await;
+            let Ended::Refused { refused, kdc: host, armoured: false } = ended else { panic!("{ended:?}") };
+            assert_eq!((refused.code, host.as_str()), (code.into(), "ad.acme.com"));
+            assert_eq!(kdc.asked(), 2, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kdc_that_refuses_at_once_gets_no_password() {
+        for code in [6, 18] {
+            let kdc = Scripted::new(vec![refusal(code, 0)]).await;
+            let ended = kdc.login().await;
+            assert!(
+                matches!(&ended, Ended::Refused { refused, .. } if refused.code == u32::from(code)),
+                "{ended:?}"
+            );
+            assert_eq!(kdc.asked(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kdc_with_another_time_gets_no_password() {
+        for (ahead, words) in [(-612, "this host is ahead of ad.acme.com"), (612, "behind ad.acme.com")] {
+            let kdc = Scripted::new(vec![refusal(25, ahead)]).await;
+            let ended = kdc.login().await;
+            let Ended::Skew(skew) = ended else { panic!("{ended:?}") };
+            assert!(skew.to_string().contains(words), "{skew}");
+            assert!((610..=614).contains(&skew.ahead.abs()), "{skew}");
+            assert_eq!(kdc.asked(), 1);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Tickets in this process's memory, under a name of their own; and GSSAPI's access to them.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::mem::ManuallyDrop;
+use std::ptr;
+
+use libgssapi::credential::Cred;
+use libgssapi::error::{Error as GssError, MajorFlags};
+
+use super::raw::{self, Opaque};
+use super::{Context, Failure, Principal};
+
+/// The type of cache that is never in a file.
+const KIND: &CStr = c"MEMORY";
+
+/// A ticket cache, destroyed when dropped.
+pub(in crate::kerberos) struct Cache {
+    context: Context,
+    raw: Opaque,
+    /// `MEMORY:…`, which every context of this process resolves to the same tickets.
+    name: CString,
+}
+
+// SAFETY: the handle goes where its context goes, and the tickets behind it have a lock of their own.
+unsafe impl Send for Cache {}
+// SAFETY: a shared reference gives nothing but the name.
+unsafe impl Sync for Cache {}
+
+impl Cache {
+    /// A new cache with a name that nothing else has.
+    pub(in crate::kerberos) fn new() -> Result<Self, Failure> {
+        let context = Context::new()?;
+        let mut raw = ptr::null_mut();
+        // SAFETY: context and type are valid; `raw` is written on success only.
+        context.check(unsafe { raw::krb5_cc_new_unique(context.0, KIND.as_ptr(), ptr::null(), &mut raw) })?;
+        let mut cache = Cache { context, raw, name: CString::default() };
+        let mut name = ptr::null_mut();
+        // SAFETY: context and cache are valid; `name` is written on success only.
+        cache.context.check(unsafe { raw::krb5_cc_get_full_name(cache.context.0, cache.raw, &mut name) })?;
+        // SAFETY: a C string that is ours until it is freed in the next line.
+        cache.name = unsafe { CStr::from_ptr(name) }.to_owned();
+        // SAFETY: freed once, by the function that belongs to it.
+        unsafe { raw::krb5_free_string(cache.context.0, name) };
+        Ok(cache)
+    }
+
+    /// The name by which other contexts find it.
+    pub(in crate::kerberos) fn name(&self) -> &CStr {
+        &self.name
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`; destroying also closes it.
+        let _ = unsafe { raw::krb5_cc_destroy(self.context.0, self.raw) };
+    }
+}
+
+/// A handle on a cache in another context, closed when dropped.
+pub(super) struct OpenCache<'a> {
+    context: &'a Context,
+    pub(super) raw: Opaque,
+}
+
+impl<'a> OpenCache<'a> {
+    pub(super) fn new(context: &'a Context, name: &CStr) -> Result<Self, Failure> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: context and name are valid; `raw` is written on success only.
+        context.check(unsafe { raw::krb5_cc_resolve(context.0, name.as_ptr(), &mut raw) })?;
+        Ok(OpenCache { context, raw })
+    }
+
+    /// Whose tickets it holds.
+    pub(super) fn principal(&self) -> Result<Principal<'a>, Failure> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: context and cache are valid; `raw` is written on success only.
+        self.context.check(unsafe { raw::krb5_cc_get_principal(self.context.0, self.raw, &mut raw) })?;
+        Ok(Principal { context: self.context, raw })
+    }
+
+    /// The handle, which the caller has to close.
+    pub(super) fn into_raw(self) -> Opaque {
+        ManuallyDrop::new(self).raw
+    }
+}
+
+impl Drop for OpenCache<'_> {
+    fn drop(&mut self) {
+        // SAFETY: opened by `new`, closed once.
+        let _ = unsafe { raw::krb5_cc_close(self.context.0, self.raw) };
+    }
+}
+
+/// GSSAPI's credential for whoever the tickets in the cache belong to. It makes none but what is there.
+pub(in crate::kerberos) fn gss_credential(name: &CStr) -> Result<Cred, GssFailure> {
+    let context = Context::new().map_err(GssFailure::Cache)?;
+    let cache = OpenCache::new(&context, name).map_err(GssFailure::Cache)?;
+    let (mut minor, mut cred) = (0, ptr::null_mut());
+    // SAFETY: the cache is valid and is duplicated by the library; `cred` is written on success only.
+    let major = unsafe {
+        raw::gss_krb5_import_cred(&mut minor, cache.raw, ptr::null_mut(), ptr::null_mut(), &mut cred)
+    };
+    if major != 0 {
+        return Err(GssFailure::Gss(GssError { major: MajorFlags::from_bits_retain(major), minor }));
+    }
+    // SAFETY: GSSAPI has just made it for us, and nobody else holds it.
+    Ok(unsafe { Cred::from_c(cred.cast()) })
+}
+
+/// Why there is no credential.
+pub(in crate::kerberos) enum GssFailure {
+    Cache(Failure),
+    Gss(GssError),
+}

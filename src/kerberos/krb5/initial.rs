@@ -1,0 +1,281 @@
+//! The AS exchange (RFC 4120, 3.1), step by step: a ticket-granting ticket for a password or a key.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_int};
+use std::ptr;
+
+use zeroize::Zeroizing;
+
+use super::cache::OpenCache;
+use super::keytab::OpenKeytab;
+use super::raw::{self, Creds, Opaque};
+use super::refused::Refused;
+use super::{Cache, Context, Failure, Principal, Step, single_name, step};
+
+/// The service that changes passwords; its tickets are given for expired ones too (MS-KILE 3.3.5.7.1).
+pub(in crate::kerberos) const CHANGE_PASSWORD: &CStr = c"kadmin/changepw";
+
+/// What proves who asks.
+pub(in crate::kerberos) enum Key {
+    /// A password, and the NUL that ends it.
+    Password(Zeroizing<Vec<u8>>),
+    /// The host keytab; the encryption types of the keys in it, best first.
+    Keytab(Vec<i32>),
+}
+
+/// Who asks.
+#[derive(Clone)]
+pub(in crate::kerberos) enum Client {
+    /// A person. The ticket must be for the sAMAccountName, which the KDC is asked to put into it, whatever
+    /// the name that was asked with: a KDC may prefer somebody else's UPN to a sAMAccountName (seen with
+    /// Samba 4.17), so the UPN is asked with where there is one (RFC 6806, 5: NT-ENTERPRISE).
+    Person {
+        /// The sAMAccountName.
+        sam: String,
+        /// The explicit userPrincipalName.
+        upn: Option<String>,
+        /// The realm.
+        realm: String,
+    },
+    /// A principal as libkrb5 writes it; the ticket must be for the same.
+    Written(String),
+}
+
+/// Types of names (RFC 4120, 6.2; RFC 6806, 5).
+const NT_PRINCIPAL: i32 = 1;
+const NT_ENTERPRISE: i32 = 10;
+
+impl Client {
+    fn principal<'a>(&self, context: &'a Context) -> Result<Principal<'a>, Failure> {
+        match self {
+            Client::Person { upn: Some(upn), realm, .. } => {
+                Principal::single(context, upn, realm, NT_ENTERPRISE)
+            }
+            Client::Person { sam, upn: None, realm } => Principal::single(context, sam, realm, NT_PRINCIPAL),
+            Client::Written(name) => Principal::parse(context, name),
+        }
+    }
+}
+
+/// What is asked for.
+pub(in crate::kerberos) struct Request {
+    /// Who asks.
+    pub(in crate::kerberos) client: Client,
+    /// Whether the ticket shall be good for changing the password only.
+    pub(in crate::kerberos) change_password: bool,
+    /// The lifetime to ask for in seconds; what `krb5.conf` says when `None`.
+    pub(in crate::kerberos) lifetime: Option<i32>,
+    /// The cache whose ticket armours the exchange where the KDC offers that (FAST, RFC 6113, 5.4).
+    pub(in crate::kerberos) armour: Option<CString>,
+}
+
+/// A ticket-granting ticket.
+pub(in crate::kerberos) struct Granted {
+    /// Holds it.
+    pub(in crate::kerberos) cache: Cache,
+    /// For how long it was given, by the KDC's clock.
+    pub(in crate::kerberos) seconds: u32,
+    /// Whose it is, if it is somebody else's than asked for.
+    pub(in crate::kerberos) stranger: Option<String>,
+}
+
+/// A running exchange.
+pub(in crate::kerberos) struct InitialExchange {
+    context: Context,
+    client: Opaque,
+    expected: Client,
+    options: Opaque,
+    keytab: Opaque,
+    raw: Opaque,
+    /// Where the ticket will be; until it is handed over.
+    cache: Option<Cache>,
+    handle: Opaque,
+    /// The library keeps the pointer.
+    encryption: Vec<i32>,
+}
+
+// SAFETY: everything in it belongs to its own context, which goes with it, and no thread uses it meanwhile.
+unsafe impl Send for InitialExchange {}
+
+impl InitialExchange {
+    /// An exchange of which nothing was sent yet.
+    ///
+    /// # Errors
+    /// `krb5.conf` is broken, the keytab cannot be opened, or the password holds a NUL.
+    pub(in crate::kerberos) fn new(request: &Request, key: Key) -> Result<Self, Failure> {
+        let context = Context::new()?;
+        let client = request.client.principal(&context)?.into_raw();
+        // From here on dropping the value frees what is not null.
+        let mut exchange = InitialExchange {
+            context,
+            client,
+            expected: request.client.clone(),
+            options: ptr::null_mut(),
+            keytab: ptr::null_mut(),
+            raw: ptr::null_mut(),
+            cache: None,
+            handle: ptr::null_mut(),
+            encryption: match &key {
+                Key::Keytab(types) => types.clone(),
+                Key::Password(_) => Vec::new(),
+            },
+        };
+        exchange.set_options(request)?;
+        exchange.begin(request, key)?;
+        Ok(exchange)
+    }
+
+    fn set_options(&mut self, request: &Request) -> Result<(), Failure> {
+        let context = &self.context;
+        // SAFETY: the context is valid; `options` is written on success only.
+        context.check(unsafe { raw::krb5_get_init_creds_opt_alloc(context.0, &mut self.options) })?;
+        let cache = self.cache.insert(Cache::new()?);
+        self.handle = OpenCache::new(context, cache.name())?.into_raw();
+        // SAFETY: the options are valid, and so is whatever they point to until `drop`; the armour's cache is
+        // only asked for its name.
+        unsafe {
+            raw::krb5_get_init_creds_opt_set_forwardable(self.options, 0);
+            raw::krb5_get_init_creds_opt_set_proxiable(self.options, 0);
+            raw::krb5_get_init_creds_opt_set_renew_life(self.options, 0);
+            if matches!(request.client, Client::Person { .. }) {
+                raw::krb5_get_init_creds_opt_set_canonicalize(self.options, 1);
+            }
+            if let Some(seconds) = request.lifetime {
+                raw::krb5_get_init_creds_opt_set_tkt_life(self.options, seconds);
+            }
+            if let Ok(length @ 1..) = c_int::try_from(self.encryption.len()) {
+                let types = self.encryption.as_mut_ptr();
+                raw::krb5_get_init_creds_opt_set_etype_list(self.options, types, length);
+            }
+            let code = raw::krb5_get_init_creds_opt_set_out_ccache(context.0, self.options, self.handle);
+            context.check(code)?;
+            if let Some(name) = &request.armour {
+                let armour = OpenCache::new(context, name)?;
+                let code = raw::krb5_get_init_creds_opt_set_fast_ccache(context.0, self.options, armour.raw);
+                context.check(code)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, request: &Request, key: Key) -> Result<(), Failure> {
+        let context = &self.context;
+        // SAFETY: client and options are valid, the options until the exchange is freed; nobody is prompted.
+        context.check(unsafe {
+            raw::krb5_init_creds_init(
+                context.0,
+                self.client,
+                ptr::null(),
+                ptr::null_mut(),
+                0,
+                self.options,
+                &mut self.raw,
+            )
+        })?;
+        match key {
+            Key::Password(password) => {
+                let password = CStr::from_bytes_with_nul(&password)
+                    .map_err(|_| Failure::own("a password holds a NUL"))?;
+                // SAFETY: the library copies the text, and wipes its copy when the exchange is freed.
+                context.check(unsafe {
+                    raw::krb5_init_creds_set_password(context.0, self.raw, password.as_ptr())
+                })?;
+            }
+            Key::Keytab(_) => {
+                self.keytab = OpenKeytab::host(context)?.into_raw();
+                // SAFETY: the keytab stays open until the exchange is freed.
+                let code = unsafe { raw::krb5_init_creds_set_keytab(context.0, self.raw, self.keytab) };
+                context.check(code)?;
+            }
+        }
+        if request.change_password {
+            // SAFETY: the library copies the name.
+            context.check(unsafe {
+                raw::krb5_init_creds_set_service(context.0, self.raw, CHANGE_PASSWORD.as_ptr())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes the KDC's answer, empty at first, and says what comes next.
+    ///
+    /// # Errors
+    /// The exchange ends without a ticket; [`InitialExchange::refused`] tells what the KDC said, if it did.
+    pub(in crate::kerberos) fn step(&mut self, reply: &[u8]) -> Result<Step, Failure> {
+        // SAFETY: the exchange belongs to the context, and the function to the exchange.
+        unsafe { step(&self.context, raw::krb5_init_creds_step, self.raw, reply) }
+    }
+
+    /// The refusal in the last answer, taken out of its armour.
+    pub(in crate::kerberos) fn refused(&self) -> Option<Refused> {
+        let mut error = ptr::null_mut();
+        // SAFETY: everything is valid; `error` is written on success only, and is then ours.
+        let code = unsafe { raw::krb5_init_creds_get_error(self.context.0, self.raw, &mut error) };
+        // SAFETY: as above.
+        (code == 0 && !error.is_null()).then(|| unsafe { Refused::take(&self.context, error) })
+    }
+
+    /// The ticket, when the exchange is done.
+    ///
+    /// # Errors
+    /// It is not done.
+    pub(in crate::kerberos) fn finish(mut self) -> Result<Granted, Failure> {
+        let seconds = self.creds(|creds| {
+            creds.times.endtime.cast_unsigned().saturating_sub(creds.times.authtime.cast_unsigned())
+        })?;
+        let stranger = self.stranger()?;
+        let cache = self.cache.take().ok_or_else(|| Failure::own("there is no cache"))?;
+        Ok(Granted { cache, seconds, stranger })
+    }
+
+    /// Who has the ticket, if it is not who asked for it.
+    fn stranger(&self) -> Result<Option<String>, Failure> {
+        match &self.expected {
+            Client::Person { sam, realm, .. } => self.creds(|creds| {
+                // SAFETY: the library's principal is valid while the closure runs.
+                let (of, name) = unsafe { single_name(creds.client) };
+                let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
+                let same = of == realm.as_bytes() && name.to_lowercase() == sam.to_lowercase();
+                (!same).then_some(name)
+            }),
+            Client::Written(_) => self.creds(|creds| {
+                // SAFETY: both principals are valid while the closure runs.
+                let same = unsafe { raw::krb5_principal_compare(self.context.0, creds.client, self.client) };
+                (same == 0).then(String::new)
+            }),
+        }
+    }
+
+    fn creds<T>(&self, look: impl FnOnce(&Creds) -> T) -> Result<T, Failure> {
+        // SAFETY: C's own empty value of this structure is all zeros.
+        let mut creds: Creds = unsafe { std::mem::zeroed() };
+        // SAFETY: everything is valid; `creds` is filled on success only.
+        let code = unsafe { raw::krb5_init_creds_get_creds(self.context.0, self.raw, &mut creds) };
+        self.context.check(code)?;
+        let result = look(&creds);
+        // SAFETY: filled by the library just now, freed once; it wipes the session key.
+        unsafe { raw::krb5_free_cred_contents(self.context.0, &mut creds) };
+        Ok(result)
+    }
+}
+
+impl Drop for InitialExchange {
+    fn drop(&mut self) {
+        // SAFETY: each was made by the library for us and is freed once, the exchange before what it uses;
+        // freeing a null exchange or null options does nothing.
+        unsafe {
+            raw::krb5_init_creds_free(self.context.0, self.raw);
+            if !self.options.is_null() {
+                raw::krb5_get_init_creds_opt_free(self.context.0, self.options);
+            }
+            if !self.keytab.is_null() {
+                let _ = raw::krb5_kt_close(self.context.0, self.keytab);
+            }
+            if !self.handle.is_null() {
+                let _ = raw::krb5_cc_close(self.context.0, self.handle);
+            }
+            raw::krb5_free_principal(self.context.0, self.client);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What a keytab holds.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_int, c_uint};
+use std::mem::ManuallyDrop;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+use super::raw::{self, Code, Entry, Keyblock, Opaque};
+use super::{Context, Failure, text};
+use crate::kerberos::KerberosError;
+
+/// The keytab has no further entry (`krb5.h`).
+const KRB5_KT_END: Code = -1765328202;
+
+/// One key of a keytab; the key itself is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeytabEntry {
+    /// Whose key it is: `XCALLY$@ACME.COM`.
+    pub principal: String,
+    /// The key's version, which AD raises with each password change (`msDS-KeyVersionNumber`).
+    pub version: u32,
+    /// The encryption type's number (RFC 3961, 8): 18 is AES-256, 17 AES-128, 23 RC4.
+    pub encryption: i32,
+}
+
+/// What a keytab holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keytab {
+    /// Its name, a path without the `FILE:` before it.
+    pub name: String,
+    /// Its keys in their order.
+    pub entries: Vec<KeytabEntry>,
+}
+
+/// Reads the keytab at `path`.
+///
+/// # Errors
+/// It is missing, cannot be read or holds no key.
+pub fn keytab(path: &Path) -> Result<Keytab, KerberosError> {
+    let name = CString::new([b"FILE:", path.as_os_str().as_bytes()].concat())
+        .map_err(|_| KerberosError::KeytabMissing(path.display().to_string()))?;
+    let context = Context::new().map_err(Failure::other)?;
+    let mut raw = ptr::null_mut();
+    // SAFETY: context and name are valid; `raw` is written on success only.
+    let code = unsafe { raw::krb5_kt_resolve(context.0, name.as_ptr(), &mut raw) };
+    context.check(code).map_err(Failure::other)?;
+    OpenKeytab { context: &context, raw }.read()
+}
+
+/// Reads this host's keytab (`KRB5_KTNAME`, or what `krb5.conf` says).
+///
+/// # Errors
+/// It is missing, cannot be read or holds no key.
+pub fn host_keytab() -> Result<Keytab, KerberosError> {
+    let context = Context::new().map_err(Failure::other)?;
+    OpenKeytab::host(&context).map_err(Failure::other)?.read()
+}
+
+/// A keytab handle, closed when dropped.
+pub(super) struct OpenKeytab<'a> {
+    context: &'a Context,
+    pub(super) raw: Opaque,
+}
+
+impl<'a> OpenKeytab<'a> {
+    /// This host's keytab.
+    pub(super) fn host(context: &'a Context) -> Result<Self, Failure> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the context is valid; `raw` is written on success only.
+        context.check(unsafe { raw::krb5_kt_default(context.0, &mut raw) })?;
+        Ok(OpenKeytab { context, raw })
+    }
+
+    /// The handle, which the caller has to close.
+    pub(super) fn into_raw(self) -> Opaque {
+        ManuallyDrop::new(self).raw
+    }
+
+    fn read(&self) -> Result<Keytab, KerberosError> {
+        let name = self.name()?;
+        let mut cursor = ptr::null_mut();
+        // SAFETY: context and keytab are valid; `cursor` is written on success only.
+        let started = unsafe { raw::krb5_kt_start_seq_get(self.context.0, self.raw, &mut cursor) };
+        match self.context.check(started) {
+            Ok(()) => {}
+            Err(failure) if failure.code == libc::ENOENT => return Err(KerberosError::KeytabMissing(name)),
+            // A file of no length has not even the format's version.
+            Err(_) if std::fs::metadata(&name).is_ok_and(|m| m.len() == 0) => {
+                return Err(KerberosError::KeytabEmpty(name));
+            }
+            Err(failure) => return Err(KerberosError::KeytabUnreadable { path: name, cause: failure.text }),
+        }
+        let entries = self.entries(&mut cursor);
+        // SAFETY: `cursor` was started above and is ended once.
+        let _ = unsafe { raw::krb5_kt_end_seq_get(self.context.0, self.raw, &mut cursor) };
+        match entries {
+            Ok(entries) if entries.is_empty() => Err(KerberosError::KeytabEmpty(name)),
+            Ok(entries) => Ok(Keytab { name, entries }),
+            Err(failure) => Err(KerberosError::KeytabUnreadable { path: name, cause: failure.text }),
+        }
+    }
+
+    fn entries(&self, cursor: &mut Opaque) -> Result<Vec<KeytabEntry>, Failure> {
+        let mut entries = Vec::new();
+        loop {
+            let mut entry = Entry {
+                magic: 0,
+                principal: ptr::null_mut(),
+                timestamp: 0,
+                vno: 0,
+                key: Keyblock { magic: 0, enctype: 0, length: 0, contents: ptr::null_mut() },
+            };
+            // SAFETY: context, keytab and cursor are valid; `entry` is filled on success only.
+            let code = unsafe { raw::krb5_kt_next_entry(self.context.0, self.raw, &mut entry, cursor) };
+            if code == KRB5_KT_END {
+                return Ok(entries);
+            }
+            self.context.check(code)?;
+            let principal = self.unparse(entry.principal);
+            entries.push(KeytabEntry {
+                principal: String::new(),
+                version: entry.vno,
+                encryption: entry.key.enctype,
+            });
+            // SAFETY: filled by the library just now and freed once; it wipes the key.
+            unsafe { raw::krb5_free_keytab_entry_contents(self.context.0, &mut entry) };
+            if let Some(last) = entries.last_mut() {
+                last.principal = principal?;
+            }
+        }
+    }
+
+    fn unparse(&self, principal: Opaque) -> Result<String, Failure> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the principal belongs to an entry that is still alive; `raw` is written on success only.
+        self.context.check(unsafe { raw::krb5_unparse_name(self.context.0, principal, &mut raw) })?;
+        // SAFETY: a C string that is ours until it is freed in the next line.
+        let name = unsafe { text(raw) };
+        // SAFETY: freed once, by the function that belongs to it.
+        unsafe { raw::krb5_free_unparsed_name(self.context.0, raw) };
+        Ok(name)
+    }
+
+    fn name(&self) -> Result<String, KerberosError> {
+        let mut buffer = [0_u8; 4096];
+        let length = c_uint::try_from(buffer.len()).unwrap_or(0);
+        // SAFETY: the library writes at most `length` bytes, the NUL included.
+        let code =
+            unsafe { raw::krb5_kt_get_name(self.context.0, self.raw, buffer.as_mut_ptr().cast(), length) };
+        self.context.check(code).map_err(Failure::other)?;
+        let name = CStr::from_bytes_until_nul(&buffer).unwrap_or_default().to_string_lossy();
+        Ok(name.strip_prefix("FILE:").unwrap_or(&name).to_owned())
+    }
+}
+
+impl Drop for OpenKeytab<'_> {
+    fn drop(&mut self) {
+        // SAFETY: opened by whoever made this value, closed once.
+        let _: c_int = unsafe { raw::krb5_kt_close(self.context.0, self.raw) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A keytab in MIT's file format 0x502: per entry its length, then components, realm, names, type, time,
+    /// version, and the key.
+    fn written(principals: &[(&[&str], &str)]) -> Vec<u8> {
+        fn counted(text: &str) -> Vec<u8> {
+            [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
+        }
+        let mut file = vec![5, 2];
+        for (components, realm) in principals {
+            let mut entry = u16::try_from(components.len()).unwrap().to_be_bytes().to_vec();
+            entry.extend(counted(realm));
+            entry.extend(components.iter().flat_map(|c| counted(c)));
+            entry.extend(1_u32.to_be_bytes());
+            entry.extend(0_u32.to_be_bytes());
+            entry.push(3);
+            entry.extend(18_u16.to_be_bytes());
+            entry.extend(32_u16.to_be_bytes());
+            entry.extend([7; 32]);
+            file.extend(u32::try_from(entry.len()).unwrap().to_be_bytes());
+            file.extend(entry);
+        }
+        file
+    }
+
+    #[test]
+    fn a_keytab_lists_its_principals() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keytab");
+        std::fs::write(&path, written(&[(&["host", "xcally"], "ACME.COM"), (&["XCALLY$"], "ACME.COM")]))
+            .unwrap();
+        let keytab = keytab(&path).unwrap();
+        assert_eq!(keytab.name, path.to_str().unwrap());
+        let entry = |principal: &str| KeytabEntry { principal: principal.into(), version: 3, encryption: 18 };
+        assert_eq!(keytab.entries, [entry("host/xcally@ACME.COM"), entry("XCALLY$@ACME.COM")]);
+    }
+
+    #[test]
+    fn broken_keytabs_say_what_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keytab");
+        let name = path.to_str().unwrap().to_owned();
+        assert_eq!(keytab(&path), Err(KerberosError::KeytabMissing(name.clone())));
+        for empty in [&b""[..], &[5, 2]] {
+            std::fs::write(&path, empty).unwrap();
+            assert_eq!(keytab(&path), Err(KerberosError::KeytabEmpty(name.clone())));
+        }
+        std::fs::write(&path, b"this is no keytab").unwrap();
+        assert!(matches!(keytab(&path), Err(KerberosError::KeytabUnreadable { .. })));
+        let whole = written(&[(&["XCALLY$"], "ACME.COM")]);
+        for length in 3..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(keytab(&path).is_err() || length > whole.len() - 40, "{length}");
+        }
+        assert!(matches!(keytab(folder.path()), Err(KerberosError::KeytabUnreadable { .. })));
+    }
+}

@@ -1,0 +1,278 @@
+//! libkrb5, wrapped: the messages of the Kerberos exchanges and the cryptography in them.
+//!
+//! libkrb5 makes a message and reads its answer; [`super::kdc`] carries both. It never asks a KDC by itself
+//! here. No crate offers that: GSSAPI has no word for a password check, and its bindings none for a step.
+//!
+//! | File | Subject |
+//! |---|---|
+//! | `raw.rs` | libkrb5's declarations |
+//! | `keytab.rs` | what a keytab holds |
+//! | `cache.rs` | tickets in memory, and GSSAPI's access to them |
+//! | `initial.rs` | the AS exchange, step by step |
+//! | `service.rs` | the TGS exchange, step by step, and whether a ticket is for our key |
+//! | `refused.rs` | KRB-ERROR |
+//!
+//! Each value has a context of its own, because a context may not be used by two threads at once. Values refer
+//! to each other by the name of a cache, which is known in the whole process.
+
+// A C library's functions cannot be called otherwise; each block says why it is sound.
+#![allow(unsafe_code)]
+
+mod cache;
+mod initial;
+mod keytab;
+mod raw;
+mod refused;
+mod service;
+
+use std::ffi::{CStr, CString, c_char, c_uint, c_void};
+use std::mem::ManuallyDrop;
+use std::ptr;
+
+pub(super) use cache::{Cache, GssFailure, gss_credential};
+pub(super) use initial::{Client, Granted, InitialExchange, Key, Request};
+pub use keytab::{Keytab, KeytabEntry, host_keytab, keytab};
+pub(super) use refused::Refused;
+pub(super) use service::ServiceExchange;
+
+use self::raw::{Code, Data, Opaque, PrincipalData};
+use super::KerberosError;
+
+/// `KRB5_KDC_UNREACH` (`krb5.h`).
+const KRB5_KDC_UNREACH: Code = -1765328228;
+
+/// The default realm of `krb5.conf`.
+///
+/// # Errors
+/// `krb5.conf` is broken or names none.
+pub fn default_realm() -> Result<String, KerberosError> {
+    let context = Context::new().map_err(Failure::other)?;
+    let mut realm = ptr::null_mut();
+    // SAFETY: the context is valid, and `realm` is written on success only.
+    context.check(unsafe { raw::krb5_get_default_realm(context.0, &mut realm) }).map_err(Failure::other)?;
+    // SAFETY: on success `realm` is a C string that we own until it is freed in the next line.
+    let name = unsafe { text(realm) };
+    // SAFETY: freed once, by the function that belongs to it.
+    unsafe { raw::krb5_free_default_realm(context.0, realm) };
+    Ok(name)
+}
+
+/// A code of libkrb5 and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// 0 where it is not libkrb5's.
+    pub(super) code: Code,
+    pub(super) text: String,
+}
+
+impl Failure {
+    pub(super) fn other(self) -> KerberosError {
+        KerberosError::Other(self.text)
+    }
+
+    fn own(text: &str) -> Self {
+        Failure { code: 0, text: text.to_owned() }
+    }
+}
+
+/// What an exchange wants next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// This message goes to a KDC of `realm`, and the answer into the next step.
+    Send { realm: String, message: Vec<u8> },
+    /// The ticket is there.
+    Done,
+}
+
+/// `KRB5_INIT_CREDS_STEP_FLAG_CONTINUE` and `KRB5_TKT_CREDS_STEP_FLAG_CONTINUE` (`krb5.h`).
+const CONTINUE: c_uint = 1;
+
+/// Gives an exchange the KDC's answer, empty at first, and asks what comes next.
+///
+/// # Safety
+/// `exchange` is one of the kind that `call` is for, and was made with `context`.
+unsafe fn step(
+    context: &Context,
+    call: raw::StepFn,
+    exchange: Opaque,
+    reply: &[u8],
+) -> Result<Step, Failure> {
+    let mut reply = input(reply)?;
+    let (mut message, mut realm) = (Bytes::empty(context), Bytes::empty(context));
+    let mut flags = 0;
+    // SAFETY: everything is valid; the reply is only read, and what is written is freed by `Bytes`.
+    let code = unsafe { call(context.0, exchange, &mut reply, &mut message.raw, &mut realm.raw, &mut flags) };
+    context.check(code)?;
+    if flags & CONTINUE == 0 {
+        return Ok(Step::Done);
+    }
+    let realm = String::from_utf8_lossy(realm.as_slice()).into_owned();
+    Ok(Step::Send { realm, message: message.as_slice().to_vec() })
+}
+
+/// A `krb5_context` of our own.
+struct Context(Opaque);
+
+// SAFETY: a context is bound to no thread; it must only not be used by two at once, and it is not `Sync`.
+unsafe impl Send for Context {}
+
+impl Context {
+    fn new() -> Result<Self, Failure> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: `raw` is written on success only.
+        match unsafe { raw::krb5_init_context(&mut raw) } {
+            0 => {
+                // SAFETY: the context was just made; the hook has the type of the declaration and needs no data.
+                unsafe { raw::krb5_set_kdc_send_hook(raw, unreachable_kdc, ptr::null_mut()) };
+                Ok(Context(raw))
+            }
+            code => Err(Failure { code, text: format!("krb5.conf cannot be read (libkrb5 says {code})") }),
+        }
+    }
+
+    fn check(&self, code: Code) -> Result<(), Failure> {
+        if code == 0 {
+            return Ok(());
+        }
+        // SAFETY: the context is valid; the function never returns NULL.
+        let message = unsafe { raw::krb5_get_error_message(self.0, code) };
+        // SAFETY: a C string that is ours until it is freed in the next line.
+        let text = unsafe { text(message) };
+        // SAFETY: freed once, by the function that belongs to it.
+        unsafe { raw::krb5_free_error_message(self.0, message) };
+        Err(Failure { code, text })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: created by `new`, freed once.
+        unsafe { raw::krb5_free_context(self.0) };
+    }
+}
+
+/// Asks no KDC: what libkrb5 does not have already, it does not get by itself.
+unsafe extern "C" fn unreachable_kdc(
+    _: Opaque,
+    _: *mut c_void,
+    _: *const Data,
+    _: *const Data,
+    _: *mut *mut Data,
+    _: *mut *mut Data,
+) -> Code {
+    KRB5_KDC_UNREACH
+}
+
+/// A `krb5_principal`, freed when dropped.
+struct Principal<'a> {
+    context: &'a Context,
+    raw: Opaque,
+}
+
+impl<'a> Principal<'a> {
+    /// A name of one component, whatever characters it has, of this type (RFC 4120, 6.2; RFC 6806, 5).
+    fn single(context: &'a Context, name: &str, realm: &str, kind: i32) -> Result<Self, Failure> {
+        let length =
+            |text: &str| c_uint::try_from(text.len()).map_err(|_| Failure::own("a principal is too long"));
+        let mut raw = ptr::null_mut();
+        let end: c_uint = 0;
+        // SAFETY: context and both texts are valid for the lengths given; 0 ends the components.
+        let code = unsafe {
+            raw::krb5_build_principal_ext(
+                context.0,
+                &mut raw,
+                length(realm)?,
+                realm.as_ptr().cast::<c_char>(),
+                length(name)?,
+                name.as_ptr().cast::<c_char>(),
+                end,
+            )
+        };
+        context.check(code)?;
+        // SAFETY: the library has just made it, and nobody else holds it.
+        unsafe { (*raw.cast::<PrincipalData>()).kind = kind };
+        Ok(Principal { context, raw })
+    }
+
+    /// A principal as libkrb5 writes it, of which we know the characters.
+    fn parse(context: &'a Context, name: &str) -> Result<Self, Failure> {
+        let name = CString::new(name).map_err(|_| Failure::own("a principal holds a NUL"))?;
+        let mut raw = ptr::null_mut();
+        // SAFETY: context and name are valid; `raw` is written on success only.
+        context.check(unsafe { raw::krb5_parse_name(context.0, name.as_ptr(), &mut raw) })?;
+        Ok(Principal { context, raw })
+    }
+
+    /// The principal, which the caller has to free.
+    fn into_raw(self) -> Opaque {
+        ManuallyDrop::new(self).raw
+    }
+}
+
+impl Drop for Principal<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made by the library for us, freed once.
+        unsafe { raw::krb5_free_principal(self.context.0, self.raw) };
+    }
+}
+
+/// `krb5_data` that the library allocated.
+struct Bytes<'a> {
+    context: &'a Context,
+    raw: Data,
+}
+
+impl<'a> Bytes<'a> {
+    fn empty(context: &'a Context) -> Self {
+        Bytes { context, raw: Data { magic: 0, length: 0, data: ptr::null_mut() } }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: filled by the library, or empty, and not changed while it is borrowed.
+        unsafe { slice(&self.raw) }
+    }
+}
+
+impl Drop for Bytes<'_> {
+    fn drop(&mut self) {
+        // SAFETY: filled by the library, or empty; freed once.
+        unsafe { raw::krb5_free_data_contents(self.context.0, &mut self.raw) };
+    }
+}
+
+/// `bytes` as the library's input. It is not changed, though C does not say so.
+fn input(bytes: &[u8]) -> Result<Data, Failure> {
+    let length = c_uint::try_from(bytes.len()).map_err(|_| Failure::own("a message is too long"))?;
+    Ok(Data { magic: 0, length, data: bytes.as_ptr().cast_mut().cast() })
+}
+
+/// # Safety
+/// `data` is what the library filled, and lives as long as the result.
+unsafe fn slice(data: &Data) -> &[u8] {
+    let length = usize::try_from(data.length).unwrap_or(0);
+    if data.data.is_null() || length == 0 {
+        return &[];
+    }
+    // SAFETY: the caller says so.
+    unsafe { std::slice::from_raw_parts(data.data.cast::<u8>(), length) }
+}
+
+/// The realm of a principal and its name, if that is of one component.
+///
+/// # Safety
+/// `raw` is a valid principal, and lives as long as the result.
+unsafe fn single_name<'a>(raw: Opaque) -> (&'a [u8], Option<&'a [u8]>) {
+    // SAFETY: the caller says so; a length of 1 says that there is one component.
+    unsafe {
+        let principal = &*raw.cast::<PrincipalData>();
+        let name = (principal.length == 1 && !principal.data.is_null()).then(|| slice(&*principal.data));
+        (slice(&principal.realm), name)
+    }
+}
+
+/// # Safety
+/// `raw` is a valid C string.
+unsafe fn text(raw: *const c_char) -> String {
+    // SAFETY: the caller says so.
+    unsafe { CStr::from_ptr(raw) }.to_string_lossy().into_owned()
+}

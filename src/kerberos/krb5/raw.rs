@@ -1,0 +1,286 @@
+//! libkrb5 as C declares it: MIT's `krb5.h` of 1.20. Every function is in the library since 1.11 at the latest.
+//!
+//! Only what the wrappers beside this file call, each of which says why its call is sound.
+
+// Declarations of C; nothing is called here.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+/// `krb5_error_code`: 0, an errno, or a code of MIT's `krb5_err.et`.
+pub(super) type Code = i32;
+
+/// What the library keeps to itself: contexts, caches, keytabs, exchanges.
+pub(super) type Opaque = *mut c_void;
+
+/// `krb5_data`.
+#[repr(C)]
+pub(super) struct Data {
+    pub(super) magic: i32,
+    pub(super) length: c_uint,
+    pub(super) data: *mut c_char,
+}
+
+/// `krb5_principal_data`.
+#[repr(C)]
+pub(super) struct PrincipalData {
+    pub(super) magic: i32,
+    pub(super) realm: Data,
+    pub(super) data: *mut Data,
+    pub(super) length: i32,
+    pub(super) kind: i32,
+}
+
+/// `krb5_keyblock`.
+#[repr(C)]
+pub(super) struct Keyblock {
+    pub(super) magic: i32,
+    pub(super) enctype: i32,
+    pub(super) length: c_uint,
+    pub(super) contents: *mut u8,
+}
+
+/// `krb5_keytab_entry`.
+#[repr(C)]
+pub(super) struct Entry {
+    pub(super) magic: i32,
+    pub(super) principal: Opaque,
+    pub(super) timestamp: i32,
+    pub(super) vno: c_uint,
+    pub(super) key: Keyblock,
+}
+
+/// `krb5_ticket_times`; seconds since 1970, to be read as unsigned (krb5_timestamp ends in 2106, not 2038).
+#[repr(C)]
+pub(super) struct Times {
+    pub(super) authtime: i32,
+    pub(super) starttime: i32,
+    pub(super) endtime: i32,
+    pub(super) renew_till: i32,
+}
+
+/// `krb5_creds`.
+#[repr(C)]
+pub(super) struct Creds {
+    pub(super) magic: i32,
+    pub(super) client: Opaque,
+    pub(super) server: Opaque,
+    pub(super) keyblock: Keyblock,
+    pub(super) times: Times,
+    pub(super) is_skey: c_uint,
+    pub(super) ticket_flags: i32,
+    pub(super) addresses: Opaque,
+    pub(super) ticket: Data,
+    pub(super) second_ticket: Data,
+    pub(super) authdata: Opaque,
+}
+
+/// `krb5_error`: a KRB-ERROR (RFC 4120, 5.9.1).
+#[repr(C)]
+pub(super) struct KrbError {
+    pub(super) magic: i32,
+    pub(super) ctime: i32,
+    pub(super) cusec: i32,
+    pub(super) susec: i32,
+    pub(super) stime: i32,
+    pub(super) error: u32,
+    pub(super) client: Opaque,
+    pub(super) server: Opaque,
+    pub(super) text: Data,
+    pub(super) e_data: Data,
+}
+
+/// `krb5_pre_send_fn`.
+pub(super) type SendHook = unsafe extern "C" fn(
+    context: Opaque,
+    data: *mut c_void,
+    realm: *const Data,
+    message: *const Data,
+    new_message: *mut *mut Data,
+    reply: *mut *mut Data,
+) -> Code;
+
+/// `krb5_init_creds_step` and `krb5_tkt_creds_step`.
+pub(super) type StepFn = unsafe extern "C" fn(
+    context: Opaque,
+    exchange: Opaque,
+    reply: *mut Data,
+    request: *mut Data,
+    realm: *mut Data,
+    flags: *mut c_uint,
+) -> Code;
+
+#[link(name = "krb5")]
+unsafe extern "C" {
+    pub(super) fn krb5_init_context(context: *mut Opaque) -> Code;
+    pub(super) fn krb5_free_context(context: Opaque);
+    pub(super) fn krb5_get_error_message(context: Opaque, code: Code) -> *const c_char;
+    pub(super) fn krb5_free_error_message(context: Opaque, message: *const c_char);
+    pub(super) fn krb5_get_default_realm(context: Opaque, realm: *mut *mut c_char) -> Code;
+    pub(super) fn krb5_free_default_realm(context: Opaque, realm: *mut c_char);
+    pub(super) fn krb5_set_kdc_send_hook(context: Opaque, hook: SendHook, data: *mut c_void);
+    pub(super) fn krb5_free_data_contents(context: Opaque, data: *mut Data);
+
+    pub(super) fn krb5_build_principal_ext(
+        context: Opaque,
+        principal: *mut Opaque,
+        realm_length: c_uint,
+        realm: *const c_char,
+        ...
+    ) -> Code;
+    pub(super) fn krb5_parse_name(context: Opaque, name: *const c_char, principal: *mut Opaque) -> Code;
+    pub(super) fn krb5_unparse_name(context: Opaque, principal: Opaque, name: *mut *mut c_char) -> Code;
+    pub(super) fn krb5_free_unparsed_name(context: Opaque, name: *mut c_char);
+    pub(super) fn krb5_principal_compare(context: Opaque, one: Opaque, other: Opaque) -> c_uint;
+    pub(super) fn krb5_free_principal(context: Opaque, principal: Opaque);
+
+    pub(super) fn krb5_kt_resolve(context: Opaque, name: *const c_char, keytab: *mut Opaque) -> Code;
+    pub(super) fn krb5_kt_default(context: Opaque, keytab: *mut Opaque) -> Code;
+    pub(super) fn krb5_kt_get_name(
+        context: Opaque,
+        keytab: Opaque,
+        name: *mut c_char,
+        length: c_uint,
+    ) -> Code;
+    pub(super) fn krb5_kt_close(context: Opaque, keytab: Opaque) -> Code;
+    pub(super) fn krb5_kt_start_seq_get(context: Opaque, keytab: Opaque, cursor: *mut Opaque) -> Code;
+    pub(super) fn krb5_kt_next_entry(
+        context: Opaque,
+        keytab: Opaque,
+        entry: *mut Entry,
+        cursor: *mut Opaque,
+    ) -> Code;
+    pub(super) fn krb5_kt_end_seq_get(context: Opaque, keytab: Opaque, cursor: *mut Opaque) -> Code;
+    pub(super) fn krb5_free_keytab_entry_contents(context: Opaque, entry: *mut Entry) -> Code;
+
+    pub(super) fn krb5_cc_new_unique(
+        context: Opaque,
+        kind: *const c_char,
+        hint: *const c_char,
+        cache: *mut Opaque,
+    ) -> Code;
+    pub(super) fn krb5_cc_resolve(context: Opaque, name: *const c_char, cache: *mut Opaque) -> Code;
+    pub(super) fn krb5_cc_get_full_name(context: Opaque, cache: Opaque, name: *mut *mut c_char) -> Code;
+    pub(super) fn krb5_free_string(context: Opaque, text: *mut c_char);
+    pub(super) fn krb5_cc_get_principal(context: Opaque, cache: Opaque, principal: *mut Opaque) -> Code;
+    pub(super) fn krb5_cc_retrieve_cred(
+        context: Opaque,
+        cache: Opaque,
+        flags: i32,
+        wanted: *mut Creds,
+        creds: *mut Creds,
+    ) -> Code;
+    pub(super) fn krb5_cc_close(context: Opaque, cache: Opaque) -> Code;
+    pub(super) fn krb5_cc_destroy(context: Opaque, cache: Opaque) -> Code;
+    pub(super) fn krb5_free_cred_contents(context: Opaque, creds: *mut Creds);
+
+    pub(super) fn krb5_get_init_creds_opt_alloc(context: Opaque, options: *mut Opaque) -> Code;
+    pub(super) fn krb5_get_init_creds_opt_free(context: Opaque, options: Opaque);
+    pub(super) fn krb5_get_init_creds_opt_set_tkt_life(options: Opaque, seconds: i32);
+    pub(super) fn krb5_get_init_creds_opt_set_renew_life(options: Opaque, seconds: i32);
+    pub(super) fn krb5_get_init_creds_opt_set_forwardable(options: Opaque, yes: c_int);
+    pub(super) fn krb5_get_init_creds_opt_set_proxiable(options: Opaque, yes: c_int);
+    pub(super) fn krb5_get_init_creds_opt_set_canonicalize(options: Opaque, yes: c_int);
+    pub(super) fn krb5_get_init_creds_opt_set_etype_list(options: Opaque, list: *mut i32, length: c_int);
+    pub(super) fn krb5_get_init_creds_opt_set_out_ccache(
+        context: Opaque,
+        options: Opaque,
+        cache: Opaque,
+    ) -> Code;
+    pub(super) fn krb5_get_init_creds_opt_set_fast_ccache(
+        context: Opaque,
+        options: Opaque,
+        cache: Opaque,
+    ) -> Code;
+
+    pub(super) fn krb5_init_creds_init(
+        context: Opaque,
+        client: Opaque,
+        prompter: *const c_void,
+        data: *mut c_void,
+        start: i32,
+        options: Opaque,
+        exchange: *mut Opaque,
+    ) -> Code;
+    pub(super) fn krb5_init_creds_free(context: Opaque, exchange: Opaque);
+    pub(super) fn krb5_init_creds_set_service(
+        context: Opaque,
+        exchange: Opaque,
+        service: *const c_char,
+    ) -> Code;
+    pub(super) fn krb5_init_creds_set_password(
+        context: Opaque,
+        exchange: Opaque,
+        password: *const c_char,
+    ) -> Code;
+    pub(super) fn krb5_init_creds_set_keytab(context: Opaque, exchange: Opaque, keytab: Opaque) -> Code;
+    pub(super) fn krb5_init_creds_step(
+        context: Opaque,
+        exchange: Opaque,
+        reply: *mut Data,
+        request: *mut Data,
+        realm: *mut Data,
+        flags: *mut c_uint,
+    ) -> Code;
+    pub(super) fn krb5_init_creds_get_error(
+        context: Opaque,
+        exchange: Opaque,
+        error: *mut *mut KrbError,
+    ) -> Code;
+    pub(super) fn krb5_init_creds_get_creds(context: Opaque, exchange: Opaque, creds: *mut Creds) -> Code;
+
+    pub(super) fn krb5_tkt_creds_init(
+        context: Opaque,
+        cache: Opaque,
+        wanted: *const Creds,
+        options: i32,
+        exchange: *mut Opaque,
+    ) -> Code;
+    pub(super) fn krb5_tkt_creds_free(context: Opaque, exchange: Opaque);
+    pub(super) fn krb5_tkt_creds_step(
+        context: Opaque,
+        exchange: Opaque,
+        reply: *mut Data,
+        request: *mut Data,
+        realm: *mut Data,
+        flags: *mut c_uint,
+    ) -> Code;
+    pub(super) fn krb5_tkt_creds_get_creds(context: Opaque, exchange: Opaque, creds: *mut Creds) -> Code;
+
+    pub(super) fn krb5_rd_error(context: Opaque, message: *const Data, error: *mut *mut KrbError) -> Code;
+    pub(super) fn krb5_free_error(context: Opaque, error: *mut KrbError);
+
+    pub(super) fn krb5_mk_req_extended(
+        context: Opaque,
+        auth: *mut Opaque,
+        options: i32,
+        data: *mut Data,
+        creds: *mut Creds,
+        request: *mut Data,
+    ) -> Code;
+    pub(super) fn krb5_auth_con_init(context: Opaque, auth: *mut Opaque) -> Code;
+    pub(super) fn krb5_auth_con_setflags(context: Opaque, auth: Opaque, flags: i32) -> Code;
+    pub(super) fn krb5_auth_con_setuseruserkey(context: Opaque, auth: Opaque, key: *mut Keyblock) -> Code;
+    pub(super) fn krb5_auth_con_free(context: Opaque, auth: Opaque) -> Code;
+    pub(super) fn krb5_rd_req(
+        context: Opaque,
+        auth: *mut Opaque,
+        request: *const Data,
+        server: Opaque,
+        keytab: Opaque,
+        options: *mut i32,
+        ticket: *mut Opaque,
+    ) -> Code;
+}
+
+// GSSAPI's door to a ticket cache (MIT's `gssapi_krb5.h`).
+#[link(name = "gssapi_krb5")]
+unsafe extern "C" {
+    pub(super) fn gss_krb5_import_cred(
+        minor: *mut u32,
+        cache: Opaque,
+        principal: Opaque,
+        keytab: Opaque,
+        cred: *mut Opaque,
+    ) -> u32;
+}

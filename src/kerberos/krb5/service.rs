@@ -1,0 +1,188 @@
+//! The TGS exchange (RFC 4120, 3.3), step by step: a ticket for a service; and whether it is for our key.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::ptr;
+
+use super::cache::OpenCache;
+use super::keytab::OpenKeytab;
+use super::raw::{self, Creds, Data, Opaque};
+use super::{Bytes, Context, Failure, Principal, Step, single_name, step};
+
+/// `KRB5_GC_USER_USER` (`krb5.h`).
+const USER_TO_USER: i32 = 1;
+
+/// A running exchange. It follows referrals to other realms (RFC 6806, 8), each step naming the next.
+pub(in crate::kerberos) struct ServiceExchange {
+    context: Context,
+    raw: Opaque,
+    /// The service's ticket-granting ticket, where its session key stands in for the service's key.
+    own: Option<Creds>,
+}
+
+// SAFETY: everything in it belongs to its own context, which goes with it, and no thread uses it meanwhile.
+unsafe impl Send for ServiceExchange {}
+
+impl ServiceExchange {
+    /// An exchange for a ticket of `service`, with the tickets in `cache`, which will hold the new one too.
+    ///
+    /// `service` is a principal with its realm, written as libkrb5 writes it.
+    ///
+    /// # Errors
+    /// `krb5.conf` is broken, or the cache holds no ticket-granting ticket.
+    pub(in crate::kerberos) fn new(cache: &CStr, service: &str) -> Result<Self, Failure> {
+        Self::begin(Context::new()?, cache, service, None)
+    }
+
+    /// The same for a ticket that is encrypted with the session key of the ticket-granting ticket that `own`
+    /// holds, which is the service's (user-to-user, RFC 4120, 3.7), instead of the service's key.
+    ///
+    /// # Errors
+    /// As for [`ServiceExchange::new`], for both caches.
+    pub(in crate::kerberos) fn user_to_user(
+        cache: &CStr,
+        service: &str,
+        own: &CStr,
+    ) -> Result<Self, Failure> {
+        let context = Context::new()?;
+        let own = granting(&context, own)?;
+        Self::begin(context, cache, service, Some(own))
+    }
+
+    fn begin(context: Context, cache: &CStr, service: &str, own: Option<Creds>) -> Result<Self, Failure> {
+        // From here on dropping the value frees what is there.
+        let mut exchange = ServiceExchange { context, raw: ptr::null_mut(), own };
+        let context = &exchange.context;
+        let cache = OpenCache::new(context, cache)?;
+        let client = cache.principal()?;
+        let service = Principal::parse(context, service)?;
+        // SAFETY: C's own empty value of this structure is all zeros.
+        let mut wanted: Creds = unsafe { std::mem::zeroed() };
+        (wanted.client, wanted.server) = (client.raw, service.raw);
+        let mut options = 0;
+        if let Some(own) = &exchange.own {
+            options = USER_TO_USER;
+            wanted.second_ticket = Data { ..own.ticket };
+        }
+        let mut raw = ptr::null_mut();
+        // SAFETY: everything is valid; the library copies what it needs.
+        let code = unsafe { raw::krb5_tkt_creds_init(context.0, cache.raw, &wanted, options, &mut raw) };
+        context.check(code)?;
+        drop((cache, client, service));
+        exchange.raw = raw;
+        Ok(exchange)
+    }
+
+    /// Takes the KDC's answer, empty at first, and says what comes next. Done at once where the cache holds a
+    /// ticket already.
+    ///
+    /// # Errors
+    /// The exchange ends without a ticket.
+    pub(in crate::kerberos) fn step(&mut self, reply: &[u8]) -> Result<Step, Failure> {
+        // SAFETY: the exchange belongs to the context, and the function to the exchange.
+        unsafe { step(&self.context, raw::krb5_tkt_creds_step, self.raw, reply) }
+    }
+
+    /// Whether the ticket, once it is there, is encrypted with a key of `service` in this host's keytab, or with
+    /// the session key: we present it to ourselves (as `krb5_verify_init_creds` does). No replay is remembered,
+    /// nor can there be one.
+    ///
+    /// # Errors
+    /// It is not, or there is no such key.
+    pub(in crate::kerberos) fn verify(&mut self, service: &str) -> Result<(), Failure> {
+        let own = self.own.as_mut().map(|own| &raw mut own.keyblock);
+        let context = &self.context;
+        let service = Principal::parse(context, service)?;
+        let keytab = OpenKeytab::host(context)?;
+        let request = self.present()?;
+        let mut auth = Authentication { context, raw: ptr::null_mut() };
+        // SAFETY: everything is valid; flags of 0 leave replays and the order of messages unchecked.
+        context.check(unsafe {
+            let code = raw::krb5_auth_con_init(context.0, &mut auth.raw);
+            if code == 0 { raw::krb5_auth_con_setflags(context.0, auth.raw, 0) } else { code }
+        })?;
+        if let Some(key) = own {
+            // SAFETY: everything is valid; the library copies the key.
+            context.check(unsafe { raw::krb5_auth_con_setuseruserkey(context.0, auth.raw, key) })?;
+        }
+        // SAFETY: everything is valid; options and ticket are not asked for.
+        context.check(unsafe {
+            raw::krb5_rd_req(
+                context.0,
+                &mut auth.raw,
+                &request.raw,
+                service.raw,
+                keytab.raw,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        })
+    }
+
+    /// The AP-REQ (RFC 4120, 5.5.1) that presents the ticket to its service.
+    fn present(&self) -> Result<Bytes<'_>, Failure> {
+        let context = &self.context;
+        // SAFETY: C's own empty value of this structure is all zeros.
+        let mut creds: Creds = unsafe { std::mem::zeroed() };
+        // SAFETY: everything is valid; `creds` is filled on success only.
+        context.check(unsafe { raw::krb5_tkt_creds_get_creds(context.0, self.raw, &mut creds) })?;
+        let mut auth = Authentication { context, raw: ptr::null_mut() };
+        let mut request = Bytes::empty(context);
+        // SAFETY: everything is valid; the library makes `auth` and fills `request`.
+        let code = unsafe {
+            raw::krb5_mk_req_extended(
+                context.0,
+                &mut auth.raw,
+                0,
+                ptr::null_mut(),
+                &mut creds,
+                &mut request.raw,
+            )
+        };
+        let result = context.check(code);
+        // SAFETY: filled by the library above, freed once; it wipes the session key.
+        unsafe { raw::krb5_free_cred_contents(context.0, &mut creds) };
+        result.map(|()| request)
+    }
+}
+
+impl Drop for ServiceExchange {
+    fn drop(&mut self) {
+        // SAFETY: made by the library for us or null, which it accepts; freed once, before its context.
+        unsafe { raw::krb5_tkt_creds_free(self.context.0, self.raw) };
+        if let Some(own) = &mut self.own {
+            // SAFETY: filled by the library, freed once; it wipes the session key.
+            unsafe { raw::krb5_free_cred_contents(self.context.0, own) };
+        }
+    }
+}
+
+/// The ticket-granting ticket of its own realm that the cache holds; the caller has to free it.
+fn granting(context: &Context, cache: &CStr) -> Result<Creds, Failure> {
+    let cache = OpenCache::new(context, cache)?;
+    let client = cache.principal()?;
+    // SAFETY: the principal is valid until the end of this function.
+    let (realm, _) = unsafe { single_name(client.raw) };
+    let realm = String::from_utf8_lossy(realm);
+    let service = Principal::parse(context, &format!("krbtgt/{realm}@{realm}"))?;
+    // SAFETY: C's own empty value of this structure is all zeros.
+    let (mut wanted, mut creds): (Creds, Creds) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    (wanted.client, wanted.server) = (client.raw, service.raw);
+    // SAFETY: everything is valid; `creds` is filled on success only.
+    context.check(unsafe { raw::krb5_cc_retrieve_cred(context.0, cache.raw, 0, &mut wanted, &mut creds) })?;
+    Ok(creds)
+}
+
+/// A `krb5_auth_context`, freed when dropped.
+struct Authentication<'a> {
+    context: &'a Context,
+    raw: Opaque,
+}
+
+impl Drop for Authentication<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made by the library or null, which it accepts; freed once.
+        let _ = unsafe { raw::krb5_auth_con_free(self.context.0, self.raw) };
+    }
+}

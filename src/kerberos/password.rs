@@ -1,0 +1,329 @@
+//! The check of a person's password: an AS exchange, and a look at whether its KDC is the real one.
+//!
+//! Whoever stands between this host and the KDC can make up an answer to a password that he knows, so the
+//! ticket alone proves nothing. The real KDC also knows this host's key: with the person's ticket we ask for one
+//! for ourselves, and open it with the keytab (as `krb5_verify_init_creds` with `ap_req_nofail` does). No keytab
+//! that fits, no login.
+//!
+//! A wrong password is sent once. Where the KDC offers it, the exchange is armoured with the machine's ticket
+//! (FAST, RFC 6113), so that what is heard on the way is of no use for guessing the password.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::credential::{Account, Credential, Kerberos};
+use super::exchange::{self, Ended, Initial, Skew};
+use super::kdc::{self, Kdc};
+use super::krb5::{
+    self, Client, Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step,
+};
+use super::refusal::{self, KEY_EXPIRED, Refusal};
+use super::{KerberosError, cpu};
+use crate::verdict::Outcome;
+
+/// The lifetime of a person's ticket, in seconds. It is used at once; but where this host's clock is ahead, it begins
+/// with up to five minutes less.
+const LIFETIME: i32 = 600;
+
+/// `KRB_AP_ERR_BAD_INTEGRITY`: the answer cannot be opened with the password (`krb5.h`). Only an account that
+/// needs no pre-authentication gets one without having proved the password first.
+const BAD_INTEGRITY: i32 = -1765328353;
+/// `KRB_AP_ERR_BADKEYVER`: the ticket is for a version of the key that the keytab does not hold (`krb5.h`).
+const BAD_KEY_VERSION: i32 = -1765328340;
+
+/// Whose password is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who<'a> {
+    /// The sAMAccountName, which says who it is.
+    pub sam: &'a str,
+    /// The explicit userPrincipalName, which the KDC is asked with: it is nobody else's name, while Samba 4.17
+    /// takes a sAMAccountName for somebody else whose UPN begins with it.
+    pub upn: Option<&'a str>,
+    /// The realm of the account's domain.
+    pub realm: &'a str,
+}
+
+/// `KDC_ERR_TGT_REVOKED` (RFC 4120, 7.5.9). Samba 4.17 answers so to a ticket whose name means another account
+/// than the ticket's own, because that account has it as a UPN.
+const TICKET_REVOKED: u32 = 20;
+
+/// What became of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// What the KDC says.
+    pub outcome: Outcome,
+    /// It says less than it knows: of an account that may not log in ([`Outcome::Refused`]) not why, or of a
+    /// password ([`Outcome::PasswordExpired`]) not whether it has expired or must be changed. The account's state
+    /// has to tell; the outcome is what there is to say where it does not.
+    pub unexplained: bool,
+    /// The KDC's answer, for the log; empty after a success.
+    pub reason: String,
+    /// Which KDC.
+    pub kdc: String,
+    /// Whether the exchange was armoured with the machine's ticket.
+    pub armoured: bool,
+    /// What the check of the password cost.
+    pub exchange: Duration,
+    /// What the check of the KDC cost; `None` where there was nothing to check.
+    pub verification: Option<Duration>,
+}
+
+/// Why a check has no result. The password may have been counted as a wrong one all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The keytab cannot be used, so that no KDC could be believed. Nothing was sent.
+    #[error("{0}")]
+    Keytab(KerberosError),
+    /// No KDC answered in time, or none is known.
+    #[error("no KDC answered: {0}")]
+    Unavailable(String),
+    /// The clocks differ too much.
+    #[error("{0}: synchronise this host's clock (NTP)")]
+    ClockSkew(Skew),
+    /// The KDC accepted the password and does not know this host's key.
+    #[error(
+        "the KDC {kdc} does not hold this host's key: a forged KDC or a stale keytab ({cause}); if the machine \
+         password was changed, renew the keytab with `adcli update`"
+    )]
+    Forged {
+        /// The KDC.
+        kdc: String,
+        /// What does not fit.
+        cause: String,
+    },
+    /// The KDC accepted the password, and its ticket is for a version of this host's key that the keytab does not
+    /// hold: the machine's password has just been changed, the keytab is stale, or the KDC is a forged one.
+    #[error(
+        "the KDC {kdc} uses another version of this host's key than the keytab: a stale keytab or a forged KDC \
+         ({cause}); renew the keytab with `adcli update`"
+    )]
+    KeyVersion {
+        /// The KDC.
+        kdc: String,
+        /// Which version.
+        cause: String,
+    },
+    /// The password is right, but of another account than the one that logs in.
+    #[error("the KDC {kdc} takes the name for that of another account ({stranger})")]
+    SomebodyElse {
+        /// The KDC.
+        kdc: String,
+        /// Whose ticket it gave.
+        stranger: String,
+    },
+    /// libkrb5 does not accept the KDC's answer, or its configuration is broken.
+    #[error("the check of the password failed: {0}")]
+    Failed(String),
+}
+
+impl Kerberos {
+    /// Checks the password of `who`.
+    ///
+    /// The password is sent in one exchange; in a second one only where the first says that it has expired, which
+    /// KDCs may say before they look at it. Dropping the future gives up, as the deadline does.
+    ///
+    /// # Errors
+    /// There is no answer that can be believed. Nobody may be let in.
+    pub async fn check_password(
+        &self,
+        who: Who<'_>,
+        password: &str,
+        deadline: Instant,
+    ) -> Result<Checked, CheckError> {
+        let account = cpu::run(deadline, || Account::of(&krb5::host_keytab()?)).await;
+        let account = account.map_err(|u| ended(u.into()))?.map_err(CheckError::Keytab)?;
+        let begun = Instant::now();
+        let login = Login { kerberos: self, who, password, deadline };
+        let armour = self.armour(who.realm, deadline).await;
+        let initial = match login.ask(armour.as_ref(), false).await {
+            Ok(initial) => initial,
+            Err(Ended::Refused { refused, kdc, armoured }) => {
+                let mut refusal = refusal::read(refused.code, &refused.data);
+                if refused.code == KEY_EXPIRED {
+                    refusal = login.confirm(armour.as_ref(), refusal).await?;
+                }
+                return Ok(refusal.checked(kdc, armoured, begun.elapsed()));
+            }
+            Err(Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc)) => {
+                let refusal = Refusal {
+                    outcome: Outcome::WrongPassword,
+                    unexplained: false,
+                    reason: "the KDC's answer cannot be opened with the password: it is wrong, and AD counts it not, as \
+                             the account needs no pre-authentication; or the KDC is a forged one"
+                        .to_owned(),
+                };
+                return Ok(refusal.checked(kdc, false, begun.elapsed()));
+            }
+            Err(other) => return Err(ended(other)),
+        };
+        let exchange = begun.elapsed();
+        let begun = Instant::now();
+        self.verify(&initial, &account, deadline).await?;
+        // Only now there is reason to believe it.
+        if let Some(stranger) = initial.granted.stranger {
+            return Err(CheckError::SomebodyElse { kdc: initial.kdc, stranger });
+        }
+        Ok(Checked {
+            outcome: Outcome::Success,
+            unexplained: false,
+            reason: String::new(),
+            kdc: initial.kdc,
+            armoured: initial.armoured,
+            exchange,
+            verification: Some(begun.elapsed()),
+        })
+    }
+
+    /// Whether `kdc` answers: it is asked, as the machine, what proof it wants. Nothing is proved, so nothing is
+    /// counted, and any answer will do.
+    ///
+    /// # Errors
+    /// It does not; the text says how.
+    pub async fn probe(&self, realm: &str, kdc: Kdc, deadline: Instant) -> Result<(), String> {
+        let realm = realm.to_owned();
+        let message = cpu::run(deadline, move || {
+            let account = Account::of(&krb5::host_keytab()?)?;
+            let client = Client::Person { sam: account.name().to_owned(), upn: None, realm };
+            let request = Request { client, change_password: false, lifetime: Some(LIFETIME), armour: None };
+            let nothing = Key::Password(Zeroizing::new(vec![0]));
+            let first = InitialExchange::new(&request, nothing).and_then(|mut exchange| exchange.step(&[]));
+            first.map_err(Failure::other)
+        });
+        let message = message.await.map_err(|_| "the deadline passed".to_owned())?;
+        match message.map_err(|error| error.to_string())? {
+            Step::Send { message, .. } => kdc::ask_one(&kdc, &message, deadline).await.map(drop),
+            Step::Done => Ok(()),
+        }
+    }
+
+    /// Whether the KDC of `initial` holds this host's key.
+    ///
+    /// For a moment after the machine's password was changed the keytab is behind: then the KDC has to know the
+    /// session key of the machine's ticket, which it got with the key before (user-to-user).
+    async fn verify(
+        &self,
+        initial: &Initial,
+        account: &Account,
+        deadline: Instant,
+    ) -> Result<(), CheckError> {
+        let (cache, name) = (initial.granted.cache.name().to_owned(), account.principal());
+        let new = move || ServiceExchange::new(&cache, &name);
+        let failure = match self.prove(initial, account, new, deadline).await {
+            Err(CheckError::KeyVersion { kdc, cause }) => CheckError::KeyVersion { kdc, cause },
+            other => return other,
+        };
+        let Some(own) = self.armour(account.realm(), deadline).await else { return Err(failure) };
+        let (cache, name) = (initial.granted.cache.name().to_owned(), account.principal());
+        let new = move || ServiceExchange::user_to_user(&cache, &name, own.tickets.cache.name());
+        self.prove(initial, account, new, deadline).await
+    }
+
+    async fn prove(
+        &self,
+        initial: &Initial,
+        account: &Account,
+        new: impl FnOnce() -> Result<ServiceExchange, Failure> + Send + 'static,
+        deadline: Instant,
+    ) -> Result<(), CheckError> {
+        let host = account.principal();
+        let forged = |cause: String| CheckError::Forged { kdc: initial.kdc.clone(), cause };
+        let kdcs = self.inner.kdcs.as_ref();
+        let ticket = exchange::service(kdcs, new, Some(&initial.kdc), deadline).await;
+        let mut ticket = ticket.map_err(|failure| match failure {
+            // It knows the ticket as its own, and takes its holder for somebody else.
+            Ended::Refused { refused: Refused { code: TICKET_REVOKED, .. }, kdc, .. } => {
+                CheckError::SomebodyElse { kdc, stranger: "it revokes the ticket".to_owned() }
+            }
+            Ended::Refused { refused, .. } => {
+                forged(format!("it gives no ticket for {host}: error {}", refused.code))
+            }
+            Ended::Library(failure, _) => forged(failure.text),
+            other => ended(other),
+        })?;
+        let verified = cpu::run(deadline, move || ticket.verify(&host)).await.map_err(|u| ended(u.into()))?;
+        verified.map_err(|failure| match failure.code {
+            BAD_KEY_VERSION => CheckError::KeyVersion { kdc: initial.kdc.clone(), cause: failure.text },
+            _ => forged(failure.text),
+        })
+    }
+}
+
+/// One check under way.
+struct Login<'a> {
+    kerberos: &'a Kerberos,
+    who: Who<'a>,
+    password: &'a str,
+    deadline: Instant,
+}
+
+impl Login<'_> {
+    /// An AS exchange with the password, armoured where that is accepted.
+    async fn ask(&self, armour: Option<&Credential>, change_password: bool) -> Result<Initial, Ended> {
+        match self.ask_once(armour, change_password).await {
+            // Nothing was proved, so nothing can have been counted. That the KDC does not know the machine's
+            // ticket, the verification will show better.
+            Err(Ended::ArmourRefused(_)) => self.ask_once(None, change_password).await,
+            other => other,
+        }
+    }
+
+    async fn ask_once(&self, armour: Option<&Credential>, change_password: bool) -> Result<Initial, Ended> {
+        let client = Client::Person {
+            sam: self.who.sam.to_owned(),
+            upn: self.who.upn.map(str::to_owned),
+            realm: self.who.realm.to_owned(),
+        };
+        let armour = armour.map(|credential| credential.tickets.cache.name().to_owned());
+        let request = Request { client, change_password, lifetime: Some(LIFETIME), armour };
+        // The capacity is exact, so that no growth leaves a copy behind.
+        let mut password = Zeroizing::new(Vec::with_capacity(self.password.len() + 1));
+        password.extend_from_slice(self.password.as_bytes());
+        password.push(0);
+        exchange::initial(self.kerberos.inner.kdcs.as_ref(), request, Key::Password(password), self.deadline)
+            .await
+    }
+
+    /// Whether the password is right although it has expired: the service that changes passwords is asked for,
+    /// which is open to such accounts. A KDC that looks at the expiry first has not looked at the password
+    /// before, so that a wrong one is counted once here too.
+    async fn confirm(&self, armour: Option<&Credential>, expired: Refusal) -> Result<Refusal, CheckError> {
+        match self.ask(armour, true).await {
+            Ok(Initial { granted: Granted { stranger: Some(stranger), .. }, kdc, .. }) => {
+                Err(CheckError::SomebodyElse { kdc, stranger })
+            }
+            Ok(_) => Ok(expired),
+            Err(Ended::Refused { refused, .. }) => {
+                let mut second = refusal::read(refused.code, &refused.data);
+                if refused.code == KEY_EXPIRED {
+                    // This KDC opens nothing to such accounts: whether the password is right stays unknown.
+                    (second.outcome, second.unexplained) = (Outcome::Refused, false);
+                }
+                second.reason = format!("{}; for a change of the password {}", expired.reason, second.reason);
+                Ok(second)
+            }
+            Err(other) => Err(ended(other)),
+        }
+    }
+}
+
+impl Refusal {
+    fn checked(self, kdc: String, armoured: bool, exchange: Duration) -> Checked {
+        let Refusal { outcome, unexplained, reason } = self;
+        Checked { outcome, unexplained, reason, kdc, armoured, exchange, verification: None }
+    }
+}
+
+fn ended(ended: Ended) -> CheckError {
+    match ended {
+        Ended::Skew(skew) => CheckError::ClockSkew(skew),
+        Ended::Unanswered(none) => CheckError::Unavailable(none.causes),
+        Ended::Late => CheckError::Unavailable("the deadline passed".to_owned()),
+        Ended::Library(failure, _) => CheckError::Failed(failure.text),
+        Ended::ArmourRefused(text) => CheckError::Failed(text),
+        Ended::Refused { refused, kdc, .. } => {
+            CheckError::Failed(format!("the KDC {kdc} answered error {}", refused.code))
+        }
+    }
+}

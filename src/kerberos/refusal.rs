@@ -1,0 +1,180 @@
+//! What a KDC means by refusing somebody.
+//!
+//! The error code (RFC 4120, 7.5.9) is coarse; AD adds the NTSTATUS value (MS-ERREF 2.3) that the logon would
+//! have had, in the error's e-data (MS-KILE 2.2.2).
+
+use super::der::{SEQUENCE, elements, inside, pa_data};
+use crate::verdict::Outcome;
+
+/// KRB-ERROR codes (RFC 4120, 7.5.9).
+const CLIENT_UNKNOWN: u32 = 6;
+const CLIENT_REVOKED: u32 = 18;
+pub(super) const KEY_EXPIRED: u32 = 23;
+const PREAUTH_FAILED: u32 = 24;
+
+/// The type of an element that holds a KERB_EXT_ERROR (MS-KILE 2.2.2: KERB_ERR_TYPE_EXTENDED).
+const EXTENDED: i64 = 3;
+
+/// NTSTATUS values of a refused logon, and what they mean here.
+const STATUSES: &[(u32, Outcome)] = &[
+    (0xc000_0064, Outcome::UnknownUser),
+    (0xc000_006a, Outcome::WrongPassword),
+    (0xc000_006d, Outcome::WrongPassword),
+    (0xc000_006f, Outcome::LogonHours),
+    (0xc000_0070, Outcome::Workstation),
+    (0xc000_0071, Outcome::PasswordExpired),
+    (0xc000_0072, Outcome::Disabled),
+    (0xc000_0193, Outcome::AccountExpired),
+    (0xc000_0224, Outcome::MustChange),
+    (0xc000_0234, Outcome::LockedOut),
+];
+
+/// What a KDC's refusal says of the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// What it means, as far as the KDC says.
+    pub(super) outcome: Outcome,
+    /// The KDC says less than it knows, and the account's state has to tell the rest: an account that may not log
+    /// in is disabled, expired, locked or outside its hours (Samba 4.17 says no more of a locked one, whatever
+    /// the password); a password that is no longer good has expired or must be changed.
+    pub(super) unexplained: bool,
+    /// What the KDC said, for the log.
+    pub(super) reason: String,
+}
+
+/// Reads the code and the e-data of a KRB-ERROR.
+pub(super) fn read(code: u32, data: &[u8]) -> Refusal {
+    let status = status(data);
+    let reason = match status {
+        Some(status) => format!("the KDC answered error {code} with NTSTATUS {status:08x}"),
+        None => format!("the KDC answered error {code}"),
+    };
+    let known = status.and_then(|status| STATUSES.iter().find(|(known, _)| *known == status));
+    let (outcome, unexplained) = match (code, known) {
+        (_, Some((_, outcome))) => (*outcome, false),
+        (CLIENT_UNKNOWN, None) => (Outcome::UnknownUser, false),
+        (PREAUTH_FAILED, None) => (Outcome::WrongPassword, false),
+        (CLIENT_REVOKED, None) => (Outcome::Refused, true),
+        (KEY_EXPIRED, None) => (Outcome::PasswordExpired, true),
+        _ => (Outcome::Refused, false),
+    };
+    Refusal { outcome, unexplained, reason }
+}
+
+/// The NTSTATUS in e-data. Windows sends one element by itself, Samba a list of them (METHOD-DATA).
+fn status(data: &[u8]) -> Option<u32> {
+    let content = inside(SEQUENCE, data)?;
+    let single = pa_data(content);
+    let listed = elements(content).filter(|(tag, _)| *tag == SEQUENCE).filter_map(|(_, it)| pa_data(it));
+    single.into_iter().chain(listed).find_map(|(kind, value)| {
+        // KERB_EXT_ERROR (MS-KILE 2.2.2): status, reserved, flags. As PA-DATA the same number is a salt, so only
+        // what has the bits of an error counts.
+        let status = value.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))?;
+        (kind == EXTENDED && value.len() == 12 && status >> 30 == 3).then_some(status)
+    })
+}
+
+/// Whether an AS-REQ is armoured: it holds PA-FX-FAST (RFC 6113, 5.4.2).
+pub(super) fn is_armoured(request: &[u8]) -> bool {
+    const AS_REQ: u8 = 0x6a;
+    const PADATA: u8 = 0xa3;
+    const FX_FAST: i64 = 136;
+    let fields = inside(AS_REQ, request).and_then(|request| inside(SEQUENCE, request));
+    let padata = fields.and_then(|fields| elements(fields).find(|(tag, _)| *tag == PADATA));
+    let list = padata.and_then(|(_, list)| inside(SEQUENCE, list)).unwrap_or_default();
+    elements(list).filter_map(|(_, it)| pa_data(it)).any(|(kind, _)| kind == FX_FAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extended(status: u32) -> Vec<u8> {
+        let value = [&status.to_le_bytes()[..], &[0; 4], &[1, 0, 0, 0]].concat();
+        [&b"\xa1\x03\x02\x01\x03\xa2\x0e\x04\x0c"[..], &value].concat()
+    }
+
+    fn sequence(content: &[u8]) -> Vec<u8> {
+        [&[SEQUENCE, u8::try_from(content.len()).unwrap()], content].concat()
+    }
+
+    #[test]
+    fn the_table_of_the_specification() {
+        let cases = [
+            (24, 0xc000_006a, Outcome::WrongPassword),
+            (6, 0xc000_0064, Outcome::UnknownUser),
+            (18, 0xc000_006f, Outcome::LogonHours),
+            (12, 0xc000_0070, Outcome::Workstation),
+            (23, 0xc000_0071, Outcome::PasswordExpired),
+            (23, 0xc000_0224, Outcome::MustChange),
+            (18, 0xc000_0072, Outcome::Disabled),
+            (18, 0xc000_0193, Outcome::AccountExpired),
+            (18, 0xc000_0234, Outcome::LockedOut),
+        ];
+        for (code, status, outcome) in cases {
+            let windows = sequence(&extended(status));
+            let samba = sequence(&sequence(&extended(status)));
+            for data in [windows, samba] {
+                let reason = format!("the KDC answered error {code} with NTSTATUS {status:08x}");
+                assert_eq!(read(code, &data), Refusal { outcome, unexplained: false, reason });
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_status_the_code_decides_as_far_as_it_can() {
+        let cases = [
+            (6, Outcome::UnknownUser, false),
+            (24, Outcome::WrongPassword, false),
+            (18, Outcome::Refused, true),
+            (23, Outcome::PasswordExpired, true),
+            (12, Outcome::Refused, false),
+            (60, Outcome::Refused, false),
+            (0, Outcome::Refused, false),
+        ];
+        for (code, outcome, unexplained) in cases {
+            let refusal = read(code, b"");
+            assert_eq!((refusal.outcome, refusal.unexplained), (outcome, unexplained), "{code}");
+        }
+        // A status that nobody knows is quoted, and decides nothing.
+        let refusal = read(18, &sequence(&extended(0xc000_1234)));
+        assert!(refusal.unexplained && refusal.reason.contains("c0001234"), "{refusal:?}");
+    }
+
+    #[test]
+    fn the_status_stands_anywhere_in_the_list() {
+        let salt = sequence(b"\xa1\x03\x02\x01\x03\xa2\x0e\x04\x0cACME.COMjohn");
+        let other = sequence(b"\xa1\x03\x02\x01\x13\xa2\x02\x04\x00");
+        let data = sequence(&[salt, other, sequence(&extended(0xc000_0072))].concat());
+        assert_eq!(status(&data), Some(0xc000_0072));
+    }
+
+    #[test]
+    fn rubbish_is_no_status() {
+        let whole = sequence(&sequence(&extended(0xc000_0072)));
+        for length in 0..whole.len() {
+            assert_eq!(status(&whole[..length]), None, "{length}");
+        }
+        for byte in 0..=u8::MAX {
+            assert_eq!(status(&[byte; 64]), None);
+            assert_eq!(status(&[SEQUENCE, 62].into_iter().chain([byte; 62]).collect::<Vec<_>>()), None);
+        }
+        // A number of another length, and one without the bits of an error.
+        assert_eq!(status(&sequence(b"\xa1\x03\x02\x01\x03\xa2\x06\x04\x04\x72\0\0\xc0")), None);
+        assert_eq!(status(&sequence(&extended(0x0000_0072))), None);
+    }
+
+    #[test]
+    fn armour_is_told_from_the_request() {
+        let tagged =
+            |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).unwrap()], content].concat();
+        let request = |kind: &[u8]| {
+            let kind = tagged(0xa1, &tagged(0x02, kind));
+            let padata = tagged(0xa3, &sequence(&sequence(&[&kind[..], b"\xa2\x02\x04\x00"].concat())));
+            tagged(0x6a, &sequence(&[&b"\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a"[..], &padata].concat()))
+        };
+        assert!(is_armoured(&request(&[0, 136])));
+        assert!(!is_armoured(&request(&[2])));
+        assert!(!is_armoured(b""));
+    }
+}
