@@ -18,7 +18,7 @@ shell_scripts = $(shell { grep -rIlE '^\#!(/usr)?/bin/(env )?(ba|da)?sh' . --exc
 .PHONY: help
 help: ## print this text
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-	    printf '  make %-10s %s\n' "$$name" "$$text"; done
+	    printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 .PHONY: deps
 deps: ## install the Debian packages that building needs, where some are missing (root)
@@ -58,6 +58,11 @@ test: root deps ## run every test: unit and integration, then the package in a r
 	cargo test --locked
 	$(MAKE) deb
 	$(lab_tests) --suite
+
+.PHONY: test-failover
+test-failover: root deps ## let domain controllers die under load, in every way to log in (root, a quarter of an hour)
+	$(MAKE) deb
+	$(lab_tests) --failover
 
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)

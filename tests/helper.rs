@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use motion_ad::protocol::report::{Check, Fact, Machine, Server, Status};
+use motion_ad::protocol::report::{Check, Fact, Machine, Server, Servers, Status};
 use motion_ad::protocol::{Operation, Reply, Request, receive, send};
 use motion_ad::verdict::{Outcome, Step, Verdict};
 use serde_json::{Value, json};
@@ -422,7 +422,14 @@ fn status(problem: Option<&str>, dc: &str) -> Reply {
         uptime: 90_000,
         domain: Some("acme.com".into()),
         problems: problem.into_iter().map(str::to_owned).collect(),
-        servers: vec![Server { host: "dc1.acme.com".into(), state: dc.into() }],
+        servers: Servers {
+            list: vec![Server {
+                host: "dc1.acme.com".into(),
+                services: vec![("binds".into(), dc.into())],
+                ..Server::default()
+            }],
+            ..Servers::default()
+        },
         machine: Machine { state: "connected".into(), ..Machine::default() },
         logins: vec![(Outcome::Success, 12), (Outcome::WrongPassword, 3)],
         ..Status::default()

@@ -5,10 +5,11 @@
 //! ```text
 //! MOTION_AD_TEST_DC=ad.acme.com         its DNS name; everything else is skipped without it
 //! MOTION_AD_TEST_ADDRESS=192.0.2.1:389  unless the system's resolver knows it
+//! MOTION_AD_TEST_KDC=192.0.2.1:88      unless it is the address above with that port
 //! MOTION_AD_TEST_SEARCHES=20000         for the test of memory
 //! MOTION_AD_TEST_RESTART=30             searches for so many seconds; restart the DC meanwhile
 //! MOTION_AD_TEST_RENEWAL=100            searches for so many seconds with tickets of 130 seconds
-//! KRB5_CLIENT_KTNAME=/etc/krb5.keytab KRB5CCNAME=MEMORY:test
+//! KRB5_KTNAME=/etc/krb5.keytab
 //! ```
 
 #![cfg(feature = "broker")]
@@ -26,7 +27,8 @@ use motion_ad::directory::entry::Entry;
 use motion_ad::directory::machine::{
     BoxFuture, MachineConnection, MachineError, Scope, Search, Server, Servers, Settings,
 };
-use motion_ad::kerberos::Credential;
+use motion_ad::directory::machines::Place;
+use motion_ad::kerberos::{Kdc, Kdcs, Kerberos};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -42,7 +44,9 @@ fn dc() -> Option<Server> {
         Ok(address) => vec![address.parse().unwrap()],
         Err(_) => (host.as_str(), 389).to_socket_addrs().unwrap().collect(),
     };
-    Some(Server { host, addresses })
+    let (_, domain) = host.split_once('.')?;
+    let realm = domain.to_uppercase();
+    Some(Server { host, realm, addresses })
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -61,8 +65,8 @@ impl Servers for Fixed {
         Box::pin(async move { Ok(servers) })
     }
 
-    fn failed(&self, server: &Server, cause: &str) {
-        self.failed.lock().unwrap().push(format!("{}: {cause}", server.host));
+    fn failed(&self, host: &str, cause: &str) {
+        self.failed.lock().unwrap().push(format!("{host}: {cause}"));
     }
 }
 
@@ -70,8 +74,30 @@ fn fixed(servers: Vec<Server>) -> Arc<Fixed> {
     Arc::new(Fixed { servers, failed: Mutex::default() })
 }
 
+/// The KDC of the environment.
+struct TheKdc;
+
+impl Kdcs for TheKdc {
+    fn candidates<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+        let named = std::env::var("MOTION_AD_TEST_KDC").ok().map(|address| address.parse().unwrap());
+        let dc = dc().unwrap();
+        let address = named.unwrap_or_else(|| SocketAddr::new(dc.addresses[0].ip(), 88));
+        Box::pin(async move { Ok(vec![Kdc { host: dc.host, addresses: vec![address] }]) })
+    }
+    fn answered(&self, _: &str) {}
+    fn failed(&self, _: &str, _: &str) {}
+}
+
+fn kerberos() -> Arc<Kerberos> {
+    Arc::new(Kerberos::new(Arc::new(TheKdc)))
+}
+
+fn connection(servers: Arc<Fixed>, settings: Settings) -> MachineConnection {
+    MachineConnection::new(servers, kerberos(), settings)
+}
+
 fn machine(server: Server) -> MachineConnection {
-    MachineConnection::new(fixed(vec![server]), Settings::default())
+    connection(fixed(vec![server]), Settings::default())
 }
 
 fn within(seconds: u64) -> Instant {
@@ -79,7 +105,14 @@ fn within(seconds: u64) -> Instant {
 }
 
 fn search(base: &str, scope: Scope, filter: &str) -> Search {
-    Search { base: base.into(), scope, filter: filter.into(), attributes: vec![], limit: 100_000 }
+    Search {
+        place: Place::Own,
+        base: base.into(),
+        scope,
+        filter: filter.into(),
+        attributes: vec![],
+        limit: 100_000,
+    }
 }
 
 async fn domain(machine: &MachineConnection) -> Search {
@@ -166,8 +199,8 @@ async fn carry(
 
 async fn proxied(dc: &Server, settings: Settings) -> (Proxy, MachineConnection) {
     let proxy = Proxy::start(dc.addresses[0]).await;
-    let server = Server { host: dc.host.clone(), addresses: vec![proxy.address] };
-    (proxy, MachineConnection::new(fixed(vec![server]), settings))
+    let server = Server { addresses: vec![proxy.address], ..dc.clone() };
+    (proxy, connection(fixed(vec![server]), settings))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -354,7 +387,8 @@ async fn a_connection_that_goes_silent_is_replaced_within_the_deadline() {
     proxy.freeze();
     let short = machine.search(&domain, Instant::now() + Duration::from_millis(300)).await;
     assert!(matches!(short, Err(MachineError::Timeout(_))), "{short:?}");
-    sleep(Duration::from_secs(2)).await;
+    let Settings { probe, patience, .. } = Settings::default();
+    sleep(probe + patience + Duration::from_millis(500)).await;
     assert!(!machine.state().connected, "{:?}", machine.state());
     assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1);
 }
@@ -365,16 +399,16 @@ async fn the_next_domain_controller_is_tried() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let bad = vec![closed, hole.local_addr().unwrap()];
-    let servers = fixed(vec![Server { host: dc.host.clone(), addresses: bad }, dc.clone()]);
+    let servers = fixed(vec![Server { addresses: bad, ..dc.clone() }, dc.clone()]);
     let settings = Settings { attempt: Duration::from_millis(500), ..Settings::default() };
-    let machine = MachineConnection::new(servers.clone(), settings.clone());
+    let machine = connection(servers.clone(), settings.clone());
     machine.root(within(10)).await.unwrap();
     let failed = servers.failed.lock().unwrap().clone();
     assert!(failed[0].contains("refused") && failed[1].contains("no answer in time"), "{failed:?}");
 
     // The name decides who is believed: the right address under a wrong name is not.
     let wrong = Server { host: "nobody.invalid".into(), ..dc };
-    let machine = MachineConnection::new(fixed(vec![wrong]), settings);
+    let machine = connection(fixed(vec![wrong]), settings);
     let error = machine.root(within(10)).await.unwrap_err();
     assert!(error.to_string().contains("knows no service ldap/nobody.invalid"), "{error}");
 }
@@ -383,7 +417,7 @@ async fn the_next_domain_controller_is_tried() {
 async fn a_successor_is_made_after_many_searches() {
     let Some(dc) = dc() else { return };
     let settings = Settings { searches: 100, ..Settings::default() };
-    let machine = MachineConnection::new(fixed(vec![dc]), settings);
+    let machine = connection(fixed(vec![dc]), settings);
     let domain = domain(&machine).await;
     for _ in 0..350 {
         assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1);
@@ -398,7 +432,7 @@ async fn memory_stays_flat() {
     let searches = number("MOTION_AD_TEST_SEARCHES").unwrap_or(20_000);
     // Never recycled, so that a leak per search would show.
     let settings = Settings { searches: u64::MAX, ..Settings::default() };
-    let machine = MachineConnection::new(fixed(vec![dc]), settings);
+    let machine = connection(fixed(vec![dc]), settings);
     let domain = domain(&machine).await;
     let run = async |count: u64| {
         let mut running = JoinSet::new();
@@ -468,12 +502,10 @@ fn is_child() -> bool {
 #[tokio::test]
 async fn child_gets_a_ticket() {
     if is_child() {
-        match Credential::acquire(within(2)).await {
+        match kerberos().credential(within(2)).await {
             Ok(credential) => println!("{credential:?}"),
             Err(error) => println!("{error}"),
         }
-        // A runtime waits at its end for libkrb5, which may wait for a KDC.
-        std::process::exit(0);
     }
 }
 
@@ -494,7 +526,7 @@ fn keytab_of(principal: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_that_cannot_be_had_names_the_cause() {
     let Some(dc) = dc() else { return };
-    let principal = Credential::acquire(within(5)).await.unwrap().principal().to_owned();
+    let principal = kerberos().credential(within(5)).await.unwrap().principal().to_owned();
     let (_, realm) = principal.rsplit_once('@').unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &[u8]| {
@@ -507,15 +539,11 @@ async fn a_ticket_that_cannot_be_had_names_the_cause() {
     let other = file("other", &keytab_of(&format!("HTTP/x@{realm}")));
     let wrong = file("wrong", &keytab_of(&principal));
     let gone = file("gone", &keytab_of(&format!("GONE$@{realm}")));
-    let kdc = |kdc: &str| {
-        format!(
-            "[libdefaults]\ndefault_realm = {realm}\ndns_lookup_kdc = false\n[realms]\n{realm} = {{\nkdc = {kdc}\n}}\n"
-        )
-    };
-    let here = file("here", kdc(&dc.addresses[0].ip().to_string()).as_bytes());
-    let nowhere = file("nowhere", kdc("127.0.0.1:9").as_bytes());
+    let config = file("krb5.conf", format!("[libdefaults]\ndefault_realm = {realm}\n").as_bytes());
+    let here = SocketAddr::new(dc.addresses[0].ip(), 88).to_string();
+    let nowhere = "127.0.0.1:9".to_owned();
     let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = file("silent", kdc(&hole.local_addr().unwrap().to_string()).as_bytes());
+    let silent = hole.local_addr().unwrap().to_string();
 
     let cases = [
         (&here, &missing, "does not exist: join the domain with `realm join`"),
@@ -526,8 +554,10 @@ async fn a_ticket_that_cannot_be_had_names_the_cause() {
         (&nowhere, &wrong, "no KDC of the realm"),
         (&silent, &wrong, "the KDC did not answer in time"),
     ];
-    for (config, keytab, text) in cases {
-        let said = child("child_gets_a_ticket", &[("KRB5_CONFIG", config), ("KRB5_CLIENT_KTNAME", keytab)]);
+    for (kdc, keytab, text) in cases {
+        let environment =
+            [("KRB5_CONFIG", &*config), ("KRB5_KTNAME", keytab), ("MOTION_AD_TEST_KDC", Path::new(kdc))];
+        let said = child("child_gets_a_ticket", &environment);
         assert!(said.contains(text), "{text}: {said}");
     }
 }
@@ -551,7 +581,7 @@ async fn child_searches_with_short_tickets() {
 async fn tickets_are_renewed_before_they_end() {
     // Not shorter: Samba serves no ticket that has less than two minutes left (CVE-2022-2031).
     let (Some(dc), Some(_)) = (dc(), number("MOTION_AD_TEST_RENEWAL")) else { return };
-    let realm = Credential::acquire(within(5)).await.unwrap().realm().to_owned();
+    let realm = kerberos().credential(within(5)).await.unwrap().realm().to_owned();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("krb5.conf");
     let text = format!(

@@ -60,8 +60,8 @@ fn quantiles(mut times: Vec<Duration>) -> (f64, f64) {
 }
 
 async fn connect(dc: &str, ca_file: &Path) -> Ldap {
-    let trust = Trust::load(Some(ca_file)).unwrap();
-    let settings = LdapConnSettings::new().set_config(trust.config);
+    let trust = Trust::load(Some(ca_file), None).unwrap();
+    let settings = LdapConnSettings::new().set_config(trust.config());
     let (connection, ldap) = LdapConnAsync::with_settings(settings, &format!("ldaps://{dc}")).await.unwrap();
     tokio::spawn(connection.drive());
     ldap

@@ -6,9 +6,11 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::report::Check;
+use crate::row::Method;
 
 /// Where the package is, from the repository's root.
 const PACKAGES: &str = "target/debian";
@@ -19,6 +21,8 @@ pub struct Lab {
     script: PathBuf,
     /// The host's root, as this machine sees it.
     root: PathBuf,
+    /// Whether logins are configured to go by Kerberos.
+    kerberos: AtomicBool,
     /// Takes the lab down when its standard input ends, which it does however this process ends.
     keeper: Option<Child>,
 }
@@ -49,18 +53,21 @@ pub struct Counters {
 }
 
 impl Lab {
-    /// Brings the lab up without joining the host or installing anything.
-    pub fn up() -> Result<Self, String> {
+    /// Brings the lab up with so many domain controllers, without joining the host or installing anything.
+    pub fn up(dcs: usize) -> Result<Self, String> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         let script = repository.join("tests/lab/lab");
         let name = std::env::var("LAB_NAME").unwrap_or_else(|_| "suite".to_owned());
-        let mut lab = Lab { name, script, root: PathBuf::new(), keeper: None };
+        let kerberos = AtomicBool::new(false);
+        let mut lab = Lab { name, script, root: PathBuf::new(), kerberos, keeper: None };
         // What a killed run left would not be fresh.
         lab.run(&["down"]).ok()?;
         if std::env::var_os("MOTION_AD_KEEP_LAB").is_none() {
             lab.keeper = Some(lab.keeper()?);
         }
-        lab.run(&["up", "--no-join"]).ok()?;
+        let dcs = dcs.to_string();
+        let up: &[&str] = if dcs == "1" { &["up", "--no-join"] } else { &["up", "--no-join", "--dcs", &dcs] };
+        lab.run(up).ok()?;
         lab.root = PathBuf::from(lab.run(&["path", "host"]).ok()?.trim());
         Ok(lab)
     }
@@ -78,10 +85,15 @@ impl Lab {
         self.run_with(arguments, "")
     }
 
-    fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.script);
         command.args(arguments).env("LAB_NAME", &self.name);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.command(arguments);
         let capture = arguments.first() == Some(&"exec");
         command.stderr(if capture { Stdio::piped() } else { Stdio::inherit() });
         let ran = command.spawn().and_then(|mut child| {
@@ -110,6 +122,18 @@ impl Lab {
         self.run_with(&arguments, input)
     }
 
+    /// Starts a command on the host as `user` that goes on beside the suite: its standard input and output are pipes.
+    pub fn host_child(&self, user: &str, command: &[&str]) -> Result<Child, String> {
+        let mut arguments = vec!["exec", "host", "-u", user, "--"];
+        arguments.extend(command);
+        self.child(&arguments)
+    }
+
+    /// Starts a command of the lab that goes on beside the suite: its standard input and output are pipes.
+    pub fn child(&self, arguments: &[&str]) -> Result<Child, String> {
+        self.command(arguments).spawn().map_err(|e| format!("{}: {e}", self.script.display()))
+    }
+
     /// Runs a shell script on the host as root.
     pub fn host_sh(&self, script: &str) -> Ran {
         self.host("root", &["sh", "-c", script], "")
@@ -132,8 +156,24 @@ impl Lab {
         fs::write(self.path(path), text).map_err(|e| format!("{path}: {e}"))
     }
 
-    /// Writes the host's `config.toml`: the DC's CA, and `more`, whose sections come after `[tls]`.
+    /// What checks passwords.
+    pub fn method(&self) -> Method {
+        if self.kerberos.load(Ordering::Relaxed) { Method::Kerberos } else { Method::Ldap }
+    }
+
+    /// Has every configuration from here on say what checks passwords; for LDAP, the default finds it.
+    pub fn set_method(&self, method: Method) {
+        self.kerberos.store(method == Method::Kerberos, Ordering::Relaxed);
+    }
+
+    /// Writes the host's `config.toml`: the DC's CA, the method, and `more`, whose sections come after `[tls]`.
     pub fn configure(&self, more: &str) -> Check {
+        let login = "[login]\nmethod = \"kerberos\"\n";
+        let more = match (self.method(), more.contains("[login]\n")) {
+            (Method::Ldap, _) => more.to_owned(),
+            (Method::Kerberos, true) => more.replacen("[login]\n", login, 1),
+            (Method::Kerberos, false) => format!("{more}{login}"),
+        };
         let ca = self.run(&["ca"]).ok()?;
         fs::copy(ca.trim(), self.path("/etc/motion-ad/ca.pem")).map_err(|e| format!("{ca}: {e}"))?;
         self.write(
@@ -182,6 +222,20 @@ impl Lab {
             _ => Err(format!("expected three cells: {line}")),
         };
         text.lines().map(person).collect()
+    }
+
+    /// The sum of the wrong passwords that the domain controllers have counted, by sAMAccountName.
+    pub fn counted_everywhere(&self) -> Result<BTreeMap<String, u32>, String> {
+        let text = self.run(&["cast", "show", "--all"]).ok()?;
+        let mut sums = BTreeMap::new();
+        for line in text.lines() {
+            let [sam, _dc, count, _lock] = line.split('\t').collect::<Vec<_>>()[..] else {
+                return Err(format!("expected four cells: {line}"));
+            };
+            let count: u32 = count.parse().map_err(|e| format!("badPwdCount: {e}: {line}"))?;
+            *sums.entry(sam.to_owned()).or_default() += count;
+        }
+        Ok(sums)
     }
 
     /// A place in the broker's log.

@@ -1,64 +1,116 @@
-//! The tests of the machine connection (`tests/machine.rs`) on the joined host, where there is an AD to ask.
+//! The tests that need an AD to ask (`tests/machine.rs`, `tests/kerberos.rs`, `tests/forest.rs`), on the joined host.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
+use crate::cast::person;
 use crate::lab::Lab;
-use crate::report::Report;
+use crate::report::{Check, Report};
 
-const ON_HOST: &str = "/var/tmp/machine-test";
+const ON_HOST: &str = "/var/tmp/test";
+const PEOPLE: &str = "/var/tmp/people";
 
-const ENVIRONMENT: [&str; 4] = [
-    "MOTION_AD_TEST_DC=ad.acme.com",
-    "MOTION_AD_TEST_SEARCHES=2000",
-    "KRB5_CLIENT_KTNAME=/etc/krb5.keytab",
-    "KRB5CCNAME=MEMORY:test",
+/// A test's name, what it finds in its environment, and its tests that do nothing here: those that another test runs
+/// as its child, and those that want minutes, a DC that is restarted meanwhile or a forged one.
+const TESTS: &[(&str, &[&str], &[&str])] = &[
+    (
+        "machine",
+        &["MOTION_AD_TEST_DC=ad.acme.com", "MOTION_AD_TEST_SEARCHES=2000"],
+        &["child_", "a_restart_of_the_domain_controller", "tickets_are_renewed"],
+    ),
+    (
+        "kerberos",
+        &[
+            "MOTION_AD_TEST_KDC=ad.acme.com=10.73.0.10:88",
+            "MOTION_AD_TEST_REALM=ACME.COM",
+            "MOTION_AD_TEST_PEOPLE=/var/tmp/people",
+            "MOTION_AD_TEST_LOGINS=20",
+        ],
+        &["a_forged_kdc"],
+    ),
+    ("forest", &["MOTION_AD_TEST_DC=ad.acme.com", "MOTION_AD_TEST_ROOTS=1"], &[]),
 ];
 
-/// Tests that do nothing here: those that another test runs as its child, and those that want minutes or a DC that
-/// is restarted meanwhile.
-const ELSEWHERE: [&str; 3] = ["child_", "a_restart_of_the_domain_controller", "tickets_are_renewed"];
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
+    let binaries = built()?;
+    lab.write(PEOPLE, &people())?;
+    lab.run(&["ca", "publish"]).ok()?;
+    for (test, environment, elsewhere) in TESTS {
+        let (_, binary) =
+            binaries.iter().find(|(name, _)| name == test).ok_or_else(|| format!("no test {test}"))?;
+        std::fs::copy(binary, lab.path(ON_HOST)).map_err(|e| format!("{ON_HOST}: {e}"))?;
+        run(lab, report, test, environment, elsewhere)?;
+    }
+    lab.run(&["ca", "unpublish"]).ok()?;
+    lab.run(&["cast", "reset"]).ok()?;
+    [ON_HOST, PEOPLE]
+        .iter()
+        .try_for_each(|path| std::fs::remove_file(lab.path(path)).map_err(|e| format!("{path}: {e}")))
+}
 
-pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
-    let binary = built()?;
-    std::fs::copy(&binary, lab.path(ON_HOST)).map_err(|e| format!("{ON_HOST}: {e}"))?;
-    let mut command = vec!["env"];
-    command.extend(ENVIRONMENT);
+fn run(lab: &Lab, report: &mut Report, test: &str, environment: &[&str], elsewhere: &[&str]) -> Check {
+    let mut command = vec!["env", "KRB5_KTNAME=/etc/krb5.keytab"];
+    command.extend(environment);
     // One after the other, as some measure time and memory.
     command.extend([ON_HOST, "--test-threads=1"]);
-    command.extend(ELSEWHERE.iter().flat_map(|name| ["--skip", name]));
+    command.extend(elsewhere.iter().flat_map(|name| ["--skip", name]));
     let ran = lab.host("root", &command, "");
     let results: Vec<_> = ran.stdout.lines().filter_map(result).collect();
     for (name, result) in &results {
-        report.check(name, || match *result {
+        report.check(&format!("{test}: {name}"), || match *result {
             "ok" => Ok(()),
             other => Err(format!("{other}\n{}{}", ran.stdout, ran.stderr)),
         });
     }
-    std::fs::remove_file(lab.path(ON_HOST)).map_err(|e| format!("{ON_HOST}: {e}"))?;
     match (results.is_empty(), ran.code, results.iter().all(|(_, result)| *result == "ok")) {
         (false, 0, _) | (false, _, false) => Ok(()),
-        _ => Err(format!("the tests ended with {}\n{}{}", ran.code, ran.stdout, ran.stderr)),
+        _ => Err(format!("{test} ended with {}\n{}{}", ran.code, ran.stdout, ran.stderr)),
     }
 }
 
-/// The test's binary, built where it is not up to date.
-fn built() -> Result<PathBuf, String> {
+/// Somebody of each kind, as `tests/kerberos.rs` reads them. Samba 4.17 says under armour only that an account may
+/// not log in, and not why.
+fn people() -> String {
+    let expected = [
+        ("john", "", "success"),
+        ("wendy", "not hers", "wrong_password"),
+        ("joerg", "", "success"),
+        ("miles", "", "success"),
+        ("dora", "", "refused?"),
+        ("lou", "", "refused?"),
+        ("max", "", "password_expired?"),
+    ];
+    let line = |(key, password, outcome): (&str, &str, &str)| {
+        let person = person(key);
+        let password = if password.is_empty() { person.password } else { password };
+        format!("{}\t{}\t{password}\t{outcome}\n", person.sam, person.upn)
+    };
+    expected.map(line).concat()
+}
+
+/// The tests' binaries by name, built where they are not up to date.
+fn built() -> Result<Vec<(String, PathBuf)>, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["test", "--locked", "--no-run", "--quiet", "--message-format=json", "--test", "machine"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests = TESTS.iter().flat_map(|(name, ..)| ["--test", *name]);
+    let arguments =
+        ["test", "--locked", "--no-run", "--quiet", "--message-format=json"].into_iter().chain(tests);
     let output =
         Command::new(cargo).args(arguments).current_dir(root).output().map_err(|e| format!("cargo: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut executables = messages
-        .filter(|message| message["target"]["name"] == "machine")
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executables
-        .next()
-        .ok_or_else(|| format!("cargo built no test:\n{}", String::from_utf8_lossy(&output.stderr)))
+    let built: Vec<_> = messages
+        .filter_map(|message| {
+            let name = message["target"]["name"].as_str()?.to_owned();
+            Some((name, PathBuf::from(message["executable"].as_str()?)))
+        })
+        .collect();
+    match built.is_empty() {
+        true => Err(format!("cargo built no test:\n{}", String::from_utf8_lossy(&output.stderr))),
+        false => Ok(built),
+    }
 }
 
 /// A line `test NAME ... RESULT`.

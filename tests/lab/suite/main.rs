@@ -1,28 +1,38 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
-//! `make test` runs it with `--suite`, `make demo` with `--demo`; a word after it chooses the chapters whose name
-//! contains it. Without `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab.
-//! The lab is its own (`LAB_NAME`, default `suite`) and goes away with the run, however that ends;
-//! `MOTION_AD_KEEP_LAB=1` keeps it.
+//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make demo` with `--demo`; a word after
+//! one of the first two chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it does nothing, so that
+//! `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and go away with the
+//! run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod answers;
 mod cast;
 mod commands;
 mod config;
 mod demo;
+mod failover;
 mod faults;
+mod forged;
+mod fresh;
 mod hostile;
 mod join;
 mod lab;
+mod load;
+#[path = "../../clients/login_rate.rs"]
+mod login_rate;
 mod machine;
+mod methods;
 mod package;
 mod pam;
 mod people;
 mod ready;
 mod report;
 mod row;
+#[path = "../../scripted/mod.rs"]
+mod scripted;
 mod secrets;
 
 use std::process::ExitCode;
@@ -34,25 +44,55 @@ use report::Report;
 /// installed and `config.toml` as [`Lab::configure`] writes it.
 type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 
-const SUITE: &[Chapter] = &[
-    ("package-before-join", package::before_join),
-    ("join", join::chapter),
-    ("people", people::chapter),
-    ("config", config::chapter),
-    ("commands", commands::chapter),
-    ("machine", machine::chapter),
-    ("faults", faults::chapter),
-    ("hostile", hostile::chapter),
-    ("secrets", secrets::chapter),
-    ("package-lifecycle", package::lifecycle),
+/// Chapters that share a lab with so many domain controllers.
+type Part = (usize, &'static [Chapter]);
+
+/// What every chapter stands on.
+const JOIN: Chapter = ("join", join::chapter);
+
+const SUITE: &[Part] = &[
+    (
+        1,
+        &[
+            ("package-before-join", package::before_join),
+            JOIN,
+            ("people", people::chapter),
+            ("config", config::chapter),
+            ("commands", commands::chapter),
+            ("machine", machine::chapter),
+            ("faults", faults::chapter),
+            ("hostile", hostile::chapter),
+            ("secrets", secrets::chapter),
+            ("fresh", fresh::chapter),
+            ("methods", methods::chapter),
+            ("forged", forged::chapter),
+            ("answers", answers::chapter),
+            ("package-lifecycle", package::lifecycle),
+        ],
+    ),
+    (2, &[JOIN, ("failover", failover::short)]),
+];
+
+/// Whatever the domain looks like and whichever domain controller dies.
+const FAILOVER: &[Part] = &[
+    (
+        1,
+        &[
+            JOIN,
+            ("fresh", fresh::chapter),
+            ("people", people::chapter),
+            ("methods", methods::chapter),
+            ("forged", forged::chapter),
+            ("answers", answers::chapter),
+        ],
+    ),
+    (2, &[JOIN, ("failover", failover::full)]),
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    if let [hostile::ATTACK, attack @ ..] =
-        arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
-    {
-        return if hostile::attacker(attack).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        return done;
     }
     if std::env::var("MOTION_AD_LAB").as_deref() != Ok("1") {
         println!("The lab's suite was not run: it needs root and a lab. `make test` runs it.");
@@ -64,9 +104,10 @@ fn main() -> ExitCode {
         _ => ("", ""),
     };
     let done = match mode {
-        "--suite" => suite(filter),
+        "--suite" => suite(SUITE, filter),
+        "--failover" => suite(FAILOVER, filter),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite [CHAPTER] | --demo".to_owned()),
+        _ => Err("usage: lab --suite [CHAPTER] | --failover [CHAPTER] | --demo".to_owned()),
     };
     match done {
         Ok(code) => code,
@@ -77,20 +118,42 @@ fn main() -> ExitCode {
     }
 }
 
-fn suite(filter: &str) -> Result<ExitCode, String> {
-    let lab = Lab::up()?;
+/// Runs what the suite starts of itself elsewhere: on the host, or beside it.
+fn another_program(arguments: &[&str]) -> Option<ExitCode> {
+    let done = match arguments {
+        // It says itself what it met with.
+        [hostile::ATTACK, attack @ ..] => hostile::attacker(attack).map_err(|_| String::new()),
+        [load::LOGIN_RATE, logins @ ..] => login_rate::run(logins),
+        [answers::SCRIPTED, script @ ..] => answers::scripted(script),
+        _ => return None,
+    };
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn suite(parts: &[Part], filter: &str) -> Result<ExitCode, String> {
     let mut report = Report::new();
-    // Whatever is chosen stands on the join.
-    for (name, chapter) in SUITE.iter().filter(|(name, _)| *name == "join" || name.contains(filter)) {
-        report.chapter(name);
-        if let Err(error) = chapter(&lab, &mut report) {
-            report.broken(name, &error);
-            // Every check after it would fail for the same reason.
-            if *name == "join" {
-                break;
+    for (dcs, chapters) in parts {
+        let is_chosen = |name: &str| name.contains(filter);
+        if !chapters.iter().any(|(name, _)| is_chosen(name)) {
+            continue;
+        }
+        let lab = Lab::up(*dcs)?;
+        for (name, chapter) in chapters.iter().filter(|(name, _)| *name == JOIN.0 || is_chosen(name)) {
+            report.chapter(name);
+            if let Err(error) = chapter(&lab, &mut report) {
+                report.broken(name, &error);
+                // Every check after it would fail for the same reason.
+                if *name == JOIN.0 {
+                    break;
+                }
             }
         }
     }
-    drop(lab);
     Ok(report.finish())
 }

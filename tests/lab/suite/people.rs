@@ -6,6 +6,14 @@ use crate::pam::{authenticate, pam, pamtester};
 use crate::report::{Report, contains, equal};
 use crate::row::{Acct, Auth, AuthAcct, Bytes, Empty, Of, Right, Row, Wrong, row, run};
 
+/// Why a password that is right but too old forgets the wrong ones before it.
+const CONFIRMED: &str = "confirmed by a ticket for kadmin/changepw, a success to AD";
+/// Why a workstation that is not allowed does so.
+const KDC_LOOKS_AWAY: &str = "Samba's KDC passes over userWorkstations, the broker does not";
+
+/// Samba 4.17 takes the name in his ticket for clash-a's, whose userPrincipalName is the same, and revokes it.
+const CLASH: &str = "Samba's KDC takes his ticket for another's";
+
 /// What each condition of an account leads to.
 #[rustfmt::skip]
 pub const CAST: &[Row] = &[
@@ -28,16 +36,16 @@ pub const CAST: &[Row] = &[
     row("ed",          "ed.ended",       Right, AuthAcct, "account_expired",   0, "PAM_ACCT_EXPIRED").reason("data 701"),
     row("ed",          "ed.ended",       Right, Acct,     "account_expired",   0, "PAM_ACCT_EXPIRED"),
     row("petra",       "petra.expired",  Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
-    row("petra",       "petra.expired",  Right, AuthAcct, "password_expired",  0, "PAM_NEW_AUTHTOK_REQD").reason("data 532"),
+    row("petra",       "petra.expired",  Right, AuthAcct, "password_expired",  0, "PAM_NEW_AUTHTOK_REQD").reason("data 532").kdc_accepts(CONFIRMED),
     row("petra",       "petra.expired",  Right, Acct,     "password_expired",  0, "PAM_NEW_AUTHTOK_REQD"),
     row("max",         "max.mustchange", Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
-    row("max",         "max.mustchange", Right, AuthAcct, "must_change",       0, "PAM_NEW_AUTHTOK_REQD").reason("data 773"),
+    row("max",         "max.mustchange", Right, AuthAcct, "must_change",       0, "PAM_NEW_AUTHTOK_REQD").reason("data 773").kdc_accepts(CONFIRMED),
     row("max",         "max.mustchange", Right, Acct,     "must_change",       0, "PAM_NEW_AUTHTOK_REQD"),
     row("nora",        "nora.night",     Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
     row("nora",        "nora.night",     Right, AuthAcct, "logon_hours",       0, "PAM_PERM_DENIED").reason("data 530"),
     row("nora",        "nora.night",     Right, Acct,     "logon_hours",       0, "PAM_PERM_DENIED"),
     row("walt",        "walt.elsewhere", Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
-    row("walt",        "walt.elsewhere", Right, AuthAcct, "workstation",       0, "PAM_PERM_DENIED").reason("data 531"),
+    row("walt",        "walt.elsewhere", Right, AuthAcct, "workstation",       0, "PAM_PERM_DENIED").reason("data 531").kdc_accepts(KDC_LOOKS_AWAY),
     row("walt",        "walt.elsewhere", Right, Acct,     "workstation",       0, "PAM_PERM_DENIED"),
 
     // A lock answers whatever the password is, and the counter stands still.
@@ -61,6 +69,9 @@ pub const CAST: &[Row] = &[
     row("uma",         "uma.upn",        Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
     row("uma",         "uma.upn",        Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("uma",         "uma.upn",        Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    row("sven",        "sven.suffix",    Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
+    row("sven",        "sven.suffix",    Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("sven",        "sven.suffix",    Right, Acct,     "success",           0, "PAM_SUCCESS"),
     row("mary",        "Mary Ann",       Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
     row("mary",        "Mary Ann",       Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("mary",        "Mary Ann",       Right, Acct,     "success",           0, "PAM_SUCCESS"),
@@ -84,7 +95,7 @@ pub const CAST: &[Row] = &[
     row("clash-a",     "clash",          Right, Acct,     "success",           0, "PAM_SUCCESS"),
     row("clash-a",     "clash.a",        Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("clash-b",     "clash.b",        Of("clash-a"), Auth, "wrong_password", 1, "PAM_AUTH_ERR"),
-    row("clash-b",     "clash.b",        Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
+    row("clash-b",     "clash.b",        Right, AuthAcct, "success",           0, "PAM_SUCCESS").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
     row("clash-b",     "clash.b",        Right, Acct,     "success",           0, "PAM_SUCCESS"),
 
     // Without a userPrincipalName the implicit name is all there is. (The lab itself looks at the counters with this
@@ -111,7 +122,7 @@ pub const NAMES: &[Row] = &[
     row("john",  "ACME\\john.doe",              Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR").principal("john.doe@acme.com"),
     row("joerg", "JÖRG.MÜLLER",                 Right, Auth,     "success",   0, "PAM_SUCCESS"),
     row("mary",  "mary.ann",                    Right, Auth,     "success",   0, "PAM_SUCCESS"),
-    row("clash-b", "clash.b@acme.com",          Right, Auth,     "success",   0, "PAM_SUCCESS").principal("clash.b@acme.com"),
+    row("clash-b", "clash.b@acme.com",          Right, Auth,     "success",   0, "PAM_SUCCESS").principal("clash.b@acme.com").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
 
     // Other domains. uma's suffix is not accepted unless names.domains says so; her short name always is.
     row("john",  "EVIL\\john.doe",              Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("\"EVIL\" is not accepted"),
@@ -159,11 +170,11 @@ pub const NAMES: &[Row] = &[
 #[rustfmt::skip]
 const EXPIRED_ACCOUNT: &[Row] = &[
     row("petra", "petra.expired",  Wrong, AuthAcct, "wrong_password",   1, "PAM_AUTH_ERR"),
-    row("petra", "petra.expired",  Right, Auth,     "password_expired", 0, "PAM_SUCCESS"),
-    row("petra", "petra.expired",  Right, AuthAcct, "password_expired", 0, "PAM_NEW_AUTHTOK_REQD").passes_auth(),
+    row("petra", "petra.expired",  Right, Auth,     "password_expired", 0, "PAM_SUCCESS").kdc_accepts(CONFIRMED),
+    row("petra", "petra.expired",  Right, AuthAcct, "password_expired", 0, "PAM_NEW_AUTHTOK_REQD").passes_auth().kdc_accepts(CONFIRMED),
     row("petra", "petra.expired",  Right, Acct,     "password_expired", 0, "PAM_NEW_AUTHTOK_REQD"),
-    row("max",   "max.mustchange", Right, Auth,     "must_change",      0, "PAM_SUCCESS"),
-    row("max",   "max.mustchange", Right, AuthAcct, "must_change",      0, "PAM_NEW_AUTHTOK_REQD").passes_auth(),
+    row("max",   "max.mustchange", Right, Auth,     "must_change",      0, "PAM_SUCCESS").kdc_accepts(CONFIRMED),
+    row("max",   "max.mustchange", Right, AuthAcct, "must_change",      0, "PAM_NEW_AUTHTOK_REQD").passes_auth().kdc_accepts(CONFIRMED),
     row("dora",  "dora.disabled",  Right, AuthAcct, "disabled",         0, "PAM_PERM_DENIED"),
     row("ed",    "ed.ended",       Right, AuthAcct, "account_expired",  0, "PAM_ACCT_EXPIRED"),
     row("lou",   "lou.locked",     Right, AuthAcct, "locked_out",       0, "PAM_MAXTRIES"),
@@ -180,10 +191,10 @@ const MESSAGES: &[Row] = &[
     row("dora",  "dora.disabled",  Right, Auth,     "disabled",         0, "PAM_PERM_DENIED").told("Your account is disabled."),
     row("dora",  "dora.disabled",  Right, Acct,     "disabled",         0, "PAM_PERM_DENIED").told("Your account is disabled."),
     row("ed",    "ed.ended",       Right, Auth,     "account_expired",  0, "PAM_ACCT_EXPIRED").told("Your account has expired."),
-    row("petra", "petra.expired",  Right, Auth,     "password_expired", 0, "PAM_NEW_AUTHTOK_REQD").told(EXPIRED),
-    row("max",   "max.mustchange", Right, Auth,     "must_change",      0, "PAM_NEW_AUTHTOK_REQD").told("Your password must be changed before you can log in."),
+    row("petra", "petra.expired",  Right, Auth,     "password_expired", 0, "PAM_NEW_AUTHTOK_REQD").told(EXPIRED).kdc_accepts(CONFIRMED),
+    row("max",   "max.mustchange", Right, Auth,     "must_change",      0, "PAM_NEW_AUTHTOK_REQD").told("Your password must be changed before you can log in.").kdc_accepts(CONFIRMED),
     row("nora",  "nora.night",     Right, Auth,     "logon_hours",      0, "PAM_PERM_DENIED").told("Your account may not log in at this time."),
-    row("walt",  "walt.elsewhere", Right, Auth,     "workstation",      0, "PAM_PERM_DENIED").told("Your account may not log in from this computer."),
+    row("walt",  "walt.elsewhere", Right, Auth,     "workstation",      0, "PAM_PERM_DENIED").told("Your account may not log in from this computer.").kdc_accepts(KDC_LOOKS_AWAY),
     row("lou",   "lou.locked",     Right, Auth,     "locked_out",       0, "PAM_MAXTRIES").told(LOCKED),
     row("lou",   "lou.locked",     Right, Acct,     "locked_out",       0, "PAM_MAXTRIES").told(LOCKED),
     row("john",  "john.doe",       Right, AuthAcct, "success",          0, "PAM_SUCCESS"),

@@ -43,6 +43,25 @@ pub enum Calls {
 }
 pub use Calls::*;
 
+/// What checks the password (`login.method`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A bind.
+    Ldap,
+    /// A ticket.
+    Kerberos,
+}
+
+impl Method {
+    /// As configuration and log have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Ldap => "ldap",
+            Method::Kerberos => "kerberos",
+        }
+    }
+}
+
 /// One login.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -66,6 +85,12 @@ pub struct Row {
     passes_auth: bool,
     /// Whether AD itself lets the person in, and so forgets wrong passwords, although the module does not.
     ad_accepts: bool,
+    /// Why that is so where the KDC is asked, and only there.
+    kdc_accepts: &'static str,
+    /// Outcome and code where the KDC is asked, and why they are others there.
+    kdc_refuses: Option<(&'static str, &'static str, &'static str)>,
+    /// The row is as the LDAP server answers, unless [`Row::by`] made another of it.
+    method: Method,
 }
 
 pub const fn row(
@@ -93,6 +118,9 @@ pub const fn row(
         told,
         passes_auth: false,
         ad_accepts: false,
+        kdc_accepts: "",
+        kdc_refuses: None,
+        method: Method::Ldap,
     }
 }
 
@@ -115,6 +143,34 @@ impl Row {
 
     pub const fn ad_accepts(self) -> Row {
         Row { ad_accepts: true, ..self }
+    }
+
+    pub const fn kdc_accepts(self, why: &'static str) -> Row {
+        Row { kdc_accepts: why, ..self }
+    }
+
+    pub const fn kdc_refuses(self, outcome: &'static str, code: &'static str, why: &'static str) -> Row {
+        Row { kdc_refuses: Some((outcome, code, why)), ..self }
+    }
+
+    /// The same login where this method checks the password.
+    pub fn by(self, method: Method) -> Row {
+        match method {
+            Method::Ldap => self,
+            Method::Kerberos => {
+                let (outcome, code, why) = self.kdc_refuses.unwrap_or((self.outcome, self.code, ""));
+                Row {
+                    method,
+                    outcome,
+                    code,
+                    ad_accepts: self.ad_accepts || !self.kdc_accepts.is_empty() || !why.is_empty(),
+                    kdc_accepts: if why.is_empty() { self.kdc_accepts } else { why },
+                    // A bind's code for it.
+                    reason: if self.reason.starts_with("data ") { "" } else { self.reason },
+                    ..self
+                }
+            }
+        }
     }
 
     /// The name as it can be shown.
@@ -150,9 +206,13 @@ impl Row {
     /// The row in one line.
     pub fn label(&self) -> String {
         let (name, calls) = (self.shown_name(), self.entry_points().join(", "));
+        let why = match (self.method, self.kdc_accepts) {
+            (Method::Ldap, _) | (_, "") => String::new(),
+            (Method::Kerberos, why) => format!(" ({why})"),
+        };
         match self.calls {
             Acct => format!("{name}, {calls}: {}", self.code),
-            _ => format!("{name}, password {}, {calls}: {}", self.shown_password(), self.code),
+            _ => format!("{name}, password {}, {calls}: {}{why}", self.shown_password(), self.code),
         }
     }
 
@@ -229,7 +289,7 @@ impl Row {
             principal => principal.to_owned(),
         };
         // The domain controller is named where it decided: it was asked with the password.
-        let undecided = ["unknown_user", "unmapped", "misconfigured"].contains(&self.outcome);
+        let undecided = ["unknown_user", "unmapped", "ambiguous", "misconfigured"].contains(&self.outcome);
         let dc = if self.calls == Acct || undecided { "" } else { "ad.acme.com" };
         let fields = [
             ("event", event.to_owned()),
@@ -253,7 +313,10 @@ impl Row {
         let mut fields = fields(line)?;
         let mut take = |name: &str| fields.remove(name).unwrap_or_default();
         let (peer, ms, reason) = (take("peer"), take("ms"), take("reason"));
-        let advice = take("advice");
+        let (advice, method) = (take("advice"), take("method"));
+        if fields.contains_key("dc") {
+            equal("method", method.as_str(), self.method.name())?;
+        }
         if !peer.starts_with(&format!("uid:{uid},pid:")) || ms.parse::<f64>().is_err() {
             return Err(format!("expected the peer uid:{uid} and milliseconds: {line}"));
         }
@@ -283,11 +346,12 @@ fn own(texts: &[&str]) -> Vec<String> {
 /// AD's counters of everybody, by sAMAccountName.
 pub type Counts = BTreeMap<String, Counters>;
 
-/// Tries every row at `service` and checks it, and in the end the log.
+/// Tries every row at `service`, by the lab's method, and checks it, and in the end the log.
 pub fn run(lab: &Lab, report: &mut Report, service: &str, rows: &[Row]) -> Result<(), String> {
+    let rows: Vec<_> = rows.iter().map(|row| row.by(lab.method())).collect();
     let position = lab.log_position()?;
     let mut before = lab.everybodys_counters()?;
-    for row in rows {
+    for row in &rows {
         report.check(&row.label(), || {
             let answer = pam(lab, service, row.name, &row.password(), row.entry_points());
             let after = lab.everybodys_counters()?;
@@ -302,6 +366,10 @@ pub fn run(lab: &Lab, report: &mut Report, service: &str, rows: &[Row]) -> Resul
     Ok(())
 }
 
+/// What the broker says of itself around its start.
+const OF_THE_BROKER: [&str; 5] =
+    ["event=start ", "event=restart ", "event=method ", "event=trust ", "event=dc "];
+
 fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) -> Check {
     let uid = lab.host_sh("id -u motion").ok()?;
     let is_login = |line: &&String| line.starts_with("event=login ") || line.starts_with("event=account ");
@@ -312,9 +380,9 @@ fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) ->
         let count = lines.iter().filter(is_login).count();
         if count >= rows.len() { Ok(()) } else { Err(format!("{count} lines, expected {}", rows.len())) }
     })?;
-    let foreign = lines.iter().find(|line| {
-        !is_login(line) && !line.starts_with("event=start ") && !line.starts_with("event=restart ")
-    });
+    let foreign = lines
+        .iter()
+        .find(|line| !is_login(line) && !OF_THE_BROKER.iter().any(|event| line.starts_with(event)));
     if let Some(line) = foreign {
         return Err(format!("a line that nobody expects: {line}"));
     }

@@ -1,0 +1,170 @@
+//! Logs in through PAM at a fixed rate from one process, as a busy login page does, whatever becomes of the logins.
+//!
+//! `SERVICE RATE THREADS`, and on standard input one login a line: user, tab, password. Login n begins n/RATE seconds
+//! after the first, unless all THREADS wait for earlier ones. On standard output there is a first line `started` and
+//! then a line of JSON for each that is done; on standard error, in the end, a sum.
+//!
+//! It is a part of the lab's suite, which runs itself on the joined host with these arguments.
+// The calls of an application are C.
+#![allow(unsafe_code)]
+
+#[allow(dead_code)]
+mod libpam;
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::io::{BufRead, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use libpam::{Conversation, Message, Response};
+use serde::{Deserialize, Serialize};
+
+/// The most threads: logins of 20 seconds at 100 a second.
+const MOST_THREADS: usize = 2000;
+/// The style of a message that asks for a password (security/_pam_types.h).
+const PAM_PROMPT_ECHO_OFF: c_int = 1;
+/// The codes in their order (security/_pam_types.h).
+#[rustfmt::skip]
+const CODES: [&str; 32] = [
+    "PAM_SUCCESS", "PAM_OPEN_ERR", "PAM_SYMBOL_ERR", "PAM_SERVICE_ERR", "PAM_SYSTEM_ERR", "PAM_BUF_ERR",
+    "PAM_PERM_DENIED", "PAM_AUTH_ERR", "PAM_CRED_INSUFFICIENT", "PAM_AUTHINFO_UNAVAIL", "PAM_USER_UNKNOWN",
+    "PAM_MAXTRIES", "PAM_NEW_AUTHTOK_REQD", "PAM_ACCT_EXPIRED", "PAM_SESSION_ERR", "PAM_CRED_UNAVAIL",
+    "PAM_CRED_EXPIRED", "PAM_CRED_ERR", "PAM_NO_MODULE_DATA", "PAM_CONV_ERR", "PAM_AUTHTOK_ERR",
+    "PAM_AUTHTOK_RECOVERY_ERR", "PAM_AUTHTOK_LOCK_BUSY", "PAM_AUTHTOK_DISABLE_AGING", "PAM_TRY_AGAIN", "PAM_IGNORE",
+    "PAM_ABORT", "PAM_AUTHTOK_EXPIRED", "PAM_MODULE_UNKNOWN", "PAM_BAD_ITEM", "PAM_CONV_AGAIN", "PAM_INCOMPLETE",
+];
+
+/// What became of one login; times in milliseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Login {
+    /// Its place in the input, from 0.
+    pub number: usize,
+    pub user: String,
+    /// When it was due, after the first.
+    pub due: f64,
+    /// How much later it began, because no thread was free.
+    pub late: f64,
+    /// What it took.
+    pub took: f64,
+    /// The name of the code of authenticate, or of acct_mgmt where that succeeded.
+    pub code: String,
+}
+
+/// Runs the logins and prints what became of them.
+///
+/// # Errors
+/// The arguments or the input are not as they should be.
+pub fn run(arguments: &[&str]) -> Result<(), String> {
+    let usage = || "usage: SERVICE RATE THREADS <LOGINS".to_owned();
+    let [service, rate, threads] = arguments else { return Err(usage()) };
+    let service = c_string(service)?;
+    let rate: f64 = rate.parse().ok().filter(|rate| *rate > 0.0).ok_or_else(usage)?;
+    let threads: usize = threads.parse().ok().filter(|n| (1..=MOST_THREADS).contains(n)).ok_or_else(usage)?;
+    let logins = std::io::stdin().lock().lines().map(|line| {
+        let line = line.map_err(|e| e.to_string())?;
+        let (user, password) = line.split_once('\t').ok_or("a line without a tab")?;
+        Ok((c_string(user)?, c_string(password)?))
+    });
+    let logins = logins.collect::<Result<Vec<_>, String>>()?;
+    println!("started");
+    let begun = Instant::now();
+    let next = AtomicUsize::new(0);
+    let (done, results) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(logins.len()) {
+            let (service, logins, next, done) = (&service, &logins, &next, done.clone());
+            scope.spawn(move || {
+                while let number = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some((user, password)) = logins.get(number)
+                {
+                    let due = Duration::from_secs_f64(number as f64 / rate);
+                    std::thread::sleep(due.saturating_sub(begun.elapsed()));
+                    let start = begun.elapsed();
+                    let code = login(service, user, password);
+                    let login = Login {
+                        number,
+                        user: user.to_string_lossy().into_owned(),
+                        due: milliseconds(due),
+                        late: milliseconds(start.saturating_sub(due)),
+                        took: milliseconds(begun.elapsed() - start),
+                        code: name(code),
+                    };
+                    // Printed by one, so that a slow reader slows no login.
+                    let _ = done.send(login);
+                }
+            });
+        }
+        drop(done);
+        print(&results)
+    })
+}
+
+fn print(results: &mpsc::Receiver<Login>) -> Result<(), String> {
+    let (mut codes, mut slowest, mut latest) = (BTreeMap::new(), 0.0_f64, 0.0_f64);
+    let mut out = std::io::stdout().lock();
+    for login in results {
+        let line = serde_json::to_string(&login).map_err(|e| e.to_string())?;
+        writeln!(out, "{line}").map_err(|e| e.to_string())?;
+        (slowest, latest) = (slowest.max(login.took), latest.max(login.late));
+        *codes.entry(login.code).or_insert(0) += 1;
+    }
+    let codes: Vec<_> = codes.iter().map(|(code, count)| format!("{code} {count}")).collect();
+    eprintln!("{}; the slowest took {slowest:.0} ms, the latest began {latest:.0} ms late", codes.join(", "));
+    Ok(())
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn c_string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|e| format!("{text:?}: {e}"))
+}
+
+fn name(code: c_int) -> String {
+    let known = usize::try_from(code).ok().and_then(|code| CODES.get(code));
+    known.map_or_else(|| format!("PAM code {code}"), |name| (*name).to_owned())
+}
+
+/// What a login page does: authenticate and acct_mgmt on one handle.
+fn login(service: &CStr, user: &CStr, password: &CStr) -> c_int {
+    let conversation = Conversation { function: converse, data: password.as_ptr().cast_mut().cast() };
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: the strings and the conversation outlive the handle, which is ended before they are dropped.
+    unsafe {
+        let started =
+            libpam::pam_start(service.as_ptr(), user.as_ptr(), &raw const conversation, &raw mut handle);
+        if started != 0 {
+            return started;
+        }
+        let mut code = libpam::pam_authenticate(handle, 0);
+        if code == 0 {
+            code = libpam::pam_acct_mgmt(handle, 0);
+        }
+        libpam::pam_end(handle, code);
+        code
+    }
+}
+
+extern "C" fn converse(
+    count: c_int,
+    messages: *const *const Message,
+    responses: *mut *mut Response,
+    password: *mut c_void,
+) -> c_int {
+    let count = usize::try_from(count).unwrap_or(0);
+    // SAFETY: libpam hands over `count` messages, as Linux does: pointers in a row. It frees the array and each text
+    // with free(3). `password` is the string of `login`.
+    unsafe {
+        let array = libc::calloc(count, size_of::<Response>()).cast::<Response>();
+        for index in 0..count {
+            if (**messages.add(index)).style == PAM_PROMPT_ECHO_OFF {
+                (*array.add(index)).text = libc::strdup(password.cast());
+            }
+        }
+        *responses = array;
+    }
+    0
+}

@@ -1,0 +1,219 @@
+//! A network of scripted domain controllers without a lab: each has an address of the loopback network to itself, the
+//! ports of a real one, a certificate of the test's own authority, and its place in a DNS that a table stands in for.
+//!
+//! ```ignore
+//! let Some(network) = Network::new() else { return };
+//! let dc = network.controller("dc1.acme.com", |script| script.on(Event::bind(), [success()])).await;
+//! // … `network.names()` finds it, `network.trust()` believes it; then, of what it received:
+//! assert_eq!(dc.log().binds(), 1);
+//! ```
+// Each integration test uses a part.
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use motion_ad::directory::Entry;
+use motion_ad::directory::dns::{Names, Srv, Timed};
+use motion_ad::directory::machine::{BoxFuture, MachineError};
+use motion_ad::directory::trust::Trust;
+use motion_ad::directory::{Machine, Place, Search};
+use tempfile::NamedTempFile;
+use tokio::time::Instant;
+
+use crate::scripted::{Action, Authority, Event, Log, Script, Security, Server, done, entry};
+
+/// LDAP with StartTLS, and over TLS from the first byte.
+pub const LDAP: u16 = 389;
+pub const LDAPS: u16 = 636;
+/// How long DNS's answers are good: longer than any test.
+const TTL: Duration = Duration::from_secs(3600);
+/// LDAP_CAP_ACTIVE_DIRECTORY_OID (MS-ADTS 3.1.1.3.4.3.1).
+const ACTIVE_DIRECTORY: &[u8] = b"1.2.840.113556.1.4.800";
+
+/// What a domain controller says of itself: further `supportedCapabilities`, and `isSynchronized`.
+pub fn root_dse(capabilities: &[&str], is_synchronized: &str) -> [Action; 2] {
+    let mut all = vec![ACTIVE_DIRECTORY];
+    all.extend(capabilities.iter().map(|oid| oid.as_bytes()));
+    let attributes: [(&str, &[&[u8]]); 2] =
+        [("supportedCapabilities", &all), ("isSynchronized", &[is_synchronized.as_bytes()])];
+    [entry("", &attributes), done()]
+}
+
+/// The domain controllers of a test, and what it takes to find and to believe them.
+pub struct Network {
+    authority: Authority,
+    zone: Arc<Zone>,
+}
+
+impl Network {
+    /// A network without domain controllers; `None` where their ports are not to be had, which only root may use
+    /// (ip(7), `ip_unprivileged_port_start`).
+    pub fn new() -> Option<Self> {
+        match TcpListener::bind((address(), LDAP)) {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                println!("skipped: port {LDAP} is for root: {e}");
+                None
+            }
+            _ => Some(Network { authority: authority(), zone: Arc::default() }),
+        }
+    }
+
+    /// A domain controller of the domain that `host` is named after. DNS lists it after those that were made before.
+    /// `script` adds its rules to an empty script; after them it answers for itself as any domain controller does.
+    pub async fn controller(&self, host: &str, script: impl FnOnce(Script) -> Script) -> Controller {
+        let mut controller = self.silent(host, script);
+        controller.listen(LDAPS).await;
+        controller.listen(LDAP).await;
+        controller
+    }
+
+    /// The same, and it listens nowhere yet.
+    pub fn silent(&self, host: &str, script: impl FnOnce(Script) -> Script) -> Controller {
+        let script = script(Script::default()).on(Event::root_dse("objectClass"), root_dse(&[], "TRUE"));
+        let address = address();
+        let (_, domain) = host.split_once('.').unwrap();
+        self.zone.add(domain, host, address);
+        Controller {
+            host: host.to_owned(),
+            address,
+            identity: self.authority.issue(&[host]).unwrap(),
+            server: Server::new(script),
+        }
+    }
+
+    /// Who vouches for the domain controllers.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Trusts that authority and no other.
+    pub fn trust(&self) -> Arc<Trust> {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(self.authority.pem().as_bytes()).unwrap();
+        Arc::new(Trust::load(Some(file.path()), None).unwrap())
+    }
+
+    /// Its DNS.
+    pub fn names(&self) -> Arc<Zone> {
+        self.zone.clone()
+    }
+}
+
+/// A domain controller. It is gone from the network when it is dropped, and still in DNS.
+pub struct Controller {
+    /// DNS name.
+    pub host: String,
+    address: IpAddr,
+    identity: crate::scripted::Identity,
+    server: Server,
+}
+
+impl Controller {
+    /// Begins to listen on `port`, protected as that port is.
+    pub async fn listen(&mut self, port: u16) {
+        let identity = self.identity.clone();
+        let security = if port == LDAPS { Security::Ldaps(identity) } else { Security::StartTls(identity) };
+        self.server.listen((self.address, port), security).await.unwrap();
+    }
+
+    /// What it received so far.
+    pub fn log(&self) -> &Log {
+        self.server.log()
+    }
+}
+
+/// One with a name of its own: to a client, another key under a known name is a wrong signature.
+fn authority() -> Authority {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    Authority::new(&format!("Acme Root CA {}", COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
+}
+
+/// An address of the loopback network that no other test has: its middle is of the process, its end is counted.
+fn address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let end = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(end < u8::MAX, "this process needs more addresses than it has");
+    // Nobody's 127.0.x.y, where services of the machine may be.
+    Ipv4Addr::new(127, high | 0x80, low, end).into()
+}
+
+/// SRV records and addresses.
+#[derive(Default)]
+pub struct Zone {
+    hosts: Mutex<HashMap<String, Vec<(String, IpAddr)>>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Zone {
+    fn add(&self, domain: &str, host: &str, address: IpAddr) {
+        self.hosts.lock().unwrap().entry(domain.to_owned()).or_default().push((host.to_owned(), address));
+    }
+
+    /// The names whose SRV records were asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Names for Zone {
+    fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
+        self.asked.lock().unwrap().push(name.to_owned());
+        let hosts = self.hosts.lock().unwrap();
+        let found = name.strip_prefix("_ldap._tcp.dc._msdcs.").and_then(|domain| hosts.get(domain));
+        let records = found.into_iter().flatten().zip(0..);
+        let records: Vec<_> =
+            records.map(|((host, _), priority)| Srv { priority, weight: 0, host: host.clone() }).collect();
+        Box::pin(async move {
+            match records.is_empty() {
+                true => Err(format!("no {name}")),
+                false => Ok((records, Instant::now() + TTL)),
+            }
+        })
+    }
+
+    fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {
+        let hosts = self.hosts.lock().unwrap();
+        let found = hosts.values().flatten().find(|(known, _)| known == host);
+        let answer = found.map(|(_, ip)| vec![*ip]).ok_or_else(|| format!("no {host}"));
+        Box::pin(async move { Ok((answer?, Instant::now() + TTL)) })
+    }
+
+    fn site<'a>(&'a self, _: &'a str, _: Vec<IpAddr>) -> BoxFuture<'a, Option<String>> {
+        Box::pin(async { None })
+    }
+}
+
+/// A directory that is read: to the search at this place that holds this text in its `BASE FILTER`, these entries.
+pub struct Directory {
+    answers: Vec<(Place, &'static str, Vec<Entry>)>,
+    asked: Mutex<Vec<(Place, String)>>,
+}
+
+impl Directory {
+    /// Each answer is good for as many searches as there are; the first that fits is taken.
+    pub fn new(answers: impl IntoIterator<Item = (Place, &'static str, Vec<Entry>)>) -> Self {
+        Directory { answers: answers.into_iter().collect(), asked: Mutex::default() }
+    }
+
+    /// The searches so far, each with its place.
+    pub fn asked(&self) -> Vec<(Place, String)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Machine for Directory {
+    async fn search(&self, search: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
+        let asked = format!("{} {}", search.base, search.filter);
+        self.asked.lock().unwrap().push((search.place.clone(), asked.clone()));
+        let is_meant = |place: &Place, part: &str| *place == search.place && asked.contains(part);
+        let found = self.answers.iter().find(|(place, part, _)| is_meant(place, part));
+        let unexpected = || MachineError::NoServer(format!("nobody expected {asked}"));
+        found.map(|(.., entries)| entries.clone()).ok_or_else(unexpected)
+    }
+}

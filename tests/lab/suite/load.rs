@@ -1,0 +1,82 @@
+//! Logins on the host at a fixed rate, whatever becomes of them: this program as a client of libpam.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdout};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::lab::Lab;
+pub use crate::login_rate::Login;
+use crate::report::equal;
+
+/// The first argument of this program when it is that client.
+pub const LOGIN_RATE: &str = "--login-rate";
+const ON_HOST: &str = "/var/tmp/login-rate";
+/// So long a login may hold its thread: the module's own deadline and some.
+const LONGEST: usize = 8;
+
+/// Logins on their way.
+pub struct Load {
+    child: Child,
+    begun: Instant,
+    results: Option<JoinHandle<Result<Vec<Login>, String>>>,
+}
+
+impl Load {
+    /// Starts these logins (name and password) at the service `motion`, `rate` a second, as the application's user.
+    pub fn start<'a>(
+        lab: &Lab,
+        rate: usize,
+        logins: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, String> {
+        let program = std::env::current_exe().map_err(|e| e.to_string())?;
+        fs::copy(program, lab.path(ON_HOST)).map_err(|e| format!("{ON_HOST}: {e}"))?;
+        let (each_second, threads) = (rate.to_string(), (rate * LONGEST).to_string());
+        let command = [ON_HOST, LOGIN_RATE, "motion", &each_second, &threads];
+        let mut child = lab.host_child("motion", &command)?;
+        let mut stdin = child.stdin.take().ok_or("no standard input")?;
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
+        let table: String =
+            logins.into_iter().map(|(user, password)| format!("{user}\t{password}\n")).collect();
+        stdin.write_all(table.as_bytes()).map_err(|e| format!("{ON_HOST}: {e}"))?;
+        drop(stdin);
+        let first = lines.next().ok_or("the logins did not start")?.map_err(|e| e.to_string())?;
+        equal("the first line of the logins", first.as_str(), "started")?;
+        let begun = Instant::now();
+        Ok(Load { child, begun, results: Some(std::thread::spawn(move || read(lines))) })
+    }
+
+    /// How long they have been going on.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Waits until the logins have been going on for so long.
+    pub fn wait_until(&self, elapsed: Duration) {
+        std::thread::sleep(elapsed.saturating_sub(self.elapsed()));
+    }
+
+    /// Waits for the last one and answers all, in the order in which they were due.
+    pub fn finish(mut self) -> Result<Vec<Login>, String> {
+        let results = self.results.take().ok_or("finished already")?;
+        let mut logins = results.join().map_err(|_| "the reader of the logins ended")??;
+        let status = self.child.wait().map_err(|e| e.to_string())?;
+        equal("the logins ended well", status.success(), true)?;
+        logins.sort_by_key(|login| login.number);
+        Ok(logins)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // Where it has ended already there is nobody to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(lines: Lines<BufReader<ChildStdout>>) -> Result<Vec<Login>, String> {
+    let login = |line: String| serde_json::from_str(&line).map_err(|e| format!("{e}: {line}"));
+    lines.map(|line| line.map_err(|e| e.to_string()).and_then(login)).collect()
+}

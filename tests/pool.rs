@@ -1,0 +1,498 @@
+//! The pool of connections for users' binds against scripted domain controllers: who is left for whom, what that
+//! costs, and what is never sent.
+#![cfg(feature = "broker")]
+// clippy's exemption covers functions marked #[test] only, not their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod controllers;
+mod scripted;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use controllers::{Controller, Directory, LDAP, LDAPS, Network, root_dse};
+use motion_ad::config::{Pool as Settings, TlsMode};
+use motion_ad::directory::discovery::Wanted;
+use motion_ad::directory::health::{Change, Service, State};
+use motion_ad::directory::pool::{Bound, Pool, PoolError, Renew};
+use motion_ad::directory::servers::ServerList;
+use motion_ad::directory::trust::{Refreshed, Trust};
+use motion_ad::directory::{Entry, Place};
+use motion_ad::verdict::Outcome;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use scripted::*;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+const JOHN: &str = "CN=john.doe,OU=People,DC=acme,DC=com";
+const MARY: &str = "CN=mary.roe,OU=People,DC=acme,DC=com";
+const DC1: &str = "dc1.acme.com";
+const DC2: &str = "dc2.acme.com";
+
+/// What a domain controller that does not answer may cost the login that meets it, and the machine that tests.
+const FIRST: Duration = Duration::from_millis(1000 + 900);
+/// The same for the logins after it.
+const LATER: Duration = Duration::from_millis(700);
+/// A probe and what comes before it.
+const RECOVERY: Duration = Duration::from_secs(6);
+/// Logins at once, and the connections that there may be.
+const LOGINS: usize = 50;
+/// The same as in src/directory/pool.rs: connections that are made to one domain controller at a time.
+const CONNECTING: usize = 4;
+/// The same: how long the pool works on one of them.
+const CONNECT: Duration = Duration::from_secs(5);
+/// LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID (MS-ADTS 3.1.1.3.4.3.6).
+const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+/// A pool over the domain controllers of acme.com, and what it was heard to say of them.
+struct Bench {
+    pool: Arc<Pool>,
+    servers: Arc<ServerList>,
+    changes: mpsc::UnboundedReceiver<Change>,
+}
+
+impl Bench {
+    fn new(network: &Network) -> Self {
+        Bench::with(network, TlsMode::Auto, network.trust(), Box::new(|_| Box::pin(async { false })))
+    }
+
+    fn with(network: &Network, mode: TlsMode, trust: Arc<Trust>, renew: Renew) -> Self {
+        let (told, changes) = mpsc::unbounded_channel();
+        let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
+        let observer = Box::new(move |change: &Change| {
+            let _ = told.send(change.clone());
+        });
+        let servers = ServerList::new(wanted, network.names(), observer);
+        let settings = Settings { connections: LOGINS, idle: Duration::from_secs(60) };
+        Bench { pool: Pool::new(servers.clone(), trust, mode, settings, renew), servers, changes }
+    }
+
+    /// A bind as John, and how long it took.
+    async fn bind(&self) -> (Result<Bound, PoolError>, Duration) {
+        let begun = Instant::now();
+        (self.pool.bind(JOHN, "secret", soon()).await, begun.elapsed())
+    }
+
+    /// Many binds at once, all of which `host` has to answer; how long they took together.
+    async fn logins_at(&self, host: &str) -> Duration {
+        let begun = Instant::now();
+        let mut logins = JoinSet::new();
+        for _ in 0..LOGINS {
+            let pool = self.pool.clone();
+            logins.spawn(async move { pool.bind(JOHN, "secret", soon()).await });
+        }
+        for answer in logins.join_all().await {
+            assert_eq!(
+                answer.map(|bound| (bound.outcome, bound.dc)),
+                Ok((Outcome::Success, host.to_owned()))
+            );
+        }
+        begun.elapsed()
+    }
+
+    /// Lets the list probe what failed.
+    fn keep(&self) {
+        let pool = self.pool.clone();
+        self.servers.keep(Arc::new(move |controller, service| {
+            assert_eq!(service, Service::Binds);
+            let pool = pool.clone();
+            Box::pin(async move { pool.probe(&controller, soon()).await })
+        }));
+    }
+
+    /// What was told so far and not yet looked at.
+    fn told(&mut self) -> Vec<Change> {
+        std::iter::from_fn(|| self.changes.try_recv().ok()).collect()
+    }
+}
+
+fn success_at(bound: &(Result<Bound, PoolError>, Duration), host: &str) -> bool {
+    bound.0.as_ref().is_ok_and(|bound| bound.outcome == Outcome::Success && bound.dc == host)
+}
+
+/// A domain controller that fails once, before another one that works.
+struct Scenario {
+    name: &'static str,
+    /// The rules by which it fails; none where it does not listen.
+    fails: fn() -> Vec<Rule>,
+    /// Whether it receives a bind.
+    is_bound: bool,
+    /// What is told of it.
+    says: &'static str,
+}
+
+const fn unbound(name: &'static str, fails: fn() -> Vec<Rule>, says: &'static str) -> Scenario {
+    Scenario { name, fails, is_bound: false, says }
+}
+
+const fn bound(name: &'static str, fails: fn() -> Vec<Rule>, says: &'static str) -> Scenario {
+    Scenario { name, fails, is_bound: true, says }
+}
+
+fn once(event: Event, actions: impl IntoIterator<Item = Action>) -> Vec<Rule> {
+    vec![Rule::new(event, actions).once()]
+}
+
+/// At both ports.
+fn handshakes(action: Action) -> Vec<Rule> {
+    vec![Rule::new(Event::ClientHello, [action]).times(2)]
+}
+
+fn binds(actions: impl IntoIterator<Item = Action>) -> Vec<Rule> {
+    once(Event::bind(), actions)
+}
+
+#[rustfmt::skip]
+const SCENARIOS: &[Scenario] = &[
+    unbound("refuses",                  Vec::new,                                                "refused"),
+    unbound("swallows",                 || once(Event::Connected, [Action::Silence]),            "no connection in time"),
+    unbound("silent in the handshake",  || once(Event::ClientHello, [Action::Silence]),          "no connection in time"),
+    unbound("silent in its middle",     || once(Event::ClientHello, [Action::HalfServerHello, Action::Silence]), "no connection in time"),
+    unbound("silent after it",          || once(Event::root_dse(""), [Action::Silence]),         "no connection in time"),
+    unbound("breaks handshakes off",    || handshakes(Action::Close),                            "TLS failed"),
+    unbound("resets handshakes",        || handshakes(Action::Reset),                            "TLS failed"),
+    unbound("read-only",                || once(Event::root_dse(""), root_dse(&[READ_ONLY], "TRUE")), "read-only"),
+    unbound("not synchronized",         || once(Event::root_dse(""), root_dse(&[], "FALSE")),    "not synchronized"),
+    bound("silent after the bind",      || binds([Action::Silence]),                             "no answer to a bind in time"),
+    bound("late after the bind",        || binds([Action::Delay(Duration::from_secs(4)), refused(0x52e)]), "no answer to a bind in time"),
+    bound("silent in its answer",       || binds([refused(0x52e).cut(6), Action::Silence]),      "no answer to a bind in time"),
+    bound("resets",                     || binds([Action::Reset]),                               "reset"),
+    bound("closes",                     || binds([Action::Close]),                               "closed"),
+    bound("busy",                       || binds([busy()]),                                      "LDAP result 51"),
+    bound("unavailable",                || binds([unavailable()]),                               "LDAP result 52"),
+    bound("being demoted",              || binds([unwilling()]),                                 "LDAP result 53"),
+    bound("notice of disconnection",    || binds([notice(52, "shutting down"), Action::Close]),  "LDAP result 52"),
+];
+
+#[tokio::test]
+async fn who_fails_is_left_within_the_call_and_taken_back() {
+    let mut running = JoinSet::new();
+    for scenario in SCENARIOS {
+        let Some(network) = Network::new() else { return };
+        running.spawn(left_and_taken_back(network, scenario));
+    }
+    let results = running.join_all().await;
+    let failed: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+async fn left_and_taken_back(network: Network, scenario: &Scenario) -> Result<(), String> {
+    let Scenario { name, fails, is_bound, says } = scenario;
+    let fails = fails();
+    let refuses = fails.is_empty();
+    let script = |script| fails.into_iter().fold(script, Script::rule).on(Event::bind(), [success()]);
+    let mut first = network.silent(DC1, script);
+    if !refuses {
+        first.listen(LDAPS).await;
+        first.listen(LDAP).await;
+    }
+    let second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let mut bench = Bench::new(&network);
+    let check = |what: &str, holds: bool, seen: &dyn std::fmt::Debug| match holds {
+        true => Ok(()),
+        false => Err(format!("{name}: {what}: {seen:?}\n  {DC1}: {:?}", first.log().all())),
+    };
+
+    let answer = bench.bind().await;
+    check("the other one decides", success_at(&answer, DC2) && answer.1 < FIRST, &answer)?;
+    check("it received a bind", first.log().binds() == usize::from(*is_bound), &is_bound)?;
+    check("the other one received one", second.log().binds() == 1, &second.log().all())?;
+    let told = bench.told();
+    let is_down = |change: &Change| {
+        change.host == DC1
+            && change.service == Service::Binds
+            && matches!(&change.state, State::Down(cause) if cause.contains(says))
+    };
+    check("its failure is told once", matches!(told.as_slice(), [change] if is_down(change)), &told)?;
+
+    let connections = first.log().connections();
+    let answer = bench.bind().await;
+    check("the other one decides at once", success_at(&answer, DC2) && answer.1 < LATER, &answer)?;
+    check("it is left alone", first.log().connections() == connections, &connections)?;
+
+    if refuses {
+        first.listen(LDAPS).await;
+    }
+    bench.keep();
+    let change = timeout(RECOVERY, bench.changes.recv()).await;
+    let is_up = |change: &Change| change.host == DC1 && matches!(change.state, State::Up(Some(_)));
+    let log = first.log().all();
+    match change {
+        Ok(Some(change)) if is_up(&change) => {}
+        other => return Err(format!("{name}: it is not taken back: {other:?}\n  {DC1}: {log:?}")),
+    }
+    let answer = bench.bind().await;
+    match success_at(&answer, DC1) && bench.told().is_empty() {
+        true => Ok(()),
+        false => Err(format!("{name}: it is not asked again: {answer:?}")),
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_given_up_says_nothing_later() {
+    let Some(network) = Network::new() else { return };
+    let silent = || Rule::new(Event::ClientHello, [Action::Silence]).once();
+    let _first = network.controller(DC1, |script| script.rule(silent())).await;
+    let _second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let mut bench = Bench::new(&network);
+    assert!(success_at(&bench.bind().await, DC2));
+    bench.keep();
+    for is_down in [true, false] {
+        let change = timeout(RECOVERY, bench.changes.recv()).await.unwrap().unwrap();
+        assert!(change.host == DC1 && matches!(change.state, State::Down(_)) == is_down, "{change:?}");
+    }
+    let later = timeout(CONNECT, bench.changes.recv()).await;
+    assert!(later.is_err(), "{later:?}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_ended_is_replaced() {
+    let Some(network) = Network::new() else { return };
+    // The first connection ends after its first bind, the second one instead of an answer to its second bind.
+    let ends = |number, actions: Vec<Action>| Rule::new(Event::bind(), actions).connection(number);
+    let script = |script: Script| {
+        script
+            .rule(ends(1, vec![success(), Action::Close]))
+            .rule(ends(2, vec![success()]).once())
+            .rule(ends(2, vec![Action::Reset]))
+            .on(Event::bind(), [success()])
+    };
+    let first = network.controller(DC1, script).await;
+    let second = network.controller(DC2, |script| script).await;
+    let mut bench = Bench::new(&network);
+    for _ in 0..4 {
+        let answer = bench.bind().await;
+        assert!(success_at(&answer, DC1) && answer.1 < LATER, "{answer:?} {:?}", first.log().all());
+    }
+    assert_eq!((first.log().connections(), second.log().connections()), (3, 0));
+    assert_eq!(bench.told(), []);
+}
+
+#[tokio::test]
+async fn a_firewall_that_forgot_the_idle_connections_fails_nobody() {
+    const IDLE: u64 = 6;
+    let Some(network) = Network::new() else { return };
+    let forgotten = |number| Rule::new(Event::bind(), [Action::Reset]).connection(number);
+    let script = |script| (1..=IDLE).map(forgotten).fold(script, Script::rule).on(Event::bind(), [success()]);
+    let first = network.controller(DC1, script).await;
+    let mut bench = Bench::new(&network);
+    let [controller] = bench.servers.controllers(Service::Binds).await.unwrap().try_into().unwrap();
+    for _ in 0..IDLE {
+        bench.pool.probe(&controller, soon()).await.unwrap();
+    }
+    assert_eq!(bench.pool.report().idle, 6);
+    let answer = bench.bind().await;
+    assert!(success_at(&answer, DC1) && answer.1 < LATER, "{answer:?}");
+    assert_eq!(first.log().binds(), 2, "{:?}", first.log().all());
+    assert_eq!(bench.told(), []);
+}
+
+/// The most connections that were being made at once: from their acceptance to the question that follows the
+/// handshake.
+fn made_at_once(controller: &Controller) -> usize {
+    let mut making = HashSet::new();
+    let mut most = 0;
+    for Record { connection, received } in controller.log().all() {
+        match received {
+            Received::Connected => _ = making.insert(connection),
+            Received::Search { .. } | Received::Ended => _ = making.remove(&connection),
+            _ => {}
+        }
+        most = most.max(making.len());
+    }
+    most
+}
+
+#[tokio::test]
+async fn a_cold_pool_serves_many_at_once_and_makes_few_connections_at_a_time() {
+    let Some(network) = Network::new() else { return };
+    let slow = Action::Delay(Duration::from_millis(200));
+    let script = |script: Script| script.on(Event::ClientHello, [slow]).on(Event::bind(), [success()]);
+    let first = network.controller(DC1, script).await;
+    let second = network.controller(DC2, |script| script).await;
+    let mut bench = Bench::new(&network);
+    bench.logins_at(DC1).await;
+    let most = made_at_once(&first);
+    assert!((2..=CONNECTING).contains(&most), "{most}");
+    assert_eq!((first.log().binds(), second.log().connections()), (LOGINS, 0));
+    assert_eq!(bench.told(), []);
+}
+
+#[tokio::test]
+async fn many_at_once_leave_one_that_is_silent_and_say_so_once() {
+    let Some(network) = Network::new() else { return };
+    let silent = Rule::new(Event::ClientHello, [Action::Silence]).times(CONNECTING);
+    // Over a single connection this would take the logins their whole time.
+    let bind = [Action::Delay(Duration::from_millis(100)), success()];
+    let first = network.controller(DC1, |script| script.rule(silent).on(Event::bind(), bind)).await;
+    let second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let mut bench = Bench::new(&network);
+    let took = bench.logins_at(DC2).await;
+    assert!(took < FIRST, "{took:?}");
+    assert_eq!(
+        (first.log().connections(), first.log().binds(), second.log().binds()),
+        (CONNECTING, 0, LOGINS)
+    );
+    assert!(matches!(bench.told().as_slice(), [change] if change.host == DC1));
+    bench.keep();
+    let change = timeout(RECOVERY, bench.changes.recv()).await.unwrap().unwrap();
+    assert!(matches!(change.state, State::Up(_)), "{change:?}");
+    // The connections that are still being made to what was silent are in nobody's way.
+    let took = bench.logins_at(DC1).await;
+    assert!(took < FIRST, "{took:?}");
+    assert_eq!(bench.told(), []);
+}
+
+#[tokio::test]
+async fn who_is_slow_and_answers_others_is_not_left() {
+    let Some(network) = Network::new() else { return };
+    // Longer than one attempt; without the others it would be left, as the scenario of the late answer shows.
+    let slow = [Action::Delay(Duration::from_millis(1500)), success()];
+    let script = |script: Script| script.on(Event::bind_as(MARY), slow).on(Event::bind(), [success()]);
+    let first = network.controller(DC1, script).await;
+    let second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let mut bench = Bench::new(&network);
+    let answer = {
+        let slow = bench.pool.bind(MARY, "secret", soon());
+        tokio::pin!(slow);
+        loop {
+            tokio::select! {
+                answer = &mut slow => break answer,
+                () = sleep(Duration::from_millis(50)) => {
+                    let other = bench.bind().await;
+                    assert!(success_at(&other, DC1), "{other:?}");
+                }
+            }
+        }
+    };
+    assert_eq!(answer.map(|bound| (bound.outcome, bound.dc)), Ok((Outcome::Success, DC1.to_owned())));
+    assert_eq!((first.log().binds_as(MARY), second.log().connections()), (1, 0));
+    assert_eq!(bench.told(), []);
+}
+
+#[tokio::test]
+async fn without_tls_anywhere_nothing_is_sent() {
+    type Case = (&'static str, &'static [u16], fn() -> Rule);
+    const CASES: [Case; 3] = [
+        // As Windows and Samba without a certificate do it.
+        ("StartTLS is refused", &[LDAP], || Rule::new(Event::StartTls, [unavailable()])),
+        ("handshakes are broken off", &[LDAPS, LDAP], || Rule::new(Event::ClientHello, [Action::Close])),
+        ("handshakes are reset", &[LDAPS, LDAP], || Rule::new(Event::ClientHello, [Action::Reset])),
+    ];
+    for (name, ports, rule) in CASES {
+        let Some(network) = Network::new() else { return };
+        let mut controllers = [DC1, DC2]
+            .map(|host| network.silent(host, |script| script.rule(rule()).on(Event::bind(), [success()])));
+        for controller in &mut controllers {
+            for port in ports {
+                controller.listen(*port).await;
+            }
+        }
+        let bench = Bench::new(&network);
+        let (answer, took) = bench.bind().await;
+        let cause = match answer {
+            Err(PoolError::NoTls(cause)) => cause,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert!(cause.contains(DC1) && cause.contains(DC2), "{name}: {cause}");
+        assert!(took < FIRST, "{name}: {took:?}");
+        for controller in &controllers {
+            assert!(controller.log().connections() > 0, "{name}: {}", controller.host);
+            assert_eq!(controller.log().binds(), 0, "{name}: {}", controller.host);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_has_tls_is_enough() {
+    let Some(network) = Network::new() else { return };
+    let first = network.controller(DC1, |script| script.on(Event::ClientHello, [Action::Close])).await;
+    let mut second = network.silent(DC2, |script| script.on(Event::bind(), [success()]));
+    second.listen(LDAP).await;
+    let bench = Bench::new(&network);
+    let answer = bench.bind().await;
+    assert!(success_at(&answer, DC2) && answer.1 < FIRST, "{answer:?}");
+    assert_eq!((first.log().binds(), second.log().binds()), (0, 1));
+}
+
+#[tokio::test]
+async fn once_a_bind_was_sent_nobody_says_that_none_was() {
+    let Some(network) = Network::new() else { return };
+    let first = network.controller(DC1, |script| script.on(Event::bind(), [Action::Silence])).await;
+    let second = network.controller(DC2, |script| script.on(Event::ClientHello, [Action::Close])).await;
+    let bench = Bench::new(&network);
+    let (answer, took) = bench.bind().await;
+    assert!(matches!(&answer, Err(PoolError::Unanswered(_))), "{answer:?}");
+    assert!(took < FIRST, "{took:?}");
+    assert_eq!((first.log().binds(), second.log().binds()), (1, 0));
+}
+
+/// A directory whose forest trusts the authority of `network`.
+fn forest_that_trusts(network: &Network) -> Directory {
+    let root = CertificateDer::from_pem_slice(network.authority().pem().as_bytes()).unwrap();
+    let own = |part, entries| (Place::Own, part, entries);
+    let root_dse = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
+    Directory::new([
+        own(
+            "CN=Certification Authorities",
+            vec![Entry::new("CN=Acme").with("cACertificate", [root.to_vec()])],
+        ),
+        own("CN=CDP", vec![]),
+        own("(objectClass=*)", vec![root_dse]),
+    ])
+}
+
+#[tokio::test]
+async fn a_new_authority_of_the_forest_is_asked_for_once() {
+    let Some(network) = Network::new() else { return };
+    let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
+    // The system's store, which knows no authority of a test.
+    let trust = Arc::new(Trust::load(None, None).unwrap());
+    let (asked, directory) = (Arc::new(AtomicUsize::new(0)), Arc::new(forest_that_trusts(&network)));
+    let renew: Renew = Box::new({
+        let (asked, trust) = (asked.clone(), trust.clone());
+        move |deadline| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let (trust, directory) = (trust.clone(), directory.clone());
+            Box::pin(async move { trust.refresh(&*directory, deadline).await == Ok(Refreshed::Changed) })
+        }
+    });
+    let mut bench = Bench::with(&network, TlsMode::Auto, trust, renew);
+    for _ in 0..2 {
+        let answer = bench.bind().await;
+        assert!(success_at(&answer, DC1) && answer.1 < LATER, "{answer:?}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!((first.log().connections(), first.log().binds()), (2, 2));
+    assert_eq!(bench.told(), []);
+}
+
+#[tokio::test]
+async fn an_authority_that_nobody_knows_gets_no_password() {
+    // Whether or not AD has other roots to tell: once per connection is enough.
+    for (has_others, connections) in [(false, 1), (true, 2)] {
+        let (Some(network), Some(elsewhere)) = (Network::new(), Network::new()) else { return };
+        let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let renew: Renew = Box::new({
+            let asked = asked.clone();
+            move |_| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async move { has_others })
+            }
+        });
+        let bench = Bench::with(&network, TlsMode::Auto, elsewhere.trust(), renew);
+        let (answer, took) = bench.bind().await;
+        assert!(matches!(&answer, Err(PoolError::NoTls(_))) && took < FIRST, "{answer:?} {took:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!((first.log().connections(), first.log().binds()), (connections, 0));
+    }
+}
