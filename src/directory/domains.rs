@@ -156,6 +156,14 @@ impl Kdcs for Domains {
             list.failed(host, Service::Kdc, cause);
         }
     }
+
+    fn is_down(&self, host: &str) -> bool {
+        self.list_with(host).is_some_and(|list| list.is_down(host, Service::Kdc))
+    }
+
+    fn answered_since(&self, host: &str, since: Instant) -> bool {
+        self.list_with(host).is_some_and(|list| list.answered_since(host, Service::Kdc, since))
+    }
 }
 
 /// Whether the LDAP service of `controller` answers without TLS and Kerberos.

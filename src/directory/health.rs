@@ -136,10 +136,15 @@ impl Health {
         self.get(host, service).is_some_and(|circuit| circuit.open.is_some())
     }
 
-    /// Whether the LDAP service of `host` answered anybody at or after `since`: then it is slow and not dead.
-    pub fn answered_since(&self, host: &str, since: Instant) -> bool {
-        let answered = |service| self.get(host, service).and_then(|circuit| circuit.answered);
-        [Service::Binds, Service::Reading].into_iter().filter_map(answered).any(|answered| answered >= since)
+    /// Whether what serves `service` at `host`, LDAP or Kerberos, answered anybody at or after `since`: then it is slow
+    /// and not dead.
+    pub fn answered_since(&self, host: &str, service: Service, since: Instant) -> bool {
+        let alike: &[Service] = match service {
+            Service::Binds | Service::Reading => &[Service::Binds, Service::Reading],
+            Service::Kdc => &[Service::Kdc],
+        };
+        let answered = |service: &Service| self.get(host, *service).and_then(|circuit| circuit.answered);
+        alike.iter().filter_map(answered).any(|answered| answered >= since)
     }
 
     /// What is to be probed at `now`; each is due again after twice the time.
@@ -262,10 +267,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_is_not_dead() {
         let (mut health, now) = (Health::default(), Instant::now());
-        assert!(!health.answered_since("a", now));
+        assert!(!health.answered_since("a", B, now));
         health.answered("a", Service::Reading, now);
-        assert!(health.answered_since("a", now));
-        assert!(!health.answered_since("a", now + Duration::from_millis(1)));
+        assert!(health.answered_since("a", B, now));
+        assert!(!health.answered_since("a", B, now + Duration::from_millis(1)));
+        assert!(!health.answered_since("a", Service::Kdc, now), "another program answers there");
+        health.answered("a", Service::Kdc, now);
+        assert!(health.answered_since("a", Service::Kdc, now));
         health.failed("b", B, "refused", false, now);
         health.retain(|host| host == "a");
         assert_eq!(health.state("b", B), None);

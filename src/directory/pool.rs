@@ -305,7 +305,9 @@ impl Pool {
                 match timeout_at(until, &mut bind).await {
                     Ok(answer) => break Some(answer),
                     // Slow, not dead: it answered others while this one waited.
-                    Err(_) if until < deadline && self.servers.answered_since(&host, begun) => {
+                    Err(_)
+                        if until < deadline && self.servers.answered_since(&host, Service::Binds, begun) =>
+                    {
                         until = deadline.min(until + ATTEMPT);
                     }
                     Err(_) => break None,
@@ -369,7 +371,7 @@ impl Pool {
                     attempt.set(self.attempt(controller));
                 }
                 () = sleep_until(until) => {
-                    if until >= deadline || !self.servers.answered_since(host, begun) {
+                    if until >= deadline || !self.servers.answered_since(host, Service::Binds, begun) {
                         let cause = format!("{host}: no connection in time");
                         return Err(Unusable::Unreachable(self.give_up(controller, &cause)));
                     }
@@ -400,7 +402,9 @@ impl Pool {
                 }
                 Err(unusable) => {
                     // Slow, not dead, where it answered others.
-                    if unusable.is_final() || !pool.servers.answered_since(&controller.host, begun) {
+                    if unusable.is_final()
+                        || !pool.servers.answered_since(&controller.host, Service::Binds, begun)
+                    {
                         pool.fail(&controller, unusable.cause());
                     }
                     Err(unusable)

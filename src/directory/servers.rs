@@ -112,9 +112,9 @@ impl ServerList {
         self.known().health.is_down(host, service)
     }
 
-    /// Whether the LDAP service of `host` answered anybody at or after `since`.
-    pub fn answered_since(&self, host: &str, since: Instant) -> bool {
-        self.known().health.answered_since(host, since)
+    /// Whether what serves `service` at `host` answered anybody at or after `since`.
+    pub fn answered_since(&self, host: &str, service: Service, since: Instant) -> bool {
+        self.known().health.answered_since(host, service, since)
     }
 
     /// Whether there is another domain controller than `host` whose `service` is not known to have failed.
@@ -355,7 +355,7 @@ impl Servers for ServerList {
     }
 
     fn is_worth_waiting_for(&self, host: &str, since: Instant) -> bool {
-        self.answered_since(host, since) || !self.has_other(host, Service::Reading)
+        self.answered_since(host, Service::Reading, since) || !self.has_other(host, Service::Reading)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::cpu::{self, Unfinished};
-use super::kdc::{self, Answer, Kdcs, Unanswered};
+use super::kdc::{Answer, Kdcs, Unanswered, Walk};
 use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
 use super::refusal::is_armoured;
 
@@ -15,6 +15,9 @@ const MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// Messages of one exchange, referrals between realms included.
 const MAX_MESSAGES: usize = 16;
+
+/// An exchange that was begun and not answered may have met the account, so few are begun again.
+const EXCHANGES: usize = 3;
 
 /// `KDC_ERR_MORE_PREAUTH_DATA_REQUIRED` (RFC 6113, 3.1): the proof has several parts and this was not the last.
 const MORE_PREAUTH_DATA_REQUIRED: u32 = 91;
@@ -155,12 +158,34 @@ async fn advance<E: Exchange>(
 }
 
 /// An AS exchange: from a password or a key to a ticket-granting ticket.
+///
+/// What a KDC has said is for itself: another one cannot read its cookie (RFC 6113, 5.2; Samba 4.17 then answers as
+/// if the password were wrong). So where the KDC that began falls silent, the exchange is begun again at another.
 pub(super) async fn initial(
     kdcs: &dyn Kdcs,
     request: Request,
     key: Key,
     deadline: Instant,
 ) -> Result<Initial, Ended> {
+    let mut walk = Walk::new(kdcs, deadline);
+    for _ in 0..EXCHANGES {
+        if let Some(initial) = initial_at_one(&mut walk, request.clone(), key.clone(), deadline).await? {
+            return Ok(initial);
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    Err(Ended::Unanswered(walk.unanswered()))
+}
+
+/// The same with the first KDC that answers; nothing where that one does not answer to the end.
+async fn initial_at_one(
+    walk: &mut Walk<'_>,
+    request: Request,
+    key: Key,
+    deadline: Instant,
+) -> Result<Option<Initial>, Ended> {
     let wants_armour = request.armour.is_some();
     let library = |failure| Ended::Library(failure, String::new());
     let mut exchange =
@@ -180,7 +205,7 @@ pub(super) async fn initial(
         match step {
             Ok(Step::Done) => {
                 let granted = cpu::run(deadline, move || exchange.finish()).await?.map_err(library)?;
-                return Ok(Initial { granted, kdc: kdc.unwrap_or_default(), armoured });
+                return Ok(Some(Initial { granted, kdc: kdc.unwrap_or_default(), armoured }));
             }
             Ok(Step::Send { realm, message }) => {
                 let asked = asked.get_or_insert_with(|| realm.clone());
@@ -190,7 +215,14 @@ pub(super) async fn initial(
                     return Err(Ended::Refused { refused, kdc: kdc.clone(), armoured });
                 }
                 sent.note(is_armoured(&message));
-                last = Some(send(kdcs, &realm, &message, kdc.as_deref(), deadline).await?);
+                last = match &kdc {
+                    None => Some(walk.ask(&realm, &message, None).await.map_err(Ended::Unanswered)?),
+                    Some(kdc) => walk.ask_again(&realm, &message, kdc).await.map_err(Ended::Unanswered)?,
+                };
+                match &last {
+                    Some(answer) => clock(answer)?,
+                    None => return Ok(None),
+                }
             }
             Err(failure) => {
                 let code = refused.as_ref().map(|refused| refused.code);
@@ -217,6 +249,7 @@ pub(super) async fn service(
 ) -> Result<ServiceExchange, Ended> {
     let library = |failure| Ended::Library(failure, String::new());
     let mut exchange = cpu::run(deadline, new).await?.map_err(library)?;
+    let mut walk = Walk::new(kdcs, deadline);
     let mut last: Option<Answer> = None;
     for _ in 0..MAX_MESSAGES {
         let (step, reply);
@@ -225,7 +258,9 @@ pub(super) async fn service(
             Ok(Step::Done) => return Ok(exchange),
             Ok(Step::Send { realm, message }) => {
                 let preferred = reply.as_ref().map(|answer| answer.host.as_str()).or(preferred);
-                last = Some(send(kdcs, &realm, &message, preferred, deadline).await?);
+                let answer = walk.ask(&realm, &message, preferred).await.map_err(Ended::Unanswered)?;
+                clock(&answer)?;
+                last = Some(answer);
             }
             Err(failure) => {
                 return Err(match reply {
@@ -246,22 +281,11 @@ fn endless() -> Ended {
     Ended::Library(Failure { code: 0, text }, String::new())
 }
 
-/// One message and its answer. A refusal also shows the KDC's clock.
-async fn send(
-    kdcs: &dyn Kdcs,
-    realm: &str,
-    message: &[u8],
-    preferred: Option<&str>,
-    deadline: Instant,
-) -> Result<Answer, Ended> {
-    let answer = kdc::ask(kdcs, realm, message, preferred, deadline).await.map_err(Ended::Unanswered)?;
-    if let Some(refused) = &answer.refused {
-        let skew = Skew::between(SystemTime::now(), refused.time, &answer.host);
-        if skew.is_too_much() {
-            return Err(Ended::Skew(skew));
-        }
-    }
-    Ok(answer)
+/// A refusal shows the KDC's clock.
+fn clock(answer: &Answer) -> Result<(), Ended> {
+    let Some(refused) = &answer.refused else { return Ok(()) };
+    let skew = Skew::between(SystemTime::now(), refused.time, &answer.host);
+    if skew.is_too_much() { Err(Ended::Skew(skew)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -347,7 +371,7 @@ mod tests {
         [&[0x7e, 0x81, length + 3], &body[..]].concat()
     }
 
-    /// A KDC that gives these answers, the last one for ever.
+    /// A KDC that gives these answers, the last one for ever; an empty one is none.
     struct Scripted {
         address: SocketAddr,
         asked: std::sync::Arc<AtomicUsize>,
@@ -366,6 +390,9 @@ mod tests {
                     stream.read_exact(&mut request).await.unwrap();
                     let index = asked.fetch_add(1, Ordering::SeqCst);
                     let answer = &answers[index.min(answers.len() - 1)];
+                    if answer.is_empty() {
+                        continue;
+                    }
                     stream.write_u32(u32::try_from(answer.len()).unwrap()).await.unwrap();
                     stream.write_all(answer).await.unwrap();
                 }
@@ -374,16 +401,20 @@ mod tests {
         }
 
         async fn login(&self) -> Ended {
-            let client = Client::Person { sam: "john.doe".into(), upn: None, realm: "ACME.COM".into() };
-            let request = Request { client, change_password: false, lifetime: None, armour: None };
-            let key = Key::Password(Zeroizing::new(b"secret\0".to_vec()));
-            let deadline = Instant::now() + Duration::from_secs(10);
-            initial(self, request, key, deadline).await.err().unwrap()
+            login(self).await
         }
 
         fn asked(&self) -> usize {
             self.asked.load(Ordering::SeqCst)
         }
+    }
+
+    async fn login(kdcs: &dyn Kdcs) -> Ended {
+        let client = Client::Person { sam: "john.doe".into(), upn: None, realm: "ACME.COM".into() };
+        let request = Request { client, change_password: false, lifetime: None, armour: None };
+        let key = Key::Password(Zeroizing::new(b"secret\0".to_vec()));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        initial(kdcs, request, key, deadline).await.err().unwrap()
     }
 
     impl Kdcs for Scripted {
@@ -406,6 +437,35 @@ mod tests {
             assert_eq!((refused.code, host.as_str()), (code.into(), "ad.acme.com"));
             assert_eq!(kdc.asked(), 2, "{code}");
         }
+    }
+
+    /// Two KDCs that fail and answer for themselves.
+    struct Two([Scripted; 2]);
+
+    impl Kdcs for Two {
+        fn candidates<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+            let kdc = |(index, kdc): (usize, &Scripted)| Kdc {
+                host: format!("ad{index}"),
+                addresses: vec![kdc.address],
+            };
+            Box::pin(async move { Ok(self.0.iter().enumerate().map(kdc).collect()) })
+        }
+        fn answered(&self, _: &str) {}
+        fn failed(&self, host: &str, _: &str) {
+            assert_eq!(host, "ad0");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_kdc_gets_an_exchange_of_its_own() {
+        // The second would not understand what the first has begun.
+        let two = [vec![refusal(25, 0), vec![]], vec![refusal(25, 0), refusal(24, 0)]].map(Scripted::new);
+        let [first, second] = two;
+        let two = Two([first.await, second.await]);
+        let ended = login(&two).await;
+        let Ended::Refused { refused, kdc, .. } = ended else { panic!("{ended:?}") };
+        assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
+        assert_eq!(two.0.each_ref().map(Scripted::asked), [2, 2]);
     }
 
     #[tokio::test]

@@ -53,6 +53,16 @@ pub trait Kdcs: Send + Sync + 'static {
 
     /// `host` did not answer.
     fn failed(&self, host: &str, cause: &str);
+
+    /// Whether `host` failed and has not been seen working since.
+    fn is_down(&self, _host: &str) -> bool {
+        false
+    }
+
+    /// Whether `host` answered anybody at or after `since`: then it is slow and not dead.
+    fn answered_since(&self, _host: &str, _since: Instant) -> bool {
+        false
+    }
 }
 
 /// A KDC's answer.
@@ -77,67 +87,151 @@ pub(super) struct Unanswered {
     pub(super) late: bool,
 }
 
-/// Sends `message` to a KDC of `realm`, `preferred` first, until one answers.
-///
-/// A message that arrived and was not answered may have been counted as a wrong password; the next KDC is asked
-/// all the same, because nobody could log in otherwise while one is silent. What is given up before it arrived
-/// never arrives: the connection is reset, so that this host's kernel does not send it again later.
-pub(super) async fn ask(
-    kdcs: &dyn Kdcs,
-    realm: &str,
-    message: &[u8],
-    preferred: Option<&str>,
+/// The KDCs of one realm within one login, and which of them did not answer.
+pub(super) struct Walk<'a> {
+    kdcs: &'a dyn Kdcs,
     deadline: Instant,
-) -> Result<Answer, Unanswered> {
-    let mut causes = Vec::new();
-    let mut candidates = match timeout_at(deadline, kdcs.candidates(realm)).await {
-        Ok(Ok(candidates)) => candidates,
-        Ok(Err(cause)) => {
-            return Err(Unanswered { realm: realm.to_owned(), causes: cause, late: false });
-        }
-        Err(_) => Vec::new(),
-    };
-    candidates.retain(|kdc| !kdc.addresses.is_empty());
-    // Stable: the others keep their order.
-    candidates.sort_by_key(|kdc| Some(kdc.host.as_str()) != preferred);
-    let count = candidates.len();
-    for (index, kdc) in candidates.into_iter().enumerate() {
-        let now = Instant::now();
-        if now >= deadline {
-            break;
-        }
-        let end = if index + 1 < count { deadline.min(now + ATTEMPT) } else { deadline };
-        match ask_one(&kdc, message, end).await {
-            Ok((message, refused)) => {
-                kdcs.answered(&kdc.host);
-                return Ok(Answer { message, host: kdc.host, refused });
-            }
-            Err(cause) => {
-                kdcs.failed(&kdc.host, &cause);
-                causes.push(format!("{}: {cause}", kdc.host));
-            }
-        }
-    }
-    if causes.is_empty() {
-        causes.push("none is known".to_owned());
-    }
-    let late = Instant::now() >= deadline;
-    Err(Unanswered { realm: realm.to_owned(), causes: causes.join("; "), late })
+    /// The realm that was asked last.
+    realm: String,
+    /// Which did not answer, and why.
+    failed: Vec<(String, String)>,
 }
 
-/// Asks one KDC at each of its addresses, which share the time until `end`.
+impl<'a> Walk<'a> {
+    /// Nobody has been asked yet, and nobody is waited for after `deadline`.
+    pub(super) fn new(kdcs: &'a dyn Kdcs, deadline: Instant) -> Self {
+        Walk { kdcs, deadline, realm: String::new(), failed: Vec::new() }
+    }
+
+    /// Sends `message` to a KDC of `realm`, `preferred` first, until one answers.
+    ///
+    /// A message that arrived and was not answered may have been counted as a wrong password; the next KDC is asked
+    /// all the same, because nobody could log in otherwise while one is silent. What is given up before it arrived
+    /// never arrives: the connection is reset, so that this host's kernel does not send it again later.
+    pub(super) async fn ask(
+        &mut self,
+        realm: &str,
+        message: &[u8],
+        preferred: Option<&str>,
+    ) -> Result<Answer, Unanswered> {
+        let mut candidates = self.candidates(realm).await?;
+        // Stable: the others keep their order.
+        candidates.sort_by_key(|kdc| Some(kdc.host.as_str()) != preferred);
+        let mut rest = candidates.as_slice();
+        while let [kdc, others @ ..] = rest {
+            if Instant::now() >= self.deadline {
+                break;
+            }
+            if let Some(answer) = self.ask_one(kdc, others, message).await {
+                return Ok(answer);
+            }
+            rest = others;
+        }
+        Err(self.unanswered())
+    }
+
+    /// Sends `message` to `host`, and to nobody else; there is no answer where it fails.
+    pub(super) async fn ask_again(
+        &mut self,
+        realm: &str,
+        message: &[u8],
+        host: &str,
+    ) -> Result<Option<Answer>, Unanswered> {
+        let (kdc, others): (Vec<_>, Vec<_>) =
+            self.candidates(realm).await?.into_iter().partition(|kdc| kdc.host == host);
+        Ok(match kdc.first() {
+            Some(kdc) => self.ask_one(kdc, &others, message).await,
+            None => None,
+        })
+    }
+
+    /// That nobody answered.
+    pub(super) fn unanswered(&self) -> Unanswered {
+        let causes = match self.failed.is_empty() {
+            true => "none is known".to_owned(),
+            false => {
+                let causes = self.failed.iter().map(|(host, cause)| format!("{host}: {cause}"));
+                causes.collect::<Vec<_>>().join("; ")
+            }
+        };
+        Unanswered { realm: self.realm.clone(), causes, late: Instant::now() >= self.deadline }
+    }
+
+    /// Those that have not failed yet.
+    async fn candidates(&mut self, realm: &str) -> Result<Vec<Kdc>, Unanswered> {
+        realm.clone_into(&mut self.realm);
+        let mut candidates = match timeout_at(self.deadline, self.kdcs.candidates(realm)).await {
+            Ok(Ok(candidates)) => candidates,
+            Ok(Err(causes)) => return Err(Unanswered { realm: realm.to_owned(), causes, late: false }),
+            Err(_) => Vec::new(),
+        };
+        candidates.retain(|kdc| {
+            !kdc.addresses.is_empty() && !self.failed.iter().any(|(failed, _)| *failed == kdc.host)
+        });
+        Ok(candidates)
+    }
+
+    /// Asks `kdc`, and leaves it for `others` where it is silent. Who works is not left for somebody who is known
+    /// not to, nor who is slow: a KDC that answers others meanwhile.
+    async fn ask_one(&mut self, kdc: &Kdc, others: &[Kdc], message: &[u8]) -> Option<Answer> {
+        let better = match self.kdcs.is_down(&kdc.host) {
+            true => !others.is_empty(),
+            false => others.iter().any(|other| !self.kdcs.is_down(&other.host)),
+        };
+        let begun = Instant::now();
+        let mut until = if better { self.deadline.min(begun + ATTEMPT) } else { self.deadline };
+        let result = {
+            let answer = ask_one(kdc, message, until, self.deadline);
+            tokio::pin!(answer);
+            loop {
+                match timeout_at(until, &mut answer).await {
+                    Ok(result) => break result,
+                    Err(_) if until < self.deadline && self.kdcs.answered_since(&kdc.host, begun) => {
+                        until = self.deadline.min(until + ATTEMPT);
+                    }
+                    Err(_) => break Err("no answer in time".to_owned()),
+                }
+            }
+        };
+        match result {
+            Ok((message, refused)) => {
+                self.kdcs.answered(&kdc.host);
+                Some(Answer { message, host: kdc.host.clone(), refused })
+            }
+            Err(cause) => {
+                self.kdcs.failed(&kdc.host, &cause);
+                self.failed.push((kdc.host.clone(), cause));
+                None
+            }
+        }
+    }
+}
+
+/// Asks one KDC. Its addresses share the time until `connected`; the first that accepts has until `deadline`.
 pub(super) async fn ask_one(
     kdc: &Kdc,
     message: &[u8],
-    end: Instant,
+    connected: Instant,
+    deadline: Instant,
 ) -> Result<(Vec<u8>, Option<Refused>), String> {
     let mut cause = String::new();
     for (index, address) in kdc.addresses.iter().enumerate() {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = connected.saturating_duration_since(Instant::now());
         let share = u32::try_from(kdc.addresses.len() - index).unwrap_or(1);
-        let reply = match timeout_at(Instant::now() + left / share, exchange(*address, message)).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => {
+        let reply = match timeout_at(Instant::now() + left / share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => match timeout_at(deadline, exchange(stream, message)).await {
+                Ok(reply) => reply,
+                Err(_) => return Err("no answer in time".to_owned()),
+            },
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                cause = "no answer in time".to_owned();
+                continue;
+            }
+        };
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => {
                 cause = match error.kind() {
                     io::ErrorKind::UnexpectedEof => {
                         "it closed the connection instead of an answer".to_owned()
@@ -146,14 +240,10 @@ pub(super) async fn ask_one(
                 };
                 continue;
             }
-            Err(_) => {
-                cause = "no answer in time".to_owned();
-                continue;
-            }
         };
         // libkrb5 reads its configuration for that.
         let read = move || (Refused::read(&reply), reply);
-        return match cpu::run(end, read).await {
+        return match cpu::run(deadline, read).await {
             Ok((Ok(Some(Refused { code: SERVICE_UNAVAILABLE, .. })), _)) => {
                 Err("it is not available (KDC_ERR_SVC_UNAVAILABLE)".to_owned())
             }
@@ -168,9 +258,8 @@ pub(super) async fn ask_one(
 }
 
 /// One message each way: four bytes of length, then the message.
-async fn exchange(address: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
+async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(message.len()).map_err(|_| io::Error::other("the message is too long"))?;
-    let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     // However this future ends before the answer is there, closing resets the connection.
     linger(&stream, Some(0))?;
@@ -218,6 +307,8 @@ mod tests {
 
     /// AS-REP in the first byte; nothing here looks further.
     const GOOD: &[u8] = b"\0\0\0\x04\x6b\x02ab";
+    /// The same, later than [`ATTEMPT`].
+    const LATE: &[u8] = b"\0\0\0\x04\x6b\x02zz";
     /// SVC_UNAVAILABLE.
     const UNAVAILABLE: &[u8] = b"\0\0\0\x45\x7e\x43\x30\x41\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x1e\
         \xa4\x11\x18\x0f20261123184937Z\xa5\x03\x02\x01\x00\xa6\x03\x02\x01\x1d\
@@ -236,6 +327,9 @@ mod tests {
                         Manner::Says(reply) => {
                             stream.read_exact(&mut request).await.unwrap();
                             assert_eq!(&request, b"\0\0\0\x07message");
+                            if reply == LATE {
+                                tokio::time::sleep(ATTEMPT + Duration::from_millis(300)).await;
+                            }
                             stream.write_all(reply).await.unwrap();
                         }
                     }
@@ -248,6 +342,8 @@ mod tests {
     #[derive(Default)]
     struct Known {
         kdcs: Vec<Kdc>,
+        down: Vec<&'static str>,
+        answers_others: bool,
         said: Mutex<Vec<String>>,
     }
 
@@ -261,6 +357,12 @@ mod tests {
         fn failed(&self, host: &str, cause: &str) {
             self.said.lock().unwrap().push(format!("{host}: {cause}"));
         }
+        fn is_down(&self, host: &str) -> bool {
+            self.down.contains(&host)
+        }
+        fn answered_since(&self, _: &str, _: Instant) -> bool {
+            self.answers_others
+        }
     }
 
     async fn known(manners: &[Manner]) -> Known {
@@ -268,12 +370,12 @@ mod tests {
         for (index, manner) in manners.iter().enumerate() {
             kdcs.push(Kdc { host: format!("kdc{index}"), addresses: vec![kdc(*manner).await] });
         }
-        Known { kdcs, said: Mutex::default() }
+        Known { kdcs, ..Known::default() }
     }
 
     async fn asked(known: &Known, preferred: Option<&str>, seconds: f32) -> Result<Answer, Unanswered> {
         let deadline = Instant::now() + Duration::from_secs_f32(seconds);
-        ask(known, "ACME.COM", b"message", preferred, deadline).await
+        Walk::new(known, deadline).ask("ACME.COM", b"message", preferred).await
     }
 
     #[tokio::test]
@@ -330,14 +432,58 @@ mod tests {
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
+    /// An address at which nobody answers a SYN: the queue of its listener is full.
+    async fn black_hole() -> (SocketAddr, Vec<TcpStream>, std::net::TcpListener) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap().into_std().unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut filling = Vec::new();
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await
+        {
+            filling.push(stream.unwrap());
+        }
+        (address, filling, listener)
+    }
+
     #[tokio::test]
     async fn the_addresses_of_one_share_its_time() {
-        let (hole, good) = (kdc(Manner::Silent).await, kdc(Manner::Says(GOOD)).await);
-        let one = Kdc { host: "kdc".into(), addresses: vec![hole, good] };
+        let (hole, _filling, _listener) = black_hole().await;
+        let one = Kdc { host: "kdc".into(), addresses: vec![hole, kdc(Manner::Says(GOOD)).await] };
         let known = Known { kdcs: vec![one], ..Known::default() };
         let start = Instant::now();
         asked(&known, None, 1.0).await.unwrap();
         assert!((0.4..0.8).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn who_answers_others_is_waited_for() {
+        let kdcs = [Manner::Says(LATE), Manner::Says(GOOD)];
+        for (answers_others, host) in [(false, "kdc1"), (true, "kdc0")] {
+            let known = Known { answers_others, ..known(&kdcs).await };
+            assert_eq!(asked(&known, None, 5.0).await.unwrap().host, host);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_works_is_not_left_for_who_does_not() {
+        let kdcs = [Manner::Says(LATE), Manner::Resets];
+        let known = Known { down: vec!["kdc1"], ..known(&kdcs).await };
+        assert_eq!(asked(&known, None, 5.0).await.unwrap().host, "kdc0");
+    }
+
+    #[tokio::test]
+    async fn asked_again_is_only_one() {
+        let known = known(&[Manner::Says(GOOD), Manner::Resets]).await;
+        let mut walk = Walk::new(&known, Instant::now() + Duration::from_secs(5));
+        assert!(walk.ask_again("ACME.COM", b"message", "kdc1").await.unwrap().is_none());
+        let left = walk.unanswered();
+        assert!(left.realm == "ACME.COM" && left.causes.starts_with("kdc1: ") && !left.late, "{left:?}");
+        // Who failed is not asked again.
+        assert!(walk.ask_again("ACME.COM", b"message", "kdc1").await.unwrap().is_none());
+        assert_eq!(known.said.lock().unwrap().len(), 1);
+        assert_eq!(walk.ask("ACME.COM", b"message", None).await.unwrap().host, "kdc0");
     }
 
     #[tokio::test]

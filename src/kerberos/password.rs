@@ -193,7 +193,7 @@ impl Kerberos {
         });
         let message = message.await.map_err(|_| "the deadline passed".to_owned())?;
         match message.map_err(|error| error.to_string())? {
-            Step::Send { message, .. } => kdc::ask_one(&kdc, &message, deadline).await.map(drop),
+            Step::Send { message, .. } => kdc::ask_one(&kdc, &message, deadline, deadline).await.map(drop),
             Step::Done => Ok(()),
         }
     }

@@ -17,6 +17,7 @@ use super::{Cache, Context, Failure, Principal, Step, single_name, step};
 pub(in crate::kerberos) const CHANGE_PASSWORD: &CStr = c"kadmin/changepw";
 
 /// What proves who asks.
+#[derive(Clone)]
 pub(in crate::kerberos) enum Key {
     /// A password, and the NUL that ends it.
     Password(Zeroizing<Vec<u8>>),
@@ -59,6 +60,7 @@ impl Client {
 }
 
 /// What is asked for.
+#[derive(Clone)]
 pub(in crate::kerberos) struct Request {
     /// Who asks.
     pub(in crate::kerberos) client: Client,
