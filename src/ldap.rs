@@ -42,8 +42,8 @@ pub enum ExchangeError {
     /// The server closed the connection instead of an answer.
     #[error("the server closed the connection")]
     Closed,
-    /// The server closed the connection within its answer.
-    #[error("the server closed the connection within its answer")]
+    /// The connection ended within the server's answer.
+    #[error("the connection was closed within the answer")]
     Truncated,
     /// The server says that it ends the connection (RFC 4511, 4.4.1).
     #[error("the server ended the connection (LDAP result {code}: {text})")]
@@ -197,8 +197,13 @@ where
             buffer.drain(..length);
             return Ok(message);
         }
-        if stream.read_buf(buffer).await? == 0 {
-            return Err(if buffer.is_empty() { ExchangeError::Closed } else { ExchangeError::Truncated });
+        match stream.read_buf(buffer).await {
+            Ok(read) if read > 0 => {}
+            _ if !buffer.is_empty() => return Err(ExchangeError::Truncated),
+            Ok(_) => return Err(ExchangeError::Closed),
+            // TLS without its own goodbye.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(ExchangeError::Closed),
+            Err(e) => return Err(e.into()),
         }
     }
 }

@@ -114,8 +114,10 @@ async fn the_notice_of_disconnection_is_no_answer_to_the_bind() {
 
 #[tokio::test]
 async fn a_connection_that_ends_instead_of_an_answer() {
-    for actions in [vec![Action::Close], vec![success().cut(5), Action::Close]] {
-        assert!(matches!(answered(actions).await, Err(ExchangeError::Closed)));
+    assert!(matches!(answered([Action::Close]).await, Err(ExchangeError::Closed)));
+    for end in [Action::Close, Action::Reset] {
+        let cut = answered([success().cut(5), end]).await;
+        assert!(matches!(cut, Err(ExchangeError::Truncated)), "{cut:?}");
     }
     match answered([Action::Reset]).await {
         Err(ExchangeError::Io(e)) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),

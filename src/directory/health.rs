@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// The first probe comes so long after a failure; each further one after twice the time.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// The longest time between two probes.
-const LAST_PROBE: Duration = Duration::from_secs(30);
+const LAST_PROBE: Duration = Duration::from_secs(10);
 /// Who fails again so soon after a probe has passed had only seemed to work, and is probed as rarely as before.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -242,7 +242,7 @@ mod tests {
             // That it fails again changes nothing.
             health.failed("a", B, "refused", false, now);
         }
-        assert_eq!(gaps, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(gaps, [1, 2, 4, 8, 10, 10, 10, 10]);
         health.answered("a", B, now);
         assert_eq!((health.next(), health.due(now + LAST_PROBE)), (None, vec![]));
     }
@@ -258,7 +258,7 @@ mod tests {
             now = next;
             health.answered("a", B, now);
         }
-        assert_eq!(gaps, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(gaps, [1, 2, 4, 8, 10, 10, 10]);
         now += STEADY;
         health.failed("a", B, "silent", true, now);
         assert_eq!(health.next(), Some(now + FIRST_PROBE));
