@@ -106,7 +106,7 @@ struct Progress {
     steps: Vec<Step>,
     dc: Option<String>,
     method: Option<Method>,
-    note: Option<String>,
+    notes: Vec<String>,
 }
 
 impl Progress {
@@ -120,8 +120,8 @@ impl Progress {
             Ok(()) => (Outcome::Success, String::new()),
             Err(refusal) => (refusal.outcome, refusal.reason),
         };
-        let reasons = [Some(reason).filter(|reason| !reason.is_empty()), self.note];
-        let reason = reasons.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let reason = Some(reason).filter(|reason| !reason.is_empty());
+        let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
         let verdict = Verdict { outcome, principal: self.principal, reason, steps: self.steps };
         Decision { verdict, dc: self.dc, method: self.method }
     }
@@ -225,6 +225,10 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         if let Some(connect) = checked.connect {
             progress.step("connect", connect);
         }
+        if checked.outcome == Outcome::WrongPassword && !checked.unanswered.is_empty() {
+            let silent = checked.unanswered.join(", ");
+            progress.notes.push(format!("{silent} did not answer and may have counted the attempt as well"));
+        }
         let name = match checked.method {
             Method::Ldap => "bind",
             Method::Kerberos => "kerberos",
@@ -314,10 +318,12 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let begun = Instant::now();
         let found = self.directory.find(&principal, deadline).await?;
         progress.step(if found.remembered { "resolve, remembered" } else { "resolve" }, begun.elapsed());
-        progress.note = found
-            .hides
-            .as_ref()
-            .map(|dn| format!("{principal} is also the implicit name of {dn}, which it hides"));
+        progress.notes.extend(
+            found
+                .hides
+                .as_ref()
+                .map(|dn| format!("{principal} is also the implicit name of {dn}, which it hides")),
+        );
         Ok((principal, found))
     }
 }
@@ -374,6 +380,7 @@ mod tests {
     struct Expected {
         method: Method,
         checks: Mutex<VecDeque<(&'static str, Result<Outcome, Refusal>)>>,
+        unanswered: Vec<String>,
     }
 
     /// What the KDC says of an account that may not log in, and not why.
@@ -400,6 +407,7 @@ mod tests {
                 reason: String::new(),
                 unexplained: self.method == Method::Kerberos && outcome == REVOKED,
                 dc: "ad.acme.com".into(),
+                unanswered: self.unanswered.clone(),
                 connect: None,
                 took: Duration::from_millis(4),
             })
@@ -444,7 +452,11 @@ mod tests {
         Logins {
             directory: Directory::new(machine, &config),
             names: config.names,
-            passwords: Expected { method, checks: Mutex::new(checks.into_iter().collect()) },
+            passwords: Expected {
+                method,
+                checks: Mutex::new(checks.into_iter().collect()),
+                unanswered: Vec::new(),
+            },
             host: "XCALLY".into(),
         }
     }
@@ -493,6 +505,16 @@ mod tests {
             let verdict = authenticate(&logins, "John").await;
             assert_eq!(verdict.outcome, *outcome);
             assert_eq!(verdict.principal.as_deref(), Some("john@acme.com"));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_have_counted_a_wrong_password_as_well_is_named() {
+        for (outcome, is_named) in [(Outcome::WrongPassword, true), (Outcome::Success, false)] {
+            let mut logins = logins(Login::default(), [found()], [("CN=John", Ok(outcome))]);
+            logins.passwords.unanswered = vec!["ad2.acme.com".into()];
+            let verdict = authenticate(&logins, "john").await;
+            assert_eq!(verdict.reason.contains("ad2.acme.com did not answer"), is_named, "{verdict:?}");
         }
     }
 

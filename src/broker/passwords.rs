@@ -51,6 +51,8 @@ pub struct Checked {
     pub unexplained: bool,
     /// The domain controller that decided.
     pub dc: String,
+    /// Those that got the attempt before and did not answer: each may have counted it too.
+    pub unanswered: Vec<String>,
     /// What it took to have a connection; `None` where one was open or none is kept.
     pub connect: Option<Duration>,
     /// What the answer took.
@@ -178,6 +180,7 @@ impl DomainPasswords {
             reason: checked.reason,
             unexplained: checked.unexplained,
             dc: checked.kdc,
+            unanswered: checked.unanswered,
             connect: None,
             took: begun.elapsed(),
         })
@@ -236,7 +239,8 @@ impl Passwords for Arc<DomainPasswords> {
 
 impl From<Bound> for Checked {
     fn from(bound: Bound) -> Self {
-        let Bound { outcome, reason, dc, connect, bind } = bound;
-        Checked { method: Method::Ldap, outcome, reason, unexplained: false, dc, connect, took: bind }
+        let Bound { outcome, reason, dc, unanswered, connect, bind: took } = bound;
+        let (method, unexplained) = (Method::Ldap, false);
+        Checked { method, outcome, reason, unexplained, dc, unanswered, connect, took }
     }
 }

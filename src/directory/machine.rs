@@ -95,9 +95,9 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             connect: Duration::from_secs(10),
-            attempt: Duration::from_millis(900),
+            attempt: Duration::from_millis(800),
             silence: Duration::from_millis(400),
-            probe: Duration::from_millis(500),
+            probe: Duration::from_millis(400),
             patience: Duration::from_millis(1000),
             searches: 20_000,
         }

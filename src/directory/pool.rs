@@ -31,7 +31,7 @@ use crate::verdict::Outcome;
 /// TLS from the first byte.
 const LDAPS: u16 = 636;
 /// One domain controller within one login, from the first packet to the answer, while there is another to ask.
-const ATTEMPT: Duration = Duration::from_millis(900);
+const ATTEMPT: Duration = Duration::from_millis(800);
 /// One address or port has so long before the next is tried beside it.
 const LEAD: Duration = Duration::from_millis(250);
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
@@ -79,6 +79,8 @@ pub struct Bound {
     pub reason: String,
     /// Its DNS name.
     pub dc: String,
+    /// Those that got the bind before and did not answer: each may have counted it too.
+    pub unanswered: Vec<String>,
     /// What it took to have a connection; `None` where one was open.
     pub connect: Option<Duration>,
     /// What the bind took.
@@ -103,16 +105,26 @@ pub enum PoolError {
 enum Failure {
     /// The connection broke without a word: the domain controller may have ended it long ago.
     Broken(String),
-    /// The domain controller is in trouble: it says so, or talks nonsense.
+    /// The domain controller says that it cannot answer now: it has counted nothing.
+    Unwilling(String),
+    /// The domain controller is in trouble: it talks nonsense.
     Trouble(String),
     /// It says nothing.
     Silence(String),
+}
+
+impl Failure {
+    /// Whether the bind may have reached the account.
+    fn may_have_counted(&self) -> bool {
+        !matches!(self, Failure::Unwilling(_))
+    }
 }
 
 /// What a login has tried so far.
 #[derive(Default)]
 struct Tried {
     binds: usize,
+    unanswered: Vec<String>,
     causes: Vec<String>,
     no_tls: bool,
 }
@@ -183,15 +195,21 @@ impl Pool {
                 };
                 tried.binds += 1;
                 let fresh = connect.is_some();
-                match self.try_bind(connection, dn, password, until, deadline).await {
-                    Ok(answered) => return Ok(Bound { connect, ..answered }),
+                let result = self.try_bind(connection, dn, password, until, deadline).await;
+                if result.as_ref().is_err_and(Failure::may_have_counted) {
+                    tried.unanswered.push(controller.host.clone());
+                }
+                match result {
+                    Ok(answered) => {
+                        return Ok(Bound { connect, unanswered: tried.unanswered, ..answered });
+                    }
                     // An idle connection that was ended says nothing against a fresh one. The others have idled
                     // for longer: what ended this one has most likely ended them.
                     Err(Failure::Broken(cause)) if !fresh => {
                         self.abandon_idle(&controller.host);
                         tried.causes.push(cause);
                     }
-                    Err(Failure::Broken(cause) | Failure::Trouble(cause)) => {
+                    Err(Failure::Broken(cause) | Failure::Unwilling(cause) | Failure::Trouble(cause)) => {
                         tried.causes.push(self.fail(controller, &cause));
                         break;
                     }
@@ -336,9 +354,10 @@ impl Pool {
             Answer::Decided(outcome, reason) => {
                 self.servers.answered(&host, Service::Binds);
                 self.put_back(connection);
-                Ok(Bound { outcome, reason, dc: host, connect: None, bind: begun.elapsed() })
+                let (connect, bind) = (None, begun.elapsed());
+                Ok(Bound { outcome, reason, dc: host, unanswered: Vec::new(), connect, bind })
             }
-            Answer::Trouble(cause) => Err(Failure::Trouble(format!("{host}: {cause}"))),
+            Answer::Trouble(cause) => Err(Failure::Unwilling(format!("{host}: {cause}"))),
         }
     }
 
@@ -622,7 +641,8 @@ mod tests {
 
     #[test]
     fn without_tls_is_only_said_where_no_bind_was_sent() {
-        let tried = |binds, no_tls| Tried { binds, no_tls, causes: vec!["x".into()] }.error();
+        let tried =
+            |binds, no_tls| Tried { binds, no_tls, causes: vec!["x".into()], ..Tried::default() }.error();
         assert_eq!(tried(0, true), PoolError::NoTls("x".into()));
         assert_eq!(tried(1, true), PoolError::Unanswered("x".into()));
         assert_eq!(tried(0, false), PoolError::Unanswered("x".into()));

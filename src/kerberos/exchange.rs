@@ -160,16 +160,19 @@ async fn advance<E: Exchange>(
 /// An AS exchange: from a password or a key to a ticket-granting ticket.
 ///
 /// What a KDC has said is for itself: another one cannot read its cookie (RFC 6113, 5.2; Samba 4.17 then answers as
-/// if the password were wrong). So where the KDC that began falls silent, the exchange is begun again at another.
+/// if the password were wrong). So where the KDC that began falls silent, the exchange is begun again at another;
+/// `unanswered` gets those that may have counted an attempt all the same.
 pub(super) async fn initial(
     kdcs: &dyn Kdcs,
     request: Request,
     key: Key,
     deadline: Instant,
+    unanswered: &mut Vec<String>,
 ) -> Result<Initial, Ended> {
     let mut walk = Walk::new(kdcs, deadline);
     for _ in 0..EXCHANGES {
-        if let Some(initial) = initial_at_one(&mut walk, request.clone(), key.clone(), deadline).await? {
+        let attempt = initial_at_one(&mut walk, request.clone(), key.clone(), deadline, unanswered);
+        if let Some(initial) = attempt.await? {
             return Ok(initial);
         }
         if Instant::now() >= deadline {
@@ -185,6 +188,7 @@ async fn initial_at_one(
     request: Request,
     key: Key,
     deadline: Instant,
+    unanswered: &mut Vec<String>,
 ) -> Result<Option<Initial>, Ended> {
     let wants_armour = request.armour.is_some();
     let library = |failure| Ended::Library(failure, String::new());
@@ -221,7 +225,10 @@ async fn initial_at_one(
                 };
                 match &last {
                     Some(answer) => clock(answer)?,
-                    None => return Ok(None),
+                    None => {
+                        unanswered.extend(kdc.filter(|_| sent.proof));
+                        return Ok(None);
+                    }
                 }
             }
             Err(failure) => {
@@ -401,7 +408,7 @@ mod tests {
         }
 
         async fn login(&self) -> Ended {
-            login(self).await
+            login(self, &mut Vec::new()).await
         }
 
         fn asked(&self) -> usize {
@@ -409,12 +416,12 @@ mod tests {
         }
     }
 
-    async fn login(kdcs: &dyn Kdcs) -> Ended {
+    async fn login(kdcs: &dyn Kdcs, unanswered: &mut Vec<String>) -> Ended {
         let client = Client::Person { sam: "john.doe".into(), upn: None, realm: "ACME.COM".into() };
         let request = Request { client, change_password: false, lifetime: None, armour: None };
         let key = Key::Password(Zeroizing::new(b"secret\0".to_vec()));
         let deadline = Instant::now() + Duration::from_secs(10);
-        initial(kdcs, request, key, deadline).await.err().unwrap()
+        initial(kdcs, request, key, deadline, unanswered).await.err().unwrap()
     }
 
     impl Kdcs for Scripted {
@@ -462,10 +469,12 @@ mod tests {
         let two = [vec![refusal(25, 0), vec![]], vec![refusal(25, 0), refusal(24, 0)]].map(Scripted::new);
         let [first, second] = two;
         let two = Two([first.await, second.await]);
-        let ended = login(&two).await;
+        let mut unanswered = Vec::new();
+        let ended = login(&two, &mut unanswered).await;
         let Ended::Refused { refused, kdc, .. } = ended else { panic!("{ended:?}") };
         assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
         assert_eq!(two.0.each_ref().map(Scripted::asked), [2, 2]);
+        assert_eq!(unanswered, ["ad0"], "it had the proof");
     }
 
     #[tokio::test]

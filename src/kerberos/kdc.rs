@@ -20,7 +20,7 @@ use super::cpu;
 use super::krb5::Refused;
 
 /// How long a KDC has for its answer while there is another one to ask; the last one has until the deadline.
-pub const ATTEMPT: Duration = Duration::from_secs(1);
+pub const ATTEMPT: Duration = Duration::from_millis(800);
 
 /// The longest answer. A ticket with the largest PAC that AD makes has some 100 KiB.
 pub const MAX_REPLY: u32 = 1_048_576;

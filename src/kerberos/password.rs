@@ -64,6 +64,8 @@ pub struct Checked {
     pub kdc: String,
     /// Whether the exchange was armoured with the machine's ticket.
     pub armoured: bool,
+    /// KDCs that got the attempt before and did not answer: each may have counted it too.
+    pub unanswered: Vec<String>,
     /// What the check of the password cost.
     pub exchange: Duration,
     /// What the check of the KDC cost; `None` where there was nothing to check.
@@ -135,7 +137,7 @@ impl Kerberos {
         let account = cpu::run(deadline, || Account::of(&krb5::host_keytab()?)).await;
         let account = account.map_err(|u| ended(u.into()))?.map_err(CheckError::Keytab)?;
         let begun = Instant::now();
-        let login = Login { kerberos: self, who, password, deadline };
+        let mut login = Login { kerberos: self, who, password, deadline, unanswered: Vec::new() };
         let armour = self.armour(who.realm, deadline).await;
         let initial = match login.ask(armour.as_ref(), false).await {
             Ok(initial) => initial,
@@ -144,7 +146,7 @@ impl Kerberos {
                 if refused.code == KEY_EXPIRED {
                     refusal = login.confirm(armour.as_ref(), refusal).await?;
                 }
-                return Ok(refusal.checked(kdc, armoured, begun.elapsed()));
+                return Ok(refusal.checked(kdc, armoured, login.unanswered, begun.elapsed()));
             }
             Err(Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc)) => {
                 let refusal = Refusal {
@@ -154,7 +156,7 @@ impl Kerberos {
                              the account needs no pre-authentication; or the KDC is a forged one"
                         .to_owned(),
                 };
-                return Ok(refusal.checked(kdc, false, begun.elapsed()));
+                return Ok(refusal.checked(kdc, false, login.unanswered, begun.elapsed()));
             }
             Err(other) => return Err(ended(other)),
         };
@@ -171,6 +173,7 @@ impl Kerberos {
             reason: String::new(),
             kdc: initial.kdc,
             armoured: initial.armoured,
+            unanswered: login.unanswered,
             exchange,
             verification: Some(begun.elapsed()),
         })
@@ -256,11 +259,12 @@ struct Login<'a> {
     who: Who<'a>,
     password: &'a str,
     deadline: Instant,
+    unanswered: Vec<String>,
 }
 
 impl Login<'_> {
     /// An AS exchange with the password, armoured where that is accepted.
-    async fn ask(&self, armour: Option<&Credential>, change_password: bool) -> Result<Initial, Ended> {
+    async fn ask(&mut self, armour: Option<&Credential>, change_password: bool) -> Result<Initial, Ended> {
         match self.ask_once(armour, change_password).await {
             // Nothing was proved, so nothing can have been counted. That the KDC does not know the machine's
             // ticket, the verification will show better.
@@ -269,7 +273,11 @@ impl Login<'_> {
         }
     }
 
-    async fn ask_once(&self, armour: Option<&Credential>, change_password: bool) -> Result<Initial, Ended> {
+    async fn ask_once(
+        &mut self,
+        armour: Option<&Credential>,
+        change_password: bool,
+    ) -> Result<Initial, Ended> {
         let client = Client::Person {
             sam: self.who.sam.to_owned(),
             upn: self.who.upn.map(str::to_owned),
@@ -281,14 +289,18 @@ impl Login<'_> {
         let mut password = Zeroizing::new(Vec::with_capacity(self.password.len() + 1));
         password.extend_from_slice(self.password.as_bytes());
         password.push(0);
-        exchange::initial(self.kerberos.inner.kdcs.as_ref(), request, Key::Password(password), self.deadline)
-            .await
+        let (kdcs, key) = (self.kerberos.inner.kdcs.as_ref(), Key::Password(password));
+        exchange::initial(kdcs, request, key, self.deadline, &mut self.unanswered).await
     }
 
     /// Whether the password is right although it has expired: the service that changes passwords is asked for,
     /// which is open to such accounts. A KDC that looks at the expiry first has not looked at the password
     /// before, so that a wrong one is counted once here too.
-    async fn confirm(&self, armour: Option<&Credential>, expired: Refusal) -> Result<Refusal, CheckError> {
+    async fn confirm(
+        &mut self,
+        armour: Option<&Credential>,
+        expired: Refusal,
+    ) -> Result<Refusal, CheckError> {
         match self.ask(armour, true).await {
             Ok(Initial { granted: Granted { stranger: Some(stranger), .. }, kdc, .. }) => {
                 Err(CheckError::SomebodyElse { kdc, stranger })
@@ -309,9 +321,9 @@ impl Login<'_> {
 }
 
 impl Refusal {
-    fn checked(self, kdc: String, armoured: bool, exchange: Duration) -> Checked {
+    fn checked(self, kdc: String, armoured: bool, unanswered: Vec<String>, exchange: Duration) -> Checked {
         let Refusal { outcome, unexplained, reason } = self;
-        Checked { outcome, unexplained, reason, kdc, armoured, exchange, verification: None }
+        Checked { outcome, unexplained, reason, kdc, armoured, unanswered, exchange, verification: None }
     }
 }
 

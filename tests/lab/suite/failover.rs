@@ -9,24 +9,34 @@ use crate::lab::{Lab, LogPosition};
 use crate::load::{Load, Login};
 use crate::ready::ready;
 use crate::report::{Check, Report, equal};
-use crate::row::fields;
+use crate::row::{Method, fields};
 
-/// Logins in a second.
-const RATE: usize = 50;
+/// Logins in a second. Whoever waited for a silent domain controller comes to the other at once: by Kerberos such a
+/// second's logins, at 50 of them, are more than a second's work for the two cores that carry both domain controllers,
+/// host and clients.
+const fn rate(method: Method) -> usize {
+    match method {
+        Method::Ldap => 50,
+        Method::Kerberos => 15,
+    }
+}
 /// The module's deadline, its head start, and what a busy machine adds.
 const DEADLINE: f64 = 5000.0 + 200.0 + 300.0;
 /// A login that took longer was slowed by what happened.
 const SLOW: f64 = 250.0;
-/// One domain controller that dies costs one login this much at most.
-const ONCE: f64 = 1000.0 + SLOW;
+/// One domain controller that dies costs one login this much at most: a second, and what the other one needs for all
+/// that come to it at once, here with two cores for everything.
+const ONCE: f64 = 1000.0 + 500.0;
 
 /// Who logs in with the right password, and who only with a wrong one; by key. Nobody with hundreds of groups: his
 /// bind costs Samba 0.1 s of a core, so the rate would measure Samba.
 const RIGHT: [&str; 4] = ["john", "wendy", "nina", "dean"];
-const WRONG: [&str; 10] =
-    ["mary", "joerg", "miles", "lydia", "clash-a", "clash-b", "uma", "quentin", "lena", "otto"];
+const WRONG: [&str; 9] = ["mary", "joerg", "miles", "lydia", "clash-a", "uma", "quentin", "lena", "otto"];
 /// Wrong passwords come so long after each event, in milliseconds: into the middle of it, and after it.
 const WRONG_AFTER: [usize; 2] = [100, 1500];
+
+/// What the log says of a wrong password that a domain controller got and did not answer.
+const DOUBTFUL: &str = "did not answer and may have counted";
 
 /// When, in seconds, and what the lab does then.
 type Event = (u64, &'static [&'static str]);
@@ -60,28 +70,28 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
 
 /// What fits into every run of the suite.
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
-    run(lab, report, SHORT, 40)
+    run(lab, report, Method::Ldap, SHORT, 40)
 }
 
 fn by_each_method(lab: &Lab, report: &mut Report, events: &[Event], seconds: usize) -> Check {
-    use crate::row::Method::{Kerberos, Ldap};
-    for method in [Ldap, Kerberos] {
+    for method in [Method::Ldap, Method::Kerberos] {
         report.note(&format!("by {}", method.name()));
         lab.set_method(method);
-        let done = lab.configure("").and_then(|()| run(lab, report, events, seconds));
-        lab.set_method(Ldap);
+        let done = lab.configure("").and_then(|()| run(lab, report, method, events, seconds));
+        lab.set_method(Method::Ldap);
         lab.configure("").and(done)?;
     }
     Ok(())
 }
 
-fn run(lab: &Lab, report: &mut Report, events: &[Event], seconds: usize) -> Check {
+fn run(lab: &Lab, report: &mut Report, method: Method, events: &[Event], seconds: usize) -> Check {
     ready(lab)?;
     lab.run(&["cast", "reset"]).ok()?;
-    let plan = plan(events, seconds);
+    let rate = rate(method);
+    let plan = plan(events, rate, seconds);
     let position = lab.log_position()?;
     let load =
-        Load::start(lab, RATE, plan.iter().map(|(who, password)| (person(who).sam, password.as_str())))?;
+        Load::start(lab, rate, plan.iter().map(|(who, password)| (person(who).sam, password.as_str())))?;
     let mut happened = Vec::new();
     for (at, command) in events {
         load.wait_until(Duration::from_secs(*at));
@@ -106,19 +116,19 @@ fn run(lab: &Lab, report: &mut Report, events: &[Event], seconds: usize) -> Chec
     report.check("a login waits at most a second for a domain controller that died", || {
         none(&logins, |login| login.took > ONCE)
     });
-    report.check("each wrong password counted once, no right one did", || counters(lab, &plan));
+    report.check("each wrong password counted once, no right one did", || counters(lab, &plan, &position));
     report.check("each change is in the log once", || changes(lab, &position, events));
     lab.run(&["cast", "reset"]).ok().map(drop)
 }
 
 /// Each login in its turn: who, and what is typed.
-fn plan(events: &[Event], seconds: usize) -> Vec<(&'static str, String)> {
-    let mut plan: Vec<_> = (0..RATE * seconds)
+fn plan(events: &[Event], rate: usize, seconds: usize) -> Vec<(&'static str, String)> {
+    let mut plan: Vec<_> = (0..rate * seconds)
         .map(|number| RIGHT[number % RIGHT.len()])
         .map(|who| (who, person(who).password.to_owned()))
         .collect();
     let moments =
-        events.iter().flat_map(|(at, _)| WRONG_AFTER.map(|after| *at as usize * RATE + after * RATE / 1000));
+        events.iter().flat_map(|(at, _)| WRONG_AFTER.map(|after| *at as usize * rate + after * rate / 1000));
     for (moment, who) in moments.zip(WRONG.iter().cycle()) {
         plan[moment] = (*who, "not the password of anybody".to_owned());
     }
@@ -134,16 +144,28 @@ fn none<'a>(logins: impl IntoIterator<Item = &'a Login>, is_so: impl Fn(&Login) 
     }
 }
 
-/// badPwdCount is each domain controller's own: the sum is what AD has counted.
-fn counters(lab: &Lab, plan: &[(&str, String)]) -> Check {
+/// badPwdCount is each domain controller's own: the sum is what AD has counted. A domain controller that died before
+/// it answered a bind may have counted it or not, and nobody can tell which: those are named in the log.
+fn counters(lab: &Lab, plan: &[(&str, String)], position: &LogPosition) -> Check {
     let counted = lab.counted_everywhere()?;
+    let lines = lab.log_since(position)?;
+    let logins = lines.iter().filter(|line| line.contains(DOUBTFUL)).map(|line| fields(line));
+    let doubtful = logins.collect::<Result<Vec<_>, _>>()?;
     let of = |who: &str| counted.get(person(who).sam).copied().unwrap_or_default();
     for who in RIGHT {
         equal(who, of(who), 0)?;
     }
     WRONG.iter().try_for_each(|who| {
-        let tried = plan.iter().filter(|(planned, _)| planned == who).count();
-        equal(who, of(who), tried as u32)
+        let tried = plan.iter().filter(|(planned, _)| planned == who).count() as u32;
+        let is_theirs = |fields: &&BTreeMap<String, String>| fields["user"] == person(who).sam;
+        let doubtful = doubtful.iter().filter(is_theirs).count() as u32;
+        if doubtful > 0 {
+            println!("         {who}: {tried} tried, {doubtful} of them in doubt, {} counted", of(who));
+        }
+        match (tried..=tried + doubtful).contains(&of(who)) {
+            true => Ok(()),
+            false => equal(who, of(who), tried),
+        }
     })
 }
 
