@@ -75,8 +75,8 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     for server in &status.servers.list {
         let mark = if is_usable(server, needed(status)) { "" } else { "x" };
         let word = |service: &str| {
-            let found = server.services.iter().find(|(name, _)| name == service);
-            found.map_or("", |(_, state)| if is_up(state) { state } else { "down" })
+            let found = server.services.get(service);
+            found.map_or("", |state| if is_up(state) { state } else { "down" })
         };
         let site = if server.in_site { "yes" } else { "" };
         servers.row([mark, &server.host, site, word("binds"), word("reading"), word("kdc")]);
@@ -174,7 +174,7 @@ mod tests {
         Server {
             host: "dc1.acme.com".into(),
             in_site: true,
-            services: services.map(|(name, state)| (name.to_owned(), state.to_owned())).to_vec(),
+            services: services.map(|(name, state)| (name.to_owned(), state.to_owned())).into(),
             ..Server::default()
         }
     }

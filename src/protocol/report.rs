@@ -1,5 +1,7 @@
 //! What `motion-ad check` and `motion-ad status` show.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Outcome;
@@ -97,7 +99,7 @@ pub struct Server {
     /// Whether it is one of this host's site.
     pub in_site: bool,
     /// Each service and its state: `ok`, `unknown`, or why it is left for others at the moment.
-    pub services: Vec<(String, String)>,
+    pub services: BTreeMap<String, String>,
 }
 
 /// The connections for users' binds.

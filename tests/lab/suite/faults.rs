@@ -367,16 +367,17 @@ fn join(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
     let fault = Fault {
         name: "the machine's password was reset in AD",
-        breaks: &|| {
-            let set = ["samba-tool", "user", "setpassword", "XCALLY$", "--newpassword=An0ther-one"];
-            dc(lab, &set).and_then(|()| restart(lab))
-        },
-        repairs: &|| {
-            // Here alone, and then anew: the computer account stays and gets a new password.
-            sh(lab, "realm leave")?;
-            run(lab, &["join"])
-        },
+        breaks: &|| run(lab, &["machine", "reset"]).and_then(|()| restart(lab)),
+        repairs: &|| run(lab, &["machine", "restore"]),
         words: &["outcome=unavailable", "XCALLY$@ACME.COM", "keytab", "realm join"],
+        ..fault
+    };
+    check(lab, report, &fault);
+    let fault = Fault {
+        name: "the machine account was deleted in AD",
+        breaks: &|| run(lab, &["machine", "delete"]).and_then(|()| restart(lab)),
+        repairs: &|| run(lab, &["machine", "restore"]),
+        words: &["outcome=unavailable", "XCALLY$@ACME.COM", "deleted", "realm join"],
         ..fault
     };
     check(lab, report, &fault);
