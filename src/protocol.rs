@@ -16,7 +16,7 @@ use crate::verdict::Verdict;
 
 /// The version of this protocol. Module and broker come from one package, but a long-lived application keeps
 /// the old module loaded over an upgrade.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest frame, header included, in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
@@ -41,6 +41,28 @@ impl Secret {
     /// Takes over `bytes` without copying them.
     pub fn new(bytes: Vec<u8>) -> Self {
         Secret(Zeroizing::new(bytes))
+    }
+
+    /// Two passwords in one: the present one and the new one.
+    ///
+    /// # Errors
+    /// The present one is longer than [`MAX_PASSWORD`].
+    pub fn pair(present: &Secret, new: &Secret) -> Result<Self, PasswordError> {
+        let length = u16::try_from(present.0.len()).ok().filter(|length| usize::from(*length) <= MAX_PASSWORD);
+        let length = length.ok_or(PasswordError::TooLong)?;
+        // Of this size from the start: growing would leave copies behind.
+        let mut both = Vec::with_capacity(2 + present.0.len() + new.0.len());
+        both.extend_from_slice(&length.to_be_bytes());
+        both.extend_from_slice(&present.0);
+        both.extend_from_slice(&new.0);
+        Ok(Secret::new(both))
+    }
+
+    /// The two passwords of a [`Secret::pair`]; `None` where it is none.
+    pub fn split(&self) -> Option<(Secret, Secret)> {
+        let (length, both) = self.0.split_first_chunk()?;
+        let (present, new) = both.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        Some((Secret::new(present.to_vec()), Secret::new(new.to_vec())))
     }
 
     /// The password itself.
@@ -97,6 +119,24 @@ pub enum Operation {
     Check,
     /// The broker's own state. Answered by [`Reply::Status`].
     Status,
+    /// Could this person change the password, of which the frame's secret is the present one? Changes nothing.
+    /// Answered by [`Reply::Verdict`].
+    ProbePassword,
+    /// Changes the password; the frame's secret is a [`Secret::pair`] of the present and the new one. Answered by
+    /// [`Reply::Verdict`].
+    ChangePassword,
+    /// Registers a session of this person, who came in by the same service. Answered by [`Reply::Verdict`].
+    OpenSession,
+    /// Ends [`Request::session`], or, where that is empty, the newest session of this person that the same process
+    /// and service opened. Answered by [`Reply::Verdict`].
+    CloseSession,
+    /// A page of the sessions that are open now, after [`Request::cursor`]. Answered by [`Reply::Sessions`].
+    ListSessions,
+    /// [`Request::session`], open or ended a while ago. Answered by [`Reply::Sessions`] with one or none.
+    ShowSession,
+    /// What happened to sessions after [`Request::cursor`], waited for until the deadline where nothing has yet.
+    /// Without a cursor the answer is empty and says where to begin. Answered by [`Reply::Events`].
+    WatchSessions,
 }
 
 /// One request.
@@ -118,6 +158,18 @@ pub struct Request {
     /// PAM_TTY.
     #[serde(default)]
     pub tty: String,
+    /// Of [`Operation::Authenticate`]: register a session with a success (the argument `session=auth`).
+    #[serde(default)]
+    pub register: bool,
+    /// The person can be shown a text: say when the password expires soon.
+    #[serde(default)]
+    pub warn: bool,
+    /// The id of a session; empty where none is meant or known.
+    #[serde(default)]
+    pub session: String,
+    /// Where a list or a watch goes on: what an earlier reply said.
+    #[serde(default)]
+    pub cursor: Option<String>,
     /// When the sender stops waiting: nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
     pub deadline: u64,
 }
@@ -132,6 +184,10 @@ impl Request {
             service: String::new(),
             rhost: String::new(),
             tty: String::new(),
+            register: false,
+            warn: false,
+            session: String::new(),
+            cursor: None,
             deadline: nanoseconds(monotonic().saturating_add(timeout)),
         }
     }
@@ -154,6 +210,12 @@ pub enum Reply {
     /// The broker's state, for people.
     #[cfg(feature = "broker")]
     Status(Box<report::Status>),
+    /// Sessions, for people and applications.
+    #[cfg(feature = "broker")]
+    Sessions(Box<report::Sessions>),
+    /// What happened to sessions.
+    #[cfg(feature = "broker")]
+    Events(Box<report::Events>),
     /// The request itself was refused: who asks may not, or what is asked cannot be understood.
     Refused(String),
 }
@@ -335,6 +397,20 @@ mod tests {
             assert_eq!(Secret::new(bytes.to_vec()).password(), Err(error));
         }
         assert!(Secret::new(vec![b'x'; MAX_PASSWORD]).password().is_ok());
+    }
+
+    #[test]
+    fn two_passwords_travel_in_one_secret() {
+        let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+        for (present, new) in [("old", "new"), ("", "new"), ("old", ""), ("", "")] {
+            let (a, b) = Secret::pair(&secret(present), &secret(new)).unwrap().split().unwrap();
+            assert_eq!((a.bytes(), b.bytes()), (present.as_bytes(), new.as_bytes()));
+        }
+        let long = secret(&"x".repeat(MAX_PASSWORD + 1));
+        assert_eq!(Secret::pair(&long, &secret("new")).unwrap_err(), PasswordError::TooLong);
+        for rubbish in [&b""[..], b"\0", b"\0\x04old"] {
+            assert!(Secret::new(rubbish.to_vec()).split().is_none());
+        }
     }
 
     #[test]

@@ -87,6 +87,22 @@ outcomes! {
     /// The account is in one of `login.deny_groups`.
     Denied = "denied", text: Some("Your account may not use this service."),
         advice: "remove the account from the groups in login.deny_groups";
+    /// AD's password policy refuses the new password; the present one is still good.
+    PasswordRefused = "password_refused", text: Some("Your new password was not accepted."),
+        advice: "the person must choose another password; the reason says which rule of AD refuses it";
+    /// The account may not change its password.
+    ChangeForbidden = "change_forbidden", text: Some("You may not change your password."),
+        advice: "let the account change its password in AD, or set a new one there";
+    /// The new password was sent to AD and no answer came back: it may be in force.
+    ChangeUnknown = "change_unknown",
+        text: Some("It is not certain whether your password was changed. Try to log in with the new one."),
+        advice: "the person should try the new password, then the old one; see the reason";
+    /// There are as many sessions of this person as `sessions.limit` allows (`sessions.policy = "deny"`).
+    SessionDenied = "session_denied", text: Some("You are logged in elsewhere already."),
+        advice: "end the other session (`motion-ad sessions list`, `motion-ad sessions end`), or set sessions.policy";
+    /// The register of sessions cannot be read or written (`sessions.on_store_failure = "deny"`).
+    SessionStore = "session_store", text: Some("Your session cannot be registered. Try again in a moment."),
+        advice: "mend what the reason names; sessions.on_store_failure = \"allow\" lets people in meanwhile";
     /// AD refused the login with a code that this version does not know.
     Refused = "refused", text: None,
         advice: "look up the code in the reason";
@@ -128,6 +144,16 @@ pub struct Verdict {
     /// The cause, for the log and for `motion-ad login`; the application's users never see it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What the person may be told in place of the outcome's own text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The id of the session that was registered, opened or ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Seconds until the password expires, where `Request::warn` asked and
+    /// `login.warn_days` says that this is soon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
     /// Where the time went, in the order of the steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
@@ -145,7 +171,15 @@ pub struct Step {
 impl Verdict {
     /// A verdict without principal and steps.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
-        Verdict { outcome, principal: None, reason: reason.into(), steps: Vec::new() }
+        Verdict {
+            outcome,
+            principal: None,
+            reason: reason.into(),
+            text: None,
+            session: None,
+            expires_in: None,
+            steps: Vec::new(),
+        }
     }
 }
 

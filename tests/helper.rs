@@ -343,10 +343,9 @@ fn check_as_json_is_the_report_with_the_answer() {
 fn slow_login() -> Reply {
     let step = |name: &str, micros| Step { name: name.into(), micros };
     Reply::Verdict(Verdict {
-        outcome: Outcome::WrongPassword,
         principal: Some("john.doe@acme.com".into()),
-        reason: "AD refused the bind (data 52e)".into(),
         steps: vec![step("connect", 3000), step("bind", 1000)],
+        ..Verdict::new(Outcome::WrongPassword, "AD refused the bind (data 52e)")
     })
 }
 

@@ -122,7 +122,8 @@ impl Progress {
         };
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
-        let verdict = Verdict { outcome, principal: self.principal, reason, steps: self.steps };
+        let verdict =
+            Verdict { principal: self.principal, steps: self.steps, ..Verdict::new(outcome, reason) };
         Decision { verdict, dc: self.dc, method: self.method }
     }
 }

@@ -141,6 +141,7 @@ impl Broker {
                 self.record(request, &decision, peer, begun.elapsed());
                 Reply::Verdict(decision.verdict)
             }
+            other => Reply::Refused(format!("the broker cannot do {other:?} yet")),
         }
     }
 

@@ -328,7 +328,7 @@ mod tests {
                             stream.read_exact(&mut request).await.unwrap();
                             assert_eq!(&request, b"\0\0\0\x07message");
                             if reply == LATE {
-                                tokio::time::sleep(ATTEMPT + Duration::from_millis(300)).await;
+                                tokio::time::sleep(ATTEMPT + Duration::from_secs(2)).await;
                             }
                             stream.write_all(reply).await.unwrap();
                         }
@@ -414,7 +414,8 @@ mod tests {
         let known = known(&[Manner::Silent, Manner::Silent]).await;
         let start = Instant::now();
         let none = asked(&known, None, 1.5).await.unwrap_err();
-        assert!((1.4..1.8).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
+        // A busy machine is late, but never by another attempt.
+        assert!((1.4..2.9).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
         assert!(none.late, "{none:?}");
         assert_eq!(none.causes, "kdc0: no answer in time; kdc1: no answer in time");
     }
@@ -453,8 +454,8 @@ mod tests {
         let one = Kdc { host: "kdc".into(), addresses: vec![hole, kdc(Manner::Says(GOOD)).await] };
         let known = Known { kdcs: vec![one], ..Known::default() };
         let start = Instant::now();
-        asked(&known, None, 1.0).await.unwrap();
-        assert!((0.4..0.8).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
+        asked(&known, None, 4.0).await.unwrap();
+        assert!((1.9..4.0).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
     }
 
     #[tokio::test]

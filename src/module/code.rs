@@ -66,6 +66,8 @@ codes! {
     AuthtokErr = PAM_AUTHTOK_ERR;
     /// The password cannot be changed; nothing was tried.
     TryAgain = PAM_TRY_AGAIN;
+    /// The session could not be registered or ended.
+    SessionErr = PAM_SESSION_ERR;
 }
 
 /// The table: the code of an outcome, and whether the outcome settles the account's state, so that
@@ -90,6 +92,11 @@ const fn row(outcome: Outcome) -> (Code, bool) {
         Outcome::TooManyGroups => (Code::SystemErr, true),
         Outcome::NotAllowed => (Code::PermDenied, true),
         Outcome::Denied => (Code::PermDenied, true),
+        Outcome::PasswordRefused => (Code::AuthtokErr, false),
+        Outcome::ChangeForbidden => (Code::PermDenied, false),
+        Outcome::ChangeUnknown => (Code::AuthinfoUnavail, false),
+        Outcome::SessionDenied => (Code::PermDenied, false),
+        Outcome::SessionStore => (Code::AuthinfoUnavail, false),
         Outcome::Refused => (Code::AuthErr, false),
         Outcome::Unavailable => (Code::AuthinfoUnavail, false),
         Outcome::Misconfigured => (Code::ServiceErr, false),
@@ -136,6 +143,11 @@ mod tests {
         (Outcome::TooManyGroups, Code::SystemErr),
         (Outcome::NotAllowed, Code::PermDenied),
         (Outcome::Denied, Code::PermDenied),
+        (Outcome::PasswordRefused, Code::AuthtokErr),
+        (Outcome::ChangeForbidden, Code::PermDenied),
+        (Outcome::ChangeUnknown, Code::AuthinfoUnavail),
+        (Outcome::SessionDenied, Code::PermDenied),
+        (Outcome::SessionStore, Code::AuthinfoUnavail),
         (Outcome::Refused, Code::AuthErr),
         (Outcome::Unavailable, Code::AuthinfoUnavail),
         (Outcome::Misconfigured, Code::ServiceErr),
@@ -179,6 +191,11 @@ mod tests {
             Outcome::UnknownUser,
             Outcome::Unmapped,
             Outcome::Ambiguous,
+            Outcome::PasswordRefused,
+            Outcome::ChangeForbidden,
+            Outcome::ChangeUnknown,
+            Outcome::SessionDenied,
+            Outcome::SessionStore,
             Outcome::Refused,
             Outcome::Unavailable,
             Outcome::Misconfigured,

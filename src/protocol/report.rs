@@ -1,4 +1,4 @@
-//! What `motion-ad check` and `motion-ad status` show.
+//! What `motion-ad check`, `motion-ad status` and `motion-ad sessions` show.
 
 use std::collections::BTreeMap;
 
@@ -152,4 +152,100 @@ pub struct Root {
     pub not_before: u64,
     /// See [`Root::not_before`].
     pub not_after: u64,
+}
+
+/// A page of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// In the order in which they were opened.
+    pub list: Vec<Session>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<String>,
+}
+
+/// Somebody who is, or was, logged in. Times are milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The name as the person typed it.
+    pub user: String,
+    /// `user@domain` that the name maps to.
+    pub principal: String,
+    /// `objectGUID` of the account: sessions are counted by it, whatever names it goes by.
+    pub guid: String,
+    /// PAM_SERVICE.
+    pub service: String,
+    /// PAM_RHOST.
+    pub rhost: String,
+    /// PAM_TTY.
+    pub tty: String,
+    /// Name of the server that the person is logged in at.
+    pub host: String,
+    /// The application's uid.
+    pub uid: u32,
+    /// The application's process id there.
+    pub pid: u32,
+    /// When that process was started: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot, which
+    /// tells it from another process that gets the same id later; 0 where it could not be read.
+    pub started: u64,
+    /// When it was opened.
+    pub since: u64,
+    /// How it ended; `None` while it is open.
+    pub ended: Option<Ended>,
+}
+
+/// The end of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When.
+    pub at: u64,
+    /// Why.
+    pub reason: EndReason,
+    /// The session that took its place, or in words what AD says of the account; empty where the reason says all.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The application closed it.
+    Closed,
+    /// Another login of the same person took its place (`sessions.policy = "replace"`).
+    Replaced,
+    /// The account may not be logged in any more (`sessions.recheck`).
+    Refused,
+    /// The application's process is gone.
+    ProcessGone,
+    /// It was older than `sessions.max_age`.
+    TooOld,
+}
+
+impl EndReason {
+    /// Whether the person was logged in until now and has to be told: the application did not end it itself.
+    pub fn is_eviction(self) -> bool {
+        matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld)
+    }
+}
+
+/// What happened to sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// In the order in which it happened.
+    pub list: Vec<Event>,
+    /// Where to go on.
+    pub cursor: String,
+    /// Whether events between the cursor that was asked for and the first one here are no longer kept.
+    pub gap: bool,
+}
+
+/// One thing that happened to a session: it was opened, or, where [`Session::ended`] says so, it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Where to go on after this event.
+    pub cursor: String,
+    /// The session as it was after that.
+    pub session: Session,
 }
