@@ -48,7 +48,8 @@ impl Secret {
     /// # Errors
     /// The present one is longer than [`MAX_PASSWORD`].
     pub fn pair(present: &Secret, new: &Secret) -> Result<Self, PasswordError> {
-        let length = u16::try_from(present.0.len()).ok().filter(|length| usize::from(*length) <= MAX_PASSWORD);
+        let length =
+            u16::try_from(present.0.len()).ok().filter(|length| usize::from(*length) <= MAX_PASSWORD);
         let length = length.ok_or(PasswordError::TooLong)?;
         // Of this size from the start: growing would leave copies behind.
         let mut both = Vec::with_capacity(2 + present.0.len() + new.0.len());

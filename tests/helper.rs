@@ -464,7 +464,10 @@ fn status_as_json_counts_by_name() {
     assert_eq!(json["logins"], json!({ "success": 12, "wrong_password": 3 }));
     assert_eq!(json["well"], false);
     let server = &json["servers"]["list"][0];
-    assert_eq!((&server["host"], &server["services"]), (&json!("dc1.acme.com"), &json!({ "binds": "timed out" })));
+    assert_eq!(
+        (&server["host"], &server["services"]),
+        (&json!("dc1.acme.com"), &json!({ "binds": "timed out" }))
+    );
     broker.join().unwrap();
 }
 
