@@ -358,7 +358,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::config::{Broker, Config, Domain, Login, Pool, Tls, TlsMode};
+    use crate::config::{Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
     use crate::directory::{Entry, MachineError, Search};
     use crate::name::NameMap;
 
@@ -437,6 +437,7 @@ mod tests {
             login,
             broker: Broker { users: vec![], connections: 1 },
             pool: Pool { connections: 1, idle: Duration::from_secs(1) },
+            sessions: Sessions::default(),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod passwords;
 pub mod peers;
 pub mod server;
 mod service;
+pub mod sessions;
 mod status;
 
 use std::collections::BTreeMap;

@@ -189,6 +189,9 @@ pub struct Session {
     /// When that process was started: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot, which
     /// tells it from another process that gets the same id later; 0 where it could not be read.
     pub started: u64,
+    /// The boot that [`Session::started`] counts from: `/proc/sys/kernel/random/boot_id` of that host, random(4).
+    #[serde(default)]
+    pub boot: String,
     /// When it was opened.
     pub since: u64,
     /// How it ended; `None` while it is open.

@@ -1,0 +1,4 @@
+//! The register of sessions: who is logged in where.
+
+pub mod rule;
+pub mod store;
