@@ -25,6 +25,8 @@ pub struct Decision {
     pub dc: Option<String>,
     /// By what the password was checked.
     pub method: Option<Method>,
+    /// The account that it is about, once that was found.
+    pub person: Option<Person>,
 }
 
 /// Decides logins.
@@ -66,7 +68,7 @@ impl From<DirectoryError> for Refusal {
         let outcome = match &error {
             DirectoryError::Unknown(_) => Outcome::UnknownUser,
             DirectoryError::Ambiguous { .. } => Outcome::Ambiguous,
-            DirectoryError::Group(_) => Outcome::Misconfigured,
+            DirectoryError::Group(_) | DirectoryError::Exempt(_) => Outcome::Misconfigured,
             DirectoryError::Machine(_) => Outcome::Unavailable,
         };
         Refusal::new(outcome, error)
@@ -95,7 +97,7 @@ impl From<&ConfigError> for Decision {
             ConfigError::Broken(_) => Outcome::Misconfigured,
             ConfigError::NotJoined => Outcome::Unavailable,
         };
-        Decision { verdict: Verdict::new(outcome, error.to_string()), dc: None, method: None }
+        Decision { verdict: Verdict::new(outcome, error.to_string()), dc: None, method: None, person: None }
     }
 }
 
@@ -106,6 +108,7 @@ struct Progress {
     steps: Vec<Step>,
     dc: Option<String>,
     method: Option<Method>,
+    person: Option<Person>,
     notes: Vec<String>,
 }
 
@@ -124,7 +127,7 @@ impl Progress {
         let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
         let verdict =
             Verdict { principal: self.principal, steps: self.steps, ..Verdict::new(outcome, reason) };
-        Decision { verdict, dc: self.dc, method: self.method }
+        Decision { verdict, dc: self.dc, method: self.method, person: self.person }
     }
 }
 
@@ -149,6 +152,14 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         (progress.decide(result), read)
     }
 
+    /// Who bears `name`; whether they may come in was decided elsewhere.
+    pub async fn identify(&self, name: &str, deadline: Instant) -> Decision {
+        let mut progress = Progress::default();
+        let result = self.resolve(name, deadline, &mut progress).await;
+        let result = result.map(|(_, found)| progress.person = Some(found.person));
+        progress.decide(result)
+    }
+
     async fn try_authenticate(
         &self,
         name: &str,
@@ -168,6 +179,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 tried = self.check(&person, password, deadline, progress).await?;
             }
         }
+        progress.person = Some(person.clone());
         let (checked, read) = tried;
         if checked.outcome != Outcome::Success && !checked.unexplained {
             return Err(Refusal::new(checked.outcome, checked.reason));
@@ -342,7 +354,7 @@ fn may_be_stale(checked: &Checked) -> bool {
         && !checked.unexplained
 }
 
-fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
+pub(super) fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
     if let Some(denied) = rules.deny.iter().find(|sid| groups.contains(sid)) {
         return Err(Refusal::new(Outcome::Denied, format!("member of {denied} (login.deny_groups)")));
     }

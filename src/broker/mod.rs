@@ -23,7 +23,7 @@ use tokio::time::Instant as Deadline;
 
 use self::log::{Level, Line, Log};
 use self::login::Decision;
-use self::peers::Peers;
+use self::peers::{Peer, Peers};
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
@@ -127,7 +127,7 @@ impl Broker {
     }
 
     /// Answers one request of `peer`.
-    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &str) -> Reply {
+    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &Peer) -> Reply {
         if request.version != VERSION {
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
             return Reply::Refused(reason);
@@ -136,9 +136,18 @@ impl Broker {
         match request.operation {
             Operation::Status => Reply::Status(Box::new(self.status().await)),
             Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
-            Operation::Authenticate | Operation::Account => {
+            Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
+                match &self.service {
+                    Ok(service) => service.sessions(request, deadline).await,
+                    Err(error) => Reply::Verdict(Decision::from(error).verdict),
+                }
+            }
+            Operation::Authenticate
+            | Operation::Account
+            | Operation::OpenSession
+            | Operation::CloseSession => {
                 let begun = Instant::now();
-                let decision = self.decide(request, secret, deadline).await;
+                let decision = self.decide(request, secret, peer, deadline).await;
                 self.record(request, &decision, peer, begun.elapsed());
                 Reply::Verdict(decision.verdict)
             }
@@ -146,14 +155,36 @@ impl Broker {
         }
     }
 
-    async fn decide(&self, request: &Request, secret: &Secret, deadline: Deadline) -> Decision {
+    /// The answer to `request` was not taken: what it says happened must not stay.
+    pub fn untold(&self, request: &Request, answer: &Reply) {
+        if let (Ok(service), Reply::Verdict(verdict)) = (&self.service, answer)
+            && registers(request)
+            && let Some(id) = &verdict.session
+        {
+            service.register.undo(id.clone(), "nobody took the answer");
+        }
+    }
+
+    /// The broker is about to end: whoever waits for something to happen waits no longer.
+    pub fn end(&self) {
+        if let Ok(service) = &self.service {
+            service.register.end();
+        }
+    }
+
+    async fn decide(&self, request: &Request, secret: &Secret, peer: &Peer, deadline: Deadline) -> Decision {
         let denied = |outcome, reason: String| Decision {
             verdict: Verdict::new(outcome, reason),
             dc: None,
             method: None,
+            person: None,
         };
         let service = match (&self.service, &self.no_keytab) {
             (Err(error), _) => return Decision::from(error),
+            // For this AD is not asked.
+            (Ok(service), _) if request.operation == Operation::CloseSession => {
+                return service.close_session(request, peer, deadline).await;
+            }
             (Ok(_), Some(problem)) => return denied(Outcome::Unavailable, problem.clone()),
             (Ok(service), None) => service,
         };
@@ -161,22 +192,32 @@ impl Broker {
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
             return denied(Outcome::Unavailable, reason.to_owned());
         }
-        match request.operation {
+        let decision = match request.operation {
             Operation::Account => service.logins.account(&request.user, deadline).await,
+            Operation::OpenSession => service.logins.identify(&request.user, deadline).await,
             _ => match secret.password() {
                 Ok(password) => service.logins.authenticate(&request.user, password, deadline).await,
                 Err(error) => denied(Outcome::WrongPassword, format!("{error}; AD was not asked")),
             },
+        };
+        match registers(request) && decision.verdict.outcome.is_success() {
+            true => service.open_session(decision, request, peer, deadline, &self.log).await,
+            false => decision,
         }
     }
 
-    fn record(&self, request: &Request, decision: &Decision, peer: &str, took: Duration) {
-        let Decision { verdict, dc, method } = decision;
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(verdict.outcome).or_default() += 1;
-        let event = match request.operation {
-            Operation::Account => "account",
-            _ => "login",
+    fn record(&self, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
+        let Decision { verdict, dc, method, .. } = decision;
+        let (event, is_login) = match request.operation {
+            Operation::Account => ("account", true),
+            Operation::OpenSession => ("session_open", false),
+            Operation::CloseSession => ("session_close", false),
+            _ => ("login", true),
         };
+        if is_login {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(verdict.outcome).or_default() += 1;
+        }
         let line = Line::new(event)
             .with("user", &request.user)
             .with("principal", verdict.principal.as_deref().unwrap_or_default())
@@ -188,15 +229,27 @@ impl Broker {
             .with("service", &request.service)
             .with("rhost", &request.rhost)
             .with("tty", &request.tty)
+            .with("session", verdict.session.as_deref().unwrap_or_default())
             .with("ms", format!("{:.1}", took.as_secs_f64() * 1000.0));
         let (level, line) = match verdict.outcome {
-            Outcome::Unavailable | Outcome::Misconfigured | Outcome::TooManyGroups | Outcome::Refused => {
-                (Level::Error, line.with("advice", verdict.outcome.advice()))
-            }
+            Outcome::Unavailable
+            | Outcome::Misconfigured
+            | Outcome::TooManyGroups
+            | Outcome::Refused
+            | Outcome::SessionStore => (Level::Error, line.with("advice", verdict.outcome.advice())),
             Outcome::Ambiguous => (Level::Warning, line.with("advice", verdict.outcome.advice())),
             _ => (Level::Info, line),
         };
         self.log.write(level, &line);
+    }
+}
+
+/// Whether a success of `request` begins a session.
+fn registers(request: &Request) -> bool {
+    match request.operation {
+        Operation::OpenSession => true,
+        Operation::Authenticate => request.register,
+        _ => false,
     }
 }
 
@@ -205,7 +258,11 @@ fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
     match config {
         Ok(config) => {
             let roots = config.tls.ca_file.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
-            vec![config.map_file.clone(), roots]
+            let mut files = vec![config.map_file.clone(), roots];
+            if let config::Store::Redis(redis) = &config.sessions.store {
+                files.extend([&redis.password_file, &redis.ca_file].into_iter().flatten().cloned());
+            }
+            files
         }
         Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
         Err(ConfigError::NotJoined) => Vec::new(),
