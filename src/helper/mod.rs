@@ -7,6 +7,7 @@ mod account;
 mod cli;
 mod map;
 mod password;
+mod sessions;
 mod show;
 mod status;
 
@@ -14,7 +15,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use cli::{Account, Cli, Command, Login, Map, Status};
+pub use cli::{
+    Account, Cli, Command, Login, Map, Sessions, SessionsEnd, SessionsList, SessionsShow, SessionsWatch,
+    Status,
+};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
@@ -63,6 +67,8 @@ enum Failure {
     Denied(ConfigError),
     #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
+    #[error("{outcome}: {reason}")]
+    Answered { outcome: Outcome, reason: String },
     #[error("{0}; nothing was sent to AD")]
     Password(#[from] PasswordError),
     #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
@@ -81,6 +87,9 @@ impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Failure::Ask { .. } => Exit::Unreachable,
+            // The question was no login, so what is no for a login may be no answer to it.
+            Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Unreachable,
+            Failure::Answered { outcome, .. } => Some(*outcome).into(),
             Failure::Interrupted => Exit::Interrupted,
             _ => Exit::Usage,
         }
@@ -101,6 +110,10 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Check(args) => account::check(cli, args).and_then(print),
         Command::Login(args) => account::login(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
+        Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
+        Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),
+        Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());
