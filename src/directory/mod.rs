@@ -25,7 +25,7 @@ pub mod policy;
 pub mod pool;
 pub mod refusal;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 pub mod servers;
 pub mod sid;
 pub mod trust;

@@ -33,6 +33,7 @@ mod exchange;
 mod refusal;
 mod sasl;
 
+pub use change::Sent;
 pub use credential::{Credential, Kerberos};
 pub use error::KerberosError;
 pub use exchange::Skew;
