@@ -4,6 +4,7 @@
 //! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
 //! it is doing and ends, and systemd starts it again with fresh credentials.
 
+pub mod change;
 pub mod cli;
 pub mod log;
 pub mod login;
@@ -22,13 +23,13 @@ use std::time::{Duration, Instant};
 use tokio::time::Instant as Deadline;
 
 use self::log::{Level, Line, Log};
-use self::login::Decision;
+use self::login::{Decision, Refusal};
 use self::peers::{Peer, Peers};
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::Outcome;
 
 /// The broker waits for AD no longer than this, whatever the deadline of a request says.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -144,6 +145,8 @@ impl Broker {
             }
             Operation::Authenticate
             | Operation::Account
+            | Operation::ProbePassword
+            | Operation::ChangePassword
             | Operation::OpenSession
             | Operation::CloseSession => {
                 let begun = Instant::now();
@@ -151,7 +154,6 @@ impl Broker {
                 self.record(request, &decision, peer, begun.elapsed());
                 Reply::Verdict(decision.verdict)
             }
-            other => Reply::Refused(format!("the broker cannot do {other:?} yet")),
         }
     }
 
@@ -173,31 +175,30 @@ impl Broker {
     }
 
     async fn decide(&self, request: &Request, secret: &Secret, peer: &Peer, deadline: Deadline) -> Decision {
-        let denied = |outcome, reason: String| Decision {
-            verdict: Verdict::new(outcome, reason),
-            dc: None,
-            method: None,
-            person: None,
-        };
         let service = match (&self.service, &self.no_keytab) {
             (Err(error), _) => return Decision::from(error),
             // For this AD is not asked.
             (Ok(service), _) if request.operation == Operation::CloseSession => {
                 return service.close_session(request, peer, deadline).await;
             }
-            (Ok(_), Some(problem)) => return denied(Outcome::Unavailable, problem.clone()),
+            (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
             (Ok(service), None) => service,
         };
         if deadline <= Deadline::now() {
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
-            return denied(Outcome::Unavailable, reason.to_owned());
+            return Refusal::new(Outcome::Unavailable, reason).into();
         }
+        let (logins, user, warn) = (&service.logins, &request.user, request.warn);
         let decision = match request.operation {
-            Operation::Account => service.logins.account(&request.user, deadline).await,
-            Operation::OpenSession => service.logins.identify(&request.user, deadline).await,
-            _ => match secret.password() {
-                Ok(password) => service.logins.authenticate(&request.user, password, deadline).await,
-                Err(error) => denied(Outcome::WrongPassword, format!("{error}; AD was not asked")),
+            Operation::Account => logins.account(user, warn, deadline).await,
+            Operation::ChangePassword => logins.change_password(user, secret, deadline).await,
+            Operation::OpenSession => logins.identify(user, deadline).await,
+            operation => match secret.password() {
+                Ok(present) if operation == Operation::ProbePassword => {
+                    logins.probe_password(user, present, deadline).await
+                }
+                Ok(password) => logins.authenticate(user, password, warn, deadline).await,
+                Err(error) => Refusal::from(error).into(),
             },
         };
         match registers(request) && decision.verdict.outcome.is_success() {
@@ -208,13 +209,16 @@ impl Broker {
 
     fn record(&self, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
         let Decision { verdict, dc, method, .. } = decision;
-        let (event, is_login) = match request.operation {
-            Operation::Account => ("account", true),
-            Operation::OpenSession => ("session_open", false),
-            Operation::CloseSession => ("session_close", false),
-            _ => ("login", true),
+        let event = match request.operation {
+            Operation::Account => "account",
+            Operation::ProbePassword => "password_probe",
+            Operation::ChangePassword => "password",
+            Operation::OpenSession => "session_open",
+            Operation::CloseSession => "session_close",
+            _ => "login",
         };
-        if is_login {
+        // Only who wants to come in is counted.
+        if matches!(request.operation, Operation::Authenticate | Operation::Account) {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             *counts.entry(verdict.outcome).or_default() += 1;
         }
@@ -223,6 +227,7 @@ impl Broker {
             .with("principal", verdict.principal.as_deref().unwrap_or_default())
             .with("outcome", verdict.outcome)
             .with("reason", &verdict.reason)
+            .with("text", verdict.text.as_deref().unwrap_or_default())
             .with("method", method.map(|method| method.to_string()).unwrap_or_default())
             .with("dc", dc.as_deref().unwrap_or_default())
             .with("peer", peer)
@@ -237,7 +242,9 @@ impl Broker {
             | Outcome::TooManyGroups
             | Outcome::Refused
             | Outcome::SessionStore => (Level::Error, line.with("advice", verdict.outcome.advice())),
-            Outcome::Ambiguous => (Level::Warning, line.with("advice", verdict.outcome.advice())),
+            Outcome::Ambiguous | Outcome::ChangeUnknown => {
+                (Level::Warning, line.with("advice", verdict.outcome.advice()))
+            }
             _ => (Level::Info, line),
         };
         self.log.write(level, &line);

@@ -118,6 +118,7 @@ impl Service {
             names: config.names,
             passwords,
             host: netbios_name(),
+            warn: config.login.warn,
         });
         register.start();
         tokio::spawn(recheck::keep(register.clone(), logins.clone()));

@@ -6,18 +6,22 @@
 
 pub mod account;
 mod bind;
+pub mod change;
 mod configuration;
 pub mod discovery;
 pub mod dns;
 pub mod domains;
+mod effective;
 pub mod entry;
 pub mod forest;
 pub mod groups;
 pub mod health;
+mod last_set;
 pub mod machine;
 pub mod machines;
 pub mod netlogon;
 mod people;
+pub mod policy;
 pub mod pool;
 pub mod refusal;
 #[cfg(test)]
@@ -40,6 +44,7 @@ pub use self::account::Account;
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
 pub use self::groups::{GroupError, GroupRules};
+pub use self::last_set::LastSet;
 pub use self::machine::{MachineConnection, MachineError, Search};
 pub use self::machines::{Machines, Place};
 pub use self::people::{Found, Person};
@@ -60,11 +65,21 @@ pub trait Machine: Send + Sync {
         search: &Search,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Entry>, MachineError>> + Send;
+
+    /// The domain controller that searches at `place` go to now, where that is known.
+    fn host(&self, place: &Place) -> Option<String> {
+        let _ = place;
+        None
+    }
 }
 
 impl Machine for MachineConnection {
     async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
         MachineConnection::search(self, search, deadline).await
+    }
+
+    fn host(&self, _: &Place) -> Option<String> {
+        self.state().dc
     }
 }
 
@@ -124,8 +139,7 @@ type Slot<T> = tokio::sync::Mutex<Option<(T, Instant)>>;
 impl<M: Machine> Directory<M> {
     /// The directory of `config`'s domain, read through `machine`.
     pub fn new(machine: M, config: &Config) -> Self {
-        let labels = config.domain.name.split('.').map(|label| format!("dc={label}"));
-        let root = labels.collect::<Vec<_>>().join(",");
+        let root = root_of(&config.domain.name);
         let plain = |dn: &str| fold(dn).split(',').map(|rdn| rdn.trim().to_owned()).collect::<Vec<_>>();
         Directory {
             machine,
@@ -167,21 +181,12 @@ impl<M: Machine> Directory<M> {
     /// # Errors
     /// AD was not reached until `deadline`, or the machine account may not read the state.
     pub async fn account(&self, person: &Person, deadline: Instant) -> Result<Account, DirectoryError> {
-        let mut attributes = Account::ATTRIBUTES.map(str::to_owned).to_vec();
+        let mut attributes = Account::ATTRIBUTES.to_vec();
         if self.has_group_rules() {
-            attributes.push(Account::GROUPS.to_owned());
+            attributes.push(Account::GROUPS);
         }
-        let entry = self.read(person, attributes, deadline).await?;
+        let entry = self.read(person, &attributes, deadline).await?;
         Ok(Account::from_entry(&entry)?)
-    }
-
-    /// Every group of `person`, nested ones too.
-    ///
-    /// # Errors
-    /// As [`Directory::account`].
-    pub async fn groups(&self, person: &Person, deadline: Instant) -> Result<Vec<sid::Sid>, DirectoryError> {
-        let entry = self.read(person, vec![Account::GROUPS.to_owned()], deadline).await?;
-        Ok(account::groups_of(&entry)?)
     }
 
     /// The configured groups by SID, which `person` is to be judged by.
@@ -198,6 +203,15 @@ impl<M: Machine> Directory<M> {
         Ok(rules)
     }
 
+    /// Every group of `person`, nested ones too.
+    ///
+    /// # Errors
+    /// As [`Directory::account`].
+    pub async fn groups(&self, person: &Person, deadline: Instant) -> Result<Vec<sid::Sid>, DirectoryError> {
+        let entry = self.read(person, &[Account::GROUPS], deadline).await?;
+        Ok(Account::groups_of(&entry)?)
+    }
+
     /// Whether `person` is in one of `sessions.exempt_groups`. AD is asked only where there are some.
     ///
     /// # Errors
@@ -211,14 +225,19 @@ impl<M: Machine> Directory<M> {
         Ok(exempt.iter().any(|sid| groups.contains(sid)))
     }
 
-    async fn read(
+    /// These attributes of `person` as they are now.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`.
+    pub async fn read(
         &self,
         person: &Person,
-        attributes: Vec<String>,
+        attributes: &[&str],
         deadline: Instant,
     ) -> Result<Entry, DirectoryError> {
         // By its GUID the account is found wherever it was moved (MS-ADTS 3.1.1.3.1.2.4).
         let base = format!("<GUID={}>", person.guid);
+        let attributes = attributes.iter().map(|name| (*name).to_owned()).collect();
         let search = Search { place: self.place(&person.domain), ..base_search(base, attributes) };
         let entries = self.machine.search(&search, deadline).await?;
         let gone = || MachineError::NoSuchObject(person.dn.clone());
@@ -259,6 +278,11 @@ async fn remembered<T: Clone>(
             Ok(fresh)
         }
     }
+}
+
+/// Where the domain with this DNS name begins (RFC 2247).
+fn root_of(domain: &str) -> String {
+    domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
 }
 
 fn base_search(base: String, attributes: Vec<String>) -> Search {

@@ -48,6 +48,10 @@ impl Machine for Scripted {
         let at = script.iter().position(|(part, _)| asked.contains(part));
         script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
     }
+
+    fn host(&self, _: &Place) -> Option<String> {
+        Some("ad.acme.com".into())
+    }
 }
 
 /// No domain controller answers.

@@ -167,6 +167,7 @@ mod tests {
             names: config.names,
             passwords: (),
             host: "XCALLY".into(),
+            warn: Duration::ZERO,
         });
         for (id, number, host) in [("1a", 1, "here"), ("1b", 1, "here"), ("2", 2, "here"), ("9", 9, "there")]
         {
