@@ -5,6 +5,7 @@
 import sys
 
 import ldb
+from samba import sd_utils
 from samba.auth import system_session
 from samba.param import LoadParm
 from samba.samdb import SamDB
@@ -28,6 +29,32 @@ POLICY = {
     "pwdHistoryLength": 0,
     "pwdProperties": 0,  # no complexity rules
 }
+
+# What every fine-grained policy says, and what those of a condition say instead.
+FINE_GRAINED = {
+    "msDS-PasswordSettingsPrecedence": 10,
+    "msDS-PasswordReversibleEncryptionEnabled": "FALSE",
+    "msDS-PasswordHistoryLength": 0,
+    "msDS-PasswordComplexityEnabled": "FALSE",
+    "msDS-MinimumPasswordLength": 1,
+    "msDS-MinimumPasswordAge": 0,
+    "msDS-MaximumPasswordAge": POLICY["maxPwdAge"],
+    "msDS-LockoutThreshold": POLICY["lockoutThreshold"],
+    "msDS-LockoutObservationWindow": POLICY["lockOutObservationWindow"],
+    "msDS-LockoutDuration": POLICY["lockoutDuration"],
+}
+POLICIES = {
+    "expires-soon": {"msDS-MaximumPasswordAge": -7 * DAY // 2},
+    "strict-policy": {
+        "msDS-MinimumPasswordLength": 12,
+        "msDS-PasswordHistoryLength": 3,
+        "msDS-PasswordComplexityEnabled": "TRUE",
+    },
+    "new-password": {"msDS-MinimumPasswordAge": -1 * DAY},
+}
+
+# The right to change a password (MS-ADTS 5.1.3.2.1), denied to the person and to everybody.
+CANNOT_CHANGE = "".join(f"(OD;;CR;ab721a53-1e2f-11d0-9819-00aa0040529b;;{who})" for who in ("PS", "WD"))
 
 ORDINARY = {
     "userAccountControl": NORMAL_ACCOUNT,
@@ -88,6 +115,12 @@ class Domain:
         partition = ldb.Ldb(self.partition_file)
         partition.modify(replacement(partition, dn, attributes))
 
+    def deny(self, dn, aces):
+        """Puts them before what the object's security descriptor says already, once."""
+        descriptor = sd_utils.SDUtils(self.db)
+        if aces not in descriptor.get_sd_as_sddl(dn):
+            descriptor.dacl_add_ace(dn, aces)
+
     def add_group(self, name, members):
         return self.add(f"CN={name},OU=Groups,{self.root}", {
             "objectClass": "group", "sAMAccountName": name, "groupType": GLOBAL_GROUP, "member": members,
@@ -127,6 +160,8 @@ def clashes(person, cast):
 def set_account(domain, person):
     dn = person.dn(domain.root)
     domain.set(dn, {"unicodePwd": f'"{person.password}"'.encode("utf-16-le")})
+    if person.condition == "cannot-change":
+        domain.deny(dn, CANNOT_CHANGE)
     domain.set(dn, ORDINARY)
     domain.set(dn, CONDITIONS.get(person.condition, {"pwdLastSet": -1}))
 
@@ -149,8 +184,17 @@ def add_groups(domain, cast):
     night = domain.add_group("Agents Night Shift", members(lambda c: c == "nested"))
     domain.add_group("XCALLY Agents", [night] + members(lambda c: c not in ("nested", "outsider")))
     domain.add_group("XCALLY Denied", members(lambda c: c == "denied"))
+    domain.add_group("XCALLY Supervisors", members(lambda c: c == "supervisor"))
     for number in range(1, 301):
         domain.add_group(f"Team {number:03}", members(lambda c: c == "300-groups"))
+
+
+def add_policies(domain, cast):
+    for condition, policy in POLICIES.items():
+        people = [person.dn(domain.root) for person in cast if person.condition == condition]
+        domain.add(f"CN={condition},CN=Password Settings Container,CN=System,{domain.root}", FINE_GRAINED | policy | {
+            "objectClass": "msDS-PasswordSettings", "msDS-PSOAppliesTo": people,
+        })
 
 
 def create(domain, cast):
@@ -159,6 +203,7 @@ def create(domain, cast):
     for person in cast:
         add_person(domain, person, cast)
     add_groups(domain, cast)
+    add_policies(domain, cast)
     domain.db.transaction_commit()
     for person in cast:
         set_beneath(domain, person, cast)
