@@ -2,6 +2,7 @@
 #     cast.py create CAST         all of them, and the domain's password policy, before Samba first runs
 #     cast.py restore CAST SAM    one of them: password and condition as in the table again
 # One process and one transaction: twenty people and three hundred groups take two seconds.
+import secrets
 import sys
 
 import ldb
@@ -110,6 +111,9 @@ class Domain:
     def set(self, dn, attributes):
         self.db.modify(replacement(self.db, dn, attributes))
 
+    def set_password(self, dn, password):
+        self.set(dn, {"unicodePwd": f'"{password}"'.encode("utf-16-le")})
+
     def set_beneath(self, dn, attributes):
         """Writes without Samba's modules: what AD lets happen and they do not."""
         partition = ldb.Ldb(self.partition_file)
@@ -159,7 +163,10 @@ def clashes(person, cast):
 
 def set_account(domain, person):
     dn = person.dn(domain.root)
-    domain.set(dn, {"unicodePwd": f'"{person.password}"'.encode("utf-16-le")})
+    # What was chosen before is pushed out of AD's memory.
+    for _ in range(POLICIES.get(person.condition, {}).get("msDS-PasswordHistoryLength", 0)):
+        domain.set_password(dn, f"F0rgotten-{secrets.token_hex(8)}")
+    domain.set_password(dn, person.password)
     if person.condition == "cannot-change":
         domain.deny(dn, CANNOT_CHANGE)
     domain.set(dn, ORDINARY)
