@@ -124,12 +124,13 @@ redis_sentinel_options() { # LAB-PASSWORD
 }
 
 redis_print() {
-    local scheme=redis port
+    local scheme=redis at=${FQDN[redis]}:$REDIS_PORT
     ! redis_has --tls || scheme=rediss
-    for port in $(if redis_has --sentinel; then redis_sentinels; else redis_servers; fi); do
-        echo "$scheme://motion@${FQDN[redis]}:$port"
-    done
-    printf '%s\n' "$REDIS/password" "$CA/ca.pem"
+    if redis_has --sentinel; then
+        scheme+=-sentinel
+        at=$(printf "${FQDN[redis]}:%s\n" "${SENTINEL_PORTS[@]}" | paste -sd,)/$REDIS_SERVICE
+    fi
+    printf '%s\n' "$scheme://motion@$at" "$REDIS/password" "$CA/ca.pem"
 }
 
 redis_run() { # PORT : Redis or a sentinel in the background
