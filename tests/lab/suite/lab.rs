@@ -205,13 +205,13 @@ impl Lab {
         self.kerberos.store(method == Method::Kerberos, Ordering::Relaxed);
     }
 
-    /// Writes the host's `config.toml`: the DC's CA, the method, and `more`, whose sections come after `[tls]`.
+    /// Writes the host's `config.toml`: the DC's CA, the method, and `more`, whose sections come after `[tls]`. The
+    /// method is never left to the broker, which would take the other one where the first fails.
     pub fn configure(&self, more: &str) -> Check {
-        let login = "[login]\nmethod = \"kerberos\"\n";
-        let more = match (self.method(), more.contains("[login]\n")) {
-            (Method::Ldap, _) => more.to_owned(),
-            (Method::Kerberos, true) => more.replacen("[login]\n", login, 1),
-            (Method::Kerberos, false) => format!("{more}{login}"),
+        let login = format!("[login]\nmethod = \"{}\"\n", self.method().name());
+        let more = match more.contains("[login]\n") {
+            true => more.replacen("[login]\n", &login, 1),
+            false => format!("{more}{login}"),
         };
         let ca = self.run(&["ca"]).ok()?;
         fs::copy(ca.trim(), self.path("/etc/motion-ad/ca.pem")).map_err(|e| format!("{ca}: {e}"))?;
