@@ -251,7 +251,7 @@ fn configuration(lab: &Lab, report: &mut Report) {
         repairs: &configured,
         services: BOTH,
         code: "PAM_SERVICE_ERR",
-        words: &["outcome=misconfigured", "config.toml, line 4", "allow_group", "--check-config"],
+        words: &["outcome=misconfigured", "config.toml, line 5", "allow_group", "--check-config"],
     };
     check(lab, report, &fault);
     let fault = Fault {
@@ -307,6 +307,17 @@ fn trust(lab: &Lab, report: &mut Report) {
         ..fault
     };
     check(lab, report, &fault);
+    report.check("the CA is not the DC's, and the method is left to the broker: Kerberos, and why", || {
+        lab.write("/etc/motion-ad/config.toml", "[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n")?;
+        other()?;
+        let position = lab.log_position()?;
+        let seen = john(lab).and_then(|_| {
+            lab.wait_for_log(&position, &["event=login", "outcome=success", "method=kerberos"])?;
+            lab.wait_for_log(&position, &["event=method", "method=kerberos", "no trusted root"])
+        });
+        configured()?;
+        seen.map(drop)
+    });
     let fault = Fault {
         name: "the CA's file is gone",
         breaks: &|| sh(lab, "rm /etc/motion-ad/ca.pem"),

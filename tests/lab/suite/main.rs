@@ -9,6 +9,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
+mod app;
+#[path = "../../clients/application.rs"]
+mod application;
 mod cast;
 mod commands;
 mod config;
@@ -20,6 +23,9 @@ mod fresh;
 mod hostile;
 mod join;
 mod lab;
+#[path = "../../clients/libpam.rs"]
+#[allow(dead_code)]
+mod libpam;
 mod load;
 #[path = "../../clients/login_rate.rs"]
 mod login_rate;
@@ -37,22 +43,25 @@ mod secrets;
 
 use std::process::ExitCode;
 
-use lab::Lab;
+use lab::{Lab, Size};
 use report::Report;
 
 /// A part of the suite. Chapters run in this order and each leaves the host as it found it: joined, with the package
 /// installed and `config.toml` as [`Lab::configure`] writes it.
 type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 
-/// Chapters that share a lab with so many domain controllers.
-type Part = (usize, &'static [Chapter]);
+/// Chapters that share a lab of this size.
+type Part = (Size, &'static [Chapter]);
+
+const ONE_OF_EACH: Size = Size { dcs: 1, hosts: 1 };
+const TWO_DCS: Size = Size { dcs: 2, hosts: 1 };
 
 /// What every chapter stands on.
 const JOIN: Chapter = ("join", join::chapter);
 
 const SUITE: &[Part] = &[
     (
-        1,
+        ONE_OF_EACH,
         &[
             ("package-before-join", package::before_join),
             JOIN,
@@ -70,13 +79,13 @@ const SUITE: &[Part] = &[
             ("package-lifecycle", package::lifecycle),
         ],
     ),
-    (2, &[JOIN, ("failover", failover::short)]),
+    (TWO_DCS, &[JOIN, ("failover", failover::short)]),
 ];
 
 /// Whatever the domain looks like and whichever domain controller dies.
 const FAILOVER: &[Part] = &[
     (
-        1,
+        ONE_OF_EACH,
         &[
             JOIN,
             ("fresh", fresh::chapter),
@@ -86,7 +95,7 @@ const FAILOVER: &[Part] = &[
             ("answers", answers::chapter),
         ],
     ),
-    (2, &[JOIN, ("failover", failover::full)]),
+    (TWO_DCS, &[JOIN, ("failover", failover::full)]),
 ];
 
 fn main() -> ExitCode {
@@ -123,6 +132,7 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
     let done = match arguments {
         // It says itself what it met with.
         [hostile::ATTACK, attack @ ..] => hostile::attacker(attack).map_err(|_| String::new()),
+        [app::APPLICATION] => application::run(),
         [load::LOGIN_RATE, logins @ ..] => login_rate::run(logins),
         [answers::SCRIPTED, script @ ..] => answers::scripted(script),
         _ => return None,
@@ -138,12 +148,12 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
 
 fn suite(parts: &[Part], filter: &str) -> Result<ExitCode, String> {
     let mut report = Report::new();
-    for (dcs, chapters) in parts {
+    for (size, chapters) in parts {
         let is_chosen = |name: &str| name.contains(filter);
         if !chapters.iter().any(|(name, _)| is_chosen(name)) {
             continue;
         }
-        let lab = Lab::up(*dcs)?;
+        let lab = Lab::up(*size)?;
         for (name, chapter) in chapters.iter().filter(|(name, _)| *name == JOIN.0 || is_chosen(name)) {
             report.chapter(name);
             if let Err(error) = chapter(&lab, &mut report) {
