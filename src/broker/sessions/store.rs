@@ -7,6 +7,9 @@
 //! Every call is answered by its deadline, never much later, and blocks no thread of the runtime. A future may be
 //! dropped; what it asked for may happen all the same.
 
+#[cfg(test)]
+pub(super) mod suite;
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -59,16 +62,16 @@ pub enum Closed {
 }
 
 /// Which open sessions are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
     /// All of them.
     All,
     /// Those of one account, by [`Session::guid`].
-    Guid(&'a str),
+    Guid(String),
     /// Those with this [`Session::principal`].
-    Principal(&'a str),
+    Principal(String),
     /// Those of one server, by [`Session::host`].
-    Host(&'a str),
+    Host(String),
 }
 
 /// A part of a list of open sessions, in the order in which they were registered.
@@ -90,14 +93,14 @@ pub struct Listed {
 }
 
 /// Where events are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Position {
     /// After everything so far: the answer is empty, and its cursor says where that is.
     Now,
     /// From the oldest that is kept.
     Oldest,
     /// After the event with this cursor.
-    After(&'a str),
+    After(String),
 }
 
 /// A register of sessions.
@@ -148,7 +151,7 @@ pub trait Store: Send + Sync + 'static {
     /// The store was not reached, or the cursor is malformed.
     fn list<'a>(
         &'a self,
-        which: Which<'a>,
+        which: &'a Which,
         after: Option<&'a str>,
         limit: usize,
         deadline: Instant,
@@ -168,7 +171,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// The store was not reached, or the cursor is malformed.
-    fn events<'a>(&'a self, position: Position<'a>, limit: usize, deadline: Instant) -> Answer<'a, Events>;
+    fn events<'a>(&'a self, position: &'a Position, limit: usize, deadline: Instant) -> Answer<'a, Events>;
 
     /// Is marked as changed soon after each event, also after another server's, and after a time in which events may
     /// have been missed. It may be marked without an event.
