@@ -1,4 +1,6 @@
 //! libpam as an application calls it (security/pam_appl.h).
+// The calls of an application are C.
+#![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
 
