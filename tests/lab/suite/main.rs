@@ -1,9 +1,9 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
-//! `make demo` with `--demo`; a word after one of the first three chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it does nothing, so that
-//! `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and go away with the
-//! run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
+//! `make demo` with `--demo`; a word after one of the first three chooses the chapters whose name contains it. Without
+//! `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`,
+//! default `suite`) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
