@@ -12,6 +12,7 @@
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds and StartTLS, byte by byte |
+//! | [`patience`] | when a login leaves one domain controller for the next; pure |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
 //! | [`verdict`] | every outcome of a login, once; pure |
@@ -37,3 +38,5 @@ pub mod helper;
 pub mod kerberos;
 #[cfg(feature = "broker")]
 pub mod ldap;
+#[cfg(feature = "broker")]
+pub mod patience;

@@ -161,10 +161,11 @@ impl Broker {
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
             return denied(Outcome::Unavailable, reason.to_owned());
         }
+        let (user, warn) = (&request.user, request.warn);
         match request.operation {
-            Operation::Account => service.logins.account(&request.user, deadline).await,
+            Operation::Account => service.logins.account(user, warn, deadline).await,
             _ => match secret.password() {
-                Ok(password) => service.logins.authenticate(&request.user, password, deadline).await,
+                Ok(password) => service.logins.authenticate(user, password, warn, deadline).await,
                 Err(error) => denied(Outcome::WrongPassword, format!("{error}; AD was not asked")),
             },
         }

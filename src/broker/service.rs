@@ -107,6 +107,7 @@ impl Service {
                 names: config.names,
                 passwords,
                 host: netbios_name(),
+                warn: config.login.warn,
             },
         })
     }

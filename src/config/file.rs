@@ -121,6 +121,7 @@ struct LoginKeys {
     method: Method,
     allow_groups: Vec<String>,
     deny_groups: Option<Spanned<Vec<String>>>,
+    warn_days: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -308,7 +309,9 @@ impl File {
             }
             deny.clone_from(groups.get_ref());
         }
-        Ok(Login { method: self.keys.login.method, allow_groups: allow.clone(), deny_groups: deny })
+        let days = self.within(self.keys.login.warn_days.as_ref(), 0, 0..=365)?;
+        let warn = days * Duration::from_secs(86_400);
+        Ok(Login { method: self.keys.login.method, allow_groups: allow.clone(), deny_groups: deny, warn })
     }
 
     fn broker(&self) -> Result<Broker, Problem> {

@@ -161,6 +161,15 @@ pub const KEYS: &[Key] = &[
         text: "Members of any of these stay out, whatever else they are members of.",
     },
     Key {
+        table: "login",
+        name: "warn_days",
+        kind: "0 to 365",
+        value: "0",
+        otherwise: "",
+        text: "Whose password expires within so many days is told at the login, if the module's line has the argument \
+               messages; 0 tells nobody.",
+    },
+    Key {
         table: "broker",
         name: "users",
         kind: "list of local users, by name or uid",

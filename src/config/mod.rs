@@ -82,6 +82,8 @@ pub struct Login {
     pub allow_groups: Vec<String>,
     /// Members of none of these, nested ones too.
     pub deny_groups: Vec<String>,
+    /// How long before a password expires people are told; zero is never.
+    pub warn: Duration,
 }
 
 /// Who may ask the broker, and how much at once.
@@ -287,13 +289,14 @@ mod tests {
     #[test]
     fn the_file_wins_over_the_join() {
         let text = format!(
-            "{MAPPED}domains = [\"sales.example\"]\n[domain]\nnetbios = \"CORP\"\nservers = [\"dc9.acme.com\"]\n[pool]\nconnections = 3\nidle = 60\n"
+            "{MAPPED}domains = [\"sales.example\"]\n[domain]\nnetbios = \"CORP\"\nservers = [\"dc9.acme.com\"]\n[pool]\nconnections = 3\nidle = 60\n[login]\nwarn_days = 14\n"
         );
         let config = Files::new(&text, JOINED).load().unwrap();
         assert_eq!(config.domain.servers, ["dc9.acme.com"]);
         assert_eq!(config.names.principal("CORP\\x").unwrap().to_string(), "x@acme.com");
         assert!(config.names.principal("x@sales.example").is_ok());
         assert_eq!(config.pool, Pool { connections: 3, idle: Duration::from_secs(60) });
+        assert_eq!(config.login.warn, Duration::from_secs(14 * 86_400));
     }
 
     #[test]
@@ -353,6 +356,7 @@ mod tests {
             ("[sessions]\nstore = \"redis://r1\"\nca_file = \"/x\"\n", Some(3), "use TLS"),
             ("[sessions]\non_evict = [\"kick\"]\n", Some(2), "absolute path of a program"),
             ("[sessions]\non_evict = [\"/bin/kick\", \"{name}\"]\n", Some(2), "{name} is unknown"),
+            ("[login]\nwarn_days = 366\n", Some(2), "expected 0 to 365"),
             ("[broker]\nusers = []\n", Some(2), "nobody but root"),
             ("[broker\n", Some(1), "unclosed table"),
         ];

@@ -53,12 +53,14 @@ impl Account {
         "msDS-User-Account-Control-Computed",
         "accountExpires",
         "pwdLastSet",
-        "msDS-UserPasswordExpiryTimeComputed",
+        Self::PASSWORD_EXPIRY,
         "logonHours",
         "userWorkstations",
     ];
     /// Only in a BASE search of the account (MS-ADTS 3.1.1.4.5.19).
     pub const GROUPS: &'static str = "tokenGroups";
+    /// When the password expires, by the policy that is in force for the account (MS-ADTS 3.1.1.4.5).
+    pub const PASSWORD_EXPIRY: &'static str = "msDS-UserPasswordExpiryTimeComputed";
 
     /// Reads an entry.
     ///
@@ -79,7 +81,7 @@ impl Account {
         };
         let groups = match entry.values(Self::GROUPS) {
             [] => None,
-            _ => Some(groups_of(entry)?),
+            _ => Some(Self::groups_of(entry)?),
         };
         let workstations = entry.text("userWorkstations")?.unwrap_or_default();
         Ok(Account {
@@ -88,7 +90,7 @@ impl Account {
             computed: entry.flags("msDS-User-Account-Control-Computed")?.unwrap_or_default(),
             expires: entry.integer("accountExpires")?.and_then(time_of),
             must_change: entry.integer("pwdLastSet")? == Some(0),
-            password_expires: entry.integer("msDS-UserPasswordExpiryTimeComputed")?.and_then(time_of),
+            password_expires: Self::password_expiry_of(entry)?,
             logon_hours,
             workstations: workstations
                 .split(',')
@@ -97,6 +99,33 @@ impl Account {
                 .collect(),
             groups,
         })
+    }
+
+    /// The groups of an account. Everybody is at least in a primary group, so none at all are groups that the machine
+    /// account may not read.
+    ///
+    /// # Errors
+    /// [`Account::GROUPS`] is malformed or absent.
+    pub fn groups_of(entry: &Entry) -> Result<Vec<Sid>, EntryError> {
+        let wrong = |expected| EntryError::Value {
+            attribute: Self::GROUPS.to_owned(),
+            dn: entry.dn().to_owned(),
+            expected,
+        };
+        match entry.values(Self::GROUPS) {
+            [] => Err(wrong("readable for the machine account")),
+            sids => {
+                sids.iter().map(|sid| Sid::try_from(sid.as_slice()).map_err(|_| wrong("a SID"))).collect()
+            }
+        }
+    }
+
+    /// When the password of an account expires; `None` is never.
+    ///
+    /// # Errors
+    /// [`Account::PASSWORD_EXPIRY`] is malformed.
+    pub fn password_expiry_of(entry: &Entry) -> Result<Option<SystemTime>, EntryError> {
+        Ok(entry.integer(Self::PASSWORD_EXPIRY)?.and_then(time_of))
     }
 
     /// Every rule of the account: its name, its value for people, and what it says when it refuses. The first
@@ -152,20 +181,6 @@ impl Account {
             facts.push(Fact { name: "smart card required".into(), value: "yes".into(), refuses: false });
         }
         facts
-    }
-}
-
-/// The groups of an account. Everybody is at least in a primary group, so none at all are groups that the machine
-/// account may not read.
-pub(super) fn groups_of(entry: &Entry) -> Result<Vec<Sid>, EntryError> {
-    let wrong = |expected| EntryError::Value {
-        attribute: Account::GROUPS.to_owned(),
-        dn: entry.dn().to_owned(),
-        expected,
-    };
-    match entry.values(Account::GROUPS) {
-        [] => Err(wrong("readable for the machine account")),
-        sids => sids.iter().map(|sid| Sid::try_from(sid.as_slice()).map_err(|_| wrong("a SID"))).collect(),
     }
 }
 

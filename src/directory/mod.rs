@@ -155,21 +155,12 @@ impl<M: Machine> Directory<M> {
     /// # Errors
     /// AD was not reached until `deadline`, or the machine account may not read the state.
     pub async fn account(&self, person: &Person, deadline: Instant) -> Result<Account, DirectoryError> {
-        let mut attributes = Account::ATTRIBUTES.map(str::to_owned).to_vec();
+        let mut attributes = Account::ATTRIBUTES.to_vec();
         if self.has_group_rules() {
-            attributes.push(Account::GROUPS.to_owned());
+            attributes.push(Account::GROUPS);
         }
-        let entry = self.read(person, attributes, deadline).await?;
+        let entry = self.read(person, &attributes, deadline).await?;
         Ok(Account::from_entry(&entry)?)
-    }
-
-    /// Every group of `person`, nested ones too.
-    ///
-    /// # Errors
-    /// As [`Directory::account`].
-    pub async fn groups(&self, person: &Person, deadline: Instant) -> Result<Vec<sid::Sid>, DirectoryError> {
-        let entry = self.read(person, vec![Account::GROUPS.to_owned()], deadline).await?;
-        Ok(account::groups_of(&entry)?)
     }
 
     /// The configured groups by SID, which `person` is to be judged by.
@@ -196,14 +187,19 @@ impl<M: Machine> Directory<M> {
         Ok(rules)
     }
 
-    async fn read(
+    /// These attributes of `person` as they are now.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`.
+    pub async fn read(
         &self,
         person: &Person,
-        attributes: Vec<String>,
+        attributes: &[&str],
         deadline: Instant,
     ) -> Result<Entry, DirectoryError> {
         // By its GUID the account is found wherever it was moved (MS-ADTS 3.1.1.3.1.2.4).
         let base = format!("<GUID={}>", person.guid);
+        let attributes = attributes.iter().map(|name| (*name).to_owned()).collect();
         let search = Search { place: self.place(&person.domain), ..base_search(base, attributes) };
         let entries = self.machine.search(&search, deadline).await?;
         let gone = || MachineError::NoSuchObject(person.dn.clone());

@@ -177,8 +177,7 @@ impl<M: Machine> Directory<M> {
         let forest = forest.filter(|forest| forest.has_further(&self.domain)).ok_or_else(unknown)?;
         let found = self.find_in_catalogue(&forest, principal, deadline).await?;
         // It may have been renamed or disabled since the catalogue heard of it.
-        let attributes = ATTRIBUTES.map(str::to_owned).to_vec();
-        let now = match self.read(&found.person, attributes, deadline).await {
+        let now = match self.read(&found.person, &ATTRIBUTES, deadline).await {
             Err(DirectoryError::Machine(MachineError::NoSuchObject(_))) => return Err(unknown()),
             other => other?,
         };

@@ -25,13 +25,12 @@ use super::trust::Trust;
 use crate::config::{self, TlsMode};
 use crate::kerberos::sealing;
 use crate::ldap::ExchangeError;
+use crate::patience::{ATTEMPT, Others, stays};
 use crate::protocol::report;
 use crate::verdict::Outcome;
 
 /// TLS from the first byte.
 const LDAPS: u16 = 636;
-/// One domain controller within one login, from the first packet to the answer, while there is another to ask.
-const ATTEMPT: Duration = Duration::from_millis(800);
 /// One address or port has so long before the next is tried beside it.
 const LEAD: Duration = Duration::from_millis(250);
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
@@ -120,6 +119,22 @@ impl Failure {
     }
 }
 
+/// A login that waits for one domain controller.
+struct Wait<'a> {
+    controller: &'a Arc<Controller>,
+    /// Who comes after it.
+    rest: &'a [Arc<Controller>],
+    /// When it is looked next whether that is worth it.
+    until: Instant,
+    deadline: Instant,
+}
+
+impl<'a> Wait<'a> {
+    fn new(controller: &'a Arc<Controller>, rest: &'a [Arc<Controller>], deadline: Instant) -> Self {
+        Wait { controller, rest, until: deadline.min(Instant::now() + ATTEMPT), deadline }
+    }
+}
+
 /// What a login has tried so far.
 #[derive(Default)]
 struct Tried {
@@ -184,8 +199,8 @@ impl Pool {
         for (index, controller) in controllers.iter().enumerate() {
             let rest = controllers.get(index + 1..).unwrap_or_default();
             while tried.binds < BINDS && Instant::now() < deadline {
-                let until = self.patience(controller, rest, deadline);
-                let (connection, connect) = match self.connection(controller, until, deadline).await {
+                let mut wait = Wait::new(controller, rest, deadline);
+                let (connection, connect) = match self.connection(&mut wait).await {
                     Ok(connection) => connection,
                     Err(unusable) => {
                         tried.no_tls |= unusable.lacks_tls();
@@ -195,7 +210,7 @@ impl Pool {
                 };
                 tried.binds += 1;
                 let fresh = connect.is_some();
-                let result = self.try_bind(connection, dn, password, until, deadline).await;
+                let result = self.try_bind(connection, dn, password, &mut wait).await;
                 if result.as_ref().is_err_and(Failure::may_have_counted) {
                     tried.unanswered.push(controller.host.clone());
                 }
@@ -232,8 +247,7 @@ impl Pool {
         let mut tried = Tried::default();
         for (index, controller) in controllers.iter().enumerate() {
             let rest = controllers.get(index + 1..).unwrap_or_default();
-            let until = self.patience(controller, rest, deadline);
-            match self.connection(controller, until, deadline).await {
+            match self.connection(&mut Wait::new(controller, rest, deadline)).await {
                 Ok((connection, _)) => {
                     self.put_back(connection);
                     return Ok(controller.host.clone());
@@ -273,15 +287,22 @@ impl Pool {
         }
     }
 
-    /// How long a login stays with `controller` when `rest` comes after it. Who works is not left for somebody who
-    /// is known not to.
-    fn patience(&self, controller: &Controller, rest: &[Arc<Controller>], deadline: Instant) -> Instant {
+    /// Those that a login could turn to instead of `controller`.
+    fn others(&self, controller: &Controller, rest: &[Arc<Controller>]) -> Others {
         let is_down = |controller: &Controller| self.servers.is_down(&controller.host, Service::Binds);
-        let better = match is_down(controller) {
-            true => !rest.is_empty(),
-            false => rest.iter().any(|other| !is_down(other)),
-        };
-        if better { deadline.min(Instant::now() + ATTEMPT) } else { deadline }
+        Others::new(is_down(controller), rest.iter().map(|other| is_down(other)))
+    }
+
+    /// Whether a login that has waited since `begun` goes on waiting. Where it may, `wait` says until when.
+    fn stays(&self, wait: &mut Wait, begun: Instant) -> bool {
+        let answers_others = self.servers.answered_since(&wait.controller.host, Service::Binds, begun);
+        let others = self.others(wait.controller, wait.rest);
+        if others == Others::Failed && !answers_others {
+            self.servers.hurry(Service::Binds);
+        }
+        let stays = stays(answers_others, others, wait.deadline.saturating_duration_since(Instant::now()));
+        wait.until = wait.deadline.min(wait.until + ATTEMPT);
+        stays
     }
 
     /// Notes the failure, and closes whatever else is open to the same host.
@@ -310,24 +331,17 @@ impl Pool {
         mut connection: Connection,
         dn: &str,
         password: &str,
-        until: Instant,
-        deadline: Instant,
+        wait: &mut Wait<'_>,
     ) -> Result<Bound, Failure> {
         let begun = Instant::now();
         let host = connection.host.clone();
         let answer = {
             let bind = connection.bind.bind(dn, password);
             tokio::pin!(bind);
-            let mut until = until;
             loop {
-                match timeout_at(until, &mut bind).await {
+                match timeout_at(wait.until, &mut bind).await {
                     Ok(answer) => break Some(answer),
-                    // Slow, not dead: it answered others while this one waited.
-                    Err(_)
-                        if until < deadline && self.servers.answered_since(&host, Service::Binds, begun) =>
-                    {
-                        until = deadline.min(until + ATTEMPT);
-                    }
+                    Err(_) if self.stays(wait, begun) => {}
                     Err(_) => break None,
                 }
             }
@@ -361,16 +375,12 @@ impl Pool {
         }
     }
 
-    /// A connection to `controller`: an open one, or the first that is made or put back until `until`, and until
-    /// `deadline` where the domain controller answers others meanwhile; what it took, where there was none.
-    async fn connection(
-        &self,
-        controller: &Arc<Controller>,
-        until: Instant,
-        deadline: Instant,
-    ) -> Result<(Connection, Option<Duration>), Unusable> {
+    /// A connection to the domain controller of `wait`: an open one, or the first that is made or put back while it is
+    /// waited for; what it took, where there was none.
+    async fn connection(&self, wait: &mut Wait<'_>) -> Result<(Connection, Option<Duration>), Unusable> {
+        let controller = wait.controller;
         let host = &controller.host;
-        let (begun, mut until) = (Instant::now(), until);
+        let begun = Instant::now();
         let attempt = self.attempt(controller);
         tokio::pin!(attempt);
         let mut waited = None;
@@ -389,12 +399,11 @@ impl Pool {
                     // For the case that somebody else has taken the one that was made.
                     attempt.set(self.attempt(controller));
                 }
-                () = sleep_until(until) => {
-                    if until >= deadline || !self.servers.answered_since(host, Service::Binds, begun) {
+                () = sleep_until(wait.until) => {
+                    if !self.stays(wait, begun) {
                         let cause = format!("{host}: no connection in time");
                         return Err(Unusable::Unreachable(self.give_up(controller, &cause)));
                     }
-                    until = deadline.min(until + ATTEMPT);
                 }
             }
             waited = Some(begun.elapsed());
@@ -655,18 +664,14 @@ mod tests {
         let settings = config::Pool { connections: 1, idle: Duration::from_secs(1) };
         let renew: Renew = Box::new(|_| Box::pin(async { false }));
         let pool = Pool::new(servers.clone(), trust, TlsMode::Auto, settings, renew);
-        let deadline = soon();
-        let is_hurried = |controller: &Arc<Controller>, rest: &[Arc<Controller>]| {
-            pool.patience(controller, rest, deadline) < deadline
-        };
-        assert!(is_hurried(&a, &[b.clone(), c.clone()]));
-        assert!(!is_hurried(&c, &[]));
+        assert_eq!(pool.others(&a, &[b.clone(), c.clone()]), Others::Better);
+        assert_eq!(pool.others(&c, &[]), Others::None);
         servers.failed(&b.host, Service::Binds, "refused");
-        assert!(is_hurried(&a, &[c.clone(), b.clone()]));
-        assert!(!is_hurried(&a, std::slice::from_ref(&b)));
+        assert_eq!(pool.others(&a, &[c.clone(), b.clone()]), Others::Better);
+        assert_eq!(pool.others(&a, std::slice::from_ref(&b)), Others::Failed);
         // Of those that do not work none is worth the whole time while there is another.
         servers.failed(&a.host, Service::Binds, "silent");
-        assert!(is_hurried(&a, &[b]));
-        assert!(!is_hurried(&a, &[]));
+        assert_eq!(pool.others(&a, &[b]), Others::Better);
+        assert_eq!(pool.others(&a, &[]), Others::None);
     }
 }

@@ -17,7 +17,7 @@ use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, Service
 const ACQUIRE: Duration = Duration::from_secs(10);
 
 /// A login waits so long for the machine's ticket as armour: while it is asked for, one KDC may be silent (see
-/// [`kdc::ATTEMPT`](super::kdc::ATTEMPT)).
+/// [`ATTEMPT`](crate::patience::ATTEMPT)).
 const ARMOUR: Duration = Duration::from_millis(1500);
 
 /// A ticket with less left is of no use: Samba serves none with less than two minutes (CVE-2022-2031).

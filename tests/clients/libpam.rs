@@ -1,4 +1,6 @@
 //! libpam as an application calls it (security/pam_appl.h).
+// The calls of an application are C.
+#![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -68,4 +70,5 @@ unsafe extern "C" {
     pub fn pam_set_item(handle: *mut c_void, item: c_int, value: *const c_void) -> c_int;
     pub fn pam_getenv(handle: *mut c_void, name: *const c_char) -> *const c_char;
     pub fn pam_get_item(handle: *const c_void, item: c_int, value: *mut *const c_void) -> c_int;
+    pub fn pam_getenv(handle: *mut c_void, name: *const c_char) -> *const c_char;
 }

@@ -1,9 +1,9 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
-//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make demo` with `--demo`; a word after
-//! one of the first two chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it does nothing, so that
-//! `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and go away with the
-//! run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
+//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
+//! `make demo` with `--demo`; a word after one of the first three chooses the chapters whose name contains it. Without
+//! `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`,
+//! default `suite`) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -33,13 +33,18 @@ mod machine;
 mod methods;
 mod package;
 mod pam;
+mod passwords;
 mod people;
 mod ready;
+mod register;
 mod report;
 mod row;
 #[path = "../../scripted/mod.rs"]
 mod scripted;
 mod secrets;
+mod sessions;
+mod shared;
+mod warnings;
 
 use std::process::ExitCode;
 
@@ -55,6 +60,7 @@ type Part = (Size, &'static [Chapter]);
 
 const ONE_OF_EACH: Size = Size { dcs: 1, hosts: 1 };
 const TWO_DCS: Size = Size { dcs: 2, hosts: 1 };
+const TWO_HOSTS: Size = Size { dcs: 1, hosts: 2 };
 
 /// What every chapter stands on.
 const JOIN: Chapter = ("join", join::chapter);
@@ -76,6 +82,8 @@ const SUITE: &[Part] = &[
             ("methods", methods::chapter),
             ("forged", forged::chapter),
             ("answers", answers::chapter),
+            ("passwords", passwords::short),
+            ("sessions", sessions::short),
             ("package-lifecycle", package::lifecycle),
         ],
     ),
@@ -98,6 +106,20 @@ const FAILOVER: &[Part] = &[
     (TWO_DCS, &[JOIN, ("failover", failover::full)]),
 ];
 
+/// Passwords and sessions, in full.
+const SESSIONS: &[Part] = &[
+    (
+        ONE_OF_EACH,
+        &[
+            JOIN,
+            ("passwords", passwords::full),
+            ("warnings", warnings::chapter),
+            ("sessions", sessions::full),
+        ],
+    ),
+    (TWO_HOSTS, &[JOIN, ("sessions-redis", shared::chapter)]),
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
@@ -115,8 +137,9 @@ fn main() -> ExitCode {
     let done = match mode {
         "--suite" => suite(SUITE, filter),
         "--failover" => suite(FAILOVER, filter),
+        "--sessions" => suite(SESSIONS, filter),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite [CHAPTER] | --failover [CHAPTER] | --demo".to_owned()),
+        _ => Err("usage: lab --suite|--failover|--sessions [CHAPTER] | --demo".to_owned()),
     };
     match done {
         Ok(code) => code,
