@@ -8,8 +8,12 @@ const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// The rights of the ACL user (redis.io/docs/management/security/acl): all that the register needs, and no more.
-pub const RIGHTS: &str = "~motion-ad:* resetchannels -@all +ping +select +evalsha +script|load +xread +xadd +xlen +xrange +xrevrange \
-     +get +set +del +exists +hget +hset +hdel +hlen +hexists +zadd +zrem +zcard +zscore +zrangebyscore +zrangebylex";
+pub const RIGHTS: &str = "~motion-ad:* resetchannels -@all +ping +select +evalsha +script|load +xread +xadd +xlen \
+    +xrange +xrevrange +get +set +del +exists +hget +hset +hdel +hlen +hexists +zadd +zrem +zcard +zscore +zrangebyscore \
+    +zrangebylex";
+
+/// The rights of the same user at a Sentinel that lets nobody in without a password.
+pub const SENTINEL_RIGHTS: &str = "-@all +sentinel|get-master-addr-by-name";
 
 /// A Redis, and how to get in.
 #[derive(Clone, Debug, PartialEq, Eq)]

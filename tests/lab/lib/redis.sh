@@ -7,12 +7,11 @@ readonly REDIS_PORT=6379 REPLICA_PORT=6380
 readonly SENTINEL_PORTS=(26379 26380 26381)
 # What the sentinels call the master.
 readonly REDIS_SERVICE=motion
-# All that the register needs: its own keys, and no command that shows or changes anything else.
-readonly REDIS_ACL="~motion-ad:* &motion-ad:* -@all +@read +@write +@scripting +@transaction +@pubsub +@connection +time +wait \
-+role -keys -scan -randomkey -script|flush -script|kill -script|debug -flushdb -flushall -swapdb -move -migrate -restore -debug"
+# What the README gives the user, so that the suite shows that it is enough.
+REDIS_ACL=$(sed -n 's/^    user motion on >PASSWORD //p' "$LAB_DIR/../../README.md")
+readonly REDIS_ACL
 # And at a sentinel: where the master is.
-readonly SENTINEL_ACL="&* -@all +@connection +@pubsub +info +role +sentinel|get-master-addr-by-name +sentinel|master +sentinel|masters \
-+sentinel|replicas +sentinel|slaves +sentinel|sentinels"
+readonly SENTINEL_ACL="-@all +sentinel|get-master-addr-by-name"
 
 lab_redis() {
     local command=${1:-} usage="usage: lab redis up [--tls] [--sentinel] | down | stop|kill|start|restart | failover |

@@ -256,7 +256,7 @@ impl Connector {
         let stream = connected.map_err(|error| match Distrust::of(&error) {
             Some(distrust) => Trouble::new(
                 Kind::Barred,
-                distrust.to_string(),
+                format!("TLS: {distrust}"),
                 "let sessions.ca_file name the CA that issued it; the certificate must bear the name in sessions.store",
             ),
             None => Trouble::lost(format!("TLS: {error}")),

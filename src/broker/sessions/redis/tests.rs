@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::super::store::suite::{Made, ONE, all_events, keeps_its_promises, listed, session, soon};
 use super::*;
-use crate::config::{RIGHTS, RedisAt};
+use crate::config::{RIGHTS, RedisAt, SENTINEL_RIGHTS};
 use crate::directory::dns::Network;
 
 const NOW: u64 = 1_784_000_000_000;
@@ -684,11 +684,8 @@ impl Watched {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_failover_leads_to_the_new_master() {
     // Sentinels that anybody may ask, that want the same password, and that know the same user.
-    let manners = [
-        "",
-        "requirepass hunter2",
-        "user default off\nuser motion on >hunter2 +sentinel|get-master-addr-by-name",
-    ];
+    let known = format!("user default off\nuser motion on >{PASSWORD} {SENTINEL_RIGHTS}");
+    let manners = ["", "requirepass hunter2", &known];
     for manner in &manners[1..] {
         let watched = Watched::start(manner);
         open(&store_of(watched.redis()).0, "a").await.unwrap();
