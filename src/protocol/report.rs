@@ -67,6 +67,9 @@ pub struct Status {
     pub trust: Trust,
     /// Logins by outcome since the start.
     pub logins: Vec<(Outcome, u64)>,
+    /// The register of sessions.
+    #[serde(default)]
+    pub sessions: Register,
 }
 
 /// How passwords are checked.
@@ -154,6 +157,17 @@ pub struct Root {
     pub not_after: u64,
 }
 
+/// The register of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// What it is and where.
+    pub store: String,
+    /// How many sessions are open; `None` where it does not answer.
+    pub open: Option<u64>,
+    /// What goes wrong with it now.
+    pub problem: Option<String>,
+}
+
 /// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
@@ -227,6 +241,17 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// The name in the log, in JSON and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            EndReason::Closed => "closed",
+            EndReason::Replaced => "replaced",
+            EndReason::Refused => "refused",
+            EndReason::ProcessGone => "process_gone",
+            EndReason::TooOld => "too_old",
+        }
+    }
+
     /// Whether the person was logged in until now and has to be told: the application did not end it itself.
     pub fn is_eviction(self) -> bool {
         matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld)

@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{
@@ -30,6 +30,10 @@ const FILE: &str = "sessions.db";
 const PARTS: [&str; 2] = ["", "-wal"];
 /// Calls that wait for the thread.
 const QUEUE: usize = 1024;
+/// After so long without a call the WAL is written back, so that hardly any login waits for the disk to do so.
+const IDLE: Duration = Duration::from_secs(1);
+/// It is written back at this size anyway, in pages of 4 KiB.
+const WAL: u32 = 4000;
 /// A file that cannot be opened is tried again no sooner than this.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a second broker waits for the file, which the first one leaves when it ends.
@@ -116,8 +120,18 @@ impl Sqlite {
 
 /// What the thread does until the last handle is gone.
 fn keep(mut keeper: Keeper, waiting: &Receiver<Job>) {
-    while let Ok(job) = waiting.recv() {
-        job(&mut keeper);
+    let mut worked = false;
+    loop {
+        let job = match worked {
+            true => waiting.recv_timeout(IDLE),
+            false => waiting.recv().map_err(RecvTimeoutError::from),
+        };
+        worked = job.is_ok();
+        match job {
+            Ok(job) => job(&mut keeper),
+            Err(RecvTimeoutError::Timeout) => keeper.write_back(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }
 
@@ -187,6 +201,13 @@ impl Keeper {
         })
     }
 
+    fn write_back(&self) {
+        if let Some(connection) = &self.connection {
+            // What cannot be written back now stays in the WAL; a full disk is said by the next change.
+            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+    }
+
     fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         if self.connection.is_none() {
             if let Some((until, error)) = self.failed.take_if(|(until, _)| Instant::now() < *until) {
@@ -239,6 +260,7 @@ fn open(path: &Path) -> Result<Connection, Trouble> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(64);
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

@@ -19,7 +19,7 @@ pub enum Change {
 impl Change {
     /// The line about the store called `store`.
     pub fn line(&self, store: &str) -> (Level, Line) {
-        let line = Line::new("sessions_store").with("store", store);
+        let line = Line::new("sessions").with("store", store);
         match self {
             Change::Up(server, after) => {
                 let seconds = after.map(|after| format!("{:.1}", after.as_secs_f64())).unwrap_or_default();
@@ -59,10 +59,7 @@ mod tests {
             ),
         ];
         for (change, text) in cases {
-            assert_eq!(
-                change.line("redis://r1").1.text(),
-                format!("event=sessions_store store=redis://r1 {text}")
-            );
+            assert_eq!(change.line("redis://r1").1.text(), format!("event=sessions store=redis://r1 {text}"));
         }
     }
 }
