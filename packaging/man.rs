@@ -191,7 +191,8 @@ fn module() -> Page {
         "With `session=pam` open_session registers a session and close_session ends it. With `session=auth` a successful \
          authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. What a \
          second session of the same person means is for `sessions.policy` in motion-ad.toml(5) to say. close_session on a \
-         handle that opened none ends the newest session of the person that the same process and service opened.\n\n\
+         handle that opened none ends the newest session of the person that the same process opened by the same service, else \
+         another process of the same user; a PAM_RHOST and a PAM_TTY that are set must be the session's.\n\n\
          A handle has one session. Whoever authenticates or opens another one on it has left the one before, which is ended \
          once the new one is registered. Where a person may have one session and a second one is denied, call close_session \
          before.\n\n\
