@@ -471,5 +471,36 @@ fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
     .map_err(all)
 }
 
-/// `motion-ad passwd`.
-fn helper(_lab: &Lab, _report: &mut Report) {}
+/// `motion-ad passwd`: who, the two lines that are typed, the exit code, and a part of what is said.
+type Passwd = (&'static str, &'static str, &'static str, i32, &'static str);
+
+#[rustfmt::skip]
+const PASSWD: &[Passwd] = &[
+    ("seth",  "S3th-sits-on-sand", "S3th-skates-on-snow",  0, "the password of seth.seat was changed"),
+    ("seth",  "S3th-sits-on-sand", "S3th-skis-on-snow",    1, "outcome    wrong_password"),
+    ("seth",  "S3th-skates-on-snow", "S3th-sits-on-sand",  0, "the password of seth.seat was changed"),
+    ("max",   "M4x-mends-mittens", "M4x-melts-metal",      0, "the password of max.mustchange was changed"),
+    ("polly", "Tw3lve-is-the-least", "Sh0rt",              1, SHORT),
+    ("carl",  "C4rl-carves-canoes", "C4rl-cooks-crabs",    1, "You may not change your password."),
+    ("dora",  "D0ra-drums-at-dawn", "D0ra-dives-deep",     1, "Your account is disabled."),
+];
+
+fn helper(lab: &Lab, report: &mut Report) {
+    for (who, present, new, code, says) in PASSWD {
+        let sam = person(who).sam;
+        report.check(&format!("motion-ad passwd {sam}: exit code {code}, {says:?}"), || {
+            let command = ["motion-ad", "passwd", "--password-stdin", sam];
+            let ran = lab.host("motion", &command, &format!("{present}\n{new}\n"));
+            let all = |text: String| format!("{text}\nit said:\n{}{}", ran.stdout, ran.stderr);
+            contains("standard output", &ran.stdout, says).map_err(all)?;
+            equal("exit code", ran.code, *code).map_err(all)
+        });
+    }
+    report.check("only the wrong password was counted, and only once", || {
+        // The right one after it has made AD forget it.
+        let counted =
+            lab.everybodys_counters()?.into_iter().filter(|(_, counters)| counters.bad_passwords > 0);
+        equal("counted", counted.map(|(sam, _)| sam).collect::<Vec<_>>(), Vec::new())?;
+        ["seth", "max"].iter().try_for_each(|who| lab.run(&["cast", "restore", who]).ok().map(drop))
+    });
+}
