@@ -16,6 +16,7 @@ use crate::directory::{
 };
 use crate::kerberos::CheckError;
 use crate::name::{NameError, Principal, Rules};
+use crate::protocol::PasswordError;
 use crate::verdict::{Outcome, Step, Verdict};
 
 /// How long a login whose password was right waits for nothing but the time at which the password expires. It is read
@@ -54,12 +55,14 @@ pub struct Refusal {
     pub outcome: Outcome,
     /// For the log.
     pub reason: String,
+    /// For the person, in place of the outcome's own text.
+    pub text: Option<String>,
 }
 
 impl Refusal {
     /// A refusal for `reason`.
     pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
-        Refusal { outcome, reason: reason.to_string() }
+        Refusal { outcome, reason: reason.to_string(), text: None }
     }
 }
 
@@ -103,46 +106,86 @@ impl From<CheckError> for Refusal {
     }
 }
 
+impl From<PasswordError> for Refusal {
+    fn from(error: PasswordError) -> Self {
+        Refusal::new(Outcome::WrongPassword, format!("{error}; AD was not asked"))
+    }
+}
+
+/// A decision that was made before anybody was asked.
+impl From<Refusal> for Decision {
+    fn from(refusal: Refusal) -> Self {
+        Progress::default().decide(Err(refusal))
+    }
+}
+
 impl From<&ConfigError> for Decision {
     fn from(error: &ConfigError) -> Self {
         let outcome = match error {
             ConfigError::Broken(_) => Outcome::Misconfigured,
             ConfigError::NotJoined => Outcome::Unavailable,
         };
-        Decision { verdict: Verdict::new(outcome, error.to_string()), dc: None, method: None }
+        Refusal::new(outcome, error).into()
     }
 }
 
 /// What is known so far of a login that is being decided.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     principal: Option<String>,
     steps: Vec<Step>,
     dc: Option<String>,
     method: Option<Method>,
-    notes: Vec<String>,
+    /// For the log, whatever the outcome.
+    pub(super) notes: Vec<String>,
     /// Whether it is to be told when the password expires soon, and then in how many seconds it does.
     warn: bool,
     expires_in: Option<u64>,
 }
 
 impl Progress {
-    fn step(&mut self, name: &str, took: Duration) {
+    pub(super) fn step(&mut self, name: &str, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.steps.push(Step { name: name.to_owned(), micros });
     }
 
-    fn decide(self, result: Result<(), Refusal>) -> Decision {
-        let (outcome, reason, expires_in) = match result {
-            Ok(()) => (Outcome::Success, String::new(), self.expires_in),
-            Err(refusal) => (refusal.outcome, refusal.reason, None),
+    /// Notes what became of a password, ahead of the steps that come after it.
+    pub(super) fn password(&mut self, checked: &Checked) {
+        if let Some(connect) = checked.connect {
+            self.step("connect", connect);
+        }
+        if checked.outcome == Outcome::WrongPassword && !checked.unanswered.is_empty() {
+            let silent = checked.unanswered.join(", ");
+            self.notes.push(format!("{silent} did not answer and may have counted the attempt as well"));
+        }
+        let name = match checked.method {
+            Method::Ldap => "bind",
+            Method::Kerberos => "kerberos",
         };
+        self.step(name, checked.took);
+        self.dc = Some(checked.dc.clone());
+        self.method = Some(checked.method);
+    }
+
+    pub(super) fn decide(self, result: Result<(), Refusal>) -> Decision {
+        let Refusal { outcome, reason, text } =
+            result.err().unwrap_or_else(|| Refusal::new(Outcome::Success, ""));
+        let expires_in = self.expires_in.filter(|_| outcome.is_success());
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
         let (principal, steps) = (self.principal, self.steps);
-        let verdict = Verdict { principal, steps, expires_in, ..Verdict::new(outcome, reason) };
+        let verdict = Verdict { principal, text, steps, expires_in, ..Verdict::new(outcome, reason) };
         Decision { verdict, dc: self.dc, method: self.method }
     }
+}
+
+/// Whether an account that was found a while ago will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// It will.
+    Good,
+    /// AD is asked.
+    Avoided,
 }
 
 impl<M: Machine, P: Passwords> Logins<M, P> {
@@ -178,7 +221,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<(), Refusal> {
-        let (principal, found) = self.resolve(name, deadline, progress).await?;
+        let (principal, found) = self.resolve(name, Memory::Good, deadline, progress).await?;
         let mut person = found.person;
         let mut tried = self.check(&person, password, deadline, progress).await?;
         if found.remembered && may_be_stale(&tried.0) {
@@ -282,24 +325,11 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             }
             None => read.await,
         };
-        if let Some(connect) = checked.connect {
-            progress.step("connect", connect);
-        }
-        if checked.outcome == Outcome::WrongPassword && !checked.unanswered.is_empty() {
-            let silent = checked.unanswered.join(", ");
-            progress.notes.push(format!("{silent} did not answer and may have counted the attempt as well"));
-        }
-        let name = match checked.method {
-            Method::Ldap => "bind",
-            Method::Kerberos => "kerberos",
-        };
-        progress.step(name, checked.took);
+        progress.password(&checked);
         let rest = begun.elapsed().saturating_sub(checked.took + checked.connect.unwrap_or_default());
         if !matches!(read, Read::Nothing) {
             progress.step("state, after that", rest);
         }
-        progress.dc = Some(checked.dc.clone());
-        progress.method = Some(checked.method);
         Ok((checked, read))
     }
 
@@ -351,7 +381,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         progress: &mut Progress,
         read: &mut Option<(Person, Account)>,
     ) -> Result<(), Refusal> {
-        let person = self.resolve(name, deadline, progress).await?.1.person;
+        let person = self.resolve(name, Memory::Good, deadline, progress).await?.1.person;
         let begun = Instant::now();
         let account = self.directory.account(&person, deadline).await?;
         progress.step("state", begun.elapsed());
@@ -381,17 +411,24 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             None => Ok(()),
         }
     }
+}
 
-    async fn resolve(
+impl<M: Machine, P> Logins<M, P> {
+    /// The account behind a name.
+    pub(super) async fn resolve(
         &self,
         name: &str,
+        memory: Memory,
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<(Principal, Found), Refusal> {
         let principal = self.directory.principal(&self.names, name, deadline).await??;
         progress.principal = Some(principal.to_string());
         let begun = Instant::now();
-        let found = self.directory.find(&principal, deadline).await?;
+        let found = match memory {
+            Memory::Good => self.directory.find(&principal, deadline).await?,
+            Memory::Avoided => self.directory.find_afresh(&principal, deadline).await?,
+        };
         progress.step(if found.remembered { "resolve, remembered" } else { "resolve" }, begun.elapsed());
         progress.notes.extend(
             found

@@ -4,6 +4,7 @@
 //! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
 //! it is doing and ends, and systemd starts it again with fresh credentials.
 
+pub mod change;
 pub mod cli;
 pub mod log;
 pub mod login;
@@ -21,13 +22,13 @@ use std::time::{Duration, Instant};
 use tokio::time::Instant as Deadline;
 
 use self::log::{Level, Line, Log};
-use self::login::Decision;
+use self::login::{Decision, Refusal};
 use self::peers::Peers;
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::Outcome;
 
 /// The broker waits for AD no longer than this, whatever the deadline of a request says.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -135,7 +136,10 @@ impl Broker {
         match request.operation {
             Operation::Status => Reply::Status(Box::new(self.status().await)),
             Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
-            Operation::Authenticate | Operation::Account => {
+            Operation::Authenticate
+            | Operation::Account
+            | Operation::ProbePassword
+            | Operation::ChangePassword => {
                 let begun = Instant::now();
                 let decision = self.decide(request, secret, deadline).await;
                 self.record(request, &decision, peer, begun.elapsed());
@@ -146,42 +150,48 @@ impl Broker {
     }
 
     async fn decide(&self, request: &Request, secret: &Secret, deadline: Deadline) -> Decision {
-        let denied = |outcome, reason: String| Decision {
-            verdict: Verdict::new(outcome, reason),
-            dc: None,
-            method: None,
-        };
         let service = match (&self.service, &self.no_keytab) {
             (Err(error), _) => return Decision::from(error),
-            (Ok(_), Some(problem)) => return denied(Outcome::Unavailable, problem.clone()),
+            (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
             (Ok(service), None) => service,
         };
         if deadline <= Deadline::now() {
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
-            return denied(Outcome::Unavailable, reason.to_owned());
+            return Refusal::new(Outcome::Unavailable, reason).into();
         }
-        let (user, warn) = (&request.user, request.warn);
+        let (logins, user, warn) = (&service.logins, &request.user, request.warn);
         match request.operation {
-            Operation::Account => service.logins.account(user, warn, deadline).await,
-            _ => match secret.password() {
-                Ok(password) => service.logins.authenticate(user, password, warn, deadline).await,
-                Err(error) => denied(Outcome::WrongPassword, format!("{error}; AD was not asked")),
+            Operation::Account => logins.account(user, warn, deadline).await,
+            Operation::ChangePassword => logins.change_password(user, secret, deadline).await,
+            operation => match secret.password() {
+                Ok(present) if operation == Operation::ProbePassword => {
+                    logins.probe_password(user, present, deadline).await
+                }
+                Ok(password) => logins.authenticate(user, password, warn, deadline).await,
+                Err(error) => Refusal::from(error).into(),
             },
         }
     }
 
     fn record(&self, request: &Request, decision: &Decision, peer: &str, took: Duration) {
         let Decision { verdict, dc, method } = decision;
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(verdict.outcome).or_default() += 1;
         let event = match request.operation {
             Operation::Account => "account",
+            Operation::ProbePassword => "password_probe",
+            Operation::ChangePassword => "password",
             _ => "login",
         };
+        // Only who wants to come in is counted.
+        if matches!(request.operation, Operation::Authenticate | Operation::Account) {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(verdict.outcome).or_default() += 1;
+        }
         let line = Line::new(event)
             .with("user", &request.user)
             .with("principal", verdict.principal.as_deref().unwrap_or_default())
             .with("outcome", verdict.outcome)
             .with("reason", &verdict.reason)
+            .with("text", verdict.text.as_deref().unwrap_or_default())
             .with("method", method.map(|method| method.to_string()).unwrap_or_default())
             .with("dc", dc.as_deref().unwrap_or_default())
             .with("peer", peer)
@@ -193,7 +203,9 @@ impl Broker {
             Outcome::Unavailable | Outcome::Misconfigured | Outcome::TooManyGroups | Outcome::Refused => {
                 (Level::Error, line.with("advice", verdict.outcome.advice()))
             }
-            Outcome::Ambiguous => (Level::Warning, line.with("advice", verdict.outcome.advice())),
+            Outcome::Ambiguous | Outcome::ChangeUnknown => {
+                (Level::Warning, line.with("advice", verdict.outcome.advice()))
+            }
             _ => (Level::Info, line),
         };
         self.log.write(level, &line);

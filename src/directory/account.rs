@@ -185,7 +185,7 @@ impl Account {
 }
 
 /// AD's time: 100 ns since 1601; 0 and 2^63-1 are never (MS-ADA1 2.1, accountExpires).
-fn time_of(ticks: i64) -> Option<SystemTime> {
+pub(super) fn time_of(ticks: i64) -> Option<SystemTime> {
     match u64::try_from(ticks) {
         Ok(0) | Err(_) => None,
         Ok(ticks) if ticks == i64::MAX as u64 => None,

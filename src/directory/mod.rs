@@ -6,22 +6,26 @@
 
 pub mod account;
 mod bind;
+pub mod change;
 mod configuration;
 pub mod discovery;
 pub mod dns;
 pub mod domains;
+mod effective;
 pub mod entry;
 pub mod forest;
 pub mod groups;
 pub mod health;
+mod last_set;
 pub mod machine;
 pub mod machines;
 pub mod netlogon;
 mod people;
+pub mod policy;
 pub mod pool;
 pub mod refusal;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 pub mod servers;
 pub mod sid;
 pub mod trust;
@@ -39,6 +43,7 @@ pub use self::account::Account;
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
 pub use self::groups::{GroupError, GroupRules};
+pub use self::last_set::LastSet;
 pub use self::machine::{MachineConnection, MachineError, Search};
 pub use self::machines::{Machines, Place};
 pub use self::people::{Found, Person};
@@ -58,11 +63,21 @@ pub trait Machine: Send + Sync {
         search: &Search,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Entry>, MachineError>> + Send;
+
+    /// The domain controller that searches at `place` go to now, where that is known.
+    fn host(&self, place: &Place) -> Option<String> {
+        let _ = place;
+        None
+    }
 }
 
 impl Machine for MachineConnection {
     async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
         MachineConnection::search(self, search, deadline).await
+    }
+
+    fn host(&self, _: &Place) -> Option<String> {
+        self.state().dc
     }
 }
 
@@ -114,8 +129,7 @@ pub struct Directory<M> {
 impl<M: Machine> Directory<M> {
     /// The directory of `config`'s domain, read through `machine`.
     pub fn new(machine: M, config: &Config) -> Self {
-        let labels = config.domain.name.split('.').map(|label| format!("dc={label}"));
-        let root = labels.collect::<Vec<_>>().join(",");
+        let root = root_of(&config.domain.name);
         let plain = |dn: &str| fold(dn).split(',').map(|rdn| rdn.trim().to_owned()).collect::<Vec<_>>();
         Directory {
             machine,
@@ -221,6 +235,11 @@ impl<M: Machine> Directory<M> {
     fn own_domain(&self) -> String {
         fold(&self.domain)
     }
+}
+
+/// Where the domain with this DNS name begins (RFC 2247).
+fn root_of(domain: &str) -> String {
+    domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
 }
 
 fn base_search(base: String, attributes: Vec<String>) -> Search {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -24,7 +24,7 @@ use super::servers::{LDAP, ServerList};
 use super::trust::Trust;
 use crate::config::{self, TlsMode};
 use crate::kerberos::sealing;
-use crate::ldap::ExchangeError;
+use crate::ldap::{ExchangeError, Response};
 use crate::patience::{ATTEMPT, Others, stays};
 use crate::protocol::report;
 use crate::verdict::Outcome;
@@ -84,6 +84,15 @@ pub struct Bound {
     pub connect: Option<Duration>,
     /// What the bind took.
     pub bind: Duration,
+}
+
+/// What became of a change of a password that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was answered.
+    Answered(Response),
+    /// It was not: it may have been made; why there is no answer.
+    Lost(String),
 }
 
 /// No domain controller answered the bind.
@@ -188,8 +197,52 @@ impl Pool {
     /// # Errors
     /// No domain controller answered until the deadline.
     pub async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Bound, PoolError> {
+        let (bound, connection, _permit) = self.bound(dn, password, deadline).await?;
+        self.put_back(connection);
+        Ok(bound)
+    }
+
+    /// Binds as `dn` with the `present` password and, where that is a success, changes it to `new` on the same
+    /// connection: in one attempt, which is answered or lost. Nothing was sent where there is no [`Sent`].
+    ///
+    /// # Errors
+    /// No domain controller answered the bind until the deadline; no change was sent.
+    pub async fn change_password(
+        &self,
+        dn: &str,
+        present: &str,
+        new: &str,
+        deadline: Instant,
+    ) -> Result<(Bound, Option<Sent>), PoolError> {
+        let (bound, mut connection, _permit) = self.bound(dn, present, deadline).await?;
+        if bound.outcome != Outcome::Success {
+            self.put_back(connection);
+            return Ok((bound, None));
+        }
+        let change = connection.bind.change_password(dn, present, new);
+        let cause = match timeout_at(deadline, change).await {
+            Ok(Ok(response)) => {
+                // The next bind replaces the identity.
+                self.put_back(connection);
+                return Ok((bound, Some(Sent::Answered(response))));
+            }
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => "no answer to the change in time".to_owned(),
+        };
+        connection.bind.abandon();
+        let cause = format!("{}: {cause}", bound.dc);
+        Ok((bound, Some(Sent::Lost(cause))))
+    }
+
+    /// A bind that was answered, the connection that it went over, and the turn that goes with it.
+    async fn bound(
+        &self,
+        dn: &str,
+        password: &str,
+        deadline: Instant,
+    ) -> Result<(Bound, Connection, SemaphorePermit<'_>), PoolError> {
         let busy = || PoolError::Busy(self.settings.connections);
-        let _permit =
+        let permit =
             timeout_at(deadline, self.permits.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
         let controllers = match timeout_at(deadline, self.servers.controllers(Service::Binds)).await {
             Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
@@ -215,8 +268,9 @@ impl Pool {
                     tried.unanswered.push(controller.host.clone());
                 }
                 match result {
-                    Ok(answered) => {
-                        return Ok(Bound { connect, unanswered: tried.unanswered, ..answered });
+                    Ok((answered, connection)) => {
+                        let bound = Bound { connect, unanswered: tried.unanswered, ..answered };
+                        return Ok((bound, connection, permit));
                     }
                     // An idle connection that was ended says nothing against a fresh one. The others have idled
                     // for longer: what ended this one has most likely ended them.
@@ -332,7 +386,7 @@ impl Pool {
         dn: &str,
         password: &str,
         wait: &mut Wait<'_>,
-    ) -> Result<Bound, Failure> {
+    ) -> Result<(Bound, Connection), Failure> {
         let begun = Instant::now();
         let host = connection.host.clone();
         let answer = {
@@ -367,9 +421,9 @@ impl Pool {
         match answer {
             Answer::Decided(outcome, reason) => {
                 self.servers.answered(&host, Service::Binds);
-                self.put_back(connection);
                 let (connect, bind) = (None, begun.elapsed());
-                Ok(Bound { outcome, reason, dc: host, unanswered: Vec::new(), connect, bind })
+                let bound = Bound { outcome, reason, dc: host, unanswered: Vec::new(), connect, bind };
+                Ok((bound, connection))
             }
             Answer::Trouble(cause) => Err(Failure::Unwilling(format!("{host}: {cause}"))),
         }

@@ -12,24 +12,24 @@ use super::{Entry, Machine};
 use crate::config::Config;
 
 /// The answer to the search that holds this text in its `PLACE BASE FILTER`.
-pub(super) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
+pub(crate) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
 
 /// Gives each answer once.
 #[derive(Default)]
-pub(super) struct Scripted(Mutex<VecDeque<Answer>>);
+pub(crate) struct Scripted(Mutex<VecDeque<Answer>>);
 
 impl Scripted {
-    pub(super) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+    pub(crate) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
         Scripted(Mutex::new(answers.into_iter().collect()))
     }
 
     /// More answers.
-    pub(super) fn expect(&self, answers: impl IntoIterator<Item = Answer>) {
+    pub(crate) fn expect(&self, answers: impl IntoIterator<Item = Answer>) {
         self.0.lock().unwrap().extend(answers);
     }
 
     /// Fails where an answer was not asked for.
-    pub(super) fn is_finished(&self) {
+    pub(crate) fn is_finished(&self) {
         let rest: Vec<_> = self.0.lock().unwrap().iter().map(|(part, _)| *part).collect();
         assert!(rest.is_empty(), "nobody asked for {rest:?}");
     }
@@ -47,15 +47,19 @@ impl Machine for Scripted {
         let at = script.iter().position(|(part, _)| asked.contains(part));
         script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
     }
+
+    fn host(&self, _: &Place) -> Option<String> {
+        Some("ad.acme.com".into())
+    }
 }
 
 /// No domain controller answers.
-pub(super) fn unreachable() -> MachineError {
+pub(crate) fn unreachable() -> MachineError {
     MachineError::NoServer("DNS does not answer".into())
 }
 
 /// The configuration of a host in acme.com, with more keys of `[domain]` and then of other tables.
-pub(super) fn config(more: &str) -> Config {
+pub(crate) fn config(more: &str) -> Config {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text = format!("names.map_file = \"/dev/null\"\n[domain]\nname = \"acme.com\"\n{more}\n");
     std::fs::write(file.path(), text).unwrap();
@@ -63,7 +67,7 @@ pub(super) fn config(more: &str) -> Config {
 }
 
 /// What the configuration partition says of a forest: acme.com, its child emea.acme.com, other.example, and a suffix.
-pub(super) fn forest() -> [Answer; 2] {
+pub(crate) fn forest() -> [Answer; 2] {
     let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
     let cross_ref = |name: &str, netbios: &str, dn: &str| {
         let entry = Entry::new(format!("CN={netbios},CN=Partitions")).with("dnsRoot", [name]);

@@ -13,6 +13,7 @@ Examples:
   motion-ad map john.doe                 the AD account behind an XCALLY name
   sudo motion-ad check john.doe          may this account log in now?
   sudo motion-ad login john.doe          try a password, as the login page would
+  sudo motion-ad passwd john.doe         change a password, an expired one too
   sudo motion-ad status                  the broker and the domain controllers
 
 Exit status:
@@ -68,6 +69,9 @@ pub enum Command {
     /// Log in with a password, and show what became of it and where the time went
     #[command(after_help = LOGIN)]
     Login(Login),
+    /// Change a password, with the present one, an expired one too
+    #[command(after_help = PASSWD)]
+    Passwd(Passwd),
     /// Show the broker, the domain controllers, the connections and the logins so far
     #[command(after_help = STATUS)]
     Status(Status),
@@ -159,6 +163,40 @@ pub struct Login {
     pub password_stdin: bool,
 
     /// Print JSON: outcome, may_log_in, principal, pam_code, reason, advice, and steps (name, ms, share)
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PASSWD: &str = "\
+The person's own change, by AD's rules: a wrong present password counts towards AD's lockout, and AD's policy decides \
+about the new one; its reason is told. A change is sent once. Where its answer is lost, the new password may be in \
+force: try that one first.
+
+The passwords are asked for on the terminal and not shown.
+
+Examples:
+  sudo motion-ad passwd john.doe
+  sudo motion-ad passwd --password-stdin john.doe < two-lines
+
+Exit status:
+  0    changed
+  1    not changed
+  2    the usage or the broker's configuration is wrong, or there are no passwords
+  3    Active Directory or the broker cannot be reached, or it is not known whether the password was changed
+  130  interrupted at a prompt";
+
+/// Arguments of `passwd`.
+#[derive(Debug, Args)]
+pub struct Passwd {
+    /// Name as the person types it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// Read two lines from standard input: the present password and the new one
+    #[arg(long)]
+    pub password_stdin: bool,
+
+    /// Print JSON: outcome, changed (null where it is not known), principal, text for the person, reason, advice, and steps
     #[arg(long)]
     pub json: bool,
 }

@@ -6,6 +6,7 @@
 mod account;
 mod cli;
 mod map;
+mod passwd;
 mod password;
 mod show;
 mod status;
@@ -14,7 +15,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use cli::{Account, Cli, Command, Login, Map, Status};
+pub use cli::{Account, Cli, Command, Login, Map, Passwd, Status};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
@@ -31,7 +32,7 @@ pub enum Exit {
     No = 1,
     /// Usage or configuration is wrong, and so there is no answer.
     Usage = 2,
-    /// AD or the broker could not be reached, and so there is no answer.
+    /// AD or the broker could not be reached, and so there is no answer, or it was lost.
     Unreachable = 3,
     /// Ctrl-C at the password prompt, as a shell reports it (128 + SIGINT).
     Interrupted = 130,
@@ -48,7 +49,7 @@ impl From<Option<Outcome>> for Exit {
         match outcome {
             Some(Outcome::Success) => Exit::Yes,
             Some(Outcome::Misconfigured) => Exit::Usage,
-            Some(Outcome::Unavailable) | None => Exit::Unreachable,
+            Some(Outcome::Unavailable | Outcome::ChangeUnknown) | None => Exit::Unreachable,
             Some(_) => Exit::No,
         }
     }
@@ -65,6 +66,8 @@ enum Failure {
     Ask { socket: PathBuf, error: AskError },
     #[error("{0}; nothing was sent to AD")]
     Password(#[from] PasswordError),
+    #[error("the two new passwords differ; nothing was sent to AD")]
+    Mismatch,
     #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
     Prompt(io::Error),
     #[error("interrupted")]
@@ -100,6 +103,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Map(args) => map::run(cli, args),
         Command::Check(args) => account::check(cli, args).and_then(print),
         Command::Login(args) => account::login(cli, args).and_then(print),
+        Command::Passwd(args) => passwd::passwd(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
     };
     done.unwrap_or_else(|failure| {
@@ -149,7 +153,7 @@ mod tests {
             let expected = match outcome {
                 Outcome::Success => Exit::Yes,
                 Outcome::Misconfigured => Exit::Usage,
-                Outcome::Unavailable => Exit::Unreachable,
+                Outcome::Unavailable | Outcome::ChangeUnknown => Exit::Unreachable,
                 _ => Exit::No,
             };
             assert_eq!(Exit::from(Some(outcome)), expected, "{outcome}");

@@ -160,9 +160,8 @@ impl Inner {
         let principal = account.principal();
         let key = Key::Keytab(account.encryption.clone());
         let asked = Instant::now();
-        let granted = match exchange::initial(self.kdcs.as_ref(), request, key, deadline, &mut Vec::new())
-            .await
-        {
+        let kdcs = self.kdcs.as_ref();
+        let granted = match exchange::initial(kdcs, request, key, None, deadline, &mut Vec::new()).await {
             Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
             Ok(_) => return Err(KerberosError::Other("the KDC gave a ticket of somebody else".to_owned())),
             Err(ended) => return Err(account.explain(ended)),

@@ -248,12 +248,7 @@ pub(super) async fn ask_one(
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
-                cause = match error.kind() {
-                    io::ErrorKind::UnexpectedEof => {
-                        "it closed the connection instead of an answer".to_owned()
-                    }
-                    _ => error.to_string(),
-                };
+                cause = in_words(&error);
                 continue;
             }
         };
@@ -273,8 +268,16 @@ pub(super) async fn ask_one(
     Err(cause)
 }
 
+/// Why an exchange failed.
+pub(super) fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it closed the connection instead of an answer".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// One message each way: four bytes of length, then the message.
-async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(message.len()).map_err(|_| io::Error::other("the message is too long"))?;
     stream.set_nodelay(true)?;
     // However this future ends before the answer is there, closing resets the connection.
