@@ -28,6 +28,7 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-map", 1),
     ("motion-ad-check", 1),
     ("motion-ad-login", 1),
+    ("motion-ad-passwd", 1),
     ("motion-ad-status", 1),
     ("motion-ad.toml", 5),
     ("names.map", 5),

@@ -89,7 +89,7 @@ outcomes! {
         advice: "remove the account from the groups in login.deny_groups";
     /// AD's password policy refuses the new password; the present one is still good.
     PasswordRefused = "password_refused", text: Some("Your new password was not accepted."),
-        advice: "the person must choose another password; the text, or else the reason, says what AD has against it";
+        advice: "the person must choose another password, or wait; the text, or else the reason, says what AD objects to";
     /// The account may not change its password.
     ChangeForbidden = "change_forbidden", text: Some("You may not change your password."),
         advice: "let the account change its password in AD, or set a new one there";

@@ -123,11 +123,15 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         let begun = Instant::now();
         let rules = self.directory.password_rules(person, deadline).await;
         progress.step("policy", begun.elapsed());
-        let (subject, read) = rules.unwrap_or_else(|error| {
-            progress.notes.push(format!("the policy could not be read: {error}"));
-            (Subject { sam: person.sam.clone(), ..Subject::default() }, None)
-        });
-        let policy = policy.or(read);
+        let nothing = Subject { sam: person.sam.clone(), ..Subject::default() };
+        let (subject, read) = match rules {
+            Ok((subject, read)) => {
+                let unreadable = |name| format!("the machine account may not read the policy {name}");
+                (subject, read.map_err(unreadable))
+            }
+            Err(error) => (nothing, Err(format!("the policy could not be read: {error}"))),
+        };
+        let policy = policy.map_or(read, Ok).map_err(|problem| progress.notes.push(problem)).ok();
         let text = policy::refusal(&said, policy.as_ref(), new, &subject, SystemTime::now());
         Refusal { text, ..Refusal::new(Outcome::PasswordRefused, said) }
     }

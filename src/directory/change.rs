@@ -22,8 +22,9 @@ const CODES: &[(u32, Outcome)] = &[
 /// ERROR_PASSWORD_RESTRICTION.
 const PASSWORD_RESTRICTION: u32 = 0x52d;
 
-/// What Samba says of accounts and domains that allow no change, under the code of a broken policy.
-const FORBIDDEN: [&str; 2] = ["password changes disabled", "password can't be changed on this account"];
+/// What Samba says where the account or the domain allows no change: under the code of a broken policy, and without any.
+const FORBIDDEN: [&str; 3] =
+    ["password changes disabled", "password can't be changed on this account", "error in module acl"];
 
 /// LDAP result codes (RFC 4511, appendix A): success, and insufficientAccessRights.
 const SUCCESS: u32 = 0;
@@ -169,6 +170,11 @@ mod tests {
             ),
             (19, samba("password changes disabled!"), Outcome::ChangeForbidden),
             (19, samba("password can't be changed on this account!"), Outcome::ChangeForbidden),
+            (
+                19,
+                "error in module acl: Constraint violation during LDB_MODIFY (19)".into(),
+                Outcome::ChangeForbidden,
+            ),
             (51, "busy".into(), Outcome::Unavailable),
             (52, "00002024: SvcErr".into(), Outcome::Unavailable),
             (

@@ -23,8 +23,8 @@ const DOMAIN_PROPERTIES: &str = "pwdProperties";
 const COMPLEX: u32 = 1;
 
 impl<M: Machine> Directory<M> {
-    /// What a new password of `person` is measured by, with the policy where that may be read. Only administrators
-    /// may read a fine-grained one, unless they have let others.
+    /// What a new password of `person` is measured by, with the policy, or its name where it may not be read: only
+    /// administrators may read a fine-grained one, unless they have let others.
     ///
     /// # Errors
     /// AD was not reached until `deadline`.
@@ -32,7 +32,7 @@ impl<M: Machine> Directory<M> {
         &self,
         person: &Person,
         deadline: Instant,
-    ) -> Result<(Subject, Option<Policy>), DirectoryError> {
+    ) -> Result<(Subject, Result<Policy, String>), DirectoryError> {
         let attributes = ["sAMAccountName", "displayName", "pwdLastSet", RESULTANT];
         let entry = self.read(person, &attributes, deadline).await?;
         let subject = Subject {
@@ -45,7 +45,7 @@ impl<M: Machine> Directory<M> {
             None => (root_of(&person.domain), DOMAIN, DOMAIN_PROPERTIES),
         };
         let attributes = names.into_iter().chain([complex]).map(str::to_owned).collect();
-        let search = Search { place: self.place(&person.domain), ..base_search(base, attributes) };
+        let search = Search { place: self.place(&person.domain), ..base_search(base.clone(), attributes) };
         let policy = match self.machine.search(&search, deadline).await {
             Ok(entries) => {
                 entries.first().map(|entry| policy_of(entry, names, complex)).transpose()?.flatten()
@@ -53,7 +53,7 @@ impl<M: Machine> Directory<M> {
             Err(MachineError::NoSuchObject(_)) => None,
             Err(e) => return Err(e.into()),
         };
-        Ok((subject, policy))
+        Ok((subject, policy.ok_or(base)))
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     async fn read(
         person: &Person,
         answers: impl IntoIterator<Item = Answer>,
-    ) -> Result<(Subject, Option<Policy>), DirectoryError> {
+    ) -> Result<(Subject, Result<Policy, String>), DirectoryError> {
         let directory = Directory::new(Scripted::new(answers), &config(""));
         let soon = Instant::now() + Duration::from_secs(5);
         let read = directory.password_rules(person, soon).await;
@@ -123,7 +123,7 @@ mod tests {
         let set = Some(UNIX_EPOCH + Duration::from_secs(1_725_526_400));
         assert_eq!(subject, Subject { sam: "john".into(), display: "John Doe".into(), set });
         let age = Duration::from_secs(86_400);
-        assert_eq!(policy, Some(Policy { length: 7, history: 24, complex: true, age }));
+        assert_eq!(policy, Ok(Policy { length: 7, history: 24, complex: true, age }));
     }
 
     #[tokio::test]
@@ -136,11 +136,11 @@ mod tests {
             .with("msDS-PasswordComplexityEnabled", ["FALSE"]);
         let policy = Policy { length: 12, history: 3, complex: false, age: Duration::ZERO };
         let cases = [
-            (Ok(vec![whole]), Some(policy)),
+            (Ok(vec![whole]), Ok(policy)),
             // Nobody but administrators may see it, or what is in it.
-            (Err(MachineError::NoSuchObject(PSO.into())), None),
-            (Ok(vec![]), None),
-            (Ok(vec![Entry::new(PSO)]), None),
+            (Err(MachineError::NoSuchObject(PSO.into())), Err(PSO.to_owned())),
+            (Ok(vec![]), Err(PSO.to_owned())),
+            (Ok(vec![Entry::new(PSO)]), Err(PSO.to_owned())),
         ];
         for (answer, expected) in cases {
             let answers = [(BY_GUID, Ok(vec![with()])), ("own CN=Strict", answer)];
@@ -157,6 +157,6 @@ mod tests {
             ("emea.acme.com dc=emea,dc=acme,dc=com", Ok(vec![Entry::new("DC=emea")])),
         ];
         let (subject, policy) = read(&john("emea.acme.com"), answers).await.unwrap();
-        assert_eq!((subject.set, policy), (None, None));
+        assert_eq!((subject.set, policy), (None, Err("dc=emea,dc=acme,dc=com".to_owned())));
     }
 }
