@@ -30,6 +30,11 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-login", 1),
     ("motion-ad-passwd", 1),
     ("motion-ad-status", 1),
+    ("motion-ad-sessions", 1),
+    ("motion-ad-sessions-list", 1),
+    ("motion-ad-sessions-show", 1),
+    ("motion-ad-sessions-end", 1),
+    ("motion-ad-sessions-watch", 1),
     ("motion-ad.toml", 5),
     ("names.map", 5),
     ("pam_motion_ad", 8),
@@ -59,16 +64,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `motion-ad`, and a page for each of its commands.
+/// `motion-ad`, and a page for each of its commands and of theirs.
 fn helper(folder: &Path) -> io::Result<()> {
     // Without its own command `help`, which has no page.
     let mut all = Cli::command().disable_help_subcommand(true);
     all.build();
-    command(&all, "motion-ad", 1)?.write(folder)?;
-    for one in all.get_subcommands() {
-        command(one, &format!("motion-ad-{}", one.get_name()), 1)?.write(folder)?;
-    }
-    Ok(())
+    pages(&all, "motion-ad", folder)
+}
+
+fn pages(all: &Command, name: &str, folder: &Path) -> io::Result<()> {
+    command(all, name, 1)?.write(folder)?;
+    all.get_subcommands().try_for_each(|one| pages(one, &format!("{name}-{}", one.get_name()), folder))
 }
 
 /// A program, or one of its commands.
@@ -92,7 +98,7 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
         page.section("COMMANDS");
         for one in command.get_subcommands() {
             let about = one.get_about().map(ToString::to_string).unwrap_or_default();
-            page.item(&format!("motion-ad-{}(1)", one.get_name()), "", &[&about]);
+            page.item(&format!("{name}-{}(1)", one.get_name()), "", &[&about]);
         }
     }
     page.rendered(|out| man.render_options_section(out))?;

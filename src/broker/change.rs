@@ -301,7 +301,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_that_is_made_asks_for_nothing_else() {
-        let Decision { verdict, dc, method } = change([found(), last_set("100")], [sent(Answer::Done)]).await;
+        let Decision { verdict, dc, method, .. } =
+            change([found(), last_set("100")], [sent(Answer::Done)]).await;
         assert_eq!((verdict.outcome, verdict.reason.as_str(), verdict.text), (Outcome::Success, "", None));
         assert_eq!((dc.as_deref(), method), (Some("ad.acme.com"), Some(Method::Kerberos)));
         assert_eq!(verdict.principal.as_deref(), Some("john@acme.com"));

@@ -32,6 +32,8 @@ pub struct Decision {
     pub dc: Option<String>,
     /// By what the password was checked.
     pub method: Option<Method>,
+    /// The account that it is about, once that was found.
+    pub person: Option<Person>,
 }
 
 /// Decides logins.
@@ -77,7 +79,7 @@ impl From<DirectoryError> for Refusal {
         let outcome = match &error {
             DirectoryError::Unknown(_) => Outcome::UnknownUser,
             DirectoryError::Ambiguous { .. } => Outcome::Ambiguous,
-            DirectoryError::Group(_) => Outcome::Misconfigured,
+            DirectoryError::Group(_) | DirectoryError::Exempt(_) => Outcome::Misconfigured,
             DirectoryError::Machine(_) => Outcome::Unavailable,
         };
         Refusal::new(outcome, error)
@@ -136,6 +138,7 @@ pub(super) struct Progress {
     steps: Vec<Step>,
     dc: Option<String>,
     method: Option<Method>,
+    person: Option<Person>,
     /// For the log, whatever the outcome.
     pub(super) notes: Vec<String>,
     /// Whether it is to be told when the password expires soon, and then in how many seconds it does.
@@ -175,7 +178,7 @@ impl Progress {
         let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
         let (principal, steps) = (self.principal, self.steps);
         let verdict = Verdict { principal, text, steps, expires_in, ..Verdict::new(outcome, reason) };
-        Decision { verdict, dc: self.dc, method: self.method }
+        Decision { verdict, dc: self.dc, method: self.method, person: self.person }
     }
 }
 
@@ -214,6 +217,14 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         (progress.decide(result), read)
     }
 
+    /// Who bears `name`; whether they may come in was decided elsewhere.
+    pub async fn identify(&self, name: &str, deadline: Instant) -> Decision {
+        let mut progress = Progress::default();
+        let result = self.resolve(name, Memory::Good, deadline, &mut progress).await;
+        let result = result.map(|(_, found)| progress.person = Some(found.person));
+        progress.decide(result)
+    }
+
     async fn try_authenticate(
         &self,
         name: &str,
@@ -233,6 +244,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 tried = self.check(&person, password, deadline, progress).await?;
             }
         }
+        progress.person = Some(person.clone());
         let (checked, read) = tried;
         if checked.outcome != Outcome::Success && !checked.unexplained {
             return Err(Refusal::new(checked.outcome, checked.reason));
@@ -457,7 +469,7 @@ fn may_be_stale(checked: &Checked) -> bool {
         && !checked.unexplained
 }
 
-fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
+pub(super) fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
     if let Some(denied) = rules.deny.iter().find(|sid| groups.contains(sid)) {
         return Err(Refusal::new(Outcome::Denied, format!("member of {denied} (login.deny_groups)")));
     }
@@ -473,7 +485,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::config::{Broker, Config, Domain, Login, Pool, Tls, TlsMode};
+    use crate::config::{Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
     use crate::directory::{Entry, MachineError, Search};
     use crate::name::NameMap;
 
@@ -560,6 +572,7 @@ mod tests {
             login,
             broker: Broker { users: vec![], connections: 1 },
             pool: Pool { connections: 1, idle: Duration::from_secs(1) },
+            sessions: Sessions::default(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod passwords;
 pub mod peers;
 pub mod server;
 mod service;
+pub mod sessions;
 mod status;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use tokio::time::Instant as Deadline;
 
 use self::log::{Level, Line, Log};
 use self::login::{Decision, Refusal};
-use self::peers::Peers;
+use self::peers::{Peer, Peers};
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
@@ -127,7 +128,7 @@ impl Broker {
     }
 
     /// Answers one request of `peer`.
-    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &str) -> Reply {
+    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &Peer) -> Reply {
         if request.version != VERSION {
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
             return Reply::Refused(reason);
@@ -136,22 +137,50 @@ impl Broker {
         match request.operation {
             Operation::Status => Reply::Status(Box::new(self.status().await)),
             Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
+            Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
+                match &self.service {
+                    Ok(service) => service.sessions(request, deadline).await,
+                    Err(error) => Reply::Verdict(Decision::from(error).verdict),
+                }
+            }
             Operation::Authenticate
             | Operation::Account
             | Operation::ProbePassword
-            | Operation::ChangePassword => {
+            | Operation::ChangePassword
+            | Operation::OpenSession
+            | Operation::CloseSession => {
                 let begun = Instant::now();
-                let decision = self.decide(request, secret, deadline).await;
+                let decision = self.decide(request, secret, peer, deadline).await;
                 self.record(request, &decision, peer, begun.elapsed());
                 Reply::Verdict(decision.verdict)
             }
-            other => Reply::Refused(format!("the broker cannot do {other:?} yet")),
         }
     }
 
-    async fn decide(&self, request: &Request, secret: &Secret, deadline: Deadline) -> Decision {
+    /// The answer to `request` was not taken: what it says happened must not stay.
+    pub fn untold(&self, request: &Request, answer: &Reply) {
+        if let (Ok(service), Reply::Verdict(verdict)) = (&self.service, answer)
+            && registers(request)
+            && let Some(id) = &verdict.session
+        {
+            service.register.undo(id.clone(), "nobody took the answer");
+        }
+    }
+
+    /// The broker is about to end: whoever waits for something to happen waits no longer.
+    pub fn end(&self) {
+        if let Ok(service) = &self.service {
+            service.register.end();
+        }
+    }
+
+    async fn decide(&self, request: &Request, secret: &Secret, peer: &Peer, deadline: Deadline) -> Decision {
         let service = match (&self.service, &self.no_keytab) {
             (Err(error), _) => return Decision::from(error),
+            // For this AD is not asked.
+            (Ok(service), _) if request.operation == Operation::CloseSession => {
+                return service.close_session(request, peer, deadline).await;
+            }
             (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
             (Ok(service), None) => service,
         };
@@ -160,9 +189,10 @@ impl Broker {
             return Refusal::new(Outcome::Unavailable, reason).into();
         }
         let (logins, user, warn) = (&service.logins, &request.user, request.warn);
-        match request.operation {
+        let decision = match request.operation {
             Operation::Account => logins.account(user, warn, deadline).await,
             Operation::ChangePassword => logins.change_password(user, secret, deadline).await,
+            Operation::OpenSession => logins.identify(user, deadline).await,
             operation => match secret.password() {
                 Ok(present) if operation == Operation::ProbePassword => {
                     logins.probe_password(user, present, deadline).await
@@ -170,15 +200,21 @@ impl Broker {
                 Ok(password) => logins.authenticate(user, password, warn, deadline).await,
                 Err(error) => Refusal::from(error).into(),
             },
+        };
+        match registers(request) && decision.verdict.outcome.is_success() {
+            true => service.open_session(decision, request, peer, deadline, &self.log).await,
+            false => decision,
         }
     }
 
-    fn record(&self, request: &Request, decision: &Decision, peer: &str, took: Duration) {
-        let Decision { verdict, dc, method } = decision;
+    fn record(&self, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
+        let Decision { verdict, dc, method, .. } = decision;
         let event = match request.operation {
             Operation::Account => "account",
             Operation::ProbePassword => "password_probe",
             Operation::ChangePassword => "password",
+            Operation::OpenSession => "session_open",
+            Operation::CloseSession => "session_close",
             _ => "login",
         };
         // Only who wants to come in is counted.
@@ -198,11 +234,14 @@ impl Broker {
             .with("service", &request.service)
             .with("rhost", &request.rhost)
             .with("tty", &request.tty)
+            .with("session", verdict.session.as_deref().unwrap_or_default())
             .with("ms", format!("{:.1}", took.as_secs_f64() * 1000.0));
         let (level, line) = match verdict.outcome {
-            Outcome::Unavailable | Outcome::Misconfigured | Outcome::TooManyGroups | Outcome::Refused => {
-                (Level::Error, line.with("advice", verdict.outcome.advice()))
-            }
+            Outcome::Unavailable
+            | Outcome::Misconfigured
+            | Outcome::TooManyGroups
+            | Outcome::Refused
+            | Outcome::SessionStore => (Level::Error, line.with("advice", verdict.outcome.advice())),
             Outcome::Ambiguous | Outcome::ChangeUnknown => {
                 (Level::Warning, line.with("advice", verdict.outcome.advice()))
             }
@@ -212,12 +251,25 @@ impl Broker {
     }
 }
 
+/// Whether a success of `request` begins a session.
+fn registers(request: &Request) -> bool {
+    match request.operation {
+        Operation::OpenSession => true,
+        Operation::Authenticate => request.register,
+        _ => false,
+    }
+}
+
 /// The files that a configuration was completed from; of a broken one, the file that must be mended.
 fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
     match config {
         Ok(config) => {
             let roots = config.tls.ca_file.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
-            vec![config.map_file.clone(), roots]
+            let mut files = vec![config.map_file.clone(), roots];
+            if let config::Store::Redis(redis) = &config.sessions.store {
+                files.extend([&redis.password_file, &redis.ca_file].into_iter().flatten().cloned());
+            }
+            files
         }
         Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
         Err(ConfigError::NotJoined) => Vec::new(),

@@ -171,6 +171,13 @@ impl Account {
         self.rules(now, host).into_iter().find_map(|(_, _, refusal)| refusal)
     }
 
+    /// Why somebody who is logged in may not stay at `now`. What AD asks for at a logon alone is no reason: a lock,
+    /// which others can bring about, the password's age, hours and workstations.
+    pub fn expulsion(&self, now: SystemTime) -> Option<Outcome> {
+        let refusals = self.rules(now, "").into_iter().filter_map(|(_, _, refusal)| refusal);
+        refusals.into_iter().find(|refusal| matches!(refusal, Outcome::Disabled | Outcome::AccountExpired))
+    }
+
     /// Every rule with its value, for people.
     pub fn facts(&self, now: SystemTime, host: &str) -> Vec<Fact> {
         let rules = self.rules(now, host).into_iter();
@@ -279,6 +286,27 @@ mod tests {
         assert_eq!(account.refusal(now(), "XCALLY"), Some(Outcome::LockedOut));
         let account = Account { computed: PASSWORD_EXPIRED, must_change: true, ..Account::default() };
         assert_eq!(account.refusal(now(), "XCALLY"), Some(Outcome::MustChange));
+    }
+
+    #[test]
+    fn only_what_ends_an_account_ends_a_session() {
+        let cases = [
+            ("userAccountControl", "514", Some(Outcome::Disabled)),
+            ("accountExpires", "1", Some(Outcome::AccountExpired)),
+            ("pwdLastSet", "0", None),
+            ("userWorkstations", "OTHERPC", None),
+            ("msDS-User-Account-Control-Computed", "16", None),
+            ("msDS-User-Account-Control-Computed", "8388608", None),
+        ];
+        for (attribute, value, outcome) in cases {
+            let account = Account::from_entry(&replaced(attribute, value)).unwrap();
+            assert_eq!(account.expulsion(now()), outcome, "{attribute} {value}");
+        }
+        let hours = Account::from_entry(&entry().with("logonHours", [vec![0; 21]])).unwrap();
+        assert_eq!(hours.expulsion(now()), None);
+        // Who is locked out as well is not hidden by that.
+        let locked = Account { computed: LOCKED_OUT, control: DISABLED, ..Account::default() };
+        assert_eq!(locked.expulsion(now()), Some(Outcome::Disabled));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod refusal;
 pub(crate) mod scripted;
 pub mod servers;
 pub mod sid;
+pub mod standing;
 pub mod trust;
 
 use std::future::Future;
@@ -47,6 +48,7 @@ pub use self::last_set::LastSet;
 pub use self::machine::{MachineConnection, MachineError, Search};
 pub use self::machines::{Machines, Place};
 pub use self::people::{Found, Person};
+pub use self::standing::Standing;
 use crate::config::Config;
 use crate::name::{Principal, fold};
 
@@ -98,6 +100,9 @@ pub enum DirectoryError {
     /// A configured group has no SID.
     #[error("login.allow_groups or login.deny_groups: {0}")]
     Group(#[from] GroupError),
+    /// The same of a group that has to do with sessions.
+    #[error("sessions.exempt_groups: {0}")]
+    Exempt(GroupError),
     /// AD was not reached.
     #[error("{0}")]
     Machine(#[from] MachineError),
@@ -121,10 +126,15 @@ pub struct Directory<M> {
     is_whole: bool,
     allow: Vec<String>,
     deny: Vec<String>,
+    exempt: Vec<String>,
     people: Mutex<LruCache<Principal, (Person, Instant)>>,
     forest: forest::Remembered,
-    rules: tokio::sync::Mutex<Option<(GroupRules, Instant)>>,
+    rules: Slot<GroupRules>,
+    exempt_sids: Slot<Vec<sid::Sid>>,
 }
+
+/// Something that is read by one, for all who wait for it, and how long it is good.
+type Slot<T> = tokio::sync::Mutex<Option<(T, Instant)>>;
 
 impl<M: Machine> Directory<M> {
     /// The directory of `config`'s domain, read through `machine`.
@@ -140,9 +150,11 @@ impl<M: Machine> Directory<M> {
             base: config.domain.base_dn.clone(),
             allow: config.login.allow_groups.clone(),
             deny: config.login.deny_groups.clone(),
+            exempt: config.sessions.exempt_groups.clone(),
             people: Mutex::new(LruCache::new(PRINCIPALS)),
             forest: forest::Remembered::default(),
-            rules: tokio::sync::Mutex::default(),
+            rules: Slot::default(),
+            exempt_sids: Slot::default(),
         }
     }
 
@@ -186,19 +198,31 @@ impl<M: Machine> Directory<M> {
         person: &Person,
         deadline: Instant,
     ) -> Result<GroupRules, DirectoryError> {
-        // Held over the searches, so that one asks and the others wait for the answer.
-        let waited = tokio::time::timeout_at(deadline, self.rules.lock()).await;
-        let mut slot = waited.map_err(|_| MachineError::Timeout("the configured groups".to_owned()))?;
-        let rules = match slot.as_ref() {
-            Some((rules, until)) if *until > Instant::now() => rules.clone(),
-            _ => {
-                let fresh = self.read_group_rules(deadline).await?;
-                *slot = Some((fresh.clone(), Instant::now() + GROUPS));
-                fresh
-            }
-        };
+        let rules = remembered(&self.rules, self.read_group_rules(deadline), deadline).await?;
         rules.can_judge(&self.place(&person.domain))?;
         Ok(rules)
+    }
+
+    /// Every group of `person`, nested ones too.
+    ///
+    /// # Errors
+    /// As [`Directory::account`].
+    pub async fn groups(&self, person: &Person, deadline: Instant) -> Result<Vec<sid::Sid>, DirectoryError> {
+        let entry = self.read(person, &[Account::GROUPS], deadline).await?;
+        Ok(Account::groups_of(&entry)?)
+    }
+
+    /// Whether `person` is in one of `sessions.exempt_groups`. AD is asked only where there are some.
+    ///
+    /// # Errors
+    /// As [`Directory::group_rules`].
+    pub async fn is_exempt(&self, person: &Person, deadline: Instant) -> Result<bool, DirectoryError> {
+        if self.exempt.is_empty() {
+            return Ok(false);
+        }
+        let exempt = remembered(&self.exempt_sids, self.read_exempt(deadline), deadline).await?;
+        let groups = self.groups(person, deadline).await?;
+        Ok(exempt.iter().any(|sid| groups.contains(sid)))
     }
 
     /// These attributes of `person` as they are now.
@@ -234,6 +258,25 @@ impl<M: Machine> Directory<M> {
 
     fn own_domain(&self) -> String {
         fold(&self.domain)
+    }
+}
+
+/// What `slot` holds, or what `read` gives where that is too old.
+async fn remembered<T: Clone>(
+    slot: &Slot<T>,
+    read: impl Future<Output = Result<T, DirectoryError>>,
+    deadline: Instant,
+) -> Result<T, DirectoryError> {
+    // Held over the searches, so that one asks and the others wait for the answer.
+    let waited = tokio::time::timeout_at(deadline, slot.lock()).await;
+    let mut slot = waited.map_err(|_| MachineError::Timeout("the configured groups".to_owned()))?;
+    match slot.as_ref() {
+        Some((known, until)) if *until > Instant::now() => Ok(known.clone()),
+        _ => {
+            let fresh = read.await?;
+            *slot = Some((fresh.clone(), Instant::now() + GROUPS));
+            Ok(fresh)
+        }
     }
 }
 

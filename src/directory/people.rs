@@ -240,7 +240,7 @@ fn people_of(entries: &[Entry], domain: impl Fn(&str) -> String) -> Result<Vec<P
     entries.iter().filter(is_person).map(|entry| person_of(entry, domain(entry.dn()))).collect()
 }
 
-fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
+pub(super) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
     let missing = |attribute: &str, expected| EntryError::Value {
         attribute: attribute.to_owned(),
         dn: entry.dn().to_owned(),

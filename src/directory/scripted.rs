@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::machine::{MachineError, Search};
 use super::machines::Place;
@@ -64,6 +65,17 @@ pub(crate) fn config(more: &str) -> Config {
     let text = format!("names.map_file = \"/dev/null\"\n[domain]\nname = \"acme.com\"\n{more}\n");
     std::fs::write(file.path(), text).unwrap();
     Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap()
+}
+
+/// The account with this number below `dn`, by its `userAccountControl`.
+pub(crate) fn account(number: u8, dn: &str, control: &str) -> Entry {
+    let entry = Entry::new(format!("CN={number},{dn}")).with("objectGUID", [vec![number; 16]]);
+    entry.with("sAMAccountName", [format!("u{number}")]).with("userAccountControl", [control])
+}
+
+/// Its objectGUID.
+pub(crate) fn guid(number: u8) -> Uuid {
+    Uuid::from_bytes_le([number; 16])
 }
 
 /// What the configuration partition says of a forest: acme.com, its child emea.acme.com, other.example, and a suffix.

@@ -8,6 +8,7 @@ mod cli;
 mod map;
 mod passwd;
 mod password;
+mod sessions;
 mod show;
 mod status;
 
@@ -15,7 +16,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use cli::{Account, Cli, Command, Login, Map, Passwd, Status};
+pub use cli::{
+    Account, Cli, Command, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList, SessionsShow,
+    SessionsWatch, Status,
+};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
@@ -64,6 +68,8 @@ enum Failure {
     Denied(ConfigError),
     #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
+    #[error("{outcome}: {reason}")]
+    Answered { outcome: Outcome, reason: String },
     #[error("{0}; nothing was sent to AD")]
     Password(#[from] PasswordError),
     #[error("the two new passwords differ; nothing was sent to AD")]
@@ -84,6 +90,9 @@ impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Failure::Ask { .. } => Exit::Unreachable,
+            // The question was no login, so what is no for a login may be no answer to it.
+            Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Unreachable,
+            Failure::Answered { outcome, .. } => Some(*outcome).into(),
             Failure::Interrupted => Exit::Interrupted,
             _ => Exit::Usage,
         }
@@ -105,6 +114,10 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Login(args) => account::login(cli, args).and_then(print),
         Command::Passwd(args) => passwd::passwd(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
+        Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
+        Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),
+        Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());
