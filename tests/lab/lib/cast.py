@@ -57,6 +57,9 @@ POLICIES = {
 # The right to change a password (MS-ADTS 5.1.3.2.1), denied to the person and to everybody.
 CANNOT_CHANGE = "".join(f"(OD;;CR;ab721a53-1e2f-11d0-9819-00aa0040529b;;{who})" for who in ("PS", "WD"))
 
+# By default nobody but administrators reads a fine-grained policy. Of one of them computers are let know more.
+READABLE = {"new-password": "(A;;RPLCLORC;;;DC)"}
+
 ORDINARY = {
     "userAccountControl": NORMAL_ACCOUNT,
     "accountExpires": NEVER,
@@ -119,8 +122,8 @@ class Domain:
         partition = ldb.Ldb(self.partition_file)
         partition.modify(replacement(partition, dn, attributes))
 
-    def deny(self, dn, aces):
-        """Puts them before what the object's security descriptor says already, once."""
+    def put_first(self, dn, aces):
+        """Before what the object's security descriptor says already, once."""
         descriptor = sd_utils.SDUtils(self.db)
         if aces not in descriptor.get_sd_as_sddl(dn):
             descriptor.dacl_add_ace(dn, aces)
@@ -168,7 +171,7 @@ def set_account(domain, person):
         domain.set_password(dn, f"F0rgotten-{secrets.token_hex(8)}")
     domain.set_password(dn, person.password)
     if person.condition == "cannot-change":
-        domain.deny(dn, CANNOT_CHANGE)
+        domain.put_first(dn, CANNOT_CHANGE)
     domain.set(dn, ORDINARY)
     domain.set(dn, CONDITIONS.get(person.condition, {"pwdLastSet": -1}))
 
@@ -199,9 +202,10 @@ def add_groups(domain, cast):
 def add_policies(domain, cast):
     for condition, policy in POLICIES.items():
         people = [person.dn(domain.root) for person in cast if person.condition == condition]
-        domain.add(f"CN={condition},CN=Password Settings Container,CN=System,{domain.root}", FINE_GRAINED | policy | {
-            "objectClass": "msDS-PasswordSettings", "msDS-PSOAppliesTo": people,
-        })
+        dn = f"CN={condition},CN=Password Settings Container,CN=System,{domain.root}"
+        domain.add(dn, FINE_GRAINED | policy | {"objectClass": "msDS-PasswordSettings", "msDS-PSOAppliesTo": people})
+        if condition in READABLE:
+            domain.put_first(dn, READABLE[condition])
 
 
 def create(domain, cast):

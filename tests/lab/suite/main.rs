@@ -83,6 +83,7 @@ const SUITE: &[Part] = &[
             ("forged", forged::chapter),
             ("answers", answers::chapter),
             ("passwords", passwords::short),
+            ("warnings", warnings::chapter),
             ("sessions", sessions::short),
             ("package-lifecycle", package::lifecycle),
         ],

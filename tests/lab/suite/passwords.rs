@@ -33,7 +33,10 @@ const FORBIDDEN: &str = "PAM_PERM_DENIED";
 const SHORT: &str = "Your new password must have at least 12 characters.";
 const SIMPLE: &str = "Your new password must have characters of three of these kinds: capital letters, small letters, \
                       digits, others.";
-const USED: &str = "Your new password may not be one of your last 3 passwords.";
+const USED_HERE: &str = "Your new password may not be one of your last 5 passwords.";
+// How many are remembered only kpasswd says: the machine may not read the policy.
+const USED: &str = "Your new password may not be one ";
+const PRESENT: &str = "Your new password is the one that you have.";
 const YOUNG: &str = "Your password was changed less than 1 day ago; it may not be changed again yet.";
 const UNKNOWN: &str = "It is not certain whether your password was changed. Try to log in with the new one.";
 
@@ -49,7 +52,7 @@ const CHANGES: &[Change] = &[
 
     change("polly", "Sh0rt",                  REFUSED,   SHORT),
     change("polly", "all-of-small-letters",   REFUSED,   SIMPLE),
-    change("polly", "Tw3lve-is-the-least",    REFUSED,   USED),
+    change("polly", "Tw3lve-is-the-least",    REFUSED,   PRESENT),
     change("neil",  "N3il-needs-none",        REFUSED,   YOUNG),
     change("carl",  "C4rl-cuts-corks",        FORBIDDEN, "You may not change your password."),
 
@@ -72,11 +75,11 @@ const DOMAIN: &[(&str, Change)] = &[
     ("--min-pwd-length=16",  change("john", "J0hn-rides",           REFUSED, "Your new password must have at least 16 characters.")),
     ("--complexity=on",      change("john", "onlysmalllettershere", REFUSED, SIMPLE)),
     ("--complexity=on",      change("john", "Now-J0hn.Doe-inside",  DONE,    "")),
-    ("--history-length=5",   change("john", "J0hn-rides-a-tandem",  REFUSED, "Your new password may not be one of your last 5 passwords.")),
     ("--min-pwd-age=2",      change("john", "J0hn-rides-a-unicycle", REFUSED, "Your password was changed less than 2 days ago; it may not be changed again yet.")),
 ];
 /// The domain's policy as the lab has it.
-const LAX: &[&str] = &["--min-pwd-length=1", "--complexity=off", "--history-length=0", "--min-pwd-age=0"];
+const LAX: &[&str] = &["--min-pwd-length=1", "--complexity=off", LAX_HISTORY, "--min-pwd-age=0"];
+const LAX_HISTORY: &str = "--history-length=0";
 
 /// One call of an application, and its code.
 type Step = (Call, &'static str);
@@ -300,11 +303,13 @@ fn stacks(lab: &Lab, report: &mut Report) {
     });
     report.check("use_authtok takes the new password of an earlier line", || {
         // Somebody of the same name whose local password pam_unix changes, as root without asking for the present one.
-        lab.host_sh(&format!("useradd -M {}", seth.sam)).ok()?;
+        let (add, remove) =
+            (format!("useradd -M {0} && chpasswd", seth.sam), format!("userdel {}", seth.sam));
+        lab.host("root", &["sh", "-c", &add], &format!("{}:{}\n", seth.sam, seth.password)).ok()?;
         stack("password requisite pam_unix.so\npassword requisite pam_motion_ad.so use_authtok\n")?;
         let input = format!("{}\n{new}\n{new}\n", seth.password);
         let ran = lab.host("root", &["pamtester", "motion-stack", seth.sam, "chauthtok"], &input);
-        lab.host_sh(&format!("userdel {}", seth.sam)).ok()?;
+        lab.host_sh(&remove).ok()?;
         let said = ran.stdout + &ran.stderr;
         let in_force = authenticate(lab, seth.sam, new).code;
         lab.run(&["cast", "restore", seth.sam]).ok()?;
@@ -333,6 +338,24 @@ fn stacks(lab: &Lab, report: &mut Report) {
             equal("PAM", answer.code.as_str(), DONE).map_err(|e| format!("{e}\n{}", answer.output))
         },
     );
+    report.check("an earlier password is refused, by the person's own policy, and by the domain's", || {
+        let history = |rule| lab.dc(&["samba-tool", "domain", "passwordsettings", "set", rule]).ok();
+        for (who, between, told) in
+            [("polly", "Tw3lve-letters-again", USED), ("john", "J0hn-runs", USED_HERE)]
+        {
+            let person = person(who);
+            history("--history-length=5")?;
+            lab.run(&["cast", "restore", who]).ok()?;
+            let first = typed(lab, "motion", &person, person.password, between);
+            let back = typed(lab, "motion", &person, between, person.password);
+            history(LAX_HISTORY)?;
+            lab.run(&["cast", "restore", who]).ok()?;
+            equal("the first change", first.code.as_str(), DONE)?;
+            equal("the change back", back.code.as_str(), REFUSED)?;
+            contains("what the person was told", &back.output, told)?;
+        }
+        Ok(())
+    });
     report.check("typed differently the second time: nothing is sent", || {
         let set = last_set(lab, &seth)?;
         let input = format!("{}\n{new}\n{new}!", seth.password);
@@ -407,17 +430,25 @@ impl Flow {
 }
 
 /// The domain controller makes the change, and its answer never comes. (kpasswd has a port of its own; it is the way of
-/// those who cannot bind.)
+/// those who cannot bind.) Packets take their time, so that the domain controller falls silent between the connection
+/// and the answer.
 fn lost(lab: &Lab, report: &mut Report) {
     report.check("the answer of kpasswd is lost: unknown, try the new one, which is in force", || {
         let max = person("max");
         let new = "M4x-may-have-moved";
-        lab.run(&["net", "swallow", "dc", "464"]).ok()?;
-        let answer = typed(lab, "motion", &max, max.password, new);
-        lab.run(&["net", "heal", "dc"]).ok()?;
-        let works = wait(Duration::from_secs(20), || {
-            equal("the new password", authenticate(lab, max.sam, new).code.as_str(), DONE)
+        lab.run(&["net", "delay", "dc", "100"]).ok()?;
+        let silence = "until ss -Htan 'sport = :464' | grep -q ^ESTAB; do :; done
+            ip rule add pref 100 sport 464 blackhole";
+        let answer = std::thread::scope(|scope| {
+            let silenced = scope.spawn(|| lab.dc(&["timeout", "20", "sh", "-c", silence]).ok());
+            let answer = typed(lab, "motion", &max, max.password, new);
+            silenced.join().map_err(|_| "the DC's thread ended".to_owned()).and_then(|silenced| silenced)?;
+            Ok::<_, String>(answer)
         });
+        lab.run(&["net", "heal", "dc"]).ok()?;
+        let answer = answer?;
+        ready(lab)?;
+        let works = equal("the new password", authenticate(lab, max.sam, new).code.as_str(), DONE);
         lab.run(&["cast", "restore", max.sam]).ok()?;
         let all = |text: String| format!("{text}\npamtester said:\n{}", answer.output);
         equal("PAM", answer.code.as_str(), "PAM_AUTHINFO_UNAVAIL").map_err(all)?;
@@ -471,5 +502,34 @@ fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
     .map_err(all)
 }
 
-/// `motion-ad passwd`.
-fn helper(_lab: &Lab, _report: &mut Report) {}
+/// `motion-ad passwd`: who, the two lines that are typed, the exit code, and a part of what is said.
+type Passwd = (&'static str, &'static str, &'static str, i32, &'static str);
+
+#[rustfmt::skip]
+const PASSWD: &[Passwd] = &[
+    ("seth",  "S3th-sits-on-sand", "S3th-skates-on-snow",  0, "the password of seth.seat was changed"),
+    ("seth",  "S3th-sits-on-sand", "S3th-skis-on-snow",    1, "outcome    wrong_password"),
+    ("seth",  "S3th-skates-on-snow", "S3th-sits-on-sand",  0, "the password of seth.seat was changed"),
+    ("max",   "M4x-mends-mittens", "M4x-melts-metal",      0, "the password of max.mustchange was changed"),
+    ("polly", "Tw3lve-is-the-least", "Sh0rt",              1, SHORT),
+    ("carl",  "C4rl-carves-canoes", "C4rl-cooks-crabs",    1, "You may not change your password."),
+    ("dora",  "D0ra-drums-at-dawn", "D0ra-dives-deep",     1, "Your account is disabled."),
+];
+
+fn helper(lab: &Lab, report: &mut Report) {
+    for (who, present, new, code, says) in PASSWD {
+        let sam = person(who).sam;
+        report.check(&format!("motion-ad passwd {sam}: exit code {code}, {says:?}"), || {
+            let command = ["motion-ad", "passwd", "--password-stdin", sam];
+            let ran = lab.host("motion", &command, &format!("{present}\n{new}\n"));
+            let all = |text: String| format!("{text}\nit said:\n{}{}", ran.stdout, ran.stderr);
+            contains("standard output", &ran.stdout, says).map_err(all)?;
+            equal("exit code", ran.code, *code).map_err(all)?;
+            let counted = u32::from(says.contains("wrong_password"));
+            equal("badPwdCount", lab.counters(sam)?.bad_passwords, counted)
+        });
+    }
+    report.check("they get their old passwords again", || {
+        ["seth", "max"].iter().try_for_each(|who| lab.run(&["cast", "restore", who]).ok().map(drop))
+    });
+}
