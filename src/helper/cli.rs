@@ -14,6 +14,7 @@ Examples:
   sudo motion-ad check john.doe          may this account log in now?
   sudo motion-ad login john.doe          try a password, as the login page would
   sudo motion-ad status                  the broker and the domain controllers
+  sudo motion-ad setup                   what XCALLY's .env means for config.toml
 
 Exit status:
   0  yes: mapped, may log in, all is well
@@ -71,6 +72,9 @@ pub enum Command {
     /// Show the broker, the domain controllers, the connections and the logins so far
     #[command(after_help = STATUS)]
     Status(Status),
+    /// Take over what XCALLY's own Active Directory integration was told
+    #[command(after_help = SETUP)]
+    Setup(Setup),
 }
 
 const MAP: &str = "\
@@ -178,6 +182,46 @@ Exit status:
 #[derive(Debug, Args)]
 pub struct Status {
     /// Print JSON: the broker's state, well (true or false), and logins by outcome
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SETUP: &str = "\
+Reads XCALLY's .env, as Node's dotenv does, and what the realm join left on this host; says what becomes of each \
+XC_ACTIVEDIRECTORY_ property; and shows as a diff what changes in the configuration, with a reason for each line. \
+Mostly nothing does: the join knows the domain, and DNS the domain controllers. The administrator's password in the \
+.env is neither read nor kept. Works without the broker. What the configuration sets already stays as it is, comments \
+too.
+
+--apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file as \
+config.toml.bak. On a terminal it asks before; what the broker would refuse to read is never written.
+
+Examples:
+  sudo motion-ad setup
+  sudo motion-ad setup --apply
+  sudo motion-ad setup --json | jq .findings
+
+Exit status:
+  0  the configuration says what it should
+  1  it does not yet: a change is not written, or a property contradicts the join and is yours to decide
+  2  the usage or the configuration is wrong, or a file cannot be read or written";
+
+/// Arguments of `setup`.
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// XCALLY's .env; without this option a missing one is no error [default: /var/opt/motion2/.env]
+    #[arg(long, value_name = "FILE")]
+    pub env: Option<PathBuf>,
+
+    /// Write the configuration
+    #[arg(long)]
+    pub apply: bool,
+
+    /// Do not ask before writing
+    #[arg(long, requires = "apply")]
+    pub yes: bool,
+
+    /// Print JSON: findings (property, line, kind, text), changes (key, value, reason), diff, written; never asks
     #[arg(long)]
     pub json: bool,
 }

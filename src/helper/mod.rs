@@ -7,14 +7,16 @@ mod account;
 mod cli;
 mod map;
 mod password;
+mod setup;
 mod show;
 mod status;
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub use cli::{Account, Cli, Command, Login, Map, Status};
+pub use cli::{Account, Cli, Command, Login, Map, Setup, Status};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
@@ -75,6 +77,12 @@ enum Failure {
     Output(#[from] io::Error),
     #[error("the answer cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("{} was changed meanwhile, and nothing is written; try again", .0.display())]
+    Changed(PathBuf),
+    #[error("{} cannot be written: {error}", .file.display())]
+    Write { file: PathBuf, error: io::Error },
+    #[error("DNS cannot be asked: {0}")]
+    Dns(io::Error),
 }
 
 impl Failure {
@@ -101,6 +109,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Check(args) => account::check(cli, args).and_then(print),
         Command::Login(args) => account::login(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Setup(args) => setup::setup(cli, args).and_then(print),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());
@@ -132,6 +141,11 @@ fn print(page: Page) -> Result<Exit, Failure> {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(page.exit),
     }
+}
+
+/// Whether somebody else may read the file, but not we.
+fn is_denied(file: &Path) -> bool {
+    File::open(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn complain(text: &str) {
