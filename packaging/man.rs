@@ -28,6 +28,8 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-check", 1),
     ("motion-ad-login", 1),
     ("motion-ad-status", 1),
+    ("motion-ad-setup", 1),
+    ("motion-ad-audit", 1),
     ("motion-ad.toml", 5),
     ("names.map", 5),
     ("pam_motion_ad", 8),

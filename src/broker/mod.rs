@@ -4,6 +4,7 @@
 //! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
 //! it is doing and ends, and systemd starts it again with fresh credentials.
 
+mod audit;
 pub mod cli;
 pub mod log;
 pub mod login;
@@ -44,6 +45,8 @@ pub struct Broker {
     log: Arc<Log>,
     begun: Instant,
     counts: Mutex<BTreeMap<Outcome, u64>>,
+    /// Held by the one audit that is under way.
+    auditing: tokio::sync::Mutex<()>,
 }
 
 /// What the broker is started from.
@@ -78,6 +81,7 @@ impl Broker {
             log,
             begun: Instant::now(),
             counts: Mutex::default(),
+            auditing: tokio::sync::Mutex::default(),
         };
         Arc::new(broker)
     }
@@ -135,6 +139,7 @@ impl Broker {
         match request.operation {
             Operation::Status => Reply::Status(Box::new(self.status().await)),
             Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
+            Operation::Audit => self.audit(request, deadline, peer).await,
             Operation::Authenticate | Operation::Account => {
                 let begun = Instant::now();
                 let decision = self.decide(request, secret, deadline).await;

@@ -41,7 +41,7 @@ pub use self::forest::Forest;
 pub use self::groups::{GroupError, GroupRules};
 pub use self::machine::{MachineConnection, MachineError, Search};
 pub use self::machines::{Machines, Place};
-pub use self::people::{Found, Person};
+pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
 use crate::config::Config;
 use crate::name::{Principal, fold};
 

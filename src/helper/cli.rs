@@ -15,6 +15,7 @@ Examples:
   sudo motion-ad login john.doe          try a password, as the login page would
   sudo motion-ad status                  the broker and the domain controllers
   sudo motion-ad setup                   what XCALLY's .env means for config.toml
+  sudo motion-ad audit names.txt         who of a list of names may log in?
 
 Exit status:
   0  yes: mapped, may log in, all is well
@@ -75,6 +76,9 @@ pub enum Command {
     /// Take over what XCALLY's own Active Directory integration was told
     #[command(after_help = SETUP)]
     Setup(Setup),
+    /// Show who of a list of XCALLY names may log in
+    #[command(after_help = AUDIT)]
+    Audit(Audit),
 }
 
 const MAP: &str = "\
@@ -224,4 +228,70 @@ pub struct Setup {
     /// Print JSON: findings (property, line, kind, text), changes (key, value, reason), diff, written; never asks
     #[arg(long)]
     pub json: bool,
+}
+
+const AUDIT: &str = "\
+Asks AD through the broker for every name of the list, by the rules of a login: the name map, the account's state, the \
+groups. What keeps a name out is marked `x`. The text shows the summary and those whom there is something to say of, \
+--json and --csv everybody. Twenty thousand names take some ten seconds; where the forest has several domains, group \
+rules and people of other domains are looked up one by one, and it takes longer.
+
+For a name without an account it suggests a line for names.map where exactly one account looks like it: by another \
+UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. Suggestions \
+are for people to look at; none is made for an account that another name of the list leads to.
+
+Examples:
+  sudo motion-ad audit names.txt
+  sudo motion-ad audit --column username --delimiter ';' users.csv
+  sudo motion-ad audit --csv names.txt > audit.csv
+
+Exit status:
+  0  all of them may log in
+  1  some may not
+  2  the usage, the list or the broker's configuration is wrong
+  3  Active Directory or the broker cannot be reached";
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// The list; `-`, or no FILE at all, stands for standard input. Without --column each line is a name
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// The list is a CSV file: the column with the names, by its name in the first row or by its number from 1
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub column: Option<String>,
+
+    /// What stands between the cells of the CSV file
+    #[arg(long, value_name = "CHARACTER", default_value = ",", requires = "column", value_parser = delimiter)]
+    pub delimiter: u8,
+
+    /// The first row of the CSV file is a heading, though the column is given by its number
+    #[arg(long, requires = "column")]
+    pub header: bool,
+
+    /// Say which passwords and accounts expire within so many days
+    #[arg(long, value_name = "DAYS", default_value = "14", value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub soon: u32,
+
+    /// Show those, too, whom there is nothing to say of
+    #[arg(long)]
+    pub all: bool,
+
+    /// Print JSON: summary (counts), and names (line, name, principal, may_log_in, outcome, reason, suggestion, …)
+    #[arg(long, conflicts_with_all = ["csv", "all"])]
+    pub json: bool,
+
+    /// Print CSV with a heading: a row for each name
+    #[arg(long, conflicts_with = "all")]
+    pub csv: bool,
+}
+
+/// One character of ASCII; `\\t` is a tab.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [one] => Ok(*one),
+        b"\\t" => Ok(b'\t'),
+        _ => Err("expected one character".to_owned()),
+    }
 }

@@ -4,6 +4,7 @@
 //! What somebody typed or AD holds never reaches a terminal unescaped.
 
 mod account;
+mod audit;
 mod cli;
 mod map;
 mod password;
@@ -16,12 +17,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub use cli::{Account, Cli, Command, Login, Map, Setup, Status};
+pub use cli::{Account, Audit, Cli, Command, Login, Map, Setup, Status};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
 use crate::protocol::{Operation, PasswordError, Reply, Request, Secret};
-use crate::verdict::Outcome;
+use crate::verdict::{Outcome, Verdict};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,12 @@ enum Failure {
     Write { file: PathBuf, error: io::Error },
     #[error("DNS cannot be asked: {0}")]
     Dns(io::Error),
+    #[error("{0}")]
+    List(String),
+    #[error("CSV cannot be written: {0}")]
+    Csv(#[from] csv::Error),
+    #[error("nobody can log in: {}: {}; {}", .0.outcome, .0.reason, .0.outcome.advice())]
+    Verdict(Verdict),
 }
 
 impl Failure {
@@ -90,6 +97,7 @@ impl Failure {
         match self {
             Failure::Ask { .. } => Exit::Unreachable,
             Failure::Interrupted => Exit::Interrupted,
+            Failure::Verdict(verdict) => Some(verdict.outcome).into(),
             _ => Exit::Usage,
         }
     }
@@ -109,6 +117,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Check(args) => account::check(cli, args).and_then(print),
         Command::Login(args) => account::login(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Audit(args) => audit::audit(cli, args).and_then(print),
         Command::Setup(args) => setup::setup(cli, args).and_then(print),
     };
     done.unwrap_or_else(|failure| {

@@ -1,0 +1,181 @@
+//! `motion-ad audit`: many names against AD, by the rules of a login.
+//!
+//! One request at a time is worked on, a hundred names a search, so that logins find the machine connection free.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Broker;
+use super::log::{Level, Line};
+use super::login::{Decision, Logins, Refusal};
+use super::passwords::Passwords;
+use crate::directory::{Account, DirectoryError, Machine, MachineError, Seen, TOGETHER};
+use crate::name::Principal;
+use crate::protocol::report::{Audit, Audited, Near};
+use crate::protocol::{MAX_FRAME, Reply, Request};
+use crate::verdict::{Outcome, Verdict};
+
+/// The longest answer in bytes; what else a frame holds is far less than what is left.
+const LONGEST: usize = MAX_FRAME - 8 * 1024;
+/// The longest reason of one name, in characters: accounts that share a name are named by their DNs.
+const REASON: usize = 512;
+
+impl Broker {
+    /// Whether the people called `request.names` may log in.
+    pub(super) async fn audit(&self, request: &Request, deadline: Instant, peer: &str) -> Reply {
+        let line = Line::new("audit").with("peer", peer).with("names", request.names.len());
+        self.log.complain(Level::Info, &format!("audit {peer}"), line);
+        let refused = |outcome, reason: String| Reply::Verdict(Verdict::new(outcome, reason));
+        let service = match (&self.service, self.problem()) {
+            (Err(error), _) => return Reply::Verdict(Decision::from(error).verdict),
+            (Ok(_), Some(problem)) => return refused(Outcome::Unavailable, problem),
+            (Ok(service), None) => service,
+        };
+        let Ok(_turn) = timeout_at(deadline, self.auditing.lock()).await else {
+            return refused(Outcome::Unavailable, "another audit is under way".to_owned());
+        };
+        match service.logins.audit(&request.names, deadline).await {
+            Ok(audit) => Reply::Audit(Box::new(audit)),
+            Err(refusal) => refused(refusal.outcome, refusal.reason),
+        }
+    }
+}
+
+impl<M: Machine, P: Passwords> Logins<M, P> {
+    /// Whether each of `names` may log in, for as many as there is time and room for, and for one at least.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`, or a configured group has no SID.
+    pub async fn audit(&self, names: &[String], deadline: Instant) -> Result<Audit, Refusal> {
+        let begun = Instant::now();
+        let enough = begun + deadline.saturating_duration_since(begun) / 2;
+        let (mut audit, mut length) = (Audit::default(), 0);
+        for names in names.chunks(TOGETHER) {
+            if !audit.list.is_empty() && Instant::now() >= enough {
+                break;
+            }
+            for audited in self.audit_together(names, deadline).await? {
+                length += serde_json::to_vec(&audited).map_or(LONGEST, |json| json.len() + 1);
+                if length > LONGEST && !audit.list.is_empty() {
+                    return Ok(audit);
+                }
+                audit.list.push(audited);
+            }
+        }
+        Ok(audit)
+    }
+
+    async fn audit_together(&self, names: &[String], deadline: Instant) -> Result<Vec<Audited>, Refusal> {
+        let mut list = Vec::with_capacity(names.len());
+        // The accounts that are looked for, each with its place in the list.
+        let (mut places, mut principals) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.directory.principal(&self.names, name, deadline).await? {
+                Ok(principal) => {
+                    places.push(list.len());
+                    list.push(Audited {
+                        principal: Some(principal.to_string()),
+                        mapped: self.names.is_mapped(name),
+                        ..Audited::new(Outcome::UnknownUser, "")
+                    });
+                    principals.push(principal);
+                }
+                Err(error) => list.push(Audited::new(Outcome::Unmapped, error.to_string())),
+            }
+        }
+        let found = match self.directory.find_many(&principals, deadline).await {
+            // One account of all is not as it should be: asked one by one, the others are not in its way.
+            Err(DirectoryError::Machine(MachineError::Entry(_) | MachineError::TooMany(_))) => {
+                return Ok(self.audit_apart(names, list, deadline).await);
+            }
+            found => found?,
+        };
+        for (place, found) in places.iter().zip(found) {
+            let Some(audited) = list.get_mut(*place) else { continue };
+            match found {
+                Ok(seen) => self.judge_seen(&seen, audited, deadline).await,
+                Err(error) => audited.decide(Refusal::from(error)),
+            }
+        }
+        self.guess(&mut list, &places, &principals, deadline).await?;
+        Ok(list)
+    }
+
+    async fn audit_apart(&self, names: &[String], mut list: Vec<Audited>, deadline: Instant) -> Vec<Audited> {
+        for (name, audited) in names.iter().zip(&mut list).filter(|(_, audited)| audited.principal.is_some()) {
+            let (decision, read) = self.inspect(name, deadline).await;
+            audited.decide(Refusal::new(decision.verdict.outcome, decision.verdict.reason));
+            if let Some((person, account)) = read {
+                audited.see(&person.guid.to_string(), &account);
+            }
+        }
+        list
+    }
+
+    async fn judge_seen(&self, seen: &Seen, audited: &mut Audited, deadline: Instant) {
+        let Seen { person, account, membership } = seen;
+        audited.see(&person.guid.to_string(), account);
+        let judged = match membership {
+            // Everything was read by itself, or no groups count.
+            None => self.judge(person, account, deadline).await,
+            Some(membership) => match account.refusal(SystemTime::now(), &self.host) {
+                Some(outcome) => Err(Refusal::new(outcome, "")),
+                None if membership.denied => {
+                    Err(Refusal::new(Outcome::Denied, "member of one of login.deny_groups"))
+                }
+                None if !membership.allowed => {
+                    Err(Refusal::new(Outcome::NotAllowed, "member of none of login.allow_groups"))
+                }
+                None => Ok(()),
+            },
+        };
+        audited.decide(judged.err().unwrap_or(Refusal::new(Outcome::Success, "")));
+    }
+
+    /// Looks for who may be meant by the names that nobody bears. Where a line of the map sends a name, somebody has
+    /// thought of it already.
+    async fn guess(
+        &self,
+        list: &mut [Audited],
+        places: &[usize],
+        principals: &[Principal],
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let is_missing = |place: usize| {
+            list.get(place).is_some_and(|audited| audited.outcome == Outcome::UnknownUser && !audited.mapped)
+        };
+        let missing = places.iter().zip(principals).filter(|(place, _)| is_missing(**place));
+        let (places, users): (Vec<_>, Vec<_>) =
+            missing.map(|(place, principal)| (*place, principal.user())).unzip();
+        let near = self.directory.near(&self.names, &users, deadline).await?;
+        for (place, near) in places.into_iter().zip(near) {
+            if let (Some(audited), Some(near)) = (list.get_mut(place), near) {
+                let (principal, guid) = (near.principal.to_string(), near.guid.to_string());
+                audited.near = Some(Near { principal, guid, why: cut(near.why) });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Audited {
+    fn decide(&mut self, refusal: Refusal) {
+        self.outcome = refusal.outcome;
+        self.reason = cut(refusal.reason);
+    }
+
+    fn see(&mut self, guid: &str, account: &Account) {
+        let seconds = |at: Option<SystemTime>| at?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        self.guid = Some(guid.to_owned());
+        self.password_expires = seconds(account.password_expires);
+        self.account_expires = seconds(account.expires);
+    }
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(REASON) {
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned() + "…",
+        None => text,
+    }
+}
