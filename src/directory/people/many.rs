@@ -256,3 +256,232 @@ impl Index {
         places
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::directory::scripted::{Answer, Scripted, config, forest};
+    use crate::verdict::Outcome;
+
+    const DOMAIN: &str = "S-1-5-21-1-2-3";
+
+    fn sid(text: &str) -> Vec<u8> {
+        let parts: Vec<u32> = text.split('-').skip(3).map(|part| part.parse().unwrap()).collect();
+        let mut bytes = vec![1, u8::try_from(parts.len()).unwrap(), 0, 0, 0, 0, 0, 5];
+        parts.iter().for_each(|part| bytes.extend(part.to_le_bytes()));
+        bytes
+    }
+
+    /// Somebody of acme.com, by a number that is the whole of the GUID and the end of the SID.
+    fn account(number: u8, sam: &str, upn: Option<&str>, flags: &str) -> Entry {
+        Entry::new(format!("CN={sam},DC=acme,DC=com"))
+            .with("objectGUID", [vec![number; 16]])
+            .with("objectSid", [sid(&format!("{DOMAIN}-{number}"))])
+            .with("primaryGroupID", ["513"])
+            .with("sAMAccountName", [sam])
+            .with("userPrincipalName", upn)
+            .with("userAccountControl", [flags])
+    }
+
+    fn group(rid: u32, flags: &str) -> Entry {
+        Entry::new(format!("CN={rid}")).with("objectSid", [sid(&format!("{DOMAIN}-{rid}"))]).with("groupType", [flags])
+    }
+
+    fn member(number: u8) -> Entry {
+        Entry::new("CN=x").with("objectGUID", [vec![number; 16]])
+    }
+
+    /// What becomes of these names on a host with this `[login]`.
+    async fn find(
+        login: &str,
+        names: &[&str],
+        answers: impl IntoIterator<Item = Answer>,
+    ) -> Result<Vec<Result<Seen, DirectoryError>>, DirectoryError> {
+        let directory = Directory::new(Scripted::new(answers), &config(&format!("[login]\n{login}")));
+        let principals: Vec<_> = names.iter().map(|name| Principal::parse(name).unwrap()).collect();
+        let found = directory.find_many(&principals, Instant::now() + Duration::from_secs(5)).await;
+        directory.machine().is_finished();
+        found
+    }
+
+    #[tokio::test]
+    async fn one_search_finds_everybody_as_a_login_would() {
+        let everybody = vec![
+            account(1, "john.doe", Some("John.Doe@acme.com"), "512"),
+            account(2, "clash", Some("clash.b@acme.com"), "514"),
+            account(3, "clash.a", Some("clash@acme.com"), "512"),
+            account(4, "twin.a", Some("twin@brand.example"), "512"),
+            account(5, "twin.b", Some("Twin@brand.example"), "512"),
+            account(6, "mary  ann", None, "512"),
+            account(7, "HOST$", None, "4096"),
+        ];
+        let names = [
+            "john.doe@acme.com",
+            "clash@acme.com",
+            "twin@brand.example",
+            "mary ann@acme.com",
+            "host$@acme.com",
+            "clash.b@acme.com",
+        ];
+        let search = "own dc=acme,dc=com (&(objectCategory=person)(objectClass=user)\
+            (|(userPrincipalName=john.doe@acme.com)(sAMAccountName=john.doe)\
+            (userPrincipalName=clash@acme.com)(sAMAccountName=clash)\
+            (userPrincipalName=twin@brand.example)\
+            (userPrincipalName=mary ann@acme.com)(sAMAccountName=mary ann)\
+            (userPrincipalName=host$@acme.com)(sAMAccountName=host$)\
+            (userPrincipalName=clash.b@acme.com)(sAMAccountName=clash.b)))";
+        let found = find("", &names, [(search, Ok(everybody))]).await.unwrap();
+        let who = |found: &Result<Seen, DirectoryError>| match found {
+            Ok(seen) => seen.person.sam.clone(),
+            Err(DirectoryError::Unknown(_)) => "nobody".to_owned(),
+            Err(DirectoryError::Ambiguous { dns, .. }) => dns.clone(),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(
+            found.iter().map(who).collect::<Vec<_>>(),
+            [
+                "john.doe",
+                "clash.a",
+                "CN=twin.a,DC=acme,DC=com and CN=twin.b,DC=acme,DC=com",
+                "nobody",
+                "nobody",
+                "clash"
+            ]
+        );
+        let state = |at: usize| found[at].as_ref().unwrap().account.refusal(std::time::SystemTime::now(), "X");
+        assert_eq!((state(1), state(5)), (None, Some(Outcome::Disabled)));
+        assert_eq!(find("", &[], []).await, Ok(Vec::new()));
+    }
+
+    /// A forest of one domain.
+    fn alone() -> [Answer; 2] {
+        let [root, (search, partitions)] = forest();
+        let partitions = partitions.map(|all| all.into_iter().take(2).collect());
+        [root, (search, partitions)]
+    }
+
+    const RULES: &str = "allow_groups = ['Agents']\ndeny_groups = ['Denied']";
+
+    fn configured() -> [Answer; 2] {
+        [
+            ("sAMAccountName=Agents", Ok(vec![group(1000, "-2147483646")])),
+            ("sAMAccountName=Denied", Ok(vec![group(2000, "-2147483646")])),
+        ]
+    }
+
+    fn three() -> Vec<Entry> {
+        let primary = |entry: Entry, rid: &str| {
+            let kept: Vec<_> = entry
+                .attributes()
+                .filter(|(name, _)| *name != "primarygroupid")
+                .map(|(name, values)| (name.to_owned(), values.to_vec()))
+                .collect();
+            let entry = kept.into_iter().fold(Entry::new(entry.dn()), |new, (name, values)| new.with(&name, values));
+            entry.with("primaryGroupID", [rid])
+        };
+        vec![
+            account(1, "direct", None, "512"),
+            primary(account(2, "primary", None, "512"), "1001"),
+            account(3, "denied", None, "512"),
+            account(4, "outside", None, "512"),
+        ]
+    }
+
+    const NAMES: [&str; 4] = ["direct@acme.com", "primary@acme.com", "denied@acme.com", "outside@acme.com"];
+
+    #[tokio::test]
+    async fn groups_count_with_what_is_inside_them_and_with_the_primary_group() {
+        let inside = [
+            // 1001 is in 1000, 1002 in 1001, and 1000 in 1002 again.
+            (
+                "(&(objectCategory=group)(groupType:1.2.840.113556.1.4.803:=2147483648)(|(memberOf=<SID=S-1-5-21-1-2-3-1000>)))",
+                Ok(vec![group(1001, "")]),
+            ),
+            ("(|(memberOf=<SID=S-1-5-21-1-2-3-1001>)))", Ok(vec![group(1002, "")])),
+            ("(|(memberOf=<SID=S-1-5-21-1-2-3-1002>)))", Ok(vec![group(1000, "")])),
+            ("(|(memberOf=<SID=S-1-5-21-1-2-3-2000>)))", Ok(vec![])),
+        ];
+        let members = [
+            // Whose primary group it is needs no asking.
+            (
+                "(&(|(objectGUID=\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01)\
+                 (objectGUID=\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03)\
+                 (objectGUID=\\04\\04\\04\\04\\04\\04\\04\\04\\04\\04\\04\\04\\04\\04\\04\\04))\
+                 (|(memberOf=<SID=S-1-5-21-1-2-3-1000>)(memberOf=<SID=S-1-5-21-1-2-3-1001>)(memberOf=<SID=S-1-5-21-1-2-3-1002>)))",
+                Ok(vec![member(1), member(3)]),
+            ),
+            ("(|(memberOf=<SID=S-1-5-21-1-2-3-2000>)))", Ok(vec![member(3)])),
+        ];
+        let answers = [("userPrincipalName=direct", Ok(three()))].into_iter();
+        let answers = answers.chain(configured()).chain(alone()).chain(inside).chain(members);
+        let found = find(RULES, &NAMES, answers).await.unwrap();
+        let seen: Vec<_> =
+            found.iter().map(|found| found.as_ref().unwrap().membership.unwrap()).collect();
+        let membership = |allowed, denied| Membership { allowed, denied };
+        assert_eq!(
+            seen,
+            [membership(true, false), membership(true, false), membership(true, true), membership(false, false)]
+        );
+    }
+
+    #[tokio::test]
+    async fn where_member_lists_do_not_tell_each_account_is_asked() {
+        let token = |number: u8| {
+            account(number, "x", None, "512").with("tokenGroups", [sid(&format!("{DOMAIN}-1000"))])
+        };
+        let each = || {
+            [
+                ("<GUID=01010101", Ok(vec![token(1)])),
+                ("<GUID=02020202", Ok(vec![token(2)])),
+                ("<GUID=03030303", Ok(vec![token(3)])),
+                ("<GUID=04040404", Err(MachineError::NoSuchObject("CN=outside".into()))),
+            ]
+        };
+        let first = || [("userPrincipalName=direct", Ok(three()))].into_iter().chain(configured());
+        // Another domain in the forest; too many groups.
+        let further = first().chain(forest()).chain(each());
+        let many = [("(|(memberOf=<SID=S-1-5-21-1-2-3-1000>)))", Err(MachineError::TooMany(NESTED)))];
+        let deny = [("(|(memberOf=<SID=S-1-5-21-1-2-3-2000>)))", Ok(vec![]))];
+        let many = first().chain(alone()).chain(many).chain(deny).chain(each());
+        for found in [find(RULES, &NAMES, further).await, find(RULES, &NAMES, many).await] {
+            let found = found.unwrap();
+            for seen in found.iter().take(3).map(|found| found.as_ref().unwrap()) {
+                assert_eq!(seen.membership, None);
+                assert_eq!(seen.account.groups.as_ref().map(Vec::len), Some(1));
+            }
+            assert!(found[3].is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_that_does_not_exist_leaves_nobody_judged() {
+        let answers = [("userPrincipalName=direct", Ok(three())), ("sAMAccountName=Agents", Ok(vec![]))];
+        let error = find("allow_groups = ['Agents']", &NAMES, answers).await.unwrap_err();
+        assert!(matches!(error, DirectoryError::Group(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn somebody_of_another_domain_is_found_and_read_there() {
+        let mary = || account(7, "mary", Some("m.rossi@brand.example"), "512");
+        let answers = [
+            ("own dc=acme,dc=com", Ok(vec![])),
+            ("catalogue  ", Ok(vec![mary()])),
+            ("emea.acme.com <GUID=07070707", Ok(vec![mary()])),
+            ("emea.acme.com <GUID=07070707", Ok(vec![mary()])),
+        ];
+        // In the catalogue her name says where she lives.
+        let answers = answers.map(|(search, entries): Answer| {
+            let moved = |entry: Entry| {
+                let attributes: Vec<_> =
+                    entry.attributes().map(|(name, values)| (name.to_owned(), values.to_vec())).collect();
+                let there = Entry::new("CN=mary,DC=emea,DC=acme,DC=com");
+                attributes.into_iter().fold(there, |new, (name, values)| new.with(&name, values))
+            };
+            (search, entries.map(|entries| entries.into_iter().map(moved).collect()))
+        });
+        let found = find("", &["m.rossi@brand.example"], answers.into_iter().chain(forest())).await.unwrap();
+        assert_eq!(found[0].as_ref().unwrap().person.domain, "emea.acme.com");
+    }
+}

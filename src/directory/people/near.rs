@@ -200,3 +200,85 @@ impl<M: Machine> Directory<M> {
         Ok(suffixes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::directory::scripted::{Scripted, config, forest};
+
+    fn account(number: u8, upn: Option<&str>, attributes: &[(&str, &str)]) -> Entry {
+        let entry = Entry::new(format!("CN={number}"))
+            .with("objectGUID", [vec![number; 16]])
+            .with("sAMAccountName", [format!("sam{number}")])
+            .with("userPrincipalName", upn);
+        let flags = [("userAccountControl", "512")];
+        let flags = flags.iter().filter(|(name, _)| !attributes.iter().any(|(given, _)| given == name));
+        attributes.iter().chain(flags).fold(entry, |entry, (name, value)| entry.with(name, [*value]))
+    }
+
+    async fn near(users: &[&str], entries: Result<Vec<Entry>, MachineError>) -> Vec<Option<(String, String)>> {
+        let search = [("(objectCategory=person)", entries)];
+        let config = config("");
+        let directory = Directory::new(Scripted::new(search.into_iter().chain(forest())), &config);
+        let near = directory.near(&config.names, users, Instant::now() + Duration::from_secs(5)).await.unwrap();
+        directory.machine().is_finished();
+        near.into_iter().map(|near| near.map(|near| (near.principal.to_string(), near.why))).collect()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_near_an_account_in_a_way_that_can_be_named() {
+        let doe = [("givenName", "John"), ("sn", "Doe"), ("displayName", "Doe, John")];
+        let cases = [
+            ("x.y", Some("x.y@brand.example"), &[][..], "the same name with another UPN suffix"),
+            ("jd7", Some("d@acme.com"), &[("mail", "JD7@acme.com")], "its mail address begins so"),
+            ("john.doe", Some("d@acme.com"), &doe, "its given name and surname"),
+            ("doe-john", Some("d@acme.com"), &doe, "its given name and surname"),
+            ("john_doe", Some("d@acme.com"), &[("displayName", "JOHN doe")], "its display name"),
+            ("mary.ann.lee", Some("d@acme.com"), &[("givenName", "Mary Ann"), ("sn", "Lee")], "its given name and surname"),
+            ("jdoe", Some("d@acme.com"), &doe, "initial and surname"),
+            ("j.doe", Some("d@acme.com"), &doe, "initial and surname"),
+            ("doej", Some("d@acme.com"), &doe, "initial and surname"),
+            ("doe.j", Some("d@acme.com"), &doe, "initial and surname"),
+            // Named as AD knows it without an explicit name.
+            ("jdoe", None, &doe, "initial and surname"),
+        ];
+        for (user, upn, attributes, why) in cases {
+            let found = near(&[user], Ok(vec![account(1, upn, attributes)])).await;
+            let principal = upn.unwrap_or("sam1@acme.com").to_owned();
+            assert_eq!(found, [Some((principal, format!("{why}: CN=1")))], "{user}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_one_account_in_the_strongest_way_is_a_guess() {
+        let doe = |number, given| account(number, None, &[("givenName", given), ("sn", "Doe")]);
+        let mailed = account(3, None, &[("mail", "jdoe@acme.com"), ("sn", "Rossi")]);
+        let cases = [
+            // Two with that initial; one of them with the mail address; one of them disabled.
+            (vec![doe(1, "John"), doe(2, "Jane")], None),
+            (vec![doe(1, "John"), doe(2, "Jane"), mailed], Some("sam3@acme.com")),
+            (vec![account(1, None, &[("givenName", "J"), ("sn", "Doe"), ("userAccountControl", "514")])], None),
+            // AD compares more loosely.
+            (vec![account(1, None, &[("givenName", "John"), ("sn", "Doé")])], None),
+            (vec![], None),
+        ];
+        for (entries, expected) in cases {
+            let found = near(&["jdoe"], Ok(entries.clone())).await;
+            let found = found.into_iter().map(|near| near.map(|(principal, _)| principal)).collect::<Vec<_>>();
+            assert_eq!(found, [expected.map(str::to_owned)], "{entries:?}");
+        }
+        assert_eq!(near(&["jdoe", "x"], Err(MachineError::TooMany(16))).await, [None, None]);
+    }
+
+    #[test]
+    fn what_is_typed_stays_a_value() {
+        let filter: String = Way::all("a)(b.*", &["acme.com".to_owned()]).iter().map(Way::filter).collect();
+        assert!(!filter.contains(")(b") && filter.contains("a\\29\\28b") && filter.contains("givenName=\\2a*"), "{filter}");
+        // No surname of two letters, and no name at all.
+        assert_eq!(Way::all("jd", &[]), []);
+        assert_eq!(Way::all("...", &[]), []);
+        assert_eq!(Way::all("ß", &[]), []);
+    }
+}
