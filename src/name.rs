@@ -418,7 +418,9 @@ mod tests {
         assert_eq!(rules.principal("UMA").unwrap().to_string(), "uma.upn@other.example");
         assert_eq!(rules.principal("root"), Err(NameError::Refused));
         assert_eq!(rules.principal("boss"), Err(NameError::Refused));
-        for (name, is_mapped) in [("jdoe", true), ("uma", true), ("john.doe", false), ("x@evil.example", false)] {
+        for (name, is_mapped) in
+            [("jdoe", true), ("uma", true), ("john.doe", false), ("x@evil.example", false)]
+        {
             assert_eq!(rules.is_mapped(name), is_mapped, "{name}");
         }
     }

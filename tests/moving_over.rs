@@ -41,7 +41,8 @@ impl Host {
         let host = Host(tempfile::tempdir().unwrap());
         host.write("names.map", "");
         // DNS has no part in it: the join names the domain controllers.
-        let sssd = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nad_server = ad.acme.com\n";
+        let sssd =
+            "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nad_server = ad.acme.com\n";
         host.write("sssd.conf", sssd);
         // As it is shipped, but for the place of the map.
         let map = format!("map_file = {:?}", host.path("names.map"));
@@ -203,7 +204,9 @@ fn what_contradicts_the_join_is_for_somebody_to_decide() {
     fs::set_permissions(host.path("env"), fs::Permissions::from_mode(0o644)).unwrap();
     let done = host.setup(&["--apply"]);
     assert_eq!(done.exit, 1, "{done:?}");
-    assert!(done.out.contains("x XC_ACTIVEDIRECTORY_BASE_DN, line 5: yours to decide\n    dc=other,dc=com is not inside acme.com"));
+    assert!(done.out.contains(
+        "x XC_ACTIVEDIRECTORY_BASE_DN, line 5: yours to decide\n    dc=other,dc=com is not inside acme.com"
+    ));
     assert!(done.out.contains("everybody on this host may read it (mode 0644)"), "{}", done.out);
 }
 
@@ -239,11 +242,17 @@ fn each_name_is_asked_once_however_many_answers_fit() {
     let broker = host.broker(3, 2, fine);
     let done = host.run(&["audit"], "ann\nbob\nann\ncarl\r\n\ndora\neve\n");
     assert_eq!((done.exit, done.err.as_str()), (0, ""), "{done:?}");
-    assert!(done.out.starts_with(" 6  names\n 6  may log in\n 1  stand in the list before\n"), "{}", done.out);
+    assert!(
+        done.out.starts_with(" 6  names\n 6  may log in\n 1  stand in the list before\n"),
+        "{}",
+        done.out
+    );
     let requests = broker.join().unwrap();
     let names: Vec<_> = requests.iter().map(|request| request.names.join(" ")).collect();
     assert_eq!(names, ["ann bob carl dora eve", "carl dora eve", "eve"]);
-    assert!(requests.iter().all(|request| request.operation == Operation::Audit && request.service == "audit"));
+    assert!(
+        requests.iter().all(|request| request.operation == Operation::Audit && request.service == "audit")
+    );
 }
 
 #[test]
@@ -252,7 +261,8 @@ fn a_csv_list_becomes_a_csv_answer() {
     host.write("users.csv", "id;Username\n1;ann\n2;jdoe\n3;\n");
     let broker = host.broker(1, 9, |name| match name {
         "jdoe" => {
-            let near = Near { principal: "john.doe@acme.com".into(), guid: "1".into(), why: "initial".into() };
+            let near =
+                Near { principal: "john.doe@acme.com".into(), guid: "1".into(), why: "initial".into() };
             Audited { near: Some(near), ..Audited::new(Outcome::UnknownUser, "AD has no account, \"jdoe\"") }
         }
         name => fine(name),

@@ -103,7 +103,8 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
     }
 
     async fn audit_apart(&self, names: &[String], mut list: Vec<Audited>, deadline: Instant) -> Vec<Audited> {
-        for (name, audited) in names.iter().zip(&mut list).filter(|(_, audited)| audited.principal.is_some()) {
+        for (name, audited) in names.iter().zip(&mut list).filter(|(_, audited)| audited.principal.is_some())
+        {
             let (decision, read) = self.inspect(name, deadline).await;
             audited.decide(Refusal::new(decision.verdict.outcome, decision.verdict.reason));
             if let Some((person, account)) = read {
@@ -166,7 +167,8 @@ impl Audited {
     }
 
     fn see(&mut self, guid: &str, account: &Account) {
-        let seconds = |at: Option<SystemTime>| at?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        let seconds =
+            |at: Option<SystemTime>| at?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
         self.guid = Some(guid.to_owned());
         self.password_expires = seconds(account.password_expires);
         self.account_expires = seconds(account.expires);

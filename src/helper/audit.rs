@@ -43,7 +43,9 @@ fn read(args: &Audit) -> Result<Vec<Row>, Failure> {
     });
     let file = args.file.as_deref().filter(|file| *file != Path::new("-"));
     let read = match file {
-        Some(file) => File::open(file).map_err(ListError::from).and_then(|file| names::read(file, layout.as_ref())),
+        Some(file) => {
+            File::open(file).map_err(ListError::from).and_then(|file| names::read(file, layout.as_ref()))
+        }
         None => names::read(io::stdin().lock(), layout.as_ref()),
     };
     let place = || file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
@@ -75,7 +77,7 @@ fn ask_for(cli: &Cli, names: &[&str]) -> Result<Vec<Audited>, Failure> {
     let request = Request { names, ..request(cli, "audit", Operation::Audit, "") };
     let list = ask(cli, &request, &Secret::default(), |reply| match reply {
         Reply::Audit(audit) => Some(Ok(audit.list)),
-        Reply::Verdict(verdict) => Some(Err(Failure::Verdict(verdict))),
+        Reply::Verdict(verdict) => Some(Err(Failure::Verdict(verdict.into()))),
         _ => None,
     })??;
     match expected.contains(&list.len()) {
@@ -116,7 +118,8 @@ mod tests {
             let names = vec![name; 1000];
             assert_eq!(together(&names), count);
             let names = names.iter().take(count).map(|name| (*name).to_owned()).collect();
-            let request = Request { names, ..crate::client::request(Operation::Audit, "", Default::default()) };
+            let request =
+                Request { names, ..crate::client::request(Operation::Audit, "", Default::default()) };
             encode(&request, &Secret::default()).unwrap();
         }
         assert_eq!(together(&[]), 0);

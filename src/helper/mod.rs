@@ -89,7 +89,7 @@ enum Failure {
     #[error("CSV cannot be written: {0}")]
     Csv(#[from] csv::Error),
     #[error("nobody can log in: {}: {}; {}", .0.outcome, .0.reason, .0.outcome.advice())]
-    Verdict(Verdict),
+    Verdict(Box<Verdict>),
 }
 
 impl Failure {

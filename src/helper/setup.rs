@@ -153,7 +153,8 @@ fn broken(file: &Path, error: &toml_edit::TomlError) -> Failure {
 /// Who DNS says the domain controllers are, asked only where the `.env` names one and nobody has decided yet.
 fn dns(env: &Env, config: &Config) -> Result<Dns, Failure> {
     let url = env.properties.iter().find(|property| property.short() == "URL");
-    let Some(Value::Text(url)) = url.map(|url| &url.value).filter(|_| config.domain.servers.is_empty()) else {
+    let Some(Value::Text(url)) = url.map(|url| &url.value).filter(|_| config.domain.servers.is_empty())
+    else {
         return Ok(Dns::Silent("it was not asked".to_owned()));
     };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Dns)?;

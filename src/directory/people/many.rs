@@ -76,9 +76,9 @@ impl<M: Machine> Directory<M> {
             let people = place.iter().filter_map(|at| Some(read.get(*at)?.person.clone())).collect();
             found.push(match choose(principal, people) {
                 Ok(chosen) => {
-                    let at = place.into_iter().find(|at| {
-                        read.get(*at).is_some_and(|read| read.person.guid == chosen.person.guid)
-                    });
+                    let at = place
+                        .into_iter()
+                        .find(|at| read.get(*at).is_some_and(|read| read.person.guid == chosen.person.guid));
                     self.seen(at.and_then(|at| read.get(at)), &memberships, chosen.person, deadline).await
                 }
                 Err(DirectoryError::Unknown(_)) => match self.find_elsewhere(principal, deadline).await {
@@ -112,7 +112,11 @@ impl<M: Machine> Directory<M> {
     }
 
     /// Everybody of this host's domain who bears one of these names.
-    async fn read_many(&self, principals: &[Principal], deadline: Instant) -> Result<Vec<Read>, DirectoryError> {
+    async fn read_many(
+        &self,
+        principals: &[Principal],
+        deadline: Instant,
+    ) -> Result<Vec<Read>, DirectoryError> {
         let mut names = String::new();
         for principal in principals {
             names += &named("userPrincipalName", &principal.to_string());
@@ -125,7 +129,9 @@ impl<M: Machine> Directory<M> {
         }
         let mut search = people_search(Place::Own, &self.base, &names, principals.len() * CANDIDATES);
         let further = Account::ATTRIBUTES.iter().chain(&PRIMARY);
-        search.attributes.extend(further.filter(|name| !ATTRIBUTES.contains(name)).map(|name| (*name).to_owned()));
+        search
+            .attributes
+            .extend(further.filter(|name| !ATTRIBUTES.contains(name)).map(|name| (*name).to_owned()));
         let entries = self.machine.search(&search, deadline).await?;
         let mut read = Vec::with_capacity(entries.len());
         for entry in &entries {
@@ -150,7 +156,8 @@ impl<M: Machine> Directory<M> {
         if self.forest(deadline).await?.has_further(&self.domain) {
             return Ok(None);
         }
-        let (allow, deny) = (self.inside(&rules.allow, deadline).await?, self.inside(&rules.deny, deadline).await?);
+        let (allow, deny) =
+            (self.inside(&rules.allow, deadline).await?, self.inside(&rules.deny, deadline).await?);
         let (Some(allow), Some(deny)) = (allow, deny) else { return Ok(None) };
         let allowed = self.members(read, &allow, deadline).await?;
         let denied = self.members(read, &deny, deadline).await?;
@@ -194,8 +201,11 @@ impl<M: Machine> Directory<M> {
     ) -> Result<HashSet<Uuid>, DirectoryError> {
         let is_primary = |read: &&Read| read.primary.as_ref().is_some_and(|primary| groups.contains(primary));
         let mut members: HashSet<_> = read.iter().filter(is_primary).map(|read| read.person.guid).collect();
-        let rest: String =
-            read.iter().filter(|read| !members.contains(&read.person.guid)).map(|read| by_guid(&read.person)).collect();
+        let rest: String = read
+            .iter()
+            .filter(|read| !members.contains(&read.person.guid))
+            .map(|read| by_guid(&read.person))
+            .collect();
         if rest.is_empty() || groups.is_empty() {
             return Ok(members);
         }
@@ -286,7 +296,9 @@ mod tests {
     }
 
     fn group(rid: u32, flags: &str) -> Entry {
-        Entry::new(format!("CN={rid}")).with("objectSid", [sid(&format!("{DOMAIN}-{rid}"))]).with("groupType", [flags])
+        Entry::new(format!("CN={rid}"))
+            .with("objectSid", [sid(&format!("{DOMAIN}-{rid}"))])
+            .with("groupType", [flags])
     }
 
     fn member(number: u8) -> Entry {
@@ -350,7 +362,8 @@ mod tests {
                 "clash"
             ]
         );
-        let state = |at: usize| found[at].as_ref().unwrap().account.refusal(std::time::SystemTime::now(), "X");
+        let state =
+            |at: usize| found[at].as_ref().unwrap().account.refusal(std::time::SystemTime::now(), "X");
         assert_eq!((state(1), state(5)), (None, Some(Outcome::Disabled)));
         assert_eq!(find("", &[], []).await, Ok(Vec::new()));
     }
@@ -378,7 +391,8 @@ mod tests {
                 .filter(|(name, _)| *name != "primarygroupid")
                 .map(|(name, values)| (name.to_owned(), values.to_vec()))
                 .collect();
-            let entry = kept.into_iter().fold(Entry::new(entry.dn()), |new, (name, values)| new.with(&name, values));
+            let entry =
+                kept.into_iter().fold(Entry::new(entry.dn()), |new, (name, values)| new.with(&name, values));
             entry.with("primaryGroupID", [rid])
         };
         vec![
@@ -417,12 +431,16 @@ mod tests {
         let answers = [("userPrincipalName=direct", Ok(three()))].into_iter();
         let answers = answers.chain(configured()).chain(alone()).chain(inside).chain(members);
         let found = find(RULES, &NAMES, answers).await.unwrap();
-        let seen: Vec<_> =
-            found.iter().map(|found| found.as_ref().unwrap().membership.unwrap()).collect();
+        let seen: Vec<_> = found.iter().map(|found| found.as_ref().unwrap().membership.unwrap()).collect();
         let membership = |allowed, denied| Membership { allowed, denied };
         assert_eq!(
             seen,
-            [membership(true, false), membership(true, false), membership(true, true), membership(false, false)]
+            [
+                membership(true, false),
+                membership(true, false),
+                membership(true, true),
+                membership(false, false)
+            ]
         );
     }
 

@@ -95,7 +95,9 @@ impl Way {
         match self {
             Way::Upn(upn) => named("userPrincipalName", upn),
             Way::Mail(mail) => named("mail", mail),
-            Way::Names { given, surname } => format!("(&{}{})", named("sn", surname), named("givenName", given)),
+            Way::Names { given, surname } => {
+                format!("(&{}{})", named("sn", surname), named("givenName", given))
+            }
             Way::Shown(name) => named("displayName", name),
             Way::Initial { initial, surname } => {
                 format!("(&{}(givenName={}*))", named("sn", surname), ldap_escape(initial.as_str()))
@@ -178,7 +180,8 @@ impl<M: Machine> Directory<M> {
 
     /// The account, where it can log in at all.
     fn near_of(&self, entry: &Entry, way: &Way) -> Option<Near> {
-        let is_disabled = entry.flags("userAccountControl").ok().flatten().is_none_or(|flags| flags & DISABLED != 0);
+        let is_disabled =
+            entry.flags("userAccountControl").ok().flatten().is_none_or(|flags| flags & DISABLED != 0);
         let person = people_of(std::slice::from_ref(entry), |_| self.own_domain()).ok()?.pop();
         let person = person.filter(|_| !is_disabled)?;
         let explicit = person.upn.as_deref().and_then(|upn| Principal::parse(upn).ok());
@@ -218,11 +221,15 @@ mod tests {
         attributes.iter().chain(flags).fold(entry, |entry, (name, value)| entry.with(name, [*value]))
     }
 
-    async fn near(users: &[&str], entries: Result<Vec<Entry>, MachineError>) -> Vec<Option<(String, String)>> {
+    async fn near(
+        users: &[&str],
+        entries: Result<Vec<Entry>, MachineError>,
+    ) -> Vec<Option<(String, String)>> {
         let search = [("(objectCategory=person)", entries)];
         let config = config("");
         let directory = Directory::new(Scripted::new(search.into_iter().chain(forest())), &config);
-        let near = directory.near(&config.names, users, Instant::now() + Duration::from_secs(5)).await.unwrap();
+        let near =
+            directory.near(&config.names, users, Instant::now() + Duration::from_secs(5)).await.unwrap();
         directory.machine().is_finished();
         near.into_iter().map(|near| near.map(|near| (near.principal.to_string(), near.why))).collect()
     }
@@ -236,7 +243,12 @@ mod tests {
             ("john.doe", Some("d@acme.com"), &doe, "its given name and surname"),
             ("doe-john", Some("d@acme.com"), &doe, "its given name and surname"),
             ("john_doe", Some("d@acme.com"), &[("displayName", "JOHN doe")], "its display name"),
-            ("mary.ann.lee", Some("d@acme.com"), &[("givenName", "Mary Ann"), ("sn", "Lee")], "its given name and surname"),
+            (
+                "mary.ann.lee",
+                Some("d@acme.com"),
+                &[("givenName", "Mary Ann"), ("sn", "Lee")],
+                "its given name and surname",
+            ),
             ("jdoe", Some("d@acme.com"), &doe, "initial and surname"),
             ("j.doe", Some("d@acme.com"), &doe, "initial and surname"),
             ("doej", Some("d@acme.com"), &doe, "initial and surname"),
@@ -259,14 +271,18 @@ mod tests {
             // Two with that initial; one of them with the mail address; one of them disabled.
             (vec![doe(1, "John"), doe(2, "Jane")], None),
             (vec![doe(1, "John"), doe(2, "Jane"), mailed], Some("sam3@acme.com")),
-            (vec![account(1, None, &[("givenName", "J"), ("sn", "Doe"), ("userAccountControl", "514")])], None),
+            (
+                vec![account(1, None, &[("givenName", "J"), ("sn", "Doe"), ("userAccountControl", "514")])],
+                None,
+            ),
             // AD compares more loosely.
             (vec![account(1, None, &[("givenName", "John"), ("sn", "Doé")])], None),
             (vec![], None),
         ];
         for (entries, expected) in cases {
             let found = near(&["jdoe"], Ok(entries.clone())).await;
-            let found = found.into_iter().map(|near| near.map(|(principal, _)| principal)).collect::<Vec<_>>();
+            let found =
+                found.into_iter().map(|near| near.map(|(principal, _)| principal)).collect::<Vec<_>>();
             assert_eq!(found, [expected.map(str::to_owned)], "{entries:?}");
         }
         assert_eq!(near(&["jdoe", "x"], Err(MachineError::TooMany(16))).await, [None, None]);
@@ -275,7 +291,10 @@ mod tests {
     #[test]
     fn what_is_typed_stays_a_value() {
         let filter: String = Way::all("a)(b.*", &["acme.com".to_owned()]).iter().map(Way::filter).collect();
-        assert!(!filter.contains(")(b") && filter.contains("a\\29\\28b") && filter.contains("givenName=\\2a*"), "{filter}");
+        assert!(
+            !filter.contains(")(b") && filter.contains("a\\29\\28b") && filter.contains("givenName=\\2a*"),
+            "{filter}"
+        );
         // No surname of two letters, and no name at all.
         assert_eq!(Way::all("jd", &[]), []);
         assert_eq!(Way::all("...", &[]), []);

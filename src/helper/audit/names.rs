@@ -132,10 +132,10 @@ fn column(from: impl Read, layout: &Layout) -> Result<Vec<Row>, ListError> {
 
 fn index_of(heading: &ByteRecord, name: &str) -> Result<usize, ListError> {
     let cells: Vec<_> = heading.iter().map(|cell| String::from_utf8_lossy(cell).trim().to_owned()).collect();
-    cells.iter().position(|cell| cell.eq_ignore_ascii_case(name.trim())).ok_or_else(|| ListError::NoColumn {
-        name: name.to_owned(),
-        found: cells.join(", "),
-    })
+    cells
+        .iter()
+        .position(|cell| cell.eq_ignore_ascii_case(name.trim()))
+        .ok_or_else(|| ListError::NoColumn { name: name.to_owned(), found: cells.join(", ") })
 }
 
 #[cfg(test)]
@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_csv_file_has_names_in_a_column() {
-        let text = "id,Name,role\n1,john.doe,agent\n2,\"a, \"\"b\"\"\",user\n3\n4,,x\n5,\"two\nlines\",x\n6,z,x\n";
+        let text =
+            "id,Name,role\n1,john.doe,agent\n2,\"a, \"\"b\"\"\",user\n3\n4,,x\n5,\"two\nlines\",x\n6,z,x\n";
         let names = expect(&[(2, "john.doe"), (3, "a, \"b\""), (6, "two\nlines"), (8, "z")]);
         assert_eq!(seen(text.as_bytes(), Some(&layout("name", b',', false))), names);
         assert_eq!(seen(text.as_bytes(), Some(&layout("2", b',', true))), names);

@@ -159,7 +159,10 @@ impl<'a> Findings<'a> {
         count(summary.names, "names");
         count(summary.may_log_in, "may log in");
         count(summary.mapped, "lead elsewhere by names.map");
-        count(summary.expires_soon, &format!("have a password or an account that expires within {} days", self.soon));
+        count(
+            summary.expires_soon,
+            &format!("have a password or an account that expires within {} days", self.soon),
+        );
         for (outcome, people) in &summary.outcomes {
             count(*people, &format!("may not: {outcome}"));
         }
@@ -312,11 +315,16 @@ mod tests {
     }
 
     fn near(principal: &str, guid: &str) -> Audited {
-        let near = Near { principal: principal.into(), guid: guid.into(), why: "initial and surname: CN=x".into() };
+        let near =
+            Near { principal: principal.into(), guid: guid.into(), why: "initial and surname: CN=x".into() };
         Audited { near: Some(near), ..Audited::new(Outcome::UnknownUser, "AD has no account") }
     }
 
-    fn with<T>(rows: &[Row], answers: &[(&'static str, Audited)], test: impl FnOnce(&Findings<'_>) -> T) -> T {
+    fn with<T>(
+        rows: &[Row],
+        answers: &[(&'static str, Audited)],
+        test: impl FnOnce(&Findings<'_>) -> T,
+    ) -> T {
         let answers = answers.iter().cloned().collect();
         test(&Findings::new(rows, &answers, 14, UNIX_EPOCH + Duration::from_secs(NOW)))
     }
@@ -367,7 +375,12 @@ mod tests {
             let csv = findings.csv().unwrap();
             assert_eq!(csv.lines().count(), 10);
             assert_eq!(csv.lines().next().unwrap().split(',').count(), HEADING.len());
-            assert!(csv.contains("\n1,john,1@acme.com,yes,success,,,2026-11-26,,password expires in 3 days,,,,\n"), "{csv}");
+            assert!(
+                csv.contains(
+                    "\n1,john,1@acme.com,yes,success,,,2026-11-26,,password expires in 3 days,,,,\n"
+                ),
+                "{csv}"
+            );
             let json: serde_json::Value = serde_json::from_str(&findings.json().unwrap()).unwrap();
             assert_eq!(json["summary"]["may_log_in"], 5);
             assert_eq!(json["names"][4]["suggestion"]["line"], "jdoe = jane.doe@acme.com");
@@ -384,7 +397,11 @@ mod tests {
         ];
         for (outcome, exit) in cases {
             let answers = [("a", fine("1")), ("b", Audited::new(outcome, ""))];
-            assert_eq!(with(&[row(1, "a"), row(2, "b")], &answers, |findings| findings.exit()), exit, "{outcome}");
+            assert_eq!(
+                with(&[row(1, "a"), row(2, "b")], &answers, |findings| findings.exit()),
+                exit,
+                "{outcome}"
+            );
         }
     }
 

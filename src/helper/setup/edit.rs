@@ -116,8 +116,14 @@ mod tests {
     fn whatever_the_file_looks_like_only_the_key_is_added() {
         let cases = [
             ("", "[domain]\nbase_dn = \"ou=ü\\\"\"\n"),
-            ("# mine\n[tls] # x\nmode = 'ldaps'\n", "# mine\n[tls] # x\nmode = 'ldaps'\n\n[domain]\nbase_dn = \"ou=ü\\\"\"\n"),
-            ("[domain]\nsite = \"Milano\" # not Rome\n[pool]\n", "[domain]\nsite = \"Milano\" # not Rome\nbase_dn = \"ou=ü\\\"\"\n[pool]\n"),
+            (
+                "# mine\n[tls] # x\nmode = 'ldaps'\n",
+                "# mine\n[tls] # x\nmode = 'ldaps'\n\n[domain]\nbase_dn = \"ou=ü\\\"\"\n",
+            ),
+            (
+                "[domain]\nsite = \"Milano\" # not Rome\n[pool]\n",
+                "[domain]\nsite = \"Milano\" # not Rome\nbase_dn = \"ou=ü\\\"\"\n[pool]\n",
+            ),
             ("domain = { site = \"Milano\" }\n", "domain = { site = \"Milano\" , base_dn = \"ou=ü\\\"\" }\n"),
             ("domain.site = \"Milano\"\n", "domain.site = \"Milano\"\ndomain.base_dn = \"ou=ü\\\"\"\n"),
             ("[domain]\n#base_dn = \"x\"", "[domain]\n#base_dn = \"x\"\nbase_dn = \"ou=ü\\\"\"\n"),

@@ -247,9 +247,16 @@ impl Plan {
         }
         if !servers.is_empty() {
             let domain = &host.config.domain.name;
-            let reason =
-                format!("{}, line {}: DNS names no domain controllers of {domain}", property.name, property.line);
-            self.changes.push(Change { table: "domain", key: "servers", value: Setting::List(servers), reason });
+            let reason = format!(
+                "{}, line {}: DNS names no domain controllers of {domain}",
+                property.name, property.line
+            );
+            self.changes.push(Change {
+                table: "domain",
+                key: "servers",
+                value: Setting::List(servers),
+                reason,
+            });
         }
     }
 
@@ -389,9 +396,10 @@ impl Server {
                 );
                 (Kind::Decide, text)
             }
-            Dns::Nothing => {
-                (Kind::Taken, format!("DNS names no domain controllers of {domain}: it becomes domain.servers"))
-            }
+            Dns::Nothing => (
+                Kind::Taken,
+                format!("DNS names no domain controllers of {domain}: it becomes domain.servers"),
+            ),
             Dns::Silent(cause) => {
                 let text = format!(
                     "domain controllers are found by DNS, which has not answered just now ({cause}); the broker asks \
@@ -416,7 +424,9 @@ impl Server {
                      in names.domains"
                 );
             }
-            Some(port) => remarks += &format!(". Port {port} is not used; domain controllers listen on 389 and 636"),
+            Some(port) => {
+                remarks += &format!(". Port {port} is not used; domain controllers listen on 389 and 636")
+            }
         }
         remarks
     }
@@ -479,7 +489,10 @@ mod tests {
         assert_eq!(plan.changes, []);
         assert!(!plan.is_undecided());
         let password = &plan.findings[2].text;
-        assert!(password.contains("password of cn=Administrator,cn=Users,dc=acme,dc=com in AD"), "{password}");
+        assert!(
+            password.contains("password of cn=Administrator,cn=Users,dc=acme,dc=com in AD"),
+            "{password}"
+        );
     }
 
     #[test]
@@ -490,7 +503,13 @@ mod tests {
             ("STRATEGY", "activedirectory", Kind::Decide, "not the strategy of XCALLY's page", None),
             ("DOMAIN", "ACME.com", Kind::Known, "joined to", None),
             ("DOMAIN", "@acme.com", Kind::Known, "joined to", None),
-            ("DOMAIN", "brand.example", Kind::Decide, "not the domain that this host is joined to, acme.com", None),
+            (
+                "DOMAIN",
+                "brand.example",
+                Kind::Decide,
+                "not the domain that this host is joined to, acme.com",
+                None,
+            ),
             ("DOMAIN", "brand.example", Kind::Decide, "`domains = [\"brand.example\"]` in [names]", None),
             ("DOMAIN", "acme..com", Kind::Decide, "is no domain", None),
             ("BASE_DN", "DC=Acme, DC=com", Kind::Known, "searched anyway", None),
@@ -579,10 +598,16 @@ mod tests {
         };
         let secret = [("PASSWORD", "…")];
         assert_eq!(texts(&secret, 0o600, "motion", "ACME.COM"), "");
-        assert!(texts(&secret, 0o644, "motion", "ACME.COM").contains("everybody on this host may read it (mode 0644)"));
+        assert!(
+            texts(&secret, 0o644, "motion", "ACME.COM")
+                .contains("everybody on this host may read it (mode 0644)")
+        );
         assert!(texts(&secret, 0o640, "root", "ACME.COM").contains("its group may read it"));
         assert_eq!(texts(&[("PASSWORD", "")], 0o644, "motion", "ACME.COM"), "");
-        assert!(texts(&[], 0o600, "xcally", "ACME.COM").contains("belongs to xcally, who is not in broker.users (motion)"));
+        assert!(
+            texts(&[], 0o600, "xcally", "ACME.COM")
+                .contains("belongs to xcally, who is not in broker.users (motion)")
+        );
         assert!(texts(&[], 0o600, "motion", "OTHER.COM").contains("default_realm = OTHER.COM"));
     }
 }

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
+mod audit;
 mod cast;
 mod commands;
 mod config;
@@ -34,6 +35,7 @@ mod row;
 #[path = "../../scripted/mod.rs"]
 mod scripted;
 mod secrets;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,8 @@ const SUITE: &[Part] = &[
             ("people", people::chapter),
             ("config", config::chapter),
             ("commands", commands::chapter),
+            ("setup", setup::chapter),
+            ("audit", audit::chapter),
             ("machine", machine::chapter),
             ("faults", faults::chapter),
             ("hostile", hostile::chapter),
