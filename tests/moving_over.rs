@@ -138,7 +138,7 @@ fn where_the_join_knows_it_all_nothing_is_to_be_changed() {
             "x XC_ACTIVEDIRECTORY_PASSWORD, line 4: remove it\n    take the line out and change the password of \
              cn=admin,dc=acme,dc=com in AD",
             "By ldap:// passwords travelled readably",
-            "once XCALLY asks PAM: lines 2, 3, 4, 5, 6, 7.\n",
+            " is needed: 2, 3, 4, 5, 6, 7.\n",
             "stays as it is: there is nothing to change\n",
         ] {
             assert!(done.out.contains(text), "{text:?} in {}", done.out);

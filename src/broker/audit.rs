@@ -181,3 +181,114 @@ fn cut(text: String) -> String {
         None => text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::broker::passwords::{Checked, Method};
+    use crate::config::Config;
+    use crate::directory::{Directory, Entry, Person, Search};
+    use crate::protocol::{Secret, encode};
+
+    /// A domain of its own with these accounts.
+    struct Domain(Vec<Entry>);
+
+    impl Machine for Domain {
+        async fn search(&self, search: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
+            if search.base.is_empty() {
+                return Ok(vec![Entry::new("").with("configurationNamingContext", ["CN=Configuration"])]);
+            }
+            let asked = format!("{}{}", search.base, search.filter).to_lowercase();
+            let value = |entry: &Entry, name| entry.text(name).ok().flatten().unwrap_or("-").to_lowercase();
+            let is_asked = |entry: &&Entry| {
+                let named = ["sAMAccountName", "sn"].map(|name| format!("{name}={})", value(entry, name)));
+                named.iter().any(|named| asked.contains(&named.to_lowercase()))
+                    || asked
+                        .contains(&format!("<guid={}>", guid(value(entry, "number").parse().unwrap_or(0))))
+            };
+            Ok(self.0.iter().filter(is_asked).cloned().collect())
+        }
+    }
+
+    /// Nobody's password is checked.
+    struct Never;
+
+    impl Passwords for Never {
+        fn method(&self, _: &Person) -> Method {
+            Method::Ldap
+        }
+
+        async fn check(&self, _: &Person, _: &str, _: Instant) -> Result<Checked, Refusal> {
+            Err(Refusal::new(Outcome::Unavailable, "nobody asks for that"))
+        }
+    }
+
+    fn guid(number: u8) -> uuid::Uuid {
+        uuid::Uuid::from_bytes([number; 16])
+    }
+
+    fn account(number: u8, sam: &str, flags: &str) -> Entry {
+        Entry::new(format!("CN={sam},DC=acme,DC=com"))
+            .with("number", [number.to_string()])
+            .with("objectGUID", [vec![number; 16]])
+            .with("sAMAccountName", [sam])
+            .with("userAccountControl", [flags])
+            .with("accountExpires", ["9223372036854775807"])
+            .with("msDS-UserPasswordExpiryTimeComputed", ["134200000000000000"])
+    }
+
+    async fn audit(accounts: Vec<Entry>, names: &[String]) -> Audit {
+        let map = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(map.path(), "boss = john@acme.com\nghost = no.body@acme.com\n").unwrap();
+        let text = format!("names.map_file = {:?}\ndomain.name = \"acme.com\"", map.path());
+        let config = Config::load_text("config.toml".as_ref(), text, "/nonexistent".as_ref()).unwrap();
+        let directory = Directory::new(Domain(accounts), &config);
+        let logins = Logins { names: config.names, directory, passwords: Never, host: "XCALLY".into() };
+        logins.audit(names, Instant::now() + Duration::from_secs(5)).await.unwrap()
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn each_name_has_its_answer_in_order() {
+        let doe = account(3, "x3", "512").with("sn", ["Doe"]).with("givenName", ["Jane"]);
+        let accounts = vec![account(1, "john", "512"), account(2, "dora", "514"), doe];
+        let asked = names(&["dora", "root", "John", "boss", "ghost", "jdoe", "x@evil.example"]);
+        let list = audit(accounts, &asked).await.list;
+        let outcomes: Vec<_> = list.iter().map(|audited| audited.outcome).collect();
+        let (unknown, unmapped) = (Outcome::UnknownUser, Outcome::Unmapped);
+        assert_eq!(
+            outcomes,
+            [Outcome::Disabled, unmapped, Outcome::Success, Outcome::Success, unknown, unknown, unmapped]
+        );
+        let [_, root, john, boss, ghost, jdoe, _] = &list[..] else { panic!("{list:?}") };
+        assert_eq!((root.principal.as_deref(), root.reason.as_str()), (None, "the name is on names.refuse"));
+        assert_eq!((john.guid.clone(), john.mapped), (Some(guid(1).to_string()), false));
+        assert_eq!((boss.guid.as_ref(), boss.mapped), (john.guid.as_ref(), true));
+        assert_eq!((john.password_expires, john.account_expires), (Some(1_775_526_400), None));
+        assert_eq!(jdoe.near.as_ref().map(|near| near.principal.as_str()), Some("x3@acme.com"));
+        assert_eq!((ghost.near.as_ref(), ghost.mapped), (None, true));
+    }
+
+    #[tokio::test]
+    async fn an_account_that_is_not_as_it_should_be_is_in_nobodys_way() {
+        let broken = account(2, "broken", "512").with("logonHours", [vec![1, 2, 3]]);
+        let list =
+            audit(vec![account(1, "john", "512"), broken], &names(&["broken", "root", "john"])).await.list;
+        let outcomes: Vec<_> = list.iter().map(|audited| audited.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Unavailable, Outcome::Unmapped, Outcome::Success]);
+        assert_eq!(list[2].guid, Some(guid(1).to_string()));
+    }
+
+    #[tokio::test]
+    async fn as_many_are_answered_as_fit_into_a_frame() {
+        let long: Vec<_> = (0..1000).map(|number| format!("{number}{}", "ö".repeat(100))).collect();
+        let audit = audit(Vec::new(), &long).await;
+        assert!((50..500).contains(&audit.list.len()), "{}", audit.list.len());
+        encode(&Reply::Audit(Box::new(audit)), &Secret::default()).unwrap();
+    }
+}

@@ -197,7 +197,7 @@ impl Proposal {
         lines.dedup();
         if !lines.is_empty() {
             text += &format!(
-                "Of all these nothing is needed in {} once XCALLY asks PAM: lines {}.\n",
+                "Once XCALLY asks PAM, none of these lines of {} is needed: {}.\n",
                 env.display(),
                 lines.join(", ")
             );

@@ -60,6 +60,15 @@ fn checks(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
         contains("standard error", &ran.stderr, ".env: cannot be read: Permission denied")?;
         contains("standard error", &ran.stderr, "use `sudo`")
     });
+    report.check("on a terminal --apply asks first, and takes no for an answer", || {
+        let before = read(lab)?;
+        let command = ["script", "--quiet", "--return", "--command", "motion-ad setup --apply", "/dev/null"];
+        let ran = lab.host("root", &command, "n\n");
+        equal("exit code", ran.code, 1)?;
+        contains("the terminal", &ran.stdout, "Write /etc/motion-ad/config.toml? [y/N]")?;
+        contains("the terminal", &ran.stdout, "Nothing is written.")?;
+        equal("config.toml", read(lab)?, before)
+    });
     report.check("--apply writes it, and keeps the old file", || {
         let before = read(lab)?;
         let ran = setup(lab, "root", &["--apply"])?;
