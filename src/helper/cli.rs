@@ -233,7 +233,7 @@ pub struct Setup {
 const AUDIT: &str = "\
 Asks AD through the broker for every name of the list, by the rules of a login: the name map, the account's state, the \
 groups. What keeps a name out is marked `x`. The text shows the summary and those whom there is something to say of, \
---json and --csv everybody. Twenty thousand names take some ten seconds; where the forest has several domains, group \
+--json and --csv everybody. Twenty thousand names take ten to thirty seconds; where the forest has several domains, group \
 rules and people of other domains are looked up one by one, and it takes longer.
 
 For a name without an account it suggests a line for names.map where exactly one account looks like it: by another \
