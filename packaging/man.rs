@@ -16,7 +16,8 @@ use motion_ad::broker::cli::Arguments as BrokerCli;
 use motion_ad::config::keys::{self, KEYS, TABLES};
 use motion_ad::helper::Cli;
 use motion_ad::module::arguments::{ARGUMENTS, Expired};
-use motion_ad::module::code::{self, Code};
+use motion_ad::module::code::{self, Code, Phase};
+use motion_ad::module::handle;
 use motion_ad::name::NameMap;
 use motion_ad::verdict::Outcome;
 
@@ -27,7 +28,13 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-map", 1),
     ("motion-ad-check", 1),
     ("motion-ad-login", 1),
+    ("motion-ad-passwd", 1),
     ("motion-ad-status", 1),
+    ("motion-ad-sessions", 1),
+    ("motion-ad-sessions-list", 1),
+    ("motion-ad-sessions-show", 1),
+    ("motion-ad-sessions-end", 1),
+    ("motion-ad-sessions-watch", 1),
     ("motion-ad-setup", 1),
     ("motion-ad-audit", 1),
     ("motion-ad.toml", 5),
@@ -59,16 +66,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `motion-ad`, and a page for each of its commands.
+/// `motion-ad`, and a page for each of its commands and of theirs.
 fn helper(folder: &Path) -> io::Result<()> {
     // Without its own command `help`, which has no page.
     let mut all = Cli::command().disable_help_subcommand(true);
     all.build();
-    command(&all, "motion-ad", 1)?.write(folder)?;
-    for one in all.get_subcommands() {
-        command(one, &format!("motion-ad-{}", one.get_name()), 1)?.write(folder)?;
-    }
-    Ok(())
+    pages(&all, "motion-ad", folder)
+}
+
+fn pages(all: &Command, name: &str, folder: &Path) -> io::Result<()> {
+    command(all, name, 1)?.write(folder)?;
+    all.get_subcommands().try_for_each(|one| pages(one, &format!("{name}-{}", one.get_name()), folder))
 }
 
 /// A program, or one of its commands.
@@ -92,7 +100,7 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
         page.section("COMMANDS");
         for one in command.get_subcommands() {
             let about = one.get_about().map(ToString::to_string).unwrap_or_default();
-            page.item(&format!("motion-ad-{}(1)", one.get_name()), "", &[&about]);
+            page.item(&format!("{name}-{}(1)", one.get_name()), "", &[&about]);
         }
     }
     page.rendered(|out| man.render_options_section(out))?;
@@ -140,20 +148,22 @@ fn module() -> Page {
     page.text("`pam_motion_ad.so` [ARGUMENT…], on lines of a service in /etc/pam.d");
     page.section("DESCRIPTION").text(
         "Asks the broker, motion-ad-broker(8), whether a person may log in, and answers PAM. It reads no \
-         configuration but its arguments, remembers nothing but a verdict, starts no thread, and waits no longer than \
+         configuration but its arguments, keeps nothing but verdicts and the id of a session on the handle, starts no thread, and waits no longer than \
          its timeout.\n\n\
          `authenticate` refuses a wrong password as well as an account that is disabled, locked, expired, outside \
          its hours or outside the allowed groups, so that applications that call nothing else let nobody in by \
          mistake. What can never be a password (empty, over 1024 bytes, not UTF-8) is refused before anybody is asked.\n\n\
          `acct_mgmt` repeats what authenticate was told on the same handle for up to 60 seconds; otherwise it asks \
          for the account's state, without a password.\n\n\
-         `setcred` and `open_session`, `close_session` do nothing and succeed. `chauthtok` refuses: passwords are \
-         changed in AD.\n\n\
+         `chauthtok` changes the password, `open_session` and `close_session` register who is logged in: see PASSWORD \
+         CHANGE and SESSIONS. `setcred` does nothing and succeeds.\n\n\
+         With `messages` the person is told when the password expires within `login.warn_days` days (motion-ad.toml(5)), \
+         once on a handle: by authenticate, or by acct_mgmt where nothing else is called.\n\n\
          PAM_USER stays as the application set it. The prompt is \"Password: \".",
     );
     page.section("ARGUMENTS").text(
         "An unknown argument is logged and ignored. A known one with a broken value refuses every login \
-         (PAM_SERVICE_ERR) until it is mended. Of an argument given twice the last one counts.",
+         (PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR) until it is mended. Of an argument given twice the last one counts.",
     );
     for argument in ARGUMENTS {
         let name = match argument.value {
@@ -163,6 +173,39 @@ fn module() -> Page {
         let facts = format!("Default: {}. Entry points: {}.", argument.default, argument.entry_points);
         page.item(&name, "", &[argument.text, &facts]);
     }
+    page.section("PASSWORD CHANGE").text(
+        "libpam calls `chauthtok` twice. The first call asks for the present password, unless a password line before it \
+         has, and has the broker see whether it may be changed; nothing is changed yet. The second one asks twice for the \
+         new password and has it changed, once. The prompts are those of libpam: \"Current password: \", \"New password: \", \
+         \"Retype new password: \" (see `authtok_type=`). libpam keeps no password of an earlier authenticate, so that the \
+         present one is asked for again.\n\n\
+         With PAM_CHANGE_EXPIRED_AUTHTOK a password that has not expired is left alone, nothing is asked for, and the answer \
+         is PAM_SUCCESS: PAM_IGNORE would be a failure in a service that has no other password line. Who may not log in for \
+         another reason changes nothing this way.\n\n\
+         Texts, AD's reason for refusing a new password above all, are shown without `messages`, but not with PAM_SILENT. \
+         Those of libpam itself (\"Sorry, passwords do not match.\") are shown always.\n\n\
+         A change whose answer is lost is answered PAM_AUTHINFO_UNAVAIL, which nothing else in the second call is: the new \
+         password may be in force. After a success PAM_AUTHTOK is the new password for the lines that follow; after anything \
+         else it is unset. A present password that was refused in the first call is not sent again in the second one.",
+    );
+    page.section("SESSIONS").text(
+        "With `session=pam` open_session registers a session and close_session ends it. With `session=auth` a successful \
+         authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. What a \
+         second session of the same person means is for `sessions.policy` in motion-ad.toml(5) to say. close_session on a \
+         handle that opened none ends the newest session of the person that the same process opened by the same service, else \
+         another process of the same user; a PAM_RHOST and a PAM_TTY that are set must be the session's.\n\n\
+         A handle has one session. Whoever authenticates or opens another one on it has left the one before, which is ended \
+         once the new one is registered. Where a person may have one session and a second one is denied, call close_session \
+         before.\n\n\
+         Together with `expired=account` somebody whose password must be changed first has no session until it is: the \
+         change registers it, else acct_mgmt or open_session after it.",
+    );
+    page.section("ENVIRONMENT");
+    page.item(
+        handle::SESSION,
+        "",
+        &["Set in the environment of the handle (pam_getenv(3)): the id of the session."],
+    );
     page.section("RETURN VALUES").text(
         "Both authenticate and acct_mgmt answer an outcome with the same code (see `expired=` for the one exception). \
          The names of the outcomes are those of the log and of motion-ad(1).",
@@ -175,7 +218,24 @@ fn module() -> Page {
             page.nested(outcome.name(), outcome.meaning());
         }
     }
-    page.section("MESSAGES").text("What the person is told with `messages`:");
+    page.text("`chauthtok` answers the same, but for these:");
+    for (phase, name) in [(Phase::Probe, "first call"), (Phase::Change, "second call")] {
+        for &code in Code::ALL {
+            let own: Vec<_> = Outcome::ALL
+                .iter()
+                .filter(|outcome| code::change(**outcome, phase) == code && code::account(**outcome) != code)
+                .map(|outcome| outcome.name())
+                .collect();
+            if !own.is_empty() {
+                page.item(code.name(), &format!("({name})"), &[&own.join(", ")]);
+            }
+        }
+    }
+    page.text(
+        "`open_session` and `close_session` answer PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for \
+         everything else.",
+    );
+    page.section("MESSAGES").text("What the person is told with `messages`, and by chauthtok anyway:");
     for outcome in Outcome::ALL {
         if let Some(text) = outcome.text() {
             page.item(outcome.name(), "", &[text]);

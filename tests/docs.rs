@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{Command, CommandFactory as _, Parser as _};
 use motion_ad::config::Config;
 use motion_ad::config::keys::{KEYS, TABLES};
 use motion_ad::helper::Cli;
@@ -112,12 +112,15 @@ fn words(command: &str) -> Vec<String> {
     words.map(|word| word.trim_matches('\'').to_owned()).filter(|word| word != "sudo").collect()
 }
 
+/// The help texts of a command and of those below it.
+fn helps(command: &Command) -> Vec<String> {
+    let own = command.get_after_help().unwrap().to_string();
+    command.get_subcommands().flat_map(helps).chain([own]).collect()
+}
+
 #[test]
 fn every_line_of_the_helper_is_understood() {
-    let mut help = vec![Cli::command().get_after_help().unwrap().to_string()];
-    for command in Cli::command().get_subcommands() {
-        help.push(command.get_after_help().unwrap().to_string());
-    }
+    let help = helps(&Cli::command());
     // Examples in the help texts stand two spaces in, and what they do behind three more.
     let help: Vec<_> =
         help.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("  ")).collect();

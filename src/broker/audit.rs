@@ -10,6 +10,7 @@ use super::Broker;
 use super::log::{Level, Line};
 use super::login::{Decision, Logins, Refusal};
 use super::passwords::Passwords;
+use super::peers::Peer;
 use crate::directory::{Account, DirectoryError, Machine, MachineError, Seen, TOGETHER};
 use crate::name::Principal;
 use crate::protocol::report::{Audit, Audited, Near};
@@ -23,7 +24,7 @@ const REASON: usize = 512;
 
 impl Broker {
     /// Whether the people called `request.names` may log in.
-    pub(super) async fn audit(&self, request: &Request, deadline: Instant, peer: &str) -> Reply {
+    pub(super) async fn audit(&self, request: &Request, deadline: Instant, peer: &Peer) -> Reply {
         let line = Line::new("audit").with("peer", peer).with("names", request.names.len());
         self.log.complain(Level::Info, &format!("audit {peer}"), line);
         let refused = |outcome, reason: String| Reply::Verdict(Verdict::new(outcome, reason));
@@ -245,7 +246,8 @@ mod tests {
         let text = format!("names.map_file = {:?}\ndomain.name = \"acme.com\"", map.path());
         let config = Config::load_text("config.toml".as_ref(), text, "/nonexistent".as_ref()).unwrap();
         let directory = Directory::new(Domain(accounts), &config);
-        let logins = Logins { names: config.names, directory, passwords: Never, host: "XCALLY".into() };
+        let (host, warn) = ("XCALLY".to_owned(), Duration::ZERO);
+        let logins = Logins { names: config.names, directory, passwords: Never, host, warn };
         logins.audit(names, Instant::now() + Duration::from_secs(5)).await.unwrap()
     }
 

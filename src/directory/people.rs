@@ -183,8 +183,7 @@ impl<M: Machine> Directory<M> {
         let forest = forest.filter(|forest| forest.has_further(&self.domain)).ok_or_else(unknown)?;
         let found = self.find_in_catalogue(&forest, principal, deadline).await?;
         // It may have been renamed or disabled since the catalogue heard of it.
-        let attributes = ATTRIBUTES.map(str::to_owned).to_vec();
-        let now = match self.read(&found.person, attributes, deadline).await {
+        let now = match self.read(&found.person, &ATTRIBUTES, deadline).await {
             Err(DirectoryError::Machine(MachineError::NoSuchObject(_))) => return Err(unknown()),
             other => other?,
         };
@@ -247,7 +246,7 @@ fn people_of(entries: &[Entry], domain: impl Fn(&str) -> String) -> Result<Vec<P
     entries.iter().filter(is_person).map(|entry| person_of(entry, domain(entry.dn()))).collect()
 }
 
-fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
+pub(super) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
     let missing = |attribute: &str, expected| EntryError::Value {
         attribute: attribute.to_owned(),
         dn: entry.dn().to_owned(),

@@ -17,6 +17,7 @@ use super::{Audit, Cli, Failure, Page, ask, request};
 use crate::client::AskError;
 use crate::protocol::report::Audited;
 use crate::protocol::{MAX_FRAME, Operation, Reply, Request, Secret};
+use crate::verdict::Verdict;
 
 /// So many names are asked for at once; about as many answers fit into a frame.
 const TOGETHER: usize = 400;
@@ -77,7 +78,8 @@ fn ask_for(cli: &Cli, names: &[&str]) -> Result<Vec<Audited>, Failure> {
     let request = Request { names, ..request(cli, "audit", Operation::Audit, "") };
     let list = ask(cli, &request, &Secret::default(), |reply| match reply {
         Reply::Audit(audit) => Some(Ok(audit.list)),
-        Reply::Verdict(verdict) => Some(Err(Failure::Verdict(verdict.into()))),
+        // What hinders every login hinders this too.
+        Reply::Verdict(Verdict { outcome, reason, .. }) => Some(Err(Failure::Answered { outcome, reason })),
         _ => None,
     })??;
     match expected.contains(&list.len()) {

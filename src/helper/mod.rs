@@ -7,7 +7,9 @@ mod account;
 mod audit;
 mod cli;
 mod map;
+mod passwd;
 mod password;
+mod sessions;
 mod setup;
 mod show;
 mod status;
@@ -17,12 +19,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub use cli::{Account, Audit, Cli, Command, Login, Map, Setup, Status};
+pub use cli::{
+    Account, Audit, Cli, Command, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList, SessionsShow,
+    SessionsWatch, Setup, Status,
+};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
 use crate::protocol::{Operation, PasswordError, Reply, Request, Secret};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::Outcome;
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +39,7 @@ pub enum Exit {
     No = 1,
     /// Usage or configuration is wrong, and so there is no answer.
     Usage = 2,
-    /// AD or the broker could not be reached, and so there is no answer.
+    /// AD or the broker could not be reached, and so there is no answer, or it was lost.
     Unreachable = 3,
     /// Ctrl-C at the password prompt, as a shell reports it (128 + SIGINT).
     Interrupted = 130,
@@ -51,7 +56,7 @@ impl From<Option<Outcome>> for Exit {
         match outcome {
             Some(Outcome::Success) => Exit::Yes,
             Some(Outcome::Misconfigured) => Exit::Usage,
-            Some(Outcome::Unavailable) | None => Exit::Unreachable,
+            Some(Outcome::Unavailable | Outcome::ChangeUnknown) | None => Exit::Unreachable,
             Some(_) => Exit::No,
         }
     }
@@ -66,8 +71,12 @@ enum Failure {
     Denied(ConfigError),
     #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
+    #[error("{outcome}: {reason}")]
+    Answered { outcome: Outcome, reason: String },
     #[error("{0}; nothing was sent to AD")]
     Password(#[from] PasswordError),
+    #[error("the two new passwords differ; nothing was sent to AD")]
+    Mismatch,
     #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
     Prompt(io::Error),
     #[error("interrupted")]
@@ -88,16 +97,16 @@ enum Failure {
     List(String),
     #[error("CSV cannot be written: {0}")]
     Csv(#[from] csv::Error),
-    #[error("nobody can log in: {}: {}; {}", .0.outcome, .0.reason, .0.outcome.advice())]
-    Verdict(Box<Verdict>),
 }
 
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Failure::Ask { .. } => Exit::Unreachable,
+            // The question was no login, so what is no for a login may be no answer to it.
+            Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Unreachable,
+            Failure::Answered { outcome, .. } => Some(*outcome).into(),
             Failure::Interrupted => Exit::Interrupted,
-            Failure::Verdict(verdict) => Some(verdict.outcome).into(),
             _ => Exit::Usage,
         }
     }
@@ -116,7 +125,12 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Map(args) => map::run(cli, args),
         Command::Check(args) => account::check(cli, args).and_then(print),
         Command::Login(args) => account::login(cli, args).and_then(print),
+        Command::Passwd(args) => passwd::passwd(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
+        Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
+        Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),
+        Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
         Command::Audit(args) => audit::audit(cli, args).and_then(print),
         Command::Setup(args) => setup::setup(cli, args).and_then(print),
     };
@@ -172,7 +186,7 @@ mod tests {
             let expected = match outcome {
                 Outcome::Success => Exit::Yes,
                 Outcome::Misconfigured => Exit::Usage,
-                Outcome::Unavailable => Exit::Unreachable,
+                Outcome::Unavailable | Outcome::ChangeUnknown => Exit::Unreachable,
                 _ => Exit::No,
             };
             assert_eq!(Exit::from(Some(outcome)), expected, "{outcome}");

@@ -67,6 +67,9 @@ pub struct Status {
     pub trust: Trust,
     /// Logins by outcome since the start.
     pub logins: Vec<(Outcome, u64)>,
+    /// The register of sessions.
+    #[serde(default)]
+    pub sessions: Register,
 }
 
 /// How passwords are checked.
@@ -154,6 +157,17 @@ pub struct Root {
     pub not_after: u64,
 }
 
+/// The register of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// What it is and where.
+    pub store: String,
+    /// How many sessions are open; `None` where it does not answer.
+    pub open: Option<u64>,
+    /// What goes wrong with it now.
+    pub problem: Option<String>,
+}
+
 /// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
@@ -189,6 +203,9 @@ pub struct Session {
     /// When that process was started: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot, which
     /// tells it from another process that gets the same id later; 0 where it could not be read.
     pub started: u64,
+    /// The boot that [`Session::started`] counts from: `/proc/sys/kernel/random/boot_id` of that host, random(4).
+    #[serde(default)]
+    pub boot: String,
     /// When it was opened.
     pub since: u64,
     /// How it ended; `None` while it is open.
@@ -224,6 +241,17 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// The name in the log, in JSON and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            EndReason::Closed => "closed",
+            EndReason::Replaced => "replaced",
+            EndReason::Refused => "refused",
+            EndReason::ProcessGone => "process_gone",
+            EndReason::TooOld => "too_old",
+        }
+    }
+
     /// Whether the person was logged in until now and has to be told: the application did not end it itself.
     pub fn is_eviction(self) -> bool {
         matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld)

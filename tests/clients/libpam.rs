@@ -44,4 +44,5 @@ unsafe extern "C" {
     pub fn pam_chauthtok(handle: *mut c_void, flags: c_int) -> c_int;
     pub fn pam_set_item(handle: *mut c_void, item: c_int, value: *const c_void) -> c_int;
     pub fn pam_get_item(handle: *const c_void, item: c_int, value: *mut *const c_void) -> c_int;
+    pub fn pam_getenv(handle: *mut c_void, name: *const c_char) -> *const c_char;
 }

@@ -16,6 +16,7 @@ use crate::directory::entry::{Entry, EntryError};
 use crate::directory::machine::{MachineError, Search};
 use crate::directory::machines::Place;
 use crate::directory::sid::Sid;
+use crate::directory::standing::{any_of, guid_of};
 use crate::directory::{Directory, DirectoryError, Machine, Person};
 use crate::name::{Principal, fold};
 
@@ -201,20 +202,14 @@ impl<M: Machine> Directory<M> {
     ) -> Result<HashSet<Uuid>, DirectoryError> {
         let is_primary = |read: &&Read| read.primary.as_ref().is_some_and(|primary| groups.contains(primary));
         let mut members: HashSet<_> = read.iter().filter(is_primary).map(|read| read.person.guid).collect();
-        let rest: String = read
-            .iter()
-            .filter(|read| !members.contains(&read.person.guid))
-            .map(|read| by_guid(&read.person))
-            .collect();
+        let rest: Vec<_> =
+            read.iter().map(|read| read.person.guid).filter(|guid| !members.contains(guid)).collect();
         if rest.is_empty() || groups.is_empty() {
             return Ok(members);
         }
-        let filter = format!("(&(|{rest})(|{}))", member_of(groups));
+        let filter = format!("(&{}(|{}))", any_of(&rest), member_of(groups));
         let search = search(&self.root, filter, "objectGUID", read.len());
-        for entry in self.machine.search(&search, deadline).await? {
-            let guid = entry.bytes("objectGUID")?.and_then(|bytes| bytes.try_into().ok());
-            members.extend(guid.map(Uuid::from_bytes_le));
-        }
+        members.extend(self.machine.search(&search, deadline).await?.iter().filter_map(guid_of));
         Ok(members)
     }
 }
@@ -227,11 +222,6 @@ fn search(base: &str, filter: String, attribute: &str, limit: usize) -> Search {
 /// Direct members of these groups, which stand there by SID (MS-ADTS 3.1.1.3.1.2.4).
 fn member_of(groups: &[Sid]) -> String {
     groups.iter().map(|sid| format!("(memberOf=<SID={sid}>)")).collect()
-}
-
-fn by_guid(person: &Person) -> String {
-    let bytes: String = person.guid.to_bytes_le().iter().map(|byte| format!("\\{byte:02x}")).collect();
-    format!("(objectGUID={bytes})")
 }
 
 fn primary(entry: &Entry) -> Result<Option<Sid>, EntryError> {

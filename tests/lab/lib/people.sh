@@ -95,7 +95,8 @@ cast_lock() { # SAM
     done
     replicate
     for dc in $(dcs); do
-        cast_is_locked "$dc" "$1" || die "three wrong passwords have not locked $1 on $dc"
+        # Samba sends the partition's head, and with it the mark, before everything else.
+        wait_for 20 cast_is_locked "$dc" "$1" || die "three wrong passwords have not locked $1 on $dc"
     done
 }
 

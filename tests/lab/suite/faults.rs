@@ -309,6 +309,7 @@ fn trust(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
     report.check("the CA is not the DC's, and the method is left to the broker: Kerberos, and why", || {
         lab.write("/etc/motion-ad/config.toml", "[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n")?;
+        other()?;
         let position = lab.log_position()?;
         let seen = john(lab).and_then(|_| {
             lab.wait_for_log(&position, &["event=login", "outcome=success", "method=kerberos"])?;
