@@ -203,7 +203,7 @@ pub struct Session {
     /// When that process was started: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot, which
     /// tells it from another process that gets the same id later; 0 where it could not be read.
     pub started: u64,
-    /// The boot that [`Session::started`] counts from: `/proc/sys/kernel/random/boot_id` of that host, random(4).
+    /// The boot that [`Session::started`] counts from: `boot_id` of that host (random(4)), without hyphens.
     #[serde(default)]
     pub boot: String,
     /// When it was opened.
