@@ -64,6 +64,11 @@ test-failover: root deps ## let domain controllers die under load, in every way 
 	$(MAKE) deb
 	$(lab_tests) --failover
 
+.PHONY: test-sessions
+test-sessions: root deps ## change passwords and fill the register of sessions, in a file and in Redis (root, a quarter of an hour)
+	$(MAKE) deb
+	$(lab_tests) --sessions
+
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)
 	$(MAKE) deb

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _, Parser as _};
-use motion_ad::config::Config;
 use motion_ad::config::keys::{KEYS, TABLES};
+use motion_ad::config::{Config, RIGHTS};
 use motion_ad::helper::Cli;
 use motion_ad::module::arguments::{ARGUMENTS, Arguments};
 use motion_ad::name::NameMap;
@@ -176,6 +176,12 @@ fn every_key_that_is_named_exists() {
         }
     }
     assert!(seen > 6);
+}
+
+#[test]
+fn the_rights_at_the_redis_are_the_ones_that_are_tested() {
+    let readme = read("README.md");
+    assert!(code(&readme).any(|line| line == format!("user motion on >PASSWORD {RIGHTS}")));
 }
 
 #[test]

@@ -265,11 +265,8 @@ fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
     match config {
         Ok(config) => {
             let roots = config.tls.ca_file.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
-            let mut files = vec![config.map_file.clone(), roots];
-            if let config::Store::Redis(redis) = &config.sessions.store {
-                files.extend([&redis.password_file, &redis.ca_file].into_iter().flatten().cloned());
-            }
-            files
+            // The files of a Redis are read anew for each of its connections.
+            vec![config.map_file.clone(), roots]
         }
         Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
         Err(ConfigError::NotJoined) => Vec::new(),

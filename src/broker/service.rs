@@ -13,7 +13,7 @@ use super::sessions::{Register, open_store, recheck};
 use crate::config::{CONFIG, Config, ConfigError, Problem};
 use crate::directory::Directory;
 use crate::directory::discovery::{Controller, Role, Wanted};
-use crate::directory::dns::Network;
+use crate::directory::dns::{Names, Network};
 use crate::directory::domains::{Domains, probe_ldap};
 use crate::directory::health::{Change, Service as Part, State};
 use crate::directory::machine::{BoxFuture, MachineConnection, Settings};
@@ -55,18 +55,16 @@ impl Service {
             backup: config.domain.backup.clone(),
             site: config.domain.site.clone(),
         };
+        let names: Arc<dyn Names> = Arc::new(Network::default());
         let state = state_directory();
         let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state.as_deref())?);
-        let store = open_store(&config.sessions, state.as_deref(), log).map_err(|text| Problem {
-            file: CONFIG.into(),
-            line: None,
-            text,
-        })?;
+        let store = open_store(&config.sessions, state.as_deref(), names.clone(), log)
+            .map_err(|text| Problem { file: CONFIG.into(), line: None, text })?;
         let parts = Arc::new(OnceLock::new());
         let (told, probed) = (parts.clone(), parts.clone());
         let domains = Domains::new(
             wanted,
-            Arc::new(Network::default()),
+            names,
             Arc::new({
                 let log = log.clone();
                 move |domain, change| changed(&log, &told, domain, change)

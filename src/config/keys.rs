@@ -235,7 +235,8 @@ pub const KEYS: &[Key] = &[
         otherwise: "",
         text: "Where the register is kept: in a file in /var/lib/motion-ad, or for several servers in a Redis, \
                redis://[USER@]HOST[:PORT][/DB] or, by its Sentinels, redis-sentinel://[USER@]HOST[:PORT],…/SERVICE[/DB]; \
-               with rediss in place of redis by TLS. The URL holds no password: see sessions.password_file.",
+               with rediss in place of redis by TLS. HOST is a whole DNS name or an address. The URL holds no \
+               password: see sessions.password_file. How the Redis has to be set up is in motion-ad.toml(5).",
     },
     Key {
         table: "sessions",
@@ -244,7 +245,7 @@ pub const KEYS: &[Key] = &[
         value: r#""/etc/motion-ad/redis.password""#,
         otherwise: "no password",
         text: "File whose first line is the password for the Redis. The user motion-ad must be able to read it, and \
-               nobody else should.",
+               not everybody: chown root:motion-ad, chmod 640. It is read anew for each connection.",
     },
     Key {
         table: "sessions",
@@ -252,7 +253,8 @@ pub const KEYS: &[Key] = &[
         kind: "absolute path",
         value: r#""/etc/motion-ad/redis-ca.pem""#,
         otherwise: "the system's store",
-        text: "PEM file of the only certificate authorities that may vouch for the Redis.",
+        text: "PEM file of the only certificate authorities that may vouch for the Redis and its Sentinels. The user \
+               motion-ad must be able to read it.",
     },
     Key {
         table: "sessions",

@@ -1,10 +1,19 @@
 //! Where a Redis is, as `sessions.store` says it in a URL.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// The usual ports of Redis and of its Sentinel.
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
+
+/// The rights of the ACL user (redis.io/docs/management/security/acl): all that the register needs, and no more.
+pub const RIGHTS: &str = "~motion-ad:* resetchannels -@all +ping +select +evalsha +script|load +xread +xadd +xlen \
+    +xrange +xrevrange +get +set +del +exists +hget +hset +hdel +hlen +hexists +zadd +zrem +zcard +zscore +zrangebyscore \
+    +zrangebylex";
+
+/// The rights of the same user at a Sentinel that lets nobody in without a password.
+pub const SENTINEL_RIGHTS: &str = "-@all +sentinel|get-master-addr-by-name";
 
 /// A Redis, and how to get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +114,38 @@ impl Redis {
     }
 }
 
+impl fmt::Display for Redis {
+    /// The URL, as [`Redis::parse`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sentinel, servers, service) = match &self.at {
+            RedisAt::Server(server) => ("", std::slice::from_ref(server), None),
+            RedisAt::Sentinel { sentinels, service } => ("-sentinel", sentinels.as_slice(), Some(service)),
+        };
+        write!(f, "redis{}{sentinel}://", if self.tls { "s" } else { "" })?;
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        let servers: Vec<_> = servers.iter().map(Server::to_string).collect();
+        f.write_str(&servers.join(","))?;
+        if let Some(service) = service {
+            write!(f, "/{service}")?;
+        }
+        match self.database {
+            0 => Ok(()),
+            database => write!(f, "/{database}"),
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
 /// `host`, `host:port`, `[address]` or `[address]:port`.
 fn server(text: &str, default: u16) -> Result<Server, String> {
     let wrong = || format!("{text:?} is no host or host:port");
@@ -167,6 +208,7 @@ mod tests {
         ];
         for (url, redis) in cases {
             assert_eq!(Redis::parse(url).unwrap(), redis, "{url}");
+            assert_eq!(Redis::parse(&redis.to_string()).unwrap(), redis, "{redis}");
         }
     }
 

@@ -514,13 +514,15 @@ impl Pool {
         let mut causes: Vec<Unusable> = Vec::new();
         let mut renewed = false;
         while !ports.is_empty() {
-            let (stream, port) = match race(controller, &ports, until).await {
-                Ok(connected) => connected,
-                Err(cause) => {
-                    causes.push(Unusable::Unreachable(cause));
-                    break;
-                }
-            };
+            let addresses = |port| controller.addresses.iter().map(move |ip| SocketAddr::new(*ip, port));
+            let (stream, port) =
+                match race(ports.iter().flat_map(|port| addresses(*port)).collect(), until).await {
+                    Ok((stream, address)) => (stream, address.port()),
+                    Err(cause) => {
+                        causes.push(Unusable::Unreachable(cause));
+                        break;
+                    }
+                };
             ports.retain(|other| *other != port);
             let failure = match self.secure(stream, host, port, until).await {
                 Ok(bind) => {
@@ -608,14 +610,19 @@ fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
     kind.unwrap_or(Unusable::Unreachable(String::new())).map(|_| format!("{host}: {text}"))
 }
 
-/// Connects to the first port of `ports` that answers at the first address that does. Each is tried a little after the
-/// one before it, so that silence at one costs no more than that (RFC 8305, 5).
-async fn race(controller: &Controller, ports: &[u16], until: Instant) -> Result<(TcpStream, u16), String> {
-    let mut waiting = ports
-        .iter()
-        .flat_map(|port| controller.addresses.iter().map(|ip| SocketAddr::new(*ip, *port)))
-        .collect::<Vec<_>>()
-        .into_iter();
+/// Connects to the first of `addresses` that answers. Each is tried a little after the one before it, so that silence at
+/// one costs no more than that (RFC 8305, 5).
+///
+/// # Errors
+/// What came of each of them.
+pub(crate) async fn race(
+    addresses: Vec<SocketAddr>,
+    until: Instant,
+) -> Result<(TcpStream, SocketAddr), String> {
+    if addresses.is_empty() {
+        return Err("DNS knows no address".to_owned());
+    }
+    let mut waiting = addresses.into_iter();
     let mut trying = JoinSet::new();
     let mut causes = Vec::new();
     let mut silent = Vec::new();
@@ -631,7 +638,7 @@ async fn race(controller: &Controller, ports: &[u16], until: Instant) -> Result<
             Ok(Some(Ok((address, Ok(stream))))) => {
                 // Untuned it works as well, only less so.
                 let _ = sealing::tune(&stream);
-                return Ok((stream, address.port()));
+                return Ok((stream, address));
             }
             Ok(Some(Ok((address, Err(e))))) => {
                 silent.retain(|other| *other != address);
@@ -641,9 +648,6 @@ async fn race(controller: &Controller, ports: &[u16], until: Instant) -> Result<
             Err(_) if Instant::now() >= until => break,
             Err(_) => {}
         }
-    }
-    if controller.addresses.is_empty() {
-        causes.push("DNS knows no address".to_owned());
     }
     causes.extend(silent.into_iter().map(|address| format!("{address}: no answer in time")));
     Err(causes.join("; "))
@@ -667,11 +671,6 @@ mod tests {
     use super::super::discovery::tests::{names, zone};
     use super::*;
 
-    fn controller(addresses: &[[u8; 4]]) -> Controller {
-        let addresses = addresses.iter().map(|octets| (*octets).into()).collect();
-        Controller { host: "ad.acme.com".into(), addresses, in_site: false }
-    }
-
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
     }
@@ -682,14 +681,13 @@ mod tests {
         let port = open.local_addr().unwrap().port();
         // Port 1 (tcpmux) is closed wherever this runs.
         let closed = 1;
-        let here = controller(&[[127, 0, 0, 1]]);
-        assert_eq!(race(&here, &[closed, port], soon()).await.unwrap().1, port);
-        let both = controller(&[[127, 0, 0, 9], [127, 0, 0, 1]]);
-        assert_eq!(race(&both, &[port], soon()).await.unwrap().1, port);
-        let error = race(&here, &[closed], soon()).await.unwrap_err();
+        let at = |host: u8, port| SocketAddr::from(([127, 0, 0, host], port));
+        let here = at(1, port);
+        assert_eq!(race(vec![at(1, closed), here], soon()).await.unwrap().1, here);
+        assert_eq!(race(vec![at(9, port), here], soon()).await.unwrap().1, here);
+        let error = race(vec![at(1, closed)], soon()).await.unwrap_err();
         assert!(error.contains("127.0.0.1:1: ") && error.contains("refused"), "{error}");
-        let nowhere = race(&controller(&[]), &[port], soon()).await.unwrap_err();
-        assert_eq!(nowhere, "DNS knows no address");
+        assert_eq!(race(vec![], soon()).await.unwrap_err(), "DNS knows no address");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod evict;
 pub mod process;
 pub(super) mod recheck;
+pub mod redis;
 mod requests;
 pub mod rule;
 pub mod sqlite;
@@ -23,12 +24,14 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use self::process::Process;
+use self::redis::{Change, Redis};
 use self::rule::Admission;
 use self::sqlite::Sqlite;
 use self::store::{Closed, Opened, Position, Store, StoreError, Which};
 use super::log::{Level, Line, Log};
 use super::peers::Peer;
 use crate::config;
+use crate::directory::dns::Names;
 use crate::protocol::report::{self, EndReason, Ended, Events, Session, Sessions};
 use crate::protocol::{MAX_FRAME, Request};
 
@@ -80,13 +83,14 @@ pub struct Register {
     ending: watch::Sender<bool>,
 }
 
-/// The store that the configuration names.
+/// The store that the configuration names; `names` knows the addresses of servers.
 ///
 /// # Errors
 /// Why it cannot be made.
 pub fn open_store(
     settings: &config::Sessions,
     state: Option<&Path>,
+    names: Arc<dyn Names>,
     log: &Arc<Log>,
 ) -> Result<Arc<dyn Store>, String> {
     match &settings.store {
@@ -101,8 +105,13 @@ pub fn open_store(
                 Sqlite::new(folder, tell).map_err(|error| format!("no thread for sessions: {error}"))?;
             Ok(Arc::new(store))
         }
-        config::Store::Redis(_) => {
-            Err("sessions.store: this version knows no store but \"sqlite\"".to_owned())
+        config::Store::Redis(redis) => {
+            let (log, store) = (log.clone(), redis.to_string());
+            let tell = Arc::new(move |change: &Change| {
+                let (level, line) = change.line(&store);
+                log.write(level, &line);
+            });
+            Ok(Arc::new(Redis::new(redis.clone(), names, tell)))
         }
     }
 }
@@ -427,6 +436,7 @@ mod tests {
     use super::store::suite::{listed, session, soon};
     use super::*;
     use crate::config::Policy;
+    use crate::directory::dns::Network;
     use crate::protocol::{HEADER, Operation, Reply, Secret, encode};
 
     pub(super) fn settings() -> config::Sessions {
@@ -440,7 +450,7 @@ mod tests {
         // Its lines go nowhere.
         writer.finish();
         let log = Arc::new(log);
-        let store = open_store(&settings, Some(folder.path()), &log).unwrap();
+        let store = open_store(&settings, Some(folder.path()), Arc::new(Network::default()), &log).unwrap();
         (Register::new(store, settings, "here".into(), 8, log), folder)
     }
 

@@ -116,9 +116,9 @@ impl ChangeExchange {
         let own = SubKey::of(&self.context, self.auth)?;
         self.prove(proof)?;
         // Whatever key the service offers, the reply is protected with the request's (RFC 3244, 2).
+        let context = &self.context;
         // SAFETY: everything is valid; the library copies the key.
-        self.context
-            .check(unsafe { raw::krb5_auth_con_setrecvsubkey(self.context.0, self.auth, own.raw) })?;
+        context.check(unsafe { raw::krb5_auth_con_setrecvsubkey(context.0, self.auth, own.raw) })?;
         let clear = self.open(message)?;
         match clear.split_first_chunk() {
             Some((code, text)) if u16::from_be_bytes(*code) <= LAST_RESULT => {

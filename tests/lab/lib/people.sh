@@ -19,8 +19,8 @@ cast_sam() {
     echo "$sam"
 }
 
-cast_with_condition() { # CONDITION : sAMAccountNames
-    cast_rows | awk -F'\t' -v condition="$1" '$5 == condition { print $2 }'
+cast_with_condition() { # CONDITION… : sAMAccountNames
+    cast_rows | awk -F'\t' -v conditions=" $* " 'index(conditions, " " $5 " ") { print $2 }'
 }
 
 # ldapsearch or ldapmodify as the administrator, over Samba's own socket: no network and no TLS in
@@ -117,6 +117,18 @@ cast_reset_all() {
     local everybody
     mapfile -t everybody < <(cast_rows | awk -F'\t' '$5 != "administrator" { print $2 }')
     cast_reset "${everybody[@]}"
+}
+
+# The conditions that come of a password's age hold from now on: the domain may have been built long ago.
+cast_begin() {
+    local young sam
+    cast_reset_all
+    mapfile -t young < <(cast_with_condition expires-soon new-password)
+    for sam in "${young[@]}"; do
+        # "Now" is said by -1, and heard where nothing is set (MS-SAMR 3.1.1.8.8).
+        printf "dn: CN=$sam,OU=People,$BASE_DN\nchangetype: modify\nreplace: pwdLastSet\npwdLastSet: %s\n\n" 0 -1
+    done | cast_ldap dc ldapmodify >/dev/null
+    replicate
 }
 
 cast_restore() { # SAM
