@@ -47,7 +47,7 @@ pub use self::groups::{GroupError, GroupRules};
 pub use self::last_set::LastSet;
 pub use self::machine::{MachineConnection, MachineError, Search};
 pub use self::machines::{Machines, Place};
-pub use self::people::{Found, Person};
+pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
 pub use self::standing::Standing;
 use crate::config::Config;
 use crate::name::{Principal, fold};
