@@ -410,8 +410,9 @@ struct Watcher {
 
 impl Watcher {
     fn start(lab: &Lab, arguments: &[&str]) -> Result<Self, String> {
-        let mut child =
-            lab.host_child("motion", &[&["motion-ad", "sessions", "watch"], arguments].concat())?;
+        // It ends with its standard input.
+        let command = "motion-ad sessions watch \"$@\" & cat >/dev/null; kill $!";
+        let mut child = lab.host_child("motion", &[&["sh", "-c", command, "sh"], arguments].concat())?;
         let printed = BufReader::new(child.stdout.take().ok_or("the watcher has no output")?).lines();
         let (line, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -435,8 +436,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // It would end with its reader, but nobody has to wait for that.
-        let _ = self.child.kill();
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
