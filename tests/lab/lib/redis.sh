@@ -86,13 +86,14 @@ redis_is_sentinel() { # PORT
     ((${1} >= SENTINEL_PORTS[0]))
 }
 
-# Nobody comes in without a password: `default` is off. Redis and the sentinels among themselves are `lab`.
+# Nobody comes in without a password: `default` is off, and has its rights, as the README says. Redis and the
+# sentinels among themselves are `lab`.
 redis_configure() { # PORT
     local lab data=/var/lib/redis/$1 conf=$REDIS/root/etc/redis/$1.conf acl=$REDIS_ACL
     lab=$(cat "$REDIS/root/etc/redis/lab-password")
     ! redis_is_sentinel "$1" || acl=$SENTINEL_ACL
     {
-        printf '%s\n' "bind ${ADDRESS[redis]}" "protected-mode no" "dir $data" "user default reset" \
+        printf '%s\n' "bind ${ADDRESS[redis]}" "protected-mode no" "dir $data" "user default off ~* &* +@all" \
             "user lab on >$lab ~* &* +@all" "user motion on >$(cat "$REDIS/password") $acl"
         if redis_has --tls; then
             printf '%s\n' "port 0" "tls-port $1" "tls-auth-clients no" "tls-replication yes" \
