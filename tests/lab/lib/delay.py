@@ -1,7 +1,7 @@
 # Forwards every Ethernet frame between two interfaces, in both directions, MILLISECONDS late:
-#     delay.py MILLISECONDS INTERFACE INTERFACE [PORT]
-# With a PORT nothing is forwarded that is said from that TCP port at the first interface, while connections to it are
-# still made. Ends when it is killed, or when an interface goes.
+#     delay.py MILLISECONDS INTERFACE INTERFACE [PORT…]
+# Nothing is forwarded that is said from these TCP ports at the first interface, while connections to them are still
+# made. Ends when it is killed, or when an interface goes.
 import collections
 import select
 import socket
@@ -31,15 +31,15 @@ def attach(interface):
     return link
 
 
-def says(frame, port):
-    """Is it TCP data from this port?"""
+def says(frame, ports):
+    """Is it TCP data from one of these ports?"""
     ethernet = frame[VNET_HEADER:]
     packet = ethernet[ETHERNET:]
     if ethernet[12:14] != IPV4 or packet[9] != TCP:
         return False
     ip_header, length = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
     segment = packet[ip_header:]
-    return int.from_bytes(segment[:2], "big") == port and length > ip_header + (segment[12] >> 4) * 4
+    return int.from_bytes(segment[:2], "big") in ports and length > ip_header + (segment[12] >> 4) * 4
 
 
 def forward(delay, one, other, muted):
@@ -62,8 +62,8 @@ def forward(delay, one, other, muted):
                 waiting.append((time.monotonic() + delay, across[link], frame))
 
 
-def main(milliseconds, one, other, muted=0):
-    forward(int(milliseconds) / 1000, attach(one), attach(other), int(muted))
+def main(milliseconds, one, other, *muted):
+    forward(int(milliseconds) / 1000, attach(one), attach(other), set(map(int, muted)))
 
 
 main(*sys.argv[1:])

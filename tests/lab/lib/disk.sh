@@ -2,7 +2,7 @@
 # The broker's state folder on a file system of its own, which can be full.
 
 readonly STATE=/var/lib/motion-ad
-readonly SMALL=8m # with room for what the broker keeps there
+readonly SMALL=64m # with room for what the broker keeps there
 
 lab_disk() {
     local usage="usage: lab disk small|full|free|whole [host|host2]" command=${1:-} host=${2:-host}

@@ -102,13 +102,13 @@ net_delay() { # NODE MILLISECONDS
     ((!$2)) || net_forward "$1" "$2"
 }
 
-# Connections to that port are made, and what it says vanishes.
-net_mute() { # NODE PORT
+# Connections to these ports are made, and what they say vanishes.
+net_mute() { # NODE PORT…
     net_undelay "$1"
-    net_forward "$1" 0 "$2"
+    net_forward "$1" 0 "${@:2}"
 }
 
-net_forward() { # NODE MILLISECONDS [MUTED-PORT]
+net_forward() { # NODE MILLISECONDS [MUTED-PORT…]
     local net node=$1
     net=$(netns net)
     ip -n "$net" link set "to-$node" nomaster
@@ -214,7 +214,7 @@ neighbour() { # replace|delete HERE THERE
 }
 
 lab_net() {
-    local usage="usage: lab net cut|blackhole|heal NODE | delay NODE MILLISECONDS | mute NODE PORT |
+    local usage="usage: lab net cut|blackhole|heal NODE | delay NODE MILLISECONDS | mute NODE PORT… |
         swallow|refuse NODE PORT[/tcp|/udp]"
     (($# >= 2)) || die "$usage"
     net_has "$2" || die "no node of this lab: $2"
@@ -225,9 +225,9 @@ lab_net() {
             ((10#$3 <= LONGEST_DELAY)) || die "the longest delay is $LONGEST_DELAY milliseconds"
             net_delay "$2" "$((10#$3))"
             ;;
-        3-mute)
-            [[ $3 =~ ^[0-9]{1,5}$ ]] || die "$usage"
-            net_mute "$2" "$((10#$3))"
+        [3-9]-mute)
+            [[ ${*:3} =~ ^[0-9]{1,5}(' '[0-9]{1,5})*$ ]] || die "$usage"
+            net_mute "${@:2}"
             ;;
         3-swallow | 3-refuse)
             [[ $3 =~ ^[0-9]{1,5}(/tcp|/udp)?$ ]] || die "$usage"

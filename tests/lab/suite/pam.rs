@@ -1,6 +1,10 @@
 //! `pamtester` on the host, as the user that XCALLY runs as.
 
-use crate::lab::Lab;
+use std::io::Write;
+use std::time::Duration;
+
+use crate::lab::{Lab, Ran};
+use crate::report::Check;
 
 /// libpam's texts (pam_strerror(3)), which is all that pamtester prints, and their codes.
 const TEXTS: &[(&str, &str)] = &[
@@ -50,7 +54,40 @@ pub fn pam(lab: &Lab, service: &str, user: &str, password: &str, entry_points: &
 
 /// A command line that runs pamtester, for names that cannot be written down here.
 pub fn pamtester(lab: &Lab, command: &[&str], password: &str) -> Answer {
-    let ran = lab.host("motion", command, &format!("{password}\n"));
+    answer(lab.host("motion", command, &format!("{password}\n")))
+}
+
+/// So long somebody thinks who types [`slowly`]: whatever the first answer leads to is done then.
+pub const SLOWLY: Duration = Duration::from_secs(2);
+
+/// The same for somebody who thinks after the first line of `password`, and for whom `meanwhile` happens then.
+pub fn slowly(
+    lab: &Lab,
+    user: &str,
+    entry_point: &str,
+    password: &str,
+    meanwhile: impl FnOnce() -> Check,
+) -> Result<Answer, String> {
+    let command = ["sh", "-c", "exec pamtester motion \"$@\" 2>&1", "sh", user, entry_point];
+    let mut child = lab.host_child("motion", &command)?;
+    let mut stdin = child.stdin.take().ok_or("no standard input")?;
+    let (first, rest) = password.split_once('\n').ok_or("a password of one line")?;
+    let told = writeln!(stdin, "{first}").map_err(|e| e.to_string()).and_then(|()| {
+        std::thread::sleep(SLOWLY);
+        meanwhile()?;
+        writeln!(stdin, "{rest}").map_err(|e| e.to_string())
+    });
+    drop(stdin);
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    told?;
+    Ok(answer(Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::new(),
+    }))
+}
+
+fn answer(ran: Ran) -> Answer {
     let output = ran.stdout + &ran.stderr;
     let passed: Vec<_> =
         DONE.iter().filter(|(_, text)| output.contains(text)).map(|(e, _)| (*e).to_owned()).collect();
