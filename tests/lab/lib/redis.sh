@@ -9,7 +9,9 @@ readonly SENTINEL_PORTS=(26379 26380 26381)
 readonly REDIS_SERVICE=motion
 # What the README gives the user, so that the suite shows that it is enough.
 REDIS_ACL=$(sed -n 's/^    user motion on >PASSWORD //p' "$LAB_DIR/../../README.md")
-readonly REDIS_ACL
+# Nobody is it.
+REDIS_DEFAULT=$(sed -n 's/^    \(user default off .*\)/\1/p' "$LAB_DIR/../../README.md")
+readonly REDIS_ACL REDIS_DEFAULT
 # And at a sentinel: where the master is.
 readonly SENTINEL_ACL="-@all +sentinel|get-master-addr-by-name"
 
@@ -91,7 +93,7 @@ redis_configure() { # PORT
     lab=$(cat "$REDIS/root/etc/redis/lab-password")
     ! redis_is_sentinel "$1" || acl=$SENTINEL_ACL
     {
-        printf '%s\n' "bind ${ADDRESS[redis]}" "protected-mode no" "dir $data" "user default reset" \
+        printf '%s\n' "bind ${ADDRESS[redis]}" "protected-mode no" "dir $data" "$REDIS_DEFAULT" \
             "user lab on >$lab ~* &* +@all" "user motion on >$(cat "$REDIS/password") $acl"
         if redis_has --tls; then
             printf '%s\n' "port 0" "tls-port $1" "tls-auth-clients no" "tls-replication yes" \

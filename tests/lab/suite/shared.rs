@@ -220,6 +220,7 @@ impl<'a> Stage<'a> {
         let [here, there] = self.hosts;
         let seth = person("seth").sam;
         report.check("failover: both hosts find the new master, and the session is there", || {
+            clear(here)?;
             let (mut on_here, mut on_there) = (App::start(here)?, App::start(there)?);
             let cursor = register::now(there)?;
             let first = came_in(&[on_here.run(login("1", "seth", PATIENT))?], true)?;
