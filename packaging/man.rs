@@ -36,6 +36,8 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-sessions-show", 1),
     ("motion-ad-sessions-end", 1),
     ("motion-ad-sessions-watch", 1),
+    ("motion-ad-setup", 1),
+    ("motion-ad-audit", 1),
     ("motion-ad.toml", 5),
     ("names.map", 5),
     ("pam_motion_ad", 8),

@@ -162,7 +162,7 @@ pub struct Verdict {
 /// One step of a login and what it cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The step: `map`, `resolve`, `connect`, `bind`, `state`.
+    /// The step: `resolve`, `connect`, `bind`, `kerberos`, `state`, `change`, `policy`.
     pub name: String,
     /// Duration in microseconds.
     pub micros: u64,

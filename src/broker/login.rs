@@ -402,7 +402,12 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
     }
 
     /// What the account's state and groups say.
-    async fn judge(&self, person: &Person, account: &Account, deadline: Instant) -> Result<(), Refusal> {
+    pub(super) async fn judge(
+        &self,
+        person: &Person,
+        account: &Account,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
         if let Some(outcome) = account.refusal(SystemTime::now(), &self.host) {
             return Err(Refusal::new(outcome, "the account's state in AD"));
         }

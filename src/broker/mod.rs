@@ -4,6 +4,7 @@
 //! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
 //! it is doing and ends, and systemd starts it again with fresh credentials.
 
+mod audit;
 pub mod change;
 pub mod cli;
 pub mod log;
@@ -46,6 +47,8 @@ pub struct Broker {
     log: Arc<Log>,
     begun: Instant,
     counts: Mutex<BTreeMap<Outcome, u64>>,
+    /// Held by the one audit that is under way.
+    auditing: tokio::sync::Mutex<()>,
 }
 
 /// What the broker is started from.
@@ -80,6 +83,7 @@ impl Broker {
             log,
             begun: Instant::now(),
             counts: Mutex::default(),
+            auditing: tokio::sync::Mutex::default(),
         };
         Arc::new(broker)
     }
@@ -137,6 +141,7 @@ impl Broker {
         match request.operation {
             Operation::Status => Reply::Status(Box::new(self.status().await)),
             Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
+            Operation::Audit => self.audit(request, deadline, peer).await,
             Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
                 match &self.service {
                     Ok(service) => service.sessions(request, deadline).await,

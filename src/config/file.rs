@@ -185,7 +185,11 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn load(path: &Path) -> Result<Self, Problem> {
-        let text = read(path)?;
+        File::parse(path, read(path)?)
+    }
+
+    /// The file `path`, were this its text.
+    pub(super) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
         match toml::from_str(&text) {
             Ok(keys) => Ok(File { path: path.to_owned(), text, keys }),
             Err(e) => Err(Problem {
@@ -253,9 +257,9 @@ impl File {
             Some(site) => Some(site.get_ref().clone()),
             None => join.site.clone(),
         };
-        let root = name.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",");
+        let root = root_of(&name);
         let base_dn = match &keys.base_dn {
-            Some(base) if !inside(base.get_ref(), &root) => {
+            Some(base) if Base::of(base.get_ref(), &name) == Base::Outside => {
                 return Err(self.problem(base, format!("{:?} is not inside {root}", base.get_ref())).into());
             }
             Some(base) => base.get_ref().clone(),
@@ -404,8 +408,35 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-/// Whether the DN `base` is `root` or below it. Both are compared without case and without spaces around commas.
-fn inside(base: &str, root: &str) -> bool {
-    let plain = |dn: &str| dn.split(',').map(|rdn| fold(rdn.trim())).collect::<Vec<_>>();
-    plain(base).ends_with(&plain(root))
+/// How the place where searches begin lies to a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// It is the domain.
+    Whole,
+    /// It is a part of it.
+    Below,
+    /// It is elsewhere, or no distinguished name.
+    Outside,
+}
+
+impl Base {
+    /// How the distinguished name `base` lies to the domain with the DNS name `domain`. Names are compared without case
+    /// and without spaces around commas.
+    pub fn of(base: &str, domain: &str) -> Self {
+        let (base, root) = (rdns(base), rdns(&root_of(domain)));
+        match base.strip_suffix(root.as_slice()) {
+            Some([]) => Base::Whole,
+            Some(_) => Base::Below,
+            None => Base::Outside,
+        }
+    }
+}
+
+/// The distinguished name of the domain with this DNS name (RFC 2247, 2).
+fn root_of(domain: &str) -> String {
+    domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
+}
+
+fn rdns(dn: &str) -> Vec<String> {
+    dn.split(',').map(|rdn| fold(rdn.trim())).collect()
 }

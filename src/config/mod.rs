@@ -9,6 +9,7 @@ mod join;
 pub mod keys;
 mod redis;
 mod sources;
+pub mod xcally;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use command::{Command, Field, Piece};
-pub use file::{Method, OnStoreFailure, Policy, TlsMode};
+pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
 pub use join::{Join, JoinError};
 pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
 pub use sources::{Credentials, Source, Sources};
@@ -183,14 +184,40 @@ impl Config {
     /// # Errors
     /// A file is broken, or no domain is known.
     pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
-        let file = file::File::load(config)?;
+        Config::load_text(config, read(config)?, sssd)
+    }
+
+    /// As [`Config::load`] would, were `text` in the file `config`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_text(config: &Path, text: String, sssd: &Path) -> Result<Self, ConfigError> {
+        let file = file::File::parse(config, text)?;
         let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
         Config::complete(file, &join)
     }
 
-    /// How names are mapped, for somebody who may not read `sssd.conf`: there the domain that `config` names, else
+    /// The settings for somebody who may not read `sssd.conf`: there the domain that `config` names, else
     /// `default_realm`, stands in for the join. Not for the broker, which gets a copy that it can read: what is
     /// unreadable there is broken.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_readable(
+        config: &Path,
+        sssd: &Path,
+        default_realm: impl FnOnce() -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let file = file::File::load(config)?;
+        let join = match Join::load(sssd, file.domain_name()) {
+            Err(JoinError::Denied(_)) if file.domain_name().is_some() => Join::default(),
+            Err(JoinError::Denied(problem)) => default_realm().map(Join::of_realm).ok_or(problem)?,
+            other => other.map_err(Problem::from)?,
+        };
+        Config::complete(file, &join)
+    }
+
+    /// How names are mapped; see [`Config::load_readable`].
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -199,13 +226,7 @@ impl Config {
         sssd: &Path,
         default_realm: impl FnOnce() -> Option<String>,
     ) -> Result<Rules, ConfigError> {
-        let file = file::File::load(config)?;
-        let join = match Join::load(sssd, file.domain_name()) {
-            Err(JoinError::Denied(_)) if file.domain_name().is_some() => Join::default(),
-            Err(JoinError::Denied(problem)) => default_realm().map(Join::of_realm).ok_or(problem)?,
-            other => other.map_err(Problem::from)?,
-        };
-        Ok(Config::complete(file, &join)?.names)
+        Ok(Config::load_readable(config, sssd, default_realm)?.names)
     }
 
     fn complete(file: file::File, join: &Join) -> Result<Self, ConfigError> {

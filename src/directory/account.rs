@@ -13,7 +13,7 @@ use crate::protocol::report::Fact;
 use crate::verdict::Outcome;
 
 /// `userAccountControl` (MS-ADTS 2.2.16).
-const DISABLED: u32 = 0x2;
+pub(super) const DISABLED: u32 = 0x2;
 const SMARTCARD_REQUIRED: u32 = 0x4_0000;
 /// `msDS-User-Account-Control-Computed` (MS-ADTS 3.1.1.4.5.17). It does not say that an account is disabled.
 const LOCKED_OUT: u32 = 0x10;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::policy::Policy;
+use super::policy::{COMPLEX, Policy};
 use crate::verdict::Outcome;
 
 /// Win32 error codes of a refused change, and what they mean here.
@@ -40,8 +40,6 @@ const KPASSWD_ACCESSDENIED: u16 = 5;
 /// The length of the policy that Windows answers by kpasswd, which begins with two zeros and is big-endian: least
 /// length, history, properties (32 bits each), expiry, least age (64 bits each; 100 ns).
 const NUMBERS: usize = 30;
-/// `DOMAIN_PASSWORD_COMPLEX` (MS-SAMR 2.2.3.12).
-const COMPLEX: u32 = 1;
 
 /// What became of a change that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::account::time_of;
 use super::entry::{Entry, EntryError};
 use super::machine::{MachineError, Search};
-use super::policy::{Policy, Subject};
+use super::policy::{COMPLEX, Policy, Subject};
 use super::{Directory, DirectoryError, Machine, Person, base_search, root_of};
 
 /// The fine-grained policy in force (MS-ADTS 3.1.1.4.5.36), computed for each account.
@@ -19,8 +19,6 @@ const DOMAIN: [&str; 3] = ["minPwdLength", "pwdHistoryLength", "minPwdAge"];
 /// Whether a password must be complex: a Boolean in a fine-grained policy, a flag in a domain.
 const FINE_COMPLEX: &str = "msDS-PasswordComplexityEnabled";
 const DOMAIN_PROPERTIES: &str = "pwdProperties";
-/// `DOMAIN_PASSWORD_COMPLEX` (MS-SAMR 2.2.3.12).
-const COMPLEX: u32 = 1;
 
 impl<M: Machine> Directory<M> {
     /// What a new password of `person` is measured by, with the policy, or its name where it may not be read: only

@@ -4,6 +4,9 @@
 //! catalogue. The catalogue only says who it is; state and groups are read in the account's own domain, because it
 //! holds a part of each object, and late.
 
+mod many;
+mod near;
+
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +21,10 @@ use super::machine::{MachineError, Search};
 use super::machines::Place;
 use super::{Directory, DirectoryError, Machine, base_search};
 use crate::name::{NameError, Principal, Rules, fold};
+
+pub(super) use self::many::Inside;
+pub use self::many::{Membership, Seen, TOGETHER};
+pub use self::near::Near;
 
 /// How long a principal's account is remembered. Its state never is.
 const REMEMBERED: Duration = Duration::from_secs(300);

@@ -14,6 +14,9 @@ const SHORTEST_NAME: usize = 3;
 /// Of how many of the five kinds of characters some must be there.
 const KINDS: usize = 3;
 
+/// The flag of a domain's policy that asks for complex passwords: `DOMAIN_PASSWORD_COMPLEX` (MS-SAMR 2.2.3.12).
+pub(super) const COMPLEX: u32 = 1;
+
 /// A password policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -209,7 +212,7 @@ impl Rule {
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
-    match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0) {
+    match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit)) {
         Some((unit, name)) => count(seconds / unit, name),
         None => count(seconds, "second"),
     }

@@ -111,25 +111,31 @@ fn search_for<'a>(
     guids: &BTreeSet<Uuid>,
     attributes: impl IntoIterator<Item = &'a str>,
 ) -> Search {
-    let mut names = String::new();
-    for guid in guids {
-        let _ = write!(names, "({GUID}=");
-        for byte in guid.to_bytes_le() {
-            let _ = write!(names, "\\{byte:02x}");
-        }
-        names.push(')');
-    }
     Search {
         place,
         base: base.to_owned(),
         scope: Scope::Subtree,
-        filter: format!("(|{names})"),
+        filter: any_of(guids),
         attributes: attributes.into_iter().map(str::to_owned).collect(),
         limit: guids.len(),
     }
 }
 
-fn guid_of(entry: &Entry) -> Option<Uuid> {
+/// The filter of the accounts with these objectGUIDs.
+pub(super) fn any_of<'a>(guids: impl IntoIterator<Item = &'a Uuid>) -> String {
+    let mut filter = String::from("(|");
+    for guid in guids {
+        let _ = write!(filter, "({GUID}=");
+        for byte in guid.to_bytes_le() {
+            let _ = write!(filter, "\\{byte:02x}");
+        }
+        filter.push(')');
+    }
+    filter + ")"
+}
+
+/// The objectGUID of an account.
+pub(super) fn guid_of(entry: &Entry) -> Option<Uuid> {
     Some(Uuid::from_bytes_le(entry.bytes(GUID).ok()??.try_into().ok()?))
 }
 

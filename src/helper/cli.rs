@@ -16,6 +16,8 @@ Examples:
   sudo motion-ad passwd john.doe         change a password, an expired one too
   sudo motion-ad status                  the broker and the domain controllers
   sudo motion-ad sessions list           who is logged in
+  sudo motion-ad setup                   what XCALLY's .env means for config.toml
+  sudo motion-ad audit names.txt         who of a list of names may log in?
 
 Exit status:
   0  yes: mapped, may log in, all is well
@@ -79,6 +81,12 @@ pub enum Command {
     /// Show who is logged in, end sessions, and follow what happens to them
     #[command(subcommand, after_help = SESSIONS)]
     Sessions(Sessions),
+    /// Take over what XCALLY's own Active Directory integration was told
+    #[command(after_help = SETUP)]
+    Setup(Setup),
+    /// Show who of a list of XCALLY names may log in
+    #[command(after_help = AUDIT)]
+    Audit(Audit),
 }
 
 const MAP: &str = "\
@@ -364,4 +372,110 @@ pub struct SessionsWatch {
     /// Begin after the line with this cursor, not with what happens from now on
     #[arg(long, value_name = "CURSOR")]
     pub after: Option<String>,
+}
+
+const SETUP: &str = "\
+Reads XCALLY's .env, as Node's dotenv does, and what the realm join left on this host; says what becomes of each \
+XC_ACTIVEDIRECTORY_ property; and shows as a diff what changes in the configuration, with a reason for each line. \
+Mostly nothing does: the join knows the domain, and DNS the domain controllers. The administrator's password in the \
+.env is neither read nor kept. Works without the broker. What the configuration sets already stays as it is, comments \
+too.
+
+--apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file as \
+config.toml.bak. On a terminal it asks before; what the broker would refuse to read is never written.
+
+Examples:
+  sudo motion-ad setup
+  sudo motion-ad setup --apply
+  sudo motion-ad setup --json | jq .findings
+
+Exit status:
+  0  the configuration says what it should
+  1  it does not yet: a change is not written, or a property contradicts the join and is yours to decide
+  2  the usage or the configuration is wrong, or a file cannot be read or written";
+
+/// Arguments of `setup`.
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// XCALLY's .env; without this option a missing one is no error [default: /var/opt/motion2/.env]
+    #[arg(long, value_name = "FILE")]
+    pub env: Option<PathBuf>,
+
+    /// Write the configuration
+    #[arg(long)]
+    pub apply: bool,
+
+    /// Do not ask before writing
+    #[arg(long, requires = "apply")]
+    pub yes: bool,
+
+    /// Print JSON: findings (property, line, kind, text), changes (key, value, reason), diff, written; never asks
+    #[arg(long)]
+    pub json: bool,
+}
+
+const AUDIT: &str = "\
+Asks AD through the broker for every name of the list, by the rules of a login: the name map, the account's state, the \
+groups. What keeps a name out is marked `x`. The text shows the summary and those whom there is something to say of, \
+--json and --csv everybody. Twenty thousand names take ten to thirty seconds; where the forest has several domains, group \
+rules and people of other domains are looked up one by one, and it takes longer.
+
+For a name without an account it suggests a line for names.map where exactly one account looks like it: by another \
+UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. Suggestions \
+are for people to look at; none is made for an account that another name of the list leads to.
+
+Examples:
+  sudo motion-ad audit names.txt
+  sudo motion-ad audit --column username --delimiter ';' users.csv
+  sudo motion-ad audit --csv names.txt > audit.csv
+
+Exit status:
+  0  all of them may log in
+  1  some may not
+  2  the usage, the list or the broker's configuration is wrong
+  3  Active Directory or the broker cannot be reached";
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// The list; `-`, or no FILE at all, stands for standard input. Without --column each line is a name
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// The list is a CSV file: the column with the names, by its name in the first row or by its number from 1
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub column: Option<String>,
+
+    /// What stands between the cells of the CSV file
+    #[arg(long, value_name = "CHARACTER", default_value = ",", requires = "column", value_parser = delimiter)]
+    pub delimiter: u8,
+
+    /// The first row of the CSV file is a heading, though the column is given by its number
+    #[arg(long, requires = "column")]
+    pub header: bool,
+
+    /// Say which passwords and accounts expire within so many days
+    #[arg(long, value_name = "DAYS", default_value = "14", value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub soon: u32,
+
+    /// Show those, too, whom there is nothing to say of
+    #[arg(long)]
+    pub all: bool,
+
+    /// Print JSON: summary (counts), and names (line, name, principal, may_log_in, outcome, reason, suggestion, …)
+    #[arg(long, conflicts_with_all = ["csv", "all"])]
+    pub json: bool,
+
+    /// Print CSV with a heading: a row for each name
+    #[arg(long, conflicts_with = "all")]
+    pub csv: bool,
+}
+
+/// One character of ASCII; `\\t` is a tab.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [one] => Ok(*one),
+        b"\\t" => Ok(b'\t'),
+        _ => Err("expected one character".to_owned()),
+    }
 }

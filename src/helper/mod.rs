@@ -4,21 +4,24 @@
 //! What somebody typed or AD holds never reaches a terminal unescaped.
 
 mod account;
+mod audit;
 mod cli;
 mod map;
 mod passwd;
 mod password;
 mod sessions;
+mod setup;
 mod show;
 mod status;
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use cli::{
-    Account, Cli, Command, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList, SessionsShow,
-    SessionsWatch, Status,
+    Account, Audit, Cli, Command, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList, SessionsShow,
+    SessionsWatch, Setup, Status,
 };
 
 use crate::client::{self, AskError};
@@ -84,6 +87,16 @@ enum Failure {
     Output(#[from] io::Error),
     #[error("the answer cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("{} was changed meanwhile, and nothing is written; try again", .0.display())]
+    Changed(PathBuf),
+    #[error("{} cannot be written: {error}", .file.display())]
+    Write { file: PathBuf, error: io::Error },
+    #[error("DNS cannot be asked: {0}")]
+    Dns(io::Error),
+    #[error("{0}")]
+    List(String),
+    #[error("CSV cannot be written: {0}")]
+    Csv(#[from] csv::Error),
 }
 
 impl Failure {
@@ -118,6 +131,8 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
         Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),
         Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
+        Command::Audit(args) => audit::audit(cli, args).and_then(print),
+        Command::Setup(args) => setup::setup(cli, args).and_then(print),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());
@@ -149,6 +164,11 @@ fn print(page: Page) -> Result<Exit, Failure> {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(page.exit),
     }
+}
+
+/// Whether somebody else may read the file, but not we.
+fn is_denied(file: &Path) -> bool {
+    File::open(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn complain(text: &str) {

@@ -15,11 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::store::{Position, StoreError};
-use super::{CALL, PAGE, Register, now};
+use super::{CALL, Register, now};
 use crate::broker::log::{Level, Line};
 use crate::config::{self, Field, Piece};
 use crate::protocol::report::Session;
 
+/// So many events are read at a time: after a crash the commands for so many may be run once more.
+const PAGE: usize = 16;
 /// Commands at once.
 const AT_ONCE: usize = 4;
 /// A command is killed after this time, with what it began.
@@ -66,12 +68,12 @@ impl Reader {
         let mut position = match self.position.take() {
             Some(position) => position,
             None => {
-                let kept = register.noted(store.bookmarked(&self.name, deadline()).await)?;
+                let kept = register.read(store.bookmarked(&self.name, deadline()).await)?;
                 kept.map_or(Position::Oldest, Position::After)
             }
         };
         loop {
-            let events = match register.noted(store.events(&position, PAGE, deadline()).await) {
+            let events = match register.read(store.events(&position, PAGE, deadline()).await) {
                 // Another kind of store was configured before.
                 Err(StoreError::Cursor(_)) => {
                     position = Position::Oldest;
@@ -94,7 +96,7 @@ impl Reader {
                 .collect();
             if !due.is_empty() {
                 run_all(register, command, due).await;
-                register.noted(store.bookmark(&self.name, &events.cursor, deadline()).await)?;
+                register.written(store.bookmark(&self.name, &events.cursor, deadline()).await)?;
             }
             if at_end {
                 self.position = Some(position);
@@ -106,8 +108,8 @@ impl Reader {
     /// Passes over everything so far.
     async fn pass(&self, register: &Register) -> Result<(), StoreError> {
         let deadline = Instant::now() + CALL;
-        let events = register.noted(register.store.events(&Position::Now, 1, deadline).await)?;
-        register.noted(register.store.bookmark(&self.name, &events.cursor, deadline).await)
+        let events = register.read(register.store.events(&Position::Now, 1, deadline).await)?;
+        register.written(register.store.bookmark(&self.name, &events.cursor, deadline).await)
     }
 }
 

@@ -77,8 +77,8 @@ pub struct Register {
     /// This boot's id.
     boot: String,
     log: Arc<Log>,
-    /// What went wrong with the store last; cleared when it works again.
-    trouble: Mutex<Option<String>>,
+    /// What went wrong with the store last, reading and writing: on a full disk it can still be read.
+    trouble: Mutex<[Option<String>; 2]>,
     watchers: Semaphore,
     ending: watch::Sender<bool>,
 }
@@ -161,7 +161,7 @@ impl Register {
         deadline: Instant,
     ) -> Result<Session, NotOpened> {
         let session = self.session(newcomer, request, peer).map_err(NotOpened::Store)?;
-        match self.noted(self.store.open(&session, self.admission(newcomer), deadline).await) {
+        match self.written(self.store.open(&session, self.admission(newcomer), deadline).await) {
             Ok(Opened::Registered(evicted)) => {
                 evicted.iter().for_each(|session| self.tell(session));
                 Ok(session)
@@ -226,7 +226,7 @@ impl Register {
     /// # Errors
     /// The store did not take it.
     pub async fn close(&self, id: &str, ended: &Ended, deadline: Instant) -> Result<Closed, StoreError> {
-        let closed = self.noted(self.store.close(id, ended, deadline).await)?;
+        let closed = self.written(self.store.close(id, ended, deadline).await)?;
         if let Closed::Now(session) = &closed {
             self.tell(session);
         }
@@ -264,7 +264,7 @@ impl Register {
         let mut all = Vec::new();
         let mut after: Option<String> = None;
         loop {
-            let page = self.noted(self.store.list(which, after.as_deref(), PAGE, deadline).await)?;
+            let page = self.read(self.store.list(which, after.as_deref(), PAGE, deadline).await)?;
             after = page.list.last().map(|listed| listed.cursor.clone());
             all.extend(page.list.into_iter().map(|listed| listed.session));
             if !page.more || after.is_none() {
@@ -283,7 +283,7 @@ impl Register {
         after: Option<&str>,
         deadline: Instant,
     ) -> Result<Sessions, StoreError> {
-        let page = self.noted(self.store.list(which, after, PAGE, deadline).await)?;
+        let page = self.read(self.store.list(which, after, PAGE, deadline).await)?;
         let fit = fitting(page.list.iter().map(|listed| &listed.session));
         let next = page.list.get(fit.saturating_sub(1)).map(|listed| listed.cursor.clone());
         let more = page.more || fit < page.list.len();
@@ -296,7 +296,7 @@ impl Register {
     /// # Errors
     /// The store was not reached.
     pub async fn show(&self, id: &str, deadline: Instant) -> Result<Sessions, StoreError> {
-        let found = self.noted(self.store.get(id, deadline).await)?;
+        let found = self.read(self.store.get(id, deadline).await)?;
         Ok(Sessions { list: found.into_iter().collect(), next: None })
     }
 
@@ -314,7 +314,7 @@ impl Register {
         let last = deadline - deadline.saturating_duration_since(Instant::now()) / 10;
         loop {
             changes.mark_unchanged();
-            let mut events = self.noted(self.store.events(&position, PAGE, deadline).await)?;
+            let mut events = self.read(self.store.events(&position, PAGE, deadline).await)?;
             let is_answer = !events.list.is_empty() || events.gap || position == Position::Now;
             if is_answer || *ending.borrow() || Instant::now() >= last {
                 let fit = fitting(events.list.iter().map(|event| &event.session));
@@ -335,13 +335,27 @@ impl Register {
 
     /// The register, for people.
     pub async fn report(&self, deadline: Instant) -> report::Register {
-        let open = self.noted(self.store.count(deadline).await).ok();
-        let problem = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let open = self.read(self.store.count(deadline).await).ok();
+        let problem =
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned();
         report::Register { store: self.store.name(), open, problem }
     }
 
-    /// Notes whether the store works.
-    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Notes whether the store can be read.
+    fn read<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.noted(result, |[reading, _]| reading)
+    }
+
+    /// Notes whether the store can be written.
+    fn written<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.noted(result, |[_, writing]| writing)
+    }
+
+    fn noted<T>(
+        &self,
+        result: Result<T, StoreError>,
+        place: impl FnOnce(&mut [Option<String>; 2]) -> &mut Option<String>,
+    ) -> Result<T, StoreError> {
         let trouble = match &result {
             Ok(_) => None,
             // Whoever sent it made it up.
@@ -352,13 +366,16 @@ impl Register {
                 Some(error.to_string())
             }
         };
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *place(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner)) = trouble;
         result
     }
 
-    /// Says in the log that a session ended.
+    /// Says in the log that a session ended. What its application closed has a line of its own.
     fn tell(&self, session: &Session) {
         let Some(ended) = &session.ended else { return };
+        if ended.reason == EndReason::Closed && ended.detail.is_empty() {
+            return;
+        }
         let line = Line::new("session_end")
             .with("session", &session.id)
             .with("user", &session.user)
@@ -690,6 +707,13 @@ mod tests {
         while register.enter(1).await.is_err() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        assert_eq!(register.report(soon()).await.problem, None);
+        // On a full disk it can still be read.
+        let full = Err::<(), _>(StoreError::Unavailable("the disk is full".into()));
+        assert!(register.written(full).is_err());
+        assert!(register.show("x", soon()).await.is_ok());
+        assert!(register.report(soon()).await.problem.unwrap().contains("full"));
+        register.enter(1).await.unwrap();
         assert_eq!(register.report(soon()).await.problem, None);
     }
 }

@@ -116,9 +116,9 @@ impl ChangeExchange {
         let own = SubKey::of(&self.context, self.auth)?;
         self.prove(proof)?;
         // Whatever key the service offers, the reply is protected with the request's (RFC 3244, 2).
+        let context = &self.context;
         // SAFETY: everything is valid; the library copies the key.
-        self.context
-            .check(unsafe { raw::krb5_auth_con_setrecvsubkey(self.context.0, self.auth, own.raw) })?;
+        context.check(unsafe { raw::krb5_auth_con_setrecvsubkey(context.0, self.auth, own.raw) })?;
         let clear = self.open(message)?;
         match clear.split_first_chunk() {
             Some((code, text)) if u16::from_be_bytes(*code) <= LAST_RESULT => {
@@ -244,7 +244,8 @@ mod tests {
         let service = Service::new();
         for (result, text) in [(0_u16, &b"Password changed"[..]), (4, b"\0\x01\xff"), (7, b"")] {
             let (exchange, request) = exchange(&service);
-            assert!(!request.windows(2).any(|bytes| bytes == b"w\""), "the password is in the clear");
+            let mut parts = request.windows(NEW.len());
+            assert!(!parts.any(|bytes| bytes == NEW.as_bytes()), "the password is in the clear");
             let accepted = service.accept(&request);
             assert_eq!(accepted.password, NEW.as_bytes());
             let answer = accepted.reply(&[&result.to_be_bytes(), text].concat());

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # Redis for the register of sessions: Debian's, on a node that is a network namespace alone. With --sentinel
-# there are a master, its replica and three sentinels, on ports of their own.
+# there are a master, two replicas and three sentinels, on ports of their own.
 
 readonly REDIS=$LAB_RUN/redis
-readonly REDIS_PORT=6379 REPLICA_PORT=6380
+readonly REDIS_PORT=6379
+readonly REPLICA_PORTS=(6380 6381)
 readonly SENTINEL_PORTS=(26379 26380 26381)
 # What the sentinels call the master.
 readonly REDIS_SERVICE=motion
@@ -76,7 +77,7 @@ redis_make_password() { # FILE
 
 redis_servers() {
     echo $REDIS_PORT
-    ! redis_has --sentinel || echo $REPLICA_PORT
+    ! redis_has --sentinel || printf '%s\n' "${REPLICA_PORTS[@]}"
 }
 
 redis_sentinels() {
@@ -109,6 +110,8 @@ redis_configure() { # PORT
             printf '%s\n' 'save ""' "appendonly yes" "masteruser lab" "masterauth $lab" \
                 "replica-announce-ip ${FQDN[redis]}" "repl-diskless-sync-delay 0"
             [[ $1 == "$REDIS_PORT" ]] || echo "replicaof ${FQDN[redis]} $REDIS_PORT"
+            # As the manual has it: a master that is cut off takes nothing.
+            ! redis_has --sentinel || printf '%s\n' "min-replicas-to-write 1" "min-replicas-max-lag 5"
         fi
     } >"$conf"
     mkdir -p "$REDIS/root$data"
@@ -197,7 +200,7 @@ redis_master() { # its port
     fi
 }
 
-# Every sentinel knows the others, the master and a replica that is up to date.
+# Every sentinel knows the others, the master and replicas, and one of these is up to date.
 redis_sentinels_agree() {
     local port master
     master=$(redis_master)
@@ -214,7 +217,7 @@ redis_sentinels_agree() {
 redis_failover() {
     local master
     redis_has --sentinel || die "lab redis up --sentinel comes first"
-    # The one that died last is a replica again.
+    # The one that died before is a replica again.
     redis_start
     wait_for 60 redis_sentinels_agree
     master=$(redis_master)

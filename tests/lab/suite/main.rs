@@ -12,6 +12,7 @@ mod answers;
 mod app;
 #[path = "../../clients/application.rs"]
 mod application;
+mod audit;
 mod cast;
 mod commands;
 mod config;
@@ -43,6 +44,7 @@ mod row;
 mod scripted;
 mod secrets;
 mod sessions;
+mod setup;
 mod shared;
 mod warnings;
 
@@ -74,6 +76,8 @@ const SUITE: &[Part] = &[
             ("people", people::chapter),
             ("config", config::chapter),
             ("commands", commands::chapter),
+            ("setup", setup::chapter),
+            ("audit", audit::chapter),
             ("machine", machine::chapter),
             ("faults", faults::chapter),
             ("hostile", hostile::chapter),

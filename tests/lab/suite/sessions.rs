@@ -2,9 +2,13 @@
 //! session ends, who is told, and what many logins at once, crashes and a full disk leave of it.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use motion_ad::protocol::report::{EndReason, Session};
+use serde_json::Value;
 
 use crate::app::{App, Call, Done, Job, Style};
 use crate::cast::person;
@@ -25,6 +29,8 @@ const SWEPT: Duration = Duration::from_secs(45);
 /// The shortest times that can be configured, in seconds, and when they must have shown.
 const RECHECK: &str = "recheck = 10\nmax_age = 60\n";
 const RECHECKED: Duration = Duration::from_secs(30);
+/// Events reach whoever watches.
+const TOLD: Duration = Duration::from_secs(20);
 const AGED: Duration = Duration::from_secs(120);
 
 const LOGIN: &[Call] = &[Call::Authenticate, Call::Account, Call::Open];
@@ -330,12 +336,110 @@ fn ends_of_all_kinds(lab: &Lab, report: &mut Report) -> Check {
         crashing.kill(lab)?;
         ends(lab, &id, EndReason::ProcessGone, SWEPT)
     });
-    helper(lab, report, &mut app);
+    helper(lab, report, &mut app)?;
     configure(lab, "")
 }
 
-/// `motion-ad sessions`.
-fn helper(_lab: &Lab, _report: &mut Report, _app: &mut App) {}
+/// `motion-ad sessions`: who asks, what, the exit code, and a part of what is said. OPEN, ENDED and NONE stand for the ids
+/// of sessions.
+type Command = (&'static str, &'static [&'static str], i32, &'static str);
+
+#[rustfmt::skip]
+const COMMANDS: &[Command] = &[
+    ("root",   &["list"],                            0, "OPEN"),
+    ("motion", &["list", "--user", "ACME\\seth.seat"], 0, "OPEN"),
+    ("root",   &["list", "--user", "sally.seat"],    0, "nobody is logged in"),
+    ("root",   &["list", "--json"],                  0, "\"id\": \"OPEN\""),
+    ("nobody", &["list"],                            3, "is neither root nor in broker.users"),
+    ("motion", &["show", "OPEN"],                    0, "seth.seat@acme.com"),
+    ("root",   &["show", "ENDED"],                   1, "replaced"),
+    ("root",   &["show", "--json", "ENDED"],         1, "\"detail\": \"OPEN\""),
+    ("root",   &["show", "NONE"],                    1, "no such session"),
+    ("nobody", &["end", "OPEN"],                     3, "is neither root nor in broker.users"),
+    ("root",   &["end", "NONE"],                     1, "no such session"),
+    ("motion", &["end", "OPEN"],                     0, "OPEN: ended"),
+    ("root",   &["end", "OPEN", "ENDED"],            0, "had ended already"),
+    ("root",   &["show", "OPEN"],                    1, "closed"),
+    ("root",   &["list"],                            0, "nobody is logged in"),
+];
+
+fn helper(lab: &Lab, report: &mut Report, app: &mut App) -> Check {
+    clear(lab)?;
+    let mut watcher = Watcher::start(lab, &[])?;
+    let ready = watcher.line()?;
+    let after = ready["cursor"].as_str().ok_or("the first line of the watcher has no cursor")?.to_owned();
+    let (first, second) = (enter(app, "helper-1", "seth")?, enter(app, "helper-2", "seth")?);
+    for (user, arguments, code, says) in COMMANDS {
+        let filled = |text: &str| {
+            let text = text.replace("OPEN", &second).replace("ENDED", &first);
+            text.replace("NONE", "00000000-0000-4000-8000-000000000000")
+        };
+        let name = format!("{user}: motion-ad sessions {}: exit code {code}, {says:?}", arguments.join(" "));
+        report.check(&name, || {
+            let arguments: Vec<_> = arguments.iter().map(|word| filled(word)).collect();
+            let mut command = vec!["motion-ad", "sessions"];
+            command.extend(arguments.iter().map(String::as_str));
+            let ran = lab.host(user, &command, "");
+            let said = ran.stdout + &ran.stderr;
+            equal("exit code", ran.code, *code).map_err(|e| format!("{e}\nit said:\n{said}"))?;
+            contains("what it said", &said, &filled(says))
+        });
+    }
+    let happened = [
+        ("opened", &first, false),
+        ("ended", &first, true),
+        ("opened", &second, false),
+        ("ended", &second, false),
+    ];
+    report.check("motion-ad sessions watch has a line for each event, and says who was evicted", || {
+        equal("the first line", ready["event"].as_str(), Some("ready"))?;
+        happened.iter().try_for_each(|event| watcher.meets(event))
+    });
+    report.check("motion-ad sessions watch --after: one that was away gets the same lines", || {
+        let mut late = Watcher::start(lab, &["--after", &after])?;
+        happened.iter().try_for_each(|event| late.meets(event))
+    });
+    Ok(())
+}
+
+/// A running `motion-ad sessions watch`.
+struct Watcher {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watcher {
+    fn start(lab: &Lab, arguments: &[&str]) -> Result<Self, String> {
+        // It ends with its standard input.
+        let command = "motion-ad sessions watch \"$@\" & cat >/dev/null; kill $!";
+        let mut child = lab.host_child("motion", &[&["sh", "-c", command, "sh"], arguments].concat())?;
+        let printed = BufReader::new(child.stdout.take().ok_or("the watcher has no output")?).lines();
+        let (line, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Who does not read any more needs no line.
+            printed.map_while(Result::ok).for_each(|text| drop(line.send(text)));
+        });
+        Ok(Watcher { child, lines })
+    }
+
+    fn line(&mut self) -> Result<Value, String> {
+        let line = self.lines.recv_timeout(TOLD).map_err(|e| format!("the watcher said nothing: {e}"))?;
+        serde_json::from_str(&line).map_err(|e| format!("{e}: {line}"))
+    }
+
+    fn meets(&mut self, (event, id, evicted): &(&str, &String, bool)) -> Check {
+        let line = self.line()?;
+        let seen = (line["event"].as_str(), line["session"]["id"].as_str(), line["evicted"].as_bool());
+        equal("a line", seen, (Some(event), Some(id.as_str()), Some(*evicted)))
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
 
 fn too_old(lab: &Lab, report: &mut Report) -> Check {
     configure(lab, RECHECK)?;

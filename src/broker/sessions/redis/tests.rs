@@ -236,7 +236,7 @@ async fn in_a_while(store: &Redis, id: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_hundred_on_two_servers_at_once_exactly_one_remains_and_both_are_told() {
     const MANY: usize = 200;
-    let mut server = Server::start("appendonly yes");
+    let mut server = Server::start("appendonly yes\nappendfsync always");
     let stores = [Arc::new(store(&server)), Arc::new(store(&server))];
     let watches = stores.each_ref().map(|store| store.changes());
     let gate = Arc::new(tokio::sync::Barrier::new(MANY));
@@ -266,7 +266,8 @@ async fn of_two_hundred_on_two_servers_at_once_exactly_one_remains_and_both_are_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn while_the_server_is_killed_again_and_again_whoever_was_let_in_is_registered_once() {
-    let mut server = Server::start("appendonly yes");
+    // Otherwise a slow disk has Redis answer before it has written.
+    let mut server = Server::start("appendonly yes\nappendfsync always");
     let stores = [Arc::new(store(&server)), Arc::new(store(&server))];
     let begin = stores[0].events(&Position::Now, 1, soon()).await.unwrap().cursor;
     let mut tasks = JoinSet::new();
