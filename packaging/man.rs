@@ -14,7 +14,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use motion_ad::broker::cli::Arguments as BrokerCli;
 use motion_ad::config::keys::{self, KEYS, TABLES};
-use motion_ad::config::{RIGHTS, SENTINEL_RIGHTS};
+use motion_ad::config::{DEFAULT_USER, RIGHTS, SENTINEL_RIGHTS};
 use motion_ad::helper::Cli;
 use motion_ad::module::arguments::{ARGUMENTS, Expired};
 use motion_ad::module::code::{self, Code, Phase};
@@ -278,13 +278,16 @@ fn configuration() -> Page {
         "The servers whose broker has the same `sessions.store` share one register. It needs a Redis 7, or Sentinels \
          and the servers that they watch, where it keeps its keys, which begin with motion-ad:. In redis.conf(5):",
     );
-    page.example(&format!(
-        "user motion on >PASSWORD {RIGHTS}\nuser default off ~* &* +@all\nappendonly yes\nmaxmemory-policy noeviction"
-    ));
+    page.example(&format!("user motion on >PASSWORD {RIGHTS}\nappendonly yes\nmaxmemory-policy noeviction"));
     page.text(
-        "The user default, on or off, needs its rights: Redis 7 reads its append-only file as that user, and leaves out \
-         what it may not do (redis issue 14541). Without appendonly a restart of the server loses who is logged in. Any other maxmemory-policy takes keys away, \
-         and the register with them: it begins anew, and the log says so. A login leaves about a kilobyte for a day, and \
+        "Without appendonly a restart of the server loses who is logged in. So does a user default without rights, as \
+         `user default off` leaves it: at its start such a server passes over what scripts wrote \
+         (redis/redis#14541). This switches it off, too, and keeps its rights:",
+    );
+    page.example(DEFAULT_USER);
+    page.text(
+        "Any other `maxmemory-policy` takes keys away, and the register with them: it begins anew, and the log says so. \
+         A login leaves about a kilobyte for a day, and \
          the newest 10,000 events stay.\n\n\
          With replicas, `min-replicas-to-write 1` and `min-replicas-max-lag 5` belong to it. A master that is cut off then takes no \
          sessions, and logins are denied (or let in, by `sessions.on_store_failure`). Even so, what a master answered in its last \

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Command, CommandFactory as _, Parser as _};
 use motion_ad::config::keys::{KEYS, TABLES};
-use motion_ad::config::{Config, RIGHTS};
+use motion_ad::config::{Config, DEFAULT_USER, RIGHTS};
 use motion_ad::helper::Cli;
 use motion_ad::module::arguments::{ARGUMENTS, Arguments};
 use motion_ad::name::NameMap;
@@ -181,7 +181,9 @@ fn every_key_that_is_named_exists() {
 #[test]
 fn the_rights_at_the_redis_are_the_ones_that_are_tested() {
     let readme = read("README.md");
-    assert!(code(&readme).any(|line| line == format!("user motion on >PASSWORD {RIGHTS}")));
+    for line in [format!("user motion on >PASSWORD {RIGHTS}"), DEFAULT_USER.to_owned()] {
+        assert!(code(&readme).any(|code| code == line), "{line}");
+    }
 }
 
 #[test]

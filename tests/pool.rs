@@ -392,6 +392,23 @@ async fn who_is_slow_and_answers_others_is_not_left() {
 }
 
 #[tokio::test]
+async fn who_answered_somebody_and_then_fell_silent_is_left() {
+    let Some(network) = Network::new() else { return };
+    let script =
+        |script: Script| script.on(Event::bind_as(JOHN), [Action::Silence]).on(Event::bind(), [success()]);
+    let _first = network.controller(DC1, script).await;
+    let _second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let bench = Bench::new(&network);
+    let mary = async {
+        sleep(Duration::from_millis(200)).await;
+        bench.pool.bind(MARY, "secret", soon()).await
+    };
+    let (john, mary) = tokio::join!(bench.bind(), mary);
+    assert_eq!(mary.map(|bound| bound.dc), Ok(DC1.to_owned()));
+    assert!(success_at(&john, DC2) && john.1 < Duration::from_secs(4), "{john:?}");
+}
+
+#[tokio::test]
 async fn who_failed_before_is_asked_where_nobody_else_answers() {
     for is_probed in [true, false] {
         let Some(network) = Network::new() else { return };

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use command::{Command, Field, Piece};
 pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
 pub use join::{Join, JoinError};
-pub use redis::{RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
+pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
 pub use sources::{Credentials, Source, Sources};
 
 use crate::name::{NameMap, Rules};

@@ -12,6 +12,10 @@ pub const RIGHTS: &str = "~motion-ad:* resetchannels -@all +ping +select +evalsh
     +xrange +xrevrange +get +set +del +exists +hget +hset +hdel +hlen +hexists +zadd +zrem +zcard +zscore +zrangebyscore \
     +zrangebylex";
 
+/// How the user `default` is switched off. Without its rights a server leaves out what scripts wrote when it reads its
+/// log at its start (redis/redis#14541).
+pub const DEFAULT_USER: &str = "user default off ~* &* +@all";
+
 /// The rights of the same user at a Sentinel that lets nobody in without a password.
 pub const SENTINEL_RIGHTS: &str = "-@all +sentinel|get-master-addr-by-name";
 

@@ -130,6 +130,7 @@ pub struct Directory<M> {
     people: Mutex<LruCache<Principal, (Person, Instant)>>,
     forest: forest::Remembered,
     rules: Slot<GroupRules>,
+    nested: Slot<Option<people::Inside>>,
     exempt_sids: Slot<Vec<sid::Sid>>,
 }
 
@@ -154,6 +155,7 @@ impl<M: Machine> Directory<M> {
             people: Mutex::new(LruCache::new(PRINCIPALS)),
             forest: forest::Remembered::default(),
             rules: Slot::default(),
+            nested: Slot::default(),
             exempt_sids: Slot::default(),
         }
     }
@@ -198,7 +200,7 @@ impl<M: Machine> Directory<M> {
         person: &Person,
         deadline: Instant,
     ) -> Result<GroupRules, DirectoryError> {
-        let rules = remembered(&self.rules, self.read_group_rules(deadline), deadline).await?;
+        let rules = remembered(&self.rules, GROUPS, self.read_group_rules(deadline), deadline).await?;
         rules.can_judge(&self.place(&person.domain))?;
         Ok(rules)
     }
@@ -220,7 +222,7 @@ impl<M: Machine> Directory<M> {
         if self.exempt.is_empty() {
             return Ok(false);
         }
-        let exempt = remembered(&self.exempt_sids, self.read_exempt(deadline), deadline).await?;
+        let exempt = remembered(&self.exempt_sids, GROUPS, self.read_exempt(deadline), deadline).await?;
         let groups = self.groups(person, deadline).await?;
         Ok(exempt.iter().any(|sid| groups.contains(sid)))
     }
@@ -264,6 +266,7 @@ impl<M: Machine> Directory<M> {
 /// What `slot` holds, or what `read` gives where that is too old.
 async fn remembered<T: Clone>(
     slot: &Slot<T>,
+    good_for: Duration,
     read: impl Future<Output = Result<T, DirectoryError>>,
     deadline: Instant,
 ) -> Result<T, DirectoryError> {
@@ -274,7 +277,7 @@ async fn remembered<T: Clone>(
         Some((known, until)) if *until > Instant::now() => Ok(known.clone()),
         _ => {
             let fresh = read.await?;
-            *slot = Some((fresh.clone(), Instant::now() + GROUPS));
+            *slot = Some((fresh.clone(), Instant::now() + good_for));
             Ok(fresh)
         }
     }

@@ -22,6 +22,7 @@ use super::machines::Place;
 use super::{Directory, DirectoryError, Machine, base_search};
 use crate::name::{NameError, Principal, Rules, fold};
 
+pub(super) use self::many::Inside;
 pub use self::many::{Membership, Seen, TOGETHER};
 pub use self::near::Near;
 

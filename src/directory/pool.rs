@@ -133,6 +133,8 @@ struct Wait<'a> {
     controller: &'a Arc<Controller>,
     /// Who comes after it.
     rest: &'a [Arc<Controller>],
+    /// When that began, or was looked at last.
+    since: Instant,
     /// When it is looked next whether that is worth it.
     until: Instant,
     deadline: Instant,
@@ -140,7 +142,8 @@ struct Wait<'a> {
 
 impl<'a> Wait<'a> {
     fn new(controller: &'a Arc<Controller>, rest: &'a [Arc<Controller>], deadline: Instant) -> Self {
-        Wait { controller, rest, until: deadline.min(Instant::now() + ATTEMPT), deadline }
+        let now = Instant::now();
+        Wait { controller, rest, since: now, until: deadline.min(now + ATTEMPT), deadline }
     }
 }
 
@@ -347,9 +350,11 @@ impl Pool {
         Others::new(is_down(controller), rest.iter().map(|other| is_down(other)))
     }
 
-    /// Whether a login that has waited since `begun` goes on waiting. Where it may, `wait` says until when.
-    fn stays(&self, wait: &mut Wait, begun: Instant) -> bool {
-        let answers_others = self.servers.answered_since(&wait.controller.host, Service::Binds, begun);
+    /// Whether a login goes on waiting. Where it does, `wait` says until when.
+    fn stays(&self, wait: &mut Wait) -> bool {
+        // Since the last look: one that answered somebody in the moment before it fell silent is not slow for ever.
+        let answers_others = self.servers.answered_since(&wait.controller.host, Service::Binds, wait.since);
+        wait.since = Instant::now();
         let others = self.others(wait.controller, wait.rest);
         if others == Others::Failed && !answers_others {
             self.servers.hurry(Service::Binds);
@@ -388,6 +393,8 @@ impl Pool {
         wait: &mut Wait<'_>,
     ) -> Result<(Bound, Connection), Failure> {
         let begun = Instant::now();
+        // That it could be connected to says nothing of binds.
+        wait.since = begun;
         let host = connection.host.clone();
         let answer = {
             let bind = connection.bind.bind(dn, password);
@@ -395,7 +402,7 @@ impl Pool {
             loop {
                 match timeout_at(wait.until, &mut bind).await {
                     Ok(answer) => break Some(answer),
-                    Err(_) if self.stays(wait, begun) => {}
+                    Err(_) if self.stays(wait) => {}
                     Err(_) => break None,
                 }
             }
@@ -454,7 +461,7 @@ impl Pool {
                     attempt.set(self.attempt(controller));
                 }
                 () = sleep_until(wait.until) => {
-                    if !self.stays(wait, begun) {
+                    if !self.stays(wait) {
                         let cause = format!("{host}: no connection in time");
                         return Err(Unusable::Unreachable(self.give_up(controller, &cause)));
                     }

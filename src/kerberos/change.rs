@@ -276,7 +276,7 @@ mod tests {
 
     async fn sent(addresses: &[SocketAddr], cache: Cache) -> Result<Sent, CheckError> {
         let addresses: Vec<_> = addresses.iter().map(|address| (address.to_string(), *address)).collect();
-        send(&addresses, cache, NEW, Instant::now() + Duration::from_millis(500)).await
+        send(&addresses, cache, NEW, Instant::now() + Duration::from_secs(3)).await
     }
 
     #[tokio::test]

@@ -177,9 +177,10 @@ impl<'a> Walk<'a> {
         Others::new(is_down(kdc), others.iter().map(is_down))
     }
 
-    /// Whether an exchange that has waited for `kdc` since `begun` goes on waiting.
-    fn stays(&self, kdc: &Kdc, others: &[Kdc], begun: Instant) -> bool {
-        let answers_others = self.kdcs.answered_since(&kdc.host, begun);
+    /// Whether an exchange goes on waiting for `kdc`, which was looked at last at `since`: one that answered somebody in
+    /// the moment before it fell silent is not slow for ever.
+    fn stays(&self, kdc: &Kdc, others: &[Kdc], since: Instant) -> bool {
+        let answers_others = self.kdcs.answered_since(&kdc.host, since);
         let others = self.others(kdc, others);
         if others == Others::Failed && !answers_others {
             self.kdcs.hurry(&kdc.host);
@@ -189,8 +190,8 @@ impl<'a> Walk<'a> {
 
     /// Asks `kdc`, and leaves it for `others` where it is silent; see [`stays`].
     async fn ask_one(&mut self, kdc: &Kdc, others: &[Kdc], message: &[u8]) -> Option<Answer> {
-        let begun = Instant::now();
-        let mut until = self.deadline.min(begun + ATTEMPT);
+        let mut since = Instant::now();
+        let mut until = self.deadline.min(since + ATTEMPT);
         let result = {
             // Its addresses share what it has for certain.
             let connected = match self.others(kdc, others) {
@@ -202,7 +203,8 @@ impl<'a> Walk<'a> {
             loop {
                 match timeout_at(until, &mut answer).await {
                     Ok(result) => break result,
-                    Err(_) if self.stays(kdc, others, begun) => {
+                    Err(_) if self.stays(kdc, others, since) => {
+                        since = Instant::now();
                         until = self.deadline.min(until + ATTEMPT);
                     }
                     Err(_) => break Err("no answer in time".to_owned()),

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-pub use self::change::{Change, Tell};
+pub use self::change::{Change, Loss, Tell};
 use self::connection::{Access, Connector};
 use self::keeper::{ANSWER, Keeper};
 use self::script::{BOOKMARKS_KEY, CLOSE, KNOWN_KEY, LIST, OPEN, OPEN_KEY, READ};

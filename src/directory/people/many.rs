@@ -5,6 +5,7 @@
 //! them are named by SID.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use ldap3::Scope;
 use tokio::time::Instant;
@@ -13,11 +14,12 @@ use uuid::Uuid;
 use super::{ATTRIBUTES, CANDIDATES, choose, named, people_of, people_search};
 use crate::directory::account::Account;
 use crate::directory::entry::{Entry, EntryError};
+use crate::directory::groups::GroupRules;
 use crate::directory::machine::{MachineError, Search};
 use crate::directory::machines::Place;
 use crate::directory::sid::Sid;
 use crate::directory::standing::{any_of, guid_of};
-use crate::directory::{Directory, DirectoryError, Machine, Person};
+use crate::directory::{Directory, DirectoryError, Machine, Person, remembered};
 use crate::name::{Principal, fold};
 
 /// So many names go into one search: a domain controller has answered it in some 40 ms, and no login that reads on the
@@ -26,6 +28,9 @@ pub const TOGETHER: usize = 100;
 
 /// The most groups inside the configured ones; with more, each account is asked for its own.
 const NESTED: usize = 200;
+
+/// How long the groups inside the configured ones are good. No login depends on them.
+const INSIDE: Duration = Duration::from_secs(60);
 
 /// The primary group is no member list (MS-ADTS 3.1.1.4.5.19).
 const PRIMARY: [&str; 2] = ["objectSid", "primaryGroupID"];
@@ -48,6 +53,13 @@ pub struct Membership {
     pub allowed: bool,
     /// A member of one of `login.deny_groups`.
     pub denied: bool,
+}
+
+/// The configured groups, and those inside them.
+#[derive(Clone, Debug)]
+pub(in crate::directory) struct Inside {
+    allow: Vec<Sid>,
+    deny: Vec<Sid>,
 }
 
 /// An account of this host's domain and the SID of its primary group.
@@ -157,16 +169,26 @@ impl<M: Machine> Directory<M> {
         if self.forest(deadline).await?.has_further(&self.domain) {
             return Ok(None);
         }
-        let (allow, deny) =
-            (self.inside(&rules.allow, deadline).await?, self.inside(&rules.deny, deadline).await?);
-        let (Some(allow), Some(deny)) = (allow, deny) else { return Ok(None) };
-        let allowed = self.members(read, &allow, deadline).await?;
-        let denied = self.members(read, &deny, deadline).await?;
+        let inside = remembered(&self.nested, INSIDE, self.all_inside(&rules, deadline), deadline).await?;
+        let Some(groups) = inside else { return Ok(None) };
+        let allowed = self.members(read, &groups.allow, deadline).await?;
+        let denied = self.members(read, &groups.deny, deadline).await?;
         let membership = |guid: &Uuid| Membership {
             allowed: rules.allow.is_empty() || allowed.contains(guid),
             denied: denied.contains(guid),
         };
         Ok(Some(read.iter().map(|read| (read.person.guid, membership(&read.person.guid))).collect()))
+    }
+
+    /// The groups of `rules` and those inside them; `None`: too many.
+    async fn all_inside(
+        &self,
+        rules: &GroupRules,
+        deadline: Instant,
+    ) -> Result<Option<Inside>, DirectoryError> {
+        let allow = self.inside(&rules.allow, deadline).await?;
+        let deny = self.inside(&rules.deny, deadline).await?;
+        Ok(allow.zip(deny).map(|(allow, deny)| Inside { allow, deny }))
     }
 
     /// These groups and every security group inside them; `None`: more than [`NESTED`].

@@ -10,7 +10,9 @@ readonly SENTINEL_PORTS=(26379 26380 26381)
 readonly REDIS_SERVICE=motion
 # What the README gives the user, so that the suite shows that it is enough.
 REDIS_ACL=$(sed -n 's/^    user motion on >PASSWORD //p' "$LAB_DIR/../../README.md")
-readonly REDIS_ACL
+# Nobody is it.
+REDIS_DEFAULT=$(sed -n 's/^    \(user default off .*\)/\1/p' "$LAB_DIR/../../README.md")
+readonly REDIS_ACL REDIS_DEFAULT
 # And at a sentinel: where the master is.
 readonly SENTINEL_ACL="-@all +sentinel|get-master-addr-by-name"
 
@@ -86,14 +88,13 @@ redis_is_sentinel() { # PORT
     ((${1} >= SENTINEL_PORTS[0]))
 }
 
-# Nobody comes in without a password: `default` is off, and has its rights, as the README says. Redis and the
-# sentinels among themselves are `lab`.
+# Nobody comes in without a password: `default` is off. Redis and the sentinels among themselves are `lab`.
 redis_configure() { # PORT
     local lab data=/var/lib/redis/$1 conf=$REDIS/root/etc/redis/$1.conf acl=$REDIS_ACL
     lab=$(cat "$REDIS/root/etc/redis/lab-password")
     ! redis_is_sentinel "$1" || acl=$SENTINEL_ACL
     {
-        printf '%s\n' "bind ${ADDRESS[redis]}" "protected-mode no" "dir $data" "user default off ~* &* +@all" \
+        printf '%s\n' "bind ${ADDRESS[redis]}" "protected-mode no" "dir $data" "$REDIS_DEFAULT" \
             "user lab on >$lab ~* &* +@all" "user motion on >$(cat "$REDIS/password") $acl"
         if redis_has --tls; then
             printf '%s\n' "port 0" "tls-port $1" "tls-auth-clients no" "tls-replication yes" \

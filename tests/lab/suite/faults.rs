@@ -335,7 +335,7 @@ fn starttls(lab: &Lab, report: &mut Report) {
         lab.configure(&format!("mode = \"{mode}\"\n"))?;
         john(lab)?;
         let ldap =
-            lab.host_sh("ss -Htnp dst 10.73.0.10 | grep motion-ad | grep -oE '10.73.0.10:[0-9]+' | sort -u");
+            lab.host_sh("ss -Htnp state established dst 10.73.0.10 | grep motion-ad | grep -oE '10.73.0.10:[0-9]+' | sort -u");
         // 389 is there anyway: the machine's sealed connection.
         let open: Vec<_> = ldap.stdout.lines().filter_map(|line| line.rsplit(':').next()).collect();
         equal("LDAPS is open", open.contains(&"636"), port == 636)

@@ -433,12 +433,13 @@ impl Flow {
 /// those who cannot bind.) Where AD can still be read, pwdLastSet tells that the password is another one.
 fn lost(lab: &Lab, report: &mut Report) {
     let read = "the answer of kpasswd is lost, and AD shows that it was changed: success";
-    report.check(read, || lose(lab, false, DONE, ""));
+    report.check(read, || lose(lab, false, DONE, "", "pwdLastSet shows that"));
     let silent = "the answer of kpasswd is lost, and then AD cannot be read: unknown, try the new one";
-    report.check(silent, || lose(lab, true, "PAM_AUTHINFO_UNAVAIL", UNKNOWN));
+    report.check(silent, || lose(lab, true, "PAM_AUTHINFO_UNAVAIL", UNKNOWN, "outcome=change_unknown"));
 }
 
-fn lose(lab: &Lab, silent: bool, code: &str, text: &str) -> Check {
+fn lose(lab: &Lab, silent: bool, code: &str, text: &str, logged: &str) -> Check {
+    let position = lab.log_position()?;
     let (max, new) = (person("max"), "M4x-may-have-moved");
     let lines = format!("{}\n{new}\n{new}", max.password);
     let answer = std::thread::scope(|scope| {
@@ -461,6 +462,7 @@ fn lose(lab: &Lab, silent: bool, code: &str, text: &str) -> Check {
     equal("PAM", answer.code.as_str(), code).map_err(all)?;
     told(&answer, text).map_err(all)?;
     equal("the new password", works.as_str(), DONE).map_err(all)?;
+    lab.wait_for_log(&position, &["event=password ", "the answer is lost", logged])?;
     equal("badPwdCount", counted, 0)
 }
 

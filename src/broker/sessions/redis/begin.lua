@@ -1,5 +1,5 @@
 -- Makes a register where there is none, and a new one of what is no longer whole: first whether it did that, then the
--- number of the newest event. KEYS[7] is for trying out.
+-- number of the newest event, and where the register begins. KEYS[7] is for trying out.
 local value = redis.call('GET', birth)
 if value and string.match(value, '^%d+') ~= layout then
     error('LAYOUT ' .. value)
@@ -22,4 +22,6 @@ local sound = is_sound()
 if not sound then
     redis.call('DEL', birth, events, known, open, index, ended)
 end
-return { sound and 0 or 1, decimal((newest())) }
+beginning()
+local last = newest()
+return { sound and 0 or 1, decimal(last), redis.call('GET', birth) or '' }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::trouble::EVICTION;
 use crate::broker::log::{Level, Line};
 
 /// Whether the Redis can be used, as it changes; for the log.
@@ -12,8 +13,40 @@ pub enum Change {
     Up(String, Option<Duration>),
     /// None can be, why, and what to do about it.
     Down(String, &'static str),
-    /// The register was no longer whole, so that an empty one took its place; how that comes.
-    Emptied(&'static str),
+    /// The register is not what it was: what is lost, and how to prevent that.
+    Lost(Loss),
+}
+
+/// What of a register can be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Keys were missing, so that an empty register took its place.
+    Keys,
+    /// All of it: it is another register than before.
+    All,
+    /// The newest events, and the changes that they told of.
+    Newest,
+}
+
+impl Loss {
+    fn problem(self) -> &'static str {
+        match self {
+            Loss::Keys => "keys of the register were missing, so that an empty one took its place",
+            Loss::All => "the register has lost all that it held",
+            Loss::Newest => "the register has lost the changes that were made last",
+        }
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Loss::Keys => EVICTION,
+            Loss::All => {
+                "set appendonly of the server to yes, and see motion-ad.toml(5) about its user default, whose rights \
+                 decide what it reads again at its start"
+            }
+            Loss::Newest => "see motion-ad.toml(5) about min-replicas-to-write",
+        }
+    }
 }
 
 impl Change {
@@ -28,9 +61,8 @@ impl Change {
             Change::Down(cause, advice) => {
                 (Level::Error, line.with("state", "down").with("cause", cause).with("advice", advice))
             }
-            Change::Emptied(advice) => {
-                let problem = "it was no longer whole, so that an empty register took its place";
-                (Level::Error, line.with("problem", problem).with("advice", advice))
+            Change::Lost(loss) => {
+                (Level::Error, line.with("problem", loss.problem()).with("advice", loss.advice()))
             }
         }
     }
@@ -54,8 +86,9 @@ mod tests {
             (Change::Down("r1:6379: refused".into(), ""), "state=down cause=\"r1:6379: refused\""),
             (Change::Down("x".into(), "wait"), "state=down cause=x advice=wait"),
             (
-                Change::Emptied("why"),
-                "problem=\"it was no longer whole, so that an empty register took its place\" advice=why",
+                Change::Lost(Loss::Newest),
+                "problem=\"the register has lost the changes that were made last\" \
+                 advice=\"see motion-ad.toml(5) about min-replicas-to-write\"",
             ),
         ];
         for (change, text) in cases {

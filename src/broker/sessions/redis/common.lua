@@ -25,10 +25,11 @@ end
 local function is_sound()
     local count = redis.call('ZCARD', open)
     local all = count + redis.call('ZCARD', ended)
-    local empty = all == 0 and redis.call('EXISTS', events) == 0
+    local is_told = redis.call('EXISTS', events) == 1
     return redis.call('HLEN', known) == all
         and redis.call('ZCARD', index) == 3 * count
-        and (empty or redis.call('EXISTS', birth) == 1)
+        and (is_told or all == 0)
+        and (not is_told or redis.call('EXISTS', birth) == 1)
 end
 
 -- The number before the first event, and its mark. A new register begins where no earlier one came to: they were

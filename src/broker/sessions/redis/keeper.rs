@@ -4,7 +4,7 @@
 //! from the server every [`BLOCK`], so that a dead one is noticed without a login. While there are none every call is
 //! answered at once with the cause.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -12,10 +12,10 @@ use redis::{Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::change::{Change, Tell};
+use super::change::{Change, Loss, Tell};
 use super::connection::{Access, Connector, Line, in_time};
 use super::script::{self, BEGIN, EVENTS_KEY};
-use super::trouble::{EVICTION, Kind, Trouble};
+use super::trouble::{Kind, Trouble};
 use crate::config::Server;
 
 /// One attempt to connect, the question to the Sentinels and two handshakes included.
@@ -67,6 +67,8 @@ pub(super) struct Keeper {
     /// Somebody waits for the next attempt.
     wanted: Notify,
     changes: watch::Sender<()>,
+    /// The register as it was last: where it begins, and the number of its newest event.
+    seen: Mutex<Option<(String, u64)>>,
     tell: Tell,
 }
 
@@ -77,6 +79,7 @@ impl Keeper {
             state: watch::Sender::new(State::Starting),
             wanted: Notify::new(),
             changes: watch::Sender::new(()),
+            seen: Mutex::default(),
             tell,
         }
     }
@@ -210,12 +213,23 @@ impl Keeper {
 
     /// Sees to it that there is a register, and that it is whole; the number of its newest event.
     pub(super) async fn mend(&self, connection: &mut MultiplexedConnection) -> Result<String, Trouble> {
-        let (emptied, newest): (bool, String) = script::run(&BEGIN, &[], connection).await?;
-        if emptied {
-            (self.tell)(&Change::Emptied(EVICTION));
+        let (emptied, newest, birth): (bool, String, String) = script::run(&BEGIN, &[], connection).await?;
+        let now = number(&newest);
+        let loss = match self.seen().replace((birth.clone(), now)) {
+            _ if emptied => Some(Loss::Keys),
+            Some((before, _)) if before != birth => Some(Loss::All),
+            Some((_, before)) if before > now => Some(Loss::Newest),
+            _ => None,
+        };
+        if let Some(loss) = loss {
+            (self.tell)(&Change::Lost(loss));
             self.changes.send_replace(());
         }
         Ok(newest)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<(String, u64)>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets calls use `session` until it is of no more use; why.
@@ -251,8 +265,11 @@ impl Keeper {
         let mut alive = Instant::now();
         loop {
             match in_time(Instant::now() + BLOCK + ANSWER, read(&mut events, &newest, Some(BLOCK))).await {
-                Ok(Some(number)) => {
-                    newest = number;
+                Ok(Some(id)) => {
+                    if let Some((_, seen)) = self.seen().as_mut() {
+                        *seen = number(&id);
+                    }
+                    newest = id;
                     self.changes.send_replace(());
                 }
                 Ok(None) => {}
@@ -275,6 +292,11 @@ struct Session {
     events: Line,
     /// The number of the newest event.
     newest: String,
+}
+
+/// The number of the event whose id in the stream is `id`.
+fn number(id: &str) -> u64 {
+    id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
 async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Trouble> {
