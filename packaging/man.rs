@@ -275,31 +275,34 @@ fn configuration() -> Page {
         }
     }
     page.section("A REDIS FOR SEVERAL SERVERS").text(
-        "The servers whose broker has the same `sessions.store` share one register. It needs a Redis 7, or Sentinels \
-         and the servers that they watch, where it keeps its keys, which begin with motion-ad:. In redis.conf(5):",
+        "The servers whose broker has the same `sessions.store` share one register. It needs a Redis 7, or \
+         Sentinels and the servers that they watch, where it keeps its keys, which begin with motion-ad:. In \
+         redis.conf(5):",
     );
     page.example(&format!("user motion on >PASSWORD {RIGHTS}\nappendonly yes\nmaxmemory-policy noeviction"));
     page.text(
-        "Without appendonly a restart of the server loses who is logged in. So does a user default without rights, as \
-         `user default off` leaves it: at its start such a server passes over what scripts wrote \
-         (redis/redis#14541). This switches it off, too, and keeps its rights:",
+        "Without appendonly a restart of the server loses who is logged in; `appendfsync always` keeps what it has \
+         answered also where it is killed or the power fails. A restart loses it, too, where the user default has \
+         no rights, as after `user default off`: such a server passes over what scripts wrote when it reads its \
+         log (redis/redis#14541). This switches it off as well, and keeps its rights:",
     );
     page.example(DEFAULT_USER);
     page.text(
-        "Any other `maxmemory-policy` takes keys away, and the register with them: it begins anew, and the log says so. \
-         A login leaves about a kilobyte for a day, and \
-         the newest 10,000 events stay.\n\n\
-         With replicas, `min-replicas-to-write 1` and `min-replicas-max-lag 5` belong to it. A master that is cut off then takes no \
-         sessions, and logins are denied (or let in, by `sessions.on_store_failure`). Even so, what a master answered in its last \
-         moment may be lost with it: somebody is logged in whose session is not registered. Sentinels are asked \
-         without a password, and with the same user and password where they want one:",
+        "Any other `maxmemory-policy` takes keys away, and the register with them: it begins anew, and the log \
+         says so. A login leaves about a kilobyte for a day, and the newest 10,000 events stay.\n\n\
+         With replicas, `min-replicas-to-write 1` and `min-replicas-max-lag 5` belong to it, and at least two of \
+         them, because the one that becomes the master needs one in turn. A master that is cut off then takes no \
+         sessions, and logins are denied, or let in by `sessions.on_store_failure`. Even so, what a master \
+         answered in its last moment may be lost with it: somebody is logged in whose session is not registered.\n\n\
+         Sentinels are asked without a password, and with the same user and password where they want one:",
     );
     page.example(&format!("user motion on >PASSWORD {SENTINEL_RIGHTS}"));
     page.text(
-        "With TLS a server has to have a certificate for the name in `sessions.store`, or for the name or address that the Sentinels \
-         tell: `sentinel resolve-hostnames yes` and `sentinel announce-hostnames yes` make it a name. Without TLS the \
-         password and the register travel in the clear.\n\n\
-         Whoever may write there can end sessions and invent them, and so choose what `sessions.on_evict` is run with. No password is kept there.",
+        "With TLS a server has to have a certificate for the name in `sessions.store`, or for the name or address \
+         that the Sentinels tell: `sentinel resolve-hostnames yes` and `sentinel announce-hostnames yes` make it a \
+         name. Without TLS the password and the register travel in the clear.\n\n\
+         Whoever may write there can end sessions and invent them, and so choose what `sessions.on_evict` is run \
+         with. No password is kept there.",
     );
     page.section("EXAMPLES").text("A domain with a CA of its own, whose agents alone may log in:");
     page.example("[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n\n[login]\nallow_groups = [\"XCALLY Agents\"]");

@@ -29,7 +29,7 @@ const KPASSWD: u16 = 464;
 /// One address has so long for a connection while there is another one to try.
 const CONNECT: Duration = Duration::from_millis(800);
 
-/// An answer is read in a millisecond, unless all threads are busy; for that there is always time.
+/// An answer is read in a millisecond, unless all threads are busy; for that there is always so much time.
 const READING: Duration = Duration::from_millis(200);
 
 /// What became of a change that was sent.
@@ -176,7 +176,7 @@ async fn send(
         Ok(Err(e)) => return Ok(Sent::Lost { cause: format!("{dc}: {}", kdc::in_words(&e)), dc }),
         Err(_) => return Ok(Sent::Lost { cause: format!("{dc}: no answer to the change in time"), dc }),
     };
-    let reading = Instant::now() + READING;
+    let reading = deadline.max(Instant::now() + READING);
     Ok(match cpu::run(reading, move || exchange.read(&reply)).await {
         Ok(Ok((code, data))) => Sent::Answered { code, data, dc },
         Ok(Err(failure)) => Sent::Lost { cause: format!("{dc}: {}", failure.text), dc },

@@ -107,7 +107,7 @@ redis_configure() { # PORT
             redis_sentinel_options "$lab"
         else
             # It keeps all that it has answered, over a restart and a crash.
-            printf '%s\n' 'save ""' "appendonly yes" "masteruser lab" "masterauth $lab" \
+            printf '%s\n' 'save ""' "appendonly yes" "appendfsync always" "masteruser lab" "masterauth $lab" \
                 "replica-announce-ip ${FQDN[redis]}" "repl-diskless-sync-delay 0"
             [[ $1 == "$REDIS_PORT" ]] || echo "replicaof ${FQDN[redis]} $REDIS_PORT"
             # As the manual has it: a master that is cut off takes nothing.

@@ -550,7 +550,7 @@ async fn a_register_that_is_no_longer_whole_is_begun_anew_and_that_is_said() {
 
 #[tokio::test]
 async fn a_server_that_comes_back_without_what_it_held_is_noticed() {
-    let mut server = Server::start("appendonly yes");
+    let mut server = Server::start("appendonly yes\nappendfsync always");
     let (store, said) = store_of(server.at());
     open(&store, "a").await.unwrap();
     let log = server.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof");
@@ -573,8 +573,9 @@ async fn a_server_that_comes_back_without_what_it_held_is_noticed() {
 #[tokio::test]
 async fn the_user_default_is_off_and_a_restart_loses_nothing() {
     // Without its rights, the server leaves out what scripts wrote when it reads its log (redis/redis#14541).
-    let mut server =
-        Server::start(&format!("{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}\nappendonly yes"));
+    let mut server = Server::start(&format!(
+        "{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}\nappendonly yes\nappendfsync always"
+    ));
     let user = Some("motion".into());
     let redis = config::Redis { user, password_file: Some(server.password(PASSWORD)), ..server.at() };
     let (store, said) = store_of(redis);
