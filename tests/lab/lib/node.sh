@@ -110,12 +110,13 @@ node_is_running() {
     [[ $state == running || $state == degraded ]]
 }
 
-# node_run NODE COMMAND… : runs COMMAND inside, as root, with a clean environment.
+# node_run NODE COMMAND… : runs COMMAND inside, as root, with a clean environment; in this process's place where
+# NODE_EXEC is exec.
 node_run() {
     local leader
     leader=$(node_leader "$1") || die "$1 is not up"
     shift
-    nsenter --target "$leader" --mount --uts --ipc --net --pid --cgroup \
+    ${NODE_EXEC:-} nsenter --target "$leader" --mount --uts --ipc --net --pid --cgroup \
         env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         HOME=/root USER=root LOGNAME=root SHELL=/bin/bash LANG=C.UTF-8 TERM="${TERM:-dumb}" "$@"
 }
@@ -139,6 +140,8 @@ lab_exec() {
     fi
     [[ ${1:-} != -- ]] || shift
     (($#)) || die "lab exec: no command"
+    # Nobody stands between, who would have something to say about how the command ended.
+    NODE_EXEC='exec'
     if [[ -n $user ]]; then node_run_as "$node" "$user" "$@"; else node_run "$node" "$@"; fi
 }
 

@@ -96,6 +96,11 @@ impl Lab {
         Ok(Some(Lab { name, script, size: self.size, host, root, kerberos, keeper: None }))
     }
 
+    /// The domain controllers' names in the lab.
+    pub fn dcs(&self) -> &'static [&'static str] {
+        if self.size.dcs < 2 { &["dc"] } else { &["dc", "dc2"] }
+    }
+
     /// The host's name in the lab.
     pub fn host_name(&self) -> &'static str {
         self.host

@@ -122,6 +122,7 @@ const SESSIONS: &[Part] = &[
             ("sessions", sessions::full),
         ],
     ),
+    (TWO_DCS, &[JOIN, ("passwords-failover", passwords::failover)]),
     (TWO_HOSTS, &[JOIN, ("sessions-redis", shared::chapter)]),
 ];
 

@@ -139,8 +139,15 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
     }
     lab.set_method(Method::Ldap);
     lab.configure("")?;
-    cut(lab, report);
+    cut(lab, report, &[100, 300, 500, 700, 900, 1100, 1500, 2000]);
     helper(lab, report);
+    end(lab)
+}
+
+/// With a second domain controller, which is there to be asked when the first one dies.
+pub fn failover(lab: &Lab, report: &mut Report) -> Check {
+    begin(lab)?;
+    cut(lab, report, &[300, 600, 900, 1200, 1500, 2000]);
     end(lab)
 }
 
@@ -466,14 +473,14 @@ fn lose(lab: &Lab, silent: bool, code: &str, text: &str, logged: &str) -> Check 
     equal("badPwdCount", counted, 0)
 }
 
-/// The domain controller dies at some moment of a change. Whatever the person is told then is true.
-fn cut(lab: &Lab, report: &mut Report) {
+/// The domain controller dies at some moment of a change, of which each of these is one, in milliseconds from its
+/// beginning. Whatever the person is told then is true.
+fn cut(lab: &Lab, report: &mut Report, moments: &[u64]) {
     for who in ["seth", "max"] {
-        for milliseconds in [100, 300, 500, 700, 900, 1100, 1500, 2000] {
+        for milliseconds in moments {
             report.check(&format!("{who}: the DC is gone {milliseconds} ms after the beginning"), || {
-                let checked = cut_at(lab, &person(who), Duration::from_millis(milliseconds));
-                lab.run(&["net", "heal", "dc"]).ok()?;
-                wait(Duration::from_secs(20), || ready(lab))?;
+                let checked = cut_at(lab, &person(who), Duration::from_millis(*milliseconds));
+                heal(lab)?;
                 lab.run(&["cast", "restore", who]).ok()?;
                 checked
             });
@@ -484,7 +491,9 @@ fn cut(lab: &Lab, report: &mut Report) {
 fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
     let new = "N3w-at-the-last-moment";
     // Slow enough for moments to lie between question and answer.
-    lab.run(&["net", "delay", "dc", "100"]).ok()?;
+    for dc in lab.dcs() {
+        lab.run(&["net", "delay", dc, "100"]).ok()?;
+    }
     wait(Duration::from_secs(30), || ready(lab))?;
     let answer = std::thread::scope(|scope| {
         let typed = scope.spawn(|| typed(lab, "motion", person, person.password, new));
@@ -493,9 +502,9 @@ fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
         let answer = typed.join().map_err(|_| "the change's thread ended".to_owned());
         cut.and(answer)
     })?;
-    lab.run(&["net", "heal", "dc"]).ok()?;
+    heal(lab)?;
     let all = |text: String| format!("{text}\npamtester said:\n{}", answer.output);
-    wait(Duration::from_secs(20), || ready(lab))?;
+    equal("wrong passwords", lab.counted_everywhere()?.get(person.sam), Some(&0)).map_err(all)?;
     // The old one says by its code that it is right: he must still change it.
     let right = |password| authenticate(lab, person.sam, password).code != "PAM_AUTH_ERR";
     let (new, old) = (right(new), right(person.password));
@@ -509,6 +518,15 @@ fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
         (code, true) => Err(format!("{code} with a doubt")),
     }
     .map_err(all)
+}
+
+/// Each domain controller is there again and knows what the others do.
+fn heal(lab: &Lab) -> Check {
+    for dc in lab.dcs() {
+        lab.run(&["net", "heal", dc]).ok()?;
+    }
+    lab.run(&["dc", "replicate"]).ok()?;
+    wait(Duration::from_secs(20), || ready(lab))
 }
 
 /// `motion-ad passwd`: who, the two lines that are typed, the exit code, and a part of what is said.
