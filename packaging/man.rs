@@ -28,6 +28,7 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-check", 1),
     ("motion-ad-login", 1),
     ("motion-ad-status", 1),
+    ("motion-ad-doctor", 1),
     ("motion-ad.toml", 5),
     ("names.map", 5),
     ("pam_motion_ad", 8),
@@ -63,7 +64,7 @@ fn helper(folder: &Path) -> io::Result<()> {
     let mut all = Cli::command().disable_help_subcommand(true);
     all.build();
     command(&all, "motion-ad", 1)?.write(folder)?;
-    for one in all.get_subcommands() {
+    for one in all.get_subcommands().filter(|one| !one.is_hide_set()) {
         command(one, &format!("motion-ad-{}", one.get_name()), 1)?.write(folder)?;
     }
     Ok(())
@@ -88,7 +89,7 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
     }
     if command.has_subcommands() {
         page.section("COMMANDS");
-        for one in command.get_subcommands() {
+        for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
             let about = one.get_about().map(ToString::to_string).unwrap_or_default();
             page.item(&format!("motion-ad-{}(1)", one.get_name()), "", &[&about]);
         }

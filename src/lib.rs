@@ -13,6 +13,7 @@
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds and StartTLS, byte by byte |
 //! | [`config`] | `config.toml`, and what the realm join knows |
+//! | [`doctor`] | everything between the application and AD, looked at one by one |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
 //! | [`verdict`] | every outcome of a login, once; pure |
 //!
@@ -31,6 +32,8 @@ pub mod broker;
 pub mod config;
 #[cfg(feature = "broker")]
 pub mod directory;
+#[cfg(feature = "broker")]
+pub mod doctor;
 #[cfg(feature = "broker")]
 pub mod helper;
 #[cfg(feature = "broker")]

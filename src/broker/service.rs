@@ -45,18 +45,11 @@ impl Service {
     /// # Errors
     /// The trusted roots cannot be used.
     pub(super) fn new(config: Config, log: &Arc<Log>) -> Result<Self, ConfigError> {
-        let wanted = Wanted {
-            domain: config.domain.name.clone(),
-            role: Role::Domain,
-            servers: config.domain.servers.clone(),
-            backup: config.domain.backup.clone(),
-            site: config.domain.site.clone(),
-        };
         let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state_directory().as_deref())?);
         let parts = Arc::new(OnceLock::new());
         let (told, probed) = (parts.clone(), parts.clone());
         let domains = Domains::new(
-            wanted,
+            Wanted::from(&config.domain),
             Arc::new(Network::default()),
             Arc::new({
                 let log = log.clone();
@@ -65,15 +58,8 @@ impl Service {
             Arc::new(move |domain, role, controller, part| probe(&probed, domain, role, controller, part)),
         );
         let kerberos = Arc::new(Kerberos::new(domains.clone()));
-        let connect = {
-            let kerberos = kerberos.clone();
-            move |servers| MachineConnection::new(servers, kerberos.clone(), Settings::default())
-        };
-        let machine = connect(domains.own().clone());
-        let machines = Machines::new(machine.clone(), {
-            let (domains, machine) = (domains.clone(), machine.clone());
-            move |place| connect(domains.at(place, &machine))
-        });
+        let machines = Machines::of(&domains, &kerberos, &Settings::default());
+        let machine = machines.own().clone();
         let renewal = Renewal {
             trust: trust.clone(),
             machine: machine.clone(),

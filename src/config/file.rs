@@ -109,8 +109,8 @@ impl Default for Broker {
     }
 }
 
-/// A `config.toml` as it was read.
-#[derive(Debug)]
+/// A `config.toml` as it was read; an empty one, where none is.
+#[derive(Debug, Default)]
 pub(super) struct File {
     path: PathBuf,
     text: String,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use file::{Method, TlsMode};
-pub use join::{Join, JoinError};
+pub use join::{Access, Join, JoinError};
 pub use sources::{Credentials, Source, Sources};
 
 use crate::name::{NameMap, Rules};
@@ -144,9 +144,36 @@ impl Config {
     /// # Errors
     /// A file is broken, or no domain is known.
     pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
+        let mut config = Config::load_settings(config, sssd)?;
+        config.read_map()?;
+        Ok(config)
+    }
+
+    /// The same without the name map, which stays empty until [`Config::read_map`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_settings(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
         let file = file::File::load(config)?;
         let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
-        Config::complete(file, &join)
+        file.complete(&join)
+    }
+
+    /// The settings that hold without a `config.toml`; the name map is still empty.
+    ///
+    /// # Errors
+    /// The join names no domain.
+    pub fn of_join(join: &Join) -> Result<Self, ConfigError> {
+        file::File::default().complete(join)
+    }
+
+    /// Reads the name map.
+    ///
+    /// # Errors
+    /// It is unreadable or malformed.
+    pub fn read_map(&mut self) -> Result<(), ConfigError> {
+        self.names.map = load_map(&self.map_file)?;
+        Ok(())
     }
 
     /// How names are mapped, for somebody who may not read `sssd.conf`: there the domain that `config` names, else
@@ -166,13 +193,9 @@ impl Config {
             Err(JoinError::Denied(problem)) => default_realm().map(Join::of_realm).ok_or(problem)?,
             other => other.map_err(Problem::from)?,
         };
-        Ok(Config::complete(file, &join)?.names)
-    }
-
-    fn complete(file: file::File, join: &Join) -> Result<Self, ConfigError> {
-        let mut config = file.complete(join)?;
-        config.names.map = load_map(&config.map_file)?;
-        Ok(config)
+        let mut config = file.complete(&join)?;
+        config.read_map()?;
+        Ok(config.names)
     }
 }
 

@@ -21,7 +21,7 @@ const SUCCESS: u32 = 0;
 
 /// `supportedCapabilities` of a read-only domain controller: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID (MS-ADTS
 /// 3.1.1.3.4.3). What it does not know it asks another one for, so that one is asked right away.
-const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
+pub(super) const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
 
 /// A verified TLS connection to a domain controller. It carries one bind at a time, and each bind replaces the
 /// identity of the one before (RFC 4513, 4).
@@ -160,7 +160,7 @@ impl BindConnection {
     }
 }
 
-fn unreachable(cause: &dyn std::fmt::Display) -> Unusable {
+pub(super) fn unreachable(cause: &dyn std::fmt::Display) -> Unusable {
     Unusable::Unreachable(cause.to_string())
 }
 

@@ -136,6 +136,14 @@ impl<M: Machine> Directory<M> {
         Ok(rules)
     }
 
+    /// Whether the group that is written so in the configuration can be used.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`, or it has no SID.
+    pub async fn check_group(&self, written: &str, deadline: Instant) -> Result<(), DirectoryError> {
+        self.group(written, deadline).await.map(drop)
+    }
+
     /// The group that is written so, and where it was found; a SID is taken as it is.
     async fn group(
         &self,

@@ -24,6 +24,7 @@ pub mod refusal;
 mod scripted;
 pub mod servers;
 pub mod sid;
+pub mod survey;
 pub mod trust;
 
 use std::future::Future;

@@ -29,7 +29,7 @@ use crate::protocol::report;
 use crate::verdict::Outcome;
 
 /// TLS from the first byte.
-const LDAPS: u16 = 636;
+pub(super) const LDAPS: u16 = 636;
 /// One domain controller within one login, from the first packet to the answer, while there is another to ask.
 const ATTEMPT: Duration = Duration::from_millis(800);
 /// One address or port has so long before the next is tried beside it.
@@ -547,7 +547,11 @@ fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
 
 /// Connects to the first port of `ports` that answers at the first address that does. Each is tried a little after the
 /// one before it, so that silence at one costs no more than that (RFC 8305, 5).
-async fn race(controller: &Controller, ports: &[u16], until: Instant) -> Result<(TcpStream, u16), String> {
+pub(super) async fn race(
+    controller: &Controller,
+    ports: &[u16],
+    until: Instant,
+) -> Result<(TcpStream, u16), String> {
     let mut waiting = ports
         .iter()
         .flat_map(|port| controller.addresses.iter().map(|ip| SocketAddr::new(*ip, *port)))

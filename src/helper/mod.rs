@@ -5,6 +5,7 @@
 
 mod account;
 mod cli;
+mod doctor;
 mod map;
 mod password;
 mod show;
@@ -14,7 +15,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use cli::{Account, Cli, Command, Login, Map, Status};
+use clap::CommandFactory as _;
+pub use cli::{Account, Cli, Command, Doctor, Login, Map, Status};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
@@ -29,7 +31,7 @@ pub enum Exit {
     Yes = 0,
     /// No.
     No = 1,
-    /// Usage or configuration is wrong, and so there is no answer.
+    /// Usage or configuration is wrong, and so there is no answer. To `doctor` a failure is one.
     Usage = 2,
     /// AD or the broker could not be reached, and so there is no answer.
     Unreachable = 3,
@@ -67,6 +69,8 @@ enum Failure {
     Password(#[from] PasswordError),
     #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
     Prompt(io::Error),
+    #[error("{0}")]
+    Application(String),
     #[error("interrupted")]
     Interrupted,
     #[error("standard input: {0}")]
@@ -101,11 +105,28 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Check(args) => account::check(cli, args).and_then(print),
         Command::Login(args) => account::login(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Doctor(args) => doctor::doctor(cli, args).and_then(print),
+        Command::AsApplication(args) => doctor::as_application(args).and_then(print),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());
-        failure.exit()
+        match (&cli.command, failure.exit()) {
+            (Command::Doctor(_), Exit::Usage) => DOCTOR_MISUSED,
+            (_, exit) => exit,
+        }
     })
+}
+
+/// `doctor` says by 2 that something has failed, and by this that it could not look.
+const DOCTOR_MISUSED: Exit = Exit::Unreachable;
+
+/// How a command line ends that was not understood.
+pub fn misused() -> Exit {
+    let read = Cli::command().ignore_errors(true).try_get_matches();
+    match read.as_ref().is_ok_and(|read| read.subcommand_name() == Some("doctor")) {
+        true => DOCTOR_MISUSED,
+        false => Exit::Usage,
+    }
 }
 
 /// A request of the command `service`.

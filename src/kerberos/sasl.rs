@@ -17,6 +17,8 @@ use crate::ldap::{self, BIND_RESPONSE, Response};
 
 /// The confidentiality layer's bit (RFC 4752, 3.3).
 const CONFIDENTIALITY: u8 = 4;
+/// That of none at all: the server asks nobody to sign (RFC 4752, 3.3).
+const NO_LAYER: u8 = 1;
 
 /// LDAP result codes (RFC 4511, 4.1.9).
 const SUCCESS: u32 = 0;
@@ -34,6 +36,8 @@ pub(super) struct Bound {
     pub(super) context: ClientCtx,
     /// The longest token that the server accepts.
     pub(super) max_send: usize,
+    /// The server would also have gone without a layer.
+    pub(super) optional: bool,
     /// When the context ends, with its ticket.
     pub(super) expires: Instant,
 }
@@ -89,13 +93,14 @@ where
     let offer = in_progress(exchange(stream, 2, &[]).await?)?;
     let offer = context.unwrap(&offer).map_err(|e| failed(&e))?;
     let max_send = accept(&offer)?;
+    let optional = offer.first().is_some_and(|layers| layers & NO_LAYER != 0);
     // Our choice and the longest token that we accept; no authorization identity: it is the machine itself.
     let [_, a, b, c] = MAX_TOKEN.to_be_bytes();
     let choice = context.wrap(false, &[CONFIDENTIALITY, a, b, c]).map_err(|e| failed(&e))?;
     success(exchange(stream, 3, &choice).await?)?;
 
     let lifetime = context.lifetime().map_err(|e| failed(&e))?;
-    Ok(Bound { context, max_send, expires: Instant::now() + lifetime })
+    Ok(Bound { context, max_send, optional, expires: Instant::now() + lifetime })
 }
 
 /// `ldap/HOST@REALM`, in which `host` cannot smuggle a part of its own.

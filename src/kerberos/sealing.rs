@@ -75,6 +75,8 @@ pub struct Sealed {
     pub relay: Relay,
     /// When the security context ends, with its ticket.
     pub expires: Instant,
+    /// The server would also have taken a connection that is neither signed nor sealed.
+    pub optional: bool,
 }
 
 /// Connects to `address`, binds as the machine and starts the relay. `host` is the server's DNS name, from
@@ -99,7 +101,7 @@ pub async fn connect(
         let max_send = bound.max_send;
         let (read, write) = tcp.into_split();
         let (stream, relay) = relay(read, write, Gss(bound.context), max_send)?;
-        Ok(Sealed { stream, relay, expires: bound.expires })
+        Ok(Sealed { stream, relay, expires: bound.expires, optional: bound.optional })
     };
     timeout_at(deadline, connecting).await.unwrap_or(Err(TransportError::Timeout))
 }

@@ -1,0 +1,200 @@
+//! `config.toml` and the name map: whether they can be understood, and read by the broker's user.
+
+use std::path::{Path, PathBuf};
+
+use super::broker::USER;
+use super::command;
+use super::facts::{Facts, user};
+use super::finding::{Finding, quote};
+use super::join::is_not_joined;
+use super::pam::comment_out;
+use crate::config::{ConfigError, Problem};
+
+/// Folders that the broker's unit does not see, or sees as its own (`ProtectHome=`, `PrivateTmp=`).
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+/// Where files of the configuration belong.
+const FOLDER: &str = "/etc/motion-ad";
+
+pub(super) async fn file(facts: &Facts) -> Finding {
+    let settings = facts.settings().await;
+    match &settings.error {
+        None => {
+            let domain =
+                settings.config.as_ref().map(|config| config.domain.name.as_str()).unwrap_or_default();
+            Finding::ok(format!("{}: domain {domain}", facts.options().config.display()))
+        }
+        Some(error) if is_not_joined(error) => Finding::because("join"),
+        Some(ConfigError::Broken(problem)) if problem.file == facts.options().sssd => {
+            Finding::because("join")
+        }
+        Some(error) => broken(error),
+    }
+}
+
+pub(super) async fn map(facts: &Facts) -> Finding {
+    let settings = facts.settings().await;
+    match (&settings.map, &settings.config) {
+        (Some(error), _) => broken(error),
+        (None, Some(config)) => {
+            let count = config.names.map.lines().len();
+            Finding::ok(format!("{}: {count} names", config.map_file.display()))
+        }
+        (None, None) => Finding::because("config-file"),
+    }
+}
+
+/// The line that cannot be understood is taken out of force; a file that is missing is made anew.
+fn broken(error: &ConfigError) -> Finding {
+    let finding = Finding::failure(error.to_string());
+    let ConfigError::Broken(Problem { file, line, .. }) = error else { return finding };
+    let shown = file.display().to_string();
+    match line {
+        Some(line) => finding.mend(comment_out(&shown, *line)),
+        None if file.exists() => finding.mend(format!("mv {0} {0}.broken && touch {0}", quote(&shown))),
+        None => finding.mend(format!("touch {}", quote(&shown))),
+    }
+}
+
+/// Each file that the broker reads can be read by its user, in what the unit lets it see.
+pub(super) async fn readable(facts: &Facts) -> Finding {
+    if !facts.is_root() {
+        return Finding::skipped("needs root");
+    }
+    let user = match user(USER).await {
+        Ok(user) => user,
+        Err(cause) => return Finding::skipped(cause),
+    };
+    let mut files = vec![facts.options().config.clone()];
+    if let Some(config) = facts.config().await {
+        files.push(config.map_file.clone());
+        files.extend(config.tls.ca_file.clone());
+    }
+    for file in files.iter().filter(|file| file.exists()) {
+        let shown = quote(&file.display().to_string());
+        if let Some(hidden) = HIDDEN.into_iter().find(|folder| file.starts_with(folder)) {
+            let name = file.file_name().map(PathBuf::from).unwrap_or_default();
+            let to = Path::new(FOLDER).join(name).display().to_string();
+            let script = format!("s|{}|{to}|", file.display());
+            return Finding::failure(format!("{}: the broker's unit hides {hidden} from it", file.display()))
+                .mend(format!(
+                    "install -m 0644 {shown} {} && sed -i {} {}",
+                    quote(&to),
+                    quote(&script),
+                    quote(&facts.options().config.display().to_string())
+                ));
+        }
+        match command::ask_as(&user, "test", &["-r", &file.display().to_string()], &[], command::ASK).await {
+            Ok(answer) if answer.status.success() => {}
+            Ok(_) => {
+                let folder = file.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+                // Nothing in it is secret: there is no password in any of these files.
+                return Finding::failure(format!("{} may not read {}", user.name, file.display()))
+                    .mend(format!("chmod a+rx {} && chmod a+r {shown}", quote(&folder)));
+            }
+            Err(e) => return Finding::skipped(format!("setpriv cannot be run: {e}")),
+        }
+    }
+    Finding::ok(format!("{} may read {} files", user.name, files.len()))
+}
+
+/// Every user that the broker is to answer exists.
+pub(super) async fn users(facts: &Facts) -> Finding {
+    let Some(config) = facts.config().await else { return Finding::because("config-file") };
+    for name in &config.broker.users {
+        if name.parse::<u32>().is_ok() {
+            continue;
+        }
+        if let Err(cause) = user(name).await {
+            return Finding::warning(format!("broker.users: {cause}"))
+                .mend(format!("useradd --system --user-group --shell /usr/sbin/nologin {}", quote(name)));
+        }
+    }
+    Finding::ok(config.broker.users.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::super::{Options, examine};
+    use super::*;
+    use crate::config::Config;
+
+    fn options(folder: &Path) -> Options {
+        Options {
+            config: folder.join("config.toml"),
+            sssd: folder.join("sssd.conf"),
+            socket: folder.join("broker.sock"),
+            login: None,
+        }
+    }
+
+    /// A host in a domain that no DNS knows, with this configuration and this map.
+    fn host(config: &str, map: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("names.map");
+        let head = format!("names.map_file = {file:?}\ndomain.name = \"motion-ad.invalid\"\n");
+        std::fs::write(folder.path().join("config.toml"), format!("{head}{config}")).unwrap();
+        std::fs::write(file, map).unwrap();
+        folder
+    }
+
+    async fn finds(folder: &Path) -> (Finding, Finding) {
+        let facts = Facts::at_root(options(folder), folder);
+        (file(&facts).await, map(&facts).await)
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_broken_is_named_and_its_mend_mends_it() {
+        let cases = [
+            ("login.allow_group = []\n", "", "line 3: unknown field"),
+            ("pool.connections = 0\n", "", "line 3: 0 was given"),
+            ("[tls\n", "", "line 3"),
+            ("", "a = a@acme.com\nnonsense\n", "line 2: expected"),
+        ];
+        for (config, text, seen) in cases {
+            let folder = host(config, text);
+            let (file, map) = finds(folder.path()).await;
+            let found = if file.level == Level::Failure { file } else { map };
+            assert_eq!(found.level, Level::Failure, "{config}{text}");
+            assert!(found.seen.contains(seen), "{found:?}");
+            let mend = &found.mend.first().unwrap().command;
+            assert!(
+                std::process::Command::new("sh").args(["-c", mend]).status().unwrap().success(),
+                "{mend}"
+            );
+            let paths = options(folder.path());
+            Config::load(&paths.config, &paths.sssd).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_map_that_is_gone_is_made_anew() {
+        let folder = host("", "");
+        std::fs::remove_file(folder.path().join("names.map")).unwrap();
+        let (_, map) = finds(folder.path()).await;
+        assert_eq!(map.mend[0].command, format!("touch {}", folder.path().join("names.map").display()));
+    }
+
+    #[tokio::test]
+    async fn without_a_domain_the_join_is_the_cause() {
+        let folder = host("", "");
+        std::fs::write(folder.path().join("config.toml"), "").unwrap();
+        let (file, map) = finds(folder.path()).await;
+        assert_eq!((file.because, map.because), (Some("join"), Some("config-file")));
+    }
+
+    /// The whole, where nothing answers: bounded, in the order of the table, each check once.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_check_has_a_finding_where_nothing_answers() {
+        let folder = host("", "");
+        let begun = std::time::Instant::now();
+        let found = examine(options(folder.path())).await;
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+        let ids: Vec<_> = found.iter().map(|(check, _)| check.id).collect();
+        let table: Vec<_> =
+            super::super::CHECKS.iter().filter(|c| !c.on_demand).map(|check| check.id).collect();
+        assert_eq!(ids, table);
+        let broker = found.iter().find(|(check, _)| check.id == "socket-file").unwrap();
+        assert_eq!(broker.1.level, Level::Failure, "{:?}", broker.1);
+    }
+}
