@@ -64,6 +64,11 @@ test-failover: root deps ## let domain controllers die under load, in every way 
 	$(MAKE) deb
 	$(lab_tests) --failover
 
+.PHONY: test-doctor
+test-doctor: root deps ## break a host in every way that motion-ad doctor is to name and mend (root, a quarter of an hour)
+	$(MAKE) deb
+	$(lab_tests) --doctor
+
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)
 	$(MAKE) deb

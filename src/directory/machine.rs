@@ -224,8 +224,6 @@ pub struct MachineState {
     pub principal: Option<String>,
     /// How long the connection's ticket is still good.
     pub ticket: Option<Duration>,
-    /// Whether the domain controller would also have taken a connection that is not signed.
-    pub unsigned: Option<bool>,
     /// What went wrong last; cleared by a new connection.
     pub last_error: Option<String>,
     /// Connections made so far.
@@ -314,7 +312,6 @@ impl MachineConnection {
             address: link.map(|link| link.address),
             principal: link.map(|link| link.principal.clone()),
             ticket: link.filter(|_| connected).map(ticket),
-            unsigned: link.map(|link| link.optional),
             last_error: slot
                 .last_error
                 .clone()

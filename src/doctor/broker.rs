@@ -4,8 +4,10 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::unistd::{Group, Uid, User};
+use tokio::time::{Instant, sleep};
 
 use super::command;
 use super::facts::{Facts, unit, user};
@@ -18,6 +20,10 @@ const SERVICE_UNIT: &str = "motion-ad.service";
 /// The user that the unit runs the broker as.
 pub(super) const USER: &str = "motion-ad";
 const PACKAGE: &str = "libpam-motion-ad";
+/// So long a broker that is starting has until it is called one that does not.
+const STARTING: Duration = Duration::from_secs(3);
+/// So soon it is looked at again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Whoever runs the doctor may look at everything.
 pub(super) async fn root(facts: &Facts) -> Finding {
@@ -64,9 +70,16 @@ pub(super) async fn socket_unit(_: &Facts) -> Finding {
 }
 
 pub(super) async fn service_unit(_: &Facts) -> Finding {
-    let seen = match state_of(SERVICE_UNIT).await {
-        Ok(seen) => seen,
-        Err(finding) => return finding,
+    let begun = Instant::now();
+    let seen = loop {
+        match state_of(SERVICE_UNIT).await {
+            // It starts again by itself when a file has changed; the one that fails at once does so for ever.
+            Ok(seen) if seen.active.ends_with("activating") && begun.elapsed() < STARTING => {
+                sleep(AGAIN).await
+            }
+            Ok(seen) => break seen,
+            Err(finding) => return finding,
+        }
     };
     match (seen.load.as_str(), seen.active.as_str(), seen.enabled.as_str()) {
         ("masked", ..) => Finding::failure(format!("{SERVICE_UNIT} is masked"))

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +28,7 @@ use crate::directory::machine::{BoxFuture, MachineConnection, MachineError, Serv
 use crate::directory::survey::{Port, Survey, Tls, survey, tls};
 use crate::directory::trust::Trust;
 use crate::kerberos::krb5::{Keytab, default_realm, keytab};
-use crate::kerberos::{Kerberos, KerberosError};
+use crate::kerberos::{Kerberos, KerberosError, sealing};
 use crate::protocol::report::Status;
 use crate::protocol::{Operation, Reply, Secret};
 
@@ -34,6 +36,9 @@ use crate::protocol::{Operation, Reply, Secret};
 pub(super) const SERVICE: &str = "motion";
 /// The user that XCALLY Motion runs as.
 pub(super) const APPLICATION: &str = "motion";
+
+/// Where XCALLY Motion lives.
+pub(super) const HOME: &str = "/var/opt/motion2";
 
 /// One answer of the broker.
 const BROKER: Duration = Duration::from_secs(2);
@@ -96,8 +101,8 @@ pub(super) struct Bound {
     pub(super) host: String,
     /// Why there is none.
     pub(super) error: Option<MachineError>,
-    /// Whether the domain controller would have gone without signing.
-    pub(super) unsigned: Option<bool>,
+    /// Whether the domain controller refuses connections that are not signed, where that could be tried.
+    pub(super) signed: Option<bool>,
 }
 
 /// The domain, asked as the broker asks it.
@@ -338,12 +343,17 @@ impl Facts {
                 let connecting = self.answering().await.into_iter().map(|survey| {
                     let one = Arc::new(One::of(&survey.controller, &realm));
                     let machine = MachineConnection::new(one, ad.kerberos.clone(), machine_settings());
-                    let host = survey.controller.host.clone();
+                    let (host, realm) = (survey.controller.host.clone(), realm.clone());
+                    let kerberos = ad.kerberos.clone();
                     async move {
                         let error = machine.root(until).await.err();
-                        let unsigned = machine.state().unsigned;
+                        let address = machine.state().address;
                         machine.close();
-                        Bound { host, error, unsigned }
+                        let signed = match address {
+                            Some(at) => asks_to_sign(at, &host, &realm, &kerberos, until).await,
+                            None => None,
+                        };
+                        Bound { host, error, signed }
                     }
                 });
                 beside(connecting.collect::<Vec<_>>()).await
@@ -351,14 +361,21 @@ impl Facts {
             .await
     }
 
-    /// The user that the application runs as: `motion`, or the first of `broker.users`.
+    /// The user that the application runs as: whoever owns its folder; without it `motion`, or where there is no such
+    /// user the first of `broker.users`.
     pub(super) async fn application(&self) -> Result<User, String> {
+        let owner = fs::metadata(self.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
+        if let Some(uid) = owner {
+            return match spawn_blocking(move || User::from_uid(uid.into())).await {
+                Ok(Ok(Some(user))) => Ok(user),
+                _ => Err(format!("{HOME} belongs to uid {uid}, of whom nobody knows")),
+            };
+        }
         let users = self.config().await.map(|config| config.broker.users.clone()).unwrap_or_default();
-        let name = match users.iter().any(|user| user == APPLICATION) {
-            true => None,
-            false => users.into_iter().find(|user| user.parse::<u32>().is_err()),
-        };
-        user(name.as_deref().unwrap_or(APPLICATION)).await
+        match (user(APPLICATION).await, users.iter().find(|name| name.parse::<u32>().is_err())) {
+            (Err(_), Some(other)) if other != APPLICATION => user(other).await,
+            (found, _) => found,
+        }
     }
 }
 
@@ -407,6 +424,17 @@ fn configured(config: &Path, sssd: &Path) -> Configured {
     };
     let map = settings.as_mut().and_then(|settings| settings.read_map().err());
     Configured { error, map, config: settings }
+}
+
+async fn asks_to_sign(
+    address: SocketAddr,
+    host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
+    deadline: Instant,
+) -> Option<bool> {
+    let credential = kerberos.credential(deadline).await.ok()?;
+    sealing::asks_to_sign(address, host, realm, kerberos, &credential, deadline).await.ok()
 }
 
 fn machine_settings() -> Settings {

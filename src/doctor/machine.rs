@@ -169,9 +169,9 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
 /// What the domain controllers ask of connections. Ours are sealed, whatever they ask.
 pub(super) async fn signing(facts: &Facts) -> Finding {
     let parts = facts.machines().await.iter().filter_map(|bound| {
-        let seen = match bound.unsigned? {
-            true => "takes unsigned connections of others, too",
-            false => "asks everybody to sign",
+        let seen = match bound.signed? {
+            true => "asks everybody to sign",
+            false => "takes unsigned connections of others, too",
         };
         Some(Part { subject: bound.host.clone(), level: Level::Ok, seen: seen.to_owned() })
     });

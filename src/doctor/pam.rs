@@ -87,8 +87,10 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
             false => format!("cp {FILE} /etc/motion-ad/pam-motion.old && {}", write_shipped()),
         });
     }
-    let places = service.rules.iter().filter(|rule| is_ours(rule)).map(|rule| rule.place());
-    Finding::ok(format!("{MODULE} is called by {}", places.collect::<Vec<_>>().join("; ")))
+    let decides = |rule: &&Rule| matches!(rule.kind, Kind::Auth | Kind::Account) && is_ours(rule);
+    let places =
+        service.rules.iter().filter(decides).map(|rule| format!("{}: {}", rule.kind.name(), rule.place()));
+    Finding::ok(places.collect::<Vec<_>>().join("; "))
 }
 
 pub(super) async fn arguments(facts: &Facts) -> Finding {

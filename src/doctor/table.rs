@@ -302,7 +302,7 @@ pub const CHECKS: &[Check] = &[
         "/var/opt/motion2, where XCALLY Motion lives.",
         |facts| Box::pin(xcally::home(facts))),
     check(Xcally, "motion-user", "the application's user", &[],
-        "motion, or the first of broker.users, as whom the application runs.",
+        "Whoever owns /var/opt/motion2: motion as a rule. Without that folder the user motion, or the first of broker.users.",
         |facts| Box::pin(xcally::user(facts))),
     check(Xcally, "camera", "Debian's camera daemon", &[],
         "Debian's package motion watches cameras. It runs as a user of the same name, which the broker would answer.",

@@ -9,11 +9,9 @@ use zeroize::Zeroizing;
 
 use super::application;
 use super::command;
-use super::facts::{APPLICATION, Facts};
+use super::facts::{APPLICATION, Facts, HOME};
 use super::finding::{Finding, quote};
 
-/// Where XCALLY Motion lives.
-const HOME: &str = "/var/opt/motion2";
 const ENV: &str = "/var/opt/motion2/.env";
 /// The property that holds an AD administrator's password.
 const PASSWORD: &str = "XC_ACTIVEDIRECTORY_PASSWORD";
@@ -32,8 +30,14 @@ pub(super) async fn home(facts: &Facts) -> Finding {
 pub(super) async fn user(facts: &Facts) -> Finding {
     match facts.application().await {
         Ok(user) => Finding::ok(format!("{}, uid {}, home {}", user.name, user.uid, user.dir.display())),
-        Err(cause) => Finding::failure(format!("{cause}, as whom the application runs"))
-            .mend(format!("useradd --system --user-group --home-dir {HOME} --shell /bin/bash {APPLICATION}")),
+        Err(cause) => {
+            // Where its folder is left from before, the user is made as it was.
+            let owner = fs::metadata(facts.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
+            let uid = owner.map(|uid| format!(" --uid {uid}")).unwrap_or_default();
+            Finding::failure(format!("{cause}, as whom the application runs")).mend(format!(
+                "useradd --system{uid} --user-group --home-dir {HOME} --shell /bin/bash {APPLICATION}"
+            ))
+        }
     }
 }
 

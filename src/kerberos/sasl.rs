@@ -17,11 +17,12 @@ use crate::ldap::{self, BIND_RESPONSE, Response};
 
 /// The confidentiality layer's bit (RFC 4752, 3.3).
 const CONFIDENTIALITY: u8 = 4;
-/// That of none at all: the server asks nobody to sign (RFC 4752, 3.3).
+/// That of none at all.
 const NO_LAYER: u8 = 1;
 
 /// LDAP result codes (RFC 4511, 4.1.9).
 const SUCCESS: u32 = 0;
+const STRONGER_AUTH_REQUIRED: u32 = 8;
 const SASL_BIND_IN_PROGRESS: u32 = 14;
 
 /// Everything without which the connection is refused.
@@ -36,8 +37,6 @@ pub(super) struct Bound {
     pub(super) context: ClientCtx,
     /// The longest token that the server accepts.
     pub(super) max_send: usize,
-    /// The server would also have gone without a layer.
-    pub(super) optional: bool,
     /// When the context ends, with its ticket.
     pub(super) expires: Instant,
 }
@@ -54,6 +53,51 @@ pub(super) async fn bind<S>(
     credential: &Credential,
     deadline: Instant,
 ) -> Result<Bound, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut context, offer) = establish(stream, host, realm, kerberos, credential, deadline).await?;
+    let max_send = accept(&offer)?;
+    // Our choice and the longest token that we accept; no authorization identity: it is the machine itself.
+    let [_, a, b, c] = MAX_TOKEN.to_be_bytes();
+    success(choose(stream, &mut context, [CONFIDENTIALITY, a, b, c]).await?)?;
+    let lifetime =
+        context.lifetime().map_err(|e| KerberosError::from_gss(&e, credential.principal(), host))?;
+    Ok(Bound { context, max_send, expires: Instant::now() + lifetime })
+}
+
+/// Whether the LDAP service of `host` refuses a bind that asks for no layer, which is tried; `stream` is of no more use
+/// then.
+pub(super) async fn asks_to_sign<S>(
+    stream: &mut S,
+    host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<bool, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut context, offer) = establish(stream, host, realm, kerberos, credential, deadline).await?;
+    if offer.first().is_none_or(|layers| layers & NO_LAYER == 0) {
+        return Ok(true);
+    }
+    match choose(stream, &mut context, [NO_LAYER, 0, 0, 0]).await? {
+        Response { code: STRONGER_AUTH_REQUIRED, .. } => Ok(true),
+        other => success(other).map(|()| false),
+    }
+}
+
+/// The security context, and the layers that the server offers.
+async fn establish<S>(
+    stream: &mut S,
+    host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<(ClientCtx, Vec<u8>), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -91,16 +135,21 @@ where
     }
 
     let offer = in_progress(exchange(stream, 2, &[]).await?)?;
-    let offer = context.unwrap(&offer).map_err(|e| failed(&e))?;
-    let max_send = accept(&offer)?;
-    let optional = offer.first().is_some_and(|layers| layers & NO_LAYER != 0);
-    // Our choice and the longest token that we accept; no authorization identity: it is the machine itself.
-    let [_, a, b, c] = MAX_TOKEN.to_be_bytes();
-    let choice = context.wrap(false, &[CONFIDENTIALITY, a, b, c]).map_err(|e| failed(&e))?;
-    success(exchange(stream, 3, &choice).await?)?;
+    let offer = context.unwrap(&offer).map_err(|e| failed(&e))?.to_vec();
+    Ok((context, offer))
+}
 
-    let lifetime = context.lifetime().map_err(|e| failed(&e))?;
-    Ok(Bound { context, max_send, optional, expires: Instant::now() + lifetime })
+/// Tells the server our layer and the longest token that we accept.
+async fn choose<S>(
+    stream: &mut S,
+    context: &mut ClientCtx,
+    choice: [u8; 4],
+) -> Result<Response, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let wrapped = context.wrap(false, &choice).map_err(|e| KerberosError::Other(e.to_string()))?;
+    exchange(stream, 3, &wrapped).await
 }
 
 /// `ldap/HOST@REALM`, in which `host` cannot smuggle a part of its own.

@@ -75,8 +75,6 @@ pub struct Sealed {
     pub relay: Relay,
     /// When the security context ends, with its ticket.
     pub expires: Instant,
-    /// The server would also have taken a connection that is neither signed nor sealed.
-    pub optional: bool,
 }
 
 /// Connects to `address`, binds as the machine and starts the relay. `host` is the server's DNS name, from
@@ -101,9 +99,29 @@ pub async fn connect(
         let max_send = bound.max_send;
         let (read, write) = tcp.into_split();
         let (stream, relay) = relay(read, write, Gss(bound.context), max_send)?;
-        Ok(Sealed { stream, relay, expires: bound.expires, optional: bound.optional })
+        Ok(Sealed { stream, relay, expires: bound.expires })
     };
     timeout_at(deadline, connecting).await.unwrap_or(Err(TransportError::Timeout))
+}
+
+/// Whether the LDAP service at `address` refuses connections that are not signed: one is bound as the machine, and
+/// closed again.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn asks_to_sign(
+    address: SocketAddr,
+    host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<bool, TransportError> {
+    let asking = async {
+        let mut tcp = TcpStream::connect(address).await?;
+        sasl::asks_to_sign(&mut tcp, host, realm, kerberos, credential, deadline).await
+    };
+    timeout_at(deadline, asking).await.unwrap_or(Err(TransportError::Timeout))
 }
 
 /// Small messages go out at once, a peer that vanished is noticed, and a firewall does not forget the connection.

@@ -60,8 +60,6 @@ pub(super) struct Link {
     pub(super) root: Arc<RootDse>,
     /// When the ticket ends.
     pub(super) expires: Instant,
-    /// The domain controller would also have taken an unsigned connection.
-    pub(super) optional: bool,
     /// When a successor should be made.
     renew: Instant,
     ldap: Ldap,
@@ -84,7 +82,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<Self, TransportError> {
         let Server { host, realm, .. } = server;
-        let Sealed { stream, relay, expires, optional } =
+        let Sealed { stream, relay, expires } =
             sealing::connect(address, host, realm, &machine.kerberos, &credential, deadline).await?;
         let ldap_settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
         let (driver, ldap) = LdapConnAsync::with_settings(ldap_settings, "ldapi:///")
@@ -98,7 +96,6 @@ impl Link {
             principal: credential.principal().to_owned(),
             root: Arc::default(),
             expires,
-            optional,
             renew: renewal(Instant::now(), expires),
             ldap,
             relay,

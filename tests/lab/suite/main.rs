@@ -1,7 +1,7 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
-//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make demo` with `--demo`; a word after
-//! one of the first two chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it does nothing, so that
+//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-doctor` with `--doctor`, `make
+//! demo` with `--demo`; a word after one of the first three chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it does nothing, so that
 //! `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and go away with the
 //! run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
@@ -13,6 +13,7 @@ mod cast;
 mod commands;
 mod config;
 mod demo;
+mod doctor;
 mod failover;
 mod faults;
 mod forged;
@@ -67,6 +68,7 @@ const SUITE: &[Part] = &[
             ("methods", methods::chapter),
             ("forged", forged::chapter),
             ("answers", answers::chapter),
+            ("doctor", doctor::short),
             ("package-lifecycle", package::lifecycle),
         ],
     ),
@@ -89,6 +91,9 @@ const FAILOVER: &[Part] = &[
     (2, &[JOIN, ("failover", failover::full)]),
 ];
 
+/// Every way to break a host that the doctor is to name.
+const DOCTOR: &[Part] = &[(1, &[JOIN, ("doctor", doctor::full)]), (2, &[JOIN, ("doctor-two", doctor::two)])];
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
@@ -103,12 +108,15 @@ fn main() -> ExitCode {
         [mode, filter] => (mode.as_str(), filter.as_str()),
         _ => ("", ""),
     };
-    let done = match mode {
-        "--suite" => suite(SUITE, filter),
-        "--failover" => suite(FAILOVER, filter),
-        "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite [CHAPTER] | --failover [CHAPTER] | --demo".to_owned()),
-    };
+    let done =
+        match mode {
+            "--suite" => suite(SUITE, filter),
+            "--failover" => suite(FAILOVER, filter),
+            "--doctor" => suite(DOCTOR, filter),
+            "--demo" if filter.is_empty() => demo::run(),
+            _ => Err("usage: lab --suite [CHAPTER] | --failover [CHAPTER] | --doctor [CHAPTER] | --demo"
+                .to_owned()),
+        };
     match done {
         Ok(code) => code,
         Err(error) => {
