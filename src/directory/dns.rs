@@ -23,6 +23,9 @@ use crate::ldap;
 
 /// One question to one DNS server.
 const DNS_TIMEOUT: Duration = Duration::from_secs(1);
+/// A name that DNS does not know is asked for again after this time. Its servers say how long they want it to be
+/// believed, an hour as a rule: so long a record that is there again would be missed.
+const ABSENT: Duration = Duration::from_secs(10);
 /// One ping.
 const PING: Duration = Duration::from_millis(500);
 /// The longest datagram that is read; an answer has some 200 bytes.
@@ -66,6 +69,7 @@ impl Network {
             let text = |e| format!("/etc/resolv.conf: {e}");
             let mut builder = TokioResolver::builder_tokio().map_err(text)?;
             builder.options_mut().timeout = DNS_TIMEOUT;
+            builder.options_mut().negative_max_ttl = Some(ABSENT);
             builder.build().map_err(text)
         })
     }

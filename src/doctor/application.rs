@@ -20,6 +20,8 @@ use crate::protocol::Secret;
 
 /// One login: two calls of a module that waits for a minute at most, and what others of the service take.
 const LOGIN: Duration = Duration::from_secs(125);
+/// One question to the broker, from the start of the program on.
+const REACH: Duration = Duration::from_secs(5);
 /// The exit status of `motion-ad` that says that the broker could not be asked.
 const UNREACHABLE: i32 = 3;
 
@@ -73,8 +75,8 @@ pub(super) async fn load(facts: &Facts, path: &Path) -> Result<String, String> {
 /// Asks the broker as `user`.
 pub(super) async fn reaches(facts: &Facts, user: &User) -> Result<(), String> {
     let socket = facts.options().socket.display().to_string();
-    let arguments = ["--socket", &socket, "--timeout", "2", "status", "--json"];
-    let answer = command::ask_as(user, &ourselves()?, &arguments, &[], command::ASK).await;
+    let arguments = ["--socket", &socket, "--timeout", "4", "status", "--json"];
+    let answer = command::ask_as(user, &ourselves()?, &arguments, &[], REACH).await;
     match answer {
         Ok(answer) if answer.status.code().is_some_and(|code| code < UNREACHABLE) => Ok(()),
         other => succeeded(other).map(drop),

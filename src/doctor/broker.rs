@@ -13,13 +13,15 @@ use super::command;
 use super::facts::{Facts, unit, user};
 use super::finding::{Finding, quote};
 use crate::client::AskError;
-use crate::protocol::FrameError;
+use crate::protocol::{FrameError, Operation, Reply};
 
 const SOCKET_UNIT: &str = "motion-ad.socket";
 const SERVICE_UNIT: &str = "motion-ad.service";
 /// The user that the unit runs the broker as.
 pub(super) const USER: &str = "motion-ad";
 const PACKAGE: &str = "libpam-motion-ad";
+/// A name that nobody bears: who it is, the broker has to ask AD.
+const NOBODY: &str = "motion-ad-doctor";
 /// So long a broker that is starting has until it is called one that does not.
 const STARTING: Duration = Duration::from_secs(3);
 /// So soon it is looked at again.
@@ -245,17 +247,27 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     }
 }
 
-/// What the broker itself has to complain about, which no other check has found.
+/// What the broker itself has to complain about, which no other check has found. It is made to read AD first, so that
+/// what failed a while ago and was not needed since is no complaint.
 pub(super) async fn state(facts: &Facts) -> Finding {
-    let status = match facts.status().await {
-        Ok(status) => status,
+    let advice = "motion-ad status";
+    match facts.ask(Operation::Check, NOBODY).await {
+        Ok(Reply::Check(check)) if check.outcome.is_none() => {
+            return Finding::failure(format!("the broker cannot read AD: {}", check.reason))
+                .mend(format!("systemctl restart {SERVICE_UNIT}"));
+        }
+        Ok(_) => {}
+        Err(error) => return Finding::skipped(error.to_string()),
+    }
+    let status = match facts.ask(Operation::Status, "").await {
+        Ok(Reply::Status(status)) => status,
+        Ok(_) => return Finding::skipped("the broker gave another answer"),
         Err(error) => return Finding::skipped(error.to_string()),
     };
-    let advice = "motion-ad status";
     if let Some(problem) = status.problems.first() {
-        return Finding::failure(problem).mend(format!("systemctl restart {SERVICE_UNIT} && {advice}"));
+        return Finding::failure(problem).mend(format!("systemctl restart {SERVICE_UNIT}"));
     }
-    // What failed a while ago and was not needed since may work by now: a probe shows it within ten seconds.
+    // One that works again is seen working within ten seconds.
     let down = status.servers.list.iter().flat_map(|server| {
         let down = server.services.iter().filter(|(_, state)| !matches!(state.as_str(), "ok" | "unknown"));
         down.map(|(service, cause)| format!("{} of {}: {cause}", service, server.host))

@@ -1,5 +1,6 @@
 //! `config.toml` and the name map: whether they can be understood, and read by the broker's user.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::broker::USER;
@@ -53,6 +54,34 @@ fn broken(error: &ConfigError) -> Finding {
         None if file.exists() => finding.mend(format!("mv {0} {0}.broken && touch {0}", quote(&shown))),
         None => finding.mend(format!("touch {}", quote(&shown))),
     }
+}
+
+/// The line of config.toml that gives `key` of `table` its value, where it stands on a line of its own.
+pub(super) fn line_of(facts: &Facts, table: &str, key: &str) -> Option<usize> {
+    let text = fs::read_to_string(&facts.options().config).ok()?;
+    line_in(&text, table, key)
+}
+
+fn line_in(text: &str, table: &str, key: &str) -> Option<usize> {
+    let mut here = String::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_start();
+        if let Some(name) = line.strip_prefix('[') {
+            here = name.split(']').next().unwrap_or_default().trim().to_owned();
+        }
+        let Some((name, _)) = line.split_once('=') else { continue };
+        let name = name.trim();
+        if (here == table && name == key) || (here.is_empty() && name == format!("{table}.{key}")) {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// Takes `key` of `table` out of force, where that is a matter of one line.
+pub(super) fn forget(facts: &Facts, table: &str, key: &str) -> Option<String> {
+    let file = facts.options().config.display().to_string();
+    line_of(facts, table, key).map(|line| comment_out(&file, line))
 }
 
 /// Each file that the broker reads can be read by its user, in what the unit lets it see.
@@ -133,8 +162,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("names.map");
         let head = format!("names.map_file = {file:?}\ndomain.name = \"motion-ad.invalid\"\n");
-        std::fs::write(folder.path().join("config.toml"), format!("{head}{config}")).unwrap();
-        std::fs::write(file, map).unwrap();
+        fs::write(folder.path().join("config.toml"), format!("{head}{config}")).unwrap();
+        fs::write(file, map).unwrap();
         folder
     }
 
@@ -167,10 +196,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_key_is_found_in_its_table() {
+        let text = "tls.mode = \"auto\"\n[domain]\n # base_dn = \"dc=x\"\n  base_dn=\"dc=acme,dc=com\"\n[tls]\nca_file = \"/ca\"\n";
+        let cases = [
+            ("domain", "base_dn", Some(4)),
+            ("tls", "ca_file", Some(6)),
+            ("tls", "mode", Some(1)),
+            ("domain", "ca_file", None),
+        ];
+        for (table, key, line) in cases {
+            assert_eq!(line_in(text, table, key), line, "{table}.{key}");
+        }
+    }
+
     #[tokio::test]
     async fn a_map_that_is_gone_is_made_anew() {
         let folder = host("", "");
-        std::fs::remove_file(folder.path().join("names.map")).unwrap();
+        fs::remove_file(folder.path().join("names.map")).unwrap();
         let (_, map) = finds(folder.path()).await;
         assert_eq!(map.mend[0].command, format!("touch {}", folder.path().join("names.map").display()));
     }
@@ -178,7 +221,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_domain_the_join_is_the_cause() {
         let folder = host("", "");
-        std::fs::write(folder.path().join("config.toml"), "").unwrap();
+        fs::write(folder.path().join("config.toml"), "").unwrap();
         let (file, map) = finds(folder.path()).await;
         assert_eq!((file.because, map.because), (Some("join"), Some("config-file")));
     }

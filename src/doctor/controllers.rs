@@ -6,8 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
+use super::configuration::forget;
 use super::facts::Facts;
-use super::finding::{Finding, Level, Part};
+use super::finding::{Finding, Level, Part, quote};
 use crate::config::{Method, TlsMode};
 use crate::directory::survey::{Certificate, Port, Survey, TlsProblem};
 use crate::directory::trust::Trust;
@@ -134,12 +135,8 @@ pub(super) async fn roots(facts: &Facts) -> Finding {
     let trust = match facts.trust().await {
         Ok(trust) => trust,
         Err(cause) => {
-            let file = facts.config().await.and_then(|config| config.tls.ca_file.clone());
-            let finding = Finding::failure(cause);
-            return match file {
-                Some(_) => finding.mend(FORGET_CA_FILE),
-                None => finding,
-            };
+            let named = facts.config().await.is_some_and(|config| config.tls.ca_file.is_some());
+            return Finding::failure(cause).mend_with(named.then(|| forget_ca_file(facts)));
         }
     };
     let now = now();
@@ -155,15 +152,19 @@ pub(super) async fn roots(facts: &Facts) -> Finding {
             _ => continue,
         };
         return match named {
-            true => finding.mend(FORGET_CA_FILE),
+            true => finding.mend(forget_ca_file(facts)),
             false => finding.mend_there("certutil -renewCert", RENEW.1),
         };
     }
     Finding::ok(report.source)
 }
 
-/// Without `tls.ca_file` the forest's own roots count, which are read from AD.
-const FORGET_CA_FILE: &str = "sed -i 's/^[[:space:]]*ca_file[[:space:]]*=/#&/' /etc/motion-ad/config.toml";
+/// Without `tls.ca_file`, and what the join says in its place, the forest's own roots count, which are read from AD.
+fn forget_ca_file(facts: &Facts) -> String {
+    let sssd = quote(&facts.options().sssd.display().to_string());
+    let of_join = || format!("sed -i 's/^[[:space:]]*ldap_tls_cacert[[:space:]]*=/#&/' {sssd}");
+    forget(facts, "tls", "ca_file").unwrap_or_else(of_join)
+}
 
 /// TLS as users' binds need it: where passwords cannot be checked without it, its absence is a failure.
 pub(super) async fn tls(facts: &Facts) -> Finding {
@@ -212,7 +213,7 @@ pub(super) async fn tls(facts: &Facts) -> Finding {
     let distrusted = found.iter().any(|(_, tls)| tls.problem.as_ref().is_some_and(is_unknown));
     match (distrusted, &config.tls.ca_file) {
         (true, Some(_)) if forest_vouches(facts, found.iter().map(|(host, _)| host.as_str())).await => {
-            worst.mend(FORGET_CA_FILE)
+            worst.mend(forget_ca_file(facts))
         }
         (true, _) => worst.mend_there("certutil -dspublish -f root-ca.cer RootCA", RENEW.1),
         (false, _) => worst.mend_there(RENEW.0, RENEW.1),

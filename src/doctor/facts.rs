@@ -40,8 +40,8 @@ pub(super) const APPLICATION: &str = "motion";
 /// Where XCALLY Motion lives.
 pub(super) const HOME: &str = "/var/opt/motion2";
 
-/// One answer of the broker.
-const BROKER: Duration = Duration::from_secs(2);
+/// One answer of the broker, which waits two seconds for DNS itself before it says how it is.
+const BROKER: Duration = Duration::from_secs(4);
 /// The machine's own way to one domain controller, its ticket included.
 const MACHINE: Duration = Duration::from_secs(4);
 
@@ -214,17 +214,22 @@ impl Facts {
     pub(super) async fn status(&self) -> &Result<Status, AskError> {
         self.status
             .get_or_init(|| async {
-                let socket = self.options.socket.clone();
-                let asked = spawn_blocking(move || {
-                    let request = client::request(Operation::Status, "", BROKER);
-                    match client::ask(&socket, &request, &Secret::default())? {
-                        Reply::Status(status) => Ok(*status),
-                        _ => Err(AskError::Unexpected),
-                    }
-                });
-                asked.await.unwrap_or(Err(AskError::Unexpected))
+                match self.ask(Operation::Status, "").await? {
+                    Reply::Status(status) => Ok(*status),
+                    _ => Err(AskError::Unexpected),
+                }
             })
             .await
+    }
+
+    /// One question to the broker.
+    pub(super) async fn ask(&self, operation: Operation, user: &str) -> Result<Reply, AskError> {
+        let (socket, user) = (self.options.socket.clone(), user.to_owned());
+        let asked = spawn_blocking(move || {
+            let request = client::request(operation, &user, BROKER);
+            client::ask(&socket, &request, &Secret::default())
+        });
+        asked.await.unwrap_or(Err(AskError::Unexpected))
     }
 
     /// DNS.

@@ -102,6 +102,15 @@ impl Finding {
         self.mend_at(Place::Here, command)
     }
 
+    /// The same with a command for this host, where there is one.
+    #[must_use]
+    pub fn mend_with(self, command: Option<String>) -> Self {
+        match command {
+            Some(command) => self.mend(command),
+            None => self,
+        }
+    }
+
     /// The same with a command for a domain controller, as Windows and as Samba has it.
     #[must_use]
     pub fn mend_there(self, windows: impl Into<String>, samba: impl Into<String>) -> Self {

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::configuration::forget;
 use super::facts::Facts;
 use super::finding::{Finding, quote};
 use super::pam::comment_out;
+use crate::config::Config;
 use crate::directory::machine::{MachineError, Scope, Search};
 use crate::directory::machines::Place;
 use crate::directory::{DirectoryError, GroupError};
+use crate::name::fold;
 
 /// The most accounts of the name map that are looked for; `motion-ad audit` looks for any number.
 const TARGETS: usize = 300;
@@ -36,10 +39,7 @@ pub(super) async fn base(facts: &Facts) -> Finding {
             "AD has no object {base}, or this host may not see it: nobody is found; without it the whole domain is \
              searched"
         ))
-        .mend(format!(
-            "sed -i 's/^[[:space:]]*base_dn[[:space:]]*=/#&/' {}",
-            quote(&facts.options().config.display().to_string())
-        )),
+        .mend_with(forget(facts, "domain", "base_dn")),
         Err(e) => Finding::failure(e.to_string()),
     }
 }
@@ -55,25 +55,40 @@ pub(super) async fn groups(facts: &Facts) -> Finding {
             Ok(()) => continue,
             Err(error) => error,
         };
-        let finding = Finding::failure(format!("{error}: every login is denied"));
-        let name = group.rsplit('\\').next().unwrap_or_default();
-        return match error {
-            // Taking it off the list instead might let everybody in.
-            DirectoryError::Group(GroupError::Unknown(_)) if !group.contains('=') => finding.mend(format!(
-                "adcli create-group --domain={} --login-user=Administrator {}",
-                quote(&config.domain.name),
-                quote(name)
-            )),
-            DirectoryError::Group(GroupError::Distribution(_)) => finding.mend_there(
-                format!("Set-ADGroup -GroupCategory Security -Identity {}", quote(name)),
-                format!("samba-tool group edit {}", quote(name)),
-            ),
-            _ => finding,
-        };
+        return denies(group, &error, config);
     }
     match count {
         0 => Finding::ok("none is configured: everybody whom AD lets in may log in"),
         _ => Finding::ok(format!("{count} groups are known to AD")),
+    }
+}
+
+/// One that cannot be used. Taking it off the list might let everybody in, so it is made in AD, or made usable there.
+fn denies(group: &str, error: &DirectoryError, config: &Config) -> Finding {
+    let finding = Finding::failure(format!("{error}: every login is denied"));
+    let DirectoryError::Group(error) = error else { return finding };
+    let identity = quote(group.rsplit('\\').next().unwrap_or_default());
+    let is_here = match group.split_once('\\') {
+        _ if group.contains('=') => false,
+        Some((domain, _)) => {
+            fold(domain) == fold(&config.names.netbios) || fold(domain) == config.domain.name
+        }
+        None => true,
+    };
+    match error {
+        GroupError::Unknown(_) if is_here => finding.mend(format!(
+            "adcli create-group --domain={} --login-user=Administrator {identity}",
+            quote(&config.domain.name)
+        )),
+        GroupError::Distribution(_) => finding.mend_there(
+            format!("Set-ADGroup -GroupCategory Security -Identity {identity}"),
+            format!("samba-tool group edit {identity}"),
+        ),
+        GroupError::Local(_) => finding.mend_there(
+            format!("Set-ADGroup -GroupScope Universal -Identity {identity}"),
+            format!("samba-tool group edit {identity}"),
+        ),
+        GroupError::Unknown(_) | GroupError::Several(_) | GroupError::Domain(_) => finding,
     }
 }
 
@@ -111,6 +126,31 @@ pub(super) async fn targets(facts: &Facts) -> Finding {
         [(line, text), rest @ ..] => {
             let more = if rest.is_empty() { String::new() } else { format!(" ({} more)", rest.len()) };
             Finding::warning(format!("{file}, line {line}: {text}{more}")).mend(comment_out(&file, *line))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_group_that_is_missing_is_made_where_that_is_certain() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "names.map_file = \"/dev/null\"\ndomain.name = \"acme.com\"\n").unwrap();
+        let config = Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap();
+        let create = "adcli create-group --domain=acme.com --login-user=Administrator 'XCALLY Agents'";
+        let cases = [
+            ("XCALLY Agents", create),
+            ("acme\\XCALLY Agents", create),
+            ("EMEA\\XCALLY Agents", ""),
+            ("CN=XCALLY Agents,DC=acme,DC=com", ""),
+        ];
+        for (group, command) in cases {
+            let found = denies(group, &GroupError::Unknown(group.into()).into(), &config);
+            assert_eq!(found.mend.first().map_or("", |mend| mend.command.as_str()), command, "{group}");
         }
     }
 }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::application;
 use super::command;
+use super::configuration::line_of;
 use super::facts::{APPLICATION, Facts, HOME};
 use super::finding::{Finding, quote};
 
@@ -82,10 +83,10 @@ pub(super) async fn reach(facts: &Facts) -> Finding {
             let finding = Finding::failure(format!("{} does not reach the broker: {cause}", user.name));
             let config = quote(&facts.options().config.display().to_string());
             match users.contains(&user.name) {
-                false => finding.mend(format!(
-                    "sed -i 's/^\\([[:space:]]*users[[:space:]]*=[[:space:]]*\\)\\[/\\1[\"{}\", /' {config}",
-                    user.name
-                )),
+                false => finding.mend_with(
+                    line_of(facts, "broker", "users")
+                        .map(|line| format!("sed -i '{line}s/\\[/[\"{}\", /' {config}", user.name)),
+                ),
                 true => finding.mend("systemctl restart motion-ad.socket motion-ad.service"),
             }
         }

@@ -121,7 +121,7 @@ const CAMERA: &str = "d=$(mktemp -d) && mkdir -p $d/DEBIAN $d/etc/motion && \
     echo 'daemon off' >$d/etc/motion/motion.conf && dpkg-deb -b $d /var/tmp/motion.deb && dpkg -i /var/tmp/motion.deb";
 
 /// Stands for the time service, which the lab has no use for: it sets the doctor's clock right.
-const TIME_SERVICE: &str = "echo +10m >/etc/faketimerc && printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\n\
+const TIME_SERVICE: &str = "echo +10m >/etc/faketimerc && rm -f /etc/systemd/system/systemd-timesyncd.service && printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\n\
     ExecStart=/bin/rm -f /etc/faketimerc\\n[Install]\\nWantedBy=multi-user.target\\n' \
     >/etc/systemd/system/systemd-timesyncd.service && systemctl daemon-reload";
 const NO_TIME_SERVICE: &str = "systemctl disable --now systemd-timesyncd.service; \
