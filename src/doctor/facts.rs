@@ -81,7 +81,7 @@ pub struct Facts {
     ad: OnceCell<Option<Ad>>,
     controllers: OnceCell<Result<Vec<Arc<Controller>>, String>>,
     surveys: OnceCell<Vec<Survey>>,
-    trust: OnceCell<Result<Trust, String>>,
+    trust: OnceCell<Result<Arc<Trust>, String>>,
     tls: OnceCell<Vec<(String, Tls)>>,
     machines: OnceCell<Vec<Bound>>,
 }
@@ -287,7 +287,7 @@ impl Facts {
 
     /// Who may vouch for a domain controller. The forest's own roots are among them where the machine can read them;
     /// what the broker keeps on disk is left alone.
-    pub(super) async fn trust(&self) -> &Result<Trust, String> {
+    pub(super) async fn trust(&self) -> &Result<Arc<Trust>, String> {
         self.trust
             .get_or_init(|| async {
                 let config = self.config().await.ok_or("the configuration cannot be read")?;
@@ -298,7 +298,7 @@ impl Facts {
                     // Without them whoever is vouched for by nobody else is named.
                     let _ = trust.refresh(&ad.machine, self.deadline).await;
                 }
-                Ok(trust)
+                Ok(Arc::new(trust))
             })
             .await
     }
@@ -315,23 +315,13 @@ impl Facts {
                     TlsMode::Starttls => &[Port::Ldap],
                     TlsMode::Auto => &[Port::Ldaps, Port::Ldap],
                 };
-                let answering = self.answering().await;
-                // A few at a time wait for the network, one after the other: there are seldom more than two.
-                let mut found = Vec::new();
-                for survey in answering {
-                    let open: Vec<_> = ports.iter().filter(|port| survey.port(**port).is_ok()).collect();
-                    let mut last = None;
-                    for port in open {
-                        let tried = tls(&survey.controller, *port, trust, self.deadline).await;
-                        let done = tried.problem.is_none();
-                        last = Some(tried);
-                        if done {
-                            break;
-                        }
-                    }
-                    found.extend(last.map(|tls| (survey.controller.host.clone(), tls)));
-                }
-                found
+                let deadline = self.deadline;
+                let trying = self.answering().await.into_iter().map(|survey| {
+                    let open = ports.iter().copied().filter(|port| survey.port(*port).is_ok());
+                    first_tls(survey.controller.clone(), open.collect(), trust.clone(), deadline)
+                });
+                let tried = beside(trying.collect::<Vec<_>>()).await;
+                tried.into_iter().flatten().collect()
             })
             .await
     }
@@ -429,6 +419,25 @@ fn configured(config: &Path, sssd: &Path) -> Configured {
     };
     let map = settings.as_mut().and_then(|settings| settings.read_map().err());
     Configured { error, map, config: settings }
+}
+
+/// TLS on the first of `ports` that has any; on the last one where none has.
+async fn first_tls(
+    controller: Arc<Controller>,
+    ports: Vec<Port>,
+    trust: Arc<Trust>,
+    deadline: Instant,
+) -> Option<(String, Tls)> {
+    let mut last = None;
+    for port in ports {
+        let tried = tls(&controller, port, &trust, deadline).await;
+        let is_good = tried.problem.is_none();
+        last = Some((controller.host.clone(), tried));
+        if is_good {
+            break;
+        }
+    }
+    last
 }
 
 async fn asks_to_sign(

@@ -3,8 +3,15 @@
 //! Pure: files and answers are passed in. The grammar is that of pam.d(5), with Debian's `@include`; the decision is
 //! libpam's own (`_pam_dispatch_aux`), which `tests/pam_stack.rs` compares with libpam itself.
 
+mod control;
+mod decide;
+
 use std::io;
 use std::path::Path;
+
+pub use self::control::Value;
+use self::control::{Action, Control};
+pub use self::decide::{Decision, decide};
 
 /// The folder of the services.
 pub const SERVICES: &str = "/etc/pam.d";
@@ -13,79 +20,6 @@ pub const SERVICES: &str = "/etc/pam.d";
 const DEPTH: usize = 16;
 /// The most lines of one service: more than any has, and a bound on files that include each other again and again.
 const RULES: usize = 500;
-
-/// The values that a module answers and a control may name, by their number in libpam (`_pam_types.h`).
-const VALUES: [&str; 32] = [
-    "success",
-    "open_err",
-    "symbol_err",
-    "service_err",
-    "system_err",
-    "buf_err",
-    "perm_denied",
-    "auth_err",
-    "cred_insufficient",
-    "authinfo_unavail",
-    "user_unknown",
-    "maxtries",
-    "new_authtok_reqd",
-    "acct_expired",
-    "session_err",
-    "cred_unavail",
-    "cred_expired",
-    "cred_err",
-    "no_module_data",
-    "conv_err",
-    "authtok_err",
-    "authtok_recover_err",
-    "authtok_lock_busy",
-    "authtok_disable_aging",
-    "try_again",
-    "ignore",
-    "abort",
-    "authtok_expired",
-    "module_unknown",
-    "bad_item",
-    "conv_again",
-    "incomplete",
-];
-
-/// What a module answers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Value(u8);
-
-impl Value {
-    /// PAM_SUCCESS
-    pub const SUCCESS: Value = Value(0);
-    /// PAM_PERM_DENIED, which is also libpam's answer where nothing decides (`PAM_MUST_FAIL_CODE`).
-    pub const PERM_DENIED: Value = Value(6);
-    /// PAM_AUTH_ERR
-    pub const AUTH_ERR: Value = Value(7);
-    /// PAM_USER_UNKNOWN
-    pub const USER_UNKNOWN: Value = Value(10);
-    /// PAM_MODULE_UNKNOWN, which libpam answers in place of a module that is missing.
-    pub const MODULE_UNKNOWN: Value = Value(28);
-    /// PAM_IGNORE
-    pub const IGNORE: Value = Value(25);
-
-    /// The value with this number.
-    pub fn of(number: i32) -> Option<Self> {
-        let number = u8::try_from(number).ok()?;
-        VALUES.get(usize::from(number)).map(|_| Value(number))
-    }
-
-    /// Its name in libpam's header.
-    pub fn name(self) -> String {
-        let name = VALUES.get(usize::from(self.0)).copied().unwrap_or_default();
-        format!("PAM_{}", name.to_uppercase())
-    }
-}
-
-impl std::fmt::Debug for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name())
-    }
-}
 
 /// The four management groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,74 +50,6 @@ impl Kind {
 
     fn parse(word: &str) -> Option<Self> {
         Kind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(word))
-    }
-}
-
-/// What an answer does to the decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    Ignore,
-    Ok,
-    Done,
-    Bad,
-    Die,
-    Reset,
-    Jump(usize),
-}
-
-/// The action of each value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Control([Action; VALUES.len()]);
-
-impl Control {
-    /// The same for every value.
-    fn all(action: Action) -> Self {
-        Control([action; VALUES.len()])
-    }
-
-    /// One of the keywords (pam.d(5) gives each as a list of values).
-    fn keyword(word: &str) -> Option<Self> {
-        let (success, expired, default) = match word.to_ascii_lowercase().as_str() {
-            "required" => (Action::Ok, Action::Ok, Action::Bad),
-            "requisite" => (Action::Ok, Action::Ok, Action::Die),
-            "sufficient" => (Action::Done, Action::Done, Action::Ignore),
-            "optional" => (Action::Ok, Action::Ok, Action::Ignore),
-            _ => return None,
-        };
-        let mut actions = [default; VALUES.len()];
-        actions[usize::from(Value::SUCCESS.0)] = success;
-        // new_authtok_reqd
-        actions[12] = expired;
-        actions[usize::from(Value::IGNORE.0)] = Action::Ignore;
-        Some(Control(actions))
-    }
-
-    /// `value=action …` from between brackets. What is not named is bad.
-    fn list(text: &str) -> Option<Self> {
-        let mut actions = [None; VALUES.len()];
-        let mut default = Action::Bad;
-        for pair in text.split_whitespace() {
-            let (value, action) = pair.split_once('=')?;
-            let action = match action {
-                "ignore" => Action::Ignore,
-                "ok" => Action::Ok,
-                "done" => Action::Done,
-                "bad" => Action::Bad,
-                "die" => Action::Die,
-                "reset" => Action::Reset,
-                number => Action::Jump(number.parse().ok().filter(|jump| *jump > 0)?),
-            };
-            match VALUES.iter().position(|known| *known == value) {
-                Some(index) => *actions.get_mut(index)? = Some(action),
-                None if value == "default" => default = action,
-                None => return None,
-            }
-        }
-        Some(Control(actions.map(|action| action.unwrap_or(default))))
-    }
-
-    fn action(&self, value: Value) -> Action {
-        self.0.get(usize::from(value.0)).copied().unwrap_or(Action::Bad)
     }
 }
 
@@ -477,102 +343,6 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// What libpam decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Its answer to the application.
-    pub value: Value,
-    /// The lines whose modules were called, by their index.
-    pub called: Vec<usize>,
-}
-
-impl Decision {
-    /// Whether the person comes in.
-    pub fn is_success(&self) -> bool {
-        self.value == Value::SUCCESS
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Impression {
-    Undefined,
-    Positive,
-    Negative,
-}
-
-/// Goes through `stack` as libpam does, its modules answering by `answer`.
-pub fn decide(stack: &[&Rule], answer: &dyn Fn(&Rule) -> Value) -> Decision {
-    let mut called = Vec::new();
-    let mut state = (Impression::Undefined, Value::PERM_DENIED);
-    // What held when each level was entered.
-    let mut entered = [state; DEPTH + 2];
-    let mut previous = 0;
-    let mut index = 0;
-    let depth_at = |index: usize| stack.get(index).map(|rule| rule.depth);
-    while let Some(rule) = stack.get(index) {
-        let depth = rule.depth;
-        if previous < depth
-            && let Some(slot) = entered.get_mut(depth)
-        {
-            *slot = state;
-        }
-        previous = depth;
-        let value = match rule.role {
-            Role::Module => {
-                called.push(index);
-                answer(rule)
-            }
-            Role::Substack => Value::IGNORE,
-            Role::Broken => Value::PERM_DENIED,
-        };
-        let mut decided = false;
-        match rule.control.action(value) {
-            Action::Ignore => {}
-            Action::Reset => state = entered.get(depth).copied().unwrap_or(state),
-            action @ (Action::Ok | Action::Done) => {
-                let open =
-                    state.0 == Impression::Undefined || state == (Impression::Positive, Value::SUCCESS);
-                if open {
-                    state = (Impression::Positive, value);
-                }
-                decided = action == Action::Done && state.0 == Impression::Positive;
-            }
-            action @ (Action::Bad | Action::Die) => {
-                if state.0 != Impression::Negative {
-                    let value = if value == Value::IGNORE { Value::PERM_DENIED } else { value };
-                    state = (Impression::Negative, value);
-                }
-                decided = action == Action::Die;
-            }
-            Action::Jump(mut left) => {
-                while left > 0 && depth_at(index + 1).is_some_and(|next| next >= depth) {
-                    index += 1;
-                    // A substack is skipped as one.
-                    while depth_at(index + 1).is_some_and(|next| next > depth) {
-                        index += 1;
-                    }
-                    left -= 1;
-                }
-                if left > 0 {
-                    state = (Impression::Negative, Value::PERM_DENIED);
-                }
-            }
-        }
-        if decided {
-            while depth_at(index + 1).is_some_and(|next| next >= depth) {
-                index += 1;
-            }
-        }
-        index += 1;
-    }
-    let value = match state {
-        (Impression::Positive, value) => value,
-        (_, Value::SUCCESS) => Value::PERM_DENIED,
-        (_, value) => value,
-    };
-    Decision { value, called }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -580,7 +350,7 @@ mod tests {
     use super::*;
 
     /// A service of these files, by name; the first is the service.
-    fn service(files: &[(&str, &str)]) -> Service {
+    pub(super) fn service(files: &[(&str, &str)]) -> Service {
         let files: HashMap<String, String> =
             files.iter().map(|(name, text)| (full(name), (*text).to_owned())).collect();
         Service::load("motion", &|path| {
@@ -654,53 +424,5 @@ mod tests {
         let twice = "auth include motion\nauth include motion\nauth required pam_a.so\n";
         let read = service(&[("motion", twice)]);
         assert!(read.rules.len() <= RULES + DEPTH, "{}", read.rules.len());
-    }
-
-    /// What comes of a stack whose modules answer by the first letter of their name: s, f, i, u.
-    fn outcome(files: &[(&str, &str)]) -> String {
-        let read = service(files);
-        let stack = read.stack(Kind::Auth);
-        let decision = decide(&stack, &|rule| match rule.module.as_bytes() {
-            [b's', ..] => Value::SUCCESS,
-            [b'f', ..] => Value::AUTH_ERR,
-            [b'u', ..] => Value::USER_UNKNOWN,
-            _ => Value::IGNORE,
-        });
-        let called = decision.called.iter().map(|index| stack[*index].name()).collect::<Vec<_>>();
-        format!("{:?} {}", decision.value, called.join(" "))
-    }
-
-    #[test]
-    fn decisions_as_in_the_manual() {
-        let cases = [
-            ("", "PAM_PERM_DENIED "),
-            ("auth required s\n", "PAM_SUCCESS s"),
-            ("auth required f\nauth required s\n", "PAM_AUTH_ERR f s"),
-            ("auth requisite f\nauth required s\n", "PAM_AUTH_ERR f"),
-            ("auth sufficient s\nauth required f\n", "PAM_SUCCESS s"),
-            ("auth sufficient f\nauth required s\n", "PAM_SUCCESS f s"),
-            ("auth required f\nauth sufficient s\nauth required u\n", "PAM_AUTH_ERR f s u"),
-            ("auth optional f\n", "PAM_PERM_DENIED f"),
-            ("auth optional s\n", "PAM_SUCCESS s"),
-            ("auth required i\n", "PAM_PERM_DENIED i"),
-            ("auth [success=1 default=ignore] s\nauth requisite f\nauth required s2\n", "PAM_SUCCESS s s2"),
-            ("auth [success=1 default=ignore] f\nauth requisite f2\nauth required s\n", "PAM_AUTH_ERR f f2"),
-            ("auth [success=2 default=ignore] s\nauth required s2\n", "PAM_PERM_DENIED s"),
-            ("auth [success=ok] u\n", "PAM_USER_UNKNOWN u"),
-            ("auth required s\nauth [default=reset] f\n", "PAM_PERM_DENIED s f"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(outcome(&[("motion", text)]), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_end_of_a_substack_is_not_the_end_of_its_stack() {
-        let sub = [("sub", "auth sufficient s\nauth required f\n")];
-        let with = |text| outcome(&[&[("motion", text)], &sub[..]].concat());
-        assert_eq!(with("auth substack sub\nauth required f2\n"), "PAM_AUTH_ERR s f2");
-        assert_eq!(with("auth include sub\nauth required f2\n"), "PAM_SUCCESS s");
-        assert_eq!(with("auth [success=1] s\nauth substack sub\nauth required s2\n"), "PAM_SUCCESS s s2");
-        assert_eq!(with("auth required s0\nauth substack sub\nauth required s2\n"), "PAM_SUCCESS s0 s s2");
     }
 }

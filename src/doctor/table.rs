@@ -136,7 +136,7 @@ pub const CHECKS: &[Check] = &[
          force.",
         |facts| Box::pin(broker::socket_file(facts))),
     check(Package, "broker", "the broker answers", &["broker-user", "service-unit", "socket-file"],
-        "One question to the broker, answered within two seconds.",
+        "One question to the broker, answered within four seconds.",
         |facts| Box::pin(broker::answers(facts))),
     check(Package, "version", "one version everywhere", &["broker"],
         "Package, helper and broker that runs are of one version. A broker that was not started again after an upgrade \

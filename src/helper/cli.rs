@@ -204,10 +204,11 @@ Examples:
   motion-ad doctor --explain keytab
 
 Exit status:
-  0  all is well
-  1  there are warnings
-  2  something has failed
-  3  the usage is wrong, or there is no password for --login
+  0    all is well
+  1    there are warnings
+  2    something has failed
+  3    the usage is wrong, or there is no password for --login
+  130  interrupted at the password prompt
 ";
 
 /// The checks by their groups, from the table: with what each is about, or in a few words.

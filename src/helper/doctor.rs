@@ -14,6 +14,9 @@ use crate::doctor::{CHECKS, Check, Finding, Group, Level, Login, Options, Place,
 const ENVIRONMENT: [(&str, &str); 2] =
     [("KRB5_KTNAME", "FILE:/etc/krb5.keytab"), ("SSSD_KRB5_LOCATOR_DISABLE", "1")];
 
+/// So long the work that nobody waits for any more may take to notice.
+const GIVEN_UP: Duration = Duration::from_millis(500);
+
 /// What has been found: each check in its order.
 type Found = Vec<(&'static Check, Finding)>;
 
@@ -48,8 +51,8 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Application(e.to_string()))?;
     let found = runtime.block_on(examine(options));
-    // What has not answered by now is not waited for.
-    runtime.shutdown_background();
+    // What is still on its way is given up. libkrb5 ends the whole process where it is used while that ends.
+    runtime.shutdown_timeout(GIVEN_UP);
     let exit = Exit::from(worst(&found));
     let text = match args.json {
         true => show::json(&Report::new(&found, begun.elapsed()))?,
