@@ -176,9 +176,7 @@ impl Config {
         Ok(())
     }
 
-    /// How names are mapped, for somebody who may not read `sssd.conf`: there the domain that `config` names, else
-    /// `default_realm`, stands in for the join. Not for the broker, which gets a copy that it can read: what is
-    /// unreadable there is broken.
+    /// How names are mapped, for somebody who may not read `sssd.conf`; see [`Config::load_guessed`].
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -187,15 +185,29 @@ impl Config {
         sssd: &Path,
         default_realm: impl FnOnce() -> Option<String>,
     ) -> Result<Rules, ConfigError> {
+        let mut config = Config::load_guessed(config, sssd, default_realm)?;
+        config.read_map()?;
+        Ok(config.names)
+    }
+
+    /// [`Config::load_settings`] for somebody who may not read `sssd.conf`: there the domain that `config` names, else
+    /// `default_realm`, stands in for the join. Not for the broker, which gets a copy that it can read: what is
+    /// unreadable there is broken.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_guessed(
+        config: &Path,
+        sssd: &Path,
+        default_realm: impl FnOnce() -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let file = file::File::load(config)?;
         let join = match Join::load(sssd, file.domain_name()) {
             Err(JoinError::Denied(_)) if file.domain_name().is_some() => Join::default(),
             Err(JoinError::Denied(problem)) => default_realm().map(Join::of_realm).ok_or(problem)?,
             other => other.map_err(Problem::from)?,
         };
-        let mut config = file.complete(&join)?;
-        config.read_map()?;
-        Ok(config.names)
+        file.complete(&join)
     }
 }
 

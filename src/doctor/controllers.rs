@@ -178,7 +178,10 @@ pub(super) async fn tls(facts: &Facts) -> Finding {
     let is_unknown =
         |problem: &TlsProblem| matches!(problem, TlsProblem::Unverified { unknown_issuer: true, .. });
     if unread && found.iter().any(|(_, tls)| tls.problem.as_ref().is_some_and(is_unknown)) {
-        return Finding::because("dc-machine");
+        return match facts.is_root() {
+            true => Finding::because("dc-machine"),
+            false => Finding::skipped("needs root: the forest's roots"),
+        };
     }
     let parts = found.iter().map(|(host, tls)| {
         let shown = tls.certificate.as_ref();

@@ -406,7 +406,7 @@ where
 }
 
 fn configured(config: &Path, sssd: &Path) -> Configured {
-    let (mut settings, error) = match Config::load_settings(config, sssd) {
+    let (mut settings, error) = match Config::load_guessed(config, sssd, || default_realm().ok()) {
         Ok(settings) => (Some(settings), None),
         Err(error) => {
             let join = match Join::load(sssd, None) {

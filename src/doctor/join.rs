@@ -62,7 +62,12 @@ pub(super) async fn joined(facts: &Facts) -> Finding {
         Ok(Ok(_)) if named => Finding::ok(format!("{shown} names no AD domain, config.toml does")),
         Ok(Ok(_)) => Finding::failure(format!("{shown} names no AD domain: this host is not joined"))
             .mend(realm_join(&facts.domain().await)),
-        Ok(Err(JoinError::Denied(_))) => Finding::skipped(format!("needs root: {shown}")),
+        Ok(Err(JoinError::Denied(_))) => match facts.config().await {
+            Some(config) => {
+                Finding::ok(format!("{shown} is root's alone; the domain is {}", config.domain.name))
+            }
+            None => Finding::skipped(format!("needs root: {shown}")),
+        },
         Ok(Err(JoinError::Broken(problem))) => broken(&problem),
         Err(e) => Finding::skipped(e.to_string()),
     }
