@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Broker, Config, ConfigError, Domain, Join, Login, Pool, Problem, Tls, read};
+use super::{Broker, Config, ConfigError, Domain, Join, Login, Pool, Problem, Tls, read, root_of};
 use crate::name::{NameMap, Rules, fold, is_domain};
 
 const MAP: &str = "/etc/motion-ad/names.map";
@@ -185,7 +185,7 @@ impl File {
             Some(site) => Some(site.get_ref().clone()),
             None => join.site.clone(),
         };
-        let root = name.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",");
+        let root = root_of(&name);
         let base_dn = match &keys.base_dn {
             Some(base) if !inside(base.get_ref(), &root) => {
                 return Err(self.problem(base, format!("{:?} is not inside {root}", base.get_ref())).into());

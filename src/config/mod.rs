@@ -57,6 +57,18 @@ pub struct Domain {
     pub base_dn: String,
 }
 
+impl Domain {
+    /// The distinguished name of the domain itself.
+    pub fn root(&self) -> String {
+        root_of(&self.name)
+    }
+}
+
+/// The distinguished name of the domain `name` (RFC 2247).
+fn root_of(name: &str) -> String {
+    name.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
+}
+
 /// How connections for users' binds are verified. There is no switch to turn verification off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {

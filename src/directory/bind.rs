@@ -33,7 +33,7 @@ pub(super) struct BindConnection {
 
 /// Why a domain controller cannot be used for binds; the text is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Unusable {
+pub enum Unusable {
     /// It does not answer, or broke off.
     Unreachable(String),
     /// It answers and has no TLS to offer.
@@ -51,7 +51,7 @@ pub(super) enum Unusable {
 
 impl Unusable {
     /// The cause.
-    pub(super) fn cause(&self) -> &str {
+    pub fn cause(&self) -> &str {
         match self {
             Unusable::Unreachable(cause) | Unusable::NoTls(cause) | Unusable::Unfit(cause) => cause,
             Unusable::Unverified { cause, .. } => cause,

@@ -119,7 +119,7 @@ fn list(
 }
 
 /// The DNS name of the domain with the distinguished name `dn` (RFC 2247).
-fn dns_name(dn: &str) -> String {
+pub fn dns_name(dn: &str) -> String {
     let labels = dn.split(',').filter_map(|rdn| rdn.split_once('='));
     labels.map(|(_, label)| fold(label.trim())).collect::<Vec<_>>().join(".")
 }

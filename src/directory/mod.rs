@@ -37,6 +37,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 pub use self::account::Account;
+pub use self::bind::Unusable;
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
 pub use self::groups::{GroupError, GroupRules};
@@ -115,8 +116,7 @@ pub struct Directory<M> {
 impl<M: Machine> Directory<M> {
     /// The directory of `config`'s domain, read through `machine`.
     pub fn new(machine: M, config: &Config) -> Self {
-        let labels = config.domain.name.split('.').map(|label| format!("dc={label}"));
-        let root = labels.collect::<Vec<_>>().join(",");
+        let root = config.domain.root();
         let plain = |dn: &str| fold(dn).split(',').map(|rdn| rdn.trim().to_owned()).collect::<Vec<_>>();
         Directory {
             machine,

@@ -211,54 +211,12 @@ pub struct Tls {
     /// The certificate that it showed, be it believed or not.
     pub certificate: Option<Certificate>,
     /// Why no password would be sent over it; `None` where one would.
-    pub problem: Option<TlsProblem>,
-}
-
-/// What is wrong with TLS; the text is for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TlsProblem {
-    /// It does not answer, or broke off.
-    Unreachable(String),
-    /// It answers and has no TLS to offer.
-    NoTls(String),
-    /// Its certificate is not believed.
-    Unverified {
-        /// Why.
-        cause: String,
-        /// No trusted root vouches for it.
-        unknown_issuer: bool,
-    },
-    /// It has proved itself and is not to be asked.
-    Unfit(String),
-}
-
-impl From<Unusable> for TlsProblem {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::Unreachable(cause) => TlsProblem::Unreachable(cause),
-            Unusable::NoTls(cause) => TlsProblem::NoTls(cause),
-            Unusable::Unverified { cause, unknown_issuer } => {
-                TlsProblem::Unverified { cause, unknown_issuer }
-            }
-            Unusable::Unfit(cause) => TlsProblem::Unfit(cause),
-        }
-    }
-}
-
-impl TlsProblem {
-    /// The cause.
-    pub fn cause(&self) -> &str {
-        match self {
-            TlsProblem::Unreachable(cause) | TlsProblem::NoTls(cause) | TlsProblem::Unfit(cause) => cause,
-            TlsProblem::Unverified { cause, .. } => cause,
-        }
-    }
+    pub problem: Option<Unusable>,
 }
 
 /// Makes TLS with `controller` as a connection for users' binds does: on port 636, or by StartTLS on port 389.
 pub async fn tls(controller: &Controller, port: Port, trust: &Trust, deadline: Instant) -> Tls {
-    let unreachable =
-        |cause: String| Tls { certificate: None, problem: Some(TlsProblem::Unreachable(cause)) };
+    let unreachable = |cause: String| Tls { certificate: None, problem: Some(Unusable::Unreachable(cause)) };
     let (config, seen) = match trust.watched() {
         Ok(watched) => watched,
         Err(error) => return unreachable(error.to_string()),
@@ -273,7 +231,7 @@ pub async fn tls(controller: &Controller, port: Port, trust: &Trust, deadline: I
     let opened =
         timeout_at(until, opening).await.unwrap_or_else(|_| Err(bind::unreachable(&"no answer in time")));
     let certificate = seen.take().and_then(|der| Certificate::read(&der));
-    Tls { certificate, problem: opened.err().map(TlsProblem::from) }
+    Tls { certificate, problem: opened.err() }
 }
 
 /// A GeneralizedTime as AD writes it, `YYYYMMDDHHMMSS.0Z` (MS-ADTS 3.1.1.2.2.2.10).

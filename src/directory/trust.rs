@@ -28,7 +28,6 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use self::current::{Base, Current, Material, Notes, client, problem, same};
 use self::points::{Points, Presented};
 use self::published::Published;
-use self::verifier::Watching;
 pub use self::verifier::{Distrust, Shown};
 use super::Machine;
 use super::machine::MachineError;
@@ -137,8 +136,8 @@ impl Trust {
     /// rustls has no reason to fail here that it did not have at the start.
     pub fn watched(&self) -> Result<(Arc<ClientConfig>, Shown), rustls::Error> {
         let shown = Shown::default();
-        let watching = Watching { verifier: self.current().verifier.clone(), shown: shown.clone() };
-        Ok((client(Arc::new(watching))?, shown))
+        let verifier = self.current().verifier.watched(shown.clone());
+        Ok((client(Arc::new(verifier))?, shown))
     }
 
     /// Where the roots come from, for people.

@@ -10,7 +10,8 @@ use super::configuration::forget;
 use super::facts::Facts;
 use super::finding::{Finding, Level, Part, quote};
 use crate::config::{Method, TlsMode};
-use crate::directory::survey::{Certificate, Port, Survey, TlsProblem};
+use crate::directory::Unusable;
+use crate::directory::survey::{Certificate, Port, Survey};
 use crate::directory::trust::Trust;
 use crate::name::fold;
 
@@ -103,8 +104,7 @@ fn root(survey: &Survey) -> Option<&crate::directory::survey::Root> {
 /// Logins go to those that may be written to, have replicated and are of our domain.
 pub(super) async fn fit(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
-    let labels = config.domain.name.split('.').map(|label| format!("dc={label}"));
-    let domain = labels.collect::<Vec<_>>().join(",");
+    let domain = config.domain.root();
     let answering = facts.answering().await;
     let parts =
         answering.into_iter().filter_map(|survey| Some((survey, root(survey)?))).map(|(survey, root)| {
@@ -176,7 +176,7 @@ pub(super) async fn tls(facts: &Facts) -> Finding {
     // The roots that decide are read by the machine: whom they would vouch for is not known without it.
     let unread = config.tls.ca_file.is_none() && trust.report().refreshed.is_none();
     let is_unknown =
-        |problem: &TlsProblem| matches!(problem, TlsProblem::Unverified { unknown_issuer: true, .. });
+        |problem: &Unusable| matches!(problem, Unusable::Unverified { unknown_issuer: true, .. });
     if unread && found.iter().any(|(_, tls)| tls.problem.as_ref().is_some_and(is_unknown)) {
         return match facts.is_root() {
             true => Finding::because("dc-machine"),
@@ -245,9 +245,9 @@ async fn forest_vouches(facts: &Facts, hosts: impl Iterator<Item = &str>) -> boo
 }
 
 /// What is wrong with TLS, and what the certificate says about that.
-fn explain(problem: &TlsProblem, host: &str, shown: Option<&Certificate>, now: i64) -> String {
+fn explain(problem: &Unusable, host: &str, shown: Option<&Certificate>, now: i64) -> String {
     let cause = problem.cause();
-    let (TlsProblem::Unverified { unknown_issuer, .. }, Some(certificate)) = (problem, shown) else {
+    let (Unusable::Unverified { unknown_issuer, .. }, Some(certificate)) = (problem, shown) else {
         return cause.to_owned();
     };
     let names = certificate.names.join(", ");
@@ -317,7 +317,7 @@ mod tests {
             not_before: 1_000_000,
             not_after: 2_000_000,
         };
-        let problem = |unknown_issuer| TlsProblem::Unverified { cause: "TLS failed".into(), unknown_issuer };
+        let problem = |unknown_issuer| Unusable::Unverified { cause: "TLS failed".into(), unknown_issuer };
         let cases = [
             (
                 problem(true),
@@ -344,7 +344,7 @@ mod tests {
                 "its certificate is for elsewhere.acme.com, *.acme.com, not for ad.sub.acme.com",
             ),
             (problem(false), "ad.acme.com", 1_500_000, "TLS failed"),
-            (TlsProblem::NoTls("TLS failed: eof".into()), "ad.acme.com", 0, "TLS failed: eof"),
+            (Unusable::NoTls("TLS failed: eof".into()), "ad.acme.com", 0, "TLS failed: eof"),
         ];
         for (problem, host, now, text) in cases {
             assert_eq!(explain(&problem, host, Some(&certificate), now), text);

@@ -112,10 +112,9 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     };
     let Some(machine) = machine_of(keytab) else { return Finding::because("keytab") };
     let account = machine.split('@').next().unwrap_or_default();
-    let labels = config.domain.name.split('.').map(|label| format!("dc={label}"));
     let search = Search {
         place: Place::Own,
-        base: labels.collect::<Vec<_>>().join(","),
+        base: config.domain.root(),
         scope: Scope::Subtree,
         filter: format!("(&(objectClass=computer)(sAMAccountName={}))", ldap3::ldap_escape(account)),
         attributes: vec![KEY_VERSION.to_owned()],

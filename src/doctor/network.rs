@@ -9,6 +9,7 @@ use super::facts::{Facts, beside};
 use super::finding::{Finding, Level, Part, quote};
 use crate::directory::discovery::{BY_DNS, Role};
 use crate::directory::dns;
+use crate::directory::domains::dns_name;
 
 /// What puts the records of domain controllers into DNS again.
 const REGISTER: (&str, &str) = ("nltest /dsregdns", "samba_dnsupdate --use-samba-tool");
@@ -84,7 +85,7 @@ pub(super) async fn srv_kerberos(facts: &Facts) -> Finding {
 pub(super) async fn srv_gc(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let root = facts.answering().await.into_iter().find_map(|survey| survey.root.as_ref().ok());
-    let forest = root.map(|root| domain_of(&root.forest)).filter(|forest| !forest.is_empty());
+    let forest = root.map(|root| dns_name(&root.forest)).filter(|forest| !forest.is_empty());
     let forest = forest.unwrap_or_else(|| config.domain.name.clone());
     srv(facts, &Role::GlobalCatalogue.srv(&forest, None), false).await
 }
@@ -100,12 +101,6 @@ async fn srv(facts: &Facts, name: &str, needed: bool) -> Finding {
             finding.mend_there(REGISTER.0, REGISTER.1)
         }
     }
-}
-
-/// The DNS name of the domain with this distinguished name (RFC 2247).
-fn domain_of(dn: &str) -> String {
-    let labels = dn.split(',').filter_map(|rdn| rdn.split_once('='));
-    labels.map(|(_, label)| label.trim().to_lowercase()).collect::<Vec<_>>().join(".")
 }
 
 /// Every domain controller that is named has an address.
@@ -169,15 +164,4 @@ async fn own_address(facts: &Facts) -> Option<IpAddr> {
     let socket = UdpSocket::bind(any).await.ok()?;
     socket.connect(SocketAddr::new(*theirs, 389)).await.ok()?;
     Some(socket.local_addr().ok()?.ip())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_distinguished_name_is_a_domain() {
-        assert_eq!(domain_of("DC=emea, DC=Acme,DC=com"), "emea.acme.com");
-        assert_eq!(domain_of(""), "");
-    }
 }

@@ -41,45 +41,44 @@ pub(super) struct Bound {
     pub(super) expires: Instant,
 }
 
-/// Binds `stream` as the machine to the LDAP service of `host`, a domain controller of `realm`.
+/// Who is bound to, and as whom.
+pub(super) struct Peer<'a> {
+    /// The server's DNS name.
+    pub(super) host: &'a str,
+    /// The realm of its domain.
+    pub(super) realm: &'a str,
+    pub(super) kerberos: &'a Kerberos,
+    /// The machine's.
+    pub(super) credential: &'a Credential,
+    pub(super) deadline: Instant,
+}
+
+/// Binds `stream` as the machine to the LDAP service of `peer`, a domain controller.
 ///
-/// The service's principal is built from `host` as it is given. GSSAPI's host-based names would ask DNS for
+/// The service's principal is built from its name as it is given. GSSAPI's host-based names would ask DNS for
 /// another name, and DNS is not to be trusted with the question who the server is.
-pub(super) async fn bind<S>(
-    stream: &mut S,
-    host: &str,
-    realm: &str,
-    kerberos: &Kerberos,
-    credential: &Credential,
-    deadline: Instant,
-) -> Result<Bound, TransportError>
+pub(super) async fn bind<S>(stream: &mut S, peer: &Peer<'_>) -> Result<Bound, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut context, offer) = establish(stream, host, realm, kerberos, credential, deadline).await?;
+    let (mut context, offer) = establish(stream, peer).await?;
     let max_send = accept(&offer)?;
     // Our choice and the longest token that we accept; no authorization identity: it is the machine itself.
     let [_, a, b, c] = MAX_TOKEN.to_be_bytes();
     success(choose(stream, &mut context, [CONFIDENTIALITY, a, b, c]).await?)?;
-    let lifetime =
-        context.lifetime().map_err(|e| KerberosError::from_gss(&e, credential.principal(), host))?;
+    let lifetime = context
+        .lifetime()
+        .map_err(|e| KerberosError::from_gss(&e, peer.credential.principal(), peer.host))?;
     Ok(Bound { context, max_send, expires: Instant::now() + lifetime })
 }
 
-/// Whether the LDAP service of `host` refuses a bind that asks for no layer, which is tried; `stream` is of no more use
+/// Whether the LDAP service of `peer` refuses a bind that asks for no layer, which is tried; `stream` is of no more use
 /// then.
-pub(super) async fn asks_to_sign<S>(
-    stream: &mut S,
-    host: &str,
-    realm: &str,
-    kerberos: &Kerberos,
-    credential: &Credential,
-    deadline: Instant,
-) -> Result<bool, TransportError>
+pub(super) async fn asks_to_sign<S>(stream: &mut S, peer: &Peer<'_>) -> Result<bool, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut context, offer) = establish(stream, host, realm, kerberos, credential, deadline).await?;
+    let (mut context, offer) = establish(stream, peer).await?;
     if offer.first().is_none_or(|layers| layers & NO_LAYER == 0) {
         return Ok(true);
     }
@@ -90,17 +89,11 @@ where
 }
 
 /// The security context, and the layers that the server offers.
-async fn establish<S>(
-    stream: &mut S,
-    host: &str,
-    realm: &str,
-    kerberos: &Kerberos,
-    credential: &Credential,
-    deadline: Instant,
-) -> Result<(ClientCtx, Vec<u8>), TransportError>
+async fn establish<S>(stream: &mut S, peer: &Peer<'_>) -> Result<(ClientCtx, Vec<u8>), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let &Peer { host, realm, kerberos, credential, deadline } = peer;
     let service = service_principal(host, realm)?;
     let failed = {
         let (principal, service) = (credential.principal().to_owned(), service.clone());

@@ -24,7 +24,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Credential, Kerberos, KerberosError, sasl};
+use super::sasl::{self, Peer};
+use super::{Credential, Kerberos, KerberosError};
 
 /// The longest token that we accept and tell the server: the most that three bytes can say.
 pub(super) const MAX_TOKEN: u32 = 0x00ff_ffff;
@@ -95,7 +96,8 @@ pub async fn connect(
     let connecting = async {
         let mut tcp = TcpStream::connect(address).await?;
         tune(&tcp)?;
-        let bound = sasl::bind(&mut tcp, host, realm, kerberos, credential, deadline).await?;
+        let peer = Peer { host, realm, kerberos, credential, deadline };
+        let bound = sasl::bind(&mut tcp, &peer).await?;
         let max_send = bound.max_send;
         let (read, write) = tcp.into_split();
         let (stream, relay) = relay(read, write, Gss(bound.context), max_send)?;
@@ -119,7 +121,7 @@ pub async fn asks_to_sign(
 ) -> Result<bool, TransportError> {
     let asking = async {
         let mut tcp = TcpStream::connect(address).await?;
-        sasl::asks_to_sign(&mut tcp, host, realm, kerberos, credential, deadline).await
+        sasl::asks_to_sign(&mut tcp, &Peer { host, realm, kerberos, credential, deadline }).await
     };
     timeout_at(deadline, asking).await.unwrap_or(Err(TransportError::Timeout))
 }
