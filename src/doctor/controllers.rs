@@ -106,23 +106,20 @@ pub(super) async fn fit(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let domain = config.domain.root();
     let answering = facts.answering().await;
-    let parts =
-        answering.into_iter().filter_map(|survey| Some((survey, root(survey)?))).map(|(survey, root)| {
-            let wrong = match root {
-                root if root.is_read_only => {
-                    Some("a read-only domain controller, which logins pass over".to_owned())
-                }
-                root if !root.is_synchronized => Some("not synchronized with its domain yet".to_owned()),
-                root if !root.domain.is_empty() && fold(&root.domain) != fold(&domain) => {
-                    Some(format!("a domain controller of {}, not of {domain}", root.domain))
-                }
-                _ => None,
-            };
-            match wrong {
-                Some(wrong) => part(survey, Level::Failure, &wrong),
-                None => part(survey, Level::Ok, if root.is_samba { "writable, Samba" } else { "writable" }),
-            }
-        });
+    let seen: Vec<_> = answering.into_iter().filter_map(|survey| Some((survey, root(survey)?))).collect();
+    // Where there are others they are passed over, and that is all.
+    let writable = seen.iter().any(|(_, root)| !root.is_read_only);
+    let parts = seen.into_iter().map(|(survey, root)| match root {
+        root if root.is_read_only => {
+            let level = if writable { Level::Ok } else { Level::Failure };
+            part(survey, level, "read-only, so logins pass it over")
+        }
+        root if !root.is_synchronized => part(survey, Level::Failure, "not synchronized with its domain yet"),
+        root if !root.domain.is_empty() && fold(&root.domain) != fold(&domain) => {
+            part(survey, Level::Failure, &format!("a domain controller of {}, not of {domain}", root.domain))
+        }
+        root => part(survey, Level::Ok, if root.is_samba { "writable, Samba" } else { "writable" }),
+    });
     let finding = Finding::of_parts(parts.collect());
     match finding.level {
         Level::Ok | Level::Skipped => finding,
@@ -186,10 +183,7 @@ pub(super) async fn tls(facts: &Facts) -> Finding {
     let parts = found.iter().map(|(host, tls)| {
         let shown = tls.certificate.as_ref();
         let (level, seen) = match &tls.problem {
-            None => (
-                Level::Ok,
-                shown.map_or_else(|| "verified".to_owned(), |c| format!("verified: {}", c.subject)),
-            ),
+            None => (Level::Ok, shown.map_or_else(|| "verified".to_owned(), verified)),
             Some(problem) => (Level::Failure, explain(problem, host, shown, now())),
         };
         Part { subject: host.clone(), level, seen }
@@ -242,6 +236,10 @@ async fn forest_vouches(facts: &Facts, hosts: impl Iterator<Item = &str>) -> boo
         }
     }
     false
+}
+
+fn verified(certificate: &Certificate) -> String {
+    format!("verified: {} by {}", certificate.subject, certificate.issuer)
 }
 
 /// What is wrong with TLS, and what the certificate says about that.

@@ -21,8 +21,8 @@ Examples:
 Exit status:
   0  yes: mapped, may log in, all is well
   1  no
-  2  the usage or the configuration is wrong
-  3  Active Directory or the broker cannot be reached";
+  2  the usage or the configuration is wrong; of doctor: something has failed
+  3  Active Directory or the broker cannot be reached; of doctor: the usage is wrong";
 
 const GLOBAL: &str = "Options of every command";
 
