@@ -64,6 +64,11 @@ test-failover: root deps ## let domain controllers die under load, in every way 
 	$(MAKE) deb
 	$(lab_tests) --failover
 
+.PHONY: test-sessions
+test-sessions: root deps ## change passwords and fill the register of sessions, in a file and in Redis (root, a quarter of an hour)
+	$(MAKE) deb
+	$(lab_tests) --sessions
+
 .PHONY: test-doctor
 test-doctor: root deps ## break a host in every way that motion-ad doctor is to name and mend (root, a quarter of an hour)
 	$(MAKE) deb

@@ -14,9 +14,11 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use motion_ad::broker::cli::Arguments as BrokerCli;
 use motion_ad::config::keys::{self, KEYS, TABLES};
+use motion_ad::config::{DEFAULT_USER, RIGHTS, SENTINEL_RIGHTS};
 use motion_ad::helper::Cli;
 use motion_ad::module::arguments::{ARGUMENTS, Expired};
-use motion_ad::module::code::{self, Code};
+use motion_ad::module::code::{self, Code, Phase};
+use motion_ad::module::handle;
 use motion_ad::name::NameMap;
 use motion_ad::verdict::Outcome;
 
@@ -27,8 +29,16 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-map", 1),
     ("motion-ad-check", 1),
     ("motion-ad-login", 1),
+    ("motion-ad-passwd", 1),
     ("motion-ad-status", 1),
     ("motion-ad-doctor", 1),
+    ("motion-ad-sessions", 1),
+    ("motion-ad-sessions-list", 1),
+    ("motion-ad-sessions-show", 1),
+    ("motion-ad-sessions-end", 1),
+    ("motion-ad-sessions-watch", 1),
+    ("motion-ad-setup", 1),
+    ("motion-ad-audit", 1),
     ("motion-ad.toml", 5),
     ("names.map", 5),
     ("pam_motion_ad", 8),
@@ -58,16 +68,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `motion-ad`, and a page for each of its commands.
+/// `motion-ad`, and a page for each of its commands and of theirs.
 fn helper(folder: &Path) -> io::Result<()> {
     // Without its own command `help`, which has no page.
     let mut all = Cli::command().disable_help_subcommand(true);
     all.build();
-    command(&all, "motion-ad", 1)?.write(folder)?;
-    for one in all.get_subcommands().filter(|one| !one.is_hide_set()) {
-        command(one, &format!("motion-ad-{}", one.get_name()), 1)?.write(folder)?;
-    }
-    Ok(())
+    pages(&all, "motion-ad", folder)
+}
+
+fn pages(all: &Command, name: &str, folder: &Path) -> io::Result<()> {
+    command(all, name, 1)?.write(folder)?;
+    let mut shown = all.get_subcommands().filter(|one| !one.is_hide_set());
+    shown.try_for_each(|one| pages(one, &format!("{name}-{}", one.get_name()), folder))
 }
 
 /// A program, or one of its commands.
@@ -91,7 +103,7 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
         page.section("COMMANDS");
         for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
             let about = one.get_about().map(ToString::to_string).unwrap_or_default();
-            page.item(&format!("motion-ad-{}(1)", one.get_name()), "", &[&about]);
+            page.item(&format!("{name}-{}(1)", one.get_name()), "", &[&about]);
         }
     }
     page.rendered(|out| man.render_options_section(out))?;
@@ -139,20 +151,22 @@ fn module() -> Page {
     page.text("`pam_motion_ad.so` [ARGUMENT…], on lines of a service in /etc/pam.d");
     page.section("DESCRIPTION").text(
         "Asks the broker, motion-ad-broker(8), whether a person may log in, and answers PAM. It reads no \
-         configuration but its arguments, remembers nothing but a verdict, starts no thread, and waits no longer than \
+         configuration but its arguments, keeps nothing but verdicts and the id of a session on the handle, starts no thread, and waits no longer than \
          its timeout.\n\n\
          `authenticate` refuses a wrong password as well as an account that is disabled, locked, expired, outside \
          its hours or outside the allowed groups, so that applications that call nothing else let nobody in by \
          mistake. What can never be a password (empty, over 1024 bytes, not UTF-8) is refused before anybody is asked.\n\n\
          `acct_mgmt` repeats what authenticate was told on the same handle for up to 60 seconds; otherwise it asks \
          for the account's state, without a password.\n\n\
-         `setcred` and `open_session`, `close_session` do nothing and succeed. `chauthtok` refuses: passwords are \
-         changed in AD.\n\n\
+         `chauthtok` changes the password, `open_session` and `close_session` register who is logged in: see PASSWORD \
+         CHANGE and SESSIONS. `setcred` does nothing and succeeds.\n\n\
+         With `messages` the person is told when the password expires within `login.warn_days` days (motion-ad.toml(5)), \
+         once on a handle: by authenticate, or by acct_mgmt where nothing else is called.\n\n\
          PAM_USER stays as the application set it. The prompt is \"Password: \".",
     );
     page.section("ARGUMENTS").text(
         "An unknown argument is logged and ignored. A known one with a broken value refuses every login \
-         (PAM_SERVICE_ERR) until it is mended. Of an argument given twice the last one counts.",
+         (PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR) until it is mended. Of an argument given twice the last one counts.",
     );
     for argument in ARGUMENTS {
         let name = match argument.value {
@@ -162,6 +176,39 @@ fn module() -> Page {
         let facts = format!("Default: {}. Entry points: {}.", argument.default, argument.entry_points);
         page.item(&name, "", &[argument.text, &facts]);
     }
+    page.section("PASSWORD CHANGE").text(
+        "libpam calls `chauthtok` twice. The first call asks for the present password, unless a password line before it \
+         has, and has the broker see whether it may be changed; nothing is changed yet. The second one asks twice for the \
+         new password and has it changed, once. The prompts are those of libpam: \"Current password: \", \"New password: \", \
+         \"Retype new password: \" (see `authtok_type=`). libpam keeps no password of an earlier authenticate, so that the \
+         present one is asked for again.\n\n\
+         With PAM_CHANGE_EXPIRED_AUTHTOK a password that has not expired is left alone, nothing is asked for, and the answer \
+         is PAM_SUCCESS: PAM_IGNORE would be a failure in a service that has no other password line. Who may not log in for \
+         another reason changes nothing this way.\n\n\
+         Texts, AD's reason for refusing a new password above all, are shown without `messages`, but not with PAM_SILENT. \
+         Those of libpam itself (\"Sorry, passwords do not match.\") are shown always.\n\n\
+         A change whose answer is lost is answered PAM_AUTHINFO_UNAVAIL, which nothing else in the second call is: the new \
+         password may be in force. After a success PAM_AUTHTOK is the new password for the lines that follow; after anything \
+         else it is unset. A present password that was refused in the first call is not sent again in the second one.",
+    );
+    page.section("SESSIONS").text(
+        "With `session=pam` open_session registers a session and close_session ends it. With `session=auth` a successful \
+         authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. What a \
+         second session of the same person means is for `sessions.policy` in motion-ad.toml(5) to say. close_session on a \
+         handle that opened none ends the newest session of the person that the same process opened by the same service, else \
+         another process of the same user; a PAM_RHOST and a PAM_TTY that are set must be the session's.\n\n\
+         A handle has one session. Whoever authenticates or opens another one on it has left the one before, which is ended \
+         once the new one is registered. Where a person may have one session and a second one is denied, call close_session \
+         before.\n\n\
+         Together with `expired=account` somebody whose password must be changed first has no session until it is: the \
+         change registers it, else acct_mgmt or open_session after it.",
+    );
+    page.section("ENVIRONMENT");
+    page.item(
+        handle::SESSION,
+        "",
+        &["Set in the environment of the handle (pam_getenv(3)): the id of the session."],
+    );
     page.section("RETURN VALUES").text(
         "Both authenticate and acct_mgmt answer an outcome with the same code (see `expired=` for the one exception). \
          The names of the outcomes are those of the log and of motion-ad(1).",
@@ -174,7 +221,24 @@ fn module() -> Page {
             page.nested(outcome.name(), outcome.meaning());
         }
     }
-    page.section("MESSAGES").text("What the person is told with `messages`:");
+    page.text("`chauthtok` answers the same, but for these:");
+    for (phase, name) in [(Phase::Probe, "first call"), (Phase::Change, "second call")] {
+        for &code in Code::ALL {
+            let own: Vec<_> = Outcome::ALL
+                .iter()
+                .filter(|outcome| code::change(**outcome, phase) == code && code::account(**outcome) != code)
+                .map(|outcome| outcome.name())
+                .collect();
+            if !own.is_empty() {
+                page.item(code.name(), &format!("({name})"), &[&own.join(", ")]);
+            }
+        }
+    }
+    page.text(
+        "`open_session` and `close_session` answer PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for \
+         everything else.",
+    );
+    page.section("MESSAGES").text("What the person is told with `messages`, and by chauthtok anyway:");
     for outcome in Outcome::ALL {
         if let Some(text) = outcome.text() {
             page.item(outcome.name(), "", &[text]);
@@ -212,6 +276,36 @@ fn configuration() -> Page {
             page.item(key.name, &format!("({})", key.kind), &[key.text, &default]);
         }
     }
+    page.section("A REDIS FOR SEVERAL SERVERS").text(
+        "The servers whose broker has the same `sessions.store` share one register. It needs a Redis 7, or \
+         Sentinels and the servers that they watch, where it keeps its keys, which begin with motion-ad:. In \
+         redis.conf(5):",
+    );
+    page.example(&format!("user motion on >PASSWORD {RIGHTS}\nappendonly yes\nmaxmemory-policy noeviction"));
+    page.text(
+        "Without appendonly a restart of the server loses who is logged in; `appendfsync always` keeps what it has \
+         answered also where it is killed or the power fails. A restart loses it, too, where the user default has \
+         no rights, as after `user default off`: such a server passes over what scripts wrote when it reads its \
+         log (redis/redis#14541). This switches it off as well, and keeps its rights:",
+    );
+    page.example(DEFAULT_USER);
+    page.text(
+        "Any other `maxmemory-policy` takes keys away, and the register with them: it begins anew, and the log \
+         says so. A login leaves about a kilobyte for a day, and the newest 10,000 events stay.\n\n\
+         With replicas, `min-replicas-to-write 1` and `min-replicas-max-lag 5` belong to it, and at least two of \
+         them, because the one that becomes the master needs one in turn. A master that is cut off then takes no \
+         sessions, and logins are denied, or let in by `sessions.on_store_failure`. Even so, what a master \
+         answered in its last moment may be lost with it: somebody is logged in whose session is not registered.\n\n\
+         Sentinels are asked without a password, and with the same user and password where they want one:",
+    );
+    page.example(&format!("user motion on >PASSWORD {SENTINEL_RIGHTS}"));
+    page.text(
+        "With TLS a server has to have a certificate for the name in `sessions.store`, or for the name or address \
+         that the Sentinels tell: `sentinel resolve-hostnames yes` and `sentinel announce-hostnames yes` make it a \
+         name. Without TLS the password and the register travel in the clear.\n\n\
+         Whoever may write there can end sessions and invent them, and so choose what `sessions.on_evict` is run \
+         with. No password is kept there.",
+    );
     page.section("EXAMPLES").text("A domain with a CA of its own, whose agents alone may log in:");
     page.example("[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n\n[login]\nallow_groups = [\"XCALLY Agents\"]");
     page.see_also(PAGES);

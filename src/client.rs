@@ -40,6 +40,11 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// Whether the broker may have done what it was asked: it had the whole request, and its answer is lost.
+    pub fn may_be_done(&self) -> bool {
+        matches!(self, AskError::Receive(_) | AskError::Unexpected)
+    }
+
     /// Where the administrator should look.
     pub fn advice(&self) -> &'static str {
         let kind = match self {

@@ -1,4 +1,4 @@
-//! The first messages of an LDAP connection, byte by byte: binds, StartTLS and the rootDSE (RFC 4511).
+//! LDAP messages byte by byte (RFC 4511): what holds a password, and the first messages of a connection.
 //!
 //! Everything else goes through ldap3. Not these: its buffers keep what they sent for as long as the connection
 //! lives, a user's password included, its SASL layer loses messages, and it has no UDP. Here a message is one buffer
@@ -7,8 +7,8 @@
 use std::io;
 
 use ldap3::asn1::{
-    ASNTag, Boolean, Enumerated, Integer, OctetString, PL, Sequence, StructureTag, Tag, TagClass, parse_tag,
-    write,
+    ASNTag, Boolean, Enumerated, Integer, OctetString, PL, Sequence, Set, StructureTag, Tag, TagClass,
+    parse_tag, write,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -24,6 +24,8 @@ const CONSTRUCTED: u8 = 0x20;
 
 /// The tag of a BindResponse (RFC 4511, 4.2.2).
 pub const BIND_RESPONSE: u64 = 1;
+/// The tag of a ModifyResponse (RFC 4511, 4.6).
+pub const MODIFY_RESPONSE: u64 = 7;
 /// The tag of an ExtendedResponse (RFC 4511, 4.12).
 pub const EXTENDED_RESPONSE: u64 = 24;
 /// The tags of a SearchResultEntry and a SearchResultDone (RFC 4511, 4.5.2).
@@ -87,6 +89,33 @@ pub fn sasl_bind(id: i64, mechanism: &[u8], token: Option<&[u8]>) -> io::Result<
     bind(id, "", Tag::Sequence(Sequence { id: 3, class: TagClass::Context, inner }))
 }
 
+/// A ModifyRequest by which `dn` changes its own password (MS-ADTS 3.1.1.3.1.5): the present value of `unicodePwd`
+/// is deleted and the new one added at once, both in quotation marks and in UTF-16LE.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn password_change(id: i64, dn: &str, present: &str, new: &str) -> io::Result<Vec<u8>> {
+    const ADD: i64 = 0;
+    const DELETE: i64 = 1;
+    let change = |operation, password: &str| {
+        let value = OctetString { inner: quoted(password), ..Default::default() };
+        let values = Set { inner: vec![Tag::OctetString(value)], ..Default::default() };
+        let attribute = sequence(vec![octets(b"unicodePwd"), Tag::Set(values)]);
+        sequence(vec![enumerated(operation), attribute])
+    };
+    let changes = sequence(vec![change(DELETE, present), change(ADD, new)]);
+    let inner = vec![octets(dn.as_bytes()), changes];
+    message(id, Sequence { id: 6, class: TagClass::Application, inner })
+}
+
+/// A password as a value of `unicodePwd`. Of its size from the start: growing would leave copies behind.
+fn quoted(password: &str) -> Vec<u8> {
+    let mut value = Vec::with_capacity(2 * (password.len() + 2));
+    let units = std::iter::once(u16::from(b'"')).chain(password.encode_utf16()).chain([u16::from(b'"')]);
+    value.extend(units.flat_map(u16::to_le_bytes));
+    value
+}
+
 /// A request to speak TLS from the answer on (RFC 4511, 4.14).
 ///
 /// # Errors
@@ -106,13 +135,13 @@ pub fn root_search(id: i64, filter: &str, attributes: &[&str]) -> io::Result<Vec
     // Base object, base scope, aliases never followed, no limit of size or time, values and not only names.
     let inner = vec![
         octets(b""),
-        Tag::Enumerated(Enumerated { inner: 0, ..Default::default() }),
-        Tag::Enumerated(Enumerated { inner: 0, ..Default::default() }),
+        enumerated(0),
+        enumerated(0),
         integer(0),
         integer(0),
         Tag::Boolean(Boolean { inner: false, ..Default::default() }),
         filter,
-        Tag::Sequence(Sequence { inner: names, ..Default::default() }),
+        sequence(names),
     ];
     message(id, Sequence { id: 3, class: TagClass::Application, inner })
 }
@@ -135,6 +164,14 @@ fn octets(bytes: &[u8]) -> Tag {
 
 fn integer(inner: i64) -> Tag {
     Tag::Integer(Integer { inner, ..Default::default() })
+}
+
+fn enumerated(inner: i64) -> Tag {
+    Tag::Enumerated(Enumerated { inner, ..Default::default() })
+}
+
+fn sequence(inner: Vec<Tag>) -> Tag {
+    Tag::Sequence(Sequence { inner, ..Default::default() })
 }
 
 /// Sends `request`, whose message id is `id`, and waits for its answer of the kind `tag`. Nothing else may be under
@@ -318,6 +355,10 @@ mod tests {
         assert_eq!(simple_bind(2, "CN=x", "p").unwrap(), simple);
         let tls = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
         assert_eq!(start_tls(1).unwrap(), tls);
+        let change = b"\x30\x47\x02\x01\x03\x66\x42\x04\x04CN=x\x30\x3a\
+            \x30\x1b\x0a\x01\x01\x30\x16\x04\x0aunicodePwd\x31\x08\x04\x06\"\0\xfc\0\"\0\
+            \x30\x1b\x0a\x01\x00\x30\x16\x04\x0aunicodePwd\x31\x08\x04\x06\"\0n\0\"\0";
+        assert_eq!(password_change(3, "CN=x", "ü", "n").unwrap(), change);
     }
 
     fn read(bytes: &[u8], id: i64) -> Result<Response, ExchangeError> {

@@ -7,11 +7,12 @@
 //! | [`module`] | the PAM side: hooks, arguments, conversation, verdict to PAM code |
 //! | [`client`] | one question to the broker, within one deadline |
 //! | [`protocol`] | what module and broker say to each other |
-//! | [`broker`] | server, peer check, the order of a login, audit |
+//! | [`broker`] | server, peer check, the order of a login and of a change of a password, audit |
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
-//! | [`ldap`] | binds and StartTLS, byte by byte |
+//! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
+//! | [`patience`] | when a login leaves one domain controller for the next; pure |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`doctor`] | everything between the application and AD, looked at one by one |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
@@ -40,3 +41,5 @@ pub mod helper;
 pub mod kerberos;
 #[cfg(feature = "broker")]
 pub mod ldap;
+#[cfg(feature = "broker")]
+pub mod patience;

@@ -164,6 +164,12 @@ impl Rules {
         Ok(principal)
     }
 
+    /// Whether a line of the map sends `name` elsewhere than the rule would.
+    pub fn is_mapped(&self, name: &str) -> bool {
+        let by_rule = || self.by_rule(name, &Known::default());
+        self.map.get(name).is_some_and(|mapped| by_rule().as_ref() != Ok(mapped))
+    }
+
     /// The names under which XCALLY may know `principal`: those of the map first, then the rule's.
     pub fn names(&self, principal: &Principal) -> Vec<String> {
         let mut names = self.map.names(principal);
@@ -420,6 +426,11 @@ mod tests {
         assert_eq!(rules.principal("UMA").unwrap().to_string(), "uma.upn@other.example");
         assert_eq!(rules.principal("root"), Err(NameError::Refused));
         assert_eq!(rules.principal("boss"), Err(NameError::Refused));
+        for (name, is_mapped) in
+            [("jdoe", true), ("uma", true), ("john.doe", false), ("x@evil.example", false)]
+        {
+            assert_eq!(rules.is_mapped(name), is_mapped, "{name}");
+        }
     }
 
     #[test]

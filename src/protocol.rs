@@ -138,6 +138,9 @@ pub enum Operation {
     /// What happened to sessions after [`Request::cursor`], waited for until the deadline where nothing has yet.
     /// Without a cursor the answer is empty and says where to begin. Answered by [`Reply::Events`].
     WatchSessions,
+    /// May the people called [`Request::names`] log in? Answered by [`Reply::Audit`], from the first name on for as
+    /// many as fit into a frame; at least for one.
+    Audit,
 }
 
 /// One request.
@@ -171,6 +174,9 @@ pub struct Request {
     /// Where a list or a watch goes on: what an earlier reply said.
     #[serde(default)]
     pub cursor: Option<String>,
+    /// Of [`Operation::Audit`]: names as people type them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// When the sender stops waiting: nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
     pub deadline: u64,
 }
@@ -189,6 +195,7 @@ impl Request {
             warn: false,
             session: String::new(),
             cursor: None,
+            names: Vec::new(),
             deadline: nanoseconds(monotonic().saturating_add(timeout)),
         }
     }
@@ -217,6 +224,9 @@ pub enum Reply {
     /// What happened to sessions.
     #[cfg(feature = "broker")]
     Events(Box<report::Events>),
+    /// Who may log in, for people.
+    #[cfg(feature = "broker")]
+    Audit(Box<report::Audit>),
     /// The request itself was refused: who asks may not, or what is asked cannot be understood.
     Refused(String),
 }

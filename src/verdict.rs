@@ -89,7 +89,7 @@ outcomes! {
         advice: "remove the account from the groups in login.deny_groups";
     /// AD's password policy refuses the new password; the present one is still good.
     PasswordRefused = "password_refused", text: Some("Your new password was not accepted."),
-        advice: "the person must choose another password; the reason says which rule of AD refuses it";
+        advice: "the person must choose another password, or wait; the text, or else the reason, says what AD objects to";
     /// The account may not change its password.
     ChangeForbidden = "change_forbidden", text: Some("You may not change your password."),
         advice: "let the account change its password in AD, or set a new one there";
@@ -162,7 +162,7 @@ pub struct Verdict {
 /// One step of a login and what it cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The step: `map`, `resolve`, `connect`, `bind`, `state`.
+    /// The step: `resolve`, `connect`, `bind`, `kerberos`, `state`, `change`, `policy`.
     pub name: String,
     /// Duration in microseconds.
     pub micros: u64,

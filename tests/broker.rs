@@ -1,95 +1,18 @@
 //! The broker's process and the module's client over a Unix socket, on a host without a domain.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod process;
+
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use motion_ad::client::{ask_verdict, request};
+use motion_ad::client::request;
 use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
-use motion_ad::verdict::{Outcome, Verdict};
+use motion_ad::verdict::Outcome;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-
-struct Broker {
-    folder: tempfile::TempDir,
-    process: Child,
-}
-
-impl Broker {
-    /// A broker as systemd starts it: with the two credentials in a folder, here those of a host that is not
-    /// joined.
-    fn start(config: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
-        write("names.map", b"# nobody\n");
-        write("keytab", b"\x05\x02");
-        write("sssd.conf", b"\n");
-        let map = folder.path().join("names.map");
-        let user =
-            format!("[broker]\nusers = [\"{}\"]\n[names]\nmap_file = \"{}\"\n", geteuid(), map.display());
-        write("config.toml", (config.to_owned() + &user).as_bytes());
-        let process = Command::new(env!("CARGO_BIN_EXE_motion-ad-broker"))
-            .arg("--listen")
-            .arg(folder.path().join("broker.sock"))
-            .arg("--config")
-            .arg(folder.path().join("config.toml"))
-            .env("CREDENTIALS_DIRECTORY", folder.path())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let broker = Broker { folder, process };
-        let begun = Instant::now();
-        while UnixStream::connect(broker.socket()).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the broker does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        broker
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("broker.sock")
-    }
-
-    fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.socket()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream
-    }
-
-    fn login(&self) -> Verdict {
-        let request = request(Operation::Authenticate, "john.doe", Duration::from_secs(10));
-        ask_verdict(&self.socket(), &request, &Secret::new(b"secret".to_vec())).unwrap()
-    }
-
-    /// The exit code, once the process has ended by itself.
-    fn ended(&mut self) -> Option<i32> {
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(20) {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the broker did not end");
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A domain without the join's files, whose sources on this machine are not the test's.
-const DOMAIN: &str = concat!(
-    "[domain]\nname = \"acme.example\"\nservers = [\"dc.invalid\"]\n[tls]\nca_file = \"",
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/data/ca.pem\"\n"
-);
+use process::{Broker, DOMAIN};
 
 /// Without settings the broker answers root and `motion` alone, so these tests say nothing to anybody else.
 fn only_root_is_answered() -> bool {

@@ -7,9 +7,9 @@ use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory as _, Parser as _};
-use motion_ad::config::Config;
+use clap::{Command, CommandFactory as _, Parser as _};
 use motion_ad::config::keys::{KEYS, TABLES};
+use motion_ad::config::{Config, DEFAULT_USER, RIGHTS};
 use motion_ad::helper::Cli;
 use motion_ad::module::arguments::{ARGUMENTS, Arguments};
 use motion_ad::name::NameMap;
@@ -112,12 +112,15 @@ fn words(command: &str) -> Vec<String> {
     words.map(|word| word.trim_matches('\'').to_owned()).filter(|word| word != "sudo").collect()
 }
 
+/// The help texts of a command and of those below it.
+fn helps(command: &Command) -> Vec<String> {
+    let own = command.get_after_help().unwrap().to_string();
+    command.get_subcommands().flat_map(helps).chain([own]).collect()
+}
+
 #[test]
 fn every_line_of_the_helper_is_understood() {
-    let mut help = vec![Cli::command().get_after_help().unwrap().to_string()];
-    for command in Cli::command().get_subcommands() {
-        help.push(command.get_after_help().unwrap().to_string());
-    }
+    let help = helps(&Cli::command());
     // Examples in the help texts stand two spaces in, and what they do behind three more.
     let help: Vec<_> =
         help.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("  ")).collect();
@@ -173,6 +176,14 @@ fn every_key_that_is_named_exists() {
         }
     }
     assert!(seen > 6);
+}
+
+#[test]
+fn the_rights_at_the_redis_are_the_ones_that_are_tested() {
+    let readme = read("README.md");
+    for line in [format!("user motion on >PASSWORD {RIGHTS}"), DEFAULT_USER.to_owned()] {
+        assert!(code(&readme).any(|code| code == line), "{line}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use motion_ad::doctor::CHECKS;
 use motion_ad::protocol::report::{Check, Fact, Machine, Server, Servers, Status};
-use motion_ad::protocol::{Operation, Reply, Request, receive, send};
+use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::{Outcome, Step, Verdict};
 use serde_json::{Value, json};
 
@@ -213,7 +213,9 @@ fn where_only_root_may_read_the_join_the_realm_stands_in_for_it() {
             // Root may read everything: be somebody else.
             fs::set_permissions(host.path(""), fs::Permissions::from_mode(0o755)).unwrap();
             let program = host.path("motion-ad");
-            fs::copy(env!("CARGO_BIN_EXE_motion-ad"), &program).unwrap();
+            // By a process of its own: a file that another thread's fork still holds open for writing cannot be run.
+            let copy = ["cp", env!("CARGO_BIN_EXE_motion-ad")];
+            assert!(Command::new(copy[0]).arg(copy[1]).arg(&program).status().unwrap().success());
             let mut other = Command::new(program);
             other.args(command.get_args()).env("KRB5_CONFIG", host.path("krb5.conf")).uid(65534).gid(65534);
             return other.stdin(Stdio::null()).output().unwrap().into();
@@ -407,11 +409,75 @@ fn what_can_never_be_a_password_is_not_sent() {
         (long.as_bytes(), "is longer than 1024 bytes"),
     ];
     for (input, what) in cases {
-        host.feed(&["login", "--password-stdin", "john.doe"], input).is(
-            2,
-            "",
-            &format!("motion-ad: the password {what}; nothing was sent to AD\n"),
-        );
+        let error = format!("motion-ad: the password {what}; nothing was sent to AD\n");
+        host.feed(&["login", "--password-stdin", "john.doe"], input).is(2, "", &error);
+        // The new one as well as the present one.
+        for input in [[input, b"\nnew"].concat(), [b"old\n", input].concat()] {
+            host.feed(&["passwd", "--password-stdin", "john.doe"], &input).is(2, "", &error);
+        }
+    }
+}
+
+fn refused_change() -> Reply {
+    let step = |name: &str, micros| Step { name: name.into(), micros };
+    Reply::Verdict(Verdict {
+        principal: Some("john.doe@acme.com".into()),
+        text: Some("Your new password must have at least 12 characters.".into()),
+        steps: vec![step("bind", 1000), step("change", 3000)],
+        ..Verdict::new(Outcome::PasswordRefused, "AD answered 0000052D")
+    })
+}
+
+#[test]
+fn passwd_sends_two_lines_and_says_what_became_of_them() {
+    let host = Host::new();
+    let broker = host.reply(refused_change());
+    let done = host.feed(&["passwd", "--password-stdin", "john.doe"], "old \nnü w\nmore".as_bytes());
+    assert_eq!((done.exit, done.err.as_str()), (1, ""));
+    for line in [
+        " outcome    password_refused\n",
+        " reason     AD answered 0000052D\n",
+        " change  3.0   75 %\n",
+        "the password of john.doe was not changed\n",
+        "Your new password must have at least 12 characters.\n",
+        "advice: the person must choose another password",
+    ] {
+        assert!(done.out.contains(line), "{line:?} in {}", done.out);
+    }
+    let (request, secret) = broker.join().unwrap();
+    assert_eq!((request.operation, request.user.as_str()), (Operation::ChangePassword, "john.doe"));
+    assert_eq!(request.service, "passwd");
+    let (present, new) = Secret::new(secret).split().unwrap();
+    assert_eq!((present.bytes(), new.bytes()), (&b"old "[..], "nü w".as_bytes()));
+}
+
+#[test]
+fn passwd_exits_by_what_became_of_the_password() {
+    let cases = [
+        (Outcome::Success, 0, json!(true)),
+        (Outcome::WrongPassword, 1, json!(false)),
+        (Outcome::PasswordRefused, 1, json!(false)),
+        (Outcome::ChangeForbidden, 1, json!(false)),
+        (Outcome::Misconfigured, 2, json!(false)),
+        (Outcome::Unavailable, 3, json!(false)),
+        (Outcome::ChangeUnknown, 3, json!(null)),
+    ];
+    for (outcome, exit, changed) in cases {
+        let host = Host::new();
+        let broker = host.reply(Reply::Verdict(Verdict::new(outcome, "because")));
+        let done = host.feed(&["passwd", "--password-stdin", "--json", "john.doe"], INPUT);
+        let expected = json!({
+            "user": "john.doe",
+            "principal": null,
+            "outcome": outcome.name(),
+            "changed": changed,
+            "text": outcome.text(),
+            "reason": "because",
+            "advice": outcome.advice(),
+            "steps": [],
+        });
+        assert_eq!((done.exit, done.json()), (exit, expected), "{outcome}");
+        broker.join().unwrap();
     }
 }
 
@@ -472,7 +538,10 @@ fn status_as_json_counts_by_name() {
     broker.join().unwrap();
 }
 
-const QUESTIONS: [&[&str]; 3] = [&["check", "x"], &["login", "--password-stdin", "x"], &["status"]];
+const QUESTIONS: [&[&str]; 4] =
+    [&["check", "x"], &["login", "--password-stdin", "x"], &["passwd", "--password-stdin", "x"], &["status"]];
+/// What they read from standard input, those that do.
+const INPUT: &[u8] = b"pw\nnew\n";
 
 #[test]
 fn without_a_broker_the_message_says_what_to_look_at() {
@@ -485,12 +554,12 @@ fn without_a_broker_the_message_says_what_to_look_at() {
         )
     };
     for args in QUESTIONS {
-        host.feed(args, b"pw\n").is(3, "", &error("No such file or directory (os error 2)"));
+        host.feed(args, INPUT).is(3, "", &error("No such file or directory (os error 2)"));
     }
     // A socket that a dead broker left behind.
     drop(UnixListener::bind(host.path("broker.sock")).unwrap());
     for args in QUESTIONS {
-        host.feed(args, b"pw\n").is(3, "", &error("Connection refused (os error 111)"));
+        host.feed(args, INPUT).is(3, "", &error("Connection refused (os error 111)"));
     }
 }
 
@@ -506,7 +575,7 @@ fn a_broker_that_refuses_is_no_answer_even_when_it_does_not_listen_first() {
              see `journalctl -u motion-ad.service`\n",
             host.path("broker.sock").display()
         );
-        host.feed(args, b"pw\n").is(3, "", &error);
+        host.feed(args, INPUT).is(3, "", &error);
         broker.join().unwrap();
     }
 }
@@ -516,7 +585,7 @@ fn a_broker_that_hangs_up_or_answers_something_else_is_no_answer() {
     for args in QUESTIONS {
         let host = Host::new();
         let broker = host.broker(drop);
-        let done = host.feed(args, b"pw\n");
+        let done = host.feed(args, INPUT);
         assert_eq!((done.exit, done.out.as_str()), (3, ""));
         assert!(done.err.contains("could not be asked: "), "{}", done.err);
         broker.join().unwrap();
@@ -549,28 +618,45 @@ fn a_silent_broker_is_given_up_in_time() {
 #[test]
 fn wrong_usage_is_2_and_help_is_complete() {
     let host = Host::new();
-    for args in
-        [&[][..], &["check"], &["login"], &["nonsense"], &["--timeout", "0", "status"], &["check", "a", "b"]]
-    {
+    for args in [
+        &[][..],
+        &["check"],
+        &["login"],
+        &["passwd"],
+        &["nonsense"],
+        &["--timeout", "0", "status"],
+        &["check", "a", "b"],
+    ] {
         let done = host.run(args);
         assert_eq!((done.exit, done.out.as_str()), (2, ""), "{args:?}");
         assert!(done.err.contains("Usage:") || done.err.contains("--help"), "{}", done.err);
     }
     let help = host.run(&["--help"]);
     assert_eq!((help.exit, help.err.as_str()), (0, ""));
-    for word in
-        ["map", "check", "login", "status", "--socket", "--config", "--timeout", "--version", "Exit status"]
-    {
+    for word in [
+        "map",
+        "check",
+        "login",
+        "passwd",
+        "status",
+        "--socket",
+        "--config",
+        "--timeout",
+        "--version",
+        "Exit status",
+    ] {
         assert!(help.out.contains(word), "{word} in {}", help.out);
     }
-    for command in ["map", "check", "login", "status"] {
+    for command in ["map", "check", "login", "passwd", "status"] {
         let help = host.run(&[command, "--help"]).out;
         assert!(
             help.contains("--json") && help.contains("Examples:") && help.contains("Exit status:"),
             "{help}"
         );
     }
-    assert!(host.run(&["login", "--help"]).out.contains("counts towards AD's lockout"));
+    for command in ["login", "passwd"] {
+        assert!(host.run(&[command, "--help"]).out.contains("counts towards AD's lockout"));
+    }
     host.run(&["--version"]).is(0, concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"), "");
 }
 

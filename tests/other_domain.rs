@@ -92,12 +92,13 @@ impl Bench {
                 names: config.names,
                 passwords,
                 host: "XCALLY".into(),
+                warn: Duration::ZERO,
             },
         }
     }
 
     async fn login(&self, name: &str) -> Decision {
-        self.logins.authenticate(name, "secret", Instant::now() + Duration::from_secs(5)).await
+        self.logins.authenticate(name, "secret", false, Instant::now() + Duration::from_secs(5)).await
     }
 
     /// The places that were searched so far.
@@ -184,7 +185,7 @@ async fn her_account_is_read_in_her_domain() {
     let emea_dc = controller(&network, "dc7.emea.acme.com", ERNA).await;
     let bench = Bench::new(&network);
     let deadline = Instant::now() + Duration::from_secs(5);
-    let decision = bench.logins.account("erna@emea.acme.com", deadline).await;
+    let decision = bench.logins.account("erna@emea.acme.com", false, deadline).await;
     assert_eq!(decision.verdict.outcome, Outcome::Success, "{decision:?}");
     assert_eq!(emea_dc.log().connections(), 0);
     let asked = bench.logins.directory.machine().asked();

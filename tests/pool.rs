@@ -392,6 +392,43 @@ async fn who_is_slow_and_answers_others_is_not_left() {
 }
 
 #[tokio::test]
+async fn who_answered_somebody_and_then_fell_silent_is_left() {
+    let Some(network) = Network::new() else { return };
+    let script =
+        |script: Script| script.on(Event::bind_as(JOHN), [Action::Silence]).on(Event::bind(), [success()]);
+    let _first = network.controller(DC1, script).await;
+    let _second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let bench = Bench::new(&network);
+    let mary = async {
+        sleep(Duration::from_millis(200)).await;
+        bench.pool.bind(MARY, "secret", soon()).await
+    };
+    let (john, mary) = tokio::join!(bench.bind(), mary);
+    assert_eq!(mary.map(|bound| bound.dc), Ok(DC1.to_owned()));
+    assert!(success_at(&john, DC2) && john.1 < Duration::from_secs(4), "{john:?}");
+}
+
+#[tokio::test]
+async fn who_failed_before_is_asked_where_nobody_else_answers() {
+    for is_probed in [true, false] {
+        let Some(network) = Network::new() else { return };
+        let _first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
+        let second = network.controller(DC2, |script| script.on(Event::bind(), [Action::Silence])).await;
+        let bench = Bench::new(&network);
+        bench.servers.failed(DC1, Service::Binds, "refused");
+        if is_probed {
+            bench.keep();
+        }
+        let answer = bench.bind().await;
+        assert!(success_at(&answer, DC1), "{answer:?}");
+        assert_eq!(answer.0.unwrap().unanswered, [DC2]);
+        assert_eq!(second.log().binds(), 1);
+        // As soon as it is seen working, and otherwise while there is still time for an answer.
+        assert_eq!(answer.1 < Duration::from_secs(3), is_probed, "{:?}", answer.1);
+    }
+}
+
+#[tokio::test]
 async fn without_tls_anywhere_nothing_is_sent() {
     type Case = (&'static str, &'static [u16], fn() -> Rule);
     const CASES: [Case; 3] = [

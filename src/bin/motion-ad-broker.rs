@@ -10,8 +10,9 @@ use listenfd::ListenFd;
 use motion_ad::broker::cli::Arguments;
 use motion_ad::broker::log::{Level, Line, Log};
 use motion_ad::broker::server::{End, serve};
+use motion_ad::broker::sessions::redis::Redis;
 use motion_ad::broker::{Broker, Start};
-use motion_ad::config::{Config, Credentials};
+use motion_ad::config::{Config, Credentials, Store};
 use motion_ad::directory::trust::Trust;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
 fn check_config(path: &Path, credentials: &Credentials) -> Result<(), Box<dyn Error>> {
     let config = Config::load(path, &credentials.sssd)?;
     let trust = Trust::load(config.tls.ca_file.as_deref(), None)?;
+    if let Store::Redis(redis) = &config.sessions.store {
+        Redis::check(redis)?;
+    }
     println!("{}: ok, domain {}, trusted roots from {}", path.display(), config.domain.name, trust.source());
     Ok(())
 }

@@ -5,16 +5,23 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::passwords::{Checked, Method, Passwords};
 use crate::config::ConfigError;
 use crate::directory::pool::PoolError;
 use crate::directory::sid::Sid;
-use crate::directory::{Account, Directory, DirectoryError, Found, GroupRules, Machine, Person};
+use crate::directory::{
+    Account, Directory, DirectoryError, Entry, EntryError, Found, GroupRules, Machine, Person,
+};
 use crate::kerberos::CheckError;
 use crate::name::{NameError, Principal, Rules};
+use crate::protocol::PasswordError;
 use crate::verdict::{Outcome, Step, Verdict};
+
+/// How long a login whose password was right waits for nothing but the time at which the password expires. It is read
+/// at the same time, and a warning is worth no more.
+const WARNING: Duration = Duration::from_millis(300);
 
 /// What became of a login, and what the log says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +32,8 @@ pub struct Decision {
     pub dc: Option<String>,
     /// By what the password was checked.
     pub method: Option<Method>,
+    /// The account that it is about, once that was found.
+    pub person: Option<Person>,
 }
 
 /// Decides logins.
@@ -37,6 +46,8 @@ pub struct Logins<M, P> {
     pub passwords: P,
     /// This host's NetBIOS name, for `userWorkstations`.
     pub host: String,
+    /// How long before a password expires people are told; zero is never.
+    pub warn: Duration,
 }
 
 /// Why somebody does not come in.
@@ -46,12 +57,14 @@ pub struct Refusal {
     pub outcome: Outcome,
     /// For the log.
     pub reason: String,
+    /// For the person, in place of the outcome's own text.
+    pub text: Option<String>,
 }
 
 impl Refusal {
     /// A refusal for `reason`.
     pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
-        Refusal { outcome, reason: reason.to_string() }
+        Refusal { outcome, reason: reason.to_string(), text: None }
     }
 }
 
@@ -66,10 +79,16 @@ impl From<DirectoryError> for Refusal {
         let outcome = match &error {
             DirectoryError::Unknown(_) => Outcome::UnknownUser,
             DirectoryError::Ambiguous { .. } => Outcome::Ambiguous,
-            DirectoryError::Group(_) => Outcome::Misconfigured,
+            DirectoryError::Group(_) | DirectoryError::Exempt(_) => Outcome::Misconfigured,
             DirectoryError::Machine(_) => Outcome::Unavailable,
         };
         Refusal::new(outcome, error)
+    }
+}
+
+impl From<EntryError> for Refusal {
+    fn from(error: EntryError) -> Self {
+        DirectoryError::from(error).into()
     }
 }
 
@@ -89,64 +108,121 @@ impl From<CheckError> for Refusal {
     }
 }
 
+impl From<PasswordError> for Refusal {
+    fn from(error: PasswordError) -> Self {
+        Refusal::new(Outcome::WrongPassword, format!("{error}; AD was not asked"))
+    }
+}
+
+/// A decision that was made before anybody was asked.
+impl From<Refusal> for Decision {
+    fn from(refusal: Refusal) -> Self {
+        Progress::default().decide(Err(refusal))
+    }
+}
+
 impl From<&ConfigError> for Decision {
     fn from(error: &ConfigError) -> Self {
         let outcome = match error {
             ConfigError::Broken(_) => Outcome::Misconfigured,
             ConfigError::NotJoined => Outcome::Unavailable,
         };
-        Decision { verdict: Verdict::new(outcome, error.to_string()), dc: None, method: None }
+        Refusal::new(outcome, error).into()
     }
 }
 
 /// What is known so far of a login that is being decided.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     principal: Option<String>,
     steps: Vec<Step>,
     dc: Option<String>,
     method: Option<Method>,
-    notes: Vec<String>,
+    person: Option<Person>,
+    /// For the log, whatever the outcome.
+    pub(super) notes: Vec<String>,
+    /// Whether it is to be told when the password expires soon, and then in how many seconds it does.
+    warn: bool,
+    expires_in: Option<u64>,
 }
 
 impl Progress {
-    fn step(&mut self, name: &str, took: Duration) {
+    pub(super) fn step(&mut self, name: &str, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.steps.push(Step { name: name.to_owned(), micros });
     }
 
-    fn decide(self, result: Result<(), Refusal>) -> Decision {
-        let (outcome, reason) = match result {
-            Ok(()) => (Outcome::Success, String::new()),
-            Err(refusal) => (refusal.outcome, refusal.reason),
+    /// Notes what became of a password, ahead of the steps that come after it.
+    pub(super) fn password(&mut self, checked: &Checked) {
+        if let Some(connect) = checked.connect {
+            self.step("connect", connect);
+        }
+        if checked.outcome == Outcome::WrongPassword && !checked.unanswered.is_empty() {
+            let silent = checked.unanswered.join(", ");
+            self.notes.push(format!("{silent} did not answer and may have counted the attempt as well"));
+        }
+        let name = match checked.method {
+            Method::Ldap => "bind",
+            Method::Kerberos => "kerberos",
         };
+        self.step(name, checked.took);
+        self.dc = Some(checked.dc.clone());
+        self.method = Some(checked.method);
+    }
+
+    pub(super) fn decide(self, result: Result<(), Refusal>) -> Decision {
+        let Refusal { outcome, reason, text } =
+            result.err().unwrap_or_else(|| Refusal::new(Outcome::Success, ""));
+        let expires_in = self.expires_in.filter(|_| outcome.is_success());
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
-        let verdict =
-            Verdict { principal: self.principal, steps: self.steps, ..Verdict::new(outcome, reason) };
-        Decision { verdict, dc: self.dc, method: self.method }
+        let (principal, steps) = (self.principal, self.steps);
+        let verdict = Verdict { principal, text, steps, expires_in, ..Verdict::new(outcome, reason) };
+        Decision { verdict, dc: self.dc, method: self.method, person: self.person }
     }
 }
 
+/// Whether an account that was found a while ago will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// It will.
+    Good,
+    /// AD is asked.
+    Avoided,
+}
+
 impl<M: Machine, P: Passwords> Logins<M, P> {
-    /// Whether the person who typed `name` and `password` may come in.
-    pub async fn authenticate(&self, name: &str, password: &str, deadline: Instant) -> Decision {
-        let mut progress = Progress::default();
+    /// Whether the person who typed `name` and `password` may come in, and, with `warn`, when the password expires, if
+    /// that is soon.
+    pub async fn authenticate(&self, name: &str, password: &str, warn: bool, deadline: Instant) -> Decision {
+        let mut progress = Progress { warn: warn && !self.warn.is_zero(), ..Progress::default() };
         let result = self.try_authenticate(name, password, deadline, &mut progress).await;
         progress.decide(result)
     }
 
-    /// Whether the account of `name`, who proved to be that person elsewhere, may come in.
-    pub async fn account(&self, name: &str, deadline: Instant) -> Decision {
-        self.inspect(name, deadline).await.0
+    /// The same for the account of `name`, who proved to be that person elsewhere.
+    pub async fn account(&self, name: &str, warn: bool, deadline: Instant) -> Decision {
+        let (mut decision, read) = self.inspect(name, deadline).await;
+        if let Some((_, account)) = read.filter(|_| warn && decision.verdict.outcome.is_success()) {
+            decision.verdict.expires_in = self.soon(account.password_expires, SystemTime::now());
+        }
+        decision
     }
 
-    /// The same, with the person and the state that it was decided by, as far as they could be read.
+    /// The same without a warning, but with the person and the state that it was decided by, as far as they could be read.
     pub async fn inspect(&self, name: &str, deadline: Instant) -> (Decision, Option<(Person, Account)>) {
         let mut progress = Progress::default();
         let mut read = None;
         let result = self.try_account(name, deadline, &mut progress, &mut read).await;
         (progress.decide(result), read)
+    }
+
+    /// Who bears `name`; whether they may come in was decided elsewhere.
+    pub async fn identify(&self, name: &str, deadline: Instant) -> Decision {
+        let mut progress = Progress::default();
+        let result = self.resolve(name, Memory::Good, deadline, &mut progress).await;
+        let result = result.map(|(_, found)| progress.person = Some(found.person));
+        progress.decide(result)
     }
 
     async fn try_authenticate(
@@ -156,7 +232,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<(), Refusal> {
-        let (principal, found) = self.resolve(name, deadline, progress).await?;
+        let (principal, found) = self.resolve(name, Memory::Good, deadline, progress).await?;
         let mut person = found.person;
         let mut tried = self.check(&person, password, deadline, progress).await?;
         if found.remembered && may_be_stale(&tried.0) {
@@ -168,17 +244,13 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 tried = self.check(&person, password, deadline, progress).await?;
             }
         }
+        progress.person = Some(person.clone());
         let (checked, read) = tried;
         if checked.outcome != Outcome::Success && !checked.unexplained {
             return Err(Refusal::new(checked.outcome, checked.reason));
         }
-        match checked.method {
-            Method::Ldap => match read {
-                Read::Groups(groups) => {
-                    check_groups(&groups?, &self.directory.group_rules(&person, deadline).await?)
-                }
-                _ => Ok(()),
-            },
+        let expiry = match checked.method {
+            Method::Ldap => self.after_bind(&person, read, deadline).await?,
             Method::Kerberos => {
                 let account = match read {
                     Read::Account(account) => account?,
@@ -191,12 +263,50 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                     let reason = format!("{} was renamed a moment ago; try again", person.dn);
                     return Err(Refusal::new(Outcome::Unavailable, reason));
                 }
-                match checked.unexplained {
-                    true => Err(Refusal::new(checked.outcome, checked.reason)),
-                    false => Ok(()),
+                if checked.unexplained {
+                    return Err(Refusal::new(checked.outcome, checked.reason));
+                }
+                Ok(account.password_expires)
+            }
+        };
+        if progress.warn {
+            match expiry {
+                Ok(at) => progress.expires_in = self.soon(at, SystemTime::now()),
+                Err(Refusal { reason, .. }) => {
+                    progress.notes.push(format!("whether the password expires soon is unknown: {reason}"));
                 }
             }
         }
+        Ok(())
+    }
+
+    /// What a bind does not prove; inside, when the password expires.
+    async fn after_bind(&self, person: &Person, read: Read, deadline: Instant) -> Result<Expiry, Refusal> {
+        let (groups, expiry) = match read {
+            Read::Part(entry) if self.directory.has_group_rules() => {
+                let entry = entry?;
+                (
+                    Some(Account::groups_of(&entry)?),
+                    Account::password_expiry_of(&entry).map_err(Refusal::from),
+                )
+            }
+            // Nothing but a warning depends on it.
+            Read::Part(entry) => (None, entry.and_then(|entry| Ok(Account::password_expiry_of(&entry)?))),
+            // It was to be Kerberos when the reading began.
+            Read::Account(account) => {
+                let account = account?;
+                (account.groups, Ok(account.password_expires))
+            }
+            Read::Nothing => (None, Err(Refusal::new(Outcome::Unavailable, "AD did not answer in time"))),
+        };
+        self.judge_groups(person, groups.as_deref(), deadline).await?;
+        Ok(expiry)
+    }
+
+    /// In how many seconds a password expires at `at`, if that is soon after `now`.
+    fn soon(&self, at: Option<SystemTime>, now: SystemTime) -> Option<u64> {
+        let left = at?.duration_since(now).ok()?;
+        (left < self.warn).then_some(left.as_secs())
     }
 
     /// Checks the password, and meanwhile reads what the answer will not prove. A wrong password does not wait for
@@ -210,7 +320,8 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
     ) -> Result<(Checked, Read), Refusal> {
         let begun = Instant::now();
         let check = self.passwords.check(person, password, deadline);
-        let read = self.read(person, self.passwords.method(person), deadline);
+        let method = self.passwords.method(person);
+        let read = self.read(person, method, progress.warn, deadline);
         tokio::pin!(check, read);
         let (checked, early) = tokio::select! {
             biased;
@@ -220,46 +331,42 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let checked = checked?;
         let read = match early {
             Some(early) => early,
-            None if checked.outcome == Outcome::Success || checked.unexplained => read.await,
-            None => Read::Nothing,
+            None if checked.outcome != Outcome::Success && !checked.unexplained => Read::Nothing,
+            None if method == Method::Ldap && !self.directory.has_group_rules() => {
+                timeout(WARNING, read).await.unwrap_or(Read::Nothing)
+            }
+            None => read.await,
         };
-        if let Some(connect) = checked.connect {
-            progress.step("connect", connect);
-        }
-        if checked.outcome == Outcome::WrongPassword && !checked.unanswered.is_empty() {
-            let silent = checked.unanswered.join(", ");
-            progress.notes.push(format!("{silent} did not answer and may have counted the attempt as well"));
-        }
-        let name = match checked.method {
-            Method::Ldap => "bind",
-            Method::Kerberos => "kerberos",
-        };
-        progress.step(name, checked.took);
+        progress.password(&checked);
         let rest = begun.elapsed().saturating_sub(checked.took + checked.connect.unwrap_or_default());
         if !matches!(read, Read::Nothing) {
             progress.step("state, after that", rest);
         }
-        progress.dc = Some(checked.dc.clone());
-        progress.method = Some(checked.method);
         Ok((checked, read))
     }
 
     /// What the method leaves open: Kerberos does not look at workstations and may not say why it refuses.
-    async fn read(&self, person: &Person, method: Method, deadline: Instant) -> Read {
-        match method {
-            Method::Kerberos => {
-                Read::Account(self.directory.account(person, deadline).await.map_err(Refusal::from))
-            }
-            Method::Ldap if self.directory.has_group_rules() => {
-                // The rules are read beside them, so that they are there when they are needed.
-                let (rules, groups) = tokio::join!(
-                    self.directory.group_rules(person, deadline),
-                    self.directory.groups(person, deadline)
-                );
-                Read::Groups(rules.and(groups).map_err(Refusal::from))
-            }
-            Method::Ldap => Read::Nothing,
+    async fn read(&self, person: &Person, method: Method, warn: bool, deadline: Instant) -> Read {
+        if method == Method::Kerberos {
+            return Read::Account(self.directory.account(person, deadline).await.map_err(Refusal::from));
         }
+        let has_rules = self.directory.has_group_rules();
+        let wanted = [(has_rules, Account::GROUPS), (warn, Account::PASSWORD_EXPIRY)];
+        let wanted: Vec<_> =
+            wanted.iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, name)| *name).collect();
+        if wanted.is_empty() {
+            return Read::Nothing;
+        }
+        let entry = self.directory.read(person, &wanted, deadline);
+        let entry = match has_rules {
+            // The rules are read beside them, so that they are there when they are needed.
+            true => {
+                let (rules, entry) = tokio::join!(self.directory.group_rules(person, deadline), entry);
+                rules.and(entry)
+            }
+            false => entry.await,
+        };
+        Read::Part(entry.map_err(Refusal::from))
     }
 
     /// Whether nobody has the name any more under which `person` was checked, and `fresh` is to be checked instead.
@@ -286,7 +393,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         progress: &mut Progress,
         read: &mut Option<(Person, Account)>,
     ) -> Result<(), Refusal> {
-        let person = self.resolve(name, deadline, progress).await?.1.person;
+        let person = self.resolve(name, Memory::Good, deadline, progress).await?.1.person;
         let begun = Instant::now();
         let account = self.directory.account(&person, deadline).await?;
         progress.step("state", begun.elapsed());
@@ -295,11 +402,25 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
     }
 
     /// What the account's state and groups say.
-    async fn judge(&self, person: &Person, account: &Account, deadline: Instant) -> Result<(), Refusal> {
+    pub(super) async fn judge(
+        &self,
+        person: &Person,
+        account: &Account,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
         if let Some(outcome) = account.refusal(SystemTime::now(), &self.host) {
             return Err(Refusal::new(outcome, "the account's state in AD"));
         }
-        match &account.groups {
+        self.judge_groups(person, account.groups.as_deref(), deadline).await
+    }
+
+    async fn judge_groups(
+        &self,
+        person: &Person,
+        groups: Option<&[Sid]>,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        match groups {
             Some(groups) => check_groups(groups, &self.directory.group_rules(person, deadline).await?),
             None if self.directory.has_group_rules() => {
                 Err(Refusal::new(Outcome::Unavailable, "the machine account may not read tokenGroups"))
@@ -307,17 +428,24 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             None => Ok(()),
         }
     }
+}
 
-    async fn resolve(
+impl<M: Machine, P> Logins<M, P> {
+    /// The account behind a name.
+    pub(super) async fn resolve(
         &self,
         name: &str,
+        memory: Memory,
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<(Principal, Found), Refusal> {
         let principal = self.directory.principal(&self.names, name, deadline).await??;
         progress.principal = Some(principal.to_string());
         let begun = Instant::now();
-        let found = self.directory.find(&principal, deadline).await?;
+        let found = match memory {
+            Memory::Good => self.directory.find(&principal, deadline).await?,
+            Memory::Avoided => self.directory.find_afresh(&principal, deadline).await?,
+        };
         progress.step(if found.remembered { "resolve, remembered" } else { "resolve" }, begun.elapsed());
         progress.notes.extend(
             found
@@ -332,9 +460,13 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
 /// What was read of an account while its password was checked.
 enum Read {
     Nothing,
-    Groups(Result<Vec<Sid>, Refusal>),
+    /// Groups, where rules ask for them, and when the password expires, where somebody is to be warned.
+    Part(Result<Entry, Refusal>),
     Account(Result<Account, Refusal>),
 }
+
+/// When a password expires, if ever; or why that is unknown, which is no reason to refuse anybody.
+type Expiry = Result<Option<SystemTime>, Refusal>;
 
 /// Outcomes that a check under a name that no longer exists can have.
 fn may_be_stale(checked: &Checked) -> bool {
@@ -342,7 +474,7 @@ fn may_be_stale(checked: &Checked) -> bool {
         && !checked.unexplained
 }
 
-fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
+pub(super) fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
     if let Some(denied) = rules.deny.iter().find(|sid| groups.contains(sid)) {
         return Err(Refusal::new(Outcome::Denied, format!("member of {denied} (login.deny_groups)")));
     }
@@ -358,7 +490,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::config::{Broker, Config, Domain, Login, Pool, Tls, TlsMode};
+    use crate::config::{Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
     use crate::directory::{Entry, MachineError, Search};
     use crate::name::NameMap;
 
@@ -369,17 +501,25 @@ mod tests {
     type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
 
     impl Machine for Scripted {
-        async fn search(&self, search: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
-            let mut script = self.0.lock().unwrap();
+        async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
             let asked = format!("{} {}", search.base, search.filter);
-            let at = script.iter().position(|(part, _)| asked.contains(part));
-            script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
+            let answer = {
+                let mut script = self.0.lock().unwrap();
+                let at = script.iter().position(|(part, _)| asked.contains(part));
+                script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
+            };
+            if let Err(MachineError::Timeout(_)) = answer {
+                tokio::time::sleep_until(deadline).await;
+            }
+            answer
         }
     }
 
     /// The checks that are expected, in order, by the name they go by, and their answers.
     struct Expected {
         method: Method,
+        /// What it turns out to be.
+        by: Method,
         checks: Mutex<VecDeque<(&'static str, Result<Outcome, Refusal>)>>,
         unanswered: Vec<String>,
     }
@@ -395,7 +535,7 @@ mod tests {
         async fn check(&self, person: &Person, password: &str, _: Instant) -> Result<Checked, Refusal> {
             assert_eq!(password, "secret");
             let (expected, answer) = self.checks.lock().unwrap().pop_front().expect("one check too many");
-            let name = match self.method {
+            let name = match self.by {
                 Method::Ldap => &person.dn,
                 Method::Kerberos => &person.sam,
             };
@@ -403,10 +543,10 @@ mod tests {
             // Lets a search that runs beside it come first.
             tokio::task::yield_now().await;
             answer.map(|outcome| Checked {
-                method: self.method,
+                method: self.by,
                 outcome,
                 reason: String::new(),
-                unexplained: self.method == Method::Kerberos && outcome == REVOKED,
+                unexplained: self.by == Method::Kerberos && outcome == REVOKED,
                 dc: "ad.acme.com".into(),
                 unanswered: self.unanswered.clone(),
                 connect: None,
@@ -437,6 +577,7 @@ mod tests {
             login,
             broker: Broker { users: vec![], connections: 1 },
             pool: Pool { connections: 1, idle: Duration::from_secs(1) },
+            sessions: Sessions::default(),
         }
     }
 
@@ -449,16 +590,19 @@ mod tests {
         checks: impl IntoIterator<Item = Check>,
     ) -> Logins<Scripted, Expected> {
         let config = config(login);
+        let warn = config.login.warn;
         let machine = Scripted(Mutex::new(searches.into_iter().collect()));
         Logins {
             directory: Directory::new(machine, &config),
             names: config.names,
             passwords: Expected {
                 method,
+                by: method,
                 checks: Mutex::new(checks.into_iter().collect()),
                 unanswered: Vec::new(),
             },
             host: "XCALLY".into(),
+            warn,
         }
     }
 
@@ -493,7 +637,7 @@ mod tests {
     }
 
     async fn authenticate(logins: &Logins<Scripted, Expected>, name: &str) -> Verdict {
-        let decision = logins.authenticate(name, "secret", soon()).await;
+        let decision = logins.authenticate(name, "secret", false, soon()).await;
         assert!(logins.passwords.checks.lock().unwrap().is_empty(), "a check was not made");
         decision.verdict
     }
@@ -556,7 +700,7 @@ mod tests {
     async fn a_remembered_name_saves_the_search() {
         let binds = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
         let logins = logins(Login::default(), [found()], binds);
-        assert!(logins.authenticate("john", "secret", soon()).await.verdict.outcome.is_success());
+        assert!(logins.authenticate("john", "secret", false, soon()).await.verdict.outcome.is_success());
         assert!(authenticate(&logins, "john").await.outcome.is_success());
     }
 
@@ -564,7 +708,7 @@ mod tests {
     async fn a_wrong_password_on_a_remembered_name_is_bound_once() {
         let binds = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::WrongPassword))];
         let logins = logins(Login::default(), [found(), found()], binds);
-        logins.authenticate("john", "secret", soon()).await;
+        logins.authenticate("john", "secret", false, soon()).await;
         assert_eq!(authenticate(&logins, "john").await.outcome, Outcome::WrongPassword);
     }
 
@@ -577,11 +721,11 @@ mod tests {
 
         let again = first().into_iter().chain([("CN=John,OU=New", Ok(Outcome::Success))]);
         let there = logins(Login::default(), [found(), moved(), gone], again);
-        there.authenticate("john", "secret", soon()).await;
+        there.authenticate("john", "secret", false, soon()).await;
         assert!(authenticate(&there, "john").await.outcome.is_success());
 
         let other = logins(Login::default(), [found(), moved(), taken], first());
-        other.authenticate("john", "secret", soon()).await;
+        other.authenticate("john", "secret", false, soon()).await;
         assert_eq!(authenticate(&other, "john").await.outcome, Outcome::WrongPassword);
     }
 
@@ -653,7 +797,7 @@ mod tests {
         ];
         for (login, flags, outcome) in cases {
             let logins = logins(login, [found(), with(flags)], []);
-            assert_eq!(logins.account("john", soon()).await.verdict.outcome, outcome, "{flags}");
+            assert_eq!(logins.account("john", false, soon()).await.verdict.outcome, outcome, "{flags}");
         }
     }
 
@@ -696,6 +840,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn groups_count_when_the_method_changes_while_the_account_is_read() {
+        for (groups, outcome) in [(vec![ALLOWED], Outcome::Success), (vec![DENIED], Outcome::Denied)] {
+            let searches = [found(), member_of(&groups)];
+            let checks = [("CN=John", Ok(Outcome::Success))];
+            let mut logins = logins_by(Method::Kerberos, rules(), searches, checks);
+            logins.passwords.by = Method::Ldap;
+            assert_eq!(authenticate(&logins, "john").await.outcome, outcome, "{groups:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn who_was_renamed_is_asked_for_by_the_new_name() {
         let renamed = || {
             let entry = Entry::new("CN=John").with("objectGUID", [vec![1; 16]]);
@@ -713,7 +868,7 @@ mod tests {
             searches().into_iter().chain([now(renamed())]),
             [first(), ("john", Ok(Outcome::UnknownUser)), ("johnny", Ok(Outcome::Success))],
         );
-        assert!(gone.authenticate("john", "secret", soon()).await.verdict.outcome.is_success());
+        assert!(gone.authenticate("john", "secret", false, soon()).await.verdict.outcome.is_success());
         assert_eq!(authenticate(&gone, "john").await.outcome, Outcome::Success);
 
         // Somebody else has it by now, with the password that was typed.
@@ -723,9 +878,106 @@ mod tests {
             searches(),
             [first(), ("john", Ok(Outcome::Success))],
         );
-        taken.authenticate("john", "secret", soon()).await;
+        taken.authenticate("john", "secret", false, soon()).await;
         let verdict = authenticate(&taken, "john").await;
         assert_eq!(verdict.outcome, Outcome::Unavailable);
         assert!(verdict.reason.contains("renamed"), "{}", verdict.reason);
+    }
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn warned(login: Login) -> Login {
+        Login { warn: 3 * DAY, ..login }
+    }
+
+    /// John, whose password expires after `left`, beside his groups.
+    fn expires(left: Option<Duration>) -> Answer {
+        let (_, groups) = member_of(&[ALLOWED]);
+        let entry = groups.unwrap().remove(0);
+        // 100 ns since 1601; never is the greatest number.
+        let since_1970 = left.map(|left| SystemTime::UNIX_EPOCH.elapsed().unwrap() + left);
+        let ticks = since_1970.map_or(i64::MAX as u64, |time| (time.as_secs() + 11_644_473_600) * 10_000_000);
+        (BY_GUID, Ok(vec![entry.with(Account::PASSWORD_EXPIRY, [ticks.to_string()])]))
+    }
+
+    async fn authenticate_and_warn(logins: &Logins<Scripted, Expected>) -> Verdict {
+        let verdict = logins.authenticate("john", "secret", true, soon()).await.verdict;
+        assert!(logins.directory.machine().0.lock().unwrap().is_empty(), "something was not read");
+        verdict
+    }
+
+    #[tokio::test]
+    async fn a_password_that_expires_soon_is_told_whatever_checks_it_and_with_and_without_groups() {
+        let cases = [(Some(2 * DAY), true), (Some(4 * DAY), false), (None, false)];
+        for method in [Method::Ldap, Method::Kerberos] {
+            for login in [Login::default(), rules()] {
+                for (left, is_told) in cases {
+                    let name = if method == Method::Ldap { "CN=John" } else { "john" };
+                    let searches = [found(), expires(left)];
+                    let checks = [(name, Ok(Outcome::Success))];
+                    let logins = logins_by(method, warned(login.clone()), searches, checks);
+                    let verdict = authenticate_and_warn(&logins).await;
+                    assert_eq!((verdict.outcome, verdict.reason.as_str()), (Outcome::Success, ""));
+                    let told = verdict.expires_in.map(|seconds| seconds.div_ceil(86_400));
+                    assert_eq!(told, is_told.then_some(2), "{method} {left:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_for_a_warning_that_nobody_wants() {
+        for (login, warn) in [(Login::default(), true), (warned(Login::default()), false)] {
+            let logins = logins(login, [found()], [("CN=John", Ok(Outcome::Success))]);
+            let verdict = logins.authenticate("john", "secret", warn, soon()).await.verdict;
+            assert_eq!((verdict.outcome, verdict.expires_in), (Outcome::Success, None));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_come_in_is_not_warned() {
+        for outcome in [Outcome::WrongPassword, Outcome::Disabled] {
+            let searches = [found(), expires(Some(DAY))];
+            let logins = logins(warned(Login::default()), searches, [("CN=John", Ok(outcome))]);
+            let verdict = logins.authenticate("john", "secret", true, soon()).await.verdict;
+            assert_eq!((verdict.outcome, verdict.expires_in), (outcome, None));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_warning_that_cannot_be_read_is_a_note_and_no_refusal() {
+        let (_, groups) = member_of(&[ALLOWED]);
+        let rubbish = groups.unwrap().remove(0).with(Account::PASSWORD_EXPIRY, ["soon"]);
+        let cases = [
+            (Login::default(), Err(unreachable()), "DNS does not answer"),
+            (Login::default(), Ok(vec![]), "has no object"),
+            (Login::default(), Ok(vec![rubbish.clone()]), "is not a number"),
+            (rules(), Ok(vec![rubbish]), "is not a number"),
+            (Login::default(), Err(MachineError::Timeout("john".into())), "did not answer in time"),
+        ];
+        for (login, answer, note) in cases {
+            let searches = [found(), (BY_GUID, answer)];
+            let logins = logins(warned(login), searches, [("CN=John", Ok(Outcome::Success))]);
+            let begun = Instant::now();
+            let verdict = authenticate_and_warn(&logins).await;
+            assert_eq!((verdict.outcome, verdict.expires_in), (Outcome::Success, None));
+            assert!(verdict.reason.contains("whether the password expires soon is unknown"), "{verdict:?}");
+            assert!(verdict.reason.contains(note), "{verdict:?}");
+            // The clock of the test counts whole milliseconds.
+            assert!(begun.elapsed() < 2 * WARNING, "{note}: {:?}", begun.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_check_warns_too() {
+        for (login, warn, is_told) in [
+            (warned(Login::default()), true, true),
+            (warned(Login::default()), false, false),
+            (Login::default(), true, false),
+        ] {
+            let logins = logins(login, [found(), expires(Some(DAY))], []);
+            let verdict = logins.account("john", warn, soon()).await.verdict;
+            assert_eq!((verdict.outcome, verdict.expires_in.is_some()), (Outcome::Success, is_told));
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
 //! it is doing and ends, and systemd starts it again with fresh credentials.
 
+mod audit;
+pub mod change;
 pub mod cli;
 pub mod log;
 pub mod login;
@@ -11,6 +13,7 @@ pub mod passwords;
 pub mod peers;
 pub mod server;
 mod service;
+pub mod sessions;
 mod status;
 
 use std::collections::BTreeMap;
@@ -21,13 +24,13 @@ use std::time::{Duration, Instant};
 use tokio::time::Instant as Deadline;
 
 use self::log::{Level, Line, Log};
-use self::login::Decision;
-use self::peers::Peers;
+use self::login::{Decision, Refusal};
+use self::peers::{Peer, Peers};
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::Outcome;
 
 /// The broker waits for AD no longer than this, whatever the deadline of a request says.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -44,6 +47,8 @@ pub struct Broker {
     log: Arc<Log>,
     begun: Instant,
     counts: Mutex<BTreeMap<Outcome, u64>>,
+    /// Held by the one audit that is under way.
+    auditing: tokio::sync::Mutex<()>,
 }
 
 /// What the broker is started from.
@@ -78,6 +83,7 @@ impl Broker {
             log,
             begun: Instant::now(),
             counts: Mutex::default(),
+            auditing: tokio::sync::Mutex::default(),
         };
         Arc::new(broker)
     }
@@ -126,7 +132,7 @@ impl Broker {
     }
 
     /// Answers one request of `peer`.
-    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &str) -> Reply {
+    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &Peer) -> Reply {
         if request.version != VERSION {
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
             return Reply::Refused(reason);
@@ -135,67 +141,127 @@ impl Broker {
         match request.operation {
             Operation::Status => Reply::Status(Box::new(self.status().await)),
             Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
-            Operation::Authenticate | Operation::Account => {
+            Operation::Audit => self.audit(request, deadline, peer).await,
+            Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
+                match &self.service {
+                    Ok(service) => service.sessions(request, deadline).await,
+                    Err(error) => Reply::Verdict(Decision::from(error).verdict),
+                }
+            }
+            Operation::Authenticate
+            | Operation::Account
+            | Operation::ProbePassword
+            | Operation::ChangePassword
+            | Operation::OpenSession
+            | Operation::CloseSession => {
                 let begun = Instant::now();
-                let decision = self.decide(request, secret, deadline).await;
+                let decision = self.decide(request, secret, peer, deadline).await;
                 self.record(request, &decision, peer, begun.elapsed());
                 Reply::Verdict(decision.verdict)
             }
-            other => Reply::Refused(format!("the broker cannot do {other:?} yet")),
         }
     }
 
-    async fn decide(&self, request: &Request, secret: &Secret, deadline: Deadline) -> Decision {
-        let denied = |outcome, reason: String| Decision {
-            verdict: Verdict::new(outcome, reason),
-            dc: None,
-            method: None,
-        };
+    /// The answer to `request` was not taken: what it says happened must not stay.
+    pub fn untold(&self, request: &Request, answer: &Reply) {
+        if let (Ok(service), Reply::Verdict(verdict)) = (&self.service, answer)
+            && registers(request)
+            && let Some(id) = &verdict.session
+        {
+            service.register.undo(id.clone(), "nobody took the answer");
+        }
+    }
+
+    /// The broker is about to end: whoever waits for something to happen waits no longer.
+    pub fn end(&self) {
+        if let Ok(service) = &self.service {
+            service.register.end();
+        }
+    }
+
+    async fn decide(&self, request: &Request, secret: &Secret, peer: &Peer, deadline: Deadline) -> Decision {
         let service = match (&self.service, &self.no_keytab) {
             (Err(error), _) => return Decision::from(error),
-            (Ok(_), Some(problem)) => return denied(Outcome::Unavailable, problem.clone()),
+            // For this AD is not asked.
+            (Ok(service), _) if request.operation == Operation::CloseSession => {
+                return service.close_session(request, peer, deadline).await;
+            }
+            (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
             (Ok(service), None) => service,
         };
         if deadline <= Deadline::now() {
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
-            return denied(Outcome::Unavailable, reason.to_owned());
+            return Refusal::new(Outcome::Unavailable, reason).into();
         }
-        match request.operation {
-            Operation::Account => service.logins.account(&request.user, deadline).await,
-            _ => match secret.password() {
-                Ok(password) => service.logins.authenticate(&request.user, password, deadline).await,
-                Err(error) => denied(Outcome::WrongPassword, format!("{error}; AD was not asked")),
+        let (logins, user, warn) = (&service.logins, &request.user, request.warn);
+        let decision = match request.operation {
+            Operation::Account => logins.account(user, warn, deadline).await,
+            Operation::ChangePassword => logins.change_password(user, secret, deadline).await,
+            Operation::OpenSession => logins.identify(user, deadline).await,
+            operation => match secret.password() {
+                Ok(present) if operation == Operation::ProbePassword => {
+                    logins.probe_password(user, present, deadline).await
+                }
+                Ok(password) => logins.authenticate(user, password, warn, deadline).await,
+                Err(error) => Refusal::from(error).into(),
             },
+        };
+        match registers(request) && decision.verdict.outcome.is_success() {
+            true => service.open_session(decision, request, peer, deadline, &self.log).await,
+            false => decision,
         }
     }
 
-    fn record(&self, request: &Request, decision: &Decision, peer: &str, took: Duration) {
-        let Decision { verdict, dc, method } = decision;
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(verdict.outcome).or_default() += 1;
+    fn record(&self, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
+        let Decision { verdict, dc, method, .. } = decision;
         let event = match request.operation {
             Operation::Account => "account",
+            Operation::ProbePassword => "password_probe",
+            Operation::ChangePassword => "password",
+            Operation::OpenSession => "session_open",
+            Operation::CloseSession => "session_close",
             _ => "login",
         };
+        // Only who wants to come in is counted.
+        if matches!(request.operation, Operation::Authenticate | Operation::Account) {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(verdict.outcome).or_default() += 1;
+        }
         let line = Line::new(event)
             .with("user", &request.user)
             .with("principal", verdict.principal.as_deref().unwrap_or_default())
             .with("outcome", verdict.outcome)
             .with("reason", &verdict.reason)
+            .with("text", verdict.text.as_deref().unwrap_or_default())
             .with("method", method.map(|method| method.to_string()).unwrap_or_default())
             .with("dc", dc.as_deref().unwrap_or_default())
             .with("peer", peer)
             .with("service", &request.service)
             .with("rhost", &request.rhost)
             .with("tty", &request.tty)
+            .with("session", verdict.session.as_deref().unwrap_or_default())
             .with("ms", format!("{:.1}", took.as_secs_f64() * 1000.0));
         let (level, line) = match verdict.outcome {
-            Outcome::Unavailable | Outcome::Misconfigured | Outcome::TooManyGroups | Outcome::Refused => {
-                (Level::Error, line.with("advice", verdict.outcome.advice()))
+            Outcome::Unavailable
+            | Outcome::Misconfigured
+            | Outcome::TooManyGroups
+            | Outcome::Refused
+            | Outcome::SessionStore => (Level::Error, line.with("advice", verdict.outcome.advice())),
+            Outcome::Ambiguous | Outcome::ChangeUnknown => {
+                (Level::Warning, line.with("advice", verdict.outcome.advice()))
             }
-            Outcome::Ambiguous => (Level::Warning, line.with("advice", verdict.outcome.advice())),
             _ => (Level::Info, line),
         };
         self.log.write(level, &line);
+    }
+}
+
+/// Whether a success of `request` begins a session.
+fn registers(request: &Request) -> bool {
+    match request.operation {
+        Operation::OpenSession => true,
+        Operation::Authenticate => request.register,
+        _ => false,
     }
 }
 
@@ -204,6 +270,7 @@ fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
     match config {
         Ok(config) => {
             let roots = config.tls.ca_file.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
+            // The files of a Redis are read anew for each of its connections.
             vec![config.map_file.clone(), roots]
         }
         Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],

@@ -1,6 +1,6 @@
-//! How a password is checked: by LDAP or by Kerberos, and which of the two.
+//! How a password is checked and changed: by LDAP or by Kerberos, and which of the two.
 //!
-//! A password goes to one of them alone. Where the configuration leaves the choice to us, it is LDAP where a domain
+//! A password goes to one of them alone, until it has proved right. Where the configuration leaves the choice to us, it is LDAP where a domain
 //! controller offers TLS that can be verified; Kerberos is taken only when every one that answers offers none, which
 //! is known before any bind is sent.
 
@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::login::Refusal;
 use crate::config;
 use crate::directory::Person;
-use crate::directory::pool::{Bound, Pool, PoolError};
-use crate::kerberos::{Kerberos, Who};
+use crate::directory::change::Answer;
+use crate::directory::pool::{self, Bound, Pool, PoolError};
+use crate::kerberos::{self, Kerberos, Who};
 use crate::protocol::report;
 use crate::verdict::Outcome;
 
@@ -71,6 +72,45 @@ pub trait Passwords: Send + Sync {
         password: &str,
         deadline: Instant,
     ) -> impl Future<Output = Result<Checked, Refusal>> + Send;
+}
+
+/// An attempt to change a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The present password does not open the way to it: nothing was sent.
+    Closed(Checked),
+    /// The present password was right, and the change was sent, once.
+    Sent {
+        /// What became of the present password.
+        present: Checked,
+        /// What became of the change.
+        answer: Answer,
+    },
+}
+
+/// Who changes passwords.
+pub trait Changes: Send + Sync {
+    /// Checks the present password of `person` as a change of it would, and changes nothing. An outcome that wants a
+    /// new password is of a right one.
+    fn probe(
+        &self,
+        person: &Person,
+        present: &str,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Checked, Refusal>> + Send;
+
+    /// Changes the password of `person` from `present` to `new`: one attempt with the present one at most is answered,
+    /// and the new one is sent once at most.
+    ///
+    /// # Errors
+    /// The change was not sent.
+    fn change(
+        &self,
+        person: &Person,
+        present: &str,
+        new: &str,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Attempt, Refusal>> + Send;
 }
 
 /// Who is told that the method changed: the domain, the method and why.
@@ -164,26 +204,89 @@ impl DomainPasswords {
         }
     }
 
-    async fn by_kerberos(
+    /// What `ldap` says, or `kerberos` where that is the method, or where nothing could be sent for want of TLS and the
+    /// choice is ours.
+    async fn by_either<T>(
+        &self,
+        person: &Person,
+        ldap: impl Future<Output = Result<(String, T), PoolError>>,
+        kerberos: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        if self.preferred(person) == Method::Kerberos {
+            return kerberos.await;
+        }
+        match ldap.await {
+            Ok((dc, done)) => {
+                self.settled(&person.domain, &dc);
+                Ok(done)
+            }
+            // Nothing was sent yet.
+            Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
+                self.choose(&person.domain, Method::Kerberos, &cause);
+                kerberos.await
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn bind(
         &self,
         person: &Person,
         password: &str,
         deadline: Instant,
-    ) -> Result<Checked, Refusal> {
+    ) -> Result<(String, Checked), PoolError> {
+        let bound = self.pool(&person.domain).bind(&person.dn, password, deadline).await?;
+        Ok((bound.dc.clone(), bound.into()))
+    }
+
+    /// Changes on the connection that the present password is bound on.
+    async fn change_by_ldap(
+        &self,
+        person: &Person,
+        present: &str,
+        new: &str,
+        deadline: Instant,
+    ) -> Result<(String, Attempt), PoolError> {
+        let pool = self.pool(&person.domain);
+        let (bound, sent) = pool.change_password(&person.dn, present, new, deadline).await?;
+        let (dc, present) = (bound.dc.clone(), Checked::from(bound));
+        let answer = match sent {
+            None => return Ok((dc, Attempt::Closed(present))),
+            Some(pool::Sent::Answered(answer)) => Answer::of_modify(answer.code, &answer.text),
+            Some(pool::Sent::Lost(cause)) => Answer::Lost(cause),
+        };
+        Ok((dc, Attempt::Sent { present, answer }))
+    }
+
+    /// Changes by kpasswd, at the domain controller `preferred` where that can be.
+    async fn change_by_kerberos(
+        &self,
+        person: &Person,
+        present: &str,
+        new: &str,
+        preferred: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Attempt, Refusal> {
         let realm = person.domain.to_uppercase();
-        let begun = Instant::now();
-        let who = Who { sam: &person.sam, upn: person.upn.as_deref(), realm: &realm };
-        let checked = self.kerberos.check_password(who, password, deadline).await?;
-        Ok(Checked {
-            method: Method::Kerberos,
-            outcome: checked.outcome,
-            reason: checked.reason,
-            unexplained: checked.unexplained,
-            dc: checked.kdc,
-            unanswered: checked.unanswered,
-            connect: None,
-            took: begun.elapsed(),
-        })
+        let change =
+            self.kerberos.change_password(who(person, &realm), present, new, preferred, deadline).await?;
+        let (checked, sent) = change;
+        let present = Checked::from(checked);
+        let (answer, dc) = match sent {
+            None => return Ok(Attempt::Closed(present)),
+            Some(kerberos::Sent::Answered { code, data, dc }) => (Answer::of_kpasswd(code, &data), dc),
+            Some(kerberos::Sent::Lost { cause, dc }) => (Answer::Lost(cause), dc),
+        };
+        Ok(Attempt::Sent { present: Checked { dc, ..present }, answer })
+    }
+
+    /// What the next password of `person` will most likely go by.
+    fn preferred(&self, person: &Person) -> Method {
+        match self.configured {
+            config::Method::Ldap => Method::Ldap,
+            config::Method::Kerberos => Method::Kerberos,
+            config::Method::Auto => self.chosen(&person.domain).unwrap_or(Method::Ldap),
+        }
     }
 
     fn chosen(&self, domain: &str) -> Option<Method> {
@@ -211,28 +314,62 @@ const CONFIGURED: &str = "login.method";
 
 impl Passwords for Arc<DomainPasswords> {
     fn method(&self, person: &Person) -> Method {
-        match self.configured {
-            config::Method::Ldap => Method::Ldap,
-            config::Method::Kerberos => Method::Kerberos,
-            config::Method::Auto => self.chosen(&person.domain).unwrap_or(Method::Ldap),
-        }
+        self.preferred(person)
     }
 
     async fn check(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, Refusal> {
-        if self.method(person) == Method::Kerberos {
-            return self.by_kerberos(person, password, deadline).await;
+        let realm = person.domain.to_uppercase();
+        let kerberos =
+            async { Ok(self.kerberos.check_password(who(person, &realm), password, deadline).await?.into()) };
+        self.by_either(person, self.bind(person, password, deadline), kerberos).await
+    }
+}
+
+impl Changes for Arc<DomainPasswords> {
+    async fn probe(&self, person: &Person, present: &str, deadline: Instant) -> Result<Checked, Refusal> {
+        let realm = person.domain.to_uppercase();
+        let kerberos =
+            async { Ok(self.kerberos.probe_change(who(person, &realm), present, deadline).await?.into()) };
+        self.by_either(person, self.bind(person, present, deadline), kerberos).await
+    }
+
+    async fn change(
+        &self,
+        person: &Person,
+        present: &str,
+        new: &str,
+        deadline: Instant,
+    ) -> Result<Attempt, Refusal> {
+        let ldap = self.change_by_ldap(person, present, new, deadline);
+        let kerberos = self.change_by_kerberos(person, present, new, None, deadline);
+        match self.by_either(person, ldap, kerberos).await? {
+            // The password has proved right, and nobody can bind with it: there is no other way.
+            Attempt::Closed(Checked { method: Method::Ldap, outcome, dc, .. })
+                if outcome.wants_new_password() =>
+            {
+                self.change_by_kerberos(person, present, new, Some(&dc), deadline).await
+            }
+            attempt => Ok(attempt),
         }
-        match self.pool(&person.domain).bind(&person.dn, password, deadline).await {
-            Ok(bound) => {
-                self.settled(&person.domain, &bound.dc);
-                Ok(Checked::from(bound))
-            }
-            // Nothing was sent yet.
-            Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
-                self.choose(&person.domain, Method::Kerberos, &cause);
-                self.by_kerberos(person, password, deadline).await
-            }
-            Err(e) => Err(e.into()),
+    }
+}
+
+fn who<'a>(person: &'a Person, realm: &'a str) -> Who<'a> {
+    Who { sam: &person.sam, upn: person.upn.as_deref(), realm }
+}
+
+impl From<kerberos::Checked> for Checked {
+    fn from(checked: kerberos::Checked) -> Self {
+        let took = checked.exchange + checked.verification.unwrap_or_default();
+        Checked {
+            method: Method::Kerberos,
+            outcome: checked.outcome,
+            reason: checked.reason,
+            unexplained: checked.unexplained,
+            dc: checked.kdc,
+            unanswered: checked.unanswered,
+            connect: None,
+            took,
         }
     }
 }

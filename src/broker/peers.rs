@@ -1,5 +1,6 @@
 //! Who may ask the broker: root, and the users that applications run as.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,25 @@ use nix::unistd::User;
 const FRESH: Duration = Duration::from_secs(60);
 /// A refused peer makes us look again, because its user may be new; but not more often than this.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// The process at the other end of a connection, as the kernel knows it (SO_PEERCRED, unix(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its process id; 0 where it is in a container, of whose processes this one knows nothing.
+    pub pid: u32,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid:{}", self.uid)?;
+        match self.pid {
+            0 => Ok(()),
+            pid => write!(f, ",pid:{pid}"),
+        }
+    }
+}
 
 /// The peers that are answered.
 pub struct Peers {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Broker;
 use super::log::{Level, Line};
+use super::peers::Peer;
 use crate::protocol::{FrameError, HEADER, Header, Reply, Request, Secret, decode, encode};
 
 /// A request must be whole within this time after its connection was accepted.
@@ -82,6 +83,7 @@ pub async fn serve(
             },
         }
     };
+    broker.end();
     let finish = async { while running.join_next().await.is_some() {} };
     let _ = timeout(DRAIN, finish).await;
     Ok(end)
@@ -100,11 +102,9 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     let opened = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
     let Ok(mut stream) = opened else { return };
     let Ok(peer) = stream.peer_cred() else { return };
-    let uid = peer.uid();
-    let name = match peer.pid() {
-        Some(pid) => format!("uid:{uid},pid:{pid}"),
-        None => format!("uid:{uid}"),
-    };
+    let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+    let peer = Peer { uid: peer.uid(), pid: pid.unwrap_or_default() };
+    let (uid, name) = (peer.uid, peer.to_string());
     if !broker.allows(uid).await {
         let line =
             Line::new("refused").with("peer", &name).with("reason", "neither root nor in broker.users");
@@ -123,8 +123,9 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
             return;
         }
     };
-    let answer = broker.answer(&request, &secret, &name).await;
+    let answer = broker.answer(&request, &secret, &peer).await;
     if let Err(error) = reply(&mut stream, &answer).await {
+        broker.untold(&request, &answer);
         let line =
             Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);
         broker.log().complain(Level::Warning, &format!("reply {uid}"), line);

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use super::log::{Level, Line, Log};
 use super::login::Logins;
 use super::passwords::{DomainPasswords, Method, Pools};
-use crate::config::{Config, ConfigError};
+use super::sessions::{Register, open_store, recheck};
+use crate::config::{CONFIG, Config, ConfigError, Problem};
 use crate::directory::Directory;
 use crate::directory::discovery::{Controller, Role, Wanted};
-use crate::directory::dns::Network;
+use crate::directory::dns::{Names, Network};
 use crate::directory::domains::{Domains, probe_ldap};
 use crate::directory::health::{Change, Service as Part, State};
 use crate::directory::machine::{BoxFuture, MachineConnection, Settings};
@@ -38,19 +39,25 @@ pub(super) struct Service {
     pub(super) trust: Arc<Trust>,
     /// The connection to this host's domain.
     pub(super) machine: MachineConnection,
-    pub(super) logins: Logins<Machines, Arc<DomainPasswords>>,
+    pub(super) logins: Arc<Logins<Machines, Arc<DomainPasswords>>>,
+    /// Who is logged in.
+    pub(super) register: Arc<Register>,
 }
 
 impl Service {
     /// # Errors
-    /// The trusted roots cannot be used.
+    /// The trusted roots or the register of sessions cannot be used.
     pub(super) fn new(config: Config, log: &Arc<Log>) -> Result<Self, ConfigError> {
-        let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state_directory().as_deref())?);
+        let names: Arc<dyn Names> = Arc::new(Network::default());
+        let state = state_directory();
+        let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state.as_deref())?);
+        let store = open_store(&config.sessions, state.as_deref(), names.clone(), log)
+            .map_err(|text| Problem { file: CONFIG.into(), line: None, text })?;
         let parts = Arc::new(OnceLock::new());
         let (told, probed) = (parts.clone(), parts.clone());
         let domains = Domains::new(
             Wanted::from(&config.domain),
-            Arc::new(Network::default()),
+            names,
             Arc::new({
                 let log = log.clone();
                 move |domain, change| changed(&log, &told, domain, change)
@@ -83,18 +90,23 @@ impl Service {
             domain: config.domain.name.clone(),
         });
         tokio::spawn(keep_trust(renewal));
-        Ok(Service {
-            domain: config.domain.name.clone(),
-            domains,
-            trust,
-            machine,
-            logins: Logins {
-                directory: Directory::new(machines, &config),
-                names: config.names,
-                passwords,
-                host: netbios_name(),
-            },
-        })
+        let register = Register::new(
+            store,
+            config.sessions.clone(),
+            host_name(),
+            config.broker.connections,
+            log.clone(),
+        );
+        let logins = Arc::new(Logins {
+            directory: Directory::new(machines, &config),
+            names: config.names,
+            passwords,
+            host: netbios_name(),
+            warn: config.login.warn,
+        });
+        register.start();
+        tokio::spawn(recheck::keep(register.clone(), logins.clone()));
+        Ok(Service { domain: config.domain.name.clone(), domains, trust, machine, logins, register })
     }
 
     /// Connects to AD ahead of the first login, and says in the log what there is to work with.
@@ -265,10 +277,14 @@ fn state_directory() -> Option<PathBuf> {
     std::env::var_os("STATE_DIRECTORY").map(PathBuf::from)
 }
 
+/// The name of this host, by which its sessions are known.
+fn host_name() -> String {
+    nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// The name under which this host is a workstation: the first label of its name, cut to 15 characters
 /// (MS-NBTE 2.2.1), as adcli and Samba derive it.
 fn netbios_name() -> String {
-    let name = nix::unistd::gethostname().unwrap_or_default();
-    let name = name.to_string_lossy();
+    let name = host_name();
     name.split('.').next().unwrap_or_default().chars().take(15).collect::<String>().to_uppercase()
 }

@@ -70,7 +70,7 @@ impl Broker {
     }
 }
 
-/// How long `motion-ad status` waits for DNS.
+/// How long `motion-ad status` waits for DNS, and for the register of sessions.
 const ASKING: Duration = Duration::from_secs(2);
 
 impl Service {
@@ -86,6 +86,9 @@ impl Service {
         status.trust = self.trust.report();
         status.problems.extend(status.servers.problem.clone());
         status.pool = self.logins.passwords.pool(&self.domain).report();
+        status.sessions = self.register.report(Deadline::now() + ASKING).await;
+        let trouble = status.sessions.problem.iter().map(|problem| format!("sessions: {problem}"));
+        status.problems.extend(trouble);
         let machine = self.machine.state();
         if !machine.connected
             && let Some(error) = &machine.last_error

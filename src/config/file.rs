@@ -1,13 +1,17 @@
 //! `config.toml`: its keys, and what each may hold.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Broker, Config, ConfigError, Domain, Join, Login, Pool, Problem, Tls, read, root_of};
+use super::{
+    Broker, Command, Config, ConfigError, Domain, Join, Login, Pool, Problem, Redis, Sessions, Store, Tls,
+    read, root_of,
+};
 use crate::name::{NameMap, Rules, fold, is_domain};
 
 const MAP: &str = "/etc/motion-ad/names.map";
@@ -16,6 +20,12 @@ const USERS: [&str; 1] = ["motion"];
 const CONNECTIONS: usize = 4096;
 const POOL: usize = 32;
 const IDLE: u64 = 300;
+const LIMIT: NonZeroUsize = NonZeroUsize::MIN;
+const SQLITE: &str = "sqlite";
+const MAX_AGE: u64 = 86_400;
+const RECHECK: u64 = 900;
+/// The longest of both, in seconds: a year.
+const LONG: u64 = 31_536_000;
 
 /// How a connection for users' binds gets its TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -43,6 +53,30 @@ pub enum Method {
     Kerberos,
 }
 
+/// What a further login of somebody means who has as many sessions as there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// It takes the place of the oldest.
+    #[default]
+    Replace,
+    /// It is denied.
+    Deny,
+    /// Nothing: there may be any number.
+    Unlimited,
+}
+
+/// What becomes of a login that cannot be registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStoreFailure {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// It succeeds without a session.
+    Allow,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Keys {
@@ -52,6 +86,7 @@ struct Keys {
     login: LoginKeys,
     broker: BrokerKeys,
     pool: PoolKeys,
+    sessions: SessionsKeys,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -86,6 +121,7 @@ struct LoginKeys {
     method: Method,
     allow_groups: Vec<String>,
     deny_groups: Option<Spanned<Vec<String>>>,
+    warn_days: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,10 +138,40 @@ struct PoolKeys {
     idle: Option<Spanned<u64>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SessionsKeys {
+    policy: Policy,
+    limit: Option<Spanned<usize>>,
+    exempt_groups: Vec<String>,
+    store: Option<Spanned<String>>,
+    password_file: Option<Spanned<PathBuf>>,
+    ca_file: Option<Spanned<PathBuf>>,
+    on_store_failure: OnStoreFailure,
+    max_age: Option<Spanned<u64>>,
+    recheck: Option<Spanned<u64>>,
+    on_evict: Option<Spanned<Vec<String>>>,
+}
+
 impl Default for Broker {
     /// Who is answered without a setting, and also where there are none to be had.
     fn default() -> Self {
         Broker { users: USERS.map(str::to_owned).to_vec(), connections: CONNECTIONS }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Sessions {
+            policy: Policy::default(),
+            limit: LIMIT,
+            exempt_groups: Vec::new(),
+            store: Store::Sqlite,
+            on_store_failure: OnStoreFailure::default(),
+            max_age: Some(Duration::from_secs(MAX_AGE)),
+            recheck: Some(Duration::from_secs(RECHECK)),
+            on_evict: None,
+        }
     }
 }
 
@@ -119,7 +185,11 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn load(path: &Path) -> Result<Self, Problem> {
-        let text = read(path)?;
+        File::parse(path, read(path)?)
+    }
+
+    /// The file `path`, were this its text.
+    pub(super) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
         match toml::from_str(&text) {
             Ok(keys) => Ok(File { path: path.to_owned(), text, keys }),
             Err(e) => Err(Problem {
@@ -142,6 +212,7 @@ impl File {
         let map_file = self.path_of(self.keys.names.map_file.as_ref())?;
         let ca_file = self.path_of(self.keys.tls.ca_file.as_ref())?;
         let broker = self.broker()?;
+        let sessions = self.sessions()?;
         let pool = Pool {
             connections: self.within(self.keys.pool.connections.as_ref(), POOL, 1..=1024)?,
             // AD cuts a connection after 15 minutes (MaxConnIdleTime, MS-ADTS 3.1.1.3.4.6).
@@ -155,6 +226,7 @@ impl File {
             names,
             broker,
             pool,
+            sessions,
         })
     }
 
@@ -187,7 +259,7 @@ impl File {
         };
         let root = root_of(&name);
         let base_dn = match &keys.base_dn {
-            Some(base) if !inside(base.get_ref(), &root) => {
+            Some(base) if Base::of(base.get_ref(), &name) == Base::Outside => {
                 return Err(self.problem(base, format!("{:?} is not inside {root}", base.get_ref())).into());
             }
             Some(base) => base.get_ref().clone(),
@@ -241,7 +313,9 @@ impl File {
             }
             deny.clone_from(groups.get_ref());
         }
-        Ok(Login { method: self.keys.login.method, allow_groups: allow.clone(), deny_groups: deny })
+        let days = self.within(self.keys.login.warn_days.as_ref(), 0, 0..=365)?;
+        let warn = days * Duration::from_secs(86_400);
+        Ok(Login { method: self.keys.login.method, allow_groups: allow.clone(), deny_groups: deny, warn })
     }
 
     fn broker(&self) -> Result<Broker, Problem> {
@@ -254,6 +328,49 @@ impl File {
             None => Broker::default().users,
         };
         Ok(Broker { users, connections: self.within(keys.connections.as_ref(), CONNECTIONS, 16..=4096)? })
+    }
+
+    fn sessions(&self) -> Result<Sessions, Problem> {
+        let keys = &self.keys.sessions;
+        // Zero stands for never.
+        let time = |value: Option<&Spanned<u64>>, default, least| match value {
+            Some(value) if *value.get_ref() == 0 => Ok(None),
+            value => self.within(value, default, least..=LONG).map(|time| Some(Duration::from_secs(time))),
+        };
+        let limit = self.within(keys.limit.as_ref(), LIMIT.get(), 1..=1000)?;
+        let on_evict = match &keys.on_evict {
+            Some(words) => Command::parse(words.get_ref()).map_err(|text| self.problem(words, text))?,
+            None => None,
+        };
+        Ok(Sessions {
+            policy: keys.policy,
+            limit: NonZeroUsize::new(limit).unwrap_or(LIMIT),
+            exempt_groups: keys.exempt_groups.clone(),
+            store: self.store()?,
+            on_store_failure: keys.on_store_failure,
+            max_age: time(keys.max_age.as_ref(), MAX_AGE, 60)?,
+            recheck: time(keys.recheck.as_ref(), RECHECK, 10)?,
+            on_evict,
+        })
+    }
+
+    fn store(&self) -> Result<Store, Problem> {
+        let keys = &self.keys.sessions;
+        let password_file = self.path_of(keys.password_file.as_ref())?;
+        let ca_file = self.path_of(keys.ca_file.as_ref())?;
+        match &keys.store {
+            Some(url) if url.get_ref() != SQLITE => {
+                let redis = Redis::parse(url.get_ref()).map_err(|text| self.problem(url, text))?;
+                match &keys.ca_file {
+                    Some(ca_file) if !redis.tls => {
+                        Err(self.problem(ca_file, "only rediss:// and rediss-sentinel:// use TLS".into()))
+                    }
+                    _ => Ok(Store::Redis(Redis { password_file, ca_file, ..redis })),
+                }
+            }
+            // The other two are for a Redis; without one they do no harm.
+            _ => Ok(Store::Sqlite),
+        }
     }
 
     fn path_of(&self, path: Option<&Spanned<PathBuf>>) -> Result<Option<PathBuf>, Problem> {
@@ -291,8 +408,30 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-/// Whether the DN `base` is `root` or below it. Both are compared without case and without spaces around commas.
-fn inside(base: &str, root: &str) -> bool {
-    let plain = |dn: &str| dn.split(',').map(|rdn| fold(rdn.trim())).collect::<Vec<_>>();
-    plain(base).ends_with(&plain(root))
+/// How the place where searches begin lies to a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// It is the domain.
+    Whole,
+    /// It is a part of it.
+    Below,
+    /// It is elsewhere, or no distinguished name.
+    Outside,
+}
+
+impl Base {
+    /// How the distinguished name `base` lies to the domain with the DNS name `domain`. Names are compared without case
+    /// and without spaces around commas.
+    pub fn of(base: &str, domain: &str) -> Self {
+        let (base, root) = (rdns(base), rdns(&root_of(domain)));
+        match base.strip_suffix(root.as_slice()) {
+            Some([]) => Base::Whole,
+            Some(_) => Base::Below,
+            None => Base::Outside,
+        }
+    }
+}
+
+fn rdns(dn: &str) -> Vec<String> {
+    dn.split(',').map(|rdn| fold(rdn.trim())).collect()
 }

@@ -33,6 +33,11 @@ pub const TABLES: &[(&str, &str)] = &[
     ),
     ("broker", "Who may ask the broker, and how much at once."),
     ("pool", "The connections to domain controllers that check passwords."),
+    (
+        "sessions",
+        "The register of who is logged in. A session begins where the application opens a PAM session, or with a login \
+         where the module has the argument session=auth. Sessions are counted by the account, whatever name it goes by.",
+    ),
 ];
 
 /// Every key, in the order of the parser.
@@ -156,6 +161,15 @@ pub const KEYS: &[Key] = &[
         text: "Members of any of these stay out, whatever else they are members of.",
     },
     Key {
+        table: "login",
+        name: "warn_days",
+        kind: "0 to 365",
+        value: "0",
+        otherwise: "",
+        text: "Whose password expires within so many days is told at the login, if the module's line has the argument \
+               messages; 0 tells nobody.",
+    },
+    Key {
         table: "broker",
         name: "users",
         kind: "list of local users, by name or uid",
@@ -186,6 +200,104 @@ pub const KEYS: &[Key] = &[
         value: "300",
         otherwise: "",
         text: "An unused connection is closed after this time. AD cuts it after 15 minutes.",
+    },
+    Key {
+        table: "sessions",
+        name: "policy",
+        kind: r#""replace", "deny" or "unlimited""#,
+        value: r#""replace""#,
+        otherwise: "",
+        text: "What a further login means of somebody who has as many sessions as sessions.limit allows: replace lets \
+               it take the place of the oldest, which ends; deny refuses it; unlimited sets no limit.",
+    },
+    Key {
+        table: "sessions",
+        name: "limit",
+        kind: "1 to 1000",
+        value: "1",
+        otherwise: "",
+        text: "How many sessions a person may have.",
+    },
+    Key {
+        table: "sessions",
+        name: "exempt_groups",
+        kind: "list of groups",
+        value: "[]",
+        otherwise: "",
+        text: "Members of any of these may have any number of sessions. A group is written as in login.allow_groups. \
+               One that AD does not know denies every login that would open a session.",
+    },
+    Key {
+        table: "sessions",
+        name: "store",
+        kind: r#""sqlite" or a URL"#,
+        value: r#""sqlite""#,
+        otherwise: "",
+        text: "Where the register is kept: in a file in /var/lib/motion-ad, or for several servers in a Redis, \
+               redis://[USER@]HOST[:PORT][/DB] or, by its Sentinels, redis-sentinel://[USER@]HOST[:PORT],…/SERVICE[/DB]; \
+               with rediss in place of redis by TLS. HOST is a whole DNS name or an address. The URL holds no \
+               password: see sessions.password_file. How the Redis has to be set up is in motion-ad.toml(5).",
+    },
+    Key {
+        table: "sessions",
+        name: "password_file",
+        kind: "absolute path",
+        value: r#""/etc/motion-ad/redis.password""#,
+        otherwise: "no password",
+        text: "File whose first line is the password for the Redis. The user motion-ad must be able to read it, and \
+               not everybody: chown root:motion-ad, chmod 640. It is read anew for each connection.",
+    },
+    Key {
+        table: "sessions",
+        name: "ca_file",
+        kind: "absolute path",
+        value: r#""/etc/motion-ad/redis-ca.pem""#,
+        otherwise: "the system's store",
+        text: "PEM file of the only certificate authorities that may vouch for the Redis and its Sentinels. The user \
+               motion-ad must be able to read it.",
+    },
+    Key {
+        table: "sessions",
+        name: "on_store_failure",
+        kind: r#""deny" or "allow""#,
+        value: r#""deny""#,
+        otherwise: "",
+        text: "What becomes of a login whose session cannot be registered, because the disk is full or the Redis does \
+               not answer: deny refuses it; allow lets it in without a session, with a line in the log.",
+    },
+    Key {
+        table: "sessions",
+        name: "max_age",
+        kind: "60 to 31536000 seconds, or 0 for never",
+        value: "86400",
+        otherwise: "",
+        text: "A session that is older ends. One whose process is gone ends anyway, within half a minute.",
+    },
+    Key {
+        table: "sessions",
+        name: "recheck",
+        kind: "10 to 31536000 seconds, or 0 for never",
+        value: "900",
+        otherwise: "",
+        text: "How often the accounts of those who have a session on this server are read again. A session ends when \
+               its account was deleted, disabled, has expired, or may no longer log in by login.allow_groups and \
+               login.deny_groups. It does not end because the account is locked out, which anybody who types wrong \
+               passwords can bring about, nor because the password has expired or its logon hours are over: AD, too, \
+               asks for them only at a logon. While AD does not answer nobody's session ends.",
+    },
+    Key {
+        table: "sessions",
+        name: "on_evict",
+        kind: "list: an absolute path and arguments",
+        value: "[]",
+        otherwise: "",
+        text: "A command that is run for each session of this server that ended without its application's doing: \
+               replaced, no longer allowed, or too old. {id} {user} {principal} {service} {rhost} {tty} {pid} {host} \
+               {reason} {detail} in its arguments stand for what the session has. No shell reads it. A \"-\" with which \
+               such a value would begin an argument becomes \"_\", so that nobody's name is an option of the program. \
+               It is run as the user motion-ad in the broker's sandbox: without privileges, with read-only files, \
+               without a home, without memory that is both written and executed, which Node.js and Java need; a \
+               program like curl, or a script of sh, works. It has 10 seconds, no input, and its output is lost.",
     },
 ];
 

@@ -3,17 +3,23 @@
 //! On a joined host an empty file works. Every error names the file, the line and what was expected, and denies
 //! every login until it is mended.
 
+mod command;
 mod file;
 mod join;
 pub mod keys;
+mod redis;
 mod sources;
+pub mod xcally;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{Method, TlsMode};
+pub use command::{Command, Field, Piece};
+pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
 pub use join::{Access, Join, JoinError};
+pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
 pub use sources::{Credentials, Source, Sources};
 
 use crate::name::{NameMap, Rules};
@@ -38,6 +44,8 @@ pub struct Config {
     pub broker: Broker,
     /// Connections for users' binds.
     pub pool: Pool,
+    /// The register of who is logged in.
+    pub sessions: Sessions,
 }
 
 /// The domain.
@@ -64,9 +72,9 @@ impl Domain {
     }
 }
 
-/// The distinguished name of the domain `name` (RFC 2247).
-fn root_of(name: &str) -> String {
-    name.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
+/// The distinguished name of the domain with this DNS name (RFC 2247, 2).
+pub(crate) fn root_of(domain: &str) -> String {
+    domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
 }
 
 /// How connections for users' binds are verified. There is no switch to turn verification off.
@@ -87,6 +95,8 @@ pub struct Login {
     pub allow_groups: Vec<String>,
     /// Members of none of these, nested ones too.
     pub deny_groups: Vec<String>,
+    /// How long before a password expires people are told; zero is never.
+    pub warn: Duration,
 }
 
 /// Who may ask the broker, and how much at once.
@@ -105,6 +115,36 @@ pub struct Pool {
     pub connections: usize,
     /// How long an unused connection is kept; AD itself cuts it after 15 minutes.
     pub idle: Duration,
+}
+
+/// The register of who is logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    /// What a further login of the same person means.
+    pub policy: Policy,
+    /// How many sessions a person may have.
+    pub limit: NonZeroUsize,
+    /// Members of any of these may have any number; groups as in [`Login`].
+    pub exempt_groups: Vec<String>,
+    /// Where the register is kept.
+    pub store: Store,
+    /// What becomes of a login that cannot be registered.
+    pub on_store_failure: OnStoreFailure,
+    /// A session ends after this time; `None`: never.
+    pub max_age: Option<Duration>,
+    /// How often the accounts behind open sessions are read again; `None`: never.
+    pub recheck: Option<Duration>,
+    /// What is run for each eviction.
+    pub on_evict: Option<Command>,
+}
+
+/// Where the register of sessions is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// A file of this host, in the broker's state directory.
+    Sqlite,
+    /// A Redis that several hosts share.
+    Redis(Redis),
 }
 
 /// Why there are no settings to work with.
@@ -171,6 +211,18 @@ impl Config {
         file.complete(&join)
     }
 
+    /// As [`Config::load`] would, were `text` in the file `config`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_text(config: &Path, text: String, sssd: &Path) -> Result<Self, ConfigError> {
+        let file = file::File::parse(config, text)?;
+        let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
+        let mut config = file.complete(&join)?;
+        config.read_map()?;
+        Ok(config)
+    }
+
     /// The settings that hold without a `config.toml`; the name map is still empty.
     ///
     /// # Errors
@@ -188,27 +240,27 @@ impl Config {
         Ok(())
     }
 
-    /// How names are mapped, for somebody who may not read `sssd.conf`; see [`Config::load_guessed`].
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn load_names(
-        config: &Path,
-        sssd: &Path,
-        default_realm: impl FnOnce() -> Option<String>,
-    ) -> Result<Rules, ConfigError> {
-        let mut config = Config::load_guessed(config, sssd, default_realm)?;
-        config.read_map()?;
-        Ok(config.names)
-    }
-
-    /// [`Config::load_settings`] for somebody who may not read `sssd.conf`: there the domain that `config` names, else
+    /// The settings for somebody who may not read `sssd.conf`: there the domain that `config` names, else
     /// `default_realm`, stands in for the join. Not for the broker, which gets a copy that it can read: what is
     /// unreadable there is broken.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load_guessed(
+    pub fn load_readable(
+        config: &Path,
+        sssd: &Path,
+        default_realm: impl FnOnce() -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Config::load_readable_settings(config, sssd, default_realm)?;
+        config.read_map()?;
+        Ok(config)
+    }
+
+    /// The same without the name map, which stays empty until [`Config::read_map`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_readable_settings(
         config: &Path,
         sssd: &Path,
         default_realm: impl FnOnce() -> Option<String>,
@@ -220,6 +272,18 @@ impl Config {
             other => other.map_err(Problem::from)?,
         };
         file.complete(&join)
+    }
+
+    /// How names are mapped; see [`Config::load_readable`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_names(
+        config: &Path,
+        sssd: &Path,
+        default_realm: impl FnOnce() -> Option<String>,
+    ) -> Result<Rules, ConfigError> {
+        Ok(Config::load_readable(config, sssd, default_realm)?.names)
     }
 }
 
@@ -297,13 +361,34 @@ mod tests {
     #[test]
     fn the_file_wins_over_the_join() {
         let text = format!(
-            "{MAPPED}domains = [\"sales.example\"]\n[domain]\nnetbios = \"CORP\"\nservers = [\"dc9.acme.com\"]\n[pool]\nconnections = 3\nidle = 60\n"
+            "{MAPPED}domains = [\"sales.example\"]\n[domain]\nnetbios = \"CORP\"\nservers = [\"dc9.acme.com\"]\n[pool]\nconnections = 3\nidle = 60\n[login]\nwarn_days = 14\n"
         );
         let config = Files::new(&text, JOINED).load().unwrap();
         assert_eq!(config.domain.servers, ["dc9.acme.com"]);
         assert_eq!(config.names.principal("CORP\\x").unwrap().to_string(), "x@acme.com");
         assert!(config.names.principal("x@sales.example").is_ok());
         assert_eq!(config.pool, Pool { connections: 3, idle: Duration::from_secs(60) });
+        assert_eq!(config.login.warn, Duration::from_secs(14 * 86_400));
+    }
+
+    #[test]
+    fn of_sessions_one_is_the_rule_and_zero_is_never() {
+        let sessions =
+            |text: &str| Files::new(&format!("{MAPPED}[sessions]\n{text}"), JOINED).load().unwrap().sessions;
+        let defaults = sessions("");
+        assert_eq!((defaults.policy, defaults.limit.get()), (Policy::Replace, 1));
+        assert_eq!(defaults.store, Store::Sqlite);
+        assert_eq!(defaults.on_store_failure, OnStoreFailure::Deny);
+        assert_eq!(defaults.max_age, Some(Duration::from_secs(86_400)));
+        assert_eq!(defaults.recheck, Some(Duration::from_secs(900)));
+        assert_eq!(defaults.on_evict, None);
+        let never = sessions("max_age = 0\nrecheck = 0\n");
+        assert_eq!((never.max_age, never.recheck), (None, None));
+        let redis = sessions("store = \"rediss://u@r1/2\"\npassword_file = \"/p\"\nca_file = \"/c\"\n");
+        let Store::Redis(redis) = redis.store else { panic!("{:?}", redis.store) };
+        assert_eq!((redis.tls, redis.user.as_deref(), redis.database), (true, Some("u"), 2));
+        assert_eq!(redis.password_file.as_deref(), Some(Path::new("/p")));
+        assert_eq!(redis.ca_file.as_deref(), Some(Path::new("/c")));
     }
 
     #[test]
@@ -335,6 +420,15 @@ mod tests {
                 Some(3),
                 "also in login.allow_groups",
             ),
+            ("[sessions]\npolicy = \"kick\"\n", Some(2), "unknown variant `kick`"),
+            ("[sessions]\nlimit = 0\n", Some(2), "expected 1 to 1000"),
+            ("[sessions]\nmax_age = 5\n", Some(2), "expected 60 to 31536000"),
+            ("[sessions]\nrecheck = -1\n", Some(2), "invalid value: integer `-1`"),
+            ("[sessions]\nstore = \"redis://:x@r1\"\n", Some(2), "name that as sessions.password_file"),
+            ("[sessions]\nstore = \"redis://r1\"\nca_file = \"/x\"\n", Some(3), "use TLS"),
+            ("[sessions]\non_evict = [\"kick\"]\n", Some(2), "absolute path of a program"),
+            ("[sessions]\non_evict = [\"/bin/kick\", \"{name}\"]\n", Some(2), "{name} is unknown"),
+            ("[login]\nwarn_days = 366\n", Some(2), "expected 0 to 365"),
             ("[broker]\nusers = []\n", Some(2), "nobody but root"),
             ("[broker\n", Some(1), "unclosed table"),
         ];

@@ -13,7 +13,7 @@ use crate::protocol::report::Fact;
 use crate::verdict::Outcome;
 
 /// `userAccountControl` (MS-ADTS 2.2.16).
-const DISABLED: u32 = 0x2;
+pub(super) const DISABLED: u32 = 0x2;
 const SMARTCARD_REQUIRED: u32 = 0x4_0000;
 /// `msDS-User-Account-Control-Computed` (MS-ADTS 3.1.1.4.5.17). It does not say that an account is disabled.
 const LOCKED_OUT: u32 = 0x10;
@@ -53,12 +53,14 @@ impl Account {
         "msDS-User-Account-Control-Computed",
         "accountExpires",
         "pwdLastSet",
-        "msDS-UserPasswordExpiryTimeComputed",
+        Self::PASSWORD_EXPIRY,
         "logonHours",
         "userWorkstations",
     ];
     /// Only in a BASE search of the account (MS-ADTS 3.1.1.4.5.19).
     pub const GROUPS: &'static str = "tokenGroups";
+    /// When the password expires, by the policy that is in force for the account (MS-ADTS 3.1.1.4.5).
+    pub const PASSWORD_EXPIRY: &'static str = "msDS-UserPasswordExpiryTimeComputed";
 
     /// Reads an entry.
     ///
@@ -79,7 +81,7 @@ impl Account {
         };
         let groups = match entry.values(Self::GROUPS) {
             [] => None,
-            _ => Some(groups_of(entry)?),
+            _ => Some(Self::groups_of(entry)?),
         };
         let workstations = entry.text("userWorkstations")?.unwrap_or_default();
         Ok(Account {
@@ -88,7 +90,7 @@ impl Account {
             computed: entry.flags("msDS-User-Account-Control-Computed")?.unwrap_or_default(),
             expires: entry.integer("accountExpires")?.and_then(time_of),
             must_change: entry.integer("pwdLastSet")? == Some(0),
-            password_expires: entry.integer("msDS-UserPasswordExpiryTimeComputed")?.and_then(time_of),
+            password_expires: Self::password_expiry_of(entry)?,
             logon_hours,
             workstations: workstations
                 .split(',')
@@ -97,6 +99,33 @@ impl Account {
                 .collect(),
             groups,
         })
+    }
+
+    /// The groups of an account. Everybody is at least in a primary group, so none at all are groups that the machine
+    /// account may not read.
+    ///
+    /// # Errors
+    /// [`Account::GROUPS`] is malformed or absent.
+    pub fn groups_of(entry: &Entry) -> Result<Vec<Sid>, EntryError> {
+        let wrong = |expected| EntryError::Value {
+            attribute: Self::GROUPS.to_owned(),
+            dn: entry.dn().to_owned(),
+            expected,
+        };
+        match entry.values(Self::GROUPS) {
+            [] => Err(wrong("readable for the machine account")),
+            sids => {
+                sids.iter().map(|sid| Sid::try_from(sid.as_slice()).map_err(|_| wrong("a SID"))).collect()
+            }
+        }
+    }
+
+    /// When the password of an account expires; `None` is never.
+    ///
+    /// # Errors
+    /// [`Account::PASSWORD_EXPIRY`] is malformed.
+    pub fn password_expiry_of(entry: &Entry) -> Result<Option<SystemTime>, EntryError> {
+        Ok(entry.integer(Self::PASSWORD_EXPIRY)?.and_then(time_of))
     }
 
     /// Every rule of the account: its name, its value for people, and what it says when it refuses. The first
@@ -142,6 +171,13 @@ impl Account {
         self.rules(now, host).into_iter().find_map(|(_, _, refusal)| refusal)
     }
 
+    /// Why somebody who is logged in may not stay at `now`. What AD asks for at a logon alone is no reason: a lock,
+    /// which others can bring about, the password's age, hours and workstations.
+    pub fn expulsion(&self, now: SystemTime) -> Option<Outcome> {
+        let refusals = self.rules(now, "").into_iter().filter_map(|(_, _, refusal)| refusal);
+        refusals.into_iter().find(|refusal| matches!(refusal, Outcome::Disabled | Outcome::AccountExpired))
+    }
+
     /// Every rule with its value, for people.
     pub fn facts(&self, now: SystemTime, host: &str) -> Vec<Fact> {
         let rules = self.rules(now, host).into_iter();
@@ -155,22 +191,8 @@ impl Account {
     }
 }
 
-/// The groups of an account. Everybody is at least in a primary group, so none at all are groups that the machine
-/// account may not read.
-pub(super) fn groups_of(entry: &Entry) -> Result<Vec<Sid>, EntryError> {
-    let wrong = |expected| EntryError::Value {
-        attribute: Account::GROUPS.to_owned(),
-        dn: entry.dn().to_owned(),
-        expected,
-    };
-    match entry.values(Account::GROUPS) {
-        [] => Err(wrong("readable for the machine account")),
-        sids => sids.iter().map(|sid| Sid::try_from(sid.as_slice()).map_err(|_| wrong("a SID"))).collect(),
-    }
-}
-
 /// AD's time: 100 ns since 1601; 0 and 2^63-1 are never (MS-ADA1 2.1, accountExpires).
-fn time_of(ticks: i64) -> Option<SystemTime> {
+pub(super) fn time_of(ticks: i64) -> Option<SystemTime> {
     match u64::try_from(ticks) {
         Ok(0) | Err(_) => None,
         Ok(ticks) if ticks == i64::MAX as u64 => None,
@@ -264,6 +286,27 @@ mod tests {
         assert_eq!(account.refusal(now(), "XCALLY"), Some(Outcome::LockedOut));
         let account = Account { computed: PASSWORD_EXPIRED, must_change: true, ..Account::default() };
         assert_eq!(account.refusal(now(), "XCALLY"), Some(Outcome::MustChange));
+    }
+
+    #[test]
+    fn only_what_ends_an_account_ends_a_session() {
+        let cases = [
+            ("userAccountControl", "514", Some(Outcome::Disabled)),
+            ("accountExpires", "1", Some(Outcome::AccountExpired)),
+            ("pwdLastSet", "0", None),
+            ("userWorkstations", "OTHERPC", None),
+            ("msDS-User-Account-Control-Computed", "16", None),
+            ("msDS-User-Account-Control-Computed", "8388608", None),
+        ];
+        for (attribute, value, outcome) in cases {
+            let account = Account::from_entry(&replaced(attribute, value)).unwrap();
+            assert_eq!(account.expulsion(now()), outcome, "{attribute} {value}");
+        }
+        let hours = Account::from_entry(&entry().with("logonHours", [vec![0; 21]])).unwrap();
+        assert_eq!(hours.expulsion(now()), None);
+        // Who is locked out as well is not hidden by that.
+        let locked = Account { computed: LOCKED_OUT, control: DISABLED, ..Account::default() };
+        assert_eq!(locked.expulsion(now()), Some(Outcome::Disabled));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Entry;
 use super::trust::Distrust;
-use crate::ldap::{self, BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, Response};
+use crate::ldap::{self, BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, MODIFY_RESPONSE, Response};
 
 /// LDAP result code success (RFC 4511, 4.1.9).
 const SUCCESS: u32 = 0;
@@ -119,6 +119,21 @@ impl BindConnection {
         let id = self.next_id();
         let request = ldap::simple_bind(id, dn, password)?;
         ldap::exchange(&mut self.stream, id, request, BIND_RESPONSE).await
+    }
+
+    /// Changes the password of `dn`, which is bound (MS-ADTS 3.1.1.3.1.5).
+    ///
+    /// # Errors
+    /// The change was not answered; then the connection is of no more use.
+    pub(super) async fn change_password(
+        &mut self,
+        dn: &str,
+        present: &str,
+        new: &str,
+    ) -> Result<Response, ExchangeError> {
+        let id = self.next_id();
+        let request = ldap::password_change(id, dn, present, new)?;
+        ldap::exchange(&mut self.stream, id, request, MODIFY_RESPONSE).await
     }
 
     /// Whether nothing speaks against another bind. A server that has something to say on an idle connection says

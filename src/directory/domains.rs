@@ -161,6 +161,12 @@ impl Kdcs for Domains {
         self.list_with(host).is_some_and(|list| list.is_down(host, Service::Kdc))
     }
 
+    fn hurry(&self, host: &str) {
+        if let Some(list) = self.list_with(host) {
+            list.hurry(Service::Kdc);
+        }
+    }
+
     fn answered_since(&self, host: &str, since: Instant) -> bool {
         self.list_with(host).is_some_and(|list| list.answered_since(host, Service::Kdc, since))
     }

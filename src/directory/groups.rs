@@ -144,6 +144,23 @@ impl<M: Machine> Directory<M> {
         self.group(written, deadline).await.map(drop)
     }
 
+    /// `sessions.exempt_groups` by SID, as AD has them now. Somebody whose domain hides that they are in one is not
+    /// exempt.
+    ///
+    /// # Errors
+    /// As [`Directory::read_group_rules`].
+    pub(super) async fn read_exempt(&self, deadline: Instant) -> Result<Vec<Sid>, DirectoryError> {
+        let mut sids = Vec::new();
+        for name in &self.exempt {
+            let (group, _) = self.group(name, deadline).await.map_err(|error| match error {
+                DirectoryError::Group(error) => DirectoryError::Exempt(error),
+                other => other,
+            })?;
+            sids.push(group.sid);
+        }
+        Ok(sids)
+    }
+
     /// The group that is written so, and where it was found; a SID is taken as it is.
     async fn group(
         &self,

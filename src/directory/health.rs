@@ -85,6 +85,7 @@ struct Open {
     silence: bool,
     pause: Duration,
     probe: Instant,
+    probed: Option<Instant>,
 }
 
 impl Health {
@@ -118,7 +119,8 @@ impl Health {
             Some((closed, pause)) if now < closed + STEADY => (pause * 2).min(LAST_PROBE),
             _ => FIRST_PROBE,
         };
-        let open = Open { since: now, cause: cause.clone(), silence, pause, probe: now + pause };
+        let open =
+            Open { since: now, cause: cause.clone(), silence, pause, probe: now + pause, probed: None };
         circuit.open = Some(open);
         Some(Change { host: host.to_owned(), service, state: State::Down(cause) })
     }
@@ -155,11 +157,22 @@ impl Health {
                 if let Some(open) = circuit.open.as_mut().filter(|open| open.probe <= now) {
                     open.pause = (open.pause * 2).min(LAST_PROBE);
                     open.probe = now + open.pause;
+                    open.probed = Some(now);
                     due.push((host.clone(), service));
                 }
             }
         }
         due
+    }
+
+    /// Whoever fails at `service` is to be probed at `now`, unless that was done a moment ago.
+    pub fn hurry(&mut self, service: Service, now: Instant) {
+        for circuits in self.circuits.values_mut() {
+            let circuit = circuits.get_mut(service as usize).and_then(|circuit| circuit.open.as_mut());
+            if let Some(open) = circuit.filter(|open| open.probed.is_none_or(|at| at + FIRST_PROBE <= now)) {
+                open.probe = now;
+            }
+        }
     }
 
     /// When something is to be probed next.
@@ -262,6 +275,22 @@ mod tests {
         now += STEADY;
         health.failed("a", B, "silent", true, now);
         assert_eq!(health.next(), Some(now + FIRST_PROBE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_needed_is_probed_at_once_but_not_all_the_time() {
+        let (mut health, begun) = (Health::default(), Instant::now());
+        let a = || vec![("a".to_owned(), B)];
+        health.failed("a", B, "refused", false, begun);
+        health.failed("b", Service::Kdc, "refused", false, begun);
+        health.hurry(B, begun);
+        assert_eq!(health.due(begun), a());
+        let soon = begun + FIRST_PROBE / 2;
+        health.hurry(B, soon);
+        assert_eq!(health.due(soon), []);
+        let later = begun + FIRST_PROBE;
+        health.hurry(B, later);
+        assert!(health.due(later).contains(&a()[0]));
     }
 
     #[tokio::test(start_paused = true)]

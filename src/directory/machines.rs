@@ -109,6 +109,10 @@ impl Machine for Machines {
     async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
         self.at(&search.place)?.search(search, deadline).await
     }
+
+    fn host(&self, place: &Place) -> Option<String> {
+        self.at(place).ok()?.state().dc
+    }
 }
 
 #[cfg(test)]

@@ -6,24 +6,29 @@
 
 pub mod account;
 mod bind;
+pub mod change;
 mod configuration;
 pub mod discovery;
 pub mod dns;
 pub mod domains;
+mod effective;
 pub mod entry;
 pub mod forest;
 pub mod groups;
 pub mod health;
+mod last_set;
 pub mod machine;
 pub mod machines;
 pub mod netlogon;
 mod people;
+pub mod policy;
 pub mod pool;
 pub mod refusal;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 pub mod servers;
 pub mod sid;
+pub mod standing;
 pub mod survey;
 pub mod trust;
 
@@ -41,10 +46,12 @@ pub use self::bind::Unusable;
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
 pub use self::groups::{GroupError, GroupRules};
+pub use self::last_set::LastSet;
 pub use self::machine::{MachineConnection, MachineError, Search};
 pub use self::machines::{Machines, Place};
-pub use self::people::{Found, Person};
-use crate::config::Config;
+pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
+pub use self::standing::Standing;
+use crate::config::{Config, root_of};
 use crate::name::{Principal, fold};
 
 /// So many principals are remembered.
@@ -60,11 +67,21 @@ pub trait Machine: Send + Sync {
         search: &Search,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Entry>, MachineError>> + Send;
+
+    /// The domain controller that searches at `place` go to now, where that is known.
+    fn host(&self, place: &Place) -> Option<String> {
+        let _ = place;
+        None
+    }
 }
 
 impl Machine for MachineConnection {
     async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
         MachineConnection::search(self, search, deadline).await
+    }
+
+    fn host(&self, _: &Place) -> Option<String> {
+        self.state().dc
     }
 }
 
@@ -85,6 +102,9 @@ pub enum DirectoryError {
     /// A configured group has no SID.
     #[error("login.allow_groups or login.deny_groups: {0}")]
     Group(#[from] GroupError),
+    /// The same of a group that has to do with sessions.
+    #[error("sessions.exempt_groups: {0}")]
+    Exempt(GroupError),
     /// AD was not reached.
     #[error("{0}")]
     Machine(#[from] MachineError),
@@ -108,15 +128,21 @@ pub struct Directory<M> {
     is_whole: bool,
     allow: Vec<String>,
     deny: Vec<String>,
+    exempt: Vec<String>,
     people: Mutex<LruCache<Principal, (Person, Instant)>>,
     forest: forest::Remembered,
-    rules: tokio::sync::Mutex<Option<(GroupRules, Instant)>>,
+    rules: Slot<GroupRules>,
+    nested: Slot<Option<people::Inside>>,
+    exempt_sids: Slot<Vec<sid::Sid>>,
 }
+
+/// Something that is read by one, for all who wait for it, and how long it is good.
+type Slot<T> = tokio::sync::Mutex<Option<(T, Instant)>>;
 
 impl<M: Machine> Directory<M> {
     /// The directory of `config`'s domain, read through `machine`.
     pub fn new(machine: M, config: &Config) -> Self {
-        let root = config.domain.root();
+        let root = root_of(&config.domain.name);
         let plain = |dn: &str| fold(dn).split(',').map(|rdn| rdn.trim().to_owned()).collect::<Vec<_>>();
         Directory {
             machine,
@@ -127,9 +153,12 @@ impl<M: Machine> Directory<M> {
             base: config.domain.base_dn.clone(),
             allow: config.login.allow_groups.clone(),
             deny: config.login.deny_groups.clone(),
+            exempt: config.sessions.exempt_groups.clone(),
             people: Mutex::new(LruCache::new(PRINCIPALS)),
             forest: forest::Remembered::default(),
-            rules: tokio::sync::Mutex::default(),
+            rules: Slot::default(),
+            nested: Slot::default(),
+            exempt_sids: Slot::default(),
         }
     }
 
@@ -156,21 +185,12 @@ impl<M: Machine> Directory<M> {
     /// # Errors
     /// AD was not reached until `deadline`, or the machine account may not read the state.
     pub async fn account(&self, person: &Person, deadline: Instant) -> Result<Account, DirectoryError> {
-        let mut attributes = Account::ATTRIBUTES.map(str::to_owned).to_vec();
+        let mut attributes = Account::ATTRIBUTES.to_vec();
         if self.has_group_rules() {
-            attributes.push(Account::GROUPS.to_owned());
+            attributes.push(Account::GROUPS);
         }
-        let entry = self.read(person, attributes, deadline).await?;
+        let entry = self.read(person, &attributes, deadline).await?;
         Ok(Account::from_entry(&entry)?)
-    }
-
-    /// Every group of `person`, nested ones too.
-    ///
-    /// # Errors
-    /// As [`Directory::account`].
-    pub async fn groups(&self, person: &Person, deadline: Instant) -> Result<Vec<sid::Sid>, DirectoryError> {
-        let entry = self.read(person, vec![Account::GROUPS.to_owned()], deadline).await?;
-        Ok(account::groups_of(&entry)?)
     }
 
     /// The configured groups by SID, which `person` is to be judged by.
@@ -182,29 +202,46 @@ impl<M: Machine> Directory<M> {
         person: &Person,
         deadline: Instant,
     ) -> Result<GroupRules, DirectoryError> {
-        // Held over the searches, so that one asks and the others wait for the answer.
-        let waited = tokio::time::timeout_at(deadline, self.rules.lock()).await;
-        let mut slot = waited.map_err(|_| MachineError::Timeout("the configured groups".to_owned()))?;
-        let rules = match slot.as_ref() {
-            Some((rules, until)) if *until > Instant::now() => rules.clone(),
-            _ => {
-                let fresh = self.read_group_rules(deadline).await?;
-                *slot = Some((fresh.clone(), Instant::now() + GROUPS));
-                fresh
-            }
-        };
+        let rules = remembered(&self.rules, GROUPS, self.read_group_rules(deadline), deadline).await?;
         rules.can_judge(&self.place(&person.domain))?;
         Ok(rules)
     }
 
-    async fn read(
+    /// Every group of `person`, nested ones too.
+    ///
+    /// # Errors
+    /// As [`Directory::account`].
+    pub async fn groups(&self, person: &Person, deadline: Instant) -> Result<Vec<sid::Sid>, DirectoryError> {
+        let entry = self.read(person, &[Account::GROUPS], deadline).await?;
+        Ok(Account::groups_of(&entry)?)
+    }
+
+    /// Whether `person` is in one of `sessions.exempt_groups`. AD is asked only where there are some.
+    ///
+    /// # Errors
+    /// As [`Directory::group_rules`].
+    pub async fn is_exempt(&self, person: &Person, deadline: Instant) -> Result<bool, DirectoryError> {
+        if self.exempt.is_empty() {
+            return Ok(false);
+        }
+        let exempt = remembered(&self.exempt_sids, GROUPS, self.read_exempt(deadline), deadline).await?;
+        let groups = self.groups(person, deadline).await?;
+        Ok(exempt.iter().any(|sid| groups.contains(sid)))
+    }
+
+    /// These attributes of `person` as they are now.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`.
+    pub async fn read(
         &self,
         person: &Person,
-        attributes: Vec<String>,
+        attributes: &[&str],
         deadline: Instant,
     ) -> Result<Entry, DirectoryError> {
         // By its GUID the account is found wherever it was moved (MS-ADTS 3.1.1.3.1.2.4).
         let base = format!("<GUID={}>", person.guid);
+        let attributes = attributes.iter().map(|name| (*name).to_owned()).collect();
         let search = Search { place: self.place(&person.domain), ..base_search(base, attributes) };
         let entries = self.machine.search(&search, deadline).await?;
         let gone = || MachineError::NoSuchObject(person.dn.clone());
@@ -225,6 +262,26 @@ impl<M: Machine> Directory<M> {
 
     fn own_domain(&self) -> String {
         fold(&self.domain)
+    }
+}
+
+/// What `slot` holds, or what `read` gives where that is too old.
+async fn remembered<T: Clone>(
+    slot: &Slot<T>,
+    good_for: Duration,
+    read: impl Future<Output = Result<T, DirectoryError>>,
+    deadline: Instant,
+) -> Result<T, DirectoryError> {
+    // Held over the searches, so that one asks and the others wait for the answer.
+    let waited = tokio::time::timeout_at(deadline, slot.lock()).await;
+    let mut slot = waited.map_err(|_| MachineError::Timeout("the configured groups".to_owned()))?;
+    match slot.as_ref() {
+        Some((known, until)) if *until > Instant::now() => Ok(known.clone()),
+        _ => {
+            let fresh = read.await?;
+            *slot = Some((fresh.clone(), Instant::now() + good_for));
+            Ok(fresh)
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! catalogue. The catalogue only says who it is; state and groups are read in the account's own domain, because it
 //! holds a part of each object, and late.
 
+mod many;
+mod near;
+
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +21,10 @@ use super::machine::{MachineError, Search};
 use super::machines::Place;
 use super::{Directory, DirectoryError, Machine, base_search};
 use crate::name::{NameError, Principal, Rules, fold};
+
+pub(super) use self::many::Inside;
+pub use self::many::{Membership, Seen, TOGETHER};
+pub use self::near::Near;
 
 /// How long a principal's account is remembered. Its state never is.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -177,8 +184,7 @@ impl<M: Machine> Directory<M> {
         let forest = forest.filter(|forest| forest.has_further(&self.domain)).ok_or_else(unknown)?;
         let found = self.find_in_catalogue(&forest, principal, deadline).await?;
         // It may have been renamed or disabled since the catalogue heard of it.
-        let attributes = ATTRIBUTES.map(str::to_owned).to_vec();
-        let now = match self.read(&found.person, attributes, deadline).await {
+        let now = match self.read(&found.person, &ATTRIBUTES, deadline).await {
             Err(DirectoryError::Machine(MachineError::NoSuchObject(_))) => return Err(unknown()),
             other => other?,
         };
@@ -241,7 +247,7 @@ fn people_of(entries: &[Entry], domain: impl Fn(&str) -> String) -> Result<Vec<P
     entries.iter().filter(is_person).map(|entry| person_of(entry, domain(entry.dn()))).collect()
 }
 
-fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
+pub(super) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
     let missing = |attribute: &str, expected| EntryError::Value {
         attribute: attribute.to_owned(),
         dn: entry.dn().to_owned(),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -24,14 +24,13 @@ use super::servers::{LDAP, ServerList};
 use super::trust::Trust;
 use crate::config::{self, TlsMode};
 use crate::kerberos::sealing;
-use crate::ldap::ExchangeError;
+use crate::ldap::{ExchangeError, Response};
+use crate::patience::{ATTEMPT, Others, stays};
 use crate::protocol::report;
 use crate::verdict::Outcome;
 
 /// TLS from the first byte.
 pub(super) const LDAPS: u16 = 636;
-/// One domain controller within one login, from the first packet to the answer, while there is another to ask.
-const ATTEMPT: Duration = Duration::from_millis(800);
 /// One address or port has so long before the next is tried beside it.
 const LEAD: Duration = Duration::from_millis(250);
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
@@ -87,6 +86,15 @@ pub struct Bound {
     pub bind: Duration,
 }
 
+/// What became of a change of a password that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was answered.
+    Answered(Response),
+    /// It was not: it may have been made; why there is no answer.
+    Lost(String),
+}
+
 /// No domain controller answered the bind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
@@ -117,6 +125,25 @@ impl Failure {
     /// Whether the bind may have reached the account.
     fn may_have_counted(&self) -> bool {
         !matches!(self, Failure::Unwilling(_))
+    }
+}
+
+/// A login that waits for one domain controller.
+struct Wait<'a> {
+    controller: &'a Arc<Controller>,
+    /// Who comes after it.
+    rest: &'a [Arc<Controller>],
+    /// When that began, or was looked at last.
+    since: Instant,
+    /// When it is looked next whether that is worth it.
+    until: Instant,
+    deadline: Instant,
+}
+
+impl<'a> Wait<'a> {
+    fn new(controller: &'a Arc<Controller>, rest: &'a [Arc<Controller>], deadline: Instant) -> Self {
+        let now = Instant::now();
+        Wait { controller, rest, since: now, until: deadline.min(now + ATTEMPT), deadline }
     }
 }
 
@@ -173,8 +200,52 @@ impl Pool {
     /// # Errors
     /// No domain controller answered until the deadline.
     pub async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Bound, PoolError> {
+        let (bound, connection, _permit) = self.bound(dn, password, deadline).await?;
+        self.put_back(connection);
+        Ok(bound)
+    }
+
+    /// Binds as `dn` with the `present` password and, where that is a success, changes it to `new` on the same
+    /// connection: in one attempt, which is answered or lost. Nothing was sent where there is no [`Sent`].
+    ///
+    /// # Errors
+    /// No domain controller answered the bind until the deadline; no change was sent.
+    pub async fn change_password(
+        &self,
+        dn: &str,
+        present: &str,
+        new: &str,
+        deadline: Instant,
+    ) -> Result<(Bound, Option<Sent>), PoolError> {
+        let (bound, mut connection, _permit) = self.bound(dn, present, deadline).await?;
+        if bound.outcome != Outcome::Success {
+            self.put_back(connection);
+            return Ok((bound, None));
+        }
+        let change = connection.bind.change_password(dn, present, new);
+        let cause = match timeout_at(deadline, change).await {
+            Ok(Ok(response)) => {
+                // The next bind replaces the identity.
+                self.put_back(connection);
+                return Ok((bound, Some(Sent::Answered(response))));
+            }
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => "no answer to the change in time".to_owned(),
+        };
+        connection.bind.abandon();
+        let cause = format!("{}: {cause}", bound.dc);
+        Ok((bound, Some(Sent::Lost(cause))))
+    }
+
+    /// A bind that was answered, the connection that it went over, and the turn that goes with it.
+    async fn bound(
+        &self,
+        dn: &str,
+        password: &str,
+        deadline: Instant,
+    ) -> Result<(Bound, Connection, SemaphorePermit<'_>), PoolError> {
         let busy = || PoolError::Busy(self.settings.connections);
-        let _permit =
+        let permit =
             timeout_at(deadline, self.permits.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
         let controllers = match timeout_at(deadline, self.servers.controllers(Service::Binds)).await {
             Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
@@ -184,8 +255,8 @@ impl Pool {
         for (index, controller) in controllers.iter().enumerate() {
             let rest = controllers.get(index + 1..).unwrap_or_default();
             while tried.binds < BINDS && Instant::now() < deadline {
-                let until = self.patience(controller, rest, deadline);
-                let (connection, connect) = match self.connection(controller, until, deadline).await {
+                let mut wait = Wait::new(controller, rest, deadline);
+                let (connection, connect) = match self.connection(&mut wait).await {
                     Ok(connection) => connection,
                     Err(unusable) => {
                         tried.no_tls |= unusable.lacks_tls();
@@ -195,13 +266,14 @@ impl Pool {
                 };
                 tried.binds += 1;
                 let fresh = connect.is_some();
-                let result = self.try_bind(connection, dn, password, until, deadline).await;
+                let result = self.try_bind(connection, dn, password, &mut wait).await;
                 if result.as_ref().is_err_and(Failure::may_have_counted) {
                     tried.unanswered.push(controller.host.clone());
                 }
                 match result {
-                    Ok(answered) => {
-                        return Ok(Bound { connect, unanswered: tried.unanswered, ..answered });
+                    Ok((answered, connection)) => {
+                        let bound = Bound { connect, unanswered: tried.unanswered, ..answered };
+                        return Ok((bound, connection, permit));
                     }
                     // An idle connection that was ended says nothing against a fresh one. The others have idled
                     // for longer: what ended this one has most likely ended them.
@@ -232,8 +304,7 @@ impl Pool {
         let mut tried = Tried::default();
         for (index, controller) in controllers.iter().enumerate() {
             let rest = controllers.get(index + 1..).unwrap_or_default();
-            let until = self.patience(controller, rest, deadline);
-            match self.connection(controller, until, deadline).await {
+            match self.connection(&mut Wait::new(controller, rest, deadline)).await {
                 Ok((connection, _)) => {
                     self.put_back(connection);
                     return Ok(controller.host.clone());
@@ -273,15 +344,24 @@ impl Pool {
         }
     }
 
-    /// How long a login stays with `controller` when `rest` comes after it. Who works is not left for somebody who
-    /// is known not to.
-    fn patience(&self, controller: &Controller, rest: &[Arc<Controller>], deadline: Instant) -> Instant {
+    /// Those that a login could turn to instead of `controller`.
+    fn others(&self, controller: &Controller, rest: &[Arc<Controller>]) -> Others {
         let is_down = |controller: &Controller| self.servers.is_down(&controller.host, Service::Binds);
-        let better = match is_down(controller) {
-            true => !rest.is_empty(),
-            false => rest.iter().any(|other| !is_down(other)),
-        };
-        if better { deadline.min(Instant::now() + ATTEMPT) } else { deadline }
+        Others::new(is_down(controller), rest.iter().map(|other| is_down(other)))
+    }
+
+    /// Whether a login goes on waiting. Where it does, `wait` says until when.
+    fn stays(&self, wait: &mut Wait) -> bool {
+        // Since the last look: one that answered somebody in the moment before it fell silent is not slow for ever.
+        let answers_others = self.servers.answered_since(&wait.controller.host, Service::Binds, wait.since);
+        wait.since = Instant::now();
+        let others = self.others(wait.controller, wait.rest);
+        if others == Others::Failed && !answers_others {
+            self.servers.hurry(Service::Binds);
+        }
+        let stays = stays(answers_others, others, wait.deadline.saturating_duration_since(Instant::now()));
+        wait.until = wait.deadline.min(wait.until + ATTEMPT);
+        stays
     }
 
     /// Notes the failure, and closes whatever else is open to the same host.
@@ -310,24 +390,19 @@ impl Pool {
         mut connection: Connection,
         dn: &str,
         password: &str,
-        until: Instant,
-        deadline: Instant,
-    ) -> Result<Bound, Failure> {
+        wait: &mut Wait<'_>,
+    ) -> Result<(Bound, Connection), Failure> {
         let begun = Instant::now();
+        // That it could be connected to says nothing of binds.
+        wait.since = begun;
         let host = connection.host.clone();
         let answer = {
             let bind = connection.bind.bind(dn, password);
             tokio::pin!(bind);
-            let mut until = until;
             loop {
-                match timeout_at(until, &mut bind).await {
+                match timeout_at(wait.until, &mut bind).await {
                     Ok(answer) => break Some(answer),
-                    // Slow, not dead: it answered others while this one waited.
-                    Err(_)
-                        if until < deadline && self.servers.answered_since(&host, Service::Binds, begun) =>
-                    {
-                        until = deadline.min(until + ATTEMPT);
-                    }
+                    Err(_) if self.stays(wait) => {}
                     Err(_) => break None,
                 }
             }
@@ -353,24 +428,20 @@ impl Pool {
         match answer {
             Answer::Decided(outcome, reason) => {
                 self.servers.answered(&host, Service::Binds);
-                self.put_back(connection);
                 let (connect, bind) = (None, begun.elapsed());
-                Ok(Bound { outcome, reason, dc: host, unanswered: Vec::new(), connect, bind })
+                let bound = Bound { outcome, reason, dc: host, unanswered: Vec::new(), connect, bind };
+                Ok((bound, connection))
             }
             Answer::Trouble(cause) => Err(Failure::Unwilling(format!("{host}: {cause}"))),
         }
     }
 
-    /// A connection to `controller`: an open one, or the first that is made or put back until `until`, and until
-    /// `deadline` where the domain controller answers others meanwhile; what it took, where there was none.
-    async fn connection(
-        &self,
-        controller: &Arc<Controller>,
-        until: Instant,
-        deadline: Instant,
-    ) -> Result<(Connection, Option<Duration>), Unusable> {
+    /// A connection to the domain controller of `wait`: an open one, or the first that is made or put back while it is
+    /// waited for; what it took, where there was none.
+    async fn connection(&self, wait: &mut Wait<'_>) -> Result<(Connection, Option<Duration>), Unusable> {
+        let controller = wait.controller;
         let host = &controller.host;
-        let (begun, mut until) = (Instant::now(), until);
+        let begun = Instant::now();
         let attempt = self.attempt(controller);
         tokio::pin!(attempt);
         let mut waited = None;
@@ -389,12 +460,11 @@ impl Pool {
                     // For the case that somebody else has taken the one that was made.
                     attempt.set(self.attempt(controller));
                 }
-                () = sleep_until(until) => {
-                    if until >= deadline || !self.servers.answered_since(host, Service::Binds, begun) {
+                () = sleep_until(wait.until) => {
+                    if !self.stays(wait) {
                         let cause = format!("{host}: no connection in time");
                         return Err(Unusable::Unreachable(self.give_up(controller, &cause)));
                     }
-                    until = deadline.min(until + ATTEMPT);
                 }
             }
             waited = Some(begun.elapsed());
@@ -451,13 +521,15 @@ impl Pool {
         let mut causes: Vec<Unusable> = Vec::new();
         let mut renewed = false;
         while !ports.is_empty() {
-            let (stream, port) = match race(controller, &ports, until).await {
-                Ok(connected) => connected,
-                Err(cause) => {
-                    causes.push(Unusable::Unreachable(cause));
-                    break;
-                }
-            };
+            let addresses = |port| controller.addresses.iter().map(move |ip| SocketAddr::new(*ip, port));
+            let (stream, port) =
+                match race(ports.iter().flat_map(|port| addresses(*port)).collect(), until).await {
+                    Ok((stream, address)) => (stream, address.port()),
+                    Err(cause) => {
+                        causes.push(Unusable::Unreachable(cause));
+                        break;
+                    }
+                };
             ports.retain(|other| *other != port);
             let failure = match self.secure(stream, host, port, until).await {
                 Ok(bind) => {
@@ -545,18 +617,19 @@ fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
     kind.unwrap_or(Unusable::Unreachable(String::new())).map(|_| format!("{host}: {text}"))
 }
 
-/// Connects to the first port of `ports` that answers at the first address that does. Each is tried a little after the
-/// one before it, so that silence at one costs no more than that (RFC 8305, 5).
-pub(super) async fn race(
-    controller: &Controller,
-    ports: &[u16],
+/// Connects to the first of `addresses` that answers. Each is tried a little after the one before it, so that silence at
+/// one costs no more than that (RFC 8305, 5).
+///
+/// # Errors
+/// What came of each of them.
+pub(crate) async fn race(
+    addresses: Vec<SocketAddr>,
     until: Instant,
-) -> Result<(TcpStream, u16), String> {
-    let mut waiting = ports
-        .iter()
-        .flat_map(|port| controller.addresses.iter().map(|ip| SocketAddr::new(*ip, *port)))
-        .collect::<Vec<_>>()
-        .into_iter();
+) -> Result<(TcpStream, SocketAddr), String> {
+    if addresses.is_empty() {
+        return Err("DNS knows no address".to_owned());
+    }
+    let mut waiting = addresses.into_iter();
     let mut trying = JoinSet::new();
     let mut causes = Vec::new();
     let mut silent = Vec::new();
@@ -572,7 +645,7 @@ pub(super) async fn race(
             Ok(Some(Ok((address, Ok(stream))))) => {
                 // Untuned it works as well, only less so.
                 let _ = sealing::tune(&stream);
-                return Ok((stream, address.port()));
+                return Ok((stream, address));
             }
             Ok(Some(Ok((address, Err(e))))) => {
                 silent.retain(|other| *other != address);
@@ -582,9 +655,6 @@ pub(super) async fn race(
             Err(_) if Instant::now() >= until => break,
             Err(_) => {}
         }
-    }
-    if controller.addresses.is_empty() {
-        causes.push("DNS knows no address".to_owned());
     }
     causes.extend(silent.into_iter().map(|address| format!("{address}: no answer in time")));
     Err(causes.join("; "))
@@ -608,11 +678,6 @@ mod tests {
     use super::super::discovery::tests::{names, zone};
     use super::*;
 
-    fn controller(addresses: &[[u8; 4]]) -> Controller {
-        let addresses = addresses.iter().map(|octets| (*octets).into()).collect();
-        Controller { host: "ad.acme.com".into(), addresses, in_site: false }
-    }
-
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
     }
@@ -623,14 +688,13 @@ mod tests {
         let port = open.local_addr().unwrap().port();
         // Port 1 (tcpmux) is closed wherever this runs.
         let closed = 1;
-        let here = controller(&[[127, 0, 0, 1]]);
-        assert_eq!(race(&here, &[closed, port], soon()).await.unwrap().1, port);
-        let both = controller(&[[127, 0, 0, 9], [127, 0, 0, 1]]);
-        assert_eq!(race(&both, &[port], soon()).await.unwrap().1, port);
-        let error = race(&here, &[closed], soon()).await.unwrap_err();
+        let at = |host: u8, port| SocketAddr::from(([127, 0, 0, host], port));
+        let here = at(1, port);
+        assert_eq!(race(vec![at(1, closed), here], soon()).await.unwrap().1, here);
+        assert_eq!(race(vec![at(9, port), here], soon()).await.unwrap().1, here);
+        let error = race(vec![at(1, closed)], soon()).await.unwrap_err();
         assert!(error.contains("127.0.0.1:1: ") && error.contains("refused"), "{error}");
-        let nowhere = race(&controller(&[]), &[port], soon()).await.unwrap_err();
-        assert_eq!(nowhere, "DNS knows no address");
+        assert_eq!(race(vec![], soon()).await.unwrap_err(), "DNS knows no address");
     }
 
     #[test]
@@ -661,18 +725,14 @@ mod tests {
         let settings = config::Pool { connections: 1, idle: Duration::from_secs(1) };
         let renew: Renew = Box::new(|_| Box::pin(async { false }));
         let pool = Pool::new(servers.clone(), trust, TlsMode::Auto, settings, renew);
-        let deadline = soon();
-        let is_hurried = |controller: &Arc<Controller>, rest: &[Arc<Controller>]| {
-            pool.patience(controller, rest, deadline) < deadline
-        };
-        assert!(is_hurried(&a, &[b.clone(), c.clone()]));
-        assert!(!is_hurried(&c, &[]));
+        assert_eq!(pool.others(&a, &[b.clone(), c.clone()]), Others::Better);
+        assert_eq!(pool.others(&c, &[]), Others::None);
         servers.failed(&b.host, Service::Binds, "refused");
-        assert!(is_hurried(&a, &[c.clone(), b.clone()]));
-        assert!(!is_hurried(&a, std::slice::from_ref(&b)));
+        assert_eq!(pool.others(&a, &[c.clone(), b.clone()]), Others::Better);
+        assert_eq!(pool.others(&a, std::slice::from_ref(&b)), Others::Failed);
         // Of those that do not work none is worth the whole time while there is another.
         servers.failed(&a.host, Service::Binds, "silent");
-        assert!(is_hurried(&a, &[b]));
-        assert!(!is_hurried(&a, &[]));
+        assert_eq!(pool.others(&a, &[b]), Others::Better);
+        assert_eq!(pool.others(&a, &[]), Others::None);
     }
 }

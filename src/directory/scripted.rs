@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::machine::{MachineError, Search};
 use super::machines::Place;
@@ -12,24 +13,24 @@ use super::{Entry, Machine};
 use crate::config::Config;
 
 /// The answer to the search that holds this text in its `PLACE BASE FILTER`.
-pub(super) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
+pub(crate) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
 
 /// Gives each answer once.
 #[derive(Default)]
-pub(super) struct Scripted(Mutex<VecDeque<Answer>>);
+pub(crate) struct Scripted(Mutex<VecDeque<Answer>>);
 
 impl Scripted {
-    pub(super) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+    pub(crate) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
         Scripted(Mutex::new(answers.into_iter().collect()))
     }
 
     /// More answers.
-    pub(super) fn expect(&self, answers: impl IntoIterator<Item = Answer>) {
+    pub(crate) fn expect(&self, answers: impl IntoIterator<Item = Answer>) {
         self.0.lock().unwrap().extend(answers);
     }
 
     /// Fails where an answer was not asked for.
-    pub(super) fn is_finished(&self) {
+    pub(crate) fn is_finished(&self) {
         let rest: Vec<_> = self.0.lock().unwrap().iter().map(|(part, _)| *part).collect();
         assert!(rest.is_empty(), "nobody asked for {rest:?}");
     }
@@ -47,23 +48,38 @@ impl Machine for Scripted {
         let at = script.iter().position(|(part, _)| asked.contains(part));
         script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
     }
+
+    fn host(&self, _: &Place) -> Option<String> {
+        Some("ad.acme.com".into())
+    }
 }
 
 /// No domain controller answers.
-pub(super) fn unreachable() -> MachineError {
+pub(crate) fn unreachable() -> MachineError {
     MachineError::NoServer("DNS does not answer".into())
 }
 
 /// The configuration of a host in acme.com, with more keys of `[domain]` and then of other tables.
-pub(super) fn config(more: &str) -> Config {
+pub(crate) fn config(more: &str) -> Config {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text = format!("names.map_file = \"/dev/null\"\n[domain]\nname = \"acme.com\"\n{more}\n");
     std::fs::write(file.path(), text).unwrap();
     Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap()
 }
 
+/// The account with this number below `dn`, by its `userAccountControl`.
+pub(crate) fn account(number: u8, dn: &str, control: &str) -> Entry {
+    let entry = Entry::new(format!("CN={number},{dn}")).with("objectGUID", [vec![number; 16]]);
+    entry.with("sAMAccountName", [format!("u{number}")]).with("userAccountControl", [control])
+}
+
+/// Its objectGUID.
+pub(crate) fn guid(number: u8) -> Uuid {
+    Uuid::from_bytes_le([number; 16])
+}
+
 /// What the configuration partition says of a forest: acme.com, its child emea.acme.com, other.example, and a suffix.
-pub(super) fn forest() -> [Answer; 2] {
+pub(crate) fn forest() -> [Answer; 2] {
     let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
     let cross_ref = |name: &str, netbios: &str, dn: &str| {
         let entry = Entry::new(format!("CN={netbios},CN=Partitions")).with("dnsRoot", [name]);

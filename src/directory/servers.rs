@@ -117,6 +117,12 @@ impl ServerList {
         self.known().health.answered_since(host, service, since)
     }
 
+    /// Who failed at `service` is needed now: it is probed ahead of its time.
+    pub fn hurry(&self, service: Service) {
+        self.known().health.hurry(service, Instant::now());
+        self.changed.notify_one();
+    }
+
     /// Whether there is another domain controller than `host` whose `service` is not known to have failed.
     pub fn has_other(&self, host: &str, service: Service) -> bool {
         let known = self.known();
@@ -277,7 +283,7 @@ struct Due {
 }
 
 async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) {
-    // Bounded by the list: one probe at most for each service of each domain controller is due at a time.
+    // Bounded by the list: a second passes at least between two probes of one service, and each takes two at most.
     let mut probes = JoinSet::new();
     loop {
         let next = {

@@ -12,6 +12,17 @@ pub struct Sid(Vec<u8>);
 #[error("not a SID")]
 pub struct NoSid;
 
+impl Sid {
+    /// The SID of what has this relative identifier in the same domain (MS-DTYP 2.4.2).
+    #[must_use]
+    pub fn sibling(&self, rid: u32) -> Self {
+        let mut bytes = self.0.clone();
+        bytes.truncate(bytes.len().saturating_sub(4));
+        bytes.extend(rid.to_le_bytes());
+        Sid(bytes)
+    }
+}
+
 impl TryFrom<&[u8]> for Sid {
     type Error = NoSid;
 
@@ -75,6 +86,8 @@ mod tests {
         assert_eq!(sid.to_string(), "S-1-5-32-544");
         let domain = "S-1-5-21-3623811015-3361044348-30300820-1013";
         assert_eq!(domain.parse::<Sid>().unwrap().to_string(), domain);
+        let users = domain.parse::<Sid>().unwrap().sibling(513).to_string();
+        assert_eq!(users, "S-1-5-21-3623811015-3361044348-30300820-513");
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Port {
     /// All of them.
     pub const ALL: [Port; 5] = [Port::Kdc, Port::Ldap, Port::Ldaps, Port::Kpasswd, Port::Catalogue];
 
+    /// Where `controller` has it.
+    fn at(self, controller: &Controller) -> Vec<SocketAddr> {
+        controller.addresses.iter().map(|ip| SocketAddr::new(*ip, self.number())).collect()
+    }
+
     /// Its number.
     pub fn number(self) -> u16 {
         match self {
@@ -133,7 +138,7 @@ pub async fn survey(controller: Arc<Controller>, deadline: Instant) -> Survey {
     for port in Port::ALL {
         let controller = Arc::clone(&controller);
         let until = deadline.min(Instant::now() + PORT);
-        trying.spawn(async move { (port, race(&controller, &[port.number()], until).await) });
+        trying.spawn(async move { (port, race(port.at(&controller), until).await) });
     }
     let (mut ports, mut root) = (Vec::new(), None);
     while let Some(tried) = trying.join_next().await {
@@ -222,7 +227,7 @@ pub async fn tls(controller: &Controller, port: Port, trust: &Trust, deadline: I
         Err(error) => return unreachable(error.to_string()),
     };
     let until = deadline.min(Instant::now() + PORT);
-    let stream = match race(controller, &[port.number()], until).await {
+    let stream = match race(port.at(controller), until).await {
         Ok((stream, _)) => stream,
         Err(cause) => return unreachable(cause),
     };

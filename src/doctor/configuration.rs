@@ -1,7 +1,10 @@
 //! `config.toml` and the name map: whether they can be understood, and read by the broker's user.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::unistd::User;
 
 use super::broker::USER;
 use super::command;
@@ -9,7 +12,7 @@ use super::facts::{Facts, user};
 use super::finding::{Finding, quote};
 use super::join::is_not_joined;
 use super::pam::comment_out;
-use crate::config::{ConfigError, Problem};
+use crate::config::{ConfigError, Problem, Store};
 
 /// Folders that the broker's unit does not see, or sees as its own (`ProtectHome=`, `PrivateTmp=`).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
@@ -84,6 +87,12 @@ pub(super) fn forget(facts: &Facts, table: &str, key: &str) -> Option<String> {
     line_of(facts, table, key).map(|line| comment_out(&file, line))
 }
 
+/// A file that the broker reads, and whether others may not.
+struct Read {
+    path: PathBuf,
+    is_secret: bool,
+}
+
 /// Each file that the broker reads can be read by its user, in what the unit lets it see.
 pub(super) async fn readable(facts: &Facts) -> Finding {
     if !facts.is_root() {
@@ -93,37 +102,58 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
         Ok(user) => user,
         Err(cause) => return Finding::skipped(cause),
     };
-    let mut files = vec![facts.options().config.clone()];
+    let mut files = vec![(facts.options().config.clone(), false)];
     if let Some(config) = facts.config().await {
-        files.push(config.map_file.clone());
-        files.extend(config.tls.ca_file.clone());
-    }
-    for file in files.iter().filter(|file| file.exists()) {
-        let shown = quote(&file.display().to_string());
-        if let Some(hidden) = HIDDEN.into_iter().find(|folder| file.starts_with(folder)) {
-            let name = file.file_name().map(PathBuf::from).unwrap_or_default();
-            let to = Path::new(FOLDER).join(name).display().to_string();
-            let script = format!("s|{}|{to}|", file.display());
-            return Finding::failure(format!("{}: the broker's unit hides {hidden} from it", file.display()))
-                .mend(format!(
-                    "install -m 0644 {shown} {} && sed -i {} {}",
-                    quote(&to),
-                    quote(&script),
-                    quote(&facts.options().config.display().to_string())
-                ));
+        files.push((config.map_file.clone(), false));
+        files.extend(config.tls.ca_file.clone().map(|file| (file, false)));
+        if let Store::Redis(redis) = &config.sessions.store {
+            files.extend(redis.ca_file.clone().map(|file| (file, false)));
+            files.extend(redis.password_file.clone().map(|file| (file, true)));
         }
-        match command::ask_as(&user, "test", &["-r", &file.display().to_string()], &[], command::ASK).await {
-            Ok(answer) if answer.status.success() => {}
-            Ok(_) => {
-                let folder = file.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-                // Nothing in it is secret: there is no password in any of these files.
-                return Finding::failure(format!("{} may not read {}", user.name, file.display()))
-                    .mend(format!("chmod a+rx {} && chmod a+r {shown}", quote(&folder)));
-            }
-            Err(e) => return Finding::skipped(format!("setpriv cannot be run: {e}")),
+    }
+    let files = files.into_iter().map(|(path, is_secret)| Read { path, is_secret });
+    let files: Vec<_> = files.filter(|file| file.path.exists()).collect();
+    for file in &files {
+        if let Some(finding) = unreadable(facts, &user, file).await {
+            return finding;
         }
     }
     Finding::ok(format!("{} may read {} files", user.name, files.len()))
+}
+
+async fn unreadable(facts: &Facts, user: &User, file: &Read) -> Option<Finding> {
+    let shown = file.path.display().to_string();
+    let word = quote(&shown);
+    if let Some(hidden) = HIDDEN.into_iter().find(|folder| file.path.starts_with(folder)) {
+        let name = file.path.file_name().map(PathBuf::from).unwrap_or_default();
+        let to = Path::new(FOLDER).join(name).display().to_string();
+        let config = quote(&facts.options().config.display().to_string());
+        let (mode, script) = (if file.is_secret { "0640" } else { "0644" }, format!("s|{shown}|{to}|"));
+        return Some(Finding::failure(format!("{shown}: the broker's unit hides {hidden} from it")).mend(
+            format!(
+                "install -m {mode} -g {USER} {word} {} && sed -i {} {config}",
+                quote(&to),
+                quote(&script)
+            ),
+        ));
+    }
+    let mend = match file.is_secret {
+        true => format!("chown root:{USER} {word} && chmod 0640 {word}"),
+        false => {
+            let folder = file.path.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+            format!("chmod a+rx {} && chmod a+r {word}", quote(&folder))
+        }
+    };
+    if file.is_secret && fs::metadata(&file.path).is_ok_and(|found| found.mode() & 0o007 != 0) {
+        return Some(
+            Finding::failure(format!("every user may read {shown}, which holds a password")).mend(mend),
+        );
+    }
+    match command::ask_as(user, "test", &["-r", &shown], &[], command::ASK).await {
+        Ok(answer) if answer.status.success() => None,
+        Ok(_) => Some(Finding::failure(format!("{} may not read {shown}", user.name)).mend(mend)),
+        Err(e) => Some(Finding::skipped(format!("setpriv cannot be run: {e}"))),
+    }
 }
 
 /// Every user that the broker is to answer exists.

@@ -406,7 +406,7 @@ where
 }
 
 fn configured(config: &Path, sssd: &Path) -> Configured {
-    let (mut settings, error) = match Config::load_guessed(config, sssd, || default_realm().ok()) {
+    let (mut settings, error) = match Config::load_readable_settings(config, sssd, || default_realm().ok()) {
         Ok(settings) => (Some(settings), None),
         Err(error) => {
             let join = match Join::load(sssd, None) {

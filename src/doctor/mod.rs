@@ -33,6 +33,7 @@ mod module;
 mod network;
 mod objects;
 mod pam;
+mod sessions;
 pub mod stack;
 mod table;
 mod xcally;

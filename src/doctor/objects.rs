@@ -48,14 +48,17 @@ pub(super) async fn groups(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("config-file");
     };
-    let lists = [&config.login.allow_groups, &config.login.deny_groups];
-    let count: usize = lists.iter().map(|list| list.len()).sum();
-    for group in lists.into_iter().flatten() {
+    let login = config.login.allow_groups.iter().chain(&config.login.deny_groups);
+    let groups = login.map(|group| (group, "login"));
+    let groups: Vec<_> =
+        groups.chain(config.sessions.exempt_groups.iter().map(|group| (group, "session"))).collect();
+    let count = groups.len();
+    for (group, what) in groups {
         let error = match ad.directory.check_group(group, facts.deadline()).await {
             Ok(()) => continue,
             Err(error) => error,
         };
-        return denies(group, &error, config);
+        return denies(group, what, &error, config);
     }
     match count {
         0 => Finding::ok("none is configured: everybody whom AD lets in may log in"),
@@ -64,8 +67,8 @@ pub(super) async fn groups(facts: &Facts) -> Finding {
 }
 
 /// One that cannot be used. Taking it off the list might let everybody in, so it is made in AD, or made usable there.
-fn denies(group: &str, error: &DirectoryError, config: &Config) -> Finding {
-    let finding = Finding::failure(format!("{error}: every login is denied"));
+fn denies(group: &str, what: &str, error: &DirectoryError, config: &Config) -> Finding {
+    let finding = Finding::failure(format!("{error}: every {what} is denied"));
     let DirectoryError::Group(error) = error else { return finding };
     let identity = quote(group.rsplit('\\').next().unwrap_or_default());
     let is_here = match group.split_once('\\') {
@@ -149,7 +152,7 @@ mod tests {
             ("CN=XCALLY Agents,DC=acme,DC=com", ""),
         ];
         for (group, command) in cases {
-            let found = denies(group, &GroupError::Unknown(group.into()).into(), &config);
+            let found = denies(group, "login", &GroupError::Unknown(group.into()).into(), &config);
             assert_eq!(found.mend.first().map_or("", |mend| mend.command.as_str()), command, "{group}");
         }
     }

@@ -5,7 +5,7 @@
 use super::facts::Facts;
 use super::finding::{Finding, Level};
 use super::{
-    broker, configuration, controllers, join, login, machine, module, network, objects, pam, xcally,
+    broker, configuration, controllers, join, login, machine, module, network, objects, pam, sessions, xcally,
 };
 use crate::directory::machine::BoxFuture;
 
@@ -287,13 +287,18 @@ pub const CHECKS: &[Check] = &[
     check(Configuration, "base-dn", "domain.base_dn", &["config-file", "dc-machine"],
         "Only accounts below it are found, so it has to exist.",
         |facts| Box::pin(objects::base(facts))),
-    check(Configuration, "groups", "allowed and denied groups", &["config-file", "dc-machine"],
-        "A group that AD does not know denies every login. The command makes it in AD (an administrator's password is \
+    check(Configuration, "groups", "groups", &["config-file", "dc-machine"],
+        "Those of login.allow_groups, login.deny_groups and sessions.exempt_groups. One that AD does not know denies every \
+         login, or every session. The command makes it in AD (an administrator's password is \
          asked for); taking it off a list may let everybody in.",
         |facts| Box::pin(objects::groups(facts))),
     check(Configuration, "map-targets", "accounts of the name map", &["names-map", "base-dn"],
         "The account that a line of the name map leads to exists, and is the only one of its name.",
         |facts| Box::pin(objects::targets(facts))),
+    check(Configuration, "sessions", "the register of sessions", &["config-file", "config-readable", "broker"],
+        "Where it is registered who is logged in: a file of this host, or a Redis that several share. The command is \
+         for the host of the Redis.",
+        |facts| Box::pin(sessions::register(facts))),
     check(Configuration, "broker-users", "broker.users", &["config-file"],
         "Every user that the broker is to answer exists on this host.",
         |facts| Box::pin(configuration::users(facts))),

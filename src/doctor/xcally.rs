@@ -5,17 +5,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::unistd::User;
-use zeroize::Zeroizing;
 
 use super::application;
 use super::command;
 use super::configuration::line_of;
 use super::facts::{APPLICATION, Facts, HOME};
 use super::finding::{Finding, quote};
+use crate::config::xcally::{ENV, Env, Property};
 
-const ENV: &str = "/var/opt/motion2/.env";
-/// The property that holds an AD administrator's password.
-const PASSWORD: &str = "XC_ACTIVEDIRECTORY_PASSWORD";
 /// Where Debian's camera daemon lives, which is called motion, too.
 const CAMERA_HOME: &str = "/var/lib/motion";
 const CAMERA_CONF: &str = "/etc/motion/motion.conf";
@@ -93,34 +90,20 @@ pub(super) async fn reach(facts: &Facts) -> Finding {
     }
 }
 
-/// Whether a line of `.env` gives the property a value. The value is looked at no further.
-fn has_password(line: &[u8]) -> bool {
-    let line = line.trim_ascii_start();
-    let line = line.strip_prefix(b"export").map_or(line, |rest| match rest {
-        [b' ' | b'\t', ..] => rest.trim_ascii_start(),
-        _ => line,
-    });
-    let Some(rest) = line.strip_prefix(PASSWORD.as_bytes()) else { return false };
-    let Some(value) = rest.trim_ascii_start().strip_prefix(b"=") else { return false };
-    !matches!(value.trim_ascii(), b"" | b"''" | b"\"\"" | b"``")
-}
-
 /// An administrator's password in a file, which nothing needs any more.
 pub(super) async fn password(facts: &Facts) -> Finding {
-    let text = match fs::read(facts.path(ENV)) {
-        Ok(text) => Zeroizing::new(text),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Finding::ok(format!("there is no {ENV}")),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            return Finding::skipped(format!("needs root: {ENV}"));
-        }
-        Err(e) => return Finding::warning(format!("{ENV}: {e}")),
+    let env = match Env::load(&facts.path(ENV)) {
+        Ok(Some(env)) => env,
+        Ok(None) => return Finding::ok(format!("there is no {ENV}")),
+        Err(_) if !facts.is_root() => return Finding::skipped(format!("needs root: {ENV}")),
+        Err(problem) => return Finding::warning(problem.to_string()),
     };
-    match text.split(|byte| *byte == b'\n').any(has_password) {
-        true => Finding::warning(format!(
-            "{ENV} holds a password in {PASSWORD}, which motion-ad does not need: remove it, and change it in AD"
+    match env.properties.iter().find(|property| property.is_secret()) {
+        Some(Property { name, .. }) => Finding::warning(format!(
+            "{ENV} holds a password in {name}, which motion-ad does not need: remove it, and change it in AD"
         ))
-        .mend(format!("sed -i -E '/^[[:space:]]*(export[[:space:]]+)?{PASSWORD}[[:space:]]*=/d' {ENV}")),
-        false => Finding::ok(format!("{PASSWORD} is empty or not there")),
+        .mend(format!("sed -i -E '/^[[:space:]]*(export[[:space:]]+)?{name}[[:space:]]*=/d' {ENV}")),
+        None => Finding::ok("no password of AD is in it"),
     }
 }
 
@@ -149,23 +132,6 @@ mod tests {
     use super::super::Options;
     use super::super::finding::Level;
     use super::*;
-
-    #[test]
-    fn a_password_is_one_that_is_not_empty() {
-        let cases = [
-            ("XC_ACTIVEDIRECTORY_PASSWORD='secret'", true),
-            ("  export\tXC_ACTIVEDIRECTORY_PASSWORD = secret", true),
-            ("XC_ACTIVEDIRECTORY_PASSWORD=\"\"\r", false),
-            ("XC_ACTIVEDIRECTORY_PASSWORD=", false),
-            ("# XC_ACTIVEDIRECTORY_PASSWORD='secret'", false),
-            ("XC_ACTIVEDIRECTORY_PASSWORD_HINT=x", false),
-            ("exportXC_ACTIVEDIRECTORY_PASSWORD=x", false),
-            ("XC_ACTIVEDIRECTORY_ADMIN='cn=x'", false),
-        ];
-        for (line, has) in cases {
-            assert_eq!(has_password(line.as_bytes()), has, "{line}");
-        }
-    }
 
     fn host() -> (tempfile::TempDir, Facts) {
         let folder = tempfile::tempdir().unwrap();

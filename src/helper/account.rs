@@ -31,7 +31,10 @@ pub(super) fn check(cli: &Cli, args: &Account) -> Result<Page, Failure> {
 
 /// A whole login.
 pub(super) fn login(cli: &Cli, args: &Login) -> Result<Page, Failure> {
-    let secret = if args.password_stdin { password::from_stdin()? } else { password::prompt(&args.name)? };
+    let secret = match args.password_stdin {
+        true => password::from_stdin().map(|[secret]| secret)?,
+        false => password::prompt(&args.name)?,
+    };
     // The time for typing is the person's own.
     let request = request(cli, "login", Operation::Authenticate, &args.name);
     let verdict = ask(cli, &request, &secret, |reply| match reply {
@@ -74,18 +77,23 @@ fn login_text(name: &str, verdict: &Verdict) -> String {
     facts.pair("principal", verdict.principal.as_deref());
     facts.pair("outcome", Some(verdict.outcome.name()));
     facts.pair("PAM code", Some(pam_code(verdict)));
-    let total = total(&verdict.steps);
+    let steps = steps_text(&verdict.steps);
+    let sentence = verdict_text(name, Some(verdict.outcome), &verdict.reason);
+    format!("{}{steps}\n{sentence}", facts.text())
+}
+
+/// Where the time went, after an empty line; nothing where there are no steps.
+pub(super) fn steps_text(all: &[Step]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let total = total(all);
     let mut steps = Columns::headed(["STEP", "MS", "SHARE"]);
-    for step in &verdict.steps {
+    for step in all {
         steps.row([&step.name, &milliseconds(step.micros), &percent(step.micros, total)]);
     }
     steps.row(["total", &milliseconds(total), ""]);
-    let steps = match verdict.steps.is_empty() {
-        true => String::new(),
-        false => format!("\n{}", steps.right([1, 2]).text()),
-    };
-    let sentence = verdict_text(name, Some(verdict.outcome), &verdict.reason);
-    format!("{}{steps}\n{sentence}", facts.text())
+    format!("\n{}", steps.right([1, 2]).text())
 }
 
 /// The verdict in one line, and in another what to do about it.
@@ -155,8 +163,9 @@ struct LoginJson<'a> {
     steps: Vec<StepJson<'a>>,
 }
 
+/// A step of `--json`.
 #[derive(Serialize)]
-struct StepJson<'a> {
+pub(super) struct StepJson<'a> {
     name: &'a str,
     ms: f64,
     share: f64,
@@ -164,8 +173,6 @@ struct StepJson<'a> {
 
 impl<'a> LoginJson<'a> {
     fn new(user: &'a str, verdict: &'a Verdict) -> Self {
-        let total = total(&verdict.steps);
-        let steps = verdict.steps.iter().map(|step| StepJson::new(step, total)).collect();
         LoginJson {
             user,
             principal: verdict.principal.as_deref(),
@@ -174,12 +181,18 @@ impl<'a> LoginJson<'a> {
             pam_code: pam_code(verdict),
             reason: &verdict.reason,
             advice: verdict.outcome.advice(),
-            steps,
+            steps: StepJson::all(&verdict.steps),
         }
     }
 }
 
 impl<'a> StepJson<'a> {
+    /// All of them, each with its share.
+    pub(super) fn all(steps: &'a [Step]) -> Vec<Self> {
+        let total = total(steps);
+        steps.iter().map(|step| StepJson::new(step, total)).collect()
+    }
+
     fn new(step: &'a Step, total: u64) -> Self {
         let share = step.micros as f64 / total.max(1) as f64;
         StepJson {

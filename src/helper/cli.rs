@@ -15,7 +15,11 @@ Examples:
   motion-ad map john.doe                 the AD account behind an XCALLY name
   sudo motion-ad check john.doe          may this account log in now?
   sudo motion-ad login john.doe          try a password, as the login page would
+  sudo motion-ad passwd john.doe         change a password, an expired one too
   sudo motion-ad status                  the broker and the domain controllers
+  sudo motion-ad sessions list           who is logged in
+  sudo motion-ad setup                   what XCALLY's .env means for config.toml
+  sudo motion-ad audit names.txt         who of a list of names may log in?
   sudo motion-ad doctor                  what is wrong, and the command that mends it
 
 Exit status:
@@ -71,9 +75,21 @@ pub enum Command {
     /// Log in with a password, and show what became of it and where the time went
     #[command(after_help = LOGIN)]
     Login(Login),
+    /// Change a password, with the present one, an expired one too
+    #[command(after_help = PASSWD)]
+    Passwd(Passwd),
     /// Show the broker, the domain controllers, the connections and the logins so far
     #[command(after_help = STATUS)]
     Status(Status),
+    /// Show who is logged in, end sessions, and follow what happens to them
+    #[command(subcommand, after_help = SESSIONS)]
+    Sessions(Sessions),
+    /// Take over what XCALLY's own Active Directory integration was told
+    #[command(after_help = SETUP)]
+    Setup(Setup),
+    /// Show who of a list of XCALLY names may log in
+    #[command(after_help = AUDIT)]
+    Audit(Audit),
     /// Look at everything between the application and AD, and say how to mend what is wrong
     #[command(after_help = doctor_help(false), after_long_help = doctor_help(true))]
     Doctor(Doctor),
@@ -172,6 +188,40 @@ pub struct Login {
     pub json: bool,
 }
 
+const PASSWD: &str = "\
+The person's own change, by AD's rules: a wrong present password counts towards AD's lockout, and AD's policy decides \
+about the new one; its reason is told. A change is sent once. Where its answer is lost, the new password may be in \
+force: try that one first.
+
+The passwords are asked for on the terminal and not shown.
+
+Examples:
+  sudo motion-ad passwd john.doe
+  sudo motion-ad passwd --password-stdin john.doe < two-lines
+
+Exit status:
+  0    changed
+  1    not changed
+  2    the usage or the broker's configuration is wrong, or there are no passwords
+  3    Active Directory or the broker cannot be reached, or it is not known whether the password was changed
+  130  interrupted at a prompt";
+
+/// Arguments of `passwd`.
+#[derive(Debug, Args)]
+pub struct Passwd {
+    /// Name as the person types it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// Read two lines from standard input: the present password and the new one
+    #[arg(long)]
+    pub password_stdin: bool,
+
+    /// Print JSON: outcome, changed (null where it is not known), principal, text for the person, reason, advice, and steps
+    #[arg(long)]
+    pub json: bool,
+}
+
 const STATUS: &str = "\
 Examples:
   sudo motion-ad status
@@ -189,6 +239,254 @@ pub struct Status {
     /// Print JSON: the broker's state, well (true or false), and logins by outcome
     #[arg(long)]
     pub json: bool,
+}
+
+const SESSIONS: &str = "\
+All of them ask the broker, as root or as a user in broker.users. A session is known by its id. Times in JSON are \
+milliseconds since 1970-01-01 UTC.
+
+Examples:
+  sudo motion-ad sessions list --user john.doe
+  sudo motion-ad sessions end 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d90
+  motion-ad sessions watch
+
+Exit status:
+  0  yes
+  1  no, or there is no such session
+  2  the usage or the broker's configuration is wrong
+  3  the broker or its register of sessions cannot be reached";
+
+/// What to do with sessions.
+#[derive(Debug, Subcommand)]
+pub enum Sessions {
+    /// List the open sessions, those that were opened first at the top
+    #[command(after_help = SESSIONS_LIST)]
+    List(SessionsList),
+    /// Show one session, open or ended within the last day
+    #[command(after_help = SESSIONS_SHOW)]
+    Show(SessionsShow),
+    /// End sessions, as their application would
+    #[command(after_help = SESSIONS_END)]
+    End(SessionsEnd),
+    /// Print what happens to sessions, as it happens, in lines of JSON
+    #[command(after_help = SESSIONS_WATCH)]
+    Watch(SessionsWatch),
+}
+
+const SESSIONS_LIST: &str = "\
+Examples:
+  sudo motion-ad sessions list
+  sudo motion-ad sessions list --json | jq -r '.[].user'
+
+Exit status:
+  0  the list, also where it is empty
+  1  the name has no mapping
+  2  the usage or the broker's configuration is wrong
+  3  the broker or its register of sessions cannot be reached";
+
+/// Arguments of `sessions list`.
+#[derive(Debug, Args)]
+pub struct SessionsList {
+    /// Only those of the account behind this name, whatever name they were opened by
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Print a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SESSIONS_SHOW: &str = "\
+Examples:
+  sudo motion-ad sessions show 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d90
+
+Exit status:
+  0  it is open
+  1  it has ended, or there is no such session
+  2  the usage or the broker's configuration is wrong
+  3  the broker or its register of sessions cannot be reached";
+
+/// Arguments of `sessions show`.
+#[derive(Debug, Args)]
+pub struct SessionsShow {
+    /// Id of the session
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Print JSON: the session, or null
+    #[arg(long)]
+    pub json: bool,
+}
+
+const SESSIONS_END: &str = "\
+The reason is `closed`: nobody is told that the person was thrown out, so that this is for sessions of which the \
+application knows no longer.
+
+Examples:
+  sudo motion-ad sessions end 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d90
+
+Exit status:
+  0  each has ended, now or before
+  1  at least one is unknown
+  2  the usage or the broker's configuration is wrong
+  3  the broker or its register of sessions cannot be reached";
+
+/// Arguments of `sessions end`.
+#[derive(Debug, Args)]
+pub struct SessionsEnd {
+    /// Ids of the sessions
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+}
+
+const SESSIONS_WATCH: &str = "\
+For the application that wants to know whose session ended: each line is a JSON object, written at once. It runs \
+until its output is closed, also while the broker restarts or cannot be reached, of which a line on standard error \
+tells once. Where the register is shared by several servers, their events come as well: see host in the session.
+
+Whoever starts it again gives the cursor of the last line to --after, and misses nothing that is still kept: the last \
+10000 events.
+
+Examples:
+  motion-ad sessions watch
+  motion-ad sessions watch --after 1784000000000012
+
+Events:
+  ready   it watches now: compare once with what `sessions list` says; the first line where --after is not given
+  opened  a session was opened
+  ended   a session has ended; session.ended says when, why and by what
+  gap     events were lost: compare with what `sessions list` says; the events after this line are the oldest kept
+
+Fields:
+  event    one of the above
+  cursor   for --after, to go on after this line
+  evicted  of opened and ended: the session ended by replaced, refused or too_old, so the person has to be thrown out
+  session  of opened and ended: id, user, principal, guid, service, rhost, tty, host, uid, pid, started, boot, since, ended
+
+Reasons:
+  closed        the application or `sessions end` ended it
+  replaced      another login took its place; detail is that session's id
+  refused       the account may not be logged in any more; detail is disabled, account_expired, unknown_user, denied or not_allowed
+  process_gone  its process has ended
+  too_old       it was older than sessions.max_age
+
+Exit status:
+  0  the reader has closed its output
+  2  the usage is wrong
+  3  the broker does not answer this user, or the cursor is none";
+
+/// Arguments of `sessions watch`.
+#[derive(Debug, Args)]
+pub struct SessionsWatch {
+    /// Begin after the line with this cursor, not with what happens from now on
+    #[arg(long, value_name = "CURSOR")]
+    pub after: Option<String>,
+}
+
+const SETUP: &str = "\
+Reads XCALLY's .env, as Node's dotenv does, and what the realm join left on this host; says what becomes of each \
+XC_ACTIVEDIRECTORY_ property; and shows as a diff what changes in the configuration, with a reason for each line. \
+Mostly nothing does: the join knows the domain, and DNS the domain controllers. The administrator's password in the \
+.env is neither read nor kept. Works without the broker. What the configuration sets already stays as it is, comments \
+too.
+
+--apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file as \
+config.toml.bak. On a terminal it asks before; what the broker would refuse to read is never written.
+
+Examples:
+  sudo motion-ad setup
+  sudo motion-ad setup --apply
+  sudo motion-ad setup --json | jq .findings
+
+Exit status:
+  0  the configuration says what it should
+  1  it does not yet: a change is not written, or a property contradicts the join and is yours to decide
+  2  the usage or the configuration is wrong, or a file cannot be read or written";
+
+/// Arguments of `setup`.
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// XCALLY's .env; without this option a missing one is no error [default: /var/opt/motion2/.env]
+    #[arg(long, value_name = "FILE")]
+    pub env: Option<PathBuf>,
+
+    /// Write the configuration
+    #[arg(long)]
+    pub apply: bool,
+
+    /// Do not ask before writing
+    #[arg(long, requires = "apply")]
+    pub yes: bool,
+
+    /// Print JSON: findings (property, line, kind, text), changes (key, value, reason), diff, written; never asks
+    #[arg(long)]
+    pub json: bool,
+}
+
+const AUDIT: &str = "\
+Asks AD through the broker for every name of the list, by the rules of a login: the name map, the account's state, the \
+groups. What keeps a name out is marked `x`. The text shows the summary and those whom there is something to say of, \
+--json and --csv everybody. Twenty thousand names take ten to thirty seconds; where the forest has several domains, group \
+rules and people of other domains are looked up one by one, and it takes longer.
+
+For a name without an account it suggests a line for names.map where exactly one account looks like it: by another \
+UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. Suggestions \
+are for people to look at; none is made for an account that another name of the list leads to.
+
+Examples:
+  sudo motion-ad audit names.txt
+  sudo motion-ad audit --column username --delimiter ';' users.csv
+  sudo motion-ad audit --csv names.txt > audit.csv
+
+Exit status:
+  0  all of them may log in
+  1  some may not
+  2  the usage, the list or the broker's configuration is wrong
+  3  Active Directory or the broker cannot be reached";
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// The list; `-`, or no FILE at all, stands for standard input. Without --column each line is a name
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// The list is a CSV file: the column with the names, by its name in the first row or by its number from 1
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub column: Option<String>,
+
+    /// What stands between the cells of the CSV file
+    #[arg(long, value_name = "CHARACTER", default_value = ",", requires = "column", value_parser = delimiter)]
+    pub delimiter: u8,
+
+    /// The first row of the CSV file is a heading, though the column is given by its number
+    #[arg(long, requires = "column")]
+    pub header: bool,
+
+    /// Say which passwords and accounts expire within so many days
+    #[arg(long, value_name = "DAYS", default_value = "14", value_parser = clap::value_parser!(u32).range(0..=3650))]
+    pub soon: u32,
+
+    /// Show those, too, whom there is nothing to say of
+    #[arg(long)]
+    pub all: bool,
+
+    /// Print JSON: summary (counts), and names (line, name, principal, may_log_in, outcome, reason, suggestion, …)
+    #[arg(long, conflicts_with_all = ["csv", "all"])]
+    pub json: bool,
+
+    /// Print CSV with a heading: a row for each name
+    #[arg(long, conflicts_with = "all")]
+    pub csv: bool,
+}
+
+/// One character of ASCII; `\\t` is a tab.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [one] => Ok(*one),
+        b"\\t" => Ok(b'\t'),
+        _ => Err("expected one character".to_owned()),
+    }
 }
 
 const DOCTOR: &str = "\
@@ -258,11 +556,13 @@ pub struct AsApplication {
 #[derive(Debug, Subcommand)]
 pub enum Task {
     /// Load a PAM module
+    #[command(after_help = "Not for people.")]
     Load {
         /// Its file
         path: PathBuf,
     },
     /// Log in, with the password of standard input
+    #[command(after_help = "Not for people.")]
     Login {
         /// As whom
         name: String,

@@ -37,7 +37,10 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
     }
     begin_again();
     let login = match &args.login {
-        Some(name) if args.password_stdin => Some((name, password::from_stdin()?)),
+        Some(name) if args.password_stdin => {
+            let [password] = password::from_stdin()?;
+            Some((name, password))
+        }
         Some(name) => Some((name, password::prompt(name)?)),
         None => None,
     };
@@ -66,7 +69,7 @@ pub(super) fn as_application(args: &AsApplication) -> Result<Page, Failure> {
     let done = match &args.task {
         Task::Load { path } => application::load_here(path).map(|()| String::new()),
         Task::Login { name } => {
-            let password = password::from_stdin()?;
+            let [password] = password::from_stdin()?;
             match application::login_here(name, &password) {
                 Ok(answers) => Ok(serde_json::to_string(&answers)?),
                 Err(cause) => Err(cause),

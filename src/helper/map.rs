@@ -1,13 +1,11 @@
 //! `motion-ad map`: names to principals and back, by the configuration alone.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Write};
-use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Cli, Exit, Failure, Map, Page, complain, print, show};
+use super::{Cli, Exit, Failure, Map, Page, complain, is_denied, print, show};
 use crate::config::{Config, ConfigError};
 use crate::kerberos::krb5;
 use crate::name::{Principal, Rules};
@@ -115,10 +113,6 @@ fn rules(cli: &Cli) -> Result<Rules, Failure> {
         ConfigError::Broken(problem) if is_denied(&problem.file) => Failure::Denied(e),
         _ => Failure::Config(e),
     })
-}
-
-fn is_denied(file: &Path) -> bool {
-    File::open(file).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)
 }
 
 /// The names of the arguments, with those of standard input in place of `-`.

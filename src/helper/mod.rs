@@ -4,19 +4,27 @@
 //! What somebody typed or AD holds never reaches a terminal unescaped.
 
 mod account;
+mod audit;
 mod cli;
 mod doctor;
 mod map;
+mod passwd;
 mod password;
+mod sessions;
+mod setup;
 mod show;
 mod status;
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
-pub use cli::{Account, Cli, Command, Doctor, Login, Map, Status};
+pub use cli::{
+    Account, Audit, Cli, Command, Doctor, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList,
+    SessionsShow, SessionsWatch, Setup, Status,
+};
 
 use crate::client::{self, AskError};
 use crate::config::ConfigError;
@@ -33,7 +41,7 @@ pub enum Exit {
     No = 1,
     /// Usage or configuration is wrong, and so there is no answer. To `doctor` a failure is one.
     Usage = 2,
-    /// AD or the broker could not be reached, and so there is no answer.
+    /// AD or the broker could not be reached, and so there is no answer, or it was lost.
     Unreachable = 3,
     /// Ctrl-C at the password prompt, as a shell reports it (128 + SIGINT).
     Interrupted = 130,
@@ -50,7 +58,7 @@ impl From<Option<Outcome>> for Exit {
         match outcome {
             Some(Outcome::Success) => Exit::Yes,
             Some(Outcome::Misconfigured) => Exit::Usage,
-            Some(Outcome::Unavailable) | None => Exit::Unreachable,
+            Some(Outcome::Unavailable | Outcome::ChangeUnknown) | None => Exit::Unreachable,
             Some(_) => Exit::No,
         }
     }
@@ -65,8 +73,12 @@ enum Failure {
     Denied(ConfigError),
     #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
+    #[error("{outcome}: {reason}")]
+    Answered { outcome: Outcome, reason: String },
     #[error("{0}; nothing was sent to AD")]
     Password(#[from] PasswordError),
+    #[error("the two new passwords differ; nothing was sent to AD")]
+    Mismatch,
     #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
     Prompt(io::Error),
     #[error("{0}")]
@@ -79,12 +91,25 @@ enum Failure {
     Output(#[from] io::Error),
     #[error("the answer cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("{} was changed meanwhile, and nothing is written; try again", .0.display())]
+    Changed(PathBuf),
+    #[error("{} cannot be written: {error}", .file.display())]
+    Write { file: PathBuf, error: io::Error },
+    #[error("DNS cannot be asked: {0}")]
+    Dns(io::Error),
+    #[error("{0}")]
+    List(String),
+    #[error("CSV cannot be written: {0}")]
+    Csv(#[from] csv::Error),
 }
 
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Failure::Ask { .. } => Exit::Unreachable,
+            // The question was no login, so what is no for a login may be no answer to it.
+            Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Unreachable,
+            Failure::Answered { outcome, .. } => Some(*outcome).into(),
             Failure::Interrupted => Exit::Interrupted,
             _ => Exit::Usage,
         }
@@ -104,7 +129,14 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Map(args) => map::run(cli, args),
         Command::Check(args) => account::check(cli, args).and_then(print),
         Command::Login(args) => account::login(cli, args).and_then(print),
+        Command::Passwd(args) => passwd::passwd(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
+        Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
+        Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),
+        Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
+        Command::Audit(args) => audit::audit(cli, args).and_then(print),
+        Command::Setup(args) => setup::setup(cli, args).and_then(print),
         Command::Doctor(args) => doctor::doctor(cli, args).and_then(print),
         Command::AsApplication(args) => doctor::as_application(args).and_then(print),
     };
@@ -155,6 +187,11 @@ fn print(page: Page) -> Result<Exit, Failure> {
     }
 }
 
+/// Whether somebody else may read the file, but not we.
+fn is_denied(file: &Path) -> bool {
+    File::open(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn complain(text: &str) {
     // Nobody is left to be told when not even this can be written.
     let _ = writeln!(io::stderr(), "motion-ad: {}", show::escape(text));
@@ -170,7 +207,7 @@ mod tests {
             let expected = match outcome {
                 Outcome::Success => Exit::Yes,
                 Outcome::Misconfigured => Exit::Usage,
-                Outcome::Unavailable => Exit::Unreachable,
+                Outcome::Unavailable | Outcome::ChangeUnknown => Exit::Unreachable,
                 _ => Exit::No,
             };
             assert_eq!(Exit::from(Some(outcome)), expected, "{outcome}");

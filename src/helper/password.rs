@@ -1,5 +1,5 @@
-//! The password: from the terminal, without echo, or from standard input. Never an argument, which every user of
-//! the host could read.
+//! Passwords: from the terminal, without echo, or from standard input. Never an argument, which every user of the host
+//! could read.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -13,36 +13,65 @@ use zeroize::Zeroizing;
 use super::{Exit, Failure, show};
 use crate::protocol::{MAX_PASSWORD, PasswordError, Secret};
 
+/// What is said before a present password is asked for.
+const WARNING: &str = "A wrong password counts towards AD's lockout.";
+
 /// Asks for the password of `name` on the terminal.
 pub(super) fn prompt(name: &str) -> Result<Secret, Failure> {
+    let [password] = ask([format!("{WARNING}\nPassword for {}: ", show::escape(name))])?;
+    Ok(password)
+}
+
+/// Asks for the present password of `name` and twice for the new one, which must be the same.
+pub(super) fn prompt_change(name: &str) -> Result<[Secret; 2], Failure> {
+    let present = format!("{WARNING}\nCurrent password for {}: ", show::escape(name));
+    let [present, new, again] = ask([present, "New password: ".into(), "Retype new password: ".into()])?;
+    if new.bytes() != again.bytes() {
+        return Err(Failure::Mismatch);
+    }
+    Ok([present, new])
+}
+
+/// Asks each question, in order, for what can be a password.
+fn ask<const N: usize>(questions: [String; N]) -> Result<[Secret; N], Failure> {
     // rpassword raises SIGINT at Ctrl-C before it gives the terminal its echo back. Caught, it gets that far.
     let runtime = Builder::new_current_thread().enable_io().build().map_err(Failure::Prompt)?;
     let mut interrupts = {
         let _inside = runtime.enter();
         signal(SignalKind::interrupt()).map_err(Failure::Prompt)?
     };
-    let question =
-        format!("A wrong password counts towards AD's lockout.\nPassword for {}: ", show::escape(name));
-    let typed = rpassword::prompt_password(question).map_err(|e| match e.kind() {
-        ErrorKind::Interrupted => Failure::Interrupted,
-        // Ctrl-D.
-        ErrorKind::UnexpectedEof => PasswordError::Empty.into(),
-        _ => Failure::Prompt(e),
-    })?;
+    let mut answers = std::array::from_fn(|_| Secret::default());
+    for (question, answer) in questions.iter().zip(&mut answers) {
+        let typed = rpassword::prompt_password(question).map_err(|e| match e.kind() {
+            ErrorKind::Interrupted => Failure::Interrupted,
+            // Ctrl-D.
+            ErrorKind::UnexpectedEof => PasswordError::Empty.into(),
+            _ => Failure::Prompt(e),
+        })?;
+        *answer = checked(Secret::new(typed.into_bytes()))?;
+    }
     // From here on Ctrl-C ends the program again.
     let wait = move || {
         runtime.block_on(interrupts.recv());
         std::process::exit(Exit::Interrupted as i32)
     };
     thread::Builder::new().spawn(wait).map_err(Failure::Prompt)?;
-    checked(Secret::new(typed.into_bytes()))
+    Ok(answers)
 }
 
-/// Reads one line of standard input.
-pub(super) fn from_stdin() -> Result<Secret, Failure> {
+/// Reads lines of standard input, one password each.
+pub(super) fn from_stdin<const N: usize>() -> Result<[Secret; N], Failure> {
     // std's own handle would keep a copy in its buffer.
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Failure::Input)?;
-    checked(line(&mut File::from(stdin)).map_err(Failure::Input)?)
+    lines(&mut File::from(stdin))
+}
+
+fn lines<const N: usize>(from: &mut impl Read) -> Result<[Secret; N], Failure> {
+    let mut lines = std::array::from_fn(|_| Secret::default());
+    for slot in &mut lines {
+        *slot = checked(line(from).map_err(Failure::Input)?)?;
+    }
+    Ok(lines)
 }
 
 /// One line without its line feed, byte by byte: what follows it is somebody else's. A line that is too long for
@@ -83,6 +112,15 @@ mod tests {
         ];
         for (input, password) in cases {
             assert_eq!(line(&mut &input[..]).unwrap().bytes(), password);
+        }
+    }
+
+    #[test]
+    fn each_password_has_a_line_of_its_own() {
+        let [present, new] = lines(&mut &b"old\nnew one\nrest"[..]).unwrap();
+        assert_eq!((present.bytes(), new.bytes()), (&b"old"[..], &b"new one"[..]));
+        for missing in [&b""[..], b"old", b"old\n", b"\nnew\n"] {
+            assert!(lines::<2>(&mut &missing[..]).is_err(), "{missing:?}");
         }
     }
 

@@ -88,9 +88,18 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
-/// `value` as JSON that is safe on a terminal: serde_json escapes C0 alone.
+/// `value` as JSON that is safe on a terminal.
 pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
-    let plain = serde_json::to_string_pretty(value)?;
+    Ok(safe(&serde_json::to_string_pretty(value)?))
+}
+
+/// The same on one line.
+pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+    Ok(safe(&serde_json::to_string(value)?))
+}
+
+/// serde_json escapes C0 alone.
+fn safe(plain: &str) -> String {
     let mut safe = String::with_capacity(plain.len() + 1);
     for c in plain.chars() {
         // Such a character can only be inside a string, and all of them are in the Basic Multilingual Plane.
@@ -101,7 +110,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
         }
     }
     safe.push('\n');
-    Ok(safe)
+    safe
 }
 
 #[cfg(test)]

@@ -69,6 +69,10 @@ fn status_text(status: &Status, problems: &[String]) -> String {
         state.row(["", note]);
     }
     state.row(["pool", &format!("{} busy, {} idle, at most {}", pool.busy, pool.idle, pool.max)]);
+    if !status.sessions.store.is_empty() {
+        let open = status.sessions.open.map_or_else(|| "not known".to_owned(), |open| open.to_string());
+        state.row(["sessions", &format!("{open} open, in {}", status.sessions.store)]);
+    }
 
     let mut servers = Columns::headed(["", "DOMAIN CONTROLLER", "OUR SITE", "BINDS", "READING", "KDC"]);
     let mut down = Columns::plain();

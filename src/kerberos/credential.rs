@@ -17,7 +17,7 @@ use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, Service
 const ACQUIRE: Duration = Duration::from_secs(10);
 
 /// A login waits so long for the machine's ticket as armour: while it is asked for, one KDC may be silent (see
-/// [`kdc::ATTEMPT`](super::kdc::ATTEMPT)).
+/// [`ATTEMPT`](crate::patience::ATTEMPT)).
 const ARMOUR: Duration = Duration::from_millis(1500);
 
 /// A ticket with less left is of no use: Samba serves none with less than two minutes (CVE-2022-2031).
@@ -160,9 +160,8 @@ impl Inner {
         let principal = account.principal();
         let key = Key::Keytab(account.encryption.clone());
         let asked = Instant::now();
-        let granted = match exchange::initial(self.kdcs.as_ref(), request, key, deadline, &mut Vec::new())
-            .await
-        {
+        let kdcs = self.kdcs.as_ref();
+        let granted = match exchange::initial(kdcs, request, key, None, deadline, &mut Vec::new()).await {
             Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
             Ok(_) => return Err(KerberosError::Other("the KDC gave a ticket of somebody else".to_owned())),
             Err(ended) => return Err(account.explain(ended)),

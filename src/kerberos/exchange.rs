@@ -162,17 +162,19 @@ async fn advance<E: Exchange>(
 ///
 /// What a KDC has said is for itself: another one cannot read its cookie (RFC 6113, 5.2; Samba 4.17 then answers as
 /// if the password were wrong). So where the KDC that began falls silent, the exchange is begun again at another;
-/// `unanswered` gets those that may have counted an attempt all the same.
+/// `unanswered` gets those that may have counted an attempt all the same. The `preferred` one is asked first.
 pub(super) async fn initial(
     kdcs: &dyn Kdcs,
     request: Request,
     key: Key,
+    preferred: Option<&str>,
     deadline: Instant,
     unanswered: &mut Vec<String>,
 ) -> Result<Initial, Ended> {
     let mut walk = Walk::new(kdcs, deadline);
     for _ in 0..EXCHANGES {
-        let attempt = initial_at_one(&mut walk, request.clone(), key.clone(), deadline, unanswered);
+        let (request, key) = (request.clone(), key.clone());
+        let attempt = initial_at_one(&mut walk, request, key, preferred, deadline, unanswered);
         if let Some(initial) = attempt.await? {
             return Ok(initial);
         }
@@ -188,6 +190,7 @@ async fn initial_at_one(
     walk: &mut Walk<'_>,
     request: Request,
     key: Key,
+    preferred: Option<&str>,
     deadline: Instant,
     unanswered: &mut Vec<String>,
 ) -> Result<Option<Initial>, Ended> {
@@ -221,7 +224,7 @@ async fn initial_at_one(
                 }
                 sent.note(is_armoured(&message));
                 last = match &kdc {
-                    None => Some(walk.ask(&realm, &message, None).await.map_err(Ended::Unanswered)?),
+                    None => Some(walk.ask(&realm, &message, preferred).await.map_err(Ended::Unanswered)?),
                     Some(kdc) => walk.ask_again(&realm, &message, kdc).await.map_err(Ended::Unanswered)?,
                 };
                 match &last {
@@ -422,7 +425,7 @@ mod tests {
         let request = Request { client, change_password: false, lifetime: None, armour: None };
         let key = Key::Password(Zeroizing::new(b"secret\0".to_vec()));
         let deadline = Instant::now() + Duration::from_secs(10);
-        initial(kdcs, request, key, deadline, unanswered).await.err().unwrap()
+        initial(kdcs, request, key, None, deadline, unanswered).await.err().unwrap()
     }
 
     impl Kdcs for Scripted {

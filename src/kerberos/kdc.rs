@@ -8,7 +8,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -18,9 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::cpu;
 use super::krb5::Refused;
-
-/// How long a KDC has for its answer while there is another one to ask; the last one has until the deadline.
-pub const ATTEMPT: Duration = Duration::from_millis(800);
+use crate::patience::{ATTEMPT, Others, stays};
 
 /// The longest answer. A ticket with the largest PAC that AD makes has some 100 KiB.
 pub const MAX_REPLY: u32 = 1_048_576;
@@ -58,6 +55,9 @@ pub trait Kdcs: Send + Sync + 'static {
     fn is_down(&self, _host: &str) -> bool {
         false
     }
+
+    /// `host` is silent, and everybody else failed before: whether one of them is back is to be found out now.
+    fn hurry(&self, _host: &str) {}
 
     /// Whether `host` answered anybody at or after `since`: then it is slow and not dead.
     fn answered_since(&self, _host: &str, _since: Instant) -> bool {
@@ -171,22 +171,40 @@ impl<'a> Walk<'a> {
         Ok(candidates)
     }
 
-    /// Asks `kdc`, and leaves it for `others` where it is silent. Who works is not left for somebody who is known
-    /// not to, nor who is slow: a KDC that answers others meanwhile.
+    /// Those that could be asked instead of `kdc`.
+    fn others(&self, kdc: &Kdc, others: &[Kdc]) -> Others {
+        let is_down = |kdc: &Kdc| self.kdcs.is_down(&kdc.host);
+        Others::new(is_down(kdc), others.iter().map(is_down))
+    }
+
+    /// Whether an exchange goes on waiting for `kdc`, which was looked at last at `since`: one that answered somebody in
+    /// the moment before it fell silent is not slow for ever.
+    fn stays(&self, kdc: &Kdc, others: &[Kdc], since: Instant) -> bool {
+        let answers_others = self.kdcs.answered_since(&kdc.host, since);
+        let others = self.others(kdc, others);
+        if others == Others::Failed && !answers_others {
+            self.kdcs.hurry(&kdc.host);
+        }
+        stays(answers_others, others, self.deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Asks `kdc`, and leaves it for `others` where it is silent; see [`stays`].
     async fn ask_one(&mut self, kdc: &Kdc, others: &[Kdc], message: &[u8]) -> Option<Answer> {
-        let better = match self.kdcs.is_down(&kdc.host) {
-            true => !others.is_empty(),
-            false => others.iter().any(|other| !self.kdcs.is_down(&other.host)),
-        };
-        let begun = Instant::now();
-        let mut until = if better { self.deadline.min(begun + ATTEMPT) } else { self.deadline };
+        let mut since = Instant::now();
+        let mut until = self.deadline.min(since + ATTEMPT);
         let result = {
-            let answer = ask_one(kdc, message, until, self.deadline);
+            // Its addresses share what it has for certain.
+            let connected = match self.others(kdc, others) {
+                Others::Better => until,
+                Others::Failed | Others::None => self.deadline,
+            };
+            let answer = ask_one(kdc, message, connected, self.deadline);
             tokio::pin!(answer);
             loop {
                 match timeout_at(until, &mut answer).await {
                     Ok(result) => break result,
-                    Err(_) if until < self.deadline && self.kdcs.answered_since(&kdc.host, begun) => {
+                    Err(_) if self.stays(kdc, others, since) => {
+                        since = Instant::now();
                         until = self.deadline.min(until + ATTEMPT);
                     }
                     Err(_) => break Err("no answer in time".to_owned()),
@@ -232,12 +250,7 @@ pub(super) async fn ask_one(
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
-                cause = match error.kind() {
-                    io::ErrorKind::UnexpectedEof => {
-                        "it closed the connection instead of an answer".to_owned()
-                    }
-                    _ => error.to_string(),
-                };
+                cause = in_words(&error);
                 continue;
             }
         };
@@ -257,8 +270,16 @@ pub(super) async fn ask_one(
     Err(cause)
 }
 
+/// Why an exchange failed.
+pub(super) fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it closed the connection instead of an answer".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// One message each way: four bytes of length, then the message.
-async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(message.len()).map_err(|_| io::Error::other("the message is too long"))?;
     stream.set_nodelay(true)?;
     // However this future ends before the answer is there, closing resets the connection.
@@ -289,6 +310,7 @@ fn linger(stream: &TcpStream, seconds: Option<i32>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use tokio::net::TcpListener;
 
@@ -362,6 +384,9 @@ mod tests {
         }
         fn answered_since(&self, _: &str, _: Instant) -> bool {
             self.answers_others
+        }
+        fn hurry(&self, host: &str) {
+            self.said.lock().unwrap().push(format!("hurry, {host} is silent"));
         }
     }
 
@@ -472,6 +497,14 @@ mod tests {
         let kdcs = [Manner::Says(LATE), Manner::Resets];
         let known = Known { down: vec!["kdc1"], ..known(&kdcs).await };
         assert_eq!(asked(&known, None, 5.0).await.unwrap().host, "kdc0");
+    }
+
+    #[tokio::test]
+    async fn who_failed_before_gets_the_last_moments_of_who_is_silent() {
+        let kdcs = [Manner::Silent, Manner::Says(GOOD)];
+        let known = Known { down: vec!["kdc1"], ..known(&kdcs).await };
+        assert_eq!(asked(&known, None, 2.5).await.unwrap().host, "kdc1");
+        assert_eq!(known.said.lock().unwrap()[0], "hurry, kdc0 is silent");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! Kerberos: the machine's tickets from the host keytab, the sealed LDAP transport made with them, and the check
-//! of a person's password.
+//! of a person's password and its change.
 //!
 //! GSSAPI and libkrb5 are the system's own and read its `krb5.conf`, but do the cryptography only: every message
 //! goes to a KDC over [`kdc`], which is bounded, knows several KDCs and blocks no thread. The tickets are in this
@@ -15,9 +15,11 @@
 //! | `credential.rs` | the machine's tickets |
 //! | `sasl.rs`, `sealing.rs` | the machine's bind, and LDAP sealed with it |
 //! | `password.rs` | the check of a password |
+//! | `change.rs` | the change of a password by kpasswd |
 //! | `refusal.rs`, `der.rs` | what a KDC means by refusing |
 //! | `error.rs` | why Kerberos failed, in words |
 
+pub mod change;
 pub mod credential;
 pub mod error;
 pub mod kdc;
@@ -31,6 +33,7 @@ mod exchange;
 mod refusal;
 mod sasl;
 
+pub use change::Sent;
 pub use credential::{Credential, Kerberos};
 pub use error::KerberosError;
 pub use exchange::Skew;

@@ -16,9 +16,7 @@ use zeroize::Zeroizing;
 use super::credential::{Account, Credential, Kerberos};
 use super::exchange::{self, Ended, Initial, Skew};
 use super::kdc::{self, Kdc};
-use super::krb5::{
-    self, Client, Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step,
-};
+use super::krb5::{self, Client, Failure, Granted, InitialExchange, Key, Request, ServiceExchange, Step};
 use super::refusal::{self, KEY_EXPIRED, Refusal};
 use super::{KerberosError, cpu};
 use crate::verdict::Outcome;
@@ -137,28 +135,19 @@ impl Kerberos {
         let account = cpu::run(deadline, || Account::of(&krb5::host_keytab()?)).await;
         let account = account.map_err(|u| ended(u.into()))?.map_err(CheckError::Keytab)?;
         let begun = Instant::now();
-        let mut login = Login { kerberos: self, who, password, deadline, unanswered: Vec::new() };
+        let mut login = Login::new(self, who, password, deadline);
         let armour = self.armour(who.realm, deadline).await;
         let initial = match login.ask(armour.as_ref(), false).await {
             Ok(initial) => initial,
-            Err(Ended::Refused { refused, kdc, armoured }) => {
-                let mut refusal = refusal::read(refused.code, &refused.data);
-                if refused.code == KEY_EXPIRED {
-                    refusal = login.confirm(armour.as_ref(), refusal).await?;
-                }
+            Err(end) => {
+                let refused = refused(end)?;
+                let refusal = match refused.code {
+                    Some(KEY_EXPIRED) => login.confirm(armour.as_ref(), refused.refusal).await?,
+                    _ => refused.refusal,
+                };
+                let (kdc, armoured) = (refused.kdc, refused.armoured);
                 return Ok(refusal.checked(kdc, armoured, login.unanswered, begun.elapsed()));
             }
-            Err(Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc)) => {
-                let refusal = Refusal {
-                    outcome: Outcome::WrongPassword,
-                    unexplained: false,
-                    reason: "the KDC's answer cannot be opened with the password: it is wrong, and AD counts it not, as \
-                             the account needs no pre-authentication; or the KDC is a forged one"
-                        .to_owned(),
-                };
-                return Ok(refusal.checked(kdc, false, login.unanswered, begun.elapsed()));
-            }
-            Err(other) => return Err(ended(other)),
         };
         let exchange = begun.elapsed();
         let begun = Instant::now();
@@ -236,7 +225,7 @@ impl Kerberos {
         let ticket = exchange::service(kdcs, new, Some(&initial.kdc), deadline).await;
         let mut ticket = ticket.map_err(|failure| match failure {
             // It knows the ticket as its own, and takes its holder for somebody else.
-            Ended::Refused { refused: Refused { code: TICKET_REVOKED, .. }, kdc, .. } => {
+            Ended::Refused { refused: krb5::Refused { code: TICKET_REVOKED, .. }, kdc, .. } => {
                 CheckError::SomebodyElse { kdc, stranger: "it revokes the ticket".to_owned() }
             }
             Ended::Refused { refused, .. } => {
@@ -253,18 +242,65 @@ impl Kerberos {
     }
 }
 
+/// A refusal of an AS exchange.
+pub(super) struct Refused {
+    /// What it means.
+    pub(super) refusal: Refusal,
+    /// The KDC's error code; `None` where the KDC did not refuse, but its answer does not fit the password.
+    pub(super) code: Option<u32>,
+    /// Which KDC.
+    pub(super) kdc: String,
+    /// Whether the exchange was armoured.
+    pub(super) armoured: bool,
+}
+
+/// What it means that an exchange ended so.
+///
+/// # Errors
+/// Nothing that could be said of the password.
+pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
+    match end {
+        Ended::Refused { refused, kdc, armoured } => {
+            let refusal = refusal::read(refused.code, &refused.data);
+            Ok(Refused { refusal, code: Some(refused.code), kdc, armoured })
+        }
+        Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc) => {
+            let refusal = Refusal {
+                outcome: Outcome::WrongPassword,
+                unexplained: false,
+                reason: "the KDC's answer cannot be opened with the password: it is wrong, and AD counts it not, as \
+                         the account needs no pre-authentication; or the KDC is a forged one"
+                    .to_owned(),
+            };
+            Ok(Refused { refusal, code: None, kdc, armoured: false })
+        }
+        other => Err(ended(other)),
+    }
+}
+
 /// One check under way.
-struct Login<'a> {
+pub(super) struct Login<'a> {
     kerberos: &'a Kerberos,
     who: Who<'a>,
     password: &'a str,
     deadline: Instant,
-    unanswered: Vec<String>,
+    /// The KDC to ask first.
+    pub(super) preferred: Option<&'a str>,
+    /// KDCs that got the attempt and did not answer.
+    pub(super) unanswered: Vec<String>,
 }
 
-impl Login<'_> {
+impl<'a> Login<'a> {
+    pub(super) fn new(kerberos: &'a Kerberos, who: Who<'a>, password: &'a str, deadline: Instant) -> Self {
+        Login { kerberos, who, password, deadline, preferred: None, unanswered: Vec::new() }
+    }
+
     /// An AS exchange with the password, armoured where that is accepted.
-    async fn ask(&mut self, armour: Option<&Credential>, change_password: bool) -> Result<Initial, Ended> {
+    pub(super) async fn ask(
+        &mut self,
+        armour: Option<&Credential>,
+        change_password: bool,
+    ) -> Result<Initial, Ended> {
         match self.ask_once(armour, change_password).await {
             // Nothing was proved, so nothing can have been counted. That the KDC does not know the machine's
             // ticket, the verification will show better.
@@ -290,7 +326,8 @@ impl Login<'_> {
         password.extend_from_slice(self.password.as_bytes());
         password.push(0);
         let (kdcs, key) = (self.kerberos.inner.kdcs.as_ref(), Key::Password(password));
-        exchange::initial(kdcs, request, key, self.deadline, &mut self.unanswered).await
+        let unanswered = &mut self.unanswered;
+        exchange::initial(kdcs, request, key, self.preferred, self.deadline, unanswered).await
     }
 
     /// Whether the password is right although it has expired: the service that changes passwords is asked for,
@@ -309,8 +346,7 @@ impl Login<'_> {
             Err(Ended::Refused { refused, .. }) => {
                 let mut second = refusal::read(refused.code, &refused.data);
                 if refused.code == KEY_EXPIRED {
-                    // This KDC opens nothing to such accounts: whether the password is right stays unknown.
-                    (second.outcome, second.unexplained) = (Outcome::Refused, false);
+                    second.opens_nothing();
                 }
                 second.reason = format!("{}; for a change of the password {}", expired.reason, second.reason);
                 Ok(second)
@@ -321,13 +357,25 @@ impl Login<'_> {
 }
 
 impl Refusal {
-    fn checked(self, kdc: String, armoured: bool, unanswered: Vec<String>, exchange: Duration) -> Checked {
+    /// The service that changes passwords was asked for, and this KDC opens not even that to expired ones: whether the
+    /// password is right stays unknown.
+    pub(super) fn opens_nothing(&mut self) {
+        (self.outcome, self.unexplained) = (Outcome::Refused, false);
+    }
+
+    pub(super) fn checked(
+        self,
+        kdc: String,
+        armoured: bool,
+        unanswered: Vec<String>,
+        exchange: Duration,
+    ) -> Checked {
         let Refusal { outcome, unexplained, reason } = self;
         Checked { outcome, unexplained, reason, kdc, armoured, unanswered, exchange, verification: None }
     }
 }
 
-fn ended(ended: Ended) -> CheckError {
+pub(super) fn ended(ended: Ended) -> CheckError {
     match ended {
         Ended::Skew(skew) => CheckError::ClockSkew(skew),
         Ended::Unanswered(none) => CheckError::Unavailable(none.causes),

@@ -28,6 +28,15 @@ pub enum Expired {
     Account,
 }
 
+/// Which entry point registers a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// `pam_sm_open_session`, as PAM has it.
+    Pam,
+    /// `pam_sm_authenticate`: right for applications that open no sessions.
+    Auth,
+}
+
 /// What the administrator wrote, or the defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arguments {
@@ -37,6 +46,8 @@ pub struct Arguments {
     pub timeout: Duration,
     /// `expired=`
     pub expired: Expired,
+    /// `session=`
+    pub session: Register,
     /// `messages`
     pub messages: bool,
     /// `debug`
@@ -49,6 +60,7 @@ impl Default for Arguments {
             socket: PathBuf::from(SOCKET),
             timeout: Duration::from_secs(5),
             expired: Expired::Auth,
+            session: Register::Pam,
             messages: false,
             debug: false,
         }
@@ -109,7 +121,7 @@ pub const ARGUMENTS: &[Argument] = &[
         name: "socket",
         value: "PATH",
         default: SOCKET,
-        entry_points: "authenticate, acct_mgmt",
+        entry_points: "all but setcred",
         text: "Where the broker listens: an absolute path.",
         read: Read::Value(
             |arguments, value| socket(value).map(|socket| arguments.socket = socket),
@@ -120,7 +132,7 @@ pub const ARGUMENTS: &[Argument] = &[
         name: "timeout",
         value: "SECONDS",
         default: "5",
-        entry_points: "authenticate, acct_mgmt",
+        entry_points: "all but setcred",
         text: "How long one call may wait for the broker, 1 to 60. The application waits as long. The broker is asked \
                to be done 0.2 seconds earlier, so that its \"AD did not answer\" still arrives.",
         read: Read::Value(
@@ -143,31 +155,63 @@ pub const ARGUMENTS: &[Argument] = &[
         ),
     },
     Argument {
+        name: "session",
+        value: "pam|auth",
+        default: "pam",
+        entry_points: "authenticate, open_session, close_session",
+        text: "What registers a session. With `pam` it is open_session. With `auth` it is a successful authenticate, and \
+               open_session registers no second one: for applications that open no sessions. Write it on the auth line \
+               and on the session line.",
+        read: Read::Value(
+            |arguments, value| register(value).map(|session| arguments.session = session),
+            "session= takes pam or auth",
+        ),
+    },
+    Argument {
         name: "messages",
         value: "",
         default: "no message",
-        entry_points: "authenticate, acct_mgmt",
-        text: "Tell the person why the account was refused, as a PAM_ERROR_MSG, unless the application asks for silence \
-               (PAM_SILENT). Some applications fail the login on any message.",
+        entry_points: "authenticate, acct_mgmt, open_session, close_session",
+        text: "Tell the person why the account was refused, as a PAM_ERROR_MSG, and when the password expires soon, as \
+               a PAM_TEXT_INFO, unless the application asks for silence (PAM_SILENT). Some applications fail the login \
+               on any message. chauthtok tells why anyway.",
         read: Read::Flag(|arguments| arguments.messages = true),
     },
     Argument {
         name: "use_first_pass",
         value: "",
         default: "ask where there is no password",
-        entry_points: "authenticate",
-        text: "Never ask: use the password that an earlier module asked for, or refuse with PAM_AUTH_ERR.",
-        // libpam reads this one and the next itself, in pam_get_authtok.
+        entry_points: "authenticate, chauthtok",
+        text: "Never ask: use the passwords that an earlier module asked for. Where there is none, authenticate refuses \
+               with PAM_AUTH_ERR, chauthtok with PAM_AUTHTOK_RECOVERY_ERR or PAM_AUTHTOK_ERR.",
+        // libpam reads this one and the next three itself, in pam_get_authtok.
         read: Read::Flag(|_| {}),
     },
     Argument {
         name: "try_first_pass",
         value: "",
         default: "what happens anyway",
-        entry_points: "authenticate",
+        entry_points: "authenticate, chauthtok",
         text: "Use an earlier module's password, and ask where there is none. A first password that AD refuses is not \
                followed by a prompt for a second, because each attempt counts towards AD's lockout.",
         read: Read::Flag(|_| {}),
+    },
+    Argument {
+        name: "use_authtok",
+        value: "",
+        default: "ask where there is none",
+        entry_points: "chauthtok",
+        text: "Never ask for the new password: use the one that an earlier password line asked for, or refuse with \
+               PAM_AUTHTOK_ERR.",
+        read: Read::Flag(|_| {}),
+    },
+    Argument {
+        name: "authtok_type",
+        value: "WORD",
+        default: "no word",
+        entry_points: "chauthtok",
+        text: "A word for the prompts: \"New WORD password: \".",
+        read: Read::Value(|_, _| Some(()), "authtok_type= takes a word"),
     },
     Argument {
         name: "debug",
@@ -217,6 +261,14 @@ fn expired(value: &[u8]) -> Option<Expired> {
     }
 }
 
+fn register(value: &[u8]) -> Option<Register> {
+    match value {
+        b"pam" => Some(Register::Pam),
+        b"auth" => Some(Register::Auth),
+        _ => None,
+    }
+}
+
 /// An absolute path that fits into a socket address.
 fn socket(value: &[u8]) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(value));
@@ -246,9 +298,12 @@ mod tests {
             c"socket=/run/other.sock",
             c"timeout=60",
             c"expired=account",
+            c"session=auth",
             c"messages",
             c"use_first_pass",
             c"try_first_pass",
+            c"use_authtok",
+            c"authtok_type=AD",
             c"debug",
         ]);
         assert_eq!(errors, []);
@@ -256,6 +311,7 @@ mod tests {
             socket: "/run/other.sock".into(),
             timeout: Duration::from_secs(60),
             expired: Expired::Account,
+            session: Register::Auth,
             messages: true,
             debug: true,
         };
@@ -308,10 +364,16 @@ mod tests {
             c"expired=",
             c"expired=never",
             c"expired=Account",
+            c"session",
+            c"session=",
+            c"session=open",
+            c"session=Auth",
             c"messages=no",
             c"debug=",
             c"use_first_pass=0",
             c"try_first_pass=1",
+            c"use_authtok=1",
+            c"authtok_type",
         ];
         for case in cases {
             let (_, errors) = Arguments::parse(&[case]);

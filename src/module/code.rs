@@ -64,7 +64,9 @@ codes! {
     ConvErr = PAM_CONV_ERR;
     /// The password was not changed.
     AuthtokErr = PAM_AUTHTOK_ERR;
-    /// The password cannot be changed; nothing was tried.
+    /// The present password is wrong, missing, or can never be right.
+    AuthtokRecoveryErr = PAM_AUTHTOK_RECOVERY_ERR;
+    /// The password cannot be changed now, or was typed differently the second time; nothing was changed.
     TryAgain = PAM_TRY_AGAIN;
     /// The session could not be registered or ended.
     SessionErr = PAM_SESSION_ERR;
@@ -117,6 +119,39 @@ pub fn account(outcome: Outcome) -> Code {
     row(outcome).0
 }
 
+/// The two calls of a password change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// PAM_PRELIM_CHECK: could it be changed?
+    Probe,
+    /// PAM_UPDATE_AUTHTOK: change it.
+    Change,
+}
+
+/// What `pam_sm_chauthtok` answers.
+///
+/// Its own codes (pam_sm_chauthtok(3)) stand for what befalls a password; what is said of an account keeps the code
+/// that it has everywhere. PAM_AUTHINFO_UNAVAIL is left to a change that may have happened.
+pub fn change(outcome: Outcome, phase: Phase) -> Code {
+    match (outcome, phase) {
+        (Outcome::WrongPassword, _) => Code::AuthtokRecoveryErr,
+        (Outcome::Unavailable | Outcome::SessionStore, Phase::Probe) => Code::TryAgain,
+        (Outcome::Unavailable | Outcome::SessionStore | Outcome::Refused, _) => Code::AuthtokErr,
+        // PAM_NEW_AUTHTOK_REQD counts as no failure in a stack (pam.d(5), `required`).
+        (Outcome::PasswordExpired | Outcome::MustChange, _) => Code::AuthtokErr,
+        _ => row(outcome).0,
+    }
+}
+
+/// What `pam_sm_open_session` and `pam_sm_close_session` answer (pam_sm_open_session(3)).
+pub fn session(outcome: Outcome) -> Code {
+    match outcome {
+        Outcome::Success => Code::Success,
+        Outcome::SessionDenied => Code::PermDenied,
+        _ => Code::SessionErr,
+    }
+}
+
 /// Whether the outcome of an authentication says enough about the account for `acct_mgmt` to repeat it.
 pub fn settles_account(outcome: Outcome) -> bool {
     row(outcome).1
@@ -165,12 +200,56 @@ mod tests {
     #[test]
     fn only_success_is_success() {
         for &outcome in Outcome::ALL {
-            assert_eq!(account(outcome) == Code::Success, outcome.is_success(), "{outcome}");
+            let codes = [
+                authenticate(outcome, Expired::Auth),
+                account(outcome),
+                change(outcome, Phase::Probe),
+                change(outcome, Phase::Change),
+                session(outcome),
+            ];
+            for code in codes {
+                assert_eq!(code == Code::Success, outcome.is_success(), "{outcome}: {code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn chauthtok_has_codes_of_its_own_for_what_befalls_a_password() {
+        let own = [
+            (Outcome::WrongPassword, Code::AuthtokRecoveryErr, Code::AuthtokRecoveryErr),
+            (Outcome::PasswordExpired, Code::AuthtokErr, Code::AuthtokErr),
+            (Outcome::MustChange, Code::AuthtokErr, Code::AuthtokErr),
+            (Outcome::SessionStore, Code::TryAgain, Code::AuthtokErr),
+            (Outcome::Refused, Code::AuthtokErr, Code::AuthtokErr),
+            (Outcome::Unavailable, Code::TryAgain, Code::AuthtokErr),
+        ];
+        for &(outcome, code) in TABLE {
+            let own = own.iter().find(|row| row.0 == outcome).map(|row| (row.1, row.2));
+            let expected = own.unwrap_or((code, code));
             assert_eq!(
-                authenticate(outcome, Expired::Auth) == Code::Success,
-                outcome.is_success(),
+                (change(outcome, Phase::Probe), change(outcome, Phase::Change)),
+                expected,
                 "{outcome}"
             );
+        }
+    }
+
+    #[test]
+    fn a_change_that_may_have_happened_has_a_code_that_no_failure_has() {
+        let unknown = change(Outcome::ChangeUnknown, Phase::Change);
+        let same = |outcome: &&Outcome| change(**outcome, Phase::Change) == unknown;
+        assert_eq!(Outcome::ALL.iter().filter(same).collect::<Vec<_>>(), [&Outcome::ChangeUnknown]);
+    }
+
+    #[test]
+    fn a_session_is_open_or_denied_or_failed() {
+        for &outcome in Outcome::ALL {
+            let expected = match outcome {
+                Outcome::Success => Code::Success,
+                Outcome::SessionDenied => Code::PermDenied,
+                _ => Code::SessionErr,
+            };
+            assert_eq!(session(outcome), expected, "{outcome}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! The PAM handle as this module sees it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
-use pam::constants::{PAM_ERROR_MSG, PamResultCode};
+use pam::constants::{PAM_ERROR_MSG, PAM_TEXT_INFO, PamResultCode};
 use pam::conv::Conv;
 use pam::items::{RHost, Service, Tty, User};
 use pam::module::PamHandle;
@@ -33,6 +33,18 @@ pub enum Priority {
     Debug,
 }
 
+/// What a person is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// Why something was refused: PAM_ERROR_MSG.
+    Error(String),
+    /// What is good to know: PAM_TEXT_INFO.
+    Info(String),
+}
+
+/// The variable of the handle's environment in which the application finds the id of its session.
+pub const SESSION: &str = "MOTION_AD_SESSION";
+
 /// What the module asks of PAM. Tests put a script in its place.
 pub trait Handle {
     /// PAM_USER, asked for by libpam when it is not set.
@@ -47,17 +59,43 @@ pub trait Handle {
     /// The code to answer: there is no password.
     fn password(&mut self, prompt: &CStr) -> Result<Secret, Code>;
 
+    /// PAM_OLDAUTHTOK, asked for when it is not set: the password that is to be changed.
+    ///
+    /// # Errors
+    /// The code to answer: there is no such password.
+    fn present_password(&mut self) -> Result<Secret, Code>;
+
+    /// PAM_AUTHTOK while a password is changed: the new one, asked for twice when it is not set.
+    ///
+    /// # Errors
+    /// The code to answer: there is no such password, or it was typed differently the second time.
+    fn new_password(&mut self) -> Result<Secret, Code>;
+
+    /// Unsets PAM_AUTHTOK.
+    fn forget_new_password(&mut self);
+
     /// Where the login comes from.
     fn items(&self) -> Items;
 
     /// Shows a text to the person, if the application can.
-    fn tell(&mut self, text: &str);
+    fn tell(&mut self, text: &Text);
+
+    /// Tells the application the id of its session ([`SESSION`]), or that it has none.
+    fn name_session(&mut self, id: Option<&str>);
 
     /// Keeps `memory` on the handle, in place of what was there.
-    fn remember(&mut self, memory: Option<Memory>);
+    fn remember(&mut self, memory: Memory);
 
     /// What is kept on the handle.
-    fn recall(&self) -> Option<Memory>;
+    fn recall(&self) -> Memory;
+
+    /// Changes what is kept on the handle.
+    fn note<T>(&mut self, change: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.recall();
+        let result = change(&mut memory);
+        self.remember(memory);
+        result
+    }
 
     /// Writes one line to the system's log.
     fn log(&self, priority: Priority, line: &str);
@@ -69,15 +107,30 @@ pub trait Handle {
 /// The real one.
 pub struct Libpam<'a>(pub &'a mut PamHandle);
 
-/// libpam's code for a failed question to the application, as an answer of an entry point.
-fn unanswered(code: PamResultCode) -> Code {
-    match code {
-        PamResultCode::PAM_AUTH_ERR => Code::AuthErr,
-        PamResultCode::PAM_BUF_ERR => Code::BufErr,
-        PamResultCode::PAM_SYSTEM_ERR => Code::SystemErr,
-        // pam_get_authtok says PAM_AUTHTOK_ERR for every failed conversation, which is about changing passwords;
-        // PAM_CONV_AGAIN would promise that the call can be resumed.
-        _ => Code::ConvErr,
+/// What the application is asked for.
+#[derive(Clone, Copy)]
+enum Question {
+    /// Name and password of somebody who logs in.
+    Login,
+    /// The password that is to be changed.
+    Present,
+    /// The one that takes its place.
+    New,
+}
+
+/// libpam's code for a failed question to the application, as an answer of the entry point that asked it.
+///
+/// `pam_get_authtok` says PAM_AUTHTOK_ERR for every failed conversation, which pam_sm_chauthtok(3) means for new
+/// passwords alone; PAM_CONV_AGAIN would promise that the call can be resumed.
+fn unanswered(question: Question, code: &PamResultCode) -> Code {
+    match (question, code) {
+        (_, PamResultCode::PAM_BUF_ERR) => Code::BufErr,
+        (_, PamResultCode::PAM_SYSTEM_ERR) => Code::SystemErr,
+        (Question::Login, PamResultCode::PAM_AUTH_ERR) => Code::AuthErr,
+        (Question::New, PamResultCode::PAM_TRY_AGAIN) => Code::TryAgain,
+        (Question::Login, _) => Code::ConvErr,
+        (Question::Present, _) => Code::AuthtokRecoveryErr,
+        (Question::New, _) => Code::AuthtokErr,
     }
 }
 
@@ -86,7 +139,7 @@ impl Handle for Libpam<'_> {
         match self.0.get_user(None) {
             // pam-bindings answers PAM_SYSTEM_ERR for a name that is not UTF-8: that is for the caller to refuse.
             Ok(_) | Err(PamResultCode::PAM_SYSTEM_ERR) => {}
-            Err(error) => return Err(unanswered(error)),
+            Err(error) => return Err(unanswered(Question::Login, &error)),
         }
         match self.0.get_item::<User>() {
             Ok(Some(user)) => Ok(user.to_bytes().to_vec()),
@@ -95,7 +148,19 @@ impl Handle for Libpam<'_> {
     }
 
     fn password(&mut self, prompt: &CStr) -> Result<Secret, Code> {
-        ffi::authtok(self.0, prompt).map_err(unanswered)
+        ffi::authtok(self.0, prompt).map_err(|code| unanswered(Question::Login, &code))
+    }
+
+    fn present_password(&mut self) -> Result<Secret, Code> {
+        ffi::old_authtok(self.0).map_err(|code| unanswered(Question::Present, &code))
+    }
+
+    fn new_password(&mut self) -> Result<Secret, Code> {
+        ffi::new_authtok(self.0).map_err(|code| unanswered(Question::New, &code))
+    }
+
+    fn forget_new_password(&mut self) {
+        ffi::forget_authtok(self.0);
     }
 
     fn items(&self) -> Items {
@@ -106,20 +171,31 @@ impl Handle for Libpam<'_> {
         }
     }
 
-    fn tell(&mut self, text: &str) {
+    fn tell(&mut self, text: &Text) {
+        let (style, text) = match text {
+            Text::Error(text) => (PAM_ERROR_MSG, text),
+            Text::Info(text) => (PAM_TEXT_INFO, text),
+        };
         // Many applications cannot show texts and say that the conversation failed. The code speaks for itself.
         if let Ok(Some(conversation)) = self.0.get_item::<Conv>() {
-            drop(conversation.send(PAM_ERROR_MSG, text));
+            drop(conversation.send(style, text));
         }
     }
 
-    fn remember(&mut self, memory: Option<Memory>) {
+    fn name_session(&mut self, id: Option<&str>) {
+        let variable = id.map_or_else(|| SESSION.to_owned(), |id| format!("{SESSION}={id}"));
+        if let Ok(variable) = CString::new(variable) {
+            ffi::putenv(self.0, &variable);
+        }
+    }
+
+    fn remember(&mut self, memory: Memory) {
         // What cannot be remembered is asked again.
         drop(ffi::remember(self.0, memory));
     }
 
-    fn recall(&self) -> Option<Memory> {
-        ffi::recall(self.0).cloned()
+    fn recall(&self) -> Memory {
+        ffi::recall(self.0).cloned().unwrap_or_default()
     }
 
     fn log(&self, priority: Priority, line: &str) {
@@ -160,14 +236,24 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_question_is_never_answered_with_a_code_for_changing_passwords() {
-        assert_eq!(unanswered(PamResultCode::PAM_AUTHTOK_ERR), Code::ConvErr);
-        assert_eq!(unanswered(PamResultCode::PAM_CONV_AGAIN), Code::ConvErr);
-        assert_eq!(unanswered(PamResultCode::PAM_SUCCESS), Code::ConvErr);
-        assert_eq!(
-            unanswered(PamResultCode::PAM_AUTH_ERR),
-            Code::AuthErr,
-            "use_first_pass without a password"
-        );
+    fn a_failed_question_is_answered_with_a_code_of_the_entry_point() {
+        use PamResultCode as Pam;
+        let cases = [
+            // What libpam says; for a login, for the present password, for the new one.
+            (Pam::PAM_AUTHTOK_ERR, Code::ConvErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
+            (Pam::PAM_CONV_AGAIN, Code::ConvErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
+            (Pam::PAM_SUCCESS, Code::ConvErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
+            // `use_first_pass` without a password.
+            (Pam::PAM_AUTH_ERR, Code::AuthErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
+            // Typed differently the second time.
+            (Pam::PAM_TRY_AGAIN, Code::ConvErr, Code::AuthtokRecoveryErr, Code::TryAgain),
+            (Pam::PAM_BUF_ERR, Code::BufErr, Code::BufErr, Code::BufErr),
+            (Pam::PAM_SYSTEM_ERR, Code::SystemErr, Code::SystemErr, Code::SystemErr),
+        ];
+        for (pam, login, present, new) in cases {
+            assert_eq!(unanswered(Question::Login, &pam), login, "{pam:?}");
+            assert_eq!(unanswered(Question::Present, &pam), present, "{pam:?}");
+            assert_eq!(unanswered(Question::New, &pam), new, "{pam:?}");
+        }
     }
 }

@@ -9,7 +9,9 @@ use pam::constants::{PamFlag, PamResultCode};
 use pam::module::{PamHandle, PamHooks};
 
 use super::handle::Libpam;
-use super::{acct_mgmt, authenticate, chauthtok, session, setcred};
+use super::password::chauthtok;
+use super::session::{close_session, open_session};
+use super::{acct_mgmt, authenticate, setcred};
 use crate::client::ask_verdict;
 
 /// The module, for `pam_hooks!`.
@@ -34,7 +36,7 @@ impl PamHooks for Hooks {
 
     fn sm_chauthtok(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
         quiet_panics();
-        chauthtok(&mut Libpam(pamh), &args, flags).into()
+        chauthtok(&mut Libpam(pamh), ask_verdict, &args, flags).into()
     }
 
     fn sm_setcred(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
@@ -42,14 +44,14 @@ impl PamHooks for Hooks {
         setcred(&mut Libpam(pamh), &args).into()
     }
 
-    fn sm_open_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
+    fn sm_open_session(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
         quiet_panics();
-        session(&mut Libpam(pamh), &args, "open_session").into()
+        open_session(&mut Libpam(pamh), ask_verdict, &args, flags).into()
     }
 
-    fn sm_close_session(pamh: &mut PamHandle, args: Vec<&CStr>, _flags: PamFlag) -> PamResultCode {
+    fn sm_close_session(pamh: &mut PamHandle, args: Vec<&CStr>, flags: PamFlag) -> PamResultCode {
         quiet_panics();
-        session(&mut Libpam(pamh), &args, "close_session").into()
+        close_session(&mut Libpam(pamh), ask_verdict, &args, flags).into()
     }
 }
 

@@ -3,15 +3,19 @@
 //! | File | Subject |
 //! |---|---|
 //! | [`hooks`] | the six entry points, exported from the shared object |
-//! | this file | what each entry point does |
+//! | this file | authenticate, acct_mgmt, setcred, and what all entry points share |
+//! | [`password`] | chauthtok |
+//! | [`session`] | open_session, close_session |
+//! | [`question`] | the questions of one call to the broker |
 //! | [`arguments`] | the arguments on the module's line |
 //! | [`handle`] | the PAM handle as the module sees it; tests script it |
-//! | [`memory`] | what is kept on the handle between authenticate and acct_mgmt |
+//! | [`memory`] | what is kept on the handle between the entry points |
 //! | [`code`] | outcome to PAM code |
+//! | `warning` | the text for a password that expires soon |
 //! | `ffi` | what `pam-bindings` lacks, and all the unsafe code |
 //!
 //! The module lives in other people's processes: it starts no threads, writes to no stream, reads no
-//! environment, touches no signals, and keeps nothing but a verdict on the handle.
+//! environment, touches no signals, and keeps nothing but a [`memory::Memory`] on the handle.
 
 pub mod arguments;
 pub mod code;
@@ -19,32 +23,46 @@ mod ffi;
 pub mod handle;
 pub mod hooks;
 pub mod memory;
+pub mod password;
+pub mod question;
 #[cfg(test)]
 mod script;
+pub mod session;
+mod warning;
 
 use std::ffi::CStr;
-use std::path::Path;
 
 use pam::constants::{PAM_SILENT, PamFlag};
 
-use crate::client::{self, AskError};
 use crate::protocol::{MAX_USER, Operation, Request, Secret};
-use crate::verdict::{Outcome, Verdict};
-use arguments::Arguments;
+use crate::verdict::Verdict;
+use arguments::{Arguments, Register};
 use code::Code;
-use handle::{Handle, Priority};
-use memory::Memory;
+use handle::{Handle, Priority, Text};
+use memory::{Login, Subject};
+use question::{Ask, Broker};
 
 /// What the person is asked. FreeRADIUS and OpenVPN look for it.
 const PROMPT: &CStr = c"Password: ";
 
-/// The flag of the first of libpam's two calls for a password change, which changes nothing.
-const PAM_PRELIM_CHECK: PamFlag = 0x4000;
+/// What is particular to an entry point.
+struct EntryPoint {
+    /// Its name, for the log.
+    name: &'static str,
+    /// What it answers where the arguments make no sense.
+    malformed: Code,
+    /// Whether it shows texts without the argument `messages`.
+    explains: bool,
+}
+
+const AUTHENTICATE: EntryPoint =
+    EntryPoint { name: "authenticate", malformed: Code::ServiceErr, explains: false };
+const ACCT_MGMT: EntryPoint = EntryPoint { name: "acct_mgmt", ..AUTHENTICATE };
 
 /// What an entry point found out: the code for the application, and why, for the log.
 struct Answer {
     code: Code,
-    text: Option<&'static str>,
+    text: Option<Text>,
     why: String,
 }
 
@@ -53,64 +71,64 @@ impl Answer {
         Answer { code, text: None, why: why.into() }
     }
 
-    fn outcome(code: Code, outcome: Outcome, why: String) -> Self {
-        // Somebody who is let in for now is told when acct_mgmt refuses.
-        let text = outcome.text().filter(|_| code != Code::Success);
-        Answer { code, text, why }
+    fn verdict(code: Code, verdict: &Verdict) -> Self {
+        let text = match code {
+            // Somebody who is let in for now is told when acct_mgmt refuses.
+            Code::Success => None,
+            _ => verdict.text.as_deref().or(verdict.outcome.text()).map(printable).map(Text::Error),
+        };
+        Answer { code, text, why: described(verdict) }
     }
 }
 
 /// `pam_sm_authenticate`: whether this password lets this person in.
-pub fn authenticate<H: Handle>(
-    pam: &mut H,
-    ask: impl FnOnce(&Path, &Request, &Secret) -> Result<Verdict, AskError>,
-    args: &[&CStr],
-    flags: PamFlag,
-) -> Code {
-    decide(pam, "authenticate", args, flags, |pam, arguments| {
+pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
+    decide(pam, &AUTHENTICATE, ask, args, flags, |pam, broker| {
         // Whatever happens now, an earlier verdict no longer counts.
-        pam.remember(None);
+        pam.note(|memory| (memory.login, memory.owed) = (None, None));
         let user = user(pam)?;
         let password = pam.password(PROMPT).map_err(|code| Answer::new(code, "no password"))?;
         password.password().map_err(|error| Answer::new(Code::AuthErr, error.to_string()))?;
-        let verdict = question(pam, ask, arguments, Operation::Authenticate, &user, &password)?;
+        let arguments = broker.arguments;
+        let register = arguments.session == Register::Auth;
+        let warn = may_warn(pam, arguments, flags, &user);
+        let request = broker.request(pam, Operation::Authenticate, &user);
+        let verdict = broker.ask(pam, &Request { register, warn, ..request }, &password);
         let outcome = verdict.outcome;
-        pam.remember(Some(Memory { user, socket: arguments.socket.clone(), outcome, at: pam.now() }));
-        Ok(Answer::outcome(code::authenticate(outcome, arguments.expired), outcome, described(&verdict)))
+        let code = code::authenticate(outcome, arguments.expired);
+        let subject = Subject { user: user.clone(), socket: arguments.socket.clone() };
+        let login = Login { subject: subject.clone(), outcome, at: pam.now() };
+        // Who must change the password first gets no session before that.
+        let owes = register && code == Code::Success && !outcome.is_success();
+        pam.note(|memory| (memory.login, memory.owed) = (Some(login), owes.then_some(subject)));
+        if register && outcome.is_success() {
+            session::keep(pam, broker, &user, &verdict);
+        }
+        Ok(warning(pam, &user, &verdict, warn).unwrap_or_else(|| Answer::verdict(code, &verdict)))
     })
 }
 
 /// `pam_sm_acct_mgmt`: whether this person, who proved the identity before, may come in.
-pub fn acct_mgmt<H: Handle>(
-    pam: &mut H,
-    ask: impl FnOnce(&Path, &Request, &Secret) -> Result<Verdict, AskError>,
-    args: &[&CStr],
-    flags: PamFlag,
-) -> Code {
-    decide(pam, "acct_mgmt", args, flags, |pam, arguments| {
+pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
+    decide(pam, &ACCT_MGMT, ask, args, flags, |pam, broker| {
         let user = user(pam)?;
-        let remembered = pam.recall().and_then(|memory| memory.answers(&user, &arguments.socket, pam.now()));
-        let (outcome, why) = match remembered {
-            Some(outcome) => (outcome, format!("{outcome}, as authenticate was told")),
+        let arguments = broker.arguments;
+        let memory = pam.recall();
+        let mut warn = false;
+        let mut verdict = match memory.account(&user, &arguments.socket, pam.now()) {
+            Some(outcome) => Verdict::new(outcome, "as authenticate was told"),
             None => {
-                let verdict = question(pam, ask, arguments, Operation::Account, &user, &Secret::default())?;
-                (verdict.outcome, described(&verdict))
+                warn = may_warn(pam, arguments, flags, &user);
+                let request = broker.request(pam, Operation::Account, &user);
+                broker.ask(pam, &Request { warn, ..request }, &Secret::default())
             }
         };
-        Ok(Answer::outcome(code::account(outcome), outcome, why))
-    })
-}
-
-/// `pam_sm_chauthtok`: refuses, before anything is asked, because this module changes no passwords.
-///
-/// PAM_TRY_AGAIN in the first phase ends the whole stack before any other module changes something.
-pub fn chauthtok<H: Handle>(pam: &mut H, args: &[&CStr], flags: PamFlag) -> Code {
-    decide(pam, "chauthtok", args, flags, |pam, _| {
-        let code = if flags & PAM_PRELIM_CHECK != 0 { Code::TryAgain } else { Code::AuthtokErr };
-        // Another module of the stack may change the password nevertheless.
-        pam.remember(None);
-        pam.log(Priority::Error, "passwords cannot be changed here: nothing was changed; change it in AD");
-        Ok(Answer::new(code, "not supported"))
+        if verdict.outcome.is_success() && memory.owes(&user, &arguments.socket) {
+            let expires_in = verdict.expires_in;
+            verdict = Verdict { expires_in, ..session::register(pam, broker, &user) };
+        }
+        let answer = || Answer::verdict(code::account(verdict.outcome), &verdict);
+        Ok(warning(pam, &user, &verdict, warn).unwrap_or_else(answer))
     })
 }
 
@@ -123,40 +141,30 @@ pub fn setcred<H: Handle>(pam: &mut H, args: &[&CStr]) -> Code {
     Code::Success
 }
 
-/// `pam_sm_open_session` and `pam_sm_close_session`: nothing to do, so nothing can fail.
-pub fn session<H: Handle>(pam: &mut H, args: &[&CStr], entry_point: &str) -> Code {
-    let (arguments, errors) = Arguments::parse(args);
-    for error in errors {
-        pam.log(Priority::Error, &error.to_string());
-    }
-    if arguments.debug {
-        pam.log(Priority::Debug, &format!("{entry_point}: PAM_SUCCESS"));
-    }
-    Code::Success
-}
-
 /// What the deciding entry points share: arguments before, text and log line after.
-fn decide<H: Handle>(
+fn decide<H: Handle, A: Ask>(
     pam: &mut H,
-    entry_point: &str,
+    entry_point: &EntryPoint,
+    ask: A,
     args: &[&CStr],
     flags: PamFlag,
-    decision: impl FnOnce(&mut H, &Arguments) -> Result<Answer, Answer>,
+    decision: impl FnOnce(&mut H, &mut Broker<'_, A>) -> Result<Answer, Answer>,
 ) -> Code {
     let (arguments, errors) = Arguments::parse(args);
     for error in &errors {
         pam.log(Priority::Error, &error.to_string());
     }
     let Answer { code, text, why } = if errors.iter().any(|error| error.is_fatal()) {
-        Answer::new(Code::ServiceErr, "malformed arguments")
+        Answer::new(entry_point.malformed, "malformed arguments")
     } else {
-        decision(pam, &arguments).unwrap_or_else(|early| early)
+        decision(pam, &mut Broker::new(ask, &arguments)).unwrap_or_else(|early| early)
     };
-    if let Some(text) = text.filter(|_| arguments.messages && flags & PAM_SILENT == 0) {
-        pam.tell(text);
+    let shows = (arguments.messages || entry_point.explains) && flags & PAM_SILENT == 0;
+    if let Some(text) = text.filter(|_| shows) {
+        pam.tell(&text);
     }
     if arguments.debug {
-        pam.log(Priority::Debug, &format!("{entry_point}: {}: {why}", code.name()));
+        pam.log(Priority::Debug, &format!("{}: {}: {why}", entry_point.name, code.name()));
     }
     code
 }
@@ -174,29 +182,22 @@ fn user(pam: &mut impl Handle) -> Result<String, Answer> {
     }
 }
 
-/// Asks the broker. Without an answer nobody comes in, and the log says what to mend.
-fn question(
-    pam: &impl Handle,
-    ask: impl FnOnce(&Path, &Request, &Secret) -> Result<Verdict, AskError>,
-    arguments: &Arguments,
-    operation: Operation,
-    user: &str,
-    password: &Secret,
-) -> Result<Verdict, Answer> {
-    let items = pam.items();
-    let request = Request {
-        service: items.service,
-        rhost: items.rhost,
-        tty: items.tty,
-        ..client::request(operation, user, arguments.timeout)
-    };
-    ask(&arguments.socket, &request, password).map_err(|error| {
-        let line =
-            format!("the broker at {:?} could not be asked: {error}; {}", arguments.socket, error.advice());
-        pam.log(Priority::Error, &line);
-        let outcome = Outcome::Unavailable;
-        Answer::outcome(code::account(outcome), outcome, "no answer".into())
-    })
+/// Whether the person can be shown a warning, and has not been shown one on this handle.
+fn may_warn(pam: &impl Handle, arguments: &Arguments, flags: PamFlag, user: &str) -> bool {
+    arguments.messages && flags & PAM_SILENT == 0 && pam.recall().warned.as_deref() != Some(user)
+}
+
+/// The answer to somebody who is let in, and whose password expires soon.
+fn warning(pam: &mut impl Handle, user: &str, verdict: &Verdict, warn: bool) -> Option<Answer> {
+    let seconds = verdict.expires_in.filter(|_| warn && verdict.outcome.is_success())?;
+    pam.note(|memory| memory.warned = Some(user.to_owned()));
+    let text = Some(Text::Info(warning::text(seconds)));
+    Some(Answer { text, ..Answer::verdict(Code::Success, verdict) })
+}
+
+/// What the broker says to a person, who may sit at a terminal.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// A verdict in one line. What others wrote is escaped.
@@ -215,51 +216,37 @@ fn described(Verdict { outcome, principal, reason, .. }: &Verdict) -> String {
 mod tests {
     use pam::constants::PAM_DISALLOW_NULL_AUTHTOK;
 
-    use super::script::{Script, Step};
+    use super::script::{
+        Item, Question, Script, Step, account, complaint, informed, john, login, password, told,
+    };
     use super::*;
+    use crate::client::AskError;
+    use crate::verdict::Outcome;
 
-    fn john() -> Step {
-        Step::User(Ok(b"john"))
+    /// Runs authenticate on a new handle.
+    fn authenticated(
+        args: &[&CStr],
+        flags: PamFlag,
+        steps: impl IntoIterator<Item = Step>,
+    ) -> (Code, Script) {
+        let mut script = Script::new();
+        (script.call(authenticate, args, flags, steps), script)
     }
 
-    fn password() -> Step {
-        Step::Password(Ok(b"secret"))
+    /// Runs authenticate on a new handle, as far as the broker's answer.
+    fn logged_in(args: &[&CStr], outcome: Outcome) -> Script {
+        authenticated(args, 0, [john(), password(), login().says(outcome)]).1
     }
 
-    fn asked(outcome: Outcome) -> Step {
-        Step::Ask {
-            operation: Operation::Authenticate,
-            user: "john",
-            password: b"secret",
-            reply: Ok(outcome),
-        }
-    }
-
-    fn account(outcome: Outcome) -> Step {
-        Step::Ask { operation: Operation::Account, user: "john", password: b"", reply: Ok(outcome) }
-    }
-
-    /// Runs authenticate and sees that the script was followed to its end.
-    fn login(args: &[&CStr], flags: PamFlag, steps: impl IntoIterator<Item = Step>) -> (Code, Script) {
-        let mut script = Script::new(steps);
-        let ask = script.broker();
-        let code = authenticate(&mut script, ask, args, flags);
-        script.finished();
-        (code, script)
-    }
-
-    fn check(script: &mut Script, args: &[&CStr], steps: impl IntoIterator<Item = Step>) -> Code {
-        script.expect(steps);
-        let ask = script.broker();
-        let code = acct_mgmt(script, ask, args, 0);
-        script.finished();
-        code
+    fn absent() -> AskError {
+        AskError::Connect(std::io::ErrorKind::NotFound.into())
     }
 
     #[test]
     fn every_outcome_is_answered_with_its_code_and_without_a_word() {
         for &outcome in Outcome::ALL {
-            let (code, _) = login(&[], PAM_DISALLOW_NULL_AUTHTOK, [john(), password(), asked(outcome)]);
+            let steps = [john(), password(), login().says(outcome)];
+            let (code, _) = authenticated(&[], PAM_DISALLOW_NULL_AUTHTOK, steps);
             assert_eq!(code, code::account(outcome), "{outcome}");
         }
     }
@@ -268,7 +255,7 @@ mod tests {
     fn names_that_nobody_has_are_refused_before_a_password_is_asked_for() {
         let long = "x".repeat(MAX_USER + 1).leak().as_bytes();
         for name in [b"", b"\xff".as_slice(), b"jo\nhn", b"jo\x7fhn", b"jo\xc2\x85hn", long] {
-            let (code, _) = login(&[], 0, [Step::User(Ok(name))]);
+            let (code, _) = authenticated(&[], 0, [Step::Want(Item::User, Ok(name))]);
             assert_eq!(code, Code::UserUnknown, "{name:?}");
         }
     }
@@ -277,74 +264,67 @@ mod tests {
     fn passwords_that_can_never_be_right_are_not_sent() {
         let long: &[u8] = "x".repeat(crate::protocol::MAX_PASSWORD + 1).leak().as_bytes();
         for wrong in [b"".as_slice(), b"\xff", long] {
-            let (code, _) = login(&[], 0, [john(), Step::Password(Ok(wrong))]);
+            let (code, _) = authenticated(&[], 0, [john(), Step::Want(Item::Password, Ok(wrong))]);
             assert_eq!(code, Code::AuthErr);
         }
     }
 
     #[test]
     fn a_failed_conversation_ends_the_call() {
-        assert_eq!(login(&[], 0, [Step::User(Err(Code::ConvErr))]).0, Code::ConvErr);
-        assert_eq!(login(&[], 0, [john(), Step::Password(Err(Code::ConvErr))]).0, Code::ConvErr);
+        let fails = |item| Step::Want(item, Err(Code::ConvErr));
+        assert_eq!(authenticated(&[], 0, [fails(Item::User)]).0, Code::ConvErr);
+        assert_eq!(authenticated(&[], 0, [john(), fails(Item::Password)]).0, Code::ConvErr);
     }
 
     #[test]
     fn texts_are_told_when_wanted_and_the_application_is_not_silent() {
         let text = Outcome::Disabled.text().unwrap();
-        let steps = || [john(), password(), asked(Outcome::Disabled)];
-        let told = steps().into_iter().chain([Step::Tell(text)]);
-        assert_eq!(login(&[c"messages"], 0, told).0, Code::PermDenied);
-        assert_eq!(login(&[c"messages"], PAM_SILENT, steps()).0, Code::PermDenied);
-        assert_eq!(login(&[], 0, steps()).0, Code::PermDenied);
-        let quiet = [john(), password(), asked(Outcome::WrongPassword)];
-        assert_eq!(login(&[c"messages"], 0, quiet).0, Code::AuthErr);
+        let quiet = || [john(), password(), login().says(Outcome::Disabled)];
+        let asked = login().wants_warning().says(Outcome::Disabled);
+        let steps = [john(), password(), asked, told(text)];
+        assert_eq!(authenticated(&[c"messages"], 0, steps).0, Code::PermDenied);
+        assert_eq!(authenticated(&[c"messages"], PAM_SILENT, quiet()).0, Code::PermDenied);
+        assert_eq!(authenticated(&[], 0, quiet()).0, Code::PermDenied);
+        let untold = [john(), password(), login().wants_warning().says(Outcome::WrongPassword)];
+        assert_eq!(authenticated(&[c"messages"], 0, untold).0, Code::AuthErr);
+    }
+
+    #[test]
+    fn what_the_broker_says_to_the_person_is_told_in_place_of_the_usual_text() {
+        let text = Some("You are logged in\nat front\x1b-desk.".to_owned());
+        let verdict = Verdict { text, ..Verdict::new(Outcome::SessionDenied, "") };
+        let asked = login().wants_warning().replies(verdict);
+        let steps = [john(), password(), asked, told("You are logged in at front -desk.")];
+        assert_eq!(authenticated(&[c"messages"], 0, steps).0, Code::PermDenied);
     }
 
     #[test]
     fn an_absent_broker_is_logged_once_and_told() {
-        let absent = || Step::Ask {
-            operation: Operation::Authenticate,
-            user: "john",
-            password: b"secret",
-            reply: Err(AskError::Connect(std::io::ErrorKind::NotFound.into())),
-        };
-        let logged =
-            || Step::Log(Priority::Error, &["/run/motion-ad/broker.sock", "not found", "motion-ad.socket"]);
-        let (code, _) = login(&[], 0, [john(), password(), absent(), logged()]);
-        assert_eq!(code, Code::AuthinfoUnavail);
-        let told = Step::Tell(Outcome::Unavailable.text().unwrap());
-        let (code, _) = login(&[c"messages"], 0, [john(), password(), absent(), logged(), told]);
-        assert_eq!(code, Code::AuthinfoUnavail);
+        let logged = || complaint(&["/run/motion-ad/broker.sock", "not found", "motion-ad.socket"]);
+        let steps = [john(), password(), login().fails(absent()), logged()];
+        assert_eq!(authenticated(&[], 0, steps).0, Code::AuthinfoUnavail);
+        let text = told(Outcome::Unavailable.text().unwrap());
+        let steps = [john(), password(), login().wants_warning().fails(absent()), logged(), text];
+        assert_eq!(authenticated(&[c"messages"], 0, steps).0, Code::AuthinfoUnavail);
     }
 
     #[test]
     fn what_a_refusing_broker_says_is_logged_escaped() {
-        let steps = [
-            john(),
-            password(),
-            Step::Ask {
-                operation: Operation::Authenticate,
-                user: "john",
-                password: b"secret",
-                reply: Err(AskError::Refused("uid 7\nmay not ask".into())),
-            },
-            Step::Log(Priority::Error, &["uid 7\\nmay not ask", "journalctl"]),
-        ];
-        assert_eq!(login(&[], 0, steps).0, Code::AuthinfoUnavail);
+        let refused = login().fails(AskError::Refused("uid 7\nmay not ask".into()));
+        let steps = [john(), password(), refused, complaint(&["uid 7\\nmay not ask", "journalctl"])];
+        assert_eq!(authenticated(&[], 0, steps).0, Code::AuthinfoUnavail);
     }
 
     #[test]
     fn acct_mgmt_repeats_what_authenticate_was_told() {
         for &outcome in Outcome::ALL {
-            let (_, mut script) = login(&[], 0, [john(), password(), asked(outcome)]);
+            let mut script = logged_in(&[], outcome);
             if code::settles_account(outcome) {
-                assert_eq!(check(&mut script, &[], [john()]), code::account(outcome), "{outcome}");
+                let code = script.call(acct_mgmt, &[], 0, [john()]);
+                assert_eq!(code, code::account(outcome), "{outcome}");
             } else {
-                assert_eq!(
-                    check(&mut script, &[], [john(), account(Outcome::Success)]),
-                    Code::Success,
-                    "{outcome}"
-                );
+                let code = script.call(acct_mgmt, &[], 0, [john(), account(Outcome::Success)]);
+                assert_eq!(code, Code::Success, "{outcome}");
             }
         }
     }
@@ -352,88 +332,117 @@ mod tests {
     #[test]
     fn acct_mgmt_asks_on_a_fresh_handle() {
         for &outcome in Outcome::ALL {
-            let code = check(&mut Script::new([]), &[], [john(), account(outcome)]);
+            let code = Script::new().call(acct_mgmt, &[], 0, [john(), account(outcome)]);
             assert_eq!(code, code::account(outcome), "{outcome}");
         }
     }
 
     #[test]
     fn acct_mgmt_asks_again_about_another_person_another_broker_and_later() {
-        let success = || login(&[], 0, [john(), password(), asked(Outcome::Success)]).1;
-        let jane = Step::Ask {
-            operation: Operation::Account,
-            user: "jane",
-            password: b"",
-            reply: Ok(Outcome::Denied),
-        };
-        assert_eq!(check(&mut success(), &[], [Step::User(Ok(b"jane")), jane]), Code::PermDenied);
+        let success = || logged_in(&[], Outcome::Success);
+        let jane = Question::new(Operation::Account, "jane").says(Outcome::Denied);
+        let steps = [Step::Want(Item::User, Ok(b"jane")), jane];
+        assert_eq!(success().call(acct_mgmt, &[], 0, steps), Code::PermDenied);
         let denied = || [john(), account(Outcome::Denied)];
-        assert_eq!(check(&mut success(), &[c"socket=/run/other"], denied()), Code::PermDenied);
+        assert_eq!(success().call(acct_mgmt, &[c"socket=/run/other"], 0, denied()), Code::PermDenied);
         let mut script = success();
         script.wait(61);
-        assert_eq!(check(&mut script, &[], denied()), Code::PermDenied);
+        assert_eq!(script.call(acct_mgmt, &[], 0, denied()), Code::PermDenied);
     }
 
     #[test]
     fn a_second_authenticate_forgets_the_first() {
-        let (_, mut script) = login(&[], 0, [john(), password(), asked(Outcome::Success)]);
-        script.expect([john(), Step::Password(Ok(b""))]);
-        let ask = script.broker();
-        assert_eq!(authenticate(&mut script, ask, &[], 0), Code::AuthErr);
-        script.finished();
-        assert_eq!(check(&mut script, &[], [john(), account(Outcome::Denied)]), Code::PermDenied);
+        let mut script = logged_in(&[], Outcome::Success);
+        let steps = [john(), Step::Want(Item::Password, Ok(b""))];
+        assert_eq!(script.call(authenticate, &[], 0, steps), Code::AuthErr);
+        assert_eq!(script.call(acct_mgmt, &[], 0, [john(), account(Outcome::Denied)]), Code::PermDenied);
     }
 
     #[test]
     fn expired_account_leaves_an_old_password_to_acct_mgmt() {
         for outcome in [Outcome::PasswordExpired, Outcome::MustChange] {
             let args = [c"expired=account", c"messages"];
-            let (code, mut script) = login(&args, 0, [john(), password(), asked(outcome)]);
+            let asked = login().wants_warning().says(outcome);
+            let (code, mut script) = authenticated(&args, 0, [john(), password(), asked]);
             assert_eq!(code, Code::Success);
-            let steps = [john(), Step::Tell(outcome.text().unwrap())];
-            assert_eq!(check(&mut script, &args, steps), Code::NewAuthtokReqd);
-            let (code, _) = login(&[], 0, [john(), password(), asked(outcome)]);
+            let steps = [john(), told(outcome.text().unwrap())];
+            assert_eq!(script.call(acct_mgmt, &args, 0, steps), Code::NewAuthtokReqd);
+            let (code, _) = authenticated(&[], 0, [john(), password(), login().says(outcome)]);
             assert_eq!(code, Code::NewAuthtokReqd);
         }
     }
 
+    /// A success of somebody whose password expires in so many days.
+    fn expires_in(days: u64) -> Verdict {
+        Verdict { expires_in: Some(days * 86_400), ..Verdict::new(Outcome::Success, "") }
+    }
+
+    fn warned() -> Step {
+        informed("Your password expires in 3 days.")
+    }
+
     #[test]
-    fn malformed_arguments_let_nobody_in_and_unknown_ones_are_only_logged() {
-        let malformed = || Step::Log(Priority::Error, &["timeout=0"]);
-        assert_eq!(login(&[c"timeout=0"], 0, [malformed()]).0, Code::ServiceErr);
-        assert_eq!(check(&mut Script::new([]), &[c"timeout=0"], [malformed()]), Code::ServiceErr);
-        let unknown = Step::Log(Priority::Error, &["\"nullok\" ignored"]);
-        let (code, _) = login(&[c"nullok"], 0, [unknown, john(), password(), asked(Outcome::Success)]);
+    fn whose_password_expires_soon_is_told_once_on_a_handle() {
+        let args = [c"messages"];
+        let asked = login().wants_warning().replies(expires_in(3));
+        let (code, mut script) = authenticated(&args, 0, [john(), password(), asked, warned()]);
         assert_eq!(code, Code::Success);
+        assert_eq!(script.call(acct_mgmt, &args, 0, [john()]), Code::Success);
+        // Neither does who asks again later.
+        script.wait(61);
+        assert_eq!(script.call(acct_mgmt, &args, 0, [john(), account(Outcome::Success)]), Code::Success);
+        let again = [john(), password(), login().replies(expires_in(3))];
+        assert_eq!(script.call(authenticate, &args, 0, again), Code::Success);
+        // Somebody else is told, too.
+        let jane = Question::new(Operation::Account, "jane").wants_warning().replies(expires_in(3));
+        let steps = [Step::Want(Item::User, Ok(b"jane")), jane, warned()];
+        assert_eq!(script.call(acct_mgmt, &args, 0, steps), Code::Success);
     }
 
     #[test]
-    fn debug_logs_one_line_per_call() {
-        let line = Step::Log(Priority::Debug, &["authenticate: PAM_PERM_DENIED: disabled"]);
-        login(&[c"debug"], 0, [john(), password(), asked(Outcome::Disabled), line]);
-        let mut script = Script::new([
-            Step::Log(Priority::Debug, &["setcred: PAM_SUCCESS"]),
-            Step::Log(Priority::Debug, &["open_session: PAM_SUCCESS"]),
-        ]);
-        setcred(&mut script, &[c"debug"]);
-        session(&mut script, &[c"debug"], "open_session");
-        script.finished();
-    }
-
-    #[test]
-    fn no_password_change_is_ever_claimed() {
-        for (flags, code) in [(PAM_PRELIM_CHECK, Code::TryAgain), (0x2000, Code::AuthtokErr)] {
-            let mut script = Script::new([Step::Log(Priority::Error, &["nothing was changed"])]);
-            assert_eq!(chauthtok(&mut script, &[], flags), code);
-            script.finished();
+    fn acct_mgmt_alone_warns_as_well() {
+        let asked = || Question::new(Operation::Account, "john");
+        let steps = [john(), asked().wants_warning().replies(expires_in(3)), warned()];
+        assert_eq!(Script::new().call(acct_mgmt, &[c"messages"], 0, steps), Code::Success);
+        for (args, flags) in [(vec![], 0), (vec![c"messages"], PAM_SILENT)] {
+            // What was not asked for is not shown either.
+            let steps = [john(), asked().replies(expires_in(3))];
+            assert_eq!(Script::new().call(acct_mgmt, &args, flags, steps), Code::Success);
         }
     }
 
     #[test]
-    fn credentials_and_sessions_succeed_whatever_the_arguments() {
-        let mut script = Script::new([Step::Log(Priority::Error, &["timeout=0"])]);
-        assert_eq!(setcred(&mut script, &[c"timeout=0"]), Code::Success);
-        assert_eq!(session(&mut script, &[c"timeout=0"], "open_session"), Code::Success);
-        script.finished();
+    fn who_does_not_come_in_is_told_why_and_not_warned() {
+        let verdict = Verdict { expires_in: Some(86_400), ..Verdict::new(Outcome::Disabled, "") };
+        let asked = login().wants_warning().replies(verdict);
+        let steps = [john(), password(), asked, told(Outcome::Disabled.text().unwrap())];
+        assert_eq!(authenticated(&[c"messages"], 0, steps).0, Code::PermDenied);
+    }
+
+    #[test]
+    fn malformed_arguments_let_nobody_in_and_unknown_ones_are_only_logged() {
+        let malformed = || complaint(&["timeout=0"]);
+        assert_eq!(authenticated(&[c"timeout=0"], 0, [malformed()]).0, Code::ServiceErr);
+        let code = Script::new().call(acct_mgmt, &[c"timeout=0"], 0, [malformed()]);
+        assert_eq!(code, Code::ServiceErr);
+        let unknown = complaint(&["\"nullok\" ignored"]);
+        let steps = [unknown, john(), password(), login().says(Outcome::Success)];
+        assert_eq!(authenticated(&[c"nullok"], 0, steps).0, Code::Success);
+    }
+
+    #[test]
+    fn debug_logs_one_line_per_call() {
+        let line = |words| Step::Log(Priority::Debug, words);
+        let args = [c"debug"];
+        let denied = line(&["authenticate: PAM_PERM_DENIED: disabled"]);
+        authenticated(&args, 0, [john(), password(), login().says(Outcome::Disabled), denied]);
+        let set = |script: &mut Script, _, args: &[&CStr], _| setcred(script, args);
+        Script::new().call(set, &args, 0, [line(&["setcred: PAM_SUCCESS"])]);
+    }
+
+    #[test]
+    fn credentials_succeed_whatever_the_arguments() {
+        let set = |script: &mut Script, _, args: &[&CStr], _| setcred(script, args);
+        assert_eq!(Script::new().call(set, &[c"timeout=0"], 0, []), Code::Success);
     }
 }

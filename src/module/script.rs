@@ -1,16 +1,18 @@
 //! A PAM handle and a broker that follow a script, for tests: every question must come in the order that the
-//! script expects, and none may be left over.
+//! script expects, and none may be left over. Every password of a script has `secret` in it, and no log line may.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use pam::constants::PamFlag;
+
 use super::PROMPT;
 use super::code::Code;
-use super::handle::{Handle, Items, Priority};
+use super::handle::{Handle, Items, Priority, Text};
 use super::memory::Memory;
 use crate::client::AskError;
 use crate::protocol::{Operation, Request, Secret};
@@ -19,21 +21,148 @@ use crate::verdict::{Outcome, Verdict};
 /// One thing that the module is expected to do, and what comes of it.
 #[derive(Debug)]
 pub enum Step {
-    /// It asks for PAM_USER.
-    User(Result<&'static [u8], Code>),
-    /// It asks for the password.
-    Password(Result<&'static [u8], Code>),
+    /// It asks for PAM_USER, or for one of the passwords.
+    Want(Item, Result<&'static [u8], Code>),
     /// It asks the broker.
-    Ask {
-        operation: Operation,
-        user: &'static str,
-        password: &'static [u8],
-        reply: Result<Outcome, AskError>,
-    },
-    /// It shows a text.
-    Tell(&'static str),
+    Ask(Box<Question>),
+    /// It does something that has no answer.
+    Do(Deed),
     /// It logs a line that holds these words, and no password.
     Log(Priority, &'static [&'static str]),
+}
+
+/// See [`Step::Do`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It unsets the new password.
+    ForgetNew,
+    /// It shows a text.
+    Tell(Text),
+    /// It names the session for the application.
+    NameSession(Option<String>),
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    User,
+    Password,
+    /// The one that is to be changed.
+    Present,
+    New,
+}
+
+/// A question to the broker: what is asked, and what comes of it.
+#[derive(Debug)]
+pub struct Question {
+    operation: Operation,
+    user: &'static str,
+    secret: Vec<u8>,
+    session: &'static str,
+    register: bool,
+    warn: bool,
+    within: Duration,
+    takes: Duration,
+    reply: Result<Verdict, AskError>,
+}
+
+impl Question {
+    pub fn new(operation: Operation, user: &'static str) -> Self {
+        let (within, takes) = (Duration::from_secs(5), Duration::ZERO);
+        let reply = Ok(Verdict::new(Outcome::Success, ""));
+        let secret = Vec::new();
+        Question { operation, user, secret, session: "", register: false, warn: false, within, takes, reply }
+    }
+
+    pub fn with(self, secret: &[u8]) -> Self {
+        Question { secret: secret.to_vec(), ..self }
+    }
+
+    pub fn of_session(self, session: &'static str) -> Self {
+        Question { session, ..self }
+    }
+
+    pub fn registers(self) -> Self {
+        Question { register: true, ..self }
+    }
+
+    pub fn wants_warning(self) -> Self {
+        Question { warn: true, ..self }
+    }
+
+    /// It leaves the broker so many seconds at most.
+    pub fn within(self, seconds: u64) -> Self {
+        Question { within: Duration::from_secs(seconds), ..self }
+    }
+
+    /// So many seconds pass before the reply.
+    pub fn takes(self, seconds: u64) -> Self {
+        Question { takes: Duration::from_secs(seconds), ..self }
+    }
+
+    pub fn says(self, outcome: Outcome) -> Step {
+        self.replies(Verdict::new(outcome, ""))
+    }
+
+    /// A success that registers this session, or is about it.
+    pub fn says_session(self, id: &str) -> Step {
+        self.replies(Verdict { session: Some(id.into()), ..Verdict::new(Outcome::Success, "") })
+    }
+
+    pub fn replies(self, verdict: Verdict) -> Step {
+        Step::Ask(Box::new(Question { reply: Ok(verdict), ..self }))
+    }
+
+    pub fn fails(self, error: AskError) -> Step {
+        Step::Ask(Box::new(Question { reply: Err(error), ..self }))
+    }
+}
+
+pub fn john() -> Step {
+    Step::Want(Item::User, Ok(b"john"))
+}
+
+pub fn password() -> Step {
+    Step::Want(Item::Password, Ok(b"secret"))
+}
+
+/// Why something was refused.
+pub fn told(text: &str) -> Step {
+    Step::Do(Deed::Tell(Text::Error(text.to_owned())))
+}
+
+/// What is good to know.
+pub fn informed(text: &str) -> Step {
+    Step::Do(Deed::Tell(Text::Info(text.to_owned())))
+}
+
+/// The application learns the id of its session.
+pub fn named(id: &str) -> Step {
+    Step::Do(Deed::NameSession(Some(id.to_owned())))
+}
+
+/// It learns that it has none.
+pub fn unnamed() -> Step {
+    Step::Do(Deed::NameSession(None))
+}
+
+/// No module that follows gets the new password.
+pub fn forgotten() -> Step {
+    Step::Do(Deed::ForgetNew)
+}
+
+/// A complaint that holds these words.
+pub fn complaint(words: &'static [&'static str]) -> Step {
+    Step::Log(Priority::Error, words)
+}
+
+/// What `pam_sm_authenticate` asks about john.
+pub fn login() -> Question {
+    Question::new(Operation::Authenticate, "john").with(b"secret")
+}
+
+pub fn account(outcome: Outcome) -> Step {
+    Question::new(Operation::Account, "john").says(outcome)
 }
 
 type Steps = Rc<RefCell<VecDeque<Step>>>;
@@ -45,78 +174,114 @@ fn next(steps: &Steps, wanted: &str) -> Step {
 /// The scripted handle.
 pub struct Script {
     steps: Steps,
-    memory: Option<Memory>,
-    now: Duration,
+    memory: Memory,
+    now: Rc<Cell<Duration>>,
 }
 
 impl Script {
-    pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-        let steps = Rc::new(RefCell::new(steps.into_iter().collect()));
-        Script { steps, memory: None, now: Duration::from_secs(1000) }
+    pub fn new() -> Self {
+        let now = Rc::new(Cell::new(Duration::from_secs(1000)));
+        Script { steps: Steps::default(), memory: Memory::default(), now }
     }
 
-    /// Goes on with more steps.
-    pub fn expect(&mut self, steps: impl IntoIterator<Item = Step>) {
+    /// Calls an entry point, and sees that it follows `steps` to their end.
+    pub fn call(
+        &mut self,
+        entry_point: impl FnOnce(&mut Script, Broker, &[&CStr], PamFlag) -> Code,
+        args: &[&CStr],
+        flags: PamFlag,
+        steps: impl IntoIterator<Item = Step>,
+    ) -> Code {
         self.steps.borrow_mut().extend(steps);
+        let broker = self.broker();
+        let code = entry_point(self, broker, args, flags);
+        assert!(self.steps.borrow().is_empty(), "never happened: {:?}", self.steps.borrow());
+        code
     }
 
     /// Lets time pass.
     pub fn wait(&mut self, seconds: u64) {
-        self.now += Duration::from_secs(seconds);
+        self.now.set(self.now.get() + Duration::from_secs(seconds));
     }
 
-    /// The scripted broker.
-    pub fn broker(&self) -> impl FnOnce(&Path, &Request, &Secret) -> Result<Verdict, AskError> + use<> {
-        let steps = self.steps.clone();
-        move |_, request, secret| match next(&steps, "a question to the broker") {
-            Step::Ask { operation, user, password, reply } => {
-                assert_eq!((request.operation, request.user.as_str()), (operation, user));
+    fn broker(&self) -> Broker {
+        let (steps, now) = (self.steps.clone(), self.now.clone());
+        Box::new(move |_, request, secret| match next(&steps, &format!("{:?}", request.operation)) {
+            Step::Ask(expected) => {
+                assert_eq!((request.operation, request.user.as_str()), (expected.operation, expected.user));
                 assert_eq!((request.service.as_str(), request.rhost.as_str()), ("motion", "client.example"));
-                assert!(secret.bytes() == password, "another password was sent");
-                reply.map(|outcome| Verdict::new(outcome, ""))
+                assert_eq!(request.session, expected.session, "{expected:?}");
+                assert_eq!(
+                    (request.register, request.warn),
+                    (expected.register, expected.warn),
+                    "{expected:?}"
+                );
+                assert!(request.remaining() <= expected.within, "{:?}", request.remaining());
+                assert!(secret.bytes() == expected.secret, "another password was sent");
+                now.set(now.get() + expected.takes);
+                expected.reply
             }
-            other => panic!("the broker was asked instead of {other:?}"),
+            other => panic!("the broker was asked for {:?} instead of {other:?}", request.operation),
+        })
+    }
+
+    fn answered(&self, wanted: Item) -> Result<Vec<u8>, Code> {
+        match next(&self.steps, &format!("{wanted:?}")) {
+            Step::Want(item, reply) if item == wanted => reply.map(<[u8]>::to_vec),
+            other => panic!("{wanted:?} was asked for instead of {other:?}"),
         }
     }
 
-    /// Nothing may be left over.
-    pub fn finished(&self) {
-        assert!(self.steps.borrow().is_empty(), "never happened: {:?}", self.steps.borrow());
+    fn does(&self, done: &Deed) {
+        match next(&self.steps, &format!("{done:?}")) {
+            Step::Do(expected) => assert_eq!(done, &expected),
+            other => panic!("{done:?} happened instead of {other:?}"),
+        }
     }
 }
 
+/// The scripted broker.
+pub type Broker = Box<dyn Fn(&Path, &Request, &Secret) -> Result<Verdict, AskError>>;
+
 impl Handle for Script {
     fn user(&mut self) -> Result<Vec<u8>, Code> {
-        match next(&self.steps, "a question for the user") {
-            Step::User(reply) => reply.map(<[u8]>::to_vec),
-            other => panic!("the user was asked for instead of {other:?}"),
-        }
+        self.answered(Item::User)
     }
 
     fn password(&mut self, prompt: &CStr) -> Result<Secret, Code> {
         assert_eq!(prompt, PROMPT);
-        match next(&self.steps, "a question for the password") {
-            Step::Password(reply) => reply.map(|bytes| Secret::new(bytes.to_vec())),
-            other => panic!("the password was asked for instead of {other:?}"),
-        }
+        self.answered(Item::Password).map(Secret::new)
+    }
+
+    fn present_password(&mut self) -> Result<Secret, Code> {
+        self.answered(Item::Present).map(Secret::new)
+    }
+
+    fn new_password(&mut self) -> Result<Secret, Code> {
+        self.answered(Item::New).map(Secret::new)
+    }
+
+    fn forget_new_password(&mut self) {
+        self.does(&Deed::ForgetNew);
     }
 
     fn items(&self) -> Items {
         Items { service: "motion".into(), rhost: "client.example".into(), tty: String::new() }
     }
 
-    fn tell(&mut self, text: &str) {
-        match next(&self.steps, text) {
-            Step::Tell(expected) => assert_eq!(text, expected),
-            other => panic!("{text:?} was shown instead of {other:?}"),
-        }
+    fn tell(&mut self, text: &Text) {
+        self.does(&Deed::Tell(text.clone()));
     }
 
-    fn remember(&mut self, memory: Option<Memory>) {
+    fn name_session(&mut self, id: Option<&str>) {
+        self.does(&Deed::NameSession(id.map(str::to_owned)));
+    }
+
+    fn remember(&mut self, memory: Memory) {
         self.memory = memory;
     }
 
-    fn recall(&self) -> Option<Memory> {
+    fn recall(&self) -> Memory {
         self.memory.clone()
     }
 
@@ -132,6 +297,6 @@ impl Handle for Script {
     }
 
     fn now(&self) -> Duration {
-        self.now
+        self.now.get()
     }
 }

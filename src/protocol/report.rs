@@ -1,4 +1,4 @@
-//! What `motion-ad check`, `motion-ad status` and `motion-ad sessions` show.
+//! What `motion-ad check`, `motion-ad status`, `motion-ad sessions` and `motion-ad audit` show.
 
 use std::collections::BTreeMap;
 
@@ -67,6 +67,9 @@ pub struct Status {
     pub trust: Trust,
     /// Logins by outcome since the start.
     pub logins: Vec<(Outcome, u64)>,
+    /// The register of sessions.
+    #[serde(default)]
+    pub sessions: Register,
 }
 
 /// How passwords are checked.
@@ -154,6 +157,17 @@ pub struct Root {
     pub not_after: u64,
 }
 
+/// The register of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// What it is and where.
+    pub store: String,
+    /// How many sessions are open; `None` where it does not answer.
+    pub open: Option<u64>,
+    /// What goes wrong with it now.
+    pub problem: Option<String>,
+}
+
 /// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
@@ -189,6 +203,9 @@ pub struct Session {
     /// When that process was started: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot, which
     /// tells it from another process that gets the same id later; 0 where it could not be read.
     pub started: u64,
+    /// The boot that [`Session::started`] counts from: `boot_id` of that host (random(4)), without hyphens.
+    #[serde(default)]
+    pub boot: String,
     /// When it was opened.
     pub since: u64,
     /// How it ended; `None` while it is open.
@@ -224,6 +241,17 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// The name in the log, in JSON and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            EndReason::Closed => "closed",
+            EndReason::Replaced => "replaced",
+            EndReason::Refused => "refused",
+            EndReason::ProcessGone => "process_gone",
+            EndReason::TooOld => "too_old",
+        }
+    }
+
     /// Whether the person was logged in until now and has to be told: the application did not end it itself.
     pub fn is_eviction(self) -> bool {
         matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld)
@@ -248,4 +276,67 @@ pub struct Event {
     pub cursor: String,
     /// The session as it was after that.
     pub session: Session,
+}
+
+/// Whether people may log in, in the order of `Request::names`. Where it ends before them, the rest is to be asked
+/// again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Each name's answer.
+    pub list: Vec<Audited>,
+}
+
+/// Whether one name may log in. Times are seconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// What would become of a login now, a right password given.
+    pub outcome: Outcome,
+    /// The cause, in words, where the outcome does not say all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// `user@domain` that the name maps to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// Whether a line of names.map sends the name elsewhere than the rule would.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mapped: bool,
+    /// `objectGUID` of the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guid: Option<String>,
+    /// When its password expires; `None` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_expires: Option<u64>,
+    /// When the account expires; `None` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_expires: Option<u64>,
+    /// Of a name without an account: the only account that looks like it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<Near>,
+}
+
+impl Audited {
+    /// An answer that says no more than this.
+    pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Audited {
+            outcome,
+            reason: reason.into(),
+            principal: None,
+            mapped: false,
+            guid: None,
+            password_expires: None,
+            account_expires: None,
+            near: None,
+        }
+    }
+}
+
+/// An account that may be meant by a name that nobody bears.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Near {
+    /// A name that leads to it.
+    pub principal: String,
+    /// Its `objectGUID`.
+    pub guid: String,
+    /// What looks alike.
+    pub why: String,
 }

@@ -1,6 +1,31 @@
 //! libpam as an application calls it (security/pam_appl.h).
+// The calls of an application are C.
+#![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
+
+/// The styles of messages (security/_pam_types.h).
+pub const PAM_PROMPT_ECHO_OFF: c_int = 1;
+pub const PAM_PROMPT_ECHO_ON: c_int = 2;
+pub const PAM_ERROR_MSG: c_int = 3;
+pub const PAM_TEXT_INFO: c_int = 4;
+
+/// The codes in their order.
+#[rustfmt::skip]
+const CODES: [&str; 32] = [
+    "PAM_SUCCESS", "PAM_OPEN_ERR", "PAM_SYMBOL_ERR", "PAM_SERVICE_ERR", "PAM_SYSTEM_ERR", "PAM_BUF_ERR",
+    "PAM_PERM_DENIED", "PAM_AUTH_ERR", "PAM_CRED_INSUFFICIENT", "PAM_AUTHINFO_UNAVAIL", "PAM_USER_UNKNOWN",
+    "PAM_MAXTRIES", "PAM_NEW_AUTHTOK_REQD", "PAM_ACCT_EXPIRED", "PAM_SESSION_ERR", "PAM_CRED_UNAVAIL",
+    "PAM_CRED_EXPIRED", "PAM_CRED_ERR", "PAM_NO_MODULE_DATA", "PAM_CONV_ERR", "PAM_AUTHTOK_ERR",
+    "PAM_AUTHTOK_RECOVERY_ERR", "PAM_AUTHTOK_LOCK_BUSY", "PAM_AUTHTOK_DISABLE_AGING", "PAM_TRY_AGAIN", "PAM_IGNORE",
+    "PAM_ABORT", "PAM_AUTHTOK_EXPIRED", "PAM_MODULE_UNKNOWN", "PAM_BAD_ITEM", "PAM_CONV_AGAIN", "PAM_INCOMPLETE",
+];
+
+/// The name of a code.
+pub fn name(code: c_int) -> String {
+    let known = usize::try_from(code).ok().and_then(|code| CODES.get(code));
+    known.map_or_else(|| format!("PAM code {code}"), |name| (*name).to_owned())
+}
 
 #[repr(C)]
 pub struct Message {
@@ -44,4 +69,5 @@ unsafe extern "C" {
     pub fn pam_chauthtok(handle: *mut c_void, flags: c_int) -> c_int;
     pub fn pam_set_item(handle: *mut c_void, item: c_int, value: *const c_void) -> c_int;
     pub fn pam_get_item(handle: *const c_void, item: c_int, value: *mut *const c_void) -> c_int;
+    pub fn pam_getenv(handle: *mut c_void, name: *const c_char) -> *const c_char;
 }

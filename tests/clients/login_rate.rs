@@ -8,9 +8,6 @@
 // The calls of an application are C.
 #![allow(unsafe_code)]
 
-#[allow(dead_code)]
-mod libpam;
-
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::io::{BufRead, Write};
@@ -18,23 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use libpam::{Conversation, Message, Response};
+use crate::libpam::{self, Conversation, Message, PAM_PROMPT_ECHO_OFF, Response};
 use serde::{Deserialize, Serialize};
 
 /// The most threads: logins of 20 seconds at 100 a second.
 const MOST_THREADS: usize = 2000;
-/// The style of a message that asks for a password (security/_pam_types.h).
-const PAM_PROMPT_ECHO_OFF: c_int = 1;
-/// The codes in their order (security/_pam_types.h).
-#[rustfmt::skip]
-const CODES: [&str; 32] = [
-    "PAM_SUCCESS", "PAM_OPEN_ERR", "PAM_SYMBOL_ERR", "PAM_SERVICE_ERR", "PAM_SYSTEM_ERR", "PAM_BUF_ERR",
-    "PAM_PERM_DENIED", "PAM_AUTH_ERR", "PAM_CRED_INSUFFICIENT", "PAM_AUTHINFO_UNAVAIL", "PAM_USER_UNKNOWN",
-    "PAM_MAXTRIES", "PAM_NEW_AUTHTOK_REQD", "PAM_ACCT_EXPIRED", "PAM_SESSION_ERR", "PAM_CRED_UNAVAIL",
-    "PAM_CRED_EXPIRED", "PAM_CRED_ERR", "PAM_NO_MODULE_DATA", "PAM_CONV_ERR", "PAM_AUTHTOK_ERR",
-    "PAM_AUTHTOK_RECOVERY_ERR", "PAM_AUTHTOK_LOCK_BUSY", "PAM_AUTHTOK_DISABLE_AGING", "PAM_TRY_AGAIN", "PAM_IGNORE",
-    "PAM_ABORT", "PAM_AUTHTOK_EXPIRED", "PAM_MODULE_UNKNOWN", "PAM_BAD_ITEM", "PAM_CONV_AGAIN", "PAM_INCOMPLETE",
-];
 
 /// What became of one login; times in milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,7 +74,7 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
                         due: milliseconds(due),
                         late: milliseconds(start.saturating_sub(due)),
                         took: milliseconds(begun.elapsed() - start),
-                        code: name(code),
+                        code: libpam::name(code),
                     };
                     // Printed by one, so that a slow reader slows no login.
                     let _ = done.send(login);
@@ -121,11 +106,6 @@ fn milliseconds(time: Duration) -> f64 {
 
 fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|e| format!("{text:?}: {e}"))
-}
-
-fn name(code: c_int) -> String {
-    let known = usize::try_from(code).ok().and_then(|code| CODES.get(code));
-    known.map_or_else(|| format!("PAM code {code}"), |name| (*name).to_owned())
 }
 
 /// What a login page does: authenticate and acct_mgmt on one handle.

@@ -37,6 +37,13 @@ pub enum Received {
         /// The attributes that it asks for.
         attributes: Vec<String>,
     },
+    /// A modification; its values are not kept.
+    Modify {
+        /// What is modified.
+        dn: String,
+        /// What is done to which attribute: `delete unicodePwd`.
+        changes: Vec<String>,
+    },
     /// Any other request, by the number of its tag.
     Other(u64),
     /// What is no LDAP request.

@@ -27,6 +27,8 @@ pub enum Event {
         /// A part of the filter, compared without case.
         filter: String,
     },
+    /// A modification of anything.
+    Modify,
     /// Any request.
     Any,
 }
@@ -54,7 +56,9 @@ impl Event {
 
     pub(super) fn is_of(&self, operation: &Operation) -> bool {
         match (self, operation) {
-            (Event::Any, _) | (Event::StartTls, Operation::StartTls) => true,
+            (Event::Any, _)
+            | (Event::StartTls, Operation::StartTls)
+            | (Event::Modify, Operation::Modify { .. }) => true,
             (Event::Bind(dn), Operation::Bind { dn: seen, credentials: Credentials::Simple { .. } }) => {
                 dn.as_ref().is_none_or(|dn| same(dn, seen))
             }

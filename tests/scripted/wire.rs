@@ -22,6 +22,7 @@ const UNBIND: u64 = 2;
 const SEARCH: u64 = 3;
 const SEARCH_ENTRY: u64 = 4;
 const SEARCH_DONE: u64 = 5;
+const MODIFY: u64 = 6;
 const SEARCH_REFERENCE: u64 = 19;
 const EXTENDED: u64 = 23;
 const EXTENDED_RESPONSE: u64 = 24;
@@ -55,6 +56,13 @@ pub enum Operation {
         filter: String,
         /// The attributes that it asks for.
         attributes: Vec<String>,
+    },
+    /// ModifyRequest. The values are not kept: they may be passwords.
+    Modify {
+        /// What is modified.
+        dn: String,
+        /// What is done to which attribute: `delete unicodePwd`.
+        changes: Vec<String>,
     },
     /// The extended operation StartTLS.
     StartTls,
@@ -115,6 +123,7 @@ impl Operation {
             }
             Operation::Bind { credentials: Credentials::Sasl { mechanism }, .. } => Received::Sasl(mechanism),
             Operation::Search { base, filter, attributes } => Received::Search { base, filter, attributes },
+            Operation::Modify { dn, changes } => Received::Modify { dn, changes },
             Operation::StartTls => Received::StartTls,
             Operation::Unbind => Received::Other(UNBIND),
             Operation::Other(tag) => Received::Other(tag),
@@ -127,6 +136,7 @@ impl Operation {
             Operation::Search { .. } => SEARCH_DONE,
             Operation::StartTls => EXTENDED_RESPONSE,
             Operation::Bind { .. } => BIND + 1,
+            Operation::Modify { .. } => MODIFY + 1,
             Operation::Unbind => UNBIND,
             Operation::Other(tag) => tag + 1,
         }
@@ -176,6 +186,7 @@ fn request(message: StructureTag) -> Option<Request> {
         BIND => bind(operation)?,
         UNBIND => Operation::Unbind,
         SEARCH => search(operation)?,
+        MODIFY => modify(operation)?,
         EXTENDED => match operation.expect_constructed()?.into_iter().next()?.expect_primitive()? {
             name if name == START_TLS => Operation::StartTls,
             _ => Operation::Other(EXTENDED),
@@ -194,6 +205,20 @@ fn bind(operation: StructureTag) -> Option<Operation> {
         _ => return None,
     };
     Some(Operation::Bind { dn, credentials })
+}
+
+fn modify(operation: StructureTag) -> Option<Operation> {
+    let mut fields = operation.expect_constructed()?.into_iter();
+    let dn = text(fields.next()?)?;
+    let changes = fields.next()?.expect_constructed()?.into_iter().map(change).collect::<Option<_>>()?;
+    Some(Operation::Modify { dn, changes })
+}
+
+fn change(change: StructureTag) -> Option<String> {
+    let mut fields = change.expect_constructed()?.into_iter();
+    let kind = usize::try_from(number(fields.next()?)?).ok()?;
+    let attribute = fields.next()?.expect_constructed()?.into_iter().next()?;
+    Some(format!("{} {}", ["add", "delete", "replace"].get(kind)?, text(attribute)?))
 }
 
 fn search(operation: StructureTag) -> Option<Operation> {

@@ -10,6 +10,7 @@
 //! | `cache.rs` | tickets in memory, and GSSAPI's access to them |
 //! | `initial.rs` | the AS exchange, step by step |
 //! | `service.rs` | the TGS exchange, step by step, and whether a ticket is for our key |
+//! | `change.rs` | the change of a password; `changepw.rs` is its other side in tests |
 //! | `refused.rs` | KRB-ERROR |
 //!
 //! Each value has a context of its own, because a context may not be used by two threads at once. Values refer
@@ -19,6 +20,9 @@
 #![allow(unsafe_code)]
 
 mod cache;
+mod change;
+#[cfg(test)]
+pub(super) mod changepw;
 mod initial;
 mod keytab;
 mod raw;
@@ -30,6 +34,7 @@ use std::mem::ManuallyDrop;
 use std::ptr;
 
 pub(super) use cache::{Cache, GssFailure, gss_credential};
+pub(super) use change::ChangeExchange;
 pub(super) use initial::{Client, Granted, InitialExchange, Key, Request};
 pub use keytab::{Keytab, KeytabEntry, host_keytab, keytab};
 pub(super) use refused::Refused;

@@ -90,6 +90,15 @@ pub(super) struct KrbError {
     pub(super) e_data: Data,
 }
 
+/// `krb5_address`.
+#[repr(C)]
+pub(super) struct Address {
+    pub(super) magic: i32,
+    pub(super) kind: i32,
+    pub(super) length: c_uint,
+    pub(super) contents: *mut u8,
+}
+
 /// `krb5_pre_send_fn`.
 pub(super) type SendHook = unsafe extern "C" fn(
     context: Opaque,
@@ -261,7 +270,17 @@ unsafe extern "C" {
     pub(super) fn krb5_auth_con_init(context: Opaque, auth: *mut Opaque) -> Code;
     pub(super) fn krb5_auth_con_setflags(context: Opaque, auth: Opaque, flags: i32) -> Code;
     pub(super) fn krb5_auth_con_setuseruserkey(context: Opaque, auth: Opaque, key: *mut Keyblock) -> Code;
+    pub(super) fn krb5_auth_con_setaddrs(
+        context: Opaque,
+        auth: Opaque,
+        local: *mut Address,
+        remote: *mut Address,
+    ) -> Code;
+    pub(super) fn krb5_auth_con_getsendsubkey(context: Opaque, auth: Opaque, key: *mut *mut Keyblock)
+    -> Code;
+    pub(super) fn krb5_auth_con_setrecvsubkey(context: Opaque, auth: Opaque, key: *mut Keyblock) -> Code;
     pub(super) fn krb5_auth_con_free(context: Opaque, auth: Opaque) -> Code;
+    pub(super) fn krb5_free_keyblock(context: Opaque, key: *mut Keyblock);
     pub(super) fn krb5_rd_req(
         context: Opaque,
         auth: *mut Opaque,
@@ -270,6 +289,22 @@ unsafe extern "C" {
         keytab: Opaque,
         options: *mut i32,
         ticket: *mut Opaque,
+    ) -> Code;
+    pub(super) fn krb5_rd_rep(context: Opaque, auth: Opaque, reply: *const Data, part: *mut Opaque) -> Code;
+    pub(super) fn krb5_free_ap_rep_enc_part(context: Opaque, part: Opaque);
+    pub(super) fn krb5_mk_priv(
+        context: Opaque,
+        auth: Opaque,
+        data: *const Data,
+        message: *mut Data,
+        replay: *mut c_void,
+    ) -> Code;
+    pub(super) fn krb5_rd_priv(
+        context: Opaque,
+        auth: Opaque,
+        message: *const Data,
+        data: *mut Data,
+        replay: *mut c_void,
     ) -> Code;
 }
 
@@ -283,4 +318,42 @@ unsafe extern "C" {
         keytab: Opaque,
         cred: *mut Opaque,
     ) -> u32;
+}
+
+// What it takes to be the other side in a test.
+#[cfg(test)]
+#[link(name = "k5crypto")]
+unsafe extern "C" {
+    pub(super) fn krb5_c_encrypt_length(context: Opaque, kind: i32, input: usize, length: *mut usize)
+    -> Code;
+    pub(super) fn krb5_c_encrypt(
+        context: Opaque,
+        key: *const Keyblock,
+        usage: i32,
+        state: *const Data,
+        input: *const Data,
+        output: *mut EncData,
+    ) -> Code;
+}
+
+// The same.
+#[cfg(test)]
+#[link(name = "krb5")]
+unsafe extern "C" {
+    pub(super) fn krb5_cc_initialize(context: Opaque, cache: Opaque, principal: Opaque) -> Code;
+    pub(super) fn krb5_cc_store_cred(context: Opaque, cache: Opaque, creds: *mut Creds) -> Code;
+    pub(super) fn krb5_mk_rep(context: Opaque, auth: Opaque, reply: *mut Data) -> Code;
+    pub(super) fn krb5_auth_con_getrecvsubkey(context: Opaque, auth: Opaque, key: *mut *mut Keyblock)
+    -> Code;
+    pub(super) fn krb5_auth_con_setsendsubkey(context: Opaque, auth: Opaque, key: *mut Keyblock) -> Code;
+}
+
+/// `krb5_enc_data`.
+#[cfg(test)]
+#[repr(C)]
+pub(super) struct EncData {
+    pub(super) magic: i32,
+    pub(super) kind: i32,
+    pub(super) version: c_uint,
+    pub(super) text: Data,
 }

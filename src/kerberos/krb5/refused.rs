@@ -8,9 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::raw::{self, KrbError};
 use super::{Context, Failure, input, slice};
 
-/// The first byte of a KRB-ERROR: `[APPLICATION 30]`.
-const TAG: u8 = 0x7e;
-
 /// What a KRB-ERROR says.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::kerberos) struct Refused {
@@ -29,12 +26,15 @@ impl std::fmt::Debug for Refused {
 }
 
 impl Refused {
+    /// The first byte of a KRB-ERROR: `[APPLICATION 30]`.
+    pub(super) const TAG: u8 = 0x7e;
+
     /// Reads `message`; `None` when it is something else than a KRB-ERROR.
     ///
     /// # Errors
     /// It begins like one and is none.
     pub(in crate::kerberos) fn read(message: &[u8]) -> Result<Option<Self>, Failure> {
-        if message.first() != Some(&TAG) {
+        if message.first() != Some(&Self::TAG) {
             return Ok(None);
         }
         let context = Context::new()?;
@@ -92,6 +92,6 @@ mod tests {
         for length in 1..MESSAGE.len() {
             assert!(Refused::read(&MESSAGE[..length]).is_err(), "{length}");
         }
-        assert!(Refused::read(&[TAG; 4096]).is_err());
+        assert!(Refused::read(&[Refused::TAG; 4096]).is_err());
     }
 }

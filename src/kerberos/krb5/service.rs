@@ -46,7 +46,7 @@ impl ServiceExchange {
         own: &CStr,
     ) -> Result<Self, Failure> {
         let context = Context::new()?;
-        let own = granting(&context, own)?;
+        let own = ticket(&context, own, |realm| format!("krbtgt/{realm}@{realm}"))?;
         Self::begin(context, cache, service, Some(own))
     }
 
@@ -158,14 +158,18 @@ impl Drop for ServiceExchange {
     }
 }
 
-/// The ticket-granting ticket of its own realm that the cache holds; the caller has to free it.
-fn granting(context: &Context, cache: &CStr) -> Result<Creds, Failure> {
+/// The ticket that the cache holds for the service of this name in its own realm; the caller has to free it.
+pub(super) fn ticket(
+    context: &Context,
+    cache: &CStr,
+    service: impl FnOnce(&str) -> String,
+) -> Result<Creds, Failure> {
     let cache = OpenCache::new(context, cache)?;
     let client = cache.principal()?;
     // SAFETY: the principal is valid until the end of this function.
     let (realm, _) = unsafe { single_name(client.raw) };
     let realm = String::from_utf8_lossy(realm);
-    let service = Principal::parse(context, &format!("krbtgt/{realm}@{realm}"))?;
+    let service = Principal::parse(context, &service(&realm))?;
     // SAFETY: C's own empty value of this structure is all zeros.
     let (mut wanted, mut creds): (Creds, Creds) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
     (wanted.client, wanted.server) = (client.raw, service.raw);

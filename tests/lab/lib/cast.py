@@ -2,9 +2,11 @@
 #     cast.py create CAST         all of them, and the domain's password policy, before Samba first runs
 #     cast.py restore CAST SAM    one of them: password and condition as in the table again
 # One process and one transaction: twenty people and three hundred groups take two seconds.
+import secrets
 import sys
 
 import ldb
+from samba import sd_utils
 from samba.auth import system_session
 from samba.param import LoadParm
 from samba.samdb import SamDB
@@ -28,6 +30,35 @@ POLICY = {
     "pwdHistoryLength": 0,
     "pwdProperties": 0,  # no complexity rules
 }
+
+# What every fine-grained policy says, and what those of a condition say instead.
+FINE_GRAINED = {
+    "msDS-PasswordSettingsPrecedence": 10,
+    "msDS-PasswordReversibleEncryptionEnabled": "FALSE",
+    "msDS-PasswordHistoryLength": 0,
+    "msDS-PasswordComplexityEnabled": "FALSE",
+    "msDS-MinimumPasswordLength": 1,
+    "msDS-MinimumPasswordAge": 0,
+    "msDS-MaximumPasswordAge": POLICY["maxPwdAge"],
+    "msDS-LockoutThreshold": POLICY["lockoutThreshold"],
+    "msDS-LockoutObservationWindow": POLICY["lockOutObservationWindow"],
+    "msDS-LockoutDuration": POLICY["lockoutDuration"],
+}
+POLICIES = {
+    "expires-soon": {"msDS-MaximumPasswordAge": -7 * DAY // 2},
+    "strict-policy": {
+        "msDS-MinimumPasswordLength": 12,
+        "msDS-PasswordHistoryLength": 3,
+        "msDS-PasswordComplexityEnabled": "TRUE",
+    },
+    "new-password": {"msDS-MinimumPasswordAge": -1 * DAY},
+}
+
+# The right to change a password (MS-ADTS 5.1.3.2.1), denied to the person and to everybody.
+CANNOT_CHANGE = "".join(f"(OD;;CR;ab721a53-1e2f-11d0-9819-00aa0040529b;;{who})" for who in ("PS", "WD"))
+
+# By default nobody but administrators reads a fine-grained policy. Of one of them computers are let know more.
+READABLE = {"new-password": "(A;;RPLCLORC;;;DC)"}
 
 ORDINARY = {
     "userAccountControl": NORMAL_ACCOUNT,
@@ -83,10 +114,19 @@ class Domain:
     def set(self, dn, attributes):
         self.db.modify(replacement(self.db, dn, attributes))
 
+    def set_password(self, dn, password):
+        self.set(dn, {"unicodePwd": f'"{password}"'.encode("utf-16-le")})
+
     def set_beneath(self, dn, attributes):
         """Writes without Samba's modules: what AD lets happen and they do not."""
         partition = ldb.Ldb(self.partition_file)
         partition.modify(replacement(partition, dn, attributes))
+
+    def put_first(self, dn, aces):
+        """Before what the object's security descriptor says already, once."""
+        descriptor = sd_utils.SDUtils(self.db)
+        if aces not in descriptor.get_sd_as_sddl(dn):
+            descriptor.dacl_add_ace(dn, aces)
 
     def add_group(self, name, members):
         return self.add(f"CN={name},OU=Groups,{self.root}", {
@@ -126,7 +166,12 @@ def clashes(person, cast):
 
 def set_account(domain, person):
     dn = person.dn(domain.root)
-    domain.set(dn, {"unicodePwd": f'"{person.password}"'.encode("utf-16-le")})
+    # What was chosen before is pushed out of AD's memory.
+    for _ in range(POLICIES.get(person.condition, {}).get("msDS-PasswordHistoryLength", 0)):
+        domain.set_password(dn, f"F0rgotten-{secrets.token_hex(8)}")
+    domain.set_password(dn, person.password)
+    if person.condition == "cannot-change":
+        domain.put_first(dn, CANNOT_CHANGE)
     domain.set(dn, ORDINARY)
     domain.set(dn, CONDITIONS.get(person.condition, {"pwdLastSet": -1}))
 
@@ -149,8 +194,18 @@ def add_groups(domain, cast):
     night = domain.add_group("Agents Night Shift", members(lambda c: c == "nested"))
     domain.add_group("XCALLY Agents", [night] + members(lambda c: c not in ("nested", "outsider")))
     domain.add_group("XCALLY Denied", members(lambda c: c == "denied"))
+    domain.add_group("XCALLY Supervisors", members(lambda c: c == "supervisor"))
     for number in range(1, 301):
         domain.add_group(f"Team {number:03}", members(lambda c: c == "300-groups"))
+
+
+def add_policies(domain, cast):
+    for condition, policy in POLICIES.items():
+        people = [person.dn(domain.root) for person in cast if person.condition == condition]
+        dn = f"CN={condition},CN=Password Settings Container,CN=System,{domain.root}"
+        domain.add(dn, FINE_GRAINED | policy | {"objectClass": "msDS-PasswordSettings", "msDS-PSOAppliesTo": people})
+        if condition in READABLE:
+            domain.put_first(dn, READABLE[condition])
 
 
 def create(domain, cast):
@@ -159,6 +214,7 @@ def create(domain, cast):
     for person in cast:
         add_person(domain, person, cast)
     add_groups(domain, cast)
+    add_policies(domain, cast)
     domain.db.transaction_commit()
     for person in cast:
         set_beneath(domain, person, cast)

@@ -12,18 +12,20 @@ readonly LAB_LOG=$LAB_RUN/lab.log
     readonly DOMAIN=acme.com
     readonly NETBIOS=ACME
     readonly BASE_DN=DC=acme,DC=com
-    # Machines boot; the forged KDC and the scripted server are network namespaces alone. dc2, forger
-    # and fake are there when they are asked for.
-    readonly MACHINES=(dc dc2 host)
-    readonly NODES=("${MACHINES[@]}" forger fake)
-    declare -rA FQDN=([dc]=ad.acme.com [dc2]=ad2.acme.com [host]=xcally.acme.com
-        [forger]=forger.acme.com [fake]=fake.acme.com)
-    declare -rA ADDRESS=([dc]=10.73.0.10 [dc2]=10.73.0.11 [host]=10.73.0.20 [forger]=10.73.0.30 [fake]=10.73.0.40)
+    # Machines boot; the others are network namespaces alone. Whatever is not dc or host is there when it is
+    # asked for.
+    readonly MACHINES=(dc dc2 host host2)
+    readonly PLACES=(forger fake redis)
+    readonly NODES=("${MACHINES[@]}" "${PLACES[@]}")
+    declare -rA FQDN=([dc]=ad.acme.com [dc2]=ad2.acme.com [host]=xcally.acme.com [host2]=xcally2.acme.com
+        [forger]=forger.acme.com [fake]=fake.acme.com [redis]=redis.acme.com)
+    declare -rA ADDRESS=([dc]=10.73.0.10 [dc2]=10.73.0.11 [host]=10.73.0.20 [host2]=10.73.0.21
+        [forger]=10.73.0.30 [fake]=10.73.0.40 [redis]=10.73.0.50)
     declare -rA MAC=([dc]=02:00:0a:49:00:0a [dc2]=02:00:0a:49:00:0b [host]=02:00:0a:49:00:14
-        [forger]=02:00:0a:49:00:1e [fake]=02:00:0a:49:00:28)
+        [host2]=02:00:0a:49:00:15 [forger]=02:00:0a:49:00:1e [fake]=02:00:0a:49:00:28 [redis]=02:00:0a:49:00:32)
 }
 
-# The domain controllers and the machines of this lab.
+# The domain controllers, the hosts and all the machines of this lab. The second ones have a folder.
 dcs() {
     echo dc
     ! two_dcs || echo dc2
@@ -33,13 +35,26 @@ two_dcs() {
     [[ -d $LAB_RUN/dc2 ]]
 }
 
+hosts() {
+    echo host
+    ! two_hosts || echo host2
+}
+
+two_hosts() {
+    [[ -d $LAB_RUN/host2 ]]
+}
+
 machines() {
     dcs
-    echo host
+    hosts
 }
 
 is_machine() {
-    [[ ${1:-} == host ]] || is_dc "${1:-}"
+    is_host "${1:-}" || is_dc "${1:-}"
+}
+
+is_host() {
+    [[ ${1:-} == host ]] || { [[ ${1:-} == host2 ]] && two_hosts; }
 }
 
 is_dc() {

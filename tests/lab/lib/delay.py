@@ -1,6 +1,7 @@
 # Forwards every Ethernet frame between two interfaces, in both directions, MILLISECONDS late:
-#     delay.py MILLISECONDS INTERFACE INTERFACE
-# Ends when it is killed, or when an interface goes.
+#     delay.py MILLISECONDS INTERFACE INTERFACE [PORT]
+# With a PORT nothing is forwarded that is said from that TCP port at the first interface, while connections to it are
+# still made. Ends when it is killed, or when an interface goes.
 import collections
 import select
 import socket
@@ -16,6 +17,9 @@ FRAME = 1 << 17  # bytes; the largest is an unsegmented TCP packet of 64 KiB
 BUFFER = 8 << 20  # bytes the kernel keeps for us
 WAITING = 1 << 16  # frames that are on their way; more are lost, as in a router
 
+VNET_HEADER, ETHERNET = 10, 14  # bytes before a frame, and before what it carries
+IPV4, TCP = b"\x08\x00", 6  # of an Ethernet frame; of an IP packet
+
 
 def attach(interface):
     link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -27,7 +31,18 @@ def attach(interface):
     return link
 
 
-def forward(delay, one, other):
+def says(frame, port):
+    """Is it TCP data from this port?"""
+    ethernet = frame[VNET_HEADER:]
+    packet = ethernet[ETHERNET:]
+    if ethernet[12:14] != IPV4 or packet[9] != TCP:
+        return False
+    ip_header, length = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+    segment = packet[ip_header:]
+    return int.from_bytes(segment[:2], "big") == port and length > ip_header + (segment[12] >> 4) * 4
+
+
+def forward(delay, one, other, muted):
     across = {one: other, other: one}
     waiting = collections.deque()  # (when it is due, where it goes, frame), in this order
     while True:
@@ -41,12 +56,14 @@ def forward(delay, one, other):
         patience = waiting[0][0] - now if waiting else None
         for link in select.select(list(across), [], [], patience)[0]:
             frame = link.recv(FRAME)
+            if link is one and muted and says(frame, muted):
+                continue
             if len(waiting) < WAITING:
                 waiting.append((time.monotonic() + delay, across[link], frame))
 
 
-def main(milliseconds, one, other):
-    forward(int(milliseconds) / 1000, attach(one), attach(other))
+def main(milliseconds, one, other, muted=0):
+    forward(int(milliseconds) / 1000, attach(one), attach(other), int(muted))
 
 
 main(*sys.argv[1:])

@@ -1,19 +1,19 @@
 # shellcheck shell=bash
-# The XCALLY host: the motion user with its .env, the realm join, and the package under test.
+# The XCALLY hosts: the motion user with its .env, the realm join, and the package under test.
 
 readonly MOTION_HOME=/var/opt/motion2
 
 # What XCALLY's installer and its Active Directory page leave on a server.
-host_prepare() {
-    node_run host useradd --system --user-group --create-home --home-dir $MOTION_HOME --shell /bin/bash motion
-    cast_password Administrator | host_write_env
+host_prepare() { # HOST
+    node_run "$1" useradd --system --user-group --create-home --home-dir $MOTION_HOME --shell /bin/bash motion
+    cast_password Administrator | host_write_env "$1"
 }
 
-host_write_env() {
+host_write_env() { # HOST
     local password
     read -r password
     # shellcheck disable=SC2016  # for the inner shell
-    node_run host sh -c 'umask 077; cat >"$1/.env"; chown motion: "$1/.env"' sh $MOTION_HOME <<ENV
+    node_run "$1" sh -c 'umask 077; cat >"$1/.env"; chown motion: "$1/.env"' sh $MOTION_HOME <<ENV
 XC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson
 XC_ACTIVEDIRECTORY_ADMIN='cn=Administrator,cn=Users,${BASE_DN,,}'
 XC_ACTIVEDIRECTORY_PASSWORD='$password'
@@ -23,77 +23,92 @@ XC_ACTIVEDIRECTORY_DOMAIN='$DOMAIN'
 ENV
 }
 
-host_is_joined() {
-    [[ -s $(node_root host)/etc/krb5.keytab ]]
+host_is_joined() { # HOST
+    [[ -s $(node_root "$1")/etc/krb5.keytab ]]
 }
 
 # As the XCALLY page says.
-host_join() {
-    cast_password Administrator | node_run host realm join -v -U Administrator "$DOMAIN"
+host_join() { # HOST
+    cast_password Administrator | node_run "$1" realm join -v -U Administrator "$DOMAIN"
 }
 
-host_leave() {
-    cast_password Administrator | node_run host realm leave -v -U Administrator --remove "$DOMAIN"
+host_leave() { # HOST
+    cast_password Administrator | node_run "$1" realm leave -v -U Administrator --remove "$DOMAIN"
 }
 
 lab_join() {
-    if host_is_joined; then
-        say "already joined"
-    else
-        step "realm join" host_join
-        # Both DCs must know the host's new password before anybody uses it.
-        replicate
-    fi
+    local host
+    for host in $(hosts); do
+        if host_is_joined "$host"; then
+            say "$host: already joined"
+        else
+            step "$host: realm join" host_join "$host"
+        fi
+    done
+    # Both DCs must know a host's new password before anybody uses it.
+    replicate
 }
 
 lab_leave() {
-    if host_is_joined; then step "realm leave" host_leave; else say "not joined"; fi
+    local host
+    for host in $(hosts); do
+        if host_is_joined "$host"; then step "$host: realm leave" host_leave "$host"; else say "$host: not joined"; fi
+    done
 }
 
-# What befalls the host's computer account in AD while the host does not notice.
+# What befalls a host's computer account in AD while the host does not notice.
 lab_machine() {
-    case $* in
-        reset) machine_reset ;;
-        delete) machine_delete ;;
-        restore)
+    local usage="usage: lab machine reset|delete|restore [host|host2]" host=${2:-host}
+    is_host "$host" || die "$usage"
+    case $#-${1:-} in
+        [12]-reset | [12]-delete) "machine_$1" "$host" ;;
+        [12]-restore)
             # Here alone, and then anew: where the account is still there, it gets a new password.
-            ! host_is_joined || step "realm leave" node_run host realm leave -v
+            ! host_is_joined "$host" || step "$host: realm leave" node_run "$host" realm leave -v
             lab_join
             ;;
-        *) die "usage: lab machine reset|delete|restore" ;;
+        *) die "$usage" ;;
     esac
     replicate
 }
 
-machine_dn() {
-    local name=${FQDN[host]%%.*}
+machine_dn() { # HOST
+    local name=${FQDN[$1]%%.*}
     echo "CN=${name^^},CN=Computers,$BASE_DN"
 }
 
-machine_reset() {
-    printf '%s\n' "dn: $(machine_dn)" "changetype: modify" "replace: unicodePwd" \
+machine_reset() { # HOST
+    printf '%s\n' "dn: $(machine_dn "$1")" "changetype: modify" "replace: unicodePwd" \
         "unicodePwd:: $(printf '"An0ther-%s"' "$EPOCHREALTIME" | iconv -t UTF-16LE | base64 -w0)" |
         cast_ldap dc ldapmodify >/dev/null
 }
 
-machine_delete() {
-    cast_ldap dc ldapdelete -r "$(machine_dn)"
+machine_delete() { # HOST
+    cast_ldap dc ldapdelete -r "$(machine_dn "$1")"
 }
 
 lab_install() {
-    local deb=${1:-}
+    local deb=${1:-} host
     [[ -n $deb ]] || deb=$(newest_deb) || true
     [[ -r $deb ]] || die "no package to install: ${deb:-build one into target/debian first}"
-    node_leader host >/dev/null || die "the host is not up"
-    local file=/var/cache/motion-ad-lab/${deb##*/}
-    install -D -m 644 "$deb" "$(node_root host)$file"
-    step "download what ${deb##*/} depends on" host_download "$file"
-    step "apt-get install on the host" host_apt --reinstall --allow-downgrades install "$file"
+    for host in $(hosts); do
+        node_leader "$host" >/dev/null || die "$host is not up"
+        host_install "$host" "$deb"
+    done
+}
+
+host_install() { # HOST DEB
+    local file=/var/cache/motion-ad-lab/${2##*/}
+    install -D -m 644 "$2" "$(node_root "$1")$file"
+    step "$1: download what ${2##*/} needs" host_download "$1" "$file"
+    step "$1: apt-get install" host_apt "$1" --reinstall --allow-downgrades install "$file"
 }
 
 # Not asked about changed configuration files: they stay as they are.
-host_apt() {
-    node_run host env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
+host_apt() { # HOST ARGUMENT…
+    local host=$1
+    shift
+    node_run "$host" env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends \
         -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
@@ -103,12 +118,15 @@ newest_deb() {
         sort -rn | head -n 1 | cut -d' ' -f2-
 }
 
-# The host has no network: its packages are fetched by its own apt, in its root, from out here.
-host_download() {
+# A host has no network: its packages are fetched by its own apt, in its root, from out here.
+host_download() { # HOST FILE
     setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
-        bash "$LAB_DIR/lib/download.sh" "$(node_root host)" "$1" </dev/null
+        bash "$LAB_DIR/lib/download.sh" "$(node_root "$1")" "$2" </dev/null
 }
 
 lab_remove() { # remove|purge
-    step "apt-get $1 on the host" host_apt "$1" libpam-motion-ad
+    local host
+    for host in $(hosts); do
+        step "$host: apt-get $1" host_apt "$host" "$1" libpam-motion-ad
+    done
 }

@@ -5,7 +5,7 @@
 #                        ├─ to-host ─ eth0   mad-NAME-host   10.73.0.20
 #                        └─ …
 #
-# What is done to a node (net cut, blackhole, delay, swallow, refuse) lasts until `net heal`.
+# What is done to a node (net cut, blackhole, delay, mute, swallow, refuse) lasts until `net heal`.
 
 # Who refuses in a node's name; and our routing rules and tables, told from everybody else's.
 readonly REFUSER=10.73.0.1
@@ -98,16 +98,25 @@ net_is_blackhole() { # NODE
 #
 #     br0 ── late-NODE ── lag-NODE ·· delay.py ·· to-NODE ── eth0
 net_delay() { # NODE MILLISECONDS
-    local net node=$1 milliseconds=$2
+    net_undelay "$1"
+    ((!$2)) || net_forward "$1" "$2"
+}
+
+# Connections to that port are made, and what it says vanishes.
+net_mute() { # NODE PORT
+    net_undelay "$1"
+    net_forward "$1" 0 "$2"
+}
+
+net_forward() { # NODE MILLISECONDS [MUTED-PORT]
+    local net node=$1
     net=$(netns net)
-    net_undelay "$node"
-    ((milliseconds)) || return 0
     ip -n "$net" link set "to-$node" nomaster
     ip -n "$net" link add "late-$node" type veth peer name "lag-$node"
     ip -n "$net" link set "lag-$node" addrgenmode none up
     # As in node_start: until it is in the namespace, where `lab down` finds it, it dies with the lab.
     setpriv --pdeathsig KILL setsid ip netns exec "$net" setpriv --pdeathsig clear \
-        /usr/bin/python3 "$LAB_DIR/lib/delay.py" "$milliseconds" "to-$node" "lag-$node" \
+        /usr/bin/python3 "$LAB_DIR/lib/delay.py" "$2" "to-$node" "lag-$node" "${@:3}" \
         </dev/null >>"$LAB_LOG" 2>&1 7>&- 9>&- &
     echo "$! $(start_time $!)" >"$LAB_RUN/delay-$node.pid"
     ip -n "$net" link set "late-$node" addrgenmode none master br0 up
@@ -205,7 +214,8 @@ neighbour() { # replace|delete HERE THERE
 }
 
 lab_net() {
-    local usage="usage: lab net cut|blackhole|heal NODE | delay NODE MILLISECONDS | swallow|refuse NODE PORT[/tcp|/udp]"
+    local usage="usage: lab net cut|blackhole|heal NODE | delay NODE MILLISECONDS | mute NODE PORT |
+        swallow|refuse NODE PORT[/tcp|/udp]"
     (($# >= 2)) || die "$usage"
     net_has "$2" || die "no node of this lab: $2"
     case $#-$1 in
@@ -214,6 +224,10 @@ lab_net() {
             [[ $3 =~ ^[0-9]{1,5}$ ]] || die "$usage"
             ((10#$3 <= LONGEST_DELAY)) || die "the longest delay is $LONGEST_DELAY milliseconds"
             net_delay "$2" "$((10#$3))"
+            ;;
+        3-mute)
+            [[ $3 =~ ^[0-9]{1,5}$ ]] || die "$usage"
+            net_mute "$2" "$((10#$3))"
             ;;
         3-swallow | 3-refuse)
             [[ $3 =~ ^[0-9]{1,5}(/tcp|/udp)?$ ]] || die "$usage"

@@ -131,7 +131,7 @@ node_run_as() { # NODE USER COMMAND…
 
 lab_exec() {
     local node=${1:-} user=
-    is_machine "$node" || die "usage: lab exec dc|dc2|host [-u USER] -- COMMAND…"
+    is_machine "$node" || die "usage: lab exec $(machines | paste -sd'|') [-u USER] -- COMMAND…"
     shift
     if [[ ${1:-} == -u ]]; then
         user=$2
@@ -143,6 +143,6 @@ lab_exec() {
 }
 
 lab_shell() {
-    is_machine "${1:-}" || die "usage: lab shell dc|dc2|host"
+    is_machine "${1:-}" || die "usage: lab shell $(machines | paste -sd'|')"
     node_run "$1" bash -c 'cd; exec bash -l'
 }

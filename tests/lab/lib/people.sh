@@ -19,8 +19,8 @@ cast_sam() {
     echo "$sam"
 }
 
-cast_with_condition() { # CONDITION : sAMAccountNames
-    cast_rows | awk -F'\t' -v condition="$1" '$5 == condition { print $2 }'
+cast_with_condition() { # CONDITION… : sAMAccountNames
+    cast_rows | awk -F'\t' -v conditions=" $* " 'index(conditions, " " $5 " ") { print $2 }'
 }
 
 # ldapsearch or ldapmodify as the administrator, over Samba's own socket: no network and no TLS in
@@ -95,7 +95,8 @@ cast_lock() { # SAM
     done
     replicate
     for dc in $(dcs); do
-        cast_is_locked "$dc" "$1" || die "three wrong passwords have not locked $1 on $dc"
+        # Samba sends the partition's head, and with it the mark, before everything else.
+        wait_for 20 cast_is_locked "$dc" "$1" || die "three wrong passwords have not locked $1 on $dc"
     done
 }
 
@@ -118,15 +119,70 @@ cast_reset_all() {
     cast_reset "${everybody[@]}"
 }
 
+# The conditions that come of a password's age hold from now on: the domain may have been built long ago.
+cast_begin() {
+    local young sam
+    cast_reset_all
+    mapfile -t young < <(cast_with_condition expires-soon new-password)
+    for sam in "${young[@]}"; do
+        # "Now" is said by -1, and heard where nothing is set (MS-SAMR 3.1.1.8.8).
+        printf "dn: CN=$sam,OU=People,$BASE_DN\nchangetype: modify\nreplace: pwdLastSet\npwdLastSet: %s\n\n" 0 -1
+    done | cast_ldap dc ldapmodify >/dev/null
+    replicate
+}
+
 cast_restore() { # SAM
     node_run dc /usr/bin/python3 /usr/local/lib/lab/cast.py restore /usr/local/lib/lab/cast "$1"
     cast_reset "$1"
 }
 
+readonly SAM_DB=/var/lib/samba/private/sam.ldb
+
+# Many people, written while Samba is stopped: five hundred a transaction, which gets slower the longer it is. Nineteen
+# of twenty are in "Crowd", and so in "XCALLY Agents"; one of a hundred is disabled.
+cast_load() { # NUMBER
+    local number=$1 from
+    [[ $number =~ ^[1-9][0-9]{0,4}$ ]] || die "how many people, up to 99999?"
+    ! two_dcs || die "a second DC would run out of RIDs"
+    dc_stop dc
+    printf '%s\n' "dn: OU=Crowd,$BASE_DN" 'objectClass: organizationalUnit' | cast_ldb ldbadd
+    for ((from = 1; from <= number; from += 500)); do
+        cast_crowd "$from" $((from + 499 < number ? from + 499 : number)) | cast_ldb ldbadd
+    done
+    {
+        printf '%s\n' "dn: CN=Crowd,OU=Groups,$BASE_DN" 'objectClass: group' 'sAMAccountName: Crowd' 'groupType: -2147483646'
+        seq -f "member: CN=u%05g,OU=Crowd,$BASE_DN" "$number" | sed '20~20d'
+    } | cast_ldb ldbadd
+    printf '%s\n' "dn: CN=XCALLY Agents,OU=Groups,$BASE_DN" 'changetype: modify' 'add: member' \
+        "member: CN=Crowd,OU=Groups,$BASE_DN" | cast_ldb ldbmodify
+    dc_start dc
+}
+
+cast_ldb() { # TOOL
+    node_run dc "$1" -H "$SAM_DB" --option=ldb:nosync=true >/dev/null
+}
+
+cast_crowd() { # FROM TO : them as LDIF
+    awk -v from="$1" -v to="$2" -v root="$BASE_DN" -v domain="$DOMAIN" 'BEGIN {
+        for (i = from; i <= to; i++) {
+            name = sprintf("u%05d", i)
+            print "dn: CN=" name ",OU=Crowd," root "\nobjectClass: user\nsAMAccountName: " name
+            print "userPrincipalName: " name "@" domain "\nmail: given" i ".sur" i "@" domain
+            print "givenName: Given" i "\nsn: Sur" i "\ndisplayName: Given" i " Sur" i
+            # Without a password, which takes the longest to make.
+            print "userAccountControl: " (i % 100 ? 544 : 546) "\npwdLastSet: -1\n"
+        }
+    }'
+}
+
 lab_cast() {
-    local usage="usage: lab cast show [NAME] [--dc dc|dc2 | --all] | reset [NAME] | restore NAME | lock NAME"
+    local usage="usage: lab cast show [NAME] [--dc dc|dc2 | --all] | reset [NAME] | restore NAME | lock NAME | load NUMBER"
     local command=${1:-} name='' sam='' dc=dc
     (($# == 0)) || shift
+    if [[ $command == load && $# == 1 ]]; then
+        step "$1 more people" cast_load "$1"
+        return
+    fi
     [[ -z ${1:-} || $1 == --* ]] || {
         name=$1
         shift

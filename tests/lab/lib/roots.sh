@@ -7,6 +7,7 @@
 #     domain  dc + the provisioned domain with its cast
 #     pair    the second DC on dc, and on domain what its joining changed
 #     forger  base + MIT's KDC
+#     redis   base + Redis
 #
 # A layer is named after a hash of what went into it, is built in a folder of its own under the
 # cache's lock, and gets its name when it is complete. A build runs in its own mount and pid
@@ -53,6 +54,7 @@ find_layers() {
     LAYER[dc]=$(layer dc "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages dc))
     LAYER[host]=$(layer host "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages host))
     LAYER[forger]=$(layer forger "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages forger))
+    LAYER[redis]=$(layer redis "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages redis))
     LAYER[domain]=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"${LAYER[dc]}")
     LAYER[pair]=$(layer pair "$lib/build-pair.sh" <<<"${LAYER[domain]}")
 }
@@ -62,6 +64,7 @@ layers() {
     case $1 in
         dc) echo "$(two_dcs && echo "${LAYER[pair]}/dc:")${LAYER[domain]}:${LAYER[dc]}:${LAYER[base]}" ;;
         dc2) echo "${LAYER[pair]}/dc2:${LAYER[dc]}:${LAYER[base]}" ;;
+        host | host2) echo "${LAYER[host]}:${LAYER[base]}" ;;
         *) echo "${LAYER[$1]}:${LAYER[base]}" ;;
     esac
 }
@@ -95,6 +98,7 @@ build_layer() { # NAME
         dc) step "packages of the domain controller" build "$layer" build-packages.sh "$base" $(packages dc) ;;
         host) step "packages of the XCALLY host" build "$layer" build-packages.sh "$base" $(packages host) ;;
         forger) step "packages of the forged KDC" build "$layer" build-packages.sh "$base" $(packages forger) ;;
+        redis) step "packages of Redis" build "$layer" build-packages.sh "$base" $(packages redis) ;;
         domain) step "domain and cast" build --offline "$layer" build-domain.sh "$dc:$base" \
             "$LAB_DIR" "${FQDN[dc]}" "$DOMAIN" "$NETBIOS" "${ADDRESS[dc]}" ;;
         pair) step "second domain controller" build --offline "$layer" build-pair.sh - \

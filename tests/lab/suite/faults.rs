@@ -309,6 +309,7 @@ fn trust(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
     report.check("the CA is not the DC's, and the method is left to the broker: Kerberos, and why", || {
         lab.write("/etc/motion-ad/config.toml", "[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n")?;
+        other()?;
         let position = lab.log_position()?;
         let seen = john(lab).and_then(|_| {
             lab.wait_for_log(&position, &["event=login", "outcome=success", "method=kerberos"])?;
@@ -334,7 +335,7 @@ fn starttls(lab: &Lab, report: &mut Report) {
         lab.configure(&format!("mode = \"{mode}\"\n"))?;
         john(lab)?;
         let ldap =
-            lab.host_sh("ss -Htnp dst 10.73.0.10 | grep motion-ad | grep -oE '10.73.0.10:[0-9]+' | sort -u");
+            lab.host_sh("ss -Htnp state established dst 10.73.0.10 | grep motion-ad | grep -oE '10.73.0.10:[0-9]+' | sort -u");
         // 389 is there anyway: the machine's sealed connection.
         let open: Vec<_> = ldap.stdout.lines().filter_map(|line| line.rsplit(':').next()).collect();
         equal("LDAPS is open", open.contains(&"636"), port == 636)

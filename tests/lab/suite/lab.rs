@@ -15,16 +15,29 @@ use crate::row::Method;
 /// Where the package is, from the repository's root.
 const PACKAGES: &str = "target/debian";
 
-/// A lab that is up. Dropping it takes it down.
+/// Where this program is on a host that runs it.
+const PROGRAM: &str = "/usr/local/bin/suite";
+
+/// A lab that is up, as it is seen from one of its hosts. Dropping it takes it down.
 pub struct Lab {
     name: String,
     script: PathBuf,
+    size: Size,
+    /// The host's name.
+    host: &'static str,
     /// The host's root, as this machine sees it.
     root: PathBuf,
     /// Whether logins are configured to go by Kerberos.
     kerberos: AtomicBool,
     /// Takes the lab down when its standard input ends, which it does however this process ends.
     keeper: Option<Child>,
+}
+
+/// How many machines there are of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub dcs: usize,
+    pub hosts: usize,
 }
 
 /// A command that ran.
@@ -53,23 +66,39 @@ pub struct Counters {
 }
 
 impl Lab {
-    /// Brings the lab up with so many domain controllers, without joining the host or installing anything.
-    pub fn up(dcs: usize) -> Result<Self, String> {
+    /// Brings the lab up, without joining a host or installing anything.
+    pub fn up(size: Size) -> Result<Self, String> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         let script = repository.join("tests/lab/lab");
         let name = std::env::var("LAB_NAME").unwrap_or_else(|_| "suite".to_owned());
         let kerberos = AtomicBool::new(false);
-        let mut lab = Lab { name, script, root: PathBuf::new(), kerberos, keeper: None };
+        let mut lab = Lab { name, script, size, host: "host", root: PathBuf::new(), kerberos, keeper: None };
         // What a killed run left would not be fresh.
         lab.run(&["down"]).ok()?;
         if std::env::var_os("MOTION_AD_KEEP_LAB").is_none() {
             lab.keeper = Some(lab.keeper()?);
         }
-        let dcs = dcs.to_string();
-        let up: &[&str] = if dcs == "1" { &["up", "--no-join"] } else { &["up", "--no-join", "--dcs", &dcs] };
-        lab.run(up).ok()?;
-        lab.root = PathBuf::from(lab.run(&["path", "host"]).ok()?.trim());
+        let (dcs, hosts) = (size.dcs.to_string(), size.hosts.to_string());
+        lab.run(&["up", "--no-join", "--dcs", &dcs, "--hosts", &hosts]).ok()?;
+        lab.root = PathBuf::from(lab.run(&["path", lab.host]).ok()?.trim());
         Ok(lab)
+    }
+
+    /// The same lab as it is seen from its second host, where it has one.
+    pub fn second(&self) -> Result<Option<Self>, String> {
+        if self.size.hosts < 2 {
+            return Ok(None);
+        }
+        let host = "host2";
+        let root = PathBuf::from(self.run(&["path", host]).ok()?.trim());
+        let (name, script) = (self.name.clone(), self.script.clone());
+        let kerberos = AtomicBool::new(self.method() == Method::Kerberos);
+        Ok(Some(Lab { name, script, size: self.size, host, root, kerberos, keeper: None }))
+    }
+
+    /// The host's name in the lab.
+    pub fn host_name(&self) -> &'static str {
+        self.host
     }
 
     fn keeper(&self) -> Result<Child, String> {
@@ -117,14 +146,24 @@ impl Lab {
 
     /// Runs a command on the host as `user` with `input` as its standard input.
     pub fn host(&self, user: &str, command: &[&str], input: &str) -> Ran {
-        let mut arguments = vec!["exec", "host", "-u", user, "--"];
+        let mut arguments = vec!["exec", self.host, "-u", user, "--"];
         arguments.extend(command);
         self.run_with(&arguments, input)
     }
 
+    /// The path of this program on the host.
+    pub fn program(&self) -> Result<&'static str, String> {
+        let to = self.path(PROGRAM);
+        if !to.exists() {
+            let from = std::env::current_exe().map_err(|e| e.to_string())?;
+            fs::copy(from, to).map_err(|e| format!("{PROGRAM}: {e}"))?;
+        }
+        Ok(PROGRAM)
+    }
+
     /// Starts a command on the host as `user` that goes on beside the suite: its standard input and output are pipes.
     pub fn host_child(&self, user: &str, command: &[&str]) -> Result<Child, String> {
-        let mut arguments = vec!["exec", "host", "-u", user, "--"];
+        let mut arguments = vec!["exec", self.host, "-u", user, "--"];
         arguments.extend(command);
         self.child(&arguments)
     }
@@ -268,8 +307,8 @@ impl Lab {
 
     /// The pid of the host's systemd, as this machine sees it.
     pub fn host_pid(&self) -> Result<u32, String> {
-        let pid = self.run(&["pid", "host"]).ok()?;
-        pid.trim().parse().map_err(|e| format!("lab pid host: {e}"))
+        let pid = self.run(&["pid", self.host]).ok()?;
+        pid.trim().parse().map_err(|e| format!("lab pid {}: {e}", self.host))
     }
 
     /// The host's root as its processes see it, with what is mounted there: `/run`, `/tmp`.

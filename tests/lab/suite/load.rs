@@ -1,6 +1,5 @@
 //! Logins on the host at a fixed rate, whatever becomes of them: this program as a client of libpam.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout};
 use std::thread::JoinHandle;
@@ -12,7 +11,6 @@ use crate::report::equal;
 
 /// The first argument of this program when it is that client.
 pub const LOGIN_RATE: &str = "--login-rate";
-const ON_HOST: &str = "/var/tmp/login-rate";
 /// So long a login may hold its thread: the module's own deadline and some.
 const LONGEST: usize = 8;
 
@@ -30,16 +28,15 @@ impl Load {
         rate: usize,
         logins: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, String> {
-        let program = std::env::current_exe().map_err(|e| e.to_string())?;
-        fs::copy(program, lab.path(ON_HOST)).map_err(|e| format!("{ON_HOST}: {e}"))?;
+        let program = lab.program()?;
         let (each_second, threads) = (rate.to_string(), (rate * LONGEST).to_string());
-        let command = [ON_HOST, LOGIN_RATE, "motion", &each_second, &threads];
+        let command = [program, LOGIN_RATE, "motion", &each_second, &threads];
         let mut child = lab.host_child("motion", &command)?;
         let mut stdin = child.stdin.take().ok_or("no standard input")?;
         let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
         let table: String =
             logins.into_iter().map(|(user, password)| format!("{user}\t{password}\n")).collect();
-        stdin.write_all(table.as_bytes()).map_err(|e| format!("{ON_HOST}: {e}"))?;
+        stdin.write_all(table.as_bytes()).map_err(|e| format!("{program}: {e}"))?;
         drop(stdin);
         let first = lines.next().ok_or("the logins did not start")?.map_err(|e| e.to_string())?;
         equal("the first line of the logins", first.as_str(), "started")?;

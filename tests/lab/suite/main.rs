@@ -1,14 +1,18 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
-//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-doctor` with `--doctor`, `make
-//! demo` with `--demo`; a word after one of the first three chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it does nothing, so that
-//! `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and go away with the
-//! run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
+//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
+//! `make test-doctor` with `--doctor`, `make demo` with `--demo`; a word after one of the first four chooses the chapters whose name contains it. Without
+//! `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`,
+//! default `suite`) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
+mod app;
+#[path = "../../clients/application.rs"]
+mod application;
+mod audit;
 mod cast;
 mod commands;
 mod config;
@@ -21,6 +25,9 @@ mod fresh;
 mod hostile;
 mod join;
 mod lab;
+#[path = "../../clients/libpam.rs"]
+#[allow(dead_code)]
+mod libpam;
 mod load;
 #[path = "../../clients/login_rate.rs"]
 mod login_rate;
@@ -28,38 +35,50 @@ mod machine;
 mod methods;
 mod package;
 mod pam;
+mod passwords;
 mod people;
 mod ready;
+mod register;
 mod report;
 mod row;
 #[path = "../../scripted/mod.rs"]
 mod scripted;
 mod secrets;
+mod sessions;
+mod setup;
+mod shared;
+mod warnings;
 
 use std::process::ExitCode;
 
-use lab::Lab;
+use lab::{Lab, Size};
 use report::Report;
 
 /// A part of the suite. Chapters run in this order and each leaves the host as it found it: joined, with the package
 /// installed and `config.toml` as [`Lab::configure`] writes it.
 type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 
-/// Chapters that share a lab with so many domain controllers.
-type Part = (usize, &'static [Chapter]);
+/// Chapters that share a lab of this size.
+type Part = (Size, &'static [Chapter]);
+
+const ONE_OF_EACH: Size = Size { dcs: 1, hosts: 1 };
+const TWO_DCS: Size = Size { dcs: 2, hosts: 1 };
+const TWO_HOSTS: Size = Size { dcs: 1, hosts: 2 };
 
 /// What every chapter stands on.
 const JOIN: Chapter = ("join", join::chapter);
 
 const SUITE: &[Part] = &[
     (
-        1,
+        ONE_OF_EACH,
         &[
             ("package-before-join", package::before_join),
             JOIN,
             ("people", people::chapter),
             ("config", config::chapter),
             ("commands", commands::chapter),
+            ("setup", setup::chapter),
+            ("audit", audit::chapter),
             ("machine", machine::chapter),
             ("faults", faults::chapter),
             ("hostile", hostile::chapter),
@@ -69,16 +88,19 @@ const SUITE: &[Part] = &[
             ("forged", forged::chapter),
             ("answers", answers::chapter),
             ("doctor", doctor::short),
+            ("passwords", passwords::short),
+            ("warnings", warnings::chapter),
+            ("sessions", sessions::short),
             ("package-lifecycle", package::lifecycle),
         ],
     ),
-    (2, &[JOIN, ("failover", failover::short)]),
+    (TWO_DCS, &[JOIN, ("failover", failover::short)]),
 ];
 
 /// Whatever the domain looks like and whichever domain controller dies.
 const FAILOVER: &[Part] = &[
     (
-        1,
+        ONE_OF_EACH,
         &[
             JOIN,
             ("fresh", fresh::chapter),
@@ -88,11 +110,26 @@ const FAILOVER: &[Part] = &[
             ("answers", answers::chapter),
         ],
     ),
-    (2, &[JOIN, ("failover", failover::full)]),
+    (TWO_DCS, &[JOIN, ("failover", failover::full)]),
+];
+
+/// Passwords and sessions, in full.
+const SESSIONS: &[Part] = &[
+    (
+        ONE_OF_EACH,
+        &[
+            JOIN,
+            ("passwords", passwords::full),
+            ("warnings", warnings::chapter),
+            ("sessions", sessions::full),
+        ],
+    ),
+    (TWO_HOSTS, &[JOIN, ("sessions-redis", shared::chapter)]),
 ];
 
 /// Every way to break a host that the doctor is to name.
-const DOCTOR: &[Part] = &[(1, &[JOIN, ("doctor", doctor::full)]), (2, &[JOIN, ("doctor-two", doctor::two)])];
+const DOCTOR: &[Part] =
+    &[(ONE_OF_EACH, &[JOIN, ("doctor", doctor::full)]), (TWO_DCS, &[JOIN, ("doctor-two", doctor::two)])];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -108,15 +145,14 @@ fn main() -> ExitCode {
         [mode, filter] => (mode.as_str(), filter.as_str()),
         _ => ("", ""),
     };
-    let done =
-        match mode {
-            "--suite" => suite(SUITE, filter),
-            "--failover" => suite(FAILOVER, filter),
-            "--doctor" => suite(DOCTOR, filter),
-            "--demo" if filter.is_empty() => demo::run(),
-            _ => Err("usage: lab --suite [CHAPTER] | --failover [CHAPTER] | --doctor [CHAPTER] | --demo"
-                .to_owned()),
-        };
+    let done = match mode {
+        "--suite" => suite(SUITE, filter),
+        "--failover" => suite(FAILOVER, filter),
+        "--sessions" => suite(SESSIONS, filter),
+        "--doctor" => suite(DOCTOR, filter),
+        "--demo" if filter.is_empty() => demo::run(),
+        _ => Err("usage: lab --suite|--failover|--sessions|--doctor [CHAPTER] | --demo".to_owned()),
+    };
     match done {
         Ok(code) => code,
         Err(error) => {
@@ -131,6 +167,7 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
     let done = match arguments {
         // It says itself what it met with.
         [hostile::ATTACK, attack @ ..] => hostile::attacker(attack).map_err(|_| String::new()),
+        [app::APPLICATION] => application::run(),
         [load::LOGIN_RATE, logins @ ..] => login_rate::run(logins),
         [answers::SCRIPTED, script @ ..] => answers::scripted(script),
         _ => return None,
@@ -146,12 +183,12 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
 
 fn suite(parts: &[Part], filter: &str) -> Result<ExitCode, String> {
     let mut report = Report::new();
-    for (dcs, chapters) in parts {
+    for (size, chapters) in parts {
         let is_chosen = |name: &str| name.contains(filter);
         if !chapters.iter().any(|(name, _)| is_chosen(name)) {
             continue;
         }
-        let lab = Lab::up(*dcs)?;
+        let lab = Lab::up(*size)?;
         for (name, chapter) in chapters.iter().filter(|(name, _)| *name == JOIN.0 || is_chosen(name)) {
             report.chapter(name);
             if let Err(error) = chapter(&lab, &mut report) {

@@ -14,11 +14,20 @@ const TEXTS: &[(&str, &str)] = &[
     ("Error in service module", "PAM_SERVICE_ERR"),
     ("System error", "PAM_SYSTEM_ERR"),
     ("Conversation error", "PAM_CONV_ERR"),
+    ("Authentication token manipulation error", "PAM_AUTHTOK_ERR"),
+    ("Authentication information cannot be recovered", "PAM_AUTHTOK_RECOVERY_ERR"),
+    ("Failed preliminary check by password service", "PAM_TRY_AGAIN"),
+    ("Cannot make/remove an entry for the specified session", "PAM_SESSION_ERR"),
 ];
 
 /// What pamtester does when an entry point succeeds.
-const DONE: &[(&str, &str)] =
-    &[("authenticate", "successfully authenticated"), ("acct_mgmt", "account management done.")];
+const DONE: &[(&str, &str)] = &[
+    ("authenticate", "successfully authenticated"),
+    ("acct_mgmt", "account management done."),
+    ("chauthtok", "authentication token altered successfully."),
+    ("open_session", "successfully opened a session"),
+    ("close_session", "session has successfully been closed."),
+];
 
 /// What the module answered to the last entry point that was called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub struct Answer {
 }
 
 /// Calls the entry points in their order, for the service `motion` unless another is named, and stops at the first
-/// failure.
+/// failure. Where several prompts are answered, `password` has a line for each.
 pub fn pam(lab: &Lab, service: &str, user: &str, password: &str, entry_points: &[&str]) -> Answer {
     let mut command = vec!["pamtester", service, user];
     command.extend(entry_points);

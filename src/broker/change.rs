@@ -1,0 +1,465 @@
+//! The order of a change of a password: map, find, prove the present one, change it, and say in words why not.
+//!
+//! A change goes out once. Where its answer is lost, it may have been made: that is looked after while there is time,
+//! and said as it is where nothing is to be seen.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep};
+
+use super::login::{Decision, Logins, Memory, Progress, Refusal};
+use super::passwords::{Attempt, Changes, Checked};
+use crate::directory::change::Answer;
+use crate::directory::policy::{self, Policy, Subject};
+use crate::directory::{LastSet, Machine, Person};
+use crate::protocol::{PasswordError, Secret};
+use crate::verdict::Outcome;
+
+/// So much of the time is kept for a look after an answer that does not come.
+const RESERVE: Duration = Duration::from_millis(500);
+/// So long it is looked whether the password was set, however much time there is.
+const LOOKING: Duration = Duration::from_secs(3);
+/// Before the second look; before each further one twice as long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl<M: Machine, P: Changes> Logins<M, P> {
+    /// Whether `present` is the password of the person who typed `name`, and could be changed. Changes nothing.
+    pub async fn probe_password(&self, name: &str, present: &str, deadline: Instant) -> Decision {
+        let mut progress = Progress::default();
+        let result = self.try_probe(name, present, deadline, &mut progress).await;
+        progress.decide(result)
+    }
+
+    /// Changes the password of the person who typed `name`; `both` is a [`Secret::pair`].
+    pub async fn change_password(&self, name: &str, both: &Secret, deadline: Instant) -> Decision {
+        let mut progress = Progress::default();
+        let result = self.try_change(name, both, deadline, &mut progress).await;
+        progress.decide(result)
+    }
+
+    async fn try_probe(
+        &self,
+        name: &str,
+        present: &str,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), Refusal> {
+        let person = self.resolve(name, Memory::Avoided, deadline, progress).await?.1.person;
+        let checked = self.passwords.probe(&person, present, deadline).await?;
+        progress.password(&checked);
+        match checked.outcome {
+            Outcome::Success => Ok(()),
+            outcome if outcome.wants_new_password() => Ok(()),
+            _ => Err(self.why_closed(&person, checked, deadline).await),
+        }
+    }
+
+    async fn try_change(
+        &self,
+        name: &str,
+        both: &Secret,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), Refusal> {
+        let pair =
+            both.split().ok_or_else(|| Refusal::new(Outcome::Refused, "there are no two passwords"))?;
+        let (present, new) = (pair.0.password()?, pair.1.password().map_err(impossible)?);
+        if present == new {
+            let reason = "the new password is the present one; AD was not asked";
+            return Err(unacceptable(reason, "Your new password is the one that you have."));
+        }
+        let person = self.resolve(name, Memory::Avoided, deadline, progress).await?.1.person;
+        let before = self.directory.last_set(&person, deadline).await.ok().flatten();
+        let begun = Instant::now();
+        let until =
+            deadline.checked_sub(RESERVE).filter(|until| *until > begun + RESERVE).unwrap_or(deadline);
+        let (present, answer) = match self.passwords.change(&person, present, new, until).await? {
+            Attempt::Sent { present, answer } => (present, answer),
+            Attempt::Closed(checked) => {
+                progress.password(&checked);
+                return Err(self.why_closed(&person, checked, deadline).await);
+            }
+        };
+        progress.password(&present);
+        let rest = present.took + present.connect.unwrap_or_default();
+        progress.step("change", begun.elapsed().saturating_sub(rest));
+        match answer {
+            Answer::Done => Ok(()),
+            Answer::Refused(outcome, reason) => Err(Refusal::new(outcome, reason)),
+            Answer::Policy { said, policy } => {
+                Err(self.why_refused(&person, said, policy, new, deadline, progress).await)
+            }
+            Answer::Lost(cause) => self.look(&person, before, &cause, deadline, progress).await,
+        }
+    }
+
+    /// Why the present password does not open the way to a change.
+    async fn why_closed(&self, person: &Person, checked: Checked, deadline: Instant) -> Refusal {
+        let Checked { outcome, reason, unexplained, .. } = checked;
+        let refusal = Refusal::new(outcome, reason);
+        if !unexplained {
+            return refusal;
+        }
+        // The KDC refuses the account and does not say why. That its password must be changed, is not why.
+        match self.directory.account(person, deadline).await {
+            Ok(account) => match account.refusal(SystemTime::now(), &self.host) {
+                Some(outcome) if !outcome.wants_new_password() => Refusal { outcome, ..refusal },
+                _ => refusal,
+            },
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Why the new password is refused, in words.
+    async fn why_refused(
+        &self,
+        person: &Person,
+        said: String,
+        policy: Option<Policy>,
+        new: &str,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Refusal {
+        let begun = Instant::now();
+        let rules = self.directory.password_rules(person, deadline).await;
+        progress.step("policy", begun.elapsed());
+        let nothing = Subject { sam: person.sam.clone(), ..Subject::default() };
+        let (subject, read) = match rules {
+            Ok((subject, read)) => {
+                let unreadable = |name| format!("the machine account may not read the policy {name}");
+                (subject, read.map_err(unreadable))
+            }
+            Err(error) => (nothing, Err(format!("the policy could not be read: {error}"))),
+        };
+        let policy = policy.map_or(read, Ok).map_err(|problem| progress.notes.push(problem)).ok();
+        let text = policy::refusal(&said, policy.as_ref(), new, &subject, SystemTime::now());
+        Refusal { text, ..Refusal::new(Outcome::PasswordRefused, said) }
+    }
+
+    /// Whether the password was set since `before`, although nobody said so.
+    async fn look(
+        &self,
+        person: &Person,
+        before: Option<LastSet>,
+        cause: &str,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), Refusal> {
+        let lost = format!("the new password was sent and the answer is lost ({cause})");
+        let Some(before) = before else { return Err(Refusal::new(Outcome::ChangeUnknown, lost)) };
+        let until = deadline.min(Instant::now() + LOOKING);
+        let mut pause = PAUSE;
+        loop {
+            let now = self.directory.last_set(person, until).await;
+            if now.is_ok_and(|now| now.is_some_and(|now| now.is_after(&before))) {
+                progress.notes.push(format!("{lost}, but pwdLastSet shows that it was changed"));
+                return Ok(());
+            }
+            if Instant::now() + pause >= until {
+                let reason = format!("{lost}; pwdLastSet does not show that it was changed");
+                return Err(Refusal::new(Outcome::ChangeUnknown, reason));
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
+    }
+}
+
+/// A new password that AD would not take either; `text` is for the person.
+fn unacceptable(reason: impl ToString, text: &str) -> Refusal {
+    Refusal { text: Some(text.to_owned()), ..Refusal::new(Outcome::PasswordRefused, reason) }
+}
+
+/// A new password that can never be one.
+fn impossible(error: PasswordError) -> Refusal {
+    let text = match error {
+        PasswordError::Empty => "Your new password is empty.",
+        PasswordError::TooLong => "Your new password is too long.",
+        PasswordError::Nul | PasswordError::NotUtf8 => {
+            "Your new password has characters that no password can have."
+        }
+    };
+    unacceptable(format!("of the new one: {error}; AD was not asked"), text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use super::super::passwords::Method;
+    use super::*;
+    use crate::directory::scripted::{Answer as Found, Scripted, config, unreachable};
+    use crate::directory::{Directory, Entry};
+
+    const BY_NAME: &str = "(userPrincipalName=john@acme.com)(sAMAccountName=john)";
+    const BY_GUID: &str = "<GUID=01010101-0101-0101-0101-010101010101>";
+    const PRESENT: &str = "0ld-secret";
+    const NEW: &str = "N3w-secret";
+    /// What is lost.
+    const LOST: &str = "ad.acme.com: closed";
+
+    /// The attempts that are expected, in order.
+    #[derive(Default)]
+    struct Expected(Mutex<VecDeque<Result<Attempt, Refusal>>>);
+
+    impl Expected {
+        fn next(&self) -> Result<Attempt, Refusal> {
+            self.0.lock().unwrap().pop_front().expect("one attempt too many")
+        }
+    }
+
+    impl Changes for Expected {
+        async fn probe(&self, person: &Person, present: &str, _: Instant) -> Result<Checked, Refusal> {
+            assert_eq!((person.sam.as_str(), present), ("john", PRESENT));
+            self.next().map(|attempt| match attempt {
+                Attempt::Closed(checked) => checked,
+                Attempt::Sent { .. } => panic!("a probe sends nothing"),
+            })
+        }
+
+        async fn change(
+            &self,
+            person: &Person,
+            present: &str,
+            new: &str,
+            deadline: Instant,
+        ) -> Result<Attempt, Refusal> {
+            assert_eq!((person.sam.as_str(), present, new), ("john", PRESENT, NEW));
+            let left = deadline - Instant::now();
+            assert!(left <= Duration::from_secs(5) - RESERVE, "{left:?} leaves no time for a look");
+            self.next()
+        }
+    }
+
+    fn logins(
+        searches: impl IntoIterator<Item = Found>,
+        attempts: impl IntoIterator<Item = Result<Attempt, Refusal>>,
+    ) -> Logins<Scripted, Expected> {
+        let config = config("");
+        Logins {
+            directory: Directory::new(Scripted::new(searches), &config),
+            names: config.names,
+            passwords: Expected(Mutex::new(attempts.into_iter().collect())),
+            host: "XCALLY".into(),
+            warn: Duration::ZERO,
+        }
+    }
+
+    fn checked(outcome: Outcome) -> Checked {
+        Checked {
+            method: Method::Kerberos,
+            outcome,
+            reason: "said so".into(),
+            unexplained: false,
+            dc: "ad.acme.com".into(),
+            unanswered: Vec::new(),
+            connect: None,
+            took: Duration::from_millis(4),
+        }
+    }
+
+    fn sent(answer: Answer) -> Result<Attempt, Refusal> {
+        Ok(Attempt::Sent { present: checked(Outcome::Success), answer })
+    }
+
+    fn john() -> Entry {
+        Entry::new("CN=John")
+            .with("objectGUID", [vec![1; 16]])
+            .with("sAMAccountName", ["john"])
+            .with("userAccountControl", ["512"])
+    }
+
+    fn found() -> Found {
+        (BY_NAME, Ok(vec![john()]))
+    }
+
+    fn last_set(ticks: &'static str) -> Found {
+        (BY_GUID, Ok(vec![Entry::new("CN=John").with("pwdLastSet", [ticks])]))
+    }
+
+    fn pair(present: &str, new: &str) -> Secret {
+        let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+        Secret::pair(&secret(present), &secret(new)).unwrap()
+    }
+
+    async fn decided(logins: &Logins<Scripted, Expected>, both: &Secret) -> Decision {
+        logins.change_password("john", both, Instant::now() + Duration::from_secs(5)).await
+    }
+
+    /// What becomes of a change; everything that is expected must have been asked for.
+    async fn change(
+        searches: impl IntoIterator<Item = Found>,
+        attempts: impl IntoIterator<Item = Result<Attempt, Refusal>>,
+    ) -> Decision {
+        let logins = logins(searches, attempts);
+        let decision = decided(&logins, &pair(PRESENT, NEW)).await;
+        logins.directory.machine().is_finished();
+        assert!(logins.passwords.0.lock().unwrap().is_empty(), "an attempt was not made");
+        decision
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_made_asks_for_nothing_else() {
+        let Decision { verdict, dc, method, .. } =
+            change([found(), last_set("100")], [sent(Answer::Done)]).await;
+        assert_eq!((verdict.outcome, verdict.reason.as_str(), verdict.text), (Outcome::Success, "", None));
+        assert_eq!((dc.as_deref(), method), (Some("ad.acme.com"), Some(Method::Kerberos)));
+        assert_eq!(verdict.principal.as_deref(), Some("john@acme.com"));
+        let steps: Vec<_> = verdict.steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(steps, ["resolve", "kerberos", "change"]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_remembered() {
+        let logins = logins(
+            [found(), last_set("100"), found(), last_set("100")],
+            [sent(Answer::Done), sent(Answer::Done)],
+        );
+        for _ in 0..2 {
+            assert!(decided(&logins, &pair(PRESENT, NEW)).await.verdict.outcome.is_success());
+        }
+        logins.directory.machine().is_finished();
+    }
+
+    #[tokio::test]
+    async fn what_can_never_be_is_sent_nowhere() {
+        let long = "x".repeat(1025);
+        let own = "Your new password is the one that you have.";
+        let cases = [
+            (pair(PRESENT, PRESENT), Outcome::PasswordRefused, Some(own)),
+            (pair(PRESENT, ""), Outcome::PasswordRefused, Some("Your new password is empty.")),
+            (pair(PRESENT, &long), Outcome::PasswordRefused, Some("Your new password is too long.")),
+            (
+                pair(PRESENT, "a\0b"),
+                Outcome::PasswordRefused,
+                Some("Your new password has characters that no password can have."),
+            ),
+            (pair("", NEW), Outcome::WrongPassword, None),
+            (pair("a\0b", NEW), Outcome::WrongPassword, None),
+            (Secret::default(), Outcome::Refused, None),
+        ];
+        for (both, outcome, text) in cases {
+            let verdict = decided(&logins([], []), &both).await.verdict;
+            assert_eq!((verdict.outcome, verdict.text.as_deref()), (outcome, text), "{}", verdict.reason);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_present_password_that_opens_nothing_is_the_outcome() {
+        let cases = [Outcome::WrongPassword, Outcome::Disabled, Outcome::LockedOut, Outcome::Refused];
+        for outcome in cases {
+            let decision = change([found(), last_set("100")], [Ok(Attempt::Closed(checked(outcome)))]).await;
+            assert_eq!((decision.verdict.outcome, decision.verdict.reason.as_str()), (outcome, "said so"));
+        }
+        let silent = Refusal::new(Outcome::Unavailable, "no KDC");
+        let decision = change([found(), last_set("100")], [Err(silent)]).await;
+        assert_eq!(decision.verdict.outcome, Outcome::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn why_the_kdc_revokes_an_account_its_state_tells() {
+        let unexplained = || Ok(Attempt::Closed(Checked { unexplained: true, ..checked(Outcome::Refused) }));
+        let state = |attribute, value: &'static str| {
+            let entry = Entry::new("CN=John").with("userAccountControl", ["512"]);
+            (BY_GUID, Ok(vec![entry.with(attribute, [value])]))
+        };
+        let cases = [
+            (state("msDS-User-Account-Control-Computed", "16"), Outcome::LockedOut),
+            (state("accountExpires", "1"), Outcome::AccountExpired),
+            // That is what the change is for.
+            (state("pwdLastSet", "0"), Outcome::Refused),
+            (state("description", "fine"), Outcome::Refused),
+            ((BY_GUID, Err(unreachable())), Outcome::Unavailable),
+        ];
+        for (state, outcome) in cases {
+            let decision = change([found(), last_set("100"), state], [unexplained()]).await;
+            assert_eq!(decision.verdict.outcome, outcome);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_probe_accepts_expired_passwords() {
+        let cases = [
+            (Outcome::Success, Outcome::Success),
+            (Outcome::PasswordExpired, Outcome::Success),
+            (Outcome::MustChange, Outcome::Success),
+            (Outcome::WrongPassword, Outcome::WrongPassword),
+            (Outcome::Disabled, Outcome::Disabled),
+            (Outcome::AccountExpired, Outcome::AccountExpired),
+            (Outcome::LockedOut, Outcome::LockedOut),
+        ];
+        for (said, outcome) in cases {
+            let logins = logins([found()], [Ok(Attempt::Closed(checked(said)))]);
+            let soon = Instant::now() + Duration::from_secs(5);
+            assert_eq!(logins.probe_password("john", PRESENT, soon).await.verdict.outcome, outcome, "{said}");
+        }
+    }
+
+    fn domain() -> Found {
+        let head = Entry::new("DC=acme,DC=com").with("minPwdLength", ["12"]).with("minPwdAge", ["0"]);
+        let head = head.with("pwdHistoryLength", ["24"]).with("pwdProperties", ["1"]);
+        ("own dc=acme,dc=com", Ok(vec![head]))
+    }
+
+    #[tokio::test]
+    async fn a_refused_password_is_told_in_words() {
+        let refused = |policy| sent(Answer::Policy { said: "0000052D".into(), policy });
+        let own = Policy { length: 20, ..Policy::default() };
+        let cases = [
+            (
+                vec![last_set("100"), domain()],
+                None,
+                Some("Your new password must have at least 12 characters."),
+            ),
+            // What the answer itself says counts more.
+            (
+                vec![last_set("100"), domain()],
+                Some(own.clone()),
+                Some("Your new password must have at least 20 characters."),
+            ),
+            (
+                vec![(BY_GUID, Err(unreachable()))],
+                Some(own),
+                Some("Your new password must have at least 20 characters."),
+            ),
+            (vec![(BY_GUID, Err(unreachable()))], None, None),
+        ];
+        for (searches, policy, text) in cases {
+            let searches = [found(), last_set("100")].into_iter().chain(searches);
+            let verdict = change(searches, [refused(policy)]).await.verdict;
+            assert_eq!((verdict.outcome, verdict.text.as_deref()), (Outcome::PasswordRefused, text));
+            assert!(verdict.reason.starts_with("0000052D"), "{}", verdict.reason);
+        }
+        let forbidden = sent(Answer::Refused(Outcome::ChangeForbidden, "no".into()));
+        let verdict = change([found(), last_set("100")], [forbidden]).await.verdict;
+        assert_eq!((verdict.outcome, verdict.text), (Outcome::ChangeForbidden, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_answer_is_unknown_unless_the_password_was_seen_to_be_set() {
+        let lost = || [sent(Answer::Lost(LOST.into()))];
+        // As often as there is time for: after 0, 100, 300, 700 and 1500 ms.
+        let same = || std::iter::repeat_with(|| last_set("100"));
+        let cases = [
+            (vec![last_set("200")], Outcome::Success),
+            (same().take(3).chain([last_set("200")]).collect(), Outcome::Success),
+            (same().take(5).collect(), Outcome::ChangeUnknown),
+            (same().take(4).chain([(BY_GUID, Err(unreachable()))]).collect(), Outcome::ChangeUnknown),
+        ];
+        for (looks, outcome) in cases {
+            let searches = [found(), last_set("100")].into_iter().chain(looks);
+            let verdict = change(searches, lost()).await.verdict;
+            assert_eq!(verdict.outcome, outcome, "{}", verdict.reason);
+            assert!(verdict.reason.contains(LOST), "{}", verdict.reason);
+        }
+        // Who had to change it has a beginning, too.
+        let verdict = change([found(), last_set("0"), last_set("200")], lost()).await.verdict;
+        assert_eq!(verdict.outcome, Outcome::Success);
+        // Without a beginning nothing can be seen, and nobody looks.
+        for before in [(BY_GUID, Err(unreachable())), (BY_GUID, Ok(vec![Entry::new("CN=John")]))] {
+            let verdict = change([found(), before], lost()).await.verdict;
+            assert_eq!(verdict.outcome, Outcome::ChangeUnknown);
+        }
+    }
+}

@@ -1,0 +1,719 @@
+//! The register of sessions: who is logged in where.
+//!
+//! A session begins when an application opens one, and ends when it closes it, when another login of the person takes
+//! its place, when its process is gone, when it is too old, or when AD no longer lets the person in. Each end that was
+//! not the application's own doing is an eviction, of which the application learns by the events.
+
+mod evict;
+pub mod process;
+pub(super) mod recheck;
+pub mod redis;
+mod requests;
+pub mod rule;
+pub mod sqlite;
+pub mod store;
+mod sweep;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use self::process::Process;
+use self::redis::{Change, Redis};
+use self::rule::Admission;
+use self::sqlite::Sqlite;
+use self::store::{Closed, Opened, Position, Store, StoreError, Which};
+use super::log::{Level, Line, Log};
+use super::peers::Peer;
+use crate::config;
+use crate::directory::dns::Names;
+use crate::protocol::report::{self, EndReason, Ended, Events, Session, Sessions};
+use crate::protocol::{MAX_FRAME, Request};
+
+/// The longest text of a session, in bytes; what is longer is cut.
+const TEXT: usize = 255;
+/// Requests that wait for events at once.
+const WATCHERS: usize = 64;
+/// So many sessions or events are read at a time.
+const PAGE: usize = 200;
+/// A reply's sessions or events, in bytes of JSON; the rest of a frame is for what is around them.
+const ROOM: usize = MAX_FRAME - 1024;
+/// One call of the store that no request waits for.
+const CALL: Duration = Duration::from_secs(10);
+/// So often the end of a session is tried that nobody was told of.
+const UNDO: u32 = 6;
+
+/// Who comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// `user@domain`.
+    pub principal: String,
+    /// `objectGUID` of the account.
+    pub guid: Uuid,
+    /// Whether `sessions.exempt_groups` lets the person have any number of sessions.
+    pub is_exempt: bool,
+}
+
+/// Why somebody has no session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotOpened {
+    /// These are in the way.
+    Denied(Vec<Session>),
+    /// The store did not take it.
+    Store(StoreError),
+}
+
+/// The register.
+pub struct Register {
+    store: Arc<dyn Store>,
+    settings: config::Sessions,
+    /// This server's name, by which its sessions are known.
+    host: String,
+    /// This boot's id.
+    boot: String,
+    log: Arc<Log>,
+    /// What went wrong with the store last, reading and writing: on a full disk it can still be read.
+    trouble: Mutex<[Option<String>; 2]>,
+    watchers: Semaphore,
+    ending: watch::Sender<bool>,
+}
+
+/// The store that the configuration names; `names` knows the addresses of servers.
+///
+/// # Errors
+/// Why it cannot be made.
+pub fn open_store(
+    settings: &config::Sessions,
+    state: Option<&Path>,
+    names: Arc<dyn Names>,
+    log: &Arc<Log>,
+) -> Result<Arc<dyn Store>, String> {
+    match &settings.store {
+        config::Store::Sqlite => {
+            // Without one, as by hand, only what needs the register fails, and says so.
+            let folder = state.unwrap_or(Path::new("/nonexistent/STATE_DIRECTORY is not set"));
+            let log = log.clone();
+            let tell = Arc::new(move |text: &str| {
+                log.write(Level::Error, &Line::new("sessions").with("problem", text));
+            });
+            let store =
+                Sqlite::new(folder, tell).map_err(|error| format!("no thread for sessions: {error}"))?;
+            Ok(Arc::new(store))
+        }
+        config::Store::Redis(redis) => {
+            let (log, store) = (log.clone(), redis.to_string());
+            let tell = Arc::new(move |change: &Change| {
+                let (level, line) = change.line(&store);
+                log.write(level, &line);
+            });
+            Ok(Arc::new(Redis::new(redis.clone(), names, tell)))
+        }
+    }
+}
+
+impl Register {
+    /// The register in `store`, for the sessions of the server `host`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        settings: config::Sessions,
+        host: String,
+        connections: usize,
+        log: Arc<Log>,
+    ) -> Arc<Self> {
+        Arc::new(Register {
+            store,
+            settings,
+            host,
+            boot: process::boot(),
+            log,
+            trouble: Mutex::default(),
+            // Whoever watches holds a connection for a long time; logins need some, too.
+            watchers: Semaphore::new(WATCHERS.min(connections / 2)),
+            ending: watch::Sender::new(false),
+        })
+    }
+
+    /// Begins to end the sessions that are over, and to run the command for evictions.
+    pub fn start(self: &Arc<Self>) {
+        tokio::spawn(sweep::keep(self.clone()));
+        tokio::spawn(evict::keep(self.clone()));
+    }
+
+    /// Sends everybody away who waits for events: the broker ends.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Registers a session of `newcomer`, who came in by `request` of `peer`.
+    ///
+    /// # Errors
+    /// There is none; where that is not certain, it is ended as soon as that can be done.
+    pub async fn open(
+        self: &Arc<Self>,
+        newcomer: &Newcomer,
+        request: &Request,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Session, NotOpened> {
+        let session = self.session(newcomer, request, peer).map_err(NotOpened::Store)?;
+        match self.written(self.store.open(&session, self.admission(newcomer), deadline).await) {
+            Ok(Opened::Registered(evicted)) => {
+                evicted.iter().for_each(|session| self.tell(session));
+                Ok(session)
+            }
+            Ok(Opened::Denied(open)) => Err(NotOpened::Denied(open)),
+            Err(error) => {
+                if matches!(error, StoreError::Timeout(_)) {
+                    self.undo(session.id, "the register did not answer in time");
+                }
+                Err(NotOpened::Store(error))
+            }
+        }
+    }
+
+    fn admission(&self, newcomer: &Newcomer) -> Admission {
+        match self.settings.policy {
+            _ if newcomer.is_exempt => Admission::Unlimited,
+            config::Policy::Unlimited => Admission::Unlimited,
+            config::Policy::Replace => Admission::Replace(self.settings.limit),
+            config::Policy::Deny => Admission::Deny(self.settings.limit),
+        }
+    }
+
+    fn session(&self, newcomer: &Newcomer, request: &Request, peer: &Peer) -> Result<Session, StoreError> {
+        let mut id = [0; 16];
+        let failed = |_| StoreError::Unavailable("the kernel gives no random numbers".to_owned());
+        SystemRandom::new().fill(&mut id).map_err(failed)?;
+        Ok(Session {
+            id: uuid::Builder::from_random_bytes(id).into_uuid().to_string(),
+            user: cut(&request.user),
+            principal: cut(&newcomer.principal),
+            guid: newcomer.guid.to_string(),
+            service: cut(&request.service),
+            rhost: cut(&request.rhost),
+            tty: cut(&request.tty),
+            host: self.host.clone(),
+            uid: peer.uid,
+            pid: peer.pid,
+            started: if peer.pid == 0 { 0 } else { Process::look(peer.pid).started() },
+            boot: self.boot.clone(),
+            since: now(),
+            ended: None,
+        })
+    }
+
+    /// Ends a session that its application does not know of.
+    pub fn undo(self: &Arc<Self>, id: String, why: &'static str) {
+        let register = self.clone();
+        tokio::spawn(async move {
+            let ended = Ended { at: now(), reason: EndReason::Closed, detail: why.to_owned() };
+            for _ in 0..UNDO {
+                if register.close(&id, &ended, Instant::now() + CALL).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(CALL).await;
+            }
+        });
+    }
+
+    /// Ends the session `id`; see [`Store::close`].
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn close(&self, id: &str, ended: &Ended, deadline: Instant) -> Result<Closed, StoreError> {
+        let closed = self.written(self.store.close(id, ended, deadline).await)?;
+        if let Closed::Now(session) = &closed {
+            self.tell(session);
+        }
+        Ok(closed)
+    }
+
+    /// Ends the session that `request` of `peer` closes: the one with its id; without an id, the newest of `principal`
+    /// that `peer`'s process opened by the same service, else another process of `peer`'s user. A remote host and a
+    /// terminal that the request names must be the session's, so that of two browsers each closes its own.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn close_for(
+        &self,
+        request: &Request,
+        principal: Option<&str>,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Closed, StoreError> {
+        let id = match principal {
+            None => Some(request.session.clone()),
+            Some(principal) => {
+                let which = Which::Principal(cut(principal));
+                let open = self.all(&which, deadline).await?;
+                newest(open, request, peer, &self.host)
+            }
+        };
+        let Some(id) = id else { return Ok(Closed::Unknown) };
+        let ended = Ended { at: now(), reason: EndReason::Closed, detail: String::new() };
+        self.close(&id, &ended, deadline).await
+    }
+
+    /// Every open session of `which`, page by page.
+    async fn all(&self, which: &Which, deadline: Instant) -> Result<Vec<Session>, StoreError> {
+        let mut all = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.read(self.store.list(which, after.as_deref(), PAGE, deadline).await)?;
+            after = page.list.last().map(|listed| listed.cursor.clone());
+            all.extend(page.list.into_iter().map(|listed| listed.session));
+            if !page.more || after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// A page of open sessions, as many as a reply holds.
+    ///
+    /// # Errors
+    /// The store was not reached, or the cursor is none.
+    pub async fn list(
+        &self,
+        which: &Which,
+        after: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Sessions, StoreError> {
+        let page = self.read(self.store.list(which, after, PAGE, deadline).await)?;
+        let fit = fitting(page.list.iter().map(|listed| &listed.session));
+        let next = page.list.get(fit.saturating_sub(1)).map(|listed| listed.cursor.clone());
+        let more = page.more || fit < page.list.len();
+        let list = page.list.into_iter().take(fit).map(|listed| listed.session).collect();
+        Ok(Sessions { list, next: next.filter(|_| more) })
+    }
+
+    /// The session `id`, open or ended a while ago.
+    ///
+    /// # Errors
+    /// The store was not reached.
+    pub async fn show(&self, id: &str, deadline: Instant) -> Result<Sessions, StoreError> {
+        let found = self.read(self.store.get(id, deadline).await)?;
+        Ok(Sessions { list: found.into_iter().collect(), next: None })
+    }
+
+    /// What happened after `cursor`; waits for something until `deadline`. Without a cursor the answer is empty and
+    /// says where to begin. `None`: so many wait already.
+    ///
+    /// # Errors
+    /// The store was not reached, or the cursor is none.
+    pub async fn watch(&self, cursor: Option<&str>, deadline: Instant) -> Result<Option<Events>, StoreError> {
+        let Ok(_place) = self.watchers.try_acquire() else { return Ok(None) };
+        let mut changes = self.store.changes();
+        let mut ending = self.ending.subscribe();
+        let position = cursor.map_or(Position::Now, |cursor| Position::After(cursor.to_owned()));
+        // The last look must be answered before the deadline.
+        let last = deadline - deadline.saturating_duration_since(Instant::now()) / 10;
+        loop {
+            changes.mark_unchanged();
+            let mut events = self.read(self.store.events(&position, PAGE, deadline).await)?;
+            let is_answer = !events.list.is_empty() || events.gap || position == Position::Now;
+            if is_answer || *ending.borrow() || Instant::now() >= last {
+                let fit = fitting(events.list.iter().map(|event| &event.session));
+                events.list.truncate(fit);
+                if let Some(event) = events.list.last() {
+                    events.cursor.clone_from(&event.cursor);
+                }
+                return Ok(Some(events));
+            }
+            let woken = async {
+                tokio::select! { changed = changes.changed() => changed, ended = ending.changed() => ended }
+            };
+            if let Ok(Err(_)) = timeout_at(last, woken).await {
+                return Ok(Some(events));
+            }
+        }
+    }
+
+    /// The register, for people.
+    pub async fn report(&self, deadline: Instant) -> report::Register {
+        let open = self.read(self.store.count(deadline).await).ok();
+        let problem =
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned();
+        report::Register { store: self.store.name(), open, problem }
+    }
+
+    /// Notes whether the store can be read.
+    fn read<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.noted(result, |[reading, _]| reading)
+    }
+
+    /// Notes whether the store can be written.
+    fn written<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.noted(result, |[_, writing]| writing)
+    }
+
+    fn noted<T>(
+        &self,
+        result: Result<T, StoreError>,
+        place: impl FnOnce(&mut [Option<String>; 2]) -> &mut Option<String>,
+    ) -> Result<T, StoreError> {
+        let trouble = match &result {
+            Ok(_) => None,
+            // Whoever sent it made it up.
+            Err(StoreError::Cursor(_)) => return result,
+            Err(error) => {
+                let line = Line::new("sessions").with("problem", error).with("store", self.store.name());
+                self.log.complain(Level::Error, "sessions", line);
+                Some(error.to_string())
+            }
+        };
+        *place(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner)) = trouble;
+        result
+    }
+
+    /// Says in the log that a session ended. What its application closed has a line of its own.
+    fn tell(&self, session: &Session) {
+        let Some(ended) = &session.ended else { return };
+        if ended.reason == EndReason::Closed && ended.detail.is_empty() {
+            return;
+        }
+        let line = Line::new("session_end")
+            .with("session", &session.id)
+            .with("user", &session.user)
+            .with("principal", &session.principal)
+            .with("reason", ended.reason.name())
+            .with("detail", &ended.detail)
+            .with("host", &session.host)
+            .with("pid", session.pid);
+        self.log.write(Level::Info, &line);
+    }
+}
+
+/// The id of the newest of `open` that `request` of `peer` may mean.
+fn newest(open: Vec<Session>, request: &Request, peer: &Peer, host: &str) -> Option<String> {
+    let fits = |session: &Session| {
+        session.host == host
+            && session.service == cut(&request.service)
+            && session.uid == peer.uid
+            && (request.rhost.is_empty() || session.rhost == cut(&request.rhost))
+            && (request.tty.is_empty() || session.tty == cut(&request.tty))
+    };
+    let mut open: Vec<_> = open.into_iter().filter(fits).collect();
+    let own = open.iter().rposition(|session| session.pid == peer.pid);
+    match own {
+        Some(at) => Some(open.swap_remove(at).id),
+        None => open.pop().map(|session| session.id),
+    }
+}
+
+/// How many of `sessions` a reply holds; at least one, which always fits.
+fn fitting<'a>(sessions: impl Iterator<Item = &'a Session>) -> usize {
+    // A cursor, and what JSON puts around it.
+    const AROUND: usize = 128;
+    let mut used = 0;
+    let fits = |session: &&Session| {
+        used += AROUND + serde_json::to_vec(session).map_or(ROOM, |json| json.len());
+        used <= ROOM
+    };
+    sessions.take_while(fits).count().max(1)
+}
+
+/// The beginning of `text`, of at most [`TEXT`] bytes.
+fn cut(text: &str) -> String {
+    let end = (0..=text.len().min(TEXT)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::store::suite::{listed, session, soon};
+    use super::*;
+    use crate::config::Policy;
+    use crate::directory::dns::Network;
+    use crate::protocol::{HEADER, Operation, Reply, Secret, encode};
+
+    pub(super) fn settings() -> config::Sessions {
+        config::Sessions::default()
+    }
+
+    /// A register of the host `here` in a folder of its own.
+    pub(super) fn register(settings: config::Sessions) -> (Arc<Register>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, writer) = Log::open().unwrap();
+        // Its lines go nowhere.
+        writer.finish();
+        let log = Arc::new(log);
+        let store = open_store(&settings, Some(folder.path()), Arc::new(Network::default()), &log).unwrap();
+        (Register::new(store, settings, "here".into(), 8, log), folder)
+    }
+
+    fn newcomer(person: u8) -> Newcomer {
+        Newcomer {
+            principal: format!("{person}@acme.com"),
+            guid: Uuid::from_bytes([person; 16]),
+            is_exempt: false,
+        }
+    }
+
+    fn request(operation: Operation) -> Request {
+        Request { service: "motion".into(), ..Request::new(operation, "john.doe", CALL) }
+    }
+
+    fn me() -> Peer {
+        Peer { uid: 998, pid: std::process::id() }
+    }
+
+    impl Register {
+        async fn enter(self: &Arc<Self>, person: u8) -> Result<Session, NotOpened> {
+            self.open(&newcomer(person), &request(Operation::OpenSession), &me(), soon()).await
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_says_who_where_and_by_which_process() {
+        let (register, _folder) = register(settings());
+        let long = format!("{}ß", "x".repeat(TEXT - 1));
+        let request = Request { rhost: long, tty: "tty1".into(), ..request(Operation::OpenSession) };
+        let session = register.open(&newcomer(1), &request, &me(), soon()).await.unwrap();
+        assert!(session.id.parse::<Uuid>().is_ok());
+        assert_eq!((session.user.as_str(), session.principal.as_str()), ("john.doe", "1@acme.com"));
+        assert_eq!(session.guid, "01010101-0101-0101-0101-010101010101");
+        assert_eq!((session.service.as_str(), session.tty.as_str()), ("motion", "tty1"));
+        assert_eq!(session.rhost, "x".repeat(TEXT - 1));
+        assert_eq!((session.host.as_str(), session.uid, session.pid), ("here", 998, std::process::id()));
+        assert_eq!(session.started, Process::look(session.pid).started());
+        assert_eq!(session.boot, process::boot());
+        assert!(now() - session.since < 60_000);
+        assert_eq!(register.show(&session.id, soon()).await.unwrap().list, [session]);
+        let report = register.report(soon()).await;
+        assert_eq!((report.open, report.problem), (Some(1), None));
+        assert!(report.store.starts_with("sqlite /"), "{}", report.store);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_policy_decides_and_exempt_people_are_without_limit() {
+        let two = NonZeroUsize::new(2).unwrap();
+        for (policy, limit, exempt, remain, denied) in [
+            (Policy::Replace, NonZeroUsize::MIN, false, 1, 0),
+            (Policy::Replace, two, false, 2, 0),
+            (Policy::Replace, NonZeroUsize::MIN, true, 3, 0),
+            (Policy::Deny, NonZeroUsize::MIN, false, 1, 2),
+            (Policy::Deny, two, false, 2, 1),
+            (Policy::Deny, NonZeroUsize::MIN, true, 3, 0),
+            (Policy::Unlimited, NonZeroUsize::MIN, false, 3, 0),
+        ] {
+            let (register, _folder) = register(config::Sessions { policy, limit, ..settings() });
+            let newcomer = Newcomer { is_exempt: exempt, ..newcomer(1) };
+            let mut refused = 0;
+            for _ in 0..3 {
+                match register.open(&newcomer, &request(Operation::OpenSession), &me(), soon()).await {
+                    Ok(_) => {}
+                    Err(NotOpened::Denied(open)) => {
+                        assert_eq!(open.len(), limit.get());
+                        refused += 1;
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            let open = listed(&*register.store, Which::All).await.len();
+            assert_eq!((open, refused), (remain, denied), "{policy:?} {limit} {exempt}");
+        }
+    }
+
+    #[test]
+    fn without_an_id_a_process_closes_its_own_newest_session() {
+        let session = |id: &str| Session {
+            host: "here".into(),
+            service: "motion".into(),
+            rhost: "a".into(),
+            tty: "t".into(),
+            uid: 998,
+            pid: 7,
+            ..session(id, "john", 0)
+        };
+        let list = || {
+            vec![
+                session("1"),
+                Session { rhost: "b".into(), ..session("2") },
+                Session { pid: 8, ..session("3") },
+                Session { service: "other".into(), ..session("4") },
+                Session { uid: 0, ..session("5") },
+                Session { host: "there".into(), ..session("6") },
+            ]
+        };
+        let peer = |uid, pid| Peer { uid, pid };
+        let asks = |rhost: &str, tty: &str| Request {
+            rhost: rhost.into(),
+            tty: tty.into(),
+            ..request(Operation::CloseSession)
+        };
+        let cases = [
+            ("the newest of the process", asks("", ""), peer(998, 7), Some("2")),
+            ("of another process", asks("", ""), peer(998, 8), Some("3")),
+            ("of none of the processes", asks("", ""), peer(998, 9), Some("3")),
+            ("of another user", asks("", ""), peer(0, 9), Some("5")),
+            ("of a stranger", asks("", ""), peer(1, 7), None),
+            ("from there", asks("a", ""), peer(998, 7), Some("1")),
+            ("from nowhere", asks("c", ""), peer(998, 7), None),
+            ("of another terminal", asks("a", "u"), peer(998, 7), None),
+        ];
+        for (case, request, peer, expected) in cases {
+            assert_eq!(newest(list(), &request, &peer, "here").as_deref(), expected, "{case}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn closing_by_id_or_by_name_ends_it_once() {
+        let (register, _folder) = register(settings());
+        let [a, b] = [register.enter(1).await.unwrap(), register.enter(2).await.unwrap()];
+        let by_id = Request { session: a.id.clone(), ..request(Operation::CloseSession) };
+        let closed = async |request: &Request, principal: Option<&str>| match register
+            .close_for(request, principal, &me(), soon())
+            .await
+            .unwrap()
+        {
+            Closed::Now(session) => ("now", session.id),
+            Closed::Earlier(session) => ("earlier", session.id),
+            Closed::Unknown => ("unknown", String::new()),
+        };
+        assert_eq!(closed(&by_id, None).await, ("now", a.id.clone()));
+        assert_eq!(closed(&by_id, None).await, ("earlier", a.id));
+        let by_name = request(Operation::CloseSession);
+        assert_eq!(closed(&by_name, Some("2@acme.com")).await, ("now", b.id));
+        assert_eq!(closed(&by_name, Some("2@acme.com")).await, ("unknown", String::new()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_nobody_was_told_of_ends() {
+        let (register, _folder) = register(settings());
+        let session = register.enter(1).await.unwrap();
+        register.undo(session.id.clone(), "nobody took the answer");
+        while register.store.count(soon()).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let found = register.show(&session.id, soon()).await.unwrap();
+        assert_eq!(found.list[0].ended.as_ref().unwrap().reason, EndReason::Closed);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_watches_is_told_at_once_and_goes_on_where_it_was() {
+        let (register, _folder) = register(settings());
+        let begin = register.watch(None, soon()).await.unwrap().unwrap();
+        assert_eq!((begin.list.len(), begin.gap), (0, false));
+        let waiting = tokio::spawn({
+            let (register, cursor) = (register.clone(), begin.cursor.clone());
+            async move { register.watch(Some(&cursor), soon()).await.unwrap().unwrap() }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let a = register.enter(1).await.unwrap();
+        let events = waiting.await.unwrap();
+        assert_eq!(events.list.iter().map(|event| &event.session).collect::<Vec<_>>(), [&a]);
+        // Meanwhile it was away.
+        let b = register.enter(1).await.unwrap();
+        let missed = register.watch(Some(&events.cursor), soon()).await.unwrap().unwrap();
+        let ended = &missed.list[0].session;
+        assert_eq!((&ended.id, &ended.ended.as_ref().unwrap().detail), (&a.id, &b.id));
+        assert_eq!(missed.list[1].session, b);
+        // Nothing happens.
+        let begun = Instant::now();
+        let nothing = register.watch(Some(&missed.cursor), begun + Duration::from_millis(300)).await;
+        assert_eq!(nothing.unwrap().unwrap(), Events { cursor: missed.cursor.clone(), ..Events::default() });
+        assert!((Duration::from_millis(200)..Duration::from_secs(5)).contains(&begun.elapsed()));
+        assert!(register.watch(Some("x"), soon()).await.is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn watchers_are_few_and_are_sent_away_when_the_broker_ends() {
+        let (register, _folder) = register(settings());
+        let cursor = register.watch(None, soon()).await.unwrap().unwrap().cursor;
+        let mut waiting = tokio::task::JoinSet::new();
+        // Of eight connections half are left for logins.
+        for _ in 0..4 {
+            let (register, cursor) = (register.clone(), cursor.clone());
+            waiting.spawn(async move { register.watch(Some(&cursor), soon()).await.unwrap() });
+        }
+        while register.watchers.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(register.watch(Some(&cursor), soon()).await.unwrap(), None);
+        let begun = Instant::now();
+        register.end();
+        for events in waiting.join_all().await {
+            assert_eq!(events.unwrap().list, []);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pages_fit_a_frame_and_lose_nobody() {
+        let (register, _folder) = register(config::Sessions { policy: Policy::Unlimited, ..settings() });
+        // Each byte takes six in JSON.
+        let text = "\u{1}".repeat(2 * TEXT);
+        let request = Request {
+            user: text.clone(),
+            service: text.clone(),
+            rhost: text.clone(),
+            tty: text.clone(),
+            ..request(Operation::OpenSession)
+        };
+        let newcomer = Newcomer { principal: text, ..newcomer(1) };
+        let mut ids = Vec::new();
+        for _ in 0..50 {
+            ids.push(register.open(&newcomer, &request, &me(), soon()).await.unwrap().id);
+        }
+        let is_sent =
+            |reply: Reply| assert!(encode(&reply, &Secret::default()).unwrap().len() > 30_000 + HEADER);
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = register.list(&Which::All, after.as_deref(), soon()).await.unwrap();
+            seen.extend(page.list.iter().map(|session| session.id.clone()));
+            after = page.next.clone();
+            match after {
+                Some(_) => is_sent(Reply::Sessions(Box::new(page))),
+                None => break,
+            }
+        }
+        assert_eq!(seen, ids);
+        let mut cursor = "0".to_owned();
+        let mut seen = Vec::new();
+        while seen.len() < ids.len() {
+            let events = register.watch(Some(&cursor), soon()).await.unwrap().unwrap();
+            seen.extend(events.list.iter().map(|event| event.session.id.clone()));
+            cursor.clone_from(&events.cursor);
+            if seen.len() < ids.len() {
+                is_sent(Reply::Events(Box::new(events)));
+            }
+        }
+        assert_eq!(seen, ids);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_that_fails_is_a_problem_until_it_works_again() {
+        let (register, folder) = register(settings());
+        let away = folder.path().with_extension("away");
+        std::fs::rename(folder.path(), &away).unwrap();
+        assert!(matches!(register.enter(1).await, Err(NotOpened::Store(StoreError::Unavailable(_)))));
+        let report = register.report(soon()).await;
+        assert_eq!(report.open, None);
+        assert!(report.problem.unwrap().contains("sessions.db"));
+        std::fs::rename(&away, folder.path()).unwrap();
+        while register.enter(1).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(register.report(soon()).await.problem, None);
+        // On a full disk it can still be read.
+        let full = Err::<(), _>(StoreError::Unavailable("the disk is full".into()));
+        assert!(register.written(full).is_err());
+        assert!(register.show("x", soon()).await.is_ok());
+        assert!(register.report(soon()).await.problem.unwrap().contains("full"));
+        register.enter(1).await.unwrap();
+        assert_eq!(register.report(soon()).await.problem, None);
+    }
+}

@@ -1,0 +1,164 @@
+//! Whether the process that opened a session is still there.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::protocol::report::Session;
+
+/// Which boot this is, as systemd tells the broker (`%b`, systemd.unit(5)), whose sandbox hides the kernel's own file.
+const BOOT: &str = "BOOT_ID";
+/// The kernel's file, for a broker that is started by hand (random(4)).
+const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The id of this boot, without hyphens; empty where it cannot be known.
+pub fn boot() -> String {
+    let told = std::env::var(BOOT).ok().or_else(|| fs::read_to_string(BOOT_FILE).ok());
+    told.unwrap_or_default().trim().replace('-', "")
+}
+
+/// What is known of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// It runs, and was started then: `starttime` of proc_pid_stat(5).
+    Since(u64),
+    /// It is there, and hides when it was started.
+    Hidden,
+    /// There is none.
+    Gone,
+}
+
+impl Process {
+    /// The process with this id, as it is now.
+    pub fn look(pid: u32) -> Self {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => parse(&stat).unwrap_or(Process::Hidden),
+            // /proc may hide processes of others (hidepid, proc(5)); kill(2) tells those that exist.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound) || is_no_process(&error) => {
+                let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw);
+                match pid.map(|pid| kill(pid, None)) {
+                    Some(Err(Errno::ESRCH)) => Process::Gone,
+                    _ => Process::Hidden,
+                }
+            }
+            Err(_) => Process::Hidden,
+        }
+    }
+
+    /// When it was started; 0 where that is not known.
+    pub fn started(self) -> u64 {
+        match self {
+            Process::Since(started) => started,
+            Process::Hidden | Process::Gone => 0,
+        }
+    }
+}
+
+/// A process that ends while its file is read.
+fn is_no_process(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ESRCH as i32)
+}
+
+/// `state`, `num_threads` and `starttime` are the third, the 20th and the 22nd field; the second, in parentheses, may
+/// hold anything.
+fn parse(stat: &[u8]) -> Option<Process> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let is_dead = matches!(fields.next()?, "Z" | "X");
+    let threads: i64 = fields.nth(16)?.parse().ok()?;
+    // A zombie does nothing any more, and its parent is yet to look; unless only its first thread has ended.
+    if is_dead && threads <= 1 {
+        return Some(Process::Gone);
+    }
+    Some(Process::Since(fields.nth(1)?.parse().ok()?))
+}
+
+/// Whether the process of a session of this host is certainly gone. `look` says how a process is now.
+pub fn is_gone(session: &Session, boot: &str, look: impl FnOnce(u32) -> Process) -> bool {
+    // No process survives its boot; afterwards its id and even its start time may be another's.
+    if !session.boot.is_empty() && !boot.is_empty() && session.boot != boot {
+        return true;
+    }
+    // The application is where processes have other ids, in a container.
+    if session.pid == 0 {
+        return false;
+    }
+    match look(session.pid) {
+        Process::Gone => true,
+        Process::Since(started) => session.started != 0 && session.started != started,
+        Process::Hidden => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let me = std::process::id();
+        let Process::Since(started) = Process::look(me) else { panic!("{:?}", Process::look(me)) };
+        assert!(started > 0);
+        assert_eq!(Process::look(me), Process::Since(started));
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        let Process::Since(later) = Process::look(pid) else { panic!("{:?}", Process::look(pid)) };
+        assert!(later >= started);
+        child.kill().unwrap();
+        // Dead and not waited for, it is a zombie.
+        while Process::look(pid) != Process::Gone {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert_eq!(Process::look(pid), Process::Gone);
+        // That of another user, here as well as where the tests do not run as root.
+        assert!(matches!(Process::look(1), Process::Since(_) | Process::Hidden));
+    }
+
+    #[test]
+    fn the_name_of_a_program_may_hold_anything() {
+        let stat = |name: &str, state: &str, threads: u32| {
+            format!("42 ({name}) {state} 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 {threads} 0 777 9 10")
+        };
+        let cases = [
+            (stat("node", "S", 11), Some(Process::Since(777))),
+            (stat("a) Z 1 (b", "R", 1), Some(Process::Since(777))),
+            (stat("node", "Z", 1), Some(Process::Gone)),
+            (stat("node", "Z", 10), Some(Process::Since(777))),
+            ("42 (node) S 1".to_owned(), None),
+            (String::new(), None),
+        ];
+        for (stat, expected) in cases {
+            assert_eq!(parse(stat.as_bytes()), expected, "{stat}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_certain_ends_a_session() {
+        let session =
+            |pid, started, boot: &str| Session { pid, started, boot: boot.into(), ..Session::default() };
+        let cases = [
+            ("it runs", session(7, 100, "now"), Process::Since(100), false),
+            ("it ended", session(7, 100, "now"), Process::Gone, true),
+            ("another got its id", session(7, 100, "now"), Process::Since(200), true),
+            ("it is hidden", session(7, 100, "now"), Process::Hidden, false),
+            ("its start was not known", session(7, 0, "now"), Process::Since(200), false),
+            ("it ended, its start was not known", session(7, 0, "now"), Process::Gone, true),
+            ("in a container", session(0, 0, "now"), Process::Gone, false),
+            ("before the boot", session(7, 100, "then"), Process::Since(100), true),
+            ("in a container before the boot", session(0, 0, "then"), Process::Gone, true),
+            ("the boot was not known", session(7, 100, ""), Process::Since(100), false),
+        ];
+        for (case, session, process, gone) in cases {
+            assert_eq!(is_gone(&session, "now", |_| process), gone, "{case}");
+        }
+        assert!(!is_gone(&session(7, 100, "then"), "", |_| Process::Since(100)));
+        assert!(!boot().is_empty());
+    }
+}

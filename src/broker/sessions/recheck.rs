@@ -1,0 +1,242 @@
+//! Reads the accounts of those who have a session on this server again, and ends the sessions of who may not stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+use super::store::{StoreError, Which};
+use super::{CALL, Register, now};
+use crate::broker::log::{Level, Line};
+use crate::broker::login::{Logins, check_groups};
+use crate::directory::standing::BATCH;
+use crate::directory::{Account, DirectoryError, Machine, Person, Standing};
+use crate::protocol::report::{EndReason, Ended};
+use crate::verdict::Outcome;
+
+/// The first time is this long after the start, where `sessions.recheck` is not shorter.
+const FIRST: Duration = Duration::from_secs(30);
+/// One batch of accounts, whatever AD does.
+const READING: Duration = Duration::from_secs(20);
+/// Between two batches, so that logins have the connection for themselves.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Searches for somebody's groups at once.
+const AT_ONCE: usize = 4;
+
+/// Why accounts could not be read again.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Directory(#[from] DirectoryError),
+}
+
+/// Reads them again and again until the broker ends.
+pub(in crate::broker) async fn keep<M, P>(register: Arc<Register>, logins: Arc<Logins<M, P>>)
+where
+    M: Machine + 'static,
+    P: Send + Sync + 'static,
+{
+    let Some(every) = register.settings.recheck else { return };
+    let mut next = Instant::now() + every.min(FIRST);
+    loop {
+        sleep_until(next).await;
+        next = Instant::now() + every;
+        if let Err(trouble) = recheck(&register, &logins).await {
+            let line = Line::new("recheck").with("problem", trouble);
+            let line = line.with("consequence", "everybody stays logged in until AD answers");
+            register.log.complain(Level::Warning, "recheck", line);
+        }
+    }
+}
+
+/// Reads them once.
+async fn recheck<M, P>(register: &Arc<Register>, logins: &Arc<Logins<M, P>>) -> Result<(), Trouble>
+where
+    M: Machine + 'static,
+    P: Send + Sync + 'static,
+{
+    let here = Which::Host(register.host.clone());
+    let mut sessions: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
+    for session in register.all(&here, Instant::now() + CALL).await? {
+        if let Ok(guid) = session.guid.parse() {
+            sessions.entry(guid).or_default().push(session.id);
+        }
+    }
+    let guids: Vec<_> = sessions.keys().copied().collect();
+    for (turn, batch) in guids.chunks(BATCH).enumerate() {
+        if turn > 0 {
+            sleep(PAUSE).await;
+        }
+        for (guid, outcome) in expelled(register, logins, batch.iter().copied().collect()).await? {
+            let ended = Ended { at: now(), reason: EndReason::Refused, detail: outcome.name().to_owned() };
+            for id in sessions.get(&guid).into_iter().flatten() {
+                register.close(id, &ended, Instant::now() + CALL).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Those of `guids` who may not stay, and why.
+async fn expelled<M, P>(
+    register: &Register,
+    logins: &Arc<Logins<M, P>>,
+    guids: BTreeSet<Uuid>,
+) -> Result<Vec<(Uuid, Outcome)>, Trouble>
+where
+    M: Machine + 'static,
+    P: Send + Sync + 'static,
+{
+    let deadline = Instant::now() + READING;
+    let complain = |guid: Uuid, problem: &str| {
+        let line = Line::new("recheck").with("account", guid).with("problem", problem);
+        register.log.complain(Level::Warning, "recheck of one", line);
+    };
+    let mut expelled = Vec::new();
+    let mut judging = JoinSet::new();
+    let mut judged = Vec::new();
+    for (guid, standing) in logins.directory.standing(&guids, deadline).await? {
+        match standing {
+            Standing::Gone => expelled.push((guid, Outcome::UnknownUser)),
+            Standing::Unreadable(problem) => complain(guid, &problem),
+            Standing::There(person, account) => {
+                if judging.len() >= AT_ONCE {
+                    judged.extend(judging.join_next().await);
+                }
+                let logins = logins.clone();
+                judging.spawn(async move { (guid, logins.expulsion(&person, &account, deadline).await) });
+            }
+        }
+    }
+    judged.extend(judging.join_all().await.into_iter().map(Ok));
+    for (guid, outcome) in judged.into_iter().flatten() {
+        match outcome {
+            Ok(outcome) => expelled.extend(outcome.map(|outcome| (guid, outcome))),
+            Err(error) => complain(guid, &error.to_string()),
+        }
+    }
+    Ok(expelled)
+}
+
+impl<M: Machine, P> Logins<M, P> {
+    /// Why somebody who is logged in may not stay.
+    async fn expulsion(
+        &self,
+        person: &Person,
+        account: &Account,
+        deadline: Instant,
+    ) -> Result<Option<Outcome>, DirectoryError> {
+        let outcome = account.expulsion(SystemTime::now());
+        if outcome.is_some() || !self.directory.has_group_rules() {
+            return Ok(outcome);
+        }
+        let rules = self.directory.group_rules(person, deadline).await?;
+        let groups = self.directory.groups(person, deadline).await?;
+        Ok(check_groups(&groups, &rules).err().map(|refusal| refusal.outcome))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::Admission;
+    use super::super::store::Position;
+    use super::super::store::suite::{session, soon};
+    use super::super::tests::{register, settings};
+    use super::*;
+    use crate::directory::machine::MachineError;
+    use crate::directory::scripted::{Answer, Scripted, account, config, forest, guid, unreachable};
+    use crate::directory::{Directory, Entry};
+    use crate::protocol::report::Session;
+
+    const ROOT: &str = "DC=acme,DC=com";
+
+    /// Who has a session: 1 has two, 9 is on another server.
+    async fn rechecked(
+        config_more: &str,
+        answers: impl IntoIterator<Item = Answer>,
+    ) -> (Result<(), Trouble>, Vec<(String, String)>) {
+        let (register, _folder) = register(settings());
+        let config = config(config_more);
+        let logins = Arc::new(Logins {
+            directory: Directory::new(Scripted::new(answers), &config),
+            names: config.names,
+            passwords: (),
+            host: "XCALLY".into(),
+            warn: Duration::ZERO,
+        });
+        for (id, number, host) in [("1a", 1, "here"), ("1b", 1, "here"), ("2", 2, "here"), ("9", 9, "there")]
+        {
+            let session = Session { host: host.into(), ..session(id, &guid(number).to_string(), now()) };
+            register.store.open(&session, Admission::Unlimited, soon()).await.unwrap();
+        }
+        let before = register.store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+        let done = recheck(&register, &logins).await;
+        logins.directory.machine().is_finished();
+        let events = register.store.events(&Position::After(before), 10, soon()).await.unwrap().list;
+        let ended = events.into_iter().map(|event| {
+            let ended = event.session.ended.unwrap();
+            assert_eq!(ended.reason, EndReason::Refused);
+            (event.session.id, ended.detail)
+        });
+        (done, ended.collect())
+    }
+
+    fn says(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(id, why)| ((*id).to_owned(), (*why).to_owned())).collect()
+    }
+
+    const BOTH: &str = "own dc=acme,dc=com (|(objectGUID=\\01\\01\\01\\01\\01\\01\\01\\01";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_disabled_or_gone_loses_every_session_on_this_server() {
+        let (done, ended) =
+            rechecked("", [(BOTH, Ok(vec![account(1, ROOT, "514"), account(2, ROOT, "512")]))]).await;
+        done.unwrap();
+        assert_eq!(ended, says(&[("1a", "disabled"), ("1b", "disabled")]));
+
+        let alone = || ("<GUID=02020202", Err(MachineError::NoSuchObject("x".into())));
+        let none = || ("catalogue  (|(objectGUID=\\02", Ok(vec![]));
+        let answers =
+            forest().into_iter().chain([(BOTH, Ok(vec![account(1, ROOT, "512")])), none(), alone()]);
+        let (done, ended) = rechecked("", answers).await;
+        done.unwrap();
+        assert_eq!(ended, says(&[("2", "unknown_user")]));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn while_ad_is_silent_everybody_stays() {
+        let (done, ended) = rechecked("", [(BOTH, Err(unreachable()))]).await;
+        assert!(done.unwrap_err().to_string().contains("DNS does not answer"));
+        assert_eq!(ended, []);
+        // Of one of them it does not say enough.
+        let unreadable = Entry::new("CN=1").with("objectGUID", [vec![1; 16]]);
+        let (done, ended) = rechecked("", [(BOTH, Ok(vec![unreadable, account(2, ROOT, "514")]))]).await;
+        done.unwrap();
+        assert_eq!(ended, says(&[("2", "disabled")]));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn groups_count_where_they_count_at_a_login() {
+        const ALLOWED: [u8; 16] = [1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x20, 2, 0, 0];
+        const OTHER: [u8; 16] = [1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x21, 2, 0, 0];
+        let rules = "[login]\nallow_groups = [\"S-1-5-32-544\"]";
+        let groups = |number, sid: [u8; 16]| {
+            Ok(vec![account(number, ROOT, "512").with("tokenGroups", [sid.to_vec()])])
+        };
+        let both = || (BOTH, Ok(vec![account(1, ROOT, "512"), account(2, ROOT, "512")]));
+        let answers = [both(), ("<GUID=01010101", groups(1, ALLOWED)), ("<GUID=02020202", groups(2, OTHER))];
+        let (done, ended) = rechecked(rules, answers).await;
+        done.unwrap();
+        assert_eq!(ended, says(&[("2", "not_allowed")]));
+        // Groups that cannot be read let nobody in, and throw nobody out.
+        let answers = [both(), ("<GUID=01010101", Err(unreachable())), ("<GUID=02020202", groups(2, OTHER))];
+        let (done, ended) = rechecked(rules, answers).await;
+        done.unwrap();
+        assert_eq!(ended, says(&[("2", "not_allowed")]));
+    }
+}

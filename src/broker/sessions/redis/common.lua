@@ -1,0 +1,91 @@
+-- What every script begins with. Their keys are the same, and so are their first arguments.
+--
+-- birth    LAYOUT-NUMBER-MARK: the cursor before the first event; a register that has lost all gets another
+-- events   stream, NUMBER-0 of each event: m its mark, r the record as it was then
+-- known    hash, id of each session: its record
+-- open     sorted set, id of each open session by the number of the event that told of it
+-- index    sorted set without scores, which sorts by the bytes: the same once more by account, name and server
+-- ended    sorted set, id of each session that ended by its time
+--
+-- A record is the session as it was opened, in JSON; and, after a line feed, how it ended. Numbers have no gaps. A
+-- mark is made up for each change: an event whose loss a crash or a failover brought about may give its number to
+-- another one, but not its mark.
+local birth, events, known, open, index, ended = unpack(KEYS)
+local layout, mark, now, kept = unpack(ARGV, 1, 4)
+
+local function decimal(number)
+    return string.format('%.0f', number)
+end
+
+-- Nothing was written before.
+local function damaged(what)
+    error('DAMAGED ' .. what)
+end
+
+local function is_sound()
+    local count = redis.call('ZCARD', open)
+    local all = count + redis.call('ZCARD', ended)
+    local is_told = redis.call('EXISTS', events) == 1
+    return redis.call('HLEN', known) == all
+        and redis.call('ZCARD', index) == 3 * count
+        and (is_told or all == 0)
+        and (not is_told or redis.call('EXISTS', birth) == 1)
+end
+
+-- The number before the first event, and its mark. A new register begins where no earlier one came to: they were
+-- counted one by one from their own beginning, which is a time in milliseconds, too.
+local function beginning()
+    local value = redis.call('GET', birth)
+    if not value then
+        value = layout .. '-' .. now .. '-' .. mark
+        redis.call('SET', birth, value)
+    end
+    local number, its_mark = string.match(value, '^%d+%-(%d+)%-(%w+)$')
+    return tonumber(number), its_mark
+end
+
+local function newest()
+    local last = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
+    if last then
+        return tonumber(string.match(last[1], '^%d+')), last[2][2]
+    end
+    return beginning()
+end
+
+-- One more than is shown: it proves that a cursor just before the oldest one is of this life.
+local function tell(number, record)
+    redis.call('XADD', events, 'MAXLEN', kept + 1, decimal(number) .. '-0', 'm', mark, 'r', record)
+end
+
+-- Where the sessions that share `value` stand in the index; what follows has 16 digits and the id.
+local function section(kind, value)
+    return kind .. #value .. ':' .. value .. ':'
+end
+
+local function index_entries(id, record, number)
+    local session = cjson.decode(string.match(record, '^[^\n]*'))
+    local rest = string.format('%016.0f', number) .. ':' .. id
+    return section('g', session.guid) .. rest, section('p', session.principal) .. rest, section('h', session.host) .. rest
+end
+
+-- Ends an open session, of which `number` tells.
+local function finish(id, record, how, at, number)
+    local first, second, third = index_entries(id, record, redis.call('ZSCORE', open, id))
+    record = record .. '\n' .. how
+    tell(number, record)
+    redis.call('HSET', known, id, record)
+    redis.call('ZREM', open, id)
+    redis.call('ZREM', index, first, second, third)
+    redis.call('ZADD', ended, at, id)
+    return record
+end
+
+-- Forgets sessions that ended before `time`: more than one change adds, few enough to cost nothing.
+local function forget(time)
+    local old = redis.call('ZRANGEBYSCORE', ended, '-inf', '(' .. time, 'LIMIT', 0, 100)
+    for _, id in ipairs(old) do
+        redis.call('HDEL', known, id)
+        redis.call('ZREM', ended, id)
+    end
+end
+

@@ -1,0 +1,318 @@
+//! Connections to a Redis: an address, TLS, a user; and which server the Sentinels name.
+//!
+//! They are made here and not by the library, because there is one TLS in this program, with roots of our choosing;
+//! because each step has its bound; and because the library would keep the password in its buffers.
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, cmd};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use super::trouble::{Kind, Trouble};
+use crate::config::{Redis, RedisAt, Server};
+use crate::directory::dns::Names;
+use crate::directory::pool::race;
+use crate::directory::trust::{Distrust, Trust};
+use crate::protocol::Secret;
+
+/// All that Sentinels are asked, together.
+const SENTINELS: Duration = Duration::from_millis(500);
+/// The longest file for a password that is read.
+const PASSWORD_FILE: u64 = 4096;
+/// The longest answer to a password.
+const ANSWER: usize = 512;
+
+/// A connection, while it lives: calls of several people go over it at once.
+pub(super) struct Line {
+    pub(super) connection: MultiplexedConnection,
+    /// What reads and writes; ends with the connection, and with this.
+    driver: JoinSet<()>,
+}
+
+impl Line {
+    /// Returns when the connection has ended.
+    pub(super) async fn ended(&mut self) {
+        self.driver.join_next().await;
+    }
+}
+
+/// How connections are made.
+pub(super) struct Connector {
+    pub(super) redis: Redis,
+    pub(super) names: Arc<dyn Names>,
+}
+
+/// What connections that are made at one time share. What it is made of is read each time, so that a new password or
+/// a new CA needs no new start.
+pub(super) struct Access {
+    tls: Option<Arc<ClientConfig>>,
+    password: Option<Secret>,
+}
+
+/// Who we are.
+#[derive(Clone, Copy)]
+struct Login<'a> {
+    /// `None`: the default user.
+    user: Option<&'a str>,
+    password: &'a Secret,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Access {
+    /// Reads the CA's and the password's files.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub(super) fn read(redis: &Redis) -> Result<Self, Trouble> {
+        let barred = |cause: String, advice| Trouble::new(Kind::Barred, cause, advice);
+        let tls = match redis.tls {
+            true => {
+                let trust =
+                    Trust::load(redis.ca_file.as_deref(), None).map_err(|e| barred(e.to_string(), ""))?;
+                Some(trust.config())
+            }
+            false => None,
+        };
+        let password = match (&redis.password_file, &redis.user) {
+            (Some(file), _) => Some(password(file)?),
+            (None, None) => None,
+            (None, Some(user)) => {
+                let cause = format!("sessions.store names the user {user}, and there is no password");
+                return Err(barred(cause, "put it into a file and name that as sessions.password_file"));
+            }
+        };
+        Ok(Access { tls, password })
+    }
+}
+
+impl Connector {
+    /// What connections need, read anew.
+    ///
+    /// # Errors
+    /// As [`Access::read`].
+    pub(super) async fn access(&self) -> Result<Arc<Access>, Trouble> {
+        let redis = self.redis.clone();
+        let reading = tokio::task::spawn_blocking(move || Access::read(&redis).map(Arc::new));
+        reading.await.unwrap_or_else(|e| Err(Trouble::lost(e.to_string())))
+    }
+
+    /// The servers that may be the master, the likeliest first; never none.
+    ///
+    /// # Errors
+    /// No Sentinel names one.
+    pub(super) async fn servers(self: &Arc<Self>, access: &Arc<Access>) -> Result<Vec<Server>, Trouble> {
+        let (sentinels, service) = match &self.redis.at {
+            RedisAt::Server(server) => return Ok(vec![server.clone()]),
+            RedisAt::Sentinel { sentinels, service } => (sentinels, service),
+        };
+        let until = Instant::now() + SENTINELS;
+        let mut asked = JoinSet::new();
+        for sentinel in sentinels {
+            let (me, access) = (self.clone(), access.clone());
+            let (sentinel, service) = (sentinel.clone(), service.clone());
+            asked.spawn(async move {
+                let answer = in_time(until, me.ask(&sentinel, &service, &access, until)).await;
+                answer.map_err(|trouble| trouble.of(&format!("Sentinel {sentinel}")))
+            });
+        }
+        let (mut votes, mut troubles): (Vec<(Server, usize)>, Vec<Trouble>) = Default::default();
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok(Ok(server)) => {
+                    match votes.iter_mut().find(|(named, _)| *named == server) {
+                        Some((_, votes)) => *votes += 1,
+                        None => votes.push((server, 1)),
+                    }
+                    // One that was cut off names the master that was.
+                    if votes.iter().any(|(_, votes)| *votes > sentinels.len() / 2) {
+                        break;
+                    }
+                }
+                Ok(Err(trouble)) => troubles.push(trouble),
+                Err(error) => troubles.push(Trouble::lost(error.to_string())),
+            }
+        }
+        if votes.is_empty() {
+            let causes = troubles.iter().map(|trouble| trouble.cause.as_str()).collect::<Vec<_>>().join("; ");
+            // What a person has to mend is more than what may pass.
+            let worst = troubles.iter().find(|trouble| trouble.kind == Kind::Barred).or(troubles.first());
+            let (kind, advice) = worst.map_or((Kind::Lost, ""), |worst| (worst.kind, worst.advice));
+            return Err(Trouble::new(kind, causes, advice));
+        }
+        votes.sort_by_key(|(_, votes)| std::cmp::Reverse(*votes));
+        Ok(votes.into_iter().map(|(server, _)| server).collect())
+    }
+
+    /// Which server `sentinel` names (redis.io/docs/reference/sentinel-clients).
+    async fn ask(
+        &self,
+        sentinel: &Server,
+        service: &str,
+        access: &Access,
+        until: Instant,
+    ) -> Result<Server, Trouble> {
+        let mut question = cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        // Sentinels often have no password where their servers have one, or no users. Who does not ask for one is not
+        // told it.
+        let users = [self.redis.user.as_deref(), None];
+        let password = access.password.as_ref();
+        let logins = users.into_iter().filter_map(|user| Some(Login { user, password: password? }));
+        let mut answer = Err(Trouble::lost(""));
+        for login in [None].into_iter().chain(logins.map(Some)) {
+            answer = match self.line(sentinel, access, login, 0, until).await {
+                Ok(mut line) => {
+                    question.query_async::<Option<_>>(&mut line.connection).await.map_err(Trouble::from)
+                }
+                Err(trouble) => Err(trouble),
+            };
+            if !matches!(&answer, Err(trouble) if trouble.kind == Kind::Barred) {
+                break;
+            }
+        }
+        let (host, port) = answer?.ok_or_else(|| {
+            let cause = format!("it knows no {service}");
+            Trouble::new(
+                Kind::Barred,
+                cause,
+                "sessions.store ends with the name that sentinel.conf gives the master",
+            )
+        })?;
+        Ok(Server { host, port })
+    }
+
+    /// A connection to `server`, as the user that may use the register.
+    ///
+    /// # Errors
+    /// There is none, or the user is refused.
+    pub(super) async fn connect(
+        &self,
+        server: &Server,
+        access: &Access,
+        until: Instant,
+    ) -> Result<Line, Trouble> {
+        let user = self.redis.user.as_deref();
+        let login = access.password.as_ref().map(|password| Login { user, password });
+        let line = self.line(server, access, login, self.redis.database, until);
+        in_time(until, line).await
+    }
+
+    async fn line(
+        &self,
+        server: &Server,
+        access: &Access,
+        login: Option<Login<'_>>,
+        database: u32,
+        until: Instant,
+    ) -> Result<Line, Trouble> {
+        let mut stream = self.stream(server, access.tls.as_ref(), until).await?;
+        if let Some(login) = login {
+            authenticate(&mut stream, login).await?;
+        }
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(database.into());
+        // Each call has a bound of its own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let (connection, work) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(work);
+        Ok(Line { connection, driver })
+    }
+
+    async fn stream(
+        &self,
+        server: &Server,
+        tls: Option<&Arc<ClientConfig>>,
+        until: Instant,
+    ) -> Result<Box<dyn Stream>, Trouble> {
+        let addresses = match server.host.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => self.names.addresses(&server.host).await.map_err(Trouble::lost)?.0,
+        };
+        let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, server.port)).collect();
+        let (tcp, _) = race(addresses, until).await.map_err(Trouble::lost)?;
+        // What a connection that is given up could not deliver must not be done later.
+        tcp.set_zero_linger()?;
+        let Some(config) = tls else { return Ok(Box::new(tcp)) };
+        let name = ServerName::try_from(server.host.clone()).map_err(|e| Trouble::lost(e.to_string()))?;
+        let handshake = TlsConnector::from(config.clone()).connect(name, tcp);
+        let connected = timeout_at(until, handshake).await.map_err(|_| {
+            let advice = "name a port where the server speaks TLS (tls-port of its configuration)";
+            Trouble::new(Kind::Silent, "no answer to TLS in time", advice)
+        })?;
+        let stream = connected.map_err(|error| match Distrust::of(&error) {
+            Some(distrust) => Trouble::new(
+                Kind::Barred,
+                format!("TLS: {distrust}"),
+                "let sessions.ca_file name the CA that issued it; the certificate must bear the name in sessions.store",
+            ),
+            None => Trouble::lost(format!("TLS: {error}")),
+        })?;
+        Ok(Box::new(stream))
+    }
+}
+
+/// `work`, unless it takes longer.
+pub(super) async fn in_time<T>(
+    until: Instant,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    timeout_at(until, work).await.unwrap_or_else(|_| Err(Trouble::silent()))
+}
+
+/// Says who we are, and waits for the answer.
+async fn authenticate(stream: &mut Box<dyn Stream>, login: Login<'_>) -> Result<(), Trouble> {
+    let mut auth = cmd("AUTH");
+    auth.arg(login.user).arg(login.password.bytes());
+    let auth = Zeroizing::new(auth.get_packed_command());
+    stream.write_all(&auth).await?;
+    stream.flush().await?;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") && line.len() < ANSWER {
+        line.push(stream.read_u8().await?);
+    }
+    let line = String::from_utf8_lossy(&line);
+    match line.trim_end().split_at_checked(1) {
+        Some(("+", _)) => Ok(()),
+        Some(("-", text)) => Err(Trouble::answered(text)),
+        _ => Err(Trouble::lost("the server speaks no Redis")),
+    }
+}
+
+/// The first line of the file at `path`.
+fn password(path: &Path) -> Result<Secret, Trouble> {
+    let barred =
+        |cause: String, advice| Trouble::new(Kind::Barred, format!("{}: {cause}", path.display()), advice);
+    let unreadable = |e: std::io::Error| {
+        barred(format!("cannot be read: {e}"), "chown root:motion-ad and chmod 640 the file")
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.permissions().mode() & 0o007 != 0 {
+        return Err(barred(
+            "everybody may read the password".to_owned(),
+            "chown root:motion-ad and chmod 640 the file",
+        ));
+    }
+    // Of this size from the start: growing would leave copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(PASSWORD_FILE as usize + 1));
+    file.take(PASSWORD_FILE).read_to_end(&mut text).map_err(unreadable)?;
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let secret = Secret::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec());
+    match secret.password() {
+        Ok(_) => Ok(secret),
+        Err(error) => Err(barred(error.to_string(), "its first line is the password")),
+    }
+}

@@ -1,0 +1,43 @@
+-- Registers a session, or does not: first what became of it, then the records that belong to that.
+local id, session, how, since, forgotten, guid, policy, limit = unpack(ARGV, 5, 12)
+if redis.call('HEXISTS', known, id) == 1 then
+    return { 'registered' }
+end
+if not is_sound() then
+    damaged('keys are missing')
+end
+
+local theirs, before = {}, section('g', guid)
+if policy ~= 'unlimited' then
+    for _, entry in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. before, '(' .. before .. '\255')) do
+        local its_id = string.sub(entry, #before + 18)
+        local record = redis.call('HGET', known, its_id)
+        if not record then
+            damaged('a session is missing')
+        end
+        table.insert(theirs, { its_id, record })
+    end
+end
+limit = tonumber(limit)
+local answer = { 'registered' }
+if policy == 'deny' and #theirs >= limit then
+    answer[1] = 'denied'
+    for _, session_of_theirs in ipairs(theirs) do
+        table.insert(answer, session_of_theirs[2])
+    end
+    return answer
+end
+
+local number = newest()
+for place = 1, #theirs + 1 - limit do
+    number = number + 1
+    table.insert(answer, finish(theirs[place][1], theirs[place][2], how, since, number))
+end
+number = number + 1
+tell(number, session)
+redis.call('HSET', known, id, session)
+redis.call('ZADD', open, decimal(number), id)
+local first, second, third = index_entries(id, session, number)
+redis.call('ZADD', index, 0, first, 0, second, 0, third)
+forget(forgotten)
+return answer

@@ -1,0 +1,60 @@
+//! What Redis does in one step: the scripts, their keys, and what they are told.
+//!
+//! A script runs alone on its server, and its changes reach disk and replicas together. All keys have one hash tag, so
+//! that they would be in one place of a cluster, too.
+
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, RedisError, Script};
+
+use crate::broker::sessions::store::EVENTS;
+
+/// What the keys hold and how; a register of another layout is left alone.
+const LAYOUT: u32 = 1;
+/// The keys of every script, in their order.
+const KEYS: [&str; 7] = [
+    "motion-ad:{sessions}:birth",
+    EVENTS_KEY,
+    KNOWN_KEY,
+    OPEN_KEY,
+    "motion-ad:{sessions}:index",
+    "motion-ad:{sessions}:ended",
+    "motion-ad:{sessions}:try",
+];
+/// The stream of events.
+pub(super) const EVENTS_KEY: &str = "motion-ad:{sessions}:events";
+/// The hash of sessions by id.
+pub(super) const KNOWN_KEY: &str = "motion-ad:{sessions}:known";
+/// The sorted set of open sessions.
+pub(super) const OPEN_KEY: &str = "motion-ad:{sessions}:open";
+/// The hash of bookmarks, which no script touches.
+pub(super) const BOOKMARKS_KEY: &str = "motion-ad:{sessions}:bookmarks";
+
+macro_rules! script {
+    ($file:literal) => {
+        LazyLock::new(|| Script::new(concat!(include_str!("common.lua"), include_str!($file))))
+    };
+}
+
+pub(super) static BEGIN: LazyLock<Script> = script!("begin.lua");
+pub(super) static OPEN: LazyLock<Script> = script!("open.lua");
+pub(super) static CLOSE: LazyLock<Script> = script!("close.lua");
+pub(super) static LIST: LazyLock<Script> = script!("list.lua");
+pub(super) static READ: LazyLock<Script> = script!("events.lua");
+
+/// Has `script` run with `arguments`. Asked again it is another change, with a mark of its own.
+pub(super) async fn run<T: FromRedisValue>(
+    script: &Script,
+    arguments: &[String],
+    connection: &mut MultiplexedConnection,
+) -> Result<T, RedisError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut call = script.prepare_invoke();
+    call.key(&KEYS).arg(LAYOUT).arg(format!("{:016x}", fastrand::u64(..))).arg(now.to_string()).arg(EVENTS);
+    for argument in arguments {
+        call.arg(argument);
+    }
+    call.invoke_async(connection).await
+}

@@ -1,0 +1,783 @@
+//! Against real servers: each test starts its own, on the loopback. The program comes with redis-tools.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use super::super::store::suite::{Made, ONE, all_events, keeps_its_promises, listed, session, soon};
+use super::*;
+use crate::config::{DEFAULT_USER, RIGHTS, RedisAt, SENTINEL_RIGHTS};
+use crate::directory::dns::Network;
+
+const NOW: u64 = 1_784_000_000_000;
+const PASSWORD: &str = "hunter2";
+
+/// A Redis of a test, or a Sentinel; ends with it.
+struct Server {
+    folder: TempDir,
+    port: u16,
+    options: String,
+    sentinel: bool,
+    child: Option<Child>,
+}
+
+/// Debian has it under the name of a part of it, in redis-tools, which brings no daemon that starts by itself.
+fn program() -> Command {
+    let is_there = |name: &str| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok();
+    let mut command = match is_there("redis-server") {
+        true => Command::new("redis-server"),
+        false => Command::new("redis-check-rdb"),
+    };
+    command.arg0("redis-server");
+    command
+}
+
+impl Server {
+    /// One that keeps what it is told, with more options.
+    fn start(options: &str) -> Self {
+        Server::begin(false, options)
+    }
+
+    fn begin(sentinel: bool, options: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let options = format!(
+            "save \"\"\nbind 127.0.0.1\ndir {}\nrepl-diskless-sync-delay 0\n{options}\n",
+            folder.path().display()
+        );
+        let mut server = Server { folder, port, options, sentinel, child: None };
+        server.run();
+        server
+    }
+
+    fn run(&mut self) {
+        let port = match self.options.contains("tls-port") {
+            true => "port 0".to_owned(),
+            false => format!("port {}", self.port),
+        };
+        let options = format!("{port}\n{}", self.options).replace("PORT", &self.port.to_string());
+        let file = self.folder.path().join("redis.conf");
+        if !file.exists() {
+            std::fs::write(&file, options).unwrap();
+        }
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        let mut command = program();
+        command.arg(&file).args(self.sentinel.then_some("--sentinel")).stdin(Stdio::null()).stdout(log);
+        let child = command.spawn().expect("no Redis is installed: `make deps` as root brings redis-tools");
+        self.child = Some(child);
+        for _ in 0..1000 {
+            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it does not listen: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().unwrap().id();
+        kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
+    }
+
+    /// As by a crash.
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn at(&self) -> config::Redis {
+        let server = config::Server { host: "127.0.0.1".into(), port: self.port };
+        config::Redis {
+            at: RedisAt::Server(server),
+            tls: false,
+            user: None,
+            database: 0,
+            password_file: None,
+            ca_file: None,
+        }
+    }
+
+    /// The file of its password, which is `text`.
+    fn password(&self, text: &str) -> PathBuf {
+        let path = self.folder.path().join("password");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        path
+    }
+
+    /// Has it do something, as somebody else would.
+    async fn does(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let (name, arguments) = command.split_first().unwrap();
+        cmd(name).arg(arguments).query_async(&mut connection).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What was said of a store.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<Change>>>);
+
+impl Said {
+    fn all(&self) -> Vec<Change> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn tell(&self) -> Tell {
+        let said = self.clone();
+        Arc::new(move |change| said.0.lock().unwrap().push(change.clone()))
+    }
+
+    /// The first one that `wanted` finds something in.
+    async fn find<T>(&self, wanted: impl Fn(&Change) -> Option<T>) -> T {
+        for _ in 0..1000 {
+            if let Some(found) = self.all().iter().find_map(&wanted) {
+                return found;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("that was not said: {:?}", self.all());
+    }
+
+    fn losses(&self) -> Vec<Loss> {
+        let loss = |change| if let Change::Lost(loss) = change { Some(loss) } else { None };
+        self.all().into_iter().filter_map(loss).collect()
+    }
+
+    async fn down(&self) -> (String, &'static str) {
+        let down = |change: &Change| match change {
+            Change::Down(cause, advice) => Some((cause.clone(), *advice)),
+            _ => None,
+        };
+        self.find(down).await
+    }
+}
+
+fn store_of(redis: config::Redis) -> (Redis, Said) {
+    let said = Said::default();
+    (Redis::new(redis, Arc::new(Network::default()), said.tell()), said)
+}
+
+fn store(server: &Server) -> Redis {
+    store_of(server.at()).0
+}
+
+async fn made() -> Option<Made> {
+    let server = Server::start("appendonly yes");
+    Some(Made { store: Arc::new(store(&server)), keep: Box::new(server) })
+}
+
+mod with_few_rights {
+    use super::*;
+
+    async fn made() -> Option<Made> {
+        let server = Server::start(&format!("{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}"));
+        let redis = config::Redis {
+            user: Some("motion".into()),
+            password_file: Some(server.password("hunter2\n")),
+            database: 3,
+            ..server.at()
+        };
+        Some(Made { store: Arc::new(store_of(redis).0), keep: Box::new(server) })
+    }
+
+    keeps_its_promises!(made);
+}
+
+keeps_its_promises!(made);
+
+async fn open(store: &Redis, id: &str) -> Result<Opened, StoreError> {
+    store.open(&session(id, "john", NOW), ONE, soon()).await
+}
+
+/// A call that fails, and how long it took.
+async fn failing(store: &Redis) -> (StoreError, Duration) {
+    let begun = Instant::now();
+    let error = open(store, "x").await.unwrap_err();
+    (error, begun.elapsed())
+}
+
+/// A call that comes to succeed.
+async fn in_a_while(store: &Redis, id: &str) {
+    let begun = Instant::now();
+    while let Err(error) = open(store, id).await {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_hundred_on_two_servers_at_once_exactly_one_remains_and_both_are_told() {
+    const MANY: usize = 200;
+    let mut server = Server::start("appendonly yes\nappendfsync always");
+    let stores = [Arc::new(store(&server)), Arc::new(store(&server))];
+    let watches = stores.each_ref().map(|store| store.changes());
+    let gate = Arc::new(tokio::sync::Barrier::new(MANY));
+    let mut tasks = JoinSet::new();
+    for number in 0..MANY {
+        let (store, gate) = (stores[number % 2].clone(), gate.clone());
+        tasks.spawn(async move {
+            gate.wait().await;
+            open(&store, &number.to_string()).await.unwrap()
+        });
+    }
+    tasks.join_all().await;
+    for mut watch in watches {
+        timeout(Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
+    }
+    let events = all_events(&*stores[0]).await;
+    assert_eq!(all_events(&*stores[1]).await, events);
+    assert_eq!(events.len(), 2 * MANY - 1);
+    let [last] = listed(&*stores[1], Which::All).await.try_into().unwrap();
+    assert_eq!(events.last(), Some(&last));
+    // And so it is after a crash.
+    server.kill();
+    server.run();
+    assert_eq!(listed(&*stores[0], Which::All).await, [last]);
+    assert_eq!(all_events(&*stores[1]).await, events);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn while_the_server_is_killed_again_and_again_whoever_was_let_in_is_registered_once() {
+    // Otherwise a slow disk has Redis answer before it has written.
+    let mut server = Server::start("appendonly yes\nappendfsync always");
+    let stores = [Arc::new(store(&server)), Arc::new(store(&server))];
+    let begin = stores[0].events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    let mut tasks = JoinSet::new();
+    for worker in 0..8 {
+        let store = stores[worker % 2].clone();
+        tasks.spawn(async move {
+            let mut registered = Vec::new();
+            for turn in 0..40 {
+                let id = format!("{worker}-{turn}");
+                match open(&store, &id).await {
+                    Ok(Opened::Registered(_)) => registered.push(id),
+                    Ok(Opened::Denied(_)) => panic!("denied"),
+                    Err(StoreError::Unavailable(_) | StoreError::Timeout(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+            registered
+        });
+    }
+    for _ in 0..4 {
+        sleep(Duration::from_millis(150)).await;
+        server.kill();
+        server.run();
+    }
+    let registered = tasks.join_all().await.concat();
+    let events = all_events(&*stores[0]).await;
+    let since = stores[1].events(&Position::After(begin), 1000, soon()).await.unwrap();
+    assert!(!since.gap);
+    assert_eq!(since.list.into_iter().map(|event| event.session).collect::<Vec<_>>(), events);
+    let mut here: Vec<String> = Vec::new();
+    for event in &events {
+        match event.ended {
+            None => {
+                assert!(here.is_empty() && events.iter().filter(|other| other.id == event.id).count() <= 2);
+                here.push(event.id.clone());
+            }
+            Some(_) => assert_eq!(here.pop().as_ref(), Some(&event.id)),
+        }
+    }
+    assert_eq!(listed(&*stores[0], Which::All).await.len(), 1);
+    for id in &registered {
+        assert!(events.iter().any(|event| event.id == *id), "{id} was registered");
+    }
+    assert!(registered.len() > 20, "{}", registered.len());
+}
+
+#[tokio::test]
+async fn a_dead_server_costs_nothing_and_the_first_call_after_it_is_back_works() {
+    let mut server = Server::start("appendonly yes");
+    let (store, said) = store_of(server.at());
+    open(&store, "a").await.unwrap();
+    let mut changes = store.changes();
+    server.kill();
+    for _ in 0..20 {
+        let (error, took) = failing(&store).await;
+        assert!(
+            matches!(&error, StoreError::Unavailable(cause) | StoreError::Timeout(cause) if cause.contains("127.0.0.1"))
+        );
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    }
+    let (error, _) = failing(&store).await;
+    assert!(error.to_string().contains("refused"), "{error}");
+    changes.mark_unchanged();
+    server.run();
+    // An attempt to connect that failed a moment ago is not made again at once.
+    sleep(Duration::from_millis(60)).await;
+    open(&store, "b").await.unwrap();
+    // It may have missed something.
+    timeout(Duration::from_secs(5), changes.changed()).await.unwrap().unwrap();
+    let said = said.all();
+    let [Change::Up(at, None), Change::Down(..), Change::Up(again, Some(_))] = said.as_slice() else {
+        panic!("{said:?}");
+    };
+    assert_eq!((at, at), (again, &format!("127.0.0.1:{}", server.port)));
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_never_answers_costs_one_answer_and_then_nothing() {
+    let server = Server::start("");
+    let (store, said) = store_of(server.at());
+    open(&store, "a").await.unwrap();
+    server.signal(Signal::SIGSTOP);
+    let (error, took) = failing(&store).await;
+    assert!(matches!(error, StoreError::Timeout(_)), "{error}");
+    assert!((ANSWER..ANSWER + Duration::from_secs(1)).contains(&took), "{took:?}");
+    for _ in 0..20 {
+        let (error, took) = failing(&store).await;
+        assert!(
+            matches!(&error, StoreError::Unavailable(cause) if cause.contains("no answer in time")),
+            "{error}"
+        );
+        assert!(took < Duration::from_millis(50), "{took:?}");
+    }
+    assert!(said.down().await.0.contains("no answer in time"));
+    server.signal(Signal::SIGCONT);
+    in_a_while(&store, "b").await;
+}
+
+#[tokio::test]
+async fn a_dead_server_is_noticed_without_any_call() {
+    let server = Server::start("");
+    let (store, said) = store_of(server.at());
+    open(&store, "a").await.unwrap();
+    server.signal(Signal::SIGSTOP);
+    assert!(said.down().await.0.contains("no answer in time"));
+}
+
+#[tokio::test]
+async fn who_is_silent_from_the_start_is_bounded() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = config::Server { host: "127.0.0.1".into(), port: silent.local_addr().unwrap().port() };
+    let redis = config::Redis { at: RedisAt::Server(server), ..Server::start("").at() };
+    let (store, _) = store_of(redis);
+    let begun = Instant::now();
+    let late = store.count(begun + Duration::from_millis(300)).await;
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    let (error, _) = failing(&store).await;
+    assert!(error.to_string().contains("no answer in time"), "{error}");
+    assert!(failing(&store).await.1 < Duration::from_millis(50));
+}
+
+#[tokio::test]
+async fn what_keeps_it_from_being_used_is_said_with_advice_and_without_the_password() {
+    let server = Server::start(&format!(
+        "user default off\nuser motion on >{PASSWORD} {RIGHTS}\nuser other on >{PASSWORD} ~other:* +@all\n\
+         user reader on >{PASSWORD} ~motion-ad:* +@read +@connection +@scripting"
+    ));
+    let with = |user: &str, text: &str| config::Redis {
+        user: Some(user.into()),
+        password_file: Some(server.password(text)),
+        ..server.at()
+    };
+    let cases = [
+        (with("motion", "hunter3"), "WRONGPASS", "compare sessions.password_file"),
+        (server.at(), "NOAUTH", "name that as sessions.password_file"),
+        (with("other", PASSWORD), "NOPERM", "motion-ad.toml(5)"),
+        (with("reader", PASSWORD), "executing the script", "motion-ad.toml(5)"),
+        (
+            config::Redis { database: 99, ..with("motion", PASSWORD) },
+            "out of range",
+            "no database of the number",
+        ),
+        (
+            config::Redis { password_file: None, ..with("motion", "") },
+            "there is no password",
+            "put it into a file",
+        ),
+        (config::Redis { tls: true, ..with("motion", PASSWORD) }, "no answer to TLS", "tls-port"),
+        (with("motion", ""), "is empty", "its first line"),
+    ];
+    for (redis, cause, advice) in cases {
+        // The file is the same for all of them.
+        if let (Some(file), Some(user)) = (&redis.password_file, &redis.user) {
+            let text = match (cause, user.as_str()) {
+                ("WRONGPASS", _) => "hunter3",
+                ("is empty", _) => "\n",
+                _ => PASSWORD,
+            };
+            std::fs::write(file, text).unwrap();
+        }
+        let (store, said) = store_of(redis);
+        let (error, _) = failing(&store).await;
+        let (down, told) = said.down().await;
+        assert!(error.to_string().contains(cause) && error.to_string().contains(advice), "{cause}: {error}");
+        assert!(down.contains(cause) && told.contains(advice), "{down}; {told}");
+        assert!(!error.to_string().contains("hunter"), "{error}");
+    }
+    let public = with("motion", PASSWORD);
+    let file = public.password_file.clone().unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (error, _) = failing(&store_of(public).0).await;
+    assert!(error.to_string().contains("everybody may read the password"), "{error}");
+}
+
+#[tokio::test]
+async fn a_new_password_needs_no_new_start() {
+    let mut server = Server::start("requirepass one");
+    let file = server.password("one\n");
+    let (store, said) = store_of(config::Redis { password_file: Some(file.clone()), ..server.at() });
+    open(&store, "a").await.unwrap();
+    server.kill();
+    std::fs::write(&file, "two\n").unwrap();
+    std::fs::write(
+        server.folder.path().join("redis.conf"),
+        format!("port {}\nbind 127.0.0.1\nrequirepass two\n", server.port),
+    )
+    .unwrap();
+    server.run();
+    in_a_while(&store, "b").await;
+    assert!(said.all().iter().all(|change| !format!("{change:?}").contains("WRONGPASS")), "{:?}", said.all());
+}
+
+#[tokio::test]
+async fn a_replica_is_refused_with_advice_and_a_master_that_becomes_one_is_left() {
+    let master = Server::start("");
+    let replica = Server::start(&format!("replicaof 127.0.0.1 {}", master.port));
+    let (error, _) = failing(&store(&replica)).await;
+    let text = error.to_string();
+    assert!(matches!(error, StoreError::Unavailable(_)) && text.contains("name the master"), "{text}");
+    let used = store(&master);
+    open(&used, "a").await.unwrap();
+    master.does(&["REPLICAOF", "127.0.0.1", &replica.port.to_string()]).await.unwrap();
+    let (error, _) = failing(&used).await;
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    master.does(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    in_a_while(&used, "b").await;
+}
+
+#[tokio::test]
+async fn a_full_server_takes_no_more_and_can_still_be_read() {
+    let server = Server::start("");
+    let store = store(&server);
+    open(&store, "a").await.unwrap();
+    server.does(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
+    let (error, _) = failing(&store).await;
+    let text = error.to_string();
+    assert!(matches!(error, StoreError::Unavailable(_)) && text.contains("raise maxmemory"), "{text}");
+    for store in [&store, &store_of(server.at()).0] {
+        assert_eq!(listed(store, Which::All).await, [session("a", "john", NOW)]);
+        assert_eq!(all_events(store).await, [session("a", "john", NOW)]);
+    }
+    server.does(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
+    open(&store, "b").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cursor_of_what_was_lost_is_a_gap_also_where_its_number_came_again() {
+    let server = Server::start("");
+    let (store, _) = store_of(server.at());
+    let events =
+        async |cursor: &str| store.events(&Position::After(cursor.into()), 10, soon()).await.unwrap();
+    let begin = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    open(&store, "a").await.unwrap();
+    let snapshot = server.does(&["DUMP", script::EVENTS_KEY]).await.unwrap();
+    let redis::Value::BulkString(snapshot) = snapshot else { panic!("{snapshot:?}") };
+    let first = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    store.open(&session("b", "jane", NOW), ONE, soon()).await.unwrap();
+    let seen = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    // As after a failover to a replica that had not got the second event yet.
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut other = client.get_multiplexed_async_connection().await.unwrap();
+    let restore = cmd("RESTORE").arg(script::EVENTS_KEY).arg(0).arg(snapshot).arg("REPLACE").clone();
+    restore.exec_async(&mut other).await.unwrap();
+    assert!(events(&seen).await.gap, "it is not there");
+    store.open(&session("c", "jim", NOW), ONE, soon()).await.unwrap();
+    let again = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    assert_eq!(again.split('-').next(), seen.split('-').next(), "the number came again");
+    assert!(events(&seen).await.gap);
+    assert!(!events(&first).await.gap);
+    assert_eq!(events(&begin).await.list.len(), 2);
+    // And after the loss of all of it, while somebody waits.
+    let mut changes = store.changes();
+    server.does(&["FLUSHALL"]).await.unwrap();
+    changes.mark_unchanged();
+    open(&store, "d").await.unwrap();
+    timeout(Duration::from_secs(5), changes.changed()).await.unwrap().unwrap();
+    for cursor in [begin, first, seen, again] {
+        let late = events(&cursor).await;
+        assert!(late.gap);
+        assert_eq!(late.list.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_register_that_is_no_longer_whole_is_begun_anew_and_that_is_said() {
+    let server = Server::start("");
+    let (store, said) = store_of(server.at());
+    for (turn, key) in ["birth", "events", "known", "open", "index"].into_iter().enumerate() {
+        open(&store, &format!("{turn}a")).await.unwrap();
+        let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+        server.does(&["DEL", &format!("motion-ad:{{sessions}}:{key}")]).await.unwrap();
+        open(&store, &format!("{turn}b")).await.unwrap();
+        assert_eq!(said.losses(), vec![Loss::Keys; turn + 1], "{key}");
+        assert_eq!(listed(&store, Which::All).await, [session(&format!("{turn}b"), "john", NOW)], "{key}");
+        assert!(store.events(&Position::After(cursor), 1, soon()).await.unwrap().gap, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_without_what_it_held_is_noticed() {
+    let mut server = Server::start("appendonly yes\nappendfsync always");
+    let (store, said) = store_of(server.at());
+    open(&store, "a").await.unwrap();
+    let log = server.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof");
+    let earlier = std::fs::read(&log).unwrap();
+    open(&store, "b").await.unwrap();
+    // The waiting connection has to have heard of it.
+    sleep(Duration::from_millis(200)).await;
+    server.kill();
+    std::fs::write(&log, earlier).unwrap();
+    server.run();
+    in_a_while(&store, "c").await;
+    assert_eq!(said.losses(), [Loss::Newest]);
+    server.kill();
+    std::fs::remove_dir_all(server.folder.path().join("appendonlydir")).unwrap();
+    server.run();
+    in_a_while(&store, "d").await;
+    assert_eq!(said.losses(), [Loss::Newest, Loss::All]);
+}
+
+#[tokio::test]
+async fn the_user_default_is_off_and_a_restart_loses_nothing() {
+    // Without its rights, the server leaves out what scripts wrote when it reads its log (redis/redis#14541).
+    let mut server = Server::start(&format!(
+        "{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}\nappendonly yes\nappendfsync always"
+    ));
+    let user = Some("motion".into());
+    let redis = config::Redis { user, password_file: Some(server.password(PASSWORD)), ..server.at() };
+    let (store, said) = store_of(redis);
+    let begin = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    open(&store, "a").await.unwrap();
+    server.kill();
+    server.run();
+    in_a_while(&store, "b").await;
+    let events = store.events(&Position::After(begin), 10, soon()).await.unwrap();
+    assert_eq!((events.gap, events.list.len()), (false, 3));
+    assert_eq!(said.losses(), []);
+}
+
+#[tokio::test]
+async fn a_register_of_another_layout_is_left_alone() {
+    let server = Server::start("");
+    let birth = "motion-ad:{sessions}:birth";
+    server.does(&["SET", birth, "2-1-0123456789abcdef"]).await.unwrap();
+    let (error, _) = failing(&store(&server)).await;
+    assert!(error.to_string().contains("the same version of motion-ad"), "{error}");
+    let kept = server.does(&["GET", birth]).await.unwrap();
+    assert_eq!(kept, redis::Value::BulkString(b"2-1-0123456789abcdef".to_vec()));
+}
+
+#[tokio::test]
+async fn what_ended_long_ago_is_forgotten_and_nothing_else_stays_behind() {
+    let server = Server::start("");
+    let store = store(&server);
+    for number in 0..50 {
+        let one = session(&number.to_string(), "john", NOW);
+        store.open(&one, ONE, soon()).await.unwrap();
+    }
+    let late = session("late", "jane", NOW + ENDED + 1);
+    store.open(&late, ONE, soon()).await.unwrap();
+    assert_eq!(store.get("0", soon()).await.unwrap(), None);
+    assert_eq!(store.get("49", soon()).await.unwrap(), Some(session("49", "john", NOW)));
+    for (key, count) in [("known", "HLEN"), ("open", "ZCARD"), ("ended", "ZCARD"), ("index", "ZCARD")] {
+        let found = server.does(&[count, &format!("motion-ad:{{sessions}}:{key}")]).await.unwrap();
+        let expected = match key {
+            "known" | "open" => 2,
+            "ended" => 0,
+            _ => 6,
+        };
+        assert_eq!(found, redis::Value::Int(expected), "{key}");
+    }
+    let keys = server.does(&["KEYS", "*"]).await.unwrap();
+    assert_eq!(keys.as_sequence().unwrap().len(), 5, "{keys:?}");
+}
+
+/// A CA, and a server's options for a certificate of it.
+fn tls(folder: &TempDir, host: &str) -> (PathBuf, String) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        path
+    };
+    let ca_file = write("ca.pem", ca.pem());
+    let files = [write("cert.pem", certificate.pem()), write("key.pem", key.serialize_pem())];
+    let options = format!(
+        "tls-port PORT\ntls-auth-clients no\ntls-replication yes\ntls-ca-cert-file {}\ntls-cert-file {}\ntls-key-file {}",
+        ca_file.display(),
+        files[0].display(),
+        files[1].display()
+    );
+    (ca_file, options)
+}
+
+#[tokio::test]
+async fn tls_wants_a_certificate_of_the_named_ca_for_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca_file, options) = tls(&folder, "127.0.0.1");
+    let server = Server::start(&options);
+    let with = |ca_file: Option<PathBuf>| config::Redis { tls: true, ca_file, ..server.at() };
+    let good = store_of(with(Some(ca_file.clone()))).0;
+    open(&good, "a").await.unwrap();
+    assert_eq!(good.name(), format!("rediss://127.0.0.1:{}", server.port));
+    let other = tempfile::tempdir().unwrap();
+    let cases = [
+        (with(Some(tls(&other, "x").0)), "no trusted root vouches"),
+        (with(None), "no trusted root vouches"),
+        (with(Some(folder.path().join("key.pem"))), "no usable CA certificates"),
+        (with(Some(folder.path().join("absent"))), "no usable CA certificates"),
+        (server.at(), "the connection was closed"),
+    ];
+    for (redis, cause) in cases {
+        let (error, _) = failing(&store_of(redis).0).await;
+        assert!(error.to_string().contains(cause), "{error}");
+    }
+    let (ca_file, options) = tls(&other, "redis.acme.com");
+    let misnamed = Server::start(&options);
+    let redis = config::Redis { tls: true, ca_file: Some(ca_file), ..misnamed.at() };
+    let (error, _) = failing(&store_of(redis).0).await;
+    assert!(error.to_string().contains("its certificate is not valid"), "{error}");
+}
+
+/// A master, its replica and three Sentinels.
+struct Watched {
+    servers: [Server; 2],
+    sentinels: Vec<Server>,
+}
+
+impl Watched {
+    fn start(more: &str) -> Self {
+        let lab = "user lab on >secret ~* &* +@all\nmasteruser lab\nmasterauth secret";
+        let motion = format!("{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}");
+        let options = format!("{lab}\n{motion}\nappendonly yes");
+        let master = Server::start(&options);
+        let replica = Server::start(&format!("{options}\nreplicaof 127.0.0.1 {}", master.port));
+        let watch = format!(
+            "sentinel monitor motion 127.0.0.1 {} 2\nsentinel auth-user motion lab\nsentinel auth-pass motion secret\n\
+             sentinel down-after-milliseconds motion 500\nsentinel failover-timeout motion 3000\n{more}",
+            master.port
+        );
+        let sentinels = (0..3).map(|_| Server::begin(true, &watch)).collect();
+        Watched { servers: [master, replica], sentinels }
+    }
+
+    fn redis(&self) -> config::Redis {
+        let server = |server: &Server| config::Server { host: "127.0.0.1".into(), port: server.port };
+        let sentinels = self.sentinels.iter().map(server).collect();
+        config::Redis {
+            at: RedisAt::Sentinel { sentinels, service: "motion".into() },
+            user: Some("motion".into()),
+            password_file: Some(self.servers[0].password(PASSWORD)),
+            ..self.servers[0].at()
+        }
+    }
+
+    /// Returns when a failover can go well.
+    async fn settled(&self) {
+        let found = |text: &str| self.sentinels.iter().all(|sentinel| sentinel.log().contains(text));
+        for _ in 0..3000 {
+            let knows = self.sentinels.iter().all(|one| one.log().matches("+sentinel sentinel").count() == 2);
+            if knows && found("+slave slave") {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("they do not know each other: {}", self.sentinels[0].log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_failover_leads_to_the_new_master() {
+    // Sentinels that anybody may ask, that want the same password, and that know the same user.
+    let known = format!("user default off\nuser motion on >{PASSWORD} {SENTINEL_RIGHTS}");
+    let manners = ["", "requirepass hunter2", &known];
+    for manner in &manners[1..] {
+        let watched = Watched::start(manner);
+        open(&store_of(watched.redis()).0, "a").await.unwrap();
+    }
+    let mut watched = Watched::start(manners[0]);
+    let (store, said) = store_of(watched.redis());
+    open(&store, "a").await.unwrap();
+    watched.settled().await;
+    let [master, replica] = &mut watched.servers;
+    master.kill();
+    let (error, took) = failing(&store).await;
+    assert!(took < Duration::from_secs(2), "{took:?} {error}");
+    in_a_while(&store, "b").await;
+    let said = said.all();
+    let mut up = said.iter().filter_map(|change| match change {
+        Change::Up(server, _) => Some(server.clone()),
+        _ => None,
+    });
+    assert_eq!(up.next_back(), Some(format!("127.0.0.1:{}", replica.port)));
+    assert_eq!(listed(&store, Which::All).await.len(), 1);
+    // The one that was the master comes back as one, for a moment.
+    master.run();
+    for number in 0..30 {
+        open(&store, &number.to_string()).await.unwrap();
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn sentinels_that_are_gone_or_know_nothing_say_so() {
+    let sentinel = Server::begin(true, "");
+    let server = |port| config::Server { host: "127.0.0.1".into(), port };
+    let redis = |ports: &[u16]| config::Redis {
+        at: RedisAt::Sentinel {
+            sentinels: ports.iter().map(|port| server(*port)).collect(),
+            service: "motion".into(),
+        },
+        ..sentinel.at()
+    };
+    let (error, _) = failing(&store_of(redis(&[1, sentinel.port])).0).await;
+    assert!(
+        error.to_string().contains("it knows no motion") && error.to_string().contains("refused"),
+        "{error}"
+    );
+    let (error, _) = failing(&store_of(redis(&[1])).0).await;
+    assert!(error.to_string().contains("Sentinel 127.0.0.1:1"), "{error}");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (error, took) = failing(&store_of(redis(&[silent.local_addr().unwrap().port()])).0).await;
+    assert!(
+        error.to_string().contains("no answer in time") && took < Duration::from_secs(2),
+        "{error} {took:?}"
+    );
+}

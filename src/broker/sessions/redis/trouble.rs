@@ -1,0 +1,191 @@
+//! What goes wrong with a Redis, and what can be done about it.
+
+use std::fmt;
+use std::io;
+
+use redis::{ErrorKind, RedisError};
+
+/// Why something could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) kind: Kind,
+    /// What happened; names the server, once it is known.
+    pub(super) cause: String,
+    /// What the administrator can do; empty where there is nothing to say.
+    pub(super) advice: &'static str,
+}
+
+/// What it means for what was asked, and for the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// There is no connection, or it broke off; what was asked may have been done.
+    Lost,
+    /// There is no answer; what was asked may have been done, or may still be.
+    Silent,
+    /// Not done, because this server is not, or not yet, the one to ask.
+    NotHere,
+    /// Not done, and no connection would help until somebody mends something.
+    Barred,
+    /// Not done: the server is not able to at the moment. The connection is good.
+    Refused,
+    /// Not done: the register is no longer whole.
+    Damaged,
+}
+
+/// How an answer begins that is an error (redis.io/docs/reference/protocol-spec), and what it means. Within a script
+/// the word may stand anywhere in it.
+const ANSWERS: &[(&str, Kind, &str)] = &[
+    ("DAMAGED", Kind::Damaged, EVICTION),
+    ("LAYOUT", Kind::Barred, "run the same version of motion-ad on every server that shares the register"),
+    (
+        "WRONGPASS",
+        Kind::Barred,
+        "compare sessions.password_file and the user in sessions.store with the server's ACL",
+    ),
+    (
+        "without any password configured",
+        Kind::Barred,
+        "the server has no password: leave sessions.password_file out",
+    ),
+    (
+        "NOAUTH",
+        Kind::Barred,
+        "the server wants a password: put it into a file and name that as sessions.password_file",
+    ),
+    ("NOPERM", Kind::Barred, RIGHTS),
+    // Within a script, as versions 7.2 and 7.0 say it.
+    ("ACL failure", Kind::Barred, RIGHTS),
+    ("The user executing the script can't", Kind::Barred, RIGHTS),
+    ("READONLY", Kind::NotHere, "it is a replica: name the master in sessions.store, or its Sentinels"),
+    ("MASTERDOWN", Kind::NotHere, "it is a replica: name the master in sessions.store, or its Sentinels"),
+    ("LOADING", Kind::NotHere, "the server is reading its data; wait"),
+    ("MOVED", Kind::Barred, CLUSTER),
+    ("CLUSTERDOWN", Kind::Barred, CLUSTER),
+    ("OOM", Kind::Refused, "raise maxmemory of the server, or remove what else it holds"),
+    ("MISCONF", Kind::Refused, "the server cannot write to its disk; its log says why"),
+    ("NOREPLICAS", Kind::Refused, "bring the server's replicas back; min-replicas-to-write wants them"),
+    ("BUSY", Kind::Refused, "somebody else's script holds the server up"),
+    ("DB index is out of range", Kind::Barred, "the server has no database of the number in sessions.store"),
+];
+const RIGHTS: &str = "give the user the rights that motion-ad.toml(5) lists under sessions.store";
+const CLUSTER: &str = "a Redis Cluster cannot be used: name one server, or Sentinels";
+/// What became of a damaged register, and how that comes.
+pub(super) const EVICTION: &str = "set maxmemory-policy of the server to noeviction, and let nobody else remove keys that begin with motion-ad:";
+
+impl Trouble {
+    pub(super) fn new(kind: Kind, cause: impl Into<String>, advice: &'static str) -> Self {
+        Trouble { kind, cause: cause.into(), advice }
+    }
+
+    /// The server answered with the error `text`.
+    pub(super) fn answered(text: &str) -> Self {
+        // Where in which script it happened helps nobody here.
+        let text = text.split(" script: ").next().unwrap_or(text).trim_end_matches([',', ' ']);
+        let known = ANSWERS.iter().find(|(sign, ..)| text.contains(sign));
+        let (kind, advice) = known.map_or((Kind::Barred, ""), |(_, kind, advice)| (*kind, *advice));
+        Trouble::new(kind, format!("the server answers: {text}"), advice)
+    }
+
+    /// There is no connection, or no longer one.
+    pub(super) fn lost(cause: impl Into<String>) -> Self {
+        Trouble::new(Kind::Lost, cause, "")
+    }
+
+    /// The server did not answer.
+    pub(super) fn silent() -> Self {
+        Trouble::new(Kind::Silent, "no answer in time", "")
+    }
+
+    /// The same, and the server is named.
+    pub(super) fn of(self, server: &impl fmt::Display) -> Self {
+        Trouble { cause: format!("{server}: {}", self.cause), ..self }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.advice {
+            "" => f.write_str(&self.cause),
+            advice => write!(f, "{}; {advice}", self.cause),
+        }
+    }
+}
+
+impl From<RedisError> for Trouble {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension => {
+                let (code, detail) = (error.code().unwrap_or_default(), error.detail().unwrap_or_default());
+                Trouble::answered(&format!("{code} {detail}"))
+            }
+            ErrorKind::Io => Trouble::lost(match error.is_connection_dropped() {
+                true => "the connection was closed".to_owned(),
+                false => error.to_string(),
+            }),
+            // What cannot be understood makes the connection worthless; it may have been done.
+            _ => Trouble::lost(format!("the server speaks no Redis: {error}")),
+        }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Trouble::lost(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_answers_says_what_to_do() {
+        let cases = [
+            ("WRONGPASS invalid username-password pair or user is disabled.", Kind::Barred, "password_file"),
+            ("NOAUTH Authentication required.", Kind::Barred, "password_file"),
+            (
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure",
+                Kind::Barred,
+                "leave",
+            ),
+            ("NOPERM this user has no permissions to run the 'xadd' command", Kind::Barred, "rights"),
+            (
+                "ERR ACL failure in script: User x has no permissions to run the 'zadd' command script: 0, on @user_script:1.",
+                Kind::Barred,
+                "rights",
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: 0f, on @user_script:110.",
+                Kind::Barred,
+                "rights",
+            ),
+            (
+                "READONLY You can't write against a read only replica. script: 0f, on @user_script:12.",
+                Kind::NotHere,
+                "master",
+            ),
+            (
+                "ERR Error running script (call to f_0f): @user_script:3: @user_script: 3: -READONLY You can't write",
+                Kind::NotHere,
+                "master",
+            ),
+            ("LOADING Redis is loading the dataset in memory", Kind::NotHere, "wait"),
+            ("MOVED 3999 127.0.0.1:6381", Kind::Barred, "Cluster"),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Kind::Refused, "maxmemory"),
+            ("MISCONF Redis is configured to save RDB snapshots", Kind::Refused, "disk"),
+            ("NOREPLICAS Not enough good replicas to write.", Kind::Refused, "replicas"),
+            (
+                "ERR user_script:31: DAMAGED keys are missing script: 0f, on @user_script:31.",
+                Kind::Damaged,
+                "noeviction",
+            ),
+            ("ERR something new", Kind::Barred, ""),
+        ];
+        for (answer, kind, advice) in cases {
+            let trouble = Trouble::answered(answer);
+            assert_eq!(trouble.kind, kind, "{answer}");
+            assert!(trouble.advice.contains(advice), "{answer}: {}", trouble.advice);
+            assert!(!trouble.cause.contains("script: 0"), "{}", trouble.cause);
+        }
+    }
+}

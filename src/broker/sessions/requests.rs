@@ -1,0 +1,177 @@
+//! What requests about sessions are answered with.
+
+use std::time::Instant as Begun;
+
+use tokio::time::Instant;
+
+use super::store::{Closed, StoreError, Which};
+use super::{Newcomer, NotOpened};
+use crate::broker::log::{Level, Line, Log};
+use crate::broker::login::{Decision, Refusal};
+use crate::broker::peers::Peer;
+use crate::broker::service::Service;
+use crate::config::OnStoreFailure;
+use crate::protocol::report::Session;
+use crate::protocol::{Operation, Reply, Request};
+use crate::verdict::{Outcome, Step, Verdict};
+
+impl Service {
+    /// Registers the session of who came in by `decision`, which becomes a refusal where that fails.
+    pub(in crate::broker) async fn open_session(
+        &self,
+        mut decision: Decision,
+        request: &Request,
+        peer: &Peer,
+        deadline: Instant,
+        log: &Log,
+    ) -> Decision {
+        let begun = Begun::now();
+        let opened = self.try_open(&decision, request, peer, deadline).await;
+        let verdict = &mut decision.verdict;
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        verdict.steps.push(Step { name: "session".to_owned(), micros });
+        let refusal = match opened {
+            Ok(session) => {
+                verdict.session = Some(session.id);
+                return decision;
+            }
+            Err(refusal) => refusal,
+        };
+        let is_allowed = self.register.settings.on_store_failure == OnStoreFailure::Allow;
+        match refusal.outcome == Outcome::SessionStore && is_allowed {
+            true => {
+                let line = Line::new("session_open").with("user", &request.user);
+                let line = line.with("principal", verdict.principal.as_deref().unwrap_or_default());
+                let line = line.with("problem", refusal.reason);
+                let line = line.with("consequence", "let in without a session (sessions.on_store_failure)");
+                log.write(Level::Error, &line);
+            }
+            false => {
+                verdict.outcome = refusal.outcome;
+                verdict.reason = refusal.reason;
+            }
+        }
+        decision
+    }
+
+    async fn try_open(
+        &self,
+        decision: &Decision,
+        request: &Request,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Session, Refusal> {
+        let (Some(person), Some(principal)) = (&decision.person, &decision.verdict.principal) else {
+            return Err(Refusal::new(Outcome::Unavailable, "nobody knows whose session it is"));
+        };
+        let is_exempt = self.logins.directory.is_exempt(person, deadline).await?;
+        let newcomer = Newcomer { principal: principal.clone(), guid: person.guid, is_exempt };
+        let opened = self.register.open(&newcomer, request, peer, deadline).await;
+        opened.map_err(|error| match error {
+            NotOpened::Denied(open) => Refusal::new(Outcome::SessionDenied, in_the_way(&open)),
+            NotOpened::Store(error) => error.into(),
+        })
+    }
+
+    /// Ends the session that `request` means.
+    pub(in crate::broker) async fn close_session(
+        &self,
+        request: &Request,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Decision {
+        let closed = self.try_close(request, peer, deadline).await;
+        let verdict = match closed {
+            Ok(Closed::Now(session)) => ended(session, ""),
+            Ok(Closed::Earlier(session)) => ended(session, "it had ended already"),
+            Ok(Closed::Unknown) => Verdict::new(Outcome::Success, "no such session is open"),
+            Err(refusal) => Verdict::new(refusal.outcome, refusal.reason),
+        };
+        Decision { verdict, dc: None, method: None, person: None }
+    }
+
+    async fn try_close(&self, request: &Request, peer: &Peer, deadline: Instant) -> Result<Closed, Refusal> {
+        let principal = match request.session.is_empty() {
+            true => Some(self.principal(&request.user, deadline).await?),
+            false => None,
+        };
+        Ok(self.register.close_for(request, principal.as_deref(), peer, deadline).await?)
+    }
+
+    async fn principal(&self, name: &str, deadline: Instant) -> Result<String, Refusal> {
+        let logins = &self.logins;
+        Ok(logins.directory.principal(&logins.names, name, deadline).await??.to_string())
+    }
+
+    /// Answers a question about sessions.
+    pub(in crate::broker) async fn sessions(&self, request: &Request, deadline: Instant) -> Reply {
+        let cursor = request.cursor.as_deref();
+        let answer = match request.operation {
+            Operation::ShowSession => self
+                .register
+                .show(&request.session, deadline)
+                .await
+                .map(|found| Reply::Sessions(Box::new(found))),
+            Operation::WatchSessions => match self.register.watch(cursor, deadline).await {
+                Ok(Some(events)) => Ok(Reply::Events(Box::new(events))),
+                Ok(None) => {
+                    let reason = "too many wait for events of sessions already";
+                    return Reply::Verdict(Verdict::new(Outcome::Unavailable, reason));
+                }
+                Err(error) => Err(error),
+            },
+            _ => {
+                let which = match self.which(&request.user, deadline).await {
+                    Ok(which) => which,
+                    Err(refusal) => return Reply::Verdict(Verdict::new(refusal.outcome, refusal.reason)),
+                };
+                self.register.list(&which, cursor, deadline).await.map(|page| Reply::Sessions(Box::new(page)))
+            }
+        };
+        answer.unwrap_or_else(|error| match error {
+            StoreError::Cursor(_) => Reply::Refused(error.to_string()),
+            _ => {
+                let refusal = Refusal::from(error);
+                Reply::Verdict(Verdict::new(refusal.outcome, refusal.reason))
+            }
+        })
+    }
+
+    /// The sessions that a list is about: everybody's, or those of the account behind a name. Where AD does not know
+    /// it or does not answer, those under the same principal.
+    async fn which(&self, user: &str, deadline: Instant) -> Result<Which, Refusal> {
+        if user.is_empty() {
+            return Ok(Which::All);
+        }
+        // AD may be silent until the deadline, and the register is still to be read then.
+        let now = Instant::now();
+        let soon = now + deadline.saturating_duration_since(now) / 2;
+        match self.logins.identify(user, soon).await.person {
+            Some(person) => Ok(Which::Guid(person.guid.to_string())),
+            None => Ok(Which::Principal(self.principal(user, deadline).await?)),
+        }
+    }
+}
+
+fn ended(session: Session, reason: &str) -> Verdict {
+    Verdict {
+        principal: Some(session.principal),
+        session: Some(session.id),
+        ..Verdict::new(Outcome::Success, reason)
+    }
+}
+
+/// Why a newcomer is denied.
+fn in_the_way(open: &[Session]) -> String {
+    let places: Vec<_> = open
+        .iter()
+        .map(|session| format!("{} on {} by {}", session.id, session.host, session.service))
+        .collect();
+    format!("logged in already: {}", places.join(", "))
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Refusal::new(Outcome::SessionStore, error)
+    }
+}

@@ -1,0 +1,858 @@
+//! The register in a file of this host: SQLite in WAL mode (sqlite.org/wal.html).
+//!
+//! One connection on a thread of its own does everything, in the order in which it was asked. A commit is written but
+//! not flushed (`synchronous = NORMAL`): the death of the broker loses nothing, a power cut the last moments, and with
+//! them no session, because the application's processes are gone, too.
+//!
+//! A file that is damaged is set aside, and an empty register takes its place: nobody could log in until somebody came,
+//! and what it held gives nobody a right. It is said in the log; and every watcher is told by [`Events::gap`] that it
+//! must compare with the list.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior, params,
+};
+use time::OffsetDateTime;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::rule::{Admission, Decision};
+use super::store::{Answer, Closed, ENDED, EVENTS, Listed, Opened, Page, Position, Store, StoreError, Which};
+use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
+
+/// The file's name in the state directory.
+const FILE: &str = "sessions.db";
+/// What SQLite keeps beside it (sqlite.org/tempfiles.html). Without a second process there is no `-shm`.
+const PARTS: [&str; 2] = ["", "-wal"];
+/// Calls that wait for the thread.
+const QUEUE: usize = 1024;
+/// After so long without a call the WAL is written back, so that hardly any login waits for the disk to do so.
+const IDLE: Duration = Duration::from_secs(1);
+/// It is written back at this size anyway, in pages of 4 KiB.
+const WAL: u32 = 4000;
+/// A file that cannot be opened is tried again no sooner than this.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a second broker waits for the file, which the first one leaves when it ends.
+const BUSY: Duration = Duration::from_millis(250);
+/// So many damaged files are kept, the newest.
+const ASIDE: usize = 3;
+/// The layout of the tables; `user_version` of the file.
+const LAYOUT: i64 = 1;
+
+/// Sessions are kept as they are shown, with what is searched for beside them. Nothing that is ever removed gives its
+/// number to another.
+const TABLES: &str = "
+    CREATE TABLE sessions (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        guid TEXT NOT NULL,
+        principal TEXT NOT NULL,
+        host TEXT NOT NULL,
+        ended INTEGER,
+        session TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX open ON sessions (number) WHERE ended IS NULL;
+    CREATE INDEX open_by_guid ON sessions (guid, number) WHERE ended IS NULL;
+    CREATE INDEX open_by_principal ON sessions (principal, number) WHERE ended IS NULL;
+    CREATE INDEX open_by_host ON sessions (host, number) WHERE ended IS NULL;
+    CREATE INDEX ended ON sessions (ended) WHERE ended IS NOT NULL;
+    CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL) STRICT;
+    CREATE TABLE bookmarks (name TEXT PRIMARY KEY, cursor TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Where the damage of a file, and what was done about it, is said.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The register in a file.
+pub struct Sqlite {
+    path: PathBuf,
+    jobs: SyncSender<Job>,
+    changes: Arc<watch::Sender<()>>,
+}
+
+type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
+
+impl Sqlite {
+    /// The register in the state directory `folder`. Its file is opened when it is first needed, and again after it
+    /// could not be.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn new(folder: &Path, tell: Tell) -> std::io::Result<Self> {
+        let path = folder.join(FILE);
+        let (jobs, waiting) = sync_channel(QUEUE);
+        let keeper = Keeper { path: path.clone(), tell, connection: None, failed: None };
+        std::thread::Builder::new().name("sessions".into()).spawn(move || keep(keeper, &waiting))?;
+        Ok(Sqlite { path, jobs, changes: Arc::new(watch::Sender::new(())) })
+    }
+
+    /// Has the thread do `work`. What nobody waits for any more is not begun.
+    fn ask<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce(&mut Connection) -> Result<T, Trouble> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |keeper| {
+            if !reply.is_closed() && Instant::now() < deadline {
+                let _ = reply.send(keeper.run(work));
+            }
+        });
+        let queued = self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Unavailable(format!("{QUEUE} calls wait for it already")),
+            TrySendError::Disconnected(_) => StoreError::Unavailable("its thread has ended".to_owned()),
+        });
+        let late = format!("{} is slow", self.path.display());
+        Box::pin(async move {
+            queued?;
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(result)) => result,
+                // Dropped unbegun, because its time was over.
+                Ok(Err(_)) | Err(_) => Err(StoreError::Timeout(late)),
+            }
+        })
+    }
+}
+
+/// What the thread does until the last handle is gone.
+fn keep(mut keeper: Keeper, waiting: &Receiver<Job>) {
+    let mut worked = false;
+    loop {
+        let job = match worked {
+            true => waiting.recv_timeout(IDLE),
+            false => waiting.recv().map_err(RecvTimeoutError::from),
+        };
+        worked = job.is_ok();
+        match job {
+            Ok(job) => job(&mut keeper),
+            Err(RecvTimeoutError::Timeout) => keeper.write_back(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Why something failed on the thread.
+enum Trouble {
+    Cursor(String),
+    Sqlite(rusqlite::Error),
+    /// What the tables hold makes no sense.
+    Content(String),
+    /// Another version made the file.
+    Layout(i64),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Trouble::Sqlite(error)
+    }
+}
+
+impl Trouble {
+    fn is_damage(&self) -> bool {
+        match self {
+            Trouble::Sqlite(error) => {
+                matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                )
+            }
+            Trouble::Content(_) => true,
+            Trouble::Cursor(_) | Trouble::Layout(_) => false,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Trouble::Cursor(cursor) => cursor.clone(),
+            Trouble::Sqlite(error) => error.to_string(),
+            Trouble::Content(text) => text.clone(),
+            Trouble::Layout(layout) => format!("another version of motion-ad made it (layout {layout})"),
+        }
+    }
+}
+
+/// The file, and whether it is open.
+struct Keeper {
+    path: PathBuf,
+    tell: Tell,
+    connection: Option<Connection>,
+    failed: Option<(Instant, StoreError)>,
+}
+
+impl Keeper {
+    fn run<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        let path = self.path.clone();
+        let connection = self.connection()?;
+        work(connection).map_err(|trouble| {
+            if let Trouble::Cursor(cursor) = trouble {
+                return StoreError::Cursor(cursor);
+            }
+            // On a full disk it is still good for reading. After anything else the file is looked at afresh.
+            let is_full = matches!(&trouble, Trouble::Sqlite(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DiskFull));
+            if !is_full {
+                self.connection = None;
+            }
+            unavailable(&path, &trouble)
+        })
+    }
+
+    fn write_back(&self) {
+        if let Some(connection) = &self.connection {
+            // What cannot be written back now stays in the WAL; a full disk is said by the next change.
+            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        if self.connection.is_none() {
+            if let Some((until, error)) = self.failed.take_if(|(until, _)| Instant::now() < *until) {
+                self.failed = Some((until, error.clone()));
+                return Err(error);
+            }
+            match self.open() {
+                Ok(connection) => self.connection = Some(connection),
+                Err(trouble) => {
+                    let error = unavailable(&self.path, &trouble);
+                    self.failed = Some((Instant::now() + RETRY, error.clone()));
+                    return Err(error);
+                }
+            }
+        }
+        self.connection.as_mut().ok_or_else(|| StoreError::Unavailable("it is closed".to_owned()))
+    }
+
+    fn open(&self) -> Result<Connection, Trouble> {
+        match open(&self.path) {
+            Err(trouble) if trouble.is_damage() => {
+                let damage = trouble.text();
+                let aside = set_aside(&self.path).map_err(|error| {
+                    Trouble::Content(format!("{damage}; and it cannot be renamed: {error}"))
+                })?;
+                let connection = open(&self.path)?;
+                (self.tell)(&format!(
+                    "{} was damaged ({damage}) and is {} now; an empty register took its place",
+                    self.path.display(),
+                    aside.display()
+                ));
+                Ok(connection)
+            }
+            other => other,
+        }
+    }
+}
+
+fn unavailable(path: &Path, trouble: &Trouble) -> StoreError {
+    StoreError::Unavailable(format!("{}: {}", path.display(), trouble.text()))
+}
+
+/// Opens the file, makes its tables where there are none, and looks whether it is sound.
+fn open(path: &Path) -> Result<Connection, Trouble> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    // A second broker must not write, and without one there is no shared memory that a full disk could spoil.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(Trouble::Content(found));
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    match transaction.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        LAYOUT => {}
+        0 => {
+            transaction.execute_batch(TABLES)?;
+            // The numbers of a new file begin where no earlier one came to: microseconds, of which no event takes as
+            // few as one. So a cursor of an earlier file is older than what is kept.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let first = i64::try_from(now.as_micros()).unwrap_or_default();
+            for table in ["sessions", "events"] {
+                transaction.execute(
+                    "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)",
+                    params![table, first],
+                )?;
+            }
+            transaction.pragma_update(None, "user_version", LAYOUT)?;
+        }
+        other => return Err(Trouble::Layout(other)),
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+/// Renames the file and what belongs to it, and removes the oldest of those that were renamed before.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let now = OffsetDateTime::now_utc();
+    let (date, time) = (now.date(), now.time());
+    let stamp = format!(
+        "{:04}{:02}{:02}T{:02}{:02}{:02}.{:03}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    );
+    let part = |base: &Path, part: &str| {
+        let mut name = base.as_os_str().to_owned();
+        name.push(part);
+        PathBuf::from(name)
+    };
+    let aside = part(path, &format!(".damaged-{stamp}"));
+    for suffix in PARTS {
+        match std::fs::rename(part(path, suffix), part(&aside, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let prefix = format!("{FILE}.damaged-");
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut earlier: Vec<_> = std::fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|found| {
+            let name = found.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with(&prefix) && !name.ends_with("-wal")
+        })
+        .collect();
+    earlier.sort();
+    for old in earlier.iter().rev().skip(ASIDE) {
+        for suffix in PARTS {
+            // Nothing depends on it.
+            let _ = std::fs::remove_file(part(old, suffix));
+        }
+    }
+    Ok(aside)
+}
+
+fn read(text: &str) -> Result<Session, Trouble> {
+    serde_json::from_str(text).map_err(|error| Trouble::Content(format!("a session is malformed: {error}")))
+}
+
+fn written(session: &Session) -> Result<String, Trouble> {
+    serde_json::to_string(session).map_err(|error| Trouble::Content(error.to_string()))
+}
+
+fn number(cursor: &str) -> Result<i64, Trouble> {
+    let digits = Some(cursor).filter(|cursor| cursor.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| Trouble::Cursor(cursor.to_owned()))
+}
+
+/// Milliseconds as SQLite has them; a time beyond its range is beyond ours.
+fn signed(milliseconds: u64) -> i64 {
+    i64::try_from(milliseconds).unwrap_or(i64::MAX)
+}
+
+/// Ends a session that is open, and tells of it.
+fn end(transaction: &Transaction, mut session: Session, ended: Ended) -> Result<Session, Trouble> {
+    let at = signed(ended.at);
+    session.ended = Some(ended);
+    let text = written(&session)?;
+    transaction
+        .prepare_cached("UPDATE sessions SET ended = ?2, session = ?3 WHERE id = ?1")?
+        .execute(params![session.id, at, text])?;
+    tell(transaction, &text)?;
+    Ok(session)
+}
+
+fn tell(transaction: &Transaction, session: &str) -> Result<(), Trouble> {
+    transaction.prepare_cached("INSERT INTO events (session) VALUES (?1)")?.execute([session])?;
+    Ok(())
+}
+
+/// Forgets what is no longer kept at `now`.
+fn tidy(transaction: &Transaction, now: u64) -> Result<(), Trouble> {
+    transaction
+        .prepare_cached("DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?1")?
+        .execute([signed(EVENTS)])?;
+    transaction
+        .prepare_cached("DELETE FROM sessions WHERE ended < ?1")?
+        .execute([signed(now.saturating_sub(ENDED))])?;
+    Ok(())
+}
+
+fn find(connection: &Connection, id: &str) -> Result<Option<Session>, Trouble> {
+    let mut statement = connection.prepare_cached("SELECT session FROM sessions WHERE id = ?1")?;
+    let text: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
+    text.as_deref().map(read).transpose()
+}
+
+fn register(
+    connection: &mut Connection,
+    session: &Session,
+    admission: Admission,
+) -> Result<(Opened, bool), Trouble> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if find(&transaction, &session.id)?.is_some() {
+        return Ok((Opened::Registered(Vec::new()), false));
+    }
+    let open = {
+        let mut statement = transaction.prepare_cached(
+            "SELECT session FROM sessions WHERE guid = ?1 AND ended IS NULL ORDER BY number",
+        )?;
+        let texts = statement.query_map([&session.guid], |row| row.get(0))?;
+        texts.collect::<Result<Vec<String>, _>>()?
+    };
+    let evict = match admission.decide(open.len()) {
+        Decision::Enter { evict } => evict,
+        Decision::Denied => {
+            let open = open.iter().map(|text| read(text)).collect::<Result<_, _>>()?;
+            return Ok((Opened::Denied(open), false));
+        }
+    };
+    let mut gone = Vec::new();
+    for text in open.iter().take(evict) {
+        let ended = Ended { at: session.since, reason: EndReason::Replaced, detail: session.id.clone() };
+        gone.push(end(&transaction, read(text)?, ended)?);
+    }
+    let text = written(session)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO sessions (id, guid, principal, host, session) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![session.id, session.guid, session.principal, session.host, text])?;
+    tell(&transaction, &text)?;
+    tidy(&transaction, session.since)?;
+    transaction.commit()?;
+    Ok((Opened::Registered(gone), true))
+}
+
+fn close(connection: &mut Connection, id: &str, ended: Ended) -> Result<Closed, Trouble> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let closed = match find(&transaction, id)? {
+        None => return Ok(Closed::Unknown),
+        Some(session) if session.ended.is_some() => return Ok(Closed::Earlier(session)),
+        Some(session) => {
+            let now = ended.at;
+            let closed = end(&transaction, session, ended)?;
+            tidy(&transaction, now)?;
+            closed
+        }
+    };
+    transaction.commit()?;
+    Ok(Closed::Now(closed))
+}
+
+/// At most `limit` rows of number and session, and whether there are more.
+fn rows(
+    connection: &Connection,
+    sql: &str,
+    values: &[&dyn ToSql],
+    limit: usize,
+) -> Result<(Vec<(i64, Session)>, bool), Trouble> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+    let found = statement.query_map(values, row)?.collect::<Result<Vec<(i64, String)>, _>>()?;
+    let more = found.len() > limit;
+    let sessions = found.iter().take(limit).map(|(number, text)| Ok((*number, read(text)?)));
+    Ok((sessions.collect::<Result<_, Trouble>>()?, more))
+}
+
+/// One more than is asked for says whether there are more.
+fn one_more(limit: usize) -> i64 {
+    i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX)
+}
+
+fn list(connection: &Connection, which: &Which, after: Option<&str>, limit: usize) -> Result<Page, Trouble> {
+    let after = after.map(number).transpose()?.unwrap_or(0);
+    let (condition, value) = match which {
+        Which::All => ("", None),
+        Which::Guid(guid) => ("guid = ?3 AND", Some(guid)),
+        Which::Principal(principal) => ("principal = ?3 AND", Some(principal)),
+        Which::Host(host) => ("host = ?3 AND", Some(host)),
+    };
+    let sql = format!(
+        "SELECT number, session FROM sessions WHERE {condition} ended IS NULL AND number > ?1 ORDER BY number LIMIT ?2"
+    );
+    let limited = one_more(limit);
+    let mut values: Vec<&dyn ToSql> = vec![&after, &limited];
+    values.extend(value.map(|value| value as &dyn ToSql));
+    let (list, more) = rows(connection, &sql, &values, limit)?;
+    let list = list.into_iter().map(|(number, session)| Listed { cursor: number.to_string(), session });
+    Ok(Page { list: list.collect(), more })
+}
+
+fn events(connection: &Connection, position: &Position, limit: usize) -> Result<Events, Trouble> {
+    let newest = || -> Result<i64, Trouble> {
+        let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
+        Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    };
+    let oldest: Option<i64> =
+        connection.prepare_cached("SELECT min(number) FROM events")?.query_row([], |row| row.get(0))?;
+    let newest = newest()?;
+    let oldest = oldest.unwrap_or(newest.saturating_add(1));
+    let after = match position {
+        Position::Now => {
+            return Ok(Events { list: Vec::new(), cursor: newest.to_string(), gap: false });
+        }
+        Position::Oldest => oldest.saturating_sub(1),
+        Position::After(cursor) => number(cursor)?,
+    };
+    // A cursor from the future is one of a file whose clock was ahead.
+    let gap = after < oldest.saturating_sub(1) || after > newest;
+    let after = if gap { oldest.saturating_sub(1) } else { after };
+    let sql = "SELECT number, session FROM events WHERE number > ?1 ORDER BY number LIMIT ?2";
+    let (list, _) = rows(connection, sql, &[&after, &one_more(limit)], limit)?;
+    let list: Vec<_> =
+        list.into_iter().map(|(number, session)| Event { cursor: number.to_string(), session }).collect();
+    let cursor = list.last().map_or_else(|| after.to_string(), |event| event.cursor.clone());
+    Ok(Events { list, cursor, gap })
+}
+
+impl Store for Sqlite {
+    fn name(&self) -> String {
+        format!("sqlite {}", self.path.display())
+    }
+
+    fn open<'a>(
+        &'a self,
+        session: &'a Session,
+        admission: Admission,
+        deadline: Instant,
+    ) -> Answer<'a, Opened> {
+        let (session, changes) = (session.clone(), self.changes.clone());
+        self.ask(deadline, move |connection| {
+            let (opened, changed) = register(connection, &session, admission)?;
+            if changed {
+                changes.send_replace(());
+            }
+            Ok(opened)
+        })
+    }
+
+    fn close<'a>(&'a self, id: &'a str, ended: &'a Ended, deadline: Instant) -> Answer<'a, Closed> {
+        let (id, ended, changes) = (id.to_owned(), ended.clone(), self.changes.clone());
+        self.ask(deadline, move |connection| {
+            let closed = close(connection, &id, ended)?;
+            if matches!(closed, Closed::Now(_)) {
+                changes.send_replace(());
+            }
+            Ok(closed)
+        })
+    }
+
+    fn get<'a>(&'a self, id: &'a str, deadline: Instant) -> Answer<'a, Option<Session>> {
+        let id = id.to_owned();
+        self.ask(deadline, move |connection| find(connection, &id))
+    }
+
+    fn list<'a>(
+        &'a self,
+        which: &'a Which,
+        after: Option<&'a str>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Answer<'a, Page> {
+        let (which, after) = (which.clone(), after.map(str::to_owned));
+        self.ask(deadline, move |connection| list(connection, &which, after.as_deref(), limit))
+    }
+
+    fn count(&self, deadline: Instant) -> Answer<'_, u64> {
+        self.ask(deadline, |connection| {
+            let sql = "SELECT count(*) FROM sessions WHERE ended IS NULL";
+            let count: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+            Ok(count.unsigned_abs())
+        })
+    }
+
+    fn events<'a>(&'a self, position: &'a Position, limit: usize, deadline: Instant) -> Answer<'a, Events> {
+        let position = position.clone();
+        self.ask(deadline, move |connection| events(connection, &position, limit))
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn bookmarked<'a>(&'a self, name: &'a str, deadline: Instant) -> Answer<'a, Option<String>> {
+        let name = name.to_owned();
+        self.ask(deadline, move |connection| {
+            let sql = "SELECT cursor FROM bookmarks WHERE name = ?1";
+            Ok(connection.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?)
+        })
+    }
+
+    fn bookmark<'a>(&'a self, name: &'a str, cursor: &'a str, deadline: Instant) -> Answer<'a, ()> {
+        let (name, cursor) = (name.to_owned(), cursor.to_owned());
+        self.ask(deadline, move |connection| {
+            let sql = "INSERT INTO bookmarks (name, cursor) VALUES (?1, ?2)
+                ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor";
+            connection.prepare_cached(sql)?.execute([name, cursor])?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+    use std::sync::Mutex;
+
+    use super::super::store::suite::{Made, ONE, all_events, keeps_its_promises, listed, session, soon};
+    use super::*;
+
+    fn silent() -> Tell {
+        Arc::new(|text| panic!("{text}"))
+    }
+
+    async fn made() -> Option<Made> {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        Some(Made { store: Arc::new(store), keep: Box::new(folder) })
+    }
+
+    keeps_its_promises!(made);
+
+    const NOW: u64 = 1_784_000_000_000;
+
+    async fn open(store: &Sqlite, id: &str) -> Result<Opened, StoreError> {
+        store.open(&session(id, "john", NOW), ONE, soon()).await
+    }
+
+    /// What is said while the file in `folder` is opened.
+    async fn said(folder: &Path) -> (Sqlite, Vec<String>) {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let store = Sqlite::new(folder, {
+            let said = said.clone();
+            Arc::new(move |text| said.lock().unwrap().push(text.to_owned()))
+        });
+        let store = store.unwrap();
+        store.count(soon()).await.unwrap();
+        let said = said.lock().unwrap().clone();
+        (store, said)
+    }
+
+    fn files(folder: &Path) -> usize {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().contains("damaged")).count()
+    }
+
+    #[tokio::test]
+    async fn the_next_process_finds_everything_and_only_its_own_user_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        for id in ["a", "b"] {
+            open(&store, id).await.unwrap();
+        }
+        store.bookmark("x", "7", soon()).await.unwrap();
+        let events = all_events(&store).await;
+        drop(store);
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        assert_eq!(listed(&store, Which::All).await, [session("b", "john", NOW)]);
+        assert_eq!(all_events(&store).await, events);
+        assert_eq!(store.bookmarked("x", soon()).await.unwrap().as_deref(), Some("7"));
+    }
+
+    #[tokio::test]
+    async fn a_second_broker_does_not_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        open(&store, "a").await.unwrap();
+        let second = Sqlite::new(folder.path(), silent()).unwrap();
+        let error = open(&second, "b").await.unwrap_err();
+        assert!(error.to_string().contains("locked"), "{error}");
+        assert_eq!(listed(&store, Which::All).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_set_aside_and_its_cursors_are_gaps() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        for number in 0..100 {
+            open(&store, &number.to_string()).await.unwrap();
+        }
+        let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+        drop(store);
+        let path = folder.path().join(FILE);
+        let damages: [fn(&mut Vec<u8>); 3] = [
+            |bytes| bytes.fill(b'x'),
+            |bytes| bytes.truncate(bytes.len() / 2),
+            |bytes| bytes[4096..].fill(0xff),
+        ];
+        for (number, damage) in damages.into_iter().enumerate() {
+            // So that the thread has closed it.
+            while Connection::open(&path)
+                .unwrap()
+                .query_row("SELECT 1 FROM sessions", [], |_| Ok(()))
+                .is_err()
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let mut bytes = std::fs::read(&path).unwrap();
+            damage(&mut bytes);
+            std::fs::write(&path, bytes).unwrap();
+            let (store, said) = said(folder.path()).await;
+            let [line] = said.as_slice() else { panic!("{said:?}") };
+            assert!(line.contains("was damaged") && line.contains("sessions.db.damaged-2"), "{line}");
+            assert_eq!(files(folder.path()), number + 1);
+            assert_eq!(listed(&store, Which::All).await, []);
+            let events = store.events(&Position::After(cursor.clone()), 1, soon()).await.unwrap();
+            assert!(events.gap);
+            for number in 0..100 {
+                open(&store, &number.to_string()).await.unwrap();
+            }
+            let events = store.events(&Position::After(cursor.clone()), 1, soon()).await.unwrap();
+            assert!(events.gap);
+            assert_eq!(events.list[0].session.id, "0");
+        }
+    }
+
+    #[tokio::test]
+    async fn few_damaged_files_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..ASIDE + 2 {
+            std::fs::write(folder.path().join(FILE), "this is no database, but long enough to look like one")
+                .unwrap();
+            assert_eq!(said(folder.path()).await.1.len(), 1);
+            // Until the thread has left the file.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(files(folder.path()), ASIDE);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_version_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", LAYOUT + 1).unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        let error = open(&store, "a").await.unwrap_err();
+        assert!(error.to_string().contains("another version of motion-ad"), "{error}");
+        assert_eq!(files(folder.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_used_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("later");
+        let store = Sqlite::new(&place, silent()).unwrap();
+        for _ in 0..2 {
+            let error = open(&store, "a").await.unwrap_err();
+            assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("later")), "{error}");
+        }
+        std::fs::create_dir(&place).unwrap();
+        tokio::time::sleep(RETRY).await;
+        open(&store, "a").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_changes_nothing_and_is_survived() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        open(&store, "a").await.unwrap();
+        let limit = |pages: i64| {
+            store.ask(soon(), move |connection| {
+                connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+                Ok(())
+            })
+        };
+        limit(1).await.unwrap();
+        let mut kept = None;
+        for number in 0..1000 {
+            match open(&store, &format!("b{number}")).await {
+                Ok(_) => kept = Some(format!("b{number}")),
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+                    assert!(error.to_string().contains("full"), "{error}");
+                    break;
+                }
+            }
+        }
+        // Who was there last still is, and is told apart from who was not let in.
+        let open_now = listed(&store, Which::All).await;
+        assert_eq!(open_now.len(), 1);
+        assert_eq!(Some(&open_now[0].id), kept.as_ref());
+        assert!(open(&store, "late").await.is_err());
+        limit(1_000_000).await.unwrap();
+        open(&store, "later").await.unwrap();
+        assert_eq!(listed(&store, Which::All).await[0].id, "later");
+    }
+
+    /// The folder that a child process writes into, if this is one.
+    const CHILD: &str = "MOTION_AD_TEST_SESSIONS";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn writes_until_it_is_killed() {
+        let Some(folder) = std::env::var_os(CHILD) else { return };
+        let store = Arc::new(Sqlite::new(Path::new(&folder), silent()).unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let store = store.clone();
+            tasks.spawn(async move {
+                loop {
+                    open(&store, &uuid::Uuid::from_u128(fastrand::u128(..)).to_string()).await.unwrap();
+                }
+            });
+        }
+        while store.count(soon()).await.unwrap() == 0 {}
+        println!("begun");
+        tasks.join_all().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_survives_being_killed_in_the_middle_of_writing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut events = 0;
+        for _ in 0..4 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "--nocapture",
+                    "broker::sessions::sqlite::tests::writes_until_it_is_killed",
+                ])
+                .env(CHILD, folder.path())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut output = child.stdout.take().unwrap();
+            let (mut said, mut byte) = (String::new(), [0]);
+            while !said.contains("begun") {
+                output.read_exact(&mut byte).unwrap();
+                said.push(char::from(byte[0]));
+            }
+            std::thread::sleep(Duration::from_millis(fastrand::u64(20..200)));
+            child.kill().unwrap();
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+
+            let store = Sqlite::new(folder.path(), silent()).unwrap();
+            let whole = store.ask(soon(), |connection| {
+                Ok(connection.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?)
+            });
+            assert_eq!(whole.await.unwrap(), "ok");
+            assert_eq!(listed(&store, Which::All).await.len(), 1);
+            let now: i64 = store.events(&Position::Now, 1, soon()).await.unwrap().cursor.parse().unwrap();
+            assert!(now > events, "nothing was written");
+            events = now;
+            drop(store);
+        }
+    }
+
+    /// What one login costs: `cargo test --release --lib speed -- --ignored --nocapture`.
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "prints a measurement"]
+    async fn speed() {
+        const COUNT: u32 = 20_000;
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        let begun = std::time::Instant::now();
+        let mut worst = Duration::ZERO;
+        for number in 0..COUNT {
+            let one = std::time::Instant::now();
+            open(&store, &number.to_string()).await.unwrap();
+            worst = worst.max(one.elapsed());
+        }
+        println!("{:?} for each, at most {worst:?}", begun.elapsed() / COUNT);
+    }
+}

@@ -1,0 +1,355 @@
+//! What XCALLY's own integration was told: the `XC_ACTIVEDIRECTORY_*` properties of its `.env`.
+//!
+//! Read as Node's dotenv reads the file since its version 15: quotes, comments, `export`, values of several lines. The
+//! crates that read such files stop at an unquoted space or know no value of several lines, and all of them copy every
+//! value. Here the value of the password is passed over where it stands.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::Problem;
+
+/// Where XCALLY keeps it.
+pub const ENV: &str = "/var/opt/motion2/.env";
+
+/// What the names of the properties begin with.
+const PREFIX: &str = "XC_ACTIVEDIRECTORY_";
+/// The properties whose values are read, by the rest of their names. No other value is.
+const READ: [&str; 5] = ["STRATEGY", "ADMIN", "BASE_DN", "URL", "DOMAIN"];
+/// The property that holds the administrator's password.
+const PASSWORD: &str = "PASSWORD";
+
+/// The longest file, in bytes.
+const LONGEST: u64 = 1024 * 1024;
+
+const QUOTES: [char; 3] = ['\'', '"', '`'];
+
+/// The file, as far as it concerns AD.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Env {
+    /// Every property that counts, in the order of the file.
+    pub properties: Vec<Property>,
+    /// The file's permission bits.
+    pub mode: u32,
+    /// The uid of its owner.
+    pub owner: u32,
+}
+
+/// One property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Property {
+    /// Its whole name.
+    pub name: String,
+    /// The line on which it begins, from 1.
+    pub line: usize,
+    /// What it holds.
+    pub value: Value,
+}
+
+/// What a property holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Empty,
+    /// This.
+    Text(String),
+    /// Something that was not read.
+    Unread,
+}
+
+impl Property {
+    /// The name without what all of them begin with.
+    pub fn short(&self) -> &str {
+        self.name.strip_prefix(PREFIX).unwrap_or(&self.name)
+    }
+
+    /// Whether it holds a password.
+    pub fn is_secret(&self) -> bool {
+        self.short() == PASSWORD && self.value != Value::Empty
+    }
+}
+
+impl Env {
+    /// Reads the file; `None` where there is none.
+    ///
+    /// # Errors
+    /// It is there, but cannot be read or is too long.
+    pub fn load(path: &Path) -> Result<Option<Self>, Problem> {
+        let problem = |text: String| Problem { file: path.to_owned(), line: None, text };
+        let read = |e: io::Error| problem(format!("cannot be read: {e}"));
+        let file = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(read)?,
+        };
+        let metadata = file.metadata().map_err(read)?;
+        // Of its size from the start: growing would leave copies of the password behind.
+        let capacity = usize::try_from(metadata.len().min(LONGEST)).unwrap_or_default();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
+        file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(read)?;
+        if bytes.len() as u64 > LONGEST {
+            return Err(problem(format!("is longer than {LONGEST} bytes")));
+        }
+        Ok(Some(Env {
+            properties: parse(as_text(&mut bytes)),
+            mode: metadata.mode() & 0o7777,
+            owner: metadata.uid(),
+        }))
+    }
+}
+
+/// The bytes as text, without a copy: in place of what is not UTF-8 there are question marks.
+fn as_text(bytes: &mut [u8]) -> &str {
+    let mut begin = 0;
+    while let Err(error) = std::str::from_utf8(bytes.get(begin..).unwrap_or_default()) {
+        begin += error.valid_up_to();
+        match bytes.get_mut(begin) {
+            Some(byte) => *byte = b'?',
+            None => break,
+        }
+    }
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The properties in `text`. Of a name given twice the last one counts.
+fn parse(text: &str) -> Vec<Property> {
+    let mut properties = Vec::<Property>::new();
+    for (name, value) in assignments(text).filter(|(name, _)| name.starts_with(PREFIX)) {
+        properties.retain(|earlier| earlier.name != name);
+        properties.push(property(name, line_of(text, name), value));
+    }
+    properties
+}
+
+/// Every name with its value as it is written.
+fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            match assignment(rest) {
+                Some((name, value, after)) => {
+                    rest = next_line(after);
+                    return Some((name, value));
+                }
+                None => rest = next_line(rest),
+            }
+        }
+        None
+    })
+}
+
+fn property(name: &str, line: usize, raw: &str) -> Property {
+    let (quote, inner) = unquoted(raw);
+    let is_read = name.strip_prefix(PREFIX).is_some_and(|short| READ.contains(&short));
+    let value = match inner {
+        "" => Value::Empty,
+        _ if !is_read => Value::Unread,
+        inner => Value::Text(unescaped(quote, inner)),
+    };
+    Property { name: name.to_owned(), line, value }
+}
+
+/// The assignment that `text` begins with: its name, its value with its quotes, and what comes after the value.
+fn assignment(text: &str) -> Option<(&str, &str, &str)> {
+    let text = text.trim_start_matches(is_space);
+    let exported = text.strip_prefix("export").filter(|rest| rest.starts_with(is_space));
+    exported.and_then(|rest| named(rest.trim_start_matches(is_space))).or_else(|| named(text))
+}
+
+fn named(text: &str) -> Option<(&str, &str, &str)> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let (name, rest) = text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()));
+    let equals = rest.trim_start_matches(is_space).strip_prefix('=');
+    // `name: value`, as YAML has it, wants the space.
+    let value = equals.or_else(|| rest.strip_prefix(':')?.strip_prefix(is_space))?;
+    if name.is_empty() {
+        return None;
+    }
+    let (value, rest) = quoted(value).unwrap_or_else(|| {
+        let end = value.find(['#', '\r', '\n']).unwrap_or(value.len());
+        value.split_at(end)
+    });
+    Some((name, value, rest))
+}
+
+/// A value between quotes, where nothing but a comment follows on the line of the last quote. One after a backslash is
+/// no end, unless there is no other.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start_matches(is_space);
+    let quote = text.chars().next().filter(|c| QUOTES.contains(c))?;
+    let ends = || text.match_indices(quote).map(|(at, _)| at).skip(1);
+    let is_escaped = |at: &usize| text.get(..*at).is_some_and(|before| before.ends_with('\\'));
+    let last = ends().find(|at| !is_escaped(at));
+    let escaped: Vec<_> = ends().take_while(is_escaped).collect();
+    let is_end = |at: &usize| {
+        let after = text.get(at + 1..).unwrap_or_default();
+        let line = after.split(['\r', '\n']).next().unwrap_or_default().trim_start_matches(is_space);
+        line.is_empty() || line.starts_with('#')
+    };
+    let end = last.into_iter().chain(escaped.into_iter().rev()).find(is_end)?;
+    text.split_at_checked(end + 1)
+}
+
+/// The quote that a value begins with, and the value without the pair, where it is one.
+fn unquoted(raw: &str) -> (Option<char>, &str) {
+    let raw = raw.trim_matches(is_space);
+    let quote = raw.chars().next().filter(|c| QUOTES.contains(c));
+    let inner = quote.and_then(|quote| raw.strip_prefix(quote)?.strip_suffix(quote));
+    (quote, inner.unwrap_or(raw))
+}
+
+/// Between double quotes alone two escapes are known.
+fn unescaped(quote: Option<char>, inner: &str) -> String {
+    let inner = inner.replace("\r\n", "\n").replace('\r', "\n");
+    match quote {
+        Some('"') => inner.replace("\\n", "\n").replace("\\r", "\r"),
+        _ => inner,
+    }
+}
+
+/// What ECMAScript's `\s` and `trim` take for space.
+fn is_space(c: char) -> bool {
+    (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}'
+}
+
+fn next_line(text: &str) -> &str {
+    match text.find(['\r', '\n']) {
+        Some(end) => text.get(end + 1..).unwrap_or_default(),
+        None => "",
+    }
+}
+
+/// The line of `text` that its part `part` begins on. A line ends with a line feed, or with what is none of Windows's.
+fn line_of(text: &str, part: &str) -> usize {
+    let before = text.get(..part.as_ptr().addr() - text.as_ptr().addr()).unwrap_or_default();
+    1 + before.replace("\r\n", "\n").matches(['\r', '\n']).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of a file whose property is called A.
+    fn value(text: &str) -> Option<String> {
+        let (_, raw) = assignments(text).filter(|(name, _)| *name == "A").last()?;
+        let (quote, inner) = unquoted(raw);
+        Some(unescaped(quote, inner))
+    }
+
+    /// Each as dotenv 16.6.1 reads it under Node.
+    #[test]
+    fn a_value_is_what_dotenv_makes_of_it() {
+        let cases = [
+            // Names, and what may stand around them.
+            ("A=1", Some("1")),
+            ("A = 1 ", Some("1")),
+            ("\u{feff}A=1", Some("1")),
+            ("A=\u{a0}1\u{a0}", Some("1")),
+            ("export A=1", Some("1")),
+            (" export   A = 1", Some("1")),
+            ("exportA=1", None),
+            ("export=1\nA=2", Some("2")),
+            ("A: 1", Some("1")),
+            ("A:1", None),
+            ("A  :  1", None),
+            ("A\n=1", Some("1")),
+            ("A", None),
+            ("A B=1", None),
+            ("=1\nA=2", Some("2")),
+            ("\u{e4}=1\nA=2", Some("2")),
+            ("# A=1", None),
+            ("A=1\nA=2", Some("2")),
+            ("B-.C_1=x\nA=2", Some("2")),
+            // Nothing.
+            ("A=", Some("")),
+            ("A=\nB=2", Some("")),
+            ("A=\r\nB=2\r\n", Some("")),
+            ("A=\"\"", Some("")),
+            ("A=#x", Some("")),
+            ("A= # x", Some("")),
+            // Without quotes.
+            ("A=a b c", Some("a b c")),
+            ("A=a # b", Some("a")),
+            ("A=a#b", Some("a")),
+            ("A=cn=x,dc=y", Some("cn=x,dc=y")),
+            ("A=1\rA=2", Some("2")),
+            ("A=a\\\nb", Some("a\\")),
+            ("A=\n\n1", Some("")),
+            ("A=$B", Some("$B")),
+            // With quotes.
+            ("A='cn=x,dc=y'", Some("cn=x,dc=y")),
+            ("A='a#b' # c", Some("a#b")),
+            ("A=\"a # b\"", Some("a # b")),
+            ("A=' a '", Some(" a ")),
+            ("A=`a'b\"c`", Some("a'b\"c")),
+            ("A=\n'x'", Some("x")),
+            ("A='a'", Some("a")),
+            ("A='a\nb'\nB=2", Some("a\nb")),
+            ("A=\"a\r\nb\"\r\nB=2", Some("a\nb")),
+            ("A=`a\nb`", Some("a\nb")),
+            // Escapes.
+            ("A=\"a\\nb\"", Some("a\nb")),
+            ("A='a\\nb'", Some("a\\nb")),
+            ("A=\"a\\tb\"", Some("a\\tb")),
+            ("A=\"a\\\\nb\"", Some("a\\\nb")),
+            ("A=\"a\\\"b\"", Some("a\\\"b")),
+            ("A='a\\'b'", Some("a\\'b")),
+            ("A='a\\'\nB=2", Some("a\\")),
+            // Quotes that are none.
+            ("A=\"unclosed\nB=2", Some("\"unclosed")),
+            ("A='un\nB='x'", Some("'un")),
+            ("A='a' tail", Some("'a' tail")),
+            ("A=\"x\" \"y\"", Some("x\" \"y")),
+            ("A='", Some("'")),
+            (
+                "A='<x>' | Example 'cn=admin,dc=example,dc=org'",
+                Some("<x>' | Example 'cn=admin,dc=example,dc=org"),
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(value(text).as_deref(), expected, "{text:?}");
+        }
+    }
+
+    const FILE: &str = "# XCALLY\nXC_PORT=80\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\n\
+        XC_ACTIVEDIRECTORY_PASSWORD='line one\nXC_ACTIVEDIRECTORY_URL=ldap://evil'\n\
+        export XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com' # the old one\r\n\
+        XC_ACTIVEDIRECTORY_BASE_DN=\nXC_ACTIVEDIRECTORY_TLS=yes\nXC_ACTIVEDIRECTORY_DOMAIN=\n\
+        XC_ACTIVEDIRECTORY_DOMAIN=acme.com\n";
+
+    #[test]
+    fn properties_stand_in_order_with_their_lines_and_the_password_is_not_read() {
+        let properties = parse(FILE);
+        let seen: Vec<_> = properties.iter().map(|p| (p.short(), p.line, p.value.clone())).collect();
+        let text = |text: &str| Value::Text(text.to_owned());
+        assert_eq!(
+            seen,
+            [
+                ("STRATEGY", 3, text("inetOrgPerson")),
+                ("PASSWORD", 4, Value::Unread),
+                ("URL", 6, text("ldap://ad.acme.com")),
+                ("BASE_DN", 7, Value::Empty),
+                ("TLS", 8, Value::Unread),
+                ("DOMAIN", 10, text("acme.com")),
+            ]
+        );
+        assert!(!format!("{properties:?}").contains("line one"));
+        assert_eq!(properties.iter().map(Property::is_secret).filter(|secret| *secret).count(), 1);
+        assert!(!parse("XC_ACTIVEDIRECTORY_PASSWORD=''").iter().any(Property::is_secret));
+    }
+
+    #[test]
+    fn a_file_that_is_not_utf_8_is_read_around_that() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"# f\xfcr AD\xff\nXC_ACTIVEDIRECTORY_URL=ldap://\xe4d\n").unwrap();
+        let env = Env::load(file.path()).unwrap().unwrap();
+        assert_eq!(env.properties[0].value, Value::Text("ldap://?d".into()));
+        assert_eq!(env.mode, 0o600);
+        assert_eq!(Env::load(Path::new("/nonexistent/.env")), Ok(None));
+        let error = Env::load(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+    }
+}

@@ -1,0 +1,303 @@
+//! Who may be meant by a name that nobody bears: an account that looks like it in a way that can be named.
+//!
+//! A guess is for people to look at. It is made only where exactly one account looks alike in the strongest of the ways
+//! below; nothing that lets anybody in depends on it. Each way is a search by an indexed attribute.
+
+use ldap3::ldap_escape;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{CANDIDATES, named, people_of, people_search};
+use crate::directory::account::DISABLED;
+use crate::directory::entry::Entry;
+use crate::directory::machine::MachineError;
+use crate::directory::machines::Place;
+use crate::directory::{Directory, DirectoryError, Machine};
+use crate::name::{Principal, Rules, fold};
+
+/// So many domains and UPN suffixes are tried.
+const SUFFIXES: usize = 16;
+/// A surname after an initial has at least so many letters: "jdo" is anybody.
+const SURNAME: usize = 3;
+
+/// What is compared, beside what a person is read by.
+const ATTRIBUTES: [&str; 4] = ["mail", "givenName", "sn", "displayName"];
+
+/// The only account that looks like a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Near {
+    /// A name that leads to it.
+    pub principal: Principal,
+    /// Its `objectGUID`.
+    pub guid: Uuid,
+    /// What looks alike.
+    pub why: String,
+}
+
+/// What a name may be made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// The same name with another domain or UPN suffix.
+    Upn(String),
+    /// The part of a mail address before the @.
+    Mail(String),
+    /// Given name and surname, one way round or the other.
+    Names { given: String, surname: String },
+    /// The name that is shown.
+    Shown(String),
+    /// The initial of the given name, and the surname.
+    Initial { initial: String, surname: String },
+}
+
+impl Way {
+    /// All of them, the strongest first.
+    fn all(user: &str, suffixes: &[String]) -> Vec<Self> {
+        let mut ways: Vec<_> = suffixes.iter().map(|suffix| Way::Upn(format!("{user}@{suffix}"))).collect();
+        ways.extend(suffixes.iter().map(|suffix| Way::Mail(format!("{user}@{suffix}"))));
+        let words: Vec<_> = user.split(['.', '_', '-', ' ']).filter(|word| !word.is_empty()).collect();
+        let initial = |initial: &str, surname: &str| {
+            (surname.chars().count() >= SURNAME)
+                .then(|| Way::Initial { initial: initial.to_owned(), surname: surname.to_owned() })
+        };
+        match *words.as_slice() {
+            [word] => {
+                let (mut front, mut back) = (word.chars(), word.chars());
+                let (first, last) = (front.next().map(String::from), back.next_back().map(String::from));
+                ways.extend(first.and_then(|first| initial(&first, front.as_str())));
+                ways.extend(last.and_then(|last| initial(&last, back.as_str())));
+            }
+            [one, other] if one.chars().count() == 1 => ways.extend(initial(one, other)),
+            [one, other] if other.chars().count() == 1 => ways.extend(initial(other, one)),
+            [first, .., last] => {
+                let before = words.split_last().map(|(_, before)| before.join(" ")).unwrap_or_default();
+                let after = words.split_first().map(|(_, after)| after.join(" ")).unwrap_or_default();
+                ways.push(Way::Names { given: before, surname: last.to_owned() });
+                ways.push(Way::Names { given: after, surname: first.to_owned() });
+                ways.push(Way::Shown(words.join(" ")));
+            }
+            [] => {}
+        }
+        ways
+    }
+
+    /// How strong it is; the same for those that are as good as each other.
+    fn strength(&self) -> u8 {
+        match self {
+            Way::Upn(_) => 0,
+            Way::Mail(_) => 1,
+            Way::Names { .. } | Way::Shown(_) => 2,
+            Way::Initial { .. } => 3,
+        }
+    }
+
+    /// What AD is asked for.
+    fn filter(&self) -> String {
+        match self {
+            Way::Upn(upn) => named("userPrincipalName", upn),
+            Way::Mail(mail) => named("mail", mail),
+            Way::Names { given, surname } => {
+                format!("(&{}{})", named("sn", surname), named("givenName", given))
+            }
+            Way::Shown(name) => named("displayName", name),
+            Way::Initial { initial, surname } => {
+                format!("(&{}(givenName={}*))", named("sn", surname), ldap_escape(initial.as_str()))
+            }
+        }
+    }
+
+    /// Whether this is how `account` looks like the name. AD compares more loosely than people read.
+    fn is_of(&self, account: &Entry) -> bool {
+        let is = |attribute: &str, value: &str| {
+            account.text(attribute).ok().flatten().is_some_and(|text| fold(text) == fold(value))
+        };
+        match self {
+            Way::Upn(upn) => is("userPrincipalName", upn),
+            Way::Mail(mail) => is("mail", mail),
+            Way::Names { given, surname } => is("givenName", given) && is("sn", surname),
+            Way::Shown(name) => is("displayName", name),
+            Way::Initial { initial, surname } => {
+                let given = account.text("givenName").ok().flatten().unwrap_or_default();
+                is("sn", surname) && fold(given).starts_with(&fold(initial))
+            }
+        }
+    }
+
+    fn why(&self) -> &'static str {
+        match self {
+            Way::Upn(_) => "the same name with another UPN suffix",
+            Way::Mail(_) => "its mail address begins so",
+            Way::Names { .. } => "its given name and surname",
+            Way::Shown(_) => "its display name",
+            Way::Initial { .. } => "initial and surname",
+        }
+    }
+}
+
+impl<M: Machine> Directory<M> {
+    /// For each of these names, which nobody bears, the account that may be meant.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`.
+    pub async fn near(
+        &self,
+        rules: &Rules,
+        users: &[&str],
+        deadline: Instant,
+    ) -> Result<Vec<Option<Near>>, DirectoryError> {
+        let suffixes = self.suffixes(rules, deadline).await?;
+        let ways: Vec<_> = users.iter().map(|user| Way::all(user, &suffixes)).collect();
+        let filters: String = ways.iter().flatten().map(Way::filter).collect();
+        if filters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut search = people_search(Place::Own, &self.base, &filters, users.len() * CANDIDATES);
+        search.attributes.extend(ATTRIBUTES.map(str::to_owned));
+        let entries = match self.machine.search(&search, deadline).await {
+            // So many look alike that no guess is worth making.
+            Err(MachineError::TooMany(_)) => return Ok(users.iter().map(|_| None).collect()),
+            other => other?,
+        };
+        Ok(ways.iter().map(|ways| self.only_one(ways, &entries)).collect())
+    }
+
+    /// The only account that looks alike in the strongest way in which one does at all.
+    fn only_one(&self, ways: &[Way], entries: &[Entry]) -> Option<Near> {
+        let alike = |way: &Way| entries.iter().filter(|entry| way.is_of(entry)).collect::<Vec<_>>();
+        let strongest = ways.iter().filter(|way| !alike(way).is_empty()).map(Way::strength).min()?;
+        let mut near = None;
+        for way in ways.iter().filter(|way| way.strength() == strongest) {
+            for entry in alike(way) {
+                let found = self.near_of(entry, way)?;
+                match &near {
+                    Some(Near { guid, .. }) if *guid != found.guid => return None,
+                    Some(_) => {}
+                    None => near = Some(found),
+                }
+            }
+        }
+        near
+    }
+
+    /// The account, where it can log in at all.
+    fn near_of(&self, entry: &Entry, way: &Way) -> Option<Near> {
+        let is_disabled =
+            entry.flags("userAccountControl").ok().flatten().is_none_or(|flags| flags & DISABLED != 0);
+        let person = people_of(std::slice::from_ref(entry), |_| self.own_domain()).ok()?.pop();
+        let person = person.filter(|_| !is_disabled)?;
+        let explicit = person.upn.as_deref().and_then(|upn| Principal::parse(upn).ok());
+        let implicit = || Principal::parse(&format!("{}@{}", person.sam, self.domain)).ok();
+        let why = format!("{}: {}", way.why(), person.dn);
+        Some(Near { principal: explicit.or_else(implicit)?, guid: person.guid, why })
+    }
+
+    /// The domains and UPN suffixes that an account may bear.
+    async fn suffixes(&self, rules: &Rules, deadline: Instant) -> Result<Vec<String>, DirectoryError> {
+        let forest = self.forest(deadline).await?;
+        let all = std::iter::once(&rules.domain).chain(&rules.domains).chain(&forest.known().suffixes);
+        let mut suffixes = Vec::<String>::new();
+        for suffix in all.map(|suffix| fold(suffix)) {
+            if suffixes.len() < SUFFIXES && !suffixes.contains(&suffix) {
+                suffixes.push(suffix);
+            }
+        }
+        Ok(suffixes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::directory::scripted::{Scripted, config, forest};
+
+    fn account(number: u8, upn: Option<&str>, attributes: &[(&str, &str)]) -> Entry {
+        let entry = Entry::new(format!("CN={number}"))
+            .with("objectGUID", [vec![number; 16]])
+            .with("sAMAccountName", [format!("sam{number}")])
+            .with("userPrincipalName", upn);
+        let flags = [("userAccountControl", "512")];
+        let flags = flags.iter().filter(|(name, _)| !attributes.iter().any(|(given, _)| given == name));
+        attributes.iter().chain(flags).fold(entry, |entry, (name, value)| entry.with(name, [*value]))
+    }
+
+    async fn near(
+        users: &[&str],
+        entries: Result<Vec<Entry>, MachineError>,
+    ) -> Vec<Option<(String, String)>> {
+        let search = [("(objectCategory=person)", entries)];
+        let config = config("");
+        let directory = Directory::new(Scripted::new(search.into_iter().chain(forest())), &config);
+        let near =
+            directory.near(&config.names, users, Instant::now() + Duration::from_secs(5)).await.unwrap();
+        directory.machine().is_finished();
+        near.into_iter().map(|near| near.map(|near| (near.principal.to_string(), near.why))).collect()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_near_an_account_in_a_way_that_can_be_named() {
+        let doe = [("givenName", "John"), ("sn", "Doe"), ("displayName", "Doe, John")];
+        let cases = [
+            ("x.y", Some("x.y@brand.example"), &[][..], "the same name with another UPN suffix"),
+            ("jd7", Some("d@acme.com"), &[("mail", "JD7@acme.com")], "its mail address begins so"),
+            ("john.doe", Some("d@acme.com"), &doe, "its given name and surname"),
+            ("doe-john", Some("d@acme.com"), &doe, "its given name and surname"),
+            ("john_doe", Some("d@acme.com"), &[("displayName", "JOHN doe")], "its display name"),
+            (
+                "mary.ann.lee",
+                Some("d@acme.com"),
+                &[("givenName", "Mary Ann"), ("sn", "Lee")],
+                "its given name and surname",
+            ),
+            ("jdoe", Some("d@acme.com"), &doe, "initial and surname"),
+            ("j.doe", Some("d@acme.com"), &doe, "initial and surname"),
+            ("doej", Some("d@acme.com"), &doe, "initial and surname"),
+            ("doe.j", Some("d@acme.com"), &doe, "initial and surname"),
+            // Named as AD knows it without an explicit name.
+            ("jdoe", None, &doe, "initial and surname"),
+        ];
+        for (user, upn, attributes, why) in cases {
+            let found = near(&[user], Ok(vec![account(1, upn, attributes)])).await;
+            let principal = upn.unwrap_or("sam1@acme.com").to_owned();
+            assert_eq!(found, [Some((principal, format!("{why}: CN=1")))], "{user}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_one_account_in_the_strongest_way_is_a_guess() {
+        let doe = |number, given| account(number, None, &[("givenName", given), ("sn", "Doe")]);
+        let mailed = account(3, None, &[("mail", "jdoe@acme.com"), ("sn", "Rossi")]);
+        let cases = [
+            // Two with that initial; one of them with the mail address; one of them disabled.
+            (vec![doe(1, "John"), doe(2, "Jane")], None),
+            (vec![doe(1, "John"), doe(2, "Jane"), mailed], Some("sam3@acme.com")),
+            (
+                vec![account(1, None, &[("givenName", "J"), ("sn", "Doe"), ("userAccountControl", "514")])],
+                None,
+            ),
+            // AD compares more loosely.
+            (vec![account(1, None, &[("givenName", "John"), ("sn", "Doé")])], None),
+            (vec![], None),
+        ];
+        for (entries, expected) in cases {
+            let found = near(&["jdoe"], Ok(entries.clone())).await;
+            let found =
+                found.into_iter().map(|near| near.map(|(principal, _)| principal)).collect::<Vec<_>>();
+            assert_eq!(found, [expected.map(str::to_owned)], "{entries:?}");
+        }
+        assert_eq!(near(&["jdoe", "x"], Err(MachineError::TooMany(16))).await, [None, None]);
+    }
+
+    #[test]
+    fn what_is_typed_stays_a_value() {
+        let filter: String = Way::all("a)(b.*", &["acme.com".to_owned()]).iter().map(Way::filter).collect();
+        assert!(
+            !filter.contains(")(b") && filter.contains("a\\29\\28b") && filter.contains("givenName=\\2a*"),
+            "{filter}"
+        );
+        // No surname of two letters, and no name at all.
+        assert_eq!(Way::all("jd", &[]), []);
+        assert_eq!(Way::all("...", &[]), []);
+        assert_eq!(Way::all("ß", &[]), []);
+    }
+}

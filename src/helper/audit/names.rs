@@ -1,0 +1,195 @@
+//! The names to audit: the lines of a text, or a column of a CSV file.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use csv::{ByteRecord, ReaderBuilder};
+
+use crate::name::NameError;
+use crate::protocol::MAX_USER;
+
+/// What spreadsheets write before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// One name of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// The line on which it stands, from 1.
+    pub(super) line: u64,
+    /// As it stands there.
+    pub(super) name: String,
+    /// Why it cannot be asked for.
+    pub(super) problem: Option<String>,
+}
+
+impl Row {
+    fn new(line: u64, name: &[u8]) -> Self {
+        let problem = match std::str::from_utf8(name) {
+            Err(_) => Some("the name is not UTF-8".to_owned()),
+            Ok(name) if name.len() > MAX_USER => Some(NameError::TooLong.to_string()),
+            Ok(_) => None,
+        };
+        Row { line, name: String::from_utf8_lossy(name).into_owned(), problem }
+    }
+}
+
+/// How a CSV file is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Where the names are.
+    pub(super) column: Column,
+    /// What stands between two cells.
+    pub(super) delimiter: u8,
+    /// Whether the first row is a heading, where the column has a number.
+    pub(super) is_headed: bool,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    /// Its number, from 1.
+    Number(usize),
+    /// Its name in the first row.
+    Name(String),
+}
+
+impl From<&str> for Column {
+    fn from(text: &str) -> Self {
+        match text.parse() {
+            Ok(number @ 1..) => Column::Number(number),
+            _ => Column::Name(text.to_owned()),
+        }
+    }
+}
+
+/// Why there is no list.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ListError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is no CSV file.
+    #[error("{0}")]
+    Csv(#[from] csv::Error),
+    /// No column is called so.
+    #[error("no column is called {name:?}; the first row has: {found}")]
+    NoColumn {
+        /// What was asked for.
+        name: String,
+        /// What is there.
+        found: String,
+    },
+    /// All cells of the column are empty.
+    #[error("there is no name in it")]
+    Empty,
+}
+
+/// Every name in `from`. Lines and cells without one are passed over.
+pub(super) fn read(from: impl Read, layout: Option<&Layout>) -> Result<Vec<Row>, ListError> {
+    let mut from = BufReader::new(from);
+    if from.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+        from.consume(BYTE_ORDER_MARK.len());
+    }
+    let rows = match layout {
+        Some(layout) => column(from, layout)?,
+        None => lines(from)?,
+    };
+    if rows.is_empty() { Err(ListError::Empty) } else { Ok(rows) }
+}
+
+fn lines(from: impl BufRead) -> Result<Vec<Row>, ListError> {
+    let mut rows = Vec::new();
+    for (number, line) in (1..).zip(from.split(b'\n')) {
+        let mut line = line?;
+        // Lists come from Windows too.
+        line.pop_if(|last| *last == b'\r');
+        if !line.is_empty() {
+            rows.push(Row::new(number, &line));
+        }
+    }
+    Ok(rows)
+}
+
+fn column(from: impl Read, layout: &Layout) -> Result<Vec<Row>, ListError> {
+    let mut reader = ReaderBuilder::new()
+        .delimiter(layout.delimiter)
+        .has_headers(layout.is_headed || matches!(layout.column, Column::Name(_)))
+        .flexible(true)
+        .from_reader(from);
+    let index = match &layout.column {
+        Column::Number(number) => number - 1,
+        Column::Name(name) => index_of(reader.byte_headers()?, name)?,
+    };
+    let mut rows = Vec::new();
+    let mut record = ByteRecord::new();
+    while reader.read_byte_record(&mut record)? {
+        let line = record.position().map_or(0, csv::Position::line);
+        if let Some(name) = record.get(index).filter(|name| !name.is_empty()) {
+            rows.push(Row::new(line, name));
+        }
+    }
+    Ok(rows)
+}
+
+fn index_of(heading: &ByteRecord, name: &str) -> Result<usize, ListError> {
+    let cells: Vec<_> = heading.iter().map(|cell| String::from_utf8_lossy(cell).trim().to_owned()).collect();
+    cells
+        .iter()
+        .position(|cell| cell.eq_ignore_ascii_case(name.trim()))
+        .ok_or_else(|| ListError::NoColumn { name: name.to_owned(), found: cells.join(", ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(text: &[u8], layout: Option<&Layout>) -> Vec<(u64, String)> {
+        read(text, layout).unwrap().into_iter().map(|row| (row.line, row.name)).collect()
+    }
+
+    fn layout(column: &str, delimiter: u8, is_headed: bool) -> Layout {
+        Layout { column: column.into(), delimiter, is_headed }
+    }
+
+    fn expect(names: &[(u64, &str)]) -> Vec<(u64, String)> {
+        names.iter().map(|(line, name)| (*line, (*name).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_text_has_a_name_a_line() {
+        let names = expect(&[(1, "john.doe"), (3, "jörg"), (4, " x ")]);
+        assert_eq!(seen("\u{feff}john.doe\r\n\njörg\n x ".as_bytes(), None), names);
+    }
+
+    #[test]
+    fn a_csv_file_has_names_in_a_column() {
+        let text =
+            "id,Name,role\n1,john.doe,agent\n2,\"a, \"\"b\"\"\",user\n3\n4,,x\n5,\"two\nlines\",x\n6,z,x\n";
+        let names = expect(&[(2, "john.doe"), (3, "a, \"b\""), (6, "two\nlines"), (8, "z")]);
+        assert_eq!(seen(text.as_bytes(), Some(&layout("name", b',', false))), names);
+        assert_eq!(seen(text.as_bytes(), Some(&layout("2", b',', true))), names);
+        let all = seen(text.as_bytes(), Some(&layout("2", b',', false)));
+        assert_eq!((all.len(), all[0].1.as_str()), (5, "Name"));
+        let semicolons = "\u{feff}Username;x\njane;1\n";
+        assert_eq!(
+            seen(semicolons.as_bytes(), Some(&layout("USERNAME", b';', false))),
+            expect(&[(2, "jane")])
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_list_says_why() {
+        let error = read(&b"a,b\n1,2\n"[..], Some(&layout("login", b',', false))).unwrap_err();
+        assert_eq!(error.to_string(), "no column is called \"login\"; the first row has: a, b");
+        assert!(matches!(read(&b"\n\r\n"[..], None), Err(ListError::Empty)));
+        assert!(matches!(read(&b"a\n1\n"[..], Some(&layout("3", b',', true))), Err(ListError::Empty)));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_asked_for_stays_in_the_list() {
+        let long = "x".repeat(MAX_USER + 1);
+        let rows = read(format!("{long}\n").as_bytes(), None).unwrap();
+        assert!(rows[0].problem.as_deref().is_some_and(|problem| problem.contains("longer than")));
+        let rows = read(&b"j\xf6rg\n"[..], None).unwrap();
+        assert_eq!(rows[0].problem.as_deref(), Some("the name is not UTF-8"));
+    }
+}

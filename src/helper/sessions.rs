@@ -1,0 +1,299 @@
+//! `motion-ad sessions`: who is logged in, and what happens to sessions.
+
+use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::show::{self, Columns, span};
+use super::{
+    Cli, Exit, Failure, Page, SessionsEnd, SessionsList, SessionsShow, SessionsWatch, ask, complain, request,
+};
+use crate::client::{self, AskError};
+use crate::protocol::report::{Events, Session, Sessions};
+use crate::protocol::{Operation, Reply, Request, Secret};
+use crate::verdict::Verdict;
+
+/// How long the broker is to wait for an event before it says that there is none.
+const POLL: Duration = Duration::from_secs(30);
+/// After the broker could not be asked.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The open sessions.
+pub(super) fn list(cli: &Cli, args: &SessionsList) -> Result<Page, Failure> {
+    let user = args.user.as_deref().unwrap_or_default();
+    let mut request = request(cli, "sessions", Operation::ListSessions, user);
+    let mut all = Vec::new();
+    loop {
+        let page = ask_sessions(cli, &request)?;
+        all.extend(page.list);
+        if page.next.is_none() {
+            break;
+        }
+        // Each page has the whole time.
+        request =
+            Request { cursor: page.next, ..self::request(cli, "sessions", Operation::ListSessions, user) };
+    }
+    let text = if args.json { show::json(&all)? } else { table(&all) };
+    Ok(Page { text, exit: Exit::Yes })
+}
+
+/// One session.
+pub(super) fn show(cli: &Cli, args: &SessionsShow) -> Result<Page, Failure> {
+    let request =
+        Request { session: args.id.clone(), ..request(cli, "sessions", Operation::ShowSession, "") };
+    let found = ask_sessions(cli, &request)?.list.into_iter().next();
+    let is_open = found.as_ref().is_some_and(|session| session.ended.is_none());
+    let text = match &found {
+        _ if args.json => show::json(&found)?,
+        Some(session) => facts(session),
+        None => format!("{}: no such session\n", show::escape(&args.id)),
+    };
+    Ok(Page { text, exit: if is_open { Exit::Yes } else { Exit::No } })
+}
+
+/// Ends sessions.
+pub(super) fn end(cli: &Cli, args: &SessionsEnd) -> Result<Page, Failure> {
+    let mut page = Page { text: String::new(), exit: Exit::Yes };
+    for id in &args.ids {
+        let request =
+            Request { session: id.clone(), ..request(cli, "sessions", Operation::CloseSession, "") };
+        let verdict = ask(cli, &request, &Secret::default(), |reply| match reply {
+            Reply::Verdict(verdict) => Some(verdict),
+            _ => None,
+        })?;
+        let said = match verdict {
+            verdict if !verdict.outcome.is_success() => return Err(answered(verdict)),
+            Verdict { session: None, .. } => {
+                page.exit = Exit::No;
+                "no such session"
+            }
+            Verdict { reason, .. } if reason.is_empty() => "ended",
+            _ => "had ended already",
+        };
+        page.text += &format!("{}: {said}\n", show::escape(id));
+    }
+    Ok(page)
+}
+
+fn ask_sessions(cli: &Cli, request: &Request) -> Result<Sessions, Failure> {
+    ask(cli, request, &Secret::default(), |reply| match reply {
+        Reply::Sessions(sessions) => Some(Ok(*sessions)),
+        Reply::Verdict(verdict) => Some(Err(answered(verdict))),
+        _ => None,
+    })?
+}
+
+fn answered(verdict: Verdict) -> Failure {
+    Failure::Answered { outcome: verdict.outcome, reason: verdict.reason }
+}
+
+fn table(sessions: &[Session]) -> String {
+    let mut columns = Columns::headed(["SESSION", "NAME", "SERVICE", "FROM", "SERVER", "PROCESS", "SINCE"]);
+    for session in sessions {
+        columns.row([
+            &session.id,
+            &session.user,
+            &session.service,
+            &session.rhost,
+            &session.host,
+            &session.pid.to_string(),
+            &span(age(session.since)),
+        ]);
+    }
+    match sessions {
+        [] => "nobody is logged in\n".to_owned(),
+        _ => columns.right([5]).text(),
+    }
+}
+
+fn facts(session: &Session) -> String {
+    let mut facts = Columns::plain();
+    facts.pair("session", Some(&session.id));
+    facts.pair("name", Some(&session.user));
+    facts.pair("principal", Some(&session.principal));
+    facts.pair("objectGUID", Some(&session.guid));
+    facts.pair("service", Some(&session.service));
+    facts.pair("from", Some(&session.rhost));
+    facts.pair("terminal", Some(&session.tty));
+    facts.pair("server", Some(&session.host));
+    facts.row(["process", &format!("{} of uid {}", session.pid, session.uid)]);
+    facts.row(["since", &moment(session.since)]);
+    if let Some(ended) = &session.ended {
+        facts.row(["ended", &moment(ended.at)]);
+        facts.pair("reason", Some(ended.reason.name()));
+        facts.pair("detail", Some(&ended.detail));
+    }
+    facts.text()
+}
+
+/// Seconds since a time in milliseconds.
+fn age(milliseconds: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(milliseconds)).as_secs()
+}
+
+fn moment(milliseconds: u64) -> String {
+    let at = OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(milliseconds / 1000));
+    at.format(&Rfc3339).unwrap_or_else(|_| "at an unknown time".to_owned())
+}
+
+/// A line of `sessions watch`.
+#[derive(Serialize)]
+struct Told<'a> {
+    event: &'static str,
+    cursor: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evicted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a Session>,
+}
+
+/// Prints what happens until nobody reads it.
+pub(super) fn watch(cli: &Cli, args: &SessionsWatch) -> Result<Exit, Failure> {
+    thread::spawn(end_with_the_reader);
+    let mut cursor = args.after.clone();
+    let mut is_silent = false;
+    loop {
+        let request = client::request(Operation::WatchSessions, "", POLL);
+        let request = Request { service: "sessions".into(), cursor: cursor.clone(), ..request };
+        let problem = match client::ask(&cli.socket, &request, &Secret::default()) {
+            Ok(Reply::Events(events)) => {
+                is_silent = false;
+                let mut out = io::stdout().lock();
+                match out.write_all(lines(cursor.as_deref(), &events)?.as_bytes()).and_then(|()| out.flush())
+                {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Yes),
+                    written => written?,
+                }
+                cursor = Some(events.cursor);
+                continue;
+            }
+            Ok(Reply::Verdict(verdict)) => answered(verdict),
+            Ok(_) => Failure::Ask { socket: cli.socket.clone(), error: AskError::Unexpected },
+            // Nothing that waiting could change.
+            Err(error @ AskError::Refused(_)) => {
+                return Err(Failure::Ask { socket: cli.socket.clone(), error });
+            }
+            Err(error) => Failure::Ask { socket: cli.socket.clone(), error },
+        };
+        if !std::mem::replace(&mut is_silent, true) {
+            complain(&format!("{problem}; trying again"));
+        }
+        thread::sleep(RETRY);
+    }
+}
+
+/// What is printed of `events`, which were asked for after `asked`.
+fn lines(asked: Option<&str>, events: &Events) -> Result<String, Failure> {
+    let plain = |event, cursor| Told { event, cursor, evicted: None, session: None };
+    let mut told = Vec::new();
+    match asked {
+        None => told.push(plain("ready", &events.cursor)),
+        // Whoever goes on after this line sees the gap again, and not a later place as if nothing had been lost.
+        Some(asked) if events.gap && !events.list.is_empty() => told.push(plain("gap", asked)),
+        Some(_) if events.gap => told.push(plain("gap", &events.cursor)),
+        Some(_) => {}
+    }
+    told.extend(events.list.iter().map(|event| {
+        let ended = event.session.ended.as_ref();
+        Told {
+            event: if ended.is_some() { "ended" } else { "opened" },
+            cursor: &event.cursor,
+            evicted: Some(ended.is_some_and(|ended| ended.reason.is_eviction())),
+            session: Some(&event.session),
+        }
+    }));
+    told.iter().map(show::json_line).collect()
+}
+
+/// Ends this process when its output is closed, also while there is nothing to write.
+fn end_with_the_reader() {
+    let out = io::stdout();
+    // Errors and hang-ups are reported without being asked for (poll(2)).
+    while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&out, PollFlags::empty())], None) {}
+    std::process::exit(i32::from(Exit::Yes as u8));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::report::{EndReason, Ended, Event};
+
+    fn session(id: &str) -> Session {
+        Session {
+            id: id.into(),
+            user: "jörg\u{1b}[2J".into(),
+            since: 1_784_000_000_000,
+            ..Session::default()
+        }
+    }
+
+    fn ended(reason: EndReason) -> Session {
+        Session { ended: Some(Ended { at: 1, reason, detail: "x".into() }), ..session("a") }
+    }
+
+    fn events(list: &[Session], gap: bool) -> Events {
+        let list: Vec<_> = list
+            .iter()
+            .enumerate()
+            .map(|(number, session)| Event { cursor: number.to_string(), session: session.clone() })
+            .collect();
+        Events { list, cursor: "c".into(), gap }
+    }
+
+    /// Event, cursor, evicted of each line.
+    fn told(asked: Option<&str>, events: &Events) -> Vec<(String, String, Option<bool>)> {
+        let text = lines(asked, events).unwrap();
+        assert!(!text.contains('\u{1b}'));
+        text.lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert_eq!(line["session"].is_object(), line["evicted"].is_boolean());
+                let word = |name: &str| line[name].as_str().unwrap().to_owned();
+                (word("event"), word("cursor"), line["evicted"].as_bool())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_event_is_a_line_that_can_be_gone_on_after() {
+        let line = |event: &str, cursor: &str, evicted| (event.to_owned(), cursor.to_owned(), evicted);
+        let cases = [
+            (None, events(&[], false), vec![line("ready", "c", None)]),
+            (Some("b"), events(&[], false), vec![]),
+            (Some("b"), events(&[], true), vec![line("gap", "c", None)]),
+            (
+                Some("b"),
+                events(&[session("a")], true),
+                vec![line("gap", "b", None), line("opened", "0", Some(false))],
+            ),
+            (
+                Some("b"),
+                events(&[session("a"), ended(EndReason::Closed), ended(EndReason::Replaced)], false),
+                vec![
+                    line("opened", "0", Some(false)),
+                    line("ended", "1", Some(false)),
+                    line("ended", "2", Some(true)),
+                ],
+            ),
+        ];
+        for (asked, events, expected) in cases {
+            assert_eq!(told(asked, &events), expected, "{asked:?} {events:?}");
+        }
+    }
+
+    #[test]
+    fn people_see_who_is_logged_in_since_when() {
+        let text = table(&[session("8f14e45f")]);
+        assert!(text.trim_start().starts_with("SESSION"), "{text}");
+        assert!(text.contains("8f14e45f") && text.contains("jörg\\u{1b}[2J"), "{text}");
+        assert_eq!(table(&[]), "nobody is logged in\n");
+        let text = facts(&ended(EndReason::TooOld));
+        assert!(text.contains("2026-07-14T03:33:20Z") && text.contains("too_old"), "{text}");
+    }
+}

@@ -1,0 +1,91 @@
+//! A file is replaced as a whole: nobody ever reads a half of it.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// The mode of a `config.toml` that was not there.
+const MODE: u32 = 0o644;
+
+/// Puts `text` in place of the file `path`, with the same mode and owner, and keeps the old one beside it; the name of
+/// that, where there was one. What `path` links to is replaced, not the link.
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<Option<PathBuf>> {
+    let path = match fs::canonicalize(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        other => other?,
+    };
+    let old = match fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        other => Some((other?, fs::metadata(&path)?)),
+    };
+    let like = old.as_ref().map(|(_, like)| like);
+    // Both are complete before anything is replaced.
+    let new = beside(&path, text.as_bytes(), like)?;
+    let kept = match &old {
+        Some((bytes, like)) => {
+            let mut name = path.clone().into_os_string();
+            name.push(".bak");
+            beside(&path, bytes, Some(like))?.persist(&name)?;
+            Some(PathBuf::from(name))
+        }
+        None => None,
+    };
+    new.persist(&path)?;
+    // The names are on the disk when their folder is.
+    File::open(folder(&path))?.sync_all()?;
+    Ok(kept)
+}
+
+/// A new file in the folder of `path`, which is not called anything yet.
+fn beside(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new_in(folder(path))?;
+    file.write_all(bytes)?;
+    let mode = like.map_or(MODE, |like| like.mode() & 0o7777);
+    if let Some(like) = like {
+        fchown(file.as_file(), Some(like.uid()), Some(like.gid()))?;
+    }
+    // After the owner: changing that takes bits away.
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_old_file_is_kept_and_mode_and_link_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, path, bak) =
+            (dir.path().join("config.toml"), dir.path().join("real.toml"), dir.path().join("real.toml.bak"));
+        fs::write(&path, "old\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(replace(&link, "new\n").unwrap(), Some(bak.clone()));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        for (file, text) in [(&path, "new\n"), (&bak, "old\n")] {
+            assert_eq!(fs::read_to_string(file).unwrap(), text);
+            assert_eq!(fs::metadata(file).unwrap().mode() & 0o7777, 0o640, "{}", file.display());
+        }
+        replace(&path, "newer\n").unwrap();
+        assert_eq!(fs::read_to_string(&bak).unwrap(), "new\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_file_that_was_not_there_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        assert_eq!(replace(&path, "new\n").unwrap(), None);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+        assert!(replace(Path::new("/nonexistent/config.toml"), "x").is_err());
+    }
+}

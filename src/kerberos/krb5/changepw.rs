@@ -1,0 +1,207 @@
+//! The service that changes passwords, as tests need it: it has a ticket for whoever tests, and answers as it is told.
+
+use std::ffi::CStr;
+use std::ptr;
+
+use super::cache::OpenCache;
+use super::raw::{self, Address, Creds, Data, EncData, Keyblock, Opaque, Times};
+use super::{Bytes, Cache, Context, Principal, input};
+
+const REALM: &str = "ACME.COM";
+/// AES-256 (RFC 3962), and a key of it.
+const AES_256: i32 = 18;
+const KEY: [u8; 32] = [7; 32];
+/// The key usage of a ticket (RFC 4120, 7.5.1).
+const TICKET: i32 = 2;
+const DO_SEQUENCE: i32 = 4;
+/// Tickets of these tests are good from 2020 until 2036.
+const BEGIN: (i32, &[u8]) = (1_577_836_800, b"20200101000000Z");
+const END: (i32, &[u8]) = (2_082_758_400, b"20360101000000Z");
+
+/// The service, and a ticket for it.
+pub(in crate::kerberos) struct Service {
+    /// Holds the ticket.
+    pub(in crate::kerberos) cache: Cache,
+}
+
+/// A request that was accepted.
+pub(in crate::kerberos) struct Accepted {
+    context: Context,
+    auth: Opaque,
+    /// The new password in it.
+    pub(in crate::kerberos) password: Vec<u8>,
+}
+
+fn key(bytes: &mut [u8; 32]) -> Keyblock {
+    Keyblock { magic: 0, enctype: AES_256, length: 32, contents: bytes.as_mut_ptr() }
+}
+
+impl Service {
+    pub(in crate::kerberos) fn new() -> Self {
+        let context = Context::new().unwrap();
+        let cache = Cache::new().unwrap();
+        store(&context, cache.name());
+        Service { cache }
+    }
+
+    /// What the service makes of a request.
+    pub(in crate::kerberos) fn accept(&self, request: &[u8]) -> Accepted {
+        let length = usize::from(u16::from_be_bytes([request[4], request[5]]));
+        let (proof, message) = request[6..].split_at(length);
+        let context = Context::new().unwrap();
+        let mut bytes = KEY;
+        let mut auth = ptr::null_mut();
+        let password = {
+            let service = Principal::parse(&context, "kadmin/changepw@ACME.COM").unwrap();
+            let mut clear = Bytes::empty(&context);
+            // SAFETY: everything is valid, and what is written is freed by whoever has it.
+            unsafe {
+                context.check(raw::krb5_auth_con_init(context.0, &mut auth)).unwrap();
+                context.check(raw::krb5_auth_con_setflags(context.0, auth, DO_SEQUENCE)).unwrap();
+                context
+                    .check(raw::krb5_auth_con_setuseruserkey(context.0, auth, &mut key(&mut bytes)))
+                    .unwrap();
+                let code = raw::krb5_rd_req(
+                    context.0,
+                    &mut auth,
+                    &input(proof).unwrap(),
+                    service.raw,
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                );
+                context.check(code).unwrap();
+                let message = input(message).unwrap();
+                let code = raw::krb5_rd_priv(context.0, auth, &message, &mut clear.raw, ptr::null_mut());
+                context.check(code).unwrap();
+            }
+            clear.as_slice().to_vec()
+        };
+        Accepted { context, auth, password }
+    }
+}
+
+impl Accepted {
+    /// The reply with this result.
+    pub(in crate::kerberos) fn reply(self, result: &[u8]) -> Vec<u8> {
+        let (proof, message) = self.parts(result);
+        reply(&proof, &message)
+    }
+
+    /// Its AP-REP and its KRB-PRIV.
+    pub(in crate::kerberos) fn parts(self, result: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let context = &self.context;
+        let (mut proof, mut message) = (Bytes::empty(context), Bytes::empty(context));
+        let mut ip = [192, 0, 2, 1];
+        let mut local = Address { magic: 0, kind: 2, length: 4, contents: ip.as_mut_ptr() };
+        let mut sub = ptr::null_mut();
+        // SAFETY: everything is valid, and what is written is freed by whoever has it.
+        unsafe {
+            context.check(raw::krb5_mk_rep(context.0, self.auth, &mut proof.raw)).unwrap();
+            context.check(raw::krb5_auth_con_getrecvsubkey(context.0, self.auth, &mut sub)).unwrap();
+            context.check(raw::krb5_auth_con_setsendsubkey(context.0, self.auth, sub)).unwrap();
+            raw::krb5_free_keyblock(context.0, sub);
+            let code = raw::krb5_auth_con_setaddrs(context.0, self.auth, &mut local, ptr::null_mut());
+            context.check(code).unwrap();
+            let result = input(result).unwrap();
+            let code = raw::krb5_mk_priv(context.0, self.auth, &result, &mut message.raw, ptr::null_mut());
+            context.check(code).unwrap();
+        }
+        (proof.as_slice().to_vec(), message.as_slice().to_vec())
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        // SAFETY: made by the library for us, freed once.
+        let _ = unsafe { raw::krb5_auth_con_free(self.context.0, self.auth) };
+    }
+}
+
+/// A reply of these two parts.
+pub(in crate::kerberos) fn reply(proof: &[u8], message: &[u8]) -> Vec<u8> {
+    let length = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
+    let header = [length(6 + proof.len() + message.len()), [0, 1], length(proof.len())].concat();
+    [&header, proof, message].concat()
+}
+
+/// Puts the ticket into the cache.
+fn store(context: &Context, cache: &CStr) {
+    let cache = OpenCache::new(context, cache).unwrap();
+    let client = Principal::parse(context, "john.doe@ACME.COM").unwrap();
+    let service = Principal::parse(context, "kadmin/changepw@ACME.COM").unwrap();
+    let (mut bytes, der) = (KEY, ticket(context));
+    let (authtime, endtime) = (BEGIN.0, END.0);
+    // SAFETY: C's own empty value of this structure is all zeros.
+    let empty: Creds = unsafe { std::mem::zeroed() };
+    let mut creds = Creds {
+        client: client.raw,
+        server: service.raw,
+        keyblock: key(&mut bytes),
+        times: Times { authtime, starttime: authtime, endtime, renew_till: 0 },
+        ticket: input(&der).unwrap(),
+        ..empty
+    };
+    // SAFETY: everything is valid; the library copies what it keeps.
+    unsafe {
+        context.check(raw::krb5_cc_initialize(context.0, cache.raw, client.raw)).unwrap();
+        context.check(raw::krb5_cc_store_cred(context.0, cache.raw, &mut creds)).unwrap();
+    }
+}
+
+/// A ticket of john.doe (RFC 4120, 5.3), encrypted with the key that is also its session key.
+fn ticket(context: &Context) -> Vec<u8> {
+    let name = |parts: &[&str]| {
+        let parts: Vec<_> = parts.iter().map(|part| tagged(0x1b, part.as_bytes())).collect();
+        let kind = tagged(0xa0, &tagged(0x02, &[1]));
+        tagged(0x30, &[kind, tagged(0xa1, &tagged(0x30, &parts.concat()))].concat())
+    };
+    let number = |tag, number: u8| tagged(tag, &tagged(0x02, &[number]));
+    let realm = |tag| tagged(tag, &tagged(0x1b, REALM.as_bytes()));
+    let time = |tag, time: &[u8]| tagged(tag, &tagged(0x18, time));
+    let encryption = [number(0xa0, 18), tagged(0xa1, &tagged(0x04, &KEY))].concat();
+    let transited = [number(0xa0, 1), tagged(0xa1, &tagged(0x04, b""))].concat();
+    let secret = [
+        tagged(0xa0, &tagged(0x03, &[0; 5])),
+        tagged(0xa1, &tagged(0x30, &encryption)),
+        realm(0xa2),
+        tagged(0xa3, &name(&["john.doe"])),
+        tagged(0xa4, &tagged(0x30, &transited)),
+        time(0xa5, BEGIN.1),
+        time(0xa7, END.1),
+    ];
+    let secret = encrypted(context, &tagged(0x63, &tagged(0x30, &secret.concat())));
+    let encrypted = [number(0xa0, 18), tagged(0xa2, &tagged(0x04, &secret))].concat();
+    let ticket = [
+        number(0xa0, 5),
+        realm(0xa1),
+        tagged(0xa2, &name(&["kadmin", "changepw"])),
+        tagged(0xa3, &tagged(0x30, &encrypted)),
+    ];
+    tagged(0x61, &tagged(0x30, &ticket.concat()))
+}
+
+fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = match u8::try_from(content.len()) {
+        Ok(length @ ..0x80) => vec![length],
+        _ => [&[0x82][..], &u16::try_from(content.len()).unwrap().to_be_bytes()].concat(),
+    };
+    [&[tag][..], &length, content].concat()
+}
+
+fn encrypted(context: &Context, clear: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut length) = (KEY, 0);
+    // SAFETY: everything is valid; the output has the length that the library asks for.
+    unsafe {
+        let code = raw::krb5_c_encrypt_length(context.0, AES_256, clear.len(), &mut length);
+        context.check(code).unwrap();
+        let mut output = vec![0_u8; length];
+        let text = Data { magic: 0, length: length.try_into().unwrap(), data: output.as_mut_ptr().cast() };
+        let mut out = EncData { magic: 0, kind: 0, version: 0, text };
+        let input = input(clear).unwrap();
+        let key = key(&mut bytes);
+        let code = raw::krb5_c_encrypt(context.0, &key, TICKET, ptr::null(), &input, &mut out);
+        context.check(code).unwrap();
+        output
+    }
+}

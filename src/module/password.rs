@@ -1,0 +1,477 @@
+//! `pam_sm_chauthtok`: a new password, in libpam's two calls.
+//!
+//! The first one asks for the present password, as libpam wipes those of earlier calls, and lets the broker probe it; the
+//! second one asks for the new password and lets the broker change it, once. What the first one came to is kept for the
+//! second one, which libpam makes although this module has refused, where another line of the stack says so: a wrong
+//! password must not be sent twice.
+
+use std::ffi::CStr;
+
+use pam::constants::{PAM_CHANGE_EXPIRED_AUTHTOK, PamFlag};
+
+use super::code::{self, Code, Phase};
+use super::handle::{Handle, Priority, Text};
+use super::memory::{Probe, Probed, Subject};
+use super::question::{Ask, Broker};
+use super::session;
+use super::{Answer, EntryPoint, decide, user};
+use crate::protocol::{Operation, PasswordError, Secret};
+use crate::verdict::{Outcome, Verdict};
+
+/// libpam's flag for the second call (security/pam_modules.h). Whatever comes without it changes nothing.
+const PAM_UPDATE_AUTHTOK: PamFlag = 0x2000;
+
+/// Texts are shown without the argument `messages`: nobody can choose a better password without learning what was wrong
+/// with this one, and whoever calls chauthtok has a conversation, or could not ask for passwords.
+const CHAUTHTOK: EntryPoint = EntryPoint { name: "chauthtok", malformed: Code::ServiceErr, explains: true };
+
+/// `pam_sm_chauthtok`: changes the password, or, in the first of libpam's two calls, sees whether it could.
+pub fn chauthtok<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
+    decide(pam, &CHAUTHTOK, ask, args, flags, |pam, broker| {
+        let user = user(pam)?;
+        let change = Change { user: &user, expired_only: flags & PAM_CHANGE_EXPIRED_AUTHTOK != 0 };
+        match flags & PAM_UPDATE_AUTHTOK {
+            0 => change.probe(pam, broker),
+            _ => change.make(pam, broker),
+        }
+    })
+}
+
+/// A change that was asked for.
+struct Change<'a> {
+    user: &'a str,
+    /// Only if the password has expired.
+    expired_only: bool,
+}
+
+impl Change<'_> {
+    /// The first call.
+    fn probe<H: Handle>(&self, pam: &mut H, broker: &mut Broker<'_, impl Ask>) -> Result<Answer, Answer> {
+        let probed = self.probed(pam, broker);
+        let result = probed.as_ref().map_or_else(|refusal| Probed::Refused(refusal.code), |result| *result);
+        pam.note(|memory| memory.probe = Some(Probe { subject: self.subject(broker), result }));
+        Ok(match probed? {
+            Probed::NotExpired => Answer::not_expired(),
+            _ => Answer::new(Code::Success, "the present password may be changed"),
+        })
+    }
+
+    fn probed<H: Handle>(&self, pam: &mut H, broker: &mut Broker<'_, impl Ask>) -> Result<Probed, Answer> {
+        if self.expired_only && !self.has_expired(pam, broker, Phase::Probe)? {
+            return Ok(Probed::NotExpired);
+        }
+        let present = present(pam)?;
+        let request = broker.request(pam, Operation::ProbePassword, self.user);
+        let verdict = broker.ask(pam, &request, &present);
+        match code::change(verdict.outcome, Phase::Probe) {
+            Code::Success => Ok(Probed::Ready),
+            code => Err(Answer::verdict(code, &verdict)),
+        }
+    }
+
+    /// The second call. The first one may not have come: libpam leaves it out behind a `sufficient` line.
+    fn make<H: Handle>(&self, pam: &mut H, broker: &mut Broker<'_, impl Ask>) -> Result<Answer, Answer> {
+        let probed = pam.recall().probed(self.user, &broker.arguments.socket);
+        pam.note(|memory| memory.probe = None);
+        match probed {
+            Some(Probed::Refused(code)) => return Ok(Answer::new(code, "as the first phase was told")),
+            Some(Probed::NotExpired) if self.expired_only => return Ok(Answer::not_expired()),
+            Some(Probed::Ready) => {}
+            _ if self.expired_only && !self.has_expired(pam, broker, Phase::Change)? => {
+                return Ok(Answer::not_expired());
+            }
+            _ => {}
+        }
+        let present = present(pam)?;
+        let answer = new(pam).and_then(|new| self.send(pam, broker, &present, &new));
+        if !matches!(answer, Ok(Answer { code: Code::Success, .. })) {
+            // What AD has refused, no module that follows takes for the new password.
+            pam.forget_new_password();
+        }
+        answer
+    }
+
+    /// Has the password changed, once, whatever comes of it.
+    fn send<H: Handle>(
+        &self,
+        pam: &mut H,
+        broker: &mut Broker<'_, impl Ask>,
+        present: &Secret,
+        new: &Secret,
+    ) -> Result<Answer, Answer> {
+        let impossible = |error: PasswordError| Answer::new(Code::AuthtokErr, error.to_string());
+        let both = Secret::pair(present, new).map_err(impossible)?;
+        // What was known of the account no longer is.
+        pam.note(|memory| memory.login = None);
+        let request = broker.request(pam, Operation::ChangePassword, self.user);
+        let verdict = broker.ask(pam, &request, &both);
+        let code = code::change(verdict.outcome, Phase::Change);
+        if code == Code::Success && pam.recall().owes(self.user, &broker.arguments.socket) {
+            // The password is changed whatever comes of this; acct_mgmt and open_session try again.
+            let outcome = session::register(pam, broker, self.user).outcome;
+            if !outcome.is_success() {
+                pam.log(
+                    Priority::Error,
+                    &format!("the password was changed, but no session registered: {outcome}"),
+                );
+            }
+        }
+        Ok(Answer::verdict(code, &verdict))
+    }
+
+    /// Whether the password has expired or must be changed.
+    ///
+    /// # Errors
+    /// The broker does not say, or the account has other troubles: somebody who may not log in changes nothing.
+    fn has_expired<H: Handle>(
+        &self,
+        pam: &mut H,
+        broker: &mut Broker<'_, impl Ask>,
+        phase: Phase,
+    ) -> Result<bool, Answer> {
+        let known = pam.recall().account(self.user, &broker.arguments.socket, pam.now());
+        let verdict = match known {
+            Some(outcome) => Verdict::new(outcome, "as was said before"),
+            None => {
+                let request = broker.request(pam, Operation::Account, self.user);
+                broker.ask(pam, &request, &Secret::default())
+            }
+        };
+        match verdict.outcome {
+            Outcome::Success => Ok(false),
+            outcome if outcome.wants_new_password() => Ok(true),
+            outcome => Err(Answer::verdict(code::change(outcome, phase), &verdict)),
+        }
+    }
+
+    fn subject<A>(&self, broker: &Broker<'_, A>) -> Subject {
+        Subject { user: self.user.to_owned(), socket: broker.arguments.socket.clone() }
+    }
+}
+
+impl Answer {
+    /// PAM_SUCCESS and not PAM_IGNORE: every password that has expired is changed, and a service that has no other line
+    /// would make PAM_PERM_DENIED of it.
+    fn not_expired() -> Self {
+        Answer::new(Code::Success, "the password has not expired")
+    }
+}
+
+/// The present password, if it can be one.
+fn present<H: Handle>(pam: &mut H) -> Result<Secret, Answer> {
+    let password = pam.present_password().map_err(|code| Answer::new(code, "no present password"))?;
+    password.password().map_err(|error| Answer::new(Code::AuthtokRecoveryErr, error.to_string()))?;
+    Ok(password)
+}
+
+/// The new password, if it can be one.
+fn new<H: Handle>(pam: &mut H) -> Result<Secret, Answer> {
+    let password = pam.new_password().map_err(|code| Answer::new(code, "no new password"))?;
+    password.password().map_err(|error| {
+        let text = format!("Your new password was not accepted: {error}.");
+        Answer { text: Some(Text::Error(text)), ..Answer::new(Code::AuthtokErr, error.to_string()) }
+    })?;
+    Ok(password)
+}
+
+#[cfg(test)]
+mod tests {
+    use pam::constants::PAM_SILENT;
+
+    use super::super::script::{
+        Item, Question, Script, Step, account, complaint, forgotten, john, login, named, password, told,
+    };
+    use super::super::{acct_mgmt, authenticate};
+    use super::*;
+    use crate::client::AskError;
+    use crate::protocol::{FrameError, MAX_PASSWORD};
+
+    const PRELIM: PamFlag = 0x4000;
+    const UPDATE: PamFlag = PAM_UPDATE_AUTHTOK;
+    const EXPIRED: PamFlag = PAM_CHANGE_EXPIRED_AUTHTOK;
+
+    fn present() -> Step {
+        Step::Want(Item::Present, Ok(b"old secret"))
+    }
+
+    fn new() -> Step {
+        Step::Want(Item::New, Ok(b"new secret"))
+    }
+
+    fn probe() -> Question {
+        Question::new(Operation::ProbePassword, "john").with(b"old secret")
+    }
+
+    fn change() -> Question {
+        // As the wire has two passwords: the length of the first one, and both.
+        Question::new(Operation::ChangePassword, "john").with(b"\0\x0aold secretnew secret")
+    }
+
+    /// Both phases of a change of which the first one succeeds.
+    fn changed(args: &[&CStr], flags: PamFlag, update: impl IntoIterator<Item = Step>) -> (Code, Script) {
+        let mut script = Script::new();
+        let steps = [john(), present(), probe().says(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, args, PRELIM | flags, steps), Code::Success);
+        (script.call(chauthtok, args, UPDATE | flags, update), script)
+    }
+
+    fn lost() -> AskError {
+        AskError::Receive(FrameError::Io(std::io::ErrorKind::TimedOut.into()))
+    }
+
+    #[test]
+    fn the_first_phase_probes_and_the_second_one_changes() {
+        let steps = [john(), present(), new(), change().says(Outcome::Success)];
+        assert_eq!(changed(&[], 0, steps).0, Code::Success);
+    }
+
+    #[test]
+    fn every_outcome_of_a_probe_has_its_code_and_its_text_unless_silence_is_wanted() {
+        for &outcome in Outcome::ALL {
+            let asked = || [john(), present(), probe().says(outcome)];
+            let steps = asked().into_iter().chain(outcome.text().map(told));
+            let expected = code::change(outcome, Phase::Probe);
+            assert_eq!(Script::new().call(chauthtok, &[], PRELIM, steps), expected, "{outcome}");
+            let code = Script::new().call(chauthtok, &[], PRELIM | PAM_SILENT, asked());
+            assert_eq!(code, expected, "{outcome}");
+        }
+    }
+
+    #[test]
+    fn every_outcome_of_a_change_has_its_code_and_its_text_and_a_refused_password_is_forgotten() {
+        for &outcome in Outcome::ALL {
+            let steps = [john(), present(), new(), change().says(outcome)].into_iter();
+            let steps = steps.chain((!outcome.is_success()).then(forgotten));
+            let steps = steps.chain(outcome.text().map(told));
+            assert_eq!(changed(&[], 0, steps).0, code::change(outcome, Phase::Change), "{outcome}");
+        }
+    }
+
+    #[test]
+    fn why_ad_refuses_is_told_in_its_own_words() {
+        let text = Some("It was used before.".to_owned());
+        let verdict = Verdict { text, ..Verdict::new(Outcome::PasswordRefused, "0000052D") };
+        let steps = [john(), present(), new(), change().replies(verdict), forgotten()];
+        let steps = steps.into_iter().chain([told("It was used before.")]);
+        assert_eq!(changed(&[], 0, steps).0, Code::AuthtokErr);
+    }
+
+    #[test]
+    fn a_change_whose_answer_is_lost_is_unknown_and_not_failed() {
+        let text = || told(Outcome::ChangeUnknown.text().unwrap());
+        let io = |kind: std::io::ErrorKind| FrameError::Io(kind.into());
+        let unknown = [
+            lost(),
+            AskError::Receive(FrameError::Closed),
+            AskError::Receive(io(std::io::ErrorKind::UnexpectedEof)),
+            AskError::Unexpected,
+        ];
+        for error in unknown {
+            let logged = complaint(&["whether the password was changed is unknown"]);
+            let steps = [john(), present(), new(), change().fails(error), logged, forgotten(), text()];
+            assert_eq!(changed(&[], 0, steps).0, Code::AuthinfoUnavail);
+        }
+        // What never had the whole request has changed nothing.
+        let not_sent = [
+            AskError::Connect(std::io::ErrorKind::NotFound.into()),
+            AskError::Send(io(std::io::ErrorKind::BrokenPipe)),
+            AskError::Refused("uid 7 may not ask".into()),
+        ];
+        for error in not_sent {
+            let text = told(Outcome::Unavailable.text().unwrap());
+            let steps = [john(), present(), new(), change().fails(error), complaint(&[]), forgotten(), text];
+            assert_eq!(changed(&[], 0, steps).0, Code::AuthtokErr);
+        }
+    }
+
+    #[test]
+    fn a_probe_without_an_answer_may_be_repeated() {
+        let text = told(Outcome::Unavailable.text().unwrap());
+        let steps = [john(), present(), probe().fails(lost()), complaint(&["no valid reply"]), text];
+        assert_eq!(Script::new().call(chauthtok, &[], PRELIM, steps), Code::TryAgain);
+    }
+
+    #[test]
+    fn passwords_that_can_never_be_right_go_nowhere() {
+        let long: &[u8] = "x".repeat(MAX_PASSWORD + 1).leak().as_bytes();
+        let cases: [(&[u8], &str); 3] = [
+            (b"", "Your new password was not accepted: the password is empty."),
+            (b"\xff", "Your new password was not accepted: the password is not UTF-8."),
+            (long, "Your new password was not accepted: the password is longer than 1024 bytes."),
+        ];
+        for (wrong, text) in cases {
+            let steps = [john(), Step::Want(Item::Present, Ok(wrong))];
+            assert_eq!(Script::new().call(chauthtok, &[], PRELIM, steps), Code::AuthtokRecoveryErr);
+            let steps = [john(), present(), Step::Want(Item::New, Ok(wrong)), forgotten(), told(text)];
+            assert_eq!(changed(&[], 0, steps).0, Code::AuthtokErr);
+        }
+    }
+
+    #[test]
+    fn a_failed_conversation_ends_the_call() {
+        let steps = [Step::Want(Item::User, Err(Code::ConvErr))];
+        assert_eq!(Script::new().call(chauthtok, &[], PRELIM, steps), Code::ConvErr);
+        let steps = [john(), Step::Want(Item::Present, Err(Code::AuthtokRecoveryErr))];
+        assert_eq!(Script::new().call(chauthtok, &[], PRELIM, steps), Code::AuthtokRecoveryErr);
+        for code in [Code::AuthtokErr, Code::TryAgain] {
+            let steps = [john(), present(), Step::Want(Item::New, Err(code)), forgotten()];
+            assert_eq!(changed(&[], 0, steps).0, code);
+        }
+    }
+
+    #[test]
+    fn a_wrong_password_is_sent_once_although_the_stack_goes_on() {
+        let mut script = Script::new();
+        let steps = [john(), present(), probe().says(Outcome::WrongPassword)];
+        assert_eq!(script.call(chauthtok, &[], PRELIM, steps), Code::AuthtokRecoveryErr);
+        assert_eq!(script.call(chauthtok, &[], UPDATE, [john()]), Code::AuthtokRecoveryErr);
+        // The next attempt is another one.
+        let steps = [john(), present(), probe().says(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, &[], PRELIM, steps), Code::Success);
+        let steps = [john(), present(), new(), change().says(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, &[], UPDATE, steps), Code::Success);
+    }
+
+    #[test]
+    fn the_second_phase_works_without_the_first() {
+        let steps = [john(), present(), new(), change().says(Outcome::Success)];
+        assert_eq!(Script::new().call(chauthtok, &[], UPDATE, steps), Code::Success);
+        let steps = [john(), account(Outcome::Success)];
+        assert_eq!(Script::new().call(chauthtok, &[], UPDATE | EXPIRED, steps), Code::Success);
+        // What the first phase said of somebody else, or to another broker, counts for nothing.
+        let mut script = Script::new();
+        let steps = [john(), present(), probe().says(Outcome::WrongPassword)];
+        script.call(chauthtok, &[c"socket=/run/other"], PRELIM, steps);
+        let steps = [john(), present(), new(), change().says(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, &[], UPDATE, steps), Code::Success);
+    }
+
+    #[test]
+    fn whatever_comes_without_the_flag_for_it_changes_nothing() {
+        for flags in [0, PRELIM, EXPIRED] {
+            let expired = (flags == EXPIRED).then(|| account(Outcome::MustChange));
+            let steps = [john()].into_iter().chain(expired);
+            let steps = steps.chain([present(), probe().says(Outcome::Success)]);
+            assert_eq!(Script::new().call(chauthtok, &[], flags, steps), Code::Success);
+        }
+    }
+
+    #[test]
+    fn a_password_that_has_not_expired_is_left_alone_where_only_expired_ones_are_wanted() {
+        let mut script = Script::new();
+        let steps = [john(), account(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, &[], PRELIM | EXPIRED, steps), Code::Success);
+        assert_eq!(script.call(chauthtok, &[], UPDATE | EXPIRED, [john()]), Code::Success);
+        // The next change is another one.
+        assert_eq!(
+            script.call(chauthtok, &[], PRELIM | EXPIRED, [john(), account(Outcome::Success)]),
+            Code::Success
+        );
+        let steps = [john(), present(), new(), change().says(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, &[], UPDATE, steps), Code::Success);
+        // What authenticate was told says it as well.
+        let mut script = Script::new();
+        script.call(authenticate, &[], 0, [john(), password(), login().says(Outcome::Success)]);
+        assert_eq!(script.call(chauthtok, &[], PRELIM | EXPIRED, [john()]), Code::Success);
+    }
+
+    #[test]
+    fn whether_it_has_expired_must_be_known() {
+        for &outcome in Outcome::ALL {
+            if outcome.is_success() || outcome.wants_new_password() {
+                continue;
+            }
+            let steps = [john(), account(outcome)].into_iter().chain(outcome.text().map(told));
+            let code = Script::new().call(chauthtok, &[], PRELIM | EXPIRED, steps);
+            assert_eq!(code, code::change(outcome, Phase::Probe), "{outcome}");
+        }
+    }
+
+    #[test]
+    fn both_questions_of_a_phase_share_its_time() {
+        let expired = Question::new(Operation::Account, "john").takes(3).says(Outcome::PasswordExpired);
+        let steps = [john(), expired, present(), probe().within(2).says(Outcome::Success)];
+        assert_eq!(Script::new().call(chauthtok, &[], PRELIM | EXPIRED, steps), Code::Success);
+    }
+
+    #[test]
+    fn an_expired_password_is_changed_on_the_handle_that_was_let_in_with_it() {
+        for outcome in [Outcome::PasswordExpired, Outcome::MustChange] {
+            let args = [c"expired=account"];
+            let mut script = Script::new();
+            let steps = [john(), password(), login().says(outcome)];
+            assert_eq!(script.call(authenticate, &args, 0, steps), Code::Success);
+            assert_eq!(script.call(acct_mgmt, &args, 0, [john()]), Code::NewAuthtokReqd);
+            // The account is not asked for again.
+            let steps = [john(), present(), probe().says(Outcome::Success)];
+            assert_eq!(script.call(chauthtok, &args, PRELIM | EXPIRED, steps), Code::Success);
+            let steps = [john(), present(), new(), change().says(Outcome::Success)];
+            assert_eq!(script.call(chauthtok, &args, UPDATE | EXPIRED, steps), Code::Success);
+            // It is now.
+            let steps = [john(), account(Outcome::Success)];
+            assert_eq!(script.call(acct_mgmt, &args, 0, steps), Code::Success);
+        }
+    }
+
+    #[test]
+    fn an_expired_password_is_changed_on_a_handle_that_authenticate_refused() {
+        let mut script = Script::new();
+        let steps = [john(), password(), login().says(Outcome::MustChange)];
+        assert_eq!(script.call(authenticate, &[], 0, steps), Code::NewAuthtokReqd);
+        let steps = [john(), present(), probe().says(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, &[], PRELIM | EXPIRED, steps), Code::Success);
+        let steps = [john(), present(), new(), change().says(Outcome::Success)];
+        assert_eq!(script.call(chauthtok, &[], UPDATE | EXPIRED, steps), Code::Success);
+    }
+
+    #[test]
+    fn what_was_known_of_the_account_is_forgotten_whatever_comes_of_the_change() {
+        for outcome in [Outcome::Success, Outcome::PasswordRefused, Outcome::ChangeUnknown] {
+            let mut script = Script::new();
+            script.call(authenticate, &[], 0, [john(), password(), login().says(Outcome::Success)]);
+            script.call(chauthtok, &[], PRELIM, [john(), present(), probe().says(Outcome::Success)]);
+            let steps = [john(), present(), new(), change().says(outcome)].into_iter();
+            let steps = steps.chain((!outcome.is_success()).then(forgotten));
+            script.call(chauthtok, &[], UPDATE | PAM_SILENT, steps);
+            assert_eq!(script.call(acct_mgmt, &[], 0, [john(), account(Outcome::Denied)]), Code::PermDenied);
+        }
+    }
+
+    #[test]
+    fn who_was_let_in_to_change_the_password_gets_the_session_then() {
+        let args = [c"session=auth", c"expired=account"];
+        let prepared = || {
+            let mut script = Script::new();
+            let steps = [john(), password(), login().registers().says(Outcome::MustChange)];
+            assert_eq!(script.call(authenticate, &args, 0, steps), Code::Success);
+            let steps = [john(), present(), probe().says(Outcome::Success)];
+            assert_eq!(script.call(chauthtok, &args, PRELIM, steps), Code::Success);
+            script
+        };
+        let open = || Question::new(Operation::OpenSession, "john");
+        let made = || [john(), present(), new(), change().says(Outcome::Success)].into_iter();
+
+        let mut script = prepared();
+        let steps = made().chain([open().says_session("a"), named("a")]);
+        assert_eq!(script.call(chauthtok, &args, UPDATE, steps), Code::Success);
+        assert_eq!(script.call(session::open_session, &args, 0, [john()]), Code::Success);
+
+        // The password is changed although there is no session, which then is for the next to register.
+        let mut script = prepared();
+        let denied = [open().says(Outcome::SessionDenied), complaint(&["no session", "session_denied"])];
+        assert_eq!(script.call(chauthtok, &args, UPDATE, made().chain(denied)), Code::Success);
+        let steps = [john(), open().says_session("a"), named("a")];
+        assert_eq!(script.call(session::open_session, &args, 0, steps), Code::Success);
+    }
+
+    #[test]
+    fn malformed_arguments_change_nothing_and_debug_logs_one_line() {
+        for flags in [PRELIM, UPDATE] {
+            let code = Script::new().call(chauthtok, &[c"timeout=0"], flags, [complaint(&["timeout=0"])]);
+            assert_eq!(code, Code::ServiceErr);
+        }
+        let line = Step::Log(Priority::Debug, &["chauthtok: PAM_AUTHTOK_RECOVERY_ERR: wrong_password"]);
+        let steps = [john(), present(), probe().says(Outcome::WrongPassword), line];
+        assert_eq!(Script::new().call(chauthtok, &[c"debug"], PRELIM, steps), Code::AuthtokRecoveryErr);
+    }
+}

@@ -1,0 +1,44 @@
+//! What somebody is told whose password expires soon.
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+/// The text for a password that expires in `seconds`. It rounds down, so that nobody counts on time that is not there.
+pub(super) fn text(seconds: u64) -> String {
+    let left = match seconds {
+        ..HOUR => return "Your password expires within the hour.".to_owned(),
+        HOUR..DAY => counted(seconds / HOUR, "hour"),
+        _ => counted(seconds / DAY, "day"),
+    };
+    format!("Your password expires in {left}.")
+}
+
+fn counted(count: u64, unit: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_then_hours_then_within_the_hour() {
+        let cases = [
+            (u64::MAX, "in 213503982334601 days"),
+            (14 * DAY, "in 14 days"),
+            (2 * DAY, "in 2 days"),
+            (2 * DAY - 1, "in 1 day"),
+            (DAY, "in 1 day"),
+            (DAY - 1, "in 23 hours"),
+            (2 * HOUR, "in 2 hours"),
+            (2 * HOUR - 1, "in 1 hour"),
+            (HOUR, "in 1 hour"),
+            (HOUR - 1, "within the hour"),
+            (0, "within the hour"),
+        ];
+        for (seconds, left) in cases {
+            assert_eq!(text(seconds), format!("Your password expires {left}."), "{seconds}");
+        }
+    }
+}

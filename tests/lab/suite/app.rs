@@ -1,0 +1,104 @@
+//! An application on the host, as the user that XCALLY runs as: this program with other arguments, which keeps PAM
+//! handles open and tells what it meets.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Child;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+pub use crate::application::{Call, Done, Job, Style};
+use crate::lab::Lab;
+
+/// The first argument of this program when it is that application.
+pub const APPLICATION: &str = "--application";
+/// All calls of one job, each with its own deadline, of a job that shares two cores with hundreds.
+const LONGEST: Duration = Duration::from_secs(180);
+
+/// A running application. It crashes when it is dropped.
+pub struct App {
+    child: Child,
+    /// As the host sees it.
+    pub pid: u32,
+    done: Receiver<Done>,
+}
+
+impl App {
+    /// Starts one as the application's user.
+    pub fn start(lab: &Lab) -> Result<Self, String> {
+        Self::start_as(lab, "motion")
+    }
+
+    /// Starts one.
+    pub fn start_as(lab: &Lab, user: &str) -> Result<Self, String> {
+        let mut child = lab.host_child(user, &[lab.program()?, APPLICATION])?;
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
+        let first = lines.next().ok_or("the application did not start")?.map_err(|e| e.to_string())?;
+        let pid = first.strip_prefix("started ").and_then(|pid| pid.parse().ok());
+        let pid = pid.ok_or_else(|| format!("the application said {first:?}"))?;
+        let (results, done) = mpsc::channel();
+        std::thread::spawn(move || {
+            let parsed = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
+            // Who does not wait any more needs no result.
+            parsed.for_each(|result: Done| drop(results.send(result)));
+        });
+        Ok(App { child, pid, done })
+    }
+
+    /// Begins these jobs at once.
+    pub fn begin(&mut self, jobs: &[Job]) -> Result<(), String> {
+        let mut text = String::new();
+        for job in jobs {
+            text += &serde_json::to_string(job).map_err(|e| e.to_string())?;
+            text += "\n";
+        }
+        text += "\n";
+        let stdin = self.child.stdin.as_mut().ok_or("no standard input")?;
+        stdin.write_all(text.as_bytes()).map_err(|e| format!("the application: {e}"))
+    }
+
+    /// What became of the next `count` jobs that are done, by handle.
+    pub fn finish(&mut self, count: usize) -> Result<BTreeMap<String, Done>, String> {
+        let begun = Instant::now();
+        let mut all = BTreeMap::new();
+        while all.len() < count {
+            let left = LONGEST.saturating_sub(begun.elapsed());
+            let done = self.done.recv_timeout(left);
+            let done = done.map_err(|e| format!("{} of {count} jobs are done: {e}", all.len()))?;
+            all.insert(done.handle.clone(), done);
+        }
+        Ok(all)
+    }
+
+    /// Does one job.
+    pub fn run(&mut self, job: Job) -> Result<Done, String> {
+        let handle = job.handle.clone();
+        self.begin(&[job])?;
+        self.finish(1)?.remove(&handle).ok_or_else(|| format!("no result for {handle}"))
+    }
+
+    /// It is killed, and nobody reads its handles' sessions any more.
+    pub fn kill(self, lab: &Lab) -> Result<(), String> {
+        lab.host_sh(&format!("kill -9 {}", self.pid)).ok().map(drop)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        // It ends with its standard input.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+impl Done {
+    /// The code of the last call that was made.
+    pub fn code(&self) -> &str {
+        self.codes.last().map_or("", String::as_str)
+    }
+
+    /// What was said in this style.
+    pub fn said(&self, style: Style) -> Vec<&str> {
+        self.said.iter().filter(|said| said.style == style).map(|said| said.text.as_str()).collect()
+    }
+}

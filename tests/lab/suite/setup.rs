@@ -1,0 +1,162 @@
+//! `motion-ad setup` on the host, from the `.env` that XCALLY's page has the administrator write.
+
+use std::fs;
+
+use crate::cast::person;
+use crate::lab::{Lab, Ran, wait};
+use crate::ready;
+use crate::report::{Report, contains, equal};
+
+const ENV: &str = "/var/opt/motion2/.env";
+const CONFIG: &str = "/etc/motion-ad/config.toml";
+const BASE_DN: &str = "XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'";
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    let env = fs::read_to_string(lab.path(ENV)).map_err(|e| format!("{ENV}: {e}"))?;
+    let done = checks(lab, report, &env);
+    lab.write(ENV, &env)?;
+    lab.host_sh(&format!("chmod 600 {ENV}; rm -f {CONFIG}.bak")).ok()?;
+    lab.configure("")?;
+    ready::ready(lab)?;
+    done
+}
+
+fn checks(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
+    report.check("from XCALLY's own .env nothing has to be set, and each property hears why", || {
+        let ran = setup(lab, "root", &["--apply"])?;
+        equal("exit code", ran.code, 0)?;
+        for text in [
+            "STRATEGY, line 1: nothing to set",
+            "ADMIN, line 2: no longer needed",
+            "PASSWORD, line 3: remove it\n    take the line out and change the password of \
+             cn=Administrator,cn=Users,dc=acme,dc=com in AD",
+            "BASE_DN, line 4: nothing to set",
+            "DNS names the domain controllers of acme.com (ad.acme.com); when one fails, another is asked. By ldap:// \
+             passwords travelled readably",
+            "acme.com is the domain that this host is joined to",
+            "there is nothing to change\n",
+        ] {
+            contains("standard output", &ran.stdout, text)?;
+        }
+        Ok(())
+    });
+    report.check("john.doe logs in with that", || ready::john(lab).map(drop));
+
+    lab.write(ENV, &env.replace(BASE_DN, "XC_ACTIVEDIRECTORY_BASE_DN='ou=People,dc=acme,dc=com' # staff"))?;
+    report.check("a narrower base is shown as a diff, and nothing is written", || {
+        let before = read(lab)?;
+        let ran = setup(lab, "root", &[])?;
+        equal("exit code", ran.code, 1)?;
+        contains("standard output", &ran.stdout, "\n+base_dn = \"ou=People,dc=acme,dc=com\"\n")?;
+        equal("config.toml", read(lab)?, before)
+    });
+    report.check("who may not read the join is told so, and cannot write", || {
+        let ran = setup(lab, "motion", &[])?;
+        contains("standard output", &ran.stdout, "/etc/sssd/sssd.conf: only root may read it")?;
+        let ran = setup(lab, "motion", &["--apply"])?;
+        equal("exit code", ran.code, 2)?;
+        contains("standard error", &ran.stderr, "config.toml cannot be written: Permission denied")?;
+        let ran = setup(lab, "nobody", &[])?;
+        contains("standard error", &ran.stderr, ".env: cannot be read: Permission denied")?;
+        contains("standard error", &ran.stderr, "use `sudo`")
+    });
+    report.check("on a terminal --apply asks first, and takes no for an answer", || {
+        let before = read(lab)?;
+        let command = ["script", "--quiet", "--return", "--command", "motion-ad setup --apply", "/dev/null"];
+        let ran = lab.host("root", &command, "n\n");
+        equal("exit code", ran.code, 1)?;
+        contains("the terminal", &ran.stdout, "Write /etc/motion-ad/config.toml? [y/N]")?;
+        contains("the terminal", &ran.stdout, "Nothing is written.")?;
+        equal("config.toml", read(lab)?, before)
+    });
+    report.check("--apply writes it, and keeps the old file", || {
+        let before = read(lab)?;
+        let ran = setup(lab, "root", &["--apply"])?;
+        equal("exit code", ran.code, 0)?;
+        contains(
+            "standard output",
+            &ran.stdout,
+            "is written; the old file is /etc/motion-ad/config.toml.bak",
+        )?;
+        equal("the old file", fs::read_to_string(lab.path(&format!("{CONFIG}.bak"))).ok(), Some(before))?;
+        lab.host_sh("/usr/libexec/motion-ad/motion-ad-broker --check-config").ok().map(drop)
+    });
+    report.check("john.doe logs in, and nobody outside the base exists any more", || {
+        ready::ready(lab)?;
+        let ran = lab.host("root", &["motion-ad", "check", "Administrator"], "");
+        contains("check", &ran.stdout, "unknown_user")
+    });
+    report.check("a second run changes nothing and says so", || {
+        let before = read(lab)?;
+        let ran = setup(lab, "root", &["--apply"])?;
+        equal("exit code", ran.code, 0)?;
+        contains("standard output", &ran.stdout, "config.toml has it as domain.base_dn")?;
+        equal("config.toml", read(lab)?, before)
+    });
+    lab.configure("")?;
+    contradictions(lab, report, env)?;
+    without_srv(lab, report, env)
+}
+
+fn contradictions(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
+    let cases = [
+        (BASE_DN, "XC_ACTIVEDIRECTORY_BASE_DN='dc=other,dc=com'", "dc=other,dc=com is not inside acme.com"),
+        (
+            "DOMAIN='acme.com'",
+            "DOMAIN='brand.example'",
+            "is not the domain that this host is joined to, acme.com",
+        ),
+        ("ldap://ad.acme.com", "ldap://ad.other.com", "ad.other.com is no domain controller of acme.com"),
+        ("inetOrgPerson", "posixAccount", "posixAccount is not the strategy of XCALLY's page"),
+    ];
+    for (from, to, text) in cases {
+        lab.write(ENV, &env.replace(from, to))?;
+        report.check(&format!("{to}: explained, not taken"), || {
+            let before = read(lab)?;
+            let ran = setup(lab, "root", &["--apply"])?;
+            equal("exit code", ran.code, 1)?;
+            contains("standard output", &ran.stdout, "yours to decide\n")?;
+            contains("standard output", &ran.stdout, text)?;
+            equal("config.toml", read(lab)?, before)
+        });
+    }
+    lab.write(ENV, env)?;
+    lab.host_sh(&format!("chmod 644 {ENV}")).ok()?;
+    report.check("an .env that everybody may read is said", || {
+        let ran = setup(lab, "root", &[])?;
+        contains("standard output", &ran.stdout, "everybody on this host may read it (mode 0644): chmod 600")
+    });
+    Ok(())
+}
+
+/// DNS that resolves the server of the `.env` and names no domain controllers.
+fn without_srv(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
+    lab.write(ENV, env)?;
+    let srv = |what: &str| {
+        lab.run(&["dns", "srv", what, "_ldap._tcp.dc._msdcs", "ad.acme.com", "389", "0", "100"]).ok()
+    };
+    srv("remove")?;
+    report.check("where DNS names no domain controllers, the one of the .env is taken", || {
+        let ran = wait(std::time::Duration::from_secs(10), || {
+            let ran = setup(lab, "root", &["--json"])?;
+            equal("exit code", ran.code, 1).map(|()| ran)
+        })?;
+        contains("standard output", &ran.stdout, "+servers = [\\\"ad.acme.com\\\"]")
+    });
+    srv("add").map(drop)
+}
+
+/// Nothing that it says holds the password.
+fn setup(lab: &Lab, user: &str, arguments: &[&str]) -> Result<Ran, String> {
+    let mut command = vec!["motion-ad", "setup"];
+    command.extend(arguments);
+    let ran = lab.host(user, &command, "");
+    match format!("{ran:?}").contains(person("administrator").password) {
+        true => Err(format!("the password is in {ran:?}")),
+        false => Ok(ran),
+    }
+}
+
+fn read(lab: &Lab) -> Result<String, String> {
+    fs::read_to_string(lab.path(CONFIG)).map_err(|e| format!("{CONFIG}: {e}"))
+}

@@ -1,0 +1,248 @@
+//! Two hosts and one register in Redis: a person has one seat on both together, whatever dies meanwhile.
+
+use std::fs;
+use std::time::Duration;
+
+use motion_ad::protocol::report::EndReason;
+
+use crate::app::App;
+use crate::cast::person;
+use crate::lab::{Lab, wait};
+use crate::ready::ready;
+use crate::register::{self, clear, end_of, of, one_remains};
+use crate::report::{Check, Report, contains, equal};
+use crate::sessions::{came_in, kill_broker, login, services};
+
+const PATIENT: &str = "motion-patient";
+const PASSWORD: &str = "/etc/motion-ad/redis.password";
+const CA: &str = "/etc/motion-ad/redis-ca.pem";
+/// Redis's master is elected anew, and both brokers find it.
+const ELECTED: Duration = Duration::from_secs(30);
+
+/// What befalls the two hosts and Redis while all log in.
+struct Trouble {
+    name: &'static str,
+    /// How often each host's broker is killed.
+    kills: u32,
+    /// What is done to Redis, and how often.
+    redis: Option<(&'static str, u32)>,
+}
+
+const CALM: Trouble = Trouble { name: "", kills: 0, redis: None };
+const KILLED: Trouble = Trouble { name: ", both brokers killed", kills: 3, ..CALM };
+const RESTARTED: Trouble =
+    Trouble { name: ", both brokers killed and Redis restarted", kills: 3, redis: Some(("restart", 2)) };
+const CRASHED: Trouble = Trouble { name: ", Redis killed and started", kills: 0, redis: Some(("kill", 2)) };
+
+/// The hosts and how they reach Redis.
+struct Stage<'a> {
+    lab: &'a Lab,
+    hosts: [&'a Lab; 2],
+    url: String,
+    tls: bool,
+}
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
+    let second = lab.second()?.ok_or("this chapter needs two hosts")?;
+    let hosts = [lab, &second];
+    for host in hosts {
+        services(host)?;
+    }
+    for options in [&[][..], &["--tls"], &["--tls", "--sentinel"]] {
+        report.note(&format!("lab redis up {}", options.join(" ")));
+        let stage = Stage::set(lab, hosts, options)?;
+        stage.seats(report);
+        match options {
+            [] => stage.storms(report, &[CALM, KILLED, RESTARTED, CRASHED]),
+            [_] => {
+                stage.storms(report, &[CALM, RESTARTED]);
+                stage.refused(report)?;
+            }
+            _ => stage.failover(report)?,
+        }
+    }
+    for host in hosts {
+        host.host_sh(&format!("rm -f {PASSWORD} {CA}")).ok()?;
+        host.configure("")?;
+    }
+    lab.run(&["redis", "down"]).ok().map(drop)
+}
+
+impl<'a> Stage<'a> {
+    fn set(lab: &'a Lab, hosts: [&'a Lab; 2], options: &[&str]) -> Result<Self, String> {
+        let printed = lab.run(&[&["redis", "up"], options].concat()).ok()?;
+        let [url, password, ca] = printed.lines().collect::<Vec<_>>()[..] else {
+            return Err(format!("lab redis up said {printed:?}"));
+        };
+        let stage = Stage { lab, hosts, url: url.to_owned(), tls: options.contains(&"--tls") };
+        for host in hosts {
+            for (from, to) in [(password, PASSWORD), (ca, CA)] {
+                fs::copy(from, host.path(to)).map_err(|e| format!("{to}: {e}"))?;
+            }
+            host.host_sh(&format!("chown motion-ad {PASSWORD} && chmod 400 {PASSWORD} && chmod 644 {CA}"))
+                .ok()?;
+            stage.configure(host)?;
+            clear(host)?;
+        }
+        Ok(stage)
+    }
+
+    fn configure(&self, host: &Lab) -> Check {
+        let ca = if self.tls { format!("ca_file = \"{CA}\"\n") } else { String::new() };
+        host.configure(&format!(
+            "[sessions]\nstore = \"{}\"\npassword_file = \"{PASSWORD}\"\n{ca}",
+            self.url
+        ))?;
+        ready(host)
+    }
+
+    /// One seat on both hosts together, and each is told.
+    fn seats(&self, report: &mut Report) {
+        let [here, there] = self.hosts;
+        let seth = person("seth").sam;
+        report.check(
+            "who logs in on one host takes the place of the one on the other, who is told there",
+            || {
+                let (mut on_here, mut on_there) = (App::start(here)?, App::start(there)?);
+                let (at_here, at_there) = (register::now(here)?, register::now(there)?);
+                let mut known = Vec::new();
+                for (app, handle) in [(&mut on_here, "1"), (&mut on_there, "2")] {
+                    known.extend(came_in(&[app.run(login(handle, "seth", PATIENT))?], true)?);
+                }
+                known.extend(came_in(&[on_here.run(login("3", "seth", PATIENT))?], true)?);
+                for (host, cursor) in [(here, at_here), (there, at_there)] {
+                    let open = of(host, seth)?;
+                    let last = one_remains(&register::since(host, &cursor)?, &open, &known)?;
+                    equal("who remains", Some(&last), known.last())?;
+                }
+                equal(
+                    "the hosts differ",
+                    of(here, seth)?[0].host == register::show(there, &known[1])?.host,
+                    false,
+                )
+            },
+        );
+    }
+
+    fn storms(&self, report: &mut Report, troubles: &[Trouble]) {
+        for trouble in troubles {
+            let name = format!(
+                "100 logins at once on each of two hosts{}: one session remains, and every other was told",
+                trouble.name
+            );
+            report.check(&name, || self.storm(trouble));
+        }
+    }
+
+    fn storm(&self, trouble: &Trouble) -> Check {
+        let logins = 100;
+        let [here, there] = self.hosts;
+        clear(here)?;
+        let cursors = [register::now(here)?, register::now(there)?];
+        let mut apps = [App::start(here)?, App::start(there)?];
+        let done = std::thread::scope(|scope| {
+            let jobs: Vec<_> =
+                (0..logins).map(|number| login(&format!("storm-{number}"), "seth", PATIENT)).collect();
+            for app in &mut apps {
+                app.begin(&jobs)?;
+            }
+            let killing = self.hosts.map(|host| scope.spawn(move || kill_broker(host, trouble.kills)));
+            let redis = self.redis(trouble);
+            for killed in killing {
+                killed.join().map_err(|_| "the killing thread ended".to_owned()).and_then(|killed| killed)?;
+            }
+            redis?;
+            apps.iter_mut().map(|app| app.finish(logins)).collect::<Result<Vec<_>, _>>()
+        })?;
+        let done: Vec<_> = done.into_iter().flat_map(|done| done.into_values()).collect();
+        let calm = trouble.kills == 0 && trouble.redis.is_none();
+        let known = came_in(&done, calm)?;
+        println!("         {} of {} came in", known.len(), done.len());
+        let seth = person("seth").sam;
+        for (host, cursor) in self.hosts.iter().zip(&cursors) {
+            wait(ELECTED, || ready(host))?;
+            one_remains(&register::since(host, cursor)?, &of(host, seth)?, &known)?;
+        }
+        Ok(())
+    }
+
+    /// What happens to Redis while logins are on their way.
+    fn redis(&self, trouble: &Trouble) -> Check {
+        let Some((verb, times)) = trouble.redis else { return Ok(()) };
+        for _ in 0..times {
+            std::thread::sleep(Duration::from_millis(fastrand::u64(100..900)));
+            self.lab.run(&["redis", verb]).ok()?;
+            // Where it has come up again this does nothing.
+            self.lab.run(&["redis", "start"]).ok()?;
+        }
+        Ok(())
+    }
+
+    /// Redis does not let the broker in, or is somebody else.
+    fn refused(&self, report: &mut Report) -> Check {
+        let [host, _] = self.hosts;
+        let other = self.lab.run(&["ca", "--other"]).ok()?;
+        let denied = |words: &[&str]| -> Check {
+            let position = host.log_position()?;
+            let mut app = App::start(host)?;
+            let done = app.run(login("refused", "seth", "motion"))?;
+            equal("PAM", done.code(), "PAM_SESSION_ERR")?;
+            host.wait_for_log(&position, words).map(|line| println!("         {line}"))
+        };
+        report.check("another CA than Redis's: refused, and the log says why", || {
+            let own = fs::read(host.path(CA)).map_err(|e| e.to_string())?;
+            fs::copy(other.trim(), host.path(CA)).map_err(|e| e.to_string())?;
+            let seen = self.configure(host).and_then(|()| denied(&["outcome=session_store", "TLS"]));
+            fs::write(host.path(CA), own).map_err(|e| e.to_string())?;
+            seen
+        });
+        report.check("another password than Redis's: refused, and the log says why", || {
+            let own = fs::read(host.path(PASSWORD)).map_err(|e| e.to_string())?;
+            fs::write(host.path(PASSWORD), "wrong\n").map_err(|e| e.to_string())?;
+            let seen = self.configure(host).and_then(|()| denied(&["outcome=session_store", "password"]));
+            fs::write(host.path(PASSWORD), own).map_err(|e| e.to_string())?;
+            seen
+        });
+        report.check("Redis takes no more data: refused, and with room again the next login works", || {
+            self.configure(host)?;
+            self.lab.run(&["redis", "full"]).ok()?;
+            let seen = denied(&["outcome=session_store"]);
+            self.lab.run(&["redis", "free"]).ok()?;
+            seen?;
+            let mut app = App::start(host)?;
+            came_in(&[app.run(login("after", "seth", "motion"))?], true).map(drop)
+        });
+        self.configure(host)
+    }
+
+    /// The master dies, and the sentinels make the replica the master.
+    fn failover(&self, report: &mut Report) -> Check {
+        let [here, there] = self.hosts;
+        let seth = person("seth").sam;
+        report.check("failover: both hosts find the new master, and the session is there", || {
+            clear(here)?;
+            let (mut on_here, mut on_there) = (App::start(here)?, App::start(there)?);
+            let cursor = register::now(there)?;
+            let first = came_in(&[on_here.run(login("1", "seth", PATIENT))?], true)?;
+            // Replication is not instant.
+            std::thread::sleep(Duration::from_secs(1));
+            self.lab.run(&["redis", "failover"]).ok()?;
+            for host in self.hosts {
+                wait(ELECTED, || equal("open", of(host, seth)?.len(), 1))?;
+            }
+            let second = came_in(&[on_there.run(login("2", "seth", PATIENT))?], true)?;
+            equal("the first", end_of(here, &first[0])?, Some(EndReason::Replaced))?;
+            let known = [first, second].concat();
+            one_remains(&register::since(there, &cursor)?, &of(here, seth)?, &known).map(drop)
+        });
+        self.storms(report, &[CALM, KILLED]);
+        report.check("motion-ad sessions list says the same on both hosts", || {
+            let lists = self.hosts.map(|host| host.host("root", &["motion-ad", "sessions", "list"], "").ok());
+            let [here, there] = lists;
+            let (here, there) = (here?, there?);
+            contains("the list", &here, seth)?;
+            equal("the lists", here, there)
+        });
+        Ok(())
+    }
+}
