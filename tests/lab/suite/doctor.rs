@@ -43,8 +43,8 @@ enum Mend {
     WithPassword,
     /// The one for Samba on the domain controller, as it is printed.
     OnController,
-    /// The printed command is for a domain controller or a firewall as they are elsewhere: the lab breaks and mends its
-    /// own by this.
+    /// The printed command is for a domain controller, a firewall or a Redis as they are elsewhere: the lab breaks and
+    /// mends its own by this.
     Equivalent(&'static [Step]),
 }
 use Mend::{Equivalent, Here, OnController, WithPassword};
@@ -256,6 +256,9 @@ const ROWS: &[Row] = &[
         &[Configure("[login]\nallow_groups = [\"No Such Group\"]\n")],
         "groups", "\"No Such Group\" does not exist", WithPassword)
         .then(&[PLAIN, Dc("samba-tool group delete 'No Such Group'")]).short(),
+    row("the Redis of the register does not answer",
+        &[Configure("[sessions]\nstore = \"redis://ad.acme.com\"\n")],
+        "sessions", "ad.acme.com:6379: Connection refused", Equivalent(&[PLAIN])),
     row("broker.users names nobody of this host",
         &[Configure("[broker]\nusers = [\"motion\", \"wwwdata\"]\n")],
         "broker-users", "there is no user wwwdata", Here).warns().then(&[PLAIN, Host("userdel wwwdata")]),
@@ -406,15 +409,16 @@ fn take(lab: &Lab, step: Step) -> Check {
 
 /// Runs the command that the doctor prints for its first finding, as it is printed.
 fn mend(lab: &Lab, row: &Row, found: &Found) -> Check {
-    let place = match row.mend {
-        Here | WithPassword => "here",
-        OnController | Equivalent(_) => "samba",
+    let places: &[&str] = match row.mend {
+        Here | WithPassword => &["here"],
+        OnController => &["samba"],
+        Equivalent(_) => &["here", "samba"],
     };
     let commands = found.check(row.first)?["mend"].as_array().cloned().unwrap_or_default();
-    let command = commands.iter().find(|command| command["place"] == place);
+    let command = commands.iter().find(|command| places.iter().any(|place| command["place"] == *place));
     let command = command
         .and_then(|command| command["command"].as_str())
-        .ok_or_else(|| found.explain(format!("no command that is run {place}")))?;
+        .ok_or_else(|| found.explain(format!("no command that is run {}", places.join(" or "))))?;
     println!("         {command}");
     // Where the package is, without a terminal that could be asked.
     let script = format!("cd {PACKAGES} && export DEBIAN_FRONTEND=noninteractive && {command}");
