@@ -69,6 +69,11 @@ test-sessions: root deps ## change passwords and fill the register of sessions, 
 	$(MAKE) deb
 	$(lab_tests) --sessions
 
+.PHONY: test-doctor
+test-doctor: root deps ## break a host in every way that motion-ad doctor is to name and mend (root, a quarter of an hour)
+	$(MAKE) deb
+	$(lab_tests) --doctor
+
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)
 	$(MAKE) deb

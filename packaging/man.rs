@@ -31,6 +31,7 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-login", 1),
     ("motion-ad-passwd", 1),
     ("motion-ad-status", 1),
+    ("motion-ad-doctor", 1),
     ("motion-ad-sessions", 1),
     ("motion-ad-sessions-list", 1),
     ("motion-ad-sessions-show", 1),
@@ -77,7 +78,8 @@ fn helper(folder: &Path) -> io::Result<()> {
 
 fn pages(all: &Command, name: &str, folder: &Path) -> io::Result<()> {
     command(all, name, 1)?.write(folder)?;
-    all.get_subcommands().try_for_each(|one| pages(one, &format!("{name}-{}", one.get_name()), folder))
+    let mut shown = all.get_subcommands().filter(|one| !one.is_hide_set());
+    shown.try_for_each(|one| pages(one, &format!("{name}-{}", one.get_name()), folder))
 }
 
 /// A program, or one of its commands.
@@ -99,7 +101,7 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
     }
     if command.has_subcommands() {
         page.section("COMMANDS");
-        for one in command.get_subcommands() {
+        for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
             let about = one.get_about().map(ToString::to_string).unwrap_or_default();
             page.item(&format!("{name}-{}(1)", one.get_name()), "", &[&about]);
         }

@@ -14,6 +14,7 @@
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
 //! | [`patience`] | when a login leaves one domain controller for the next; pure |
 //! | [`config`] | `config.toml`, and what the realm join knows |
+//! | [`doctor`] | everything between the application and AD, looked at one by one |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
 //! | [`verdict`] | every outcome of a login, once; pure |
 //!
@@ -32,6 +33,8 @@ pub mod broker;
 pub mod config;
 #[cfg(feature = "broker")]
 pub mod directory;
+#[cfg(feature = "broker")]
+pub mod doctor;
 #[cfg(feature = "broker")]
 pub mod helper;
 #[cfg(feature = "broker")]

@@ -262,6 +262,14 @@ impl NameMap {
         Ok(NameMap { lines })
     }
 
+    /// Its lines in order: their numbers, from 1, with name and account of each.
+    pub fn lines(&self) -> Vec<(usize, &str, &Principal)> {
+        let lines = self.lines.iter().map(|(name, line)| (line.number, name.as_str(), &line.principal));
+        let mut lines: Vec<_> = lines.collect();
+        lines.sort_by_key(|(number, ..)| *number);
+        lines
+    }
+
     fn get(&self, name: &str) -> Option<&Principal> {
         self.lines.get(&fold(name)).map(|line| &line.principal)
     }

@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use motion_ad::doctor::CHECKS;
 use motion_ad::protocol::report::{Check, Fact, Machine, Server, Servers, Status};
 use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::{Outcome, Step, Verdict};
@@ -657,4 +658,82 @@ fn wrong_usage_is_2_and_help_is_complete() {
         assert!(host.run(&[command, "--help"]).out.contains("counts towards AD's lockout"));
     }
     host.run(&["--version"]).is(0, concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"), "");
+}
+
+/// A host in a domain that no DNS knows.
+fn sick() -> Host {
+    let host = Host::new();
+    let map = host.path("names.map");
+    host.configure(&format!(
+        "[domain]\nname = \"motion-ad.invalid\"\n[names]\nmap_file = {map:?}\nfoo = 1\n"
+    ));
+    host
+}
+
+#[test]
+fn the_doctor_names_every_check_and_ends_with_the_worst() {
+    let host = sick();
+    let begun = Instant::now();
+    let done = host.run(&["doctor", "--json"]);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let found = done.json();
+    assert_eq!(done.exit, 2, "{done:?}");
+    assert_eq!(found["level"], "failure");
+    let checks = found["checks"].as_array().unwrap();
+    let ids: Vec<_> = checks.iter().map(|check| check["id"].as_str().unwrap()).collect();
+    let table: Vec<_> = CHECKS.iter().filter(|check| !check.on_demand).map(|check| check.id).collect();
+    assert_eq!(ids, table);
+    let check = |id: &str| checks.iter().find(|check| check["id"] == id).unwrap();
+    assert!(ids.contains(&found["first"].as_str().unwrap()));
+    assert_eq!(check("config-file")["level"], "failure");
+    assert!(check("config-file")["seen"].as_str().unwrap().contains("line 5: unknown field `foo`"));
+    let mend = &check("config-file")["mend"][0];
+    assert_eq!(mend["place"], "here");
+    let done = Command::new("sh").args(["-c", mend["command"].as_str().unwrap()]).status().unwrap();
+    assert!(done.success());
+    let again = host.run(&["doctor", "--json"]).json();
+    let again =
+        again["checks"].as_array().unwrap().iter().find(|check| check["id"] == "config-file").unwrap();
+    assert_eq!(again["level"], "ok");
+    assert_eq!(check("names-map")["because"], "config-file");
+}
+
+#[test]
+fn the_doctor_explains_every_check() {
+    let host = Host::new();
+    for check in CHECKS {
+        let done = host.run(&["doctor", "--explain", check.id]);
+        assert_eq!((done.exit, done.err.as_str()), (0, ""), "{}", check.id);
+        assert!(done.out.starts_with(&format!("{} ({})", check.id, check.group.name())), "{}", done.out);
+    }
+    let help = host.run(&["doctor", "--help"]).out;
+    assert!(help.contains("--json") && help.contains("Examples:") && help.contains("Exit status:"));
+    assert!(CHECKS.iter().all(|check| help.contains(&format!("  {} ", check.id))), "{help}");
+}
+
+#[test]
+fn a_doctor_that_cannot_look_ends_with_3() {
+    let host = sick();
+    for args in [
+        &["doctor", "--nonsense"][..],
+        &["doctor", "--explain", "nonsense"],
+        &["doctor", "--password-stdin"],
+        &["--socket", "/x", "doctor", "map"],
+        &["doctor", "--login", "x", "--password-stdin"],
+    ] {
+        let done = host.run(args);
+        assert_eq!((done.exit, done.out.as_str()), (3, ""), "{args:?}");
+    }
+    // Of another command it is 2, whatever its words are.
+    assert_eq!(host.run(&["check", "doctor", "--nonsense"]).exit, 2);
+}
+
+/// What is done as the application's user is nobody else's business, and does no harm.
+#[test]
+fn the_doctors_other_self_loads_modules_only() {
+    let host = Host::new();
+    let done = host.run(&["as-application", "load", "/nonexistent.so"]);
+    assert_eq!((done.exit, done.out.as_str()), (2, ""));
+    assert!(done.err.contains("nonexistent.so"), "{done:?}");
+    assert!(!host.run(&["--help"]).out.contains("as-application"));
 }

@@ -48,13 +48,6 @@ impl Service {
     /// # Errors
     /// The trusted roots or the register of sessions cannot be used.
     pub(super) fn new(config: Config, log: &Arc<Log>) -> Result<Self, ConfigError> {
-        let wanted = Wanted {
-            domain: config.domain.name.clone(),
-            role: Role::Domain,
-            servers: config.domain.servers.clone(),
-            backup: config.domain.backup.clone(),
-            site: config.domain.site.clone(),
-        };
         let names: Arc<dyn Names> = Arc::new(Network::default());
         let state = state_directory();
         let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state.as_deref())?);
@@ -63,7 +56,7 @@ impl Service {
         let parts = Arc::new(OnceLock::new());
         let (told, probed) = (parts.clone(), parts.clone());
         let domains = Domains::new(
-            wanted,
+            Wanted::from(&config.domain),
             names,
             Arc::new({
                 let log = log.clone();
@@ -72,15 +65,8 @@ impl Service {
             Arc::new(move |domain, role, controller, part| probe(&probed, domain, role, controller, part)),
         );
         let kerberos = Arc::new(Kerberos::new(domains.clone()));
-        let connect = {
-            let kerberos = kerberos.clone();
-            move |servers| MachineConnection::new(servers, kerberos.clone(), Settings::default())
-        };
-        let machine = connect(domains.own().clone());
-        let machines = Machines::new(machine.clone(), {
-            let (domains, machine) = (domains.clone(), machine.clone());
-            move |place| connect(domains.at(place, &machine))
-        });
+        let machines = Machines::of(&domains, &kerberos, &Settings::default());
+        let machine = machines.own().clone();
         let renewal = Renewal {
             trust: trust.clone(),
             machine: machine.clone(),

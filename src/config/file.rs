@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::{
     Broker, Command, Config, ConfigError, Domain, Join, Login, Pool, Problem, Redis, Sessions, Store, Tls,
-    read,
+    read, root_of,
 };
 use crate::name::{NameMap, Rules, fold, is_domain};
 
@@ -175,8 +175,8 @@ impl Default for Sessions {
     }
 }
 
-/// A `config.toml` as it was read.
-#[derive(Debug)]
+/// A `config.toml` as it was read; an empty one, where none is.
+#[derive(Debug, Default)]
 pub(super) struct File {
     path: PathBuf,
     text: String,
@@ -430,11 +430,6 @@ impl Base {
             None => Base::Outside,
         }
     }
-}
-
-/// The distinguished name of the domain with this DNS name (RFC 2247, 2).
-fn root_of(domain: &str) -> String {
-    domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
 }
 
 fn rdns(dn: &str) -> Vec<String> {

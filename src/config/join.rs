@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ini::{Ini, ParseOption};
+use ini::{Ini, ParseOption, Properties};
 
 use super::Problem;
 use crate::name::fold;
@@ -54,25 +54,7 @@ impl Join {
     /// # Errors
     /// The file is there but cannot be read or understood.
     pub fn load(path: &Path, domain: Option<&str>) -> Result<Self, JoinError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Join::default()),
-            Err(e) => {
-                let text = format!("cannot be read: {e}");
-                let problem = Problem { file: path.to_owned(), line: None, text };
-                return Err(match e.kind() {
-                    io::ErrorKind::PermissionDenied => JoinError::Denied(problem),
-                    _ => JoinError::Broken(problem),
-                });
-            }
-        };
-        // sssd knows neither quotes nor escapes.
-        let option = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
-        let ini = Ini::load_from_str_opt(&text, option).map_err(|e| {
-            let text = e.msg.to_string();
-            JoinError::Broken(Problem { file: path.to_owned(), line: Some(e.line + 1), text })
-        })?;
-        Ok(Join::of(&ini, domain))
+        Ok(read(path)?.map(|ini| Join::of(&ini, domain)).unwrap_or_default())
     }
 
     /// All that `krb5.conf`, which everybody may read, knows of the join.
@@ -81,15 +63,7 @@ impl Join {
     }
 
     fn of(ini: &Ini, domain: Option<&str>) -> Self {
-        let sections = || {
-            let named = ini.get_from(Some("sssd"), "domains").into_iter().flat_map(list);
-            named.filter_map(|name| Some((name, ini.section(Some(format!("domain/{name}")))?)))
-        };
-        let is_ad = |section: &ini::Properties| section.get("id_provider").is_some_and(|p| fold(p) == "ad");
-        let wanted = domain.and_then(|domain| sections().find(|(name, _)| fold(name) == fold(domain)));
-        let Some((name, section)) = wanted.or_else(|| sections().find(|(_, section)| is_ad(section))) else {
-            return Join::default();
-        };
+        let Some((name, section)) = section(ini, domain) else { return Join::default() };
         let listed = |key: &str| section.get(key).into_iter().flat_map(list).map(str::to_owned).collect();
         Join {
             domain: Some(section.get("ad_domain").unwrap_or(name).to_owned()),
@@ -101,6 +75,101 @@ impl Join {
             ca_file: section.get("ldap_tls_cacert").map(PathBuf::from),
         }
     }
+}
+
+/// What SSSD asks of an account beside AD's own rules, where pam_sss stands in a PAM service (sssd-ad(5)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The section of the domain, without its brackets.
+    pub section: String,
+    /// `access_provider`.
+    pub provider: String,
+    /// `ad_gpo_access_control`: enforcing where nothing is said.
+    pub gpo: Option<String>,
+    /// `ad_gpo_default_right`: denied where nothing is said.
+    pub default_right: Option<String>,
+    /// `ad_gpo_map_permit`: PAM services that are let in, `+NAME`.
+    pub permitted: Vec<String>,
+    /// The other maps, in which a service is judged by the host's group policies.
+    pub mapped: Vec<String>,
+}
+
+/// The maps of PAM services to logon rights, except the one that always permits.
+const MAPS: [&str; 6] = [
+    "ad_gpo_map_interactive",
+    "ad_gpo_map_remote_interactive",
+    "ad_gpo_map_network",
+    "ad_gpo_map_batch",
+    "ad_gpo_map_service",
+    "ad_gpo_map_deny",
+];
+
+impl Access {
+    /// Reads the section of `domain`, or of the first domain whose provider is AD; `None` without one.
+    ///
+    /// # Errors
+    /// As [`Join::load`].
+    pub fn load(path: &Path, domain: Option<&str>) -> Result<Option<Self>, JoinError> {
+        Ok(read(path)?.and_then(|ini| Access::of(&ini, domain)))
+    }
+
+    fn of(ini: &Ini, domain: Option<&str>) -> Option<Self> {
+        let (name, section) = section(ini, domain)?;
+        let value = |key: &str| section.get(key).map(|value| fold(value.trim()));
+        let listed = |key: &str| section.get(key).into_iter().flat_map(list).map(str::to_owned);
+        Some(Access {
+            section: format!("domain/{name}"),
+            provider: value("access_provider").unwrap_or_default(),
+            gpo: value("ad_gpo_access_control"),
+            default_right: value("ad_gpo_default_right"),
+            permitted: listed("ad_gpo_map_permit").collect(),
+            mapped: MAPS.iter().flat_map(|map| listed(map)).collect(),
+        })
+    }
+
+    /// Whether SSSD's group policies refuse everybody at the PAM service `service`, because no map names it.
+    pub fn refuses(&self, service: &str) -> bool {
+        let named = |list: &[String]| list.iter().any(|item| item.strip_prefix('+') == Some(service));
+        self.provider == "ad"
+            && !matches!(self.gpo.as_deref(), Some("disabled" | "permissive"))
+            && self.default_right.as_deref() != Some("permit")
+            && !named(&self.permitted)
+            && !named(&self.mapped)
+    }
+}
+
+/// The whole file; `None` where there is none.
+fn read(path: &Path) -> Result<Option<Ini>, JoinError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => {
+            let text = format!("cannot be read: {e}");
+            let problem = Problem { file: path.to_owned(), line: None, text };
+            return Err(match e.kind() {
+                io::ErrorKind::PermissionDenied => JoinError::Denied(problem),
+                _ => JoinError::Broken(problem),
+            });
+        }
+    };
+    // sssd knows neither quotes nor escapes.
+    let option = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
+    let ini = Ini::load_from_str_opt(&text, option).map_err(|e| {
+        let text = e.msg.to_string();
+        JoinError::Broken(Problem { file: path.to_owned(), line: Some(e.line + 1), text })
+    })?;
+    Ok(Some(ini))
+}
+
+/// The section of `domain`, or of the first domain whose provider is AD, and its name.
+fn section<'a>(ini: &'a Ini, domain: Option<&str>) -> Option<(&'a str, &'a Properties)> {
+    let sections = || {
+        let named = ini.get_from(Some("sssd"), "domains").into_iter().flat_map(list);
+        named.filter_map(|name| Some((name, ini.section(Some(format!("domain/{name}")))?)))
+    };
+    let is_ad = |section: &Properties| section.get("id_provider").is_some_and(|p| fold(p) == "ad");
+    let wanted = domain.and_then(|domain| sections().find(|(name, _)| fold(name) == fold(domain)));
+    wanted.or_else(|| sections().find(|(_, section)| is_ad(section)))
 }
 
 fn list(value: &str) -> impl Iterator<Item = &str> {
@@ -145,6 +214,31 @@ mod tests {
         assert_eq!(read.enabled_domains, ["a.b", "emea.a.b"]);
         let bare = join("[sssd]\ndomains=a.b\n[domain/a.b]\nid_provider=ad\nad_site=\n", None);
         assert_eq!((bare.servers.len(), bare.site), (0, None));
+    }
+
+    #[test]
+    fn gpo_refuses_a_service_that_no_map_names() {
+        let refuses = |more: &str| {
+            let provider = if more.contains("access_provider") { "" } else { "access_provider = ad\n" };
+            let more = format!("{provider}{more}");
+            let text = format!("[sssd]\ndomains=a.b\n[domain/a.b]\nid_provider=ad\n{more}\n");
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            Access::load(file.path(), None).unwrap().unwrap().refuses("motion")
+        };
+        for (more, refused) in [
+            ("", true),
+            ("ad_gpo_access_control = Enforcing", true),
+            ("ad_gpo_access_control = permissive", false),
+            ("ad_gpo_default_right = permit", false),
+            ("ad_gpo_map_permit = +sudo, +motion", false),
+            ("ad_gpo_map_permit = +motions", true),
+            ("ad_gpo_map_interactive = +motion", false),
+            ("access_provider = simple", false),
+        ] {
+            assert_eq!(refuses(more), refused, "{more}");
+        }
+        assert_eq!(Access::load(Path::new("/nonexistent/sssd.conf"), None), Ok(None));
     }
 
     #[test]

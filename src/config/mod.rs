@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use command::{Command, Field, Piece};
 pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
-pub use join::{Join, JoinError};
+pub use join::{Access, Join, JoinError};
 pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
 pub use sources::{Credentials, Source, Sources};
 
@@ -63,6 +63,18 @@ pub struct Domain {
     pub site: Option<String>,
     /// Where searches begin.
     pub base_dn: String,
+}
+
+impl Domain {
+    /// The distinguished name of the domain itself.
+    pub fn root(&self) -> String {
+        root_of(&self.name)
+    }
+}
+
+/// The distinguished name of the domain with this DNS name (RFC 2247, 2).
+pub(crate) fn root_of(domain: &str) -> String {
+    domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
 }
 
 /// How connections for users' binds are verified. There is no switch to turn verification off.
@@ -184,7 +196,19 @@ impl Config {
     /// # Errors
     /// A file is broken, or no domain is known.
     pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
-        Config::load_text(config, read(config)?, sssd)
+        let mut config = Config::load_settings(config, sssd)?;
+        config.read_map()?;
+        Ok(config)
+    }
+
+    /// The same without the name map, which stays empty until [`Config::read_map`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_settings(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
+        let file = file::File::load(config)?;
+        let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
+        file.complete(&join)
     }
 
     /// As [`Config::load`] would, were `text` in the file `config`.
@@ -194,7 +218,26 @@ impl Config {
     pub fn load_text(config: &Path, text: String, sssd: &Path) -> Result<Self, ConfigError> {
         let file = file::File::parse(config, text)?;
         let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
-        Config::complete(file, &join)
+        let mut config = file.complete(&join)?;
+        config.read_map()?;
+        Ok(config)
+    }
+
+    /// The settings that hold without a `config.toml`; the name map is still empty.
+    ///
+    /// # Errors
+    /// The join names no domain.
+    pub fn of_join(join: &Join) -> Result<Self, ConfigError> {
+        file::File::default().complete(join)
+    }
+
+    /// Reads the name map.
+    ///
+    /// # Errors
+    /// It is unreadable or malformed.
+    pub fn read_map(&mut self) -> Result<(), ConfigError> {
+        self.names.map = load_map(&self.map_file)?;
+        Ok(())
     }
 
     /// The settings for somebody who may not read `sssd.conf`: there the domain that `config` names, else
@@ -208,13 +251,27 @@ impl Config {
         sssd: &Path,
         default_realm: impl FnOnce() -> Option<String>,
     ) -> Result<Self, ConfigError> {
+        let mut config = Config::load_readable_settings(config, sssd, default_realm)?;
+        config.read_map()?;
+        Ok(config)
+    }
+
+    /// The same without the name map, which stays empty until [`Config::read_map`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_readable_settings(
+        config: &Path,
+        sssd: &Path,
+        default_realm: impl FnOnce() -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let file = file::File::load(config)?;
         let join = match Join::load(sssd, file.domain_name()) {
             Err(JoinError::Denied(_)) if file.domain_name().is_some() => Join::default(),
             Err(JoinError::Denied(problem)) => default_realm().map(Join::of_realm).ok_or(problem)?,
             other => other.map_err(Problem::from)?,
         };
-        Config::complete(file, &join)
+        file.complete(&join)
     }
 
     /// How names are mapped; see [`Config::load_readable`].
@@ -227,12 +284,6 @@ impl Config {
         default_realm: impl FnOnce() -> Option<String>,
     ) -> Result<Rules, ConfigError> {
         Ok(Config::load_readable(config, sssd, default_realm)?.names)
-    }
-
-    fn complete(file: file::File, join: &Join) -> Result<Self, ConfigError> {
-        let mut config = file.complete(join)?;
-        config.names.map = load_map(&config.map_file)?;
-        Ok(config)
     }
 }
 

@@ -21,7 +21,7 @@ const SUCCESS: u32 = 0;
 
 /// `supportedCapabilities` of a read-only domain controller: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID (MS-ADTS
 /// 3.1.1.3.4.3). What it does not know it asks another one for, so that one is asked right away.
-const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
+pub(super) const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
 
 /// A verified TLS connection to a domain controller. It carries one bind at a time, and each bind replaces the
 /// identity of the one before (RFC 4513, 4).
@@ -33,7 +33,7 @@ pub(super) struct BindConnection {
 
 /// Why a domain controller cannot be used for binds; the text is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Unusable {
+pub enum Unusable {
     /// It does not answer, or broke off.
     Unreachable(String),
     /// It answers and has no TLS to offer.
@@ -51,7 +51,7 @@ pub(super) enum Unusable {
 
 impl Unusable {
     /// The cause.
-    pub(super) fn cause(&self) -> &str {
+    pub fn cause(&self) -> &str {
         match self {
             Unusable::Unreachable(cause) | Unusable::NoTls(cause) | Unusable::Unfit(cause) => cause,
             Unusable::Unverified { cause, .. } => cause,
@@ -175,7 +175,7 @@ impl BindConnection {
     }
 }
 
-fn unreachable(cause: &dyn std::fmt::Display) -> Unusable {
+pub(super) fn unreachable(cause: &dyn std::fmt::Display) -> Unusable {
     Unusable::Unreachable(cause.to_string())
 }
 

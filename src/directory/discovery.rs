@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::dns::{Names, Srv, Timed};
 use super::servers::LDAP;
+use crate::config;
 
 /// In `ad_server` of sssd.conf(5): here stand those that DNS knows.
 pub const BY_DNS: &str = "_srv_";
@@ -45,7 +46,7 @@ impl Role {
     }
 
     /// The names of the SRV records (MS-ADTS 6.3.2.3).
-    fn srv(self, domain: &str, site: Option<&str>) -> String {
+    pub fn srv(self, domain: &str, site: Option<&str>) -> String {
         let role = match self {
             Role::Domain => "dc",
             Role::GlobalCatalogue => "gc",
@@ -70,6 +71,19 @@ pub struct Wanted {
     pub backup: Vec<String>,
     /// This host's site, where it is configured.
     pub site: Option<String>,
+}
+
+impl From<&config::Domain> for Wanted {
+    /// Those of this host's domain.
+    fn from(domain: &config::Domain) -> Self {
+        Wanted {
+            domain: domain.name.clone(),
+            role: Role::Domain,
+            servers: domain.servers.clone(),
+            backup: domain.backup.clone(),
+            site: domain.site.clone(),
+        }
+    }
 }
 
 /// A domain controller.

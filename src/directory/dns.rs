@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use once_cell::sync::OnceCell;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -19,6 +23,9 @@ use crate::ldap;
 
 /// One question to one DNS server.
 const DNS_TIMEOUT: Duration = Duration::from_secs(1);
+/// A name that DNS does not know is asked for again after this time. Its servers say how long they want it to be
+/// believed, an hour as a rule: so long a record that is there again would be missed.
+const ABSENT: Duration = Duration::from_secs(10);
 /// One ping.
 const PING: Duration = Duration::from_millis(500);
 /// The longest datagram that is read; an answer has some 200 bytes.
@@ -62,6 +69,7 @@ impl Network {
             let text = |e| format!("/etc/resolv.conf: {e}");
             let mut builder = TokioResolver::builder_tokio().map_err(text)?;
             builder.options_mut().timeout = DNS_TIMEOUT;
+            builder.options_mut().negative_max_ttl = Some(ABSENT);
             builder.build().map_err(text)
         })
     }
@@ -114,6 +122,34 @@ impl Names for Network {
             };
             timeout(PING, first).await.ok().flatten()
         })
+    }
+}
+
+/// The DNS servers of `/etc/resolv.conf`, in order.
+///
+/// # Errors
+/// The file names none or cannot be read; the text is for people.
+pub fn configured() -> Result<Vec<IpAddr>, String> {
+    let (config, _) = read_system_conf().map_err(|e| format!("/etc/resolv.conf: {e}"))?;
+    let mut servers: Vec<_> = config.name_servers().iter().map(|server| server.ip).collect();
+    servers.dedup();
+    Ok(servers)
+}
+
+/// Whether the DNS server `server` by itself knows `domain`.
+///
+/// # Errors
+/// It did not answer; the text is for people.
+pub async fn knows(server: IpAddr, domain: &str) -> Result<bool, String> {
+    let config = ResolverConfig::from_name_servers(vec![NameServerConfig::udp_and_tcp(server)]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    (builder.options_mut().timeout, builder.options_mut().attempts) = (DNS_TIMEOUT, 1);
+    let resolver = builder.build().map_err(|e| e.to_string())?;
+    match resolver.lookup(absolute(domain), RecordType::SOA).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_no_records_found() => Ok(false),
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(format!("it answers with {code}")),
+        Err(error) => Err(error.to_string()),
     }
 }
 

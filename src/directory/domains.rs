@@ -21,7 +21,7 @@ use crate::name::fold;
 const DOMAINS: usize = 64;
 
 /// The KDC's port (RFC 4120, 7.2.3).
-const KERBEROS: u16 = 88;
+pub(super) const KERBEROS: u16 = 88;
 
 /// Who is told of a change, with the domain it is in.
 pub type DomainObserver = Arc<dyn Fn(&str, &Change) + Send + Sync>;
@@ -119,7 +119,7 @@ fn list(
 }
 
 /// The DNS name of the domain with the distinguished name `dn` (RFC 2247).
-fn dns_name(dn: &str) -> String {
+pub fn dns_name(dn: &str) -> String {
     let labels = dn.split(',').filter_map(|rdn| rdn.split_once('='));
     labels.map(|(_, label)| fold(label.trim())).collect::<Vec<_>>().join(".")
 }

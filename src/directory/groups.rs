@@ -136,6 +136,14 @@ impl<M: Machine> Directory<M> {
         Ok(rules)
     }
 
+    /// Whether the group that is written so in the configuration can be used.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`, or it has no SID.
+    pub async fn check_group(&self, written: &str, deadline: Instant) -> Result<(), DirectoryError> {
+        self.group(written, deadline).await.map(drop)
+    }
+
     /// `sessions.exempt_groups` by SID, as AD has them now. Somebody whose domain hides that they are in one is not
     /// exempt.
     ///

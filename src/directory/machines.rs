@@ -4,12 +4,14 @@
 //! when somebody from there is first looked for.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::machine::{MachineConnection, MachineError, MachineState, Search};
+use super::domains::Domains;
+use super::machine::{MachineConnection, MachineError, MachineState, Search, Settings};
 use super::{Entry, Machine, forest};
+use crate::kerberos::Kerberos;
 
 /// The domains of a forest, and its global catalogue.
 const CONNECTIONS: usize = forest::DOMAINS + 1;
@@ -43,6 +45,17 @@ impl Machines {
         factory: impl Fn(&Place) -> MachineConnection + Send + Sync + 'static,
     ) -> Self {
         Machines { own, factory: Box::new(factory), further: Mutex::default() }
+    }
+
+    /// Those of every domain in `domains`, with the tickets of `kerberos`.
+    pub fn of(domains: &Arc<Domains>, kerberos: &Arc<Kerberos>, settings: &Settings) -> Self {
+        let connect = {
+            let (kerberos, settings) = (kerberos.clone(), settings.clone());
+            move |servers| MachineConnection::new(servers, kerberos.clone(), settings.clone())
+        };
+        let own = connect(domains.own().clone());
+        let (domains, known) = (domains.clone(), own.clone());
+        Machines::new(own, move |place| connect(domains.at(place, &known)))
     }
 
     /// The connection to this host's domain.
@@ -104,14 +117,13 @@ impl Machine for Machines {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::super::base_search;
-    use super::super::machine::{BoxFuture, Server, Servers, Settings};
+    use super::super::machine::{BoxFuture, Server, Servers};
     use super::*;
-    use crate::kerberos::{Kdc, Kdcs, Kerberos};
+    use crate::kerberos::{Kdc, Kdcs};
 
     /// A domain without a domain controller, known by its error.
     struct Nowhere(String);

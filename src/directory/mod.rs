@@ -29,6 +29,7 @@ pub(crate) mod scripted;
 pub mod servers;
 pub mod sid;
 pub mod standing;
+pub mod survey;
 pub mod trust;
 
 use std::future::Future;
@@ -41,6 +42,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 pub use self::account::Account;
+pub use self::bind::Unusable;
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
 pub use self::groups::{GroupError, GroupRules};
@@ -49,7 +51,7 @@ pub use self::machine::{MachineConnection, MachineError, Search};
 pub use self::machines::{Machines, Place};
 pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
 pub use self::standing::Standing;
-use crate::config::Config;
+use crate::config::{Config, root_of};
 use crate::name::{Principal, fold};
 
 /// So many principals are remembered.
@@ -281,11 +283,6 @@ async fn remembered<T: Clone>(
             Ok(fresh)
         }
     }
-}
-
-/// Where the domain with this DNS name begins (RFC 2247).
-fn root_of(domain: &str) -> String {
-    domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
 }
 
 fn base_search(base: String, attributes: Vec<String>) -> Search {

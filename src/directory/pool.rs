@@ -30,7 +30,7 @@ use crate::protocol::report;
 use crate::verdict::Outcome;
 
 /// TLS from the first byte.
-const LDAPS: u16 = 636;
+pub(super) const LDAPS: u16 = 636;
 /// One address or port has so long before the next is tried beside it.
 const LEAD: Duration = Duration::from_millis(250);
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make

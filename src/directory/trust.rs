@@ -25,10 +25,10 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-use self::current::{Base, Current, Material, Notes, problem, same};
+use self::current::{Base, Current, Material, Notes, client, problem, same};
 use self::points::{Points, Presented};
 use self::published::Published;
-pub use self::verifier::Distrust;
+pub use self::verifier::{Distrust, Shown};
 use super::Machine;
 use super::machine::MachineError;
 use crate::config::Problem;
@@ -128,6 +128,16 @@ impl Trust {
     /// For the TLS connections that are made now.
     pub fn config(&self) -> Arc<ClientConfig> {
         self.current().config.clone()
+    }
+
+    /// For one TLS connection, whose certificate is shown to whoever wants to say what is wrong with it.
+    ///
+    /// # Errors
+    /// rustls has no reason to fail here that it did not have at the start.
+    pub fn watched(&self) -> Result<(Arc<ClientConfig>, Shown), rustls::Error> {
+        let shown = Shown::default();
+        let verifier = self.current().verifier.watched(shown.clone());
+        Ok((client(Arc::new(verifier))?, shown))
     }
 
     /// Where the roots come from, for people.

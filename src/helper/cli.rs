@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{CONFIG, Credentials};
+use crate::doctor::{CHECKS, Group};
 use crate::protocol::SOCKET;
 
 const EXAMPLES: &str = "\
@@ -18,12 +20,13 @@ Examples:
   sudo motion-ad sessions list           who is logged in
   sudo motion-ad setup                   what XCALLY's .env means for config.toml
   sudo motion-ad audit names.txt         who of a list of names may log in?
+  sudo motion-ad doctor                  what is wrong, and the command that mends it
 
 Exit status:
   0  yes: mapped, may log in, all is well
   1  no
-  2  the usage or the configuration is wrong
-  3  Active Directory or the broker cannot be reached";
+  2  the usage or the configuration is wrong; of doctor: something has failed
+  3  Active Directory or the broker cannot be reached; of doctor: the usage is wrong";
 
 const GLOBAL: &str = "Options of every command";
 
@@ -87,6 +90,12 @@ pub enum Command {
     /// Show who of a list of XCALLY names may log in
     #[command(after_help = AUDIT)]
     Audit(Audit),
+    /// Look at everything between the application and AD, and say how to mend what is wrong
+    #[command(after_help = doctor_help(false), after_long_help = doctor_help(true))]
+    Doctor(Doctor),
+    /// What doctor does as the application's user
+    #[command(hide = true, after_help = "Not for people.")]
+    AsApplication(AsApplication),
 }
 
 const MAP: &str = "\
@@ -478,4 +487,84 @@ fn delimiter(text: &str) -> Result<u8, String> {
         b"\\t" => Ok(b'\t'),
         _ => Err("expected one character".to_owned()),
     }
+}
+
+const DOCTOR: &str = "\
+Works without the broker, too. It needs no password, and asks AD for no more than the broker does. Each check is ok, or \
+a warning (logins work), or a failure (they do not, or not safely), with what was seen and the command that mends it; \
+one that depends on another that failed is skipped, so that the first failure is the cause. Commands are for root on \
+this host unless they say otherwise.
+
+Examples:
+  sudo motion-ad doctor
+  sudo motion-ad doctor --json | jq -r .first
+  sudo motion-ad doctor --login john.doe     with one real login, as the application would do it
+  motion-ad doctor --explain keytab
+
+Exit status:
+  0    all is well
+  1    there are warnings
+  2    something has failed
+  3    the usage is wrong, or there is no password for --login
+  130  interrupted at the password prompt
+";
+
+/// The checks by their groups, from the table: with what each is about, or in a few words.
+fn doctor_help(is_long: bool) -> String {
+    let width = CHECKS.iter().map(|check| check.id.len()).max().unwrap_or_default();
+    let mut text = DOCTOR.to_owned();
+    for group in Group::ALL {
+        text += &format!("\nChecks of {}:\n", group.name());
+        for check in CHECKS.iter().filter(|check| check.group == group) {
+            let about = if is_long { check.text } else { check.title };
+            text += &format!("  {:<width$}  {about}\n", check.id);
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON: level, first (the check to begin with), counts, seconds, and checks
+    #[arg(long)]
+    pub json: bool,
+
+    /// Say what a check is about, and look at nothing
+    #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(CHECKS.iter().map(|check| check.id)),
+          hide_possible_values = true, conflicts_with_all = ["json", "login"])]
+    pub explain: Option<String>,
+
+    /// Log somebody in at the end, once, through PAM and as the application's user; asks for the password
+    #[arg(long, value_name = "NAME")]
+    pub login: Option<String>,
+
+    /// Read that password from standard input: one line, without its line feed
+    #[arg(long, requires = "login")]
+    pub password_stdin: bool,
+}
+
+/// Arguments of `as-application`.
+#[derive(Debug, Args)]
+pub struct AsApplication {
+    /// What to do
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+/// What is done as the application's user.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Load a PAM module
+    #[command(after_help = "Not for people.")]
+    Load {
+        /// Its file
+        path: PathBuf,
+    },
+    /// Log in, with the password of standard input
+    #[command(after_help = "Not for people.")]
+    Login {
+        /// As whom
+        name: String,
+    },
 }

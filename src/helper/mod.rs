@@ -6,6 +6,7 @@
 mod account;
 mod audit;
 mod cli;
+mod doctor;
 mod map;
 mod passwd;
 mod password;
@@ -19,9 +20,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 pub use cli::{
-    Account, Audit, Cli, Command, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList, SessionsShow,
-    SessionsWatch, Setup, Status,
+    Account, Audit, Cli, Command, Doctor, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList,
+    SessionsShow, SessionsWatch, Setup, Status,
 };
 
 use crate::client::{self, AskError};
@@ -37,7 +39,7 @@ pub enum Exit {
     Yes = 0,
     /// No.
     No = 1,
-    /// Usage or configuration is wrong, and so there is no answer.
+    /// Usage or configuration is wrong, and so there is no answer. To `doctor` a failure is one.
     Usage = 2,
     /// AD or the broker could not be reached, and so there is no answer, or it was lost.
     Unreachable = 3,
@@ -79,6 +81,8 @@ enum Failure {
     Mismatch,
     #[error("there is no terminal to ask for the password on ({0}); scripts use --password-stdin")]
     Prompt(io::Error),
+    #[error("{0}")]
+    Application(String),
     #[error("interrupted")]
     Interrupted,
     #[error("standard input: {0}")]
@@ -133,11 +137,28 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
         Command::Audit(args) => audit::audit(cli, args).and_then(print),
         Command::Setup(args) => setup::setup(cli, args).and_then(print),
+        Command::Doctor(args) => doctor::doctor(cli, args).and_then(print),
+        Command::AsApplication(args) => doctor::as_application(args).and_then(print),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());
-        failure.exit()
+        match (&cli.command, failure.exit()) {
+            (Command::Doctor(_), Exit::Usage) => DOCTOR_MISUSED,
+            (_, exit) => exit,
+        }
     })
+}
+
+/// `doctor` says by 2 that something has failed, and by this that it could not look.
+const DOCTOR_MISUSED: Exit = Exit::Unreachable;
+
+/// How a command line ends that was not understood.
+pub fn misused() -> Exit {
+    let read = Cli::command().ignore_errors(true).try_get_matches();
+    match read.as_ref().is_ok_and(|read| read.subcommand_name() == Some("doctor")) {
+        true => DOCTOR_MISUSED,
+        false => Exit::Usage,
+    }
 }
 
 /// A request of the command `service`.

@@ -45,13 +45,14 @@ impl std::fmt::Display for Skew {
 
 impl Skew {
     /// The difference between the clocks, `now` being ours and `theirs` the KDC's.
-    fn between(now: SystemTime, theirs: SystemTime, kdc: &str) -> Self {
+    pub fn between(now: SystemTime, theirs: SystemTime, kdc: &str) -> Self {
         let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
         let ahead = now.duration_since(theirs).map_or_else(|e| -seconds(e.duration()), seconds);
         Skew { kdc: kdc.to_owned(), ahead }
     }
 
-    fn is_too_much(&self) -> bool {
+    /// Whether Kerberos refuses it.
+    pub fn is_too_much(&self) -> bool {
         self.ahead.unsigned_abs() > MAX_SKEW.as_secs()
     }
 }

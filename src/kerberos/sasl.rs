@@ -17,9 +17,12 @@ use crate::ldap::{self, BIND_RESPONSE, Response};
 
 /// The confidentiality layer's bit (RFC 4752, 3.3).
 const CONFIDENTIALITY: u8 = 4;
+/// That of none at all.
+const NO_LAYER: u8 = 1;
 
 /// LDAP result codes (RFC 4511, 4.1.9).
 const SUCCESS: u32 = 0;
+const STRONGER_AUTH_REQUIRED: u32 = 8;
 const SASL_BIND_IN_PROGRESS: u32 = 14;
 
 /// Everything without which the connection is refused.
@@ -38,21 +41,59 @@ pub(super) struct Bound {
     pub(super) expires: Instant,
 }
 
-/// Binds `stream` as the machine to the LDAP service of `host`, a domain controller of `realm`.
+/// Who is bound to, and as whom.
+pub(super) struct Peer<'a> {
+    /// The server's DNS name.
+    pub(super) host: &'a str,
+    /// The realm of its domain.
+    pub(super) realm: &'a str,
+    pub(super) kerberos: &'a Kerberos,
+    /// The machine's.
+    pub(super) credential: &'a Credential,
+    pub(super) deadline: Instant,
+}
+
+/// Binds `stream` as the machine to the LDAP service of `peer`, a domain controller.
 ///
-/// The service's principal is built from `host` as it is given. GSSAPI's host-based names would ask DNS for
+/// The service's principal is built from its name as it is given. GSSAPI's host-based names would ask DNS for
 /// another name, and DNS is not to be trusted with the question who the server is.
-pub(super) async fn bind<S>(
-    stream: &mut S,
-    host: &str,
-    realm: &str,
-    kerberos: &Kerberos,
-    credential: &Credential,
-    deadline: Instant,
-) -> Result<Bound, TransportError>
+pub(super) async fn bind<S>(stream: &mut S, peer: &Peer<'_>) -> Result<Bound, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let (mut context, offer) = establish(stream, peer).await?;
+    let max_send = accept(&offer)?;
+    // Our choice and the longest token that we accept; no authorization identity: it is the machine itself.
+    let [_, a, b, c] = MAX_TOKEN.to_be_bytes();
+    success(choose(stream, &mut context, [CONFIDENTIALITY, a, b, c]).await?)?;
+    let lifetime = context
+        .lifetime()
+        .map_err(|e| KerberosError::from_gss(&e, peer.credential.principal(), peer.host))?;
+    Ok(Bound { context, max_send, expires: Instant::now() + lifetime })
+}
+
+/// Whether the LDAP service of `peer` refuses a bind that asks for no layer, which is tried; `stream` is of no more use
+/// then.
+pub(super) async fn asks_to_sign<S>(stream: &mut S, peer: &Peer<'_>) -> Result<bool, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut context, offer) = establish(stream, peer).await?;
+    if offer.first().is_none_or(|layers| layers & NO_LAYER == 0) {
+        return Ok(true);
+    }
+    match choose(stream, &mut context, [NO_LAYER, 0, 0, 0]).await? {
+        Response { code: STRONGER_AUTH_REQUIRED, .. } => Ok(true),
+        other => success(other).map(|()| false),
+    }
+}
+
+/// The security context, and the layers that the server offers.
+async fn establish<S>(stream: &mut S, peer: &Peer<'_>) -> Result<(ClientCtx, Vec<u8>), TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let &Peer { host, realm, kerberos, credential, deadline } = peer;
     let service = service_principal(host, realm)?;
     let failed = {
         let (principal, service) = (credential.principal().to_owned(), service.clone());
@@ -87,15 +128,21 @@ where
     }
 
     let offer = in_progress(exchange(stream, 2, &[]).await?)?;
-    let offer = context.unwrap(&offer).map_err(|e| failed(&e))?;
-    let max_send = accept(&offer)?;
-    // Our choice and the longest token that we accept; no authorization identity: it is the machine itself.
-    let [_, a, b, c] = MAX_TOKEN.to_be_bytes();
-    let choice = context.wrap(false, &[CONFIDENTIALITY, a, b, c]).map_err(|e| failed(&e))?;
-    success(exchange(stream, 3, &choice).await?)?;
+    let offer = context.unwrap(&offer).map_err(|e| failed(&e))?.to_vec();
+    Ok((context, offer))
+}
 
-    let lifetime = context.lifetime().map_err(|e| failed(&e))?;
-    Ok(Bound { context, max_send, expires: Instant::now() + lifetime })
+/// Tells the server our layer and the longest token that we accept.
+async fn choose<S>(
+    stream: &mut S,
+    context: &mut ClientCtx,
+    choice: [u8; 4],
+) -> Result<Response, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let wrapped = context.wrap(false, &choice).map_err(|e| KerberosError::Other(e.to_string()))?;
+    exchange(stream, 3, &wrapped).await
 }
 
 /// `ldap/HOST@REALM`, in which `host` cannot smuggle a part of its own.

@@ -24,7 +24,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Credential, Kerberos, KerberosError, sasl};
+use super::sasl::{self, Peer};
+use super::{Credential, Kerberos, KerberosError};
 
 /// The longest token that we accept and tell the server: the most that three bytes can say.
 pub(super) const MAX_TOKEN: u32 = 0x00ff_ffff;
@@ -95,13 +96,34 @@ pub async fn connect(
     let connecting = async {
         let mut tcp = TcpStream::connect(address).await?;
         tune(&tcp)?;
-        let bound = sasl::bind(&mut tcp, host, realm, kerberos, credential, deadline).await?;
+        let peer = Peer { host, realm, kerberos, credential, deadline };
+        let bound = sasl::bind(&mut tcp, &peer).await?;
         let max_send = bound.max_send;
         let (read, write) = tcp.into_split();
         let (stream, relay) = relay(read, write, Gss(bound.context), max_send)?;
         Ok(Sealed { stream, relay, expires: bound.expires })
     };
     timeout_at(deadline, connecting).await.unwrap_or(Err(TransportError::Timeout))
+}
+
+/// Whether the LDAP service at `address` refuses connections that are not signed: one is bound as the machine, and
+/// closed again.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn asks_to_sign(
+    address: SocketAddr,
+    host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
+    credential: &Credential,
+    deadline: Instant,
+) -> Result<bool, TransportError> {
+    let asking = async {
+        let mut tcp = TcpStream::connect(address).await?;
+        sasl::asks_to_sign(&mut tcp, &Peer { host, realm, kerberos, credential, deadline }).await
+    };
+    timeout_at(deadline, asking).await.unwrap_or(Err(TransportError::Timeout))
 }
 
 /// Small messages go out at once, a peer that vanished is noticed, and a firewall does not forget the connection.

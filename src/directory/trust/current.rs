@@ -40,6 +40,7 @@ pub(super) struct Material {
 
 /// What is in force; replaced as a whole.
 pub(super) struct Current {
+    pub(super) verifier: Arc<Verifier>,
     pub(super) config: Arc<ClientConfig>,
     pub(super) roots: Arc<RootCertStore>,
     pub(super) material: Material,
@@ -123,16 +124,18 @@ impl Current {
             (true, Some(_), count) => format!("{} and {count} roots of the forest", base.source),
         };
         report.notes.extend(notes.published.iter().chain(&notes.lists).cloned());
-        Ok(Current { config: client(verifier)?, roots, material, notes, report, read })
+        let verifier = Arc::new(verifier);
+        Ok(Current { config: client(verifier.clone())?, verifier, roots, material, notes, report, read })
     }
 }
 
-fn client(verifier: Verifier) -> Result<Arc<ClientConfig>, rustls::Error> {
+/// TLS that believes whom `verifier` believes.
+pub(super) fn client(verifier: Arc<Verifier>) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         // rustls calls every verifier but its own so. This one is its own, asked once more for each CRL.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,7 +19,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use super::points::{Points, Presented};
 
 /// Verifies against a set of roots and CRLs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Verifier {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
@@ -29,6 +29,8 @@ pub(super) struct Verifier {
     revocation: Vec<Arc<WebPkiServerVerifier>>,
     /// Where the certificates of domain controllers say that CRLs are.
     points: Arc<Points>,
+    /// Where a certificate is kept that is judged, for whoever wants to say what is wrong with it.
+    shown: Option<Shown>,
 }
 
 impl Verifier {
@@ -37,7 +39,12 @@ impl Verifier {
         let provider = provider();
         // It fails without roots, and for no other reason without CRLs.
         let chain = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build().ok();
-        Verifier { roots, provider, chain, revocation: Vec::new(), points }
+        Verifier { roots, provider, chain, revocation: Vec::new(), points, shown: None }
+    }
+
+    /// The same, which keeps in `shown` what it judges.
+    pub(super) fn watched(&self, shown: Shown) -> Self {
+        Verifier { shown: Some(shown), ..self.clone() }
     }
 
     /// Refuses what `crl` names, too. A list past its `nextUpdate` still names what was revoked.
@@ -63,6 +70,9 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if let Some(shown) = &self.shown {
+            *shown.slot() = Some(end_entity.to_vec());
+        }
         let verify = |verifier: &WebPkiServerVerifier| {
             verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
@@ -102,6 +112,21 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The certificate that a domain controller showed, be it believed or not.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Shown {
+    /// Its DER form; `None` where no handshake came so far.
+    pub fn take(&self) -> Option<Vec<u8>> {
+        self.slot().take()
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

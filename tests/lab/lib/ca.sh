@@ -42,6 +42,15 @@ authorityKeyIdentifier = keyid
 CONFIG
 }
 
+# The CA's certificate as it was before the present one: the same key, and out of date.
+ca_expire() {
+    [[ ! -e $CA/expired-ca.pem ]] || return 0
+    openssl req -new -key "$CA/ca.key" -subj "/O=Acme/CN=$CA_CN" -out "$CA/expired-ca.csr"
+    openssl ca -batch -notext -selfsign -config "$CA/ca.cnf" -keyfile "$CA/ca.key" \
+        -startdate 20100101000000Z -enddate 20200101000000Z -in "$CA/expired-ca.csr" -out "$CA/expired-ca.pem" \
+        -extfile <(printf '%s\n' basicConstraints=critical,CA:TRUE keyUsage=critical,keyCertSign,cRLSign)
+}
+
 # Issues $CA/NODE-KIND.pem and .key for a node, where they do not exist yet.
 ca_issue() { # NODE KIND
     local ca=ca out=$CA/$1-$2 name=${FQDN[$1]} dates=()
@@ -109,6 +118,10 @@ lab_ca() {
     case $* in
         '') echo "$CA/ca.pem" ;;
         --other) echo "$CA/other-ca.pem" ;;
+        --expired)
+            ca_expire 2>>"$LAB_LOG"
+            echo "$CA/expired-ca.pem"
+            ;;
         publish | 'publish --other')
             ca_unpublish
             ca_publish "${2:+other-}ca"
@@ -119,7 +132,7 @@ lab_ca() {
             ca_crl_publish 2>>"$LAB_LOG"
             ;;
         'crl unpublish') ca_crl_unpublish ;;
-        *) die "usage: lab ca [--other] | publish [--other] | unpublish | crl publish|unpublish" ;;
+        *) die "usage: lab ca [--other | --expired] | publish [--other] | unpublish | crl publish|unpublish" ;;
     esac
-    [[ -z $* || $1 == --other ]] || replicate
+    [[ -z $* || $1 == --* ]] || replicate
 }

@@ -1,7 +1,7 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
-//! `make demo` with `--demo`; a word after one of the first three chooses the chapters whose name contains it. Without
+//! `make test-doctor` with `--doctor`, `make demo` with `--demo`; a word after one of the first four chooses the chapters whose name contains it. Without
 //! `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`,
 //! default `suite`) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
@@ -17,6 +17,7 @@ mod cast;
 mod commands;
 mod config;
 mod demo;
+mod doctor;
 mod failover;
 mod faults;
 mod forged;
@@ -86,6 +87,7 @@ const SUITE: &[Part] = &[
             ("methods", methods::chapter),
             ("forged", forged::chapter),
             ("answers", answers::chapter),
+            ("doctor", doctor::short),
             ("passwords", passwords::short),
             ("warnings", warnings::chapter),
             ("sessions", sessions::short),
@@ -126,6 +128,10 @@ const SESSIONS: &[Part] = &[
     (TWO_HOSTS, &[JOIN, ("sessions-redis", shared::chapter)]),
 ];
 
+/// Every way to break a host that the doctor is to name.
+const DOCTOR: &[Part] =
+    &[(ONE_OF_EACH, &[JOIN, ("doctor", doctor::full)]), (TWO_DCS, &[JOIN, ("doctor-two", doctor::two)])];
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
@@ -144,8 +150,9 @@ fn main() -> ExitCode {
         "--suite" => suite(SUITE, filter),
         "--failover" => suite(FAILOVER, filter),
         "--sessions" => suite(SESSIONS, filter),
+        "--doctor" => suite(DOCTOR, filter),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite|--failover|--sessions [CHAPTER] | --demo".to_owned()),
+        _ => Err("usage: lab --suite|--failover|--sessions|--doctor [CHAPTER] | --demo".to_owned()),
     };
     match done {
         Ok(code) => code,

@@ -1,0 +1,351 @@
+//! Each domain controller: its ports, what it says of itself, and its TLS.
+//!
+//! One that works is enough for logins, so that what only some of them lack is a warning.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+
+use super::configuration::forget;
+use super::facts::Facts;
+use super::finding::{Finding, Level, Part, quote};
+use crate::config::{Method, TlsMode};
+use crate::directory::Unusable;
+use crate::directory::survey::{Certificate, Port, Survey};
+use crate::directory::trust::Trust;
+use crate::name::fold;
+
+/// So many seconds before its end a certificate is worth a warning: 30 days.
+const SOON: i64 = 30 * 86_400;
+
+/// What lets a port of a domain controller be reached again: a rule of its firewall, or its services.
+const OPEN: (&str, &str) = (
+    "Enable-NetFirewallRule -DisplayGroup 'Active Directory Domain Services'",
+    "systemctl restart samba-ad-dc.service",
+);
+/// What gives a domain controller a certificate again.
+const RENEW: (&str, &str) = ("certutil -pulse; Restart-Service kdc", "systemctl restart samba-ad-dc.service");
+
+/// Port 389, and an answer on it.
+pub(super) async fn ldap(facts: &Facts) -> Finding {
+    let parts = facts.surveys().await.iter().map(|survey| match &survey.root {
+        Ok(_) => part(survey, Level::Ok, "answers on port 389"),
+        Err(cause) => part(survey, Level::Failure, cause),
+    });
+    opened(Finding::of_parts(parts.collect()))
+}
+
+/// Port 88: nothing can be read without a ticket.
+pub(super) async fn kdc(facts: &Facts) -> Finding {
+    port(facts, Port::Kdc, true).await
+}
+
+/// Port 636. Where StartTLS is as good, its absence is only worth knowing.
+pub(super) async fn ldaps(facts: &Facts) -> Finding {
+    let Some(config) = facts.config().await else { return Finding::because("join") };
+    let needed = config.tls.mode == TlsMode::Ldaps && config.login.method != Method::Kerberos;
+    match config.tls.mode {
+        TlsMode::Starttls => Finding::ok("not used: tls.mode is starttls"),
+        _ => port(facts, Port::Ldaps, needed).await,
+    }
+}
+
+/// Port 464: passwords are changed there.
+pub(super) async fn kpasswd(facts: &Facts) -> Finding {
+    port(facts, Port::Kpasswd, false).await
+}
+
+/// Port 3268, of those that say that they serve it.
+pub(super) async fn catalogue(facts: &Facts) -> Finding {
+    let answering = facts.answering().await;
+    let serving: Vec<_> =
+        answering.into_iter().filter(|survey| root(survey).is_some_and(|r| r.is_catalogue)).collect();
+    match serving.is_empty() {
+        true => Finding::warning("no domain controller that answers is a global catalogue").mend_there(
+            "Set-ADObject (Get-ADDomainController).NTDSSettingsObjectDN -Replace @{options='1'}",
+            OPEN.1,
+        ),
+        false => of_port(serving, Port::Catalogue, false),
+    }
+}
+
+async fn port(facts: &Facts, port: Port, needed: bool) -> Finding {
+    of_port(facts.answering().await, port, needed)
+}
+
+/// Whether `port` of those that answer by LDAP can be connected to.
+fn of_port(surveys: Vec<&Survey>, port: Port, needed: bool) -> Finding {
+    let number = port.number();
+    let parts = surveys.into_iter().map(|survey| match survey.port(port) {
+        Ok(()) => part(survey, Level::Ok, &format!("port {number} is open")),
+        Err(cause) => {
+            let level = if needed { Level::Failure } else { Level::Warning };
+            part(survey, level, &format!("port {number}: {cause}"))
+        }
+    });
+    opened(Finding::of_parts(parts.collect()))
+}
+
+fn opened(finding: Finding) -> Finding {
+    match finding.level {
+        Level::Ok | Level::Skipped => finding,
+        _ => finding.mend_there(OPEN.0, OPEN.1),
+    }
+}
+
+fn part(survey: &Survey, level: Level, seen: &str) -> Part {
+    Part { subject: survey.controller.host.clone(), level, seen: seen.to_owned() }
+}
+
+fn root(survey: &Survey) -> Option<&crate::directory::survey::Root> {
+    survey.root.as_ref().ok()
+}
+
+/// Logins go to those that may be written to, have replicated and are of our domain.
+pub(super) async fn fit(facts: &Facts) -> Finding {
+    let Some(config) = facts.config().await else { return Finding::because("join") };
+    let domain = config.domain.root();
+    let answering = facts.answering().await;
+    let seen: Vec<_> = answering.into_iter().filter_map(|survey| Some((survey, root(survey)?))).collect();
+    // Where there are others they are passed over, and that is all.
+    let writable = seen.iter().any(|(_, root)| !root.is_read_only);
+    let parts = seen.into_iter().map(|(survey, root)| match root {
+        root if root.is_read_only => {
+            let level = if writable { Level::Ok } else { Level::Failure };
+            part(survey, level, "read-only, so logins pass it over")
+        }
+        root if !root.is_synchronized => part(survey, Level::Failure, "not synchronized with its domain yet"),
+        root if !root.domain.is_empty() && fold(&root.domain) != fold(&domain) => {
+            part(survey, Level::Failure, &format!("a domain controller of {}, not of {domain}", root.domain))
+        }
+        root => part(survey, Level::Ok, if root.is_samba { "writable, Samba" } else { "writable" }),
+    });
+    let finding = Finding::of_parts(parts.collect());
+    match finding.level {
+        Level::Ok | Level::Skipped => finding,
+        _ => finding.mend_there("repadmin /syncall /AdeP", "samba-tool drs showrepl"),
+    }
+}
+
+/// What the certificates of domain controllers are judged by.
+pub(super) async fn roots(facts: &Facts) -> Finding {
+    let trust = match facts.trust().await {
+        Ok(trust) => trust,
+        Err(cause) => {
+            let named = facts.config().await.is_some_and(|config| config.tls.ca_file.is_some());
+            return Finding::failure(cause).mend_with(named.then(|| forget_ca_file(facts)));
+        }
+    };
+    let now = now();
+    let report = trust.report();
+    let until = |root: &crate::protocol::report::Root| i64::try_from(root.not_after).unwrap_or(i64::MAX);
+    let named = facts.config().await.is_some_and(|config| config.tls.ca_file.is_some());
+    for root in &report.roots {
+        let finding = match until(root) - now {
+            left if left < 0 => {
+                Finding::failure(format!("{} has ended on {}", root.subject, day(until(root))))
+            }
+            left if left < SOON => Finding::warning(format!("{} ends on {}", root.subject, day(until(root)))),
+            _ => continue,
+        };
+        return match named {
+            true => finding.mend(forget_ca_file(facts)),
+            false => finding.mend_there("certutil -renewCert", RENEW.1),
+        };
+    }
+    Finding::ok(report.source)
+}
+
+/// Without `tls.ca_file`, and what the join says in its place, the forest's own roots count, which are read from AD.
+fn forget_ca_file(facts: &Facts) -> String {
+    let sssd = quote(&facts.options().sssd.display().to_string());
+    let of_join = || format!("sed -i 's/^[[:space:]]*ldap_tls_cacert[[:space:]]*=/#&/' {sssd}");
+    forget(facts, "tls", "ca_file").unwrap_or_else(of_join)
+}
+
+/// TLS as users' binds need it: where passwords cannot be checked without it, its absence is a failure.
+pub(super) async fn tls(facts: &Facts) -> Finding {
+    let (Some(config), Ok(trust)) = (facts.config().await, facts.trust().await) else {
+        return Finding::because("ca-file");
+    };
+    let method = config.login.method;
+    let found = facts.tls().await;
+    // The roots that decide are read by the machine: whom they would vouch for is not known without it.
+    let unread = config.tls.ca_file.is_none() && trust.report().refreshed.is_none();
+    let is_unknown =
+        |problem: &Unusable| matches!(problem, Unusable::Unverified { unknown_issuer: true, .. });
+    if unread && found.iter().any(|(_, tls)| tls.problem.as_ref().is_some_and(is_unknown)) {
+        return match facts.is_root() {
+            true => Finding::because("dc-machine"),
+            false => Finding::skipped("needs root: the forest's roots"),
+        };
+    }
+    let parts = found.iter().map(|(host, tls)| {
+        let shown = tls.certificate.as_ref();
+        let (level, seen) = match &tls.problem {
+            None => (Level::Ok, shown.map_or_else(|| "verified".to_owned(), verified)),
+            Some(problem) => (Level::Failure, explain(problem, host, shown, now())),
+        };
+        Part { subject: host.clone(), level, seen }
+    });
+    let finding = Finding::of_parts(parts.collect());
+    let worst = match (finding.level, method) {
+        (Level::Failure, Method::Kerberos) => {
+            return Finding {
+                level: Level::Ok,
+                seen: format!("not needed (login.method): {}", finding.seen),
+                ..finding
+            };
+        }
+        (Level::Failure, Method::Auto) => Finding {
+            level: Level::Warning,
+            seen: format!("passwords are checked by Kerberos instead: {}", finding.seen),
+            ..finding
+        },
+        _ => finding,
+    };
+    if worst.level <= Level::Skipped {
+        return worst;
+    }
+    let distrusted = found.iter().any(|(_, tls)| tls.problem.as_ref().is_some_and(is_unknown));
+    match (distrusted, &config.tls.ca_file) {
+        (true, Some(_)) if forest_vouches(facts, found.iter().map(|(host, _)| host.as_str())).await => {
+            worst.mend(forget_ca_file(facts))
+        }
+        (true, _) => worst.mend_there("certutil -dspublish -f root-ca.cer RootCA", RENEW.1),
+        (false, _) => worst.mend_there(RENEW.0, RENEW.1),
+    }
+}
+
+/// Whether the roots that the forest publishes vouch for one of `hosts`, which `tls.ca_file` does not.
+async fn forest_vouches(facts: &Facts, hosts: impl Iterator<Item = &str>) -> bool {
+    let (Some(ad), Ok(trust)) = (facts.ad().await, Trust::load(None, None)) else { return false };
+    if trust.refresh(&ad.machine, facts.deadline()).await.is_err() {
+        return false;
+    }
+    let hosts: Vec<_> = hosts.collect();
+    for survey in facts.answering().await {
+        if !hosts.contains(&survey.controller.host.as_str()) {
+            continue;
+        }
+        for port in [Port::Ldaps, Port::Ldap] {
+            let tls = crate::directory::survey::tls(&survey.controller, port, &trust, facts.deadline()).await;
+            if tls.problem.is_none() {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+fn verified(certificate: &Certificate) -> String {
+    format!("verified: {} by {}", certificate.subject, certificate.issuer)
+}
+
+/// What is wrong with TLS, and what the certificate says about that.
+fn explain(problem: &Unusable, host: &str, shown: Option<&Certificate>, now: i64) -> String {
+    let cause = problem.cause();
+    let (Unusable::Unverified { unknown_issuer, .. }, Some(certificate)) = (problem, shown) else {
+        return cause.to_owned();
+    };
+    let names = certificate.names.join(", ");
+    match () {
+        () if *unknown_issuer => {
+            format!("{cause}: {} was issued by {}", certificate.subject, certificate.issuer)
+        }
+        () if certificate.not_after < now => {
+            format!("its certificate {} has ended on {}", certificate.subject, day(certificate.not_after))
+        }
+        () if certificate.not_before > now => {
+            format!("its certificate {} is good from {} on", certificate.subject, day(certificate.not_before))
+        }
+        () if !certificate.names.iter().any(|name| is_for(name, host)) => {
+            format!("its certificate is for {names}, not for {host}")
+        }
+        () => cause.to_owned(),
+    }
+}
+
+/// Whether a name of a certificate, which may begin with `*.`, is that of `host` (RFC 6125, 6.4).
+fn is_for(name: &str, host: &str) -> bool {
+    let (name, host) = (fold(name), fold(host));
+    match name.strip_prefix("*.") {
+        Some(rest) => host.split_once('.').is_some_and(|(_, parent)| parent == rest),
+        None => name == host,
+    }
+}
+
+/// How long the certificates are still good.
+pub(super) async fn expiry(facts: &Facts) -> Finding {
+    let now = now();
+    let shown = facts.tls().await.iter().filter_map(|(host, tls)| Some((host, tls.certificate.as_ref()?)));
+    let parts = shown.map(|(host, certificate)| {
+        let left = certificate.not_after - now;
+        // One that has ended is no longer verified.
+        let level = if (0..SOON).contains(&left) { Level::Warning } else { Level::Ok };
+        Part { subject: host.clone(), level, seen: format!("until {}", day(certificate.not_after)) }
+    });
+    let finding = Finding::of_parts(parts.collect());
+    match finding.level {
+        Level::Warning => finding.mend_there(RENEW.0, RENEW.1),
+        _ => finding,
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn day(seconds: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(seconds);
+    at.map_or_else(|_| "an unknown day".to_owned(), |at| at.date().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_believed_says_why() {
+        let certificate = Certificate {
+            subject: "CN=ad.acme.com".into(),
+            issuer: "CN=Other Root CA".into(),
+            names: vec!["elsewhere.acme.com".into(), "*.acme.com".into()],
+            not_before: 1_000_000,
+            not_after: 2_000_000,
+        };
+        let problem = |unknown_issuer| Unusable::Unverified { cause: "TLS failed".into(), unknown_issuer };
+        let cases = [
+            (
+                problem(true),
+                "ad.acme.com",
+                1_500_000,
+                "TLS failed: CN=ad.acme.com was issued by CN=Other Root CA",
+            ),
+            (
+                problem(false),
+                "ad.acme.com",
+                2_500_000,
+                "its certificate CN=ad.acme.com has ended on 1970-01-24",
+            ),
+            (
+                problem(false),
+                "ad.acme.com",
+                500_000,
+                "its certificate CN=ad.acme.com is good from 1970-01-12 on",
+            ),
+            (
+                problem(false),
+                "ad.sub.acme.com",
+                1_500_000,
+                "its certificate is for elsewhere.acme.com, *.acme.com, not for ad.sub.acme.com",
+            ),
+            (problem(false), "ad.acme.com", 1_500_000, "TLS failed"),
+            (Unusable::NoTls("TLS failed: eof".into()), "ad.acme.com", 0, "TLS failed: eof"),
+        ];
+        for (problem, host, now, text) in cases {
+            assert_eq!(explain(&problem, host, Some(&certificate), now), text);
+        }
+    }
+}

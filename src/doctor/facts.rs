@@ -1,0 +1,481 @@
+//! What several checks look at, found out once however many ask.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::{Uid, User};
+use tokio::sync::OnceCell;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
+
+use super::command::{self, Answer};
+use super::stack::Service;
+use crate::client::{self, AskError};
+use crate::config::{Config, ConfigError, Credentials, Join, JoinError, TlsMode};
+use crate::directory::Directory;
+use crate::directory::Machines;
+use crate::directory::discovery::{Controller, Wanted};
+use crate::directory::dns::{Names, Network};
+use crate::directory::domains::Domains;
+use crate::directory::health::Service as Part;
+use crate::directory::machine::{BoxFuture, MachineConnection, MachineError, Server, Servers, Settings};
+use crate::directory::survey::{Port, Survey, Tls, survey, tls};
+use crate::directory::trust::Trust;
+use crate::kerberos::krb5::{Keytab, default_realm, keytab};
+use crate::kerberos::{Kerberos, KerberosError, sealing};
+use crate::protocol::report::Status;
+use crate::protocol::{Operation, Reply, Secret};
+
+/// The PAM service of the application.
+pub(super) const SERVICE: &str = "motion";
+/// The user that XCALLY Motion runs as.
+pub(super) const APPLICATION: &str = "motion";
+
+/// Where XCALLY Motion lives.
+pub(super) const HOME: &str = "/var/opt/motion2";
+
+/// One answer of the broker, which waits two seconds for DNS itself before it says how it is.
+const BROKER: Duration = Duration::from_secs(4);
+/// The machine's own way to one domain controller, its ticket included.
+const MACHINE: Duration = Duration::from_secs(4);
+
+/// What is looked at.
+#[derive(Debug)]
+pub struct Options {
+    /// `config.toml`.
+    pub config: PathBuf,
+    /// What the realm join wrote.
+    pub sssd: PathBuf,
+    /// Where the broker listens.
+    pub socket: PathBuf,
+    /// Somebody who logs in.
+    pub login: Option<Login>,
+}
+
+/// Somebody who logs in, once.
+#[derive(Debug)]
+pub struct Login {
+    /// The name as it is typed.
+    pub name: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// What is shared by the checks. Everything is found out when it is first asked for.
+pub struct Facts {
+    options: Options,
+    deadline: Instant,
+    /// Where the host's files begin: a folder of a test's own.
+    root: PathBuf,
+    settings: OnceCell<Configured>,
+    service: OnceCell<Service>,
+    keytab: OnceCell<Result<Keytab, KerberosError>>,
+    status: OnceCell<Result<Status, AskError>>,
+    network: Arc<dyn Names>,
+    ad: OnceCell<Option<Ad>>,
+    controllers: OnceCell<Result<Vec<Arc<Controller>>, String>>,
+    surveys: OnceCell<Vec<Survey>>,
+    trust: OnceCell<Result<Arc<Trust>, String>>,
+    tls: OnceCell<Vec<(String, Tls)>>,
+    machines: OnceCell<Vec<Bound>>,
+}
+
+/// What config.toml, the join and the name map make.
+pub(super) struct Configured {
+    /// Why config.toml and the join make no settings.
+    pub(super) error: Option<ConfigError>,
+    /// Why the name map cannot be used.
+    pub(super) map: Option<ConfigError>,
+    /// The settings; where config.toml is broken, those of the join alone. The map is read where it can be.
+    pub(super) config: Option<Config>,
+}
+
+/// The machine's sealed connection to one domain controller.
+pub(super) struct Bound {
+    pub(super) host: String,
+    /// Why there is none.
+    pub(super) error: Option<MachineError>,
+    /// Whether the domain controller refuses connections that are not signed, where that could be tried.
+    pub(super) signed: Option<bool>,
+}
+
+/// The domain, asked as the broker asks it.
+pub(super) struct Ad {
+    pub(super) domains: Arc<Domains>,
+    pub(super) kerberos: Arc<Kerberos>,
+    pub(super) machine: MachineConnection,
+    pub(super) directory: Directory<Machines>,
+}
+
+impl Facts {
+    /// Nothing is asked before it is needed, and nothing after `deadline`.
+    pub fn new(options: Options, deadline: Instant) -> Self {
+        Facts {
+            options,
+            deadline,
+            root: PathBuf::from("/"),
+            settings: OnceCell::new(),
+            service: OnceCell::new(),
+            keytab: OnceCell::new(),
+            status: OnceCell::new(),
+            network: Arc::new(Network::default()),
+            ad: OnceCell::new(),
+            controllers: OnceCell::new(),
+            surveys: OnceCell::new(),
+            trust: OnceCell::new(),
+            tls: OnceCell::new(),
+            machines: OnceCell::new(),
+        }
+    }
+
+    /// The same for a host whose files begin at `root`.
+    #[cfg(test)]
+    pub(super) fn at_root(options: Options, root: &Path) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        Facts { root: root.to_owned(), ..Facts::new(options, deadline) }
+    }
+
+    /// When everything has to be done.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The files to look at.
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Who logs in, if anybody does.
+    pub fn login(&self) -> Option<&Login> {
+        self.options.login.as_ref()
+    }
+
+    /// A file of the host.
+    pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Whether everything of this host may be read.
+    pub(super) fn is_root(&self) -> bool {
+        Uid::effective().is_root()
+    }
+
+    /// The settings in force.
+    pub(super) async fn settings(&self) -> &Configured {
+        self.settings
+            .get_or_init(|| async {
+                let (config, sssd) = (self.options.config.clone(), self.options.sssd.clone());
+                let read = spawn_blocking(move || configured(&config, &sssd)).await;
+                read.unwrap_or(Configured { error: Some(ConfigError::NotJoined), map: None, config: None })
+            })
+            .await
+    }
+
+    /// The settings, where there are any to go by.
+    pub(super) async fn config(&self) -> Option<&Config> {
+        self.settings().await.config.as_ref()
+    }
+
+    /// The domain's name in a command, or a word that stands for it.
+    pub(super) async fn domain(&self) -> String {
+        if let Some(config) = self.config().await {
+            return config.domain.name.clone();
+        }
+        let realm = spawn_blocking(default_realm).await.ok().and_then(Result::ok);
+        realm.map_or_else(|| "DOMAIN".to_owned(), |realm| realm.to_lowercase())
+    }
+
+    /// The application's PAM service.
+    pub(super) async fn service(&self) -> &Service {
+        self.service
+            .get_or_init(|| async { Service::load(SERVICE, &|path| fs::read_to_string(self.path(path))) })
+            .await
+    }
+
+    /// The machine's keys.
+    pub(super) async fn keytab(&self) -> &Result<Keytab, KerberosError> {
+        self.keytab
+            .get_or_init(|| async {
+                let path = self.path(Credentials::find(None).keytab);
+                let read = spawn_blocking(move || keytab(&path)).await;
+                read.unwrap_or_else(|e| Err(KerberosError::Other(e.to_string())))
+            })
+            .await
+    }
+
+    /// What the broker says of itself, as root or a user of the application hears it.
+    pub(super) async fn status(&self) -> &Result<Status, AskError> {
+        self.status
+            .get_or_init(|| async {
+                match self.ask(Operation::Status, "").await? {
+                    Reply::Status(status) => Ok(*status),
+                    _ => Err(AskError::Unexpected),
+                }
+            })
+            .await
+    }
+
+    /// One question to the broker.
+    pub(super) async fn ask(&self, operation: Operation, user: &str) -> Result<Reply, AskError> {
+        let (socket, user) = (self.options.socket.clone(), user.to_owned());
+        let asked = spawn_blocking(move || {
+            let request = client::request(operation, &user, BROKER);
+            client::ask(&socket, &request, &Secret::default())
+        });
+        asked.await.unwrap_or(Err(AskError::Unexpected))
+    }
+
+    /// DNS.
+    pub(super) fn names(&self) -> &Arc<dyn Names> {
+        &self.network
+    }
+
+    /// The domain, where it is known which.
+    pub(super) async fn ad(&self) -> Option<&Ad> {
+        self.ad
+            .get_or_init(|| async {
+                let config = self.config().await?;
+                let nobody = Arc::new(|_: &str, _: &_| {});
+                // What fails once is not tried again here.
+                let never = Arc::new(|_: &str, _, _, _| -> BoxFuture<'static, Result<(), String>> {
+                    Box::pin(async { Err("it is not tried again".to_owned()) })
+                });
+                let domains = Domains::new(Wanted::from(&config.domain), self.network.clone(), nobody, never);
+                let kerberos = Arc::new(Kerberos::new(domains.clone()));
+                let machines = Machines::of(&domains, &kerberos, &machine_settings());
+                let machine = machines.own().clone();
+                Some(Ad { domains, kerberos, machine, directory: Directory::new(machines, config) })
+            })
+            .await
+            .as_ref()
+    }
+
+    /// The domain controllers in the broker's order.
+    pub(super) async fn controllers(&self) -> &Result<Vec<Arc<Controller>>, String> {
+        self.controllers
+            .get_or_init(|| async {
+                match self.ad().await {
+                    Some(ad) => ad.domains.own().controllers(Part::Reading).await,
+                    None => Err("the domain is not known".to_owned()),
+                }
+            })
+            .await
+    }
+
+    /// What each domain controller shows.
+    pub(super) async fn surveys(&self) -> &[Survey] {
+        self.surveys
+            .get_or_init(|| async {
+                let controllers = self.controllers().await.as_deref().unwrap_or_default();
+                let with_address = controllers.iter().filter(|controller| !controller.addresses.is_empty());
+                beside(with_address.map(|controller| survey(controller.clone(), self.deadline))).await
+            })
+            .await
+    }
+
+    /// Those that answer by LDAP.
+    pub(super) async fn answering(&self) -> Vec<&Survey> {
+        self.surveys().await.iter().filter(|survey| survey.root.is_ok()).collect()
+    }
+
+    /// Who may vouch for a domain controller. The forest's own roots are among them where the machine can read them;
+    /// what the broker keeps on disk is left alone.
+    pub(super) async fn trust(&self) -> &Result<Arc<Trust>, String> {
+        self.trust
+            .get_or_init(|| async {
+                let config = self.config().await.ok_or("the configuration cannot be read")?;
+                let trust = Trust::load(config.tls.ca_file.as_deref(), None).map_err(|e| e.to_string())?;
+                if config.tls.ca_file.is_none()
+                    && let Some(ad) = self.ad().await
+                {
+                    // Without them whoever is vouched for by nobody else is named.
+                    let _ = trust.refresh(&ad.machine, self.deadline).await;
+                }
+                Ok(Arc::new(trust))
+            })
+            .await
+    }
+
+    /// How each domain controller that answers offers TLS: as the broker takes it, or why not.
+    pub(super) async fn tls(&self) -> &[(String, Tls)] {
+        self.tls
+            .get_or_init(|| async {
+                let (Ok(trust), Some(config)) = (self.trust().await, self.config().await) else {
+                    return Vec::new();
+                };
+                let ports: &[Port] = match config.tls.mode {
+                    TlsMode::Ldaps => &[Port::Ldaps],
+                    TlsMode::Starttls => &[Port::Ldap],
+                    TlsMode::Auto => &[Port::Ldaps, Port::Ldap],
+                };
+                let deadline = self.deadline;
+                let trying = self.answering().await.into_iter().map(|survey| {
+                    let open = ports.iter().copied().filter(|port| survey.port(*port).is_ok());
+                    first_tls(survey.controller.clone(), open.collect(), trust.clone(), deadline)
+                });
+                let tried = beside(trying.collect::<Vec<_>>()).await;
+                tried.into_iter().flatten().collect()
+            })
+            .await
+    }
+
+    /// The machine's sealed connection to each domain controller that answers.
+    pub(super) async fn machines(&self) -> &[Bound] {
+        self.machines
+            .get_or_init(|| async {
+                let (Some(ad), Some(config)) = (self.ad().await, self.config().await) else {
+                    return Vec::new();
+                };
+                let realm = config.domain.name.to_uppercase();
+                let until = self.deadline.min(Instant::now() + MACHINE);
+                let connecting = self.answering().await.into_iter().map(|survey| {
+                    let one = Arc::new(One::of(&survey.controller, &realm));
+                    let machine = MachineConnection::new(one, ad.kerberos.clone(), machine_settings());
+                    let (host, realm) = (survey.controller.host.clone(), realm.clone());
+                    let kerberos = ad.kerberos.clone();
+                    async move {
+                        let error = machine.root(until).await.err();
+                        let address = machine.state().address;
+                        machine.close();
+                        let signed = match address {
+                            Some(at) => asks_to_sign(at, &host, &realm, &kerberos, until).await,
+                            None => None,
+                        };
+                        Bound { host, error, signed }
+                    }
+                });
+                beside(connecting.collect::<Vec<_>>()).await
+            })
+            .await
+    }
+
+    /// The user that the application runs as: whoever owns its folder; without it `motion`, or where there is no such
+    /// user the first of `broker.users`.
+    pub(super) async fn application(&self) -> Result<User, String> {
+        let owner = fs::metadata(self.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
+        if let Some(uid) = owner {
+            return match spawn_blocking(move || User::from_uid(uid.into())).await {
+                Ok(Ok(Some(user))) => Ok(user),
+                _ => Err(format!("{HOME} belongs to uid {uid}, of whom nobody knows")),
+            };
+        }
+        let users = self.config().await.map(|config| config.broker.users.clone()).unwrap_or_default();
+        match (user(APPLICATION).await, users.iter().find(|name| name.parse::<u32>().is_err())) {
+            (Err(_), Some(other)) if other != APPLICATION => user(other).await,
+            (found, _) => found,
+        }
+    }
+}
+
+/// The local or domain user with this name.
+///
+/// # Errors
+/// There is none; the text is for people.
+pub(super) async fn user(name: &str) -> Result<User, String> {
+    let wanted = name.to_owned();
+    match spawn_blocking(move || User::from_name(&wanted)).await {
+        Ok(Ok(Some(user))) => Ok(user),
+        Ok(Ok(None)) => Err(format!("there is no user {name}")),
+        Ok(Err(error)) => Err(format!("the user {name} cannot be looked up: {error}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Runs all of `futures` beside each other; their answers come in order.
+pub(super) async fn beside<F>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for (number, future) in futures.into_iter().enumerate() {
+        running.spawn(async move { (number, future.await) });
+    }
+    let mut answers = BTreeMap::new();
+    while let Some(answer) = running.join_next().await {
+        answers.extend(answer);
+    }
+    answers.into_values().collect()
+}
+
+fn configured(config: &Path, sssd: &Path) -> Configured {
+    let (mut settings, error) = match Config::load_readable_settings(config, sssd, || default_realm().ok()) {
+        Ok(settings) => (Some(settings), None),
+        Err(error) => {
+            let join = match Join::load(sssd, None) {
+                // Who is not root goes by what everybody may read.
+                Err(JoinError::Denied(_)) => default_realm().ok().map(Join::of_realm),
+                other => other.ok(),
+            };
+            (join.and_then(|join| Config::of_join(&join).ok()), Some(error))
+        }
+    };
+    let map = settings.as_mut().and_then(|settings| settings.read_map().err());
+    Configured { error, map, config: settings }
+}
+
+/// TLS on the first of `ports` that has any; on the last one where none has.
+async fn first_tls(
+    controller: Arc<Controller>,
+    ports: Vec<Port>,
+    trust: Arc<Trust>,
+    deadline: Instant,
+) -> Option<(String, Tls)> {
+    let mut last = None;
+    for port in ports {
+        let tried = tls(&controller, port, &trust, deadline).await;
+        let is_good = tried.problem.is_none();
+        last = Some((controller.host.clone(), tried));
+        if is_good {
+            break;
+        }
+    }
+    last
+}
+
+async fn asks_to_sign(
+    address: SocketAddr,
+    host: &str,
+    realm: &str,
+    kerberos: &Kerberos,
+    deadline: Instant,
+) -> Option<bool> {
+    let credential = kerberos.credential(deadline).await.ok()?;
+    sealing::asks_to_sign(address, host, realm, kerberos, &credential, deadline).await.ok()
+}
+
+fn machine_settings() -> Settings {
+    Settings { connect: MACHINE, ..Settings::default() }
+}
+
+/// One domain controller, as if there were no other.
+struct One(Server);
+
+impl One {
+    fn of(controller: &Controller, realm: &str) -> Self {
+        let addresses = controller.addresses.iter().map(|ip| (*ip, Port::Ldap.number()).into()).collect();
+        One(Server { host: controller.host.clone(), realm: realm.to_owned(), addresses })
+    }
+}
+
+impl Servers for One {
+    fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
+        Box::pin(async { Ok(vec![self.0.clone()]) })
+    }
+}
+
+/// What systemd knows of a unit, by the names of its properties.
+pub(super) async fn unit(name: &str) -> io::Result<BTreeMap<String, String>> {
+    const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,DropInPaths,FragmentPath,\
+                              SocketMode,SocketUser,SocketGroup,MainPID,Result";
+    let Answer { out, .. } = command::ask("systemctl", &["show", PROPERTIES, name]).await?;
+    let pairs = out.lines().filter_map(|line| line.split_once('='));
+    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}

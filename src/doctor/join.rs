@@ -1,0 +1,255 @@
+//! What the realm join left on this host: `sssd.conf`, `krb5.conf` and the keytab.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
+use tokio::task::spawn_blocking;
+
+use super::facts::Facts;
+use super::finding::{Finding, quote};
+use crate::config::{ConfigError, Credentials, Join, JoinError, Problem};
+use crate::kerberos::KerberosError;
+use crate::kerberos::krb5::{Keytab, default_realm};
+use crate::name::fold;
+
+const KRB5_CONF: &str = "/etc/krb5.conf";
+
+/// Encryption types by their number (RFC 3961, 8; RFC 3962; RFC 8009; RFC 4757).
+const ENCRYPTION: &[(i32, &str)] = &[
+    (1, "DES-CRC"),
+    (3, "DES-MD5"),
+    (16, "3DES"),
+    (17, "AES-128"),
+    (18, "AES-256"),
+    (19, "AES-128-SHA-2"),
+    (20, "AES-256-SHA-2"),
+    (23, "RC4"),
+];
+/// Those that are still good.
+const GOOD: [i32; 4] = [17, 18, 19, 20];
+
+/// Joins for the first time, or anew where the account is there.
+pub(super) fn realm_join(domain: &str) -> String {
+    format!("realm join -v -U Administrator {}", quote(domain))
+}
+
+/// Gives the computer account a new password and this host the keys of it; asks for an administrator's password.
+pub(super) fn join_again(domain: &str) -> String {
+    format!("adcli join --domain={} --login-user=Administrator", quote(domain))
+}
+
+/// The same with the machine's own password, where AD still accepts that.
+pub(super) fn update(domain: &str) -> String {
+    format!("adcli update --domain={} --computer-password-lifetime=0", quote(domain))
+}
+
+pub(super) async fn joined(facts: &Facts) -> Finding {
+    let path = facts.options().sssd.clone();
+    let shown = path.display().to_string();
+    let read = spawn_blocking(move || Join::load(&path, None)).await;
+    let named = facts.settings().await.error.is_none();
+    match read {
+        Ok(Ok(Join { domain: Some(domain), servers, .. })) => {
+            let servers = if servers.is_empty() {
+                String::new()
+            } else {
+                format!(", ad_server {}", servers.join(", "))
+            };
+            Finding::ok(format!("joined to {domain}{servers}"))
+        }
+        // The broker needs no more of it.
+        Ok(Ok(_)) if named => Finding::ok(format!("{shown} names no AD domain, config.toml does")),
+        Ok(Ok(_)) => Finding::failure(format!("{shown} names no AD domain: this host is not joined"))
+            .mend(realm_join(&facts.domain().await)),
+        Ok(Err(JoinError::Denied(_))) => match facts.config().await {
+            Some(config) => {
+                Finding::ok(format!("{shown} is root's alone; the domain is {}", config.domain.name))
+            }
+            None => Finding::skipped(format!("needs root: {shown}")),
+        },
+        Ok(Err(JoinError::Broken(problem))) => broken(&problem),
+        Err(e) => Finding::skipped(e.to_string()),
+    }
+}
+
+fn broken(problem: &Problem) -> Finding {
+    let finding = Finding::failure(problem.to_string());
+    match problem.line {
+        Some(line) => finding.mend(super::pam::comment_out(&problem.file.display().to_string(), line)),
+        None => finding,
+    }
+}
+
+pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
+    let write = |domain: &str| {
+        format!("printf '%s\\n' '[libdefaults]' 'default_realm = {}' >{KRB5_CONF}", domain.to_uppercase())
+    };
+    match fs::metadata(facts.path(KRB5_CONF)) {
+        Ok(found) if found.mode() & 0o004 == 0 => {
+            let mode = found.mode() & 0o777;
+            return Finding::failure(format!("{KRB5_CONF} has mode {mode:04o}: the broker may not read it"))
+                .mend(format!("chmod 0644 {KRB5_CONF}"));
+        }
+        Ok(_) => {}
+        // libkrb5 does without it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Finding::warning(format!("{KRB5_CONF} is missing")).mend(write(&facts.domain().await));
+        }
+        Err(e) => return Finding::failure(format!("{KRB5_CONF}: {e}")),
+    }
+    let realm = match spawn_blocking(default_realm).await {
+        Ok(Ok(realm)) => realm,
+        Ok(Err(e)) => {
+            return Finding::failure(format!("{KRB5_CONF}: {e}"))
+                .mend(format!("cp {KRB5_CONF} {KRB5_CONF}.old && {}", write(&facts.domain().await)));
+        }
+        Err(e) => return Finding::skipped(e.to_string()),
+    };
+    match facts.config().await {
+        Some(config) if config.domain.realm != realm => Finding::warning(format!(
+            "the default realm of {KRB5_CONF} is {realm}, the domain's is {}",
+            config.domain.realm
+        ))
+        .mend(format!(
+            "sed -i 's/^\\([[:space:]]*default_realm[[:space:]]*=\\).*/\\1 {}/' {KRB5_CONF}",
+            config.domain.realm
+        )),
+        _ => Finding::ok(format!("the default realm is {realm}")),
+    }
+}
+
+/// The computer account among the keytab's principals: its name ends in `$`.
+pub(super) fn machine_of(keytab: &Keytab) -> Option<&str> {
+    let names = keytab.entries.iter().map(|entry| entry.principal.as_str());
+    names.into_iter().find(|name| name.rsplit_once('@').is_some_and(|(name, _)| name.ends_with('$')))
+}
+
+/// The versions of the machine's keys, the newest first.
+pub(super) fn versions(keytab: &Keytab, principal: &str) -> Vec<u32> {
+    let own = keytab.entries.iter().filter(|entry| entry.principal == principal);
+    let mut versions: Vec<_> = own.map(|entry| entry.version).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    versions.reverse();
+    versions
+}
+
+pub(super) async fn keytab(facts: &Facts) -> Finding {
+    let domain = facts.domain().await;
+    let keytab = match facts.keytab().await {
+        Ok(keytab) => keytab,
+        Err(KerberosError::KeytabUnreadable { .. }) if !facts.is_root() => {
+            return Finding::skipped("needs root");
+        }
+        Err(e) => return Finding::failure(e.to_string()).mend(join_again(&domain)),
+    };
+    let Some(machine) = machine_of(keytab) else {
+        return Finding::failure(format!("{} holds no key of a computer account", keytab.name))
+            .mend(join_again(&domain));
+    };
+    let realm = machine.rsplit_once('@').map(|(_, realm)| realm).unwrap_or_default();
+    if let Some(config) = facts.config().await
+        && fold(realm) != fold(&config.domain.realm)
+    {
+        return Finding::failure(format!("{} is of another realm than {}", machine, config.domain.realm))
+            .mend(join_again(&domain));
+    }
+    let versions = versions(keytab, machine).iter().map(u32::to_string).collect::<Vec<_>>();
+    Finding::ok(format!("{machine}, key version {}", versions.join(", ")))
+}
+
+pub(super) async fn keytab_mode(facts: &Facts) -> Finding {
+    let keytab = Credentials::find(None).keytab;
+    let shown = keytab.display();
+    match fs::metadata(facts.path(&keytab)) {
+        Ok(found) if found.uid() != 0 || found.mode() & 0o077 != 0 => {
+            let mode = found.mode() & 0o777;
+            Finding::failure(format!(
+                "{shown} has mode {mode:04o} and belongs to uid {}: whoever reads it is this host",
+                found.uid()
+            ))
+            .mend(format!("chown root:root {shown} && chmod 0600 {shown}"))
+        }
+        Ok(_) => Finding::ok("root's alone"),
+        Err(e) => Finding::failure(format!("{shown}: {e}")),
+    }
+}
+
+pub(super) async fn encryption(facts: &Facts) -> Finding {
+    let (Ok(keytab), domain) = (facts.keytab().await, facts.domain().await) else {
+        return Finding::because("keytab");
+    };
+    judge_encryption(keytab, &domain)
+}
+
+fn judge_encryption(keytab: &Keytab, domain: &str) -> Finding {
+    let Some(machine) = machine_of(keytab) else { return Finding::because("keytab") };
+    let newest = versions(keytab, machine).first().copied().unwrap_or_default();
+    let own = keytab.entries.iter().filter(|entry| entry.principal == machine && entry.version == newest);
+    let types: Vec<_> = own.map(|entry| entry.encryption).collect();
+    let name = |number: &i32| {
+        let known = ENCRYPTION.iter().find(|(known, _)| known == number);
+        known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+    };
+    let names = types.iter().map(name).collect::<Vec<_>>().join(", ");
+    if types.iter().any(|number| GOOD.contains(number)) {
+        return Finding::ok(names);
+    }
+    // RC4: domain controllers that are hardened give no ticket for it.
+    let seen = format!("the newest key of {machine} is {names} only");
+    match types.contains(&23) {
+        true => Finding::warning(seen),
+        false => Finding::failure(seen),
+    }
+    .mend(update(domain))
+}
+
+/// Whether the configuration says nothing because the host is not joined.
+pub(super) fn is_not_joined(error: &ConfigError) -> bool {
+    matches!(error, ConfigError::NotJoined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+    use crate::kerberos::krb5::KeytabEntry;
+
+    /// Whose key, of which version and encryption.
+    type Entry = (&'static str, u32, i32);
+
+    fn keytab(entries: &[Entry]) -> Keytab {
+        let entry = |&(principal, version, encryption): &Entry| KeytabEntry {
+            principal: principal.into(),
+            version,
+            encryption,
+        };
+        Keytab { name: "/etc/krb5.keytab".into(), entries: entries.iter().map(entry).collect() }
+    }
+
+    #[test]
+    fn the_newest_keys_decide_whether_encryption_is_good() {
+        let machine = "XCALLY$@ACME.COM";
+        let cases: [(&[Entry], Level, &str); 4] = [
+            (&[(machine, 2, 18), (machine, 2, 23), (machine, 1, 1)], Level::Ok, "AES-256, RC4"),
+            (&[(machine, 2, 23), (machine, 1, 18)], Level::Warning, "RC4 only"),
+            (&[(machine, 2, 1), (machine, 2, 3)], Level::Failure, "DES-CRC, DES-MD5 only"),
+            (&[("host/x@ACME.COM", 2, 18)], Level::Skipped, ""),
+        ];
+        for (entries, level, seen) in cases {
+            let finding = judge_encryption(&keytab(entries), "acme.com");
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.seen.contains(seen), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn versions_come_newest_first_and_once() {
+        let machine = "XCALLY$@ACME.COM";
+        let held =
+            keytab(&[("host/x@ACME.COM", 9, 18), (machine, 2, 18), (machine, 3, 18), (machine, 3, 17)]);
+        assert_eq!(machine_of(&held), Some(machine));
+        assert_eq!(versions(&held, machine), [3, 2]);
+    }
+}

@@ -1,0 +1,178 @@
+//! The clock, and the machine's own way into AD: its key, its version, its sealed connection.
+
+use super::facts::{Bound, Facts, unit};
+use super::finding::{Finding, Level, Part, quote};
+use super::join::{join_again, machine_of, update, versions};
+use crate::directory::machine::{MachineError, Scope, Search};
+use crate::directory::machines::Place;
+use crate::kerberos::KerberosError;
+
+/// From so many seconds on the clock is worth a warning; Kerberos ends at 300.
+const DRIFT: u64 = 60;
+/// The name of the attribute that counts the machine's passwords.
+const KEY_VERSION: &str = "msDS-KeyVersionNumber";
+
+/// What keeps the clock right, in the order in which it is looked for, and the command that sets it at once.
+const TIME_SERVICES: [(&str, &str); 4] = [
+    ("chrony.service", "systemctl restart chrony.service && chronyc makestep"),
+    (
+        "systemd-timesyncd.service",
+        "systemctl enable systemd-timesyncd.service && systemctl restart systemd-timesyncd.service",
+    ),
+    ("ntpsec.service", "systemctl restart ntpsec.service"),
+    ("ntp.service", "systemctl restart ntp.service"),
+];
+
+/// This host's clock against each domain controller's.
+pub(super) async fn clock(facts: &Facts) -> Finding {
+    let answering = facts.answering().await;
+    let skews = answering.iter().filter_map(|survey| survey.root.as_ref().ok()?.skew.as_ref());
+    let parts = skews.map(|skew| {
+        let seconds = skew.ahead.unsigned_abs();
+        let level = match () {
+            () if skew.is_too_much() => Level::Failure,
+            () if seconds > DRIFT => Level::Warning,
+            () => Level::Ok,
+        };
+        let seen = match skew.ahead {
+            0 => "the same time".to_owned(),
+            1.. => format!("this host is {seconds} s ahead"),
+            _ => format!("this host is {seconds} s behind"),
+        };
+        Part { subject: skew.kdc.clone(), level, seen }
+    });
+    let finding = Finding::of_parts(parts.collect());
+    match finding.level {
+        Level::Ok => finding,
+        Level::Skipped => Finding::skipped("no domain controller tells the time"),
+        // Where others agree with this host, it is the domain controller's clock that is wrong: see dc-time.
+        Level::Warning if finding.parts.iter().any(|part| part.level == Level::Ok) => {
+            Finding { level: Level::Ok, ..finding }
+        }
+        _ => finding.mend(set_clock().await),
+    }
+}
+
+async fn set_clock() -> String {
+    for (service, command) in TIME_SERVICES {
+        if unit(service).await.is_ok_and(|unit| unit.get("LoadState").is_some_and(|state| state == "loaded"))
+        {
+            return command.to_owned();
+        }
+    }
+    "apt-get install -y systemd-timesyncd".to_owned()
+}
+
+/// One domain controller whose clock is another than the others'.
+pub(super) async fn dc_time(facts: &Facts) -> Finding {
+    let clock = clock(facts).await;
+    match clock.parts.iter().find(|part| part.level != Level::Ok) {
+        Some(part) => Finding::warning(format!("{}: {}, and not before the others", part.subject, part.seen))
+            .mend_there("w32tm /resync /rediscover", "systemctl restart chrony.service && chronyc makestep"),
+        None => Finding::ok(clock.seen),
+    }
+}
+
+/// The KDC accepts the key: asked once, because a wrong one counts as a wrong password.
+pub(super) async fn key(facts: &Facts) -> Finding {
+    let Some(ad) = facts.ad().await else { return Finding::because("join") };
+    let domain = facts.domain().await;
+    let error = match ad.kerberos.credential(facts.deadline()).await {
+        Ok(credential) => {
+            let left = credential.remaining().as_secs() / 60;
+            return Finding::ok(format!("a ticket for {}, valid for {left} min", credential.principal()));
+        }
+        Err(error) => error,
+    };
+    let finding = Finding::failure(error.to_string());
+    match error {
+        KerberosError::KeyRejected { .. }
+        | KerberosError::AccountUnknown(_)
+        | KerberosError::NoCommonEncryption(_)
+        | KerberosError::KeytabMissing(_)
+        | KerberosError::KeytabEmpty(_)
+        | KerberosError::NoMachinePrincipal { .. } => finding.mend(join_again(&domain)),
+        KerberosError::AccountRevoked(principal) => {
+            let account = principal.split('@').next().unwrap_or_default();
+            finding.mend_there(
+                format!("Enable-ADAccount -Identity {}", quote(account)),
+                format!("samba-tool user enable {}", quote(account)),
+            )
+        }
+        KerberosError::ClockSkew(_) | KerberosError::Clocks => finding.mend(set_clock().await),
+        _ => finding,
+    }
+}
+
+/// AD's version of the key is in the keytab: a KDC that has to prove itself does so with that one.
+pub(super) async fn version(facts: &Facts) -> Finding {
+    let (Some(ad), Some(config), Ok(keytab)) = (facts.ad().await, facts.config().await, facts.keytab().await)
+    else {
+        return Finding::because("keytab");
+    };
+    let Some(machine) = machine_of(keytab) else { return Finding::because("keytab") };
+    let account = machine.split('@').next().unwrap_or_default();
+    let search = Search {
+        place: Place::Own,
+        base: config.domain.root(),
+        scope: Scope::Subtree,
+        filter: format!("(&(objectClass=computer)(sAMAccountName={}))", ldap3::ldap_escape(account)),
+        attributes: vec![KEY_VERSION.to_owned()],
+        limit: 1,
+    };
+    let entries = match ad.machine.search(&search, facts.deadline()).await {
+        Ok(entries) => entries,
+        Err(e) => return Finding::failure(e.to_string()),
+    };
+    let theirs = entries.first().and_then(|entry| entry.integer(KEY_VERSION).ok().flatten());
+    let Some(theirs) = theirs.and_then(|version| u32::try_from(version).ok()) else {
+        return Finding::skipped(format!("AD does not tell {KEY_VERSION} of {account}"));
+    };
+    let held = versions(keytab, machine);
+    match held.contains(&theirs) {
+        true => Finding::ok(format!("version {theirs}, in AD and in the keytab")),
+        false => {
+            let held = held.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            Finding::failure(format!("AD has version {theirs} of the key of {account}, the keytab {held}"))
+                .mend(update(&config.domain.name))
+        }
+    }
+}
+
+/// The connection that the directory is read through, to each domain controller.
+pub(super) async fn bind(facts: &Facts) -> Finding {
+    let machines = facts.machines().await;
+    let parts = machines.iter().map(|Bound { host, error, .. }| match error {
+        None => Part { subject: host.clone(), level: Level::Ok, seen: "bound and sealed".to_owned() },
+        Some(e) => Part { subject: host.clone(), level: Level::Failure, seen: e.to_string() },
+    });
+    let finding = Finding::of_parts(parts.collect());
+    if finding.level <= Level::Skipped {
+        return finding;
+    }
+    let lacks_spn = machines.iter().find(|bound| {
+        matches!(&bound.error, Some(MachineError::Unreachable(cause)) if cause.contains("knows no service"))
+    });
+    match lacks_spn {
+        Some(Bound { host, .. }) => {
+            let short = host.split('.').next().unwrap_or_default().to_uppercase();
+            finding.mend_there(format!("setspn -S ldap/{host} {short}"), "samba_spnupdate")
+        }
+        None => finding.mend_there(
+            "Get-WinEvent -LogName 'Directory Service' -MaxEvents 20",
+            "journalctl -u samba-ad-dc.service -n 50",
+        ),
+    }
+}
+
+/// What the domain controllers ask of connections. Ours are sealed, whatever they ask.
+pub(super) async fn signing(facts: &Facts) -> Finding {
+    let parts = facts.machines().await.iter().filter_map(|bound| {
+        let seen = match bound.signed? {
+            true => "asks everybody to sign",
+            false => "takes unsigned connections of others, too",
+        };
+        Some(Part { subject: bound.host.clone(), level: Level::Ok, seen: seen.to_owned() })
+    });
+    Finding::of_parts(parts.collect())
+}

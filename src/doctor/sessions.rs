@@ -1,0 +1,50 @@
+//! The register of sessions: whether the broker can use it, and whether its Redis can be reached from here.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::facts::{Facts, beside};
+use super::finding::{Finding, Level, Part};
+use crate::config::{RedisAt, Store};
+
+/// One connection to a server of the Redis.
+const CONNECT: Duration = Duration::from_secs(2);
+
+pub(super) async fn register(facts: &Facts) -> Finding {
+    let Some(config) = facts.config().await else { return Finding::because("config-file") };
+    if let Store::Redis(redis) = &config.sessions.store {
+        let servers = match &redis.at {
+            RedisAt::Server(server) => std::slice::from_ref(server),
+            RedisAt::Sentinel { sentinels, .. } => sentinels,
+        };
+        let connecting = servers.iter().map(|server| {
+            let (host, port) = (server.host.clone(), server.port);
+            async move {
+                let (level, seen) = match timeout(CONNECT, TcpStream::connect((host.as_str(), port))).await {
+                    Ok(Ok(_)) => (Level::Ok, "can be reached".to_owned()),
+                    Ok(Err(e)) => (Level::Failure, e.to_string()),
+                    Err(_) => (Level::Failure, "no answer in time".to_owned()),
+                };
+                Part { subject: format!("{host}:{port}"), level, seen }
+            }
+        });
+        let finding = Finding::of_parts(beside(connecting.collect::<Vec<_>>()).await);
+        if finding.level != Level::Ok {
+            return finding.mend("systemctl restart redis-server.service");
+        }
+    }
+    let status = match facts.status().await {
+        Ok(status) => status,
+        Err(error) => return Finding::skipped(error.to_string()),
+    };
+    let register = &status.sessions;
+    match (&register.problem, register.open) {
+        (Some(problem), _) => Finding::failure(format!("{}: {problem}", register.store)),
+        (None, Some(open)) => Finding::ok(format!("{open} open, in {}", register.store)),
+        // A configuration that denies every login has none.
+        (None, None) if register.store.is_empty() => Finding::skipped("the broker has no register now"),
+        (None, None) => Finding::failure(format!("{} does not answer", register.store)),
+    }
+}

@@ -1,0 +1,428 @@
+//! A PAM service as libpam reads it, and what its lines make of the answers of their modules.
+//!
+//! Pure: files and answers are passed in. The grammar is that of pam.d(5), with Debian's `@include`; the decision is
+//! libpam's own (`_pam_dispatch_aux`), which `tests/pam_stack.rs` compares with libpam itself.
+
+mod control;
+mod decide;
+
+use std::io;
+use std::path::Path;
+
+pub use self::control::Value;
+use self::control::{Action, Control};
+pub use self::decide::{Decision, decide};
+
+/// The folder of the services.
+pub const SERVICES: &str = "/etc/pam.d";
+
+/// Includes within includes (`PAM_SUBSTACK_MAX_LEVEL` in libpam).
+const DEPTH: usize = 16;
+/// The most lines of one service: more than any has, and a bound on files that include each other again and again.
+const RULES: usize = 500;
+
+/// The four management groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Who is it?
+    Auth,
+    /// May the account be used?
+    Account,
+    /// Changes of a password.
+    Password,
+    /// Before and after.
+    Session,
+}
+
+impl Kind {
+    /// Its name on a line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Auth => "auth",
+            Kind::Account => "account",
+            Kind::Password => "password",
+            Kind::Session => "session",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Kind; 4] = [Kind::Auth, Kind::Account, Kind::Password, Kind::Session];
+
+    fn parse(word: &str) -> Option<Self> {
+        Kind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(word))
+    }
+}
+
+/// What a line stands for in the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Module,
+    /// The beginning of a substack; it answers PAM_IGNORE.
+    Substack,
+    /// libpam could not understand it, and refuses.
+    Broken,
+}
+
+/// One line that counts, after every include.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The group that it is for.
+    pub kind: Kind,
+    /// Where it stands.
+    pub file: String,
+    /// Its line there, from 1.
+    pub line: usize,
+    /// `-` stands before it: libpam does not log that the module is missing. It refuses all the same.
+    pub silent: bool,
+    /// The module as written.
+    pub module: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The control as written.
+    pub written: String,
+    role: Role,
+    control: Control,
+    depth: usize,
+}
+
+impl Rule {
+    /// The module's file name.
+    pub fn name(&self) -> &str {
+        self.module.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Where it stands, for people.
+    pub fn place(&self) -> String {
+        format!("{}, line {}", self.file, self.line)
+    }
+
+    /// Whether it calls a module.
+    pub fn is_module(&self) -> bool {
+        self.role == Role::Module
+    }
+}
+
+/// What libpam cannot understand. Such a line refuses whoever comes to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub file: String,
+    /// The line there, from 1; none where the file itself is at fault.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub text: String,
+    /// libpam does not even begin (PAM_ABORT).
+    pub is_fatal: bool,
+}
+
+/// A service with all that it includes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its lines in order.
+    pub rules: Vec<Rule>,
+    /// What is wrong with it.
+    pub faults: Vec<Fault>,
+    /// The files that were read.
+    pub files: Vec<String>,
+}
+
+impl Service {
+    /// Reads `/etc/pam.d/NAME` with everything that it includes; `read` reads a file.
+    pub fn load(name: &str, read: &dyn Fn(&Path) -> io::Result<String>) -> Self {
+        let mut reader = Reader { read, service: Service::default() };
+        if let Err(error) = reader.file(name, None, 0, 0) {
+            let text = error.to_string();
+            reader.service.faults.push(Fault { file: full(name), line: None, text, is_fatal: true });
+        }
+        reader.service
+    }
+
+    /// The lines for `kind`.
+    pub fn stack(&self, kind: Kind) -> Vec<&Rule> {
+        self.rules.iter().filter(|rule| rule.kind == kind).collect()
+    }
+}
+
+struct Reader<'a> {
+    read: &'a dyn Fn(&Path) -> io::Result<String>,
+    service: Service,
+}
+
+/// The path of a service or of a file that is included.
+fn full(name: &str) -> String {
+    if name.starts_with('/') { name.to_owned() } else { format!("{SERVICES}/{name}") }
+}
+
+impl Reader<'_> {
+    /// Reads the lines of one file; of `only` one kind, where a line of that kind includes it.
+    fn file(&mut self, name: &str, only: Option<Kind>, includes: usize, depth: usize) -> io::Result<()> {
+        let file = full(name);
+        if includes > DEPTH {
+            return Err(io::Error::other(format!("more than {DEPTH} files include each other")));
+        }
+        let text = (self.read)(Path::new(&file))
+            .map_err(|e| io::Error::new(e.kind(), format!("{file} cannot be read: {e}")))?;
+        if !self.service.files.contains(&file) {
+            self.service.files.push(file.clone());
+        }
+        let (lines, open) = assemble(&text);
+        for (line, text) in lines {
+            if self.service.rules.len() >= RULES {
+                return Err(io::Error::other(format!("the service has more than {RULES} lines")));
+            }
+            self.line(Place { file: &file, line, includes, depth }, &text, only)?;
+        }
+        match open {
+            Some(line) => Err(io::Error::other(format!("line {line} of {file} goes on, and the file ends"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes one line. What is an error here is one of the whole file.
+    fn line(&mut self, at: Place<'_>, text: &str, only: Option<Kind>) -> io::Result<()> {
+        let mut words = words(text).into_iter();
+        let Some(first) = words.next() else { return Ok(()) };
+        if first.eq_ignore_ascii_case("@include") {
+            let name = words.next().unwrap_or_default();
+            return match (self.file(&name, only, at.includes + 1, at.depth), only) {
+                (Ok(()), _) => Ok(()),
+                // libpam has no kind for a line that refuses instead.
+                (Err(error), None) => Err(error),
+                (Err(error), Some(kind)) => {
+                    self.service.rules.push(at.broken(kind));
+                    self.fault(at, error.to_string())
+                }
+            };
+        }
+        let (silent, word) = match first.strip_prefix('-') {
+            Some(word) => (true, word),
+            None => (false, first.as_str()),
+        };
+        let Some(kind) = Kind::parse(word) else {
+            // libpam takes it for what is most sensitive.
+            self.service.rules.push(at.broken(only.unwrap_or(Kind::Auth)));
+            let [auth, account, password, session] = Kind::ALL.map(Kind::name);
+            return self.fault(at, format!("{word:?} is none of {auth}, {account}, {password}, {session}"));
+        };
+        if only.is_some_and(|only| only != kind) {
+            return Ok(());
+        }
+        let written = words.next().unwrap_or_default();
+        let module = words.next().unwrap_or_default();
+        let rule = Rule { silent, module, arguments: words.collect(), written, ..at.broken(kind) };
+        let is_substack = rule.written.eq_ignore_ascii_case("substack");
+        if is_substack || rule.written.eq_ignore_ascii_case("include") {
+            let (name, depth) = (rule.module.clone(), at.depth + usize::from(is_substack));
+            if is_substack {
+                self.service.rules.push(Rule {
+                    role: Role::Substack,
+                    control: Control::all(Action::Ignore),
+                    ..rule
+                });
+            }
+            return match self.file(&name, Some(kind), at.includes + 1, depth) {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    self.service.rules.push(at.broken(kind));
+                    self.fault(at, error.to_string())
+                }
+            };
+        }
+        match Control::keyword(&rule.written).or_else(|| Control::list(&rule.written)) {
+            Some(control) if !rule.module.is_empty() => {
+                self.service.rules.push(Rule { role: Role::Module, control, ..rule });
+            }
+            control => {
+                let text = match control {
+                    Some(_) => "no module is named".to_owned(),
+                    None => format!("{:?} is no control", rule.written),
+                };
+                self.service.rules.push(rule);
+                return self.fault(at, text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what is wrong with a line; the next ones are read all the same.
+    fn fault(&mut self, at: Place<'_>, text: String) -> io::Result<()> {
+        let (file, line) = (at.file.to_owned(), Some(at.line));
+        self.service.faults.push(Fault { file, line, text, is_fatal: false });
+        Ok(())
+    }
+}
+
+/// Where a line is met.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    file: &'a str,
+    line: usize,
+    includes: usize,
+    depth: usize,
+}
+
+impl Place<'_> {
+    /// A line that refuses.
+    fn broken(self, kind: Kind) -> Rule {
+        Rule {
+            kind,
+            file: self.file.to_owned(),
+            line: self.line,
+            silent: false,
+            module: String::new(),
+            arguments: Vec::new(),
+            written: String::new(),
+            role: Role::Broken,
+            control: Control::all(Action::Bad),
+            depth: self.depth,
+        }
+    }
+}
+
+/// The lines with their numbers, comments taken off, and those that end in a backslash joined to the next; and where
+/// one begins that goes on beyond the end.
+fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
+    let mut lines = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_start();
+        // A comment or an empty line, also within a continued one.
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (line, cut) = match line.split_once('#') {
+            Some((line, _)) => (line, true),
+            None => (line.trim_end(), false),
+        };
+        let (begun, mut whole) = open.take().unwrap_or((number, String::new()));
+        match line.strip_suffix('\\').filter(|_| !cut) {
+            Some(line) => {
+                whole.push_str(line);
+                whole.push(' ');
+                open = Some((begun, whole));
+            }
+            None => {
+                whole.push_str(line);
+                lines.push((begun, whole));
+            }
+        }
+    }
+    (lines, open.map(|(begun, _)| begun))
+}
+
+/// The words of a line; what stands between brackets is one word without them, in which `\]` is a bracket.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let end;
+        if first == '[' {
+            let mut word = String::new();
+            let mut escaped = false;
+            let mut length = 1;
+            for c in rest.chars().skip(1) {
+                length += c.len_utf8();
+                match (c, escaped) {
+                    (']', false) => break,
+                    (']', true) => {
+                        word.pop();
+                        word.push(']');
+                    }
+                    (c, _) => word.push(c),
+                }
+                escaped = c == '\\';
+            }
+            words.push(word);
+            end = length;
+        } else {
+            end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            words.push(rest.get(..end).unwrap_or_default().to_owned());
+        }
+        rest = rest.get(end..).unwrap_or_default().trim_start();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// A service of these files, by name; the first is the service.
+    pub(super) fn service(files: &[(&str, &str)]) -> Service {
+        let files: HashMap<String, String> =
+            files.iter().map(|(name, text)| (full(name), (*text).to_owned())).collect();
+        Service::load("motion", &|path| {
+            let found = files.get(path.to_str().unwrap_or_default());
+            found.cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+        })
+    }
+
+    /// The modules of a stack that is a service of its own.
+    fn names(service: &Service, kind: Kind) -> Vec<&str> {
+        service.stack(kind).iter().map(|rule| rule.name()).collect()
+    }
+
+    #[test]
+    fn lines_as_people_write_them() {
+        let text = "# comment\n\n\tauth\trequired pam_a.so x=1 [y z=\\]] # more\n\
+            -account  [success=1 default=ignore] /lib/security/pam_b.so\n\
+            SESSION Optional pam_c.so \\\n   # within\n  debug\n";
+        let read = service(&[("motion", text)]);
+        assert_eq!(read.faults, []);
+        let [a, b, c] = read.rules.as_slice() else { panic!("{read:?}") };
+        assert_eq!(
+            (a.line, a.name(), a.arguments.as_slice()),
+            (3, "pam_a.so", &["x=1".into(), "y z=]".into()][..])
+        );
+        assert_eq!((b.line, b.silent, b.name()), (4, true, "pam_b.so"));
+        assert_eq!(b.written, "success=1 default=ignore");
+        assert_eq!((c.kind, c.line, c.arguments.as_slice()), (Kind::Session, 5, &["debug".to_owned()][..]));
+    }
+
+    #[test]
+    fn includes_bring_every_kind_or_one() {
+        let all = "auth required pam_x.so\naccount required pam_y.so\n";
+        let read = service(&[
+            ("motion", "@include all\nauth include all\nauth substack /etc/pam.d/all\n"),
+            ("all", all),
+        ]);
+        assert_eq!(read.faults, []);
+        assert_eq!(names(&read, Kind::Auth), ["pam_x.so", "pam_x.so", "all", "pam_x.so"]);
+        assert_eq!(names(&read, Kind::Account), ["pam_y.so"]);
+        assert_eq!(read.files, ["/etc/pam.d/motion", "/etc/pam.d/all"]);
+        assert_eq!(read.rules.last().unwrap().depth, 1);
+    }
+
+    #[test]
+    fn what_libpam_cannot_understand_is_named_and_refuses() {
+        let cases = [
+            ("auth required\n", Some(1), "no module"),
+            ("\nauth perhaps pam_a.so\n", Some(2), "\"perhaps\" is no control"),
+            ("auth [success=no] pam_a.so\n", Some(1), "is no control"),
+            ("auth [victory=ok] pam_a.so\n", Some(1), "is no control"),
+            ("author required pam_a.so\n", Some(1), "none of auth"),
+            ("@include absent\n", None, "/etc/pam.d/absent cannot be read"),
+            ("auth include absent\n", Some(1), "/etc/pam.d/absent"),
+            ("auth required pam_a.so\nauth required \\\n", None, "line 2 of /etc/pam.d/motion goes on"),
+            ("auth include motion\n", Some(1), "include each other"),
+        ];
+        for (text, line, part) in cases {
+            let read = service(&[("motion", text)]);
+            let fault = read.faults.first().unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(fault.line, line, "{text}");
+            assert!(fault.text.contains(part), "{text}: {fault:?}");
+            let decision = decide(&read.stack(Kind::Auth), &|_| Value::SUCCESS);
+            assert!(fault.is_fatal || !decision.is_success(), "{text}");
+        }
+        assert!(service(&[]).faults[0].text.contains("cannot be read"));
+    }
+
+    #[test]
+    fn files_that_include_each_other_end() {
+        let twice = "auth include motion\nauth include motion\nauth required pam_a.so\n";
+        let read = service(&[("motion", twice)]);
+        assert!(read.rules.len() <= RULES + DEPTH, "{}", read.rules.len());
+    }
+}

@@ -1,0 +1,142 @@
+//! The answers of modules, and what a control makes of each.
+
+/// The values that a module answers and a control may name, by their number in libpam (`_pam_types.h`).
+const VALUES: [&str; 32] = [
+    "success",
+    "open_err",
+    "symbol_err",
+    "service_err",
+    "system_err",
+    "buf_err",
+    "perm_denied",
+    "auth_err",
+    "cred_insufficient",
+    "authinfo_unavail",
+    "user_unknown",
+    "maxtries",
+    "new_authtok_reqd",
+    "acct_expired",
+    "session_err",
+    "cred_unavail",
+    "cred_expired",
+    "cred_err",
+    "no_module_data",
+    "conv_err",
+    "authtok_err",
+    "authtok_recover_err",
+    "authtok_lock_busy",
+    "authtok_disable_aging",
+    "try_again",
+    "ignore",
+    "abort",
+    "authtok_expired",
+    "module_unknown",
+    "bad_item",
+    "conv_again",
+    "incomplete",
+];
+
+/// What a module answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Value(u8);
+
+impl Value {
+    /// PAM_SUCCESS
+    pub const SUCCESS: Value = Value(0);
+    /// PAM_PERM_DENIED, which is also libpam's answer where nothing decides (`PAM_MUST_FAIL_CODE`).
+    pub const PERM_DENIED: Value = Value(6);
+    /// PAM_AUTH_ERR
+    pub const AUTH_ERR: Value = Value(7);
+    /// PAM_USER_UNKNOWN
+    pub const USER_UNKNOWN: Value = Value(10);
+    /// PAM_MODULE_UNKNOWN, which libpam answers in place of a module that is missing.
+    pub const MODULE_UNKNOWN: Value = Value(28);
+    /// PAM_IGNORE
+    pub const IGNORE: Value = Value(25);
+
+    /// The value with this number.
+    pub fn of(number: i32) -> Option<Self> {
+        let number = u8::try_from(number).ok()?;
+        VALUES.get(usize::from(number)).map(|_| Value(number))
+    }
+
+    /// Its name in libpam's header.
+    pub fn name(self) -> String {
+        let name = VALUES.get(usize::from(self.0)).copied().unwrap_or_default();
+        format!("PAM_{}", name.to_uppercase())
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// What an answer does to the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Ignore,
+    Ok,
+    Done,
+    Bad,
+    Die,
+    Reset,
+    Jump(usize),
+}
+
+/// The action of each value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Control([Action; VALUES.len()]);
+
+impl Control {
+    /// The same for every value.
+    pub(super) fn all(action: Action) -> Self {
+        Control([action; VALUES.len()])
+    }
+
+    /// One of the keywords (pam.d(5) gives each as a list of values).
+    pub(super) fn keyword(word: &str) -> Option<Self> {
+        let (success, expired, default) = match word.to_ascii_lowercase().as_str() {
+            "required" => (Action::Ok, Action::Ok, Action::Bad),
+            "requisite" => (Action::Ok, Action::Ok, Action::Die),
+            "sufficient" => (Action::Done, Action::Done, Action::Ignore),
+            "optional" => (Action::Ok, Action::Ok, Action::Ignore),
+            _ => return None,
+        };
+        let mut actions = [default; VALUES.len()];
+        actions[usize::from(Value::SUCCESS.0)] = success;
+        // new_authtok_reqd
+        actions[12] = expired;
+        actions[usize::from(Value::IGNORE.0)] = Action::Ignore;
+        Some(Control(actions))
+    }
+
+    /// `value=action …` from between brackets. What is not named is bad.
+    pub(super) fn list(text: &str) -> Option<Self> {
+        let mut actions = [None; VALUES.len()];
+        let mut default = Action::Bad;
+        for pair in text.split_whitespace() {
+            let (value, action) = pair.split_once('=')?;
+            let action = match action {
+                "ignore" => Action::Ignore,
+                "ok" => Action::Ok,
+                "done" => Action::Done,
+                "bad" => Action::Bad,
+                "die" => Action::Die,
+                "reset" => Action::Reset,
+                number => Action::Jump(number.parse().ok().filter(|jump| *jump > 0)?),
+            };
+            match VALUES.iter().position(|known| *known == value) {
+                Some(index) => *actions.get_mut(index)? = Some(action),
+                None if value == "default" => default = action,
+                None => return None,
+            }
+        }
+        Some(Control(actions.map(|action| action.unwrap_or(default))))
+    }
+
+    pub(super) fn action(&self, value: Value) -> Action {
+        self.0.get(usize::from(value.0)).copied().unwrap_or(Action::Bad)
+    }
+}

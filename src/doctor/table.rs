@@ -1,0 +1,405 @@
+//! Every check: its name, what it is about, what it depends on, and the function that looks.
+//!
+//! The help, the manual, `--explain` and the tests are made from this table.
+
+use super::facts::Facts;
+use super::finding::{Finding, Level};
+use super::{
+    broker, configuration, controllers, join, login, machine, module, network, objects, pam, sessions, xcally,
+};
+use crate::directory::machine::BoxFuture;
+
+/// What checks have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The package's parts on this host, and the application's PAM service.
+    Package,
+    /// This host as a member of the domain.
+    Host,
+    /// Each domain controller.
+    Controllers,
+    /// What the configuration says, and whether AD knows it.
+    Configuration,
+    /// The application.
+    Xcally,
+    /// All of it together.
+    Login,
+}
+
+impl Group {
+    /// All of them, in the order of the table.
+    pub const ALL: [Group; 6] =
+        [Group::Package, Group::Host, Group::Controllers, Group::Configuration, Group::Xcally, Group::Login];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Package => "package and PAM",
+            Group::Host => "host",
+            Group::Controllers => "domain controllers",
+            Group::Configuration => "configuration",
+            Group::Xcally => "XCALLY",
+            Group::Login => "login",
+        }
+    }
+}
+
+/// One check.
+pub struct Check {
+    /// Its name.
+    pub id: &'static str,
+    /// What it belongs to.
+    pub group: Group,
+    /// What it looks at, in a few words.
+    pub title: &'static str,
+    /// Why that matters, and what to do where it is wrong.
+    pub text: &'static str,
+    /// Made only where it is asked for, and then in its own time.
+    pub on_demand: bool,
+    /// The checks that must not have failed for this one to make sense.
+    needs: Needs,
+    pub(super) run: for<'a> fn(&'a Facts) -> BoxFuture<'a, Finding>,
+}
+
+enum Needs {
+    /// These.
+    Checks(&'static [&'static str]),
+    /// Every one that stands before it in the table.
+    All,
+}
+
+impl Check {
+    /// Whether this one waits for `other`, and is skipped where that one failed.
+    pub(super) fn needs(&self, other: &Check) -> bool {
+        match self.needs {
+            Needs::Checks(ids) => ids.contains(&other.id),
+            Needs::All => place(other) < place(self),
+        }
+    }
+
+    /// What this one finds where `id`, which it needs, is `found`; nothing where it may go on.
+    pub(super) fn hindrance(&self, id: &'static str, found: &Finding) -> Option<Finding> {
+        match (found.level, found.because) {
+            (Level::Ok | Level::Warning, _) => None,
+            (Level::Failure, _) => Some(Finding::because(id)),
+            (Level::Skipped, Some(cause)) => Some(Finding::because(cause)),
+            // What was not looked at is no obstacle to a look at the whole.
+            (Level::Skipped, None) if matches!(self.needs, Needs::All) => None,
+            (Level::Skipped, None) => Some(Finding::skipped(found.seen.clone())),
+        }
+    }
+
+    /// The check with this name.
+    pub fn find(id: &str) -> Option<&'static Check> {
+        CHECKS.iter().find(|check| check.id == id)
+    }
+}
+
+fn place(check: &Check) -> usize {
+    CHECKS.iter().position(|known| known.id == check.id).unwrap_or(CHECKS.len())
+}
+
+/// A check that is always made.
+const fn check(
+    group: Group,
+    id: &'static str,
+    title: &'static str,
+    needs: &'static [&'static str],
+    text: &'static str,
+    run: for<'a> fn(&'a Facts) -> BoxFuture<'a, Finding>,
+) -> Check {
+    Check { id, group, title, text, on_demand: false, needs: Needs::Checks(needs), run }
+}
+
+use Group::{Configuration, Controllers, Host, Login, Package, Xcally};
+
+/// Every check, in the order in which they are shown.
+#[rustfmt::skip]
+pub const CHECKS: &[Check] = &[
+    check(Package, "root", "who looks", &[],
+        "Only root may read the keytab and sssd.conf, and look as the application's user. Without root the checks that \
+         need it are skipped.",
+        |facts| Box::pin(broker::root(facts))),
+    check(Package, "broker-user", "the broker's own user", &[],
+        "The broker runs as the system user motion-ad, which the package makes. Without it the unit does not start.",
+        |facts| Box::pin(broker::account(facts))),
+    check(Package, "socket-unit", "motion-ad.socket", &[],
+        "systemd listens for logins and keeps them waiting while the broker starts again. Masked, disabled or failed, \
+         nobody can log in.",
+        |facts| Box::pin(broker::socket_unit(facts))),
+    check(Package, "service-unit", "motion-ad.service", &[],
+        "The broker itself. Stopped, it is started by the next login; failed, the last line of its log is shown. Where \
+         an administrator's own settings for the unit are in the way, they are taken away.",
+        |facts| Box::pin(broker::service_unit(facts))),
+    check(Package, "socket-file", "the socket's file", &["socket-unit"],
+        "Everybody may connect, and the broker asks the kernel who it is. Owner and mode have to be those of the unit in \
+         force.",
+        |facts| Box::pin(broker::socket_file(facts))),
+    check(Package, "broker", "the broker answers", &["broker-user", "service-unit", "socket-file"],
+        "One question to the broker, answered within four seconds.",
+        |facts| Box::pin(broker::answers(facts))),
+    check(Package, "version", "one version everywhere", &["broker"],
+        "Package, helper and broker that runs are of one version. A broker that was not started again after an upgrade \
+         refuses the new module.",
+        |facts| Box::pin(broker::version(facts))),
+    check(Package, "pam-service", "/etc/pam.d/motion", &[],
+        "The application's PAM service with everything that it includes, read as libpam reads it. A line that libpam \
+         cannot understand, or a file that it cannot include, refuses everybody; and nobody but root may change it.",
+        |facts| Box::pin(pam::service(facts))),
+    check(Package, "pam-lines", "the module's lines", &["pam-service"],
+        "An auth line and an account line call pam_motion_ad.so. Where the service has no line of a kind, libpam takes \
+         those of /etc/pam.d/other.",
+        |facts| Box::pin(pam::lines(facts))),
+    check(Package, "pam-arguments", "the module's arguments", &["pam-lines"],
+        "A known argument with a broken value refuses every login, an unknown one is ignored. See pam_motion_ad(8).",
+        |facts| Box::pin(pam::arguments(facts))),
+    check(Package, "pam-order", "what the lines let in", &["pam-lines"],
+        "The lines are gone through as libpam does it: whom AD refuses must not come in, whom AD lets in must, no \
+         password may be tried twice in AD, and no local user should be asked before AD is.",
+        |facts| Box::pin(pam::order(facts))),
+    check(Package, "pam-sss", "pam_sss beside the module", &["pam-lines"],
+        "realm join has SSSD judge every login by group policies (access_provider = ad), and SSSD refuses PAM services \
+         that it has no mapping for. Where pam_sss stands among the account lines, ad_gpo_map_permit has to name motion.",
+        |facts| Box::pin(pam::sssd(facts))),
+    check(Package, "module-file", "the module's file", &["pam-lines"],
+        "libpam looks for the module in its own folder unless the line says another. Applications must be able to read \
+         it, and nobody but root may change it.",
+        |facts| Box::pin(module::file(facts))),
+    check(Package, "module-loads", "the module can be loaded", &["module-file"],
+        "Loaded as libpam does it, as the application's user, in a process of its own.",
+        |facts| Box::pin(module::loads(facts))),
+    check(Package, "package-files", "the package's files", &["module-file"],
+        "Every file is as it was packed, those that administrators may change aside. The command mends it in the folder \
+         where the package is.",
+        |facts| Box::pin(module::package(facts))),
+    check(Package, "module-loaded", "the module in running applications", &[],
+        "An application keeps the module that it loaded first, over an upgrade too, until it is started again.",
+        |facts| Box::pin(module::loaded(facts))),
+    check(Package, "denials", "AppArmor and SELinux", &[],
+        "What the kernel has refused the broker within a day, as its log has it.",
+        |facts| Box::pin(module::denials(facts))),
+
+    check(Host, "join", "the realm join", &[],
+        "sssd.conf, which realm join writes, names the domain. motion-ad needs no other setting than that.",
+        |facts| Box::pin(join::joined(facts))),
+    check(Host, "krb5-conf", "krb5.conf", &[],
+        "libkrb5's own configuration, which the broker must be able to read.",
+        |facts| Box::pin(join::krb5_conf(facts))),
+    check(Host, "keytab", "the keytab", &[],
+        "/etc/krb5.keytab holds the machine's keys, with which everything that is read in AD is asked for. Joining anew \
+         (an administrator's password is asked for) gives the computer account a new password, and this host its keys.",
+        |facts| Box::pin(join::keytab(facts))),
+    check(Host, "keytab-mode", "who may read the keytab", &["keytab"],
+        "Whoever reads the machine's keys can be this host in AD, and make a forged domain controller believed here.",
+        |facts| Box::pin(join::keytab_mode(facts))),
+    check(Host, "keytab-encryption", "the keys' encryption", &["keytab"],
+        "AES. Domain controllers that are hardened give no ticket for RC4, none gives one for DES.",
+        |facts| Box::pin(join::encryption(facts))),
+    check(Host, "resolver", "the DNS servers", &["join"],
+        "Each server of /etc/resolv.conf is asked by itself whether it knows the domain. One that is dead makes every \
+         first look-up late; one that does not know the domain makes it fail now and then. Where something else writes \
+         resolv.conf (NetworkManager, systemd-resolved, DHCP), its own setting is the place to mend.",
+        |facts| Box::pin(network::resolver(facts))),
+    check(Host, "srv-ldap", "SRV records of domain controllers", &["join", "resolver"],
+        "_ldap._tcp.dc._msdcs of the domain, by which the broker finds the domain controllers; not needed where \
+         domain.servers names them. Domain controllers register them by themselves.",
+        |facts| Box::pin(network::srv_ldap(facts))),
+    check(Host, "srv-kerberos", "SRV records of KDCs", &["join", "resolver"],
+        "_kerberos._tcp of the domain: SSSD, adcli and kinit go by it, the broker does not.",
+        |facts| Box::pin(network::srv_kerberos(facts))),
+    check(Host, "srv-gc", "SRV records of global catalogues", &["join", "resolver"],
+        "_ldap._tcp.gc._msdcs of the forest: people of its other domains are found there.",
+        |facts| Box::pin(network::srv_gc(facts))),
+    check(Host, "addresses", "addresses of domain controllers", &["srv-ldap"],
+        "Each domain controller that DNS or domain.servers names has an address.",
+        |facts| Box::pin(network::addresses(facts))),
+    check(Host, "own-name", "this host's own name", &["addresses"],
+        "This host's name has an address, and its address that name. The broker does not need it; other programs of the \
+         join do.",
+        |facts| Box::pin(network::own_name(facts))),
+    check(Host, "clock", "the clock", &["dc-ldap"],
+        "This host's clock against each domain controller's. From five minutes on Kerberos refuses everything.",
+        |facts| Box::pin(machine::clock(facts))),
+    check(Host, "machine-key", "AD accepts the machine's key", &["keytab", "krb5-conf", "clock", "dc-kdc"],
+        "A ticket for the computer account, asked for once, because a wrong key counts as a wrong password. It is \
+         rejected where the account was reset or deleted in AD, or where this host is a copy of another one.",
+        |facts| Box::pin(machine::key(facts))),
+    check(Host, "kvno", "the version of the machine's key", &["machine-key", "dc-machine"],
+        "The keytab holds the version of the key that AD has (msDS-KeyVersionNumber). Logins that are checked by Kerberos \
+         fail otherwise: a KDC proves itself with that key.",
+        |facts| Box::pin(machine::version(facts))),
+
+    check(Controllers, "dc-ldap", "port 389", &["addresses"],
+        "Every domain controller answers on port 389. One that does not is passed over; what the other checks of this \
+         group see is about those that do.",
+        |facts| Box::pin(controllers::ldap(facts))),
+    check(Controllers, "dc-fit", "fit for logins", &["dc-ldap"],
+        "Read-only domain controllers, those that have not replicated since they started and those of another domain \
+         are passed over.",
+        |facts| Box::pin(controllers::fit(facts))),
+    check(Controllers, "dc-kdc", "port 88", &["dc-ldap"],
+        "Without a ticket nothing can be read in AD.",
+        |facts| Box::pin(controllers::kdc(facts))),
+    check(Controllers, "dc-ldaps", "port 636", &["dc-ldap"],
+        "Passwords are checked over TLS on port 636, or by StartTLS on port 389 where tls.mode allows that.",
+        |facts| Box::pin(controllers::ldaps(facts))),
+    check(Controllers, "dc-kpasswd", "port 464", &["dc-ldap"],
+        "Expired passwords are changed there.",
+        |facts| Box::pin(controllers::kpasswd(facts))),
+    check(Controllers, "dc-gc", "port 3268", &["dc-ldap"],
+        "The global catalogue, where people of the forest's other domains are found.",
+        |facts| Box::pin(controllers::catalogue(facts))),
+    check(Controllers, "dc-tls", "the certificate", &["ca-file", "clock", "dc-ldaps"],
+        "TLS is made as for a login, and the certificate judged by the roots in force: it must be for the domain \
+         controller's name, in time, not revoked, and come from a root that tls.ca_file, the system or the forest \
+         trusts. Where that fails on every domain controller, passwords are checked by Kerberos, if login.method \
+         allows.",
+        |facts| Box::pin(controllers::tls(facts))),
+    check(Controllers, "dc-expiry", "how long it is good", &["dc-tls"],
+        "A certificate that ends within thirty days.",
+        |facts| Box::pin(controllers::expiry(facts))),
+    check(Controllers, "dc-machine", "the machine's connection", &["machine-key", "dc-ldap"],
+        "The computer account binds to each domain controller on port 389, sealed by Kerberos: names, accounts and groups \
+         are read there.",
+        |facts| Box::pin(machine::bind(facts))),
+    check(Controllers, "dc-signing", "signing", &["dc-machine"],
+        "Whether the domain controllers ask everybody to sign (LDAP server signing requirements). motion-ad seals \
+         whatever they ask; other programs may send passwords in the clear to those that do not.",
+        |facts| Box::pin(machine::signing(facts))),
+    check(Controllers, "dc-time", "their clocks", &["clock"],
+        "One domain controller whose clock is another than the others' and this host's.",
+        |facts| Box::pin(machine::dc_time(facts))),
+
+    check(Configuration, "config-file", "config.toml", &[],
+        "An unknown key, a value that makes no sense and a contradiction to the join deny every login. The command takes \
+         the line out of force; what it was meant to say is in motion-ad.toml(5).",
+        |facts| Box::pin(configuration::file(facts))),
+    check(Configuration, "config-readable", "the broker may read its files", &["config-file", "broker-user"],
+        "config.toml, the name map and tls.ca_file, as the user motion-ad, whose unit hides /home, /root and /tmp.",
+        |facts| Box::pin(configuration::readable(facts))),
+    check(Configuration, "names-map", "the name map", &["config-file"],
+        "A line that cannot be understood, or that contradicts another one, denies every login: passing over it might \
+         let somebody in as somebody else. See names.map(5).",
+        |facts| Box::pin(configuration::map(facts))),
+    check(Configuration, "ca-file", "trusted roots", &["config-file", "config-readable"],
+        "tls.ca_file holds certificates that are in time; without it the system's store and the forest's roots count.",
+        |facts| Box::pin(controllers::roots(facts))),
+    check(Configuration, "base-dn", "domain.base_dn", &["config-file", "dc-machine"],
+        "Only accounts below it are found, so it has to exist.",
+        |facts| Box::pin(objects::base(facts))),
+    check(Configuration, "groups", "groups", &["config-file", "dc-machine"],
+        "Those of login.allow_groups, login.deny_groups and sessions.exempt_groups. One that AD does not know denies every \
+         login, or every session. The command makes it in AD (an administrator's password is \
+         asked for); taking it off a list may let everybody in.",
+        |facts| Box::pin(objects::groups(facts))),
+    check(Configuration, "map-targets", "accounts of the name map", &["names-map", "base-dn"],
+        "The account that a line of the name map leads to exists, and is the only one of its name.",
+        |facts| Box::pin(objects::targets(facts))),
+    check(Configuration, "sessions", "the register of sessions", &["config-file", "config-readable", "broker"],
+        "Where it is registered who is logged in: a file of this host, or a Redis that several share. The command is \
+         for the host of the Redis.",
+        |facts| Box::pin(sessions::register(facts))),
+    check(Configuration, "broker-users", "broker.users", &["config-file"],
+        "Every user that the broker is to answer exists on this host.",
+        |facts| Box::pin(configuration::users(facts))),
+
+    check(Xcally, "motion2", "XCALLY Motion", &[],
+        "/var/opt/motion2, where XCALLY Motion lives.",
+        |facts| Box::pin(xcally::home(facts))),
+    check(Xcally, "motion-user", "the application's user", &[],
+        "Whoever owns /var/opt/motion2: motion as a rule. Without that folder the user motion, or the first of broker.users.",
+        |facts| Box::pin(xcally::user(facts))),
+    check(Xcally, "camera", "Debian's camera daemon", &[],
+        "Debian's package motion watches cameras. It runs as a user of the same name, which the broker would answer.",
+        |facts| Box::pin(xcally::camera(facts))),
+    check(Xcally, "pam-readable", "the application may read its PAM service", &["motion-user", "pam-service"],
+        "Looked at as the application's user. A service that it cannot read is one that libpam does not find.",
+        |facts| Box::pin(pam::readable(facts))),
+    check(Xcally, "reach", "the application reaches the broker", &["broker", "motion-user"],
+        "The application's user asks the broker, which answers root and broker.users.",
+        |facts| Box::pin(xcally::reach(facts))),
+    check(Xcally, "env-password", "an AD password in .env", &[],
+        "XCALLY's own integration keeps an AD administrator's password in /var/opt/motion2/.env. It is not needed any \
+         more, and whoever has read it may still use it: remove it, and change it in AD.",
+        |facts| Box::pin(xcally::password(facts))),
+    check(Xcally, "env-mode", "the mode of .env", &[],
+        "The file holds XCALLY's secrets.",
+        |facts| Box::pin(xcally::mode(facts))),
+
+    Check {
+        id: "broker-state",
+        group: Login,
+        title: "the broker has no complaint",
+        text: "What the broker itself says is wrong, when no other check has found anything.",
+        on_demand: false,
+        needs: Needs::All,
+        run: |facts| Box::pin(broker::state(facts)),
+    },
+    Check {
+        id: "login",
+        group: Login,
+        title: "one real login",
+        text: "With --login NAME: somebody logs in as the application would, through PAM, as its user, once. A wrong \
+               password counts in AD, as it does at the login page.",
+        on_demand: true,
+        needs: Needs::Checks(&["broker", "pam-lines", "pam-readable", "reach", "module-loads"]),
+        run: |facts| Box::pin(login::login(facts)),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_check_has_a_name_of_its_own_and_says_what_it_is_about() {
+        let mut ids = BTreeSet::new();
+        for check in CHECKS {
+            assert!(ids.insert(check.id), "{}", check.id);
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(check.id.chars().all(plain), "{}", check.id);
+            assert!(!check.title.is_empty() && check.text.ends_with('.'), "{}", check.id);
+        }
+    }
+
+    #[test]
+    fn groups_stand_together_and_in_order() {
+        let mut groups: Vec<_> = CHECKS.iter().map(|check| check.group).collect();
+        groups.dedup();
+        assert_eq!(groups, Group::ALL);
+    }
+
+    #[test]
+    fn what_depends_on_a_failure_names_its_cause() {
+        let (kvno, state) = (Check::find("kvno").unwrap(), Check::find("broker-state").unwrap());
+        let skipped = Finding::because("keytab");
+        assert_eq!(kvno.hindrance("machine-key", &skipped).unwrap().because, Some("keytab"));
+        assert_eq!(kvno.hindrance("keytab", &Finding::failure("gone")), Some(skipped));
+        assert_eq!(kvno.hindrance("keytab", &Finding::warning("old")), None);
+        let plain = Finding::skipped("needs root");
+        assert_eq!(kvno.hindrance("keytab", &plain), Some(plain.clone()));
+        assert_eq!(state.hindrance("keytab", &plain), None);
+    }
+
+    /// A check that waits for itself would wait for ever.
+    #[test]
+    fn what_a_check_needs_exists_and_comes_to_an_end() {
+        for check in CHECKS {
+            if let Needs::Checks(ids) = check.needs {
+                for id in ids {
+                    assert!(Check::find(id).is_some(), "{} needs {id}", check.id);
+                }
+            }
+        }
+        let mut done: BTreeSet<&str> = BTreeSet::new();
+        while done.len() < CHECKS.len() {
+            let next = CHECKS.iter().find(|check| {
+                let waits = CHECKS.iter().any(|other| check.needs(other) && !done.contains(other.id));
+                !done.contains(check.id) && !waits
+            });
+            done.insert(next.expect("the checks wait for each other").id);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! XCALLY Motion on this host: its folder, its user, and what its own integration with AD left in `.env`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
+use nix::unistd::User;
+
+use super::application;
+use super::command;
+use super::configuration::line_of;
+use super::facts::{APPLICATION, Facts, HOME};
+use super::finding::{Finding, quote};
+use crate::config::xcally::{ENV, Env, Property};
+
+/// Where Debian's camera daemon lives, which is called motion, too.
+const CAMERA_HOME: &str = "/var/lib/motion";
+const CAMERA_CONF: &str = "/etc/motion/motion.conf";
+
+pub(super) async fn home(facts: &Facts) -> Finding {
+    match fs::metadata(facts.path(HOME)) {
+        Ok(found) if found.is_dir() => Finding::ok(HOME),
+        Ok(_) => Finding::warning(format!("{HOME} is no folder")),
+        Err(e) => Finding::warning(format!("{HOME}: {e}: XCALLY Motion is not installed here")),
+    }
+}
+
+pub(super) async fn user(facts: &Facts) -> Finding {
+    match facts.application().await {
+        Ok(user) => Finding::ok(format!("{}, uid {}, home {}", user.name, user.uid, user.dir.display())),
+        Err(cause) => {
+            // Where its folder is left from before, the user is made as it was.
+            let owner = fs::metadata(facts.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
+            let uid = owner.map(|uid| format!(" --uid {uid}")).unwrap_or_default();
+            Finding::failure(format!("{cause}, as whom the application runs")).mend(format!(
+                "useradd --system{uid} --user-group --home-dir {HOME} --shell /bin/bash {APPLICATION}"
+            ))
+        }
+    }
+}
+
+/// Debian's package `motion` watches cameras, and runs as a user of the same name.
+pub(super) async fn camera(facts: &Facts) -> Finding {
+    let user = facts.application().await.ok();
+    let asked = command::ask("dpkg-query", &["-W", "-f", "${db:Status-Status}", "motion"]).await;
+    let installed = asked.is_ok_and(|answer| answer.out == "installed");
+    judge_camera(installed, user.as_ref(), facts.path(CAMERA_CONF).exists())
+}
+
+fn judge_camera(installed: bool, user: Option<&User>, conf: bool) -> Finding {
+    if installed {
+        return Finding::failure(
+            "Debian's camera daemon is installed: it runs as motion, and the broker answers it",
+        )
+        .mend("apt-get remove -y motion");
+    }
+    match user {
+        Some(user) if user.name == APPLICATION && user.dir.as_os_str() == CAMERA_HOME => Finding::failure(
+            format!("the user {APPLICATION} is the camera daemon's: its home is {CAMERA_HOME}"),
+        )
+        .mend(format!("usermod --home {HOME} {APPLICATION}")),
+        _ if conf => Finding::ok(format!("the camera daemon is gone, only {CAMERA_CONF} is left")),
+        _ => Finding::ok("Debian's camera daemon is not here"),
+    }
+}
+
+/// Really as the user that the application runs as.
+pub(super) async fn reach(facts: &Facts) -> Finding {
+    if !facts.is_root() {
+        return Finding::skipped("needs root");
+    }
+    let user = match facts.application().await {
+        Ok(user) => user,
+        Err(cause) => return Finding::skipped(cause),
+    };
+    let users = facts.config().await.map(|config| config.broker.users.clone()).unwrap_or_default();
+    match application::reaches(facts, &user).await {
+        Ok(()) => Finding::ok(format!("the broker answers {}", user.name)),
+        Err(cause) => {
+            let finding = Finding::failure(format!("{} does not reach the broker: {cause}", user.name));
+            let config = quote(&facts.options().config.display().to_string());
+            match users.contains(&user.name) {
+                false => finding.mend_with(
+                    line_of(facts, "broker", "users")
+                        .map(|line| format!("sed -i '{line}s/\\[/[\"{}\", /' {config}", user.name)),
+                ),
+                true => finding.mend("systemctl restart motion-ad.socket motion-ad.service"),
+            }
+        }
+    }
+}
+
+/// An administrator's password in a file, which nothing needs any more.
+pub(super) async fn password(facts: &Facts) -> Finding {
+    let env = match Env::load(&facts.path(ENV)) {
+        Ok(Some(env)) => env,
+        Ok(None) => return Finding::ok(format!("there is no {ENV}")),
+        Err(_) if !facts.is_root() => return Finding::skipped(format!("needs root: {ENV}")),
+        Err(problem) => return Finding::warning(problem.to_string()),
+    };
+    match env.properties.iter().find(|property| property.is_secret()) {
+        Some(Property { name, .. }) => Finding::warning(format!(
+            "{ENV} holds a password in {name}, which motion-ad does not need: remove it, and change it in AD"
+        ))
+        .mend(format!("sed -i -E '/^[[:space:]]*(export[[:space:]]+)?{name}[[:space:]]*=/d' {ENV}")),
+        None => Finding::ok("no password of AD is in it"),
+    }
+}
+
+pub(super) async fn mode(facts: &Facts) -> Finding {
+    match fs::metadata(facts.path(ENV)) {
+        Ok(found) => {
+            let mode = found.mode() & 0o777;
+            let mend = format!("chmod 0600 {ENV}");
+            match (mode & 0o007 != 0, mode & 0o070 != 0) {
+                (true, _) => {
+                    Finding::failure(format!("{ENV} has mode {mode:04o}: every user may use it")).mend(mend)
+                }
+                (false, true) => {
+                    Finding::warning(format!("{ENV} has mode {mode:04o}: its group may use it")).mend(mend)
+                }
+                _ => Finding::ok(format!("{ENV} has mode {mode:04o}")),
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Finding::ok(format!("there is no {ENV}")),
+        Err(e) => Finding::skipped(format!("{ENV}: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Options;
+    use super::super::finding::Level;
+    use super::*;
+
+    fn host() -> (tempfile::TempDir, Facts) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("var/opt/motion2")).unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let options = Options {
+            config: file("config.toml"),
+            sssd: file("sssd.conf"),
+            socket: file("broker.sock"),
+            login: None,
+        };
+        let facts = Facts::at_root(options, folder.path());
+        (folder, facts)
+    }
+
+    #[tokio::test]
+    async fn what_is_left_in_the_environment_file_is_found_and_never_shown() {
+        let (folder, facts) = host();
+        assert_eq!(password(&facts).await.level, Level::Ok);
+        let env = folder.path().join("var/opt/motion2/.env");
+        fs::write(&env, "A=1\nexport XC_ACTIVEDIRECTORY_PASSWORD='hush'\nB=2\n").unwrap();
+        let found = password(&facts).await;
+        assert_eq!(found.level, Level::Warning);
+        assert!(!format!("{found:?}").contains("hush"));
+        let mend = found.mend[0].command.replace(ENV, env.to_str().unwrap());
+        assert!(std::process::Command::new("sh").args(["-c", &mend]).status().unwrap().success());
+        assert_eq!(fs::read_to_string(&env).unwrap(), "A=1\nB=2\n");
+        assert_eq!(password(&facts).await.level, Level::Ok);
+    }
+
+    #[tokio::test]
+    async fn the_mode_of_the_environment_file_counts() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (folder, facts) = host();
+        let env = folder.path().join("var/opt/motion2/.env");
+        fs::write(&env, "").unwrap();
+        for (mode, level) in [(0o600, Level::Ok), (0o640, Level::Warning), (0o644, Level::Failure)] {
+            fs::set_permissions(&env, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(super::mode(&facts).await.level, level, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn the_camera_daemon_is_told_from_the_application() {
+        let root = User::from_uid(0.into()).unwrap().unwrap();
+        let motion = |home: &str| User { name: APPLICATION.into(), dir: home.into(), ..root.clone() };
+        let cases = [
+            (true, Some(motion(HOME)), Level::Failure, "apt-get remove -y motion"),
+            (false, Some(motion(CAMERA_HOME)), Level::Failure, "usermod --home /var/opt/motion2 motion"),
+            (false, Some(motion(HOME)), Level::Ok, ""),
+            (false, None, Level::Ok, ""),
+        ];
+        for (installed, user, level, mend) in cases {
+            let found = judge_camera(installed, user.as_ref(), false);
+            assert_eq!(found.level, level, "{found:?}");
+            assert_eq!(found.mend.first().map_or("", |mend| mend.command.as_str()), mend);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The doctor's reading of PAM services, compared with libpam itself: services made at random from modules whose
+//! answers are known, each decided by both.
+#![cfg(feature = "broker")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// The calls of an application are C.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_int, c_void};
+use std::fs;
+use std::path::Path;
+use std::ptr;
+
+use motion_ad::doctor::stack::{Kind, Rule, Service, Value, decide};
+
+#[path = "clients/libpam.rs"]
+#[allow(dead_code)]
+mod libpam;
+
+const ABORT: i32 = 26;
+/// What the service `other` answers, whose lines count where a service has none.
+const OTHER: i32 = 7;
+
+/// Services that are compared.
+const SERVICES: usize = 1000;
+
+/// Modules of libpam-modules, and what they answer to authenticate.
+const MODULES: [(&str, i32); 6] = [
+    ("pam_permit.so", 0),
+    ("pam_deny.so", 7),
+    ("pam_warn.so", 25),
+    ("pam_debug.so auth=user_unknown", 10),
+    ("pam_debug.so auth=new_authtok_reqd", 12),
+    ("pam_debug.so auth=cred_unavail", 15),
+];
+
+const CONTROLS: [&str; 14] = [
+    "required",
+    "Requisite",
+    "sufficient",
+    "optional",
+    "[success=ok default=ignore]",
+    "[success=done user_unknown=ignore default=bad]",
+    "[success=1 default=ignore]",
+    "[success=2 default=ignore]",
+    "[default=1]",
+    "[default=3 success=die]",
+    "[success=ok ignore=reset default=die]",
+    "[success=ok auth_err=reset]",
+    "[new_authtok_reqd=ok user_unknown=ok]",
+    "[success=bad default=ok]",
+];
+
+/// Lines that are not quite so simple.
+const ODD: [&str; 10] = [
+    "auth perhaps pam_permit.so\n",
+    "auth [success=maybe] pam_permit.so\n",
+    "author required pam_permit.so\n",
+    "-auth required pam_absent.so\n",
+    "auth required pam_absent.so\n",
+    "auth required \\\n  pam_permit.so # comment\n",
+    "account required pam_deny.so\n",
+    "auth include absent\n",
+    "auth required pam_permit.so \\\n",
+    "# auth required pam_deny.so\n",
+];
+
+/// A source of numbers that is the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        // Knuth's generator; the high bits are the good ones.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+
+    fn of<'a>(&mut self, list: &[&'a str]) -> &'a str {
+        list[self.below(list.len())]
+    }
+
+    fn lines(&mut self, others: &[&str]) -> String {
+        let mut text = String::new();
+        for _ in 0..=self.below(5) {
+            match self.below(12) {
+                0 if !others.is_empty() => {
+                    let other = self.of(others);
+                    let include = ["@include ", "auth include ", "auth substack ", "auth substack "];
+                    text += &format!("{}{other}\n", self.of(&include));
+                }
+                1 => text += self.of(&ODD),
+                _ => {
+                    let (module, _) = MODULES[self.below(MODULES.len())];
+                    text += &format!("auth {} {module}\n", self.of(&CONTROLS));
+                }
+            }
+        }
+        text
+    }
+}
+
+/// What libpam decides for the service `motion` in `folder`.
+fn libpam_decides(folder: &Path) -> i32 {
+    extern "C" fn silent(
+        _: c_int,
+        _: *const *const libpam::Message,
+        _: *mut *mut libpam::Response,
+        _: *mut c_void,
+    ) -> c_int {
+        19
+    }
+    let conversation = libpam::Conversation { function: silent, data: ptr::null_mut() };
+    let folder = CString::new(folder.to_str().unwrap()).unwrap();
+    let mut handle = ptr::null_mut();
+    // SAFETY: the strings and the conversation outlive the handle, which is ended below.
+    unsafe {
+        let begun = libpam::pam_start_confdir(
+            c"motion".as_ptr(),
+            c"john".as_ptr(),
+            &conversation,
+            folder.as_ptr(),
+            &mut handle,
+        );
+        if begun != 0 {
+            return begun;
+        }
+        let code = libpam::pam_authenticate(handle, 0);
+        libpam::pam_end(handle, code);
+        code
+    }
+}
+
+/// What the doctor thinks that libpam decides; nothing where it thinks that libpam does not even begin.
+fn doctor_decides(folder: &Path) -> Option<i32> {
+    let service = Service::load("motion", &|path| fs::read_to_string(folder.join(path.file_name().unwrap())));
+    if service.faults.iter().any(|fault| fault.is_fatal) {
+        return None;
+    }
+    let answer = |rule: &Rule| {
+        // A line that was continued may have brought more arguments than one.
+        let written = format!("{} {} ", rule.module, rule.arguments.join(" "));
+        let known = MODULES.iter().find(|(module, _)| written.starts_with(&format!("{module} ")));
+        known.map_or(Value::MODULE_UNKNOWN, |(_, code)| Value::of(*code).unwrap())
+    };
+    let stack = service.stack(Kind::Auth);
+    if stack.is_empty() {
+        return Some(OTHER);
+    }
+    let decided = decide(&stack, &answer).value;
+    (0..32).find(|code| Value::of(*code) == Some(decided))
+}
+
+#[test]
+fn the_doctor_reads_services_as_libpam_does() {
+    if !Path::new("/usr/lib")
+        .join(format!("{}-linux-gnu/security/pam_debug.so", std::env::consts::ARCH))
+        .exists()
+    {
+        println!("not compared: libpam-modules is not installed");
+        return;
+    }
+    let mut dice = Dice(73);
+    let mut let_in = 0;
+    for number in 0..SERVICES {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = vec![("other", "auth required pam_deny.so\n".to_owned())];
+        files.push(("inner", dice.lines(&[])));
+        files.push(("outer", dice.lines(&["inner"])));
+        let mut service = dice.lines(&["inner", "outer"]);
+        // Here alone: in an included file Debian's libpam judges it by the control of the line before it.
+        if dice.below(50) == 0 {
+            service += "@include absent\n";
+        }
+        files.push(("motion", service));
+        for (name, text) in &files {
+            // Includes come from /etc/pam.d wherever the service comes from.
+            let at = |name: &str| folder.path().join(name).display().to_string();
+            let text = text.replace("inner", &at("inner")).replace("outer", &at("outer"));
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let (theirs, ours) = (libpam_decides(folder.path()), doctor_decides(folder.path()));
+        let_in += usize::from(theirs == 0);
+        let same = ours.map_or(theirs == ABORT, |ours| ours == theirs);
+        assert!(same, "service {number}: libpam {theirs}, the doctor {ours:?}\n{files:#?}");
+    }
+    assert!((SERVICES / 20..SERVICES * 19 / 20).contains(&let_in), "{let_in} of {SERVICES} let in");
+}
