@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant as Deadline, timeout};
+use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::Broker;
 use super::login::Decision;
@@ -70,36 +70,33 @@ impl Broker {
     }
 }
 
-/// How long `motion-ad status` waits for DNS, and for the register of sessions.
+/// How long `motion-ad status` waits for DNS, a domain controller and the register of sessions.
 const ASKING: Duration = Duration::from_secs(2);
 
 impl Service {
     async fn report(&self, status: &mut Status) {
+        let deadline = Deadline::now() + ASKING;
         let servers = self.domains.own();
         // Without a login so far nobody has asked for the domain controllers yet.
         if servers.report().list.is_empty() {
-            let _ = timeout(ASKING, servers.refresh()).await;
+            let _ = timeout_at(deadline, servers.refresh()).await;
         }
+        // Likewise for the machine's connection, and a domain controller may have closed it since the last login:
+        // whether the next one can be made is what counts.
+        let (reached, sessions) = tokio::join!(self.machine.root(deadline), self.register.report(deadline));
         status.domain = Some(self.domain.clone());
         status.method = self.logins.passwords.report(&self.domain);
         status.servers = servers.report();
         status.trust = self.trust.report();
         status.problems.extend(status.servers.problem.clone());
         status.pool = self.logins.passwords.pool(&self.domain).report();
-        status.sessions = self.register.report(Deadline::now() + ASKING).await;
-        let trouble = status.sessions.problem.iter().map(|problem| format!("sessions: {problem}"));
+        let trouble = sessions.problem.iter().map(|problem| format!("sessions: {problem}"));
         status.problems.extend(trouble);
+        status.sessions = sessions;
+        status.problems.extend(reached.as_ref().err().map(|error| format!("machine account: {error}")));
         let machine = self.machine.state();
-        if !machine.connected
-            && let Some(error) = &machine.last_error
-        {
-            status.problems.push(format!("machine account: {error}"));
-        }
         status.machine = Machine {
-            state: match machine.connected {
-                true => "connected".to_owned(),
-                false => machine.last_error.unwrap_or_else(|| "not connected".to_owned()),
-            },
+            state: reached.err().map_or_else(|| "connected".to_owned(), |error| error.to_string()),
             principal: machine.principal,
             dc: machine.dc,
             ticket: machine.ticket.map(|left| left.as_secs()),

@@ -119,7 +119,7 @@ pub struct Pool {
 /// The machine account's connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// `connected`, `not connected`, or the last error.
+    /// `connected`, or why it cannot be.
     pub state: String,
     /// The principal of the keytab it uses.
     pub principal: Option<String>,
