@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::account::time_of;
-use super::entry::{Entry, EntryError};
-use super::machine::{MachineError, Search};
-use super::policy::{COMPLEX, Policy, Subject};
-use super::{Directory, DirectoryError, Machine, Person, base_search, root_of};
+use crate::directory::account::time_of;
+use crate::directory::entry::{Entry, EntryError};
+use crate::directory::machine::{MachineError, Search};
+use crate::directory::policy::{COMPLEX, Policy, Subject};
+use crate::directory::{Directory, DirectoryError, Machine, Person, base_search, root_of};
 
 /// The fine-grained policy in force (MS-ADTS 3.1.1.4.5.36), computed for each account.
 const RESULTANT: &str = "msDS-ResultantPSO";
@@ -80,8 +80,8 @@ fn duration_of(ticks: i64) -> Duration {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use super::super::scripted::{Answer, Scripted, config, unreachable};
     use super::*;
+    use crate::directory::scripted::{Answer, Scripted, config, unreachable};
 
     const BY_GUID: &str = "own <GUID=00000000-0000-0000-0000-000000000000>";
     const PSO: &str = "CN=Strict,CN=Password Settings Container,CN=System,DC=acme,DC=com";

@@ -11,14 +11,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::discovery::{Controller, List, Role, Wanted, discover};
-use super::dns::Names;
-use super::health::{Change, Health, Service, State};
-use super::machine::{BoxFuture, Server, Servers};
+use crate::directory::discovery::{Controller, List, Role, Wanted, discover};
+use crate::directory::dns::Names;
+use crate::directory::health::{Change, Health, Service, State};
+use crate::directory::machine::{BoxFuture, Server, Servers};
 use crate::protocol::report;
 
 /// Plain LDAP, with StartTLS or sealed by Kerberos.
-pub(super) const LDAP: u16 = 389;
+pub(in crate::directory) const LDAP: u16 = 389;
 
 /// One probe.
 const PROBE: Duration = Duration::from_secs(2);
@@ -369,8 +369,8 @@ impl Servers for ServerList {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::super::discovery::tests::{Scripted, Zone, zone};
     use super::*;
+    use crate::directory::discovery::tests::{Scripted, Zone, zone};
 
     const B: Service = Service::Binds;
 

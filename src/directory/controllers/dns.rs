@@ -15,10 +15,10 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::Entry;
-use super::machine::BoxFuture;
-use super::netlogon;
-use super::servers::LDAP;
+use crate::directory::Entry;
+use crate::directory::machine::BoxFuture;
+use crate::directory::netlogon;
+use crate::directory::servers::LDAP;
 use crate::ldap;
 
 /// One question to one DNS server.

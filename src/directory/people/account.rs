@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::entry::{Entry, EntryError};
-use super::sid::Sid;
+use crate::directory::entry::{Entry, EntryError};
+use crate::directory::sid::Sid;
 use crate::protocol::report::Fact;
 use crate::verdict::Outcome;
 
 /// `userAccountControl` (MS-ADTS 2.2.16).
-pub(super) const DISABLED: u32 = 0x2;
+pub(in crate::directory) const DISABLED: u32 = 0x2;
 const SMARTCARD_REQUIRED: u32 = 0x4_0000;
 /// `msDS-User-Account-Control-Computed` (MS-ADTS 3.1.1.4.5.17). It does not say that an account is disabled.
 const LOCKED_OUT: u32 = 0x10;
@@ -192,7 +192,7 @@ impl Account {
 }
 
 /// AD's time: 100 ns since 1601; 0 and 2^63-1 are never (MS-ADA1 2.1, accountExpires).
-pub(super) fn time_of(ticks: i64) -> Option<SystemTime> {
+pub(in crate::directory) fn time_of(ticks: i64) -> Option<SystemTime> {
     match u64::try_from(ticks) {
         Ok(0) | Err(_) => None,
         Ok(ticks) if ticks == i64::MAX as u64 => None,

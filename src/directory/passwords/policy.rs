@@ -15,7 +15,7 @@ const SHORTEST_NAME: usize = 3;
 const KINDS: usize = 3;
 
 /// The flag of a domain's policy that asks for complex passwords: `DOMAIN_PASSWORD_COMPLEX` (MS-SAMR 2.2.3.12).
-pub(super) const COMPLEX: u32 = 1;
+pub(in crate::directory) const COMPLEX: u32 = 1;
 
 /// A password policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::dns::{Names, Srv, Timed};
-use super::servers::LDAP;
 use crate::config;
+use crate::directory::dns::{Names, Srv, Timed};
+use crate::directory::servers::LDAP;
 
 /// In `ad_server` of sssd.conf(5): here stand those that DNS knows.
 pub const BY_DNS: &str = "_srv_";
@@ -263,12 +263,12 @@ fn order(mut records: Vec<Srv>, mut below: impl FnMut(u32) -> u32) -> Vec<String
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::directory) mod tests {
     use std::collections::HashMap;
     use std::sync::Mutex;
 
-    use super::super::machine::BoxFuture;
     use super::*;
+    use crate::directory::machine::BoxFuture;
 
     /// DNS as a test wants it. What is in neither map does not exist.
     #[derive(Default)]

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::discovery::{Controller, Role, Wanted};
-use super::dns::Names;
-use super::health::{Change, Service};
-use super::machine::{BoxFuture, MachineConnection};
-use super::machines::Place;
-use super::servers::{Observer, ServerList};
+use crate::directory::discovery::{Controller, Role, Wanted};
+use crate::directory::dns::Names;
+use crate::directory::health::{Change, Service};
+use crate::directory::machine::{BoxFuture, MachineConnection};
+use crate::directory::machines::Place;
+use crate::directory::servers::{Observer, ServerList};
 use crate::kerberos::{Kdc, Kdcs};
 use crate::ldap;
 use crate::name::fold;
@@ -21,7 +21,7 @@ use crate::name::fold;
 const DOMAINS: usize = 64;
 
 /// The KDC's port (RFC 4120, 7.2.3).
-pub(super) const KERBEROS: u16 = 88;
+pub(in crate::directory) const KERBEROS: u16 = 88;
 
 /// Who is told of a change, with the domain it is in.
 pub type DomainObserver = Arc<dyn Fn(&str, &Change) + Send + Sync>;

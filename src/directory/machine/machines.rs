@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::domains::Domains;
-use super::machine::{MachineConnection, MachineError, MachineState, Search, Settings};
-use super::{Entry, Machine, forest};
+use crate::directory::domains::Domains;
+use crate::directory::machine::{MachineConnection, MachineError, MachineState, Search, Settings};
+use crate::directory::{Entry, Machine, forest};
 use crate::kerberos::Kerberos;
 
 /// The domains of a forest, and its global catalogue.
@@ -120,9 +120,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use super::super::base_search;
-    use super::super::machine::{BoxFuture, Server, Servers};
     use super::*;
+    use crate::directory::base_search;
+    use crate::directory::machine::{BoxFuture, Server, Servers};
     use crate::kerberos::{Kdc, Kdcs};
 
     /// A domain without a domain controller, known by its error.

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Directory, DirectoryError, Machine, Person};
+use crate::directory::{Directory, DirectoryError, Machine, Person};
 
 /// `pwdLastSet`, as one domain controller has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

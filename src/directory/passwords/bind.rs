@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Entry;
-use super::trust::Distrust;
+use crate::directory::Entry;
+use crate::directory::trust::Distrust;
 use crate::ldap::{self, BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, MODIFY_RESPONSE, Response};
 
 /// LDAP result code success (RFC 4511, 4.1.9).
@@ -21,11 +21,11 @@ const SUCCESS: u32 = 0;
 
 /// `supportedCapabilities` of a read-only domain controller: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID (MS-ADTS
 /// 3.1.1.3.4.3). What it does not know it asks another one for, so that one is asked right away.
-pub(super) const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
+pub(in crate::directory) const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
 
 /// A verified TLS connection to a domain controller. It carries one bind at a time, and each bind replaces the
 /// identity of the one before (RFC 4513, 4).
-pub(super) struct BindConnection {
+pub(in crate::directory) struct BindConnection {
     stream: TlsStream<TcpStream>,
     /// The id of the last message; 0 is the server's own (RFC 4511, 4.1.1.1).
     id: i64,
@@ -59,7 +59,7 @@ impl Unusable {
     }
 
     /// The same with another text.
-    pub(super) fn map(self, text: impl FnOnce(String) -> String) -> Self {
+    pub(in crate::directory) fn map(self, text: impl FnOnce(String) -> String) -> Self {
         match self {
             Unusable::Unreachable(cause) => Unusable::Unreachable(text(cause)),
             Unusable::NoTls(cause) => Unusable::NoTls(text(cause)),
@@ -71,12 +71,12 @@ impl Unusable {
     }
 
     /// Whether it answers and there is no TLS for a password.
-    pub(super) fn lacks_tls(&self) -> bool {
+    pub(in crate::directory) fn lacks_tls(&self) -> bool {
         matches!(self, Unusable::NoTls(_) | Unusable::Unverified { .. })
     }
 
     /// Whether another port would say the same.
-    pub(super) fn is_final(&self) -> bool {
+    pub(in crate::directory) fn is_final(&self) -> bool {
         matches!(self, Unusable::Unverified { .. } | Unusable::Unfit(_))
     }
 }
@@ -87,7 +87,7 @@ impl BindConnection {
     ///
     /// # Errors
     /// What went wrong.
-    pub(super) async fn open(
+    pub(in crate::directory) async fn open(
         mut tcp: TcpStream,
         host: &str,
         config: Arc<ClientConfig>,
@@ -115,7 +115,11 @@ impl BindConnection {
     ///
     /// # Errors
     /// The bind was not answered; then the connection is of no more use.
-    pub(super) async fn bind(&mut self, dn: &str, password: &str) -> Result<Response, ExchangeError> {
+    pub(in crate::directory) async fn bind(
+        &mut self,
+        dn: &str,
+        password: &str,
+    ) -> Result<Response, ExchangeError> {
         let id = self.next_id();
         let request = ldap::simple_bind(id, dn, password)?;
         ldap::exchange(&mut self.stream, id, request, BIND_RESPONSE).await
@@ -125,7 +129,7 @@ impl BindConnection {
     ///
     /// # Errors
     /// The change was not answered; then the connection is of no more use.
-    pub(super) async fn change_password(
+    pub(in crate::directory) async fn change_password(
         &mut self,
         dn: &str,
         present: &str,
@@ -138,7 +142,7 @@ impl BindConnection {
 
     /// Whether nothing speaks against another bind. A server that has something to say on an idle connection says
     /// that it ends it.
-    pub(super) fn is_open(&mut self) -> bool {
+    pub(in crate::directory) fn is_open(&mut self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut now = Context::from_waker(Waker::noop());
@@ -147,7 +151,7 @@ impl BindConnection {
 
     /// Ends the connection so that the kernel forgets what it could not deliver. A bind that arrived later, when
     /// another domain controller has answered the same one, would count a wrong password twice.
-    pub(super) fn abandon(self) {
+    pub(in crate::directory) fn abandon(self) {
         let _ = self.stream.get_ref().0.set_zero_linger();
     }
 
@@ -175,7 +179,7 @@ impl BindConnection {
     }
 }
 
-pub(super) fn unreachable(cause: &dyn std::fmt::Display) -> Unusable {
+pub(in crate::directory) fn unreachable(cause: &dyn std::fmt::Display) -> Unusable {
     Unusable::Unreachable(cause.to_string())
 }
 

@@ -15,14 +15,14 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::bind::{BindConnection, Unusable};
-use super::discovery::Controller;
-use super::health::Service;
-use super::machine::BoxFuture;
-use super::refusal::Answer;
-use super::servers::{LDAP, ServerList};
-use super::trust::Trust;
 use crate::config::{self, TlsMode};
+use crate::directory::bind::{BindConnection, Unusable};
+use crate::directory::discovery::Controller;
+use crate::directory::health::Service;
+use crate::directory::machine::BoxFuture;
+use crate::directory::refusal::Answer;
+use crate::directory::servers::{LDAP, ServerList};
+use crate::directory::trust::Trust;
 use crate::kerberos::sealing;
 use crate::ldap::{ExchangeError, Response};
 use crate::patience::{ATTEMPT, Others, stays};
@@ -30,7 +30,7 @@ use crate::protocol::report;
 use crate::verdict::Outcome;
 
 /// TLS from the first byte.
-pub(super) const LDAPS: u16 = 636;
+pub(in crate::directory) const LDAPS: u16 = 636;
 /// One address or port has so long before the next is tried beside it.
 const LEAD: Duration = Duration::from_millis(250);
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
@@ -674,9 +674,9 @@ async fn reap(pool: Weak<Pool>) {
 mod tests {
     use tokio::net::TcpListener;
 
-    use super::super::discovery::Wanted;
-    use super::super::discovery::tests::{names, zone};
     use super::*;
+    use crate::directory::discovery::Wanted;
+    use crate::directory::discovery::tests::{names, zone};
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)

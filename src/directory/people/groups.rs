@@ -3,11 +3,11 @@
 use ldap3::{Scope, ldap_escape};
 use tokio::time::Instant;
 
-use super::forest::is_inside;
-use super::machine::{MachineError, Search};
-use super::machines::Place;
-use super::sid::Sid;
-use super::{Directory, DirectoryError, Entry, Machine};
+use crate::directory::forest::is_inside;
+use crate::directory::machine::{MachineError, Search};
+use crate::directory::machines::Place;
+use crate::directory::sid::Sid;
+use crate::directory::{Directory, DirectoryError, Entry, Machine};
 use crate::name::fold;
 
 /// `groupType` (MS-ADTS 2.2.12): a group that AD puts into tokens, and one that it puts only into those of its own
@@ -108,7 +108,7 @@ impl GroupRules {
     /// # Errors
     /// Somebody may be in a denied group without its being seen there. An allowed group that is not seen denies by
     /// itself.
-    pub(super) fn can_judge(&self, place: &Place) -> Result<(), GroupError> {
+    pub(in crate::directory) fn can_judge(&self, place: &Place) -> Result<(), GroupError> {
         match self.local.iter().find(|(_, home)| home != place) {
             Some((group, _)) => Err(GroupError::Local(group.clone())),
             None => Ok(()),
@@ -121,7 +121,10 @@ impl<M: Machine> Directory<M> {
     ///
     /// # Errors
     /// AD was not reached, or one of them has none.
-    pub(super) async fn read_group_rules(&self, deadline: Instant) -> Result<GroupRules, DirectoryError> {
+    pub(in crate::directory) async fn read_group_rules(
+        &self,
+        deadline: Instant,
+    ) -> Result<GroupRules, DirectoryError> {
         let mut rules = GroupRules::default();
         for group in &self.allow {
             rules.allow.push(self.group(group, deadline).await?.0.sid);
@@ -149,7 +152,10 @@ impl<M: Machine> Directory<M> {
     ///
     /// # Errors
     /// As [`Directory::read_group_rules`].
-    pub(super) async fn read_exempt(&self, deadline: Instant) -> Result<Vec<Sid>, DirectoryError> {
+    pub(in crate::directory) async fn read_exempt(
+        &self,
+        deadline: Instant,
+    ) -> Result<Vec<Sid>, DirectoryError> {
         let mut sids = Vec::new();
         for name in &self.exempt {
             let (group, _) = self.group(name, deadline).await.map_err(|error| match error {
@@ -214,9 +220,9 @@ impl<M: Machine> Directory<M> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Person;
-    use super::super::scripted::{Answer, Scripted, config, forest, unreachable};
     use super::*;
+    use crate::directory::Person;
+    use crate::directory::scripted::{Answer, Scripted, config, forest, unreachable};
 
     fn group(flags: &str) -> Entry {
         let sid = vec![1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x20, 2, 0, 0];

@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::Entry;
-use super::bind::{self, BindConnection, READ_ONLY, Unusable};
-use super::discovery::{Controller, Role};
-use super::domains::KERBEROS;
-use super::pool::{LDAPS, race};
-use super::servers::LDAP;
-use super::trust::Trust;
+use crate::directory::Entry;
+use crate::directory::bind::{self, BindConnection, READ_ONLY, Unusable};
+use crate::directory::discovery::{Controller, Role};
+use crate::directory::domains::KERBEROS;
+use crate::directory::pool::{LDAPS, race};
+use crate::directory::servers::LDAP;
+use crate::directory::trust::Trust;
 use crate::kerberos::Skew;
 use crate::ldap;
 

@@ -7,11 +7,11 @@ use ldap3::Scope;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::entry::Entry;
-use super::machine::{MachineError, Search};
-use super::machines::Place;
-use super::people::{Person, person_of};
-use super::{Account, Directory, DirectoryError, Machine, base_search};
+use crate::directory::entry::Entry;
+use crate::directory::machine::{MachineError, Search};
+use crate::directory::machines::Place;
+use crate::directory::people::{Person, person_of};
+use crate::directory::{Account, Directory, DirectoryError, Machine, base_search};
 
 /// So many accounts are asked for by one search: the filter is of 14 KB, and AD answers up to 1000 entries without
 /// turning pages (MaxPageSize, MS-ADTS 3.1.1.3.4.6).
@@ -122,7 +122,7 @@ fn search_for<'a>(
 }
 
 /// The filter of the accounts with these objectGUIDs.
-pub(super) fn any_of<'a>(guids: impl IntoIterator<Item = &'a Uuid>) -> String {
+pub(in crate::directory) fn any_of<'a>(guids: impl IntoIterator<Item = &'a Uuid>) -> String {
     let mut filter = String::from("(|");
     for guid in guids {
         let _ = write!(filter, "({GUID}=");
@@ -135,7 +135,7 @@ pub(super) fn any_of<'a>(guids: impl IntoIterator<Item = &'a Uuid>) -> String {
 }
 
 /// The objectGUID of an account.
-pub(super) fn guid_of(entry: &Entry) -> Option<Uuid> {
+pub(in crate::directory) fn guid_of(entry: &Entry) -> Option<Uuid> {
     Some(Uuid::from_bytes_le(entry.bytes(GUID).ok()??.try_into().ok()?))
 }
 
@@ -152,8 +152,8 @@ fn standing_of(entry: &Entry, domain: &str) -> Standing {
 mod tests {
     use std::time::Duration;
 
-    use super::super::scripted::{Answer, Scripted, account, config, forest, guid, unreachable};
     use super::*;
+    use crate::directory::scripted::{Answer, Scripted, account, config, forest, guid, unreachable};
 
     async fn standing(
         guids: &[u8],

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::policy::{COMPLEX, Policy};
+use crate::directory::policy::{COMPLEX, Policy};
 use crate::verdict::Outcome;
 
 /// Win32 error codes of a refused change, and what they mean here.
