@@ -11,6 +11,7 @@ pub mod log;
 pub mod login;
 pub mod passwords;
 pub mod peers;
+pub mod refusal;
 pub mod server;
 mod service;
 pub mod sessions;
@@ -24,8 +25,9 @@ use std::time::{Duration, Instant};
 use tokio::time::Instant as Deadline;
 
 use self::log::{Level, Line, Log};
-use self::login::{Decision, Refusal};
+use self::login::Decision;
 use self::peers::{Peer, Peers};
+use self::refusal::Refusal;
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;

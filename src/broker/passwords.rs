@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::login::Refusal;
+use super::refusal::Refusal;
 use crate::config;
 use crate::directory::Person;
 use crate::directory::change::Answer;
