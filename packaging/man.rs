@@ -31,6 +31,7 @@ const PAGES: &[(&str, u8)] = &[
     ("motion-ad-login", 1),
     ("motion-ad-passwd", 1),
     ("motion-ad-status", 1),
+    ("motion-ad-metrics", 1),
     ("motion-ad-doctor", 1),
     ("motion-ad-sessions", 1),
     ("motion-ad-sessions-list", 1),

@@ -196,6 +196,11 @@ impl DomainPasswords {
         self.domains().values().for_each(|domain| domain.pool.clear());
     }
 
+    /// Every domain that has a pool so far.
+    pub fn pools(&self) -> Vec<(String, Arc<Pool>)> {
+        self.domains().iter().map(|(name, domain)| (name.clone(), domain.pool.clone())).collect()
+    }
+
     /// What `domain` is checked by, for people.
     pub fn report(&self, domain: &str) -> report::Method {
         match self.domains().get(domain).and_then(|domain| domain.choice.clone()) {

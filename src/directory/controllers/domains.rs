@@ -58,6 +58,12 @@ impl Domains {
         &self.own
     }
 
+    /// All that are known of so far, this host's domain first.
+    pub fn all(&self) -> Vec<Arc<ServerList>> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        [&self.own].into_iter().chain(others.values()).cloned().collect()
+    }
+
     /// Those of `domain` for `role`; of the forest for its global catalogues.
     pub fn of(&self, domain: &str, role: Role) -> Arc<ServerList> {
         let domain = fold(domain);

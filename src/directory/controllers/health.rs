@@ -76,6 +76,8 @@ struct Circuit {
     open: Option<Open>,
     /// When it closed last, and what the pause between probes was then.
     closed: Option<(Instant, Duration)>,
+    /// How often it opened.
+    outages: u64,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl Health {
         let open =
             Open { since: now, cause: cause.clone(), silence, pause, probe: now + pause, probed: None };
         circuit.open = Some(open);
+        circuit.outages += 1;
         Some(Change { host: host.to_owned(), service, state: State::Down(cause) })
     }
 
@@ -189,6 +192,11 @@ impl Health {
         }
     }
 
+    /// How often `service` of `host` began to fail since it is known.
+    pub fn outages(&self, host: &str, service: Service) -> u64 {
+        self.get(host, service).map_or(0, |circuit| circuit.outages)
+    }
+
     /// Forgets every domain controller that `keep` does not know.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.circuits.retain(|host, _| keep(host));
@@ -227,6 +235,7 @@ mod tests {
         assert_eq!(up.state, State::Up(Some(Duration::from_secs(9))));
         assert_eq!(health.answered("a", B, later), None);
         assert_eq!((health.state("a", B), health.state("b", B)), (Some(State::Up(None)), None));
+        assert_eq!((health.outages("a", B), health.outages("b", B)), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]

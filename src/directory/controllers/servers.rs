@@ -32,6 +32,19 @@ pub type Probe =
 /// Who is told when a circuit opens or closes.
 pub type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
+/// A service of a domain controller, counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// The domain controller.
+    pub host: String,
+    /// Which of its services.
+    pub service: Service,
+    /// Whether it did what was asked of it last; `None` where nothing was.
+    pub works: Option<bool>,
+    /// How often it began to fail.
+    pub outages: u64,
+}
+
 /// The domain controllers of one domain.
 pub struct ServerList {
     wanted: Wanted,
@@ -74,6 +87,11 @@ impl ServerList {
     /// DNS name of the domain, or of the forest for the global catalogue.
     pub fn domain(&self) -> &str {
         &self.wanted.domain
+    }
+
+    /// What they are needed for.
+    pub fn role(&self) -> Role {
+        self.wanted.role
     }
 
     /// The domain controllers in the order to try for `service`: those that failed last.
@@ -172,6 +190,30 @@ impl ServerList {
             problem: known.problem.clone(),
             list: controllers.iter().map(server).collect(),
         }
+    }
+
+    /// What is known of every service of every domain controller.
+    pub fn circuits(&self) -> Vec<Circuit> {
+        let known = self.known();
+        let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
+        let circuits = controllers.iter().flat_map(|controller| {
+            Service::ALL.into_iter().map(|service| Circuit {
+                host: controller.host.clone(),
+                service,
+                works: known
+                    .health
+                    .state(&controller.host, service)
+                    .map(|state| matches!(state, State::Up(_))),
+                outages: known.health.outages(&controller.host, service),
+            })
+        });
+        circuits.collect()
+    }
+
+    /// Whether the list is the latest; `None` where it was never asked for.
+    pub fn is_fresh(&self) -> Option<bool> {
+        let known = self.known();
+        known.due.is_some().then_some(known.problem.is_none())
     }
 
     /// Keeps the list fresh and probes what failed, until the list is dropped.

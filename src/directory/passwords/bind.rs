@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::directory::Entry;
 use crate::directory::trust::Distrust;
@@ -109,6 +110,13 @@ impl BindConnection {
         let mut connection = BindConnection { stream, id };
         connection.examine().await?;
         Ok(connection)
+    }
+
+    /// When the domain controller's certificate ends, in seconds since 1970-01-01 UTC.
+    pub(super) fn certificate_ends(&self) -> Option<u64> {
+        let certificate = self.stream.get_ref().1.peer_certificates()?.first()?;
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        u64::try_from(certificate.validity().not_after.timestamp()).ok()
     }
 
     /// Binds as `dn` (RFC 4511, 4.2).

@@ -5,8 +5,9 @@
 //! demand to a bound and replaces what is idle for long or broken. A domain controller that does not answer is left
 //! for the next one within the same login.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -61,6 +62,10 @@ pub struct Pool {
     me: Weak<Pool>,
     /// Hosts whose LDAPS port did not answer when StartTLS did.
     starttls: Mutex<HashSet<String>>,
+    /// When the certificates of hosts end, in seconds since 1970-01-01 UTC.
+    certificates: Mutex<BTreeMap<String, u64>>,
+    /// Logins that found every connection busy.
+    refused: AtomicU64,
 }
 
 struct Connection {
@@ -190,6 +195,8 @@ impl Pool {
             connecting: Mutex::default(),
             me: me.clone(),
             starttls: Mutex::default(),
+            certificates: Mutex::default(),
+            refused: AtomicU64::new(0),
         });
         tokio::spawn(reap(Arc::downgrade(&pool)));
         pool
@@ -244,7 +251,10 @@ impl Pool {
         password: &str,
         deadline: Instant,
     ) -> Result<(Bound, Connection, SemaphorePermit<'_>), PoolError> {
-        let busy = || PoolError::Busy(self.settings.connections);
+        let busy = || {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            PoolError::Busy(self.settings.connections)
+        };
         let permit =
             timeout_at(deadline, self.permits.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
         let controllers = match timeout_at(deadline, self.servers.controllers(Service::Binds)).await {
@@ -342,6 +352,18 @@ impl Pool {
             busy: self.settings.connections - self.permits.available_permits(),
             max: self.settings.connections,
         }
+    }
+
+    /// How many logins found every connection busy until their deadline.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// When the certificate of each domain controller ends, in seconds since 1970-01-01 UTC, as it was verified last.
+    pub fn certificates(&self) -> Vec<(String, u64)> {
+        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|host, _| self.servers.knows(host));
+        known.iter().map(|(host, ends)| (host.clone(), *ends)).collect()
     }
 
     /// Those that a login could turn to instead of `controller`.
@@ -572,6 +594,10 @@ impl Pool {
             Unusable::Unverified { .. } => format!(" (trusted roots: {})", self.trust.source()),
             _ => String::new(),
         };
+        if let Some(ends) = opened.as_ref().ok().and_then(BindConnection::certificate_ends) {
+            let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(host.to_owned(), ends);
+        }
         opened.map_err(|failure| {
             let roots = roots(&failure);
             failure.map(|cause| format!("port {port}: {cause}{roots}"))
