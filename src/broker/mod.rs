@@ -138,13 +138,15 @@ impl Broker {
             return Reply::Refused(reason);
         }
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
+        // What is no login is boxed here and below: the future of every login is as large as the largest of them all,
+        // and is moved about and wiped.
         match request.operation {
-            Operation::Status => Reply::Status(Box::new(self.status().await)),
-            Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
-            Operation::Audit => self.audit(request, deadline, peer).await,
+            Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)),
+            Operation::Check => Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)),
+            Operation::Audit => Box::pin(self.audit(request, deadline, peer)).await,
             Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
                 match &self.service {
-                    Ok(service) => service.sessions(request, deadline).await,
+                    Ok(service) => Box::pin(service.sessions(request, deadline)).await,
                     Err(error) => Reply::Verdict(Decision::from(error).verdict),
                 }
             }
@@ -184,7 +186,7 @@ impl Broker {
             (Err(error), _) => return Decision::from(error),
             // For this AD is not asked.
             (Ok(service), _) if request.operation == Operation::CloseSession => {
-                return service.close_session(request, peer, deadline).await;
+                return Box::pin(service.close_session(request, peer, deadline)).await;
             }
             (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
             (Ok(service), None) => service,
@@ -195,19 +197,19 @@ impl Broker {
         }
         let (logins, user, warn) = (&service.logins, &request.user, request.warn);
         let decision = match request.operation {
-            Operation::Account => logins.account(user, warn, deadline).await,
-            Operation::ChangePassword => logins.change_password(user, secret, deadline).await,
+            Operation::Account => Box::pin(logins.account(user, warn, deadline)).await,
+            Operation::ChangePassword => Box::pin(logins.change_password(user, secret, deadline)).await,
             Operation::OpenSession => logins.identify(user, deadline).await,
             operation => match secret.password() {
                 Ok(present) if operation == Operation::ProbePassword => {
-                    logins.probe_password(user, present, deadline).await
+                    Box::pin(logins.probe_password(user, present, deadline)).await
                 }
                 Ok(password) => logins.authenticate(user, password, warn, deadline).await,
                 Err(error) => Refusal::from(error).into(),
             },
         };
         match registers(request) && decision.verdict.outcome.is_success() {
-            true => service.open_session(decision, request, peer, deadline, &self.log).await,
+            true => Box::pin(service.open_session(decision, request, peer, deadline, &self.log)).await,
             false => decision,
         }
     }

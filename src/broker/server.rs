@@ -5,12 +5,14 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
 
 use super::Broker;
 use super::log::{Level, Line};
@@ -21,6 +23,8 @@ use crate::protocol::{FrameError, HEADER, Header, Reply, Request, Secret, decode
 const READ: Duration = Duration::from_secs(2);
 /// A reply must be taken within this time.
 const WRITE: Duration = Duration::from_secs(1);
+/// So many bytes are read at once: a login has some 300.
+const USUAL: usize = 1024;
 /// How often the files that the broker was started from are looked at without a login.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long the logins on their way may take when the broker ends.
@@ -54,7 +58,14 @@ pub async fn serve(
         while running.try_join_next().is_some() {}
         let accepted = async {
             let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let mut ready = listener.readable().await?;
+            let mut ready = loop {
+                let mut ready = listener.readable().await?;
+                match somebody_waits(ready.get_inner()) {
+                    true => break ready,
+                    // For the next one, without a look at the files for nobody.
+                    false => ready.clear_ready(),
+                }
+            };
             // Before the connection is taken: the next process takes it, with the fresh files.
             if let Some(file) = broker.stale() {
                 return Ok(Err(file));
@@ -98,6 +109,12 @@ fn watch(listener: StdListener) -> io::Result<AsyncFd<StdListener>> {
     AsyncFd::new(listener)
 }
 
+/// Whether there is a connection to be taken. What cannot be told is tried.
+fn somebody_waits(listener: &StdListener) -> bool {
+    let mut waiting = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut waiting, Some(&Timespec::default())) != Ok(0)
+}
+
 async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     let opened = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
     let Ok(mut stream) = opened else { return };
@@ -135,21 +152,44 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
 async fn read(stream: &mut UnixStream) -> Result<(Request, Secret), FrameError> {
     let deadline = Instant::now() + READ;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole request in time");
-    let mut header = [0; HEADER];
-    let begun = timeout_at(deadline, stream.read(&mut header)).await.map_err(|_| late())??;
+    // Never grown, which would leave copies of the secret behind.
+    let mut first = Zeroizing::new([0; USUAL]);
+    let begun = timeout_at(deadline, stream.read(&mut *first)).await.map_err(|_| late())??;
     if begun == 0 {
         return Err(FrameError::Closed);
     }
     let rest = async {
-        stream.read_exact(&mut header[begun..]).await?;
-        let header = Header::parse(header)?;
-        let mut json = vec![0; header.json];
-        stream.read_exact(&mut json).await?;
-        let mut secret = vec![0; header.secret];
-        stream.read_exact(&mut secret).await?;
-        Ok((decode(&json)?, Secret::new(secret)))
+        let (first, mut read) = (&mut *first, begun);
+        while read < HEADER {
+            read += more(stream, first.get_mut(read..).unwrap_or_default()).await?;
+        }
+        let header = Header::parse(first.first_chunk().copied().unwrap_or_default())?;
+        let length = HEADER + header.json + header.secret;
+        let mut longer;
+        let frame = match length <= USUAL {
+            true => first.as_mut_slice(),
+            false => {
+                longer = Zeroizing::new(vec![0; length]);
+                longer.iter_mut().zip(first.iter().take(read)).for_each(|(to, from)| *to = *from);
+                longer.as_mut_slice()
+            }
+        };
+        while read < length {
+            read += more(stream, frame.get_mut(read..length).unwrap_or_default()).await?;
+        }
+        let message = frame.get(HEADER..length).unwrap_or_default();
+        let (json, secret) = message.split_at_checked(header.json).unwrap_or_default();
+        Ok((decode(json)?, Secret::new(secret.to_vec())))
     };
     timeout_at(deadline, rest).await.map_err(|_| late())?
+}
+
+/// Reads what there is, at least one byte.
+async fn more(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream.read(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => Ok(read),
+    }
 }
 
 async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
