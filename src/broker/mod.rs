@@ -132,15 +132,15 @@ impl Broker {
     }
 
     /// Answers one request of `peer`.
-    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &Peer) -> Reply {
+    pub async fn answer<'a>(&'a self, request: &'a Request, secret: &Secret, peer: &'a Peer) -> Answer<'a> {
         if request.version != VERSION {
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
-            return Reply::Refused(reason);
+            return Reply::Refused(reason).into();
         }
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
         // What is no login is boxed here and below: the future of every login is as large as the largest of them all,
         // and is moved about and wiped.
-        match request.operation {
+        let reply = match request.operation {
             Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)),
             Operation::Check => Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)),
             Operation::Audit => Box::pin(self.audit(request, deadline, peer)).await,
@@ -158,10 +158,12 @@ impl Broker {
             | Operation::CloseSession => {
                 let begun = Instant::now();
                 let decision = self.decide(request, secret, peer, deadline).await;
-                self.record(request, &decision, peer, begun.elapsed());
-                Reply::Verdict(decision.verdict)
+                let reply = Reply::Verdict(decision.verdict.clone());
+                let record = Record { broker: self, request, peer, decision, took: begun.elapsed() };
+                return Answer { reply, _record: Some(record) };
             }
-        }
+        };
+        reply.into()
     }
 
     /// The answer to `request` was not taken: what it says happened must not stay.
@@ -255,6 +257,35 @@ impl Broker {
             _ => (Level::Info, line),
         };
         self.log.write(level, &line);
+    }
+}
+
+/// An answer, and what the log is to say of it.
+pub struct Answer<'a> {
+    /// For the peer.
+    pub reply: Reply,
+    _record: Option<Record<'a>>,
+}
+
+impl From<Reply> for Answer<'_> {
+    fn from(reply: Reply) -> Self {
+        Answer { reply, _record: None }
+    }
+}
+
+/// A line of the log, written when this is dropped, however the request ends: after the reply, so that whoever waits for
+/// that does not wait for the log as well.
+struct Record<'a> {
+    broker: &'a Broker,
+    request: &'a Request,
+    peer: &'a Peer,
+    decision: Decision,
+    took: Duration,
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        self.broker.record(self.request, &self.decision, self.peer, self.took);
     }
 }
 

@@ -27,6 +27,8 @@ const WRITE: Duration = Duration::from_secs(1);
 const USUAL: usize = 1024;
 /// How often the files that the broker was started from are looked at without a login.
 const LOOK: Duration = Duration::from_secs(2);
+/// Connections that wait in a row are taken after one look, for so long.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// How long the logins on their way may take when the broker ends.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -53,6 +55,7 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(broker.connections));
     let mut running = JoinSet::new();
     let mut look = tokio::time::interval(LOOK);
+    let mut looked = None;
     tokio::pin!(told);
     let end = loop {
         while running.try_join_next().is_some() {}
@@ -63,12 +66,18 @@ pub async fn serve(
                 match somebody_waits(ready.get_inner()) {
                     true => break ready,
                     // For the next one, without a look at the files for nobody.
-                    false => ready.clear_ready(),
+                    false => {
+                        ready.clear_ready();
+                        looked = None;
+                    }
                 }
             };
             // Before the connection is taken: the next process takes it, with the fresh files.
-            if let Some(file) = broker.stale() {
-                return Ok(Err(file));
+            if looked.is_none_or(|looked: Instant| looked.elapsed() >= TOGETHER) {
+                if let Some(file) = broker.stale() {
+                    return Ok(Err(file));
+                }
+                looked = Some(Instant::now());
             }
             Ok::<_, io::Error>(Ok((ready.try_io(|listener| listener.get_ref().accept()), permit)))
         };
@@ -141,8 +150,8 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
         }
     };
     let answer = broker.answer(&request, &secret, &peer).await;
-    if let Err(error) = reply(&mut stream, &answer).await {
-        broker.untold(&request, &answer);
+    if let Err(error) = reply(&mut stream, &answer.reply).await {
+        broker.untold(&request, &answer.reply);
         let line =
             Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);
         broker.log().complain(Level::Warning, &format!("reply {uid}"), line);
