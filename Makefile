@@ -26,7 +26,7 @@ deps: ## install the Debian packages that building needs, where some are missing
 
 .PHONY: build
 build: deps ## build broker and helper as they are shipped
-	$(shipped) cargo build --locked --release --bins
+	$(shipped) cargo build --locked --release --bin motion-ad --bin motion-ad-broker
 
 .PHONY: module
 module: deps ## build the PAM module as it is shipped
@@ -73,6 +73,12 @@ test-sessions: root deps ## change passwords and fill the register of sessions, 
 test-doctor: root deps ## break a host in every way that motion-ad doctor is to name and mend (root, a quarter of an hour)
 	$(MAKE) deb
 	$(lab_tests) --doctor
+
+.PHONY: bench
+bench: root deps ## compare logins with the other PAM modules for AD in the lab; BENCH=quick in ten minutes (root)
+	$(MAKE) deb
+	cargo build --locked --release --bin bench
+	$(lab_tests) --bench
 
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)

@@ -1,6 +1,6 @@
 //! One question to the broker, within one deadline: for the module, which may start no thread, and the helper.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::net::{connect, recv, send, socket_with, sockopt};
+use rustix::net::{SendAncillaryBuffer, connect, recv, send, sendmsg, socket_with, sockopt};
 
 use crate::protocol::{
     FrameError, Operation, Reply, Request, Secret, monotonic, receive, send as send_frame,
@@ -18,6 +18,9 @@ use crate::verdict::Verdict;
 /// By how much the broker is asked to be done before we stop waiting, so that an answer in the last moment,
 /// "AD did not answer in time" above all, still arrives.
 const HEAD_START: Duration = Duration::from_millis(200);
+
+/// NOSIGNAL: a SIGPIPE would kill the application.
+const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -152,9 +155,13 @@ impl Read for Connection {
 
 impl Write for Connection {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        // NOSIGNAL: a SIGPIPE would kill the application.
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        self.retry(PollFlags::OUT, || send(&self.socket, buffer, flags))
+        self.retry(PollFlags::OUT, || send(&self.socket, buffer, SEND))
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.retry(PollFlags::OUT, || {
+            sendmsg(&self.socket, buffers, &mut SendAncillaryBuffer::default(), SEND)
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

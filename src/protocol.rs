@@ -4,7 +4,7 @@
 //! bytes. The password is never inside the JSON, because escaping would copy it. A frame is at most
 //! [`MAX_FRAME`] bytes long, its header included.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -321,13 +321,20 @@ pub fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, FrameError> {
     serde_json::from_slice(json).map_err(|e| FrameError::Malformed { line: e.line(), column: e.column() })
 }
 
-/// Sends one message.
+/// Sends one message, in one piece where `to` takes it so: then whoever receives it wakes up once.
 ///
 /// # Errors
 /// The frame is too long, or writing failed.
 pub fn send<T: Serialize>(to: &mut impl Write, message: &T, secret: &Secret) -> Result<(), FrameError> {
-    to.write_all(&encode(message, secret)?)?;
-    to.write_all(secret.bytes())?;
+    let (frame, secret) = (encode(message, secret)?, secret.bytes());
+    let written = loop {
+        match to.write_vectored(&[IoSlice::new(&frame), IoSlice::new(secret)]) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    to.write_all(frame.get(written..).unwrap_or_default())?;
+    to.write_all(secret.get(written.saturating_sub(frame.len())..).unwrap_or_default())?;
     Ok(to.flush()?)
 }
 

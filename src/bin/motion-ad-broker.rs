@@ -74,7 +74,8 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
         let told = async move {
             tokio::select! { _ = told.recv() => {}, _ = interrupted.recv() => {} }
         };
-        let end = serve(listener, broker.clone(), told).await?;
+        // Where the connections are that it accepts: this thread would have to be woken for each of them.
+        let end = tokio::spawn(serve(listener, broker.clone(), told)).await??;
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         if let End::Stale(file) = &end {
             let line = Line::new("restart").with("changed", file);

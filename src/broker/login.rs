@@ -170,10 +170,10 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         if found.remembered && may_be_stale(&tried.0) {
             // The account may have been renamed or moved since its name was remembered. Only where nobody has
             // the old name can the first attempt not have counted against anybody.
-            let fresh = self.directory.find_afresh(&principal, deadline).await?.person;
-            if self.is_nobodys(&tried.0, &person, &fresh, deadline).await? {
+            let fresh = Box::pin(self.directory.find_afresh(&principal, deadline)).await?.person;
+            if Box::pin(self.is_nobodys(&tried.0, &person, &fresh, deadline)).await? {
                 person = fresh;
-                tried = self.check(&person, password, deadline, progress).await?;
+                tried = Box::pin(self.check(&person, password, deadline, progress)).await?;
             }
         }
         progress.person = Some(person.clone());
@@ -186,12 +186,12 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             Method::Kerberos => {
                 let account = match read {
                     Read::Account(account) => account?,
-                    _ => self.directory.account(&person, deadline).await?,
+                    _ => Box::pin(self.directory.account(&person, deadline)).await?,
                 };
                 self.judge(&person, &account, deadline).await?;
                 // The KDC was asked by this name, the account read by its GUID.
                 if account.sam != person.sam {
-                    self.directory.find_afresh(&principal, deadline).await?;
+                    Box::pin(self.directory.find_afresh(&principal, deadline)).await?;
                     let reason = format!("{} was renamed a moment ago; try again", person.dn);
                     return Err(Refusal::new(Outcome::Unavailable, reason));
                 }
@@ -253,7 +253,14 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let begun = Instant::now();
         let check = self.passwords.check(person, password, deadline);
         let method = self.passwords.method(person);
-        let read = self.read(person, method, progress.warn, deadline);
+        let warn = progress.warn;
+        // Most logins read nothing, and their future is to stay small: it is moved about.
+        let read = async move {
+            match method == Method::Ldap && !warn && !self.directory.has_group_rules() {
+                true => Read::Nothing,
+                false => Box::pin(self.read(person, method, warn, deadline)).await,
+            }
+        };
         tokio::pin!(check, read);
         let (checked, early) = tokio::select! {
             biased;
@@ -353,7 +360,9 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         deadline: Instant,
     ) -> Result<(), Refusal> {
         match groups {
-            Some(groups) => check_groups(groups, &self.directory.group_rules(person, deadline).await?),
+            Some(groups) => {
+                check_groups(groups, &Box::pin(self.directory.group_rules(person, deadline)).await?)
+            }
             None if self.directory.has_group_rules() => {
                 Err(Refusal::new(Outcome::Unavailable, "the machine account may not read tokenGroups"))
             }

@@ -135,20 +135,22 @@ impl Broker {
     }
 
     /// Answers one request of `peer`.
-    pub async fn answer(&self, request: &Request, secret: &Secret, peer: &Peer) -> Reply {
+    pub async fn answer<'a>(&'a self, request: &'a Request, secret: &Secret, peer: &'a Peer) -> Answer<'a> {
         if request.version != VERSION {
             self.metrics.refused(Refused::Malformed);
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
-            return Reply::Refused(reason);
+            return Reply::Refused(reason).into();
         }
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
-        match request.operation {
-            Operation::Status => Reply::Status(Box::new(self.status().await)),
-            Operation::Check => Reply::Check(Box::new(self.check(request, deadline).await)),
-            Operation::Audit => self.audit(request, deadline, peer).await,
+        // What is no login is boxed here and below: the future of every login is as large as the largest of them all,
+        // and is moved about and wiped.
+        let reply = match request.operation {
+            Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)),
+            Operation::Check => Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)),
+            Operation::Audit => Box::pin(self.audit(request, deadline, peer)).await,
             Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
                 match &self.service {
-                    Ok(service) => service.sessions(request, deadline).await,
+                    Ok(service) => Box::pin(service.sessions(request, deadline)).await,
                     Err(error) => Reply::Verdict(Decision::from(error).verdict),
                 }
             }
@@ -160,10 +162,12 @@ impl Broker {
             | Operation::CloseSession => {
                 let begun = Instant::now();
                 let decision = self.decide(request, secret, peer, deadline).await;
-                self.record(request, &decision, peer, begun.elapsed());
-                Reply::Verdict(decision.verdict)
+                let reply = Reply::Verdict(decision.verdict.clone());
+                let record = Record { broker: self, request, peer, decision, took: begun.elapsed() };
+                return Answer { reply, _record: Some(record) };
             }
-        }
+        };
+        reply.into()
     }
 
     /// The answer to `request` was not taken: what it says happened must not stay.
@@ -188,7 +192,7 @@ impl Broker {
             (Err(error), _) => return Decision::from(error),
             // For this AD is not asked.
             (Ok(service), _) if request.operation == Operation::CloseSession => {
-                return service.close_session(request, peer, deadline).await;
+                return Box::pin(service.close_session(request, peer, deadline)).await;
             }
             (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
             (Ok(service), None) => service,
@@ -200,19 +204,19 @@ impl Broker {
         }
         let (logins, user, warn) = (&service.logins, &request.user, request.warn);
         let decision = match request.operation {
-            Operation::Account => logins.account(user, warn, deadline).await,
-            Operation::ChangePassword => logins.change_password(user, secret, deadline).await,
+            Operation::Account => Box::pin(logins.account(user, warn, deadline)).await,
+            Operation::ChangePassword => Box::pin(logins.change_password(user, secret, deadline)).await,
             Operation::OpenSession => logins.identify(user, deadline).await,
             operation => match secret.password() {
                 Ok(present) if operation == Operation::ProbePassword => {
-                    logins.probe_password(user, present, deadline).await
+                    Box::pin(logins.probe_password(user, present, deadline)).await
                 }
                 Ok(password) => logins.authenticate(user, password, warn, deadline).await,
                 Err(error) => Refusal::from(error).into(),
             },
         };
         match registers(request) && decision.verdict.outcome.is_success() {
-            true => service.open_session(decision, request, peer, deadline, &self.log).await,
+            true => Box::pin(service.open_session(decision, request, peer, deadline, &self.log)).await,
             false => decision,
         }
     }
@@ -247,6 +251,35 @@ impl Broker {
             _ => (Level::Info, line),
         };
         self.log.write(level, &line);
+    }
+}
+
+/// An answer, and what the log is to say of it.
+pub struct Answer<'a> {
+    /// For the peer.
+    pub reply: Reply,
+    _record: Option<Record<'a>>,
+}
+
+impl From<Reply> for Answer<'_> {
+    fn from(reply: Reply) -> Self {
+        Answer { reply, _record: None }
+    }
+}
+
+/// A line of the log, written when this is dropped, however the request ends: after the reply, so that whoever waits for
+/// that does not wait for the log as well.
+struct Record<'a> {
+    broker: &'a Broker,
+    request: &'a Request,
+    peer: &'a Peer,
+    decision: Decision,
+    took: Duration,
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        self.broker.record(self.request, &self.decision, self.peer, self.took);
     }
 }
 

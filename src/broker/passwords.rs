@@ -211,14 +211,16 @@ impl DomainPasswords {
 
     /// What `ldap` says, or `kerberos` where that is the method, or where nothing could be sent for want of TLS and the
     /// choice is ours.
-    async fn by_either<T>(
+    ///
+    /// What Kerberos takes is in memory only where it is asked: every login's future would be moved about with it.
+    async fn by_either<T, K: Future<Output = Result<T, Refusal>>>(
         &self,
         person: &Person,
         ldap: impl Future<Output = Result<(String, T), PoolError>>,
-        kerberos: impl Future<Output = Result<T, Refusal>>,
+        kerberos: impl FnOnce() -> K,
     ) -> Result<T, Refusal> {
         if self.preferred(person) == Method::Kerberos {
-            return kerberos.await;
+            return Box::pin(kerberos()).await;
         }
         match ldap.await {
             Ok((dc, done)) => {
@@ -228,7 +230,7 @@ impl DomainPasswords {
             // Nothing was sent yet.
             Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
                 self.choose(&person.domain, Method::Kerberos, &cause);
-                kerberos.await
+                Box::pin(kerberos()).await
             }
             Err(e) => Err(e.into()),
         }
@@ -324,8 +326,9 @@ impl Passwords for Arc<DomainPasswords> {
 
     async fn check(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, Refusal> {
         let realm = person.domain.to_uppercase();
-        let kerberos =
-            async { Ok(self.kerberos.check_password(who(person, &realm), password, deadline).await?.into()) };
+        let kerberos = || async {
+            Ok(self.kerberos.check_password(who(person, &realm), password, deadline).await?.into())
+        };
         self.by_either(person, self.bind(person, password, deadline), kerberos).await
     }
 }
@@ -334,7 +337,7 @@ impl Changes for Arc<DomainPasswords> {
     async fn probe(&self, person: &Person, present: &str, deadline: Instant) -> Result<Checked, Refusal> {
         let realm = person.domain.to_uppercase();
         let kerberos =
-            async { Ok(self.kerberos.probe_change(who(person, &realm), present, deadline).await?.into()) };
+            || async { Ok(self.kerberos.probe_change(who(person, &realm), present, deadline).await?.into()) };
         self.by_either(person, self.bind(person, present, deadline), kerberos).await
     }
 
@@ -346,7 +349,7 @@ impl Changes for Arc<DomainPasswords> {
         deadline: Instant,
     ) -> Result<Attempt, Refusal> {
         let ldap = self.change_by_ldap(person, present, new, deadline);
-        let kerberos = self.change_by_kerberos(person, present, new, None, deadline);
+        let kerberos = || self.change_by_kerberos(person, present, new, None, deadline);
         match self.by_either(person, ldap, kerberos).await? {
             // The password has proved right, and nobody can bind with it: there is no other way.
             Attempt::Closed(Checked { method: Method::Ldap, outcome, dc, .. })

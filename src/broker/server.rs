@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
 
 use super::Broker;
 use super::log::{Level, Line};
@@ -22,8 +24,12 @@ use crate::protocol::{FrameError, HEADER, Header, Reply, Request, Secret, decode
 const READ: Duration = Duration::from_secs(2);
 /// A reply must be taken within this time.
 const WRITE: Duration = Duration::from_secs(1);
+/// So many bytes are read at once: a login has some 300.
+const USUAL: usize = 1024;
 /// How often the files that the broker was started from are looked at without a login.
 const LOOK: Duration = Duration::from_secs(2);
+/// Connections that wait in a row are taken after one look, for so long.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// How long the logins on their way may take when the broker ends.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -50,15 +56,29 @@ pub async fn serve(
     let room = broker.room.clone();
     let mut running = JoinSet::new();
     let mut look = tokio::time::interval(LOOK);
+    let mut looked = None;
     tokio::pin!(told);
     let end = loop {
         while running.try_join_next().is_some() {}
         let accepted = async {
             let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let mut ready = listener.readable().await?;
+            let mut ready = loop {
+                let mut ready = listener.readable().await?;
+                match somebody_waits(ready.get_inner()) {
+                    true => break ready,
+                    // For the next one, without a look at the files for nobody.
+                    false => {
+                        ready.clear_ready();
+                        looked = None;
+                    }
+                }
+            };
             // Before the connection is taken: the next process takes it, with the fresh files.
-            if let Some(file) = broker.stale() {
-                return Ok(Err(file));
+            if looked.is_none_or(|looked: Instant| looked.elapsed() >= TOGETHER) {
+                if let Some(file) = broker.stale() {
+                    return Ok(Err(file));
+                }
+                looked = Some(Instant::now());
             }
             Ok::<_, io::Error>(Ok((ready.try_io(|listener| listener.get_ref().accept()), permit)))
         };
@@ -102,6 +122,12 @@ fn watch(listener: StdListener) -> io::Result<AsyncFd<StdListener>> {
     AsyncFd::new(listener)
 }
 
+/// Whether there is a connection to be taken. What cannot be told is tried.
+fn somebody_waits(listener: &StdListener) -> bool {
+    let mut waiting = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut waiting, Some(&Timespec::default())) != Ok(0)
+}
+
 async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     let opened = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
     let Ok(mut stream) = opened else { return };
@@ -130,9 +156,9 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
         }
     };
     let answer = broker.answer(&request, &secret, &peer).await;
-    if let Err(error) = reply(&mut stream, &answer).await {
+    if let Err(error) = reply(&mut stream, &answer.reply).await {
         broker.metrics.refused(Refused::Unanswered);
-        broker.untold(&request, &answer);
+        broker.untold(&request, &answer.reply);
         let line =
             Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);
         broker.log().complain(Level::Warning, &format!("reply {uid}"), line);
@@ -142,21 +168,44 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
 async fn read(stream: &mut UnixStream) -> Result<(Request, Secret), FrameError> {
     let deadline = Instant::now() + READ;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole request in time");
-    let mut header = [0; HEADER];
-    let begun = timeout_at(deadline, stream.read(&mut header)).await.map_err(|_| late())??;
+    // Never grown, which would leave copies of the secret behind.
+    let mut first = Zeroizing::new([0; USUAL]);
+    let begun = timeout_at(deadline, stream.read(&mut *first)).await.map_err(|_| late())??;
     if begun == 0 {
         return Err(FrameError::Closed);
     }
     let rest = async {
-        stream.read_exact(&mut header[begun..]).await?;
-        let header = Header::parse(header)?;
-        let mut json = vec![0; header.json];
-        stream.read_exact(&mut json).await?;
-        let mut secret = vec![0; header.secret];
-        stream.read_exact(&mut secret).await?;
-        Ok((decode(&json)?, Secret::new(secret)))
+        let (first, mut read) = (&mut *first, begun);
+        while read < HEADER {
+            read += more(stream, first.get_mut(read..).unwrap_or_default()).await?;
+        }
+        let header = Header::parse(first.first_chunk().copied().unwrap_or_default())?;
+        let length = HEADER + header.json + header.secret;
+        let mut longer;
+        let frame = match length <= USUAL {
+            true => first.as_mut_slice(),
+            false => {
+                longer = Zeroizing::new(vec![0; length]);
+                longer.iter_mut().zip(first.iter().take(read)).for_each(|(to, from)| *to = *from);
+                longer.as_mut_slice()
+            }
+        };
+        while read < length {
+            read += more(stream, frame.get_mut(read..length).unwrap_or_default()).await?;
+        }
+        let message = frame.get(HEADER..length).unwrap_or_default();
+        let (json, secret) = message.split_at_checked(header.json).unwrap_or_default();
+        Ok((decode(json)?, Secret::new(secret.to_vec())))
     };
     timeout_at(deadline, rest).await.map_err(|_| late())?
+}
+
+/// Reads what there is, at least one byte.
+async fn more(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    match stream.read(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => Ok(read),
+    }
 }
 
 async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {

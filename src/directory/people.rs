@@ -98,7 +98,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Result<Principal, NameError>, DirectoryError> {
         match rules.principal(name) {
             Err(NameError::Domain(_)) => {
-                Ok(rules.principal_among(name, self.forest(deadline).await?.known()))
+                Ok(rules.principal_among(name, Box::pin(self.forest(deadline)).await?.known()))
             }
             decided => Ok(decided),
         }
@@ -115,7 +115,8 @@ impl<M: Machine> Directory<M> {
         {
             return Ok(Found { person: person.clone(), remembered: true, hides: None });
         }
-        self.find_afresh(principal, deadline).await
+        // Most logins are answered above, and their future is to stay small.
+        Box::pin(self.find_afresh(principal, deadline)).await
     }
 
     /// The same, but never from memory.

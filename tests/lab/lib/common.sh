@@ -12,6 +12,7 @@ readonly LAB_LOG=$LAB_RUN/lab.log
     readonly DOMAIN=acme.com
     readonly NETBIOS=ACME
     readonly BASE_DN=DC=acme,DC=com
+    readonly CROWD_PASSWORD=Cr0wds-come-in-coaches
     # Machines boot; the others are network namespaces alone. Whatever is not dc or host is there when it is
     # asked for.
     readonly MACHINES=(dc dc2 host host2)
@@ -33,6 +34,11 @@ dcs() {
 
 two_dcs() {
     [[ -d $LAB_RUN/dc2 ]]
+}
+
+# Whether the domain has 50,000 people more.
+is_crowded() {
+    [[ -e $LAB_RUN/crowd ]]
 }
 
 hosts() {

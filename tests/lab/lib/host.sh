@@ -119,9 +119,12 @@ newest_deb() {
 }
 
 # A host has no network: its packages are fetched by its own apt, in its root, from out here.
-host_download() { # HOST FILE
+host_download() { # HOST PACKAGE…
+    local root
+    root=$(node_root "$1")
+    shift
     setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child \
-        bash "$LAB_DIR/lib/download.sh" "$(node_root "$1")" "$2" </dev/null
+        bash "$LAB_DIR/lib/download.sh" "$root" "$@" </dev/null
 }
 
 lab_remove() { # remove|purge

@@ -5,6 +5,7 @@
 #     host    base + what a joined server has installed
 #     dc      base + Samba
 #     domain  dc + the provisioned domain with its cast
+#     crowd   domain with 50,000 people more
 #     pair    the second DC on dc, and on domain what its joining changed
 #     forger  base + MIT's KDC
 #     redis   base + Redis
@@ -56,13 +57,14 @@ find_layers() {
     LAYER[forger]=$(layer forger "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages forger))
     LAYER[redis]=$(layer redis "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages redis))
     LAYER[domain]=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"${LAYER[dc]}")
+    LAYER[crowd]=$(layer crowd "$lib/build-crowd.sh" <<<"${LAYER[domain]}")
     LAYER[pair]=$(layer pair "$lib/build-pair.sh" <<<"${LAYER[domain]}")
 }
 
 # layers NODE : the lower layers of a node, topmost first, as overlayfs wants them.
 layers() {
     case $1 in
-        dc) echo "$(two_dcs && echo "${LAYER[pair]}/dc:")${LAYER[domain]}:${LAYER[dc]}:${LAYER[base]}" ;;
+        dc) echo "$(two_dcs && echo "${LAYER[pair]}/dc:")$(is_crowded && echo "${LAYER[crowd]}:")${LAYER[domain]}:${LAYER[dc]}:${LAYER[base]}" ;;
         dc2) echo "${LAYER[pair]}/dc2:${LAYER[dc]}:${LAYER[base]}" ;;
         host | host2) echo "${LAYER[host]}:${LAYER[base]}" ;;
         *) echo "${LAYER[$1]}:${LAYER[base]}" ;;
@@ -101,6 +103,8 @@ build_layer() { # NAME
         redis) step "packages of Redis" build "$layer" build-packages.sh "$base" $(packages redis) ;;
         domain) step "domain and cast" build --offline "$layer" build-domain.sh "$dc:$base" \
             "$LAB_DIR" "${FQDN[dc]}" "$DOMAIN" "$NETBIOS" "${ADDRESS[dc]}" ;;
+        crowd) step "50,000 people and 2,000 groups" build --offline "$layer" build-crowd.sh "${LAYER[domain]}:$dc:$base" \
+            "$CROWD_PASSWORD" "$DOMAIN" "$BASE_DN" ;;
         pair) step "second domain controller" build --offline "$layer" build-pair.sh - \
             "${LAYER[domain]}:$dc:$base" "$dc:$base" "$DOMAIN" \
             "${FQDN[dc]}" "${ADDRESS[dc]}" "${FQDN[dc2]}" "${ADDRESS[dc2]}" ;;

@@ -38,6 +38,8 @@ pub struct Lab {
 pub struct Size {
     pub dcs: usize,
     pub hosts: usize,
+    /// Whether the domain has 50,000 people more. Such a lab has a name of its own, so that it can be up beside another.
+    pub crowd: bool,
 }
 
 /// A command that ran.
@@ -71,6 +73,7 @@ impl Lab {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         let script = repository.join("tests/lab/lab");
         let name = std::env::var("LAB_NAME").unwrap_or_else(|_| "suite".to_owned());
+        let name = if size.crowd { name + "crowd" } else { name };
         let kerberos = AtomicBool::new(false);
         let mut lab = Lab { name, script, size, host: "host", root: PathBuf::new(), kerberos, keeper: None };
         // What a killed run left would not be fresh.
@@ -79,7 +82,9 @@ impl Lab {
             lab.keeper = Some(lab.keeper()?);
         }
         let (dcs, hosts) = (size.dcs.to_string(), size.hosts.to_string());
-        lab.run(&["up", "--no-join", "--dcs", &dcs, "--hosts", &hosts]).ok()?;
+        let mut up = vec!["up", "--no-join", "--dcs", &dcs, "--hosts", &hosts];
+        up.extend(size.crowd.then_some("--crowd"));
+        lab.run(&up).ok()?;
         lab.root = PathBuf::from(lab.run(&["path", lab.host]).ok()?.trim());
         Ok(lab)
     }

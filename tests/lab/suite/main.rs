@@ -1,7 +1,7 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
-//! `make test-doctor` with `--doctor`, `make demo` with `--demo`; a word after one of the first four chooses the chapters whose name contains it. Without
+//! `make test-doctor` with `--doctor`, `make bench` with `--bench`, `make demo` with `--demo`; a word after one of the first four chooses the chapters whose name contains it. Without
 //! `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`,
 //! default `suite`) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
@@ -13,6 +13,7 @@ mod app;
 #[path = "../../clients/application.rs"]
 mod application;
 mod audit;
+mod bench;
 mod cast;
 mod commands;
 mod config;
@@ -37,6 +38,8 @@ mod package;
 mod pam;
 mod passwords;
 mod people;
+#[path = "../../clients/bench/plan.rs"]
+mod plan;
 mod ready;
 mod register;
 mod report;
@@ -61,9 +64,9 @@ type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 /// Chapters that share a lab of this size.
 type Part = (Size, &'static [Chapter]);
 
-const ONE_OF_EACH: Size = Size { dcs: 1, hosts: 1 };
-const TWO_DCS: Size = Size { dcs: 2, hosts: 1 };
-const TWO_HOSTS: Size = Size { dcs: 1, hosts: 2 };
+const ONE_OF_EACH: Size = Size { dcs: 1, hosts: 1, crowd: false };
+const TWO_DCS: Size = Size { dcs: 2, ..ONE_OF_EACH };
+const TWO_HOSTS: Size = Size { hosts: 2, ..ONE_OF_EACH };
 
 /// What every chapter stands on.
 const JOIN: Chapter = ("join", join::chapter);
@@ -151,8 +154,9 @@ fn main() -> ExitCode {
         "--failover" => suite(FAILOVER, filter),
         "--sessions" => suite(SESSIONS, filter),
         "--doctor" => suite(DOCTOR, filter),
+        "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite|--failover|--sessions|--doctor [CHAPTER] | --demo".to_owned()),
+        _ => Err("usage: lab --suite|--failover|--sessions|--doctor [CHAPTER] | --bench | --demo".to_owned()),
     };
     match done {
         Ok(code) => code,

@@ -1,0 +1,77 @@
+//! The floor: binds one after the other on a TLS connection that stays open, and nothing else.
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use motion_ad::directory::trust::Trust;
+use motion_ad::ldap::simple_bind;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+/// LDAP result code success (RFC 4511, 4.1.9).
+pub const SUCCESS: u8 = 0;
+
+/// One connection.
+pub struct Connection {
+    tls: StreamOwned<ClientConnection, TcpStream>,
+    id: i64,
+}
+
+/// How connections are verified.
+pub fn trust(ca_file: &str) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
+    Ok(Trust::load(Some(Path::new(ca_file)), None).map_err(|e| e.to_string())?.config())
+}
+
+impl Connection {
+    pub fn open(address: &str, host: &str, config: &Arc<ClientConfig>) -> Result<Self, Box<dyn Error>> {
+        let tcp = TcpStream::connect(address)?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let name = ServerName::try_from(host.to_owned())?;
+        let tls = StreamOwned::new(ClientConnection::new(config.clone(), name)?, tcp);
+        Ok(Connection { tls, id: 0 })
+    }
+
+    /// The result code of a bind.
+    pub fn bind(&mut self, dn: &str, password: &str) -> Result<u8, Box<dyn Error>> {
+        self.id += 1;
+        self.tls.write_all(&simple_bind(self.id, dn, password)?)?;
+        let mut answer = Vec::with_capacity(512);
+        loop {
+            let mut chunk = [0; 512];
+            let count = self.tls.read(&mut chunk)?;
+            if count == 0 {
+                return Err("the server closed the connection".into());
+            }
+            answer.extend_from_slice(&chunk[..count]);
+            if let Some((message, _)) = element(&answer) {
+                return result(message).ok_or_else(|| "no bind response".into());
+            }
+        }
+    }
+}
+
+/// The result code in the fields of a BindResponse (RFC 4511, 4.2.2).
+fn result(message: &[u8]) -> Option<u8> {
+    let (_id, rest) = element(message)?;
+    let (response, _) = element(rest)?;
+    let (code, _) = element(response)?;
+    code.first().copied()
+}
+
+/// The content of the element that `bytes` begin with, once it is whole, and what follows it (X.690, 8.1).
+pub fn element(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = bytes.get(1..)?.split_first()?;
+    let (length, rest) = match usize::from(*head) {
+        short @ ..0x80 => (short, rest),
+        long => {
+            let (length, rest) = rest.split_at_checked(long & 0x7f)?;
+            (length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+    };
+    rest.split_at_checked(length)
+}

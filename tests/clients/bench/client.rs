@@ -1,0 +1,241 @@
+//! One long-lived application with many threads, which logs in by everybody who is compared.
+
+use std::error::Error;
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::io::{BufRead, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::bind::{self, Connection};
+use crate::libpam::{self, Conversation, Message, PAM_PROMPT_ECHO_OFF, Response};
+use crate::plan::{Block, Candidate, Done, Setup, Took, Way};
+
+/// What a wrong password is: the right one and this.
+const WRONG: &str = "-no";
+/// PAM_AUTH_ERR, and libwbclient's and nslcd's answers to a wrong password.
+const REFUSALS: [c_int; 3] = [7, 6, 4];
+
+/// A candidate, ready.
+struct Ready {
+    candidate: Candidate,
+    service: CString,
+    folder: Option<CString>,
+    people: Vec<Person>,
+    /// The connections that wait for a thread.
+    open: Mutex<Vec<Connection>>,
+    next: AtomicUsize,
+}
+
+struct Person {
+    name: CString,
+    right: CString,
+    wrong: CString,
+}
+
+/// Reads the setup and then block after block from standard input, until that ends.
+pub fn run() -> Result<(), Box<dyn Error>> {
+    let mut lines = std::io::stdin().lock().lines();
+    let setup: Setup = serde_json::from_str(&lines.next().ok_or("no setup")??)?;
+    for object in &setup.keep {
+        let path = CString::new(object.as_str())?;
+        // SAFETY: these are PAM modules, which applications load the same way. They are never unloaded.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+        if handle.is_null() {
+            return Err(format!("{object} cannot be loaded").into());
+        }
+    }
+    let ready = setup.candidates.into_iter().map(Ready::new).collect::<Result<Vec<_>, _>>()?;
+    println!();
+    for line in lines {
+        let block: Block = serde_json::from_str(&line?)?;
+        let done = run_block(&ready, &block)?;
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer(&mut out, &done)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+impl Ready {
+    fn new(candidate: Candidate) -> Result<Self, Box<dyn Error>> {
+        let (service, folder) = match &candidate.way {
+            Way::Pam { service, folder, .. } => {
+                (CString::new(service.as_str())?, folder.as_deref().map(CString::new).transpose()?)
+            }
+            Way::Bind { .. } => (CString::default(), None),
+        };
+        let person = |(name, password): &(String, String)| {
+            Ok::<_, Box<dyn Error>>(Person {
+                name: CString::new(name.as_str())?,
+                right: CString::new(password.as_str())?,
+                wrong: CString::new(password.clone() + WRONG)?,
+            })
+        };
+        let people = candidate.people.iter().map(person).collect::<Result<_, _>>()?;
+        Ok(Ready { candidate, service, folder, people, open: Mutex::default(), next: AtomicUsize::new(0) })
+    }
+
+    /// Has a connection for each of `threads` threads.
+    fn open(&self, threads: usize) -> Result<(), Box<dyn Error>> {
+        let Way::Bind { address, host, ca_file } = &self.candidate.way else { return Ok(()) };
+        let config = bind::trust(ca_file)?;
+        let mut open = self.open.lock().map_err(|e| e.to_string())?;
+        while open.len() < threads {
+            let mut connection = Connection::open(address, host, &config)?;
+            if let Some(person) = self.people.first() {
+                connection.bind(person.name.to_str()?, person.right.to_str()?)?;
+            }
+            open.push(connection);
+        }
+        Ok(())
+    }
+
+    /// Logs the next person in; why that failed.
+    fn login(&self, connection: Option<&mut Connection>, wrong: bool) -> Option<String> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) % self.people.len();
+        let person = &self.people[number];
+        let password = if wrong { &person.wrong } else { &person.right };
+        match (&self.candidate.way, connection) {
+            (Way::Pam { account, .. }, _) => {
+                let code = pam_login(self, &person.name, password, *account);
+                let expected = if wrong { REFUSALS.contains(&code) } else { code == 0 };
+                (!expected).then(|| libpam::name(code))
+            }
+            (Way::Bind { .. }, Some(connection)) => {
+                let text = |text: &CString| text.to_string_lossy().into_owned();
+                match connection.bind(&text(&person.name), &text(password)) {
+                    Ok(code) if (code == bind::SUCCESS) != wrong => None,
+                    Ok(code) => Some(format!("LDAP result {code}")),
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+            (Way::Bind { .. }, None) => Some("no connection".to_owned()),
+        }
+    }
+}
+
+fn run_block(ready: &[Ready], block: &Block) -> Result<Done, Box<dyn Error>> {
+    let chosen: Vec<_> = block.candidates.iter().filter_map(|number| ready.get(*number)).collect();
+    for candidate in &chosen {
+        candidate.open(block.threads)?;
+    }
+    let results = Mutex::new(vec![Took::default(); chosen.len()]);
+    let start = Barrier::new(block.threads + 1);
+    // Of each candidate.
+    let number = AtomicUsize::new(0);
+    let begun = std::thread::scope(|scope| {
+        for _ in 0..block.threads {
+            scope.spawn(|| thread(&chosen, block, &start, &number, &results));
+        }
+        start.wait();
+        Instant::now()
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    let results = results.into_inner().map_err(|e| e.to_string())?;
+    Ok(Done { seconds, private_kib: private_kib()?, cpu: cpu(), results })
+}
+
+fn thread(
+    chosen: &[&Ready],
+    block: &Block,
+    start: &Barrier,
+    number: &AtomicUsize,
+    results: &Mutex<Vec<Took>>,
+) {
+    let mut connections: Vec<_> =
+        chosen.iter().map(|candidate| candidate.open.lock().ok().and_then(|mut open| open.pop())).collect();
+    let mut took = vec![Took::default(); chosen.len()];
+    start.wait();
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs_f64(block.seconds);
+    while let number = number.fetch_add(1, Ordering::Relaxed)
+        && number < block.logins
+        && Instant::now() < end
+    {
+        for ((candidate, connection), took) in chosen.iter().zip(&mut connections).zip(&mut took) {
+            let mut due = Instant::now();
+            if block.rate > 0.0 {
+                due = begun + Duration::from_secs_f64(number as f64 / block.rate);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            let failure = candidate.login(connection.as_mut(), block.wrong);
+            took.micros.push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
+            took.failed += usize::from(failure.is_some());
+            took.failure = took.failure.take().or(failure);
+        }
+    }
+    for (candidate, connection) in chosen.iter().zip(connections) {
+        if let Ok(mut open) = candidate.open.lock() {
+            open.extend(connection);
+        }
+    }
+    if let Ok(mut results) = results.lock() {
+        for (all, took) in results.iter_mut().zip(took) {
+            all.micros.extend(took.micros);
+            all.failed += took.failed;
+            all.failure = all.failure.take().or(took.failure);
+        }
+    }
+}
+
+/// The memory that is this process's alone.
+fn private_kib() -> Result<u64, Box<dyn Error>> {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let private = text.lines().filter(|line| line.starts_with("Private_"));
+    Ok(private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum())
+}
+
+/// The CPU time of this process.
+fn cpu() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists, and `time` outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// A handle of its own for each login: authenticate and, where that is a success and wanted, acct_mgmt.
+fn pam_login(Ready { service, folder, .. }: &Ready, user: &CStr, password: &CStr, account: bool) -> c_int {
+    let conversation = Conversation { function: converse, data: password.as_ptr().cast_mut().cast() };
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: the strings and the conversation outlive the handle, which is ended before they are dropped.
+    unsafe {
+        let (service, user, conversation) = (service.as_ptr(), user.as_ptr(), &raw const conversation);
+        let started = match folder {
+            Some(folder) => {
+                libpam::pam_start_confdir(service, user, conversation, folder.as_ptr(), &raw mut handle)
+            }
+            None => libpam::pam_start(service, user, conversation, &raw mut handle),
+        };
+        if started != 0 {
+            return started;
+        }
+        let mut code = libpam::pam_authenticate(handle, 0);
+        if code == 0 && account {
+            code = libpam::pam_acct_mgmt(handle, 0);
+        }
+        libpam::pam_end(handle, code);
+        code
+    }
+}
+
+extern "C" fn converse(
+    count: c_int,
+    messages: *const *const Message,
+    responses: *mut *mut Response,
+    password: *mut c_void,
+) -> c_int {
+    let count = usize::try_from(count).unwrap_or(0);
+    // SAFETY: libpam hands over `count` messages, as Linux does: pointers in a row. It frees the array and each text
+    // with free(3). `password` is the string of `pam_login`.
+    unsafe {
+        let array = libc::calloc(count, size_of::<Response>()).cast::<Response>();
+        for index in 0..count {
+            if (**messages.add(index)).style == PAM_PROMPT_ECHO_OFF {
+                (*array.add(index)).text = libc::strdup(password.cast());
+            }
+        }
+        *responses = array;
+    }
+    0
+}
