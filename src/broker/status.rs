@@ -92,11 +92,14 @@ impl Service {
         status.servers = servers.report();
         status.trust = self.trust.report();
         status.problems.extend(status.servers.problem.clone());
+        // Without a keytab or a domain controller it is no problem of its own.
+        if let (Err(error), []) = (&reached, status.problems.as_slice()) {
+            status.problems.push(format!("machine account: {error}"));
+        }
         status.pool = self.logins.passwords.pool(&self.domain).report();
         let trouble = sessions.problem.iter().map(|problem| format!("sessions: {problem}"));
         status.problems.extend(trouble);
         status.sessions = sessions;
-        status.problems.extend(reached.as_ref().err().map(|error| format!("machine account: {error}")));
         let machine = self.machine.state();
         status.machine = Machine {
             state: reached.err().map_or_else(|| "connected".to_owned(), |error| error.to_string()),
