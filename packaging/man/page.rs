@@ -88,15 +88,15 @@ impl Page {
         Ok(self)
     }
 
-    pub fn see_also(&mut self, pages: &[(&str, u8)]) -> &mut Self {
+    pub fn see_also(&mut self, pages: &[(String, u8)]) -> &mut Self {
         self.section("SEE ALSO");
-        let others = pages.iter().filter(|(name, section)| (*name, *section) != (&self.name, self.section));
+        let others = pages.iter().filter(|(name, section)| (name, *section) != (&self.name, self.section));
         let mut line = Vec::new();
         for (name, section) in others {
             if !line.is_empty() {
                 line.push(roman(", "));
             }
-            line.extend([bold(*name), roman(format!("({section})"))]);
+            line.extend([bold(name.as_str()), roman(format!("({section})"))]);
         }
         self.roff.text(line);
         self
