@@ -13,7 +13,7 @@ const HEAD: &str = "\
 
 The broker writes one line for each login, account check, password change and session, facility AUTHPRIV:
 
-```sh host
+```sh host says=\"event=\"
 journalctl -t motion-ad-broker -n 20
 ```
 
@@ -25,7 +25,7 @@ A line is fields, `name=value`. A value that is more than a plain word stands in
 escaped, so that nobody's name begins a field or a line. Where somebody has to mend something, the line is an error
 and ends with `advice`. For one person, now, and with more detail:
 
-```sh host exit=1
+```sh host exit=1 says=\"may not log in: disabled\"
 motion-ad check dora.disabled
 ```
 

@@ -11,7 +11,8 @@
 //! | `tty` | on a terminal, where each line is typed when it is asked for |
 //! | `state=WORD` | what has to be so before: see `documents.rs` |
 //! | `file=PATH` | no command: what the host has in this file from here on |
-//! | `unrun="REASON"` | commands that cannot be run in the lab |
+//! | `says="TEXT"` | comes last: what has to be among what is printed |
+//! | `unrun="REASON"` | comes last: commands that cannot be run in the lab, and why |
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub struct Block {
     pub tty: bool,
     pub state: Option<String>,
     pub file: Option<String>,
+    pub says: Option<String>,
     pub unrun: Option<String>,
     pub text: String,
 }
@@ -75,13 +77,11 @@ pub fn blocks(root: &Path, name: &str) -> Result<Vec<Block>, String> {
 }
 
 fn parse(place: &str, info: &str) -> Result<Block, String> {
-    let (words, reason) = match info.split_once("unrun=") {
-        Some((words, reason)) => (words, Some(reason.trim().trim_matches('"').to_owned())),
-        None => (info, None),
-    };
-    let mut words = words.split_whitespace();
+    let (info, unrun) = quoted(info, "unrun");
+    let (info, says) = quoted(info, "says");
+    let mut words = info.split_whitespace();
     let language = words.next().ok_or("the block does not say what it is")?.to_owned();
-    let mut block = Block { place: place.to_owned(), language, unrun: reason, ..Block::default() };
+    let mut block = Block { place: place.to_owned(), language, says, unrun, ..Block::default() };
     let list = |values: &str| values.split(',').map(str::to_owned).collect::<Vec<_>>();
     for word in words {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -99,4 +99,11 @@ fn parse(place: &str, info: &str) -> Result<Block, String> {
         }
     }
     Ok(block)
+}
+
+/// What stands before `word="TEXT"` at the end of `info`, and the text.
+fn quoted<'a>(info: &'a str, word: &str) -> (&'a str, Option<String>) {
+    let found = info.split_once(&format!(" {word}=\""));
+    let text = found.and_then(|(words, text)| Some((words, text.trim_end().strip_suffix('"')?)));
+    text.map_or((info, None), |(words, text)| (words, Some(text.to_owned())))
 }
