@@ -14,15 +14,18 @@ mod app;
 mod application;
 mod audit;
 mod bench;
+mod blocks;
 mod cast;
 mod commands;
 mod config;
 mod demo;
 mod doctor;
+mod documents;
 mod failover;
 mod faults;
 mod forged;
 mod fresh;
+mod hardening;
 mod hostile;
 mod join;
 mod lab;
@@ -94,6 +97,8 @@ const SUITE: &[Part] = &[
             ("passwords", passwords::short),
             ("warnings", warnings::chapter),
             ("sessions", sessions::short),
+            ("hardening", hardening::chapter),
+            ("documents", documents::chapter),
             ("package-lifecycle", package::lifecycle),
         ],
     ),
