@@ -74,6 +74,11 @@ test-doctor: root deps ## break a host in every way that motion-ad doctor is to 
 	$(MAKE) deb
 	$(lab_tests) --doctor
 
+.PHONY: test-clients
+test-clients: root deps ## log in by the PAM libraries of Node and Python, Apache, nginx and a browser (root, ten minutes)
+	$(MAKE) deb
+	$(lab_tests) --clients
+
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)
 	$(MAKE) deb

@@ -38,6 +38,8 @@ pub struct Lab {
 pub struct Size {
     pub dcs: usize,
     pub hosts: usize,
+    /// Whether the hosts have the applications of other people.
+    pub clients: bool,
 }
 
 /// A command that ran.
@@ -79,7 +81,9 @@ impl Lab {
             lab.keeper = Some(lab.keeper()?);
         }
         let (dcs, hosts) = (size.dcs.to_string(), size.hosts.to_string());
-        lab.run(&["up", "--no-join", "--dcs", &dcs, "--hosts", &hosts]).ok()?;
+        let mut up = vec!["up", "--no-join", "--dcs", &dcs, "--hosts", &hosts];
+        up.extend(size.clients.then_some("--clients"));
+        lab.run(&up).ok()?;
         lab.root = PathBuf::from(lab.run(&["path", lab.host]).ok()?.trim());
         Ok(lab)
     }
