@@ -81,6 +81,11 @@ bench: root deps ## compare logins with the other PAM modules for AD in the lab;
 	cargo build --locked --release --bin bench
 	$(lab_tests) --bench
 
+.PHONY: test-clients
+test-clients: root deps ## log in by the PAM libraries of Node and Python, Apache, nginx and a browser (root, ten minutes)
+	$(MAKE) deb
+	$(lab_tests) --clients
+
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)
 	$(MAKE) deb
