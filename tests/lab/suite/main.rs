@@ -33,6 +33,9 @@ mod load;
 mod login_rate;
 mod machine;
 mod methods;
+#[path = "../../openmetrics/mod.rs"]
+#[allow(dead_code)]
+mod openmetrics;
 mod package;
 mod pam;
 mod passwords;
@@ -48,6 +51,7 @@ mod sessions;
 mod setup;
 mod shared;
 mod warnings;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -91,6 +95,7 @@ const SUITE: &[Part] = &[
             ("passwords", passwords::short),
             ("warnings", warnings::chapter),
             ("sessions", sessions::short),
+            ("watching", watching::chapter),
             ("package-lifecycle", package::lifecycle),
         ],
     ),
