@@ -19,7 +19,7 @@ rust_arm64 := aarch64-unknown-linux-gnu
 rust := $(rust_$(ARCH))
 built := target
 ifneq ($(ARCH),$(native))
-gnu := $(shell dpkg-architecture -A$(ARCH) -qDEB_HOST_GNU_TYPE 2>/dev/null)
+gnu := $(shell dpkg-architecture -a$(ARCH) -qDEB_HOST_GNU_TYPE 2>/dev/null)
 built := target/$(rust)
 for_arch := --target $(rust)
 # libgssapi looks for no other architecture's library by itself: it is told which one it is.
