@@ -11,6 +11,23 @@ cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
 shipped := RUSTFLAGS="$(RUSTFLAGS) --remap-path-prefix=$(CURDIR)=/motion-ad --remap-path-prefix=$(cargo_home)=/cargo" \
 	CFLAGS="$(CFLAGS) -ffile-prefix-map=$(CURDIR)=/motion-ad -ffile-prefix-map=$(cargo_home)=/cargo"
 
+# `make deb ARCH=arm64` builds for another architecture than this machine's, with Debian's cross compiler.
+native := $(shell dpkg --print-architecture)
+ARCH ?= $(native)
+rust_amd64 := x86_64-unknown-linux-gnu
+rust_arm64 := aarch64-unknown-linux-gnu
+rust := $(rust_$(ARCH))
+built := target
+ifneq ($(ARCH),$(native))
+gnu := $(shell dpkg-architecture -a$(ARCH) -qDEB_HOST_GNU_TYPE 2>/dev/null)
+built := target/$(rust)
+for_arch := --target $(rust)
+# libgssapi looks for no other architecture's library by itself: it is told which one it is.
+shipped += CARGO_TARGET_$(shell echo $(rust) | tr a-z- A-Z_)_LINKER=$(gnu)-gcc CC_$(subst -,_,$(rust))=$(gnu)-gcc \
+	PKG_CONFIG_ALLOW_CROSS=1 PKG_CONFIG_LIBDIR=/usr/lib/$(gnu)/pkgconfig:/usr/share/pkgconfig LIBGSSAPI_IMPL=mit
+endif
+deb := libpam-motion-ad_$(version)_$(ARCH)
+
 # Files that a shell runs: by their first line, or sourced and called *.sh.
 shell_scripts = $(shell { grep -rIlE '^\#!(/usr)?/bin/(env )?(ba|da)?sh' . --exclude-dir=target --exclude-dir=.git; \
 	find . -name '*.sh' -not -path './target/*'; } | sort -u)
@@ -22,15 +39,15 @@ help: ## print this text
 
 .PHONY: deps
 deps: ## install the Debian packages that building needs, where some are missing (root)
-	@packaging/deps
+	@packaging/deps $(ARCH)
 
 .PHONY: build
 build: deps ## build broker and helper as they are shipped
-	$(shipped) cargo build --locked --release --bin motion-ad --bin motion-ad-broker
+	$(shipped) cargo build --locked --release --bin motion-ad --bin motion-ad-broker $(for_arch)
 
 .PHONY: module
 module: deps ## build the PAM module as it is shipped
-	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features --profile module
+	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features --profile module $(for_arch)
 
 # In the dev profile, which the tests build anyway; the release profile would link the whole broker once more.
 .PHONY: man
@@ -39,7 +56,7 @@ man: deps ## write man pages and completions to target/man and target/completion
 	cargo run --locked --quiet --example man -- --completions target/completions
 
 .PHONY: deb
-deb: build module man ## build the Debian package in target/debian
+deb: build module man ## build the Debian package in target/debian, and beside it a list of what it is made of (SBOM)
 	@changelog=$$(dpkg-parsechangelog -l packaging/debian/changelog -S Version); \
 	[ "$$changelog" = "$(version)" ] || { \
 	    echo "Cargo.toml says version $(version), packaging/debian/changelog says $$changelog" >&2; exit 1; }
@@ -47,12 +64,25 @@ deb: build module man ## build the Debian package in target/debian
 	mkdir -p target/debian $(stage)
 	cp -r packaging/debian $(stage)
 	cp -r --parents packaging pam.d target/man target/completions $(stage)
-	cargo tree --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
+	cargo tree --target $(rust) --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
 	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
-	cp --parents target/release/motion-ad target/release/motion-ad-broker target/module/libmotion_ad.so $(stage)
-	cd $(stage) && dpkg-buildpackage --build=binary --no-sign
+	install -D -t $(stage)/target/release $(built)/release/motion-ad $(built)/release/motion-ad-broker
+	install -D -t $(stage)/target/module $(built)/module/libmotion_ad.so
+	cd $(stage) && dpkg-buildpackage --build=binary --no-sign --host-arch=$(ARCH)
 	mv target/debian-build/*.deb target/debian
+	cargo run --locked --quiet --example sbom -- $(ARCH) $(rust) >target/debian/$(deb).cdx.json
 	lintian --allow-root --fail-on error,warning target/debian/*.deb
+
+# In another folder and from nothing, so that neither shows in what is built.
+.PHONY: reproducible
+reproducible: deb ## build the package once more in another folder, and compare the two byte by byte
+	rm -rf target/again
+	mkdir -p target/again/another-folder
+	tar --exclude=./target --exclude=./.git -cf - . | tar -C target/again/another-folder -xf -
+	$(MAKE) -C target/again/another-folder deb ARCH=$(ARCH)
+	@for file in target/debian/*_$(ARCH).deb target/debian/$(deb).cdx.json; do \
+	    cmp "$$file" "target/again/another-folder/$$file" || exit 1; sha256sum "$$file"; done
+	rm -rf target/again
 
 .PHONY: test
 test: root deps ## run every test: unit and integration, then the package in a real Active Directory (root)
@@ -96,6 +126,9 @@ lint: ## check format, Rust and shell; licences and sources too where cargo-deny
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	@if command -v promtool >/dev/null; then cd packaging/examples && promtool check rules prometheus-alerts.yml \
+	    && promtool test rules prometheus-alerts.test.yml; \
+	else echo "promtool (Debian: prometheus) is not installed: the example's alerts were not checked"; fi
 	shellcheck --external-sources --source-path=SCRIPTDIR $(shell_scripts)
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences and sources were not checked"; fi

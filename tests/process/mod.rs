@@ -39,10 +39,14 @@ impl Broker {
             format!("[broker]\nusers = [\"{}\"]\n[names]\nmap_file = \"{}\"\n", geteuid(), map.display());
         write("config.toml", (config.to_owned() + &user).as_bytes());
         let socket = folder.path().join("broker.sock");
-        let _ = std::fs::remove_file(&socket);
+        for socket in ["broker.sock", "metrics.sock"] {
+            let _ = std::fs::remove_file(folder.path().join(socket));
+        }
         let process = Command::new(env!("CARGO_BIN_EXE_motion-ad-broker"))
             .arg("--listen")
             .arg(socket)
+            .arg("--metrics")
+            .arg(folder.path().join("metrics.sock"))
             .arg("--config")
             .arg(folder.path().join("config.toml"))
             .env("CREDENTIALS_DIRECTORY", folder.path())
@@ -61,6 +65,10 @@ impl Broker {
 
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("broker.sock")
+    }
+
+    pub fn metrics(&self) -> PathBuf {
+        self.folder.path().join("metrics.sock")
     }
 
     pub fn connect(&self) -> UnixStream {

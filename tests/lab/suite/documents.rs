@@ -10,6 +10,7 @@ use crate::cast::everybody;
 use crate::lab::{Lab, Ran};
 use crate::ready::ready;
 use crate::report::{Check, Report, contains};
+use crate::watching;
 
 /// What a document takes for granted lies here.
 const HOME: &str = "/root";
@@ -96,6 +97,7 @@ fn after(lab: &Lab, before: &[(&'static str, String)]) -> Check {
         }
     }
     lab.run(&["redis", "down"]).ok()?;
+    watching::no_agent(lab);
     for sam in RESTORED {
         lab.run(&["cast", "restore", sam]).ok()?;
     }
@@ -113,6 +115,7 @@ fn prepare(lab: &Lab, state: &str) -> Check {
     match state {
         "left" => lab.run(&["leave"]).ok().map(drop),
         "ready" => ready(lab),
+        "prometheus" => watching::agent(lab),
         "redis" => {
             let printed = lab.run(&["redis", "up", "--tls"]).ok()?;
             let [_, password, ca] = printed.lines().collect::<Vec<_>>()[..] else {

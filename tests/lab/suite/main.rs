@@ -40,6 +40,8 @@ mod login_page;
 mod login_rate;
 mod machine;
 mod methods;
+#[path = "../../openmetrics/mod.rs"]
+mod openmetrics;
 mod package;
 mod pam;
 mod passwords;
@@ -58,6 +60,7 @@ mod setup;
 mod shared;
 mod talk;
 mod warnings;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -102,6 +105,7 @@ const SUITE: &[Part] = &[
             ("passwords", passwords::short),
             ("warnings", warnings::chapter),
             ("sessions", sessions::short),
+            ("watching", watching::chapter),
             ("hardening", hardening::chapter),
             ("documents", documents::chapter),
             ("package-lifecycle", package::lifecycle),

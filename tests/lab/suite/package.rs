@@ -1,5 +1,6 @@
 //! The package: what it leaves on a host at each step of its life, from before the join to after the purge.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +11,7 @@ use crate::pam::authenticate;
 use crate::ready::{john, ready, while_john_logs_in};
 use crate::report::{Check, Report, contains, equal};
 
-const UNITS: &str = "motion-ad.socket motion-ad.service";
+const UNITS: [&str; 3] = ["motion-ad.socket", "motion-ad-metrics.socket", "motion-ad.service"];
 /// The files that an administrator edits.
 const EDITED: [&str; 3] = ["/etc/motion-ad/config.toml", "/etc/motion-ad/names.map", "/etc/pam.d/motion"];
 
@@ -96,10 +97,11 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
         Ok(())
     });
     report.check("units that were disabled stay so over an upgrade", || {
-        lab.host_sh(&format!("systemctl disable --now {UNITS}")).ok()?;
+        let all = UNITS.join(" ");
+        lab.host_sh(&format!("systemctl disable --now {all}")).ok()?;
         let installed = upgrade("9.9.10").and_then(|deb| install(lab, &deb));
         let seen = units(lab, "inactive", "disabled");
-        lab.host_sh(&format!("systemctl enable --now {UNITS}")).ok()?;
+        lab.host_sh(&format!("systemctl enable --now {all}")).ok()?;
         installed?;
         seen?;
         john(lab).map(drop)
@@ -112,15 +114,27 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
             let text = fs::read_to_string(lab.path(file)).map_err(|e| format!("{file}: {e}"))?;
             contains(file, &text, "# edited")?;
         }
-        let units = lab.host_sh(&format!("systemctl is-active {UNITS}")).stdout;
-        equal("units", units.as_str(), "inactive\ninactive\n")
+        let units = lab.host_sh(&format!("systemctl is-active {}", UNITS.join(" "))).stdout;
+        equal("units", units, "inactive\n".repeat(UNITS.len()))
     });
     report.check("purged it leaves nothing", || {
         lab.run(&["purge"]).ok()?;
         // The lab's own copies of the packages it installed are no trace of theirs.
         let left = "find / -xdev -name '*motion[-_]ad*' ! -path '/var/cache/motion-ad-lab*'; find /run /tmp -name '*motion-ad*'
-            ls /etc/pam.d/motion; getent passwd motion-ad; getent group motion-ad; systemctl list-unit-files --no-legend 'motion-ad*'";
+            ls /etc/pam.d/motion; getent passwd motion-ad; getent group motion-ad motion-ad-metrics; systemctl list-unit-files --no-legend 'motion-ad*'";
         equal("what is left", lab.host_sh(left).stdout.as_str(), "")
+    });
+    report.check("installed and purged once more, the host's files and accounts are as they were", || {
+        let before = traces(lab)?;
+        lab.run(&["install"]).ok()?;
+        equal("installing changes nothing that is seen", traces(lab)? == before, false)?;
+        lab.run(&["purge"]).ok()?;
+        let after = traces(lab)?;
+        let of_one = |one: &BTreeSet<String>, other: &BTreeSet<String>| {
+            one.difference(other).cloned().collect::<Vec<_>>().join("\n")
+        };
+        equal("left behind", of_one(&after, &before).as_str(), "")?;
+        equal("gone", of_one(&before, &after).as_str(), "")
     });
     report.check("installed anew it works", || {
         lab.run(&["install"]).ok()?;
@@ -130,10 +144,20 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
+/// Every file of the host, with its mode, its owner and, of configuration, its content; and every account. What others
+/// write as time goes by is left out: logs, caches, the list of packages, and what is kept of accounts before a change.
+fn traces(lab: &Lab) -> Result<BTreeSet<String>, String> {
+    let script = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run -o -path /var/log -o -path /var/cache \
+        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/sss -o -path /var/lib/systemd -o -path /root \\) -prune \
+        -o -printf '%m %u:%g %p\\n' | grep -v -e '/etc/.*-$' -e '\\.pwd\\.lock$'
+        find /etc -xdev -type f ! -name '*-' ! -path '/etc/krb5.keytab' -exec sha256sum {} +; cat /etc/passwd /etc/group; ls -A /run/systemd/generator* /etc/systemd/system/*.wants";
+    Ok(lab.host_sh(script).ok()?.lines().map(str::to_owned).collect())
+}
+
 fn units(lab: &Lab, active: &str, enabled: &str) -> Check {
-    let state = |question: &str| lab.host_sh(&format!("systemctl {question} {UNITS}")).stdout;
-    equal("active", state("is-active"), format!("{active}\n{active}\n"))?;
-    equal("enabled", state("is-enabled"), format!("{enabled}\n{enabled}\n"))
+    let state = |question: &str| lab.host_sh(&format!("systemctl {question} {}", UNITS.join(" "))).stdout;
+    equal("active", state("is-active"), format!("{active}\n").repeat(UNITS.len()))?;
+    equal("enabled", state("is-enabled"), format!("{enabled}\n").repeat(UNITS.len()))
 }
 
 fn process(lab: &Lab) -> Check {

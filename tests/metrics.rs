@@ -1,0 +1,158 @@
+//! The broker's metrics as a monitoring system gets them, and what is written about them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod openmetrics;
+mod process;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use motion_ad::broker::metrics::{Family, Kind};
+use openmetrics::{Labels, parse};
+use process::{Broker, DOMAIN};
+
+/// The whole answer to `request` at the socket for metrics.
+fn http(broker: &Broker, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(broker.metrics()).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn scrape(broker: &Broker) -> String {
+    let answer = http(broker, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("Content-Type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(head.contains(&format!("Content-Length: {}\r\n", text.len())), "{head}");
+    text.to_owned()
+}
+
+/// The value of `name` where its labels hold these.
+fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let all = parse(text).unwrap();
+    let samples = all.values().flat_map(|family| &family.samples);
+    let fits = |has: &Labels| labels.iter().all(|(key, value)| has.get(*key).is_some_and(|has| has == value));
+    samples.filter(|(known, has, _)| known == name && fits(has)).map(|(.., value)| *value).next()
+}
+
+#[test]
+fn what_is_told_keeps_every_rule_and_counts_logins() {
+    let broker = Broker::start(DOMAIN);
+    let before = scrape(&broker);
+    let count = |text: &str, outcome| value(text, "motion_ad_logins_total", &[("outcome", outcome)]);
+    assert_eq!((count(&before, "unavailable"), count(&before, "success")), (Some(0.0), Some(0.0)));
+    broker.login();
+    broker.login();
+    let after = scrape(&broker);
+    assert_eq!((count(&after, "unavailable"), count(&after, "success")), (Some(2.0), Some(0.0)));
+    let timed = value(&after, "motion_ad_login_duration_seconds_count", &[("method", "none")]);
+    assert_eq!(timed, Some(2.0));
+    // There is no keytab.
+    assert_eq!(value(&after, "motion_ad_serving", &[]), Some(0.0));
+    assert_eq!(value(&after, "motion_ad_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
+    assert_eq!(value(&after, "motion_ad_sessions", &[]), Some(0.0));
+    assert!(!after.contains("john.doe"));
+}
+
+#[test]
+fn a_broken_configuration_is_told_too() {
+    let text = scrape(&Broker::start("[tls]\nverify = false\n"));
+    assert_eq!(value(&text, "motion_ad_serving", &[]), Some(0.0));
+}
+
+#[test]
+fn the_command_prints_the_same_and_says_where_it_is_not_reached() {
+    let broker = Broker::start(DOMAIN);
+    let helper = |socket: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_motion-ad"));
+        command.args(["metrics", "--metrics-socket"]).arg(socket).output().unwrap()
+    };
+    let printed = helper(&broker.metrics());
+    assert!(printed.status.success());
+    parse(&String::from_utf8(printed.stdout).unwrap()).unwrap();
+    let missing = helper(&broker.folder.path().join("none"));
+    let error = String::from_utf8(missing.stderr).unwrap();
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(error.contains("motion-ad-metrics.socket"), "{error}");
+    // Whoever waits there is not the broker's other socket.
+    assert_eq!(helper(&broker.socket()).status.code(), Some(3));
+}
+
+#[test]
+fn nobody_can_ask_for_a_login_there_and_nobody_can_block_it() {
+    let broker = Broker::start(DOMAIN);
+    let cases: [(&[u8], &str); 3] = [
+        (b"\0\0\0\x09\0\0\0\0{\"a\":1}\n\n", "HTTP/1.1 400 "),
+        (b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405 "),
+        (b"GET /broker HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 "),
+    ];
+    for (request, status) in cases {
+        assert!(http(&broker, request).starts_with(status), "{status}");
+    }
+    // As many as are answered at once, and then some, say nothing.
+    let silent: Vec<_> = (0..10).map(|_| UnixStream::connect(broker.metrics()).unwrap()).collect();
+    assert_eq!(broker.login().outcome.name(), "unavailable");
+    drop(silent);
+    scrape(&broker);
+}
+
+/// Words of `text` that begin like a metric of ours.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("motion_ad_")).map(str::to_owned).collect()
+}
+
+/// What a query may call a metric.
+fn known() -> BTreeSet<String> {
+    let names = Family::ALL.iter().flat_map(|family| match family.kind() {
+        Kind::Times => ["_bucket", "_sum", "_count"].map(|part| family.name() + part).to_vec(),
+        _ => vec![family.name()],
+    });
+    names.collect()
+}
+
+#[test]
+fn whatever_an_example_asks_for_is_told() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples");
+    let mut seen = BTreeSet::new();
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let unknown: Vec<_> = named(&text).difference(&known()).cloned().collect();
+        assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
+        seen.extend(named(&text));
+    }
+    assert!(seen.len() > 12, "{seen:?}");
+}
+
+#[test]
+fn the_document_names_them_all_with_their_labels() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/watching.md");
+    let text = fs::read_to_string(path).unwrap();
+    let mut listed = BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with("| `motion_ad_")) {
+        listed.insert(line.to_owned());
+    }
+    let expected: BTreeSet<_> = Family::ALL
+        .iter()
+        .map(|family| {
+            let labels = family.labels().join("`, `");
+            let labels = if labels.is_empty() { String::new() } else { format!("`{labels}`") };
+            format!("| `{}` | {labels} | {} |", family.name(), family.help())
+        })
+        .collect();
+    let missing: Vec<_> = expected.difference(&listed).collect();
+    assert!(missing.is_empty(), "docs/watching.md lacks:\n{missing:#?}");
+    assert_eq!(listed, expected);
+    let unknown: Vec<_> = named(&text)
+        .into_iter()
+        .filter(|name| !known().contains(name) && !Family::ALL.iter().any(|family| family.name() == *name))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

@@ -1,0 +1,79 @@
+//! The list of what the package is made of: whole, and as CycloneDX has it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
+    cargo
+}
+
+fn output(command: &mut Command) -> String {
+    let ran = command.stderr(Stdio::inherit()).output().unwrap();
+    assert!(ran.status.success(), "{command:?}");
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+fn bom() -> Value {
+    // The program itself may be of an earlier day: `cargo test --test` builds no examples.
+    let sbom = ["run", "--locked", "--quiet", "--example", "sbom", "--", "amd64", TARGET];
+    serde_json::from_str(&output(&mut cargo(&sbom))).unwrap()
+}
+
+fn texts<'a>(list: &'a Value, key: &str) -> BTreeSet<&'a str> {
+    list.as_array().unwrap().iter().map(|one| one[key].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_crate_that_is_linked_is_listed_once_and_no_other() {
+    let bom = bom();
+    let tree =
+        ["tree", "--locked", "--target", TARGET, "--edges", "normal,no-proc-macro", "--prefix", "none"];
+    let tree = output(cargo(&tree).args(["--format", "{p}"]));
+    let linked: BTreeSet<_> = tree
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some(format!("pkg:cargo/{}@{}", words.next()?, words.next()?.strip_prefix('v')?))
+        })
+        .filter(|purl| !purl.starts_with("pkg:cargo/motion-ad@"))
+        .collect();
+    let listed = texts(&bom["components"], "purl");
+    assert_eq!(listed, linked.iter().map(String::as_str).collect());
+    assert_eq!(bom["components"].as_array().unwrap().len(), listed.len());
+    assert!(listed.len() > 100, "{}", listed.len());
+}
+
+#[test]
+fn it_is_cyclonedx_with_a_checksum_and_a_licence_of_each() {
+    let bom = bom();
+    assert_eq!((bom["bomFormat"].as_str(), bom["specVersion"].as_str()), (Some("CycloneDX"), Some("1.5")));
+    let own = bom["metadata"]["component"]["bom-ref"].as_str().unwrap();
+    assert_eq!(own, format!("pkg:deb/libpam-motion-ad@{}?arch=amd64", env!("CARGO_PKG_VERSION")));
+    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap();
+    for component in bom["components"].as_array().unwrap() {
+        assert_eq!(component["type"], "library");
+        let sum = component["hashes"][0]["content"].as_str().unwrap();
+        assert!(sum.len() == 64 && lock.contains(&format!("checksum = \"{sum}\"")), "{component}");
+        let licence = component["licenses"][0]["expression"].as_str().unwrap();
+        assert!(!licence.is_empty() && !licence.contains('/'), "{component}");
+    }
+    // Whatever depends on something, and that, is in the list; and everything hangs together.
+    let mut known = texts(&bom["components"], "bom-ref");
+    known.insert(own);
+    assert_eq!(texts(&bom["dependencies"], "ref"), known);
+    let (mut reached, mut next) = (BTreeSet::new(), vec![own]);
+    while let Some(name) = next.pop() {
+        if reached.insert(name) {
+            let of = bom["dependencies"].as_array().unwrap().iter().find(|one| one["ref"] == name).unwrap();
+            next.extend(of["dependsOn"].as_array().unwrap().iter().map(|on| on.as_str().unwrap()));
+        }
+    }
+    assert_eq!(reached, known);
+}
