@@ -34,8 +34,9 @@ module: deps ## build the PAM module as it is shipped
 
 # In the dev profile, which the tests build anyway; the release profile would link the whole broker once more.
 .PHONY: man
-man: deps ## write the man pages to target/man
+man: deps ## write man pages and completions to target/man and target/completions
 	cargo run --locked --quiet --example man -- target/man
+	cargo run --locked --quiet --example man -- --completions target/completions
 
 .PHONY: deb
 deb: build module man ## build the Debian package in target/debian
@@ -45,7 +46,7 @@ deb: build module man ## build the Debian package in target/debian
 	rm -rf target/debian target/debian-build
 	mkdir -p target/debian $(stage)
 	cp -r packaging/debian $(stage)
-	cp -r --parents packaging pam.d target/man $(stage)
+	cp -r --parents packaging pam.d target/man target/completions $(stage)
 	cargo tree --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
 	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
 	cp --parents target/release/motion-ad target/release/motion-ad-broker target/module/libmotion_ad.so $(stage)
@@ -79,6 +80,11 @@ bench: root deps ## compare logins with the other PAM modules for AD in the lab;
 	$(MAKE) deb
 	$(shipped) cargo build --locked --release --bin bench
 	$(lab_tests) --bench
+
+.PHONY: test-clients
+test-clients: root deps ## log in by the PAM libraries of Node and Python, Apache, nginx and a browser (root, ten minutes)
+	$(MAKE) deb
+	$(lab_tests) --clients
 
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)

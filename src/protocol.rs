@@ -33,6 +33,9 @@ pub const MAX_USER: usize = 256;
 /// Where the broker listens.
 pub const SOCKET: &str = "/run/motion-ad/broker.sock";
 
+/// Where the broker lets its metrics be read, by HTTP.
+pub const METRICS_SOCKET: &str = "/run/motion-ad/metrics.sock";
+
 /// A password on its way: wiped when dropped, and not shown by `Debug`.
 #[derive(Clone, Default)]
 pub struct Secret(Zeroizing<Vec<u8>>);

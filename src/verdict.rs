@@ -99,7 +99,7 @@ outcomes! {
         advice: "the person should try the new password, then the old one; see the reason";
     /// There are as many sessions of this person as `sessions.limit` allows (`sessions.policy = "deny"`).
     SessionDenied = "session_denied", text: Some("You are logged in elsewhere already."),
-        advice: "end the other session (`motion-ad sessions list`, `motion-ad sessions end`), or set sessions.policy";
+        advice: "end the other session (`motion-ad sessions list`, `motion-ad sessions end ID`), or set sessions.policy";
     /// The register of sessions cannot be read or written (`sessions.on_store_failure = "deny"`).
     SessionStore = "session_store", text: Some("Your session cannot be registered. Try again in a moment."),
         advice: "mend what the reason names; sessions.on_store_failure = \"allow\" lets people in meanwhile";

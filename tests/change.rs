@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controllers::{Controller, Network};
-use motion_ad::broker::login::Refusal;
 use motion_ad::broker::passwords::{Attempt, Changes, DomainPasswords, Method, Pools};
+use motion_ad::broker::refusal::Refusal;
 use motion_ad::config::{self, Pool as Settings, TlsMode};
 use motion_ad::directory::Person;
 use motion_ad::directory::change::Answer;

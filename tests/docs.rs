@@ -2,6 +2,9 @@
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "lab/suite/blocks.rs"]
+mod blocks;
+
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
@@ -15,8 +18,8 @@ use motion_ad::module::arguments::{ARGUMENTS, Arguments};
 use motion_ad::name::NameMap;
 use motion_ad::verdict::Outcome;
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"];
+/// Beside README.md and those of docs/.
+const DOCUMENTS: [&str; 4] = ["CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -28,18 +31,33 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 /// Every document with its name.
-fn documents() -> impl Iterator<Item = (&'static str, String)> {
-    DOCUMENTS.into_iter().map(|name| (name, read(name)))
+fn documents() -> impl Iterator<Item = (String, String)> {
+    let more = DOCUMENTS.iter().map(|name| (*name).to_owned());
+    blocks::documents(root()).unwrap().into_iter().chain(more).map(|name| (name.clone(), read(name)))
+}
+
+/// The blocks of README.md and docs/ in this language.
+fn fenced(language: &str) -> Vec<blocks::Block> {
+    let names = blocks::documents(root()).unwrap();
+    let all = names.iter().flat_map(|name| blocks::blocks(root(), name).unwrap());
+    all.filter(|block| block.language == language).collect()
 }
 
 /// What stands between backticks on one line.
 fn inline(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("```"));
+    lines.flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// The lines of indented blocks, without their comments.
+/// The lines of indented blocks and of those between fences, without their comments.
 fn code(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| match line.split_once(" # ") {
+    let mut fenced = false;
+    let code = text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        fenced ^= is_fence;
+        !is_fence && (fenced || line.starts_with("    "))
+    });
+    code.map(|line| match line.split_once(" # ") {
         Some((command, _)) => command.trim(),
         None => line.trim(),
     })
@@ -64,7 +82,7 @@ fn rows(text: &str, columns: usize) -> Vec<Vec<&str>> {
 #[test]
 fn every_path_exists() {
     let is_ours = |token: &str| {
-        ["src/", "tests/", "packaging/", "pam.d/"].iter().any(|folder| token.starts_with(folder))
+        ["src/", "tests/", "packaging/", "pam.d/", "docs/"].iter().any(|folder| token.starts_with(folder))
             || token.ends_with(".md")
             || token.starts_with("LICENSE-")
     };
@@ -72,8 +90,11 @@ fn every_path_exists() {
         let tokens = text.split(|c: char| !(c.is_alphanumeric() || "_-./".contains(c)));
         let paths: BTreeSet<_> =
             tokens.map(|token| token.trim_end_matches(['.', '/'])).filter(|t| is_ours(t)).collect();
+        // A link leads on from where the document is.
+        let beside = root().join(&name);
+        let beside = beside.parent().unwrap();
         for path in paths {
-            assert!(root().join(path).exists(), "{name}: {path}");
+            assert!(root().join(path).exists() || beside.join(path).exists(), "{name}: {path}");
         }
     }
 }
@@ -145,19 +166,19 @@ fn every_configuration_can_be_used() {
     fs::write(path("names.map"), "").unwrap();
     fs::write(path("sssd.conf"), "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n")
         .unwrap();
-    let mut seen = 0;
-    for (name, text) in documents() {
-        for block in text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
-            // Blocks in a list stand a few spaces in, which TOML does not mind.
-            let text = format!("{block}\n[names]\nmap_file = {:?}\n", path("names.map"));
-            fs::write(path("config.toml"), text).unwrap();
-            if let Err(e) = Config::load(&path("config.toml"), &path("sssd.conf")) {
-                panic!("{name}: {e}");
-            }
-            seen += 1;
+    let map = format!("[names]\nmap_file = {:?}\n", path("names.map"));
+    let configurations = fenced("toml");
+    for block in &configurations {
+        let text = match block.text.contains("[names]\n") {
+            true => block.text.replace("[names]\n", &map),
+            false => format!("{}{map}", block.text),
+        };
+        fs::write(path("config.toml"), text).unwrap();
+        if let Err(e) = Config::load(&path("config.toml"), &path("sssd.conf")) {
+            panic!("{}: {e}", block.place);
         }
     }
-    assert!(seen > 1);
+    assert!(configurations.len() > 4);
 }
 
 #[test]
@@ -180,22 +201,19 @@ fn every_key_that_is_named_exists() {
 
 #[test]
 fn the_rights_at_the_redis_are_the_ones_that_are_tested() {
-    let readme = read("README.md");
+    let written: String = fenced("redis").into_iter().map(|block| block.text).collect();
     for line in [format!("user motion on >PASSWORD {RIGHTS}"), DEFAULT_USER.to_owned()] {
-        assert!(code(&readme).any(|code| code == line), "{line}");
+        assert!(written.lines().any(|written| written == line), "{line}");
     }
 }
 
 #[test]
 fn every_line_of_a_name_map_is_understood() {
-    let mut seen = 0;
-    for (name, text) in documents() {
-        for line in code(&text).filter(|line| line.contains(" = ") && line.contains('@')) {
-            NameMap::parse(line).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
-            seen += 1;
-        }
+    let maps = fenced("names");
+    for map in &maps {
+        NameMap::parse(&map.text).unwrap_or_else(|e| panic!("{}: {e}", map.place));
     }
-    assert!(seen > 0);
+    assert!(!maps.is_empty());
 }
 
 #[test]
@@ -216,6 +234,56 @@ fn every_argument_of_the_module_is_accepted() {
         for argument in inline(&text).filter_map(|word| word.strip_suffix('=')) {
             let exists = ARGUMENTS.iter().any(|known| known.name == argument);
             assert!(exists || argument == "LoadCredential", "{name}: {argument}=");
+        }
+    }
+}
+
+#[test]
+fn every_command_is_run_in_the_lab_or_says_why_not() {
+    let commands = fenced("sh");
+    let unrun: Vec<_> = commands.iter().filter_map(|block| block.unrun.as_ref()).collect();
+    assert!(commands.len() > 20 && unrun.len() <= 4, "{unrun:?}");
+    for block in &commands {
+        let place = &block.place;
+        assert!(block.host != block.unrun.is_some(), "{place}: see tests/lab/suite/blocks.rs");
+        assert!(block.unrun.as_ref().is_none_or(|reason| reason.len() > 20), "{place}: why is it not run?");
+    }
+    let known = ["sh", "toml", "pam", "names", "redis", "text"];
+    for (name, text) in documents().filter(|(name, _)| name == "README.md" || name.starts_with("docs/")) {
+        let all = blocks::blocks(root(), &name).unwrap();
+        if let Some(block) = all.iter().find(|block| !known.contains(&block.language.as_str())) {
+            panic!("{}: nobody knows what {} is", block.place, block.language);
+        }
+        // Without fences nobody can say what is to be done with it.
+        assert_eq!(
+            code(&text).filter(|line| !line.is_empty()).count(),
+            all.iter().map(lines).sum::<usize>(),
+            "{name}"
+        );
+    }
+}
+
+/// The lines of a block, without the empty ones.
+fn lines(block: &blocks::Block) -> usize {
+    block.text.lines().filter(|line| !line.is_empty()).count()
+}
+
+#[test]
+fn every_line_of_a_service_is_one_that_the_module_accepts() {
+    let services = fenced("pam");
+    assert!(services.len() > 4);
+    for service in &services {
+        assert!(
+            service.file.as_deref().is_some_and(|file| file.starts_with("/etc/pam.d/")),
+            "{}",
+            service.place
+        );
+        for line in service.text.lines() {
+            let Some((_, arguments)) = line.split_once("pam_motion_ad.so") else { continue };
+            let arguments: Vec<_> =
+                arguments.split_whitespace().map(|word| CString::new(word).unwrap()).collect();
+            let arguments: Vec<_> = arguments.iter().map(CString::as_c_str).collect();
+            assert_eq!(Arguments::parse(&arguments).1, [], "{}: {line}", service.place);
         }
     }
 }

@@ -12,6 +12,21 @@ pub struct Page {
     done: Vec<u8>,
     /// What is not in `done` yet.
     roff: Roff,
+    /// Whether a section has just begun: a paragraph has, too.
+    begun: bool,
+}
+
+/// The day of the newest entry, so that two builds write the same.
+const CHANGELOG: &str = include_str!("../debian/changelog");
+
+/// As `Nov 23, 2026`, of a line that ends with `Mon, 23 Nov 2026 12:00:00 +0000`.
+fn date() -> String {
+    let entry = CHANGELOG.lines().find(|line| line.starts_with(" -- ")).unwrap_or_default();
+    let words: Vec<_> = entry.rsplit(", ").next().unwrap_or_default().split(' ').collect();
+    match words[..] {
+        [day, month, year, ..] => format!("{month} {day}, {year}"),
+        _ => String::new(),
+    }
 }
 
 impl Page {
@@ -24,9 +39,8 @@ impl Page {
         };
         let source = concat!("motion-ad ", env!("CARGO_PKG_VERSION"));
         let mut roff = Roff::new();
-        // Without a date, so that two builds write the same; an argument that is empty would be left out.
-        roff.control("TH", [name, &section.to_string(), " ", source, manual]);
-        let mut page = Page { name: name.to_owned(), section, done: Vec::new(), roff };
+        roff.control("TH", [name, &section.to_string(), &date(), source, manual]);
+        let mut page = Page { name: name.to_owned(), section, done: Vec::new(), roff, begun: false };
         page.section("NAME");
         page.roff.text([roman(format!("{name} - {about}"))]);
         page
@@ -34,13 +48,20 @@ impl Page {
 
     pub fn section(&mut self, heading: &str) -> &mut Self {
         self.roff.control("SH", [heading]);
+        self.begun = true;
         self
+    }
+
+    fn paragraph(&mut self) {
+        if !std::mem::take(&mut self.begun) {
+            self.roff.control("PP", []);
+        }
     }
 
     /// Paragraphs, set apart by empty lines. What stands between backticks is bold.
     pub fn text(&mut self, text: &str) -> &mut Self {
         for paragraph in text.split("\n\n") {
-            self.roff.control("PP", []);
+            self.paragraph();
             self.line(paragraph);
         }
         self
@@ -48,6 +69,7 @@ impl Page {
 
     /// An entry of a list: its name, what comes after that on its line, and paragraphs about it.
     pub fn item(&mut self, name: &str, rest: &str, texts: &[&str]) -> &mut Self {
+        self.begun = false;
         self.roff.control("TP", []);
         self.roff.text([bold(name), roman(if rest.is_empty() { String::new() } else { format!(" {rest}") })]);
         for (number, text) in texts.iter().filter(|text| !text.is_empty()).enumerate() {
@@ -70,7 +92,8 @@ impl Page {
 
     /// Lines as they are.
     pub fn example(&mut self, lines: &str) -> &mut Self {
-        self.roff.control("PP", []).control("RS", ["4"]).control("nf", []);
+        self.paragraph();
+        self.roff.control("RS", ["4"]).control("nf", []);
         for line in lines.lines() {
             self.roff.text([roman(line)]);
         }
@@ -83,20 +106,21 @@ impl Page {
         &mut self,
         render: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
     ) -> io::Result<&mut Self> {
+        self.begun = false;
         std::mem::take(&mut self.roff).to_writer(&mut self.done)?;
         render(&mut self.done)?;
         Ok(self)
     }
 
-    pub fn see_also(&mut self, pages: &[(&str, u8)]) -> &mut Self {
+    pub fn see_also(&mut self, pages: &[(String, u8)]) -> &mut Self {
         self.section("SEE ALSO");
-        let others = pages.iter().filter(|(name, section)| (*name, *section) != (&self.name, self.section));
+        let others = pages.iter().filter(|(name, section)| (name, *section) != (&self.name, self.section));
         let mut line = Vec::new();
         for (name, section) in others {
             if !line.is_empty() {
                 line.push(roman(", "));
             }
-            line.extend([bold(*name), roman(format!("({section})"))]);
+            line.extend([bold(name.as_str()), roman(format!("({section})"))]);
         }
         self.roff.text(line);
         self

@@ -11,7 +11,7 @@ use motion_ad::broker::cli::Arguments;
 use motion_ad::broker::log::{Level, Line, Log};
 use motion_ad::broker::server::{End, serve};
 use motion_ad::broker::sessions::redis::Redis;
-use motion_ad::broker::{Broker, Start};
+use motion_ad::broker::{Broker, Start, metrics, pulse};
 use motion_ad::config::{Config, Credentials, Store};
 use motion_ad::directory::trust::Trust;
 use sd_notify::NotifyState;
@@ -21,6 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+/// What systemd calls the socket for metrics (`FileDescriptorName=`, systemd.socket(5)).
+const METRICS: &str = "metrics";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -57,13 +60,17 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
     let end: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let mut told = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
-        let listener = listen(arguments.listen.as_deref())?;
+        let (listener, watched) = listen(&arguments)?;
         let broker = Broker::new(Start { config: arguments.config, credentials, log });
         tokio::spawn({
             let broker = broker.clone();
             async move { broker.warm_up().await }
         });
-        sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&broker.state())])?;
+        if let Some(watched) = watched {
+            tokio::spawn(metrics::http::serve(watched, broker.clone()));
+        }
+        sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&broker.state(None))])?;
+        tokio::spawn(pulse::keep(broker.clone()));
         let told = async move {
             tokio::select! { _ = told.recv() => {}, _ = interrupted.recv() => {} }
         };
@@ -82,10 +89,21 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
     end
 }
 
-fn listen(path: Option<&Path>) -> Result<UnixListener, Box<dyn Error>> {
-    let passed = match path {
-        Some(path) => return Ok(UnixListener::bind(path)?),
-        None => ListenFd::from_env().take_unix_listener(0)?,
-    };
-    Ok(passed.ok_or("no socket was passed: `systemctl start motion-ad.socket`, or use --listen PATH")?)
+/// The socket for logins, and the one for metrics, where there is one.
+fn listen(arguments: &Arguments) -> Result<(UnixListener, Option<UnixListener>), Box<dyn Error>> {
+    if let Some(path) = &arguments.listen {
+        let watched = arguments.metrics.as_deref().map(UnixListener::bind).transpose()?;
+        return Ok((UnixListener::bind(path)?, watched));
+    }
+    // Their order is nobody's promise (sd_listen_fds(3)).
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut passed = ListenFd::from_env();
+    let (mut logins, mut watched) = (None, None);
+    for index in 0..passed.len() {
+        let is_watched = names.split(':').nth(index) == Some(METRICS);
+        let place = if is_watched { &mut watched } else { &mut logins };
+        *place = passed.take_unix_listener(index)?;
+    }
+    let missing = "no socket was passed: `systemctl start motion-ad.socket`, or use --listen PATH";
+    Ok((logins.ok_or(missing)?, watched))
 }

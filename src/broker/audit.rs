@@ -8,9 +8,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Broker;
 use super::log::{Level, Line};
-use super::login::{Decision, Logins, Refusal};
+use super::login::{Decision, Logins};
 use super::passwords::Passwords;
 use super::peers::Peer;
+use super::refusal::Refusal;
 use crate::directory::{Account, DirectoryError, Machine, MachineError, Seen, TOGETHER};
 use crate::name::Principal;
 use crate::protocol::report::{Audit, Audited, Near};

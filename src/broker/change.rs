@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use super::login::{Decision, Logins, Memory, Progress, Refusal};
+use super::login::{Decision, Logins, Memory, Progress};
 use super::passwords::{Attempt, Changes, Checked};
+use super::refusal::Refusal;
 use crate::directory::change::Answer;
 use crate::directory::policy::{self, Policy, Subject};
 use crate::directory::{LastSet, Machine, Person};

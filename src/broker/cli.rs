@@ -39,4 +39,8 @@ pub struct Arguments {
     /// Listen on this path instead of the socket that systemd passes
     #[arg(long, value_name = "PATH")]
     pub listen: Option<PathBuf>,
+
+    /// With --listen: let metrics be read on this path
+    #[arg(long, value_name = "PATH", requires = "listen")]
+    pub metrics: Option<PathBuf>,
 }

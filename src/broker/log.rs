@@ -95,6 +95,7 @@ fn is_format(c: char) -> bool {
 pub struct Log {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
+    lost_ever: AtomicU64,
     complaints: Mutex<HashMap<String, Complaint>>,
 }
 
@@ -135,14 +136,20 @@ impl Log {
         let thread =
             std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines, &counter))?;
         let writer = Writer { queue: queue.clone(), thread };
-        Ok((Log { queue, lost, complaints: Mutex::default() }, writer))
+        Ok((Log { queue, lost, lost_ever: AtomicU64::new(0), complaints: Mutex::default() }, writer))
     }
 
     /// Writes one line.
     pub fn write(&self, level: Level, line: &Line) {
         if self.queue.try_send(Message::Line(level, line.text().to_owned())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost_ever.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How many lines were lost so far.
+    pub fn lost(&self) -> u64 {
+        self.lost_ever.load(Ordering::Relaxed)
     }
 
     /// Writes a line that the same cause may ask for again and again: once now, then once a minute with a count.
@@ -252,7 +259,8 @@ mod tests {
     #[test]
     fn a_repeated_complaint_is_written_once() {
         let (queue, lines) = sync_channel(QUEUE);
-        let log = Log { queue, lost: Arc::default(), complaints: Mutex::default() };
+        let (lost_ever, complaints) = (AtomicU64::new(0), Mutex::default());
+        let log = Log { queue, lost: Arc::default(), lost_ever, complaints };
         for _ in 0..100 {
             log.complain(Level::Warning, "stranger 4711", Line::new("refused"));
         }

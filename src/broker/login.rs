@@ -8,15 +8,11 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout};
 
 use super::passwords::{Checked, Method, Passwords};
+use super::refusal::Refusal;
 use crate::config::ConfigError;
-use crate::directory::pool::PoolError;
 use crate::directory::sid::Sid;
-use crate::directory::{
-    Account, Directory, DirectoryError, Entry, EntryError, Found, GroupRules, Machine, Person,
-};
-use crate::kerberos::CheckError;
-use crate::name::{NameError, Principal, Rules};
-use crate::protocol::PasswordError;
+use crate::directory::{Account, Directory, Entry, Found, GroupRules, Machine, Person};
+use crate::name::{Principal, Rules};
 use crate::verdict::{Outcome, Step, Verdict};
 
 /// How long a login whose password was right waits for nothing but the time at which the password expires. It is read
@@ -48,70 +44,6 @@ pub struct Logins<M, P> {
     pub host: String,
     /// How long before a password expires people are told; zero is never.
     pub warn: Duration,
-}
-
-/// Why somebody does not come in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What the person is told by.
-    pub outcome: Outcome,
-    /// For the log.
-    pub reason: String,
-    /// For the person, in place of the outcome's own text.
-    pub text: Option<String>,
-}
-
-impl Refusal {
-    /// A refusal for `reason`.
-    pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
-        Refusal { outcome, reason: reason.to_string(), text: None }
-    }
-}
-
-impl From<NameError> for Refusal {
-    fn from(error: NameError) -> Self {
-        Refusal::new(Outcome::Unmapped, error)
-    }
-}
-
-impl From<DirectoryError> for Refusal {
-    fn from(error: DirectoryError) -> Self {
-        let outcome = match &error {
-            DirectoryError::Unknown(_) => Outcome::UnknownUser,
-            DirectoryError::Ambiguous { .. } => Outcome::Ambiguous,
-            DirectoryError::Group(_) | DirectoryError::Exempt(_) => Outcome::Misconfigured,
-            DirectoryError::Machine(_) => Outcome::Unavailable,
-        };
-        Refusal::new(outcome, error)
-    }
-}
-
-impl From<EntryError> for Refusal {
-    fn from(error: EntryError) -> Self {
-        DirectoryError::from(error).into()
-    }
-}
-
-impl From<PoolError> for Refusal {
-    fn from(error: PoolError) -> Self {
-        Refusal::new(Outcome::Unavailable, error)
-    }
-}
-
-impl From<CheckError> for Refusal {
-    fn from(error: CheckError) -> Self {
-        let outcome = match &error {
-            CheckError::SomebodyElse { .. } => Outcome::Ambiguous,
-            _ => Outcome::Unavailable,
-        };
-        Refusal::new(outcome, error)
-    }
-}
-
-impl From<PasswordError> for Refusal {
-    fn from(error: PasswordError) -> Self {
-        Refusal::new(Outcome::WrongPassword, format!("{error}; AD was not asked"))
-    }
 }
 
 /// A decision that was made before anybody was asked.
@@ -698,7 +630,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_does_not_answer_the_bind_denies() {
-        let silent = Refusal::from(PoolError::Unanswered("ad: refused".into()));
+        let silent = Refusal::from(crate::directory::pool::PoolError::Unanswered("ad: refused".into()));
         let logins = logins(Login::default(), [found()], [("CN=John", Err(silent))]);
         let verdict = authenticate(&logins, "jd").await;
         assert_eq!(verdict.outcome, Outcome::Unavailable);

@@ -9,23 +9,29 @@ pub mod change;
 pub mod cli;
 pub mod log;
 pub mod login;
+pub mod metrics;
 pub mod passwords;
 pub mod peers;
+pub mod pulse;
+pub mod refusal;
 pub mod server;
 mod service;
 pub mod sessions;
 mod status;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
 use self::log::{Level, Line, Log};
-use self::login::{Decision, Refusal};
+use self::login::Decision;
+use self::metrics::{Event, Metrics, Refused};
 use self::peers::{Peer, Peers};
+use self::refusal::Refusal;
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
@@ -46,7 +52,11 @@ pub struct Broker {
     sources: Sources,
     log: Arc<Log>,
     begun: Instant,
-    counts: Mutex<BTreeMap<Outcome, u64>>,
+    metrics: Metrics,
+    /// The places for connections from applications.
+    room: Arc<Semaphore>,
+    /// How often the loop that takes connections has turned.
+    turns: AtomicU64,
     /// Held by the one audit that is under way.
     auditing: tokio::sync::Mutex<()>,
 }
@@ -82,7 +92,9 @@ impl Broker {
             sources: Sources::new(&credentials, files),
             log,
             begun: Instant::now(),
-            counts: Mutex::default(),
+            metrics: Metrics::default(),
+            room: Arc::new(Semaphore::new(asked.connections)),
+            turns: AtomicU64::new(0),
             auditing: tokio::sync::Mutex::default(),
         };
         Arc::new(broker)
@@ -102,15 +114,6 @@ impl Broker {
     pub fn problem(&self) -> Option<String> {
         let broken = || self.service.as_ref().err().map(ToString::to_string);
         broken().or_else(|| self.no_keytab.clone())
-    }
-
-    /// One line of state for `systemctl status`.
-    pub fn state(&self) -> String {
-        match (&self.service, self.problem()) {
-            (_, Some(problem)) => format!("Every login is denied: {problem}"),
-            (Ok(service), None) => format!("Serving {}", service.domain),
-            (Err(_), None) => String::new(),
-        }
     }
 
     /// Connects to AD ahead of the first login, and says in the log what the broker has to work with.
@@ -134,6 +137,7 @@ impl Broker {
     /// Answers one request of `peer`.
     pub async fn answer<'a>(&'a self, request: &'a Request, secret: &Secret, peer: &'a Peer) -> Answer<'a> {
         if request.version != VERSION {
+            self.metrics.refused(Refused::Malformed);
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
             return Reply::Refused(reason).into();
         }
@@ -194,6 +198,7 @@ impl Broker {
             (Ok(service), None) => service,
         };
         if deadline <= Deadline::now() {
+            self.metrics.refused(Refused::Overloaded);
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
             return Refusal::new(Outcome::Unavailable, reason).into();
         }
@@ -218,20 +223,9 @@ impl Broker {
 
     fn record(&self, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
         let Decision { verdict, dc, method, .. } = decision;
-        let event = match request.operation {
-            Operation::Account => "account",
-            Operation::ProbePassword => "password_probe",
-            Operation::ChangePassword => "password",
-            Operation::OpenSession => "session_open",
-            Operation::CloseSession => "session_close",
-            _ => "login",
-        };
-        // Only who wants to come in is counted.
-        if matches!(request.operation, Operation::Authenticate | Operation::Account) {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            *counts.entry(verdict.outcome).or_default() += 1;
-        }
-        let line = Line::new(event)
+        let event = Event::of(request.operation);
+        self.metrics.decided(event, verdict.outcome, *method, took);
+        let line = Line::new(event.name())
             .with("user", &request.user)
             .with("principal", verdict.principal.as_deref().unwrap_or_default())
             .with("outcome", verdict.outcome)

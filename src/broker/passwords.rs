@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::login::Refusal;
+use super::refusal::Refusal;
 use crate::config;
 use crate::directory::Person;
 use crate::directory::change::Answer;
@@ -194,6 +194,11 @@ impl DomainPasswords {
     /// Closes the connections that wait for work, so that the next ones are verified afresh.
     pub fn reconnect(&self) {
         self.domains().values().for_each(|domain| domain.pool.clear());
+    }
+
+    /// Every domain that has a pool so far.
+    pub fn pools(&self) -> Vec<(String, Arc<Pool>)> {
+        self.domains().iter().map(|(name, domain)| (name.clone(), domain.pool.clone())).collect()
     }
 
     /// What `domain` is checked by, for people.

@@ -3,19 +3,20 @@
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use super::Broker;
 use super::log::{Level, Line};
+use super::metrics::Refused;
 use super::peers::Peer;
 use crate::protocol::{FrameError, HEADER, Header, Reply, Request, Secret, decode, encode};
 
@@ -52,7 +53,7 @@ pub async fn serve(
 ) -> io::Result<End> {
     listener.set_nonblocking(true)?;
     let listener = watch(listener)?;
-    let room = Arc::new(Semaphore::new(broker.connections));
+    let room = broker.room.clone();
     let mut running = JoinSet::new();
     let mut look = tokio::time::interval(LOOK);
     let mut looked = None;
@@ -83,7 +84,10 @@ pub async fn serve(
         };
         tokio::select! {
             () = &mut told => break End::Told,
-            _ = look.tick() => if let Some(file) = broker.stale() { break End::Stale(file) },
+            _ = look.tick() => {
+                broker.turns.fetch_add(1, Ordering::Relaxed);
+                if let Some(file) = broker.stale() { break End::Stale(file) }
+            },
             accepted = accepted => match accepted? {
                 Err(file) => break End::Stale(file),
                 Ok((Ok(Ok((stream, _))), permit)) => {
@@ -132,6 +136,7 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     let peer = Peer { uid: peer.uid(), pid: pid.unwrap_or_default() };
     let (uid, name) = (peer.uid, peer.to_string());
     if !broker.allows(uid).await {
+        broker.metrics.refused(Refused::Stranger);
         let line =
             Line::new("refused").with("peer", &name).with("reason", "neither root nor in broker.users");
         broker.log().complain(Level::Warning, &format!("stranger {uid}"), line);
@@ -143,6 +148,7 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
         Ok(read) => read,
         Err(FrameError::Closed) => return,
         Err(error) => {
+            broker.metrics.refused(Refused::Malformed);
             let line = Line::new("refused").with("peer", &name).with("reason", &error);
             broker.log().complain(Level::Warning, &format!("frame {uid}"), line);
             let _ = reply(&mut stream, &Reply::Refused(error.to_string())).await;
@@ -151,6 +157,7 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     };
     let answer = broker.answer(&request, &secret, &peer).await;
     if let Err(error) = reply(&mut stream, &answer.reply).await {
+        broker.metrics.refused(Refused::Unanswered);
         broker.untold(&request, &answer.reply);
         let line =
             Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);

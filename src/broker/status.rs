@@ -1,12 +1,12 @@
 //! What `motion-ad check` and `motion-ad status` are told.
 
-use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::Broker;
 use super::login::Decision;
+use super::metrics::Event;
 use super::service::Service;
 use crate::protocol::Request;
 use crate::protocol::report::{Check, Fact, Machine, Status};
@@ -58,8 +58,11 @@ impl Broker {
             uptime: self.begun.elapsed().as_secs(),
             problems: self.problem().into_iter().collect(),
             logins: {
-                let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-                counts.iter().map(|(outcome, count)| (*outcome, *count)).collect()
+                // Only who wants to come in is counted.
+                let accounts = self.metrics.outcomes(Event::Account).map(|(_, count)| count);
+                let both = self.metrics.outcomes(Event::Login).zip(accounts);
+                let sums = both.map(|((outcome, logins), accounts)| (outcome, logins + accounts));
+                sums.filter(|(_, count)| *count > 0).collect()
             },
             ..Status::default()
         };
@@ -89,11 +92,14 @@ impl Service {
         status.servers = servers.report();
         status.trust = self.trust.report();
         status.problems.extend(status.servers.problem.clone());
+        // Without a keytab or a domain controller it is no problem of its own.
+        if let (Err(error), []) = (&reached, status.problems.as_slice()) {
+            status.problems.push(format!("machine account: {error}"));
+        }
         status.pool = self.logins.passwords.pool(&self.domain).report();
         let trouble = sessions.problem.iter().map(|problem| format!("sessions: {problem}"));
         status.problems.extend(trouble);
         status.sessions = sessions;
-        status.problems.extend(reached.as_ref().err().map(|error| format!("machine account: {error}")));
         let machine = self.machine.state();
         status.machine = Machine {
             state: reached.err().map_or_else(|| "connected".to_owned(), |error| error.to_string()),

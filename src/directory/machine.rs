@@ -4,6 +4,7 @@
 //! replaced when it breaks, when it stops answering, before its ticket ends and after many searches.
 
 mod link;
+pub mod machines;
 
 use std::fmt;
 use std::net::SocketAddr;

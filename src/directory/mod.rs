@@ -4,32 +4,16 @@
 //! account's own connection ([`machine`]), because a rejected bind leaves a connection with whatever rights the
 //! server sees fit.
 
-pub mod account;
-mod bind;
-pub mod change;
 mod configuration;
-pub mod discovery;
-pub mod dns;
-pub mod domains;
-mod effective;
+mod controllers;
 pub mod entry;
 pub mod forest;
-pub mod groups;
-pub mod health;
-mod last_set;
 pub mod machine;
-pub mod machines;
-pub mod netlogon;
+mod passwords;
 mod people;
-pub mod policy;
-pub mod pool;
-pub mod refusal;
 #[cfg(test)]
 pub(crate) mod scripted;
-pub mod servers;
 pub mod sid;
-pub mod standing;
-pub mod survey;
 pub mod trust;
 
 use std::future::Future;
@@ -41,16 +25,20 @@ use ldap3::Scope;
 use lru::LruCache;
 use tokio::time::Instant;
 
-pub use self::account::Account;
-pub use self::bind::Unusable;
+pub use self::controllers::{discovery, dns, domains, health, netlogon, servers, survey};
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
-pub use self::groups::{GroupError, GroupRules};
-pub use self::last_set::LastSet;
+pub use self::machine::machines;
+pub use self::machine::machines::{Machines, Place};
 pub use self::machine::{MachineConnection, MachineError, Search};
-pub use self::machines::{Machines, Place};
+use self::passwords::bind;
+pub use self::passwords::bind::Unusable;
+pub use self::passwords::last_set::LastSet;
+pub use self::passwords::{change, policy, pool, refusal};
+pub use self::people::account::{self, Account};
+pub use self::people::groups::{self, GroupError, GroupRules};
+pub use self::people::standing::{self, Standing};
 pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
-pub use self::standing::Standing;
 use crate::config::{Config, root_of};
 use crate::name::{Principal, fold};
 

@@ -4,8 +4,11 @@
 //! catalogue. The catalogue only says who it is; state and groups are read in the account's own domain, because it
 //! holds a part of each object, and late.
 
+pub mod account;
+pub mod groups;
 mod many;
 mod near;
+pub mod standing;
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;

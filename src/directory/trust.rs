@@ -152,6 +152,11 @@ impl Trust {
         report::Trust { refreshed: current.read.map(age), ..current.report.clone() }
     }
 
+    /// When the forest's roots were read that are in force.
+    pub fn read(&self) -> Option<SystemTime> {
+        self.current().read
+    }
+
     /// Whether AD should be asked now: a day after it answered, and soon where it has not.
     pub fn due(&self, now: Instant) -> bool {
         let timing = self.timing();

@@ -152,6 +152,8 @@ enum Other {
     AsksAd,
     /// Knows people by itself: local users.
     Local,
+    /// Is for people who are named on its line.
+    Names,
     /// Has an opinion about the circumstances, not about who it is.
     Neutral,
     /// Has no opinion.
@@ -186,6 +188,11 @@ const OTHERS: &[(&str, Other)] = &[
 ];
 
 fn other(rule: &Rule) -> Other {
+    // pam_succeed_if(8): `user = NAME`, `user in NAME:NAME`. What else it may ask, of groups for instance, is not known.
+    let names = |words: &[String]| matches!(words, [what, how, _] if what == "user" && ["=", "in"].contains(&how.as_str()));
+    if rule.name() == "pam_succeed_if.so" && rule.arguments.windows(3).any(names) {
+        return Other::Names;
+    }
     let known = OTHERS.iter().find(|(name, _)| *name == rule.name());
     known.map_or(Other::Unknown, |(_, other)| *other)
 }
@@ -217,6 +224,8 @@ fn visit(stack: &[&Rule], visitor: Visitor, missing: &Missing) -> Decision {
             Other::Denies => refused,
             Other::AsksAd => says(visitor.sssd, Value::PERM_DENIED),
             Other::Local => says(visitor.local, unknown),
+            // Nobody names all the people of AD; a local administrator may be named.
+            Other::Names => says(visitor.local, refused),
             // It records the failure, and says so.
             Other::Neutral if rule.arguments.iter().any(|argument| argument == "authfail") => refused,
             Other::Neutral => Value::SUCCESS,
@@ -476,6 +485,16 @@ mod tests {
                 "comes before",
             ),
             ("auth [success=ignore] pam_motion_ad.so\n", Level::Failure, "no line of them"),
+            (
+                "auth [success=1 default=ignore] pam_succeed_if.so quiet user = admin\nauth [success=done default=die] pam_motion_ad.so\nauth required pam_pwdfile.so pwdfile=/x\n",
+                Level::Ok,
+                "a local user",
+            ),
+            (
+                "auth required pam_succeed_if.so quiet user ingroup agents\nauth required pam_motion_ad.so\n",
+                Level::Ok,
+                "nobody else",
+            ),
         ];
         for (text, level, seen) in cases {
             let text = if text.contains("common") { text.to_owned() } else { format!("{text}{OURS}") };

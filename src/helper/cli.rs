@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{CONFIG, Credentials};
 use crate::doctor::{CHECKS, Group};
-use crate::protocol::SOCKET;
+use crate::protocol::{METRICS_SOCKET, SOCKET};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +17,7 @@ Examples:
   sudo motion-ad login john.doe          try a password, as the login page would
   sudo motion-ad passwd john.doe         change a password, an expired one too
   sudo motion-ad status                  the broker and the domain controllers
+  motion-ad metrics                      the same for a monitoring system
   sudo motion-ad sessions list           who is logged in
   sudo motion-ad setup                   what XCALLY's .env means for config.toml
   sudo motion-ad audit names.txt         who of a list of names may log in?
@@ -81,6 +82,9 @@ pub enum Command {
     /// Show the broker, the domain controllers, the connections and the logins so far
     #[command(after_help = STATUS)]
     Status(Status),
+    /// Print the broker's metrics for a monitoring system
+    #[command(after_help = METRICS)]
+    Metrics(Metrics),
     /// Show who is logged in, end sessions, and follow what happens to them
     #[command(subcommand, after_help = SESSIONS)]
     Sessions(Sessions),
@@ -239,6 +243,28 @@ pub struct Status {
     /// Print JSON: the broker's state, well (true or false), and logins by outcome
     #[arg(long)]
     pub json: bool,
+}
+
+const METRICS: &str = "\
+OpenMetrics 1.0, without anything about single people; Prometheus' older text format has no other words for it. Root may \
+read them, and who is in the group motion-ad-metrics; nobody can log in that way. By HTTP they are had from the socket \
+itself, at /metrics.
+
+Examples:
+  motion-ad metrics
+  curl --unix-socket /run/motion-ad/metrics.sock http://localhost/metrics
+
+Exit status:
+  0  printed
+  2  the usage is wrong
+  3  the broker cannot be reached";
+
+/// Arguments of `metrics`.
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// Socket that they are read from
+    #[arg(long, value_name = "PATH", default_value = METRICS_SOCKET)]
+    pub metrics_socket: PathBuf,
 }
 
 const SESSIONS: &str = "\

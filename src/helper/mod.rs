@@ -8,6 +8,7 @@ mod audit;
 mod cli;
 mod doctor;
 mod map;
+mod metrics;
 mod passwd;
 mod password;
 mod sessions;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 pub use cli::{
-    Account, Audit, Cli, Command, Doctor, Login, Map, Passwd, Sessions, SessionsEnd, SessionsList,
+    Account, Audit, Cli, Command, Doctor, Login, Map, Metrics, Passwd, Sessions, SessionsEnd, SessionsList,
     SessionsShow, SessionsWatch, Setup, Status,
 };
 
@@ -73,6 +74,11 @@ enum Failure {
     Denied(ConfigError),
     #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
+    #[error(
+        "the broker's metrics at {} cannot be read: {error}; root may, and who is in the group motion-ad-metrics; see \
+         `systemctl status motion-ad-metrics.socket motion-ad.service`", .socket.display()
+    )]
+    Metrics { socket: PathBuf, error: io::Error },
     #[error("{outcome}: {reason}")]
     Answered { outcome: Outcome, reason: String },
     #[error("{0}; nothing was sent to AD")]
@@ -106,7 +112,7 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Failure::Ask { .. } => Exit::Unreachable,
+            Failure::Ask { .. } | Failure::Metrics { .. } => Exit::Unreachable,
             // The question was no login, so what is no for a login may be no answer to it.
             Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Unreachable,
             Failure::Answered { outcome, .. } => Some(*outcome).into(),
@@ -131,6 +137,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Login(args) => account::login(cli, args).and_then(print),
         Command::Passwd(args) => passwd::passwd(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Metrics(args) => metrics::metrics(cli, args).and_then(print),
         Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
         Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
         Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),

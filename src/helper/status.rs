@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::show::{self, Columns, span};
 use super::{Cli, Exit, Failure, Page, ask, request};
-use crate::protocol::report::{Machine, Root, Server, Status, Trust};
+use crate::protocol::report::{Machine, Root, Status, Trust, is_up};
 use crate::protocol::{Operation, Reply, Secret};
 
 /// So many bytes of a fingerprint are shown.
@@ -26,27 +26,10 @@ pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
 /// The broker's problems, and ours with it.
 fn problems(status: &Status) -> Vec<String> {
     let mut problems = status.problems.clone();
-    if !status.servers.list.iter().any(|server| is_usable(server, needed(status))) {
+    if !status.servers.list.iter().any(|server| server.is_usable(&status.method)) {
         problems.push("no domain controller can be used".into());
     }
     problems
-}
-
-/// The services that a login needs.
-fn needed(status: &Status) -> [&'static str; 2] {
-    match status.method.name.as_str() {
-        "kerberos" => ["reading", "kdc"],
-        _ => ["binds", "reading"],
-    }
-}
-
-/// One that was not asked yet is not in the way.
-fn is_usable(server: &Server, needed: [&str; 2]) -> bool {
-    server.services.iter().all(|(service, state)| !needed.contains(&service.as_str()) || is_up(state))
-}
-
-fn is_up(state: &str) -> bool {
-    matches!(state, "ok" | "unknown")
 }
 
 fn status_text(status: &Status, problems: &[String]) -> String {
@@ -77,7 +60,7 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     let mut servers = Columns::headed(["", "DOMAIN CONTROLLER", "OUR SITE", "BINDS", "READING", "KDC"]);
     let mut down = Columns::plain();
     for server in &status.servers.list {
-        let mark = if is_usable(server, needed(status)) { "" } else { "x" };
+        let mark = if server.is_usable(&status.method) { "" } else { "x" };
         let word = |service: &str| {
             let found = server.services.get(service);
             found.map_or("", |state| if is_up(state) { state } else { "down" })
@@ -170,7 +153,7 @@ fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::{Method, Servers};
+    use crate::protocol::report::{Method, Server, Servers};
     use crate::verdict::Outcome;
 
     fn server(binds: &str, kdc: &str) -> Server {

@@ -103,6 +103,10 @@ pub struct Argument {
     pub entry_points: &'static str,
     /// What it does, for people.
     pub text: &'static str,
+    /// The first version that has it.
+    pub since: &'static str,
+    /// What it costs: time, a call, a line in the log.
+    pub cost: &'static str,
     read: Read,
 }
 
@@ -123,6 +127,8 @@ pub const ARGUMENTS: &[Argument] = &[
         default: SOCKET,
         entry_points: "all but setcred",
         text: "Where the broker listens: an absolute path.",
+        since: "0.1.0",
+        cost: "none",
         read: Read::Value(
             |arguments, value| socket(value).map(|socket| arguments.socket = socket),
             "socket= takes an absolute path",
@@ -135,6 +141,8 @@ pub const ARGUMENTS: &[Argument] = &[
         entry_points: "all but setcred",
         text: "How long one call may wait for the broker, 1 to 60. The application waits as long. The broker is asked \
                to be done 0.2 seconds earlier, so that its \"AD did not answer\" still arrives.",
+        since: "0.1.0",
+        cost: "so long a thread of the application is busy at most",
         read: Read::Value(
             |arguments, value| seconds(value).map(|seconds| arguments.timeout = seconds),
             "timeout= takes 1 to 60 seconds",
@@ -149,6 +157,8 @@ pub const ARGUMENTS: &[Argument] = &[
                every application. With `account` authenticate succeeds, given the right password, and acct_mgmt \
                answers PAM_NEW_AUTHTOK_REQD: for applications that offer a password change, never for one that calls \
                authenticate only.",
+        since: "0.1.0",
+        cost: "none",
         read: Read::Value(
             |arguments, value| expired(value).map(|expired| arguments.expired = expired),
             "expired= takes auth or account",
@@ -162,6 +172,8 @@ pub const ARGUMENTS: &[Argument] = &[
         text: "What registers a session. With `pam` it is open_session. With `auth` it is a successful authenticate, and \
                open_session registers no second one: for applications that open no sessions. Write it on the auth line \
                and on the session line.",
+        since: "0.1.0",
+        cost: "with `auth` one write to the register at each login, which is denied where that fails",
         read: Read::Value(
             |arguments, value| register(value).map(|session| arguments.session = session),
             "session= takes pam or auth",
@@ -175,6 +187,8 @@ pub const ARGUMENTS: &[Argument] = &[
         text: "Tell the person why the account was refused, as a PAM_ERROR_MSG, and when the password expires soon, as \
                a PAM_TEXT_INFO, unless the application asks for silence (PAM_SILENT). Some applications fail the login \
                on any message. chauthtok tells why anyway.",
+        since: "0.1.0",
+        cost: "one more call of the conversation; with `login.warn_days` one more question to AD, beside the login",
         read: Read::Flag(|arguments| arguments.messages = true),
     },
     Argument {
@@ -184,6 +198,8 @@ pub const ARGUMENTS: &[Argument] = &[
         entry_points: "authenticate, chauthtok",
         text: "Never ask: use the passwords that an earlier module asked for. Where there is none, authenticate refuses \
                with PAM_AUTH_ERR, chauthtok with PAM_AUTHTOK_RECOVERY_ERR or PAM_AUTHTOK_ERR.",
+        since: "0.1.0",
+        cost: "none",
         // libpam reads this one and the next three itself, in pam_get_authtok.
         read: Read::Flag(|_| {}),
     },
@@ -194,6 +210,8 @@ pub const ARGUMENTS: &[Argument] = &[
         entry_points: "authenticate, chauthtok",
         text: "Use an earlier module's password, and ask where there is none. A first password that AD refuses is not \
                followed by a prompt for a second, because each attempt counts towards AD's lockout.",
+        since: "0.1.0",
+        cost: "none",
         read: Read::Flag(|_| {}),
     },
     Argument {
@@ -203,6 +221,8 @@ pub const ARGUMENTS: &[Argument] = &[
         entry_points: "chauthtok",
         text: "Never ask for the new password: use the one that an earlier password line asked for, or refuse with \
                PAM_AUTHTOK_ERR.",
+        since: "0.1.0",
+        cost: "none",
         read: Read::Flag(|_| {}),
     },
     Argument {
@@ -211,6 +231,8 @@ pub const ARGUMENTS: &[Argument] = &[
         default: "no word",
         entry_points: "chauthtok",
         text: "A word for the prompts: \"New WORD password: \".",
+        since: "0.1.0",
+        cost: "none",
         read: Read::Value(|_, _| Some(()), "authtok_type= takes a word"),
     },
     Argument {
@@ -219,6 +241,8 @@ pub const ARGUMENTS: &[Argument] = &[
         default: "errors only",
         entry_points: "all",
         text: "One line per call in the log (AUTHPRIV): the code that was answered, and why.",
+        since: "0.1.0",
+        cost: "a line in the log for each call",
         read: Read::Flag(|arguments| arguments.debug = true),
     },
 ];

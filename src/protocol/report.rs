@@ -105,6 +105,23 @@ pub struct Server {
     pub services: BTreeMap<String, String>,
 }
 
+impl Server {
+    /// Whether a login by `method` can use it: one that was not asked yet is not in the way.
+    pub fn is_usable(&self, method: &Method) -> bool {
+        let needed = match method.name.as_str() {
+            "kerberos" => ["reading", "kdc"],
+            _ => ["binds", "reading"],
+        };
+        let is_needed = |service: &str| needed.contains(&service);
+        self.services.iter().all(|(service, state)| !is_needed(service) || is_up(state))
+    }
+}
+
+/// Whether [`Server::services`] says so of a service: one that was not asked yet may work.
+pub fn is_up(state: &str) -> bool {
+    matches!(state, "ok" | "unknown")
+}
+
 /// The connections for users' binds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -241,6 +258,15 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// All of them.
+    pub const ALL: [EndReason; 5] = [
+        EndReason::Closed,
+        EndReason::Replaced,
+        EndReason::Refused,
+        EndReason::ProcessGone,
+        EndReason::TooOld,
+    ];
+
     /// The name in the log, in JSON and on the wire.
     pub fn name(self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ pub mod store;
 mod sweep;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -80,7 +81,11 @@ pub struct Register {
     /// What went wrong with the store last, reading and writing: on a full disk it can still be read.
     trouble: Mutex<[Option<String>; 2]>,
     watchers: Semaphore,
+    /// How many requests may wait for events.
+    places: usize,
     ending: watch::Sender<bool>,
+    /// Sessions that were ended from here, by reason.
+    ended: [AtomicU64; EndReason::ALL.len()],
 }
 
 /// The store that the configuration names; `names` knows the addresses of servers.
@@ -125,6 +130,8 @@ impl Register {
         connections: usize,
         log: Arc<Log>,
     ) -> Arc<Self> {
+        // Whoever watches holds a connection for a long time; logins need some, too.
+        let places = WATCHERS.min(connections / 2);
         Arc::new(Register {
             store,
             settings,
@@ -132,9 +139,10 @@ impl Register {
             boot: process::boot(),
             log,
             trouble: Mutex::default(),
-            // Whoever watches holds a connection for a long time; logins need some, too.
-            watchers: Semaphore::new(WATCHERS.min(connections / 2)),
+            watchers: Semaphore::new(places),
+            places,
             ending: watch::Sender::new(false),
+            ended: std::array::from_fn(|_| AtomicU64::new(0)),
         })
     }
 
@@ -370,9 +378,27 @@ impl Register {
         result
     }
 
-    /// Says in the log that a session ended. What its application closed has a line of its own.
+    /// How many sessions are open, without a word where the store does not say.
+    pub async fn open_now(&self, deadline: Instant) -> Option<u64> {
+        self.store.count(deadline).await.ok()
+    }
+
+    /// How many sessions were ended from here, by reason.
+    pub fn ended(&self) -> impl Iterator<Item = (EndReason, u64)> {
+        EndReason::ALL.into_iter().zip(self.ended.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// How many requests wait for events.
+    pub fn watching(&self) -> usize {
+        self.places.saturating_sub(self.watchers.available_permits())
+    }
+
+    /// Counts a session that ended, and says so in the log. What its application closed has a line of its own.
     fn tell(&self, session: &Session) {
         let Some(ended) = &session.ended else { return };
+        if let Some(count) = self.ended.get(ended.reason as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         if ended.reason == EndReason::Closed && ended.detail.is_empty() {
             return;
         }

@@ -55,6 +55,11 @@ machines() {
     hosts
 }
 
+# Whether the hosts of this lab have the applications.
+with_clients() {
+    [[ -d $LAB_RUN/clients ]]
+}
+
 is_machine() {
     is_host "${1:-}" || is_dc "${1:-}"
 }

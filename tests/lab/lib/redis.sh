@@ -8,10 +8,10 @@ readonly REPLICA_PORTS=(6380 6381)
 readonly SENTINEL_PORTS=(26379 26380 26381)
 # What the sentinels call the master.
 readonly REDIS_SERVICE=motion
-# What the README gives the user, so that the suite shows that it is enough.
-REDIS_ACL=$(sed -n 's/^    user motion on >PASSWORD //p' "$LAB_DIR/../../README.md")
+# What the documentation gives the user, so that the suite shows that it is enough.
+REDIS_ACL=$(sed -n 's/^user motion on >PASSWORD //p' "$LAB_DIR/../../docs/several-servers.md")
 # Nobody is it.
-REDIS_DEFAULT=$(sed -n 's/^    \(user default off .*\)/\1/p' "$LAB_DIR/../../README.md")
+REDIS_DEFAULT=$(sed -n '/^user default off /p' "$LAB_DIR/../../docs/several-servers.md")
 readonly REDIS_ACL REDIS_DEFAULT
 # And at a sentinel: where the master is.
 readonly SENTINEL_ACL="-@all +sentinel|get-master-addr-by-name"

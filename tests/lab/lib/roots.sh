@@ -9,12 +9,17 @@
 #     pair    the second DC on dc, and on domain what its joining changed
 #     forger  base + MIT's KDC
 #     redis   base + Redis
+#     clients host + the applications that Debian has, for a lab with --clients
+#     workshop base + compilers and the registries' own tools
+#     programs on clients; what the workshop made, which is below /opt/clients alone
 #
 # A layer is named after a hash of what went into it, is built in a folder of its own under the
 # cache's lock, and gets its name when it is complete. A build runs in its own mount and pid
 # namespaces and dies with the lab's process: a killed build leaves a folder, nothing else.
 
 readonly SUITE=bookworm
+# The applications that the tests bring, with their lists of what they need.
+readonly CLIENTS=$LAB_DIR/../clients
 
 # Where this machine's apt gets Debian from, whatever the format of its sources.
 debian_uri() {
@@ -56,6 +61,10 @@ find_layers() {
     LAYER[host]=$(layer host "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages host))
     LAYER[forger]=$(layer forger "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages forger))
     LAYER[redis]=$(layer redis "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages redis))
+    LAYER[clients]=$(layer clients "$lib/build-packages.sh" < <(echo "${LAYER[host]}"; packages clients))
+    LAYER[workshop]=$(layer workshop "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages workshop))
+    LAYER[programs]=$(layer programs "$lib/build-programs.sh" "$CLIENTS"/{node,motion-login}/package{,-lock}.json \
+        "$CLIENTS/python/requirements.txt" <<<"${LAYER[workshop]}")
     LAYER[domain]=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"${LAYER[dc]}")
     LAYER[crowd]=$(layer crowd "$lib/build-crowd.sh" <<<"${LAYER[domain]}")
     LAYER[pair]=$(layer pair "$lib/build-pair.sh" <<<"${LAYER[domain]}")
@@ -66,7 +75,9 @@ layers() {
     case $1 in
         dc) echo "$(two_dcs && echo "${LAYER[pair]}/dc:")$(is_crowded && echo "${LAYER[crowd]}:")${LAYER[domain]}:${LAYER[dc]}:${LAYER[base]}" ;;
         dc2) echo "${LAYER[pair]}/dc2:${LAYER[dc]}:${LAYER[base]}" ;;
-        host | host2) echo "${LAYER[host]}:${LAYER[base]}" ;;
+        host | host2)
+            echo "$(with_clients && echo "${LAYER[programs]}:${LAYER[clients]}:")${LAYER[host]}:${LAYER[base]}"
+            ;;
         *) echo "${LAYER[$1]}:${LAYER[base]}" ;;
     esac
 }
@@ -101,6 +112,11 @@ build_layer() { # NAME
         host) step "packages of the XCALLY host" build "$layer" build-packages.sh "$base" $(packages host) ;;
         forger) step "packages of the forged KDC" build "$layer" build-packages.sh "$base" $(packages forger) ;;
         redis) step "packages of Redis" build "$layer" build-packages.sh "$base" $(packages redis) ;;
+        clients) step "packages of the applications" build "$layer" build-packages.sh "${LAYER[host]}:$base" \
+            $(packages clients) ;;
+        workshop) step "packages of the workshop" build "$layer" build-packages.sh "$base" $(packages workshop) ;;
+        programs) step "applications of npm and PyPI" build "$layer" build-programs.sh "${LAYER[workshop]}:$base" \
+            "$CLIENTS" ;;
         domain) step "domain and cast" build --offline "$layer" build-domain.sh "$dc:$base" \
             "$LAB_DIR" "${FQDN[dc]}" "$DOMAIN" "$NETBIOS" "${ADDRESS[dc]}" ;;
         crowd) step "50,000 people and 2,000 groups" build --offline "$layer" build-crowd.sh "${LAYER[domain]}:$dc:$base" \

@@ -2,13 +2,14 @@
 //! handles open and tells what it meets.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::process::Child;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 pub use crate::application::{Call, Done, Job, Style};
 use crate::lab::Lab;
+use crate::talk;
 
 /// The first argument of this program when it is that application.
 pub const APPLICATION: &str = "--application";
@@ -32,17 +33,11 @@ impl App {
     /// Starts one.
     pub fn start_as(lab: &Lab, user: &str) -> Result<Self, String> {
         let mut child = lab.host_child(user, &[lab.program()?, APPLICATION])?;
-        let mut lines = BufReader::new(child.stdout.take().ok_or("no standard output")?).lines();
+        let mut lines = talk::lines(&mut child)?;
         let first = lines.next().ok_or("the application did not start")?.map_err(|e| e.to_string())?;
         let pid = first.strip_prefix("started ").and_then(|pid| pid.parse().ok());
         let pid = pid.ok_or_else(|| format!("the application said {first:?}"))?;
-        let (results, done) = mpsc::channel();
-        std::thread::spawn(move || {
-            let parsed = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
-            // Who does not wait any more needs no result.
-            parsed.for_each(|result: Done| drop(results.send(result)));
-        });
-        Ok(App { child, pid, done })
+        Ok(App { child, pid, done: talk::answers(lines) })
     }
 
     /// Begins these jobs at once.

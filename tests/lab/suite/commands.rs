@@ -95,6 +95,12 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
         let check = json(lab, &["check", "--json", "john.doe"])?;
         equal("may_log_in", &check["may_log_in"], &Value::Bool(true))
     });
+    report.check("bash completes what is typed", || {
+        let complete = ". /usr/share/bash-completion/completions/motion-ad
+            COMP_WORDS=(motion-ad sessions wa) COMP_CWORD=2
+            _motion__ad motion-ad wa sessions; echo \"${COMPREPLY[@]}\"";
+        equal("bash", lab.host("root", &["bash", "-c", complete], "").ok()?.trim(), "watch")
+    });
     report.check("only the wrong password was counted", || {
         equal("wendy", lab.counters("wendy.wrong")?.bad_passwords, 1)?;
         equal("john", lab.counters("john.doe")?.bad_passwords, 0)

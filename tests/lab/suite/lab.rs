@@ -40,6 +40,8 @@ pub struct Size {
     pub hosts: usize,
     /// Whether the domain has 50,000 people more. Such a lab has a name of its own, so that it can be up beside another.
     pub crowd: bool,
+    /// Whether the hosts have the applications of other people.
+    pub clients: bool,
 }
 
 /// A command that ran.
@@ -84,6 +86,7 @@ impl Lab {
         let (dcs, hosts) = (size.dcs.to_string(), size.hosts.to_string());
         let mut up = vec!["up", "--no-join", "--dcs", &dcs, "--hosts", &hosts];
         up.extend(size.crowd.then_some("--crowd"));
+        up.extend(size.clients.then_some("--clients"));
         lab.run(&up).ok()?;
         lab.root = PathBuf::from(lab.run(&["path", lab.host]).ok()?.trim());
         Ok(lab)

@@ -1,9 +1,10 @@
 //! The lab's suite: the installed package on a really joined host, against a real Active Directory.
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
-//! `make test-doctor` with `--doctor`, `make bench` with `--bench`, `make demo` with `--demo`; a word after one of the first four chooses the chapters whose name contains it. Without
-//! `MOTION_AD_LAB=1` it does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`,
-//! default `suite`) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
+//! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make bench` with `--bench`, `make demo` with
+//! `--demo`; a word after one of the first five chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it
+//! does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and
+//! go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -14,15 +15,19 @@ mod app;
 mod application;
 mod audit;
 mod bench;
+mod blocks;
 mod cast;
+mod clients;
 mod commands;
 mod config;
 mod demo;
 mod doctor;
+mod documents;
 mod failover;
 mod faults;
 mod forged;
 mod fresh;
+mod hardening;
 mod hostile;
 mod join;
 mod lab;
@@ -30,6 +35,7 @@ mod lab;
 #[allow(dead_code)]
 mod libpam;
 mod load;
+mod login_page;
 #[path = "../../clients/login_rate.rs"]
 mod login_rate;
 mod machine;
@@ -50,6 +56,7 @@ mod secrets;
 mod sessions;
 mod setup;
 mod shared;
+mod talk;
 mod warnings;
 
 use std::process::ExitCode;
@@ -64,9 +71,10 @@ type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 /// Chapters that share a lab of this size.
 type Part = (Size, &'static [Chapter]);
 
-const ONE_OF_EACH: Size = Size { dcs: 1, hosts: 1, crowd: false };
+const ONE_OF_EACH: Size = Size { dcs: 1, hosts: 1, crowd: false, clients: false };
 const TWO_DCS: Size = Size { dcs: 2, ..ONE_OF_EACH };
 const TWO_HOSTS: Size = Size { hosts: 2, ..ONE_OF_EACH };
+const WITH_CLIENTS: Size = Size { clients: true, ..ONE_OF_EACH };
 
 /// What every chapter stands on.
 const JOIN: Chapter = ("join", join::chapter);
@@ -94,6 +102,8 @@ const SUITE: &[Part] = &[
             ("passwords", passwords::short),
             ("warnings", warnings::chapter),
             ("sessions", sessions::short),
+            ("hardening", hardening::chapter),
+            ("documents", documents::chapter),
             ("package-lifecycle", package::lifecycle),
         ],
     ),
@@ -135,6 +145,10 @@ const SESSIONS: &[Part] = &[
 const DOCTOR: &[Part] =
     &[(ONE_OF_EACH, &[JOIN, ("doctor", doctor::full)]), (TWO_DCS, &[JOIN, ("doctor-two", doctor::two)])];
 
+/// Applications that nobody here wrote, and a login page with a browser.
+const CLIENTS: &[Part] =
+    &[(WITH_CLIENTS, &[JOIN, ("clients", clients::chapter), ("login-page", login_page::chapter)])];
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
@@ -154,9 +168,11 @@ fn main() -> ExitCode {
         "--failover" => suite(FAILOVER, filter),
         "--sessions" => suite(SESSIONS, filter),
         "--doctor" => suite(DOCTOR, filter),
+        "--clients" => suite(CLIENTS, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite|--failover|--sessions|--doctor [CHAPTER] | --bench | --demo".to_owned()),
+        _ => Err("usage: lab --suite|--failover|--sessions|--doctor|--clients [CHAPTER] | --bench | --demo"
+            .to_owned()),
     };
     match done {
         Ok(code) => code,

@@ -7,7 +7,7 @@ use crate::lab::{Lab, Ran};
 use crate::report::Check;
 
 /// libpam's texts (pam_strerror(3)), which is all that pamtester prints, and their codes.
-const TEXTS: &[(&str, &str)] = &[
+pub const TEXTS: &[(&str, &str)] = &[
     ("Have exhausted maximum number of retries for service", "PAM_MAXTRIES"),
     ("Authentication failure", "PAM_AUTH_ERR"),
     ("Permission denied", "PAM_PERM_DENIED"),

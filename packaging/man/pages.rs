@@ -1,0 +1,318 @@
+//! The man pages, of what the programs are made of.
+
+mod page;
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::{Command, CommandFactory};
+use clap_mangen::Man;
+use motion_ad::broker::cli::Arguments as BrokerCli;
+use motion_ad::config::keys::{KEYS, TABLES};
+use motion_ad::config::{DEFAULT_USER, RIGHTS, SENTINEL_RIGHTS};
+use motion_ad::helper::Cli;
+use motion_ad::module::arguments::{ARGUMENTS, Expired};
+use motion_ad::module::code::{self, Code, Phase};
+use motion_ad::module::handle;
+use motion_ad::name::NameMap;
+use motion_ad::verdict::Outcome;
+
+use page::Page;
+
+/// The name of a page and its section.
+type Title = (String, u8);
+
+/// Writes every page to `folder`, which is made anew.
+///
+/// # Errors
+/// A file cannot be written, or an example in a page cannot be read.
+pub fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    // Without its own command `help`, which has no page.
+    let mut helper = Cli::command().disable_help_subcommand(true);
+    helper.build();
+    let commands = commands(&helper, "motion-ad");
+    let of_commands = commands.iter().map(|(name, _)| (name.clone(), 1));
+    let others = [("motion-ad.toml", 5), ("names.map", 5), ("pam_motion_ad", 8), ("motion-ad-broker", 8)];
+    let titles: Vec<Title> =
+        of_commands.chain(others.map(|(name, section)| (name.to_owned(), section))).collect();
+    let mut pages = Vec::new();
+    for (name, one) in &commands {
+        pages.push(command(one, name, 1)?);
+    }
+    pages.push(command(&BrokerCli::command(), "motion-ad-broker", 8)?);
+    pages.extend([module(), configuration(), name_map()?]);
+    for mut page in pages {
+        page.see_also(&titles);
+        page.write(folder)?;
+    }
+    Ok(())
+}
+
+/// A command and those below it that people are shown, each with the name of its page.
+fn commands<'a>(command: &'a Command, name: &str) -> Vec<(String, &'a Command)> {
+    let mut all = vec![(name.to_owned(), command)];
+    for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+        all.extend(commands(one, &format!("{name}-{}", one.get_name())));
+    }
+    all
+}
+
+/// A program, or one of its commands.
+fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+    // The first line of the long text is the short one, which has no full stop.
+    let long = format!("{about}.{}", long.strip_prefix(&about).unwrap_or_default());
+    let more = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
+    let more = more.unwrap_or_default();
+    let mut sections = sections(&more).into_iter().peekable();
+
+    let man = Man::new(command.clone()).section(section.to_string());
+    let mut page = Page::new(name, section, &about);
+    page.rendered(|out| man.render_synopsis_section(out))?;
+    page.section("DESCRIPTION").text(&long);
+    if let Some((_, text)) = sections.next_if(|(heading, _)| heading.is_empty()) {
+        page.text(text.trim());
+    }
+    if command.has_subcommands() {
+        page.section("COMMANDS");
+        for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+            let about = one.get_about().map(ToString::to_string).unwrap_or_default();
+            page.item(&format!("{name}-{}(1)", one.get_name()), "", &[&about]);
+        }
+    }
+    page.rendered(|out| man.render_options_section(out))?;
+    for (heading, text) in sections {
+        page.section(&heading.to_uppercase());
+        match heading {
+            "Examples" => {
+                let lines: Vec<_> =
+                    text.lines().map(|line| line.strip_prefix("  ").unwrap_or(line)).collect();
+                page.example(lines.join("\n").trim_end());
+            }
+            _ => {
+                for line in text.lines().filter(|line| !line.is_empty()) {
+                    let (name, text) = line.trim().split_once("  ").unwrap_or((line, ""));
+                    page.item(name, "", &[text.trim()]);
+                }
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// The parts of a help text, each with the heading before it; the first may have none.
+fn sections(text: &str) -> Vec<(&str, String)> {
+    let mut sections = vec![("", String::new())];
+    for line in text.lines() {
+        match line.strip_suffix(':').filter(|heading| heading.starts_with(char::is_uppercase)) {
+            Some(heading) => sections.push((heading, String::new())),
+            None => {
+                if let Some((_, text)) = sections.last_mut() {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+    }
+    sections.retain(|(_, text)| !text.trim().is_empty());
+    sections
+}
+
+fn module() -> Page {
+    let mut page = Page::new("pam_motion_ad", 8, "Active Directory login for XCALLY Motion");
+    page.section("SYNOPSIS");
+    page.text("`pam_motion_ad.so` [ARGUMENT…], on lines of a service in /etc/pam.d");
+    page.section("DESCRIPTION").text(
+        "Asks the broker, motion-ad-broker(8), whether a person may log in, and answers PAM. It reads no \
+         configuration but its arguments, keeps nothing but verdicts and the id of a session on the handle, starts no thread, and waits no longer than \
+         its timeout.\n\n\
+         `authenticate` refuses a wrong password as well as an account that is disabled, locked, expired, outside \
+         its hours or outside the allowed groups, so that applications that call nothing else let nobody in by \
+         mistake. What can never be a password (empty, over 1024 bytes, not UTF-8) is refused before anybody is asked.\n\n\
+         `acct_mgmt` repeats what authenticate was told on the same handle for up to 60 seconds; otherwise it asks \
+         for the account's state, without a password.\n\n\
+         `chauthtok` changes the password, `open_session` and `close_session` register who is logged in: see PASSWORD \
+         CHANGE and SESSIONS. `setcred` does nothing and succeeds.\n\n\
+         With `messages` the person is told when the password expires within `login.warn_days` days (motion-ad.toml(5)), \
+         once on a handle: by authenticate, or by acct_mgmt where nothing else is called.\n\n\
+         PAM_USER stays as the application set it. The prompt is \"Password: \".",
+    );
+    page.section("ARGUMENTS").text(
+        "An unknown argument is logged and ignored. A known one with a broken value refuses every login \
+         (PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR) until it is mended. Of an argument given twice the last one counts.",
+    );
+    for argument in ARGUMENTS {
+        let name = match argument.value {
+            "" => argument.name.to_owned(),
+            value => format!("{}={value}", argument.name),
+        };
+        let facts = format!(
+            "Default: {}. Entry points: {}. Since: {}. Cost: {}.",
+            argument.default, argument.entry_points, argument.since, argument.cost
+        );
+        page.item(&name, "", &[argument.text, &facts]);
+    }
+    page.section("PASSWORD CHANGE").text(
+        "libpam calls `chauthtok` twice. The first call asks for the present password, unless a password line before it \
+         has, and has the broker see whether it may be changed; nothing is changed yet. The second one asks twice for the \
+         new password and has it changed, once. The prompts are those of libpam: \"Current password: \", \"New password: \", \
+         \"Retype new password: \" (see `authtok_type=`). libpam keeps no password of an earlier authenticate, so that the \
+         present one is asked for again.\n\n\
+         With PAM_CHANGE_EXPIRED_AUTHTOK a password that has not expired is left alone, nothing is asked for, and the answer \
+         is PAM_SUCCESS: PAM_IGNORE would be a failure in a service that has no other password line. Who may not log in for \
+         another reason changes nothing this way.\n\n\
+         Texts, AD's reason for refusing a new password above all, are shown without `messages`, but not with PAM_SILENT. \
+         Those of libpam itself (\"Sorry, passwords do not match.\") are shown always.\n\n\
+         A change whose answer is lost is answered PAM_AUTHINFO_UNAVAIL, which nothing else in the second call is: the new \
+         password may be in force. After a success PAM_AUTHTOK is the new password for the lines that follow; after anything \
+         else it is unset. A present password that was refused in the first call is not sent again in the second one.",
+    );
+    page.section("SESSIONS").text(
+        "With `session=pam` open_session registers a session and close_session ends it. With `session=auth` a successful \
+         authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. What a \
+         second session of the same person means is for `sessions.policy` in motion-ad.toml(5) to say. close_session on a \
+         handle that opened none ends the newest session of the person that the same process opened by the same service, else \
+         another process of the same user; a PAM_RHOST and a PAM_TTY that are set must be the session's.\n\n\
+         A handle has one session. Whoever authenticates or opens another one on it has left the one before, which is ended \
+         once the new one is registered. Where a person may have one session and a second one is denied, call close_session \
+         before.\n\n\
+         Together with `expired=account` somebody whose password must be changed first has no session until it is: the \
+         change registers it, else acct_mgmt or open_session after it.",
+    );
+    page.section("ENVIRONMENT");
+    page.item(
+        handle::SESSION,
+        "",
+        &["Set in the environment of the handle (pam_getenv(3)): the id of the session."],
+    );
+    page.section("RETURN VALUES").text(
+        "Both authenticate and acct_mgmt answer an outcome with the same code (see `expired=` for the one exception). \
+         The names of the outcomes are those of the log and of motion-ad(1).",
+    );
+    for code in Code::ALL {
+        page.item(code.name(), "", &[code.text()]);
+        for outcome in
+            Outcome::ALL.iter().filter(|outcome| code::authenticate(**outcome, Expired::Auth) == *code)
+        {
+            page.nested(outcome.name(), outcome.meaning());
+        }
+    }
+    page.text("`chauthtok` answers the same, but for these:");
+    for (phase, name) in [(Phase::Probe, "first call"), (Phase::Change, "second call")] {
+        for &code in Code::ALL {
+            let own: Vec<_> = Outcome::ALL
+                .iter()
+                .filter(|outcome| code::change(**outcome, phase) == code && code::account(**outcome) != code)
+                .map(|outcome| outcome.name())
+                .collect();
+            if !own.is_empty() {
+                page.item(code.name(), &format!("({name})"), &[&own.join(", ")]);
+            }
+        }
+    }
+    page.text(
+        "`open_session` and `close_session` answer PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for \
+         everything else.",
+    );
+    page.section("MESSAGES").text("What the person is told with `messages`, and by chauthtok anyway:");
+    for outcome in Outcome::ALL {
+        if let Some(text) = outcome.text() {
+            page.item(outcome.name(), "", &[text]);
+        }
+    }
+    page.section("FILES");
+    page.item("/etc/pam.d/motion", "", &["The service of XCALLY Motion."]);
+    page.item(motion_ad::protocol::SOCKET, "", &["Where the broker listens."]);
+    let service = include_str!("../../pam.d/motion");
+    let lines: Vec<_> = service.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    page.section("EXAMPLES").text("/etc/pam.d/motion as it is shipped:").example(&lines.join("\n"));
+    page
+}
+
+fn configuration() -> Page {
+    let mut page =
+        Page::new("motion-ad.toml", 5, "configuration of the Active Directory login for XCALLY Motion");
+    page.section("SYNOPSIS").text(&format!("`{}`", motion_ad::config::CONFIG));
+    page.section("DESCRIPTION").text(
+        "Settings of motion-ad-broker(8) and motion-ad(1), in TOML. An empty file works on a joined host: the domain \
+         and its domain controllers come from sssd.conf(5) as the realm join wrote it and from DNS, the certificate \
+         authorities that vouch for them from AD.\n\n\
+         An unknown key, a value that makes no sense and a contradiction are errors. They name file and line, and \
+         every login is denied until they are mended: what the administrator asked for is unknown. The broker \
+         notices a change by itself; `/usr/libexec/motion-ad/motion-ad-broker --check-config` says beforehand whether the file can be used.",
+    );
+    for (table, text) in TABLES {
+        page.section(&format!("[{table}]")).text(text);
+        for key in KEYS.iter().filter(|key| key.table == *table) {
+            let default = match key.otherwise {
+                "" => format!("Default: {}", key.value),
+                otherwise => format!("Default: {otherwise}. Example: {}", key.value),
+            };
+            page.item(key.name, &format!("({})", key.kind), &[key.text, &default]);
+        }
+    }
+    page.section("A REDIS FOR SEVERAL SERVERS").text(
+        "The servers whose broker has the same `sessions.store` share one register. It needs a Redis 7, or \
+         Sentinels and the servers that they watch, where it keeps its keys, which begin with motion-ad:. In \
+         redis.conf(5):",
+    );
+    page.example(&format!("user motion on >PASSWORD {RIGHTS}\nappendonly yes\nmaxmemory-policy noeviction"));
+    page.text(
+        "Without appendonly a restart of the server loses who is logged in; `appendfsync always` keeps what it has \
+         answered also where it is killed or the power fails. A restart loses it, too, where the user default has \
+         no rights, as after `user default off`: such a server passes over what scripts wrote when it reads its \
+         log (redis/redis#14541). This switches it off as well, and keeps its rights:",
+    );
+    page.example(DEFAULT_USER);
+    page.text(
+        "Any other `maxmemory-policy` takes keys away, and the register with them: it begins anew, and the log \
+         says so. A login leaves about a kilobyte for a day, and the newest 10,000 events stay.\n\n\
+         With replicas, `min-replicas-to-write 1` and `min-replicas-max-lag 5` belong to it, and at least two of \
+         them, because the one that becomes the master needs one in turn. A master that is cut off then takes no \
+         sessions, and logins are denied, or let in by `sessions.on_store_failure`. Even so, what a master \
+         answered in its last moment may be lost with it: somebody is logged in whose session is not registered.\n\n\
+         Sentinels are asked without a password, and with the same user and password where they want one:",
+    );
+    page.example(&format!("user motion on >PASSWORD {SENTINEL_RIGHTS}"));
+    page.text(
+        "With TLS a server has to have a certificate for the name in `sessions.store`, or for the name or address \
+         that the Sentinels tell: `sentinel resolve-hostnames yes` and `sentinel announce-hostnames yes` make it a \
+         name. Without TLS the password and the register travel in the clear.\n\n\
+         Whoever may write there can end sessions and invent them, and so choose what `sessions.on_evict` is run \
+         with. No password is kept there.",
+    );
+    page.section("EXAMPLES").text("A domain with a CA of its own, whose agents alone may log in:");
+    page.example("[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n\n[login]\nallow_groups = [\"XCALLY Agents\"]");
+    page
+}
+
+fn name_map() -> Result<Page, Box<dyn Error>> {
+    const EXAMPLE: &str = "\
+# the name as XCALLY knows it = the account in AD
+jd = john.doe@acme.com
+front desk = reception@sales.acme.com";
+    NameMap::parse(EXAMPLE)?;
+    let mut page = Page::new("names.map", 5, "XCALLY names that differ from those in Active Directory");
+    page.section("SYNOPSIS").text("`/etc/motion-ad/names.map`");
+    page.section("DESCRIPTION").text(
+        "By the rule a name that is typed at the login page is an AD account of the joined domain: john.doe becomes \
+         john.doe@acme.com. john.doe@DOMAIN and DOMAIN\\john.doe are understood where DOMAIN is the joined domain or in \
+         `names.domains` of motion-ad.toml(5); NAME@SUFFIX too, where the forest publishes the UPN suffix. A line of this file wins over the rule.\n\n\
+         A line is a name, an equals sign and user@domain. Spaces around them are ignored, and so are empty lines and \
+         lines that begin with #. The last equals sign of a line separates. Names are compared without case. The \
+         domain may be any that AD knows the account by, also one that people may not type.\n\n\
+         A line that cannot be understood, or that contradicts an earlier one, denies every login until it is mended: \
+         passing over it might let somebody in as somebody else. Two names may lead to one account.\n\n\
+         `motion-ad map` NAME shows what a name becomes, `motion-ad map --reverse` the way back. The broker notices a \
+         change by itself.",
+    );
+    page.section("EXAMPLES").example(EXAMPLE);
+    Ok(page)
+}

@@ -1,0 +1,294 @@
+//! The metrics that there are, and their text: OpenMetrics 1.0, written by prometheus-client.
+//!
+//! Only counters, gauges and histograms, and no time of creation beside them, so that what knows Prometheus' older text
+//! format alone can read it, too: node-exporter's textfile collector, Zabbix.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+/// What every name begins with.
+const PREFIX: &str = "motion_ad";
+
+/// What kind of number it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows; its name gets `_total`.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// The same in seconds; its name gets `_seconds`.
+    Seconds,
+    /// Counts of times, in seconds; its name gets `_seconds`.
+    Times,
+}
+
+impl Kind {
+    fn encoded(self) -> (MetricType, Option<Unit>) {
+        match self {
+            Kind::Counter => (MetricType::Counter, None),
+            Kind::Gauge => (MetricType::Gauge, None),
+            Kind::Seconds => (MetricType::Gauge, Some(Unit::Seconds)),
+            Kind::Times => (MetricType::Histogram, Some(Unit::Seconds)),
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Kind::Counter => "_total",
+            Kind::Gauge => "",
+            Kind::Seconds | Kind::Times => "_seconds",
+        }
+    }
+}
+
+/// Declares the metrics as one table, so that a name or a text cannot be forgotten.
+macro_rules! families {
+    ($($variant:ident = $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)+) => {
+        /// A metric; with each set of labels it has one value.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Family {
+            $(#[doc = $help] $variant,)+
+        }
+
+        impl Family {
+            /// All of them, in the order in which they are told.
+            pub const ALL: &'static [Family] = &[$(Family::$variant,)+];
+
+            /// What kind of number it is.
+            pub fn kind(self) -> Kind {
+                match self { $(Family::$variant => Kind::$kind,)+ }
+            }
+
+            /// The names of its labels.
+            pub fn labels(self) -> &'static [&'static str] {
+                match self { $(Family::$variant => &[$($label),*],)+ }
+            }
+
+            /// What it says.
+            pub fn help(self) -> &'static str {
+                match self { $(Family::$variant => $help,)+ }
+            }
+
+            /// Its name without what all have in common.
+            fn stem(self) -> &'static str {
+                match self { $(Family::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+families! {
+    Serving = "serving", Gauge, [],
+        "Whether logins are decided: 0 where each is denied, because the configuration is broken or the host not joined.";
+    BuildInfo = "build_info", Gauge, ["version"], "The version of the package; its value is always 1.";
+    Started = "start_timestamp", Seconds, [],
+        "When the broker started; it does so again after each change of its configuration or of the join.";
+    Logins = "logins", Counter, ["outcome"], "Logins by outcome.";
+    LoginDuration = "login_duration", Times, ["method"],
+        "How long logins took in the broker, by what checked the password: ldap, kerberos, or none of them.";
+    AccountChecks = "account_checks", Counter, ["outcome"],
+        "Checks of accounts whose password was checked elsewhere, by outcome.";
+    PasswordProbes = "password_probes", Counter, ["outcome"],
+        "Present passwords that were looked at ahead of a change, by outcome.";
+    PasswordChanges = "password_changes", Counter, ["outcome"], "Changes of passwords by outcome.";
+    SessionOpens = "session_opens", Counter, ["outcome"], "Calls of open_session by outcome.";
+    SessionCloses = "session_closes", Counter, ["outcome"], "Calls of close_session by outcome.";
+    Refused = "requests_refused", Counter, ["reason"],
+        "Requests that were not decided: of a stranger, malformed, read too late (overloaded), or whose answer nobody took.";
+    Connections = "connections", Gauge, [], "Connections from applications.";
+    ConnectionsMax = "connections_max", Gauge, [], "The most of them at once (broker.connections).";
+    LogLost = "log_lines_lost", Counter, [], "Lines of the log that were lost because syslog is too slow.";
+    PasswordMethod = "password_method", Gauge, ["domain", "method"],
+        "By what passwords are checked, where that is known; its value is always 1.";
+    DcUp = "dc_up", Gauge, ["domain", "dc", "service"],
+        "Whether a service of a domain controller did what was asked of it last; none where it was not asked yet.";
+    DcOutages = "dc_outages", Counter, ["domain", "dc", "service"],
+        "How often a service of a domain controller that had worked failed.";
+    DcCertificate = "dc_certificate_expiry_timestamp", Seconds, ["domain", "dc"],
+        "When the certificate ends that a domain controller showed last, once it was verified.";
+    DcListFresh = "dc_list_fresh", Gauge, ["domain"],
+        "Whether the list of domain controllers is as DNS or the configuration has it: 0 where DNS did not answer.";
+    Pool = "pool_connections", Gauge, ["domain", "state"],
+        "Connections for binds: busy with a login, or idle.";
+    PoolMax = "pool_connections_max", Gauge, ["domain"], "The most of them at once (pool.connections).";
+    PoolRefused = "pool_refused", Counter, ["domain"],
+        "Logins that were denied because every connection was busy until their deadline.";
+    MachineConnected = "machine_connected", Gauge, [],
+        "Whether the machine account's connection is open; an idle one may be closed by the domain controller.";
+    MachineConnects = "machine_connects", Counter, [], "How often it was made.";
+    MachineTicket = "machine_ticket_expiry_timestamp", Seconds, [],
+        "When the machine account's ticket ends that its connection was made with.";
+    TrustRead = "trust_read_timestamp", Seconds, [],
+        "When the forest's trusted roots were read last; none where tls.ca_file names the roots.";
+    TrustCrls = "trust_crls", Gauge, [], "Lists of revoked certificates in use.";
+    TrustRoot = "trust_root_expiry_timestamp", Seconds, ["subject", "sha256"],
+        "When a root of tls.ca_file or of the forest ends; those of the system are not told.";
+    Sessions = "sessions", Gauge, [],
+        "Open sessions in the register, those of all servers that share it; none where it does not answer.";
+    SessionsEnded = "sessions_ended", Counter, ["reason"], "Sessions that this broker ended, by reason.";
+    SessionWatchers = "session_watchers", Gauge, [], "Requests that wait for events of sessions.";
+}
+
+impl Family {
+    /// Its whole name, as a query has it; of [`Kind::Times`] what its parts begin with.
+    pub fn name(self) -> String {
+        format!("{PREFIX}_{}{}", self.stem(), self.kind().suffix())
+    }
+}
+
+/// A histogram as it is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Histogram {
+    /// In seconds.
+    pub(super) sum: f64,
+    /// Upper bounds in seconds, each with the count of what is above the one before.
+    pub(super) buckets: Vec<(f64, u64)>,
+}
+
+impl Histogram {
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, count)| count).sum()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Number(u64),
+    Histogram(Histogram),
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// The values of one moment.
+#[derive(Debug, Default)]
+pub(super) struct Page(BTreeMap<Family, BTreeMap<Labels, Value>>);
+
+impl Page {
+    /// The value of `family` with these values of its labels, in their order. Of two with the same labels the later one
+    /// counts.
+    pub(super) fn add<const N: usize>(&mut self, family: Family, labels: [&str; N], value: u64) {
+        self.put(family, labels, Value::Number(value));
+    }
+
+    /// The same of times.
+    pub(super) fn times(&mut self, family: Family, labels: [&str; 1], value: Histogram) {
+        self.put(family, labels, Value::Histogram(value));
+    }
+
+    fn put<const N: usize>(&mut self, family: Family, labels: [&str; N], value: Value) {
+        let labels = family.labels().iter().copied().zip(labels.map(str::to_owned)).collect();
+        self.0.entry(family).or_default().insert(labels, value);
+    }
+
+    /// The text, to its last line.
+    ///
+    /// # Errors
+    /// prometheus-client has no reason to fail on a string.
+    pub(super) fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (family, values) in &self.0 {
+            let (kind, unit) = family.kind().encoded();
+            let mut metric = encoder.encode_descriptor(family.stem(), family.help(), unit.as_ref(), kind)?;
+            for (labels, value) in values {
+                let mut metric = metric.encode_family(labels)?;
+                match value {
+                    Value::Histogram(times) => metric.encode_histogram::<NoLabelSet>(
+                        times.sum,
+                        times.count(),
+                        &times.buckets,
+                        None,
+                    )?,
+                    Value::Number(value) if family.kind() == Kind::Counter => {
+                        metric.encode_counter::<NoLabelSet, u64, f64>(value, None)?;
+                    }
+                    Value::Number(value) => metric.encode_gauge(value)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../tests/openmetrics/mod.rs"]
+mod openmetrics;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page on which everything has a value.
+    fn full() -> Page {
+        let mut page = Page::default();
+        for (value, family) in (1..).zip(Family::ALL) {
+            for hostile in ["a\"b\\c\nd}", "ö=\u{202e},"] {
+                let labels = family.labels().iter().map(|label| (*label, hostile.to_owned())).collect();
+                let value = match family.kind() {
+                    Kind::Times => {
+                        Value::Histogram(Histogram { sum: 0.5, buckets: vec![(0.1, 2), (f64::INFINITY, 1)] })
+                    }
+                    _ => Value::Number(value),
+                };
+                page.0.entry(*family).or_default().insert(labels, value);
+            }
+        }
+        page
+    }
+
+    #[test]
+    fn the_text_keeps_every_rule_of_openmetrics_whatever_a_label_holds() {
+        let text = full().text().unwrap();
+        let read = openmetrics::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_eq!(read.len(), Family::ALL.len());
+        let domain = &read["motion_ad_dc_up"].samples[0].1["domain"];
+        assert_eq!(domain, "a\"b\\c\nd}");
+    }
+
+    #[test]
+    fn names_are_as_queries_have_them() {
+        let text = full().text().unwrap();
+        for family in Family::ALL {
+            let name = family.name();
+            let part = if family.kind() == Kind::Times { "_bucket{" } else { "" };
+            assert!(text.lines().any(|line| line.starts_with(&format!("{name}{part}"))), "{name}");
+            let is_plain = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(name.chars().all(is_plain) && !family.help().contains(['\n', '\\']), "{name}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_named() {
+        let people =
+            ["user", "name", "principal", "guid", "dn", "peer", "uid", "service_name", "rhost", "session"];
+        for family in Family::ALL {
+            assert!(!family.labels().iter().any(|label| people.contains(label)), "{family:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_values_with_the_same_labels_one_is_told() {
+        let mut page = Page::default();
+        page.add(Family::DcUp, ["acme.com", "dc1", "binds"], 1);
+        page.add(Family::DcUp, ["acme.com", "dc1", "binds"], 0);
+        let text = page.text().unwrap();
+        assert!(
+            text.ends_with("motion_ad_dc_up{domain=\"acme.com\",dc=\"dc1\",service=\"binds\"} 0\n# EOF\n"),
+            "{text}"
+        );
+        assert_eq!(openmetrics::parse(&text).unwrap()["motion_ad_dc_up"].samples.len(), 1);
+    }
+}

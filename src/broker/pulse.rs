@@ -1,0 +1,137 @@
+//! What systemd is told while the broker runs: one line of state for `systemctl status`, and that it still serves
+//! (sd_notify(3), `STATUS=` and `WATCHDOG=1`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Broker;
+use super::metrics::Event;
+use super::service::Service;
+use crate::protocol::report::Status;
+
+/// How often it is looked. `WatchdogSec=` in the unit is several times as long, so that a busy host is no dead broker.
+const BEAT: Duration = Duration::from_secs(2);
+/// Sessions are counted once in so many beats: a register may be on another host.
+const COUNTED: u32 = 5;
+/// One counting of them.
+const COUNTING: Duration = Duration::from_secs(1);
+
+/// Tells systemd until the broker ends.
+///
+/// It is a task like a login's, and looks where every login does, so that a runtime that stands still, or a lock that is
+/// never given back, silences it. The loop that takes connections has to have turned in between, too.
+pub async fn keep(broker: Arc<Broker>) {
+    let (mut told, mut turned, mut sessions) = (String::new(), 0, None);
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for round in (0..COUNTED).cycle() {
+        beat.tick().await;
+        if round == 0 {
+            sessions = broker.sessions_open().await;
+        }
+        let (state, turns) = (broker.state(sessions), broker.turns.load(Ordering::Relaxed));
+        let is_alive = turns != turned;
+        let mut notes = Vec::new();
+        if state != told {
+            notes.push(NotifyState::Status(&state));
+        }
+        if is_alive {
+            notes.push(NotifyState::Watchdog);
+        }
+        // Without systemd nobody listens.
+        let _ = sd_notify::notify(&notes);
+        drop(notes);
+        (told, turned) = (state, turns);
+    }
+}
+
+impl Broker {
+    async fn sessions_open(&self) -> Option<u64> {
+        let service = self.service.as_ref().ok()?;
+        service.register.open_now(Instant::now() + COUNTING).await
+    }
+
+    /// One line of state for `systemctl status`, with so many open sessions, where that is known.
+    pub fn state(&self, sessions: Option<u64>) -> String {
+        match (&self.service, self.problem()) {
+            (_, Some(problem)) => format!("Every login is denied: {problem}"),
+            (Ok(service), None) => {
+                let logins = self.metrics.outcomes(Event::Login).map(|(_, count)| count).sum();
+                line(&service.glance(), sessions, logins)
+            }
+            (Err(_), None) => String::new(),
+        }
+    }
+}
+
+impl Service {
+    /// As much of the state as is known without asking anybody.
+    fn glance(&self) -> Status {
+        Status {
+            domain: Some(self.domain.clone()),
+            method: self.logins.passwords.report(&self.domain),
+            servers: self.domains.own().report(),
+            ..Status::default()
+        }
+    }
+}
+
+fn line(status: &Status, sessions: Option<u64>, logins: u64) -> String {
+    let servers = &status.servers.list;
+    let usable = servers.iter().filter(|server| server.is_usable(&status.method)).count();
+    let domain = status.domain.as_deref().unwrap_or_default();
+    let method = match status.method.name.as_str() {
+        "" => String::new(),
+        name => format!(" by {name}"),
+    };
+    let servers = match servers.len() {
+        0 => "no DC known".to_owned(),
+        count => format!("{usable} of {}", several(count as u64, "DC")),
+    };
+    let sessions = sessions.map(|count| format!("{}, ", several(count, "session"))).unwrap_or_default();
+    format!("{domain}{method}: {servers}, {sessions}{}", several(logins, "login"))
+}
+
+fn several(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::report::{Method, Server, Servers};
+
+    #[test]
+    fn one_line_says_how_it_stands() {
+        let server = |binds: &str| Server {
+            services: [("binds", binds), ("reading", "ok"), ("kdc", "unknown")]
+                .map(|(name, state)| (name.to_owned(), state.to_owned()))
+                .into(),
+            ..Server::default()
+        };
+        let cases = [
+            ("", vec![], None, 0, "acme.com: no DC known, 0 logins"),
+            ("ldap", vec!["ok", "refused"], Some(1), 1, "acme.com by ldap: 1 of 2 DCs, 1 session, 1 login"),
+            (
+                "kerberos",
+                vec!["refused"],
+                Some(3),
+                120,
+                "acme.com by kerberos: 1 of 1 DC, 3 sessions, 120 logins",
+            ),
+        ];
+        for (method, servers, sessions, logins, expected) in cases {
+            let status = Status {
+                domain: Some("acme.com".into()),
+                method: Method { name: method.into(), ..Method::default() },
+                servers: Servers { list: servers.into_iter().map(server).collect(), ..Servers::default() },
+                ..Status::default()
+            };
+            assert_eq!(line(&status, sessions, logins), expected);
+        }
+    }
+}

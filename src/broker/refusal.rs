@@ -1,0 +1,72 @@
+//! Why somebody does not come in: what each error of the parts below means for the person and for the log.
+
+use crate::directory::pool::PoolError;
+use crate::directory::{DirectoryError, EntryError};
+use crate::kerberos::CheckError;
+use crate::name::NameError;
+use crate::protocol::PasswordError;
+use crate::verdict::Outcome;
+
+/// Why somebody does not come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the person is told by.
+    pub outcome: Outcome,
+    /// For the log.
+    pub reason: String,
+    /// For the person, in place of the outcome's own text.
+    pub text: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal for `reason`.
+    pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
+        Refusal { outcome, reason: reason.to_string(), text: None }
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Refusal::new(Outcome::Unmapped, error)
+    }
+}
+
+impl From<DirectoryError> for Refusal {
+    fn from(error: DirectoryError) -> Self {
+        let outcome = match &error {
+            DirectoryError::Unknown(_) => Outcome::UnknownUser,
+            DirectoryError::Ambiguous { .. } => Outcome::Ambiguous,
+            DirectoryError::Group(_) | DirectoryError::Exempt(_) => Outcome::Misconfigured,
+            DirectoryError::Machine(_) => Outcome::Unavailable,
+        };
+        Refusal::new(outcome, error)
+    }
+}
+
+impl From<EntryError> for Refusal {
+    fn from(error: EntryError) -> Self {
+        DirectoryError::from(error).into()
+    }
+}
+
+impl From<PoolError> for Refusal {
+    fn from(error: PoolError) -> Self {
+        Refusal::new(Outcome::Unavailable, error)
+    }
+}
+
+impl From<CheckError> for Refusal {
+    fn from(error: CheckError) -> Self {
+        let outcome = match &error {
+            CheckError::SomebodyElse { .. } => Outcome::Ambiguous,
+            _ => Outcome::Unavailable,
+        };
+        Refusal::new(outcome, error)
+    }
+}
+
+impl From<PasswordError> for Refusal {
+    fn from(error: PasswordError) -> Self {
+        Refusal::new(Outcome::WrongPassword, format!("{error}; AD was not asked"))
+    }
+}

@@ -1,0 +1,417 @@
+//! Which domain controllers there are, and in which order they are contacted.
+//!
+//! The configuration names them, else DNS SRV does (MS-ADTS 6.3.6), those of this host's site first. The site is
+//! configured, or a domain controller tells it by a netlogon ping.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::config;
+use crate::directory::dns::{Names, Srv, Timed};
+use crate::directory::servers::LDAP;
+
+/// In `ad_server` of sssd.conf(5): here stand those that DNS knows.
+pub const BY_DNS: &str = "_srv_";
+
+/// So many domain controllers are kept; nobody tries more within one login.
+const CONTROLLERS: usize = 32;
+/// So many are asked for our site at once.
+const PINGS: usize = 3;
+/// The longest time for which a list is used without asking DNS again.
+const FRESH: Duration = Duration::from_secs(3600);
+/// The shortest, whatever the TTL.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// What a list of domain controllers is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// One domain.
+    #[default]
+    Domain,
+    /// The whole forest, in part (MS-ADTS 3.1.1.1.14).
+    GlobalCatalogue,
+}
+
+impl Role {
+    /// The port of its LDAP service (MS-ADTS 3.1.1.3.1.10 and 5.1.1).
+    pub fn port(self) -> u16 {
+        match self {
+            Role::Domain => LDAP,
+            Role::GlobalCatalogue => 3268,
+        }
+    }
+
+    /// The names of the SRV records (MS-ADTS 6.3.2.3).
+    pub fn srv(self, domain: &str, site: Option<&str>) -> String {
+        let role = match self {
+            Role::Domain => "dc",
+            Role::GlobalCatalogue => "gc",
+        };
+        match site {
+            Some(site) => format!("_ldap._tcp.{site}._sites.{role}._msdcs.{domain}"),
+            None => format!("_ldap._tcp.{role}._msdcs.{domain}"),
+        }
+    }
+}
+
+/// Which domain controllers are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// DNS name of the domain; of the forest for the global catalogue.
+    pub domain: String,
+    /// What for.
+    pub role: Role,
+    /// By name, in order; [`BY_DNS`] stands for those of DNS. Empty: those of DNS.
+    pub servers: Vec<String>,
+    /// The same for when none of the others works.
+    pub backup: Vec<String>,
+    /// This host's site, where it is configured.
+    pub site: Option<String>,
+}
+
+impl From<&config::Domain> for Wanted {
+    /// Those of this host's domain.
+    fn from(domain: &config::Domain) -> Self {
+        Wanted {
+            domain: domain.name.clone(),
+            role: Role::Domain,
+            servers: domain.servers.clone(),
+            backup: domain.backup.clone(),
+            site: domain.site.clone(),
+        }
+    }
+}
+
+/// A domain controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Controller {
+    /// DNS name.
+    pub host: String,
+    /// Its addresses; none where DNS knows none at the moment.
+    pub addresses: Vec<IpAddr>,
+    /// Whether DNS lists it for this host's site.
+    pub in_site: bool,
+}
+
+/// What there is to contact, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// The domain controllers; never none.
+    pub controllers: Vec<Arc<Controller>>,
+    /// This host's site, as far as it is known.
+    pub site: Option<String>,
+    /// When DNS is to be asked again.
+    pub until: Instant,
+}
+
+/// Finds the domain controllers that are `wanted`. `below` is a source of random numbers from 0 to below its argument.
+///
+/// # Errors
+/// DNS names none and none is configured, or has an address for none of them; the text says why.
+pub async fn discover(
+    names: &Arc<dyn Names>,
+    wanted: &Wanted,
+    below: fn(u32) -> u32,
+) -> Result<List, String> {
+    let now = Instant::now();
+    let mut until = now + FRESH;
+    let mut site = wanted.site.clone();
+    let by_dns = match wanted.servers.is_empty() || wanted.servers.iter().any(|server| server == BY_DNS) {
+        true => {
+            let (found, found_site) = by_dns(names, wanted, below, &mut until).await?;
+            site = found_site;
+            found
+        }
+        false => Vec::new(),
+    };
+    let configured = |servers: &[String]| -> Vec<(String, bool)> {
+        let place = |server: &String| match server == BY_DNS {
+            true => by_dns.clone(),
+            false => vec![(server.to_lowercase(), false)],
+        };
+        servers.iter().flat_map(place).collect()
+    };
+    let mut hosts = match wanted.servers.is_empty() {
+        true => by_dns.clone(),
+        false => configured(&wanted.servers),
+    };
+    hosts.extend(configured(&wanted.backup));
+    let controllers = resolve(names, unique(hosts), &mut until).await?;
+    Ok(List { controllers, site, until: until.max(now + BUSY) })
+}
+
+/// Those of DNS in their order, each with whether it is in the site, and the site.
+async fn by_dns(
+    names: &Arc<dyn Names>,
+    wanted: &Wanted,
+    below: fn(u32) -> u32,
+    until: &mut Instant,
+) -> Result<(Vec<(String, bool)>, Option<String>), String> {
+    let (records, good) = names.srv(&wanted.role.srv(&wanted.domain, None)).await?;
+    *until = good.min(*until);
+    let all = order(records, below);
+    let site = match &wanted.site {
+        Some(site) => Some(site.clone()),
+        None => our_site(names, &wanted.domain, &all).await,
+    };
+    let mut hosts = Vec::new();
+    if let Some(site) = &site
+        // A site without domain controllers of its own has no records.
+        && let Ok((records, good)) = names.srv(&wanted.role.srv(&wanted.domain, Some(site))).await
+    {
+        *until = good.min(*until);
+        hosts.extend(order(records, below).into_iter().map(|host| (host, true)));
+    }
+    hosts.extend(all.into_iter().map(|host| (host, false)));
+    Ok((hosts, site))
+}
+
+/// The site that the first of `hosts` to answer says we are in.
+async fn our_site(names: &Arc<dyn Names>, domain: &str, hosts: &[String]) -> Option<String> {
+    let mut addresses = Vec::new();
+    for (_, answer) in addresses_of(names, hosts.iter().take(PINGS).cloned().collect()).await {
+        addresses.extend(answer.map(|(addresses, _)| addresses).unwrap_or_default());
+    }
+    names.site(domain, addresses).await.filter(|site| !site.is_empty())
+}
+
+async fn resolve(
+    names: &Arc<dyn Names>,
+    hosts: Vec<(String, bool)>,
+    until: &mut Instant,
+) -> Result<Vec<Arc<Controller>>, String> {
+    let mut answers = addresses_of(names, hosts.iter().map(|(host, _)| host.clone()).collect()).await;
+    let mut causes = Vec::new();
+    let mut controllers = Vec::new();
+    for (host, in_site) in hosts {
+        let at = answers.iter().position(|(answered, _)| *answered == host);
+        let addresses = match at.map(|at| answers.swap_remove(at).1) {
+            Some(Ok((addresses, good))) => {
+                *until = good.min(*until);
+                addresses
+            }
+            Some(Err(cause)) => {
+                causes.push(cause);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        controllers.push(Arc::new(Controller { host, addresses, in_site }));
+    }
+    match controllers.iter().all(|controller| controller.addresses.is_empty()) {
+        true => Err(causes.join("; ")),
+        false => Ok(controllers),
+    }
+}
+
+type Addresses = Result<Timed<Vec<IpAddr>>, String>;
+
+/// Asks for all at once.
+async fn addresses_of(names: &Arc<dyn Names>, hosts: Vec<String>) -> Vec<(String, Addresses)> {
+    let mut asked = JoinSet::new();
+    for host in hosts {
+        let names = Arc::clone(names);
+        asked.spawn(async move {
+            let answer = names.addresses(&host).await;
+            (host, answer)
+        });
+    }
+    let mut answers = Vec::new();
+    while let Some(answer) = asked.join_next().await {
+        answers.extend(answer);
+    }
+    answers
+}
+
+fn unique(hosts: Vec<(String, bool)>) -> Vec<(String, bool)> {
+    let mut kept: Vec<(String, bool)> = Vec::new();
+    for host in hosts {
+        if kept.len() < CONTROLLERS && !kept.iter().any(|(known, _)| *known == host.0) {
+            kept.push(host);
+        }
+    }
+    kept
+}
+
+/// The order in which a client contacts the targets (RFC 2782): by priority, and by chance in proportion to their
+/// weight within one.
+fn order(mut records: Vec<Srv>, mut below: impl FnMut(u32) -> u32) -> Vec<String> {
+    let mut hosts: Vec<String> = Vec::with_capacity(records.len());
+    while let Some(priority) = records.iter().map(|record| record.priority).min() {
+        let peers = || records.iter().enumerate().filter(|(_, record)| record.priority == priority);
+        // One more than its weight each, so that weight 0 keeps a small chance.
+        let share = |record: &Srv| u32::from(record.weight) + 1;
+        let mut point = below(peers().map(|(_, record)| share(record)).sum());
+        let chosen = peers().find(|(_, record)| match point.checked_sub(share(record)) {
+            Some(rest) => {
+                point = rest;
+                false
+            }
+            None => true,
+        });
+        let Some((index, _)) = chosen else { break };
+        let host = records.remove(index).host;
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+#[cfg(test)]
+pub(in crate::directory) mod tests {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::directory::machine::BoxFuture;
+
+    /// DNS as a test wants it. What is in neither map does not exist.
+    #[derive(Default)]
+    pub struct Zone {
+        pub srv: HashMap<String, Vec<Srv>>,
+        pub addresses: HashMap<String, Vec<IpAddr>>,
+        /// The site that pings tell.
+        pub site: Option<String>,
+        /// Nothing is answered.
+        pub silent: bool,
+        pub asked: Vec<String>,
+    }
+
+    pub struct Scripted(pub Mutex<Zone>);
+
+    const TTL: Duration = Duration::from_secs(600);
+
+    impl Names for Scripted {
+        fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
+            let mut zone = self.0.lock().unwrap();
+            zone.asked.push(name.to_owned());
+            let found = zone.srv.get(name).filter(|_| !zone.silent).cloned();
+            let found = found.map(|records| (records, Instant::now() + TTL));
+            Box::pin(async move { found.ok_or_else(|| format!("no {name}")) })
+        }
+
+        fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {
+            let zone = self.0.lock().unwrap();
+            let found = zone.addresses.get(host).filter(|_| !zone.silent).cloned();
+            let found = found.map(|addresses| (addresses, Instant::now() + TTL));
+            Box::pin(async move { found.ok_or_else(|| format!("no {host}")) })
+        }
+
+        fn site<'a>(&'a self, _: &'a str, addresses: Vec<IpAddr>) -> BoxFuture<'a, Option<String>> {
+            let site = self.0.lock().unwrap().site.clone().filter(|_| !addresses.is_empty());
+            Box::pin(async move { site })
+        }
+    }
+
+    pub fn srv(priority: u16, weight: u16, host: &str) -> Srv {
+        Srv { priority, weight, host: host.to_owned() }
+    }
+
+    /// A zone whose domain has the domain controllers a, b and c, b in the site Ulm.
+    pub fn zone() -> Zone {
+        let records = vec![srv(0, 0, "a"), srv(0, 0, "b"), srv(1, 0, "c")];
+        let addresses = ["a", "b", "c", "x"].map(|host| (host.to_owned(), vec![[10, 0, 0, 1].into()]));
+        Zone {
+            srv: HashMap::from([
+                ("_ldap._tcp.dc._msdcs.acme.com".to_owned(), records),
+                ("_ldap._tcp.Ulm._sites.dc._msdcs.acme.com".to_owned(), vec![srv(0, 0, "b")]),
+                ("_ldap._tcp.gc._msdcs.acme.com".to_owned(), vec![srv(0, 0, "c")]),
+            ]),
+            addresses: HashMap::from(addresses),
+            ..Zone::default()
+        }
+    }
+
+    pub fn names(zone: Zone) -> Arc<dyn Names> {
+        Arc::new(Scripted(Mutex::new(zone)))
+    }
+
+    fn wanted(servers: &[&str], backup: &[&str]) -> Wanted {
+        let list = |hosts: &[&str]| hosts.iter().map(|host| (*host).to_owned()).collect();
+        Wanted {
+            domain: "acme.com".into(),
+            servers: list(servers),
+            backup: list(backup),
+            ..Wanted::default()
+        }
+    }
+
+    async fn hosts(zone: Zone, wanted: &Wanted) -> Result<Vec<String>, String> {
+        let list = discover(&names(zone), wanted, |_| 0).await?;
+        Ok(list.controllers.iter().map(|controller| controller.host.clone()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dns_decides_unless_the_configuration_does() {
+        let cases: [(&[&str], &[&str], &[&str]); 6] = [
+            (&[], &[], &["a", "b", "c"]),
+            (&["c", "A"], &[], &["c", "a"]),
+            (&["x", "_srv_"], &[], &["x", "a", "b", "c"]),
+            (&["_srv_", "x"], &["c"], &["a", "b", "c", "x"]),
+            (&["b"], &["_srv_", "x"], &["b", "x"]),
+            (&[], &["x"], &["a", "b", "c", "x"]),
+        ];
+        for (servers, backup, expected) in cases {
+            let found = hosts(zone(), &wanted(servers, backup)).await.unwrap();
+            assert_eq!(found, expected, "{servers:?} {backup:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_of_our_site_come_first() {
+        let told = Zone { site: Some("Ulm".into()), ..zone() };
+        assert_eq!(hosts(told, &wanted(&[], &[])).await.unwrap(), ["b", "a", "c"]);
+        let configured = Wanted { site: Some("Ulm".into()), ..wanted(&[], &[]) };
+        let elsewhere = Zone { site: Some("Bonn".into()), ..zone() };
+        assert_eq!(hosts(elsewhere, &configured).await.unwrap(), ["b", "a", "c"]);
+        let alone = Zone { site: Some("Bonn".into()), ..zone() };
+        assert_eq!(hosts(alone, &wanted(&[], &[])).await.unwrap(), ["a", "b", "c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_global_catalogue_has_names_of_its_own() {
+        let catalogue = Wanted { role: Role::GlobalCatalogue, ..wanted(&[], &[]) };
+        assert_eq!(hosts(zone(), &catalogue).await.unwrap(), ["c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_dns_or_addresses_the_cause_is_named() {
+        let silent = Zone { silent: true, ..zone() };
+        let error = hosts(silent, &wanted(&[], &[])).await.unwrap_err();
+        assert_eq!(error, "no _ldap._tcp.dc._msdcs.acme.com");
+        assert_eq!(hosts(zone(), &wanted(&["y", "z"], &[])).await.unwrap_err().len(), "no y; no z".len());
+        // One that DNS does not know now may be known later.
+        assert_eq!(hosts(zone(), &wanted(&["y", "a"], &[])).await.unwrap(), ["y", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_is_good_as_long_as_its_records() {
+        let begun = Instant::now();
+        let list = discover(&names(zone()), &wanted(&[], &[]), |_| 0).await.unwrap();
+        assert_eq!(list.until, begun + TTL);
+    }
+
+    #[test]
+    fn priority_decides_before_weight() {
+        let records = vec![srv(10, 100, "c"), srv(0, 0, "a"), srv(5, 1, "b"), srv(10, 0, "a")];
+        assert_eq!(order(records, |_| 0), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn weight_is_a_share_of_the_chances() {
+        let records = || vec![srv(0, 0, "a"), srv(0, 9, "b"), srv(0, 89, "c")];
+        let mut first = HashMap::new();
+        for point in 0..101 {
+            let mut points = [point, 0, 0].into_iter();
+            let hosts = order(records(), |below| points.next().unwrap_or(0).min(below - 1));
+            assert_eq!(hosts.len(), 3);
+            *first.entry(hosts[0].clone()).or_insert(0) += 1;
+        }
+        assert_eq!((first["a"], first["b"], first["c"]), (1, 10, 90));
+    }
+}

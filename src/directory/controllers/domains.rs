@@ -1,0 +1,202 @@
+//! The domain controllers of the forest: a list for each domain that is needed, and one of its global catalogues.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::directory::discovery::{Controller, Role, Wanted};
+use crate::directory::dns::Names;
+use crate::directory::health::{Change, Service};
+use crate::directory::machine::{BoxFuture, MachineConnection};
+use crate::directory::machines::Place;
+use crate::directory::servers::{Observer, ServerList};
+use crate::kerberos::{Kdc, Kdcs};
+use crate::ldap;
+use crate::name::fold;
+
+/// The domains of a forest that are known at once; AD's own limit is far above what anybody runs.
+const DOMAINS: usize = 64;
+
+/// The KDC's port (RFC 4120, 7.2.3).
+pub(in crate::directory) const KERBEROS: u16 = 88;
+
+/// Who is told of a change, with the domain it is in.
+pub type DomainObserver = Arc<dyn Fn(&str, &Change) + Send + Sync>;
+
+/// Whether a service of a domain controller of a domain works again; the error is for people.
+pub type DomainProbe =
+    Arc<dyn Fn(&str, Role, Arc<Controller>, Service) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// The lists of domain controllers, each made when it is first needed.
+pub struct Domains {
+    own: Arc<ServerList>,
+    site: Option<String>,
+    names: Arc<dyn Names>,
+    observer: DomainObserver,
+    probe: DomainProbe,
+    others: Mutex<HashMap<(String, Role), Arc<ServerList>>>,
+}
+
+impl Domains {
+    /// The own domain's domain controllers are those `wanted`; all others are found by DNS.
+    pub fn new(
+        wanted: Wanted,
+        names: Arc<dyn Names>,
+        observer: DomainObserver,
+        probe: DomainProbe,
+    ) -> Arc<Self> {
+        let site = wanted.site.clone();
+        let own = list(wanted, &names, &observer, &probe);
+        Arc::new(Domains { own, site, names, observer, probe, others: Mutex::default() })
+    }
+
+    /// Those of this host's domain.
+    pub fn own(&self) -> &Arc<ServerList> {
+        &self.own
+    }
+
+    /// All that are known of so far, this host's domain first.
+    pub fn all(&self) -> Vec<Arc<ServerList>> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        [&self.own].into_iter().chain(others.values()).cloned().collect()
+    }
+
+    /// Those of `domain` for `role`; of the forest for its global catalogues.
+    pub fn of(&self, domain: &str, role: Role) -> Arc<ServerList> {
+        let domain = fold(domain);
+        if role == Role::Domain && domain == fold(self.own.domain()) {
+            return self.own.clone();
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (domain, role);
+        if let Some(list) = others.get(&key) {
+            return list.clone();
+        }
+        let site = self.site.clone();
+        let wanted = Wanted { domain: key.0.clone(), role, site, ..Wanted::default() };
+        let list = list(wanted, &self.names, &self.observer, &self.probe);
+        // Whoever asks for more has one of his own.
+        if others.len() < DOMAINS {
+            others.insert(key, list.clone());
+        }
+        list
+    }
+
+    /// Those at `place`. `own` knows the forest's name, once it is connected.
+    pub fn at(&self, place: &Place, own: &MachineConnection) -> Arc<ServerList> {
+        match place {
+            Place::Own => self.own.clone(),
+            Place::Domain(domain) => self.of(domain, Role::Domain),
+            Place::GlobalCatalogue => {
+                let root = own.known_root().map(|root| dns_name(&root.root_domain_naming_context));
+                self.of(root.as_deref().unwrap_or(self.own.domain()), Role::GlobalCatalogue)
+            }
+        }
+    }
+
+    /// The domain whose domain controller `host` is.
+    fn list_with(&self, host: &str) -> Option<Arc<ServerList>> {
+        if self.own.knows(host) {
+            return Some(self.own.clone());
+        }
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_domain = others.iter().filter(|((_, role), _)| *role == Role::Domain);
+        of_domain.map(|(_, list)| list).find(|list| list.knows(host)).cloned()
+    }
+}
+
+/// A list that keeps itself fresh.
+fn list(
+    wanted: Wanted,
+    names: &Arc<dyn Names>,
+    observer: &DomainObserver,
+    probe: &DomainProbe,
+) -> Arc<ServerList> {
+    let (domain, role) = (wanted.domain.clone(), wanted.role);
+    let (observer, observed) = (observer.clone(), domain.clone());
+    let observer: Observer = Box::new(move |change| observer(&observed, change));
+    let list = ServerList::new(wanted, names.clone(), observer);
+    let probe = probe.clone();
+    list.keep(Arc::new(move |controller, service| probe(&domain, role, controller, service)));
+    list
+}
+
+/// The DNS name of the domain with the distinguished name `dn` (RFC 2247).
+pub fn dns_name(dn: &str) -> String {
+    let labels = dn.split(',').filter_map(|rdn| rdn.split_once('='));
+    labels.map(|(_, label)| fold(label.trim())).collect::<Vec<_>>().join(".")
+}
+
+impl Controller {
+    /// The same as a KDC.
+    pub fn kdc(&self) -> Kdc {
+        let addresses = self.addresses.iter().map(|ip| SocketAddr::new(*ip, KERBEROS)).collect();
+        Kdc { host: self.host.clone(), addresses }
+    }
+}
+
+impl Kdcs for Domains {
+    fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+        Box::pin(async move {
+            // AD's realms are its domains in capitals (MS-KILE 3.1.5.7).
+            let controllers = self.of(realm, Role::Domain).controllers(Service::Kdc).await?;
+            Ok(controllers
+                .iter()
+                .map(|controller| controller.kdc())
+                .filter(|kdc| !kdc.addresses.is_empty())
+                .collect())
+        })
+    }
+
+    fn answered(&self, host: &str) {
+        if let Some(list) = self.list_with(host) {
+            list.answered(host, Service::Kdc);
+        }
+    }
+
+    fn failed(&self, host: &str, cause: &str) {
+        if let Some(list) = self.list_with(host) {
+            list.failed(host, Service::Kdc, cause);
+        }
+    }
+
+    fn is_down(&self, host: &str) -> bool {
+        self.list_with(host).is_some_and(|list| list.is_down(host, Service::Kdc))
+    }
+
+    fn hurry(&self, host: &str) {
+        if let Some(list) = self.list_with(host) {
+            list.hurry(Service::Kdc);
+        }
+    }
+
+    fn answered_since(&self, host: &str, since: Instant) -> bool {
+        self.list_with(host).is_some_and(|list| list.answered_since(host, Service::Kdc, since))
+    }
+}
+
+/// Whether the LDAP service of `controller` answers without TLS and Kerberos.
+///
+/// # Errors
+/// The cause, for people.
+pub async fn probe_ldap(controller: &Controller, role: Role, deadline: Instant) -> Result<(), String> {
+    let mut causes = Vec::new();
+    for ip in &controller.addresses {
+        let address = SocketAddr::new(*ip, role.port());
+        let ask = async {
+            let mut tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+            let request = ldap::root_search(1, "(objectClass=*)", &["dnsHostName"]);
+            let request = request.map_err(|e| e.to_string())?;
+            ldap::search_one(&mut tcp, 1, request).await.map_err(|e| e.to_string())
+        };
+        match timeout_at(deadline, ask).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(cause)) => causes.push(format!("{address}: {cause}")),
+            Err(_) => causes.push(format!("{address}: no answer in time")),
+        }
+    }
+    Err(causes.join("; "))
+}

@@ -1,0 +1,319 @@
+//! Whether a domain controller works, as far as we have seen: a circuit for each of its services.
+//!
+//! Pure: the time is passed in. A service that failed is left for others until a probe in the background finds it
+//! working again; it is never given up for good, because a last resort is better than none.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The first probe comes so long after a failure; each further one after twice the time.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
+/// The longest time between two probes.
+const LAST_PROBE: Duration = Duration::from_secs(10);
+/// Who fails again so soon after a probe has passed had only seemed to work, and is probed as rarely as before.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// What a domain controller is used for. Each can fail alone: a certificate that has expired stops the binds only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Service {
+    /// Users' binds over TLS.
+    Binds,
+    /// The machine account's sealed connection.
+    Reading,
+    /// Kerberos.
+    Kdc,
+}
+
+impl Service {
+    /// All of them.
+    pub const ALL: [Service; 3] = [Service::Binds, Service::Reading, Service::Kdc];
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Service::Binds => "binds",
+            Service::Reading => "reading",
+            Service::Kdc => "kdc",
+        })
+    }
+}
+
+/// A circuit that opened or closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The domain controller.
+    pub host: String,
+    /// Which of its services.
+    pub service: Service,
+    /// What it is now.
+    pub state: State,
+}
+
+/// What a service is, seen from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It works; after so long, where it did not before.
+    Up(Option<Duration>),
+    /// It does not, and why.
+    Down(String),
+}
+
+/// The circuits of some domain controllers.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// By host, in the order of [`Service::ALL`].
+    circuits: HashMap<String, [Circuit; 3]>,
+}
+
+#[derive(Debug, Default)]
+struct Circuit {
+    /// When it last did what was asked of it.
+    answered: Option<Instant>,
+    open: Option<Open>,
+    /// When it closed last, and what the pause between probes was then.
+    closed: Option<(Instant, Duration)>,
+    /// How often it opened.
+    outages: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    cause: String,
+    silence: bool,
+    pause: Duration,
+    probe: Instant,
+    probed: Option<Instant>,
+}
+
+impl Health {
+    /// `service` of `host` did what was asked of it.
+    pub fn answered(&mut self, host: &str, service: Service, now: Instant) -> Option<Change> {
+        let circuit = self.circuit(host, service);
+        circuit.answered = Some(now);
+        let open = circuit.open.take()?;
+        circuit.closed = Some((now, open.pause));
+        let state = State::Up(Some(now - open.since));
+        Some(Change { host: host.to_owned(), service, state })
+    }
+
+    /// `service` of `host` did not. A further failure only changes the cause: its next probe stays as it was.
+    /// `silence` is the reason to suspect every other service of the same host.
+    pub fn failed(
+        &mut self,
+        host: &str,
+        service: Service,
+        cause: &str,
+        silence: bool,
+        now: Instant,
+    ) -> Option<Change> {
+        let circuit = self.circuit(host, service);
+        let cause = cause.to_owned();
+        if let Some(open) = &mut circuit.open {
+            (open.cause, open.silence) = (cause, silence);
+            return None;
+        }
+        let pause = match circuit.closed {
+            Some((closed, pause)) if now < closed + STEADY => (pause * 2).min(LAST_PROBE),
+            _ => FIRST_PROBE,
+        };
+        let open =
+            Open { since: now, cause: cause.clone(), silence, pause, probe: now + pause, probed: None };
+        circuit.open = Some(open);
+        circuit.outages += 1;
+        Some(Change { host: host.to_owned(), service, state: State::Down(cause) })
+    }
+
+    /// Whether `service` of `host` is to be left for others, and whether the host has fallen silent elsewhere. Sorts by
+    /// itself: the best first.
+    pub fn rank(&self, host: &str, service: Service) -> (bool, bool) {
+        let open = |service| self.get(host, service).and_then(|circuit| circuit.open.as_ref());
+        let silent = |service| open(service).is_some_and(|open| open.silence);
+        (open(service).is_some(), Service::ALL.into_iter().any(silent))
+    }
+
+    /// Whether `service` of `host` failed and has not been seen working since.
+    pub fn is_down(&self, host: &str, service: Service) -> bool {
+        self.get(host, service).is_some_and(|circuit| circuit.open.is_some())
+    }
+
+    /// Whether what serves `service` at `host`, LDAP or Kerberos, answered anybody at or after `since`: then it is slow
+    /// and not dead.
+    pub fn answered_since(&self, host: &str, service: Service, since: Instant) -> bool {
+        let alike: &[Service] = match service {
+            Service::Binds | Service::Reading => &[Service::Binds, Service::Reading],
+            Service::Kdc => &[Service::Kdc],
+        };
+        let answered = |service: &Service| self.get(host, *service).and_then(|circuit| circuit.answered);
+        alike.iter().filter_map(answered).any(|answered| answered >= since)
+    }
+
+    /// What is to be probed at `now`; each is due again after twice the time.
+    pub fn due(&mut self, now: Instant) -> Vec<(String, Service)> {
+        let mut due = Vec::new();
+        for (host, circuits) in &mut self.circuits {
+            for (service, circuit) in Service::ALL.into_iter().zip(circuits) {
+                if let Some(open) = circuit.open.as_mut().filter(|open| open.probe <= now) {
+                    open.pause = (open.pause * 2).min(LAST_PROBE);
+                    open.probe = now + open.pause;
+                    open.probed = Some(now);
+                    due.push((host.clone(), service));
+                }
+            }
+        }
+        due
+    }
+
+    /// Whoever fails at `service` is to be probed at `now`, unless that was done a moment ago.
+    pub fn hurry(&mut self, service: Service, now: Instant) {
+        for circuits in self.circuits.values_mut() {
+            let circuit = circuits.get_mut(service as usize).and_then(|circuit| circuit.open.as_mut());
+            if let Some(open) = circuit.filter(|open| open.probed.is_none_or(|at| at + FIRST_PROBE <= now)) {
+                open.probe = now;
+            }
+        }
+    }
+
+    /// When something is to be probed next.
+    pub fn next(&self) -> Option<Instant> {
+        self.circuits.values().flatten().filter_map(|circuit| Some(circuit.open.as_ref()?.probe)).min()
+    }
+
+    /// What is known of `service` of `host`.
+    pub fn state(&self, host: &str, service: Service) -> Option<State> {
+        let circuit = self.get(host, service)?;
+        match &circuit.open {
+            Some(open) => Some(State::Down(open.cause.clone())),
+            None => circuit.answered.map(|_| State::Up(None)),
+        }
+    }
+
+    /// How often `service` of `host` began to fail since it is known.
+    pub fn outages(&self, host: &str, service: Service) -> u64 {
+        self.get(host, service).map_or(0, |circuit| circuit.outages)
+    }
+
+    /// Forgets every domain controller that `keep` does not know.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.circuits.retain(|host, _| keep(host));
+    }
+
+    fn get(&self, host: &str, service: Service) -> Option<&Circuit> {
+        self.circuits.get(host)?.get(service as usize)
+    }
+
+    fn circuit(&mut self, host: &str, service: Service) -> &mut Circuit {
+        let [binds, reading, kdc] = self.circuits.entry(host.to_owned()).or_default();
+        match service {
+            Service::Binds => binds,
+            Service::Reading => reading,
+            Service::Kdc => kdc,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const B: Service = Service::Binds;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_told_once() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        let later = now + Duration::from_secs(9);
+        assert_eq!(health.answered("a", B, now), None, "nothing changed");
+        let down = health.failed("a", B, "refused", false, now).unwrap();
+        assert_eq!(down.state, State::Down("refused".into()));
+        assert_eq!(health.failed("a", B, "silent", true, now), None);
+        assert_eq!(health.state("a", B), Some(State::Down("silent".into())));
+        let up = health.answered("a", B, later).unwrap();
+        assert_eq!(up.state, State::Up(Some(Duration::from_secs(9))));
+        assert_eq!(health.answered("a", B, later), None);
+        assert_eq!((health.state("a", B), health.state("b", B)), (Some(State::Up(None)), None));
+        assert_eq!((health.outages("a", B), health.outages("b", B)), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_ranks_last_and_what_is_suspected_before_it() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.failed("bad", B, "refused", false, now);
+        health.failed("odd", Service::Kdc, "silent", true, now);
+        health.failed("no-kdc", Service::Kdc, "refused", false, now);
+        let mut hosts = ["bad", "odd", "no-kdc", "good"];
+        hosts.sort_by_key(|host| health.rank(host, B));
+        assert_eq!(hosts, ["no-kdc", "good", "odd", "bad"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_come_ever_more_rarely_but_never_end() {
+        let (mut health, begun) = (Health::default(), Instant::now());
+        health.failed("a", B, "refused", false, begun);
+        let mut gaps = Vec::new();
+        let mut now = begun;
+        for _ in 0..8 {
+            let next = health.next().unwrap();
+            assert_eq!(health.due(next - Duration::from_millis(1)), []);
+            assert_eq!(health.due(next), [("a".to_owned(), B)]);
+            gaps.push((next - now).as_secs());
+            now = next;
+            // That it fails again changes nothing.
+            health.failed("a", B, "refused", false, now);
+        }
+        assert_eq!(gaps, [1, 2, 4, 8, 10, 10, 10, 10]);
+        health.answered("a", B, now);
+        assert_eq!((health.next(), health.due(now + LAST_PROBE)), (None, vec![]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_seems_to_work_is_probed_ever_more_rarely_too() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        let mut gaps = Vec::new();
+        for _ in 0..7 {
+            health.failed("a", B, "silent", true, now);
+            let next = health.next().unwrap();
+            gaps.push((next - now).as_secs());
+            now = next;
+            health.answered("a", B, now);
+        }
+        assert_eq!(gaps, [1, 2, 4, 8, 10, 10, 10]);
+        now += STEADY;
+        health.failed("a", B, "silent", true, now);
+        assert_eq!(health.next(), Some(now + FIRST_PROBE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_needed_is_probed_at_once_but_not_all_the_time() {
+        let (mut health, begun) = (Health::default(), Instant::now());
+        let a = || vec![("a".to_owned(), B)];
+        health.failed("a", B, "refused", false, begun);
+        health.failed("b", Service::Kdc, "refused", false, begun);
+        health.hurry(B, begun);
+        assert_eq!(health.due(begun), a());
+        let soon = begun + FIRST_PROBE / 2;
+        health.hurry(B, soon);
+        assert_eq!(health.due(soon), []);
+        let later = begun + FIRST_PROBE;
+        health.hurry(B, later);
+        assert!(health.due(later).contains(&a()[0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_is_not_dead() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        assert!(!health.answered_since("a", B, now));
+        health.answered("a", Service::Reading, now);
+        assert!(health.answered_since("a", B, now));
+        assert!(!health.answered_since("a", B, now + Duration::from_millis(1)));
+        assert!(!health.answered_since("a", Service::Kdc, now), "another program answers there");
+        health.answered("a", Service::Kdc, now);
+        assert!(health.answered_since("a", Service::Kdc, now));
+        health.failed("b", B, "refused", false, now);
+        health.retain(|host| host == "a");
+        assert_eq!(health.state("b", B), None);
+    }
+}

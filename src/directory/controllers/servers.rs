@@ -1,0 +1,512 @@
+//! The domain controllers of one domain: the list in force, and which of them work.
+//!
+//! Logins read what is in memory. The list is asked for anew, and a domain controller that failed is probed, in the
+//! background; only the very first list is waited for.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::directory::discovery::{Controller, List, Role, Wanted, discover};
+use crate::directory::dns::Names;
+use crate::directory::health::{Change, Health, Service, State};
+use crate::directory::machine::{BoxFuture, Server, Servers};
+use crate::protocol::report;
+
+/// Plain LDAP, with StartTLS or sealed by Kerberos.
+pub(in crate::directory) const LDAP: u16 = 389;
+
+/// One probe.
+const PROBE: Duration = Duration::from_secs(2);
+/// How soon DNS is asked again after it failed, while the last good list is used.
+const STALE: Duration = Duration::from_secs(30);
+
+/// Whether a service of a domain controller works again; the error is for people.
+pub type Probe =
+    Arc<dyn Fn(Arc<Controller>, Service) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Who is told when a circuit opens or closes.
+pub type Observer = Box<dyn Fn(&Change) + Send + Sync>;
+
+/// A service of a domain controller, counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// The domain controller.
+    pub host: String,
+    /// Which of its services.
+    pub service: Service,
+    /// Whether it did what was asked of it last; `None` where nothing was.
+    pub works: Option<bool>,
+    /// How often it began to fail.
+    pub outages: u64,
+}
+
+/// The domain controllers of one domain.
+pub struct ServerList {
+    wanted: Wanted,
+    names: Arc<dyn Names>,
+    observer: Observer,
+    state: Mutex<Known>,
+    /// The keeper has something to do earlier than it thought.
+    changed: Arc<Notify>,
+    /// For the tasks that outlive a call.
+    me: Weak<ServerList>,
+}
+
+#[derive(Default)]
+struct Known {
+    list: Option<Arc<List>>,
+    /// When the list is to be asked for again.
+    due: Option<Instant>,
+    /// Why the last attempt failed.
+    problem: Option<String>,
+    /// The attempt under way, while its sender lives.
+    asking: Option<watch::Receiver<Option<Answer>>>,
+    health: Health,
+}
+
+type Answer = Result<Arc<List>, String>;
+
+impl ServerList {
+    /// The domain controllers that are `wanted`, looked for by `names`.
+    pub fn new(wanted: Wanted, names: Arc<dyn Names>, observer: Observer) -> Arc<Self> {
+        Arc::new_cyclic(|me| ServerList {
+            wanted,
+            names,
+            observer,
+            state: Mutex::default(),
+            changed: Arc::default(),
+            me: me.clone(),
+        })
+    }
+
+    /// DNS name of the domain, or of the forest for the global catalogue.
+    pub fn domain(&self) -> &str {
+        &self.wanted.domain
+    }
+
+    /// What they are needed for.
+    pub fn role(&self) -> Role {
+        self.wanted.role
+    }
+
+    /// The domain controllers in the order to try for `service`: those that failed last.
+    ///
+    /// # Errors
+    /// None is known; the text says why.
+    pub async fn controllers(&self, service: Service) -> Result<Vec<Arc<Controller>>, String> {
+        let known = self.known().list.clone();
+        let list = match known {
+            Some(list) => list,
+            None => self.refresh().await?,
+        };
+        let mut controllers = list.controllers.clone();
+        let known = self.known();
+        controllers.sort_by_key(|controller| known.health.rank(&controller.host, service));
+        Ok(controllers)
+    }
+
+    /// `service` of `host` did what was asked of it.
+    pub fn answered(&self, host: &str, service: Service) {
+        self.note(|health| health.answered(host, service, Instant::now()));
+    }
+
+    /// `service` of `host` did not, and why.
+    pub fn failed(&self, host: &str, service: Service, cause: &str) {
+        self.open(host, service, cause, false);
+    }
+
+    /// `service` of `host` did not answer at all, so that the whole host is suspect.
+    pub fn silent(&self, host: &str, service: Service, cause: &str) {
+        self.open(host, service, cause, true);
+    }
+
+    /// Whether `service` of `host` failed and has not been seen working since.
+    pub fn is_down(&self, host: &str, service: Service) -> bool {
+        self.known().health.is_down(host, service)
+    }
+
+    /// Whether what serves `service` at `host` answered anybody at or after `since`.
+    pub fn answered_since(&self, host: &str, service: Service, since: Instant) -> bool {
+        self.known().health.answered_since(host, service, since)
+    }
+
+    /// Who failed at `service` is needed now: it is probed ahead of its time.
+    pub fn hurry(&self, service: Service) {
+        self.known().health.hurry(service, Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// Whether there is another domain controller than `host` whose `service` is not known to have failed.
+    pub fn has_other(&self, host: &str, service: Service) -> bool {
+        let known = self.known();
+        let other = |controller: &Arc<Controller>| {
+            controller.host != host
+                && !controller.addresses.is_empty()
+                && !known.health.is_down(&controller.host, service)
+        };
+        known.list.as_ref().is_some_and(|list| list.controllers.iter().any(other))
+    }
+
+    /// Whether `host` is one of them.
+    pub fn knows(&self, host: &str) -> bool {
+        self.known().list.as_ref().is_some_and(|list| list.controllers.iter().any(|c| c.host == host))
+    }
+
+    /// Whether `host` stands before `other` in the list.
+    pub fn is_preferred(&self, host: &str, other: &str) -> bool {
+        let known = self.known();
+        let place = |host: &str| {
+            let controllers = known.list.as_ref().map(|list| list.controllers.as_slice());
+            controllers.unwrap_or_default().iter().position(|controller| controller.host == host)
+        };
+        matches!((place(host), place(other)), (Some(host), Some(other)) if host < other)
+    }
+
+    /// The list and the state of every domain controller, for people.
+    pub fn report(&self) -> report::Servers {
+        let known = self.known();
+        let text = |state: Option<State>| match state {
+            None => "unknown".to_owned(),
+            Some(State::Up(_)) => "ok".to_owned(),
+            Some(State::Down(cause)) => cause,
+        };
+        let server = |controller: &Arc<Controller>| report::Server {
+            host: controller.host.clone(),
+            addresses: controller.addresses.iter().map(IpAddr::to_string).collect(),
+            in_site: controller.in_site,
+            services: Service::ALL
+                .into_iter()
+                .map(|service| (service.to_string(), text(known.health.state(&controller.host, service))))
+                .collect(),
+        };
+        let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
+        report::Servers {
+            site: known.list.as_ref().and_then(|list| list.site.clone()),
+            problem: known.problem.clone(),
+            list: controllers.iter().map(server).collect(),
+        }
+    }
+
+    /// What is known of every service of every domain controller.
+    pub fn circuits(&self) -> Vec<Circuit> {
+        let known = self.known();
+        let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
+        let circuits = controllers.iter().flat_map(|controller| {
+            Service::ALL.into_iter().map(|service| Circuit {
+                host: controller.host.clone(),
+                service,
+                works: known
+                    .health
+                    .state(&controller.host, service)
+                    .map(|state| matches!(state, State::Up(_))),
+                outages: known.health.outages(&controller.host, service),
+            })
+        });
+        circuits.collect()
+    }
+
+    /// Whether the list is the latest; `None` where it was never asked for.
+    pub fn is_fresh(&self) -> Option<bool> {
+        let known = self.known();
+        known.due.is_some().then_some(known.problem.is_none())
+    }
+
+    /// Keeps the list fresh and probes what failed, until the list is dropped.
+    pub fn keep(&self, probe: Probe) {
+        tokio::spawn(keep(self.me.clone(), self.changed.clone(), probe));
+    }
+
+    /// Asks for the list, once however many wait for it.
+    pub async fn refresh(&self) -> Answer {
+        let mut asking = self.asking();
+        let answer = match asking.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone(),
+            Err(_) => None,
+        };
+        answer.unwrap_or_else(|| Err("the search for domain controllers was given up".to_owned()))
+    }
+
+    /// The attempt under way, or a new one. It belongs to nobody who waits for it.
+    fn asking(&self) -> watch::Receiver<Option<Answer>> {
+        let mut known = self.known();
+        if let Some(asking) = known.asking.as_ref().filter(|asking| asking.has_changed().is_ok()) {
+            return asking.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        known.asking = Some(receiver.clone());
+        let (names, wanted, me) = (Arc::clone(&self.names), self.wanted.clone(), self.me.clone());
+        tokio::spawn(async move {
+            let found = discover(&names, &wanted, |below| fastrand::u32(..below)).await;
+            if let Some(servers) = me.upgrade() {
+                let _ = sender.send(Some(servers.take(found)));
+                servers.changed.notify_one();
+            }
+        });
+        receiver
+    }
+
+    fn take(&self, found: Result<List, String>) -> Answer {
+        let mut known = self.known();
+        known.asking = None;
+        match found {
+            Ok(list) => {
+                let list = Arc::new(list);
+                known.due = Some(list.until);
+                known.problem = None;
+                known.health.retain(|host| list.controllers.iter().any(|c| c.host == host));
+                known.list = Some(Arc::clone(&list));
+                Ok(list)
+            }
+            Err(cause) => {
+                known.due = Some(Instant::now() + STALE);
+                known.problem = Some(cause.clone());
+                // The last good one stays in use.
+                known.list.clone().ok_or(cause)
+            }
+        }
+    }
+
+    /// The Kerberos realm of `host`: AD's realms are its domains in capitals (MS-KILE 3.1.5.7). The catalogues are
+    /// domain controllers of any domain, whose names they bear.
+    fn realm(&self, host: &str) -> String {
+        match (self.wanted.role, host.split_once('.')) {
+            (Role::GlobalCatalogue, Some((_, domain))) => domain.to_uppercase(),
+            _ => self.wanted.domain.to_uppercase(),
+        }
+    }
+
+    fn open(&self, host: &str, service: Service, cause: &str, silence: bool) {
+        self.note(|health| health.failed(host, service, cause, silence, Instant::now()));
+        self.changed.notify_one();
+    }
+
+    /// Hands a change on outside the lock.
+    fn note(&self, seen: impl FnOnce(&mut Health) -> Option<Change>) {
+        let change = seen(&mut self.known().health);
+        if let Some(change) = change {
+            (self.observer)(&change);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is due at `now`.
+    fn due(&self, now: Instant) -> Due {
+        let mut known = self.known();
+        let list = known.due.is_some_and(|due| due <= now);
+        if list {
+            // Until the answer says better.
+            known.due = Some(now + STALE);
+        }
+        let due = known.health.due(now);
+        let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
+        let find = |host: &str| controllers.iter().find(|controller| controller.host == host).cloned();
+        let probes = due.into_iter().filter_map(|(host, service)| Some((find(&host)?, service))).collect();
+        let next = known.due.into_iter().chain(known.health.next()).min();
+        Due { list, probes, next }
+    }
+}
+
+/// What the keeper has to do.
+struct Due {
+    /// The list is to be asked for again.
+    list: bool,
+    /// What is to be probed.
+    probes: Vec<(Arc<Controller>, Service)>,
+    /// When something is due next.
+    next: Option<Instant>,
+}
+
+async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) {
+    // Bounded by the list: a second passes at least between two probes of one service, and each takes two at most.
+    let mut probes = JoinSet::new();
+    loop {
+        let next = {
+            let Some(servers) = servers.upgrade() else { return };
+            let due = servers.due(Instant::now());
+            if due.list {
+                servers.asking();
+            }
+            for (controller, service) in due.probes {
+                let work = probe(Arc::clone(&controller), service);
+                probes.spawn(async move {
+                    let result = timeout(PROBE, work).await;
+                    (controller, service, result.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+                });
+            }
+            due.next
+        };
+        tokio::select! {
+            () = changed.notified() => {}
+            () = sleep_until(next.unwrap_or_else(far)) => {}
+            Some(done) = probes.join_next() => {
+                let Some(servers) = servers.upgrade() else { return };
+                match done {
+                    Ok((controller, service, Ok(()))) => servers.answered(&controller.host, service),
+                    Ok((controller, service, Err(cause))) => {
+                        servers.failed(&controller.host, service, &cause);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ServerList {
+    fn drop(&mut self) {
+        // The keeper ends with the list.
+        self.changed.notify_one();
+    }
+}
+
+/// Nothing is due; a day is as good as never.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(24 * 3600)
+}
+
+impl Servers for ServerList {
+    fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
+        Box::pin(async move {
+            let controllers = self.controllers(Service::Reading).await?;
+            let port = self.wanted.role.port();
+            let server = |controller: &Arc<Controller>| Server {
+                realm: self.realm(&controller.host),
+                host: controller.host.clone(),
+                addresses: controller.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+            };
+            Ok(controllers.iter().map(server).filter(|server| !server.addresses.is_empty()).collect())
+        })
+    }
+
+    fn failed(&self, host: &str, cause: &str) {
+        ServerList::failed(self, host, Service::Reading, cause);
+    }
+
+    fn silent(&self, host: &str, cause: &str) {
+        ServerList::silent(self, host, Service::Reading, cause);
+    }
+
+    fn answered(&self, host: &str) {
+        ServerList::answered(self, host, Service::Reading);
+    }
+
+    fn is_preferred(&self, host: &str, other: &str) -> bool {
+        ServerList::is_preferred(self, host, other)
+    }
+
+    fn is_worth_waiting_for(&self, host: &str, since: Instant) -> bool {
+        self.answered_since(host, Service::Reading, since) || !self.has_other(host, Service::Reading)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::directory::discovery::tests::{Scripted, Zone, zone};
+
+    const B: Service = Service::Binds;
+
+    struct Bench {
+        names: Arc<Scripted>,
+        servers: Arc<ServerList>,
+        changes: Arc<Mutex<Vec<Change>>>,
+    }
+
+    fn bench(zone: Zone) -> Bench {
+        let names = Arc::new(Scripted(Mutex::new(zone)));
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let seen = changes.clone();
+        let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
+        let observer: Observer = Box::new(move |change| seen.lock().unwrap().push(change.clone()));
+        Bench { servers: ServerList::new(wanted, names.clone(), observer), names, changes }
+    }
+
+    impl Bench {
+        async fn hosts(&self) -> Result<Vec<String>, String> {
+            let controllers = self.servers.controllers(B).await?;
+            Ok(controllers.iter().map(|controller| controller.host.clone()).collect())
+        }
+
+        fn questions(&self) -> usize {
+            self.names.0.lock().unwrap().asked.len()
+        }
+    }
+
+    /// Works as soon as `working` says so.
+    fn probe(working: &Arc<AtomicUsize>) -> Probe {
+        let working = working.clone();
+        Arc::new(move |_, _| {
+            let left = working.fetch_sub(1, Ordering::SeqCst);
+            Box::pin(async move { if left == 1 { Ok(()) } else { Err("refused".to_owned()) } })
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_tried_last_until_a_probe_finds_it_working() {
+        let bench = bench(zone());
+        let first = bench.hosts().await.unwrap();
+        let refusals = Arc::new(AtomicUsize::new(3));
+        bench.servers.keep(probe(&refusals));
+        bench.servers.failed(&first[0], B, "refused");
+        assert_eq!(bench.hosts().await.unwrap().last(), first.first());
+        assert!(!bench.servers.has_other("none", B) || bench.servers.is_down(&first[0], B));
+        // Probes after 1, 2 and 4 seconds; the third one succeeds.
+        tokio::time::sleep(Duration::from_millis(6500)).await;
+        assert_eq!(bench.hosts().await.unwrap().last(), first.first());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(bench.hosts().await.unwrap(), first);
+        let changes = bench.changes.lock().unwrap();
+        let states: Vec<_> = changes.iter().map(|change| change.state.clone()).collect();
+        assert_eq!(states, [State::Down("refused".into()), State::Up(Some(Duration::from_secs(7)))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_good_list_survives_a_silent_dns() {
+        let bench = bench(zone());
+        let first = bench.hosts().await.unwrap();
+        bench.servers.keep(probe(&Arc::default()));
+        bench.names.0.lock().unwrap().silent = true;
+        tokio::time::sleep(Duration::from_secs(601)).await;
+        assert_eq!(bench.hosts().await.unwrap(), first);
+        assert_eq!(bench.servers.report().problem.unwrap(), "no _ldap._tcp.dc._msdcs.acme.com");
+        bench.names.0.lock().unwrap().silent = false;
+        tokio::time::sleep(STALE).await;
+        assert_eq!(bench.servers.report().problem, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_wait_for_one_question() {
+        let bench = Arc::new(bench(Zone { silent: true, ..zone() }));
+        let mut waiting = JoinSet::new();
+        for _ in 0..100 {
+            let bench = bench.clone();
+            waiting.spawn(async move { bench.hosts().await });
+        }
+        while let Some(answer) = waiting.join_next().await {
+            assert!(answer.unwrap().unwrap_err().contains("_msdcs"));
+        }
+        assert_eq!(bench.questions(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_list_is_asked_for_again_when_its_time_is_over() {
+        let bench = bench(zone());
+        bench.hosts().await.unwrap();
+        bench.servers.keep(probe(&Arc::default()));
+        let before = bench.questions();
+        tokio::time::sleep(Duration::from_secs(590)).await;
+        assert_eq!(bench.questions(), before);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert!(bench.questions() > before);
+    }
+}

@@ -1,0 +1,191 @@
+//! Every domain that is read: a machine connection for each.
+//!
+//! The host's own domain is read always. The global catalogue and the further domains of the forest get a connection
+//! when somebody from there is first looked for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::directory::domains::Domains;
+use crate::directory::machine::{MachineConnection, MachineError, MachineState, Search, Settings};
+use crate::directory::{Entry, Machine, forest};
+use crate::kerberos::Kerberos;
+
+/// The domains of a forest, and its global catalogue.
+const CONNECTIONS: usize = forest::DOMAINS + 1;
+
+/// Where a search is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// The domain of this host.
+    #[default]
+    Own,
+    /// Another domain of the forest, by DNS name in lower case.
+    Domain(String),
+    /// The global catalogue: a part of every object of the forest (MS-ADTS 1.1).
+    GlobalCatalogue,
+}
+
+/// Makes the connection of a place that is not [`Place::Own`].
+type Factory = Box<dyn Fn(&Place) -> MachineConnection + Send + Sync>;
+
+/// The machine connections.
+pub struct Machines {
+    own: MachineConnection,
+    factory: Factory,
+    further: Mutex<BTreeMap<Place, MachineConnection>>,
+}
+
+impl Machines {
+    /// `own`, and what `factory` makes for each other place when it is first asked.
+    pub fn new(
+        own: MachineConnection,
+        factory: impl Fn(&Place) -> MachineConnection + Send + Sync + 'static,
+    ) -> Self {
+        Machines { own, factory: Box::new(factory), further: Mutex::default() }
+    }
+
+    /// Those of every domain in `domains`, with the tickets of `kerberos`.
+    pub fn of(domains: &Arc<Domains>, kerberos: &Arc<Kerberos>, settings: &Settings) -> Self {
+        let connect = {
+            let (kerberos, settings) = (kerberos.clone(), settings.clone());
+            move |servers| MachineConnection::new(servers, kerberos.clone(), settings.clone())
+        };
+        let own = connect(domains.own().clone());
+        let (domains, known) = (domains.clone(), own.clone());
+        Machines::new(own, move |place| connect(domains.at(place, &known)))
+    }
+
+    /// The connection to this host's domain.
+    pub fn own(&self) -> &MachineConnection {
+        &self.own
+    }
+
+    /// How each connection beside [`Machines::own`] is.
+    pub fn further(&self) -> Vec<(Place, MachineState)> {
+        self.made().iter().map(|(place, machine)| (place.clone(), machine.state())).collect()
+    }
+
+    /// See [`MachineConnection::renew`].
+    pub fn renew(&self) {
+        self.own.renew();
+        self.made().values().for_each(MachineConnection::renew);
+    }
+
+    /// See [`MachineConnection::close`].
+    pub fn close(&self) {
+        self.own.close();
+        self.made().values().for_each(MachineConnection::close);
+    }
+
+    fn at(&self, place: &Place) -> Result<MachineConnection, MachineError> {
+        if *place == Place::Own {
+            return Ok(self.own.clone());
+        }
+        let mut made = self.made();
+        if let Some(machine) = made.get(place) {
+            return Ok(machine.clone());
+        }
+        // A forest that changes its domains for so long has room for them after the next start.
+        if made.len() == CONNECTIONS {
+            return Err(MachineError::NoServer(format!(
+                "the forest has more than {} domains",
+                forest::DOMAINS
+            )));
+        }
+        let machine = (self.factory)(place);
+        made.insert(place.clone(), machine.clone());
+        Ok(machine)
+    }
+
+    fn made(&self) -> MutexGuard<'_, BTreeMap<Place, MachineConnection>> {
+        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Machine for Machines {
+    async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
+        self.at(&search.place)?.search(search, deadline).await
+    }
+
+    fn host(&self, place: &Place) -> Option<String> {
+        self.at(place).ok()?.state().dc
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::directory::base_search;
+    use crate::directory::machine::{BoxFuture, Server, Servers};
+    use crate::kerberos::{Kdc, Kdcs};
+
+    /// A domain without a domain controller, known by its error.
+    struct Nowhere(String);
+
+    impl Servers for Nowhere {
+        fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
+            Box::pin(async { Err(self.0.clone()) })
+        }
+    }
+
+    impl Kdcs for Nowhere {
+        fn candidates<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+            Box::pin(async { Err(self.0.clone()) })
+        }
+        fn answered(&self, _: &str) {}
+        fn failed(&self, _: &str, _: &str) {}
+    }
+
+    fn connection(name: &str) -> MachineConnection {
+        let nowhere = Arc::new(Nowhere(name.to_owned()));
+        let kerberos = Arc::new(Kerberos::new(nowhere.clone()));
+        MachineConnection::new(nowhere, kerberos, Settings::default())
+    }
+
+    async fn answers(machines: &Machines, place: Place) -> String {
+        let search = Search { place, ..base_search("DC=x".to_owned(), Vec::new()) };
+        let answer = machines.search(&search, Instant::now() + Duration::from_millis(100)).await;
+        answer.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn each_place_has_one_connection_from_the_first_search_on() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let machines = Machines::new(connection("own"), {
+            let made = made.clone();
+            move |place| {
+                made.fetch_add(1, Ordering::SeqCst);
+                connection(&format!("{place:?}"))
+            }
+        });
+        assert!(answers(&machines, Place::Own).await.ends_with(": own"));
+        assert_eq!(made.load(Ordering::SeqCst), 0);
+        for _ in 0..3 {
+            let emea = answers(&machines, Place::Domain("emea.acme.com".into())).await;
+            assert!(emea.ends_with("Domain(\"emea.acme.com\")"), "{emea}");
+            assert!(answers(&machines, Place::GlobalCatalogue).await.ends_with("GlobalCatalogue"));
+        }
+        assert_eq!(made.load(Ordering::SeqCst), 2);
+        assert_eq!(machines.further().len(), 2);
+        machines.close();
+        for place in [Place::Own, Place::GlobalCatalogue] {
+            assert_eq!(answers(&machines, place).await, MachineError::Closed.to_string());
+        }
+    }
+
+    #[tokio::test]
+    async fn their_number_is_bounded() {
+        let machines = Machines::new(connection("own"), |_| connection("one more"));
+        for number in 0..CONNECTIONS {
+            machines.at(&Place::Domain(number.to_string())).unwrap();
+        }
+        assert!(machines.at(&Place::GlobalCatalogue).is_err());
+        assert!(machines.at(&Place::Domain("0".into())).is_ok());
+    }
+}

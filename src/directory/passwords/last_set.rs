@@ -1,0 +1,63 @@
+//! When a password was set last: what tells whether a change was made whose answer is lost.
+
+use tokio::time::Instant;
+
+use crate::directory::{Directory, DirectoryError, Machine, Person};
+
+/// `pwdLastSet`, as one domain controller has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastSet {
+    /// 100 ns since 1601; 0 where the password must be changed.
+    ticks: i64,
+    /// The domain controller.
+    host: String,
+}
+
+impl LastSet {
+    /// Whether the password was set between `earlier` and this. Only the same domain controller can tell: another one
+    /// may have been ahead all the time.
+    pub fn is_after(&self, earlier: &LastSet) -> bool {
+        self.host == earlier.host && self.ticks > earlier.ticks
+    }
+}
+
+impl<M: Machine> Directory<M> {
+    /// When the password of `person` was set last; `None` where it may not be read, or it is not certain who says so.
+    ///
+    /// # Errors
+    /// AD was not reached until `deadline`.
+    pub async fn last_set(
+        &self,
+        person: &Person,
+        deadline: Instant,
+    ) -> Result<Option<LastSet>, DirectoryError> {
+        let place = self.place(&person.domain);
+        let before = self.machine.host(&place);
+        let entry = self.read(person, &["pwdLastSet"], deadline).await?;
+        // The connection may have been replaced meanwhile.
+        let host = self.machine.host(&place).filter(|host| before.as_ref() == Some(host));
+        let ticks = entry.integer("pwdLastSet")?;
+        Ok(ticks.zip(host).map(|(ticks, host)| LastSet { ticks, host }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_domain_controller_can_tell() {
+        let set = |ticks, host: &str| LastSet { ticks, host: host.into() };
+        let earlier = set(100, "dc1");
+        for (ticks, host, is_after) in [
+            (101, "dc1", true),
+            (100, "dc1", false),
+            (99, "dc1", false),
+            (0, "dc1", false),
+            (101, "dc2", false),
+        ] {
+            assert_eq!(set(ticks, host).is_after(&earlier), is_after, "{ticks} {host}");
+        }
+        assert!(set(100, "dc1").is_after(&set(0, "dc1")), "who had to change it has done so");
+    }
+}

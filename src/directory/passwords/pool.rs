@@ -1,0 +1,764 @@
+//! Connections for users' binds.
+//!
+//! A bind on an open connection costs a fifth of one that opens its own. A connection carries one bind at a
+//! time and may be bound again and again, because each bind replaces the identity (RFC 4513, 4). The pool grows on
+//! demand to a bound and replaces what is idle for long or broken. A domain controller that does not answer is left
+//! for the next one within the same login.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::config::{self, TlsMode};
+use crate::directory::bind::{BindConnection, Unusable};
+use crate::directory::discovery::Controller;
+use crate::directory::health::Service;
+use crate::directory::machine::BoxFuture;
+use crate::directory::refusal::Answer;
+use crate::directory::servers::{LDAP, ServerList};
+use crate::directory::trust::Trust;
+use crate::kerberos::sealing;
+use crate::ldap::{ExchangeError, Response};
+use crate::patience::{ATTEMPT, Others, stays};
+use crate::protocol::report;
+use crate::verdict::Outcome;
+
+/// TLS from the first byte.
+pub(in crate::directory) const LDAPS: u16 = 636;
+/// One address or port has so long before the next is tried beside it.
+const LEAD: Duration = Duration::from_millis(250);
+/// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
+/// each too late for its login, and the next ones would make it worse.
+const CONNECTING: usize = 4;
+/// One connection, whatever becomes of the login that it was begun for.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A bind that got no answer may have met the account all the same, so few are sent again.
+const BINDS: usize = 3;
+
+/// Has the trusted roots read again; whether there are others now.
+pub type Renew = Box<dyn Fn(Instant) -> BoxFuture<'static, bool> + Send + Sync>;
+
+/// The connections for users' binds to one domain.
+pub struct Pool {
+    servers: Arc<ServerList>,
+    trust: Arc<Trust>,
+    renew: Renew,
+    mode: TlsMode,
+    settings: config::Pool,
+    permits: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+    /// A connection was put back.
+    returned: Notify,
+    /// Who may connect, by host.
+    connecting: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// For the tasks that outlive a login.
+    me: Weak<Pool>,
+    /// Hosts whose LDAPS port did not answer when StartTLS did.
+    starttls: Mutex<HashSet<String>>,
+    /// When the certificates of hosts end, in seconds since 1970-01-01 UTC.
+    certificates: Mutex<BTreeMap<String, u64>>,
+    /// Logins that found every connection busy.
+    refused: AtomicU64,
+}
+
+struct Connection {
+    bind: BindConnection,
+    host: String,
+    used: Instant,
+}
+
+/// A bind that was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// What the domain controller decided.
+    pub outcome: Outcome,
+    /// Its answer, for the log; empty after a success.
+    pub reason: String,
+    /// Its DNS name.
+    pub dc: String,
+    /// Those that got the bind before and did not answer: each may have counted it too.
+    pub unanswered: Vec<String>,
+    /// What it took to have a connection; `None` where one was open.
+    pub connect: Option<Duration>,
+    /// What the bind took.
+    pub bind: Duration,
+}
+
+/// What became of a change of a password that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was answered.
+    Answered(Response),
+    /// It was not: it may have been made; why there is no answer.
+    Lost(String),
+}
+
+/// No domain controller answered the bind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// Every connection was busy until the deadline.
+    #[error("all {0} connections to the domain controllers are busy (pool.connections)")]
+    Busy(usize),
+    /// No domain controller that answers has TLS that can be verified; why, one after the other. No bind was sent.
+    #[error("no domain controller offers TLS that can be verified: {0}")]
+    NoTls(String),
+    /// The deadline passed, or every domain controller failed; why, one after the other.
+    #[error("no domain controller answered the bind: {0}")]
+    Unanswered(String),
+}
+
+/// Why a bind got no answer.
+enum Failure {
+    /// The connection broke without a word: the domain controller may have ended it long ago.
+    Broken(String),
+    /// The domain controller says that it cannot answer now: it has counted nothing.
+    Unwilling(String),
+    /// The domain controller is in trouble: it talks nonsense.
+    Trouble(String),
+    /// It says nothing.
+    Silence(String),
+}
+
+impl Failure {
+    /// Whether the bind may have reached the account.
+    fn may_have_counted(&self) -> bool {
+        !matches!(self, Failure::Unwilling(_))
+    }
+}
+
+/// A login that waits for one domain controller.
+struct Wait<'a> {
+    controller: &'a Arc<Controller>,
+    /// Who comes after it.
+    rest: &'a [Arc<Controller>],
+    /// When that began, or was looked at last.
+    since: Instant,
+    /// When it is looked next whether that is worth it.
+    until: Instant,
+    deadline: Instant,
+}
+
+impl<'a> Wait<'a> {
+    fn new(controller: &'a Arc<Controller>, rest: &'a [Arc<Controller>], deadline: Instant) -> Self {
+        let now = Instant::now();
+        Wait { controller, rest, since: now, until: deadline.min(now + ATTEMPT), deadline }
+    }
+}
+
+/// What a login has tried so far.
+#[derive(Default)]
+struct Tried {
+    binds: usize,
+    unanswered: Vec<String>,
+    causes: Vec<String>,
+    no_tls: bool,
+}
+
+impl Tried {
+    fn error(self) -> PoolError {
+        let causes = match self.causes.is_empty() {
+            true => "the deadline had passed".to_owned(),
+            false => self.causes.join("; "),
+        };
+        match self.no_tls && self.binds == 0 {
+            true => PoolError::NoTls(causes),
+            false => PoolError::Unanswered(causes),
+        }
+    }
+}
+
+impl Pool {
+    /// A pool whose connections are verified by `trust`, which `renew` brings up to date.
+    pub fn new(
+        servers: Arc<ServerList>,
+        trust: Arc<Trust>,
+        mode: TlsMode,
+        settings: config::Pool,
+        renew: Renew,
+    ) -> Arc<Self> {
+        let pool = Arc::new_cyclic(|me| Pool {
+            servers,
+            trust,
+            renew,
+            mode,
+            permits: Semaphore::new(settings.connections),
+            settings,
+            idle: Mutex::default(),
+            returned: Notify::new(),
+            connecting: Mutex::default(),
+            me: me.clone(),
+            starttls: Mutex::default(),
+            certificates: Mutex::default(),
+            refused: AtomicU64::new(0),
+        });
+        tokio::spawn(reap(Arc::downgrade(&pool)));
+        pool
+    }
+
+    /// Binds as `dn` (RFC 4511, 4.2). Neither may be empty: a bind without a password succeeds for everybody.
+    ///
+    /// # Errors
+    /// No domain controller answered until the deadline.
+    pub async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Bound, PoolError> {
+        let (bound, connection, _permit) = self.bound(dn, password, deadline).await?;
+        self.put_back(connection);
+        Ok(bound)
+    }
+
+    /// Binds as `dn` with the `present` password and, where that is a success, changes it to `new` on the same
+    /// connection: in one attempt, which is answered or lost. Nothing was sent where there is no [`Sent`].
+    ///
+    /// # Errors
+    /// No domain controller answered the bind until the deadline; no change was sent.
+    pub async fn change_password(
+        &self,
+        dn: &str,
+        present: &str,
+        new: &str,
+        deadline: Instant,
+    ) -> Result<(Bound, Option<Sent>), PoolError> {
+        let (bound, mut connection, _permit) = self.bound(dn, present, deadline).await?;
+        if bound.outcome != Outcome::Success {
+            self.put_back(connection);
+            return Ok((bound, None));
+        }
+        let change = connection.bind.change_password(dn, present, new);
+        let cause = match timeout_at(deadline, change).await {
+            Ok(Ok(response)) => {
+                // The next bind replaces the identity.
+                self.put_back(connection);
+                return Ok((bound, Some(Sent::Answered(response))));
+            }
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => "no answer to the change in time".to_owned(),
+        };
+        connection.bind.abandon();
+        let cause = format!("{}: {cause}", bound.dc);
+        Ok((bound, Some(Sent::Lost(cause))))
+    }
+
+    /// A bind that was answered, the connection that it went over, and the turn that goes with it.
+    async fn bound(
+        &self,
+        dn: &str,
+        password: &str,
+        deadline: Instant,
+    ) -> Result<(Bound, Connection, SemaphorePermit<'_>), PoolError> {
+        let busy = || {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            PoolError::Busy(self.settings.connections)
+        };
+        let permit =
+            timeout_at(deadline, self.permits.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let controllers = match timeout_at(deadline, self.servers.controllers(Service::Binds)).await {
+            Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
+            Err(_) => return Err(PoolError::Unanswered("DNS did not answer in time".to_owned())),
+        };
+        let mut tried = Tried::default();
+        for (index, controller) in controllers.iter().enumerate() {
+            let rest = controllers.get(index + 1..).unwrap_or_default();
+            while tried.binds < BINDS && Instant::now() < deadline {
+                let mut wait = Wait::new(controller, rest, deadline);
+                let (connection, connect) = match self.connection(&mut wait).await {
+                    Ok(connection) => connection,
+                    Err(unusable) => {
+                        tried.no_tls |= unusable.lacks_tls();
+                        tried.causes.push(unusable.cause().to_owned());
+                        break;
+                    }
+                };
+                tried.binds += 1;
+                let fresh = connect.is_some();
+                let result = self.try_bind(connection, dn, password, &mut wait).await;
+                if result.as_ref().is_err_and(Failure::may_have_counted) {
+                    tried.unanswered.push(controller.host.clone());
+                }
+                match result {
+                    Ok((answered, connection)) => {
+                        let bound = Bound { connect, unanswered: tried.unanswered, ..answered };
+                        return Ok((bound, connection, permit));
+                    }
+                    // An idle connection that was ended says nothing against a fresh one. The others have idled
+                    // for longer: what ended this one has most likely ended them.
+                    Err(Failure::Broken(cause)) if !fresh => {
+                        self.abandon_idle(&controller.host);
+                        tried.causes.push(cause);
+                    }
+                    Err(Failure::Broken(cause) | Failure::Unwilling(cause) | Failure::Trouble(cause)) => {
+                        tried.causes.push(self.fail(controller, &cause));
+                        break;
+                    }
+                    Err(Failure::Silence(cause)) => {
+                        tried.causes.push(self.give_up(controller, &cause));
+                        break;
+                    }
+                }
+            }
+        }
+        Err(tried.error())
+    }
+
+    /// Opens a first connection ahead of the first login, so that a broken one is known at the start.
+    ///
+    /// # Errors
+    /// Why no domain controller lets itself be connected to until the deadline.
+    pub async fn warm_up(&self, deadline: Instant) -> Result<String, PoolError> {
+        let controllers = self.servers.controllers(Service::Binds).await.map_err(PoolError::Unanswered)?;
+        let mut tried = Tried::default();
+        for (index, controller) in controllers.iter().enumerate() {
+            let rest = controllers.get(index + 1..).unwrap_or_default();
+            match self.connection(&mut Wait::new(controller, rest, deadline)).await {
+                Ok((connection, _)) => {
+                    self.put_back(connection);
+                    return Ok(controller.host.clone());
+                }
+                Err(unusable) => {
+                    tried.no_tls |= unusable.lacks_tls();
+                    tried.causes.push(unusable.cause().to_owned());
+                }
+            }
+        }
+        Err(tried.error())
+    }
+
+    /// Whether `controller` can be bound to; the connection that shows it is kept.
+    ///
+    /// # Errors
+    /// The cause, for people.
+    pub async fn probe(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
+        let connection = self.connect(controller, deadline).await.map_err(|e| e.cause().to_owned())?;
+        // What was begun before it worked again is in nobody's way.
+        self.connecting().remove(&controller.host);
+        self.put_back(connection);
+        Ok(())
+    }
+
+    /// Closes the connections that wait for work.
+    pub fn clear(&self) {
+        self.idle().clear();
+    }
+
+    /// The pool as it is now.
+    pub fn report(&self) -> report::Pool {
+        report::Pool {
+            idle: self.idle().len(),
+            busy: self.settings.connections - self.permits.available_permits(),
+            max: self.settings.connections,
+        }
+    }
+
+    /// How many logins found every connection busy until their deadline.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// When the certificate of each domain controller ends, in seconds since 1970-01-01 UTC, as it was verified last.
+    pub fn certificates(&self) -> Vec<(String, u64)> {
+        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|host, _| self.servers.knows(host));
+        known.iter().map(|(host, ends)| (host.clone(), *ends)).collect()
+    }
+
+    /// Those that a login could turn to instead of `controller`.
+    fn others(&self, controller: &Controller, rest: &[Arc<Controller>]) -> Others {
+        let is_down = |controller: &Controller| self.servers.is_down(&controller.host, Service::Binds);
+        Others::new(is_down(controller), rest.iter().map(|other| is_down(other)))
+    }
+
+    /// Whether a login goes on waiting. Where it does, `wait` says until when.
+    fn stays(&self, wait: &mut Wait) -> bool {
+        // Since the last look: one that answered somebody in the moment before it fell silent is not slow for ever.
+        let answers_others = self.servers.answered_since(&wait.controller.host, Service::Binds, wait.since);
+        wait.since = Instant::now();
+        let others = self.others(wait.controller, wait.rest);
+        if others == Others::Failed && !answers_others {
+            self.servers.hurry(Service::Binds);
+        }
+        let stays = stays(answers_others, others, wait.deadline.saturating_duration_since(Instant::now()));
+        wait.until = wait.deadline.min(wait.until + ATTEMPT);
+        stays
+    }
+
+    /// Notes the failure, and closes whatever else is open to the same host.
+    fn fail(&self, controller: &Controller, cause: &str) -> String {
+        self.abandon_idle(&controller.host);
+        self.servers.failed(&controller.host, Service::Binds, cause);
+        cause.to_owned()
+    }
+
+    /// The same where the host did not answer at all.
+    fn give_up(&self, controller: &Controller, cause: &str) -> String {
+        self.abandon_idle(&controller.host);
+        self.servers.silent(&controller.host, Service::Binds, cause);
+        cause.to_owned()
+    }
+
+    /// Ends the connections to `host` that wait for work.
+    fn abandon_idle(&self, host: &str) {
+        for connection in self.idle().extract_if(.., |connection| connection.host == host) {
+            connection.bind.abandon();
+        }
+    }
+
+    async fn try_bind(
+        &self,
+        mut connection: Connection,
+        dn: &str,
+        password: &str,
+        wait: &mut Wait<'_>,
+    ) -> Result<(Bound, Connection), Failure> {
+        let begun = Instant::now();
+        // That it could be connected to says nothing of binds.
+        wait.since = begun;
+        let host = connection.host.clone();
+        let answer = {
+            let bind = connection.bind.bind(dn, password);
+            tokio::pin!(bind);
+            loop {
+                match timeout_at(wait.until, &mut bind).await {
+                    Ok(answer) => break Some(answer),
+                    Err(_) if self.stays(wait) => {}
+                    Err(_) => break None,
+                }
+            }
+        };
+        let answer = match answer {
+            Some(Ok(answer)) => Answer::read(answer.code, &answer.text),
+            Some(Err(e)) => {
+                connection.bind.abandon();
+                let cause = format!("{host}: {e}");
+                return Err(match e {
+                    ExchangeError::Io(_) | ExchangeError::Closed => Failure::Broken(cause),
+                    // It has received the bind and said something else.
+                    ExchangeError::Truncated | ExchangeError::Notice { .. } | ExchangeError::Malformed => {
+                        Failure::Trouble(cause)
+                    }
+                });
+            }
+            None => {
+                connection.bind.abandon();
+                return Err(Failure::Silence(format!("{host}: no answer to a bind in time")));
+            }
+        };
+        match answer {
+            Answer::Decided(outcome, reason) => {
+                self.servers.answered(&host, Service::Binds);
+                let (connect, bind) = (None, begun.elapsed());
+                let bound = Bound { outcome, reason, dc: host, unanswered: Vec::new(), connect, bind };
+                Ok((bound, connection))
+            }
+            Answer::Trouble(cause) => Err(Failure::Unwilling(format!("{host}: {cause}"))),
+        }
+    }
+
+    /// A connection to the domain controller of `wait`: an open one, or the first that is made or put back while it is
+    /// waited for; what it took, where there was none.
+    async fn connection(&self, wait: &mut Wait<'_>) -> Result<(Connection, Option<Duration>), Unusable> {
+        let controller = wait.controller;
+        let host = &controller.host;
+        let begun = Instant::now();
+        let attempt = self.attempt(controller);
+        tokio::pin!(attempt);
+        let mut waited = None;
+        loop {
+            let returned = self.returned.notified();
+            tokio::pin!(returned);
+            // From here on, so that none is missed that is put back before it is waited for.
+            returned.as_mut().enable();
+            if let Some(connection) = self.take(host) {
+                return Ok((connection, waited));
+            }
+            tokio::select! {
+                () = returned => {}
+                done = &mut attempt => {
+                    done?;
+                    // For the case that somebody else has taken the one that was made.
+                    attempt.set(self.attempt(controller));
+                }
+                () = sleep_until(wait.until) => {
+                    if !self.stays(wait) {
+                        let cause = format!("{host}: no connection in time");
+                        return Err(Unusable::Unreachable(self.give_up(controller, &cause)));
+                    }
+                }
+            }
+            waited = Some(begun.elapsed());
+        }
+    }
+
+    /// Has a connection made to `controller` and put back, in its turn. Once begun it is made for whoever needs it,
+    /// also when the login that it was begun for has given up: the next ones will need it.
+    async fn attempt(&self, controller: &Arc<Controller>) -> Result<(), Unusable> {
+        let failed = |text: &str| Unusable::Unreachable(format!("{}: {text}", controller.host));
+        let turn = self.turns(&controller.host).acquire_owned().await;
+        let turn = turn.map_err(|_| failed("nobody may connect"))?;
+        let (pool, controller) = (self.me.upgrade(), Arc::clone(controller));
+        let pool = pool.ok_or_else(|| failed("the pool is gone"))?;
+        let task = tokio::spawn(async move {
+            let begun = Instant::now();
+            let connected = pool.connect(&controller, begun + CONNECT).await;
+            drop(turn);
+            match connected {
+                Ok(connection) => {
+                    pool.servers.answered(&controller.host, Service::Binds);
+                    pool.put_back(connection);
+                    Ok(())
+                }
+                Err(unusable) => {
+                    // Slow, not dead, where it answered others.
+                    if unusable.is_final()
+                        || !pool.servers.answered_since(&controller.host, Service::Binds, begun)
+                    {
+                        pool.fail(&controller, unusable.cause());
+                    }
+                    Err(unusable)
+                }
+            }
+        });
+        task.await.unwrap_or_else(|_| Err(failed("the connecting task failed")))
+    }
+
+    fn turns(&self, host: &str) -> Arc<Semaphore> {
+        let mut connecting = self.connecting();
+        let turns = connecting.entry(host.to_owned());
+        turns.or_insert_with(|| Arc::new(Semaphore::new(CONNECTING))).clone()
+    }
+
+    /// Connects to `controller` at the first port that leads to TLS.
+    async fn connect(&self, controller: &Controller, until: Instant) -> Result<Connection, Unusable> {
+        let host = &controller.host;
+        let mut ports = match self.mode {
+            TlsMode::Ldaps => vec![LDAPS],
+            TlsMode::Starttls => vec![LDAP],
+            TlsMode::Auto if self.starttls().contains(host) => vec![LDAP, LDAPS],
+            TlsMode::Auto => vec![LDAPS, LDAP],
+        };
+        let mut causes: Vec<Unusable> = Vec::new();
+        let mut renewed = false;
+        while !ports.is_empty() {
+            let addresses = |port| controller.addresses.iter().map(move |ip| SocketAddr::new(*ip, port));
+            let (stream, port) =
+                match race(ports.iter().flat_map(|port| addresses(*port)).collect(), until).await {
+                    Ok((stream, address)) => (stream, address.port()),
+                    Err(cause) => {
+                        causes.push(Unusable::Unreachable(cause));
+                        break;
+                    }
+                };
+            ports.retain(|other| *other != port);
+            let failure = match self.secure(stream, host, port, until).await {
+                Ok(bind) => {
+                    match port {
+                        LDAP => self.starttls().insert(host.clone()),
+                        _ => self.starttls().remove(host),
+                    };
+                    return Ok(Connection { bind, host: host.clone(), used: Instant::now() });
+                }
+                Err(failure) => failure,
+            };
+            // The DC may have a certificate of a CA that the forest has come to trust since.
+            if matches!(failure, Unusable::Unverified { unknown_issuer: true, .. })
+                && !renewed
+                && (self.renew)(until).await
+            {
+                (renewed, ports) = (true, vec![port]);
+                continue;
+            }
+            let is_final = failure.is_final();
+            causes.push(failure);
+            if is_final {
+                break;
+            }
+        }
+        Err(summary(host, causes))
+    }
+
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        host: &str,
+        port: u16,
+        until: Instant,
+    ) -> Result<BindConnection, Unusable> {
+        let opening = BindConnection::open(stream, host, self.trust.config(), port == LDAP);
+        let late = || Unusable::Unreachable("no answer in time".to_owned());
+        let opened = timeout_at(until, opening).await.unwrap_or_else(|_| Err(late()));
+        let roots = |failure: &Unusable| match failure {
+            Unusable::Unverified { .. } => format!(" (trusted roots: {})", self.trust.source()),
+            _ => String::new(),
+        };
+        if let Some(ends) = opened.as_ref().ok().and_then(BindConnection::certificate_ends) {
+            let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(host.to_owned(), ends);
+        }
+        opened.map_err(|failure| {
+            let roots = roots(&failure);
+            failure.map(|cause| format!("port {port}: {cause}{roots}"))
+        })
+    }
+
+    /// An open connection to `host`.
+    fn take(&self, host: &str) -> Option<Connection> {
+        let mut idle = self.idle();
+        while let Some(at) = idle.iter().rposition(|connection| connection.host == host) {
+            let mut connection = idle.swap_remove(at);
+            if connection.used.elapsed() < self.settings.idle && connection.bind.is_open() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put_back(&self, mut connection: Connection) {
+        connection.used = Instant::now();
+        self.idle().push(connection);
+        self.returned.notify_waiters();
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connecting(&self) -> MutexGuard<'_, HashMap<String, Arc<Semaphore>>> {
+        self.connecting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn starttls(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.starttls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What all the ports of `host` together say: that it answers says more than that one port does not.
+fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
+    let text = causes.iter().map(Unusable::cause).collect::<Vec<_>>().join("; ");
+    let telling = |failure: &&Unusable| !matches!(failure, Unusable::Unreachable(_));
+    let kind = causes.iter().find(telling).or(causes.first()).cloned();
+    kind.unwrap_or(Unusable::Unreachable(String::new())).map(|_| format!("{host}: {text}"))
+}
+
+/// Connects to the first of `addresses` that answers. Each is tried a little after the one before it, so that silence at
+/// one costs no more than that (RFC 8305, 5).
+///
+/// # Errors
+/// What came of each of them.
+pub(crate) async fn race(
+    addresses: Vec<SocketAddr>,
+    until: Instant,
+) -> Result<(TcpStream, SocketAddr), String> {
+    if addresses.is_empty() {
+        return Err("DNS knows no address".to_owned());
+    }
+    let mut waiting = addresses.into_iter();
+    let mut trying = JoinSet::new();
+    let mut causes = Vec::new();
+    let mut silent = Vec::new();
+    loop {
+        if let Some(address) = waiting.next() {
+            silent.push(address);
+            trying.spawn(async move { (address, TcpStream::connect(address).await) });
+        } else if trying.is_empty() {
+            break;
+        }
+        let next = if waiting.len() > 0 { until.min(Instant::now() + LEAD) } else { until };
+        match timeout_at(next, trying.join_next()).await {
+            Ok(Some(Ok((address, Ok(stream))))) => {
+                // Untuned it works as well, only less so.
+                let _ = sealing::tune(&stream);
+                return Ok((stream, address));
+            }
+            Ok(Some(Ok((address, Err(e))))) => {
+                silent.retain(|other| *other != address);
+                causes.push(format!("{address}: {e}"));
+            }
+            Ok(_) => {}
+            Err(_) if Instant::now() >= until => break,
+            Err(_) => {}
+        }
+    }
+    causes.extend(silent.into_iter().map(|address| format!("{address}: no answer in time")));
+    Err(causes.join("; "))
+}
+
+async fn reap(pool: Weak<Pool>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(15));
+    loop {
+        tick.tick().await;
+        let Some(pool) = pool.upgrade() else { return };
+        let limit = pool.settings.idle;
+        pool.idle().retain_mut(|connection| connection.used.elapsed() < limit && connection.bind.is_open());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::directory::discovery::Wanted;
+    use crate::directory::discovery::tests::{names, zone};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[tokio::test]
+    async fn the_first_port_and_address_that_answers_is_taken() {
+        let open = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = open.local_addr().unwrap().port();
+        // Port 1 (tcpmux) is closed wherever this runs.
+        let closed = 1;
+        let at = |host: u8, port| SocketAddr::from(([127, 0, 0, host], port));
+        let here = at(1, port);
+        assert_eq!(race(vec![at(1, closed), here], soon()).await.unwrap().1, here);
+        assert_eq!(race(vec![at(9, port), here], soon()).await.unwrap().1, here);
+        let error = race(vec![at(1, closed)], soon()).await.unwrap_err();
+        assert!(error.contains("127.0.0.1:1: ") && error.contains("refused"), "{error}");
+        assert_eq!(race(vec![], soon()).await.unwrap_err(), "DNS knows no address");
+    }
+
+    #[test]
+    fn that_it_answers_says_more_than_that_a_port_does_not() {
+        let unreachable = || Unusable::Unreachable("port 636: refused".into());
+        let no_tls = || Unusable::NoTls("port 389: no StartTLS".into());
+        let both = Unusable::NoTls("ad: port 636: refused; port 389: no StartTLS".into());
+        assert_eq!(summary("ad", vec![unreachable(), no_tls()]), both);
+        assert!(!summary("ad", vec![unreachable(), unreachable()]).lacks_tls());
+        assert!(summary("ad", vec![no_tls(), unreachable()]).lacks_tls());
+    }
+
+    #[test]
+    fn without_tls_is_only_said_where_no_bind_was_sent() {
+        let tried =
+            |binds, no_tls| Tried { binds, no_tls, causes: vec!["x".into()], ..Tried::default() }.error();
+        assert_eq!(tried(0, true), PoolError::NoTls("x".into()));
+        assert_eq!(tried(1, true), PoolError::Unanswered("x".into()));
+        assert_eq!(tried(0, false), PoolError::Unanswered("x".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_works_is_not_left_for_who_does_not() {
+        let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
+        let servers = ServerList::new(wanted, names(zone()), Box::new(|_| {}));
+        let [a, b, c] = servers.controllers(Service::Binds).await.unwrap().try_into().unwrap();
+        let trust = Arc::new(Trust::load(None, None).unwrap());
+        let settings = config::Pool { connections: 1, idle: Duration::from_secs(1) };
+        let renew: Renew = Box::new(|_| Box::pin(async { false }));
+        let pool = Pool::new(servers.clone(), trust, TlsMode::Auto, settings, renew);
+        assert_eq!(pool.others(&a, &[b.clone(), c.clone()]), Others::Better);
+        assert_eq!(pool.others(&c, &[]), Others::None);
+        servers.failed(&b.host, Service::Binds, "refused");
+        assert_eq!(pool.others(&a, &[c.clone(), b.clone()]), Others::Better);
+        assert_eq!(pool.others(&a, std::slice::from_ref(&b)), Others::Failed);
+        // Of those that do not work none is worth the whole time while there is another.
+        servers.failed(&a.host, Service::Binds, "silent");
+        assert_eq!(pool.others(&a, &[b]), Others::Better);
+        assert_eq!(pool.others(&a, &[]), Others::None);
+    }
+}

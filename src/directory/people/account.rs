@@ -1,0 +1,348 @@
+//! The state of an account: what its attributes say, and whether they let it in.
+//!
+//! Pure: the time and this host's name are passed in. Attributes are those of MS-ADA1 to MS-ADA3.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::directory::entry::{Entry, EntryError};
+use crate::directory::sid::Sid;
+use crate::protocol::report::Fact;
+use crate::verdict::Outcome;
+
+/// `userAccountControl` (MS-ADTS 2.2.16).
+pub(in crate::directory) const DISABLED: u32 = 0x2;
+const SMARTCARD_REQUIRED: u32 = 0x4_0000;
+/// `msDS-User-Account-Control-Computed` (MS-ADTS 3.1.1.4.5.17). It does not say that an account is disabled.
+const LOCKED_OUT: u32 = 0x10;
+const PASSWORD_EXPIRED: u32 = 0x80_0000;
+
+/// Seconds between 1601-01-01, where AD's time begins (MS-DTYP 2.3.3), and 1970-01-01.
+const EPOCH_1601: u64 = 11_644_473_600;
+
+/// The state of an account at the moment in which it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// `sAMAccountName`, which may have changed since the account was found.
+    pub sam: String,
+    /// `userAccountControl`.
+    pub control: u32,
+    /// `msDS-User-Account-Control-Computed`.
+    pub computed: u32,
+    /// `accountExpires`; `None` is never.
+    pub expires: Option<SystemTime>,
+    /// Whether `pwdLastSet` is 0: the password must be changed at the next logon.
+    pub must_change: bool,
+    /// `msDS-UserPasswordExpiryTimeComputed`; `None` is never.
+    pub password_expires: Option<SystemTime>,
+    /// `logonHours`: a bit for each hour of the week in UTC from Sunday 00:00; `None` is always.
+    pub logon_hours: Option<[u8; 21]>,
+    /// `userWorkstations`: NetBIOS names; empty is all.
+    pub workstations: Vec<String>,
+    /// `tokenGroups`: every group, nested ones too; `None` where it was not asked for.
+    pub groups: Option<Vec<Sid>>,
+}
+
+impl Account {
+    /// The attributes that [`Account::from_entry`] reads, `tokenGroups` aside.
+    pub const ATTRIBUTES: [&'static str; 8] = [
+        "sAMAccountName",
+        "userAccountControl",
+        "msDS-User-Account-Control-Computed",
+        "accountExpires",
+        "pwdLastSet",
+        Self::PASSWORD_EXPIRY,
+        "logonHours",
+        "userWorkstations",
+    ];
+    /// Only in a BASE search of the account (MS-ADTS 3.1.1.4.5.19).
+    pub const GROUPS: &'static str = "tokenGroups";
+    /// When the password expires, by the policy that is in force for the account (MS-ADTS 3.1.1.4.5).
+    pub const PASSWORD_EXPIRY: &'static str = "msDS-UserPasswordExpiryTimeComputed";
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// An attribute is malformed, or `userAccountControl` may not be read: without it nothing can be said.
+    pub fn from_entry(entry: &Entry) -> Result<Self, EntryError> {
+        let malformed = |attribute: &str, expected| EntryError::Value {
+            attribute: attribute.to_owned(),
+            dn: entry.dn().to_owned(),
+            expected,
+        };
+        let control = entry
+            .flags("userAccountControl")?
+            .ok_or_else(|| malformed("userAccountControl", "readable for the machine account"))?;
+        let logon_hours = match entry.bytes("logonHours")? {
+            None | Some([]) => None,
+            Some(bytes) => Some(bytes.try_into().map_err(|_| malformed("logonHours", "21 bytes"))?),
+        };
+        let groups = match entry.values(Self::GROUPS) {
+            [] => None,
+            _ => Some(Self::groups_of(entry)?),
+        };
+        let workstations = entry.text("userWorkstations")?.unwrap_or_default();
+        Ok(Account {
+            sam: entry.text("sAMAccountName")?.unwrap_or_default().to_owned(),
+            control,
+            computed: entry.flags("msDS-User-Account-Control-Computed")?.unwrap_or_default(),
+            expires: entry.integer("accountExpires")?.and_then(time_of),
+            must_change: entry.integer("pwdLastSet")? == Some(0),
+            password_expires: Self::password_expiry_of(entry)?,
+            logon_hours,
+            workstations: workstations
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .collect(),
+            groups,
+        })
+    }
+
+    /// The groups of an account. Everybody is at least in a primary group, so none at all are groups that the machine
+    /// account may not read.
+    ///
+    /// # Errors
+    /// [`Account::GROUPS`] is malformed or absent.
+    pub fn groups_of(entry: &Entry) -> Result<Vec<Sid>, EntryError> {
+        let wrong = |expected| EntryError::Value {
+            attribute: Self::GROUPS.to_owned(),
+            dn: entry.dn().to_owned(),
+            expected,
+        };
+        match entry.values(Self::GROUPS) {
+            [] => Err(wrong("readable for the machine account")),
+            sids => {
+                sids.iter().map(|sid| Sid::try_from(sid.as_slice()).map_err(|_| wrong("a SID"))).collect()
+            }
+        }
+    }
+
+    /// When the password of an account expires; `None` is never.
+    ///
+    /// # Errors
+    /// [`Account::PASSWORD_EXPIRY`] is malformed.
+    pub fn password_expiry_of(entry: &Entry) -> Result<Option<SystemTime>, EntryError> {
+        Ok(entry.integer(Self::PASSWORD_EXPIRY)?.and_then(time_of))
+    }
+
+    /// Every rule of the account: its name, its value for people, and what it says when it refuses. The first
+    /// refusal decides, in the order in which AD itself would name it.
+    fn rules(&self, now: SystemTime, host: &str) -> Vec<(&'static str, String, Option<Outcome>)> {
+        let rule = |name, value: String, refuses: bool, outcome| (name, value, refuses.then_some(outcome));
+        let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+        let locked = self.computed & LOCKED_OUT != 0;
+        let disabled = self.control & DISABLED != 0;
+        let expired = self.expires.is_some_and(|at| at <= now);
+        let in_hours = self.logon_hours.is_none_or(|hours| allows(&hours, now));
+        let here = |name: &String| name.eq_ignore_ascii_case(host);
+        let elsewhere = !self.workstations.is_empty() && !self.workstations.iter().any(here);
+        // A password that must be changed counts as expired in the computed flags, too.
+        let password_expired = self.computed & PASSWORD_EXPIRED != 0 && !self.must_change;
+        let hours = match (self.logon_hours, in_hours) {
+            (None, _) => "always",
+            (Some(_), true) => "restricted, allowed now",
+            (Some(_), false) => "restricted, not allowed now",
+        };
+        let workstations = match self.workstations.as_slice() {
+            [] => "all".to_owned(),
+            names => names.join(", "),
+        };
+        let password = match self.must_change {
+            true => "at once".to_owned(),
+            false => moment(self.password_expires),
+        };
+        vec![
+            rule("locked out", yes(locked), locked, Outcome::LockedOut),
+            rule("disabled", yes(disabled), disabled, Outcome::Disabled),
+            rule("account expires", moment(self.expires), expired, Outcome::AccountExpired),
+            rule("logon hours", hours.to_owned(), !in_hours, Outcome::LogonHours),
+            rule("workstations", workstations, elsewhere, Outcome::Workstation),
+            rule("must change password", yes(self.must_change), self.must_change, Outcome::MustChange),
+            rule("password expires", password, password_expired, Outcome::PasswordExpired),
+        ]
+    }
+
+    /// Why the account may not log in at `now` on the computer with the NetBIOS name `host`, a right password
+    /// given. Groups are the configuration's business, not the account's.
+    pub fn refusal(&self, now: SystemTime, host: &str) -> Option<Outcome> {
+        self.rules(now, host).into_iter().find_map(|(_, _, refusal)| refusal)
+    }
+
+    /// Why somebody who is logged in may not stay at `now`. What AD asks for at a logon alone is no reason: a lock,
+    /// which others can bring about, the password's age, hours and workstations.
+    pub fn expulsion(&self, now: SystemTime) -> Option<Outcome> {
+        let refusals = self.rules(now, "").into_iter().filter_map(|(_, _, refusal)| refusal);
+        refusals.into_iter().find(|refusal| matches!(refusal, Outcome::Disabled | Outcome::AccountExpired))
+    }
+
+    /// Every rule with its value, for people.
+    pub fn facts(&self, now: SystemTime, host: &str) -> Vec<Fact> {
+        let rules = self.rules(now, host).into_iter();
+        let mut facts: Vec<_> = rules
+            .map(|(name, value, refusal)| Fact { name: name.to_owned(), value, refuses: refusal.is_some() })
+            .collect();
+        if self.control & SMARTCARD_REQUIRED != 0 {
+            facts.push(Fact { name: "smart card required".into(), value: "yes".into(), refuses: false });
+        }
+        facts
+    }
+}
+
+/// AD's time: 100 ns since 1601; 0 and 2^63-1 are never (MS-ADA1 2.1, accountExpires).
+pub(in crate::directory) fn time_of(ticks: i64) -> Option<SystemTime> {
+    match u64::try_from(ticks) {
+        Ok(0) | Err(_) => None,
+        Ok(ticks) if ticks == i64::MAX as u64 => None,
+        Ok(ticks) => {
+            let since_1601 = Duration::from_secs(ticks / 10_000_000);
+            Some(match since_1601.checked_sub(Duration::from_secs(EPOCH_1601)) {
+                Some(since_1970) => UNIX_EPOCH + since_1970,
+                None => UNIX_EPOCH,
+            })
+        }
+    }
+}
+
+fn moment(at: Option<SystemTime>) -> String {
+    let Some(at) = at else { return "never".to_owned() };
+    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_else(|_| "at an unknown time".to_owned())
+}
+
+/// Bit 0 of byte 0 is Sunday 00:00 to 01:00 UTC (MS-SAMR 2.2.6.5). 1970-01-01 was a Thursday.
+fn allows(hours: &[u8; 21], now: SystemTime) -> bool {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
+    let hour = usize::try_from((since + 4 * 24) % (7 * 24)).unwrap_or_default();
+    hours.get(hour / 8).is_some_and(|byte| byte >> (hour % 8) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Monday 2026-11-23 15:30:00 UTC.
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_795_447_800)
+    }
+
+    fn ticks(at: SystemTime) -> i64 {
+        let secs = at.duration_since(UNIX_EPOCH).unwrap().as_secs() + EPOCH_1601;
+        i64::try_from(secs * 10_000_000).unwrap()
+    }
+
+    fn entry() -> Entry {
+        Entry::new("CN=John Doe,CN=Users,DC=acme,DC=com")
+            .with("userAccountControl", ["512"])
+            .with("msDS-User-Account-Control-Computed", ["0"])
+            .with("accountExpires", ["9223372036854775807"])
+            .with("pwdLastSet", ["133700000000000000"])
+            .with("msDS-UserPasswordExpiryTimeComputed", ["9223372036854775807"])
+    }
+
+    fn refusal(entry: &Entry) -> Option<Outcome> {
+        Account::from_entry(entry).unwrap().refusal(now(), "XCALLY")
+    }
+
+    fn replaced(attribute: &str, value: &str) -> Entry {
+        let kept = entry();
+        let kept = kept.attributes().filter(|(name, _)| !name.eq_ignore_ascii_case(attribute));
+        let entry =
+            kept.fold(Entry::new(entry().dn()), |entry, (name, values)| entry.with(name, values.to_vec()));
+        entry.with(attribute, [value])
+    }
+
+    #[test]
+    fn each_condition_refuses_with_its_outcome() {
+        let hour = Duration::from_secs(3600);
+        let (past, future) = (ticks(now() - hour).to_string(), ticks(now() + hour).to_string());
+        let cases = [
+            ("userAccountControl", "512", None),
+            ("userAccountControl", "514", Some(Outcome::Disabled)),
+            ("userAccountControl", "-2147483134", Some(Outcome::Disabled)),
+            ("msDS-User-Account-Control-Computed", "16", Some(Outcome::LockedOut)),
+            ("msDS-User-Account-Control-Computed", "8388608", Some(Outcome::PasswordExpired)),
+            ("accountExpires", past.as_str(), Some(Outcome::AccountExpired)),
+            ("accountExpires", future.as_str(), None),
+            ("accountExpires", "0", None),
+            ("accountExpires", "1", Some(Outcome::AccountExpired)),
+            ("pwdLastSet", "0", Some(Outcome::MustChange)),
+            ("userWorkstations", "OTHERPC", Some(Outcome::Workstation)),
+            ("userWorkstations", "OTHERPC, xcally", None),
+            ("userWorkstations", "", None),
+        ];
+        for (attribute, value, outcome) in cases {
+            assert_eq!(refusal(&replaced(attribute, value)), outcome, "{attribute} {value}");
+        }
+    }
+
+    #[test]
+    fn a_lock_hides_everything_else_and_a_change_wins_over_expiry() {
+        let entry = replaced("userAccountControl", "514").with("logonHours", [vec![0; 21]]);
+        assert_eq!(refusal(&entry), Some(Outcome::Disabled));
+        let mut account = Account::from_entry(&entry).unwrap();
+        account.computed = LOCKED_OUT;
+        assert_eq!(account.refusal(now(), "XCALLY"), Some(Outcome::LockedOut));
+        let account = Account { computed: PASSWORD_EXPIRED, must_change: true, ..Account::default() };
+        assert_eq!(account.refusal(now(), "XCALLY"), Some(Outcome::MustChange));
+    }
+
+    #[test]
+    fn only_what_ends_an_account_ends_a_session() {
+        let cases = [
+            ("userAccountControl", "514", Some(Outcome::Disabled)),
+            ("accountExpires", "1", Some(Outcome::AccountExpired)),
+            ("pwdLastSet", "0", None),
+            ("userWorkstations", "OTHERPC", None),
+            ("msDS-User-Account-Control-Computed", "16", None),
+            ("msDS-User-Account-Control-Computed", "8388608", None),
+        ];
+        for (attribute, value, outcome) in cases {
+            let account = Account::from_entry(&replaced(attribute, value)).unwrap();
+            assert_eq!(account.expulsion(now()), outcome, "{attribute} {value}");
+        }
+        let hours = Account::from_entry(&entry().with("logonHours", [vec![0; 21]])).unwrap();
+        assert_eq!(hours.expulsion(now()), None);
+        // Who is locked out as well is not hidden by that.
+        let locked = Account { computed: LOCKED_OUT, control: DISABLED, ..Account::default() };
+        assert_eq!(locked.expulsion(now()), Some(Outcome::Disabled));
+    }
+
+    #[test]
+    fn logon_hours_are_utc_from_sunday() {
+        let mut hours = [0; 21];
+        assert_eq!(refusal(&entry().with("logonHours", [hours.to_vec()])), Some(Outcome::LogonHours));
+        // Monday, the 15th hour: bit 24 + 15.
+        hours[4] = 1 << 7;
+        assert_eq!(refusal(&entry().with("logonHours", [hours.to_vec()])), None);
+        assert!(!allows(&hours, now() + Duration::from_secs(30 * 60)));
+        let sunday_midnight = now() - Duration::from_secs(39 * 3600 + 30 * 60);
+        let mut hours = [0; 21];
+        hours[0] = 1;
+        assert!(allows(&hours, sunday_midnight));
+        assert!(!allows(&hours, sunday_midnight - Duration::from_secs(1)));
+        hours[20] = 0x80;
+        assert!(allows(&hours, sunday_midnight - Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn malformed_or_missing_state_is_an_error_and_not_a_pass() {
+        assert!(Account::from_entry(&Entry::new("CN=x")).is_err());
+        assert!(Account::from_entry(&replaced("accountExpires", "soon")).is_err());
+        assert!(Account::from_entry(&entry().with("logonHours", [vec![0xff; 20]])).is_err());
+        assert!(Account::from_entry(&entry().with("tokenGroups", [vec![0xff]])).is_err());
+    }
+
+    #[test]
+    fn facts_say_what_refuses() {
+        let account = Account::from_entry(&replaced("accountExpires", &ticks(now()).to_string())).unwrap();
+        let facts = account.facts(now(), "XCALLY");
+        let refusing: Vec<_> = facts.iter().filter(|fact| fact.refuses).collect();
+        assert_eq!(refusing.len(), 1);
+        assert_eq!(
+            (refusing[0].name.as_str(), refusing[0].value.as_str()),
+            ("account expires", "2026-11-23T15:30:00Z")
+        );
+    }
+}

@@ -1,0 +1,55 @@
+'use strict';
+// Drives Chromium: `browser.js URL`. Each window has cookies of its own.
+//
+// A line of JSON on standard input is something a person does: id, window, and one of
+//   type      what is typed into the fields, by their names; then the form is sent
+//   press     the text of a button
+//   reload    the page is loaded again
+//   wait      a text that the page is to show within some seconds
+// Its answer is a line of JSON: the id, and of the page its text for the person, and which of its parts is seen.
+
+const readline = require('readline');
+const { chromium } = require('playwright-core');
+
+const PATIENCE = 30_000;
+
+async function open(browser, url) {
+  const page = await (await browser.newContext()).newPage();
+  page.setDefaultTimeout(PATIENCE);
+  await page.goto(url);
+  return page;
+}
+
+// What a person does, and what comes of it.
+async function act(page, { type, press, reload, wait }) {
+  if (reload) await page.reload();
+  if (press) await page.getByRole('button', { name: press }).click();
+  for (const [name, text] of Object.entries(type ?? {})) await page.locator(`[name=${name}]`).fill(text);
+  if (type) await page.locator('[name=password]').press('Enter');
+  await page.locator('body:not([aria-busy=true])').waitFor();
+  if (wait) await page.getByText(wait).waitFor();
+  const seen = (id) => page.locator(`#${id}`).isVisible();
+  const view = (await seen('home')) ? 'home' : (await seen('change')) ? 'change' : 'login';
+  return { view, text: await page.locator('#text').textContent() };
+}
+
+async function main() {
+  // As an ordinary user in a container Chromium has no sandbox of its own; and there is no network to reach.
+  const args = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update'];
+  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args });
+  const windows = new Map();
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const step = JSON.parse(line);
+    let seen;
+    try {
+      if (!windows.has(step.window)) windows.set(step.window, await open(browser, process.argv[2]));
+      seen = await act(windows.get(step.window), step);
+    } catch (error) {
+      seen = { error: String(error.message) };
+    }
+    console.log(JSON.stringify({ id: step.id, ...seen }));
+  }
+  await browser.close();
+}
+
+main();

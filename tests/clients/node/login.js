@@ -1,0 +1,26 @@
+'use strict';
+// Logs in with a PAM library of Node's: `login.js node-linux-pam | authenticate-pam`.
+//
+// A line of JSON on standard input is a login: id, service, user, password. Its answer is a line of JSON: the id and
+// what was said, which is libpam's text.
+
+const readline = require('readline');
+
+const library = require(require.resolve(process.argv[2], { paths: [__dirname, '/opt/clients/motion-login'] }));
+const REMOTE = '192.0.2.7';
+
+const ways = {
+  'node-linux-pam': ({ user, password, service }, done) =>
+    library.pamAuthenticate({ username: user, password, serviceName: service, remoteHost: REMOTE }, done),
+  'authenticate-pam': ({ user, password, service }, done) =>
+    library.authenticate(user, password, done, { serviceName: service, remoteHost: REMOTE }),
+};
+const logIn = ways[process.argv[2]];
+
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+  const login = JSON.parse(line);
+  logIn(login, (error) => {
+    const said = error ? String(error.message || error) : 'Success';
+    console.log(JSON.stringify({ id: login.id, said }));
+  });
+});

@@ -1,0 +1,77 @@
+"""Logs in as other people's programs do: `login.py python-pam | pamela | http URL`, or at `page URL` of motion-login.
+
+A line of JSON on standard input is a login: id, service, user, password, and for pamela which function to call. Its answer
+is a line of JSON: the id and what was said, which is libpam's text, HTTP's status and where it sends the browser, or the
+page's outcome.
+"""
+
+import base64
+import json
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+sys.path.insert(0, "/opt/clients/python/lib")
+
+
+def by_python_pam(login):
+    import pam
+
+    library = pam.PamAuthenticator()
+    library.authenticate(login["user"], login["password"], service=login["service"])
+    return library.reason.decode() if isinstance(library.reason, bytes) else library.reason
+
+
+def by_pamela(login):
+    import pamela
+
+    call = login.get("call", "authenticate")
+    password = [login["password"]] if call == "authenticate" else []
+    try:
+        getattr(pamela, call)(login["user"], *password, service=login["service"])
+    except pamela.PAMError as error:
+        return error.message
+    return "Success"
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+def fetch(path, headers, body=None):
+    request = urllib.request.Request(f"{sys.argv[2]}/{path}", headers=headers, data=body)
+    try:
+        return urllib.request.build_opener(NoRedirects).open(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        return error
+
+
+def by_http(login):
+    pair = base64.b64encode(f"{login['user']}:{login['password']}".encode()).decode()
+    with fetch(login["service"], {"Authorization": f"Basic {pair}"}) as answer:
+        return f"{answer.status} {answer.headers.get('Location', '')}".strip()
+
+
+def by_page(login):
+    body = json.dumps({"username": login["user"], "password": login["password"]})
+    with fetch("login", {"Content-Type": "application/json"}, body.encode()) as answer:
+        return json.load(answer)["outcome"]
+
+
+ways = {"python-pam": by_python_pam, "pamela": by_pamela, "http": by_http, "page": by_page}
+log_in = ways[sys.argv[1]]
+
+
+def answer(login):
+    try:
+        said = log_in(login)
+    except Exception as error:  # whatever it is, the suite is to see it
+        said = repr(error)
+    print(json.dumps({"id": login["id"], "said": said}), flush=True)
+
+
+with ThreadPoolExecutor(64) as threads:
+    for line in sys.stdin:
+        threads.submit(answer, json.loads(line))

@@ -1,0 +1,66 @@
+//! A domain controller that is hardened, as far as Samba can be: what docs/windows-hardening.md calls seen and no other
+//! chapter shows.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cast::person;
+use crate::lab::{Lab, wait};
+use crate::pam::authenticate;
+use crate::ready::{ready, restart};
+use crate::report::{Check, Report, equal};
+use crate::row::Method;
+
+/// What Samba is told, and what Windows calls that.
+const SETTINGS: &[(&str, &str)] = &[
+    ("NTLM is off", "ntlm auth = disabled"),
+    ("RC4 is off", "kdc supported enctypes = aes128-cts aes256-cts"),
+    ("whose keys are not told gets AES", "kdc default domain supported enctypes = aes128-cts aes256-cts"),
+    ("signing is required", "ldap server require strong auth = yes"),
+];
+/// RPC and SMB.
+const WINDOWS_PORTS: [&str; 3] = ["135", "139", "445"];
+/// The broker finds out by itself that a domain controller is back.
+const BACK: Duration = Duration::from_secs(30);
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
+    let file = PathBuf::from(lab.run(&["path", "dc"]).ok()?.trim()).join("etc/samba/smb.conf");
+    let before = fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let samba = |text: &str| {
+        fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+        lab.run(&["dc", "restart"]).ok().map(drop)
+    };
+    for (name, setting) in SETTINGS {
+        samba(&before.replacen("[global]\n", &format!("[global]\n{setting}\n"), 1))?;
+        by_both(lab, report, name);
+    }
+    samba(&before)?;
+    for port in WINDOWS_PORTS {
+        lab.run(&["net", "refuse", "dc", port]).ok()?;
+    }
+    by_both(lab, report, "no SMB and no RPC");
+    lab.run(&["net", "heal", "dc"]).ok()?;
+    lab.set_method(Method::Ldap);
+    lab.configure("")?;
+    report.check("LDAPS alone is not enough: without port 389 nobody comes in", || {
+        ready(lab)?;
+        lab.run(&["net", "refuse", "dc", "389"]).ok()?;
+        restart(lab)?;
+        let answer = authenticate(lab, person("john").sam, person("john").password);
+        lab.run(&["net", "heal", "dc"]).ok()?;
+        equal("john", answer.code.as_str(), "PAM_AUTHINFO_UNAVAIL")
+    });
+    wait(BACK, || ready(lab))
+}
+
+fn by_both(lab: &Lab, report: &mut Report, name: &str) {
+    for method in [Method::Ldap, Method::Kerberos] {
+        lab.set_method(method);
+        report.check(&format!("{name}: john.doe comes in by {}", method.name()), || {
+            lab.configure("")?;
+            restart(lab)?;
+            wait(BACK, || ready(lab))
+        });
+    }
+}

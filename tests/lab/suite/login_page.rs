@@ -1,0 +1,286 @@
+//! The example application `tests/clients/motion-login` in its unit, as people meet it: with a browser, in two windows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use motion_ad::protocol::report::EndReason;
+use serde_json::{Value, json};
+
+use crate::cast::person;
+use crate::clients::{self, HOME, PYTHON};
+use crate::lab::{Lab, wait};
+use crate::pam::authenticate;
+use crate::ready::{self, john, ready};
+use crate::register;
+use crate::report::{Check, Report, contains, equal};
+use crate::secrets;
+use crate::talk::Talk;
+
+const UNIT: &str = "motion-login.service";
+const SERVICE: &str = "/etc/pam.d/motion-login";
+const URL: &str = "http://127.0.0.1:3000";
+/// Chromium is nobody's in particular.
+const BROWSER: [&str; 5] = ["env", "HOME=/tmp", "node", "/opt/clients/node/browser.js", URL];
+
+/// The page's text of each outcome.
+const WRONG: &str = "The user name or the password is wrong.";
+const LOCKED: &str = "Your account is locked. Try again later or ask your administrator.";
+const REFUSED: &str = "Your account may not log in. Ask your administrator.";
+const ENDED: &str = "Your account has expired. Ask your administrator.";
+const EXPIRED: &str = "Your password has expired. Choose a new one.";
+const UNAVAILABLE: &str = "Nobody can log in at the moment. Try again in a minute.";
+const EVICTED: &str = "You have logged in somewhere else, so you were logged out here.";
+const THROWN_OUT: &str = "Your account may no longer be logged in. Ask your administrator.";
+const GONE: &str = "You are logged in no longer.";
+
+/// With the right password where none is named: the part of the page that is seen, its text, and how often a wrong
+/// password counts.
+struct Login {
+    who: &'static str,
+    wrong: bool,
+    view: &'static str,
+    text: &'static str,
+}
+
+const fn login(who: &'static str, view: &'static str, text: &'static str) -> Login {
+    Login { who, wrong: false, view, text }
+}
+
+const NEW: &str = "P3tra-polishes-pans";
+const WRONGLY_TYPED: &str = "W3ndy-waters-weeds";
+
+const LOGINS: &[Login] = &[
+    login("john", "home", ""),
+    Login { wrong: true, ..login("wendy", "login", WRONG) },
+    login("lou", "login", LOCKED),
+    login("dora", "login", REFUSED),
+    login("walt", "login", REFUSED),
+    login("ed", "login", ENDED),
+    login("max", "change", EXPIRED),
+    login("petra", "change", EXPIRED),
+];
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
+    begin(lab)?;
+    let mut browser = Browser::start(lab)?;
+    logins(lab, report, &mut browser);
+    change(lab, report, &mut browser)?;
+    seats(lab, report, &mut browser)?;
+    crowd(lab, report);
+    unreachable(lab, report, &mut browser)?;
+    restart(lab, report, &mut browser);
+    drop(browser);
+    let people = LOGINS.iter().map(|login| login.who).chain(["seth", "sally"]);
+    let passwords: BTreeSet<_> = people
+        .map(|who| person(who).password.to_owned())
+        .chain([NEW, WRONGLY_TYPED].map(str::to_owned))
+        .collect();
+    secrets::nowhere(lab, report, &passwords);
+    lab.host_sh(&format!("systemctl stop {UNIT}; rm {SERVICE} /etc/systemd/system/{UNIT}")).ok()?;
+    register::clear(lab)?;
+    lab.run(&["cast", "reset"]).ok()?;
+    lab.configure("")
+}
+
+fn begin(lab: &Lab) -> Check {
+    clients::install(lab)?;
+    let files = Path::new(HOME).join("motion-login");
+    for (from, to) in [("motion-login.pam", SERVICE), (UNIT, "/etc/systemd/system/motion-login.service")] {
+        let from = lab.path(&files.join(from).to_string_lossy());
+        fs::copy(from, lab.path(to)).map_err(|e| format!("{to}: {e}"))?;
+    }
+    lab.configure("[sessions]\nrecheck = 10\n")?;
+    ready(lab)?;
+    register::clear(lab)?;
+    lab.run(&["cast", "reset"]).ok()?;
+    lab.host_sh(&format!("systemctl daemon-reload && systemctl restart {UNIT}")).ok()?;
+    wait(Duration::from_secs(20), || is_served(lab))
+}
+
+/// The page comes without a login.
+fn is_served(lab: &Lab) -> Check {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/3000 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -n 1 <&3";
+    contains("the page", &lab.host("root", &["bash", "-c", ask], "").ok()?, "200 OK")
+}
+
+/// Chromium with its windows.
+struct Browser(Talk);
+
+impl Browser {
+    fn start(lab: &Lab) -> Result<Self, String> {
+        Talk::start(lab, "nobody", &BROWSER).map(Browser)
+    }
+
+    /// Does something in a window, and answers what is seen then: the part of the page, and its text.
+    fn act(&mut self, window: &str, mut step: Value) -> Result<(String, String), String> {
+        step["window"] = json!(window);
+        seen(self.0.ask(vec![step])?.first())
+    }
+
+    fn type_in(&mut self, window: &str, name: &str, password: &str) -> Result<(String, String), String> {
+        self.act(window, json!({ "type": { "username": name, "password": password } }))
+    }
+
+    /// Somebody logs in and is in.
+    fn enter(&mut self, window: &str, who: &str) -> Check {
+        let person = person(who);
+        let seen = self.type_in(window, person.sam, person.password)?;
+        equal("seen", seen, ("home".to_owned(), String::new()))
+    }
+
+    /// The window shows this text by itself.
+    fn shows(&mut self, window: &str, text: &str) -> Check {
+        let seen = self.act(window, json!({ "wait": text }))?;
+        equal("seen", seen, ("login".to_owned(), text.to_owned()))
+    }
+}
+
+fn seen(answer: Option<&Value>) -> Result<(String, String), String> {
+    let answer = answer.ok_or("no answer")?;
+    let text = |name: &str| answer[name].as_str().map(str::to_owned);
+    text("view").zip(text("text")).ok_or_else(|| format!("the browser says {answer}"))
+}
+
+fn logins(lab: &Lab, report: &mut Report, browser: &mut Browser) {
+    for login in LOGINS {
+        let person = person(login.who);
+        let typed = if login.wrong { "a wrong password" } else { "the right password" };
+        report.check(&format!("{} with {typed}: {:?} {:?}", person.sam, login.view, login.text), || {
+            let before = lab.counters(person.sam)?.bad_passwords;
+            let password = if login.wrong { WRONGLY_TYPED } else { person.password };
+            let seen = browser.type_in(login.who, person.sam, password)?;
+            equal("seen", seen, (login.view.to_owned(), login.text.to_owned()))?;
+            equal("badPwdCount", lab.counters(person.sam)?.bad_passwords, before + u32::from(login.wrong))?;
+            let open = register::of(lab, person.sam)?.len();
+            equal("sessions", open, usize::from(login.view == "home"))
+        });
+    }
+    report.check("who is in is still in when the page is loaded again, and out after logging out", || {
+        let john = person("john").sam;
+        let id = &register::of(lab, john)?.first().ok_or("John has no session")?.id.clone();
+        equal("seen", browser.act("john", json!({ "reload": true }))?.0.as_str(), "home")?;
+        let seen = browser.act("john", json!({ "press": "Log out" }))?;
+        equal("seen", seen, ("login".to_owned(), "You have logged out.".to_owned()))?;
+        wait(Duration::from_secs(5), || equal("its end", register::end_of(lab, id)?, Some(EndReason::Closed)))
+    });
+}
+
+fn change(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
+    let petra = person("petra");
+    let mut typed = |again: &str| {
+        let all =
+            json!({ "username": petra.sam, "password": petra.password, "newPassword": NEW, "again": again });
+        browser.act("petra", json!({ "type": all }))
+    };
+    report.check("expired, the new password typed in two ways: nothing is changed", || {
+        let text = "The new passwords are not the same.";
+        equal("seen", typed("P3tra-polishes-pens")?, ("change".to_owned(), text.to_owned()))
+    });
+    report.check("expired, a new password: changed, and in", || {
+        equal("seen", typed(NEW)?, ("home".to_owned(), String::new()))?;
+        equal("sessions", register::of(lab, petra.sam)?.len(), 1)?;
+        equal("the new one", authenticate(lab, petra.sam, NEW).code.as_str(), "PAM_SUCCESS")
+    });
+    let carl = person("carl");
+    report.check("who may not change the password is told so", || {
+        // Nothing has expired; but whoever asks for a change gets an answer.
+        let body = json!({ "username": carl.sam, "password": carl.password, "newPassword": "C4rl-cuts-corks" });
+        let script = "import json,sys,urllib.request as u,urllib.error as e\n\
+                      r=u.Request(sys.argv[1],sys.stdin.read().encode(),{'Content-Type':'application/json'})\n\
+                      try: print(u.urlopen(r).read().decode())\n\
+                      except e.HTTPError as x: print(x.read().decode())";
+        let url = format!("{URL}/password");
+        let said = lab.host("nobody", &["python3", "-c", script, &url], &body.to_string()).ok()?;
+        contains("said", &said, "You may not change your password.")
+    });
+    lab.run(&["cast", "restore", petra.sam]).ok().map(drop)
+}
+
+/// One seat per person.
+fn seats(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
+    report.check("a second browser takes the seat, and the first one is told at once", || {
+        browser.enter("first", "seth")?;
+        let begun = Instant::now();
+        browser.enter("second", "seth")?;
+        browser.shows("first", EVICTED)?;
+        println!("         {:.1} s after it was begun", begun.elapsed().as_secs_f64());
+        equal("sessions", register::of(lab, person("seth").sam)?.len(), 1)?;
+        // Told is not enough: it is out.
+        equal("the first", browser.act("first", json!({ "reload": true }))?.0.as_str(), "login")?;
+        equal("the second", browser.act("second", json!({ "reload": true }))?.0.as_str(), "home")
+    });
+    report.check("a wrong password takes nobody's seat", || {
+        browser.type_in("first", person("seth").sam, WRONGLY_TYPED)?;
+        equal("the second", browser.act("second", json!({ "reload": true }))?.0.as_str(), "home")?;
+        lab.run(&["cast", "reset", "seth"]).ok().map(drop)
+    });
+    report.check("the broker was restarted: the application still hears of evictions", || {
+        ready::restart(lab)?;
+        ready(lab)?;
+        browser.enter("first", "seth")?;
+        browser.shows("second", EVICTED)
+    });
+    report.check("disabled in AD while logged in: out, and told", || {
+        browser.enter("sally", "sally")?;
+        let sally = person("sally");
+        lab.dc(&["samba-tool", "user", "disable", sally.sam]).ok()?;
+        let shown = browser.shows("sally", THROWN_OUT);
+        lab.run(&["cast", "restore", sally.sam]).ok()?;
+        shown
+    });
+    Ok(())
+}
+
+/// One person, from many browsers at once.
+fn crowd(lab: &Lab, report: &mut Report) {
+    report.check("20 logins of one person at once: all succeed, and one seat remains", || {
+        let seth = person("seth");
+        let mut page = Talk::start(lab, "nobody", &["python3", PYTHON, "page", URL])?;
+        let question = json!({ "user": seth.sam, "password": seth.password });
+        let answers = page.ask(vec![question; 20])?;
+        let in_: Vec<_> = answers.iter().filter(|answer| answer["said"] != "in").collect();
+        equal("answers that are no success", in_, Vec::new())?;
+        equal("sessions", register::of(lab, seth.sam)?.len(), 1)
+    });
+}
+
+fn unreachable(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
+    lab.run(&["net", "cut", "dc"]).ok()?;
+    report.check("no domain controller: a text, in time, and the page is served meanwhile", || {
+        let begun = Instant::now();
+        let john = person("john");
+        let all = json!({ "username": john.sam, "password": john.password });
+        let asked = browser.0.begin(vec![json!({ "window": "john", "type": all })])?;
+        is_served(lab)?;
+        let served = begun.elapsed();
+        let seen = seen(browser.0.finish(asked)?.first())?;
+        let took = begun.elapsed();
+        println!(
+            "         served in {:.1} s, answered after {:.1} s",
+            served.as_secs_f64(),
+            took.as_secs_f64()
+        );
+        equal("seen", seen, ("login".to_owned(), UNAVAILABLE.to_owned()))?;
+        equal(
+            "served in a second, answered in eight",
+            (served.as_secs() < 1, took.as_secs() < 8),
+            (true, true),
+        )
+    });
+    lab.run(&["net", "heal", "dc"]).ok()?;
+    wait(Duration::from_secs(20), || john(lab).map(drop))?;
+    report.check("it is back, and so is John", || browser.enter("john", "john"));
+    Ok(())
+}
+
+fn restart(lab: &Lab, report: &mut Report, browser: &mut Browser) {
+    report.check("the application is restarted: nobody is in, everybody is told, no session stays", || {
+        let john = person("john").sam;
+        let id = &register::of(lab, john)?.first().ok_or("John has no session")?.id.clone();
+        lab.host_sh(&format!("systemctl restart {UNIT}")).ok()?;
+        browser.shows("john", GONE)?;
+        register::ends(lab, id, EndReason::ProcessGone, Duration::from_secs(45))
+    });
+}

@@ -1,0 +1,286 @@
+//! The man pages, the completions and `docs/log-and-codes.md`: what the programs are made of has its place in each, and
+//! what reads them has no complaint.
+#![cfg(feature = "broker")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../packaging/codes.rs"]
+mod codes;
+#[path = "../packaging/completions.rs"]
+mod completions;
+#[path = "../packaging/man/pages.rs"]
+mod pages;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::CommandFactory as _;
+use motion_ad::config::keys::{KEYS, TABLES};
+use motion_ad::helper::Cli;
+use motion_ad::module::arguments::ARGUMENTS;
+use motion_ad::module::code::Code;
+use motion_ad::verdict::Outcome;
+use tempfile::TempDir;
+
+/// Every page by its file's name, as somebody reads it who knows no roff.
+fn written() -> (TempDir, BTreeMap<String, String>) {
+    let folder = tempfile::tempdir().unwrap();
+    pages::write(&folder.path().join("man")).unwrap();
+    let files = fs::read_dir(folder.path().join("man")).unwrap().map(|entry| entry.unwrap().path());
+    let page = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let plain = ["\\fB", "\\fI", "\\fR", "\\&"].iter().fold(text, |text, mark| text.replace(mark, ""));
+        (
+            path.file_name().unwrap().to_str().unwrap().to_owned(),
+            plain.replace("\\-", "-").replace("\\\\", "\\"),
+        )
+    };
+    let pages = files.map(page).collect();
+    (folder, pages)
+}
+
+/// Every command that people are shown, by the name of its page, with what is asked of it.
+fn commands(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+    let mut all = vec![(name.to_owned(), command.clone())];
+    for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+        all.extend(commands(one, &format!("{name}-{}", one.get_name())));
+    }
+    all
+}
+
+fn helper() -> Vec<(String, clap::Command)> {
+    let mut cli = Cli::command().disable_help_subcommand(true);
+    cli.build();
+    commands(&cli, "motion-ad")
+}
+
+#[test]
+fn every_command_has_a_page_and_every_option_stands_on_it() {
+    let (_folder, pages) = written();
+    let mut seen = 0;
+    for (name, command) in helper() {
+        let page = pages.get(&format!("{name}.1")).unwrap_or_else(|| panic!("{name} has no page"));
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let shown = match argument.get_long() {
+                Some(long) => format!("--{long}"),
+                None => argument.get_value_names().unwrap()[0].to_string(),
+            };
+            assert!(page.contains(&shown), "{name}(1) has no {shown}");
+            seen += 1;
+        }
+        for below in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+            assert!(page.contains(&format!("{name}-{}(1)", below.get_name())), "{name}(1)");
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}
+
+#[test]
+fn every_page_is_of_something_and_leads_to_the_others() {
+    let (_folder, pages) = written();
+    let mut expected: BTreeSet<_> = helper().iter().map(|(name, _)| format!("{name}.1")).collect();
+    expected.extend(
+        ["motion-ad.toml.5", "names.map.5", "motion-ad-broker.8", "pam_motion_ad.8"].map(str::to_owned),
+    );
+    assert_eq!(pages.keys().cloned().collect::<BTreeSet<_>>(), expected);
+    for (name, page) in &pages {
+        for other in pages.keys().filter(|other| *other != name) {
+            let (title, section) = other.rsplit_once('.').unwrap();
+            assert!(page.contains(&format!("{title}({section})")), "{name} does not lead to {other}");
+        }
+    }
+}
+
+#[test]
+fn every_argument_key_code_and_outcome_stands_in_the_manual() {
+    let (_folder, pages) = written();
+    let (module, configuration) = (&pages["pam_motion_ad.8"], &pages["motion-ad.toml.5"]);
+    for argument in ARGUMENTS {
+        let item = module.split(".TP\n").find(|item| {
+            item.strip_prefix(argument.name).is_some_and(|rest| rest.starts_with(['=', '\n', ' ']))
+        });
+        let item = item.unwrap_or_else(|| panic!("pam_motion_ad(8) has no {}", argument.name));
+        for fact in ["Default: ", "Entry points: ", "Since: ", "Cost: "] {
+            assert!(item.contains(fact), "{}: {fact}", argument.name);
+        }
+    }
+    for code in Code::ALL {
+        assert!(module.contains(code.name()), "{}", code.name());
+    }
+    for outcome in Outcome::ALL {
+        assert!(module.contains(outcome.name()), "{outcome}");
+    }
+    for (table, _) in TABLES {
+        let section = configuration.split(".SH ").find(|text| text.starts_with(&format!("[{table}]")));
+        let section = section.unwrap_or_else(|| panic!("motion-ad.toml(5) has no [{table}]"));
+        for key in KEYS.iter().filter(|key| key.table == *table) {
+            assert!(section.contains(&format!(".TP\n{} (", key.name)), "{table}.{}", key.name);
+        }
+    }
+}
+
+/// Runs a program; `None` where it is not there.
+fn run(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env("MANROFFSEQ", "")
+        .env("MANWIDTH", "80")
+        .env("LC_ALL", "C.UTF-8");
+    match command.output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            Some((output.status.success(), text + &String::from_utf8_lossy(&output.stdout)))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => panic!("{program}: {e}"),
+    }
+}
+
+/// The same, with a word where it is not there: what was not looked at is said.
+fn looked(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
+    let ran = run(program, arguments);
+    if ran.is_none() {
+        println!("{program} is not installed: it was not asked");
+    }
+    ran
+}
+
+#[test]
+fn man_and_mandoc_have_no_complaint() {
+    let (folder, pages) = written();
+    for name in pages.keys() {
+        let path = folder.path().join("man").join(name);
+        let options = ["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"].map(OsStr::new);
+        if let Some((done, text)) = looked("man", &[&options[..], &[path.as_os_str()]].concat()) {
+            // -Z prints what troff made of it, a line that begins with `x` first; complaints come before.
+            let complaint = text.split("x T utf8").next().unwrap().trim();
+            assert!(done && complaint.is_empty(), "{name}: {complaint}");
+        }
+        let options = ["-Tlint", "-Wwarning"].map(OsStr::new);
+        if let Some((done, text)) = looked("mandoc", &[&options[..], &[path.as_os_str()]].concat()) {
+            assert!(done, "{name}: {text}");
+        }
+    }
+}
+
+fn completion(folder: &Path, shell: &str) -> PathBuf {
+    let (_, name, file) = completions::SHELLS.iter().find(|(_, name, _)| *name == shell).unwrap();
+    folder.join(name).join(file)
+}
+
+#[test]
+fn every_shell_understands_its_completion() {
+    let folder = tempfile::tempdir().unwrap();
+    completions::write(folder.path()).unwrap();
+    for (_, shell, _) in completions::SHELLS {
+        let path = completion(folder.path(), shell);
+        let text = fs::read_to_string(&path).unwrap();
+        for (name, command) in helper() {
+            let words: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
+            for word in words {
+                assert!(text.contains(word), "{shell}: {name} --{word}");
+            }
+        }
+        assert!(!text.contains("as-application"), "{shell} offers what is not for people");
+        if let Some((done, text)) = looked(shell, &[OsStr::new("-n"), path.as_os_str()]) {
+            assert!(done, "{shell}: {text}");
+        }
+    }
+}
+
+/// What bash offers after `line`, whose last word is being typed.
+fn bash_offers(file: &Path, line: &[&str]) -> BTreeSet<String> {
+    let script = "file=$1; shift
+        . \"$file\"
+        how=$(complete -p motion-ad) || exit 1
+        [[ $how =~ -F\\ ([^ ]+) ]] || exit 1
+        COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)) COMP_LINE=\"$*\" COMP_POINT=${#COMP_LINE}
+        \"${BASH_REMATCH[1]}\" motion-ad \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"
+        printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let mut arguments = vec![OsStr::new("--norc"), OsStr::new("-c"), OsStr::new(script), OsStr::new("bash")];
+    arguments.push(file.as_os_str());
+    arguments.extend(line.iter().map(OsStr::new));
+    let (done, text) = run("bash", &arguments).expect("bash");
+    assert!(done, "{text}");
+    text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let folder = tempfile::tempdir().unwrap();
+    completions::write(folder.path()).unwrap();
+    let file = completion(folder.path(), "bash");
+    let offers = |line: &[&str]| bash_offers(&file, line);
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(offers(&["motion-ad", "do"]), words(&["doctor"]));
+    assert_eq!(offers(&["motion-ad", "se"]), words(&["sessions", "setup"]));
+    assert_eq!(offers(&["motion-ad", "sessions", "wa"]), words(&["watch"]));
+    assert_eq!(offers(&["motion-ad", "setup", "--a"]), words(&["--apply"]));
+    assert!(offers(&["motion-ad", "doctor", "--explain", "key"]).contains("keytab"));
+    for (name, command) in helper() {
+        let line: Vec<_> = name.split('-').collect();
+        // motion-ad is one word, and so is each of its commands.
+        let line: Vec<_> = [&["motion-ad"][..], &line[2..], &["--"]].concat();
+        let offered = offers(&line);
+        for long in command.get_arguments().filter_map(|argument| argument.get_long()) {
+            assert!(offered.contains(&format!("--{long}")), "{line:?}: {long}: {offered:?}");
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_document_of_codes_is_that_of_the_tables() {
+    let kept = fs::read_to_string(root().join("docs/log-and-codes.md")).unwrap();
+    assert!(
+        kept == codes::document(),
+        "write it anew: cargo run --example man -- --codes >docs/log-and-codes.md"
+    );
+    for outcome in Outcome::ALL {
+        assert!(kept.contains(&format!("| `{outcome}` |")), "{outcome}");
+    }
+    for code in Code::ALL {
+        assert!(kept.contains(&format!("| {} |", code.name())), "{}", code.name());
+    }
+}
+
+/// The sources below `path`, without their tests.
+fn sources(path: &Path) -> String {
+    if path.is_file() {
+        let text = fs::read_to_string(path).unwrap();
+        return text.split("#[cfg(test)]").next().unwrap().to_owned();
+    }
+    fs::read_dir(path).unwrap().map(|entry| sources(&entry.unwrap().path())).collect()
+}
+
+/// What stands in `text` between each `before` and the next `after`.
+fn between<'a>(text: &'a str, before: &'a str, after: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(before).skip(1).filter_map(move |rest| rest.split(after).next())
+}
+
+#[test]
+fn every_event_of_the_log_is_explained_and_none_that_there_is_not() {
+    let broker = sources(&root().join("src/broker")) + &sources(&root().join("src/bin"));
+    let mut written: BTreeSet<_> = between(&broker, "Line::new(\"", "\"").collect();
+    let asked = between(&broker, "let event = match request.operation {", "};").next().unwrap();
+    written.extend(between(asked, "=> \"", "\""));
+    let explained: BTreeSet<_> = codes::EVENTS.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(explained, written);
+    assert_eq!(explained.len(), codes::EVENTS.len());
+}
+
+#[test]
+fn the_lines_of_the_module_are_its_own() {
+    let module = sources(&root().join("src/module")).replace("\\\n", "");
+    let module = module.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (part, _) in codes::MODULE {
+        assert!(module.contains(part), "{part}");
+    }
+}
