@@ -108,7 +108,7 @@ test-doctor: root deps ## break a host in every way that motion-ad doctor is to 
 .PHONY: bench
 bench: root deps ## compare logins with the other PAM modules for AD in the lab; BENCH=quick in ten minutes (root)
 	$(MAKE) deb
-	cargo build --locked --release --bin bench
+	$(shipped) cargo build --locked --release --bin bench
 	$(lab_tests) --bench
 
 .PHONY: test-clients

@@ -2,7 +2,7 @@
 // The calls of an application are C.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// The styles of messages (security/_pam_types.h).
 pub const PAM_PROMPT_ECHO_OFF: c_int = 1;
@@ -43,6 +43,34 @@ pub struct Response {
 pub struct Conversation {
     pub function: extern "C" fn(c_int, *const *const Message, *mut *mut Response, *mut c_void) -> c_int,
     pub data: *mut c_void,
+}
+
+impl Conversation {
+    /// One that answers every prompt for a password with `password`, which must outlive it.
+    pub fn password(password: &CStr) -> Self {
+        Conversation { function: type_password, data: password.as_ptr().cast_mut().cast() }
+    }
+}
+
+extern "C" fn type_password(
+    count: c_int,
+    messages: *const *const Message,
+    responses: *mut *mut Response,
+    password: *mut c_void,
+) -> c_int {
+    let count = usize::try_from(count).unwrap_or(0);
+    // SAFETY: libpam hands over `count` messages, as Linux does: pointers in a row. It frees the array and each text
+    // with free(3). `password` is the string of `Conversation::password`.
+    unsafe {
+        let array = libc::calloc(count, size_of::<Response>()).cast::<Response>();
+        for index in 0..count {
+            if (**messages.add(index)).style == PAM_PROMPT_ECHO_OFF {
+                (*array.add(index)).text = libc::strdup(password.cast());
+            }
+        }
+        *responses = array;
+    }
+    0
 }
 
 #[link(name = "pam")]

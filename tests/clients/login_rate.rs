@@ -9,13 +9,13 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int};
 use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::libpam::{self, Conversation, Message, PAM_PROMPT_ECHO_OFF, Response};
+use crate::libpam::{self, Conversation};
 use serde::{Deserialize, Serialize};
 
 /// The most threads: logins of 20 seconds at 100 a second.
@@ -110,7 +110,7 @@ fn c_string(text: &str) -> Result<CString, String> {
 
 /// What a login page does: authenticate and acct_mgmt on one handle.
 fn login(service: &CStr, user: &CStr, password: &CStr) -> c_int {
-    let conversation = Conversation { function: converse, data: password.as_ptr().cast_mut().cast() };
+    let conversation = Conversation::password(password);
     let mut handle = std::ptr::null_mut();
     // SAFETY: the strings and the conversation outlive the handle, which is ended before they are dropped.
     unsafe {
@@ -126,25 +126,4 @@ fn login(service: &CStr, user: &CStr, password: &CStr) -> c_int {
         libpam::pam_end(handle, code);
         code
     }
-}
-
-extern "C" fn converse(
-    count: c_int,
-    messages: *const *const Message,
-    responses: *mut *mut Response,
-    password: *mut c_void,
-) -> c_int {
-    let count = usize::try_from(count).unwrap_or(0);
-    // SAFETY: libpam hands over `count` messages, as Linux does: pointers in a row. It frees the array and each text
-    // with free(3). `password` is the string of `login`.
-    unsafe {
-        let array = libc::calloc(count, size_of::<Response>()).cast::<Response>();
-        for index in 0..count {
-            if (**messages.add(index)).style == PAM_PROMPT_ECHO_OFF {
-                (*array.add(index)).text = libc::strdup(password.cast());
-            }
-        }
-        *responses = array;
-    }
-    0
 }

@@ -1,14 +1,14 @@
 //! One long-lived application with many threads, which logs in by everybody who is compared.
 
 use std::error::Error;
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int};
 use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::bind::{self, Connection};
-use crate::libpam::{self, Conversation, Message, PAM_PROMPT_ECHO_OFF, Response};
+use crate::libpam::{self, Conversation};
 use crate::plan::{Block, Candidate, Done, Setup, Took, Way};
 
 /// What a wrong password is: the right one and this.
@@ -196,7 +196,7 @@ fn cpu() -> f64 {
 
 /// A handle of its own for each login: authenticate and, where that is a success and wanted, acct_mgmt.
 fn pam_login(Ready { service, folder, .. }: &Ready, user: &CStr, password: &CStr, account: bool) -> c_int {
-    let conversation = Conversation { function: converse, data: password.as_ptr().cast_mut().cast() };
+    let conversation = Conversation::password(password);
     let mut handle = std::ptr::null_mut();
     // SAFETY: the strings and the conversation outlive the handle, which is ended before they are dropped.
     unsafe {
@@ -217,25 +217,4 @@ fn pam_login(Ready { service, folder, .. }: &Ready, user: &CStr, password: &CStr
         libpam::pam_end(handle, code);
         code
     }
-}
-
-extern "C" fn converse(
-    count: c_int,
-    messages: *const *const Message,
-    responses: *mut *mut Response,
-    password: *mut c_void,
-) -> c_int {
-    let count = usize::try_from(count).unwrap_or(0);
-    // SAFETY: libpam hands over `count` messages, as Linux does: pointers in a row. It frees the array and each text
-    // with free(3). `password` is the string of `pam_login`.
-    unsafe {
-        let array = libc::calloc(count, size_of::<Response>()).cast::<Response>();
-        for index in 0..count {
-            if (**messages.add(index)).style == PAM_PROMPT_ECHO_OFF {
-                (*array.add(index)).text = libc::strdup(password.cast());
-            }
-        }
-        *responses = array;
-    }
-    0
 }
