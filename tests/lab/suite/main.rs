@@ -34,7 +34,6 @@ mod login_rate;
 mod machine;
 mod methods;
 #[path = "../../openmetrics/mod.rs"]
-#[allow(dead_code)]
 mod openmetrics;
 mod package;
 mod pam;
