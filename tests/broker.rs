@@ -53,9 +53,10 @@ fn the_status_says_what_is_wrong() {
     send(&mut stream, &request(Operation::Status, "", Duration::from_secs(5)), &Secret::default()).unwrap();
     let (Reply::Status(status), _) = receive(&mut stream).unwrap() else { panic!("no status") };
     assert_eq!(status.pid, broker.process.id());
-    let [keytab, dns] = status.problems.as_slice() else { panic!("{status:?}") };
+    let [keytab, dns, machine] = status.problems.as_slice() else { panic!("{status:?}") };
     assert!(keytab.contains("the keytab /etc/krb5.keytab is missing"), "{keytab}");
     assert!(dns.contains("dc.invalid"), "{dns}");
+    assert!(machine.starts_with("machine account: "), "{machine}");
 }
 
 #[test]
