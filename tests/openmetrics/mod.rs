@@ -83,22 +83,31 @@ fn is_of(family: &Family, name: &str) -> bool {
     suffixes.iter().any(|suffix| name.strip_suffix(suffix) == Some(&family.name))
 }
 
+/// The parts of a histogram.
+#[derive(Default)]
+struct Row {
+    /// Upper bounds and counts.
+    buckets: Vec<(f64, f64)>,
+    sum: Option<f64>,
+    count: Option<f64>,
+}
+
 fn histogram(family: &Family) -> Result<(), String> {
-    let mut rows: BTreeMap<Labels, (Vec<(f64, f64)>, Option<f64>, Option<f64>)> = BTreeMap::new();
+    let mut rows: BTreeMap<Labels, Row> = BTreeMap::new();
     for (name, labels, value) in &family.samples {
         let mut labels = labels.clone();
         let bound = labels.remove("le");
         let row = rows.entry(labels).or_default();
         match (name.rsplit('_').next(), bound) {
             (Some("bucket"), Some(bound)) => {
-                row.0.push((number(&bound).ok_or(format!("no bound: {bound}"))?, *value));
+                row.buckets.push((number(&bound).ok_or(format!("no bound: {bound}"))?, *value));
             }
-            (Some("sum"), None) => row.1 = Some(*value),
-            (Some("count"), None) => row.2 = Some(*value),
+            (Some("sum"), None) => row.sum = Some(*value),
+            (Some("count"), None) => row.count = Some(*value),
             _ => return Err(format!("{name}: a bound where none belongs, or none")),
         }
     }
-    for (labels, (buckets, sum, count)) in rows {
+    for (labels, Row { buckets, sum, count }) in rows {
         let grows = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
         let last = buckets.last().filter(|(bound, _)| *bound == f64::INFINITY).map(|(_, count)| *count);
         if !grows || sum.is_none() || last.is_none() || last != count {

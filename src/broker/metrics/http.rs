@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn the_metrics_are_asked_for_and_nothing_else() {
         let long = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; LONGEST]].concat();
-        let cases: [(&[u8], Option<Result<(), &str>>); 9] = [
+        type Case<'a> = (&'a [u8], Option<Result<(), &'a str>>);
+        let cases: [Case<'_>; 9] = [
             (b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n", Some(Ok(()))),
             (b"GET /metrics?name[]=x HTTP/1.1\r\nHost: x\r\n\r\n", Some(Ok(()))),
             (b"GET / HTTP/1.0\r\n\r\n", Some(Ok(()))),
