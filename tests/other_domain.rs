@@ -68,7 +68,7 @@ fn directory() -> controllers::Directory {
         (OWN, "(userPrincipalName=john@acme.com)(sAMAccountName=john)", john()),
         (OWN, "(userPrincipalName=john@brand.example)", john()),
         (OWN, "(objectCategory=person)", vec![]),
-        (CATALOGUE, "DC=emea,DC=acme,DC=com (&(objectCategory=person)", erna(None)),
+        (CATALOGUE, "DC=emea,DC=acme,DC=com (&(|", erna(None)),
         (CATALOGUE, "(objectCategory=person)", vec![]),
         (emea(), "<GUID=02020202-0202-0202-0202-020202020202>", erna(None)),
     ];

@@ -349,13 +349,14 @@ mod tests {
             "host$@acme.com",
             "clash.b@acme.com",
         ];
-        let search = "own dc=acme,dc=com (&(objectCategory=person)(objectClass=user)\
+        let search = "own dc=acme,dc=com (&\
             (|(userPrincipalName=john.doe@acme.com)(sAMAccountName=john.doe)\
             (userPrincipalName=clash@acme.com)(sAMAccountName=clash)\
             (userPrincipalName=twin@brand.example)\
             (userPrincipalName=mary ann@acme.com)(sAMAccountName=mary ann)\
             (userPrincipalName=host$@acme.com)(sAMAccountName=host$)\
-            (userPrincipalName=clash.b@acme.com)(sAMAccountName=clash.b)))";
+            (userPrincipalName=clash.b@acme.com)(sAMAccountName=clash.b))\
+            (objectCategory=person)(objectClass=user))";
         let found = find("", &names, [(search, Ok(everybody))]).await.unwrap();
         let who = |found: &Result<Seen, DirectoryError>| match found {
             Ok(seen) => seen.person.sam.clone(),
