@@ -42,7 +42,9 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     report.check("a byte now and then", || {
         attack(lab, "drip", 20, motion, &broker("no whole request in time"))
     });
-    report.check("half a frame, then the end", || attack(lab, "cut", 200, motion, &broker("unexpected end of file")));
+    report.check("half a frame, then the end", || {
+        attack(lab, "cut", 200, motion, &broker("unexpected end of file"))
+    });
     report.check("HTTP", || attack(lab, "http", 200, motion, &broker("over the limit of 65536")));
     report.check("a frame of the right length without a request in it", || {
         attack(lab, "rubbish", 200, motion, &broker("no valid message"))
