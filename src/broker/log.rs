@@ -95,7 +95,6 @@ fn is_format(c: char) -> bool {
 pub struct Log {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
-    lost_ever: AtomicU64,
     complaints: Mutex<HashMap<String, Complaint>>,
 }
 
@@ -136,20 +135,19 @@ impl Log {
         let thread =
             std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines, &counter))?;
         let writer = Writer { queue: queue.clone(), thread };
-        Ok((Log { queue, lost, lost_ever: AtomicU64::new(0), complaints: Mutex::default() }, writer))
+        Ok((Log { queue, lost, complaints: Mutex::default() }, writer))
     }
 
     /// Writes one line.
     pub fn write(&self, level: Level, line: &Line) {
         if self.queue.try_send(Message::Line(level, line.text().to_owned())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            self.lost_ever.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// How many lines were lost so far.
     pub fn lost(&self) -> u64 {
-        self.lost_ever.load(Ordering::Relaxed)
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Writes a line that the same cause may ask for again and again: once now, then once a minute with a count.
@@ -180,16 +178,15 @@ impl Log {
 }
 
 fn write_all(lines: &Receiver<Message>, lost: &AtomicU64) {
-    let mut logger = None;
+    let (mut logger, mut told) = (None, 0);
     while let Ok(Message::Line(level, line)) = lines.recv() {
         write_one(&mut logger, level, &line);
-        match lost.swap(0, Ordering::Relaxed) {
-            0 => {}
-            count => {
-                let line =
-                    Line::new("log_overflow").with("lines", count).with("reason", "syslog is too slow");
-                write_one(&mut logger, Level::Warning, line.text());
-            }
+        let all = lost.load(Ordering::Relaxed);
+        if all > told {
+            let line =
+                Line::new("log_overflow").with("lines", all - told).with("reason", "syslog is too slow");
+            write_one(&mut logger, Level::Warning, line.text());
+            told = all;
         }
     }
 }
@@ -259,8 +256,7 @@ mod tests {
     #[test]
     fn a_repeated_complaint_is_written_once() {
         let (queue, lines) = sync_channel(QUEUE);
-        let (lost_ever, complaints) = (AtomicU64::new(0), Mutex::default());
-        let log = Log { queue, lost: Arc::default(), lost_ever, complaints };
+        let log = Log { queue, lost: Arc::default(), complaints: Mutex::default() };
         for _ in 0..100 {
             log.complain(Level::Warning, "stranger 4711", Line::new("refused"));
         }

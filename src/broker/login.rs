@@ -253,12 +253,12 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let begun = Instant::now();
         let check = self.passwords.check(person, password, deadline);
         let method = self.passwords.method(person);
-        let warn = progress.warn;
+        let parts = self.parts(progress.warn);
         // Most logins read nothing, and their future is to stay small: it is moved about.
         let read = async move {
-            match method == Method::Ldap && !warn && !self.directory.has_group_rules() {
+            match method == Method::Ldap && parts.is_empty() {
                 true => Read::Nothing,
-                false => Box::pin(self.read(person, method, warn, deadline)).await,
+                false => Box::pin(self.read(person, method, &parts, deadline)).await,
             }
         };
         tokio::pin!(check, read);
@@ -284,20 +284,20 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         Ok((checked, read))
     }
 
-    /// What the method leaves open: Kerberos does not look at workstations and may not say why it refuses.
-    async fn read(&self, person: &Person, method: Method, warn: bool, deadline: Instant) -> Read {
+    /// What a bind leaves open: the groups, where rules name some, and when the password expires, where that is told.
+    fn parts(&self, warn: bool) -> Vec<&'static str> {
+        let parts = [(self.directory.has_group_rules(), Account::GROUPS), (warn, Account::PASSWORD_EXPIRY)];
+        parts.into_iter().filter_map(|(is_wanted, name)| is_wanted.then_some(name)).collect()
+    }
+
+    /// What the method leaves open, of which after a bind these `parts`: Kerberos does not look at workstations and may
+    /// not say why it refuses.
+    async fn read(&self, person: &Person, method: Method, parts: &[&str], deadline: Instant) -> Read {
         if method == Method::Kerberos {
             return Read::Account(self.directory.account(person, deadline).await.map_err(Refusal::from));
         }
-        let has_rules = self.directory.has_group_rules();
-        let wanted = [(has_rules, Account::GROUPS), (warn, Account::PASSWORD_EXPIRY)];
-        let wanted: Vec<_> =
-            wanted.iter().filter(|(is_wanted, _)| *is_wanted).map(|(_, name)| *name).collect();
-        if wanted.is_empty() {
-            return Read::Nothing;
-        }
-        let entry = self.directory.read(person, &wanted, deadline);
-        let entry = match has_rules {
+        let entry = self.directory.read(person, parts, deadline);
+        let entry = match self.directory.has_group_rules() {
             // The rules are read beside them, so that they are there when they are needed.
             true => {
                 let (rules, entry) = tokio::join!(self.directory.group_rules(person, deadline), entry);
@@ -432,6 +432,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
+    use crate::directory::pool::PoolError;
     use crate::directory::{Entry, MachineError, Search};
     use crate::name::NameMap;
 
@@ -630,7 +631,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_does_not_answer_the_bind_denies() {
-        let silent = Refusal::from(crate::directory::pool::PoolError::Unanswered("ad: refused".into()));
+        let silent = Refusal::from(PoolError::Unanswered("ad: refused".into()));
         let logins = logins(Login::default(), [found()], [("CN=John", Err(silent))]);
         let verdict = authenticate(&logins, "jd").await;
         assert_eq!(verdict.outcome, Outcome::Unavailable);
