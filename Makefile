@@ -28,6 +28,22 @@ shipped += CARGO_TARGET_$(shell echo $(rust) | tr a-z- A-Z_)_LINKER=$(gnu)-gcc C
 endif
 deb := libpam-motion-ad_$(version)_$(ARCH)
 
+# `make deb PROFILE=dev` packages what `cargo test` has compiled anyway: in seconds, for trying a change in the lab.
+PROFILE ?= release
+binaries := $(built)/release
+libraries := $(built)/module
+build_flags := --release
+module_flags := --profile module
+check_package := lintian --allow-root --fail-on error,warning target/debian/*.deb
+ifeq ($(PROFILE),dev)
+binaries := target/debug
+libraries := target/debug
+build_flags :=
+module_flags :=
+shipped :=
+check_package := @echo "this package is for the lab alone: it was built without optimisation"
+endif
+
 # Files that a shell runs: by their first line, or sourced and called *.sh.
 shell_scripts = $(shell { grep -rIlE '^\#!(/usr)?/bin/(env )?(ba|da)?sh' . --exclude-dir=target --exclude-dir=.git; \
 	find . -name '*.sh' -not -path './target/*'; } | sort -u)
@@ -43,11 +59,11 @@ deps: ## install the Debian packages that building needs, where some are missing
 
 .PHONY: build
 build: deps ## build broker and helper as they are shipped
-	$(shipped) cargo build --locked --release --bin motion-ad --bin motion-ad-broker $(for_arch)
+	$(shipped) cargo build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker $(for_arch)
 
 .PHONY: module
 module: deps ## build the PAM module as it is shipped
-	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features --profile module $(for_arch)
+	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features $(module_flags) $(for_arch)
 
 # In the dev profile, which the tests build anyway; the release profile would link the whole broker once more.
 .PHONY: man
@@ -66,12 +82,12 @@ deb: build module man ## build the Debian package in target/debian, and beside i
 	cp -r --parents packaging pam.d target/man target/completions $(stage)
 	cargo tree --target $(rust) --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
 	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
-	install -D -t $(stage)/target/release $(built)/release/motion-ad $(built)/release/motion-ad-broker
-	install -D -t $(stage)/target/module $(built)/module/libmotion_ad.so
+	install -D -t $(stage)/target/release $(binaries)/motion-ad $(binaries)/motion-ad-broker
+	install -D -t $(stage)/target/module $(libraries)/libmotion_ad.so
 	cd $(stage) && dpkg-buildpackage --build=binary --no-sign --host-arch=$(ARCH)
 	mv target/debian-build/*.deb target/debian
 	cargo run --locked --quiet --example sbom -- $(ARCH) $(rust) >target/debian/$(deb).cdx.json
-	lintian --allow-root --fail-on error,warning target/debian/*.deb
+	$(check_package)
 
 # In another folder and from nothing, so that neither shows in what is built.
 .PHONY: reproducible
