@@ -308,6 +308,8 @@ front desk = reception@sales.acme.com";
          A line is a name, an equals sign and user@domain. Spaces around them are ignored, and so are empty lines and \
          lines that begin with #. The last equals sign of a line separates. Names are compared without case. The \
          domain may be any that AD knows the account by, also one that people may not type.\n\n\
+         The file is UTF-8, with or without a byte order mark. An invisible character, such as a no-break space or a \
+         zero width space, is refused: delete it.\n\n\
          A line that cannot be understood, or that contradicts an earlier one, denies every login until it is mended: \
          passing over it might let somebody in as somebody else. Two names may lead to one account.\n\n\
          `motion-ad map` NAME shows what a name becomes, `motion-ad map --reverse` the way back. The broker notices a \

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::{
     Broker, Command, Config, ConfigError, Domain, Join, Login, Pool, Problem, Redis, Sessions, Store, Tls,
-    read, root_of,
+    root_of, text,
 };
 use crate::name::{NameMap, Rules, fold, is_domain};
 
@@ -185,18 +185,23 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn load(path: &Path) -> Result<Self, Problem> {
-        File::parse(path, read(path)?)
+        File::parse(path, text::read(path).map_err(|e| e.of(path))?)
     }
 
     /// The file `path`, were this its text.
     pub(super) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
+        if let Some(flaw) = text::invisible_in_toml(&text) {
+            return Err(flaw.of(path));
+        }
         match toml::from_str(&text) {
             Ok(keys) => Ok(File { path: path.to_owned(), text, keys }),
-            Err(e) => Err(Problem {
-                file: path.to_owned(),
-                line: e.span().map(|span| line_of(&text, span.start)),
-                text: e.message().trim().replace('\n', ", "),
-            }),
+            Err(e) => {
+                let line = e.span().map(|span| line_of(&text, span.start));
+                // What stands between keys and values breaks the syntax, and the parser does not say by what.
+                let invisible = line.and_then(|line| text::invisible(text.lines().nth(line - 1)?));
+                let text = e.message().trim().replace('\n', ", ");
+                Err(Problem { file: path.to_owned(), line, text: invisible.map_or(text, |flaw| flaw.text) })
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ini::{Ini, ParseOption, Properties};
 
-use super::Problem;
+use super::{Problem, text};
 use crate::name::fold;
 
 /// Where the realm join writes it.
@@ -140,17 +140,13 @@ impl Access {
 
 /// The whole file; `None` where there is none.
 fn read(path: &Path) -> Result<Option<Ini>, JoinError> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match text::read(path) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => {
-            let text = format!("cannot be read: {e}");
-            let problem = Problem { file: path.to_owned(), line: None, text };
-            return Err(match e.kind() {
-                io::ErrorKind::PermissionDenied => JoinError::Denied(problem),
-                _ => JoinError::Broken(problem),
-            });
-        }
+        Err(e) => match e.kind() {
+            Some(io::ErrorKind::NotFound) => return Ok(None),
+            Some(io::ErrorKind::PermissionDenied) => return Err(JoinError::Denied(e.of(path))),
+            _ => return Err(JoinError::Broken(e.of(path))),
+        },
     };
     // sssd knows neither quotes nor escapes.
     let option = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };

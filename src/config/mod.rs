@@ -9,6 +9,7 @@ mod join;
 pub mod keys;
 mod redis;
 mod sources;
+pub mod text;
 pub mod xcally;
 
 use std::fmt;
@@ -288,17 +289,12 @@ impl Config {
 }
 
 fn load_map(path: &Path) -> Result<NameMap, ConfigError> {
-    let text = read(path)?;
+    let text = text::read(path).map_err(|e| e.of(path))?;
+    if let Some(flaw) = text::invisible_beside_comments(&text) {
+        return Err(flaw.of(path).into());
+    }
     NameMap::parse(&text).map_err(|e| {
         Problem { file: path.to_owned(), line: Some(e.line), text: e.problem.to_string() }.into()
-    })
-}
-
-fn read(path: &Path) -> Result<String, Problem> {
-    std::fs::read_to_string(path).map_err(|e| Problem {
-        file: path.to_owned(),
-        line: None,
-        text: format!("cannot be read: {e}"),
     })
 }
 
@@ -448,6 +444,52 @@ mod tests {
         assert!(files.load().unwrap_err().to_string().contains("names.map, line 2: expected"));
         std::fs::remove_file(files.0.path().join("names.map")).unwrap();
         assert!(files.load().unwrap_err().to_string().contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_line_of_the_map() {
+        let files = Files::new(MAPPED, JOINED);
+        let map = files.0.path().join("names.map");
+        std::fs::write(&map, "\u{feff}jd = john.doe@acme.com\njane = jane.roe@acme.com\n").unwrap();
+        let names = files.load().unwrap().names;
+        assert_eq!(names.principal("jd").unwrap().to_string(), "john.doe@acme.com");
+        assert_eq!(names.map.lines().len(), 2);
+    }
+
+    #[test]
+    fn an_invisible_character_in_the_map_or_the_configuration_is_named_with_its_line() {
+        let map = |text: &str| {
+            let files = Files::new(MAPPED, JOINED);
+            std::fs::write(files.0.path().join("names.map"), text).unwrap();
+            files.load().unwrap_err().to_string()
+        };
+        for (text, expected) in [
+            ("# x\njd\u{200b} = john.doe@acme.com\n", "names.map, line 2: U+200B"),
+            ("jd = john.doe\u{200b}@acme.com\n", "names.map, line 1: U+200B"),
+            ("jd = john.doe@acme.com\n\u{feff}jane = x@acme.com\n", "names.map, line 2: U+FEFF"),
+            ("jd\u{a0}= john.doe@acme.com\n", "names.map, line 1: U+00A0"),
+            ("# people\rjd = john.doe@acme.com\n", "names.map, line 1: U+000D"),
+        ] {
+            assert!(map(text).contains(expected), "{}", map(text));
+        }
+        let config = |text: &str| Files::new(text, JOINED).load().unwrap_err().to_string();
+        for (text, line, point) in [
+            ("[login]\nallow_groups = [\"Agents\",\n  \"Night\u{a0}Shift\"]\n", 3, "U+00A0"),
+            ("[login]\nallow_groups = [\"Agents\\u200B\"]\n", 2, "U+200B"),
+            ("[names]\nrefuse = [\"root\u{200b}\"]\n", 2, "U+200B"),
+            ("[login]\nallow_groups\u{a0}= [\"Agents\"]\n", 2, "U+00A0"),
+            ("[login]\n\"allow_groups\u{200b}\" = []\n", 2, "U+200B"),
+        ] {
+            let expected = format!("config.toml, line {line}: {point}");
+            assert!(config(text).contains(&expected), "{}", config(text));
+        }
+        // A comment names nobody.
+        let files = Files::new(&format!("{MAPPED}# no\u{a0}break\n"), JOINED);
+        std::fs::write(files.0.path().join("names.map"), "# no\u{a0}break\njd = john.doe@acme.com\n")
+            .unwrap();
+        assert_eq!(files.load().unwrap().names.map.lines().len(), 1);
+        std::fs::write(files.0.path().join("names.map"), b"j\xf6rg = john.doe@acme.com\n").unwrap();
+        assert!(files.load().unwrap_err().to_string().contains("line 1: byte 0xF6 is no UTF-8"));
     }
 
     #[test]

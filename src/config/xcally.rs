@@ -11,7 +11,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::Problem;
+use super::{Problem, text};
 
 /// Where XCALLY keeps it.
 pub const ENV: &str = "/var/opt/motion2/.env";
@@ -93,6 +93,8 @@ impl Env {
         if bytes.len() as u64 > LONGEST {
             return Err(problem(format!("is longer than {LONGEST} bytes")));
         }
+        // Node would read one as UTF-8 and find nothing.
+        text::unmarked(&bytes).map_err(|flaw| flaw.of(path))?;
         Ok(Some(Env {
             properties: parse(as_text(&mut bytes)),
             mode: metadata.mode() & 0o7777,

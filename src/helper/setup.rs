@@ -4,7 +4,6 @@ mod edit;
 mod plan;
 mod write;
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use tokio::runtime::Builder;
 use self::plan::{Change, Dns, Finding, Host, Kind, Plan, Setting};
 use super::{Cli, Exit, Failure, Page, Setup, is_denied, print, show};
 use crate::config::xcally::{ENV, Env, Value};
-use crate::config::{Config, ConfigError, Problem, keys};
+use crate::config::{Config, ConfigError, Problem, keys, text};
 use crate::directory::dns::{Names, Network};
 use crate::kerberos::krb5;
 
@@ -127,12 +126,9 @@ fn read_env(named: Option<&Path>) -> Result<Option<Env>, Failure> {
 
 /// The text of `config.toml`; where there is none, as it is shipped.
 fn read_or_example(path: &Path) -> Result<String, Failure> {
-    match fs::read_to_string(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(keys::example()),
-        Err(e) => {
-            let text = format!("cannot be read: {e}");
-            Err(Failure::Config(Problem { file: path.to_owned(), line: None, text }.into()))
-        }
+    match text::read(path) {
+        Err(e) if e.kind() == Some(io::ErrorKind::NotFound) => Ok(keys::example()),
+        Err(e) => Err(Failure::Config(e.of(path).into())),
         Ok(text) => Ok(text),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,7 +17,7 @@ use super::SYSTEM_ROOTS;
 use super::points::Points;
 use super::published::Published;
 use super::verifier::{Verifier, provider};
-use crate::config::Problem;
+use crate::config::{Problem, text};
 use crate::protocol::report;
 
 /// What does not change while the broker runs.
@@ -70,7 +71,10 @@ impl Base {
     pub(super) fn of_file(path: &Path) -> Result<Self, Problem> {
         let problem = |e: &dyn Display| problem(path, e);
         let (mut roots, mut shown) = (RootCertStore::empty(), Vec::new());
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| problem(&e))? {
+        let bytes = fs::read(path).map_err(|e| problem(&format!("cannot be read: {e}")))?;
+        // A byte order mark would hide the first certificate.
+        let text = text::unmarked(&bytes).map_err(|flaw| flaw.of(path))?;
+        for certificate in CertificateDer::pem_slice_iter(text) {
             let certificate = certificate.map_err(|e| problem(&e))?;
             roots.add(certificate.clone()).map_err(|e| problem(&e))?;
             shown.extend(describe(&certificate));

@@ -327,6 +327,21 @@ async fn a_ca_file_decides_alone() {
 }
 
 #[test]
+fn a_byte_order_mark_hides_no_certificate_of_a_ca_file() {
+    let (first, second) = (ca("First Root"), ca("Second Root"));
+    let of = |ca: &Ca| pem::encode(&pem::Pem::new("CERTIFICATE", ca.der().to_vec()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("\u{feff}{}{}", of(&first), of(&second))).unwrap();
+    let trust = Trust::load(Some(file.path()), None).unwrap();
+    let subjects: Vec<_> = trust.report().roots.into_iter().map(|root| root.subject).collect();
+    assert_eq!(subjects, ["CN=First Root", "CN=Second Root"]);
+    let wide: Vec<u8> = format!("\u{feff}{}", of(&first)).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    std::fs::write(file.path(), wide).unwrap();
+    let problem = Trust::load(Some(file.path()), None).err().unwrap().to_string();
+    assert!(problem.contains("line 1: the file is UTF-16"), "{problem}");
+}
+
+#[test]
 fn the_cause_says_what_is_wrong_with_the_certificate() {
     let distrust = |error| Distrust::of(&std::io::Error::new(std::io::ErrorKind::InvalidData, error));
     let of = |error| distrust(Error::InvalidCertificate(error)).unwrap();

@@ -1,14 +1,12 @@
 //! The names to audit: the lines of a text, or a column of a CSV file.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
 use csv::{ByteRecord, ReaderBuilder};
 
+use crate::config::text::{self, Flaw};
 use crate::name::NameError;
 use crate::protocol::MAX_USER;
-
-/// What spreadsheets write before UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One name of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +21,10 @@ pub(super) struct Row {
 
 impl Row {
     fn new(line: u64, name: &[u8]) -> Self {
-        let problem = match std::str::from_utf8(name) {
-            Err(_) => Some("the name is not UTF-8".to_owned()),
+        let problem = match text::decode(name) {
+            Err(flaw) => Some(flaw.text),
             Ok(name) if name.len() > MAX_USER => Some(NameError::TooLong.to_string()),
-            Ok(_) => None,
+            Ok(name) => text::invisible(name).map(|flaw| flaw.text),
         };
         Row { line, name: String::from_utf8_lossy(name).into_owned(), problem }
     }
@@ -67,6 +65,9 @@ pub(super) enum ListError {
     /// It cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Its encoding is none that can be read.
+    #[error("{0}")]
+    Flawed(#[from] Flaw),
     /// It is no CSV file.
     #[error("{0}")]
     Csv(#[from] csv::Error),
@@ -84,14 +85,17 @@ pub(super) enum ListError {
 }
 
 /// Every name in `from`. Lines and cells without one are passed over.
-pub(super) fn read(from: impl Read, layout: Option<&Layout>) -> Result<Vec<Row>, ListError> {
-    let mut from = BufReader::new(from);
-    if from.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
-        from.consume(BYTE_ORDER_MARK.len());
-    }
+pub(super) fn read(mut from: impl Read, layout: Option<&Layout>) -> Result<Vec<Row>, ListError> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes)?;
+    // What PowerShell writes: `Get-ADUser … > list.txt`.
+    let text = match text::decode_utf16(&bytes) {
+        Some(text) => text?.into_bytes(),
+        None => text::unmarked(&bytes)?.to_vec(),
+    };
     let rows = match layout {
-        Some(layout) => column(from, layout)?,
-        None => lines(from)?,
+        Some(layout) => column(text.as_slice(), layout)?,
+        None => lines(text.as_slice())?,
     };
     if rows.is_empty() { Err(ListError::Empty) } else { Ok(rows) }
 }
@@ -109,20 +113,27 @@ fn lines(from: impl BufRead) -> Result<Vec<Row>, ListError> {
     Ok(rows)
 }
 
-fn column(from: impl Read, layout: &Layout) -> Result<Vec<Row>, ListError> {
+fn column(text: &[u8], layout: &Layout) -> Result<Vec<Row>, ListError> {
     let mut reader = ReaderBuilder::new()
         .delimiter(layout.delimiter)
         .has_headers(layout.is_headed || matches!(layout.column, Column::Name(_)))
         .flexible(true)
-        .from_reader(from);
+        .from_reader(text);
     let index = match &layout.column {
         Column::Number(number) => number - 1,
         Column::Name(name) => index_of(reader.byte_headers()?, name)?,
     };
     let mut rows = Vec::new();
     let mut record = ByteRecord::new();
+    let (mut line, mut counted) = (1, 0);
     while reader.read_byte_record(&mut record)? {
-        let line = record.position().map_or(0, csv::Position::line);
+        // The crate's own count is one short where lines end as Windows ends them: a record of it begins between the
+        // carriage return and the line feed.
+        let begin = record.position().map_or(counted, |at| usize::try_from(at.byte()).unwrap_or(counted));
+        let ends = text.iter().skip(begin).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let between = text.get(counted..begin + ends).unwrap_or_default();
+        line += between.iter().filter(|byte| **byte == b'\n').count() as u64;
+        counted = begin + ends;
         if let Some(name) = record.get(index).filter(|name| !name.is_empty()) {
             rows.push(Row::new(line, name));
         }
@@ -190,6 +201,28 @@ mod tests {
         let rows = read(format!("{long}\n").as_bytes(), None).unwrap();
         assert!(rows[0].problem.as_deref().is_some_and(|problem| problem.contains("longer than")));
         let rows = read(&b"j\xf6rg\n"[..], None).unwrap();
-        assert_eq!(rows[0].problem.as_deref(), Some("the name is not UTF-8"));
+        let problem = rows[0].problem.as_deref().unwrap();
+        assert!(problem.starts_with("byte 0xF6 is no UTF-8; the file is probably Windows-1252"), "{problem}");
+        let rows = read("john.doe\u{a0}\n".as_bytes(), None).unwrap();
+        assert!(rows[0].problem.as_deref().unwrap().starts_with("U+00A0"), "{rows:?}");
+    }
+
+    #[test]
+    fn a_list_of_powershell_is_read_and_one_without_a_mark_is_named() {
+        let little = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let big = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>();
+        let names = expect(&[(1, "john.doe"), (2, "jörg")]);
+        for list in [little("\u{feff}john.doe\r\njörg\r\n"), big("\u{feff}john.doe\r\njörg\r\n")] {
+            assert_eq!(seen(&list, None), names);
+        }
+        let table = little("\u{feff}id;name\r\n1;john.doe\r\n");
+        assert_eq!(seen(&table, Some(&layout("name", b';', false))), expect(&[(2, "john.doe")]));
+        for (list, said) in [
+            (little("john.doe\r\n"), "the file is UTF-16LE"),
+            (b"\xff\xfej\0\xff".to_vec(), "ends within a character"),
+        ] {
+            let error = read(&list[..], None).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 }

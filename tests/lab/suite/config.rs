@@ -2,7 +2,7 @@
 
 use crate::lab::Lab;
 use crate::report::{Report, contains, equal};
-use crate::row::{Acct, Auth, AuthAcct, Right, Row, Wrong, row, run};
+use crate::row::{Acct, Auth, AuthAcct, Of, Right, Row, Wrong, row, run};
 
 /// `allow_groups = ["XCALLY Agents"]`, however the group is written.
 #[rustfmt::skip]
@@ -66,12 +66,14 @@ const NAMES: &[Row] = &[
     row("joerg", "joerg",         Right, AuthAcct, "success",        0, "PAM_SUCCESS").principal("jörg.müller@acme.com"),
     // A line of the map sends a name elsewhere, whoever else bears it, and opens no refused one.
     row("wendy", "lena.lock",     Right, Auth,     "success",        0, "PAM_SUCCESS").principal("wendy.wrong@acme.com"),
+    row("wendy", "lena.lock",     Of("lena"), Auth, "wrong_password", 1, "PAM_AUTH_ERR").principal("wendy.wrong@acme.com"),
     row("john",  "root",          Right, Auth,     "unmapped",       0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
     row("john",  "ghost",         Right, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN").principal("no.body@acme.com"),
 ];
 
-const MAP: &str = "# people\n\njd = john.doe@acme.com\njoerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\n\
-    lena.lock = wendy.wrong@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
+/// As an editor of Windows saves it: the byte order mark must not hide the first line, whose name is an account, too.
+const MAP: &str = "\u{feff}lena.lock = wendy.wrong@acme.com\n# people\n\njd = john.doe@acme.com\n\
+    joerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
 
 /// A map that nobody can read is no empty map: then everybody stays out, the mapped and the others.
 const fn broken(reason: &'static str) -> [Row; 3] {
@@ -88,9 +90,10 @@ const BROKEN: &[(&str, &str)] = &[
     ("echo 'JD = dora.disabled@acme.com' >>MAP", "MAP, line 2: line 1 maps the same name to somebody else"),
     ("chmod 600 MAP", "MAP: cannot be read: Permission denied"),
     ("rm MAP", "MAP: cannot be read: No such file"),
+    ("printf 'j\\374rgen = john.doe@acme.com\\n' >>MAP", "MAP, line 2: byte 0xFC is no UTF-8"),
     (
-        "printf 'j\\374rgen = john.doe@acme.com\\n' >>MAP",
-        "MAP: cannot be read: stream did not contain valid UTF-8",
+        "printf 'j\\342\\200\\213d = john.doe@acme.com\\n' >>MAP",
+        "MAP, line 2: U+200B (zero width space) is invisible",
     ),
 ];
 

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::trouble::{Kind, Trouble};
-use crate::config::{Redis, RedisAt, Server};
+use crate::config::{Redis, RedisAt, Server, text};
 use crate::directory::dns::Names;
 use crate::directory::pool::race;
 use crate::directory::trust::{Distrust, Trust};
@@ -309,6 +309,7 @@ fn password(path: &Path) -> Result<Secret, Trouble> {
     // Of this size from the start: growing would leave copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(PASSWORD_FILE as usize + 1));
     file.take(PASSWORD_FILE).read_to_end(&mut text).map_err(unreadable)?;
+    let text = text::unmarked(&text).map_err(|flaw| barred(flaw.text, "its first line is the password"))?;
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let secret = Secret::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec());
     match secret.password() {

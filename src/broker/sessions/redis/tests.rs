@@ -451,7 +451,8 @@ async fn a_new_password_needs_no_new_start() {
     let (store, said) = store_of(config::Redis { password_file: Some(file.clone()), ..server.at() });
     open(&store, "a").await.unwrap();
     server.kill();
-    std::fs::write(&file, "two\n").unwrap();
+    // As an editor of Windows saves it.
+    std::fs::write(&file, "\u{feff}two\r\n").unwrap();
     std::fs::write(
         server.folder.path().join("redis.conf"),
         format!("port {}\nbind 127.0.0.1\nrequirepass two\n", server.port),
