@@ -19,7 +19,7 @@ use std::time::Duration;
 use motion_ad::directory::machine::{BoxFuture, Scope, Server, Servers, Settings};
 use motion_ad::directory::trust::{Distrust, Refreshed, Trust};
 use motion_ad::directory::{Forest, Machine, MachineConnection, Machines, Place, Search};
-use motion_ad::kerberos::{Kdc, Kdcs, Kerberos};
+use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -52,8 +52,12 @@ impl Fixed {
 impl Servers for Fixed {
     fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
         let (_, domain) = self.0.split_once('.').unwrap();
-        let (host, realm, addresses) = (self.0.clone(), domain.to_uppercase(), self.addresses());
-        Box::pin(async move { Ok(vec![Server { host, realm, addresses }]) })
+        let service = match self.1 {
+            CATALOGUE => LdapService::of_catalogue(&self.0, domain, domain),
+            _ => LdapService::of_domain(&self.0, domain),
+        };
+        let addresses = self.addresses();
+        Box::pin(async move { Ok(vec![Server { service, addresses }]) })
     }
 }
 

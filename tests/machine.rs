@@ -28,7 +28,7 @@ use motion_ad::directory::machine::{
     BoxFuture, MachineConnection, MachineError, Scope, Search, Server, Servers, Settings,
 };
 use motion_ad::directory::machines::Place;
-use motion_ad::kerberos::{Kdc, Kdcs, Kerberos};
+use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -45,8 +45,7 @@ fn dc() -> Option<Server> {
         Err(_) => (host.as_str(), 389).to_socket_addrs().unwrap().collect(),
     };
     let (_, domain) = host.split_once('.')?;
-    let realm = domain.to_uppercase();
-    Some(Server { host, realm, addresses })
+    Some(Server { service: LdapService::of_domain(&host, domain), addresses })
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -82,7 +81,7 @@ impl Kdcs for TheKdc {
         let named = std::env::var("MOTION_AD_TEST_KDC").ok().map(|address| address.parse().unwrap());
         let dc = dc().unwrap();
         let address = named.unwrap_or_else(|| SocketAddr::new(dc.addresses[0].ip(), 88));
-        Box::pin(async move { Ok(vec![Kdc { host: dc.host, addresses: vec![address] }]) })
+        Box::pin(async move { Ok(vec![Kdc { host: dc.service.host, addresses: vec![address] }]) })
     }
     fn answered(&self, _: &str) {}
     fn failed(&self, _: &str, _: &str) {}
@@ -211,7 +210,7 @@ async fn the_first_search_connects_and_the_state_tells() {
     let start = Instant::now();
     let root = machine.root(within(10)).await.unwrap();
     println!("connect, ticket included: {:?}", start.elapsed());
-    assert_eq!(root.dns_host_name.to_ascii_lowercase(), dc.host);
+    assert_eq!(root.dns_host_name.to_ascii_lowercase(), dc.service.host);
     assert!(root.configuration_naming_context.starts_with("CN=Configuration,DC="));
 
     let domain = domain(&machine).await;
@@ -221,7 +220,7 @@ async fn the_first_search_connects_and_the_state_tells() {
 
     let state = machine.state();
     assert!(state.connected && state.last_error.is_none(), "{state:?}");
-    assert_eq!(state.dc.as_deref(), Some(dc.host.as_str()));
+    assert_eq!(state.dc.as_deref(), Some(dc.service.host.as_str()));
     assert!(state.principal.unwrap().contains("$@"));
     assert!(state.ticket.unwrap() > Duration::from_secs(60));
 
@@ -407,7 +406,8 @@ async fn the_next_domain_controller_is_tried() {
     assert!(failed[0].contains("refused") && failed[1].contains("no answer in time"), "{failed:?}");
 
     // The name decides who is believed: the right address under a wrong name is not.
-    let wrong = Server { host: "nobody.invalid".into(), ..dc };
+    let (_, domain) = dc.service.host.split_once('.').unwrap();
+    let wrong = Server { service: LdapService::of_domain("nobody.invalid", domain), ..dc };
     let machine = connection(fixed(vec![wrong]), settings);
     let error = machine.root(within(10)).await.unwrap_err();
     assert!(error.to_string().contains("knows no service ldap/nobody.invalid"), "{error}");

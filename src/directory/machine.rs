@@ -21,7 +21,7 @@ use super::entry::{Entry, EntryError};
 use super::machines::Place;
 pub use crate::kerberos::BoxFuture;
 use crate::kerberos::sealing::TransportError;
-use crate::kerberos::{Credential, Kerberos, KerberosError};
+use crate::kerberos::{Credential, Kerberos, KerberosError, LdapService};
 
 /// LDAP result code invalidCredentials (RFC 4511, 4.1.9).
 const INVALID_CREDENTIALS: u32 = 49;
@@ -33,11 +33,9 @@ const IN_FLIGHT: usize = 256;
 /// A domain controller to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its DNS name, from which its Kerberos principal is made.
-    pub host: String,
-    /// The realm of its domain.
-    pub realm: String,
-    /// Where its LDAP service listens, in the order to try.
+    /// Its LDAP service, as Kerberos knows it.
+    pub service: LdapService,
+    /// Where that listens, in the order to try.
     pub addresses: Vec<SocketAddr>,
 }
 
@@ -435,18 +433,20 @@ impl Inner {
                 true => deadline.min(Instant::now() + self.settings.attempt),
                 false => deadline,
             };
-            self.slot().doing = format!("the machine account at {} ({address})", server.host);
+            self.slot().doing = format!("the machine account at {} ({address})", server.service.host);
             match self.attempt(server, *address, &credential, until).await {
                 Ok(link) => {
-                    self.servers.answered(&server.host);
+                    self.servers.answered(&server.service.host);
                     return Ok(Arc::new(link));
                 }
                 Err(error) => {
                     match error {
-                        TransportError::Timeout => self.servers.silent(&server.host, &error.to_string()),
-                        _ => self.servers.failed(&server.host, &error.to_string()),
+                        TransportError::Timeout => {
+                            self.servers.silent(&server.service.host, &error.to_string())
+                        }
+                        _ => self.servers.failed(&server.service.host, &error.to_string()),
                     }
-                    causes.push(format!("{} ({address}): {error}", server.host));
+                    causes.push(format!("{} ({address}): {error}", server.service.host));
                 }
             }
         }

@@ -28,7 +28,7 @@ use crate::directory::machine::{BoxFuture, MachineConnection, MachineError, Serv
 use crate::directory::survey::{Port, Survey, Tls, survey, tls};
 use crate::directory::trust::Trust;
 use crate::kerberos::krb5::{Keytab, default_realm, keytab};
-use crate::kerberos::{Kerberos, KerberosError, sealing};
+use crate::kerberos::{Kerberos, KerberosError, LdapService, sealing};
 use crate::protocol::report::Status;
 use crate::protocol::{Operation, Reply, Secret};
 
@@ -333,22 +333,23 @@ impl Facts {
                 let (Some(ad), Some(config)) = (self.ad().await, self.config().await) else {
                     return Vec::new();
                 };
-                let realm = config.domain.name.to_uppercase();
+                let domain = &config.domain.name;
                 let until = self.deadline.min(Instant::now() + MACHINE);
                 let connecting = self.answering().await.into_iter().map(|survey| {
-                    let one = Arc::new(One::of(&survey.controller, &realm));
-                    let machine = MachineConnection::new(one, ad.kerberos.clone(), machine_settings());
-                    let (host, realm) = (survey.controller.host.clone(), realm.clone());
+                    let one = One::of(&survey.controller, domain);
+                    let service = one.0.service.clone();
+                    let machine =
+                        MachineConnection::new(Arc::new(one), ad.kerberos.clone(), machine_settings());
                     let kerberos = ad.kerberos.clone();
                     async move {
                         let error = machine.root(until).await.err();
                         let address = machine.state().address;
                         machine.close();
                         let signed = match address {
-                            Some(at) => asks_to_sign(at, &host, &realm, &kerberos, until).await,
+                            Some(at) => asks_to_sign(at, &service, &kerberos, until).await,
                             None => None,
                         };
-                        Bound { host, error, signed }
+                        Bound { host: service.host, error, signed }
                     }
                 });
                 beside(connecting.collect::<Vec<_>>()).await
@@ -442,13 +443,12 @@ async fn first_tls(
 
 async fn asks_to_sign(
     address: SocketAddr,
-    host: &str,
-    realm: &str,
+    service: &LdapService,
     kerberos: &Kerberos,
     deadline: Instant,
 ) -> Option<bool> {
     let credential = kerberos.credential(deadline).await.ok()?;
-    sealing::asks_to_sign(address, host, realm, kerberos, &credential, deadline).await.ok()
+    sealing::asks_to_sign(address, service, kerberos, &credential, deadline).await.ok()
 }
 
 fn machine_settings() -> Settings {
@@ -459,9 +459,9 @@ fn machine_settings() -> Settings {
 struct One(Server);
 
 impl One {
-    fn of(controller: &Controller, realm: &str) -> Self {
+    fn of(controller: &Controller, domain: &str) -> Self {
         let addresses = controller.addresses.iter().map(|ip| (*ip, Port::Ldap.number()).into()).collect();
-        One(Server { host: controller.host.clone(), realm: realm.to_owned(), addresses })
+        One(Server { service: LdapService::of_domain(&controller.host, domain), addresses })
     }
 }
 

@@ -155,8 +155,9 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
     });
     match lacks_spn {
         Some(Bound { host, .. }) => {
+            let domain = facts.domain().await;
             let short = host.split('.').next().unwrap_or_default().to_uppercase();
-            finding.mend_there(format!("setspn -S ldap/{host} {short}"), "samba_spnupdate")
+            finding.mend_there(format!("setspn -S ldap/{host}/{domain} {short}"), "samba_spnupdate")
         }
         None => finding.mend_there(
             "Get-WinEvent -LogName 'Directory Service' -MaxEvents 20",

@@ -39,4 +39,5 @@ pub use error::KerberosError;
 pub use exchange::Skew;
 pub use kdc::{BoxFuture, Kdc, Kdcs};
 pub use password::{CheckError, Checked, Who};
+pub use sasl::LdapService;
 pub use sealing::Sealed;

@@ -41,12 +41,56 @@ pub(super) struct Bound {
     pub(super) expires: Instant,
 }
 
+/// The LDAP service of a domain controller.
+///
+/// Its principal has three parts, `ldap/HOST/DOMAIN` or `GC/HOST/FOREST`. AD lets only the account of a domain
+/// controller bear such a name (MS-ADTS 3.1.1.5.3.1.1.4, MS-DRSR 2.2.4.2). Any computer account may bear `ldap/HOST` for
+/// its own host, so a ticket for two parts would prove a member of the domain and no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LdapService {
+    /// DNS name of the domain controller.
+    pub host: String,
+    realm: String,
+    class: &'static str,
+    /// What it holds: the DNS name of its domain, or of the forest.
+    holds: String,
+}
+
+impl LdapService {
+    /// The service for `domain` at `host`.
+    pub fn of_domain(host: &str, domain: &str) -> Self {
+        LdapService {
+            host: host.to_owned(),
+            // AD's realms are its domains in capitals (MS-KILE 3.1.5.7).
+            realm: domain.to_uppercase(),
+            class: "ldap",
+            holds: domain.to_lowercase(),
+        }
+    }
+
+    /// The global catalogue of `forest` at `host`, a domain controller of `domain`.
+    pub fn of_catalogue(host: &str, domain: &str, forest: &str) -> Self {
+        LdapService { class: "GC", holds: forest.to_lowercase(), ..LdapService::of_domain(host, domain) }
+    }
+
+    /// The name by which the KDC knows it. No part can smuggle in another.
+    fn principal(&self) -> Result<String, TransportError> {
+        let plain = |name: &str| {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            (!name.is_empty() && name.bytes().all(is_plain)).then_some(name)
+        };
+        match (plain(&self.host), plain(&self.holds)) {
+            (Some(host), Some(holds)) => Ok(format!("{}/{host}/{holds}@{}", self.class, self.realm)),
+            (None, _) => Err(TransportError::Protocol("the domain controller's name is no host name")),
+            (_, None) => Err(TransportError::Protocol("the domain's name is no DNS name")),
+        }
+    }
+}
+
 /// Who is bound to, and as whom.
 pub(super) struct Peer<'a> {
-    /// The server's DNS name.
-    pub(super) host: &'a str,
-    /// The realm of its domain.
-    pub(super) realm: &'a str,
+    pub(super) service: &'a LdapService,
     pub(super) kerberos: &'a Kerberos,
     /// The machine's.
     pub(super) credential: &'a Credential,
@@ -68,7 +112,7 @@ where
     success(choose(stream, &mut context, [CONFIDENTIALITY, a, b, c]).await?)?;
     let lifetime = context
         .lifetime()
-        .map_err(|e| KerberosError::from_gss(&e, peer.credential.principal(), peer.host))?;
+        .map_err(|e| KerberosError::from_gss(&e, peer.credential.principal(), &peer.service.host))?;
     Ok(Bound { context, max_send, expires: Instant::now() + lifetime })
 }
 
@@ -93,8 +137,8 @@ async fn establish<S>(stream: &mut S, peer: &Peer<'_>) -> Result<(ClientCtx, Vec
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let &Peer { host, realm, kerberos, credential, deadline } = peer;
-    let service = service_principal(host, realm)?;
+    let &Peer { service, kerberos, credential, deadline } = peer;
+    let service = service.principal()?;
     let failed = {
         let (principal, service) = (credential.principal().to_owned(), service.clone());
         move |e: &_| KerberosError::from_gss(e, &principal, &service)
@@ -143,15 +187,6 @@ where
 {
     let wrapped = context.wrap(false, &choice).map_err(|e| KerberosError::Other(e.to_string()))?;
     exchange(stream, 3, &wrapped).await
-}
-
-/// `ldap/HOST@REALM`, in which `host` cannot smuggle a part of its own.
-fn service_principal(host: &str, realm: &str) -> Result<String, TransportError> {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-        return Err(TransportError::Protocol("the domain controller's name is no host name"));
-    }
-    Ok(format!("ldap/{host}@{realm}"))
 }
 
 /// The server's offer (RFC 4752, 3.1): a byte of layers and three of the longest token it accepts.
@@ -222,10 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn a_host_name_cannot_name_another_service() {
-        assert_eq!(service_principal("AD.acme.com.", "ACME.COM").unwrap(), "ldap/ad.acme.com@ACME.COM");
-        for host in ["", ".", "a/b", "a@EVIL", "a b", "a\\b"] {
-            assert!(service_principal(host, "ACME.COM").is_err(), "{host}");
+    fn a_principal_has_three_parts_and_no_name_adds_another() {
+        let of = |service: LdapService| service.principal();
+        let domain = LdapService::of_domain("AD.acme.com.", "Acme.com");
+        assert_eq!(of(domain).unwrap(), "ldap/ad.acme.com/acme.com@ACME.COM");
+        let catalogue = LdapService::of_catalogue("dc.emea.acme.com", "emea.acme.com", "acme.com");
+        assert_eq!(of(catalogue).unwrap(), "GC/dc.emea.acme.com/acme.com@EMEA.ACME.COM");
+        for name in ["", ".", "a/b", "a@EVIL", "a b", "a\\b"] {
+            assert!(of(LdapService::of_domain(name, "acme.com")).is_err(), "{name}");
+            assert!(of(LdapService::of_catalogue("ad.acme.com", "acme.com", name)).is_err(), "{name}");
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::sasl::{self, Peer};
+use super::sasl::{self, LdapService, Peer};
 use super::{Credential, Kerberos, KerberosError};
 
 /// The longest token that we accept and tell the server: the most that three bytes can say.
@@ -78,17 +78,15 @@ pub struct Sealed {
     pub expires: Instant,
 }
 
-/// Connects to `address`, binds as the machine and starts the relay. `host` is the server's DNS name, from
-/// which its service principal is made, and `realm` that of its domain; the ticket is fetched where it is not
-/// there yet, across realms where the machine's is another.
+/// Connects to `address`, binds as the machine to `service` and starts the relay. The ticket for the service is fetched
+/// where it is not there yet, across realms where the machine's is another.
 ///
 /// # Errors
-/// The server cannot be reached, does not prove who it is, does not accept the machine or does not seal, or
-/// the deadline passed.
+/// Returns an error if the server cannot be reached, does not prove that it is `service`, does not accept the machine or
+/// does not seal, or if the deadline passes.
 pub async fn connect(
     address: SocketAddr,
-    host: &str,
-    realm: &str,
+    service: &LdapService,
     kerberos: &Kerberos,
     credential: &Credential,
     deadline: Instant,
@@ -96,7 +94,7 @@ pub async fn connect(
     let connecting = async {
         let mut tcp = TcpStream::connect(address).await?;
         tune(&tcp)?;
-        let peer = Peer { host, realm, kerberos, credential, deadline };
+        let peer = Peer { service, kerberos, credential, deadline };
         let bound = sasl::bind(&mut tcp, &peer).await?;
         let max_send = bound.max_send;
         let (read, write) = tcp.into_split();
@@ -113,15 +111,14 @@ pub async fn connect(
 /// As [`connect`].
 pub async fn asks_to_sign(
     address: SocketAddr,
-    host: &str,
-    realm: &str,
+    service: &LdapService,
     kerberos: &Kerberos,
     credential: &Credential,
     deadline: Instant,
 ) -> Result<bool, TransportError> {
     let asking = async {
         let mut tcp = TcpStream::connect(address).await?;
-        sasl::asks_to_sign(&mut tcp, &Peer { host, realm, kerberos, credential, deadline }).await
+        sasl::asks_to_sign(&mut tcp, &Peer { service, kerberos, credential, deadline }).await
     };
     timeout_at(deadline, asking).await.unwrap_or(Err(TransportError::Timeout))
 }

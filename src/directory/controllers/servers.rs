@@ -15,6 +15,7 @@ use crate::directory::discovery::{Controller, List, Role, Wanted, discover};
 use crate::directory::dns::Names;
 use crate::directory::health::{Change, Health, Service, State};
 use crate::directory::machine::{BoxFuture, Server, Servers};
+use crate::kerberos::LdapService;
 use crate::protocol::report;
 
 /// Plain LDAP, with StartTLS or sealed by Kerberos.
@@ -271,12 +272,13 @@ impl ServerList {
         }
     }
 
-    /// The Kerberos realm of `host`: AD's realms are its domains in capitals (MS-KILE 3.1.5.7). The catalogues are
-    /// domain controllers of any domain, whose names they bear.
-    fn realm(&self, host: &str) -> String {
+    /// The LDAP service of `host`. The catalogues are domain controllers of any domain, whose names they bear.
+    fn service(&self, host: &str) -> LdapService {
+        let wanted = &self.wanted.domain;
         match (self.wanted.role, host.split_once('.')) {
-            (Role::GlobalCatalogue, Some((_, domain))) => domain.to_uppercase(),
-            _ => self.wanted.domain.to_uppercase(),
+            (Role::Domain, _) => LdapService::of_domain(host, wanted),
+            (Role::GlobalCatalogue, Some((_, domain))) => LdapService::of_catalogue(host, domain, wanted),
+            (Role::GlobalCatalogue, None) => LdapService::of_catalogue(host, wanted, wanted),
         }
     }
 
@@ -378,8 +380,7 @@ impl Servers for ServerList {
             let controllers = self.controllers(Service::Reading).await?;
             let port = self.wanted.role.port();
             let server = |controller: &Arc<Controller>| Server {
-                realm: self.realm(&controller.host),
-                host: controller.host.clone(),
+                service: self.service(&controller.host),
                 addresses: controller.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
             };
             Ok(controllers.iter().map(server).filter(|server| !server.addresses.is_empty()).collect())

@@ -81,9 +81,8 @@ impl Link {
         machine: &Inner,
         deadline: Instant,
     ) -> Result<Self, TransportError> {
-        let Server { host, realm, .. } = server;
         let Sealed { stream, relay, expires } =
-            sealing::connect(address, host, realm, &machine.kerberos, &credential, deadline).await?;
+            sealing::connect(address, &server.service, &machine.kerberos, &credential, deadline).await?;
         let ldap_settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(stream));
         let (driver, ldap) = LdapConnAsync::with_settings(ldap_settings, "ldapi:///")
             .await
@@ -91,7 +90,7 @@ impl Link {
         // Ends when the last handle is dropped or the relay closes.
         tokio::spawn(driver.drive());
         let mut link = Link {
-            host: host.clone(),
+            host: server.service.host.clone(),
             address,
             principal: credential.principal().to_owned(),
             root: Arc::default(),

@@ -1,4 +1,5 @@
-//! The tests that need an AD to ask (`tests/machine.rs`, `tests/kerberos.rs`, `tests/forest.rs`), on the joined host.
+//! The tests that need an AD to ask (`tests/machine.rs`, `tests/kerberos.rs`, `tests/forest.rs`, `tests/impostor.rs`), on
+//! the joined host.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,8 @@ use crate::report::{Check, Report};
 
 const ON_HOST: &str = "/var/tmp/test";
 const PEOPLE: &str = "/var/tmp/people";
+/// An LDAP service of the host.
+const MEMBER: &str = "ldap/xcally.acme.com";
 
 /// A test's name, what it finds in its environment, and its tests that do nothing here: those that another test runs
 /// as its child, and those that want minutes, a DC that is restarted meanwhile or a forged one.
@@ -31,18 +34,22 @@ const TESTS: &[(&str, &[&str], &[&str])] = &[
         &["a_forged_kdc"],
     ),
     ("forest", &["MOTION_AD_TEST_DC=ad.acme.com", "MOTION_AD_TEST_ROOTS=1"], &[]),
+    ("impostor", &["MOTION_AD_TEST_DC=ad.acme.com", "MOTION_AD_TEST_MEMBER=xcally.acme.com"], &[]),
 ];
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     let binaries = built()?;
     lab.write(PEOPLE, &people())?;
     lab.run(&["ca", "publish"]).ok()?;
+    // Any computer account can give itself such a name; AD refuses it one of three parts.
+    lab.dc(&["samba-tool", "spn", "add", MEMBER, "XCALLY$"]).ok()?;
     for (test, environment, elsewhere) in TESTS {
         let (_, binary) =
             binaries.iter().find(|(name, _)| name == test).ok_or_else(|| format!("no test {test}"))?;
         std::fs::copy(binary, lab.path(ON_HOST)).map_err(|e| format!("{ON_HOST}: {e}"))?;
         run(lab, report, test, environment, elsewhere)?;
     }
+    lab.dc(&["samba-tool", "spn", "delete", MEMBER, "XCALLY$"]).ok()?;
     lab.run(&["ca", "unpublish"]).ok()?;
     lab.run(&["cast", "reset"]).ok()?;
     [ON_HOST, PEOPLE]
