@@ -130,6 +130,21 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
         "`broker.connections`, and who opens so many: `ss -xp`",
     ),
     (
+        "socket",
+        "the socket for logins was removed or replaced: no application reaches the broker",
+        "`systemctl restart motion-ad.socket motion-ad.service`; the service alone does not bring it back",
+    ),
+    (
+        "task",
+        "background work failed (`problem`) and is started again; `motion-ad status` counts it",
+        "nothing if it happens once; if it goes on, report it with the line `panic` before it",
+    ),
+    (
+        "panic",
+        "a fault in the program, caught where it happened; `place` is in the source",
+        "report it: no user's data is in the line",
+    ),
+    (
         "log_overflow",
         "so many lines were lost because syslog did not take them in time",
         "look at the syslog daemon",

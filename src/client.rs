@@ -58,8 +58,13 @@ impl AskError {
             _ => None,
         };
         match (self, kind) {
-            (AskError::Refused(_), _) => "see `journalctl -u motion-ad.service`",
+            (AskError::Refused(_), _) => {
+                "do as the broker says; after an upgrade of motion-ad restart the application"
+            }
             (_, Some(ErrorKind::TimedOut)) => "see `systemctl status motion-ad.service`",
+            (AskError::Connect(_), Some(ErrorKind::NotFound)) => {
+                "the socket is missing: `systemctl restart motion-ad.socket motion-ad.service`"
+            }
             (AskError::Connect(_), _) => "see `systemctl status motion-ad.socket motion-ad.service`",
             _ => {
                 "see `journalctl -u motion-ad.service`; after an upgrade of motion-ad restart the application, which \

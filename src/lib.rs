@@ -13,6 +13,7 @@
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
 //! | [`patience`] | when a login leaves one domain controller for the next; pure |
+//! | [`supervise`] | background work that is started again when it fails |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`doctor`] | everything between the application and AD, looked at one by one |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
@@ -43,3 +44,5 @@ pub mod kerberos;
 pub mod ldap;
 #[cfg(feature = "broker")]
 pub mod patience;
+#[cfg(feature = "broker")]
+pub mod supervise;

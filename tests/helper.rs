@@ -546,20 +546,21 @@ const INPUT: &[u8] = b"pw\nnew\n";
 #[test]
 fn without_a_broker_the_message_says_what_to_look_at() {
     let host = Host::new();
-    let error = |cause: &str| {
+    let error = |cause: &str, advice: &str| {
         format!(
-            "motion-ad: the broker at {} could not be asked: no connection: {cause}; \
-             see `systemctl status motion-ad.socket motion-ad.service`\n",
+            "motion-ad: the broker at {} could not be asked: no connection: {cause}; {advice}\n",
             host.path("broker.sock").display()
         )
     };
     for args in QUESTIONS {
-        host.feed(args, INPUT).is(3, "", &error("No such file or directory (os error 2)"));
+        let advice = "the socket is missing: `systemctl restart motion-ad.socket motion-ad.service`";
+        host.feed(args, INPUT).is(3, "", &error("No such file or directory (os error 2)", advice));
     }
     // A socket that a dead broker left behind.
     drop(UnixListener::bind(host.path("broker.sock")).unwrap());
     for args in QUESTIONS {
-        host.feed(args, INPUT).is(3, "", &error("Connection refused (os error 111)"));
+        let advice = "see `systemctl status motion-ad.socket motion-ad.service`";
+        host.feed(args, INPUT).is(3, "", &error("Connection refused (os error 111)", advice));
     }
 }
 
@@ -572,7 +573,7 @@ fn a_broker_that_refuses_is_no_answer_even_when_it_does_not_listen_first() {
         });
         let error = format!(
             "motion-ad: the broker at {} could not be asked: the request was refused: \"uid 1000 may not ask\"; \
-             see `journalctl -u motion-ad.service`\n",
+             do as the broker says; after an upgrade of motion-ad restart the application\n",
             host.path("broker.sock").display()
         );
         host.feed(args, INPUT).is(3, "", &error);
@@ -726,6 +727,60 @@ fn a_doctor_that_cannot_look_ends_with_3() {
     }
     // Of another command it is 2, whatever its words are.
     assert_eq!(host.run(&["check", "doctor", "--nonsense"]).exit, 2);
+}
+
+/// What a module of a compromised application finds when the doctor loads it: it notes that in the file at its side.
+const SPY: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+__attribute__((constructor)) static void look(void) {
+    FILE *note = fopen(NOTE, "w");
+    if (!note) return;
+    fprintf(note, "uid %d gid %d\n", (int)getuid(), (int)getegid());
+    int terminal = open("/dev/tty", O_RDWR | O_NONBLOCK);
+    fprintf(note, "terminal %s\n", terminal < 0 ? "none" : "open");
+    if (terminal >= 0) fprintf(note, "typed %d\n", ioctl(terminal, TIOCSTI, "x"));
+    for (int fd = 0; fd < 3; fd++) if (isatty(fd)) fprintf(note, "descriptor %d is a terminal\n", fd);
+    fprintf(note, "descriptor 9 %s\n", fcntl(9, F_GETFD) < 0 ? "closed" : "open");
+    fprintf(note, "leader %d\n", getsid(0) == getpid());
+    fprintf(note, "dumpable %d\n", prctl(PR_GET_DUMPABLE));
+    fclose(note);
+}
+"#;
+
+/// In a shell that has a terminal and a descriptor of root's open, as a person runs the doctor.
+#[test]
+fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable_memory() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o777)).tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("spy.c"), SPY).unwrap();
+    let note = format!("-DNOTE=\"{}\"", path("note"));
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", &note, "-o", &path("spy.so"), &path("spy.c")]).status();
+    assert!(built.unwrap().success());
+    // A copy that daemon may reach; the shell's `true` keeps it from being the leader of the terminal's session.
+    fs::copy(env!("CARGO_BIN_EXE_motion-ad"), path("motion-ad")).unwrap();
+    let child = format!(
+        "exec 9</etc/shadow; {} as-application --uid 1 --gid 1 --name daemon load {}; true",
+        path("motion-ad"),
+        path("spy.so")
+    );
+    Command::new("script").args(["-qec", &child, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let noted = fs::read_to_string(path("note")).unwrap();
+    let expected = "uid 1 gid 1\nterminal none\ndescriptor 9 closed\nleader 1\ndumpable 0\n";
+    // This shell hands its terminal on; the doctor hands on pipes.
+    let noted: String = noted
+        .lines()
+        .filter(|line| !line.ends_with("is a terminal"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(noted, expected);
 }
 
 /// What is done as the application's user is nobody else's business, and does no harm.

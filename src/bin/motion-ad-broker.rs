@@ -4,6 +4,7 @@ use std::error::Error;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use listenfd::ListenFd;
@@ -14,6 +15,7 @@ use motion_ad::broker::sessions::redis::Redis;
 use motion_ad::broker::{Broker, Start, metrics, pulse};
 use motion_ad::config::{Config, Credentials, Store};
 use motion_ad::directory::trust::Trust;
+use motion_ad::supervise;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -55,22 +57,27 @@ fn check_config(path: &Path, credentials: &Credentials) -> Result<(), Box<dyn Er
 fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Error>> {
     // Neither a core dump nor another process of our user may see a password.
     nix::sys::prctl::set_dumpable(false)?;
+    supervise::report_panics();
     let (log, writer) = Log::open()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let end: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let mut told = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;
         let (listener, watched) = listen(&arguments)?;
-        let broker = Broker::new(Start { config: arguments.config, credentials, log });
+        let broker = Broker::new(Start { config: arguments.config, credentials, log })?;
         tokio::spawn({
             let broker = broker.clone();
             async move { broker.warm_up().await }
         });
         if let Some(watched) = watched {
-            tokio::spawn(metrics::http::serve(watched, broker.clone()));
+            let (watched, broker) = (Arc::new(watched), broker.clone());
+            supervise::spawn("metrics", move || metrics::http::serve(watched.clone(), broker.clone()));
         }
         sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&broker.state(None))])?;
-        tokio::spawn(pulse::keep(broker.clone()));
+        supervise::spawn("pulse", {
+            let broker = broker.clone();
+            move || pulse::keep(broker.clone())
+        });
         let told = async move {
             tokio::select! { _ = told.recv() => {}, _ = interrupted.recv() => {} }
         };

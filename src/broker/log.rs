@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
+use crate::supervise::{self, Ended};
+
 /// Lines that wait for the writer.
 const QUEUE: usize = 4096;
 /// The longest value, in characters; journald and syslog daemons cut long lines.
@@ -132,8 +134,7 @@ impl Log {
         let (queue, lines) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
-        let thread =
-            std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines, &counter))?;
+        let thread = supervise::thread("log", move || write_all(&lines, &counter))?;
         let writer = Writer { queue: queue.clone(), thread };
         Ok((Log { queue, lost, complaints: Mutex::default() }, writer))
     }
@@ -177,7 +178,7 @@ impl Log {
     }
 }
 
-fn write_all(lines: &Receiver<Message>, lost: &AtomicU64) {
+fn write_all(lines: &Receiver<Message>, lost: &AtomicU64) -> Ended {
     let (mut logger, mut told) = (None, 0);
     while let Ok(Message::Line(level, line)) = lines.recv() {
         write_one(&mut logger, level, &line);
@@ -189,6 +190,7 @@ fn write_all(lines: &Receiver<Message>, lost: &AtomicU64) {
             told = all;
         }
     }
+    Ok(())
 }
 
 /// Without a syslog the lines go to standard error, which systemd takes to the journal.

@@ -12,6 +12,7 @@ pub mod login;
 pub mod metrics;
 pub mod passwords;
 pub mod peers;
+mod place;
 pub mod pulse;
 pub mod refusal;
 pub mod server;
@@ -20,8 +21,8 @@ pub mod sessions;
 mod status;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -30,12 +31,14 @@ use tokio::time::Instant as Deadline;
 use self::log::{Level, Line, Log};
 use self::login::Decision;
 use self::metrics::{Event, Metrics, Refused};
-use self::peers::{Peer, Peers};
+use self::peers::{Nss, Peer, Peers};
+use self::place::Place;
 use self::refusal::Refusal;
 use self::service::Service;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
+use crate::supervise;
 use crate::verdict::Outcome;
 
 /// The broker waits for AD no longer than this, whatever the deadline of a request says.
@@ -57,6 +60,8 @@ pub struct Broker {
     room: Arc<Semaphore>,
     /// How often the loop that takes connections has turned.
     turns: AtomicU64,
+    /// Why no application reaches the socket for logins.
+    unreachable: Mutex<Option<String>>,
     /// Held by the one audit that is under way.
     auditing: tokio::sync::Mutex<()>,
 }
@@ -73,9 +78,13 @@ pub struct Start {
 
 impl Broker {
     /// A broker for what `start` says. A broken configuration is no error: it denies and is named in every answer.
-    pub fn new(start: Start) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn new(start: Start) -> std::io::Result<Arc<Self>> {
         let Start { config: path, credentials, log } = start;
         let log = Arc::new(log);
+        observe(&log);
         // Which files there are, only a reading tells. What counts is read once more, after each was looked at, so
         // that a change in between is seen as one.
         let mut files = vec![path.clone(), "/etc/krb5.conf".into(), "/etc/resolv.conf".into()];
@@ -88,16 +97,17 @@ impl Broker {
             service: config.and_then(|config| Service::new(config, &log)),
             no_keytab: credentials.problem(),
             connections: asked.connections,
-            peers: Peers::new(asked.users),
+            peers: Peers::new(asked.users, Nss)?,
             sources: Sources::new(&credentials, files),
             log,
             begun: Instant::now(),
             metrics: Metrics::default(),
             room: Arc::new(Semaphore::new(asked.connections)),
             turns: AtomicU64::new(0),
+            unreachable: Mutex::default(),
             auditing: tokio::sync::Mutex::default(),
         };
-        Arc::new(broker)
+        Ok(Arc::new(broker))
     }
 
     /// The log.
@@ -113,7 +123,21 @@ impl Broker {
     /// What is wrong, for people; `None` when nothing is.
     pub fn problem(&self) -> Option<String> {
         let broken = || self.service.as_ref().err().map(ToString::to_string);
-        broken().or_else(|| self.no_keytab.clone())
+        broken().or_else(|| self.no_keytab.clone()).or_else(|| self.unreachable().clone())
+    }
+
+    /// Notes whether the socket for logins stands where applications look for it, and logs a change.
+    fn look_for(&self, place: &Place) {
+        let (problem, mut known) = (place.problem(), self.unreachable());
+        if *known != problem {
+            let line = Line::new("socket").with("problem", problem.as_deref().unwrap_or_default());
+            self.log.write(Level::Error, &line);
+            *known = problem;
+        }
+    }
+
+    fn unreachable(&self) -> MutexGuard<'_, Option<String>> {
+        self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connects to AD ahead of the first login, and says in the log what the broker has to work with.
@@ -127,11 +151,6 @@ impl Broker {
             }
         };
         service.warm_up(&self.log).await;
-    }
-
-    /// Whether the process with the user id `uid` is answered.
-    pub async fn allows(&self, uid: u32) -> bool {
-        self.peers.allows(uid).await
     }
 
     /// Answers one request of `peer`.
@@ -161,9 +180,10 @@ impl Broker {
             | Operation::OpenSession
             | Operation::CloseSession => {
                 let begun = Instant::now();
+                let mut record = Record { broker: self, request, peer, begun, decided: None };
                 let decision = self.decide(request, secret, peer, deadline).await;
                 let reply = Reply::Verdict(decision.verdict.clone());
-                let record = Record { broker: self, request, peer, decision, took: begun.elapsed() };
+                record.decided = Some((decision, begun.elapsed()));
                 return Answer { reply, _record: Some(record) };
             }
         };
@@ -267,20 +287,56 @@ impl From<Reply> for Answer<'_> {
     }
 }
 
-/// A line of the log, written when this is dropped, however the request ends: after the reply, so that whoever waits for
-/// that does not wait for the log as well.
+/// Writes the log line of a request when it is dropped, however the request ends: after the reply, so that the client
+/// does not wait for the log; and without a decision where the broker ends, or panics, while a domain controller has
+/// the password.
 struct Record<'a> {
     broker: &'a Broker,
     request: &'a Request,
     peer: &'a Peer,
-    decision: Decision,
-    took: Duration,
+    begun: Instant,
+    decided: Option<(Decision, Duration)>,
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        self.broker.record(self.request, &self.decision, self.peer, self.took);
+        let (decision, took) = self
+            .decided
+            .take()
+            .unwrap_or_else(|| (undecided(self.request.operation).into(), self.begun.elapsed()));
+        self.broker.record(self.request, &decision, self.peer, took);
     }
+}
+
+/// What is known of a request that was cut off. AD may have counted its password, or made its change.
+fn undecided(operation: Operation) -> Refusal {
+    let outcome = match operation {
+        Operation::ChangePassword => Outcome::ChangeUnknown,
+        _ => Outcome::Unavailable,
+    };
+    let reason = match std::thread::panicking() {
+        true => "cut off by a fault in the broker (event=panic); AD may have counted the password",
+        false => "cut off by the end of the broker; AD may have counted the password",
+    };
+    Refusal::new(outcome, reason)
+}
+
+/// Writes what becomes of supervised tasks into `log`.
+fn observe(log: &Arc<Log>) {
+    let log = log.clone();
+    supervise::tasks().observe(move |event| {
+        let line = match event {
+            supervise::Event::Failed { task, cause, pause } => Line::new("task")
+                .with("task", task)
+                .with("problem", cause)
+                .with("consequence", format!("it starts again in {} s", pause.as_secs())),
+            supervise::Event::Panicked { place } => Line::new("panic")
+                .with("place", place)
+                .with("thread", std::thread::current().name().unwrap_or_default())
+                .with("advice", "a fault in motion-ad: report it with this line"),
+        };
+        log.write(Level::Error, &line);
+    });
 }
 
 /// Whether a success of `request` begins a session.
@@ -302,5 +358,38 @@ fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
         }
         Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
         Err(ConfigError::NotJoined) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_is_cut_off_is_recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, writer) = Log::open().unwrap();
+        let credentials = Credentials::find(Some(folder.path()));
+        let broker =
+            Broker::new(Start { config: folder.path().join("config.toml"), credentials, log }).unwrap();
+        let peer = Peer { uid: 0, pid: 0 };
+        for (operation, event, outcome) in [
+            (Operation::Authenticate, Event::Login, Outcome::Unavailable),
+            (Operation::Account, Event::Account, Outcome::Unavailable),
+            (Operation::ChangePassword, Event::PasswordChange, Outcome::ChangeUnknown),
+        ] {
+            let request = Request::new(operation, "john", Duration::from_secs(5));
+            let counted = || broker.metrics.outcomes(event).find(|(_, count)| *count > 0);
+            assert_eq!(counted(), None, "{operation:?}");
+            drop(Record {
+                broker: &broker,
+                request: &request,
+                peer: &peer,
+                begun: Instant::now(),
+                decided: None,
+            });
+            assert_eq!(counted(), Some((outcome, 1)), "{operation:?}");
+        }
+        writer.finish();
     }
 }

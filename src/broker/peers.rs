@@ -1,15 +1,33 @@
 //! Who may ask the broker: root, and the users that applications run as.
+//!
+//! The name service can hang or fail: it may ask another host, or want a descriptor where none is left. So one thread
+//! asks it, one question at a time; whoever was permitted stays so, and a stranger costs no thread and no wait of others.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
-use nix::unistd::User;
+use nix::unistd::{Uid, User};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
-/// How long the uids of the configured users are good.
+use crate::config::CONFIG;
+use crate::supervise::{self, Ended};
+
+/// How long the uids of the configured users are good. Later they are looked up again, and stay in use until then.
 const FRESH: Duration = Duration::from_secs(60);
 /// A refused peer makes us look again, because its user may be new; but not more often than this.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How long an unknown peer waits for a lookup, from the moment in which that was begun.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Names of strangers that are kept for the log.
+const STRANGERS: usize = 64;
+/// Why a user is not known while the name service hangs.
+const SILENT: &str = "the name service does not answer";
+/// Questions that wait for the thread.
+const QUEUE: usize = 4;
 
 /// The process at the other end of a connection, as the kernel knows it (SO_PEERCRED, unix(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,68 +48,349 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Whether a peer is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It is.
+    Granted,
+    /// It is neither root nor one of the configured users.
+    Stranger,
+    /// It is not, because the name service did not say who the configured users are; the cause.
+    Unknown(String),
+}
+
+/// The name service (nsswitch.conf(5)).
+pub trait NameService: Send {
+    /// Returns the uid of the user `name`, `None` if there is no such user.
+    ///
+    /// # Errors
+    /// If the name service cannot say.
+    fn uid(&self, name: &str) -> Result<Option<u32>, String>;
+
+    /// Returns the name of the user `uid`, if there is one and the name service says so.
+    fn name(&self, uid: u32) -> Option<String>;
+}
+
+/// The host's own.
+pub struct Nss;
+
+impl NameService for Nss {
+    fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+        let user = User::from_name(name).map_err(|error| error.desc().to_owned())?;
+        Ok(user.map(|user| user.uid.as_raw()))
+    }
+
+    fn name(&self, uid: u32) -> Option<String> {
+        User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+    }
+}
+
+/// What the thread is asked.
+enum Question {
+    /// Who the configured users are.
+    Users,
+    /// Who this is.
+    Stranger(u32),
+}
+
 /// The peers that are answered.
 pub struct Peers {
-    users: Vec<String>,
-    known: Mutex<Known>,
+    /// Those that are configured as numbers.
+    uids: Vec<u32>,
+    /// Those that are configured as names.
+    names: Arc<[String]>,
+    known: Arc<watch::Sender<Known>>,
+    questions: SyncSender<Question>,
 }
 
 #[derive(Default)]
 struct Known {
-    uids: Vec<u32>,
-    read: Option<Instant>,
+    /// The uids of the configured names, as far as they were ever told.
+    uids: BTreeMap<String, u32>,
+    /// When the last lookup ended.
+    looked: Option<Instant>,
+    /// When the one that is under way was begun.
+    begun: Option<Instant>,
+    /// Why the last one did not say everything.
+    problem: Option<String>,
+    /// Names of strangers, and when they were looked up.
+    strangers: BTreeMap<u32, (Instant, Option<String>)>,
 }
 
 impl Peers {
     /// Answers root and `users`, who are names or numbers.
-    pub fn new(users: Vec<String>) -> Self {
-        Peers { users, known: Mutex::default() }
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn new(users: Vec<String>, service: impl NameService + 'static) -> std::io::Result<Self> {
+        let (uids, names): (Vec<_>, Vec<_>) =
+            users.into_iter().map(|user| user.parse().map_err(|_| user)).partition(Result::is_ok);
+        let uids = uids.into_iter().filter_map(Result::ok).collect();
+        let names: Arc<[String]> = names.into_iter().filter_map(Result::err).collect();
+        let known = Arc::new(watch::Sender::new(Known::default()));
+        let (questions, asked) = sync_channel(QUEUE);
+        let (asked_names, answered) = (names.clone(), known.clone());
+        supervise::thread("peers", move || answer(&service, &asked_names, &asked, &answered))?;
+        let peers = Peers { uids, names, known, questions };
+        // Ahead of the first peer.
+        peers.known.send_if_modified(|known| peers.look(known).is_some());
+        Ok(peers)
     }
 
-    /// Whether `uid` is answered. May ask the name service, which can block.
-    pub async fn allows(&self, uid: u32) -> bool {
-        if uid == 0 {
-            return true;
+    /// Decides whether `uid` is answered. One that is permitted never waits.
+    pub async fn access(&self, uid: u32) -> Access {
+        if uid == 0 || self.uids.contains(&uid) {
+            return Access::Granted;
         }
-        let (known, age) = {
-            let known = self.known();
-            (known.uids.contains(&uid), known.read.map(|read| read.elapsed()))
+        let mut changes = self.known.subscribe();
+        let mut wait = None;
+        let mut decided = None;
+        self.known.send_if_modified(|known| {
+            let age = known.looked.map(|looked| looked.elapsed());
+            if known.has(uid) {
+                if age.is_none_or(|age| age >= FRESH) {
+                    self.look(known);
+                }
+                decided = Some(Access::Granted);
+            } else if self.names.is_empty() || (known.begun.is_none() && age.is_some_and(|age| age < AGAIN)) {
+                decided = Some(known.stranger());
+            } else {
+                wait = self.look(known).map(|begun| (begun, known.looked));
+            }
+            false
+        });
+        match (decided, wait) {
+            (Some(access), _) => access,
+            (None, None) => Access::Unknown(SILENT.to_owned()),
+            (None, Some((begun, looked))) => {
+                let answered = changes.wait_for(|known| known.looked != looked);
+                match timeout_at(begun + PATIENCE, answered).await {
+                    Ok(Ok(known)) if known.has(uid) => Access::Granted,
+                    Ok(Ok(known)) => known.stranger(),
+                    Ok(Err(_)) | Err(_) => Access::Unknown(SILENT.to_owned()),
+                }
+            }
+        }
+    }
+
+    /// Describes a stranger to the administrator: user, uid and program, as far as they are known soon.
+    pub async fn describe(&self, peer: &Peer) -> String {
+        let uid = peer.uid;
+        let fresh = |known: &Known| {
+            known
+                .strangers
+                .get(&uid)
+                .filter(|(looked, _)| looked.elapsed() < FRESH)
+                .map(|(_, name)| name.clone())
         };
-        match age {
-            Some(age) if known && age < FRESH => return true,
-            Some(age) if !known && age < AGAIN => return false,
-            _ => {}
-        }
-        let users = self.users.clone();
-        let Ok(uids) = tokio::task::spawn_blocking(move || uids_of(&users)).await else { return false };
-        let allowed = uids.contains(&uid);
-        *self.known() = Known { uids, read: Some(Instant::now()) };
-        allowed
+        let remembered = fresh(&self.known.borrow());
+        let name = match remembered {
+            Some(name) => name,
+            None if self.questions.try_send(Question::Stranger(uid)).is_err() => None,
+            None => {
+                let mut changes = self.known.subscribe();
+                let answered = changes.wait_for(|known| fresh(known).is_some());
+                let told = timeout_at(Instant::now() + PATIENCE, answered).await;
+                told.ok().and_then(Result::ok).and_then(|known| fresh(&known)).flatten()
+            }
+        };
+        let name = name.map(|name| format!(" {name}")).unwrap_or_default();
+        let program = program(peer.pid).map(|program| format!(", program {program}")).unwrap_or_default();
+        format!("the user{name} (uid {uid}{program})")
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Begins a lookup unless one is under way; returns when that was begun, `None` where there is no thread for it.
+    fn look(&self, known: &mut Known) -> Option<Instant> {
+        if known.begun.is_none() && self.questions.try_send(Question::Users).is_ok() {
+            known.begun = Some(Instant::now());
+        }
+        known.begun
     }
 }
 
-/// Users that do not exist (yet) are passed over: they cannot ask.
-fn uids_of(users: &[String]) -> Vec<u32> {
-    let uid = |user: &String| match user.parse() {
-        Ok(uid) => Some(uid),
-        Err(_) => User::from_name(user).ok().flatten().map(|user| user.uid.as_raw()),
-    };
-    users.iter().filter_map(uid).collect()
+impl Known {
+    fn has(&self, uid: u32) -> bool {
+        self.uids.values().any(|known| *known == uid)
+    }
+
+    /// What a peer is that is none of the known users.
+    fn stranger(&self) -> Access {
+        self.problem.clone().map_or(Access::Stranger, Access::Unknown)
+    }
+}
+
+/// What the thread does until the last handle is gone.
+fn answer(
+    service: &impl NameService,
+    names: &[String],
+    questions: &Receiver<Question>,
+    known: &watch::Sender<Known>,
+) -> Ended {
+    // After a panic none is under way.
+    known.send_modify(|known| known.begun = None);
+    while let Ok(question) = questions.recv() {
+        match question {
+            Question::Users => {
+                let told: Vec<_> = names.iter().map(|name| (name, service.uid(name))).collect();
+                known.send_modify(|known| known.learn(told));
+            }
+            Question::Stranger(uid) => {
+                let name = service.name(uid);
+                known.send_modify(|known| known.meet(uid, name));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Known {
+    /// Takes what the name service told of the configured users. What it could not say leaves what is known.
+    fn learn(&mut self, told: Vec<(&String, Result<Option<u32>, String>)>) {
+        self.problem = None;
+        for (name, uid) in told {
+            match uid {
+                Ok(Some(uid)) => drop(self.uids.insert(name.clone(), uid)),
+                // Users that do not exist (yet) cannot ask.
+                Ok(None) => drop(self.uids.remove(name)),
+                Err(cause) => {
+                    let problem = || format!("the name service cannot say who {name} is: {cause}");
+                    self.problem.get_or_insert_with(problem);
+                }
+            }
+        }
+        self.begun = None;
+        self.looked = Some(Instant::now());
+    }
+
+    fn meet(&mut self, uid: u32, name: Option<String>) {
+        if self.strangers.len() >= STRANGERS {
+            self.strangers.retain(|_, (looked, _)| looked.elapsed() < FRESH);
+        }
+        if self.strangers.len() < STRANGERS {
+            self.strangers.insert(uid, (Instant::now(), name));
+        }
+    }
+}
+
+/// The name of the program that the process `pid` runs (proc_pid_comm(5)).
+fn program(pid: u32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().chars().filter(|c| !c.is_control()).collect())
+}
+
+/// What the administrator sets so that a stranger is answered.
+pub fn advice() -> String {
+    format!("if it is the application, name it in `users` of the section [broker] in {CONFIG}")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
     use super::*;
+
+    const PEERS: [&str; 3] = ["daemon", "4711", "nobody-of-that-name"];
+
+    fn users() -> Vec<String> {
+        PEERS.map(str::to_owned).to_vec()
+    }
 
     #[tokio::test]
     async fn root_and_the_named_users_are_answered() {
-        let peers = Peers::new(["daemon", "4711", "nobody-of-that-name"].map(str::to_owned).to_vec());
-        for (uid, allowed) in [(0, true), (1, true), (4711, true), (2, false), (u32::MAX, false)] {
-            assert_eq!(peers.allows(uid).await, allowed, "{uid}");
+        let peers = Peers::new(users(), Nss).unwrap();
+        for (uid, access) in [
+            (0, Access::Granted),
+            (1, Access::Granted),
+            (4711, Access::Granted),
+            (2, Access::Stranger),
+            (u32::MAX, Access::Stranger),
+        ] {
+            assert_eq!(peers.access(uid).await, access, "{uid}");
+        }
+        let me = Peer { uid: 2, pid: std::process::id() };
+        let described = peers.describe(&me).await;
+        assert!(described.starts_with("the user bin (uid 2, program "), "{described}");
+        assert_eq!(peers.describe(&Peer { uid: 4_000_000, pid: 0 }).await, "the user (uid 4000000)");
+    }
+
+    /// A name service that knows daemon and john, and fails or hangs when it is told to.
+    #[derive(Clone, Default)]
+    struct Scripted {
+        fails: Arc<AtomicBool>,
+        hangs: Arc<AtomicBool>,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl NameService for Scripted {
+        fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            while self.hangs.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            match (self.fails.load(Ordering::SeqCst), name) {
+                (true, _) => Err("Too many open files".to_owned()),
+                (false, "daemon") => Ok(Some(1)),
+                (false, "john") => Ok(Some(1000)),
+                (false, _) => Ok(None),
+            }
+        }
+
+        fn name(&self, _: u32) -> Option<String> {
+            None
+        }
+    }
+
+    impl Peers {
+        /// As if what is known had been looked up an hour ago.
+        fn age(&self) {
+            self.known.send_modify(|known| known.looked = Instant::now().checked_sub(2 * FRESH));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_keeps_who_was_permitted() {
+        let service = Scripted::default();
+        let peers = Peers::new(users(), service.clone()).unwrap();
+        assert_eq!(peers.access(1).await, Access::Granted);
+        service.fails.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            peers.age();
+            // A stranger has it looked up, and what fails then takes nobody's right away.
+            let Access::Unknown(cause) = peers.access(7).await else { panic!("no cause") };
+            assert!(cause.contains("daemon is: Too many open files"), "{cause}");
+            assert_eq!(peers.access(1).await, Access::Granted);
+        }
+        service.fails.store(false, Ordering::SeqCst);
+        peers.age();
+        assert_eq!(peers.access(7).await, Access::Stranger);
+    }
+
+    #[tokio::test]
+    async fn while_the_name_service_hangs_the_permitted_are_answered_and_strangers_wait_once() {
+        let service = Scripted::default();
+        let peers = Arc::new(Peers::new(users(), service.clone()).unwrap());
+        assert_eq!(peers.access(1).await, Access::Granted);
+        service.hangs.store(true, Ordering::SeqCst);
+        let asked = service.asked.load(Ordering::SeqCst);
+        peers.age();
+        let mut strangers = tokio::task::JoinSet::new();
+        for uid in 2000..3000 {
+            let peers = peers.clone();
+            strangers.spawn(async move { peers.access(uid).await });
+        }
+        // They wait together; none of them in a thread of the runtime's.
+        assert_eq!(peers.access(1).await, Access::Granted);
+        assert!(strangers.join_all().await.iter().all(|access| matches!(access, Access::Unknown(_))));
+        // From then on nobody waits.
+        let late = std::time::Instant::now();
+        for uid in 3000..4000 {
+            assert!(matches!(peers.access(uid).await, Access::Unknown(_)));
+        }
+        assert!(late.elapsed() < PATIENCE, "{:?}", late.elapsed());
+        assert_eq!(service.asked.load(Ordering::SeqCst), asked + 1, "one question at a time");
+        service.hangs.store(false, Ordering::SeqCst);
+        while peers.access(7).await != Access::Stranger {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

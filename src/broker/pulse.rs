@@ -12,6 +12,7 @@ use super::Broker;
 use super::metrics::Event;
 use super::service::Service;
 use crate::protocol::report::Status;
+use crate::supervise::Ended;
 
 /// How often it is looked. `WatchdogSec=` in the unit is several times as long, so that a busy host is no dead broker.
 const BEAT: Duration = Duration::from_secs(2);
@@ -24,7 +25,7 @@ const COUNTING: Duration = Duration::from_secs(1);
 ///
 /// It is a task like a login's, and looks where every login does, so that a runtime that stands still, or a lock that is
 /// never given back, silences it. The loop that takes connections has to have turned in between, too.
-pub async fn keep(broker: Arc<Broker>) {
+pub async fn keep(broker: Arc<Broker>) -> Ended {
     let (mut told, mut turned, mut sessions) = (String::new(), 0, None);
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,6 +48,7 @@ pub async fn keep(broker: Arc<Broker>) {
         drop(notes);
         (told, turned) = (state, turns);
     }
+    Ok(())
 }
 
 impl Broker {

@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 use super::Broker;
 use super::log::{Level, Line};
 use super::metrics::Refused;
-use super::peers::Peer;
+use super::peers::{self, Access, Peer};
+use super::place::Place;
 use crate::protocol::{FrameError, HEADER, Header, Reply, Request, Secret, decode, encode};
 
 /// A request must be whole within this time after its connection was accepted.
@@ -52,6 +53,7 @@ pub async fn serve(
     told: impl Future<Output = ()>,
 ) -> io::Result<End> {
     listener.set_nonblocking(true)?;
+    let place = Place::of(&listener);
     let listener = watch(listener)?;
     let room = broker.room.clone();
     let mut running = JoinSet::new();
@@ -86,6 +88,7 @@ pub async fn serve(
             () = &mut told => break End::Told,
             _ = look.tick() => {
                 broker.turns.fetch_add(1, Ordering::Relaxed);
+                if let Some(place) = &place { broker.look_for(place) }
                 if let Some(file) = broker.stale() { break End::Stale(file) }
             },
             accepted = accepted => match accepted? {
@@ -109,7 +112,10 @@ pub async fn serve(
     };
     broker.end();
     let finish = async { while running.join_next().await.is_some() {} };
-    let _ = timeout(DRAIN, finish).await;
+    if timeout(DRAIN, finish).await.is_err() {
+        // Each that is cut off writes its line.
+        running.shutdown().await;
+    }
     Ok(end)
 }
 
@@ -135,13 +141,9 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
     let peer = Peer { uid: peer.uid(), pid: pid.unwrap_or_default() };
     let (uid, name) = (peer.uid, peer.to_string());
-    if !broker.allows(uid).await {
-        broker.metrics.refused(Refused::Stranger);
-        let line =
-            Line::new("refused").with("peer", &name).with("reason", "neither root nor in broker.users");
-        broker.log().complain(Level::Warning, &format!("stranger {uid}"), line);
-        let reason = format!("the user with the uid {uid} is neither root nor in broker.users");
-        let _ = reply(&mut stream, &Reply::Refused(reason)).await;
+    let access = broker.peers.access(uid).await;
+    if access != Access::Granted {
+        refuse(&mut stream, broker, &peer, &access).await;
         return;
     }
     let (request, secret) = match read(&mut stream).await {
@@ -163,6 +165,20 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
             Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);
         broker.log().complain(Level::Warning, &format!("reply {uid}"), line);
     }
+}
+
+/// Tells a peer, and the administrator, why it is not answered.
+async fn refuse(stream: &mut UnixStream, broker: &Broker, peer: &Peer, access: &Access) {
+    broker.metrics.refused(Refused::Stranger);
+    let who = broker.peers.describe(peer).await;
+    let (mut reason, mut advice) = (format!("{who} is neither root nor in broker.users"), peers::advice());
+    if let Access::Unknown(cause) = access {
+        reason = format!("{reason} as far as is known: {cause}");
+        advice = "mend the name service, or name the uid in broker.users".to_owned();
+    }
+    let line = Line::new("refused").with("peer", peer).with("reason", &reason).with("advice", &advice);
+    broker.log().complain(Level::Warning, &format!("stranger {}", peer.uid), line);
+    let _ = reply(stream, &Reply::Refused(format!("{reason}; {advice}"))).await;
 }
 
 async fn read(stream: &mut UnixStream) -> Result<(Request, Secret), FrameError> {

@@ -21,6 +21,7 @@ use crate::directory::machines::Machines;
 use crate::directory::pool::{Pool, Renew};
 use crate::directory::trust::{Refreshed, Trust};
 use crate::kerberos::Kerberos;
+use crate::supervise::{self, Ended};
 
 /// Everything at the start, ahead of the first login.
 const WARM_UP: Duration = Duration::from_secs(20);
@@ -89,7 +90,7 @@ impl Service {
             machine: machine.clone(),
             domain: config.domain.name.clone(),
         });
-        tokio::spawn(keep_trust(renewal));
+        supervise::spawn("trust", move || keep_trust(renewal.clone()));
         let register = Register::new(
             store,
             config.sessions.clone(),
@@ -105,7 +106,10 @@ impl Service {
             warn: config.login.warn,
         });
         register.start();
-        tokio::spawn(recheck::keep(register.clone(), logins.clone()));
+        supervise::spawn("recheck", {
+            let (register, logins) = (register.clone(), logins.clone());
+            move || recheck::keep(register.clone(), logins.clone())
+        });
         Ok(Service { domain: config.domain.name.clone(), domains, trust, machine, logins, register })
     }
 
@@ -213,7 +217,7 @@ fn chosen(log: &Log, domain: &str, method: Method, reason: &str) {
 }
 
 /// Reads the trusted roots and CRLs again when it is time.
-async fn keep_trust(renewal: Renewal) {
+async fn keep_trust(renewal: Renewal) -> Ended {
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;

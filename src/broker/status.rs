@@ -9,7 +9,8 @@ use super::login::Decision;
 use super::metrics::Event;
 use super::service::Service;
 use crate::protocol::Request;
-use crate::protocol::report::{Check, Fact, Machine, Status};
+use crate::protocol::report::{Check, Fact, Machine, Status, Task};
+use crate::supervise;
 use crate::verdict::Outcome;
 
 impl Broker {
@@ -69,8 +70,25 @@ impl Broker {
         if let Ok(service) = &self.service {
             service.report(&mut status).await;
         }
+        status.tasks = tasks();
+        let waiting = status.tasks.iter().filter(|task| task.waiting);
+        status.problems.extend(waiting.map(|task| {
+            format!("the background task {} failed and waits for its restart: {}", task.name, task.cause)
+        }));
         status
     }
+}
+
+/// The background tasks that have failed.
+fn tasks() -> Vec<Task> {
+    let failed = supervise::tasks().report().into_iter().filter(|(_, task)| task.failures > 0);
+    let told = failed.map(|(name, task)| Task {
+        name: name.to_owned(),
+        failures: task.failures,
+        cause: task.cause.unwrap_or_default(),
+        waiting: task.waiting > 0,
+    });
+    told.collect()
 }
 
 /// How long `motion-ad status` waits for DNS, a domain controller and the register of sessions.

@@ -4,9 +4,9 @@
 //! crates that read such files stop at an unquoted space or know no value of several lines, and all of them copy every
 //! value. Here the value of the password is passed over where it stands.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -81,11 +81,22 @@ impl Env {
     pub fn load(path: &Path) -> Result<Option<Self>, Problem> {
         let problem = |text: String| Problem { file: path.to_owned(), line: None, text };
         let read = |e: io::Error| problem(format!("cannot be read: {e}"));
-        let file = match File::open(path) {
+        // Root reads it in a folder of the application's, where another kind of file can lie in wait: a symbolic link
+        // to a file that the application may not read, or a FIFO that never ends.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+                return Err(problem(
+                    "is a symbolic link, which is not followed: name the file itself".to_owned(),
+                ));
+            }
             other => other.map_err(read)?,
         };
         let metadata = file.metadata().map_err(read)?;
+        if !metadata.is_file() {
+            return Err(problem("is no regular file".to_owned()));
+        }
         // Of its size from the start: growing would leave copies of the password behind.
         let capacity = usize::try_from(metadata.len().min(LONGEST)).unwrap_or_default();
         let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
@@ -351,7 +362,30 @@ mod tests {
         assert_eq!(env.properties[0].value, Value::Text("ldap://?d".into()));
         assert_eq!(env.mode, 0o600);
         assert_eq!(Env::load(Path::new("/nonexistent/.env")), Ok(None));
-        let error = Env::load(Path::new("/dev/zero")).unwrap_err();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(LONGEST + 1).unwrap();
+        let error = Env::load(file.path()).unwrap_err();
         assert!(error.to_string().contains("longer than"), "{error}");
+    }
+
+    #[test]
+    fn what_lies_in_wait_in_the_folder_of_the_application_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = folder.path().join(".env");
+        let refused = |why: &str| {
+            let problem = Env::load(&env).unwrap_err().to_string();
+            assert!(problem.contains(why), "{problem}");
+            std::fs::remove_file(&env).unwrap();
+        };
+        std::os::unix::fs::symlink("/etc/hostname", &env).unwrap();
+        refused("is a symbolic link");
+        // Nothing ever writes to it: a plain open would wait for that.
+        let made = std::process::Command::new("mkfifo").arg(&env).status().unwrap();
+        assert!(made.success());
+        refused("is no regular file");
+        std::os::unix::fs::symlink("/dev/zero", &env).unwrap();
+        refused("is a symbolic link");
+        let problem = Env::load(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(problem.contains("is no regular file"), "{problem}");
     }
 }

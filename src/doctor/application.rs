@@ -1,11 +1,13 @@
 //! What the application's user can do: load the module, reach the broker, log somebody in.
 //!
-//! Each is done for real, in a process of that user: `motion-ad` starts itself again by setpriv(1), with the command
-//! `as-application`, which nobody needs to know.
+//! Each is done for real, in a process of that user: `motion-ad` starts itself again with the hidden command
+//! `as-application`.
 
 use std::ffi::CString;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,14 +18,15 @@ use super::command::{self, Answer};
 use super::facts::{Facts, Login, SERVICE};
 use super::libpam::{self, Talk};
 use super::stack::Value;
-use crate::protocol::Secret;
+use crate::client;
+use crate::protocol::{Operation, Secret};
 
 /// One login: two calls of a module that waits for a minute at most, and what others of the service take.
 const LOGIN: Duration = Duration::from_secs(125);
 /// One question to the broker, from the start of the program on.
 const REACH: Duration = Duration::from_secs(5);
-/// The exit status of `motion-ad` that says that the broker could not be asked.
-const UNREACHABLE: i32 = 3;
+/// The same without the program's start.
+const STATUS: Duration = Duration::from_secs(4);
 
 /// What PAM answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,28 @@ pub fn load_here(path: &Path) -> Result<(), String> {
     libpam::load(&path)
 }
 
+/// Asks the broker for its state, in this process.
+///
+/// # Errors
+/// If the broker does not answer this user.
+pub fn reach_here(socket: &Path) -> Result<(), String> {
+    let request = client::request(Operation::Status, "", STATUS);
+    match client::ask(socket, &request, &Secret::default()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("the broker at {}: {error}", socket.display())),
+    }
+}
+
+/// Opens a file for reading, in this process.
+///
+/// # Errors
+/// If this user may not read it.
+pub fn read_here(path: &Path) -> Result<(), String> {
+    // Without waiting for the other end of a FIFO.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    opened.map(drop).map_err(|error| error.to_string())
+}
+
 /// Logs `name` in at the application's service, in this process, as whoever runs it. The password is given out once,
 /// whoever asks for it again.
 ///
@@ -62,37 +87,27 @@ pub fn login_here(name: &str, password: &Secret) -> Result<Answers, String> {
 /// Loads the module as the application's user; says as whom.
 pub(super) async fn load(facts: &Facts, path: &Path) -> Result<String, String> {
     let path = path.display().to_string();
-    let arguments = ["as-application", "load", &path];
-    let (answer, who) = match facts.application().await {
-        Ok(user) if facts.is_root() => {
-            (command::ask_as(&user, &ourselves()?, &arguments, &[], command::ASK).await, user.name)
-        }
-        _ => (command::ask(&ourselves()?, &arguments).await, "this user".to_owned()),
-    };
-    succeeded(answer).map(|_| who)
+    let user = facts.application().await.ok().filter(|_| facts.is_root());
+    let answer = command::ask_ourselves(user.as_ref(), &["load", &path], &[], command::ASK).await;
+    succeeded(answer).map(|_| user.map_or_else(|| "this user".to_owned(), |user| user.name))
 }
 
 /// Asks the broker as `user`.
 pub(super) async fn reaches(facts: &Facts, user: &User) -> Result<(), String> {
     let socket = facts.options().socket.display().to_string();
-    let arguments = ["--socket", &socket, "--timeout", "4", "status", "--json"];
-    let answer = command::ask_as(user, &ourselves()?, &arguments, &[], REACH).await;
-    match answer {
-        Ok(answer) if answer.status.code().is_some_and(|code| code < UNREACHABLE) => Ok(()),
-        other => succeeded(other).map(drop),
-    }
+    succeeded(command::ask_ourselves(Some(user), &["reach", &socket], &[], REACH).await).map(drop)
+}
+
+/// Opens a file for reading as `user`.
+pub(super) async fn reads(user: &User, path: &str) -> Result<(), String> {
+    succeeded(command::ask_ourselves(Some(user), &["read", path], &[], command::ASK).await).map(drop)
 }
 
 /// Logs somebody in as `user`.
 pub(super) async fn login(user: &User, login: &Login) -> Result<Answers, String> {
-    let arguments = ["as-application", "login", "--", login.name.as_str()];
-    let answer = command::ask_as(user, &ourselves()?, &arguments, login.password.bytes(), LOGIN).await;
+    let task = ["login", "--", login.name.as_str()];
+    let answer = command::ask_ourselves(Some(user), &task, login.password.bytes(), LOGIN).await;
     serde_json::from_str(&succeeded(answer)?.out).map_err(|e| e.to_string())
-}
-
-fn ourselves() -> Result<String, String> {
-    let path = std::env::current_exe().map_err(|e| e.to_string())?;
-    path.into_os_string().into_string().map_err(|_| "the path of motion-ad is not UTF-8".to_owned())
 }
 
 fn succeeded(answer: io::Result<Answer>) -> Result<Answer, String> {

@@ -12,6 +12,9 @@ use tokio::time::timeout;
 /// One question to a program of this host.
 pub(super) const ASK: Duration = Duration::from_secs(3);
 
+/// Where a child looks for programs that a module of the PAM service runs.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// What a program answered.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
@@ -34,17 +37,23 @@ pub(super) async fn ask(program: &str, arguments: &[&str]) -> io::Result<Answer>
     run(command, &[], ASK).await
 }
 
-/// The same as the user `user`, with the groups that user has; `input` is its standard input.
-pub(super) async fn ask_as(
-    user: &User,
-    program: &str,
-    arguments: &[&str],
+/// Runs `motion-ad as-application`, which becomes `user` by itself (see [`super::child`]), or stays who it is; `input`
+/// is its standard input.
+pub(super) async fn ask_ourselves(
+    user: Option<&User>,
+    task: &[&str],
     input: &[u8],
     bound: Duration,
 ) -> io::Result<Answer> {
-    let mut command = Command::new("setpriv");
-    command.arg("--reuid").arg(user.uid.to_string()).arg("--regid").arg(user.gid.to_string());
-    command.args(["--init-groups", "--reset-env", "--", program]).args(arguments);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("as-application");
+    if let Some(user) = user {
+        command.arg("--uid").arg(user.uid.to_string()).arg("--gid").arg(user.gid.to_string());
+        command.arg("--name").arg(&user.name);
+        command.env_clear().env("PATH", PATH).env("HOME", &user.dir).env("SHELL", &user.shell);
+        command.env("USER", &user.name).env("LOGNAME", &user.name);
+    }
+    command.args(task);
     run(command, input, bound).await
 }
 

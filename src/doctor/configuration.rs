@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
 
+use super::application;
 use super::broker::USER;
-use super::command;
 use super::facts::{Facts, user};
 use super::finding::{Finding, quote};
 use super::join::is_not_joined;
@@ -149,10 +149,11 @@ async fn unreadable(facts: &Facts, user: &User, file: &Read) -> Option<Finding> 
             Finding::failure(format!("every user may read {shown}, which holds a password")).mend(mend),
         );
     }
-    match command::ask_as(user, "test", &["-r", &shown], &[], command::ASK).await {
-        Ok(answer) if answer.status.success() => None,
-        Ok(_) => Some(Finding::failure(format!("{} may not read {shown}", user.name)).mend(mend)),
-        Err(e) => Some(Finding::skipped(format!("setpriv cannot be run: {e}"))),
+    match application::reads(user, &shown).await {
+        Ok(()) => None,
+        Err(cause) => {
+            Some(Finding::failure(format!("{} may not read {shown}: {cause}", user.name)).mend(mend))
+        }
     }
 }
 

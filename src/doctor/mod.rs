@@ -20,6 +20,7 @@
 
 pub mod application;
 mod broker;
+pub mod child;
 mod command;
 mod configuration;
 mod controllers;

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use tokio::task::spawn_blocking;
 
-use super::command;
+use super::application;
 use super::facts::{Facts, SERVICE};
 use super::finding::{Finding, quote};
 use super::module;
@@ -391,16 +391,9 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
         Err(cause) => return Finding::skipped(cause),
     };
     for file in &facts.service().await.files {
-        let answer = command::ask_as(&user, "test", &["-r", file], &[], command::ASK).await;
-        match answer {
-            Ok(answer) if answer.status.success() => {}
-            Ok(answer) => {
-                let cause = answer.complaint();
-                let cause = if cause.is_empty() { "permission denied" } else { cause };
-                return Finding::failure(format!("{} may not read {file}: {cause}", user.name))
-                    .mend(format!("chmod a+rx /etc/pam.d && chmod a+r {}", quote(file)));
-            }
-            Err(e) => return Finding::skipped(format!("setpriv cannot be run: {e}")),
+        if let Err(cause) = application::reads(&user, file).await {
+            return Finding::failure(format!("{} may not read {file}: {cause}", user.name))
+                .mend(format!("chmod a+rx /etc/pam.d && chmod a+r {}", quote(file)));
         }
     }
     Finding::ok(format!("{} may read the service and what it includes", user.name))

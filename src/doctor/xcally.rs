@@ -108,7 +108,11 @@ pub(super) async fn password(facts: &Facts) -> Finding {
 }
 
 pub(super) async fn mode(facts: &Facts) -> Finding {
-    match fs::metadata(facts.path(ENV)) {
+    match fs::symlink_metadata(facts.path(ENV)) {
+        // A command that changed its mode would change that of another file.
+        Ok(found) if !found.is_file() => {
+            Finding::warning(format!("{ENV} is no regular file: see what it is by `ls -l`"))
+        }
         Ok(found) => {
             let mode = found.mode() & 0o777;
             let mend = format!("chmod 0600 {ENV}");

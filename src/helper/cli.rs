@@ -573,6 +573,18 @@ pub struct Doctor {
 /// Arguments of `as-application`.
 #[derive(Debug, Args)]
 pub struct AsApplication {
+    /// The uid to become; without it the process stays who it is
+    #[arg(long, requires_all = ["gid", "name"])]
+    pub uid: Option<u32>,
+
+    /// Its primary group
+    #[arg(long)]
+    pub gid: Option<u32>,
+
+    /// Its name
+    #[arg(long)]
+    pub name: Option<String>,
+
     /// What to do
     #[command(subcommand)]
     pub task: Task,
@@ -585,6 +597,18 @@ pub enum Task {
     #[command(after_help = "Not for people.")]
     Load {
         /// Its file
+        path: PathBuf,
+    },
+    /// Ask the broker for its state
+    #[command(after_help = "Not for people.")]
+    Reach {
+        /// Its socket
+        socket: PathBuf,
+    },
+    /// Open a file for reading
+    #[command(after_help = "Not for people.")]
+    Read {
+        /// The file
         path: PathBuf,
     },
     /// Log in, with the password of standard input

@@ -8,7 +8,9 @@ use tokio::runtime::Builder;
 
 use super::cli::{AsApplication, Task};
 use super::{Cli, Exit, Failure, Page, password, show};
-use crate::doctor::{CHECKS, Check, Finding, Group, Level, Login, Options, Place, application, examine};
+use crate::doctor::{
+    CHECKS, Check, Finding, Group, Level, Login, Options, Place, application, child, examine,
+};
 
 /// What libkrb5 is told in the broker's unit, too: which keytab to take, and not to ask SSSD for a KDC.
 const ENVIRONMENT: [(&str, &str); 2] =
@@ -66,7 +68,14 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
 
 /// What the doctor does as the application's user.
 pub(super) fn as_application(args: &AsApplication) -> Result<Page, Failure> {
+    let identity = match (args.uid, args.gid, &args.name) {
+        (Some(uid), Some(gid), Some(name)) => Some(child::Identity { uid, gid, name: name.clone() }),
+        _ => None,
+    };
+    child::leave(identity.as_ref()).map_err(Failure::Application)?;
     let done = match &args.task {
+        Task::Reach { socket } => application::reach_here(socket).map(|()| String::new()),
+        Task::Read { path } => application::read_here(path).map(|()| String::new()),
         Task::Load { path } => application::load_here(path).map(|()| String::new()),
         Task::Login { name } => {
             let [password] = password::from_stdin()?;

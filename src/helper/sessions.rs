@@ -138,8 +138,9 @@ fn age(milliseconds: u64) -> u64 {
 }
 
 fn moment(milliseconds: u64) -> String {
-    let at = OffsetDateTime::from(UNIX_EPOCH + Duration::from_secs(milliseconds / 1000));
-    at.format(&Rfc3339).unwrap_or_else(|_| "at an unknown time".to_owned())
+    let at = i64::try_from(milliseconds / 1000).ok();
+    let at = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "after the year 9999".to_owned())
 }
 
 /// A line of `sessions watch`.

@@ -57,6 +57,11 @@ fn status_text(status: &Status, problems: &[String]) -> String {
         state.row(["sessions", &format!("{open} open, in {}", status.sessions.store)]);
     }
 
+    for task in &status.tasks {
+        let times = if task.failures == 1 { "once" } else { &format!("{} times", task.failures) };
+        state.row(["background task", &format!("{} failed {times}, last because {}", task.name, task.cause)]);
+    }
+
     let mut servers = Columns::headed(["", "DOMAIN CONTROLLER", "OUR SITE", "BINDS", "READING", "KDC"]);
     let mut down = Columns::plain();
     for server in &status.servers.list {
@@ -136,7 +141,7 @@ fn fingerprint(root: &Root) -> String {
 fn day(seconds: u64) -> String {
     let at =
         i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    at.map_or_else(|| "an unknown time".to_owned(), |at| at.date().to_string())
+    at.map_or_else(|| "after the year 9999".to_owned(), |at| at.date().to_string())
 }
 
 /// The reply, plus the answer; and the counts by name, where the wire has pairs.
@@ -153,7 +158,7 @@ fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::{Method, Server, Servers};
+    use crate::protocol::report::{Method, Server, Servers, Task};
     use crate::verdict::Outcome;
 
     fn server(binds: &str, kdc: &str) -> Server {
@@ -222,6 +227,12 @@ mod tests {
                 notes: vec!["a CRL of the forest is passed over".into()],
             },
             logins: vec![(Outcome::Success, 12)],
+            tasks: vec![Task {
+                name: "recheck".into(),
+                failures: 2,
+                cause: "it\npanicked".into(),
+                waiting: false,
+            }],
             ..Status::default()
         };
         let text = status_text(&status, &problems(&status));
@@ -234,7 +245,8 @@ mod tests {
               machine account  connected to dc1.acme.com as XCALLY$@ACME.COM, ticket valid for 1 h 0 min\n \
               trusted roots    /etc/ssl/certs and 1 root of the forest, 2 CRLs, read 2 h 0 min ago\n                  \
                                a CRL of the forest is passed over\n \
-              pool             0 busy, 0 idle, at most 0\n\n    \
+              pool             0 busy, 0 idle, at most 0\n \
+              background task  recheck failed 2 times, last because it\\npanicked\n\n    \
                  DOMAIN CONTROLLER  OUR SITE  BINDS  READING  KDC\n    \
                  dc1.acme.com       yes       ok     ok       unknown\n \
               x  dc1.acme.com       yes       down   ok       ok\n    \

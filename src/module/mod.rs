@@ -311,7 +311,8 @@ mod tests {
     #[test]
     fn what_a_refusing_broker_says_is_logged_escaped() {
         let refused = login().fails(AskError::Refused("uid 7\nmay not ask".into()));
-        let steps = [john(), password(), refused, complaint(&["uid 7\\nmay not ask", "journalctl"])];
+        let steps =
+            [john(), password(), refused, complaint(&["uid 7\\nmay not ask", "do as the broker says"])];
         assert_eq!(authenticated(&[], 0, steps).0, Code::AuthinfoUnavail);
     }
 

@@ -70,6 +70,22 @@ pub struct Status {
     /// The register of sessions.
     #[serde(default)]
     pub sessions: Register,
+    /// Background tasks that have failed since the start.
+    #[serde(default)]
+    pub tasks: Vec<Task>,
+}
+
+/// A background task that has failed. The broker starts it again each time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Name of the task.
+    pub name: String,
+    /// How many times it has failed.
+    pub failures: u64,
+    /// Cause of the last failure.
+    pub cause: String,
+    /// Whether it waits for its restart.
+    pub waiting: bool,
 }
 
 /// How passwords are checked.

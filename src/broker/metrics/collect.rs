@@ -11,6 +11,7 @@ use crate::broker::Broker;
 use crate::broker::service::Service;
 use crate::directory::discovery::Role;
 use crate::directory::health::Service as Part;
+use crate::supervise;
 
 /// The register of sessions is waited for so long; it may be in a Redis.
 const REGISTER: Duration = Duration::from_secs(1);
@@ -30,6 +31,7 @@ impl Broker {
         page.add(Family::ConnectionsMax, [], self.connections as u64);
         page.add(Family::LogLost, [], self.log().lost());
         self.metrics.measure(&mut page);
+        measure_tasks(&mut page);
         if let Ok(service) = &self.service {
             service.measure(&mut page).await;
         }
@@ -120,6 +122,14 @@ impl Service {
                 page.add(Family::DcCertificate, [&domain, &dc], ends);
             }
         }
+    }
+}
+
+fn measure_tasks(page: &mut Page) {
+    page.add(Family::Panics, [], supervise::tasks().panics());
+    for (name, task) in supervise::tasks().report() {
+        page.add(Family::TaskUp, [name], (task.waiting == 0).into());
+        page.add(Family::TaskFailures, [name], task.failures);
     }
 }
 

@@ -103,6 +103,12 @@ families! {
     Connections = "connections", Gauge, [], "Connections from applications.";
     ConnectionsMax = "connections_max", Gauge, [], "The most of them at once (broker.connections).";
     LogLost = "log_lines_lost", Counter, [], "Lines of the log that were lost because syslog is too slow.";
+    Panics = "panics", Counter, [],
+        "Faults of the program (panics) that were caught; each is a line `event=panic` in the log.";
+    TaskUp = "task_up", Gauge, ["task"],
+        "Whether a background task runs: 0 while it waits for its restart after a failure.";
+    TaskFailures = "task_failures", Counter, ["task"],
+        "How many times a background task failed; it was started again each time.";
     PasswordMethod = "password_method", Gauge, ["domain", "method"],
         "By what passwords are checked, where that is known; its value is always 1.";
     DcUp = "dc_up", Gauge, ["domain", "dc", "service"],

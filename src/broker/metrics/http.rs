@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::broker::Broker;
+use crate::supervise::Ended;
 
 /// Answers at once; who comes then waits in the socket's queue.
 const AT_ONCE: usize = 4;
@@ -27,13 +28,16 @@ const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Answers at `listener` until the broker ends.
 ///
 /// # Errors
-/// The listener is unusable.
-pub async fn serve(listener: StdListener, broker: Arc<Broker>) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+/// Returns the cause if the listener is unusable.
+pub async fn serve(listener: Arc<StdListener>, broker: Arc<Broker>) -> Ended {
+    let opened = || {
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener.try_clone()?)
+    };
+    let listener = opened().map_err(|error| error.to_string())?;
     let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let permit = room.clone().acquire_owned().await.map_err(|error| error.to_string())?;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let broker = broker.clone();

@@ -19,6 +19,7 @@ use super::{CALL, Register, now};
 use crate::broker::log::{Level, Line};
 use crate::config::{self, Field, Piece};
 use crate::protocol::report::Session;
+use crate::supervise::Ended;
 
 /// So many events are read at a time: after a crash the commands for so many may be run once more.
 const PAGE: usize = 16;
@@ -34,20 +35,20 @@ const RETRY: Duration = Duration::from_secs(5);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Follows the events until the broker ends.
-pub(super) async fn keep(register: Arc<Register>) {
+pub(super) async fn keep(register: Arc<Register>) -> Ended {
     let mut reader = Reader { name: format!("on_evict {}", register.host), position: None };
     let Some(command) = register.settings.on_evict.clone() else {
         // Who sets a command later does not mean what happened before.
         while reader.pass(&register).await.is_err() {
             sleep(RETRY).await;
         }
-        return;
+        return Ok(());
     };
     let mut changes = register.store.changes();
     loop {
         changes.mark_unchanged();
         match reader.run(&register, &command).await {
-            Ok(()) if changes.changed().await.is_err() => return,
+            Ok(()) if changes.changed().await.is_err() => return Ok(()),
             Ok(()) => {}
             Err(_) => sleep(RETRY).await,
         }

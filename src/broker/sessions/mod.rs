@@ -35,6 +35,7 @@ use crate::config;
 use crate::directory::dns::Names;
 use crate::protocol::report::{self, EndReason, Ended, Events, Session, Sessions};
 use crate::protocol::{MAX_FRAME, Request};
+use crate::supervise;
 
 /// The longest text of a session, in bytes; what is longer is cut.
 const TEXT: usize = 255;
@@ -148,8 +149,9 @@ impl Register {
 
     /// Begins to end the sessions that are over, and to run the command for evictions.
     pub fn start(self: &Arc<Self>) {
-        tokio::spawn(sweep::keep(self.clone()));
-        tokio::spawn(evict::keep(self.clone()));
+        let (swept, followed) = (self.clone(), self.clone());
+        supervise::spawn("sweep", move || sweep::keep(swept.clone()));
+        supervise::spawn("on_evict", move || evict::keep(followed.clone()));
     }
 
     /// Sends everybody away who waits for events: the broker ends.

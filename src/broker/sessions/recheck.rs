@@ -14,7 +14,8 @@ use crate::broker::log::{Level, Line};
 use crate::broker::login::{Logins, check_groups};
 use crate::directory::standing::BATCH;
 use crate::directory::{Account, DirectoryError, Machine, Person, Standing};
-use crate::protocol::report::{EndReason, Ended};
+use crate::protocol::report::{self, EndReason};
+use crate::supervise::Ended;
 use crate::verdict::Outcome;
 
 /// The first time is this long after the start, where `sessions.recheck` is not shorter.
@@ -36,12 +37,12 @@ enum Trouble {
 }
 
 /// Reads them again and again until the broker ends.
-pub(in crate::broker) async fn keep<M, P>(register: Arc<Register>, logins: Arc<Logins<M, P>>)
+pub(in crate::broker) async fn keep<M, P>(register: Arc<Register>, logins: Arc<Logins<M, P>>) -> Ended
 where
     M: Machine + 'static,
     P: Send + Sync + 'static,
 {
-    let Some(every) = register.settings.recheck else { return };
+    let Some(every) = register.settings.recheck else { return Ok(()) };
     let mut next = Instant::now() + every.min(FIRST);
     loop {
         sleep_until(next).await;
@@ -73,7 +74,8 @@ where
             sleep(PAUSE).await;
         }
         for (guid, outcome) in expelled(register, logins, batch.iter().copied().collect()).await? {
-            let ended = Ended { at: now(), reason: EndReason::Refused, detail: outcome.name().to_owned() };
+            let ended =
+                report::Ended { at: now(), reason: EndReason::Refused, detail: outcome.name().to_owned() };
             for id in sessions.get(&guid).into_iter().flatten() {
                 register.close(id, &ended, Instant::now() + CALL).await?;
             }

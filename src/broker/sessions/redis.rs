@@ -36,6 +36,7 @@ use super::store::{Answer, Closed, ENDED, Listed, Opened, Page, Position, Store,
 use crate::config;
 use crate::directory::dns::Names;
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
+use crate::supervise;
 
 /// Calls on their way; more wait.
 const IN_FLIGHT: usize = 256;
@@ -62,7 +63,13 @@ impl Redis {
         let mut keeping = JoinSet::new();
         keeping.spawn({
             let keeper = keeper.clone();
-            async move { keeper.keep().await }
+            supervise::tasks().keep("redis", move || {
+                let keeper = keeper.clone();
+                async move {
+                    keeper.keep().await;
+                    Ok(())
+                }
+            })
         });
         Redis { name, keeper, in_flight: Semaphore::new(IN_FLIGHT), _keeping: keeping }
     }

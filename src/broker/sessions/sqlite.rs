@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use super::rule::{Admission, Decision};
 use super::store::{Answer, Closed, ENDED, EVENTS, Listed, Opened, Page, Position, Store, StoreError, Which};
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
+use crate::supervise;
 
 /// The file's name in the state directory.
 const FILE: &str = "sessions.db";
@@ -85,8 +86,8 @@ impl Sqlite {
     pub fn new(folder: &Path, tell: Tell) -> std::io::Result<Self> {
         let path = folder.join(FILE);
         let (jobs, waiting) = sync_channel(QUEUE);
-        let keeper = Keeper { path: path.clone(), tell, connection: None, failed: None };
-        std::thread::Builder::new().name("sessions".into()).spawn(move || keep(keeper, &waiting))?;
+        let mut keeper = Keeper { path: path.clone(), tell, connection: None, failed: None };
+        supervise::thread("sessions", move || keep(&mut keeper, &waiting))?;
         Ok(Sqlite { path, jobs, changes: Arc::new(watch::Sender::new(())) })
     }
 
@@ -119,7 +120,9 @@ impl Sqlite {
 }
 
 /// What the thread does until the last handle is gone.
-fn keep(mut keeper: Keeper, waiting: &Receiver<Job>) {
+fn keep(keeper: &mut Keeper, waiting: &Receiver<Job>) -> supervise::Ended {
+    // After a panic nothing is known of it.
+    keeper.connection = None;
     let mut worked = false;
     loop {
         let job = match worked {
@@ -128,9 +131,9 @@ fn keep(mut keeper: Keeper, waiting: &Receiver<Job>) {
         };
         worked = job.is_ok();
         match job {
-            Ok(job) => job(&mut keeper),
+            Ok(job) => job(keeper),
             Err(RecvTimeoutError::Timeout) => keeper.write_back(),
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }

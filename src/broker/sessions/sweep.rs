@@ -10,12 +10,13 @@ use super::process::{Process, is_gone};
 use super::store::{StoreError, Which};
 use super::{CALL, Register, now};
 use crate::protocol::report::{EndReason, Ended, Session};
+use crate::supervise;
 
 /// How often it is looked, from the start on.
 const EVERY: Duration = Duration::from_secs(30);
 
 /// Looks until the broker ends.
-pub(super) async fn keep(register: Arc<Register>) {
+pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -8,6 +8,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use once_cell::sync::OnceCell;
@@ -79,7 +80,7 @@ impl Names for Network {
     fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
         Box::pin(async move {
             let answer = self.resolver()?.srv_lookup(absolute(name)).await;
-            let answer = answer.map_err(|e| format!("DNS has no SRV records {name}: {e}"))?;
+            let answer = answer.map_err(|e| format!("no SRV records {name}: {}", words(&e)))?;
             let record = |data: &RData| match data {
                 RData::SRV(srv) => Some(Srv {
                     priority: srv.priority,
@@ -101,7 +102,7 @@ impl Names for Network {
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {
         Box::pin(async move {
             let answer = self.resolver()?.lookup_ip(absolute(host)).await;
-            let answer = answer.map_err(|e| format!("DNS does not resolve {host}: {e}"))?;
+            let answer = answer.map_err(|e| format!("no address of {host}: {}", words(&e)))?;
             Ok((answer.iter().collect(), Instant::from_std(answer.valid_until())))
         })
     }
@@ -148,8 +149,7 @@ pub async fn knows(server: IpAddr, domain: &str) -> Result<bool, String> {
     match resolver.lookup(absolute(domain), RecordType::SOA).await {
         Ok(_) => Ok(true),
         Err(error) if error.is_no_records_found() => Ok(false),
-        Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(format!("it answers with {code}")),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(words(&error)),
     }
 }
 
@@ -173,7 +173,52 @@ fn ping(domain: String, address: SocketAddr) -> impl Future<Output = Option<Stri
     }
 }
 
+/// What a failed lookup means to an administrator. The library's own text shows its data structures.
+fn words(error: &NetError) -> String {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NXDomain => {
+            "DNS does not know the name".to_owned()
+        }
+        NetError::Dns(DnsError::NoRecordsFound(_)) => "DNS knows the name without such a record".to_owned(),
+        NetError::Dns(DnsError::ResponseCode(code)) => format!("the DNS server answers \"{code}\""),
+        NetError::Timeout => "no DNS server answers".to_owned(),
+        NetError::NoConnections => "no DNS server can be reached".to_owned(),
+        NetError::Io(error) => format!("no DNS server can be reached: {error}"),
+        other => other.to_string(),
+    }
+}
+
 /// With its final dot, so that no search domain of `resolv.conf` is tried.
 fn absolute(name: &str) -> String {
     format!("{name}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::Name;
+
+    use super::*;
+
+    #[test]
+    fn what_dns_says_is_told_in_words() {
+        let none = |code| {
+            let name = Name::from_ascii("_ldap._tcp.dc._msdcs.acme.com.").unwrap();
+            NetError::Dns(DnsError::NoRecordsFound(NoRecords::new(Query::query(name, RecordType::SRV), code)))
+        };
+        let unreachable = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        for (error, expected) in [
+            (none(ResponseCode::NXDomain), "DNS does not know the name"),
+            (none(ResponseCode::NoError), "DNS knows the name without such a record"),
+            (
+                NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)),
+                "the DNS server answers \"Server Failure\"",
+            ),
+            (NetError::Timeout, "no DNS server answers"),
+            (NetError::Io(unreachable.into()), "no DNS server can be reached: connection refused"),
+        ] {
+            assert_eq!(words(&error), expected);
+        }
+    }
 }

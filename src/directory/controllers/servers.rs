@@ -17,6 +17,7 @@ use crate::directory::health::{Change, Health, Service, State};
 use crate::directory::machine::{BoxFuture, Server, Servers};
 use crate::kerberos::LdapService;
 use crate::protocol::report;
+use crate::supervise::{self, Ended};
 
 /// Plain LDAP, with StartTLS or sealed by Kerberos.
 pub(in crate::directory) const LDAP: u16 = 389;
@@ -219,7 +220,8 @@ impl ServerList {
 
     /// Keeps the list fresh and probes what failed, until the list is dropped.
     pub fn keep(&self, probe: Probe) {
-        tokio::spawn(keep(self.me.clone(), self.changed.clone(), probe));
+        let (me, changed) = (self.me.clone(), self.changed.clone());
+        supervise::spawn("servers", move || keep(me.clone(), changed.clone(), probe.clone()));
     }
 
     /// Asks for the list, once however many wait for it.
@@ -326,12 +328,12 @@ struct Due {
     next: Option<Instant>,
 }
 
-async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) {
+async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> Ended {
     // Bounded by the list: a second passes at least between two probes of one service, and each takes two at most.
     let mut probes = JoinSet::new();
     loop {
         let next = {
-            let Some(servers) = servers.upgrade() else { return };
+            let Some(servers) = servers.upgrade() else { return Ok(()) };
             let due = servers.due(Instant::now());
             if due.list {
                 servers.asking();
@@ -349,7 +351,7 @@ async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) {
             () = changed.notified() => {}
             () = sleep_until(next.unwrap_or_else(far)) => {}
             Some(done) = probes.join_next() => {
-                let Some(servers) = servers.upgrade() else { return };
+                let Some(servers) = servers.upgrade() else { return Ok(()) };
                 match done {
                     Ok((controller, service, Ok(()))) => servers.answered(&controller.host, service),
                     Ok((controller, service, Err(cause))) => {

@@ -28,6 +28,7 @@ use crate::kerberos::sealing;
 use crate::ldap::{ExchangeError, Response};
 use crate::patience::{ATTEMPT, Others, stays};
 use crate::protocol::report;
+use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
 
 /// TLS from the first byte.
@@ -198,7 +199,8 @@ impl Pool {
             certificates: Mutex::default(),
             refused: AtomicU64::new(0),
         });
-        tokio::spawn(reap(Arc::downgrade(&pool)));
+        let reaped = Arc::downgrade(&pool);
+        supervise::spawn("reaper", move || reap(reaped.clone()));
         pool
     }
 
@@ -686,11 +688,11 @@ pub(crate) async fn race(
     Err(causes.join("; "))
 }
 
-async fn reap(pool: Weak<Pool>) {
+async fn reap(pool: Weak<Pool>) -> Ended {
     let mut tick = tokio::time::interval(Duration::from_secs(15));
     loop {
         tick.tick().await;
-        let Some(pool) = pool.upgrade() else { return };
+        let Some(pool) = pool.upgrade() else { return Ok(()) };
         let limit = pool.settings.idle;
         pool.idle().retain_mut(|connection| connection.used.elapsed() < limit && connection.bind.is_open());
     }

@@ -197,18 +197,19 @@ pub(in crate::directory) fn time_of(ticks: i64) -> Option<SystemTime> {
         Ok(0) | Err(_) => None,
         Ok(ticks) if ticks == i64::MAX as u64 => None,
         Ok(ticks) => {
-            let since_1601 = Duration::from_secs(ticks / 10_000_000);
-            Some(match since_1601.checked_sub(Duration::from_secs(EPOCH_1601)) {
-                Some(since_1970) => UNIX_EPOCH + since_1970,
-                None => UNIX_EPOCH,
-            })
+            let since_1970 = (ticks / 10_000_000).saturating_sub(EPOCH_1601);
+            // Any number of AD's is within SystemTime; what were not would be never.
+            UNIX_EPOCH.checked_add(Duration::from_secs(since_1970))
         }
     }
 }
 
 fn moment(at: Option<SystemTime>) -> String {
     let Some(at) = at else { return "never".to_owned() };
-    OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_else(|_| "at an unknown time".to_owned())
+    // AD's years end after 30828, RFC 3339's with 9999.
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let at = i64::try_from(since).ok().and_then(|since| OffsetDateTime::from_unix_timestamp(since).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "after the year 9999".to_owned())
 }
 
 /// Bit 0 of byte 0 is Sunday 00:00 to 01:00 UTC (MS-SAMR 2.2.6.5). 1970-01-01 was a Thursday.
@@ -332,6 +333,35 @@ mod tests {
         assert!(Account::from_entry(&replaced("accountExpires", "soon")).is_err());
         assert!(Account::from_entry(&entry().with("logonHours", [vec![0xff; 20]])).is_err());
         assert!(Account::from_entry(&entry().with("tokenGroups", [vec![0xff]])).is_err());
+    }
+
+    #[test]
+    fn any_number_of_64_bits_is_judged_and_shown() {
+        // The moment in whose second AD's count begins to be later than `now`.
+        let limit = ticks(now()) + 9_999_999;
+        // 9223372032559808511 is what ADSI writes for a date it cannot hold; 2650467744000000000 is the year 10000.
+        let edges = [0, 1, limit, limit + 1, 2_650_467_744_000_000_000, 9_223_372_032_559_808_511, i64::MAX];
+        let near = edges.into_iter().flat_map(|edge| (-2..=2).map(move |by| edge.wrapping_add(by)));
+        let powers =
+            (0..64).flat_map(|bit| [1_i64 << bit, -(1_i64 << bit >> 1), (1_i64 << bit).wrapping_sub(1)]);
+        for value in near.chain(powers) {
+            for attribute in ["accountExpires", Account::PASSWORD_EXPIRY] {
+                let account = Account::from_entry(&replaced(attribute, &value.to_string())).unwrap();
+                let expired = attribute == "accountExpires" && (1..=limit).contains(&value);
+                let outcome = expired.then_some(Outcome::AccountExpired);
+                assert_eq!(account.refusal(now(), "X"), outcome, "{attribute} {value}");
+                assert_eq!(account.expulsion(now()), outcome, "{attribute} {value}");
+                assert_eq!(account.facts(now(), "X").len(), 7, "{attribute} {value}");
+            }
+        }
+        let shown = |value: &str| {
+            let facts = Account::from_entry(&replaced("accountExpires", value)).unwrap().facts(now(), "X");
+            facts.into_iter().find(|fact| fact.name == "account expires").unwrap().value
+        };
+        assert_eq!(shown("9223372032559808511"), "after the year 9999");
+        assert_eq!(shown("2650467743990000000"), "9999-12-31T23:59:59Z");
+        assert_eq!(shown("1"), "1970-01-01T00:00:00Z");
+        assert_eq!(shown("9223372036854775807"), "never");
     }
 
     #[test]

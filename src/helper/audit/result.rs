@@ -276,7 +276,7 @@ fn expires_soon(audited: &Audited, soon: u32, now: SystemTime) -> Option<String>
 
 fn day(seconds: u64) -> String {
     let at = i64::try_from(seconds).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-    at.map_or_else(|| "unknown".to_owned(), |at| at.date().to_string())
+    at.map_or_else(|| "after the year 9999".to_owned(), |at| at.date().to_string())
 }
 
 /// Suggests lines where the account is nobody else's in the list and names.map understands the line.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::cast::everybody;
+use crate::cast::{everybody, person};
 use crate::lab::Lab;
+use crate::pam::authenticate;
 use crate::report::{Check, Report, contains, equal};
 
 /// Names that are nobody's, or not as AD has them.
@@ -86,10 +87,32 @@ fn cast(lab: &Lab, report: &mut Report) -> Result<(), String> {
         }
         Ok(())
     });
+    report.check("an account that expires after the year 9999 is judged like any other, and shown", || {
+        expires(lab, "9223372032559808511")?;
+        let audited = lab.host("root", &["motion-ad", "audit"], "john.doe\nnina.nested\n");
+        let checked = lab.host("root", &["motion-ad", "check", "nina.nested"], "");
+        let entered = authenticate(lab, "nina.nested", person("nina").password);
+        expires(lab, "9223372036854775807")?;
+        equal("audit", audited.code, 0).map_err(|e| format!("{e}\n{}", audited.stderr))?;
+        equal("check", checked.code, 0).map_err(|e| format!("{e}\n{}", checked.stdout))?;
+        contains("check", &checked.stdout, "after the year 9999")?;
+        equal("login", entered.code.as_str(), "PAM_SUCCESS")
+    });
     report.check("all may log in: exit code 0", || {
         equal("exit code", lab.host("motion", &["motion-ad", "audit"], "john.doe\nnina.nested\n").code, 0)
     });
     Ok(())
+}
+
+/// Gives nina this date of expiry, in AD's own numbers.
+fn expires(lab: &Lab, ticks: &str) -> Check {
+    const DATABASE: &str = "/var/lib/samba/private/sam.ldb";
+    let script = format!(
+        "dn=$(ldbsearch -H {DATABASE} '(sAMAccountName=nina.nested)' dn | sed -n 's/^dn: //p'); \
+         printf 'dn: %s\\nchangetype: modify\\nreplace: accountExpires\\naccountExpires: {ticks}\\n' \"$dn\" \
+         | ldbmodify -H {DATABASE}"
+    );
+    lab.dc(&["sh", "-c", &script]).ok().map(drop)
 }
 
 fn outcomes(lab: &Lab, list: &str, arguments: &[&str]) -> Result<BTreeMap<String, String>, String> {

@@ -121,6 +121,9 @@ fn broker(lab: &Lab, report: &mut Report) {
         words: &["the broker at", "/run/motion-ad/broker.sock", "systemctl status motion-ad.socket"],
     };
     check(lab, report, &fault);
+    report.check("the socket was removed by hand: module, log and status say what brings it back", || {
+        removed(lab)
+    });
     report.check("the broker alone is stopped: the next login starts it", || {
         sh(lab, "systemctl stop motion-ad.service")?;
         john(lab).map(drop)
@@ -134,6 +137,26 @@ fn broker(lab: &Lab, report: &mut Report) {
         words: &["the broker at", "no valid reply", "timed out", "systemctl status motion-ad.service"],
     };
     check(lab, report, &fault);
+}
+
+fn removed(lab: &Lab) -> Check {
+    const MEND: &str = "systemctl restart motion-ad.socket motion-ad.service";
+    let position = lab.log_position()?;
+    sh(lab, "rm /run/motion-ad/broker.sock")?;
+    let answer = john_at(lab, "motion", &["authenticate"]).0;
+    equal("a login", answer.code.as_str(), "PAM_AUTHINFO_UNAVAIL")?;
+    lab.wait_for_log(&position, &["event=socket", "was removed", MEND])?;
+    contains("the module", &lab.our_lines_since(&position)?.join("\n"), MEND)?;
+    // A new start of the service alone changes nothing, and says so again.
+    let position = lab.log_position()?;
+    restart(lab)?;
+    lab.wait_for_log(&position, &["event=socket", "was removed", MEND])?;
+    wait(Duration::from_secs(10), || {
+        let line = lab.host_sh("systemctl show -P StatusText motion-ad.service").ok()?;
+        contains("systemctl status", &line, "was removed")
+    })?;
+    sh(lab, MEND)?;
+    john(lab).map(drop)
 }
 
 fn network(lab: &Lab, report: &mut Report) {
@@ -183,12 +206,33 @@ fn samba(lab: &Lab, report: &mut Report) {
         words: &["outcome=unavailable", "ad.acme.com", "refused"],
     };
     check(lab, report, &fault);
+    report.check("the broker is restarted while the DC has a password: the login leaves its line", || {
+        cut_off(lab)
+    });
     report.check("Samba crashed and is back: the next login works at once", || {
         run(lab, &["dc", "kill"])?;
         run(lab, &["dc", "start"])?;
         let took = john(lab)?;
         if took > Duration::from_secs(1) { Err(format!("it took {took:?}")) } else { Ok(()) }
     });
+}
+
+/// The broker ends while Samba, which stands still, has the password.
+fn cut_off(lab: &Lab) -> Check {
+    let position = lab.log_position()?;
+    run(lab, &["dc", "hang"])?;
+    let seen = std::thread::scope(|scope| {
+        let login = scope.spawn(|| john_at(lab, "motion", &["authenticate"]).0);
+        std::thread::sleep(Duration::from_millis(800));
+        restart(lab)?;
+        login.join().map_err(|_| "the login's thread ended".to_owned())
+    });
+    run(lab, &["dc", "continue"])?;
+    equal("the login", seen?.code.as_str(), "PAM_AUTHINFO_UNAVAIL")?;
+    lab.wait_for_log(&position, &["event=login", "user=john.doe", "cut off by the end of the broker"])?;
+    let lines = lab.log_since(&position)?;
+    equal("lines", lines.iter().filter(|line| line.contains("event=login")).count(), 1)?;
+    wait(Duration::from_secs(30), || john(lab).map(drop))
 }
 
 /// DNS is the DC's, so silence is made by routing: its answers from port 53 find no way.

@@ -40,6 +40,18 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         let now = lab.host_sh("date +%s").ok()?.trim().parse::<f64>().map_err(|e| e.to_string())?;
         equal("certificate and ticket end later than now", ends > now && ticket > now, true)
     });
+    report.check("no background task has failed, and nothing has panicked", || {
+        let text = metrics(lab)?;
+        equal("panics", number(&text, "motion_ad_panics_total", &[])?, 0.0)?;
+        for task in [
+            "log", "metrics", "on_evict", "peers", "pulse", "reaper", "recheck", "servers", "sessions",
+            "sweep", "trust",
+        ] {
+            equal(task, number(&text, "motion_ad_task_up", &[("task", task)])?, 1.0)?;
+            equal(task, number(&text, "motion_ad_task_failures_total", &[("task", task)])?, 0.0)?;
+        }
+        Ok(())
+    });
     report.check("logins are counted by what became of them", || {
         let count = |text: &str, outcome| number(text, "motion_ad_logins_total", &[("outcome", outcome)]);
         let before = metrics(lab)?;
