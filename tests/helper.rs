@@ -757,7 +757,8 @@ fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o777)).tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     fs::write(path("spy.c"), SPY).unwrap();
     let note = format!("-DNOTE=\"{}\"", path("note"));
