@@ -34,6 +34,7 @@ binaries := $(built)/release
 libraries := $(built)/module
 build_flags := --release
 module_flags := --profile module
+packaging :=
 check_package := lintian --allow-root --fail-on error,warning target/debian/*.deb
 ifeq ($(PROFILE),dev)
 binaries := target/debug
@@ -41,6 +42,7 @@ libraries := target/debug
 build_flags :=
 module_flags :=
 shipped :=
+packaging := DEB_BUILD_OPTIONS=noautodbgsym DPKG_DEB_COMPRESSOR_TYPE=none
 check_package := @echo "this package is for the lab alone: it was built without optimisation"
 endif
 
@@ -84,7 +86,7 @@ deb: build module man ## build the Debian package in target/debian, and beside i
 	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
 	install -D -t $(stage)/target/release $(binaries)/motion-ad $(binaries)/motion-ad-broker
 	install -D -t $(stage)/target/module $(libraries)/libmotion_ad.so
-	cd $(stage) && dpkg-buildpackage --build=binary --no-sign --host-arch=$(ARCH)
+	cd $(stage) && $(packaging) dpkg-buildpackage --build=binary --no-sign --host-arch=$(ARCH)
 	mv target/debian-build/*.deb target/debian
 	cargo run --locked --quiet --example sbom -- $(ARCH) $(rust) >target/debian/$(deb).cdx.json
 	$(check_package)
