@@ -5,19 +5,21 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::passwords::{Checked, Method, Passwords};
 use super::refusal::Refusal;
 use crate::config::ConfigError;
 use crate::directory::sid::Sid;
-use crate::directory::{Account, Directory, Entry, Found, GroupRules, Machine, Person};
+use crate::directory::{Account, Directory, DirectoryError, Entry, Found, GroupRules, Machine, Person};
 use crate::name::{Principal, Rules};
 use crate::verdict::{Outcome, Step, Verdict};
 
 /// How long a login whose password was right waits for nothing but the time at which the password expires. It is read
 /// at the same time, and a warning is worth no more.
 const WARNING: Duration = Duration::from_millis(300);
+/// How long a login that AD has refused waits to learn whether the name still belongs to the account that was asked for.
+const CONFIRMATION: Duration = Duration::from_millis(500);
 
 /// What became of a login, and what the log says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +119,7 @@ impl Progress {
 /// Whether an account that was found a while ago will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
-    /// It will.
+    /// It will, to begin with: the caller confirms it.
     Good,
     /// AD is asked.
     Avoided,
@@ -149,10 +151,10 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         (progress.decide(result), read)
     }
 
-    /// Who bears `name`; whether they may come in was decided elsewhere.
+    /// The account that bears `name` now; whether it may log in was decided elsewhere.
     pub async fn identify(&self, name: &str, deadline: Instant) -> Decision {
         let mut progress = Progress::default();
-        let result = self.resolve(name, Memory::Good, deadline, &mut progress).await;
+        let result = self.resolve(name, Memory::Avoided, deadline, &mut progress).await;
         let result = result.map(|(_, found)| progress.person = Some(found.person));
         progress.decide(result)
     }
@@ -166,18 +168,32 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
     ) -> Result<(), Refusal> {
         let (principal, found) = self.resolve(name, Memory::Good, deadline, progress).await?;
         let mut person = found.person;
-        let mut tried = self.check(&person, password, deadline, progress).await?;
-        if found.remembered && may_be_stale(&tried.0) {
-            // The account may have been renamed or moved since its name was remembered. Only where nobody has
-            // the old name can the first attempt not have counted against anybody.
-            let fresh = Box::pin(self.directory.find_afresh(&principal, deadline)).await?.person;
-            if Box::pin(self.is_nobodys(&tried.0, &person, &fresh, deadline)).await? {
-                person = fresh;
-                tried = Box::pin(self.check(&person, password, deadline, progress)).await?;
+        let confirm = found.remembered.then_some(&principal);
+        let mut tried = self.check(&person, confirm, password, deadline, progress).await;
+        match std::mem::replace(&mut tried.bearer, Bearer::Asked) {
+            Bearer::Asked => {}
+            Bearer::Now(now) => {
+                let was_for = tried.was_for(&now, &person);
+                if !was_for && tried.may_have_counted() && !self.is_gone(&tried, &person, deadline).await {
+                    return Err(tried.refused_for(&person, &now));
+                }
+                // The password or what was read is that of another account.
+                if !was_for || (now.guid != person.guid && !tried.is_refused()) {
+                    tried = Box::pin(self.check(&now, None, password, deadline, progress)).await;
+                }
+                person = now;
+            }
+            Bearer::None(refusal) => return Err(refusal),
+            Bearer::Unknown(reason) => {
+                let reason = format!("whether {} still bears the name is unknown: {reason}", person.dn);
+                match tried.may_lead_in() {
+                    true => return Err(Refusal::new(Outcome::Unavailable, reason)),
+                    false => progress.notes.push(reason),
+                }
             }
         }
         progress.person = Some(person.clone());
-        let (checked, read) = tried;
+        let (checked, read) = (tried.checked?, tried.read);
         if checked.outcome != Outcome::Success && !checked.unexplained {
             return Err(Refusal::new(checked.outcome, checked.reason));
         }
@@ -185,13 +201,21 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             Method::Ldap => self.after_bind(&person, read, deadline).await?,
             Method::Kerberos => {
                 let account = match read {
-                    Read::Account(account) => account?,
-                    _ => Box::pin(self.directory.account(&person, deadline)).await?,
+                    Read::Account(account) => account,
+                    _ => Box::pin(self.directory.account(&person, deadline)).await.map_err(Refusal::from),
+                };
+                let account = match account {
+                    // The KDC has refused already; only why is unknown.
+                    Err(unknown) if checked.outcome == Outcome::Refused => {
+                        let reason =
+                            format!("{}; the account's state is unknown: {}", checked.reason, unknown.reason);
+                        return Err(Refusal::new(checked.outcome, reason));
+                    }
+                    account => account?,
                 };
                 self.judge(&person, &account, deadline).await?;
                 // The KDC was asked by this name, the account read by its GUID.
                 if account.sam != person.sam {
-                    Box::pin(self.directory.find_afresh(&principal, deadline)).await?;
                     let reason = format!("{} was renamed a moment ago; try again", person.dn);
                     return Err(Refusal::new(Outcome::Unavailable, reason));
                 }
@@ -241,47 +265,92 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         (left < self.warn).then_some(left.as_secs())
     }
 
-    /// Checks the password, and meanwhile reads what the answer will not prove. A wrong password does not wait for
-    /// that.
+    /// Checks the password of `person`. Meanwhile reads what the answer will not prove and, where `person` was remembered
+    /// for a principal, which account that principal means now. A refused password waits for the latter alone, and not
+    /// for long.
     async fn check(
         &self,
         person: &Person,
+        remembered_for: Option<&Principal>,
         password: &str,
         deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<(Checked, Read), Refusal> {
+    ) -> Tried {
         let begun = Instant::now();
         let check = self.passwords.check(person, password, deadline);
         let method = self.passwords.method(person);
         let parts = self.parts(progress.warn);
-        // Most logins read nothing, and their future is to stay small: it is moved about.
+        // Most logins read nothing, and the future of a login stays small: it is moved about.
         let read = async move {
             match method == Method::Ldap && parts.is_empty() {
                 true => Read::Nothing,
                 false => Box::pin(self.read(person, method, &parts, deadline)).await,
             }
         };
-        tokio::pin!(check, read);
-        let (checked, early) = tokio::select! {
-            biased;
-            checked = &mut check => (checked, None),
-            early = &mut read => (check.await, Some(early)),
-        };
-        let checked = checked?;
-        let read = match early {
-            Some(early) => early,
-            None if checked.outcome != Outcome::Success && !checked.unexplained => Read::Nothing,
-            None if method == Method::Ldap && !self.directory.has_group_rules() => {
-                timeout(WARNING, read).await.unwrap_or(Read::Nothing)
+        let confirm = async {
+            match remembered_for {
+                Some(principal) => Box::pin(self.bearer(principal, deadline)).await,
+                None => Bearer::Asked,
             }
-            None => read.await,
         };
-        progress.password(&checked);
-        let rest = begun.elapsed().saturating_sub(checked.took + checked.connect.unwrap_or_default());
-        if !matches!(read, Read::Nothing) {
-            progress.step("state, after that", rest);
+        tokio::pin!(check, confirm, read);
+        let (mut bearer, mut early) = (None, None);
+        let checked = loop {
+            tokio::select! {
+                biased;
+                checked = &mut check => break checked,
+                now = &mut confirm, if bearer.is_none() => bearer = Some(now),
+                read = &mut read, if early.is_none() => early = Some(read),
+            }
+        };
+        if let Ok(checked) = &checked {
+            progress.password(checked);
         }
-        Ok((checked, read))
+        let mut tried = Tried { checked, method, bearer: Bearer::Asked, read: Read::Nothing };
+        let is_warning = method == Method::Ldap && !self.directory.has_group_rules();
+        (tried.bearer, tried.read) = match (tried.is_refused(), bearer) {
+            // There is no answer to judge by who bears the name.
+            _ if !tried.may_be_judged() => (Bearer::Asked, Read::Nothing),
+            (true, Some(bearer)) => (bearer, Read::Nothing),
+            (true, None) => {
+                let until = deadline.min(Instant::now() + CONFIRMATION);
+                let late = |_| Bearer::Unknown("AD did not answer in time".to_owned());
+                (timeout_at(until, confirm).await.unwrap_or_else(late), Read::Nothing)
+            }
+            (false, bearer) => {
+                let bearer = async {
+                    match bearer {
+                        Some(bearer) => bearer,
+                        None => confirm.await,
+                    }
+                };
+                let read = async {
+                    match early {
+                        Some(early) => early,
+                        None if is_warning => timeout(WARNING, read).await.unwrap_or(Read::Nothing),
+                        None => read.await,
+                    }
+                };
+                tokio::join!(bearer, read)
+            }
+        };
+        let took = tried
+            .checked
+            .as_ref()
+            .map_or(Duration::ZERO, |checked| checked.took + checked.connect.unwrap_or_default());
+        if remembered_for.is_some() || !matches!(tried.read, Read::Nothing) {
+            progress.step("state, after that", begun.elapsed().saturating_sub(took));
+        }
+        tried
+    }
+
+    /// The account that bears `principal` now.
+    async fn bearer(&self, principal: &Principal, deadline: Instant) -> Bearer {
+        match self.directory.find_afresh(principal, deadline).await {
+            Ok(found) => Bearer::Now(found.person),
+            Err(DirectoryError::Machine(error)) => Bearer::Unknown(error.to_string()),
+            Err(error) => Bearer::None(error.into()),
+        }
     }
 
     /// What a bind leaves open: the groups, where rules name some, and when the password expires, where that is told.
@@ -308,21 +377,11 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         Read::Part(entry.map_err(Refusal::from))
     }
 
-    /// Whether nobody has the name any more under which `person` was checked, and `fresh` is to be checked instead.
-    async fn is_nobodys(
-        &self,
-        checked: &Checked,
-        person: &Person,
-        fresh: &Person,
-        deadline: Instant,
-    ) -> Result<bool, Refusal> {
-        Ok(match checked.method {
-            Method::Ldap => fresh.dn != person.dn && !self.directory.exists(person, deadline).await?,
-            Method::Kerberos => {
-                let names = |person: &Person| (person.sam.clone(), person.upn.clone());
-                names(fresh) != names(person) && checked.outcome == Outcome::UnknownUser
-            }
-        })
+    /// Returns true if the password went out by a bind with a DN that no account has any more: that counted for none.
+    /// Where AD does not say, it may have counted.
+    async fn is_gone(&self, tried: &Tried, person: &Person, deadline: Instant) -> bool {
+        let deadline = deadline.min(Instant::now() + CONFIRMATION);
+        tried.by() == Method::Ldap && Box::pin(self.directory.exists(person, deadline)).await == Ok(false)
     }
 
     async fn try_account(
@@ -332,11 +391,27 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         progress: &mut Progress,
         read: &mut Option<(Person, Account)>,
     ) -> Result<(), Refusal> {
-        let person = self.resolve(name, Memory::Good, deadline, progress).await?.1.person;
+        let (principal, found) = self.resolve(name, Memory::Good, deadline, progress).await?;
         let begun = Instant::now();
-        let account = self.directory.account(&person, deadline).await?;
+        let (person, account) = match found.remembered {
+            false => {
+                let account = self.directory.account(&found.person, deadline).await;
+                (found.person, account)
+            }
+            // Whose name it is now is asked at the same time as the state.
+            true => {
+                let now = self.directory.find_afresh(&principal, deadline);
+                let (now, account) = tokio::join!(now, self.directory.account(&found.person, deadline));
+                let now = now?.person;
+                let account = match now.guid == found.person.guid {
+                    true => account,
+                    false => self.directory.account(&now, deadline).await,
+                };
+                (now, account)
+            }
+        };
         progress.step("state", begun.elapsed());
-        let (person, account) = read.insert((person, account));
+        let (person, account) = read.insert((person, account?));
         self.judge(person, account, deadline).await
     }
 
@@ -398,6 +473,80 @@ impl<M: Machine, P> Logins<M, P> {
     }
 }
 
+/// The account that bears a name, as AD says while the password of a remembered one is checked.
+enum Bearer {
+    /// AD was asked before the password was.
+    Asked,
+    /// This one.
+    Now(Person),
+    /// AD has decided that the name means no account, or several.
+    None(Refusal),
+    /// AD has not said; why.
+    Unknown(String),
+}
+
+/// What became of a password, and what was read meanwhile.
+struct Tried {
+    checked: Result<Checked, Refusal>,
+    /// By what the password was to be checked.
+    method: Method,
+    bearer: Bearer,
+    read: Read,
+}
+
+impl Tried {
+    /// Returns true if the answer to the password is a refusal that nothing else has to explain.
+    fn is_refused(&self) -> bool {
+        self.checked
+            .as_ref()
+            .map_or(true, |checked| checked.outcome != Outcome::Success && !checked.unexplained)
+    }
+
+    /// By what the password was checked.
+    fn by(&self) -> Method {
+        self.checked.as_ref().map_or(self.method, |checked| checked.method)
+    }
+
+    /// Returns true if AD took the password for that of `now`, although it was sent for `asked`: the DN decides that for
+    /// a bind, the names for a KDC.
+    fn was_for(&self, now: &Person, asked: &Person) -> bool {
+        match self.by() {
+            Method::Ldap => now.dn == asked.dn,
+            Method::Kerberos => (&now.sam, &now.upn) == (&asked.sam, &asked.upn),
+        }
+    }
+
+    /// Returns true if the answer may lead to admission, at once or by a change of the password.
+    fn may_lead_in(&self) -> bool {
+        let leads_in = |outcome: Outcome| outcome.is_success() || outcome.wants_new_password();
+        self.checked.as_ref().is_ok_and(|checked| leads_in(checked.outcome))
+    }
+
+    /// Returns true if AD has answered: an error is an answer only where the KDC took the password for that of yet
+    /// another account.
+    fn may_be_judged(&self) -> bool {
+        self.checked.as_ref().map_or_else(|refusal| refusal.outcome == Outcome::Ambiguous, |_| true)
+    }
+
+    /// Returns true if AD may have counted the password as a wrong one. What else it says about an account, it says
+    /// where the password is right, or without looking at it; so does a KDC that does not say why.
+    fn may_have_counted(&self) -> bool {
+        self.checked.as_ref().is_ok_and(|checked| {
+            matches!(checked.outcome, Outcome::WrongPassword | Outcome::Refused) && !checked.unexplained
+        })
+    }
+
+    /// The refusal of a password that went to `asked`, which does not bear the name any more.
+    fn refused_for(self, asked: &Person, now: &Person) -> Refusal {
+        let stale =
+            format!("the password went to {}, and the name is now that of {}: try again", asked.dn, now.dn);
+        match self.checked {
+            Ok(checked) => Refusal::new(checked.outcome, format!("{}; {stale}", checked.reason)),
+            Err(refusal) => refusal,
+        }
+    }
+}
+
 /// What was read of an account while its password was checked.
 enum Read {
     Nothing,
@@ -408,12 +557,6 @@ enum Read {
 
 /// When a password expires, if ever; or why that is unknown, which is no reason to refuse anybody.
 type Expiry = Result<Option<SystemTime>, Refusal>;
-
-/// Outcomes that a check under a name that no longer exists can have.
-fn may_be_stale(checked: &Checked) -> bool {
-    matches!(checked.outcome, Outcome::WrongPassword | Outcome::UnknownUser | Outcome::Refused)
-        && !checked.unexplained
-}
 
 pub(super) fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
     if let Some(denied) = rules.deny.iter().find(|sid| groups.contains(sid)) {
@@ -638,37 +781,290 @@ mod tests {
         assert!(verdict.reason.contains("ad: refused"));
     }
 
-    #[tokio::test]
-    async fn a_remembered_name_saves_the_search() {
-        let binds = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
-        let logins = logins(Login::default(), [found()], binds);
+    const AGAIN_BY_GUID: &str = "<GUID=02020202-0202-0202-0202-020202020202>";
+
+    /// Another account that bears John's name.
+    fn namesake(dn: &str) -> Entry {
+        let entry = Entry::new(dn).with("objectGUID", [vec![2; 16]]).with("sAMAccountName", ["john"]);
+        entry.with("userAccountControl", ["512"])
+    }
+
+    fn borne_by(entry: Entry) -> Answer {
+        (BY_NAME, Ok(vec![entry]))
+    }
+
+    fn guid_of(decision: &Decision) -> Option<u8> {
+        decision.person.as_ref().map(|person| person.guid.to_bytes_le()[0])
+    }
+
+    /// John logs in, and the broker remembers him; after that the searches and the checks are these.
+    async fn remembered(
+        method: Method,
+        login: Login,
+        first: impl IntoIterator<Item = Answer>,
+        searches: impl IntoIterator<Item = Answer>,
+        checks: impl IntoIterator<Item = Check>,
+    ) -> Logins<Scripted, Expected> {
+        let name = if method == Method::Ldap { "CN=John" } else { "john" };
+        let logins = logins_by(method, login, first, [(name, Ok(Outcome::Success))]);
         assert!(logins.authenticate("john", "secret", false, soon()).await.verdict.outcome.is_success());
-        assert!(authenticate(&logins, "john").await.outcome.is_success());
+        assert!(logins.directory.machine().0.lock().unwrap().is_empty(), "something was not read");
+        logins.directory.machine().0.lock().unwrap().extend(searches);
+        logins.passwords.checks.lock().unwrap().extend(checks);
+        logins
+    }
+
+    async fn by_ldap(
+        searches: impl IntoIterator<Item = Answer>,
+        checks: impl IntoIterator<Item = Check>,
+    ) -> Logins<Scripted, Expected> {
+        remembered(Method::Ldap, Login::default(), [found()], searches, checks).await
+    }
+
+    /// One login of John, for which everything that was expected is asked, and nothing else.
+    async fn log_in(logins: &Logins<Scripted, Expected>) -> Decision {
+        let decision = logins.authenticate("john", "secret", false, soon()).await;
+        assert!(logins.passwords.checks.lock().unwrap().is_empty(), "a check was not made");
+        assert!(logins.directory.machine().0.lock().unwrap().is_empty(), "something was not read");
+        decision
     }
 
     #[tokio::test]
-    async fn a_wrong_password_on_a_remembered_name_is_bound_once() {
-        let binds = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::WrongPassword))];
-        let logins = logins(Login::default(), [found(), found()], binds);
-        logins.authenticate("john", "secret", false, soon()).await;
-        assert_eq!(authenticate(&logins, "john").await.outcome, Outcome::WrongPassword);
+    async fn a_remembered_name_is_confirmed_whatever_the_password() {
+        for outcome in [Outcome::Success, Outcome::WrongPassword, Outcome::Disabled] {
+            let logins = by_ldap([found()], [("CN=John", Ok(outcome))]).await;
+            let decision = log_in(&logins).await;
+            assert_eq!((decision.verdict.outcome, guid_of(&decision)), (outcome, Some(1)));
+        }
+    }
+
+    /// A directory that takes its time.
+    struct Slow(Scripted, Duration);
+
+    impl Machine for Slow {
+        async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
+            tokio::time::sleep(self.1).await;
+            self.0.search(search, deadline).await
+        }
+    }
+
+    /// Passwords that take as long.
+    struct SlowPasswords(Expected, Duration);
+
+    impl Passwords for SlowPasswords {
+        fn method(&self, person: &Person) -> Method {
+            self.0.method(person)
+        }
+
+        async fn check(
+            &self,
+            person: &Person,
+            password: &str,
+            deadline: Instant,
+        ) -> Result<Checked, Refusal> {
+            tokio::time::sleep(self.1).await;
+            self.0.check(person, password, deadline).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn confirming_a_name_takes_no_time_of_its_own() {
+        const EACH: Duration = Duration::from_millis(50);
+        let checks = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
+        let plain = logins(Login::default(), [found(), found()], checks);
+        let Logins { names, passwords, host, warn, .. } = plain;
+        let machine = Slow(Scripted(Mutex::new([found(), found()].into())), EACH);
+        let directory = Directory::new(machine, &config(Login::default()));
+        let logins = Logins { names, directory, passwords: SlowPasswords(passwords, EACH), host, warn };
+        for (expected, what) in [(2 * EACH, "resolved, then bound"), (EACH, "confirmed beside the bind")] {
+            let begun = Instant::now();
+            let decision = logins.authenticate("john", "secret", false, soon()).await;
+            assert!(decision.verdict.outcome.is_success(), "{what}");
+            assert_eq!(begun.elapsed(), expected, "{what}");
+        }
+        assert!(logins.directory.machine().0.0.lock().unwrap().is_empty(), "the name was not confirmed");
+    }
+
+    #[tokio::test]
+    async fn moved_and_the_dn_reused_the_new_accounts_password_opens_nothing() {
+        let moved = || borne_by(john("CN=John,OU=New"));
+        let strangers = [("CN=John", Ok(Outcome::Success)), ("CN=John,OU=New", Ok(Outcome::WrongPassword))];
+        let decision = log_in(&by_ldap([moved()], strangers).await).await;
+        assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::WrongPassword, Some(1)));
+        assert_eq!(decision.person.unwrap().dn, "CN=John,OU=New");
+
+        // John's own password was wrong for the account that has his DN now, and counted there.
+        let taken = ("CN=John (objectClass=*)", Ok(vec![Entry::new("CN=John")]));
+        let logins = by_ldap([moved(), taken], [("CN=John", Ok(Outcome::WrongPassword))]).await;
+        let verdict = log_in(&logins).await.verdict;
+        assert_eq!(verdict.outcome, Outcome::WrongPassword);
+        assert!(
+            verdict.reason.contains("went to CN=John, and the name is now that of CN=John,OU=New"),
+            "{verdict:?}"
+        );
+        // The next time it goes to him.
+        logins.directory.machine().0.lock().unwrap().push_back(moved());
+        logins.passwords.checks.lock().unwrap().push_back(("CN=John,OU=New", Ok(Outcome::Success)));
+        assert!(log_in(&logins).await.verdict.outcome.is_success());
+
+        // What the account in his place is like, John is not told.
+        for other in [Outcome::Disabled, Outcome::LockedOut, Outcome::MustChange] {
+            let checks = [("CN=John", Ok(other)), ("CN=John,OU=New", Ok(Outcome::Success))];
+            assert!(log_in(&by_ldap([moved()], checks).await).await.verdict.outcome.is_success(), "{other}");
+        }
     }
 
     #[tokio::test]
     async fn a_moved_account_is_bound_again_where_nobody_has_its_old_name() {
-        let moved = || (BY_NAME, Ok(vec![john("CN=John,OU=New")]));
+        let moved = || borne_by(john("CN=John,OU=New"));
         let gone = ("CN=John (objectClass=*)", Err(MachineError::NoSuchObject("CN=John".into())));
-        let taken = ("CN=John (objectClass=*)", Ok(vec![Entry::new("CN=John")]));
-        let first = || [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::WrongPassword))];
+        let checks = [("CN=John", Ok(Outcome::WrongPassword)), ("CN=John,OU=New", Ok(Outcome::Success))];
+        let decision = log_in(&by_ldap([moved(), gone], checks).await).await;
+        assert!(decision.verdict.outcome.is_success(), "{decision:?}");
+        // Where AD does not say whether it is gone, the attempt may have counted.
+        let silent = ("CN=John (objectClass=*)", Err(unreachable()));
+        let logins = by_ldap([moved(), silent], [("CN=John", Ok(Outcome::WrongPassword))]).await;
+        assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
+    }
 
-        let again = first().into_iter().chain([("CN=John,OU=New", Ok(Outcome::Success))]);
-        let there = logins(Login::default(), [found(), moved(), gone], again);
-        there.authenticate("john", "secret", false, soon()).await;
-        assert!(authenticate(&there, "john").await.outcome.is_success());
+    #[tokio::test]
+    async fn a_name_that_another_account_bears_by_now_is_that_accounts() {
+        // Swapped, or given to a new account: the earlier bearer's password opens nothing, the present one's all.
+        let now = || borne_by(namesake("CN=Other"));
+        for outcome in [Outcome::WrongPassword, Outcome::Success] {
+            let checks = [("CN=John", Ok(Outcome::Success)), ("CN=Other", Ok(outcome))];
+            let decision = log_in(&by_ldap([now()], checks).await).await;
+            assert_eq!((decision.verdict.outcome, guid_of(&decision)), (outcome, Some(2)));
+        }
+        // Refused once: it has counted for the earlier bearer, who has the DN still.
+        let there = ("CN=John (objectClass=*)", Ok(vec![Entry::new("CN=John")]));
+        let logins = by_ldap([now(), there], [("CN=John", Ok(Outcome::WrongPassword))]).await;
+        assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
+    }
 
-        let other = logins(Login::default(), [found(), moved(), taken], first());
-        other.authenticate("john", "secret", false, soon()).await;
-        assert_eq!(authenticate(&other, "john").await.outcome, Outcome::WrongPassword);
+    #[tokio::test]
+    async fn made_again_under_the_same_dn_it_is_the_new_account_that_logs_in() {
+        let again = || borne_by(namesake("CN=John"));
+        let twice = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
+        let decision = log_in(&by_ldap([again()], twice).await).await;
+        assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::Success, Some(2)));
+        // A wrong password was wrong for the new account, and has counted there.
+        let logins = by_ldap([again()], [("CN=John", Ok(Outcome::WrongPassword))]).await;
+        let decision = log_in(&logins).await;
+        assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::WrongPassword, Some(2)));
+
+        // With group rules: those of the new account count.
+        let gone = (BY_GUID, Err(MachineError::NoSuchObject("CN=John".into())));
+        for (sids, outcome) in [(ALLOWED, Outcome::Success), (DENIED, Outcome::Denied)] {
+            let (_, groups) = member_of(&[sids]);
+            let first = [found(), member_of(&[ALLOWED])];
+            let searches = [again(), gone.clone(), (AGAIN_BY_GUID, groups)];
+            let twice = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
+            let logins = remembered(Method::Ldap, rules(), first, searches, twice).await;
+            assert_eq!(log_in(&logins).await.verdict.outcome, outcome);
+        }
+    }
+
+    #[tokio::test]
+    async fn by_kerberos_too_a_name_is_that_of_its_present_bearer() {
+        let first = || [found(), state("description", "fine")];
+        let gone = || (BY_GUID, Err(MachineError::NoSuchObject("CN=John".into())));
+        let there = || state("description", "fine");
+        let now = || borne_by(namesake("CN=Other"));
+        let read = || (AGAIN_BY_GUID, Ok(vec![namesake("CN=Other")]));
+        let twice = || [("john", Ok(Outcome::Success)), ("john", Ok(Outcome::Success))];
+        for old in [gone(), there()] {
+            let searches = [now(), old, read()];
+            let logins = remembered(Method::Kerberos, Login::default(), first(), searches, twice()).await;
+            let decision = log_in(&logins).await;
+            assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::Success, Some(2)));
+        }
+        // A wrong one was asked about once, and of the name's bearer.
+        let wrong = [("john", Ok(Outcome::WrongPassword))];
+        let logins = remembered(Method::Kerberos, Login::default(), first(), [now()], wrong).await;
+        assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_nobodys_or_two_accounts_by_now_opens_nothing() {
+        let two = || {
+            let explicit = |entry: Entry| entry.with("userPrincipalName", ["john@acme.com"]);
+            (BY_NAME, Ok(vec![explicit(john("CN=John")), explicit(namesake("CN=Other"))]))
+        };
+        for (now, outcome) in [((BY_NAME, Ok(vec![])), Outcome::UnknownUser), (two(), Outcome::Ambiguous)] {
+            for bound in [Outcome::Success, Outcome::WrongPassword] {
+                let logins = by_ldap([now.clone()], [("CN=John", Ok(bound))]).await;
+                assert_eq!(log_in(&logins).await.verdict.outcome, outcome);
+                // It is forgotten: nothing is bound for it.
+                logins.directory.machine().0.lock().unwrap().push_back(now.clone());
+                assert_eq!(log_in(&logins).await.verdict.outcome, outcome);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_stands_while_reading_fails_and_shuts_nobody_out_afterwards() {
+        let cut = || (BY_NAME, Err(unreachable()));
+        for outcome in [Outcome::WrongPassword, Outcome::Disabled, Outcome::LockedOut, Outcome::Refused] {
+            let logins = by_ldap([cut()], [("CN=John", Ok(outcome))]).await;
+            let verdict = log_in(&logins).await.verdict;
+            assert_eq!(verdict.outcome, outcome);
+            assert!(verdict.reason.contains("still bears the name is unknown: "), "{verdict:?}");
+            // What was remembered is, and is confirmed as soon as that is possible.
+            logins.directory.machine().0.lock().unwrap().push_back(found());
+            logins.passwords.checks.lock().unwrap().push_back(("CN=John", Ok(Outcome::Success)));
+            let verdict = log_in(&logins).await.verdict;
+            assert!(verdict.outcome.is_success());
+            assert!(verdict.steps.iter().any(|step| step.name == "resolve, remembered"), "{verdict:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_lead_in_waits_for_the_name_to_be_confirmed() {
+        for outcome in [Outcome::Success, Outcome::PasswordExpired, Outcome::MustChange] {
+            let logins = by_ldap([(BY_NAME, Err(unreachable()))], [("CN=John", Ok(outcome))]).await;
+            let verdict = log_in(&logins).await.verdict;
+            assert_eq!(verdict.outcome, Outcome::Unavailable);
+            assert!(verdict.reason.contains("CN=John still bears the name"), "{verdict:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_does_not_wait_long_for_a_silent_directory() {
+        let silent = (BY_NAME, Err(MachineError::Timeout("john".into())));
+        let logins = by_ldap([silent], [("CN=John", Ok(Outcome::WrongPassword))]).await;
+        let begun = Instant::now();
+        assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
+        assert_eq!(begun.elapsed(), CONFIRMATION);
+        // Without an answer to the password nothing is waited for.
+        let silent = Refusal::from(PoolError::Unanswered("ad: refused".into()));
+        let logins =
+            by_ldap([(BY_NAME, Err(MachineError::Timeout("john".into())))], [("CN=John", Err(silent))]).await;
+        let begun = Instant::now();
+        assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::Unavailable);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn an_account_check_and_a_session_are_of_the_present_bearer() {
+        let now = || borne_by(namesake("CN=Other"));
+        let disabled =
+            || Entry::new("CN=Other").with("objectGUID", [vec![2; 16]]).with("userAccountControl", ["514"]);
+        let gone = (BY_GUID, Err(MachineError::NoSuchObject("CN=John".into())));
+        let searches = [now(), gone, (AGAIN_BY_GUID, Ok(vec![disabled()]))];
+        let logins = by_ldap(searches, []).await;
+        let decision = logins.account("john", false, soon()).await;
+        assert_eq!(decision.verdict.outcome, Outcome::Disabled);
+
+        let logins = by_ldap([now()], []).await;
+        let decision = logins.identify("john", soon()).await;
+        assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::Success, Some(2)));
+
+        let nobody = || (BY_NAME, Ok(vec![]));
+        let logins = by_ldap([nobody(), (BY_GUID, Ok(vec![]))], []).await;
+        assert_eq!(logins.account("john", false, soon()).await.verdict.outcome, Outcome::UnknownUser);
+        let logins = by_ldap([nobody()], []).await;
+        assert_eq!(logins.identify("john", soon()).await.verdict.outcome, Outcome::UnknownUser);
     }
 
     const ALLOWED: &str = "S-1-5-21-1-2-3-1001";
@@ -761,6 +1157,7 @@ mod tests {
             (REVOKED, state("msDS-User-Account-Control-Computed", "16"), Outcome::LockedOut),
             (REVOKED, state("accountExpires", "1"), Outcome::AccountExpired),
             (REVOKED, state("description", "fine"), Outcome::Refused),
+            (REVOKED, (BY_GUID, Err(unreachable())), Outcome::Refused),
             // Somebody with a wrong password learns nothing.
             (Outcome::WrongPassword, state("userAccountControl", "514"), Outcome::WrongPassword),
         ];
@@ -813,17 +1210,18 @@ mod tests {
         assert!(gone.authenticate("john", "secret", false, soon()).await.verdict.outcome.is_success());
         assert_eq!(authenticate(&gone, "john").await.outcome, Outcome::Success);
 
-        // Somebody else has it by now, with the password that was typed.
-        let taken = logins_by(
-            Method::Kerberos,
-            Login::default(),
-            searches(),
-            [first(), ("john", Ok(Outcome::Success))],
-        );
-        taken.authenticate("john", "secret", false, soon()).await;
-        let verdict = authenticate(&taken, "john").await;
-        assert_eq!(verdict.outcome, Outcome::Unavailable);
-        assert!(verdict.reason.contains("renamed"), "{}", verdict.reason);
+        // Another account has it by now, with the password that was typed.
+        for outcome in [Outcome::WrongPassword, Outcome::Success] {
+            let reads = if outcome.is_success() { vec![now(renamed())] } else { vec![] };
+            let taken = logins_by(
+                Method::Kerberos,
+                Login::default(),
+                searches().into_iter().chain(reads),
+                [first(), first(), ("johnny", Ok(outcome))],
+            );
+            taken.authenticate("john", "secret", false, soon()).await;
+            assert_eq!(authenticate(&taken, "john").await.outcome, outcome);
+        }
     }
 
     const DAY: Duration = Duration::from_secs(86_400);

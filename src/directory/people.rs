@@ -139,6 +139,8 @@ impl<M: Machine> Directory<M> {
                 let until = Instant::now() + REMEMBERED;
                 self.people().put(principal.clone(), (found.person.clone(), until));
             }
+            // What could not be asked says nothing about the account.
+            Err(DirectoryError::Machine(_)) => {}
             Err(_) => {
                 self.people().pop(principal);
             }
