@@ -193,9 +193,14 @@ impl Lab {
 
     /// Runs a command on the domain controller.
     pub fn dc(&self, command: &[&str]) -> Ran {
+        self.dc_with(command, "")
+    }
+
+    /// The same with `input` as its standard input.
+    pub fn dc_with(&self, command: &[&str], input: &str) -> Ran {
         let mut arguments = vec!["exec", "dc", "--"];
         arguments.extend(command);
-        self.run_with(&arguments, "")
+        self.run_with(&arguments, input)
     }
 
     /// A path of the host, as this machine sees it.

@@ -40,6 +40,7 @@ mod login_page;
 mod login_rate;
 mod machine;
 mod methods;
+mod one_account;
 #[path = "../../openmetrics/mod.rs"]
 mod openmetrics;
 mod package;
@@ -105,6 +106,7 @@ const SUITE: &[Part] = &[
             ("passwords", passwords::short),
             ("warnings", warnings::chapter),
             ("sessions", sessions::short),
+            ("one-account", one_account::chapter),
             ("watching", watching::chapter),
             ("hardening", hardening::chapter),
             ("documents", documents::chapter),

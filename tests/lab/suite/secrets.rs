@@ -346,7 +346,7 @@ fn spellings(password: &str) -> BTreeMap<Vec<u8>, &'static str> {
 }
 
 /// Whole groups of three bytes, so that what follows makes no difference.
-fn base64(bytes: &[u8]) -> Vec<u8> {
+pub fn base64(bytes: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let group = |group: &[u8]| {
         let bits = group.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));

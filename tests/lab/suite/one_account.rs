@@ -1,0 +1,352 @@
+//! A name belongs to the account that bears it now: accounts are moved, renamed, swapped, deleted and created again while
+//! the broker remembers them, and the next login, account check and session are those of the present bearer.
+//!
+//! All accounts of a round are made at once, log in once so that the broker remembers them, and are changed at once.
+
+use std::collections::BTreeMap;
+
+use crate::lab::{Lab, Ran};
+use crate::pam::{Answer, pam};
+use crate::ready::ready;
+use crate::register;
+use crate::report::{Check, Report, contains, equal};
+use crate::row::Method;
+use crate::secrets::base64;
+
+const PEOPLE: &str = "OU=People,DC=acme,DC=com";
+const BRANCH: &str = "OU=Branch,DC=acme,DC=com";
+const RULES: &str = "[login]\nallow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n";
+
+const LOGIN: &[&str] = &["authenticate", "acct_mgmt", "open_session"];
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
+    let done = rounds(lab, report);
+    lab.set_method(Method::Ldap);
+    lab.configure("").and_then(|()| register::clear(lab)).and(done)
+}
+
+fn rounds(lab: &Lab, report: &mut Report) -> Check {
+    for method in [Method::Ldap, Method::Kerberos] {
+        lab.set_method(method);
+        for (title, rules) in [("no group rules", ""), ("group rules", RULES)] {
+            report.note(&format!("{}, {title}", method.name()));
+            lab.configure(rules)?;
+            ready(lab)?;
+            let done = round(lab, report, !rules.is_empty());
+            clean(lab)?;
+            done?;
+        }
+    }
+    Ok(())
+}
+
+/// An account by its common name, which is in its DN, and its sAMAccountName; its password is made of the former.
+#[derive(Clone, Copy)]
+struct Account {
+    cn: &'static str,
+    sam: &'static str,
+}
+
+const fn account(cn: &'static str, sam: &'static str) -> Account {
+    Account { cn, sam }
+}
+
+impl Account {
+    fn dn(&self, ou: &str) -> String {
+        format!("CN={},{ou}", self.cn)
+    }
+
+    /// The record that makes it, with this password, in this group.
+    fn add(&self, password: &str, group: &str) -> String {
+        let (dn, sam) = (self.dn(PEOPLE), self.sam);
+        let quoted: Vec<u8> = format!("\"{password}\"").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let quoted = String::from_utf8_lossy(&base64(&quoted)).into_owned();
+        format!(
+            "dn: {dn}\nchangetype: add\nobjectClass: user\nsAMAccountName: {sam}\n\
+             userPrincipalName: {sam}@acme.com\nuserAccountControl: 512\nunicodePwd:: {quoted}\n\n\
+             dn: CN={group},OU=Groups,DC=acme,DC=com\nchangetype: modify\nadd: member\nmember: {dn}\n\n"
+        )
+    }
+
+    /// The record that gives it another sAMAccountName and userPrincipalName.
+    fn rename(&self, sam: &str) -> String {
+        format!(
+            "dn: {}\nchangetype: modify\nreplace: sAMAccountName\nsAMAccountName: {sam}\n-\n\
+             replace: userPrincipalName\nuserPrincipalName: {sam}@acme.com\n\n",
+            self.dn(PEOPLE)
+        )
+    }
+
+    fn move_away(&self) -> String {
+        let (dn, cn) = (self.dn(PEOPLE), self.cn);
+        format!("dn: {dn}\nchangetype: moddn\nnewrdn: CN={cn}\ndeleteoldrdn: 1\nnewsuperior: {BRANCH}\n\n")
+    }
+
+    fn delete(&self) -> String {
+        format!("dn: {}\nchangetype: delete\n\n", self.dn(PEOPLE))
+    }
+
+    fn disable(&self) -> String {
+        format!(
+            "dn: {}\nchangetype: modify\nreplace: userAccountControl\nuserAccountControl: 514\n\n",
+            self.dn(PEOPLE)
+        )
+    }
+}
+
+const AGENTS: &str = "XCALLY Agents";
+const DENIED: &str = "XCALLY Denied";
+/// The passwords of the first bearers of a name and of the last ones. In quotes and UTF-16 each is whole groups of [`base64`].
+const FIRST: &str = "F1rst-bearer1";
+const NOW: &str = "N0w-bearing-1";
+
+/// Moved away, and its DN given to another account.
+const MOVED: [Account; 4] = [
+    account("Sam Moved1", "moved1"),
+    account("Sam Moved2", "moved2"),
+    account("Sam Moved3", "moved3"),
+    account("Sam Moved4", "moved4"),
+];
+const IN_ITS_PLACE: [Account; 4] = [
+    account("Sam Moved1", "taken1"),
+    account("Sam Moved2", "taken2"),
+    account("Sam Moved3", "taken3"),
+    account("Sam Moved4", "taken4"),
+];
+/// Two whose names are swapped; the first of each pair has [`FIRST`], the second one [`NOW`].
+const SWAPPED: [[Account; 2]; 4] = [
+    [account("Swap 1a", "swap1a"), account("Swap 1b", "swap1b")],
+    [account("Swap 2a", "swap2a"), account("Swap 2b", "swap2b")],
+    [account("Swap 3a", "swap3a"), account("Swap 3b", "swap3b")],
+    [account("Swap 4a", "swap4a"), account("Swap 4b", "swap4b")],
+];
+/// Renamed, and its name given to a new account.
+const RENAMED: [Account; 3] =
+    [account("Anna Rossi1", "rossi1"), account("Anna Rossi2", "rossi2"), account("Anna Rossi3", "rossi3")];
+const NAMESAKES: [Account; 3] =
+    [account("Anna New1", "rossi1"), account("Anna New2", "rossi2"), account("Anna New3", "rossi3")];
+/// Deleted, and made again but for the last one.
+const DELETED: [Account; 4] = [
+    account("Del Eted1", "deleted1"),
+    account("Del Eted2", "deleted2"),
+    account("Del Eted3", "deleted3"),
+    account("Del Eted4", "deleted4"),
+];
+
+fn before() -> String {
+    let first = MOVED.iter().chain(&RENAMED).chain(&DELETED).map(|account| account.add(FIRST, AGENTS));
+    let pairs = SWAPPED.iter().map(|[one, other]| one.add(FIRST, AGENTS) + &other.add(NOW, AGENTS));
+    let branch = format!("dn: {BRANCH}\nchangetype: add\nobjectClass: organizationalUnit\n\n");
+    std::iter::once(branch).chain(first).chain(pairs).collect()
+}
+
+fn changes() -> String {
+    let moved = MOVED.iter().zip(&IN_ITS_PLACE);
+    let moved = moved.map(|(one, other)| one.move_away() + &other.add(NOW, DENIED));
+    let swapped = SWAPPED
+        .iter()
+        .map(|[one, other]| one.rename("for.a.moment") + &other.rename(one.sam) + &one.rename(other.sam));
+    let renamed = RENAMED
+        .iter()
+        .zip(&NAMESAKES)
+        .map(|(one, other)| one.rename(&one.sam.replace("rossi", "bianchi")) + &other.add(NOW, AGENTS));
+    let deleted = DELETED.iter().enumerate().map(|(at, account)| match at {
+        3 => account.delete(),
+        _ => account.delete() + &account.add(NOW, AGENTS),
+    });
+    let disabled = [SWAPPED[3][0], NAMESAKES[2]].map(|account| account.disable());
+    moved.chain(swapped).chain(renamed).chain(deleted).chain(disabled).collect()
+}
+
+/// Takes away what of all these accounts is there.
+fn clean(lab: &Lab) -> Check {
+    register::clear(lab)?;
+    let first = MOVED.iter().map(|account| account.dn(BRANCH));
+    let rest = MOVED.iter().chain(&RENAMED).chain(&NAMESAKES).chain(&DELETED).chain(SWAPPED.iter().flatten());
+    for dn in first.chain(rest.map(|account| account.dn(PEOPLE))) {
+        ldap(lab, "ldapdelete", &format!("{dn}\n"));
+    }
+    ldap(lab, "ldapdelete", &format!("{BRANCH}\n")).ok().map(drop)
+}
+
+/// Runs a tool of OpenLDAP as the administrator on the domain controller, over Samba's own socket.
+fn ldap(lab: &Lab, tool: &str, input: &str) -> Ran {
+    const SOCKET: &str = "ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi";
+    const PASSWORD: &str = "/usr/local/lib/lab/admin-password";
+    let command = [tool, "-x", "-H", SOCKET, "-D", "Administrator@acme.com", "-y", PASSWORD];
+    lab.dc_with(&command, input)
+}
+
+/// objectGUID of everybody, by DN.
+fn guids(lab: &Lab) -> Result<BTreeMap<String, String>, String> {
+    let search = ["ldbsearch", "-H", "/var/lib/samba/private/sam.ldb", "(objectClass=user)", "objectGUID"];
+    let found = lab.dc(&search).ok()?;
+    let mut guids = BTreeMap::new();
+    let mut dn = "";
+    for line in found.lines() {
+        if let Some(text) = line.strip_prefix("dn: ") {
+            dn = text;
+        } else if let Some(guid) = line.strip_prefix("objectGUID: ") {
+            guids.insert(dn.to_owned(), guid.to_owned());
+        }
+    }
+    Ok(guids)
+}
+
+/// badPwdCount of the account at this DN.
+fn counted(lab: &Lab, dn: &str) -> Result<u32, String> {
+    let search = ["ldbsearch", "-H", "/var/lib/samba/private/sam.ldb", "-b", dn, "-s", "base", "badPwdCount"];
+    let found = lab.dc(&search).ok()?;
+    let count = found.lines().find_map(|line| line.strip_prefix("badPwdCount: "));
+    count.unwrap_or("0").parse().map_err(|e| format!("badPwdCount: {e}"))
+}
+
+/// One round: what the present method and rules make of each case.
+struct Round<'a> {
+    lab: &'a Lab,
+    guids: BTreeMap<String, String>,
+    has_rules: bool,
+}
+
+fn round(lab: &Lab, report: &mut Report, has_rules: bool) -> Check {
+    ldap(lab, "ldapmodify", &before()).ok()?;
+    let firsts = MOVED.iter().chain(&RENAMED).chain(&DELETED).map(|account| (account, FIRST));
+    let pairs = SWAPPED.iter().flat_map(|[one, other]| [(one, FIRST), (other, NOW)]);
+    for (account, password) in firsts.chain(pairs) {
+        let answer = pam(lab, "motion", account.sam, password, &["authenticate"]);
+        equal(account.sam, answer.code.as_str(), "PAM_SUCCESS")
+            .map_err(|e| format!("{e}\n{}", answer.output))?;
+    }
+    ldap(lab, "ldapmodify", &changes()).ok()?;
+    let round = Round { lab, guids: guids(lab)?, has_rules };
+    round.moved(report);
+    round.swapped(report);
+    round.renamed(report);
+    round.deleted(report);
+    Ok(())
+}
+
+impl Round<'_> {
+    fn try_in(&self, name: &str, password: &str, entry_points: &[&str]) -> Answer {
+        pam(self.lab, "motion", name, password, entry_points)
+    }
+
+    /// A call at the login page ends with this code.
+    fn expect(&self, name: &str, password: &str, entry_points: &[&str], code: &str) -> Check {
+        let answer = self.try_in(name, password, entry_points);
+        equal(name, answer.code.as_str(), code)
+            .map_err(|e| format!("{e}\npamtester said:\n{}", answer.output))
+    }
+
+    /// The calls succeed, and the session that the last one opens is that of the account at this DN.
+    fn enters(&self, name: &str, password: &str, entry_points: &[&str], dn: &str) -> Check {
+        self.expect(name, password, entry_points, "PAM_SUCCESS")?;
+        let sessions = register::open(self.lab)?;
+        let session =
+            sessions.iter().rev().find(|session| session.user == name).ok_or("there is no session")?;
+        equal("the session's account", Some(&session.guid), self.guids.get(dn))
+    }
+
+    /// One login that may be refused: the password is right, but went out under what the name no longer means. Then it
+    /// counted for the account that it went to alone, and the next login succeeds.
+    fn enters_soon(&self, name: &str, password: &str, dn: &str) -> Check {
+        let answer = self.try_in(name, password, LOGIN);
+        match answer.code.as_str() {
+            "PAM_SUCCESS" => {}
+            "PAM_AUTH_ERR" if self.lab.method() == Method::Ldap => {
+                equal("badPwdCount of the bearer", counted(self.lab, dn)?, 0)?;
+            }
+            code => return Err(format!("{code}\npamtester said:\n{}", answer.output)),
+        }
+        self.enters(name, password, LOGIN, dn)
+    }
+
+    fn check_says(&self, name: &str, code: i32, text: &str) -> Check {
+        let ran = self.lab.host("root", &["motion-ad", "check", name], "");
+        equal("exit code", ran.code, code).map_err(|e| format!("{e}\n{}{}", ran.stdout, ran.stderr))?;
+        contains("check", &(ran.stdout + &ran.stderr), text)
+    }
+
+    fn moved(&self, report: &mut Report) {
+        let [stranger, own, account, session] = MOVED;
+        report.check("moved, DN reused: the new account's password opens nothing under the old name", || {
+            self.expect(stranger.sam, NOW, LOGIN, "PAM_AUTH_ERR")?;
+            equal("badPwdCount", counted(self.lab, &stranger.dn(BRANCH))?, 1)?;
+            self.enters(stranger.sam, FIRST, LOGIN, &stranger.dn(BRANCH))
+        });
+        report.check("moved, DN reused: the own password, within two logins", || {
+            self.enters_soon(own.sam, FIRST, &own.dn(BRANCH))
+        });
+        report.check("moved, DN reused: acct_mgmt and check on a fresh handle", || {
+            self.expect(account.sam, "", &["acct_mgmt"], "PAM_SUCCESS")?;
+            self.check_says(account.sam, 0, "may log in")
+        });
+        report.check("moved, DN reused: open_session on a fresh handle", || {
+            self.enters(session.sam, "", &["open_session"], &session.dn(BRANCH))
+        });
+        if self.has_rules {
+            report.check("moved, DN reused: the new account is judged by its own groups", || {
+                self.expect(IN_ITS_PLACE[0].sam, NOW, LOGIN, "PAM_PERM_DENIED")
+            });
+        }
+    }
+
+    fn swapped(&self, report: &mut Report) {
+        let [stranger, own, session, disabled] = SWAPPED;
+        report.check("names swapped: the earlier bearer's password opens nothing", || {
+            self.expect(stranger[0].sam, FIRST, LOGIN, "PAM_AUTH_ERR")?;
+            self.enters(stranger[0].sam, NOW, LOGIN, &stranger[1].dn(PEOPLE))
+        });
+        report.check("names swapped: the present bearer's password, within two logins", || {
+            self.enters_soon(own[0].sam, NOW, &own[1].dn(PEOPLE))
+        });
+        report.check("names swapped: open_session on a fresh handle", || {
+            self.enters(session[0].sam, "", &["open_session"], &session[1].dn(PEOPLE))
+        });
+        // The first one is disabled and bears the second name now.
+        report.check("names swapped: acct_mgmt and check judge the present bearer", || {
+            self.expect(disabled[0].sam, "", &["acct_mgmt"], "PAM_SUCCESS")?;
+            self.expect(disabled[1].sam, "", &["acct_mgmt"], "PAM_PERM_DENIED")?;
+            self.check_says(disabled[0].sam, 0, "may log in")?;
+            self.check_says(disabled[1].sam, 1, "disabled")
+        });
+    }
+
+    fn renamed(&self, report: &mut Report) {
+        let [stranger, session, account] = RENAMED;
+        report.check("renamed, name given away: the earlier bearer's password opens nothing", || {
+            self.expect(stranger.sam, FIRST, LOGIN, "PAM_AUTH_ERR")?;
+            equal("badPwdCount", counted(self.lab, &NAMESAKES[0].dn(PEOPLE))?, 1)?;
+            self.enters(stranger.sam, NOW, LOGIN, &NAMESAKES[0].dn(PEOPLE))?;
+            let renamed = stranger.sam.replace("rossi", "bianchi");
+            self.enters(&renamed, FIRST, LOGIN, &stranger.dn(PEOPLE))
+        });
+        report.check("renamed, name given away: open_session on a fresh handle", || {
+            self.enters(session.sam, "", &["open_session"], &NAMESAKES[1].dn(PEOPLE))
+        });
+        report.check("renamed, name given away: acct_mgmt and check judge the present bearer", || {
+            self.expect(account.sam, "", &["acct_mgmt"], "PAM_PERM_DENIED")?;
+            self.check_says(account.sam, 1, "disabled")
+        });
+    }
+
+    fn deleted(&self, report: &mut Report) {
+        let [again, session, account, gone] = DELETED;
+        report.check("deleted and made again: the new password at once, the old one never", || {
+            self.enters(again.sam, NOW, LOGIN, &again.dn(PEOPLE))?;
+            self.expect(again.sam, FIRST, LOGIN, "PAM_AUTH_ERR")
+        });
+        report.check("deleted and made again: open_session on a fresh handle", || {
+            self.enters(session.sam, "", &["open_session"], &session.dn(PEOPLE))
+        });
+        report.check("deleted and made again: acct_mgmt and check on a fresh handle", || {
+            self.expect(account.sam, "", &["acct_mgmt"], "PAM_SUCCESS")?;
+            self.check_says(account.sam, 0, "may log in")
+        });
+        report.check("deleted: nobody bears the name, whatever is asked", || {
+            self.expect(gone.sam, "", &["acct_mgmt"], "PAM_USER_UNKNOWN")?;
+            self.check_says(gone.sam, 1, "unknown_user")?;
+            self.expect(gone.sam, FIRST, LOGIN, "PAM_USER_UNKNOWN")
+        });
+    }
+}
