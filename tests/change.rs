@@ -57,13 +57,13 @@ async fn change(passwords: &Arc<DomainPasswords>) -> Result<Attempt, Refusal> {
     let domain = "acme.com".to_owned();
     let guid = "01010101-0101-0101-0101-010101010101".parse().unwrap();
     let john = Person { dn: JOHN.into(), guid, sam: "john.doe".into(), upn: None, domain };
-    passwords.change(&john, PRESENT, NEW, Instant::now() + Duration::from_millis(1500)).await
+    passwords.change(&john, PRESENT, NEW, None, Instant::now() + Duration::from_millis(1500)).await
 }
 
 /// The answer to a change that was sent.
 fn answer(attempt: Result<Attempt, Refusal>) -> Answer {
     match attempt {
-        Ok(Attempt::Sent { present, answer }) => {
+        Ok(Attempt::Sent { present, answer, .. }) => {
             assert_eq!(
                 (present.method, present.outcome, present.dc.as_str()),
                 (Method::Ldap, Outcome::Success, DC1)
@@ -201,7 +201,7 @@ async fn before_the_change_is_sent_another_domain_controller_is_asked() {
     let first = network.controller(DC1, silent).await;
     let second = network.controller(DC2, good).await;
     match change(&passwords(&network)).await {
-        Ok(Attempt::Sent { present, answer: Answer::Done }) => assert_eq!(present.dc, DC2),
+        Ok(Attempt::Sent { present, answer: Answer::Done, .. }) => assert_eq!(present.dc, DC2),
         other => panic!("{other:?}"),
     }
     assert_eq!((received(&first), received(&second)), ((1, 0), (1, 1)));

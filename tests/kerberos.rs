@@ -95,7 +95,7 @@ async fn check(kerberos: &Kerberos, person: &Person) -> Result<Checked, CheckErr
     let deadline = Instant::now() + Duration::from_secs_f32(seconds);
     let realm = variable("MOTION_AD_TEST_REALM").unwrap();
     let upn = (!person.upn.is_empty()).then_some(person.upn.as_str());
-    let who = Who { sam: &person.name, upn, realm: &realm };
+    let who = Who { sam: &person.name, upn, realm: &realm, uncounted: false };
     kerberos.check_password(who, &person.password, deadline).await
 }
 

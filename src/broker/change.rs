@@ -1,7 +1,8 @@
 //! The order of a change of a password: map, find, prove the present one, change it, and say in words why not.
 //!
-//! A change goes out once. Where its answer is lost, it may have been made: that is looked after while there is time,
-//! and said as it is where nothing is to be seen.
+//! A change goes out once. Where its answer is lost, it may have been made; where the server that answers has not proved
+//! itself, it may not have been made. Both are decided by `pwdLastSet` on the machine connection, and reported as unknown
+//! where that does not show the change in time.
 
 use std::time::{Duration, SystemTime};
 
@@ -74,8 +75,10 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         let begun = Instant::now();
         let until =
             deadline.checked_sub(RESERVE).filter(|until| *until > begun + RESERVE).unwrap_or(deadline);
-        let (present, answer) = match self.passwords.change(&person, present, new, until).await? {
-            Attempt::Sent { present, answer } => (present, answer),
+        // Where a change can be seen, it is made where it will be looked for.
+        let at = before.as_ref().map(LastSet::host);
+        let (present, answer, proven) = match self.passwords.change(&person, present, new, at, until).await? {
+            Attempt::Sent { present, answer, proven } => (present, answer, proven),
             Attempt::Closed(checked) => {
                 progress.password(&checked);
                 return Err(self.why_closed(&person, checked, deadline).await);
@@ -85,12 +88,25 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         let rest = present.took + present.connect.unwrap_or_default();
         progress.step("change", begun.elapsed().saturating_sub(rest));
         match answer {
-            Answer::Done => Ok(()),
+            Answer::Done if proven => Ok(()),
+            Answer::Done => {
+                let said = format!(
+                    "{} says that the password was changed, and has not proved that it is a domain controller (its KDC \
+                     offers no armour)",
+                    present.dc
+                );
+                Ok(self.look(&person, before, &said, deadline).await?)
+            }
             Answer::Refused(outcome, reason) => Err(Refusal::new(outcome, reason)),
             Answer::Policy { said, policy } => {
                 Err(self.why_refused(&person, said, policy, new, deadline, progress).await)
             }
-            Answer::Lost(cause) => self.look(&person, before, &cause, deadline, progress).await,
+            Answer::Lost(cause) => {
+                let lost = format!("the new password was sent and the answer is lost ({cause})");
+                self.look(&person, before, &lost, deadline).await?;
+                progress.notes.push(format!("{lost}, but pwdLastSet shows that it was changed"));
+                Ok(())
+            }
         }
     }
 
@@ -137,27 +153,30 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         Refusal { text, ..Refusal::new(Outcome::PasswordRefused, said) }
     }
 
-    /// Whether the password was set since `before`, although nobody said so.
+    /// Waits until AD shows that the password was set since `before`; `cause` says why the answer itself will not do.
+    ///
+    /// # Errors
+    /// Returns [`Outcome::ChangeUnknown`] if AD does not show it in time.
     async fn look(
         &self,
         person: &Person,
         before: Option<LastSet>,
         cause: &str,
         deadline: Instant,
-        progress: &mut Progress,
     ) -> Result<(), Refusal> {
-        let lost = format!("the new password was sent and the answer is lost ({cause})");
-        let Some(before) = before else { return Err(Refusal::new(Outcome::ChangeUnknown, lost)) };
+        let Some(before) = before else {
+            let reason = format!("{cause}; pwdLastSet could not be read before the change");
+            return Err(Refusal::new(Outcome::ChangeUnknown, reason));
+        };
         let until = deadline.min(Instant::now() + LOOKING);
         let mut pause = PAUSE;
         loop {
             let now = self.directory.last_set(person, until).await;
             if now.is_ok_and(|now| now.is_some_and(|now| now.is_after(&before))) {
-                progress.notes.push(format!("{lost}, but pwdLastSet shows that it was changed"));
                 return Ok(());
             }
             if Instant::now() + pause >= until {
-                let reason = format!("{lost}; pwdLastSet does not show that it was changed");
+                let reason = format!("{cause}; pwdLastSet does not show that it was changed");
                 return Err(Refusal::new(Outcome::ChangeUnknown, reason));
             }
             sleep(pause).await;
@@ -190,7 +209,7 @@ mod tests {
 
     use super::super::passwords::Method;
     use super::*;
-    use crate::directory::scripted::{Answer as Found, Scripted, config, unreachable};
+    use crate::directory::scripted::{Answer as Found, Scripted, config, state as state_of, unreachable};
     use crate::directory::{Directory, Entry};
 
     const BY_NAME: &str = "(userPrincipalName=john@acme.com)(sAMAccountName=john)";
@@ -224,9 +243,11 @@ mod tests {
             person: &Person,
             present: &str,
             new: &str,
+            at: Option<&str>,
             deadline: Instant,
         ) -> Result<Attempt, Refusal> {
             assert_eq!((person.sam.as_str(), present, new), ("john", PRESENT, NEW));
+            assert!(at.is_none_or(|dc| dc == "ad.acme.com"), "{at:?}");
             let left = deadline - Instant::now();
             assert!(left <= Duration::from_secs(5) - RESERVE, "{left:?} leaves no time for a look");
             self.next()
@@ -261,7 +282,12 @@ mod tests {
     }
 
     fn sent(answer: Answer) -> Result<Attempt, Refusal> {
-        Ok(Attempt::Sent { present: checked(Outcome::Success), answer })
+        Ok(Attempt::Sent { present: checked(Outcome::Success), answer, proven: true })
+    }
+
+    /// The answer of a server that has not proved itself.
+    fn unproven(answer: Answer) -> Result<Attempt, Refusal> {
+        Ok(Attempt::Sent { present: checked(Outcome::Success), answer, proven: false })
     }
 
     fn john() -> Entry {
@@ -362,8 +388,7 @@ mod tests {
     async fn why_the_kdc_revokes_an_account_its_state_tells() {
         let unexplained = || Ok(Attempt::Closed(Checked { unexplained: true, ..checked(Outcome::Refused) }));
         let state = |attribute, value: &'static str| {
-            let entry = Entry::new("CN=John").with("userAccountControl", ["512"]);
-            (BY_GUID, Ok(vec![entry.with(attribute, [value])]))
+            (BY_GUID, Ok(vec![state_of(Entry::new("CN=John").with(attribute, [value]))]))
         };
         let cases = [
             (state("msDS-User-Account-Control-Computed", "16"), Outcome::LockedOut),
@@ -438,7 +463,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lost_answer_is_unknown_unless_the_password_was_seen_to_be_set() {
+    async fn a_lost_or_unproven_answer_is_unknown_unless_the_password_was_seen_to_be_set() {
         let lost = || [sent(Answer::Lost(LOST.into()))];
         // As often as there is time for: after 0, 100, 300, 700 and 1500 ms.
         let same = || std::iter::repeat_with(|| last_set("100"));
@@ -454,6 +479,26 @@ mod tests {
             assert_eq!(verdict.outcome, outcome, "{}", verdict.reason);
             assert!(verdict.reason.contains(LOST), "{}", verdict.reason);
         }
+        // A server that has not proved itself may say what it likes, and so may a forged one.
+        let done = || [unproven(Answer::Done)];
+        let cases = [
+            (vec![last_set("200")], Outcome::Success),
+            (same().take(3).chain([last_set("200")]).collect(), Outcome::Success),
+            (same().take(5).collect(), Outcome::ChangeUnknown),
+        ];
+        for (looks, outcome) in cases {
+            let searches = [found(), last_set("100")].into_iter().chain(looks);
+            let verdict = change(searches, done()).await.verdict;
+            assert_eq!(verdict.outcome, outcome, "{}", verdict.reason);
+            assert_eq!(
+                verdict.reason.contains("has not proved"),
+                !outcome.is_success(),
+                "{}",
+                verdict.reason
+            );
+        }
+        let verdict = change([found(), (BY_GUID, Err(unreachable()))], done()).await.verdict;
+        assert_eq!(verdict.outcome, Outcome::ChangeUnknown);
         // Who had to change it has a beginning, too.
         let verdict = change([found(), last_set("0"), last_set("200")], lost()).await.verdict;
         assert_eq!(verdict.outcome, Outcome::Success);

@@ -16,7 +16,7 @@ use crate::config;
 use crate::directory::Person;
 use crate::directory::change::Answer;
 use crate::directory::pool::{self, Bound, Pool, PoolError};
-use crate::kerberos::{self, Kerberos, Who};
+use crate::kerberos::{self, CheckError, Kerberos, Who};
 use crate::protocol::report;
 use crate::verdict::Outcome;
 
@@ -85,6 +85,9 @@ pub enum Attempt {
         present: Checked,
         /// What became of the change.
         answer: Answer,
+        /// Whether the server that answered has proved that it is a domain controller: by its certificate, or with the
+        /// machine's ticket. Otherwise the answer may be a forged one.
+        proven: bool,
     },
 }
 
@@ -100,7 +103,7 @@ pub trait Changes: Send + Sync {
     ) -> impl Future<Output = Result<Checked, Refusal>> + Send;
 
     /// Changes the password of `person` from `present` to `new`: one attempt with the present one at most is answered,
-    /// and the new one is sent once at most.
+    /// and the new one is sent once at most. By Kerberos it goes to the domain controller `at` where that can be.
     ///
     /// # Errors
     /// The change was not sent.
@@ -109,6 +112,7 @@ pub trait Changes: Send + Sync {
         person: &Person,
         present: &str,
         new: &str,
+        at: Option<&str>,
         deadline: Instant,
     ) -> impl Future<Output = Result<Attempt, Refusal>> + Send;
 }
@@ -210,17 +214,26 @@ impl DomainPasswords {
     }
 
     /// What `ldap` says, or `kerberos` where that is the method, or where nothing could be sent for want of TLS and the
-    /// choice is ours.
+    /// choice is ours. `kerberos` takes whether a password may be tried that AD would not count, see [`Who::uncounted`].
     ///
-    /// What Kerberos takes is in memory only where it is asked: every login's future would be moved about with it.
-    async fn by_either<T, K: Future<Output = Result<T, Refusal>>>(
+    /// Kerberos is boxed so that the common login future stays small.
+    async fn by_either<T, K: Future<Output = Result<T, CheckError>>>(
         &self,
         person: &Person,
         ldap: impl Future<Output = Result<(String, T), PoolError>>,
-        kerberos: impl FnOnce() -> K,
+        kerberos: impl Fn(bool) -> K,
     ) -> Result<T, Refusal> {
         if self.preferred(person) == Method::Kerberos {
-            return Box::pin(kerberos()).await;
+            let no_preauth = match Box::pin(kerberos(false)).await {
+                Err(error @ CheckError::NoPreauth(_)) => error,
+                decided => return Ok(decided?),
+            };
+            // The password was not sent yet, and a bind is counted.
+            return match ldap.await {
+                Ok((_, done)) => Ok(done),
+                Err(PoolError::NoTls(_)) => Ok(Box::pin(kerberos(true)).await?),
+                Err(error) => Err(Refusal::new(Outcome::Unavailable, format!("{no_preauth}; {error}"))),
+            };
         }
         match ldap.await {
             Ok((dc, done)) => {
@@ -230,7 +243,7 @@ impl DomainPasswords {
             // Nothing was sent yet.
             Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
                 self.choose(&person.domain, Method::Kerberos, &cause);
-                Box::pin(kerberos()).await
+                Ok(Box::pin(kerberos(true)).await?)
             }
             Err(e) => Err(e.into()),
         }
@@ -262,29 +275,29 @@ impl DomainPasswords {
             Some(pool::Sent::Answered(answer)) => Answer::of_modify(answer.code, &answer.text),
             Some(pool::Sent::Lost(cause)) => Answer::Lost(cause),
         };
-        Ok((dc, Attempt::Sent { present, answer }))
+        Ok((dc, Attempt::Sent { present, answer, proven: true }))
     }
 
     /// Changes by kpasswd, at the domain controller `preferred` where that can be.
     async fn change_by_kerberos(
         &self,
         person: &Person,
-        present: &str,
-        new: &str,
+        uncounted: bool,
+        (present, new): (&str, &str),
         preferred: Option<&str>,
         deadline: Instant,
-    ) -> Result<Attempt, Refusal> {
+    ) -> Result<Attempt, CheckError> {
         let realm = person.domain.to_uppercase();
-        let change =
-            self.kerberos.change_password(who(person, &realm), present, new, preferred, deadline).await?;
-        let (checked, sent) = change;
+        let who = who(person, &realm, uncounted);
+        let (checked, sent) = self.kerberos.change_password(who, present, new, preferred, deadline).await?;
+        let proven = checked.armoured;
         let present = Checked::from(checked);
         let (answer, dc) = match sent {
             None => return Ok(Attempt::Closed(present)),
             Some(kerberos::Sent::Answered { code, data, dc }) => (Answer::of_kpasswd(code, &data), dc),
             Some(kerberos::Sent::Lost { cause, dc }) => (Answer::Lost(cause), dc),
         };
-        Ok(Attempt::Sent { present: Checked { dc, ..present }, answer })
+        Ok(Attempt::Sent { present: Checked { dc, ..present }, answer, proven })
     }
 
     /// What the next password of `person` will most likely go by.
@@ -326,8 +339,9 @@ impl Passwords for Arc<DomainPasswords> {
 
     async fn check(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, Refusal> {
         let realm = person.domain.to_uppercase();
-        let kerberos = || async {
-            Ok(self.kerberos.check_password(who(person, &realm), password, deadline).await?.into())
+        let kerberos = |uncounted| {
+            let who = who(person, &realm, uncounted);
+            async move { Ok(self.kerberos.check_password(who, password, deadline).await?.into()) }
         };
         self.by_either(person, self.bind(person, password, deadline), kerberos).await
     }
@@ -336,8 +350,10 @@ impl Passwords for Arc<DomainPasswords> {
 impl Changes for Arc<DomainPasswords> {
     async fn probe(&self, person: &Person, present: &str, deadline: Instant) -> Result<Checked, Refusal> {
         let realm = person.domain.to_uppercase();
-        let kerberos =
-            || async { Ok(self.kerberos.probe_change(who(person, &realm), present, deadline).await?.into()) };
+        let kerberos = |uncounted| {
+            let who = who(person, &realm, uncounted);
+            async move { Ok(self.kerberos.probe_change(who, present, deadline).await?.into()) }
+        };
         self.by_either(person, self.bind(person, present, deadline), kerberos).await
     }
 
@@ -346,24 +362,25 @@ impl Changes for Arc<DomainPasswords> {
         person: &Person,
         present: &str,
         new: &str,
+        at: Option<&str>,
         deadline: Instant,
     ) -> Result<Attempt, Refusal> {
         let ldap = self.change_by_ldap(person, present, new, deadline);
-        let kerberos = || self.change_by_kerberos(person, present, new, None, deadline);
+        let kerberos = |uncounted| self.change_by_kerberos(person, uncounted, (present, new), at, deadline);
         match self.by_either(person, ldap, kerberos).await? {
             // The password has proved right, and nobody can bind with it: there is no other way.
             Attempt::Closed(Checked { method: Method::Ldap, outcome, dc, .. })
                 if outcome.wants_new_password() =>
             {
-                self.change_by_kerberos(person, present, new, Some(&dc), deadline).await
+                Ok(self.change_by_kerberos(person, true, (present, new), Some(&dc), deadline).await?)
             }
             attempt => Ok(attempt),
         }
     }
 }
 
-fn who<'a>(person: &'a Person, realm: &'a str) -> Who<'a> {
-    Who { sam: &person.sam, upn: person.upn.as_deref(), realm }
+fn who<'a>(person: &'a Person, realm: &'a str, uncounted: bool) -> Who<'a> {
+    Who { sam: &person.sam, upn: person.upn.as_deref(), realm, uncounted }
 }
 
 impl From<kerberos::Checked> for Checked {

@@ -141,7 +141,9 @@ pub const KEYS: &[Key] = &[
         otherwise: "",
         text: "How a password is checked: by an LDAP bind over verified TLS, or by the KDC, whose ticket is verified \
                with the host's keytab. auto takes LDAP where a domain controller offers TLS that can be verified, \
-               else Kerberos. No password is ever tried by both.",
+               else Kerberos. No password is ever tried by both. Accounts without Kerberos pre-authentication are \
+               checked by LDAP also with kerberos, where a domain controller offers TLS: AD would not count a wrong \
+               password otherwise.",
     },
     Key {
         table: "login",
@@ -150,7 +152,8 @@ pub const KEYS: &[Key] = &[
         value: "[]",
         otherwise: "",
         text: "Only members of at least one of these come in; an empty list lets everybody in. A group is a name, \
-               DOMAIN\\name, a distinguished name or a SID. One that AD does not know denies every login.",
+               DOMAIN\\name, a distinguished name or a SID. One that AD does not know denies every login. A BUILTIN group, \
+               S-1-5-32-…, counts for accounts of its own domain: every domain has one with that SID.",
     },
     Key {
         table: "login",

@@ -4,8 +4,9 @@
 //! it is the one attempt that AD counts. Then the new password goes to one domain controller, once: whatever is not its
 //! own protected answer leaves open whether the change was made.
 //!
-//! Whoever answers must be able to open the ticket. That the KDC which gave it is the real one is certain only where
-//! the exchange was armoured; a forged one would have to know the present password.
+//! The server that answers must be able to open the ticket. That proves it only where the exchange was armoured with the
+//! machine's ticket: a forged KDC makes up an account with a password of the attacker's choice, and answers as kpasswd,
+//! too. So a change that nothing proves counts only once `pwdLastSet` shows it ([`Checked::armoured`]).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,7 +21,6 @@ use super::exchange::Initial;
 use super::kdc::{self, Kdc};
 use super::krb5::{Cache, ChangeExchange, Granted};
 use super::password::{CheckError, Checked, Login, Who, ended, refused};
-use super::refusal::KEY_EXPIRED;
 use crate::verdict::Outcome;
 
 /// Where the service that changes passwords listens (RFC 3244, 2).
@@ -129,7 +129,7 @@ impl Kerberos {
             Ok(initial) => Ok(Ok(initial)),
             Err(end) => {
                 let mut refused = refused(end)?;
-                if refused.code == Some(KEY_EXPIRED) {
+                if refused.refusal.outcome.wants_new_password() {
                     refused.refusal.opens_nothing();
                 }
                 let unanswered = std::mem::take(&mut login.unanswered);

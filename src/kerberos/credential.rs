@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::KerberosError;
 use super::cpu::{self, Unfinished};
-use super::exchange::{self, Ended, Initial};
+use super::exchange::{self, Ended, Initial, Proof};
 use super::kdc::Kdcs;
 use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
 
@@ -161,11 +161,15 @@ impl Inner {
         let key = Key::Keytab(account.encryption.clone());
         let asked = Instant::now();
         let kdcs = self.kdcs.as_ref();
-        let granted = match exchange::initial(kdcs, request, key, None, deadline, &mut Vec::new()).await {
-            Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
-            Ok(_) => return Err(KerberosError::Other("the KDC gave a ticket of somebody else".to_owned())),
-            Err(ended) => return Err(account.explain(ended)),
-        };
+        let granted =
+            match exchange::initial(kdcs, request, key, Proof::Spared, None, deadline, &mut Vec::new()).await
+            {
+                Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
+                Ok(_) => {
+                    return Err(KerberosError::Other("the KDC gave a ticket of somebody else".to_owned()));
+                }
+                Err(ended) => return Err(account.explain(ended)),
+            };
         let name = granted.cache.name().to_owned();
         let cred = cpu::run(deadline, move || krb5::gss_credential(&name)).await.map_err(unfinished)?;
         let cred = cred.map_err(|failure| match failure {
@@ -257,6 +261,20 @@ pub(super) struct Account {
     older: Option<u32>,
     /// Encryption types of its newest keys, best first.
     encryption: Vec<i32>,
+}
+
+/// The name under which this host is joined, as `userWorkstations` has it: the computer account's without its `$`.
+///
+/// # Errors
+/// If the keytab cannot be read, or holds no key of a computer account.
+pub fn computer_name() -> Result<String, KerberosError> {
+    let account = Account::of(&krb5::host_keytab()?)?;
+    account.name().strip_suffix('$').map(str::to_uppercase).ok_or_else(|| {
+        KerberosError::Other(format!(
+            "the keytab holds no key of a computer account, but of {}",
+            account.name()
+        ))
+    })
 }
 
 impl Account {

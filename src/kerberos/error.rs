@@ -123,6 +123,7 @@ impl KerberosError {
             }
             Ended::Late => KerberosError::Stalled(String::new()),
             Ended::ArmourRefused(text) => KerberosError::Other(text),
+            Ended::NoPreauth(kdc) => KerberosError::Other(format!("{kdc} asked for no proof")),
             Ended::Library(failure, _) => Self::from_code(failure.code, principal, service)
                 .unwrap_or(KerberosError::Other(failure.text)),
         }

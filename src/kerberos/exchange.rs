@@ -71,6 +71,8 @@ pub(super) enum Ended {
     },
     /// The KDC does not accept the armour. Nothing has been proved yet.
     ArmourRefused(String),
+    /// The KDC gave a ticket without a proof, and the password was not tried on it; which KDC.
+    NoPreauth(String),
     /// The clocks differ too much.
     Skew(Skew),
     /// No KDC answered.
@@ -99,8 +101,18 @@ pub(super) struct Initial {
     pub(super) granted: Granted,
     /// By whom it was given.
     pub(super) kdc: String,
-    /// Whether the exchange was armoured.
+    /// Whether the KDC that gave it opened the armour, and so has proved that it knows the machine's ticket.
     pub(super) armoured: bool,
+}
+
+/// Whether the KDC has to ask for a proof before it gives a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// A ticket without one ends the exchange: trying a password on it counts nowhere, so that it could be guessed
+    /// without end.
+    Wanted,
+    /// A ticket without one will do.
+    Spared,
 }
 
 /// What this side of an AS exchange has sent, which tells whether a proof was among it.
@@ -109,6 +121,9 @@ struct Sent {
     plain: usize,
     armoured: usize,
     proof: bool,
+    /// Whether the last message was armoured. libkrb5 takes an answer to such a message only out of the armour; but a
+    /// KDC can make it begin again without armour (KDC_ERR_PREAUTH_EXPIRED), so an earlier message proves nothing.
+    in_armour: bool,
 }
 
 impl Sent {
@@ -118,6 +133,7 @@ impl Sent {
         let count = if armoured { &mut self.armoured } else { &mut self.plain };
         *count += 1;
         self.proof = *count > 1;
+        self.in_armour = armoured;
     }
 
     /// Whether a further message may follow a refusal. After a proof only another part of it may: libkrb5 would
@@ -167,6 +183,7 @@ pub(super) async fn initial(
     kdcs: &dyn Kdcs,
     request: Request,
     key: Key,
+    proof: Proof,
     preferred: Option<&str>,
     deadline: Instant,
     unanswered: &mut Vec<String>,
@@ -174,7 +191,7 @@ pub(super) async fn initial(
     let mut walk = Walk::new(kdcs, deadline);
     for _ in 0..EXCHANGES {
         let (request, key) = (request.clone(), key.clone());
-        let attempt = initial_at_one(&mut walk, request, key, preferred, deadline, unanswered);
+        let attempt = initial_at_one(&mut walk, request, key, proof, preferred, deadline, unanswered);
         if let Some(initial) = attempt.await? {
             return Ok(initial);
         }
@@ -190,6 +207,7 @@ async fn initial_at_one(
     walk: &mut Walk<'_>,
     request: Request,
     key: Key,
+    proof: Proof,
     preferred: Option<&str>,
     deadline: Instant,
     unanswered: &mut Vec<String>,
@@ -203,13 +221,18 @@ async fn initial_at_one(
     let mut asked: Option<String> = None;
     let mut last: Option<Answer> = None;
     for _ in 0..MAX_MESSAGES {
+        if let Some(answer) =
+            last.take_if(|answer| proof == Proof::Wanted && !sent.proof && answer.is_ticket())
+        {
+            return Err(Ended::NoPreauth(answer.host));
+        }
         let (step, reply);
         (exchange, step, reply) = advance(exchange, last, deadline).await?;
         // What is in the armour counts; outside of it is another code.
         let outer = reply.as_ref().and_then(|answer| answer.refused.clone());
         let refused = exchange.refused().or(outer);
         let kdc = reply.map(|answer| answer.host);
-        let armoured = sent.armoured > 0;
+        let armoured = sent.in_armour;
         match step {
             Ok(Step::Done) => {
                 let granted = cpu::run(deadline, move || exchange.finish()).await?.map_err(library)?;
@@ -227,6 +250,9 @@ async fn initial_at_one(
                     None => Some(walk.ask(&realm, &message, preferred).await.map_err(Ended::Unanswered)?),
                     Some(kdc) => walk.ask_again(&realm, &message, kdc).await.map_err(Ended::Unanswered)?,
                 };
+                // Another address got the same message, and an I/O error is no answer.
+                let lost = walk.take_lost();
+                unanswered.extend(lost.into_iter().filter(|_| sent.proof));
                 match &last {
                     Some(answer) => clock(answer)?,
                     None => {
@@ -347,6 +373,18 @@ mod tests {
         assert!(!sent.may_go_on(25));
     }
 
+    #[test]
+    fn an_exchange_that_ends_without_armour_proves_nothing() {
+        let mut sent = Sent::default();
+        sent.note(false);
+        assert!(!sent.in_armour);
+        sent.note(true);
+        assert!(sent.in_armour);
+        // KDC_ERR_PREAUTH_EXPIRED makes libkrb5 begin again without armour.
+        sent.note(false);
+        assert!(!sent.in_armour);
+    }
+
     fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
         [&[tag, u8::try_from(content.len()).unwrap()], content].concat()
     }
@@ -421,11 +459,15 @@ mod tests {
     }
 
     async fn login(kdcs: &dyn Kdcs, unanswered: &mut Vec<String>) -> Ended {
+        login_with(Proof::Wanted, kdcs, unanswered).await
+    }
+
+    async fn login_with(proof: Proof, kdcs: &dyn Kdcs, unanswered: &mut Vec<String>) -> Ended {
         let client = Client::Person { sam: "john.doe".into(), upn: None, realm: "ACME.COM".into() };
         let request = Request { client, change_password: false, lifetime: None, armour: None };
         let key = Key::Password(Zeroizing::new(b"secret\0".to_vec()));
         let deadline = Instant::now() + Duration::from_secs(10);
-        initial(kdcs, request, key, None, deadline, unanswered).await.err().unwrap()
+        initial(kdcs, request, key, proof, None, deadline, unanswered).await.err().unwrap()
     }
 
     impl Kdcs for Scripted {
@@ -479,6 +521,59 @@ mod tests {
         assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
         assert_eq!(two.0.each_ref().map(Scripted::asked), [2, 2]);
         assert_eq!(unanswered, ["ad0"], "it had the proof");
+    }
+
+    /// One KDC with two addresses.
+    struct Multihomed([Scripted; 2]);
+
+    impl Kdcs for Multihomed {
+        fn candidates<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+            let addresses = self.0.each_ref().map(|kdc| kdc.address).to_vec();
+            Box::pin(async { Ok(vec![Kdc { host: "ad.acme.com".into(), addresses }]) })
+        }
+        fn answered(&self, _: &str) {}
+        fn failed(&self, _: &str, cause: &str) {
+            panic!("{cause}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_breaks_off_with_the_proof_may_have_counted_it() {
+        // The question is answered, the proof is not; the other address refuses it.
+        let first = Scripted::new(vec![refusal(25, 0), vec![]]).await;
+        let second = Scripted::new(vec![refusal(24, 0)]).await;
+        let lost = format!("ad.acme.com ({})", first.address);
+        let kdc = Multihomed([first, second]);
+        let mut unanswered = Vec::new();
+        let ended = login(&kdc, &mut unanswered).await;
+        assert!(matches!(&ended, Ended::Refused { refused, .. } if refused.code == 24), "{ended:?}");
+        assert_eq!(kdc.0.each_ref().map(Scripted::asked), [2, 1]);
+        assert_eq!(unanswered, [lost]);
+        // A question proves nothing, so nothing can have counted.
+        let kdc = Multihomed([
+            Scripted::new(vec![vec![]]).await,
+            Scripted::new(vec![refusal(25, 0), refusal(24, 0)]).await,
+        ]);
+        let mut unanswered = Vec::new();
+        login(&kdc, &mut unanswered).await;
+        assert_eq!(unanswered.len(), 1, "the proof went to the first address first: {unanswered:?}");
+        assert_eq!(kdc.0.each_ref().map(Scripted::asked), [2, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_ticket_without_a_proof_gets_no_password() {
+        // As of an account with DONT_REQ_PREAUTH. Only the first byte is looked at.
+        let ticket = || vec![0x6b, 0x02, b'a', b'b'];
+        let kdc = Scripted::new(vec![ticket()]).await;
+        let ended = kdc.login().await;
+        assert!(matches!(&ended, Ended::NoPreauth(kdc) if kdc == "ad.acme.com"), "{ended:?}");
+        assert_eq!(kdc.asked(), 1);
+        let kdc = Scripted::new(vec![ticket()]).await;
+        let ended = login_with(Proof::Spared, &kdc, &mut Vec::new()).await;
+        assert!(matches!(ended, Ended::Library(..)), "{ended:?}");
+        // After a proof the ticket is its answer.
+        let kdc = Scripted::new(vec![refusal(25, 0), ticket()]).await;
+        assert!(matches!(kdc.login().await, Ended::Library(..)));
     }
 
     #[tokio::test]

@@ -28,6 +28,9 @@ const SERVICE_UNAVAILABLE: u32 = 29;
 /// The first bytes of what a KDC may answer: AS-REP, TGS-REP, KRB-ERROR (RFC 4120, 5.10).
 const ANSWERS: [u8; 3] = [0x6b, 0x6d, 0x7e];
 
+/// Addresses of one KDC that get the same message, because those before broke off.
+const ADDRESSES: usize = 3;
+
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -76,6 +79,13 @@ pub(super) struct Answer {
     pub(super) refused: Option<Refused>,
 }
 
+impl Answer {
+    /// Returns true for an AS-REP.
+    pub(super) fn is_ticket(&self) -> bool {
+        self.message.first() == Some(&ANSWERS[0])
+    }
+}
+
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unanswered {
@@ -95,12 +105,19 @@ pub(super) struct Walk<'a> {
     realm: String,
     /// Which did not answer, and why.
     failed: Vec<(String, String)>,
+    /// Addresses that may have got a message before another address of the same KDC did.
+    lost: Vec<String>,
 }
 
 impl<'a> Walk<'a> {
     /// Nobody has been asked yet, and nobody is waited for after `deadline`.
     pub(super) fn new(kdcs: &'a dyn Kdcs, deadline: Instant) -> Self {
-        Walk { kdcs, deadline, realm: String::new(), failed: Vec::new() }
+        Walk { kdcs, deadline, realm: String::new(), failed: Vec::new(), lost: Vec::new() }
+    }
+
+    /// Returns the addresses at which the last message was lost before its KDC got it at another one, and forgets them.
+    pub(super) fn take_lost(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Sends `message` to a KDC of `realm`, `preferred` first, until one answers.
@@ -192,13 +209,14 @@ impl<'a> Walk<'a> {
     async fn ask_one(&mut self, kdc: &Kdc, others: &[Kdc], message: &[u8]) -> Option<Answer> {
         let mut since = Instant::now();
         let mut until = self.deadline.min(since + ATTEMPT);
+        let mut lost = Vec::new();
         let result = {
             // Its addresses share what it has for certain.
             let connected = match self.others(kdc, others) {
                 Others::Better => until,
                 Others::Failed | Others::None => self.deadline,
             };
-            let answer = ask_one(kdc, message, connected, self.deadline);
+            let answer = ask_one(kdc, message, connected, self.deadline, &mut lost);
             tokio::pin!(answer);
             loop {
                 match timeout_at(until, &mut answer).await {
@@ -211,6 +229,7 @@ impl<'a> Walk<'a> {
                 }
             }
         };
+        self.lost.append(&mut lost);
         match result {
             Ok((message, refused)) => {
                 self.kdcs.answered(&kdc.host);
@@ -225,34 +244,44 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Asks one KDC. Its addresses share the time until `connected`; the first that accepts has until `deadline`.
+/// Asks one KDC. Its addresses share the time until `connected`; the first that accepts has until `deadline`. Where an
+/// address breaks off, the message may have arrived: `lost` gets that address before the next one gets the message.
 pub(super) async fn ask_one(
     kdc: &Kdc,
     message: &[u8],
     connected: Instant,
     deadline: Instant,
+    lost: &mut Vec<String>,
 ) -> Result<(Vec<u8>, Option<Refused>), String> {
     let mut cause = String::new();
+    let mut broke_off = None;
     for (index, address) in kdc.addresses.iter().enumerate() {
         let left = connected.saturating_duration_since(Instant::now());
         let share = u32::try_from(kdc.addresses.len() - index).unwrap_or(1);
-        let reply = match timeout_at(Instant::now() + left / share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => match timeout_at(deadline, exchange(stream, message)).await {
-                Ok(reply) => reply,
-                Err(_) => return Err("no answer in time".to_owned()),
-            },
-            Ok(Err(error)) => Err(error),
+        let stream = match timeout_at(Instant::now() + left / share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                cause = in_words(&error);
+                continue;
+            }
             Err(_) => {
                 cause = "no answer in time".to_owned();
                 continue;
             }
         };
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => {
+        lost.extend(broke_off.take());
+        let reply = match timeout_at(deadline, exchange(stream, message)).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => {
                 cause = in_words(&error);
-                continue;
+                broke_off = Some(format!("{} ({address})", kdc.host));
+                // Few get a message that may count against an account.
+                match lost.len() + 1 < ADDRESSES {
+                    true => continue,
+                    false => break,
+                }
             }
+            Err(_) => return Err("no answer in time".to_owned()),
         };
         // libkrb5 reads its configuration for that.
         let read = move || (Refused::read(&reply), reply);

@@ -34,7 +34,7 @@ mod refusal;
 mod sasl;
 
 pub use change::Sent;
-pub use credential::{Credential, Kerberos};
+pub use credential::{Credential, Kerberos, computer_name};
 pub use error::KerberosError;
 pub use exchange::Skew;
 pub use kdc::{BoxFuture, Kdc, Kdcs};

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::credential::{Account, Credential, Kerberos};
-use super::exchange::{self, Ended, Initial, Skew};
+use super::exchange::{self, Ended, Initial, Proof, Skew};
 use super::kdc::{self, Kdc};
 use super::krb5::{self, Client, Failure, Granted, InitialExchange, Key, Request, ServiceExchange, Step};
-use super::refusal::{self, KEY_EXPIRED, Refusal};
+use super::refusal::{self, Refusal};
 use super::{KerberosError, cpu};
 use crate::verdict::Outcome;
 
@@ -41,6 +41,9 @@ pub struct Who<'a> {
     pub upn: Option<&'a str>,
     /// The realm of the account's domain.
     pub realm: &'a str,
+    /// Whether the password is tried although the KDC gives the account's tickets without a proof (DONT_REQ_PREAUTH). AD
+    /// does not count what is tried so.
+    pub uncounted: bool,
 }
 
 /// `KDC_ERR_TGT_REVOKED` (RFC 4120, 7.5.9). Samba 4.17 answers so to a ticket whose name means another account
@@ -52,15 +55,15 @@ const TICKET_REVOKED: u32 = 20;
 pub struct Checked {
     /// What the KDC says.
     pub outcome: Outcome,
-    /// It says less than it knows: of an account that may not log in ([`Outcome::Refused`]) not why, or of a
-    /// password ([`Outcome::PasswordExpired`]) not whether it has expired or must be changed. The account's state
-    /// has to tell; the outcome is what there is to say where it does not.
+    /// The account's state has to explain or to confirm it: of an account that may not log in ([`Outcome::Refused`]) the
+    /// KDC may not say why; that the password has expired or must be changed counts only where AD says so, too.
     pub unexplained: bool,
     /// The KDC's answer, for the log; empty after a success.
     pub reason: String,
     /// Which KDC.
     pub kdc: String,
-    /// Whether the exchange was armoured with the machine's ticket.
+    /// Whether the last message was armoured with the machine's ticket. A KDC that granted a ticket has then proved that
+    /// it is the realm's; a refusal proves nothing.
     pub armoured: bool,
     /// KDCs that got the attempt before and did not answer: each may have counted it too.
     pub unanswered: Vec<String>,
@@ -79,6 +82,12 @@ pub enum CheckError {
     /// No KDC answered in time, or none is known.
     #[error("no KDC answered: {0}")]
     Unavailable(String),
+    /// The account needs no pre-authentication, and the password was not tried.
+    #[error(
+        "the account needs no Kerberos pre-authentication (the KDC {0} asked for no proof), so that AD would not count a \
+         wrong password; clear \"Do not require Kerberos preauthentication\" of the account"
+    )]
+    NoPreauth(String),
     /// The clocks differ too much.
     #[error("{0}: synchronise this host's clock (NTP)")]
     ClockSkew(Skew),
@@ -141,9 +150,9 @@ impl Kerberos {
             Ok(initial) => initial,
             Err(end) => {
                 let refused = refused(end)?;
-                let refusal = match refused.code {
-                    Some(KEY_EXPIRED) => login.confirm(armour.as_ref(), refused.refusal).await?,
-                    _ => refused.refusal,
+                let refusal = match refused.refusal.outcome.wants_new_password() {
+                    true => login.confirm(armour.as_ref(), refused.refusal).await?,
+                    false => refused.refusal,
                 };
                 let (kdc, armoured) = (refused.kdc, refused.armoured);
                 return Ok(refusal.checked(kdc, armoured, login.unanswered, begun.elapsed()));
@@ -185,7 +194,9 @@ impl Kerberos {
         });
         let message = message.await.map_err(|_| "the deadline passed".to_owned())?;
         match message.map_err(|error| error.to_string())? {
-            Step::Send { message, .. } => kdc::ask_one(&kdc, &message, deadline, deadline).await.map(drop),
+            Step::Send { message, .. } => {
+                kdc::ask_one(&kdc, &message, deadline, deadline, &mut Vec::new()).await.map(drop)
+            }
             Step::Done => Ok(()),
         }
     }
@@ -246,8 +257,6 @@ impl Kerberos {
 pub(super) struct Refused {
     /// What it means.
     pub(super) refusal: Refusal,
-    /// The KDC's error code; `None` where the KDC did not refuse, but its answer does not fit the password.
-    pub(super) code: Option<u32>,
     /// Which KDC.
     pub(super) kdc: String,
     /// Whether the exchange was armoured.
@@ -261,8 +270,7 @@ pub(super) struct Refused {
 pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
     match end {
         Ended::Refused { refused, kdc, armoured } => {
-            let refusal = refusal::read(refused.code, &refused.data);
-            Ok(Refused { refusal, code: Some(refused.code), kdc, armoured })
+            Ok(Refused { refusal: refusal::read(refused.code, &refused.data), kdc, armoured })
         }
         Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc) => {
             let refusal = Refusal {
@@ -272,7 +280,7 @@ pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
                          the account needs no pre-authentication; or the KDC is a forged one"
                     .to_owned(),
             };
-            Ok(Refused { refusal, code: None, kdc, armoured: false })
+            Ok(Refused { refusal, kdc, armoured: false })
         }
         other => Err(ended(other)),
     }
@@ -326,8 +334,9 @@ impl<'a> Login<'a> {
         password.extend_from_slice(self.password.as_bytes());
         password.push(0);
         let (kdcs, key) = (self.kerberos.inner.kdcs.as_ref(), Key::Password(password));
+        let proof = if self.who.uncounted { Proof::Spared } else { Proof::Wanted };
         let unanswered = &mut self.unanswered;
-        exchange::initial(kdcs, request, key, self.preferred, self.deadline, unanswered).await
+        exchange::initial(kdcs, request, key, proof, self.preferred, self.deadline, unanswered).await
     }
 
     /// Whether the password is right although it has expired: the service that changes passwords is asked for,
@@ -345,7 +354,7 @@ impl<'a> Login<'a> {
             Ok(_) => Ok(expired),
             Err(Ended::Refused { refused, .. }) => {
                 let mut second = refusal::read(refused.code, &refused.data);
-                if refused.code == KEY_EXPIRED {
+                if second.outcome.wants_new_password() {
                     second.opens_nothing();
                 }
                 second.reason = format!("{}; for a change of the password {}", expired.reason, second.reason);
@@ -382,6 +391,7 @@ pub(super) fn ended(ended: Ended) -> CheckError {
         Ended::Late => CheckError::Unavailable("the deadline passed".to_owned()),
         Ended::Library(failure, _) => CheckError::Failed(failure.text),
         Ended::ArmourRefused(text) => CheckError::Failed(text),
+        Ended::NoPreauth(kdc) => CheckError::NoPreauth(kdc),
         Ended::Refused { refused, kdc, .. } => {
             CheckError::Failed(format!("the KDC {kdc} answered error {}", refused.code))
         }

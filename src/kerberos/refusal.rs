@@ -9,7 +9,7 @@ use crate::verdict::Outcome;
 /// KRB-ERROR codes (RFC 4120, 7.5.9).
 const CLIENT_UNKNOWN: u32 = 6;
 const CLIENT_REVOKED: u32 = 18;
-pub(super) const KEY_EXPIRED: u32 = 23;
+const KEY_EXPIRED: u32 = 23;
 const PREAUTH_FAILED: u32 = 24;
 
 /// The type of an element that holds a KERB_EXT_ERROR (MS-KILE 2.2.2: KERB_ERR_TYPE_EXTENDED).
@@ -34,9 +34,10 @@ const STATUSES: &[(u32, Outcome)] = &[
 pub(super) struct Refusal {
     /// What it means, as far as the KDC says.
     pub(super) outcome: Outcome,
-    /// The KDC says less than it knows, and the account's state has to tell the rest: an account that may not log
-    /// in is disabled, expired, locked or outside its hours (Samba 4.17 says no more of a locked one, whatever
-    /// the password); a password that is no longer good has expired or must be changed.
+    /// The account's state has to confirm or to explain it. A KDC may say less than it knows: an account that may not
+    /// log in is disabled, expired, locked or outside its hours (Samba 4.17 says no more of a locked one, whatever the
+    /// password). That the password has expired is never believed by itself: it leads to a change of the password and
+    /// so to admission, and a refusal proves nothing of the KDC.
     pub(super) unexplained: bool,
     /// What the KDC said, for the log.
     pub(super) reason: String,
@@ -51,7 +52,7 @@ pub(super) fn read(code: u32, data: &[u8]) -> Refusal {
     };
     let known = status.and_then(|status| STATUSES.iter().find(|(known, _)| *known == status));
     let (outcome, unexplained) = match (code, known) {
-        (_, Some((_, outcome))) => (*outcome, false),
+        (_, Some((_, outcome))) => (*outcome, outcome.wants_new_password()),
         (CLIENT_UNKNOWN, None) => (Outcome::UnknownUser, false),
         (PREAUTH_FAILED, None) => (Outcome::WrongPassword, false),
         (CLIENT_REVOKED, None) => (Outcome::Refused, true),
@@ -116,7 +117,8 @@ mod tests {
             let samba = sequence(&sequence(&extended(status)));
             for data in [windows, samba] {
                 let reason = format!("the KDC answered error {code} with NTSTATUS {status:08x}");
-                assert_eq!(read(code, &data), Refusal { outcome, unexplained: false, reason });
+                let unexplained = [Outcome::PasswordExpired, Outcome::MustChange].contains(&outcome);
+                assert_eq!(read(code, &data), Refusal { outcome, unexplained, reason });
             }
         }
     }

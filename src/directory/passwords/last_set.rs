@@ -14,6 +14,11 @@ pub struct LastSet {
 }
 
 impl LastSet {
+    /// The domain controller that says so.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Whether the password was set between `earlier` and this. Only the same domain controller can tell: another one
     /// may have been ahead all the time.
     pub fn is_after(&self, earlier: &LastSet) -> bool {

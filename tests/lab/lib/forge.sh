@@ -1,8 +1,10 @@
 # shellcheck shell=bash
-# A forged KDC: MIT's, with the domain's realm. It knows John's password, but no key of the host's. The
-# host's Kerberos is led to it; everything else still reaches the real DC.
+# A forged KDC: MIT's, with the domain's realm. It knows John's password, but no key of the host's. To FORGED_EXPIRED, who
+# have passwords of its own there, it says that they have expired, and it changes them by kpasswd. The host's Kerberos is
+# led to it; everything else still reaches the real DC.
 
 readonly FORGE_TABLE=7388
+readonly FORGED_EXPIRED="fiona.forged frank.forged" FORGED_PASSWORD=F0rged-from-front-to-end
 
 lab_forge() {
     case $* in
@@ -29,9 +31,12 @@ forge_start() {
     # As in node_start: until it is in the namespace, where `lab down` finds it, it dies with the lab.
     setpriv --pdeathsig KILL setsid ip netns exec "$(netns forger)" setpriv --pdeathsig clear \
         chroot "$(node_root forger)" krb5kdc -n </dev/null >>"$LAB_RUN/forger/kdc.log" 2>&1 7>&- 9>&- &
+    setpriv --pdeathsig KILL setsid ip netns exec "$(netns forger)" setpriv --pdeathsig clear \
+        chroot "$(node_root forger)" kadmind -nofork </dev/null >>"$LAB_RUN/forger/kpasswd.log" 2>&1 7>&- 9>&- &
     wait_for 20 forge_answers
     for dc in $(dcs); do
         net_lead host "$dc" 88 $FORGE_TABLE "${ADDRESS[forger]}"
+        net_lead host "$dc" 464 $FORGE_TABLE "${ADDRESS[forger]}"
     done
 }
 
@@ -43,7 +48,7 @@ forge_run() { # COMMAND…
 # Encryption and salts are as in AD. Whoever is asked for by his whole name is somebody else to this
 # KDC, so John is there twice. What AD has keys for has keys here, but others.
 forge_make_realm() {
-    local root john sam kvno key=$EPOCHREALTIME
+    local root john sam kvno name key=$EPOCHREALTIME
     root=$(node_root forger)
     sam=$(cast_sam john)
     john=$(cast_password "$sam")
@@ -58,6 +63,7 @@ ${DOMAIN^^} = {
 }
 [logging]
 kdc = STDERR
+admin_server = STDERR
 CONFIG
     install -d "$root/etc/krb5kdc"
     cat >"$root/etc/krb5kdc/kdc.conf" <<CONFIG
@@ -71,6 +77,7 @@ ${DOMAIN^^} = {
     default_principal_flags = +preauth
 }
 CONFIG
+    : >"$root/etc/krb5kdc/kadm5.acl"
     # Its master key is asked for twice, and nobody needs to know it.
     printf '%s\n' "$key" "$key" | forge_run kdb5_util create -s
     forge_run kadmin.local <<COMMANDS
@@ -80,6 +87,7 @@ addprinc -randkey XCALLY\$
 modprinc -kvno $kvno XCALLY\$
 addprinc -randkey host/${FQDN[host]}
 modprinc -kvno $kvno host/${FQDN[host]}
+$(for name in $FORGED_EXPIRED; do echo "addprinc -pw $FORGED_PASSWORD +needchange $name"; done)
 COMMANDS
 }
 

@@ -1,9 +1,19 @@
-//! A KDC that calls itself the realm's and knows John's password, but not this host's key.
+//! A KDC that calls itself the realm's and knows John's password, but not this host's key; and that says of others, of
+//! whom it knows no password, that theirs has expired, and changes it.
 
+use crate::app::{App, Call, Job};
 use crate::lab::Lab;
 use crate::ready::{john, john_at, ready, restart};
 use crate::report::{Check, Report, contains, equal};
 use crate::row::Method;
+
+/// The attacker's choice (tests/lab/lib/forge.sh), and what he changes it to.
+const FORGED: &str = "F0rged-from-front-to-end";
+const NEW: &str = "F0rged-from-end-to-front";
+/// What AD has, which nobody types here.
+const REAL: &str = "R3al-from-end-to-end";
+/// A service that leaves expired passwords to acct_mgmt.
+const SERVICE: &str = "motion-forged";
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     lab.set_method(Method::Kerberos);
@@ -23,7 +33,63 @@ fn forgery(lab: &Lab, report: &mut Report) -> Check {
         report
             .check("the real KDC is back, and so is John", || ready(lab).and_then(|()| john(lab).map(drop)));
     }
-    Ok(())
+    admission(lab, report)
+}
+
+/// Two people without a userPrincipalName, which stock KDCs cannot forge: the one may log in, the other must change the
+/// password first.
+const PEOPLE: [(&str, &str); 2] = [("fiona.forged", ""), ("frank.forged", "--must-change-at-next-login")];
+
+/// Authenticate, acct_mgmt and chauthtok with the attacker's password, which is AD's password of neither.
+fn admission(lab: &Lab, report: &mut Report) -> Check {
+    let ours = format!("required pam_motion_ad.so expired=account\n");
+    let lines = ["auth ", "account ", "password ", "session "].map(|line| format!("{line}{ours}"));
+    lab.write(&format!("/etc/pam.d/{SERVICE}"), &lines.concat())?;
+    for (sam, option) in PEOPLE {
+        let no_upn = format!(
+            "samba-tool user create {sam} {REAL} {option} && printf 'dn: CN={sam},CN=Users,DC=acme,DC=com\\nchangetype: \
+             modify\\ndelete: userPrincipalName\\n' | ldbmodify -H /var/lib/samba/private/sam.ldb"
+        );
+        lab.dc(&["sh", "-c", &no_upn]).ok()?;
+    }
+    lab.run(&["forge", "up"]).ok()?;
+    let unavailable = "PAM_AUTHINFO_UNAVAIL";
+    report.check("a forged KDC says \"expired\", and AD does not: nobody is authenticated", || {
+        equal("PAM", attack(lab, "fiona.forged")?.first().map(String::as_str), Some(unavailable))
+    });
+    report.check("both say so, and the forger takes a new password: nobody is admitted", || {
+        let codes = attack(lab, "frank.forged")?;
+        let expected = ["PAM_SUCCESS", "PAM_NEW_AUTHTOK_REQD", unavailable, "PAM_NEW_AUTHTOK_REQD"];
+        equal("PAM", codes, expected.map(str::to_owned).to_vec())
+    });
+    lab.run(&["forge", "down"]).ok()?;
+    for (sam, _) in PEOPLE {
+        lab.dc(&["samba-tool", "user", "delete", sam]).ok()?;
+    }
+    lab.host_sh(&format!("rm /etc/pam.d/{SERVICE}")).ok().map(drop)?;
+    ready(lab)
+}
+
+/// What an application gets that goes on whatever it is told, and in the end asks once more whether the person may come
+/// in.
+fn attack(lab: &Lab, sam: &str) -> Result<Vec<String>, String> {
+    let position = lab.log_position()?;
+    let mut app = App::start(lab)?;
+    let done = app.run(Job {
+        handle: sam.to_owned(),
+        service: SERVICE.to_owned(),
+        user: sam.to_owned(),
+        answers: [FORGED, FORGED, NEW, NEW].map(str::to_owned).to_vec(),
+        calls: vec![Call::Authenticate, Call::Account, Call::ChangeExpired, Call::Account],
+        through: true,
+        end: true,
+        ..Job::default()
+    })?;
+    for line in lab.log_since(&position)? {
+        println!("         {line}");
+    }
+    println!("         {:?}", done.codes);
+    Ok(done.codes)
 }
 
 fn refused(lab: &Lab, fresh: bool) -> Check {

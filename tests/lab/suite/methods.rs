@@ -1,8 +1,10 @@
 //! The tables of people and of groups once more, with the KDC checking the passwords. Where a row differs from what
 //! an LDAP bind does, it says why.
 
+use crate::cast::person;
 use crate::config;
 use crate::lab::Lab;
+use crate::pam::authenticate;
 use crate::people;
 use crate::report::{Check, Report, contains, equal};
 use crate::row::Method;
@@ -15,8 +17,41 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
             contains("status", &ran.stdout, "kerberos").and_then(|()| equal("exit code", ran.code, 0))
         });
         people::chapter(lab, report)?;
+        report.check(
+            "an account without pre-authentication: a wrong password counts once in AD, by a bind",
+            || without_preauth(lab),
+        );
         config::by_method(lab, report)
     });
     lab.set_method(Method::Ldap);
     lab.configure("").and(done)
+}
+
+/// The domain controller's database.
+const SAM: &str = "/var/lib/samba/private/sam.ldb";
+
+/// The KDC gives such an account's tickets to any client, and a password that is tried on one counts nowhere.
+fn without_preauth(lab: &Lab) -> Check {
+    let seth = person("seth");
+    // NORMAL_ACCOUNT, and DONT_REQ_PREAUTH (0x400000).
+    let set = |control: &str| {
+        let change = format!(
+            "dn=$(ldbsearch -H {SAM} '(sAMAccountName={})' dn | grep ^dn:) && printf '%s\\nchangetype: \
+             modify\\nreplace: userAccountControl\\nuserAccountControl: {control}\\n' \"$dn\" | ldbmodify -H {SAM}",
+            seth.sam
+        );
+        lab.dc(&["sh", "-c", &change]).ok().map(drop)
+    };
+    set("4194816")?;
+    let position = lab.log_position()?;
+    let wrong = authenticate(lab, seth.sam, "not the password of anybody").code;
+    let counted = lab.counters(seth.sam)?.bad_passwords;
+    let line = lab.wait_for_log(&position, &["event=login", "user=seth.seat"])?;
+    let right = authenticate(lab, seth.sam, seth.password).code;
+    set("512")?;
+    println!("         {line}");
+    equal("the wrong password", wrong.as_str(), "PAM_AUTH_ERR")?;
+    equal("badPwdCount", counted, 1)?;
+    contains("the log", &line, "method=ldap")?;
+    equal("the right password", right.as_str(), "PAM_SUCCESS")
 }
