@@ -238,6 +238,8 @@ mod tests {
             .with("sAMAccountName", [sam])
             .with("userAccountControl", [flags])
             .with("accountExpires", ["9223372036854775807"])
+            .with("msDS-User-Account-Control-Computed", ["0"])
+            .with("pwdLastSet", ["133700000000000000"])
             .with("msDS-UserPasswordExpiryTimeComputed", ["134200000000000000"])
     }
 

@@ -220,7 +220,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                     return Err(Refusal::new(Outcome::Unavailable, reason));
                 }
                 if checked.unexplained {
-                    return Err(Refusal::new(checked.outcome, checked.reason));
+                    return Err(unconfirmed(checked));
                 }
                 Ok(account.password_expires)
             }
@@ -558,11 +558,29 @@ enum Read {
 /// When a password expires, if ever; or why that is unknown, which is no reason to refuse anybody.
 type Expiry = Result<Option<SystemTime>, Refusal>;
 
+/// What a KDC's refusal comes to which the account's state, read beside it, does not confirm. A refusal proves nothing of
+/// the KDC, and one that leads to a change of the password would lead to admission.
+fn unconfirmed(checked: Checked) -> Refusal {
+    match checked.outcome.wants_new_password() {
+        true => {
+            let Checked { outcome, reason, dc, .. } = checked;
+            let text = format!(
+                "{reason}, which is {outcome}, and the account's state in AD says otherwise: {dc} is a forged KDC, or the \
+                 domain controllers have not replicated yet"
+            );
+            Refusal::new(Outcome::Unavailable, text)
+        }
+        false => Refusal::new(checked.outcome, checked.reason),
+    }
+}
+
 pub(super) fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
     if let Some(denied) = rules.deny.iter().find(|sid| groups.contains(sid)) {
         return Err(Refusal::new(Outcome::Denied, format!("member of {denied} (login.deny_groups)")));
     }
-    if !rules.allow.is_empty() && !rules.allow.iter().any(|sid| groups.contains(sid)) {
+    if let Some(allow) = &rules.allow
+        && !allow.iter().any(|sid| groups.contains(sid))
+    {
         return Err(Refusal::new(Outcome::NotAllowed, "member of none of login.allow_groups"));
     }
     Ok(())
@@ -576,6 +594,7 @@ mod tests {
     use super::*;
     use crate::config::{Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
     use crate::directory::pool::PoolError;
+    use crate::directory::scripted::{self, group_of_filter};
     use crate::directory::{Entry, MachineError, Search};
     use crate::name::NameMap;
 
@@ -588,6 +607,9 @@ mod tests {
     impl Machine for Scripted {
         async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
             let asked = format!("{} {}", search.base, search.filter);
+            if let Some(group) = group_of_filter(&search.filter) {
+                return Ok(vec![group]);
+            }
             let answer = {
                 let mut script = self.0.lock().unwrap();
                 let at = script.iter().position(|(part, _)| asked.contains(part));
@@ -631,7 +653,8 @@ mod tests {
                 method: self.by,
                 outcome,
                 reason: String::new(),
-                unexplained: self.by == Method::Kerberos && outcome == REVOKED,
+                unexplained: self.by == Method::Kerberos
+                    && (outcome == REVOKED || outcome.wants_new_password()),
                 dc: "ad.acme.com".into(),
                 unanswered: self.unanswered.clone(),
                 connect: None,
@@ -1081,7 +1104,7 @@ mod tests {
             bytes.extend(id.to_le_bytes());
             bytes
         };
-        (BY_GUID, Ok(vec![john("CN=John").with("tokenGroups", sids.iter().map(binary))]))
+        (BY_GUID, Ok(vec![scripted::state(john("CN=John")).with("tokenGroups", sids.iter().map(binary))]))
     }
 
     #[tokio::test]
@@ -1124,7 +1147,7 @@ mod tests {
     async fn an_account_check_reads_the_state_and_binds_nothing() {
         let with = |flags: &'static str| {
             let entry = john("CN=John");
-            let kept = Entry::new(entry.dn()).with("userAccountControl", [flags]);
+            let kept = scripted::state(Entry::new(entry.dn()).with("userAccountControl", [flags]));
             (BY_GUID, Ok(vec![kept.with("tokenGroups", [vec![1, 1, 0, 0, 0, 0, 0, 5, 9, 0, 0, 0]])]))
         };
         let cases = [
@@ -1144,7 +1167,7 @@ mod tests {
         let entry = john("CN=John");
         let kept = entry.attributes().filter(|(name, _)| !name.eq_ignore_ascii_case(attribute));
         let entry = kept.fold(Entry::new("CN=John"), |e, (name, values)| e.with(name, values.to_vec()));
-        (BY_GUID, Ok(vec![entry.with(attribute, [value])]))
+        (BY_GUID, Ok(vec![scripted::state(entry.with(attribute, [value]))]))
     }
 
     #[tokio::test]
@@ -1160,6 +1183,17 @@ mod tests {
             (REVOKED, (BY_GUID, Err(unreachable())), Outcome::Refused),
             // Somebody with a wrong password learns nothing.
             (Outcome::WrongPassword, state("userAccountControl", "514"), Outcome::WrongPassword),
+            // A KDC that refuses has proved nothing, and this answer leads to a new password: AD has to agree.
+            (Outcome::MustChange, state("description", "fine"), Outcome::Unavailable),
+            (Outcome::PasswordExpired, state("description", "fine"), Outcome::Unavailable),
+            (Outcome::PasswordExpired, (BY_GUID, Err(unreachable())), Outcome::Unavailable),
+            (Outcome::PasswordExpired, state("pwdLastSet", "0"), Outcome::MustChange),
+            (
+                Outcome::MustChange,
+                state("msDS-User-Account-Control-Computed", "8388608"),
+                Outcome::PasswordExpired,
+            ),
+            (Outcome::PasswordExpired, state("userAccountControl", "514"), Outcome::Disabled),
         ];
         for (answer, state, outcome) in cases {
             let case = format!("{answer} {state:?}");
@@ -1195,7 +1229,7 @@ mod tests {
             let entry = Entry::new("CN=John").with("objectGUID", [vec![1; 16]]);
             entry.with("sAMAccountName", ["johnny"]).with("userPrincipalName", ["john@acme.com"])
         };
-        let now = |entry: Entry| (BY_GUID, Ok(vec![entry.with("userAccountControl", ["512"])]));
+        let now = |entry: Entry| (BY_GUID, Ok(vec![scripted::state(entry)]));
         let first = || ("john", Ok(Outcome::Success));
         let searches =
             || [found(), state("description", "fine"), (BY_NAME, Ok(vec![renamed()])), now(renamed())];

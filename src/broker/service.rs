@@ -20,7 +20,7 @@ use crate::directory::machine::{BoxFuture, MachineConnection, Settings};
 use crate::directory::machines::Machines;
 use crate::directory::pool::{Pool, Renew};
 use crate::directory::trust::{Refreshed, Trust};
-use crate::kerberos::Kerberos;
+use crate::kerberos::{self, Kerberos};
 use crate::supervise::{self, Ended};
 
 /// Everything at the start, ahead of the first login.
@@ -102,7 +102,8 @@ impl Service {
             directory: Directory::new(machines, &config),
             names: config.names,
             passwords,
-            host: netbios_name(),
+            // A host may be joined under another name than its own.
+            host: kerberos::computer_name().unwrap_or_else(|_| netbios_name()),
             warn: config.login.warn,
         });
         register.start();

@@ -119,9 +119,9 @@ pub struct Directory<M> {
     exempt: Vec<String>,
     people: Mutex<LruCache<Principal, (Person, Instant)>>,
     forest: forest::Remembered,
-    rules: Slot<GroupRules>,
+    rules: Slot<groups::Configured>,
     nested: Slot<Option<people::Inside>>,
-    exempt_sids: Slot<Vec<sid::Sid>>,
+    exempt_groups: Slot<Vec<groups::Group>>,
 }
 
 /// Something that is read by one, for all who wait for it, and how long it is good.
@@ -146,7 +146,7 @@ impl<M: Machine> Directory<M> {
             forest: forest::Remembered::default(),
             rules: Slot::default(),
             nested: Slot::default(),
-            exempt_sids: Slot::default(),
+            exempt_groups: Slot::default(),
         }
     }
 
@@ -190,9 +190,8 @@ impl<M: Machine> Directory<M> {
         person: &Person,
         deadline: Instant,
     ) -> Result<GroupRules, DirectoryError> {
-        let rules = remembered(&self.rules, GROUPS, self.read_group_rules(deadline), deadline).await?;
-        rules.can_judge(&self.place(&person.domain))?;
-        Ok(rules)
+        let configured = remembered(&self.rules, GROUPS, self.read_group_rules(deadline), deadline).await?;
+        Ok(configured.rules_in(&self.place(&person.domain))?)
     }
 
     /// Every group of `person`, nested ones too.
@@ -212,7 +211,8 @@ impl<M: Machine> Directory<M> {
         if self.exempt.is_empty() {
             return Ok(false);
         }
-        let exempt = remembered(&self.exempt_sids, GROUPS, self.read_exempt(deadline), deadline).await?;
+        let exempt = remembered(&self.exempt_groups, GROUPS, self.read_exempt(deadline), deadline).await?;
+        let exempt = groups::sids_in(&exempt, &self.place(&person.domain));
         let groups = self.groups(person, deadline).await?;
         Ok(exempt.iter().any(|sid| groups.contains(sid)))
     }

@@ -70,7 +70,29 @@ pub(crate) fn config(more: &str) -> Config {
 /// The account with this number below `dn`, by its `userAccountControl`.
 pub(crate) fn account(number: u8, dn: &str, control: &str) -> Entry {
     let entry = Entry::new(format!("CN={number},{dn}")).with("objectGUID", [vec![number; 16]]);
-    entry.with("sAMAccountName", [format!("u{number}")]).with("userAccountControl", [control])
+    state(entry.with("sAMAccountName", [format!("u{number}")]).with("userAccountControl", [control]))
+}
+
+/// What every account has, of one that nothing is wrong with, where `entry` does not have it.
+pub(crate) fn state(entry: Entry) -> Entry {
+    let usual = [
+        ("userAccountControl", "512"),
+        ("msDS-User-Account-Control-Computed", "0"),
+        ("accountExpires", "0"),
+        ("pwdLastSet", "133700000000000000"),
+    ];
+    usual.into_iter().fold(entry, |entry, (name, value)| match entry.values(name) {
+        [] => entry.with(name, [value]),
+        _ => entry,
+    })
+}
+
+/// The group whose SID is searched for, if that is what `filter` does: tests name groups by their SIDs.
+pub(crate) fn group_of_filter(filter: &str) -> Option<Entry> {
+    let (_, sid) = filter.split_once("(objectSid=\\")?;
+    let bytes = sid.split_once(')')?.0.split('\\').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+    let group = Entry::new("CN=group,DC=acme,DC=com").with("groupType", ["-2147483646"]);
+    Some(group.with("objectSid", [bytes.collect::<Vec<_>>()]))
 }
 
 /// Its objectGUID.

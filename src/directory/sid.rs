@@ -21,6 +21,16 @@ impl Sid {
         bytes.extend(rid.to_le_bytes());
         Sid(bytes)
     }
+
+    /// Returns true for S-1-5-32-…: each domain has groups of its own with these SIDs (MS-DTYP 2.4.2.4, BUILTIN).
+    pub fn is_builtin(&self) -> bool {
+        self.0.starts_with(&[1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0])
+    }
+
+    /// The SID as a value in a search filter (RFC 4515, 3).
+    pub fn in_filter(&self) -> String {
+        self.0.iter().map(|byte| format!("\\{byte:02x}")).collect()
+    }
 }
 
 impl TryFrom<&[u8]> for Sid {
@@ -88,6 +98,19 @@ mod tests {
         assert_eq!(domain.parse::<Sid>().unwrap().to_string(), domain);
         let users = domain.parse::<Sid>().unwrap().sibling(513).to_string();
         assert_eq!(users, "S-1-5-21-3623811015-3361044348-30300820-513");
+    }
+
+    #[test]
+    fn only_builtin_groups_are_in_every_domain() {
+        for (text, is_builtin) in [
+            ("S-1-5-32-544", true),
+            ("S-1-5-32-544-1", false),
+            ("S-1-5-21-32-544", false),
+            ("S-1-5-11", false),
+            ("S-1-3-32-544", false),
+        ] {
+            assert_eq!(text.parse::<Sid>().unwrap().is_builtin(), is_builtin, "{text}");
+        }
     }
 
     #[test]

@@ -9,9 +9,10 @@ use super::configuration::forget;
 use super::facts::Facts;
 use super::finding::{Finding, quote};
 use super::pam::comment_out;
-use crate::config::Config;
+use crate::config::{Config, Method, root_of};
 use crate::directory::machine::{MachineError, Scope, Search};
 use crate::directory::machines::Place;
+use crate::directory::sid::Sid;
 use crate::directory::{DirectoryError, GroupError};
 use crate::name::fold;
 
@@ -44,6 +45,53 @@ pub(super) async fn base(facts: &Facts) -> Finding {
     }
 }
 
+/// Returns what shows that this host may read the property set that `logonHours` and `userWorkstations` belong to
+/// (User-Logon, MS-ADTS 5.1.3.2.1): any account has some attribute of it once its user has logged in.
+pub(super) async fn restrictions(facts: &Facts) -> Finding {
+    let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
+        return Finding::because("config-file");
+    };
+    let set =
+        ["logonCount", "lastLogon", "lastLogonTimestamp", "badPwdCount", "logonHours", "userWorkstations"];
+    let present: String = set.iter().map(|attribute| format!("({attribute}=*)")).collect();
+    let search = Search {
+        place: Place::Own,
+        base: config.domain.base_dn.clone(),
+        scope: Scope::Subtree,
+        filter: format!("(&(objectCategory=person)(objectClass=user)(|{present}))"),
+        attributes: vec!["objectGUID".to_owned()],
+        limit: 1,
+    };
+    let seen = match ad.machine.search(&search, facts.deadline()).await {
+        Ok(found) if found.is_empty() => {
+            "this host sees nobody's logonHours and userWorkstations, so that it takes every account for unrestricted: by \
+             Kerberos and for acct_mgmt alone such a restriction is not enforced"
+        }
+        Ok(_) | Err(MachineError::TooMany(_)) => {
+            return Finding::ok("this host may read logonHours and userWorkstations");
+        }
+        Err(e) => return Finding::failure(e.to_string()),
+    };
+    let finding = match config.login.method {
+        Method::Kerberos => Finding::failure(seen),
+        Method::Auto | Method::Ldap => Finding::warning(seen),
+    };
+    let root = root_of(&config.domain.name);
+    // DC is the SDDL's word for the domain's computers; the GUIDs are those of User-Logon and of the class user.
+    finding.mend_there(
+        format!(
+            "dsacls {} /I:S /G {}",
+            quote(&root),
+            quote(&format!("{}\\Domain Computers:RP;Logon Information;user", config.names.netbios))
+        ),
+        format!(
+            "samba-tool dsacl set --objectdn={} --sddl='(OA;CIIO;RP;5f202010-79a5-11d0-9020-00c04fc2d4cf;\
+             bf967aba-0de6-11d0-a285-00aa003049e2;DC)'",
+            quote(&root)
+        ),
+    )
+}
+
 pub(super) async fn groups(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("config-file");
@@ -72,7 +120,7 @@ fn denies(group: &str, what: &str, error: &DirectoryError, config: &Config) -> F
     let DirectoryError::Group(error) = error else { return finding };
     let identity = quote(group.rsplit('\\').next().unwrap_or_default());
     let is_here = match group.split_once('\\') {
-        _ if group.contains('=') => false,
+        _ if group.contains('=') || group.parse::<Sid>().is_ok() => false,
         Some((domain, _)) => {
             fold(domain) == fold(&config.names.netbios) || fold(domain) == config.domain.name
         }

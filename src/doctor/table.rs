@@ -287,9 +287,14 @@ pub const CHECKS: &[Check] = &[
     check(Configuration, "base-dn", "domain.base_dn", &["config-file", "dc-machine"],
         "Only accounts below it are found, so it has to exist.",
         |facts| Box::pin(objects::base(facts))),
+    check(Configuration, "restrictions", "what this host may read of accounts", &["base-dn"],
+        "logonHours and userWorkstations are absent where an account has no such restriction, and also where this host may \
+         not read them (the property set Logon Information). AD looks at them itself at a bind; after a Kerberos ticket, and \
+         for acct_mgmt alone, the broker does. The command lets the computers of the domain read them.",
+        |facts| Box::pin(objects::restrictions(facts))),
     check(Configuration, "groups", "groups", &["config-file", "dc-machine"],
-        "Those of login.allow_groups, login.deny_groups and sessions.exempt_groups. One that AD does not know denies every \
-         login, or every session. The command makes it in AD (an administrator's password is \
+        "Those of login.allow_groups, login.deny_groups and sessions.exempt_groups, by name or SID. One that AD does not know \
+         denies every login, or every session. The command makes it in AD (an administrator's password is \
          asked for); taking it off a list may let everybody in.",
         |facts| Box::pin(objects::groups(facts))),
     check(Configuration, "map-targets", "accounts of the name map", &["names-map", "base-dn"],

@@ -231,12 +231,19 @@ mod tests {
             Ok(vec![account(number, ROOT, "512").with("tokenGroups", [sid.to_vec()])])
         };
         let both = || (BOTH, Ok(vec![account(1, ROOT, "512"), account(2, ROOT, "512")]));
-        let answers = [both(), ("<GUID=01010101", groups(1, ALLOWED)), ("<GUID=02020202", groups(2, OTHER))];
+        let allowed = || {
+            let group = Entry::new("CN=Administrators,CN=Builtin,DC=acme,DC=com");
+            let group = group.with("groupType", ["-2147483643"]).with("objectSid", [ALLOWED.to_vec()]);
+            ("own dc=acme,dc=com (&(objectCategory=group)", Ok(vec![group]))
+        };
+        let answers =
+            [both(), allowed(), ("<GUID=01010101", groups(1, ALLOWED)), ("<GUID=02020202", groups(2, OTHER))];
         let (done, ended) = rechecked(rules, answers).await;
         done.unwrap();
         assert_eq!(ended, says(&[("2", "not_allowed")]));
         // Groups that cannot be read let nobody in, and throw nobody out.
-        let answers = [both(), ("<GUID=01010101", Err(unreachable())), ("<GUID=02020202", groups(2, OTHER))];
+        let answers =
+            [both(), allowed(), ("<GUID=01010101", Err(unreachable())), ("<GUID=02020202", groups(2, OTHER))];
         let (done, ended) = rechecked(rules, answers).await;
         done.unwrap();
         assert_eq!(ended, says(&[("2", "not_allowed")]));

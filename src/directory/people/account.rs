@@ -14,6 +14,7 @@ use crate::verdict::Outcome;
 
 /// `userAccountControl` (MS-ADTS 2.2.16).
 pub(in crate::directory) const DISABLED: u32 = 0x2;
+const PASSWORD_NEVER_EXPIRES: u32 = 0x1_0000;
 const SMARTCARD_REQUIRED: u32 = 0x4_0000;
 /// `msDS-User-Account-Control-Computed` (MS-ADTS 3.1.1.4.5.17). It does not say that an account is disabled.
 const LOCKED_OUT: u32 = 0x10;
@@ -33,7 +34,8 @@ pub struct Account {
     pub computed: u32,
     /// `accountExpires`; `None` is never.
     pub expires: Option<SystemTime>,
-    /// Whether `pwdLastSet` is 0: the password must be changed at the next logon.
+    /// Whether the password must be changed at the next logon: `pwdLastSet` is 0, and the account is none of those whose
+    /// passwords AD never takes for expired (MS-ADTS 3.1.1.4.5.17).
     pub must_change: bool,
     /// `msDS-UserPasswordExpiryTimeComputed`; `None` is never.
     pub password_expires: Option<SystemTime>,
@@ -65,16 +67,23 @@ impl Account {
     /// Reads an entry.
     ///
     /// # Errors
-    /// An attribute is malformed, or `userAccountControl` may not be read: without it nothing can be said.
+    /// If an attribute is malformed, or one is absent that every account has: the machine account may not read it, and
+    /// what cannot be read is not taken for "no restriction".
     pub fn from_entry(entry: &Entry) -> Result<Self, EntryError> {
         let malformed = |attribute: &str, expected| EntryError::Value {
             attribute: attribute.to_owned(),
             dn: entry.dn().to_owned(),
             expected,
         };
-        let control = entry
-            .flags("userAccountControl")?
-            .ok_or_else(|| malformed("userAccountControl", "readable for the machine account"))?;
+        let flags = |attribute| {
+            let unreadable = || malformed(attribute, "readable for the machine account");
+            entry.flags(attribute)?.ok_or_else(unreadable)
+        };
+        let integer = |attribute| {
+            let unreadable = || malformed(attribute, "readable for the machine account");
+            entry.integer(attribute)?.ok_or_else(unreadable)
+        };
+        let control = flags("userAccountControl")?;
         let logon_hours = match entry.bytes("logonHours")? {
             None | Some([]) => None,
             Some(bytes) => Some(bytes.try_into().map_err(|_| malformed("logonHours", "21 bytes"))?),
@@ -87,9 +96,10 @@ impl Account {
         Ok(Account {
             sam: entry.text("sAMAccountName")?.unwrap_or_default().to_owned(),
             control,
-            computed: entry.flags("msDS-User-Account-Control-Computed")?.unwrap_or_default(),
-            expires: entry.integer("accountExpires")?.and_then(time_of),
-            must_change: entry.integer("pwdLastSet")? == Some(0),
+            computed: flags("msDS-User-Account-Control-Computed")?,
+            expires: time_of(integer("accountExpires")?),
+            must_change: integer("pwdLastSet")? == 0
+                && control & (PASSWORD_NEVER_EXPIRES | SMARTCARD_REQUIRED) == 0,
             password_expires: Self::password_expiry_of(entry)?,
             logon_hours,
             workstations: workstations
@@ -275,6 +285,38 @@ mod tests {
         ];
         for (attribute, value, outcome) in cases {
             assert_eq!(refusal(&replaced(attribute, value)), outcome, "{attribute} {value}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_never_expires_need_not_be_changed() {
+        let with = |control: u32| {
+            let entry = replaced("pwdLastSet", "0");
+            let kept =
+                entry.attributes().filter(|(name, _)| !name.eq_ignore_ascii_case("userAccountControl"));
+            let entry = kept.fold(Entry::new(entry.dn()), |e, (name, values)| e.with(name, values.to_vec()));
+            entry.with("userAccountControl", [control.to_string()])
+        };
+        for (control, outcome) in [
+            (512, Some(Outcome::MustChange)),
+            (512 | PASSWORD_NEVER_EXPIRES, None),
+            (512 | SMARTCARD_REQUIRED, None),
+            (512 | DISABLED, Some(Outcome::Disabled)),
+        ] {
+            assert_eq!(refusal(&with(control)), outcome, "{control}");
+        }
+    }
+
+    #[test]
+    fn what_every_account_has_and_the_machine_may_not_read_is_an_error() {
+        for attribute in
+            ["userAccountControl", "msDS-User-Account-Control-Computed", "accountExpires", "pwdLastSet"]
+        {
+            let entry = entry();
+            let kept = entry.attributes().filter(|(name, _)| !name.eq_ignore_ascii_case(attribute));
+            let kept = kept.fold(Entry::new(entry.dn()), |e, (name, values)| e.with(name, values.to_vec()));
+            let error = Account::from_entry(&kept).unwrap_err().to_string();
+            assert!(error.contains(attribute) && error.contains("readable"), "{error}");
         }
     }
 

@@ -28,7 +28,7 @@ pub enum GroupError {
     #[error("the group {0:?} is a distribution group; AD counts only members of security groups")]
     Distribution(String),
     /// No domain of the forest has this name.
-    #[error("the group {0:?} is of no domain of this forest; name it by its SID")]
+    #[error("the group {0:?} is of no domain of this forest, and AD counts no other groups")]
     Domain(String),
     /// Whether somebody from another domain is in it, that domain does not tell.
     #[error("the group {0:?} is domain local and hides its members from other domains; make it universal")]
@@ -67,15 +67,32 @@ fn group_search(place: Place, base: &str, scope: Scope, name: &str) -> Search {
     }
 }
 
-/// A group as AD has it.
+/// A configured group as AD has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Group {
+pub(in crate::directory) struct Group {
+    /// As it is written in the configuration.
+    written: String,
     sid: Sid,
     is_local: bool,
+    /// Its own domain.
+    home: Place,
 }
 
-/// The only group among `entries`.
-fn group_of(group: &str, entries: &[Entry]) -> Result<Group, GroupError> {
+impl Group {
+    /// Returns true if this SID among the groups of an account of `place` means this group, and not another domain's
+    /// group with the same SID.
+    fn is_meant_in(&self, place: &Place) -> bool {
+        !self.sid.is_builtin() || self.home == *place
+    }
+}
+
+/// The SIDs of `groups` that mean these groups among those of an account of `place`.
+pub(in crate::directory) fn sids_in(groups: &[Group], place: &Place) -> Vec<Sid> {
+    groups.iter().filter(|group| group.is_meant_in(place)).map(|group| group.sid.clone()).collect()
+}
+
+/// The only group among `entries`, which were found in `home`.
+fn group_of(group: &str, home: Place, entries: &[Entry]) -> Result<Group, GroupError> {
     let [entry] = entries else {
         return Err(match entries {
             [] => GroupError::Unknown(group.to_owned()),
@@ -88,31 +105,39 @@ fn group_of(group: &str, entries: &[Entry]) -> Result<Group, GroupError> {
     }
     let sid = entry.bytes("objectSid").ok().flatten().and_then(|bytes| Sid::try_from(bytes).ok());
     let sid = sid.ok_or_else(|| GroupError::Unknown(group.to_owned()))?;
-    Ok(Group { sid, is_local: flags & DOMAIN_LOCAL != 0 })
+    Ok(Group { written: group.to_owned(), sid, is_local: flags & DOMAIN_LOCAL != 0, home })
 }
 
-/// What a login needs to know about configured groups.
+/// The configured groups as a login of one account needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupRules {
-    /// `login.allow_groups`; empty allows everybody.
-    pub allow: Vec<Sid>,
+    /// `login.allow_groups`; `None` allows every account, an empty list none.
+    pub allow: Option<Vec<Sid>>,
     /// `login.deny_groups`.
     pub deny: Vec<Sid>,
-    /// Those of `login.deny_groups` that are domain local, as they are written, and where they are.
-    local: Vec<(String, Place)>,
 }
 
-impl GroupRules {
-    /// Whether the groups that a person has in `place` tell all that the rules ask.
+/// The configured groups as AD has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::directory) struct Configured {
+    /// `login.allow_groups`; empty allows every account.
+    allow: Vec<Group>,
+    /// `login.deny_groups`.
+    deny: Vec<Group>,
+}
+
+impl Configured {
+    /// The rules for an account of `place`.
     ///
     /// # Errors
-    /// Somebody may be in a denied group without its being seen there. An allowed group that is not seen denies by
-    /// itself.
-    pub(in crate::directory) fn can_judge(&self, place: &Place) -> Result<(), GroupError> {
-        match self.local.iter().find(|(_, home)| home != place) {
-            Some((group, _)) => Err(GroupError::Local(group.clone())),
-            None => Ok(()),
+    /// Returns [`GroupError::Local`] if the account may be in a denied group that its own domain does not show. An
+    /// allowed group that is not shown rejects by itself.
+    pub(in crate::directory) fn rules_in(&self, place: &Place) -> Result<GroupRules, GroupError> {
+        if let Some(hidden) = self.deny.iter().find(|group| group.is_local && group.home != *place) {
+            return Err(GroupError::Local(hidden.written.clone()));
         }
+        let allow = (!self.allow.is_empty()).then(|| sids_in(&self.allow, place));
+        Ok(GroupRules { allow, deny: sids_in(&self.deny, place) })
     }
 }
 
@@ -124,19 +149,15 @@ impl<M: Machine> Directory<M> {
     pub(in crate::directory) async fn read_group_rules(
         &self,
         deadline: Instant,
-    ) -> Result<GroupRules, DirectoryError> {
-        let mut rules = GroupRules::default();
+    ) -> Result<Configured, DirectoryError> {
+        let mut configured = Configured::default();
         for group in &self.allow {
-            rules.allow.push(self.group(group, deadline).await?.0.sid);
+            configured.allow.push(self.group(group, deadline).await?);
         }
-        for name in &self.deny {
-            let (group, place) = self.group(name, deadline).await?;
-            rules.deny.push(group.sid);
-            if let Some(place) = place.filter(|_| group.is_local) {
-                rules.local.push((name.clone(), place));
-            }
+        for group in &self.deny {
+            configured.deny.push(self.group(group, deadline).await?);
         }
-        Ok(rules)
+        Ok(configured)
     }
 
     /// Whether the group that is written so in the configuration can be used.
@@ -147,34 +168,29 @@ impl<M: Machine> Directory<M> {
         self.group(written, deadline).await.map(drop)
     }
 
-    /// `sessions.exempt_groups` by SID, as AD has them now. Somebody whose domain hides that they are in one is not
-    /// exempt.
+    /// `sessions.exempt_groups` as AD has them now. An account whose domain hides that it is in one is not exempt.
     ///
     /// # Errors
     /// As [`Directory::read_group_rules`].
     pub(in crate::directory) async fn read_exempt(
         &self,
         deadline: Instant,
-    ) -> Result<Vec<Sid>, DirectoryError> {
-        let mut sids = Vec::new();
+    ) -> Result<Vec<Group>, DirectoryError> {
+        let mut groups = Vec::new();
         for name in &self.exempt {
-            let (group, _) = self.group(name, deadline).await.map_err(|error| match error {
+            let group = self.group(name, deadline).await.map_err(|error| match error {
                 DirectoryError::Group(error) => DirectoryError::Exempt(error),
                 other => other,
             })?;
-            sids.push(group.sid);
+            groups.push(group);
         }
-        Ok(sids)
+        Ok(groups)
     }
 
-    /// The group that is written so, and where it was found; a SID is taken as it is.
-    async fn group(
-        &self,
-        written: &str,
-        deadline: Instant,
-    ) -> Result<(Group, Option<Place>), DirectoryError> {
+    /// The group that is written so.
+    async fn group(&self, written: &str, deadline: Instant) -> Result<Group, DirectoryError> {
         let search = match read(written) {
-            Written::Sid(sid) => return Ok((Group { sid, is_local: false }, None)),
+            Written::Sid(sid) => return self.group_with(&sid, written, deadline).await,
             Written::Dn(dn) => group_search(self.place_of_object(dn, deadline).await?, dn, Scope::Base, ""),
             Written::Name(domain, name) => {
                 let (place, base) = self.named_domain(written, domain, deadline).await?;
@@ -183,11 +199,30 @@ impl<M: Machine> Directory<M> {
             }
         };
         match self.machine.search(&search, deadline).await {
-            Ok(entries) => Ok((group_of(written, &entries)?, Some(search.place))),
+            Ok(entries) => Ok(group_of(written, search.place, &entries)?),
             Err(MachineError::NoSuchObject(_)) => Err(GroupError::Unknown(written.to_owned()).into()),
             Err(MachineError::TooMany(_)) => Err(GroupError::Several(written.to_owned()).into()),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// The group with this SID, or the one that had it in the domain that it was migrated from (sIDHistory): in this
+    /// domain, or in the one of the forest that the catalogue names. A BUILTIN group is this domain's own.
+    async fn group_with(&self, sid: &Sid, written: &str, deadline: Instant) -> Result<Group, DirectoryError> {
+        let name = format!("(|(objectSid={0})(sIDHistory={0}))", sid.in_filter());
+        let search = |place, base: &str| group_search(place, base, Scope::Subtree, &name);
+        let mut entries = self.machine.search(&search(Place::Own, &self.root), deadline).await?;
+        let mut home = Place::Own;
+        if entries.is_empty() && !sid.is_builtin() {
+            let forest = self.forest(deadline).await?;
+            if forest.has_further(&self.domain) {
+                entries = self.machine.search(&search(Place::GlobalCatalogue, ""), deadline).await?;
+                let domain = entries.first().and_then(|entry| forest.of_object(entry.dn()));
+                home = domain.map_or(Place::Own, |domain| self.place(&domain.name));
+            }
+        }
+        // Tokens hold the SID that is written.
+        Ok(Group { sid: sid.clone(), ..group_of(written, home, &entries)? })
     }
 
     /// Where a group with `domain` before its name is looked for. Of this domain nothing has to be asked.
@@ -224,9 +259,20 @@ mod tests {
     use crate::directory::Person;
     use crate::directory::scripted::{Answer, Scripted, config, forest, unreachable};
 
+    /// BUILTIN\\Administrators.
+    const BUILTIN: &str = "S-1-5-32-544";
+    const BUILTIN_FILTER: &str =
+        "(objectSid=\\01\\02\\00\\00\\00\\00\\00\\05\\20\\00\\00\\00\\20\\02\\00\\00)";
+
     fn group(flags: &str) -> Entry {
         let sid = vec![1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x20, 2, 0, 0];
         Entry::new("CN=Agents,DC=acme,DC=com").with("groupType", [flags]).with("objectSid", [sid])
+    }
+
+    /// A group that no other domain has: S-1-5-21-1-1000.
+    fn unique(dn: &str, flags: &str) -> Entry {
+        let sid = vec![1, 3, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 0xe8, 3, 0, 0];
+        Entry::new(dn).with("groupType", [flags]).with("objectSid", [sid])
     }
 
     #[test]
@@ -239,12 +285,13 @@ mod tests {
 
     #[test]
     fn exactly_one_security_group_has_a_sid() {
-        let global = group_of("g", &[group("-2147483646")]).unwrap();
+        let group_of = |entries: &[Entry]| group_of("g", Place::Own, entries);
+        let global = group_of(&[group("-2147483646")]).unwrap();
         assert_eq!((global.sid.to_string().as_str(), global.is_local), ("S-1-5-32-544", false));
-        assert!(group_of("g", &[group("-2147483644")]).unwrap().is_local);
-        assert_eq!(group_of("g", &[]), Err(GroupError::Unknown("g".into())));
-        assert_eq!(group_of("g", &[group("-2147483646"), group("2")]), Err(GroupError::Several("g".into())));
-        assert_eq!(group_of("g", &[group("2")]), Err(GroupError::Distribution("g".into())));
+        assert!(group_of(&[group("-2147483644")]).unwrap().is_local);
+        assert_eq!(group_of(&[]), Err(GroupError::Unknown("g".into())));
+        assert_eq!(group_of(&[group("-2147483646"), group("2")]), Err(GroupError::Several("g".into())));
+        assert_eq!(group_of(&[group("2")]), Err(GroupError::Distribution("g".into())));
     }
 
     fn person(domain: &str) -> Person {
@@ -269,6 +316,7 @@ mod tests {
         rules
     }
 
+    const UNIQUE: &str = "S-1-5-21-1-1000";
     const GLOBAL: &str = "-2147483646";
     const LOCAL: &str = "-2147483644";
 
@@ -289,9 +337,9 @@ mod tests {
         ];
         for (written, search, asks_forest) in cases {
             let forest = forest().into_iter().filter(|_| asks_forest);
-            let answers = forest.chain([(search, Ok(vec![group(GLOBAL)]))]);
+            let answers = forest.chain([(search, Ok(vec![unique("CN=Agents", GLOBAL)]))]);
             let found = rules(&format!("allow_groups = ['{written}']"), "acme.com", answers).await;
-            assert_eq!(found.unwrap().allow, ["S-1-5-32-544".parse().unwrap()], "{written}");
+            assert_eq!(found.unwrap().allow, Some(vec![UNIQUE.parse().unwrap()]), "{written}");
         }
         let error = rules("allow_groups = ['EVIL\\Agents']", "acme.com", forest()).await.unwrap_err();
         assert_eq!(error, GroupError::Domain("EVIL\\Agents".into()).into());
@@ -322,5 +370,61 @@ mod tests {
             // Who is not seen in an allowed group stays out without that.
             assert!(rules("allow_groups = ['Blocked']", domain, answers(flags)).await.is_ok());
         }
+    }
+
+    #[tokio::test]
+    async fn a_builtin_group_counts_for_accounts_of_its_own_domain_alone() {
+        let builtin: Sid = BUILTIN.parse().unwrap();
+        let own = || ("own dc=acme,dc=com (&(objectCategory=group)", Ok(vec![group(LOCAL)]));
+        let theirs = || ("emea.acme.com DC=emea", Ok(vec![group(LOCAL)]));
+        for written in ["Administrators", BUILTIN] {
+            let allow = format!("allow_groups = ['{written}']");
+            let here = rules(&allow, "acme.com", [own()]).await.unwrap();
+            assert_eq!(here.allow, Some(vec![builtin.clone()]), "{written}");
+            // An account of another domain has the same SID, and is in another group: no group is left that admits it.
+            let there = rules(&allow, "emea.acme.com", [own()]).await.unwrap();
+            assert_eq!(there.allow, Some(Vec::new()), "{written}");
+            // Whether it is in this one, its own domain does not tell.
+            let deny = format!("deny_groups = ['{written}']");
+            assert_eq!(rules(&deny, "acme.com", [own()]).await.unwrap().deny, vec![builtin.clone()]);
+            let error = rules(&deny, "emea.acme.com", [own()]).await.unwrap_err();
+            assert_eq!(error, GroupError::Local(written.into()).into());
+        }
+        let emea = "allow_groups = ['EMEA\\Administrators']";
+        let answers = || forest().into_iter().chain([theirs()]);
+        assert_eq!(rules(emea, "acme.com", answers()).await.unwrap().allow, Some(Vec::new()));
+        assert_eq!(rules(emea, "emea.acme.com", answers()).await.unwrap().allow, Some(vec![builtin]));
+    }
+
+    #[tokio::test]
+    async fn a_sid_is_looked_up_and_one_that_nothing_has_is_misconfigured() {
+        let unique: Sid = UNIQUE.parse().unwrap();
+        let nothing = || ("own dc=acme,dc=com (&(objectCategory=group)(|(objectSid=", Ok(Vec::new()));
+        let catalogue =
+            |dn, flags| ("catalogue  (&(objectCategory=group)", Ok(vec![self::unique(dn, flags)]));
+        let (emea, here) = ("CN=A,DC=emea,DC=acme,DC=com", "CN=A,DC=acme,DC=com");
+        for key in ["allow_groups", "deny_groups"] {
+            let config = format!("{key} = ['{UNIQUE}']");
+            let sids =
+                |rules: GroupRules| rules.allow.into_iter().flatten().chain(rules.deny).collect::<Vec<_>>();
+            let own = ("own dc=acme,dc=com", Ok(vec![self::unique(here, GLOBAL)]));
+            assert_eq!(sids(rules(&config, "acme.com", [own]).await.unwrap()), vec![unique.clone()]);
+            let far = forest().into_iter().chain([nothing(), catalogue(emea, GLOBAL)]);
+            assert_eq!(sids(rules(&config, "acme.com", far).await.unwrap()), vec![unique.clone()]);
+            let none = forest().into_iter().chain([nothing(), ("catalogue  (&", Ok(Vec::new()))]);
+            let error = rules(&config, "acme.com", none).await.unwrap_err();
+            assert_eq!(error, GroupError::Unknown(UNIQUE.into()).into());
+            let config = format!("{key} = ['{BUILTIN}']");
+            let error = rules(&config, "acme.com", [(BUILTIN_FILTER, Ok(Vec::new()))]).await.unwrap_err();
+            assert_eq!(error, GroupError::Unknown(BUILTIN.into()).into());
+        }
+        // The checks that a group gets by its name: of which kind it is, and where it is seen.
+        let deny = format!("deny_groups = ['{UNIQUE}']");
+        let list = ("own dc=acme,dc=com", Ok(vec![self::unique(here, "2")]));
+        let error = rules(&deny, "acme.com", [list]).await.unwrap_err();
+        assert_eq!(error, GroupError::Distribution(UNIQUE.into()).into());
+        let hidden = forest().into_iter().chain([nothing(), catalogue(emea, LOCAL)]);
+        let error = rules(&deny, "acme.com", hidden).await.unwrap_err();
+        assert_eq!(error, GroupError::Local(UNIQUE.into()).into());
     }
 }

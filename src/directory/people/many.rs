@@ -174,7 +174,7 @@ impl<M: Machine> Directory<M> {
         let allowed = self.members(read, &groups.allow, deadline).await?;
         let denied = self.members(read, &groups.deny, deadline).await?;
         let membership = |guid: &Uuid| Membership {
-            allowed: rules.allow.is_empty() || allowed.contains(guid),
+            allowed: rules.allow.is_none() || allowed.contains(guid),
             denied: denied.contains(guid),
         };
         Ok(Some(read.iter().map(|read| (read.person.guid, membership(&read.person.guid))).collect()))
@@ -186,7 +186,7 @@ impl<M: Machine> Directory<M> {
         rules: &GroupRules,
         deadline: Instant,
     ) -> Result<Option<Inside>, DirectoryError> {
-        let allow = self.inside(&rules.allow, deadline).await?;
+        let allow = self.inside(rules.allow.as_deref().unwrap_or_default(), deadline).await?;
         let deny = self.inside(&rules.deny, deadline).await?;
         Ok(allow.zip(deny).map(|(allow, deny)| Inside { allow, deny }))
     }
@@ -284,7 +284,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::scripted::{Answer, Scripted, config, forest};
+    use crate::directory::scripted::{Answer, Scripted, config, forest, state};
     use crate::verdict::Outcome;
 
     const DOMAIN: &str = "S-1-5-21-1-2-3";
@@ -298,13 +298,14 @@ mod tests {
 
     /// Somebody of acme.com, by a number that is the whole of the GUID and the end of the SID.
     fn account(number: u8, sam: &str, upn: Option<&str>, flags: &str) -> Entry {
-        Entry::new(format!("CN={sam},DC=acme,DC=com"))
+        let entry = Entry::new(format!("CN={sam},DC=acme,DC=com"))
             .with("objectGUID", [vec![number; 16]])
             .with("objectSid", [sid(&format!("{DOMAIN}-{number}"))])
             .with("primaryGroupID", ["513"])
             .with("sAMAccountName", [sam])
             .with("userPrincipalName", upn)
-            .with("userAccountControl", [flags])
+            .with("userAccountControl", [flags]);
+        state(entry)
     }
 
     fn group(rid: u32, flags: &str) -> Entry {

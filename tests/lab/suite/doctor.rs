@@ -252,6 +252,10 @@ const ROWS: &[Row] = &[
     row("the base DN does not exist",
         &[Configure("[domain]\nbase_dn = \"ou=Peple,dc=acme,dc=com\"\n")],
         "base-dn", "ou=Peple,dc=acme,dc=com", Here).then(&[PLAIN]).short(),
+    row("this host may not read logonHours and userWorkstations",
+        &[Dc("samba-tool dsacl delete --objectdn=DC=acme,DC=com --sddl='(OA;CIIO;RP;\
+              5f202010-79a5-11d0-9020-00c04fc2d4cf;bf967aba-0de6-11d0-a285-00aa003049e2;RU)'")],
+        "restrictions", "this host sees nobody's logonHours", OnController).warns(),
     row("a configured group does not exist",
         &[Configure("[login]\nallow_groups = [\"No Such Group\"]\n")],
         "groups", "\"No Such Group\" does not exist", WithPassword)

@@ -42,8 +42,8 @@ const PEOPLE: [(&str, &str); 2] = [("fiona.forged", ""), ("frank.forged", "--mus
 
 /// Authenticate, acct_mgmt and chauthtok with the attacker's password, which is AD's password of neither.
 fn admission(lab: &Lab, report: &mut Report) -> Check {
-    let ours = format!("required pam_motion_ad.so expired=account\n");
-    let lines = ["auth ", "account ", "password ", "session "].map(|line| format!("{line}{ours}"));
+    let lines = ["auth", "account", "password", "session"];
+    let lines = lines.map(|line| format!("{line} required pam_motion_ad.so expired=account\n"));
     lab.write(&format!("/etc/pam.d/{SERVICE}"), &lines.concat())?;
     for (sam, option) in PEOPLE {
         let no_upn = format!(
