@@ -79,6 +79,8 @@ pub struct Session {
     pub user: String,
     /// Its id.
     pub id: String,
+    /// Whether a line with `session=auth` registered it.
+    pub by_auth: bool,
 }
 
 impl Memory {
@@ -92,6 +94,11 @@ impl Memory {
     /// What the first phase of this person's password change came to.
     pub fn probed(&self, user: &str, socket: &Path) -> Option<Probed> {
         self.probe.as_ref().filter(|probe| probe.subject.is(user, socket)).map(|probe| probe.result)
+    }
+
+    /// Returns true if a line with `session=auth` has registered the session that this user has on the handle.
+    pub fn is_registered(&self, user: &str, socket: &Path) -> bool {
+        self.sessions.get(socket).is_some_and(|session| session.by_auth && session.user == user)
     }
 
     /// Whether this person is in without a session.

@@ -28,6 +28,11 @@ pub fn open_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
         if arguments.session == Register::Auth && !pam.recall().owes(&user, &arguments.socket) {
             return Ok(Answer::new(Code::Success, "authenticate registers sessions"));
         }
+        // The auth line has `session=auth` and the session line does not: a second session of the same login would take
+        // the first one's place, or be denied because of it.
+        if pam.recall().is_registered(&user, &arguments.socket) {
+            return Ok(Answer::new(Code::Success, "authenticate has registered the session"));
+        }
         let verdict = register(pam, broker, &user);
         Ok(Answer::verdict(code::session(verdict.outcome), &verdict))
     })
@@ -40,7 +45,7 @@ pub fn close_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flag
         let session = match pam.recall().sessions.remove(socket) {
             Some(session) => session,
             // It was opened on another handle, and the broker finds it by person, service and process.
-            None => Session { user: user(pam).map_err(failed)?, id: String::new() },
+            None => Session { user: user(pam).map_err(failed)?, id: String::new(), by_auth: false },
         };
         let verdict = end(pam, broker, &session);
         if verdict.outcome.is_success() && pam.note(|memory| memory.sessions.remove(socket)).is_some() {
@@ -70,8 +75,9 @@ pub(super) fn register<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>
 /// One that the handle had before is ended: whoever logs in again on the same handle has left it, and nobody could end it
 /// any more. Not before the new one stands, so that a second attempt that fails leaves the person logged in.
 pub(super) fn keep<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>, user: &str, verdict: &Verdict) {
+    let by_auth = broker.arguments.session == Register::Auth;
     // Without an id there is none: the register is out of order, and people are let in nevertheless.
-    let session = verdict.session.clone().map(|id| Session { user: user.to_owned(), id });
+    let session = verdict.session.clone().map(|id| Session { user: user.to_owned(), id, by_auth });
     let socket = broker.arguments.socket.clone();
     let before = pam.note(|memory| {
         memory.owed = None;
@@ -220,6 +226,23 @@ mod tests {
         assert_eq!(Script::new().call(open_session, &[AUTH], 0, [john()]), Code::Success);
         let steps = [john(), close("").says(Outcome::Success)];
         assert_eq!(Script::new().call(close_session, &[AUTH], 0, steps), Code::Success);
+    }
+
+    #[test]
+    fn a_session_line_without_the_argument_opens_no_second_session_of_the_same_login() {
+        let mut script = registered();
+        assert_eq!(script.call(open_session, &[], 0, [john()]), Code::Success);
+        // Another user of the same handle, and another broker, have none yet.
+        let jane = [Step::Want(Item::User, Ok(b"jane"))];
+        let opened = Question::new(Operation::OpenSession, "jane").says(Outcome::SessionDenied);
+        assert_eq!(script.call(open_session, &[], 0, jane.into_iter().chain([opened])), Code::PermDenied);
+        let steps = [john(), open().says(Outcome::SessionDenied)];
+        assert_eq!(script.call(open_session, &[c"socket=/run/other"], 0, steps), Code::PermDenied);
+        let steps = [close("a").says(Outcome::Success), unnamed()];
+        assert_eq!(script.call(close_session, &[], 0, steps), Code::Success);
+        // After that it is one of its own again.
+        let steps = [john(), open().says_session("b"), named("b")];
+        assert_eq!(script.call(open_session, &[], 0, steps), Code::Success);
     }
 
     #[test]
