@@ -25,16 +25,19 @@ const PATIENT: &str = "motion-patient";
 const SERVICES: &[(&str, &str)] =
     &[(BY_AUTH, "session=auth"), (TALKATIVE, "messages"), (PATIENT, "timeout=60")];
 /// A process that is gone is noticed within half a minute.
-const SWEPT: Duration = Duration::from_secs(45);
+const SWEPT: Duration = Duration::from_secs(90);
 /// The shortest times that can be configured, in seconds, and when they must have shown.
 const RECHECK: &str = "recheck = 10\nmax_age = 60\n";
-const RECHECKED: Duration = Duration::from_secs(30);
+const RECHECKED: Duration = Duration::from_secs(60);
 /// Events reach whoever watches.
-const TOLD: Duration = Duration::from_secs(20);
-const AGED: Duration = Duration::from_secs(120);
+const TOLD: Duration = Duration::from_secs(60);
+const AGED: Duration = Duration::from_secs(180);
 
 /// More logins than a register has room for in its files, where these cannot grow.
 const ROOM: usize = 2000;
+
+/// A service whose auth line has `session=auth` and whose session line has not.
+const MIXED: &str = "motion-mixed";
 
 const LOGIN: &[Call] = &[Call::Authenticate, Call::Account, Call::Open];
 const DONE: &str = "PAM_SUCCESS";
@@ -75,7 +78,9 @@ pub fn services(lab: &Lab) -> Check {
         let lines = ["auth ", "account ", "password ", "session "].map(|line| format!("{line}{ours}"));
         lab.write(&format!("/etc/pam.d/{service}"), &lines.concat())?;
     }
-    Ok(())
+    let line = |kind: &str, argument: &str| format!("{kind} required pam_motion_ad.so {argument}\n");
+    let lines = [line("auth", "session=auth"), line("account", ""), line("session", "")];
+    lab.write(&format!("/etc/pam.d/{MIXED}"), &lines.concat())
 }
 
 fn begin(lab: &Lab) -> Check {
@@ -87,7 +92,7 @@ fn begin(lab: &Lab) -> Check {
 
 fn end(lab: &Lab) -> Check {
     clear(lab)?;
-    for (service, _) in SERVICES {
+    for service in SERVICES.iter().map(|(service, _)| *service).chain([MIXED]) {
         lab.host_sh(&format!("rm /etc/pam.d/{service}")).ok()?;
     }
     lab.configure("")
@@ -197,6 +202,20 @@ fn policies(lab: &Lab, report: &mut Report) -> Check {
         }
         Ok(())
     });
+    report.check("opened under a UPN suffix, closed under the sAMAccountName on a fresh handle", || {
+        let upn = Job { user: "sven.suffix@brand.example".into(), ..login("suffix", "sven", "motion") };
+        let id = session(&app.run(upn)?)?;
+        let leave = Job {
+            handle: "suffix-leaves".into(),
+            service: "motion".into(),
+            user: person("sven").sam.into(),
+            calls: vec![Call::Close],
+            end: true,
+            ..Job::default()
+        };
+        equal("close_session", app.run(leave)?.code(), DONE)?;
+        equal("its end", end_of(lab, &id)?, Some(EndReason::Closed))
+    });
     report.check("somebody else is somebody else", || {
         let sally = enter(&mut app, "sally", "sally")?;
         enter(&mut app, "beside", "seth")?;
@@ -217,6 +236,15 @@ fn policies(lab: &Lab, report: &mut Report) -> Check {
             enter(&mut app, "in-now", "seth").map(drop)
         },
     );
+    report.check("deny: with session=auth on the auth line alone a login does not block itself", || {
+        clear(lab)?;
+        let id = session(&app.run(login("mixed", "seth", MIXED))?)?;
+        equal("open", ids(&of(lab, seth)?), vec![id.as_str()])?;
+        let done =
+            app.run(Job { handle: "mixed".into(), calls: vec![Call::Close], end: true, ..Job::default() })?;
+        equal("close_session", done.code(), DONE)?;
+        equal("its end", end_of(lab, &id)?, Some(EndReason::Closed))
+    });
     configure(lab, "policy = \"unlimited\"\n")?;
     report.check("unlimited: everybody stays", || {
         let all = ["a", "b", "c"].map(|handle| enter(&mut app, &format!("free-{handle}"), "seth"));
@@ -294,7 +322,7 @@ fn ends_of_all_kinds(lab: &Lab, report: &mut Report) -> Check {
         let first = enter(&mut app, "evicted", "seth")?;
         enter(&mut app, "evicting", "seth")?;
         let line = format!("{first} {} replaced", person("seth").sam);
-        wait(Duration::from_secs(10), || {
+        wait(TOLD, || {
             let journal = lab.host_sh("journalctl -q -t evicted -o cat").ok()?;
             contains("the journal", &journal, &line)
         })
@@ -471,9 +499,11 @@ fn storm(lab: &Lab, report: &mut Report, name: &str, logins: usize, kills: u32) 
                 .and_then(|killed| killed)
                 .and(done)
         })?;
-        let known = came_in(&done.into_values().collect::<Vec<_>>(), kills == 0)?;
+        let mut known = came_in(&done.into_values().collect::<Vec<_>>(), kills == 0)?;
         println!("         {} of {logins} came in", known.len());
         ready(lab)?;
+        // How many came in between two kills says how busy the machine is. That one does afterwards is what counts.
+        known.extend(came_in(&[app.run(login("storm-last", "seth", PATIENT))?], true)?);
         let events = register::since(lab, &cursor)?;
         one_remains(&events, &of(lab, person("seth").sam)?, &known).map(drop)
     });
@@ -493,7 +523,10 @@ pub fn came_in(done: &[Done], everybody: bool) -> Result<Vec<String>, String> {
             code => return Err(format!("{}: {code}: {:?}", done.handle, done.said)),
         }
     }
-    if known.is_empty() { Err("nobody came in".to_owned()) } else { Ok(known.into_iter().collect()) }
+    match known.is_empty() && everybody {
+        true => Err("nobody came in".to_owned()),
+        false => Ok(known.into_iter().collect()),
+    }
 }
 
 /// Kills the broker at moments that nobody has chosen.

@@ -17,7 +17,9 @@ const PATIENT: &str = "motion-patient";
 const PASSWORD: &str = "/etc/motion-ad/redis.password";
 const CA: &str = "/etc/motion-ad/redis-ca.pem";
 /// Redis's master is elected anew, and both brokers find it.
-const ELECTED: Duration = Duration::from_secs(30);
+const ELECTED: Duration = Duration::from_secs(60);
+/// Twice the time between two looks at the processes of sessions.
+const SWEPT: Duration = Duration::from_secs(60);
 
 /// What befalls the two hosts and Redis while all log in.
 struct Trouble {
@@ -53,7 +55,10 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         let stage = Stage::set(lab, hosts, options)?;
         stage.seats(report);
         match options {
-            [] => stage.storms(report, &[CALM, KILLED, RESTARTED, CRASHED]),
+            [] => {
+                stage.storms(report, &[CALM, KILLED, RESTARTED, CRASHED]);
+                stage.identities(report)?;
+            }
             [_] => {
                 stage.storms(report, &[CALM, RESTARTED]);
                 stage.refused(report)?;
@@ -124,6 +129,47 @@ impl<'a> Stage<'a> {
         );
     }
 
+    /// The second host takes the name of the first one, and then its machine-id as well.
+    fn identities(&self, report: &mut Report) -> Check {
+        let [here, there] = self.hosts;
+        let seth = person("seth").sam;
+        let id = |host: &Lab| host.host_sh("cat /etc/machine-id").ok();
+        let (name, machine) = (there.host_sh("hostname").ok()?, id(there)?);
+        let shared = here.host_sh("hostname").ok()?;
+        let call = |host: &Lab, name: &str, machine: &str| -> Check {
+            let (name, machine) = (name.trim(), machine.trim());
+            let renamed = format!("hostname {name}; echo {machine} >/etc/machine-id");
+            host.host_sh(&format!("{renamed}; systemctl restart motion-ad.service")).ok()?;
+            ready(host)
+        };
+        clear(here)?;
+        let mut app = App::start(here)?;
+        report.check("two servers of one name: neither ends the other's sessions", || {
+            call(there, &shared, &machine)?;
+            let known = came_in(&[app.run(login("name", "seth", PATIENT))?], true)?;
+            // Both have looked at the processes of their sessions at least once.
+            std::thread::sleep(SWEPT);
+            equal("its end", end_of(here, &known[0])?, None)?;
+            equal("open", of(there, seth)?.len(), 1)
+        });
+        report.check("a clone of a server is refused, and the log says why; the original goes on", || {
+            let position = there.log_position()?;
+            call(there, &shared, &id(here)?)?;
+            let line = there.wait_for_log(&position, &["has the machine-id and the name of this one"])?;
+            println!("         {line}");
+            let done = App::start(there)?.run(login("clone", "sally", "motion"))?;
+            equal("PAM at the clone", done.code(), "PAM_SESSION_ERR")?;
+            came_in(&[app.run(login("original", "seth", PATIENT))?], true).map(drop)
+        });
+        call(there, &name, &machine)?;
+        report.check("with a machine-id of its own it is a server again", || {
+            wait(ELECTED, || {
+                came_in(&[App::start(there)?.run(login("own", "sally", PATIENT))?], true).map(drop)
+            })
+        });
+        Ok(())
+    }
+
     fn storms(&self, report: &mut Report, troubles: &[Trouble]) {
         for trouble in troubles {
             let name = format!(
@@ -156,9 +202,12 @@ impl<'a> Stage<'a> {
         })?;
         let done: Vec<_> = done.into_iter().flat_map(|done| done.into_values()).collect();
         let calm = trouble.kills == 0 && trouble.redis.is_none();
-        let known = came_in(&done, calm)?;
+        let mut known = came_in(&done, calm)?;
         println!("         {} of {} came in", known.len(), done.len());
         let seth = person("seth").sam;
+        // How many came in says how busy the machine is. That one does when all is over is what counts.
+        let last = wait(ELECTED, || came_in(&[apps[0].run(login("last", "seth", PATIENT))?], true))?;
+        known.extend(last);
         for (host, cursor) in self.hosts.iter().zip(&cursors) {
             wait(ELECTED, || ready(host))?;
             one_remains(&register::since(host, cursor)?, &of(host, seth)?, &known)?;
@@ -235,6 +284,11 @@ impl<'a> Stage<'a> {
             let known = [first, second].concat();
             one_remains(&register::since(there, &cursor)?, &of(here, seth)?, &known).map(drop)
         });
+        // The new master takes nothing until a replica follows it, as min-replicas-to-write wants it.
+        wait(ELECTED, || {
+            let state = self.lab.run(&["redis", "cli", "info", "replication"]).ok()?;
+            contains("the master's replicas", &state, "state=online")
+        })?;
         self.storms(report, &[CALM, KILLED]);
         report.check("motion-ad sessions list says the same on both hosts", || {
             let lists = self.hosts.map(|host| host.host("root", &["motion-ad", "sessions", "list"], "").ok());
