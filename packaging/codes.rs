@@ -74,7 +74,7 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ("session_close", "the application closed a session", "nothing"),
     (
         "session_end",
-        "a session ended otherwise: `reason` is one of `replaced`, `refused`, `process_gone`, `too_old`, `closed`",
+        "a session ended otherwise: `reason` is one of `replaced`, `refused`, `process_gone`, `too_old`, `unconfirmed`, `closed`",
         "nothing; the application learns of it by `motion-ad sessions watch` or `sessions.on_evict`",
     ),
     (

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::log::{Level, Line, Log};
 use super::login::Logins;
 use super::passwords::{DomainPasswords, Method, Pools};
+use super::sessions::identity::Server;
 use super::sessions::{Register, open_store, recheck};
 use crate::config::{CONFIG, Config, ConfigError, Problem};
 use crate::directory::Directory;
@@ -94,7 +95,7 @@ impl Service {
         let register = Register::new(
             store,
             config.sessions.clone(),
-            host_name(),
+            Server::here(host_name()),
             config.broker.connections,
             log.clone(),
         );

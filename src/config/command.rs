@@ -58,6 +58,8 @@ fields! {
     Host = "host";
     /// Why the session ended.
     Reason = "reason";
+    /// When the session ended, in seconds since 1970 UTC.
+    At = "at";
     /// The session that took its place, or what AD says.
     Detail = "detail";
 }

@@ -296,7 +296,11 @@ pub const KEYS: &[Key] = &[
         otherwise: "",
         text: "A command that is run for each session of this server that ended without its application's doing: \
                replaced, no longer allowed, or too old. {id} {user} {principal} {service} {rhost} {tty} {pid} {host} \
-               {reason} {detail} in its arguments stand for what the session has. No shell reads it. A \"-\" with which \
+               {reason} {at} {detail} in its arguments stand for what the session has; {at} is when it ended, in \
+               seconds since 1970. It is run at least once: after a crash of the broker up to 100 evictions of the \
+               last hour are run again, and more where the Redis lost what it held while the broker was away. A \
+               session is evicted once, so its {id} tells a repeat. What happened before the command was set is not \
+               run. No shell reads it. A \"-\" with which \
                such a value would begin an argument becomes \"_\", so that nobody's name is an option of the program. \
                It is run as the user motion-ad in the broker's sandbox: without privileges, with read-only files, \
                without a home, without memory that is both written and executed, which Node.js and Java need; a \

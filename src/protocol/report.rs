@@ -229,6 +229,10 @@ pub struct Session {
     pub tty: String,
     /// Name of the server that the person is logged in at.
     pub host: String,
+    /// Which machine that is, made from its machine-id: two servers of one name differ in it. The server's name where it
+    /// has no machine-id.
+    #[serde(default)]
+    pub machine: String,
     /// The application's uid.
     pub uid: u32,
     /// The application's process id there.
@@ -271,16 +275,20 @@ pub enum EndReason {
     ProcessGone,
     /// It was older than `sessions.max_age`.
     TooOld,
+    /// The application never learned that it was opened: its login was refused, or nobody took the answer. Nobody has the
+    /// seat, also where the session ended another one that it was to replace.
+    Unconfirmed,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [EndReason; 5] = [
+    pub const ALL: [EndReason; 6] = [
         EndReason::Closed,
         EndReason::Replaced,
         EndReason::Refused,
         EndReason::ProcessGone,
         EndReason::TooOld,
+        EndReason::Unconfirmed,
     ];
 
     /// The name in the log, in JSON and on the wire.
@@ -291,6 +299,7 @@ impl EndReason {
             EndReason::Refused => "refused",
             EndReason::ProcessGone => "process_gone",
             EndReason::TooOld => "too_old",
+            EndReason::Unconfirmed => "unconfirmed",
         }
     }
 

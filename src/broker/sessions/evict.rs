@@ -1,83 +1,133 @@
 //! Runs `sessions.on_evict` for the evictions of this server's sessions.
 //!
 //! It follows the events, not the calls that caused them: an eviction by another server of a shared store, or one
-//! that was made while this broker was away, is run as well, by the server where the session was. How far it came is
-//! kept in the store after the commands have ended, so that each is run at least once.
+//! that was made while this broker was away, is run as well, by the server where the session was. Each is run at least
+//! once: how far all commands have ended is kept in the store, and a broker that is killed begins there again. What a
+//! running broker has run it does not run again, also where the store lost what it held and events come once more.
 
-use std::process::Stdio;
-use std::sync::Arc;
+mod command;
+mod orphans;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::store::{Position, StoreError};
+use self::orphans::Orphans;
+use super::store::{EVENTS, Position, StoreError};
 use super::{CALL, Register, now};
 use crate::broker::log::{Level, Line};
-use crate::config::{self, Field, Piece};
-use crate::protocol::report::Session;
-use crate::supervise::Ended;
+use crate::config;
+use crate::protocol::report::{Event, Session};
+use crate::supervise;
 
-/// So many events are read at a time: after a crash the commands for so many may be run once more.
-const PAGE: usize = 16;
+/// Events read at a time.
+const PAGE: usize = 200;
 /// Commands at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
+/// Commands that are begun while an earlier one still runs: a broker that is killed runs at most so many once more.
+const AHEAD: usize = 100;
 /// A command is killed after this time, with what it began.
 const TIME: Duration = Duration::from_secs(10);
 /// An eviction that is older is not worth a command any more.
 const AGE: Duration = Duration::from_secs(3600);
+/// Events after which the bookmark moves although none of them was an eviction of this server.
+const UNMARKED: usize = 1000;
 /// After the store could not be reached.
 const RETRY: Duration = Duration::from_secs(5);
-/// Where programs are looked for by a command that is a script.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How often what commands left behind is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// The bookmark of a server that has no command: what happens meanwhile is none of a later one's business.
+const NO_COMMAND: &str = "";
 
 /// Follows the events until the broker ends.
-pub(super) async fn keep(register: Arc<Register>) -> Ended {
-    let mut reader = Reader { name: format!("on_evict {}", register.host), position: None };
+pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
+    let name = match register.store.is_shared() {
+        true => format!("on_evict {}/{}", register.identity.server.machine, register.identity.server.name),
+        false => "on_evict".to_owned(),
+    };
     let Some(command) = register.settings.on_evict.clone() else {
-        // Who sets a command later does not mean what happened before.
-        while reader.pass(&register).await.is_err() {
+        while forget(&register, &name).await.is_err() {
             sleep(RETRY).await;
         }
         return Ok(());
     };
+    Orphans::adopt();
+    let mut reader = Reader::new(name, command);
     let mut changes = register.store.changes();
     loop {
         changes.mark_unchanged();
-        match reader.run(&register, &command).await {
-            Ok(()) if changes.changed().await.is_err() => return Ok(()),
-            Ok(()) => {}
-            Err(_) => sleep(RETRY).await,
+        let pause = match reader.follow(&register).await {
+            Ok(()) => None,
+            Err(_) => Some(RETRY),
+        };
+        tokio::select! {
+            changed = changes.changed(), if pause.is_none() => if changed.is_err() { return Ok(()) },
+            () = sleep(pause.unwrap_or(LOOK)), if pause.is_some() || reader.is_busy() => {}
+            Some(ended) = reader.running.join_next() => reader.ended(ended.unwrap_or_default()),
         }
+        reader.clean();
     }
 }
 
-/// How far the events were read.
+/// Notes that there is no command.
+async fn forget(register: &Register, name: &str) -> Result<(), StoreError> {
+    register.written(register.store.bookmark(name, NO_COMMAND, Instant::now() + CALL).await)
+}
+
+/// How far the events were read, and the commands that they began.
 struct Reader {
     name: String,
+    command: config::Command,
+    /// How long a command may run.
+    time: Duration,
     position: Option<Position>,
+    /// Each yields the number of its eviction.
+    running: JoinSet<u64>,
+    /// By the number of each eviction whose command runs: the cursor from which it would be met again.
+    begun: BTreeMap<u64, String>,
+    /// How many evictions were met.
+    met: u64,
+    told: Told,
+    /// The processes of the commands.
+    processes: Arc<Mutex<BTreeSet<Pid>>>,
+    orphans: Orphans,
+    /// The bookmark in the store, and how many events were read since it was written.
+    marked: (String, usize),
 }
 
 impl Reader {
-    /// Runs the command for every eviction that is new.
-    async fn run(&mut self, register: &Register, command: &config::Command) -> Result<(), StoreError> {
-        let deadline = || Instant::now() + CALL;
-        let store = &register.store;
-        let mut position = match self.position.take() {
-            Some(position) => position,
-            None => {
-                let kept = register.read(store.bookmarked(&self.name, deadline()).await)?;
-                kept.map_or(Position::Oldest, Position::After)
-            }
-        };
+    fn new(name: String, command: config::Command) -> Self {
+        Reader {
+            name,
+            command,
+            time: TIME,
+            position: None,
+            running: JoinSet::new(),
+            begun: BTreeMap::new(),
+            met: 0,
+            told: Told::default(),
+            processes: Arc::default(),
+            orphans: Orphans::default(),
+            marked: Default::default(),
+        }
+    }
+
+    /// Begins the command for every eviction that is new, as soon as there is room for it.
+    async fn follow(&mut self, register: &Arc<Register>) -> Result<(), StoreError> {
         loop {
-            let events = match register.read(store.events(&position, PAGE, deadline()).await) {
-                // Another kind of store was configured before.
+            let position = match &self.position {
+                Some(position) => position.clone(),
+                None => self.begin(register).await?,
+            };
+            let deadline = Instant::now() + CALL;
+            let events = match register.read(register.store.events(&position, PAGE, deadline).await) {
+                // Another kind of store wrote the bookmark.
                 Err(StoreError::Cursor(_)) => {
-                    position = Position::Oldest;
+                    self.position = Some(self.start(register).await?);
                     continue;
                 }
                 events => events?,
@@ -87,201 +137,204 @@ impl Reader {
                     .with("problem", "events were lost, and perhaps evictions among them");
                 register.log.write(Level::Error, &line);
             }
-            position = Position::After(events.cursor.clone());
-            let at_end = events.list.is_empty();
-            let due: Vec<_> = events
-                .list
-                .into_iter()
-                .map(|event| event.session)
-                .filter(|s| is_due(s, &register.host))
-                .collect();
-            if !due.is_empty() {
-                run_all(register, command, due).await;
-                register.written(store.bookmark(&self.name, &events.cursor, deadline()).await)?;
+            let is_end = events.list.is_empty();
+            let mut before = match position {
+                Position::After(cursor) => cursor,
+                Position::Now | Position::Oldest => events.cursor.clone(),
+            };
+            self.marked.1 += events.list.len();
+            for Event { cursor, session } in events.list {
+                if register.is_ours(&session) && is_due(&session) && self.told.is_new(&session.id) {
+                    self.room().await;
+                    self.run(register, session, std::mem::take(&mut before));
+                }
+                before.clone_from(&cursor);
+                self.position = Some(Position::After(cursor));
             }
-            if at_end {
-                self.position = Some(position);
+            self.position = Some(Position::After(events.cursor));
+            self.mark(register, events.gap).await?;
+            if is_end {
                 return Ok(());
             }
         }
     }
 
-    /// Passes over everything so far.
-    async fn pass(&self, register: &Register) -> Result<(), StoreError> {
+    /// Where a new process begins: at the bookmark, else at what happens from now on.
+    async fn begin(&mut self, register: &Register) -> Result<Position, StoreError> {
         let deadline = Instant::now() + CALL;
-        let events = register.read(register.store.events(&Position::Now, 1, deadline).await)?;
-        register.written(register.store.bookmark(&self.name, &events.cursor, deadline).await)
-    }
-}
-
-/// Whether an event is an eviction that this server has to tell of.
-fn is_due(session: &Session, host: &str) -> bool {
-    session.host == host
-        && session.ended.as_ref().is_some_and(|ended| {
-            ended.reason.is_eviction() && u128::from(now().saturating_sub(ended.at)) < AGE.as_millis()
-        })
-}
-
-async fn run_all(register: &Register, command: &config::Command, sessions: Vec<Session>) {
-    let mut running = JoinSet::new();
-    for session in sessions {
-        if running.len() >= AT_ONCE {
-            running.join_next().await;
+        match register.read(register.store.bookmarked(&self.name, deadline).await)? {
+            Some(cursor) if cursor != NO_COMMAND => {
+                self.marked = (cursor.clone(), 0);
+                Ok(Position::After(cursor))
+            }
+            _ => self.start(register).await,
         }
-        let (command, log) = (command.clone(), register.log.clone());
-        running.spawn(async move {
-            if let Err(problem) = run(&command, &session, TIME).await {
+    }
+
+    /// Passes over everything so far: whoever sets a command does not mean what happened before.
+    async fn start(&mut self, register: &Register) -> Result<Position, StoreError> {
+        let deadline = Instant::now() + CALL;
+        let now = register.read(register.store.events(&Position::Now, 1, deadline).await)?.cursor;
+        register.written(register.store.bookmark(&self.name, &now, deadline).await)?;
+        self.marked = (now.clone(), 0);
+        Ok(Position::After(now))
+    }
+
+    /// Moves the bookmark to before the oldest command that still runs, or after all that was read.
+    async fn mark(&mut self, register: &Register, at_once: bool) -> Result<(), StoreError> {
+        let cursor = match (self.begun.values().next(), &self.position) {
+            (Some(before), _) => before.clone(),
+            (None, Some(Position::After(cursor))) => cursor.clone(),
+            (None, _) => return Ok(()),
+        };
+        let is_due = at_once || self.met > 0 || self.marked.1 >= UNMARKED;
+        if is_due && cursor != self.marked.0 {
+            let deadline = Instant::now() + CALL;
+            register.written(register.store.bookmark(&self.name, &cursor, deadline).await)?;
+            self.marked = (cursor, 0);
+            if self.begun.is_empty() {
+                self.met = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until another command may begin.
+    async fn room(&mut self) {
+        let is_ahead = |reader: &Self| {
+            let oldest = reader.begun.keys().next().copied().unwrap_or(reader.met);
+            reader.met.saturating_sub(oldest) >= AHEAD as u64
+        };
+        while self.running.len() >= AT_ONCE || is_ahead(self) {
+            match self.running.join_next().await {
+                Some(ended) => self.ended(ended.unwrap_or_default()),
+                None => return,
+            }
+        }
+    }
+
+    fn run(&mut self, register: &Register, session: Session, before: String) {
+        self.met += 1;
+        self.begun.insert(self.met, before);
+        let (number, time, command) = (self.met, self.time, self.command.clone());
+        let (log, processes) = (register.log.clone(), self.processes.clone());
+        self.running.spawn(async move {
+            if let Err(problem) = command::run(&command, &session, time, &processes).await {
                 let line = Line::new("on_evict").with("session", &session.id).with("user", &session.user);
                 let line = line.with("command", command.program.display()).with("problem", problem);
                 log.write(Level::Error, &line);
             }
+            number
         });
     }
-    running.join_all().await;
-}
 
-/// Runs the command for one session.
-async fn run(command: &config::Command, session: &Session, time: Duration) -> Result<(), String> {
-    let mut child = Command::new(&command.program)
-        .args(command.arguments.iter().map(|pieces| argument(pieces, session)))
-        .env_clear()
-        .env("PATH", PATH)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        // So that it is killed with what it began.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-    match timeout(time, child.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(status.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => {
-            // Not waited for yet, so its id is still its own.
-            group.map(|group| killpg(group, Signal::SIGKILL));
-            let _ = child.wait().await;
-            Err(format!("killed after {} s", time.as_secs_f64()))
+    fn ended(&mut self, number: u64) {
+        self.begun.remove(&number);
+    }
+
+    /// Reaps and ends what commands left behind.
+    fn clean(&mut self) {
+        if self.running.is_empty() {
+            self.begun.clear();
         }
+        let commands = self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.orphans.look(&commands, self.time);
+    }
+
+    /// Whether there is something to look after although nothing happens.
+    fn is_busy(&self) -> bool {
+        !self.running.is_empty() || !self.orphans.is_empty()
     }
 }
 
-/// An argument with the session's values in place of its placeholders. What the person or the application chose never
-/// makes it an option, nor ends it early.
-fn argument(pieces: &[Piece], session: &Session) -> String {
-    let mut argument = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => argument.push_str(text),
-            Piece::Field(field) => {
-                let value = value(*field, session).replace('\0', "\u{fffd}");
-                match value.strip_prefix('-').filter(|_| argument.is_empty()) {
-                    Some(rest) => argument.extend(["_", rest]),
-                    None => argument.push_str(&value),
-                }
-            }
+/// The evictions that a command was begun for, as far as events can still tell of them.
+#[derive(Default)]
+struct Told {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Told {
+    /// Notes the end of a session; false where it was noted before: a session ends once.
+    fn is_new(&mut self, id: &str) -> bool {
+        if !self.ids.insert(id.to_owned()) {
+            return false;
         }
+        self.order.push_back(id.to_owned());
+        if self.order.len() as u64 > EVENTS {
+            self.order.pop_front().map(|oldest| self.ids.remove(&oldest));
+        }
+        true
     }
-    argument
 }
 
-fn value(field: Field, session: &Session) -> String {
-    let ended = session.ended.as_ref();
-    match field {
-        Field::Id => session.id.clone(),
-        Field::User => session.user.clone(),
-        Field::Principal => session.principal.clone(),
-        Field::Service => session.service.clone(),
-        Field::Rhost => session.rhost.clone(),
-        Field::Tty => session.tty.clone(),
-        Field::Pid => session.pid.to_string(),
-        Field::Host => session.host.clone(),
-        Field::Reason => ended.map(|ended| ended.reason.name().to_owned()).unwrap_or_default(),
-        Field::Detail => ended.map(|ended| ended.detail.clone()).unwrap_or_default(),
-    }
+/// Whether an event is an eviction that is worth a command.
+fn is_due(session: &Session) -> bool {
+    session.ended.as_ref().is_some_and(|ended| {
+        ended.reason.is_eviction() && u128::from(now().saturating_sub(ended.at)) < AGE.as_millis()
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::store::suite::{ONE, session, soon};
+    use super::super::store::suite::{ONE, soon};
     use super::super::tests::{register, settings};
+    use super::command::tests::{NOTE, here, noted, script};
     use super::*;
     use crate::protocol::report::{EndReason, Ended};
 
-    /// A script of a shell, and the folder that it is in.
-    fn script(text: &str) -> (config::Command, tempfile::TempDir) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("script");
-        std::fs::write(&path, text).unwrap();
-        let field = Piece::Field;
-        let arguments = vec![
-            vec![Piece::Text(path.display().to_string())],
-            vec![field(Field::Id)],
-            vec![field(Field::User)],
-            vec![
-                Piece::Text("why=".into()),
-                field(Field::Reason),
-                Piece::Text(":".into()),
-                field(Field::Detail),
-            ],
-        ];
-        (config::Command { program: "/bin/sh".into(), arguments }, folder)
+    fn reader(command: &config::Command) -> Reader {
+        Reader::new("on_evict here".into(), command.clone())
     }
 
-    /// Notes each argument on a line of `log` beside itself.
-    const NOTE: &str = "cd \"$(dirname \"$0\")\"; for a; do printf '%s|' \"$a\"; done >>log; echo >>log\n";
-
-    fn noted(folder: &Path) -> Vec<String> {
-        let text = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
+    impl Reader {
+        /// Follows the events, and waits for the commands.
+        async fn through(&mut self, register: &Arc<Register>) {
+            self.follow(register).await.unwrap();
+            while let Some(ended) = self.running.join_next().await {
+                self.ended(ended.unwrap());
+            }
+            self.follow(register).await.unwrap();
+        }
     }
 
-    fn here(id: &str, person: &str) -> Session {
-        Session { host: "here".into(), ..session(id, person, now()) }
+    async fn open(register: &Register, session: Session) {
+        register.store.open(&session, ONE, soon()).await.unwrap();
     }
 
-    fn reader() -> Reader {
-        Reader { name: "on_evict here".into(), position: None }
+    async fn close(register: &Register, id: &str, reason: EndReason) {
+        let ended = Ended { at: now(), reason, detail: "x y".into() };
+        register.store.close(id, &ended, soon()).await.unwrap();
+    }
+
+    async fn bookmark(register: &Register) -> Option<String> {
+        register.store.bookmarked("on_evict here", soon()).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn each_eviction_of_this_server_is_told_once() {
         let (register, _keep) = register(settings());
         let (command, folder) = script(NOTE);
-        let open = async |session: Session| {
-            register.store.open(&session, ONE, soon()).await.unwrap();
-        };
-        let close = async |id: &str, reason| {
-            let ended = Ended { at: now(), reason, detail: "x y".into() };
-            register.store.close(id, &ended, soon()).await.unwrap();
-        };
-        open(here("a", "john")).await;
-        open(here("b", "john")).await;
-        open(here("c", "jane")).await;
-        close("c", EndReason::Closed).await;
-        open(here("d", "jane")).await;
-        close("d", EndReason::ProcessGone).await;
-        open(Session { host: "there".into(), ..here("e", "jim") }).await;
-        open(here("f", "jim")).await;
-        let mut first = reader();
-        first.run(&register, &command).await.unwrap();
+        let mut first = reader(&command);
+        first.through(&register).await;
+        open(&register, here("a", "john")).await;
+        open(&register, here("b", "john")).await;
+        open(&register, here("c", "jane")).await;
+        close(&register, "c", EndReason::Closed).await;
+        open(&register, here("d", "jane")).await;
+        close(&register, "d", EndReason::ProcessGone).await;
+        open(&register, here("f", "jim")).await;
+        first.through(&register).await;
         assert_eq!(noted(folder.path()), ["a|john|why=replaced:b|"]);
-        close("f", EndReason::Refused).await;
-        first.run(&register, &command).await.unwrap();
+        close(&register, "f", EndReason::Refused).await;
+        first.through(&register).await;
         let both = ["a|john|why=replaced:b|", "f|jim|why=refused:x y|"];
         assert_eq!(noted(folder.path()), both);
 
         // The next process goes on where this one was, with what happened while there was none.
-        open(here("g", "jim")).await;
-        close("g", EndReason::TooOld).await;
-        reader().run(&register, &command).await.unwrap();
+        open(&register, here("g", "jim")).await;
+        close(&register, "g", EndReason::TooOld).await;
+        reader(&command).through(&register).await;
         assert_eq!(noted(folder.path()), [both[0], both[1], "g|jim|why=too_old:x y|"]);
     }
 
@@ -290,72 +343,124 @@ mod tests {
         let (register, _keep) = register(settings());
         let (command, folder) = script(NOTE);
         let replace = async |id: &str, since: u64| {
-            let session = Session { since, ..here(id, "john") };
-            register.store.open(&session, ONE, soon()).await.unwrap();
+            open(&register, Session { since, ..here(id, "john") }).await;
         };
         for id in ["a", "b"] {
             replace(id, now()).await;
         }
-        reader().pass(&register).await.unwrap();
+        // Nobody has set a command, and then a command is set on a running broker, which begins anew.
+        forget(&register, "on_evict here").await.unwrap();
         for id in ["c", "d"] {
+            replace(id, now()).await;
+        }
+        let mut reader = reader(&command);
+        reader.through(&register).await;
+        for id in ["e", "f"] {
             replace(id, now() - 2 * 3_600_000).await;
         }
-        replace("e", now()).await;
-        reader().run(&register, &command).await.unwrap();
-        assert_eq!(noted(folder.path()), ["d|john|why=replaced:e|"]);
+        replace("g", now()).await;
+        reader.through(&register).await;
+        assert_eq!(noted(folder.path()), ["f|john|why=replaced:g|"]);
     }
 
-    #[tokio::test]
-    async fn a_command_that_fails_or_hangs_is_named_and_ends() {
-        let time = Duration::from_millis(500);
-        let john = here("a", "john");
-        let (fails, _keep) = script("exit 3");
-        assert!(run(&fails, &john, time).await.unwrap_err().contains("exit status: 3"));
-        let missing = config::Command { program: "/nonexistent/kick".into(), arguments: vec![] };
-        assert!(run(&missing, &john, time).await.unwrap_err().contains("No such file"));
-        // The child that it waits for is killed, too.
-        let (hangs, folder) = script("cd \"$(dirname \"$0\")\"; sleep 60 & echo $! >log; wait");
-        assert_eq!(run(&hangs, &john, time).await.unwrap_err(), "killed after 0.5 s");
-        let sleeping: i32 = noted(folder.path())[0].parse().unwrap();
-        let begun = std::time::Instant::now();
-        while nix::sys::signal::kill(Pid::from_raw(sleeping), None).is_ok()
-            && std::fs::read_to_string(format!("/proc/{sleeping}/stat"))
-                .is_ok_and(|stat| !stat.contains(") Z "))
-        {
-            assert!(begun.elapsed() < Duration::from_secs(10), "it goes on");
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_bookmark_moves_with_what_was_read_although_nothing_is_an_eviction_here() {
+        let (register, _keep) = register(settings());
+        let (command, folder) = script(NOTE);
+        let mut first = reader(&command);
+        first.through(&register).await;
+        let begin = bookmark(&register).await;
+        for number in 0..UNMARKED / 2 + 1 {
+            let id = format!("s{number}");
+            open(&register, here(&id, "john")).await;
+            close(&register, &id, EndReason::Closed).await;
         }
+        first.through(&register).await;
+        assert_ne!(bookmark(&register).await, begin);
+        // So few that no login costs a write for them.
+        let moved = bookmark(&register).await;
+        open(&register, here("z", "jane")).await;
+        first.through(&register).await;
+        assert_eq!(bookmark(&register).await, moved);
+        assert_eq!(noted(folder.path()), Vec::<String>::new());
     }
 
-    #[tokio::test]
-    async fn it_runs_without_input_and_without_our_environment() {
-        let (command, folder) = script("cd \"$(dirname \"$0\")\"; { env; cat; pwd -P; } >log");
-        run(&command, &here("a", "john"), TIME).await.unwrap();
-        let allowed = |line: &String| {
-            ["PATH=", "PWD=", "OLDPWD=", "_=", "/", "SHLVL="].iter().any(|a| line.starts_with(a))
-        };
-        let noted = noted(folder.path());
-        assert!(noted.len() > 1 && noted.iter().all(allowed), "{noted:?}");
+    #[tokio::test(flavor = "multi_thread")]
+    async fn events_that_come_again_run_nothing_again() {
+        let (register, _keep) = register(settings());
+        let (command, folder) = script(NOTE);
+        let mut reader = reader(&command);
+        reader.through(&register).await;
+        for id in ["a", "b", "c"] {
+            open(&register, here(id, "john")).await;
+        }
+        reader.through(&register).await;
+        let both = ["a|john|why=replaced:b|", "b|john|why=replaced:c|"];
+        assert_eq!(noted(folder.path()), both);
+        // As after a gap: the list begins with the oldest that is kept.
+        reader.position = Some(Position::After("0".into()));
+        open(&register, here("d", "john")).await;
+        reader.through(&register).await;
+        assert_eq!(noted(folder.path()), [both[0], both[1], "c|john|why=replaced:d|"]);
+        // Also where the store failed in between.
+        reader.position = None;
+        reader.through(&register).await;
+        assert_eq!(noted(folder.path()).len(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_command_that_hangs_delays_no_other_and_is_run_again_after_a_crash() {
+        let (register, _keep) = register(settings());
+        // For a it hangs.
+        let (command, folder) = script(&format!("case $1 in a) exec sleep 600;; esac; {NOTE}"));
+        let mut reader = reader(&command);
+        reader.through(&register).await;
+        let before = bookmark(&register).await;
+        for number in 0..2 * AT_ONCE {
+            let id = if number == 0 { "a".to_owned() } else { format!("s{number:02}") };
+            open(&register, here(&id, "john")).await;
+        }
+        reader.follow(&register).await.unwrap();
+        while reader.running.len() > 1 {
+            let ended = reader.running.join_next().await.unwrap();
+            reader.ended(ended.unwrap());
+        }
+        assert_eq!(noted(folder.path()).len(), 2 * AT_ONCE - 2);
+        reader.follow(&register).await.unwrap();
+        // Before the one that hangs: its session was the first that was opened.
+        let marked = Position::After(bookmark(&register).await.unwrap());
+        let next = register.store.events(&marked, 1, soon()).await.unwrap().list;
+        assert_eq!((next[0].session.id.as_str(), next[0].session.ended.is_some()), ("a", true));
+        assert_ne!(bookmark(&register).await, before);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn commands_at_once_and_ahead_of_one_that_runs_are_bounded() {
+        let (register, _keep) = register(settings());
+        let (command, folder) = script(&format!("case $1 in a) sleep 3;; esac; {NOTE}"));
+        let mut reader = reader(&command);
+        reader.through(&register).await;
+        for number in 0..AHEAD + 20 {
+            let id = if number == 0 { "a".to_owned() } else { format!("s{number:03}") };
+            open(&register, here(&id, "john")).await;
+        }
+        reader.follow(&register).await.unwrap();
+        // It waited for the first one: whoever was met after so many others is begun after it.
+        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let order: Vec<_> = text.lines().map(|line| line.split('|').next().unwrap()).collect();
+        let first = order.iter().position(|id| *id == "a").expect("the first one has not ended");
+        assert!(first <= AHEAD, "{first}");
+        assert!(!reader.running.is_empty() || order.len() == AHEAD + 19);
     }
 
     #[test]
-    fn what_somebody_typed_is_no_option_and_ends_no_argument() {
-        let typed = |user: &str| Session { user: user.into(), ..here("a", "john") };
-        let user = || Piece::Field(Field::User);
-        let text = |text: &str| Piece::Text(text.into());
-        let cases = [
-            (vec![user()], "john", "john"),
-            (vec![user()], "-rf", "_rf"),
-            (vec![user()], "--help", "_-help"),
-            (vec![user(), user()], "-x", "_x-x"),
-            (vec![text("user="), user()], "-x", "user=-x"),
-            (vec![text("--user="), user()], "-x", "--user=-x"),
-            (vec![user()], "a\0b", "a\u{fffd}b"),
-            (vec![user()], "; rm -rf / $(x) `y`", "; rm -rf / $(x) `y`"),
-            (vec![user()], "", ""),
-            (vec![text("")], "john", ""),
-        ];
-        for (pieces, name, expected) in cases {
-            assert_eq!(argument(&pieces, &typed(name)), expected, "{pieces:?} {name}");
+    fn what_was_told_is_remembered_as_long_as_events_are_kept() {
+        let mut told = Told::default();
+        for id in 0..EVENTS {
+            assert!(told.is_new(&id.to_string()));
         }
+        assert!(!told.is_new("0"));
+        assert!(told.is_new("one more") && told.is_new("0"));
+        assert_eq!((told.ids.len() as u64, told.order.len() as u64), (EVENTS, EVENTS));
     }
 }

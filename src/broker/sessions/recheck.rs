@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::store::{StoreError, Which};
+use super::store::StoreError;
 use super::{CALL, Register, now};
 use crate::broker::log::{Level, Line};
 use crate::broker::login::{Logins, check_groups};
@@ -48,8 +48,12 @@ where
         sleep_until(next).await;
         next = Instant::now() + every;
         if let Err(trouble) = recheck(&register, &logins).await {
+            let until = match &trouble {
+                Trouble::Store(_) => "the register of sessions",
+                Trouble::Directory(_) => "AD",
+            };
             let line = Line::new("recheck").with("problem", trouble);
-            let line = line.with("consequence", "everybody stays logged in until AD answers");
+            let line = line.with("consequence", format!("everybody stays logged in until {until} answers"));
             register.log.complain(Level::Warning, "recheck", line);
         }
     }
@@ -61,9 +65,8 @@ where
     M: Machine + 'static,
     P: Send + Sync + 'static,
 {
-    let here = Which::Host(register.host.clone());
     let mut sessions: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
-    for session in register.all(&here, Instant::now() + CALL).await? {
+    for session in register.mine(Instant::now() + CALL).await? {
         if let Ok(guid) = session.guid.parse() {
             sessions.entry(guid).or_default().push(session.id);
         }
@@ -153,11 +156,10 @@ mod tests {
     use crate::directory::machine::MachineError;
     use crate::directory::scripted::{Answer, Scripted, account, config, forest, guid, unreachable};
     use crate::directory::{Directory, Entry};
-    use crate::protocol::report::Session;
 
     const ROOT: &str = "DC=acme,DC=com";
 
-    /// Who has a session: 1 has two, 9 is on another server.
+    /// Who has a session: 1 has two.
     async fn rechecked(
         config_more: &str,
         answers: impl IntoIterator<Item = Answer>,
@@ -171,9 +173,8 @@ mod tests {
             host: "XCALLY".into(),
             warn: Duration::ZERO,
         });
-        for (id, number, host) in [("1a", 1, "here"), ("1b", 1, "here"), ("2", 2, "here"), ("9", 9, "there")]
-        {
-            let session = Session { host: host.into(), ..session(id, &guid(number).to_string(), now()) };
+        for (id, number) in [("1a", 1), ("1b", 1), ("2", 2)] {
+            let session = session(id, &guid(number).to_string(), now());
             register.store.open(&session, Admission::Unlimited, soon()).await.unwrap();
         }
         let before = register.store.events(&Position::Now, 1, soon()).await.unwrap().cursor;

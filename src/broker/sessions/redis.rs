@@ -21,7 +21,7 @@ mod tests;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, RedisError, Script, cmd};
+use redis::{Cmd, FromRedisValue, ParsingError, RedisError, Script, Value, cmd};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -29,10 +29,11 @@ use tokio::time::{Instant, timeout_at};
 pub use self::change::{Change, Loss, Tell};
 use self::connection::{Access, Connector};
 use self::keeper::{ANSWER, Keeper};
-use self::script::{BOOKMARKS_KEY, CLOSE, KNOWN_KEY, LIST, OPEN, OPEN_KEY, READ};
+use self::script::{ASIDE, BOOKMARKS_KEY, CLOSE, KNOWN_KEY, LIST, OPEN, OPEN_KEY, READ, UNDO};
 use self::trouble::{Kind, Trouble};
+use super::now;
 use super::rule::Admission;
-use super::store::{Answer, Closed, ENDED, Listed, Opened, Page, Position, Store, StoreError, Which};
+use super::store::{Answer, Closed, ENDED, Listed, Opened, Page, Position, Store, StoreError, Undone, Which};
 use crate::config;
 use crate::directory::dns::Names;
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
@@ -42,6 +43,10 @@ use crate::supervise;
 const IN_FLIGHT: usize = 256;
 /// One call, lost ones included.
 const ATTEMPTS: usize = 2;
+/// Sessions whose records cannot be read, in one call.
+const ROWS: usize = 100;
+/// Characters of a record that cannot be read, in the log.
+const RECORD: usize = 300;
 /// Numbers have no more digits.
 const DIGITS: usize = 16;
 
@@ -130,23 +135,90 @@ impl Redis {
         })
     }
 
-    /// What a record of the register says.
-    fn read(&self, record: &str) -> Result<Session, StoreError> {
-        let (session, ended) = record.split_once('\n').map_or((record, None), |(one, two)| (one, Some(two)));
-        let read = || {
-            let session: Session = serde_json::from_str(session)?;
-            Ok(Session { ended: ended.map(serde_json::from_str).transpose()?, ..session })
+    /// The sessions that can be read; of the others the log is told.
+    fn read_all<'a>(&self, records: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Session> {
+        let read = |(id, record): (&str, &str)| {
+            session_of(record).or_else(|| {
+                self.tell_unreadable(id, record);
+                None
+            })
         };
-        read().map_err(|error: serde_json::Error| self.malformed(&error.to_string()))
+        records.into_iter().filter_map(read).collect()
     }
 
-    fn read_all(&self, records: &[String]) -> Result<Vec<Session>, StoreError> {
-        records.iter().map(|record| self.read(record)).collect()
+    fn tell_unreadable(&self, id: &str, record: &str) {
+        (self.keeper.tell)(&Change::Unreadable(id.to_owned(), record.chars().take(RECORD).collect()));
+    }
+
+    /// Ends a session that is open and whose record cannot be read.
+    async fn set_aside(&self, id: &str, record: &str, deadline: Instant) -> Result<(), StoreError> {
+        let now = now();
+        let detail = "its record in the register could not be read".to_owned();
+        let ended = Ended { at: now, reason: EndReason::Refused, detail };
+        let arguments = vec![id.to_owned(), json(&ended)?, now.to_string(), forgotten(now)];
+        let is_done: bool = self.call(Ask::Script(&ASIDE, arguments), deadline).await?;
+        if is_done {
+            self.tell_unreadable(id, record);
+        }
+        Ok(())
+    }
+
+    /// What became of the session `id`, which a script ended or found ended.
+    fn closed(&self, word: &str, id: &str, record: &str, ended: &Ended) -> Result<Closed, StoreError> {
+        let session = self.read_all([(id, record)]).pop();
+        match word {
+            "now" => {
+                let known =
+                    || Session { id: id.to_owned(), ended: Some(ended.clone()), ..Session::default() };
+                Ok(Closed::Now(session.unwrap_or_else(known)))
+            }
+            "earlier" => Ok(session.map_or(Closed::Unknown, Closed::Earlier)),
+            _ => Err(self.malformed("an answer")),
+        }
+    }
+
+    /// Has `script` run, once more after each session that it cannot read.
+    async fn run(
+        &self,
+        script: &'static Script,
+        arguments: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<String>, StoreError> {
+        for _ in 0..ROWS {
+            let answer: Vec<Text> = self.call(Ask::Script(script, arguments.to_vec()), deadline).await?;
+            match answer.as_slice() {
+                [Text(word), Text(id), Text(record)] if word == "unreadable" => {
+                    self.set_aside(id, record, deadline).await?;
+                }
+                _ => return Ok(answer.into_iter().map(|text| text.0).collect()),
+            }
+        }
+        Err(self.malformed("many sessions that cannot be read"))
     }
 
     /// Somebody else has written there.
     fn malformed(&self, what: &str) -> StoreError {
         StoreError::Unavailable(format!("{} holds what motion-ad did not write: {what}", self.name))
+    }
+}
+
+/// What a record of the register says; `None` where it cannot be read.
+fn session_of(record: &str) -> Option<Session> {
+    let (session, ended) = record.split_once('\n').map_or((record, None), |(one, two)| (one, Some(two)));
+    let session: Session = serde_json::from_str(session).ok()?;
+    let ended = ended.map(serde_json::from_str).transpose().ok()?;
+    Some(Session { ended, ..session })
+}
+
+/// A text, whose bytes somebody may have spoilt.
+struct Text(String);
+
+impl FromRedisValue for Text {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        match value {
+            Value::BulkString(bytes) => Ok(Text(String::from_utf8_lossy(&bytes).into_owned())),
+            other => String::from_redis_value(other).map(Text),
+        }
     }
 }
 
@@ -193,6 +265,10 @@ impl Store for Redis {
         self.name.clone()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn open<'a>(
         &'a self,
         session: &'a Session,
@@ -217,23 +293,59 @@ impl Store for Redis {
                 policy.to_owned(),
                 limit.to_string(),
             ];
-            let answer: Vec<String> = self.call(Ask::Script(&OPEN, arguments), deadline).await?;
-            match answer.split_first() {
-                Some((word, gone)) if word == "registered" => Ok(Opened::Registered(self.read_all(gone)?)),
-                Some((word, open)) if word == "denied" => Ok(Opened::Denied(self.read_all(open)?)),
-                _ => Err(self.malformed("an answer")),
+            for _ in 0..ROWS {
+                let answer = self.run(&OPEN, &arguments, deadline).await?;
+                match answer.split_first() {
+                    Some((word, gone)) if word == "registered" => {
+                        let gone = gone.iter().map(|record| ("", record.as_str()));
+                        return Ok(Opened::Registered(self.read_all(gone)));
+                    }
+                    Some((word, open)) if word == "denied" => {
+                        let pairs =
+                            || open.chunks_exact(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
+                        let Some((id, record)) = pairs().find(|(_, record)| session_of(record).is_none())
+                        else {
+                            return Ok(Opened::Denied(
+                                self.read_all(pairs().map(|(id, r)| (id.as_str(), r.as_str()))),
+                            ));
+                        };
+                        self.set_aside(id, record, deadline).await?;
+                    }
+                    _ => break,
+                }
             }
+            Err(self.malformed("an answer"))
         })
     }
 
     fn close<'a>(&'a self, id: &'a str, ended: &'a Ended, deadline: Instant) -> Answer<'a, Closed> {
         Box::pin(async move {
             let arguments = vec![id.to_owned(), json(ended)?, ended.at.to_string(), forgotten(ended.at)];
-            let answer: Vec<String> = self.call(Ask::Script(&CLOSE, arguments), deadline).await?;
+            let answer = self.run(&CLOSE, &arguments, deadline).await?;
             match answer.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-                ["now", record] => Ok(Closed::Now(self.read(record)?)),
-                ["earlier", record] => Ok(Closed::Earlier(self.read(record)?)),
                 ["unknown"] => Ok(Closed::Unknown),
+                [word, record] => self.closed(word, id, record, ended),
+                _ => Err(self.malformed("an answer")),
+            }
+        })
+    }
+
+    fn undo<'a>(&'a self, session: &'a Session, ended: &'a Ended, deadline: Instant) -> Answer<'a, Undone> {
+        Box::pin(async move {
+            let arguments = vec![
+                session.id.clone(),
+                json(session)?,
+                json(ended)?,
+                ended.at.to_string(),
+                forgotten(ended.at),
+            ];
+            let answer = self.run(&UNDO, &arguments, deadline).await?;
+            match answer.as_slice() {
+                [word, record, gone @ ..] => {
+                    let closed = self.closed(word, &session.id, record, ended)?;
+                    let gone = gone.iter().map(|record| ("", record.as_str()));
+                    Ok(Undone { closed, evicted: self.read_all(gone) })
+                }
                 _ => Err(self.malformed("an answer")),
             }
         })
@@ -243,8 +355,14 @@ impl Store for Redis {
         Box::pin(async move {
             let mut command = cmd("HGET");
             command.arg(KNOWN_KEY).arg(id);
-            let record: Option<String> = self.call(Ask::Command(command), deadline).await?;
-            record.map(|record| self.read(&record)).transpose()
+            let record: Option<Text> = self.call(Ask::Command(command.clone()), deadline).await?;
+            let Some(Text(record)) = record else { return Ok(None) };
+            if session_of(&record).is_none() && !record.contains('\n') {
+                self.set_aside(id, &record, deadline).await?;
+                let record: Option<Text> = self.call(Ask::Command(command), deadline).await?;
+                return Ok(record.and_then(|Text(record)| session_of(&record)));
+            }
+            Ok(self.read_all([(id, record.as_str())]).pop())
         })
     }
 
@@ -262,17 +380,25 @@ impl Store for Redis {
                 Which::All => ("", ""),
                 Which::Guid(guid) => ("g", guid.as_str()),
                 Which::Principal(principal) => ("p", principal.as_str()),
-                Which::Host(host) => ("h", host.as_str()),
+                Which::Machine(machine) => ("h", machine.as_str()),
             };
             // One more than is asked for says whether there are more.
             let more = limit.saturating_add(1).to_string();
             let arguments = vec![kind.to_owned(), value.to_owned(), after.to_owned(), more];
-            let (numbers, records): (Vec<String>, Vec<String>) =
-                self.call(Ask::Script(&LIST, arguments), deadline).await?;
-            let sessions = records.iter().take(limit).map(|record| self.read(record));
-            let list = numbers.into_iter().zip(sessions);
-            let list = list.map(|(cursor, session)| Ok(Listed { cursor, session: session? }));
-            Ok(Page { list: list.collect::<Result<_, StoreError>>()?, more: records.len() > limit })
+            for _ in 0..ROWS {
+                let (numbers, ids, records): (Vec<String>, Vec<String>, Vec<Text>) =
+                    self.call(Ask::Script(&LIST, arguments.clone()), deadline).await?;
+                let found = || ids.iter().zip(&records).take(limit);
+                if let Some((id, record)) = found().find(|(_, record)| session_of(&record.0).is_none()) {
+                    self.set_aside(id, &record.0, deadline).await?;
+                    continue;
+                }
+                let sessions = found().filter_map(|(_, record)| session_of(&record.0));
+                let list = numbers.into_iter().zip(sessions);
+                let list = list.map(|(cursor, session)| Listed { cursor, session }).collect();
+                return Ok(Page { list, more: records.len() > limit });
+            }
+            Err(self.malformed("many sessions that cannot be read"))
         })
     }
 
@@ -294,12 +420,16 @@ impl Store for Redis {
             };
             let arguments = [position, number, mark].map(str::to_owned);
             let arguments = arguments.into_iter().chain([limit.to_string()]).collect();
-            let (gap, end, cursors, records): (bool, String, Vec<String>, Vec<String>) =
+            let (gap, end, cursors, records): (bool, String, Vec<String>, Vec<Text>) =
                 self.call(Ask::Script(&READ, arguments), deadline).await?;
-            let sessions = self.read_all(&records)?;
-            let list = cursors.into_iter().zip(sessions).map(|(cursor, session)| Event { cursor, session });
+            let cursor = cursors.last().cloned().unwrap_or(end);
+            let count = records.len();
+            let list = cursors.into_iter().zip(records);
+            let list = list
+                .filter_map(|(cursor, Text(record))| Some(Event { cursor, session: session_of(&record)? }));
             let list: Vec<_> = list.collect();
-            let cursor = list.last().map_or(end, |event| event.cursor.clone());
+            // One that cannot be read is passed over, and that is said.
+            let gap = gap || list.len() < count;
             Ok(Events { list, cursor, gap })
         })
     }

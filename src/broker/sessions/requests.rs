@@ -92,11 +92,31 @@ impl Service {
     }
 
     async fn try_close(&self, request: &Request, peer: &Peer, deadline: Instant) -> Result<Closed, Refusal> {
-        let principal = match request.session.is_empty() {
-            true => Some(self.principal(&request.user, deadline).await?),
-            false => None,
-        };
-        Ok(self.register.close_for(request, principal.as_deref(), peer, deadline).await?)
+        if !request.session.is_empty() {
+            return Ok(self.register.close_for(request, deadline).await?);
+        }
+        let by_name = Which::Principal(self.principal(&request.user, deadline).await?);
+        let closed = self.register.close_newest(by_name, request, peer, deadline).await?;
+        if closed != Closed::Unknown {
+            return Ok(closed);
+        }
+        // It may have been opened under another name of the account.
+        let Decision { person, verdict, .. } = self.logins.identify(&request.user, half(deadline)).await;
+        match person {
+            Some(person) => {
+                let by_account = Which::Guid(person.guid.to_string());
+                Ok(self.register.close_newest(by_account, request, peer, deadline).await?)
+            }
+            None if verdict.outcome == Outcome::UnknownUser => Ok(Closed::Unknown),
+            None => {
+                let reason = format!(
+                    "no session is open under this name, and whether one is under another name of the account cannot \
+                     be told: {}",
+                    verdict.reason
+                );
+                Err(Refusal::new(verdict.outcome, reason))
+            }
+        }
     }
 
     async fn principal(&self, name: &str, deadline: Instant) -> Result<String, Refusal> {
@@ -144,14 +164,17 @@ impl Service {
         if user.is_empty() {
             return Ok(Which::All);
         }
-        // AD may be silent until the deadline, and the register is still to be read then.
-        let now = Instant::now();
-        let soon = now + deadline.saturating_duration_since(now) / 2;
-        match self.logins.identify(user, soon).await.person {
+        match self.logins.identify(user, half(deadline)).await.person {
             Some(person) => Ok(Which::Guid(person.guid.to_string())),
             None => Ok(Which::Principal(self.principal(user, deadline).await?)),
         }
     }
+}
+
+/// When AD must have answered: it may be silent, and the register is still to be asked then.
+fn half(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
 }
 
 fn ended(session: Session, reason: &str) -> Verdict {

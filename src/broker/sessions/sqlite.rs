@@ -8,6 +8,7 @@
 //! and what it held gives nobody a right. It is said in the log; and every watcher is told by [`Events::gap`] that it
 //! must compare with the list.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -21,7 +22,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::rule::{Admission, Decision};
-use super::store::{Answer, Closed, ENDED, EVENTS, Listed, Opened, Page, Position, Store, StoreError, Which};
+use super::store::{
+    Answer, Closed, ENDED, EVENTS, Listed, Opened, Page, Position, Store, StoreError, Undone, Which,
+};
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
 use crate::supervise;
 
@@ -41,8 +44,14 @@ const RETRY: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_millis(250);
 /// So many damaged files are kept, the newest.
 const ASIDE: usize = 3;
+/// Sessions that cannot be read, in one call.
+const ROWS: usize = 100;
+/// Characters of a record that cannot be read, in the log.
+const ROW: usize = 300;
 /// The layout of the tables; `user_version` of the file.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
+/// What makes the tables of layout 1 those of this one.
+const FROM_1: &str = "ALTER TABLE sessions RENAME COLUMN host TO machine; UPDATE sessions SET machine = '';";
 
 /// Sessions are kept as they are shown, with what is searched for beside them. Nothing that is ever removed gives its
 /// number to another.
@@ -52,14 +61,14 @@ const TABLES: &str = "
         id TEXT NOT NULL UNIQUE,
         guid TEXT NOT NULL,
         principal TEXT NOT NULL,
-        host TEXT NOT NULL,
+        machine TEXT NOT NULL,
         ended INTEGER,
         session TEXT NOT NULL
     ) STRICT;
     CREATE INDEX open ON sessions (number) WHERE ended IS NULL;
     CREATE INDEX open_by_guid ON sessions (guid, number) WHERE ended IS NULL;
     CREATE INDEX open_by_principal ON sessions (principal, number) WHERE ended IS NULL;
-    CREATE INDEX open_by_host ON sessions (host, number) WHERE ended IS NULL;
+    CREATE INDEX open_by_host ON sessions (machine, number) WHERE ended IS NULL;
     CREATE INDEX ended ON sessions (ended) WHERE ended IS NOT NULL;
     CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL) STRICT;
     CREATE TABLE bookmarks (name TEXT PRIMARY KEY, cursor TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -86,7 +95,8 @@ impl Sqlite {
     pub fn new(folder: &Path, tell: Tell) -> std::io::Result<Self> {
         let path = folder.join(FILE);
         let (jobs, waiting) = sync_channel(QUEUE);
-        let mut keeper = Keeper { path: path.clone(), tell, connection: None, failed: None };
+        let mut keeper =
+            Keeper { path: path.clone(), tell, connection: None, is_missing: false, failed: None };
         supervise::thread("sessions", move || keep(&mut keeper, &waiting))?;
         Ok(Sqlite { path, jobs, changes: Arc::new(watch::Sender::new(())) })
     }
@@ -95,7 +105,7 @@ impl Sqlite {
     fn ask<T: Send + 'static>(
         &self,
         deadline: Instant,
-        work: impl FnOnce(&mut Connection) -> Result<T, Trouble> + Send + 'static,
+        work: impl Fn(&mut Connection) -> Result<T, Trouble> + Send + 'static,
     ) -> Answer<'static, T> {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |keeper| {
@@ -144,6 +154,8 @@ enum Trouble {
     Sqlite(rusqlite::Error),
     /// What the tables hold makes no sense.
     Content(String),
+    /// The row of the session with this id cannot be read.
+    Row(String, String),
     /// Another version made the file.
     Layout(i64),
 }
@@ -164,7 +176,7 @@ impl Trouble {
                 )
             }
             Trouble::Content(_) => true,
-            Trouble::Cursor(_) | Trouble::Layout(_) => false,
+            Trouble::Cursor(_) | Trouble::Row(..) | Trouble::Layout(_) => false,
         }
     }
 
@@ -173,6 +185,7 @@ impl Trouble {
             Trouble::Cursor(cursor) => cursor.clone(),
             Trouble::Sqlite(error) => error.to_string(),
             Trouble::Content(text) => text.clone(),
+            Trouble::Row(id, text) => format!("the session {id} cannot be read: {text}"),
             Trouble::Layout(layout) => format!("another version of motion-ad made it (layout {layout})"),
         }
     }
@@ -182,30 +195,85 @@ impl Trouble {
 struct Keeper {
     path: PathBuf,
     tell: Tell,
-    connection: Option<Connection>,
+    /// With the file that it has open, and its log.
+    connection: Option<(Connection, (File, Option<File>))>,
+    /// Whether it was said that the file is missing.
+    is_missing: bool,
     failed: Option<(Instant, StoreError)>,
 }
 
 impl Keeper {
-    fn run<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T, Trouble>) -> Result<T, StoreError> {
+    fn run<T>(&mut self, work: impl Fn(&mut Connection) -> Result<T, Trouble>) -> Result<T, StoreError> {
         let path = self.path.clone();
-        let connection = self.connection()?;
-        work(connection).map_err(|trouble| {
-            if let Trouble::Cursor(cursor) = trouble {
-                return StoreError::Cursor(cursor);
-            }
+        self.look();
+        for _ in 0..ROWS {
+            let connection = self.connection()?;
+            let trouble = match work(connection) {
+                Ok(done) => return Ok(done),
+                Err(Trouble::Cursor(cursor)) => return Err(StoreError::Cursor(cursor)),
+                Err(Trouble::Row(id, why)) => match set_row_aside(connection, &id) {
+                    Ok(text) => {
+                        (self.tell)(&format!(
+                            "the session {id} in {} could not be read ({why}) and has ended; its record was {text:?}",
+                            path.display()
+                        ));
+                        continue;
+                    }
+                    Err(trouble) => trouble,
+                },
+                Err(trouble) => trouble,
+            };
             // On a full disk it is still good for reading. After anything else the file is looked at afresh.
             let is_full = matches!(&trouble, Trouble::Sqlite(error)
                 if error.sqlite_error_code() == Some(ErrorCode::DiskFull));
             if !is_full {
                 self.connection = None;
             }
-            unavailable(&path, &trouble)
-        })
+            return Err(unavailable(&path, &trouble));
+        }
+        Err(StoreError::Unavailable(format!("{}: {ROWS} sessions cannot be read", path.display())))
+    }
+
+    /// Sees whether the file is still the one that is open: one that was deleted is written again, and one that another
+    /// took the place of is left to it.
+    fn look(&mut self) {
+        let Some((connection, file)) = &self.connection else { return };
+        let problem = match of(&self.path) {
+            Ok(now) if now == file.0 => return,
+            // A log that was left beside it is the other one's.
+            Ok(_) if of(&wal(&self.path)).ok() == file.1 && remove(&wal(&self.path)).is_err() => return,
+            Ok(_) => {
+                "another file took its place; the sessions in that count, and the others are lost".to_owned()
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                match write_again(connection, &self.path) {
+                    Ok(()) => "it was deleted, and was written again with all that it held".to_owned(),
+                    // What is open holds everything as long as the broker runs.
+                    Err(trouble) if self.is_missing => {
+                        let _ = trouble;
+                        return;
+                    }
+                    Err(trouble) => {
+                        self.is_missing = true;
+                        (self.tell)(&format!(
+                            "{}: it was deleted while it was used, and cannot be written again: {}; the next start \
+                             of the broker loses all sessions",
+                            self.path.display(),
+                            trouble.text()
+                        ));
+                        return;
+                    }
+                }
+            }
+            Err(_) => return,
+        };
+        self.is_missing = false;
+        self.connection = None;
+        (self.tell)(&format!("{}: while it was used, {problem}", self.path.display()));
     }
 
     fn write_back(&self) {
-        if let Some(connection) = &self.connection {
+        if let Some((connection, _)) = &self.connection {
             // What cannot be written back now stays in the WAL; a full disk is said by the next change.
             let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         }
@@ -218,7 +286,10 @@ impl Keeper {
                 return Err(error);
             }
             match self.open() {
-                Ok(connection) => self.connection = Some(connection),
+                Ok(connection) => match of(&self.path) {
+                    Ok(file) => self.connection = Some((connection, (file, of(&wal(&self.path)).ok()))),
+                    Err(error) => return Err(unavailable(&self.path, &Trouble::Content(error.to_string()))),
+                },
                 Err(trouble) => {
                     let error = unavailable(&self.path, &trouble);
                     self.failed = Some((Instant::now() + RETRY, error.clone()));
@@ -226,7 +297,8 @@ impl Keeper {
                 }
             }
         }
-        self.connection.as_mut().ok_or_else(|| StoreError::Unavailable("it is closed".to_owned()))
+        let connection = self.connection.as_mut().map(|(connection, _)| connection);
+        connection.ok_or_else(|| StoreError::Unavailable("it is closed".to_owned()))
     }
 
     fn open(&self) -> Result<Connection, Trouble> {
@@ -247,6 +319,73 @@ impl Keeper {
             other => other,
         }
     }
+}
+
+/// Which file it is: its device and inode.
+type File = (u64, u64);
+
+/// The log beside a database (sqlite.org/wal.html).
+fn wal(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<(), Trouble> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Trouble::Content(error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn of(path: &Path) -> std::io::Result<File> {
+    let found = std::fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Writes what `connection` holds to `path`, where nothing is.
+fn write_again(connection: &Connection, path: &Path) -> Result<(), Trouble> {
+    let new = beside(path, ".new");
+    remove(&new)?;
+    connection.execute("VACUUM INTO ?1", [new.to_string_lossy()])?;
+    // It belongs to the file that is gone.
+    remove(&wal(path))?;
+    std::fs::rename(&new, path).map_err(|error| Trouble::Content(error.to_string()))
+}
+
+/// Ends a session whose record cannot be read, with what is known of it. Returns the record.
+fn set_row_aside(connection: &mut Connection, id: &str) -> Result<String, Trouble> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let sql = "SELECT guid, principal, machine, ended, CAST(session AS BLOB) FROM sessions WHERE id = ?1";
+    let row = |row: &Row| {
+        let text = |place| -> rusqlite::Result<String> {
+            Ok(String::from_utf8_lossy(row.get_ref(place)?.as_bytes()?).into_owned())
+        };
+        Ok((text(0)?, text(1)?, text(2)?, row.get::<_, Option<i64>>(3)?, text(4)?))
+    };
+    let (guid, principal, machine, ended, record) = transaction.query_row(sql, [id], row)?;
+    let user = principal.clone();
+    let session = Session { id: id.to_owned(), user, principal, guid, machine, ..Session::default() };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let at = ended.map_or(u64::try_from(now).unwrap_or(u64::MAX), i64::unsigned_abs);
+    let detail = "its record in the register could not be read".to_owned();
+    let how = Ended { at, reason: EndReason::Refused, detail };
+    match ended {
+        None => drop(end(&transaction, session, how)?),
+        Some(_) => {
+            let text = written(&Session { ended: Some(how), ..session })?;
+            transaction.execute("UPDATE sessions SET session = ?2 WHERE id = ?1", params![id, text])?;
+        }
+    }
+    transaction.commit()?;
+    Ok(record.chars().take(ROW).collect())
 }
 
 fn unavailable(path: &Path, trouble: &Trouble) -> StoreError {
@@ -273,6 +412,10 @@ fn open(path: &Path) -> Result<Connection, Trouble> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match transaction.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         LAYOUT => {}
+        1 => {
+            transaction.execute_batch(FROM_1)?;
+            transaction.pragma_update(None, "user_version", LAYOUT)?;
+        }
         0 => {
             transaction.execute_batch(TABLES)?;
             // The numbers of a new file begin where no earlier one came to: microseconds, of which no event takes as
@@ -307,14 +450,9 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
         time.second(),
         time.millisecond()
     );
-    let part = |base: &Path, part: &str| {
-        let mut name = base.as_os_str().to_owned();
-        name.push(part);
-        PathBuf::from(name)
-    };
-    let aside = part(path, &format!(".damaged-{stamp}"));
+    let aside = beside(path, &format!(".damaged-{stamp}"));
     for suffix in PARTS {
-        match std::fs::rename(part(path, suffix), part(&aside, suffix)) {
+        match std::fs::rename(beside(path, suffix), beside(&aside, suffix)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -332,14 +470,20 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     for old in earlier.iter().rev().skip(ASIDE) {
         for suffix in PARTS {
             // Nothing depends on it.
-            let _ = std::fs::remove_file(part(old, suffix));
+            let _ = std::fs::remove_file(beside(old, suffix));
         }
     }
     Ok(aside)
 }
 
-fn read(text: &str) -> Result<Session, Trouble> {
-    serde_json::from_str(text).map_err(|error| Trouble::Content(format!("a session is malformed: {error}")))
+/// The record of the session `id`.
+fn read(id: &str, record: &[u8]) -> Result<Session, Trouble> {
+    serde_json::from_slice(record).map_err(|error| Trouble::Row(id.to_owned(), error.to_string()))
+}
+
+/// The text of a column, whose bytes somebody may have spoilt.
+fn bytes(row: &Row, place: usize) -> rusqlite::Result<Vec<u8>> {
+    Ok(row.get_ref(place)?.as_bytes()?.to_vec())
 }
 
 fn written(session: &Session) -> Result<String, Trouble> {
@@ -386,8 +530,8 @@ fn tidy(transaction: &Transaction, now: u64) -> Result<(), Trouble> {
 
 fn find(connection: &Connection, id: &str) -> Result<Option<Session>, Trouble> {
     let mut statement = connection.prepare_cached("SELECT session FROM sessions WHERE id = ?1")?;
-    let text: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
-    text.as_deref().map(read).transpose()
+    let record = statement.query_row([id], |row| bytes(row, 0)).optional()?;
+    record.map(|record| read(id, &record)).transpose()
 }
 
 fn register(
@@ -396,38 +540,75 @@ fn register(
     admission: Admission,
 ) -> Result<(Opened, bool), Trouble> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if find(&transaction, &session.id)?.is_some() {
-        return Ok((Opened::Registered(Vec::new()), false));
+    if let Some(known) = find(&transaction, &session.id)? {
+        let evicted = if known.ended.is_none() { evicted_by(&transaction, &session.id)? } else { Vec::new() };
+        return Ok((Opened::Registered(evicted), false));
     }
     let open = {
         let mut statement = transaction.prepare_cached(
-            "SELECT session FROM sessions WHERE guid = ?1 AND ended IS NULL ORDER BY number",
+            "SELECT id, session FROM sessions WHERE guid = ?1 AND ended IS NULL ORDER BY number",
         )?;
-        let texts = statement.query_map([&session.guid], |row| row.get(0))?;
-        texts.collect::<Result<Vec<String>, _>>()?
+        let found = statement.query_map([&session.guid], |row| Ok((row.get(0)?, bytes(row, 1)?)))?;
+        found.collect::<Result<Vec<(String, Vec<u8>)>, _>>()?
     };
+    let open = open.iter().map(|(id, record)| read(id, record)).collect::<Result<Vec<_>, _>>()?;
     let evict = match admission.decide(open.len()) {
         Decision::Enter { evict } => evict,
-        Decision::Denied => {
-            let open = open.iter().map(|text| read(text)).collect::<Result<_, _>>()?;
-            return Ok((Opened::Denied(open), false));
-        }
+        Decision::Denied => return Ok((Opened::Denied(open), false)),
     };
     let mut gone = Vec::new();
-    for text in open.iter().take(evict) {
+    for old in open.into_iter().take(evict) {
         let ended = Ended { at: session.since, reason: EndReason::Replaced, detail: session.id.clone() };
-        gone.push(end(&transaction, read(text)?, ended)?);
+        gone.push(end(&transaction, old, ended)?);
     }
-    let text = written(session)?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO sessions (id, guid, principal, host, session) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![session.id, session.guid, session.principal, session.host, text])?;
-    tell(&transaction, &text)?;
+    add(&transaction, session)?;
     tidy(&transaction, session.since)?;
     transaction.commit()?;
     Ok((Opened::Registered(gone), true))
+}
+
+/// Keeps a session that was not known, open or ended, and tells of it.
+fn add(transaction: &Transaction, session: &Session) -> Result<(), Trouble> {
+    let text = written(session)?;
+    let ended = session.ended.as_ref().map(|ended| signed(ended.at));
+    transaction
+        .prepare_cached(
+            "INSERT INTO sessions (id, guid, principal, machine, ended, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![session.id, session.guid, session.principal, session.machine, ended, text])?;
+    tell(transaction, &text)
+}
+
+/// The sessions that ended for the session `id`, as far as their events are kept.
+fn evicted_by(connection: &Connection, id: &str) -> Result<Vec<Session>, Trouble> {
+    let mut statement = connection.prepare_cached(
+        "SELECT session FROM events WHERE CASE WHEN json_valid(session)
+            THEN session ->> '$.ended.reason' = 'replaced' AND session ->> '$.ended.detail' = ?1 END
+            ORDER BY number",
+    )?;
+    let records = statement.query_map([id], |row| bytes(row, 0))?.collect::<Result<Vec<_>, _>>()?;
+    // What cannot be read is a gap for whoever reads events.
+    Ok(records.iter().filter_map(|record| serde_json::from_slice(record).ok()).collect())
+}
+
+/// Also whether something changed.
+fn undo(connection: &mut Connection, session: &Session, ended: Ended) -> Result<(Undone, bool), Trouble> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now = ended.at;
+    let (closed, evicted) = match find(&transaction, &session.id)? {
+        Some(known) if known.ended.is_some() => {
+            return Ok((Undone { closed: Closed::Earlier(known), evicted: Vec::new() }, false));
+        }
+        Some(known) => (end(&transaction, known, ended)?, evicted_by(&transaction, &session.id)?),
+        None => {
+            let never = Session { ended: Some(ended), ..session.clone() };
+            add(&transaction, &never)?;
+            (never, Vec::new())
+        }
+    };
+    tidy(&transaction, now)?;
+    transaction.commit()?;
+    Ok((Undone { closed: Closed::Now(closed), evicted }, true))
 }
 
 fn close(connection: &mut Connection, id: &str, ended: Ended) -> Result<Closed, Trouble> {
@@ -446,21 +627,6 @@ fn close(connection: &mut Connection, id: &str, ended: Ended) -> Result<Closed, 
     Ok(Closed::Now(closed))
 }
 
-/// At most `limit` rows of number and session, and whether there are more.
-fn rows(
-    connection: &Connection,
-    sql: &str,
-    values: &[&dyn ToSql],
-    limit: usize,
-) -> Result<(Vec<(i64, Session)>, bool), Trouble> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let row = |row: &Row| Ok((row.get(0)?, row.get(1)?));
-    let found = statement.query_map(values, row)?.collect::<Result<Vec<(i64, String)>, _>>()?;
-    let more = found.len() > limit;
-    let sessions = found.iter().take(limit).map(|(number, text)| Ok((*number, read(text)?)));
-    Ok((sessions.collect::<Result<_, Trouble>>()?, more))
-}
-
 /// One more than is asked for says whether there are more.
 fn one_more(limit: usize) -> i64 {
     i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX)
@@ -472,17 +638,23 @@ fn list(connection: &Connection, which: &Which, after: Option<&str>, limit: usiz
         Which::All => ("", None),
         Which::Guid(guid) => ("guid = ?3 AND", Some(guid)),
         Which::Principal(principal) => ("principal = ?3 AND", Some(principal)),
-        Which::Host(host) => ("host = ?3 AND", Some(host)),
+        Which::Machine(machine) => ("machine = ?3 AND", Some(machine)),
     };
     let sql = format!(
-        "SELECT number, session FROM sessions WHERE {condition} ended IS NULL AND number > ?1 ORDER BY number LIMIT ?2"
+        "SELECT number, id, session FROM sessions WHERE {condition} ended IS NULL AND number > ?1 ORDER BY number LIMIT ?2"
     );
     let limited = one_more(limit);
     let mut values: Vec<&dyn ToSql> = vec![&after, &limited];
     values.extend(value.map(|value| value as &dyn ToSql));
-    let (list, more) = rows(connection, &sql, &values, limit)?;
-    let list = list.into_iter().map(|(number, session)| Listed { cursor: number.to_string(), session });
-    Ok(Page { list: list.collect(), more })
+    let mut statement = connection.prepare_cached(&sql)?;
+    let row = |row: &Row| Ok((row.get(0)?, row.get(1)?, bytes(row, 2)?));
+    let found = statement.query_map(values.as_slice(), row)?.collect::<Result<Vec<(i64, String, _)>, _>>()?;
+    let more = found.len() > limit;
+    let list = found
+        .iter()
+        .take(limit)
+        .map(|(number, id, record)| Ok(Listed { cursor: number.to_string(), session: read(id, record)? }));
+    Ok(Page { list: list.collect::<Result<_, Trouble>>()?, more })
 }
 
 fn events(connection: &Connection, position: &Position, limit: usize) -> Result<Events, Trouble> {
@@ -505,16 +677,28 @@ fn events(connection: &Connection, position: &Position, limit: usize) -> Result<
     let gap = after < oldest.saturating_sub(1) || after > newest;
     let after = if gap { oldest.saturating_sub(1) } else { after };
     let sql = "SELECT number, session FROM events WHERE number > ?1 ORDER BY number LIMIT ?2";
-    let (list, _) = rows(connection, sql, &[&after, &one_more(limit)], limit)?;
-    let list: Vec<_> =
-        list.into_iter().map(|(number, session)| Event { cursor: number.to_string(), session }).collect();
-    let cursor = list.last().map_or_else(|| after.to_string(), |event| event.cursor.clone());
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = |row: &Row| Ok((row.get::<_, i64>(0)?, bytes(row, 1)?));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = statement.query_map(params![after, limit], row)?.collect::<Result<Vec<_>, _>>()?;
+    let cursor = found.last().map_or(after, |(number, _)| *number).to_string();
+    let count = found.len();
+    let read = found.into_iter().filter_map(|(number, record)| {
+        Some(Event { cursor: number.to_string(), session: serde_json::from_slice(&record).ok()? })
+    });
+    let list: Vec<_> = read.collect();
+    // One that cannot be read is passed over, and that is said.
+    let gap = gap || list.len() < count;
     Ok(Events { list, cursor, gap })
 }
 
 impl Store for Sqlite {
     fn name(&self) -> String {
         format!("sqlite {}", self.path.display())
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn open<'a>(
@@ -536,11 +720,22 @@ impl Store for Sqlite {
     fn close<'a>(&'a self, id: &'a str, ended: &'a Ended, deadline: Instant) -> Answer<'a, Closed> {
         let (id, ended, changes) = (id.to_owned(), ended.clone(), self.changes.clone());
         self.ask(deadline, move |connection| {
-            let closed = close(connection, &id, ended)?;
+            let closed = close(connection, &id, ended.clone())?;
             if matches!(closed, Closed::Now(_)) {
                 changes.send_replace(());
             }
             Ok(closed)
+        })
+    }
+
+    fn undo<'a>(&'a self, session: &'a Session, ended: &'a Ended, deadline: Instant) -> Answer<'a, Undone> {
+        let (session, ended, changes) = (session.clone(), ended.clone(), self.changes.clone());
+        self.ask(deadline, move |connection| {
+            let (undone, changed) = undo(connection, &session, ended.clone())?;
+            if changed {
+                changes.send_replace(());
+            }
+            Ok(undone)
         })
     }
 
@@ -581,7 +776,7 @@ impl Store for Sqlite {
         let name = name.to_owned();
         self.ask(deadline, move |connection| {
             let sql = "SELECT cursor FROM bookmarks WHERE name = ?1";
-            Ok(connection.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?)
+            Ok(connection.prepare_cached(sql)?.query_row([&name], |row| row.get(0)).optional()?)
         })
     }
 
@@ -590,7 +785,7 @@ impl Store for Sqlite {
         self.ask(deadline, move |connection| {
             let sql = "INSERT INTO bookmarks (name, cursor) VALUES (?1, ?2)
                 ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor";
-            connection.prepare_cached(sql)?.execute([name, cursor])?;
+            connection.prepare_cached(sql)?.execute([&name, &cursor])?;
             Ok(())
         })
     }
@@ -734,6 +929,147 @@ mod tests {
         let error = open(&store, "a").await.unwrap_err();
         assert!(error.to_string().contains("another version of motion-ad"), "{error}");
         assert_eq!(files(folder.path()), 0);
+    }
+
+    #[tokio::test]
+    async fn one_row_that_cannot_be_read_bars_nobody() {
+        let spoils = ["'{'", "'{}'", "CAST(x'ff' AS TEXT)", "json_remove(session, '$.since')"];
+        for (policy, spoil) in spoils.into_iter().flat_map(|spoil| [(ONE, spoil), (deny(), spoil)]) {
+            let folder = tempfile::tempdir().unwrap();
+            let said = Arc::new(Mutex::new(Vec::new()));
+            let store = Sqlite::new(folder.path(), {
+                let said = said.clone();
+                Arc::new(move |text: &str| said.lock().unwrap().push(text.to_owned()))
+            });
+            let store = store.unwrap();
+            open(&store, "a").await.unwrap();
+            store.open(&session("b", "jane", NOW), ONE, soon()).await.unwrap();
+            let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+            let sql = format!("UPDATE sessions SET session = {spoil} WHERE id = 'a'");
+            store.ask(soon(), move |connection| Ok(connection.execute(&sql, [])?)).await.unwrap();
+            // For lists, for the sweep and for its own user.
+            if spoil == "'{'" {
+                assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW)]);
+            }
+            let newcomer = session("c", "john", NOW);
+            let opened = store.open(&newcomer, policy, soon()).await.unwrap();
+            assert_eq!(opened, Opened::Registered(vec![]), "{spoil}");
+            assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW), newcomer]);
+            let said = said.lock().unwrap().clone();
+            assert!(matches!(said.as_slice(), [line] if line.contains("the session a in")), "{said:?}");
+            let events = store.events(&Position::After(cursor), 10, soon()).await.unwrap();
+            let ended = &events.list[0].session;
+            assert_eq!(
+                (ended.id.as_str(), ended.guid.as_str(), ended.machine.as_str()),
+                ("a", "john", "6d61")
+            );
+            assert_eq!(ended.ended.as_ref().unwrap().reason, EndReason::Refused);
+            assert_eq!((events.gap, events.list.len()), (false, 2));
+            assert_eq!(store.get("a", soon()).await.unwrap().as_ref(), Some(ended));
+        }
+    }
+
+    fn deny() -> Admission {
+        Admission::Deny(std::num::NonZeroUsize::MIN)
+    }
+
+    #[tokio::test]
+    async fn an_event_that_cannot_be_read_is_a_gap_and_the_rest_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        for id in ["a", "b", "c"] {
+            open(&store, id).await.unwrap();
+        }
+        let sql = "UPDATE events SET session = 'x' WHERE number = (SELECT min(number) + 1 FROM events)";
+        store.ask(soon(), move |connection| Ok(connection.execute(sql, [])?)).await.unwrap();
+        let events = store.events(&Position::Oldest, 10, soon()).await.unwrap();
+        assert_eq!((events.gap, events.list.len()), (true, 4));
+        let one = store.events(&Position::Oldest, 2, soon()).await.unwrap();
+        assert_eq!((one.gap, one.list.len()), (true, 1));
+        let next = store.events(&Position::After(one.cursor), 10, soon()).await.unwrap();
+        assert_eq!((next.gap, next.list.len()), (false, 3));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_deleted_while_it_is_used_is_written_again() {
+        for parts in [&["", "-wal"][..], &[""], &["-wal", ""]] {
+            let folder = tempfile::tempdir().unwrap();
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let store = until_free(folder.path(), &told).await;
+            for id in ["a", "b"] {
+                open(&store, id).await.unwrap();
+            }
+            let events = all_events(&store).await;
+            for part in parts {
+                let _ = std::fs::remove_file(folder.path().join(format!("{FILE}{part}")));
+            }
+            assert_eq!(listed(&store, Which::All).await, [session("b", "john", NOW)]);
+            let lines = told.lock().unwrap().clone();
+            assert!(matches!(lines.as_slice(), [line] if line.contains("was deleted")), "{lines:?}");
+            drop(store);
+            let store = until_free(folder.path(), &told).await;
+            assert_eq!(all_events(&store).await, events);
+            open(&store, "z").await.unwrap();
+            assert_eq!(told.lock().unwrap().len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_file_in_its_place_is_said_and_used() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let store = until_free(folder.path(), &told).await;
+        open(&store, "a").await.unwrap();
+        let (second, _) = said(other.path()).await;
+        second.open(&session("b", "jane", NOW), ONE, soon()).await.unwrap();
+        drop(second);
+        drop(until_free(other.path(), &told).await);
+        std::thread::sleep(Duration::from_millis(100));
+        std::fs::rename(other.path().join(FILE), folder.path().join(FILE)).unwrap();
+        assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW)]);
+        let lines = told.lock().unwrap().clone();
+        assert!(
+            matches!(lines.as_slice(), [line] if line.contains("another file took its place")),
+            "{lines:?}"
+        );
+    }
+
+    /// A store in `folder`, once the one before it has left the file.
+    async fn until_free(folder: &Path, told: &Arc<Mutex<Vec<String>>>) -> Sqlite {
+        let told = told.clone();
+        let store =
+            Sqlite::new(folder, Arc::new(move |text: &str| told.lock().unwrap().push(text.to_owned())));
+        let store = store.unwrap();
+        while store.count(soon()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_layout_before_is_carried_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = Connection::open(folder.path().join(FILE)).unwrap();
+        let before = TABLES.replace("machine", "host");
+        connection.execute_batch(&before).unwrap();
+        let a = r#"{"id":"a","user":"john","principal":"john@acme.com","guid":"john","service":"motion","rhost":"","tty":"",
+            "host":"xcally","uid":998,"pid":1,"started":1,"boot":"b","since":1,"ended":null}"#;
+        let insert = "INSERT INTO sessions (id, guid, principal, host, session) VALUES ('a', 'john', 'john@acme.com', 'xcally', ?1)";
+        connection.execute(insert, [a]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        drop(connection);
+        for _ in 0..2 {
+            let store = Sqlite::new(folder.path(), silent()).unwrap();
+            let [open] = listed(&store, Which::All).await.try_into().unwrap();
+            assert_eq!((open.id.as_str(), open.host.as_str(), open.machine.as_str()), ("a", "xcally", ""));
+            // Until the thread has left the file.
+            drop(store);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let store = Sqlite::new(folder.path(), silent()).unwrap();
+        let Opened::Registered(gone) = open(&store, "b").await.unwrap() else { panic!("denied") };
+        assert_eq!(gone[0].id, "a");
+        assert_eq!(listed(&store, Which::Machine("6d61".into())).await.len(), 1);
     }
 
     #[tokio::test]

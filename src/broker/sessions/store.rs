@@ -43,8 +43,8 @@ pub enum StoreError {
 /// What became of a newcomer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// Registered, now or by an earlier call with the same id; these had to go for it now, the oldest first, each as
-    /// it is after that.
+    /// Registered, now or by an earlier call with the same id; these had to go for it, the oldest first, each as it is
+    /// after that. An earlier call whose session has ended meanwhile yields none.
     Registered(Vec<Session>),
     /// Not registered: these are in the way.
     Denied(Vec<Session>),
@@ -61,6 +61,15 @@ pub enum Closed {
     Unknown,
 }
 
+/// What became of a session that must not be open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undone {
+    /// Its end; never [`Closed::Unknown`].
+    pub closed: Closed,
+    /// The sessions that had gone for it, where it was open until now.
+    pub evicted: Vec<Session>,
+}
+
 /// Which open sessions are listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -70,8 +79,8 @@ pub enum Which {
     Guid(String),
     /// Those with this [`Session::principal`].
     Principal(String),
-    /// Those of one server, by [`Session::host`].
-    Host(String),
+    /// Those of one machine, by [`Session::machine`].
+    Machine(String),
 }
 
 /// A part of a list of open sessions, in the order in which they were registered.
@@ -108,6 +117,9 @@ pub trait Store: Send + Sync + 'static {
     /// What it is and where, for people: `sqlite /var/lib/motion-ad/sessions.db`. No password.
     fn name(&self) -> String;
 
+    /// Whether other servers may use it, too.
+    fn is_shared(&self) -> bool;
+
     /// Registers `session`, which is open, as `admission` decides by the number of open sessions with the same
     /// [`Session::guid`]; see [`Admission::decide`].
     ///
@@ -137,6 +149,13 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// As [`Store::open`].
     fn close<'a>(&'a self, id: &'a str, ended: &'a Ended, deadline: Instant) -> Answer<'a, Closed>;
+
+    /// Sees to it that `session` is not open and will not be, although a call that opens it may still be on its way: it
+    /// ends as by [`Store::close`]; where it is not known, it is kept as one that has ended, which gives one event too.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    fn undo<'a>(&'a self, session: &'a Session, ended: &'a Ended, deadline: Instant) -> Answer<'a, Undone>;
 
     /// The session `id`, open or ended.
     ///

@@ -1,6 +1,6 @@
 //! Ends the sessions of this server whose process is gone or whose time is over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::process::{Process, is_gone};
 use super::store::{StoreError, Which};
-use super::{CALL, Register, now};
+use super::{CALL, Register, identity, now};
 use crate::protocol::report::{EndReason, Ended, Session};
 use crate::supervise;
 
@@ -21,15 +21,23 @@ pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        register.identity.is_certain().await;
         // What the store has to say about it is in the log already.
         let _ = sweep(&register, now()).await;
     }
 }
 
 /// Ends what is over at `now`.
-async fn sweep(register: &Register, now: u64) -> Result<(), StoreError> {
+pub(super) async fn sweep(register: &Register, now: u64) -> Result<(), StoreError> {
     let deadline = || Instant::now() + CALL;
-    let sessions = register.all(&Which::Host(register.host.clone()), deadline()).await?;
+    if register.store.is_shared() {
+        let server = &register.identity.server;
+        let of_machine = register.all(&Which::Machine(server.machine.clone()), deadline()).await?;
+        let names: BTreeSet<_> = of_machine.into_iter().map(|session| session.host).collect();
+        let names = names.into_iter().filter(|name| *name != server.name).collect();
+        identity::look_back(register, names).await?;
+    }
+    let sessions = register.mine(deadline()).await?;
     // One process has many sessions.
     let mut seen = HashMap::new();
     let look = |pid, seen: &mut HashMap<u32, Process>| *seen.entry(pid).or_insert_with(|| Process::look(pid));
@@ -75,7 +83,10 @@ mod tests {
             Session { started: 1, ..alive("somebody's before me", me, begun) },
             Session { boot: "another".into(), ..alive("before the boot", me, begun) },
             alive("old", me, begun - day),
-            Session { host: "there".into(), ..alive("another host's", 4_000_000, begun - day) },
+            Session {
+                host: "then".into(),
+                ..alive("of this host when it had another name", 4_000_000, begun)
+            },
         ];
         for session in &sessions {
             register.store.open(session, ONE, soon()).await.unwrap();
@@ -89,16 +100,17 @@ mod tests {
             session.ended.map(|ended| ended.reason)
         };
         sweep(&register, begun).await.unwrap();
-        assert_eq!(open().await, ["mine", "child's", "another host's"]);
+        assert_eq!(open().await, ["mine", "child's"]);
+        assert_eq!(reason("of this host when it had another name").await, Some(EndReason::ProcessGone));
         assert_eq!(reason("somebody's before me").await, Some(EndReason::ProcessGone));
         assert_eq!(reason("before the boot").await, Some(EndReason::ProcessGone));
         assert_eq!(reason("old").await, Some(EndReason::TooOld));
         child.kill().unwrap();
         child.wait().unwrap();
         sweep(&register, begun + 1).await.unwrap();
-        assert_eq!(open().await, ["mine", "another host's"]);
+        assert_eq!(open().await, ["mine"]);
         sweep(&register, begun + day).await.unwrap();
-        assert_eq!(open().await, ["another host's"]);
+        assert_eq!(open().await, [""; 0]);
     }
 
     #[test]

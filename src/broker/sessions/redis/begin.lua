@@ -1,6 +1,13 @@
--- Makes a register where there is none, and a new one of what is no longer whole: first whether it did that, then the
--- number of the newest event, and where the register begins. KEYS[7] is for trying out.
+-- Makes a register where there is none, and a new one of what is no longer whole. Returns whether it did that, whether
+-- the event that the caller saw last was lost, the cursor of the newest event, and where the register begins. KEYS[7]
+-- is for trying out.
+local seen, its_mark = unpack(ARGV, 4, 5)
 local value = redis.call('GET', birth)
+-- Records of the layout before have no machine, and are indexed by the name of their server.
+if value and string.match(value, '^1%-') then
+    value = layout .. string.sub(value, 2)
+    redis.call('SET', birth, value)
+end
 if value and string.match(value, '^%d+') ~= layout then
     error('LAYOUT ' .. value)
 end
@@ -23,5 +30,8 @@ if not sound then
     redis.call('DEL', birth, events, known, open, index, ended)
 end
 beginning()
-local last = newest()
-return { sound and 0 or 1, decimal(last), redis.call('GET', birth) or '' }
+local last, last_mark = newest()
+seen = tonumber(seen)
+-- One that is older than all that is kept was not lost.
+local is_lost = seen and seen >= before_oldest(last) and not is_known(seen, its_mark)
+return { sound and 0 or 1, is_lost and 1 or 0, decimal(last) .. '-' .. last_mark, redis.call('GET', birth) or '' }

@@ -15,6 +15,8 @@ pub enum Change {
     Down(String, &'static str),
     /// The register is not what it was: what is lost, and how to prevent that.
     Lost(Loss),
+    /// The record of this session cannot be read; the record.
+    Unreadable(String, String),
 }
 
 /// What of a register can be lost.
@@ -60,6 +62,10 @@ impl Change {
             }
             Change::Down(cause, advice) => {
                 (Level::Error, line.with("state", "down").with("cause", cause).with("advice", advice))
+            }
+            Change::Unreadable(id, record) => {
+                let problem = "the record of a session cannot be read; the session has ended";
+                (Level::Error, line.with("session", id).with("problem", problem).with("record", record))
             }
             Change::Lost(loss) => {
                 (Level::Error, line.with("problem", loss.problem()).with("advice", loss.advice()))

@@ -1,11 +1,14 @@
 -- Ends a session: what became of it, and its record after that.
-local id, how, at, forgotten = unpack(ARGV, 5, 8)
+local id, how, at, forgotten = unpack(ARGV, 4, 7)
 local record = redis.call('HGET', known, id)
 if not record then
     return { 'unknown' }
 end
 if string.find(record, '\n', 1, true) then
     return { 'earlier', record }
+end
+if not session_of(record) then
+    return { 'unreadable', id, record }
 end
 if not is_sound() then
     damaged('keys are missing')

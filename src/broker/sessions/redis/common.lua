@@ -1,17 +1,17 @@
 -- What every script begins with. Their keys are the same, and so are their first arguments.
 --
--- birth    LAYOUT-NUMBER-MARK: the cursor before the first event; a register that has lost all gets another
+-- birth    LAYOUT-NUMBER-MARK: the cursor before the first event; a register that has lost all gets another mark
 -- events   stream, NUMBER-0 of each event: m its mark, r the record as it was then
 -- known    hash, id of each session: its record
 -- open     sorted set, id of each open session by the number of the event that told of it
--- index    sorted set without scores, which sorts by the bytes: the same once more by account, name and server
+-- index    sorted set without scores, which sorts by the bytes: the same once more by account, name and machine
 -- ended    sorted set, id of each session that ended by its time
 --
 -- A record is the session as it was opened, in JSON; and, after a line feed, how it ended. Numbers have no gaps. A
 -- mark is made up for each change: an event whose loss a crash or a failover brought about may give its number to
 -- another one, but not its mark.
 local birth, events, known, open, index, ended = unpack(KEYS)
-local layout, mark, now, kept = unpack(ARGV, 1, 4)
+local layout, mark, kept = unpack(ARGV, 1, 3)
 
 local function decimal(number)
     return string.format('%.0f', number)
@@ -32,12 +32,12 @@ local function is_sound()
         and (not is_told or redis.call('EXISTS', birth) == 1)
 end
 
--- The number before the first event, and its mark. A new register begins where no earlier one came to: they were
--- counted one by one from their own beginning, which is a time in milliseconds, too.
+-- The number before the first event, and its mark. Numbers of an earlier register come again, its marks do not. No
+-- server's clock is asked: one that was ahead would hide what others do later.
 local function beginning()
     local value = redis.call('GET', birth)
     if not value then
-        value = layout .. '-' .. now .. '-' .. mark
+        value = layout .. '-0-' .. mark
         redis.call('SET', birth, value)
     end
     local number, its_mark = string.match(value, '^%d+%-(%d+)%-(%w+)$')
@@ -52,6 +52,21 @@ local function newest()
     return beginning()
 end
 
+-- Returns true if the event, or the beginning, with this number has this mark: then it is of this register's life.
+local function is_known(number, its_mark)
+    local entry = redis.call('XRANGE', events, decimal(number) .. '-0', decimal(number) .. '-0')[1]
+    if entry then
+        return entry[2][2] == its_mark
+    end
+    local first, first_mark = beginning()
+    return number == first and first_mark == its_mark
+end
+
+-- The number before the oldest event that is shown.
+local function before_oldest(last)
+    return last - math.min(redis.call('XLEN', events), kept)
+end
+
 -- One more than is shown: it proves that a cursor just before the oldest one is of this life.
 local function tell(number, record)
     redis.call('XADD', events, 'MAXLEN', kept + 1, decimal(number) .. '-0', 'm', mark, 'r', record)
@@ -62,15 +77,24 @@ local function section(kind, value)
     return kind .. #value .. ':' .. value .. ':'
 end
 
-local function index_entries(id, record, number)
-    local session = cjson.decode(string.match(record, '^[^\n]*'))
+-- The session that a record tells of; nil where it cannot be read.
+local function session_of(record)
+    local is_read, session = pcall(cjson.decode, string.match(record, '^[^\n]*'))
+    if is_read and type(session) == 'table' and type(session.guid) == 'string' and type(session.principal) == 'string'
+        and type(session.machine or session.host) == 'string' then
+        return session
+    end
+end
+
+local function index_entries(id, session, number)
     local rest = string.format('%016.0f', number) .. ':' .. id
-    return section('g', session.guid) .. rest, section('p', session.principal) .. rest, section('h', session.host) .. rest
+    return section('g', session.guid) .. rest, section('p', session.principal) .. rest,
+        section('h', session.machine or session.host) .. rest
 end
 
 -- Ends an open session, of which `number` tells.
 local function finish(id, record, how, at, number)
-    local first, second, third = index_entries(id, record, redis.call('ZSCORE', open, id))
+    local first, second, third = index_entries(id, session_of(record), redis.call('ZSCORE', open, id))
     record = record .. '\n' .. how
     tell(number, record)
     redis.call('HSET', known, id, record)
@@ -78,6 +102,22 @@ local function finish(id, record, how, at, number)
     redis.call('ZREM', index, first, second, third)
     redis.call('ZADD', ended, at, id)
     return record
+end
+
+-- The sessions that ended for the open session `id`: their events come right before the one of its opening.
+local function evicted_by(id)
+    local number, gone = redis.call('ZSCORE', open, id), {}
+    while number do
+        number = number - 1
+        local entry = redis.call('XRANGE', events, decimal(number) .. '-0', decimal(number) .. '-0')[1]
+        local record = entry and entry[2][4] or ''
+        local is_read, how = pcall(cjson.decode, string.match(record, '\n(.*)$') or '')
+        if not is_read or type(how) ~= 'table' or how.reason ~= 'replaced' or how.detail ~= id then
+            break
+        end
+        table.insert(gone, 1, record)
+    end
+    return gone
 end
 
 -- Forgets sessions that ended before `time`: more than one change adds, few enough to cost nothing.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::change::{Change, Loss, Tell};
 use super::connection::{Access, Connector, Line, in_time};
-use super::script::{self, BEGIN, EVENTS_KEY};
+use super::script::{self, BEGIN, EVENTS_KEY, READ};
 use super::trouble::{Kind, Trouble};
 use crate::config::Server;
 
@@ -60,6 +60,15 @@ struct Down {
     quick: bool,
 }
 
+/// The register as this broker saw it last.
+#[derive(Clone, PartialEq, Eq)]
+struct Seen {
+    /// Where it begins.
+    birth: String,
+    /// The cursor of its newest event.
+    newest: String,
+}
+
 /// Keeps the connections.
 pub(super) struct Keeper {
     connector: Arc<Connector>,
@@ -67,9 +76,8 @@ pub(super) struct Keeper {
     /// Somebody waits for the next attempt.
     wanted: Notify,
     changes: watch::Sender<()>,
-    /// The register as it was last: where it begins, and the number of its newest event.
-    seen: Mutex<Option<(String, u64)>>,
-    tell: Tell,
+    seen: Mutex<Option<Seen>>,
+    pub(super) tell: Tell,
 }
 
 impl Keeper {
@@ -200,25 +208,36 @@ impl Keeper {
         let mut calls = self.connector.connect(server, access, until).await?;
         // Who is not let in is told so here; of a longer question the server would only close the connection.
         ping(&mut calls.connection).await?;
-        let newest = match self.mend(&mut calls.connection).await {
-            Ok(newest) => newest,
-            // It can still be read; and who wants to write is told.
-            Err(trouble) if trouble.kind == Kind::Refused => "$".to_owned(),
-            Err(trouble) => return Err(trouble),
-        };
+        let newest = self.mended(&mut calls.connection).await?;
         let mut events = self.connector.connect(server, access, until).await?;
-        read(&mut events.connection, &newest, None).await?;
+        read(&mut events.connection, newest.as_deref(), None).await?;
         Ok(Session { server: server.clone(), calls, events, newest })
     }
 
-    /// Sees to it that there is a register, and that it is whole; the number of its newest event.
+    /// As [`Keeper::mend`]; `None` if the server refuses to write at the moment: it can still be read.
+    async fn mended(&self, connection: &mut MultiplexedConnection) -> Result<Option<String>, Trouble> {
+        match self.mend(connection).await {
+            Ok(newest) => Ok(Some(newest)),
+            Err(trouble) if trouble.kind == Kind::Refused => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Makes the register where it is missing or no longer whole, and reports what was lost. Returns the cursor of its
+    /// newest event.
     pub(super) async fn mend(&self, connection: &mut MultiplexedConnection) -> Result<String, Trouble> {
-        let (emptied, newest, birth): (bool, String, String) = script::run(&BEGIN, &[], connection).await?;
-        let now = number(&newest);
-        let loss = match self.seen().replace((birth.clone(), now)) {
+        let asked = self.seen().clone();
+        let (number, mark) = asked.as_ref().and_then(|seen| seen.newest.split_once('-')).unwrap_or_default();
+        let arguments = [number.to_owned(), mark.to_owned()];
+        let (emptied, is_lost, newest, birth): (bool, bool, String, String) =
+            script::run(&BEGIN, &arguments, connection).await?;
+        let now = Seen { birth: birth.clone(), newest: newest.clone() };
+        let before = self.seen().replace(now);
+        let loss = match &before {
             _ if emptied => Some(Loss::Keys),
-            Some((before, _)) if before != birth => Some(Loss::All),
-            Some((_, before)) if before > now => Some(Loss::Newest),
+            Some(before) if before.birth != birth => Some(Loss::All),
+            // Another call may have reported it meanwhile.
+            Some(_) if is_lost && before == asked => Some(Loss::Newest),
             _ => None,
         };
         if let Some(loss) = loss {
@@ -228,7 +247,7 @@ impl Keeper {
         Ok(newest)
     }
 
-    fn seen(&self) -> MutexGuard<'_, Option<(String, u64)>> {
+    fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -255,33 +274,58 @@ impl Keeper {
         trouble.of(&session.server)
     }
 
-    /// Marks the changes that the server tells of, and asks for signs of life.
+    /// Marks the changes that the server tells of, and compares the register with what was seen of it.
+    ///
+    /// The server tells of events with higher numbers than the last one. Where it got older data under this connection,
+    /// or began a new register, numbers go back, and only the comparison notices.
     async fn listen(
         &self,
         mut events: MultiplexedConnection,
         mut calls: MultiplexedConnection,
-        mut newest: String,
+        mut newest: Option<String>,
     ) -> Trouble {
-        let mut alive = Instant::now();
+        let mut compared = Instant::now();
         loop {
-            match in_time(Instant::now() + BLOCK + ANSWER, read(&mut events, &newest, Some(BLOCK))).await {
-                Ok(Some(id)) => {
-                    if let Some((_, seen)) = self.seen().as_mut() {
-                        *seen = number(&id);
+            let event = read(&mut events, newest.as_deref(), Some(BLOCK));
+            match in_time(Instant::now() + BLOCK + ANSWER, event).await {
+                Ok(Some(cursor)) => {
+                    if let Some(seen) = self.seen().as_mut() {
+                        seen.newest.clone_from(&cursor);
                     }
-                    newest = id;
+                    newest = Some(cursor);
                     self.changes.send_replace(());
                 }
                 Ok(None) => {}
                 Err(trouble) => return trouble,
             }
-            if alive.elapsed() >= BLOCK {
-                if let Err(trouble) = in_time(Instant::now() + ANSWER, ping(&mut calls)).await {
-                    return trouble;
+            if compared.elapsed() >= BLOCK {
+                let comparing = self.compare(&mut calls, newest.as_deref());
+                match in_time(Instant::now() + ANSWER, comparing).await {
+                    Ok(true) => {}
+                    Ok(false) => match in_time(Instant::now() + ANSWER, self.mended(&mut calls)).await {
+                        Ok(mended) => {
+                            newest = mended;
+                            self.changes.send_replace(());
+                        }
+                        Err(trouble) => return trouble,
+                    },
+                    Err(trouble) => return trouble,
                 }
-                alive = Instant::now();
+                compared = Instant::now();
             }
         }
+    }
+
+    /// Returns true if the event with the cursor `newest` is still one of the register.
+    async fn compare(
+        &self,
+        calls: &mut MultiplexedConnection,
+        newest: Option<&str>,
+    ) -> Result<bool, Trouble> {
+        let Some((number, mark)) = newest.and_then(|newest| newest.split_once('-')) else { return Ok(false) };
+        let arguments = ["after", number, mark, "1"].map(str::to_owned);
+        let (gap, ..): (bool, String, Vec<String>, Value) = script::run(&READ, &arguments, calls).await?;
+        Ok(!gap)
     }
 }
 
@@ -290,24 +334,19 @@ struct Session {
     server: Server,
     calls: Line,
     events: Line,
-    /// The number of the newest event.
-    newest: String,
-}
-
-/// The number of the event whose id in the stream is `id`.
-fn number(id: &str) -> u64 {
-    id.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+    /// The cursor of the newest event, where it could be found out.
+    newest: Option<String>,
 }
 
 async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Trouble> {
     Ok(cmd("PING").query_async(connection).await?)
 }
 
-/// The number of the last event of those after the one with the number `after`; `None` where there is none, nor
-/// has come for the time `block`.
+/// Returns the cursor of the last event of those after the one with the cursor `after`, or after now; `None` where
+/// there is none, nor has come for the time `block`.
 async fn read(
     connection: &mut MultiplexedConnection,
-    after: &str,
+    after: Option<&str>,
     block: Option<Duration>,
 ) -> Result<Option<String>, Trouble> {
     let mut command = cmd("XREAD");
@@ -315,13 +354,17 @@ async fn read(
     if let Some(block) = block {
         command.arg("BLOCK").arg(block.as_millis().to_string());
     }
-    command.arg("STREAMS").arg(EVENTS_KEY).arg(after);
-    // Of each stream its name and its events, of each event its id and its fields.
+    let number = after.map_or("$", |cursor| cursor.split('-').next().unwrap_or(cursor));
+    command.arg("STREAMS").arg(EVENTS_KEY).arg(number);
+    // Of each stream its name and its events, of each event its id and its fields: m, the mark, r, the record.
     let answer: Value = command.query_async(connection).await?;
-    let last = |value: &Value, place: usize| Some(value.as_sequence()?.get(place)?.clone());
-    let id = last(&answer, 0)
-        .and_then(|stream| last(&stream, 1))
-        .and_then(|events| events.as_sequence()?.last().cloned())
-        .and_then(|event| last(&event, 0));
-    Ok(id.map(redis::from_redis_value).transpose().map_err(redis::RedisError::from)?)
+    let at = |value: &Value, place: usize| value.as_sequence()?.get(place).cloned();
+    let event = at(&answer, 0)
+        .and_then(|stream| at(&stream, 1))
+        .and_then(|events| events.as_sequence()?.last().cloned());
+    let Some(event) = event else { return Ok(None) };
+    let mark = at(&event, 1).and_then(|fields| at(&fields, 1)).unwrap_or(Value::Nil);
+    let text = |value| redis::from_redis_value::<String>(value).map_err(redis::RedisError::from);
+    let (id, mark) = (text(at(&event, 0).unwrap_or(Value::Nil))?, text(mark)?);
+    Ok(Some(format!("{}-{mark}", id.split('-').next().unwrap_or_default())))
 }

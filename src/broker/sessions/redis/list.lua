@@ -1,5 +1,5 @@
--- Open sessions: their numbers, and their records.
-local kind, value, after, limit = unpack(ARGV, 5, 8)
+-- Open sessions: their numbers, their ids, and their records.
+local kind, value, after, limit = unpack(ARGV, 4, 7)
 local numbers, ids = {}, {}
 if kind == '' then
     local found = redis.call('ZRANGEBYSCORE', open, '(' .. after, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
@@ -23,4 +23,4 @@ for _, id in ipairs(ids) do
     end
     table.insert(records, record)
 end
-return { numbers, records }
+return { numbers, ids, records }

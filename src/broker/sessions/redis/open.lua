@@ -1,7 +1,8 @@
--- Registers a session, or does not: first what became of it, then the records that belong to that.
-local id, session, how, since, forgotten, guid, policy, limit = unpack(ARGV, 5, 12)
+-- Registers a session, or does not: first what became of it, then the records of those that had to go, or the ids and
+-- records of those that are in the way.
+local id, session, how, since, forgotten, guid, policy, limit = unpack(ARGV, 4, 11)
 if redis.call('HEXISTS', known, id) == 1 then
-    return { 'registered' }
+    return { 'registered', unpack(evicted_by(id)) }
 end
 if not is_sound() then
     damaged('keys are missing')
@@ -15,6 +16,9 @@ if policy ~= 'unlimited' then
         if not record then
             damaged('a session is missing')
         end
+        if not session_of(record) then
+            return { 'unreadable', its_id, record }
+        end
         table.insert(theirs, { its_id, record })
     end
 end
@@ -23,6 +27,7 @@ local answer = { 'registered' }
 if policy == 'deny' and #theirs >= limit then
     answer[1] = 'denied'
     for _, session_of_theirs in ipairs(theirs) do
+        table.insert(answer, session_of_theirs[1])
         table.insert(answer, session_of_theirs[2])
     end
     return answer
@@ -37,7 +42,7 @@ number = number + 1
 tell(number, session)
 redis.call('HSET', known, id, session)
 redis.call('ZADD', open, decimal(number), id)
-local first, second, third = index_entries(id, session, number)
+local first, second, third = index_entries(id, session_of(session), number)
 redis.call('ZADD', index, 0, first, 0, second, 0, third)
 forget(forgotten)
 return answer

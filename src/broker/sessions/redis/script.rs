@@ -4,7 +4,6 @@
 //! that they would be in one place of a cluster, too.
 
 use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Script};
@@ -12,7 +11,7 @@ use redis::{FromRedisValue, RedisError, Script};
 use crate::broker::sessions::store::EVENTS;
 
 /// What the keys hold and how; a register of another layout is left alone.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// The keys of every script, in their order.
 const KEYS: [&str; 7] = [
     "motion-ad:{sessions}:birth",
@@ -41,6 +40,8 @@ macro_rules! script {
 pub(super) static BEGIN: LazyLock<Script> = script!("begin.lua");
 pub(super) static OPEN: LazyLock<Script> = script!("open.lua");
 pub(super) static CLOSE: LazyLock<Script> = script!("close.lua");
+pub(super) static UNDO: LazyLock<Script> = script!("undo.lua");
+pub(super) static ASIDE: LazyLock<Script> = script!("aside.lua");
 pub(super) static LIST: LazyLock<Script> = script!("list.lua");
 pub(super) static READ: LazyLock<Script> = script!("events.lua");
 
@@ -50,9 +51,8 @@ pub(super) async fn run<T: FromRedisValue>(
     arguments: &[String],
     connection: &mut MultiplexedConnection,
 ) -> Result<T, RedisError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let mut call = script.prepare_invoke();
-    call.key(&KEYS).arg(LAYOUT).arg(format!("{:016x}", fastrand::u64(..))).arg(now.to_string()).arg(EVENTS);
+    call.key(&KEYS).arg(LAYOUT).arg(format!("{:016x}", fastrand::u64(..))).arg(EVENTS);
     for argument in arguments {
         call.arg(argument);
     }

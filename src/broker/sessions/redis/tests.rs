@@ -16,7 +16,10 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use super::super::store::suite::{Made, ONE, all_events, keeps_its_promises, listed, session, soon};
+use super::super::tests::{here, settings};
+use super::super::{NotOpened, Register, closed_now, identity, now, owed, sweep};
 use super::*;
+use crate::broker::log::Log;
 use crate::config::{DEFAULT_USER, RIGHTS, RedisAt, SENTINEL_RIGHTS};
 use crate::directory::dns::Network;
 
@@ -76,8 +79,10 @@ impl Server {
         command.arg(&file).args(self.sentinel.then_some("--sentinel")).stdin(Stdio::null()).stdout(log);
         let child = command.spawn().expect("no Redis is installed: `make deps` as root brings redis-tools");
         self.child = Some(child);
+        // While it reads what it kept, it listens and answers nothing.
+        let is_ready = || self.sentinel || self.log().contains("Ready to accept connections");
         for _ in 0..1000 {
-            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() && is_ready() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -534,6 +539,65 @@ async fn a_cursor_of_what_was_lost_is_a_gap_also_where_its_number_came_again() {
     }
 }
 
+/// The keys of the register that events and sessions are in.
+const PARTS: [&str; 6] = ["birth", "events", "known", "open", "index", "ended"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_register_that_goes_back_under_a_live_connection_is_noticed_and_its_events_are_told() {
+    let server = Server::start("");
+    let (store, said) = store_of(server.at());
+    let other = store_of(server.at()).0;
+    open(&store, "a").await.unwrap();
+    for key in PARTS {
+        let key = format!("motion-ad:{{sessions}}:{key}");
+        server.does(&["COPY", &key, &key, "DB", "1"]).await.unwrap();
+    }
+    for (id, person) in [("b", "jane"), ("c", "jim")] {
+        store.open(&session(id, person, NOW), ONE, soon()).await.unwrap();
+    }
+    let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    // The waiting connections have heard of all that.
+    sleep(Duration::from_millis(200)).await;
+    let mut watches = [store.changes(), other.changes()];
+    server.does(&["SWAPDB", "0", "1"]).await.unwrap();
+    watches.iter_mut().for_each(|watch| watch.mark_unchanged());
+    let evicted = open(&other, "d").await.unwrap();
+    assert!(matches!(evicted, Opened::Registered(gone) if gone[0].id == "a"));
+    for watch in &mut watches {
+        timeout(Duration::from_secs(8), watch.changed()).await.expect("nobody was told").unwrap();
+    }
+    assert!(store.events(&Position::After(cursor), 10, soon()).await.unwrap().gap);
+    // From then on events are told at once again, although their numbers were heard of before.
+    sleep(Duration::from_millis(200)).await;
+    watches.iter_mut().for_each(|watch| watch.mark_unchanged());
+    open(&other, "e").await.unwrap();
+    for watch in &mut watches {
+        timeout(Duration::from_secs(8), watch.changed()).await.expect("nobody was told").unwrap();
+    }
+    assert_eq!(said.losses(), [Loss::Newest]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_clock_decides_where_a_register_begins() {
+    let server = Server::start("");
+    // A server that was ahead by centuries began the one before.
+    let ahead = "2-99999999999999-0123456789abcdef";
+    server.does(&["SET", "motion-ad:{sessions}:birth", ahead]).await.unwrap();
+    let (store, said) = store_of(server.at());
+    open(&store, "a").await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    let mut changes = store.changes();
+    server.does(&["FLUSHALL"]).await.unwrap();
+    changes.mark_unchanged();
+    open(&store, "b").await.unwrap();
+    timeout(Duration::from_secs(8), changes.changed()).await.expect("nobody was told").unwrap();
+    in_a_while(&store, "c").await;
+    assert_eq!(said.losses(), [Loss::All]);
+    let began = server.does(&["GET", "motion-ad:{sessions}:birth"]).await.unwrap();
+    let began: String = redis::from_redis_value(began).unwrap();
+    assert!(began.starts_with("2-0-"), "{began}");
+}
+
 #[tokio::test]
 async fn a_register_that_is_no_longer_whole_is_begun_anew_and_that_is_said() {
     let server = Server::start("");
@@ -594,11 +658,66 @@ async fn the_user_default_is_off_and_a_restart_loses_nothing() {
 async fn a_register_of_another_layout_is_left_alone() {
     let server = Server::start("");
     let birth = "motion-ad:{sessions}:birth";
-    server.does(&["SET", birth, "2-1-0123456789abcdef"]).await.unwrap();
+    server.does(&["SET", birth, "3-1-0123456789abcdef"]).await.unwrap();
     let (error, _) = failing(&store(&server)).await;
     assert!(error.to_string().contains("the same version of motion-ad"), "{error}");
     let kept = server.does(&["GET", birth]).await.unwrap();
-    assert_eq!(kept, redis::Value::BulkString(b"2-1-0123456789abcdef".to_vec()));
+    assert_eq!(kept, redis::Value::BulkString(b"3-1-0123456789abcdef".to_vec()));
+}
+
+#[tokio::test]
+async fn one_record_that_cannot_be_read_bars_nobody() {
+    let mut without = serde_json::to_value(session("a", "john", NOW)).unwrap();
+    without.as_object_mut().unwrap().remove("since");
+    let without = without.to_string();
+    let spoils = [&b"{"[..], &b"{}"[..], &b"\xff\xfe"[..], without.as_bytes()];
+    let deny = Admission::Deny(std::num::NonZeroUsize::MIN);
+    for (policy, spoil) in spoils.into_iter().flat_map(|spoil| [(ONE, spoil), (deny, spoil)]) {
+        let server = Server::start("");
+        let (store, said) = store_of(server.at());
+        open(&store, "a").await.unwrap();
+        store.open(&session("b", "jane", NOW), ONE, soon()).await.unwrap();
+        let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut other = client.get_multiplexed_async_connection().await.unwrap();
+        cmd("HSET").arg(script::KNOWN_KEY).arg("a").arg(spoil).exec_async(&mut other).await.unwrap();
+        // For lists, for the sweep and for its own user.
+        if spoil == b"{" {
+            assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW)]);
+        }
+        let newcomer = session("c", "john", NOW);
+        let opened = store.open(&newcomer, policy, soon()).await.unwrap();
+        assert_eq!(opened, Opened::Registered(vec![]), "{spoil:?}");
+        assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW), newcomer]);
+        let told = |change: &Change| matches!(change, Change::Unreadable(..));
+        assert_eq!(said.all().iter().filter(|change| told(change)).count(), 1, "{:?}", said.all());
+        let events = store.events(&Position::After(cursor), 10, soon()).await.unwrap();
+        assert!(events.list.iter().any(|event| event.session.id == "c"));
+        store.open(&session("d", "john", NOW), ONE, soon()).await.unwrap();
+        assert_eq!(said.losses(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_register_of_the_layout_before_is_carried_over() {
+    let server = Server::start("");
+    let (store, said) = store_of(server.at());
+    let old = Session { machine: "xcally".into(), ..session("a", "john", NOW) };
+    store.open(&old, ONE, soon()).await.unwrap();
+    // As it was written before sessions said their machine, and were indexed by the host's name.
+    let mut record = serde_json::to_value(&old).unwrap();
+    record.as_object_mut().unwrap().remove("machine");
+    server.does(&["HSET", script::KNOWN_KEY, "a", &record.to_string()]).await.unwrap();
+    let birth = "motion-ad:{sessions}:birth";
+    let now: String = redis::from_redis_value(server.does(&["GET", birth]).await.unwrap()).unwrap();
+    server.does(&["SET", birth, &now.replacen('2', "1", 1)]).await.unwrap();
+    let store = store_of(server.at()).0;
+    let Opened::Registered(gone) = open(&store, "b").await.unwrap() else { panic!("denied") };
+    assert_eq!(gone[0].id, "a");
+    open(&store, "c").await.unwrap();
+    assert_eq!(listed(&store, Which::All).await, [session("c", "john", NOW)]);
+    assert_eq!(server.does(&["GET", birth]).await.unwrap(), redis::Value::BulkString(now.into_bytes()));
+    assert_eq!(said.losses(), []);
 }
 
 #[tokio::test]
@@ -675,6 +794,146 @@ async fn tls_wants_a_certificate_of_the_named_ca_for_the_name() {
     let redis = config::Redis { tls: true, ca_file: Some(ca_file), ..misnamed.at() };
     let (error, _) = failing(&store_of(redis).0).await;
     assert!(error.to_string().contains("its certificate is not valid"), "{error}");
+}
+
+/// A register over `store` for this server.
+fn register_of(store: Redis, server: identity::Server, settings: config::Sessions) -> Arc<Register> {
+    let (log, writer) = Log::open().unwrap();
+    // Its lines go nowhere.
+    writer.finish();
+    Register::new(Arc::new(store), settings, server, 8, Arc::new(log))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_a_stalled_server_had_refused_has_no_session_once_it_goes_on() {
+    let server = Server::start("");
+    let settings = config::Sessions { policy: config::Policy::Deny, ..settings() };
+    let register = register_of(store(&server), here(), settings);
+    tokio::spawn(owed::keep(register.clone()));
+    register.close(&register.enter(1).await.unwrap().id, &closed_now(), soon()).await.unwrap();
+    server.signal(Signal::SIGSTOP);
+    let refused = register.enter(1).await.unwrap_err();
+    assert!(matches!(refused, NotOpened::Store(StoreError::Timeout(_))), "{refused:?}");
+    server.signal(Signal::SIGCONT);
+    let begun = Instant::now();
+    let told = || register.ended().find(|(reason, _)| *reason == EndReason::Unconfirmed).unwrap().1;
+    while told() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it was not undone");
+        sleep(Duration::from_millis(20)).await;
+    }
+    register.enter(1).await.unwrap();
+    assert_eq!(register.store.count(soon()).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_one_name_leave_each_others_sessions_alone_and_a_renamed_one_finds_its_own() {
+    let server = Server::start("");
+    let other = identity::Server { machine: "6d62".into(), ..here() };
+    let renamed = identity::Server { name: "there".into(), ..here() };
+    let [first, second, third] =
+        [here(), other, renamed].map(|one| register_of(store(&server), one, settings()));
+    // As of another host: none of the processes here.
+    let gone = |id: &str| {
+        let identity::Server { name, machine } = here();
+        Session { host: name, machine, pid: 4_000_000, boot: String::new(), ..session(id, id, now()) }
+    };
+    let open = async || {
+        let open = listed(&*first.store, Which::All).await;
+        open.into_iter().map(|session| session.id).collect::<Vec<_>>()
+    };
+    first.store.open(&gone("a"), ONE, soon()).await.unwrap();
+    // The first server is alive: it counts.
+    first.store.bookmark("server 6d61/here", "x 1", soon()).await.unwrap();
+    for count in 2..5 {
+        for register in [&second, &third] {
+            sweep::sweep(register, now()).await.unwrap();
+        }
+        assert_eq!(open().await, ["a"]);
+        first.store.bookmark("server 6d61/here", &format!("x {count}"), soon()).await.unwrap();
+    }
+    // It does not any more: it is called there now.
+    for _ in 0..2 {
+        sweep::sweep(&second, now()).await.unwrap();
+        sweep::sweep(&third, now()).await.unwrap();
+    }
+    assert_eq!(open().await, [""; 0]);
+    first.store.open(&gone("b"), ONE, soon()).await.unwrap();
+    sweep::sweep(&second, now()).await.unwrap();
+    assert_eq!(open().await, ["b"]);
+    sweep::sweep(&first, now()).await.unwrap();
+    assert_eq!(open().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_is_refused_and_says_why_and_the_original_goes_on() {
+    let server = Server::start("");
+    let [original, clone] = [(); 2].map(|()| register_of(store(&server), here(), settings()));
+    tokio::spawn(identity::keep(original.clone()));
+    timeout(Duration::from_secs(30), original.identity.is_certain()).await.unwrap();
+    tokio::spawn(identity::keep(clone.clone()));
+    let begun = Instant::now();
+    let refused = loop {
+        match clone.enter(1).await {
+            Err(NotOpened::Store(error)) => break error.to_string(),
+            _ => assert!(begun.elapsed() < Duration::from_secs(60), "it was not refused"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    };
+    assert!(
+        refused.contains("another server that runs has the machine-id and the name of this one"),
+        "{refused}"
+    );
+    assert!(clone.report(soon()).await.problem.unwrap().contains("machine-id"));
+    original.enter(2).await.unwrap();
+    assert_eq!(original.report(soon()).await.problem, None);
+    assert!(timeout(Duration::from_secs(1), clone.identity.is_certain()).await.is_err());
+}
+
+/// How long logins are refused for after a master has died, and with which words:
+/// `cargo test --lib how_long_a_failover -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints a measurement"]
+async fn how_long_a_failover_takes_with_replicas_that_must_be_there() {
+    let mut watched = Watched::start("");
+    let lab = "user lab on >secret ~* &* +@all\nmasteruser lab\nmasterauth secret\nmin-replicas-to-write 1\nmin-replicas-max-lag 5";
+    let motion = format!("{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}");
+    let third = Server::start(&format!(
+        "{lab}\n{motion}\nappendonly yes\nreplicaof 127.0.0.1 {}",
+        watched.servers[0].port
+    ));
+    for one in &watched.servers {
+        let client = redis::Client::open(format!("redis://lab:secret@127.0.0.1:{}", one.port)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        for (key, value) in [("min-replicas-to-write", "1"), ("min-replicas-max-lag", "5")] {
+            cmd("CONFIG").arg("SET").arg(key).arg(value).exec_async(&mut connection).await.unwrap();
+        }
+    }
+    let (store, _) = store_of(watched.redis());
+    in_a_while(&store, "a").await;
+    // Until all Sentinels have seen both replicas.
+    let sees = |one: &Server| one.log().matches("+slave slave").count() == 2;
+    while !watched.sentinels.iter().all(sees) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    watched.settled().await;
+    watched.servers[0].kill();
+    let begun = Instant::now();
+    let mut before = String::new();
+    for number in 0.. {
+        let said = match open(&store, &format!("n{number}")).await {
+            Ok(_) => "registered".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if said != before {
+            println!("{:6} ms  {said}", begun.elapsed().as_millis());
+        }
+        if said == "registered" {
+            break;
+        }
+        before = said;
+        sleep(Duration::from_millis(20)).await;
+    }
+    drop(third);
 }
 
 /// A master, its replica and three Sentinels.

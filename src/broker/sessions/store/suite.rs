@@ -31,7 +31,9 @@ macro_rules! keeps_its_promises {
             people_do_not_count_for_each_other
             the_same_session_twice_changes_nothing
             a_session_ends_once
-            lists_are_by_account_name_or_server_and_in_order
+            an_undone_session_is_gone_and_says_whom_it_had_replaced
+            an_undone_session_that_comes_later_changes_nothing
+            lists_are_by_account_name_or_machine_and_in_order
             pages_lose_nobody_who_stays
             events_resume_after_a_cursor
             what_is_no_longer_kept_is_a_gap
@@ -72,6 +74,7 @@ pub fn session(id: &str, guid: &str, since: u64) -> Session {
         rhost: "192.0.2.7".into(),
         tty: "motion".into(),
         host: "xcally".into(),
+        machine: "6d61".into(),
         uid: 998,
         pid: 4711,
         started: 123_456,
@@ -194,6 +197,8 @@ pub async fn the_same_session_twice_changes_nothing(store: Arc<dyn Store>) {
     assert_eq!(open(store, &a, Admission::Deny(NonZeroUsize::MIN)).await, Opened::Registered(vec![]));
     open(store, &b, ONE).await;
     assert_eq!(open(store, &a, ONE).await, Opened::Registered(vec![]));
+    // The answer to the first call may have been lost, and with it who had to go.
+    assert_eq!(open(store, &b, ONE).await, Opened::Registered(vec![replaced(&a, &b)]));
     assert_eq!(listed(store, Which::All).await, from_ref(&b));
     assert_eq!(all_events(store).await, [a.clone(), replaced(&a, &b), b]);
 }
@@ -210,19 +215,51 @@ pub async fn a_session_ends_once(store: Arc<dyn Store>) {
     assert_eq!(store.close("b", &again, soon()).await.unwrap(), Closed::Unknown);
     assert_eq!(store.get("a", soon()).await.unwrap(), Some(after.clone()));
     assert_eq!(all_events(store).await, [a, after]);
-    for which in [Which::All, Which::Guid("john".into()), Which::Host("xcally".into())] {
+    for which in [Which::All, Which::Guid("john".into()), Which::Machine("6d61".into())] {
         assert_eq!(listed(store, which).await, []);
     }
     assert_eq!(store.count(soon()).await.unwrap(), 0);
 }
 
-pub async fn lists_are_by_account_name_or_server_and_in_order(store: Arc<dyn Store>) {
-    let on = |host: &str, session: Session| Session { host: host.into(), ..session };
+pub async fn an_undone_session_is_gone_and_says_whom_it_had_replaced(store: Arc<dyn Store>) {
+    let store = store.as_ref();
+    let [a, b, c] = ["a", "b", "c"].map(|id| session(id, "john", NOW));
+    for session in [&a, &b] {
+        open(store, session, Admission::Unlimited).await;
+    }
+    open(store, &c, ONE).await;
+    let ended = Ended { at: NOW + 9, reason: EndReason::Unconfirmed, detail: "late".into() };
+    let after = Session { ended: Some(ended.clone()), ..c.clone() };
+    let gone = vec![replaced(&a, &c), replaced(&b, &c)];
+    let undone = store.undo(&c, &ended, soon()).await.unwrap();
+    assert_eq!(undone, Undone { closed: Closed::Now(after.clone()), evicted: gone.clone() });
+    let undone = store.undo(&c, &ended, soon()).await.unwrap();
+    assert_eq!(undone, Undone { closed: Closed::Earlier(after.clone()), evicted: vec![] });
+    assert_eq!(listed(store, Which::All).await, []);
+    assert_eq!(all_events(store).await[2..], [gone, vec![c, after]].concat());
+}
+
+pub async fn an_undone_session_that_comes_later_changes_nothing(store: Arc<dyn Store>) {
+    let store = store.as_ref();
+    let [a, b] = ["a", "b"].map(|id| session(id, "john", NOW));
+    let ended = Ended { at: NOW + 9, reason: EndReason::Unconfirmed, detail: "late".into() };
+    let never = Session { ended: Some(ended.clone()), ..b.clone() };
+    let undone = store.undo(&b, &ended, soon()).await.unwrap();
+    assert_eq!(undone, Undone { closed: Closed::Now(never.clone()), evicted: vec![] });
+    open(store, &a, ONE).await;
+    assert_eq!(open(store, &b, ONE).await, Opened::Registered(vec![]));
+    assert_eq!(listed(store, Which::All).await, from_ref(&a));
+    assert_eq!(all_events(store).await, [never.clone(), a]);
+    assert_eq!(store.get("b", soon()).await.unwrap(), Some(never));
+}
+
+pub async fn lists_are_by_account_name_or_machine_and_in_order(store: Arc<dyn Store>) {
+    let on = |machine: &str, session: Session| Session { machine: machine.into(), ..session };
     let sessions = [
         session("z", "john", NOW),
-        on("xcally2", session("y", "john", NOW)),
+        on("6d62", session("y", "john", NOW)),
         session("x", "jane", NOW - 100),
-        on("xcally2", Session { principal: "jd@brand.example".into(), ..session("w", "john", NOW) }),
+        on("6d62", Session { principal: "jd@brand.example".into(), ..session("w", "john", NOW) }),
     ];
     for session in &sessions {
         open(&*store, session, Admission::Unlimited).await;
@@ -233,8 +270,9 @@ pub async fn lists_are_by_account_name_or_server_and_in_order(store: Arc<dyn Sto
         (Which::Guid("jim".into()), vec![]),
         (Which::Principal("john@acme.com".into()), vec!["z", "y"]),
         (Which::Principal("jd@brand.example".into()), vec!["w"]),
-        (Which::Host("xcally".into()), vec!["z", "x"]),
-        (Which::Host("xcally2".into()), vec!["y", "w"]),
+        (Which::Machine("6d61".into()), vec!["z", "x"]),
+        (Which::Machine("6d62".into()), vec!["y", "w"]),
+        (Which::Machine("xcally".into()), vec![]),
     ];
     for (which, ids) in cases {
         let found = listed(&*store, which.clone()).await;

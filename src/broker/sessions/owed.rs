@@ -1,0 +1,161 @@
+//! Ends of sessions that the register did not take: each is made as soon as the register can be reached again.
+//!
+//! A login that was refused because the register did not answer may have a session all the same, and a user who logs out
+//! while the register is away keeps one. Under `policy = "deny"` either locks the user out. What is owed is kept in
+//! memory, while the broker runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::store::{Closed, StoreError, Which};
+use super::{CALL, Register, newest};
+use crate::broker::log::{Level, Line};
+use crate::broker::peers::Peer;
+use crate::protocol::Request;
+use crate::protocol::report::{Ended, Session};
+use crate::supervise;
+
+/// Ends that are kept at most.
+const MOST: usize = 10_000;
+/// The longest time between two attempts.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// An end that the register did not take.
+#[derive(Clone, Debug)]
+pub(super) enum Due {
+    /// The session with this id ends.
+    End(String, Ended),
+    /// This session is not to be open, nor to be opened by a call that is still on its way.
+    Undo(Box<Session>, Ended),
+    /// The session that a request without an id meant ends, if it was open then.
+    Leave(Box<Left>),
+}
+
+/// A logout without the id of a session.
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    pub(super) request: Request,
+    pub(super) which: Which,
+    pub(super) peer: Peer,
+    pub(super) ended: Ended,
+}
+
+impl Due {
+    /// What is the same end once more has the same key. Ids begin with no hyphen.
+    fn key(&self) -> String {
+        match self {
+            Due::End(id, _) => id.clone(),
+            Due::Undo(session, _) => session.id.clone(),
+            Due::Leave(left) => format!("-{}-{}-{:?}", left.ended.at, left.peer.pid, left.which),
+        }
+    }
+}
+
+/// All that is owed.
+#[derive(Default)]
+pub(super) struct Owed {
+    due: Mutex<BTreeMap<String, Due>>,
+    added: Notify,
+}
+
+impl Owed {
+    fn due(&self) -> MutexGuard<'_, BTreeMap<String, Due>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Register {
+    /// Keeps an end until the register takes it.
+    pub(super) fn owe(&self, due: Due) {
+        let mut all = self.owed.due();
+        let key = due.key();
+        // That a session must not be open says more than that it ends.
+        let is_less = matches!((&due, all.get(&key)), (Due::End(..), Some(Due::Undo(..))));
+        if all.len() >= MOST && !all.contains_key(&key) {
+            let line = Line::new("sessions")
+                .with("problem", format!("{MOST} ends of sessions wait for the register already"))
+                .with(
+                    "advice",
+                    "end what `motion-ad sessions list` shows too much with `motion-ad sessions end`",
+                );
+            self.log.complain(Level::Error, "owed", line);
+        } else if !is_less {
+            all.insert(key, due);
+        }
+        drop(all);
+        self.owed.added.notify_one();
+    }
+
+    /// Makes what is owed, as far as the register takes it. Returns true if nothing is left.
+    pub(super) async fn settle(&self) -> bool {
+        let keys: Vec<String> = self.owed.due().keys().cloned().collect();
+        for key in keys {
+            let Some(due) = self.owed.due().get(&key).cloned() else { continue };
+            if self.make(&due).await.is_err() {
+                return false;
+            }
+            self.owed.due().remove(&key);
+        }
+        self.owed.due().is_empty()
+    }
+
+    /// How many ends are owed.
+    #[cfg(test)]
+    pub(super) fn owed_now(&self) -> usize {
+        self.owed.due().len()
+    }
+
+    async fn make(&self, due: &Due) -> Result<(), StoreError> {
+        let deadline = Instant::now() + CALL;
+        let (id, ended) = match due {
+            Due::Undo(session, ended) => {
+                let undone = self.written(self.store.undo(session, ended, deadline).await)?;
+                undone.evicted.iter().for_each(|session| self.tell(session));
+                self.tell_end(&undone.closed, ended);
+                return Ok(());
+            }
+            Due::End(id, ended) => (Some(id.clone()), ended),
+            Due::Leave(left) => {
+                let mut open = self.all(&left.which, deadline).await?;
+                // A later one is none that this logout meant.
+                open.retain(|session| session.since <= left.ended.at);
+                (newest(open, &left.request, &left.peer, |session| self.is_ours(session)), &left.ended)
+            }
+        };
+        if let Some(id) = id {
+            let closed = self.written(self.store.close(&id, ended, deadline).await)?;
+            self.tell_end(&closed, ended);
+        }
+        Ok(())
+    }
+
+    /// Says the end of a session once: an earlier call may have made it, whose answer was lost.
+    pub(super) fn tell_end(&self, closed: &Closed, ended: &Ended) -> bool {
+        match closed {
+            Closed::Now(session) => self.tell(session),
+            Closed::Earlier(session) if session.ended.as_ref() == Some(ended) => self.tell(session),
+            Closed::Earlier(_) | Closed::Unknown => return false,
+        }
+        true
+    }
+}
+
+/// Makes what is owed until the broker ends: when something is added, and whenever the register comes back.
+pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
+    let mut changes = register.store.changes();
+    loop {
+        changes.mark_unchanged();
+        if register.settle().await {
+            register.owed.added.notified().await;
+            continue;
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
