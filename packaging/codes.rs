@@ -111,8 +111,14 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "dc",
-        "one service of one domain controller failed (`state=down`, `cause`) or works again (`state=up`)",
-        "look at the domain controller; logins go to the others meanwhile",
+        "one service of one domain controller failed (`state=down`, `cause`) or works again (`state=up`); or DNS names a \
+         host that AD does not list as a domain controller (`state=ignored`)",
+        "look at the domain controller; logins go to the others meanwhile. Remove the DNS records of an ignored host",
+    ),
+    (
+        "roster",
+        "AD's list of domain controllers could not be read or kept (`problem`, `consequence`)",
+        "`motion-ad doctor`: why the machine account cannot read AD",
     ),
     (
         "refused",

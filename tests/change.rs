@@ -44,7 +44,7 @@ impl Kdcs for Nowhere {
 /// Who changes passwords in the domain of `network`, by LDAP alone.
 fn passwords(network: &Network) -> Arc<DomainPasswords> {
     let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
-    let servers = ServerList::new(wanted, network.names(), Box::new(|_| {}));
+    let servers = ServerList::new(wanted, network.names(), network.roster(), Box::new(|_| {}));
     let settings = Settings { connections: 4, idle: Duration::from_secs(60) };
     let renew = Box::new(|_| Box::pin(async { false }) as BoxFuture<'static, bool>);
     let pool = Pool::new(servers, network.trust(), TlsMode::Auto, settings, renew);

@@ -121,6 +121,7 @@ fn passwords(network: &Network, config: &Config, me: &Weak<DomainPasswords>) -> 
     let me = me.clone();
     let domains = Domains::new(
         wanted,
+        network.roster(),
         network.names(),
         Arc::new(|_, _| {}),
         Arc::new(move |domain, role, controller, service| {

@@ -70,7 +70,7 @@ impl Bench {
         let observer = Box::new(move |change: &Change| {
             let _ = told.send(change.clone());
         });
-        let servers = ServerList::new(wanted, network.names(), observer);
+        let servers = ServerList::new(wanted, network.names(), network.roster(), observer);
         let settings = Settings { connections: LOGINS, idle: Duration::from_secs(60) };
         Bench { pool: Pool::new(servers.clone(), trust, mode, settings, renew), servers, changes }
     }
@@ -178,6 +178,30 @@ const SCENARIOS: &[Scenario] = &[
     declined("being demoted",           || binds([unwilling()]),                                 "LDAP result 53"),
     bound("notice of disconnection",    || binds([notice(52, "shutting down"), Action::Close]),  "LDAP result 52"),
 ];
+
+/// The attacker controls an answer of DNS, and has a certificate that everybody trusts for a name of its own.
+#[tokio::test]
+async fn a_host_that_dns_names_and_ad_does_not_list_gets_no_password() {
+    for is_alone in [false, true] {
+        let Some(network) = Network::new() else { return };
+        let welcome = |script: Script| script.on(Event::bind(), [success()]);
+        let attacker = network.stranger("acme.com", "mail.attacker.example", welcome).await;
+        let dc = match is_alone {
+            true => None,
+            false => Some(network.controller(DC1, |script| script.on(Event::bind(), [refused(0x52e)])).await),
+        };
+        let bench = Bench::new(&network);
+        let (answer, _) = bench.bind().await;
+        match (answer, &dc) {
+            (Ok(bound), Some(_)) => {
+                assert_eq!((bound.outcome, bound.dc.as_str()), (Outcome::WrongPassword, DC1))
+            }
+            (Err(error), None) => assert!(error.to_string().contains("AD lists"), "{error}"),
+            (answer, _) => panic!("{is_alone}: {answer:?}"),
+        }
+        assert_eq!((attacker.log().connections(), attacker.log().binds()), (0, 0));
+    }
+}
 
 #[tokio::test]
 async fn who_fails_is_left_within_the_call_and_taken_back() {

@@ -1,5 +1,6 @@
 //! What a good configuration makes: everything that stands between a request and the domain controllers.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::directory::health::{Change, Service as Part, State};
 use crate::directory::machine::{BoxFuture, MachineConnection, Settings};
 use crate::directory::machines::Machines;
 use crate::directory::pool::{Pool, Renew};
+use crate::directory::roster::Roster;
 use crate::directory::trust::{Refreshed, Trust};
 use crate::kerberos::{self, Kerberos};
 use crate::supervise::{self, Ended};
@@ -59,6 +61,7 @@ impl Service {
         let (told, probed) = (parts.clone(), parts.clone());
         let domains = Domains::new(
             Wanted::from(&config.domain),
+            Roster::load(&config.domain.name, state.as_deref()),
             names,
             Arc::new({
                 let log = log.clone();
@@ -92,6 +95,10 @@ impl Service {
             domain: config.domain.name.clone(),
         });
         supervise::spawn("trust", move || keep_trust(renewal.clone()));
+        supervise::spawn("roster", {
+            let (domains, log) = (domains.clone(), log.clone());
+            move || keep_roster(domains.clone(), log.clone())
+        });
         let register = Register::new(
             store,
             config.sessions.clone(),
@@ -230,6 +237,36 @@ async fn keep_trust(renewal: Renewal) -> Ended {
         if renewal.trust.lists_due(now) && renewal.trust.fetch_lists().await == Refreshed::Changed {
             renewal.changed();
         }
+    }
+}
+
+/// Reads again which hosts AD lists as domain controllers when it is time, and logs each host once that DNS names and
+/// AD does not list.
+async fn keep_roster(domains: Arc<Domains>, log: Arc<Log>) -> Ended {
+    let mut look = tokio::time::interval(LOOK);
+    let mut told = BTreeSet::new();
+    loop {
+        look.tick().await;
+        let roster = domains.roster();
+        if roster.is_due(Instant::now(), !domains.strangers().is_empty()) {
+            // Why it could not be read is the machine connection's to log.
+            let _ = roster.refresh().await;
+        }
+        if let Some(problem) = roster.problem() {
+            let line = Line::new("roster").with("problem", problem);
+            let consequence = match roster.listed() {
+                Some(_) => "the list that was read last stays in use",
+                None => "passwords go only to domain controllers that the configuration names",
+            };
+            log.complain(Level::Warning, "roster", line.with("consequence", consequence));
+        }
+        let strangers = domains.strangers();
+        for host in strangers.difference(&told) {
+            let line = Line::new("dc").with("host", host).with("state", "ignored");
+            let cause = "DNS names it and AD does not list it as a domain controller: no password goes there";
+            log.write(Level::Warning, &line.with("cause", cause));
+        }
+        told = strangers;
     }
 }
 

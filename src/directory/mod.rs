@@ -8,6 +8,7 @@ mod configuration;
 mod controllers;
 pub mod entry;
 pub mod forest;
+mod kept;
 pub mod machine;
 mod passwords;
 mod people;
@@ -25,7 +26,7 @@ use ldap3::Scope;
 use lru::LruCache;
 use tokio::time::Instant;
 
-pub use self::controllers::{discovery, dns, domains, health, netlogon, servers, survey};
+pub use self::controllers::{discovery, dns, domains, health, netlogon, roster, servers, survey};
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
 pub use self::machine::machines;

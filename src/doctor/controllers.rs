@@ -35,6 +35,30 @@ pub(super) async fn ldap(facts: &Facts) -> Finding {
     opened(Finding::of_parts(parts.collect()))
 }
 
+/// The hosts that DNS names and AD does not list.
+pub(super) async fn listed(facts: &Facts) -> Finding {
+    let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
+        return Finding::because("join");
+    };
+    let listed = match ad.domains.roster().refresh().await {
+        Ok(listed) => listed.len(),
+        Err(cause) => return Finding::failure(format!("AD's list cannot be read: {cause}")),
+    };
+    let part = |host| {
+        let seen = "DNS names it, AD does not list it as a domain controller: no password goes there";
+        Part { subject: host, level: Level::Warning, seen: seen.to_owned() }
+    };
+    let parts: Vec<_> = ad.domains.own().strangers().into_iter().map(part).collect();
+    if parts.is_empty() {
+        return Finding::ok(format!("{listed} in the forest, and DNS names no other host"));
+    }
+    let (domain, service) = (&config.domain.name, "_ldap._tcp.dc");
+    Finding::of_parts(parts).mend_there(
+        format!("Get-DnsServerResourceRecord -ZoneName _msdcs.{domain} -Name {service} -RRType Srv"),
+        format!("samba-tool dns query localhost _msdcs.{domain} {service} SRV -P"),
+    )
+}
+
 /// Port 88: nothing can be read without a ticket.
 pub(super) async fn kdc(facts: &Facts) -> Finding {
     port(facts, Port::Kdc, true).await

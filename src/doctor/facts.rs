@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::unistd::{Uid, User};
 use tokio::sync::OnceCell;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::command::{self, Answer};
 use super::stack::Service;
@@ -25,6 +25,7 @@ use crate::directory::dns::{Names, Network};
 use crate::directory::domains::Domains;
 use crate::directory::health::Service as Part;
 use crate::directory::machine::{BoxFuture, MachineConnection, MachineError, Server, Servers, Settings};
+use crate::directory::roster::Roster;
 use crate::directory::survey::{Port, Survey, Tls, survey, tls};
 use crate::directory::trust::Trust;
 use crate::kerberos::krb5::{Keytab, default_realm, keytab};
@@ -44,6 +45,8 @@ pub(super) const HOME: &str = "/var/opt/motion2";
 const BROKER: Duration = Duration::from_secs(4);
 /// The machine's own way to one domain controller, its ticket included.
 const MACHINE: Duration = Duration::from_secs(4);
+/// AD's list of domain controllers is waited for so long before the checks do without it.
+const ROSTER: Duration = Duration::from_millis(1500);
 
 /// What is looked at.
 #[derive(Debug)]
@@ -247,7 +250,9 @@ impl Facts {
                 let never = Arc::new(|_: &str, _, _, _| -> BoxFuture<'static, Result<(), String>> {
                     Box::pin(async { Err("it is not tried again".to_owned()) })
                 });
-                let domains = Domains::new(Wanted::from(&config.domain), self.network.clone(), nobody, never);
+                let wanted = Wanted::from(&config.domain);
+                let roster = Roster::load(&config.domain.name, None);
+                let domains = Domains::new(wanted, roster, self.network.clone(), nobody, never);
                 let kerberos = Arc::new(Kerberos::new(domains.clone()));
                 let machines = Machines::of(&domains, &kerberos, &machine_settings());
                 let machine = machines.own().clone();
@@ -257,14 +262,20 @@ impl Facts {
             .as_ref()
     }
 
-    /// The domain controllers in the broker's order.
+    /// The domain controllers in the broker's order. Where AD's own list can be read, hosts that only DNS names are left
+    /// out.
     pub(super) async fn controllers(&self) -> &Result<Vec<Arc<Controller>>, String> {
         self.controllers
             .get_or_init(|| async {
-                match self.ad().await {
-                    Some(ad) => ad.domains.own().controllers(Part::Reading).await,
-                    None => Err("the domain is not known".to_owned()),
-                }
+                let Some(ad) = self.ad().await else { return Err("the domain is not known".to_owned()) };
+                let own = ad.domains.own();
+                let named = own.named(Part::Reading).await?;
+                let until = self.deadline.min(Instant::now() + ROSTER);
+                let _ = timeout_at(until, ad.domains.roster().refresh()).await;
+                let strangers = own.strangers();
+                let listed = named.iter().filter(|controller| !strangers.contains(&controller.host));
+                let listed: Vec<_> = listed.cloned().collect();
+                Ok(if listed.is_empty() { named } else { listed })
             })
             .await
     }

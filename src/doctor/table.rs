@@ -262,6 +262,10 @@ pub const CHECKS: &[Check] = &[
         "The computer account binds to each domain controller on port 389, sealed by Kerberos: names, accounts and groups \
          are read there.",
         |facts| Box::pin(machine::bind(facts))),
+    check(Controllers, "dc-listed", "AD's own list", &["dc-machine"],
+        "Every host that DNS names as a domain controller is on AD's own list of them. A password goes to no other host, \
+         unless domain.servers names it.",
+        |facts| Box::pin(controllers::listed(facts))),
     check(Controllers, "dc-signing", "signing", &["dc-machine"],
         "Whether the domain controllers ask everybody to sign (LDAP server signing requirements). motion-ad seals \
          whatever they ask; other programs may send passwords in the clear to those that do not.",

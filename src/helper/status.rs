@@ -72,6 +72,14 @@ fn status_text(status: &Status, problems: &[String]) -> String {
         };
         let site = if server.in_site { "yes" } else { "" };
         servers.row([mark, &server.host, site, word("binds"), word("reading"), word("kdc")]);
+        if server.is_stranger {
+            down.row([
+                "",
+                &server.host,
+                "ignored",
+                "DNS names it, AD does not list it as a domain controller",
+            ]);
+        }
         for (service, cause) in server.services.iter().filter(|(_, state)| !is_up(state)) {
             down.row(["", &server.host, service, cause]);
         }

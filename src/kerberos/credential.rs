@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::KerberosError;
 use super::cpu::{self, Unfinished};
 use super::exchange::{self, Ended, Initial, Proof};
-use super::kdc::Kdcs;
+use super::kdc::{ForMachine, Kdcs};
 use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
 
 /// For the whole of asking for the machine's ticket, whoever waits for it.
@@ -39,7 +39,10 @@ pub struct Kerberos {
 }
 
 pub(super) struct Inner {
+    /// The KDCs of users' exchanges.
     pub(super) kdcs: Arc<dyn Kdcs>,
+    /// Those of the machine's own.
+    own: ForMachine,
     current: Mutex<Option<Credential>>,
     /// Held by the task that asks; what it failed with last.
     asking: Arc<tokio::sync::Mutex<Option<Failed>>>,
@@ -50,7 +53,8 @@ type Failed = (Instant, KerberosError);
 impl Kerberos {
     /// Nothing is asked before it is needed.
     pub fn new(kdcs: Arc<dyn Kdcs>) -> Self {
-        Kerberos { inner: Arc::new(Inner { kdcs, current: Mutex::default(), asking: Arc::default() }) }
+        let own = ForMachine(Arc::clone(&kdcs));
+        Kerberos { inner: Arc::new(Inner { kdcs, own, current: Mutex::default(), asking: Arc::default() }) }
     }
 
     /// The machine's credential: the present one in the first half of its life, then a new one. One task asks the
@@ -113,7 +117,7 @@ impl Kerberos {
     ) -> Result<(), KerberosError> {
         let (cache, name) = (credential.tickets.cache.name().to_owned(), service.to_owned());
         let new = move || ServiceExchange::new(&cache, &name);
-        let done = exchange::service(self.inner.kdcs.as_ref(), new, None, deadline).await;
+        let done = exchange::service(&self.inner.own, new, None, deadline).await;
         done.map(drop).map_err(|ended| KerberosError::from_ended(ended, credential.principal(), service))
     }
 
@@ -160,9 +164,9 @@ impl Inner {
         let principal = account.principal();
         let key = Key::Keytab(account.encryption.clone());
         let asked = Instant::now();
-        let kdcs = self.kdcs.as_ref();
         let granted =
-            match exchange::initial(kdcs, request, key, Proof::Spared, None, deadline, &mut Vec::new()).await
+            match exchange::initial(&self.own, request, key, Proof::Spared, None, deadline, &mut Vec::new())
+                .await
             {
                 Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
                 Ok(_) => {

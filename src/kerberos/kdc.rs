@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -45,8 +46,14 @@ pub struct Kdc {
 
 /// Who knows the KDCs.
 pub trait Kdcs: Send + Sync + 'static {
-    /// The KDCs of `realm` in the order to try; the error says why there are none.
+    /// The KDCs of `realm` in the order to try, to which the proof of a user's password may go; the error says why there
+    /// are none.
     fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>>;
+
+    /// The same for exchanges with the machine's own key, of which more may be known; see [`ForMachine`].
+    fn for_machine<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+        self.candidates(realm)
+    }
 
     /// `host` answered a message, be it with a refusal.
     fn answered(&self, host: &str);
@@ -65,6 +72,34 @@ pub trait Kdcs: Send + Sync + 'static {
     /// Whether `host` answered anybody at or after `since`: then it is slow and not dead.
     fn answered_since(&self, _host: &str, _since: Instant) -> bool {
         false
+    }
+}
+
+/// The KDCs that the machine's own tickets may come from: whoever DNS names.
+///
+/// The answer has to be made with the machine's key, or with that of a ticket so made, which only a KDC of the realm
+/// knows; a stranger learns a proof of a key that is too long to guess. Not so for a user: a stranger could guess the
+/// password from the exchange, and tell of it what it likes.
+pub(super) struct ForMachine(pub(super) Arc<dyn Kdcs>);
+
+impl Kdcs for ForMachine {
+    fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+        self.0.for_machine(realm)
+    }
+    fn answered(&self, host: &str) {
+        self.0.answered(host);
+    }
+    fn failed(&self, host: &str, cause: &str) {
+        self.0.failed(host, cause);
+    }
+    fn is_down(&self, host: &str) -> bool {
+        self.0.is_down(host)
+    }
+    fn hurry(&self, host: &str) {
+        self.0.hurry(host);
+    }
+    fn answered_since(&self, host: &str, since: Instant) -> bool {
+        self.0.answered_since(host, since)
     }
 }
 

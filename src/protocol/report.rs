@@ -117,6 +117,9 @@ pub struct Server {
     pub addresses: Vec<String>,
     /// Whether it is one of this host's site.
     pub in_site: bool,
+    /// Whether DNS names it and AD does not list it as a domain controller: no password goes there.
+    #[serde(default)]
+    pub is_stranger: bool,
     /// Each service and its state: `ok`, `unknown`, or why it is left for others at the moment.
     pub services: BTreeMap<String, String>,
 }
@@ -129,7 +132,7 @@ impl Server {
             _ => ["binds", "reading"],
         };
         let is_needed = |service: &str| needed.contains(&service);
-        self.services.iter().all(|(service, state)| !is_needed(service) || is_up(state))
+        !self.is_stranger && self.services.iter().all(|(service, state)| !is_needed(service) || is_up(state))
     }
 }
 

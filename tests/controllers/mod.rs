@@ -20,6 +20,7 @@ use std::time::Duration;
 use motion_ad::directory::Entry;
 use motion_ad::directory::dns::{Names, Srv, Timed};
 use motion_ad::directory::machine::{BoxFuture, MachineError};
+use motion_ad::directory::roster::Roster;
 use motion_ad::directory::trust::Trust;
 use motion_ad::directory::{Machine, Place, Search};
 use tempfile::NamedTempFile;
@@ -86,6 +87,28 @@ impl Network {
         }
     }
 
+    /// A host that DNS names as a domain controller of `domain`, with a certificate for its own name from the authority
+    /// that vouches for the others. AD does not list it.
+    pub async fn stranger(
+        &self,
+        domain: &str,
+        host: &str,
+        script: impl FnOnce(Script) -> Script,
+    ) -> Controller {
+        let controller = self.controller(host, script).await;
+        self.zone.add(domain, host, controller.address);
+        self.zone.strangers.lock().unwrap().push(host.to_owned());
+        controller
+    }
+
+    /// The domain controllers that AD lists: those so far, but for strangers.
+    pub fn roster(&self) -> Arc<Roster> {
+        let hosts = self.zone.hosts.lock().unwrap();
+        let strangers = self.zone.strangers.lock().unwrap();
+        let listed = hosts.values().flatten().filter(|(host, _)| !strangers.contains(host));
+        Roster::fixed(listed.map(|(host, _)| (host.clone(), true)).collect())
+    }
+
     /// Who vouches for the domain controllers.
     pub fn authority(&self) -> &Authority {
         &self.authority
@@ -147,6 +170,7 @@ fn address() -> IpAddr {
 #[derive(Default)]
 pub struct Zone {
     hosts: Mutex<HashMap<String, Vec<(String, IpAddr)>>>,
+    strangers: Mutex<Vec<String>>,
     asked: Mutex<Vec<String>>,
 }
 

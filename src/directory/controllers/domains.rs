@@ -1,6 +1,6 @@
 //! The domain controllers of the forest: a list for each domain that is needed, and one of its global catalogues.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +12,7 @@ use crate::directory::dns::Names;
 use crate::directory::health::{Change, Service};
 use crate::directory::machine::{BoxFuture, MachineConnection};
 use crate::directory::machines::Place;
+use crate::directory::roster::Roster;
 use crate::directory::servers::{Observer, ServerList};
 use crate::kerberos::{Kdc, Kdcs};
 use crate::ldap;
@@ -33,6 +34,7 @@ pub type DomainProbe =
 /// The lists of domain controllers, each made when it is first needed.
 pub struct Domains {
     own: Arc<ServerList>,
+    roster: Arc<Roster>,
     site: Option<String>,
     names: Arc<dyn Names>,
     observer: DomainObserver,
@@ -41,21 +43,32 @@ pub struct Domains {
 }
 
 impl Domains {
-    /// The own domain's domain controllers are those `wanted`; all others are found by DNS.
+    /// The own domain's domain controllers are those `wanted`; all others are found by DNS. `roster` bounds all of them.
     pub fn new(
         wanted: Wanted,
+        roster: Arc<Roster>,
         names: Arc<dyn Names>,
         observer: DomainObserver,
         probe: DomainProbe,
     ) -> Arc<Self> {
         let site = wanted.site.clone();
-        let own = list(wanted, &names, &observer, &probe);
-        Arc::new(Domains { own, site, names, observer, probe, others: Mutex::default() })
+        let own = list(wanted, &roster, &names, &observer, &probe);
+        Arc::new(Domains { own, roster, site, names, observer, probe, others: Mutex::default() })
     }
 
     /// Those of this host's domain.
     pub fn own(&self) -> &Arc<ServerList> {
         &self.own
+    }
+
+    /// The domain controllers that the directory itself lists.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    /// The hosts that DNS names and the directory does not list, each once.
+    pub fn strangers(&self) -> BTreeSet<String> {
+        self.all().iter().flat_map(|list| list.strangers()).collect()
     }
 
     /// All that are known of so far, this host's domain first.
@@ -77,7 +90,7 @@ impl Domains {
         }
         let site = self.site.clone();
         let wanted = Wanted { domain: key.0.clone(), role, site, ..Wanted::default() };
-        let list = list(wanted, &self.names, &self.observer, &self.probe);
+        let list = list(wanted, &self.roster, &self.names, &self.observer, &self.probe);
         // Whoever asks for more has one of his own.
         if others.len() < DOMAINS {
             others.insert(key, list.clone());
@@ -111,6 +124,7 @@ impl Domains {
 /// A list that keeps itself fresh.
 fn list(
     wanted: Wanted,
+    roster: &Arc<Roster>,
     names: &Arc<dyn Names>,
     observer: &DomainObserver,
     probe: &DomainProbe,
@@ -118,7 +132,7 @@ fn list(
     let (domain, role) = (wanted.domain.clone(), wanted.role);
     let (observer, observed) = (observer.clone(), domain.clone());
     let observer: Observer = Box::new(move |change| observer(&observed, change));
-    let list = ServerList::new(wanted, names.clone(), observer);
+    let list = ServerList::new(wanted, names.clone(), roster.clone(), observer);
     let probe = probe.clone();
     list.keep(Arc::new(move |controller, service| probe(&domain, role, controller, service)));
     list
@@ -138,17 +152,19 @@ impl Controller {
     }
 }
 
+/// Those of `controllers` that have an address, as KDCs.
+fn kdcs(controllers: &[Arc<Controller>]) -> Vec<Kdc> {
+    controllers.iter().map(|controller| controller.kdc()).filter(|kdc| !kdc.addresses.is_empty()).collect()
+}
+
+// AD's realms are its domains in capitals (MS-KILE 3.1.5.7).
 impl Kdcs for Domains {
     fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
-        Box::pin(async move {
-            // AD's realms are its domains in capitals (MS-KILE 3.1.5.7).
-            let controllers = self.of(realm, Role::Domain).controllers(Service::Kdc).await?;
-            Ok(controllers
-                .iter()
-                .map(|controller| controller.kdc())
-                .filter(|kdc| !kdc.addresses.is_empty())
-                .collect())
-        })
+        Box::pin(async move { Ok(kdcs(&self.of(realm, Role::Domain).controllers(Service::Kdc).await?)) })
+    }
+
+    fn for_machine<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+        Box::pin(async move { Ok(kdcs(&self.of(realm, Role::Domain).named(Service::Kdc).await?)) })
     }
 
     fn answered(&self, host: &str) {
@@ -199,4 +215,28 @@ pub async fn probe_ldap(controller: &Controller, role: Role, deadline: Instant) 
         }
     }
     Err(causes.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::discovery::tests::{names, zone};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_users_proof_goes_to_listed_kdcs_only_and_the_machines_to_them_first() {
+        let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
+        let roster = Roster::fixed([("b", false)].into_iter().collect());
+        let probe: DomainProbe = Arc::new(|_, _, _, _| Box::pin(async { Ok(()) }));
+        let domains = Domains::new(wanted, roster, names(zone()), Arc::new(|_, _| {}), probe);
+        let hosts = |kdcs: Result<Vec<Kdc>, String>| -> Vec<String> {
+            kdcs.unwrap().into_iter().map(|kdc| kdc.host).collect()
+        };
+        assert_eq!(hosts(domains.candidates("ACME.COM").await), ["b"]);
+        let own = hosts(domains.for_machine("ACME.COM").await);
+        assert_eq!((own.len(), own[0].as_str()), (3, "b"));
+        assert_eq!(domains.strangers().len(), 2);
+        // The catalogue's host is listed, but not as a catalogue.
+        let catalogues = domains.of("acme.com", Role::GlobalCatalogue);
+        assert!(catalogues.controllers(Service::Reading).await.is_err());
+    }
 }

@@ -5,5 +5,6 @@ pub mod dns;
 pub mod domains;
 pub mod health;
 pub mod netlogon;
+pub mod roster;
 pub mod servers;
 pub mod survey;

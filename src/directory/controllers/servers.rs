@@ -15,6 +15,7 @@ use crate::directory::discovery::{Controller, List, Role, Wanted, discover};
 use crate::directory::dns::Names;
 use crate::directory::health::{Change, Health, Service, State};
 use crate::directory::machine::{BoxFuture, Server, Servers};
+use crate::directory::roster::{Listed, Roster};
 use crate::kerberos::LdapService;
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
@@ -51,6 +52,7 @@ pub struct Circuit {
 pub struct ServerList {
     wanted: Wanted,
     names: Arc<dyn Names>,
+    roster: Arc<Roster>,
     observer: Observer,
     state: Mutex<Known>,
     /// The keeper has something to do earlier than it thought.
@@ -74,11 +76,12 @@ struct Known {
 type Answer = Result<Arc<List>, String>;
 
 impl ServerList {
-    /// The domain controllers that are `wanted`, looked for by `names`.
-    pub fn new(wanted: Wanted, names: Arc<dyn Names>, observer: Observer) -> Arc<Self> {
+    /// The domain controllers that are `wanted`, looked for by `names` and bounded by `roster`.
+    pub fn new(wanted: Wanted, names: Arc<dyn Names>, roster: Arc<Roster>, observer: Observer) -> Arc<Self> {
         Arc::new_cyclic(|me| ServerList {
             wanted,
             names,
+            roster,
             observer,
             state: Mutex::default(),
             changed: Arc::default(),
@@ -96,20 +99,79 @@ impl ServerList {
         self.wanted.role
     }
 
-    /// The domain controllers in the order to try for `service`: those that failed last.
+    /// The domain controllers in the order to try for `service`, those that failed last. Each is on the directory's own
+    /// list or named by the administrator; while that list was never read, it is read first.
     ///
     /// # Errors
-    /// None is known; the text says why.
+    /// Returns the cause if there is none.
     pub async fn controllers(&self, service: Service) -> Result<Vec<Arc<Controller>>, String> {
+        let named = self.named(service).await?;
+        let admitted = |listed: Option<&Listed>| -> Vec<_> {
+            named.iter().filter(|controller| self.admits(&controller.host, listed)).cloned().collect()
+        };
+        let listed = self.roster.listed();
+        let controllers = admitted(listed.as_deref());
+        if !controllers.is_empty() {
+            return Ok(controllers);
+        }
+        // The list was never read, or every domain controller is new.
+        if listed.is_none() || self.roster.is_due(Instant::now(), true) {
+            let unread = |cause| format!("the domain controllers that AD lists cannot be read: {cause}");
+            let controllers = admitted(Some(self.roster.refresh().await.map_err(unread)?.as_ref()));
+            if !controllers.is_empty() {
+                return Ok(controllers);
+            }
+        }
+        let hosts: Vec<_> = named.iter().map(|controller| controller.host.as_str()).collect();
+        Err(format!(
+            "AD lists none of the hosts that DNS names as a domain controller ({})",
+            hosts.join(", ")
+        ))
+    }
+
+    /// Every host that DNS or the configuration names, in the order to try for `service`: those that AD does not list
+    /// come last. For what the host has to prove by itself, with a key that only a domain controller has.
+    ///
+    /// # Errors
+    /// Returns the cause if there is none.
+    pub async fn named(&self, service: Service) -> Result<Vec<Arc<Controller>>, String> {
         let known = self.known().list.clone();
         let list = match known {
             Some(list) => list,
             None => self.refresh().await?,
         };
+        let listed = self.roster.listed();
         let mut controllers = list.controllers.clone();
         let known = self.known();
-        controllers.sort_by_key(|controller| known.health.rank(&controller.host, service));
+        controllers.sort_by_key(|controller| {
+            let is_stranger = !self.admits(&controller.host, listed.as_deref());
+            (is_stranger, known.health.rank(&controller.host, service))
+        });
         Ok(controllers)
+    }
+
+    /// The hosts that DNS names and AD does not list as domain controllers, as far as both are known.
+    pub fn strangers(&self) -> Vec<String> {
+        let Some(listed) = self.roster.listed() else { return Vec::new() };
+        let list = self.known().list.clone();
+        let hosts = list.iter().flat_map(|list| &list.controllers).map(|controller| &controller.host);
+        hosts.filter(|host| !self.admits(host, Some(&listed))).cloned().collect()
+    }
+
+    /// Whether `host` may be trusted with what only a domain controller may have: the administrator named it, or AD
+    /// lists it. A name in DNS, or a certificate for it, is no reason.
+    fn admits(&self, host: &str, listed: Option<&Listed>) -> bool {
+        let is_named =
+            || self.wanted.servers.iter().chain(&self.wanted.backup).any(|name| name.to_lowercase() == host);
+        listed.is_some_and(|listed| listed.admits(host, self.wanted.role)) || is_named()
+    }
+
+    /// What a search for domain controllers is waiting for, for people.
+    pub fn awaited(&self) -> &'static str {
+        match self.known().list.is_some() {
+            true => "the domain controllers that AD lists were not read in time",
+            false => "DNS did not answer in time",
+        }
     }
 
     /// `service` of `host` did what was asked of it.
@@ -145,10 +207,12 @@ impl ServerList {
 
     /// Whether there is another domain controller than `host` whose `service` is not known to have failed.
     pub fn has_other(&self, host: &str, service: Service) -> bool {
+        let listed = self.roster.listed();
         let known = self.known();
         let other = |controller: &Arc<Controller>| {
             controller.host != host
                 && !controller.addresses.is_empty()
+                && self.admits(&controller.host, listed.as_deref())
                 && !known.health.is_down(&controller.host, service)
         };
         known.list.as_ref().is_some_and(|list| list.controllers.iter().any(other))
@@ -161,16 +225,19 @@ impl ServerList {
 
     /// Whether `host` stands before `other` in the list.
     pub fn is_preferred(&self, host: &str, other: &str) -> bool {
+        let listed = self.roster.listed();
         let known = self.known();
         let place = |host: &str| {
             let controllers = known.list.as_ref().map(|list| list.controllers.as_slice());
-            controllers.unwrap_or_default().iter().position(|controller| controller.host == host)
+            let place = controllers.unwrap_or_default().iter().position(|controller| controller.host == host);
+            place.map(|place| (!self.admits(host, listed.as_deref()), place))
         };
         matches!((place(host), place(other)), (Some(host), Some(other)) if host < other)
     }
 
     /// The list and the state of every domain controller, for people.
     pub fn report(&self) -> report::Servers {
+        let listed = self.roster.listed();
         let known = self.known();
         let text = |state: Option<State>| match state {
             None => "unknown".to_owned(),
@@ -181,6 +248,7 @@ impl ServerList {
             host: controller.host.clone(),
             addresses: controller.addresses.iter().map(IpAddr::to_string).collect(),
             in_site: controller.in_site,
+            is_stranger: listed.is_some() && !self.admits(&controller.host, listed.as_deref()),
             services: Service::ALL
                 .into_iter()
                 .map(|service| (service.to_string(), text(known.health.state(&controller.host, service))))
@@ -194,11 +262,14 @@ impl ServerList {
         }
     }
 
-    /// What is known of every service of every domain controller.
+    /// What is known of every service of every domain controller; of hosts that only DNS names nothing.
     pub fn circuits(&self) -> Vec<Circuit> {
+        let listed = self.roster.listed();
         let known = self.known();
         let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
-        let circuits = controllers.iter().flat_map(|controller| {
+        let admitted =
+            controllers.iter().filter(|controller| self.admits(&controller.host, listed.as_deref()));
+        let circuits = admitted.flat_map(|controller| {
             Service::ALL.into_iter().map(|service| Circuit {
                 host: controller.host.clone(),
                 service,
@@ -379,7 +450,12 @@ fn far() -> Instant {
 impl Servers for ServerList {
     fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
         Box::pin(async move {
-            let controllers = self.controllers(Service::Reading).await?;
+            let controllers = match self.wanted.role {
+                // Its ticket is for a name that AD gives to the domain controllers of this domain only; and the list is
+                // read over the connection that is made here.
+                Role::Domain => self.named(Service::Reading).await?,
+                Role::GlobalCatalogue => self.controllers(Service::Reading).await?,
+            };
             let port = self.wanted.role.port();
             let server = |controller: &Arc<Controller>| Server {
                 service: self.service(&controller.host),
@@ -416,6 +492,7 @@ mod tests {
 
     use super::*;
     use crate::directory::discovery::tests::{Scripted, Zone, zone};
+    use crate::directory::roster::tests::unread;
 
     const B: Service = Service::Binds;
 
@@ -426,12 +503,18 @@ mod tests {
     }
 
     fn bench(zone: Zone) -> Bench {
+        let all = Roster::fixed(["a", "b", "c"].map(|host| (host, true)).into_iter().collect());
+        bounded(zone, all, &[])
+    }
+
+    fn bounded(zone: Zone, roster: Arc<Roster>, servers: &[&str]) -> Bench {
         let names = Arc::new(Scripted(Mutex::new(zone)));
         let changes = Arc::new(Mutex::new(Vec::new()));
         let seen = changes.clone();
-        let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
+        let servers = servers.iter().map(|host| (*host).to_owned()).collect();
+        let wanted = Wanted { domain: "acme.com".into(), servers, ..Wanted::default() };
         let observer: Observer = Box::new(move |change| seen.lock().unwrap().push(change.clone()));
-        Bench { servers: ServerList::new(wanted, names.clone(), observer), names, changes }
+        Bench { servers: ServerList::new(wanted, names.clone(), roster, observer), names, changes }
     }
 
     impl Bench {
@@ -442,6 +525,43 @@ mod tests {
 
         fn questions(&self) -> usize {
             self.names.0.lock().unwrap().asked.len()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_those_that_ad_lists_or_the_administrator_names_are_used() {
+        let hosts = async |bench: &Bench, service| -> Vec<String> {
+            let controllers = bench.servers.controllers(service).await.unwrap();
+            controllers.iter().map(|controller| controller.host.clone()).collect()
+        };
+        // The list is read before the first use, and only then.
+        let bench = bounded(zone(), unread(&["b"]), &[]);
+        let named = bench.servers.named(Service::Reading).await.unwrap();
+        assert_eq!(named.len(), 3);
+        assert_eq!(bench.servers.strangers(), Vec::<String>::new());
+        for service in [B, Service::Kdc] {
+            assert_eq!(hosts(&bench, service).await, ["b"]);
+        }
+        assert_eq!(bench.servers.named(Service::Kdc).await.unwrap()[0].host, "b");
+        assert_eq!(bench.servers.strangers().len(), 2);
+        assert!(!bench.servers.has_other("b", B));
+        assert!(bench.servers.is_preferred("b", "c") && !bench.servers.is_preferred("a", "b"));
+        let strangers = bench.servers.report().list.into_iter().filter(|server| server.is_stranger);
+        assert_eq!(strangers.count(), 2);
+        assert!(bench.servers.circuits().iter().all(|circuit| circuit.host == "b"));
+
+        // What the administrator names needs no list, in any case of letters.
+        let bench = bounded(zone(), Roster::load("acme.com", None), &["X", "_srv_"]);
+        assert_eq!(hosts(&bench, B).await, ["x"]);
+
+        // Nobody is used where the list cannot be read, or names others.
+        for (roster, cause) in [
+            (Roster::load("acme.com", None), "AD lists cannot be read: there is no machine connection yet"),
+            (unread(&["d"]), "AD lists none of the hosts that DNS names as a domain controller ("),
+        ] {
+            let bench = bounded(zone(), roster, &[]);
+            let error = bench.servers.controllers(B).await.unwrap_err();
+            assert!(error.contains(cause), "{error}");
         }
     }
 

@@ -54,6 +54,7 @@ impl Machines {
             move |servers| MachineConnection::new(servers, kerberos.clone(), settings.clone())
         };
         let own = connect(domains.own().clone());
+        domains.roster().read_through(&own);
         let (domains, known) = (domains.clone(), own.clone());
         Machines::new(own, move |place| connect(domains.at(place, &known)))
     }

@@ -261,7 +261,7 @@ impl Pool {
             timeout_at(deadline, self.permits.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
         let controllers = match timeout_at(deadline, self.servers.controllers(Service::Binds)).await {
             Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
-            Err(_) => return Err(PoolError::Unanswered("DNS did not answer in time".to_owned())),
+            Err(_) => return Err(PoolError::Unanswered(self.servers.awaited().to_owned())),
         };
         let mut tried = Tried::default();
         for (index, controller) in controllers.iter().enumerate() {
@@ -705,6 +705,7 @@ mod tests {
     use super::*;
     use crate::directory::discovery::Wanted;
     use crate::directory::discovery::tests::{names, zone};
+    use crate::directory::roster::Roster;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
@@ -747,7 +748,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_works_is_not_left_for_who_does_not() {
         let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
-        let servers = ServerList::new(wanted, names(zone()), Box::new(|_| {}));
+        let roster = Roster::fixed(["a", "b", "c"].map(|host| (host, false)).into_iter().collect());
+        let servers = ServerList::new(wanted, names(zone()), roster, Box::new(|_| {}));
         let [a, b, c] = servers.controllers(Service::Binds).await.unwrap().try_into().unwrap();
         let trust = Arc::new(Trust::load(None, None).unwrap());
         let settings = config::Pool { connections: 1, idle: Duration::from_secs(1) };

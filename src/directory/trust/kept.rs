@@ -4,8 +4,7 @@
 //! whole, so that it is never half of two answers.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -13,13 +12,12 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::pki_types::pem::{PemObject as _, SectionKind};
 
 use super::published::Published;
+use crate::directory::kept::{read, write};
 
 /// Its name in the state directory.
 pub(super) const ROOTS: &str = "roots.pem";
 /// The same of the CRLs by distribution point.
 pub(super) const LISTS: &str = "lists.json";
-/// The longest file that is read, in bytes: more than any that is written.
-const LONGEST: u64 = 32 << 20;
 
 const CERTIFICATE: &str = "CERTIFICATE";
 const CRL: &str = "X509 CRL";
@@ -80,30 +78,4 @@ pub(super) fn store_lists(directory: &Path, lists: &BTreeMap<String, Vec<u8>>) -
     let encode = |list: &Vec<u8>| pem::encode(&Pem::new(CRL, list.as_slice()));
     let lists: BTreeMap<_, _> = lists.iter().map(|(point, list)| (point, encode(list))).collect();
     write(directory, LISTS, &[&serde_json::to_string(&lists)?])
-}
-
-fn read(file: &Path) -> io::Result<Option<(Vec<u8>, SystemTime)>> {
-    let file = match File::open(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let metadata = file.metadata()?;
-    if metadata.len() > LONGEST {
-        return Err(io::Error::other("the file is too long"));
-    }
-    let mut text = Vec::new();
-    file.take(LONGEST).read_to_end(&mut text)?;
-    Ok(Some((text, metadata.modified()?)))
-}
-
-fn write(directory: &Path, name: &str, parts: &[&str]) -> io::Result<()> {
-    // Created with mode 0600, and removed if it does not come to its name.
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
-    for part in parts {
-        file.write_all(part.as_bytes())?;
-    }
-    file.as_file().sync_all()?;
-    file.persist(directory.join(name))?;
-    // The new name is on disk when its directory is.
-    File::open(directory)?.sync_all()
 }

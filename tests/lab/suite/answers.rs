@@ -20,8 +20,8 @@ use crate::scripted::{
 /// The first argument of this program when it is that server.
 pub const SCRIPTED: &str = "--scripted";
 /// The name of the node, and of the real domain controller.
-const FAKE: &str = "fake.acme.com";
-const REAL: &str = "ad.acme.com";
+pub const FAKE: &str = "fake.acme.com";
+pub const REAL: &str = "ad.acme.com";
 /// What a domain controller that does not answer may cost the login that meets it, and the way into the host.
 const FIRST: Duration = Duration::from_millis(1000 + 500);
 /// The same for the logins after it.
@@ -203,14 +203,14 @@ fn empty(lab: &Lab, files: &[&str]) -> Check {
 }
 
 /// The server in the namespace of the node `fake`: this program with other arguments.
-struct Running {
+pub struct Running {
     child: Child,
     records: Arc<Mutex<Vec<Record>>>,
 }
 
 impl Running {
     /// Returns when it listens.
-    fn start(lab: &Lab, scenario: &str, files: &[&str]) -> Result<Self, String> {
+    pub fn start(lab: &Lab, scenario: &str, files: &[&str]) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
         let program = program.to_str().ok_or("the path of this program is no text")?;
         let mut command = vec!["fake", "run", "--", program, SCRIPTED, scenario];
@@ -233,7 +233,7 @@ impl Running {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, is_meant: impl Fn(&Received) -> bool) -> usize {
+    pub fn count(&self, is_meant: impl Fn(&Received) -> bool) -> usize {
         self.records().iter().filter(|record| is_meant(&record.received)).count()
     }
 

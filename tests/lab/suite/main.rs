@@ -59,6 +59,7 @@ mod secrets;
 mod sessions;
 mod setup;
 mod shared;
+mod strangers;
 mod talk;
 mod warnings;
 mod watching;
@@ -102,6 +103,7 @@ const SUITE: &[Part] = &[
             ("methods", methods::chapter),
             ("forged", forged::chapter),
             ("answers", answers::chapter),
+            ("strangers", strangers::short),
             ("doctor", doctor::short),
             ("passwords", passwords::short),
             ("warnings", warnings::chapter),
@@ -127,6 +129,7 @@ const FAILOVER: &[Part] = &[
             ("methods", methods::chapter),
             ("forged", forged::chapter),
             ("answers", answers::chapter),
+            ("strangers", strangers::chapter),
         ],
     ),
     (TWO_DCS, &[JOIN, ("failover", failover::full)]),
