@@ -9,6 +9,7 @@
 //! | [`protocol`] | what module and broker say to each other |
 //! | [`broker`] | server, peer check, the order of a login and of a change of a password, audit |
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
+//! | [`dn`] | distinguished names, read and compared; pure |
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
@@ -34,6 +35,8 @@ pub mod broker;
 pub mod config;
 #[cfg(feature = "broker")]
 pub mod directory;
+#[cfg(feature = "broker")]
+pub mod dn;
 #[cfg(feature = "broker")]
 pub mod doctor;
 #[cfg(feature = "broker")]

@@ -12,6 +12,7 @@ use super::{
     Broker, Command, Config, ConfigError, Domain, Join, Login, Pool, Problem, Redis, Sessions, Store, Tls,
     root_of, text,
 };
+use crate::dn::{Dn, Place};
 use crate::name::{NameMap, Rules, fold, is_domain};
 
 const MAP: &str = "/etc/motion-ad/names.map";
@@ -265,7 +266,11 @@ impl File {
         let root = root_of(&name);
         let base_dn = match &keys.base_dn {
             Some(base) if Base::of(base.get_ref(), &name) == Base::Outside => {
-                return Err(self.problem(base, format!("{:?} is not inside {root}", base.get_ref())).into());
+                let text = match Dn::parse(base.get_ref()) {
+                    Ok(_) => format!("{:?} is not inside {root}", base.get_ref()),
+                    Err(error) => format!("{:?} is no distinguished name: {error}", base.get_ref()),
+                };
+                return Err(self.problem(base, text).into());
             }
             Some(base) => base.get_ref().clone(),
             None => root,
@@ -425,18 +430,15 @@ pub enum Base {
 }
 
 impl Base {
-    /// How the distinguished name `base` lies to the domain with the DNS name `domain`. Names are compared without case
-    /// and without spaces around commas.
+    /// How the distinguished name `base` lies to the domain with the DNS name `domain`.
     pub fn of(base: &str, domain: &str) -> Self {
-        let (base, root) = (rdns(base), rdns(&root_of(domain)));
-        match base.strip_suffix(root.as_slice()) {
-            Some([]) => Base::Whole,
-            Some(_) => Base::Below,
-            None => Base::Outside,
+        let (Ok(base), Ok(root)) = (Dn::parse(base), Dn::parse(&root_of(domain))) else {
+            return Base::Outside;
+        };
+        match base.place(&root) {
+            Place::Same => Base::Whole,
+            Place::Below => Base::Below,
+            Place::Outside => Base::Outside,
         }
     }
-}
-
-fn rdns(dn: &str) -> Vec<String> {
-    dn.split(',').map(|rdn| fold(rdn.trim())).collect()
 }

@@ -13,6 +13,7 @@ use super::Machine;
 use super::configuration::{naming_context, search_below};
 use super::entry::{Entry, EntryError};
 use super::machine::MachineError;
+use crate::dn::{Dn, Place};
 use crate::name::{Known, fold, is_domain};
 
 /// The most domains that a forest may have here.
@@ -115,13 +116,11 @@ impl Forest {
     }
 }
 
-/// Whether `dn` is `root` or below it. An escaped comma is a part of a name (RFC 4514, 2.4).
+/// Whether `dn` is `root` or below it. What is no distinguished name is nowhere.
 pub(super) fn is_inside(dn: &str, root: &str) -> bool {
-    let (dn, root) = (fold(dn), fold(root));
-    let Some(above) = dn.strip_suffix(&root) else { return false };
-    match above.strip_suffix(',') {
-        Some(name) => name.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 0,
-        None => above.is_empty(),
+    match (Dn::parse(dn), Dn::parse(root)) {
+        (Ok(dn), Ok(root)) => dn.place(&root) != Place::Outside,
+        _ => false,
     }
 }
 

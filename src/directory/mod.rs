@@ -40,7 +40,7 @@ pub use self::people::account::{self, Account};
 pub use self::people::groups::{self, GroupError, GroupRules};
 pub use self::people::standing::{self, Standing};
 pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
-use crate::config::{Config, root_of};
+use crate::config::{Base, Config, root_of};
 use crate::name::{Principal, fold};
 
 /// So many principals are remembered.
@@ -132,10 +132,9 @@ impl<M: Machine> Directory<M> {
     /// The directory of `config`'s domain, read through `machine`.
     pub fn new(machine: M, config: &Config) -> Self {
         let root = root_of(&config.domain.name);
-        let plain = |dn: &str| fold(dn).split(',').map(|rdn| rdn.trim().to_owned()).collect::<Vec<_>>();
         Directory {
             machine,
-            is_whole: plain(&config.domain.base_dn) == plain(&root),
+            is_whole: Base::of(&config.domain.base_dn, &config.domain.name) == Base::Whole,
             root,
             domain: config.domain.name.clone(),
             netbios: config.names.netbios.clone(),

@@ -14,6 +14,7 @@ use crate::directory::machine::{BoxFuture, MachineConnection};
 use crate::directory::machines::Place;
 use crate::directory::roster::Roster;
 use crate::directory::servers::{Observer, ServerList};
+use crate::dn::Dn;
 use crate::kerberos::{Kdc, Kdcs};
 use crate::ldap;
 use crate::name::fold;
@@ -140,8 +141,7 @@ fn list(
 
 /// The DNS name of the domain with the distinguished name `dn` (RFC 2247).
 pub fn dns_name(dn: &str) -> String {
-    let labels = dn.split(',').filter_map(|rdn| rdn.split_once('='));
-    labels.map(|(_, label)| fold(label.trim())).collect::<Vec<_>>().join(".")
+    Dn::parse(dn).map(|dn| dn.domain()).unwrap_or_default()
 }
 
 impl Controller {

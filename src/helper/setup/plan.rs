@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::config::xcally::{Env, Property, Value};
 use crate::config::{Base, Config};
+use crate::dn::Dn;
 use crate::name::{fold, is_domain};
 
 /// The strategy that XCALLY's page names.
@@ -195,10 +196,12 @@ impl Plan {
 
     fn base_dn(&mut self, property: &Property, value: &str, host: &Host<'_>) {
         let domain = &host.config.domain.name;
-        let is_dn = value.split(',').all(|rdn| rdn.contains('='));
-        let is_same = |other: &String| fold(&other.replace(", ", ",")) == fold(&value.replace(", ", ","));
+        let dn = Dn::parse(value);
+        let is_same = |other: &String| dn.is_ok() && Dn::parse(other) == dn;
         let (kind, text) = match (Base::of(value, domain), &host.set.base_dn) {
-            _ if !is_dn => (Kind::Decide, format!("{value:?} is no distinguished name")),
+            _ if dn.as_ref().map_or(true, Dn::is_root) => {
+                (Kind::Decide, format!("{value:?} is no distinguished name"))
+            }
             (Base::Outside, _) => {
                 let text =
                     format!("{value} is not inside {domain}: no account of the joined domain is below it");
@@ -514,6 +517,13 @@ mod tests {
             ("DOMAIN", "acme..com", Kind::Decide, "is no domain", None),
             ("BASE_DN", "DC=Acme, DC=com", Kind::Known, "searched anyway", None),
             ("BASE_DN", "ou=user,dc=acme,dc=com", Kind::Taken, "becomes", taken("ou=user,dc=acme,dc=com")),
+            (
+                "BASE_DN",
+                "ou=Agenten\\, Nacht,dc=acme,dc=com",
+                Kind::Taken,
+                "becomes",
+                taken("ou=Agenten\\, Nacht,dc=acme,dc=com"),
+            ),
             ("BASE_DN", "ou=user,dc=other,dc=com", Kind::Decide, "is not inside acme.com", None),
             ("BASE_DN", "dc=notacme,dc=com", Kind::Decide, "is not inside acme.com", None),
             ("BASE_DN", "acme.com", Kind::Decide, "is no distinguished name", None),
