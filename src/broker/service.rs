@@ -69,7 +69,7 @@ impl Service {
             }),
             Arc::new(move |domain, role, controller, part| probe(&probed, domain, role, controller, part)),
         );
-        let kerberos = Arc::new(Kerberos::new(domains.clone()));
+        let kerberos = Arc::new(Kerberos::of_realm(domains.clone(), &config.domain.realm));
         let machines = Machines::of(&domains, &kerberos, &Settings::default());
         let machine = machines.own().clone();
         let renewal = Renewal {
@@ -111,7 +111,7 @@ impl Service {
             names: config.names,
             passwords,
             // A host may be joined under another name than its own.
-            host: kerberos::computer_name().unwrap_or_else(|_| netbios_name()),
+            host: kerberos::computer_name(Some(&config.domain.realm)).unwrap_or_else(|_| netbios_name()),
             warn: config.login.warn,
         });
         register.start();

@@ -253,7 +253,7 @@ impl Facts {
                 let wanted = Wanted::from(&config.domain);
                 let roster = Roster::load(&config.domain.name, None);
                 let domains = Domains::new(wanted, roster, self.network.clone(), nobody, never);
-                let kerberos = Arc::new(Kerberos::new(domains.clone()));
+                let kerberos = Arc::new(Kerberos::of_realm(domains.clone(), &config.domain.realm));
                 let machines = Machines::of(&domains, &kerberos, &machine_settings());
                 let machine = machines.own().clone();
                 Some(Ad { domains, kerberos, machine, directory: Directory::new(machines, config) })

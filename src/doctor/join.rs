@@ -119,10 +119,11 @@ pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
     }
 }
 
-/// The computer account among the keytab's principals: its name ends in `$`.
-pub(super) fn machine_of(keytab: &Keytab) -> Option<&str> {
-    let names = keytab.entries.iter().map(|entry| entry.principal.as_str());
-    names.into_iter().find(|name| name.rsplit_once('@').is_some_and(|(name, _)| name.ends_with('$')))
+/// The computer account of `realm` among the keytab's principals, as the broker chooses it: its name ends in `$`.
+pub(super) fn machine_of<'a>(keytab: &'a Keytab, realm: &str) -> Option<&'a str> {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let chosen = keytab.machine(Some(realm), &host.to_string_lossy());
+    chosen.filter(|name| name.rsplit_once('@').is_some_and(|(name, _)| name.ends_with('$')))
 }
 
 /// The versions of the machine's keys, the newest first.
@@ -144,7 +145,7 @@ pub(super) async fn keytab(facts: &Facts) -> Finding {
         }
         Err(e) => return Finding::failure(e.to_string()).mend(join_again(&domain)),
     };
-    let Some(machine) = machine_of(keytab) else {
+    let Some(machine) = machine_of(keytab, &domain) else {
         return Finding::failure(format!("{} holds no key of a computer account", keytab.name))
             .mend(join_again(&domain));
     };
@@ -184,7 +185,7 @@ pub(super) async fn encryption(facts: &Facts) -> Finding {
 }
 
 fn judge_encryption(keytab: &Keytab, domain: &str) -> Finding {
-    let Some(machine) = machine_of(keytab) else { return Finding::because("keytab") };
+    let Some(machine) = machine_of(keytab, domain) else { return Finding::because("keytab") };
     let newest = versions(keytab, machine).first().copied().unwrap_or_default();
     let own = keytab.entries.iter().filter(|entry| entry.principal == machine && entry.version == newest);
     let types: Vec<_> = own.map(|entry| entry.encryption).collect();
@@ -249,7 +250,7 @@ mod tests {
         let machine = "XCALLY$@ACME.COM";
         let held =
             keytab(&[("host/x@ACME.COM", 9, 18), (machine, 2, 18), (machine, 3, 18), (machine, 3, 17)]);
-        assert_eq!(machine_of(&held), Some(machine));
+        assert_eq!(machine_of(&held, "acme.com"), Some(machine));
         assert_eq!(versions(&held, machine), [3, 2]);
     }
 }

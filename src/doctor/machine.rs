@@ -110,7 +110,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     else {
         return Finding::because("keytab");
     };
-    let Some(machine) = machine_of(keytab) else { return Finding::because("keytab") };
+    let Some(machine) = machine_of(keytab, &config.domain.realm) else { return Finding::because("keytab") };
     let account = machine.split('@').next().unwrap_or_default();
     let search = Search {
         place: Place::Own,

@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) kdcs: Arc<dyn Kdcs>,
     /// Those of the machine's own.
     own: ForMachine,
+    /// The realm that the host is joined to, where it is known.
+    realm: Option<String>,
     current: Mutex<Option<Credential>>,
     /// Held by the task that asks; what it failed with last.
     asking: Arc<tokio::sync::Mutex<Option<Failed>>>,
@@ -53,8 +55,18 @@ type Failed = (Instant, KerberosError);
 impl Kerberos {
     /// Nothing is asked before it is needed.
     pub fn new(kdcs: Arc<dyn Kdcs>) -> Self {
+        Kerberos::with(kdcs, None)
+    }
+
+    /// The same for a host that is joined to `realm`, whose keytab may hold keys of others as well.
+    pub fn of_realm(kdcs: Arc<dyn Kdcs>, realm: &str) -> Self {
+        Kerberos::with(kdcs, Some(realm.to_owned()))
+    }
+
+    fn with(kdcs: Arc<dyn Kdcs>, realm: Option<String>) -> Self {
         let own = ForMachine(Arc::clone(&kdcs));
-        Kerberos { inner: Arc::new(Inner { kdcs, own, current: Mutex::default(), asking: Arc::default() }) }
+        let inner = Inner { kdcs, own, realm, current: Mutex::default(), asking: Arc::default() };
+        Kerberos { inner: Arc::new(inner) }
     }
 
     /// The machine's credential: the present one in the first half of its life, then a new one. One task asks the
@@ -152,9 +164,14 @@ impl Inner {
         *self.lock() = credential;
     }
 
+    /// Reads the machine account from the host's keytab.
+    pub(super) fn account(&self) -> impl FnOnce() -> Result<Account, KerberosError> + Send + 'static {
+        let realm = self.realm.clone();
+        move || Account::of(&krb5::host_keytab()?, realm.as_deref())
+    }
+
     async fn acquire(&self, deadline: Instant) -> Result<Credential, KerberosError> {
-        let account =
-            cpu::run(deadline, || Account::of(&krb5::host_keytab()?)).await.map_err(unfinished)??;
+        let account = cpu::run(deadline, self.account()).await.map_err(unfinished)??;
         let request = Request {
             client: Client::Written(account.principal()),
             change_password: false,
@@ -271,8 +288,8 @@ pub(super) struct Account {
 ///
 /// # Errors
 /// If the keytab cannot be read, or holds no key of a computer account.
-pub fn computer_name() -> Result<String, KerberosError> {
-    let account = Account::of(&krb5::host_keytab()?)?;
+pub fn computer_name(realm: Option<&str>) -> Result<String, KerberosError> {
+    let account = Account::of(&krb5::host_keytab()?, realm)?;
     account.name().strip_suffix('$').map(str::to_uppercase).ok_or_else(|| {
         KerberosError::Other(format!(
             "the keytab holds no key of a computer account, but of {}",
@@ -282,15 +299,14 @@ pub fn computer_name() -> Result<String, KerberosError> {
 }
 
 impl Account {
-    /// The computer account (its `sAMAccountName` ends in `$`), else the host's. Not the keytab's first entry,
-    /// which is often `host/…`: AD gives no ticket-granting ticket for a service name.
-    pub(super) fn of(keytab: &Keytab) -> Result<Self, KerberosError> {
-        let names = || keytab.entries.iter().map(|entry| entry.principal.as_str());
-        let account = |name: &&str| name.rsplit_once('@').is_some_and(|(name, _)| name.ends_with('$'));
-        let chosen = names().find(account).or_else(|| names().find(|name| name.starts_with("host/")));
+    /// The account that this host is, as [`Keytab::machine`] chooses it. Not the keytab's first entry, which is often
+    /// `host/…`: AD gives no ticket-granting ticket for a service name.
+    pub(super) fn of(keytab: &Keytab, realm: Option<&str>) -> Result<Self, KerberosError> {
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        let chosen = keytab.machine(realm, &host.to_string_lossy());
         let Some((principal, (name, realm))) = chosen.and_then(|name| Some((name, name.rsplit_once('@')?)))
         else {
-            let mut found: Vec<_> = names().collect();
+            let mut found: Vec<_> = keytab.entries.iter().map(|entry| entry.principal.as_str()).collect();
             found.sort_unstable();
             found.dedup();
             return Err(KerberosError::NoMachinePrincipal {
@@ -364,7 +380,7 @@ mod tests {
             (&["host/x$y@ACME.COM"], "host/x$y@ACME.COM"),
         ];
         for (principals, chosen) in cases {
-            assert_eq!(Account::of(&named(principals)).unwrap().principal(), chosen);
+            assert_eq!(Account::of(&named(principals), None).unwrap().principal(), chosen);
         }
     }
 
@@ -379,15 +395,15 @@ mod tests {
             (own, 3, 16),
             (own, 1, 18),
         ]);
-        let account = Account::of(&all).unwrap();
+        let account = Account::of(&all, None).unwrap();
         assert_eq!((account.version, account.older), (3, Some(2)));
         assert_eq!(account.encryption, [18, 17]);
-        assert_eq!(Account::of(&named(&[own])).unwrap().older, None);
+        assert_eq!(Account::of(&named(&[own]), None).unwrap().older, None);
     }
 
     #[test]
     fn a_keytab_of_somebody_else_is_refused_by_name() {
-        let error = Account::of(&named(&["HTTP/x@ACME.COM", "HTTP/x@ACME.COM"])).unwrap_err();
+        let error = Account::of(&named(&["HTTP/x@ACME.COM", "HTTP/x@ACME.COM"]), None).unwrap_err();
         assert!(error.to_string().contains("(only HTTP/x@ACME.COM)"), "{error}");
     }
 }

@@ -141,7 +141,7 @@ impl Kerberos {
         password: &str,
         deadline: Instant,
     ) -> Result<Checked, CheckError> {
-        let account = cpu::run(deadline, || Account::of(&krb5::host_keytab()?)).await;
+        let account = cpu::run(deadline, self.inner.account()).await;
         let account = account.map_err(|u| ended(u.into()))?.map_err(CheckError::Keytab)?;
         let begun = Instant::now();
         let mut login = Login::new(self, who, password, deadline);
@@ -183,9 +183,9 @@ impl Kerberos {
     /// # Errors
     /// It does not; the text says how.
     pub async fn probe(&self, realm: &str, kdc: Kdc, deadline: Instant) -> Result<(), String> {
-        let realm = realm.to_owned();
+        let (realm, account) = (realm.to_owned(), self.inner.account());
         let message = cpu::run(deadline, move || {
-            let account = Account::of(&krb5::host_keytab()?)?;
+            let account = account()?;
             let client = Client::Person { sam: account.name().to_owned(), upn: None, realm };
             let request = Request { client, change_password: false, lifetime: Some(LIFETIME), armour: None };
             let nothing = Key::Password(Zeroizing::new(vec![0]));

@@ -11,6 +11,7 @@ use std::ptr;
 use super::raw::{self, Code, Entry, Keyblock, Opaque};
 use super::{Context, Failure, text};
 use crate::kerberos::KerberosError;
+use crate::name::fold;
 
 /// The keytab has no further entry (`krb5.h`).
 const KRB5_KT_END: Code = -1765328202;
@@ -33,6 +34,28 @@ pub struct Keytab {
     pub name: String,
     /// Its keys in their order.
     pub entries: Vec<KeytabEntry>,
+}
+
+impl Keytab {
+    /// The principal that this host is: of `realm` before another one, a computer account (its `sAMAccountName` ends in
+    /// `$`) before a `host/…` service, and the account that bears the name `host` before another one. Among equals the
+    /// first counts. A keytab that outlived a rename or another join holds several.
+    pub fn machine(&self, realm: Option<&str>, host: &str) -> Option<&str> {
+        // A NetBIOS name has at most 15 characters, and adcli cuts the host's name to them.
+        let label = host.split('.').next().unwrap_or_default();
+        let own = label.chars().take(15).chain(['$']).collect::<String>();
+        let rank = |principal: &str| {
+            let (name, of) = principal.rsplit_once('@')?;
+            let is_account = name.ends_with('$') && !name.contains('/');
+            if !is_account && !name.starts_with("host/") {
+                return None;
+            }
+            let is_here = realm.is_some_and(|realm| fold(of) == fold(realm));
+            Some((!is_here, !is_account, fold(name) != fold(&own)))
+        };
+        let names = self.entries.iter().map(|entry| entry.principal.as_str());
+        names.filter_map(|name| Some((rank(name)?, name))).min_by_key(|(rank, _)| *rank).map(|(_, name)| name)
+    }
 }
 
 /// Reads the keytab at `path`.
@@ -200,6 +223,36 @@ mod tests {
         assert_eq!(keytab.name, path.to_str().unwrap());
         let entry = |principal: &str| KeytabEntry { principal: principal.into(), version: 3, encryption: 18 };
         assert_eq!(keytab.entries, [entry("host/xcally@ACME.COM"), entry("XCALLY$@ACME.COM")]);
+    }
+
+    #[test]
+    fn this_host_is_the_account_of_its_realm_and_its_name() {
+        let cases: [(&[&str], &str); 9] = [
+            (&["XCALLY$@ACME.COM", "host/XCALLY@ACME.COM"], "XCALLY$@ACME.COM"),
+            (
+                &["host/XCALLY@ACME.COM", "host/xcally.acme.com@ACME.COM", "XCALLY$@ACME.COM"],
+                "XCALLY$@ACME.COM",
+            ),
+            (&["HTTP/x@ACME.COM", "host/x.acme.com@ACME.COM"], "host/x.acme.com@ACME.COM"),
+            (&["host/x$y@ACME.COM"], "host/x$y@ACME.COM"),
+            (&["OLDNAME$@ACME.COM", "XCALLY$@ACME.COM"], "XCALLY$@ACME.COM"),
+            (&["XCALLY$@OTHER.EXAMPLE", "XCALLY$@ACME.COM"], "XCALLY$@ACME.COM"),
+            (&["XCALLY$@OTHER.EXAMPLE", "OLDNAME$@ACME.COM"], "OLDNAME$@ACME.COM"),
+            // A host of another name than its account's, and one that changed its realm.
+            (&["VOICE01$@ACME.COM", "VOICE02$@ACME.COM"], "VOICE01$@ACME.COM"),
+            (&["XCALLY$@OTHER.EXAMPLE"], "XCALLY$@OTHER.EXAMPLE"),
+        ];
+        for (principals, chosen) in cases {
+            let entry =
+                |name: &&str| KeytabEntry { principal: (*name).to_owned(), version: 1, encryption: 18 };
+            let keytab = Keytab { name: "k".into(), entries: principals.iter().map(entry).collect() };
+            assert_eq!(keytab.machine(Some("acme.com"), "xcally.acme.com"), Some(chosen), "{principals:?}");
+        }
+        let long = KeytabEntry { principal: "CALLCENTERHAMBU$@A".into(), version: 1, encryption: 18 };
+        let other = KeytabEntry { principal: "OLD$@A".into(), ..long.clone() };
+        let keytab = Keytab { name: "k".into(), entries: vec![other, long] };
+        assert_eq!(keytab.machine(None, "callcenterhamburg"), Some("CALLCENTERHAMBU$@A"));
+        assert_eq!(Keytab { name: "k".into(), entries: Vec::new() }.machine(None, "x"), None);
     }
 
     #[test]
