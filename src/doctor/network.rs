@@ -72,7 +72,16 @@ pub(super) async fn srv_ldap(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let servers = &config.domain.servers;
     let needed = servers.is_empty() || servers.iter().any(|server| server == BY_DNS);
-    srv(facts, &Role::Domain.srv(&config.domain.name, None), needed).await
+    let finding = srv(facts, &Role::Domain.srv(&config.domain.name, None), needed).await;
+    let plain = Role::Domain.plain_srv(&config.domain.name, None);
+    match (finding.level, facts.names().srv(&plain).await) {
+        // The broker takes them instead.
+        (Level::Failure, Ok(_)) => {
+            let seen = format!("{}; {plain} is there and used instead", finding.seen);
+            Finding { level: Level::Warning, seen, ..finding }
+        }
+        _ => finding,
+    }
 }
 
 /// Those by which SSSD, adcli and kinit find a KDC. The broker asks the domain controllers that it knows.

@@ -15,6 +15,7 @@ use self::plan::{Change, Dns, Finding, Host, Kind, Plan, Setting};
 use super::{Cli, Exit, Failure, Page, Setup, is_denied, print, show};
 use crate::config::xcally::{ENV, Env, Value};
 use crate::config::{Config, ConfigError, Problem, keys, text};
+use crate::directory::discovery::Role;
 use crate::directory::dns::{Names, Network};
 use crate::kerberos::krb5;
 
@@ -156,7 +157,10 @@ fn dns(env: &Env, config: &Config) -> Result<Dns, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Dns)?;
     let network = Network::default();
     Ok(runtime.block_on(async {
-        let srv = network.srv(&format!("_ldap._tcp.dc._msdcs.{}", config.domain.name)).await;
+        let srv = match network.srv(&Role::Domain.srv(&config.domain.name, None)).await {
+            Err(_) => network.srv(&Role::Domain.plain_srv(&config.domain.name, None)).await,
+            found => found,
+        };
         match srv {
             Ok((records, _)) => {
                 let mut names: Vec<_> = records.into_iter().map(|record| record.host).collect();

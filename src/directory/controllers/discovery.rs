@@ -45,7 +45,7 @@ impl Role {
         }
     }
 
-    /// The names of the SRV records (MS-ADTS 6.3.2.3).
+    /// The names of the SRV records that domain controllers alone register (MS-ADTS 6.3.2.3).
     pub fn srv(self, domain: &str, site: Option<&str>) -> String {
         let role = match self {
             Role::Domain => "dc",
@@ -54,6 +54,18 @@ impl Role {
         match site {
             Some(site) => format!("_ldap._tcp.{site}._sites.{role}._msdcs.{domain}"),
             None => format!("_ldap._tcp.{role}._msdcs.{domain}"),
+        }
+    }
+
+    /// The names of the records for LDAP clients of every kind, which are there where nobody serves the zone `_msdcs`.
+    pub fn plain_srv(self, domain: &str, site: Option<&str>) -> String {
+        let service = match self {
+            Role::Domain => "_ldap._tcp",
+            Role::GlobalCatalogue => "_gc._tcp",
+        };
+        match site {
+            Some(site) => format!("{service}.{site}._sites.{domain}"),
+            None => format!("{service}.{domain}"),
         }
     }
 }
@@ -151,7 +163,7 @@ async fn by_dns(
     below: fn(u32) -> u32,
     until: &mut Instant,
 ) -> Result<(Vec<(String, bool)>, Option<String>), String> {
-    let (records, good) = names.srv(&wanted.role.srv(&wanted.domain, None)).await?;
+    let (records, good) = srv_of(names, wanted, None).await?;
     *until = good.min(*until);
     let all = order(records, below);
     let site = match &wanted.site {
@@ -161,13 +173,26 @@ async fn by_dns(
     let mut hosts = Vec::new();
     if let Some(site) = &site
         // A site without domain controllers of its own has no records.
-        && let Ok((records, good)) = names.srv(&wanted.role.srv(&wanted.domain, Some(site))).await
+        && let Ok((records, good)) = srv_of(names, wanted, Some(site)).await
     {
         *until = good.min(*until);
         hosts.extend(order(records, below).into_iter().map(|host| (host, true)));
     }
     hosts.extend(all.into_iter().map(|host| (host, false)));
     Ok((hosts, site))
+}
+
+/// The SRV records of `site`. A host that they name proves itself later, so the plain ones will do.
+async fn srv_of(
+    names: &Arc<dyn Names>,
+    wanted: &Wanted,
+    site: Option<&str>,
+) -> Result<Timed<Vec<Srv>>, String> {
+    match names.srv(&wanted.role.srv(&wanted.domain, site)).await {
+        Ok(found) => Ok(found),
+        // The cause names the record that should be there.
+        Err(cause) => names.srv(&wanted.role.plain_srv(&wanted.domain, site)).await.map_err(|_| cause),
+    }
 }
 
 /// The site that the first of `hosts` to answer says we are in.
@@ -377,6 +402,31 @@ pub(in crate::directory) mod tests {
     async fn the_global_catalogue_has_names_of_its_own() {
         let catalogue = Wanted { role: Role::GlobalCatalogue, ..wanted(&[], &[]) };
         assert_eq!(hosts(zone(), &catalogue).await.unwrap(), ["c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_msdcs_the_plain_records_will_do() {
+        let plain = |name: &str, hosts: &[&str]| {
+            (name.to_owned(), hosts.iter().map(|host| srv(0, 0, host)).collect::<Vec<_>>())
+        };
+        let bare = Zone {
+            srv: HashMap::from([
+                plain("_ldap._tcp.acme.com", &["a", "b"]),
+                plain("_ldap._tcp.Ulm._sites.acme.com", &["b"]),
+                plain("_gc._tcp.acme.com", &["c"]),
+            ]),
+            site: Some("Ulm".into()),
+            ..zone()
+        };
+        let bare = || Zone {
+            srv: bare.srv.clone(),
+            addresses: bare.addresses.clone(),
+            site: bare.site.clone(),
+            ..zone()
+        };
+        assert_eq!(hosts(bare(), &wanted(&[], &[])).await.unwrap(), ["b", "a"]);
+        let catalogue = Wanted { role: Role::GlobalCatalogue, site: None, ..wanted(&[], &[]) };
+        assert_eq!(hosts(Zone { site: None, ..bare() }, &catalogue).await.unwrap(), ["c"]);
     }
 
     #[tokio::test(start_paused = true)]

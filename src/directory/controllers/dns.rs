@@ -1,18 +1,19 @@
 //! What DNS and the domain controllers' own pings tell about where domain controllers are.
 
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
 use once_cell::sync::OnceCell;
 use tokio::net::UdpSocket;
+use tokio::pin;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -27,6 +28,13 @@ const DNS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A name that DNS does not know is asked for again after this time. Its servers say how long they want it to be
 /// believed, an hour as a rule: so long a record that is there again would be missed.
 const ABSENT: Duration = Duration::from_secs(10);
+/// The other family's addresses are waited for after the first answer (RFC 8305, 3). DNS that never answers one of the two
+/// questions costs no more than this.
+const OTHER_FAMILY: Duration = Duration::from_millis(50);
+/// Where the DNS servers stand.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The server where none is named (resolv.conf(5)).
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// One ping.
 const PING: Duration = Duration::from_millis(500);
 /// The longest datagram that is read; an answer has some 200 bytes.
@@ -57,29 +65,129 @@ pub trait Names: Send + Sync + 'static {
     fn site<'a>(&'a self, domain: &'a str, addresses: Vec<IpAddr>) -> BoxFuture<'a, Option<String>>;
 }
 
-/// The system's DNS (`/etc/resolv.conf`), and pings by CLDAP.
+/// The system's DNS (`/etc/hosts`, `/etc/resolv.conf`), and pings by CLDAP.
 #[derive(Default)]
 pub struct Network {
-    /// Made when it is first needed. It follows no change of `/etc/resolv.conf`: the broker starts again then.
-    resolver: OnceCell<TokioResolver>,
+    /// Made when they are first needed. They follow no change of the two files: the broker starts again then.
+    resolvers: OnceCell<Resolvers>,
+}
+
+/// One resolver for each family of addresses, so that neither waits for the other.
+struct Resolvers {
+    v4: TokioResolver,
+    v6: TokioResolver,
 }
 
 impl Network {
-    fn resolver(&self) -> Result<&TokioResolver, String> {
-        self.resolver.get_or_try_init(|| {
-            let text = |e| format!("/etc/resolv.conf: {e}");
-            let mut builder = TokioResolver::builder_tokio().map_err(text)?;
-            builder.options_mut().timeout = DNS_TIMEOUT;
-            builder.options_mut().negative_max_ttl = Some(ABSENT);
-            builder.build().map_err(text)
+    fn resolvers(&self) -> Result<&Resolvers, String> {
+        self.resolvers.get_or_try_init(|| {
+            let resolv = resolv()?;
+            let of = |strategy| resolv.resolver(strategy).map_err(|e| format!("{RESOLV_CONF}: {e}"));
+            Ok(Resolvers { v4: of(LookupIpStrategy::Ipv4Only)?, v6: of(LookupIpStrategy::Ipv6Only)? })
         })
     }
+}
+
+/// What counts of `resolv.conf(5)`. Names are always absolute here, so search domains do not, however they are written.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Resolv {
+    /// In order; never none.
+    servers: Vec<IpAddr>,
+    attempts: Option<usize>,
+}
+
+impl Resolv {
+    /// Reads the text of the file. Lines that make no sense are passed over, as the C library does.
+    fn parse(text: &str) -> Self {
+        let mut resolv = Resolv::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => {
+                    // A scope follows a percent sign.
+                    let word = words.next().unwrap_or_default();
+                    let address = word.split('%').next().and_then(|address| address.parse::<IpAddr>().ok());
+                    resolv.servers.extend(address);
+                }
+                Some("options") => {
+                    let attempts = words.filter_map(|word| word.strip_prefix("attempts:")?.parse().ok());
+                    resolv.attempts = attempts.last().or(resolv.attempts);
+                }
+                _ => {}
+            }
+        }
+        resolv.servers.dedup();
+        if resolv.servers.is_empty() {
+            resolv.servers.push(LOCAL);
+        }
+        resolv
+    }
+
+    fn resolver(&self, strategy: LookupIpStrategy) -> Result<TokioResolver, NetError> {
+        let servers = self.servers.iter().map(|ip| NameServerConfig::udp_and_tcp(*ip)).collect();
+        let config = ResolverConfig::from_name_servers(servers);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let options = builder.options_mut();
+        options.timeout = DNS_TIMEOUT;
+        options.negative_max_ttl = Some(ABSENT);
+        options.ip_strategy = strategy;
+        // The C library's bounds.
+        options.attempts = self.attempts.map_or(options.attempts, |attempts| attempts.clamp(1, 5));
+        builder.build()
+    }
+}
+
+/// Reads `resolv.conf`; without one the server is this host.
+fn resolv() -> Result<Resolv, String> {
+    match std::fs::read(RESOLV_CONF) {
+        Ok(bytes) => Ok(Resolv::parse(&String::from_utf8_lossy(&bytes))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Resolv::parse("")),
+        Err(e) => Err(format!("{RESOLV_CONF}: {e}")),
+    }
+}
+
+type Found = Result<Timed<Vec<IpAddr>>, NetError>;
+
+/// The addresses that two questions bring: those of the first usable answer, and those that the other brings soon after.
+async fn usable(one: impl Future<Output = Found>, other: impl Future<Output = Found>) -> Found {
+    pin!(one, other);
+    let (first, second) = tokio::select! {
+        first = &mut one => {
+            let second = late(&first, other).await;
+            (first, second)
+        }
+        first = &mut other => {
+            let second = late(&first, one).await;
+            (first, second)
+        }
+    };
+    match (first, second) {
+        (Ok((mut addresses, until)), Some(Ok((more, also)))) => {
+            addresses.extend(more);
+            Ok((addresses, until.min(also)))
+        }
+        (Ok(first), _) => Ok(first),
+        (Err(_), Some(second)) => second,
+        (Err(error), None) => Err(error),
+    }
+}
+
+async fn late(first: &Found, second: impl Future<Output = Found>) -> Option<Found> {
+    match first {
+        Ok(_) => timeout(OTHER_FAMILY, second).await.ok(),
+        Err(_) => Some(second.await),
+    }
+}
+
+async fn addresses_by(resolver: &TokioResolver, host: &str) -> Found {
+    let answer = resolver.lookup_ip(absolute(host)).await?;
+    Ok((answer.iter().collect(), Instant::from_std(answer.valid_until())))
 }
 
 impl Names for Network {
     fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
         Box::pin(async move {
-            let answer = self.resolver()?.srv_lookup(absolute(name)).await;
+            let answer = self.resolvers()?.v4.srv_lookup(absolute(name)).await;
             let answer = answer.map_err(|e| format!("no SRV records {name}: {}", words(&e)))?;
             let record = |data: &RData| match data {
                 RData::SRV(srv) => Some(Srv {
@@ -101,9 +209,9 @@ impl Names for Network {
 
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {
         Box::pin(async move {
-            let answer = self.resolver()?.lookup_ip(absolute(host)).await;
-            let answer = answer.map_err(|e| format!("no address of {host}: {}", words(&e)))?;
-            Ok((answer.iter().collect(), Instant::from_std(answer.valid_until())))
+            let Resolvers { v4, v6 } = self.resolvers()?;
+            let found = usable(addresses_by(v4, host), addresses_by(v6, host)).await;
+            found.map_err(|e| format!("no address of {host}: {}", words(&e)))
         })
     }
 
@@ -126,15 +234,12 @@ impl Names for Network {
     }
 }
 
-/// The DNS servers of `/etc/resolv.conf`, in order.
+/// The DNS servers of `/etc/resolv.conf`, in order; this host where the file names none.
 ///
 /// # Errors
-/// The file names none or cannot be read; the text is for people.
+/// The file is there and cannot be read; the text is for people.
 pub fn configured() -> Result<Vec<IpAddr>, String> {
-    let (config, _) = read_system_conf().map_err(|e| format!("/etc/resolv.conf: {e}"))?;
-    let mut servers: Vec<_> = config.name_servers().iter().map(|server| server.ip).collect();
-    servers.dedup();
-    Ok(servers)
+    Ok(resolv()?.servers)
 }
 
 /// Whether the DNS server `server` by itself knows `domain`.
@@ -195,6 +300,8 @@ fn absolute(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use hickory_resolver::net::NoRecords;
     use hickory_resolver::proto::op::Query;
     use hickory_resolver::proto::rr::Name;
@@ -220,5 +327,57 @@ mod tests {
         ] {
             assert_eq!(words(&error), expected);
         }
+    }
+
+    #[test]
+    fn resolv_conf_is_read_as_its_manual_says() {
+        let of = |servers: &[&str]| servers.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        for (text, servers) in [
+            ("", of(&["127.0.0.1"])),
+            ("search acme.com\n", of(&["127.0.0.1"])),
+            ("search acme..com -x- --\nnameserver 10.0.0.1\n", of(&["10.0.0.1"])),
+            (
+                "domain acme..com\nnameserver 10.0.0.1 # dc\nnameserver fe80::1%eth0\n",
+                of(&["10.0.0.1", "fe80::1"]),
+            ),
+            (
+                "; x\n#nameserver 10.0.0.9\nnameserver dc1\nnameserver\nnameserver 10.0.0.2\r\n",
+                of(&["10.0.0.2"]),
+            ),
+        ] {
+            assert_eq!(Resolv::parse(text).servers, servers, "{text}");
+        }
+        assert_eq!(Resolv::parse("options rotate attempts:3 unheard-of\n").attempts, Some(3));
+        Resolv::parse("search acme..com\n").resolver(LookupIpStrategy::Ipv4Only).unwrap();
+    }
+
+    fn found(address: &str, seconds: u64) -> Found {
+        Ok((vec![address.parse().unwrap()], Instant::now() + Duration::from_secs(seconds)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_usable_answer_wins_and_the_other_family_may_follow_soon() {
+        let begun = Instant::now();
+        let soon = |answer: fn() -> Found, ms| async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            answer()
+        };
+        let (v4, v6): (fn() -> Found, fn() -> Found) = (|| found("10.0.0.1", 9), || found("fd00::1", 5));
+        let none: fn() -> Found = || Err(NetError::Timeout);
+        let ips = |found: Found| found.unwrap().0.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+
+        // AAAA is never answered, nor is A.
+        assert_eq!(ips(usable(ready(v4()), pending()).await), ["10.0.0.1"]);
+        assert_eq!(ips(usable(pending(), ready(v6())).await), ["fd00::1"]);
+        assert_eq!(begun.elapsed(), 2 * OTHER_FAMILY);
+        let both = usable(soon(v4, 10), soon(v6, 40)).await;
+        assert_eq!(ips(both), ["10.0.0.1", "fd00::1"]);
+        assert_eq!(ips(usable(soon(v4, 900), soon(v6, 10)).await), ["fd00::1"]);
+        // One that says that there is none is no answer to wait for.
+        assert_eq!(ips(usable(soon(v4, 900), ready(none())).await), ["10.0.0.1"]);
+        assert_eq!(ips(usable(ready(none()), soon(v6, 900)).await), ["fd00::1"]);
+        assert!(usable(soon(none, 900), ready(none())).await.is_err());
+        let until = usable(ready(v4()), ready(v6())).await.unwrap().1;
+        assert_eq!(until, Instant::now() + Duration::from_secs(5));
     }
 }
