@@ -12,6 +12,7 @@ mod current;
 mod kept;
 mod points;
 mod published;
+mod reason;
 mod verifier;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use self::current::{Base, Current, Material, Notes, client, problem, same};
 use self::points::{Points, Presented};
 use self::published::Published;
+pub use self::reason::of_handshake;
 pub use self::verifier::{Distrust, Shown};
 use super::Machine;
 use super::machine::MachineError;

@@ -283,9 +283,12 @@ fn explain(problem: &Unusable, host: &str, shown: Option<&Certificate>, now: i64
         () if certificate.not_before > now => {
             format!("its certificate {} is good from {} on", certificate.subject, day(certificate.not_before))
         }
-        () if !certificate.names.iter().any(|name| is_for(name, host)) => {
-            format!("its certificate is for {names}, not for {host}")
-        }
+        () if !certificate.names.iter().any(|name| is_for(name, host)) => match names.is_empty() {
+            true => {
+                format!("its certificate has no subjectAltName, so it is for no host, and not for {host}")
+            }
+            false => format!("its certificate is for {names}, not for {host}"),
+        },
         () => cause.to_owned(),
     }
 }

@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::directory::Entry;
-use crate::directory::trust::Distrust;
+use crate::directory::trust::{Distrust, of_handshake};
 use crate::ldap::{self, BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, MODIFY_RESPONSE, Response};
 
 /// LDAP result code success (RFC 4511, 4.1.9).
@@ -206,7 +206,10 @@ fn failed(error: &io::Error) -> Unusable {
             cause: format!("TLS failed: {distrust}"),
             unknown_issuer: distrust == Distrust::UnknownIssuer,
         },
-        None if BROKEN_OFF.contains(&error.kind()) => Unusable::NoTls(format!("TLS failed: {error}")),
+        None if BROKEN_OFF.contains(&error.kind()) => Unusable::NoTls(match of_handshake(error) {
+            Some(meaning) => format!("TLS failed: {error}: {meaning}"),
+            None => format!("TLS failed: {error}"),
+        }),
         None => Unusable::Unreachable(format!("TLS failed: {error}")),
     }
 }

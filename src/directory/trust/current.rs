@@ -29,6 +29,8 @@ pub(super) struct Base {
     pub(super) source: String,
     /// The roots, for people; of the system's store none.
     pub(super) shown: Vec<report::Root>,
+    /// The certificates of `tls.ca_file`.
+    pub(super) named: Arc<Vec<CertificateDer<'static>>>,
 }
 
 /// What others say.
@@ -72,21 +74,18 @@ impl Base {
         let problem = |e: &dyn Display| problem(path, e);
         let (mut roots, mut shown) = (RootCertStore::empty(), Vec::new());
         let bytes = fs::read(path).map_err(|e| problem(&format!("cannot be read: {e}")))?;
-        // A byte order mark would hide the first certificate.
-        let text = text::unmarked(&bytes).map_err(|flaw| flaw.of(path))?;
-        for certificate in CertificateDer::pem_slice_iter(text) {
-            let certificate = certificate.map_err(|e| problem(&e))?;
+        let named = certificates(path, &bytes)?;
+        for certificate in &named {
             roots.add(certificate.clone()).map_err(|e| problem(&e))?;
-            shown.extend(describe(&certificate));
+            shown.extend(describe(certificate));
         }
-        match roots.is_empty() {
-            true => Err(problem(&"there is none")),
-            false => Ok(Base { roots, asks_forest: false, source: path.display().to_string(), shown }),
-        }
+        let source = path.display().to_string();
+        Ok(Base { roots, asks_forest: false, source, shown, named: Arc::new(named) })
     }
 
     pub(super) fn of_system(roots: RootCertStore) -> Self {
-        Base { roots, asks_forest: true, source: SYSTEM_ROOTS.to_owned(), shown: Vec::new() }
+        let (source, named) = (SYSTEM_ROOTS.to_owned(), Arc::default());
+        Base { roots, asks_forest: true, source, shown: Vec::new(), named }
     }
 }
 
@@ -112,7 +111,7 @@ impl Current {
             }
         }
         let roots = Arc::new(roots);
-        let mut verifier = Verifier::new(roots.clone(), points.clone());
+        let mut verifier = Verifier::new(roots.clone(), points.clone()).naming(base.named.clone());
         let published = material.published.crls.iter().map(|list| ("a CRL of the forest", list));
         let fetched = material.lists.iter().map(|(url, list)| (url.as_str(), list));
         for (origin, list) in published.chain(fetched).filter(|_| !roots.is_empty()) {
@@ -131,6 +130,55 @@ impl Current {
         let verifier = Arc::new(verifier);
         Ok(Current { config: client(verifier.clone())?, verifier, roots, material, notes, report, read })
     }
+}
+
+/// The certificates in `bytes`, the content of `path`: PEM, or one in DER.
+fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let convert = |what: &str, command: &str| {
+        let (from, to) = (path.display(), path.with_extension("pem.new"));
+        let text =
+            format!("it is {what}; make PEM of it: `openssl {command} -in {from} -out {}`", to.display());
+        Err(problem(path, &text))
+    };
+    // Windows exports DER by default.
+    if bytes.starts_with(&[0x30]) {
+        return match X509Certificate::from_der(bytes) {
+            Ok(([], _)) => Ok(vec![CertificateDer::from(bytes.to_vec())]),
+            _ if holds(bytes, SIGNED_DATA) => convert("PKCS#7 in DER", "pkcs7 -inform DER -print_certs"),
+            _ if holds(bytes, DATA) => convert("PKCS#12", "pkcs12 -nokeys"),
+            _ => Err(problem(path, &"it is DER, and no certificate")),
+        };
+    }
+    // A byte order mark would hide the first certificate.
+    let text = text::unmarked(bytes).map_err(|flaw| flaw.of(path))?;
+    // Each of these would be passed over without a word.
+    for (label, what, command) in [
+        (&b"-----BEGIN TRUSTED CERTIFICATE-----"[..], "a TRUSTED CERTIFICATE of OpenSSL's own", "x509"),
+        (b"-----BEGIN X509 CERTIFICATE-----", "an X509 CERTIFICATE, as old programs write it", "x509"),
+        (b"-----BEGIN PKCS7-----", "PKCS#7", "pkcs7 -print_certs"),
+    ] {
+        if text.windows(label.len()).any(|window| window == label) {
+            return convert(what, command);
+        }
+    }
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match found.map_err(|e| problem(path, &e))? {
+        found if found.is_empty() => Err(problem(
+            path,
+            &"there is none: expected \"-----BEGIN CERTIFICATE-----\", or a certificate in DER",
+        )),
+        found => Ok(found),
+    }
+}
+
+/// The object identifiers of PKCS#7's signed data and of plain data, as which PKCS#12 begins (RFC 5652, 4 and 5.1).
+const SIGNED_DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
+const DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
+
+/// Whether the structure `bytes` begins with names `identifier`.
+fn holds(bytes: &[u8], identifier: &[u8]) -> bool {
+    const HEAD: usize = 32;
+    bytes.get(..HEAD).is_some_and(|head| head.windows(identifier.len()).any(|window| window == identifier))
 }
 
 /// TLS that believes whom `verifier` believes.

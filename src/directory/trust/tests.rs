@@ -5,7 +5,7 @@ use rcgen::{
     CrlDistributionPoint, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
     SerialNumber, date_time_ymd,
 };
-use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{CertificateError, ClientConnection, Error, ServerConfig, ServerConnection};
 
 use super::super::entry::Entry;
@@ -324,6 +324,85 @@ async fn a_ca_file_decides_alone() {
     assert!(!trust.due(Instant::now()));
     assert_eq!(refresh(&trust, []).await, Ok(Refreshed::NotAsked));
     assert_eq!(trust.report().roots[0].subject, "CN=Acme Root");
+}
+
+/// What `openssl req -x509` makes: a certificate of a CA, for the name of a server.
+fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (CertificateDer<'static>, Dc) {
+    let mut params = CertificateParams::new(vec!["ad.acme.com".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().der().clone();
+    let server =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let server =
+        server.with_no_client_auth().with_single_cert(vec![certificate.clone()], key.into()).unwrap();
+    (certificate, Dc(Arc::new(server)))
+}
+
+#[test]
+fn a_self_signed_certificate_counts_where_the_administrator_names_exactly_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let named = |certificate: &CertificateDer<'_>| {
+        std::fs::write(file.path(), pem::encode(&pem::Pem::new("CERTIFICATE", certificate.to_vec())))
+            .unwrap();
+        Trust::load(Some(file.path()), None).unwrap()
+    };
+    let said = |error: Error| {
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        Distrust::of(&error).unwrap().to_string()
+    };
+    let (certificate, server) = self_signed(|_| {});
+    assert_eq!(connect(&named(&certificate), &server), Ok(()));
+    // One of the same names with another key is another one.
+    let (other, impostor) = self_signed(|_| {});
+    assert_ne!(other, certificate);
+    let refused = connect(&named(&certificate), &impostor).unwrap_err();
+    assert!(said(refused.clone()).contains("CA"), "{}", said(refused));
+    let (elsewhere, there) = self_signed(|params| {
+        *params = CertificateParams::new(vec!["other.acme.com".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    let refused = said(connect(&named(&elsewhere), &there).unwrap_err());
+    assert!(refused.contains("it is for other.acme.com, not for ad.acme.com"), "{refused}");
+    let (ended, late) = self_signed(|params| params.not_after = date_time_ymd(2020, 1, 1));
+    assert!(said(connect(&named(&ended), &late).unwrap_err()).contains("expired"));
+    let (client, purpose) = self_signed(|params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    assert!(said(connect(&named(&client), &purpose).unwrap_err()).contains("not made for servers"));
+    // A CA that is named vouches for others as before, and is none that the forest names.
+    let root = ca("Acme Root");
+    assert_eq!(connect(&named(&root.der().clone()), &dc(&root, 1)), Ok(()));
+    let forest = empty(None);
+    assert!(connect(&forest, &server).is_err());
+}
+
+#[test]
+fn a_ca_file_is_pem_or_der_and_any_other_form_names_the_command() {
+    let root = ca("Acme Root");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), root.der()).unwrap();
+    let trust = Trust::load(Some(file.path()), None).unwrap();
+    assert_eq!(connect(&trust, &dc(&root, 1)), Ok(()));
+    let text = |label: &str| pem::encode(&pem::Pem::new(label, root.der().to_vec())).into_bytes();
+    let both = [text("CERTIFICATE"), text("TRUSTED CERTIFICATE")].concat();
+    let pkcs7 = b"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x80\x30\x80\x02\x01\x01\x31\x00\x30\x0b\x06\x09\x2a";
+    let pkcs12 = b"\x30\x82\x09\x00\x02\x01\x03\x30\x82\x08\xc0\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\xa0\x82\x08\xb1\x04";
+    for (bytes, said) in [
+        (text("TRUSTED CERTIFICATE"), "`openssl x509 -in /"),
+        (both, "`openssl x509 -in /"),
+        (text("PKCS7"), "`openssl pkcs7 -print_certs -in /"),
+        (pkcs7.to_vec(), "`openssl pkcs7 -inform DER -print_certs -in /"),
+        (pkcs12.to_vec(), "`openssl pkcs12 -nokeys -in /"),
+        (b"\x30\x03\x02\x01\x01".to_vec(), "it is DER, and no certificate"),
+        (text("PRIVATE KEY"), "there is none: expected"),
+    ] {
+        std::fs::write(file.path(), bytes).unwrap();
+        let problem = Trust::load(Some(file.path()), None).err().unwrap().to_string();
+        assert!(problem.contains(said), "{said}: {problem}");
+    }
 }
 
 #[test]

@@ -9,14 +9,15 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use rustls::server::VerifierBuilderError;
+use rustls::server::{ParsedCertificate, VerifierBuilderError};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::points::{Points, Presented};
+use super::reason;
 
 /// Verifies against a set of roots and CRLs.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Verifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
     /// The same chain once more for each CRL.
     revocation: Vec<Arc<WebPkiServerVerifier>>,
+    /// Certificates that the administrator has named, one by one, in `tls.ca_file`.
+    named: Arc<Vec<CertificateDer<'static>>>,
     /// Where the certificates of domain controllers say that CRLs are.
     points: Arc<Points>,
     /// Where a certificate is kept that is judged, for whoever wants to say what is wrong with it.
@@ -39,7 +42,30 @@ impl Verifier {
         let provider = provider();
         // It fails without roots, and for no other reason without CRLs.
         let chain = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build().ok();
-        Verifier { roots, provider, chain, revocation: Vec::new(), points, shown: None }
+        let (named, revocation) = (Arc::default(), Vec::new());
+        Verifier { roots, provider, chain, revocation, named, points, shown: None }
+    }
+
+    /// The same, which believes a server that proves to have the key of one of `named`, although it is a CA's own.
+    pub(super) fn naming(self, named: Arc<Vec<CertificateDer<'static>>>) -> Self {
+        Verifier { named, ..self }
+    }
+
+    /// Judges a self-signed certificate of a CA (`openssl req -x509` makes one) that a server shows as its own. The
+    /// administrator named exactly this one, so there is nobody else to vouch for it.
+    fn judge_named(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Option<Result<ServerCertVerified, Error>> {
+        let is_named = self.named.iter().any(|named| named == end_entity) && reason::is_ca(end_entity);
+        let judge = || {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+            reason::judge_named(end_entity, now)?;
+            Ok(ServerCertVerified::assertion())
+        };
+        is_named.then(judge)
     }
 
     /// The same, which keeps in `shown` what it judges.
@@ -77,7 +103,11 @@ impl ServerCertVerifier for Verifier {
             verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
         let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let verified = verify(self.chain.as_ref().ok_or(unknown)?)?;
+        if let Some(judged) = self.judge_named(end_entity, server_name, now) {
+            return judged;
+        }
+        let verified = verify(self.chain.as_ref().ok_or(unknown)?)
+            .map_err(|error| reason::explained(error, std::iter::once(end_entity).chain(intermediates)))?;
         // Of those above it nobody knows yet which belong to the chain: anybody can add one that names what he likes.
         let presented = || Presented {
             end_entity: end_entity.clone().into_owned(),
@@ -99,6 +129,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+            .map_err(|error| reason::explained(error, [cert]))
     }
 
     fn verify_tls13_signature(
@@ -108,6 +139,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+            .map_err(|error| reason::explained(error, [cert]))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -175,7 +207,7 @@ impl Distrust {
                 Some(Distrust::UnknownIssuer)
             }
             Error::InvalidCertificate(CertificateError::Revoked) => Some(Distrust::Revoked),
-            Error::InvalidCertificate(other) => Some(Distrust::Other(other.to_string())),
+            Error::InvalidCertificate(other) => Some(Distrust::Other(reason::of_certificate(other))),
             _ => None,
         }
     }
