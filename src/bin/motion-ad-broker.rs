@@ -13,7 +13,7 @@ use motion_ad::broker::log::{Level, Line, Log};
 use motion_ad::broker::server::{End, serve};
 use motion_ad::broker::sessions::redis::Redis;
 use motion_ad::broker::{Broker, Start, metrics, pulse};
-use motion_ad::config::{Config, Credentials, Store};
+use motion_ad::config::{Credentials, Store};
 use motion_ad::directory::trust::Trust;
 use motion_ad::supervise;
 use sd_notify::NotifyState;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn check_config(path: &Path, credentials: &Credentials) -> Result<(), Box<dyn Error>> {
-    let config = Config::load(path, &credentials.sssd)?;
+    let config = credentials.config(path)?;
     let trust = Trust::load(config.tls.ca_file.as_deref(), None)?;
     if let Store::Redis(redis) = &config.sessions.store {
         Redis::check(redis)?;

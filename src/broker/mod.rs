@@ -87,10 +87,11 @@ impl Broker {
         observe(&log);
         // Which files there are, only a reading tells. What counts is read once more, after each was looked at, so
         // that a change in between is seen as one.
-        let mut files = vec![path.clone(), "/etc/krb5.conf".into(), "/etc/resolv.conf".into()];
-        files.extend(files_of(&Config::load(&path, &credentials.sssd)));
+        let mut files = vec![path.clone()];
+        files.extend(["/etc/krb5.conf", "/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
+        files.extend(files_of(&credentials.config(&path)));
         let files = files.into_iter().map(Source::read).collect::<Vec<_>>();
-        let config = Config::load(&path, &credentials.sssd);
+        let config = credentials.config(&path);
         let asked =
             config.as_ref().map_or_else(|_| config::Broker::default(), |config| config.broker.clone());
         let broker = Broker {

@@ -1,11 +1,9 @@
 //! What the realm join knows: `sssd.conf(5)`, written by `realm join`.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use ini::{Ini, ParseOption, Properties};
-
-use super::{Problem, text};
+use super::Problem;
+use super::sssd::{Section, Sssd};
 use crate::name::fold;
 
 /// Where the realm join writes it.
@@ -28,6 +26,8 @@ pub struct Join {
     pub enabled_domains: Vec<String>,
     /// `ldap_tls_cacert`.
     pub ca_file: Option<PathBuf>,
+    /// `ldap_krb5_keytab`, else `krb5_keytab`: the machine's keys, where they are not in the usual file.
+    pub keytab: Option<PathBuf>,
 }
 
 /// Why it is not known how this host is joined.
@@ -52,9 +52,12 @@ impl Join {
     /// host that is not joined.
     ///
     /// # Errors
-    /// The file is there but cannot be read or understood.
+    /// Returns [`JoinError`] if the file or a snippet is there but cannot be read or understood.
     pub fn load(path: &Path, domain: Option<&str>) -> Result<Self, JoinError> {
-        Ok(read(path)?.map(|ini| Join::of(&ini, domain)).unwrap_or_default())
+        match Sssd::load(path)? {
+            Some(sssd) => Join::of(&sssd, domain).map_err(JoinError::Broken),
+            None => Ok(Join::default()),
+        }
     }
 
     /// All that `krb5.conf`, which everybody may read, knows of the join.
@@ -62,18 +65,21 @@ impl Join {
         Join { domain: Some(fold(&realm)), realm: Some(realm), ..Join::default() }
     }
 
-    fn of(ini: &Ini, domain: Option<&str>) -> Self {
-        let Some((name, section)) = section(ini, domain) else { return Join::default() };
-        let listed = |key: &str| section.get(key).into_iter().flat_map(list).map(str::to_owned).collect();
-        Join {
-            domain: Some(section.get("ad_domain").unwrap_or(name).to_owned()),
-            realm: section.get("krb5_realm").map(str::to_owned),
-            servers: listed("ad_server"),
-            backup: listed("ad_backup_server"),
-            site: section.get("ad_site").map(str::trim).filter(|site| !site.is_empty()).map(str::to_owned),
-            enabled_domains: listed("ad_enabled_domains"),
-            ca_file: section.get("ldap_tls_cacert").map(PathBuf::from),
-        }
+    fn of(sssd: &Sssd, domain: Option<&str>) -> Result<Self, Problem> {
+        let Some((name, section)) = section(sssd, domain)? else { return Ok(Join::default()) };
+        let text = |key| Ok::<_, Problem>(section.get(key)?.map(str::to_owned));
+        let listed = |key| Ok::<_, Problem>(section.list(key)?.into_iter().map(str::to_owned).collect());
+        let keytab = text("ldap_krb5_keytab")?.or(text("krb5_keytab")?);
+        Ok(Join {
+            domain: text("ad_domain")?.or_else(|| Some(name.to_owned())),
+            realm: text("krb5_realm")?,
+            servers: listed("ad_server")?,
+            backup: listed("ad_backup_server")?,
+            site: text("ad_site")?,
+            enabled_domains: listed("ad_enabled_domains")?,
+            ca_file: text("ldap_tls_cacert")?.map(PathBuf::from),
+            keytab: keytab.map(|name| PathBuf::from(name.strip_prefix("FILE:").unwrap_or(&name))),
+        })
     }
 }
 
@@ -110,21 +116,25 @@ impl Access {
     /// # Errors
     /// As [`Join::load`].
     pub fn load(path: &Path, domain: Option<&str>) -> Result<Option<Self>, JoinError> {
-        Ok(read(path)?.and_then(|ini| Access::of(&ini, domain)))
+        match Sssd::load(path)? {
+            Some(sssd) => Access::of(&sssd, domain).map_err(JoinError::Broken),
+            None => Ok(None),
+        }
     }
 
-    fn of(ini: &Ini, domain: Option<&str>) -> Option<Self> {
-        let (name, section) = section(ini, domain)?;
-        let value = |key: &str| section.get(key).map(|value| fold(value.trim()));
-        let listed = |key: &str| section.get(key).into_iter().flat_map(list).map(str::to_owned);
-        Some(Access {
-            section: format!("domain/{name}"),
-            provider: value("access_provider").unwrap_or_default(),
-            gpo: value("ad_gpo_access_control"),
-            default_right: value("ad_gpo_default_right"),
-            permitted: listed("ad_gpo_map_permit").collect(),
-            mapped: MAPS.iter().flat_map(|map| listed(map)).collect(),
-        })
+    fn of(sssd: &Sssd, domain: Option<&str>) -> Result<Option<Self>, Problem> {
+        let Some((_, section)) = section(sssd, domain)? else { return Ok(None) };
+        let value = |key| Ok::<_, Problem>(section.get(key)?.map(fold));
+        let listed = |key| Ok::<Vec<_>, Problem>(section.list(key)?.into_iter().map(str::to_owned).collect());
+        let mapped = MAPS.iter().map(|map| listed(map)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(Access {
+            section: section.name.clone(),
+            provider: value("access_provider")?.unwrap_or_default(),
+            gpo: value("ad_gpo_access_control")?,
+            default_right: value("ad_gpo_default_right")?,
+            permitted: listed("ad_gpo_map_permit")?,
+            mapped: mapped.concat(),
+        }))
     }
 
     /// Whether SSSD's group policies refuse everybody at the PAM service `service`, because no map names it.
@@ -138,42 +148,24 @@ impl Access {
     }
 }
 
-/// The whole file; `None` where there is none.
-fn read(path: &Path) -> Result<Option<Ini>, JoinError> {
-    let text = match text::read(path) {
-        Ok(text) => text,
-        Err(e) => match e.kind() {
-            Some(io::ErrorKind::NotFound) => return Ok(None),
-            Some(io::ErrorKind::PermissionDenied) => return Err(JoinError::Denied(e.of(path))),
-            _ => return Err(JoinError::Broken(e.of(path))),
-        },
+/// The section of `domain`, or of the first domain that SSSD serves whose provider is AD, and its name.
+fn section<'a>(sssd: &'a Sssd, domain: Option<&str>) -> Result<Option<(&'a str, &'a Section)>, Problem> {
+    let served = sssd.domains()?;
+    let called = |name: &str, section: &Section, domain: &str| {
+        let dns = section.get("ad_domain").ok().flatten().unwrap_or(name);
+        fold(name) == fold(domain) || fold(dns) == fold(domain)
     };
-    // sssd knows neither quotes nor escapes.
-    let option = ParseOption { enabled_quote: false, enabled_escape: false, ..ParseOption::default() };
-    let ini = Ini::load_from_str_opt(&text, option).map_err(|e| {
-        let text = e.msg.to_string();
-        JoinError::Broken(Problem { file: path.to_owned(), line: Some(e.line + 1), text })
-    })?;
-    Ok(Some(ini))
-}
-
-/// The section of `domain`, or of the first domain whose provider is AD, and its name.
-fn section<'a>(ini: &'a Ini, domain: Option<&str>) -> Option<(&'a str, &'a Properties)> {
-    let sections = || {
-        let named = ini.get_from(Some("sssd"), "domains").into_iter().flat_map(list);
-        named.filter_map(|name| Some((name, ini.section(Some(format!("domain/{name}")))?)))
-    };
-    let is_ad = |section: &Properties| section.get("id_provider").is_some_and(|p| fold(p) == "ad");
-    let wanted = domain.and_then(|domain| sections().find(|(name, _)| fold(name) == fold(domain)));
-    wanted.or_else(|| sections().find(|(_, section)| is_ad(section)))
-}
-
-fn list(value: &str) -> impl Iterator<Item = &str> {
-    value.split(',').map(str::trim).filter(|item| !item.is_empty())
+    let is_ad =
+        |section: &Section| section.get("id_provider").is_ok_and(|p| p.is_some_and(|p| fold(p) == "ad"));
+    let wanted =
+        domain.and_then(|domain| served.iter().find(|(name, section)| called(name, section, domain)));
+    Ok(wanted.or_else(|| served.iter().find(|(_, section)| is_ad(section))).copied())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn join(text: &str, domain: Option<&str>) -> Join {
@@ -210,6 +202,119 @@ mod tests {
         assert_eq!(read.enabled_domains, ["a.b", "emea.a.b"]);
         let bare = join("[sssd]\ndomains=a.b\n[domain/a.b]\nid_provider=ad\nad_site=\n", None);
         assert_eq!((bare.servers.len(), bare.site), (0, None));
+    }
+
+    /// A file and its snippets, as private as SSSD wants them.
+    fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("conf.d")).unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        folder
+    }
+
+    fn on(files: &[(&str, &str)]) -> Join {
+        Join::load(&host(files).path().join("sssd.conf"), None).unwrap()
+    }
+
+    #[test]
+    fn sections_and_keys_are_read_as_sssd_reads_them() {
+        for text in [
+            "[SSSD]\nDomains = acme.com\n[Domain/acme.com]\nID_Provider = AD\n",
+            "[sssd]\ndomains = acme.com\n[domain/ACME.COM]\nid_provider = ad\n",
+            "[sssd]\n[domain/acme.com]\nid_provider = ad\nenabled = True\n",
+            "[domain/acme.com]\nid_provider = ad\nenabled = true\n",
+            "[sssd]\ndomains = old.com, acme.com\n[domain/old.com]\nid_provider = ad\nenabled = false\n\
+             [domain/acme.com]\nid_provider = ad\n",
+            "[sssd]\ndomains = old.com\ndomains = acme.com\n[domain/old.com]\nid_provider=ad\n[domain/acme.com]\nid_provider=ad\n",
+            "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ldap\n[domain/acme.com]\nid_provider = ad\n",
+            "\u{feff}[sssd]\r\ndomains = acme.com\r\n[domain/acme.com]\r\nid_provider = ad\r\n",
+            "; x\n// y\n/* [domain/z]\n*/\n  \n[ sssd ]\n  domains = acme.com\n[domain/acme.com]\nid_provider = ad\n",
+            "[sssd]\ndomains = acme.com\n[domain/acme.com/emea.acme.com]\nenabled = true\nid_provider = ad\n\
+             [domain/acme.com]\nid_provider = ad\nad_domain =\n",
+        ] {
+            assert_eq!(on(&[("sssd.conf", text)]).domain.as_deref(), Some("acme.com"), "{text}");
+        }
+        let off = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nenabled = FALSE\n";
+        assert_eq!(on(&[("sssd.conf", off)]), Join::default());
+        let text = "[sssd]\ndomains = ad\n[domain/ad]\nid_provider = ad\nad_domain = acme.com\nad_server = a\nad_server = b\n";
+        let named =
+            Join::load(&host(&[("sssd.conf", text)]).path().join("sssd.conf"), Some("ACME.com")).unwrap();
+        assert_eq!((named.domain.as_deref(), named.servers), (Some("acme.com"), vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn snippets_come_after_the_file_in_the_order_of_their_names() {
+        const MAIN: &str =
+            "[sssd]\ndomains = old.com\n[domain/acme.com]\nid_provider = ad\nad_server = dc0\n";
+        let read = on(&[
+            ("sssd.conf", MAIN),
+            ("conf.d/20-servers.conf", "[domain/ACME.COM]\nAD_Server = dc2\n"),
+            (
+                "conf.d/10-domains.conf",
+                "[sssd]\ndomains = acme.com\n[domain/acme.com]\nad_server = dc1\nad_site = Milano\n",
+            ),
+            ("conf.d/.hidden.conf", "[sssd]\ndomains = hidden.com\n"),
+            ("conf.d/99-backup.conf~", "[sssd]\ndomains = backup.com\n"),
+        ]);
+        assert_eq!(read.domain.as_deref(), Some("acme.com"));
+        assert_eq!((read.servers, read.site.as_deref()), (vec!["dc2".to_owned()], Some("Milano")));
+        let alone = on(&[("conf.d/a.conf", "[domain/acme.com]\nenabled = true\nid_provider = ad\n")]);
+        assert_eq!(alone.domain.as_deref(), Some("acme.com"));
+        // As systemd copies them; what was no file of the folder itself is no snippet.
+        let copied = host(&[
+            ("sssd.conf", "\n"),
+            ("sssd.conf.d_a.conf", "[domain/acme.com]\nenabled = true\nid_provider = ad\n"),
+        ]);
+        let path = copied.path().join("sssd.conf");
+        let seen = super::super::sssd::snippets_of(&path, Path::new("/nonexistent")).len();
+        assert_eq!(seen, 0);
+        let source = host(&[("a.conf", "")]);
+        let found = super::super::sssd::snippets_of(&path, source.path());
+        assert_eq!(found, [copied.path().join("sssd.conf.d_a.conf")]);
+        // SSSD refuses what others may read.
+        std::fs::set_permissions(source.path().join("a.conf"), std::fs::Permissions::from_mode(0o644))
+            .unwrap();
+        assert!(super::super::sssd::snippets_of(&path, source.path()).is_empty());
+    }
+
+    #[test]
+    fn a_keytab_elsewhere_is_named() {
+        let keytab = |keys: &str| {
+            on(&[("sssd.conf", &format!("[domain/a.b]\nenabled = true\nid_provider = ad\n{keys}"))]).keytab
+        };
+        assert_eq!(keytab(""), None);
+        assert_eq!(keytab("krb5_keytab = /etc/a.keytab\n"), Some("/etc/a.keytab".into()));
+        let both = "krb5_keytab = /etc/a.keytab\nldap_krb5_keytab = FILE:/etc/b.keytab\n";
+        assert_eq!(keytab(both), Some("/etc/b.keytab".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_named_with_its_file_and_line() {
+        for (name, text, line, said) in [
+            ("sssd.conf", "[sssd]\nnonsense\n", 2, "expected key = value"),
+            ("sssd.conf", "[sssd]\n= x\n", 2, "expected key = value"),
+            ("sssd.conf", "a = b\n", 1, "before the first key"),
+            ("sssd.conf", "[sssd\n", 1, "expected [section]"),
+            ("conf.d/a.conf", "[sssd]\n\ndomains = acme\u{200b}.com\n", 3, "U+200B"),
+            (
+                "conf.d/a.conf",
+                "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nad_server = dc\u{a0}1\n",
+                5,
+                "U+00A0",
+            ),
+        ] {
+            let host = host(&[(name, text)]);
+            let error = Problem::from(Join::load(&host.path().join("sssd.conf"), None).unwrap_err());
+            assert_eq!((error.line, error.file), (Some(line), host.path().join(name)), "{text}");
+            assert!(error.text.contains(said), "{text}: {}", error.text);
+        }
+        // What is not asked for may hold anything.
+        let text = "[sssd]\ndomains = a.b\n[domain/a.b]\nid_provider = ad\n[nss]\noverride_homedir = /home/\u{a0}%u\n";
+        assert_eq!(on(&[("sssd.conf", text)]).domain.as_deref(), Some("a.b"));
     }
 
     #[test]

@@ -8,7 +8,9 @@ mod file;
 mod join;
 pub mod keys;
 mod redis;
+mod samba;
 mod sources;
+mod sssd;
 pub mod text;
 pub mod xcally;
 

@@ -1,0 +1,54 @@
+//! `smb.conf(5)`: the realm of a host that was joined by Samba's winbind, without `sssd.conf`.
+
+use std::path::Path;
+
+use super::text;
+use crate::name::fold;
+
+/// Where Samba keeps it; every user may read it.
+pub(super) const SMB_CONF: &str = "/etc/samba/smb.conf";
+
+/// Returns the realm that the file `path` names, if the host is a member of an AD domain by it.
+pub(super) fn realm(path: &Path) -> Option<String> {
+    realm_in(&text::read(path).ok()?)
+}
+
+/// Names of sections and parameters know neither case nor spaces, and of a parameter given twice the last one counts.
+fn realm_in(text: &str) -> Option<String> {
+    let plain = |name: &str| fold(name).split_whitespace().collect::<String>();
+    let (mut is_global, mut is_member, mut realm) = (false, false, None);
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(section) = line.strip_prefix('[') {
+            is_global = plain(section.trim_end_matches(']')) == "global";
+        }
+        let Some((name, value)) = line.split_once('=').filter(|_| is_global) else { continue };
+        match plain(name).as_str() {
+            "security" => is_member = fold(value.trim()) == "ads",
+            "realm" => realm = Some(value.trim().to_owned()).filter(|realm| !realm.is_empty()),
+            _ => {}
+        }
+    }
+    realm.filter(|_| is_member)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_a_domain_names_its_realm() {
+        let joined =
+            "# x\n[Global]\n  Security = ADS\n  realm = OLD.COM\n  RE ALM = ACME.COM\n[homes]\n realm = no\n";
+        assert_eq!(realm_in(joined).as_deref(), Some("ACME.COM"));
+        for other in [
+            "",
+            "[global]\nrealm = ACME.COM\n",
+            "[global]\nsecurity = user\nrealm = ACME.COM\n",
+            "[global]\nsecurity = ads\nrealm =\n",
+            "[global]\n;security = ads\nrealm = ACME.COM\n",
+            "security = ads\nrealm = ACME.COM\n",
+        ] {
+            assert_eq!(realm_in(other), None, "{other}");
+        }
+    }
+}
