@@ -157,10 +157,9 @@ fn dns(env: &Env, config: &Config) -> Result<Dns, Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Dns)?;
     let network = Network::default();
     Ok(runtime.block_on(async {
-        let srv = match network.srv(&Role::Domain.srv(&config.domain.name, None)).await {
-            Err(_) => network.srv(&Role::Domain.plain_srv(&config.domain.name, None)).await,
-            found => found,
-        };
+        let domain = &config.domain.name;
+        let srv =
+            network.srv_or(&Role::Domain.srv(domain, None), &Role::Domain.plain_srv(domain, None)).await;
         match srv {
             Ok((records, _)) => {
                 let mut names: Vec<_> = records.into_iter().map(|record| record.host).collect();

@@ -188,11 +188,8 @@ async fn srv_of(
     wanted: &Wanted,
     site: Option<&str>,
 ) -> Result<Timed<Vec<Srv>>, String> {
-    match names.srv(&wanted.role.srv(&wanted.domain, site)).await {
-        Ok(found) => Ok(found),
-        // The cause names the record that should be there.
-        Err(cause) => names.srv(&wanted.role.plain_srv(&wanted.domain, site)).await.map_err(|_| cause),
-    }
+    let (name, plain) = (wanted.role.srv(&wanted.domain, site), wanted.role.plain_srv(&wanted.domain, site));
+    names.srv_or(&name, &plain).await
 }
 
 /// The site that the first of `hosts` to answer says we are in.
@@ -318,6 +315,20 @@ pub(in crate::directory) mod tests {
             let found = zone.srv.get(name).filter(|_| !zone.silent).cloned();
             let found = found.map(|records| (records, Instant::now() + TTL));
             Box::pin(async move { found.ok_or_else(|| format!("no {name}")) })
+        }
+
+        fn srv_or<'a>(
+            &'a self,
+            name: &'a str,
+            other: &'a str,
+        ) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
+            let silent = self.0.lock().unwrap().silent;
+            Box::pin(async move {
+                match self.srv(name).await {
+                    Err(cause) if !silent => self.srv(other).await.map_err(|_| cause),
+                    found => found,
+                }
+            })
         }
 
         fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {

@@ -58,6 +58,15 @@ pub type Timed<T> = (T, Instant);
 pub trait Names: Send + Sync + 'static {
     /// The SRV records of `name`; never none.
     fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>>;
+    /// The same, or those of `other` where DNS answers that there are none of `name`. The error is that of `name`.
+    fn srv_or<'a>(&'a self, name: &'a str, other: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
+        Box::pin(async move {
+            match self.srv(name).await {
+                Err(cause) => self.srv(other).await.map_err(|_| cause),
+                found => found,
+            }
+        })
+    }
     /// The addresses of `host`; never none.
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>>;
     /// The site that we are in, as the first of `addresses` to answer a netlogon ping for `domain` says; empty where
@@ -110,8 +119,8 @@ impl Resolv {
                     resolv.servers.extend(address);
                 }
                 Some("options") => {
-                    let attempts = words.filter_map(|word| word.strip_prefix("attempts:")?.parse().ok());
-                    resolv.attempts = attempts.last().or(resolv.attempts);
+                    let mut attempts = words.filter_map(|word| word.strip_prefix("attempts:")?.parse().ok());
+                    resolv.attempts = attempts.next_back().or(resolv.attempts);
                 }
                 _ => {}
             }
@@ -184,25 +193,42 @@ async fn addresses_by(resolver: &TokioResolver, host: &str) -> Found {
     Ok((answer.iter().collect(), Instant::from_std(answer.valid_until())))
 }
 
+impl Network {
+    /// The SRV records of `name`; otherwise the cause, and whether DNS answered that there are none.
+    async fn records(&self, name: &str) -> Result<Timed<Vec<Srv>>, (String, bool)> {
+        let resolvers = self.resolvers().map_err(|cause| (cause, false))?;
+        let answer = resolvers.v4.srv_lookup(absolute(name)).await;
+        let none = |why: &str| format!("no SRV records {name}: {why}");
+        let answer = answer.map_err(|e| (none(&words(&e)), e.is_no_records_found()))?;
+        let record = |data: &RData| match data {
+            RData::SRV(srv) => Some(Srv {
+                priority: srv.priority,
+                weight: srv.weight,
+                host: srv.target.to_utf8().trim_end_matches('.').to_lowercase(),
+            }),
+            _ => None,
+        };
+        // A target of "." says that there is no such service (RFC 2782).
+        let records = answer.answers().iter().filter_map(|answer| record(&answer.data));
+        let records: Vec<_> = records.filter(|srv| !srv.host.is_empty()).collect();
+        match records.is_empty() {
+            true => Err((none("DNS says that there is no such service"), true)),
+            false => Ok((records, Instant::from_std(answer.valid_until()))),
+        }
+    }
+}
+
 impl Names for Network {
     fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
+        Box::pin(async move { self.records(name).await.map_err(|(cause, _)| cause) })
+    }
+
+    fn srv_or<'a>(&'a self, name: &'a str, other: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
         Box::pin(async move {
-            let answer = self.resolvers()?.v4.srv_lookup(absolute(name)).await;
-            let answer = answer.map_err(|e| format!("no SRV records {name}: {}", words(&e)))?;
-            let record = |data: &RData| match data {
-                RData::SRV(srv) => Some(Srv {
-                    priority: srv.priority,
-                    weight: srv.weight,
-                    host: srv.target.to_utf8().trim_end_matches('.').to_lowercase(),
-                }),
-                _ => None,
-            };
-            // A target of "." says that there is no such service (RFC 2782).
-            let records = answer.answers().iter().filter_map(|answer| record(&answer.data));
-            let records: Vec<_> = records.filter(|srv| !srv.host.is_empty()).collect();
-            match records.is_empty() {
-                true => Err(format!("DNS has no SRV records {name}")),
-                false => Ok((records, Instant::from_std(answer.valid_until()))),
+            match self.records(name).await {
+                // Silent DNS is not asked a second time.
+                Err((cause, is_absent)) if is_absent => self.records(other).await.map_err(|_| cause),
+                found => found.map_err(|(cause, _)| cause),
             }
         })
     }
@@ -351,6 +377,8 @@ mod tests {
         Resolv::parse("search acme..com\n").resolver(LookupIpStrategy::Ipv4Only).unwrap();
     }
 
+    type Answer = fn() -> Found;
+
     fn found(address: &str, seconds: u64) -> Found {
         Ok((vec![address.parse().unwrap()], Instant::now() + Duration::from_secs(seconds)))
     }
@@ -358,12 +386,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_usable_answer_wins_and_the_other_family_may_follow_soon() {
         let begun = Instant::now();
-        let soon = |answer: fn() -> Found, ms| async move {
+        let soon = |answer: Answer, ms| async move {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             answer()
         };
-        let (v4, v6): (fn() -> Found, fn() -> Found) = (|| found("10.0.0.1", 9), || found("fd00::1", 5));
-        let none: fn() -> Found = || Err(NetError::Timeout);
+        let (v4, v6): (Answer, Answer) = (|| found("10.0.0.1", 9), || found("fd00::1", 5));
+        let none: Answer = || Err(NetError::Timeout);
         let ips = |found: Found| found.unwrap().0.iter().map(IpAddr::to_string).collect::<Vec<_>>();
 
         // AAAA is never answered, nor is A.

@@ -178,7 +178,8 @@ const DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07
 /// Whether the structure `bytes` begins with names `identifier`.
 fn holds(bytes: &[u8], identifier: &[u8]) -> bool {
     const HEAD: usize = 32;
-    bytes.get(..HEAD).is_some_and(|head| head.windows(identifier.len()).any(|window| window == identifier))
+    let head = bytes.get(..HEAD).unwrap_or(bytes);
+    head.windows(identifier.len()).any(|window| window == identifier)
 }
 
 /// TLS that believes whom `verifier` believes.

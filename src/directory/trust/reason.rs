@@ -131,6 +131,12 @@ pub(super) fn judge_named(certificate: &[u8], now: UnixTime) -> Result<(), Certi
 pub(super) fn of_certificate(error: &CertificateError) -> String {
     match error {
         CertificateError::NotValidForNameContext { expected, presented } => not_for(expected, presented),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired; renew it".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet; compare the clocks".to_owned()
+        }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not made for servers; issue one with the extended key usage serverAuth".to_owned()
         }
