@@ -63,7 +63,8 @@ impl AskError {
             }
             (_, Some(ErrorKind::TimedOut)) => "see `systemctl status motion-ad.service`",
             (AskError::Connect(_), Some(ErrorKind::NotFound)) => {
-                "the socket is missing: `systemctl restart motion-ad.socket motion-ad.service`"
+                "see `systemctl status motion-ad.socket motion-ad.service`; if the socket was removed, `systemctl restart \
+                 motion-ad.socket motion-ad.service` makes it again"
             }
             (AskError::Connect(_), _) => "see `systemctl status motion-ad.socket motion-ad.service`",
             _ => {

@@ -3,6 +3,7 @@
 //! Everything else goes through ldap3. Not these: its buffers keep what they sent for as long as the connection
 //! lives, a user's password included, its SASL layer loses messages, and it has no UDP. Here a message is one buffer
 //! that is freed, and so wiped, as soon as it is sent.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::io;
 
@@ -110,7 +111,7 @@ pub fn password_change(id: i64, dn: &str, present: &str, new: &str) -> io::Resul
 
 /// A password as a value of `unicodePwd`. Of its size from the start: growing would leave copies behind.
 fn quoted(password: &str) -> Vec<u8> {
-    let mut value = Vec::with_capacity(2 * (password.len() + 2));
+    let mut value = Vec::with_capacity(password.len().saturating_add(2).saturating_mul(2));
     let units = std::iter::once(u16::from(b'"')).chain(password.encode_utf16()).chain([u16::from(b'"')]);
     value.extend(units.flat_map(u16::to_le_bytes));
     value
@@ -260,9 +261,9 @@ fn first(buffer: &[u8]) -> Result<Option<(usize, StructureTag)>, ExchangeError> 
 /// longer than the whole, and calls itself for each level: so it gets no such message.
 fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
     let Some((header, content)) = element(buffer)? else { return Ok(None) };
-    let length = header + content;
+    let length = header.checked_add(content).ok_or(ExchangeError::Malformed)?;
     let is_sound = || buffer.get(header..length).is_none_or(|content| is_sound(content, MAX_DEPTH));
-    if buffer[0] == MESSAGE && length <= MAX_MESSAGE && is_sound() {
+    if buffer.first() == Some(&MESSAGE) && length <= MAX_MESSAGE && is_sound() {
         Ok(Some(length))
     } else {
         Err(ExchangeError::Malformed)
@@ -273,11 +274,16 @@ fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
 fn is_sound(mut content: &[u8], levels: usize) -> bool {
     while let Some(tag) = content.first() {
         let Ok(Some((header, length))) = element(content) else { return false };
-        let Some(inner) = content.get(header..header + length) else { return false };
-        if tag & CONSTRUCTED != 0 && (levels == 0 || !is_sound(inner, levels - 1)) {
+        let element = header.checked_add(length).and_then(|end| content.split_at_checked(end));
+        let Some((inner, rest)) = element.and_then(|(element, rest)| Some((element.get(header..)?, rest)))
+        else {
+            return false;
+        };
+        let is_simple = tag & CONSTRUCTED == 0;
+        if !is_simple && !levels.checked_sub(1).is_some_and(|levels| is_sound(inner, levels)) {
             return false;
         }
-        content = &content[header + length..];
+        content = rest;
     }
     true
 }
@@ -289,7 +295,10 @@ fn element(bytes: &[u8]) -> Result<Option<(usize, usize)>, ExchangeError> {
         [_, short @ ..0x80, ..] => Ok(Some((2, short.into()))),
         [_, 0x80 | 0x85.., ..] => Err(ExchangeError::Malformed),
         [_, long, ref rest @ ..] => Ok(rest.get(..usize::from(long & 0x7f)).map(|bytes| {
-            (2 + bytes.len(), bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
+            (
+                bytes.len().saturating_add(2),
+                bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
+            )
         })),
     }
 }

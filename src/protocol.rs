@@ -3,6 +3,7 @@
 //! A frame is two big-endian `u32` lengths (of the JSON, of the secret), then the JSON, then the secret as raw
 //! bytes. The password is never inside the JSON, because escaping would copy it. A frame is at most
 //! [`MAX_FRAME`] bytes long, its header included.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::io::{self, IoSlice, Read, Write};
 use std::time::Duration;
@@ -55,7 +56,7 @@ impl Secret {
             u16::try_from(present.0.len()).ok().filter(|length| usize::from(*length) <= MAX_PASSWORD);
         let length = length.ok_or(PasswordError::TooLong)?;
         // Of this size from the start: growing would leave copies behind.
-        let mut both = Vec::with_capacity(2 + present.0.len() + new.0.len());
+        let mut both = Vec::with_capacity(present.0.len().saturating_add(new.0.len()).saturating_add(2));
         both.extend_from_slice(&length.to_be_bytes());
         both.extend_from_slice(&present.0);
         both.extend_from_slice(&new.0);
@@ -287,7 +288,7 @@ impl Header {
     pub fn parse(bytes: [u8; HEADER]) -> Result<Self, FrameError> {
         let [a, b, c, d, e, f, g, h] = bytes;
         let (json, secret) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
-        let total = HEADER as u64 + u64::from(json) + u64::from(secret);
+        let total = u64::from(json).saturating_add(secret.into()).saturating_add(HEADER as u64);
         if total > MAX_FRAME as u64 {
             return Err(FrameError::TooLong(total));
         }
@@ -302,14 +303,16 @@ impl Header {
 pub fn encode<T: Serialize>(message: &T, secret: &Secret) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message).map_err(io::Error::from)?;
-    let total = frame.len() + secret.bytes().len();
-    let (Ok(json), Ok(length), true) =
-        (u32::try_from(frame.len() - HEADER), u32::try_from(secret.bytes().len()), total <= MAX_FRAME)
-    else {
+    let total = frame.len().saturating_add(secret.bytes().len());
+    let (Ok(json), Ok(length), true) = (
+        u32::try_from(frame.len().saturating_sub(HEADER)),
+        u32::try_from(secret.bytes().len()),
+        total <= MAX_FRAME,
+    ) else {
         return Err(FrameError::TooLong(total as u64));
     };
-    frame[..4].copy_from_slice(&json.to_be_bytes());
-    frame[4..HEADER].copy_from_slice(&length.to_be_bytes());
+    let lengths = json.to_be_bytes().into_iter().chain(length.to_be_bytes());
+    frame.iter_mut().zip(lengths).for_each(|(byte, length)| *byte = length);
     Ok(frame)
 }
 
@@ -353,7 +356,7 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<(T, Secret),
     if first == 0 {
         return Err(FrameError::Closed);
     }
-    from.read_exact(&mut header[first..])?;
+    from.read_exact(header.get_mut(first..).unwrap_or_default())?;
     let header = Header::parse(header)?;
     let mut json = vec![0; header.json];
     from.read_exact(&mut json)?;

@@ -553,7 +553,8 @@ fn without_a_broker_the_message_says_what_to_look_at() {
         )
     };
     for args in QUESTIONS {
-        let advice = "the socket is missing: `systemctl restart motion-ad.socket motion-ad.service`";
+        let advice = "see `systemctl status motion-ad.socket motion-ad.service`; if the socket was removed, \
+                      `systemctl restart motion-ad.socket motion-ad.service` makes it again";
         host.feed(args, INPUT).is(3, "", &error("No such file or directory (os error 2)", advice));
     }
     // A socket that a dead broker left behind.

@@ -113,6 +113,8 @@ struct Known {
     begun: Option<Instant>,
     /// Why the last one did not say everything.
     problem: Option<String>,
+    /// The stranger whose name is being looked up: one at a time, so that the queue has room for the users.
+    naming: Option<u32>,
     /// Names of strangers, and when they were looked up.
     strangers: BTreeMap<u32, (Instant, Option<String>)>,
 }
@@ -186,7 +188,7 @@ impl Peers {
         let remembered = fresh(&self.known.borrow());
         let name = match remembered {
             Some(name) => name,
-            None if self.questions.try_send(Question::Stranger(uid)).is_err() => None,
+            None if !self.names_stranger(uid) => None,
             None => {
                 let mut changes = self.known.subscribe();
                 let answered = changes.wait_for(|known| fresh(known).is_some());
@@ -197,6 +199,19 @@ impl Peers {
         let name = name.map(|name| format!(" {name}")).unwrap_or_default();
         let program = program(peer.pid).map(|program| format!(", program {program}")).unwrap_or_default();
         format!("the user{name} (uid {uid}{program})")
+    }
+
+    /// Begins to look up the name of a stranger; returns false if another one's is under way.
+    fn names_stranger(&self, uid: u32) -> bool {
+        let mut naming = None;
+        self.known.send_if_modified(|known| {
+            if known.naming.is_none() && self.questions.try_send(Question::Stranger(uid)).is_ok() {
+                known.naming = Some(uid);
+            }
+            naming = known.naming;
+            false
+        });
+        naming == Some(uid)
     }
 
     /// Begins a lookup unless one is under way; returns when that was begun, `None` where there is no thread for it.
@@ -227,7 +242,7 @@ fn answer(
     known: &watch::Sender<Known>,
 ) -> Ended {
     // After a panic none is under way.
-    known.send_modify(|known| known.begun = None);
+    known.send_modify(|known| (known.begun, known.naming) = (None, None));
     while let Ok(question) = questions.recv() {
         match question {
             Question::Users => {
@@ -263,6 +278,7 @@ impl Known {
     }
 
     fn meet(&mut self, uid: u32, name: Option<String>) {
+        self.naming = None;
         if self.strangers.len() >= STRANGERS {
             self.strangers.retain(|_, (looked, _)| looked.elapsed() < FRESH);
         }

@@ -1,4 +1,5 @@
 //! One entry of a search result, decoded without trusting its shape.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::collections::BTreeMap;
 

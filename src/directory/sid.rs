@@ -1,4 +1,5 @@
 //! Security identifiers (MS-DTYP 2.4.2). Groups are compared by them, never by name.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,7 +39,9 @@ impl TryFrom<&[u8]> for Sid {
 
     fn try_from(bytes: &[u8]) -> Result<Self, NoSid> {
         match bytes {
-            [1, count, ..] if *count <= 15 && bytes.len() == 8 + 4 * usize::from(*count) => {
+            [1, count, ..]
+                if *count <= 15 && bytes.len() == usize::from(*count).saturating_mul(4).saturating_add(8) =>
+            {
                 Ok(Sid(bytes.to_vec()))
             }
             _ => Err(NoSid),
@@ -75,9 +78,10 @@ fn number<T: FromStr>(digits: &str) -> Result<T, NoSid> {
 
 impl fmt::Display for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authority = self.0[2..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let (head, below) = self.0.split_at_checked(8).unwrap_or_default();
+        let authority = head.iter().skip(2).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         write!(f, "S-1-{authority}")?;
-        self.0[8..].chunks_exact(4).try_for_each(|part| {
+        below.chunks_exact(4).try_for_each(|part| {
             let number = part.iter().rev().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
             write!(f, "-{number}")
         })

@@ -165,7 +165,7 @@ pub(super) async fn roots(facts: &Facts) -> Finding {
     let until = |root: &crate::protocol::report::Root| i64::try_from(root.not_after).unwrap_or(i64::MAX);
     let named = facts.config().await.is_some_and(|config| config.tls.ca_file.is_some());
     for root in &report.roots {
-        let finding = match until(root) - now {
+        let finding = match until(root).saturating_sub(now) {
             left if left < 0 => {
                 Finding::failure(format!("{} has ended on {}", root.subject, day(until(root))))
             }
@@ -307,7 +307,7 @@ pub(super) async fn expiry(facts: &Facts) -> Finding {
     let now = now();
     let shown = facts.tls().await.iter().filter_map(|(host, tls)| Some((host, tls.certificate.as_ref()?)));
     let parts = shown.map(|(host, certificate)| {
-        let left = certificate.not_after - now;
+        let left = certificate.not_after.saturating_sub(now);
         // One that has ended is no longer verified.
         let level = if (0..SOON).contains(&left) { Level::Warning } else { Level::Ok };
         Part { subject: host.clone(), level, seen: format!("until {}", day(certificate.not_after)) }

@@ -82,8 +82,8 @@ fn line(from: &mut impl Read) -> io::Result<Secret> {
     while bytes.len() <= MAX_PASSWORD {
         match from.read(&mut byte[..]) {
             Ok(0) => break,
-            Ok(_) if byte[0] == b'\n' => break,
-            Ok(_) => bytes.push(byte[0]),
+            Ok(_) if *byte == *b"\n" => break,
+            Ok(_) => bytes.extend_from_slice(&*byte),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

@@ -1,4 +1,5 @@
 //! As much of DER (X.690) as it takes to look into a list of PA-DATA (RFC 4120, 5.2.7).
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 /// One element: its tag, its content, and what follows it. `None` where the bytes are none.
 pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {

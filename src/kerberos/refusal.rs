@@ -2,6 +2,7 @@
 //!
 //! The error code (RFC 4120, 7.5.9) is coarse; AD adds the NTSTATUS value (MS-ERREF 2.3) that the logon would
 //! have had, in the error's e-data (MS-KILE 2.2.2).
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use super::der::{SEQUENCE, elements, inside, pa_data};
 use crate::verdict::Outcome;

@@ -268,7 +268,8 @@ where
         if length == 0 {
             return Ok(());
         }
-        let token = locked(layer, |layer| layer.wrap(&plain[..length]))?;
+        let message = plain.get(..length).unwrap_or_default();
+        let token = locked(layer, |layer| layer.wrap(message))?;
         let size = u32::try_from(token.len()).ok().filter(|_| token.len() <= max);
         let size = size.ok_or("a wrapped buffer is longer than the server accepts")?;
         framed.clear();

@@ -256,10 +256,8 @@ impl Arguments {
     }
 
     fn take(&mut self, argument: &[u8]) -> Result<(), ArgumentError> {
-        let (name, value) = match argument.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&argument[..at], Some(&argument[at + 1..])),
-            None => (argument, None),
-        };
+        let mut parts = argument.splitn(2, |byte| *byte == b'=');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next());
         let text = || String::from_utf8_lossy(argument).into_owned();
         let malformed = |expected| ArgumentError::Malformed { argument: text(), expected };
         let known = ARGUMENTS.iter().find(|known| known.name.as_bytes() == name);

@@ -27,7 +27,11 @@ impl Broker {
         let mut page = Page::default();
         page.add(Family::Serving, [], self.problem().is_none().into());
         page.add(Family::BuildInfo, [env!("CARGO_PKG_VERSION")], 1);
-        page.add(Family::Connections, [], (self.connections - self.room.available_permits()) as u64);
+        page.add(
+            Family::Connections,
+            [],
+            self.connections.saturating_sub(self.room.available_permits()) as u64,
+        );
         page.add(Family::ConnectionsMax, [], self.connections as u64);
         page.add(Family::LogLost, [], self.log().lost());
         self.metrics.measure(&mut page);
@@ -64,8 +68,8 @@ impl Service {
         let machine = self.machine.state();
         page.add(Family::MachineConnected, [], machine.connected.into());
         page.add(Family::MachineConnects, [], machine.connects);
-        if let Some(left) = machine.ticket {
-            page.add(Family::MachineTicket, [], seconds(SystemTime::now() + left));
+        if let Some(ends) = machine.ticket.and_then(|left| SystemTime::now().checked_add(left)) {
+            page.add(Family::MachineTicket, [], seconds(ends));
         }
         let trust = self.trust.report();
         if let Some(read) = self.trust.read() {

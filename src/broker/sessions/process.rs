@@ -1,4 +1,5 @@
 //! Whether the process that opened a session is still there.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::fs;
 use std::io::ErrorKind;
@@ -66,7 +67,7 @@ fn is_no_process(error: &std::io::Error) -> bool {
 /// hold anything.
 fn parse(stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let rest = std::str::from_utf8(stat.get(end.checked_add(1)?..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let is_dead = matches!(fields.next()?, "Z" | "X");
     let threads: i64 = fields.nth(16)?.parse().ok()?;

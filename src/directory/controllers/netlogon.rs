@@ -1,6 +1,7 @@
 //! The netlogon ping: a domain controller tells which site we are in.
 //!
 //! Pure: the question as an LDAP filter and the answer's bytes (MS-ADTS 6.3.3, 6.3.1.9).
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 /// Wants the extended answer with the client's site and the next closest one (NETLOGON_NT_VERSION_5 |
 /// NETLOGON_NT_VERSION_5EX | NETLOGON_NT_VERSION_WITH_CLOSEST_SITE, MS-ADTS 6.3.1.1).
@@ -47,13 +48,15 @@ fn name(bytes: &[u8], at: &mut usize) -> Option<String> {
         match length {
             0 => break,
             1..=63 => {
-                let label = bytes.get(position + 1..position + 1 + length)?;
-                labels.push(std::str::from_utf8(label).ok()?);
-                position += 1 + length;
+                let begin = position.checked_add(1)?;
+                let end = begin.checked_add(length)?;
+                labels.push(std::str::from_utf8(bytes.get(begin..end)?).ok()?);
+                position = end;
             }
             192.. => {
-                let target = (length & 0x3f) << 8 | usize::from(*bytes.get(position + 1)?);
-                behind.get_or_insert(position + 2);
+                let low = position.checked_add(1)?;
+                let target = (length & 0x3f) << 8 | usize::from(*bytes.get(low)?);
+                behind.get_or_insert(low.checked_add(1)?);
                 if target >= floor.min(position) {
                     return None;
                 }
@@ -65,7 +68,7 @@ fn name(bytes: &[u8], at: &mut usize) -> Option<String> {
             return None;
         }
     }
-    *at = behind.unwrap_or(position + 1);
+    *at = behind.or(position.checked_add(1))?;
     Some(labels.join("."))
 }
 

@@ -250,7 +250,7 @@ fn time_of(text: &str) -> Option<SystemTime> {
     let date = Date::from_calendar_date(digits.get(..4)?.parse().ok()?, month, number(6, 8)?).ok()?;
     let clock = Time::from_hms(number(8, 10)?, number(10, 12)?, number(12, 14)?).ok()?;
     let seconds = PrimitiveDateTime::new(date, clock).assume_utc().unix_timestamp();
-    Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 #[cfg(test)]

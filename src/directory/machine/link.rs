@@ -238,6 +238,8 @@ impl Link {
         }
         let link = Arc::clone(self);
         runtime.spawn(async move {
+            // However this ends: a flag that stayed set would keep every later probe away.
+            let _probing = Probing(&link);
             let (before, begun) = (link.relay.received(), Instant::now());
             let (probe, patience) = (link.settings.probe, link.settings.patience);
             let answer = link.read_root();
@@ -252,8 +254,16 @@ impl Link {
                 link.servers.silent(&link.host, cause);
                 link.close(cause);
             }
-            link.probing.store(false, Ordering::Release);
         });
+    }
+}
+
+/// A probe that is under way until this is dropped.
+struct Probing<'a>(&'a Link);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.probing.store(false, Ordering::Release);
     }
 }
 

@@ -1,4 +1,5 @@
 //! The password policy that an account is under, as far as the machine account may read it.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::time::Duration;
 

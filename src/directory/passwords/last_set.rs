@@ -1,4 +1,5 @@
 //! When a password was set last: what tells whether a change was made whose answer is lost.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use tokio::time::Instant;
 

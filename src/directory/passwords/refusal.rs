@@ -2,6 +2,7 @@
 //!
 //! The result code is almost always invalidCredentials (49, RFC 4511, appendix A); the reason is a Win32 error
 //! code in hexadecimal behind `data ` in the diagnostic message (MS-ERREF 2.2). Only that number is stable.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use crate::verdict::Outcome;
 
@@ -59,7 +60,7 @@ impl Answer {
 fn data_code(diagnostic: &str) -> Option<u32> {
     let (_, rest) = diagnostic.split_once("data ")?;
     let end = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
-    u32::from_str_radix(&rest[..end], 16).ok()
+    u32::from_str_radix(rest.get(..end)?, 16).ok()
 }
 
 #[cfg(test)]

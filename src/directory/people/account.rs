@@ -1,6 +1,7 @@
 //! The state of an account: what its attributes say, and whether they let it in.
 //!
 //! Pure: the time and this host's name are passed in. Attributes are those of MS-ADA1 to MS-ADA3.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -225,7 +226,7 @@ fn moment(at: Option<SystemTime>) -> String {
 /// Bit 0 of byte 0 is Sunday 00:00 to 01:00 UTC (MS-SAMR 2.2.6.5). 1970-01-01 was a Thursday.
 fn allows(hours: &[u8; 21], now: SystemTime) -> bool {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
-    let hour = usize::try_from((since + 4 * 24) % (7 * 24)).unwrap_or_default();
+    let hour = usize::try_from(since.saturating_add(4 * 24) % (7 * 24)).unwrap_or_default();
     hours.get(hour / 8).is_some_and(|byte| byte >> (hour % 8) & 1 == 1)
 }
 

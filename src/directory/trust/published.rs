@@ -2,6 +2,7 @@
 //!
 //! Both are objects under `CN=Public Key Services,CN=Services` of the configuration partition, where Windows CAs
 //! publish by default and `certutil -dspublish` puts what an offline CA has issued.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::collections::BTreeSet;
 
@@ -97,17 +98,17 @@ impl Answer {
         let mut total = 0;
         for entry in entries {
             for list in values(entry, "certificateRevocationList") {
-                total += list.len();
-                if list.len() > LIST || total > ALL_LISTS {
+                let with_it = list.len().saturating_add(total);
+                if list.len() > LIST || with_it > ALL_LISTS {
                     let text = format!(
                         "the CRL of {} is too long ({} bytes) and passed over",
                         entry.dn(),
                         list.len()
                     );
                     self.notes.push(text);
-                    total -= list.len();
                     continue;
                 }
+                total = with_it;
                 self.published.crls.insert(list.to_vec());
             }
         }

@@ -104,12 +104,16 @@ impl Control {
             "optional" => (Action::Ok, Action::Ok, Action::Ignore),
             _ => return None,
         };
-        let mut actions = [default; VALUES.len()];
-        actions[usize::from(Value::SUCCESS.0)] = success;
-        // new_authtok_reqd
-        actions[12] = expired;
-        actions[usize::from(Value::IGNORE.0)] = Action::Ignore;
-        Some(Control(actions))
+        /// `new_authtok_reqd`.
+        const EXPIRED: usize = 12;
+        let (succeeded, ignored) = (usize::from(Value::SUCCESS.0), usize::from(Value::IGNORE.0));
+        let action = |value| match value {
+            EXPIRED => expired,
+            value if value == succeeded => success,
+            value if value == ignored => Action::Ignore,
+            _ => default,
+        };
+        Some(Control(std::array::from_fn(action)))
     }
 
     /// `value=action …` from between brackets. What is not named is bad.

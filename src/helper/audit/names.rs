@@ -120,7 +120,7 @@ fn column(text: &[u8], layout: &Layout) -> Result<Vec<Row>, ListError> {
         .flexible(true)
         .from_reader(text);
     let index = match &layout.column {
-        Column::Number(number) => number - 1,
+        Column::Number(number) => number.saturating_sub(1),
         Column::Name(name) => index_of(reader.byte_headers()?, name)?,
     };
     let mut rows = Vec::new();

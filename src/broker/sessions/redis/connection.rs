@@ -307,7 +307,9 @@ fn password(path: &Path) -> Result<Secret, Trouble> {
         ));
     }
     // Of this size from the start: growing would leave copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(PASSWORD_FILE as usize + 1));
+    let mut text = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(PASSWORD_FILE).unwrap_or_default().saturating_add(1),
+    ));
     file.take(PASSWORD_FILE).read_to_end(&mut text).map_err(unreadable)?;
     let text = text::unmarked(&text).map_err(|flaw| barred(flaw.text, "its first line is the password"))?;
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
