@@ -119,7 +119,7 @@ test-sessions: root deps ## change passwords and fill the register of sessions, 
 	$(lab_tests) --sessions
 
 .PHONY: test-doctor
-test-doctor: root deps ## break a host in every way that motion-ad doctor is to name and mend (root, a quarter of an hour)
+test-doctor: root deps ## break a host in every way that motion-ad doctor is to name and to fix (root, a quarter of an hour)
 	$(MAKE) deb
 	$(lab_tests) --doctor
 

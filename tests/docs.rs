@@ -181,6 +181,32 @@ fn every_configuration_can_be_used() {
     assert!(configurations.len() > 4);
 }
 
+/// Each block, put at the end of the shipped file as it is, says what it says alone.
+#[test]
+fn every_configuration_can_be_put_at_the_end_of_the_shipped_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("names.map"), "").unwrap();
+    fs::write(path("sssd.conf"), "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n")
+        .unwrap();
+    let shipped = read("packaging/config.toml");
+    let settings = |text: &str| {
+        // The map's own path is not there on this machine.
+        let map = format!("map_file = {:?}\n", path("names.map"));
+        let text = match text.contains("\n[names]\n") {
+            true => text.replace("\n[names]\n", &format!("\n[names]\n{map}")),
+            false => format!("names.{map}{text}"),
+        };
+        fs::write(path("config.toml"), text).unwrap();
+        Config::load(&path("config.toml"), &path("sssd.conf")).map_err(|e| e.to_string())
+    };
+    for block in fenced("toml") {
+        let alone = settings(&format!("\n{}", block.text));
+        assert!(alone.is_ok(), "{}: {alone:?}", block.place);
+        assert_eq!(settings(&format!("{shipped}\n{}", block.text)), alone, "{}", block.place);
+    }
+}
+
 #[test]
 fn every_key_that_is_named_exists() {
     let mut texts: Vec<_> =

@@ -546,7 +546,7 @@ async fn a_ticket_that_cannot_be_had_names_the_cause() {
     let silent = hole.local_addr().unwrap().to_string();
 
     let cases = [
-        (&here, &missing, "does not exist: join the domain with `realm join`"),
+        (&here, &missing, "does not exist: join again with `adcli join`"),
         (&here, &empty, "holds no key: join the domain"),
         (&here, &other, "holds no key of a machine account (only HTTP/x@"),
         (&here, &wrong, "the KDC does not accept the key of"),

@@ -46,7 +46,8 @@ impl Host {
         host.write("sssd.conf", sssd);
         // As it is shipped, but for the place of the map.
         let map = format!("map_file = {:?}", host.path("names.map"));
-        host.write("config.toml", &SHIPPED.replace("#map_file = \"/etc/motion-ad/names.map\"", &map));
+        let text = SHIPPED.replace("\n#[names]\n", "\n[names]\n");
+        host.write("config.toml", &text.replace("#map_file = \"/etc/motion-ad/names.map\"", &map));
         host.env("dc=acme,dc=com");
         host
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::explain::{explain, misplaced};
 use super::{
     Broker, Command, Config, ConfigError, Domain, Join, Login, Pool, Problem, Redis, Sessions, Store, Tls,
     root_of, text,
@@ -194,7 +195,13 @@ impl File {
         if let Some(flaw) = text::invisible_in_toml(&text) {
             return Err(flaw.of(path));
         }
-        match toml::from_str(&text) {
+        let parsed = toml::from_str(&text);
+        // The parser takes the one, and says of the other what is wrong, but not what was meant.
+        let meant = if parsed.is_ok() { misplaced(&text) } else { explain(&text) };
+        if let Some((line, text)) = meant {
+            return Err(Problem { file: path.to_owned(), line: Some(line), text });
+        }
+        match parsed {
             Ok(keys) => Ok(File { path: path.to_owned(), text, keys }),
             Err(e) => {
                 let line = e.span().map(|span| line_of(&text, span.start));

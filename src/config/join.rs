@@ -96,6 +96,10 @@ pub struct Access {
     pub default_right: Option<String>,
     /// `ad_gpo_map_permit`: PAM services that are let in, `+NAME`.
     pub permitted: Vec<String>,
+    /// Whether SSSD knows people only by names with a domain (`use_fully_qualified_names`).
+    pub full_names: bool,
+    /// Whether it has rules of an administrator's about who may log in.
+    pub restricts: bool,
     /// The other maps, in which a service is judged by the host's group policies.
     pub mapped: Vec<String>,
 }
@@ -127,9 +131,19 @@ impl Access {
         let value = |key| Ok::<_, Problem>(section.get(key)?.map(fold));
         let listed = |key| Ok::<Vec<_>, Problem>(section.list(key)?.into_iter().map(str::to_owned).collect());
         let mapped = MAPS.iter().map(|map| listed(map)).collect::<Result<Vec<_>, _>>()?;
+        let suffix = match sssd.section("sssd") {
+            Some(global) => global.get("default_domain_suffix")?.unwrap_or_default(),
+            None => "",
+        };
+        let is_full = value("use_fully_qualified_names")?.as_deref() == Some("true");
+        let provider = value("access_provider")?.unwrap_or_default();
+        let filters = [section.get("ad_access_filter")?, section.get("ldap_access_filter")?];
         Ok(Some(Access {
+            full_names: is_full && suffix.is_empty(),
+            restricts: !matches!(provider.as_str(), "" | "ad" | "permit")
+                || filters.iter().any(Option::is_some),
             section: section.name.clone(),
-            provider: value("access_provider")?.unwrap_or_default(),
+            provider,
             gpo: value("ad_gpo_access_control")?,
             default_right: value("ad_gpo_default_right")?,
             permitted: listed("ad_gpo_map_permit")?,

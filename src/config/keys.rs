@@ -313,6 +313,8 @@ const HEAD: &str = "\
 #
 # On a joined host nothing has to be set here: the domain and whom to trust are known from the realm join. Every key
 # is listed with its default; where the realm join decides, with an example.
+# To set a key, take the # before it away, and the # before the [table] above it. A block of a document may be put at
+# the end as it is, where its [table] is still a comment here; else its keys belong below that [table].
 # The broker notices a change by itself. Whether the file can be used says, as root,
 #   /usr/libexec/motion-ad/motion-ad-broker --check-config
 ";
@@ -326,7 +328,7 @@ pub fn example() -> String {
     for (table, text) in TABLES {
         let _ = writeln!(file);
         comment(&mut file, text);
-        let _ = writeln!(file, "[{table}]");
+        let _ = writeln!(file, "#[{table}]");
         for key in KEYS.iter().filter(|key| key.table == *table) {
             let _ = writeln!(file);
             comment(&mut file, key.text);

@@ -4,6 +4,7 @@
 //! every login until it is mended.
 
 mod command;
+mod explain;
 mod file;
 mod join;
 pub mod keys;
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use command::{Command, Field, Piece};
+pub(crate) use explain::distance;
+pub use explain::mended;
 pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
 pub use join::{Access, Join, JoinError};
 pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
@@ -401,7 +404,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let cases = [
-            ("[login]\nallow_group = []\n", Some(2), "unknown field `allow_group`"),
+            ("[login]\nallow_group = []\n", Some(2), "did you mean `allow_groups`?"),
             ("[pool]\n\nconnections = \"many\"\n", Some(3), "invalid type: string"),
             ("[pool]\nconnections = 0\n", Some(2), "expected 1 to"),
             ("[pool]\nidle = 901\n", Some(2), "expected 1 to 900"),

@@ -3,15 +3,17 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::{Group, Uid, User};
 use tokio::time::{Instant, sleep};
 
 use super::command;
+use super::commands;
 use super::facts::{Facts, unit, user};
-use super::finding::{Finding, quote};
+use super::finding::Finding;
+use super::fix::{BOTH, OwnPath, Place, Run, Unit as Ours, Verb};
+use super::pam::access;
 use crate::client::AskError;
 use crate::protocol::{FrameError, Operation, Reply};
 
@@ -22,6 +24,8 @@ pub(super) const USER: &str = "motion-ad";
 const PACKAGE: &str = "libpam-motion-ad";
 /// A name that nobody bears: who it is, the broker has to ask AD.
 const NOBODY: &str = "motion-ad-doctor";
+/// The most settings of a drop-in that are named.
+const SETTINGS: usize = 3;
 /// So long a broker that is starting has until it is called one that does not.
 const STARTING: Duration = Duration::from_secs(3);
 /// So soon it is looked at again.
@@ -34,7 +38,7 @@ pub(super) async fn root(facts: &Facts) -> Finding {
         false => {
             let uid = Uid::effective();
             Finding::warning(format!("as uid {uid}: what only root may see is not looked at"))
-                .mend("sudo motion-ad doctor")
+                .command(&commands::AS_ROOT, "")
         }
     }
 }
@@ -42,8 +46,7 @@ pub(super) async fn root(facts: &Facts) -> Finding {
 pub(super) async fn account(_: &Facts) -> Finding {
     match user(USER).await {
         Ok(user) => Finding::ok(format!("{USER} has uid {}", user.uid)),
-        Err(cause) => Finding::failure(format!("{cause}, as whom the broker runs"))
-            .mend("systemd-sysusers motion-ad.conf"),
+        Err(cause) => Finding::failure(format!("{cause}, as whom the broker runs")).run(Run::MakeUser),
     }
 }
 
@@ -54,20 +57,18 @@ pub(super) async fn socket_unit(_: &Facts) -> Finding {
     };
     let unit = &seen.text;
     match (seen.load.as_str(), seen.active.as_str(), seen.enabled.as_str()) {
-        ("masked", ..) => Finding::failure(format!("{SOCKET_UNIT} is masked")).mend(format!(
-            "systemctl unmask {SOCKET_UNIT} {SERVICE_UNIT} && systemctl enable --now {SOCKET_UNIT} {SERVICE_UNIT}"
-        )),
+        ("masked", ..) => {
+            Finding::failure(format!("{SOCKET_UNIT} is masked")).run(Run::Units(Verb::Unmask, BOTH))
+        }
         ("not-found", ..) => missing_unit(SOCKET_UNIT),
         (_, "active", "disabled") => {
             Finding::warning(format!("{unit}; after the next start of the host nobody will listen"))
-                .mend(format!("systemctl enable {SOCKET_UNIT}"))
+                .run(Run::Units(Verb::Enable, &[Ours::Socket]))
         }
         (_, "active", _) => Finding::ok(unit),
-        (_, "failed", _) => Finding::failure(unit).mend(again(seen.overridden)),
-        (_, _, "disabled") => {
-            Finding::failure(unit).mend(format!("systemctl enable --now {SOCKET_UNIT} {SERVICE_UNIT}"))
-        }
-        _ => Finding::failure(unit).mend(format!("systemctl start {SOCKET_UNIT} {SERVICE_UNIT}")),
+        (_, "failed", _) => again(Finding::failure(unit), &seen).await,
+        (_, _, "disabled") => Finding::failure(unit).run(Run::Units(Verb::EnableNow, BOTH)),
+        _ => Finding::failure(unit).run(Run::Units(Verb::Start, BOTH)),
     }
 }
 
@@ -85,49 +86,58 @@ pub(super) async fn service_unit(_: &Facts) -> Finding {
     };
     match (seen.load.as_str(), seen.active.as_str(), seen.enabled.as_str()) {
         ("masked", ..) => Finding::failure(format!("{SERVICE_UNIT} is masked"))
-            .mend(format!("systemctl unmask {SERVICE_UNIT} && systemctl enable --now {SERVICE_UNIT}")),
+            .run(Run::Units(Verb::Unmask, &[Ours::Service])),
         ("not-found", ..) => missing_unit(SERVICE_UNIT),
         (_, "active" | "reloading", "disabled") => {
             Finding::warning(format!("{}; after the next start of the host the first login waits", seen.text))
-                .mend(format!("systemctl enable {SERVICE_UNIT}"))
+                .run(Run::Units(Verb::Enable, &[Ours::Service]))
         }
         (_, "active" | "reloading", _) => Finding::ok(seen.text),
         // The next login starts it.
         (_, "inactive", _) => Finding::ok(format!("{}; the next login starts it", seen.text)),
         _ => {
-            let log = command::ask("journalctl", &["-u", SERVICE_UNIT, "-n", "1", "-q", "-o", "cat"]).await;
-            let last = log.map(|log| log.out.trim().to_owned()).unwrap_or_default();
-            Finding::failure(format!("{}; the last line of its log: {last}", seen.text))
-                .mend(again(seen.overridden))
+            let log = command::ask("journalctl", &["-u", SERVICE_UNIT, "-n", "2", "-q", "-o", "cat"]).await;
+            let last = log.map(|log| log.out.trim().replace('\n', "; ")).unwrap_or_default();
+            let seen_of_log = format!("{}; the last lines of its log: {last}", seen.text);
+            again(Finding::failure(seen_of_log), &seen).await
         }
     }
 }
 
-/// A unit that fails is started again; where an administrator's own settings are in the way, without them.
-fn again(overridden: bool) -> String {
-    match overridden {
-        true => format!(
-            "systemctl revert {SOCKET_UNIT} {SERVICE_UNIT} && systemctl restart {SOCKET_UNIT} {SERVICE_UNIT}"
-        ),
-        false => format!("systemctl restart {SOCKET_UNIT} {SERVICE_UNIT}"),
+/// A unit that fails is started again; where an administrator's own settings are in the way, they are named.
+async fn again(mut finding: Finding, unit: &Unit) -> Finding {
+    let settings = unit.overrides.iter().flat_map(|file| settings(file)).collect::<Vec<_>>();
+    if settings.is_empty() {
+        return finding.run(Run::Units(Verb::Restart, BOTH));
     }
+    finding.seen += &format!("; an administrator's own settings: {}", settings.join("; "));
+    finding.command(&commands::SHOW_UNIT, "").command(&commands::SHOW_LOG, "").advise(
+        Place::Here,
+        "correct the setting, have systemd read it again (daemon-reload), and restart the unit",
+    )
+}
+
+/// The settings of a drop-in by file and line, those first that decide what is run.
+fn settings(file: &str) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines = (1..).zip(text.lines()).map(|(number, line)| (number, line.trim()));
+    let set = lines.filter(|(_, line)| !line.starts_with(['#', ';', '[']) && line.contains('='));
+    // An empty value only takes back what was set before.
+    let mut set: Vec<_> = set.filter(|(_, line)| !line.ends_with('=')).collect();
+    set.sort_by_key(|(number, line)| (!line.starts_with("Exec"), *number));
+    set.iter().take(SETTINGS).map(|(number, line)| format!("{file}, line {number}: {line}")).collect()
 }
 
 fn missing_unit(unit: &str) -> Finding {
-    Finding::failure(format!("the unit {unit} is missing")).mend(reinstall())
-}
-
-/// The package is no archive's: it is where it was installed from.
-pub(super) fn reinstall() -> String {
-    format!("apt-get install -y --reinstall ./{PACKAGE}_*.deb")
+    Finding::failure(format!("the unit {unit} is missing")).command(&commands::REINSTALL, "")
 }
 
 struct Unit {
     load: String,
     active: String,
     enabled: String,
-    /// The administrator has settings of his own for it.
-    overridden: bool,
+    /// Files with settings of an administrator's.
+    overrides: Vec<String>,
     text: String,
 }
 
@@ -141,8 +151,8 @@ async fn state_of(name: &str) -> Result<Unit, Finding> {
         return Err(Finding::warning("systemd does not run here"));
     }
     let text = format!("{name} is {active} ({sub}), {enabled}");
-    let overridden = !take("DropInPaths").is_empty();
-    Ok(Unit { load, active, enabled, overridden, text })
+    let overrides = take("DropInPaths").split_whitespace().map(str::to_owned).collect();
+    Ok(Unit { load, active, enabled, overrides, text })
 }
 
 /// The socket's file is as the unit in force says.
@@ -152,13 +162,12 @@ pub(super) async fn socket_file(facts: &Facts) -> Finding {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(e) => {
-            return Finding::failure(format!("{shown}: {e}"))
-                .mend(format!("systemctl restart {SOCKET_UNIT} {SERVICE_UNIT}"));
+            return Finding::failure(format!("{shown}: {e}")).run(Run::Units(Verb::Restart, BOTH));
         }
     };
     if !found.file_type().is_socket() {
         return Finding::failure(format!("{shown} is no socket"))
-            .mend(format!("rm -f {} && systemctl restart {SOCKET_UNIT} {SERVICE_UNIT}", quote_path(path)));
+            .run_with(OwnPath::new(path).map(Run::ReplaceSocket));
     }
     let unit = unit(SOCKET_UNIT).await.unwrap_or_default();
     let property = |name: &str| unit.get(name).map(String::as_str).filter(|value| !value.is_empty());
@@ -168,18 +177,18 @@ pub(super) async fn socket_file(facts: &Facts) -> Finding {
     let (uid, gid) = (name_of_user(found.uid()), name_of_group(found.gid()));
     if (uid.as_str(), gid.as_str()) != (owner, group) {
         return Finding::failure(format!("{shown} belongs to {uid}:{gid}, not to {owner}:{group}"))
-            .mend(format!("chown {owner}:{group} {}", quote_path(path)));
+            .run_with(access(path, Some(&format!("{owner}:{group}")), mode));
     }
     if found.mode() & 0o777 != mode {
         return Finding::failure(format!("{shown} has mode {:04o}, not {mode:04o}", found.mode() & 0o777))
-            .mend(format!("chmod {mode:04o} {}", quote_path(path)));
+            .run_with(access(path, None, mode));
     }
     if let Some(folder) = path.parent()
         && let Ok(found) = fs::metadata(folder)
         && found.mode() & 0o005 != 0o005
     {
         return Finding::failure(format!("{} has mode {:04o}", folder.display(), found.mode() & 0o777))
-            .mend(format!("chmod 0755 {}", quote_path(folder)));
+            .run_with(access(folder, None, 0o755));
     }
     Finding::ok(format!("{shown}, mode {mode:04o}, of {owner}:{group}"))
 }
@@ -192,10 +201,6 @@ fn name_of_user(uid: u32) -> String {
 fn name_of_group(gid: u32) -> String {
     let group = Group::from_gid(gid.into()).ok().flatten();
     group.map_or_else(|| gid.to_string(), |group| group.name)
-}
-
-pub(super) fn quote_path(path: &Path) -> String {
-    quote(&path.display().to_string())
 }
 
 pub(super) async fn answers(facts: &Facts) -> Finding {
@@ -213,8 +218,8 @@ pub(super) async fn answers(facts: &Facts) -> Finding {
             };
             let finding = Finding::failure(format!("it does not answer: {error}"));
             match timed_out || !matches!(error, AskError::Connect(_)) {
-                true => finding.mend(format!("systemctl restart {SERVICE_UNIT}")),
-                false => finding.mend(format!("systemctl restart {SOCKET_UNIT} {SERVICE_UNIT}")),
+                true => finding.run(Run::Units(Verb::Restart, &[Ours::Service])),
+                false => finding.run(Run::Units(Verb::Restart, BOTH)),
             }
         }
     }
@@ -227,7 +232,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
         && status.version != ours
     {
         return Finding::failure(format!("the broker that runs is {}, this is {ours}", status.version))
-            .mend(format!("systemctl restart {SERVICE_UNIT}"));
+            .run(Run::Units(Verb::Restart, &[Ours::Service]));
     }
     let asked = command::ask("dpkg-query", &["-W", "-f", "${db:Status-Status} ${Version}", PACKAGE]).await;
     let installed = match &asked {
@@ -239,22 +244,20 @@ pub(super) async fn version(facts: &Facts) -> Finding {
         Some(version) if version == ours || version.starts_with(&format!("{ours}-")) => {
             Finding::ok(format!("package, helper and broker are {ours}"))
         }
-        Some(version) => {
-            Finding::warning(format!("the package is {version}, this helper {ours}")).mend(reinstall())
-        }
+        Some(version) => Finding::warning(format!("the package is {version}, this helper {ours}"))
+            .command(&commands::REINSTALL, ""),
         None => Finding::warning(format!("the package {PACKAGE} is not installed; this helper is {ours}"))
-            .mend(reinstall()),
+            .command(&commands::REINSTALL, ""),
     }
 }
 
 /// What the broker itself has to complain about, which no other check has found. It is made to read AD first, so that
 /// what failed a while ago and was not needed since is no complaint.
 pub(super) async fn state(facts: &Facts) -> Finding {
-    let advice = "motion-ad status";
     match facts.ask(Operation::Check, NOBODY).await {
         Ok(Reply::Check(check)) if check.outcome.is_none() => {
             return Finding::failure(format!("the broker cannot read AD: {}", check.reason))
-                .mend(format!("systemctl restart {SERVICE_UNIT}"));
+                .command(&commands::SHOW_LOG, "");
         }
         Ok(_) => {}
         Err(error) => return Finding::skipped(error.to_string()),
@@ -265,7 +268,7 @@ pub(super) async fn state(facts: &Facts) -> Finding {
         Err(error) => return Finding::skipped(error.to_string()),
     };
     if let Some(problem) = status.problems.first() {
-        return Finding::failure(problem).mend(format!("systemctl restart {SERVICE_UNIT}"));
+        return Finding::failure(problem).command(&commands::SHOW_LOG, "");
     }
     // One that works again is seen working within ten seconds.
     let down = status.servers.list.iter().flat_map(|server| {
@@ -281,6 +284,7 @@ pub(super) async fn state(facts: &Facts) -> Finding {
                 false => format!("passwords are checked by {}: {}", method.name, method.reason),
             })
         }
-        _ => Finding::warning(format!("the broker passes over {}", down.join("; "))).mend(advice),
+        _ => Finding::warning(format!("the broker passes over {}", down.join("; ")))
+            .command(&commands::SHOW_STATUS, ""),
     }
 }

@@ -8,11 +8,13 @@ use nix::unistd::User;
 
 use super::application;
 use super::broker::USER;
+use super::edit::Edit;
 use super::facts::{Facts, user};
-use super::finding::{Finding, quote};
+use super::finding::Finding;
+use super::fix::Place;
 use super::join::is_not_joined;
-use super::pam::comment_out;
-use crate::config::{ConfigError, Problem, Store};
+use super::pam::access;
+use crate::config::{ConfigError, Problem, Store, distance};
 
 /// Folders that the broker's unit does not see, or sees as its own (`ProtectHome=`, `PrivateTmp=`).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
@@ -31,14 +33,22 @@ pub(super) async fn file(facts: &Facts) -> Finding {
         Some(ConfigError::Broken(problem)) if problem.file == facts.options().sssd => {
             Finding::because("join")
         }
-        Some(error) => broken(error),
+        Some(error) => {
+            let options = facts.options();
+            let text = fs::read_to_string(&options.config).unwrap_or_default();
+            let finding = broken(error, "motion-ad.toml(5)");
+            match Edit::meant(&options.config, &text, &options.sssd) {
+                Some(edit) => Finding { fix: Vec::new(), ..finding }.edit(edit),
+                None => finding,
+            }
+        }
     }
 }
 
 pub(super) async fn map(facts: &Facts) -> Finding {
     let settings = facts.settings().await;
     match (&settings.map, &settings.config) {
-        (Some(error), _) => broken(error),
+        (Some(error), _) => broken(error, "names.map(5)"),
         (None, Some(config)) => {
             let count = config.names.map.lines().len();
             Finding::ok(format!("{}: {count} names", config.map_file.display()))
@@ -47,16 +57,23 @@ pub(super) async fn map(facts: &Facts) -> Finding {
     }
 }
 
-/// The line that cannot be understood is taken out of force; a file that is missing is made anew.
-fn broken(error: &ConfigError) -> Finding {
+/// What cannot be understood is for a person to correct: without the line a rule might be missing.
+fn broken(error: &ConfigError, manual: &str) -> Finding {
     let finding = Finding::failure(error.to_string());
     let ConfigError::Broken(Problem { file, line, .. }) = error else { return finding };
-    let shown = file.display().to_string();
-    match line {
-        Some(line) => finding.mend(comment_out(&shown, *line)),
-        None if file.exists() => finding.mend(format!("mv {0} {0}.broken && touch {0}", quote(&shown))),
-        None => finding.mend(format!("touch {}", quote(&shown))),
-    }
+    let shown = file.display();
+    finding.advise(
+        Place::Here,
+        match line {
+            Some(line) => {
+                format!("correct line {line} of {shown}, do not leave it out: {manual} says what it may hold")
+            }
+            None if file.exists() => format!("make {shown} a file that can be read"),
+            None => format!(
+                "bring {shown} back from a backup; if nothing was in it but comments, an empty file is enough"
+            ),
+        },
+    )
 }
 
 /// The line of config.toml that gives `key` of `table` its value, where it stands on a line of its own.
@@ -79,12 +96,6 @@ fn line_in(text: &str, table: &str, key: &str) -> Option<usize> {
         }
     }
     None
-}
-
-/// Takes `key` of `table` out of force, where that is a matter of one line.
-pub(super) fn forget(facts: &Facts, table: &str, key: &str) -> Option<String> {
-    let file = facts.options().config.display().to_string();
-    line_of(facts, table, key).map(|line| comment_out(&file, line))
 }
 
 /// A file that the broker reads, and whether others may not.
@@ -123,37 +134,34 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
 
 async fn unreadable(facts: &Facts, user: &User, file: &Read) -> Option<Finding> {
     let shown = file.path.display().to_string();
-    let word = quote(&shown);
     if let Some(hidden) = HIDDEN.into_iter().find(|folder| file.path.starts_with(folder)) {
         let name = file.path.file_name().map(PathBuf::from).unwrap_or_default();
         let to = Path::new(FOLDER).join(name).display().to_string();
-        let config = quote(&facts.options().config.display().to_string());
-        let (mode, script) = (if file.is_secret { "0640" } else { "0644" }, format!("s|{shown}|{to}|"));
-        return Some(Finding::failure(format!("{shown}: the broker's unit hides {hidden} from it")).mend(
-            format!(
-                "install -m {mode} -g {USER} {word} {} && sed -i {} {config}",
-                quote(&to),
-                quote(&script)
-            ),
+        let config = facts.options().config.display();
+        return Some(Finding::failure(format!("{shown}: the broker's unit hides {hidden} from it")).advise(
+            Place::Here,
+            format!("put the file at {to}, where {USER} may read it, and name it so in {config}"),
         ));
     }
-    let mend = match file.is_secret {
-        true => format!("chown root:{USER} {word} && chmod 0640 {word}"),
-        false => {
-            let folder = file.path.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-            format!("chmod a+rx {} && chmod a+r {word}", quote(&folder))
+    let open = |finding: Finding| {
+        let (owner, mode) = match file.is_secret {
+            true => (Some(format!("root:{USER}")), 0o640),
+            false => (None, 0o644),
+        };
+        match access(&file.path, owner.as_deref(), mode) {
+            Some(run) => finding.run(run),
+            None => finding.advise(
+                Place::Here,
+                format!("let {USER} read it; best is a copy in {FOLDER}, named in the configuration"),
+            ),
         }
     };
     if file.is_secret && fs::metadata(&file.path).is_ok_and(|found| found.mode() & 0o007 != 0) {
-        return Some(
-            Finding::failure(format!("every user may read {shown}, which holds a password")).mend(mend),
-        );
+        return Some(open(Finding::failure(format!("every user may read {shown}, which holds a password"))));
     }
     match application::reads(user, &shown).await {
         Ok(()) => None,
-        Err(cause) => {
-            Some(Finding::failure(format!("{} may not read {shown}: {cause}", user.name)).mend(mend))
-        }
+        Err(cause) => Some(open(Finding::failure(format!("{} may not read {shown}: {cause}", user.name)))),
     }
 }
 
@@ -165,17 +173,33 @@ pub(super) async fn users(facts: &Facts) -> Finding {
             continue;
         }
         if let Err(cause) = user(name).await {
-            return Finding::warning(format!("broker.users: {cause}"))
-                .mend(format!("useradd --system --user-group --shell /usr/sbin/nologin {}", quote(name)));
+            let near = near_user(facts, name);
+            let near = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+            return Finding::warning(format!("broker.users: {cause}{near}"))
+                .advise(Place::Here, format!("correct {}", place_of(facts, "broker", "users")));
         }
     }
     Finding::ok(config.broker.users.join(", "))
 }
 
+/// The file and the line of a key, as people are told it.
+pub(super) fn place_of(facts: &Facts, table: &str, key: &str) -> String {
+    let line = line_of(facts, table, key).map_or_else(String::new, |line| format!(", line {line}"));
+    format!("{table}.{key} in {}{line}", facts.options().config.display())
+}
+
+/// The local user whose name differs by a letter or two.
+fn near_user(facts: &Facts, name: &str) -> Option<String> {
+    let users = fs::read_to_string(facts.path("/etc/passwd")).ok()?;
+    let names = users.lines().filter_map(|line| line.split(':').next());
+    let near = names.map(|known| (distance(known, name), known)).min()?;
+    (near.0 <= 2).then(|| near.1.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::finding::Level;
-    use super::super::{Options, examine};
+    use super::super::{Fix, Options, examine};
     use super::*;
     use crate::config::Config;
 
@@ -204,26 +228,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_is_broken_is_named_and_its_mend_mends_it() {
+    async fn a_line_that_is_broken_is_named_and_no_rule_is_taken_away() {
         let cases = [
-            ("login.allow_group = []\n", "", "line 3: unknown field"),
-            ("pool.connections = 0\n", "", "line 3: 0 was given"),
-            ("[tls\n", "", "line 3"),
-            ("", "a = a@acme.com\nnonsense\n", "line 2: expected"),
+            ("login.allow_group = []\n", "", "line 3: unknown", false),
+            ("[login]\nalow_groups = [\"A\"]\n", "", "did you mean `allow_groups`?", true),
+            ("[login]\n[tls]\n[login]\nwarn_days = 3\n", "", "[login] is already open at line 3", true),
+            ("pool.connections = 0\n", "", "line 3: 0 was given", false),
+            ("[tls\n", "", "line 3", false),
+            ("", "a = a@acme.com\nnonsense\n", "line 2: expected", false),
         ];
-        for (config, text, seen) in cases {
+        for (config, text, seen, is_mended) in cases {
             let folder = host(config, text);
             let (file, map) = finds(folder.path()).await;
             let found = if file.level == Level::Failure { file } else { map };
             assert_eq!(found.level, Level::Failure, "{config}{text}");
             assert!(found.seen.contains(seen), "{found:?}");
-            let mend = &found.mend.first().unwrap().command;
-            assert!(
-                std::process::Command::new("sh").args(["-c", mend]).status().unwrap().success(),
-                "{mend}"
-            );
             let paths = options(folder.path());
-            Config::load(&paths.config, &paths.sssd).unwrap();
+            match found.fix.as_slice() {
+                [Fix::Edit(edit)] => {
+                    assert!(is_mended, "{found:?}");
+                    fs::write(edit.file(), edit.after()).unwrap();
+                    Config::load(&paths.config, &paths.sssd).unwrap();
+                }
+                [Fix::Advice { text, .. }] => {
+                    assert!(!is_mended && text.contains("do not leave it out"), "{text}")
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -242,11 +273,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_map_that_is_gone_is_made_anew() {
+    async fn a_map_that_is_gone_is_not_made_anew() {
         let folder = host("", "");
         fs::remove_file(folder.path().join("names.map")).unwrap();
         let (_, map) = finds(folder.path()).await;
-        assert_eq!(map.mend[0].command, format!("touch {}", folder.path().join("names.map").display()));
+        assert_eq!(map.level, Level::Failure);
+        assert!(
+            matches!(map.fix.as_slice(), [Fix::Advice { text, .. }] if text.contains("from a backup")),
+            "{map:?}"
+        );
     }
 
     #[tokio::test]

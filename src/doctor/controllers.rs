@@ -6,25 +6,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
-use super::configuration::forget;
+use super::commands;
+use super::configuration::line_of;
 use super::facts::Facts;
-use super::finding::{Finding, Level, Part, quote};
+use super::finding::{Finding, Level, Part};
+use super::fix::Place;
 use crate::config::{Method, TlsMode};
 use crate::directory::Unusable;
 use crate::directory::survey::{Certificate, Port, Survey};
-use crate::directory::trust::Trust;
 use crate::name::fold;
 
 /// So many seconds before its end a certificate is worth a warning: 30 days.
 const SOON: i64 = 30 * 86_400;
-
-/// What lets a port of a domain controller be reached again: a rule of its firewall, or its services.
-const OPEN: (&str, &str) = (
-    "Enable-NetFirewallRule -DisplayGroup 'Active Directory Domain Services'",
-    "systemctl restart samba-ad-dc.service",
-);
-/// What gives a domain controller a certificate again.
-const RENEW: (&str, &str) = ("certutil -pulse; Restart-Service kdc", "systemctl restart samba-ad-dc.service");
 
 /// Port 389, and an answer on it.
 pub(super) async fn ldap(facts: &Facts) -> Finding {
@@ -52,11 +45,8 @@ pub(super) async fn listed(facts: &Facts) -> Finding {
     if parts.is_empty() {
         return Finding::ok(format!("{listed} in the forest, and DNS names no other host"));
     }
-    let (domain, service) = (&config.domain.name, "_ldap._tcp.dc");
-    Finding::of_parts(parts).mend_there(
-        format!("Get-DnsServerResourceRecord -ZoneName _msdcs.{domain} -Name {service} -RRType Srv"),
-        format!("samba-tool dns query localhost _msdcs.{domain} {service} SRV -P"),
-    )
+    let zone = format!("_msdcs.{}", config.domain.name);
+    Finding::of_parts(parts).there(&commands::RECORDS_WINDOWS, &commands::RECORDS_SAMBA, &zone)
 }
 
 /// Port 88: nothing can be read without a ticket.
@@ -85,9 +75,10 @@ pub(super) async fn catalogue(facts: &Facts) -> Finding {
     let serving: Vec<_> =
         answering.into_iter().filter(|survey| root(survey).is_some_and(|r| r.is_catalogue)).collect();
     match serving.is_empty() {
-        true => Finding::warning("no domain controller that answers is a global catalogue").mend_there(
-            "Set-ADObject (Get-ADDomainController).NTDSSettingsObjectDN -Replace @{options='1'}",
-            OPEN.1,
+        true => Finding::warning("no domain controller that answers is a global catalogue").advise(
+            Place::Windows,
+            "where the forest has several domains, make a domain controller a global catalogue (NTDS Settings in \
+             Active Directory Sites and Services); with one domain none is needed",
         ),
         false => of_port(serving, Port::Catalogue, false),
     }
@@ -113,7 +104,13 @@ fn of_port(surveys: Vec<&Survey>, port: Port, needed: bool) -> Finding {
 fn opened(finding: Finding) -> Finding {
     match finding.level {
         Level::Ok | Level::Skipped => finding,
-        _ => finding.mend_there(OPEN.0, OPEN.1),
+        _ => finding
+            .advise(
+                Place::Network,
+                "let this host reach the port: a firewall between the two or on the domain controller is in the way, \
+                 or the service does not run there",
+            )
+            .there(&commands::FIREWALL_WINDOWS, &commands::PORTS_SAMBA, ""),
     }
 }
 
@@ -147,23 +144,26 @@ pub(super) async fn fit(facts: &Facts) -> Finding {
     let finding = Finding::of_parts(parts.collect());
     match finding.level {
         Level::Ok | Level::Skipped => finding,
-        _ => finding.mend_there("repadmin /syncall /AdeP", "samba-tool drs showrepl"),
+        _ => finding.there(&commands::REPLICATION_WINDOWS, &commands::REPLICATION_SAMBA, ""),
     }
 }
 
 /// What the certificates of domain controllers are judged by.
 pub(super) async fn roots(facts: &Facts) -> Finding {
+    let file = roots_file(facts).await;
     let trust = match facts.trust().await {
         Ok(trust) => trust,
         Err(cause) => {
-            let named = facts.config().await.is_some_and(|config| config.tls.ca_file.is_some());
-            return Finding::failure(cause).mend_with(named.then(|| forget_ca_file(facts)));
+            let finding = Finding::failure(cause);
+            return match file {
+                Some(file) => finding.advise(Place::Here, new_roots(&file)),
+                None => finding,
+            };
         }
     };
     let now = now();
     let report = trust.report();
     let until = |root: &crate::protocol::report::Root| i64::try_from(root.not_after).unwrap_or(i64::MAX);
-    let named = facts.config().await.is_some_and(|config| config.tls.ca_file.is_some());
     for root in &report.roots {
         let finding = match until(root).saturating_sub(now) {
             left if left < 0 => {
@@ -172,19 +172,29 @@ pub(super) async fn roots(facts: &Facts) -> Finding {
             left if left < SOON => Finding::warning(format!("{} ends on {}", root.subject, day(until(root)))),
             _ => continue,
         };
-        return match named {
-            true => finding.mend(forget_ca_file(facts)),
-            false => finding.mend_there("certutil -renewCert", RENEW.1),
+        return match &file {
+            Some(file) => finding.advise(Place::Here, new_roots(file)),
+            None => finding.advise(
+                Place::Windows,
+                "renew the certificate of the certificate authority, and publish it in the forest",
+            ),
         };
     }
     Finding::ok(report.source)
 }
 
-/// Without `tls.ca_file`, and what the join says in its place, the forest's own roots count, which are read from AD.
-fn forget_ca_file(facts: &Facts) -> String {
-    let sssd = quote(&facts.options().sssd.display().to_string());
-    let of_join = || format!("sed -i 's/^[[:space:]]*ldap_tls_cacert[[:space:]]*=/#&/' {sssd}");
-    forget(facts, "tls", "ca_file").unwrap_or_else(of_join)
+/// The file of the only roots that count, and the setting that names it.
+async fn roots_file(facts: &Facts) -> Option<String> {
+    let file = facts.config().await?.tls.ca_file.clone()?;
+    let setting = match line_of(facts, "tls", "ca_file") {
+        Some(line) => format!("tls.ca_file, line {line} of {}", facts.options().config.display()),
+        None => format!("ldap_tls_cacert of {}", facts.options().sssd.display()),
+    };
+    Some(format!("{} ({setting})", file.display()))
+}
+
+fn new_roots(file: &str) -> String {
+    format!("put the certificates of the authority that the domain controllers use now, as PEM, into {file}")
 }
 
 /// TLS as users' binds need it: where passwords cannot be checked without it, its absence is a failure.
@@ -231,35 +241,31 @@ pub(super) async fn tls(facts: &Facts) -> Finding {
     if worst.level <= Level::Skipped {
         return worst;
     }
-    let distrusted = found.iter().any(|(_, tls)| tls.problem.as_ref().is_some_and(is_unknown));
-    match (distrusted, &config.tls.ca_file) {
-        (true, Some(_)) if forest_vouches(facts, found.iter().map(|(host, _)| host.as_str())).await => {
-            worst.mend(forget_ca_file(facts))
-        }
-        (true, _) => worst.mend_there("certutil -dspublish -f root-ca.cer RootCA", RENEW.1),
-        (false, _) => worst.mend_there(RENEW.0, RENEW.1),
+    let distrusted = found.iter().filter(|(_, tls)| tls.problem.as_ref().is_some_and(is_unknown));
+    let issuers = distrusted.filter_map(|(_, tls)| Some(tls.certificate.as_ref()?.issuer.clone()));
+    match issuers.into_iter().next() {
+        Some(issuer) => distrusted_by(facts, worst, &issuer).await,
+        None => worst
+            .command(&commands::CERTIFICATE_WINDOWS, "")
+            .command(&commands::CERTIFICATE_SAMBA, "")
+            .advise(
+                Place::Samba,
+                "put a certificate for the domain controller's own name there, and restart Samba",
+            ),
     }
 }
 
-/// Whether the roots that the forest publishes vouch for one of `hosts`, which `tls.ca_file` does not.
-async fn forest_vouches(facts: &Facts, hosts: impl Iterator<Item = &str>) -> bool {
-    let (Some(ad), Ok(trust)) = (facts.ad().await, Trust::load(None, None)) else { return false };
-    if trust.refresh(&ad.machine, facts.deadline()).await.is_err() {
-        return false;
-    }
-    let hosts: Vec<_> = hosts.collect();
-    for survey in facts.answering().await {
-        if !hosts.contains(&survey.controller.host.as_str()) {
-            continue;
-        }
-        for port in [Port::Ldaps, Port::Ldap] {
-            let tls = crate::directory::survey::tls(&survey.controller, port, &trust, facts.deadline()).await;
-            if tls.problem.is_none() {
-                return true;
-            }
-        }
-    }
-    false
+/// Both cures of a certificate whose issuer is not trusted.
+async fn distrusted_by(facts: &Facts, finding: Finding, issuer: &str) -> Finding {
+    let here = match roots_file(facts).await {
+        Some(file) => format!("if {issuer} is your authority, put its certificate as PEM into {file}"),
+        None => format!(
+            "if {issuer} is your authority, name its certificate as PEM in tls.ca_file of {}",
+            facts.options().config.display()
+        ),
+    };
+    let there = "or give the domain controller a certificate of an authority that is trusted here";
+    finding.advise(Place::Here, here).advise(Place::Windows, there).advise(Place::Samba, there)
 }
 
 fn verified(certificate: &Certificate) -> String {
@@ -314,7 +320,10 @@ pub(super) async fn expiry(facts: &Facts) -> Finding {
     });
     let finding = Finding::of_parts(parts.collect());
     match finding.level {
-        Level::Warning => finding.mend_there(RENEW.0, RENEW.1),
+        Level::Warning => finding
+            .command(&commands::CERTIFICATE_WINDOWS, "")
+            .command(&commands::CERTIFICATE_SAMBA, "")
+            .advise(Place::Samba, "put a new certificate there, and restart Samba"),
         _ => finding,
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::command::{self, Answer};
 use super::stack::Service;
 use crate::client::{self, AskError};
-use crate::config::{Config, ConfigError, Credentials, Join, JoinError, TlsMode};
+use crate::config::{Access, Config, ConfigError, Credentials, Join, JoinError, TlsMode};
 use crate::directory::Directory;
 use crate::directory::Machines;
 use crate::directory::discovery::{Controller, Wanted};
@@ -78,15 +78,26 @@ pub struct Facts {
     root: PathBuf,
     settings: OnceCell<Configured>,
     service: OnceCell<Service>,
+    access: OnceCell<SssdAccess>,
     keytab: OnceCell<Result<Keytab, KerberosError>>,
     status: OnceCell<Result<Status, AskError>>,
     network: Arc<dyn Names>,
     ad: OnceCell<Option<Ad>>,
     controllers: OnceCell<Result<Vec<Arc<Controller>>, String>>,
+    silent: OnceCell<String>,
     surveys: OnceCell<Vec<Survey>>,
     trust: OnceCell<Result<Arc<Trust>, String>>,
     tls: OnceCell<Vec<(String, Tls)>>,
     machines: OnceCell<Vec<Bound>>,
+}
+
+/// What pam_sss makes of people.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SssdAccess {
+    /// It knows them by the name as it is typed.
+    pub(super) knows: bool,
+    /// It has rules of an administrator's about who may log in.
+    pub(super) restricts: bool,
 }
 
 /// What config.toml, the join and the name map make.
@@ -125,11 +136,13 @@ impl Facts {
             root: PathBuf::from("/"),
             settings: OnceCell::new(),
             service: OnceCell::new(),
+            access: OnceCell::new(),
             keytab: OnceCell::new(),
             status: OnceCell::new(),
             network: Arc::new(Network::default()),
             ad: OnceCell::new(),
             controllers: OnceCell::new(),
+            silent: OnceCell::new(),
             surveys: OnceCell::new(),
             trust: OnceCell::new(),
             tls: OnceCell::new(),
@@ -202,6 +215,20 @@ impl Facts {
             .await
     }
 
+    /// What pam_sss makes of people; where only root may know, what is more likely to be left alone.
+    pub(super) async fn access(&self) -> SssdAccess {
+        let access = self.access.get_or_init(|| async {
+            let domain = self.config().await.map(|config| config.domain.name.clone());
+            let sssd = self.options.sssd.clone();
+            match spawn_blocking(move || Access::load(&sssd, domain.as_deref())).await {
+                Ok(Ok(Some(access))) => SssdAccess { knows: !access.full_names, restricts: access.restricts },
+                Ok(Ok(None)) => SssdAccess { knows: false, restricts: false },
+                _ => SssdAccess { knows: true, restricts: true },
+            }
+        });
+        *access.await
+    }
+
     /// The machine's keys.
     pub(super) async fn keytab(&self) -> &Result<Keytab, KerberosError> {
         self.keytab
@@ -262,14 +289,25 @@ impl Facts {
             .as_ref()
     }
 
-    /// The domain controllers in the broker's order. Where AD's own list can be read, hosts that only DNS names are left
-    /// out.
+    /// The domain controllers in the broker's order; while DNS is silent, those that the broker knew last. Where AD's own
+    /// list can be read, hosts that only DNS names are left out.
     pub(super) async fn controllers(&self) -> &Result<Vec<Arc<Controller>>, String> {
         self.controllers
             .get_or_init(|| async {
                 let Some(ad) = self.ad().await else { return Err("the domain is not known".to_owned()) };
                 let own = ad.domains.own();
-                let named = own.named(Part::Reading).await?;
+                let named = match own.named(Part::Reading).await {
+                    Ok(named) => named,
+                    Err(cause) => {
+                        let known = self.remembered().await;
+                        if known.is_empty() {
+                            return Err(cause);
+                        }
+                        // Set before the answer is: nobody asks for the one before the other.
+                        let _ = self.silent.set(cause);
+                        return Ok(known);
+                    }
+                };
                 let until = self.deadline.min(Instant::now() + ROSTER);
                 let _ = timeout_at(until, ad.domains.roster().refresh()).await;
                 let strangers = own.strangers();
@@ -278,6 +316,22 @@ impl Facts {
                 Ok(if listed.is_empty() { named } else { listed })
             })
             .await
+    }
+
+    /// The domain controllers with the addresses that the broker knew last.
+    async fn remembered(&self) -> Vec<Arc<Controller>> {
+        let Ok(status) = self.status().await else { return Vec::new() };
+        let known = status.servers.list.iter().map(|server| {
+            let addresses = server.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+            Arc::new(Controller { host: server.host.clone(), addresses, in_site: server.in_site })
+        });
+        known.filter(|controller| !controller.addresses.is_empty()).collect()
+    }
+
+    /// Why DNS did not name the domain controllers, where the broker's memory does.
+    pub(super) async fn dns_silence(&self) -> Option<&str> {
+        self.controllers().await.as_ref().ok()?;
+        self.silent.get().map(String::as_str)
     }
 
     /// What each domain controller shows.

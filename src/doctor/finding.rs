@@ -1,6 +1,10 @@
-//! What a check finds: how bad it is, what was seen, and the command that mends it.
+//! What a check finds: how bad it is, what was seen, and what can be done about it.
 
 use serde::Serialize;
+
+use super::commands::Command;
+use super::edit::Edit;
+use super::fix::{Fix, Place, Run};
 
 /// How bad it is; the worst comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -14,27 +18,6 @@ pub enum Level {
     Warning,
     /// Logins do not work, or not for long, or not safely.
     Failure,
-}
-
-/// Where a command is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Place {
-    /// On this host, as root.
-    Here,
-    /// On a domain controller that runs Windows, in PowerShell as a domain administrator.
-    Windows,
-    /// On a domain controller that runs Samba, as root.
-    Samba,
-}
-
-/// A command that mends it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Mend {
-    /// Where.
-    pub place: Place,
-    /// For a shell, as it stands.
-    pub command: String,
 }
 
 /// The same of one of several things that a check looks at: a domain controller, mostly.
@@ -55,9 +38,9 @@ pub struct Finding {
     pub level: Level,
     /// What was seen, in words.
     pub seen: String,
-    /// Commands that mend it: all of one place, one after the other; where places differ, the one that fits.
+    /// What can be done about it; of commands for different places, the one that fits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mend: Vec<Mend>,
+    pub fix: Vec<Fix>,
     /// Of a check that was skipped: the check whose failure is the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<&'static str>,
@@ -68,7 +51,7 @@ pub struct Finding {
 
 impl Finding {
     fn new(level: Level, seen: impl Into<String>) -> Self {
-        Finding { level, seen: seen.into(), mend: Vec::new(), because: None, parts: Vec::new() }
+        Finding { level, seen: seen.into(), fix: Vec::new(), because: None, parts: Vec::new() }
     }
 
     /// As it should be.
@@ -96,30 +79,48 @@ impl Finding {
         Finding { because: Some(id), ..Finding::skipped(format!("because of {id}")) }
     }
 
-    /// The same with a command for this host.
-    #[must_use]
-    pub fn mend(self, command: impl Into<String>) -> Self {
-        self.mend_at(Place::Here, command)
+    fn fix(mut self, fix: Fix) -> Self {
+        self.fix.push(fix);
+        self
     }
 
-    /// The same with a command for this host, where there is one.
+    /// The finding with a change of a file of ours.
     #[must_use]
-    pub fn mend_with(self, command: Option<String>) -> Self {
-        match command {
-            Some(command) => self.mend(command),
+    pub fn edit(self, edit: Edit) -> Self {
+        self.fix(Fix::Edit(edit))
+    }
+
+    /// The finding with a command on what is ours.
+    #[must_use]
+    pub fn run(self, run: Run) -> Self {
+        self.fix(Fix::Run(run))
+    }
+
+    /// The finding with a command on what is ours, where there is one.
+    #[must_use]
+    pub fn run_with(self, run: Option<Run>) -> Self {
+        match run {
+            Some(run) => self.run(run),
             None => self,
         }
     }
 
-    /// The same with a command for a domain controller, as Windows and as Samba has it.
+    /// The finding with a command for a person, and what stands in it for `{}`.
     #[must_use]
-    pub fn mend_there(self, windows: impl Into<String>, samba: impl Into<String>) -> Self {
-        self.mend_at(Place::Windows, windows).mend_at(Place::Samba, samba)
+    pub fn command(self, command: &'static Command, parameter: &str) -> Self {
+        self.fix(Fix::Command { command, parameter: parameter.to_owned() })
     }
 
-    fn mend_at(mut self, place: Place, command: impl Into<String>) -> Self {
-        self.mend.push(Mend { place, command: command.into() });
-        self
+    /// The finding with two of them, for Windows and for Samba.
+    #[must_use]
+    pub fn there(self, windows: &'static Command, samba: &'static Command, parameter: &str) -> Self {
+        self.command(windows, parameter).command(samba, parameter)
+    }
+
+    /// The finding with what a person does, in words.
+    #[must_use]
+    pub fn advise(self, place: Place, text: impl Into<String>) -> Self {
+        self.fix(Fix::Advice { place, text: text.into() })
     }
 
     /// What becomes of the findings about several things of one kind, of which one that works is enough: as bad as

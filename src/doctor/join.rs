@@ -6,8 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 
 use tokio::task::spawn_blocking;
 
+use super::commands;
+use super::edit::Edit;
 use super::facts::Facts;
-use super::finding::{Finding, quote};
+use super::finding::Finding;
+use super::fix::Place;
 use crate::config::{ConfigError, Credentials, Join, JoinError, Problem};
 use crate::kerberos::KerberosError;
 use crate::kerberos::krb5::{Keytab, default_realm};
@@ -29,21 +32,6 @@ const ENCRYPTION: &[(i32, &str)] = &[
 /// Those that are still good.
 const GOOD: [i32; 4] = [17, 18, 19, 20];
 
-/// Joins for the first time, or anew where the account is there.
-pub(super) fn realm_join(domain: &str) -> String {
-    format!("realm join -v -U Administrator {}", quote(domain))
-}
-
-/// Gives the computer account a new password and this host the keys of it; asks for an administrator's password.
-pub(super) fn join_again(domain: &str) -> String {
-    format!("adcli join --domain={} --login-user=Administrator", quote(domain))
-}
-
-/// The same with the machine's own password, where AD still accepts that.
-pub(super) fn update(domain: &str) -> String {
-    format!("adcli update --domain={} --computer-password-lifetime=0", quote(domain))
-}
-
 pub(super) async fn joined(facts: &Facts) -> Finding {
     let path = facts.options().sssd.clone();
     let shown = path.display().to_string();
@@ -60,8 +48,7 @@ pub(super) async fn joined(facts: &Facts) -> Finding {
         }
         // The broker needs no more of it.
         Ok(Ok(_)) if named => Finding::ok(format!("{shown} names no AD domain, config.toml does")),
-        Ok(Ok(_)) => Finding::failure(format!("{shown} names no AD domain: this host is not joined"))
-            .mend(realm_join(&facts.domain().await)),
+        Ok(Ok(_)) => not_named(facts, &shown).await,
         Ok(Err(JoinError::Denied(_))) => match facts.config().await {
             Some(config) => {
                 Finding::ok(format!("{shown} is root's alone; the domain is {}", config.domain.name))
@@ -73,28 +60,70 @@ pub(super) async fn joined(facts: &Facts) -> Finding {
     }
 }
 
+/// Neither sssd.conf nor config.toml names the domain. Where the keytab does, only the name is missing.
+async fn not_named(facts: &Facts, shown: &str) -> Finding {
+    let what = match facts.options().sssd.exists() {
+        true => format!("{shown} names no AD domain"),
+        false => format!("{shown} is missing"),
+    };
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let keytab = facts.keytab().await.as_ref().ok();
+    let machine = keytab.and_then(|keytab| keytab.machine(None, &host.to_string_lossy()));
+    let Some((machine, realm)) =
+        machine.and_then(|machine| machine.rsplit_once('@')).filter(|(name, _)| name.ends_with('$'))
+    else {
+        return Finding::failure(format!("{what}: this host is not joined"))
+            .command(&commands::REALM_JOIN, &facts.domain().await);
+    };
+    let domain = realm.to_lowercase();
+    let finding = Finding::failure(format!(
+        "{what}, but the keytab has the key of {machine} in {realm}: this host is joined, and only domain.name is \
+         missing from config.toml"
+    ));
+    let options = facts.options();
+    let text = fs::read_to_string(&options.config).unwrap_or_default();
+    let finding = match Edit::domain(&options.config, &text, &domain, &options.sssd) {
+        Some(edit) => finding.edit(edit),
+        None => finding.advise(Place::Here, format!("set domain.name to {domain} in config.toml")),
+    };
+    finding.advise(
+        Place::Here,
+        format!("if SSSD is still needed here, for instance for ssh, bring {shown} back from a backup"),
+    )
+}
+
 fn broken(problem: &Problem) -> Finding {
-    let finding = Finding::failure(problem.to_string());
-    match problem.line {
-        Some(line) => finding.mend(super::pam::comment_out(&problem.file.display().to_string(), line)),
-        None => finding,
-    }
+    Finding::failure(problem.to_string()).advise(
+        Place::Here,
+        format!(
+            "keep a copy of {} and correct the line; sssd.conf(5) says what it may hold",
+            problem.file.display()
+        ),
+    )
+}
+
+/// What is done about krb5.conf, which belongs to every program that uses Kerberos.
+fn krb5_advice(what: &str) -> String {
+    format!("keep a copy of {KRB5_CONF}, and {what}")
 }
 
 pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
-    let write = |domain: &str| {
-        format!("printf '%s\\n' '[libdefaults]' 'default_realm = {}' >{KRB5_CONF}", domain.to_uppercase())
-    };
+    let names =
+        |domain: &str| format!("set default_realm = {} in its section [libdefaults]", domain.to_uppercase());
     match fs::metadata(facts.path(KRB5_CONF)) {
         Ok(found) if found.mode() & 0o004 == 0 => {
             let mode = found.mode() & 0o777;
             return Finding::failure(format!("{KRB5_CONF} has mode {mode:04o}: the broker may not read it"))
-                .mend(format!("chmod 0644 {KRB5_CONF}"));
+                .advise(Place::Here, "give it the mode 0644 that Debian has: it holds no secret");
         }
         Ok(_) => {}
         // libkrb5 does without it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Finding::warning(format!("{KRB5_CONF} is missing")).mend(write(&facts.domain().await));
+            let domain = facts.domain().await.to_uppercase();
+            return Finding::warning(format!("{KRB5_CONF} is missing")).advise(
+                Place::Here,
+                format!("bring it back from a backup; default_realm = {domain} in [libdefaults] is enough"),
+            );
         }
         Err(e) => return Finding::failure(format!("{KRB5_CONF}: {e}")),
     }
@@ -102,7 +131,7 @@ pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
         Ok(Ok(realm)) => realm,
         Ok(Err(e)) => {
             return Finding::failure(format!("{KRB5_CONF}: {e}"))
-                .mend(format!("cp {KRB5_CONF} {KRB5_CONF}.old && {}", write(&facts.domain().await)));
+                .advise(Place::Here, krb5_advice(&names(&facts.domain().await)));
         }
         Err(e) => return Finding::skipped(e.to_string()),
     };
@@ -111,10 +140,7 @@ pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
             "the default realm of {KRB5_CONF} is {realm}, the domain's is {}",
             config.domain.realm
         ))
-        .mend(format!(
-            "sed -i 's/^\\([[:space:]]*default_realm[[:space:]]*=\\).*/\\1 {}/' {KRB5_CONF}",
-            config.domain.realm
-        )),
+        .advise(Place::Here, krb5_advice(&names(&config.domain.realm))),
         _ => Finding::ok(format!("the default realm is {realm}")),
     }
 }
@@ -143,18 +169,18 @@ pub(super) async fn keytab(facts: &Facts) -> Finding {
         Err(KerberosError::KeytabUnreadable { .. }) if !facts.is_root() => {
             return Finding::skipped("needs root");
         }
-        Err(e) => return Finding::failure(e.to_string()).mend(join_again(&domain)),
+        Err(e) => return Finding::failure(e.to_string()).command(&commands::ADCLI_JOIN, &domain),
     };
     let Some(machine) = machine_of(keytab, &domain) else {
         return Finding::failure(format!("{} holds no key of a computer account", keytab.name))
-            .mend(join_again(&domain));
+            .command(&commands::ADCLI_JOIN, &domain);
     };
     let realm = machine.rsplit_once('@').map(|(_, realm)| realm).unwrap_or_default();
     if let Some(config) = facts.config().await
         && fold(realm) != fold(&config.domain.realm)
     {
         return Finding::failure(format!("{} is of another realm than {}", machine, config.domain.realm))
-            .mend(join_again(&domain));
+            .command(&commands::ADCLI_JOIN, &domain);
     }
     let versions = versions(keytab, machine).iter().map(u32::to_string).collect::<Vec<_>>();
     Finding::ok(format!("{machine}, key version {}", versions.join(", ")))
@@ -170,7 +196,7 @@ pub(super) async fn keytab_mode(facts: &Facts) -> Finding {
                 "{shown} has mode {mode:04o} and belongs to uid {}: whoever reads it is this host",
                 found.uid()
             ))
-            .mend(format!("chown root:root {shown} && chmod 0600 {shown}"))
+            .command(&commands::KEYTAB_MODE, "")
         }
         Ok(_) => Finding::ok("root's alone"),
         Err(e) => Finding::failure(format!("{shown}: {e}")),
@@ -203,7 +229,7 @@ fn judge_encryption(keytab: &Keytab, domain: &str) -> Finding {
         true => Finding::warning(seen),
         false => Finding::failure(seen),
     }
-    .mend(update(domain))
+    .command(&commands::ADCLI_UPDATE, domain)
 }
 
 /// Whether the configuration says nothing because the host is not joined.

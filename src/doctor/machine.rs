@@ -1,8 +1,10 @@
 //! The clock, and the machine's own way into AD: its key, its version, its sealed connection.
 
+use super::commands::{self, Command};
 use super::facts::{Bound, Facts, unit};
-use super::finding::{Finding, Level, Part, quote};
-use super::join::{join_again, machine_of, update, versions};
+use super::finding::{Finding, Level, Part};
+use super::fix::Place as At;
+use super::join::{machine_of, versions};
 use crate::directory::machine::{MachineError, Scope, Search};
 use crate::directory::machines::Place;
 use crate::kerberos::KerberosError;
@@ -13,14 +15,11 @@ const DRIFT: u64 = 60;
 const KEY_VERSION: &str = "msDS-KeyVersionNumber";
 
 /// What keeps the clock right, in the order in which it is looked for, and the command that sets it at once.
-const TIME_SERVICES: [(&str, &str); 4] = [
-    ("chrony.service", "systemctl restart chrony.service && chronyc makestep"),
-    (
-        "systemd-timesyncd.service",
-        "systemctl enable systemd-timesyncd.service && systemctl restart systemd-timesyncd.service",
-    ),
-    ("ntpsec.service", "systemctl restart ntpsec.service"),
-    ("ntp.service", "systemctl restart ntp.service"),
+static TIME_SERVICES: [(&str, &Command); 4] = [
+    ("chrony.service", &commands::CHRONY),
+    ("systemd-timesyncd.service", &commands::TIMESYNCD),
+    ("ntpsec.service", &commands::NTPSEC),
+    ("ntp.service", &commands::NTP),
 ];
 
 /// This host's clock against each domain controller's.
@@ -49,18 +48,19 @@ pub(super) async fn clock(facts: &Facts) -> Finding {
         Level::Warning if finding.parts.iter().any(|part| part.level == Level::Ok) => {
             Finding { level: Level::Ok, ..finding }
         }
-        _ => finding.mend(set_clock().await),
+        _ => set_clock(finding).await,
     }
 }
 
-async fn set_clock() -> String {
+/// The finding with what sets the clock of this host.
+async fn set_clock(finding: Finding) -> Finding {
     for (service, command) in TIME_SERVICES {
         if unit(service).await.is_ok_and(|unit| unit.get("LoadState").is_some_and(|state| state == "loaded"))
         {
-            return command.to_owned();
+            return finding.command(command, "");
         }
     }
-    "apt-get install -y systemd-timesyncd".to_owned()
+    finding.advise(At::Here, "install a time service, systemd-timesyncd or chrony: none is here")
 }
 
 /// One domain controller whose clock is another than the others'.
@@ -68,7 +68,7 @@ pub(super) async fn dc_time(facts: &Facts) -> Finding {
     let clock = clock(facts).await;
     match clock.parts.iter().find(|part| part.level != Level::Ok) {
         Some(part) => Finding::warning(format!("{}: {}, and not before the others", part.subject, part.seen))
-            .mend_there("w32tm /resync /rediscover", "systemctl restart chrony.service && chronyc makestep"),
+            .there(&commands::CLOCK_WINDOWS, &commands::CLOCK_SAMBA, ""),
         None => Finding::ok(clock.seen),
     }
 }
@@ -76,6 +76,9 @@ pub(super) async fn dc_time(facts: &Facts) -> Finding {
 /// The KDC accepts the key: asked once, because a wrong one counts as a wrong password.
 pub(super) async fn key(facts: &Facts) -> Finding {
     let Some(ad) = facts.ad().await else { return Finding::because("join") };
+    if facts.dns_silence().await.is_some() {
+        return Finding::because("resolver");
+    }
     let domain = facts.domain().await;
     let error = match ad.kerberos.credential(facts.deadline()).await {
         Ok(credential) => {
@@ -91,15 +94,12 @@ pub(super) async fn key(facts: &Facts) -> Finding {
         | KerberosError::NoCommonEncryption(_)
         | KerberosError::KeytabMissing(_)
         | KerberosError::KeytabEmpty(_)
-        | KerberosError::NoMachinePrincipal { .. } => finding.mend(join_again(&domain)),
+        | KerberosError::NoMachinePrincipal { .. } => finding.command(&commands::ADCLI_JOIN, &domain),
         KerberosError::AccountRevoked(principal) => {
             let account = principal.split('@').next().unwrap_or_default();
-            finding.mend_there(
-                format!("Enable-ADAccount -Identity {}", quote(account)),
-                format!("samba-tool user enable {}", quote(account)),
-            )
+            finding.there(&commands::ENABLE_WINDOWS, &commands::ENABLE_SAMBA, account)
         }
-        KerberosError::ClockSkew(_) | KerberosError::Clocks => finding.mend(set_clock().await),
+        KerberosError::ClockSkew(_) | KerberosError::Clocks => set_clock(finding).await,
         _ => finding,
     }
 }
@@ -134,7 +134,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
         false => {
             let held = held.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
             Finding::failure(format!("AD has version {theirs} of the key of {account}, the keytab {held}"))
-                .mend(update(&config.domain.name))
+                .command(&commands::ADCLI_JOIN, &config.domain.name)
         }
     }
 }
@@ -157,12 +157,15 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
         Some(Bound { host, .. }) => {
             let domain = facts.domain().await;
             let short = host.split('.').next().unwrap_or_default().to_uppercase();
-            finding.mend_there(format!("setspn -S ldap/{host}/{domain} {short}"), "samba_spnupdate")
+            finding
+                .command(&commands::SPN_WINDOWS, &short)
+                .advise(
+                    At::Windows,
+                    format!("where ldap/{host}/{domain} is missing, add it to that account (setspn -S)"),
+                )
+                .command(&commands::SPN_SAMBA, "")
         }
-        None => finding.mend_there(
-            "Get-WinEvent -LogName 'Directory Service' -MaxEvents 20",
-            "journalctl -u samba-ad-dc.service -n 50",
-        ),
+        None => finding.there(&commands::LOG_WINDOWS, &commands::LOG_SAMBA, ""),
     }
 }
 

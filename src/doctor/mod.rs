@@ -14,6 +14,11 @@
 //! | `finding.rs` | what a check finds |
 //! | `facts.rs` | what several checks look at, found out once |
 //! | `command.rs` | programs of the system that are asked |
+//! | `fix.rs` | what can be done about it, as data |
+//! | `edit.rs`, `repair.rs` | a change of one of our files; of the PAM service, pure |
+//! | `commands.rs` | every command for a person |
+//! | `near.rs` | what was meant by a name that AD does not know |
+//! | `visitors.rs` | who is let in by a PAM service; pure |
 //! | `stack.rs` | a PAM service as libpam reads it; pure |
 //! | `application.rs`, `libpam.rs` | what is done as the application's user: loading the module, one login through PAM |
 //! | the others | the checks, a file for each subject |
@@ -22,21 +27,27 @@ pub mod application;
 mod broker;
 pub mod child;
 mod command;
+mod commands;
 mod configuration;
 mod controllers;
+mod edit;
 mod facts;
 mod finding;
+mod fix;
 mod join;
 mod libpam;
 mod login;
 mod machine;
 mod module;
+mod near;
 mod network;
 mod objects;
 mod pam;
+mod repair;
 mod sessions;
 pub mod stack;
 mod table;
+mod visitors;
 mod xcally;
 
 use std::sync::Arc;
@@ -46,8 +57,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+#[cfg(test)]
+pub(crate) use commands::{REGISTER_SAMBA, REGISTER_WINDOWS};
+pub use edit::Edit;
 pub use facts::{Facts, Login, Options};
-pub use finding::{Finding, Level, Mend, Part, Place};
+pub use finding::{Finding, Level, Part};
+pub use fix::{Fix, Place, Run, Shown, diff};
+#[cfg(test)]
+pub(crate) use fix::{Unit, Verb};
 pub use table::{CHECKS, Check, Group};
 
 /// All checks but the login that was asked for. Each step has a bound of its own below it; with a domain controller

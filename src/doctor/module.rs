@@ -6,12 +6,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::application;
-use super::broker::{quote_path, reinstall};
 use super::command;
+use super::commands;
 use super::facts::Facts;
-use super::finding::{Finding, quote};
-use super::pam::{MODULE, is_ours};
+use super::finding::Finding;
+use super::pam::access;
 use super::stack::Kind;
+use super::visitors::{MODULE, is_ours};
 use tokio::task::spawn_blocking;
 
 /// Where the package's files are listed with their sums.
@@ -40,23 +41,22 @@ pub(super) async fn file(facts: &Facts) -> Finding {
     let shown = path.display();
     let found = match fs::metadata(facts.path(&path)) {
         Ok(found) => found,
-        Err(e) => return Finding::failure(format!("{shown}: {e}")).mend(reinstall()),
+        Err(e) => return Finding::failure(format!("{shown}: {e}")).command(&commands::REINSTALL, ""),
     };
     if found.uid() != 0 || found.mode() & 0o022 != 0 {
         let mode = found.mode() & 0o777;
-        let path = quote_path(&path);
         return Finding::failure(format!(
             "others than root may change {shown} (mode {mode:04o}, uid {})",
             found.uid()
         ))
-        .mend(format!("chown root:root {path} && chmod 0644 {path}"));
+        .run_with(access(&path, Some("root:root"), 0o644));
     }
     if found.mode() & 0o004 == 0 {
         return Finding::failure(format!(
             "applications may not read {shown} (mode {:04o})",
             found.mode() & 0o777
         ))
-        .mend(format!("chmod 0644 {}", quote_path(&path)));
+        .run_with(access(&path, None, 0o644));
     }
     Finding::ok(shown.to_string())
 }
@@ -66,9 +66,8 @@ pub(super) async fn loads(facts: &Facts) -> Finding {
     let path = path(facts).await;
     match application::load(facts, &path).await {
         Ok(who) => Finding::ok(format!("loaded as {who}, with all six entry points")),
-        Err(cause) => {
-            Finding::failure(format!("{} cannot be loaded: {cause}", path.display())).mend(reinstall())
-        }
+        Err(cause) => Finding::failure(format!("{} cannot be loaded: {cause}", path.display()))
+            .command(&commands::REINSTALL, ""),
     }
 }
 
@@ -85,7 +84,8 @@ pub(super) async fn package(_: &Facts) -> Finding {
     let changed: Vec<_> = answer.out.lines().filter_map(changed).collect();
     match changed.as_slice() {
         [] => Finding::ok("every file is as it was packed"),
-        files => Finding::failure(format!("changed or missing: {}", files.join(", "))).mend(reinstall()),
+        files => Finding::failure(format!("changed or missing: {}", files.join(", ")))
+            .command(&commands::REINSTALL, ""),
     }
 }
 
@@ -117,13 +117,10 @@ pub(super) async fn loaded(facts: &Facts) -> Finding {
         old.len(),
         named.join(", ")
     ));
-    let mut units: Vec<_> = old.values().filter_map(|(_, unit)| unit.as_deref()).map(quote).collect();
+    let mut units: Vec<_> = old.values().filter_map(|(_, unit)| unit.as_deref()).collect();
     units.sort_unstable();
     units.dedup();
-    match units.as_slice() {
-        [] => finding,
-        units => finding.mend(format!("systemctl restart {}", units.join(" "))),
-    }
+    units.into_iter().fold(finding, |finding, unit| finding.command(&commands::RESTART_APPLICATION, unit))
 }
 
 type Old = BTreeMap<u32, (String, Option<String>)>;
@@ -162,7 +159,7 @@ pub(super) async fn denials(_: &Facts) -> Finding {
     match command::ask("journalctl", &arguments).await {
         Ok(answer) if !answer.out.trim().is_empty() => {
             Finding::warning(format!("AppArmor or SELinux refused something: {}", answer.out.trim()))
-                .mend(format!("journalctl -k --since=-1d -g {}", quote(WHAT)))
+                .command(&commands::SHOW_DENIALS, "")
         }
         Ok(_) => Finding::ok("AppArmor and SELinux have refused nothing within a day"),
         Err(e) => Finding::skipped(format!("the kernel's log cannot be searched: {e}")),

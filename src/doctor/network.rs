@@ -1,70 +1,112 @@
 //! DNS: its servers, what they say of the domain, and this host's own name.
 
+use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
 
 use super::command;
+use super::commands;
 use super::facts::{Facts, beside};
-use super::finding::{Finding, Level, Part, quote};
+use super::finding::{Finding, Level, Part};
+use super::fix::Place;
 use crate::directory::discovery::{BY_DNS, Role};
 use crate::directory::dns;
 use crate::directory::domains::dns_name;
 
-/// What puts the records of domain controllers into DNS again.
-const REGISTER: (&str, &str) = ("nltest /dsregdns", "samba_dnsupdate --use-samba-tool");
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Ports of which one answers on a host that is there: DNS, Kerberos, LDAP.
+const PORTS: [u16; 3] = [53, 88, 389];
+/// So long a host has to accept a connection, or to refuse one.
+const REACHED: Duration = Duration::from_secs(1);
 
 /// Every server is asked by itself: where the first is dead, each look-up waits for it.
 pub(super) async fn resolver(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let domain = &config.domain.name;
-    let mend = |finding: Finding, address: Option<String>| match address {
-        Some(address) => {
-            finding.mend(format!("printf 'search {domain}\\nnameserver {address}\\n' >/etc/resolv.conf"))
-        }
-        None => finding,
-    };
     let servers = match dns::configured() {
         Ok(servers) => servers,
-        Err(cause) => return mend(Finding::failure(cause), known_address(facts).await),
+        Err(cause) => return Finding::failure(cause).advise(Place::Here, set_servers(facts, domain)),
     };
     let asking = servers.iter().map(|server| {
         let (server, domain) = (*server, domain.clone());
-        async move { (server, dns::knows(server, &domain).await) }
+        async move {
+            let answer = dns::knows(server, &domain).await;
+            let is_there = answer.is_ok() || is_there(server).await;
+            (server, answer, is_there)
+        }
     });
-    let parts = beside(asking.collect::<Vec<_>>()).await.into_iter().map(|(server, answer)| {
+    let asked = beside(asking.collect::<Vec<_>>()).await;
+    let gone = asked.iter().find(|(_, _, is_there)| !is_there).map(|(server, ..)| server.to_string());
+    let parts = asked.into_iter().map(|(server, answer, is_there)| {
         let (level, seen) = match answer {
             Ok(true) => (Level::Ok, format!("knows {domain}")),
             Ok(false) => (Level::Failure, format!("answers and does not know {domain}")),
-            Err(cause) => (Level::Failure, format!("does not answer: {cause}")),
+            Err(_) if !is_there => {
+                (Level::Failure, "does not answer: network or firewall between this host and it".to_owned())
+            }
+            Err(cause) => (Level::Failure, format!("the host is there, its DNS does not answer: {cause}")),
         };
         Part { subject: server.to_string(), level, seen }
     });
     let finding = Finding::of_parts(parts.collect());
-    match finding.level {
-        Level::Ok => finding,
-        // The one that works is the one to keep.
-        Level::Warning => {
-            let good =
-                finding.parts.iter().find(|part| part.level == Level::Ok).map(|part| part.subject.clone());
-            mend(finding, good)
-        }
-        _ => mend(finding, known_address(facts).await),
+    if finding.level == Level::Ok {
+        return finding;
     }
+    let finding = match &gone {
+        Some(server) => finding.command(&commands::SHOW_WAY, server).advise(
+            Place::Network,
+            format!(
+                "let this host reach {server} by port 53, and by those of AD where it is a domain controller"
+            ),
+        ),
+        None => finding.command(&commands::SHOW_DNS, ""),
+    };
+    finding.advise(
+        Place::Here,
+        format!("if {} is not the DNS server of this domain: {}", named(&gone), set_servers(facts, domain)),
+    )
 }
 
-/// An address of a domain controller, which is a DNS server too as a rule: as the broker or SSSD last knew it.
-async fn known_address(facts: &Facts) -> Option<String> {
-    if let Ok(status) = facts.status().await
-        && let Some(address) = status.servers.list.iter().flat_map(|server| &server.addresses).next()
-    {
-        return Some(address.clone());
-    }
-    let realm = &facts.config().await?.domain.realm;
-    let kept = std::fs::read_to_string(facts.path(format!("/var/lib/sss/pubconf/kdcinfo.{realm}"))).ok()?;
-    let first = kept.lines().next()?.trim();
-    let plain = first.parse::<IpAddr>().ok().or_else(|| first.parse::<SocketAddr>().ok().map(|at| at.ip()));
-    plain.map(|ip| ip.to_string())
+fn named(server: &Option<String>) -> &str {
+    server.as_deref().unwrap_or("one of them")
+}
+
+/// Whether anything at all answers at the address.
+async fn is_there(server: IpAddr) -> bool {
+    let connecting = PORTS.map(|port| async move {
+        match timeout(REACHED, TcpStream::connect((server, port))).await {
+            Ok(Ok(_)) => true,
+            // Only a host that is there refuses.
+            Ok(Err(e)) => e.kind() == io::ErrorKind::ConnectionRefused,
+            Err(_) => false,
+        }
+    });
+    beside(connecting).await.contains(&true)
+}
+
+/// Where the DNS servers are set: in the settings of whatever writes resolv.conf, never in that file.
+fn set_servers(facts: &Facts, domain: &str) -> String {
+    let path = facts.path(RESOLV_CONF);
+    let target = fs::read_link(&path).unwrap_or_default().display().to_string();
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let whose = match () {
+        () if target.contains("systemd/resolve") => {
+            "in the settings of systemd-resolved (DNS= in resolved.conf, or the link's)"
+        }
+        () if target.contains("resolvconf") || text.contains("resolvconf") => {
+            "where resolvconf takes them from (dns-nameservers in /etc/network/interfaces)"
+        }
+        () if text.contains("NetworkManager") => "in NetworkManager's settings of the connection (ipv4.dns)",
+        () if text.contains("dhclient") || text.contains("dhcpcd") => {
+            "at the DHCP server, or in the DHCP client's settings"
+        }
+        () => "in /etc/resolv.conf, of which you keep a copy, unless another program writes it",
+    };
+    format!("set the DNS servers of {domain} {whose}")
 }
 
 /// The records by which the broker finds the domain controllers.
@@ -107,7 +149,7 @@ async fn srv(facts: &Facts, name: &str, needed: bool) -> Finding {
         }
         Err(cause) => {
             let finding = if needed { Finding::failure(cause) } else { Finding::warning(cause) };
-            finding.mend_there(REGISTER.0, REGISTER.1)
+            finding.there(&commands::REGISTER_WINDOWS, &commands::REGISTER_SAMBA, "")
         }
     }
 }
@@ -116,8 +158,13 @@ async fn srv(facts: &Facts, name: &str, needed: bool) -> Finding {
 pub(super) async fn addresses(facts: &Facts) -> Finding {
     let controllers = match facts.controllers().await {
         Ok(controllers) => controllers,
-        Err(cause) => return Finding::failure(cause).mend_there(REGISTER.0, REGISTER.1),
+        // What DNS lacks is said there.
+        Err(_) => return Finding::because("srv-ldap"),
     };
+    if facts.dns_silence().await.is_some() {
+        let hosts = controllers.iter().map(|controller| controller.host.as_str()).collect::<Vec<_>>();
+        return Finding::warning(format!("as the broker knew them last: {}", hosts.join(", ")));
+    }
     let parts = controllers.iter().map(|controller| {
         let addresses = controller.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>();
         let (level, seen) = match addresses.is_empty() {
@@ -129,7 +176,7 @@ pub(super) async fn addresses(facts: &Facts) -> Finding {
     let finding = Finding::of_parts(parts.collect());
     match finding.level {
         Level::Ok => finding,
-        _ => finding.mend_there("ipconfig /registerdns", REGISTER.1),
+        _ => finding.there(&commands::ADDRESSES_WINDOWS, &commands::REGISTER_SAMBA, ""),
     }
 }
 
@@ -146,22 +193,26 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
         let answer = command::ask("getent", &["hosts", &what]).await;
         answer.map(|answer| answer.out).unwrap_or_default()
     };
-    let mend = format!("printf '%s\\n' {} >>/etc/hosts", quote(&format!("{address} {full} {short}")));
+    let hosts = format!(
+        "register {full} with {address} in DNS, or name them in a line of /etc/hosts: {address} {full} {short}"
+    );
     if getent(full.clone()).await.trim().is_empty() {
-        return Finding::warning(format!("{full}, this host's own name, does not resolve")).mend(mend);
+        return Finding::warning(format!("{full}, this host's own name, does not resolve"))
+            .advise(Place::Here, hosts);
     }
     let reverse = getent(address.to_string()).await;
     let names: Vec<_> = reverse.split_whitespace().skip(1).map(str::to_lowercase).collect();
     match names.iter().any(|known| *known == full.to_lowercase() || *known == short.to_lowercase()) {
         true => Finding::ok(format!("{full} is {address}, and back")),
         false if names.is_empty() => {
-            Finding::warning(format!("{address}, this host's own address, has no name")).mend(mend)
+            Finding::warning(format!("{address}, this host's own address, has no name"))
+                .advise(Place::Here, hosts)
         }
         false => Finding::warning(format!(
             "{address}, this host's own address, is {}, not {full}",
             names.join(", ")
         ))
-        .mend(mend),
+        .advise(Place::Here, hosts),
     }
 }
 

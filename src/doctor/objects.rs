@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::configuration::forget;
-use super::facts::Facts;
-use super::finding::{Finding, quote};
-use super::pam::comment_out;
+use super::commands;
+use super::configuration::place_of;
+use super::facts::{Ad, Facts};
+use super::finding::Finding;
+use super::fix::Place as At;
+use super::near;
 use crate::config::{Config, Method, root_of};
 use crate::directory::machine::{MachineError, Scope, Search};
 use crate::directory::machines::Place;
 use crate::directory::sid::Sid;
 use crate::directory::{DirectoryError, GroupError};
-use crate::name::fold;
+use crate::name::Principal;
 
 /// The most accounts of the name map that are looked for; `motion-ad audit` looks for any number.
 const TARGETS: usize = 300;
@@ -36,11 +38,13 @@ pub(super) async fn base(facts: &Facts) -> Finding {
     };
     match ad.machine.search(&search, facts.deadline()).await {
         Ok(_) => Finding::ok(base),
-        Err(MachineError::NoSuchObject(_)) => Finding::failure(format!(
-            "AD has no object {base}, or this host may not see it: nobody is found; without it the whole domain is \
-             searched"
-        ))
-        .mend_with(forget(facts, "domain", "base_dn")),
+        Err(MachineError::NoSuchObject(_)) => {
+            let near = did_you_mean(&near::bases(ad, config, base, facts.deadline()).await);
+            Finding::failure(format!(
+                "AD has no object {base}, or this host may not see it, so that nobody is found{near}"
+            ))
+            .advise(At::Here, format!("correct {}", place_of(facts, "domain", "base_dn")))
+        }
         Err(e) => Finding::failure(e.to_string()),
     }
 }
@@ -77,69 +81,73 @@ pub(super) async fn restrictions(facts: &Facts) -> Finding {
         Method::Auto | Method::Ldap => Finding::warning(seen),
     };
     let root = root_of(&config.domain.name);
-    // DC is the SDDL's word for the domain's computers; the GUIDs are those of User-Logon and of the class user.
-    finding.mend_there(
-        format!(
-            "dsacls {} /I:S /G {}",
-            quote(&root),
-            quote(&format!("{}\\Domain Computers:RP;Logon Information;user", config.names.netbios))
-        ),
-        format!(
-            "samba-tool dsacl set --objectdn={} --sddl='(OA;CIIO;RP;5f202010-79a5-11d0-9020-00c04fc2d4cf;\
-             bf967aba-0de6-11d0-a285-00aa003049e2;DC)'",
-            quote(&root)
-        ),
-    )
+    let computers = format!("{}\\Domain Computers:RP;Logon Information;user", config.names.netbios);
+    finding.there(&commands::READ_WINDOWS, &commands::READ_SAMBA, &format!("{root}\n{computers}"))
 }
 
 pub(super) async fn groups(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("config-file");
     };
-    let login = config.login.allow_groups.iter().chain(&config.login.deny_groups);
-    let groups = login.map(|group| (group, "login"));
-    let groups: Vec<_> =
-        groups.chain(config.sessions.exempt_groups.iter().map(|group| (group, "session"))).collect();
-    let count = groups.len();
-    for (group, what) in groups {
+    let (login, sessions) = (&config.login, &config.sessions);
+    let lists = [
+        ("login", "allow_groups", &login.allow_groups),
+        ("login", "deny_groups", &login.deny_groups),
+        ("sessions", "exempt_groups", &sessions.exempt_groups),
+    ];
+    let mut named: Vec<(&str, &str, &String)> = Vec::new();
+    for (table, key, list) in lists {
+        named.extend(list.iter().map(|group| (table, key, group)));
+    }
+    for (table, key, group) in &named {
         let error = match ad.directory.check_group(group, facts.deadline()).await {
             Ok(()) => continue,
             Err(error) => error,
         };
-        return denies(group, what, &error, config);
+        let near = match error {
+            DirectoryError::Group(GroupError::Unknown(_)) if group.parse::<Sid>().is_err() => {
+                near::groups(ad, config, group, facts.deadline()).await
+            }
+            _ => Vec::new(),
+        };
+        return denies(group, &place_of(facts, table, key), &error, &near);
     }
-    match count {
+    match named.len() {
         0 => Finding::ok("none is configured: everybody whom AD lets in may log in"),
-        _ => Finding::ok(format!("{count} groups are known to AD")),
+        count => Finding::ok(format!("{count} groups are known to AD")),
     }
 }
 
-/// One that cannot be used. Taking it off the list might let everybody in, so it is made in AD, or made usable there.
-fn denies(group: &str, what: &str, error: &DirectoryError, config: &Config) -> Finding {
-    let finding = Finding::failure(format!("{error}: every {what} is denied"));
-    let DirectoryError::Group(error) = error else { return finding };
-    let identity = quote(group.rsplit('\\').next().unwrap_or_default());
-    let is_here = match group.split_once('\\') {
-        _ if group.contains('=') || group.parse::<Sid>().is_ok() => false,
-        Some((domain, _)) => {
-            fold(domain) == fold(&config.names.netbios) || fold(domain) == config.domain.name
+/// The end of a sentence that names what may have been meant.
+fn did_you_mean(near: &[String]) -> String {
+    match near {
+        [] => String::new(),
+        near => {
+            let names = near.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>();
+            format!("; did you mean {}?", names.join(" or "))
         }
-        None => true,
-    };
+    }
+}
+
+/// A group that cannot be used. Nothing is made in AD, and the list stays: without the group it may let everybody in.
+fn denies(group: &str, place: &str, error: &DirectoryError, near: &[String]) -> Finding {
+    let what = if place.starts_with("sessions.") { "session" } else { "login" };
+    let finding = Finding::failure(format!("{error}: every {what} is denied{}; {place}", did_you_mean(near)));
+    let DirectoryError::Group(error) = error else { return finding };
+    let identity = group.rsplit('\\').next().unwrap_or_default();
     match error {
-        GroupError::Unknown(_) if is_here => finding.mend(format!(
-            "adcli create-group --domain={} --login-user=Administrator {identity}",
-            quote(&config.domain.name)
-        )),
-        GroupError::Distribution(_) => finding.mend_there(
-            format!("Set-ADGroup -GroupCategory Security -Identity {identity}"),
-            format!("samba-tool group edit {identity}"),
+        GroupError::Distribution(_) => finding
+            .advise(At::Windows, "make it a security group: a distribution group says nothing about access")
+            .there(&commands::GROUP_WINDOWS, &commands::GROUP_SAMBA, identity),
+        GroupError::Local(_) => finding
+            .advise(At::Windows, "make it a universal or a global group, or name another one")
+            .there(&commands::GROUP_WINDOWS, &commands::GROUP_SAMBA, identity),
+        GroupError::Unknown(_) | GroupError::Several(_) | GroupError::Domain(_) => finding.advise(
+            At::Here,
+            format!(
+                "write the group as AD has it now in {place}; a SID stays the same when a group is renamed"
+            ),
         ),
-        GroupError::Local(_) => finding.mend_there(
-            format!("Set-ADGroup -GroupScope Universal -Identity {identity}"),
-            format!("samba-tool group edit {identity}"),
-        ),
-        GroupError::Unknown(_) | GroupError::Several(_) | GroupError::Domain(_) => finding,
     }
 }
 
@@ -176,32 +184,45 @@ pub(super) async fn targets(facts: &Facts) -> Finding {
         [] => Finding::ok(format!("{looked} accounts, all exist")),
         [(line, text), rest @ ..] => {
             let more = if rest.is_empty() { String::new() } else { format!(" ({} more)", rest.len()) };
-            Finding::warning(format!("{file}, line {line}: {text}{more}")).mend(comment_out(&file, *line))
+            let near =
+                near_account(ad, config, wanted.iter().find(|(_, (at, _))| at == line), deadline).await;
+            Finding::warning(format!("{file}, line {line}: {text}{more}{near}")).advise(
+                At::Here,
+                format!(
+                    "correct line {line} of {file}; without it the name would follow the rule, name@domain"
+                ),
+            )
         }
     }
 }
 
+/// The account that a line of the name map may mean.
+async fn near_account(
+    ad: &Ad,
+    config: &Config,
+    line: Option<(&&Principal, &(usize, &str))>,
+    deadline: Instant,
+) -> String {
+    let Some((principal, _)) = line else { return String::new() };
+    let user = principal.user();
+    let found = timeout_at(deadline, ad.directory.near(&config.names, &[user], deadline)).await;
+    let near = found.ok().and_then(Result::ok).and_then(|mut near| near.pop()).flatten();
+    near.map_or_else(String::new, |near| format!("; did you mean {}? ({})", near.principal, near.why))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
-    fn a_group_that_is_missing_is_made_where_that_is_certain() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "names.map_file = \"/dev/null\"\ndomain.name = \"acme.com\"\n").unwrap();
-        let config = Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap();
-        let create = "adcli create-group --domain=acme.com --login-user=Administrator 'XCALLY Agents'";
-        let cases = [
-            ("XCALLY Agents", create),
-            ("acme\\XCALLY Agents", create),
-            ("EMEA\\XCALLY Agents", ""),
-            ("CN=XCALLY Agents,DC=acme,DC=com", ""),
-        ];
-        for (group, command) in cases {
-            let found = denies(group, "login", &GroupError::Unknown(group.into()).into(), &config);
-            assert_eq!(found.mend.first().map_or("", |mend| mend.command.as_str()), command, "{group}");
-        }
+    fn a_group_that_is_unknown_is_neither_made_nor_taken_off_its_list() {
+        let error = GroupError::Unknown("XCALLY Agenst".into()).into();
+        let place = "login.allow_groups in /etc/motion-ad/config.toml, line 3";
+        let found = denies("XCALLY Agenst", place, &error, &["XCALLY Agents".to_owned()]);
+        assert!(found.seen.contains("every login is denied; did you mean 'XCALLY Agents'?"), "{found:?}");
+        assert!(found.seen.ends_with(place), "{found:?}");
+        assert!(found.fix.iter().all(|fix| matches!(fix, super::super::Fix::Advice { .. })), "{found:?}");
+        let found = denies("X", "sessions.exempt_groups in x", &error, &[]);
+        assert!(found.seen.contains("every session is denied; sessions.exempt_groups"), "{found:?}");
     }
 }

@@ -1,36 +1,33 @@
 //! `/etc/pam.d/motion`: whether libpam can read it, and what its lines let in and keep out.
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use tokio::task::spawn_blocking;
 
 use super::application;
+use super::commands;
+use super::edit::Edit;
 use super::facts::{Facts, SERVICE};
-use super::finding::{Finding, quote};
+use super::finding::{Finding, Level};
+use super::fix::{OwnPath, PAM_SERVICE as FILE, Place, Run};
 use super::module;
-use super::stack::{Decision, Kind, Rule, Service, Value, decide};
+use super::repair::Host;
+use super::stack::{Kind, Rule, Value};
+use super::visitors::{Judgement, MODULE, Missing, RIGHT, Trouble, Visitor, is_ours, judge, visit};
 use crate::config::{Access, JoinError};
-use crate::module::arguments::Arguments;
+use crate::module::arguments::{ARGUMENTS, Arguments};
 
-/// The module's file.
-pub(super) const MODULE: &str = "pam_motion_ad.so";
-/// The service's file.
-const FILE: &str = "/etc/pam.d/motion";
-/// As it is shipped, without its comments.
-const SHIPPED: &str = include_str!("../../pam.d/motion");
-
-/// Whether a line calls our module.
-pub(super) fn is_ours(rule: &Rule) -> bool {
-    rule.is_module() && rule.name() == MODULE
-}
+/// What is to be known where no change can be offered.
+const BY_HAND: &str = "change /etc/pam.d/motion by hand, and no other file of /etc/pam.d: those are for other services, su \
+                       and sudo among them";
 
 pub(super) async fn service(facts: &Facts) -> Finding {
     let found = match fs::metadata(facts.path(FILE)) {
         Ok(found) => found,
-        Err(e) => return Finding::failure(format!("{FILE}: {e}")).mend(write_shipped()),
+        Err(e) => return mended(facts, Finding::failure(format!("{FILE}: {e}"))).await,
     };
     if found.uid() != 0 || found.mode() & 0o022 != 0 {
         let mode = found.mode() & 0o777;
@@ -38,7 +35,7 @@ pub(super) async fn service(facts: &Facts) -> Finding {
             "others than root may change {FILE} (mode {mode:04o}, uid {})",
             found.uid()
         ))
-        .mend(format!("chown root:root {FILE} && chmod 0644 {FILE}"));
+        .run_with(access(Path::new(FILE), Some("root:root"), 0o644));
     }
     let service = facts.service().await;
     match service.faults.first() {
@@ -47,26 +44,37 @@ pub(super) async fn service(facts: &Facts) -> Finding {
                 Some(line) => format!("{}, line {line}", fault.file),
                 None => fault.file.clone(),
             };
-            let finding = Finding::failure(format!("{place}: {}", fault.text));
-            match fault.line {
-                Some(line) => finding.mend(comment_out(&fault.file, line)),
-                None => finding.mend(write_shipped()),
-            }
+            mended(facts, Finding::failure(format!("{place}: {}", fault.text))).await
         }
         None => Finding::ok(format!("{} lines of {}", service.rules.len(), service.files.join(", "))),
     }
 }
 
-/// Takes a line of a file out of force.
-pub(super) fn comment_out(file: &str, line: usize) -> String {
-    format!("sed -i '{line}s/^/# /' {}", quote(file))
+/// A file of ours with the owner and the mode that it should have.
+pub(super) fn access(path: &Path, owner: Option<&str>, mode: u32) -> Option<Run> {
+    Some(Run::Access { path: OwnPath::new(path)?, owner: owner.map(str::to_owned), mode })
 }
 
-/// Writes the service as it is shipped.
-fn write_shipped() -> String {
-    let lines = SHIPPED.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let words = lines.map(|line| quote(&line.split_whitespace().collect::<Vec<_>>().join(" ")));
-    format!("printf '%s\\n' {} >{FILE}", words.collect::<Vec<_>>().join(" "))
+/// The finding with the change of the service that cures it, or the advice to make one.
+async fn mended(facts: &Facts, finding: Finding) -> Finding {
+    match edit(facts).await {
+        Some(edit) => finding.edit(edit),
+        None => finding.command(&commands::SHOW_SERVICE, "").advise(Place::Here, BY_HAND),
+    }
+}
+
+async fn edit(facts: &Facts) -> Option<Edit> {
+    let sssd = facts.access().await;
+    let before = match fs::read_to_string(facts.path(FILE)) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(_) => return None,
+    };
+    let is_missing = |module: &str| is_missing(facts, module);
+    let read = |path: &Path| fs::read_to_string(facts.path(path));
+    let (knows, restricts) = (sssd.knows, sssd.restricts);
+    let host = Host { service: SERVICE, file: FILE, read: &read, is_missing: &is_missing, knows, restricts };
+    Edit::service(before.as_deref(), &host)
 }
 
 pub(super) async fn lines(facts: &Facts) -> Finding {
@@ -82,10 +90,7 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
             }
             false => format!("no {} line of {FILE} calls {MODULE}", kind.name()),
         });
-        return finding.mend(match stack.is_empty() {
-            true => format!("printf '%s\\n' '{} required {MODULE}' >>{FILE}", kind.name()),
-            false => format!("cp {FILE} /etc/motion-ad/pam-motion.old && {}", write_shipped()),
-        });
+        return mended(facts, finding).await;
     }
     let decides = |rule: &&Rule| matches!(rule.kind, Kind::Auth | Kind::Account) && is_ours(rule);
     let places =
@@ -95,18 +100,20 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
 
 pub(super) async fn arguments(facts: &Facts) -> Finding {
     let service = facts.service().await;
+    let text = fs::read_to_string(facts.path(FILE)).unwrap_or_default();
     let mut unknown = None;
     for rule in service.rules.iter().filter(|rule| is_ours(rule)) {
         for argument in &rule.arguments {
             let Ok(written) = CString::new(argument.as_bytes()) else { continue };
             let Some(error) = Arguments::parse(&[&written]).1.into_iter().next() else { continue };
             let is_fatal = error.is_fatal();
-            let text = format!("{}: {error}", rule.place());
-            let mend = take_off(rule, argument);
+            let seen = format!("{}: {error}", rule.place());
+            let level = if is_fatal { Finding::failure } else { Finding::warning };
+            let finding = another(level(seen), &text, rule, argument, meant(argument).as_deref());
             if is_fatal {
-                return Finding::failure(text).mend(mend);
+                return finding;
             }
-            unknown.get_or_insert(Finding::warning(text).mend(mend));
+            unknown.get_or_insert(finding);
         }
     }
     if let Some(finding) = unknown {
@@ -119,225 +126,118 @@ pub(super) async fn arguments(facts: &Facts) -> Finding {
         (wanted.to_str() != Some(path)).then(|| (rule, written.clone()))
     });
     match elsewhere {
-        Some((rule, written)) => Finding::failure(format!(
-            "{}: {written}, but the broker listens on {}",
-            rule.place(),
-            wanted.display()
-        ))
-        .mend(take_off(rule, &written)),
+        Some((rule, written)) => {
+            let seen = format!("{}: {written}, but the broker listens on {}", rule.place(), wanted.display());
+            match Edit::argument(&text, rule.line, &written, None).filter(|_| rule.file == FILE) {
+                Some(edit) => Finding::failure(seen).edit(edit),
+                None => Finding::failure(seen).advise(Place::Here, "take the argument away"),
+            }
+        }
         None => Finding::ok("every argument is understood"),
     }
 }
 
-/// Takes an argument off a line. What a regular expression would read in it is escaped.
-fn take_off(rule: &Rule, argument: &str) -> String {
-    let pattern: String = argument.chars().fold(String::new(), |mut pattern, c| {
-        if "\\^$.*[]/&".contains(c) {
-            pattern.push('\\');
+/// The finding with the change that makes the argument the one that was meant.
+fn another(finding: Finding, text: &str, rule: &Rule, argument: &str, meant: Option<&str>) -> Finding {
+    let by = meant.filter(|_| rule.file == FILE);
+    match by.and_then(|by| Edit::argument(text, rule.line, argument, Some(by))) {
+        Some(edit) => finding.edit(edit),
+        None => {
+            let hint = match meant {
+                Some(meant) => format!("did you mean {meant}? "),
+                None => String::new(),
+            };
+            finding.advise(
+                Place::Here,
+                format!("{hint}correct the argument in {}; pam_motion_ad(8) has them all", rule.place()),
+            )
         }
-        pattern.push(c);
-        pattern
-    });
-    format!("sed -i {} {}", quote(&format!("{}s/[[:space:]]{pattern}//", rule.line)), quote(&rule.file))
-}
-
-/// What is known of a module that is not ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Other {
-    /// Always lets in.
-    Permits,
-    /// Never lets in.
-    Denies,
-    /// Asks AD with the same password.
-    AsksAd,
-    /// Knows people by itself: local users.
-    Local,
-    /// Is for people who are named on its line.
-    Names,
-    /// Has an opinion about the circumstances, not about who it is.
-    Neutral,
-    /// Has no opinion.
-    Silent,
-    /// Anything else.
-    Unknown,
-}
-
-/// Modules of Debian's libpam-modules and of the packages that ask AD.
-const OTHERS: &[(&str, Other)] = &[
-    ("pam_permit.so", Other::Permits),
-    ("pam_deny.so", Other::Denies),
-    ("pam_sss.so", Other::AsksAd),
-    ("pam_winbind.so", Other::AsksAd),
-    ("pam_krb5.so", Other::AsksAd),
-    ("pam_ldap.so", Other::AsksAd),
-    ("pam_unix.so", Other::Local),
-    ("pam_extrausers.so", Other::Local),
-    ("pam_pwdfile.so", Other::Local),
-    ("pam_access.so", Other::Neutral),
-    ("pam_env.so", Other::Neutral),
-    ("pam_group.so", Other::Neutral),
-    ("pam_limits.so", Other::Neutral),
-    ("pam_nologin.so", Other::Neutral),
-    ("pam_securetty.so", Other::Neutral),
-    ("pam_shells.so", Other::Neutral),
-    ("pam_time.so", Other::Neutral),
-    ("pam_faillock.so", Other::Neutral),
-    ("pam_faildelay.so", Other::Silent),
-    ("pam_warn.so", Other::Silent),
-    ("pam_echo.so", Other::Silent),
-];
-
-fn other(rule: &Rule) -> Other {
-    // pam_succeed_if(8): `user = NAME`, `user in NAME:NAME`. What else it may ask, of groups for instance, is not known.
-    let names = |words: &[String]| matches!(words, [what, how, _] if what == "user" && ["=", "in"].contains(&how.as_str()));
-    if rule.name() == "pam_succeed_if.so" && rule.arguments.windows(3).any(names) {
-        return Other::Names;
     }
-    let known = OTHERS.iter().find(|(name, _)| *name == rule.name());
-    known.map_or(Other::Unknown, |(_, other)| *other)
 }
 
-/// Who comes to log in.
-#[derive(Clone, Copy, Debug)]
-struct Visitor {
-    /// What our module answers.
-    ours: Value,
-    /// Whether a local user has that name and that password.
-    local: bool,
-    /// Whether the modules that ask AD themselves let the person in.
-    sssd: bool,
-    /// What is not known lets in.
-    unknown: bool,
-}
-
-/// Decides for `visitor`, where the modules in `missing` are not there to be asked.
-fn visit(stack: &[&Rule], visitor: Visitor, missing: &Missing) -> Decision {
-    let (refused, unknown) = (Value::AUTH_ERR, Value::USER_UNKNOWN);
-    decide(stack, &|rule| {
-        let says = |yes: bool, no: Value| if yes { Value::SUCCESS } else { no };
-        if is_ours(rule) {
-            return visitor.ours;
+/// What an argument was meant to be, where that is certain enough: a name or a value with one or two wrong letters.
+fn meant(argument: &str) -> Option<String> {
+    const NEAR: usize = 2;
+    let (name, value) = match argument.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (argument, None),
+    };
+    let nearest = |names: &mut dyn Iterator<Item = &'static str>, written: &str| {
+        let mut near: Vec<_> = names.map(|name| (crate::config::distance(name, written), name)).collect();
+        near.sort_unstable();
+        match near.as_slice() {
+            [(far, name), rest @ ..] if *far <= NEAR && rest.first().is_none_or(|(next, _)| far < next) => {
+                Some(*name)
+            }
+            _ => None,
         }
-        match other(rule) {
-            _ if missing.contains(&rule.module) => Value::MODULE_UNKNOWN,
-            Other::Permits => Value::SUCCESS,
-            Other::Denies => refused,
-            Other::AsksAd => says(visitor.sssd, Value::PERM_DENIED),
-            Other::Local => says(visitor.local, unknown),
-            // Nobody names all the people of AD; a local administrator may be named.
-            Other::Names => says(visitor.local, refused),
-            // It records the failure, and says so.
-            Other::Neutral if rule.arguments.iter().any(|argument| argument == "authfail") => refused,
-            Other::Neutral => Value::SUCCESS,
-            Other::Silent => Value::IGNORE,
-            Other::Unknown => says(visitor.unknown, refused),
+    };
+    let known = nearest(&mut ARGUMENTS.iter().map(|known| known.name), name)?;
+    let takes = ARGUMENTS.iter().find(|argument| argument.name == known)?.value;
+    let meant = match (takes, value) {
+        ("", None) => known.to_owned(),
+        // A number with its unit.
+        ("SECONDS", Some(value)) => {
+            format!("{known}={}", value.trim_end_matches(|c: char| !c.is_ascii_digit()))
         }
-    })
+        (takes, Some(value)) if takes.contains('|') => {
+            format!("{known}={}", nearest(&mut takes.split('|'), value)?)
+        }
+        _ => return None,
+    };
+    let written = CString::new(meant.as_bytes()).ok()?;
+    (meant != argument && Arguments::parse(&[&written]).1.is_empty()).then_some(meant)
 }
-
-/// Somebody of AD whose password is right, and whom no other module knows.
-const RIGHT: Visitor = Visitor { ours: Value::SUCCESS, local: false, sssd: true, unknown: true };
-/// The same with a wrong one.
-const WRONG: Visitor = Visitor { ours: Value::AUTH_ERR, local: false, sssd: false, unknown: false };
-
-/// Modules whose files are not there.
-type Missing = BTreeSet<String>;
 
 pub(super) async fn order(facts: &Facts) -> Finding {
     let service = facts.service().await;
-    judge(service, &missing(facts, service))
-}
-
-fn missing(facts: &Facts, service: &Service) -> Missing {
     let modules = service.rules.iter().filter(|rule| rule.is_module() && !is_ours(rule));
-    let is_missing = |rule: &&Rule| !facts.path(module::folder().join(&rule.module)).exists();
-    modules.filter(is_missing).map(|rule| rule.module.clone()).collect()
-}
-
-/// What the lines make of people: those of AD come in, nobody else does, and no password is tried twice.
-fn judge(service: &Service, missing: &Missing) -> Finding {
-    for (kind, refusal) in [(Kind::Auth, Value::AUTH_ERR), (Kind::Account, Value::PERM_DENIED)] {
-        let stack = service.stack(kind);
-        let name = kind.name();
-        let ours = stack.iter().position(|rule| is_ours(rule));
-        let Some(ours) = ours.and_then(|index| stack.get(index).map(|rule| (index, *rule))) else { continue };
-        let wrong = visit(&stack, Visitor { ours: refusal, ..WRONG }, missing);
-        if wrong.is_success() {
-            return Finding::failure(format!(
-                "the {name} lines let in whom AD refuses: nothing comes of the refusal of {}",
-                ours.1.place()
-            ))
-            .mend(require(ours.1));
-        }
-        let right = visit(&stack, RIGHT, missing);
-        if !right.is_success() {
-            let culprit = culprit(&stack, &right, ours.0, missing);
-            let finding =
-                Finding::failure(format!("the {name} lines keep out whom AD lets in: {}", place(culprit)));
-            return match culprit.filter(|rule| !is_ours(rule)) {
-                Some(rule) => finding.mend(comment_out(&rule.file, rule.line)),
-                None => finding.mend(require(ours.1)),
-            };
-        }
-    }
-    let auth = service.stack(Kind::Auth);
-    let Some(ours) = auth.iter().position(|rule| is_ours(rule)) else { return Finding::ok("") };
-    let wrong = visit(&auth, WRONG, missing);
-    let twice =
-        wrong.called.iter().filter_map(|index| auth.get(*index)).find(|rule| other(rule) == Other::AsksAd);
-    if let Some(rule) = twice {
-        return Finding::warning(format!(
-            "{} asks AD, too: a wrong password counts twice towards the lockout",
-            place(Some(rule))
-        ))
-        .mend(comment_out(&rule.file, rule.line));
-    }
-    let local = visit(&auth, Visitor { local: true, ..WRONG }, missing);
-    if !local.is_success() {
-        return Finding::ok("whom AD lets in comes in, and nobody else");
-    }
-    let first = local.called.iter().filter_map(|index| Some((*index, *auth.get(*index)?)));
-    let first = first.into_iter().find(|(index, rule)| *index < ours && other(rule) == Other::Local);
-    match first {
-        Some((_, rule)) => Finding::warning(format!(
-            "{} comes before AD is asked: a local user's password, root's too, opens the application",
-            place(Some(rule))
-        ))
-        .mend(comment_out(&rule.file, rule.line)),
-        None => Finding::ok("whom AD lets in comes in; a local user does, too, whom AD does not let in"),
+    let missing: Missing =
+        modules.map(|rule| rule.module.clone()).filter(|module| is_missing(facts, module)).collect();
+    let finding = judged(&judge(service, &missing, facts.access().await.knows));
+    match finding.level {
+        Level::Ok => finding,
+        _ => mended(facts, finding).await,
     }
 }
 
-/// The line that ended it: the last one that was called before ours had its turn, else the last of all.
-fn culprit<'a>(stack: &[&'a Rule], decision: &Decision, ours: usize, missing: &Missing) -> Option<&'a Rule> {
-    let called = || decision.called.iter().copied();
-    let index = match called().any(|index| index == ours) {
-        false => called().last(),
-        // Whoever answers something else than success, after or before ours.
-        true => called().find(|index| {
-            stack.get(*index).is_some_and(|rule| {
-                let refuses = matches!(other(rule), Other::Denies | Other::Local | Other::Unknown);
-                !is_ours(rule) && (refuses || missing.contains(&rule.module))
-            })
-        }),
+fn is_missing(facts: &Facts, module: &str) -> bool {
+    !facts.path(module::folder().join(module)).exists()
+}
+
+/// What is said of a service.
+fn judged(judgement: &Judgement) -> Finding {
+    let place = |rule: &Rule| format!("{} ({})", rule.place(), rule.name());
+    let trouble = match judgement {
+        Judgement::AdAlone => return Finding::ok("whom AD lets in comes in, and nobody else"),
+        Judgement::LocalToo => {
+            return Finding::ok("whom AD lets in comes in; a local user does, too, whom AD does not let in");
+        }
+        Judgement::Trouble(trouble) => trouble,
     };
-    stack.get(index?).copied()
-}
-
-fn place(rule: Option<&Rule>) -> String {
-    match rule {
-        Some(rule) => format!("{} ({})", rule.place(), rule.name()),
-        None => "no line of them lets anybody in".to_owned(),
+    match trouble.as_ref() {
+        Trouble::LetsIn(kind, rule) if is_ours(rule) => Finding::failure(format!(
+            "the {} lines let in whom AD refuses: nothing comes of the refusal of {}",
+            kind.name(),
+            rule.place()
+        )),
+        Trouble::LetsIn(kind, rule) => {
+            Finding::failure(format!("the {} lines let in whom AD refuses: {}", kind.name(), place(rule)))
+        }
+        Trouble::KeepsOut(kind, rule) => Finding::failure(format!(
+            "users cannot log in: the {} lines keep out whom AD lets in: {}",
+            kind.name(),
+            rule.as_ref().map_or_else(|| "no line of them lets anybody in".to_owned(), place)
+        )),
+        Trouble::Twice(rule) => Finding::warning(format!(
+            "{} asks AD, too: a wrong password counts twice towards the lockout",
+            place(rule)
+        )),
+        Trouble::LocalFirst(rule) => Finding::failure(format!(
+            "{} comes before AD is asked: a local user's password, root's too, opens the application",
+            place(rule)
+        )),
     }
-}
-
-/// Makes our line one that has to be passed.
-fn require(rule: &Rule) -> String {
-    let kind = rule.kind.name();
-    let control = if rule.written.contains('=') { "\\[[^]]*\\]" } else { "[[:alpha:]]*" };
-    let script =
-        format!("{}s/^\\([[:space:]]*-\\?{kind}[[:space:]][[:space:]]*\\){control}/\\1required/", rule.line);
-    format!("sed -i {} {}", quote(&script), quote(&rule.file))
 }
 
 /// `realm join` has SSSD judge by group policies, which know nothing of our service.
@@ -348,7 +248,8 @@ pub(super) async fn sssd(facts: &Facts) -> Finding {
     let Some(rule) = account.iter().copied().find(sss) else {
         return Finding::ok("pam_sss is not among the account lines");
     };
-    let matters = !visit(&account, Visitor { sssd: false, ..RIGHT }, &Missing::new()).is_success();
+    let refused = Visitor { asks_ad: Value::PERM_DENIED, ..RIGHT };
+    let matters = !visit(&account, refused, &Missing::new()).is_success();
     if !matters {
         return Finding::ok(format!("{} ({}) keeps nobody out", rule.place(), rule.name()));
     }
@@ -365,20 +266,22 @@ pub(super) async fn sssd(facts: &Facts) -> Finding {
             rule.place(),
             access.section
         ))
-        .mend(permit(&access, &facts.options().sssd.display().to_string())),
+        .advise(Place::Here, permit(&access, &facts.options().sssd.display().to_string())),
         _ => Finding::ok(format!("{} (pam_sss.so): SSSD lets the service {SERVICE} pass", rule.place())),
     }
 }
 
-/// Adds the service to SSSD's map of those that need no group policy.
+/// How the service gets into SSSD's map of those that need no group policy. The file is SSSD's and realm's.
 fn permit(access: &Access, file: &str) -> String {
-    let script = match access.permitted.is_empty() {
-        true => {
-            format!("/^\\[{}\\]/a ad_gpo_map_permit = +{SERVICE}", access.section.replace(['/', '.'], "."))
-        }
-        false => format!("s/^[[:space:]]*ad_gpo_map_permit[[:space:]]*=.*/&, +{SERVICE}/"),
+    let line = match access.permitted.is_empty() {
+        true => format!("ad_gpo_map_permit = +{SERVICE}"),
+        false => format!("ad_gpo_map_permit = {}, +{SERVICE}", access.permitted.join(", ")),
     };
-    format!("sed -i {} {} && systemctl restart sssd.service", quote(&script), quote(file))
+    format!(
+        "keep a copy of {file}, set `{line}` in its section [{}], and restart sssd; or leave pam_sss out of \
+         {FILE}, if SSSD is not to judge there",
+        access.section
+    )
 }
 
 /// Really as the user that the application runs as.
@@ -392,8 +295,16 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
     };
     for file in &facts.service().await.files {
         if let Err(cause) = application::reads(&user, file).await {
-            return Finding::failure(format!("{} may not read {file}: {cause}", user.name))
-                .mend(format!("chmod a+rx /etc/pam.d && chmod a+r {}", quote(file)));
+            let finding = Finding::failure(format!("{} may not read {file}: {cause}", user.name));
+            return match access(Path::new(file), None, 0o644) {
+                Some(run) => finding.run(run),
+                None => finding.advise(
+                    Place::Here,
+                    format!(
+                        "{file} is included by {FILE}: every user has to be able to read it, as Debian has it"
+                    ),
+                ),
+            };
         }
     }
     Finding::ok(format!("{} may read the service and what it includes", user.name))
@@ -403,25 +314,34 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
 mod tests {
     use std::io;
 
-    use super::super::finding::Level;
+    use super::super::stack::Service;
     use super::*;
 
     fn service(text: &str) -> Service {
         const COMMON: &str = "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\n\
             auth required pam_permit.so\naccount [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\n\
             account requisite pam_deny.so\naccount required pam_permit.so\n";
+        const SSSD: &str = "auth [success=2 default=ignore] pam_unix.so nullok\n\
+            auth [success=1 default=ignore] pam_sss.so use_first_pass\nauth requisite pam_deny.so\n\
+            auth required pam_permit.so\n";
         Service::load(SERVICE, &|path| match path.to_str() {
             Some("/etc/pam.d/motion") => Ok(text.to_owned()),
             Some("/etc/pam.d/common") => Ok(COMMON.to_owned()),
+            Some("/etc/pam.d/common-auth") => Ok(SSSD.to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
         })
     }
 
+    fn of(text: &str, missing: &Missing, knows: bool) -> Finding {
+        judged(&judge(&service(text), missing, knows))
+    }
+
+    const SHIPPED: &str = include_str!("../../pam.d/motion");
     const OURS: &str = "account required pam_motion_ad.so\n";
 
     #[test]
     fn the_shipped_service_lets_in_whom_ad_lets_in_and_nobody_else() {
-        let finding = judge(&service(SHIPPED), &Missing::new());
+        let finding = of(SHIPPED, &Missing::new(), true);
         assert_eq!(
             (finding.level, finding.seen.as_str()),
             (Level::Ok, "whom AD lets in comes in, and nobody else")
@@ -459,11 +379,21 @@ mod tests {
             ),
             (
                 "auth sufficient pam_unix.so\nauth required pam_motion_ad.so\n",
-                Level::Warning,
+                Level::Failure,
                 "motion, line 1 (pam_unix.so) comes before",
             ),
             (
                 "auth sufficient pam_motion_ad.so\nauth sufficient pam_sss.so\nauth required pam_deny.so\n",
+                Level::Failure,
+                "let in whom AD refuses: /etc/pam.d/motion, line 2 (pam_sss.so)",
+            ),
+            (
+                "auth [success=done authinfo_unavail=ignore user_unknown=ignore default=die] pam_motion_ad.so\nauth required pam_sss.so\n",
+                Level::Ok,
+                "nobody else",
+            ),
+            (
+                "auth [success=done auth_err=ignore default=die] pam_motion_ad.so\nauth required pam_sss.so\n",
                 Level::Warning,
                 "counts twice",
             ),
@@ -474,7 +404,7 @@ mod tests {
             ),
             (
                 "auth [success=1 default=ignore] pam_unix.so\nauth required pam_motion_ad.so\nauth required pam_permit.so\n",
-                Level::Warning,
+                Level::Failure,
                 "comes before",
             ),
             ("auth [success=ignore] pam_motion_ad.so\n", Level::Failure, "no line of them"),
@@ -491,7 +421,7 @@ mod tests {
         ];
         for (text, level, seen) in cases {
             let text = if text.contains("common") { text.to_owned() } else { format!("{text}{OURS}") };
-            let finding = judge(&service(&text), &Missing::new());
+            let finding = of(&text, &Missing::new(), true);
             assert_eq!(finding.level, level, "{text}{finding:?}");
             assert!(finding.seen.contains(seen), "{text}{finding:?}");
         }
@@ -500,9 +430,9 @@ mod tests {
     #[test]
     fn a_module_that_is_missing_refuses() {
         let text = "auth required pam_motion_ad.so\nauth required pam_env.so\n";
-        let service = service(&format!("{text}{OURS}"));
-        assert_eq!(judge(&service, &Missing::new()).level, Level::Ok);
-        let finding = judge(&service, &Missing::from(["pam_env.so".to_owned()]));
+        let text = format!("{text}{OURS}");
+        assert_eq!(of(&text, &Missing::new(), true).level, Level::Ok);
+        let finding = of(&text, &Missing::from(["pam_env.so".to_owned()]), true);
         assert!(finding.seen.contains("motion, line 2 (pam_env.so)"), "{finding:?}");
     }
 
@@ -517,51 +447,62 @@ mod tests {
             ("account optional pam_motion_ad.so\naccount required pam_permit.so\n", "account lines let in"),
         ];
         for (text, seen) in cases {
-            let finding = judge(&service(&format!("{auth}{text}")), &Missing::new());
+            let finding = of(&format!("{auth}{text}"), &Missing::new(), false);
             assert_eq!(finding.level, Level::Failure, "{text}{finding:?}");
             assert!(finding.seen.contains(seen), "{text}{finding:?}");
         }
     }
 
+    /// What `realm join` writes: SSSD knows john.doe@acme.com, and nobody types that.
     #[test]
-    fn commands_that_change_a_line_change_what_they_should() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let path = file.path().to_str().unwrap();
-        let rule = |text: &str| {
-            fs::write(path, text).unwrap();
-            let read = Service::load(path, &|path| fs::read_to_string(path));
-            read.rules.into_iter().find(is_ours).unwrap()
-        };
-        let run = |command: String| {
-            let done = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
-            assert!(done.success(), "{command}");
-            fs::read_to_string(path).unwrap()
-        };
-        let line = rule("auth required pam_motion_ad.so timeout=5s debug\n");
-        assert_eq!(run(take_off(&line, "timeout=5s")), "auth required pam_motion_ad.so debug\n");
-        let line = rule("auth required pam_motion_ad.so socket=/a/[b].sock\n");
-        assert_eq!(run(take_off(&line, "socket=/a/[b].sock")), "auth required pam_motion_ad.so\n");
-        let line = rule("# x\n-auth   optional\tpam_motion_ad.so\n");
-        assert_eq!(run(require(&line)), "# x\n-auth   required\tpam_motion_ad.so\n");
-        let line = rule("auth [success=ok default=ignore] pam_motion_ad.so\n");
-        assert_eq!(run(require(&line)), "auth required pam_motion_ad.so\n");
-        assert_eq!(run(comment_out(path, 1)), "# auth required pam_motion_ad.so\n");
+    fn an_include_that_only_ssd_could_pass_keeps_everybody_out() {
+        let text = format!("@include common-auth\nauth required pam_motion_ad.so\n{OURS}");
+        let finding = of(&text, &Missing::new(), false);
+        assert_eq!(finding.level, Level::Failure, "{finding:?}");
+        assert!(finding.seen.starts_with("users cannot log in: the auth lines"), "{finding:?}");
+        // Where SSSD knows the names, it asks AD as well.
+        let finding = of(&text, &Missing::new(), true);
+        assert!(finding.seen.contains("counts twice"), "{finding:?}");
+        // The host knows the name, and so pam_unix lets the account pass that AD has disabled.
+        let account =
+            "auth required pam_motion_ad.so\naccount sufficient pam_motion_ad.so\n@include common\n";
+        let finding = of(&account.replace("@include", "account include"), &Missing::new(), true);
+        assert_eq!(finding.level, Level::Failure, "{finding:?}");
+        assert!(finding.seen.contains("the account lines let in whom AD refuses"), "{finding:?}");
     }
 
     #[test]
-    fn sssd_is_told_to_let_the_service_pass() {
+    fn an_argument_is_what_it_was_meant_to_be() {
+        for (written, right) in [
+            ("timeout=5s", Some("timeout=5")),
+            ("timout=3", Some("timeout=3")),
+            ("timeout=300", None),
+            ("expired=acount", Some("expired=account")),
+            ("session=Auth", Some("session=auth")),
+            ("mesages", Some("messages")),
+            ("nullok", None),
+            ("socket=x", None),
+        ] {
+            assert_eq!(meant(written).as_deref(), right, "{written}");
+        }
+    }
+
+    #[test]
+    fn sssds_own_setting_is_named_and_its_file_left_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path();
         let head =
             "[sssd]\ndomains = acme.com\n\n[domain/acme.com]\nid_provider = ad\naccess_provider = ad\n";
-        for more in ["", "ad_gpo_map_permit = +sudo\n"] {
+        for (more, line) in [
+            ("", "ad_gpo_map_permit = +motion"),
+            ("ad_gpo_map_permit = +sudo\n", "ad_gpo_map_permit = +sudo, +motion"),
+        ] {
             fs::write(path, format!("{head}{more}")).unwrap();
             let access = Access::load(path, None).unwrap().unwrap();
             assert!(access.refuses(SERVICE));
-            let command = permit(&access, path.to_str().unwrap());
-            let (sed, _) = command.split_once(" && ").unwrap();
-            assert!(std::process::Command::new("sh").args(["-c", sed]).status().unwrap().success());
-            assert!(!Access::load(path, None).unwrap().unwrap().refuses(SERVICE), "{command}");
+            assert!(permit(&access, "/etc/sssd/sssd.conf").contains(&format!("`{line}`")));
+            fs::write(path, format!("{head}{line}\n")).unwrap();
+            assert!(!Access::load(path, None).unwrap().unwrap().refuses(SERVICE), "{line}");
         }
     }
 }

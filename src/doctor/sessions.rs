@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::commands;
 use super::facts::{Facts, beside};
 use super::finding::{Finding, Level, Part};
+use super::fix::Place;
 use crate::config::{RedisAt, Store};
 
 /// One connection to a server of the Redis.
@@ -32,7 +34,11 @@ pub(super) async fn register(facts: &Facts) -> Finding {
         });
         let finding = Finding::of_parts(beside(connecting.collect::<Vec<_>>()).await);
         if finding.level != Level::Ok {
-            return finding.mend("systemctl restart redis-server.service");
+            return finding.command(&commands::SHOW_REDIS, "").advise(
+                Place::Redis,
+                "start the Redis, or let this host reach it: sessions.store names it, and the network between them \
+                 decides",
+            );
         }
     }
     let status = match facts.status().await {

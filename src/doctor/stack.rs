@@ -72,6 +72,8 @@ pub struct Rule {
     pub file: String,
     /// Its line there, from 1.
     pub line: usize,
+    /// The line of the service's own file that it comes from: its own one, or the one that includes its file.
+    pub top: usize,
     /// `-` stands before it: libpam does not log that the module is missing. It refuses all the same.
     pub silent: bool,
     /// The module as written.
@@ -99,6 +101,21 @@ impl Rule {
     /// Whether it calls a module.
     pub fn is_module(&self) -> bool {
         self.role == Role::Module
+    }
+
+    /// The most lines that an answer of its module makes libpam jump over.
+    pub fn jump(&self) -> usize {
+        self.control.jump()
+    }
+
+    /// Returns true if nobody is let in any more once its module has answered `value`.
+    pub fn refuses(&self, value: Value) -> bool {
+        matches!(self.control.action(value), Action::Bad | Action::Die)
+    }
+
+    /// Returns true if its module's success can end the stack, or lead past the lines behind it.
+    pub fn can_end(&self) -> bool {
+        matches!(self.control.action(Value::SUCCESS), Action::Done | Action::Jump(_))
     }
 }
 
@@ -130,7 +147,7 @@ impl Service {
     /// Reads `/etc/pam.d/NAME` with everything that it includes; `read` reads a file.
     pub fn load(name: &str, read: &dyn Fn(&Path) -> io::Result<String>) -> Self {
         let mut reader = Reader { read, service: Service::default() };
-        if let Err(error) = reader.file(name, None, 0, 0) {
+        if let Err(error) = reader.file(name, None, Within::default()) {
             let text = error.to_string();
             reader.service.faults.push(Fault { file: full(name), line: None, text, is_fatal: true });
         }
@@ -155,9 +172,9 @@ fn full(name: &str) -> String {
 
 impl Reader<'_> {
     /// Reads the lines of one file; of `only` one kind, where a line of that kind includes it.
-    fn file(&mut self, name: &str, only: Option<Kind>, includes: usize, depth: usize) -> io::Result<()> {
+    fn file(&mut self, name: &str, only: Option<Kind>, within: Within) -> io::Result<()> {
         let file = full(name);
-        if includes > DEPTH {
+        if within.includes > DEPTH {
             return Err(io::Error::other(format!("more than {DEPTH} files include each other")));
         }
         let text = (self.read)(Path::new(&file))
@@ -170,7 +187,8 @@ impl Reader<'_> {
             if self.service.rules.len() >= RULES {
                 return Err(io::Error::other(format!("the service has more than {RULES} lines")));
             }
-            self.line(Place { file: &file, line, includes, depth }, &text, only)?;
+            let top = if within.includes == 0 { line } else { within.top };
+            self.line(Place { file: &file, line, within: Within { top, ..within } }, &text, only)?;
         }
         match open {
             Some(line) => Err(io::Error::other(format!("line {line} of {file} goes on, and the file ends"))),
@@ -184,7 +202,7 @@ impl Reader<'_> {
         let Some(first) = words.next() else { return Ok(()) };
         if first.eq_ignore_ascii_case("@include") {
             let name = words.next().unwrap_or_default();
-            return match (self.file(&name, only, at.includes + 1, at.depth), only) {
+            return match (self.file(&name, only, at.within.include(false)), only) {
                 (Ok(()), _) => Ok(()),
                 // libpam has no kind for a line that refuses instead.
                 (Err(error), None) => Err(error),
@@ -212,7 +230,7 @@ impl Reader<'_> {
         let rule = Rule { silent, module, arguments: words.collect(), written, ..at.broken(kind) };
         let is_substack = rule.written.eq_ignore_ascii_case("substack");
         if is_substack || rule.written.eq_ignore_ascii_case("include") {
-            let (name, depth) = (rule.module.clone(), at.depth + usize::from(is_substack));
+            let name = rule.module.clone();
             if is_substack {
                 self.service.rules.push(Rule {
                     role: Role::Substack,
@@ -220,7 +238,7 @@ impl Reader<'_> {
                     ..rule
                 });
             }
-            return match self.file(&name, Some(kind), at.includes + 1, depth) {
+            return match self.file(&name, Some(kind), at.within.include(is_substack)) {
                 Ok(()) => Ok(()),
                 Err(error) => {
                     self.service.rules.push(at.broken(kind));
@@ -252,13 +270,28 @@ impl Reader<'_> {
     }
 }
 
+/// What a file is included by.
+#[derive(Clone, Copy, Default)]
+struct Within {
+    /// The line of the service's own file.
+    top: usize,
+    includes: usize,
+    /// Of these, substacks.
+    depth: usize,
+}
+
+impl Within {
+    fn include(self, is_substack: bool) -> Self {
+        Within { includes: self.includes + 1, depth: self.depth + usize::from(is_substack), ..self }
+    }
+}
+
 /// Where a line is met.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     file: &'a str,
     line: usize,
-    includes: usize,
-    depth: usize,
+    within: Within,
 }
 
 impl Place<'_> {
@@ -268,13 +301,14 @@ impl Place<'_> {
             kind,
             file: self.file.to_owned(),
             line: self.line,
+            top: self.within.top,
             silent: false,
             module: String::new(),
             arguments: Vec::new(),
             written: String::new(),
             role: Role::Broken,
             control: Control::all(Action::Bad),
-            depth: self.depth,
+            depth: self.within.depth,
         }
     }
 }

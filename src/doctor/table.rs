@@ -128,8 +128,8 @@ pub const CHECKS: &[Check] = &[
          nobody can log in.",
         |facts| Box::pin(broker::socket_unit(facts))),
     check(Package, "service-unit", "motion-ad.service", &[],
-        "The broker itself. Stopped, it is started by the next login; failed, the last line of its log is shown. Where \
-         an administrator's own settings for the unit are in the way, they are taken away.",
+        "The broker itself. Stopped, it is started by the next login; failed, the last lines of its log are shown, and the \
+         administrator's own settings for the unit by file and line.",
         |facts| Box::pin(broker::service_unit(facts))),
     check(Package, "socket-file", "the socket's file", &["socket-unit"],
         "Everybody may connect, and the broker asks the kernel who it is. Owner and mode have to be those of the unit in \
@@ -169,7 +169,7 @@ pub const CHECKS: &[Check] = &[
         "Loaded as libpam does it, as the application's user, in a process of its own.",
         |facts| Box::pin(module::loads(facts))),
     check(Package, "package-files", "the package's files", &["module-file"],
-        "Every file is as it was packed, those that administrators may change aside. The command mends it in the folder \
+        "Every file is as it was packed, those that administrators may change aside. Run the command in the folder \
          where the package is.",
         |facts| Box::pin(module::package(facts))),
     check(Package, "module-loaded", "the module in running applications", &[],
@@ -198,7 +198,7 @@ pub const CHECKS: &[Check] = &[
     check(Host, "resolver", "the DNS servers", &["join"],
         "Each server of /etc/resolv.conf is asked by itself whether it knows the domain. One that is dead makes every \
          first look-up late; one that does not know the domain makes it fail now and then. Where something else writes \
-         resolv.conf (NetworkManager, systemd-resolved, DHCP), its own setting is the place to mend.",
+         resolv.conf (NetworkManager, systemd-resolved, DHCP), its own setting is the place to change.",
         |facts| Box::pin(network::resolver(facts))),
     check(Host, "srv-ldap", "SRV records of domain controllers", &["join", "resolver"],
         "_ldap._tcp.dc._msdcs of the domain, by which the broker finds the domain controllers; not needed where \
@@ -210,8 +210,9 @@ pub const CHECKS: &[Check] = &[
     check(Host, "srv-gc", "SRV records of global catalogues", &["join", "resolver"],
         "_ldap._tcp.gc._msdcs of the forest: people of its other domains are found there.",
         |facts| Box::pin(network::srv_gc(facts))),
-    check(Host, "addresses", "addresses of domain controllers", &["srv-ldap"],
-        "Each domain controller that DNS or domain.servers names has an address.",
+    check(Host, "addresses", "addresses of domain controllers", &["join"],
+        "Each domain controller that DNS or domain.servers names has an address. While DNS is silent the other checks \
+         go on with the addresses that the broker knew last.",
         |facts| Box::pin(network::addresses(facts))),
     check(Host, "own-name", "this host's own name", &["addresses"],
         "This host's name has an address, and its address that name. The broker does not need it; other programs of the \
@@ -275,8 +276,9 @@ pub const CHECKS: &[Check] = &[
         |facts| Box::pin(machine::dc_time(facts))),
 
     check(Configuration, "config-file", "config.toml", &[],
-        "An unknown key, a value that makes no sense and a contradiction to the join deny every login. The command takes \
-         the line out of force; what it was meant to say is in motion-ad.toml(5).",
+        "An unknown key, a value that makes no sense and a contradiction to the join deny every login. A \
+         misspelt key gets its name and a table that is opened twice becomes one; no rule is ever taken away. See \
+         motion-ad.toml(5).",
         |facts| Box::pin(configuration::file(facts))),
     check(Configuration, "config-readable", "the broker may read its files", &["config-file", "broker-user"],
         "config.toml, the name map and tls.ca_file, as the user motion-ad, whose unit hides /home, /root and /tmp.",
@@ -298,8 +300,8 @@ pub const CHECKS: &[Check] = &[
         |facts| Box::pin(objects::restrictions(facts))),
     check(Configuration, "groups", "groups", &["config-file", "dc-machine"],
         "Those of login.allow_groups, login.deny_groups and sessions.exempt_groups, by name or SID. One that AD does not know \
-         denies every login, or every session. The command makes it in AD (an administrator's password is \
-         asked for); taking it off a list may let everybody in.",
+         denies every login, or every session. Names that look like it are told; no group is made in AD, and taking it off a list may \
+         let everybody in.",
         |facts| Box::pin(objects::groups(facts))),
     check(Configuration, "map-targets", "accounts of the name map", &["names-map", "base-dn"],
         "The account that a line of the name map leads to exists, and is the only one of its name.",
@@ -328,8 +330,8 @@ pub const CHECKS: &[Check] = &[
         "The application's user asks the broker, which answers root and broker.users.",
         |facts| Box::pin(xcally::reach(facts))),
     check(Xcally, "env-password", "an AD password in .env", &[],
-        "XCALLY's own integration keeps an AD administrator's password in /var/opt/motion2/.env. It is not needed any \
-         more, and whoever has read it may still use it: remove it, and change it in AD.",
+        "XCALLY's own integration keeps an AD administrator's password in /var/opt/motion2/.env. After XCALLY no \
+         longer uses it, remove it, and change it in AD: whoever has read it may still use it.",
         |facts| Box::pin(xcally::password(facts))),
     check(Xcally, "env-mode", "the mode of .env", &[],
         "The file holds XCALLY's secrets.",

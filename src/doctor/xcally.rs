@@ -8,9 +8,10 @@ use nix::unistd::User;
 
 use super::application;
 use super::command;
-use super::configuration::line_of;
+use super::configuration::place_of;
 use super::facts::{APPLICATION, Facts, HOME};
-use super::finding::{Finding, quote};
+use super::finding::Finding;
+use super::fix::{BOTH, Place, Run, Verb};
 use crate::config::xcally::{ENV, Env, Property};
 
 /// Where Debian's camera daemon lives, which is called motion, too.
@@ -31,10 +32,13 @@ pub(super) async fn user(facts: &Facts) -> Finding {
         Err(cause) => {
             // Where its folder is left from before, the user is made as it was.
             let owner = fs::metadata(facts.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
-            let uid = owner.map(|uid| format!(" --uid {uid}")).unwrap_or_default();
-            Finding::failure(format!("{cause}, as whom the application runs")).mend(format!(
-                "useradd --system{uid} --user-group --home-dir {HOME} --shell /bin/bash {APPLICATION}"
-            ))
+            let uid = owner.map(|uid| format!(" with uid {uid}")).unwrap_or_default();
+            Finding::failure(format!("{cause}, as whom the application runs")).advise(
+                Place::Here,
+                format!(
+                    "XCALLY's installer makes the user {APPLICATION}{uid}, with the home {HOME}: let it do so"
+                ),
+            )
         }
     }
 }
@@ -52,13 +56,13 @@ fn judge_camera(installed: bool, user: Option<&User>, conf: bool) -> Finding {
         return Finding::failure(
             "Debian's camera daemon is installed: it runs as motion, and the broker answers it",
         )
-        .mend("apt-get remove -y motion");
+        .advise(Place::Here, "if no camera needs it, remove Debian's package motion");
     }
     match user {
         Some(user) if user.name == APPLICATION && user.dir.as_os_str() == CAMERA_HOME => Finding::failure(
             format!("the user {APPLICATION} is the camera daemon's: its home is {CAMERA_HOME}"),
         )
-        .mend(format!("usermod --home {HOME} {APPLICATION}")),
+        .advise(Place::Here, format!("if no camera needs it, give the user {APPLICATION} the home {HOME}")),
         _ if conf => Finding::ok(format!("the camera daemon is gone, only {CAMERA_CONF} is left")),
         _ => Finding::ok("Debian's camera daemon is not here"),
     }
@@ -78,13 +82,16 @@ pub(super) async fn reach(facts: &Facts) -> Finding {
         Ok(()) => Finding::ok(format!("the broker answers {}", user.name)),
         Err(cause) => {
             let finding = Finding::failure(format!("{} does not reach the broker: {cause}", user.name));
-            let config = quote(&facts.options().config.display().to_string());
             match users.contains(&user.name) {
-                false => finding.mend_with(
-                    line_of(facts, "broker", "users")
-                        .map(|line| format!("sed -i '{line}s/\\[/[\"{}\", /' {config}", user.name)),
+                false => finding.advise(
+                    Place::Here,
+                    format!(
+                        "if {} is the user that XCALLY runs as, add it to {}",
+                        user.name,
+                        place_of(facts, "broker", "users")
+                    ),
                 ),
-                true => finding.mend("systemctl restart motion-ad.socket motion-ad.service"),
+                true => finding.run(Run::Units(Verb::Restart, BOTH)),
             }
         }
     }
@@ -100,9 +107,14 @@ pub(super) async fn password(facts: &Facts) -> Finding {
     };
     match env.properties.iter().find(|property| property.is_secret()) {
         Some(Property { name, .. }) => Finding::warning(format!(
-            "{ENV} holds a password in {name}, which motion-ad does not need: remove it, and change it in AD"
+            "{ENV} holds a password in {name}, which motion-ad does not need"
         ))
-        .mend(format!("sed -i -E '/^[[:space:]]*(export[[:space:]]+)?{name}[[:space:]]*=/d' {ENV}")),
+        .advise(
+            Place::Here,
+            format!(
+                "after XCALLY no longer uses it, take {name} out of {ENV}, and change the password in AD"
+            ),
+        ),
         None => Finding::ok("no password of AD is in it"),
     }
 }
@@ -115,14 +127,12 @@ pub(super) async fn mode(facts: &Facts) -> Finding {
         }
         Ok(found) => {
             let mode = found.mode() & 0o777;
-            let mend = format!("chmod 0600 {ENV}");
+            let advice = "give it the mode 0600; XCALLY's user has to stay its owner";
             match (mode & 0o007 != 0, mode & 0o070 != 0) {
-                (true, _) => {
-                    Finding::failure(format!("{ENV} has mode {mode:04o}: every user may use it")).mend(mend)
-                }
-                (false, true) => {
-                    Finding::warning(format!("{ENV} has mode {mode:04o}: its group may use it")).mend(mend)
-                }
+                (true, _) => Finding::failure(format!("{ENV} has mode {mode:04o}: every user may use it"))
+                    .advise(Place::Here, advice),
+                (false, true) => Finding::warning(format!("{ENV} has mode {mode:04o}: its group may use it"))
+                    .advise(Place::Here, advice),
                 _ => Finding::ok(format!("{ENV} has mode {mode:04o}")),
             }
         }
@@ -133,8 +143,8 @@ pub(super) async fn mode(facts: &Facts) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Options;
     use super::super::finding::Level;
+    use super::super::{Fix, Options};
     use super::*;
 
     fn host() -> (tempfile::TempDir, Facts) {
@@ -160,9 +170,10 @@ mod tests {
         let found = password(&facts).await;
         assert_eq!(found.level, Level::Warning);
         assert!(!format!("{found:?}").contains("hush"));
-        let mend = found.mend[0].command.replace(ENV, env.to_str().unwrap());
-        assert!(std::process::Command::new("sh").args(["-c", &mend]).status().unwrap().success());
-        assert_eq!(fs::read_to_string(&env).unwrap(), "A=1\nB=2\n");
+        // XCALLY may still need it.
+        let [Fix::Advice { text, .. }] = found.fix.as_slice() else { panic!("{found:?}") };
+        assert!(text.starts_with("after XCALLY no longer uses it"), "{text}");
+        fs::write(&env, "A=1\nB=2\n").unwrap();
         assert_eq!(password(&facts).await.level, Level::Ok);
     }
 
@@ -183,15 +194,15 @@ mod tests {
         let root = User::from_uid(0.into()).unwrap().unwrap();
         let motion = |home: &str| User { name: APPLICATION.into(), dir: home.into(), ..root.clone() };
         let cases = [
-            (true, Some(motion(HOME)), Level::Failure, "apt-get remove -y motion"),
-            (false, Some(motion(CAMERA_HOME)), Level::Failure, "usermod --home /var/opt/motion2 motion"),
-            (false, Some(motion(HOME)), Level::Ok, ""),
-            (false, None, Level::Ok, ""),
+            (true, Some(motion(HOME)), Level::Failure),
+            (false, Some(motion(CAMERA_HOME)), Level::Failure),
+            (false, Some(motion(HOME)), Level::Ok),
+            (false, None, Level::Ok),
         ];
-        for (installed, user, level, mend) in cases {
+        for (installed, user, level) in cases {
             let found = judge_camera(installed, user.as_ref(), false);
             assert_eq!(found.level, level, "{found:?}");
-            assert_eq!(found.mend.first().map_or("", |mend| mend.command.as_str()), mend);
+            assert_eq!(found.fix.is_empty(), level == Level::Ok, "{found:?}");
         }
     }
 }

@@ -21,7 +21,7 @@ Examples:
   sudo motion-ad sessions list           who is logged in
   sudo motion-ad setup                   what XCALLY's .env means for config.toml
   sudo motion-ad audit names.txt         who of a list of names may log in?
-  sudo motion-ad doctor                  what is wrong, and the command that mends it
+  sudo motion-ad doctor                  what is wrong, and what can be done about it
 
 Exit status:
   0  yes: mapped, may log in, all is well
@@ -94,7 +94,7 @@ pub enum Command {
     /// Show who of a list of XCALLY names may log in
     #[command(after_help = AUDIT)]
     Audit(Audit),
-    /// Look at everything between the application and AD, and say how to mend what is wrong
+    /// Look at everything between the application and AD, and say what can be done about what is wrong
     #[command(after_help = doctor_help(false), after_long_help = doctor_help(true))]
     Doctor(Doctor),
     /// What doctor does as the application's user
@@ -517,13 +517,17 @@ fn delimiter(text: &str) -> Result<u8, String> {
 
 const DOCTOR: &str = "\
 Works without the broker, too. It needs no password, and asks AD for no more than the broker does. Each check is ok, or \
-a warning (logins work), or a failure (they do not, or not safely), with what was seen and the command that mends it; \
-one that depends on another that failed is skipped, so that the first failure is the cause. Commands are for root on \
-this host unless they say otherwise.
+a warning (logins work), or a failure (they do not, or not safely), with what was seen and what can be done; one that \
+depends on another that failed is skipped, so that the first failure is the cause.
+
+What can be done is a fix, which --fix applies; a step for you, with where to take it; or a look, which only shows \
+something. A fix changes this package's files, its units and /etc/pam.d/motion, and nothing else; none takes a rule \
+away or lets more people in. The file as it was is kept in /etc/motion-ad/backup with the time of the change.
 
 Examples:
   sudo motion-ad doctor
   sudo motion-ad doctor --json | jq -r .first
+  sudo motion-ad doctor --fix                show each fix, ask, apply it, and check again
   sudo motion-ad doctor --login john.doe     with one real login, as the application would do it
   motion-ad doctor --explain keytab
 
@@ -560,6 +564,15 @@ pub struct Doctor {
     #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(CHECKS.iter().map(|check| check.id)),
           hide_possible_values = true, conflicts_with_all = ["json", "login"])]
     pub explain: Option<String>,
+
+    /// Fix what can be fixed on this host: show each change, ask, keep a copy, apply it, check again, and take it back
+    /// if the check does not pass
+    #[arg(long, conflicts_with_all = ["json", "explain", "login"])]
+    pub fix: bool,
+
+    /// Do not ask before each change
+    #[arg(long, requires = "fix")]
+    pub yes: bool,
 
     /// Log somebody in at the end, once, through PAM and as the application's user; asks for the password
     #[arg(long, value_name = "NAME")]

@@ -1,4 +1,7 @@
-//! `motion-ad doctor`: what stands between the application and AD, and how to mend what is wrong with it.
+//! `motion-ad doctor`: what stands between the application and AD, and what can be done about what is wrong.
+
+mod fix;
+mod report;
 
 use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
@@ -8,14 +11,14 @@ use tokio::runtime::Builder;
 
 use super::cli::{AsApplication, Task};
 use super::{Cli, Exit, Failure, Page, password, show};
-use crate::doctor::{
-    CHECKS, Check, Finding, Group, Level, Login, Options, Place, application, child, examine,
-};
+use crate::doctor::{Check, Finding, Level, Login, Options, application, child, examine};
 
 /// What libkrb5 is told in the broker's unit, too: which keytab to take, and not to ask SSSD for a KDC.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("KRB5_KTNAME", "FILE:/etc/krb5.keytab"), ("SSSD_KRB5_LOCATOR_DISABLE", "1")];
 
+/// The width of an explanation.
+const WIDTH: usize = 78;
 /// So long the work that nobody waits for any more may take to notice.
 const GIVEN_UP: Duration = Duration::from_millis(500);
 
@@ -46,22 +49,28 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
         Some(name) => Some((name, password::prompt(name)?)),
         None => None,
     };
-    let options = Options {
+    let login = login.map(|(name, password)| Login { name: name.clone(), password });
+    let options = |login| Options {
         config: cli.config.clone(),
         sssd: cli.sssd.clone(),
         socket: cli.socket.clone(),
-        login: login.map(|(name, password)| Login { name: name.clone(), password }),
+        login,
     };
     let begun = Instant::now();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Application(e.to_string()))?;
-    let found = runtime.block_on(examine(options));
+    if args.fix {
+        let page = fix::fix(args, &runtime, &|| options(None));
+        runtime.shutdown_timeout(GIVEN_UP);
+        return page;
+    }
+    let found = runtime.block_on(examine(options(login)));
     // What is still on its way is given up. libkrb5 ends the whole process where it is used while that ends.
     runtime.shutdown_timeout(GIVEN_UP);
     let exit = Exit::from(worst(&found));
     let text = match args.json {
         true => show::json(&Report::new(&found, begun.elapsed()))?,
-        false => report(&found, begun.elapsed()),
+        false => report::text(&found, Some(begun.elapsed())),
     };
     Ok(Page { text, exit })
 }
@@ -115,76 +124,14 @@ fn count(found: &Found, level: Level) -> usize {
     found.iter().filter(|(_, finding)| finding.level == level).count()
 }
 
-fn word(level: Level) -> &'static str {
-    match level {
-        Level::Ok => "ok",
-        Level::Skipped => "skipped",
-        Level::Warning => "WARNING",
-        Level::Failure => "FAILURE",
-    }
-}
-
-fn place(place: Place) -> &'static str {
-    match place {
-        Place::Here => "mend",
-        Place::Windows => "mend, on a domain controller that runs Windows",
-        Place::Samba => "mend, on a domain controller that runs Samba",
-    }
-}
-
-fn report(found: &Found, took: Duration) -> String {
-    let width = CHECKS.iter().map(|check| check.id.len()).max().unwrap_or_default();
-    let mut text = String::new();
-    for group in Group::ALL {
-        let mut of_group = found.iter().filter(|(check, _)| check.group == group).peekable();
-        if of_group.peek().is_none() {
-            continue;
-        }
-        text += &format!("{}\n", group.name());
-        for (check, finding) in of_group {
-            let seen = show::escape(&finding.seen);
-            text += format!("  {:<8} {:<width$}  {seen}", word(finding.level), check.id).trim_end();
-            text.push('\n');
-            for mend in &finding.mend {
-                text += &format!("  {:<8} {}: {}\n", "", place(mend.place), show::escape(&mend.command));
-            }
-        }
-        text.push('\n');
-    }
-    let counts = [
-        (count(found, Level::Failure), "failed"),
-        (count(found, Level::Warning), "with a warning"),
-        (count(found, Level::Ok), "ok"),
-        (count(found, Level::Skipped), "skipped"),
-    ];
-    let counts = counts.iter().map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ");
-    text += &format!("{counts}; {:.1} s\n", took.as_secs_f64());
-    if let Some((check, _)) = first(found) {
-        let id = check.id;
-        text += &format!("begin with {id}; `motion-ad doctor --explain {id}` says more about it\n");
-    }
-    text
-}
-
 fn explain(check: &Check) -> String {
-    format!("{} ({}): {}\n\n{}\n", check.id, check.group.name(), check.title, wrapped(check.text))
-}
-
-/// `text` in lines that fit on a terminal.
-fn wrapped(text: &str) -> String {
-    const WIDTH: usize = 78;
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines.join("\n")
+    format!(
+        "{} ({}): {}\n\n{}\n",
+        check.id,
+        check.group.name(),
+        check.title,
+        show::hang(check.text, 0, Some(WIDTH))
+    )
 }
 
 /// `doctor --json`.
@@ -244,33 +191,22 @@ impl<'a> Report<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::{CHECKS, Place, REGISTER_SAMBA, REGISTER_WINDOWS, Run, Unit, Verb};
 
-    fn found() -> Found {
+    pub(super) fn found() -> Found {
         let check = |id| Check::find(id).unwrap();
         vec![
             (check("root"), Finding::ok("as root")),
-            (check("broker"), Finding::warning("slow\x1b").mend("systemctl restart motion-ad.service")),
-            (check("srv-ldap"), Finding::failure("none").mend_there("nltest /dsregdns", "samba_dnsupdate")),
+            (check("broker"), Finding::warning("slow\x1b").run(Run::Units(Verb::Restart, &[Unit::Service]))),
+            (
+                check("srv-ldap"),
+                Finding::failure("none")
+                    .command(&REGISTER_WINDOWS, "")
+                    .command(&REGISTER_SAMBA, "")
+                    .advise(Place::Network, "open the port"),
+            ),
             (check("addresses"), Finding::because("srv-ldap")),
         ]
-    }
-
-    #[test]
-    fn the_report_has_a_line_for_each_and_says_where_to_begin() {
-        assert_eq!(
-            report(&found(), Duration::from_millis(1250)),
-            "package and PAM\n  \
-               ok       root               as root\n  \
-               WARNING  broker             slow\\u{1b}\n           \
-                        mend: systemctl restart motion-ad.service\n\n\
-             host\n  \
-               FAILURE  srv-ldap           none\n           \
-                        mend, on a domain controller that runs Windows: nltest /dsregdns\n           \
-                        mend, on a domain controller that runs Samba: samba_dnsupdate\n  \
-               skipped  addresses          because of srv-ldap\n\n\
-             1 failed, 1 with a warning, 1 ok, 1 skipped; 1.2 s\n\
-             begin with srv-ldap; `motion-ad doctor --explain srv-ldap` says more about it\n"
-        );
     }
 
     #[test]
@@ -288,7 +224,8 @@ mod tests {
         assert_eq!(value["level"], "failure");
         assert_eq!(value["first"], "srv-ldap");
         assert_eq!(value["counts"]["warning"], 1);
-        assert_eq!(value["checks"][2]["mend"][1]["place"], "samba");
+        assert_eq!(value["checks"][1]["fix"][0]["kind"], "run");
+        assert_eq!(value["checks"][2]["fix"][1]["place"], "samba");
         assert_eq!(value["checks"][3]["because"], "srv-ldap");
     }
 

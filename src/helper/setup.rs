@@ -2,7 +2,7 @@
 
 mod edit;
 mod plan;
-mod write;
+pub(super) mod write;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};

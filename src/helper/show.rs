@@ -78,6 +78,52 @@ impl Columns {
     }
 }
 
+/// The columns of the terminal, where standard output is one.
+pub(super) fn width() -> Option<usize> {
+    Table::new().width().map(usize::from)
+}
+
+/// `text` in lines of so many columns, broken between words; those after the first are indented, and `indent` columns
+/// of the first one are taken.
+pub(super) fn hang(text: &str, indent: usize, width: Option<usize>) -> String {
+    broken(text.split_whitespace(), indent, width, "")
+}
+
+/// A command of a shell in such lines, which may be pasted as they are: a backslash ends each but the last. What
+/// stands between quotes stays on one line.
+pub(super) fn hang_shell(command: &str, indent: usize, width: Option<usize>) -> String {
+    let mut quoted = false;
+    let words = command.split(|c: char| {
+        quoted ^= c == '\'';
+        c == ' ' && !quoted
+    });
+    broken(words, indent, width, " \\")
+}
+
+fn broken<'a>(
+    words: impl Iterator<Item = &'a str>,
+    indent: usize,
+    width: Option<usize>,
+    end: &str,
+) -> String {
+    let mut text = String::new();
+    let mut column = indent;
+    for word in words {
+        let length = word.chars().count();
+        let is_first = text.is_empty();
+        if !is_first && width.is_some_and(|width| column + 1 + length + end.len() > width) {
+            let _ = write!(text, "{end}\n{}", " ".repeat(indent));
+            column = indent;
+        } else if !is_first {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text
+}
+
 /// The two largest units of a span of time.
 pub(super) fn span(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
@@ -155,6 +201,17 @@ mod tests {
         columns.pair("dn", None);
         columns.pair("reason", Some(""));
         assert_eq!(columns.text(), " name  x\n");
+    }
+
+    #[test]
+    fn lines_are_broken_between_words_and_a_command_stays_one() {
+        assert_eq!(hang("one two three", 2, Some(9)), "one two\n  three");
+        assert_eq!(hang("one two three", 2, None), "one two three");
+        assert_eq!(hang("extraordinary x", 0, Some(5)), "extraordinary\nx");
+        assert_eq!(
+            hang_shell("adcli join --domain='a b' x", 2, Some(16)),
+            "adcli join \\\n  --domain='a b' \\\n  x"
+        );
     }
 
     #[test]

@@ -8,11 +8,13 @@ use super::exchange::{Ended, Skew};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KerberosError {
     /// There is no keytab.
-    #[error("the keytab {0} does not exist: join the domain with `realm join`")]
+    #[error(
+        "the keytab {0} does not exist: join again with `adcli join`, or for the first time with `realm join`"
+    )]
     KeytabMissing(String),
     /// The keytab cannot be read.
     #[error(
-        "the keytab {path} cannot be read ({cause}): check its owner and mode, or join again with `realm join`"
+        "the keytab {path} cannot be read ({cause}): check its owner and mode, or join again with `adcli join`"
     )]
     KeytabUnreadable {
         /// The keytab.
@@ -21,11 +23,13 @@ pub enum KerberosError {
         cause: String,
     },
     /// The keytab holds no key.
-    #[error("the keytab {0} holds no key: join the domain with `realm join`")]
+    #[error(
+        "the keytab {0} holds no key: join again with `adcli join`, or for the first time with `realm join`"
+    )]
     KeytabEmpty(String),
     /// The keytab holds keys, but not the machine account's.
     #[error(
-        "the keytab {path} holds no key of a machine account (only {found}): join the domain with `realm join`"
+        "the keytab {path} holds no key of a machine account (only {found}): join again with `adcli join`"
     )]
     NoMachinePrincipal {
         /// The keytab.
@@ -36,7 +40,7 @@ pub enum KerberosError {
     /// The KDC does not accept the key.
     #[error(
         "the KDC does not accept the key of {principal}{}: the machine password was changed or the computer \
-         account was reset; renew the keytab with `adcli update` or join again with `realm join`",
+         account was reset; join again with `adcli join`",
         versions(.version, .older)
     )]
     KeyRejected {
@@ -49,7 +53,7 @@ pub enum KerberosError {
     },
     /// The KDC does not know the machine account.
     #[error(
-        "the KDC does not know {0}: the computer account was deleted or renamed; join again with `realm join`"
+        "the KDC does not know {0}: the computer account was deleted or renamed; join again with `adcli join`"
     )]
     AccountUnknown(String),
     /// The machine account is disabled, expired or locked.
@@ -73,7 +77,7 @@ pub enum KerberosError {
     #[error("the KDC knows no service {0}: the domain controller's name is wrong or its SPN is missing")]
     ServiceUnknown(String),
     /// KDC and keytab have no encryption type in common.
-    #[error("the KDC and the keytab of {0} have no encryption type in common: renew it with `adcli update`")]
+    #[error("the KDC and the keytab of {0} have no encryption type in common: join again with `adcli join`")]
     NoCommonEncryption(String),
     /// A ticket has ended, or has too little left: Samba serves none with less than two minutes (CVE-2022-2031).
     #[error("the ticket of {0} has ended")]

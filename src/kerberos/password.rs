@@ -94,7 +94,7 @@ pub enum CheckError {
     /// The KDC accepted the password and does not know this host's key.
     #[error(
         "the KDC {kdc} does not hold this host's key: a forged KDC or a stale keytab ({cause}); if the machine \
-         password was changed, renew the keytab with `adcli update`"
+         password was changed, join again with `adcli join`"
     )]
     Forged {
         /// The KDC.
@@ -106,7 +106,7 @@ pub enum CheckError {
     /// hold: the machine's password has just been changed, the keytab is stale, or the KDC is a forged one.
     #[error(
         "the KDC {kdc} uses another version of this host's key than the keytab: a stale keytab or a forged KDC \
-         ({cause}); renew the keytab with `adcli update`"
+         ({cause}); join again with `adcli join`"
     )]
     KeyVersion {
         /// The KDC.

@@ -45,6 +45,8 @@ impl Value {
     pub const SUCCESS: Value = Value(0);
     /// PAM_PERM_DENIED, which is also libpam's answer where nothing decides (`PAM_MUST_FAIL_CODE`).
     pub const PERM_DENIED: Value = Value(6);
+    /// PAM_AUTHINFO_UNAVAIL
+    pub const AUTHINFO_UNAVAIL: Value = Value(9);
     /// PAM_AUTH_ERR
     pub const AUTH_ERR: Value = Value(7);
     /// PAM_USER_UNKNOWN
@@ -138,6 +140,15 @@ impl Control {
             }
         }
         Some(Control(actions.map(|action| action.unwrap_or(default))))
+    }
+
+    /// The longest of its jumps.
+    pub(super) fn jump(&self) -> usize {
+        let jumps = self.0.iter().filter_map(|action| match action {
+            Action::Jump(lines) => Some(*lines),
+            _ => None,
+        });
+        jumps.max().unwrap_or_default()
     }
 
     pub(super) fn action(&self, value: Value) -> Action {

@@ -45,17 +45,22 @@ pub(super) fn line(change: &Change) -> String {
     format!("{} = {}", change.key, value.to_string().trim())
 }
 
-/// `text` with the key's line after the line that shows it, commented out, in the key's table.
+/// `text` with the key's line after the line that shows it, commented out, in the key's table. A header of the table
+/// that is a comment becomes one.
 fn beside_its_example(text: &str, change: &Change) -> Option<String> {
     let (header, example) = (format!("[{}]", change.table), format!("#{} = ", change.key));
+    let opened = match text.lines().any(|line| line.trim_end() == header) {
+        true => text.to_owned(),
+        false => text.replacen(&format!("\n#{header}\n"), &format!("\n{header}\n"), 1),
+    };
     let mut table = "";
     let mut end = 0;
-    for line in text.split_inclusive('\n') {
+    for line in opened.split_inclusive('\n') {
         end += line.len();
-        if line.starts_with('[') {
+        if line.starts_with('[') || line.starts_with("#[") {
             table = line.trim_end();
         } else if table == header && line.starts_with(&example) {
-            let (before, after) = text.split_at_checked(end)?;
+            let (before, after) = opened.split_at_checked(end)?;
             let break_ = if before.ends_with('\n') { "" } else { "\n" };
             return Some(format!("{before}{break_}{}\n{after}", self::line(change)));
         }
@@ -90,20 +95,27 @@ mod tests {
         assert_eq!(
             diff("config.toml", &shipped, &changed),
             "--- config.toml\n+++ config.toml\n\
-             @@ -23,6 +23,7 @@\n \
+             @@ -8,7 +8,7 @@\n \
+             #   /usr/libexec/motion-ad/motion-ad-broker --check-config\n \n \
+             # The domain that this host is joined to.\n\
+             -#[domain]\n\
+             +[domain]\n \n \
+             # The joined domain. Another one than the joined is an error.\n \
+             # DNS name. Default: ad_domain in sssd.conf.\n\
+             @@ -25,6 +25,7 @@\n \
              # The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An empty list asks DNS.\n \
              # List of DNS names. Default: ad_server in sssd.conf, else found by DNS SRV.\n \
              #servers = [\"ad.acme.com\", \"ad2.acme.com\"]\n\
              +servers = [\"ad.acme.com\", \"ad2.acme.com\"]\n \n \
              # The site of this host. Those domain controllers of DNS that serve it are tried first.\n \
              # AD site. Default: ad_site in sssd.conf, else what a domain controller answers.\n\
-             @@ -31,6 +32,7 @@\n \
+             @@ -33,6 +34,7 @@\n \
              # Only accounts below it are found. It must be inside the domain.\n \
              # Distinguished name. Default: the whole domain.\n \
              #base_dn = \"dc=acme,dc=com\"\n\
              +base_dn = \"ou=user,dc=acme,dc=com\"\n \n \
              # How the connections that carry users' passwords are verified. There is no switch to turn that off.\n \
-             [tls]\n"
+             #[tls]\n"
         );
         assert_eq!(
             set(&changed).unwrap(),

@@ -39,6 +39,16 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<Option<PathBuf>> {
     Ok(kept)
 }
 
+/// Puts `text` in place of the file `path`, with the same mode and owner; the caller keeps the old one.
+pub(in crate::helper) fn put(path: &Path, text: &str) -> io::Result<()> {
+    let like = match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        other => Some(other?),
+    };
+    beside(path, text.as_bytes(), like.as_ref())?.persist(path)?;
+    File::open(folder(path))?.sync_all()
+}
+
 /// A new file in the folder of `path`, which is not called anything yet.
 fn beside(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(folder(path))?;

@@ -99,7 +99,10 @@ const BROKEN: &[(&str, &str)] = &[
 
 /// Broken keys of config.toml.
 const KEYS: &[(&str, &str)] = &[
-    ("[login]\nallow_group = [\"XCALLY Agents\"]\n", "config.toml, line 5: unknown field `allow_group`"),
+    (
+        "[login]\nallow_group = [\"XCALLY Agents\"]\n",
+        "config.toml, line 5: unknown key `allow_group` in [login]; did you mean `allow_groups`?",
+    ),
     (
         "[login]\nallow_groups = [\"a\"]\ndeny_groups = [\"A\"]\n",
         "config.toml, line 6: \"A\" is also in login.allow_groups",

@@ -1,5 +1,6 @@
 //! `motion-ad doctor`: the host is broken in many ways, one after the other. Each time the doctor begins with the right
-//! check, and after the command that it prints has been run all is well again.
+//! check; `--fix --yes` cures it and changes nothing that is not ours, or changes nothing at all where a person decides.
+//! Afterwards all is well, the right users log in and the wrong ones do not.
 
 use std::fs;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::report::{Check, Report, contains, equal};
 const WHOLE: f64 = 10.0;
 /// A broker that starts again, a domain controller that is found working again.
 const SETTLED: Duration = Duration::from_secs(40);
+/// A local user, and the password.
+const LOCAL: &str = "lara";
+const LOCAL_PASSWORD: &str = "L4ra-is-local";
 /// Where `lab install` leaves the package on the host.
 const PACKAGES: &str = "/var/cache/motion-ad-lab";
 /// The doctor alone, under a clock of its own: libfaketime's, which reads /etc/faketimerc. The lab's machines share the
@@ -34,20 +38,21 @@ enum Step {
 }
 use Step::{Configure, Dc, Host};
 
-/// Where the printed command is run, or what is run in its place.
+/// How all becomes well again.
 #[derive(Clone, Copy)]
-enum Mend {
-    /// On the host, as it is printed.
+enum Cure {
+    /// `motion-ad doctor --fix --yes` applies what it plans, and nothing of /etc changes outside our files.
+    Fixed,
+    /// The printed step, run on the host as it is printed.
     Here,
     /// The same, with the administrator's password on its standard input.
     WithPassword,
     /// The one for Samba on the domain controller, as it is printed.
     OnController,
-    /// The printed command is for a domain controller, a firewall or a Redis as they are elsewhere: the lab breaks and
-    /// mends its own by this.
-    Equivalent(&'static [Step]),
+    /// What is printed is for a person, in words: `--fix --yes` changes nothing at all, and these steps do it.
+    ByHand(&'static [Step]),
 }
-use Mend::{Equivalent, Here, OnController, WithPassword};
+use Cure::{ByHand, Fixed, Here, OnController, WithPassword};
 
 struct Row {
     name: &'static str,
@@ -57,8 +62,10 @@ struct Row {
     level: &'static str,
     /// What it says.
     seen: &'static str,
-    mend: Mend,
-    /// What the row leaves behind that its mend is not about.
+    cure: Cure,
+    /// Users log in afterwards, or are refused: in the PAM service or in the configuration a rule was at stake.
+    users: Users,
+    /// What the row leaves behind that its cure is not about.
     after: &'static [Step],
     /// Put before the doctor.
     environment: &'static str,
@@ -66,14 +73,26 @@ struct Row {
     is_short: bool,
 }
 
+/// Who logs in after the cure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Users {
+    /// Nobody is tried.
+    Untried,
+    /// john is let in; a disabled user, a local one and root are refused.
+    OfAd,
+    /// The same, and who is in no group is refused.
+    OfGroup,
+}
+
 const fn row(
     name: &'static str,
     breaks: &'static [Step],
     first: &'static str,
     seen: &'static str,
-    mend: Mend,
+    cure: Cure,
 ) -> Row {
-    Row { name, breaks, first, level: "failure", seen, mend, after: &[], environment: "", is_short: false }
+    let (users, after, environment) = (Users::Untried, &[], "");
+    Row { name, breaks, first, level: "failure", seen, cure, users, after, environment, is_short: false }
 }
 
 impl Row {
@@ -91,6 +110,10 @@ impl Row {
 
     const fn with(self, environment: &'static str) -> Row {
         Row { environment, ..self }
+    }
+
+    const fn tried(self, users: Users) -> Row {
+        Row { users, ..self }
     }
 }
 
@@ -127,46 +150,82 @@ const TIME_SERVICE: &str = "echo +10m >/etc/faketimerc && rm -f /etc/systemd/sys
 const NO_TIME_SERVICE: &str = "systemctl disable --now systemd-timesyncd.service; \
     rm -f /etc/systemd/system/systemd-timesyncd.service /etc/faketimerc; systemctl daemon-reload";
 
+const HEAL: Step = Step::Lab(&["net", "heal", "dc"]);
+const GOOD: Step = Step::Lab(&["dc", "cert", "good"]);
+const CLEAN_MAP: Step = Host("printf '# nobody\\n' >/etc/motion-ad/names.map");
+
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     // Package and PAM.
     row("socket and broker are stopped and disabled",
         &[Host("systemctl disable --now motion-ad.socket motion-ad.service")],
-        "socket-unit", "motion-ad.socket is inactive", Here).short(),
+        "socket-unit", "motion-ad.socket is inactive", Fixed).short(),
     row("the socket is masked",
         &[Host("systemctl mask --now motion-ad.socket motion-ad.service")],
-        "socket-unit", "masked", Here),
-    row("the broker's unit is overridden and does not start",
+        "socket-unit", "masked", Fixed),
+    row("the broker's unit has a setting of the administrator's and does not start",
         &[Host("mkdir -p /etc/systemd/system/motion-ad.service.d && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' \
             >/etc/systemd/system/motion-ad.service.d/override.conf && systemctl daemon-reload; systemctl restart motion-ad.service; true")],
-        "service-unit", "motion-ad.service is", Here),
+        "service-unit", "motion-ad.service.d/override.conf, line 3: ExecStart=/bin/false",
+        ByHand(&[Host("sed -i '/ExecStart/d' /etc/systemd/system/motion-ad.service.d/override.conf && systemctl daemon-reload && \
+            systemctl reset-failed motion-ad.service motion-ad.socket; systemctl restart motion-ad.socket motion-ad.service")]))
+        .then(&[Host("rm -r /etc/systemd/system/motion-ad.service.d && systemctl daemon-reload")]),
     row("the broker hangs",
         &[Host("systemctl kill -s STOP motion-ad.service")],
-        "broker", "does not answer", Here),
+        "broker", "does not answer", Fixed),
     row("the socket's mode is another",
         &[Host("chmod 0600 /run/motion-ad/broker.sock")],
-        "socket-file", "has mode 0600, not 0666", Here).short(),
+        "socket-file", "has mode 0600, not 0666", Fixed).short(),
+    row("the PAM service is missing",
+        &[Host("rm /etc/pam.d/motion")],
+        "pam-service", "No such file", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("the PAM service has a line that libpam does not understand",
         &[Host("echo 'auth perhaps pam_motion_ad.so' >>/etc/pam.d/motion")],
-        "pam-service", "\"perhaps\" is no control", Here).then(&[PAM]),
+        "pam-service", "\"perhaps\" is no control", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("the module's auth line is missing",
         &[Host("sed -i '/^auth/d' /etc/pam.d/motion")],
-        "pam-lines", "no auth line", Here).then(&[PAM]).short(),
+        "pam-lines", "no auth line", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("the module's account line is missing, others are there",
         &[Host("sed -i 's/^account.*/account required pam_unix.so/' /etc/pam.d/motion")],
-        "pam-lines", "no account line", Here).then(&[PAM, Host("rm -f /etc/motion-ad/pam-motion.old")]),
+        "pam-lines", "no account line", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("an argument of the module is broken",
         &[Host("sed -i '/^auth/s/$/ timeout=5s/' /etc/pam.d/motion")],
-        "pam-arguments", "timeout=5s", Here).then(&[PAM]),
+        "pam-arguments", "timeout=5s", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("the PAM lines let everybody in",
         &[Host("sed -i 's/^auth *required/auth optional/; /^auth/a auth required pam_permit.so' /etc/pam.d/motion")],
-        "pam-order", "let in whom AD refuses", Here).then(&[PAM]),
+        "pam-order", "let in whom AD refuses", Fixed).tried(Users::OfAd).then(&[PAM]).short(),
     row("local passwords come first",
         &[Host("sed -i '1i auth sufficient pam_unix.so' /etc/pam.d/motion")],
-        "pam-order", "before AD is asked", Here).warns().then(&[PAM]),
+        "pam-order", "before AD is asked", Fixed).tried(Users::OfAd).then(&[PAM]),
+    row("common-auth is included first",
+        &[Host("sed -i '1i @include common-auth' /etc/pam.d/motion")],
+        "pam-order", "users cannot log in: the auth lines keep out whom AD lets in", Fixed).tried(Users::OfAd).then(&[PAM]).short(),
+    row("common-account is included first",
+        &[Host("sed -i '1i @include common-account' /etc/pam.d/motion")],
+        "pam-order", "users cannot log in: the account lines keep out whom AD lets in", Fixed).tried(Users::OfAd).then(&[PAM]),
+    row("both are included first",
+        &[Host("sed -i '1i @include common-auth\\n@include common-account' /etc/pam.d/motion")],
+        "pam-order", "users cannot log in", Fixed).tried(Users::OfAd).then(&[PAM]),
+    row("sufficient, and common-auth behind it",
+        &[Host("sed -i 's/^auth *required/auth sufficient/; /^auth/a @include common-auth' /etc/pam.d/motion")],
+        "pam-order", "let in whom AD refuses", Fixed).tried(Users::OfAd).then(&[PAM]),
+    row("a jump over one line, and common-auth behind it",
+        &[Host("sed -i 's/^auth *required/auth [success=1 default=ignore]/; /^auth/a @include common-auth' /etc/pam.d/motion")],
+        "pam-order", "the auth lines", Fixed).tried(Users::OfAd).then(&[PAM]),
+    row("common-auth copied in, with its jumps",
+        &[Host("grep '^auth' /etc/pam.d/common-auth >/etc/pam.d/motion && grep -v '^#' /root/pam-motion >>/etc/pam.d/motion")],
+        "pam-order", "users cannot log in", Fixed).tried(Users::OfAd).then(&[PAM]),
+    row("common-auth as a substack",
+        &[Host("sed -i '1i auth substack common-auth' /etc/pam.d/motion")],
+        "pam-order", "users cannot log in", Fixed).tried(Users::OfAd).then(&[PAM]),
+    row("the service is closed on purpose",
+        &[Host("sed -i '1i auth requisite pam_deny.so' /etc/pam.d/motion")],
+        "pam-order", "line 1 (pam_deny.so)", ByHand(&[PAM])).tried(Users::OfAd),
     row("pam_sss stands beside us, and SSSD's group policies refuse the service",
-        &[Host("cp -p /etc/sssd/sssd.conf /root/sssd.conf && sed -i '/^account/a account required pam_sss.so' /etc/pam.d/motion")],
-        "pam-sss", "SSSD refuses the service motion", Here)
+        &[Host("cp -p /etc/sssd/sssd.conf /root/sssd.conf && sed -i '/^account/a account required pam_sss.so' /etc/pam.d/motion && \
+            sed -i 's/^use_fully_qualified_names = .*/use_fully_qualified_names = False/' /etc/sssd/sssd.conf && systemctl restart sssd.service")],
+        "pam-sss", "SSSD refuses the service motion",
+        ByHand(&[Host("sed -i '/^access_provider = ad/a ad_gpo_map_permit = +motion' /etc/sssd/sssd.conf && systemctl restart sssd.service")]))
         .then(&[PAM, Host("cp -p /root/sssd.conf /etc/sssd/sssd.conf && systemctl restart sssd.service")]),
     row("the module's file is missing",
         &[Host("rm /usr/lib/*/security/pam_motion_ad.so")],
@@ -184,22 +243,27 @@ const ROWS: &[Row] = &[
         "keytab-mode", "mode 0644", Here),
     row("the keytab has another key version than AD",
         &[Host(OTHER_VERSION)],
-        "kvno", "AD has version", Here).short(),
+        "kvno", "AD has version", WithPassword),
     row("the machine's password was reset in AD",
         &[Step::Lab(&["machine", "reset"])],
-        "machine-key", "does not accept the key", WithPassword),
+        "machine-key", "`adcli join`", WithPassword).tried(Users::OfAd),
     row("the computer account was deleted in AD",
         &[Step::Lab(&["machine", "delete"])],
         "machine-key", "does not know", WithPassword),
     row("the computer account is disabled in AD",
         &[Dc("samba-tool user disable 'XCALLY$'")],
         "machine-key", "disabled", OnController),
-    row("sssd.conf is gone",
-        &[Host("rm /etc/sssd/sssd.conf")],
+    row("sssd.conf is gone, and the keytab is there",
+        &[Host("cp -p /etc/sssd/sssd.conf /root/sssd.conf && rm /etc/sssd/sssd.conf")],
+        "join", "only domain.name is missing", Fixed).tried(Users::OfAd)
+        .then(&[Host("cp -p /root/sssd.conf /etc/sssd/sssd.conf"), PLAIN]),
+    row("the host is not joined",
+        &[Host("rm /etc/sssd/sssd.conf /etc/krb5.keytab")],
         "join", "not joined", WithPassword),
     row("resolv.conf names another host",
         &[Host("printf 'nameserver 10.73.0.99\\n' >/etc/resolv.conf")],
-        "resolver", "10.73.0.99: does not answer", Here).then(&[Host("cp -p /root/resolv.conf /etc/resolv.conf")]),
+        "resolver", "10.73.0.99: does not answer: network or firewall between this host and it",
+        ByHand(&[Host("cp -p /root/resolv.conf /etc/resolv.conf")])),
     row("the SRV record is missing",
         &[Step::Lab(&["dns", "srv", "remove", "_ldap._tcp.dc._msdcs", "ad.acme.com", "389", "0", "100"])],
         "srv-ldap", "_ldap._tcp.dc._msdcs.acme.com", OnController),
@@ -210,76 +274,89 @@ const ROWS: &[Row] = &[
     // The domain controller.
     row("port 389 is closed",
         &[Step::Lab(&["net", "refuse", "dc", "389/tcp"])],
-        "dc-ldap", "refused", Equivalent(&[Step::Lab(&["net", "heal", "dc"])])),
+        "dc-ldap", "refused", ByHand(&[HEAL])),
     row("port 88 is closed",
         &[Step::Lab(&["net", "refuse", "dc", "88/tcp"])],
-        "dc-kdc", "port 88", Equivalent(&[Step::Lab(&["net", "heal", "dc"])])),
+        "dc-kdc", "port 88", ByHand(&[HEAL])),
     row("port 636 is closed, and nothing else will do",
         &[Configure("mode = \"ldaps\"\n"), Step::Lab(&["net", "refuse", "dc", "636/tcp"])],
-        "dc-ldaps", "port 636", Equivalent(&[Step::Lab(&["net", "heal", "dc"])])).then(&[PLAIN]),
+        "dc-ldaps", "port 636", ByHand(&[HEAL])).then(&[PLAIN]),
     row("port 636 is closed, and StartTLS takes its place",
         &[Step::Lab(&["net", "refuse", "dc", "636/tcp"])],
-        "dc-ldaps", "port 636", Equivalent(&[Step::Lab(&["net", "heal", "dc"])])).warns(),
+        "dc-ldaps", "port 636", ByHand(&[HEAL])).warns(),
     row("the certificate has ended",
         &[Step::Lab(&["dc", "cert", "expired"])],
-        "dc-tls", "has ended on 2021-01-01", Equivalent(&[Step::Lab(&["dc", "cert", "good"])])),
+        "dc-tls", "has ended on 2021-01-01", ByHand(&[GOOD])),
     row("the certificate is for another name",
         &[Step::Lab(&["dc", "cert", "other-name"])],
-        "dc-tls", "not for ad.acme.com", Equivalent(&[Step::Lab(&["dc", "cert", "good"])])),
+        "dc-tls", "not for ad.acme.com", ByHand(&[GOOD])),
     row("the CA is not the domain controller's",
-        &[Step::Lab(&["ca", "publish"]), Host("cp /root/other-ca.pem /etc/motion-ad/ca.pem")],
-        "dc-tls", "no trusted root", Here).then(&[PLAIN, Step::Lab(&["ca", "unpublish"])]),
+        &[Host("cp /root/other-ca.pem /etc/motion-ad/ca.pem")],
+        "dc-tls", "no trusted root", ByHand(&[PLAIN])),
     row("the CA has ended",
-        &[Step::Lab(&["ca", "publish"]), Host("cp /root/expired-ca.pem /etc/motion-ad/ca.pem")],
-        "ca-file", "has ended on", Here).then(&[PLAIN, Step::Lab(&["ca", "unpublish"])]),
+        &[Host("cp /root/expired-ca.pem /etc/motion-ad/ca.pem")],
+        "ca-file", "has ended on", ByHand(&[PLAIN])),
 
     // The configuration.
     row("config.toml cannot be parsed",
         &[Host("echo nonsense >>/etc/motion-ad/config.toml")],
-        "config-file", "config.toml, line 5", Here).then(&[PLAIN]).short(),
-    row("config.toml has a key that nobody knows",
-        &[Configure("[login]\nallow_group = [\"XCALLY Agents\"]\n")],
-        "config-file", "allow_group", Here).then(&[PLAIN]),
+        "config-file", "config.toml, line 5", ByHand(&[PLAIN])).short(),
+    row("config.toml has a misspelt key",
+        &[Configure("[login]\nalow_groups = [\"XCALLY Agents\"]\n")],
+        "config-file", "did you mean `allow_groups`?", Fixed).tried(Users::OfGroup).then(&[PLAIN]).short(),
+    row("config.toml opens a table twice",
+        &[Configure("[login]\nwarn_days = 3\n[pool]\nidle = 60\n[login]\nallow_groups = [\"XCALLY Agents\"]\n")],
+        "config-file", "[login] is already open at line 3; move the keys there", Fixed).tried(Users::OfGroup).then(&[PLAIN]),
+    row("a key stands below a header that is a comment",
+        &[Configure("#[sessions]\nca_file = \"/etc/motion-ad/redis.pem\"\n")],
+        "config-file", "line 4: `ca_file` stands below #[sessions], which is a comment", ByHand(&[PLAIN])),
     row("the broker may not read the CA",
         &[Host("chmod 0600 /etc/motion-ad/ca.pem")],
-        "config-readable", "motion-ad may not read /etc/motion-ad/ca.pem", Here),
+        "config-readable", "motion-ad may not read /etc/motion-ad/ca.pem", Fixed),
     row("the name map is malformed",
         &[Host("echo nonsense >>/etc/motion-ad/names.map")],
-        "names-map", "expected `xcally-name = user@domain`", Here).short(),
+        "names-map", "expected `xcally-name = user@domain`", ByHand(&[CLEAN_MAP])),
+    row("the name map is in Latin-1",
+        &[Host("printf 'j\\366rg = john.doe@acme.com\\n' >>/etc/motion-ad/names.map")],
+        "names-map", "names.map, line 2: ", ByHand(&[CLEAN_MAP])),
     row("the name map leads to nobody",
-        &[Host("echo 'ghost = no.body@acme.com' >>/etc/motion-ad/names.map")],
-        "map-targets", "AD has no account no.body@acme.com", Here).warns(),
+        &[Host("echo 'ghost = jon.doe@acme.com' >>/etc/motion-ad/names.map")],
+        "map-targets", "AD has no account jon.doe@acme.com", ByHand(&[CLEAN_MAP])).warns(),
     row("the base DN does not exist",
-        &[Configure("[domain]\nbase_dn = \"ou=Peple,dc=acme,dc=com\"\n")],
-        "base-dn", "ou=Peple,dc=acme,dc=com", Here).then(&[PLAIN]).short(),
+        &[Configure("[domain]\nbase_dn = \"cn=Usres,dc=acme,dc=com\"\n")],
+        "base-dn", "did you mean 'CN=Users,DC=acme,DC=com'?", ByHand(&[PLAIN])),
     row("this host may not read logonHours and userWorkstations",
         &[Dc("samba-tool dsacl delete --objectdn=DC=acme,DC=com --sddl='(OA;CIIO;RP;\
               5f202010-79a5-11d0-9020-00c04fc2d4cf;bf967aba-0de6-11d0-a285-00aa003049e2;RU)'")],
         "restrictions", "this host sees nobody's logonHours", OnController).warns(),
     row("a configured group does not exist",
-        &[Configure("[login]\nallow_groups = [\"No Such Group\"]\n")],
-        "groups", "\"No Such Group\" does not exist", WithPassword)
-        .then(&[PLAIN, Dc("samba-tool group delete 'No Such Group'")]).short(),
+        &[Configure("[login]\nallow_groups = [\"XCALLY Agenst\"]\n")],
+        "groups", "did you mean 'XCALLY Agents'?; login.allow_groups in /etc/motion-ad/config.toml, line 5",
+        ByHand(&[Host("sed -i 's/Agenst/Agents/' /etc/motion-ad/config.toml")])).tried(Users::OfGroup).then(&[PLAIN]).short(),
+    row("a group was renamed in AD",
+        &[Configure("[login]\nallow_groups = [\"XCALLY Agents\"]\n"), Dc("samba-tool group rename 'XCALLY Agents' --samaccountname='XCALLY Agents DE'")],
+        "groups", "did you mean 'XCALLY Agents DE'?",
+        ByHand(&[Dc("samba-tool group rename 'XCALLY Agents DE' --samaccountname='XCALLY Agents' --reset-cn")])).tried(Users::OfGroup).then(&[PLAIN]),
     row("the Redis of the register does not answer",
         &[Configure("[sessions]\nstore = \"redis://ad.acme.com\"\n")],
-        "sessions", "ad.acme.com:6379: Connection refused", Equivalent(&[PLAIN])),
+        "sessions", "ad.acme.com:6379: Connection refused", ByHand(&[PLAIN])),
     row("broker.users names nobody of this host",
         &[Configure("[broker]\nusers = [\"motion\", \"wwwdata\"]\n")],
-        "broker-users", "there is no user wwwdata", Here).warns().then(&[PLAIN, Host("userdel wwwdata")]),
+        "broker-users", "there is no user wwwdata; did you mean \"www-data\"?", ByHand(&[PLAIN])).warns(),
 
     // XCALLY.
     row("Debian's camera daemon is installed",
         &[Host(CAMERA)],
-        "camera", "camera daemon is installed", Here).then(&[Host("dpkg --purge motion; rm -f /var/tmp/motion.deb")]),
+        "camera", "camera daemon is installed", ByHand(&[Host("dpkg --purge motion; rm -f /var/tmp/motion.deb")])),
     row("the application may not read its PAM service",
         &[Host("chmod 0600 /etc/pam.d/motion")],
-        "pam-readable", "motion may not read /etc/pam.d/motion", Here),
+        "pam-readable", "motion may not read /etc/pam.d/motion", Fixed),
     row("the application's user is missing from broker.users",
         &[Configure("[broker]\nusers = [\"nobody\"]\n")],
-        "reach", "motion does not reach the broker", Here).then(&[PLAIN]),
+        "reach", "motion does not reach the broker", ByHand(&[PLAIN])),
     row("every user may read .env",
         &[Host("chmod 0644 /var/opt/motion2/.env")],
-        "env-mode", "mode 0644", Here).short(),
+        "env-mode", "mode 0644", ByHand(&[Host("chmod 0600 /var/opt/motion2/.env")])),
 ];
 
 /// What XCALLY's own integration leaves on every server.
@@ -288,7 +365,7 @@ const LEFT: Row = row(
     &[],
     "env-password",
     "XC_ACTIVEDIRECTORY_PASSWORD",
-    Here,
+    ByHand(&[Host("sed -i '/XC_ACTIVEDIRECTORY_PASSWORD/d' /var/opt/motion2/.env")]),
 )
 .warns();
 
@@ -297,12 +374,21 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, ROWS.iter().collect())?;
     report.check("a wrong key of the machine is tried once", || one_attempt(lab));
     lab.run(&["machine", "restore"]).ok()?;
-    report.check("packets to the domain controller vanish: the doctor is done within 10 seconds", || {
-        lab.run(&["net", "blackhole", "dc"]).ok()?;
-        let found = doctor(lab, "", &[]);
-        lab.run(&["net", "heal", "dc"]).ok()?;
-        begins_with(&found?, "resolver", "failure", "10.73.0.10: does not answer")
-    });
+    report.check(
+        "packets to the domain controller vanish: done within 10 seconds, and what can go on does",
+        || {
+            healthy(lab, "")?;
+            lab.run(&["net", "blackhole", "dc"]).ok()?;
+            let found = doctor(lab, "", &[]);
+            lab.run(&["net", "heal", "dc"]).ok()?;
+            let found = found?;
+            let seen = "10.73.0.10: does not answer: network or firewall between this host and it";
+            begins_with(&found, "resolver", "failure", seen)?;
+            let ldap = found.check("dc-ldap")?;
+            equal("dc-ldap", ldap["level"].as_str(), Some("failure")).map_err(|e| found.explain(e))?;
+            contains("dc-ldap", &ldap["seen"].to_string(), "ad.acme.com")
+        },
+    );
     report.check("and then all is well again", || healthy(lab, ""));
     done(lab)
 }
@@ -363,6 +449,10 @@ fn prepare(lab: &Lab) -> Check {
         .ok()?;
     lab.host_sh("cp -p /etc/pam.d/motion /root/pam-motion; cp -p /etc/resolv.conf /root/resolv.conf").ok()?;
     lab.host_sh("cp -p /var/opt/motion2/.env /root/env").ok()?;
+    lab.host_sh(&format!(
+        "id {LOCAL} || useradd --create-home --shell /bin/sh {LOCAL}; echo '{LOCAL}:{LOCAL_PASSWORD}' | chpasswd"
+    ))
+    .ok()?;
     for (argument, name) in [("--other", "other-ca.pem"), ("--expired", "expired-ca.pem")] {
         let ca = lab.run(&["ca", argument]).ok()?;
         fs::copy(ca.trim(), lab.path(&format!("/root/{name}"))).map_err(|e| format!("{ca}: {e}"))?;
@@ -372,10 +462,11 @@ fn prepare(lab: &Lab) -> Check {
 
 fn done(lab: &Lab) -> Check {
     lab.host_sh("cp -p /root/env /var/opt/motion2/.env").ok()?;
+    lab.host_sh(&format!("userdel --remove {LOCAL}; rm -rf /etc/motion-ad/backup")).ok()?;
     lab.configure("")
 }
 
-/// Breaks, sees where the doctor begins, runs what it prints, and sees that all is well.
+/// Breaks, sees where the doctor begins, takes the cure, and sees that all is well.
 fn check(lab: &Lab, report: &mut Report, row: &Row) {
     report.check(row.name, || {
         let broken = row.breaks.iter().try_for_each(|step| take(lab, *step));
@@ -387,13 +478,13 @@ fn check(lab: &Lab, report: &mut Report, row: &Row) {
                 row.first,
                 found.check(row.first)?["seen"].as_str().unwrap_or_default()
             );
-            mend(lab, row, &found)
+            cure(lab, row, &found)
         });
-        let healed = seen.and_then(|()| healthy(lab, row.environment));
+        let healed = seen.and_then(|()| healthy(lab, row.environment)).and_then(|()| tried(lab, row.users));
         // Whatever came of it, the next row begins with a host that is whole.
         let after = row.after.iter().try_for_each(|step| take(lab, *step));
         if healed.is_err()
-            && let Equivalent(steps) = row.mend
+            && let ByHand(steps) = row.cure
         {
             steps.iter().try_for_each(|step| take(lab, *step))?;
         }
@@ -411,29 +502,132 @@ fn take(lab: &Lab, step: Step) -> Check {
     }
 }
 
-/// Runs the command that the doctor prints for its first finding, as it is printed.
-fn mend(lab: &Lab, row: &Row, found: &Found) -> Check {
-    let places: &[&str] = match row.mend {
-        Here | WithPassword => &["here"],
-        OnController => &["samba"],
-        Equivalent(_) => &["here", "samba"],
-    };
-    let commands = found.check(row.first)?["mend"].as_array().cloned().unwrap_or_default();
-    let command = commands.iter().find(|command| places.iter().any(|place| command["place"] == *place));
-    let command = command
-        .and_then(|command| command["command"].as_str())
-        .ok_or_else(|| found.explain(format!("no command that is run {}", places.join(" or "))))?;
+fn cure(lab: &Lab, row: &Row, found: &Found) -> Check {
+    match row.cure {
+        Fixed => fixed(lab, row, found),
+        ByHand(steps) => {
+            unfixed(lab, row)?;
+            steps.iter().try_for_each(|step| take(lab, *step))
+        }
+        Here | WithPassword | OnController => stepped(lab, row, found),
+    }
+}
+
+/// `--fix --yes` cures it, what other programs own stays as it is, and other services decide as before.
+fn fixed(lab: &Lab, row: &Row, found: &Found) -> Check {
+    let kinds = found.kinds(row.first);
+    if !kinds.iter().any(|kind| kind == "edit" || kind == "run") {
+        return Err(found.explain(format!("no fix, but {kinds:?}")));
+    }
+    let (files, decisions) = (others_files(lab)?, others_decisions(lab)?);
+    let ran = lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
+    for line in ran.stdout.lines().take_while(|line| *line != "package and PAM") {
+        println!("         {line}");
+    }
+    contains("--fix", &ran.stdout, &format!("{}: ", row.first))
+        .map_err(|e| format!("{e}\n{}", ran.stderr))?;
+    equal("exit status of --fix", ran.code, 0).map_err(|e| format!("{e}\n{}{}", ran.stdout, ran.stderr))?;
+    same("/etc", &files, &others_files(lab)?)?;
+    same("other PAM services", &decisions, &others_decisions(lab)?)
+}
+
+/// `--fix --yes` leaves everything as it is, our own files as well, and says that it is not cured.
+fn unfixed(lab: &Lab, row: &Row) -> Check {
+    let all = "find /etc /var/opt/motion2 -type f -print0 | sort -z | xargs -0 sha256sum";
+    let files = lines(lab, all)?;
+    let ran = lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
+    let expected = if row.level == "failure" { 2 } else { 1 };
+    equal("exit status of --fix", ran.code, expected)
+        .map_err(|e| format!("{e}\n{}{}", ran.stdout, ran.stderr))?;
+    same("files", &files, &lines(lab, all)?)
+}
+
+/// The printed step, run as it is printed.
+fn stepped(lab: &Lab, row: &Row, found: &Found) -> Check {
+    let place = if matches!(row.cure, OnController) { "samba" } else { "here" };
+    let fixes = found.check(row.first)?["fix"].as_array().cloned().unwrap_or_default();
+    let step = fixes.iter().find(|fix| fix["kind"] == "step" && fix["place"] == place);
+    let command = step
+        .and_then(|step| step["command"].as_str())
+        .ok_or_else(|| found.explain(format!("no step for {place}")))?;
     println!("         {command}");
     // Where the package is, without a terminal that could be asked.
     let script = format!("cd {PACKAGES} && export DEBIAN_FRONTEND=noninteractive && {command}");
     let shell = ["setsid", "-w", "sh", "-c", &script];
-    let ran = match row.mend {
-        Here => lab.host("root", &shell, ""),
+    let ran = match row.cure {
         WithPassword => lab.host("root", &shell, &format!("{}\n", person("administrator").password)),
         OnController => lab.dc(&["sh", "-c", command]),
-        Equivalent(steps) => return steps.iter().try_for_each(|step| take(lab, *step)),
+        _ => lab.host("root", &shell, ""),
     };
     ran.ok().map(drop).map_err(|e| format!("{command}\n{e}"))
+}
+
+fn lines(lab: &Lab, script: &str) -> Result<Vec<String>, String> {
+    Ok(lab.host_sh(script).ok()?.lines().map(str::to_owned).collect())
+}
+
+/// Every file of /etc that is not ours, with its sum.
+fn others_files(lab: &Lab) -> Result<Vec<String>, String> {
+    lines(
+        lab,
+        "find /etc -path /etc/motion-ad -prune -o -path /etc/pam.d/motion -prune -o -type f -print0 | sort -z | \
+         xargs -0 sha256sum",
+    )
+}
+
+/// What other PAM services decide of a local user and of root, with the right password and with a wrong one.
+fn others_decisions(lab: &Lab) -> Result<Vec<String>, String> {
+    let mut decisions = Vec::new();
+    for service in ["su", "sudo", "login", "other"] {
+        for (user, password) in [(LOCAL, LOCAL_PASSWORD), (LOCAL, "wrong"), ("root", "wrong")] {
+            let ran =
+                lab.host(LOCAL, &["pamtester", service, user, "authenticate"], &format!("{password}\n"));
+            decisions.push(format!("{service} {user} {password}: {}", ran.code));
+        }
+    }
+    // Who is asked about at all: else nothing is compared.
+    let right = format!("su {LOCAL} {LOCAL_PASSWORD}: 0");
+    if !decisions.contains(&right) || decisions.iter().any(|line| line.contains(" wrong: 0")) {
+        return Err(format!("{decisions:?}"));
+    }
+    Ok(decisions)
+}
+
+fn same(what: &str, before: &[String], after: &[String]) -> Check {
+    let only = |one: &[String], other: &[String]| -> Vec<String> {
+        one.iter().filter(|line| !other.contains(line)).cloned().collect()
+    };
+    let (gone, new) = (only(before, after), only(after, before));
+    match gone.is_empty() && new.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{what}: {gone:?} became {new:?}")),
+    }
+}
+
+/// Logs users in as the application does.
+fn tried(lab: &Lab, users: Users) -> Check {
+    if users == Users::Untried {
+        return Ok(());
+    }
+    let comes_in = |name: &str, password: &str| {
+        let ran = lab.host(
+            "motion",
+            &["pamtester", "motion", name, "authenticate", "acct_mgmt"],
+            &format!("{password}\n"),
+        );
+        ran.code == 0
+    };
+    let (john, dora, otto) = (person("john"), person("dora"), person("otto"));
+    for (name, password, expected) in [
+        (john.sam, john.password, true),
+        (dora.sam, dora.password, false),
+        (otto.sam, otto.password, users == Users::OfAd),
+        (LOCAL, LOCAL_PASSWORD, false),
+        ("root", "wrong", false),
+    ] {
+        equal(&format!("{name} is let in"), comes_in(name, password), expected)?;
+    }
+    Ok(())
 }
 
 /// What the doctor has found.
@@ -446,6 +640,13 @@ impl Found {
     fn check(&self, id: &str) -> Result<&Value, String> {
         let checks = self.value["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
         checks.iter().find(|check| check["id"] == id).ok_or_else(|| format!("no check {id}"))
+    }
+
+    /// What is offered for a check.
+    fn kinds(&self, id: &str) -> Vec<String> {
+        let fixes =
+            self.check(id).ok().and_then(|check| check["fix"].as_array()).cloned().unwrap_or_default();
+        fixes.iter().filter_map(|fix| fix["kind"].as_str()).map(str::to_owned).collect()
     }
 
     /// With everything that is not as it should be.
@@ -512,6 +713,12 @@ fn login(lab: &Lab, report: &mut Report) {
         let before = lab.counters(person("wendy").sam)?.bad_passwords;
         let found = logs_in("wendy", "not hers")?;
         begins_with(&found, "login", "failure", "authenticate answered PAM_AUTH_ERR")?;
+        let seen = found.check("login")?["seen"].as_str().unwrap_or_default().to_owned();
+        contains("the outcome", &seen, "wendy.wrong did not come in: wrong_password: ")?;
+        contains("the line of the log", &seen, "log: event=login user=wendy.wrong ")?;
+        if found.check("login")?["fix"].to_string().contains("may log in") {
+            return Err(found.explain("it says that she may log in".to_owned()));
+        }
         equal("badPwdCount", lab.counters(person("wendy").sam)?.bad_passwords, before + 1)
     });
 }

@@ -1,0 +1,344 @@
+//! Every command that the doctor prints for a person. Those that `doctor --fix` runs itself are in `fix.rs`.
+//!
+//! A check cannot print a command that is not in this table, and the tests at the end read all of it: no command
+//! touches a file that another program owns, and none takes a rule away.
+
+use super::finding::quote;
+use super::fix::Place;
+
+/// What a command is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It cures the cause.
+    Step,
+    /// It only shows something.
+    Look,
+}
+
+/// A command for a person.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Where it is run.
+    pub place: Place,
+    /// What it is for.
+    pub kind: Kind,
+    /// For a shell; `{}` stands for one parameter, which is quoted, and `{2}` for what follows a line feed in it.
+    template: &'static str,
+}
+
+impl Command {
+    /// The command with its parameter.
+    pub fn with(&self, parameter: &str) -> String {
+        let (first, second) = parameter.split_once('\n').unwrap_or((parameter, ""));
+        // The second one first: a parameter may hold what looks like a place for one.
+        let (head, tail) = self.template.split_once("{2}").unwrap_or((self.template, ""));
+        let second = if head.len() < self.template.len() { quote(second) } else { String::new() };
+        format!("{}{second}{}", head.replace("{}", &quote(first)), tail.replace("{}", &quote(first)))
+    }
+}
+
+/// Defines each command, and the list of all of them.
+macro_rules! commands {
+    ($($(#[$text:meta])* $name:ident: $kind:ident, $place:ident, $template:literal;)*) => {
+        $($(#[$text])* pub(crate) static $name: Command =
+            Command { place: Place::$place, kind: Kind::$kind, template: $template };)*
+        /// All of them.
+        #[cfg(test)]
+        pub(super) static ALL: &[&Command] = &[$(&$name),*];
+    };
+}
+
+commands! {
+    /// Shows more than a user may see.
+    AS_ROOT: Look, Here, "sudo motion-ad doctor";
+    /// Installs the package again, in the folder where its file is.
+    REINSTALL: Step, Here, "apt-get install -y --reinstall ./libpam-motion-ad_*.deb";
+    /// Shows a unit with the administrator's own settings.
+    SHOW_UNIT: Look, Here, "systemctl cat motion-ad.socket motion-ad.service";
+    /// Shows the broker's log.
+    SHOW_LOG: Look, Here, "journalctl -u motion-ad.service -n 20";
+    /// Shows the broker's state.
+    SHOW_STATUS: Look, Here, "motion-ad status";
+    /// Shows what AppArmor and SELinux refused.
+    SHOW_DENIALS: Look, Here, "journalctl -k --since=-1d -g '(apparmor=\"DENIED\"|avc: +denied).*motion-ad'";
+    /// Shows the application's PAM service.
+    SHOW_SERVICE: Look, Here, "cat /etc/pam.d/motion";
+    /// Starts an application again, which then loads the module as it is now.
+    RESTART_APPLICATION: Step, Here, "systemctl restart {}";
+
+    /// Joins the domain for the first time.
+    REALM_JOIN: Step, Here, "realm join -v -U Administrator {}";
+    /// Gives the computer account a new password and this host its keys; asks for an administrator's password.
+    ADCLI_JOIN: Step, Here, "adcli join --login-user=Administrator --domain={}";
+    /// The same with the machine's own password.
+    ADCLI_UPDATE: Step, Here, "adcli update --computer-password-lifetime=0 --domain={}";
+    /// Makes the machine's keys root's alone.
+    KEYTAB_MODE: Step, Here, "chown root:root /etc/krb5.keytab && chmod 0600 /etc/krb5.keytab";
+    /// Sets the clock by chrony.
+    CHRONY: Step, Here, "systemctl restart chrony.service && chronyc makestep";
+    /// Sets the clock by systemd.
+    TIMESYNCD: Step, Here,
+        "systemctl enable systemd-timesyncd.service && systemctl restart systemd-timesyncd.service";
+    /// Sets the clock by ntpsec.
+    NTPSEC: Step, Here, "systemctl restart ntpsec.service";
+    /// Sets the clock by ntp.
+    NTP: Step, Here, "systemctl restart ntp.service";
+    /// Shows which DNS servers this host asks, and what they say.
+    SHOW_DNS: Look, Here, "cat /etc/resolv.conf";
+    /// Shows the way to a host.
+    SHOW_WAY: Look, Here, "ip route get {}";
+
+    /// Registers a domain controller in DNS.
+    REGISTER_WINDOWS: Step, Windows, "nltest /dsregdns";
+    /// The same.
+    REGISTER_SAMBA: Step, Samba, "samba_dnsupdate --use-samba-tool";
+    /// Registers a domain controller's addresses in DNS.
+    ADDRESSES_WINDOWS: Step, Windows, "ipconfig /registerdns";
+    /// Shows which hosts DNS names as domain controllers.
+    RECORDS_WINDOWS: Look, Windows, "Get-DnsServerResourceRecord -ZoneName {} -Name _ldap._tcp.dc -RRType Srv";
+    /// The same.
+    RECORDS_SAMBA: Look, Samba, "samba-tool dns query localhost {} _ldap._tcp.dc SRV -P";
+    /// Shows the rules of a domain controller's firewall.
+    FIREWALL_WINDOWS: Look, Windows,
+        "Get-NetFirewallRule -DisplayGroup 'Active Directory Domain Services' | Format-Table DisplayName, Enabled, Action";
+    /// Shows who listens on a domain controller's ports.
+    PORTS_SAMBA: Look, Samba, "ss -ltnp";
+    /// Shows whether domain controllers replicate.
+    REPLICATION_WINDOWS: Look, Windows, "repadmin /replsummary";
+    /// The same.
+    REPLICATION_SAMBA: Look, Samba, "samba-tool drs showrepl";
+    /// Asks the enterprise's certificate authority for a certificate.
+    CERTIFICATE_WINDOWS: Step, Windows, "certutil -pulse; Restart-Service kdc";
+    /// Shows the files of a domain controller's certificate.
+    CERTIFICATE_SAMBA: Look, Samba, "testparm -sv 2>&1 | grep -i 'tls .*file'";
+    /// Sets a domain controller's clock.
+    CLOCK_WINDOWS: Step, Windows, "w32tm /resync /rediscover";
+    /// The same.
+    CLOCK_SAMBA: Step, Samba, "systemctl restart chrony.service && chronyc makestep";
+    /// Enables the computer account.
+    ENABLE_WINDOWS: Step, Windows, "Enable-ADAccount -Identity {}";
+    /// The same.
+    ENABLE_SAMBA: Step, Samba, "samba-tool user enable {}";
+    /// Shows the service principal names of a domain controller.
+    SPN_WINDOWS: Look, Windows, "setspn -L {}";
+    /// Registers those of a domain controller.
+    SPN_SAMBA: Step, Samba, "samba_spnupdate";
+    /// Shows a domain controller's log.
+    LOG_WINDOWS: Look, Windows, "Get-WinEvent -LogName 'Directory Service' -MaxEvents 20";
+    /// The same.
+    LOG_SAMBA: Look, Samba, "journalctl -u samba-ad-dc.service -n 50";
+    /// Shows a group.
+    GROUP_WINDOWS: Look, Windows, "Get-ADGroup -Identity {}";
+    /// The same.
+    GROUP_SAMBA: Look, Samba, "samba-tool group show {}";
+
+    /// Lets the computers of the domain read logonHours and userWorkstations (the property set User-Logon).
+    READ_WINDOWS: Step, Windows, "dsacls {} /I:S /G {2}";
+    /// The same. DC is the SDDL's word for the domain's computers; the GUIDs are those of User-Logon and of users.
+    READ_SAMBA: Step, Samba, "samba-tool dsacl set --objectdn={} \
+        --sddl='(OA;CIIO;RP;5f202010-79a5-11d0-9020-00c04fc2d4cf;bf967aba-0de6-11d0-a285-00aa003049e2;DC)'";
+
+    /// Shows whether the Redis answers.
+    SHOW_REDIS: Look, Redis, "redis-cli ping";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::fix::{BOTH, OwnPath, Run, Unit, Verb};
+    use super::*;
+
+    /// What a command may name beside what is ours: the machine's keys, in the join's own commands.
+    const NAMED: [&str; 2] = ["/etc/krb5.keytab", "/etc/resolv.conf"];
+    /// Programs that only show something.
+    const SHOWING: [&str; 17] = [
+        "Get-DnsServerResourceRecord",
+        "cat",
+        "ip",
+        "journalctl",
+        "motion-ad",
+        "sudo",
+        "ss",
+        "testparm",
+        "grep",
+        "repadmin",
+        "setspn",
+        "redis-cli",
+        "Get-NetFirewallRule",
+        "Format-Table",
+        "Get-WinEvent",
+        "Get-ADGroup",
+        "samba-tool",
+    ];
+    /// Words with which a command widens access, takes a rule away, or makes something in AD.
+    const FORBIDDEN: [&str; 21] = [
+        "sed",
+        "perl",
+        "awk",
+        "tee",
+        "mv",
+        "cp",
+        "rm",
+        "ln",
+        "touch",
+        "truncate",
+        "printf",
+        "echo",
+        "install",
+        "dd",
+        "useradd",
+        "usermod",
+        "revert",
+        "create-group",
+        "New-ADGroup",
+        "remove",
+        "purge",
+    ];
+
+    /// Everything that can be printed, with the program of each simple command.
+    fn printed() -> Vec<(Kind, String)> {
+        let person = ALL.iter().map(|command| (command.kind, command.with("x; rm -rf /etc/pam.d #'\n$(id)")));
+        let path = || OwnPath::new(Path::new("/etc/motion-ad/ca.pem")).unwrap();
+        let verbs = [Verb::Start, Verb::Restart, Verb::Enable, Verb::EnableNow, Verb::Unmask];
+        let units: [&'static [Unit]; 3] = [BOTH, &[Unit::Socket], &[Unit::Service]];
+        let mut runs: Vec<_> =
+            verbs.iter().flat_map(|verb| units.map(|units| Run::Units(*verb, units))).collect();
+        runs.extend([
+            Run::MakeUser,
+            Run::Access { path: path(), owner: Some("root:motion-ad".into()), mode: 0o640 },
+            Run::ReplaceSocket(path()),
+        ]);
+        // A kind that is not among them does not compile here.
+        for run in &runs {
+            match run {
+                Run::Units(..) | Run::MakeUser | Run::Access { .. } | Run::ReplaceSocket(_) => {}
+            }
+        }
+        person.chain(runs.iter().map(|run| (Kind::Step, run.shown()))).collect()
+    }
+
+    /// The words of a command, quotes and all that stands between them taken as one word.
+    fn words(command: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let (mut quoted, mut characters) = (false, command.chars());
+        while let Some(c) = characters.next() {
+            match c {
+                '\'' => quoted = !quoted,
+                // Only `quote` writes one, for a quote.
+                '\\' if !quoted => words.last_mut().unwrap().extend(characters.next()),
+                c if c.is_whitespace() && !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        assert!(!quoted, "{command}");
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    fn is_allowed(kind: Kind, path: &str) -> bool {
+        let ours = OwnPath::new(Path::new(path)).is_some();
+        // Nothing that changes resolv.conf is printed; the keys get a narrower mode.
+        ours || (NAMED.contains(&path) && (kind == Kind::Look || path != "/etc/resolv.conf"))
+    }
+
+    #[test]
+    fn no_command_touches_what_is_not_ours_or_takes_a_rule_away() {
+        for (kind, command) in printed() {
+            for word in words(&command) {
+                // A parameter that means harm stays one word.
+                if word.contains("rm -rf") {
+                    continue;
+                }
+                let path = word.rsplit('=').next().unwrap_or_default();
+                let is_option =
+                    ["/I:S", "/G", "/dsregdns", "/registerdns", "/replsummary", "/resync", "/rediscover"];
+                assert!(
+                    !path.starts_with('/') || is_option.contains(&path) || is_allowed(kind, path),
+                    "{command}"
+                );
+                assert!(!word.starts_with('>') && !word.contains(">>"), "{command}");
+                let is_socket = command.starts_with("rm -f /etc/motion-ad/ca.pem ");
+                assert!(!FORBIDDEN.contains(&word.as_str()) || is_socket || word == "install", "{command}");
+            }
+            let installs = command.contains(" install ");
+            assert!(
+                !installs || command == "apt-get install -y --reinstall ./libpam-motion-ad_*.deb",
+                "{command}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_called_a_look_only_shows_something() {
+        for command in ALL.iter().filter(|command| command.kind == Kind::Look) {
+            let text = command.with("x");
+            for simple in text.split(" | ") {
+                let program = simple.split_whitespace().next().unwrap();
+                let is_cat = simple.starts_with("systemctl cat ");
+                assert!(SHOWING.contains(&program) || is_cat, "{text}");
+            }
+            assert!(
+                !text.contains("samba-tool user") && !text.contains("&&") && !text.contains(';'),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_one_word() {
+        assert_eq!(ADCLI_JOIN.with("a b"), "adcli join --login-user=Administrator --domain='a b'");
+        assert_eq!(words(&SHOW_WAY.with("it's; reboot")), ["ip", "route", "get", "it's; reboot"]);
+    }
+
+    /// A string of the doctor's code outside this table and `fix.rs`, which nobody can run by pasting it.
+    #[test]
+    fn no_other_file_of_the_doctor_writes_a_command() {
+        const MARKS: [&str; 21] = [
+            "sed -",
+            "printf '",
+            " >/",
+            ">>/",
+            "rm -",
+            "chmod ",
+            "chown ",
+            "mv ",
+            "cp -",
+            "touch ",
+            "systemctl re",
+            "systemctl st",
+            "systemctl en",
+            "systemctl un",
+            "systemctl dis",
+            "adcli join",
+            "adcli update",
+            "apt-get ",
+            "samba-tool ",
+            "useradd ",
+            "tee ",
+        ];
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/doctor");
+        let mut files = vec![folder];
+        let mut seen = 0;
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                files.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            if ["commands.rs", "fix.rs"].iter().any(|name| path.ends_with(name)) {
+                continue;
+            }
+            let source = fs::read_to_string(&path).unwrap();
+            let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                for text in line.split('"').skip(1).step_by(2) {
+                    let mark = MARKS.iter().find(|mark| text.contains(**mark));
+                    assert_eq!(mark, None, "{}: {line}", path.display());
+                }
+            }
+            seen += 1;
+        }
+        assert!(seen > 15, "{seen}");
+    }
+}

@@ -1,0 +1,205 @@
+//! A change of one of this package's files, which can only be made where it is known to be safe.
+
+use std::path::{Path, PathBuf};
+
+use super::fix::PAM_SERVICE;
+use super::repair::{self, Host};
+use crate::config::{Config, mended};
+
+/// The service as it is shipped.
+const SHIPPED: &str = include_str!("../../pam.d/motion");
+
+/// A change of one of this package's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    file: PathBuf,
+    before: Option<String>,
+    after: String,
+}
+
+impl Edit {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Its text as it is; `None` where it is missing.
+    pub fn before(&self) -> Option<&str> {
+        self.before.as_deref()
+    }
+
+    /// Its text as it should be.
+    pub fn after(&self) -> &str {
+        &self.after
+    }
+
+    /// The application's PAM service as [`repair::repair`] makes it; where it is missing, as it is shipped.
+    pub(super) fn service(before: Option<&str>, host: &Host<'_>) -> Option<Self> {
+        let after = match before {
+            Some(text) => repair::repair(text, host).filter(|after| after != text)?,
+            None => SHIPPED.to_owned(),
+        };
+        Some(Edit { file: PAM_SERVICE.into(), before: before.map(str::to_owned), after })
+    }
+
+    /// A PAM service in which one argument of a line of ours is another. The line stays one of ours.
+    pub(super) fn argument(before: &str, line: usize, argument: &str, by: Option<&str>) -> Option<Self> {
+        let change = |written: &str| {
+            let start = written.find(argument).filter(|_| written.contains(super::visitors::MODULE))?;
+            let (head, rest) = written.split_at_checked(start)?;
+            let tail = rest.strip_prefix(argument)?;
+            let is_word =
+                head.ends_with(char::is_whitespace) && !tail.starts_with(|c: char| !c.is_whitespace());
+            let (head, by) = match by {
+                Some(by) => (head, by),
+                None => (head.trim_end(), ""),
+            };
+            is_word.then(|| format!("{head}{by}{tail}"))
+        };
+        let mut after = String::new();
+        for (number, written) in (1..).zip(before.lines()) {
+            after += &if number == line { change(written)? } else { written.to_owned() };
+            after.push('\n');
+        }
+        (after != before).then(|| Edit { file: PAM_SERVICE.into(), before: Some(before.to_owned()), after })
+    }
+
+    /// A `config.toml` that says what it was meant to say: a misspelt key gets its right name, the keys of a table
+    /// that is opened twice stand together. No setting goes, and the result can be used.
+    pub(super) fn meant(file: &Path, before: &str, sssd: &Path) -> Option<Self> {
+        let after = mended(before)?;
+        Edit::config(file, before, after, sssd)
+    }
+
+    /// A `config.toml` that names the domain, which nothing else on the host does.
+    pub(super) fn domain(file: &Path, before: &str, domain: &str, sssd: &Path) -> Option<Self> {
+        let line = format!("name = {domain:?}\n");
+        let mut after = String::new();
+        let mut is_in = false;
+        for written in before.split_inclusive('\n') {
+            after += written;
+            if written.trim() == "[domain]" && !is_in {
+                if !after.ends_with('\n') {
+                    after.push('\n');
+                }
+                after += &line;
+                is_in = true;
+            }
+        }
+        if !is_in {
+            if !after.is_empty() && !after.ends_with('\n') {
+                after.push('\n');
+            }
+            after += &format!("\n[domain]\n{line}");
+        }
+        Edit::config(file, before, after, sssd)
+    }
+
+    fn config(file: &Path, before: &str, after: String, sssd: &Path) -> Option<Self> {
+        let is_usable = Config::load_text(file, after.clone(), sssd).is_ok();
+        (is_usable && keeps_settings(before, &after) && after != before).then(|| Edit {
+            file: file.to_owned(),
+            before: Some(before.to_owned()),
+            after,
+        })
+    }
+}
+
+/// Returns true if every setting of `before` is one of `after`, whatever its key is called there.
+fn keeps_settings(before: &str, after: &str) -> bool {
+    let settings = |text: &str| {
+        let lines =
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '[']));
+        let mut values: Vec<_> = lines
+            .map(|line| line.split_once('=').map_or(line, |(_, value)| value).trim().to_owned())
+            .collect();
+        values.sort_unstable();
+        values
+    };
+    let mut kept = settings(after);
+    settings(before).iter().all(|value| {
+        let at = kept.iter().position(|kept| kept == value);
+        at.map(|at| kept.swap_remove(at)).is_some()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sssd(folder: &Path, text: &str) -> PathBuf {
+        let path = folder.join("sssd.conf");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    const JOINED: &str = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n";
+
+    #[test]
+    fn a_configuration_says_what_it_was_meant_to_say_and_loses_no_rule() {
+        let folder = tempfile::tempdir().unwrap();
+        let map = folder.path().join("names.map");
+        std::fs::write(&map, "").unwrap();
+        let head = format!("names.map_file = {map:?}\n");
+        let sssd = sssd(folder.path(), JOINED);
+        let cases = [
+            ("[login]\nalow_groups = [\"A\"]\n", Some("[login]\nallow_groups = [\"A\"]\n")),
+            (
+                "[login]\n# mine\nwarn_days = 3\n[tls]\n[login]\nallow_groups = [\"A\"] # these\ndeny_groups = [\"B\"]\n",
+                Some(
+                    "[login]\n# mine\nwarn_days = 3\nallow_groups = [\"A\"] # these\ndeny_groups = [\"B\"]\n[tls]\n",
+                ),
+            ),
+            ("[login]\nallow_groups = [\"A\"]\n[login]\nallow_groups = [\"B\"]\n", None),
+            ("[login]\nnonsense = 1\n", None),
+            ("nonsense\n", None),
+            ("[pool]\nconnections = 0\n", None),
+        ];
+        for (before, after) in cases {
+            let edit = Edit::meant(Path::new("config.toml"), &format!("{head}{before}"), &sssd);
+            let expected = after.map(|after| format!("{head}{after}"));
+            assert_eq!(edit.map(|edit| edit.after), expected, "{before}");
+        }
+    }
+
+    #[test]
+    fn the_domain_is_named_where_nothing_else_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let map = folder.path().join("names.map");
+        std::fs::write(&map, "").unwrap();
+        let head = format!("[names]\nmap_file = {map:?}\n");
+        let none = sssd(folder.path(), "");
+        let of = |before: &str| {
+            Edit::domain(Path::new("config.toml"), before, "acme.com", &none).map(|edit| edit.after)
+        };
+        assert_eq!(of(&head), Some(format!("{head}\n[domain]\nname = \"acme.com\"\n")));
+        let opened = format!("{head}[domain]\n# x\n");
+        assert_eq!(of(&opened), Some(format!("{head}[domain]\nname = \"acme.com\"\n# x\n")));
+        // Where another one is named already, nothing is changed.
+        assert_eq!(of(&format!("{head}[domain]\nname = \"other.com\"\n")), None);
+    }
+
+    #[test]
+    fn one_argument_of_a_line_of_ours_changes() {
+        let text = "auth required pam_motion_ad.so timeout=5s debug\nauth required pam_env.so timeout=5s\n";
+        let changed = |line, argument, by| Edit::argument(text, line, argument, by).map(|edit| edit.after);
+        let rest = "auth required pam_env.so timeout=5s\n";
+        assert_eq!(
+            changed(1, "timeout=5s", Some("timeout=5")),
+            Some(format!("auth required pam_motion_ad.so timeout=5 debug\n{rest}"))
+        );
+        assert_eq!(
+            changed(1, "timeout=5s", None),
+            Some(format!("auth required pam_motion_ad.so debug\n{rest}"))
+        );
+        assert_eq!(changed(1, "timeout=5", None), None);
+        assert_eq!(changed(2, "timeout=5s", None), None);
+    }
+
+    #[test]
+    fn a_setting_that_goes_is_noticed() {
+        assert!(keeps_settings("a = 1\n[x]\nb=2\n", "[x]\nbb = 2\n\na = 1\nc = 3\n"));
+        assert!(!keeps_settings("a = 1\nb = 1\n", "a = 1\n"));
+        assert!(!keeps_settings("refuse = [\"root\"]\n", "# refuse = [\"root\"]\n"));
+    }
+}

@@ -1,0 +1,353 @@
+//! What can be done about a finding, as data.
+//!
+//! Only an [`Edit`] and a [`Run`] are applied by `doctor --fix`, and neither can be made for anything but this package's
+//! own files and units. Everything else is for a person: a command from the table in `commands.rs`, or words.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Serialize;
+use similar::TextDiff;
+
+use super::commands::{Command, Kind};
+use super::edit::Edit;
+use super::finding::quote;
+
+/// Folders of which everything belongs to this package.
+const FOLDERS: [&str; 2] = ["/etc/motion-ad", "/run/motion-ad"];
+/// The application's PAM service.
+pub(super) const PAM_SERVICE: &str = "/etc/pam.d/motion";
+/// The folder of PAM modules, and the module's name in it.
+const LIBRARIES: &str = "/usr/lib";
+const MODULE: &str = "pam_motion_ad.so";
+
+/// Where a person does something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// On this host, as root.
+    Here,
+    /// On a domain controller that runs Windows, in PowerShell as a domain administrator.
+    Windows,
+    /// On a domain controller that runs Samba, as root.
+    Samba,
+    /// On the host of the Redis.
+    Redis,
+    /// In the network between this host and another one.
+    Network,
+}
+
+/// What can be done about a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Shown")]
+pub enum Fix {
+    /// A change of one of this package's files, which `doctor --fix` makes.
+    Edit(Edit),
+    /// A command on what belongs to this package, which `doctor --fix` runs.
+    Run(Run),
+    /// A command that a person runs, or something to look at.
+    Command {
+        /// The command.
+        command: &'static Command,
+        /// What stands in it for `{}`.
+        parameter: String,
+    },
+    /// What a person does, in words.
+    Advice {
+        /// Where.
+        place: Place,
+        /// What.
+        text: String,
+    },
+}
+
+impl Fix {
+    /// Returns true if `doctor --fix` can apply it.
+    pub fn is_automatic(&self) -> bool {
+        matches!(self, Fix::Edit(_) | Fix::Run(_))
+    }
+}
+
+/// A fix as people and scripts see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// `edit`, `run`, `step`, `look` or `advice`.
+    pub kind: &'static str,
+    /// Where it is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// For a shell, as it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The file that changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// The change, as diff(1) has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
+}
+
+impl From<Fix> for Shown {
+    fn from(fix: Fix) -> Self {
+        match fix {
+            Fix::Edit(edit) => Shown {
+                kind: "edit",
+                place: Some(Place::Here),
+                file: Some(edit.file().to_owned()),
+                diff: Some(diff(&edit)),
+                ..Shown::default()
+            },
+            Fix::Run(run) => Shown {
+                kind: "run",
+                place: Some(Place::Here),
+                command: Some(run.shown()),
+                ..Shown::default()
+            },
+            Fix::Command { command, parameter } => Shown {
+                kind: match command.kind {
+                    Kind::Step => "step",
+                    Kind::Look => "look",
+                },
+                place: Some(command.place),
+                command: Some(command.with(&parameter)),
+                ..Shown::default()
+            },
+            Fix::Advice { place, text } => {
+                Shown { kind: "advice", place: Some(place), text: Some(text), ..Shown::default() }
+            }
+        }
+    }
+}
+
+/// The unified diff of a change.
+pub fn diff(edit: &Edit) -> String {
+    let name = edit.file().display().to_string();
+    let before = edit.before().unwrap_or_default();
+    TextDiff::from_lines(before, edit.after()).unified_diff().header(&name, &name).to_string()
+}
+
+/// A unit of this package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// The socket for logins.
+    Socket,
+    /// The broker.
+    Service,
+}
+
+impl Unit {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Socket => "motion-ad.socket",
+            Unit::Service => "motion-ad.service",
+        }
+    }
+}
+
+/// What systemd does with units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Starts them.
+    Start,
+    /// Starts them again.
+    Restart,
+    /// Starts them at each start of the host.
+    Enable,
+    /// Starts them now and at each start of the host.
+    EnableNow,
+    /// Makes them startable again; [`Verb::EnableNow`] follows.
+    Unmask,
+}
+
+impl Verb {
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Verb::Start => &["start"],
+            Verb::Restart => &["restart"],
+            Verb::Enable => &["enable"],
+            Verb::EnableNow => &["enable", "--now"],
+            Verb::Unmask => &["unmask"],
+        }
+    }
+
+    /// What takes it back, where anything can.
+    fn undo(self) -> Option<&'static [&'static str]> {
+        match self {
+            Verb::Start | Verb::Restart => None,
+            Verb::Enable => Some(&["disable"]),
+            Verb::EnableNow => Some(&["disable", "--now"]),
+            Verb::Unmask => Some(&["mask", "--now"]),
+        }
+    }
+}
+
+/// A command on what belongs to this package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// systemd does something with our units.
+    Units(Verb, &'static [Unit]),
+    /// The broker's system user is made, as the package does it.
+    MakeUser,
+    /// A file of ours gets the owner and the mode that the package gives it.
+    Access {
+        /// The file.
+        path: OwnPath,
+        /// `user:group`, where that is wrong too.
+        owner: Option<String>,
+        /// The mode.
+        mode: u32,
+    },
+    /// What stands in the place of our socket is removed, and the socket made.
+    ReplaceSocket(OwnPath),
+}
+
+/// Both units.
+pub(super) const BOTH: &[Unit] = &[Unit::Socket, Unit::Service];
+
+impl Run {
+    /// The commands, one after the other, each as its program and arguments.
+    pub fn commands(&self) -> Vec<Vec<String>> {
+        match self {
+            Run::Units(Verb::Unmask, units) => {
+                vec![systemctl(Verb::Unmask.words(), units), systemctl(Verb::EnableNow.words(), units)]
+            }
+            Run::Units(verb, units) => vec![systemctl(verb.words(), units)],
+            Run::MakeUser => vec![words(&["systemd-sysusers", "motion-ad.conf"])],
+            Run::Access { path, owner, mode } => {
+                let path = path.shown();
+                let owner = owner.as_ref().map(|owner| words(&["chown", "--no-dereference", owner, &path]));
+                owner.into_iter().chain([words(&["chmod", &format!("{mode:04o}"), &path])]).collect()
+            }
+            Run::ReplaceSocket(path) => {
+                vec![words(&["rm", "-f", &path.shown()]), systemctl(Verb::Restart.words(), BOTH)]
+            }
+        }
+    }
+
+    /// The commands that take it back; none where that cannot be done.
+    pub fn undo(&self) -> Vec<Vec<String>> {
+        match self {
+            Run::Units(verb, units) => verb.undo().map(|verb| systemctl(verb, units)).into_iter().collect(),
+            Run::Access { path, .. } => match fs::metadata(path.as_path()) {
+                Ok(found) => {
+                    let (owner, mode) = (format!("{}:{}", found.uid(), found.gid()), found.mode() & 0o7777);
+                    let path = path.shown();
+                    vec![words(&["chown", &owner, &path]), words(&["chmod", &format!("{mode:04o}"), &path])]
+                }
+                Err(_) => Vec::new(),
+            },
+            Run::MakeUser | Run::ReplaceSocket(_) => Vec::new(),
+        }
+    }
+
+    /// The commands for a shell.
+    pub fn shown(&self) -> String {
+        let quoted = |words: Vec<String>| words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
+        self.commands().into_iter().map(quoted).collect::<Vec<_>>().join(" && ")
+    }
+}
+
+fn systemctl(verb: &[&str], units: &[Unit]) -> Vec<String> {
+    let units = units.iter().map(|unit| unit.name());
+    ["systemctl"].into_iter().chain(verb.iter().copied()).chain(units).map(str::to_owned).collect()
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A path of which it is certain that it belongs to this package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPath(PathBuf);
+
+impl OwnPath {
+    /// Returns the path if it belongs to this package, with what a symbolic link leads to.
+    pub fn new(path: &Path) -> Option<Self> {
+        let target = match fs::canonicalize(path) {
+            Ok(target) => target,
+            // What is not there leads nowhere.
+            Err(_) => path.to_owned(),
+        };
+        (is_own(path) && is_own(&target)).then(|| OwnPath(path.to_owned()))
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+
+    fn shown(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+fn is_own(path: &Path) -> bool {
+    let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    // Debian's /run, which /var/run leads to.
+    let of_module = path.file_name().is_some_and(|name| name == MODULE)
+        && path.starts_with(LIBRARIES)
+        && path.parent().is_some_and(|folder| folder.ends_with("security"));
+    let below = FOLDERS.iter().any(|folder| path.starts_with(folder));
+    is_plain && (below || path == Path::new(PAM_SERVICE) || of_module)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_is_a_path_of_ours() {
+        for (path, is_ours) in [
+            ("/etc/motion-ad/ca.pem", true),
+            ("/etc/motion-ad", true),
+            ("/run/motion-ad/broker.sock", true),
+            ("/etc/pam.d/motion", true),
+            ("/usr/lib/x86_64-linux-gnu/security/pam_motion_ad.so", true),
+            ("/usr/lib/x86_64-linux-gnu/security/pam_unix.so", false),
+            ("/etc/pam.d/common-auth", false),
+            ("/etc/pam.d", false),
+            ("/etc/motion-ad/../krb5.conf", false),
+            ("/etc/motion-adx/ca.pem", false),
+            ("/etc/krb5.keytab", false),
+            ("etc/motion-ad/ca.pem", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_own(Path::new(path)), is_ours, "{path}");
+        }
+        // A link out of our folder leads to a file that is not ours.
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("ca.pem");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        assert_eq!(OwnPath::new(&link), None);
+    }
+
+    #[test]
+    fn commands_are_shown_as_they_are_run() {
+        let path = OwnPath(PathBuf::from("/etc/motion-ad/my ca.pem"));
+        let cases = [
+            (
+                Run::Units(Verb::Unmask, BOTH),
+                "systemctl unmask motion-ad.socket motion-ad.service && \
+                 systemctl enable --now motion-ad.socket motion-ad.service",
+            ),
+            (Run::Units(Verb::Restart, &[Unit::Service]), "systemctl restart motion-ad.service"),
+            (Run::MakeUser, "systemd-sysusers motion-ad.conf"),
+            (
+                Run::Access { path: path.clone(), owner: Some("root:root".into()), mode: 0o644 },
+                "chown --no-dereference root:root '/etc/motion-ad/my ca.pem' && chmod 0644 '/etc/motion-ad/my ca.pem'",
+            ),
+            (
+                Run::ReplaceSocket(path),
+                "rm -f '/etc/motion-ad/my ca.pem' && systemctl restart motion-ad.socket motion-ad.service",
+            ),
+        ];
+        for (run, command) in cases {
+            assert_eq!(run.shown(), command);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What the lines of a PAM service make of users: those of AD are let in, nobody else is, and no password is sent to AD
+//! twice. Pure: the service is passed in.
+
+use std::collections::BTreeSet;
+
+use super::stack::{Decision, Kind, Rule, Service, Value, decide};
+
+/// The module's file.
+pub(super) const MODULE: &str = "pam_motion_ad.so";
+
+/// Modules whose files are missing.
+pub(super) type Missing = BTreeSet<String>;
+
+/// Returns true if the line calls our module.
+pub(super) fn is_ours(rule: &Rule) -> bool {
+    rule.is_module() && rule.name() == MODULE
+}
+
+/// What is known of a module that is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// Always lets in.
+    Permits,
+    /// Never lets in.
+    Denies,
+    /// Asks AD with the same password.
+    AsksAd,
+    /// Knows people by itself: local users.
+    Local,
+    /// Is for people who are named on its line.
+    Names,
+    /// Has an opinion about the circumstances, not about who it is.
+    Neutral,
+    /// Has no opinion.
+    Silent,
+    /// Anything else.
+    Unknown,
+}
+
+/// Modules of Debian's libpam-modules and of the packages that ask AD.
+const OTHERS: &[(&str, Other)] = &[
+    ("pam_permit.so", Other::Permits),
+    ("pam_deny.so", Other::Denies),
+    ("pam_sss.so", Other::AsksAd),
+    ("pam_winbind.so", Other::AsksAd),
+    ("pam_krb5.so", Other::AsksAd),
+    ("pam_ldap.so", Other::AsksAd),
+    ("pam_unix.so", Other::Local),
+    ("pam_localuser.so", Other::Local),
+    ("pam_extrausers.so", Other::Local),
+    ("pam_pwdfile.so", Other::Local),
+    ("pam_access.so", Other::Neutral),
+    ("pam_cap.so", Other::Neutral),
+    ("pam_env.so", Other::Neutral),
+    ("pam_group.so", Other::Neutral),
+    ("pam_limits.so", Other::Neutral),
+    ("pam_nologin.so", Other::Neutral),
+    ("pam_securetty.so", Other::Neutral),
+    ("pam_shells.so", Other::Neutral),
+    ("pam_time.so", Other::Neutral),
+    ("pam_faillock.so", Other::Neutral),
+    ("pam_faildelay.so", Other::Silent),
+    ("pam_warn.so", Other::Silent),
+    ("pam_echo.so", Other::Silent),
+];
+
+/// What is known of the line's module.
+pub(super) fn other(rule: &Rule) -> Other {
+    // pam_succeed_if(8): `user = NAME`, `user in NAME:NAME`. What else it may ask, of groups for instance, is not known.
+    let names = |words: &[String]| matches!(words, [what, how, _] if what == "user" && ["=", "in"].contains(&how.as_str()));
+    if rule.name() == "pam_succeed_if.so" && rule.arguments.windows(3).any(names) {
+        return Other::Names;
+    }
+    let known = OTHERS.iter().find(|(name, _)| *name == rule.name());
+    known.map_or(Other::Unknown, |(_, other)| *other)
+}
+
+/// A user who logs in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visitor {
+    /// What our module answers.
+    pub(super) ours: Value,
+    /// Whether a local user has that name and that password; of account lines, whether the host knows the name.
+    pub(super) local: bool,
+    /// What modules answer that ask AD themselves.
+    pub(super) asks_ad: Value,
+    /// What is not known lets in.
+    pub(super) unknown: bool,
+}
+
+/// A user of AD whose password is right, and whom SSSD knows by the name as it is typed.
+pub(super) const RIGHT: Visitor =
+    Visitor { ours: Value::SUCCESS, local: false, asks_ad: Value::SUCCESS, unknown: true };
+/// The same with a wrong one.
+const WRONG: Visitor =
+    Visitor { ours: Value::AUTH_ERR, local: false, asks_ad: Value::AUTH_ERR, unknown: false };
+
+/// Decides for `visitor`, where the modules in `missing` are not there to be asked.
+pub(super) fn visit(stack: &[&Rule], visitor: Visitor, missing: &Missing) -> Decision {
+    let (refused, unknown) = (Value::AUTH_ERR, Value::USER_UNKNOWN);
+    decide(stack, &|rule| {
+        let says = |yes: bool, no: Value| if yes { Value::SUCCESS } else { no };
+        if is_ours(rule) {
+            return visitor.ours;
+        }
+        match other(rule) {
+            _ if missing.contains(&rule.module) => Value::MODULE_UNKNOWN,
+            Other::Permits => Value::SUCCESS,
+            Other::Denies => refused,
+            Other::AsksAd => visitor.asks_ad,
+            Other::Local => says(visitor.local, unknown),
+            // Nobody names all the people of AD; a local administrator may be named.
+            Other::Names => says(visitor.local, refused),
+            // It records the failure, and says so.
+            Other::Neutral if rule.arguments.iter().any(|argument| argument == "authfail") => refused,
+            Other::Neutral => Value::SUCCESS,
+            Other::Silent => Value::IGNORE,
+            Other::Unknown => says(visitor.unknown, refused),
+        }
+    })
+}
+
+/// What is wrong with the lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// They let in a user whom AD refuses: by this line, where it is not ours.
+    LetsIn(Kind, Rule),
+    /// They keep out a user whom AD lets in: by this line, where one can be named.
+    KeepsOut(Kind, Option<Rule>),
+    /// A wrong password counts twice, because this line asks AD too.
+    Twice(Rule),
+    /// A local user is let in before AD is asked, by this line.
+    LocalFirst(Rule),
+}
+
+/// The verdict on a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// AD alone decides.
+    AdAlone,
+    /// A local user whom AD refuses is let in, too.
+    LocalToo,
+    /// Something is wrong.
+    Trouble(Box<Trouble>),
+}
+
+/// Judges the lines by users that come to them. `knows` says whether SSSD knows people by the name as it is typed.
+pub(super) fn judge(service: &Service, missing: &Missing, knows: bool) -> Judgement {
+    for kind in [Kind::Auth, Kind::Account] {
+        if let Some(trouble) = of_kind(service, kind, missing, knows) {
+            return Judgement::Trouble(Box::new(trouble));
+        }
+    }
+    let auth = service.stack(Kind::Auth);
+    let Some(ours) = auth.iter().position(|rule| is_ours(rule)) else { return Judgement::AdAlone };
+    let wrong = visit(&auth, WRONG, missing);
+    let called = |decision: &Decision| {
+        let called = decision.called.iter().filter_map(|index| Some((*index, *auth.get(*index)?)));
+        called.collect::<Vec<_>>()
+    };
+    if let Some((_, rule)) = called(&wrong).into_iter().find(|(_, rule)| other(rule) == Other::AsksAd) {
+        return Judgement::Trouble(Box::new(Trouble::Twice(rule.clone())));
+    }
+    let local = visit(&auth, Visitor { local: true, ..WRONG }, missing);
+    if !local.is_success() {
+        return Judgement::AdAlone;
+    }
+    match called(&local).into_iter().find(|(index, rule)| *index < ours && other(rule) == Other::Local) {
+        Some((_, rule)) => Judgement::Trouble(Box::new(Trouble::LocalFirst(rule.clone()))),
+        None => Judgement::LocalToo,
+    }
+}
+
+/// What is wrong with the lines of one kind: who is let in first, because that is worse.
+fn of_kind(service: &Service, kind: Kind, missing: &Missing, knows: bool) -> Option<Trouble> {
+    let stack = service.stack(kind);
+    let (at, ours) =
+        stack.iter().enumerate().find(|(_, rule)| is_ours(rule)).map(|(at, rule)| (at, *rule))?;
+    // An account line looks at the name alone, and the host may know that.
+    let local = kind == Kind::Account && knows;
+    let refusal = if kind == Kind::Auth { Value::AUTH_ERR } else { Value::PERM_DENIED };
+    let wrong = [
+        Visitor { ours: refusal, local, ..WRONG },
+        Visitor { ours: Value::USER_UNKNOWN, asks_ad: Value::USER_UNKNOWN, ..WRONG },
+        // The right password of a user whom the configured groups refuse, of which SSSD knows nothing.
+        Visitor { ours: Value::PERM_DENIED, local, asks_ad: Value::SUCCESS, ..WRONG },
+        // AD cannot be asked.
+        Visitor { ours: Value::AUTHINFO_UNAVAIL, ..WRONG },
+    ];
+    for visitor in wrong {
+        let decision = visit(&stack, visitor, missing);
+        if decision.is_success() {
+            let lets_in = |rule: &&Rule| {
+                !is_ours(rule) && rule.can_end() && !matches!(other(rule), Other::Denies | Other::Neutral)
+            };
+            let called = decision.called.iter().rev().filter_map(|index| stack.get(*index).copied());
+            let rule = called.into_iter().find(lets_in).unwrap_or(ours);
+            return Some(Trouble::LetsIn(kind, rule.clone()));
+        }
+    }
+    let asks_ad = if knows { Value::SUCCESS } else { Value::USER_UNKNOWN };
+    let right = visit(&stack, Visitor { asks_ad, local, ..RIGHT }, missing);
+    let culprit = || culprit(&stack, &right, at, missing, knows).cloned();
+    (!right.is_success()).then(|| Trouble::KeepsOut(kind, culprit()))
+}
+
+/// The line that ended it: the last one that was called before ours had its turn, else the first that refuses.
+fn culprit<'a>(
+    stack: &[&'a Rule],
+    decision: &Decision,
+    ours: usize,
+    missing: &Missing,
+    knows: bool,
+) -> Option<&'a Rule> {
+    let called = || decision.called.iter().copied();
+    let index = match called().any(|index| index == ours) {
+        false => called().last(),
+        true => called().find(|index| {
+            stack.get(*index).is_some_and(|rule| {
+                let refuses = matches!(other(rule), Other::Denies | Other::Local | Other::Unknown)
+                    || (other(rule) == Other::AsksAd && !knows);
+                let counts = rule.refuses(Value::USER_UNKNOWN) || rule.refuses(Value::AUTH_ERR);
+                !is_ours(rule) && ((refuses && counts) || missing.contains(&rule.module))
+            })
+        }),
+    };
+    stack.get(index?).copied()
+}

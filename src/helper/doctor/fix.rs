@@ -1,0 +1,296 @@
+//! `motion-ad doctor --fix`: what is planned is shown, asked about, applied, checked again, and taken back where the
+//! check does not pass.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::unistd::Uid;
+use time::OffsetDateTime;
+use tokio::runtime::Runtime;
+
+use super::{Found, report};
+use crate::doctor::{Edit, Finding, Fix, Level, Options, Run, diff, examine};
+use crate::helper::setup::write;
+use crate::helper::{Doctor, Exit, Failure, Page, show};
+
+/// The folder of the files as they were, each with the time of the change.
+const BACKUP: &str = "/etc/motion-ad/backup";
+/// Changes of one run.
+const CHANGES: usize = 10;
+/// Pauses before the host is looked at again after a change: the broker notices a new file within two seconds, and
+/// starts again.
+const PAUSES: [u64; 4] = [0, 3, 4, 8];
+
+/// Fixes one finding after the other, and returns the report of what is left.
+pub(super) fn fix(args: &Doctor, runtime: &Runtime, options: &dyn Fn() -> Options) -> Result<Page, Failure> {
+    if !Uid::effective().is_root() {
+        return Err(Failure::Application("--fix needs root: use `sudo`".to_owned()));
+    }
+    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !args.yes && !can_ask {
+        return Err(Failure::Application(
+            "there is no terminal to ask on; scripts use --fix --yes".to_owned(),
+        ));
+    }
+    let mut refused = BTreeSet::new();
+    let mut found = runtime.block_on(examine(options()));
+    for _ in 0..CHANGES {
+        let Some((id, finding, fixes)) = next(&found, &refused) else { break };
+        say(&format!("{id}: {}", finding.seen))?;
+        for fix in &fixes {
+            say(&plan(fix))?;
+        }
+        if !args.yes && !asked()? {
+            refused.insert(id);
+            continue;
+        }
+        let done = apply(&fixes);
+        found = settled(runtime, options, id, finding.level);
+        let is_better = level_of(&found, id) < finding.level && done.error.is_none();
+        match (is_better, &done.error) {
+            (true, _) => say(&format!("done{}", done.kept()))?,
+            (false, error) => {
+                let cause = error.clone().unwrap_or_else(|| "the check does not pass".to_owned());
+                say(&format!("{cause}: {}", take_back(&done)))?;
+                refused.insert(id);
+                found = runtime.block_on(examine(options()));
+            }
+        }
+    }
+    Ok(Page { text: report::text(&found, None), exit: Exit::from(super::worst(&found)) })
+}
+
+/// The first of the worst findings that can be fixed here.
+fn next(found: &Found, refused: &BTreeSet<&'static str>) -> Option<(&'static str, Finding, Vec<Fix>)> {
+    let can = |level: Level| {
+        found.iter().find_map(|(check, finding)| {
+            let fixes: Vec<_> = finding.fix.iter().filter(|fix| fix.is_automatic()).cloned().collect();
+            let is_next = finding.level == level && !refused.contains(check.id) && !fixes.is_empty();
+            is_next.then(|| (check.id, finding.clone(), fixes))
+        })
+    };
+    can(Level::Failure).or_else(|| can(Level::Warning))
+}
+
+fn level_of(found: &Found, id: &str) -> Level {
+    let of = found.iter().find(|(check, _)| check.id == id);
+    // What was not looked at has not passed.
+    of.map_or(Level::Failure, |(_, finding)| match finding.level {
+        Level::Skipped => Level::Failure,
+        level => level,
+    })
+}
+
+/// Looks again until the check passes, or for long enough.
+fn settled(runtime: &Runtime, options: &dyn Fn() -> Options, id: &str, before: Level) -> Found {
+    let mut found = Found::new();
+    for pause in PAUSES {
+        std::thread::sleep(Duration::from_secs(pause));
+        found = runtime.block_on(examine(options()));
+        if level_of(&found, id) < before {
+            break;
+        }
+    }
+    found
+}
+
+fn plan(fix: &Fix) -> String {
+    match fix {
+        Fix::Edit(edit) => diff(edit),
+        Fix::Run(run) => format!("  {}", run.shown()),
+        Fix::Command { .. } | Fix::Advice { .. } => String::new(),
+    }
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    for line in text.lines() {
+        writeln!(out, "{}", show::escape(line))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn asked() -> Result<bool, Failure> {
+    let mut err = io::stderr().lock();
+    write!(err, "Apply this? [y/N] ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(Failure::Input)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// What was done, and how it is taken back.
+#[derive(Default)]
+struct Done {
+    /// Each file with the copy of what it was, where there was any.
+    files: Vec<(Edit, Option<PathBuf>)>,
+    /// Commands that take others back, in the order in which those were run.
+    undo: Vec<Vec<String>>,
+    /// Something that was done cannot be taken back.
+    is_final: bool,
+    error: Option<String>,
+}
+
+impl Done {
+    fn kept(&self) -> String {
+        let copies: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|(_, copy)| copy.as_ref())
+            .map(|copy| copy.display().to_string())
+            .collect();
+        if copies.is_empty() { String::new() } else { format!("; the file as it was: {}", copies.join(", ")) }
+    }
+}
+
+fn apply(fixes: &[Fix]) -> Done {
+    let mut done = Done::default();
+    for fix in fixes {
+        let applied = match fix {
+            Fix::Edit(edit) => {
+                change(edit, Path::new(BACKUP)).map(|copy| done.files.push((edit.clone(), copy)))
+            }
+            Fix::Run(run) => run_all(run, &mut done),
+            Fix::Command { .. } | Fix::Advice { .. } => Ok(()),
+        };
+        if let Err(cause) = applied {
+            done.error = Some(cause);
+            break;
+        }
+    }
+    done
+}
+
+fn run_all(run: &Run, done: &mut Done) -> Result<(), String> {
+    let undo = run.undo();
+    done.is_final |= undo.is_empty();
+    done.undo.extend(undo);
+    run.commands().iter().try_for_each(|command| execute(command))
+}
+
+fn execute(command: &[String]) -> Result<(), String> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    let shown = command.join(" ");
+    let ran = Command::new(program).args(arguments).current_dir("/").stdin(Stdio::null()).output();
+    match ran {
+        Ok(ran) if ran.status.success() => Ok(()),
+        Ok(ran) => Err(format!("{shown}: {}", String::from_utf8_lossy(&ran.stderr).trim())),
+        Err(e) => Err(format!("{shown}: {e}")),
+    }
+}
+
+/// Changes the file, if it is still as it was when it was looked at; the copy of what it was.
+fn change(edit: &Edit, folder: &Path) -> Result<Option<PathBuf>, String> {
+    let file = edit.file();
+    let failed = |e: io::Error| format!("{}: {e}", file.display());
+    let is_plain = match fs::symlink_metadata(file) {
+        Ok(found) => found.is_file(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    };
+    if !is_plain {
+        return Err(format!("{} is no plain file, and stays as it is", file.display()));
+    }
+    if read(file).map_err(failed)?.as_deref() != edit.before() {
+        return Err(format!("{} was changed meanwhile, and stays as it is", file.display()));
+    }
+    let copy = match edit.before() {
+        Some(before) => Some(backup(file, before, folder).map_err(failed)?),
+        None => None,
+    };
+    write::put(file, edit.after()).map_err(failed)?;
+    Ok(copy)
+}
+
+fn read(file: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// A copy with the time in its name, in a folder for root alone: what lies in /etc/pam.d is a service.
+fn backup(file: &Path, text: &str, folder: &Path) -> io::Result<PathBuf> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let at = OffsetDateTime::now_utc();
+    let (day, time) = (at.date(), at.time());
+    let (hour, minute, second) = time.as_hms();
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    // Two changes within a second have a copy each.
+    for number in 0..100 {
+        let copy = folder.join(format!("{name}.{day}T{hour:02}{minute:02}{second:02}Z.{number}"));
+        match fs::File::create_new(&copy) {
+            Ok(mut written) => {
+                written.write_all(text.as_bytes())?;
+                written.sync_all()?;
+                return Ok(copy);
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Takes everything back, the last first; says what became of that.
+fn take_back(done: &Done) -> String {
+    let mut failed = Vec::new();
+    for (edit, _) in done.files.iter().rev() {
+        let file = edit.file();
+        let restored = match edit.before() {
+            Some(before) => write::put(file, before),
+            None => fs::remove_file(file),
+        };
+        failed.extend(restored.err().map(|e| format!("{}: {e}", file.display())));
+    }
+    failed.extend(done.undo.iter().rev().filter_map(|command| execute(command).err()));
+    match (failed.as_slice(), done.is_final) {
+        ([], false) => "taken back".to_owned(),
+        ([], true) => "a restart cannot be taken back".to_owned(),
+        (failed, _) => format!("not taken back: {}{}", failed.join("; "), done.kept()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Check;
+
+    #[test]
+    fn the_first_of_the_worst_that_can_be_fixed_comes_first() {
+        let check = |id| Check::find(id).unwrap();
+        let run = || Run::MakeUser;
+        let found: Found = vec![
+            (check("root"), Finding::warning("w").run(run())),
+            (check("broker-user"), Finding::failure("no way")),
+            (check("socket-unit"), Finding::failure("f").run(run())),
+            (check("service-unit"), Finding::failure("f").run(run())),
+        ];
+        let id =
+            |refused: &[&'static str]| next(&found, &refused.iter().copied().collect()).map(|(id, ..)| id);
+        assert_eq!(id(&[]), Some("socket-unit"));
+        assert_eq!(id(&["socket-unit", "service-unit"]), Some("root"));
+        assert_eq!(id(&["socket-unit", "service-unit", "root"]), None);
+    }
+
+    #[test]
+    fn a_copy_has_a_name_of_its_own_and_holds_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, copies) = (folder.path().join("motion"), folder.path().join("backup"));
+        let one = backup(&file, "one\n", &copies).unwrap();
+        let two = backup(&file, "two\n", &copies).unwrap();
+        assert_ne!(one, two);
+        assert_eq!(fs::read_to_string(one).unwrap() + &fs::read_to_string(two).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_command_that_fails_says_what_it_was() {
+        let command = ["false".to_owned(), "x".to_owned()];
+        assert_eq!(execute(&command), Err("false x: ".to_owned()));
+        assert_eq!(execute(&["true".to_owned()]), Ok(()));
+    }
+}
