@@ -994,7 +994,7 @@ mod tests {
         let gone = || (BY_GUID, Err(MachineError::NoSuchObject("CN=John".into())));
         let there = || state("description", "fine");
         let now = || borne_by(namesake("CN=Other"));
-        let read = || (AGAIN_BY_GUID, Ok(vec![namesake("CN=Other")]));
+        let read = || (AGAIN_BY_GUID, Ok(vec![scripted::state(namesake("CN=Other"))]));
         let twice = || [("john", Ok(Outcome::Success)), ("john", Ok(Outcome::Success))];
         for old in [gone(), there()] {
             let searches = [now(), old, read()];
@@ -1071,8 +1071,10 @@ mod tests {
     #[tokio::test]
     async fn an_account_check_and_a_session_are_of_the_present_bearer() {
         let now = || borne_by(namesake("CN=Other"));
-        let disabled =
-            || Entry::new("CN=Other").with("objectGUID", [vec![2; 16]]).with("userAccountControl", ["514"]);
+        let disabled = || {
+            let entry = Entry::new("CN=Other").with("objectGUID", [vec![2; 16]]);
+            scripted::state(entry.with("userAccountControl", ["514"]))
+        };
         let gone = (BY_GUID, Err(MachineError::NoSuchObject("CN=John".into())));
         let searches = [now(), gone, (AGAIN_BY_GUID, Ok(vec![disabled()]))];
         let logins = by_ldap(searches, []).await;
