@@ -98,7 +98,16 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
         "the broker has started; with `problem`, every login is denied",
         "mend the problem; the broker notices it by itself",
     ),
-    ("restart", "a file that the broker was started from changed, and it starts anew", "nothing"),
+    (
+        "config",
+        "a changed file cannot be used, and the last good configuration stays in force",
+        "mend what `problem` names; the broker notices it by itself. A restart by hand denies every login until then",
+    ),
+    (
+        "restart",
+        "a file that the broker was started from changed, and it starts again; with `problem`, without its counters",
+        "nothing",
+    ),
     (
         "method",
         "passwords are checked by another method than before, and why",

@@ -58,6 +58,9 @@ impl AskError {
             _ => None,
         };
         match (self, kind) {
+            (AskError::Refused(reason), _) if reason.contains("broker.users") => {
+                "use `sudo`, or have root add the user to broker.users in /etc/motion-ad/config.toml"
+            }
             (AskError::Refused(_), _) => {
                 "do as the broker says; after an upgrade of motion-ad restart the application"
             }

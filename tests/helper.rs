@@ -228,7 +228,7 @@ fn where_only_root_may_read_the_join_the_realm_stands_in_for_it() {
         "",
     );
     let done = ordinary("[libdefaults]\n");
-    assert_eq!((done.exit, done.out.as_str()), (2, ""));
+    assert_eq!((done.exit, done.out.as_str()), (3, ""));
     assert!(done.err.contains("sssd.conf: cannot be read") && done.err.contains("sudo"), "{}", done.err);
 
     let map = host.path("names.map");
@@ -309,8 +309,8 @@ fn check_and_login_exit_by_outcome() {
         (Some(Outcome::Unmapped), 1),
         (Some(Outcome::MustChange), 1),
         (Some(Outcome::Misconfigured), 2),
-        (Some(Outcome::Unavailable), 3),
-        (None, 3),
+        (Some(Outcome::Unavailable), 2),
+        (None, 2),
     ];
     for (outcome, exit) in cases {
         let host = Host::new();
@@ -410,10 +410,10 @@ fn what_can_never_be_a_password_is_not_sent() {
     ];
     for (input, what) in cases {
         let error = format!("motion-ad: the password {what}; nothing was sent to AD\n");
-        host.feed(&["login", "--password-stdin", "john.doe"], input).is(2, "", &error);
+        host.feed(&["login", "--password-stdin", "john.doe"], input).is(3, "", &error);
         // The new one as well as the present one.
         for input in [[input, b"\nnew"].concat(), [b"old\n", input].concat()] {
-            host.feed(&["passwd", "--password-stdin", "john.doe"], &input).is(2, "", &error);
+            host.feed(&["passwd", "--password-stdin", "john.doe"], &input).is(3, "", &error);
         }
     }
 }
@@ -459,8 +459,8 @@ fn passwd_exits_by_what_became_of_the_password() {
         (Outcome::PasswordRefused, 1, json!(false)),
         (Outcome::ChangeForbidden, 1, json!(false)),
         (Outcome::Misconfigured, 2, json!(false)),
-        (Outcome::Unavailable, 3, json!(false)),
-        (Outcome::ChangeUnknown, 3, json!(null)),
+        (Outcome::Unavailable, 2, json!(false)),
+        (Outcome::ChangeUnknown, 2, json!(null)),
     ];
     for (outcome, exit, changed) in cases {
         let host = Host::new();
@@ -555,13 +555,13 @@ fn without_a_broker_the_message_says_what_to_look_at() {
     for args in QUESTIONS {
         let advice = "see `systemctl status motion-ad.socket motion-ad.service`; if the socket was removed, \
                       `systemctl restart motion-ad.socket motion-ad.service` makes it again";
-        host.feed(args, INPUT).is(3, "", &error("No such file or directory (os error 2)", advice));
+        host.feed(args, INPUT).is(2, "", &error("No such file or directory (os error 2)", advice));
     }
     // A socket that a dead broker left behind.
     drop(UnixListener::bind(host.path("broker.sock")).unwrap());
     for args in QUESTIONS {
         let advice = "see `systemctl status motion-ad.socket motion-ad.service`";
-        host.feed(args, INPUT).is(3, "", &error("Connection refused (os error 111)", advice));
+        host.feed(args, INPUT).is(2, "", &error("Connection refused (os error 111)", advice));
     }
 }
 
@@ -577,7 +577,7 @@ fn a_broker_that_refuses_is_no_answer_even_when_it_does_not_listen_first() {
              do as the broker says; after an upgrade of motion-ad restart the application\n",
             host.path("broker.sock").display()
         );
-        host.feed(args, INPUT).is(3, "", &error);
+        host.feed(args, INPUT).is(2, "", &error);
         broker.join().unwrap();
     }
 }
@@ -588,14 +588,14 @@ fn a_broker_that_hangs_up_or_answers_something_else_is_no_answer() {
         let host = Host::new();
         let broker = host.broker(drop);
         let done = host.feed(args, INPUT);
-        assert_eq!((done.exit, done.out.as_str()), (3, ""));
+        assert_eq!((done.exit, done.out.as_str()), (2, ""));
         assert!(done.err.contains("could not be asked: "), "{}", done.err);
         broker.join().unwrap();
     }
     let host = Host::new();
     let broker = host.reply(status(None, "ok"));
     let done = host.run(&["check", "x"]);
-    assert_eq!(done.exit, 3);
+    assert_eq!(done.exit, 2);
     assert!(done.err.contains("belongs to another question"), "{}", done.err);
     broker.join().unwrap();
 }
@@ -611,14 +611,14 @@ fn a_silent_broker_is_given_up_in_time() {
          see `systemctl status motion-ad.service`\n",
         host.path("broker.sock").display()
     );
-    host.run(&["check", "--timeout", "1", "x"]).is(3, "", &error);
+    host.run(&["check", "--timeout", "1", "x"]).is(2, "", &error);
     assert!(start.elapsed() < Duration::from_secs(5));
     drop(tell);
     let _ = broker.join().unwrap();
 }
 
 #[test]
-fn wrong_usage_is_2_and_help_is_complete() {
+fn wrong_usage_is_3_and_help_is_complete() {
     let host = Host::new();
     for args in [
         &[][..],
@@ -630,7 +630,7 @@ fn wrong_usage_is_2_and_help_is_complete() {
         &["check", "a", "b"],
     ] {
         let done = host.run(args);
-        assert_eq!((done.exit, done.out.as_str()), (2, ""), "{args:?}");
+        assert_eq!((done.exit, done.out.as_str()), (3, ""), "{args:?}");
         assert!(done.err.contains("Usage:") || done.err.contains("--help"), "{}", done.err);
     }
     let help = host.run(&["--help"]);
@@ -728,8 +728,8 @@ fn a_doctor_that_cannot_look_ends_with_3() {
         let done = host.run(args);
         assert_eq!((done.exit, done.out.as_str()), (3, ""), "{args:?}");
     }
-    // Of another command it is 2, whatever its words are.
-    assert_eq!(host.run(&["check", "doctor", "--nonsense"]).exit, 2);
+    // And so does any other command.
+    assert_eq!(host.run(&["check", "doctor", "--nonsense"]).exit, 3);
 }
 
 /// What a module of a compromised application finds when the doctor loads it: it notes that in the file at its side.

@@ -78,10 +78,10 @@ fn the_command_prints_the_same_and_says_where_it_is_not_reached() {
     parse(&String::from_utf8(printed.stdout).unwrap()).unwrap();
     let missing = helper(&broker.folder.path().join("none"));
     let error = String::from_utf8(missing.stderr).unwrap();
-    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(missing.status.code(), Some(2));
     assert!(error.contains("motion-ad-metrics.socket"), "{error}");
     // Whoever waits there is not the broker's other socket.
-    assert_eq!(helper(&broker.socket()).status.code(), Some(3));
+    assert_eq!(helper(&broker.socket()).status.code(), Some(2));
 }
 
 #[test]

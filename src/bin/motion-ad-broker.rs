@@ -12,7 +12,7 @@ use motion_ad::broker::cli::Arguments;
 use motion_ad::broker::log::{Level, Line, Log};
 use motion_ad::broker::server::{End, serve};
 use motion_ad::broker::sessions::redis::Redis;
-use motion_ad::broker::{Broker, Start, metrics, pulse};
+use motion_ad::broker::{Broker, Start, health, metrics, pulse};
 use motion_ad::config::{Credentials, Store};
 use motion_ad::directory::trust::Trust;
 use motion_ad::supervise;
@@ -78,6 +78,10 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
             let broker = broker.clone();
             move || pulse::keep(broker.clone())
         });
+        supervise::spawn("health", {
+            let broker = broker.clone();
+            move || health::keep(broker.clone())
+        });
         let told = async move {
             tokio::select! { _ = told.recv() => {}, _ = interrupted.recv() => {} }
         };
@@ -87,6 +91,7 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
         if let End::Stale(file) = &end {
             let line = Line::new("restart").with("changed", file);
             broker.log().write(Level::Info, &line);
+            broker.hand_over();
         }
         Ok(())
     });

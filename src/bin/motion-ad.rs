@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Err(e) => {
             // Nobody is left to be told when not even this can be written.
             let _ = e.print();
-            if e.use_stderr() { helper::misused() } else { Exit::Yes }
+            if e.use_stderr() { Exit::Usage } else { Exit::Yes }
         }
     }
     .into()

@@ -576,7 +576,10 @@ fn unconfirmed(checked: Checked) -> Refusal {
 
 pub(super) fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
     if let Some(denied) = rules.deny.iter().find(|sid| groups.contains(sid)) {
-        return Err(Refusal::new(Outcome::Denied, format!("member of {denied} (login.deny_groups)")));
+        return Err(Refusal::new(
+            Outcome::Denied,
+            format!("member of {} (login.deny_groups)", rules.name(denied).unwrap_or_default()),
+        ));
     }
     if let Some(allow) = &rules.allow
         && !allow.iter().any(|sid| groups.contains(sid))

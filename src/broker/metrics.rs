@@ -6,11 +6,13 @@
 mod collect;
 mod families;
 pub mod http;
+mod saved;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 pub use self::families::{Family, Kind};
+pub use self::saved::Saved;
 use super::passwords::Method;
 use crate::protocol::Operation;
 use crate::verdict::Outcome;

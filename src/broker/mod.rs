@@ -7,6 +7,8 @@
 mod audit;
 pub mod change;
 pub mod cli;
+mod handover;
+pub mod health;
 pub mod log;
 pub mod login;
 pub mod metrics;
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
+use self::handover::{Handover, Loaded};
 use self::log::{Level, Line, Log};
 use self::login::Decision;
 use self::metrics::{Event, Metrics, Refused};
@@ -35,7 +38,8 @@ use self::peers::{Nss, Peer, Peers};
 use self::place::Place;
 use self::refusal::Refusal;
 use self::service::Service;
-use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
+use crate::config::kept::LastGood;
+use crate::config::{self, Config, ConfigError, Credentials, Problem, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
 use crate::supervise;
@@ -64,6 +68,12 @@ pub struct Broker {
     unreachable: Mutex<Option<String>>,
     /// Held by the one audit that is under way.
     auditing: tokio::sync::Mutex<()>,
+    /// Whether a login can succeed, as it was seen last.
+    watch: health::Watch,
+    /// Why the configuration in force is not the one of the files, if it is not.
+    kept: Option<Problem>,
+    /// For the next broker, should its files be broken.
+    last_good: Option<LastGood>,
 }
 
 /// What the broker is started from.
@@ -89,9 +99,12 @@ impl Broker {
         // that a change in between is seen as one.
         let mut files = vec![path.clone()];
         files.extend(["/etc/krb5.conf", "/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
-        files.extend(files_of(&credentials.config(&path)));
+        let Handover { counters, last_good, .. } = Handover::take(service::state_directory().as_deref());
+        let first = handover::load(&path, &credentials, last_good.clone());
+        files.extend(files_of(&first.config));
+        files.extend(files_of(&first.broken));
         let files = files.into_iter().map(Source::read).collect::<Vec<_>>();
-        let config = credentials.config(&path);
+        let Loaded { config, kept, last_good, .. } = handover::load(&path, &credentials, last_good);
         let asked =
             config.as_ref().map_or_else(|_| config::Broker::default(), |config| config.broker.clone());
         let broker = Broker {
@@ -102,11 +115,14 @@ impl Broker {
             sources: Sources::new(&credentials, files),
             log,
             begun: Instant::now(),
-            metrics: Metrics::default(),
+            metrics: Metrics::restored(&counters),
             room: Arc::new(Semaphore::new(asked.connections)),
             turns: AtomicU64::new(0),
             unreachable: Mutex::default(),
             auditing: tokio::sync::Mutex::default(),
+            watch: health::Watch::default(),
+            kept,
+            last_good,
         };
         Ok(Arc::new(broker))
     }
@@ -119,6 +135,18 @@ impl Broker {
     /// The file whose change asks for a new start.
     pub fn stale(&self) -> Option<String> {
         self.sources.stale().map(|path| path.display().to_string())
+    }
+
+    /// Leaves the counters and the last good configuration to the broker that is about to be started in place of this
+    /// one.
+    pub fn hand_over(&self) {
+        let Some(folder) = service::state_directory() else { return };
+        if let Err(error) = Handover::leave(self.metrics.saved(), self.last_good.clone(), &folder) {
+            let line = Line::new("restart").with("problem", format!("{}: {error}", folder.display()));
+            let line =
+                line.with("consequence", "counters begin at zero, and a broken file denies every login");
+            self.log.write(Level::Warning, &line);
+        }
     }
 
     /// What is wrong, for people; `None` when nothing is.
@@ -143,6 +171,9 @@ impl Broker {
 
     /// Connects to AD ahead of the first login, and says in the log what the broker has to work with.
     pub async fn warm_up(&self) {
+        if let Some(kept) = &self.kept {
+            self.log.write(Level::Error, &Line::new("config").with("problem", kept));
+        }
         let service = match (&self.service, self.problem()) {
             (Ok(service), None) => service,
             (_, problem) => {
@@ -246,6 +277,9 @@ impl Broker {
         let Decision { verdict, dc, method, .. } = decision;
         let event = Event::of(request.operation);
         self.metrics.decided(event, verdict.outcome, *method, took);
+        if event == Event::Login {
+            self.watch.login(verdict.outcome, &verdict.reason, *method);
+        }
         let line = Line::new(event.name())
             .with("user", &request.user)
             .with("principal", verdict.principal.as_deref().unwrap_or_default())

@@ -205,6 +205,16 @@ impl DomainPasswords {
         self.domains().iter().map(|(name, domain)| (name.clone(), domain.pool.clone())).collect()
     }
 
+    /// Why Kerberos checks the passwords of `domain` although the configuration would have them checked by LDAP, if it
+    /// does.
+    pub fn stands_in(&self, domain: &str) -> Option<String> {
+        let domains = self.domains();
+        match domains.get(domain)?.choice.as_ref()? {
+            (Method::Kerberos, reason) if self.configured == config::Method::Auto => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
     /// What `domain` is checked by, for people.
     pub fn report(&self, domain: &str) -> report::Method {
         match self.domains().get(domain).and_then(|domain| domain.choice.clone()) {

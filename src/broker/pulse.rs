@@ -59,13 +59,18 @@ impl Broker {
 
     /// One line of state for `systemctl status`, with so many open sessions, where that is known.
     pub fn state(&self, sessions: Option<u64>) -> String {
-        match (&self.service, self.problem()) {
-            (_, Some(problem)) => format!("Every login is denied: {problem}"),
-            (Ok(service), None) => {
-                let logins = self.metrics.outcomes(Event::Login).map(|(_, count)| count).sum();
-                line(&service.glance(), sessions, logins)
-            }
-            (Err(_), None) => String::new(),
+        let health = self.health();
+        let usual = || {
+            let service = self.service.as_ref().ok()?;
+            let logins = self.metrics.outcomes(Event::Login).map(|(_, count)| count).sum();
+            Some(line(&service.glance(), sessions, logins))
+        };
+        let problem = health.problems.first().map(|problem| problem.text.as_str());
+        match (problem, health.notes.first()) {
+            (Some(problem), _) if !health.is_serving() => format!("No login can succeed: {problem}"),
+            (Some(problem), _) => format!("Logins work, but: {problem}"),
+            (None, Some(note)) => format!("{}; {note}", usual().unwrap_or_default()),
+            (None, None) => usual().unwrap_or_default(),
         }
     }
 }

@@ -46,6 +46,7 @@ pub(super) struct Service {
     pub(super) logins: Arc<Logins<Machines, Arc<DomainPasswords>>>,
     /// Who is logged in.
     pub(super) register: Arc<Register>,
+    pub(super) parts: Arc<OnceLock<Parts>>,
 }
 
 impl Service {
@@ -119,7 +120,7 @@ impl Service {
             let (register, logins) = (register.clone(), logins.clone());
             move || recheck::keep(register.clone(), logins.clone())
         });
-        Ok(Service { domain: config.domain.name.clone(), domains, trust, machine, logins, register })
+        Ok(Service { domain: config.domain.name.clone(), domains, trust, machine, logins, register, parts })
     }
 
     /// Connects to AD ahead of the first login, and says in the log what there is to work with.
@@ -143,7 +144,7 @@ impl Service {
 }
 
 /// What a change and a probe need, and what is made after those who see them.
-struct Parts {
+pub(super) struct Parts {
     passwords: Weak<DomainPasswords>,
     kerberos: Arc<Kerberos>,
     machine: MachineConnection,
@@ -184,7 +185,7 @@ impl Parts {
 }
 
 /// Whether `part` of a domain controller works.
-fn probe(
+pub(super) fn probe(
     parts: &Arc<OnceLock<Parts>>,
     domain: &str,
     role: Role,
@@ -316,7 +317,7 @@ impl Renewal {
 }
 
 /// Where systemd lets the broker keep things (`StateDirectory=`, systemd.exec(5)).
-fn state_directory() -> Option<PathBuf> {
+pub(super) fn state_directory() -> Option<PathBuf> {
     std::env::var_os("STATE_DIRECTORY").map(PathBuf::from)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant as Deadline, timeout_at};
+use tokio::time::Instant as Deadline;
 
 use super::Broker;
 use super::login::Decision;
@@ -57,7 +57,6 @@ impl Broker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime: self.begun.elapsed().as_secs(),
-            problems: self.problem().into_iter().collect(),
             logins: {
                 // Only who wants to come in is counted.
                 let accounts = self.metrics.outcomes(Event::Account).map(|(_, count)| count);
@@ -67,6 +66,10 @@ impl Broker {
             },
             ..Status::default()
         };
+        let health = self.look_now().await;
+        status.serving = health.is_serving();
+        status.problems = health.problems.into_iter().map(|problem| problem.text).collect();
+        status.notes = health.notes;
         if let Ok(service) = &self.service {
             service.report(&mut status).await;
         }
@@ -91,36 +94,22 @@ fn tasks() -> Vec<Task> {
     told.collect()
 }
 
-/// How long `motion-ad status` waits for DNS, a domain controller and the register of sessions.
-const ASKING: Duration = Duration::from_secs(2);
+/// Maximum time that `motion-ad status` waits for the register of sessions.
+const COUNTING: Duration = Duration::from_secs(1);
 
 impl Service {
+    /// Adds what is known of each part, after the look that has just asked them.
     async fn report(&self, status: &mut Status) {
-        let deadline = Deadline::now() + ASKING;
-        let servers = self.domains.own();
-        // Without a login so far nobody has asked for the domain controllers yet.
-        if servers.report().list.is_empty() {
-            let _ = timeout_at(deadline, servers.refresh()).await;
-        }
-        // Likewise for the machine's connection, and a domain controller may have closed it since the last login:
-        // whether the next one can be made is what counts.
-        let (reached, sessions) = tokio::join!(self.machine.root(deadline), self.register.report(deadline));
         status.domain = Some(self.domain.clone());
         status.method = self.logins.passwords.report(&self.domain);
-        status.servers = servers.report();
+        status.servers = self.domains.own().report();
         status.trust = self.trust.report();
-        status.problems.extend(status.servers.problem.clone());
-        // Without a keytab or a domain controller it is no problem of its own.
-        if let (Err(error), []) = (&reached, status.problems.as_slice()) {
-            status.problems.push(format!("machine account: {error}"));
-        }
         status.pool = self.logins.passwords.pool(&self.domain).report();
-        let trouble = sessions.problem.iter().map(|problem| format!("sessions: {problem}"));
-        status.problems.extend(trouble);
-        status.sessions = sessions;
+        status.sessions = self.register.report(Deadline::now() + COUNTING).await;
         let machine = self.machine.state();
+        let broken = machine.last_error.unwrap_or_else(|| "not connected".to_owned());
         status.machine = Machine {
-            state: reached.err().map_or_else(|| "connected".to_owned(), |error| error.to_string()),
+            state: if machine.connected { "connected".to_owned() } else { broken },
             principal: machine.principal,
             dc: machine.dc,
             ticket: machine.ticket.map(|left| left.as_secs()),

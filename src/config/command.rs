@@ -77,6 +77,16 @@ impl Command {
         let arguments = arguments.iter().map(|word| pieces(word)).collect::<Result<_, _>>()?;
         Ok(Some(Command { program: program.into(), arguments }))
     }
+
+    /// The words that it was read from.
+    pub fn words(&self) -> Vec<String> {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Field(field) => format!("{{{}}}", field.name()),
+        };
+        let word = |pieces: &Vec<Piece>| pieces.iter().map(piece).collect::<String>();
+        std::iter::once(self.program.display().to_string()).chain(self.arguments.iter().map(word)).collect()
+    }
 }
 
 /// A word in braces, of small letters alone, is a placeholder. Other braces are text, so that JSON can be written.

@@ -12,6 +12,7 @@ mod kept;
 pub mod machine;
 mod passwords;
 mod people;
+pub mod readiness;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod sid;

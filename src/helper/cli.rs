@@ -17,17 +17,21 @@ Examples:
   sudo motion-ad login john.doe          try a password, as the login page would
   sudo motion-ad passwd john.doe         change a password, an expired one too
   sudo motion-ad status                  the broker and the domain controllers
+  sudo motion-ad ready                   can users log in now? one line
   motion-ad metrics                      the same for a monitoring system
   sudo motion-ad sessions list           who is logged in
+  sudo motion-ad config check            can the configuration be used?
   sudo motion-ad setup                   what XCALLY's .env means for config.toml
   sudo motion-ad audit names.txt         who of a list of names may log in?
   sudo motion-ad doctor                  what is wrong, and what can be done about it
 
-Exit status:
-  0  yes: mapped, may log in, all is well
-  1  no
-  2  the usage or the configuration is wrong; of doctor: something has failed
-  3  Active Directory or the broker cannot be reached; of doctor: the usage is wrong";
+Exit status of every command:
+  0    yes: mapped, may log in, all is well
+  1    no; of doctor: warnings alone
+  2    no answer: the configuration cannot be used, or Active Directory or the broker does not answer; of doctor: \
+a check has failed
+  3    not attempted: the usage or the input is wrong, or you may not do it
+  130  interrupted at a prompt";
 
 const GLOBAL: &str = "Options of every command";
 
@@ -82,12 +86,18 @@ pub enum Command {
     /// Show the broker, the domain controllers, the connections and the logins so far
     #[command(after_help = STATUS)]
     Status(Status),
+    /// Say in one line whether a login can succeed now
+    #[command(after_help = READY)]
+    Ready,
     /// Print the broker's metrics for a monitoring system
     #[command(after_help = METRICS)]
     Metrics(Metrics),
     /// Show who is logged in, end sessions, and follow what happens to them
     #[command(subcommand, after_help = SESSIONS)]
     Sessions(Sessions),
+    /// Check the configuration, and show what is in force
+    #[command(subcommand, after_help = CONFIGURATION)]
+    Config(ConfigCommand),
     /// Take over what XCALLY's own Active Directory integration was told
     #[command(after_help = SETUP)]
     Setup(Setup),
@@ -97,6 +107,9 @@ pub enum Command {
     /// Look at everything between the application and AD, and say what can be done about what is wrong
     #[command(after_help = doctor_help(false), after_long_help = doctor_help(true))]
     Doctor(Doctor),
+    /// Print the version, as -V and --version do
+    #[command(after_help = "Exit status:\n  0  printed")]
+    Version,
     /// What doctor does as the application's user
     #[command(hide = true, after_help = "Not for people.")]
     AsApplication(AsApplication),
@@ -118,7 +131,8 @@ Examples:
 Exit status:
   0  all are mapped
   1  at least one is not
-  2  the usage or the configuration is wrong; the message names file and line";
+  2  the configuration cannot be used; the message names file and line
+  3  the usage is wrong";
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
@@ -146,8 +160,8 @@ Examples:
 Exit status:
   0  may log in, given the right password
   1  may not, is unknown to AD, or has no mapping
-  2  the usage or the broker's configuration is wrong
-  3  Active Directory or the broker cannot be reached";
+  2  the broker's configuration cannot be used, or Active Directory or the broker does not answer
+  3  the usage is wrong";
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -172,8 +186,8 @@ Examples:
 Exit status:
   0    may log in
   1    may not
-  2    the usage or the broker's configuration is wrong, or there is no password
-  3    Active Directory or the broker cannot be reached
+  2    the broker's configuration cannot be used, or Active Directory or the broker does not answer
+  3    the usage is wrong, or there is no password
   130  interrupted at the password prompt";
 
 /// Arguments of `login`.
@@ -206,8 +220,9 @@ Examples:
 Exit status:
   0    changed
   1    not changed
-  2    the usage or the broker's configuration is wrong, or there are no passwords
-  3    Active Directory or the broker cannot be reached, or it is not known whether the password was changed
+  2    the broker's configuration cannot be used, Active Directory or the broker does not answer, or it is not known \
+whether the password was changed
+  3    the usage is wrong, or there are no passwords
   130  interrupted at a prompt";
 
 /// Arguments of `passwd`.
@@ -232,10 +247,24 @@ Examples:
   sudo motion-ad status --json | jq .logins
 
 Exit status:
-  0  all is well
-  1  there are problems, or no domain controller can be used
-  2  the usage is wrong
-  3  the broker cannot be reached";
+  0  all is well: a login can succeed now
+  1  there are problems; `serving` of --json tells whether users can log in all the same
+  2  the broker does not answer
+  3  the usage is wrong";
+
+const READY: &str = "\
+Prints one line, for scripts and load balancers, and takes a few seconds at most. What it says is what `status`, the \
+metrics and `systemctl status` say.
+
+Examples:
+  sudo motion-ad ready
+  sudo motion-ad --timeout 5 ready
+
+Exit status:
+  0  a login can succeed now, and all is well
+  1  there is a problem; the line says whether users can log in all the same
+  2  the broker does not answer
+  3  the usage is wrong";
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -256,8 +285,8 @@ Examples:
 
 Exit status:
   0  printed
-  2  the usage is wrong
-  3  the broker cannot be reached";
+  2  the broker does not answer
+  3  the usage is wrong";
 
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
@@ -279,8 +308,8 @@ Examples:
 Exit status:
   0  yes
   1  no, or there is no such session
-  2  the usage or the broker's configuration is wrong
-  3  the broker or its register of sessions cannot be reached";
+  2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
+  3  the usage is wrong";
 
 /// What to do with sessions.
 #[derive(Debug, Subcommand)]
@@ -307,8 +336,8 @@ Examples:
 Exit status:
   0  the list, also where it is empty
   1  the name has no mapping
-  2  the usage or the broker's configuration is wrong
-  3  the broker or its register of sessions cannot be reached";
+  2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
+  3  the usage is wrong";
 
 /// Arguments of `sessions list`.
 #[derive(Debug, Args)]
@@ -329,8 +358,8 @@ Examples:
 Exit status:
   0  it is open
   1  it has ended, or there is no such session
-  2  the usage or the broker's configuration is wrong
-  3  the broker or its register of sessions cannot be reached";
+  2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
+  3  the usage is wrong";
 
 /// Arguments of `sessions show`.
 #[derive(Debug, Args)]
@@ -354,8 +383,8 @@ Examples:
 Exit status:
   0  each has ended, now or before
   1  at least one is unknown
-  2  the usage or the broker's configuration is wrong
-  3  the broker or its register of sessions cannot be reached";
+  2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
+  3  the usage is wrong";
 
 /// Arguments of `sessions end`.
 #[derive(Debug, Args)]
@@ -398,8 +427,8 @@ Reasons:
 
 Exit status:
   0  the reader has closed its output
-  2  the usage is wrong
-  3  the broker does not answer this user, or the cursor is none";
+  2  the broker does not answer this user, or the cursor is none
+  3  the usage is wrong";
 
 /// Arguments of `sessions watch`.
 #[derive(Debug, Args)]
@@ -407,6 +436,64 @@ pub struct SessionsWatch {
     /// Begin after the line with this cursor, not with what happens from now on
     #[arg(long, value_name = "CURSOR")]
     pub after: Option<String>,
+}
+
+const CONFIGURATION: &str = "\
+Both read the files themselves, as root: they work without the broker.
+
+Examples:
+  sudo motion-ad config check
+  sudo motion-ad config show
+
+Exit status:
+  0  the configuration can be used
+  1  it can be used; there are warnings
+  2  it cannot be used
+  3  the usage is wrong, or you may not read a file";
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether the configuration can be used, and whether AD has what it names
+    #[command(after_help = CONFIG_CHECK)]
+    Check,
+    /// Print every key with the value in force, and where that comes from
+    #[command(after_help = CONFIG_SHOW)]
+    Show(ConfigShow),
+}
+
+const CONFIG_CHECK: &str = "\
+Runs those checks of `motion-ad doctor` that are about the configuration: the files and their syntax, the name map and \
+its accounts, the CA, the base DN, the groups, the users of the broker, and the register of sessions. Run it after each \
+change: what you save with a mistake is not in force.
+
+Examples:
+  sudo motion-ad config check
+
+Exit status:
+  0  all is well
+  1  there are warnings
+  2  the configuration cannot be used, or AD does not have what it names
+  3  the usage is wrong";
+
+const CONFIG_SHOW: &str = "\
+A value comes from a line of the configuration, from what the realm join wrote, or is the default.
+
+Examples:
+  sudo motion-ad config show
+  sudo motion-ad config show --json | jq -r '.[] | select(.from != \"default\") | .key'
+
+Exit status:
+  0  printed
+  2  the configuration cannot be used; the message names file and line
+  3  the usage is wrong, or you may not read a file";
+
+/// Arguments of `config show`.
+#[derive(Debug, Args)]
+pub struct ConfigShow {
+    /// Print a JSON array: key, value (as TOML) and from of each
+    #[arg(long)]
+    pub json: bool,
 }
 
 const SETUP: &str = "\
@@ -427,7 +514,8 @@ Examples:
 Exit status:
   0  the configuration says what it should
   1  it does not yet: a change is not written, or a property contradicts the join and is yours to decide
-  2  the usage or the configuration is wrong, or a file cannot be read or written";
+  2  the configuration cannot be used, or a file cannot be read or written
+  3  the usage is wrong, or you may not read a file";
 
 /// Arguments of `setup`.
 #[derive(Debug, Args)]
@@ -467,8 +555,8 @@ Examples:
 Exit status:
   0  all of them may log in
   1  some may not
-  2  the usage, the list or the broker's configuration is wrong
-  3  Active Directory or the broker cannot be reached";
+  2  the broker's configuration cannot be used, or Active Directory or the broker does not answer
+  3  the usage or the list is wrong";
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]

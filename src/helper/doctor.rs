@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use super::cli::{AsApplication, Task};
 use super::{Cli, Exit, Failure, Page, password, show};
@@ -31,7 +31,7 @@ impl From<Level> for Exit {
         match level {
             Level::Ok | Level::Skipped => Exit::Yes,
             Level::Warning => Exit::No,
-            Level::Failure => Exit::Usage,
+            Level::Failure => Exit::Failed,
         }
     }
 }
@@ -56,19 +56,36 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
         socket: cli.socket.clone(),
         login,
     };
-    let begun = Instant::now();
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::Application(e.to_string()))?;
     if args.fix {
+        let runtime = runtime()?;
         let page = fix::fix(args, &runtime, &|| options(None));
         runtime.shutdown_timeout(GIVEN_UP);
         return page;
     }
-    let found = runtime.block_on(examine(options(login)));
+    examined(options(login), args.json, |_| true)
+}
+
+/// The same of the checks with these ids alone.
+pub(super) fn only(cli: &Cli, ids: &[&str]) -> Result<Page, Failure> {
+    begin_again();
+    let (config, sssd, socket) = (cli.config.clone(), cli.sssd.clone(), cli.socket.clone());
+    examined(Options { config, sssd, socket, login: None }, false, |check| ids.contains(&check.id))
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|e| Failure::Application(e.to_string()))
+}
+
+fn examined(options: Options, json: bool, is_wanted: impl Fn(&Check) -> bool) -> Result<Page, Failure> {
+    let begun = Instant::now();
+    let runtime = runtime()?;
+    let mut found = runtime.block_on(examine(options));
+    found.retain(|(check, _)| is_wanted(check));
     // What is still on its way is given up. libkrb5 ends the whole process where it is used while that ends.
     runtime.shutdown_timeout(GIVEN_UP);
     let exit = Exit::from(worst(&found));
-    let text = match args.json {
+    let text = match json {
         true => show::json(&Report::new(&found, begun.elapsed()))?,
         false => report::text(&found, Some(begun.elapsed())),
     };

@@ -6,6 +6,7 @@
 mod account;
 mod audit;
 mod cli;
+mod configuration;
 mod doctor;
 mod map;
 mod metrics;
@@ -21,10 +22,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
 pub use cli::{
-    Account, Audit, Cli, Command, Doctor, Login, Map, Metrics, Passwd, Sessions, SessionsEnd, SessionsList,
-    SessionsShow, SessionsWatch, Setup, Status,
+    Account, Audit, Cli, Command, ConfigCommand, ConfigShow, Doctor, Login, Map, Metrics, Passwd, Sessions,
+    SessionsEnd, SessionsList, SessionsShow, SessionsWatch, Setup, Status,
 };
 
 use crate::client::{self, AskError};
@@ -38,12 +38,13 @@ use crate::verdict::Outcome;
 pub enum Exit {
     /// Yes: all names are mapped, the account may log in, all is well.
     Yes = 0,
-    /// No.
+    /// No. Of `doctor`: warnings alone.
     No = 1,
-    /// Usage or configuration is wrong, and so there is no answer. To `doctor` a failure is one.
-    Usage = 2,
-    /// AD or the broker could not be reached, and so there is no answer, or it was lost.
-    Unreachable = 3,
+    /// There is no answer: the configuration cannot be used, AD or the broker does not answer, or the answer was lost.
+    /// Of `doctor`: a check has failed.
+    Failed = 2,
+    /// The command was not attempted: its usage or its input is wrong, or the user may not do it.
+    Usage = 3,
     /// Ctrl-C at the password prompt, as a shell reports it (128 + SIGINT).
     Interrupted = 130,
 }
@@ -58,8 +59,9 @@ impl From<Option<Outcome>> for Exit {
     fn from(outcome: Option<Outcome>) -> Self {
         match outcome {
             Some(Outcome::Success) => Exit::Yes,
-            Some(Outcome::Misconfigured) => Exit::Usage,
-            Some(Outcome::Unavailable | Outcome::ChangeUnknown) | None => Exit::Unreachable,
+            Some(Outcome::Misconfigured | Outcome::Unavailable | Outcome::ChangeUnknown) | None => {
+                Exit::Failed
+            }
             Some(_) => Exit::No,
         }
     }
@@ -105,6 +107,8 @@ enum Failure {
     Dns(io::Error),
     #[error("{0}")]
     List(String),
+    #[error("{0}")]
+    SessionId(String),
     #[error("CSV cannot be written: {0}")]
     Csv(#[from] csv::Error),
 }
@@ -112,12 +116,27 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Failure::Ask { .. } | Failure::Metrics { .. } => Exit::Unreachable,
             // The question was no login, so what is no for a login may be no answer to it.
-            Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Unreachable,
+            Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Failed,
             Failure::Answered { outcome, .. } => Some(*outcome).into(),
             Failure::Interrupted => Exit::Interrupted,
-            _ => Exit::Usage,
+            Failure::Denied(_)
+            | Failure::Password(_)
+            | Failure::Mismatch
+            | Failure::Prompt(_)
+            | Failure::Input(_)
+            | Failure::SessionId(_)
+            | Failure::List(_) => Exit::Usage,
+            Failure::Config(_)
+            | Failure::Ask { .. }
+            | Failure::Metrics { .. }
+            | Failure::Application(_)
+            | Failure::Output(_)
+            | Failure::Json(_)
+            | Failure::Changed(_)
+            | Failure::Write { .. }
+            | Failure::Dns(_)
+            | Failure::Csv(_) => Exit::Failed,
         }
     }
 }
@@ -137,35 +156,24 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Login(args) => account::login(cli, args).and_then(print),
         Command::Passwd(args) => passwd::passwd(cli, args).and_then(print),
         Command::Status(args) => status::status(cli, args).and_then(print),
+        Command::Ready => status::ready(cli).and_then(print),
+        Command::Version => print(version()),
         Command::Metrics(args) => metrics::metrics(cli, args).and_then(print),
         Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
         Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
         Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),
         Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
         Command::Audit(args) => audit::audit(cli, args).and_then(print),
+        Command::Config(ConfigCommand::Check) => configuration::check(cli).and_then(print),
+        Command::Config(ConfigCommand::Show(args)) => configuration::show(cli, args).and_then(print),
         Command::Setup(args) => setup::setup(cli, args).and_then(print),
         Command::Doctor(args) => doctor::doctor(cli, args).and_then(print),
         Command::AsApplication(args) => doctor::as_application(args).and_then(print),
     };
     done.unwrap_or_else(|failure| {
         complain(&failure.to_string());
-        match (&cli.command, failure.exit()) {
-            (Command::Doctor(_), Exit::Usage) => DOCTOR_MISUSED,
-            (_, exit) => exit,
-        }
+        failure.exit()
     })
-}
-
-/// `doctor` says by 2 that something has failed, and by this that it could not look.
-const DOCTOR_MISUSED: Exit = Exit::Unreachable;
-
-/// How a command line ends that was not understood.
-pub fn misused() -> Exit {
-    let read = Cli::command().ignore_errors(true).try_get_matches();
-    match read.as_ref().is_ok_and(|read| read.subcommand_name() == Some("doctor")) {
-        true => DOCTOR_MISUSED,
-        false => Exit::Usage,
-    }
 }
 
 /// A request of the command `service`.
@@ -186,8 +194,12 @@ fn ask<T>(
 }
 
 fn print(page: Page) -> Result<Exit, Failure> {
+    let text = match show::is_terminal() {
+        true => show::for_terminal(&page.text, show::columns().into(), show::has_colour()),
+        false => page.text,
+    };
     let mut out = io::stdout().lock();
-    match out.write_all(page.text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // A reader like `head` has seen enough; the answer is the same.
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(page.exit),
@@ -197,6 +209,10 @@ fn print(page: Page) -> Result<Exit, Failure> {
 /// Whether somebody else may read the file, but not we.
 fn is_denied(file: &Path) -> bool {
     File::open(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn version() -> Page {
+    Page { text: concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n").to_owned(), exit: Exit::Yes }
 }
 
 fn complain(text: &str) {
@@ -213,12 +229,11 @@ mod tests {
         for &outcome in Outcome::ALL {
             let expected = match outcome {
                 Outcome::Success => Exit::Yes,
-                Outcome::Misconfigured => Exit::Usage,
-                Outcome::Unavailable | Outcome::ChangeUnknown => Exit::Unreachable,
+                Outcome::Misconfigured | Outcome::Unavailable | Outcome::ChangeUnknown => Exit::Failed,
                 _ => Exit::No,
             };
             assert_eq!(Exit::from(Some(outcome)), expected, "{outcome}");
         }
-        assert_eq!(Exit::from(None), Exit::Unreachable);
+        assert_eq!(Exit::from(None), Exit::Failed);
     }
 }

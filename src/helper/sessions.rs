@@ -20,38 +20,48 @@ use crate::verdict::Verdict;
 
 /// How long the broker is to wait for an event before it says that there is none.
 const POLL: Duration = Duration::from_secs(30);
+/// Characters of an id in a list, as long as they tell the sessions apart.
+const SHORT: usize = 8;
+/// The least of an id that is looked for.
+const SHORTEST: usize = 4;
+/// A whole id.
+const WHOLE: usize = 36;
 /// After the broker could not be asked.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The open sessions.
 pub(super) fn list(cli: &Cli, args: &SessionsList) -> Result<Page, Failure> {
-    let user = args.user.as_deref().unwrap_or_default();
+    let all = open_sessions(cli, args.user.as_deref().unwrap_or_default())?;
+    let text = if args.json { show::json(&all)? } else { table(&all) };
+    Ok(Page { text, exit: Exit::Yes })
+}
+
+/// Every open session, or those of `user`, page by page.
+fn open_sessions(cli: &Cli, user: &str) -> Result<Vec<Session>, Failure> {
     let mut request = request(cli, "sessions", Operation::ListSessions, user);
     let mut all = Vec::new();
     loop {
         let page = ask_sessions(cli, &request)?;
         all.extend(page.list);
         if page.next.is_none() {
-            break;
+            return Ok(all);
         }
         // Each page has the whole time.
         request =
             Request { cursor: page.next, ..self::request(cli, "sessions", Operation::ListSessions, user) };
     }
-    let text = if args.json { show::json(&all)? } else { table(&all) };
-    Ok(Page { text, exit: Exit::Yes })
 }
 
 /// One session.
 pub(super) fn show(cli: &Cli, args: &SessionsShow) -> Result<Page, Failure> {
-    let request =
-        Request { session: args.id.clone(), ..request(cli, "sessions", Operation::ShowSession, "") };
+    let id = whole_id(cli, &args.id)?;
+    let request = Request { session: id, ..request(cli, "sessions", Operation::ShowSession, "") };
     let found = ask_sessions(cli, &request)?.list.into_iter().next();
     let is_open = found.as_ref().is_some_and(|session| session.ended.is_none());
     let text = match &found {
         _ if args.json => show::json(&found)?,
         Some(session) => facts(session),
-        None => format!("{}: no such session\n", show::escape(&args.id)),
+        None => no_such(&args.id),
     };
     Ok(Page { text, exit: if is_open { Exit::Yes } else { Exit::No } })
 }
@@ -59,7 +69,8 @@ pub(super) fn show(cli: &Cli, args: &SessionsShow) -> Result<Page, Failure> {
 /// Ends sessions.
 pub(super) fn end(cli: &Cli, args: &SessionsEnd) -> Result<Page, Failure> {
     let mut page = Page { text: String::new(), exit: Exit::Yes };
-    for id in &args.ids {
+    for given in &args.ids {
+        let id = whole_id(cli, given)?;
         let request =
             Request { session: id.clone(), ..request(cli, "sessions", Operation::CloseSession, "") };
         let verdict = ask(cli, &request, &Secret::default(), |reply| match reply {
@@ -70,14 +81,52 @@ pub(super) fn end(cli: &Cli, args: &SessionsEnd) -> Result<Page, Failure> {
             verdict if !verdict.outcome.is_success() => return Err(answered(verdict)),
             Verdict { session: None, .. } => {
                 page.exit = Exit::No;
-                "no such session"
+                page.text += &no_such(given);
+                continue;
             }
             Verdict { reason, .. } if reason.is_empty() => "ended",
             _ => "had ended already",
         };
-        page.text += &format!("{}: {said}\n", show::escape(id));
+        page.text += &format!("{}: {said}\n", show::escape(&id));
     }
     Ok(page)
+}
+
+fn no_such(id: &str) -> String {
+    let hint = match id.len() < WHOLE {
+        true => "; one that has ended is known by its whole id",
+        false => "",
+    };
+    format!("{}: no such session{hint}\n", show::escape(id))
+}
+
+/// The whole id of the open session whose id begins with `given`.
+fn whole_id(cli: &Cli, given: &str) -> Result<String, Failure> {
+    if given.len() >= WHOLE || given.len() < SHORTEST {
+        return Ok(given.to_owned());
+    }
+    let all = open_sessions(cli, "")?;
+    let ids: Vec<_> =
+        all.iter().map(|session| session.id.as_str()).filter(|id| id.starts_with(given)).collect();
+    match ids.as_slice() {
+        [] => Ok(given.to_owned()),
+        [one] => Ok((*one).to_owned()),
+        several => Err(Failure::SessionId(format!(
+            "{given}: {} sessions begin so; give more of the id: {}",
+            several.len(),
+            several.join(", ")
+        ))),
+    }
+}
+
+/// How many characters of each id tell these sessions apart.
+fn telling(sessions: &[Session]) -> usize {
+    let mut ids: Vec<_> = sessions.iter().map(|session| session.id.as_str()).collect();
+    ids.sort_unstable();
+    let common =
+        |(one, other): (&&str, &&str)| one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let longest = ids.iter().zip(ids.iter().skip(1)).map(common).max();
+    longest.map_or(SHORT, |common| SHORT.max(common.saturating_add(1)))
 }
 
 fn ask_sessions(cli: &Cli, request: &Request) -> Result<Sessions, Failure> {
@@ -92,22 +141,34 @@ fn answered(verdict: Verdict) -> Failure {
     Failure::Answered { outcome: verdict.outcome, reason: verdict.reason }
 }
 
+/// A line for each session. What all have in common, or none has, takes no room.
 fn table(sessions: &[Session]) -> String {
-    let mut columns = Columns::headed(["SESSION", "NAME", "SERVICE", "FROM", "SERVER", "PROCESS", "SINCE"]);
+    let length = telling(sessions);
+    let short = |session: &Session| session.id.chars().take(length).collect::<String>();
+    let differs = |value: fn(&Session) -> &str| {
+        let mut values = sessions.iter().map(value);
+        let first = values.next().unwrap_or_default();
+        values.any(|other| other != first)
+    };
+    let has_origin = sessions.iter().any(|session| !session.rhost.is_empty());
+    let has_service = differs(|session| &session.service);
+    let has_server = differs(|session| &session.host);
+    let mut heading = vec!["SESSION", "NAME"];
+    let optional = [(has_service, "SERVICE"), (has_origin, "FROM"), (has_server, "SERVER")];
+    heading.extend(optional.into_iter().filter_map(|(is_shown, name)| is_shown.then_some(name)));
+    heading.extend(["PROCESS", "SINCE"]);
+    let mut columns = Columns::of(&heading);
     for session in sessions {
-        columns.row([
-            &session.id,
-            &session.user,
-            &session.service,
-            &session.rhost,
-            &session.host,
-            &session.pid.to_string(),
-            &span(age(session.since)),
-        ]);
+        let mut cells = vec![short(session), session.user.clone()];
+        let optional =
+            [(has_service, &session.service), (has_origin, &session.rhost), (has_server, &session.host)];
+        cells.extend(optional.into_iter().filter_map(|(is_shown, cell)| is_shown.then(|| cell.clone())));
+        cells.extend([session.pid.to_string(), span(age(session.since))]);
+        columns.line(&cells);
     }
     match sessions {
         [] => "nobody is logged in\n".to_owned(),
-        _ => columns.right([5]).text(),
+        _ => columns.fitting(show::columns()).right([heading.len().saturating_sub(2)]).text(),
     }
 }
 
@@ -290,6 +351,18 @@ mod tests {
 
     #[test]
     fn people_see_who_is_logged_in_since_when() {
+        let id = |end: &str| format!("8f14e45f-ceea-467f-a8b1-{end}");
+        let twins = [session(&id("3c1a2e5f7d90")), session(&id("3c1a2e5f7d91"))];
+        assert!(table(&twins).contains(" 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d91 "), "{}", table(&twins));
+        let other = Session {
+            user: "x".repeat(100),
+            rhost: "10.0.0.1".into(),
+            host: "motion1".into(),
+            ..session(&id("1"))
+        };
+        let wide = table(&[other, session("9f14e45f-ceea-467f-a8b1-3c1a2e5f7d91")]);
+        assert!(wide.lines().all(|line| line.chars().count() <= 80), "{wide}");
+        assert!(wide.contains(" 9f14e45f ") && wide.contains("…"), "{wide}");
         let text = table(&[session("8f14e45f")]);
         assert!(text.trim_start().starts_with("SESSION"), "{text}");
         assert!(text.contains("8f14e45f") && text.contains("jörg\\u{1b}[2J"), "{text}");

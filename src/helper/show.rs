@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Row, Table};
 use serde::Serialize;
 
 use super::Failure;
@@ -43,7 +44,32 @@ impl Columns {
     pub(super) fn plain() -> Self {
         let mut table = Table::new();
         table.force_no_tty().load_style(comfy_table::presets::NOTHING);
+        if is_terminal() {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns());
+        }
         Columns(table)
+    }
+
+    /// Columns with these headings.
+    pub(super) fn of(heading: &[&str]) -> Self {
+        let mut columns = Columns::plain();
+        columns.0.set_header(heading);
+        columns
+    }
+
+    /// Adds a row of one line, whose cells [`Columns::fitting`] may cut.
+    pub(super) fn line(&mut self, cells: &[String]) {
+        let cells = cells.iter().map(|cell| escape(cell));
+        self.0.add_row(Row::from(cells).max_height(1).to_owned());
+    }
+
+    /// The same columns in so many characters: what is too long ends with `…`.
+    pub(super) fn fitting(mut self, width: u16) -> Self {
+        self.0
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width)
+            .set_truncation_indicator("…");
+        self
     }
 
     /// Adds a row.
@@ -76,6 +102,57 @@ impl Columns {
             text
         })
     }
+}
+
+/// The columns that a list may take: those of the terminal; elsewhere 80.
+pub(super) fn columns() -> u16 {
+    width().and_then(|columns| u16::try_from(columns).ok()).filter(|columns| *columns > 0).unwrap_or(80)
+}
+
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Returns true if the text on standard output may be coloured (<https://no-color.org>).
+pub(super) fn has_colour() -> bool {
+    is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Beginnings of the lines that tell how it stands, each with its colour (ECMA-48, 8.3.117).
+const COLOURS: [(&str, &str); 8] = [
+    ("problem:", "31"),
+    ("not ready:", "31"),
+    ("no user can log in", "31"),
+    ("not well:", "33"),
+    ("note:", "33"),
+    ("users can log in", "33"),
+    ("ready:", "32"),
+    ("all is well", "32"),
+];
+/// The same of a verdict about one account, which stands after its name.
+const VERDICTS: [(&str, &str); 3] =
+    [(" may log in", "32"), (" may not log in", "31"), (" cannot be checked", "31")];
+
+/// `text` for a terminal: sentences are broken between words, and those that tell how it stands are coloured.
+pub(super) fn for_terminal(text: &str, width: usize, colour: bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for line in text.lines() {
+        let found = COLOURS.iter().find(|(begin, _)| line.starts_with(begin)).or_else(|| {
+            VERDICTS.iter().find(|(part, _)| !line.starts_with([' ', '{', '"']) && line.contains(part))
+        });
+        // `ready` is one line, whatever reads it.
+        let is_sentence = (found.is_some() || line.starts_with("advice:")) && !line.contains("ready:");
+        let lines = if is_sentence { hang(line, 2, Some(width)) } else { line.to_owned() };
+        match found.filter(|_| colour) {
+            Some((_, code)) => {
+                let _ = writeln!(shown, "\u{1b}[{code}m{lines}\u{1b}[0m");
+            }
+            None => {
+                let _ = writeln!(shown, "{lines}");
+            }
+        }
+    }
+    shown
 }
 
 /// The columns of the terminal, where standard output is one.
@@ -192,6 +269,24 @@ mod tests {
         columns.row(["é\n\x1b", "12.0"]);
         let text = columns.right([1]).text();
         assert_eq!(text, " STEP         MS\n map         0.1\n é\\n\\u{1b}  12.0\n");
+    }
+
+    #[test]
+    fn a_sentence_is_broken_between_words_and_coloured_and_nothing_else_is() {
+        let text = " john  x\nproblem: the group \"Aliens\" does not exist\n{\"a\": \"b may log in\"}\nall is well\n";
+        let plain = for_terminal(text, 30, false);
+        assert_eq!(
+            plain,
+            " john  x\nproblem: the group \"Aliens\"\n  does not exist\n{\"a\": \"b may log in\"}\nall is well\n"
+        );
+        let coloured = for_terminal(text, 80, true);
+        assert_eq!(coloured.matches('\u{1b}').count(), 4, "{coloured:?}");
+        assert!(coloured.contains("\u{1b}[32mall is well\u{1b}[0m\n"), "{coloured:?}");
+        assert_eq!(
+            for_terminal("john may not log in: denied\n", 80, true),
+            "\u{1b}[31mjohn may not log in: denied\u{1b}[0m\n"
+        );
+        assert_eq!(for_terminal("not ready: a b c\n", 5, false), "not ready: a b c\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::show::{self, Columns, span};
 use super::{Cli, Exit, Failure, Page, ask, request};
-use crate::protocol::report::{Machine, Root, Status, Trust, is_up};
+use crate::protocol::report::{Machine, Root, Server, Status, Trust, is_up};
 use crate::protocol::{Operation, Reply, Secret};
 
 /// So many bytes of a fingerprint are shown.
@@ -21,6 +21,40 @@ pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
     let exit = if problems.is_empty() { Exit::Yes } else { Exit::No };
     let text = if args.json { status_json(&status, exit)? } else { status_text(&status, &problems) };
     Ok(Page { text, exit })
+}
+
+/// One line about the same.
+pub(super) fn ready(cli: &Cli) -> Result<Page, Failure> {
+    let request = request(cli, "ready", Operation::Status, "");
+    let status = ask(cli, &request, &Secret::default(), |reply| match reply {
+        Reply::Status(status) => Some(*status),
+        _ => None,
+    })?;
+    let problems = problems(&status);
+    let exit = if problems.is_empty() { Exit::Yes } else { Exit::No };
+    Ok(Page { text: ready_text(&status, &problems), exit })
+}
+
+fn ready_text(status: &Status, problems: &[String]) -> String {
+    let usable = status.servers.list.iter().filter(|server| server.is_usable(&status.method)).count();
+    let more = match problems.len() {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more: `motion-ad status`)", count.saturating_sub(1)),
+    };
+    let line = match problems.first() {
+        Some(problem) if status.serving => format!("not well: users can log in, but {problem}{more}"),
+        Some(problem) => format!("not ready: {problem}{more}"),
+        None => {
+            let domain = status.domain.as_deref().unwrap_or_default();
+            let note = status.notes.first().map(|note| format!("; {note}")).unwrap_or_default();
+            format!(
+                "ready: {domain} by {}, {usable} of {} domain controllers{note}",
+                status.method.name,
+                status.servers.list.len()
+            )
+        }
+    };
+    format!("{}\n", show::escape(&line))
 }
 
 /// The broker's problems, and ours with it.
@@ -66,22 +100,16 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     let mut down = Columns::plain();
     for server in &status.servers.list {
         let mark = if server.is_usable(&status.method) { "" } else { "x" };
-        let word = |service: &str| {
-            let found = server.services.get(service);
-            found.map_or("", |state| if is_up(state) { state } else { "down" })
-        };
+        let word = |service: &str| service_text(server, service);
         let site = if server.in_site { "yes" } else { "" };
-        servers.row([mark, &server.host, site, word("binds"), word("reading"), word("kdc")]);
+        servers.row([mark, &server.host, site, &word("binds"), &word("reading"), &word("kdc")]);
         if server.is_stranger {
-            down.row([
-                "",
-                &server.host,
-                "ignored",
-                "DNS names it, AD does not list it as a domain controller",
-            ]);
+            let cause = "DNS names it, AD does not list it as a domain controller";
+            down.row(["", &server.host, "ignored", "", cause]);
         }
         for (service, cause) in server.services.iter().filter(|(_, state)| !is_up(state)) {
-            down.row(["", &server.host, service, cause]);
+            let since = server.failing.get(service).map(|age| format!("for {}", span(*age)));
+            down.row(["", &server.host, service, &since.unwrap_or_default(), cause]);
         }
     }
     let mut roots = Columns::headed(["", "TRUSTED ROOT", "SHA-256", "VALID UNTIL"]);
@@ -107,10 +135,26 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     for problem in problems {
         text += &format!("problem: {}\n", show::escape(problem));
     }
-    if problems.is_empty() {
-        text += "all is well\n";
+    for note in &status.notes {
+        text += &format!("note: {}\n", show::escape(note));
     }
+    text += match (problems, status.notes.as_slice()) {
+        ([], []) => "all is well\n",
+        ([], _) => "users can log in\n",
+        (_, _) if status.serving => "users can log in all the same\n",
+        (_, _) => "no user can log in\n",
+    };
     text
+}
+
+/// A service's state, and when it last did what was asked of it.
+fn service_text(server: &Server, service: &str) -> String {
+    let Some(state) = server.services.get(service) else { return String::new() };
+    match server.answered.get(service) {
+        _ if !is_up(state) => "down".to_owned(),
+        Some(age) if state == "ok" => format!("ok, {} ago", span(*age)),
+        _ => state.clone(),
+    }
 }
 
 fn machine(machine: &Machine) -> String {
@@ -166,7 +210,7 @@ fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::{Method, Server, Servers, Task};
+    use crate::protocol::report::{Method, Servers, Task};
     use crate::verdict::Outcome;
 
     fn server(binds: &str, kdc: &str) -> Server {
@@ -214,7 +258,10 @@ mod tests {
             servers: Servers {
                 site: Some("Berlin".into()),
                 problem: None,
-                list: vec![server("ok", "unknown"), server("timed out", "ok")],
+                list: vec![
+                    Server { answered: [("binds".to_owned(), 12)].into(), ..server("ok", "unknown") },
+                    Server { failing: [("binds".to_owned(), 125)].into(), ..server("timed out", "ok") },
+                ],
             },
             machine: Machine {
                 state: "connected".into(),
@@ -255,15 +302,63 @@ mod tests {
                                a CRL of the forest is passed over\n \
               pool             0 busy, 0 idle, at most 0\n \
               background task  recheck failed 2 times, last because it\\npanicked\n\n    \
-                 DOMAIN CONTROLLER  OUR SITE  BINDS  READING  KDC\n    \
-                 dc1.acme.com       yes       ok     ok       unknown\n \
-              x  dc1.acme.com       yes       down   ok       ok\n    \
-                 dc1.acme.com  binds  timed out\n\n    \
+                 DOMAIN CONTROLLER  OUR SITE  BINDS         READING  KDC\n    \
+                 dc1.acme.com       yes       ok, 12 s ago  ok       unknown\n \
+              x  dc1.acme.com       yes       down          ok       ok\n    \
+                 dc1.acme.com  binds  for 2 min 5 s  timed out\n\n    \
                  TRUSTED ROOT  SHA-256                  VALID UNTIL\n    \
                  CN=Acme Root  01:23:45:67:89:ab:cd:ef  2033-05-18\n\n \
               OUTCOME  LOGINS\n \
               success      12\n\n\
-             problem: config.toml\\u{1b}\n"
+             problem: config.toml\\u{1b}\n\
+             no user can log in\n"
         );
+    }
+
+    #[test]
+    fn one_line_says_whether_users_can_log_in() {
+        let of = |serving: bool, problems: &[&str], notes: &[&str]| {
+            let status = Status {
+                serving,
+                domain: Some("acme.com".into()),
+                problems: problems.iter().map(ToString::to_string).collect(),
+                notes: notes.iter().map(ToString::to_string).collect(),
+                method: Method { name: "ldap".into(), ..Method::default() },
+                servers: Servers {
+                    list: vec![server("ok", "ok"), server("timed out", "ok")],
+                    ..Servers::default()
+                },
+                ..Status::default()
+            };
+            (ready_text(&status, &status.problems), status_text(&status, &status.problems))
+        };
+        let cases = [
+            (true, vec![], vec![], "ready: acme.com by ldap, 1 of 2 domain controllers\n", "\nall is well\n"),
+            (
+                true,
+                vec![],
+                vec!["by Kerberos"],
+                "controllers; by Kerberos\n",
+                "note: by Kerberos\nusers can log in\n",
+            ),
+            (
+                true,
+                vec!["a"],
+                vec![],
+                "not well: users can log in, but a\n",
+                "users can log in all the same\n",
+            ),
+            (
+                false,
+                vec!["a", "b"],
+                vec![],
+                "not ready: a (and 1 more: `motion-ad status`)\n",
+                "no user can log in\n",
+            ),
+        ];
+        for (serving, problems, notes, ready, end) in cases {
+            let (line, text) = of(serving, &problems, &notes);
+            assert!(line.ends_with(ready) && text.ends_with(end), "{line}{text}");
+        }
     }
 }

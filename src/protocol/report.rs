@@ -53,8 +53,14 @@ pub struct Status {
     pub uptime: u64,
     /// The domain it serves, once known.
     pub domain: Option<String>,
-    /// What is wrong with the configuration or with the join; empty when all is well.
+    /// Whether a login can succeed now.
+    #[serde(default)]
+    pub serving: bool,
+    /// What is wrong, those that keep every user out first; empty when all is well.
     pub problems: Vec<String>,
+    /// What is worth knowing although nothing is wrong.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How passwords are checked, and why so.
     pub method: Method,
     /// The domain controllers.
@@ -122,17 +128,28 @@ pub struct Server {
     pub is_stranger: bool,
     /// Each service and its state: `ok`, `unknown`, or why it is left for others at the moment.
     pub services: BTreeMap<String, String>,
+    /// Seconds since each service last did what was asked of it.
+    #[serde(default)]
+    pub answered: BTreeMap<String, u64>,
+    /// Seconds that each service has failed for.
+    #[serde(default)]
+    pub failing: BTreeMap<String, u64>,
 }
 
 impl Server {
     /// Whether a login by `method` can use it: one that was not asked yet is not in the way.
     pub fn is_usable(&self, method: &Method) -> bool {
-        let needed = match method.name.as_str() {
+        !self.is_stranger
+            && self.services.iter().all(|(service, state)| !self.is_needed(service, method) || is_up(state))
+    }
+
+    /// Returns true if a login by `method` needs `service`.
+    pub fn is_needed(&self, service: &str, method: &Method) -> bool {
+        match method.name.as_str() {
             "kerberos" => ["reading", "kdc"],
             _ => ["binds", "reading"],
-        };
-        let is_needed = |service: &str| needed.contains(&service);
-        !self.is_stranger && self.services.iter().all(|(service, state)| !is_needed(service) || is_up(state))
+        }
+        .contains(&service)
     }
 }
 

@@ -25,7 +25,10 @@ impl Broker {
     /// There is no reason to.
     pub async fn metrics_text(&self) -> Result<String, fmt::Error> {
         let mut page = Page::default();
-        page.add(Family::Serving, [], self.problem().is_none().into());
+        let health = self.health_seen().await;
+        page.add(Family::Serving, [], health.is_serving().into());
+        page.add(Family::Well, [], health.problems.is_empty().into());
+        page.add(Family::ConfigCurrent, [], self.kept.is_none().into());
         page.add(Family::BuildInfo, [env!("CARGO_PKG_VERSION")], 1);
         page.add(
             Family::Connections,

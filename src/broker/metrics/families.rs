@@ -84,10 +84,14 @@ macro_rules! families {
 
 families! {
     Serving = "serving", Gauge, [],
-        "Whether logins are decided: 0 where each is denied, because the configuration is broken or the host not joined.";
+        "1 if a login can succeed now, as it was looked for within the last 10 seconds; 0 if none can, whatever the cause.";
+    Well = "well", Gauge, [],
+        "1 if all is well, as motion-ad status and motion-ad ready say it; 0 if there is a problem, also one that lets users log in.";
+    ConfigCurrent = "config_current", Gauge, [],
+        "0 while the last good configuration stays in force because the file on disk cannot be used; else 1.";
     BuildInfo = "build_info", Gauge, ["version"], "The version of the package; its value is always 1.";
     Started = "start_timestamp", Seconds, [],
-        "When the broker started; it does so again after each change of its configuration or of the join.";
+        "When the broker started; it does so again after each change of its configuration or of the join, and counts on.";
     Logins = "logins", Counter, ["outcome"], "Logins by outcome.";
     LoginDuration = "login_duration", Times, ["method"],
         "How long logins took in the broker, by what checked the password: ldap, kerberos, or none of them.";

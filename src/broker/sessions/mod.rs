@@ -51,6 +51,8 @@ const PAGE: usize = 200;
 const ROOM: usize = MAX_FRAME - 1024;
 /// One call of the store that no request waits for.
 const CALL: Duration = Duration::from_secs(10);
+/// Delay of a recheck from which it counts as not running; never less than its own interval.
+const RECHECK_LATE: Duration = Duration::from_secs(120);
 
 /// Who comes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +93,8 @@ pub struct Register {
     owed: Owed,
     /// Sessions that were ended from here, by reason.
     ended: [AtomicU64; EndReason::ALL.len()],
+    /// When the accounts behind sessions were last read again, and why not since.
+    rechecked: Mutex<(Instant, Option<String>)>,
 }
 
 /// The store that the configuration names; `names` knows the addresses of servers.
@@ -150,6 +154,7 @@ impl Register {
             ending: watch::Sender::new(false),
             owed: Owed::default(),
             ended: std::array::from_fn(|_| AtomicU64::new(0)),
+            rechecked: Mutex::new((Instant::now(), None)),
         })
     }
 
@@ -379,13 +384,54 @@ impl Register {
         }
     }
 
+    /// Writes to the store, and returns what is wrong with it, if anything: a full disk can still be read.
+    pub async fn try_writing(&self, deadline: Instant) -> Option<String> {
+        let _ = self.written(
+            self.store.bookmark(&format!("health {}", self.host), &now().to_string(), deadline).await,
+        );
+        self.trouble()
+    }
+
+    /// Returns true if a login that cannot be registered is denied.
+    pub fn denies_on_failure(&self) -> bool {
+        self.settings.on_store_failure == config::OnStoreFailure::Deny
+    }
+
+    /// Notes that the accounts behind sessions were read again, or why they were not.
+    fn note_recheck(&self, problem: Option<String>) {
+        let mut rechecked = self.rechecked.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            None => *rechecked = (Instant::now(), None),
+            problem => rechecked.1 = problem,
+        }
+    }
+
+    /// Why the accounts behind sessions are not read again as often as `sessions.recheck` says, if they are not.
+    pub fn recheck_problem(&self) -> Option<String> {
+        let every = self.settings.recheck?;
+        let rechecked = self.rechecked.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = rechecked.0.elapsed();
+        match &rechecked.1 {
+            Some(problem) => {
+                Some(format!("accounts could not be read again, and no session ends: {problem}"))
+            }
+            None if age > every + every.max(RECHECK_LATE) => {
+                Some(format!("accounts were last read again {} s ago", age.as_secs()))
+            }
+            None => None,
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let problem =
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned();
+        self.identity.problem().or(problem)
+    }
+
     /// The register, for people.
     pub async fn report(&self, deadline: Instant) -> report::Register {
         let open = self.read(self.store.count(deadline).await).ok();
-        let problem =
-            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned();
-        let problem = self.identity.problem().or(problem);
-        report::Register { store: self.store.name(), open, problem }
+        report::Register { store: self.store.name(), open, problem: self.trouble() }
     }
 
     /// Notes whether the store can be read.

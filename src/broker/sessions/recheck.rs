@@ -47,7 +47,9 @@ where
     loop {
         sleep_until(next).await;
         next = Instant::now() + every;
-        if let Err(trouble) = recheck(&register, &logins).await {
+        let done = recheck(&register, &logins).await;
+        register.note_recheck(done.as_ref().err().map(ToString::to_string));
+        if let Err(trouble) = done {
             let until = match &trouble {
                 Trouble::Store(_) => "the register of sessions",
                 Trouble::Directory(_) => "AD",

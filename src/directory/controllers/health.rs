@@ -192,6 +192,19 @@ impl Health {
         }
     }
 
+    /// Seconds since `service` of `host` last did what was asked of it, and seconds that it has failed for.
+    pub fn ages(&self, host: &str, service: Service, now: Instant) -> (Option<u64>, Option<u64>) {
+        let Some(circuit) = self.get(host, service) else { return (None, None) };
+        let age = |at: Instant| now.saturating_duration_since(at).as_secs();
+        (circuit.answered.map(age), circuit.open.as_ref().map(|open| age(open.since)))
+    }
+
+    /// Returns true if `service` of `host` is not known to fail and has not answered since `since`.
+    pub fn is_quiet(&self, host: &str, service: Service, since: Instant) -> bool {
+        self.get(host, service)
+            .is_none_or(|circuit| circuit.open.is_none() && circuit.answered.is_none_or(|at| at < since))
+    }
+
     /// How often `service` of `host` began to fail since it is known.
     pub fn outages(&self, host: &str, service: Service) -> u64 {
         self.get(host, service).map_or(0, |circuit| circuit.outages)
@@ -300,6 +313,21 @@ mod tests {
         let later = begun + FIRST_PROBE;
         health.hurry(B, later);
         assert!(health.due(later).contains(&a()[0]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_not_answered_for_a_while_is_quiet_and_its_age_is_known() {
+        let (mut health, begun) = (Health::default(), Instant::now());
+        let later = begun + Duration::from_secs(12);
+        assert!(health.is_quiet("a", B, begun));
+        assert_eq!(health.ages("a", B, begun), (None, None));
+        health.answered("a", B, begun);
+        assert!(!health.is_quiet("a", B, begun));
+        assert!(health.is_quiet("a", B, later));
+        assert_eq!(health.ages("a", B, later), (Some(12), None));
+        health.failed("a", B, "refused", false, later);
+        assert!(!health.is_quiet("a", B, later), "its probes are under way");
+        assert_eq!(health.ages("a", B, later + Duration::from_secs(3)), (Some(15), Some(3)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -244,6 +244,13 @@ impl ServerList {
             Some(State::Up(_)) => "ok".to_owned(),
             Some(State::Down(cause)) => cause,
         };
+        let now = Instant::now();
+        type Ages = (Option<u64>, Option<u64>);
+        let ages = |controller: &Arc<Controller>, which: fn(Ages) -> Option<u64>| {
+            let age = |service| Some((service, which(known.health.ages(&controller.host, service, now))?));
+            let ages = Service::ALL.into_iter().filter_map(age);
+            ages.map(|(service, age)| (service.to_string(), age)).collect()
+        };
         let server = |controller: &Arc<Controller>| report::Server {
             host: controller.host.clone(),
             addresses: controller.addresses.iter().map(IpAddr::to_string).collect(),
@@ -253,6 +260,8 @@ impl ServerList {
                 .into_iter()
                 .map(|service| (service.to_string(), text(known.health.state(&controller.host, service))))
                 .collect(),
+            answered: ages(controller, |(answered, _)| answered),
+            failing: ages(controller, |(_, failing)| failing),
         };
         let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
         report::Servers {
@@ -260,6 +269,26 @@ impl ServerList {
             problem: known.problem.clone(),
             list: controllers.iter().map(server).collect(),
         }
+    }
+
+    /// The first `at_most` domain controllers, each with those of `services` that are not known to fail and have not
+    /// answered since `since`. Hosts that only DNS names are left alone.
+    pub fn quiet(
+        &self,
+        services: &[Service],
+        since: Instant,
+        at_most: usize,
+    ) -> Vec<(Arc<Controller>, Service)> {
+        let listed = self.roster.listed();
+        let known = self.known();
+        let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
+        let admitted =
+            controllers.iter().filter(|controller| self.admits(&controller.host, listed.as_deref()));
+        let quiet = admitted.take(at_most).flat_map(|controller| {
+            let is_quiet = |service: &&Service| known.health.is_quiet(&controller.host, **service, since);
+            services.iter().filter(is_quiet).map(|service| (controller.clone(), *service))
+        });
+        quiet.collect()
     }
 
     /// What is known of every service of every domain controller; of hosts that only DNS names nothing.

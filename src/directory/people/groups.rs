@@ -115,6 +115,8 @@ pub struct GroupRules {
     pub allow: Option<Vec<Sid>>,
     /// `login.deny_groups`.
     pub deny: Vec<Sid>,
+    /// The denied groups as they are written.
+    written: Vec<(Sid, String)>,
 }
 
 /// The configured groups as AD has them.
@@ -124,6 +126,13 @@ pub(in crate::directory) struct Configured {
     allow: Vec<Group>,
     /// `login.deny_groups`.
     deny: Vec<Group>,
+}
+
+impl GroupRules {
+    /// How the configuration names a denied group.
+    pub fn name<'a>(&'a self, sid: &Sid) -> Option<&'a str> {
+        self.written.iter().find(|(known, _)| known == sid).map(|(_, name)| name.as_str())
+    }
 }
 
 impl Configured {
@@ -137,7 +146,8 @@ impl Configured {
             return Err(GroupError::Local(hidden.written.clone()));
         }
         let allow = (!self.allow.is_empty()).then(|| sids_in(&self.allow, place));
-        Ok(GroupRules { allow, deny: sids_in(&self.deny, place) })
+        let written = self.deny.iter().map(|group| (group.sid.clone(), group.written.clone())).collect();
+        Ok(GroupRules { allow, deny: sids_in(&self.deny, place), written })
     }
 }
 

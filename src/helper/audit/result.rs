@@ -103,9 +103,9 @@ impl<'a> Findings<'a> {
     pub(super) fn exit(&self) -> Exit {
         let is = |outcome| self.people.iter().any(|person| person.outcome == outcome);
         if is(Outcome::Unavailable) {
-            Exit::Unreachable
+            Exit::Failed
         } else if is(Outcome::Misconfigured) {
-            Exit::Usage
+            Exit::Failed
         } else if self.people.iter().all(|person| person.may_log_in) {
             Exit::Yes
         } else {
@@ -392,8 +392,8 @@ mod tests {
         let cases = [
             (Outcome::Success, Exit::Yes),
             (Outcome::Disabled, Exit::No),
-            (Outcome::Unavailable, Exit::Unreachable),
-            (Outcome::Misconfigured, Exit::Usage),
+            (Outcome::Unavailable, Exit::Failed),
+            (Outcome::Misconfigured, Exit::Failed),
         ];
         for (outcome, exit) in cases {
             let answers = [("a", fine("1")), ("b", Audited::new(outcome, ""))];

@@ -198,7 +198,7 @@ fn empty(lab: &Lab, files: &[&str]) -> Check {
     let answer = authenticate(lab, person("john").sam, "");
     equal("PAM", answer.code.as_str(), "PAM_AUTH_ERR")?;
     let helper = lab.host("root", &["motion-ad", "login", "--password-stdin", "john.doe"], "\n");
-    equal("motion-ad login", helper.code, 2)?;
+    equal("motion-ad login", helper.code, 3)?;
     equal("binds", server.count(|received| matches!(received, Received::Bind { .. })), 0)
 }
 

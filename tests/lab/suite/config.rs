@@ -1,6 +1,8 @@
 //! What the configuration changes: groups, further domains, the name map, and what happens when it is broken.
 
-use crate::lab::Lab;
+use std::time::Duration;
+
+use crate::lab::{Lab, wait};
 use crate::report::{Report, contains, equal};
 use crate::row::{Acct, Auth, AuthAcct, Of, Right, Row, Wrong, row, run};
 
@@ -203,6 +205,10 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
             let command = command.replace("MAP", map);
             report.note(&command);
             lab.host_sh(&command).ok()?;
+            // What is saved keeps the last good one in force; what is there at a start denies.
+            run(lab, report, "motion", HAS_JD)?;
+            kept(lab, report, &reason.replace("MAP", map));
+            lab.host_sh("systemctl restart motion-ad.service").ok()?;
             run(lab, report, "motion", &broken(reason.replace("MAP", map).leak()))?;
             helper_says(lab, report, &reason.replace("MAP", map))?;
             lab.host_sh(&repair).ok()?;
@@ -213,11 +219,64 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
     for (keys, reason) in KEYS {
         report.note(&keys.replace('\n', " "));
         lab.configure(keys)?;
+        run(lab, report, "motion", HAS_JD)?;
+        kept(lab, report, reason);
+        lab.host_sh("systemctl restart motion-ad.service").ok()?;
         run(lab, report, "motion", &broken(reason))?;
         helper_says(lab, report, reason)?;
+        lab.configure("")?;
+        run(lab, report, "motion", HAS_JD)?;
     }
+    stricter(lab, report)?;
     lab.configure("")?;
     run(lab, report, "motion", HAS_JD)
+}
+
+/// The last good configuration is in force: users log in, and whoever looks is told.
+fn kept(lab: &Lab, report: &mut Report, reason: &str) {
+    report.check(
+        "status, ready, the metrics and systemd name the cause, and users log in all the same",
+        || {
+            wait(Duration::from_secs(15), || {
+                let status = lab.host("root", &["motion-ad", "status"], "");
+                equal("status", status.code, 1)?;
+                contains("status", &status.stdout, reason)?;
+                contains("status", &status.stdout, "stays in force")?;
+                contains("status", &status.stdout, "\nusers can log in all the same\n")?;
+                let ready = lab.host("root", &["motion-ad", "ready"], "");
+                equal("ready", ready.code, 1)?;
+                contains("ready", &ready.stdout, "not well: users can log in, but ")?;
+                let metrics = lab.host("root", &["motion-ad", "metrics"], "").ok()?;
+                for line in ["motion_ad_serving 1\n", "motion_ad_well 0\n", "motion_ad_config_current 0\n"] {
+                    contains("metrics", &metrics, line)?;
+                }
+                let line = lab.host_sh("systemctl show -P StatusText motion-ad.service").ok()?;
+                contains("systemd", &line, "Logins work, but: ")
+            })
+        },
+    );
+}
+
+/// A rule that the unusable file tightens is not loosened by keeping the old one, and counters go on.
+fn stricter(lab: &Lab, report: &mut Report) -> Result<(), String> {
+    report.note("a typo, and deny_groups beside it");
+    let logins = || {
+        let metrics = lab.host("root", &["motion-ad", "metrics"], "").ok()?;
+        let line =
+            metrics.lines().find(|line| line.starts_with("motion_ad_logins_total{outcome=\"success\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .ok_or("no count of logins".to_owned())
+    };
+    let before = logins()?;
+    lab.configure("[login]\nalow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n")?;
+    run(lab, report, "motion", &DENIED[..2])?;
+    run(lab, report, "motion", HAS_JD)?;
+    report.check("status says what is stricter, and counters survive the reload", || {
+        let status = lab.host("root", &["motion-ad", "status"], "").stdout;
+        contains("status", &status, "stricter by the new file: login.deny_groups")?;
+        equal("counted on", logins()? > before, true)
+    });
+    Ok(())
 }
 
 /// The helper names the same cause, by its exit code too. It reads the files itself as root, who may read

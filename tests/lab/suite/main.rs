@@ -28,6 +28,7 @@ mod faults;
 mod forged;
 mod fresh;
 mod hardening;
+mod health;
 mod hostile;
 mod join;
 mod lab;
@@ -110,6 +111,7 @@ const SUITE: &[Part] = &[
             ("sessions", sessions::short),
             ("one-account", one_account::chapter),
             ("watching", watching::chapter),
+            ("health", health::short),
             ("hardening", hardening::chapter),
             ("documents", documents::chapter),
             ("package-lifecycle", package::lifecycle),
@@ -151,8 +153,10 @@ const SESSIONS: &[Part] = &[
 ];
 
 /// Every way to break a host that the doctor is to name.
-const DOCTOR: &[Part] =
-    &[(ONE_OF_EACH, &[JOIN, ("doctor", doctor::full)]), (TWO_DCS, &[JOIN, ("doctor-two", doctor::two)])];
+const DOCTOR: &[Part] = &[
+    (ONE_OF_EACH, &[JOIN, ("health", health::full), ("doctor", doctor::full)]),
+    (TWO_DCS, &[JOIN, ("doctor-two", doctor::two)]),
+];
 
 /// Applications that nobody here wrote, and a login page with a browser.
 const CLIENTS: &[Part] =

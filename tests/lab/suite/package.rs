@@ -117,6 +117,14 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
         let units = lab.host_sh(&format!("systemctl is-active {}", UNITS.join(" "))).stdout;
         equal("units", units, "inactive\n".repeat(UNITS.len()))
     });
+    report.check("purged it leaves what it did not create, and the user whose files may be among that", || {
+        lab.host_sh("rm -f /etc/motion-ad/*.pem; echo mine >/etc/motion-ad/mine.pem; touch /etc/motion-ad/config.toml.bak").ok()?;
+        lab.run(&["purge"]).ok()?;
+        equal("files", lab.host_sh("ls -A /etc/motion-ad").stdout.as_str(), "mine.pem\n")?;
+        lab.host_sh("getent passwd motion-ad").ok()?;
+        lab.run(&["install"]).ok()?;
+        lab.host_sh("rm /etc/motion-ad/mine.pem").ok().map(drop)
+    });
     report.check("purged it leaves nothing", || {
         lab.run(&["purge"]).ok()?;
         // The lab's own copies of the packages it installed are no trace of theirs.

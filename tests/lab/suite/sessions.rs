@@ -377,18 +377,20 @@ type Command = (&'static str, &'static [&'static str], i32, &'static str);
 
 #[rustfmt::skip]
 const COMMANDS: &[Command] = &[
-    ("root",   &["list"],                            0, "OPEN"),
-    ("motion", &["list", "--user", "ACME\\seth.seat"], 0, "OPEN"),
+    ("root",   &["list"],                            0, " SHORT "),
+    ("motion", &["list", "--user", "ACME\\seth.seat"], 0, " SHORT "),
+    ("root",   &["show", "SHORT"],                   0, "OPEN"),
+    ("root",   &["end", "ffffffff"],                 1, "no such session; one that has ended is known by its whole id"),
     ("root",   &["list", "--user", "sally.seat"],    0, "nobody is logged in"),
     ("root",   &["list", "--json"],                  0, "\"id\": \"OPEN\""),
-    ("nobody", &["list"],                            3, "is neither root nor in broker.users"),
+    ("nobody", &["list"],                            2, "is neither root nor in broker.users"),
     ("motion", &["show", "OPEN"],                    0, "seth.seat@acme.com"),
     ("root",   &["show", "ENDED"],                   1, "replaced"),
     ("root",   &["show", "--json", "ENDED"],         1, "\"detail\": \"OPEN\""),
     ("root",   &["show", "NONE"],                    1, "no such session"),
-    ("nobody", &["end", "OPEN"],                     3, "is neither root nor in broker.users"),
+    ("nobody", &["end", "OPEN"],                     2, "is neither root nor in broker.users"),
     ("root",   &["end", "NONE"],                     1, "no such session"),
-    ("motion", &["end", "OPEN"],                     0, "OPEN: ended"),
+    ("motion", &["end", "SHORT"],                    0, "OPEN: ended"),
     ("root",   &["end", "OPEN", "ENDED"],            0, "had ended already"),
     ("root",   &["show", "OPEN"],                    1, "closed"),
     ("root",   &["list"],                            0, "nobody is logged in"),
@@ -402,7 +404,7 @@ fn helper(lab: &Lab, report: &mut Report, app: &mut App) -> Check {
     let (first, second) = (enter(app, "helper-1", "seth")?, enter(app, "helper-2", "seth")?);
     for (user, arguments, code, says) in COMMANDS {
         let filled = |text: &str| {
-            let text = text.replace("OPEN", &second).replace("ENDED", &first);
+            let text = text.replace("SHORT", &second[..8]).replace("OPEN", &second).replace("ENDED", &first);
             text.replace("NONE", "00000000-0000-4000-8000-000000000000")
         };
         let name = format!("{user}: motion-ad sessions {}: exit code {code}, {says:?}", arguments.join(" "));

@@ -1,0 +1,209 @@
+//! What a broker that restarts itself leaves to the next one: its counters, and the last good configuration.
+//!
+//! Only a broker that ends because a file changed leaves it, for the moment until systemd starts the next one. A start
+//! by hand, at boot or after a crash finds nothing, and so a configuration that cannot be used denies every login then.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::metrics::Saved;
+use super::sessions::redis::Redis;
+use crate::config::kept::{Kept, LastGood};
+use crate::config::{Config, ConfigError, Credentials, Problem, Store};
+use crate::directory::trust::Trust;
+use crate::protocol::monotonic;
+
+/// Its name in the state directory.
+const FILE: &str = "handover.json";
+/// The next broker starts within this time; what is older is another start's.
+const AGE: Duration = Duration::from_secs(30);
+
+/// What is handed over.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Handover {
+    /// Nanoseconds of CLOCK_MONOTONIC, so that no other boot and no changed clock passes for this moment.
+    at: u64,
+    pub(super) counters: Saved,
+    pub(super) last_good: Option<LastGood>,
+}
+
+impl Handover {
+    /// Writes it to `folder`, readable by the broker's user alone.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn leave(counters: Saved, last_good: Option<LastGood>, folder: &Path) -> io::Result<()> {
+        let handover = Handover { at: now(), counters, last_good };
+        let new = folder.join(format!("{FILE}.new"));
+        // Left by a broker that was killed while it wrote.
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec(&handover)?)?;
+        fs::rename(new, folder.join(FILE))
+    }
+
+    /// Takes what was left in `folder` a moment ago. It is there once.
+    pub(super) fn take(folder: Option<&Path>) -> Self {
+        let Some(path) = folder.map(|folder| folder.join(FILE)) else { return Handover::default() };
+        let text = fs::read(&path);
+        let _ = fs::remove_file(&path);
+        let left: Option<Handover> = text.ok().and_then(|text| serde_json::from_slice(&text).ok());
+        left.filter(|left| {
+            let age = now().checked_sub(left.at).map(Duration::from_nanos);
+            age.is_some_and(|age| age <= AGE)
+        })
+        .unwrap_or_default()
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A configuration to work with, and why it is not the one of the files, if it is not.
+pub(super) struct Loaded {
+    pub(super) config: Result<Config, ConfigError>,
+    pub(super) kept: Option<Problem>,
+    /// For the next broker.
+    pub(super) last_good: Option<LastGood>,
+    /// Files whose change asks for a new start, in addition to those of `config`.
+    pub(super) broken: Result<Config, ConfigError>,
+}
+
+/// Loads `path`, or keeps `last_good` in force while that cannot be used.
+pub(super) fn load(path: &Path, credentials: &Credentials, last_good: Option<LastGood>) -> Loaded {
+    let loaded = credentials.config(path);
+    // A first start does this as it goes.
+    let usable = match (&loaded, &last_good) {
+        (Ok(config), Some(_)) => check(config),
+        _ => Ok(()),
+    };
+    let error = match (loaded, usable) {
+        (Ok(config), Ok(())) => {
+            let last_good = LastGood::of(path, &config, seconds());
+            return Loaded { broken: Ok(config.clone()), config: Ok(config), kept: None, last_good };
+        }
+        (Err(error), _) | (_, Err(error)) => error,
+    };
+    let Some(last) = last_good else {
+        return Loaded { broken: Err(error.clone()), config: Err(error), kept: None, last_good: None };
+    };
+    match last
+        .keep(path, &credentials.sssd, |config| check(config).is_ok())
+        .and_then(|kept| check(&kept.config).map(|()| kept))
+    {
+        Ok(Kept { config, stricter }) => {
+            let problem = in_place_of(&error, &stricter, last.since);
+            Loaded { config: Ok(config), kept: Some(problem), last_good: Some(last), broken: Err(error) }
+        }
+        Err(also) => {
+            let config = Err(both(&error, &also));
+            Loaded { config, kept: None, last_good: None, broken: Err(error) }
+        }
+    }
+}
+
+/// Whether the files that `config` names can be used, too.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    Trust::load(config.tls.ca_file.as_deref(), None)?;
+    match &config.sessions.store {
+        Store::Redis(redis) => {
+            let problem = |text| Problem { file: crate::config::CONFIG.into(), line: None, text };
+            Ok(Redis::check(redis).map_err(problem)?)
+        }
+        Store::Sqlite => Ok(()),
+    }
+}
+
+fn in_place_of(error: &ConfigError, stricter: &[String], since: u64) -> Problem {
+    let since =
+        i64::try_from(since).ok().and_then(|since| time::OffsetDateTime::from_unix_timestamp(since).ok());
+    let since = since
+        .map(|at| format!(" of {} {:02}:{:02} UTC", at.date(), at.hour(), at.minute()))
+        .unwrap_or_default();
+    let stricter = match stricter {
+        [] => String::new(),
+        stricter => format!(" (stricter by the new file: {})", stricter.join("; ")),
+    };
+    let stays = format!("; until that is mended the last good configuration{since} stays in force{stricter}");
+    match error {
+        ConfigError::Broken(problem) => Problem { text: problem.text.clone() + &stays, ..problem.clone() },
+        ConfigError::NotJoined => {
+            Problem { file: crate::config::CONFIG.into(), line: None, text: error.to_string() + &stays }
+        }
+    }
+}
+
+/// Why not even the last good configuration can be used.
+fn both(error: &ConfigError, also: &ConfigError) -> ConfigError {
+    match (error, also) {
+        (ConfigError::Broken(problem), ConfigError::Broken(also)) if problem.text != also.text => {
+            Problem { text: format!("{}; {}", problem.text, also.text), ..problem.clone() }.into()
+        }
+        (error, _) => error.clone(),
+    }
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_there_once_and_only_for_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let last = LastGood { config: "a".into(), map: "b".into(), since: 7 };
+        Handover::leave(Saved::default(), Some(last.clone()), dir.path()).unwrap();
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(dir.path().join(FILE)).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(Handover::take(Some(dir.path())).last_good, Some(last.clone()));
+        assert_eq!(Handover::take(Some(dir.path())).last_good, None);
+        for at in [0, now() - 31_000_000_000, now() + 60_000_000_000] {
+            let old = Handover { at, last_good: Some(last.clone()), ..Handover::default() };
+            fs::write(dir.path().join(FILE), serde_json::to_vec(&old).unwrap()).unwrap();
+            assert_eq!(Handover::take(Some(dir.path())).last_good, None, "{at}");
+        }
+        fs::write(dir.path().join(FILE), "nonsense").unwrap();
+        assert_eq!(Handover::take(Some(dir.path())).last_good, None);
+        assert_eq!(Handover::take(None).last_good, None);
+    }
+
+    #[test]
+    fn a_first_start_denies_and_a_later_one_keeps_what_was_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, map) = (dir.path().join("config.toml"), dir.path().join("names.map"));
+        let good = format!("names.map_file = {map:?}\ndomain.name = \"acme.com\"\n");
+        fs::write(&map, "").unwrap();
+        fs::write(&path, &good).unwrap();
+        let credentials = Credentials::find(Some(dir.path()));
+        let first = load(&path, &credentials, None);
+        assert!(first.kept.is_none());
+        let last = first.last_good.unwrap();
+
+        fs::write(&path, format!("{good}login.alow_groups = []\n")).unwrap();
+        let denied = load(&path, &credentials, None);
+        assert!(denied.config.is_err() && denied.kept.is_none() && denied.last_good.is_none());
+        let kept = load(&path, &credentials, Some(last.clone()));
+        assert!(kept.config.is_ok());
+        let text = kept.kept.unwrap().to_string();
+        assert!(
+            text.contains("line 3") && text.contains("alow_groups") && text.contains("stays in force"),
+            "{text}"
+        );
+        assert_eq!(kept.last_good, Some(last.clone()), "it is handed on");
+
+        // A file that is named and cannot be read is a typo, too.
+        fs::write(&path, format!("{good}tls.ca_file = \"/nonexistent.pem\"\n")).unwrap();
+        assert!(load(&path, &credentials, None).config.is_ok(), "a first start finds out as it goes");
+        let kept = load(&path, &credentials, Some(last)).config.unwrap();
+        assert_eq!(kept.tls.ca_file, None);
+    }
+}

@@ -1,0 +1,497 @@
+//! Whether a login can succeed now: one answer for `status`, `ready`, the metrics and systemd's line of state.
+//!
+//! It is looked for in the background, and at once when an administrator asks: what every login depends on is asked of
+//! AD, and every service of a domain controller that has been quiet is probed. What no probe can show without a
+//! password, a bind that AD refuses to everybody, is taken from the logins themselves.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+
+use super::Broker;
+use super::passwords::Method;
+use super::service::{Service, probe};
+use crate::directory::discovery::Role;
+use crate::directory::health::Service as Part;
+use crate::directory::machine::MachineError;
+use crate::directory::{DirectoryError, readiness::Readiness};
+use crate::protocol::report;
+use crate::supervise::{self, Ended};
+use crate::verdict::Outcome;
+
+/// Time between two looks in the background.
+const EVERY: Duration = Duration::from_secs(10);
+/// Maximum time that one look waits for DNS, domain controllers and the register of sessions.
+const LOOKING: Duration = Duration::from_secs(2);
+/// A look that is not older than this also answers those who ask at the same moment.
+const FRESH: Duration = Duration::from_millis(500);
+/// A service that has not answered for this time is probed in the background, …
+const QUIET: Duration = Duration::from_secs(10);
+/// … and after this time when an administrator asks.
+const ASKED: Duration = Duration::from_secs(1);
+/// Domain controllers that are probed by one look, in the order in which logins use them.
+const PROBED: usize = 8;
+/// A look older than this says nothing: the background task does not run.
+const OLD: Duration = Duration::from_secs(60);
+/// A login that AD did not answer counts against a good look for this time.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Clock difference from which Kerberos refuses tickets (MS-KILE: MaxClockSkew), in seconds.
+const MAX_SKEW: u64 = 300;
+/// Sub-code of a bind refused because NTLM is switched off in AD, which refuses simple binds as well
+/// (STATUS_NTLM_BLOCKED, MS-ERREF 2.3.1).
+const SIMPLE_BINDS_OFF: &str = "data 418";
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What happened, and where.
+    pub text: String,
+    /// It keeps every user out.
+    pub stops_logins: bool,
+}
+
+impl Problem {
+    fn stops(text: impl Into<String>) -> Self {
+        Problem { text: text.into(), stops_logins: true }
+    }
+
+    fn hurts(text: impl Into<String>) -> Self {
+        Problem { text: text.into(), stops_logins: false }
+    }
+}
+
+/// What a look found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What is wrong, those that keep every user out first.
+    pub problems: Vec<Problem>,
+    /// What is worth knowing although nothing is wrong.
+    pub notes: Vec<String>,
+}
+
+impl Health {
+    /// Returns true if a login can succeed now.
+    pub fn is_serving(&self) -> bool {
+        !self.problems.iter().any(|problem| problem.stops_logins)
+    }
+
+    /// Adds `problem`, unless another one says the same already.
+    fn add(&mut self, problem: Problem) {
+        if !self.problems.iter().any(|known| known.text.contains(&problem.text)) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn sorted(mut self) -> Self {
+        self.problems.sort_by_key(|problem| !problem.stops_logins);
+        self
+    }
+}
+
+/// What was seen last.
+#[derive(Default)]
+pub(super) struct Watch {
+    seen: Mutex<Option<(Instant, Health)>>,
+    /// Held by the look under way, so that all who ask at once share one.
+    looking: tokio::sync::Mutex<()>,
+    failed: Mutex<Option<Failed>>,
+}
+
+/// The last login that failed through no fault of its user.
+struct Failed {
+    at: Instant,
+    reason: String,
+    /// AD refuses every bind, which only another bind can disprove.
+    binds_off: bool,
+}
+
+impl Watch {
+    /// Notes what became of a login: what every user would meet with, or that AD decides again.
+    pub(super) fn login(&self, outcome: Outcome, reason: &str, method: Option<Method>) {
+        let binds_off = outcome == Outcome::Refused && reason.contains(SIMPLE_BINDS_OFF);
+        let is_service = matches!(outcome, Outcome::Unavailable | Outcome::Misconfigured);
+        let mut failed = locked(&self.failed);
+        if binds_off || is_service {
+            *failed = Some(Failed { at: Instant::now(), reason: reason.to_owned(), binds_off });
+        } else if method.is_some() && failed.is_some() {
+            *failed = None;
+        }
+    }
+
+    /// What the last login says against a look that finds nothing.
+    fn failure(&self) -> Option<Problem> {
+        let failed = locked(&self.failed);
+        let failed = failed.as_ref()?;
+        let age = failed.at.elapsed();
+        match failed.binds_off {
+            true => Some(Problem::stops(format!(
+                "AD refuses simple binds (NTLM is switched off there): set login.method = \"kerberos\". Last login, {} s \
+                 ago: {}",
+                age.as_secs(),
+                failed.reason
+            ))),
+            false if age < REMEMBERED => Some(Problem::stops(format!(
+                "the last login, {} s ago, failed: {}",
+                age.as_secs(),
+                failed.reason
+            ))),
+            false => None,
+        }
+    }
+}
+
+/// Looks again and again until the broker ends.
+pub async fn keep(broker: Arc<Broker>) -> Ended {
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        broker.look(QUIET).await;
+    }
+}
+
+impl Broker {
+    /// The health of this moment, asked of AD where that was not done just now.
+    pub(super) async fn look_now(&self) -> Health {
+        self.look(ASKED).await;
+        self.health()
+    }
+
+    /// The health as it was seen last, waiting for the first look where there was none yet.
+    pub(super) async fn health_seen(&self) -> Health {
+        if locked(&self.watch.seen).is_none() {
+            self.look(QUIET).await;
+        }
+        self.health()
+    }
+
+    /// The health as it was seen last, without asking or waiting.
+    pub(super) fn health(&self) -> Health {
+        let mut health = Health::default();
+        if let Some(text) = self.problem() {
+            health.add(Problem::stops(text));
+        }
+        if self.service.is_err() {
+            return health;
+        }
+        match &*locked(&self.watch.seen) {
+            None => health.add(Problem::stops("the broker has just started and looks for Active Directory")),
+            Some((at, _)) if at.elapsed() > OLD => {
+                health.add(Problem::stops(format!("nothing was looked at for {} s", at.elapsed().as_secs())));
+            }
+            Some((_, seen)) => {
+                health.notes.clone_from(&seen.notes);
+                seen.problems.iter().for_each(|problem| health.add(problem.clone()));
+            }
+        }
+        for (task, state) in supervise::tasks().report().into_iter().filter(|(_, state)| state.waiting > 0) {
+            let cause = state.cause.unwrap_or_default();
+            health.add(Problem::hurts(format!("the background task {task} does not run, because {cause}")));
+        }
+        if let Some(kept) = &self.kept {
+            health.add(Problem::hurts(kept.to_string()));
+        }
+        if let Some(failure) = self.watch.failure().filter(|_| health.is_serving()) {
+            health.add(failure);
+        }
+        health.sorted()
+    }
+
+    async fn look(&self, quiet: Duration) {
+        let Ok(service) = &self.service else { return };
+        let begun = Instant::now();
+        let Ok(_turn) = timeout(LOOKING * 2, self.watch.looking.lock()).await else { return };
+        let seen_at = locked(&self.watch.seen).as_ref().map(|(at, _)| *at);
+        if seen_at.is_some_and(|at| at + FRESH > begun) {
+            return;
+        }
+        let health = service.look(self.problem().is_none(), quiet).await;
+        *locked(&self.watch.seen) = Some((Instant::now(), health));
+    }
+}
+
+impl Service {
+    /// Looks at all that a login depends on. Without a keytab there is nothing to ask the machine account for.
+    async fn look(&self, has_keytab: bool, quiet: Duration) -> Health {
+        let deadline = Instant::now() + LOOKING;
+        let servers = self.domains.own();
+        let mut health = Health::default();
+        if servers.report().list.is_empty() {
+            let _ = timeout_at(deadline, servers.refresh()).await;
+        }
+        let asked = async {
+            match has_keytab {
+                true => {
+                    let root = self.machine.root(deadline).await;
+                    let readiness = match &root {
+                        Ok(_) => Some(self.logins.directory.readiness(deadline).await),
+                        Err(_) => None,
+                    };
+                    Some((root.err(), readiness))
+                }
+                false => None,
+            }
+        };
+        let (asked, (), sessions) =
+            tokio::join!(asked, self.probe_quiet(quiet, deadline), self.register.check(deadline));
+        self.choose_method(deadline).await;
+
+        let report = servers.report();
+        let method = self.logins.passwords.report(&self.domain);
+        health.problems.extend(unusable(&report.list, &method));
+        if let Some(problem) = &report.problem {
+            let text = problem.clone();
+            health.add(if report.list.is_empty() { Problem::stops(text) } else { Problem::hurts(text) });
+        }
+        if let Some((error, readiness)) = asked {
+            // Where no domain controller can be used, that has said it already.
+            if let Some(error) = error.filter(|_| health.is_serving()) {
+                health.add(Problem::stops(format!("machine account: {error}")));
+            }
+            for problem in readiness.iter().flat_map(|readiness| unready(readiness, &method)) {
+                health.add(problem);
+            }
+        }
+        // What follows from no domain controller's answering is not said again.
+        let is_serving = health.is_serving();
+        sessions
+            .into_iter()
+            .filter(|problem| is_serving || problem.stops_logins)
+            .for_each(|problem| health.add(problem));
+        health.notes.extend(
+            self.logins
+                .passwords
+                .stands_in(&self.domain)
+                .map(|reason| format!("logins work by Kerberos alone, because binds do not: {reason}")),
+        );
+        health.sorted()
+    }
+
+    /// Probes what has been quiet, so that a domain controller which fell silent is known before a login meets it.
+    async fn probe_quiet(&self, quiet: Duration, deadline: Instant) {
+        let servers = self.domains.own();
+        let begun = Instant::now();
+        let Some(since) = begun.checked_sub(quiet) else { return };
+        let mut probes = JoinSet::new();
+        for (controller, part) in servers.quiet(&Part::ALL, since, PROBED) {
+            let probe = probe(&self.parts, &self.domain, Role::Domain, controller.clone(), part);
+            probes.spawn(async move {
+                let done = timeout_at(deadline, probe).await;
+                (controller, part, done.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+            });
+        }
+        while let Some(done) = probes.join_next().await {
+            match done {
+                Ok((controller, part, Ok(()))) => servers.answered(&controller.host, part),
+                // Slow, not dead, where it answered a login meanwhile.
+                Ok((controller, part, Err(cause)))
+                    if !servers.answered_since(&controller.host, part, begun) =>
+                {
+                    servers.failed(&controller.host, part, &cause);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Finds out what passwords are checked by, as the next login would, where that is open or no longer works.
+    async fn choose_method(&self, deadline: Instant) {
+        let method = self.logins.passwords.report(&self.domain);
+        let list = self.domains.own().report().list;
+        let is_open = method.name.is_empty() || !list.iter().any(|server| server.is_usable(&method));
+        if is_open && !list.is_empty() {
+            // What it fails with is in the state of the domain controllers.
+            let _ = timeout_at(deadline, self.logins.passwords.warm_up(&self.domain, deadline)).await;
+        }
+    }
+}
+
+/// No domain controller that a login could use, and why.
+fn unusable(list: &[report::Server], method: &report::Method) -> Option<Problem> {
+    if list.is_empty() || list.iter().any(|server| server.is_usable(method)) {
+        return None;
+    }
+    let cause = |server: &report::Server| {
+        if server.is_stranger {
+            return vec![format!(
+                "{}: DNS names it, AD does not list it as a domain controller",
+                server.host
+            )];
+        }
+        let failed = server
+            .services
+            .iter()
+            .filter(|(service, state)| server.is_needed(service, method) && !report::is_up(state));
+        failed.map(|(service, cause)| format!("{}, {service}: {cause}", server.host)).collect::<Vec<_>>()
+    };
+    let causes: Vec<_> = list.iter().flat_map(cause).collect();
+    Some(Problem::stops(format!("no domain controller can be used: {}", causes.join("; "))))
+}
+
+/// What the directory says against every login.
+fn unready(readiness: &Readiness, method: &report::Method) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match &readiness.ahead {
+        Ok(Some(ahead)) if ahead.unsigned_abs() > MAX_SKEW => {
+            let side = if *ahead > 0 { "ahead of" } else { "behind" };
+            let text = format!(
+                "this host's clock is {} s {side} the domain controller's: synchronise it (NTP); Kerberos allows {MAX_SKEW} s",
+                ahead.unsigned_abs()
+            );
+            problems.push(Problem { text, stops_logins: method.name == Method::Kerberos.to_string() });
+        }
+        Ok(_) => {}
+        Err(error) => problems.push(Problem::stops(format!("machine account: {error}"))),
+    }
+    match &readiness.base {
+        Err(DirectoryError::Machine(MachineError::NoSuchObject(base))) => {
+            problems.push(Problem::stops(format!(
+                "domain.base_dn: AD has no object {base}, or this host may not see it: no account is found"
+            )))
+        }
+        Err(error) => problems.push(Problem::stops(format!("machine account: {error}"))),
+        Ok(()) => {}
+    }
+    let groups = [&readiness.groups, &readiness.exempt];
+    for error in groups.into_iter().filter_map(|groups| groups.as_ref().err()) {
+        let text = match error {
+            DirectoryError::Group(_) | DirectoryError::Exempt(_) => error.to_string(),
+            other => format!("the configured groups cannot be read: {other}"),
+        };
+        // Without exemptions known, only logins that open a session are denied; those are what the register is for.
+        problems.push(Problem::stops(text));
+    }
+    problems
+}
+
+impl super::sessions::Register {
+    /// What is wrong with the register and with what is done for its sessions.
+    async fn check(&self, deadline: Instant) -> Vec<Problem> {
+        let writing = self.try_writing(deadline).await.map(|text| Problem {
+            text: format!("sessions: {text}"),
+            stops_logins: self.denies_on_failure(),
+        });
+        let recheck = self.recheck_problem().map(|text| Problem::hurts(format!("sessions.recheck: {text}")));
+        writing.into_iter().chain(recheck).collect()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::GroupError;
+    use crate::protocol::report::{Method as Chosen, Server};
+
+    fn server(host: &str, binds: &str, kdc: &str) -> Server {
+        let services = [("binds", binds), ("reading", "ok"), ("kdc", kdc)];
+        let services = services.map(|(name, state)| (name.to_owned(), state.to_owned())).into();
+        Server { host: host.into(), services, ..Server::default() }
+    }
+
+    fn chosen(name: &str) -> Chosen {
+        Chosen { name: name.into(), ..Chosen::default() }
+    }
+
+    #[test]
+    fn one_usable_domain_controller_is_enough_and_only_what_the_method_needs_counts() {
+        let (good, expired) = (server("a", "ok", "ok"), server("b", "certificate expired", "ok"));
+        let kerberos_only = server("c", "refused", "ok");
+        assert_eq!(unusable(&[], &chosen("ldap")), None, "that there is none has a cause of its own");
+        assert_eq!(unusable(&[expired.clone(), good], &chosen("ldap")), None);
+        assert_eq!(unusable(std::slice::from_ref(&kerberos_only), &chosen("kerberos")), None);
+        let problem = unusable(&[expired, kerberos_only], &chosen("ldap")).unwrap();
+        assert!(problem.stops_logins);
+        assert_eq!(
+            problem.text,
+            "no domain controller can be used: b, binds: certificate expired; c, binds: refused"
+        );
+    }
+
+    fn ready() -> Readiness {
+        Readiness { ahead: Ok(Some(0)), base: Ok(()), groups: Ok(()), exempt: Ok(()) }
+    }
+
+    #[test]
+    fn whatever_every_login_would_meet_with_is_a_problem() {
+        let aliens = || GroupError::Unknown("Aliens".into());
+        let no_base = MachineError::NoSuchObject("ou=x".into());
+        let cases = [
+            (ready(), "ldap", "", true),
+            (Readiness { ahead: Ok(Some(300)), ..ready() }, "kerberos", "", true),
+            (Readiness { ahead: Ok(None), ..ready() }, "ldap", "", true),
+            (Readiness { ahead: Ok(Some(301)), ..ready() }, "ldap", "clock is 301 s ahead of", true),
+            (Readiness { ahead: Ok(Some(-900)), ..ready() }, "kerberos", "clock is 900 s behind", false),
+            (
+                Readiness { base: Err(no_base.into()), ..ready() },
+                "ldap",
+                "domain.base_dn: AD has no object ou=x",
+                false,
+            ),
+            (
+                Readiness { groups: Err(aliens().into()), ..ready() },
+                "ldap",
+                "\"Aliens\" does not exist",
+                false,
+            ),
+            (
+                Readiness { exempt: Err(DirectoryError::Exempt(aliens())), ..ready() },
+                "ldap",
+                "sessions.exempt_groups",
+                false,
+            ),
+        ];
+        for (readiness, method, text, serving) in cases {
+            let problems = unready(&readiness, &chosen(method));
+            let health = Health { problems, ..Health::default() };
+            assert_eq!(health.is_serving(), serving, "{readiness:?}");
+            match text {
+                "" => assert_eq!(health.problems, [], "{readiness:?}"),
+                text => assert!(health.problems[0].text.contains(text), "{health:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_is_said_once() {
+        let mut health = Health::default();
+        health.add(Problem::stops("no domain controller can be used: dc1: refused"));
+        health.add(Problem::hurts("dc1: refused"));
+        health.add(Problem::hurts("something else"));
+        assert_eq!(health.problems.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_ad_did_not_answer_counts_until_ad_decides_one_or_a_minute_has_passed() {
+        let watch = Watch::default();
+        assert_eq!(watch.failure(), None);
+        watch.login(Outcome::Unavailable, "no domain controller answered", None);
+        tokio::time::advance(Duration::from_secs(12)).await;
+        let failure = watch.failure().unwrap();
+        assert!(failure.text.starts_with("the last login, 12 s ago, failed: no domain"), "{}", failure.text);
+        watch.login(Outcome::WrongPassword, "data 52e", Some(Method::Ldap));
+        assert_eq!(watch.failure(), None);
+        watch.login(Outcome::Unavailable, "x", None);
+        tokio::time::advance(REMEMBERED).await;
+        assert_eq!(watch.failure(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_binds_are_switched_off_counts_until_a_bind_is_decided() {
+        let watch = Watch::default();
+        watch.login(Outcome::Refused, "unknown bind answer: … data 52f, v1db1", Some(Method::Ldap));
+        assert_eq!(watch.failure(), None, "that is about one account");
+        watch.login(Outcome::Refused, "unknown bind answer: … data 418, v1db1", Some(Method::Ldap));
+        tokio::time::advance(REMEMBERED * 10).await;
+        // A name that cannot be mapped says nothing about binds.
+        watch.login(Outcome::Unmapped, "", None);
+        assert!(watch.failure().unwrap().text.contains("login.method = \"kerberos\""));
+        watch.login(Outcome::Success, "", Some(Method::Ldap));
+        assert_eq!(watch.failure(), None);
+    }
+}

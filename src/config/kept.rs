@@ -1,0 +1,538 @@
+//! The last good configuration, kept in force while the files on disk cannot be used.
+//!
+//! A typo that is saved must not stop logins. It must not undo a stricter rule either: where the unusable file still
+//! shows that a key of [`RULES`] became stricter, the stricter value counts.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::de::{DeTable, DeValue};
+
+use super::file::File;
+use super::keys::KEYS;
+use super::text::{self, invisible_beside_comments};
+use super::{Config, ConfigError, Join, OnStoreFailure, Policy, Problem, load_map};
+use crate::dn::{Dn, Place};
+use crate::name::{NameMap, Principal, fold};
+
+/// The texts of a configuration that could be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastGood {
+    /// Of `config.toml`.
+    pub config: String,
+    /// Of the name map.
+    pub map: String,
+    /// When it was first in force, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+}
+
+/// A configuration that is in force in place of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The settings.
+    pub config: Config,
+    /// What is stricter than in the last good configuration, because the unusable files show it.
+    pub stricter: Vec<String>,
+}
+
+/// What becomes of a key whose value differs between the last good file and the unusable one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// The last good value stays.
+    Keep,
+    /// The stricter of both counts; where neither is, nothing can be kept.
+    Stricter,
+}
+
+/// The keys that decide about access. Every other one keeps its last good value.
+pub const RULES: &[(&str, &str)] = &[
+    ("domain", "name"),
+    ("domain", "servers"),
+    ("domain", "base_dn"),
+    ("tls", "ca_file"),
+    ("names", "domains"),
+    ("names", "refuse"),
+    ("login", "allow_groups"),
+    ("login", "deny_groups"),
+    ("broker", "users"),
+    ("sessions", "policy"),
+    ("sessions", "limit"),
+    ("sessions", "exempt_groups"),
+    ("sessions", "on_store_failure"),
+    ("sessions", "max_age"),
+    ("sessions", "recheck"),
+];
+
+impl Rule {
+    /// What becomes of this key.
+    pub fn of(table: &str, name: &str) -> Self {
+        match RULES.contains(&(table, name)) {
+            true => Rule::Stricter,
+            false => Rule::Keep,
+        }
+    }
+}
+
+impl LastGood {
+    /// The texts that `config` was just read from; `None` if a file has changed since.
+    pub fn of(path: &Path, config: &Config, since: u64) -> Option<Self> {
+        let last =
+            LastGood { config: text::read(path).ok()?, map: text::read(&config.map_file).ok()?, since };
+        (NameMap::parse(&last.map).ok()? == config.names.map).then_some(last)
+    }
+
+    /// The configuration that stays in force although the file at `path`, or its name map, cannot be used. `is_usable`
+    /// says whether the files that a configuration names can be used.
+    ///
+    /// # Errors
+    /// Returns `ConfigError` if the last good configuration no longer fits the join, or if the unusable file changes a
+    /// rule so that neither its value nor the last good one is the stricter.
+    pub fn keep(
+        &self,
+        path: &Path,
+        sssd: &Path,
+        is_usable: impl Fn(&Config) -> bool,
+    ) -> Result<Kept, ConfigError> {
+        let file = File::parse(path, self.config.clone())?;
+        let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
+        let mut config = file.complete(&join)?;
+        let map = NameMap::parse(&self.map);
+        config.names.map = map.map_err(|error| conflict(path, format!("the last good name map: {error}")))?;
+        let mut stricter = Vec::new();
+        if let Ok(text) = text::read(path) {
+            match File::parse(path, text.clone())
+                .map_err(ConfigError::from)
+                .and_then(|file| file.complete(&join))
+            {
+                // Then it is the name map that cannot be used, and every key of the new file counts.
+                Ok(new) if new.map_file == config.map_file && is_usable(&new) => {
+                    let map = std::mem::take(&mut config.names.map);
+                    config = new;
+                    config.names.map = map;
+                }
+                _ => stricter = tighten(&mut config, path, &text, &join, is_usable)?,
+            }
+        }
+        if let Ok(text) = text::read(&config.map_file)
+            && load_map(&config.map_file).is_err()
+        {
+            let withheld = withheld(&config.names.map, &text);
+            if !withheld.is_empty() {
+                stricter.push(format!(
+                    "changed names of {} are refused: {}",
+                    config.map_file.display(),
+                    withheld.join(", ")
+                ));
+                config.names.refuse.extend(withheld);
+            }
+        }
+        Ok(Kept { config, stricter })
+    }
+}
+
+fn conflict(path: &Path, text: String) -> ConfigError {
+    Problem { file: path.to_owned(), line: None, text }.into()
+}
+
+/// Takes over what the unusable `text` makes stricter, and names it.
+fn tighten(
+    config: &mut Config,
+    path: &Path,
+    text: &str,
+    join: &Join,
+    is_usable: impl Fn(&Config) -> bool,
+) -> Result<Vec<String>, ConfigError> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    // Each key is read by itself, on a host that is joined as it was.
+    let joined = Join { domain: Some(config.domain.name.clone()), ..join.clone() };
+    let mut stricter = Vec::new();
+    for key in KEYS.iter().filter(|key| Rule::of(key.table, key.name) == Rule::Stricter) {
+        let line = match find(table.get_ref(), key.table, key.name) {
+            Some(span) => match text.get(span) {
+                Some(value) => format!("[{}]\n{} = {value}\n", key.table, key.name),
+                None => continue,
+            },
+            // It may stand in the part that cannot be read.
+            None if !errors.is_empty() => continue,
+            None => String::new(),
+        };
+        // A value that cannot be used says nothing; the last good one counts.
+        let join = if (key.table, key.name) == ("domain", "name") { join } else { &joined };
+        let new = File::parse(path, line).map_err(ConfigError::from).and_then(|file| file.complete(join));
+        let Ok(new) = new else {
+            continue;
+        };
+        if (key.table, key.name) == ("tls", "ca_file") && !is_usable(&new) {
+            continue;
+        }
+        let before = config.clone();
+        let name = format!("{}.{}", key.table, key.name);
+        if !take_stricter(config, &new, key.table, key.name) {
+            let text = format!(
+                "{name} was changed, and of the old and the new value neither is the stricter, so that the last good \
+                 configuration cannot be kept"
+            );
+            return Err(conflict(path, text));
+        }
+        if *config != before {
+            stricter.push(name);
+        }
+    }
+    Ok(stricter)
+}
+
+/// Where the value of a key stands.
+fn find(document: &DeTable<'_>, table: &str, name: &str) -> Option<std::ops::Range<usize>> {
+    let table = document.iter().find(|(key, _)| key.get_ref() == table)?.1;
+    let DeValue::Table(keys) = table.get_ref() else { return None };
+    Some(keys.iter().find(|(key, _)| key.get_ref() == name)?.1.span())
+}
+
+/// Puts the stricter of both values of a key into `config`; false if neither is.
+fn take_stricter(config: &mut Config, new: &Config, table: &str, name: &str) -> bool {
+    match (table, name) {
+        ("domain", "name") => config.domain.name == new.domain.name,
+        ("domain", "servers") => narrow(&mut config.domain.servers, &new.domain.servers, Empty::Everything),
+        ("domain", "base_dn") => match place(&new.domain.base_dn, &config.domain.base_dn) {
+            Place::Below | Place::Same => {
+                config.domain.base_dn.clone_from(&new.domain.base_dn);
+                true
+            }
+            Place::Outside => place(&config.domain.base_dn, &new.domain.base_dn) == Place::Below,
+        },
+        // Whom to trust is one decision: a file that is named counts, and one that is no longer named stays.
+        ("tls", "ca_file") => {
+            if new.tls.ca_file.is_some() {
+                config.tls.ca_file.clone_from(&new.tls.ca_file);
+            }
+            true
+        }
+        ("names", "domains") => narrow(&mut config.names.domains, &new.names.domains, Empty::Nothing),
+        ("names", "refuse") => widen(&mut config.names.refuse, &new.names.refuse),
+        ("login", "allow_groups") => {
+            narrow(&mut config.login.allow_groups, &new.login.allow_groups, Empty::Everything)
+        }
+        ("login", "deny_groups") => widen(&mut config.login.deny_groups, &new.login.deny_groups),
+        ("broker", "users") => narrow(&mut config.broker.users, &new.broker.users, Empty::Nothing),
+        ("sessions", "policy") => {
+            let rank = |policy: Policy| match policy {
+                Policy::Unlimited => 0,
+                Policy::Replace => 1,
+                Policy::Deny => 2,
+            };
+            if rank(new.sessions.policy) > rank(config.sessions.policy) {
+                config.sessions.policy = new.sessions.policy;
+            }
+            true
+        }
+        ("sessions", "limit") => {
+            config.sessions.limit = config.sessions.limit.min(new.sessions.limit);
+            true
+        }
+        ("sessions", "exempt_groups") => {
+            narrow(&mut config.sessions.exempt_groups, &new.sessions.exempt_groups, Empty::Nothing)
+        }
+        ("sessions", "on_store_failure") => {
+            if new.sessions.on_store_failure == OnStoreFailure::Deny {
+                config.sessions.on_store_failure = OnStoreFailure::Deny;
+            }
+            true
+        }
+        ("sessions", "max_age") => {
+            config.sessions.max_age = sooner(config.sessions.max_age, new.sessions.max_age);
+            true
+        }
+        ("sessions", "recheck") => {
+            config.sessions.recheck = sooner(config.sessions.recheck, new.sessions.recheck);
+            true
+        }
+        _ => true,
+    }
+}
+
+/// Where the distinguished name `base` is, seen from `root`.
+fn place(base: &str, root: &str) -> Place {
+    match (Dn::parse(base), Dn::parse(root)) {
+        (Ok(base), Ok(root)) => base.place(&root),
+        _ => Place::Outside,
+    }
+}
+
+/// What an empty list of what is allowed stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Everything,
+    Nothing,
+}
+
+/// Leaves in `kept` what both lists allow; false if that would be the empty list that allows everything.
+fn narrow(kept: &mut Vec<String>, new: &[String], empty: Empty) -> bool {
+    match empty {
+        Empty::Everything if new.is_empty() => return true,
+        Empty::Everything if kept.is_empty() => {
+            *kept = new.to_vec();
+            return true;
+        }
+        _ => {}
+    }
+    kept.retain(|known| new.iter().any(|other| fold(other) == fold(known)));
+    empty == Empty::Nothing || !kept.is_empty()
+}
+
+/// Adds to `kept` what `new` denies as well.
+fn widen(kept: &mut Vec<String>, new: &[String]) -> bool {
+    for name in new {
+        if !kept.iter().any(|known| fold(known) == fold(name)) {
+            kept.push(name.clone());
+        }
+    }
+    true
+}
+
+/// The shorter time; `None` is never.
+fn sooner<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The names that the unusable `text` of a map leads elsewhere than `map` does, or no longer names. A name that an
+/// unreadable line begins with is not one of them: that line is the typo.
+fn withheld(map: &NameMap, text: &str) -> Vec<String> {
+    let mut readable: Vec<(String, Principal)> = Vec::new();
+    let mut unreadable = Vec::new();
+    for line in text.lines() {
+        match NameMap::parse(line) {
+            _ if invisible_beside_comments(line).is_some() => unreadable.push(fold(line.trim())),
+            Ok(one) => {
+                readable.extend(one.lines().into_iter().map(|(_, name, to)| (name.to_owned(), to.clone())))
+            }
+            Err(_) => unreadable.push(fold(line.trim())),
+        }
+    }
+    let is_kept = |name: &str, to: &Principal| {
+        let mut lines = readable.iter().filter(|(known, _)| known == name).peekable();
+        match lines.peek() {
+            Some(_) => lines.all(|(_, new)| new == to),
+            None => unreadable.iter().any(|line| line.starts_with(name)),
+        }
+    };
+    let names = map.lines().into_iter().filter(|(_, name, to)| !is_kept(name, to));
+    names.map(|(_, name, _)| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `old` and then the unusable `new` come to, each below a head that all have in common.
+    fn kept(old: &str, new: &str) -> Result<Kept, ConfigError> {
+        kept_with_map(old, new, MAP)
+    }
+
+    const MAP: &str = "jd = john.doe@acme.com\n";
+    const NAME: &str = "domain.name = \"acme.com\"\n";
+
+    fn kept_with_map(old: &str, new: &str, new_map: &str) -> Result<Kept, ConfigError> {
+        kept_of(&format!("{NAME}{old}"), &format!("{NAME}{new}"), new_map)
+    }
+
+    fn kept_of(old: &str, new: &str, new_map: &str) -> Result<Kept, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, map) = (dir.path().join("config.toml"), dir.path().join("names.map"));
+        let head = format!("names.map_file = {map:?}\n");
+        let old_map = "jd = john.doe@acme.com\nboss = jane@acme.com\nmia = mia.m@acme.com\n";
+        std::fs::write(&path, format!("{head}{old}")).unwrap();
+        std::fs::write(&map, old_map).unwrap();
+        let sssd = dir.path().join("sssd.conf");
+        let config = Config::load(&path, &sssd).unwrap();
+        let last = LastGood::of(&path, &config, 0).unwrap();
+        std::fs::write(&path, format!("{head}{new}")).unwrap();
+        std::fs::write(&map, new_map).unwrap();
+        last.keep(&path, &sssd, |_| true)
+    }
+
+    const TYPO: &str = "login.alow_groups = [\"x\"]\n";
+
+    #[test]
+    fn a_typo_keeps_what_was_in_force() {
+        for typo in [TYPO, "[login\n", "pool.connections = 0\n", "login.allow_groups = [\"A\n", "\u{0}"] {
+            let kept = kept("login.allow_groups = [\"Agents\"]\nlogin.warn_days = 3\n", typo).unwrap();
+            assert_eq!(kept.config.login.allow_groups, ["Agents"], "{typo:?}");
+            assert_eq!(kept.config.login.warn.as_secs(), 3 * 86_400);
+            assert_eq!(kept.config.names.principal("jd").unwrap().to_string(), "john.doe@acme.com");
+        }
+    }
+
+    #[test]
+    fn every_key_that_decides_about_access_is_stricter_and_never_looser() {
+        type Case = (&'static str, &'static str, fn(&Config) -> String, &'static str);
+        let cases: &[Case] = &[
+            ("", "login.deny_groups = ['X']", |c| c.login.deny_groups.join(","), "X"),
+            ("login.deny_groups = ['X']", "", |c| c.login.deny_groups.join(","), "X"),
+            (
+                "login.deny_groups = ['X']",
+                "login.deny_groups = ['Y']",
+                |c| c.login.deny_groups.join(","),
+                "X,Y",
+            ),
+            ("", "login.allow_groups = ['A']", |c| c.login.allow_groups.join(","), "A"),
+            (
+                "login.allow_groups = ['A']",
+                "login.allow_groups = []",
+                |c| c.login.allow_groups.join(","),
+                "A",
+            ),
+            (
+                "login.allow_groups = ['A', 'B']",
+                "login.allow_groups = ['b', 'C']",
+                |c| c.login.allow_groups.join(","),
+                "B",
+            ),
+            ("login.allow_groups = ['A']", "login.allow_groups = 7", |c| c.login.allow_groups.join(","), "A"),
+            ("names.refuse = []", "", |c| c.names.refuse.join(","), "root,motion"),
+            ("names.refuse = ['a']", "names.refuse = []", |c| c.names.refuse.join(","), "a"),
+            (
+                "names.domains = ['a.b', 'c.d']",
+                "names.domains = ['a.b', 'e.f']",
+                |c| c.names.domains.join(","),
+                "a.b",
+            ),
+            ("broker.users = ['motion', 'www']", "", |c| c.broker.users.join(","), "motion"),
+            ("", "broker.users = ['www']", |c| c.broker.users.join(","), ""),
+            (
+                "",
+                "domain.base_dn = 'ou=p,dc=acme,dc=com'",
+                |c| c.domain.base_dn.clone(),
+                "ou=p,dc=acme,dc=com",
+            ),
+            (
+                "domain.base_dn = 'ou=p,dc=acme,dc=com'",
+                "",
+                |c| c.domain.base_dn.clone(),
+                "ou=p,dc=acme,dc=com",
+            ),
+            (
+                "domain.servers = ['a.acme.com', 'b.acme.com']",
+                "domain.servers = ['b.acme.com']",
+                |c| c.domain.servers.join(","),
+                "b.acme.com",
+            ),
+            ("tls.ca_file = '/a'", "", |c| format!("{:?}", c.tls.ca_file), "Some(\"/a\")"),
+            ("tls.ca_file = '/a'", "tls.ca_file = '/b'", |c| format!("{:?}", c.tls.ca_file), "Some(\"/b\")"),
+            (
+                "sessions.policy = 'unlimited'",
+                "sessions.policy = 'deny'",
+                |c| format!("{:?}", c.sessions.policy),
+                "Deny",
+            ),
+            ("sessions.policy = 'deny'", "", |c| format!("{:?}", c.sessions.policy), "Deny"),
+            ("sessions.limit = 3", "sessions.limit = 9", |c| c.sessions.limit.to_string(), "3"),
+            ("sessions.limit = 3", "", |c| c.sessions.limit.to_string(), "1"),
+            (
+                "sessions.exempt_groups = ['A', 'B']",
+                "sessions.exempt_groups = ['B']",
+                |c| c.sessions.exempt_groups.join(","),
+                "B",
+            ),
+            ("sessions.exempt_groups = ['A']", "", |c| c.sessions.exempt_groups.join(","), ""),
+            (
+                "sessions.on_store_failure = 'allow'",
+                "",
+                |c| format!("{:?}", c.sessions.on_store_failure),
+                "Deny",
+            ),
+            (
+                "sessions.max_age = 0",
+                "sessions.max_age = 60",
+                |c| format!("{:?}", c.sessions.max_age),
+                "Some(60s)",
+            ),
+            (
+                "sessions.max_age = 60",
+                "sessions.max_age = 0",
+                |c| format!("{:?}", c.sessions.max_age),
+                "Some(60s)",
+            ),
+            (
+                "sessions.recheck = 60",
+                "sessions.recheck = 10",
+                |c| format!("{:?}", c.sessions.recheck),
+                "Some(10s)",
+            ),
+            // A key that has nothing to do with access keeps its last good value.
+            ("pool.connections = 3", "pool.connections = 9", |c| c.pool.connections.to_string(), "3"),
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for (old, new, value, expected) in cases {
+            let kept = kept(old, &format!("{TYPO}{new}\n")).unwrap();
+            assert_eq!(value(&kept.config), *expected, "{old} -> {new}");
+            for text in [old, new] {
+                seen.insert(text.split(' ').next().unwrap_or_default().to_owned());
+            }
+        }
+        for (table, name) in RULES.iter().filter(|key| **key != ("domain", "name")) {
+            assert!(seen.contains(&format!("{table}.{name}")), "{table}.{name} is not tested");
+            assert!(KEYS.iter().any(|key| (key.table, key.name) == (*table, *name)));
+        }
+    }
+
+    #[test]
+    fn where_neither_value_is_the_stricter_nothing_is_kept() {
+        let cases = [
+            ("login.allow_groups = ['A']", "login.allow_groups = ['B']", "login.allow_groups was changed"),
+            (
+                "domain.base_dn = 'ou=a,dc=acme,dc=com'",
+                "domain.base_dn = 'ou=b,dc=acme,dc=com'",
+                "domain.base_dn",
+            ),
+            ("domain.servers = ['a.acme.com']", "domain.servers = ['b.acme.com']", "domain.servers"),
+        ];
+        let moved =
+            kept_of("domain.name = \"acme.com\"\n", "domain.name = \"other.com\"\nlogin.x = 1\n", MAP);
+        assert!(moved.unwrap_err().to_string().contains("domain.name was changed"));
+        for (old, new, text) in cases {
+            let error = kept(old, &format!("{TYPO}{new}\n")).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_loosens_nothing_and_the_rest_still_tightens() {
+        let old = "broker.users = ['motion', 'www']\nlogin.allow_groups = ['A']\n";
+        let kept = kept(old, "[login]\ndeny_groups = ['X']\nallow_groups = [\n").unwrap();
+        assert_eq!(kept.config.login.deny_groups, ["X"]);
+        assert_eq!(kept.config.login.allow_groups, ["A"]);
+        assert_eq!(kept.config.broker.users, ["motion", "www"], "it may stand in what cannot be read");
+        assert_eq!(kept.stricter, ["login.deny_groups"]);
+    }
+
+    #[test]
+    fn a_broken_map_keeps_the_lines_that_it_does_not_change() {
+        let map = "jd = john.doe@acme.com\nboss = somebody.else@acme.com\nmia : mia.m@acme.com\n";
+        let kept = kept_with_map("", "", map).unwrap();
+        let name = |name: &str| kept.config.names.principal(name).map(|to| to.to_string()).ok();
+        assert_eq!(name("jd").as_deref(), Some("john.doe@acme.com"));
+        assert_eq!(name("mia").as_deref(), Some("mia.m@acme.com"), "its line is the typo");
+        assert_eq!(name("boss"), None, "its line was changed");
+        let unseen =
+            kept_with_map("", "", "jd\u{a0}= dora@acme.com\nboss = jane@acme.com\nmia = mia.m@acme.com\n")
+                .unwrap();
+        assert_eq!(unseen.config.names.principal("jd").unwrap().to_string(), "john.doe@acme.com");
+        assert_eq!(unseen.stricter, [""; 0]);
+        assert_eq!(name("carl").as_deref(), Some("carl@acme.com"));
+        assert!(kept.stricter[0].ends_with("are refused: boss"), "{:?}", kept.stricter);
+        let gone = kept_with_map("", "", "nonsense\n").unwrap();
+        assert!(gone.config.names.principal("jd").is_err(), "its line was removed");
+    }
+
+    #[test]
+    fn with_a_broken_map_the_new_configuration_counts() {
+        let kept =
+            kept_with_map("login.warn_days = 3\n", "login.warn_days = 9\n", "jd = john.doe@acme.com\nx\n")
+                .unwrap();
+        assert_eq!(kept.config.login.warn.as_secs(), 9 * 86_400);
+        assert_eq!(kept.config.names.principal("jd").unwrap().to_string(), "john.doe@acme.com");
+    }
+}
