@@ -69,6 +69,11 @@ fn every_command_has_a_page_and_every_option_stands_on_it() {
                 None => argument.get_value_names().unwrap()[0].to_string(),
             };
             assert!(page.contains(&shown), "{name}(1) has no {shown}");
+            // The list of options has brackets around a value, the synopsis has none.
+            if argument.get_long().is_some() && argument.get_action().takes_values() {
+                let value = format!("{shown} {}", argument.get_value_names().unwrap()[0]);
+                assert!(page.contains(&value), "the synopsis of {name}(1) has no {value}");
+            }
             seen += 1;
         }
         for below in command.get_subcommands().filter(|one| !one.is_hide_set()) {

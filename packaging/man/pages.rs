@@ -75,7 +75,7 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
 
     let man = Man::new(command.clone()).section(section.to_string());
     let mut page = Page::new(name, section, &about);
-    page.rendered(|out| man.render_synopsis_section(out))?;
+    page.section("SYNOPSIS").text(&synopsis(command, name));
     page.section("DESCRIPTION").text(&long);
     if let Some((_, text)) = sections.next_if(|(heading, _)| heading.is_empty()) {
         page.text(text.trim());
@@ -105,6 +105,36 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
         }
     }
     Ok(page)
+}
+
+/// The command with its arguments, and the values that they take.
+fn synopsis(command: &Command, name: &str) -> String {
+    let program = command.get_bin_name().unwrap_or(name);
+    let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let (positionals, options): (Vec<_>, Vec<_>) = shown.partition(|argument| argument.is_positional());
+    let mut words = vec![format!("`{program}`")];
+    // The options of every command come last.
+    let (global, own): (Vec<_>, Vec<_>) =
+        options.into_iter().partition(|argument| argument.is_global_set() || argument.get_long().is_none());
+    for argument in own.into_iter().chain(positionals).chain(global) {
+        let values = argument.get_value_names().unwrap_or_default();
+        let values: Vec<_> = values.iter().map(ToString::to_string).collect();
+        let takes = argument.get_action().takes_values();
+        let mut word = match argument.get_long() {
+            Some("help" | "version") => continue,
+            Some(long) if takes => format!("`--{long}` {}", values.join(" ")),
+            Some(long) => format!("`--{long}`"),
+            None => values.join(" "),
+        };
+        if matches!(argument.get_action(), clap::ArgAction::Append) {
+            word += "...";
+        }
+        words.push(if argument.is_required_set() { word } else { format!("[{word}]") });
+    }
+    if command.has_subcommands() {
+        words.push("COMMAND".to_owned());
+    }
+    words.join(" ")
 }
 
 /// The parts of a help text, each with the heading before it; the first may have none.

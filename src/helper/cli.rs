@@ -297,7 +297,7 @@ pub struct Metrics {
 }
 
 const SESSIONS: &str = "\
-All of them ask the broker, as root or as a user in broker.users. A session is known by its id. Times in JSON are \
+All of them ask the broker, as root or as a user in broker.users. A session is known by its id, an open one by the short id of the list. Times in JSON are \
 milliseconds since 1970-01-01 UTC.
 
 Examples:
@@ -364,7 +364,7 @@ Exit status:
 /// Arguments of `sessions show`.
 #[derive(Debug, Args)]
 pub struct SessionsShow {
-    /// Id of the session
+    /// Id of the session; of an open one the first characters are enough
     #[arg(value_name = "ID")]
     pub id: String,
 
@@ -389,7 +389,7 @@ Exit status:
 /// Arguments of `sessions end`.
 #[derive(Debug, Args)]
 pub struct SessionsEnd {
-    /// Ids of the sessions
+    /// Ids of the sessions; of an open one the first characters are enough
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
 }
