@@ -162,7 +162,7 @@ fn table(sessions: &[Session]) -> String {
         let mut cells = vec![short(session), session.user.clone()];
         let optional =
             [(has_service, &session.service), (has_origin, &session.rhost), (has_server, &session.host)];
-        cells.extend(optional.into_iter().filter_map(|(is_shown, cell)| is_shown.then(|| cell.clone())));
+        cells.extend(optional.into_iter().filter(|(is_shown, _)| *is_shown).map(|(_, cell)| cell.clone()));
         cells.extend([session.pid.to_string(), span(age(session.since))]);
         columns.line(&cells);
     }

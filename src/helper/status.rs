@@ -60,7 +60,8 @@ fn ready_text(status: &Status, problems: &[String]) -> String {
 /// The broker's problems, and ours with it.
 fn problems(status: &Status) -> Vec<String> {
     let mut problems = status.problems.clone();
-    if !status.servers.list.iter().any(|server| server.is_usable(&status.method)) {
+    // The broker says so itself, and why.
+    if problems.is_empty() && !status.servers.list.iter().any(|server| server.is_usable(&status.method)) {
         problems.push("no domain controller can be used".into());
     }
     problems

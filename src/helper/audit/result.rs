@@ -102,9 +102,7 @@ impl<'a> Findings<'a> {
 
     pub(super) fn exit(&self) -> Exit {
         let is = |outcome| self.people.iter().any(|person| person.outcome == outcome);
-        if is(Outcome::Unavailable) {
-            Exit::Failed
-        } else if is(Outcome::Misconfigured) {
+        if is(Outcome::Unavailable) || is(Outcome::Misconfigured) {
             Exit::Failed
         } else if self.people.iter().all(|person| person.may_log_in) {
             Exit::Yes
