@@ -28,7 +28,7 @@ impl<M: Machine> Directory<M> {
     pub async fn readiness(&self, deadline: Instant) -> Readiness {
         let now = SystemTime::now();
         let groups = remembered(&self.rules, GROUPS, self.read_group_rules(deadline), deadline);
-        let exempt = remembered(&self.exempt_sids, GROUPS, self.read_exempt(deadline), deadline);
+        let exempt = remembered(&self.exempt_groups, GROUPS, self.read_exempt(deadline), deadline);
         let (clock, base, groups, exempt) = tokio::join!(
             self.clock(deadline),
             self.base_exists(deadline),

@@ -387,7 +387,9 @@ impl Register {
     /// Writes to the store, and returns what is wrong with it, if anything: a full disk can still be read.
     pub async fn try_writing(&self, deadline: Instant) -> Option<String> {
         let _ = self.written(
-            self.store.bookmark(&format!("health {}", self.host), &now().to_string(), deadline).await,
+            self.store
+                .bookmark(&format!("health {}", self.identity.server.name), &now().to_string(), deadline)
+                .await,
         );
         self.trouble()
     }
