@@ -399,3 +399,20 @@ fn imports_point_one_way() {
     covered.insert(root().join("src/lib.rs"));
     assert_eq!(covered, sources(&root().join("src")).into_iter().collect());
 }
+
+/// What runs as long as the broker does must not end in silence: `src/supervise.rs` begins it.
+#[test]
+fn background_work_is_supervised() {
+    for file in sources(&root().join("src")) {
+        let text = read(&file);
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let is_shell =
+            ["src/supervise.rs", "src/helper/"].iter().any(|path| file.starts_with(root().join(path)));
+        for (number, line) in (1..).zip(code.lines()).filter(|_| !is_shell) {
+            let is_endless = line.contains("tokio::spawn(") && line.contains("keep(");
+            let is_thread = line.contains("thread::spawn(") || line.contains("thread::Builder");
+            let is_test = file.file_name().is_some_and(|name| name == "tests.rs" || name == "suite.rs");
+            assert!(is_test || !(is_endless || is_thread), "{}:{number}: {line}", file.display());
+        }
+    }
+}

@@ -182,8 +182,28 @@ pub(super) async fn keytab(facts: &Facts) -> Finding {
         return Finding::failure(format!("{} is of another realm than {}", machine, config.domain.realm))
             .command(&commands::ADCLI_JOIN, &domain);
     }
+    let name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(joined) = joined_as(keytab, &name) {
+        return Finding::warning(format!("this host is called {name}, and was joined as {joined}")).advise(
+            Place::Here,
+            format!("give it the name {joined} again, or join it under the new one; a copy of another host needs its own join"),
+        );
+    }
     let versions = versions(keytab, machine).iter().map(u32::to_string).collect::<Vec<_>>();
     Finding::ok(format!("{machine}, key version {}", versions.join(", ")))
+}
+
+/// The name that the join gave this host in `host/NAME`, where none of them is its `name` now. The computer account may
+/// have another name by intent.
+fn joined_as<'a>(keytab: &'a Keytab, name: &str) -> Option<&'a str> {
+    let label = |name: &str| fold(name.split('.').next().unwrap_or_default());
+    let hosts = keytab.entries.iter().filter_map(|entry| {
+        let host = entry.principal.strip_prefix("host/")?;
+        Some(host.split_once('@').map_or(host, |(host, _)| host))
+    });
+    let hosts: Vec<_> = hosts.collect();
+    let is_known = hosts.iter().any(|host| label(host) == label(name));
+    hosts.into_iter().max_by_key(|host| host.len()).filter(|_| !is_known)
 }
 
 pub(super) async fn keytab_mode(facts: &Facts) -> Finding {
@@ -269,6 +289,25 @@ mod tests {
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.seen.contains(seen), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn a_host_that_was_renamed_since_its_join_is_named() {
+        let entries = [
+            ("VOICE01$@ACME.COM", 2, 18),
+            ("host/XCALLY@ACME.COM", 2, 18),
+            ("host/xcally.acme.com@ACME.COM", 2, 18),
+        ];
+        let held = keytab(&entries);
+        for (name, expected) in [
+            ("xcally", None),
+            ("Xcally.acme.com", None),
+            ("xcally-2", Some("xcally.acme.com")),
+            ("localhost", Some("xcally.acme.com")),
+        ] {
+            assert_eq!(joined_as(&held, name), expected, "{name}");
+        }
+        assert_eq!(joined_as(&keytab(&entries[..1]), "other"), None);
     }
 
     #[test]

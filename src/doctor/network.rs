@@ -204,9 +204,9 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     let names: Vec<_> = reverse.split_whitespace().skip(1).map(str::to_lowercase).collect();
     match names.iter().any(|known| *known == full.to_lowercase() || *known == short.to_lowercase()) {
         true => Finding::ok(format!("{full} is {address}, and back")),
+        // As Debian's installer leaves it: the name stands with 127.0.1.1 in /etc/hosts, and DNS knows no host by address.
         false if names.is_empty() => {
-            Finding::warning(format!("{address}, this host's own address, has no name"))
-                .advise(Place::Here, hosts)
+            Finding::ok(format!("{full} resolves; {address} has no name, and needs none"))
         }
         false => Finding::warning(format!(
             "{address}, this host's own address, is {}, not {full}",
