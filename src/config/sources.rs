@@ -123,11 +123,12 @@ impl Credentials {
 const WITHHELD: &str = "a drop-in that empties LoadCredential= does that, as images of LXC and Incus have one \
     (`systemctl cat motion-ad.service` shows it); remove it, or add one with a later name";
 
-/// The command that has systemd hand `keytab` over.
+/// The command that has systemd hand `keytab` and SSSD's files over.
 fn drop_in(keytab: &Path) -> String {
     const FOLDER: &str = "/etc/systemd/system/motion-ad.service.d";
     format!(
-        "`mkdir -p {FOLDER} && printf '[Service]\\nLoadCredential=keytab:%s\\n' {} >{FOLDER}/zzzzz-keytab.conf && \
+        "`mkdir -p {FOLDER} && printf '[Service]\\nLoadCredential=%s\\nLoadCredential=%s\\nLoadCredential=%s\\n' \
+         keytab:{} sssd.conf:{SSSD_CONF} sssd.conf.d:{SNIPPETS} >{FOLDER}/zzzzz-keytab.conf && \
          systemctl daemon-reload && systemctl restart motion-ad.service`",
         keytab.display()
     )

@@ -170,8 +170,8 @@ pub fn of_handshake(error: &io::Error) -> Option<&'static str> {
     const NOTHING_COMMON: &str = "the domain controller has no cipher or signature in common with this host: let it offer \
         ECDHE with AES-GCM, and a certificate with an RSA key of 2048 bits or more, or on P-256 or P-384 (P-521, \
         RSASSA-PSS keys and CBC ciphers are not supported)";
-    const BROKEN_OFF: &str = "the domain controller broke the handshake off: it has no certificate, or offers neither TLS \
-        1.2 nor TLS 1.3 with AES-GCM";
+    const BROKEN_OFF: &str = "the domain controller broke the handshake off: it has no certificate or one with an \
+        unsupported key (P-521, RSASSA-PSS), or offers neither TLS 1.2 nor TLS 1.3 with AES-GCM";
     let of = |error: &Error| match error {
         Error::AlertReceived(AlertDescription::ProtocolVersion)
         | Error::PeerIncompatible(

@@ -30,6 +30,7 @@ mod fresh;
 mod hardening;
 mod health;
 mod hostile;
+mod hosts;
 mod join;
 mod lab;
 #[path = "../../clients/libpam.rs"]
@@ -97,6 +98,7 @@ const SUITE: &[Part] = &[
             ("setup", setup::chapter),
             ("audit", audit::chapter),
             ("machine", machine::chapter),
+            ("hosts", hosts::chapter),
             ("faults", faults::chapter),
             ("hostile", hostile::chapter),
             ("secrets", secrets::chapter),

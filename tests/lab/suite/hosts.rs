@@ -1,0 +1,170 @@
+//! Joined hosts as they really are: containers, edited files of SSSD, keytabs that outlived a rename, odd files of DNS. On each
+//! of them John logs in as before, and a wrong password stays out.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::cast::person;
+use crate::lab::{Lab, wait};
+use crate::pam::authenticate;
+use crate::ready::{john, ready, restart};
+use crate::report::{Check, Report, contains, equal};
+
+const SSSD: &str = "/etc/sssd/sssd.conf";
+const KEYTAB: &str = "/etc/krb5.keytab";
+
+/// What the shell does to the host, and undoes. The broker notices each change by itself.
+const HOSTS: &[(&str, &str, &str)] = &[
+    (
+        "sssd.conf: the domain stands in a snippet",
+        "cp -p /etc/sssd/sssd.conf /root/sssd.conf && cp -p /etc/sssd/sssd.conf /etc/sssd/conf.d/10-acme.conf && \
+         printf '[sssd]\\nservices = nss, pam\\n' >/etc/sssd/sssd.conf",
+        "rm /etc/sssd/conf.d/10-acme.conf && cp -p /root/sssd.conf /etc/sssd/sssd.conf",
+    ),
+    (
+        "sssd.conf: the same key twice, the last one counts",
+        "cp -p /etc/sssd/sssd.conf /root/sssd.conf && sed -i 's/^domains = .*/domains = old.example\\n&/; \
+         s/^ad_domain = .*/ad_domain = old.example\\n&/' /etc/sssd/sssd.conf && \
+         printf '[domain/old.example]\\nid_provider = ad\\n' >>/etc/sssd/sssd.conf",
+        "cp -p /root/sssd.conf /etc/sssd/sssd.conf",
+    ),
+    (
+        "sssd.conf: other letter cases, enabled without domains",
+        "cp -p /etc/sssd/sssd.conf /root/sssd.conf && sed -i 's/^domains = .*//; s/^\\[sssd\\]/[SSSD]/; \
+         s/^\\[domain.acme.com\\]/[Domain\\/ACME.COM]\\nEnabled = True/; s/^id_provider/ID_Provider/; s/^ad_domain/AD_Domain/' \
+         /etc/sssd/sssd.conf",
+        "cp -p /root/sssd.conf /etc/sssd/sssd.conf",
+    ),
+    (
+        "resolv.conf with a malformed search domain",
+        "cp /etc/resolv.conf /root/resolv.conf && sed -i '1i search acme..com' /etc/resolv.conf",
+        "cat /root/resolv.conf >/etc/resolv.conf",
+    ),
+];
+
+pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
+    for (name, change, back) in HOSTS {
+        report.check(name, || {
+            lab.host_sh(change).ok()?;
+            let seen = comes_and_stays_out(lab);
+            lab.host_sh(back).ok()?;
+            seen
+        });
+    }
+    report.check("LXC's drop-in empties LoadCredential= of every service", || without_credentials(lab));
+    report.check("credentials that no drop-in brings back: the broker says so and does not loop", || {
+        withheld(lab)
+    });
+    for other in [("OLDNAME$", "ACME.COM"), ("XCALLY$", "OTHER.EXAMPLE")] {
+        report.check(&format!("a keytab whose first account is {}@{}", other.0, other.1), || {
+            second_account(lab, other)
+        });
+    }
+    report.check("sssd.conf names a keytab elsewhere: the command hands it over", || keytab_elsewhere(lab));
+    report.check("a domain controller that /etc/hosts alone knows, while DNS is dead", || hosts_alone(lab));
+    ready(lab)?;
+    lab.configure("")
+}
+
+fn comes_and_stays_out(lab: &Lab) -> Check {
+    wait(Duration::from_secs(10), || john(lab).map(drop))?;
+    let wendy = person("wendy");
+    equal("a wrong password", authenticate(lab, wendy.sam, "not hers").code.as_str(), "PAM_AUTH_ERR")?;
+    lab.run(&["cast", "reset", "wendy"]).ok().map(drop)
+}
+
+/// As distrobuilder's generator writes it.
+const LXC: &str = "mkdir -p /run/systemd/system/service.d && printf '[Service]\\nProcSubset=all\\nProtectProc=default\\n\
+    ProtectControlGroups=no\\nProtectKernelTunables=no\\nNoNewPrivileges=no\\nLoadCredential=\\n' \
+    >/run/systemd/system/service.d/zzz-lxc-service.conf && systemctl daemon-reload && systemctl restart motion-ad.service";
+const NO_LXC: &str =
+    "rm -rf /run/systemd/system/service.d; systemctl daemon-reload; systemctl restart motion-ad.service";
+
+fn without_credentials(lab: &Lab) -> Check {
+    lab.host_sh(LXC).ok()?;
+    let seen = comes_and_stays_out(lab);
+    lab.host_sh(NO_LXC).ok()?;
+    seen
+}
+
+fn withheld(lab: &Lab) -> Check {
+    const LATER: &str = "mkdir -p /run/systemd/system/motion-ad.service.d && printf '[Service]\\nLoadCredential=\\n' \
+        >/run/systemd/system/motion-ad.service.d/zzzzzz.conf && systemctl daemon-reload && \
+        systemctl restart motion-ad.service";
+    const BACK: &str = "rm -rf /run/systemd/system/motion-ad.service.d; systemctl daemon-reload; \
+        systemctl restart motion-ad.service";
+    let position = lab.log_position()?;
+    lab.host_sh(LATER).ok()?;
+    let seen = lab
+        .wait_for_log(&position, &["problem=", "did not hand it over", "LoadCredential="])
+        .and_then(|_| {
+            let first = lab.broker()?;
+            std::thread::sleep(Duration::from_secs(5));
+            equal("the broker's process after five seconds", lab.broker()?, first)
+        });
+    lab.host_sh(BACK).ok()?;
+    wait(Duration::from_secs(10), || john(lab).map(drop))?;
+    seen
+}
+
+/// Puts a key of another account before those of the host (MIT's file format 0x502).
+fn second_account(lab: &Lab, (name, realm): (&str, &str)) -> Check {
+    let own = fs::read(lab.path(KEYTAB)).map_err(|e| format!("{KEYTAB}: {e}"))?;
+    let counted = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
+    let mut entry = 1_u16.to_be_bytes().to_vec();
+    entry.extend(counted(realm));
+    entry.extend(counted(name));
+    // The type of the name, the time, the version, AES-256, and a key of 32 bytes.
+    entry.extend([0, 0, 0, 1, 0, 0, 0, 0, 9, 0, 18, 0, 32]);
+    entry.extend([7; 32]);
+    let mut both = vec![5, 2];
+    both.extend((entry.len() as u32).to_be_bytes());
+    both.extend(entry);
+    both.extend(own.get(2..).unwrap_or_default());
+    let write = |bytes: &[u8]| fs::write(lab.path(KEYTAB), bytes).map_err(|e| format!("{KEYTAB}: {e}"));
+    write(&both)?;
+    let seen = comes_and_stays_out(lab);
+    write(&own)?;
+    wait(Duration::from_secs(10), || john(lab).map(drop))?;
+    seen
+}
+
+fn keytab_elsewhere(lab: &Lab) -> Check {
+    const MOVED: &str = "/etc/sssd/acme.keytab";
+    let position = lab.log_position()?;
+    lab.host_sh(&format!(
+        "cp -p {SSSD} /root/sssd.conf && mv {KEYTAB} {MOVED} && sed -i '/^ad_domain/a krb5_keytab = {MOVED}' {SSSD}"
+    ))
+    .ok()?;
+    let line = lab.wait_for_log(&position, &["problem=", MOVED])?;
+    let command = line.split('`').nth(1).ok_or("the log names no command")?.replace("\\\\", "\\");
+    lab.host_sh(&command).ok()?;
+    let seen = comes_and_stays_out(lab);
+    lab.host_sh(&format!(
+        "mv {MOVED} {KEYTAB}; cp -p /root/sssd.conf {SSSD}; rm -r /etc/systemd/system/motion-ad.service.d; \
+         systemctl daemon-reload; systemctl restart motion-ad.service"
+    ))
+    .ok()?;
+    wait(Duration::from_secs(10), || john(lab).map(drop))?;
+    contains("the command", &command, "LoadCredential=keytab:")?;
+    seen
+}
+
+fn hosts_alone(lab: &Lab) -> Check {
+    lab.configure("[domain]\nservers = [\"ad.acme.com\"]\n")?;
+    lab.host_sh(
+        "cp /etc/hosts /root/hosts && cp /etc/resolv.conf /root/resolv.conf && echo 'nameserver 10.73.0.99' >/etc/resolv.conf && \
+         echo '10.73.0.98 ad.acme.com' >>/etc/hosts",
+    )
+    .ok()?;
+    restart(lab)?;
+    // A wrong line that is mended counts at once.
+    let wrong = john(lab).is_err();
+    lab.host_sh("sed -i 's/^10.73.0.98 /10.73.0.10 /' /etc/hosts").ok()?;
+    let seen = comes_and_stays_out(lab);
+    lab.host_sh("cat /root/hosts >/etc/hosts; cat /root/resolv.conf >/etc/resolv.conf").ok()?;
+    lab.configure("")?;
+    wait(Duration::from_secs(10), || john(lab).map(drop))?;
+    equal("nobody comes in while the address is wrong", wrong, true)?;
+    seen
+}
