@@ -406,11 +406,14 @@ async fn the_next_domain_controller_is_tried() {
     assert!(failed[0].contains("refused") && failed[1].contains("no answer in time"), "{failed:?}");
 
     // The name decides who is believed: the right address under a wrong name is not.
-    let (_, domain) = dc.service.host.split_once('.').unwrap();
+    let host = dc.service.host.clone();
+    let (_, domain) = host.split_once('.').unwrap();
     let wrong = Server { service: LdapService::of_domain("nobody.invalid", domain), ..dc };
     let machine = connection(fixed(vec![wrong]), settings);
     let error = machine.root(within(10)).await.unwrap_err();
     assert!(error.to_string().contains("knows no service ldap/nobody.invalid"), "{error}");
+    let own = format!("nobody.invalid is only an alias or an address of {host}: name {host} instead");
+    assert!(error.to_string().contains(&own), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

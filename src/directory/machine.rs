@@ -3,6 +3,7 @@
 //! All searches share it. It is made when it is first needed, by one task however many wait for it, and
 //! replaced when it breaks, when it stops answering, before its ticket ends and after many searches.
 
+mod alias;
 mod link;
 pub mod machines;
 
@@ -440,13 +441,19 @@ impl Inner {
                     return Ok(Arc::new(link));
                 }
                 Err(error) => {
-                    match error {
-                        TransportError::Timeout => {
-                            self.servers.silent(&server.service.host, &error.to_string())
-                        }
-                        _ => self.servers.failed(&server.service.host, &error.to_string()),
+                    let host = &server.service.host;
+                    let mut cause = error.to_string();
+                    if let TransportError::Kerberos(KerberosError::ServiceUnknown(_)) = error
+                        && let Some(own) = alias::owner(server, *address, &credential, self, deadline).await
+                    {
+                        cause +=
+                            &format!("; {host} is only an alias or an address of {own}: name {own} instead");
                     }
-                    causes.push(format!("{} ({address}): {error}", server.service.host));
+                    match error {
+                        TransportError::Timeout => self.servers.silent(host, &cause),
+                        _ => self.servers.failed(host, &cause),
+                    }
+                    causes.push(format!("{host} ({address}): {cause}"));
                 }
             }
         }

@@ -151,6 +151,16 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
     if finding.level <= Level::Skipped {
         return finding;
     }
+    let is_alias = |bound: &Bound| {
+        bound
+            .error
+            .as_ref()
+            .is_some_and(|error| error.to_string().contains("is only an alias or an address of"))
+    };
+    if machines.iter().any(is_alias) {
+        // Where the name is written is for the administrator to change: no command on the domain controller helps.
+        return finding;
+    }
     let lacks_spn = machines.iter().find(|bound| {
         matches!(&bound.error, Some(MachineError::Unreachable(cause)) if cause.contains("knows no service"))
     });

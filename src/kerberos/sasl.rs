@@ -73,6 +73,11 @@ impl LdapService {
         LdapService { class: "GC", holds: forest.to_lowercase(), ..LdapService::of_domain(host, domain) }
     }
 
+    /// The same service at another host.
+    pub fn at(&self, host: &str) -> Self {
+        LdapService { host: host.to_owned(), ..self.clone() }
+    }
+
     /// The name by which the KDC knows it. No part can smuggle in another.
     fn principal(&self) -> Result<String, TransportError> {
         let plain = |name: &str| {

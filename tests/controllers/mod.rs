@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write as _};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -209,6 +209,10 @@ impl Names for Zone {
     }
 
     fn site<'a>(&'a self, _: &'a str, _: Vec<IpAddr>) -> BoxFuture<'a, Option<String>> {
+        Box::pin(async { None })
+    }
+
+    fn reached(&self, _: Vec<SocketAddr>) -> BoxFuture<'_, Option<IpAddr>> {
         Box::pin(async { None })
     }
 }

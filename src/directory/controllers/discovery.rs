@@ -3,7 +3,7 @@
 //! The configuration names them, else DNS SRV does (MS-ADTS 6.3.6), those of this host's site first. The site is
 //! configured, or a domain controller tells it by a netlogon ping.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,7 +152,9 @@ pub async fn discover(
         false => configured(&wanted.servers),
     };
     hosts.extend(configured(&wanted.backup));
-    let controllers = resolve(names, unique(hosts), &mut until).await?;
+    let mut controllers = resolve(names, unique(hosts), &mut until).await?;
+    reach(names, &mut controllers, wanted.role.port()).await;
+    let controllers = controllers.into_iter().map(Arc::new).collect();
     Ok(List { controllers, site, until: until.max(now + BUSY) })
 }
 
@@ -205,7 +207,7 @@ async fn resolve(
     names: &Arc<dyn Names>,
     hosts: Vec<(String, bool)>,
     until: &mut Instant,
-) -> Result<Vec<Arc<Controller>>, String> {
+) -> Result<Vec<Controller>, String> {
     let mut answers = addresses_of(names, hosts.iter().map(|(host, _)| host.clone()).collect()).await;
     let mut causes = Vec::new();
     let mut controllers = Vec::new();
@@ -222,11 +224,32 @@ async fn resolve(
             }
             None => Vec::new(),
         };
-        controllers.push(Arc::new(Controller { host, addresses, in_site }));
+        controllers.push(Controller { host, addresses, in_site });
     }
     match controllers.iter().all(|controller| controller.addresses.is_empty()) {
         true => Err(causes.join("; ")),
         false => Ok(controllers),
+    }
+}
+
+/// Puts the address first that answers, where a host has several: whoever uses the host begins with that one, so that a
+/// dead one before it costs nobody anything. All hosts are tried at once.
+async fn reach(names: &Arc<dyn Names>, controllers: &mut [Controller], port: u16) {
+    let mut trying = JoinSet::new();
+    for (at, controller) in controllers.iter().enumerate() {
+        if controller.addresses.len() > 1 {
+            let addresses = controller.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+            let names = Arc::clone(names);
+            trying.spawn(async move { (at, names.reached(addresses).await) });
+        }
+    }
+    while let Some(tried) = trying.join_next().await {
+        if let Ok((at, Some(first))) = tried
+            && let Some(controller) = controllers.get_mut(at)
+        {
+            // Stable: the others keep their order.
+            controller.addresses.sort_by_key(|ip| *ip != first);
+        }
     }
 }
 
@@ -238,7 +261,10 @@ async fn addresses_of(names: &Arc<dyn Names>, hosts: Vec<String>) -> Vec<(String
     for host in hosts {
         let names = Arc::clone(names);
         asked.spawn(async move {
-            let answer = names.addresses(&host).await;
+            let answer = match host.parse() {
+                Ok(ip) => Ok((vec![ip], Instant::now() + FRESH)),
+                Err(_) => names.addresses(&host).await,
+            };
             (host, answer)
         });
     }
@@ -299,6 +325,8 @@ pub(in crate::directory) mod tests {
         pub addresses: HashMap<String, Vec<IpAddr>>,
         /// The site that pings tell.
         pub site: Option<String>,
+        /// The addresses that accept no connection.
+        pub dead: Vec<IpAddr>,
         /// Nothing is answered.
         pub silent: bool,
         pub asked: Vec<String>,
@@ -341,6 +369,12 @@ pub(in crate::directory) mod tests {
         fn site<'a>(&'a self, _: &'a str, addresses: Vec<IpAddr>) -> BoxFuture<'a, Option<String>> {
             let site = self.0.lock().unwrap().site.clone().filter(|_| !addresses.is_empty());
             Box::pin(async move { site })
+        }
+
+        fn reached(&self, addresses: Vec<SocketAddr>) -> BoxFuture<'_, Option<IpAddr>> {
+            let zone = self.0.lock().unwrap();
+            let first = addresses.iter().map(SocketAddr::ip).find(|ip| !zone.dead.contains(ip));
+            Box::pin(async move { first })
         }
     }
 
@@ -407,6 +441,24 @@ pub(in crate::directory) mod tests {
         assert_eq!(hosts(elsewhere, &configured).await.unwrap(), ["b", "a", "c"]);
         let alone = Zone { site: Some("Bonn".into()), ..zone() };
         assert_eq!(hosts(alone, &wanted(&[], &[])).await.unwrap(), ["a", "b", "c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_answers_comes_before_one_that_does_not() {
+        let [dead, good, other] = [9, 1, 2].map(|end| IpAddr::from([10, 0, 0, end]));
+        let first = async |closed: &[IpAddr]| {
+            let mut zone = Zone { dead: closed.to_vec(), ..zone() };
+            zone.addresses.insert("a".to_owned(), vec![dead, good, other]);
+            let list = discover(&names(zone), &wanted(&["a"], &[]), |_| 0).await.unwrap();
+            list.controllers[0].addresses.clone()
+        };
+        assert_eq!(first(&[dead]).await, [good, dead, other]);
+        assert_eq!(first(&[]).await, [dead, good, other]);
+        // Where nobody answers the order is that of DNS.
+        assert_eq!(first(&[dead, good, other]).await, [dead, good, other]);
+        // What is written as an address is one.
+        let list = discover(&names(zone()), &wanted(&["10.0.0.7"], &[]), |_| 0).await.unwrap();
+        assert_eq!(list.controllers[0].addresses, [IpAddr::from([10, 0, 0, 7])]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use once_cell::sync::OnceCell;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::pin;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -37,6 +37,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// One ping.
 const PING: Duration = Duration::from_millis(500);
+/// A host with several addresses has so long to accept a connection at one of them.
+const REACH: Duration = Duration::from_millis(300);
 /// The longest datagram that is read; an answer has some 200 bytes.
 const DATAGRAM: usize = 4096;
 
@@ -72,6 +74,8 @@ pub trait Names: Send + Sync + 'static {
     /// The site that we are in, as the first of `addresses` to answer a netlogon ping for `domain` says; empty where
     /// AD knows none.
     fn site<'a>(&'a self, domain: &'a str, addresses: Vec<IpAddr>) -> BoxFuture<'a, Option<String>>;
+    /// The first of `addresses`, all of one host, that accepts a connection; they are tried at once.
+    fn reached(&self, addresses: Vec<SocketAddr>) -> BoxFuture<'_, Option<IpAddr>>;
 }
 
 /// The system's DNS (`/etc/hosts`, `/etc/resolv.conf`), and pings by CLDAP.
@@ -256,6 +260,24 @@ impl Names for Network {
                 None
             };
             timeout(PING, first).await.ok().flatten()
+        })
+    }
+
+    fn reached(&self, addresses: Vec<SocketAddr>) -> BoxFuture<'_, Option<IpAddr>> {
+        let mut trying = JoinSet::new();
+        for address in addresses {
+            trying.spawn(async move { TcpStream::connect(address).await.map(|_| address.ip()) });
+        }
+        Box::pin(async move {
+            let first = async {
+                while let Some(tried) = trying.join_next().await {
+                    if let Ok(Ok(ip)) = tried {
+                        return Some(ip);
+                    }
+                }
+                None
+            };
+            timeout(REACH, first).await.ok().flatten()
         })
     }
 }

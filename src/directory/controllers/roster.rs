@@ -131,6 +131,8 @@ pub struct Roster {
     state: Option<PathBuf>,
     reader: OnceLock<Reader>,
     known: Mutex<Known>,
+    /// Held over the writing, so that the last list is what stays on disk.
+    keeping: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -225,15 +227,15 @@ impl Roster {
             };
             let (answer, changed) = roster.take(answer);
             let _ = sender.send(Some(answer));
-            if let Some(listed) = changed {
-                roster.keep(listed).await;
+            if changed {
+                roster.keep().await;
             }
         });
         receiver
     }
 
-    /// Puts an answer in force; the list where it is another one than before.
-    fn take(&self, answer: Result<Listed, String>) -> (Answer, Option<Arc<Listed>>) {
+    /// Puts an answer in force, and returns whether the list is another one than before.
+    fn take(&self, answer: Result<Listed, String>) -> (Answer, bool) {
         let mut known = self.known();
         known.asking = None;
         match answer {
@@ -246,18 +248,19 @@ impl Roster {
                     _ => Arc::new(listed),
                 };
                 known.listed = Some(listed.clone());
-                (Ok(listed.clone()), is_new.then_some(listed))
+                (Ok(listed), is_new)
             }
             Err(cause) => {
                 known.problem = Some(cause.clone());
-                (Err(cause), None)
+                (Err(cause), false)
             }
         }
     }
 
-    /// Writes the list to the state directory.
-    async fn keep(&self, listed: Arc<Listed>) {
-        let Some(directory) = self.state.clone() else { return };
+    /// Writes the list of the moment to the state directory.
+    async fn keep(&self) {
+        let _keeping = self.keeping.lock().await;
+        let (Some(directory), Some(listed)) = (self.state.clone(), self.listed()) else { return };
         let kept = Kept { domain: self.domain.clone(), controllers: listed.0.clone() };
         let stored = tokio::task::spawn_blocking(move || store(&directory, &kept)).await;
         if let Err(error) = stored.unwrap_or_else(|error| Err(io::Error::other(error))) {
@@ -379,6 +382,8 @@ pub(in crate::directory) mod tests {
         machine.0.expect(answers(vec![server("DC3", "dc3.acme.com"), agent("DC3", "0")]));
         assert!(!roster.refresh().await.unwrap().admits("ad.acme.com", Role::Domain));
 
+        // Another folder, because that one is still written to.
+        let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join(FILE), "{").unwrap();
         let broken = Roster::load("acme.com", Some(state.path()));
         assert_eq!(broken.listed(), None);

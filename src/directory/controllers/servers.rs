@@ -25,6 +25,8 @@ pub(in crate::directory) const LDAP: u16 = 389;
 
 /// One probe.
 const PROBE: Duration = Duration::from_secs(2);
+/// How soon a list is asked for again where a host of several addresses failed.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How soon DNS is asked again after it failed, while the last good list is used.
 const STALE: Duration = Duration::from_secs(30);
 
@@ -66,6 +68,8 @@ struct Known {
     list: Option<Arc<List>>,
     /// When the list is to be asked for again.
     due: Option<Instant>,
+    /// When it was taken last.
+    taken: Option<Instant>,
     /// Why the last attempt failed.
     problem: Option<String>,
     /// The attempt under way, while its sender lives.
@@ -356,6 +360,7 @@ impl ServerList {
     fn take(&self, found: Result<List, String>) -> Answer {
         let mut known = self.known();
         known.asking = None;
+        known.taken = Some(Instant::now());
         match found {
             Ok(list) => {
                 let list = Arc::new(list);
@@ -386,7 +391,20 @@ impl ServerList {
 
     fn open(&self, host: &str, service: Service, cause: &str, silence: bool) {
         self.note(|health| health.failed(host, service, cause, silence, Instant::now()));
+        self.look_again(host);
         self.changed.notify_one();
+    }
+
+    /// Has the list asked for again soon where `host` has several addresses: another one may answer by now.
+    fn look_again(&self, host: &str) {
+        let mut known = self.known();
+        let list = known.list.clone();
+        let controller =
+            list.iter().flat_map(|list| &list.controllers).find(|controller| controller.host == host);
+        if controller.is_some_and(|controller| controller.addresses.len() > 1) {
+            let soon = known.taken.map_or_else(Instant::now, |taken| taken + AGAIN);
+            known.due = known.due.map(|due| due.min(soon));
+        }
     }
 
     /// Hands a change on outside the lock.
@@ -634,6 +652,24 @@ mod tests {
         bench.names.0.lock().unwrap().silent = false;
         tokio::time::sleep(STALE).await;
         assert_eq!(bench.servers.report().problem, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_dies_is_left_for_the_hosts_other_one() {
+        let [one, two] = [1, 2].map(|end| IpAddr::from([10, 0, 0, end]));
+        let mut zone = zone();
+        zone.addresses.insert("a".to_owned(), vec![one, two]);
+        let bench = bench(zone);
+        let first = async || {
+            let controllers = bench.servers.controllers(B).await.unwrap();
+            controllers.iter().find(|controller| controller.host == "a").unwrap().addresses[0]
+        };
+        assert_eq!(first().await, one);
+        bench.servers.keep(probe(&Arc::default()));
+        bench.names.0.lock().unwrap().dead = vec![one];
+        bench.servers.silent("a", B, "no answer in time");
+        tokio::time::sleep(AGAIN + Duration::from_millis(1)).await;
+        assert_eq!(first().await, two);
     }
 
     #[tokio::test(start_paused = true)]

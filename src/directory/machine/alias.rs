@@ -1,0 +1,47 @@
+//! A name that leads to a domain controller and is not its own: an alias, or an address.
+//!
+//! Kerberos and TLS know a domain controller by one name, so such a name has to be replaced by that one where it is written.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::link::Link;
+use super::{Inner, Server};
+use crate::directory::entry::Entry;
+use crate::kerberos::Credential;
+use crate::ldap;
+
+/// Finding out whose name it is.
+const LOOK: Duration = Duration::from_millis(1500);
+
+/// Whose address `address` is, where the KDC knows no service by the name of `server`. A host may call itself what it
+/// likes, so the name counts only if the machine account can bind to the domain controller of that name there.
+pub(super) async fn owner(
+    server: &Server,
+    address: SocketAddr,
+    credential: &Credential,
+    machine: &Inner,
+    deadline: Instant,
+) -> Option<String> {
+    let until = deadline.min(Instant::now() + LOOK);
+    let name = timeout_at(until, called(address)).await.ok()??;
+    let service = server.service.at(&name);
+    if service.host == server.service.host {
+        return None;
+    }
+    let named = Server { service, addresses: vec![address] };
+    Link::connect(&named, address, credential.clone(), machine, until).await.ok()?;
+    Some(name)
+}
+
+/// What the host at `address` calls itself (`dnsHostName` of its rootDSE, MS-ADTS 3.1.1.3.2).
+async fn called(address: SocketAddr) -> Option<String> {
+    let mut tcp = TcpStream::connect(address).await.ok()?;
+    let request = ldap::root_search(1, "(objectClass=*)", &["dnsHostName"]).ok()?;
+    let answer = ldap::search_one(&mut tcp, 1, request).await.ok()?;
+    let root = Entry::decode(answer).ok()?;
+    Some(root.text("dnsHostName").ok()??.to_lowercase())
+}
