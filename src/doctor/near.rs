@@ -24,7 +24,7 @@ const WORDS: usize = 4;
 /// Names that are told.
 const TOLD: usize = 3;
 /// Letters in which a distinguished name may differ.
-const LETTERS: usize = 4;
+const LETTERS: usize = 3;
 
 /// The groups of the domain whose names look like this one, the nearest first.
 pub(super) async fn groups(ad: &Ad, config: &Config, group: &str, deadline: Instant) -> Vec<String> {

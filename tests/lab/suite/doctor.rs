@@ -324,7 +324,7 @@ const ROWS: &[Row] = &[
         "map-targets", "AD has no account jon.doe@acme.com", ByHand(&[CLEAN_MAP])).warns(),
     row("the base DN does not exist",
         &[Configure("[domain]\nbase_dn = \"cn=Usres,dc=acme,dc=com\"\n")],
-        "base-dn", "did you mean 'CN=Users,DC=acme,DC=com'?", ByHand(&[PLAIN])),
+        "base-dn", "did you mean 'CN=Users,DC=acme,DC=com'", ByHand(&[PLAIN])),
     row("this host may not read logonHours and userWorkstations",
         &[Dc("samba-tool dsacl delete --objectdn=DC=acme,DC=com --sddl='(OA;CIIO;RP;\
               5f202010-79a5-11d0-9020-00c04fc2d4cf;bf967aba-0de6-11d0-a285-00aa003049e2;RU)'")],
