@@ -426,6 +426,19 @@ fn run(lab: &Lab, report: &mut Report, rows: Vec<&Row>) -> Check {
     let before = lab.everybodys_counters()?;
     check(lab, report, &LEFT);
     report.check("a healthy host: no failure, no warning", || healthy(lab, ""));
+    report.check("names of two accounts are listed until the name map decides", || {
+        let lists = |text: &str| {
+            let ran = lab.host("root", &["motion-ad", "doctor"], "");
+            contains("the doctor", &ran.stdout, text)
+        };
+        lists(
+            "clash (userPrincipalName of CN=clash.a,OU=People,DC=acme,DC=com, sAMAccountName of CN=clash,",
+        )?;
+        lab.write("/etc/motion-ad/names.map", "clash = ACME\\clash\n")?;
+        let decided = lists("none among ");
+        lab.write("/etc/motion-ad/names.map", "# nobody\n")?;
+        decided
+    });
     login(lab, report);
     for row in rows {
         check(lab, report, row);

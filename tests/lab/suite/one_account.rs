@@ -3,10 +3,12 @@
 //!
 //! All accounts of a round are made at once, log in once so that the broker remembers them, and are changed at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::lab::{Lab, Ran};
-use crate::pam::{Answer, pam};
+use crate::cast::person;
+use crate::lab::{Lab, Ran, wait};
+use crate::pam::{Answer, authenticate, pam};
 use crate::ready::ready;
 use crate::register;
 use crate::report::{Check, Report, contains, equal};
@@ -36,8 +38,65 @@ fn rounds(lab: &Lab, report: &mut Report) -> Check {
             clean(lab)?;
             done?;
         }
+        letters(lab, report);
     }
+    lab.set_method(Method::Ldap);
+    lab.configure("")?;
+    ready(lab)?;
+    report
+        .check("reading is cut off: a wrong password is wrong, and shuts nobody out afterwards", || cut(lab));
     Ok(())
+}
+
+/// Names whose capitals and small letters are not one to one in Unicode: as AD has them, and as they are typed.
+const LETTERS: &[(&str, &str)] = &[
+    ("νίκος.παππάς", "νίκος.παππάς"),
+    ("νίκος.παππάς", "ΝΊΚΟΣ.ΠΑΠΠΆΣ"),
+    ("ΜΆΡΙΟΣ.ΛΙΟΣ", "μάριος.λιος"),
+    ("ΜΆΡΙΟΣ.ΛΙΟΣ", "ΜΆΡΙΟΣ.ΛΙΟΣ"),
+    ("İlker", "İlker"),
+    ("İlker", "İLKER"),
+];
+
+fn letters(lab: &Lab, report: &mut Report) {
+    report.check("Greek and Turkish names, in capitals and in small letters", || {
+        let names: BTreeSet<_> = LETTERS.iter().map(|(sam, _)| *sam).collect();
+        let dn = |sam: &str| format!("CN={sam},{PEOPLE}");
+        let add = |sam: &&'static str| {
+            let account = Account { cn: sam, sam };
+            account.add(FIRST, AGENTS)
+        };
+        ldap(lab, "ldapmodify", &names.iter().map(add).collect::<String>()).ok()?;
+        let seen = LETTERS.iter().try_for_each(|(sam, typed)| {
+            let answer = pam(lab, "motion", typed, FIRST, &["authenticate", "acct_mgmt"]);
+            equal(&format!("{sam} as {typed}"), answer.code.as_str(), "PAM_SUCCESS")
+        });
+        for sam in names {
+            ldap(lab, "ldapdelete", &format!("{}\n", dn(sam))).ok()?;
+        }
+        seen
+    });
+}
+
+/// Port 389 is closed by routing, so that nothing is read, while binds go to port 636.
+fn cut(lab: &Lab) -> Check {
+    let john = person("john");
+    let rule =
+        |verb: &str| lab.host_sh(&format!("ip rule {verb} dport 389 ipproto 6 unreachable")).ok().map(drop);
+    let log_in = |password: &str| authenticate(lab, john.sam, password).code;
+    rule("add")?;
+    let wrong = log_in("not the password of anybody");
+    let right = log_in(john.password);
+    let counted = lab.counters(john.sam);
+    rule("delete")?;
+    let back = wait(Duration::from_secs(15), || {
+        equal("once reading is back", log_in(john.password).as_str(), "PAM_SUCCESS")
+    });
+    equal("a wrong password", wrong.as_str(), "PAM_AUTH_ERR")?;
+    equal("the right one", right.as_str(), "PAM_AUTHINFO_UNAVAIL")?;
+    // The right one has gone to AD, which forgets the wrong one.
+    equal("badPwdCount", counted?.bad_passwords, 0)?;
+    back
 }
 
 /// An account by its common name, which is in its DN, and its sAMAccountName; its password is made of the former.
