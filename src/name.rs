@@ -3,19 +3,58 @@
 //! XCALLY knows a person by one word, AD by a principal. The rule is XCALLY's own: username plus the configured
 //! domain. A line of the name map wins over the rule. Nothing here asks AD; names are compared without case.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 
 use crate::protocol::MAX_USER;
 
-/// An AD account by name: `user@domain`, in lower case.
-///
-/// It is what an explicit `userPrincipalName` says, or the implicit `sAMAccountName@domain`
-/// (MS-ADTS 5.1.1.1.1).
+/// An AD account by name: `user@domain`, as names are compared, and which of an account's names that is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Principal {
     user: String,
     domain: String,
+    form: Form,
+    typed: Typed,
+}
+
+/// The names of an account that a text stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Form {
+    /// A name without a domain: an explicit `userPrincipalName` or a `sAMAccountName`, which must not be two accounts'.
+    Bare,
+    /// `user@domain`: the explicit `userPrincipalName`, else the `sAMAccountName` in that domain (MS-ADTS 5.1.1.1.1).
+    Full,
+    /// `DOMAIN\user`: the `sAMAccountName` alone.
+    Account,
+}
+
+/// The user's part of a name as it was typed. AD is asked for it as it is; in comparisons it counts for nothing.
+#[derive(Clone, Debug)]
+struct Typed(String);
+
+impl PartialEq for Typed {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Typed {}
+
+impl std::hash::Hash for Typed {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+}
+
+impl PartialOrd for Typed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Typed {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
 }
 
 impl Principal {
@@ -26,17 +65,26 @@ impl Principal {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check(text)?;
         match text.rsplit_once('@') {
-            Some((user, domain)) => Principal::new(user, domain),
+            Some((user, domain)) => Principal::new(user, domain, Form::Full),
             None => Err(NameError::NotAPrincipal),
         }
     }
 
-    fn new(user: &str, domain: &str) -> Result<Self, NameError> {
+    fn new(user: &str, domain: &str, form: Form) -> Result<Self, NameError> {
         let plain = |part: &str| !part.is_empty() && part.trim() == part && !part.contains(['@', '\\']);
         if !plain(user) || !is_domain(domain) {
             return Err(NameError::NotAPrincipal);
         }
-        Ok(Principal { user: fold(user), domain: fold(domain) })
+        Ok(Principal { user: fold(user), domain: fold(domain), form, typed: Typed(user.to_owned()) })
+    }
+
+    /// Reads the right side of a line of the map: `user@domain`, or `DOMAIN\user`, whose domain is then the one before
+    /// the backslash.
+    fn target(text: &str) -> Result<Self, NameError> {
+        match text.split_once('\\') {
+            Some((domain, user)) => check(text).and_then(|()| Principal::new(user, domain, Form::Account)),
+            None => Principal::parse(text),
+        }
     }
 
     /// The part before the `@`.
@@ -48,6 +96,21 @@ impl Principal {
     pub fn domain(&self) -> &str {
         &self.domain
     }
+
+    /// Which of an account's names it is.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The part before the `@` as it was typed: what AD is asked for, because it has its own rules for letter case.
+    pub fn typed_user(&self) -> &str {
+        &self.typed.0
+    }
+
+    /// Returns true if both are the same text, whatever form it was typed in.
+    fn is_alike(&self, other: &Self) -> bool {
+        (&self.user, &self.domain) == (&other.user, &other.domain)
+    }
 }
 
 impl fmt::Display for Principal {
@@ -57,8 +120,19 @@ impl fmt::Display for Principal {
 }
 
 /// The form in which names are compared: AD's names do not know case.
+///
+/// Each letter stands for itself, as in AD: the final sigma is a sigma, and a letter whose lower case is more than one
+/// character (`İ`) stays as it is.
 pub fn fold(name: &str) -> String {
-    name.to_lowercase()
+    let letter = |letter: char| {
+        let mut lower = letter.to_lowercase();
+        match (lower.next(), lower.next()) {
+            (Some('ς'), None) => 'σ',
+            (Some(lower), None) => lower,
+            _ => letter,
+        }
+    };
+    name.chars().map(letter).collect()
 }
 
 /// Whether `text` can be a DNS domain or a UPN suffix (RFC 1123, 2.1; AD also allows the underscore).
@@ -93,6 +167,9 @@ pub enum NameError {
     /// On `names.refuse`.
     #[error("the name is on names.refuse")]
     Refused,
+    /// Begins with the DNS name of an accepted domain and a backslash.
+    #[error("{0:?} is a DNS name, and AD takes the NetBIOS name alone before a backslash")]
+    DnsName(String),
     /// Of a domain that is not accepted.
     #[error("the domain {0:?} is not accepted (names.domains)")]
     Domain(String),
@@ -155,7 +232,7 @@ impl Rules {
             return Err(NameError::Refused);
         }
         let principal = match self.map.get(name) {
-            Some(principal) => principal.clone(),
+            Some(principal) => self.target(principal, known)?,
             None => self.by_rule(name, known)?,
         };
         if self.refuses(principal.user()) {
@@ -166,18 +243,42 @@ impl Rules {
 
     /// Whether a line of the map sends `name` elsewhere than the rule would.
     pub fn is_mapped(&self, name: &str) -> bool {
-        let by_rule = || self.by_rule(name, &Known::default());
-        self.map.get(name).is_some_and(|mapped| by_rule().as_ref() != Ok(mapped))
+        let known = Known::default();
+        let is_by_rule = |mapped: &Principal| {
+            let (mapped, by_rule) = (self.target(mapped, &known), self.by_rule(name, &known));
+            mapped.is_ok_and(|mapped| by_rule.is_ok_and(|by_rule| by_rule.is_alike(&mapped)))
+        };
+        self.map.get(name).is_some_and(|mapped| !is_by_rule(mapped))
+    }
+
+    /// The principal that the right side of a line of the map means: the domain before a backslash is known here.
+    ///
+    /// # Errors
+    /// Returns [`NameError::Domain`] if that domain is unknown or not accepted.
+    pub fn target(&self, target: &Principal, known: &Known) -> Result<Principal, NameError> {
+        match target.form {
+            Form::Account => {
+                let domain = fold(self.before_backslash(&target.domain, known)?);
+                Ok(Principal { domain, ..target.clone() })
+            }
+            Form::Bare | Form::Full => Ok(target.clone()),
+        }
     }
 
     /// The names under which XCALLY may know `principal`: those of the map first, then the rule's.
     pub fn names(&self, principal: &Principal) -> Vec<String> {
-        let mut names = self.map.names(principal);
+        let is_it = |target: &Principal| {
+            self.target(target, &Known::default()).is_ok_and(|target| target.is_alike(principal))
+        };
+        let lines = self.map.lines().into_iter();
+        let lines = lines.filter(|(_, _, target)| is_it(target));
+        let mut names: Vec<_> = lines.map(|(_, name, _)| name.to_owned()).collect();
         let by_rule = match fold(&self.domain) == principal.domain() {
             true => principal.user().to_owned(),
             false => principal.to_string(),
         };
-        if self.principal(&by_rule).as_ref() == Ok(principal) && !names.contains(&by_rule) {
+        let leads_there = self.principal(&by_rule).is_ok_and(|found| found.is_alike(principal));
+        if leads_there && !names.contains(&by_rule) {
             names.push(by_rule);
         }
         names
@@ -185,23 +286,32 @@ impl Rules {
 
     fn by_rule(&self, name: &str, known: &Known) -> Result<Principal, NameError> {
         if let Some((domain, user)) = name.split_once('\\') {
-            Principal::new(user, self.before_backslash(domain, known)?)
+            Principal::new(user, self.before_backslash(domain, known)?, Form::Account)
         } else if let Some((user, domain)) = name.rsplit_once('@') {
-            Principal::new(user, self.accepted(domain, known)?)
+            match self.accepted(domain, known) {
+                Ok(domain) => Principal::new(user, domain, Form::Full),
+                // AD takes `user@DOMAIN` for `DOMAIN\user`.
+                Err(error) => match self.before_backslash(domain, known) {
+                    Ok(domain) => Principal::new(user, domain, Form::Account),
+                    Err(_) => Err(error),
+                },
+            }
         } else {
-            Principal::new(name, &self.domain)
+            Principal::new(name, &self.domain, Form::Bare)
         }
     }
 
+    /// The accepted domain with this NetBIOS name.
     fn before_backslash<'a>(&'a self, domain: &str, known: &'a Known) -> Result<&'a str, NameError> {
         if !domain.is_empty() && fold(domain) == fold(&self.netbios) {
             return Ok(&self.domain);
         }
+        let refused = || match self.accepted(domain, known) {
+            Ok(_) => NameError::DnsName(domain.to_owned()),
+            Err(error) => error,
+        };
         let named = known.netbios.iter().find(|(netbios, _)| fold(netbios) == fold(domain));
-        match named {
-            Some((_, dns)) => self.accepted(dns, known).map_err(|_| NameError::Domain(domain.to_owned())),
-            None => self.accepted(domain, known),
-        }
+        self.accepted(&named.ok_or_else(refused)?.1, known).map_err(|_| refused())
     }
 
     fn accepted<'a>(&'a self, domain: &str, known: &'a Known) -> Result<&'a str, NameError> {
@@ -218,7 +328,7 @@ impl Rules {
     }
 }
 
-/// The lines of names.map: `xcally-name = user@domain`.
+/// The lines of names.map: `xcally-name = user@domain`, or `xcally-name = DOMAIN\user`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameMap {
     lines: HashMap<String, Line>,
@@ -248,7 +358,8 @@ impl NameMap {
             };
             let name = name.trim();
             check(name).map_err(|e| fail(MapProblem::Name(e)))?;
-            let principal = Principal::parse(principal.trim()).map_err(|e| fail(MapProblem::Principal(e)))?;
+            let principal =
+                Principal::target(principal.trim()).map_err(|e| fail(MapProblem::Principal(e)))?;
             match lines.get(&fold(name)) {
                 Some(earlier) if earlier.principal != principal => {
                     return Err(fail(MapProblem::Contradiction(earlier.number)));
@@ -273,12 +384,6 @@ impl NameMap {
     fn get(&self, name: &str) -> Option<&Principal> {
         self.lines.get(&fold(name)).map(|line| &line.principal)
     }
-
-    fn names(&self, principal: &Principal) -> Vec<String> {
-        let mut found: Vec<_> = self.lines.iter().filter(|(_, line)| line.principal == *principal).collect();
-        found.sort_by_key(|(_, line)| line.number);
-        found.into_iter().map(|(name, _)| name.clone()).collect()
-    }
 }
 
 /// A line of names.map that cannot stand. A broken map denies every login: passing over the line might let
@@ -302,7 +407,7 @@ pub enum MapProblem {
     #[error("left of `=`: {0}")]
     Name(NameError),
     /// The right side is no principal.
-    #[error("right of `=`, expected user@domain: {0}")]
+    #[error("right of `=`, expected user@domain or DOMAIN\\user: {0}")]
     Principal(NameError),
     /// An earlier line maps the same name to somebody else.
     #[error("line {0} maps the same name to somebody else")]
@@ -332,10 +437,90 @@ mod tests {
             "JOHN.DOE@ACME.COM",
             "ACME\\john.doe",
             "acme\\John.Doe",
-            "acme.com\\john.doe",
+            "john.doe@ACME",
+            "John.Doe@acme",
         ] {
             assert_eq!(rules("").principal(name).unwrap().to_string(), "john.doe@acme.com", "{name}");
         }
+    }
+
+    #[test]
+    fn how_a_name_is_typed_says_which_name_it_is() {
+        let cases = [
+            ("ceo", Form::Bare),
+            ("ceo@acme.com", Form::Full),
+            ("CEO@sales.acme.example", Form::Full),
+            ("ACME\\ceo", Form::Account),
+            ("ceo@ACME", Form::Account),
+            ("boss", Form::Full),
+            ("chief", Form::Account),
+        ];
+        let rules = rules("boss = ceo@acme.com\nchief = ACME\\CEO\n");
+        for (name, form) in cases {
+            assert_eq!(rules.principal(name).unwrap().form(), form, "{name}");
+        }
+        // They are not remembered as one.
+        let of = |name: &str| rules.principal(name).unwrap();
+        assert_ne!(of("ceo"), of("ceo@acme.com"));
+        assert_ne!(of("ceo@acme.com"), of("ACME\\ceo"));
+        assert_eq!((of("chief"), of("boss")), (of("ACME\\ceo"), of("ceo@acme.com")));
+        assert_eq!(of("chief").to_string(), "ceo@acme.com");
+    }
+
+    #[test]
+    fn a_line_of_the_map_decides_which_account_a_name_means() {
+        let rules = rules("ceo = ACME\\ceo\n");
+        assert_eq!(rules.principal("CEO").unwrap().form(), Form::Account);
+        assert_eq!(rules.names(&Principal::parse("ceo@acme.com").unwrap()), ["ceo"]);
+        assert!(!rules.is_mapped("ceo"));
+        let unknown = NameMap::parse("ceo = EVIL\\ceo\n").unwrap();
+        let unknown = Rules { map: unknown, ..rules };
+        assert_eq!(unknown.principal("ceo"), Err(NameError::Domain("evil".into())));
+        assert!(unknown.is_mapped("ceo"));
+        let known = Known { netbios: vec![("EVIL".into(), "sales.acme.example".into())], ..Known::default() };
+        assert_eq!(unknown.principal_among("ceo", &known).unwrap().domain(), "sales.acme.example");
+        let twice = NameMap::parse("ceo = ceo@acme.com\nceo = ACME\\ceo\n").unwrap_err();
+        assert_eq!(twice.problem, MapProblem::Contradiction(1));
+    }
+
+    #[test]
+    fn letters_are_compared_one_by_one_and_ad_is_asked_for_what_was_typed() {
+        let cases = [
+            ("νίκος.παππάς", "ΝΊΚΟΣ.ΠΑΠΠΆΣ", true),
+            ("μάριος.λιος", "ΜΆΡΙΟΣ.ΛΙΟΣ", true),
+            ("παππάσ", "ΠΑΠΠΆΣ", true),
+            ("İlker", "İLKER", true),
+            ("İlker", "ilker", false),
+            ("İlker", "i\u{307}lker", false),
+            ("ılker", "ilker", false),
+            ("straße", "STRAẞE", true),
+            ("straße", "STRASSE", false),
+            ("ŉ", "ʼn", false),
+            ("ǰ", "J\u{30c}", false),
+            ("ﬁ", "FI", false),
+        ];
+        for (one, other, is_same) in cases {
+            assert_eq!(fold(one) == fold(other), is_same, "{one} {other}");
+            assert_eq!(fold(one).chars().count(), one.chars().count(), "{one}");
+            let principal = rules("").principal(one).unwrap();
+            assert_eq!(principal.typed_user(), one);
+            assert_eq!(rules("").principal(other).unwrap() == principal, is_same, "{one} {other}");
+        }
+        // In the map, too.
+        let rules = rules("νίκος = john@acme.com\nİlker = mary@acme.com\n");
+        assert_eq!(rules.principal("ΝΊΚΟΣ").unwrap().user(), "john");
+        assert_eq!(rules.principal("İLKER").unwrap().user(), "mary");
+        assert_eq!(rules.principal("ilker").unwrap().user(), "ilker");
+    }
+
+    /// No other letter's lower case depends on what is around it or is longer than the letter.
+    #[test]
+    fn these_are_all_the_letters_whose_lower_case_is_not_one_letter() {
+        let longer = (char::MIN..=char::MAX).filter(|letter| letter.to_lowercase().count() != 1);
+        assert_eq!(longer.collect::<String>(), "İ");
+        let around =
+            |letter: &char| format!("α{letter}").to_lowercase() != format!("α{}", letter.to_lowercase());
+        assert_eq!((char::MIN..=char::MAX).filter(around).collect::<String>(), "Σ");
     }
 
     #[test]
@@ -369,6 +554,8 @@ mod tests {
             ("ACME\\MOTION", NameError::Refused),
             ("john@evil.example", NameError::Domain("evil.example".into())),
             ("EVIL\\john", NameError::Domain("EVIL".into())),
+            ("john@EVIL", NameError::Domain("EVIL".into())),
+            ("acme.com\\john", NameError::DnsName("acme.com".into())),
             ("john@", NameError::Domain(String::new())),
             ("\\john", NameError::Domain(String::new())),
             ("@acme.com", NameError::NotAPrincipal),

@@ -335,7 +335,11 @@ front desk = reception@sales.acme.com";
         "By the rule a name that is typed at the login page is an AD account of the joined domain: john.doe becomes \
          john.doe@acme.com. john.doe@DOMAIN and DOMAIN\\john.doe are understood where DOMAIN is the joined domain or in \
          `names.domains` of motion-ad.toml(5); NAME@SUFFIX too, where the forest publishes the UPN suffix. A line of this file wins over the rule.\n\n\
-         A line is a name, an equals sign and user@domain. Spaces around them are ignored, and so are empty lines and \
+         How a name is typed says which account it is, as in AD. DOMAIN\\name and name@DOMAIN, with the NetBIOS name of the \
+         domain, are the sAMAccountName alone. name@acme.com is the account with that userPrincipalName, else the one with \
+         that sAMAccountName. A name without a domain stands for name@acme.com; where the userPrincipalName and the \
+         sAMAccountName are those of two accounts, it is refused until a line of this file decides, and the log names both.\n\n\
+         A line is a name, an equals sign, and user@domain or DOMAIN\\user. Spaces around them are ignored, and so are empty lines and \
          lines that begin with #. The last equals sign of a line separates. Names are compared without case. The \
          domain may be any that AD knows the account by, also one that people may not type.\n\n\
          The file is UTF-8, with or without a byte order mark. An invisible character, such as a no-break space or a \

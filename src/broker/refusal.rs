@@ -35,7 +35,7 @@ impl From<DirectoryError> for Refusal {
     fn from(error: DirectoryError) -> Self {
         let outcome = match &error {
             DirectoryError::Unknown(_) => Outcome::UnknownUser,
-            DirectoryError::Ambiguous { .. } => Outcome::Ambiguous,
+            DirectoryError::Ambiguous { .. } | DirectoryError::Clash(_) => Outcome::Ambiguous,
             DirectoryError::Group(_) | DirectoryError::Exempt(_) => Outcome::Misconfigured,
             DirectoryError::Machine(_) => Outcome::Unavailable,
         };

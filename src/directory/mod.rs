@@ -89,6 +89,9 @@ pub enum DirectoryError {
         /// The accounts.
         dns: String,
     },
+    /// A name without a domain is the explicit name of one account and the implicit one of another.
+    #[error("{0}")]
+    Clash(Box<Clash>),
     /// A configured group has no SID.
     #[error("login.allow_groups or login.deny_groups: {0}")]
     Group(#[from] GroupError),
@@ -98,6 +101,24 @@ pub enum DirectoryError {
     /// AD was not reached.
     #[error("{0}")]
     Machine(#[from] MachineError),
+}
+
+/// A name without a domain that is the explicit name of one account and the implicit one of another.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{name} is the userPrincipalName of {explicit} and the sAMAccountName of {implicit}; a line in names.map decides: \
+     \"{name} = {principal}\" for the first, \"{name} = {account}\" for the second",
+    name = principal.user()
+)]
+pub struct Clash {
+    /// The name.
+    pub principal: Principal,
+    /// The DN of the account whose userPrincipalName it is.
+    pub explicit: String,
+    /// The DN of the account whose sAMAccountName it is.
+    pub implicit: String,
+    /// The name that means the latter alone.
+    pub account: String,
 }
 
 impl From<EntryError> for DirectoryError {

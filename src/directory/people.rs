@@ -5,6 +5,7 @@
 //! holds a part of each object, and late.
 
 pub mod account;
+mod clashes;
 pub mod groups;
 mod many;
 mod near;
@@ -22,8 +23,8 @@ use super::entry::{Entry, EntryError};
 use super::forest::{DOMAINS, Forest};
 use super::machine::{MachineError, Search};
 use super::machines::Place;
-use super::{Directory, DirectoryError, Machine, base_search};
-use crate::name::{NameError, Principal, Rules, fold};
+use super::{Clash, Directory, DirectoryError, Machine, base_search};
+use crate::name::{Form, NameError, Principal, Rules, fold};
 
 pub(super) use self::many::Inside;
 pub use self::many::{Membership, Seen, TOGETHER};
@@ -73,6 +74,20 @@ fn named(attribute: &str, name: &str) -> String {
     format!("({attribute}={})", ldap_escape(name))
 }
 
+/// The accounts that bear `principal` as their explicit name; AD itself compares what was typed.
+fn named_explicitly(principal: &Principal) -> String {
+    match principal.form() {
+        Form::Account => String::new(),
+        Form::Bare | Form::Full => {
+            named("userPrincipalName", &format!("{}@{}", principal.typed_user(), principal.domain()))
+        }
+    }
+}
+
+fn named_implicitly(principal: &Principal) -> String {
+    named("sAMAccountName", principal.typed_user())
+}
+
 fn people_search(place: Place, base: &str, names: &str, limit: usize) -> Search {
     Search {
         place,
@@ -106,8 +121,7 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// The account that `principal` means: the one whose explicit `userPrincipalName` it is, else the one whose
-    /// `sAMAccountName` it is in the principal's domain, as AD itself resolves it (MS-ADTS 5.1.1.1.1).
+    /// The account that `principal` means, by the names that its [`Form`] stands for.
     ///
     /// # Errors
     /// There is none or more than one, or AD was not reached until `deadline`.
@@ -164,14 +178,23 @@ impl<M: Machine> Directory<M> {
 
     /// In this host's domain.
     async fn find_here(&self, principal: &Principal, deadline: Instant) -> Result<Found, DirectoryError> {
-        let mut names = named("userPrincipalName", &principal.to_string());
-        if self.is_own(principal.domain()) {
-            names += &named("sAMAccountName", principal.user());
+        let names = self.named_here(principal);
+        if names.is_empty() {
+            return Err(DirectoryError::Unknown(principal.clone()));
         }
         let search = people_search(Place::Own, &self.base, &names, CANDIDATES);
         let entries = self.candidates(principal, &search, deadline).await?;
         // The domains below this one are not searched with it: they are partitions of their own.
-        choose(principal, people_of(&entries, |_| self.own_domain())?)
+        choose(&self.netbios, principal, people_of(&entries, |_| self.own_domain())?)
+    }
+
+    /// The accounts of this domain that may be meant by `principal`; empty where none can be.
+    fn named_here(&self, principal: &Principal) -> String {
+        let mut names = named_explicitly(principal);
+        if self.is_own(principal.domain()) {
+            names += &named_implicitly(principal);
+        }
+        names
     }
 
     /// In the rest of the forest. Whether there is any, nobody of this domain waits to learn.
@@ -181,8 +204,9 @@ impl<M: Machine> Directory<M> {
         deadline: Instant,
     ) -> Result<Found, DirectoryError> {
         let unknown = || DirectoryError::Unknown(principal.clone());
+        let is_here_alone = principal.form() == Form::Account && self.is_own(principal.domain());
         // Whoever names a part of this domain to search wants no other.
-        if !self.is_whole {
+        if !self.is_whole || is_here_alone {
             return Err(unknown());
         }
         let forest = match self.is_own(principal.domain()) {
@@ -196,7 +220,7 @@ impl<M: Machine> Directory<M> {
             Err(DirectoryError::Machine(MachineError::NoSuchObject(_))) => return Err(unknown()),
             other => other?,
         };
-        let now = choose(principal, people_of(&[now], |_| found.person.domain.clone())?)?;
+        let now = choose(&self.netbios, principal, people_of(&[now], |_| found.person.domain.clone())?)?;
         Ok(Found { hides: found.hides, ..now })
     }
 
@@ -206,11 +230,14 @@ impl<M: Machine> Directory<M> {
         principal: &Principal,
         deadline: Instant,
     ) -> Result<Found, DirectoryError> {
-        let name = named("userPrincipalName", &principal.to_string());
-        let explicit = people_search(Place::GlobalCatalogue, "", &name, CANDIDATES);
-        let mut entries = self.candidates(principal, &explicit, deadline).await?;
+        let name = named_explicitly(principal);
+        let mut entries = Vec::new();
+        if !name.is_empty() {
+            let explicit = people_search(Place::GlobalCatalogue, "", &name, CANDIDATES);
+            entries = self.candidates(principal, &explicit, deadline).await?;
+        }
         if let Some(domain) = forest.by_name(principal.domain()).filter(|domain| !self.is_own(&domain.name)) {
-            let name = named("sAMAccountName", principal.user());
+            let name = named_implicitly(principal);
             // The domains below have one of that name each, too.
             let limit = CANDIDATES + DOMAINS;
             let implicit = people_search(Place::GlobalCatalogue, &domain.dn, &name, limit);
@@ -224,7 +251,7 @@ impl<M: Machine> Directory<M> {
         // One account may bear both names.
         people.sort_by_key(|person| person.guid);
         people.dedup_by_key(|person| person.guid);
-        choose(principal, people)
+        choose(&self.netbios, principal, people)
     }
 
     async fn candidates(
@@ -273,18 +300,26 @@ pub(super) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryEr
 }
 
 /// The one of `people` that bears the name. AD compares more loosely than people read (accents, spaces), so each
-/// must bear it by our own comparison as well.
-fn choose(principal: &Principal, people: Vec<Person>) -> Result<Found, DirectoryError> {
-    let name = principal.to_string();
-    let is_explicit = |person: &Person| person.upn.as_deref().is_some_and(|upn| fold(upn) == name);
+/// must bear it by our own comparison as well. `netbios` is the short name of this host's domain, for what is said.
+fn choose(netbios: &str, principal: &Principal, people: Vec<Person>) -> Result<Found, DirectoryError> {
+    let (name, form) = (principal.to_string(), principal.form());
+    let is_explicit =
+        |person: &Person| form != Form::Account && person.upn.as_deref().is_some_and(|upn| fold(upn) == name);
     let (mut explicit, others): (Vec<_>, Vec<_>) = people.into_iter().partition(is_explicit);
     let is_implicit =
         |person: &Person| fold(&person.domain) == principal.domain() && fold(&person.sam) == principal.user();
     let mut implicit: Vec<_> = others.into_iter().filter(is_implicit).collect();
     let hides = implicit.first().map(|person| person.dn.clone());
-    let (chosen, hides) = match explicit.is_empty() {
-        true => (&mut implicit, None),
-        false => (&mut explicit, hides),
+    let (chosen, hides) = match (explicit.first(), hides) {
+        (None, _) => (&mut implicit, None),
+        // Whom the bare name means, only the administrator knows.
+        (Some(first), Some(other)) if form == Form::Bare => {
+            let (explicit, implicit) = (first.dn.clone(), other);
+            let account = format!("{netbios}\\{}", principal.user());
+            let principal = principal.clone();
+            return Err(DirectoryError::Clash(Box::new(Clash { principal, explicit, implicit, account })));
+        }
+        (Some(_), hides) => (&mut explicit, hides),
     };
     match (chosen.pop(), chosen.is_empty()) {
         (Some(person), true) => Ok(Found { person, remembered: false, hides }),
@@ -320,22 +355,60 @@ mod tests {
     fn an_explicit_name_hides_an_implicit_one() {
         let people =
             vec![person("clash", Some("clash.b@acme.com")), person("clash.a", Some("Clash@acme.com"))];
-        let found = choose(&principal("clash@acme.com"), people).unwrap();
+        let found = choose("ACME", &principal("clash@acme.com"), people).unwrap();
         assert_eq!((found.person.sam.as_str(), found.hides.as_deref()), ("clash.a", Some("CN=clash")));
+    }
+
+    /// The principal of what was typed on a host in acme.com.
+    fn typed(name: &str, map: &str) -> Principal {
+        let map = crate::name::NameMap::parse(map).unwrap();
+        Rules { map, ..config("").names }.principal(name).unwrap()
+    }
+
+    #[test]
+    fn a_bare_name_of_two_accounts_is_refused_until_the_map_decides() {
+        let people =
+            || vec![person("ceo", Some("the.boss@acme.com")), person("helped", Some("CEO@acme.com"))];
+        let chosen =
+            |name: &str, map: &str| choose("ACME", &typed(name, map), people()).map(|found| found.person.sam);
+        let error = chosen("ceo", "").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ceo is the userPrincipalName of CN=helped and the sAMAccountName of CN=ceo; a line in names.map decides: \
+             \"ceo = ceo@acme.com\" for the first, \"ceo = ACME\\ceo\" for the second"
+        );
+        // Typed in full, as a domain controller takes it.
+        assert_eq!(chosen("ceo@acme.com", "").unwrap(), "helped");
+        assert_eq!(chosen("ACME\\ceo", "").unwrap(), "ceo");
+        assert_eq!(chosen("ceo@ACME", "").unwrap(), "ceo");
+        assert_eq!(chosen("ceo", "ceo = ACME\\ceo").unwrap(), "ceo");
+        assert_eq!(chosen("ceo", "ceo = the.boss@acme.com").unwrap(), "ceo");
+        assert_eq!(chosen("ceo", "ceo = ceo@acme.com").unwrap(), "helped");
+        // A short name before a backslash is no userPrincipalName.
+        assert!(matches!(chosen("ACME\\the.boss", "").unwrap_err(), DirectoryError::Unknown(_)));
+        // One account that bears both names is one.
+        let both = vec![person("ceo", Some("ceo@acme.com"))];
+        assert_eq!(choose("ACME", &typed("ceo", ""), both).unwrap().hides, None);
+        // XCALLY's way: the first part of a userPrincipalName that is not the sAMAccountName.
+        let apart = vec![person("jdoe", Some("john.doe@acme.com"))];
+        assert_eq!(choose("ACME", &typed("john.doe", ""), apart).unwrap().person.sam, "jdoe");
     }
 
     #[test]
     fn the_implicit_name_counts_beside_an_explicit_one() {
         let people = vec![person("John.Doe", Some("jd@acme.com"))];
-        assert_eq!(choose(&principal("john.doe@acme.com"), people.clone()).unwrap().person.sam, "John.Doe");
-        let error = choose(&principal("john.doe@sales.example"), people).unwrap_err();
+        assert_eq!(
+            choose("ACME", &principal("john.doe@acme.com"), people.clone()).unwrap().person.sam,
+            "John.Doe"
+        );
+        let error = choose("ACME", &principal("john.doe@sales.example"), people).unwrap_err();
         assert!(matches!(error, DirectoryError::Unknown(_)));
     }
 
     #[test]
     fn two_explicit_names_are_ambiguous() {
         let people = vec![person("a", Some("x@acme.com")), person("b", Some("X@acme.com"))];
-        let error = choose(&principal("x@acme.com"), people).unwrap_err();
+        let error = choose("ACME", &principal("x@acme.com"), people).unwrap_err();
         assert!(error.to_string().contains("CN=a and CN=b"), "{error}");
     }
 
@@ -343,7 +416,7 @@ mod tests {
     fn a_loose_match_of_the_server_is_no_match() {
         let people = vec![person("jorg.muller", None), person("Mary  Ann", None)];
         for name in ["jörg.müller@acme.com", "mary ann@acme.com"] {
-            let error = choose(&principal(name), people.clone()).unwrap_err();
+            let error = choose("ACME", &principal(name), people.clone()).unwrap_err();
             assert!(matches!(error, DirectoryError::Unknown(_)), "{name}");
         }
     }
@@ -487,6 +560,49 @@ mod tests {
             let error = find(&directory, "m.rossi@brand.example").await.unwrap_err();
             assert!(matches!(error, DirectoryError::Unknown(_)), "{index}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn ad_is_asked_for_what_was_typed_and_for_the_names_that_it_stands_for() {
+        let cases = [
+            (
+                "İLKER",
+                "(userPrincipalName=İLKER@acme.com)(sAMAccountName=İLKER)",
+                entry("CN=1", 1, "İlker", None),
+            ),
+            (
+                "ΠΑΠΠΆΣ@acme.com",
+                "(userPrincipalName=ΠΑΠΠΆΣ@acme.com)(sAMAccountName=ΠΑΠΠΆΣ)",
+                entry("CN=1", 1, "παππάς", None),
+            ),
+            (
+                "ACME\\ceo",
+                "(&(|(sAMAccountName=ceo))(objectCategory",
+                entry("CN=1", 1, "ceo", Some("x@acme.com")),
+            ),
+        ];
+        for (name, search, account) in cases {
+            let directory = directory([(search, Ok(vec![account]))]);
+            directory.find(&typed(name, ""), soon()).await.unwrap();
+            directory.machine().is_finished();
+        }
+        // Such a name is of this domain or of none.
+        let known = self::directory(forest());
+        known.forest(soon()).await.unwrap();
+        known.machine().expect([nobody("(&(|(sAMAccountName=mary))(objectCategory")]);
+        let error = known.find(&typed("ACME\\mary", ""), soon()).await.unwrap_err();
+        assert!(matches!(error, DirectoryError::Unknown(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_short_name_of_another_domain_is_looked_for_there_alone() {
+        let search = "catalogue DC=emea,DC=acme,DC=com (&(|(sAMAccountName=mary))(objectCategory";
+        let directory = directory(forest());
+        let rules = Rules { domains: vec!["emea.acme.com".into()], ..config("").names };
+        let mary_there = directory.principal(&rules, "EMEA\\mary", soon()).await.unwrap().unwrap();
+        directory.machine().expect([(search, Ok(vec![mary()])), at_home(mary())]);
+        assert_eq!(directory.find(&mary_there, soon()).await.unwrap().person.dn, MARY);
+        directory.machine().is_finished();
     }
 
     #[tokio::test]

@@ -16,10 +16,12 @@ use crate::directory::machine::{MachineError, Scope, Search};
 use crate::directory::machines::Place;
 use crate::directory::sid::Sid;
 use crate::directory::{DirectoryError, GroupError};
-use crate::name::Principal;
+use crate::name::{Form, Principal};
 
 /// The most accounts of the name map that are looked for; `motion-ad audit` looks for any number.
 const TARGETS: usize = 300;
+/// The most names of two accounts that are named.
+const CLASHES: usize = 20;
 /// All of them together.
 const LOOKING: Duration = Duration::from_secs(3);
 
@@ -156,12 +158,18 @@ pub(super) async fn targets(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("names-map");
     };
-    let mut wanted = BTreeMap::new();
-    for (line, name, principal) in config.names.map.lines() {
-        wanted.entry(principal).or_insert((line, name));
-    }
     let deadline = facts.deadline().min(Instant::now() + LOOKING);
-    let mut wrong = Vec::new();
+    // Without it only the short name of this host's own domain is known.
+    let known = ad.directory.forest(deadline).await.map(|forest| forest.known().clone()).unwrap_or_default();
+    let (mut wanted, mut wrong) = (BTreeMap::new(), Vec::new());
+    for (line, name, target) in config.names.map.lines() {
+        match config.names.target(target, &known) {
+            Ok(principal) => {
+                wanted.entry(principal).or_insert((line, name));
+            }
+            Err(error) => wrong.push((line, format!("{name}: {error}"))),
+        }
+    }
     let mut looked = 0;
     for (principal, (line, name)) in wanted.iter().take(TARGETS) {
         let found = timeout_at(deadline, ad.directory.find(principal, deadline)).await;
@@ -208,6 +216,35 @@ async fn near_account(
     let found = timeout_at(deadline, ad.directory.near(&config.names, &[user], deadline)).await;
     let near = found.ok().and_then(Result::ok).and_then(|mut near| near.pop()).flatten();
     near.map_or_else(String::new, |near| format!("; did you mean {}? ({})", near.principal, near.why))
+}
+
+/// The names that two accounts bear, but for those that a line of the name map decides.
+pub(super) async fn clashes(facts: &Facts) -> Finding {
+    let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
+        return Finding::because("names-map");
+    };
+    let found = match ad.directory.clashes(facts.deadline().min(Instant::now() + LOOKING)).await {
+        Ok(found) => found,
+        Err(error) => return Finding::failure(error.to_string()),
+    };
+    let is_open = |name: &str| config.names.principal(name).is_ok_and(|found| found.form() == Form::Bare);
+    let open: Vec<_> = found.list.iter().filter(|(name, ..)| is_open(name)).collect();
+    let read = match found.is_whole {
+        true => format!("{} accounts", found.read),
+        false => format!("the {} accounts that could be read in time", found.read),
+    };
+    if open.is_empty() {
+        return Finding::ok(format!("none among {read}"));
+    }
+    let named = open.iter().take(CLASHES).map(|(name, explicit, implicit)| {
+        format!("{name} (userPrincipalName of {}, sAMAccountName of {})", explicit.dn, implicit.dn)
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = match open.len().saturating_sub(CLASHES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Finding::ok(format!("among {read}, refused until a line of names.map decides: {named}{more}"))
 }
 
 #[cfg(test)]

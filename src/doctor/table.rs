@@ -306,6 +306,10 @@ pub const CHECKS: &[Check] = &[
     check(Configuration, "map-targets", "accounts of the name map", &["names-map", "base-dn"],
         "The account that a line of the name map leads to exists, and is the only one of its name.",
         |facts| Box::pin(objects::targets(facts))),
+    check(Configuration, "names-of-two", "names of two accounts", &["names-map", "base-dn"],
+        "A name is the userPrincipalName of one account and the sAMAccountName of another. Typed without a domain it is \
+         refused until a line of the name map decides: `name = user@domain` or `name = DOMAIN\\user`.",
+        |facts| Box::pin(objects::clashes(facts))),
     check(Configuration, "sessions", "the register of sessions", &["config-file", "config-readable", "broker"],
         "Where it is registered who is logged in: a file of this host, or a Redis that several share. The command is \
          for the host of the Redis.",

@@ -11,7 +11,7 @@ use ldap3::Scope;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{ATTRIBUTES, CANDIDATES, choose, named, people_of, people_search};
+use super::{ATTRIBUTES, CANDIDATES, choose, people_of, people_search};
 use crate::directory::account::Account;
 use crate::directory::entry::{Entry, EntryError};
 use crate::directory::groups::GroupRules;
@@ -87,7 +87,7 @@ impl<M: Machine> Directory<M> {
         for principal in principals {
             let place = index.candidates(principal);
             let people = place.iter().filter_map(|at| Some(read.get(*at)?.person.clone())).collect();
-            found.push(match choose(principal, people) {
+            found.push(match choose(&self.netbios, principal, people) {
                 Ok(chosen) => {
                     let at = place
                         .into_iter()
@@ -132,10 +132,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Vec<Read>, DirectoryError> {
         let mut names = String::new();
         for principal in principals {
-            names += &named("userPrincipalName", &principal.to_string());
-            if self.is_own(principal.domain()) {
-                names += &named("sAMAccountName", principal.user());
-            }
+            names += &self.named_here(principal);
         }
         if names.is_empty() {
             return Ok(Vec::new());

@@ -41,7 +41,8 @@ const COMMANDS: &[Command] = &[
     ("root",   &["check", "lou.locked"],                  "",   1, Out("lou.locked may not log in: locked_out")),
     ("root",   &["check", "nobody.here"],                 "",   1, Out("AD has no account nobody.here@acme.com")),
     ("root",   &["check", "root"],                        "",   1, Out("root may not log in: unmapped")),
-    ("root",   &["check", "clash"],                       "",   0, Out("CN=clash.a,OU=People,DC=acme,DC=com")),
+    ("root",   &["check", "clash"],                       "",   1, Out("CN=clash.a,OU=People,DC=acme,DC=com")),
+    ("root",   &["check", "clash@acme.com"],              "",   0, Out("CN=clash.a,OU=People,DC=acme,DC=com")),
     ("nobody", &["check", "john.doe"],                    "",   2, Complains(ONLY)),
 
     ("root",   &["login", "--password-stdin", "john.doe"], JOHN, 0, Out("john.doe may log in\n")),

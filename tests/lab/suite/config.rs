@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::{Lab, wait};
+use crate::people::CLASH;
 use crate::report::{Report, contains, equal};
 use crate::row::{Acct, Auth, AuthAcct, Of, Right, Row, Wrong, row, run};
 
@@ -69,13 +70,16 @@ const NAMES: &[Row] = &[
     // A line of the map sends a name elsewhere, whoever else bears it, and opens no refused one.
     row("wendy", "lena.lock",     Right, Auth,     "success",        0, "PAM_SUCCESS").principal("wendy.wrong@acme.com"),
     row("wendy", "lena.lock",     Of("lena"), Auth, "wrong_password", 1, "PAM_AUTH_ERR").principal("wendy.wrong@acme.com"),
+    // It decides which of two accounts a name means.
+    row("clash-b", "clash",       Right, Auth,     "success",        0, "PAM_SUCCESS").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
+    row("clash-a", "Anna",        Right, Auth,     "success",        0, "PAM_SUCCESS").principal("clash@acme.com"),
     row("john",  "root",          Right, Auth,     "unmapped",       0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
     row("john",  "ghost",         Right, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN").principal("no.body@acme.com"),
 ];
 
 /// As an editor of Windows saves it: the byte order mark must not hide the first line, whose name is an account, too.
 const MAP: &str = "\u{feff}lena.lock = wendy.wrong@acme.com\n# people\n\njd = john.doe@acme.com\n\
-    joerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
+    joerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\nclash = ACME\\clash\nanna = clash@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
 
 /// A map that nobody can read is no empty map: then everybody stays out, the mapped and the others.
 const fn broken(reason: &'static str) -> [Row; 3] {

@@ -12,7 +12,9 @@ const CONFIRMED: &str = "confirmed by a ticket for kadmin/changepw, a success to
 const KDC_LOOKS_AWAY: &str = "Samba's KDC passes over userWorkstations, the broker does not";
 
 /// Samba 4.17 takes the name in his ticket for clash-a's, whose userPrincipalName is the same, and revokes it.
-const CLASH: &str = "Samba's KDC takes his ticket for another's";
+pub const CLASH: &str = "Samba's KDC takes his ticket for another's";
+const TWO_ACCOUNTS: &str = "clash is the userPrincipalName of CN=clash.a,OU=People,DC=acme,DC=com and the sAMAccountName of CN=clash,OU=People,DC=acme,DC=com";
+const CLASHING: &str = "clash@acme.com";
 
 /// What each condition of an account leads to.
 #[rustfmt::skip]
@@ -111,11 +113,19 @@ pub const CAST: &[Row] = &[
     row("sophie",      "sophie.super",   Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("sophie",      "sophie.super",   Right, Acct,     "success",           0, "PAM_SUCCESS"),
 
-    // clash@acme.com is clash-a's explicit name and clash-b's implicit one: the explicit one counts.
-    row("clash-a",     "clash",          Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR").reason("hides"),
-    row("clash-a",     "clash",          Of("clash-b"), Auth, "wrong_password", 1, "PAM_AUTH_ERR"),
-    row("clash-a",     "clash",          Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
-    row("clash-a",     "clash",          Right, Acct,     "success",           0, "PAM_SUCCESS"),
+    // clash@acme.com is clash-a's explicit name and clash-b's implicit one: the bare name is neither's.
+    row("clash-a",     "clash",          Wrong, Auth,     "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
+    row("clash-a",     "clash",          Right, AuthAcct, "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
+    row("clash-b",     "clash",          Right, AuthAcct, "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
+    row("clash-b",     "clash",          Right, Acct,     "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
+    row("clash-a",     "clash@acme.com", Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR").principal(CLASHING).reason("hides"),
+    row("clash-a",     "clash@acme.com", Of("clash-b"), Auth, "wrong_password", 1, "PAM_AUTH_ERR").principal(CLASHING),
+    row("clash-a",     "clash@acme.com", Right, AuthAcct, "success",           0, "PAM_SUCCESS").principal(CLASHING),
+    row("clash-a",     "clash@acme.com", Right, Acct,     "success",           0, "PAM_SUCCESS").principal(CLASHING),
+    row("clash-b",     "ACME\\clash",    Of("clash-a"), Auth, "wrong_password", 1, "PAM_AUTH_ERR").principal(CLASHING),
+    row("clash-b",     "ACME\\clash",    Right, AuthAcct, "success",           0, "PAM_SUCCESS").principal(CLASHING).kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
+    row("clash-b",     "ACME\\clash",    Right, Acct,     "success",           0, "PAM_SUCCESS").principal(CLASHING),
+    row("clash-b",     "clash@ACME",     Right, Acct,     "success",           0, "PAM_SUCCESS").principal(CLASHING),
     row("clash-a",     "clash.a",        Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("clash-b",     "clash.b",        Of("clash-a"), Auth, "wrong_password", 1, "PAM_AUTH_ERR"),
     row("clash-b",     "clash.b",        Right, AuthAcct, "success",           0, "PAM_SUCCESS").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
@@ -141,7 +151,8 @@ pub const NAMES: &[Row] = &[
     row("john",  "john.doe@acme.com",           Right, AuthAcct, "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
     row("john",  "JOHN.DOE@Acme.COM",           Right, Auth,     "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
     row("john",  "ACME\\john.doe",              Right, AuthAcct, "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
-    row("john",  "acme.com\\john.doe",          Right, Acct,     "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "john.doe@ACME",               Right, AuthAcct, "success",   0, "PAM_SUCCESS").principal("john.doe@acme.com"),
+    row("john",  "acme.com\\john.doe",          Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("NetBIOS name alone"),
     row("john",  "ACME\\john.doe",              Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR").principal("john.doe@acme.com"),
     row("joerg", "JÖRG.MÜLLER",                 Right, Auth,     "success",   0, "PAM_SUCCESS"),
     row("mary",  "mary.ann",                    Right, Auth,     "success",   0, "PAM_SUCCESS"),

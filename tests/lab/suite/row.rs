@@ -228,7 +228,7 @@ impl Row {
 
     /// Whether the password gets as far as AD.
     pub fn is_sent(&self) -> bool {
-        self.calls != Acct && !["", "unknown_user", "unmapped"].contains(&self.outcome)
+        self.calls != Acct && !["", "unknown_user", "unmapped", "ambiguous"].contains(&self.outcome)
     }
 
     /// What must have happened: the answer, the prompts and texts, and AD's counters.
