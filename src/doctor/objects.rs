@@ -208,7 +208,7 @@ pub(super) async fn targets(facts: &Facts) -> Finding {
 async fn near_account(
     ad: &Ad,
     config: &Config,
-    line: Option<(&&Principal, &(usize, &str))>,
+    line: Option<(&Principal, &(usize, &str))>,
     deadline: Instant,
 ) -> String {
     let Some((principal, _)) = line else { return String::new() };
