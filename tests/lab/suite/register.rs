@@ -73,14 +73,14 @@ pub fn clear(lab: &Lab) -> Check {
 
 /// Where what happens from now on begins.
 pub fn now(lab: &Lab) -> Result<String, String> {
-    Ok(watch(lab, None, AT_ONCE)?.cursor)
+    Ok(watch(lab, None)?.cursor)
 }
 
 /// What has happened after `cursor`.
 pub fn since(lab: &Lab, cursor: &str) -> Result<Vec<Event>, String> {
     let (mut all, mut cursor) = (Vec::new(), cursor.to_owned());
     loop {
-        let events = watch(lab, Some(cursor), AT_ONCE)?;
+        let events = watch(lab, Some(cursor))?;
         equal("a gap in the events", events.gap, false)?;
         if events.list.is_empty() {
             return Ok(all);
@@ -90,12 +90,18 @@ pub fn since(lab: &Lab, cursor: &str) -> Result<Vec<Event>, String> {
     }
 }
 
-fn watch(lab: &Lab, cursor: Option<String>, patience: Duration) -> Result<Events, String> {
-    let request = Request { cursor, ..Request::new(Operation::WatchSessions, "", patience) };
-    match ask(lab, &request)? {
-        Reply::Events(events) => Ok(*events),
-        other => Err(format!("the events are {other:?}")),
+fn watch(lab: &Lab, cursor: Option<String>) -> Result<Events, String> {
+    let mut last = Err("no answer".to_owned());
+    // A busy machine may need longer than what is waited for events that are there already.
+    for patience in [AT_ONCE, PATIENCE] {
+        let request =
+            Request { cursor: cursor.clone(), ..Request::new(Operation::WatchSessions, "", patience) };
+        last = match ask(lab, &request)? {
+            Reply::Events(events) => return Ok(*events),
+            other => Err(format!("the events are {other:?}")),
+        };
     }
+    last
 }
 
 /// Waits until the session has ended, for this reason.
