@@ -550,7 +550,7 @@ async fn a_ticket_that_cannot_be_had_names_the_cause() {
 
     let cases = [
         (&here, &missing, "does not exist: join again with `adcli join`"),
-        (&here, &empty, "holds no key: join the domain"),
+        (&here, &empty, "holds no key: join again with `adcli join`"),
         (&here, &other, "holds no key of a machine account (only HTTP/x@"),
         (&here, &wrong, "the KDC does not accept the key of"),
         (&here, &gone, "the KDC does not know GONE$@"),
