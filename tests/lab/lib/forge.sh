@@ -87,7 +87,7 @@ addprinc -randkey XCALLY\$
 modprinc -kvno $kvno XCALLY\$
 addprinc -randkey host/${FQDN[host]}
 modprinc -kvno $kvno host/${FQDN[host]}
-$(for name in $FORGED_EXPIRED; do echo "addprinc -pw $FORGED_PASSWORD +needchange $name"; done)
+$(for name in $FORGED_EXPIRED; do echo "addprinc -pw $FORGED_PASSWORD +requires_preauth +needchange $name"; done)
 COMMANDS
 }
 
