@@ -326,8 +326,7 @@ const ROWS: &[Row] = &[
         &[Configure("[domain]\nbase_dn = \"cn=Usres,dc=acme,dc=com\"\n")],
         "base-dn", "did you mean 'CN=Users,DC=acme,DC=com'", ByHand(&[PLAIN])),
     row("this host may not read logonHours and userWorkstations",
-        &[Dc("samba-tool dsacl delete --objectdn=DC=acme,DC=com --sddl='(OA;CIIO;RP;\
-              5f202010-79a5-11d0-9020-00c04fc2d4cf;bf967aba-0de6-11d0-a285-00aa003049e2;RU)'")],
+        &[Dc(HIDE_LOGON_INFORMATION)],
         "restrictions", "this host sees nobody's logonHours", OnController).warns(),
     row("a configured group does not exist",
         &[Configure("[login]\nallow_groups = [\"XCALLY Agenst\"]\n")],
@@ -358,6 +357,29 @@ const ROWS: &[Row] = &[
         &[Host("chmod 0644 /var/opt/motion2/.env")],
         "env-mode", "mode 0644", ByHand(&[Host("chmod 0600 /var/opt/motion2/.env")])),
 ];
+
+/// Takes the property set User-Logon from "Pre-Windows 2000 Compatible Access", and what else lets that group read it; the
+/// other property sets stay readable. samba-tool of 4.17 removes no access.
+const HIDE_LOGON_INFORMATION: &str = r#"python3 - <<'END'
+import ldb, re
+from samba.auth import system_session
+from samba.dcerpc import security
+from samba.ndr import ndr_pack, ndr_unpack
+from samba.param import LoadParm
+from samba.samdb import SamDB
+lp = LoadParm()
+lp.load_default()
+db = SamDB(url="/var/lib/samba/private/sam.ldb", session_info=system_session(), lp=lp)
+own = security.dom_sid(db.get_domain_sid())
+found = db.search("DC=acme,DC=com", scope=ldb.SCOPE_BASE, attrs=["nTSecurityDescriptor"])[0]
+sddl = ndr_unpack(security.descriptor, found["nTSecurityDescriptor"][0]).as_sddl(own)
+readable = r"\(OA;[A-Z]*;(RP;5f202010[^;]*|RPLCLORC;);bf967aba[^;]*;RU\)"
+changed = security.descriptor.from_sddl(re.sub(readable, "", sddl, flags=re.I), own)
+message = ldb.Message()
+message.dn = found.dn
+message["sd"] = ldb.MessageElement(ndr_pack(changed), ldb.FLAG_MOD_REPLACE, "nTSecurityDescriptor")
+db.modify(message)
+END"#;
 
 /// What XCALLY's own integration leaves on every server.
 const LEFT: Row = row(

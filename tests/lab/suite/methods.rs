@@ -17,10 +17,9 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
             contains("status", &ran.stdout, "kerberos").and_then(|()| equal("exit code", ran.code, 0))
         });
         people::chapter(lab, report)?;
-        report.check(
-            "an account without pre-authentication: a wrong password counts once in AD, by a bind",
-            || without_preauth(lab),
-        );
+        report.check("an account without pre-authentication: a wrong password counts once in AD", || {
+            without_preauth(lab)
+        });
         config::by_method(lab, report)
     });
     lab.set_method(Method::Ldap);
@@ -30,7 +29,8 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
 /// The domain controller's database.
 const SAM: &str = "/var/lib/samba/private/sam.ldb";
 
-/// The KDC gives such an account's tickets to any client, and a password that is tried on one counts nowhere.
+/// A KDC may give such an account's tickets to any client, and a password that is tried on one counts nowhere. Samba 4.17
+/// asks for a proof all the same, and counts it.
 fn without_preauth(lab: &Lab) -> Check {
     let seth = person("seth");
     // NORMAL_ACCOUNT, and DONT_REQ_PREAUTH (0x400000).
@@ -52,6 +52,5 @@ fn without_preauth(lab: &Lab) -> Check {
     println!("         {line}");
     equal("the wrong password", wrong.as_str(), "PAM_AUTH_ERR")?;
     equal("badPwdCount", counted, 1)?;
-    contains("the log", &line, "method=ldap")?;
     equal("the right password", right.as_str(), "PAM_SUCCESS")
 }
