@@ -332,6 +332,18 @@ async fn a_firewall_that_forgot_the_idle_connections_fails_nobody() {
     assert_eq!(bench.told(), []);
 }
 
+#[tokio::test]
+async fn looking_again_and_again_does_not_fill_the_pool() {
+    let Some(network) = Network::new() else { return };
+    let _first = network.controller(DC1, |script| script).await;
+    let bench = Bench::new(&network);
+    let [controller] = bench.servers.controllers(Service::Binds).await.unwrap().try_into().unwrap();
+    for _ in 0..4 {
+        bench.pool.look(&controller, soon()).await.unwrap();
+        assert_eq!(bench.pool.report().idle, 1);
+    }
+}
+
 /// The most connections that were being made at once: from their acceptance to the question that follows the
 /// handshake.
 fn made_at_once(controller: &Controller) -> usize {

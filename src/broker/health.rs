@@ -36,7 +36,7 @@ const PROBED: usize = 8;
 /// A look older than this says nothing: the background task does not run.
 const OLD: Duration = Duration::from_secs(60);
 /// A login that AD did not answer counts against a good look for this time.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_secs(30);
 /// Clock difference from which Kerberos refuses tickets (MS-KILE: MaxClockSkew), in seconds.
 const MAX_SKEW: u64 = 300;
 /// Sub-code of a bind refused because NTLM is switched off in AD, which refuses simple binds as well
@@ -277,8 +277,15 @@ impl Service {
         let mut probes = JoinSet::new();
         for (controller, part) in servers.quiet(&Part::ALL, since, PROBED) {
             let probe = probe(&self.parts, &self.domain, Role::Domain, controller.clone(), part);
+            let pool = self.logins.passwords.pool(&self.domain);
             probes.spawn(async move {
-                let done = timeout_at(deadline, probe).await;
+                let look = async {
+                    match part {
+                        Part::Binds => pool.look(&controller, deadline).await,
+                        Part::Reading | Part::Kdc => probe.await,
+                    }
+                };
+                let done = timeout_at(deadline, look).await;
                 (controller, part, done.unwrap_or_else(|_| Err("no answer in time".to_owned())))
             });
         }
@@ -467,7 +474,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_login_that_ad_did_not_answer_counts_until_ad_decides_one_or_a_minute_has_passed() {
+    async fn a_login_that_ad_did_not_answer_counts_until_ad_decides_one_or_half_a_minute_has_passed() {
         let watch = Watch::default();
         assert_eq!(watch.failure(), None);
         watch.login(Outcome::Unavailable, "no domain controller answered", None);

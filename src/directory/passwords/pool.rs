@@ -342,6 +342,19 @@ impl Pool {
         Ok(())
     }
 
+    /// The same, time and again: the connection is kept only where no other one to `controller` is idle, so that looking
+    /// does not fill the pool.
+    ///
+    /// # Errors
+    /// As [`Pool::probe`].
+    pub async fn look(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
+        let connection = self.connect(controller, deadline).await.map_err(|e| e.cause().to_owned())?;
+        if !self.idle().iter().any(|idle| idle.host == controller.host) {
+            self.put_back(connection);
+        }
+        Ok(())
+    }
+
     /// Closes the connections that wait for work.
     pub fn clear(&self) {
         self.idle().clear();

@@ -118,6 +118,11 @@ const KEYS: &[(&str, &str)] = &[
 const HAS_JD: &[Row] =
     &[row("john", "jd", Right, AuthAcct, "success", 0, "PAM_SUCCESS").principal("john.doe@acme.com")];
 
+const JD_REFUSED: &[Row] = &[
+    row("john", "jd", Right, Auth, "unmapped", 0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
+    row("john", "john.doe", Right, Auth, "success", 0, "PAM_SUCCESS"),
+];
+
 pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     let done = tables(lab, report).and_then(|()| broken_files(lab, report));
     restore(lab)?;
@@ -210,7 +215,9 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
             report.note(&command);
             lab.host_sh(&command).ok()?;
             // What is saved keeps the last good one in force; what is there at a start denies.
-            run(lab, report, "motion", HAS_JD)?;
+            // A name that the broken map leads elsewhere is refused.
+            let row = if command.contains("JD = ") { JD_REFUSED } else { HAS_JD };
+            run(lab, report, "motion", row)?;
             kept(lab, report, &reason.replace("MAP", map));
             lab.host_sh("systemctl restart motion-ad.service").ok()?;
             run(lab, report, "motion", &broken(reason.replace("MAP", map).leak()))?;

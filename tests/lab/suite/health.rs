@@ -192,10 +192,12 @@ fn not_well(lab: &Lab, says: &str) -> Result<[(&'static str, String); 4], String
     equal("exit code of ready", ready.code, 1)?;
     equal("lines of ready", ready.stdout.lines().count(), 1)?;
     contains("ready", &ready.stdout, "not ready: ")?;
+    contains("ready", &ready.stdout, says)?;
     let (serving, well) = (metric(lab, "motion_ad_serving")?, metric(lab, "motion_ad_well")?);
     equal("motion_ad_serving and motion_ad_well", (serving.as_str(), well.as_str()), ("0", "0"))?;
     let line = line(lab)?;
     contains("systemd", &line, "No login can succeed: ")?;
+    contains("systemd", &line, says)?;
     Ok([
         ("status", problems.join(" | ")),
         ("ready", ready.stdout.trim().to_owned()),

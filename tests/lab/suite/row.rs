@@ -367,8 +367,8 @@ pub fn run(lab: &Lab, report: &mut Report, service: &str, rows: &[Row]) -> Resul
 }
 
 /// What the broker says of itself around its start.
-const OF_THE_BROKER: [&str; 5] =
-    ["event=start ", "event=restart ", "event=method ", "event=trust ", "event=dc "];
+const OF_THE_BROKER: [&str; 6] =
+    ["event=start ", "event=config ", "event=restart ", "event=method ", "event=trust ", "event=dc "];
 
 fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) -> Check {
     let uid = lab.host_sh("id -u motion").ok()?;
