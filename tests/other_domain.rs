@@ -40,7 +40,15 @@ fn emea() -> Place {
 /// An account as it is found.
 fn person(dn: &str, id: u8, sam: &str, upn: Option<&str>) -> Vec<Entry> {
     let entry = Entry::new(dn).with("objectGUID", [vec![id; 16]]).with("sAMAccountName", [sam]);
-    vec![entry.with("userPrincipalName", upn).with("userAccountControl", ["512"])]
+    // Every account has a value of these.
+    let state = [
+        ("userAccountControl", "512"),
+        ("msDS-User-Account-Control-Computed", "0"),
+        ("accountExpires", "0"),
+        ("pwdLastSet", "133700000000000000"),
+    ];
+    let entry = entry.with("userPrincipalName", upn);
+    vec![state.into_iter().fold(entry, |entry, (name, value)| entry.with(name, [value]))]
 }
 
 /// The forest of acme.com, emea.acme.com and apac.acme.com, where accounts may have the suffix brand.example.
