@@ -118,6 +118,11 @@ const KEYS: &[(&str, &str)] = &[
 const HAS_JD: &[Row] =
     &[row("john", "jd", Right, AuthAcct, "success", 0, "PAM_SUCCESS").principal("john.doe@acme.com")];
 
+/// What the unusable file adds to the rules of the last good one counts, and the group `a` is unknown.
+const STRICTER: &[Row] = &[row("john", "jd", Right, AuthAcct, "misconfigured", 0, "PAM_SERVICE_ERR")
+    .principal("john.doe@acme.com")
+    .reason("login.allow_groups")];
+
 const JD_REFUSED: &[Row] = &[
     row("john", "jd", Right, Auth, "unmapped", 0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
     row("john", "john.doe", Right, Auth, "success", 0, "PAM_SUCCESS"),
@@ -230,8 +235,13 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
     for (keys, reason) in KEYS {
         report.note(&keys.replace('\n', " "));
         lab.configure(keys)?;
-        run(lab, report, "motion", HAS_JD)?;
-        kept(lab, report, reason);
+        match keys.contains("deny_groups") {
+            true => run(lab, report, "motion", STRICTER)?,
+            false => {
+                run(lab, report, "motion", HAS_JD)?;
+                kept(lab, report, reason);
+            }
+        }
         lab.host_sh("systemctl restart motion-ad.service").ok()?;
         run(lab, report, "motion", &broken(reason))?;
         helper_says(lab, report, reason)?;

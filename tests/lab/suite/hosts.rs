@@ -146,7 +146,7 @@ fn keytab_elsewhere(lab: &Lab) -> Check {
     ))
     .ok()?;
     wait(Duration::from_secs(10), || john(lab).map(drop))?;
-    contains("the command", &command, "LoadCredential=keytab:")?;
+    contains("the command", &command, &format!("keytab:{MOVED}"))?;
     seen
 }
 
