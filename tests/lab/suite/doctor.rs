@@ -3,6 +3,7 @@
 //! Afterwards all is well, the right users log in and the wrong ones do not.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -612,14 +613,22 @@ fn others_files(lab: &Lab) -> Result<Vec<String>, String> {
 
 /// What other PAM services decide of a local user and of root, with the right password and with a wrong one.
 fn others_decisions(lab: &Lab) -> Result<Vec<String>, String> {
-    let mut decisions = Vec::new();
-    for service in ["su", "sudo", "login", "other"] {
-        for (user, password) in [(LOCAL, LOCAL_PASSWORD), (LOCAL, "wrong"), ("root", "wrong")] {
-            let ran =
-                lab.host(LOCAL, &["pamtester", service, user, "authenticate"], &format!("{password}\n"));
-            decisions.push(format!("{service} {user} {password}: {}", ran.code));
-        }
-    }
+    let users = [(LOCAL, LOCAL_PASSWORD), (LOCAL, "wrong"), ("root", "wrong")];
+    let tries =
+        ["su", "sudo", "login", "other"].into_iter().flat_map(|service| users.map(|user| (service, user)));
+    // All at once: pam_unix waits for seconds after each wrong password.
+    let decisions: Vec<String> = thread::scope(|scope| {
+        let running: Vec<_> = tries
+            .map(|(service, (user, password))| {
+                scope.spawn(move || {
+                    let command = ["pamtester", service, user, "authenticate"];
+                    let ran = lab.host(LOCAL, &command, &format!("{password}\n"));
+                    format!("{service} {user} {password}: {}", ran.code)
+                })
+            })
+            .collect();
+        running.into_iter().map(|one| one.join().expect("a thread of the test ends")).collect()
+    });
     // Who is asked about at all: else nothing is compared.
     let right = format!("su {LOCAL} {LOCAL_PASSWORD}: 0");
     if !decisions.contains(&right) || decisions.iter().any(|line| line.contains(" wrong: 0")) {

@@ -290,8 +290,8 @@ fn services(lab: &Lab, report: &mut Report) {
 fn configuration(lab: &Lab, report: &mut Report) {
     let configured = || lab.configure("");
     let fault = Fault {
-        name: "config.toml has a key that nobody knows",
-        breaks: &|| lab.configure("[login]\nallow_group = [\"XCALLY Agents\"]\n"),
+        name: "config.toml has an unknown key at a start",
+        breaks: &|| lab.configure("[login]\nallow_group = [\"XCALLY Agents\"]\n").and_then(|()| restart(lab)),
         repairs: &configured,
         services: BOTH,
         code: "PAM_SERVICE_ERR",
@@ -299,8 +299,8 @@ fn configuration(lab: &Lab, report: &mut Report) {
     };
     check(lab, report, &fault);
     let fault = Fault {
-        name: "config.toml cannot be parsed",
-        breaks: &|| lab.write("/etc/motion-ad/config.toml", "[tls\n"),
+        name: "config.toml cannot be parsed at a start",
+        breaks: &|| lab.write("/etc/motion-ad/config.toml", "[tls\n").and_then(|()| restart(lab)),
         words: &["outcome=misconfigured", "config.toml, line 1"],
         ..fault
     };
@@ -314,8 +314,8 @@ fn configuration(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
     let map = fs::read_to_string(lab.path("/etc/motion-ad/names.map")).unwrap_or_default();
     let fault = Fault {
-        name: "names.map is broken",
-        breaks: &|| lab.write("/etc/motion-ad/names.map", "nonsense\n"),
+        name: "names.map is broken at a start",
+        breaks: &|| lab.write("/etc/motion-ad/names.map", "nonsense\n").and_then(|()| restart(lab)),
         repairs: &|| lab.write("/etc/motion-ad/names.map", &map),
         words: &["outcome=misconfigured", "names.map, line 1"],
         ..fault
@@ -424,7 +424,7 @@ fn join(lab: &Lab, report: &mut Report) {
         name: "the machine's password was reset in AD",
         breaks: &|| run(lab, &["machine", "reset"]).and_then(|()| restart(lab)),
         repairs: &|| run(lab, &["machine", "restore"]),
-        words: &["outcome=unavailable", "XCALLY$@ACME.COM", "keytab", "realm join"],
+        words: &["outcome=unavailable", "XCALLY$@ACME.COM", "password was changed", "adcli join"],
         ..fault
     };
     check(lab, report, &fault);
@@ -432,7 +432,7 @@ fn join(lab: &Lab, report: &mut Report) {
         name: "the machine account was deleted in AD",
         breaks: &|| run(lab, &["machine", "delete"]).and_then(|()| restart(lab)),
         repairs: &|| run(lab, &["machine", "restore"]),
-        words: &["outcome=unavailable", "XCALLY$@ACME.COM", "deleted", "realm join"],
+        words: &["outcome=unavailable", "XCALLY$@ACME.COM", "deleted", "adcli join"],
         ..fault
     };
     check(lab, report, &fault);
