@@ -498,6 +498,28 @@ async fn without_tls_anywhere_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn that_there_is_no_tls_is_an_answer_also_of_one_that_answers_searches_meanwhile() {
+    let Some(network) = Network::new() else { return };
+    let late = Action::Delay(Duration::from_millis(20));
+    let refuses = move || Rule::new(Event::StartTls, [late.clone(), unavailable()]);
+    let mut controller = network.silent(DC1, |script| script.rule(refuses()));
+    controller.listen(LDAP).await;
+    let mut bench = Bench::new(&network);
+    let servers = bench.servers.clone();
+    let searches = tokio::spawn(async move {
+        loop {
+            servers.answered(DC1, Service::Reading);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let (answer, _) = bench.bind().await;
+    searches.abort();
+    assert!(matches!(answer, Err(PoolError::NoTls(_))), "{answer:?}");
+    // So it is probed, and taken back when it has a certificate.
+    assert!(bench.servers.is_down(DC1, Service::Binds), "{:?}", bench.told());
+}
+
+#[tokio::test]
 async fn one_that_has_tls_is_enough() {
     let Some(network) = Network::new() else { return };
     let first = network.controller(DC1, |script| script.on(Event::ClientHello, [Action::Close])).await;

@@ -291,7 +291,12 @@ impl Service {
         }
         while let Some(done) = probes.join_next().await {
             match done {
-                Ok((controller, part, Ok(()))) => servers.answered(&controller.host, part),
+                Ok((controller, part, Ok(()))) => {
+                    servers.answered(&controller.host, part);
+                    if part == Part::Binds {
+                        self.logins.passwords.settled(&self.domain, &controller.host);
+                    }
+                }
                 // Slow, not dead, where it answered a login meanwhile.
                 Ok((controller, part, Err(cause)))
                     if !servers.answered_since(&controller.host, part, begun) =>

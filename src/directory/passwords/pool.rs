@@ -527,8 +527,9 @@ impl Pool {
                     Ok(())
                 }
                 Err(unusable) => {
-                    // Slow, not dead, where it answered others.
+                    // Slow, not dead, where it answered others. That it offers no TLS is an answer.
                     if unusable.is_final()
+                        || unusable.lacks_tls()
                         || !pool.servers.answered_since(&controller.host, Service::Binds, begun)
                     {
                         pool.fail(&controller, unusable.cause());
