@@ -114,11 +114,18 @@ fn run(lab: &Lab, report: &mut Report, method: Method, events: &[Event], seconds
         none(wrong.iter().copied(), |login| login.code != "PAM_AUTH_ERR")
     });
     report.check("a login waits at most a second for a domain controller that died", || {
-        none(&logins, |login| login.took > ONCE)
+        none(&logins, |login| is_one_away(events, login.due) && login.took > ONCE)
     });
     report.check("each wrong password counted once, no right one did", || counters(lab, &plan, &position));
     report.check("each change is in the log once", || changes(lab, &position, events));
     lab.run(&["cast", "reset"]).ok().map(drop)
+}
+
+/// Returns true if the last event before `due`, in milliseconds, took a domain controller away. The start of a Samba needs
+/// the cores that the other one runs on, so that logins after it measure the machine.
+fn is_one_away(events: &[Event], due: f64) -> bool {
+    let last = events.iter().rfind(|(at, _)| Duration::from_secs(*at).as_secs_f64() * 1000.0 <= due);
+    last.is_some_and(|(_, what)| matches!(what.get(1), Some(&("kill" | "blackhole" | "hang"))))
 }
 
 /// Each login in its turn: who, and what is typed.
