@@ -12,24 +12,25 @@ use crate::protocol::{Operation, Reply, Secret};
 const FINGERPRINT: usize = 8;
 
 pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
-    let request = request(cli, "status", Operation::Status, "");
-    let status = ask(cli, &request, &Secret::default(), |reply| match reply {
-        Reply::Status(status) => Some(*status),
-        _ => None,
-    })?;
+    let status = state(cli, "status")?;
     let problems = problems(&status);
     let exit = if problems.is_empty() { Exit::Yes } else { Exit::No };
     let text = if args.json { status_json(&status, exit)? } else { status_text(&status, &problems) };
     Ok(Page { text, exit })
 }
 
-/// One line about the same.
-pub(super) fn ready(cli: &Cli) -> Result<Page, Failure> {
-    let request = request(cli, "ready", Operation::Status, "");
-    let status = ask(cli, &request, &Secret::default(), |reply| match reply {
+/// Asks the broker for its state, for the command `name`.
+fn state(cli: &Cli, name: &str) -> Result<Status, Failure> {
+    let request = request(cli, name, Operation::Status, "");
+    ask(cli, &request, &Secret::default(), |reply| match reply {
         Reply::Status(status) => Some(*status),
         _ => None,
-    })?;
+    })
+}
+
+/// One line about the same.
+pub(super) fn ready(cli: &Cli) -> Result<Page, Failure> {
+    let status = state(cli, "ready")?;
     let problems = problems(&status);
     let exit = if problems.is_empty() { Exit::Yes } else { Exit::No };
     Ok(Page { text: ready_text(&status, &problems), exit })
