@@ -7,6 +7,7 @@
 pub mod account;
 mod clashes;
 pub mod groups;
+mod lookups;
 mod many;
 mod near;
 pub mod standing;
@@ -26,6 +27,7 @@ use super::machines::Place;
 use super::{Clash, Directory, DirectoryError, Machine, base_search};
 use crate::name::{Form, NameError, Principal, Rules, fold};
 
+pub(super) use self::lookups::Lookups;
 pub(super) use self::many::Inside;
 pub use self::many::{Membership, Seen, TOGETHER};
 pub use self::near::Near;
@@ -182,10 +184,7 @@ impl<M: Machine> Directory<M> {
         if names.is_empty() {
             return Err(DirectoryError::Unknown(principal.clone()));
         }
-        let search = people_search(Place::Own, &self.base, &names, CANDIDATES);
-        let entries = self.candidates(principal, &search, deadline).await?;
-        // The domains below this one are not searched with it: they are partitions of their own.
-        choose(&self.netbios, principal, people_of(&entries, |_| self.own_domain())?)
+        self.look_up(principal, names, deadline).await
     }
 
     /// The accounts of this domain that may be meant by `principal`; empty where none can be.

@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use diffy::{DiffOptions, PatchFormatter};
 use serde::Serialize;
-use similar::TextDiff;
 
 use super::commands::{Command, Kind};
 use super::edit::Edit;
@@ -127,7 +127,18 @@ impl From<Fix> for Shown {
 pub fn diff(edit: &Edit) -> String {
     let name = edit.file().display().to_string();
     let before = edit.before().unwrap_or_default();
-    TextDiff::from_lines(before, edit.after()).unified_diff().header(&name, &name).to_string()
+    unified(&name, before, edit.after())
+}
+
+/// The unified diff of the file `name`, as diff(1) and patch(1) have it; empty where nothing changes.
+pub fn unified(name: &str, old: &str, new: &str) -> String {
+    if old == new {
+        return String::new();
+    }
+    let mut options = DiffOptions::new();
+    options.set_original_filename(name.to_owned()).set_modified_filename(name.to_owned());
+    let patch = options.create_patch(old, new);
+    PatchFormatter::new().suppress_blank_empty(false).fmt_patch(&patch).to_string()
 }
 
 /// A unit of this package.

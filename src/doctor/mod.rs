@@ -62,7 +62,7 @@ pub(crate) use commands::{REGISTER_SAMBA, REGISTER_WINDOWS};
 pub use edit::Edit;
 pub use facts::{Facts, Login, Options};
 pub use finding::{Finding, Level, Part};
-pub use fix::{Fix, Place, Run, Shown, diff};
+pub use fix::{Fix, Place, Run, Shown, diff, unified};
 #[cfg(test)]
 pub(crate) use fix::{Unit, Verb};
 pub use table::{CHECKS, Check, Group};

@@ -1,9 +1,9 @@
 //! A changed `config.toml`: whatever else stands in it stays as it is, comments included.
 
-use similar::TextDiff;
 use toml_edit::{Array, DocumentMut, Item, Table, TomlError, Value, value};
 
 use super::plan::{Change, Set, Setting};
+use crate::doctor::unified;
 
 /// The keys that `text` sets itself.
 pub(super) fn set(text: &str) -> Result<Set, TomlError> {
@@ -70,7 +70,7 @@ fn beside_its_example(text: &str, change: &Change) -> Option<String> {
 
 /// The unified diff of the file `name`, as diff(1) and patch(1) have it; empty where nothing changes.
 pub(super) fn diff(name: &str, old: &str, new: &str) -> String {
-    TextDiff::from_lines(old, new).unified_diff().header(name, name).to_string()
+    unified(name, old, new)
 }
 
 #[cfg(test)]
