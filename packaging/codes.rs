@@ -18,7 +18,7 @@ journalctl -t motion-ad-broker -n 20
 ```
 
 ```text
-event=login user=wendy.wrong principal=wendy.wrong@acme.com outcome=wrong_password reason=\"AD answered data 52e\" method=ldap dc=ad.acme.com peer=uid:999,pid:412 service=motion ms=5.2
+event=login user=wendy.wrong principal=wendy.wrong@acme.com outcome=wrong_password reason=\"AD says: the password is wrong (data 52e)\" method=ldap dc=ad.acme.com peer=uid:999,pid:412 service=motion ms=5.2
 ```
 
 A line is fields, `name=value`. A value that is more than a plain word stands in quotes with everything odd in it

@@ -166,6 +166,10 @@ pub struct Request {
     /// PAM_TTY.
     #[serde(default)]
     pub tty: String,
+    /// Of [`Operation::Account`] and [`Operation::OpenSession`]: [`Verdict::account`] of an earlier answer on the same PAM
+    /// handle. The broker refuses where the name is another account's by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Of [`Operation::Authenticate`]: register a session with a success (the argument `session=auth`).
     #[serde(default)]
     pub register: bool,
@@ -195,6 +199,7 @@ impl Request {
             service: String::new(),
             rhost: String::new(),
             tty: String::new(),
+            account: None,
             register: false,
             warn: false,
             session: String::new(),

@@ -47,7 +47,7 @@ outcomes! {
     Success = "success", text: None, advice: "";
     /// The password is wrong (`data 52e`).
     WrongPassword = "wrong_password", text: None,
-        advice: "the person mistyped the password; each attempt counts towards AD's lockout";
+        advice: "ask the user to type the password again; each attempt counts towards AD's lockout";
     /// The name maps to `user@domain`, and AD has no such account (`data 525`).
     UnknownUser = "unknown_user", text: None,
         advice: "create the account in AD, or map the name in /etc/motion-ad/names.map";
@@ -65,10 +65,10 @@ outcomes! {
         advice: "add this server (and, on Windows, the domain controllers) to userWorkstations of the account in AD";
     /// The password has expired (`data 532`).
     PasswordExpired = "password_expired", text: Some("Your password has expired and must be changed."),
-        advice: "the person must change the password";
+        advice: "ask the user to change the password, for example by `motion-ad passwd NAME`";
     /// The password must be changed at the next logon (`data 773`).
     MustChange = "must_change", text: Some("Your password must be changed before you can log in."),
-        advice: "the person must change the password";
+        advice: "ask the user to change the password, for example by `motion-ad passwd NAME`";
     /// The account is disabled (`data 533`).
     Disabled = "disabled", text: Some("Your account is disabled."),
         advice: "enable the account in AD";
@@ -141,6 +141,10 @@ pub struct Verdict {
     /// The principal that the name was mapped to, once it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// `objectGUID` of the account that may come in, or may once it has a new password. The module keeps it on the PAM
+    /// handle, so that later calls are about the same account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// The cause, for the log and for `motion-ad login`; the application's users never see it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -174,6 +178,7 @@ impl Verdict {
         Verdict {
             outcome,
             principal: None,
+            account: None,
             reason: reason.into(),
             text: None,
             session: None,

@@ -363,7 +363,7 @@ fn login_sends_the_line_of_standard_input_and_shows_where_the_time_went() {
         " connect  3.0   75 %\n",
         " total    4.0\n",
         "john.doe may not log in: wrong_password: AD refused the bind (data 52e)\n",
-        "advice: the person mistyped the password",
+        "advice: ask the user to type the password again",
     ] {
         assert!(done.out.contains(line), "{line:?} in {}", done.out);
     }

@@ -137,8 +137,11 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
     /// The same for the account of `name`, who proved to be that person elsewhere.
     pub async fn account(&self, name: &str, warn: bool, deadline: Instant) -> Decision {
         let (mut decision, read) = self.inspect(name, deadline).await;
-        if let Some((_, account)) = read.filter(|_| warn && decision.verdict.outcome.is_success()) {
-            decision.verdict.expires_in = self.soon(account.password_expires, SystemTime::now());
+        if let Some((person, account)) = read {
+            if warn && decision.verdict.outcome.is_success() {
+                decision.verdict.expires_in = self.soon(account.password_expires, SystemTime::now());
+            }
+            decision.person = Some(person);
         }
         decision
     }

@@ -9,6 +9,8 @@ pub mod change;
 pub mod cli;
 mod handover;
 pub mod health;
+mod local_time;
+mod lockout;
 pub mod log;
 pub mod login;
 pub mod metrics;
@@ -38,12 +40,13 @@ use self::peers::{Nss, Peer, Peers};
 use self::place::Place;
 use self::refusal::Refusal;
 use self::service::Service;
+use self::sessions::seat::Seat;
 use crate::config::kept::LastGood;
 use crate::config::{self, Config, ConfigError, Credentials, Problem, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
 use crate::supervise;
-use crate::verdict::Outcome;
+use crate::verdict::{Outcome, Verdict};
 
 /// The broker waits for AD no longer than this, whatever the deadline of a request says.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -215,20 +218,25 @@ impl Broker {
                 let mut record = Record { broker: self, request, peer, begun, decided: None };
                 let decision = self.decide(request, secret, peer, deadline).await;
                 let reply = Reply::Verdict(decision.verdict.clone());
+                let seat = self.seat(request, &decision);
                 record.decided = Some((decision, begun.elapsed()));
-                return Answer { reply, _record: Some(record) };
+                return Answer { reply, record: Some(record), seat };
             }
         };
         reply.into()
     }
 
-    /// The answer to `request` was not taken: what it says happened must not stay.
-    pub fn untold(&self, request: &Request, answer: &Reply) {
-        if let (Ok(service), Reply::Verdict(verdict)) = (&self.service, answer)
-            && registers(request)
-            && let Some(id) = &verdict.session
-        {
-            service.register.undo(id.clone(), "nobody took the answer");
+    /// The session that `request` has opened, which ends unless its application takes the answer.
+    fn seat(&self, request: &Request, decision: &Decision) -> Option<Seat> {
+        let service = self.service.as_ref().ok()?;
+        let id = decision.verdict.session.clone().filter(|_| registers(request))?;
+        Some(Seat::new(service.register.clone(), id))
+    }
+
+    /// Undoes the sessions of requests that were cut off; the broker ends within `time`.
+    pub async fn leave(&self, time: Duration) {
+        if let Ok(service) = &self.service {
+            service.register.leave(time).await;
         }
     }
 
@@ -267,6 +275,10 @@ impl Broker {
                 Err(error) => Refusal::from(error).into(),
             },
         };
+        let mut decision = of_one_account(request, decision);
+        if decision.verdict.outcome == Outcome::LockedOut {
+            Box::pin(logins.tell_lock(&mut decision, deadline)).await;
+        }
         match registers(request) && decision.verdict.outcome.is_success() {
             true => Box::pin(service.open_session(decision, request, peer, deadline, &self.log)).await,
             false => decision,
@@ -313,12 +325,21 @@ impl Broker {
 pub struct Answer<'a> {
     /// For the peer.
     pub reply: Reply,
-    _record: Option<Record<'a>>,
+    record: Option<Record<'a>>,
+    seat: Option<Seat>,
+}
+
+impl Answer<'_> {
+    /// Writes the request's line into the log. Returns the session that ends unless the peer takes the answer.
+    pub(super) fn logged(&mut self) -> Option<Seat> {
+        self.record = None;
+        self.seat.take()
+    }
 }
 
 impl From<Reply> for Answer<'_> {
     fn from(reply: Reply) -> Self {
-        Answer { reply, _record: None }
+        Answer { reply, record: None, seat: None }
     }
 }
 
@@ -374,6 +395,29 @@ fn observe(log: &Arc<Log>) {
     });
 }
 
+/// The decision about the account that proved itself on the PAM handle, which has to be the one that bears the name now.
+/// It says whose it is, so that the module can ask about the same account later.
+fn of_one_account(request: &Request, mut decision: Decision) -> Decision {
+    let bearer = decision.person.as_ref().map(|person| person.guid.to_string());
+    let may_lead_in = {
+        let outcome = decision.verdict.outcome;
+        outcome.is_success() || outcome.wants_new_password()
+    };
+    match &request.account {
+        Some(proved) if bearer.as_ref() != Some(proved) && (bearer.is_some() || may_lead_in) => {
+            let dn = decision.person.as_ref().map_or("another account", |person| person.dn.as_str());
+            let reason = format!(
+                "the name is now that of {dn}; the account that logged in does not bear it any more: log in again"
+            );
+            let principal = decision.verdict.principal.take();
+            decision.verdict = Verdict { principal, ..Verdict::new(Outcome::UnknownUser, reason) };
+        }
+        _ if may_lead_in => decision.verdict.account = bearer,
+        _ => {}
+    }
+    decision
+}
+
 /// Whether a success of `request` begins a session.
 fn registers(request: &Request) -> bool {
     match request.operation {
@@ -398,7 +442,49 @@ fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
+    use crate::directory::Person;
+
+    #[test]
+    fn a_name_that_passes_to_another_account_between_two_calls_opens_nothing() {
+        let person = |byte: u8| Person {
+            dn: format!("CN={byte}"),
+            guid: Uuid::from_bytes([byte; 16]),
+            sam: "john".into(),
+            upn: None,
+            domain: "acme.com".into(),
+        };
+        let decided = |outcome, bearer: Option<u8>| Decision {
+            person: bearer.map(person),
+            ..Refusal::new(outcome, "as AD says").into()
+        };
+        let ask = |proved: Option<u8>, outcome, bearer| {
+            let request = Request {
+                account: proved.map(|byte| person(byte).guid.to_string()),
+                ..Request::new(Operation::OpenSession, "john", Duration::from_secs(5))
+            };
+            let Decision { verdict, .. } = of_one_account(&request, decided(outcome, bearer));
+            (verdict.outcome, verdict.account.map(|account| account.starts_with("01010101")))
+        };
+        use Outcome::{Denied, MustChange, Success, Unavailable, UnknownUser};
+        for (proved, outcome, bearer, expected) in [
+            (None, Success, Some(1), (Success, Some(true))),
+            (None, MustChange, Some(1), (MustChange, Some(true))),
+            (None, Denied, Some(1), (Denied, None)),
+            (Some(1), Success, Some(1), (Success, Some(true))),
+            (Some(1), Denied, Some(1), (Denied, None)),
+            (Some(1), Success, Some(2), (UnknownUser, None)),
+            (Some(1), MustChange, Some(2), (UnknownUser, None)),
+            (Some(1), Denied, Some(2), (UnknownUser, None)),
+            // Whose it is was not found out.
+            (Some(1), Success, None, (UnknownUser, None)),
+            (Some(1), Unavailable, None, (Unavailable, None)),
+        ] {
+            assert_eq!(ask(proved, outcome, bearer), expected, "{proved:?} {outcome} {bearer:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_request_that_is_cut_off_is_recorded() {

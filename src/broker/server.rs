@@ -33,6 +33,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const TOGETHER: Duration = Duration::from_millis(1);
 /// How long the logins on their way may take when the broker ends.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long the sessions of requests that were cut off may take to be undone when the broker ends.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Why the broker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +118,7 @@ pub async fn serve(
         // Each that is cut off writes its line.
         running.shutdown().await;
     }
+    broker.leave(LEAVE).await;
     Ok(end)
 }
 
@@ -157,10 +160,16 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
             return;
         }
     };
-    let answer = broker.answer(&request, &secret, &peer).await;
-    if let Err(error) = reply(&mut stream, &answer.reply).await {
+    let mut answer = broker.answer(&request, &secret, &peer).await;
+    let replied = reply(&mut stream, &answer.reply).await;
+    // The line is written before the peer is waited for; a session that is dropped ends.
+    let seat = answer.logged();
+    let taken = match (replied, seat) {
+        (Ok(()), Some(seat)) => taken(&mut stream).await.map(|()| seat.taken()).map_err(FrameError::from),
+        (replied, _) => replied,
+    };
+    if let Err(error) = taken {
         broker.metrics.refused(Refused::Unanswered);
-        broker.untold(&request, &answer.reply);
         let line =
             Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);
         broker.log().complain(Level::Warning, &format!("reply {uid}"), line);
@@ -224,8 +233,42 @@ async fn more(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// Waits until the peer has read the reply and closed the connection. Linux reports one that is closed with the reply
+/// unread as reset. A peer that keeps it open is believed to have read.
+async fn taken(stream: &mut UnixStream) -> io::Result<()> {
+    match timeout(WRITE, stream.read(&mut [0])).await {
+        Ok(read) => read.map(drop),
+        Err(_) => Ok(()),
+    }
+}
+
 async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
     let frame = encode(reply, &Secret::default())?;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the reply was not taken in time");
     Ok(timeout(WRITE, stream.write_all(&frame)).await.map_err(|_| late())??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reply_that_is_left_unread_is_not_taken() {
+        let answer = || Reply::Refused("no".to_owned());
+        for (reads, is_taken) in [(0, false), (1, false), (usize::MAX, true)] {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            reply(&mut ours, &answer()).await.unwrap();
+            let length = encode(&answer(), &Secret::default()).unwrap().len();
+            let mut read = vec![0; length.min(reads)];
+            theirs.read_exact(&mut read).await.unwrap();
+            drop(theirs);
+            assert_eq!(taken(&mut ours).await.is_ok(), is_taken, "{reads} bytes were read");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_keeps_its_connection_has_read() {
+        let (mut ours, _theirs) = UnixStream::pair().unwrap();
+        taken(&mut ours).await.unwrap();
+    }
 }

@@ -32,8 +32,14 @@ impl Broker {
         };
         let (decision, read) = service.logins.inspect(&request.user, deadline).await;
         let decision = decision.verdict;
+        let lock = match &read {
+            Some((person, _)) if decision.outcome == Outcome::LockedOut => {
+                service.logins.lock(person, deadline).await
+            }
+            _ => None,
+        };
         check.outcome = Some(decision.outcome).filter(|outcome| *outcome != Outcome::Unavailable);
-        check.reason = decision.reason;
+        check.reason = lock.clone().unwrap_or(decision.reason);
         check.principal = decision.principal;
         check.dc = service.machine.state().dc;
         if let Some((person, account)) = read {
@@ -42,6 +48,10 @@ impl Broker {
             check.sam_account_name = Some(person.sam);
             check.user_principal_name = person.upn;
             check.facts = account.facts(SystemTime::now(), &service.logins.host);
+            // The first rule that refuses is the lock.
+            if let (Some(lock), Some(fact)) = (lock, check.facts.iter_mut().find(|fact| fact.refuses)) {
+                fact.value = lock;
+            }
             let in_groups = matches!(decision.outcome, Outcome::NotAllowed | Outcome::Denied);
             if service.logins.directory.has_group_rules() {
                 let value = if in_groups { check.reason.clone() } else { "allowed".to_owned() };

@@ -39,6 +39,7 @@ pub use self::passwords::last_set::LastSet;
 pub use self::passwords::{change, policy, pool, refusal};
 pub use self::people::account::{self, Account};
 pub use self::people::groups::{self, GroupError, GroupRules};
+pub use self::people::lockout;
 pub use self::people::standing::{self, Standing};
 pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
 use crate::config::{Base, Config, root_of};

@@ -7,6 +7,7 @@
 pub mod account;
 mod clashes;
 pub mod groups;
+pub mod lockout;
 mod lookups;
 mod many;
 mod near;

@@ -101,9 +101,13 @@ pub(super) async fn groups(facts: &Facts) -> Finding {
     for (table, key, list) in lists {
         named.extend(list.iter().map(|group| (table, key, group)));
     }
+    let mut known = Vec::new();
     for (table, key, group) in &named {
         let error = match ad.directory.check_group(group, facts.deadline()).await {
-            Ok(()) => continue,
+            Ok(name) => {
+                known.push(name);
+                continue;
+            }
             Err(error) => error,
         };
         let near = match error {
@@ -114,9 +118,9 @@ pub(super) async fn groups(facts: &Facts) -> Finding {
         };
         return denies(group, &place_of(facts, table, key), &error, &near);
     }
-    match named.len() {
-        0 => Finding::ok("none is configured: everybody whom AD lets in may log in"),
-        count => Finding::ok(format!("{count} groups are known to AD")),
+    match known.as_slice() {
+        [] => Finding::ok("none is configured: everybody whom AD lets in may log in"),
+        known => Finding::ok(format!("known to AD: {}", known.join(", "))),
     }
 }
 
@@ -134,7 +138,12 @@ fn did_you_mean(near: &[String]) -> String {
 /// A group that cannot be used. Nothing is made in AD, and the list stays: without the group it may let everybody in.
 fn denies(group: &str, place: &str, error: &DirectoryError, near: &[String]) -> Finding {
     let what = if place.starts_with("sessions.") { "session" } else { "login" };
-    let finding = Finding::failure(format!("{error}: every {what} is denied{}; {place}", did_you_mean(near)));
+    // The place says which list it is.
+    let cause = match error {
+        DirectoryError::Group(error) | DirectoryError::Exempt(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    let finding = Finding::failure(format!("{cause}: every {what} is denied{}; {place}", did_you_mean(near)));
     let DirectoryError::Group(error) = error else { return finding };
     let identity = group.rsplit('\\').next().unwrap_or_default();
     match error {

@@ -3,6 +3,7 @@
 use libgssapi::error::Error as GssError;
 
 use super::exchange::{Ended, Skew};
+use super::refusal;
 
 /// A failure of the machine's credential or of a Kerberos exchange.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,7 +118,10 @@ impl KerberosError {
             Ended::Refused { refused, kdc, .. } => {
                 let code = i32::try_from(refused.code).ok().and_then(|code| code.checked_add(TABLE_BASE));
                 code.and_then(|code| Self::from_code(code, principal, service)).unwrap_or_else(|| {
-                    KerberosError::Other(format!("{kdc} refused {service} with error {}", refused.code))
+                    KerberosError::Other(format!(
+                        "{kdc} refused {service}: {}",
+                        refusal::described(refused.code)
+                    ))
                 })
             }
             Ended::Skew(skew) => KerberosError::ClockSkew(skew),

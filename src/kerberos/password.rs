@@ -240,7 +240,7 @@ impl Kerberos {
                 CheckError::SomebodyElse { kdc, stranger: "it revokes the ticket".to_owned() }
             }
             Ended::Refused { refused, .. } => {
-                forged(format!("it gives no ticket for {host}: error {}", refused.code))
+                forged(format!("it gives no ticket for {host}: {}", refusal::described(refused.code)))
             }
             Ended::Library(failure, _) => forged(failure.text),
             other => ended(other),
@@ -393,7 +393,7 @@ pub(super) fn ended(ended: Ended) -> CheckError {
         Ended::ArmourRefused(text) => CheckError::Failed(text),
         Ended::NoPreauth(kdc) => CheckError::NoPreauth(kdc),
         Ended::Refused { refused, kdc, .. } => {
-            CheckError::Failed(format!("the KDC {kdc} answered error {}", refused.code))
+            CheckError::Failed(format!("the KDC {kdc} says: {}", refusal::described(refused.code)))
         }
     }
 }

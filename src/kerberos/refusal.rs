@@ -13,21 +13,64 @@ const CLIENT_REVOKED: u32 = 18;
 const KEY_EXPIRED: u32 = 23;
 const PREAUTH_FAILED: u32 = 24;
 
+/// What the other codes mean that a KDC of AD may answer with, in words (RFC 4120, 7.5.9; RFC 6113, 8).
+const WORDS: &[(u32, &str)] = &[
+    (CLIENT_UNKNOWN, "it does not know the account"),
+    (7, "it does not know the service"),
+    (8, "several accounts bear the name"),
+    (9, "it has no key of the account"),
+    (10, "the account may get no postdated ticket"),
+    (11, "the ticket would have no lifetime"),
+    (12, "its policy forbids it: workstation, logon hours or authentication policy"),
+    (13, "it cannot grant a requested option"),
+    (14, "it supports none of the encryption types"),
+    (15, "it does not support the checksum type"),
+    (16, "it does not support the kind of proof"),
+    (CLIENT_REVOKED, "the account is disabled, expired, locked out or outside its logon hours"),
+    (20, "it has revoked the ticket"),
+    (21, "the account is not yet valid"),
+    (KEY_EXPIRED, "the password has expired"),
+    (PREAUTH_FAILED, "the password is wrong"),
+    (25, "it asks for another proof"),
+    (29, "a service that it needs is not available"),
+    (31, "the integrity check failed"),
+    (32, "the ticket has expired"),
+    (33, "the ticket is not yet valid"),
+    (34, "it takes the request for a replay"),
+    (37, "the clocks differ too much"),
+    (41, "the message was changed on its way"),
+    (44, "it does not have that version of the key"),
+    (45, "it has no key of the service"),
+    (52, "the answer is too long for UDP"),
+    (60, "an error that it does not explain"),
+    (68, "the account belongs to another realm"),
+    (91, "it asks for more proof"),
+    (93, "it does not know a critical option"),
+];
+
+/// What the error code of a KDC means, with its number.
+pub(super) fn described(code: u32) -> String {
+    match WORDS.iter().find(|(known, _)| *known == code) {
+        Some((_, words)) => format!("{words} (KDC error {code})"),
+        None => format!("KDC error {code} of RFC 4120, 7.5.9"),
+    }
+}
+
 /// The type of an element that holds a KERB_EXT_ERROR (MS-KILE 2.2.2: KERB_ERR_TYPE_EXTENDED).
 const EXTENDED: i64 = 3;
 
 /// NTSTATUS values of a refused logon, and what they mean here.
-const STATUSES: &[(u32, Outcome)] = &[
-    (0xc000_0064, Outcome::UnknownUser),
-    (0xc000_006a, Outcome::WrongPassword),
-    (0xc000_006d, Outcome::WrongPassword),
-    (0xc000_006f, Outcome::LogonHours),
-    (0xc000_0070, Outcome::Workstation),
-    (0xc000_0071, Outcome::PasswordExpired),
-    (0xc000_0072, Outcome::Disabled),
-    (0xc000_0193, Outcome::AccountExpired),
-    (0xc000_0224, Outcome::MustChange),
-    (0xc000_0234, Outcome::LockedOut),
+const STATUSES: &[(u32, Outcome, &str)] = &[
+    (0xc000_0064, Outcome::UnknownUser, "it does not know the account"),
+    (0xc000_006a, Outcome::WrongPassword, "the password is wrong"),
+    (0xc000_006d, Outcome::WrongPassword, "the name or the password is wrong"),
+    (0xc000_006f, Outcome::LogonHours, "the account is outside its logon hours"),
+    (0xc000_0070, Outcome::Workstation, "the account may not log in from this computer"),
+    (0xc000_0071, Outcome::PasswordExpired, "the password has expired"),
+    (0xc000_0072, Outcome::Disabled, "the account is disabled"),
+    (0xc000_0193, Outcome::AccountExpired, "the account has expired"),
+    (0xc000_0224, Outcome::MustChange, "the password must be changed"),
+    (0xc000_0234, Outcome::LockedOut, "the account is locked out"),
 ];
 
 /// What a KDC's refusal says of the account.
@@ -47,13 +90,16 @@ pub(super) struct Refusal {
 /// Reads the code and the e-data of a KRB-ERROR.
 pub(super) fn read(code: u32, data: &[u8]) -> Refusal {
     let status = status(data);
-    let reason = match status {
-        Some(status) => format!("the KDC answered error {code} with NTSTATUS {status:08x}"),
-        None => format!("the KDC answered error {code}"),
+    let known = status.and_then(|status| STATUSES.iter().find(|(known, ..)| *known == status));
+    let reason = match (status, known) {
+        (Some(status), Some((.., words))) => {
+            format!("the KDC says: {words} (KDC error {code}, NTSTATUS {status:08x})")
+        }
+        (Some(status), None) => format!("the KDC says: {}, with NTSTATUS {status:08x}", described(code)),
+        (None, _) => format!("the KDC says: {}", described(code)),
     };
-    let known = status.and_then(|status| STATUSES.iter().find(|(known, _)| *known == status));
     let (outcome, unexplained) = match (code, known) {
-        (_, Some((_, outcome))) => (*outcome, outcome.wants_new_password()),
+        (_, Some((_, outcome, _))) => (*outcome, outcome.wants_new_password()),
         (CLIENT_UNKNOWN, None) => (Outcome::UnknownUser, false),
         (PREAUTH_FAILED, None) => (Outcome::WrongPassword, false),
         (CLIENT_REVOKED, None) => (Outcome::Refused, true),
@@ -117,9 +163,12 @@ mod tests {
             let windows = sequence(&extended(status));
             let samba = sequence(&sequence(&extended(status)));
             for data in [windows, samba] {
-                let reason = format!("the KDC answered error {code} with NTSTATUS {status:08x}");
                 let unexplained = [Outcome::PasswordExpired, Outcome::MustChange].contains(&outcome);
-                assert_eq!(read(code, &data), Refusal { outcome, unexplained, reason });
+                let refusal = read(code, &data);
+                assert_eq!((refusal.outcome, refusal.unexplained), (outcome, unexplained));
+                let numbers = format!(" (KDC error {code}, NTSTATUS {status:08x})");
+                let words = refusal.reason.strip_suffix(&numbers).unwrap_or_else(|| panic!("{refusal:?}"));
+                assert!(words.starts_with("the KDC says: ") && words.len() > 20, "{words}");
             }
         }
     }
@@ -142,6 +191,18 @@ mod tests {
         // A status that nobody knows is quoted, and decides nothing.
         let refusal = read(18, &sequence(&extended(0xc000_1234)));
         assert!(refusal.unexplained && refusal.reason.contains("c0001234"), "{refusal:?}");
+    }
+
+    #[test]
+    fn no_number_stands_alone() {
+        assert_eq!(read(24, b"").reason, "the KDC says: the password is wrong (KDC error 24)");
+        let locked = read(18, &sequence(&extended(0xc000_0234))).reason;
+        assert_eq!(locked, "the KDC says: the account is locked out (KDC error 18, NTSTATUS c0000234)");
+        assert_eq!(described(37), "the clocks differ too much (KDC error 37)");
+        assert_eq!(described(99), "KDC error 99 of RFC 4120, 7.5.9");
+        let mut codes: Vec<_> = WORDS.iter().map(|(code, _)| code).collect();
+        codes.dedup();
+        assert!(codes.is_sorted() && codes.len() == WORDS.len());
     }
 
     #[test]

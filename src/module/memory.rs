@@ -16,6 +16,8 @@ const VALIDITY: Duration = Duration::from_secs(60);
 pub struct Memory {
     /// What was said of the account last.
     pub login: Option<Login>,
+    /// The account that proved itself, or that `acct_mgmt` was first asked about.
+    pub proved: Option<Proved>,
     /// What the first phase of a password change came to.
     pub probe: Option<Probe>,
     /// The session that is open on this handle, by the broker that knows it.
@@ -50,6 +52,15 @@ pub struct Login {
     pub outcome: Outcome,
     /// When, by the monotonic clock.
     pub at: Duration,
+}
+
+/// The account behind a name, as it was when it proved itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proved {
+    /// By which name.
+    pub subject: Subject,
+    /// Its `objectGUID`.
+    pub account: String,
 }
 
 /// What the first phase of a password change came to.
@@ -89,6 +100,12 @@ impl Memory {
         let login = self.login.as_ref().filter(|login| login.subject.is(user, socket))?;
         let fresh = now.checked_sub(login.at).is_some_and(|age| age <= VALIDITY);
         (fresh && settles_account(login.outcome)).then_some(login.outcome)
+    }
+
+    /// The `objectGUID` of the account that proved itself by this name, however long ago.
+    pub fn proved(&self, user: &str, socket: &Path) -> Option<&str> {
+        let proved = self.proved.as_ref().filter(|proved| proved.subject.is(user, socket))?;
+        Some(&proved.account)
     }
 
     /// What the first phase of this person's password change came to.

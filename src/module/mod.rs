@@ -39,7 +39,7 @@ use crate::verdict::Verdict;
 use arguments::{Arguments, Register};
 use code::Code;
 use handle::{Handle, Priority, Text};
-use memory::{Login, Subject};
+use memory::{Login, Proved, Subject};
 use question::{Ask, Broker};
 
 /// What the person is asked. FreeRADIUS and OpenVPN look for it.
@@ -85,7 +85,7 @@ impl Answer {
 pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
     decide(pam, &AUTHENTICATE, ask, args, flags, |pam, broker| {
         // Whatever happens now, an earlier verdict no longer counts.
-        pam.note(|memory| (memory.login, memory.owed) = (None, None));
+        pam.note(|memory| (memory.login, memory.owed, memory.proved) = (None, None, None));
         let user = user(pam)?;
         let password = pam.password(PROMPT).map_err(|code| Answer::new(code, "no password"))?;
         password.password().map_err(|error| Answer::new(Code::AuthErr, error.to_string()))?;
@@ -100,7 +100,10 @@ pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
         let login = Login { subject: subject.clone(), outcome, at: pam.now() };
         // Who must change the password first gets no session before that.
         let owes = register && code == Code::Success && !outcome.is_success();
-        pam.note(|memory| (memory.login, memory.owed) = (Some(login), owes.then_some(subject)));
+        let proved = proved(&subject, &verdict);
+        pam.note(|memory| {
+            (memory.login, memory.owed, memory.proved) = (Some(login), owes.then_some(subject), proved);
+        });
         if register && outcome.is_success() {
             session::keep(pam, broker, &user, &verdict);
         }
@@ -119,8 +122,13 @@ pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
             Some(outcome) => Verdict::new(outcome, "as authenticate was told"),
             None => {
                 warn = may_warn(pam, arguments, flags, &user);
-                let request = broker.request(pam, Operation::Account, &user);
-                broker.ask(pam, &Request { warn, ..request }, &Secret::default())
+                let request = Request { warn, ..broker.request(pam, Operation::Account, &user) };
+                let verdict = broker.ask(pam, &request, &Secret::default());
+                let subject = Subject { user: user.clone(), socket: arguments.socket.clone() };
+                if let (None, Some(proved)) = (&request.account, proved(&subject, &verdict)) {
+                    pam.note(|memory| memory.proved = Some(proved));
+                }
+                verdict
             }
         };
         if verdict.outcome.is_success() && memory.owes(&user, &arguments.socket) {
@@ -180,6 +188,12 @@ fn user(pam: &mut impl Handle) -> Result<String, Answer> {
         Ok(user) => Ok(user),
         Err(_) => refused("the user name is not UTF-8"),
     }
+}
+
+/// The account behind `subject`, which later calls on the handle are about.
+fn proved(subject: &Subject, verdict: &Verdict) -> Option<Proved> {
+    let account = verdict.account.clone()?;
+    Some(Proved { subject: subject.clone(), account })
 }
 
 /// Whether the person can be shown a warning, and has not been shown one on this handle.

@@ -28,10 +28,19 @@ impl<'a, A: Ask> Broker<'a, A> {
         Broker { arguments, ask, left: arguments.timeout }
     }
 
-    /// A request about `user`, to be asked at once: its deadline is running.
+    /// A request about `user`, to be asked at once: its deadline is running. It is about the account that proved itself on
+    /// this handle, where one did.
     pub(super) fn request(&self, pam: &impl Handle, operation: Operation, user: &str) -> Request {
         let items = pam.items();
+        // What decides by a password proves the account itself.
+        let account = match operation {
+            Operation::Account | Operation::OpenSession => {
+                pam.recall().proved(user, &self.arguments.socket).map(str::to_owned)
+            }
+            _ => None,
+        };
         Request {
+            account,
             service: items.service,
             rhost: items.rhost,
             tty: items.tty,

@@ -59,6 +59,7 @@ pub struct Question {
     user: &'static str,
     secret: Vec<u8>,
     session: &'static str,
+    account: Option<&'static str>,
     register: bool,
     warn: bool,
     within: Duration,
@@ -71,7 +72,8 @@ impl Question {
         let (within, takes) = (Duration::from_secs(5), Duration::ZERO);
         let reply = Ok(Verdict::new(Outcome::Success, ""));
         let secret = Vec::new();
-        Question { operation, user, secret, session: "", register: false, warn: false, within, takes, reply }
+        let (session, account, register, warn) = ("", None, false, false);
+        Question { operation, user, secret, session, account, register, warn, within, takes, reply }
     }
 
     pub fn with(self, secret: &[u8]) -> Self {
@@ -80,6 +82,11 @@ impl Question {
 
     pub fn of_session(self, session: &'static str) -> Self {
         Question { session, ..self }
+    }
+
+    /// It is about the account that proved itself.
+    pub fn of_account(self, account: &'static str) -> Self {
+        Question { account: Some(account), ..self }
     }
 
     pub fn registers(self) -> Self {
@@ -107,6 +114,11 @@ impl Question {
     /// A success that registers this session, or is about it.
     pub fn says_session(self, id: &str) -> Step {
         self.replies(Verdict { session: Some(id.into()), ..Verdict::new(Outcome::Success, "") })
+    }
+
+    /// The same, and whose account it is.
+    pub fn says_of(self, outcome: Outcome, account: &str) -> Step {
+        self.replies(Verdict { account: Some(account.into()), ..Verdict::new(outcome, "") })
     }
 
     pub fn replies(self, verdict: Verdict) -> Step {
@@ -211,6 +223,7 @@ impl Script {
                 assert_eq!((request.operation, request.user.as_str()), (expected.operation, expected.user));
                 assert_eq!((request.service.as_str(), request.rhost.as_str()), ("motion", "client.example"));
                 assert_eq!(request.session, expected.session, "{expected:?}");
+                assert_eq!(request.account.as_deref(), expected.account, "{expected:?}");
                 assert_eq!(
                     (request.register, request.warn),
                     (expected.register, expected.warn),

@@ -265,6 +265,51 @@ mod tests {
     }
 
     #[test]
+    fn the_session_is_that_of_the_account_that_proved_itself() {
+        let proved = || {
+            let mut script = Script::new();
+            let steps = [john(), password(), login().says_of(Outcome::Success, "one")];
+            assert_eq!(script.call(authenticate, &[], 0, steps), Code::Success);
+            script
+        };
+        let opened = || open().of_account("one").says_session("a");
+        assert_eq!(proved().call(open_session, &[], 0, [john(), opened(), named("a")]), Code::Success);
+        // However long ago; the account's state is asked for the same one.
+        let mut script = proved();
+        script.wait(3600);
+        let asked = Question::new(Operation::Account, "john").of_account("one");
+        assert_eq!(script.call(acct_mgmt, &[], 0, [john(), asked.says(Outcome::Success)]), Code::Success);
+        assert_eq!(script.call(open_session, &[], 0, [john(), opened(), named("a")]), Code::Success);
+        // The broker says that the name is another account's by now.
+        let steps = [john(), open().of_account("one").says(Outcome::UnknownUser)];
+        assert_eq!(proved().call(open_session, &[], 0, steps), Code::SessionErr);
+        // Another user of the same handle, another broker, and who was refused since then have proved nothing.
+        let jane = [Step::Want(Item::User, Ok(b"jane"))];
+        let hers = Question::new(Operation::OpenSession, "jane").says_session("b");
+        assert_eq!(
+            proved().call(open_session, &[], 0, jane.into_iter().chain([hers, named("b")])),
+            Code::Success
+        );
+        let steps = [john(), open().says_session("b"), named("b")];
+        assert_eq!(proved().call(open_session, &[c"socket=/run/other"], 0, steps), Code::Success);
+        let mut script = proved();
+        let steps = [john(), password(), login().says(Outcome::WrongPassword)];
+        assert_eq!(script.call(authenticate, &[], 0, steps), Code::AuthErr);
+        let steps = [john(), open().says_session("b"), named("b")];
+        assert_eq!(script.call(open_session, &[], 0, steps), Code::Success);
+    }
+
+    #[test]
+    fn without_a_password_the_session_is_that_of_the_account_that_was_judged() {
+        let mut script = Script::new();
+        let judged = Question::new(Operation::Account, "john");
+        let steps = [john(), judged.says_of(Outcome::Success, "one")];
+        assert_eq!(script.call(acct_mgmt, &[], 0, steps), Code::Success);
+        let steps = [john(), open().of_account("one").says_session("a"), named("a")];
+        assert_eq!(script.call(open_session, &[], 0, steps), Code::Success);
+    }
+
+    #[test]
     fn who_logs_in_again_on_a_handle_leaves_the_session_before() {
         // Not before the new one stands.
         let mut script = registered();

@@ -12,6 +12,7 @@ pub(super) mod recheck;
 pub mod redis;
 mod requests;
 pub mod rule;
+pub(super) mod seat;
 pub mod sqlite;
 pub mod store;
 mod sweep;
@@ -31,6 +32,7 @@ use self::owed::{Due, Left, Owed};
 use self::process::Process;
 use self::redis::{Change, Redis};
 use self::rule::Admission;
+use self::seat::Opening;
 use self::sqlite::Sqlite;
 use self::store::{Closed, Opened, Position, Store, StoreError, Which};
 use super::log::{Level, Line, Log};
@@ -167,6 +169,11 @@ impl Register {
         supervise::spawn("identity", move || identity::keep(here.clone()));
     }
 
+    /// Undoes, as far as `time` allows, what requests that were cut off have left: the broker ends.
+    pub async fn leave(&self, time: Duration) {
+        let _ = timeout_at(Instant::now() + time, self.settle()).await;
+    }
+
     /// Sends everybody away who waits for events: the broker ends.
     pub fn end(&self) {
         self.ending.send_replace(true);
@@ -187,14 +194,22 @@ impl Register {
             return Err(NotOpened::Store(StoreError::Unavailable(problem)));
         }
         let session = self.session(newcomer, request, peer).map_err(NotOpened::Store)?;
-        match self.written(self.store.open(&session, self.admission(newcomer), deadline).await) {
+        let opening = Opening::new(self, session.clone());
+        let opened = self.written(self.store.open(&session, self.admission(newcomer), deadline).await);
+        match opened {
             Ok(Opened::Registered(evicted)) => {
+                opening.answered();
                 evicted.iter().for_each(|session| self.tell(session));
                 Ok(session)
             }
-            Ok(Opened::Denied(open)) => Err(NotOpened::Denied(open)),
+            Ok(Opened::Denied(open)) => {
+                opening.answered();
+                Err(NotOpened::Denied(open))
+            }
             Err(error) => {
-                if matches!(error, StoreError::Timeout(_)) {
+                if let Some(session) = opening.answered()
+                    && matches!(error, StoreError::Timeout(_))
+                {
                     let ended = unconfirmed("the register did not answer in time");
                     self.owe(Due::Undo(Box::new(session), ended));
                 }
@@ -562,6 +577,7 @@ fn now() -> u64 {
 mod tests {
     use std::num::NonZeroUsize;
 
+    use super::seat::Seat;
     use super::store::suite::{listed, session, soon};
     use super::*;
     use crate::config::Policy;
@@ -812,6 +828,30 @@ mod tests {
         let ended = found.list[0].ended.clone().unwrap();
         assert_eq!(ended.reason, EndReason::Unconfirmed);
         assert_eq!(ended.detail, "nobody took the answer: nobody has the seat");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_login_that_is_cut_off_leaves_no_session() {
+        let (register, _folder) = register(settings());
+        let (stays, kept) = (register.enter(1).await.unwrap(), register.enter(2).await.unwrap());
+        // While the register is asked, whether its answer is still on its way or there by then.
+        for pause in [Duration::ZERO, Duration::from_millis(50)] {
+            let mut entering = Box::pin(register.enter(3));
+            let first = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(entering.as_mut().poll(context).is_pending())
+            });
+            assert!(first.await, "it is not answered at once");
+            tokio::time::sleep(pause).await;
+            drop(entering);
+            assert_eq!(register.owed_now(), 1);
+            register.leave(CALL).await;
+            assert_eq!((register.owed_now(), register.store.count(soon()).await), (0, Ok(2)));
+        }
+        // After that, unless the application has the answer.
+        Seat::new(register.clone(), stays.id.clone()).taken();
+        drop(Seat::new(register.clone(), kept.id));
+        register.leave(CALL).await;
+        assert_eq!(listed(&*register.store, Which::All).await, [stays]);
     }
 
     #[tokio::test(flavor = "multi_thread")]

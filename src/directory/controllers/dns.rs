@@ -87,6 +87,8 @@ pub struct Network {
 
 /// One resolver for each family of addresses, so that neither waits for the other.
 struct Resolvers {
+    /// The servers that they ask.
+    servers: Vec<IpAddr>,
     v4: TokioResolver,
     v6: TokioResolver,
 }
@@ -96,7 +98,8 @@ impl Network {
         self.resolvers.get_or_try_init(|| {
             let resolv = resolv()?;
             let of = |strategy| resolv.resolver(strategy).map_err(|e| format!("{RESOLV_CONF}: {e}"));
-            Ok(Resolvers { v4: of(LookupIpStrategy::Ipv4Only)?, v6: of(LookupIpStrategy::Ipv6Only)? })
+            let (v4, v6) = (of(LookupIpStrategy::Ipv4Only)?, of(LookupIpStrategy::Ipv6Only)?);
+            Ok(Resolvers { servers: resolv.servers.clone(), v4, v6 })
         })
     }
 }
@@ -203,7 +206,7 @@ impl Network {
         let resolvers = self.resolvers().map_err(|cause| (cause, false))?;
         let answer = resolvers.v4.srv_lookup(absolute(name)).await;
         let none = |why: &str| format!("no SRV records {name}: {why}");
-        let answer = answer.map_err(|e| (none(&words(&e)), e.is_no_records_found()))?;
+        let answer = answer.map_err(|e| (none(&words(&e, &resolvers.servers)), e.is_no_records_found()))?;
         let record = |data: &RData| match data {
             RData::SRV(srv) => Some(Srv {
                 priority: srv.priority,
@@ -239,9 +242,9 @@ impl Names for Network {
 
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {
         Box::pin(async move {
-            let Resolvers { v4, v6 } = self.resolvers()?;
+            let Resolvers { servers, v4, v6 } = self.resolvers()?;
             let found = usable(addresses_by(v4, host), addresses_by(v6, host)).await;
-            found.map_err(|e| format!("no address of {host}: {}", words(&e)))
+            found.map_err(|e| format!("no address of {host}: {}", words(&e, servers)))
         })
     }
 
@@ -302,7 +305,7 @@ pub async fn knows(server: IpAddr, domain: &str) -> Result<bool, String> {
     match resolver.lookup(absolute(domain), RecordType::SOA).await {
         Ok(_) => Ok(true),
         Err(error) if error.is_no_records_found() => Ok(false),
-        Err(error) => Err(words(&error)),
+        Err(error) => Err(words(&error, &[server])),
     }
 }
 
@@ -326,17 +329,23 @@ fn ping(domain: String, address: SocketAddr) -> impl Future<Output = Option<Stri
     }
 }
 
-/// What a failed lookup means to an administrator. The library's own text shows its data structures.
-fn words(error: &NetError) -> String {
+/// What a failed lookup at `servers` means to an administrator. The library's own text shows its data structures.
+fn words(error: &NetError, servers: &[IpAddr]) -> String {
+    let named = || {
+        let list = servers.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+        format!("{} {list}", if servers.len() == 1 { "the DNS server" } else { "none of the DNS servers" })
+    };
+    let answers = if servers.len() == 1 { "does not answer" } else { "answers" };
+    let reached = if servers.len() == 1 { "cannot be reached" } else { "can be reached" };
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NXDomain => {
             "DNS does not know the name".to_owned()
         }
         NetError::Dns(DnsError::NoRecordsFound(_)) => "DNS knows the name without such a record".to_owned(),
         NetError::Dns(DnsError::ResponseCode(code)) => format!("the DNS server answers \"{code}\""),
-        NetError::Timeout => "no DNS server answers".to_owned(),
-        NetError::NoConnections => "no DNS server can be reached".to_owned(),
-        NetError::Io(error) => format!("no DNS server can be reached: {error}"),
+        NetError::Timeout => format!("{} {answers}", named()),
+        NetError::NoConnections => format!("{} {reached}", named()),
+        NetError::Io(error) => format!("{} {reached}: {error}", named()),
         other => other.to_string(),
     }
 }
@@ -370,11 +379,17 @@ mod tests {
                 NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)),
                 "the DNS server answers \"Server Failure\"",
             ),
-            (NetError::Timeout, "no DNS server answers"),
-            (NetError::Io(unreachable.into()), "no DNS server can be reached: connection refused"),
+            (NetError::Timeout, "the DNS server 8.8.8.8 does not answer"),
+            (
+                NetError::Io(unreachable.into()),
+                "the DNS server 8.8.8.8 cannot be reached: connection refused",
+            ),
         ] {
-            assert_eq!(words(&error), expected);
+            assert_eq!(words(&error, &["8.8.8.8".parse().unwrap()]), expected);
         }
+        let two = ["8.8.8.8".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+        let expected = "none of the DNS servers 8.8.8.8, 10.0.0.1 answers";
+        assert_eq!(words(&NetError::Timeout, &two), expected);
     }
 
     #[test]

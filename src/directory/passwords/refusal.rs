@@ -7,17 +7,17 @@
 use crate::verdict::Outcome;
 
 /// Win32 error codes of a refused logon, and what they mean here.
-const CODES: &[(u32, Outcome)] = &[
-    (0x525, Outcome::UnknownUser),
-    (0x52e, Outcome::WrongPassword),
-    (0x530, Outcome::LogonHours),
-    (0x531, Outcome::Workstation),
-    (0x532, Outcome::PasswordExpired),
-    (0x533, Outcome::Disabled),
-    (0x568, Outcome::TooManyGroups),
-    (0x701, Outcome::AccountExpired),
-    (0x773, Outcome::MustChange),
-    (0x775, Outcome::LockedOut),
+const CODES: &[(u32, Outcome, &str)] = &[
+    (0x525, Outcome::UnknownUser, "it does not know the account"),
+    (0x52e, Outcome::WrongPassword, "the password is wrong"),
+    (0x530, Outcome::LogonHours, "the account is outside its logon hours"),
+    (0x531, Outcome::Workstation, "the account may not log in from this computer"),
+    (0x532, Outcome::PasswordExpired, "the password has expired"),
+    (0x533, Outcome::Disabled, "the account is disabled"),
+    (0x568, Outcome::TooManyGroups, "the account is in too many groups"),
+    (0x701, Outcome::AccountExpired, "the account has expired"),
+    (0x773, Outcome::MustChange, "the password must be changed"),
+    (0x775, Outcome::LockedOut, "the account is locked out"),
 ];
 
 const SUCCESS: u32 = 0;
@@ -41,8 +41,10 @@ impl Answer {
         let data = data_code(diagnostic);
         match (code, data) {
             (SUCCESS, _) => Answer::Decided(Outcome::Success, String::new()),
-            (INVALID_CREDENTIALS, Some(data)) => match CODES.iter().find(|(known, _)| *known == data) {
-                Some((_, outcome)) => Answer::Decided(*outcome, format!("AD answered data {data:x}")),
+            (INVALID_CREDENTIALS, Some(data)) => match CODES.iter().find(|(known, ..)| *known == data) {
+                Some((_, outcome, words)) => {
+                    Answer::Decided(*outcome, format!("AD says: {words} (data {data:x})"))
+                }
                 None => Answer::Decided(Outcome::Refused, format!("unknown bind answer: {diagnostic}")),
             },
             (NO_SUCH_OBJECT, _) => Answer::Decided(Outcome::UnknownUser, "AD answered noSuchObject".into()),
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn every_code_has_its_outcome() {
-        for (code, outcome) in CODES {
+        for (code, outcome, _) in CODES {
             assert_eq!(refused(&format!("{code:x}")), *outcome);
             assert_eq!(refused(&format!("{code:X}")), *outcome);
         }

@@ -62,7 +62,7 @@ fn group_search(place: Place, base: &str, scope: Scope, name: &str) -> Search {
         base: base.to_owned(),
         scope,
         filter: format!("(&(objectCategory=group){name})"),
-        attributes: ["objectSid", "groupType"].map(str::to_owned).to_vec(),
+        attributes: ["objectSid", "groupType", "sAMAccountName"].map(str::to_owned).to_vec(),
         limit: 2,
     }
 }
@@ -70,7 +70,7 @@ fn group_search(place: Place, base: &str, scope: Scope, name: &str) -> Search {
 /// A configured group as AD has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory) struct Group {
-    /// As it is written in the configuration.
+    /// As it is written in the configuration; of a SID with the name that it stands for.
     written: String,
     sid: Sid,
     is_local: bool,
@@ -105,7 +105,11 @@ fn group_of(group: &str, home: Place, entries: &[Entry]) -> Result<Group, GroupE
     }
     let sid = entry.bytes("objectSid").ok().flatten().and_then(|bytes| Sid::try_from(bytes).ok());
     let sid = sid.ok_or_else(|| GroupError::Unknown(group.to_owned()))?;
-    Ok(Group { written: group.to_owned(), sid, is_local: flags & DOMAIN_LOCAL != 0, home })
+    let written = match (read(group), entry.text("sAMAccountName").ok().flatten()) {
+        (Written::Sid(_), Some(name)) => format!("{name} ({group})"),
+        _ => group.to_owned(),
+    };
+    Ok(Group { written, sid, is_local: flags & DOMAIN_LOCAL != 0, home })
 }
 
 /// The configured groups as a login of one account needs them.
@@ -115,7 +119,7 @@ pub struct GroupRules {
     pub allow: Option<Vec<Sid>>,
     /// `login.deny_groups`.
     pub deny: Vec<Sid>,
-    /// The denied groups as they are written.
+    /// The denied groups as they are written, those by SID with their names.
     written: Vec<(Sid, String)>,
 }
 
@@ -170,12 +174,12 @@ impl<M: Machine> Directory<M> {
         Ok(configured)
     }
 
-    /// Whether the group that is written so in the configuration can be used.
+    /// The group that is written so in the configuration, with its name where that is a SID.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`, or it has no SID.
-    pub async fn check_group(&self, written: &str, deadline: Instant) -> Result<(), DirectoryError> {
-        self.group(written, deadline).await.map(drop)
+    /// Returns an error if AD was not reached until `deadline`, or if the group has no SID.
+    pub async fn check_group(&self, written: &str, deadline: Instant) -> Result<String, DirectoryError> {
+        self.group(written, deadline).await.map(|group| group.written)
     }
 
     /// `sessions.exempt_groups` as AD has them now. An account whose domain hides that it is in one is not exempt.

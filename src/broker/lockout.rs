@@ -1,0 +1,69 @@
+//! "Locked out since 14:02, until 14:32": what an administrator wants to know of a lock, beside AD's bare refusal.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::local_time::local;
+use super::login::{Decision, Logins};
+use crate::directory::lockout::{Lockout, Until};
+use crate::directory::{Machine, Person};
+use crate::verdict::Outcome;
+
+/// The longest time that a refusal waits for it.
+const READING: Duration = Duration::from_millis(500);
+
+impl<M: Machine, P> Logins<M, P> {
+    /// Adds to the refusal of an account that is locked out since when it is, and until when. Where that cannot be read,
+    /// the refusal stands as it is.
+    pub(super) async fn tell_lock(&self, decision: &mut Decision, deadline: Instant) {
+        if let (Outcome::LockedOut, Some(person)) = (decision.verdict.outcome, &decision.person)
+            && let Some(lock) = self.lock(person, deadline).await
+        {
+            let reason = &mut decision.verdict.reason;
+            *reason = if reason.is_empty() { lock } else { format!("{lock}; {reason}") };
+        }
+    }
+
+    /// The lock of `person` in words, as far as it can be read.
+    pub(super) async fn lock(&self, person: &Person, deadline: Instant) -> Option<String> {
+        let deadline = deadline.min(Instant::now() + READING);
+        let read = timeout_at(deadline, self.directory.lockout(person, deadline)).await;
+        let lock = read.ok()?.ok()??;
+        Some(format!("locked out {}", span(&lock, SystemTime::now())))
+    }
+}
+
+/// From when to when, as a clock on this host's wall shows it.
+fn span(lock: &Lockout, now: SystemTime) -> String {
+    let since = local(lock.since, now);
+    match lock.until {
+        Until::At(at) => format!("since {since}, until {}", local(at, now)),
+        Until::Unlocked => format!("since {since}, until an administrator unlocks the account"),
+        Until::Unknown => {
+            format!(
+                "since {since}, until when is not known: this host may not read the account's password policy"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_told_in_words() {
+        let now = SystemTime::now();
+        let since = now - Duration::from_secs(60);
+        let shown = |at| local(at, now);
+        let later = now + Duration::from_secs(600);
+        for (until, end) in [
+            (Until::At(later), format!("until {}", shown(later))),
+            (Until::Unlocked, "until an administrator unlocks the account".to_owned()),
+        ] {
+            assert_eq!(span(&Lockout { since, until }, now), format!("since {}, {end}", shown(since)));
+        }
+        assert!(span(&Lockout { since, until: Until::Unknown }, now).contains("until when is not known"));
+    }
+}
