@@ -3,7 +3,6 @@
 use std::alloc::System;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use motion_ad::helper::{self, Cli, Exit};
 use zeroizing_alloc::ZeroAlloc;
 
@@ -12,7 +11,7 @@ use zeroizing_alloc::ZeroAlloc;
 static WIPED: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::read() {
         Ok(cli) => helper::run(&cli),
         Err(e) => {
             // Nobody is left to be told when not even this can be written.

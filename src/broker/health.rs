@@ -250,7 +250,8 @@ impl Service {
             if let Some(error) = error.filter(|_| health.is_serving()) {
                 health.add(Problem::stops(format!("machine account: {error}")));
             }
-            for problem in readiness.iter().flat_map(|readiness| unready(readiness, &method)) {
+            let is_reached = health.is_serving();
+            for problem in readiness.iter().flat_map(|readiness| unready(readiness, &method, is_reached)) {
                 health.add(problem);
             }
         }
@@ -336,15 +337,25 @@ fn unusable(list: &[report::Server], method: &report::Method) -> Option<Problem>
             .services
             .iter()
             .filter(|(service, state)| server.is_needed(service, method) && !report::is_up(state));
-        failed.map(|(service, cause)| format!("{}, {service}: {cause}", server.host)).collect::<Vec<_>>()
+        let said =
+            |cause: &str| cause.strip_prefix(&format!("{}: ", server.host)).unwrap_or(cause).to_owned();
+        let told = failed.map(|(service, cause)| format!("{}, {service}: {}", server.host, said(cause)));
+        told.collect::<Vec<_>>()
     };
     let causes: Vec<_> = list.iter().flat_map(cause).collect();
     Some(Problem::stops(format!("no domain controller can be used: {}", causes.join("; "))))
 }
 
-/// What the directory says against every login.
-fn unready(readiness: &Readiness, method: &report::Method) -> Vec<Problem> {
+/// What the directory says against every login. That it says nothing is said once, and not where it is known already that
+/// no domain controller `is_reached`.
+fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let mut is_told = !is_reached;
+    let mut silent = |error: String| {
+        let problem = (!is_told).then(|| Problem::stops(format!("machine account: {error}")));
+        is_told = true;
+        problem
+    };
     match &readiness.ahead {
         Ok(Some(ahead)) if ahead.unsigned_abs() > MAX_SKEW => {
             let side = if *ahead > 0 { "ahead of" } else { "behind" };
@@ -355,7 +366,7 @@ fn unready(readiness: &Readiness, method: &report::Method) -> Vec<Problem> {
             problems.push(Problem { text, stops_logins: method.name == Method::Kerberos.to_string() });
         }
         Ok(_) => {}
-        Err(error) => problems.push(Problem::stops(format!("machine account: {error}"))),
+        Err(error) => problems.extend(silent(error.to_string())),
     }
     match &readiness.base {
         Err(DirectoryError::Machine(MachineError::NoSuchObject(base))) => {
@@ -363,17 +374,16 @@ fn unready(readiness: &Readiness, method: &report::Method) -> Vec<Problem> {
                 "domain.base_dn: AD has no object {base}, or this host may not see it: no account is found"
             )))
         }
-        Err(error) => problems.push(Problem::stops(format!("machine account: {error}"))),
+        Err(error) => problems.extend(silent(error.to_string())),
         Ok(()) => {}
     }
     let groups = [&readiness.groups, &readiness.exempt];
     for error in groups.into_iter().filter_map(|groups| groups.as_ref().err()) {
-        let text = match error {
-            DirectoryError::Group(_) | DirectoryError::Exempt(_) => error.to_string(),
-            other => format!("the configured groups cannot be read: {other}"),
-        };
         // Without exemptions known, only logins that open a session are denied; those are what the register is for.
-        problems.push(Problem::stops(text));
+        problems.extend(match error {
+            DirectoryError::Group(_) | DirectoryError::Exempt(_) => Some(Problem::stops(error.to_string())),
+            other => silent(format!("the configured groups cannot be read: {other}")),
+        });
     }
     problems
 }
@@ -459,7 +469,7 @@ mod tests {
             ),
         ];
         for (readiness, method, text, serving) in cases {
-            let problems = unready(&readiness, &chosen(method));
+            let problems = unready(&readiness, &chosen(method), true);
             let health = Health { problems, ..Health::default() };
             assert_eq!(health.is_serving(), serving, "{readiness:?}");
             match text {

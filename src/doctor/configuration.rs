@@ -14,7 +14,7 @@ use super::finding::Finding;
 use super::fix::Place;
 use super::join::is_not_joined;
 use super::pam::access;
-use crate::config::{ConfigError, Problem, Store, distance};
+use crate::config::{CONFIG, ConfigError, Problem, Store, distance};
 
 /// Folders that the broker's unit does not see, or sees as its own (`ProtectHome=`, `PrivateTmp=`).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
@@ -113,7 +113,10 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
         Ok(user) => user,
         Err(cause) => return Finding::skipped(cause),
     };
-    let mut files = vec![(facts.options().config.clone(), false)];
+    // A file elsewhere is one that is to become it, and only the administrator reads it.
+    let is_in_force = facts.options().config == Path::new(CONFIG);
+    let mut files: Vec<_> =
+        is_in_force.then(|| (facts.options().config.clone(), false)).into_iter().collect();
     if let Some(config) = facts.config().await {
         files.push((config.map_file.clone(), false));
         files.extend(config.tls.ca_file.clone().map(|file| (file, false)));
@@ -124,12 +127,23 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
     }
     let files = files.into_iter().map(|(path, is_secret)| Read { path, is_secret });
     let files: Vec<_> = files.filter(|file| file.path.exists()).collect();
+    let mut found = closed_folder(Path::new(FOLDER));
     for file in &files {
-        if let Some(finding) = unreadable(facts, &user, file).await {
-            return finding;
-        }
+        let unreadable = unreadable(facts, &user, file).await;
+        found = match (found, unreadable) {
+            (Some(found), Some(other)) => Some(found.and(other)),
+            (found, other) => found.or(other),
+        };
     }
-    Finding::ok(format!("{} may read {} files", user.name, files.len()))
+    found.unwrap_or_else(|| Finding::ok(format!("{} may read {} files", user.name, files.len())))
+}
+
+/// The folder of the configuration, where not every user may enter it: then no file in it can be read.
+fn closed_folder(folder: &Path) -> Option<Finding> {
+    const MODE: u32 = 0o755;
+    let mode = fs::metadata(folder).ok()?.mode() & 0o7777;
+    let closed = Finding::failure(format!("{} has mode {mode:04o}, not {MODE:04o}", folder.display()));
+    (mode & 0o005 != 0o005).then(|| closed.run_with(access(folder, None, MODE)))
 }
 
 async fn unreadable(facts: &Facts, user: &User, file: &Read) -> Option<Finding> {

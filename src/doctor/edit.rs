@@ -18,6 +18,12 @@ pub struct Edit {
 }
 
 impl Edit {
+    /// Any change, for tests of how one is made and taken back.
+    #[cfg(test)]
+    pub(crate) fn any(file: &Path, before: Option<&str>, after: &str) -> Self {
+        Edit { file: file.to_owned(), before: before.map(str::to_owned), after: after.to_owned() }
+    }
+
     /// The file.
     pub fn file(&self) -> &Path {
         &self.file
@@ -42,25 +48,15 @@ impl Edit {
         Some(Edit { file: PAM_SERVICE.into(), before: before.map(str::to_owned), after })
     }
 
-    /// A PAM service in which one argument of a line of ours is another. The line stays one of ours.
-    pub(super) fn argument(before: &str, line: usize, argument: &str, by: Option<&str>) -> Option<Self> {
-        let change = |written: &str| {
-            let start = written.find(argument).filter(|_| written.contains(super::visitors::MODULE))?;
-            let (head, rest) = written.split_at_checked(start)?;
-            let tail = rest.strip_prefix(argument)?;
-            let is_word =
-                head.ends_with(char::is_whitespace) && !tail.starts_with(|c: char| !c.is_whitespace());
-            let (head, by) = match by {
-                Some(by) => (head, by),
-                None => (head.trim_end(), ""),
-            };
-            is_word.then(|| format!("{head}{by}{tail}"))
-        };
-        let mut after = String::new();
-        for (number, written) in (1..).zip(before.lines()) {
-            after += &if number == line { change(written)? } else { written.to_owned() };
-            after.push('\n');
+    /// A PAM service in which arguments of lines of ours are others: each with its line, as it is written, and what takes
+    /// its place, if anything. The lines stay lines of ours.
+    pub(super) fn arguments(before: &str, changes: &[(usize, &str, Option<&str>)]) -> Option<Self> {
+        let mut lines: Vec<_> = before.lines().map(str::to_owned).collect();
+        for (number, argument, by) in changes {
+            let written = lines.get_mut(number.checked_sub(1)?)?;
+            *written = argument_replaced(written, argument, *by)?;
         }
+        let after = lines.into_iter().map(|line| line + "\n").collect::<String>();
         (after != before).then(|| Edit { file: PAM_SERVICE.into(), before: Some(before.to_owned()), after })
     }
 
@@ -103,6 +99,19 @@ impl Edit {
             after,
         })
     }
+}
+
+/// A line of ours with another argument in place of this one.
+fn argument_replaced(written: &str, argument: &str, by: Option<&str>) -> Option<String> {
+    let start = written.find(argument).filter(|_| written.contains(super::visitors::MODULE))?;
+    let (head, rest) = written.split_at_checked(start)?;
+    let tail = rest.strip_prefix(argument)?;
+    let is_word = head.ends_with(char::is_whitespace) && !tail.starts_with(|c: char| !c.is_whitespace());
+    let (head, by) = match by {
+        Some(by) => (head, by),
+        None => (head.trim_end(), ""),
+    };
+    is_word.then(|| format!("{head}{by}{tail}"))
 }
 
 /// Returns true if every setting of `before` is one of `after`, whatever its key is called there.
@@ -182,7 +191,8 @@ mod tests {
     #[test]
     fn one_argument_of_a_line_of_ours_changes() {
         let text = "auth required pam_motion_ad.so timeout=5s debug\nauth required pam_env.so timeout=5s\n";
-        let changed = |line, argument, by| Edit::argument(text, line, argument, by).map(|edit| edit.after);
+        let changed =
+            |line, argument, by| Edit::arguments(text, &[(line, argument, by)]).map(|edit| edit.after);
         let rest = "auth required pam_env.so timeout=5s\n";
         assert_eq!(
             changed(1, "timeout=5s", Some("timeout=5")),
@@ -194,6 +204,11 @@ mod tests {
         );
         assert_eq!(changed(1, "timeout=5", None), None);
         assert_eq!(changed(2, "timeout=5s", None), None);
+        // Several at once, or none of them.
+        let both = [(1, "timeout=5s", Some("timeout=5")), (1, "debug", None)];
+        let edit = Edit::arguments(text, &both).unwrap();
+        assert_eq!(edit.after, format!("auth required pam_motion_ad.so timeout=5\n{rest}"));
+        assert_eq!(Edit::arguments(text, &[both[0], (2, "timeout=5s", None)]), None);
     }
 
     #[test]

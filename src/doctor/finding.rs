@@ -117,6 +117,16 @@ impl Finding {
         self.command(windows, parameter).command(samba, parameter)
     }
 
+    /// Both findings as one, as bad as the worse: what one check has found is fixed at once, because a fix after which
+    /// the check does not pass is taken back.
+    #[must_use]
+    pub fn and(mut self, other: Finding) -> Self {
+        self.level = self.level.max(other.level);
+        self.seen = format!("{}; {}", self.seen, other.seen);
+        self.fix.extend(other.fix);
+        self
+    }
+
     /// The finding with what a person does, in words.
     #[must_use]
     pub fn advise(self, place: Place, text: impl Into<String>) -> Self {

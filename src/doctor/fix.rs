@@ -36,6 +36,10 @@ pub enum Place {
     Redis,
     /// In the network between this host and another one.
     Network,
+    /// In Active Directory, by its own tools.
+    Directory,
+    /// With the user.
+    User,
 }
 
 /// What can be done about a finding.
@@ -186,13 +190,43 @@ impl Verb {
         }
     }
 
-    /// What takes it back, where anything can.
-    fn undo(self) -> Option<&'static [&'static str]> {
-        match self {
-            Verb::Start | Verb::Restart => None,
-            Verb::Enable => Some(&["disable"]),
-            Verb::EnableNow => Some(&["disable", "--now"]),
-            Verb::Unmask => Some(&["mask", "--now"]),
+    /// What makes `units` what they were, where anything can: what was enabled or running before stays so.
+    fn undo(self, units: &[Unit], was: impl Fn(Unit) -> State) -> Option<Vec<Vec<String>>> {
+        let those = |words: &[&str], are: fn(State) -> bool| {
+            let units: Vec<_> = units.iter().copied().filter(|unit| are(was(*unit))).collect();
+            (!units.is_empty()).then(|| systemctl(words, &units))
+        };
+        let disable = |words: &[&str]| those(words, |state| !state.is_enabled && !state.is_masked);
+        let stop = || those(&["stop"], |state| !state.is_active);
+        let undo = match self {
+            Verb::Start | Verb::Restart => return None,
+            Verb::Enable => vec![disable(&["disable"])],
+            Verb::EnableNow => vec![disable(&["disable"]), stop()],
+            Verb::Unmask => vec![disable(&["disable"]), stop(), those(&["mask"], |state| state.is_masked)],
+        };
+        Some(undo.into_iter().flatten().collect())
+    }
+}
+
+/// What systemd says of a unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    is_enabled: bool,
+    is_masked: bool,
+    is_active: bool,
+}
+
+impl State {
+    fn of(unit: Unit) -> Self {
+        let asked = |what: &str| {
+            let ran = std::process::Command::new("systemctl").args([what, unit.name()]).output();
+            ran.map(|ran| String::from_utf8_lossy(&ran.stdout).trim().to_owned()).unwrap_or_default()
+        };
+        let (enabled, active) = (asked("is-enabled"), asked("is-active"));
+        State {
+            is_enabled: enabled.starts_with("enabled"),
+            is_masked: enabled.starts_with("masked"),
+            is_active: active == "active",
         }
     }
 }
@@ -240,19 +274,17 @@ impl Run {
         }
     }
 
-    /// The commands that take it back; none where that cannot be done.
-    pub fn undo(&self) -> Vec<Vec<String>> {
+    /// The commands that take it back, asked for before it is run; `None` where that cannot be done.
+    pub fn undo(&self) -> Option<Vec<Vec<String>>> {
         match self {
-            Run::Units(verb, units) => verb.undo().map(|verb| systemctl(verb, units)).into_iter().collect(),
-            Run::Access { path, .. } => match fs::metadata(path.as_path()) {
-                Ok(found) => {
-                    let (owner, mode) = (format!("{}:{}", found.uid(), found.gid()), found.mode() & 0o7777);
-                    let path = path.shown();
-                    vec![words(&["chown", &owner, &path]), words(&["chmod", &format!("{mode:04o}"), &path])]
-                }
-                Err(_) => Vec::new(),
-            },
-            Run::MakeUser | Run::ReplaceSocket(_) => Vec::new(),
+            Run::Units(verb, units) => verb.undo(units, State::of),
+            Run::Access { path, .. } => {
+                let found = fs::metadata(path.as_path()).ok()?;
+                let (owner, mode) = (format!("{}:{}", found.uid(), found.gid()), found.mode() & 0o7777);
+                let path = path.shown();
+                Some(vec![words(&["chown", &owner, &path]), words(&["chmod", &format!("{mode:04o}"), &path])])
+            }
+            Run::MakeUser | Run::ReplaceSocket(_) => None,
         }
     }
 
@@ -335,6 +367,30 @@ mod tests {
         let link = folder.path().join("ca.pem");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
         assert_eq!(OwnPath::new(&link), None);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_what_was_done() {
+        let was =
+            |enabled, masked, active| State { is_enabled: enabled, is_masked: masked, is_active: active };
+        let (off, running, on) = (was(false, false, false), was(false, false, true), was(true, false, true));
+        let undone = |verb: Verb, socket: State, service: State| {
+            let undo = verb.undo(BOTH, |unit| if unit == Unit::Socket { socket } else { service });
+            undo.map(|undo| undo.iter().map(|words| words.join(" ")).collect::<Vec<_>>())
+        };
+        let of = |commands: &[&str]| Some(commands.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(undone(Verb::Start, off, off), None);
+        assert_eq!(undone(Verb::Enable, off, on), of(&["systemctl disable motion-ad.socket"]));
+        assert_eq!(
+            undone(Verb::EnableNow, off, running),
+            of(&["systemctl disable motion-ad.socket motion-ad.service", "systemctl stop motion-ad.socket"])
+        );
+        assert_eq!(undone(Verb::EnableNow, on, on), of(&[]));
+        let masked = was(false, true, false);
+        assert_eq!(
+            undone(Verb::Unmask, masked, on),
+            of(&["systemctl stop motion-ad.socket", "systemctl mask motion-ad.socket"])
+        );
     }
 
     #[test]

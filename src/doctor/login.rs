@@ -63,9 +63,23 @@ fn refused(name: &str, answers: &Answers, line: Option<&str>) -> Finding {
     let seen = format!("{name} did not come in{cause}; {step}{texts}; it was tried once{log}");
     let finding = Finding::failure(seen);
     match outcome {
-        Some(outcome) if !outcome.is_success() => finding.advise(Place::Here, outcome.advice()),
+        Some(outcome) if !outcome.is_success() => finding.advise(place(outcome), outcome.advice()),
         // Another module of the service refused, or the broker was not asked.
         _ => finding.command(&commands::SHOW_SERVICE, "").command(&commands::SHOW_LOG, ""),
+    }
+}
+
+/// Where what an outcome advises is done.
+fn place(outcome: Outcome) -> Place {
+    use Outcome::{
+        AccountExpired, ChangeForbidden, ChangeUnknown, Denied, Disabled, LockedOut, LogonHours, MustChange,
+        NotAllowed, PasswordExpired, PasswordRefused, TooManyGroups, Workstation, WrongPassword,
+    };
+    match outcome {
+        WrongPassword | PasswordExpired | MustChange | PasswordRefused | ChangeUnknown => Place::User,
+        LogonHours | Workstation | Disabled | AccountExpired | LockedOut | TooManyGroups | NotAllowed
+        | Denied | ChangeForbidden => Place::Directory,
+        _ => Place::Here,
     }
 }
 
@@ -128,7 +142,7 @@ mod tests {
                  it was tried once; log: {line}"
             )
         );
-        let [Fix::Advice { text, .. }] = found.fix.as_slice() else { panic!("{found:?}") };
+        let [Fix::Advice { text, place: Place::User }] = found.fix.as_slice() else { panic!("{found:?}") };
         assert_eq!(text, Outcome::WrongPassword.advice());
         // The broker let the user in, and another line of the service did not.
         let line = "event=login user=x outcome=success service=motion";

@@ -99,59 +99,92 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
 }
 
 pub(super) async fn arguments(facts: &Facts) -> Finding {
-    let service = facts.service().await;
     let text = fs::read_to_string(facts.path(FILE)).unwrap_or_default();
-    let mut unknown = None;
-    for rule in service.rules.iter().filter(|rule| is_ours(rule)) {
-        for argument in &rule.arguments {
-            let Ok(written) = CString::new(argument.as_bytes()) else { continue };
-            let Some(error) = Arguments::parse(&[&written]).1.into_iter().next() else { continue };
-            let is_fatal = error.is_fatal();
-            let seen = format!("{}: {error}", rule.place());
-            let level = if is_fatal { Finding::failure } else { Finding::warning };
-            let finding = another(level(seen), &text, rule, argument, meant(argument).as_deref());
-            if is_fatal {
-                return finding;
-            }
-            unknown.get_or_insert(finding);
-        }
-    }
-    if let Some(finding) = unknown {
-        return finding;
+    let service = facts.service().await;
+    let rules: Vec<_> = service.rules.iter().filter(|rule| is_ours(rule)).collect();
+    let misread = misread(&rules);
+    if !misread.is_empty() {
+        return corrected(&text, misread);
     }
     let wanted = &facts.options().socket;
-    let elsewhere = service.rules.iter().filter(|rule| is_ours(rule)).find_map(|rule| {
-        let written = rule.arguments.iter().find(|argument| argument.starts_with("socket="))?;
-        let path = written.strip_prefix("socket=")?;
-        (wanted.to_str() != Some(path)).then(|| (rule, written.clone()))
-    });
-    match elsewhere {
-        Some((rule, written)) => {
+    let mut elsewhere = Vec::new();
+    for rule in rules {
+        let written = rule.arguments.iter().find(|argument| argument.starts_with("socket="));
+        let path = written.and_then(|written| written.strip_prefix("socket="));
+        if let (Some(written), Some(path)) = (written, path)
+            && wanted.to_str() != Some(path)
+        {
             let seen = format!("{}: {written}, but the broker listens on {}", rule.place(), wanted.display());
-            match Edit::argument(&text, rule.line, &written, None).filter(|_| rule.file == FILE) {
-                Some(edit) => Finding::failure(seen).edit(edit),
-                None => Finding::failure(seen).advise(Place::Here, "take the argument away"),
-            }
+            let change = Some(None);
+            elsewhere.push(Wrong { rule, written, is_fatal: true, seen, change });
         }
-        None => Finding::ok("every argument is understood"),
+    }
+    match elsewhere.is_empty() {
+        true => Finding::ok("every argument is understood"),
+        false => corrected(&text, elsewhere),
     }
 }
 
-/// The finding with the change that makes the argument the one that was meant.
-fn another(finding: Finding, text: &str, rule: &Rule, argument: &str, meant: Option<&str>) -> Finding {
-    let by = meant.filter(|_| rule.file == FILE);
-    match by.and_then(|by| Edit::argument(text, rule.line, argument, Some(by))) {
-        Some(edit) => finding.edit(edit),
-        None => {
-            let hint = match meant {
-                Some(meant) => format!("did you mean {meant}? "),
-                None => String::new(),
-            };
-            finding.advise(
-                Place::Here,
-                format!("{hint}correct the argument in {}; pam_motion_ad(8) has them all", rule.place()),
-            )
+/// An argument that is not as it should be.
+struct Wrong<'a> {
+    rule: &'a Rule,
+    written: &'a str,
+    /// The module refuses every login because of it.
+    is_fatal: bool,
+    seen: String,
+    /// What takes its place, `Some(None)` where nothing does; `None` where that is not certain.
+    change: Option<Option<String>>,
+}
+
+/// The arguments that the module does not understand: those that stop logins, or else the others.
+fn misread<'a>(rules: &[&'a Rule]) -> Vec<Wrong<'a>> {
+    let mut wrong = Vec::new();
+    for rule in rules {
+        for written in &rule.arguments {
+            let Ok(argument) = CString::new(written.as_bytes()) else { continue };
+            let Some(error) = Arguments::parse(&[&argument]).1.into_iter().next() else { continue };
+            let seen = format!("{}: {error}", rule.place());
+            let (is_fatal, change) = (error.is_fatal(), meant(written).map(Some));
+            wrong.push(Wrong { rule, written, is_fatal, seen, change });
         }
+    }
+    let is_fatal = wrong.iter().any(|wrong| wrong.is_fatal);
+    wrong.retain(|wrong| wrong.is_fatal == is_fatal);
+    wrong
+}
+
+/// The finding with one change that corrects all of them. Where one cannot be, a part would be taken back, and a person
+/// corrects them.
+fn corrected(text: &str, wrong: Vec<Wrong<'_>>) -> Finding {
+    let changes: Option<Vec<_>> = wrong
+        .iter()
+        .map(|wrong| {
+            let by = wrong.change.as_ref().filter(|_| wrong.rule.file == FILE)?;
+            Some((wrong.rule.line, wrong.written, by.as_deref()))
+        })
+        .collect();
+    let edit = changes.and_then(|changes| Edit::arguments(text, &changes));
+    let findings = wrong.into_iter().map(|wrong| {
+        let level = if wrong.is_fatal { Finding::failure } else { Finding::warning };
+        let finding = level(wrong.seen);
+        match (&edit, wrong.change) {
+            (Some(_), _) => finding,
+            (None, change) => {
+                let hint = match change {
+                    Some(Some(meant)) => format!("did you mean {meant}? "),
+                    _ => String::new(),
+                };
+                let place = wrong.rule.place();
+                let advice = format!("{hint}correct the argument in {place}; pam_motion_ad(8) has them all");
+                finding.advise(Place::Here, advice)
+            }
+        }
+    });
+    let finding =
+        findings.reduce(Finding::and).unwrap_or_else(|| Finding::ok("every argument is understood"));
+    match edit {
+        Some(edit) => finding.edit(edit),
+        None => finding,
     }
 }
 
@@ -293,10 +326,11 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
         Ok(user) => user,
         Err(cause) => return Finding::skipped(cause),
     };
+    let mut found: Option<Finding> = None;
     for file in &facts.service().await.files {
         if let Err(cause) = application::reads(&user, file).await {
             let finding = Finding::failure(format!("{} may not read {file}: {cause}", user.name));
-            return match access(Path::new(file), None, 0o644) {
+            let finding = match access(Path::new(file), None, 0o644) {
                 Some(run) => finding.run(run),
                 None => finding.advise(
                     Place::Here,
@@ -305,9 +339,13 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
                     ),
                 ),
             };
+            found = Some(match found {
+                Some(found) => found.and(finding),
+                None => finding,
+            });
         }
     }
-    Finding::ok(format!("{} may read the service and what it includes", user.name))
+    found.unwrap_or_else(|| Finding::ok(format!("{} may read the service and what it includes", user.name)))
 }
 
 #[cfg(test)]

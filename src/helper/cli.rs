@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use super::show;
 use crate::config::{CONFIG, Credentials};
 use crate::doctor::{CHECKS, Group};
 use crate::protocol::{METRICS_SOCKET, SOCKET};
@@ -61,11 +62,49 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// The widest help text in columns, as clap has it.
+const WIDEST: usize = 100;
+
 impl Cli {
+    /// Reads the arguments of this process. The lists of a help text keep their indent on a narrow terminal.
+    ///
+    /// # Errors
+    /// Returns an error if the usage is wrong, or if help or the version is asked for.
+    pub fn read() -> Result<Self, clap::Error> {
+        let width = show::width().unwrap_or(WIDEST).min(WIDEST);
+        let mut matches = hung(Cli::command().term_width(width), width).try_get_matches()?;
+        Cli::from_arg_matches_mut(&mut matches)
+    }
+
     /// How long to wait for the broker's answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
     }
+}
+
+/// The command and those below it with the lists of their help texts in lines of so many columns.
+fn hung(mut command: clap::Command, width: usize) -> clap::Command {
+    if let Some(text) = command.get_after_help().map(|text| hung_list(&text.to_string(), width)) {
+        command = command.after_help(text);
+    }
+    if let Some(text) = command.get_after_long_help().map(|text| hung_list(&text.to_string(), width)) {
+        command = command.after_long_help(text);
+    }
+    let names: Vec<_> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    names.iter().fold(command, |command, name| command.mut_subcommand(name, |below| hung(below, width)))
+}
+
+/// Breaks the lines of a list, a name and what is said of it, so that the latter stays in its column.
+fn hung_list(text: &str, width: usize) -> String {
+    let hang = |line: &str| {
+        let entry = line.strip_prefix("  ")?;
+        let (name, about) = entry.split_once("  ")?;
+        let about = about.trim_start();
+        let column = line.chars().count().saturating_sub(about.chars().count());
+        let blank = column.saturating_sub(2 + name.chars().count());
+        Some(format!("  {name}{}{}", " ".repeat(blank), show::hang(about, column, Some(width))))
+    };
+    text.lines().map(|line| hang(line).unwrap_or_else(|| line.to_owned())).collect::<Vec<_>>().join("\n")
 }
 
 /// What to do.
@@ -718,4 +757,29 @@ pub enum Task {
         /// As whom
         name: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_keep_their_indent_at_any_width() {
+        for width in [60, 80, 100] {
+            let mut command = hung(Cli::command().term_width(width), width);
+            let doctor = command.find_subcommand_mut("doctor").unwrap();
+            let help = doctor.render_long_help().to_string();
+            let checks = help.split_once("Checks of package and PAM:\n").unwrap().1;
+            let id = CHECKS.iter().map(|check| check.id.len()).max().unwrap();
+            let lines: Vec<_> = checks.lines().filter(|line| line.starts_with(' ')).collect();
+            assert!(lines.len() > CHECKS.len(), "{width}");
+            for line in lines {
+                // A name, or the column of what is said of it.
+                let indent = line.chars().take_while(|c| *c == ' ').count();
+                assert!(indent == 2 || indent == id + 4, "{width}: {line:?}");
+                assert!(line.chars().count() <= width, "{width}: {line:?}");
+            }
+        }
+        assert_eq!(hung_list("A  b\n  0  yes and no\n  x", 12), "A  b\n  0  yes and\n     no\n  x");
+    }
 }

@@ -5,7 +5,8 @@ use super::{Cli, ConfigShow, Exit, Failure, Page, doctor, is_denied};
 use crate::config::shown::{Shown, shown};
 
 /// The checks of the doctor that are about the configuration, those that ask AD among them.
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 10] = [
+    "root",
     "config-file",
     "config-readable",
     "names-map",

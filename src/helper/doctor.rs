@@ -81,7 +81,10 @@ fn examined(options: Options, json: bool, is_wanted: impl Fn(&Check) -> bool) ->
     let begun = Instant::now();
     let runtime = runtime()?;
     let mut found = runtime.block_on(examine(options));
-    found.retain(|(check, _)| is_wanted(check));
+    // What keeps a wanted check from being made is shown as well.
+    let causes: Vec<_> =
+        found.iter().filter(|(check, _)| is_wanted(check)).filter_map(|(_, f)| f.because).collect();
+    found.retain(|(check, _)| is_wanted(check) || causes.contains(&check.id));
     // What is still on its way is given up. libkrb5 ends the whole process where it is used while that ends.
     runtime.shutdown_timeout(GIVEN_UP);
     let exit = Exit::from(worst(&found));

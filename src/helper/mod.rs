@@ -28,7 +28,7 @@ pub use cli::{
 };
 
 use crate::client::{self, AskError};
-use crate::config::ConfigError;
+use crate::config::{CONFIG, ConfigError};
 use crate::protocol::{Operation, PasswordError, Reply, Request, Secret};
 use crate::verdict::Outcome;
 
@@ -74,6 +74,12 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error("{0}; root may read it: use `sudo`")]
     Denied(ConfigError),
+    #[error(
+        "you may not ask the broker: {0}; use `sudo`, or have root add the user to broker.users in {CONFIG}"
+    )]
+    Stranger(String),
+    #[error("{0}")]
+    NotDone(String),
     #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
     #[error(
@@ -120,7 +126,10 @@ impl Failure {
             Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Failed,
             Failure::Answered { outcome, .. } => Some(*outcome).into(),
             Failure::Interrupted => Exit::Interrupted,
+            Failure::Metrics { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => Exit::Usage,
             Failure::Denied(_)
+            | Failure::Stranger(_)
+            | Failure::NotDone(_)
             | Failure::Password(_)
             | Failure::Mismatch
             | Failure::Prompt(_)
@@ -190,7 +199,14 @@ fn ask<T>(
 ) -> Result<T, Failure> {
     client::ask(&cli.socket, request, secret)
         .and_then(|reply| answer(reply).ok_or(AskError::Unexpected))
-        .map_err(|error| Failure::Ask { socket: cli.socket.clone(), error })
+        .map_err(|error| match error {
+            // The broker's own advice is for the administrator who reads its log.
+            AskError::Refused(reason) if reason.contains("neither root nor in broker.users") => {
+                let stranger = reason.split("; if it is the application").next().unwrap_or_default();
+                Failure::Stranger(stranger.to_owned())
+            }
+            error => Failure::Ask { socket: cli.socket.clone(), error },
+        })
 }
 
 fn print(page: Page) -> Result<Exit, Failure> {

@@ -29,13 +29,12 @@ const PAUSES: [u64; 4] = [0, 3, 4, 8];
 /// Fixes one finding after the other, and returns the report of what is left.
 pub(super) fn fix(args: &Doctor, runtime: &Runtime, options: &dyn Fn() -> Options) -> Result<Page, Failure> {
     if !Uid::effective().is_root() {
-        return Err(Failure::Application("--fix needs root: use `sudo`".to_owned()));
+        return Err(Failure::NotDone("--fix needs root: use `sudo`".to_owned()));
     }
     let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
     if !args.yes && !can_ask {
-        return Err(Failure::Application(
-            "there is no terminal to ask on; scripts use --fix --yes".to_owned(),
-        ));
+        let text = "there is no terminal to ask on; scripts use --fix --yes";
+        return Err(Failure::NotDone(text.to_owned()));
     }
     let mut refused = BTreeSet::new();
     let mut found = runtime.block_on(examine(options()));
@@ -167,9 +166,11 @@ fn apply(fixes: &[Fix]) -> Done {
 }
 
 fn run_all(run: &Run, done: &mut Done) -> Result<(), String> {
-    let undo = run.undo();
-    done.is_final |= undo.is_empty();
-    done.undo.extend(undo);
+    match run.undo() {
+        // The last command is taken back first.
+        Some(undo) => done.undo.extend(undo.into_iter().rev()),
+        None => done.is_final = true,
+    }
     run.commands().iter().try_for_each(|command| execute(command))
 }
 
@@ -241,16 +242,21 @@ fn take_back(done: &Done) -> String {
     let mut failed = Vec::new();
     for (edit, _) in done.files.iter().rev() {
         let file = edit.file();
-        let restored = match edit.before() {
-            Some(before) => write::put(file, before),
-            None => fs::remove_file(file),
+        let restored = match (read(file), edit.before()) {
+            // A change that another program has made since then is not ours to take back.
+            (Ok(now), _) if now.as_deref() != Some(edit.after()) => {
+                Err(io::Error::other("it was changed meanwhile, and stays as it is"))
+            }
+            (Err(e), _) => Err(e),
+            (Ok(_), Some(before)) => write::put(file, before),
+            (Ok(_), None) => fs::remove_file(file),
         };
         failed.extend(restored.err().map(|e| format!("{}: {e}", file.display())));
     }
     failed.extend(done.undo.iter().rev().filter_map(|command| execute(command).err()));
     match (failed.as_slice(), done.is_final) {
         ([], false) => "taken back".to_owned(),
-        ([], true) => "a restart cannot be taken back".to_owned(),
+        ([], true) => "taken back, but for what cannot be: a start, a new user or a new socket".to_owned(),
         (failed, _) => format!("not taken back: {}{}", failed.join("; "), done.kept()),
     }
 }
@@ -275,6 +281,49 @@ mod tests {
         assert_eq!(id(&[]), Some("socket-unit"));
         assert_eq!(id(&["socket-unit", "service-unit"]), Some("root"));
         assert_eq!(id(&["socket-unit", "service-unit", "root"]), None);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_as_it_was_with_owner_and_mode() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+        let folder = tempfile::tempdir().unwrap();
+        let (file, copies) = (folder.path().join("motion"), folder.path().join("backup"));
+        let before = "# mine\r\nauth required x.so";
+        let written = || (fs::read_to_string(&file).unwrap(), fs::metadata(&file).unwrap());
+        fs::write(&file, before).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        if Uid::effective().is_root() {
+            std::os::unix::fs::chown(&file, Some(7), Some(8)).unwrap();
+        }
+        let (_, was) = written();
+        let owner = |found: &fs::Metadata| (found.uid(), found.gid(), found.mode());
+        let edit = Edit::any(&file, Some(before), "new\n");
+        let apply = || {
+            let copy = change(&edit, &copies).unwrap();
+            assert_eq!(fs::read_to_string(copy.as_ref().unwrap()).unwrap(), before);
+            let (text, found) = written();
+            assert_eq!((text.as_str(), owner(&found)), ("new\n", owner(&was)));
+            Done { files: vec![(edit.clone(), copy)], ..Done::default() }
+        };
+        assert_eq!(take_back(&apply()), "taken back");
+        let (text, found) = written();
+        assert_eq!((text.as_str(), owner(&found)), (before, owner(&was)));
+        // What another program has written since then stays.
+        let done = apply();
+        fs::write(&file, "theirs\n").unwrap();
+        let said = take_back(&done);
+        assert!(said.starts_with("not taken back: ") && said.contains("the file as it was: "), "{said}");
+        assert_eq!(written().0, "theirs\n");
+        // Neither is a change made in a file that is another one by now.
+        assert!(change(&edit, &copies).unwrap_err().contains("was changed meanwhile"));
+
+        // A file that was not there is not there again.
+        let new = folder.path().join("new");
+        let edit = Edit::any(&new, None, "text\n");
+        assert_eq!(change(&edit, &copies), Ok(None));
+        assert_eq!(take_back(&Done { files: vec![(edit, None)], ..Done::default() }), "taken back");
+        assert!(!new.exists());
     }
 
     #[test]

@@ -116,6 +116,8 @@ fn place(place: Place) -> &'static str {
         Place::Samba => ", on a domain controller that runs Samba",
         Place::Redis => ", on the host of the Redis",
         Place::Network => ", in the network",
+        Place::Directory => ", in Active Directory",
+        Place::User => "",
     }
 }
 
