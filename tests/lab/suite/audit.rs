@@ -87,6 +87,19 @@ fn cast(lab: &Lab, report: &mut Report) -> Result<(), String> {
         }
         Ok(())
     });
+    report.check("a name that is two accounts' is listed with both, until names.map decides", || {
+        let audited = |names: &str| lab.host("root", &["motion-ad", "audit"], names);
+        let both = audited("clash\nclash@acme.com\njohn.doe\n");
+        equal("exit code", both.code, 1)?;
+        contains("the count", &both.stdout, " 1  may not: ambiguous\n")?;
+        contains("the name", &both.stdout, "     1  clash ")?;
+        contains("both accounts", &both.stdout, crate::people::TWO_ACCOUNTS)?;
+        lab.write("/etc/motion-ad/names.map", &format!("{MAP}clash = ACME\\clash\n"))?;
+        let decided = audited("clash\njohn.doe\n");
+        lab.write("/etc/motion-ad/names.map", MAP)?;
+        equal("decided: exit code", decided.code, 0).map_err(|e| format!("{e}\n{}", decided.stdout))?;
+        contains("decided", &decided.stdout, "by names.map")
+    });
     report.check("an account that expires after the year 9999 is judged like any other, and shown", || {
         expires(lab, "9223372032559808511")?;
         let audited = lab.host("root", &["motion-ad", "audit"], "john.doe\nnina.nested\n");

@@ -16,6 +16,8 @@ enum Says {
 use Says::{Err as Complains, Out};
 
 const JOHN: &str = "J0hn-rides-a-tandem\n";
+/// A configuration that is not in force yet.
+const CANDIDATE: &str = "/var/tmp/candidate.toml";
 const ONLY: &str = "is neither root nor in broker.users";
 
 #[rustfmt::skip]
@@ -43,20 +45,26 @@ const COMMANDS: &[Command] = &[
     ("root",   &["check", "root"],                        "",   1, Out("root may not log in: unmapped")),
     ("root",   &["check", "clash"],                       "",   1, Out("CN=clash.a,OU=People,DC=acme,DC=com")),
     ("root",   &["check", "clash@acme.com"],              "",   0, Out("CN=clash.a,OU=People,DC=acme,DC=com")),
-    ("nobody", &["check", "john.doe"],                    "",   2, Complains(ONLY)),
+    ("nobody", &["check", "john.doe"],                    "",   3, Complains(ONLY)),
 
     ("root",   &["login", "--password-stdin", "john.doe"], JOHN, 0, Out("john.doe may log in\n")),
     ("motion", &["login", "--password-stdin", "john.doe"], JOHN, 0, Out("outcome    success")),
-    ("motion", &["login", "--password-stdin", "wendy.wrong"], JOHN, 1, Out("wendy.wrong may not log in: wrong_password: AD answered data 52e")),
+    ("motion", &["login", "--password-stdin", "wendy.wrong"], JOHN, 1, Out("wendy.wrong may not log in: wrong_password: AD says: the password is wrong (data 52e)")),
     ("root",   &["login", "--password-stdin", "john.doe"], "",  3, Complains("nothing was sent to AD")),
     ("root",   &["login", "--password-stdin", "john.doe"], "\n", 3, Complains("nothing was sent to AD")),
-    ("nobody", &["login", "--password-stdin", "john.doe"], JOHN, 2, Complains(ONLY)),
+    ("nobody", &["login", "--password-stdin", "john.doe"], JOHN, 3, Complains(ONLY)),
 
     ("root",   &["status"],                               "",   0, Out("all is well\n")),
     ("motion", &["status"],                               "",   0, Out("XCALLY$@ACME.COM")),
-    ("nobody", &["status"],                               "",   2, Complains("use `sudo`, or have root add the user to broker.users")),
+    ("nobody", &["status"],                               "",   3, Complains("use `sudo`, or have root add the user to broker.users")),
     ("root",   &["ready"],                                "",   0, Out("ready: acme.com by ldap, 1 of 1 domain controllers\n")),
-    ("nobody", &["ready"],                                "",   2, Complains(ONLY)),
+    ("nobody", &["ready"],                                "",   3, Complains("you may not ask the broker: ")),
+    ("nobody", &["doctor", "--fix", "--yes"],             "",   3, Complains("--fix needs root: use `sudo`")),
+    ("root",   &["config", "check"],                      "",   0, Out("config-file        /etc/motion-ad/config.toml: domain acme.com\n")),
+    ("root",   &["--config", CANDIDATE, "config", "check"], "", 2, Out("the group \"XCALLY Agenst\" does not exist in AD: every login is denied; did you mean 'XCALLY Agents'?")),
+    ("nobody", &["config", "check"],                      "",   1, Out("what only root may see is not looked at")),
+    ("root",   &["config", "show"],                       "",   0, Out(" tls.ca_file                \"/etc/motion-ad/ca.pem\"     /etc/motion-ad/config.toml, line 2\n")),
+    ("nobody", &["config", "show"],                       "",   3, Complains("root may read it: use `sudo`")),
     ("nobody", &["version"],                              "",   0, Out(concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"))),
     ("nobody", &["-V"],                                   "",   0, Out(concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"))),
     ("root",   &["--socket", "/run/motion-ad/absent", "status"], "", 2, Complains("/run/motion-ad/absent could not be asked: no connection")),
@@ -66,6 +74,7 @@ const COMMANDS: &[Command] = &[
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     lab.run(&["cast", "reset"]).ok()?;
+    lab.write(CANDIDATE, "[login]\nallow_groups = [\"XCALLY Agenst\"]\n")?;
     for (user, arguments, input, code, says) in COMMANDS {
         let name = format!("{user}: motion-ad {}: exit code {code}", arguments.join(" "));
         report.check(&name, || {

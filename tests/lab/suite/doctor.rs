@@ -267,7 +267,7 @@ const ROWS: &[Row] = &[
         ByHand(&[Host("cp -p /root/resolv.conf /etc/resolv.conf")])),
     row("the SRV record is missing",
         &[Step::Lab(&["dns", "srv", "remove", "_ldap._tcp.dc._msdcs", "ad.acme.com", "389", "0", "100"])],
-        "srv-ldap", "_ldap._tcp.dc._msdcs.acme.com", OnController),
+        "srv-ldap", "_ldap._tcp.dc._msdcs.acme.com", OnController).warns(),
     row("the clock is ten minutes off",
         &[Host(TIME_SERVICE)],
         "clock", "this host is 6", Here).with(OWN_CLOCK).then(&[Host(NO_TIME_SERVICE)]),
@@ -395,6 +395,20 @@ const LEFT: Row = row(
 /// Every row.
 pub fn full(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, ROWS.iter().collect())?;
+    report.check("two files and a folder that the broker may not read are opened at once", || {
+        several_at_once(
+            lab,
+            "chmod 0600 /etc/motion-ad/config.toml /etc/motion-ad/ca.pem && chmod 0700 /etc/motion-ad",
+        )
+    });
+    report.check("a broken argument on both lines is corrected at once", || {
+        several_at_once(lab, "sed -i '/pam_motion_ad/s/$/ timeout=5s/' /etc/pam.d/motion")
+    });
+    take(lab, PAM)?;
+    report.check(
+        "a fix after which the check does not pass is taken back: the file byte for byte, with owner and mode",
+        || taken_back(lab),
+    );
     report.check("a wrong key of the machine is tried once", || one_attempt(lab));
     lab.run(&["machine", "restore"]).ok()?;
     report.check(
@@ -765,6 +779,41 @@ fn login(lab: &Lab, report: &mut Report) {
         }
         equal("badPwdCount", lab.counters(person("wendy").sam)?.bad_passwords, before + 1)
     });
+}
+
+/// What one check finds wrong in several places is cured by one `--fix`.
+fn several_at_once(lab: &Lab, breaks: &str) -> Check {
+    lab.host_sh(breaks).ok()?;
+    let ran = lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
+    equal("exit status of --fix", ran.code, 0).map_err(|e| format!("{e}\n{}{}", ran.stdout, ran.stderr))?;
+    healthy(lab, "")
+}
+
+/// The domain is named in `config.toml`, because SSSD's file is gone; while that is done the keytab goes as well, so that
+/// the host is not joined.
+fn taken_back(lab: &Lab) -> Check {
+    const FILE: &str = "/etc/motion-ad/config.toml";
+    let state = format!("stat -c '%u:%g %a' {FILE} && sha256sum {FILE}");
+    lab.host_sh(&format!(
+        "rm -rf /etc/motion-ad/backup; mv /etc/sssd/sssd.conf /root/sssd.conf; chown root:motion-ad {FILE}; \
+         chmod 0640 {FILE}; systemd-run --quiet --collect --unit=meddler sh -c \
+         'until [ -e /etc/motion-ad/backup ]; do :; done; mv /etc/krb5.keytab /root/meddled.keytab'"
+    ))
+    .ok()?;
+    let before = lab.host_sh(&state).ok()?;
+    let ran = lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
+    let after = lab.host_sh(&state).ok()?;
+    lab.host_sh(&format!(
+        "systemctl stop meddler.service 2>/dev/null; mv /root/meddled.keytab /etc/krb5.keytab; \
+         mv /root/sssd.conf /etc/sssd/sssd.conf; chown root:root {FILE}; chmod 0644 {FILE}"
+    ))
+    .ok()?;
+    let all = |e: String| format!("{e}\n{}{}", ran.stdout, ran.stderr);
+    contains("the change", &ran.stdout, "+name = \"acme.com\"").map_err(all)?;
+    contains("what became of it", &ran.stdout, "the check does not pass: taken back").map_err(all)?;
+    equal("the file", after, before)?;
+    equal("exit status", ran.code, 2).map_err(all)?;
+    healthy(lab, "")
 }
 
 /// The machine's key is another in AD. The broker is kept from trying it, too.

@@ -1,5 +1,6 @@
 //! Every way to keep all users out: what `status`, `ready`, the metrics and systemd's line say meanwhile, in one table.
 
+use std::fs;
 use std::time::Duration;
 
 use crate::cast::person;
@@ -56,14 +57,14 @@ impl Row {
 const ROWS: &[Row] = &[
     row("config.toml is broken at the start", &[Host("echo nonsense >>/etc/motion-ad/config.toml"), RESTART],
         "config.toml, line ", &[PLAIN]).short(),
-    row("names.map is broken at the start", &[Host("echo nonsense >>/etc/motion-ad/names.map"), RESTART],
+    row("names.map is broken at the start", &[Host("printf '# nobody\\nnonsense\\n' >/etc/motion-ad/names.map"), RESTART],
         "names.map, line 2", &[MAP]),
     row("names.map cannot be read at the start", &[Host("chmod 600 /etc/motion-ad/names.map"), RESTART],
         "names.map: cannot be read", &[MAP]),
     row("the keytab is gone", &[Host("mv /etc/krb5.keytab /root/health.keytab")],
         "/etc/krb5.keytab is missing or empty", &[Host("mv /root/health.keytab /etc/krb5.keytab")]),
     row("the machine's key was reset in AD", &[Step::Lab(&["machine", "reset"]), RESTART],
-        "keytab", &[Step::Lab(&["machine", "restore"]), RESTART]),
+        "the KDC does not accept the key of XCALLY$@ACME.COM", &[Step::Lab(&["machine", "restore"]), RESTART]),
     row("a configured group does not exist", &[Configure("[login]\nallow_groups = [\"XCALLY Aliens\"]\n")],
         "\"XCALLY Aliens\" does not exist", &[PLAIN]).short(),
     row("the base DN does not exist", &[Configure("[domain]\nbase_dn = \"ou=Peple,dc=acme,dc=com\"\n")],
@@ -72,7 +73,7 @@ const ROWS: &[Row] = &[
         &[Step::Lab(&["dc", "cert", "expired"]), RESTART],
         "no domain controller can be used", &[Step::Lab(&["dc", "cert", "good"]), PLAIN]),
     row("the CA is not the domain controller's, and passwords go by LDAP",
-        &[Host("cp /etc/ssl/certs/ca-certificates.crt /etc/motion-ad/ca.pem")],
+        &[Host("cp /root/health.ca /etc/motion-ad/ca.pem")],
         "no domain controller can be used", &[PLAIN]),
     row("the domain controller is stopped", &[Step::Lab(&["dc", "stop", "dc"])],
         "no domain controller can be used", &[Step::Lab(&["dc", "start", "dc"])]).short(),
@@ -103,6 +104,8 @@ pub fn short(lab: &Lab, report: &mut Report) -> Check {
 
 fn run(lab: &Lab, report: &mut Report, chosen: fn(&Row) -> bool) -> Check {
     lab.host_sh("cp -p /etc/resolv.conf /root/health.resolv").ok()?;
+    let ca = lab.run(&["ca", "--other"]).ok()?;
+    fs::copy(ca.trim(), lab.path("/root/health.ca")).map_err(|e| format!("{ca}: {e}"))?;
     lab.configure("")?;
     wait(SETTLED, || well(lab))?;
     let mut table = Vec::new();

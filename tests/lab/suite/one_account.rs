@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::app::{App, Call, Job};
 use crate::cast::person;
 use crate::lab::{Lab, Ran, wait};
 use crate::pam::{Answer, authenticate, pam};
@@ -276,7 +277,27 @@ fn round(lab: &Lab, report: &mut Report, has_rules: bool) -> Check {
         equal(account.sam, answer.code.as_str(), "PAM_SUCCESS")
             .map_err(|e| format!("{e}\n{}", answer.output))?;
     }
+    // Logs in before, and opens a session on the same handle after the name has passed to another account.
+    let mut app = App::start(lab)?;
+    let job = |calls: &[Call]| Job {
+        handle: "one".into(),
+        service: "motion".into(),
+        user: SWAPPED[2][0].sam.into(),
+        answers: vec![FIRST.into()],
+        calls: calls.to_vec(),
+        ..Job::default()
+    };
+    let proved = app.run(job(&[Call::Authenticate]))?;
+    equal("authenticate on the handle", proved.code(), "PAM_SUCCESS")?;
     ldap(lab, "ldapmodify", &changes()).ok()?;
+    report.check("names swapped: no session on the handle of who logged in before", || {
+        let position = lab.log_position()?;
+        equal("open_session", app.run(job(&[Call::Open]))?.code(), "PAM_SESSION_ERR")?;
+        let dn = SWAPPED[2][1].dn(PEOPLE);
+        lab.wait_for_log(&position, &["event=session_open", &format!("the name is now that of {dn}")])?;
+        let opened = register::open(lab)?.into_iter().any(|session| session.user == SWAPPED[2][0].sam);
+        equal("a session", opened, false)
+    });
     let round = Round { lab, guids: guids(lab)?, has_rules };
     round.moved(report);
     round.swapped(report);

@@ -13,7 +13,7 @@ const KDC_LOOKS_AWAY: &str = "Samba's KDC passes over userWorkstations, the brok
 
 /// Samba 4.17 takes the name in his ticket for clash-a's, whose userPrincipalName is the same, and revokes it.
 pub const CLASH: &str = "Samba's KDC takes his ticket for another's";
-const TWO_ACCOUNTS: &str = "clash is the userPrincipalName of CN=clash.a,OU=People,DC=acme,DC=com and the sAMAccountName of CN=clash,OU=People,DC=acme,DC=com";
+pub const TWO_ACCOUNTS: &str = "clash is the userPrincipalName of CN=clash.a,OU=People,DC=acme,DC=com and the sAMAccountName of CN=clash,OU=People,DC=acme,DC=com";
 const CLASHING: &str = "clash@acme.com";
 
 /// What each condition of an account leads to.

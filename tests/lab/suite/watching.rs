@@ -71,7 +71,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         lab.host_sh("userdel watcher").ok()?;
         parse(&watched?)?;
         contains("check", &refused.stderr, "neither root nor in broker.users")?;
-        equal("motion's exit code", motion.code, 2)?;
+        equal("motion's exit code", motion.code, 3)?;
         contains("motion", &motion.stderr, GROUP)
     });
     report.check("systemctl status shows one line of state", || {
