@@ -97,8 +97,7 @@ fn cast(lab: &Lab, report: &mut Report) -> Result<(), String> {
         lab.write("/etc/motion-ad/names.map", &format!("{MAP}clash = ACME\\clash\n"))?;
         let decided = audited("clash\njohn.doe\n");
         lab.write("/etc/motion-ad/names.map", MAP)?;
-        equal("decided: exit code", decided.code, 0).map_err(|e| format!("{e}\n{}", decided.stdout))?;
-        contains("decided", &decided.stdout, "by names.map")
+        equal("decided: exit code", decided.code, 0).map_err(|e| format!("{e}\n{}", decided.stdout))
     });
     report.check("an account that expires after the year 9999 is judged like any other, and shown", || {
         expires(lab, "9223372032559808511")?;
