@@ -94,6 +94,11 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     ("audit", "somebody ran `motion-ad audit`", "nothing"),
     (
+        "search",
+        "a search of the LDAP bridge had no answer: `problem` and the LDAP result say why",
+        "as for `dc`; after result 3 or 51 see what the application asks for: its base DN and its filter",
+    ),
+    (
         "start",
         "the broker has started; with `problem`, every login is denied",
         "mend the problem; the broker notices it by itself",
