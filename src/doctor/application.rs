@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{self, Answer};
 use super::facts::{Facts, Login, SERVICE};
-use super::libpam::{self, Talk};
 use super::stack::Value;
 use crate::client;
+use crate::libpam::{self, Talk};
 use crate::protocol::{Operation, Secret};
 
 /// One login: two calls of a module that waits for a minute at most, and what others of the service take.
@@ -79,9 +79,13 @@ pub fn login_here(name: &str, password: &Secret) -> Result<Answers, String> {
     let service = CString::new(SERVICE).map_err(|e| e.to_string())?;
     let user = CString::new(name).map_err(|e| e.to_string())?;
     let mut talk = Talk::new(&user, password);
-    let (authenticate, account) = libpam::login(&service, &user, &mut talk)?;
+    let answer = libpam::login(&libpam::Application::new(&service), &user, &mut talk)?;
     let name = |code: i32| Value::of(code).map_or_else(|| code.to_string(), Value::name);
-    Ok(Answers { authenticate: name(authenticate), account: account.map(name), texts: talk.into_texts() })
+    Ok(Answers {
+        authenticate: name(answer.authenticate),
+        account: answer.account.map(name),
+        texts: talk.into_texts(),
+    })
 }
 
 /// Loads the module as the application's user; says as whom.
