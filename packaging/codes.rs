@@ -97,6 +97,8 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
         "search",
         "a search of the LDAP bridge had no answer: `problem` and the LDAP result say why",
         "as for `dc`; after result 3 or 51 see what the application asks for: its base DN and its filter",
+    ),
+    (
         "bind",
         "the LDAP bridge answered a bind: `result` is LDAP's code, `data` AD's, `login` the account behind a distinguished name; \
          the broker's own line of the login stands beside it",
