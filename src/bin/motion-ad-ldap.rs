@@ -90,13 +90,8 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
         }
         None => None,
     };
-    let tls = match (&settings.certificate, &settings.key) {
-        (Some(certificate), Some(key)) => {
-            files.extend([certificate, key].map(|file| Source::read(file.clone())));
-            Some(tls::load(certificate, key)?)
-        }
-        _ => None,
-    };
+    files.extend([&settings.certificate, &settings.key].map(|file| Source::read(file.clone())));
+    let tls = tls::load_if_there(&settings.certificate, &settings.key)?;
     let parts = Parts {
         logins: Arc::new(Pam::new(&settings.service, None)?),
         directory: Arc::new(Broker { socket: arguments.socket.clone() }),

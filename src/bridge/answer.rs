@@ -6,9 +6,6 @@ use crate::verdict;
 /// The sub-code that AD writes behind `data `, as the application reads it.
 pub type Data = &'static str;
 
-/// The variable of the PAM environment in which the module leaves the outcome (its argument `outcome`).
-pub const VARIABLE: &str = "MOTION_AD_OUTCOME";
-
 /// What a bind came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

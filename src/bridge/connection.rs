@@ -82,7 +82,7 @@ pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &G
         return;
     }
     let Some(acceptor) = &bridge.tls else {
-        bridge.complain(&state.peer, "a client wants TLS, and bridge.certificate is not set");
+        bridge.complain(&state.peer, "a client wants TLS, and there is no certificate (bridge.certificate)");
         return;
     };
     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -233,7 +233,7 @@ where
             (Outcome::new(code::OPERATIONS_ERROR, "TLS is on already"), None, Next::Message)
         }
         message::START_TLS if bridge.tls.is_none() => (
-            Outcome::new(code::PROTOCOL_ERROR, "no certificate is configured (bridge.certificate)"),
+            Outcome::new(code::PROTOCOL_ERROR, "there is no certificate (bridge.certificate)"),
             None,
             Next::Message,
         ),

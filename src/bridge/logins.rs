@@ -2,8 +2,9 @@
 
 use std::ffi::CString;
 
-use super::answer::{Answer, VARIABLE};
+use super::answer::Answer;
 use crate::libpam::{self, Application, Talk};
+use crate::module::handle::OUTCOME;
 use crate::protocol::Secret;
 
 /// PAM_RHOST and PAM_TTY of every login of the bridge: by which way it came. It names no host, so that no module asks DNS.
@@ -37,7 +38,7 @@ impl Pam {
             folder: folder.map(CString::new).transpose()?,
             rhost: CString::new(RHOST)?,
             tty: CString::new(TTY)?,
-            variable: CString::new(VARIABLE)?,
+            variable: CString::new(OUTCOME)?,
         })
     }
 }

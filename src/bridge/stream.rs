@@ -156,7 +156,7 @@ mod tests {
         assert!(matches!(Buffer::default().next(&mut server, IDLE).await, Err(ReadError::Idle)));
         assert_eq!(begun.elapsed(), IDLE);
         let drip = tokio::spawn(async move {
-            for byte in [0x30, 0x84, 0, 0, 0xff, 0xff].into_iter().chain([0; 100]) {
+            for byte in [0x30, 0x84, 0, 0, 0xff, 0].into_iter().chain([0; 100]) {
                 if client.write_all(&[byte]).await.is_err() {
                     return;
                 }

@@ -10,6 +10,17 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+/// Reads certificate and key; `None` if there is neither file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_if_there(certificate: &Path, key: &Path) -> Result<Option<TlsAcceptor>, String> {
+    match certificate.exists() || key.exists() {
+        true => load(certificate, key).map(Some),
+        false => Ok(None),
+    }
+}
+
 /// Reads a chain of certificates and the key of the first one, both PEM.
 ///
 /// # Errors

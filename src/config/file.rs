@@ -23,6 +23,8 @@ const CONNECTIONS: usize = 4096;
 const POOL: usize = 32;
 const IDLE: u64 = 300;
 const SERVICE: &str = "motion";
+const CERTIFICATE: &str = "/etc/motion-ad/ldap.pem";
+const KEY: &str = "/etc/motion-ad/ldap.key";
 const LIMIT: NonZeroUsize = NonZeroUsize::MIN;
 const SQLITE: &str = "sqlite";
 const MAX_AGE: u64 = 86_400;
@@ -174,7 +176,7 @@ impl Default for Broker {
 
 impl Default for Bridge {
     fn default() -> Self {
-        Bridge { service: SERVICE.to_owned(), certificate: None, key: None }
+        Bridge { service: SERVICE.to_owned(), certificate: CERTIFICATE.into(), key: KEY.into() }
     }
 }
 
@@ -380,12 +382,8 @@ impl File {
             Some(at) => at.get_ref().clone(),
             None => SERVICE.to_owned(),
         };
-        let alone = "bridge.certificate and bridge.key belong together";
-        match (&keys.certificate, &keys.key) {
-            (Some(one), None) | (None, Some(one)) => return Err(self.problem(one, alone.to_owned())),
-            _ => {}
-        }
-        let (certificate, key) = (self.path_of(keys.certificate.as_ref())?, self.path_of(keys.key.as_ref())?);
+        let certificate = self.path_of(keys.certificate.as_ref())?.unwrap_or_else(|| CERTIFICATE.into());
+        let key = self.path_of(keys.key.as_ref())?.unwrap_or_else(|| KEY.into());
         Ok(Bridge { service, certificate, key })
     }
 

@@ -205,16 +205,17 @@ pub const KEYS: &[Key] = &[
         name: "certificate",
         kind: "absolute path",
         value: r#""/etc/motion-ad/ldap.pem""#,
-        otherwise: "no TLS",
+        otherwise: "",
         text: "PEM file of the host's own certificate, and of those that lead to its authority, for applications that insist \
-               on StartTLS or ldaps://localhost:3890. Over loopback the password crosses no network without it.",
+               on StartTLS or ldaps://localhost:3890. Where neither this file nor the key's is there, there is no TLS; over loopback \
+               the password crosses no network.",
     },
     Key {
         table: "bridge",
         name: "key",
         kind: "absolute path",
         value: r#""/etc/motion-ad/ldap.key""#,
-        otherwise: "no TLS",
+        otherwise: "",
         text: "PEM file of the key of that certificate. The user motion-ad-ldap must be able to read it, and not everybody: \
                chown root:motion-ad-ldap, chmod 640.",
     },

@@ -153,10 +153,10 @@ pub struct Sessions {
 pub struct Bridge {
     /// The PAM service that decides binds.
     pub service: String,
-    /// PEM file of the certificate for TLS. `None`: no TLS.
-    pub certificate: Option<PathBuf>,
+    /// PEM file of the certificate for TLS. Without this file and the key's there is no TLS.
+    pub certificate: PathBuf,
     /// PEM file of its key.
-    pub key: Option<PathBuf>,
+    pub key: PathBuf,
 }
 
 /// What the LDAP bridge reads of `config.toml`: it need not know the domain, nor what the realm join left.

@@ -98,8 +98,8 @@ fn value(config: &Config, table: &str, name: &str) -> String {
         ("broker", "users") => list(&config.broker.users),
         ("broker", "connections") => config.broker.connections.to_string(),
         ("bridge", "service") => quoted(&config.bridge.service),
-        ("bridge", "certificate") => path(config.bridge.certificate.as_deref()),
-        ("bridge", "key") => path(config.bridge.key.as_deref()),
+        ("bridge", "certificate") => path(Some(&config.bridge.certificate)),
+        ("bridge", "key") => path(Some(&config.bridge.key)),
         ("pool", "connections") => config.pool.connections.to_string(),
         ("pool", "idle") => config.pool.idle.as_secs().to_string(),
         ("sessions", "policy") => quoted(match sessions.policy {

@@ -81,14 +81,14 @@ fn listeners(lab: &Lab) -> Result<String, String> {
     Ok(local.join(" "))
 }
 
-/// A bind and "who am I?", as `user` of the host. The password comes by a file, as a whole.
+/// A bind and "who am I?", as `user` of the host.
 fn whoami(lab: &Lab, user: &str, name: &str, password: &str, more: &[&str]) -> Ran {
-    let mut command = vec!["ldapwhoami", "-x", "-D", name, "-y", "/dev/stdin"];
+    let mut command = vec!["ldapwhoami", "-x", "-D", name, "-w", password];
     if more.is_empty() {
         command.extend(["-H", URL]);
     }
     command.extend(more);
-    lab.host(user, &command, password)
+    lab.host(user, &command, "")
 }
 
 fn logs_in(lab: &Lab) -> Check {
@@ -117,7 +117,7 @@ fn logins(lab: &Lab, report: &mut Report) {
                 let said = format!("{}{}", bound.stdout, bound.stderr);
                 equal(&format!("exit code ({said})"), bound.code, *code)?;
                 match *code {
-                    0 => equal("who", bound.stdout.trim(), &format!("u:{name}"))?,
+                    0 => equal("who", bound.stdout.trim(), format!("u:{name}").as_str())?,
                     49 => {
                         contains("the text", &said, &format!("AcceptSecurityContext error, data {data}, v"))?
                     }
@@ -150,10 +150,10 @@ fn logins(lab: &Lab, report: &mut Report) {
 /// A search as `name`; the output without what belongs to no entry.
 fn search(lab: &Lab, name: &str, password: &str, more: &[&str]) -> Ran {
     let mut command =
-        vec!["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", URL, "-D", name, "-y", "/dev/stdin"];
+        vec!["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", URL, "-D", name, "-w", password];
     command.extend(["-b", "dc=acme,dc=com"]);
     command.extend(more);
-    lab.host("motion", &command, password)
+    lab.host("motion", &command, "")
 }
 
 fn searches(lab: &Lab, report: &mut Report) {
@@ -255,9 +255,9 @@ fn bounds(lab: &Lab, report: &mut Report) {
         let john = person("john");
         let by = |more: &[&str]| {
             let mut command = vec!["env", "LDAPTLS_CACERT=/etc/motion-ad/ldap.pem", "ldapwhoami", "-x"];
-            command.extend(["-D", john.upn, "-y", "/dev/stdin"]);
+            command.extend(["-D", john.upn, "-w", john.password]);
             command.extend(more);
-            lab.host("motion", &command, john.password).ok().map(drop)
+            lab.host("motion", &command, "").ok().map(drop)
         };
         // It notices the change by itself.
         wait(Duration::from_secs(20), || by(&["-ZZ", "-H", "ldap://localhost:3890"]))?;
