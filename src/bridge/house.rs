@@ -86,9 +86,8 @@ impl House {
                 break permit;
             }
             self.make_room();
-            match timeout(AGAIN, self.room.clone().acquire_owned()).await {
-                Ok(permit) => break permit.ok()?,
-                Err(_) => {}
+            if let Ok(permit) = timeout(AGAIN, self.room.clone().acquire_owned()).await {
+                break permit.ok()?;
             }
         };
         let guest = Arc::new(Guest::default());
