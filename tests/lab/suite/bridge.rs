@@ -17,9 +17,11 @@ const IDLE: usize = 260;
 /// Resident memory of the process in KiB, after all this.
 const MEMORY: u32 = 12 * 1024;
 
+type Bind = (&'static str, &'static str, Option<&'static str>, i32, &'static str, u32);
+
 /// Who binds as what, by which password; LDAP's code, AD's code, and what is added to whose count.
 #[rustfmt::skip]
-const CAST: &[(&str, &str, Option<&str>, i32, &str, u32)] = &[
+const CAST: &[Bind] = &[
     // who        as                         by           code  data   counted
     ("john",      "john.doe@acme.com",       None,           0, "",    0),
     ("john",      "ACME\\john.doe",          None,           0, "",    0),
