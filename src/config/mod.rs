@@ -3,6 +3,7 @@
 //! On a joined host an empty file works. Every error names the file, the line and what was expected, and denies
 //! every login until it is mended.
 
+pub mod admin;
 mod command;
 mod explain;
 mod file;

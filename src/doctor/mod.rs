@@ -24,6 +24,7 @@
 //! | the others | the checks, a file for each subject |
 
 pub mod application;
+mod bridge;
 mod broker;
 pub mod child;
 mod command;

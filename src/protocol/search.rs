@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 /// The longest reply to a search in bytes, its header included. No other reply, and no request, is longer than
 /// [`super::MAX_FRAME`].
-pub const MAX_FOUND: usize = 4 * 1024 * 1024;
+pub const MAX_FOUND: usize = 4_194_304;
 
 /// The most entries of one reply.
 pub const MAX_ENTRIES: usize = 1000;
 
 /// The longest filter in bytes.
-pub const MAX_FILTER: usize = 16 * 1024;
+pub const MAX_FILTER: usize = 16_384;
 
 /// How deep the parts of a filter may be nested.
 pub const MAX_DEPTH: usize = 16;
