@@ -60,8 +60,8 @@ deps: ## install the Debian packages that building needs, where some are missing
 	@packaging/deps $(ARCH)
 
 .PHONY: build
-build: deps ## build broker and helper as they are shipped
-	$(shipped) cargo build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker $(for_arch)
+build: deps ## build broker, bridge and helper as they are shipped
+	$(shipped) cargo build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker --bin motion-ad-ldap $(for_arch)
 
 .PHONY: module
 module: deps ## build the PAM module as it is shipped
@@ -84,7 +84,7 @@ deb: build module man ## build the Debian package in target/debian, and beside i
 	cp -r --parents packaging pam.d target/man target/completions $(stage)
 	cargo tree --target $(rust) --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
 	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
-	install -D -t $(stage)/target/release $(binaries)/motion-ad $(binaries)/motion-ad-broker
+	install -D -t $(stage)/target/release $(binaries)/motion-ad $(binaries)/motion-ad-broker $(binaries)/motion-ad-ldap
 	install -D -t $(stage)/target/module $(libraries)/libmotion_ad.so
 	cd $(stage) && $(packaging) dpkg-buildpackage --build=binary --no-sign --host-arch=$(ARCH)
 	mv target/debian-build/*.deb target/debian

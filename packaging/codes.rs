@@ -94,6 +94,22 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     ("audit", "somebody ran `motion-ad audit`", "nothing"),
     (
+        "search",
+        "a search of the LDAP bridge had no answer: `problem` and the LDAP result say why",
+        "as for `dc`; after result 3 or 51 see what the application asks for: its base DN and its filter",
+    ),
+    (
+        "bind",
+        "the LDAP bridge answered a bind: `result` is LDAP's code, `data` AD's, `login` the account behind a distinguished name; \
+         the broker's own line of the login stands beside it",
+        "see the outcome; `busy`: more than 64 logins were on their way",
+    ),
+    (
+        "bridge",
+        "the LDAP bridge cut a client off, for the reason",
+        "see what the application sends; `bridge.certificate` is needed for TLS",
+    ),
+    (
         "start",
         "the broker has started; with `problem`, every login is denied",
         "mend the problem; the broker notices it by itself",

@@ -10,8 +10,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::net::{SendAncillaryBuffer, connect, recv, send, sendmsg, socket_with, sockopt};
 
+#[cfg(feature = "broker")]
+use crate::protocol::search::{Found, MAX_FOUND, Search};
 use crate::protocol::{
-    FrameError, Operation, Reply, Request, Secret, monotonic, receive, send as send_frame,
+    FrameError, MAX_FRAME, Operation, Reply, Request, Secret, monotonic, receive_up_to, send as send_frame,
 };
 use crate::verdict::Verdict;
 
@@ -88,11 +90,29 @@ pub fn request(operation: Operation, user: &str, timeout: Duration) -> Request {
 /// # Errors
 /// Everything that leaves the question unanswered; a refusal to answer is no answer.
 pub fn ask(socket: &Path, request: &Request, secret: &Secret) -> Result<Reply, AskError> {
+    ask_up_to(socket, request, secret, MAX_FRAME)
+}
+
+/// Searches the directory, for the LDAP bridge. The broker answers root and the bridge's user.
+///
+/// # Errors
+/// As [`ask`].
+#[cfg(feature = "broker")]
+pub fn search(socket: &Path, search: Search, timeout: Duration) -> Result<Found, AskError> {
+    let request = Request { search: Some(Box::new(search)), ..self::request(Operation::Search, "", timeout) };
+    match ask_up_to(socket, &request, &Secret::default(), MAX_FOUND)? {
+        Reply::Found(found) => Ok(*found),
+        _ => Err(AskError::Unexpected),
+    }
+}
+
+/// As [`ask`], where the reply may have `limit` bytes.
+fn ask_up_to(socket: &Path, request: &Request, secret: &Secret, limit: usize) -> Result<Reply, AskError> {
     let deadline = Duration::from_nanos(request.deadline).saturating_add(HEAD_START);
     let mut broker = Connection::open(socket, deadline).map_err(AskError::Connect)?;
     // A broker that refuses us may answer and hang up before it has read the request: look for its reply first.
     let sent = send_frame(&mut broker, request, secret);
-    match (sent, receive(&mut broker)) {
+    match (sent, receive_up_to(&mut broker, limit)) {
         (_, Ok((Reply::Refused(reason), _))) => Err(AskError::Refused(reason)),
         (_, Ok((reply, _))) => Ok(reply),
         (Err(error), Err(_)) => Err(AskError::Send(error)),

@@ -8,6 +8,8 @@
 //! | [`client`] | one question to the broker, within one deadline |
 //! | [`protocol`] | what module and broker say to each other |
 //! | [`broker`] | server, peer check, the order of a login and of a change of a password, audit |
+//! | [`bridge`] | an LDAP front on loopback for applications that only speak LDAP |
+//! | [`libpam`] | libpam as an application calls it |
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
 //! | [`dn`] | distinguished names, read and compared; pure |
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
@@ -42,6 +44,8 @@ pub mod protocol;
 pub mod verdict;
 
 #[cfg(feature = "broker")]
+pub mod bridge;
+#[cfg(feature = "broker")]
 pub mod broker;
 #[cfg(feature = "broker")]
 pub mod config;
@@ -57,6 +61,8 @@ pub mod helper;
 pub mod kerberos;
 #[cfg(feature = "broker")]
 pub mod ldap;
+#[cfg(feature = "broker")]
+pub mod libpam;
 #[cfg(feature = "broker")]
 pub mod patience;
 #[cfg(feature = "broker")]

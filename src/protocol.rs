@@ -145,6 +145,8 @@ pub enum Operation {
     /// May the people called [`Request::names`] log in? Answered by [`Reply::Audit`], from the first name on for as
     /// many as fit into a frame; at least for one.
     Audit,
+    /// What the directory has: [`Request::search`]. For root and the LDAP bridge alone. Answered by [`Reply::Found`].
+    Search,
 }
 
 /// One request.
@@ -185,6 +187,10 @@ pub struct Request {
     /// Of [`Operation::Audit`]: names as people type them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// Of [`Operation::Search`]: what is looked for.
+    #[cfg(feature = "broker")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Box<search::Search>>,
     /// When the sender stops waiting: nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
     pub deadline: u64,
 }
@@ -205,6 +211,8 @@ impl Request {
             session: String::new(),
             cursor: None,
             names: Vec::new(),
+            #[cfg(feature = "broker")]
+            search: None,
             deadline: nanoseconds(monotonic().saturating_add(timeout)),
         }
     }
@@ -236,6 +244,10 @@ pub enum Reply {
     /// Who may log in, for people.
     #[cfg(feature = "broker")]
     Audit(Box<report::Audit>),
+    /// What the directory has, for the LDAP bridge. The only reply whose frame may be longer than [`MAX_FRAME`]: up to
+    /// [`search::MAX_FOUND`].
+    #[cfg(feature = "broker")]
+    Found(Box<search::Found>),
     /// The request itself was refused: who asks may not, or what is asked cannot be understood.
     Refused(String),
 }
@@ -243,6 +255,10 @@ pub enum Reply {
 /// Replies that only the helper reads.
 #[cfg(feature = "broker")]
 pub mod report;
+
+/// The search of the LDAP bridge and its reply.
+#[cfg(feature = "broker")]
+pub mod search;
 
 /// Now, as time since an arbitrary point that module and broker share (CLOCK_MONOTONIC).
 pub fn monotonic() -> Duration {
@@ -260,8 +276,8 @@ pub enum FrameError {
     /// The peer closed the connection before the first byte.
     #[error("the connection was closed")]
     Closed,
-    /// The frame says that it is longer than [`MAX_FRAME`].
-    #[error("a frame of {0} bytes is over the limit of {MAX_FRAME}")]
+    /// The frame says that it is longer than its kind may be, [`MAX_FRAME`] as a rule.
+    #[error("a frame of {0} bytes is over the limit")]
     TooLong(u64),
     /// The JSON is not what was expected; the text of the error never quotes the frame.
     #[error("the frame holds no valid message (line {line}, column {column})")]
@@ -291,10 +307,18 @@ impl Header {
     /// # Errors
     /// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
     pub fn parse(bytes: [u8; HEADER]) -> Result<Self, FrameError> {
+        Header::parse_up_to(bytes, MAX_FRAME)
+    }
+
+    /// Reads the header's bytes of a frame that may have `limit` bytes.
+    ///
+    /// # Errors
+    /// Returns [`FrameError::TooLong`] if the frame would be longer than `limit`.
+    pub fn parse_up_to(bytes: [u8; HEADER], limit: usize) -> Result<Self, FrameError> {
         let [a, b, c, d, e, f, g, h] = bytes;
         let (json, secret) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
         let total = u64::from(json).saturating_add(secret.into()).saturating_add(HEADER as u64);
-        if total > MAX_FRAME as u64 {
+        if total > limit as u64 {
             return Err(FrameError::TooLong(total));
         }
         Ok(Header { json: json as usize, secret: secret as usize })
@@ -306,13 +330,21 @@ impl Header {
 /// # Errors
 /// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
 pub fn encode<T: Serialize>(message: &T, secret: &Secret) -> Result<Vec<u8>, FrameError> {
+    encode_up_to(message, secret, MAX_FRAME)
+}
+
+/// Encodes header and JSON of a frame that may have `limit` bytes.
+///
+/// # Errors
+/// Returns [`FrameError::TooLong`] if the frame would be longer than `limit`.
+pub fn encode_up_to<T: Serialize>(message: &T, secret: &Secret, limit: usize) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; HEADER];
     serde_json::to_writer(&mut frame, message).map_err(io::Error::from)?;
     let total = frame.len().saturating_add(secret.bytes().len());
     let (Ok(json), Ok(length), true) = (
         u32::try_from(frame.len().saturating_sub(HEADER)),
         u32::try_from(secret.bytes().len()),
-        total <= MAX_FRAME,
+        total <= limit,
     ) else {
         return Err(FrameError::TooLong(total as u64));
     };
@@ -351,6 +383,17 @@ pub fn send<T: Serialize>(to: &mut impl Write, message: &T, secret: &Secret) -> 
 /// # Errors
 /// The peer closed or cut the frame, it is too long, or it holds no `T`.
 pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<(T, Secret), FrameError> {
+    receive_up_to(from, MAX_FRAME)
+}
+
+/// Receives one message and its secret, of a frame that may have `limit` bytes.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_up_to<T: DeserializeOwned>(
+    from: &mut impl Read,
+    limit: usize,
+) -> Result<(T, Secret), FrameError> {
     let mut header = [0; HEADER];
     let first = loop {
         match from.read(&mut header) {
@@ -362,7 +405,7 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<(T, Secret),
         return Err(FrameError::Closed);
     }
     from.read_exact(header.get_mut(first..).unwrap_or_default())?;
-    let header = Header::parse(header)?;
+    let header = Header::parse_up_to(header, limit)?;
     let mut json = vec![0; header.json];
     from.read_exact(&mut json)?;
     let mut secret = Secret::new(vec![0; header.secret]);

@@ -88,7 +88,8 @@ fn every_page_is_of_something_and_leads_to_the_others() {
     let (_folder, pages) = written();
     let mut expected: BTreeSet<_> = helper().iter().map(|(name, _)| format!("{name}.1")).collect();
     expected.extend(
-        ["motion-ad.toml.5", "names.map.5", "motion-ad-broker.8", "pam_motion_ad.8"].map(str::to_owned),
+        ["motion-ad.toml.5", "names.map.5", "motion-ad-broker.8", "motion-ad-ldap.8", "pam_motion_ad.8"]
+            .map(str::to_owned),
     );
     assert_eq!(pages.keys().cloned().collect::<BTreeSet<_>>(), expected);
     for (name, page) in &pages {

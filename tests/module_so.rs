@@ -166,9 +166,18 @@ impl Login {
 
     /// The id of the session, as the application finds it.
     fn session(&self) -> Option<String> {
+        self.variable(c"MOTION_AD_SESSION")
+    }
+
+    /// The name of the outcome, as the application finds it.
+    fn outcome(&self) -> Option<String> {
+        self.variable(c"MOTION_AD_OUTCOME")
+    }
+
+    fn variable(&self, name: &CStr) -> Option<String> {
         // SAFETY: the handle is open; the value is copied before the handle is used again.
         unsafe {
-            let value = libpam::pam_getenv(self.handle, c"MOTION_AD_SESSION".as_ptr());
+            let value = libpam::pam_getenv(self.handle, name.as_ptr());
             (!value.is_null()).then(|| CStr::from_ptr(value).to_str().unwrap().to_owned())
         }
     }
@@ -833,6 +842,30 @@ fn with_session_auth_a_login_is_a_session() {
     // Who logs in again on the handle leaves the session before.
     assert_eq!((login.authenticate(0), login.authenticate(0)), (SUCCESS, SUCCESS));
     assert_eq!((login.session().as_deref(), ended()), (Some("s3"), vec!["s2 of john".to_owned()]));
+}
+
+#[test]
+fn the_application_that_asks_for_it_learns_the_outcome_of_each_call() {
+    let _alone = alone();
+    for arguments in ["outcome", ""] {
+        let stack = Stack::with(arguments);
+        let answers = Arc::new(Mutex::new(Outcome::Disabled));
+        let answer = answers.clone();
+        let _broker = Broker::new(&stack, move |_, _| *answer.lock().unwrap());
+        let named = |outcome: &str| (!arguments.is_empty()).then(|| outcome.to_owned());
+        let login = Login::start(&stack, c"john", CHANGES, "secret");
+        assert_eq!(login.outcome(), None);
+        assert_eq!((login.authenticate(0), login.outcome()), (PERM_DENIED, named("disabled")));
+        assert_eq!((login.acct_mgmt(0), login.outcome()), (PERM_DENIED, named("disabled")));
+        *answers.lock().unwrap() = Outcome::LogonHours;
+        assert_eq!((login.authenticate(0), login.outcome()), (PERM_DENIED, named("logon_hours")));
+        *answers.lock().unwrap() = Outcome::Success;
+        assert_eq!((login.authenticate(0), login.outcome()), (SUCCESS, named("success")));
+        assert_eq!((login.chauthtok(0), login.outcome()), (SUCCESS, named("success")));
+        // Nobody is asked: what was said before does not stay.
+        login.set_item(2, c"jo\nhn");
+        assert_eq!((login.authenticate(0), login.outcome()), (USER_UNKNOWN, None));
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
+use motion_ad::bridge::cli::Arguments as BridgeCli;
 use motion_ad::broker::cli::Arguments as BrokerCli;
 use motion_ad::config::keys::{KEYS, TABLES};
 use motion_ad::config::{DEFAULT_USER, RIGHTS, SENTINEL_RIGHTS};
@@ -38,7 +39,13 @@ pub fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
     helper.build();
     let commands = commands(&helper, "motion-ad");
     let of_commands = commands.iter().map(|(name, _)| (name.clone(), 1));
-    let others = [("motion-ad.toml", 5), ("names.map", 5), ("pam_motion_ad", 8), ("motion-ad-broker", 8)];
+    let others = [
+        ("motion-ad.toml", 5),
+        ("names.map", 5),
+        ("pam_motion_ad", 8),
+        ("motion-ad-broker", 8),
+        ("motion-ad-ldap", 8),
+    ];
     let titles: Vec<Title> =
         of_commands.chain(others.map(|(name, section)| (name.to_owned(), section))).collect();
     let mut pages = Vec::new();
@@ -46,6 +53,7 @@ pub fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
         pages.push(command(one, name, 1)?);
     }
     pages.push(command(&BrokerCli::command(), "motion-ad-broker", 8)?);
+    pages.push(command(&BridgeCli::command(), "motion-ad-ldap", 8)?);
     pages.extend([module(), configuration(), name_map()?]);
     for mut page in pages {
         page.see_also(&titles);

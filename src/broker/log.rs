@@ -131,10 +131,18 @@ impl Log {
     /// # Errors
     /// The thread cannot be started.
     pub fn open() -> std::io::Result<(Self, Writer)> {
+        Log::open_as("motion-ad-broker")
+    }
+
+    /// Opens the log under another program's name.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn open_as(program: &'static str) -> std::io::Result<(Self, Writer)> {
         let (queue, lines) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
-        let thread = supervise::thread("log", move || write_all(&lines, &counter))?;
+        let thread = supervise::thread("log", move || write_all(program, &lines, &counter))?;
         let writer = Writer { queue: queue.clone(), thread };
         Ok((Log { queue, lost, complaints: Mutex::default() }, writer))
     }
@@ -178,15 +186,15 @@ impl Log {
     }
 }
 
-fn write_all(lines: &Receiver<Message>, lost: &AtomicU64) -> Ended {
+fn write_all(program: &'static str, lines: &Receiver<Message>, lost: &AtomicU64) -> Ended {
     let (mut logger, mut told) = (None, 0);
     while let Ok(Message::Line(level, line)) = lines.recv() {
-        write_one(&mut logger, level, &line);
+        write_one(program, &mut logger, level, &line);
         let all = lost.load(Ordering::Relaxed);
         if all > told {
             let line =
                 Line::new("log_overflow").with("lines", all - told).with("reason", "syslog is too slow");
-            write_one(&mut logger, Level::Warning, line.text());
+            write_one(program, &mut logger, Level::Warning, line.text());
             told = all;
         }
     }
@@ -194,12 +202,17 @@ fn write_all(lines: &Receiver<Message>, lost: &AtomicU64) -> Ended {
 }
 
 /// Without a syslog the lines go to standard error, which systemd takes to the journal.
-fn write_one(logger: &mut Option<Logger<LoggerBackend, Formatter3164>>, level: Level, line: &str) {
+fn write_one(
+    program: &'static str,
+    logger: &mut Option<Logger<LoggerBackend, Formatter3164>>,
+    level: Level,
+    line: &str,
+) {
     // A second attempt, because the syslog daemon may have been started again.
     for _ in 0..2 {
         let open = match logger.as_mut() {
             Some(open) => open,
-            None => match syslog::unix(formatter()) {
+            None => match syslog::unix(formatter(program)) {
                 Ok(opened) => logger.insert(opened),
                 Err(_) => break,
             },
@@ -217,11 +230,11 @@ fn write_one(logger: &mut Option<Logger<LoggerBackend, Formatter3164>>, level: L
     eprintln!("{line}");
 }
 
-fn formatter() -> Formatter3164 {
+fn formatter(program: &str) -> Formatter3164 {
     Formatter3164 {
         facility: Facility::LOG_AUTHPRIV,
         hostname: None,
-        process: "motion-ad-broker".into(),
+        process: program.into(),
         pid: std::process::id(),
     }
 }

@@ -598,7 +598,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::config::{Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
+    use crate::config::{Bridge, Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
     use crate::directory::pool::PoolError;
     use crate::directory::scripted::{self, group_of_filter};
     use crate::directory::{Entry, MachineError, Search};
@@ -693,6 +693,7 @@ mod tests {
             broker: Broker { users: vec![], connections: 1 },
             pool: Pool { connections: 1, idle: Duration::from_secs(1) },
             sessions: Sessions::default(),
+            bridge: Bridge::default(),
         }
     }
 

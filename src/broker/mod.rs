@@ -19,6 +19,7 @@ pub mod peers;
 mod place;
 pub mod pulse;
 pub mod refusal;
+mod search;
 pub mod server;
 mod service;
 pub mod sessions;
@@ -36,7 +37,7 @@ use self::handover::{Handover, Loaded};
 use self::log::{Level, Line, Log};
 use self::login::Decision;
 use self::metrics::{Event, Metrics, Refused};
-use self::peers::{Nss, Peer, Peers};
+use self::peers::{BRIDGE, Nss, Peer, Peers};
 use self::place::Place;
 use self::refusal::Refusal;
 use self::service::Service;
@@ -71,6 +72,8 @@ pub struct Broker {
     unreachable: Mutex<Option<String>>,
     /// Held by the one audit that is under way.
     auditing: tokio::sync::Mutex<()>,
+    /// The places for searches of the LDAP bridge.
+    searching: Semaphore,
     /// Whether a login can succeed, as it was seen last.
     watch: health::Watch,
     /// Why the configuration in force is not the one of the files, if it is not.
@@ -123,6 +126,7 @@ impl Broker {
             turns: AtomicU64::new(0),
             unreachable: Mutex::default(),
             auditing: tokio::sync::Mutex::default(),
+            searching: Semaphore::new(search::AT_ONCE),
             watch: health::Watch::default(),
             kept,
             last_good,
@@ -195,6 +199,9 @@ impl Broker {
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
             return Reply::Refused(reason).into();
         }
+        if !self.peers.may(peer.uid, request.operation) {
+            return self.forbid(request.operation, peer).into();
+        }
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
         // What is no login is boxed here and below: the future of every login is as large as the largest of them all,
         // and is moved about and wiped.
@@ -202,6 +209,7 @@ impl Broker {
             Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)),
             Operation::Check => Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)),
             Operation::Audit => Box::pin(self.audit(request, deadline, peer)).await,
+            Operation::Search => Box::pin(self.search(request, deadline, peer)).await,
             Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
                 match &self.service {
                     Ok(service) => Box::pin(service.sessions(request, deadline)).await,
@@ -224,6 +232,18 @@ impl Broker {
             }
         };
         reply.into()
+    }
+
+    /// Tells a peer that it is answered, but not this.
+    fn forbid(&self, operation: Operation, peer: &Peer) -> Reply {
+        self.metrics.refused(Refused::Stranger);
+        let reason = match operation {
+            Operation::Search => format!("only root and the user {BRIDGE} search the directory"),
+            _ => format!("the user {BRIDGE} may ask for logins and searches only"),
+        };
+        let line = Line::new("refused").with("peer", peer).with("reason", &reason);
+        self.log.complain(Level::Warning, &format!("forbidden {}", peer.uid), line);
+        Reply::Refused(reason)
     }
 
     /// The session that `request` has opened, which ends unless its application takes the answer.

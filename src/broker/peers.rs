@@ -1,4 +1,4 @@
-//! Who may ask the broker: root, and the users that applications run as.
+//! Who may ask the broker: root, the users that applications run as, and, for logins and searches, the LDAP bridge.
 //!
 //! The name service can hang or fail: it may ask another host, or want a descriptor where none is left. So one thread
 //! asks it, one question at a time; whoever was permitted stays so, and a stranger costs no thread and no wait of others.
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::CONFIG;
+use crate::protocol::Operation;
 use crate::supervise::{self, Ended};
 
 /// How long the uids of the configured users are good. Later they are looked up again, and stay in use until then.
@@ -24,6 +25,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Names of strangers that are kept for the log.
 const STRANGERS: usize = 64;
+/// The system user of the LDAP bridge, which the package makes.
+pub const BRIDGE: &str = "motion-ad-ldap";
 /// Why a user is not known while the name service hangs.
 const SILENT: &str = "the name service does not answer";
 /// Questions that wait for the thread.
@@ -97,8 +100,8 @@ enum Question {
 pub struct Peers {
     /// Those that are configured as numbers.
     uids: Vec<u32>,
-    /// Those that are configured as names.
-    names: Arc<[String]>,
+    /// Whether [`BRIDGE`] is configured as well.
+    is_bridge_named: bool,
     known: Arc<watch::Sender<Known>>,
     questions: SyncSender<Question>,
 }
@@ -128,12 +131,16 @@ impl Peers {
         let (uids, names): (Vec<_>, Vec<_>) =
             users.into_iter().map(|user| user.parse().map_err(|_| user)).partition(Result::is_ok);
         let uids = uids.into_iter().filter_map(Result::ok).collect();
-        let names: Arc<[String]> = names.into_iter().filter_map(Result::err).collect();
+        let mut names: Vec<_> = names.into_iter().filter_map(Result::err).collect();
+        let is_bridge_named = names.iter().any(|name| name == BRIDGE);
+        if !is_bridge_named {
+            names.push(BRIDGE.to_owned());
+        }
         let known = Arc::new(watch::Sender::new(Known::default()));
         let (questions, asked) = sync_channel(QUEUE);
-        let (asked_names, answered) = (names.clone(), known.clone());
-        supervise::thread("peers", move || answer(&service, &asked_names, &asked, &answered))?;
-        let peers = Peers { uids, names, known, questions };
+        let answered = known.clone();
+        supervise::thread("peers", move || answer(&service, &names, &asked, &answered))?;
+        let peers = Peers { uids, is_bridge_named, known, questions };
         // Ahead of the first peer.
         peers.known.send_if_modified(|known| peers.look(known).is_some());
         Ok(peers)
@@ -154,7 +161,7 @@ impl Peers {
                     self.look(known);
                 }
                 decided = Some(Access::Granted);
-            } else if self.names.is_empty() || (known.begun.is_none() && age.is_some_and(|age| age < AGAIN)) {
+            } else if known.begun.is_none() && age.is_some_and(|age| age < AGAIN) {
                 decided = Some(known.stranger());
             } else {
                 wait = self.look(known).map(|begun| (begun, known.looked));
@@ -173,6 +180,28 @@ impl Peers {
                 }
             }
         }
+    }
+
+    /// Whether `uid`, which is answered, may ask for `operation`. The bridge's user logs users in, searches and asks for
+    /// the domain; applications do anything but search.
+    pub fn may(&self, uid: u32, operation: Operation) -> bool {
+        let is_bridge = || self.known.borrow().uids.get(BRIDGE) == Some(&uid);
+        let is_application = || self.uids.contains(&uid) || self.is_bridge_named || self.is_named(uid);
+        match operation {
+            Operation::Authenticate
+            | Operation::Account
+            | Operation::OpenSession
+            | Operation::CloseSession
+            | Operation::Status => true,
+            Operation::Search => uid == 0 || is_bridge(),
+            _ => uid == 0 || !is_bridge() || is_application(),
+        }
+    }
+
+    /// Whether one of the configured names has this uid.
+    fn is_named(&self, uid: u32) -> bool {
+        let known = self.known.borrow();
+        known.uids.iter().any(|(name, known)| name != BRIDGE && *known == uid)
     }
 
     /// Describes a stranger to the administrator: user, uid and program, as far as they are known soon.
@@ -329,7 +358,47 @@ mod tests {
         assert_eq!(peers.describe(&Peer { uid: 4_000_000, pid: 0 }).await, "the user (uid 4000000)");
     }
 
-    /// A name service that knows daemon and john, and fails or hangs when it is told to.
+    #[tokio::test]
+    async fn only_the_bridge_and_root_search_and_the_bridge_does_little_else() {
+        let peers = Peers::new(users(), Scripted::default()).unwrap();
+        for uid in [0, 1, 4711, BRIDGE_UID] {
+            assert_eq!(peers.access(uid).await, Access::Granted, "{uid}");
+        }
+        assert_eq!(peers.access(BRIDGE_UID + 1).await, Access::Stranger);
+        let all = [
+            Operation::Authenticate,
+            Operation::Account,
+            Operation::OpenSession,
+            Operation::CloseSession,
+            Operation::Status,
+        ];
+        for uid in [0, 1, 4711, BRIDGE_UID] {
+            assert!(all.iter().all(|operation| peers.may(uid, *operation)), "{uid}");
+        }
+        let others = [
+            Operation::Check,
+            Operation::ProbePassword,
+            Operation::ChangePassword,
+            Operation::ListSessions,
+            Operation::ShowSession,
+            Operation::WatchSessions,
+            Operation::Audit,
+        ];
+        for operation in others {
+            let may = [0, 1, 4711, BRIDGE_UID].map(|uid| peers.may(uid, operation));
+            assert_eq!(may, [true, true, true, false], "{operation:?}");
+        }
+        let may = [0, 1, 4711, BRIDGE_UID].map(|uid| peers.may(uid, Operation::Search));
+        assert_eq!(may, [true, false, false, true]);
+        // Named by the administrator, it is an application as well.
+        let named = Peers::new(vec![BRIDGE.to_owned()], Scripted::default()).unwrap();
+        assert_eq!(named.access(BRIDGE_UID).await, Access::Granted);
+        assert!(named.may(BRIDGE_UID, Operation::Check) && named.may(BRIDGE_UID, Operation::Search));
+    }
+
+    const BRIDGE_UID: u32 = 990;
+
+    /// A name service that knows daemon, john and the bridge, and fails or hangs when it is told to.
     #[derive(Clone, Default)]
     struct Scripted {
         fails: Arc<AtomicBool>,
@@ -347,6 +416,7 @@ mod tests {
                 (true, _) => Err("Too many open files".to_owned()),
                 (false, "daemon") => Ok(Some(1)),
                 (false, "john") => Ok(Some(1000)),
+                (false, BRIDGE) => Ok(Some(BRIDGE_UID)),
                 (false, _) => Ok(None),
             }
         }

@@ -19,7 +19,8 @@ use super::log::{Level, Line};
 use super::metrics::Refused;
 use super::peers::{self, Access, Peer};
 use super::place::Place;
-use crate::protocol::{FrameError, HEADER, Header, Reply, Request, Secret, decode, encode};
+use crate::protocol::search::MAX_FOUND;
+use crate::protocol::{FrameError, HEADER, Header, MAX_FRAME, Reply, Request, Secret, decode, encode_up_to};
 
 /// A request must be whole within this time after its connection was accepted.
 const READ: Duration = Duration::from_secs(2);
@@ -243,7 +244,11 @@ async fn taken(stream: &mut UnixStream) -> io::Result<()> {
 }
 
 async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
-    let frame = encode(reply, &Secret::default())?;
+    let limit = match reply {
+        Reply::Found(_) => MAX_FOUND,
+        _ => MAX_FRAME,
+    };
+    let frame = encode_up_to(reply, &Secret::default(), limit)?;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the reply was not taken in time");
     Ok(timeout(WRITE, stream.write_all(&frame)).await.map_err(|_| late())??)
 }
@@ -251,6 +256,7 @@ async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::encode;
 
     #[tokio::test]
     async fn a_reply_that_is_left_unread_is_not_taken() {

@@ -10,8 +10,8 @@ use toml::Spanned;
 
 use super::explain::{explain, misplaced};
 use super::{
-    Broker, Command, Config, ConfigError, Domain, Join, Login, Pool, Problem, Redis, Sessions, Store, Tls,
-    root_of, text,
+    Bridge, Broker, Command, Config, ConfigError, Domain, Front, Join, Login, Pool, Problem, Redis, Sessions,
+    Store, Tls, root_of, text,
 };
 use crate::dn::{Dn, Place};
 use crate::name::{NameMap, Rules, fold, is_domain};
@@ -22,6 +22,9 @@ const USERS: [&str; 1] = ["motion"];
 const CONNECTIONS: usize = 4096;
 const POOL: usize = 32;
 const IDLE: u64 = 300;
+const SERVICE: &str = "motion";
+const CERTIFICATE: &str = "/etc/motion-ad/ldap.pem";
+const KEY: &str = "/etc/motion-ad/ldap.key";
 const LIMIT: NonZeroUsize = NonZeroUsize::MIN;
 const SQLITE: &str = "sqlite";
 const MAX_AGE: u64 = 86_400;
@@ -89,6 +92,7 @@ struct Keys {
     broker: BrokerKeys,
     pool: PoolKeys,
     sessions: SessionsKeys,
+    bridge: BridgeKeys,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -155,10 +159,24 @@ struct SessionsKeys {
     on_evict: Option<Spanned<Vec<String>>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BridgeKeys {
+    service: Option<Spanned<String>>,
+    certificate: Option<Spanned<PathBuf>>,
+    key: Option<Spanned<PathBuf>>,
+}
+
 impl Default for Broker {
     /// Who is answered without a setting, and also where there are none to be had.
     fn default() -> Self {
         Broker { users: USERS.map(str::to_owned).to_vec(), connections: CONNECTIONS }
+    }
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Bridge { service: SERVICE.to_owned(), certificate: CERTIFICATE.into(), key: KEY.into() }
     }
 }
 
@@ -226,6 +244,7 @@ impl File {
         let ca_file = self.path_of(self.keys.tls.ca_file.as_ref())?;
         let broker = self.broker()?;
         let sessions = self.sessions()?;
+        let bridge = self.bridge()?;
         let pool = Pool {
             connections: self.within(self.keys.pool.connections.as_ref(), POOL, 1..=1024)?,
             // AD cuts a connection after 15 minutes (MaxConnIdleTime, MS-ADTS 3.1.1.3.4.6).
@@ -240,6 +259,7 @@ impl File {
             broker,
             pool,
             sessions,
+            bridge,
         })
     }
 
@@ -347,6 +367,26 @@ impl File {
         Ok(Broker { users, connections: self.within(keys.connections.as_ref(), CONNECTIONS, 16..=4096)? })
     }
 
+    /// What the LDAP bridge needs, for which no domain must be known.
+    pub(super) fn front(&self) -> Result<Front, Problem> {
+        Ok(Front { users: self.broker()?.users, bridge: self.bridge()? })
+    }
+
+    fn bridge(&self) -> Result<Bridge, Problem> {
+        let keys = &self.keys.bridge;
+        let service = match &keys.service {
+            // It is the name of a file in /etc/pam.d.
+            Some(at) if !is_service(at.get_ref()) => {
+                return Err(self.problem(at, format!("{:?} is no name of a PAM service", at.get_ref())));
+            }
+            Some(at) => at.get_ref().clone(),
+            None => SERVICE.to_owned(),
+        };
+        let certificate = self.path_of(keys.certificate.as_ref())?.unwrap_or_else(|| CERTIFICATE.into());
+        let key = self.path_of(keys.key.as_ref())?.unwrap_or_else(|| KEY.into());
+        Ok(Bridge { service, certificate, key })
+    }
+
     fn sessions(&self) -> Result<Sessions, Problem> {
         let keys = &self.keys.sessions;
         // Zero stands for never.
@@ -419,6 +459,12 @@ impl File {
     fn problem<T>(&self, at: &Spanned<T>, text: String) -> Problem {
         Problem { file: self.path.clone(), line: Some(line_of(&self.text, at.span().start)), text }
     }
+}
+
+/// Returns true if `name` can be that of a file in `/etc/pam.d`, which libpam folds to lower case.
+fn is_service(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+    !name.is_empty() && name.len() <= 64 && name.chars().all(is_plain)
 }
 
 pub(super) fn line_of(text: &str, offset: usize) -> usize {

@@ -32,6 +32,10 @@ pub const TABLES: &[(&str, &str)] = &[
         "How passwords are checked, and who may log in. Nested membership counts; groups are compared by SID.",
     ),
     ("broker", "Who may ask the broker, and how much at once."),
+    (
+        "bridge",
+        "The LDAP server on loopback, for applications that only speak LDAP (motion-ad-ldap.socket, which has to be enabled).",
+    ),
     ("pool", "The connections to domain controllers that check passwords."),
     (
         "sessions",
@@ -187,6 +191,33 @@ pub const KEYS: &[Key] = &[
         value: "4096",
         otherwise: "",
         text: "The most connections from applications at once; more wait.",
+    },
+    Key {
+        table: "bridge",
+        name: "service",
+        kind: "name of a file in /etc/pam.d",
+        value: r#""motion""#,
+        otherwise: "",
+        text: "The PAM service that decides whether a bind is a login.",
+    },
+    Key {
+        table: "bridge",
+        name: "certificate",
+        kind: "absolute path",
+        value: r#""/etc/motion-ad/ldap.pem""#,
+        otherwise: "",
+        text: "PEM file of the host's own certificate, and of those that lead to its authority, for applications that insist \
+               on StartTLS or ldaps://localhost:3890. Where neither this file nor the key's is there, there is no TLS; over loopback \
+               the password crosses no network.",
+    },
+    Key {
+        table: "bridge",
+        name: "key",
+        kind: "absolute path",
+        value: r#""/etc/motion-ad/ldap.key""#,
+        otherwise: "",
+        text: "PEM file of the key of that certificate. The user motion-ad-ldap must be able to read it, and not everybody: \
+               chown root:motion-ad-ldap, chmod 640.",
     },
     Key {
         table: "pool",

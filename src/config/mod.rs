@@ -3,6 +3,7 @@
 //! On a joined host an empty file works. Every error names the file, the line and what was expected, and denies
 //! every login until it is mended.
 
+pub mod admin;
 mod command;
 mod explain;
 mod file;
@@ -54,6 +55,8 @@ pub struct Config {
     pub pool: Pool,
     /// The register of who is logged in.
     pub sessions: Sessions,
+    /// The LDAP bridge.
+    pub bridge: Bridge,
 }
 
 /// The domain.
@@ -144,6 +147,36 @@ pub struct Sessions {
     pub recheck: Option<Duration>,
     /// What is run for each eviction.
     pub on_evict: Option<Command>,
+}
+
+/// The LDAP bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// The PAM service that decides binds.
+    pub service: String,
+    /// PEM file of the certificate for TLS. Without this file and the key's there is no TLS.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+}
+
+/// What the LDAP bridge reads of `config.toml`: it need not know the domain, nor what the realm join left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// The users that applications run as, beside root.
+    pub users: Vec<String>,
+    /// The bridge's own settings.
+    pub bridge: Bridge,
+}
+
+impl Front {
+    /// Reads `config`.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError::Broken`] if the file is unreadable or malformed.
+    pub fn load(config: &Path) -> Result<Self, ConfigError> {
+        Ok(file::File::load(config)?.front()?)
+    }
 }
 
 /// Where the register of sessions is kept.

@@ -97,6 +97,9 @@ fn value(config: &Config, table: &str, name: &str) -> String {
         ("login", "warn_days") => (config.login.warn.as_secs() / 86_400).to_string(),
         ("broker", "users") => list(&config.broker.users),
         ("broker", "connections") => config.broker.connections.to_string(),
+        ("bridge", "service") => quoted(&config.bridge.service),
+        ("bridge", "certificate") => path(Some(&config.bridge.certificate)),
+        ("bridge", "key") => path(Some(&config.bridge.key)),
         ("pool", "connections") => config.pool.connections.to_string(),
         ("pool", "idle") => config.pool.idle.as_secs().to_string(),
         ("sessions", "policy") => quoted(match sessions.policy {

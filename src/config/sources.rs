@@ -165,9 +165,14 @@ impl Source {
         Source { seen: look(&path).unwrap_or(Look::Absent), path }
     }
 
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file `path`, of which this process has `copy`: itself, or what systemd made of it before this process began.
     /// Without the file the copy holds the unit's empty default.
-    fn of(path: &Path, copy: &Path) -> Self {
+    pub fn of(path: &Path, copy: &Path) -> Self {
         if path == copy {
             return Source::read(path);
         }
@@ -190,8 +195,8 @@ impl Source {
         Source { path: path.to_owned(), seen }
     }
 
-    /// A file that may not be looked at cannot be told to have changed.
-    fn is_stale(&self) -> bool {
+    /// Returns true if the file is no longer as it was. One that may not be looked at cannot be told to have changed.
+    pub fn is_stale(&self) -> bool {
         look(&self.path).is_some_and(|now| now != self.seen)
     }
 }

@@ -4,7 +4,9 @@
 //! crates that read such files stop at an unquoted space or know no value of several lines, and all of them copy every
 //! value. Here the value of the password is passed over where it stands.
 
-use std::fs::OpenOptions;
+pub mod change;
+
+use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -17,7 +19,7 @@ use super::{Problem, text};
 pub const ENV: &str = "/var/opt/motion2/.env";
 
 /// What the names of the properties begin with.
-const PREFIX: &str = "XC_ACTIVEDIRECTORY_";
+pub const PREFIX: &str = "XC_ACTIVEDIRECTORY_";
 /// The properties whose values are read, by the rest of their names. No other value is.
 const READ: [&str; 5] = ["STRATEGY", "ADMIN", "BASE_DN", "URL", "DOMAIN"];
 /// The property that holds the administrator's password.
@@ -79,39 +81,47 @@ impl Env {
     /// # Errors
     /// It is there, but cannot be read or is too long.
     pub fn load(path: &Path) -> Result<Option<Self>, Problem> {
-        let problem = |text: String| Problem { file: path.to_owned(), line: None, text };
-        let read = |e: io::Error| problem(format!("cannot be read: {e}"));
-        // Root reads it in a folder of the application's, where another kind of file can lie in wait: a symbolic link
-        // to a file that the application may not read, or a FIFO that never ends.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
-                return Err(problem(
-                    "is a symbolic link, which is not followed: name the file itself".to_owned(),
-                ));
-            }
-            other => other.map_err(read)?,
-        };
-        let metadata = file.metadata().map_err(read)?;
-        if !metadata.is_file() {
-            return Err(problem("is no regular file".to_owned()));
-        }
-        // Of its size from the start: growing would leave copies of the password behind.
-        let capacity = usize::try_from(metadata.len().min(LONGEST)).unwrap_or_default();
-        let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
-        file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(read)?;
-        if bytes.len() as u64 > LONGEST {
-            return Err(problem(format!("is longer than {LONGEST} bytes")));
-        }
-        // Node would read one as UTF-8 and find nothing.
-        text::unmarked(&bytes).map_err(|flaw| flaw.of(path))?;
-        Ok(Some(Env {
+        Ok(read(path)?.map(|(mut bytes, metadata)| Env {
             properties: parse(as_text(&mut bytes)),
             mode: metadata.mode() & 0o7777,
             owner: metadata.uid(),
         }))
     }
+}
+
+/// The bytes of the file, and what it is; `None` where there is none. They hold passwords, and are wiped.
+///
+/// # Errors
+/// It is there, but cannot be read or is too long.
+pub fn read(path: &Path) -> Result<Option<(Zeroizing<Vec<u8>>, Metadata)>, Problem> {
+    let problem = |text: String| Problem { file: path.to_owned(), line: None, text };
+    let read = |e: io::Error| problem(format!("cannot be read: {e}"));
+    // Root reads it in a folder of the application's, where another kind of file can lie in wait: a symbolic link
+    // to a file that the application may not read, or a FIFO that never ends.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(problem(
+                "is a symbolic link, which is not followed: name the file itself".to_owned(),
+            ));
+        }
+        other => other.map_err(read)?,
+    };
+    let metadata = file.metadata().map_err(read)?;
+    if !metadata.is_file() {
+        return Err(problem("is no regular file".to_owned()));
+    }
+    // Of its size from the start: growing would leave copies of the password behind.
+    let capacity = usize::try_from(metadata.len().min(LONGEST)).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(problem(format!("is longer than {LONGEST} bytes")));
+    }
+    // Node would read one as UTF-8 and find nothing.
+    text::unmarked(&bytes).map_err(|flaw| flaw.of(path))?;
+    Ok(Some((bytes, metadata)))
 }
 
 /// The bytes as text, without a copy: in place of what is not UTF-8 there are question marks.

@@ -83,6 +83,14 @@ impl Entry {
         &self.dn
     }
 
+    /// Length of everything in it, in bytes.
+    pub fn length(&self) -> usize {
+        let values = |values: &Vec<Vec<u8>>| values.iter().map(Vec::len).fold(0, usize::saturating_add);
+        let attributes = self.attributes.iter();
+        let lengths = attributes.map(|(name, all)| name.len().saturating_add(values(all)));
+        lengths.fold(self.dn.len(), usize::saturating_add)
+    }
+
     /// Every attribute, by lower-case name.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &[Vec<u8>])> {
         self.attributes.iter().map(|(name, values)| (name.as_str(), values.as_slice()))

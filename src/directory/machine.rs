@@ -19,6 +19,7 @@ pub use ldap3::Scope;
 
 use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
+use super::lookup::Part;
 use super::machines::Place;
 pub use crate::kerberos::BoxFuture;
 use crate::kerberos::sealing::TransportError;
@@ -273,20 +274,48 @@ impl MachineConnection {
     /// # Errors
     /// No connection, no answer until `deadline`, or an answer that is an error; never a part of an answer.
     pub async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
+        let part = self.run(search, None, deadline).await?;
+        match part.is_cut {
+            true => Err(MachineError::TooMany(search.limit)),
+            false => Ok(part.entries),
+        }
+    }
+
+    /// Searches the directory for the first entries: at most [`Search::limit`] of them with at most `bytes` bytes. The
+    /// domain controller is told to stop at `deadline`.
+    ///
+    /// # Errors
+    /// As [`MachineConnection::search`].
+    pub async fn search_part(
+        &self,
+        search: &Search,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Part, MachineError> {
+        self.run(search, Some(bytes), deadline).await
+    }
+
+    /// Runs a search, which is cut where `bytes` says so.
+    async fn run(
+        &self,
+        search: &Search,
+        bytes: Option<usize>,
+        deadline: Instant,
+    ) -> Result<Part, MachineError> {
         let _turn = timeout_at(deadline, self.inner.in_flight.acquire())
             .await
             .map_err(|_| MachineError::Timeout("too many searches are waiting".to_owned()))?
             .map_err(|_| MachineError::Closed)?;
         let link = self.inner.link(deadline).await?;
-        match self.inner.search_on(&link, search, deadline).await {
+        match self.inner.search_on(&link, search, bytes, deadline).await {
             Err(Failure::Answer(error)) => return Err(error),
             // Closed for certain, so that the second try meets another one.
             Err(Failure::Broken) => link.close("the connection broke"),
-            Ok(entries) => return Ok(entries),
+            Ok(part) => return Ok(part),
         }
         // Searching twice does no harm, and the first try may have met a connection that had just died.
         let link = self.inner.link(deadline).await?;
-        self.inner.search_on(&link, search, deadline).await.map_err(|failure| match failure {
+        self.inner.search_on(&link, search, bytes, deadline).await.map_err(|failure| match failure {
             Failure::Broken => MachineError::Broken(link.end()),
             Failure::Answer(error) => error,
         })
@@ -371,9 +400,10 @@ impl Inner {
         &self,
         link: &Arc<Link>,
         search: &Search,
+        bytes: Option<usize>,
         deadline: Instant,
-    ) -> Result<Vec<Entry>, Failure> {
-        timeout_at(deadline, link.search(search)).await.unwrap_or_else(|_| {
+    ) -> Result<Part, Failure> {
+        timeout_at(deadline, link.search(search, bytes, deadline)).await.unwrap_or_else(|_| {
             // Whether the search was slow or the connection is dead shows soon.
             link.probe();
             Err(MachineError::Timeout(format!("{} did not answer a search", link.host)).into())

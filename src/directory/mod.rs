@@ -9,6 +9,7 @@ mod controllers;
 pub mod entry;
 pub mod forest;
 mod kept;
+mod lookup;
 pub mod machine;
 mod passwords;
 mod people;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 pub use self::controllers::{discovery, dns, domains, health, netlogon, roster, servers, survey};
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;
+pub use self::lookup::Part;
 pub use self::machine::machines;
 pub use self::machine::machines::{Machines, Place};
 pub use self::machine::{MachineConnection, MachineError, Search};
@@ -58,6 +60,18 @@ pub trait Machine: Send + Sync {
         search: &Search,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Entry>, MachineError>> + Send;
+
+    /// Runs one search for a client of the LDAP bridge; see [`MachineConnection::search_part`]. Such searches never hold
+    /// up those of logins.
+    fn search_part(
+        &self,
+        search: &Search,
+        bytes: usize,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Part, MachineError>> + Send {
+        let _ = bytes;
+        async move { self.search(search, deadline).await.map(|entries| Part { entries, is_cut: false }) }
+    }
 
     /// The domain controller that searches at `place` go to now, where that is known.
     fn host(&self, place: &Place) -> Option<String> {

@@ -4,8 +4,10 @@
 //! `as-application`.
 
 use std::ffi::CString;
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -13,13 +15,17 @@ use std::time::Duration;
 
 use nix::unistd::User;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::time::timeout;
 
 use super::command::{self, Answer};
 use super::facts::{Facts, Login, SERVICE};
-use super::libpam::{self, Talk};
 use super::stack::Value;
 use crate::client;
-use crate::protocol::{Operation, Secret};
+use crate::ldap;
+use crate::libpam::{self, Talk};
+use crate::protocol::{MAX_PASSWORD, Operation, Secret};
 
 /// One login: two calls of a module that waits for a minute at most, and what others of the service take.
 const LOGIN: Duration = Duration::from_secs(125);
@@ -79,9 +85,50 @@ pub fn login_here(name: &str, password: &Secret) -> Result<Answers, String> {
     let service = CString::new(SERVICE).map_err(|e| e.to_string())?;
     let user = CString::new(name).map_err(|e| e.to_string())?;
     let mut talk = Talk::new(&user, password);
-    let (authenticate, account) = libpam::login(&service, &user, &mut talk)?;
+    let answer = libpam::login(&libpam::Application::new(&service), &user, &mut talk)?;
     let name = |code: i32| Value::of(code).map_or_else(|| code.to_string(), Value::name);
-    Ok(Answers { authenticate: name(authenticate), account: account.map(name), texts: talk.into_texts() })
+    Ok(Answers {
+        authenticate: name(answer.authenticate),
+        account: answer.account.map(name),
+        texts: talk.into_texts(),
+    })
+}
+
+/// Binds once at an LDAP server of this host, in this process, with the password on standard input; the LDAP result code.
+///
+/// # Errors
+/// If there is no answer.
+pub fn bind_here(address: SocketAddr, name: &str) -> Result<u32, String> {
+    // std's own handle would keep a copy in its buffer.
+    let input = io::stdin().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
+    let mut bytes = Vec::with_capacity(MAX_PASSWORD + 1);
+    let read = File::from(input).take(MAX_PASSWORD as u64).read_to_end(&mut bytes).map_err(|e| e.to_string());
+    let secret = Secret::new(bytes);
+    read?;
+    let password = std::str::from_utf8(secret.bytes()).map_err(|e| e.to_string())?;
+    let request = ldap::simple_bind(1, name, password).map_err(|e| e.to_string())?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let bound = async {
+            let mut stream = TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
+            ldap::exchange(&mut stream, 1, request, ldap::BIND_RESPONSE)
+                .await
+                .map_err(|e| format!("{address}: {e}"))
+        };
+        let answered = timeout(STATUS, bound).await.map_err(|_| format!("{address} does not answer"))?;
+        answered.map(|response| response.code)
+    })
+}
+
+/// Binds at an LDAP server of this host as `user`; the LDAP result code.
+///
+/// # Errors
+/// If there is no answer.
+pub fn bind_as(user: &User, address: SocketAddr, name: &str, secret: &Secret) -> Result<u32, String> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let task = ["bind", "--", &address.to_string(), name];
+    let answer = runtime.block_on(command::ask_ourselves(Some(user), &task, secret.bytes(), REACH));
+    succeeded(answer)?.out.trim().parse().map_err(|_| "no LDAP result code".to_owned())
 }
 
 /// Loads the module as the application's user; says as whom.

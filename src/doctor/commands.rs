@@ -63,6 +63,12 @@ commands! {
     SHOW_DENIALS: Look, Here, "journalctl -k --since=-1d -g '(apparmor=\"DENIED\"|avc: +denied).*motion-ad'";
     /// Shows the application's PAM service.
     SHOW_SERVICE: Look, Here, "cat /etc/pam.d/motion";
+    /// Has XCALLY's `.env` name the LDAP bridge, with the secret of this host; asks before.
+    SETUP_BRIDGE: Step, Here, "motion-ad setup --bridge --apply";
+    /// Enables the LDAP bridge.
+    ENABLE_BRIDGE: Step, Here, "systemctl enable --now motion-ad-ldap.socket";
+    /// Shows the log of the LDAP bridge.
+    SHOW_BRIDGE: Look, Here, "journalctl -u motion-ad-ldap.service -n 20";
     /// Starts an application again, which then loads the module as it is now.
     RESTART_APPLICATION: Step, Here, "systemctl restart {}";
 

@@ -20,10 +20,11 @@
 //! | `near.rs` | what was meant by a name that AD does not know |
 //! | `visitors.rs` | who is let in by a PAM service; pure |
 //! | `stack.rs` | a PAM service as libpam reads it; pure |
-//! | `application.rs`, `libpam.rs` | what is done as the application's user: loading the module, one login through PAM |
+//! | `application.rs` | what is done as the application's user: loading the module, one login through PAM |
 //! | the others | the checks, a file for each subject |
 
 pub mod application;
+mod bridge;
 mod broker;
 pub mod child;
 mod command;
@@ -35,7 +36,6 @@ mod facts;
 mod finding;
 mod fix;
 mod join;
-mod libpam;
 mod login;
 mod machine;
 mod module;

@@ -5,7 +5,8 @@
 use super::facts::Facts;
 use super::finding::{Finding, Level};
 use super::{
-    broker, configuration, controllers, join, login, machine, module, network, objects, pam, sessions, xcally,
+    bridge, broker, configuration, controllers, join, login, machine, module, network, objects, pam,
+    sessions, xcally,
 };
 use crate::directory::machine::BoxFuture;
 
@@ -333,6 +334,13 @@ pub const CHECKS: &[Check] = &[
     check(Xcally, "reach", "the application reaches the broker", &["broker", "motion-user"],
         "The application's user asks the broker, which answers root and broker.users.",
         |facts| Box::pin(xcally::reach(facts))),
+    check(Xcally, "bridge-line", "XCALLY's line for the LDAP bridge", &[],
+        "Where XC_ACTIVEDIRECTORY_URL names this host: the port is the bridge's, and name and secret in .env are those in \
+         /etc/motion-ad/ldap-admin.",
+        |facts| Box::pin(bridge::line(facts))),
+    check(Xcally, "bridge-socket", "the LDAP bridge answers", &["bridge-line"],
+        "Where XCALLY asks the LDAP bridge, its socket is enabled and takes connections.",
+        |facts| Box::pin(bridge::socket(facts))),
     check(Xcally, "env-password", "an AD password in .env", &[],
         "XCALLY's own integration keeps an AD administrator's password in /var/opt/motion2/.env. After XCALLY no \
          longer uses it, remove it, and change it in AD: whoever has read it may still use it.",

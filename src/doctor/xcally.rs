@@ -6,12 +6,12 @@ use std::os::unix::fs::MetadataExt as _;
 
 use nix::unistd::User;
 
-use super::application;
 use super::command;
 use super::configuration::place_of;
 use super::facts::{APPLICATION, Facts, HOME};
 use super::finding::Finding;
 use super::fix::{BOTH, Place, Run, Verb};
+use super::{application, bridge};
 use crate::config::xcally::{ENV, Env, Property};
 
 /// Where Debian's camera daemon lives, which is called motion, too.
@@ -106,6 +106,9 @@ pub(super) async fn password(facts: &Facts) -> Finding {
         Err(problem) => return Finding::warning(problem.to_string()),
     };
     match env.properties.iter().find(|property| property.is_secret()) {
+        Some(Property { name, .. }) if bridge::is_local_secret(facts, &env) => {
+            Finding::ok(format!("{name} is the secret of this host's LDAP bridge"))
+        }
         Some(Property { name, .. }) => Finding::warning(format!(
             "{ENV} holds a password in {name}, which motion-ad does not need"
         ))

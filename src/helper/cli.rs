@@ -545,9 +545,17 @@ too.
 --apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file as \
 config.toml.bak. On a terminal it asks before; what the broker would refuse to read is never written.
 
+--bridge is for XCALLY as it is, which speaks LDAP alone: XC_ACTIVEDIRECTORY_URL becomes ldap://127.0.0.1:3890, and an \
+administrator of AD in the .env becomes a local name with a random secret, kept in /etc/motion-ad/ldap-admin. What is \
+missing of base DN and domain is added; every other line stays, as do owner and mode. The file as it was goes to \
+/etc/motion-ad/backup/xcally.env, which only root can read. --apply also enables motion-ad-ldap.socket and tries a bind as \
+the user who owns the .env. --new-secret replaces the secret in both places. --no-bridge gives the lines the values that \
+they had in the backup, turns the bridge off, and removes backup and secret.
+
 Examples:
   sudo motion-ad setup
   sudo motion-ad setup --apply
+  sudo motion-ad setup --bridge --apply
   sudo motion-ad setup --json | jq .findings
 
 Exit status:
@@ -563,7 +571,19 @@ pub struct Setup {
     #[arg(long, value_name = "FILE")]
     pub env: Option<PathBuf>,
 
-    /// Write the configuration
+    /// Have XCALLY's own integration ask the LDAP bridge of this host: three to five lines of .env
+    #[arg(long, conflicts_with = "json")]
+    pub bridge: bool,
+
+    /// Give those lines back the values that they had, and turn the bridge off
+    #[arg(long, conflicts_with_all = ["bridge", "new_secret", "json"])]
+    pub no_bridge: bool,
+
+    /// With --bridge: make another secret for the bridge and XCALLY
+    #[arg(long, conflicts_with = "json")]
+    pub new_secret: bool,
+
+    /// Write the configuration, or the .env
     #[arg(long)]
     pub apply: bool,
 
@@ -754,6 +774,14 @@ pub enum Task {
     /// Log in, with the password of standard input
     #[command(after_help = "Not for people.")]
     Login {
+        /// As whom
+        name: String,
+    },
+    /// Bind at an LDAP server of this host, with the password of standard input
+    #[command(after_help = "Not for people.")]
+    Bind {
+        /// Its address
+        address: std::net::SocketAddr,
         /// As whom
         name: String,
     },

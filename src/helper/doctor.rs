@@ -106,6 +106,7 @@ pub(super) fn as_application(args: &AsApplication) -> Result<Page, Failure> {
         Task::Reach { socket } => application::reach_here(socket).map(|()| String::new()),
         Task::Read { path } => application::read_here(path).map(|()| String::new()),
         Task::Load { path } => application::load_here(path).map(|()| String::new()),
+        Task::Bind { address, name } => application::bind_here(*address, name).map(|code| code.to_string()),
         Task::Login { name } => {
             let [password] = password::from_stdin()?;
             match application::login_here(name, &password) {

@@ -1,5 +1,6 @@
 //! `motion-ad setup`: from XCALLY's own integration to `config.toml`.
 
+mod bridge;
 mod edit;
 mod plan;
 pub(super) mod write;
@@ -40,6 +41,11 @@ struct Done {
 }
 
 pub(super) fn setup(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
+    match (args.bridge || args.new_secret, args.no_bridge) {
+        (true, _) => return bridge::bridge(cli, args),
+        (false, true) => return bridge::no_bridge(args),
+        (false, false) => {}
+    }
     let proposal = propose(cli, args)?;
     let page = |done: &Done| {
         let text = match args.json {

@@ -50,6 +50,8 @@ pub struct Arguments {
     pub session: Register,
     /// `messages`
     pub messages: bool,
+    /// `outcome`
+    pub outcome: bool,
     /// `debug`
     pub debug: bool,
 }
@@ -62,6 +64,7 @@ impl Default for Arguments {
             expired: Expired::Auth,
             session: Register::Pam,
             messages: false,
+            outcome: false,
             debug: false,
         }
     }
@@ -190,6 +193,20 @@ pub const ARGUMENTS: &[Argument] = &[
         since: "0.1.0",
         cost: "one more call of the conversation; with `login.warn_days` one more question to AD, beside the login",
         read: Read::Flag(|arguments| arguments.messages = true),
+    },
+    Argument {
+        name: "outcome",
+        value: "",
+        default: "no variable",
+        entry_points: "authenticate, acct_mgmt, chauthtok",
+        text: "Put the name of the outcome into the environment of the PAM handle, as MOTION_AD_OUTCOME: the names are \
+               those of the table of outcomes. The application reads it with pam_getenv(3) after the call, and learns \
+               more than the PAM code says: which of several reasons refused an account. Where the module refuses a \
+               name or a password without asking the broker, the variable is not set. It is for the application alone: \
+               do not show it to a user whose password was wrong.",
+        since: "0.1.0",
+        cost: "none",
+        read: Read::Flag(|arguments| arguments.outcome = true),
     },
     Argument {
         name: "use_first_pass",
@@ -322,6 +339,7 @@ mod tests {
             c"expired=account",
             c"session=auth",
             c"messages",
+            c"outcome",
             c"use_first_pass",
             c"try_first_pass",
             c"use_authtok",
@@ -335,6 +353,7 @@ mod tests {
             expired: Expired::Account,
             session: Register::Auth,
             messages: true,
+            outcome: true,
             debug: true,
         };
         assert_eq!(arguments, expected);
@@ -391,6 +410,7 @@ mod tests {
             c"session=open",
             c"session=Auth",
             c"messages=no",
+            c"outcome=1",
             c"debug=",
             c"use_first_pass=0",
             c"try_first_pass=1",

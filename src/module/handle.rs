@@ -12,6 +12,7 @@ use super::code::Code;
 use super::ffi;
 use super::memory::Memory;
 use crate::protocol::{Secret, monotonic};
+use crate::verdict::Outcome;
 
 /// The items that a request carries, for the broker's audit line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub enum Text {
 
 /// The variable of the handle's environment in which the application finds the id of its session.
 pub const SESSION: &str = "MOTION_AD_SESSION";
+
+/// The variable of the handle's environment in which the application finds the name of the outcome, with the argument
+/// `outcome`.
+pub const OUTCOME: &str = "MOTION_AD_OUTCOME";
 
 /// What the module asks of PAM. Tests put a script in its place.
 pub trait Handle {
@@ -83,6 +88,9 @@ pub trait Handle {
     /// Tells the application the id of its session ([`SESSION`]), or that it has none.
     fn name_session(&mut self, id: Option<&str>);
 
+    /// Tells the application the outcome by its name ([`OUTCOME`]), or that there is none.
+    fn name_outcome(&mut self, outcome: Option<Outcome>);
+
     /// Keeps `memory` on the handle, in place of what was there.
     fn remember(&mut self, memory: Memory);
 
@@ -106,6 +114,16 @@ pub trait Handle {
 
 /// The real one.
 pub struct Libpam<'a>(pub &'a mut PamHandle);
+
+impl Libpam<'_> {
+    /// Sets a variable of the handle's environment, or unsets it.
+    fn set(&mut self, name: &str, value: Option<&str>) {
+        let variable = value.map_or_else(|| name.to_owned(), |value| format!("{name}={value}"));
+        if let Ok(variable) = CString::new(variable) {
+            ffi::putenv(self.0, &variable);
+        }
+    }
+}
 
 /// What the application is asked for.
 #[derive(Clone, Copy)]
@@ -183,10 +201,11 @@ impl Handle for Libpam<'_> {
     }
 
     fn name_session(&mut self, id: Option<&str>) {
-        let variable = id.map_or_else(|| SESSION.to_owned(), |id| format!("{SESSION}={id}"));
-        if let Ok(variable) = CString::new(variable) {
-            ffi::putenv(self.0, &variable);
-        }
+        self.set(SESSION, id);
+    }
+
+    fn name_outcome(&mut self, outcome: Option<Outcome>) {
+        self.set(OUTCOME, outcome.map(Outcome::name));
     }
 
     fn remember(&mut self, memory: Memory) {

@@ -79,8 +79,8 @@ pub enum Probed {
     Ready,
     /// Only an expired password was to be changed, and this one has not.
     NotExpired,
-    /// It was refused with this code.
-    Refused(Code),
+    /// It was refused with this code, and this outcome where the broker was asked.
+    Refused(Code, Option<Outcome>),
 }
 
 /// A session that was registered.

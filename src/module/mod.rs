@@ -35,7 +35,7 @@ use std::ffi::CStr;
 use pam::constants::{PAM_SILENT, PamFlag};
 
 use crate::protocol::{MAX_USER, Operation, Request, Secret};
-use crate::verdict::Verdict;
+use crate::verdict::{Outcome, Verdict};
 use arguments::{Arguments, Register};
 use code::Code;
 use handle::{Handle, Priority, Text};
@@ -53,10 +53,12 @@ struct EntryPoint {
     malformed: Code,
     /// Whether it shows texts without the argument `messages`.
     explains: bool,
+    /// Whether the argument `outcome` concerns it.
+    names_outcome: bool,
 }
 
 const AUTHENTICATE: EntryPoint =
-    EntryPoint { name: "authenticate", malformed: Code::ServiceErr, explains: false };
+    EntryPoint { name: "authenticate", malformed: Code::ServiceErr, explains: false, names_outcome: true };
 const ACCT_MGMT: EntryPoint = EntryPoint { name: "acct_mgmt", ..AUTHENTICATE };
 
 /// What an entry point found out: the code for the application, and why, for the log.
@@ -64,11 +66,13 @@ struct Answer {
     code: Code,
     text: Option<Text>,
     why: String,
+    /// For the argument `outcome`; `None` where nobody was asked.
+    outcome: Option<Outcome>,
 }
 
 impl Answer {
     fn new(code: Code, why: impl Into<String>) -> Self {
-        Answer { code, text: None, why: why.into() }
+        Answer { code, text: None, why: why.into(), outcome: None }
     }
 
     fn verdict(code: Code, verdict: &Verdict) -> Self {
@@ -77,7 +81,7 @@ impl Answer {
             Code::Success => None,
             _ => verdict.text.as_deref().or(verdict.outcome.text()).map(printable).map(Text::Error),
         };
-        Answer { code, text, why: described(verdict) }
+        Answer { code, text, why: described(verdict), outcome: Some(verdict.outcome) }
     }
 }
 
@@ -162,11 +166,14 @@ fn decide<H: Handle, A: Ask>(
     for error in &errors {
         pam.log(Priority::Error, &error.to_string());
     }
-    let Answer { code, text, why } = if errors.iter().any(|error| error.is_fatal()) {
+    let Answer { code, text, why, outcome } = if errors.iter().any(|error| error.is_fatal()) {
         Answer::new(entry_point.malformed, "malformed arguments")
     } else {
         decision(pam, &mut Broker::new(ask, &arguments)).unwrap_or_else(|early| early)
     };
+    if arguments.outcome && entry_point.names_outcome {
+        pam.name_outcome(outcome);
+    }
     let shows = (arguments.messages || entry_point.explains) && flags & PAM_SILENT == 0;
     if let Some(text) = text.filter(|_| shows) {
         pam.tell(&text);
@@ -231,11 +238,11 @@ mod tests {
     use pam::constants::PAM_DISALLOW_NULL_AUTHTOK;
 
     use super::script::{
-        Item, Question, Script, Step, account, complaint, informed, john, login, password, told,
+        Item, Question, Script, Step, account, complaint, decided, informed, john, login, password, told,
+        undecided,
     };
     use super::*;
     use crate::client::AskError;
-    use crate::verdict::Outcome;
 
     /// Runs authenticate on a new handle.
     fn authenticated(
@@ -310,6 +317,23 @@ mod tests {
         let asked = login().wants_warning().replies(verdict);
         let steps = [john(), password(), asked, told("You are logged in at front -desk.")];
         assert_eq!(authenticated(&[c"messages"], 0, steps).0, Code::PermDenied);
+    }
+
+    #[test]
+    fn the_application_that_asks_for_it_learns_the_outcome() {
+        for &outcome in Outcome::ALL {
+            let steps = [john(), password(), login().says(outcome), decided(outcome)];
+            let (code, mut script) = authenticated(&[c"outcome"], 0, steps);
+            assert_eq!(code, code::account(outcome), "{outcome}");
+            let asks = (!code::settles_account(outcome)).then(|| account(outcome));
+            let steps = [john()].into_iter().chain(asks).chain([decided(outcome)]);
+            assert_eq!(script.call(acct_mgmt, &[c"outcome"], 0, steps), code::account(outcome), "{outcome}");
+        }
+        // What an earlier call came to does not stay where this one asked nobody.
+        let unasked = [john(), Step::Want(Item::Password, Ok(b"")), undecided()];
+        assert_eq!(authenticated(&[c"outcome"], 0, unasked).0, Code::AuthErr);
+        let malformed = [complaint(&["timeout=0"]), undecided()];
+        assert_eq!(authenticated(&[c"outcome", c"timeout=0"], 0, malformed).0, Code::ServiceErr);
     }
 
     #[test]

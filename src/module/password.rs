@@ -23,7 +23,8 @@ const PAM_UPDATE_AUTHTOK: PamFlag = 0x2000;
 
 /// Texts are shown without the argument `messages`: nobody can choose a better password without learning what was wrong
 /// with this one, and whoever calls chauthtok has a conversation, or could not ask for passwords.
-const CHAUTHTOK: EntryPoint = EntryPoint { name: "chauthtok", malformed: Code::ServiceErr, explains: true };
+const CHAUTHTOK: EntryPoint =
+    EntryPoint { name: "chauthtok", malformed: Code::ServiceErr, explains: true, names_outcome: true };
 
 /// `pam_sm_chauthtok`: changes the password, or, in the first of libpam's two calls, sees whether it could.
 pub fn chauthtok<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
@@ -48,11 +49,15 @@ impl Change<'_> {
     /// The first call.
     fn probe<H: Handle>(&self, pam: &mut H, broker: &mut Broker<'_, impl Ask>) -> Result<Answer, Answer> {
         let probed = self.probed(pam, broker);
-        let result = probed.as_ref().map_or_else(|refusal| Probed::Refused(refusal.code), |result| *result);
+        let refused = |refusal: &Answer| Probed::Refused(refusal.code, refusal.outcome);
+        let result = probed.as_ref().map_or_else(refused, |result| *result);
         pam.note(|memory| memory.probe = Some(Probe { subject: self.subject(broker), result }));
         Ok(match probed? {
             Probed::NotExpired => Answer::not_expired(),
-            _ => Answer::new(Code::Success, "the present password may be changed"),
+            _ => Answer {
+                outcome: Some(Outcome::Success),
+                ..Answer::new(Code::Success, "the present password may be changed")
+            },
         })
     }
 
@@ -74,7 +79,9 @@ impl Change<'_> {
         let probed = pam.recall().probed(self.user, &broker.arguments.socket);
         pam.note(|memory| memory.probe = None);
         match probed {
-            Some(Probed::Refused(code)) => return Ok(Answer::new(code, "as the first phase was told")),
+            Some(Probed::Refused(code, outcome)) => {
+                return Ok(Answer { outcome, ..Answer::new(code, "as the first phase was told") });
+            }
             Some(Probed::NotExpired) if self.expired_only => return Ok(Answer::not_expired()),
             Some(Probed::Ready) => {}
             _ if self.expired_only && !self.has_expired(pam, broker, Phase::Change)? => {

@@ -40,6 +40,8 @@ pub enum Deed {
     Tell(Text),
     /// It names the session for the application.
     NameSession(Option<String>),
+    /// It names the outcome for the application.
+    NameOutcome(Option<Outcome>),
 }
 
 /// What is asked for.
@@ -156,6 +158,16 @@ pub fn named(id: &str) -> Step {
 /// It learns that it has none.
 pub fn unnamed() -> Step {
     Step::Do(Deed::NameSession(None))
+}
+
+/// The application learns the outcome.
+pub fn decided(outcome: Outcome) -> Step {
+    Step::Do(Deed::NameOutcome(Some(outcome)))
+}
+
+/// It learns that nobody was asked.
+pub fn undecided() -> Step {
+    Step::Do(Deed::NameOutcome(None))
 }
 
 /// No module that follows gets the new password.
@@ -288,6 +300,10 @@ impl Handle for Script {
 
     fn name_session(&mut self, id: Option<&str>) {
         self.does(&Deed::NameSession(id.map(str::to_owned)));
+    }
+
+    fn name_outcome(&mut self, outcome: Option<Outcome>) {
+        self.does(&Deed::NameOutcome(outcome));
     }
 
     fn remember(&mut self, memory: Memory) {

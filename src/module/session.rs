@@ -18,7 +18,8 @@ use crate::verdict::Verdict;
 
 const OPEN: EntryPoint = EntryPoint { name: "open_session", ..SESSION };
 const CLOSE: EntryPoint = EntryPoint { name: "close_session", ..SESSION };
-const SESSION: EntryPoint = EntryPoint { name: "", malformed: Code::SessionErr, explains: false };
+const SESSION: EntryPoint =
+    EntryPoint { name: "", malformed: Code::SessionErr, explains: false, names_outcome: false };
 
 /// `pam_sm_open_session`: registers a session.
 pub fn open_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {

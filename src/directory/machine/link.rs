@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Inner, MachineError, RootDse, Search, Server, Servers, Settings};
 use crate::directory::entry::Entry;
+use crate::directory::lookup::Part;
 use crate::directory::machines::Place;
 use crate::kerberos::sealing::{self, Relay, TransportError};
 use crate::kerberos::{Credential, Sealed};
@@ -154,9 +155,15 @@ impl Link {
         self.relay.close();
     }
 
-    /// One search, page by page.
-    pub(super) async fn search(self: &Arc<Self>, search: &Search) -> Result<Vec<Entry>, Failure> {
-        let asked = self.ask(search);
+    /// One search, page by page. With `bytes`, the answer is cut there, and the domain controller is told to stop at
+    /// `deadline`.
+    pub(super) async fn search(
+        self: &Arc<Self>,
+        search: &Search,
+        bytes: Option<usize>,
+        deadline: Instant,
+    ) -> Result<Part, Failure> {
+        let asked = self.ask(search, bytes, deadline);
         tokio::pin!(asked);
         loop {
             let before = self.relay.received();
@@ -170,37 +177,50 @@ impl Link {
         }
     }
 
-    async fn ask(self: &Arc<Self>, search: &Search) -> Result<Vec<Entry>, Failure> {
-        let mut entries = Vec::new();
+    async fn ask(
+        self: &Arc<Self>,
+        search: &Search,
+        bytes: Option<usize>,
+        deadline: Instant,
+    ) -> Result<Part, Failure> {
+        let (mut entries, mut length) = (Vec::new(), 0_usize);
+        let room = bytes.unwrap_or(usize::MAX);
         let mut cookie = (search.limit > PAGE).then(Vec::new);
         loop {
             self.searches.fetch_add(1, Ordering::Relaxed);
             let mut ldap = self.ldap.clone();
+            let mut options = SearchOptions::new();
+            if bytes.is_some() {
+                let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+                options = options.timelimit(i32::try_from(left).unwrap_or(i32::MAX).saturating_add(1));
+            }
             if let Some(cookie) = cookie.take() {
                 let size = i32::try_from(PAGE).unwrap_or(i32::MAX);
                 ldap.with_controls(RawControl::from(PagedResults { size, cookie }));
             } else {
                 // One more than wanted shows that there are too many; without pages the server stops there.
                 let limit = i32::try_from(search.limit).unwrap_or(i32::MAX).saturating_add(1);
-                ldap.with_search_options(SearchOptions::new().sizelimit(limit));
+                options = options.sizelimit(limit);
             }
+            ldap.with_search_options(options);
             let mut pending = Pending::start(self, ldap, search).await?;
             while let Some(entry) = pending.next().await? {
-                if entries.len() == search.limit {
-                    return Err(MachineError::TooMany(search.limit).into());
+                length = length.saturating_add(entry.length());
+                if entries.len() == search.limit || length > room {
+                    return Ok(Part { entries, is_cut: true });
                 }
                 entries.push(entry);
             }
             let result = pending.finish().await;
             match result.rc {
                 SUCCESS => {}
-                SIZE_LIMIT_EXCEEDED => return Err(MachineError::TooMany(search.limit).into()),
+                SIZE_LIMIT_EXCEEDED => return Ok(Part { entries, is_cut: true }),
                 NO_SUCH_OBJECT => return Err(MachineError::NoSuchObject(search.base.clone()).into()),
                 code => return Err(MachineError::Refused { code, text: result.text }.into()),
             }
             cookie = next_page(&result);
             if cookie.is_none() {
-                return Ok(entries);
+                return Ok(Part { entries, is_cut: false });
             }
         }
     }

@@ -5,12 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::directory::domains::Domains;
-use crate::directory::machine::{MachineConnection, MachineError, MachineState, Search, Settings};
-use crate::directory::{Entry, Machine, forest};
+use crate::directory::machine::{
+    BoxFuture, MachineConnection, MachineError, MachineState, Search, Server, Servers, Settings,
+};
+use crate::directory::{Entry, Machine, Part, forest};
 use crate::kerberos::Kerberos;
 
 /// The domains of a forest, and its global catalogue.
@@ -31,9 +34,28 @@ pub enum Place {
 /// Makes the connection of a place that is not [`Place::Own`].
 type Factory = Box<dyn Fn(&Place) -> MachineConnection + Send + Sync>;
 
+/// After so long without a byte a search of the LDAP bridge makes us doubt its connection, and so long a doubted one has
+/// to show a sign of life: what it asks may take a domain controller some time.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// The domain controllers of this host's domain for the searches of the LDAP bridge. What fails there says nothing about
+/// logins: a client may ask for what takes a domain controller too long.
+struct Aside<S>(Arc<S>);
+
+impl<S: Servers> Servers for Aside<S> {
+    fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
+        self.0.candidates()
+    }
+
+    fn failed(&self, _: &str, _: &str) {}
+}
+
 /// The machine connections.
 pub struct Machines {
     own: MachineConnection,
+    /// For the searches of the LDAP bridge: a domain controller may answer one request of a connection after the other,
+    /// and what clients of the bridge ask may take long.
+    aside: MachineConnection,
     factory: Factory,
     further: Mutex<BTreeMap<Place, MachineConnection>>,
 }
@@ -44,7 +66,7 @@ impl Machines {
         own: MachineConnection,
         factory: impl Fn(&Place) -> MachineConnection + Send + Sync + 'static,
     ) -> Self {
-        Machines { own, factory: Box::new(factory), further: Mutex::default() }
+        Machines { aside: own.clone(), own, factory: Box::new(factory), further: Mutex::default() }
     }
 
     /// Those of every domain in `domains`, with the tickets of `kerberos`.
@@ -55,8 +77,10 @@ impl Machines {
         };
         let own = connect(domains.own().clone());
         domains.roster().read_through(&own);
+        let patient = Settings { silence: SILENCE, probe: SILENCE, ..settings.clone() };
+        let aside = MachineConnection::new(Arc::new(Aside(domains.own().clone())), kerberos.clone(), patient);
         let (domains, known) = (domains.clone(), own.clone());
-        Machines::new(own, move |place| connect(domains.at(place, &known)))
+        Machines { aside, ..Machines::new(own, move |place| connect(domains.at(place, &known))) }
     }
 
     /// The connection to this host's domain.
@@ -72,12 +96,14 @@ impl Machines {
     /// See [`MachineConnection::renew`].
     pub fn renew(&self) {
         self.own.renew();
+        self.aside.renew();
         self.made().values().for_each(MachineConnection::renew);
     }
 
     /// See [`MachineConnection::close`].
     pub fn close(&self) {
         self.own.close();
+        self.aside.close();
         self.made().values().for_each(MachineConnection::close);
     }
 
@@ -109,6 +135,15 @@ impl Machines {
 impl Machine for Machines {
     async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
         self.at(&search.place)?.search(search, deadline).await
+    }
+
+    async fn search_part(
+        &self,
+        search: &Search,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<Part, MachineError> {
+        self.aside.search_part(search, bytes, deadline).await
     }
 
     fn host(&self, place: &Place) -> Option<String> {

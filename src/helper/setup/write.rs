@@ -49,6 +49,22 @@ pub(in crate::helper) fn put(path: &Path, text: &str) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
+/// Puts `text` in place of the file `path`, or of a link of that name, with the mode and owner of `like`.
+pub(super) fn put_as(path: &Path, text: &str, like: &Metadata) -> io::Result<()> {
+    beside(path, text.as_bytes(), Some(like))?.persist(path)?;
+    File::open(folder(path))?.sync_all()
+}
+
+/// Puts `bytes` in place of the file `path`, which only its owner, the user who does so, can read.
+pub(super) fn secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Made with the mode 0600 (tempfile).
+    let mut file = NamedTempFile::new_in(folder(path))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(folder(path))?.sync_all()
+}
+
 /// A new file in the folder of `path`, which is not called anything yet.
 fn beside(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(folder(path))?;
@@ -88,6 +104,24 @@ mod tests {
         replace(&path, "newer\n").unwrap();
         assert_eq!(fs::read_to_string(&bak).unwrap(), "new\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_secret_is_its_owners_alone_and_a_link_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("secret"), dir.path().join("other"));
+        fs::write(&other, "theirs").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        secret(&path, b"x\n").unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        put_as(&path, "y\n", &fs::metadata(&other).unwrap()).unwrap();
+        assert_eq!(
+            (fs::read_to_string(&path).unwrap(), fs::read_to_string(&other).unwrap()),
+            ("y\n".into(), "theirs".into())
+        );
     }
 
     #[test]

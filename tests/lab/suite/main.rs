@@ -16,6 +16,7 @@ mod application;
 mod audit;
 mod bench;
 mod blocks;
+mod bridge;
 mod cast;
 mod clients;
 mod commands;
@@ -112,6 +113,7 @@ const SUITE: &[Part] = &[
             ("warnings", warnings::chapter),
             ("sessions", sessions::short),
             ("one-account", one_account::chapter),
+            ("bridge", bridge::chapter),
             ("watching", watching::chapter),
             ("health", health::short),
             ("hardening", hardening::chapter),

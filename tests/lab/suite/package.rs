@@ -129,7 +129,7 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
         lab.run(&["purge"]).ok()?;
         // The lab's own copies of the packages it installed are no trace of theirs.
         let left = "find / -xdev -name '*motion[-_]ad*' ! -path '/var/cache/motion-ad-lab*'; find /run /tmp -name '*motion-ad*'
-            ls /etc/pam.d/motion; getent passwd motion-ad; getent group motion-ad motion-ad-metrics; systemctl list-unit-files --no-legend 'motion-ad*'";
+            ls /etc/pam.d/motion; getent passwd motion-ad motion-ad-ldap; getent group motion-ad motion-ad-ldap motion-ad-metrics; systemctl list-unit-files --no-legend 'motion-ad*'";
         equal("what is left", lab.host_sh(left).stdout.as_str(), "")
     });
     report.check("installed and purged once more, the host's files and accounts are as they were", || {

@@ -5,11 +5,18 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr;
 
+use pam::module::PamHandle;
+
 use crate::protocol::Secret;
 
-const SUCCESS: c_int = 0;
+/// What libpam calls success.
+pub const SUCCESS: c_int = 0;
 const BUF_ERR: c_int = 5;
 const CONV_ERR: c_int = 19;
+
+/// Items of a handle (security/_pam_types.h).
+const PAM_TTY: c_int = 3;
+const PAM_RHOST: c_int = 4;
 
 /// The styles of messages.
 const PROMPT_ECHO_OFF: c_int = 1;
@@ -50,15 +57,24 @@ unsafe extern "C" {
         service: *const c_char,
         user: *const c_char,
         conversation: *const Conversation<'_>,
-        handle: *mut *mut c_void,
+        handle: *mut *mut PamHandle,
     ) -> c_int;
-    fn pam_authenticate(handle: *mut c_void, flags: c_int) -> c_int;
-    fn pam_acct_mgmt(handle: *mut c_void, flags: c_int) -> c_int;
-    fn pam_end(handle: *mut c_void, status: c_int) -> c_int;
+    fn pam_start_confdir(
+        service: *const c_char,
+        user: *const c_char,
+        conversation: *const Conversation<'_>,
+        folder: *const c_char,
+        handle: *mut *mut PamHandle,
+    ) -> c_int;
+    fn pam_set_item(pamh: *mut PamHandle, item: c_int, value: *const c_void) -> c_int;
+    fn pam_getenv(handle: *mut PamHandle, name: *const c_char) -> *const c_char;
+    fn pam_authenticate(handle: *mut PamHandle, flags: c_int) -> c_int;
+    fn pam_acct_mgmt(handle: *mut PamHandle, flags: c_int) -> c_int;
+    fn pam_end(handle: *mut PamHandle, status: c_int) -> c_int;
 }
 
-/// The person's side of the conversation.
-pub(super) struct Talk<'a> {
+/// The user's side of the conversation.
+pub struct Talk<'a> {
     user: &'a CStr,
     /// Given out once.
     password: Option<&'a Secret>,
@@ -66,12 +82,13 @@ pub(super) struct Talk<'a> {
 }
 
 impl<'a> Talk<'a> {
-    pub(super) fn new(user: &'a CStr, password: &'a Secret) -> Self {
+    /// Answers prompts with `user` and, once, with `password`.
+    pub fn new(user: &'a CStr, password: &'a Secret) -> Self {
         Talk { user, password: Some(password), texts: Vec::new() }
     }
 
     /// What was said.
-    pub(super) fn into_texts(self) -> Vec<String> {
+    pub fn into_texts(self) -> Vec<String> {
         self.texts
     }
 
@@ -146,33 +163,123 @@ extern "C" fn converse(
     SUCCESS
 }
 
+/// Where a login comes from and what it is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Application<'a> {
+    /// The PAM service.
+    pub service: &'a CStr,
+    /// PAM_RHOST.
+    pub rhost: Option<&'a CStr>,
+    /// PAM_TTY.
+    pub tty: Option<&'a CStr>,
+    /// The folder of the services in place of `/etc/pam.d`.
+    pub folder: Option<&'a CStr>,
+    /// The variable of the PAM environment that is read at the end.
+    pub variable: Option<&'a CStr>,
+}
+
+impl<'a> Application<'a> {
+    /// An application of which only the service is known.
+    pub fn new(service: &'a CStr) -> Self {
+        Application { service, rhost: None, tty: None, folder: None, variable: None }
+    }
+}
+
+/// The result of one login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// PAM code of `pam_authenticate`.
+    pub authenticate: i32,
+    /// PAM code of `pam_acct_mgmt`, which is called after a success alone.
+    pub account: Option<i32>,
+    /// Value of [`Application::variable`].
+    pub variable: Option<String>,
+}
+
+/// A handle of libpam, which is ended when it is dropped.
+struct Handle {
+    handle: *mut PamHandle,
+    status: c_int,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the handle is the one that libpam made, ended once, and not used afterwards.
+        unsafe { pam_end(self.handle, self.status) };
+    }
+}
+
+impl Handle {
+    fn start(
+        application: &Application<'_>,
+        user: &CStr,
+        conversation: &Conversation<'_>,
+    ) -> Result<Self, String> {
+        let mut handle = ptr::null_mut();
+        let service = application.service.as_ptr();
+        // SAFETY: the strings and the conversation outlive the call, which copies them; what the conversation points to
+        // outlives the handle, which `login` drops before it returns; the handle is written on success.
+        let begun = unsafe {
+            match application.folder {
+                None => pam_start(service, user.as_ptr(), conversation, &mut handle),
+                Some(folder) => {
+                    pam_start_confdir(service, user.as_ptr(), conversation, folder.as_ptr(), &mut handle)
+                }
+            }
+        };
+        if begun != SUCCESS || handle.is_null() {
+            return Err(format!("pam_start answered {begun}"));
+        }
+        Ok(Handle { handle, status: SUCCESS })
+    }
+
+    fn set(&mut self, item: c_int, value: &CStr) -> Result<(), String> {
+        // SAFETY: the handle is open, used by this thread alone; libpam copies the value of these items.
+        match unsafe { pam_set_item(self.handle, item, value.as_ptr().cast()) } {
+            SUCCESS => Ok(()),
+            code => Err(format!("pam_set_item answered {code}")),
+        }
+    }
+
+    fn variable(&self, name: &CStr) -> Option<String> {
+        // SAFETY: the handle is open; the name is a C string.
+        let value = unsafe { pam_getenv(self.handle, name.as_ptr()) };
+        if value.is_null() {
+            return None;
+        }
+        // SAFETY: a C string that the handle keeps, copied before anything else is done with the handle.
+        Some(unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
+    }
+}
+
 /// One login: authenticate, and acct_mgmt where that succeeds.
 ///
 /// # Errors
-/// libpam could not begin.
-pub(super) fn login(service: &CStr, user: &CStr, talk: &mut Talk<'_>) -> Result<(i32, Option<i32>), String> {
+/// Returns libpam's answer if it could not begin.
+pub fn login(application: &Application<'_>, user: &CStr, talk: &mut Talk<'_>) -> Result<Answer, String> {
     let data = ptr::from_mut(talk).cast();
     let conversation = Conversation { function: converse, data, talk: PhantomData };
-    let mut handle = ptr::null_mut();
-    // SAFETY: the strings and the conversation outlive the handle, which is ended below; it is written on success.
-    let begun = unsafe { pam_start(service.as_ptr(), user.as_ptr(), &conversation, &mut handle) };
-    if begun != SUCCESS {
-        return Err(format!("pam_start answered {begun}"));
+    let mut handle = Handle::start(application, user, &conversation)?;
+    for (item, value) in [(PAM_RHOST, application.rhost), (PAM_TTY, application.tty)] {
+        if let Some(value) = value {
+            handle.set(item, value)?;
+        }
     }
-    // SAFETY: the handle is the one that pam_start made, used by this thread alone.
-    let authenticate = unsafe { pam_authenticate(handle, 0) };
+    // SAFETY: the handle is open, used by this thread alone.
+    let authenticate = unsafe { pam_authenticate(handle.handle, 0) };
+    handle.status = authenticate;
     // SAFETY: as above.
-    let account = (authenticate == SUCCESS).then(|| unsafe { pam_acct_mgmt(handle, 0) });
-    // SAFETY: ended once, and not used afterwards.
-    unsafe { pam_end(handle, account.unwrap_or(authenticate)) };
-    Ok((authenticate, account))
+    let account = (authenticate == SUCCESS).then(|| unsafe { pam_acct_mgmt(handle.handle, 0) });
+    handle.status = account.unwrap_or(authenticate);
+    let variable = application.variable.and_then(|name| handle.variable(name));
+    Ok(Answer { authenticate, account, variable })
 }
 
 /// Loads a module as libpam does (`_pam_dlopen`: every symbol at once), and lets it go again.
 ///
 /// # Errors
 /// The dynamic linker's words, or the entry point that is missing.
-pub(super) fn load(path: &CStr) -> Result<(), String> {
+pub fn load(path: &CStr) -> Result<(), String> {
     // SAFETY: the path is a C string. What the file runs when it is loaded is what any application would run.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
     if handle.is_null() {

@@ -1,0 +1,144 @@
+//! The LDAP bridge: start-up only.
+
+use std::error::Error;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use listenfd::ListenFd;
+use motion_ad::bridge::admin::{Admin, CREDENTIAL, FILE};
+use motion_ad::bridge::bind::THREADS;
+use motion_ad::bridge::cli::Arguments;
+use motion_ad::bridge::directory::Broker;
+use motion_ad::bridge::logins::Pam;
+use motion_ad::bridge::search::SEARCHES;
+use motion_ad::bridge::{Bridge, Parts, server, tls};
+use motion_ad::broker::log::{Level, Line, Log};
+use motion_ad::broker::peers::{Nss, Peers};
+use motion_ad::config::{Front, Source};
+use motion_ad::supervise;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Wipes what it frees: LDAP, TLS and libpam copy the passwords that they are given.
+#[global_allocator]
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+/// The name in the log.
+const NAME: &str = "motion-ad-ldap";
+/// How often it is looked whether a file changed.
+const LOOK: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{NAME}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    // Neither a core dump nor another process of our user may see a password.
+    nix::sys::prctl::set_dumpable(false)?;
+    supervise::report_panics();
+    let (log, writer) = Log::open_as(NAME)?;
+    let log = Arc::new(log);
+    // Logins and searches each have a thread while they wait; a few more resolve names.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(THREADS + SEARCHES + 4)
+        .enable_all()
+        .build()?;
+    let end: Result<(), Box<dyn Error>> = runtime.block_on(async {
+        let mut told = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        let listeners = listen(arguments)?;
+        let (bridge, files) = bridge(arguments, &log)?;
+        sd_notify::notify(&[NotifyState::Ready])?;
+        let (changed, config) = (log.clone(), arguments.config.clone());
+        let told = async move {
+            tokio::select! {
+                _ = told.recv() => {}
+                _ = interrupted.recv() => {}
+                file = stale(files, config, &changed) => changed.write(Level::Info, &Line::new("restart").with("changed", file)),
+            }
+        };
+        server::serve(listeners, bridge, told).await?;
+        Ok(())
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    writer.finish();
+    end
+}
+
+/// The bridge, and the files that it was made of.
+fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Source>), Box<dyn Error>> {
+    let mut files = vec![Source::read(arguments.config.clone())];
+    let Front { users, bridge: settings } = Front::load(&arguments.config)?;
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let admin = directory.map(|directory| Path::new(&directory).join(CREDENTIAL));
+    let admin = match &admin {
+        Some(copy) => {
+            files.push(Source::of(Path::new(FILE), copy));
+            Admin::load(copy).map_err(|error| format!("{FILE}: {error}"))?
+        }
+        None => None,
+    };
+    files.extend([&settings.certificate, &settings.key].map(|file| Source::read(file.clone())));
+    let tls = tls::load_if_there(&settings.certificate, &settings.key)?;
+    let parts = Parts {
+        logins: Arc::new(Pam::new(&settings.service, None)?),
+        directory: Arc::new(Broker { socket: arguments.socket.clone() }),
+        admin,
+        tls,
+        peers: Peers::new(users, Nss)?,
+        log: log.clone(),
+    };
+    let line = Line::new("start")
+        .with("service", &settings.service)
+        .with("admin", if parts.admin.is_some() { "yes" } else { "no" })
+        .with("tls", if parts.tls.is_some() { "yes" } else { "no" });
+    log.write(Level::Info, &line);
+    Ok((Bridge::new(parts), files))
+}
+
+/// Returns the file that has changed, once one has and the configuration can be used. Until then the old one holds.
+async fn stale(files: Vec<Source>, config: PathBuf, log: &Log) -> String {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        if let Some(file) = files.iter().find(|file| file.is_stale()) {
+            match Front::load(&config) {
+                Ok(_) => return file.path().display().to_string(),
+                Err(problem) => {
+                    log.complain(Level::Error, "config", Line::new("config").with("problem", problem))
+                }
+            }
+        }
+    }
+}
+
+/// The sockets that systemd passed, or those of the arguments.
+fn listen(arguments: &Arguments) -> Result<Vec<TcpListener>, Box<dyn Error>> {
+    if !arguments.listen.is_empty() {
+        for address in &arguments.listen {
+            server::check(*address)?;
+        }
+        return Ok(arguments.listen.iter().map(TcpListener::bind).collect::<Result<_, _>>()?);
+    }
+    let mut passed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..passed.len() {
+        listeners.extend(passed.take_tcp_listener(index)?);
+    }
+    match listeners.is_empty() {
+        true => Err("no socket was passed: `systemctl start motion-ad-ldap.socket`, or use --listen".into()),
+        false => Ok(listeners),
+    }
+}

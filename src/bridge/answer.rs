@@ -1,0 +1,192 @@
+//! The answer to a bind: LDAP's result code, and AD's own text, by which applications tell causes apart; pure.
+
+use super::message::{Outcome, code};
+use crate::verdict;
+
+/// The sub-code that AD writes behind `data `, as the application reads it.
+pub type Data = &'static str;
+
+/// What a bind came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Name of the outcome, for the log.
+    pub name: &'static str,
+    /// AD's sub-code, where the password or the account is the reason.
+    pub data: Option<Data>,
+    /// What the client is answered.
+    pub outcome: Outcome,
+}
+
+impl Answer {
+    /// The bind succeeded.
+    pub fn success() -> Self {
+        Answer { name: verdict::Outcome::Success.name(), data: None, outcome: Outcome::success() }
+    }
+
+    /// The account may not log in, or the password is wrong: AD's code 49 and its text.
+    pub fn refused(name: &'static str, data: Data) -> Self {
+        let text = format!(
+            "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"
+        );
+        Answer { name, data: Some(data), outcome: Outcome::new(code::INVALID_CREDENTIALS, text) }
+    }
+
+    /// The bind was not decided, or is one that nobody is asked about.
+    pub fn other(name: &'static str, code: u8, text: &str) -> Self {
+        Answer { name, data: None, outcome: Outcome::new(code, text) }
+    }
+
+    /// The answer for an outcome of the broker.
+    pub fn of(outcome: verdict::Outcome) -> Self {
+        use verdict::Outcome as O;
+        let name = outcome.name();
+        let refused = |data| Answer::refused(name, data);
+        match outcome {
+            O::Success => Answer::success(),
+            O::WrongPassword | O::Refused => refused("52e"),
+            O::UnknownUser | O::Unmapped | O::Ambiguous => refused("525"),
+            O::LogonHours => refused("530"),
+            // Of AD's codes the one that says "not here", which is what a group that is not allowed means.
+            O::Workstation | O::NotAllowed | O::Denied => refused("531"),
+            O::PasswordExpired => refused("532"),
+            O::MustChange => refused("773"),
+            O::Disabled => refused("533"),
+            O::AccountExpired => refused("701"),
+            O::LockedOut => refused("775"),
+            O::TooManyGroups => refused("568"),
+            O::SessionDenied => {
+                Answer::other(name, code::UNWILLING_TO_PERFORM, "the user is logged in elsewhere")
+            }
+            O::Unavailable => Answer::other(
+                name,
+                code::UNAVAILABLE,
+                "Active Directory does not answer; try again in a moment",
+            ),
+            O::SessionStore => Answer::other(name, code::UNAVAILABLE, "the session cannot be registered"),
+            O::Misconfigured => {
+                Answer::other(name, code::UNAVAILABLE, "the login service is misconfigured; see its log")
+            }
+            O::PasswordRefused | O::ChangeForbidden | O::ChangeUnknown => {
+                Answer::other(name, code::OTHER, "the login service gave an answer that belongs to no login")
+            }
+        }
+    }
+
+    /// The answer for a PAM code, where the module does not say the outcome.
+    pub fn of_code(code: i32) -> Self {
+        use verdict::Outcome as O;
+        match code {
+            PERM_DENIED => Answer::of(O::Disabled),
+            AUTH_ERR => Answer::of(O::WrongPassword),
+            USER_UNKNOWN => Answer::of(O::UnknownUser),
+            MAXTRIES => Answer::of(O::LockedOut),
+            NEW_AUTHTOK_REQD => Answer::of(O::PasswordExpired),
+            ACCT_EXPIRED => Answer::of(O::AccountExpired),
+            SERVICE_ERR => Answer::of(O::Misconfigured),
+            // Whatever else: nobody has said that the password is wrong.
+            _ => Answer::of(O::Unavailable),
+        }
+    }
+
+    /// The answer for what PAM said. Only PAM's own success is one, whatever the variable says.
+    pub fn of_pam(authenticate: i32, account: Option<i32>, variable: Option<&str>) -> Self {
+        let code = if authenticate == SUCCESS { account.unwrap_or(UNAVAILABLE) } else { authenticate };
+        if code == SUCCESS {
+            return Answer::success();
+        }
+        let named = variable.and_then(|name| verdict::Outcome::ALL.iter().find(|known| known.name() == name));
+        match named {
+            // Another module of the service has refused after ours.
+            Some(verdict::Outcome::Success) | None => Answer::of_code(code),
+            Some(outcome) => Answer::of(*outcome),
+        }
+    }
+}
+
+// Codes of PAM (security/_pam_types.h).
+const SUCCESS: i32 = 0;
+const SERVICE_ERR: i32 = 3;
+const PERM_DENIED: i32 = 6;
+const AUTH_ERR: i32 = 7;
+const UNAVAILABLE: i32 = 9;
+const USER_UNKNOWN: i32 = 10;
+const MAXTRIES: i32 = 11;
+const NEW_AUTHTOK_REQD: i32 = 12;
+const ACCT_EXPIRED: i32 = 13;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_has_ads_own_code() {
+        let cases = [
+            ("wrong_password", 49, Some("52e")),
+            ("unknown_user", 49, Some("525")),
+            ("unmapped", 49, Some("525")),
+            ("ambiguous", 49, Some("525")),
+            ("logon_hours", 49, Some("530")),
+            ("workstation", 49, Some("531")),
+            ("not_allowed", 49, Some("531")),
+            ("denied", 49, Some("531")),
+            ("password_expired", 49, Some("532")),
+            ("disabled", 49, Some("533")),
+            ("account_expired", 49, Some("701")),
+            ("must_change", 49, Some("773")),
+            ("locked_out", 49, Some("775")),
+            ("unavailable", 52, None),
+            ("misconfigured", 52, None),
+            ("session_store", 52, None),
+            ("session_denied", 53, None),
+        ];
+        for (name, code, data) in cases {
+            let answer = Answer::of_pam(AUTH_ERR, None, Some(name));
+            assert_eq!((answer.name, answer.outcome.code, answer.data), (name, code, data));
+            if let Some(data) = data {
+                assert!(
+                    answer.outcome.text.contains(&format!("AcceptSecurityContext error, data {data}, v"))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_but_pams_success_is_a_success() {
+        assert_eq!(Answer::of_pam(0, Some(0), None), Answer::success());
+        assert_eq!(Answer::of_pam(0, Some(0), Some("disabled")), Answer::success());
+        for (authenticate, account) in
+            [(0, None), (0, Some(6)), (7, None), (9, None), (28, None), (7, Some(0))]
+        {
+            for variable in [None, Some("success"), Some("nonsense"), Some("")] {
+                let answer = Answer::of_pam(authenticate, account, variable);
+                assert_ne!(answer.outcome.code, code::SUCCESS, "{authenticate} {account:?} {variable:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_variable_the_code_decides() {
+        let cases = [
+            (PERM_DENIED, 49, Some("533")),
+            (AUTH_ERR, 49, Some("52e")),
+            (USER_UNKNOWN, 49, Some("525")),
+            (MAXTRIES, 49, Some("775")),
+            (NEW_AUTHTOK_REQD, 49, Some("532")),
+            (ACCT_EXPIRED, 49, Some("701")),
+            (UNAVAILABLE, 52, None),
+            (SERVICE_ERR, 52, None),
+            (4, 52, None),
+        ];
+        for (pam, code, data) in cases {
+            let answer = Answer::of_pam(pam, None, None);
+            assert_eq!((answer.outcome.code, answer.data), (code, data), "{pam}");
+        }
+    }
+
+    #[test]
+    fn every_outcome_but_success_is_refused() {
+        for outcome in verdict::Outcome::ALL {
+            assert_eq!(Answer::of(*outcome).outcome.code == code::SUCCESS, outcome.is_success(), "{outcome}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A bind: one login through PAM, or the local admin; nothing that could not be right is asked of anybody.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::Bridge;
+use super::answer::Answer;
+use super::connection::{Identity, State};
+use super::message::{self, Outcome, code};
+use crate::broker::log::{Level, Line};
+use crate::dn::Dn;
+use crate::protocol::search::{Scope, Search};
+use crate::protocol::{MAX_USER, Secret};
+
+/// Logins that are on their way at once, each on a thread.
+pub const THREADS: usize = 64;
+/// A bind waits for one of them.
+pub const QUEUED: Duration = Duration::from_secs(5);
+/// The account behind a distinguished name is looked up within this time.
+pub const LOOKUP: Duration = Duration::from_secs(5);
+/// The longest distinguished name that a client may bind as, in bytes.
+pub const NAME: usize = 2048;
+/// The one version of LDAP that is spoken.
+const VERSION: u32 = 3;
+
+/// Answers a bind, and writes its line into the log.
+pub async fn bind(bridge: &Bridge, state: &mut State, bind: message::Bind) -> Outcome {
+    let begun = Instant::now();
+    // Whatever comes of it, the old identity is gone (RFC 4511, 4.2.1).
+    state.identity = Identity::Anonymous;
+    state.kept = None;
+    let sent = String::from_utf8_lossy(&bind.name).into_owned();
+    let (answer, identity) = decide(bridge, bind).await;
+    let who = match &identity {
+        Identity::User(user) if *user != sent => user.as_str(),
+        _ => "",
+    };
+    let line = Line::new("bind")
+        .with("user", sent)
+        .with("login", who)
+        .with("outcome", answer.name)
+        .with("result", answer.outcome.code)
+        .with("data", answer.data.unwrap_or_default())
+        .with("peer", state.peer)
+        .with("ms", format!("{:.1}", begun.elapsed().as_secs_f64() * 1000.0));
+    if answer.outcome.code == code::SUCCESS {
+        state.identity = identity;
+    }
+    bridge.log.write(Level::Info, &line);
+    answer.outcome
+}
+
+/// What the bind comes to, and who it is by.
+async fn decide(bridge: &Bridge, bind: message::Bind) -> (Answer, Identity) {
+    let nobody = |answer| (answer, Identity::Anonymous);
+    if bind.version != VERSION {
+        return nobody(Answer::other("refused", code::PROTOCOL_ERROR, "only LDAPv3 is spoken here"));
+    }
+    let Some(password) = bind.password else {
+        let text = "only simple binds are supported";
+        return nobody(Answer::other("refused", code::AUTH_METHOD_NOT_SUPPORTED, text));
+    };
+    if password.bytes().is_empty() {
+        // An unauthenticated bind, which applications take for a login (RFC 4513, 5.1.2).
+        let text = "a bind without a password is refused";
+        return nobody(Answer::other("refused", code::UNWILLING_TO_PERFORM, text));
+    }
+    let Some(name) = name(&bind.name) else { return nobody(Answer::refused("unmapped", "525")) };
+    if password.password().is_err() {
+        return nobody(Answer::refused("wrong_password", "52e"));
+    }
+    if let Some(admin) = bridge.admin.as_ref().filter(|admin| admin.is_called(&name)) {
+        return match admin.proves(&password) {
+            true => (Answer::success(), Identity::Admin(name)),
+            false => nobody(Answer::refused("wrong_password", "52e")),
+        };
+    }
+    let user = match account(bridge, &name).await {
+        Ok(user) => user,
+        Err(answer) => return nobody(answer),
+    };
+    (login(bridge, user.clone(), password).await, Identity::User(user))
+}
+
+/// The name of a bind as text, unless it can be none.
+fn name(bytes: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(bytes).ok()?;
+    let is_within = name.len() <= MAX_USER || (is_dn(name) && name.len() <= NAME);
+    (is_within && !name.is_empty() && !name.contains('\0')).then(|| name.to_owned())
+}
+
+/// Returns true if `name` is a distinguished name. No name of an account holds a `=` (MS-SAMR 3.1.1.6).
+fn is_dn(name: &str) -> bool {
+    name.contains('=') && Dn::parse(name).is_ok_and(|dn| !dn.is_root())
+}
+
+/// The name that PAM is asked for.
+async fn account(bridge: &Bridge, name: &str) -> Result<String, Answer> {
+    if !is_dn(name) {
+        return Ok(name.to_owned());
+    }
+    let Ok(_place) = timeout(QUEUED, bridge.threads.acquire()).await else { return Err(busy()) };
+    let (directory, base) = (bridge.directory.clone(), name.to_owned());
+    let search = Search {
+        base,
+        scope: Scope::Base,
+        filter: "(objectClass=*)".to_owned(),
+        attributes: vec!["cn".to_owned()],
+        size_limit: 1,
+    };
+    let found = tokio::task::spawn_blocking(move || directory.search(search, LOOKUP)).await;
+    let Ok(found) = found else { return Err(Answer::of(crate::verdict::Outcome::Unavailable)) };
+    match found.code {
+        code::SUCCESS | code::SIZE_LIMIT_EXCEEDED => {}
+        code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX => return Err(Answer::refused("unknown_user", "525")),
+        code::BUSY => return Err(busy()),
+        _ => return Err(Answer::other("unavailable", code::UNAVAILABLE, &found.text)),
+    }
+    let same = |dn: &str| Dn::parse(dn).is_ok_and(|found| Dn::parse(name).is_ok_and(|asked| asked == found));
+    let entry = found.entries.into_iter().find(|entry| same(&entry.dn));
+    // What is no account of a user has no name to log in by.
+    entry.and_then(|entry| entry.login).ok_or_else(|| Answer::refused("unknown_user", "525"))
+}
+
+fn busy() -> Answer {
+    Answer::other("busy", code::BUSY, "too many logins are on their way; try again in a moment")
+}
+
+/// Asks PAM, once.
+async fn login(bridge: &Bridge, user: String, password: Secret) -> Answer {
+    let place = timeout(QUEUED, bridge.threads.clone().acquire_owned()).await;
+    let Ok(Ok(place)) = place else { return busy() };
+    let logins = Arc::clone(&bridge.logins);
+    let decided = tokio::task::spawn_blocking(move || {
+        let answer = logins.login(&user, &password);
+        drop(place);
+        answer
+    });
+    decided.await.unwrap_or_else(|_| Answer::of(crate::verdict::Outcome::Unavailable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_over_the_bounds_are_none() {
+        for good in ["john.doe", "john.doe@acme.com", r"ACME\john.doe", "miles.o'brien", "jörg.müller"] {
+            assert_eq!(name(good.as_bytes()).as_deref(), Some(good));
+            assert!(!is_dn(good));
+        }
+        let long = format!("cn={},dc=acme,dc=com", "x".repeat(MAX_USER));
+        assert_eq!(name(long.as_bytes()), Some(long));
+        let too_long = format!("cn={}", "x".repeat(NAME));
+        for bad in [&b""[..], b"a\0b", b"\xff", "x".repeat(MAX_USER + 1).as_bytes(), too_long.as_bytes()] {
+            assert_eq!(name(bad), None);
+        }
+        for dn in ["cn=john.doe,ou=People,DC=acme,DC=com", r"CN=Doe\, John, OU=People, DC=acme, DC=com"] {
+            assert!(is_dn(dn), "{dn}");
+        }
+    }
+}

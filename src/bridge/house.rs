@@ -1,0 +1,138 @@
+//! The connections that are open: how many there may be, and which one goes when another wants its place.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+/// The most connections that are served at once.
+pub const CONNECTIONS: usize = 200;
+/// Where none is idle, the next attempt to find one comes after this time.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The open connections.
+#[derive(Debug)]
+pub struct House {
+    room: Arc<Semaphore>,
+    guests: Mutex<Vec<Arc<Guest>>>,
+}
+
+/// One of them, as others see it.
+#[derive(Debug, Default)]
+pub struct Guest {
+    /// Since when it has asked nothing; `None` while it is being answered.
+    idle: Mutex<Option<Instant>>,
+    leave: Notify,
+}
+
+impl Guest {
+    fn idle(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It waits for its client.
+    pub fn waits(&self) {
+        *self.idle() = Some(Instant::now());
+    }
+
+    /// It is answered.
+    pub fn works(&self) {
+        *self.idle() = None;
+    }
+
+    /// Returns when another connection needs the place.
+    pub async fn is_asked_to_leave(&self) {
+        self.leave.notified().await;
+    }
+}
+
+/// A place, which is free again when it is dropped.
+#[derive(Debug)]
+pub struct Stay {
+    house: Arc<House>,
+    guest: Arc<Guest>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Stay {
+    /// The connection that has it.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.house.guests().retain(|guest| !Arc::ptr_eq(guest, &self.guest));
+    }
+}
+
+impl House {
+    /// A house with `places`.
+    pub fn new(places: usize) -> Arc<Self> {
+        Arc::new(House { room: Arc::new(Semaphore::new(places)), guests: Mutex::default() })
+    }
+
+    fn guests(&self) -> MutexGuard<'_, Vec<Arc<Guest>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place. Where there is none, the connection that has been idle longest makes room: applications keep
+    /// connections for hours, and open a new one where one is closed.
+    pub async fn enter(self: &Arc<Self>) -> Option<Stay> {
+        let permit = loop {
+            if let Ok(permit) = self.room.clone().try_acquire_owned() {
+                break permit;
+            }
+            self.make_room();
+            if let Ok(permit) = timeout(AGAIN, self.room.clone().acquire_owned()).await {
+                break permit.ok()?;
+            }
+        };
+        let guest = Arc::new(Guest::default());
+        guest.waits();
+        self.guests().push(guest.clone());
+        Some(Stay { house: self.clone(), guest, _permit: permit })
+    }
+
+    fn make_room(&self) {
+        let guests = self.guests();
+        let idle = guests.iter().filter_map(|guest| Some((*guest.idle())?).map(|since| (since, guest)));
+        if let Some((_, guest)) = idle.min_by_key(|(since, _)| *since) {
+            // Once is enough: it is not to be found again.
+            guest.works();
+            guest.leave.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_one_makes_room_and_one_that_works_never() {
+        let house = House::new(2);
+        let busy = house.enter().await.unwrap();
+        busy.guest().works();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let idle = house.enter().await.unwrap();
+        let asked = tokio::spawn(async move {
+            idle.guest().is_asked_to_leave().await;
+        });
+        let newcomer = house.enter().await.unwrap();
+        asked.await.unwrap();
+        assert_eq!(house.guests().len(), 2);
+        newcomer.guest().works();
+        // Now nobody is idle: the next one waits until a place is free.
+        let waiting = tokio::spawn({
+            let house = house.clone();
+            async move { house.enter().await.map(drop) }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!waiting.is_finished());
+        drop(busy);
+        assert!(waiting.await.unwrap().is_some());
+    }
+}

@@ -1,0 +1,192 @@
+//! A search: the root of the directory is answered here, everything else by the broker.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::time::timeout;
+
+use super::Bridge;
+use super::connection::{Identity, State};
+use super::message::{self, Control, Outcome, PAGED, START_TLS, Search, WHO_AM_I, answer, code};
+use super::paging::Kept;
+use super::stream::send;
+use crate::protocol::search::{self as asked, Found, FoundEntry, MAX_FILTER, Scope, Value};
+
+/// Searches that are on their way at once, their answers included.
+pub const SEARCHES: usize = 4;
+/// A search waits for its turn.
+pub const QUEUED: Duration = Duration::from_secs(5);
+/// The broker answers a search within this time.
+pub const SEARCH: Duration = Duration::from_secs(10);
+/// So many bytes of an answer are sent at once.
+pub const CHUNK: usize = 65_536;
+
+/// What AD says to who is not bound.
+const UNBOUND: &str = "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must be \
+    completed on the connection., data 0, v1db1";
+
+/// Answers a search.
+///
+/// # Errors
+/// If the answer is not taken.
+pub async fn search<S: AsyncWrite + Unpin>(
+    bridge: &Bridge,
+    stream: &mut S,
+    state: &mut State,
+    id: u32,
+    search: Search,
+    controls: &[Control],
+) -> io::Result<()> {
+    let end = |outcome: &Outcome| message::done(id, answer::SEARCH, outcome);
+    if search.base.is_empty() && search.scope == Scope::Base {
+        let mut bytes = message::entry(id, root(bridge, &search.attributes).await, search.types_only);
+        bytes.extend(end(&Outcome::success()));
+        return send(stream, &bytes).await;
+    }
+    if state.identity == Identity::Anonymous {
+        return send(stream, &end(&Outcome::new(code::OPERATIONS_ERROR, UNBOUND))).await;
+    }
+    let page =
+        controls.iter().find(|control| control.oid == PAGED).map(|control| message::page(&control.value));
+    let page = match page.transpose() {
+        Ok(page) => page,
+        Err(error) => {
+            return send(stream, &end(&Outcome::new(code::PROTOCOL_ERROR, error.to_string()))).await;
+        }
+    };
+    match page {
+        Some((size, cookie)) => paged(bridge, stream, state, id, search, size, &cookie).await,
+        None => {
+            let Ok(Ok(_turn)) = timeout(QUEUED, bridge.searches.acquire()).await else {
+                return send(stream, &end(&busy())).await;
+            };
+            let types_only = search.types_only;
+            let found = ask(bridge, search).await;
+            let outcome = Outcome::new(found.code, found.text);
+            entries(stream, id, found.entries, types_only, end(&outcome)).await
+        }
+    }
+}
+
+fn busy() -> Outcome {
+    Outcome::new(code::BUSY, "too many searches are on their way; try again in a moment")
+}
+
+async fn paged<S: AsyncWrite + Unpin>(
+    bridge: &Bridge,
+    stream: &mut S,
+    state: &mut State,
+    id: u32,
+    search: Search,
+    size: u32,
+    cookie: &[u8],
+) -> io::Result<()> {
+    let types_only = search.types_only;
+    let kept = state.kept.take();
+    let mut kept = match cookie {
+        [] => {
+            let place = bridge.kept.clone().try_acquire_owned();
+            let turn = timeout(QUEUED, bridge.searches.acquire()).await;
+            let (Ok(place), Ok(Ok(_turn))) = (place, turn) else {
+                return send(stream, &message::page_done(id, &busy(), &[])).await;
+            };
+            let found = ask(bridge, search.clone()).await;
+            Kept::new(search, found.entries, Outcome::new(found.code, found.text), place)
+        }
+        cookie => match kept.filter(|kept| kept.is_next(&search, cookie)) {
+            Some(kept) => kept,
+            None => {
+                let text = "the cookie belongs to no search of this connection, or to one that took too long";
+                let outcome = Outcome::new(code::UNWILLING_TO_PERFORM, text);
+                return send(stream, &message::page_done(id, &outcome, &[])).await;
+            }
+        },
+    };
+    if size == 0 && !cookie.is_empty() {
+        // The client wants no more of it (RFC 2696, 3).
+        return send(stream, &message::page_done(id, &Outcome::success(), &[])).await;
+    }
+    // A size of zero at the start is a question how many there are; all of them at once are an answer, too.
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let (page, outcome, next) = kept.page(if size == 0 { usize::MAX } else { size });
+    if !next.is_empty() {
+        state.kept = Some(kept);
+    }
+    entries(stream, id, page, types_only, message::page_done(id, &outcome, &next)).await
+}
+
+/// Sends entries and what ends them, a part after the other, so that they are never all in memory twice.
+async fn entries<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    id: u32,
+    entries: Vec<FoundEntry>,
+    types_only: bool,
+    end: Vec<u8>,
+) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for entry in entries {
+        bytes.extend(message::entry(id, entry, types_only));
+        if bytes.len() >= CHUNK {
+            send(stream, &bytes).await?;
+            bytes.clear();
+        }
+    }
+    bytes.extend(end);
+    send(stream, &bytes).await
+}
+
+async fn ask(bridge: &Bridge, search: Search) -> Found {
+    if search.filter.len() > MAX_FILTER {
+        return Found::failed(
+            code::ADMIN_LIMIT_EXCEEDED,
+            format!("the filter is longer than {MAX_FILTER} bytes"),
+        );
+    }
+    let wanted = match search.time_limit {
+        0 => SEARCH,
+        seconds => SEARCH.min(Duration::from_secs(seconds.into())),
+    };
+    let directory = bridge.directory.clone();
+    let search = asked::Search {
+        base: search.base,
+        scope: search.scope,
+        filter: search.filter,
+        attributes: search.attributes,
+        size_limit: search.size_limit,
+    };
+    let found = tokio::task::spawn_blocking(move || directory.search(search, wanted)).await;
+    found.unwrap_or_else(|_| Found::failed(code::OTHER, "the search failed; see the log"))
+}
+
+/// The root of the directory, as far as clients ask for it (RFC 4512, 5.1).
+async fn root(bridge: &Bridge, wanted: &[String]) -> FoundEntry {
+    let directory = bridge.directory.clone();
+    let domain = tokio::task::spawn_blocking(move || directory.domain()).await.ok().flatten();
+    let mut extensions = vec![WHO_AM_I.to_owned()];
+    if bridge.tls.is_some() {
+        extensions.push(START_TLS.to_owned());
+    }
+    let contexts: Vec<_> = domain.into_iter().collect();
+    let all = [
+        ("objectClass", vec!["top".to_owned()]),
+        ("defaultNamingContext", contexts.clone()),
+        ("namingContexts", contexts),
+        ("supportedLDAPVersion", vec!["3".to_owned()]),
+        ("supportedControl", vec![PAGED.to_owned()]),
+        ("supportedExtension", extensions),
+        ("vendorName", vec!["motion-ad".to_owned()]),
+    ];
+    let is_wanted = |name: &str| {
+        let named =
+            |wanted: &String| ["*", "+"].contains(&wanted.as_str()) || wanted.eq_ignore_ascii_case(name);
+        wanted.is_empty() || wanted.iter().any(named)
+    };
+    let value = |text: String| Value::from(text.into_bytes());
+    let attributes = all
+        .into_iter()
+        .filter(|(name, values)| is_wanted(name) && !values.is_empty())
+        .map(|(name, values)| (name.to_owned(), values.into_iter().map(value).collect()))
+        .collect();
+    FoundEntry { dn: String::new(), login: None, attributes }
+}

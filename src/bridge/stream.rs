@@ -1,0 +1,172 @@
+//! Messages out of a stream, each within its time, and none longer than it may be.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::ber::{self, Malformed};
+
+/// A message must be whole within this time after its first byte.
+pub const WHOLE: Duration = Duration::from_secs(10);
+/// An answer, or a part of a long one, must be taken within this time.
+pub const WRITE: Duration = Duration::from_secs(10);
+/// So many bytes are read at once: a bind has some 60.
+const USUAL: usize = 2048;
+
+/// Why there is no message.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The client has closed the connection between two messages.
+    #[error("the connection was closed")]
+    Closed,
+    /// Nothing has come for as long as may be.
+    #[error("nothing came in time")]
+    Idle,
+    /// A message has begun, and its end has not come.
+    #[error("no whole message in time")]
+    Slow,
+    /// What came is no message.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// Reading failed, or the message was cut.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What was read and is not yet a whole message. It is wiped: a part of a password may be in it.
+#[derive(Debug, Default)]
+pub struct Buffer(Zeroizing<Vec<u8>>);
+
+impl Buffer {
+    /// Returns true if nothing is left of what was read.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Reads the next message; its first byte may take `idle`. May be given up while nothing has been read.
+    ///
+    /// # Errors
+    /// Returns [`ReadError`] if there is none.
+    pub async fn next(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        idle: Duration,
+    ) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+        let mut whole = Instant::now() + WHOLE;
+        loop {
+            if let Some(length) = ber::length(&self.0)?
+                && self.0.len() >= length
+            {
+                return Ok(self.split(length));
+            }
+            let mut chunk = Zeroizing::new([0; USUAL]);
+            let is_first = self.0.is_empty();
+            let read = match is_first {
+                true => timeout(idle, from.read(&mut *chunk)).await.map_err(|_| ReadError::Idle)??,
+                false => timeout_at(whole, from.read(&mut *chunk)).await.map_err(|_| ReadError::Slow)??,
+            };
+            match read {
+                0 if is_first => return Err(ReadError::Closed),
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                _ if is_first => whole = Instant::now() + WHOLE,
+                _ => {}
+            }
+            self.append(chunk.get(..read).unwrap_or_default());
+        }
+    }
+
+    /// Appends without leaving a copy behind where the memory has to grow.
+    fn append(&mut self, bytes: &[u8]) {
+        if self.0.capacity() - self.0.len() < bytes.len() {
+            let mut larger = Vec::with_capacity((self.0.len() + bytes.len()).saturating_mul(2));
+            larger.extend_from_slice(&self.0);
+            self.0 = Zeroizing::new(larger);
+        }
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn split(&mut self, length: usize) -> Zeroizing<Vec<u8>> {
+        let message = Zeroizing::new(self.0.get(..length).unwrap_or_default().to_vec());
+        let rest = self.0.get(length..).unwrap_or_default().to_vec();
+        self.0.zeroize();
+        self.0 = Zeroizing::new(rest);
+        message
+    }
+}
+
+/// Sends `bytes`.
+///
+/// # Errors
+/// If they are not taken in time, or the connection is gone.
+pub async fn send(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the answer was not taken in time");
+    timeout(WRITE, async {
+        to.write_all(bytes).await?;
+        to.flush().await
+    })
+    .await
+    .map_err(|_| late())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNBIND: &[u8] = b"\x30\x05\x02\x01\x02\x42\x00";
+    const IDLE: Duration = Duration::from_secs(900);
+
+    #[tokio::test]
+    async fn messages_are_cut_where_they_end() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        client.write_all(&[UNBIND, UNBIND, &UNBIND[..3]].concat()).await.unwrap();
+        let mut buffer = Buffer::default();
+        for _ in 0..2 {
+            assert_eq!(buffer.next(&mut server, IDLE).await.unwrap().as_slice(), UNBIND);
+        }
+        assert!(!buffer.is_empty());
+        client.write_all(&UNBIND[3..]).await.unwrap();
+        assert_eq!(buffer.next(&mut server, IDLE).await.unwrap().as_slice(), UNBIND);
+        assert!(buffer.is_empty());
+        drop(client);
+        assert!(matches!(buffer.next(&mut server, IDLE).await, Err(ReadError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn half_a_message_and_rubbish_are_errors() {
+        for (bytes, expected) in [
+            (&UNBIND[..5], "unexpected end of file"),
+            (b"GET / HTTP/1.1\r\n", "the bytes are no LDAP"),
+            (b"\x30\x84\xff\xff\xff\xff", "longer than 65536"),
+        ] {
+            let (mut client, mut server) = tokio::io::duplex(64);
+            client.write_all(bytes).await.unwrap();
+            drop(client);
+            let error = Buffer::default().next(&mut server, IDLE).await.unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_a_drip_come_to_an_end() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        let begun = Instant::now();
+        assert!(matches!(Buffer::default().next(&mut server, IDLE).await, Err(ReadError::Idle)));
+        assert_eq!(begun.elapsed(), IDLE);
+        let drip = tokio::spawn(async move {
+            for byte in [0x30, 0x84, 0, 0, 0xff, 0].into_iter().chain([0; 100]) {
+                if client.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let begun = Instant::now();
+        assert!(matches!(Buffer::default().next(&mut server, IDLE).await, Err(ReadError::Slow)));
+        assert!(begun.elapsed() <= WHOLE + Duration::from_secs(1));
+        drop(server);
+        drip.await.unwrap();
+    }
+}

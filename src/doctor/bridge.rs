@@ -1,0 +1,222 @@
+//! The LDAP bridge, where XCALLY's `.env` names it: its socket, its secret, and the line that leads there.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::facts::Facts;
+use super::finding::Finding;
+use super::{command, commands};
+use crate::config::admin::{ADMIN, LocalAdmin};
+use crate::config::xcally::change::{has, written};
+use crate::config::xcally::{self, ENV, Env, PREFIX, Value};
+
+/// Where the bridge listens.
+const PORT: u16 = 3890;
+const SOCKET: &str = "motion-ad-ldap.socket";
+
+/// Where the URL of an `.env` leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leads {
+    /// To the bridge.
+    Here,
+    /// To this host, at another port than the bridge's.
+    Port,
+    /// Elsewhere, or nowhere.
+    Elsewhere,
+}
+
+fn leads(url: &str) -> Leads {
+    let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
+    let place = rest.split(['/', '?']).next().unwrap_or_default().to_ascii_lowercase();
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => {
+            (host.to_owned(), port.parse().unwrap_or_default())
+        }
+        _ => (place.clone(), 389),
+    };
+    let is_here = ["127.0.0.1", "localhost", "[::1]"].contains(&host.as_str());
+    match (is_here, port) {
+        (true, PORT) => Leads::Here,
+        (true, _) => Leads::Port,
+        (false, _) => Leads::Elsewhere,
+    }
+}
+
+/// Whether XCALLY's `.env` leads to the bridge, as far as that can be read.
+fn asked(env: &Env) -> Option<Leads> {
+    let url = env.properties.iter().find(|property| property.short() == "URL")?;
+    match &url.value {
+        Value::Text(url) => Some(leads(url)),
+        _ => None,
+    }
+}
+
+/// Whether the password in `.env` is the bridge's secret, and so none of AD.
+pub(super) fn is_local_secret(facts: &Facts, env: &Env) -> bool {
+    asked(env) == Some(Leads::Here)
+        && LocalAdmin::load(&facts.path(ADMIN))
+            .ok()
+            .flatten()
+            .is_some_and(|admin| holds(facts, "PASSWORD", admin.secret.bytes()) == Some(true))
+}
+
+/// Whether a property of the `.env` has this value; `None` where it is not set, or the file cannot be read.
+fn holds(facts: &Facts, short: &str, value: &[u8]) -> Option<bool> {
+    let (bytes, _) = xcally::read(&facts.path(ENV)).ok()??;
+    let text = std::str::from_utf8(&bytes).ok()?;
+    let name = format!("{PREFIX}{short}");
+    let raw = written(text, &name)?;
+    (!["", "''", "\"\"", "``"].contains(&raw)).then(|| has(text, &name, value))
+}
+
+/// The line that leads to the bridge, and the secret on both sides.
+pub(super) async fn line(facts: &Facts) -> Finding {
+    let env = match Env::load(&facts.path(ENV)) {
+        Ok(Some(env)) => env,
+        Ok(None) => return Finding::ok(format!("there is no {ENV}")),
+        Err(_) if !facts.is_root() => return Finding::skipped(format!("needs root: {ENV}")),
+        Err(problem) => return Finding::warning(problem.to_string()),
+    };
+    match asked(&env) {
+        Some(Leads::Here) => {}
+        Some(Leads::Port) => {
+            return Finding::failure(format!(
+                "{PREFIX}URL names this host at a port where the bridge does not listen"
+            ))
+            .command(&commands::SETUP_BRIDGE, "");
+        }
+        Some(Leads::Elsewhere) | None => return Finding::ok("XCALLY's .env does not name the bridge"),
+    }
+    if !facts.is_root() {
+        return Finding::skipped(format!("needs root: {ADMIN}"));
+    }
+    let admin = match LocalAdmin::load(&facts.path(ADMIN)) {
+        Ok(admin) => admin,
+        Err(error) => return Finding::failure(format!("{ADMIN}: {error}")),
+    };
+    match admin {
+        None if holds(facts, "PASSWORD", b"") == Some(false) => {
+            Finding::failure(format!("{ENV} has a password for the bridge, and {ADMIN} has none"))
+                .command(&commands::SETUP_BRIDGE, "")
+        }
+        Some(admin)
+            if holds(facts, "PASSWORD", admin.secret.bytes()) == Some(false)
+                || holds(facts, "ADMIN", admin.name.as_bytes()) == Some(false) =>
+        {
+            Finding::failure(format!("the admin in {ENV} is not the one in {ADMIN}"))
+                .command(&commands::SETUP_BRIDGE, "")
+        }
+        _ => Finding::ok("XCALLY's .env names the bridge"),
+    }
+}
+
+/// Its socket, where XCALLY asks it.
+pub(super) async fn socket(facts: &Facts) -> Finding {
+    let is_asked = match Env::load(&facts.path(ENV)) {
+        Ok(Some(env)) => asked(&env) == Some(Leads::Here),
+        _ => false,
+    };
+    if !is_asked {
+        return Finding::ok("XCALLY does not ask the bridge, as far as is known");
+    }
+    let enabled = command::ask("systemctl", &["is-enabled", SOCKET]).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let connected = timeout(command::ASK, TcpStream::connect(address)).await;
+    match (connected, enabled) {
+        (Ok(Ok(_)), Ok(answer)) if answer.status.success() => {
+            Finding::ok(format!("{SOCKET} is enabled and {address} answers"))
+        }
+        (Ok(Ok(_)), _) => Finding::warning(format!(
+            "{SOCKET} is not enabled: after a restart of the host no user can log in"
+        ))
+        .command(&commands::ENABLE_BRIDGE, ""),
+        (Ok(Err(error)), _) => Finding::failure(format!("{address}, where XCALLY asks: {error}"))
+            .command(&commands::ENABLE_BRIDGE, ""),
+        (Err(_), _) => Finding::failure(format!("{address}, where XCALLY asks, does not take a connection"))
+            .command(&commands::SHOW_BRIDGE, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::finding::Level;
+    use super::super::{Options, xcally};
+    use super::*;
+
+    fn host(env: &str, admin: Option<&str>) -> (tempfile::TempDir, Facts) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["var/opt/motion2", "etc/motion-ad"] {
+            fs::create_dir_all(folder.path().join(file)).unwrap();
+        }
+        fs::write(folder.path().join("var/opt/motion2/.env"), env).unwrap();
+        if let Some(admin) = admin {
+            fs::write(folder.path().join("etc/motion-ad/ldap-admin"), admin).unwrap();
+        }
+        let file = |name: &str| folder.path().join(name);
+        let options = Options {
+            config: file("config.toml"),
+            sssd: file("sssd.conf"),
+            socket: file("broker.sock"),
+            login: None,
+        };
+        let facts = Facts::at_root(options, folder.path());
+        (folder, facts)
+    }
+
+    #[test]
+    fn a_url_leads_to_the_bridge_or_not() {
+        for (url, expected) in [
+            ("ldap://127.0.0.1:3890", Leads::Here),
+            ("ldap://localhost:3890/", Leads::Here),
+            ("ldaps://[::1]:3890", Leads::Here),
+            ("ldap://127.0.0.1", Leads::Port),
+            ("ldap://127.0.0.1:389", Leads::Port),
+            ("ldap://[::1]", Leads::Port),
+            ("ldap://localhost:99999999", Leads::Port),
+            ("ldap://ad.acme.com:3890", Leads::Elsewhere),
+            ("ldap://127.0.0.1.evil.example:3890", Leads::Elsewhere),
+            ("", Leads::Elsewhere),
+            ("://", Leads::Elsewhere),
+        ] {
+            assert_eq!(leads(url), expected, "{url}");
+        }
+    }
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    #[tokio::test]
+    async fn line_and_secret_have_to_agree_and_the_secret_is_no_password_of_ad() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return;
+        }
+        let env = |url: &str, admin: &str, password: &str| {
+            format!(
+                "XC_ACTIVEDIRECTORY_URL='{url}'\nXC_ACTIVEDIRECTORY_ADMIN='{admin}'\nXC_ACTIVEDIRECTORY_PASSWORD='{password}'\n"
+            )
+        };
+        let here = "ldap://127.0.0.1:3890";
+        let line = format!("motion-ad:{SECRET}\n");
+        // The text of .env and the file; what the line is, and whether the password is one of AD.
+        for (env, admin, level, is_ads) in [
+            (env(here, "motion-ad", SECRET), Some(line.as_str()), Level::Ok, false),
+            (env(here, "motion-ad", "Hush-1"), Some(&line), Level::Failure, true),
+            (env(here, "cn=admin", SECRET), Some(&line), Level::Failure, false),
+            (env(here, "motion-ad", SECRET), None, Level::Failure, true),
+            (env("ldap://127.0.0.1", "motion-ad", SECRET), Some(&line), Level::Failure, true),
+            (env("ldap://ad.acme.com", "cn=admin", "Hush-1"), None, Level::Ok, true),
+            (format!("XC_ACTIVEDIRECTORY_URL='{here}'\n"), None, Level::Ok, false),
+        ] {
+            let (_folder, facts) = host(&env, admin);
+            let found = super::line(&facts).await;
+            assert_eq!(found.level, level, "{env} {found:?}");
+            let said = format!("{found:?}");
+            assert!(!said.contains("Hush") && !said.contains(SECRET), "{said}");
+            let password = xcally::password(&facts).await;
+            assert_eq!(password.level == Level::Warning, is_ads, "{env} {password:?}");
+        }
+    }
+}
