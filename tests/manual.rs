@@ -274,8 +274,9 @@ fn between<'a>(text: &'a str, before: &'a str, after: &'a str) -> impl Iterator<
 
 #[test]
 fn every_event_of_the_log_is_explained_and_none_that_there_is_not() {
-    let broker = sources(&root().join("src/broker")) + &sources(&root().join("src/bin"));
-    let mut written: BTreeSet<_> = between(&broker, "Line::new(\"", "\"").collect();
+    let programs: String =
+        ["src/broker", "src/bridge", "src/bin"].map(|room| sources(&root().join(room))).concat();
+    let mut written: BTreeSet<_> = between(&programs, "Line::new(\"", "\"").collect();
     written.extend(Event::ALL.map(Event::name));
     let explained: BTreeSet<_> = codes::EVENTS.iter().map(|(name, ..)| *name).collect();
     assert_eq!(explained, written);
