@@ -167,10 +167,10 @@ fn check(lab: &Lab, index: usize, files: &[&str], usual: Duration) -> Check {
     let position = lab.log_position()?;
     // With a fresh broker, which knows nothing against anybody yet.
     lab.host_sh("systemctl restart motion-ad.service").ok()?;
-    let john = person("john");
-    let dn = format!("CN={},OU=People,DC=acme,DC=com", john.sam);
+    let user = person("john");
+    let dn = format!("CN={},OU=People,DC=acme,DC=com", user.sam);
     let begun = Instant::now();
-    let code = authenticate(lab, john.sam, "not the password of anybody").code;
+    let code = authenticate(lab, user.sam, "not the password of anybody").code;
     let first = begun.elapsed();
     // At once: a probe a second after the failure may find it working again.
     let met = server.binds(&dn);
@@ -179,7 +179,7 @@ fn check(lab: &Lab, index: usize, files: &[&str], usual: Duration) -> Check {
         _ => john(lab),
     };
     let met_by_next = server.binds(&dn) - met;
-    let counted = lab.counters(john.sam)?.bad_passwords;
+    let counted = lab.counters(user.sam)?.bad_passwords;
     let line = lab.wait_for_log(&position, &["event=login", "user=john.doe"])?;
     let seen = fields(&line)?;
     let told = |e: String| format!("{e}\n{line}\n{:?}", server.records());
