@@ -43,12 +43,44 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The bookmark of a server that has no command: what happens meanwhile is none of a later one's business.
 const NO_COMMAND: &str = "";
 
-/// Follows the events until the broker ends.
-pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
-    let name = match register.store.is_shared() {
+/// Writes the bookmark of a command that has none, once per broker. Every end of a session that this broker decides
+/// waits for it: an eviction in the first moments after a start, by the sweep or by a login, comes after the bookmark.
+///
+/// # Errors
+/// Returns the store's error; the next call tries again.
+pub(super) async fn prepare(register: &Register, deadline: Instant) -> Result<(), StoreError> {
+    if register.settings.on_evict.is_none() {
+        return Ok(());
+    }
+    let write = async || {
+        let name = bookmark_name(register);
+        match register.read(register.store.bookmarked(&name, deadline).await)? {
+            Some(cursor) if cursor != NO_COMMAND => Ok(()),
+            _ => start(register, &name, deadline).await.map(drop),
+        }
+    };
+    register.prepared.get_or_try_init(write).await.copied()
+}
+
+/// Name of this server's bookmark in the store.
+fn bookmark_name(register: &Register) -> String {
+    match register.store.is_shared() {
         true => format!("on_evict {}/{}", register.identity.server.machine, register.identity.server.name),
         false => "on_evict".to_owned(),
-    };
+    }
+}
+
+/// Writes a bookmark after all events so far, because a command is not meant for those before it was set, and returns
+/// its cursor.
+async fn start(register: &Register, name: &str, deadline: Instant) -> Result<String, StoreError> {
+    let now = register.read(register.store.events(&Position::Now, 1, deadline).await)?.cursor;
+    register.written(register.store.bookmark(name, &now, deadline).await)?;
+    Ok(now)
+}
+
+/// Follows the events until the broker ends.
+pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
+    let name = bookmark_name(&register);
     let Some(command) = register.settings.on_evict.clone() else {
         while forget(&register, &name).await.is_err() {
             sleep(RETRY).await;
@@ -159,23 +191,23 @@ impl Reader {
         }
     }
 
-    /// Where a new process begins: at the bookmark, else at what happens from now on.
+    /// Returns the position of a new process: the bookmark, else everything that happens from now on.
     async fn begin(&mut self, register: &Register) -> Result<Position, StoreError> {
         let deadline = Instant::now() + CALL;
+        prepare(register, deadline).await?;
         match register.read(register.store.bookmarked(&self.name, deadline).await)? {
             Some(cursor) if cursor != NO_COMMAND => {
                 self.marked = (cursor.clone(), 0);
                 Ok(Position::After(cursor))
             }
+            // The store has lost it since.
             _ => self.start(register).await,
         }
     }
 
-    /// Passes over everything so far: whoever sets a command does not mean what happened before.
+    /// Passes over all events so far.
     async fn start(&mut self, register: &Register) -> Result<Position, StoreError> {
-        let deadline = Instant::now() + CALL;
-        let now = register.read(register.store.events(&Position::Now, 1, deadline).await)?.cursor;
-        register.written(register.store.bookmark(&self.name, &now, deadline).await)?;
+        let now = start(register, &self.name, Instant::now() + CALL).await?;
         self.marked = (now.clone(), 0);
         Ok(Position::After(now))
     }
@@ -277,6 +309,7 @@ fn is_due(session: &Session) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::process::Process;
     use super::super::store::suite::{ONE, soon};
     use super::super::tests::{register, settings};
     use super::command::tests::{NOTE, here, noted, script};
@@ -361,6 +394,28 @@ mod tests {
         replace("g", now()).await;
         reader.through(&register).await;
         assert_eq!(noted(folder.path()), ["f|john|why=replaced:g|"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_eviction_before_the_events_are_followed_is_run() {
+        let (command, folder) = script(NOTE);
+        let settings = config::Sessions {
+            on_evict: Some(command.clone()),
+            max_age: Some(Duration::from_secs(60)),
+            ..settings()
+        };
+        let (register, _keep) = register(settings);
+        let pid = std::process::id();
+        let (started, boot) = (Process::look(pid).started(), register.boot.clone());
+        for (id, age) in [("old", 90_000), ("young", 1_000)] {
+            let session = Session { pid, started, boot: boot.clone(), ..here(id, id) };
+            open(&register, Session { since: now() - age, ..session }).await;
+        }
+        // The sweep of the first moment is faster than the task that follows the events.
+        super::super::sweep::sweep(&register, now()).await.unwrap();
+        Reader::new(bookmark_name(&register), command).through(&register).await;
+        let noted = noted(folder.path());
+        assert!(noted.len() == 1 && noted[0].starts_with("old|old|why=too_old:"), "{noted:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
