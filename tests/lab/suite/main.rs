@@ -3,8 +3,9 @@
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
 //! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make bench` with `--bench`, `make demo` with
 //! `--demo`; a word after one of the first five chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it
-//! does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and
-//! go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
+//! does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`; the
+//! parts of `--suite` add their number) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last
+//! one of each name.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -62,6 +63,7 @@ mod secrets;
 mod sessions;
 mod setup;
 mod shared;
+mod side_by_side;
 mod strangers;
 mod talk;
 mod warnings;
@@ -70,7 +72,7 @@ mod watching;
 use std::process::ExitCode;
 
 use lab::{Lab, Size};
-use report::Report;
+use report::{Report, Sum};
 
 /// A part of the suite. Chapters run in this order and each leaves the host as it found it: joined, with the package
 /// installed and `config.toml` as [`Lab::configure`] writes it.
@@ -105,6 +107,12 @@ const SUITE: &[Part] = &[
             ("secrets", secrets::chapter),
             ("fresh", fresh::chapter),
             ("methods", methods::chapter),
+        ],
+    ),
+    (
+        ONE_OF_EACH,
+        &[
+            JOIN,
             ("forged", forged::chapter),
             ("answers", answers::chapter),
             ("strangers", strangers::short),
@@ -123,6 +131,10 @@ const SUITE: &[Part] = &[
     ),
     (TWO_DCS, &[JOIN, ("failover", failover::short)]),
 ];
+
+/// Parts of [`SUITE`] that run next to each other, by their place in it. The last part has the machine for itself: its
+/// logins come at a rate that two cores only just carry.
+const GROUPS: &[&[usize]] = &[&[0, 1], &[2]];
 
 /// Whatever the domain looks like and whichever domain controller dies.
 const FAILOVER: &[Part] = &[
@@ -175,13 +187,18 @@ fn main() -> ExitCode {
         println!("The lab's suite was not run: it needs root and a lab. `make test` runs it.");
         return ExitCode::SUCCESS;
     }
+    if let [mode, number, filter] = arguments.as_slice()
+        && mode == side_by_side::PART
+    {
+        return part(number, filter);
+    }
     let (mode, filter) = match arguments.as_slice() {
         [mode] => (mode.as_str(), ""),
         [mode, filter] => (mode.as_str(), filter.as_str()),
         _ => ("", ""),
     };
     let done = match mode {
-        "--suite" => suite(SUITE, filter),
+        "--suite" => Ok(groups(filter)),
         "--failover" => suite(FAILOVER, filter),
         "--sessions" => suite(SESSIONS, filter),
         "--doctor" => suite(DOCTOR, filter),
@@ -221,22 +238,55 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
 
 fn suite(parts: &[Part], filter: &str) -> Result<ExitCode, String> {
     let mut report = Report::new();
-    for (size, chapters) in parts {
-        let is_chosen = |name: &str| name.contains(filter);
-        if !chapters.iter().any(|(name, _)| is_chosen(name)) {
-            continue;
-        }
-        let lab = Lab::up(*size)?;
-        for (name, chapter) in chapters.iter().filter(|(name, _)| *name == JOIN.0 || is_chosen(name)) {
-            report.chapter(name);
-            if let Err(error) = chapter(&lab, &mut report) {
-                report.broken(name, &error);
-                // Every check after it would fail for the same reason.
-                if *name == JOIN.0 {
-                    break;
-                }
+    for part in parts.iter().filter(|part| is_chosen(part, filter)) {
+        run(part, filter, &mut report)?;
+    }
+    Ok(report.finish())
+}
+
+/// Whether the filter chooses one of the part's chapters.
+fn is_chosen((_, chapters): &Part, filter: &str) -> bool {
+    chapters.iter().any(|(name, _)| name.contains(filter))
+}
+
+fn run((size, chapters): &Part, filter: &str, report: &mut Report) -> Result<(), String> {
+    let lab = Lab::up(*size)?;
+    for (name, chapter) in chapters.iter().filter(|(name, _)| *name == JOIN.0 || name.contains(filter)) {
+        report.chapter(name);
+        if let Err(error) = chapter(&lab, report) {
+            report.broken(name, &error);
+            // Every check after it would fail for the same reason.
+            if *name == JOIN.0 {
+                break;
             }
         }
     }
-    Ok(report.finish())
+    Ok(())
+}
+
+/// Runs the groups of [`SUITE`] one after the other.
+fn groups(filter: &str) -> ExitCode {
+    let report = Report::new();
+    let mut sum = Sum::default();
+    for group in GROUPS {
+        let chosen: Vec<_> = group.iter().copied().filter(|part| is_chosen(&SUITE[*part], filter)).collect();
+        sum.add(side_by_side::run(&chosen, filter));
+    }
+    report.finish_with(sum)
+}
+
+/// Runs one part of [`SUITE`] in this process, as [`side_by_side::run`] starts it.
+fn part(number: &str, filter: &str) -> ExitCode {
+    let Some(part) = number.parse().ok().and_then(|number: usize| SUITE.get(number)) else {
+        eprintln!("lab suite: there is no part {number}");
+        return ExitCode::FAILURE;
+    };
+    let mut report = Report::new();
+    match run(part, filter, &mut report) {
+        Ok(()) => report.hand_over(),
+        Err(error) => {
+            eprintln!("lab suite: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -6,10 +6,33 @@ use std::time::Instant;
 /// The result of one check: what was expected and what was seen, where the two differ.
 pub type Check = Result<(), String>;
 
+/// How many checks passed, and the names of those that failed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub passed: usize,
+    pub failed: Vec<String>,
+}
+
+impl Sum {
+    /// First word of the line that [`Report::hand_over`] prints.
+    const LINE: &str = "sum:";
+
+    /// Returns the sum that a process for one part of the suite printed, if `line` is that.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix(Self::LINE)?.split('\t');
+        let passed = words.next()?.trim().parse().ok()?;
+        Some(Sum { passed, failed: words.map(str::to_owned).collect() })
+    }
+
+    pub fn add(&mut self, other: Sum) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+    }
+}
+
 pub struct Report {
     begun: Instant,
-    passed: usize,
-    failed: Vec<String>,
+    sum: Sum,
     chapter: String,
     /// Nothing is printed but failures.
     quiet: bool,
@@ -17,7 +40,7 @@ pub struct Report {
 
 impl Report {
     pub fn new() -> Self {
-        Report { begun: Instant::now(), passed: 0, failed: Vec::new(), chapter: String::new(), quiet: false }
+        Report { begun: Instant::now(), sum: Sum::default(), chapter: String::new(), quiet: false }
     }
 
     /// One for what is no part of what is shown.
@@ -27,7 +50,7 @@ impl Report {
 
     /// Whether nothing failed.
     pub fn all_passed(&self) -> Check {
-        if self.failed.is_empty() { Ok(()) } else { Err(self.failed.join(", ")) }
+        if self.sum.failed.is_empty() { Ok(()) } else { Err(self.sum.failed.join(", ")) }
     }
 
     pub fn chapter(&mut self, name: &str) {
@@ -49,14 +72,14 @@ impl Report {
         let seconds = begun.elapsed().as_secs_f64();
         match result {
             Ok(()) => {
-                self.passed += 1;
+                self.sum.passed += 1;
                 if !self.quiet {
                     println!("ok     {seconds:6.2} s  {name}");
                 }
             }
             Err(error) => {
                 println!("FAILED {seconds:6.2} s  {name}\n    {}", error.replace('\n', "\n    "));
-                self.failed.push(format!("{}: {name}", self.chapter));
+                self.sum.failed.push(format!("{}: {name}", self.chapter));
             }
         }
     }
@@ -64,18 +87,31 @@ impl Report {
     /// A chapter that could not go on.
     pub fn broken(&mut self, name: &str, error: &str) {
         println!("FAILED           {name}\n    {}", error.replace('\n', "\n    "));
-        self.failed.push(format!("{name} did not finish"));
+        self.sum.failed.push(format!("{name} did not finish"));
+    }
+
+    /// Prints the sum for the process that started this one.
+    pub fn hand_over(self) -> ExitCode {
+        let failed: String = self.sum.failed.iter().map(|name| format!("\t{name}")).collect();
+        println!("{} {}{failed}", Sum::LINE, self.sum.passed);
+        ExitCode::SUCCESS
     }
 
     /// Prints the sum.
     pub fn finish(self) -> ExitCode {
+        self.finish_with(Sum::default())
+    }
+
+    /// Prints the sum with that of other reports.
+    pub fn finish_with(mut self, others: Sum) -> ExitCode {
+        self.sum.add(others);
         println!("\n{:.0} s", self.begun.elapsed().as_secs_f64());
-        for name in &self.failed {
+        for name in &self.sum.failed {
             println!("failed: {name}");
         }
         // A run without a single check has shown nothing.
-        println!("{} passed, {} failed", self.passed, self.failed.len());
-        if self.failed.is_empty() && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        println!("{} passed, {} failed", self.sum.passed, self.sum.failed.len());
+        if self.sum.failed.is_empty() && self.sum.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
