@@ -88,8 +88,7 @@ fn name_of(group: &str) -> &str {
     first.split_once('=').map_or(name, |(_, value)| value)
 }
 
-/// Normalizes a name to its look: each run of white space becomes one space; invisible characters are
-/// dropped.
+/// Normalizes a name to its look: runs of white space become one space, invisible characters are dropped.
 fn plain(name: &str) -> String {
     let shown = name
         .chars()
