@@ -206,8 +206,7 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     let names: Vec<_> = reverse.split_whitespace().skip(1).map(str::to_lowercase).collect();
     match names.iter().any(|known| *known == full.to_lowercase() || *known == short.to_lowercase()) {
         true => Finding::ok(format!("{full} is {address}, and back")),
-        // As Debian's installer leaves it: the name has 127.0.1.1 in /etc/hosts, and DNS has no reverse
-        // record.
+        // As Debian's installer leaves it: the name has 127.0.1.1 in /etc/hosts, DNS has no reverse record.
         false if names.is_empty() => {
             Finding::ok(format!("{full} resolves; {address} has no name, and needs none"))
         }

@@ -116,8 +116,7 @@ fn next(text: &str, before: &Service, service: &Service, host: &Host<'_>) -> Opt
     changed.map(Some)
 }
 
-/// Repairs a line of ours that libpam cannot parse: removes it if another one does its work, else makes it
-/// required.
+/// Fixes a line of ours that libpam cannot parse: removes it if another one does its work, else requires it.
 fn understood(text: &str, service: &Service, fault: &Fault, host: &Host<'_>) -> Option<String> {
     let line = fault.line.filter(|_| fault.file == host.file)?;
     let written = raw(text, line)?;
