@@ -251,8 +251,8 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     }
 }
 
-/// Reports problems that only the broker knows. It makes the broker read AD first, so that an old failure
-/// that nothing has retried since is not reported.
+/// Reports problems that only the broker knows. The check first makes the broker read AD, so that an old
+/// failure that nothing has retried since is not reported.
 pub(super) async fn state(facts: &Facts) -> Finding {
     match facts.ask(Operation::Check, NOBODY).await {
         Ok(Reply::Check(check)) if check.outcome.is_none() => {

@@ -144,7 +144,7 @@ commands! {
     READ_SAMBA: Step, Samba, "samba-tool dsacl set --objectdn={} \
         --sddl='(OA;CIIO;RP;5f202010-79a5-11d0-9020-00c04fc2d4cf;bf967aba-0de6-11d0-a285-00aa003049e2;DC)'";
 
-    /// Shows if the Redis answers.
+    /// Shows whether the Redis answers.
     SHOW_REDIS: Look, Redis, "redis-cli ping";
 }
 

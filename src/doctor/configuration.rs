@@ -57,7 +57,7 @@ pub(super) async fn map(facts: &Facts) -> Finding {
     }
 }
 
-/// A file that cannot be parsed is left to the administrator: without the line, a rule might be missing.
+/// Leaves an invalid file to the administrator: a fix that dropped the line might drop a rule.
 fn broken(error: &ConfigError, manual: &str) -> Finding {
     let finding = Finding::failure(error.to_string());
     let ConfigError::Broken(Problem { file, line, .. }) = error else { return finding };
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!((file.because, map.because), (Some("join"), Some("config-file")));
     }
 
-    /// If nothing answers, the checks still end in time and have the order of the table, each check once.
+    /// If nothing answers, all checks still finish in time, each once, in the order of the table.
     #[tokio::test(flavor = "multi_thread")]
     async fn every_check_has_a_finding_where_nothing_answers() {
         let folder = host("", "");

@@ -1,4 +1,4 @@
-//! A change of one of this package's files, which only safe constructors can make.
+//! A change of one of this package's files. Only constructors that check its safety can make one.
 
 use std::path::{Path, PathBuf};
 

@@ -128,7 +128,7 @@ pub(super) struct Ad {
 }
 
 impl Facts {
-    /// Queries nothing before a check needs it, and nothing after `deadline`.
+    /// Makes the facts. Nothing is queried before a check needs it, or after `deadline`.
     pub fn new(options: Options, deadline: Instant) -> Self {
         Facts {
             options,
@@ -240,7 +240,7 @@ impl Facts {
             .await
     }
 
-    /// The broker's report on its state, which root and the users of the application may query.
+    /// The broker's report on its state, as root or a user in `broker.users` gets it.
     pub(super) async fn status(&self) -> &Result<Status, AskError> {
         self.status
             .get_or_init(|| async {
@@ -273,7 +273,7 @@ impl Facts {
             .get_or_init(|| async {
                 let config = self.config().await?;
                 let nobody = Arc::new(|_: &str, _: &_| {});
-                // A domain controller that failed once is not tried again.
+                // A domain controller that failed once is not probed again.
                 let never = Arc::new(|_: &str, _, _, _| -> BoxFuture<'static, Result<(), String>> {
                     Box::pin(async { Err("it is not tried again".to_owned()) })
                 });

@@ -38,7 +38,7 @@ pub struct Finding {
     pub level: Level,
     /// Observation, in words.
     pub seen: String,
-    /// Fixes; of commands for different places, the one that fits.
+    /// Fixes. Of commands for different places, the administrator runs the one that fits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fix: Vec<Fix>,
     /// The check whose failure is the cause, if this one was skipped.

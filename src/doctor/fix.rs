@@ -275,7 +275,7 @@ impl Run {
         }
     }
 
-    /// The commands that undo it, to be read before it runs; `None` if it cannot be undone.
+    /// The commands that undo it, computed before it runs; `None` if it cannot be undone.
     pub fn undo(&self) -> Option<Vec<Vec<String>>> {
         match self {
             Run::Units(verb, units) => verb.undo(units, State::of),

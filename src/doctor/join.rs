@@ -60,7 +60,8 @@ pub(super) async fn joined(facts: &Facts) -> Finding {
     }
 }
 
-/// Reports that no file names the domain. If the keytab does, only `domain.name` is missing.
+/// Reports that neither sssd.conf nor config.toml names the domain. If the keytab does, only that name is
+/// missing from config.toml.
 async fn not_named(facts: &Facts, shown: &str) -> Finding {
     let what = match facts.options().sssd.exists() {
         true => format!("{shown} names no AD domain"),
@@ -193,8 +194,8 @@ pub(super) async fn keytab(facts: &Facts) -> Finding {
     Finding::ok(format!("{machine}, key version {}", versions.join(", ")))
 }
 
-/// Returns the name in the keytab's `host/NAME` if none of them is this host's present `name`. The computer
-/// account may differ on purpose.
+/// Returns the name in the keytab's `host/NAME`, if no such entry has this host's present `name`. The name of
+/// the computer account may differ on purpose.
 fn joined_as<'a>(keytab: &'a Keytab, name: &str) -> Option<&'a str> {
     let label = |name: &str| fold(name.split('.').next().unwrap_or_default());
     let hosts = keytab.entries.iter().filter_map(|entry| {

@@ -158,7 +158,7 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
             .is_some_and(|error| error.to_string().contains("is only an alias or an address of"))
     };
     if machines.iter().any(is_alias) {
-        // The administrator must change the written name: no command on the domain controller helps.
+        // The administrator must correct the configured name: no command on the domain controller helps.
         return finding;
     }
     let lacks_spn = machines.iter().find(|bound| {
@@ -180,7 +180,7 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
     }
 }
 
-/// Reports if the domain controllers require signing. Our connections are always sealed.
+/// Reports whether the domain controllers require signing. Our connections are always sealed.
 pub(super) async fn signing(facts: &Facts) -> Finding {
     let parts = facts.machines().await.iter().filter_map(|bound| {
         let seen = match bound.signed? {

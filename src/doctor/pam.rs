@@ -129,7 +129,7 @@ pub(super) async fn arguments(facts: &Facts) -> Finding {
 struct Wrong<'a> {
     rule: &'a Rule,
     written: &'a str,
-    /// The module rejects every login because of it.
+    /// True if the module rejects every login because of it.
     is_fatal: bool,
     seen: String,
     /// The replacement: `Some(None)` removes the argument, `None` means that the right one is uncertain.
@@ -319,7 +319,7 @@ fn permit(access: &Access, file: &str) -> String {
     )
 }
 
-/// Checks, as the real user of the application, that it can read the service and its includes.
+/// Checks that the application can read the service and its includes, as its real user.
 pub(super) async fn readable(facts: &Facts) -> Finding {
     if !facts.is_root() {
         return Finding::skipped("needs root");

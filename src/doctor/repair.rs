@@ -116,7 +116,8 @@ fn next(text: &str, before: &Service, service: &Service, host: &Host<'_>) -> Opt
     changed.map(Some)
 }
 
-/// Fixes a line of ours that libpam cannot parse: removes it if another one does its work, else requires it.
+/// Fixes a line of ours that libpam cannot parse. Removes it if another line does its work; otherwise, makes
+/// it `required`.
 fn understood(text: &str, service: &Service, fault: &Fault, host: &Host<'_>) -> Option<String> {
     let line = fault.line.filter(|_| fault.file == host.file)?;
     let written = raw(text, line)?;

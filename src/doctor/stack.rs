@@ -53,7 +53,7 @@ impl Kind {
     }
 }
 
-/// The part of a line in the decision.
+/// Role of a line in the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Module,
@@ -204,7 +204,7 @@ impl Reader<'_> {
             let name = words.next().unwrap_or_default();
             return match (self.file(&name, only, at.within.include(false)), only) {
                 (Ok(()), _) => Ok(()),
-                // A line without a kind cannot be replaced by one that rejects.
+                // libpam cannot replace the include by a line that rejects, because that would need a kind.
                 (Err(error), None) => Err(error),
                 (Err(error), Some(kind)) => {
                     self.service.rules.push(at.broken(kind));

@@ -25,7 +25,7 @@ pub(super) enum Other {
     Denies,
     /// Sends the same password to AD.
     AsksAd,
-    /// Has its own database of users: local users.
+    /// Knows local users, without AD.
     Local,
     /// Accepts only users that its line names.
     Names,

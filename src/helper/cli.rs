@@ -802,7 +802,7 @@ mod tests {
             let lines: Vec<_> = checks.lines().filter(|line| line.starts_with(' ')).collect();
             assert!(lines.len() > CHECKS.len(), "{width}");
             for line in lines {
-                // A name, or the column of what is said of it.
+                // A name, or the column of its description.
                 let indent = line.chars().take_while(|c| *c == ' ').count();
                 assert!(indent == 2 || indent == id + 4, "{width}: {line:?}");
                 assert!(line.chars().count() <= width, "{width}: {line:?}");

@@ -200,7 +200,7 @@ fn ask<T>(
     client::ask(&cli.socket, request, secret)
         .and_then(|reply| answer(reply).ok_or(AskError::Unexpected))
         .map_err(|error| match error {
-            // The broker's advice is for the administrator, in its log.
+            // The broker's advice addresses the administrator that reads its log, and is cut off here.
             AskError::Refused(reason) if reason.contains("neither root nor in broker.users") => {
                 let stranger = reason.split("; if it is the application").next().unwrap_or_default();
                 Failure::Stranger(stranger.to_owned())

@@ -34,8 +34,7 @@ pub(super) fn prompt_change(name: &str) -> Result<[Secret; 2], Failure> {
 
 /// Prompts with each question in order. Accepts only what can be a password.
 fn ask<const N: usize>(questions: [String; N]) -> Result<[Secret; N], Failure> {
-    // rpassword raises SIGINT at Ctrl-C before it restores the terminal's echo. A handler lets it
-    // get that far.
+    // rpassword raises SIGINT at Ctrl-C before it restores the terminal's echo. A handler lets it do both.
     let runtime = Builder::new_current_thread().enable_io().build().map_err(Failure::Prompt)?;
     let mut interrupts = {
         let _inside = runtime.enter();

@@ -276,7 +276,7 @@ fn lines(asked: Option<&str>, events: &Events) -> Result<String, Failure> {
 /// Ends this process when its output is closed, even while there is nothing to write.
 fn end_with_the_reader() {
     let out = io::stdout();
-    // Errors and hang-ups are reported for any requested events (poll(2)).
+    // poll reports errors and hang-ups even if no event is requested (poll(2)).
     while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&out, PollFlags::empty())], None) {}
     std::process::exit(i32::from(Exit::Yes as u8));
 }

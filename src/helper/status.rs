@@ -198,7 +198,7 @@ fn day(seconds: u64) -> String {
     at.map_or_else(|| "after the year 9999".to_owned(), |at| at.date().to_string())
 }
 
-/// Returns the reply with the answer added, and with counts by name, which are pairs on the wire.
+/// Returns the reply with `well` added, and with logins by name, which are pairs on the wire.
 fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
     let mut value = serde_json::to_value(status)?;
     if let Value::Object(object) = &mut value {

@@ -268,8 +268,7 @@ fn shown(file: &File, changes: &[Change], whom: &str) -> String {
     format!("{path}: XCALLY is to ask {whom}\n{lines}")
 }
 
-/// Returns the text that is not yet printed, if the administrator agrees to the change. For `--apply`
-/// only.
+/// Returns the text that is still unprinted, if the administrator agrees to the change. Only for `--apply`.
 fn agreed(args: &Setup, file: &File, changes: &[Change], text: String) -> Result<Option<String>, Failure> {
     if !Uid::effective().is_root() {
         return Err(Failure::Application("--apply needs root: use `sudo`".to_owned()));

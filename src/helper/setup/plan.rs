@@ -310,7 +310,7 @@ pub(super) fn first_named(value: &str) -> Option<String> {
     urls(value).filter_map(Server::of).find(|server| !server.is_address()).map(|server| server.name())
 }
 
-/// Returns the owner of the password, if the file names one.
+/// Returns the account of the password, or a phrase for it if the file names none.
 fn admin(env: &Env) -> &str {
     let admin = env.properties.iter().find(|property| property.short() == "ADMIN");
     match admin.map(|admin| &admin.value) {
@@ -353,8 +353,7 @@ impl Server {
         fold(&self.host)
     }
 
-    /// Returns the finding on the server. DNS is preferred: it names another domain controller when one
-    /// fails.
+    /// Returns the finding on the server. DNS is preferred, because it knows more than one domain controller.
     fn end(&self, host: &Host<'_>) -> (Kind, String) {
         let (server, domain) = (&self.host, &host.config.domain.name);
         let is_address = self.is_address();
