@@ -1,7 +1,7 @@
-//! What the application's user can do: load the module, reach the broker, log somebody in.
+//! Steps that run as the application's user: load the module, reach the broker, log a user in.
 //!
-//! Each is done for real, in a process of that user: `motion-ad` starts itself again with the hidden command
-//! `as-application`.
+//! Each step really happens, in a process of that user: `motion-ad` starts itself again with the
+//! hidden command `as-application`.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -27,34 +27,34 @@ use crate::ldap;
 use crate::libpam::{self, Talk};
 use crate::protocol::{MAX_PASSWORD, Operation, Secret};
 
-/// One login: two calls of a module that waits for a minute at most, and what others of the service take.
+/// Time limit of one login: two calls of a module that waits up to a minute each, and other modules.
 const LOGIN: Duration = Duration::from_secs(125);
-/// One question to the broker, from the start of the program on.
+/// Time limit of one query to the broker, from the start of the program.
 const REACH: Duration = Duration::from_secs(5);
-/// The same without the program's start.
+/// The same without the start of the program.
 const STATUS: Duration = Duration::from_secs(4);
 
-/// What PAM answered.
+/// PAM's results for one login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
-    /// To authenticate.
+    /// Result of authenticate.
     pub authenticate: String,
-    /// To acct_mgmt, where authenticate succeeded.
+    /// Result of acct_mgmt, which runs only if authenticate succeeded.
     pub account: Option<String>,
-    /// What the person would have been shown.
+    /// Texts that the user would have seen.
     pub texts: Vec<String>,
 }
 
-/// Loads the module as libpam does and looks for its entry points, in this process.
+/// Loads the module as libpam does and resolves its entry points, in this process.
 ///
 /// # Errors
-/// What the dynamic linker says, or which entry point is missing.
+/// Returns the dynamic linker's message, or the name of a missing entry point.
 pub fn load_here(path: &Path) -> Result<(), String> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
     libpam::load(&path)
 }
 
-/// Asks the broker for its state, in this process.
+/// Queries the broker for its state, in this process.
 ///
 /// # Errors
 /// If the broker does not answer this user.
@@ -71,16 +71,16 @@ pub fn reach_here(socket: &Path) -> Result<(), String> {
 /// # Errors
 /// If this user may not read it.
 pub fn read_here(path: &Path) -> Result<(), String> {
-    // Without waiting for the other end of a FIFO.
+    // Opening a FIFO must not wait for its other end.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     opened.map(drop).map_err(|error| error.to_string())
 }
 
-/// Logs `name` in at the application's service, in this process, as whoever runs it. The password is given out once,
-/// whoever asks for it again.
+/// Logs `name` in at the application's service, in this process, as the user that runs it. The password
+/// answers only the first prompt.
 ///
 /// # Errors
-/// PAM could not be begun.
+/// If PAM cannot be started.
 pub fn login_here(name: &str, password: &Secret) -> Result<Answers, String> {
     let service = CString::new(SERVICE).map_err(|e| e.to_string())?;
     let user = CString::new(name).map_err(|e| e.to_string())?;
@@ -94,12 +94,13 @@ pub fn login_here(name: &str, password: &Secret) -> Result<Answers, String> {
     })
 }
 
-/// Binds once at an LDAP server of this host, in this process, with the password on standard input; the LDAP result code.
+/// Binds once at an LDAP server of this host, in this process, with the password on standard input. Returns
+/// the LDAP result code.
 ///
 /// # Errors
-/// If there is no answer.
+/// If there is no answer, or no valid password on standard input.
 pub fn bind_here(address: SocketAddr, name: &str) -> Result<u32, String> {
-    // std's own handle would keep a copy in its buffer.
+    // std's own handle would keep a copy of the password in its buffer.
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
     let mut bytes = Vec::with_capacity(MAX_PASSWORD + 1);
     let read = File::from(input).take(MAX_PASSWORD as u64).read_to_end(&mut bytes).map_err(|e| e.to_string());
@@ -120,7 +121,7 @@ pub fn bind_here(address: SocketAddr, name: &str) -> Result<u32, String> {
     })
 }
 
-/// Binds at an LDAP server of this host as `user`; the LDAP result code.
+/// Binds at an LDAP server of this host as `user`. Returns the LDAP result code.
 ///
 /// # Errors
 /// If there is no answer.
@@ -131,7 +132,7 @@ pub fn bind_as(user: &User, address: SocketAddr, name: &str, secret: &Secret) ->
     succeeded(answer)?.out.trim().parse().map_err(|_| "no LDAP result code".to_owned())
 }
 
-/// Loads the module as the application's user; says as whom.
+/// Loads the module as the application's user. Returns the name of that user.
 pub(super) async fn load(facts: &Facts, path: &Path) -> Result<String, String> {
     let path = path.display().to_string();
     let user = facts.application().await.ok().filter(|_| facts.is_root());
@@ -139,7 +140,7 @@ pub(super) async fn load(facts: &Facts, path: &Path) -> Result<String, String> {
     succeeded(answer).map(|_| user.map_or_else(|| "this user".to_owned(), |user| user.name))
 }
 
-/// Asks the broker as `user`.
+/// Queries the broker as `user`.
 pub(super) async fn reaches(facts: &Facts, user: &User) -> Result<(), String> {
     let socket = facts.options().socket.display().to_string();
     succeeded(command::ask_ourselves(Some(user), &["reach", &socket], &[], REACH).await).map(drop)
@@ -150,7 +151,7 @@ pub(super) async fn reads(user: &User, path: &str) -> Result<(), String> {
     succeeded(command::ask_ourselves(Some(user), &["read", path], &[], command::ASK).await).map(drop)
 }
 
-/// Logs somebody in as `user`.
+/// Runs one login as `user`.
 pub(super) async fn login(user: &User, login: &Login) -> Result<Answers, String> {
     let task = ["login", "--", login.name.as_str()];
     let answer = command::ask_ourselves(Some(user), &task, login.password.bytes(), LOGIN).await;

@@ -1,4 +1,4 @@
-//! The LDAP bridge, where XCALLY's `.env` names it: its socket, its secret, and the line that leads there.
+//! The LDAP bridge, if XCALLY's `.env` names it: its socket, its secret, and that line of `.env`.
 
 use std::net::SocketAddr;
 
@@ -12,18 +12,18 @@ use crate::config::admin::{ADMIN, LocalAdmin};
 use crate::config::xcally::change::{has, written};
 use crate::config::xcally::{self, ENV, Env, PREFIX, Value};
 
-/// Where the bridge listens.
+/// Port that the bridge listens on.
 const PORT: u16 = 3890;
 const SOCKET: &str = "motion-ad-ldap.socket";
 
-/// Where the URL of an `.env` leads.
+/// Target of the URL in an `.env`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leads {
-    /// To the bridge.
+    /// The bridge.
     Here,
-    /// To this host, at another port than the bridge's.
+    /// This host, at another port than the bridge's.
     Port,
-    /// Elsewhere, or nowhere.
+    /// Another host, or no valid target.
     Elsewhere,
 }
 
@@ -44,7 +44,7 @@ fn leads(url: &str) -> Leads {
     }
 }
 
-/// Whether XCALLY's `.env` leads to the bridge, as far as that can be read.
+/// Returns the target of the URL in XCALLY's `.env`, if the file has a readable one.
 fn asked(env: &Env) -> Option<Leads> {
     let url = env.properties.iter().find(|property| property.short() == "URL")?;
     match &url.value {
@@ -53,7 +53,7 @@ fn asked(env: &Env) -> Option<Leads> {
     }
 }
 
-/// Whether the password in `.env` is the bridge's secret, and so none of AD.
+/// Returns true if the password in `.env` is the bridge's secret, and so no AD password.
 pub(super) fn is_local_secret(facts: &Facts, env: &Env) -> bool {
     asked(env) == Some(Leads::Here)
         && LocalAdmin::load(&facts.path(ADMIN))
@@ -62,7 +62,7 @@ pub(super) fn is_local_secret(facts: &Facts, env: &Env) -> bool {
             .is_some_and(|admin| holds(facts, "PASSWORD", admin.secret.bytes()) == Some(true))
 }
 
-/// Whether a property of the `.env` has this value; `None` where it is not set, or the file cannot be read.
+/// Returns true if a property of the `.env` has this value; `None` if it is not set or not readable.
 fn holds(facts: &Facts, short: &str, value: &[u8]) -> Option<bool> {
     let (bytes, _) = xcally::read(&facts.path(ENV)).ok()??;
     let text = std::str::from_utf8(&bytes).ok()?;
@@ -71,7 +71,7 @@ fn holds(facts: &Facts, short: &str, value: &[u8]) -> Option<bool> {
     (!["", "''", "\"\"", "``"].contains(&raw)).then(|| has(text, &name, value))
 }
 
-/// The line that leads to the bridge, and the secret on both sides.
+/// Checks the line that names the bridge, and that both sides have the same secret.
 pub(super) async fn line(facts: &Facts) -> Finding {
     let env = match Env::load(&facts.path(ENV)) {
         Ok(Some(env)) => env,
@@ -112,7 +112,7 @@ pub(super) async fn line(facts: &Facts) -> Finding {
     }
 }
 
-/// Its socket, where XCALLY asks it.
+/// Checks the bridge's socket, if XCALLY uses the bridge.
 pub(super) async fn socket(facts: &Facts) -> Finding {
     let is_asked = match Env::load(&facts.path(ENV)) {
         Ok(Some(env)) => asked(&env) == Some(Leads::Here),
@@ -200,7 +200,7 @@ mod tests {
         };
         let here = "ldap://127.0.0.1:3890";
         let line = format!("motion-ad:{SECRET}\n");
-        // The text of .env and the file; what the line is, and whether the password is one of AD.
+        // .env and the admin's file; the level of the finding, and whether the password is one of AD.
         for (env, admin, level, is_ads) in [
             (env(here, "motion-ad", SECRET), Some(line.as_str()), Level::Ok, false),
             (env(here, "motion-ad", "Hush-1"), Some(&line), Level::Failure, true),

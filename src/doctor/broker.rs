@@ -1,4 +1,4 @@
-//! The broker: its user, its units, its socket, and whether it answers.
+//! The broker: its user, its units, its socket, and its answers.
 
 use std::fs;
 use std::io;
@@ -22,16 +22,16 @@ const SERVICE_UNIT: &str = "motion-ad.service";
 /// The user that the unit runs the broker as.
 pub(super) const USER: &str = "motion-ad";
 const PACKAGE: &str = "libpam-motion-ad";
-/// A name that nobody bears: who it is, the broker has to ask AD.
+/// A name that no account has, so that the broker must query AD for it.
 const NOBODY: &str = "motion-ad-doctor";
-/// The most settings of a drop-in that are named.
+/// Maximum number of a drop-in's settings in one finding.
 const SETTINGS: usize = 3;
-/// So long a broker that is starting has until it is called one that does not.
+/// Time that a starting broker has before it counts as failed.
 const STARTING: Duration = Duration::from_secs(3);
-/// So soon it is looked at again.
+/// Pause between two looks at its unit.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Whoever runs the doctor may look at everything.
+/// Warns if the doctor does not run as root and so cannot check everything.
 pub(super) async fn root(facts: &Facts) -> Finding {
     match facts.is_root() {
         true => Finding::ok("as root"),
@@ -76,7 +76,7 @@ pub(super) async fn service_unit(_: &Facts) -> Finding {
     let begun = Instant::now();
     let seen = loop {
         match state_of(SERVICE_UNIT).await {
-            // It starts again by itself when a file has changed; the one that fails at once does so for ever.
+            // systemd restarts the broker when a file has changed; one that fails at once restarts for ever.
             Ok(seen) if seen.active.ends_with("activating") && begun.elapsed() < STARTING => {
                 sleep(AGAIN).await
             }
@@ -93,7 +93,7 @@ pub(super) async fn service_unit(_: &Facts) -> Finding {
                 .run(Run::Units(Verb::Enable, &[Ours::Service]))
         }
         (_, "active" | "reloading", _) => Finding::ok(seen.text),
-        // The next login starts it.
+        // The socket starts it.
         (_, "inactive", _) => Finding::ok(format!("{}; the next login starts it", seen.text)),
         _ => {
             let log = command::ask("journalctl", &["-u", SERVICE_UNIT, "-n", "2", "-q", "-o", "cat"]).await;
@@ -104,7 +104,7 @@ pub(super) async fn service_unit(_: &Facts) -> Finding {
     }
 }
 
-/// A unit that fails is started again; where an administrator's own settings are in the way, they are named.
+/// Suggests a restart of a unit that failed; if an administrator's own settings may be the cause, names them.
 async fn again(mut finding: Finding, unit: &Unit) -> Finding {
     let settings = unit.overrides.iter().flat_map(|file| settings(file)).collect::<Vec<_>>();
     if settings.is_empty() {
@@ -117,12 +117,12 @@ async fn again(mut finding: Finding, unit: &Unit) -> Finding {
     )
 }
 
-/// The settings of a drop-in by file and line, those first that decide what is run.
+/// Returns the settings of a drop-in with file and line. Those that decide which program runs come first.
 fn settings(file: &str) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let lines = (1..).zip(text.lines()).map(|(number, line)| (number, line.trim()));
     let set = lines.filter(|(_, line)| !line.starts_with(['#', ';', '[']) && line.contains('='));
-    // An empty value only takes back what was set before.
+    // An empty value only resets an earlier one.
     let mut set: Vec<_> = set.filter(|(_, line)| !line.ends_with('=')).collect();
     set.sort_by_key(|(number, line)| (!line.starts_with("Exec"), *number));
     set.iter().take(SETTINGS).map(|(number, line)| format!("{file}, line {number}: {line}")).collect()
@@ -136,7 +136,7 @@ struct Unit {
     load: String,
     active: String,
     enabled: String,
-    /// Files with settings of an administrator's.
+    /// Files with the administrator's own settings.
     overrides: Vec<String>,
     text: String,
 }
@@ -155,7 +155,7 @@ async fn state_of(name: &str) -> Result<Unit, Finding> {
     Ok(Unit { load, active, enabled, overrides, text })
 }
 
-/// The socket's file is as the unit in force says.
+/// Checks that the socket's file has the owner and mode of the unit in force.
 pub(super) async fn socket_file(facts: &Facts) -> Finding {
     let path = &facts.options().socket;
     let shown = path.display();
@@ -225,7 +225,7 @@ pub(super) async fn answers(facts: &Facts) -> Finding {
     }
 }
 
-/// One version everywhere: of the package, of the helper that looks, and of the broker that runs.
+/// Checks that the package, this helper and the running broker have the same version.
 pub(super) async fn version(facts: &Facts) -> Finding {
     let ours = env!("CARGO_PKG_VERSION");
     if let Ok(status) = facts.status().await
@@ -240,7 +240,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
         _ => None,
     };
     match installed {
-        // A revision of the package may follow.
+        // A package revision may follow.
         Some(version) if version == ours || version.starts_with(&format!("{ours}-")) => {
             Finding::ok(format!("package, helper and broker are {ours}"))
         }
@@ -251,8 +251,8 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     }
 }
 
-/// What the broker itself has to complain about, which no other check has found. It is made to read AD first, so that
-/// what failed a while ago and was not needed since is no complaint.
+/// Reports problems that only the broker knows. The check first makes the broker read AD, so that an old
+/// failure that nothing has retried since is not reported.
 pub(super) async fn state(facts: &Facts) -> Finding {
     match facts.ask(Operation::Check, NOBODY).await {
         Ok(Reply::Check(check)) if check.outcome.is_none() => {
@@ -270,7 +270,7 @@ pub(super) async fn state(facts: &Facts) -> Finding {
     if let Some(problem) = status.problems.first() {
         return Finding::failure(problem).command(&commands::SHOW_LOG, "");
     }
-    // One that works again is seen working within ten seconds.
+    // The broker notices within ten seconds that a service works again.
     let down = status.servers.list.iter().flat_map(|server| {
         let down = server.services.iter().filter(|(_, state)| !matches!(state.as_str(), "ok" | "unknown"));
         down.map(|(service, cause)| format!("{} of {}: {cause}", service, server.host))

@@ -1,9 +1,10 @@
-//! How a child of the doctor becomes the application's user.
+//! How a child process of the doctor becomes the application's user.
 //!
-//! The application may be compromised, and the doctor runs in root's session. So the child has no terminal in which a
-//! command could be typed or keystrokes read (TIOCSTI, CVE-2016-2779), no descriptor that root's shell left open, and
-//! no memory that another process of that user can read or write. It starts as root, which the application cannot
-//! trace, and never executes another program as the user: that would make it dumpable for a moment.
+//! The application may be compromised, and the doctor runs in root's session. So the child has no terminal in
+//! which it could type commands or read keystrokes (TIOCSTI, CVE-2016-2779), no descriptor that root's shell
+//! left open, and no memory that another process of that user can read or write. It starts as root, which the
+//! application cannot trace, and never executes another program as the user: an exec would make it dumpable
+//! for a moment.
 
 use std::ffi::CString;
 use std::fs;
@@ -12,24 +13,24 @@ use nix::errno::Errno;
 use nix::sys::prctl::set_dumpable;
 use nix::unistd::{Gid, Uid, close, getresgid, getresuid, initgroups, setresgid, setresuid, setsid};
 
-/// Descriptors up to this one are the pipes that the doctor made.
+/// Highest of the standard descriptors, which are the pipes that the doctor made.
 const STANDARD: i32 = 2;
 
 /// The user that a child becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its uid.
+    /// Uid.
     pub uid: u32,
-    /// Its primary group.
+    /// Primary group.
     pub gid: u32,
-    /// Its name, by which its other groups are found.
+    /// User name, by which the other groups are found.
     pub name: String,
 }
 
-/// Leaves root's session, descriptors and rights; without an identity, the session and the descriptors alone.
+/// Leaves root's session, descriptors and privileges; without an identity, only session and descriptors.
 ///
 /// # Errors
-/// If the process keeps something that it must not have. It must end then.
+/// If the process keeps anything that it must not have. The caller must then end the process.
 pub fn leave(identity: Option<&Identity>) -> Result<(), String> {
     let hide = || set_dumpable(false).map_err(|error| format!("prctl(PR_SET_DUMPABLE): {error}"));
     hide()?;
@@ -37,7 +38,7 @@ pub fn leave(identity: Option<&Identity>) -> Result<(), String> {
     close_others()?;
     if let Some(identity) = identity {
         identify(identity)?;
-        // The kernel does so as well, unless fs.suid_dumpable says otherwise.
+        // The kernel does the same, unless fs.suid_dumpable says otherwise.
         hide()?;
     }
     Ok(())
@@ -49,7 +50,7 @@ fn close_others() -> Result<(), String> {
     let numbers: Vec<_> = numbers.filter(|number| *number > STANDARD).collect();
     for number in numbers {
         match close(number) {
-            // The one that the list was read by is closed already.
+            // The descriptor that the list was read from is already closed.
             Ok(()) | Err(Errno::EBADF) => {}
             Err(error) => return Err(format!("descriptor {number} cannot be closed: {error}")),
         }

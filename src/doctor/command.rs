@@ -1,4 +1,4 @@
-//! Programs of the system that are asked, each with a bound and without a shell.
+//! Calls of system programs, each with a time limit and without a shell.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -9,13 +9,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// One question to a program of this host.
+/// Time limit of one call of a program.
 pub(super) const ASK: Duration = Duration::from_secs(3);
 
-/// Where a child looks for programs that a module of the PAM service runs.
+/// Search path of a child, for programs that a module of the PAM service runs.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// What a program answered.
+/// Result of a program.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: ExitStatus,
@@ -24,21 +24,21 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The last line that it complained with.
+    /// Returns the last line of its standard error.
     pub(super) fn complaint(&self) -> &str {
         self.err.lines().last().unwrap_or_default().trim()
     }
 }
 
-/// Runs a program with nothing on its standard input.
+/// Runs a program with an empty standard input.
 pub(super) async fn ask(program: &str, arguments: &[&str]) -> io::Result<Answer> {
     let mut command = Command::new(program);
     command.args(arguments);
     run(command, &[], ASK).await
 }
 
-/// Runs `motion-ad as-application`, which becomes `user` by itself (see [`super::child`]), or stays who it is; `input`
-/// is its standard input.
+/// Runs `motion-ad as-application` with `input` as its standard input. The child becomes `user` by itself
+/// (see [`super::child`]); without a `user`, it stays as it is.
 pub(super) async fn ask_ourselves(
     user: Option<&User>,
     task: &[&str],
@@ -63,7 +63,7 @@ async fn run(mut command: Command, input: &[u8], bound: Duration) -> io::Result<
     let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let running = async {
         if let Some(mut stdin) = child.stdin.take() {
-            // Who ends before it has read all does not want it.
+            // A child that ends early does not need the rest.
             let _ = stdin.write_all(input).await;
         }
         child.wait_with_output().await

@@ -1,36 +1,36 @@
-//! Every command that the doctor prints for a person. Those that `doctor --fix` runs itself are in `fix.rs`.
+//! Every command that the doctor prints for the administrator. `fix.rs` has those of `doctor --fix`.
 //!
-//! A check cannot print a command that is not in this table, and the tests at the end read all of it: no command
-//! touches a file that another program owns, and none takes a rule away.
+//! A check cannot print a command that is not in this table. The tests at the end check all of it: no command
+//! changes a file that another program owns, and none removes a rule.
 
 use super::finding::quote;
 use super::fix::Place;
 
-/// What a command is for.
+/// Purpose of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It cures the cause.
+    /// Fixes the cause.
     Step,
-    /// It only shows something.
+    /// Only shows something.
     Look,
 }
 
-/// A command for a person.
+/// A command for the administrator.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Where it is run.
+    /// The place to run it.
     pub place: Place,
-    /// What it is for.
+    /// Its purpose.
     pub kind: Kind,
-    /// For a shell; `{}` stands for one parameter, which is quoted, and `{2}` for what follows a line feed in it.
+    /// Shell text. `{}` stands for one parameter, which is quoted; `{2}` for its part after a line feed.
     template: &'static str,
 }
 
 impl Command {
-    /// The command with its parameter.
+    /// Returns the command with its parameter.
     pub fn with(&self, parameter: &str) -> String {
         let (first, second) = parameter.split_once('\n').unwrap_or((parameter, ""));
-        // The second one first: a parameter may hold what looks like a place for one.
+        // `{2}` first, because a parameter may itself contain a placeholder.
         let (head, tail) = self.template.split_once("{2}").unwrap_or((self.template, ""));
         let second = if head.len() < self.template.len() { quote(second) } else { String::new() };
         format!("{}{second}{}", head.replace("{}", &quote(first)), tail.replace("{}", &quote(first)))
@@ -42,105 +42,105 @@ macro_rules! commands {
     ($($(#[$text:meta])* $name:ident: $kind:ident, $place:ident, $template:literal;)*) => {
         $($(#[$text])* pub(crate) static $name: Command =
             Command { place: Place::$place, kind: Kind::$kind, template: $template };)*
-        /// All of them.
+        /// All commands.
         #[cfg(test)]
         pub(super) static ALL: &[&Command] = &[$(&$name),*];
     };
 }
 
 commands! {
-    /// Shows more than a user may see.
+    /// Runs the doctor as root, which sees more than a user.
     AS_ROOT: Look, Here, "sudo motion-ad doctor";
-    /// Installs the package again, in the folder where its file is.
+    /// Reinstalls the package, in the folder of its file.
     REINSTALL: Step, Here, "apt-get install -y --reinstall ./libpam-motion-ad_*.deb";
-    /// Shows a unit with the administrator's own settings.
+    /// Shows the units with the administrator's own settings.
     SHOW_UNIT: Look, Here, "systemctl cat motion-ad.socket motion-ad.service";
     /// Shows the broker's log.
     SHOW_LOG: Look, Here, "journalctl -u motion-ad.service -n 20";
     /// Shows the broker's state.
     SHOW_STATUS: Look, Here, "motion-ad status";
-    /// Shows what AppArmor and SELinux refused.
+    /// Shows what AppArmor and SELinux denied.
     SHOW_DENIALS: Look, Here, "journalctl -k --since=-1d -g '(apparmor=\"DENIED\"|avc: +denied).*motion-ad'";
     /// Shows the application's PAM service.
     SHOW_SERVICE: Look, Here, "cat /etc/pam.d/motion";
-    /// Has XCALLY's `.env` name the LDAP bridge, with the secret of this host; asks before.
+    /// Makes XCALLY's `.env` name the LDAP bridge, with this host's secret; prompts before.
     SETUP_BRIDGE: Step, Here, "motion-ad setup --bridge --apply";
     /// Enables the LDAP bridge.
     ENABLE_BRIDGE: Step, Here, "systemctl enable --now motion-ad-ldap.socket";
     /// Shows the log of the LDAP bridge.
     SHOW_BRIDGE: Look, Here, "journalctl -u motion-ad-ldap.service -n 20";
-    /// Starts an application again, which then loads the module as it is now.
+    /// Restarts an application, which then loads the current module.
     RESTART_APPLICATION: Step, Here, "systemctl restart {}";
 
     /// Joins the domain for the first time.
     REALM_JOIN: Step, Here, "realm join -v -U Administrator {}";
-    /// Gives the computer account a new password and this host its keys; asks for an administrator's password.
+    /// Gives the computer account a new password and this host its keys; prompts for an administrator.
     ADCLI_JOIN: Step, Here, "adcli join --login-user=Administrator --domain={}";
-    /// The same with the machine's own password.
+    /// The same, authenticated by the machine's own password.
     ADCLI_UPDATE: Step, Here, "adcli update --computer-password-lifetime=0 --domain={}";
-    /// Makes the machine's keys root's alone.
+    /// Restricts the machine's keytab to root.
     KEYTAB_MODE: Step, Here, "chown root:root /etc/krb5.keytab && chmod 0600 /etc/krb5.keytab";
-    /// Sets the clock by chrony.
+    /// Sets the clock with chrony.
     CHRONY: Step, Here, "systemctl restart chrony.service && chronyc makestep";
-    /// Sets the clock by systemd.
+    /// Sets the clock with systemd-timesyncd.
     TIMESYNCD: Step, Here,
         "systemctl enable systemd-timesyncd.service && systemctl restart systemd-timesyncd.service";
-    /// Sets the clock by ntpsec.
+    /// Sets the clock with ntpsec.
     NTPSEC: Step, Here, "systemctl restart ntpsec.service";
-    /// Sets the clock by ntp.
+    /// Sets the clock with ntp.
     NTP: Step, Here, "systemctl restart ntp.service";
-    /// Shows which DNS servers this host asks, and what they say.
+    /// Shows the DNS servers that this host uses.
     SHOW_DNS: Look, Here, "cat /etc/resolv.conf";
-    /// Shows the way to a host.
+    /// Shows the route to a host.
     SHOW_WAY: Look, Here, "ip route get {}";
 
-    /// Registers a domain controller in DNS.
+    /// Registers a Windows domain controller in DNS.
     REGISTER_WINDOWS: Step, Windows, "nltest /dsregdns";
-    /// The same.
+    /// Registers a Samba domain controller in DNS.
     REGISTER_SAMBA: Step, Samba, "samba_dnsupdate --use-samba-tool";
     /// Registers a domain controller's addresses in DNS.
     ADDRESSES_WINDOWS: Step, Windows, "ipconfig /registerdns";
-    /// Shows which hosts DNS names as domain controllers.
+    /// Shows the hosts that DNS names as domain controllers.
     RECORDS_WINDOWS: Look, Windows, "Get-DnsServerResourceRecord -ZoneName {} -Name _ldap._tcp.dc -RRType Srv";
-    /// The same.
+    /// The same on Samba.
     RECORDS_SAMBA: Look, Samba, "samba-tool dns query localhost {} _ldap._tcp.dc SRV -P";
-    /// Shows the rules of a domain controller's firewall.
+    /// Shows the firewall rules of a domain controller.
     FIREWALL_WINDOWS: Look, Windows,
         "Get-NetFirewallRule -DisplayGroup 'Active Directory Domain Services' | Format-Table DisplayName, Enabled, Action";
-    /// Shows who listens on a domain controller's ports.
+    /// Shows the listening programs on a domain controller's ports.
     PORTS_SAMBA: Look, Samba, "ss -ltnp";
-    /// Shows whether domain controllers replicate.
+    /// Shows the state of the replication between domain controllers.
     REPLICATION_WINDOWS: Look, Windows, "repadmin /replsummary";
-    /// The same.
+    /// The same on Samba.
     REPLICATION_SAMBA: Look, Samba, "samba-tool drs showrepl";
-    /// Asks the enterprise's certificate authority for a certificate.
+    /// Requests a certificate from the enterprise certificate authority.
     CERTIFICATE_WINDOWS: Step, Windows, "certutil -pulse; Restart-Service kdc";
-    /// Shows the files of a domain controller's certificate.
+    /// Shows the files of a Samba domain controller's certificate.
     CERTIFICATE_SAMBA: Look, Samba, "testparm -sv 2>&1 | grep -i 'tls .*file'";
     /// Sets a domain controller's clock.
     CLOCK_WINDOWS: Step, Windows, "w32tm /resync /rediscover";
-    /// The same.
+    /// The same on Samba.
     CLOCK_SAMBA: Step, Samba, "systemctl restart chrony.service && chronyc makestep";
     /// Enables the computer account.
     ENABLE_WINDOWS: Step, Windows, "Enable-ADAccount -Identity {}";
-    /// The same.
+    /// The same on Samba.
     ENABLE_SAMBA: Step, Samba, "samba-tool user enable {}";
     /// Shows the service principal names of a domain controller.
     SPN_WINDOWS: Look, Windows, "setspn -L {}";
-    /// Registers those of a domain controller.
+    /// Registers the service principal names of a Samba domain controller.
     SPN_SAMBA: Step, Samba, "samba_spnupdate";
     /// Shows a domain controller's log.
     LOG_WINDOWS: Look, Windows, "Get-WinEvent -LogName 'Directory Service' -MaxEvents 20";
-    /// The same.
+    /// The same on Samba.
     LOG_SAMBA: Look, Samba, "journalctl -u samba-ad-dc.service -n 50";
     /// Shows a group.
     GROUP_WINDOWS: Look, Windows, "Get-ADGroup -Identity {}";
-    /// The same.
+    /// The same on Samba.
     GROUP_SAMBA: Look, Samba, "samba-tool group show {}";
 
-    /// Lets the computers of the domain read logonHours and userWorkstations (the property set User-Logon).
+    /// Allows the domain's computers to read logonHours and userWorkstations (the property set User-Logon).
     READ_WINDOWS: Step, Windows, "dsacls {} /I:S /G {2}";
-    /// The same. DC is the SDDL's word for the domain's computers; the GUIDs are those of User-Logon and of users.
+    /// The same on Samba. DC is SDDL for Domain Computers; the GUIDs are those of User-Logon and of users.
     READ_SAMBA: Step, Samba, "samba-tool dsacl set --objectdn={} \
         --sddl='(OA;CIIO;RP;5f202010-79a5-11d0-9020-00c04fc2d4cf;bf967aba-0de6-11d0-a285-00aa003049e2;DC)'";
 
@@ -156,7 +156,7 @@ mod tests {
     use super::super::fix::{BOTH, OwnPath, Run, Unit, Verb};
     use super::*;
 
-    /// What a command may name beside what is ours: the machine's keys, in the join's own commands.
+    /// Foreign files that a command may name: the keytab, in the join's own commands, and `resolv.conf`.
     const NAMED: [&str; 2] = ["/etc/krb5.keytab", "/etc/resolv.conf"];
     /// Programs that only show something.
     const SHOWING: [&str; 17] = [
@@ -178,7 +178,7 @@ mod tests {
         "Get-ADGroup",
         "samba-tool",
     ];
-    /// Words with which a command widens access, takes a rule away, or makes something in AD.
+    /// Words of commands that widen access, remove a rule, or create something in AD.
     const FORBIDDEN: [&str; 21] = [
         "sed",
         "perl",
@@ -203,7 +203,7 @@ mod tests {
         "purge",
     ];
 
-    /// Everything that can be printed, with the program of each simple command.
+    /// Returns every printable command with its purpose.
     fn printed() -> Vec<(Kind, String)> {
         let person = ALL.iter().map(|command| (command.kind, command.with("x; rm -rf /etc/pam.d #'\n$(id)")));
         let path = || OwnPath::new(Path::new("/etc/motion-ad/ca.pem")).unwrap();
@@ -216,7 +216,7 @@ mod tests {
             Run::Access { path: path(), owner: Some("root:motion-ad".into()), mode: 0o640 },
             Run::ReplaceSocket(path()),
         ]);
-        // A kind that is not among them does not compile here.
+        // A new kind of `Run` does not compile here until it is listed.
         for run in &runs {
             match run {
                 Run::Units(..) | Run::MakeUser | Run::Access { .. } | Run::ReplaceSocket(_) => {}
@@ -225,14 +225,14 @@ mod tests {
         person.chain(runs.iter().map(|run| (Kind::Step, run.shown()))).collect()
     }
 
-    /// The words of a command, quotes and all that stands between them taken as one word.
+    /// Splits a command into words; quoted text is part of one word.
     fn words(command: &str) -> Vec<String> {
         let mut words = vec![String::new()];
         let (mut quoted, mut characters) = (false, command.chars());
         while let Some(c) = characters.next() {
             match c {
                 '\'' => quoted = !quoted,
-                // Only `quote` writes one, for a quote.
+                // Only `quote` writes a backslash, before a quote.
                 '\\' if !quoted => words.last_mut().unwrap().extend(characters.next()),
                 c if c.is_whitespace() && !quoted => words.push(String::new()),
                 c => words.last_mut().unwrap().push(c),
@@ -245,7 +245,7 @@ mod tests {
 
     fn is_allowed(kind: Kind, path: &str) -> bool {
         let ours = OwnPath::new(Path::new(path)).is_some();
-        // Nothing that changes resolv.conf is printed; the keys get a narrower mode.
+        // No command may change resolv.conf; the keytab only gets a stricter mode.
         ours || (NAMED.contains(&path) && (kind == Kind::Look || path != "/etc/resolv.conf"))
     }
 
@@ -253,7 +253,7 @@ mod tests {
     fn no_command_touches_what_is_not_ours_or_takes_a_rule_away() {
         for (kind, command) in printed() {
             for word in words(&command) {
-                // A parameter that means harm stays one word.
+                // A malicious parameter stays one word.
                 if word.contains("rm -rf") {
                     continue;
                 }
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(words(&SHOW_WAY.with("it's; reboot")), ["ip", "route", "get", "it's; reboot"]);
     }
 
-    /// A string of the doctor's code outside this table and `fix.rs`, which nobody can run by pasting it.
+    /// A command outside this table and `fix.rs` would escape the tests above.
     #[test]
     fn no_other_file_of_the_doctor_writes_a_command() {
         const MARKS: [&str; 21] = [

@@ -1,4 +1,4 @@
-//! `config.toml` and the name map: whether they can be understood, and read by the broker's user.
+//! `config.toml` and the name map: whether they are valid, and whether the broker's user can read them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,9 +16,9 @@ use super::join::is_not_joined;
 use super::pam::access;
 use crate::config::{CONFIG, ConfigError, Problem, Store, distance};
 
-/// Folders that the broker's unit does not see, or sees as its own (`ProtectHome=`, `PrivateTmp=`).
+/// Folders that the broker's unit hides, or replaces by private ones (`ProtectHome=`, `PrivateTmp=`).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
-/// Where files of the configuration belong.
+/// Folder of the configuration's files.
 const FOLDER: &str = "/etc/motion-ad";
 
 pub(super) async fn file(facts: &Facts) -> Finding {
@@ -57,7 +57,7 @@ pub(super) async fn map(facts: &Facts) -> Finding {
     }
 }
 
-/// What cannot be understood is for a person to correct: without the line a rule might be missing.
+/// Leaves an invalid file to the administrator: a fix that dropped the line might drop a rule.
 fn broken(error: &ConfigError, manual: &str) -> Finding {
     let finding = Finding::failure(error.to_string());
     let ConfigError::Broken(Problem { file, line, .. }) = error else { return finding };
@@ -76,7 +76,7 @@ fn broken(error: &ConfigError, manual: &str) -> Finding {
     )
 }
 
-/// The line of config.toml that gives `key` of `table` its value, where it stands on a line of its own.
+/// Returns the line of config.toml that sets `key` of `table`, if the key has a line for itself.
 pub(super) fn line_of(facts: &Facts, table: &str, key: &str) -> Option<usize> {
     let text = fs::read_to_string(&facts.options().config).ok()?;
     line_in(&text, table, key)
@@ -98,13 +98,13 @@ fn line_in(text: &str, table: &str, key: &str) -> Option<usize> {
     None
 }
 
-/// A file that the broker reads, and whether others may not.
+/// A file that the broker reads, and whether it must be secret.
 struct Read {
     path: PathBuf,
     is_secret: bool,
 }
 
-/// Each file that the broker reads can be read by its user, in what the unit lets it see.
+/// Checks that the broker's user can read each of the broker's files, within what the unit lets it see.
 pub(super) async fn readable(facts: &Facts) -> Finding {
     if !facts.is_root() {
         return Finding::skipped("needs root");
@@ -113,7 +113,7 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
         Ok(user) => user,
         Err(cause) => return Finding::skipped(cause),
     };
-    // A file elsewhere is one that is to become it, and only the administrator reads it.
+    // A config.toml elsewhere is a draft, which only the administrator reads.
     let is_in_force = facts.options().config == Path::new(CONFIG);
     let mut files: Vec<_> =
         is_in_force.then(|| (facts.options().config.clone(), false)).into_iter().collect();
@@ -138,7 +138,7 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
     found.unwrap_or_else(|| Finding::ok(format!("{} may read {} files", user.name, files.len())))
 }
 
-/// The folder of the configuration, where not every user may enter it: then no file in it can be read.
+/// Returns a finding if not every user may enter the configuration's folder, and so read none of its files.
 fn closed_folder(folder: &Path) -> Option<Finding> {
     const MODE: u32 = 0o755;
     let mode = fs::metadata(folder).ok()?.mode() & 0o7777;
@@ -179,7 +179,7 @@ async fn unreadable(facts: &Facts, user: &User, file: &Read) -> Option<Finding> 
     }
 }
 
-/// Every user that the broker is to answer exists.
+/// Checks that every user in `broker.users` exists.
 pub(super) async fn users(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("config-file") };
     for name in &config.broker.users {
@@ -196,13 +196,13 @@ pub(super) async fn users(facts: &Facts) -> Finding {
     Finding::ok(config.broker.users.join(", "))
 }
 
-/// The file and the line of a key, as people are told it.
+/// Returns a key with its file and line, as shown to the administrator.
 pub(super) fn place_of(facts: &Facts, table: &str, key: &str) -> String {
     let line = line_of(facts, table, key).map_or_else(String::new, |line| format!(", line {line}"));
     format!("{table}.{key} in {}{line}", facts.options().config.display())
 }
 
-/// The local user whose name differs by a letter or two.
+/// Returns the local user whose name differs by one or two letters.
 fn near_user(facts: &Facts, name: &str) -> Option<String> {
     let users = fs::read_to_string(facts.path("/etc/passwd")).ok()?;
     let names = users.lines().filter_map(|line| line.split(':').next());
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    /// A host in a domain that no DNS knows, with this configuration and this map.
+    /// A host in a domain that DNS does not know, with this configuration and this map.
     fn host(config: &str, map: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("names.map");
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!((file.because, map.because), (Some("join"), Some("config-file")));
     }
 
-    /// The whole, where nothing answers: bounded, in the order of the table, each check once.
+    /// If nothing answers, all checks still finish in time, each once, in the order of the table.
     #[tokio::test(flavor = "multi_thread")]
     async fn every_check_has_a_finding_where_nothing_answers() {
         let folder = host("", "");

@@ -1,6 +1,6 @@
-//! Each domain controller: its ports, what it says of itself, and its TLS.
+//! Each domain controller: its ports, its description of itself, and its TLS.
 //!
-//! One that works is enough for logins, so that what only some of them lack is a warning.
+//! Logins need only one that works, so a fault of some of them is a warning.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,10 +16,10 @@ use crate::directory::Unusable;
 use crate::directory::survey::{Certificate, Port, Survey};
 use crate::name::fold;
 
-/// So many seconds before its end a certificate is worth a warning: 30 days.
+/// Remaining lifetime below which a certificate is worth a warning, in seconds: 30 days.
 const SOON: i64 = 30 * 86_400;
 
-/// Port 389, and an answer on it.
+/// Checks port 389 and the answer on it.
 pub(super) async fn ldap(facts: &Facts) -> Finding {
     let parts = facts.surveys().await.iter().map(|survey| match &survey.root {
         Ok(_) => part(survey, Level::Ok, "answers on port 389"),
@@ -28,7 +28,7 @@ pub(super) async fn ldap(facts: &Facts) -> Finding {
     opened(Finding::of_parts(parts.collect()))
 }
 
-/// The hosts that DNS names and AD does not list.
+/// Checks for hosts that DNS names and AD does not list.
 pub(super) async fn listed(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("join");
@@ -49,12 +49,12 @@ pub(super) async fn listed(facts: &Facts) -> Finding {
     Finding::of_parts(parts).there(&commands::RECORDS_WINDOWS, &commands::RECORDS_SAMBA, &zone)
 }
 
-/// Port 88: nothing can be read without a ticket.
+/// Checks port 88: without a ticket, nothing can be read.
 pub(super) async fn kdc(facts: &Facts) -> Finding {
     port(facts, Port::Kdc, true).await
 }
 
-/// Port 636. Where StartTLS is as good, its absence is only worth knowing.
+/// Checks port 636. Its absence is no failure where StartTLS serves as well.
 pub(super) async fn ldaps(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let needed = config.tls.mode == TlsMode::Ldaps && config.login.method != Method::Kerberos;
@@ -64,12 +64,12 @@ pub(super) async fn ldaps(facts: &Facts) -> Finding {
     }
 }
 
-/// Port 464: passwords are changed there.
+/// Checks port 464, for changes of passwords.
 pub(super) async fn kpasswd(facts: &Facts) -> Finding {
     port(facts, Port::Kpasswd, false).await
 }
 
-/// Port 3268, of those that say that they serve it.
+/// Checks port 3268 of the domain controllers that claim to be global catalogues.
 pub(super) async fn catalogue(facts: &Facts) -> Finding {
     let answering = facts.answering().await;
     let serving: Vec<_> =
@@ -88,7 +88,7 @@ async fn port(facts: &Facts, port: Port, needed: bool) -> Finding {
     of_port(facts.answering().await, port, needed)
 }
 
-/// Whether `port` of those that answer by LDAP can be connected to.
+/// Checks that `port` accepts connections on each domain controller that answers by LDAP.
 fn of_port(surveys: Vec<&Survey>, port: Port, needed: bool) -> Finding {
     let number = port.number();
     let parts = surveys.into_iter().map(|survey| match survey.port(port) {
@@ -122,13 +122,13 @@ fn root(survey: &Survey) -> Option<&crate::directory::survey::Root> {
     survey.root.as_ref().ok()
 }
 
-/// Logins go to those that may be written to, have replicated and are of our domain.
+/// Checks that domain controllers are fit for logins: writable, synchronized and of our domain.
 pub(super) async fn fit(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let domain = config.domain.root();
     let answering = facts.answering().await;
     let seen: Vec<_> = answering.into_iter().filter_map(|survey| Some((survey, root(survey)?))).collect();
-    // Where there are others they are passed over, and that is all.
+    // While another one is writable, a read-only one does no harm.
     let writable = seen.iter().any(|(_, root)| !root.is_read_only);
     let parts = seen.into_iter().map(|(survey, root)| match root {
         root if root.is_read_only => {
@@ -148,7 +148,7 @@ pub(super) async fn fit(facts: &Facts) -> Finding {
     }
 }
 
-/// What the certificates of domain controllers are judged by.
+/// Checks the roots that the certificates of domain controllers are verified against.
 pub(super) async fn roots(facts: &Facts) -> Finding {
     let file = roots_file(facts).await;
     let trust = match facts.trust().await {
@@ -183,7 +183,7 @@ pub(super) async fn roots(facts: &Facts) -> Finding {
     Finding::ok(report.source)
 }
 
-/// The file of the only roots that count, and the setting that names it.
+/// The file of the only trusted roots, and the setting that names it.
 async fn roots_file(facts: &Facts) -> Option<String> {
     let file = facts.config().await?.tls.ca_file.clone()?;
     let setting = match line_of(facts, "tls", "ca_file") {
@@ -197,14 +197,14 @@ fn new_roots(file: &str) -> String {
     format!("put the certificates of the authority that the domain controllers use now, as PEM, into {file}")
 }
 
-/// TLS as users' binds need it: where passwords cannot be checked without it, its absence is a failure.
+/// Checks TLS for users' binds. Its absence is a failure if passwords cannot be checked without TLS.
 pub(super) async fn tls(facts: &Facts) -> Finding {
     let (Some(config), Ok(trust)) = (facts.config().await, facts.trust().await) else {
         return Finding::because("ca-file");
     };
     let method = config.login.method;
     let found = facts.tls().await;
-    // The roots that decide are read by the machine: whom they would vouch for is not known without it.
+    // Without the roots, which the machine reads from AD, an unknown issuer proves nothing.
     let unread = config.tls.ca_file.is_none() && trust.report().refreshed.is_none();
     let is_unknown =
         |problem: &Unusable| matches!(problem, Unusable::Unverified { unknown_issuer: true, .. });
@@ -255,7 +255,7 @@ pub(super) async fn tls(facts: &Facts) -> Finding {
     }
 }
 
-/// Both cures of a certificate whose issuer is not trusted.
+/// Adds both fixes for a certificate with an untrusted issuer.
 async fn distrusted_by(facts: &Facts, finding: Finding, issuer: &str) -> Finding {
     let here = match roots_file(facts).await {
         Some(file) => format!("if {issuer} is your authority, put its certificate as PEM into {file}"),
@@ -272,7 +272,7 @@ fn verified(certificate: &Certificate) -> String {
     format!("verified: {} by {}", certificate.subject, certificate.issuer)
 }
 
-/// What is wrong with TLS, and what the certificate says about that.
+/// Describes a problem with TLS, with the facts of the certificate that explain it.
 fn explain(problem: &Unusable, host: &str, shown: Option<&Certificate>, now: i64) -> String {
     let cause = problem.cause();
     let (Unusable::Unverified { unknown_issuer, .. }, Some(certificate)) = (problem, shown) else {
@@ -299,7 +299,7 @@ fn explain(problem: &Unusable, host: &str, shown: Option<&Certificate>, now: i64
     }
 }
 
-/// Whether a name of a certificate, which may begin with `*.`, is that of `host` (RFC 6125, 6.4).
+/// Returns true if a name of a certificate, which may begin with `*.`, matches `host` (RFC 6125, 6.4).
 fn is_for(name: &str, host: &str) -> bool {
     let (name, host) = (fold(name), fold(host));
     match name.strip_prefix("*.") {
@@ -308,13 +308,13 @@ fn is_for(name: &str, host: &str) -> bool {
     }
 }
 
-/// How long the certificates are still good.
+/// Checks how long the certificates stay valid.
 pub(super) async fn expiry(facts: &Facts) -> Finding {
     let now = now();
     let shown = facts.tls().await.iter().filter_map(|(host, tls)| Some((host, tls.certificate.as_ref()?)));
     let parts = shown.map(|(host, certificate)| {
         let left = certificate.not_after.saturating_sub(now);
-        // One that has ended is no longer verified.
+        // An expired one already fails the check of TLS.
         let level = if (0..SOON).contains(&left) { Level::Warning } else { Level::Ok };
         Part { subject: host.clone(), level, seen: format!("until {}", day(certificate.not_after)) }
     });

@@ -1,4 +1,4 @@
-//! A change of one of this package's files, which can only be made where it is known to be safe.
+//! A change of one of this package's files. Only constructors that check its safety can make one.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::fix::PAM_SERVICE;
 use super::repair::{self, Host};
 use crate::config::{Config, mended};
 
-/// The service as it is shipped.
+/// The PAM service as shipped.
 const SHIPPED: &str = include_str!("../../pam.d/motion");
 
 /// A change of one of this package's files.
@@ -18,7 +18,7 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// Any change, for tests of how one is made and taken back.
+    /// Any change, for tests of applying and undoing one.
     #[cfg(test)]
     pub(crate) fn any(file: &Path, before: Option<&str>, after: &str) -> Self {
         Edit { file: file.to_owned(), before: before.map(str::to_owned), after: after.to_owned() }
@@ -29,17 +29,17 @@ impl Edit {
         &self.file
     }
 
-    /// Its text as it is; `None` where it is missing.
+    /// Its present text; `None` if it is missing.
     pub fn before(&self) -> Option<&str> {
         self.before.as_deref()
     }
 
-    /// Its text as it should be.
+    /// Its new text.
     pub fn after(&self) -> &str {
         &self.after
     }
 
-    /// The application's PAM service as [`repair::repair`] makes it; where it is missing, as it is shipped.
+    /// Returns the application's PAM service as [`repair::repair`] makes it; if it is missing, as shipped.
     pub(super) fn service(before: Option<&str>, host: &Host<'_>) -> Option<Self> {
         let after = match before {
             Some(text) => repair::repair(text, host).filter(|after| after != text)?,
@@ -48,8 +48,8 @@ impl Edit {
         Some(Edit { file: PAM_SERVICE.into(), before: before.map(str::to_owned), after })
     }
 
-    /// A PAM service in which arguments of lines of ours are others: each with its line, as it is written, and what takes
-    /// its place, if anything. The lines stay lines of ours.
+    /// Changes arguments on our lines of a PAM service. Each change has a line number, the argument as
+    /// written, and its replacement, if any. The lines stay ours.
     pub(super) fn arguments(before: &str, changes: &[(usize, &str, Option<&str>)]) -> Option<Self> {
         let mut lines: Vec<_> = before.lines().map(str::to_owned).collect();
         for (number, argument, by) in changes {
@@ -60,14 +60,14 @@ impl Edit {
         (after != before).then(|| Edit { file: PAM_SERVICE.into(), before: Some(before.to_owned()), after })
     }
 
-    /// A `config.toml` that says what it was meant to say: a misspelt key gets its right name, the keys of a table
-    /// that is opened twice stand together. No setting goes, and the result can be used.
+    /// Corrects a `config.toml`: a misspelt key gets its right name, and a table that is opened twice becomes
+    /// one. No setting is lost, and the result is valid.
     pub(super) fn meant(file: &Path, before: &str, sssd: &Path) -> Option<Self> {
         let after = mended(before)?;
         Edit::config(file, before, after, sssd)
     }
 
-    /// A `config.toml` that names the domain, which nothing else on the host does.
+    /// Adds the domain to a `config.toml`, if nothing else on the host names it.
     pub(super) fn domain(file: &Path, before: &str, domain: &str, sssd: &Path) -> Option<Self> {
         let line = format!("name = {domain:?}\n");
         let mut after = String::new();
@@ -101,7 +101,7 @@ impl Edit {
     }
 }
 
-/// A line of ours with another argument in place of this one.
+/// Replaces an argument on a line of ours.
 fn argument_replaced(written: &str, argument: &str, by: Option<&str>) -> Option<String> {
     let start = written.find(argument).filter(|_| written.contains(super::visitors::MODULE))?;
     let (head, rest) = written.split_at_checked(start)?;
@@ -114,7 +114,7 @@ fn argument_replaced(written: &str, argument: &str, by: Option<&str>) -> Option<
     is_word.then(|| format!("{head}{by}{tail}"))
 }
 
-/// Returns true if every setting of `before` is one of `after`, whatever its key is called there.
+/// Returns true if every value of `before` is also in `after`, under any key.
 fn keeps_settings(before: &str, after: &str) -> bool {
     let settings = |text: &str| {
         let lines =
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(of(&head), Some(format!("{head}\n[domain]\nname = \"acme.com\"\n")));
         let opened = format!("{head}[domain]\n# x\n");
         assert_eq!(of(&opened), Some(format!("{head}[domain]\nname = \"acme.com\"\n# x\n")));
-        // Where another one is named already, nothing is changed.
+        // If another domain is already named, nothing changes.
         assert_eq!(of(&format!("{head}[domain]\nname = \"other.com\"\n")), None);
     }
 

@@ -1,4 +1,4 @@
-//! What several checks look at, found out once however many ask.
+//! Facts that several checks need, each found out once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,48 +33,48 @@ use crate::kerberos::{Kerberos, KerberosError, LdapService, sealing};
 use crate::protocol::report::Status;
 use crate::protocol::{Operation, Reply, Secret};
 
-/// The PAM service of the application.
+/// PAM service of the application.
 pub(super) const SERVICE: &str = "motion";
-/// The user that XCALLY Motion runs as.
+/// User that XCALLY Motion usually runs as.
 pub(super) const APPLICATION: &str = "motion";
 
-/// Where XCALLY Motion lives.
+/// Folder of XCALLY Motion.
 pub(super) const HOME: &str = "/var/opt/motion2";
 
-/// One answer of the broker, which waits two seconds for DNS itself before it says how it is.
+/// Time limit of one query to the broker, which itself waits two seconds for DNS before it reports its state.
 const BROKER: Duration = Duration::from_secs(4);
-/// The machine's own way to one domain controller, its ticket included.
+/// Time limit of the machine's connection to one domain controller, its ticket included.
 const MACHINE: Duration = Duration::from_secs(4);
-/// AD's list of domain controllers is waited for so long before the checks do without it.
+/// Time limit for AD's list of domain controllers, after which the checks go on without it.
 const ROSTER: Duration = Duration::from_millis(1500);
 
-/// What is looked at.
+/// Input of the doctor.
 #[derive(Debug)]
 pub struct Options {
     /// `config.toml`.
     pub config: PathBuf,
-    /// What the realm join wrote.
+    /// `sssd.conf`, as the realm join wrote it.
     pub sssd: PathBuf,
-    /// Where the broker listens.
+    /// The broker's socket.
     pub socket: PathBuf,
-    /// Somebody who logs in.
+    /// A user to log in.
     pub login: Option<Login>,
 }
 
-/// Somebody who logs in, once.
+/// A user to log in, once.
 #[derive(Debug)]
 pub struct Login {
-    /// The name as it is typed.
+    /// The name as the user types it.
     pub name: String,
     /// The password.
     pub password: Secret,
 }
 
-/// What is shared by the checks. Everything is found out when it is first asked for.
+/// Facts that the checks share. Each is found out on its first use.
 pub struct Facts {
     options: Options,
     deadline: Instant,
-    /// Where the host's files begin: a folder of a test's own.
+    /// Root of the host's files: `/`, or a temporary folder in tests.
     root: PathBuf,
     settings: OnceCell<Configured>,
     service: OnceCell<Service>,
@@ -91,35 +91,35 @@ pub struct Facts {
     machines: OnceCell<Vec<Bound>>,
 }
 
-/// What pam_sss makes of people.
+/// Effect of pam_sss on users.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SssdAccess {
-    /// It knows them by the name as it is typed.
+    /// pam_sss knows users by the name that they type.
     pub(super) knows: bool,
-    /// It has rules of an administrator's about who may log in.
+    /// pam_sss applies an administrator's rules about who may log in.
     pub(super) restricts: bool,
 }
 
-/// What config.toml, the join and the name map make.
+/// The settings from config.toml, the join and the name map.
 pub(super) struct Configured {
-    /// Why config.toml and the join make no settings.
+    /// The error that keeps config.toml and the join from giving settings.
     pub(super) error: Option<ConfigError>,
-    /// Why the name map cannot be used.
+    /// The error that makes the name map unusable.
     pub(super) map: Option<ConfigError>,
-    /// The settings; where config.toml is broken, those of the join alone. The map is read where it can be.
+    /// The settings; if config.toml is broken, only those of the join. With the map, if it is readable.
     pub(super) config: Option<Config>,
 }
 
 /// The machine's sealed connection to one domain controller.
 pub(super) struct Bound {
     pub(super) host: String,
-    /// Why there is none.
+    /// The error, if there is no connection.
     pub(super) error: Option<MachineError>,
-    /// Whether the domain controller refuses connections that are not signed, where that could be tried.
+    /// True if the domain controller rejects unsigned connections; `None` if that could not be tested.
     pub(super) signed: Option<bool>,
 }
 
-/// The domain, asked as the broker asks it.
+/// The domain, queried as the broker queries it.
 pub(super) struct Ad {
     pub(super) domains: Arc<Domains>,
     pub(super) kerberos: Arc<Kerberos>,
@@ -128,7 +128,7 @@ pub(super) struct Ad {
 }
 
 impl Facts {
-    /// Nothing is asked before it is needed, and nothing after `deadline`.
+    /// Makes the facts. Nothing is queried before a check needs it, or after `deadline`.
     pub fn new(options: Options, deadline: Instant) -> Self {
         Facts {
             options,
@@ -157,28 +157,28 @@ impl Facts {
         Facts { root: root.to_owned(), ..Facts::new(options, deadline) }
     }
 
-    /// When everything has to be done.
+    /// The time by which all checks must be done.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// The files to look at.
+    /// The files to check.
     pub(super) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Who logs in, if anybody does.
+    /// The user to log in, if any.
     pub fn login(&self) -> Option<&Login> {
         self.options.login.as_ref()
     }
 
-    /// A file of the host.
+    /// Returns the path of a file of the host.
     pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Whether everything of this host may be read.
+    /// Returns true if the doctor runs as root and so may read everything on this host.
     pub(super) fn is_root(&self) -> bool {
         Uid::effective().is_root()
     }
@@ -194,12 +194,12 @@ impl Facts {
             .await
     }
 
-    /// The settings, where there are any to go by.
+    /// The settings, if there are any.
     pub(super) async fn config(&self) -> Option<&Config> {
         self.settings().await.config.as_ref()
     }
 
-    /// The domain's name in a command, or a word that stands for it.
+    /// The domain's name for a command, or a placeholder.
     pub(super) async fn domain(&self) -> String {
         if let Some(config) = self.config().await {
             return config.domain.name.clone();
@@ -215,7 +215,7 @@ impl Facts {
             .await
     }
 
-    /// What pam_sss makes of people; where only root may know, what is more likely to be left alone.
+    /// The effect of pam_sss. If sssd.conf cannot be read, it is assumed to know and restrict users.
     pub(super) async fn access(&self) -> SssdAccess {
         let access = self.access.get_or_init(|| async {
             let domain = self.config().await.map(|config| config.domain.name.clone());
@@ -229,7 +229,7 @@ impl Facts {
         *access.await
     }
 
-    /// The machine's keys.
+    /// The machine's keytab.
     pub(super) async fn keytab(&self) -> &Result<Keytab, KerberosError> {
         self.keytab
             .get_or_init(|| async {
@@ -240,7 +240,7 @@ impl Facts {
             .await
     }
 
-    /// What the broker says of itself, as root or a user of the application hears it.
+    /// The broker's report on its state, as root or a user in `broker.users` gets it.
     pub(super) async fn status(&self) -> &Result<Status, AskError> {
         self.status
             .get_or_init(|| async {
@@ -252,7 +252,7 @@ impl Facts {
             .await
     }
 
-    /// One question to the broker.
+    /// Sends one query to the broker.
     pub(super) async fn ask(&self, operation: Operation, user: &str) -> Result<Reply, AskError> {
         let (socket, user) = (self.options.socket.clone(), user.to_owned());
         let asked = spawn_blocking(move || {
@@ -267,13 +267,13 @@ impl Facts {
         &self.network
     }
 
-    /// The domain, where it is known which.
+    /// The domain, if its name is known.
     pub(super) async fn ad(&self) -> Option<&Ad> {
         self.ad
             .get_or_init(|| async {
                 let config = self.config().await?;
                 let nobody = Arc::new(|_: &str, _: &_| {});
-                // What fails once is not tried again here.
+                // A domain controller that failed once is not probed again.
                 let never = Arc::new(|_: &str, _, _, _| -> BoxFuture<'static, Result<(), String>> {
                     Box::pin(async { Err("it is not tried again".to_owned()) })
                 });
@@ -289,8 +289,8 @@ impl Facts {
             .as_ref()
     }
 
-    /// The domain controllers in the broker's order; while DNS is silent, those that the broker knew last. Where AD's own
-    /// list can be read, hosts that only DNS names are left out.
+    /// The domain controllers in the broker's order; if DNS does not answer, those that the broker knew last.
+    /// If AD's own list can be read, hosts that only DNS names are left out.
     pub(super) async fn controllers(&self) -> &Result<Vec<Arc<Controller>>, String> {
         self.controllers
             .get_or_init(|| async {
@@ -303,7 +303,7 @@ impl Facts {
                         if known.is_empty() {
                             return Err(cause);
                         }
-                        // Set before the answer is: nobody asks for the one before the other.
+                        // Set before `controllers` is; `dns_silence` reads it only after that.
                         let _ = self.silent.set(cause);
                         return Ok(known);
                     }
@@ -328,13 +328,13 @@ impl Facts {
         known.filter(|controller| !controller.addresses.is_empty()).collect()
     }
 
-    /// Why DNS did not name the domain controllers, where the broker's memory does.
+    /// The reason why DNS named no domain controllers, if they come from the broker's memory instead.
     pub(super) async fn dns_silence(&self) -> Option<&str> {
         self.controllers().await.as_ref().ok()?;
         self.silent.get().map(String::as_str)
     }
 
-    /// What each domain controller shows.
+    /// The survey of each domain controller.
     pub(super) async fn surveys(&self) -> &[Survey] {
         self.surveys
             .get_or_init(|| async {
@@ -345,13 +345,13 @@ impl Facts {
             .await
     }
 
-    /// Those that answer by LDAP.
+    /// The surveys of domain controllers that answer by LDAP.
     pub(super) async fn answering(&self) -> Vec<&Survey> {
         self.surveys().await.iter().filter(|survey| survey.root.is_ok()).collect()
     }
 
-    /// Who may vouch for a domain controller. The forest's own roots are among them where the machine can read them;
-    /// what the broker keeps on disk is left alone.
+    /// The trusted roots for domain controllers. They include the forest's own roots if the machine can read
+    /// them. The broker's copy on disk stays untouched.
     pub(super) async fn trust(&self) -> &Result<Arc<Trust>, String> {
         self.trust
             .get_or_init(|| async {
@@ -360,7 +360,7 @@ impl Facts {
                 if config.tls.ca_file.is_none()
                     && let Some(ad) = self.ad().await
                 {
-                    // Without them whoever is vouched for by nobody else is named.
+                    // A failure leaves `refreshed` empty in the report, which the check of TLS reads.
                     let _ = trust.refresh(&ad.machine, self.deadline).await;
                 }
                 Ok(Arc::new(trust))
@@ -368,7 +368,7 @@ impl Facts {
             .await
     }
 
-    /// How each domain controller that answers offers TLS: as the broker takes it, or why not.
+    /// Result of TLS with each domain controller that answers, by the broker's rules.
     pub(super) async fn tls(&self) -> &[(String, Tls)] {
         self.tls
             .get_or_init(|| async {
@@ -422,8 +422,8 @@ impl Facts {
             .await
     }
 
-    /// The user that the application runs as: whoever owns its folder; without it `motion`, or where there is no such
-    /// user the first of `broker.users`.
+    /// The user that the application runs as: the owner of its folder; without the folder `motion`; without
+    /// that user the first of `broker.users`.
     pub(super) async fn application(&self) -> Result<User, String> {
         let owner = fs::metadata(self.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
         if let Some(uid) = owner {
@@ -443,7 +443,7 @@ impl Facts {
 /// The local or domain user with this name.
 ///
 /// # Errors
-/// There is none; the text is for people.
+/// Returns a text for the administrator if there is no such user or the lookup fails.
 pub(super) async fn user(name: &str) -> Result<User, String> {
     let wanted = name.to_owned();
     match spawn_blocking(move || User::from_name(&wanted)).await {
@@ -454,7 +454,7 @@ pub(super) async fn user(name: &str) -> Result<User, String> {
     }
 }
 
-/// Runs all of `futures` beside each other; their answers come in order.
+/// Runs all of `futures` concurrently; returns their outputs in order.
 pub(super) async fn beside<F>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output>
 where
     F: Future + Send + 'static,
@@ -476,7 +476,7 @@ fn configured(config: &Path, sssd: &Path) -> Configured {
         Ok(settings) => (Some(settings), None),
         Err(error) => {
             let join = match Join::load(sssd, None) {
-                // Who is not root goes by what everybody may read.
+                // Without root, only krb5.conf is left, which every user may read.
                 Err(JoinError::Denied(_)) => default_realm().ok().map(Join::of_realm),
                 other => other.ok(),
             };
@@ -487,7 +487,7 @@ fn configured(config: &Path, sssd: &Path) -> Configured {
     Configured { error, map, config: settings }
 }
 
-/// TLS on the first of `ports` that has any; on the last one where none has.
+/// Tests TLS on each of `ports` until one works; returns the last result.
 async fn first_tls(
     controller: Arc<Controller>,
     ports: Vec<Port>,
@@ -520,7 +520,7 @@ fn machine_settings() -> Settings {
     Settings { connect: MACHINE, ..Settings::default() }
 }
 
-/// One domain controller, as if there were no other.
+/// One domain controller, as if it were the only one.
 struct One(Server);
 
 impl One {
@@ -536,7 +536,7 @@ impl Servers for One {
     }
 }
 
-/// What systemd knows of a unit, by the names of its properties.
+/// Returns systemd's properties of a unit by their names.
 pub(super) async fn unit(name: &str) -> io::Result<BTreeMap<String, String>> {
     const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,DropInPaths,FragmentPath,\
                               SocketMode,SocketUser,SocketGroup,MainPID,Result";

@@ -1,4 +1,4 @@
-//! What a check finds: how bad it is, what was seen, and what can be done about it.
+//! The result of a check: its severity, the observation, and the fixes.
 
 use serde::Serialize;
 
@@ -6,45 +6,45 @@ use super::commands::Command;
 use super::edit::Edit;
 use super::fix::{Fix, Place, Run};
 
-/// How bad it is; the worst comes last.
+/// Severity; the worst comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// Not looked at, and why.
+    /// Not checked; the finding has the reason.
     Skipped,
-    /// Logins work, and somebody should look at it.
+    /// Logins work, but the administrator should look at the problem.
     Warning,
-    /// Logins do not work, or not for long, or not safely.
+    /// Logins fail, will soon fail, or are unsafe.
     Failure,
 }
 
-/// The same of one of several things that a check looks at: a domain controller, mostly.
+/// The result for one of several things that a check examines, mostly a domain controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
-    /// Which.
+    /// Name of the thing.
     pub subject: String,
-    /// How bad it is.
+    /// Severity.
     pub level: Level,
-    /// What was seen.
+    /// Observation.
     pub seen: String,
 }
 
-/// What a check has found.
+/// Result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     pub level: Level,
-    /// What was seen, in words.
+    /// Observation, in words.
     pub seen: String,
-    /// What can be done about it; of commands for different places, the one that fits.
+    /// Fixes. Of commands for different places, the administrator runs the one that fits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fix: Vec<Fix>,
-    /// Of a check that was skipped: the check whose failure is the cause.
+    /// The check whose failure is the cause, if this one was skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<&'static str>,
-    /// What was seen of each, where a check looks at several things.
+    /// Result for each thing, if a check examines several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
 }
@@ -59,22 +59,22 @@ impl Finding {
         Finding::new(Level::Ok, seen)
     }
 
-    /// Logins work, and somebody should look at it.
+    /// Logins work, but the administrator should look at the problem.
     pub fn warning(seen: impl Into<String>) -> Self {
         Finding::new(Level::Warning, seen)
     }
 
-    /// Logins do not work, or not for long, or not safely.
+    /// Logins fail, will soon fail, or are unsafe.
     pub fn failure(seen: impl Into<String>) -> Self {
         Finding::new(Level::Failure, seen)
     }
 
-    /// Not looked at, and why.
+    /// Not checked; `seen` is the reason.
     pub fn skipped(seen: impl Into<String>) -> Self {
         Finding::new(Level::Skipped, seen)
     }
 
-    /// Not looked at, because of what the check `id` found.
+    /// Not checked, because of the result of the check `id`.
     pub fn because(id: &'static str) -> Self {
         Finding { because: Some(id), ..Finding::skipped(format!("because of {id}")) }
     }
@@ -84,19 +84,19 @@ impl Finding {
         self
     }
 
-    /// The finding with a change of a file of ours.
+    /// Adds a change of a file of ours.
     #[must_use]
     pub fn edit(self, edit: Edit) -> Self {
         self.fix(Fix::Edit(edit))
     }
 
-    /// The finding with a command on what is ours.
+    /// Adds a command on a file or unit of ours.
     #[must_use]
     pub fn run(self, run: Run) -> Self {
         self.fix(Fix::Run(run))
     }
 
-    /// The finding with a command on what is ours, where there is one.
+    /// Adds a command on a file or unit of ours, if there is one.
     #[must_use]
     pub fn run_with(self, run: Option<Run>) -> Self {
         match run {
@@ -105,20 +105,20 @@ impl Finding {
         }
     }
 
-    /// The finding with a command for a person, and what stands in it for `{}`.
+    /// Adds a command for the administrator, with its parameter.
     #[must_use]
     pub fn command(self, command: &'static Command, parameter: &str) -> Self {
         self.fix(Fix::Command { command, parameter: parameter.to_owned() })
     }
 
-    /// The finding with two of them, for Windows and for Samba.
+    /// Adds two commands for the administrator, one for Windows and one for Samba.
     #[must_use]
     pub fn there(self, windows: &'static Command, samba: &'static Command, parameter: &str) -> Self {
         self.command(windows, parameter).command(samba, parameter)
     }
 
-    /// Both findings as one, as bad as the worse: what one check has found is fixed at once, because a fix after which
-    /// the check does not pass is taken back.
+    /// Merges two findings; the result has the worse level. All fixes of a check are applied together,
+    /// because a fix after which the check still fails is undone.
     #[must_use]
     pub fn and(mut self, other: Finding) -> Self {
         self.level = self.level.max(other.level);
@@ -127,26 +127,26 @@ impl Finding {
         self
     }
 
-    /// The finding with what a person does, in words.
+    /// Adds a step for the administrator, in words.
     #[must_use]
     pub fn advise(self, place: Place, text: impl Into<String>) -> Self {
         self.fix(Fix::Advice { place, text: text.into() })
     }
 
-    /// What becomes of the findings about several things of one kind, of which one that works is enough: as bad as
-    /// the worst, but a warning where logins go on by another.
+    /// Combines the results for several things of one kind, of which one that works is enough: the worst
+    /// level, but a warning instead of a failure if one of them works.
     pub fn of_parts(parts: Vec<Part>) -> Self {
         let worst = parts.iter().map(|part| part.level).max().unwrap_or(Level::Skipped);
         let works = parts.iter().any(|part| matches!(part.level, Level::Ok | Level::Warning));
         let level = if worst == Level::Failure && works { Level::Warning } else { worst };
-        // Those that tell the level; where all is well, all of them.
+        // Those of the worst level; all of them if all is well.
         let telling = parts.iter().filter(|part| part.level == worst);
         let seen = telling.map(|part| format!("{}: {}", part.subject, part.seen)).collect::<Vec<_>>();
         Finding { parts, ..Finding::new(level, seen.join("; ")) }
     }
 }
 
-/// `text` as one word of a shell.
+/// Quotes `text` as one word of a shell.
 pub fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
     match !text.is_empty() && text.chars().all(plain) {

@@ -1,7 +1,8 @@
-//! What can be done about a finding, as data.
+//! The fixes of a finding, as data.
 //!
-//! Only an [`Edit`] and a [`Run`] are applied by `doctor --fix`, and neither can be made for anything but this package's
-//! own files and units. Everything else is for a person: a command from the table in `commands.rs`, or words.
+//! `doctor --fix` applies only an [`Edit`] and a [`Run`], and neither can be made for anything but this
+//! package's own files and units. Every other fix is for the administrator: a command from the table in
+//! `commands.rs`, or words.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,15 +15,15 @@ use super::commands::{Command, Kind};
 use super::edit::Edit;
 use super::finding::quote;
 
-/// Folders of which everything belongs to this package.
+/// Folders that belong to this package with all their contents.
 const FOLDERS: [&str; 2] = ["/etc/motion-ad", "/run/motion-ad"];
 /// The application's PAM service.
 pub(super) const PAM_SERVICE: &str = "/etc/pam.d/motion";
-/// The folder of PAM modules, and the module's name in it.
+/// Folder of the PAM modules, and the name of ours.
 const LIBRARIES: &str = "/usr/lib";
 const MODULE: &str = "pam_motion_ad.so";
 
-/// Where a person does something.
+/// The place where the administrator acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -32,36 +33,36 @@ pub enum Place {
     Windows,
     /// On a domain controller that runs Samba, as root.
     Samba,
-    /// On the host of the Redis.
+    /// On the host of the Redis server.
     Redis,
     /// In the network between this host and another one.
     Network,
     /// In Active Directory, by its own tools.
     Directory,
-    /// With the user.
+    /// By the user.
     User,
 }
 
-/// What can be done about a finding.
+/// A fix of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "Shown")]
 pub enum Fix {
     /// A change of one of this package's files, which `doctor --fix` makes.
     Edit(Edit),
-    /// A command on what belongs to this package, which `doctor --fix` runs.
+    /// A command on files or units of this package, which `doctor --fix` runs.
     Run(Run),
-    /// A command that a person runs, or something to look at.
+    /// A command for the administrator, which fixes or shows something.
     Command {
         /// The command.
         command: &'static Command,
-        /// What stands in it for `{}`.
+        /// The parameter, which replaces `{}` in it.
         parameter: String,
     },
-    /// What a person does, in words.
+    /// A step for the administrator, in words.
     Advice {
-        /// Where.
+        /// The place of the step.
         place: Place,
-        /// What.
+        /// The text.
         text: String,
     },
 }
@@ -73,15 +74,15 @@ impl Fix {
     }
 }
 
-/// A fix as people and scripts see it.
+/// A fix as shown to administrators and scripts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Shown {
     /// `edit`, `run`, `step`, `look` or `advice`.
     pub kind: &'static str,
-    /// Where it is done.
+    /// The place of the fix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
-    /// For a shell, as it stands.
+    /// Complete shell text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// In words.
@@ -90,7 +91,7 @@ pub struct Shown {
     /// The file that changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-    /// The change, as diff(1) has it.
+    /// The change in the format of diff(1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
 }
@@ -134,7 +135,7 @@ pub fn diff(edit: &Edit) -> String {
     unified(&name, before, edit.after())
 }
 
-/// The unified diff of the file `name`, as diff(1) and patch(1) have it; empty where nothing changes.
+/// The unified diff of the file `name`, in the format of diff(1) and patch(1); empty if nothing changes.
 pub fn unified(name: &str, old: &str, new: &str) -> String {
     if old == new {
         return String::new();
@@ -164,7 +165,7 @@ impl Unit {
     }
 }
 
-/// What systemd does with units.
+/// An action of systemd on units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Starts them.
@@ -175,7 +176,7 @@ pub enum Verb {
     Enable,
     /// Starts them now and at each start of the host.
     EnableNow,
-    /// Makes them startable again; [`Verb::EnableNow`] follows.
+    /// Makes them startable; [`Verb::EnableNow`] follows.
     Unmask,
 }
 
@@ -190,7 +191,7 @@ impl Verb {
         }
     }
 
-    /// What makes `units` what they were, where anything can: what was enabled or running before stays so.
+    /// Returns the commands that undo it, if possible. Units that were enabled or running before stay so.
     fn undo(self, units: &[Unit], was: impl Fn(Unit) -> State) -> Option<Vec<Vec<String>>> {
         let those = |words: &[&str], are: fn(State) -> bool| {
             let units: Vec<_> = units.iter().copied().filter(|unit| are(was(*unit))).collect();
@@ -208,7 +209,7 @@ impl Verb {
     }
 }
 
-/// What systemd says of a unit.
+/// systemd's state of a unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     is_enabled: bool,
@@ -231,23 +232,23 @@ impl State {
     }
 }
 
-/// A command on what belongs to this package.
+/// A command on files or units of this package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// systemd does something with our units.
+    /// An action of systemd on our units.
     Units(Verb, &'static [Unit]),
-    /// The broker's system user is made, as the package does it.
+    /// Creates the broker's system user, as the package does.
     MakeUser,
-    /// A file of ours gets the owner and the mode that the package gives it.
+    /// Gives a file of ours the owner and mode that the package gives it.
     Access {
         /// The file.
         path: OwnPath,
-        /// `user:group`, where that is wrong too.
+        /// `user:group`, if that is also wrong.
         owner: Option<String>,
         /// The mode.
         mode: u32,
     },
-    /// What stands in the place of our socket is removed, and the socket made.
+    /// Removes the file in the place of our socket, and creates the socket.
     ReplaceSocket(OwnPath),
 }
 
@@ -255,7 +256,7 @@ pub enum Run {
 pub(super) const BOTH: &[Unit] = &[Unit::Socket, Unit::Service];
 
 impl Run {
-    /// The commands, one after the other, each as its program and arguments.
+    /// The commands in their order, each as its program and arguments.
     pub fn commands(&self) -> Vec<Vec<String>> {
         match self {
             Run::Units(Verb::Unmask, units) => {
@@ -274,7 +275,7 @@ impl Run {
         }
     }
 
-    /// The commands that take it back, asked for before it is run; `None` where that cannot be done.
+    /// The commands that undo it, computed before it runs; `None` if it cannot be undone.
     pub fn undo(&self) -> Option<Vec<Vec<String>>> {
         match self {
             Run::Units(verb, units) => verb.undo(units, State::of),
@@ -288,7 +289,7 @@ impl Run {
         }
     }
 
-    /// The commands for a shell.
+    /// The commands as shell text.
     pub fn shown(&self) -> String {
         let quoted = |words: Vec<String>| words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ");
         self.commands().into_iter().map(quoted).collect::<Vec<_>>().join(" && ")
@@ -304,16 +305,16 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// A path of which it is certain that it belongs to this package.
+/// A path that certainly belongs to this package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnPath(PathBuf);
 
 impl OwnPath {
-    /// Returns the path if it belongs to this package, with what a symbolic link leads to.
+    /// Returns the path if it and the target of its symbolic links belong to this package.
     pub fn new(path: &Path) -> Option<Self> {
         let target = match fs::canonicalize(path) {
             Ok(target) => target,
-            // What is not there leads nowhere.
+            // A missing file has no target.
             Err(_) => path.to_owned(),
         };
         (is_own(path) && is_own(&target)).then(|| OwnPath(path.to_owned()))
@@ -331,7 +332,7 @@ impl OwnPath {
 
 fn is_own(path: &Path) -> bool {
     let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    // Debian's /run, which /var/run leads to.
+    // The PAM module, in the `security` folder of any architecture.
     let of_module = path.file_name().is_some_and(|name| name == MODULE)
         && path.starts_with(LIBRARIES)
         && path.parent().is_some_and(|folder| folder.ends_with("security"));
@@ -362,7 +363,7 @@ mod tests {
         ] {
             assert_eq!(is_own(Path::new(path)), is_ours, "{path}");
         }
-        // A link out of our folder leads to a file that is not ours.
+        // A link that leaves our folder leads to a foreign file.
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("ca.pem");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();

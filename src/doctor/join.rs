@@ -1,4 +1,4 @@
-//! What the realm join left on this host: `sssd.conf`, `krb5.conf` and the keytab.
+//! The results of the realm join on this host: `sssd.conf`, `krb5.conf` and the keytab.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ const ENCRYPTION: &[(i32, &str)] = &[
     (20, "AES-256-SHA-2"),
     (23, "RC4"),
 ];
-/// Those that are still good.
+/// Encryption types that are still secure.
 const GOOD: [i32; 4] = [17, 18, 19, 20];
 
 pub(super) async fn joined(facts: &Facts) -> Finding {
@@ -46,7 +46,7 @@ pub(super) async fn joined(facts: &Facts) -> Finding {
             };
             Finding::ok(format!("joined to {domain}{servers}"))
         }
-        // The broker needs no more of it.
+        // Then the broker needs nothing from sssd.conf.
         Ok(Ok(_)) if named => Finding::ok(format!("{shown} names no AD domain, config.toml does")),
         Ok(Ok(_)) => not_named(facts, &shown).await,
         Ok(Err(JoinError::Denied(_))) => match facts.config().await {
@@ -60,7 +60,8 @@ pub(super) async fn joined(facts: &Facts) -> Finding {
     }
 }
 
-/// Neither sssd.conf nor config.toml names the domain. Where the keytab does, only the name is missing.
+/// Reports that neither sssd.conf nor config.toml names the domain. If the keytab does, only that name is
+/// missing from config.toml.
 async fn not_named(facts: &Facts, shown: &str) -> Finding {
     let what = match facts.options().sssd.exists() {
         true => format!("{shown} names no AD domain"),
@@ -102,7 +103,7 @@ fn broken(problem: &Problem) -> Finding {
     )
 }
 
-/// What is done about krb5.conf, which belongs to every program that uses Kerberos.
+/// Advice on krb5.conf, which belongs to every program that uses Kerberos.
 fn krb5_advice(what: &str) -> String {
     format!("keep a copy of {KRB5_CONF}, and {what}")
 }
@@ -117,7 +118,7 @@ pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
                 .advise(Place::Here, "give it the mode 0644 that Debian has: it holds no secret");
         }
         Ok(_) => {}
-        // libkrb5 does without it.
+        // libkrb5 works without it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let domain = facts.domain().await.to_uppercase();
             return Finding::warning(format!("{KRB5_CONF} is missing")).advise(
@@ -145,14 +146,14 @@ pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
     }
 }
 
-/// The computer account of `realm` among the keytab's principals, as the broker chooses it: its name ends in `$`.
+/// The computer account of `realm` in the keytab, as the broker chooses it: its name ends in `$`.
 pub(super) fn machine_of<'a>(keytab: &'a Keytab, realm: &str) -> Option<&'a str> {
     let host = nix::unistd::gethostname().unwrap_or_default();
     let chosen = keytab.machine(Some(realm), &host.to_string_lossy());
     chosen.filter(|name| name.rsplit_once('@').is_some_and(|(name, _)| name.ends_with('$')))
 }
 
-/// The versions of the machine's keys, the newest first.
+/// The versions of the machine's keys, newest first.
 pub(super) fn versions(keytab: &Keytab, principal: &str) -> Vec<u32> {
     let own = keytab.entries.iter().filter(|entry| entry.principal == principal);
     let mut versions: Vec<_> = own.map(|entry| entry.version).collect();
@@ -193,8 +194,8 @@ pub(super) async fn keytab(facts: &Facts) -> Finding {
     Finding::ok(format!("{machine}, key version {}", versions.join(", ")))
 }
 
-/// The name that the join gave this host in `host/NAME`, where none of them is its `name` now. The computer account may
-/// have another name by intent.
+/// Returns the name in the keytab's `host/NAME`, if no such entry has this host's present `name`. The name of
+/// the computer account may differ on purpose.
 fn joined_as<'a>(keytab: &'a Keytab, name: &str) -> Option<&'a str> {
     let label = |name: &str| fold(name.split('.').next().unwrap_or_default());
     let hosts = keytab.entries.iter().filter_map(|entry| {
@@ -243,7 +244,7 @@ fn judge_encryption(keytab: &Keytab, domain: &str) -> Finding {
     if types.iter().any(|number| GOOD.contains(number)) {
         return Finding::ok(names);
     }
-    // RC4: domain controllers that are hardened give no ticket for it.
+    // RC4: hardened domain controllers issue no ticket for it.
     let seen = format!("the newest key of {machine} is {names} only");
     match types.contains(&23) {
         true => Finding::warning(seen),
@@ -252,7 +253,7 @@ fn judge_encryption(keytab: &Keytab, domain: &str) -> Finding {
     .command(&commands::ADCLI_UPDATE, domain)
 }
 
-/// Whether the configuration says nothing because the host is not joined.
+/// Returns true if there is no configuration because the host is not joined.
 pub(super) fn is_not_joined(error: &ConfigError) -> bool {
     matches!(error, ConfigError::NotJoined)
 }
@@ -263,7 +264,7 @@ mod tests {
     use super::*;
     use crate::kerberos::krb5::KeytabEntry;
 
-    /// Whose key, of which version and encryption.
+    /// Principal, version and encryption type of a key.
     type Entry = (&'static str, u32, i32);
 
     fn keytab(entries: &[Entry]) -> Keytab {

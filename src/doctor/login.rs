@@ -1,4 +1,4 @@
-//! One real login of somebody: as the application's user, through PAM, once.
+//! One real login of a user, through PAM, as the application's user.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,11 +13,11 @@ use super::fix::Place;
 use crate::verdict::Outcome;
 
 const SUCCESS: &str = "PAM_SUCCESS";
-/// The name that the broker logs by.
+/// Syslog identifier of the broker.
 const BROKER: &str = "motion-ad-broker";
-/// Looks for the login's line in the log, which is written beside the answer.
+/// Attempts to find the login's line in the log, which the broker writes concurrently with its answer.
 const LOOKS: usize = 5;
-/// Between two of them.
+/// Pause between two attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn login(facts: &Facts) -> Finding {
@@ -46,7 +46,7 @@ pub(super) async fn login(facts: &Facts) -> Finding {
     }
 }
 
-/// What is said of a login that was refused: the outcome and the reason that the broker logged, and PAM's answer.
+/// Describes a rejected login: the outcome and reason that the broker logged, and PAM's result.
 fn refused(name: &str, answers: &Answers, line: Option<&str>) -> Finding {
     let step = match &answers.account {
         Some(account) => format!("acct_mgmt answered {account}"),
@@ -64,12 +64,12 @@ fn refused(name: &str, answers: &Answers, line: Option<&str>) -> Finding {
     let finding = Finding::failure(seen);
     match outcome {
         Some(outcome) if !outcome.is_success() => finding.advise(place(outcome), outcome.advice()),
-        // Another module of the service refused, or the broker was not asked.
+        // Another module of the service rejected the user, or the broker was not queried.
         _ => finding.command(&commands::SHOW_SERVICE, "").command(&commands::SHOW_LOG, ""),
     }
 }
 
-/// Where what an outcome advises is done.
+/// Returns the place where an outcome's advice is followed.
 fn place(outcome: Outcome) -> Place {
     use Outcome::{
         AccountExpired, ChangeForbidden, ChangeUnknown, Denied, Disabled, LockedOut, LogonHours, MustChange,
@@ -83,7 +83,7 @@ fn place(outcome: Outcome) -> Place {
     }
 }
 
-/// The line that the broker logged for this login.
+/// Returns the line that the broker logged for this login.
 async fn line_of(name: &str, since: u64) -> Option<String> {
     let since = format!("--since=@{since}");
     for _ in 0..LOOKS {
@@ -102,7 +102,7 @@ async fn line_of(name: &str, since: u64) -> Option<String> {
     None
 }
 
-/// The value of a key in a line of logfmt, without its quotes.
+/// Returns the value of a key in a logfmt line, unquoted.
 fn value(line: &str, key: &str) -> Option<String> {
     let mut rest = line;
     loop {
@@ -144,7 +144,7 @@ mod tests {
         );
         let [Fix::Advice { text, place: Place::User }] = found.fix.as_slice() else { panic!("{found:?}") };
         assert_eq!(text, Outcome::WrongPassword.advice());
-        // The broker let the user in, and another line of the service did not.
+        // The broker granted access, and another line of the service rejected the user.
         let line = "event=login user=x outcome=success service=motion";
         let found = refused("x", &answers, Some(line));
         assert!(found.fix.iter().all(|fix| matches!(fix, Fix::Command { .. })), "{found:?}");

@@ -1,4 +1,4 @@
-//! The clock, and the machine's own way into AD: its key, its version, its sealed connection.
+//! The clock, and the machine's access to AD: its key, the key's version, its sealed connection.
 
 use super::commands::{self, Command};
 use super::facts::{Bound, Facts, unit};
@@ -9,12 +9,12 @@ use crate::directory::machine::{MachineError, Scope, Search};
 use crate::directory::machines::Place;
 use crate::kerberos::KerberosError;
 
-/// From so many seconds on the clock is worth a warning; Kerberos ends at 300.
+/// Clock difference above which a warning is due, in seconds. Kerberos fails above 300.
 const DRIFT: u64 = 60;
-/// The name of the attribute that counts the machine's passwords.
+/// Attribute that counts the machine's passwords.
 const KEY_VERSION: &str = "msDS-KeyVersionNumber";
 
-/// What keeps the clock right, in the order in which it is looked for, and the command that sets it at once.
+/// Time services in the order of the search, each with the command that sets the clock at once.
 static TIME_SERVICES: [(&str, &Command); 4] = [
     ("chrony.service", &commands::CHRONY),
     ("systemd-timesyncd.service", &commands::TIMESYNCD),
@@ -22,7 +22,7 @@ static TIME_SERVICES: [(&str, &Command); 4] = [
     ("ntp.service", &commands::NTP),
 ];
 
-/// This host's clock against each domain controller's.
+/// Compares this host's clock with each domain controller's.
 pub(super) async fn clock(facts: &Facts) -> Finding {
     let answering = facts.answering().await;
     let skews = answering.iter().filter_map(|survey| survey.root.as_ref().ok()?.skew.as_ref());
@@ -44,7 +44,7 @@ pub(super) async fn clock(facts: &Facts) -> Finding {
     match finding.level {
         Level::Ok => finding,
         Level::Skipped => Finding::skipped("no domain controller tells the time"),
-        // Where others agree with this host, it is the domain controller's clock that is wrong: see dc-time.
+        // If others agree with this host, that domain controller's clock is wrong: see dc-time.
         Level::Warning if finding.parts.iter().any(|part| part.level == Level::Ok) => {
             Finding { level: Level::Ok, ..finding }
         }
@@ -52,7 +52,7 @@ pub(super) async fn clock(facts: &Facts) -> Finding {
     }
 }
 
-/// The finding with what sets the clock of this host.
+/// Adds the command that sets this host's clock.
 async fn set_clock(finding: Finding) -> Finding {
     for (service, command) in TIME_SERVICES {
         if unit(service).await.is_ok_and(|unit| unit.get("LoadState").is_some_and(|state| state == "loaded"))
@@ -63,7 +63,7 @@ async fn set_clock(finding: Finding) -> Finding {
     finding.advise(At::Here, "install a time service, systemd-timesyncd or chrony: none is here")
 }
 
-/// One domain controller whose clock is another than the others'.
+/// Checks for a domain controller with a clock that differs from the others'.
 pub(super) async fn dc_time(facts: &Facts) -> Finding {
     let clock = clock(facts).await;
     match clock.parts.iter().find(|part| part.level != Level::Ok) {
@@ -73,7 +73,7 @@ pub(super) async fn dc_time(facts: &Facts) -> Finding {
     }
 }
 
-/// The KDC accepts the key: asked once, because a wrong one counts as a wrong password.
+/// Checks that the KDC accepts the key. Tries it only once, because a wrong key counts as a wrong password.
 pub(super) async fn key(facts: &Facts) -> Finding {
     let Some(ad) = facts.ad().await else { return Finding::because("join") };
     if facts.dns_silence().await.is_some() {
@@ -104,7 +104,7 @@ pub(super) async fn key(facts: &Facts) -> Finding {
     }
 }
 
-/// AD's version of the key is in the keytab: a KDC that has to prove itself does so with that one.
+/// Checks that the keytab has the key version that AD has: a KDC proves itself with that key.
 pub(super) async fn version(facts: &Facts) -> Finding {
     let (Some(ad), Some(config), Ok(keytab)) = (facts.ad().await, facts.config().await, facts.keytab().await)
     else {
@@ -122,7 +122,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     };
     let entries = match ad.machine.search(&search, facts.deadline()).await {
         Ok(entries) => entries,
-        // What is wrong then is the subject of dc-machine; the key of a host whose logins work is no failure.
+        // dc-machine reports that problem; a key that logins work with is no failure.
         Err(e) => return Finding::skipped(format!("AD could not be read for it: {e}")),
     };
     let theirs = entries.first().and_then(|entry| entry.integer(KEY_VERSION).ok().flatten());
@@ -140,7 +140,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     }
 }
 
-/// The connection that the directory is read through, to each domain controller.
+/// Checks the connection that reads the directory, to each domain controller.
 pub(super) async fn bind(facts: &Facts) -> Finding {
     let machines = facts.machines().await;
     let parts = machines.iter().map(|Bound { host, error, .. }| match error {
@@ -158,7 +158,7 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
             .is_some_and(|error| error.to_string().contains("is only an alias or an address of"))
     };
     if machines.iter().any(is_alias) {
-        // Where the name is written is for the administrator to change: no command on the domain controller helps.
+        // The administrator must correct the configured name: no command on the domain controller helps.
         return finding;
     }
     let lacks_spn = machines.iter().find(|bound| {
@@ -180,7 +180,7 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
     }
 }
 
-/// What the domain controllers ask of connections. Ours are sealed, whatever they ask.
+/// Reports whether the domain controllers require signing. Our connections are always sealed.
 pub(super) async fn signing(facts: &Facts) -> Finding {
     let parts = facts.machines().await.iter().filter_map(|bound| {
         let seen = match bound.signed? {

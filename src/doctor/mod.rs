@@ -1,26 +1,26 @@
-//! `motion-ad doctor`: everything that stands between the application and AD, looked at one by one.
+//! `motion-ad doctor`: checks everything between the application and AD, one thing at a time.
 //!
-//! [`CHECKS`] is the table of checks, from which the help, the manual and the tests are made too. Each is a function
-//! that returns a finding, and all run beside each other; one that depends on another waits for it, and is skipped
-//! where that one failed, so that the first failure is the cause.
+//! [`CHECKS`] is the table of checks; the help, the manual and the tests are generated from it. A check is a
+//! function that returns a finding. All checks run concurrently. A check that depends on another one waits
+//! for it, and is skipped if that one failed, so that the first failure is the cause.
 //!
-//! It works when the broker does not: it reads the same files and asks the same domain controllers with the same
-//! parts, in its own process. No password of anybody is needed. Of AD it asks what the broker asks, with the machine's
-//! own key, and that once: a wrong key counts at the KDC as a wrong password.
+//! The doctor works without the broker: it reads the same files and queries the same domain controllers with
+//! the same code, in its own process. It needs no user's password. It queries AD as the broker does, with the
+//! machine's own key. That key is tried only once, because a wrong key counts at the KDC as a wrong password.
 //!
 //! | File | Subject |
 //! |---|---|
-//! | `table.rs` | every check: its name, what it is about, what it depends on |
-//! | `finding.rs` | what a check finds |
-//! | `facts.rs` | what several checks look at, found out once |
-//! | `command.rs` | programs of the system that are asked |
-//! | `fix.rs` | what can be done about it, as data |
+//! | `table.rs` | every check: its name, its subject, its dependencies |
+//! | `finding.rs` | the result of a check |
+//! | `facts.rs` | facts that several checks need, gathered once |
+//! | `command.rs` | calls of system programs |
+//! | `fix.rs` | the fixes of a finding, as data |
 //! | `edit.rs`, `repair.rs` | a change of one of our files; of the PAM service, pure |
-//! | `commands.rs` | every command for a person |
-//! | `near.rs` | what was meant by a name that AD does not know |
-//! | `visitors.rs` | who is let in by a PAM service; pure |
+//! | `commands.rs` | every command that an administrator runs |
+//! | `near.rs` | names in AD that resemble one that AD does not know |
+//! | `visitors.rs` | users that a PAM service admits; pure |
 //! | `stack.rs` | a PAM service as libpam reads it; pure |
-//! | `application.rs` | what is done as the application's user: loading the module, one login through PAM |
+//! | `application.rs` | steps that run as the application's user: loading the module, one login through PAM |
 //! | the others | the checks, a file for each subject |
 
 pub mod application;
@@ -67,13 +67,13 @@ pub use fix::{Fix, Place, Run, Shown, diff, unified};
 pub(crate) use fix::{Unit, Verb};
 pub use table::{CHECKS, Check, Group};
 
-/// All checks but the login that was asked for. Each step has a bound of its own below it; with a domain controller
-/// that is dead the whole takes some four seconds.
+/// Time limit of all checks together, the requested login excepted. Each step has a shorter limit; with a
+/// dead domain controller, all checks together take about four seconds.
 const WHOLE: Duration = Duration::from_secs(8);
-/// On top of it, for a step that does not keep its bound.
+/// Added to [`WHOLE`] for a step that exceeds its own limit.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs every check, and the login where one is asked for; the findings come in the order of the table.
+/// Runs every check, and the login if one is requested. The findings have the order of the table.
 pub async fn examine(options: Options) -> Vec<(&'static Check, Finding)> {
     let facts = Arc::new(Facts::new(options, Instant::now() + WHOLE));
     let wanted = |check: &&Check| !check.on_demand || facts.login().is_some();
@@ -88,10 +88,10 @@ pub async fn examine(options: Options) -> Vec<(&'static Check, Finding)> {
     slots.iter().map(|(check, slot)| (*check, slot.borrow().clone().unwrap_or_else(missing))).collect()
 }
 
-/// A check, and its finding once it is there.
+/// A check, and its finding once the check has run.
 type Slot = (&'static Check, watch::Sender<Option<Finding>>);
 
-/// Runs one check when those that it needs are done.
+/// Runs one check after those that it depends on.
 async fn settle(slots: Arc<[Slot]>, index: usize, facts: Arc<Facts>) {
     let Some((check, slot)) = slots.get(index) else { return };
     let mut obstacle = None;
@@ -110,7 +110,7 @@ async fn settle(slots: Arc<[Slot]>, index: usize, facts: Arc<Facts>) {
     slot.send_replace(Some(finding));
 }
 
-/// Looks, on a task of its own, so that a check that panics takes no other with it.
+/// Runs the check on a separate task, so that a panic ends no other check.
 async fn look(check: &'static Check, facts: Arc<Facts>) -> Finding {
     let bound = if check.on_demand { Duration::MAX } else { left(&facts) + GRACE };
     match tokio::spawn(async move { timeout(bound, (check.run)(&facts)).await }).await {

@@ -1,4 +1,4 @@
-//! The PAM module's file: whether libpam finds it, loads it, and which version applications have loaded.
+//! The PAM module's file: whether libpam finds and loads it, and which version applications have loaded.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,22 +15,22 @@ use super::stack::Kind;
 use super::visitors::{MODULE, is_ours};
 use tokio::task::spawn_blocking;
 
-/// Where the package's files are listed with their sums.
+/// Debian package, for which dpkg has a list of files with checksums.
 const PACKAGE: &str = "libpam-motion-ad";
-/// The most processes that are named.
+/// Maximum number of processes named in a finding.
 const NAMED: usize = 5;
 
-/// The modules' folder of Debian's libpam (`DEFAULT_MODULE_PATH`).
+/// The module folder of Debian's libpam (`DEFAULT_MODULE_PATH`).
 pub(super) fn folder() -> PathBuf {
     PathBuf::from(format!("/usr/lib/{}-linux-gnu/security", std::env::consts::ARCH))
 }
 
-/// Where libpam looks for the module as the service names it.
+/// The path from which libpam loads the module that the service names.
 async fn path(facts: &Facts) -> PathBuf {
     let service = facts.service().await;
     let written = service.stack(Kind::Auth).into_iter().find(|rule| is_ours(rule));
     match written {
-        // The folder comes off where it is no absolute one.
+        // An absolute path replaces the folder.
         Some(rule) => folder().join(&rule.module),
         None => folder().join(MODULE),
     }
@@ -61,7 +61,7 @@ pub(super) async fn file(facts: &Facts) -> Finding {
     Finding::ok(shown.to_string())
 }
 
-/// As the application's user, in a process of its own, as libpam loads it.
+/// Loads the module as libpam does, in a separate process of the application's user.
 pub(super) async fn loads(facts: &Facts) -> Finding {
     let path = path(facts).await;
     match application::load(facts, &path).await {
@@ -71,7 +71,7 @@ pub(super) async fn loads(facts: &Facts) -> Finding {
     }
 }
 
-/// The installed files are those of the package.
+/// Checks that the installed files are those of the package.
 pub(super) async fn package(_: &Facts) -> Finding {
     let answer = match command::ask("dpkg", &["--verify", PACKAGE]).await {
         Ok(answer) => answer,
@@ -80,7 +80,7 @@ pub(super) async fn package(_: &Facts) -> Finding {
     if answer.err.contains("not installed") {
         return Finding::skipped("it is not installed as a package");
     }
-    // Of `c` files the administrator may make what he likes.
+    // The administrator may change conffiles, which dpkg marks with `c`.
     let changed: Vec<_> = answer.out.lines().filter_map(changed).collect();
     match changed.as_slice() {
         [] => Finding::ok("every file is as it was packed"),
@@ -89,8 +89,8 @@ pub(super) async fn package(_: &Facts) -> Finding {
     }
 }
 
-/// The file that a line of `dpkg --verify` complains about, unless it is a configuration file or documentation, which
-/// images are often built without.
+/// Returns the file that a line of `dpkg --verify` reports, unless it is a conffile, or documentation, which
+/// many images omit.
 fn changed(line: &str) -> Option<&str> {
     let (state, rest) = line.split_once(char::is_whitespace)?;
     let file = rest.trim_start();
@@ -99,7 +99,7 @@ fn changed(line: &str) -> Option<&str> {
     (is_wrong && !is_conffile && !file.starts_with("/usr/share/")).then_some(file)
 }
 
-/// Applications keep the module that they loaded first, over an upgrade too.
+/// Checks for applications that still use an older module: they keep it after an upgrade of the package.
 pub(super) async fn loaded(facts: &Facts) -> Finding {
     if !facts.is_root() {
         return Finding::skipped("needs root");
@@ -125,7 +125,8 @@ pub(super) async fn loaded(facts: &Facts) -> Finding {
 
 type Old = BTreeMap<u32, (String, Option<String>)>;
 
-/// How many processes have loaded the module as it is, and which an older one: their names and units.
+/// Returns the number of processes that have loaded the present module, and the names and units of those with
+/// an older one.
 fn who_has_loaded(proc: &Path) -> (usize, Old) {
     let (mut current, mut old) = (0, Old::new());
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
@@ -146,13 +147,13 @@ fn who_has_loaded(proc: &Path) -> (usize, Old) {
     (current, old)
 }
 
-/// The service in the text of /proc/PID/cgroup.
+/// Returns the service in the text of /proc/PID/cgroup.
 fn unit_of(cgroup: &str) -> Option<String> {
     let services = cgroup.lines().filter_map(|line| line.rsplit('/').next());
     services.into_iter().find(|unit| unit.ends_with(".service")).map(str::to_owned)
 }
 
-/// What the kernel's confinement has refused the broker or the module.
+/// Checks for denials by AppArmor or SELinux against the broker or the module.
 pub(super) async fn denials(_: &Facts) -> Finding {
     const WHAT: &str = "(apparmor=\"DENIED\"|avc: +denied).*motion-ad";
     let arguments = ["-k", "-q", "--no-pager", "-o", "cat", "-n", "1", "--since=-1d", "-g", WHAT];

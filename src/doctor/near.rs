@@ -1,6 +1,6 @@
-//! What an administrator may have meant by a group or a base that AD does not know: the names there that look like it.
+//! Names in AD that resemble a configured group or base that AD does not know.
 //!
-//! A guess is for a person to look at. Nothing is changed because of it.
+//! The names are suggestions for the administrator. Nothing changes because of them.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use crate::directory::machine::{Scope, Search};
 use crate::directory::machines::Place;
 use crate::name::fold;
 
-/// Entries of one search.
+/// Maximum number of entries of one search.
 const ENTRIES: usize = 500;
-/// All of a search.
+/// Time limit of one search.
 const SEARCHING: Duration = Duration::from_secs(2);
-/// Letters of a word that is worth a search.
+/// Minimum number of letters of a searched word.
 const WORD: usize = 3;
-/// Words of a name that are searched for.
+/// Maximum number of searched words of a name.
 const WORDS: usize = 4;
-/// Names that are told.
+/// Maximum number of suggested names.
 const TOLD: usize = 3;
-/// Letters in which a distinguished name may differ.
+/// Maximum number of letters in which a distinguished name may differ.
 const LETTERS: usize = 3;
 
-/// The groups of the domain whose names look like this one, the nearest first.
+/// Returns the domain's groups with names that resemble this one, nearest first.
 pub(super) async fn groups(ad: &Ad, config: &Config, group: &str, deadline: Instant) -> Vec<String> {
     let wanted = plain(name_of(group));
     let words = wanted.split(' ').filter(|word| word.chars().count() >= WORD).take(WORDS);
@@ -51,7 +51,7 @@ pub(super) async fn groups(ad: &Ad, config: &Config, group: &str, deadline: Inst
     nearest(&wanted, names, 2.max(wanted.chars().count() / 3))
 }
 
-/// The containers of the domain whose distinguished names look like this one.
+/// Returns the domain's containers with distinguished names that resemble this one.
 pub(super) async fn bases(ad: &Ad, config: &Config, base: &str, deadline: Instant) -> Vec<String> {
     let filter = "(|(objectClass=organizationalUnit)(objectClass=container))".to_owned();
     let entries = search(ad, config, filter, &["objectClass"], deadline).await;
@@ -76,19 +76,19 @@ async fn search(
     let deadline = deadline.min(Instant::now() + SEARCHING);
     match timeout_at(deadline, ad.machine.search(&search, deadline)).await {
         Ok(Ok(entries)) => entries,
-        // Without a guess the finding says what it says.
+        // The finding stays valid without suggestions.
         _ => Vec::new(),
     }
 }
 
-/// The name within `DOMAIN\name` or a distinguished name.
+/// Returns the name within `DOMAIN\name` or a distinguished name.
 fn name_of(group: &str) -> &str {
     let name = group.rsplit('\\').next().unwrap_or(group);
     let first = name.split(',').next().unwrap_or(name);
     first.split_once('=').map_or(name, |(_, value)| value)
 }
 
-/// A name as it looks: spaces of every kind are one, and what cannot be seen is not there.
+/// Normalizes a name to its look: runs of white space become one space, invisible characters are dropped.
 fn plain(name: &str) -> String {
     let shown = name
         .chars()

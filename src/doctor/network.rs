@@ -1,4 +1,4 @@
-//! DNS: its servers, what they say of the domain, and this host's own name.
+//! DNS: its servers, their records of the domain, and this host's own name.
 
 use std::fs;
 use std::io;
@@ -18,12 +18,12 @@ use crate::directory::dns;
 use crate::directory::domains::dns_name;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Ports of which one answers on a host that is there: DNS, Kerberos, LDAP.
+/// Ports of which at least one answers on a host that is up: DNS, Kerberos, LDAP.
 const PORTS: [u16; 3] = [53, 88, 389];
-/// So long a host has to accept a connection, or to refuse one.
+/// Time that a host has to accept or refuse a connection.
 const REACHED: Duration = Duration::from_secs(1);
 
-/// Every server is asked by itself: where the first is dead, each look-up waits for it.
+/// Queries each DNS server separately, because every lookup waits for the first one if that is dead.
 pub(super) async fn resolver(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let domain = &config.domain.name;
@@ -75,12 +75,12 @@ fn named(server: &Option<String>) -> &str {
     server.as_deref().unwrap_or("one of them")
 }
 
-/// Whether anything at all answers at the address.
+/// Returns true if anything answers at the address.
 async fn is_there(server: IpAddr) -> bool {
     let connecting = PORTS.map(|port| async move {
         match timeout(REACHED, TcpStream::connect((server, port))).await {
             Ok(Ok(_)) => true,
-            // Only a host that is there refuses.
+            // Only a host that is up refuses a connection.
             Ok(Err(e)) => e.kind() == io::ErrorKind::ConnectionRefused,
             Err(_) => false,
         }
@@ -88,7 +88,8 @@ async fn is_there(server: IpAddr) -> bool {
     beside(connecting).await.contains(&true)
 }
 
-/// Where the DNS servers are set: in the settings of whatever writes resolv.conf, never in that file.
+/// Advises where to set the DNS servers: in the settings of the program that writes resolv.conf; in that file
+/// only if no such program is known.
 fn set_servers(facts: &Facts, domain: &str) -> String {
     let path = facts.path(RESOLV_CONF);
     let target = fs::read_link(&path).unwrap_or_default().display().to_string();
@@ -109,7 +110,7 @@ fn set_servers(facts: &Facts, domain: &str) -> String {
     format!("set the DNS servers of {domain} {whose}")
 }
 
-/// The records by which the broker finds the domain controllers.
+/// Checks the records by which the broker finds the domain controllers.
 pub(super) async fn srv_ldap(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let servers = &config.domain.servers;
@@ -117,7 +118,7 @@ pub(super) async fn srv_ldap(facts: &Facts) -> Finding {
     let finding = srv(facts, &Role::Domain.srv(&config.domain.name, None), needed).await;
     let plain = Role::Domain.plain_srv(&config.domain.name, None);
     match (finding.level, facts.names().srv(&plain).await) {
-        // The broker takes them instead.
+        // The broker uses them instead.
         (Level::Failure, Ok(_)) => {
             let seen = format!("{}; {plain} is there and used instead", finding.seen);
             Finding { level: Level::Warning, seen, ..finding }
@@ -126,13 +127,14 @@ pub(super) async fn srv_ldap(facts: &Facts) -> Finding {
     }
 }
 
-/// Those by which SSSD, adcli and kinit find a KDC. The broker asks the domain controllers that it knows.
+/// Checks the records by which SSSD, adcli and kinit find a KDC. The broker queries the domain controllers
+/// that it knows.
 pub(super) async fn srv_kerberos(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     srv(facts, &format!("_kerberos._tcp.{}", config.domain.name), false).await
 }
 
-/// Those of the global catalogues, where people of the forest's other domains are found.
+/// Checks the records of global catalogues, which know the users of the forest's other domains.
 pub(super) async fn srv_gc(facts: &Facts) -> Finding {
     let Some(config) = facts.config().await else { return Finding::because("join") };
     let root = facts.answering().await.into_iter().find_map(|survey| survey.root.as_ref().ok());
@@ -154,11 +156,11 @@ async fn srv(facts: &Facts, name: &str, needed: bool) -> Finding {
     }
 }
 
-/// Every domain controller that is named has an address.
+/// Checks that every named domain controller has an address.
 pub(super) async fn addresses(facts: &Facts) -> Finding {
     let controllers = match facts.controllers().await {
         Ok(controllers) => controllers,
-        // What DNS lacks is said there.
+        // srv-ldap reports what DNS lacks.
         Err(_) => return Finding::because("srv-ldap"),
     };
     if facts.dns_silence().await.is_some() {
@@ -180,7 +182,7 @@ pub(super) async fn addresses(facts: &Facts) -> Finding {
     }
 }
 
-/// Not needed by the broker; but much that is run by administrators goes by it.
+/// Checks this host's own name. The broker does not need it, but many administrative programs do.
 pub(super) async fn own_name(facts: &Facts) -> Finding {
     let name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let short = name.split('.').next().unwrap_or_default().to_owned();
@@ -204,7 +206,7 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     let names: Vec<_> = reverse.split_whitespace().skip(1).map(str::to_lowercase).collect();
     match names.iter().any(|known| *known == full.to_lowercase() || *known == short.to_lowercase()) {
         true => Finding::ok(format!("{full} is {address}, and back")),
-        // As Debian's installer leaves it: the name stands with 127.0.1.1 in /etc/hosts, and DNS knows no host by address.
+        // As Debian's installer leaves it: the name has 127.0.1.1 in /etc/hosts, DNS has no reverse record.
         false if names.is_empty() => {
             Finding::ok(format!("{full} resolves; {address} has no name, and needs none"))
         }
@@ -216,7 +218,7 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     }
 }
 
-/// The address that this host has towards the first domain controller. Nothing is sent.
+/// Returns this host's address on the route to the first domain controller. Sends nothing.
 async fn own_address(facts: &Facts) -> Option<IpAddr> {
     let controllers = facts.controllers().await.as_deref().ok()?;
     let theirs = controllers.iter().flat_map(|controller| &controller.addresses).next()?;

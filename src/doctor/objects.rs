@@ -1,4 +1,4 @@
-//! What the configuration names in AD: the base, the groups, and the accounts of the name map.
+//! Objects in AD that the configuration names: the base, the groups, and the accounts of the name map.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::directory::sid::Sid;
 use crate::directory::{DirectoryError, GroupError};
 use crate::name::{Form, Principal};
 
-/// The most accounts of the name map that are looked for; `motion-ad audit` looks for any number.
+/// Maximum number of the name map's accounts to look up; `motion-ad audit` has no such limit.
 const TARGETS: usize = 300;
-/// The most names of two accounts that are named.
+/// Maximum number of clashing names in a finding.
 const CLASHES: usize = 20;
-/// All of them together.
+/// Time limit of all lookups together.
 const LOOKING: Duration = Duration::from_secs(3);
 
 pub(super) async fn base(facts: &Facts) -> Finding {
@@ -51,8 +51,8 @@ pub(super) async fn base(facts: &Facts) -> Finding {
     }
 }
 
-/// Returns what shows that this host may read the property set that `logonHours` and `userWorkstations` belong to
-/// (User-Logon, MS-ADTS 5.1.3.2.1): any account has some attribute of it once its user has logged in.
+/// Checks that this host may read `logonHours` and `userWorkstations`, by their property set (User-Logon,
+/// MS-ADTS 5.1.3.2.1): after the first login of its user, every account has an attribute of that set.
 pub(super) async fn restrictions(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("config-file");
@@ -124,7 +124,7 @@ pub(super) async fn groups(facts: &Facts) -> Finding {
     }
 }
 
-/// The end of a sentence that names what may have been meant.
+/// Returns the end of a sentence with the names that may have been meant.
 fn did_you_mean(near: &[String]) -> String {
     match near {
         [] => String::new(),
@@ -135,10 +135,11 @@ fn did_you_mean(near: &[String]) -> String {
     }
 }
 
-/// A group that cannot be used. Nothing is made in AD, and the list stays: without the group it may let everybody in.
+/// Reports a group that cannot be used. No fix creates it in AD or takes it off the list, which might then
+/// admit every user.
 fn denies(group: &str, place: &str, error: &DirectoryError, near: &[String]) -> Finding {
     let what = if place.starts_with("sessions.") { "session" } else { "login" };
-    // The place says which list it is.
+    // `place` already names the list.
     let cause = match error {
         DirectoryError::Group(error) | DirectoryError::Exempt(error) => error.to_string(),
         other => other.to_string(),
@@ -162,13 +163,13 @@ fn denies(group: &str, place: &str, error: &DirectoryError, near: &[String]) -> 
     }
 }
 
-/// Every account that a line of the name map leads to exists, once.
+/// Checks that each target of the name map is the name of exactly one account.
 pub(super) async fn targets(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("names-map");
     };
     let deadline = facts.deadline().min(Instant::now() + LOOKING);
-    // Without it only the short name of this host's own domain is known.
+    // Without the forest, only the short name of this host's own domain is known.
     let known = ad.directory.forest(deadline).await.map(|forest| forest.known().clone()).unwrap_or_default();
     let (mut wanted, mut wrong) = (BTreeMap::new(), Vec::new());
     for (line, name, target) in config.names.map.lines() {
@@ -213,7 +214,7 @@ pub(super) async fn targets(facts: &Facts) -> Finding {
     }
 }
 
-/// The account that a line of the name map may mean.
+/// Suggests the account that a line of the name map may mean.
 async fn near_account(
     ad: &Ad,
     config: &Config,
@@ -227,7 +228,7 @@ async fn near_account(
     near.map_or_else(String::new, |near| format!("; did you mean {}? ({})", near.principal, near.why))
 }
 
-/// The names that two accounts bear, but for those that a line of the name map decides.
+/// Reports names that two accounts share, except those that a line of the name map decides.
 pub(super) async fn clashes(facts: &Facts) -> Finding {
     let (Some(ad), Some(config)) = (facts.ad().await, facts.config().await) else {
         return Finding::because("names-map");

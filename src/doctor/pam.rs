@@ -1,4 +1,4 @@
-//! `/etc/pam.d/motion`: whether libpam can read it, and what its lines let in and keep out.
+//! `/etc/pam.d/motion`: whether libpam can read it, and which users its lines admit and reject.
 
 use std::ffi::CString;
 use std::fs;
@@ -20,7 +20,7 @@ use super::visitors::{Judgement, MODULE, Missing, RIGHT, Trouble, Visitor, is_ou
 use crate::config::{Access, JoinError};
 use crate::module::arguments::{ARGUMENTS, Arguments};
 
-/// What is to be known where no change can be offered.
+/// Advice for a service that no safe change can fix.
 const BY_HAND: &str = "change /etc/pam.d/motion by hand, and no other file of /etc/pam.d: those are for other services, su \
                        and sudo among them";
 
@@ -50,12 +50,12 @@ pub(super) async fn service(facts: &Facts) -> Finding {
     }
 }
 
-/// A file of ours with the owner and the mode that it should have.
+/// Returns the fix that gives a file of ours the owner and mode that it should have.
 pub(super) fn access(path: &Path, owner: Option<&str>, mode: u32) -> Option<Run> {
     Some(Run::Access { path: OwnPath::new(path)?, owner: owner.map(str::to_owned), mode })
 }
 
-/// The finding with the change of the service that cures it, or the advice to make one.
+/// Adds the change of the service that fixes the finding, or the advice to make one by hand.
 async fn mended(facts: &Facts, finding: Finding) -> Finding {
     match edit(facts).await {
         Some(edit) => finding.edit(edit),
@@ -125,18 +125,18 @@ pub(super) async fn arguments(facts: &Facts) -> Finding {
     }
 }
 
-/// An argument that is not as it should be.
+/// A wrong argument.
 struct Wrong<'a> {
     rule: &'a Rule,
     written: &'a str,
-    /// The module refuses every login because of it.
+    /// True if the module rejects every login because of it.
     is_fatal: bool,
     seen: String,
-    /// What takes its place, `Some(None)` where nothing does; `None` where that is not certain.
+    /// The replacement: `Some(None)` removes the argument, `None` means that the right one is uncertain.
     change: Option<Option<String>>,
 }
 
-/// The arguments that the module does not understand: those that stop logins, or else the others.
+/// Returns the arguments that the module does not understand: those that stop logins, or else the others.
 fn misread<'a>(rules: &[&'a Rule]) -> Vec<Wrong<'a>> {
     let mut wrong = Vec::new();
     for rule in rules {
@@ -153,8 +153,8 @@ fn misread<'a>(rules: &[&'a Rule]) -> Vec<Wrong<'a>> {
     wrong
 }
 
-/// The finding with one change that corrects all of them. Where one cannot be, a part would be taken back, and a person
-/// corrects them.
+/// Returns one finding with one change that corrects all arguments. If one of them cannot be corrected, the
+/// administrator corrects all, because a partial fix would be undone.
 fn corrected(text: &str, wrong: Vec<Wrong<'_>>) -> Finding {
     let changes: Option<Vec<_>> = wrong
         .iter()
@@ -188,7 +188,7 @@ fn corrected(text: &str, wrong: Vec<Wrong<'_>>) -> Finding {
     }
 }
 
-/// What an argument was meant to be, where that is certain enough: a name or a value with one or two wrong letters.
+/// Returns the intended argument, if that is certain enough: a name or value with one or two wrong letters.
 fn meant(argument: &str) -> Option<String> {
     const NEAR: usize = 2;
     let (name, value) = match argument.split_once('=') {
@@ -209,7 +209,7 @@ fn meant(argument: &str) -> Option<String> {
     let takes = ARGUMENTS.iter().find(|argument| argument.name == known)?.value;
     let meant = match (takes, value) {
         ("", None) => known.to_owned(),
-        // A number with its unit.
+        // A number followed by its unit.
         ("SECONDS", Some(value)) => {
             format!("{known}={}", value.trim_end_matches(|c: char| !c.is_ascii_digit()))
         }
@@ -238,7 +238,7 @@ fn is_missing(facts: &Facts, module: &str) -> bool {
     !facts.path(module::folder().join(module)).exists()
 }
 
-/// What is said of a service.
+/// Returns the finding for a judgement of the service.
 fn judged(judgement: &Judgement) -> Finding {
     let place = |rule: &Rule| format!("{} ({})", rule.place(), rule.name());
     let trouble = match judgement {
@@ -273,7 +273,8 @@ fn judged(judgement: &Judgement) -> Finding {
     }
 }
 
-/// `realm join` has SSSD judge by group policies, which know nothing of our service.
+/// Checks that SSSD does not reject our service: `realm join` makes it apply group policies, which do not
+/// know that service.
 pub(super) async fn sssd(facts: &Facts) -> Finding {
     let service = facts.service().await;
     let account = service.stack(Kind::Account);
@@ -304,7 +305,8 @@ pub(super) async fn sssd(facts: &Facts) -> Finding {
     }
 }
 
-/// How the service gets into SSSD's map of those that need no group policy. The file is SSSD's and realm's.
+/// Advises how to add the service to SSSD's map of services without a group policy. The file belongs to SSSD
+/// and realm, so the doctor does not edit it.
 fn permit(access: &Access, file: &str) -> String {
     let line = match access.permitted.is_empty() {
         true => format!("ad_gpo_map_permit = +{SERVICE}"),
@@ -317,7 +319,7 @@ fn permit(access: &Access, file: &str) -> String {
     )
 }
 
-/// Really as the user that the application runs as.
+/// Checks that the application can read the service and its includes, as its real user.
 pub(super) async fn readable(facts: &Facts) -> Finding {
     if !facts.is_root() {
         return Finding::skipped("needs root");
@@ -491,17 +493,17 @@ mod tests {
         }
     }
 
-    /// What `realm join` writes: SSSD knows john.doe@acme.com, and nobody types that.
+    /// As `realm join` writes it: SSSD knows john.doe@acme.com, which no user types.
     #[test]
     fn an_include_that_only_ssd_could_pass_keeps_everybody_out() {
         let text = format!("@include common-auth\nauth required pam_motion_ad.so\n{OURS}");
         let finding = of(&text, &Missing::new(), false);
         assert_eq!(finding.level, Level::Failure, "{finding:?}");
         assert!(finding.seen.starts_with("users cannot log in: the auth lines"), "{finding:?}");
-        // Where SSSD knows the names, it asks AD as well.
+        // If SSSD knows the names, it also sends the password to AD.
         let finding = of(&text, &Missing::new(), true);
         assert!(finding.seen.contains("counts twice"), "{finding:?}");
-        // The host knows the name, and so pam_unix lets the account pass that AD has disabled.
+        // The host knows the name, so pam_unix accepts an account that AD has disabled.
         let account =
             "auth required pam_motion_ad.so\naccount sufficient pam_motion_ad.so\n@include common\n";
         let finding = of(&account.replace("@include", "account include"), &Missing::new(), true);

@@ -1,8 +1,8 @@
-//! `/etc/pam.d/motion` as it should be, made of how it is. Pure: text in, text out.
+//! Repairs `/etc/pam.d/motion`. Pure: text in, text out.
 //!
-//! Only lines of that file change: a line that includes another file is taken out, the other file never changes. What
-//! comes of it is offered only where the users of AD are let in and nobody else is, and where every line that could have
-//! refused somebody by a rule of its own is still there.
+//! Only lines of that file change. A line that includes another file is commented out; the other file never
+//! changes. The result is offered only if it admits the users of AD and no other user, and still has every
+//! line that may reject users by a rule.
 
 use std::io;
 use std::path::Path;
@@ -10,22 +10,22 @@ use std::path::Path;
 use super::stack::{Fault, Kind, Rule, Service, Value};
 use super::visitors::{Judgement, MODULE, Missing, Other, Trouble, Visitor, is_ours, judge, other, visit};
 
-/// Changes that are tried, one after the other.
+/// Maximum number of changes, made one after the other.
 const CHANGES: usize = 12;
 
-/// The host that the service is on.
+/// The host of the service.
 pub(super) struct Host<'a> {
     /// The service's name.
     pub(super) service: &'a str,
     /// The service's file.
     pub(super) file: &'a str,
-    /// Reads the files that it includes.
+    /// Reads a file that the service includes.
     pub(super) read: &'a dyn Fn(&Path) -> io::Result<String>,
-    /// Whether a module's file is missing.
+    /// Returns true if a module's file is missing.
     pub(super) is_missing: &'a dyn Fn(&str) -> bool,
-    /// Whether SSSD knows people by the name as it is typed.
+    /// True if SSSD knows users by the name that they type.
     pub(super) knows: bool,
-    /// Whether SSSD has rules of its own about who may log in.
+    /// True if SSSD has rules about who may log in.
     pub(super) restricts: bool,
 }
 
@@ -47,7 +47,7 @@ impl Host<'_> {
     }
 }
 
-/// The text of the service as it should be; `None` where that is an administrator's decision.
+/// Returns the repaired text of the service; `None` if only the administrator can decide.
 pub(super) fn repair(text: &str, host: &Host<'_>) -> Option<String> {
     let before = host.load(text);
     let mut text = text.to_owned();
@@ -67,7 +67,8 @@ pub(super) fn repair(text: &str, host: &Host<'_>) -> Option<String> {
     (is_sound && keeps_rules(&before, &after, host) && !is_wider(&before, &after, host)).then_some(text)
 }
 
-/// Returns true if some combination of answers is let in afterwards that was refused before, though our module refuses.
+/// Returns true if the repaired service accepts a combination of answers that the original rejects, although
+/// our module rejects the user.
 fn is_wider(before: &Service, after: &Service, host: &Host<'_>) -> bool {
     const REFUSALS: [Value; 4] =
         [Value::AUTH_ERR, Value::PERM_DENIED, Value::USER_UNKNOWN, Value::AUTHINFO_UNAVAIL];
@@ -91,14 +92,14 @@ fn has_ours(service: &Service, kind: Kind) -> bool {
     service.stack(kind).into_iter().any(is_ours)
 }
 
-/// The text with one thing less that is wrong with it: `None` where nobody but a person can say what is right,
-/// `Some(None)` where nothing is wrong.
+/// Returns the text with one problem less: `None` if only the administrator knows what is right, `Some(None)`
+/// if there is no problem.
 fn next(text: &str, before: &Service, service: &Service, host: &Host<'_>) -> Option<Option<String>> {
     if let Some(fault) = service.faults.first() {
         return understood(text, service, fault, host).map(Some);
     }
     for kind in Kind::ALL {
-        // libpam takes the lines of /etc/pam.d/other where there is none.
+        // For a kind without lines, libpam takes those of /etc/pam.d/other.
         let lost = service.stack(kind).is_empty() && !before.stack(kind).is_empty();
         if lost || (matches!(kind, Kind::Auth | Kind::Account) && !has_ours(service, kind)) {
             return Some(Some(with_ours(text, kind)));
@@ -115,7 +116,8 @@ fn next(text: &str, before: &Service, service: &Service, host: &Host<'_>) -> Opt
     changed.map(Some)
 }
 
-/// A line of ours that libpam cannot understand: it goes where another one does its work, else it becomes required.
+/// Fixes a line of ours that libpam cannot parse. Removes it if another line does its work; otherwise, makes
+/// it `required`.
 fn understood(text: &str, service: &Service, fault: &Fault, host: &Host<'_>) -> Option<String> {
     let line = fault.line.filter(|_| fault.file == host.file)?;
     let written = raw(text, line)?;
@@ -131,7 +133,7 @@ fn understood(text: &str, service: &Service, fault: &Fault, host: &Host<'_>) -> 
     }
 }
 
-/// A line of the shipped service after the last line of its kind.
+/// Adds a line of the shipped service after the last line of its kind.
 fn with_ours(text: &str, kind: Kind) -> String {
     let line = format!("{:<9} required  {MODULE}", kind.name());
     let is_of_kind = |written: &str| {
@@ -144,7 +146,7 @@ fn with_ours(text: &str, kind: Kind) -> String {
     joined(head.iter().copied().chain([line.as_str()]).chain(tail.iter().copied()))
 }
 
-/// Our line of this kind as one that has to be passed.
+/// Makes our line of this kind required.
 fn required(text: &str, service: &Service, kind: Kind, host: &Host<'_>) -> Option<String> {
     let ours = service.stack(kind).into_iter().find(|rule| is_ours(rule) && rule.file == host.file)?;
     if ours.written.eq_ignore_ascii_case("required") {
@@ -153,7 +155,7 @@ fn required(text: &str, service: &Service, kind: Kind, host: &Host<'_>) -> Optio
     replace(text, ours.line, &with_control(raw(text, ours.line)?, kind)?)
 }
 
-/// A line with the control `required`.
+/// Returns a line with the control `required`.
 fn with_control(written: &str, kind: Kind) -> Option<String> {
     let start = written.to_ascii_lowercase().find(kind.name())? + kind.name().len();
     let (head, rest) = written.split_at_checked(start)?;
@@ -166,8 +168,8 @@ fn with_control(written: &str, kind: Kind) -> Option<String> {
     Some(format!("{head}{space}required{}", control.get(end..)?))
 }
 
-/// The service without `rule`: without the line that includes its file, or without its own line, where that is no rule
-/// of an administrator's.
+/// Returns the service without `rule`. Removes the line that includes its file, or its own line if that is no
+/// rule of an administrator.
 fn without(text: &str, service: &Service, rule: &Rule, host: &Host<'_>) -> Option<String> {
     if rule.file != host.file {
         return Some(take_out(text, &[rule.top]));
@@ -175,7 +177,7 @@ fn without(text: &str, service: &Service, rule: &Rule, host: &Host<'_>) -> Optio
     let own = |other: &&Rule| other.kind == rule.kind && other.file == host.file;
     let stack: Vec<_> = service.rules.iter().filter(own).collect();
     let at = stack.iter().position(|other| other.line == rule.line)?;
-    // What another line jumps over goes with it: the jump would lead elsewhere.
+    // A line that a jump skips goes together with the jump, which would otherwise lead elsewhere.
     let jumper = stack.iter().take(at).position(|other| !is_ours(other) && other.jump() > 0);
     let is_jumped_over = stack.iter().take(at).enumerate().any(|(index, other)| index + other.jump() >= at);
     let lines: Vec<_> = match jumper {
@@ -191,13 +193,13 @@ fn without(text: &str, service: &Service, rule: &Rule, host: &Host<'_>) -> Optio
     lines.iter().all(|rule| !is_ours(rule) && may_go(rule)).then(|| take_out(text, &numbers))
 }
 
-/// Returns true if every line that may have kept somebody out by a rule of its own is still there.
+/// Returns true if every line that may have rejected a user by a rule is still there.
 fn keeps_rules(before: &Service, after: &Service, host: &Host<'_>) -> bool {
     let refuses = |rule: &Rule| rule.refuses(Value::AUTH_ERR) || rule.refuses(Value::PERM_DENIED);
     let mut rules = before.rules.iter().enumerate().filter(|(_, rule)| {
         let is_rule = match other(rule) {
             Other::Neutral | Other::Names | Other::Unknown => refuses(rule),
-            // SSSD's own rules about who may log in, which pam_sss asks for in account lines.
+            // SSSD's rules about who may log in, which pam_sss applies in account lines.
             Other::AsksAd => rule.kind == Kind::Account && host.restricts && refuses(rule),
             Other::Permits | Other::Local | Other::Silent | Other::Denies => false,
         };
@@ -210,7 +212,7 @@ fn keeps_rules(before: &Service, after: &Service, host: &Host<'_>) -> bool {
     rules.all(|(_, rule)| after.rules.iter().any(|kept| same(rule, kept))) && keeps_closed(before, after)
 }
 
-/// Returns true if no `pam_deny` that refuses everybody on purpose was taken out: one that no line leads past.
+/// Returns true if each intended `pam_deny` is still there: one that no earlier line can skip.
 fn keeps_closed(before: &Service, after: &Service) -> bool {
     let closed = |service: &Service| {
         let mut open = Vec::<(Kind, String)>::new();
@@ -229,7 +231,7 @@ fn keeps_closed(before: &Service, after: &Service) -> bool {
     closed(before).iter().all(|rule| kept.contains(rule))
 }
 
-/// A line of the text, where it is whole.
+/// Returns a line of the text, unless it is part of a continued one.
 fn raw(text: &str, line: usize) -> Option<&str> {
     let written = text.lines().nth(line.checked_sub(1)?)?;
     let before = line.checked_sub(2).and_then(|index| text.lines().nth(index)).unwrap_or_default();
@@ -241,7 +243,7 @@ fn replace(text: &str, line: usize, by: &str) -> Option<String> {
     Some(joined((1..).zip(text.lines()).map(|(number, written)| if number == line { by } else { written })))
 }
 
-/// The text with these lines as comments. One that goes on in the next line stays, and so nothing comes of it.
+/// Comments out these lines. A continued line stays unchanged, so that the repair fails.
 fn take_out(text: &str, lines: &[usize]) -> String {
     let taken = |number: usize, written: &str| match lines.contains(&number) && raw(text, number).is_some() {
         true => format!("# {written}"),
@@ -303,7 +305,7 @@ mod tests {
         }
     }
 
-    /// Every combination of answers: whoever was refused before is refused afterwards, unless AD lets the user in.
+    /// For every combination of answers: if it was rejected before, it still is, unless AD grants access.
     fn never_wider(before: &str, after: &str, host: &Host<'_>) {
         let answers = [Value::AUTH_ERR, Value::PERM_DENIED, Value::USER_UNKNOWN, Value::AUTHINFO_UNAVAIL];
         let (before, after) = (host.load(before), host.load(after));
@@ -325,7 +327,7 @@ mod tests {
     #[test]
     fn the_cure_is_in_the_services_own_file_and_lets_in_nobody_else() {
         let cases = [
-            // The include first, last, beside `sufficient`, behind a jump, as a substack, by kind; both of them.
+            // The include first, last, next to `sufficient`, behind a jump, as a substack, by kind; both.
             (format!("@include common-auth\n{OURS}"), format!("# @include common-auth\n{OURS}")),
             (format!("{OURS}@include common-auth\n"), format!("{OURS}# @include common-auth\n")),
             (format!("@include common-account\n{OURS}"), format!("# @include common-account\n{OURS}")),
@@ -347,12 +349,12 @@ mod tests {
                 format!("auth [success=2 default=ignore] pam_unix.so\nauth [success=1 default=ignore] pam_sss.so\nauth requisite pam_deny.so\nauth required pam_permit.so\n{OURS}"),
                 format!("# auth [success=2 default=ignore] pam_unix.so\n# auth [success=1 default=ignore] pam_sss.so\n# auth requisite pam_deny.so\nauth required pam_permit.so\n{OURS}"),
             ),
-            // Whole kinds that are left empty get ours.
+            // Kinds that lose all their lines get ours.
             (
                 "@include all\nauth required pam_motion_ad.so\n".into(),
                 "# @include all\nauth required pam_motion_ad.so\naccount   required  pam_motion_ad.so\npassword  required  pam_motion_ad.so\nsession   required  pam_motion_ad.so\n".into(),
             ),
-            // What lets in.
+            // Lines that grant access.
             (
                 "auth optional pam_motion_ad.so debug\nauth required pam_permit.so\naccount required pam_motion_ad.so\n".into(),
                 "auth required pam_motion_ad.so debug\nauth required pam_permit.so\naccount required pam_motion_ad.so\n".into(),
@@ -363,7 +365,7 @@ mod tests {
                 "auth sufficient pam_motion_ad.so\nauth sufficient pam_sss.so\nauth required pam_deny.so\naccount required pam_motion_ad.so\n".into(),
                 "auth sufficient pam_motion_ad.so\n# auth sufficient pam_sss.so\nauth required pam_deny.so\naccount required pam_motion_ad.so\n".into(),
             ),
-            // Lines that are missing, or that libpam does not understand.
+            // Lines that are missing, or that libpam cannot parse.
             ("account required pam_motion_ad.so\n".into(), "account required pam_motion_ad.so\nauth      required  pam_motion_ad.so\n".into()),
             (
                 "auth required pam_motion_ad.so\naccount required pam_unix.so\n".into(),
@@ -374,7 +376,7 @@ mod tests {
                 "-auth   perhaps\tpam_motion_ad.so debug\naccount required pam_motion_ad.so\n".into(),
                 "-auth   required\tpam_motion_ad.so debug\naccount required pam_motion_ad.so\n".into(),
             ),
-            // A restriction of the administrator's stays.
+            // A restriction by the administrator stays.
             (
                 format!("auth required pam_succeed_if.so user ingroup agents\n@include common-auth\n{OURS}"),
                 format!("auth required pam_succeed_if.so user ingroup agents\n# @include common-auth\n{OURS}"),
@@ -391,28 +393,28 @@ mod tests {
     fn what_an_administrator_may_have_meant_is_left_to_them() {
         let open = host(false, false);
         for text in [
-            // Closed on purpose; in another file, too.
+            // Closed on purpose, also in another file.
             format!("auth required pam_deny.so\n{OURS}"),
             format!("@include closed\n{OURS}"),
-            // A lock against guessing that the include brings.
+            // An included lock against guessing.
             format!("@include faillock\n{OURS}"),
-            // Between a jump of the administrator's own and where it leads.
+            // Between an administrator's jump and its target.
             format!(
                 "auth [success=1 default=ignore] pam_succeed_if.so user ingroup x\nauth required pam_unix.so\n{OURS}"
             ),
-            // A module that is not there, and may be a rule.
+            // A missing module that may be a rule.
             format!("auth required pam_gone.so\n{OURS}"),
-            // What nobody can understand.
+            // Lines that cannot be parsed.
             format!("auth perhaps pam_unix.so\n{OURS}"),
             format!("@include absent\n{OURS}"),
-            // A line that goes on.
+            // A continued line.
             format!("auth sufficient \\\n  pam_unix.so\n{OURS}"),
         ] {
             assert_eq!(repair(&text, &open).filter(|after| *after != text), None, "{text}");
         }
         let account = format!("@include common-account\n{OURS}");
         assert!(repair(&account, &open).is_some());
-        // SSSD's own rule about who may log in would go with it.
+        // SSSD's own rule about who may log in would be lost.
         assert_eq!(repair(&account, &host(false, true)), None);
     }
 

@@ -1,4 +1,4 @@
-//! The register of sessions: whether the broker can use it, and whether its Redis can be reached from here.
+//! The register of sessions: whether the broker can use it, and whether this host can reach its Redis.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::finding::{Finding, Level, Part};
 use super::fix::Place;
 use crate::config::{RedisAt, Store};
 
-/// One connection to a server of the Redis.
+/// Time limit of one connection to a Redis or Sentinel server.
 const CONNECT: Duration = Duration::from_secs(2);
 
 pub(super) async fn register(facts: &Facts) -> Finding {
@@ -49,7 +49,7 @@ pub(super) async fn register(facts: &Facts) -> Finding {
     match (&register.problem, register.open) {
         (Some(problem), _) => Finding::failure(format!("{}: {problem}", register.store)),
         (None, Some(open)) => Finding::ok(format!("{open} open, in {}", register.store)),
-        // A configuration that denies every login has none.
+        // A broker whose configuration denies every login has no register.
         (None, None) if register.store.is_empty() => Finding::skipped("the broker has no register now"),
         (None, None) => Finding::failure(format!("{} does not answer", register.store)),
     }

@@ -1,7 +1,7 @@
-//! A PAM service as libpam reads it, and what its lines make of the answers of their modules.
+//! A PAM service as libpam reads it, and the decision that its lines make from the answers of their modules.
 //!
-//! Pure: files and answers are passed in. The grammar is that of pam.d(5), with Debian's `@include`; the decision is
-//! libpam's own (`_pam_dispatch_aux`), which `tests/pam_stack.rs` compares with libpam itself.
+//! Pure: the caller passes files and answers in. The grammar is that of pam.d(5), with Debian's `@include`;
+//! the decision is libpam's (`_pam_dispatch_aux`). `tests/pam_stack.rs` compares it with libpam itself.
 
 mod control;
 mod decide;
@@ -13,29 +13,29 @@ pub use self::control::Value;
 use self::control::{Action, Control};
 pub use self::decide::{Decision, decide};
 
-/// The folder of the services.
+/// Folder of the services.
 pub const SERVICES: &str = "/etc/pam.d";
 
-/// Includes within includes (`PAM_SUBSTACK_MAX_LEVEL` in libpam).
+/// Maximum depth of nested includes (`PAM_SUBSTACK_MAX_LEVEL` in libpam).
 const DEPTH: usize = 16;
-/// The most lines of one service: more than any has, and a bound on files that include each other again and again.
+/// Maximum number of lines of one service: above any real one, and a bound on circular includes.
 const RULES: usize = 500;
 
-/// The four management groups.
+/// The management groups of PAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Who is it?
+    /// Authenticates the user.
     Auth,
-    /// May the account be used?
+    /// Checks that the account may be used.
     Account,
-    /// Changes of a password.
+    /// Changes a password.
     Password,
-    /// Before and after.
+    /// Sets a session up and tears it down.
     Session,
 }
 
 impl Kind {
-    /// Its name on a line.
+    /// Its keyword on a line.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Auth => "auth",
@@ -45,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// All of them.
+    /// All groups.
     pub const ALL: [Kind; 4] = [Kind::Auth, Kind::Account, Kind::Password, Kind::Session];
 
     fn parse(word: &str) -> Option<Self> {
@@ -53,34 +53,34 @@ impl Kind {
     }
 }
 
-/// What a line stands for in the decision.
+/// Role of a line in the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Module,
-    /// The beginning of a substack; it answers PAM_IGNORE.
+    /// The start of a substack, which counts as PAM_IGNORE.
     Substack,
-    /// libpam could not understand it, and refuses.
+    /// A line that libpam cannot parse, and so rejects.
     Broken,
 }
 
-/// One line that counts, after every include.
+/// One effective line, with all includes resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The group that it is for.
+    /// The line's management group.
     pub kind: Kind,
-    /// Where it stands.
+    /// The line's file.
     pub file: String,
-    /// Its line there, from 1.
+    /// Its number in that file, from 1.
     pub line: usize,
-    /// The line of the service's own file that it comes from: its own one, or the one that includes its file.
+    /// Number of the line in the service's own file: of itself, or of the line that includes its file.
     pub top: usize,
-    /// `-` stands before it: libpam does not log that the module is missing. It refuses all the same.
+    /// True after a leading `-`: libpam does not log that the module is missing, but still rejects.
     pub silent: bool,
-    /// The module as written.
+    /// The module, as written.
     pub module: String,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// The control as written.
+    /// The control, as written.
     pub written: String,
     role: Role,
     control: Control,
@@ -93,58 +93,58 @@ impl Rule {
         self.module.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Where it stands, for people.
+    /// File and line, for a message.
     pub fn place(&self) -> String {
         format!("{}, line {}", self.file, self.line)
     }
 
-    /// Whether it calls a module.
+    /// Returns true if the line calls a module.
     pub fn is_module(&self) -> bool {
         self.role == Role::Module
     }
 
-    /// The most lines that an answer of its module makes libpam jump over.
+    /// Returns the maximum number of lines that libpam skips because of an answer of its module.
     pub fn jump(&self) -> usize {
         self.control.jump()
     }
 
-    /// Returns true if nobody is let in any more once its module has answered `value`.
+    /// Returns true if the stack rejects the user after its module has answered `value`.
     pub fn refuses(&self, value: Value) -> bool {
         matches!(self.control.action(value), Action::Bad | Action::Die)
     }
 
-    /// Returns true if its module's success can end the stack, or lead past the lines behind it.
+    /// Returns true if its module's success can end the stack or skip the lines behind it.
     pub fn can_end(&self) -> bool {
         matches!(self.control.action(Value::SUCCESS), Action::Done | Action::Jump(_))
     }
 }
 
-/// What libpam cannot understand. Such a line refuses whoever comes to it.
+/// A line or file that libpam cannot parse. A login that reaches it is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where.
+    /// The file.
     pub file: String,
-    /// The line there, from 1; none where the file itself is at fault.
+    /// The line in it, from 1; `None` if the file itself is at fault.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The problem.
     pub text: String,
-    /// libpam does not even begin (PAM_ABORT).
+    /// True if libpam does not even start (PAM_ABORT).
     pub is_fatal: bool,
 }
 
-/// A service with all that it includes.
+/// A service with all of its includes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// Its lines in order.
     pub rules: Vec<Rule>,
-    /// What is wrong with it.
+    /// Its faults.
     pub faults: Vec<Fault>,
-    /// The files that were read.
+    /// The files that were read for it.
     pub files: Vec<String>,
 }
 
 impl Service {
-    /// Reads `/etc/pam.d/NAME` with everything that it includes; `read` reads a file.
+    /// Reads `/etc/pam.d/NAME` and all that it includes; `read` reads one file.
     pub fn load(name: &str, read: &dyn Fn(&Path) -> io::Result<String>) -> Self {
         let mut reader = Reader { read, service: Service::default() };
         if let Err(error) = reader.file(name, None, Within::default()) {
@@ -154,7 +154,7 @@ impl Service {
         reader.service
     }
 
-    /// The lines for `kind`.
+    /// Returns the lines for `kind`.
     pub fn stack(&self, kind: Kind) -> Vec<&Rule> {
         self.rules.iter().filter(|rule| rule.kind == kind).collect()
     }
@@ -165,13 +165,13 @@ struct Reader<'a> {
     service: Service,
 }
 
-/// The path of a service or of a file that is included.
+/// Returns the path of a service or an included file.
 fn full(name: &str) -> String {
     if name.starts_with('/') { name.to_owned() } else { format!("{SERVICES}/{name}") }
 }
 
 impl Reader<'_> {
-    /// Reads the lines of one file; of `only` one kind, where a line of that kind includes it.
+    /// Reads the lines of one file; only those of kind `only` if a line of that kind includes it.
     fn file(&mut self, name: &str, only: Option<Kind>, within: Within) -> io::Result<()> {
         let file = full(name);
         if within.includes > DEPTH {
@@ -196,7 +196,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes one line. What is an error here is one of the whole file.
+    /// Parses one line. An error makes the whole file invalid.
     fn line(&mut self, at: Place<'_>, text: &str, only: Option<Kind>) -> io::Result<()> {
         let mut words = words(text).into_iter();
         let Some(first) = words.next() else { return Ok(()) };
@@ -204,7 +204,7 @@ impl Reader<'_> {
             let name = words.next().unwrap_or_default();
             return match (self.file(&name, only, at.within.include(false)), only) {
                 (Ok(()), _) => Ok(()),
-                // libpam has no kind for a line that refuses instead.
+                // libpam cannot replace the include by a line that rejects, because that would need a kind.
                 (Err(error), None) => Err(error),
                 (Err(error), Some(kind)) => {
                     self.service.rules.push(at.broken(kind));
@@ -217,7 +217,7 @@ impl Reader<'_> {
             None => (false, first.as_str()),
         };
         let Some(kind) = Kind::parse(word) else {
-            // libpam takes it for what is most sensitive.
+            // libpam assumes the most sensitive kind.
             self.service.rules.push(at.broken(only.unwrap_or(Kind::Auth)));
             let [auth, account, password, session] = Kind::ALL.map(Kind::name);
             return self.fault(at, format!("{word:?} is none of {auth}, {account}, {password}, {session}"));
@@ -262,7 +262,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Notes what is wrong with a line; the next ones are read all the same.
+    /// Records a fault of one line; the lines after it still count.
     fn fault(&mut self, at: Place<'_>, text: String) -> io::Result<()> {
         let (file, line) = (at.file.to_owned(), Some(at.line));
         self.service.faults.push(Fault { file, line, text, is_fatal: false });
@@ -270,13 +270,13 @@ impl Reader<'_> {
     }
 }
 
-/// What a file is included by.
+/// The chain of includes that leads to a file.
 #[derive(Clone, Copy, Default)]
 struct Within {
-    /// The line of the service's own file.
+    /// Line of the service's own file.
     top: usize,
     includes: usize,
-    /// Of these, substacks.
+    /// Number of substacks among the includes.
     depth: usize,
 }
 
@@ -286,7 +286,7 @@ impl Within {
     }
 }
 
-/// Where a line is met.
+/// Position of a line.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     file: &'a str,
@@ -295,7 +295,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// A line that refuses.
+    /// Returns a line that rejects.
     fn broken(self, kind: Kind) -> Rule {
         Rule {
             kind,
@@ -313,14 +313,14 @@ impl Place<'_> {
     }
 }
 
-/// The lines with their numbers, comments taken off, and those that end in a backslash joined to the next; and where
-/// one begins that goes on beyond the end.
+/// Returns the lines with their numbers, without comments, each joined with its continuations; and the start
+/// of a line that continues beyond the end of the file.
 fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
     let mut lines = Vec::new();
     let mut open: Option<(usize, String)> = None;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start();
-        // A comment or an empty line, also within a continued one.
+        // A comment or an empty line, which may also interrupt a continued one.
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -344,7 +344,7 @@ fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
     (lines, open.map(|(begun, _)| begun))
 }
 
-/// The words of a line; what stands between brackets is one word without them, in which `\]` is a bracket.
+/// Splits a line into words. Text in brackets is one word without the brackets; `\]` is a bracket in it.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
@@ -383,7 +383,7 @@ mod tests {
 
     use super::*;
 
-    /// A service of these files, by name; the first is the service.
+    /// Reads the first of these files as a service; each has a name and a text.
     pub(super) fn service(files: &[(&str, &str)]) -> Service {
         let files: HashMap<String, String> =
             files.iter().map(|(name, text)| (full(name), (*text).to_owned())).collect();
@@ -393,7 +393,7 @@ mod tests {
         })
     }
 
-    /// The modules of a stack that is a service of its own.
+    /// The modules of a stack, in order.
     fn names(service: &Service, kind: Kind) -> Vec<&str> {
         service.stack(kind).iter().map(|rule| rule.name()).collect()
     }

@@ -1,6 +1,6 @@
-//! Every check: its name, what it is about, what it depends on, and the function that looks.
+//! Every check: its name, subject and dependencies, and the function that runs it.
 //!
-//! The help, the manual, `--explain` and the tests are made from this table.
+//! The help, the manual, `--explain` and the tests are generated from this table.
 
 use super::facts::Facts;
 use super::finding::{Finding, Level};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::directory::machine::BoxFuture;
 
-/// What checks have in common.
+/// A group of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The package's parts on this host, and the application's PAM service.
@@ -19,16 +19,16 @@ pub enum Group {
     Host,
     /// Each domain controller.
     Controllers,
-    /// What the configuration says, and whether AD knows it.
+    /// The configuration, and the objects in AD that it names.
     Configuration,
     /// The application.
     Xcally,
-    /// All of it together.
+    /// All parts together.
     Login,
 }
 
 impl Group {
-    /// All of them, in the order of the table.
+    /// All groups, in the order of the table.
     pub const ALL: [Group; 6] =
         [Group::Package, Group::Host, Group::Controllers, Group::Configuration, Group::Xcally, Group::Login];
 
@@ -49,28 +49,28 @@ impl Group {
 pub struct Check {
     /// Its name.
     pub id: &'static str,
-    /// What it belongs to.
+    /// Its group.
     pub group: Group,
-    /// What it looks at, in a few words.
+    /// Its subject, in a few words.
     pub title: &'static str,
-    /// Why that matters, and what to do where it is wrong.
+    /// The reason for it, and what to do if it fails.
     pub text: &'static str,
-    /// Made only where it is asked for, and then in its own time.
+    /// Runs only on request, without the common time limit.
     pub on_demand: bool,
-    /// The checks that must not have failed for this one to make sense.
+    /// The checks that must not have failed before it can run.
     needs: Needs,
     pub(super) run: for<'a> fn(&'a Facts) -> BoxFuture<'a, Finding>,
 }
 
 enum Needs {
-    /// These.
+    /// Those with these names.
     Checks(&'static [&'static str]),
-    /// Every one that stands before it in the table.
+    /// All before it in the table.
     All,
 }
 
 impl Check {
-    /// Whether this one waits for `other`, and is skipped where that one failed.
+    /// Returns true if this check waits for `other`, and is skipped if that one failed.
     pub(super) fn needs(&self, other: &Check) -> bool {
         match self.needs {
             Needs::Checks(ids) => ids.contains(&other.id),
@@ -78,19 +78,19 @@ impl Check {
         }
     }
 
-    /// What this one finds where `id`, which it needs, is `found`; nothing where it may go on.
+    /// Returns the finding of this check if the result of `id` keeps it from running, else `None`.
     pub(super) fn hindrance(&self, id: &'static str, found: &Finding) -> Option<Finding> {
         match (found.level, found.because) {
             (Level::Ok | Level::Warning, _) => None,
             (Level::Failure, _) => Some(Finding::because(id)),
             (Level::Skipped, Some(cause)) => Some(Finding::because(cause)),
-            // What was not looked at is no obstacle to a look at the whole.
+            // A check of the whole runs even if others were skipped.
             (Level::Skipped, None) if matches!(self.needs, Needs::All) => None,
             (Level::Skipped, None) => Some(Finding::skipped(found.seen.clone())),
         }
     }
 
-    /// The check with this name.
+    /// Returns the check with this name.
     pub fn find(id: &str) -> Option<&'static Check> {
         CHECKS.iter().find(|check| check.id == id)
     }
@@ -100,7 +100,7 @@ fn place(check: &Check) -> usize {
     CHECKS.iter().position(|known| known.id == check.id).unwrap_or(CHECKS.len())
 }
 
-/// A check that is always made.
+/// A check that always runs.
 const fn check(
     group: Group,
     id: &'static str,
@@ -114,7 +114,7 @@ const fn check(
 
 use Group::{Configuration, Controllers, Host, Login, Package, Xcally};
 
-/// Every check, in the order in which they are shown.
+/// Every check, in display order.
 #[rustfmt::skip]
 pub const CHECKS: &[Check] = &[
     check(Package, "root", "who looks", &[],
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!(state.hindrance("keytab", &plain), None);
     }
 
-    /// A check that waits for itself would wait for ever.
+    /// A check that depends on itself would wait for ever.
     #[test]
     fn what_a_check_needs_exists_and_comes_to_an_end() {
         for check in CHECKS {

@@ -1,14 +1,14 @@
-//! What the lines of a PAM service make of users: those of AD are let in, nobody else is, and no password is sent to AD
-//! twice. Pure: the service is passed in.
+//! The effect of a PAM service's lines on users: they should admit the users of AD and no other user, and
+//! send no password to AD twice. Pure: the caller passes the service in.
 
 use std::collections::BTreeSet;
 
 use super::stack::{Decision, Kind, Rule, Service, Value, decide};
 
-/// The module's file.
+/// File name of our module.
 pub(super) const MODULE: &str = "pam_motion_ad.so";
 
-/// Modules whose files are missing.
+/// Modules with a missing file.
 pub(super) type Missing = BTreeSet<String>;
 
 /// Returns true if the line calls our module.
@@ -16,28 +16,28 @@ pub(super) fn is_ours(rule: &Rule) -> bool {
     rule.is_module() && rule.name() == MODULE
 }
 
-/// What is known of a module that is not ours.
+/// Known behaviour of a module that is not ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Other {
-    /// Always lets in.
+    /// Always accepts.
     Permits,
-    /// Never lets in.
+    /// Always rejects.
     Denies,
-    /// Asks AD with the same password.
+    /// Sends the same password to AD.
     AsksAd,
-    /// Knows people by itself: local users.
+    /// Knows local users, without AD.
     Local,
-    /// Is for people who are named on its line.
+    /// Accepts only users that its line names.
     Names,
-    /// Has an opinion about the circumstances, not about who it is.
+    /// Judges the circumstances, not the user.
     Neutral,
-    /// Has no opinion.
+    /// Does not judge.
     Silent,
-    /// Anything else.
+    /// Any other module.
     Unknown,
 }
 
-/// Modules of Debian's libpam-modules and of the packages that ask AD.
+/// Modules of Debian's libpam-modules and of the packages that query AD.
 const OTHERS: &[(&str, Other)] = &[
     ("pam_permit.so", Other::Permits),
     ("pam_deny.so", Other::Denies),
@@ -64,9 +64,9 @@ const OTHERS: &[(&str, Other)] = &[
     ("pam_echo.so", Other::Silent),
 ];
 
-/// What is known of the line's module.
+/// Returns the known behaviour of the line's module.
 pub(super) fn other(rule: &Rule) -> Other {
-    // pam_succeed_if(8): `user = NAME`, `user in NAME:NAME`. What else it may ask, of groups for instance, is not known.
+    // pam_succeed_if(8): `user = NAME`, `user in NAME:NAME`. Other conditions, as on groups, are unknown.
     let names = |words: &[String]| matches!(words, [what, how, _] if what == "user" && ["=", "in"].contains(&how.as_str()));
     if rule.name() == "pam_succeed_if.so" && rule.arguments.windows(3).any(names) {
         return Other::Names;
@@ -75,27 +75,27 @@ pub(super) fn other(rule: &Rule) -> Other {
     known.map_or(Other::Unknown, |(_, other)| *other)
 }
 
-/// A user who logs in.
+/// A user at login.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Visitor {
-    /// What our module answers.
+    /// Answer of our module.
     pub(super) ours: Value,
-    /// Whether a local user has that name and that password; of account lines, whether the host knows the name.
+    /// True if a local user has that name and password; for account lines, if the host knows the name.
     pub(super) local: bool,
-    /// What modules answer that ask AD themselves.
+    /// Answer of modules that query AD themselves.
     pub(super) asks_ad: Value,
-    /// What is not known lets in.
+    /// True if modules of unknown behaviour accept.
     pub(super) unknown: bool,
 }
 
-/// A user of AD whose password is right, and whom SSSD knows by the name as it is typed.
+/// A user of AD with the right password, whom SSSD knows by the typed name.
 pub(super) const RIGHT: Visitor =
     Visitor { ours: Value::SUCCESS, local: false, asks_ad: Value::SUCCESS, unknown: true };
-/// The same with a wrong one.
+/// The same user with a wrong password.
 const WRONG: Visitor =
     Visitor { ours: Value::AUTH_ERR, local: false, asks_ad: Value::AUTH_ERR, unknown: false };
 
-/// Decides for `visitor`, where the modules in `missing` are not there to be asked.
+/// Decides for `visitor`; the modules in `missing` cannot be called.
 pub(super) fn visit(stack: &[&Rule], visitor: Visitor, missing: &Missing) -> Decision {
     let (refused, unknown) = (Value::AUTH_ERR, Value::USER_UNKNOWN);
     decide(stack, &|rule| {
@@ -109,9 +109,9 @@ pub(super) fn visit(stack: &[&Rule], visitor: Visitor, missing: &Missing) -> Dec
             Other::Denies => refused,
             Other::AsksAd => visitor.asks_ad,
             Other::Local => says(visitor.local, unknown),
-            // Nobody names all the people of AD; a local administrator may be named.
+            // No line names all users of AD, but it may name a local administrator.
             Other::Names => says(visitor.local, refused),
-            // It records the failure, and says so.
+            // It records the failure and returns an error.
             Other::Neutral if rule.arguments.iter().any(|argument| argument == "authfail") => refused,
             Other::Neutral => Value::SUCCESS,
             Other::Silent => Value::IGNORE,
@@ -120,31 +120,31 @@ pub(super) fn visit(stack: &[&Rule], visitor: Visitor, missing: &Missing) -> Dec
     })
 }
 
-/// What is wrong with the lines.
+/// A problem with the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// They let in a user whom AD refuses: by this line, where it is not ours.
+    /// They admit a user that AD rejects, because of this line; ours, if no other one is to blame.
     LetsIn(Kind, Rule),
-    /// They keep out a user whom AD lets in: by this line, where one can be named.
+    /// They reject a user that AD admits, because of this line, if it is known.
     KeepsOut(Kind, Option<Rule>),
-    /// A wrong password counts twice, because this line asks AD too.
+    /// A wrong password counts twice, because this line also queries AD.
     Twice(Rule),
-    /// A local user is let in before AD is asked, by this line.
+    /// This line admits a local user before AD is queried.
     LocalFirst(Rule),
 }
 
-/// The verdict on a service.
+/// Verdict on a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// AD alone decides.
     AdAlone,
-    /// A local user whom AD refuses is let in, too.
+    /// A local user gets access even if AD rejects the name.
     LocalToo,
-    /// Something is wrong.
+    /// There is a problem.
     Trouble(Box<Trouble>),
 }
 
-/// Judges the lines by users that come to them. `knows` says whether SSSD knows people by the name as it is typed.
+/// Judges the lines by trying typical users. `knows` is true if SSSD knows users by the name that they type.
 pub(super) fn judge(service: &Service, missing: &Missing, knows: bool) -> Judgement {
     for kind in [Kind::Auth, Kind::Account] {
         if let Some(trouble) = of_kind(service, kind, missing, knows) {
@@ -171,20 +171,20 @@ pub(super) fn judge(service: &Service, missing: &Missing, knows: bool) -> Judgem
     }
 }
 
-/// What is wrong with the lines of one kind: who is let in first, because that is worse.
+/// Returns the problem with the lines of one kind. Wrong access comes first, because it is worse.
 fn of_kind(service: &Service, kind: Kind, missing: &Missing, knows: bool) -> Option<Trouble> {
     let stack = service.stack(kind);
     let (at, ours) =
         stack.iter().enumerate().find(|(_, rule)| is_ours(rule)).map(|(at, rule)| (at, *rule))?;
-    // An account line looks at the name alone, and the host may know that.
+    // An account line checks only the name, which the host may know.
     let local = kind == Kind::Account && knows;
     let refusal = if kind == Kind::Auth { Value::AUTH_ERR } else { Value::PERM_DENIED };
     let wrong = [
         Visitor { ours: refusal, local, ..WRONG },
         Visitor { ours: Value::USER_UNKNOWN, asks_ad: Value::USER_UNKNOWN, ..WRONG },
-        // The right password of a user whom the configured groups refuse, of which SSSD knows nothing.
+        // The right password of a user that the configured groups reject, which SSSD does not know about.
         Visitor { ours: Value::PERM_DENIED, local, asks_ad: Value::SUCCESS, ..WRONG },
-        // AD cannot be asked.
+        // AD does not answer.
         Visitor { ours: Value::AUTHINFO_UNAVAIL, ..WRONG },
     ];
     for visitor in wrong {
@@ -204,7 +204,7 @@ fn of_kind(service: &Service, kind: Kind, missing: &Missing, knows: bool) -> Opt
     (!right.is_success()).then(|| Trouble::KeepsOut(kind, culprit()))
 }
 
-/// The line that ended it: the last one that was called before ours had its turn, else the first that refuses.
+/// Returns the line to blame: the last one called, if ours was not reached; else the first one that rejects.
 fn culprit<'a>(
     stack: &[&'a Rule],
     decision: &Decision,

@@ -1,4 +1,4 @@
-//! XCALLY Motion on this host: its folder, its user, and what its own integration with AD left in `.env`.
+//! XCALLY Motion on this host: its folder, its user, and the remains in `.env` of XCALLY's AD integration.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use super::fix::{BOTH, Place, Run, Verb};
 use super::{application, bridge};
 use crate::config::xcally::{ENV, Env, Property};
 
-/// Where Debian's camera daemon lives, which is called motion, too.
+/// Home of Debian's camera daemon, which is also called motion.
 const CAMERA_HOME: &str = "/var/lib/motion";
 const CAMERA_CONF: &str = "/etc/motion/motion.conf";
 
@@ -30,7 +30,7 @@ pub(super) async fn user(facts: &Facts) -> Finding {
     match facts.application().await {
         Ok(user) => Finding::ok(format!("{}, uid {}, home {}", user.name, user.uid, user.dir.display())),
         Err(cause) => {
-            // Where its folder is left from before, the user is made as it was.
+            // If an older installation has left the folder, the user gets the uid of its owner.
             let owner = fs::metadata(facts.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
             let uid = owner.map(|uid| format!(" with uid {uid}")).unwrap_or_default();
             Finding::failure(format!("{cause}, as whom the application runs")).advise(
@@ -43,7 +43,7 @@ pub(super) async fn user(facts: &Facts) -> Finding {
     }
 }
 
-/// Debian's package `motion` watches cameras, and runs as a user of the same name.
+/// Checks for Debian's package `motion`, which watches cameras and runs as a user of the same name.
 pub(super) async fn camera(facts: &Facts) -> Finding {
     let user = facts.application().await.ok();
     let asked = command::ask("dpkg-query", &["-W", "-f", "${db:Status-Status}", "motion"]).await;
@@ -68,7 +68,7 @@ fn judge_camera(installed: bool, user: Option<&User>, conf: bool) -> Finding {
     }
 }
 
-/// Really as the user that the application runs as.
+/// Checks that the application reaches the broker, as the application's real user.
 pub(super) async fn reach(facts: &Facts) -> Finding {
     if !facts.is_root() {
         return Finding::skipped("needs root");
@@ -97,7 +97,7 @@ pub(super) async fn reach(facts: &Facts) -> Finding {
     }
 }
 
-/// An administrator's password in a file, which nothing needs any more.
+/// Checks for an administrator's password in `.env`, which motion-ad does not need.
 pub(super) async fn password(facts: &Facts) -> Finding {
     let env = match Env::load(&facts.path(ENV)) {
         Ok(Some(env)) => env,
@@ -124,7 +124,7 @@ pub(super) async fn password(facts: &Facts) -> Finding {
 
 pub(super) async fn mode(facts: &Facts) -> Finding {
     match fs::symlink_metadata(facts.path(ENV)) {
-        // A command that changed its mode would change that of another file.
+        // A chmod would follow a symbolic link to another file.
         Ok(found) if !found.is_file() => {
             Finding::warning(format!("{ENV} is no regular file: see what it is by `ls -l`"))
         }

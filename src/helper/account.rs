@@ -1,4 +1,4 @@
-//! `motion-ad check` and `motion-ad login`: what AD says about one person.
+//! `motion-ad check` and `motion-ad login`: AD's verdict on one user.
 
 use serde::Serialize;
 
@@ -10,12 +10,12 @@ use crate::protocol::report::Check;
 use crate::protocol::{Operation, Reply, Secret};
 use crate::verdict::{Outcome, Step, Verdict};
 
-/// The account as AD has it now.
+/// Shows the account as it is in AD now.
 pub(super) fn check(cli: &Cli, args: &Account) -> Result<Page, Failure> {
     let request = request(cli, "check", Operation::Check, &args.name);
     let check = ask(cli, &request, &Secret::default(), |reply| match reply {
         Reply::Check(check) => Some(*check),
-        // What hinders every login hinders the check too.
+        // A problem that stops every login also stops the check.
         Reply::Verdict(verdict) => Some(Check {
             outcome: Some(verdict.outcome),
             reason: verdict.reason,
@@ -29,13 +29,13 @@ pub(super) fn check(cli: &Cli, args: &Account) -> Result<Page, Failure> {
     Ok(Page { text, exit: check.outcome.into() })
 }
 
-/// A whole login.
+/// Runs a whole login.
 pub(super) fn login(cli: &Cli, args: &Login) -> Result<Page, Failure> {
     let secret = match args.password_stdin {
         true => password::from_stdin().map(|[secret]| secret)?,
         false => password::prompt(&args.name)?,
     };
-    // The time for typing is the person's own.
+    // The timeout starts after the user has typed the password.
     let request = request(cli, "login", Operation::Authenticate, &args.name);
     let verdict = ask(cli, &request, &secret, |reply| match reply {
         Reply::Verdict(verdict) => Some(verdict),
@@ -48,7 +48,7 @@ pub(super) fn login(cli: &Cli, args: &Login) -> Result<Page, Failure> {
     Ok(Page { text, exit: Some(verdict.outcome).into() })
 }
 
-/// What the module would answer the application, by its line as it is shipped.
+/// The code that the module would return to the application with the shipped PAM line.
 fn pam_code(verdict: &Verdict) -> &'static str {
     code::authenticate(verdict.outcome, Expired::Auth).name()
 }
@@ -82,7 +82,7 @@ fn login_text(name: &str, verdict: &Verdict) -> String {
     format!("{}{steps}\n{sentence}", facts.text())
 }
 
-/// Where the time went, after an empty line; nothing where there are no steps.
+/// Returns the duration of each step, after an empty line; nothing if there are no steps.
 pub(super) fn steps_text(all: &[Step]) -> String {
     if all.is_empty() {
         return String::new();
@@ -96,7 +96,7 @@ pub(super) fn steps_text(all: &[Step]) -> String {
     format!("\n{}", steps.right([1, 2]).text())
 }
 
-/// The verdict in one line, and in another what to do about it.
+/// Returns the verdict on one line, and the advice on a second one.
 fn verdict_text(name: &str, outcome: Option<Outcome>, reason: &str) -> String {
     let verdict = match Exit::from(outcome) {
         Exit::Yes => "may log in",
@@ -187,7 +187,7 @@ impl<'a> LoginJson<'a> {
 }
 
 impl<'a> StepJson<'a> {
-    /// All of them, each with its share.
+    /// All steps, each with its share of the time.
     pub(super) fn all(steps: &'a [Step]) -> Vec<Self> {
         let total = total(steps);
         steps.iter().map(|step| StepJson::new(step, total)).collect()

@@ -1,4 +1,4 @@
-//! `motion-ad audit`: XCALLY's list of names against AD.
+//! `motion-ad audit`: checks XCALLY's list of names against AD.
 
 mod names;
 mod result;
@@ -19,9 +19,9 @@ use crate::protocol::report::Audited;
 use crate::protocol::{MAX_FRAME, Operation, Reply, Request, Secret};
 use crate::verdict::Verdict;
 
-/// So many names are asked for at once; about as many answers fit into a frame.
+/// Maximum number of names in one request; about as many answers fit into a frame.
 const TOGETHER: usize = 400;
-/// What these names take in a frame at most, in bytes of JSON.
+/// Maximum size of these names in a frame, in bytes of JSON.
 const LONGEST: usize = MAX_FRAME - 16 * 1024;
 
 pub(super) fn audit(cli: &Cli, args: &Audit) -> Result<Page, Failure> {
@@ -53,7 +53,7 @@ fn read(args: &Audit) -> Result<Vec<Row>, Failure> {
     read.map_err(|error| Failure::List(format!("{}: {error}", place())))
 }
 
-/// AD's answer to each name that can be asked for, whatever number of times it stands in the list.
+/// Returns AD's answer to each valid name, once for repeated names.
 fn answers<'a>(cli: &Cli, rows: &'a [Row]) -> Result<HashMap<&'a str, Audited>, Failure> {
     let mut seen = HashSet::new();
     let asked = rows.iter().filter(|row| row.problem.is_none()).map(|row| row.name.as_str());
@@ -71,14 +71,14 @@ fn answers<'a>(cli: &Cli, rows: &'a [Row]) -> Result<HashMap<&'a str, Audited>, 
     Ok(answers)
 }
 
-/// The answers to the first of `names`, to one at least.
+/// Returns the answers to the first of `names`, at least one.
 fn ask_for(cli: &Cli, names: &[&str]) -> Result<Vec<Audited>, Failure> {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let expected = 1..=names.len();
     let request = Request { names, ..request(cli, "audit", Operation::Audit, "") };
     let list = ask(cli, &request, &Secret::default(), |reply| match reply {
         Reply::Audit(audit) => Some(Ok(audit.list)),
-        // What hinders every login hinders this too.
+        // A problem that stops every login also stops the audit.
         Reply::Verdict(Verdict { outcome, reason, .. }) => Some(Err(Failure::Answered { outcome, reason })),
         _ => None,
     })??;
@@ -88,18 +88,18 @@ fn ask_for(cli: &Cli, names: &[&str]) -> Result<Vec<Audited>, Failure> {
     }
 }
 
-/// How many of `names` go into one request.
+/// Returns the number of `names` that fit into one request.
 fn together(names: &[&str]) -> usize {
     let mut length = 0;
     let fits = |name: &&&str| {
-        // Within quotes and before a comma; at worst each byte is escaped.
+        // In quotes and before a comma; in the worst case, each byte is escaped.
         length += serde_json::to_string(name).map_or(6 * name.len(), |json| json.len()) + 1;
         length <= LONGEST
     };
     names.iter().take(TOGETHER).take_while(fits).count()
 }
 
-/// On a terminal, on standard error; nothing elsewhere.
+/// Shows progress on standard error, if that is a terminal.
 fn progress(names: usize) -> ProgressBar {
     let bar = ProgressBar::new(names as u64);
     match ProgressStyle::with_template("{bar:40} {pos} of {len} names, {eta} left") {

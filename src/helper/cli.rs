@@ -62,27 +62,27 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The widest help text in columns, as clap has it.
+/// Maximum width of help texts in columns, as in clap.
 const WIDEST: usize = 100;
 
 impl Cli {
-    /// Reads the arguments of this process. The lists of a help text keep their indent on a narrow terminal.
+    /// Reads the arguments of this process. Lists in a help text keep their indent on a narrow terminal.
     ///
     /// # Errors
-    /// Returns an error if the usage is wrong, or if help or the version is asked for.
+    /// Returns an error if the usage is wrong, or if help or the version is requested.
     pub fn read() -> Result<Self, clap::Error> {
         let width = show::width().unwrap_or(WIDEST).min(WIDEST);
         let mut matches = hung(Cli::command().term_width(width), width).try_get_matches()?;
         Cli::from_arg_matches_mut(&mut matches)
     }
 
-    /// How long to wait for the broker's answer.
+    /// Time limit for the broker's answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
     }
 }
 
-/// The command and those below it with the lists of their help texts in lines of so many columns.
+/// Wraps the lists in the help texts of the command and its subcommands at `width` columns.
 fn hung(mut command: clap::Command, width: usize) -> clap::Command {
     if let Some(text) = command.get_after_help().map(|text| hung_list(&text.to_string(), width)) {
         command = command.after_help(text);
@@ -94,7 +94,7 @@ fn hung(mut command: clap::Command, width: usize) -> clap::Command {
     names.iter().fold(command, |command, name| command.mut_subcommand(name, |below| hung(below, width)))
 }
 
-/// Breaks the lines of a list, a name and what is said of it, so that the latter stays in its column.
+/// Wraps a list of names and descriptions; each description stays in its column.
 fn hung_list(text: &str, width: usize) -> String {
     let hang = |line: &str| {
         let entry = line.strip_prefix("  ")?;
@@ -653,7 +653,7 @@ pub struct Audit {
     pub csv: bool,
 }
 
-/// One character of ASCII; `\\t` is a tab.
+/// Parses one ASCII character; `\\t` is a tab.
 fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         [one] => Ok(*one),
@@ -686,7 +686,7 @@ Exit status:
   130  interrupted at the password prompt
 ";
 
-/// The checks by their groups, from the table: with what each is about, or in a few words.
+/// Returns the checks by group, with their full texts or their titles.
 fn doctor_help(is_long: bool) -> String {
     let width = CHECKS.iter().map(|check| check.id.len()).max().unwrap_or_default();
     let mut text = DOCTOR.to_owned();
@@ -802,7 +802,7 @@ mod tests {
             let lines: Vec<_> = checks.lines().filter(|line| line.starts_with(' ')).collect();
             assert!(lines.len() > CHECKS.len(), "{width}");
             for line in lines {
-                // A name, or the column of what is said of it.
+                // A name, or the column of its description.
                 let indent = line.chars().take_while(|c| *c == ' ').count();
                 assert!(indent == 2 || indent == id + 4, "{width}: {line:?}");
                 assert!(line.chars().count() <= width, "{width}: {line:?}");

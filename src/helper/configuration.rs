@@ -1,10 +1,10 @@
-//! `motion-ad config`: whether the configuration can be used, and what is in force.
+//! `motion-ad config`: whether the configuration is valid, and the settings in force.
 
 use super::show::{self, Columns};
 use super::{Cli, ConfigShow, Exit, Failure, Page, doctor, is_denied};
 use crate::config::shown::{Shown, shown};
 
-/// The checks of the doctor that are about the configuration, those that ask AD among them.
+/// Checks of the doctor that are about the configuration, including those that query AD.
 const CHECKS: [&str; 10] = [
     "root",
     "config-file",
@@ -18,12 +18,12 @@ const CHECKS: [&str; 10] = [
     "sessions",
 ];
 
-/// Whether the files can be used, and whether AD has what they name.
+/// Checks that the files are valid, and that AD has the objects that they name.
 pub(super) fn check(cli: &Cli) -> Result<Page, Failure> {
     doctor::only(cli, &CHECKS)
 }
 
-/// Each key with its value and its source.
+/// Shows each key with its value and its source.
 pub(super) fn show(cli: &Cli, args: &ConfigShow) -> Result<Page, Failure> {
     let all = shown(&cli.config, &cli.sssd).map_err(|error| match is_denied(&cli.sssd) {
         true => Failure::Denied(error),

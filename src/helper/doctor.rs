@@ -1,4 +1,4 @@
-//! `motion-ad doctor`: what stands between the application and AD, and what can be done about what is wrong.
+//! `motion-ad doctor`: finds problems between the application and AD, and suggests or applies fixes.
 
 mod fix;
 mod report;
@@ -13,20 +13,20 @@ use super::cli::{AsApplication, Task};
 use super::{Cli, Exit, Failure, Page, password, show};
 use crate::doctor::{Check, Finding, Level, Login, Options, application, child, examine};
 
-/// What libkrb5 is told in the broker's unit, too: which keytab to take, and not to ask SSSD for a KDC.
+/// Settings for libkrb5, as in the broker's unit: the keytab to use, and not to ask SSSD for a KDC.
 const ENVIRONMENT: [(&str, &str); 2] =
     [("KRB5_KTNAME", "FILE:/etc/krb5.keytab"), ("SSSD_KRB5_LOCATOR_DISABLE", "1")];
 
-/// The width of an explanation.
+/// Width of an explanation, in columns.
 const WIDTH: usize = 78;
-/// So long the work that nobody waits for any more may take to notice.
+/// Time that abandoned work has to notice that it is abandoned.
 const GIVEN_UP: Duration = Duration::from_millis(500);
 
-/// What has been found: each check in its order.
+/// The findings, in the order of the checks.
 type Found = Vec<(&'static Check, Finding)>;
 
 impl From<Level> for Exit {
-    /// As monitoring plugins number it, so that 2 is a failure here; what is no answer at all is 3.
+    /// Numbered as monitoring plugins do, so that 2 is a failure here; 3 means that there is no answer.
     fn from(level: Level) -> Self {
         match level {
             Level::Ok | Level::Skipped => Exit::Yes,
@@ -65,7 +65,7 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
     examined(options(login), args.json, |_| true)
 }
 
-/// The same of the checks with these ids alone.
+/// Runs the doctor, and reports only the checks with these ids.
 pub(super) fn only(cli: &Cli, ids: &[&str]) -> Result<Page, Failure> {
     begin_again();
     let (config, sssd, socket) = (cli.config.clone(), cli.sssd.clone(), cli.socket.clone());
@@ -81,11 +81,11 @@ fn examined(options: Options, json: bool, is_wanted: impl Fn(&Check) -> bool) ->
     let begun = Instant::now();
     let runtime = runtime()?;
     let mut found = runtime.block_on(examine(options));
-    // What keeps a wanted check from being made is shown as well.
+    // The cause of a skipped check is shown with it.
     let causes: Vec<_> =
         found.iter().filter(|(check, _)| is_wanted(check)).filter_map(|(_, f)| f.because).collect();
     found.retain(|(check, _)| is_wanted(check) || causes.contains(&check.id));
-    // What is still on its way is given up. libkrb5 ends the whole process where it is used while that ends.
+    // Unfinished work is abandoned. libkrb5 aborts the process if a thread uses it while the process ends.
     runtime.shutdown_timeout(GIVEN_UP);
     let exit = Exit::from(worst(&found));
     let text = match json {
@@ -95,7 +95,7 @@ fn examined(options: Options, json: bool, is_wanted: impl Fn(&Check) -> bool) ->
     Ok(Page { text, exit })
 }
 
-/// What the doctor does as the application's user.
+/// Runs a step of the doctor as the application's user.
 pub(super) fn as_application(args: &AsApplication) -> Result<Page, Failure> {
     let identity = match (args.uid, args.gid, &args.name) {
         (Some(uid), Some(gid), Some(name)) => Some(child::Identity { uid, gid, name: name.clone() }),
@@ -118,14 +118,13 @@ pub(super) fn as_application(args: &AsApplication) -> Result<Page, Failure> {
     done.map(|text| Page { text, exit: Exit::Yes }).map_err(Failure::Application)
 }
 
-/// libkrb5 reads its environment, which cannot be changed safely once there are threads: the program is begun again
-/// with what it needs there.
+/// Restarts the program with the environment for libkrb5, which cannot change safely once there are threads.
 fn begin_again() {
     if ENVIRONMENT.iter().all(|(name, value)| std::env::var(name).as_deref() == Ok(*value)) {
         return;
     }
     if let Ok(program) = std::env::current_exe() {
-        // It only comes back where that fails; then krb5.conf says which keytab it is.
+        // Returns only on a failure; then krb5.conf names the keytab.
         let _ =
             std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(ENVIRONMENT).exec();
     }
@@ -135,7 +134,7 @@ fn worst(found: &Found) -> Level {
     found.iter().map(|(_, finding)| finding.level).max().unwrap_or(Level::Ok)
 }
 
-/// The first of the worst ones: what comes after it may be its consequence.
+/// Returns the first of the worst findings, which may be the cause of later ones.
 fn first(found: &Found) -> Option<&(&'static Check, Finding)> {
     let level = Some(worst(found)).filter(|level| *level >= Level::Warning)?;
     found.iter().find(|(_, finding)| finding.level == level)
@@ -158,7 +157,7 @@ fn explain(check: &Check) -> String {
 /// `doctor --json`.
 #[derive(Serialize)]
 struct Report<'a> {
-    /// The worst level, `ok` where nothing is wrong.
+    /// The worst level; `ok` if there is no problem.
     level: Level,
     /// The first check of that level.
     first: Option<&'static str>,
@@ -192,7 +191,7 @@ impl<'a> Report<'a> {
             title: check.title,
             finding,
         };
-        // What was not looked at is no complaint.
+        // A skipped check is no problem.
         let level = if worst(found) == Level::Skipped { Level::Ok } else { worst(found) };
         Report {
             level,

@@ -1,4 +1,4 @@
-//! `motion-ad map`: names to principals and back, by the configuration alone.
+//! `motion-ad map`: names to principals and back, from the configuration alone.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Write};
@@ -88,13 +88,13 @@ pub(super) fn run(cli: &Cli, args: &Map) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// Writes each entry as soon as it is known, because standard input may be somebody who waits for it.
+/// Writes each entry at once, because a program may write names and wait for each answer.
 fn write_lines(entries: impl Iterator<Item = Result<Entry, Failure>>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let terminal = out.is_terminal();
     for entry in entries {
         for line in entry?.lines() {
-            // Scripts get the bytes as they are. The tab of a reverse line is ours.
+            // Scripts get the bytes unchanged. The tab of a reverse line is ours.
             let line = match terminal {
                 true => line.split('\t').map(show::escape).collect::<Vec<_>>().join("\t").into(),
                 false => Cow::Borrowed(line.as_str()),
@@ -129,7 +129,7 @@ fn names(arguments: &[String]) -> Box<dyn Iterator<Item = io::Result<Vec<u8>>> +
 fn lines() -> impl Iterator<Item = io::Result<Vec<u8>>> {
     io::stdin().lock().split(b'\n').map(|line| {
         let mut line = line?;
-        // Lists come from Windows too.
+        // Lists may come from Windows.
         line.pop_if(|last| *last == b'\r');
         Ok(line)
     })

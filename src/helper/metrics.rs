@@ -1,4 +1,4 @@
-//! `motion-ad metrics`: the broker's metrics, as its socket gives them.
+//! `motion-ad metrics`: prints the broker's metrics from their socket.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{Cli, Exit, Failure, Page};
 
-/// The longest answer in bytes.
+/// Maximum length of a response, in bytes.
 const LONGEST: u64 = 4 * 1024 * 1024;
-/// The most header fields of one.
+/// Maximum number of its header fields.
 const FIELDS: usize = 16;
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.0\r\n\r\n";
 
@@ -31,7 +31,7 @@ fn read(socket: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// What `answer` holds, where it is whole and no refusal.
+/// Returns the body of `answer`, if that is complete and successful.
 fn body(answer: &[u8]) -> io::Result<String> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut parsed = httparse::Response::new(&mut fields);
@@ -44,7 +44,7 @@ fn body(answer: &[u8]) -> io::Result<String> {
     }
     let text = answer.get(begun..).unwrap_or_default();
     let text = String::from_utf8(text.to_vec()).map_err(io::Error::other)?;
-    // The last line of OpenMetrics says that it is.
+    // The last line of OpenMetrics marks its end.
     match text.ends_with("# EOF\n") {
         true => Ok(text),
         false => Err(io::ErrorKind::UnexpectedEof.into()),

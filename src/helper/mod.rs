@@ -1,7 +1,7 @@
-//! The commands of `motion-ad`, for people and scripts.
+//! The commands of `motion-ad`, for administrators and scripts.
 //!
-//! Every command is a question whose answer is its exit status ([`Exit`]); what it prints explains the answer.
-//! What somebody typed or AD holds never reaches a terminal unescaped.
+//! Every command is a question, and its exit status is the answer ([`Exit`]); the output explains the answer.
+//! Text that a user typed or that AD holds never reaches a terminal unescaped.
 
 mod account;
 mod audit;
@@ -32,20 +32,20 @@ use crate::config::{CONFIG, ConfigError};
 use crate::protocol::{Operation, PasswordError, Reply, Request, Secret};
 use crate::verdict::Outcome;
 
-/// How a command ends.
+/// Exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// Yes: all names are mapped, the account may log in, all is well.
     Yes = 0,
-    /// No. Of `doctor`: warnings alone.
+    /// No. For `doctor`: only warnings.
     No = 1,
-    /// There is no answer: the configuration cannot be used, AD or the broker does not answer, or the answer was lost.
-    /// Of `doctor`: a check has failed.
+    /// There is no answer: the configuration is invalid, AD or the broker does not answer, or the answer was
+    /// lost. For `doctor`: a check has failed.
     Failed = 2,
-    /// The command was not attempted: its usage or its input is wrong, or the user may not do it.
+    /// The command was not attempted: its usage or input is wrong, or the user lacks permission.
     Usage = 3,
-    /// Ctrl-C at the password prompt, as a shell reports it (128 + SIGINT).
+    /// Ctrl-C at the password prompt, in the numbering of a shell (128 + SIGINT).
     Interrupted = 130,
 }
 
@@ -67,7 +67,7 @@ impl From<Option<Outcome>> for Exit {
     }
 }
 
-/// Why a command has no answer.
+/// Reason why a command has no answer.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
@@ -122,7 +122,7 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            // The question was no login, so what is no for a login may be no answer to it.
+            // The command was no login; an outcome that rejects a login may leave its question unanswered.
             Failure::Answered { outcome: Outcome::SessionStore, .. } => Exit::Failed,
             Failure::Answered { outcome, .. } => Some(*outcome).into(),
             Failure::Interrupted => Exit::Interrupted,
@@ -150,14 +150,14 @@ impl Failure {
     }
 }
 
-/// What a command prints, and how it ends.
+/// Output and exit status of a command.
 #[derive(Debug)]
 struct Page {
     text: String,
     exit: Exit,
 }
 
-/// Does what the arguments ask for.
+/// Runs the command of the arguments.
 pub fn run(cli: &Cli) -> Exit {
     let done = match &cli.command {
         Command::Map(args) => map::run(cli, args),
@@ -185,12 +185,12 @@ pub fn run(cli: &Cli) -> Exit {
     })
 }
 
-/// A request of the command `service`.
+/// Builds a request of the command `service`.
 fn request(cli: &Cli, service: &str, operation: Operation, user: &str) -> Request {
     Request { service: service.into(), ..client::request(operation, user, cli.timeout()) }
 }
 
-/// Asks the broker; `answer` takes what it replies, if that is an answer to the question.
+/// Sends a request to the broker. `answer` extracts the reply, or returns `None` if that is of a wrong kind.
 fn ask<T>(
     cli: &Cli,
     request: &Request,
@@ -200,7 +200,7 @@ fn ask<T>(
     client::ask(&cli.socket, request, secret)
         .and_then(|reply| answer(reply).ok_or(AskError::Unexpected))
         .map_err(|error| match error {
-            // The broker's own advice is for the administrator who reads its log.
+            // The broker's advice addresses the administrator that reads its log, and is cut off here.
             AskError::Refused(reason) if reason.contains("neither root nor in broker.users") => {
                 let stranger = reason.split("; if it is the application").next().unwrap_or_default();
                 Failure::Stranger(stranger.to_owned())
@@ -216,13 +216,13 @@ fn print(page: Page) -> Result<Exit, Failure> {
     };
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // A reader like `head` has seen enough; the answer is the same.
+        // A reader like `head` may close the pipe early; the answer stays the same.
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(page.exit),
     }
 }
 
-/// Whether somebody else may read the file, but not we.
+/// Returns true if permissions keep this user from reading the file.
 fn is_denied(file: &Path) -> bool {
     File::open(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
 }
@@ -232,7 +232,7 @@ fn version() -> Page {
 }
 
 fn complain(text: &str) {
-    // Nobody is left to be told when not even this can be written.
+    // If this fails, there is no way to report it.
     let _ = writeln!(io::stderr(), "motion-ad: {}", show::escape(text));
 }
 

@@ -1,4 +1,4 @@
-//! `motion-ad passwd`: somebody's own change of a password.
+//! `motion-ad passwd`: changes a user's password with the present one.
 
 use serde::Serialize;
 
@@ -25,12 +25,12 @@ pub(super) fn passwd(cli: &Cli, args: &Passwd) -> Result<Page, Failure> {
     Ok(Page { text, exit: Some(verdict.outcome).into() })
 }
 
-/// What the person may be told.
+/// The text for the user.
 fn told(verdict: &Verdict) -> Option<&str> {
     verdict.text.as_deref().or(verdict.outcome.text())
 }
 
-/// Whether the password was changed; `None` where nobody knows.
+/// Returns true if the password was changed; `None` if that is unknown.
 fn changed(outcome: Outcome) -> Option<bool> {
     (outcome != Outcome::ChangeUnknown).then_some(outcome.is_success())
 }

@@ -1,5 +1,5 @@
-//! Passwords: from the terminal, without echo, or from standard input. Never an argument, which every user of the host
-//! could read.
+//! Passwords from the terminal, without echo, or from standard input. Never from an argument, which every
+//! user of the host could read.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -13,16 +13,16 @@ use zeroize::Zeroizing;
 use super::{Exit, Failure, show};
 use crate::protocol::{MAX_PASSWORD, PasswordError, Secret};
 
-/// What is said before a present password is asked for.
+/// Warning before the prompt for a present password.
 const WARNING: &str = "A wrong password counts towards AD's lockout.";
 
-/// Asks for the password of `name` on the terminal.
+/// Prompts for the password of `name` on the terminal.
 pub(super) fn prompt(name: &str) -> Result<Secret, Failure> {
     let [password] = ask([format!("{WARNING}\nPassword for {}: ", show::escape(name))])?;
     Ok(password)
 }
 
-/// Asks for the present password of `name` and twice for the new one, which must be the same.
+/// Prompts for the present password of `name` and twice for the new one, which must match.
 pub(super) fn prompt_change(name: &str) -> Result<[Secret; 2], Failure> {
     let present = format!("{WARNING}\nCurrent password for {}: ", show::escape(name));
     let [present, new, again] = ask([present, "New password: ".into(), "Retype new password: ".into()])?;
@@ -32,9 +32,9 @@ pub(super) fn prompt_change(name: &str) -> Result<[Secret; 2], Failure> {
     Ok([present, new])
 }
 
-/// Asks each question, in order, for what can be a password.
+/// Prompts with each question in order. Accepts only what can be a password.
 fn ask<const N: usize>(questions: [String; N]) -> Result<[Secret; N], Failure> {
-    // rpassword raises SIGINT at Ctrl-C before it gives the terminal its echo back. Caught, it gets that far.
+    // rpassword raises SIGINT at Ctrl-C before it restores the terminal's echo. A handler lets it do both.
     let runtime = Builder::new_current_thread().enable_io().build().map_err(Failure::Prompt)?;
     let mut interrupts = {
         let _inside = runtime.enter();
@@ -50,7 +50,7 @@ fn ask<const N: usize>(questions: [String; N]) -> Result<[Secret; N], Failure> {
         })?;
         *answer = checked(Secret::new(typed.into_bytes()))?;
     }
-    // From here on Ctrl-C ends the program again.
+    // From here on, Ctrl-C ends the program again.
     let wait = move || {
         runtime.block_on(interrupts.recv());
         std::process::exit(Exit::Interrupted as i32)
@@ -61,7 +61,7 @@ fn ask<const N: usize>(questions: [String; N]) -> Result<[Secret; N], Failure> {
 
 /// Reads lines of standard input, one password each.
 pub(super) fn from_stdin<const N: usize>() -> Result<[Secret; N], Failure> {
-    // std's own handle would keep a copy in its buffer.
+    // std's own handle would keep a copy of the password in its buffer.
     let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(Failure::Input)?;
     lines(&mut File::from(stdin))
 }
@@ -74,8 +74,8 @@ fn lines<const N: usize>(from: &mut impl Read) -> Result<[Secret; N], Failure> {
     Ok(lines)
 }
 
-/// One line without its line feed, byte by byte: what follows it is somebody else's. A line that is too long for
-/// a password is cut where that is certain.
+/// Reads one line without its line feed, byte by byte, because the rest of the input belongs to another
+/// reader. Stops one byte after the maximum length of a password.
 fn line(from: &mut impl Read) -> io::Result<Secret> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD + 1));
     let mut byte = Zeroizing::new([0]);
@@ -91,7 +91,7 @@ fn line(from: &mut impl Read) -> io::Result<Secret> {
     Ok(Secret::new(std::mem::take(&mut *bytes)))
 }
 
-/// Nothing is sent for what can never be a password.
+/// Rejects text that can never be a password, before anything is sent.
 fn checked(secret: Secret) -> Result<Secret, Failure> {
     secret.password()?;
     Ok(secret)

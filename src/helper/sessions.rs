@@ -1,4 +1,4 @@
-//! `motion-ad sessions`: who is logged in, and what happens to sessions.
+//! `motion-ad sessions`: the sessions, their end, and their events.
 
 use std::io::{self, Write};
 use std::thread;
@@ -18,25 +18,25 @@ use crate::protocol::report::{Events, Session, Sessions};
 use crate::protocol::{Operation, Reply, Request, Secret};
 use crate::verdict::Verdict;
 
-/// How long the broker is to wait for an event before it says that there is none.
+/// Time that the broker waits for an event before it answers without one.
 const POLL: Duration = Duration::from_secs(30);
-/// Characters of an id in a list, as long as they tell the sessions apart.
+/// Minimum number of an id's characters in a list; more if these do not distinguish the sessions.
 const SHORT: usize = 8;
-/// The least of an id that is looked for.
+/// Minimum length of an abbreviated id, in characters.
 const SHORTEST: usize = 4;
-/// A whole id.
+/// Length of a complete id, in characters.
 const WHOLE: usize = 36;
-/// After the broker could not be asked.
+/// Pause after a failed query to the broker.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The open sessions.
+/// Lists the open sessions.
 pub(super) fn list(cli: &Cli, args: &SessionsList) -> Result<Page, Failure> {
     let all = open_sessions(cli, args.user.as_deref().unwrap_or_default())?;
     let text = if args.json { show::json(&all)? } else { table(&all) };
     Ok(Page { text, exit: Exit::Yes })
 }
 
-/// Every open session, or those of `user`, page by page.
+/// Returns every open session, or those of `user`, page by page.
 fn open_sessions(cli: &Cli, user: &str) -> Result<Vec<Session>, Failure> {
     let mut request = request(cli, "sessions", Operation::ListSessions, user);
     let mut all = Vec::new();
@@ -46,13 +46,13 @@ fn open_sessions(cli: &Cli, user: &str) -> Result<Vec<Session>, Failure> {
         if page.next.is_none() {
             return Ok(all);
         }
-        // Each page has the whole time.
+        // Each page gets the full timeout.
         request =
             Request { cursor: page.next, ..self::request(cli, "sessions", Operation::ListSessions, user) };
     }
 }
 
-/// One session.
+/// Shows one session.
 pub(super) fn show(cli: &Cli, args: &SessionsShow) -> Result<Page, Failure> {
     let id = whole_id(cli, &args.id)?;
     let request = Request { session: id, ..request(cli, "sessions", Operation::ShowSession, "") };
@@ -100,7 +100,7 @@ fn no_such(id: &str) -> String {
     format!("{}: no such session{hint}\n", show::escape(id))
 }
 
-/// The whole id of the open session whose id begins with `given`.
+/// Returns the complete id of the open session that `given` abbreviates.
 fn whole_id(cli: &Cli, given: &str) -> Result<String, Failure> {
     if given.len() >= WHOLE || given.len() < SHORTEST {
         return Ok(given.to_owned());
@@ -119,7 +119,7 @@ fn whole_id(cli: &Cli, given: &str) -> Result<String, Failure> {
     }
 }
 
-/// How many characters of each id tell these sessions apart.
+/// Returns the number of leading characters that distinguish the ids of these sessions.
 fn telling(sessions: &[Session]) -> usize {
     let mut ids: Vec<_> = sessions.iter().map(|session| session.id.as_str()).collect();
     ids.sort_unstable();
@@ -141,7 +141,7 @@ fn answered(verdict: Verdict) -> Failure {
     Failure::Answered { outcome: verdict.outcome, reason: verdict.reason }
 }
 
-/// A line for each session. What all have in common, or none has, takes no room.
+/// Formats a line for each session. Omits columns in which the sessions do not differ, or have no value.
 fn table(sessions: &[Session]) -> String {
     let length = telling(sessions);
     let short = |session: &Session| session.id.chars().take(length).collect::<String>();
@@ -192,7 +192,7 @@ fn facts(session: &Session) -> String {
     facts.text()
 }
 
-/// Seconds since a time in milliseconds.
+/// Returns the seconds since a time in milliseconds.
 fn age(milliseconds: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_millis(milliseconds)).as_secs()
@@ -204,7 +204,7 @@ fn moment(milliseconds: u64) -> String {
     at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "after the year 9999".to_owned())
 }
 
-/// A line of `sessions watch`.
+/// One line of `sessions watch`.
 #[derive(Serialize)]
 struct Told<'a> {
     event: &'static str,
@@ -215,7 +215,7 @@ struct Told<'a> {
     session: Option<&'a Session>,
 }
 
-/// Prints what happens until nobody reads it.
+/// Prints events until the reader of the output is gone.
 pub(super) fn watch(cli: &Cli, args: &SessionsWatch) -> Result<Exit, Failure> {
     thread::spawn(end_with_the_reader);
     let mut cursor = args.after.clone();
@@ -237,7 +237,7 @@ pub(super) fn watch(cli: &Cli, args: &SessionsWatch) -> Result<Exit, Failure> {
             }
             Ok(Reply::Verdict(verdict)) => answered(verdict),
             Ok(_) => Failure::Ask { socket: cli.socket.clone(), error: AskError::Unexpected },
-            // Nothing that waiting could change.
+            // Waiting cannot change a refusal.
             Err(error @ AskError::Refused(_)) => {
                 return Err(Failure::Ask { socket: cli.socket.clone(), error });
             }
@@ -250,13 +250,13 @@ pub(super) fn watch(cli: &Cli, args: &SessionsWatch) -> Result<Exit, Failure> {
     }
 }
 
-/// What is printed of `events`, which were asked for after `asked`.
+/// Returns the lines for `events`, which the broker returned for the cursor `asked`.
 fn lines(asked: Option<&str>, events: &Events) -> Result<String, Failure> {
     let plain = |event, cursor| Told { event, cursor, evicted: None, session: None };
     let mut told = Vec::new();
     match asked {
         None => told.push(plain("ready", &events.cursor)),
-        // Whoever goes on after this line sees the gap again, and not a later place as if nothing had been lost.
+        // A reader that resumes after this line sees the gap again, and does not miss the loss.
         Some(asked) if events.gap && !events.list.is_empty() => told.push(plain("gap", asked)),
         Some(_) if events.gap => told.push(plain("gap", &events.cursor)),
         Some(_) => {}
@@ -273,10 +273,10 @@ fn lines(asked: Option<&str>, events: &Events) -> Result<String, Failure> {
     told.iter().map(show::json_line).collect()
 }
 
-/// Ends this process when its output is closed, also while there is nothing to write.
+/// Ends this process when its output is closed, even while there is nothing to write.
 fn end_with_the_reader() {
     let out = io::stdout();
-    // Errors and hang-ups are reported without being asked for (poll(2)).
+    // poll reports errors and hang-ups even if no event is requested (poll(2)).
     while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&out, PollFlags::empty())], None) {}
     std::process::exit(i32::from(Exit::Yes as u8));
 }
@@ -308,7 +308,7 @@ mod tests {
         Events { list, cursor: "c".into(), gap }
     }
 
-    /// Event, cursor, evicted of each line.
+    /// Returns event, cursor and evicted of each line.
     fn told(asked: Option<&str>, events: &Events) -> Vec<(String, String, Option<bool>)> {
         let text = lines(asked, events).unwrap();
         assert!(!text.contains('\u{1b}'));

@@ -1,4 +1,4 @@
-//! `motion-ad setup`: from XCALLY's own integration to `config.toml`.
+//! `motion-ad setup`: takes the settings of XCALLY's own integration over into `config.toml`.
 
 mod bridge;
 mod edit;
@@ -20,12 +20,12 @@ use crate::directory::discovery::Role;
 use crate::directory::dns::{Names, Network};
 use crate::kerberos::krb5;
 
-/// What is proposed, and what it was made of.
+/// The proposed change, and its basis.
 struct Proposal {
-    /// Whether there is an `.env`.
+    /// True if there is an `.env`.
     has_env: bool,
     config: Config,
-    /// Whether `sssd.conf` is only root's to read.
+    /// True if only root can read `sssd.conf`.
     sssd_is_denied: bool,
     plan: Plan,
     old: String,
@@ -33,7 +33,7 @@ struct Proposal {
     diff: String,
 }
 
-/// What became of it.
+/// Result of applying a proposal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Done {
     written: bool,
@@ -70,7 +70,7 @@ pub(super) fn setup(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     }
 }
 
-/// Whether the administrator wants it written.
+/// Prompts the administrator for consent to the change.
 fn asked(config: &Path) -> Result<bool, Failure> {
     let mut err = io::stderr().lock();
     write!(err, "\nWrite {}? [y/N] ", config.display())?;
@@ -81,7 +81,7 @@ fn asked(config: &Path) -> Result<bool, Failure> {
 }
 
 fn write(cli: &Cli, proposal: &Proposal) -> Result<Done, Failure> {
-    // Somebody else may have written while the administrator was thinking.
+    // Another program may have written the file during the prompt.
     if read_or_example(&cli.config)? != proposal.old {
         return Err(Failure::Changed(cli.config.clone()));
     }
@@ -102,11 +102,11 @@ fn propose(cli: &Cli, args: &Setup) -> Result<Proposal, Failure> {
     let dns = dns(&env, &config)?;
     let plan = Plan::new(&env, &Host { config: &config, set, realm, dns, owner });
     let new = edit::with(&old, &plan.changes).map_err(|e| broken(&cli.config, &e))?;
-    // What the broker would refuse to read is not even proposed.
+    // A file that the broker would reject is not proposed.
     if !sssd_is_denied {
         Config::load_text(&cli.config, new.clone(), &cli.sssd)?;
     }
-    // Where there was no file, all of it is new.
+    // Without a file, every line is new.
     let before = if cli.config.exists() { old.as_str() } else { "" };
     let diff = match plan.changes.is_empty() {
         true => String::new(),
@@ -115,7 +115,7 @@ fn propose(cli: &Cli, args: &Setup) -> Result<Proposal, Failure> {
     Ok(Proposal { has_env, config, sssd_is_denied, plan, old, new, diff })
 }
 
-/// The `.env` that was named, which must be there, or XCALLY's own.
+/// Reads the named `.env`, which must exist, or else XCALLY's own.
 fn read_env(named: Option<&Path>) -> Result<Option<Env>, Failure> {
     let path = named.unwrap_or(Path::new(ENV));
     let read = |problem: Problem| match is_denied(path) {
@@ -131,7 +131,7 @@ fn read_env(named: Option<&Path>) -> Result<Option<Env>, Failure> {
     }
 }
 
-/// The text of `config.toml`; where there is none, as it is shipped.
+/// Returns the text of `config.toml`; if there is none, the shipped one.
 fn read_or_example(path: &Path) -> Result<String, Failure> {
     match text::read(path) {
         Err(e) if e.kind() == Some(io::ErrorKind::NotFound) => Ok(keys::example()),
@@ -153,7 +153,7 @@ fn broken(file: &Path, error: &toml_edit::TomlError) -> Failure {
     Failure::Config(Problem { file: file.to_owned(), line: None, text }.into())
 }
 
-/// Who DNS says the domain controllers are, asked only where the `.env` names one and nobody has decided yet.
+/// Queries DNS for the domain controllers, if the `.env` names one and the settings do not.
 fn dns(env: &Env, config: &Config) -> Result<Dns, Failure> {
     let url = env.properties.iter().find(|property| property.short() == "URL");
     let Some(Value::Text(url)) = url.map(|url| &url.value).filter(|_| config.domain.servers.is_empty())
@@ -173,7 +173,7 @@ fn dns(env: &Env, config: &Config) -> Result<Dns, Failure> {
                 names.dedup();
                 Dns::Names(names)
             }
-            // DNS that knows the server and no domain controllers has answered.
+            // DNS that resolves the server but names no domain controllers has answered.
             Err(error) => match plan::first_named(url) {
                 Some(host) if network.addresses(&host).await.is_ok() => Dns::Nothing,
                 _ => Dns::Silent(error),

@@ -1,4 +1,4 @@
-//! Text for people: escaping, tables, spans of time; and JSON for scripts.
+//! Text for terminals: escaping, tables, durations; and JSON for scripts.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// Whether a terminal would obey `c` rather than show it, or show its line in another order than it is.
+/// Returns true if a terminal would obey `c` instead of showing it, or show its line in another order.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` without anything that a terminal would obey.
+/// Escapes every character in `text` that a terminal would obey.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -57,13 +57,13 @@ impl Columns {
         columns
     }
 
-    /// Adds a row of one line, whose cells [`Columns::fitting`] may cut.
+    /// Adds a row of one line; [`Columns::fitting`] may truncate its cells.
     pub(super) fn line(&mut self, cells: &[String]) {
         let cells = cells.iter().map(|cell| escape(cell));
         self.0.add_row(Row::from(cells).max_height(1).to_owned());
     }
 
-    /// The same columns in so many characters: what is too long ends with `…`.
+    /// Limits the columns to `width` characters; a truncated cell ends with `…`.
     pub(super) fn fitting(mut self, width: u16) -> Self {
         self.0
             .set_content_arrangement(ContentArrangement::Dynamic)
@@ -94,7 +94,7 @@ impl Columns {
         self
     }
 
-    /// The lines, without spaces at their ends.
+    /// Returns the lines, without trailing spaces.
     pub(super) fn text(&self) -> String {
         self.0.lines().fold(String::new(), |mut text, line| {
             text.push_str(line.trim_end());
@@ -104,7 +104,7 @@ impl Columns {
     }
 }
 
-/// The columns that a list may take: those of the terminal; elsewhere 80.
+/// Width of a list, in columns: that of the terminal, or else 80.
 pub(super) fn columns() -> u16 {
     width().and_then(|columns| u16::try_from(columns).ok()).filter(|columns| *columns > 0).unwrap_or(80)
 }
@@ -118,7 +118,7 @@ pub(super) fn has_colour() -> bool {
     is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Beginnings of the lines that tell how it stands, each with its colour (ECMA-48, 8.3.117).
+/// Beginnings of lines that report a state, each with its colour (ECMA-48, 8.3.117).
 const COLOURS: [(&str, &str); 8] = [
     ("problem:", "31"),
     ("not ready:", "31"),
@@ -129,18 +129,18 @@ const COLOURS: [(&str, &str); 8] = [
     ("ready:", "32"),
     ("all is well", "32"),
 ];
-/// The same of a verdict about one account, which stands after its name.
+/// The same for the verdict on one account, which follows its name.
 const VERDICTS: [(&str, &str); 3] =
     [(" may log in", "32"), (" may not log in", "31"), (" cannot be checked", "31")];
 
-/// `text` for a terminal: sentences are broken between words, and those that tell how it stands are coloured.
+/// Formats `text` for a terminal: wraps sentences between words, and colours those that report a state.
 pub(super) fn for_terminal(text: &str, width: usize, colour: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for line in text.lines() {
         let found = COLOURS.iter().find(|(begin, _)| line.starts_with(begin)).or_else(|| {
             VERDICTS.iter().find(|(part, _)| !line.starts_with([' ', '{', '"']) && line.contains(part))
         });
-        // `ready` is one line, whatever reads it.
+        // The output of `ready` is one line for every reader.
         let is_sentence = (found.is_some() || line.starts_with("advice:")) && !line.contains("ready:");
         let lines = if is_sentence { hang(line, 2, Some(width)) } else { line.to_owned() };
         match found.filter(|_| colour) {
@@ -155,19 +155,19 @@ pub(super) fn for_terminal(text: &str, width: usize, colour: bool) -> String {
     shown
 }
 
-/// The columns of the terminal, where standard output is one.
+/// Width of the terminal in columns, if standard output is one.
 pub(super) fn width() -> Option<usize> {
     Table::new().width().map(usize::from)
 }
 
-/// `text` in lines of so many columns, broken between words; those after the first are indented, and `indent` columns
-/// of the first one are taken.
+/// Wraps `text` between words at `width` columns. The lines after the first one are indented; the first one
+/// already has `indent` columns in use.
 pub(super) fn hang(text: &str, indent: usize, width: Option<usize>) -> String {
     broken(text.split_whitespace(), indent, width, "")
 }
 
-/// A command of a shell in such lines, which may be pasted as they are: a backslash ends each but the last. What
-/// stands between quotes stays on one line.
+/// Wraps a shell command in the same way, so that it can be pasted: every line but the last ends with a
+/// backslash. Quoted text stays on one line.
 pub(super) fn hang_shell(command: &str, indent: usize, width: Option<usize>) -> String {
     let mut quoted = false;
     let words = command.split(|c: char| {
@@ -201,7 +201,7 @@ fn broken<'a>(
     text
 }
 
-/// The two largest units of a span of time.
+/// Formats a duration in its two largest units.
 pub(super) fn span(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s} s"),
@@ -211,7 +211,7 @@ pub(super) fn span(seconds: u64) -> String {
     }
 }
 
-/// `value` as JSON that is safe on a terminal.
+/// Returns `value` as JSON that is safe on a terminal.
 pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     Ok(safe(&serde_json::to_string_pretty(value)?))
 }
@@ -221,11 +221,11 @@ pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
     Ok(safe(&serde_json::to_string(value)?))
 }
 
-/// serde_json escapes C0 alone.
+/// Escapes the unsafe characters that serde_json leaves: it escapes only C0.
 fn safe(plain: &str) -> String {
     let mut safe = String::with_capacity(plain.len() + 1);
     for c in plain.chars() {
-        // Such a character can only be inside a string, and all of them are in the Basic Multilingual Plane.
+        // Such a character occurs only inside a string, and all of them are in the Basic Multilingual Plane.
         if c != '\n' && is_unsafe(c) {
             let _ = write!(safe, "\\u{:04x}", u32::from(c));
         } else {

@@ -1,4 +1,4 @@
-//! `motion-ad status`: the broker as it is now.
+//! `motion-ad status` and `ready`: the present state of the broker.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -8,7 +8,7 @@ use super::{Cli, Exit, Failure, Page, ask, request};
 use crate::protocol::report::{Machine, Root, Server, Status, Trust, is_up};
 use crate::protocol::{Operation, Reply, Secret};
 
-/// So many bytes of a fingerprint are shown.
+/// Number of a fingerprint's bytes to show.
 const FINGERPRINT: usize = 8;
 
 pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
@@ -19,7 +19,7 @@ pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
     Ok(Page { text, exit })
 }
 
-/// Asks the broker for its state, for the command `name`.
+/// Queries the broker's state, for the command `name`.
 fn state(cli: &Cli, name: &str) -> Result<Status, Failure> {
     let request = request(cli, name, Operation::Status, "");
     ask(cli, &request, &Secret::default(), |reply| match reply {
@@ -28,7 +28,7 @@ fn state(cli: &Cli, name: &str) -> Result<Status, Failure> {
     })
 }
 
-/// One line about the same.
+/// Reports the state in one line.
 pub(super) fn ready(cli: &Cli) -> Result<Page, Failure> {
     let status = state(cli, "ready")?;
     let problems = problems(&status);
@@ -58,10 +58,10 @@ fn ready_text(status: &Status, problems: &[String]) -> String {
     format!("{}\n", show::escape(&line))
 }
 
-/// The broker's problems, and ours with it.
+/// Returns the broker's problems, or one that the broker did not report.
 fn problems(status: &Status) -> Vec<String> {
     let mut problems = status.problems.clone();
-    // The broker says so itself, and why.
+    // Normally the broker itself reports this, with the cause.
     if problems.is_empty() && !status.servers.list.iter().any(|server| server.is_usable(&status.method)) {
         problems.push("no domain controller can be used".into());
     }
@@ -149,7 +149,7 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     text
 }
 
-/// A service's state, and when it last did what was asked of it.
+/// Returns the state of a service, and the time since its last answer.
 fn service_text(server: &Server, service: &str) -> String {
     let Some(state) = server.services.get(service) else { return String::new() };
     match server.answered.get(service) {
@@ -186,7 +186,7 @@ fn trust(trust: &Trust) -> String {
     text
 }
 
-/// The first bytes, enough to tell roots apart; `--json` has all of them.
+/// Returns the first bytes, enough to distinguish roots; `--json` has all of them.
 fn fingerprint(root: &Root) -> String {
     let pairs = root.sha256.as_bytes().chunks(2).take(FINGERPRINT);
     pairs.map(String::from_utf8_lossy).collect::<Vec<_>>().join(":")
@@ -198,7 +198,7 @@ fn day(seconds: u64) -> String {
     at.map_or_else(|| "after the year 9999".to_owned(), |at| at.date().to_string())
 }
 
-/// The reply, plus the answer; and the counts by name, where the wire has pairs.
+/// Returns the reply with `well` added, and with logins by name, which are pairs on the wire.
 fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
     let mut value = serde_json::to_value(status)?;
     if let Value::Object(object) = &mut value {

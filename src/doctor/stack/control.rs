@@ -1,6 +1,6 @@
-//! The answers of modules, and what a control makes of each.
+//! The answers of modules, and the action that a control takes on each.
 
-/// The values that a module answers and a control may name, by their number in libpam (`_pam_types.h`).
+/// Answers of modules, which a control may name, at their numbers in libpam (`_pam_types.h`).
 const VALUES: [&str; 32] = [
     "success",
     "open_err",
@@ -36,14 +36,14 @@ const VALUES: [&str; 32] = [
     "incomplete",
 ];
 
-/// What a module answers.
+/// Answer of a module.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Value(u8);
 
 impl Value {
     /// PAM_SUCCESS
     pub const SUCCESS: Value = Value(0);
-    /// PAM_PERM_DENIED, which is also libpam's answer where nothing decides (`PAM_MUST_FAIL_CODE`).
+    /// PAM_PERM_DENIED, which is also libpam's answer if no line decides (`PAM_MUST_FAIL_CODE`).
     pub const PERM_DENIED: Value = Value(6);
     /// PAM_AUTHINFO_UNAVAIL
     pub const AUTHINFO_UNAVAIL: Value = Value(9);
@@ -51,18 +51,18 @@ impl Value {
     pub const AUTH_ERR: Value = Value(7);
     /// PAM_USER_UNKNOWN
     pub const USER_UNKNOWN: Value = Value(10);
-    /// PAM_MODULE_UNKNOWN, which libpam answers in place of a module that is missing.
+    /// PAM_MODULE_UNKNOWN, which libpam answers for a missing module.
     pub const MODULE_UNKNOWN: Value = Value(28);
     /// PAM_IGNORE
     pub const IGNORE: Value = Value(25);
 
-    /// The value with this number.
+    /// Returns the value with this number.
     pub fn of(number: i32) -> Option<Self> {
         let number = u8::try_from(number).ok()?;
         VALUES.get(usize::from(number)).map(|_| Value(number))
     }
 
-    /// Its name in libpam's header.
+    /// Returns its name in libpam's header.
     pub fn name(self) -> String {
         let name = VALUES.get(usize::from(self.0)).copied().unwrap_or_default();
         format!("PAM_{}", name.to_uppercase())
@@ -75,7 +75,7 @@ impl std::fmt::Debug for Value {
     }
 }
 
-/// What an answer does to the decision.
+/// Effect of an answer on the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Ignore,
@@ -87,17 +87,17 @@ pub(super) enum Action {
     Jump(usize),
 }
 
-/// The action of each value.
+/// An action for each value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Control([Action; VALUES.len()]);
 
 impl Control {
-    /// The same for every value.
+    /// The same action for every value.
     pub(super) fn all(action: Action) -> Self {
         Control([action; VALUES.len()])
     }
 
-    /// One of the keywords (pam.d(5) gives each as a list of values).
+    /// Parses a keyword, which pam.d(5) defines as a list of values.
     pub(super) fn keyword(word: &str) -> Option<Self> {
         let (success, expired, default) = match word.to_ascii_lowercase().as_str() {
             "required" => (Action::Ok, Action::Ok, Action::Bad),
@@ -106,7 +106,7 @@ impl Control {
             "optional" => (Action::Ok, Action::Ok, Action::Ignore),
             _ => return None,
         };
-        /// `new_authtok_reqd`.
+        /// Number of `new_authtok_reqd`.
         const EXPIRED: usize = 12;
         let (succeeded, ignored) = (usize::from(Value::SUCCESS.0), usize::from(Value::IGNORE.0));
         let action = |value| match value {
@@ -118,7 +118,7 @@ impl Control {
         Some(Control(std::array::from_fn(action)))
     }
 
-    /// `value=action …` from between brackets. What is not named is bad.
+    /// Parses `value=action …` from between brackets. Values that it does not name are bad.
     pub(super) fn list(text: &str) -> Option<Self> {
         let mut actions = [None; VALUES.len()];
         let mut default = Action::Bad;
@@ -142,7 +142,7 @@ impl Control {
         Some(Control(actions.map(|action| action.unwrap_or(default))))
     }
 
-    /// The longest of its jumps.
+    /// Returns the length of its longest jump.
     pub(super) fn jump(&self) -> usize {
         let jumps = self.0.iter().filter_map(|action| match action {
             Action::Jump(lines) => Some(*lines),

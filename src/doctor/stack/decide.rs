@@ -1,19 +1,19 @@
-//! libpam's own way through a stack (`_pam_dispatch_aux`).
+//! libpam's evaluation of a stack (`_pam_dispatch_aux`).
 
 use super::control::{Action, Value};
 use super::{DEPTH, Role, Rule};
 
-/// What libpam decides.
+/// Decision of libpam.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Its answer to the application.
     pub value: Value,
-    /// The lines whose modules were called, by their index.
+    /// Indexes of the lines whose modules were called.
     pub called: Vec<usize>,
 }
 
 impl Decision {
-    /// Whether the person comes in.
+    /// Returns true if the user gets access.
     pub fn is_success(&self) -> bool {
         self.value == Value::SUCCESS
     }
@@ -26,11 +26,11 @@ enum Impression {
     Negative,
 }
 
-/// Goes through `stack` as libpam does, its modules answering by `answer`.
+/// Evaluates `stack` as libpam does; `answer` supplies the answers of the modules.
 pub fn decide(stack: &[&Rule], answer: &dyn Fn(&Rule) -> Value) -> Decision {
     let mut called = Vec::new();
     let mut state = (Impression::Undefined, Value::PERM_DENIED);
-    // What held when each level was entered.
+    // The state on entry to each level.
     let mut entered = [state; DEPTH + 2];
     let mut previous = 0;
     let mut index = 0;
@@ -73,7 +73,7 @@ pub fn decide(stack: &[&Rule], answer: &dyn Fn(&Rule) -> Value) -> Decision {
             Action::Jump(mut left) => {
                 while left > 0 && depth_at(index + 1).is_some_and(|next| next >= depth) {
                     index += 1;
-                    // A substack is skipped as one.
+                    // A substack counts as one line.
                     while depth_at(index + 1).is_some_and(|next| next > depth) {
                         index += 1;
                     }
@@ -105,7 +105,7 @@ mod tests {
     use super::super::tests::service;
     use super::*;
 
-    /// What comes of a stack whose modules answer by the first letter of their name: s, f, i, u.
+    /// Evaluates a stack of modules that answer by the first letter of their name: s, f, i, u.
     fn outcome(files: &[(&str, &str)]) -> String {
         let read = service(files);
         let stack = read.stack(Kind::Auth);

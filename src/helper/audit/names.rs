@@ -11,11 +11,11 @@ use crate::protocol::MAX_USER;
 /// One name of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    /// The line on which it stands, from 1.
+    /// Its line in the list, from 1.
     pub(super) line: u64,
-    /// As it stands there.
+    /// The name, as written.
     pub(super) name: String,
-    /// Why it cannot be asked for.
+    /// The reason why it cannot be looked up, if any.
     pub(super) problem: Option<String>,
 }
 
@@ -30,14 +30,14 @@ impl Row {
     }
 }
 
-/// How a CSV file is to be read.
+/// Layout of a CSV file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// Where the names are.
+    /// Column of the names.
     pub(super) column: Column,
-    /// What stands between two cells.
+    /// Separator of two cells.
     pub(super) delimiter: u8,
-    /// Whether the first row is a heading, where the column has a number.
+    /// True if the first row is a heading. Matters only for a column that is given by its number.
     pub(super) is_headed: bool,
 }
 
@@ -59,24 +59,24 @@ impl From<&str> for Column {
     }
 }
 
-/// Why there is no list.
+/// Reason why there is no list.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListError {
-    /// It cannot be read.
+    /// The list cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// Its encoding is none that can be read.
+    /// Its encoding is unsupported.
     #[error("{0}")]
     Flawed(#[from] Flaw),
-    /// It is no CSV file.
+    /// It is not a CSV file.
     #[error("{0}")]
     Csv(#[from] csv::Error),
-    /// No column is called so.
+    /// No column has this name.
     #[error("no column is called {name:?}; the first row has: {found}")]
     NoColumn {
-        /// What was asked for.
+        /// The requested column.
         name: String,
-        /// What is there.
+        /// The columns that exist.
         found: String,
     },
     /// All cells of the column are empty.
@@ -84,11 +84,11 @@ pub(super) enum ListError {
     Empty,
 }
 
-/// Every name in `from`. Lines and cells without one are passed over.
+/// Returns every name in `from`. Skips lines and cells without one.
 pub(super) fn read(mut from: impl Read, layout: Option<&Layout>) -> Result<Vec<Row>, ListError> {
     let mut bytes = Vec::new();
     from.read_to_end(&mut bytes)?;
-    // What PowerShell writes: `Get-ADUser … > list.txt`.
+    // UTF-16, as PowerShell writes it: `Get-ADUser … > list.txt`.
     let text = match text::decode_utf16(&bytes) {
         Some(text) => text?.into_bytes(),
         None => text::unmarked(&bytes)?.to_vec(),
@@ -104,7 +104,7 @@ fn lines(from: impl BufRead) -> Result<Vec<Row>, ListError> {
     let mut rows = Vec::new();
     for (number, line) in (1..).zip(from.split(b'\n')) {
         let mut line = line?;
-        // Lists come from Windows too.
+        // Lists may come from Windows.
         line.pop_if(|last| *last == b'\r');
         if !line.is_empty() {
             rows.push(Row::new(number, &line));
@@ -127,7 +127,7 @@ fn column(text: &[u8], layout: &Layout) -> Result<Vec<Row>, ListError> {
     let mut record = ByteRecord::new();
     let (mut line, mut counted) = (1, 0);
     while reader.read_byte_record(&mut record)? {
-        // The crate's own count is one short where lines end as Windows ends them: a record of it begins between the
+        // The crate counts one line too few for the line ends of Windows: its record begins between the
         // carriage return and the line feed.
         let begin = record.position().map_or(counted, |at| usize::try_from(at.byte()).unwrap_or(counted));
         let ends = text.iter().skip(begin).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();

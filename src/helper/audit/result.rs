@@ -1,4 +1,4 @@
-//! What an audit has found, for people, for scripts and for spreadsheets.
+//! The result of an audit, for administrators, scripts and spreadsheets.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,10 +15,10 @@ use crate::verdict::Outcome;
 
 const DAY: u64 = 86_400;
 
-/// The whole result.
+/// Result of the whole audit.
 pub(super) struct Findings<'a> {
     people: Vec<Person<'a>>,
-    /// Of [`Person::expires_soon`], in days.
+    /// Limit for [`Person::expires_soon`], in days.
     soon: u32,
 }
 
@@ -34,23 +34,23 @@ pub(super) struct Person<'a> {
     mapped: bool,
     password_expires: Option<String>,
     account_expires: Option<String>,
-    /// What expires so soon that somebody should know, and in how many days.
+    /// The password or the account, if it expires soon, with the remaining days.
     expires_soon: Option<String>,
-    /// The line on which the same name stands before.
+    /// Earlier line with the same name.
     repeats_line: Option<u64>,
-    /// An earlier name that leads to the same account.
+    /// An earlier name of the same account.
     same_account_as: Option<&'a str>,
     suggestion: Option<Suggestion<'a>>,
 }
 
-/// A line for names.map.
+/// A suggested line for names.map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Suggestion<'a> {
     line: String,
     why: &'a str,
 }
 
-/// How many there are of each kind.
+/// Number of names of each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Summary {
     names: usize,
@@ -64,7 +64,7 @@ pub(super) struct Summary {
 }
 
 impl<'a> Findings<'a> {
-    /// What the answers say of the list. `answers` are by name; who is not in there has no answer.
+    /// Evaluates the list. `answers` are by name; a name that is not among them got no answer.
     pub(super) fn new(
         rows: &'a [Row],
         answers: &'a HashMap<&'a str, Audited>,
@@ -129,7 +129,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// The summary, those whom there is something to say of (or `all`), and what names.map may want.
+    /// The summary, the noteworthy names (or `all`), and the suggestions for names.map.
     pub(super) fn text(&self, all: bool) -> String {
         let mut text = self.summary_text();
         let mut table = Columns::headed(["", "LINE", "NAME", "ACCOUNT", "WHAT"]);
@@ -218,7 +218,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// The first row of [`Findings::csv`].
+/// First row of [`Findings::csv`].
 const HEADING: [&str; 14] = [
     "line",
     "name",
@@ -260,7 +260,8 @@ impl Person<'_> {
     }
 }
 
-/// What of an account that may log in now expires within `soon` days, and when: the sooner of the two.
+/// Returns which of password and account expires first, and when, if an account that may log in loses either
+/// within `soon` days.
 fn expires_soon(audited: &Audited, soon: u32, now: SystemTime) -> Option<String> {
     if !audited.outcome.is_success() {
         return None;
@@ -277,7 +278,7 @@ fn day(seconds: u64) -> String {
     at.map_or_else(|| "after the year 9999".to_owned(), |at| at.date().to_string())
 }
 
-/// Suggests lines where the account is nobody else's in the list and names.map understands the line.
+/// Suggests a line if no other name in the list has the account and names.map accepts the line.
 fn suggest<'a>(
     people: &mut [Person<'a>],
     answers: &'a HashMap<&'a str, Audited>,
@@ -289,7 +290,7 @@ fn suggest<'a>(
         let Some(near) = near.filter(|near| !accounts.contains_key(near.guid.as_str())) else { continue };
         let line = format!("{} = {}", person.name, near.principal);
         let is_understood = !person.name.starts_with('#') && NameMap::parse(&line).is_ok();
-        // Two spellings of one name are one line.
+        // Two spellings of one name give the same line.
         if is_understood && suggested.insert(line.to_lowercase()) {
             person.suggestion = Some(Suggestion { line, why: &near.why });
         }

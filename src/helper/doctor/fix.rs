@@ -1,5 +1,4 @@
-//! `motion-ad doctor --fix`: what is planned is shown, asked about, applied, checked again, and taken back where the
-//! check does not pass.
+//! `motion-ad doctor --fix`: shows each fix, prompts, applies it, checks again, and undoes it on a failure.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,15 +17,15 @@ use crate::doctor::{Edit, Finding, Fix, Level, Options, Run, diff, examine};
 use crate::helper::setup::write;
 use crate::helper::{Doctor, Exit, Failure, Page, show};
 
-/// The folder of the files as they were, each with the time of the change.
+/// Folder of the original files, each with the time of the change in its name.
 const BACKUP: &str = "/etc/motion-ad/backup";
-/// Changes of one run.
+/// Maximum number of changes in one run.
 const CHANGES: usize = 10;
-/// Pauses before the host is looked at again after a change: the broker notices a new file within two seconds, and
-/// starts again.
+/// Pauses before each new check after a change, in seconds: the broker notices a new file within two seconds
+/// and then restarts.
 const PAUSES: [u64; 4] = [0, 3, 4, 8];
 
-/// Fixes one finding after the other, and returns the report of what is left.
+/// Fixes one finding after the other, and returns the report on the rest.
 pub(super) fn fix(args: &Doctor, runtime: &Runtime, options: &dyn Fn() -> Options) -> Result<Page, Failure> {
     if !Uid::effective().is_root() {
         return Err(Failure::NotDone("--fix needs root: use `sudo`".to_owned()));
@@ -64,7 +63,7 @@ pub(super) fn fix(args: &Doctor, runtime: &Runtime, options: &dyn Fn() -> Option
     Ok(Page { text: report::text(&found, None), exit: Exit::from(super::worst(&found)) })
 }
 
-/// The first of the worst findings that can be fixed here.
+/// Returns the first of the worst findings that have an automatic fix.
 fn next(found: &Found, refused: &BTreeSet<&'static str>) -> Option<(&'static str, Finding, Vec<Fix>)> {
     let can = |level: Level| {
         found.iter().find_map(|(check, finding)| {
@@ -78,14 +77,14 @@ fn next(found: &Found, refused: &BTreeSet<&'static str>) -> Option<(&'static str
 
 fn level_of(found: &Found, id: &str) -> Level {
     let of = found.iter().find(|(check, _)| check.id == id);
-    // What was not looked at has not passed.
+    // A check that was skipped has not passed.
     of.map_or(Level::Failure, |(_, finding)| match finding.level {
         Level::Skipped => Level::Failure,
         level => level,
     })
 }
 
-/// Looks again until the check passes, or for long enough.
+/// Checks again until the check passes or the pauses are over.
 fn settled(runtime: &Runtime, options: &dyn Fn() -> Options, id: &str, before: Level) -> Found {
     let mut found = Found::new();
     for pause in PAUSES {
@@ -123,14 +122,14 @@ fn asked() -> Result<bool, Failure> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// What was done, and how it is taken back.
+/// The applied fixes, and how to undo them.
 #[derive(Default)]
 struct Done {
-    /// Each file with the copy of what it was, where there was any.
+    /// Each file, with the copy of the original if there was one.
     files: Vec<(Edit, Option<PathBuf>)>,
-    /// Commands that take others back, in the order in which those were run.
+    /// Commands that undo others, in the order of those.
     undo: Vec<Vec<String>>,
-    /// Something that was done cannot be taken back.
+    /// True if any of it cannot be undone.
     is_final: bool,
     error: Option<String>,
 }
@@ -167,7 +166,7 @@ fn apply(fixes: &[Fix]) -> Done {
 
 fn run_all(run: &Run, done: &mut Done) -> Result<(), String> {
     match run.undo() {
-        // The last command is taken back first.
+        // The last command is undone first.
         Some(undo) => done.undo.extend(undo.into_iter().rev()),
         None => done.is_final = true,
     }
@@ -185,7 +184,7 @@ fn execute(command: &[String]) -> Result<(), String> {
     }
 }
 
-/// Changes the file, if it is still as it was when it was looked at; the copy of what it was.
+/// Changes the file, if it still has the text that the check saw. Returns the path of the original's copy.
 fn change(edit: &Edit, folder: &Path) -> Result<Option<PathBuf>, String> {
     let file = edit.file();
     let failed = |e: io::Error| format!("{}: {e}", file.display());
@@ -214,14 +213,15 @@ fn read(file: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// A copy with the time in its name, in a folder for root alone: what lies in /etc/pam.d is a service.
+/// Copies the text to a file with the time in its name, in a folder for root only; in /etc/pam.d, it would be
+/// a service.
 fn backup(file: &Path, text: &str, folder: &Path) -> io::Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let at = OffsetDateTime::now_utc();
     let (day, time) = (at.date(), at.time());
     let (hour, minute, second) = time.as_hms();
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    // Two changes within a second have a copy each.
+    // Two changes within one second get separate copies.
     for number in 0..100 {
         let copy = folder.join(format!("{name}.{day}T{hour:02}{minute:02}{second:02}Z.{number}"));
         match fs::File::create_new(&copy) {
@@ -237,13 +237,13 @@ fn backup(file: &Path, text: &str, folder: &Path) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Takes everything back, the last first; says what became of that.
+/// Undoes everything, last change first. Returns the result in words.
 fn take_back(done: &Done) -> String {
     let mut failed = Vec::new();
     for (edit, _) in done.files.iter().rev() {
         let file = edit.file();
         let restored = match (read(file), edit.before()) {
-            // A change that another program has made since then is not ours to take back.
+            // A later change by another program is not ours to undo.
             (Ok(now), _) if now.as_deref() != Some(edit.after()) => {
                 Err(io::Error::other("it was changed meanwhile, and stays as it is"))
             }
@@ -309,16 +309,16 @@ mod tests {
         assert_eq!(take_back(&apply()), "taken back");
         let (text, found) = written();
         assert_eq!((text.as_str(), owner(&found)), (before, owner(&was)));
-        // What another program has written since then stays.
+        // A later change by another program stays.
         let done = apply();
         fs::write(&file, "theirs\n").unwrap();
         let said = take_back(&done);
         assert!(said.starts_with("not taken back: ") && said.contains("the file as it was: "), "{said}");
         assert_eq!(written().0, "theirs\n");
-        // Neither is a change made in a file that is another one by now.
+        // A file that has changed since the check is not changed either.
         assert!(change(&edit, &copies).unwrap_err().contains("was changed meanwhile"));
 
-        // A file that was not there is not there again.
+        // A file that did not exist is removed again.
         let new = folder.path().join("new");
         let edit = Edit::any(&new, None, "text\n");
         assert_eq!(change(&edit, &copies), Ok(None));

@@ -1,4 +1,4 @@
-//! What `motion-ad doctor` prints for a person.
+//! The report of `motion-ad doctor` in words.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::{Found, count, first};
 use crate::doctor::{CHECKS, Check, Finding, Fix, Group, Level, Place, Shown};
 use crate::helper::show;
 
-/// Where what can be done about a finding begins.
+/// Column in which a finding's fixes begin.
 const INDENT: usize = 11;
 
-/// The report, in lines that fit the terminal, if there is one.
+/// Returns the report, in lines that fit the terminal, if there is one.
 pub(super) fn text(found: &Found, took: Option<Duration>) -> String {
     report(found, took, show::width())
 }
@@ -52,7 +52,7 @@ fn report(found: &Found, took: Option<Duration>, width: Option<usize>) -> String
     text
 }
 
-/// One check. On a narrow terminal what was seen stands below the name.
+/// Formats one check. On a narrow terminal, the observation goes below the name.
 fn line(check: &Check, finding: &Finding, column: usize, width: Option<usize>) -> String {
     let seen = show::escape(&finding.seen);
     let head = format!("  {:<8} {:<column$}  ", word(finding.level), check.id);

@@ -1,8 +1,8 @@
-//! `motion-ad setup --bridge` and `--no-bridge`: XCALLY's own integration asks the LDAP bridge instead of a domain
-//! controller.
+//! `motion-ad setup --bridge` and `--no-bridge`: point XCALLY's own integration at the LDAP bridge instead of
+//! a domain controller.
 //!
-//! Only the lines of `.env` that have to change do. The file as it was goes to a folder of root's, so that `--no-bridge`
-//! can give the properties their old values back.
+//! Only the necessary lines of `.env` change. The original file is kept in a folder for root only, so that
+//! `--no-bridge` can restore the old values.
 
 use std::fs;
 use std::io::{self, IsTerminal as _};
@@ -21,26 +21,26 @@ use crate::config::xcally::change::{has, quoted, set, written};
 use crate::config::{Config, Problem};
 use crate::doctor::application::bind_as;
 
-/// Where the bridge listens.
+/// URL of the bridge.
 pub(in crate::helper) const URL: &str = "ldap://127.0.0.1:3890";
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 3890);
-/// The properties that may change, by the rest of their names.
+/// Properties that may change, without their common prefix.
 const PROPERTIES: [&str; 5] = ["URL", "ADMIN", "PASSWORD", "BASE_DN", "DOMAIN"];
-/// The folder of files as they were.
+/// Folder of the original files.
 const BACKUP: &str = "/etc/motion-ad/backup";
-/// The `.env` as it was before the bridge.
+/// Name of the `.env` from before the bridge.
 const KEPT: &str = "xcally.env";
 const SOCKET: &str = "motion-ad-ldap.socket";
 const SERVICE: &str = "motion-ad-ldap.service";
 
-/// One property that gets another value.
+/// A property that gets another value.
 #[derive(Debug, PartialEq, Eq)]
 struct Change {
-    /// The rest of its name.
+    /// Its name without the prefix.
     short: &'static str,
-    /// The value as it is written, quotes included; `None` takes the property out.
+    /// The new value as written, with quotes; `None` removes the property.
     new: Option<String>,
-    /// What a person is shown of the value that it has, and of the one that it gets.
+    /// The old value, as shown to the administrator; `becomes` is the new one.
     was: String,
     becomes: String,
 }
@@ -52,14 +52,14 @@ struct File {
     metadata: fs::Metadata,
 }
 
-/// Shows the change, and makes it where that is asked for.
+/// Shows the change, and applies it on request.
 pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     let file = File::read(env_path(args))?;
     let sssd_is_denied = is_denied(&cli.sssd);
     let config = config(cli, &read_or_example(&cli.config)?, sssd_is_denied)?;
     let admin = LocalAdmin::load(Path::new(ADMIN));
     let admin = match admin {
-        // Another user may see what would change.
+        // A user other than root may see what would change.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !args.apply => None,
         other => other.map_err(|error| Failure::Write { file: ADMIN.into(), error })?,
     };
@@ -89,7 +89,7 @@ pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     if is_first {
         keep(&file)?;
     }
-    // The bridge knows the secret before the application is given it.
+    // The bridge must know the secret before the application gets it.
     if has_admin && is_new {
         write::secret(Path::new(ADMIN), admin.line().bytes())
             .map_err(|error| Failure::Write { file: ADMIN.into(), error })?;
@@ -117,7 +117,7 @@ pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     })
 }
 
-/// Gives the properties back the values that they had.
+/// Restores the old values of the properties.
 pub(super) fn no_bridge(args: &Setup) -> Result<Page, Failure> {
     let file = File::read(env_path(args))?;
     let kept = Path::new(BACKUP).join(KEPT);
@@ -180,7 +180,7 @@ impl File {
         Ok(File { path: path.to_owned(), text, metadata })
     }
 
-    /// Writes the file with `changes`, unless it is another one by now.
+    /// Writes the file with `changes`, unless it has changed since it was read.
     fn change(&self, changes: &[Change]) -> Result<(), Failure> {
         if changes.is_empty() {
             return Ok(());
@@ -201,14 +201,14 @@ fn name(short: &str) -> String {
     format!("{}{short}", xcally::PREFIX)
 }
 
-/// Whether XCALLY binds as an administrator of its own before it looks for a user.
+/// Returns true if XCALLY binds as an administrator before it searches for a user.
 fn needs_admin(text: &str) -> bool {
     let is_set =
         |short| written(text, &name(short)).is_some_and(|raw| !["", "''", "\"\"", "``"].contains(&raw));
     is_set("ADMIN") || is_set("PASSWORD")
 }
 
-/// What has to change for the bridge.
+/// Returns the changes that point XCALLY at the bridge.
 fn changes(text: &str, config: &Config, admin: &LocalAdmin) -> Vec<Change> {
     let secret = String::from_utf8_lossy(admin.secret.bytes()).into_owned();
     let is_missing =
@@ -232,7 +232,7 @@ fn changes(text: &str, config: &Config, admin: &LocalAdmin) -> Vec<Change> {
     wanted.filter_map(change).collect()
 }
 
-/// What has to change so that the properties are written as in `old`.
+/// Returns the changes that restore the properties as written in `old`.
 fn back(text: &str, old: &str) -> Vec<Change> {
     let is_other = |short: &&str| written(text, &name(short)) != written(old, &name(short));
     let change = |short| {
@@ -245,7 +245,7 @@ fn back(text: &str, old: &str) -> Vec<Change> {
     PROPERTIES.into_iter().filter(is_other).map(change).collect()
 }
 
-/// The value of a property for a person: that of the password is not shown.
+/// Returns the value of a property for display, but never the password.
 fn told(text: &str, short: &str) -> String {
     match (written(text, &name(short)), short) {
         (None, _) => "not set".to_owned(),
@@ -268,7 +268,7 @@ fn shown(file: &File, changes: &[Change], whom: &str) -> String {
     format!("{path}: XCALLY is to ask {whom}\n{lines}")
 }
 
-/// The text that is still to be printed, if the administrator wants the change; `--apply` is given.
+/// Returns the text that is still unprinted, if the administrator agrees to the change. Only for `--apply`.
 fn agreed(args: &Setup, file: &File, changes: &[Change], text: String) -> Result<Option<String>, Failure> {
     if !Uid::effective().is_root() {
         return Err(Failure::Application("--apply needs root: use `sudo`".to_owned()));
@@ -280,7 +280,7 @@ fn agreed(args: &Setup, file: &File, changes: &[Change], text: String) -> Result
     Ok(super::asked(&file.path)?.then(String::new))
 }
 
-/// Keeps the file as it is where only root can read it: it may hold a password of AD.
+/// Keeps a copy of the file for root only: it may hold an AD password.
 fn keep(file: &File) -> Result<(), Failure> {
     let kept = Path::new(BACKUP).join(KEPT);
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(BACKUP);
@@ -301,8 +301,8 @@ fn systemctl(arguments: &[&str]) -> Result<(), Failure> {
     }
 }
 
-/// Binds as the application's user, who owns the `.env`: as the admin, or, where XCALLY has none, without a password, which
-/// the bridge refuses with a code of its own.
+/// Tests a bind as the application's user, which owns the `.env`: as the admin, or, if XCALLY has none,
+/// without a password, which the bridge rejects with a distinct code.
 fn tried(file: &File, admin: Option<&LocalAdmin>) -> Result<String, String> {
     const UNWILLING_TO_PERFORM: u32 = 53;
     let owner = User::from_uid(Uid::from_raw(file.metadata.uid())).ok().flatten();
@@ -318,7 +318,7 @@ fn tried(file: &File, admin: Option<&LocalAdmin>) -> Result<String, String> {
     }
 }
 
-/// How XCALLY reads the file.
+/// Explains how XCALLY reads the file.
 fn reading(file: &File) -> String {
     let folder = file.path.parent().unwrap_or(Path::new("/")).display();
     format!(
@@ -366,7 +366,7 @@ mod tests {
         let back = back(&new, FULL);
         assert_eq!(back.iter().map(|change| change.short).collect::<Vec<_>>(), ["URL", "ADMIN", "PASSWORD"]);
         assert_eq!(apply(&new, &back), FULL);
-        // What has been changed meanwhile stays.
+        // Other changes of the file stay.
         assert_eq!(apply(&new.replace("=80", "=81"), &back), FULL.replace("=80", "=81"));
         for change in changes.iter().chain(&back) {
             let said = format!("{} {}", change.was, change.becomes);

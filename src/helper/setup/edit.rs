@@ -1,11 +1,11 @@
-//! A changed `config.toml`: whatever else stands in it stays as it is, comments included.
+//! Changes a `config.toml`. The rest of the file stays as it is, comments included.
 
 use toml_edit::{Array, DocumentMut, Item, Table, TomlError, Value, value};
 
 use super::plan::{Change, Set, Setting};
 use crate::doctor::unified;
 
-/// The keys that `text` sets itself.
+/// Returns the keys that `text` itself sets.
 pub(super) fn set(text: &str) -> Result<Set, TomlError> {
     let file: DocumentMut = text.parse()?;
     let domain = |key: &str| file.get("domain").and_then(|domain| domain.get(key));
@@ -13,7 +13,7 @@ pub(super) fn set(text: &str) -> Result<Set, TomlError> {
     Ok(Set { base_dn, servers: domain("servers").is_some() })
 }
 
-/// `text` with these changes. None of their keys is set in it.
+/// Returns `text` with these changes. It must not set any of their keys.
 pub(super) fn with(text: &str, changes: &[Change]) -> Result<String, TomlError> {
     changes.iter().try_fold(text.to_owned(), |text, change| with_one(&text, change))
 }
@@ -24,7 +24,7 @@ fn with_one(text: &str, change: &Change) -> Result<String, TomlError> {
     if let Some(table) = table.as_table_like_mut() {
         table.insert(change.key, item(change));
     }
-    // Below its own explanation in the shipped file, where that is still there and it makes the same settings.
+    // Below the key's explanation in the shipped file, if that is still there and the settings are the same.
     let beside = beside_its_example(text, change);
     let is_same = beside.as_ref().is_some_and(|beside| {
         toml::from_str::<toml::Table>(beside).ok() == toml::from_str(&file.to_string()).ok()
@@ -39,14 +39,14 @@ fn item(change: &Change) -> Item {
     }
 }
 
-/// The line that sets the key.
+/// Returns the line that sets the key.
 pub(super) fn line(change: &Change) -> String {
     let value = item(change).into_value().unwrap_or_else(|_| Value::from(""));
     format!("{} = {}", change.key, value.to_string().trim())
 }
 
-/// `text` with the key's line after the line that shows it, commented out, in the key's table. A header of the table
-/// that is a comment becomes one.
+/// Returns `text` with the key's line below its commented-out example, in the key's table. Uncomments the
+/// header of that table if necessary.
 fn beside_its_example(text: &str, change: &Change) -> Option<String> {
     let (header, example) = (format!("[{}]", change.table), format!("#{} = ", change.key));
     let opened = match text.lines().any(|line| line.trim_end() == header) {
@@ -68,7 +68,7 @@ fn beside_its_example(text: &str, change: &Change) -> Option<String> {
     None
 }
 
-/// The unified diff of the file `name`, as diff(1) and patch(1) have it; empty where nothing changes.
+/// The unified diff of the file `name`, in the format of diff(1) and patch(1); empty if nothing changes.
 pub(super) fn diff(name: &str, old: &str, new: &str) -> String {
     unified(name, old, new)
 }
@@ -139,7 +139,7 @@ mod tests {
             ("domain = { site = \"Milano\" }\n", "domain = { site = \"Milano\" , base_dn = \"ou=ü\\\"\" }\n"),
             ("domain.site = \"Milano\"\n", "domain.site = \"Milano\"\ndomain.base_dn = \"ou=ü\\\"\"\n"),
             ("[domain]\n#base_dn = \"x\"", "[domain]\n#base_dn = \"x\"\nbase_dn = \"ou=ü\\\"\"\n"),
-            // What looks like the example and is none.
+            // A line that only looks like the example.
             (
                 "[domain]\nnetbios = '''\n#base_dn = \"x\"\n'''\n",
                 "[domain]\nnetbios = '''\n#base_dn = \"x\"\n'''\nbase_dn = \"ou=ü\\\"\"\n",
@@ -147,7 +147,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             let changed = with(text, &[base_dn("ou=ü\"")]).unwrap();
-            // A literal of one kind or the other says the same.
+            // Both kinds of string literal have the same value.
             let plain = |text: &str| text.replace("'ou=ü\"'", "\"ou=ü\\\"\"");
             assert_eq!(plain(&changed), expected, "{text:?}");
         }

@@ -1,7 +1,7 @@
-//! What becomes of XCALLY's properties: keys of `config.toml`, with a reason for each, or nothing, and why.
+//! Plans a use for each of XCALLY's properties: a key of `config.toml`, or none, with the reason.
 //!
-//! Pure. What `config.toml` says already stands, whatever the properties say: it is what the administrator last asked
-//! for. What the join knows is not written down once more, because it would only grow old there.
+//! Pure. A key that `config.toml` already sets stays, whatever the properties say: it is the administrator's
+//! latest decision. Facts that the join knows are not copied, because a copy would become outdated.
 
 use std::net::IpAddr;
 
@@ -12,20 +12,20 @@ use crate::config::{Base, Config};
 use crate::dn::Dn;
 use crate::name::{fold, is_domain};
 
-/// The strategy that XCALLY's page names.
+/// Strategy that XCALLY's page names.
 const STRATEGY: &str = "inetOrgPerson";
 
-/// What is known of the host.
+/// Facts about the host.
 pub(super) struct Host<'a> {
     /// The settings in force.
     pub(super) config: &'a Config,
-    /// What `config.toml` sets itself.
+    /// Keys that `config.toml` itself sets.
     pub(super) set: Set,
-    /// `default_realm` of `krb5.conf`, where there is one.
+    /// `default_realm` of `krb5.conf`, if set.
     pub(super) realm: Option<String>,
-    /// Who DNS says the domain controllers are.
+    /// The domain controllers according to DNS.
     pub(super) dns: Dns,
-    /// The user that the `.env` belongs to.
+    /// The user that owns the `.env`.
     pub(super) owner: Option<String>,
 }
 
@@ -34,56 +34,56 @@ pub(super) struct Host<'a> {
 pub(super) struct Set {
     /// `domain.base_dn`.
     pub(super) base_dn: Option<String>,
-    /// Whether `domain.servers` is there.
+    /// True if `domain.servers` is set.
     pub(super) servers: bool,
 }
 
-/// What DNS knows of the domain controllers.
+/// The answer of DNS about domain controllers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Dns {
-    /// Their names.
+    /// Names of domain controllers.
     Names(Vec<String>),
-    /// None, although it resolves the server that the `.env` names.
+    /// No domain controllers, although DNS resolves the server that the `.env` names.
     Nothing,
-    /// It has not answered.
+    /// No answer, with the error.
     Silent(String),
 }
 
-/// What is to be done.
+/// The plan for a change.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// What becomes of each property, in the order of the file; then what there is to say of the files.
+    /// A finding for each property, in the order of the file; then those on the files.
     pub(super) findings: Vec<Finding>,
     /// The keys to set.
     pub(super) changes: Vec<Change>,
 }
 
-/// What becomes of a property.
+/// Finding on a property or a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// Its name; none where it is about a file.
+    /// Name of the property; `None` for a finding on a file.
     pub(super) property: Option<String>,
-    /// Its line in the `.env`.
+    /// Line of the property in the `.env`.
     pub(super) line: Option<usize>,
-    /// What kind of end it takes.
+    /// Kind of the finding.
     pub(super) kind: Kind,
-    /// Why.
+    /// The reason.
     pub(super) text: String,
 }
 
-/// What kind of end a property takes.
+/// Kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// Nothing has to be set.
+    /// Nothing must be set.
     Known,
     /// It becomes a key.
     Taken,
-    /// It contradicts what is known: somebody has to decide.
+    /// It contradicts known facts: the administrator must decide.
     Decide,
-    /// Nobody needs it any more.
+    /// It is no longer needed.
     Unneeded,
-    /// It is a secret that nobody needs any more.
+    /// It is a secret that is no longer needed.
     Remove,
     /// A file is not as it should be.
     Warning,
@@ -92,13 +92,13 @@ pub(super) enum Kind {
 /// A key to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// Its table.
+    /// Table of the key.
     pub(super) table: &'static str,
-    /// Its name.
+    /// Name of the key.
     pub(super) key: &'static str,
-    /// What it is set to.
+    /// New value.
     pub(super) value: Setting,
-    /// Why.
+    /// The reason.
     pub(super) reason: String,
 }
 
@@ -113,7 +113,7 @@ pub(super) enum Setting {
 }
 
 impl Plan {
-    /// The plan for `env` on `host`.
+    /// Makes the plan for `env` on `host`.
     pub(super) fn new(env: &Env, host: &Host<'_>) -> Self {
         let mut plan = Plan::default();
         for property in &env.properties {
@@ -123,7 +123,7 @@ impl Plan {
         plan
     }
 
-    /// Whether there is something that nobody but the administrator can decide.
+    /// Returns true if the administrator must decide something.
     pub(super) fn is_undecided(&self) -> bool {
         self.findings.iter().any(|finding| finding.kind == Kind::Decide)
     }
@@ -300,17 +300,17 @@ impl Plan {
     }
 }
 
-/// The URLs in a value.
+/// Returns the URLs in a value.
 fn urls(value: &str) -> impl Iterator<Item = &str> {
     value.split([' ', '\t', ',']).filter(|url| !url.is_empty())
 }
 
-/// The first server of the URLs that has a name.
+/// Returns the first server in the URLs that has a name instead of an address.
 pub(super) fn first_named(value: &str) -> Option<String> {
     urls(value).filter_map(Server::of).find(|server| !server.is_address()).map(|server| server.name())
 }
 
-/// Whose password it is, as far as the file says.
+/// Returns the account of the password, or a phrase for it if the file names none.
 fn admin(env: &Env) -> &str {
     let admin = env.properties.iter().find(|property| property.short() == "ADMIN");
     match admin.map(|admin| &admin.value) {
@@ -319,7 +319,7 @@ fn admin(env: &Env) -> &str {
     }
 }
 
-/// The server of a URL (RFC 4516, 2).
+/// Server of a URL (RFC 4516, 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Server {
     is_plain: bool,
@@ -337,7 +337,7 @@ impl Server {
         };
         let authority = rest.split('/').next().unwrap_or_default();
         let (host, port) = match authority.rsplit_once(':') {
-            // An IPv6 address stands in brackets.
+            // An IPv6 address is in brackets.
             Some((host, port)) if !port.contains(']') => (host, Some(port.parse().ok()?)),
             _ => (authority, None),
         };
@@ -353,7 +353,7 @@ impl Server {
         fold(&self.host)
     }
 
-    /// What becomes of it. Domain controllers are found by DNS, so that there is another when one fails.
+    /// Returns the finding on the server. DNS is preferred, because it knows more than one domain controller.
     fn end(&self, host: &Host<'_>) -> (Kind, String) {
         let (server, domain) = (&self.host, &host.config.domain.name);
         let is_address = self.is_address();
@@ -413,7 +413,7 @@ impl Server {
         }
     }
 
-    /// What else there is to say of the URL.
+    /// Returns further remarks on the URL.
     fn remarks(&self) -> String {
         let mut remarks = String::new();
         if self.is_plain {
@@ -467,7 +467,7 @@ mod tests {
         Plan::new(&env(properties), &Host { config: &config, set, realm: None, dns, owner: None })
     }
 
-    /// What becomes of one property on a host whose DNS is as it should be.
+    /// Returns the finding on one property on a host with working DNS.
     fn end(name: &str, value: &str) -> (Kind, String, Option<Setting>) {
         let mut plan = plan(&[(name, value)], "", Set::default(), dcs());
         assert_eq!(plan.findings.len(), 1, "{plan:?}");

@@ -1,4 +1,4 @@
-//! A file is replaced as a whole: nobody ever reads a half of it.
+//! Replaces a file as a whole, so that no reader ever sees a part of it.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// The mode of a `config.toml` that was not there.
+/// Mode of a new `config.toml`.
 const MODE: u32 = 0o644;
 
-/// Puts `text` in place of the file `path`, with the same mode and owner, and keeps the old one beside it; the name of
-/// that, where there was one. What `path` links to is replaced, not the link.
+/// Replaces the file `path` by `text`, with the same mode and owner, and keeps the old file next to it.
+/// Returns the path of the old file, if there was one. Replaces the target of a symbolic link, not the link.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<Option<PathBuf>> {
     let path = match fs::canonicalize(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => path.to_owned(),
@@ -22,7 +22,7 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<Option<PathBuf>> {
         other => Some((other?, fs::metadata(&path)?)),
     };
     let like = old.as_ref().map(|(_, like)| like);
-    // Both are complete before anything is replaced.
+    // Both files are complete before either name changes.
     let new = beside(&path, text.as_bytes(), like)?;
     let kept = match &old {
         Some((bytes, like)) => {
@@ -34,12 +34,12 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<Option<PathBuf>> {
         None => None,
     };
     new.persist(&path)?;
-    // The names are on the disk when their folder is.
+    // A rename is on disk once its folder is synced.
     File::open(folder(&path))?.sync_all()?;
     Ok(kept)
 }
 
-/// Puts `text` in place of the file `path`, with the same mode and owner; the caller keeps the old one.
+/// Replaces the file `path` by `text`, with the same mode and owner. The caller keeps the old file.
 pub(in crate::helper) fn put(path: &Path, text: &str) -> io::Result<()> {
     let like = match fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -49,15 +49,15 @@ pub(in crate::helper) fn put(path: &Path, text: &str) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-/// Puts `text` in place of the file `path`, or of a link of that name, with the mode and owner of `like`.
+/// Replaces the file `path`, or a symbolic link of that name, by `text`, with the mode and owner of `like`.
 pub(super) fn put_as(path: &Path, text: &str, like: &Metadata) -> io::Result<()> {
     beside(path, text.as_bytes(), Some(like))?.persist(path)?;
     File::open(folder(path))?.sync_all()
 }
 
-/// Puts `bytes` in place of the file `path`, which only its owner, the user who does so, can read.
+/// Replaces the file `path` by `bytes`; only its owner, the current user, can read it.
 pub(super) fn secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Made with the mode 0600 (tempfile).
+    // tempfile creates it with mode 0600.
     let mut file = NamedTempFile::new_in(folder(path))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
@@ -65,7 +65,7 @@ pub(super) fn secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-/// A new file in the folder of `path`, which is not called anything yet.
+/// Creates a complete file in the folder of `path`, still under a temporary name.
 fn beside(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new_in(folder(path))?;
     file.write_all(bytes)?;
@@ -73,7 +73,7 @@ fn beside(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<Name
     if let Some(like) = like {
         fchown(file.as_file(), Some(like.uid()), Some(like.gid()))?;
     }
-    // After the owner: changing that takes bits away.
+    // After the owner: a change of the owner clears mode bits.
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     Ok(file)
