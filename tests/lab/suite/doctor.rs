@@ -789,27 +789,26 @@ fn several_at_once(lab: &Lab, breaks: &str) -> Check {
     healthy(lab, "")
 }
 
-/// The domain is named in `config.toml`, because SSSD's file is gone; while that is done the keytab goes as well, so that
-/// the host is not joined.
+/// A broken argument is corrected, and while that is done another program puts one into a file that the service includes.
 fn taken_back(lab: &Lab) -> Check {
-    const FILE: &str = "/etc/motion-ad/config.toml";
+    const FILE: &str = "/etc/pam.d/motion";
     let state = format!("stat -c '%u:%g %a' {FILE} && sha256sum {FILE}");
     lab.host_sh(&format!(
-        "rm -rf /etc/motion-ad/backup; mv /etc/sssd/sssd.conf /root/sssd.conf; chown root:motion-ad {FILE}; \
-         chmod 0640 {FILE}; systemd-run --quiet --collect --unit=meddler sh -c \
-         'until [ -e /etc/motion-ad/backup ]; do :; done; mv /etc/krb5.keytab /root/meddled.keytab'"
+        "rm -rf /etc/motion-ad/backup; cp -p {FILE} /root/motion; echo 'session optional pam_permit.so' >{FILE}-more; \
+         sed -i '/pam_motion_ad/s/$/ timeout=5s/' {FILE}; echo 'session include motion-more' >>{FILE}; \
+         chown root:motion-ad {FILE}; chmod 0444 {FILE}; systemd-run --quiet --collect --unit=meddler sh -c \
+         'until [ -e /etc/motion-ad/backup ]; do :; done; \
+          echo session optional pam_motion_ad.so timeout=6s >{FILE}-more'"
     ))
     .ok()?;
     let before = lab.host_sh(&state).ok()?;
     let ran = lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
     let after = lab.host_sh(&state).ok()?;
     lab.host_sh(&format!(
-        "systemctl stop meddler.service 2>/dev/null; mv /root/meddled.keytab /etc/krb5.keytab; \
-         mv /root/sssd.conf /etc/sssd/sssd.conf; chown root:root {FILE}; chmod 0644 {FILE}"
+        "systemctl stop meddler.service 2>/dev/null; rm {FILE}-more; mv /root/motion {FILE}; chmod 0644 {FILE}"
     ))
     .ok()?;
     let all = |e: String| format!("{e}\n{}{}", ran.stdout, ran.stderr);
-    contains("the change", &ran.stdout, "+name = \"acme.com\"").map_err(all)?;
     contains("what became of it", &ran.stdout, "the check does not pass: taken back").map_err(all)?;
     equal("the file", after, before)?;
     equal("exit status", ran.code, 2).map_err(all)?;
