@@ -1,9 +1,9 @@
-//! What passed and what failed, with a line for each while it runs.
+//! Passed and failed checks, with a line for each during the run.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The result of one check: what was expected and what was seen, where the two differ.
+/// Result of one check: an error with the expected and the actual value if they differ.
 pub type Check = Result<(), String>;
 
 pub struct Report {
@@ -11,7 +11,7 @@ pub struct Report {
     passed: usize,
     failed: Vec<String>,
     chapter: String,
-    /// Nothing is printed but failures.
+    /// Prints only failures.
     quiet: bool,
 }
 
@@ -20,12 +20,12 @@ impl Report {
         Report { begun: Instant::now(), passed: 0, failed: Vec::new(), chapter: String::new(), quiet: false }
     }
 
-    /// One for what is no part of what is shown.
+    /// Returns a report for preparations that should not be printed.
     pub fn quiet() -> Self {
         Report { quiet: true, ..Report::new() }
     }
 
-    /// Whether nothing failed.
+    /// Returns the names of the failed checks as an error, if there are any.
     pub fn all_passed(&self) -> Check {
         if self.failed.is_empty() { Ok(()) } else { Err(self.failed.join(", ")) }
     }
@@ -35,7 +35,7 @@ impl Report {
         name.clone_into(&mut self.chapter);
     }
 
-    /// Says what the next checks are about.
+    /// Prints the subject of the next checks.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             println!("   -- {text}");
@@ -61,30 +61,30 @@ impl Report {
         }
     }
 
-    /// A chapter that could not go on.
+    /// Records a chapter that could not continue.
     pub fn broken(&mut self, name: &str, error: &str) {
         println!("FAILED           {name}\n    {}", error.replace('\n', "\n    "));
         self.failed.push(format!("{name} did not finish"));
     }
 
-    /// Prints the sum.
+    /// Prints the totals.
     pub fn finish(self) -> ExitCode {
         println!("\n{:.0} s", self.begun.elapsed().as_secs_f64());
         for name in &self.failed {
             println!("failed: {name}");
         }
-        // A run without a single check has shown nothing.
+        // A run without any check has proved nothing.
         println!("{} passed, {} failed", self.passed, self.failed.len());
         if self.failed.is_empty() && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-/// `Ok` when both are equal.
+/// Returns `Ok` if both are equal.
 pub fn equal<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, expected: T) -> Check {
     if seen == expected { Ok(()) } else { Err(format!("{what}: expected {expected:?}, saw {seen:?}")) }
 }
 
-/// `Ok` when `text` holds `part`.
+/// Returns `Ok` if `text` contains `part`.
 pub fn contains(what: &str, text: &str, part: &str) -> Check {
     if text.contains(part) { Ok(()) } else { Err(format!("{what}: expected {part:?} in:\n{text}")) }
 }
