@@ -1,11 +1,10 @@
 //! The lab's suite: the installed package on a joined host, against a real Active Directory.
 //!
-//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with
-//! `--sessions`, `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make bench` with
-//! `--bench`, `make demo` with `--demo`. A word after one of the first five selects the chapters with this word in
-//! their name. Without `MOTION_AD_LAB=1` the suite does nothing, so that `cargo test` needs neither root nor a lab. It
-//! starts separate labs (`LAB_NAME`, default `suite`) and removes them at the end, also after a failure.
-//! `MOTION_AD_KEEP_LAB=1` keeps the last one.
+//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
+//! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make bench` with `--bench`, `make demo` with
+//! `--demo`; a word after one of the first five chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it
+//! does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and
+//! go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
 // These are tests, although none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -232,7 +231,7 @@ fn suite(parts: &[Part], filter: &str) -> Result<ExitCode, String> {
             report.chapter(name);
             if let Err(error) = chapter(&lab, &mut report) {
                 report.broken(name, &error);
-                // Every later check would fail for the same reason.
+                // Every check after it would fail for the same reason.
                 if *name == JOIN.0 {
                     break;
                 }

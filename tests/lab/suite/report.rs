@@ -25,7 +25,7 @@ impl Report {
         Report { quiet: true, ..Report::new() }
     }
 
-    /// Returns the names of the failed checks as an error, if there are any.
+    /// Whether nothing failed.
     pub fn all_passed(&self) -> Check {
         if self.failed.is_empty() { Ok(()) } else { Err(self.failed.join(", ")) }
     }
@@ -61,19 +61,19 @@ impl Report {
         }
     }
 
-    /// Records a chapter that could not continue.
+    /// A chapter that could not go on.
     pub fn broken(&mut self, name: &str, error: &str) {
         println!("FAILED           {name}\n    {}", error.replace('\n', "\n    "));
         self.failed.push(format!("{name} did not finish"));
     }
 
-    /// Prints the totals.
+    /// Prints the sum.
     pub fn finish(self) -> ExitCode {
         println!("\n{:.0} s", self.begun.elapsed().as_secs_f64());
         for name in &self.failed {
             println!("failed: {name}");
         }
-        // A run without any check has proved nothing.
+        // A run without a single check has shown nothing.
         println!("{} passed, {} failed", self.passed, self.failed.len());
         if self.failed.is_empty() && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
