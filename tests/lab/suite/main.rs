@@ -6,7 +6,7 @@
 //! does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`) and
 //! go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last one.
 #![allow(missing_docs)]
-// These are tests, although none is marked #[test].
+// These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
