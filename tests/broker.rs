@@ -14,7 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use process::{Broker, DOMAIN};
 
-/// Returns true if this process is root. Without settings the broker answers only root and `motion`.
+/// Returns true if this process is root. Without settings the broker answers only root and `motion`, so tests run by
+/// other users are skipped.
 fn only_root_is_answered() -> bool {
     geteuid().is_root()
 }

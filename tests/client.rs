@@ -222,7 +222,7 @@ fn no_broker_is_an_error_at_once() {
     }
 }
 
-/// Returns sockets that fill the backlog of a listening socket at `path`.
+/// Returns a listening socket at `path` with a full backlog, and the sockets that fill it.
 fn full_backlog(path: &Path) -> Vec<OwnedFd> {
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -253,7 +253,8 @@ fn a_full_backlog_costs_the_timeout_and_no_more() {
     assert!(about_a_second(start.elapsed()), "{:?}", start.elapsed());
 }
 
-/// Runs `work` and interrupts its system calls every few milliseconds, as a profiler in the application may.
+/// Runs `work` and interrupts the calling thread's system calls every few milliseconds, as a profiler in the
+/// application may.
 fn interrupted<T>(work: impl FnOnce() -> T) -> T {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: a zeroed sigaction is a valid one, without SA_RESTART; its handler does nothing. SIGUSR1 has

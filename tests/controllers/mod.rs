@@ -1,5 +1,5 @@
 //! A network of scripted domain controllers that needs no lab. Each has a separate loopback address, the ports of a
-//! real one, a certificate from the test's authority, and an entry in a DNS that a table replaces.
+//! real one, a certificate from the test's authority, and an entry in a table that replaces DNS.
 //!
 //! ```ignore
 //! let Some(network) = Network::new() else { return };
@@ -64,7 +64,7 @@ impl Network {
         }
     }
 
-    /// Adds a domain controller for the parent domain of `host`. DNS lists them in the order of their creation.
+    /// Adds a domain controller for the parent domain of `host`. DNS lists domain controllers by their creation.
     /// `script` adds rules to an empty script. The rule for a healthy root DSE follows them.
     pub async fn controller(&self, host: &str, script: impl FnOnce(Script) -> Script) -> Controller {
         let mut controller = self.silent(host, script);

@@ -124,7 +124,7 @@ const SUITE: &[Part] = &[
     (TWO_DCS, &[JOIN, ("failover", failover::short)]),
 ];
 
-/// Tests with all kinds of domains, and with domain controllers that die.
+/// Whatever the domain looks like and whichever domain controller dies.
 const FAILOVER: &[Part] = &[
     (
         ONE_OF_EACH,
