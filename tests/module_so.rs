@@ -779,7 +779,7 @@ fn an_expired_password_is_changed_where_the_line_leaves_it_to_acct_mgmt_and_wher
     }
 }
 
-/// Returns a broker that registers sessions `s1`, `s2`, …, and the list of the sessions that it was asked to close.
+/// Returns a broker that registers sessions `s1`, `s2`, …, and the list of the sessions that applications closed.
 fn register(stack: &Stack) -> (Broker, Arc<Mutex<Vec<String>>>) {
     let told = Arc::<Mutex<Vec<String>>>::default();
     let count = Mutex::new(0);

@@ -69,7 +69,7 @@ pub fn nowhere(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
     });
 }
 
-/// Logs in and records the password. Other chapters check the result; this one needs only the attempt.
+/// Logs in and records the password. Other chapters check the result; this one requires only that there is one.
 fn login(lab: &Lab, user: &str, password: &str, used: &mut BTreeSet<String>) -> Result<String, String> {
     used.insert(password.to_owned());
     let answer = pam(lab, LOUD, user, password, &["authenticate", "acct_mgmt"]);
