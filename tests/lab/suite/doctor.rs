@@ -359,8 +359,8 @@ const ROWS: &[Row] = &[
         "env-mode", "mode 0644", ByHand(&[Host("chmod 0600 /var/opt/motion2/.env")])),
 ];
 
-/// Removes the access of "Pre-Windows 2000 Compatible Access" to the property set User-Logon. Other property sets
-/// stay readable. samba-tool 4.17 cannot remove access.
+/// Removes the access of "Pre-Windows 2000 Compatible Access" to the property set User-Logon, with every other entry
+/// that lets that group read it. Other property sets stay readable. samba-tool 4.17 cannot remove access.
 const HIDE_LOGON_INFORMATION: &str = r#"python3 - <<'END'
 import ldb, re
 from samba.auth import system_session
@@ -582,7 +582,7 @@ fn fixed(lab: &Lab, row: &Row, found: &Found) -> Check {
     same("other PAM services", &decisions, &others_decisions(lab)?)
 }
 
-/// Checks that `--fix --yes` changes no file and reports that the problem remains.
+/// Checks that `--fix --yes` changes no file, not even this package's, and reports that the problem remains.
 fn unfixed(lab: &Lab, row: &Row) -> Check {
     let all = "find /etc /var/opt/motion2 -type f -print0 | sort -z | xargs -0 sha256sum";
     let files = lines(lab, all)?;

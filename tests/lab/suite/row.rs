@@ -393,7 +393,8 @@ fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) ->
     equal("lines", logins.len(), rows.len())
 }
 
-/// Returns the unescaped fields of a line of logfmt. A duplicate field is an error, because it could be forged.
+/// Returns the unescaped fields of a line of logfmt. A duplicate field is an error, because only a forged value
+/// could produce it.
 pub fn fields(line: &str) -> Result<BTreeMap<String, String>, String> {
     let mut fields = BTreeMap::new();
     let mut rest = line;
