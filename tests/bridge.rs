@@ -1,5 +1,5 @@
-//! The LDAP bridge under clients that nobody here wrote, with a scripted PAM and a scripted directory: no root, no Active
-//! Directory. What libpam itself decides is at the end.
+//! The LDAP bridge under third-party clients, with a scripted PAM and a scripted directory. Needs no root and
+//! no Active Directory. Decisions of libpam itself are at the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const JOHN: &str = "CN=Doe\\, John,OU=People,DC=acme,DC=com";
 const RIGHT: &str = "the right password";
 
-/// PAM as it is told to be: who logs in by [`RIGHT`], and what the others come to.
+/// A scripted PAM. [`RIGHT`] is every user's password; `outcomes` overrides the outcome of single users.
 #[derive(Default)]
 struct Script {
     outcomes: BTreeMap<&'static str, Outcome>,
@@ -53,7 +53,7 @@ impl Script {
     }
 }
 
-/// A directory with John and as many others as are wanted.
+/// A directory with John and `others` further users.
 struct Entries {
     others: usize,
     code: u8,
@@ -146,7 +146,7 @@ impl Running {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A login works, whatever else is going on.
+    /// Asserts that a login succeeds in spite of other load.
     async fn logs_in(&self) {
         let mut ldap = self.client().await;
         let bound = tokio::time::timeout(Duration::from_secs(20), ldap.simple_bind("john.doe", RIGHT)).await;
@@ -198,7 +198,7 @@ async fn what_can_never_be_right_is_asked_of_nobody() {
         assert_eq!(bound.rc, code, "{user:?}: {}", bound.text);
     }
     assert_eq!(bridge.client().await.sasl_external_bind().await.unwrap().rc, 7);
-    // LDAPv2.
+    // An LDAPv2 bind.
     let mut old = bridge.raw().await;
     old.write_all(b"\x30\x12\x02\x01\x01\x60\x0d\x02\x01\x02\x04\x04john\x80\x02pw").await.unwrap();
     let mut answer = [0; 10];
@@ -238,7 +238,7 @@ async fn only_who_is_bound_may_search() {
     assert_eq!(asked.base, "dc=acme,dc=com");
     let escaped = r"(&(objectCategory=User)(|(sAMAccountName=j*n)(userPrincipalName=j\c3\b6rg\28@acme.com)))";
     assert_eq!(asked.filter, escaped);
-    // A bind that fails takes the rights of the one before.
+    // A failed bind revokes the rights of the earlier one.
     assert_eq!(ldap.simple_bind("john.doe", "wrong").await.unwrap().rc, 49);
     assert_eq!(search(&mut ldap).await.1.rc, 1);
     assert_eq!(search(&mut bridge.admin().await).await.1.rc, 0);
@@ -350,13 +350,13 @@ async fn tls_by_the_first_byte_and_by_starttls() {
     }
 }
 
-/// What is left of a connection after `bytes`: everything the server says until it closes.
+/// Sends `bytes` and returns all that the server sends until it closes the connection.
 async fn said(bridge: &Running, bytes: &[u8]) -> Vec<u8> {
     let mut stream = bridge.raw().await;
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
-    // A reset, where more had been sent than was read, is an end as well.
+    // A reset also ends the connection. It occurs if the server did not read all bytes.
     let _ = read.unwrap();
     answer
 }
@@ -364,7 +364,7 @@ async fn said(bridge: &Running, bytes: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn hostile_bytes_cost_their_own_connection_alone() {
     let bridge = Running::start(&[], 0).await;
-    // SEQUENCEs inside each other, each with a length of four bytes.
+    // Nested SEQUENCEs, each with a length of four bytes.
     let deep = |count: usize| {
         let total = count * 6;
         let headers = (0..count).map(|index| u32::try_from(total - 6 * (index + 1)).unwrap());
@@ -381,7 +381,7 @@ async fn hostile_bytes_cost_their_own_connection_alone() {
         b"\x30\x03\x02\x01\x01".to_vec(),
     ] {
         let answer = said(&bridge, &bytes).await;
-        // Notice of Disconnection, unless a reset came first.
+        // The Notice of Disconnection, unless a reset came first.
         let notice = b"1.3.6.1.4.1.1466.20036";
         assert!(
             answer.is_empty() || answer.windows(notice.len()).any(|window| window == notice),
@@ -422,13 +422,13 @@ async fn idle_connections_and_half_messages_make_room() {
     let binds = clients.iter_mut().map(|ldap| ldap.simple_bind("john.doe", RIGHT));
     let mut done = 0;
     for bind in binds {
-        // Those that were asked to leave for a later one had said nothing yet.
+        // The server had closed only connections that had sent no whole message.
         done += usize::from(bind.await.is_ok_and(|bound| bound.rc == 0));
     }
     assert_eq!(done, CONNECTIONS);
 }
 
-/// libpam with a service of the modules that Debian has.
+/// libpam with a service of Debian's own modules.
 #[tokio::test]
 async fn libpam_decides_by_the_lines_of_the_service() {
     for (lines, code, data) in [

@@ -14,7 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use process::{Broker, DOMAIN};
 
-/// Without settings the broker answers root and `motion` alone, so these tests say nothing to anybody else.
+/// Returns true if this process is root. Without settings the broker answers only root and `motion`, so tests run by
+/// other users are skipped.
 fn only_root_is_answered() -> bool {
     geteuid().is_root()
 }
@@ -115,7 +116,7 @@ fn a_changed_file_ends_the_process_for_a_new_start() {
         let mut broker = Broker::start(config);
         assert!(!broker.login().outcome.is_success());
         std::fs::write(broker.folder.path().join(file), "").unwrap();
-        // Nothing was lost: this connection is left for the next process.
+        // No request is lost: this connection waits for the next process.
         let waiting = broker.connect();
         assert_eq!(broker.ended(), Some(0));
         drop(waiting);

@@ -1,5 +1,5 @@
-//! Changes of passwords by LDAP against scripted domain controllers: what is sent, how often, and what is made of each
-//! answer and of none.
+//! Password changes by LDAP against scripted domain controllers: the messages sent, their number, and the result of
+//! each answer and of a missing one.
 #![cfg(feature = "broker")]
 // clippy's exemption covers functions marked #[test] only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -30,7 +30,7 @@ const NEW: &str = "N3w-secret";
 const DC1: &str = "dc1.acme.com";
 const DC2: &str = "dc2.acme.com";
 
-/// There is no KDC.
+/// A network without a KDC.
 struct Nowhere;
 
 impl Kdcs for Nowhere {
@@ -41,7 +41,7 @@ impl Kdcs for Nowhere {
     fn failed(&self, _: &str, _: &str) {}
 }
 
-/// Who changes passwords in the domain of `network`, by LDAP alone.
+/// Returns an object that changes passwords in the domain of `network`, by LDAP only.
 fn passwords(network: &Network) -> Arc<DomainPasswords> {
     let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
     let servers = ServerList::new(wanted, network.names(), network.roster(), Box::new(|_| {}));
@@ -60,7 +60,7 @@ async fn change(passwords: &Arc<DomainPasswords>) -> Result<Attempt, Refusal> {
     passwords.change(&john, PRESENT, NEW, None, Instant::now() + Duration::from_millis(1500)).await
 }
 
-/// The answer to a change that was sent.
+/// Returns the answer to a change that was sent.
 fn answer(attempt: Result<Attempt, Refusal>) -> Answer {
     match attempt {
         Ok(Attempt::Sent { present, answer, .. }) => {
@@ -74,7 +74,7 @@ fn answer(attempt: Result<Attempt, Refusal>) -> Answer {
     }
 }
 
-/// The binds and the changes that a domain controller received.
+/// Returns how many binds and changes a domain controller received.
 fn received(controller: &Controller) -> (usize, usize) {
     let is_change = |received: &Received| {
         let changes = ["delete unicodePwd".to_owned(), "add unicodePwd".to_owned()];
@@ -85,7 +85,8 @@ fn received(controller: &Controller) -> (usize, usize) {
     (log.binds_as(JOHN), log.count(is_change))
 }
 
-/// A domain controller that lets John bind and does this with his change, before another one that would change it.
+/// Creates two domain controllers. The first answers John's bind and change with `bind` and `change`; the second one
+/// accepts both.
 async fn two(
     network: &Network,
     bind: Action,

@@ -1,4 +1,4 @@
-//! The client of module and helper against brokers that behave and brokers that do not.
+//! The client of the module and the helper, against correct and faulty brokers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // One test interrupts system calls with signals.
 #![allow(unsafe_code)]
@@ -15,7 +15,7 @@ use motion_ad::client::{AskError, ask_verdict as ask, request};
 use motion_ad::protocol::{FrameError, Operation, Reply, Request, Secret, encode, receive, send};
 use motion_ad::verdict::{Outcome, Verdict};
 
-/// A broker for one connection.
+/// A broker that serves one connection.
 struct Broker {
     socket: PathBuf,
     thread: JoinHandle<()>,
@@ -31,7 +31,7 @@ fn broker(serve: impl FnOnce(UnixStream) + Send + 'static) -> Broker {
 }
 
 impl Broker {
-    /// Asks, waits for the broker's end, and says how long the asking took.
+    /// Sends a request and waits for the broker's thread to end. Returns the result and the duration of the request.
     fn ask(self, timeout: Duration) -> (Result<Verdict, AskError>, Duration) {
         let start = Instant::now();
         let verdict = ask(&self.socket, &question(timeout), &secret());
@@ -59,7 +59,7 @@ fn verdict(outcome: Outcome) -> Reply {
     Reply::Verdict(Verdict::new(outcome, ""))
 }
 
-/// Whether `took` is a timeout of one second: not given up early, and not much late.
+/// Returns true if `took` is a timeout of about one second: not early, and not much late.
 fn about_a_second(took: Duration) -> bool {
     (Duration::from_millis(900)..Duration::from_millis(1500)).contains(&took)
 }
@@ -93,7 +93,7 @@ fn the_broker_is_asked_to_be_done_before_the_module_stops_waiting() {
         assert!(left < seconds * SECOND - Duration::from_millis(150), "{left:?}");
         assert!(left > seconds * SECOND - Duration::from_millis(400), "{left:?}");
     }
-    // What the broker says in its last moment still arrives.
+    // A reply that the broker sends at the last moment still arrives.
     let broker = broker(|mut stream| {
         let (request, _): (Request, Secret) = receive(&mut stream).unwrap();
         std::thread::sleep(request.remaining());
@@ -222,7 +222,7 @@ fn no_broker_is_an_error_at_once() {
     }
 }
 
-/// A listening socket whose backlog is full, and what fills it.
+/// Returns a listening socket at `path` with a full backlog, and the sockets that fill it.
 fn full_backlog(path: &Path) -> Vec<OwnedFd> {
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -253,8 +253,8 @@ fn a_full_backlog_costs_the_timeout_and_no_more() {
     assert!(about_a_second(start.elapsed()), "{:?}", start.elapsed());
 }
 
-/// Interrupts the calling thread's system calls every few milliseconds, as a profiler in the application may,
-/// while `work` runs.
+/// Runs `work` and interrupts the calling thread's system calls every few milliseconds, as a profiler in the
+/// application may.
 fn interrupted<T>(work: impl FnOnce() -> T) -> T {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: a zeroed sigaction is a valid one, without SA_RESTART; its handler does nothing. SIGUSR1 has

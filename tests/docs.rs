@@ -1,4 +1,4 @@
-//! What the documents say that can be checked without a lab: paths, commands, keys, arguments, numbers, imports.
+//! Checks of the documents that need no lab: paths, commands, keys, arguments, numbers, imports.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -18,7 +18,7 @@ use motion_ad::module::arguments::{ARGUMENTS, Arguments};
 use motion_ad::name::NameMap;
 use motion_ad::verdict::Outcome;
 
-/// Beside README.md and those of docs/.
+/// Documents in addition to README.md and docs/.
 const DOCUMENTS: [&str; 4] = ["CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"];
 
 fn root() -> &'static Path {
@@ -30,26 +30,26 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Every document with its name.
+/// Returns every document with its name.
 fn documents() -> impl Iterator<Item = (String, String)> {
     let more = DOCUMENTS.iter().map(|name| (*name).to_owned());
     blocks::documents(root()).unwrap().into_iter().chain(more).map(|name| (name.clone(), read(name)))
 }
 
-/// The blocks of README.md and docs/ in this language.
+/// Returns the blocks of README.md and docs/ in this language.
 fn fenced(language: &str) -> Vec<blocks::Block> {
     let names = blocks::documents(root()).unwrap();
     let all = names.iter().flat_map(|name| blocks::blocks(root(), name).unwrap());
     all.filter(|block| block.language == language).collect()
 }
 
-/// What stands between backticks on one line.
+/// Returns the inline code: text between backticks on one line.
 fn inline(text: &str) -> impl Iterator<Item = &str> {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with("```"));
     lines.flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// The lines of indented blocks and of those between fences, without their comments.
+/// Returns the lines of indented and fenced blocks, without their comments.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     let mut fenced = false;
     let code = text.lines().filter(move |line| {
@@ -63,14 +63,14 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Inline code and lines of blocks that begin with `word`, from there on.
+/// Returns inline code and block lines that begin with `word`.
 fn commands<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
     inline(text)
         .chain(code(text))
         .filter(move |command| command.strip_prefix(word).is_some_and(|rest| rest.starts_with(' ')))
 }
 
-/// The rows of the tables that have so many columns.
+/// Returns the rows of the tables with this number of columns.
 fn rows(text: &str, columns: usize) -> Vec<Vec<&str>> {
     text.lines()
         .filter(|line| line.starts_with('|') && !line.starts_with("|---"))
@@ -90,7 +90,7 @@ fn every_path_exists() {
         let tokens = text.split(|c: char| !(c.is_alphanumeric() || "_-./".contains(c)));
         let paths: BTreeSet<_> =
             tokens.map(|token| token.trim_end_matches(['.', '/'])).filter(|t| is_ours(t)).collect();
-        // A link leads on from where the document is.
+        // A link is relative to the document.
         let beside = root().join(&name);
         let beside = beside.parent().unwrap();
         for path in paths {
@@ -127,13 +127,13 @@ fn every_command_of_the_lab_exists() {
     assert!(seen > 3);
 }
 
-/// The words of a command of a shell, up to a pipe or a redirection.
+/// Returns the words of a shell command, up to a pipe or a redirection.
 fn words(command: &str) -> Vec<String> {
     let words = command.split_whitespace().take_while(|word| !["|", "<", ">"].contains(word));
     words.map(|word| word.trim_matches('\'').to_owned()).filter(|word| word != "sudo").collect()
 }
 
-/// The help texts of a command and of those below it.
+/// Returns the help texts of a command and of its subcommands.
 fn helps(command: &Command) -> Vec<String> {
     let own = command.get_after_help().unwrap().to_string();
     command.get_subcommands().flat_map(helps).chain([own]).collect()
@@ -142,7 +142,7 @@ fn helps(command: &Command) -> Vec<String> {
 #[test]
 fn every_line_of_the_helper_is_understood() {
     let help = helps(&Cli::command());
-    // Examples in the help texts stand two spaces in, and what they do behind three more.
+    // In the help texts, an example is indented by two spaces, and its explanation by three more.
     let help: Vec<_> =
         help.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("  ")).collect();
     let examples =
@@ -181,7 +181,7 @@ fn every_configuration_can_be_used() {
     assert!(configurations.len() > 4);
 }
 
-/// Each block, put at the end of the shipped file as it is, says what it says alone.
+/// Each block has the same effect at the end of the shipped file as it has alone.
 #[test]
 fn every_configuration_can_be_put_at_the_end_of_the_shipped_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -191,7 +191,7 @@ fn every_configuration_can_be_put_at_the_end_of_the_shipped_file() {
         .unwrap();
     let shipped = read("packaging/config.toml");
     let settings = |text: &str| {
-        // The map's own path is not there on this machine.
+        // The default path of the map does not exist on this machine.
         let map = format!("map_file = {:?}\n", path("names.map"));
         let text = match text.contains("\n[names]\n") {
             true => text.replace("\n[names]\n", &format!("\n[names]\n{map}")),
@@ -280,7 +280,7 @@ fn every_command_is_run_in_the_lab_or_says_why_not() {
         if let Some(block) = all.iter().find(|block| !known.contains(&block.language.as_str())) {
             panic!("{}: nobody knows what {} is", block.place, block.language);
         }
-        // Without fences nobody can say what is to be done with it.
+        // Without a fence, a block has no language that says how to test it.
         assert_eq!(
             code(&text).filter(|line| !line.is_empty()).count(),
             all.iter().map(lines).sum::<usize>(),
@@ -289,7 +289,7 @@ fn every_command_is_run_in_the_lab_or_says_why_not() {
     }
 }
 
-/// The lines of a block, without the empty ones.
+/// Returns the number of non-empty lines of a block.
 fn lines(block: &blocks::Block) -> usize {
     block.text.lines().filter(|line| !line.is_empty()).count()
 }
@@ -314,13 +314,13 @@ fn every_line_of_a_service_is_one_that_the_module_accepts() {
     }
 }
 
-/// "`file`: NAME", the place of a constant or of a test.
+/// Parses "`file`: NAME", the place of a constant or of a test.
 fn place(cell: &str) -> Option<(&str, &str)> {
     let (file, name) = cell.strip_prefix('`')?.split_once("`: ")?;
     Some((file, name))
 }
 
-/// The value of a constant as the tables write it.
+/// Returns the value of a constant as the tables write it.
 fn value(definition: &str) -> String {
     let (_, value) = definition.trim_end_matches(';').split_once(" = ").unwrap();
     let call = |function: &str| value.strip_prefix(function)?.strip_prefix('(')?.strip_suffix(')');
@@ -359,7 +359,7 @@ fn every_test_that_shows_a_defence_exists() {
     assert!(seen > 10, "{seen}");
 }
 
-/// The Rust files at `path`, which is a file or a folder.
+/// Returns the Rust files at `path`, which is a file or a folder.
 fn sources(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
@@ -367,7 +367,7 @@ fn sources(path: &Path) -> Vec<PathBuf> {
     fs::read_dir(path).unwrap().flat_map(|entry| sources(&entry.unwrap().path())).collect()
 }
 
-/// The modules of ours that `source` uses.
+/// Returns the modules of this project that `source` uses.
 fn imports(source: &str) -> BTreeSet<String> {
     let after = |word| source.split(word).skip(1).map(|rest: &str| rest.to_owned()).collect::<Vec<_>>();
     let names = after("crate::").into_iter().chain(after("motion_ad::"));
@@ -400,7 +400,7 @@ fn imports_point_one_way() {
     assert_eq!(covered, sources(&root().join("src")).into_iter().collect());
 }
 
-/// What runs as long as the broker does must not end in silence: `src/supervise.rs` begins it.
+/// Tasks that live as long as the broker must not end unnoticed. `src/supervise.rs` starts and watches them.
 #[test]
 fn background_work_is_supervised() {
     for file in sources(&root().join("src")) {

@@ -1,6 +1,6 @@
-//! What the forest publishes, against a real Active Directory.
+//! The forest's published configuration, read from a real Active Directory.
 //!
-//! Runs only where the environment names one, as root on a joined host:
+//! Runs only if the environment names a domain controller, as root on a joined host:
 //!
 //! ```text
 //! MOTION_AD_TEST_DC=ad.acme.com  its DNS name; everything is skipped without it
@@ -25,13 +25,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-/// Kerberos-sealed LDAP, and the same for the global catalogue.
+/// Ports of Kerberos-sealed LDAP: the domain's, then the global catalog's.
 const LDAP: u16 = 389;
 const CATALOGUE: u16 = 3268;
 const LDAPS: u16 = 636;
 const KERBEROS: u16 = 88;
 
-/// The domain controller of the environment; `None` skips the test.
+/// Returns the domain controller that the environment names; `None` skips the test.
 fn dc() -> Option<String> {
     let host = std::env::var("MOTION_AD_TEST_DC").ok();
     if host.is_none() {
@@ -40,7 +40,7 @@ fn dc() -> Option<String> {
     host
 }
 
-/// One domain controller at one port.
+/// A server list of one domain controller at one port.
 struct Fixed(String, u16);
 
 impl Fixed {

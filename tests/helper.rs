@@ -1,4 +1,4 @@
-//! The helper's commands as scripts see them: exit status, standard output, standard error. The broker is a scripted one.
+//! The helper's commands as scripts see them: exit status, standard output, standard error. The broker is scripted.
 
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,7 +19,7 @@ use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::{Outcome, Step, Verdict};
 use serde_json::{Value, json};
 
-/// A host: its files, and a socket where a broker may listen.
+/// A host with its files, and a socket on which a broker may listen.
 struct Host(tempfile::TempDir);
 
 impl Host {
@@ -56,12 +56,12 @@ impl Host {
 
     fn feed(&self, args: &[&str], input: &[u8]) -> Done {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
-        // A command that asks for no input may be done before.
+        // A command that reads no input may end before this write.
         let _ = child.stdin.take().unwrap().write_all(input);
         child.wait_with_output().unwrap().into()
     }
 
-    /// A broker that does `answer` with one connection.
+    /// Starts a broker that runs `answer` on one connection.
     fn broker<T: Send + 'static>(
         &self,
         answer: impl FnOnce(UnixStream) -> T + Send + 'static,
@@ -70,7 +70,7 @@ impl Host {
         thread::spawn(move || answer(listener.accept().unwrap().0))
     }
 
-    /// A broker that replies once; gives back the request and its secret.
+    /// Starts a broker that replies once. Its thread returns the request and its secret.
     fn reply(&self, reply: Reply) -> JoinHandle<(Request, Vec<u8>)> {
         self.broker(move |mut stream| {
             let (request, secret) = receive::<Request>(&mut stream).unwrap();
@@ -80,7 +80,7 @@ impl Host {
     }
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
 struct Done {
     exit: i32,
@@ -210,10 +210,10 @@ fn where_only_root_may_read_the_join_the_realm_stands_in_for_it() {
         let mut command = host.command(&["map", "ann", "jd", "ACME\\bob"]);
         command.env("KRB5_CONFIG", host.path("krb5.conf"));
         if fs::File::open(host.path("sssd.conf")).is_ok() {
-            // Root may read everything: be somebody else.
+            // Root may read all files, so run the command as another user.
             fs::set_permissions(host.path(""), fs::Permissions::from_mode(0o755)).unwrap();
             let program = host.path("motion-ad");
-            // By a process of its own: a file that another thread's fork still holds open for writing cannot be run.
+            // A separate process copies it: a file that a fork of another thread holds open for writing cannot be run.
             let copy = ["cp", env!("CARGO_BIN_EXE_motion-ad")];
             assert!(Command::new(copy[0]).arg(copy[1]).arg(&program).status().unwrap().success());
             let mut other = Command::new(program);
@@ -253,7 +253,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let host = Host::new();
     let mut child = host.command(&["map"]).stdin(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    // The helper stops reading, too.
+    // The helper also stops reading.
     let _ = child.stdin.take().unwrap().write_all(&b"ann\n".repeat(100_000));
     Done::from(child.wait_with_output().unwrap()).is(0, "", "");
 
@@ -411,7 +411,7 @@ fn what_can_never_be_a_password_is_not_sent() {
     for (input, what) in cases {
         let error = format!("motion-ad: the password {what}; nothing was sent to AD\n");
         host.feed(&["login", "--password-stdin", "john.doe"], input).is(3, "", &error);
-        // The new one as well as the present one.
+        // Applies to the new password and to the current one.
         for input in [[input, b"\nnew"].concat(), [b"old\n", input].concat()] {
             host.feed(&["passwd", "--password-stdin", "john.doe"], &input).is(3, "", &error);
         }
@@ -540,7 +540,7 @@ fn status_as_json_counts_by_name() {
 
 const QUESTIONS: [&[&str]; 4] =
     [&["check", "x"], &["login", "--password-stdin", "x"], &["passwd", "--password-stdin", "x"], &["status"]];
-/// What they read from standard input, those that do.
+/// Standard input for the commands that read it.
 const INPUT: &[u8] = b"pw\nnew\n";
 
 #[test]
@@ -662,7 +662,7 @@ fn wrong_usage_is_3_and_help_is_complete() {
     host.run(&["--version"]).is(0, concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"), "");
 }
 
-/// A host in a domain that no DNS knows.
+/// Returns a host in a domain that no DNS knows.
 fn sick() -> Host {
     let host = Host::new();
     let map = host.path("names.map");
@@ -689,7 +689,7 @@ fn the_doctor_names_every_check_and_ends_with_the_worst() {
     assert!(ids.contains(&found["first"].as_str().unwrap()));
     assert_eq!(check("config-file")["level"], "failure");
     assert!(check("config-file")["seen"].as_str().unwrap().contains("line 5: unknown field `foo`"));
-    // Nobody knows what it was meant to be, so no command is offered that leaves it out.
+    // The intended key is unknown, so the doctor must not offer a command that deletes the line.
     let fix = &check("config-file")["fix"][0];
     assert_eq!((&fix["kind"], &fix["place"]), (&"advice".into(), &"here".into()));
     assert!(fix["text"].as_str().unwrap().starts_with("correct line 5"), "{fix}");
@@ -728,11 +728,11 @@ fn a_doctor_that_cannot_look_ends_with_3() {
         let done = host.run(args);
         assert_eq!((done.exit, done.out.as_str()), (3, ""), "{args:?}");
     }
-    // And so does any other command.
+    // Other commands exit with the same code.
     assert_eq!(host.run(&["check", "doctor", "--nonsense"]).exit, 3);
 }
 
-/// What a module of a compromised application finds when the doctor loads it: it notes that in the file at its side.
+/// A module of a compromised application. When the doctor loads it, it reports its access in a file next to itself.
 const SPY: &str = r#"
 #include <fcntl.h>
 #include <stdio.h>
@@ -754,7 +754,7 @@ __attribute__((constructor)) static void look(void) {
 }
 "#;
 
-/// In a shell that has a terminal and a descriptor of root's open, as a person runs the doctor.
+/// Runs the doctor's child in a shell that has a terminal and an open descriptor of root's, as an administrator may.
 #[test]
 fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable_memory() {
     if !nix::unistd::geteuid().is_root() {
@@ -768,7 +768,7 @@ fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable
     let built =
         Command::new("cc").args(["-shared", "-fPIC", &note, "-o", &path("spy.so"), &path("spy.c")]).status();
     assert!(built.unwrap().success());
-    // A copy that daemon may reach; the shell's `true` keeps it from being the leader of the terminal's session.
+    // A copy that daemon can read. The shell's `true` keeps it from becoming leader of the terminal's session.
     fs::copy(env!("CARGO_BIN_EXE_motion-ad"), path("motion-ad")).unwrap();
     let child = format!(
         "exec 9</etc/shadow; {} as-application --uid 1 --gid 1 --name daemon load {}; true",
@@ -778,7 +778,7 @@ fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable
     Command::new("script").args(["-qec", &child, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
     let noted = fs::read_to_string(path("note")).unwrap();
     let expected = "uid 1 gid 1\nterminal none\ndescriptor 9 closed\nleader 1\ndumpable 0\n";
-    // This shell hands its terminal on; the doctor hands on pipes.
+    // This shell passes its terminal on, while the doctor passes pipes.
     let noted: String = noted
         .lines()
         .filter(|line| !line.ends_with("is a terminal"))
@@ -787,7 +787,7 @@ fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable
     assert_eq!(noted, expected);
 }
 
-/// What is done as the application's user is nobody else's business, and does no harm.
+/// The hidden command that runs as the application's user does nothing but load modules.
 #[test]
 fn the_doctors_other_self_loads_modules_only() {
     let host = Host::new();

@@ -1,7 +1,7 @@
-//! A member of the domain that DNS presents as a domain controller, against a real Active Directory.
+//! A domain member that DNS presents as a domain controller, against a real Active Directory.
 //!
-//! The member is this host itself: it answers LDAP with its own keytab, as any computer account can that bears
-//! `ldap/ITS-OWN-NAME`. Runs only where the environment names both, as root on a joined host:
+//! The member is this host. It answers LDAP with its own keytab, as any computer account with the SPN
+//! `ldap/ITS-OWN-NAME` can. Runs only if the environment names both, as root on a joined host:
 //!
 //! ```text
 //! MOTION_AD_TEST_DC=ad.acme.com          its DNS name; everything is skipped without it
@@ -29,11 +29,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-/// The result codes of a SASL bind (RFC 4511, 4.1.9).
+/// Result codes of a SASL bind (RFC 4511, 4.1.9).
 const SUCCESS: i64 = 0;
 const IN_PROGRESS: i64 = 14;
 
-/// What DNS says: this service, at this address; and where the realm's KDC is.
+/// A DNS that names this service at this address, and the KDC of the realm.
 struct Dns {
     service: LdapService,
     address: SocketAddr,
@@ -90,7 +90,7 @@ async fn a_member_that_bears_an_ldap_name_is_no_domain_controller() {
     }
 }
 
-/// Answers as an LDAP service with this host's keys, which open whatever ticket the KDC gives for one of its names.
+/// Answers as an LDAP service with this host's keys, which decrypt any ticket for one of its names.
 async fn pretend(mut stream: TcpStream, bound: &AtomicUsize) -> Option<()> {
     let mut context = ServerCtx::new(None);
     let (id, token) = bind_request(&message(&mut stream).await?)?;
@@ -103,12 +103,12 @@ async fn pretend(mut stream: TcpStream, bound: &AtomicUsize) -> Option<()> {
     context.unwrap(&choice).ok()?;
     answer(&mut stream, id, SUCCESS, None).await?;
     bound.fetch_add(1, Ordering::SeqCst);
-    // Until the client leaves.
+    // Wait until the client disconnects.
     while stream.read_u8().await.is_ok() {}
     Some(())
 }
 
-/// One message, as it is.
+/// Returns one undecoded message.
 async fn message(stream: &mut TcpStream) -> Option<StructureTag> {
     let mut received = Vec::new();
     loop {
@@ -119,7 +119,7 @@ async fn message(stream: &mut TcpStream) -> Option<StructureTag> {
     }
 }
 
-/// Its id and the SASL credentials of a BindRequest.
+/// Returns the message id and the SASL credentials of a BindRequest.
 fn bind_request(message: &StructureTag) -> Option<(i64, Vec<u8>)> {
     let mut parts = message.clone().expect_constructed()?.into_iter();
     let id = i64::from(*parts.next()?.expect_primitive()?.last()?);

@@ -1,15 +1,15 @@
-//! The check of a password against a real KDC.
+//! Password checks against a real KDC.
 //!
-//! Runs only where the environment names one, as root on a joined host:
+//! Runs only if the environment names a KDC, as root on a joined host:
 //!
 //! ```text
 //! MOTION_AD_TEST_KDC=ad.acme.com=192.0.2.1:88  its name and address, further ones after a comma; everything is
 //!                                              skipped without it
-//! MOTION_AD_TEST_FORGER=forger=192.0.2.9:88    a KDC that knows the first person's password and not this host's key
+//! MOTION_AD_TEST_FORGER=forger=192.0.2.9:88    a KDC that knows the first user's password, but not this host's key
 //! MOTION_AD_TEST_REALM=ACME.COM
-//! MOTION_AD_TEST_PEOPLE=FILE                   lines of sAMAccountName, UPN or nothing, password, outcome, by tab;
-//!                                              "?" behind the outcome: the KDC does not say why
-//! MOTION_AD_TEST_LOGINS=100                    for the test of memory, by eight at once, of the first person
+//! MOTION_AD_TEST_PEOPLE=FILE                   lines of sAMAccountName, optional UPN, password, outcome, by tab;
+//!                                              "?" after the outcome: the KDC gives no reason
+//! MOTION_AD_TEST_LOGINS=100                    logins of the first user in the memory test, eight at once
 //! MOTION_AD_TEST_SECONDS=5                     the deadline of one check
 //! KRB5_KTNAME=/etc/krb5.keytab
 //! ```
@@ -26,7 +26,7 @@ use motion_ad::kerberos::{BoxFuture, CheckError, Checked, Kdc, Kdcs, Kerberos, W
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// The KDCs of the environment, and what was said of them.
+/// The KDCs that the environment names, with the failures reported for them.
 #[derive(Default)]
 struct Fixed {
     kdcs: Mutex<Vec<Kdc>>,
@@ -42,7 +42,7 @@ impl Kdcs for Fixed {
     }
     fn failed(&self, host: &str, cause: &str) {
         self.said.lock().unwrap().push(format!("{host}: {cause}"));
-        // As the broker's list does.
+        // The broker's list does the same.
         self.kdcs.lock().unwrap().sort_by_key(|kdc| kdc.host == host);
     }
 }
@@ -51,7 +51,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Names and addresses: `ad.acme.com=192.0.2.1:88`, by comma.
+/// Parses names and addresses: `ad.acme.com=192.0.2.1:88`, separated by commas.
 fn named(kdcs: &str) -> Vec<Kdc> {
     let kdc = |text: &str| {
         let (host, address) = text.split_once('=').unwrap();
@@ -152,7 +152,7 @@ async fn a_probe_is_answered_or_says_why_not() {
     assert!(cause.contains("refused"), "{cause}");
 }
 
-/// Resident memory of this process in KiB.
+/// Returns the resident memory of this process in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

@@ -1,5 +1,5 @@
-//! What a server may answer to the first messages of a connection, over real sockets: `ldap::exchange` gives an
-//! answer, or says at once why there is none.
+//! Answers of a server to the first messages of a connection, over real sockets. `ldap::exchange` returns an answer,
+//! or reports at once that a response is malformed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod scripted;
@@ -15,10 +15,10 @@ use tokio::time::{Instant, timeout};
 
 const JOHN: &str = "CN=john.doe,OU=People,DC=acme,DC=com";
 const PASSWORD: &str = "J0hn-rides-a-tandem";
-/// Much longer than any answer takes here, and shorter than the silence that follows some.
+/// Time limit of a test: much longer than any answer takes, and shorter than the silence that follows some.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// A server on the loopback that answers a bind with `actions`, and a connection to it.
+/// Starts a server on the loopback that answers a bind with `actions`, and connects to it.
 async fn answering(actions: impl IntoIterator<Item = Action>) -> (Server, TcpStream) {
     connected(Script::default().on(Event::bind(), actions)).await
 }
@@ -29,14 +29,13 @@ async fn connected(script: Script) -> (Server, TcpStream) {
     (server, TcpStream::connect(address).await.unwrap())
 }
 
-/// Binds as John; message id 7.
+/// Binds as John with the message id 7.
 async fn bind(stream: &mut TcpStream) -> Result<Response, ExchangeError> {
     let request = simple_bind(7, JOHN, PASSWORD).unwrap();
     timeout(WAIT, exchange(stream, 7, request, BIND_RESPONSE)).await.expect("no end of waiting")
 }
 
-/// Answers a bind with `actions`, then keeps the connection open without another word. So whatever ends the waiting
-/// is the answer itself.
+/// Answers a bind with `actions`, then keeps the connection open in silence. Only the answer itself can end the wait.
 async fn answered(actions: impl IntoIterator<Item = Action>) -> Result<Response, ExchangeError> {
     let (server, mut stream) = answering(actions.into_iter().chain([Action::Silence])).await;
     let answer = bind(&mut stream).await;
@@ -77,7 +76,7 @@ async fn a_late_answer_is_waited_for() {
     assert!(answer.code == 0 && begun.elapsed() >= Duration::from_millis(200));
 }
 
-/// None of them may be waited for longer: the connection stays open and says nothing more.
+/// The client must reject each of them without further waiting, although the connection stays open.
 #[tokio::test]
 async fn what_is_no_answer_is_known_as_soon_as_it_is_there() {
     for (name, actions) in [
@@ -89,7 +88,7 @@ async fn what_is_no_answer_is_known_as_soon_as_it_is_there() {
         ("HTTP", vec![Action::Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())]),
         ("a TLS alert", vec![Action::Bytes(vec![0x15, 3, 3, 0, 2, 2, 40])]),
         ("zeros", vec![Action::Bytes(vec![0; 64])]),
-        // Inside, a field is longer than the message.
+        // An inner field is longer than the message.
         ("an inner length that is too long", vec![Action::Bytes(b"\x30\x05\x02\x01\x07\x61\x07".to_vec())]),
         ("an empty message", vec![Action::Bytes(b"\x30\x00".to_vec())]),
         ("a message of 2 GiB", vec![Action::Oversized { announced: 0x8000_0000, sent: 0 }]),
@@ -135,7 +134,7 @@ async fn silence_is_the_callers_to_bound() {
     }
 }
 
-/// What comes behind the answer to StartTLS in the clear must not be taken for what TLS protects.
+/// Plaintext after the answer to StartTLS must not be read as if TLS protected it (injection).
 #[tokio::test]
 async fn nothing_in_the_clear_may_follow_the_answer_to_starttls() {
     for (actions, ends_well) in

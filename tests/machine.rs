@@ -1,6 +1,6 @@
 //! The machine connection against a real Active Directory.
 //!
-//! Runs only where the environment names one, as root on a joined host:
+//! Runs only if the environment names a domain controller, as root on a joined host:
 //!
 //! ```text
 //! MOTION_AD_TEST_DC=ad.acme.com         its DNS name; everything else is skipped without it
@@ -34,7 +34,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-/// The domain controller of the environment; `None` skips the test.
+/// Returns the domain controller that the environment names; `None` skips the test.
 fn dc() -> Option<Server> {
     let Ok(host) = std::env::var("MOTION_AD_TEST_DC") else {
         println!("skipped: MOTION_AD_TEST_DC names no domain controller");
@@ -52,7 +52,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().unwrap())
 }
 
-/// A fixed list, and what was said about it.
+/// A fixed list of servers, with the failures reported for them.
 struct Fixed {
     servers: Vec<Server>,
     failed: Mutex<Vec<String>>,
@@ -73,7 +73,7 @@ fn fixed(servers: Vec<Server>) -> Arc<Fixed> {
     Arc::new(Fixed { servers, failed: Mutex::default() })
 }
 
-/// The KDC of the environment.
+/// The KDC that the environment names.
 struct TheKdc;
 
 impl Kdcs for TheKdc {
@@ -124,14 +124,14 @@ fn size(entries: &[Entry]) -> usize {
     values.map(Vec::len).sum::<usize>()
 }
 
-/// Resident memory of this process in KiB.
+/// Returns the resident memory of this process in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Stands between us and the domain controller, and can misbehave.
+/// A proxy between the client and the domain controller that can misbehave.
 struct Proxy {
     address: SocketAddr,
     accepted: Arc<AtomicU64>,
@@ -168,12 +168,12 @@ impl Proxy {
         proxy
     }
 
-    /// Nothing comes through any more on the connections so far; they stay open.
+    /// Stops all data on the existing connections, but keeps them open.
     fn freeze(&self) {
         self.frozen.store(self.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// Cuts all connections.
+    /// Closes all connections.
     fn cut(&self) {
         self.tasks.lock().unwrap().drain(..).for_each(|task| task.abort());
     }
@@ -247,7 +247,7 @@ async fn two_hundred_searches_at_once_lose_nothing() {
     let base = domain(&machine).await.base;
     let groups = search(&base, Scope::Subtree, "(objectClass=group)");
     let expected = machine.search(&groups, within(20)).await.unwrap();
-    // The deadlines are long: what matters is that nothing is lost, also on a machine that is busy.
+    // Long deadlines: the test checks that no answer is lost, also on a busy machine.
     let start = Instant::now();
     let mut running = JoinSet::new();
     for _ in 0..200 {
@@ -348,7 +348,7 @@ async fn a_connection_that_is_cut_is_replaced_unnoticed() {
     let (proxy, machine) = proxied(&dc, Settings::default()).await;
     let domain = domain(&machine).await;
     for round in 1..=5 {
-        // Once between two searches, once under a search.
+        // First between two searches, then during one.
         proxy.cut();
         assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1, "{round}");
         proxy.freeze();
@@ -382,7 +382,7 @@ async fn a_connection_that_goes_silent_is_replaced_within_the_deadline() {
     assert!(start.elapsed() < Duration::from_secs(4));
     assert_eq!(machine.state().connects, 2);
 
-    // A deadline too short for that fails, and finds the connection out for the next one.
+    // A search with too short a deadline fails, but its probe then detects the dead connection.
     proxy.freeze();
     let short = machine.search(&domain, Instant::now() + Duration::from_millis(300)).await;
     assert!(matches!(short, Err(MachineError::Timeout(_))), "{short:?}");
@@ -405,7 +405,7 @@ async fn the_next_domain_controller_is_tried() {
     let failed = servers.failed.lock().unwrap().clone();
     assert!(failed[0].contains("refused") && failed[1].contains("no answer in time"), "{failed:?}");
 
-    // The name decides who is believed: the right address under a wrong name is not.
+    // The server's name decides trust: the right address under a wrong name is rejected.
     let host = dc.service.host.clone();
     let (_, domain) = host.split_once('.').unwrap();
     let wrong = Server { service: LdapService::of_domain("nobody.invalid", domain), ..dc };
@@ -433,7 +433,7 @@ async fn a_successor_is_made_after_many_searches() {
 async fn memory_stays_flat() {
     let Some(dc) = dc() else { return };
     let searches = number("MOTION_AD_TEST_SEARCHES").unwrap_or(20_000);
-    // Never recycled, so that a leak per search would show.
+    // The connection is never recycled, so that a leak per search would show.
     let settings = Settings { searches: u64::MAX, ..Settings::default() };
     let machine = connection(fixed(vec![dc]), settings);
     let domain = domain(&machine).await;
@@ -458,7 +458,7 @@ async fn memory_stays_flat() {
     let grown = resident().saturating_sub(before);
     println!("{searches} searches by 8: {:?}, memory {before} KiB + {grown} KiB", start.elapsed());
     assert_eq!(machine.state().connects, 1);
-    // Other tests run beside this one in the same process; a leak of one entry per search would be 40 MB.
+    // Other tests run in the same process. A leak of one entry per search would be 40 MB.
     if std::env::args().any(|argument| argument.contains("memory_stays_flat")) {
         assert!(grown < 2048, "{grown} KiB");
     }
@@ -487,12 +487,12 @@ async fn a_restart_of_the_domain_controller_is_survived() {
     assert!(machine.state().connects > 1, "the domain controller was not restarted");
 }
 
-/// libkrb5 reads its environment, which a process cannot safely change: each case is a process of its own that
-/// runs the test `name` of this file.
+/// Runs the test `name` of this file in a child process with this environment. libkrb5 reads its environment, and a
+/// process cannot safely change its own.
 fn child(name: &str, environment: &[(&str, &Path)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("MOTION_AD_TEST_CHILD", "1");
-    // On a joined host SSSD's plugin tells libkrb5 the KDC, whatever krb5.conf says.
+    // On a joined host, SSSD's plugin overrides the KDC in krb5.conf.
     command.env("SSSD_KRB5_LOCATOR_DISABLE", "1").envs(environment.iter().copied());
     let output = command.output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -512,7 +512,7 @@ async fn child_gets_a_ticket() {
     }
 }
 
-/// A keytab with one key of 32 bytes that nobody has (MIT's file format 0x502).
+/// Returns a keytab with one 32-byte key that no account has (MIT's file format 0x502).
 fn keytab_of(principal: &str) -> Vec<u8> {
     let (name, realm) = principal.rsplit_once('@').unwrap();
     let components: Vec<_> = name.split('/').collect();
@@ -582,7 +582,7 @@ async fn child_searches_with_short_tickets() {
 
 #[tokio::test]
 async fn tickets_are_renewed_before_they_end() {
-    // Not shorter: Samba serves no ticket that has less than two minutes left (CVE-2022-2031).
+    // Samba serves no ticket that has less than two minutes left (CVE-2022-2031), so the time cannot be shorter.
     let (Some(dc), Some(_)) = (dc(), number("MOTION_AD_TEST_RENEWAL")) else { return };
     let realm = kerberos().credential(within(5)).await.unwrap().realm().to_owned();
     let folder = tempfile::tempdir().unwrap();

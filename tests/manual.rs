@@ -1,5 +1,5 @@
-//! The man pages, the completions and `docs/log-and-codes.md`: what the programs are made of has its place in each, and
-//! what reads them has no complaint.
+//! The man pages, the completions and `docs/log-and-codes.md`. Each must cover every command, key and code, and the
+//! programs that read them must not complain.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -25,7 +25,7 @@ use motion_ad::module::code::Code;
 use motion_ad::verdict::Outcome;
 use tempfile::TempDir;
 
-/// Every page by its file's name, as somebody reads it who knows no roff.
+/// Writes all pages, and returns each by file name, in the plain text that a reader sees.
 fn written() -> (TempDir, BTreeMap<String, String>) {
     let folder = tempfile::tempdir().unwrap();
     pages::write(&folder.path().join("man")).unwrap();
@@ -42,7 +42,7 @@ fn written() -> (TempDir, BTreeMap<String, String>) {
     (folder, pages)
 }
 
-/// Every command that people are shown, by the name of its page, with what is asked of it.
+/// Returns every visible command by the name of its page.
 fn commands(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
     let mut all = vec![(name.to_owned(), command.clone())];
     for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
@@ -69,7 +69,7 @@ fn every_command_has_a_page_and_every_option_stands_on_it() {
                 None => argument.get_value_names().unwrap()[0].to_string(),
             };
             assert!(page.contains(&shown), "{name}(1) has no {shown}");
-            // The list of options has brackets around a value, the synopsis has none.
+            // The list of options puts values in brackets, the synopsis does not.
             if argument.get_long().is_some() && argument.get_action().takes_values() {
                 let value = format!("{shown} {}", argument.get_value_names().unwrap()[0]);
                 assert!(page.contains(&value), "the synopsis of {name}(1) has no {value}");
@@ -128,7 +128,7 @@ fn every_argument_key_code_and_outcome_stands_in_the_manual() {
     }
 }
 
-/// Runs a program; `None` where it is not there.
+/// Runs a program; returns `None` if it is not installed.
 fn run(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
     let mut command = Command::new(program);
     command
@@ -147,7 +147,7 @@ fn run(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
     }
 }
 
-/// The same, with a word where it is not there: what was not looked at is said.
+/// Same as [`run`], but prints a note if the program is not installed and so its check is skipped.
 fn looked(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
     let ran = run(program, arguments);
     if ran.is_none() {
@@ -163,7 +163,7 @@ fn man_and_mandoc_have_no_complaint() {
         let path = folder.path().join("man").join(name);
         let options = ["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z"].map(OsStr::new);
         if let Some((done, text)) = looked("man", &[&options[..], &[path.as_os_str()]].concat()) {
-            // -Z prints what troff made of it, a line that begins with `x` first; complaints come before.
+            // -Z prints troff's output, whose first line begins with `x`. Complaints come before it.
             let complaint = text.split("x T utf8").next().unwrap().trim();
             assert!(done && complaint.is_empty(), "{name}: {complaint}");
         }
@@ -199,7 +199,7 @@ fn every_shell_understands_its_completion() {
     }
 }
 
-/// What bash offers after `line`, whose last word is being typed.
+/// Returns the completions that bash offers for the last word of `line`.
 fn bash_offers(file: &Path, line: &[&str]) -> BTreeSet<String> {
     let script = "file=$1; shift
         . \"$file\"
@@ -258,7 +258,7 @@ fn the_document_of_codes_is_that_of_the_tables() {
     }
 }
 
-/// The sources below `path`, without their tests.
+/// Returns the sources below `path`, without their tests.
 fn sources(path: &Path) -> String {
     if path.is_file() {
         let text = fs::read_to_string(path).unwrap();
@@ -267,7 +267,7 @@ fn sources(path: &Path) -> String {
     fs::read_dir(path).unwrap().map(|entry| sources(&entry.unwrap().path())).collect()
 }
 
-/// What stands in `text` between each `before` and the next `after`.
+/// Returns each part of `text` between a `before` and the next `after`.
 fn between<'a>(text: &'a str, before: &'a str, after: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(move |rest| rest.split(after).next())
 }

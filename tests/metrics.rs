@@ -1,4 +1,4 @@
-//! The broker's metrics as a monitoring system gets them, and what is written about them.
+//! The broker's metrics as a monitoring system reads them, and their documentation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod openmetrics;
@@ -15,7 +15,7 @@ use motion_ad::broker::metrics::{Family, Kind};
 use openmetrics::{Labels, parse};
 use process::{Broker, DOMAIN};
 
-/// The whole answer to `request` at the socket for metrics.
+/// Returns the complete response to `request` at the metrics socket.
 fn http(broker: &Broker, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(broker.metrics()).unwrap();
     stream.write_all(request).unwrap();
@@ -33,7 +33,7 @@ fn scrape(broker: &Broker) -> String {
     text.to_owned()
 }
 
-/// The value of `name` where its labels hold these.
+/// Returns the value of `name` with these labels.
 fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let all = parse(text).unwrap();
     let samples = all.values().flat_map(|family| &family.samples);
@@ -53,7 +53,7 @@ fn what_is_told_keeps_every_rule_and_counts_logins() {
     assert_eq!((count(&after, "unavailable"), count(&after, "success")), (Some(2.0), Some(0.0)));
     let timed = value(&after, "motion_ad_login_duration_seconds_count", &[("method", "none")]);
     assert_eq!(timed, Some(2.0));
-    // There is no keytab.
+    // The broker is not serving, because it has no keytab.
     assert_eq!(value(&after, "motion_ad_serving", &[]), Some(0.0));
     assert_eq!(value(&after, "motion_ad_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
     assert_eq!(value(&after, "motion_ad_sessions", &[]), Some(0.0));
@@ -80,7 +80,7 @@ fn the_command_prints_the_same_and_says_where_it_is_not_reached() {
     let error = String::from_utf8(missing.stderr).unwrap();
     assert_eq!(missing.status.code(), Some(2));
     assert!(error.contains("motion-ad-metrics.socket"), "{error}");
-    // Whoever waits there is not the broker's other socket.
+    // The login socket does not answer as a metrics socket.
     assert_eq!(helper(&broker.socket()).status.code(), Some(2));
 }
 
@@ -95,20 +95,20 @@ fn nobody_can_ask_for_a_login_there_and_nobody_can_block_it() {
     for (request, status) in cases {
         assert!(http(&broker, request).starts_with(status), "{status}");
     }
-    // As many as are answered at once, and then some, say nothing.
+    // More silent connections than the broker serves at once.
     let silent: Vec<_> = (0..10).map(|_| UnixStream::connect(broker.metrics()).unwrap()).collect();
     assert_eq!(broker.login().outcome.name(), "unavailable");
     drop(silent);
     scrape(&broker);
 }
 
-/// Words of `text` that begin like a metric of ours.
+/// Returns the words of `text` with the prefix of this project's metrics.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words.filter(|word| word.starts_with("motion_ad_")).map(str::to_owned).collect()
 }
 
-/// What a query may call a metric.
+/// Returns all names that a query may use for a metric.
 fn known() -> BTreeSet<String> {
     let names = Family::ALL.iter().flat_map(|family| match family.kind() {
         Kind::Times => ["_bucket", "_sum", "_count"].map(|part| family.name() + part).to_vec(),

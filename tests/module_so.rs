@@ -1,8 +1,8 @@
-//! The real shared object under the real libpam, with a scripted broker: no root, no Active Directory.
+//! The real shared object under the real libpam, with a scripted broker. Needs no root and no Active Directory.
 //!
-//! `MOTION_AD_MODULE` names a built module to test; without it, the tests build one of their own.
+//! `MOTION_AD_MODULE` names a built module to test. Without it, the tests build the module themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// The calls of an application are C.
+// The tests call libpam through its C interface, as an application does.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_int, c_void};
@@ -38,26 +38,26 @@ const TEXT_INFO: c_int = 4;
 #[allow(dead_code)]
 mod libpam;
 
-/// How an application answers.
+/// Behavior of an application's conversation function.
 #[derive(Clone, Copy, Debug)]
 enum Manner {
-    /// As the manual says.
+    /// As the manual requires.
     Proper,
-    /// `authenticate-pam`: the password, whatever the message; one response, however many messages.
+    /// `authenticate-pam`: the password to every message, and one response for any number of messages.
     PasswordForEverything,
-    /// Success, and no response.
+    /// PAM_SUCCESS, and no response.
     NullArray,
-    /// Success, and a response without text.
+    /// PAM_SUCCESS, and a response without text.
     NullText,
     /// PAM_CONV_ERR.
     Fails,
-    /// Apache, OpenVPN: any message but a prompt fails.
+    /// Apache, OpenVPN: fails on any message that is not a prompt.
     PromptsOnly,
-    /// It knows new passwords from present ones, and what is retyped; without an answer the person gives up.
+    /// Distinguishes current, new and retyped passwords. `None` means that the user cancels.
     Types { new: Option<&'static CStr>, again: Option<&'static CStr> },
 }
 
-/// Somebody who changes the password and does not mistype.
+/// A user who changes the password and retypes it correctly.
 const CHANGES: Manner = Manner::Types { new: Some(c"new secret"), again: Some(c"new secret") };
 
 /// The application's side of the conversation.
@@ -118,7 +118,7 @@ extern "C" fn converse(
     SUCCESS
 }
 
-/// One PAM handle. Its methods are libpam's functions.
+/// One PAM handle. Its methods call libpam's functions.
 struct Login {
     handle: *mut c_void,
     application: Box<Application>,
@@ -164,12 +164,12 @@ impl Login {
         }
     }
 
-    /// The id of the session, as the application finds it.
+    /// Returns the session id that the application sees.
     fn session(&self) -> Option<String> {
         self.variable(c"MOTION_AD_SESSION")
     }
 
-    /// The name of the outcome, as the application finds it.
+    /// Returns the name of the outcome that the application sees.
     fn outcome(&self) -> Option<String> {
         self.variable(c"MOTION_AD_OUTCOME")
     }
@@ -182,7 +182,7 @@ impl Login {
         }
     }
 
-    /// The prompts and texts since the last time.
+    /// Returns the prompts and texts since the last call.
     fn heard(&self) -> Vec<(c_int, String)> {
         self.application.heard()
     }
@@ -192,7 +192,7 @@ fn prompts<const N: usize>(texts: [&str; N]) -> Vec<(c_int, String)> {
     texts.iter().map(|text| (ECHO_OFF, (*text).to_owned())).collect()
 }
 
-/// What is asked for where a password is changed.
+/// Returns the prompts of a password change.
 fn change_prompts() -> Vec<(c_int, String)> {
     prompts(["Current password: ", "New password: ", "Retype new password: "])
 }
@@ -228,20 +228,20 @@ impl Drop for Login {
     }
 }
 
-/// The tests share one process, and some of them measure it: one at a time.
+/// Runs tests one at a time. They share one process, and some of them measure it.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The shared object, built once.
+/// Returns the path of the shared object, built once.
 fn module() -> &'static Path {
     static MODULE: OnceLock<PathBuf> = OnceLock::new();
     MODULE.get_or_init(|| {
         if let Some(path) = std::env::var_os("MOTION_AD_MODULE") {
             return std::path::absolute(path).unwrap();
         }
-        // Its own folder: the cargo that runs these tests may hold the lock of the usual one.
+        // A separate target folder: the cargo that runs these tests may hold the lock of the usual one.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("module");
         let status = Command::new(env!("CARGO"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -261,7 +261,7 @@ struct Stack {
 }
 
 impl Stack {
-    /// In each line MODULE stands for the shared object and SOCKET for the argument `socket=`.
+    /// Creates the service from these lines. MODULE stands for the shared object, SOCKET for the argument `socket=`.
     fn new(lines: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = format!("socket={}", folder.path().join("broker.sock").display());
@@ -273,7 +273,7 @@ impl Stack {
         Stack { folder }
     }
 
-    /// All four lines, with these arguments.
+    /// Creates a service with all four types of lines, each with these arguments.
     fn with(arguments: &str) -> Self {
         let line = |kind| format!("{kind} required MODULE SOCKET {arguments}\n");
         Stack::new(&["auth", "account", "password", "session"].map(line).concat())
@@ -291,10 +291,10 @@ struct Broker {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What was asked, and the secret that came with it.
+/// The operation of a request, and the secret that came with it.
 type Question = (Operation, Vec<u8>);
 
-/// What a broker does with a request.
+/// Reaction of a broker to a request.
 enum Answer {
     Says(Box<Verdict>),
     HangsUp,
@@ -322,7 +322,7 @@ impl Broker {
             let mut unanswered = Vec::new();
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                // Dropping connects and says nothing: that is the end.
+                // A connection without a request comes from `drop` and ends the thread.
                 let Ok((request, secret)) = receive::<Request>(&mut stream) else { return };
                 let answer = rule(&request, &secret).into();
                 requests.lock().unwrap().push((request.operation, secret.bytes().to_vec()));
@@ -338,7 +338,7 @@ impl Broker {
         Broker { socket, asked, thread: Some(thread) }
     }
 
-    /// Knows john with his password, and lets him in.
+    /// Returns a broker that knows only john with his password, and grants him access.
     fn of_john(stack: &Stack) -> Self {
         Broker::new(stack, |request, secret| match (request.user.as_str(), request.operation) {
             ("john", Operation::Authenticate | Operation::ProbePassword) if secret.bytes() == b"secret" => {
@@ -359,19 +359,19 @@ impl Broker {
         self.asked.lock().unwrap().len()
     }
 
-    /// What was asked since the last time.
+    /// Returns the requests since the last call.
     fn questions(&self) -> Vec<Question> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }
 
-/// What two passwords look like on the wire: the length of the first one, and both.
+/// Returns two passwords in wire format: the length of the first one, then both.
 fn pair(present: &str, new: &str) -> Vec<u8> {
     let length = u16::try_from(present.len()).unwrap().to_be_bytes();
     [&length[..], present.as_bytes(), new.as_bytes()].concat()
 }
 
-/// The two questions of a change from `secret` to `new secret`.
+/// Returns the two requests of a change from `secret` to `new secret`.
 fn change_questions() -> Vec<Question> {
     let probe = (Operation::ProbePassword, b"secret".to_vec());
     vec![probe, (Operation::ChangePassword, pair("secret", "new secret"))]
@@ -563,7 +563,7 @@ fn a_password_is_asked_for_once_in_a_stack() {
     let login = Login::john(&stack);
     assert_eq!(login.authenticate(0), AUTH_ERR);
     assert_eq!((login.heard(), broker.asked()), (Vec::new(), 0));
-    // A wrong first password is not followed by a second prompt.
+    // After a wrong first password, the module does not prompt for another one.
     let stack = Stack::with("try_first_pass");
     let broker = Broker::of_john(&stack);
     let login = Login::start(&stack, c"john", Manner::Proper, "wrong");
@@ -603,7 +603,7 @@ fn a_password_is_changed_in_two_phases_and_the_account_asked_for_again() {
     assert_eq!(login.authenticate(0), SUCCESS);
     assert_eq!(broker.questions().len(), 1);
     login.heard();
-    // libpam keeps no password from one call to the next: the present one is asked for.
+    // libpam keeps no password from one call to the next, so the module prompts for the current one.
     assert_eq!(login.chauthtok(0), SUCCESS);
     assert_eq!((login.heard(), broker.questions()), (change_prompts(), change_questions()));
     assert_eq!(login.acct_mgmt(0), SUCCESS);
@@ -617,7 +617,7 @@ fn a_change_that_the_person_or_the_line_does_not_allow_ends_before_it_is_sent() 
     let [current, new, retype] = ["Current password: ", "New password: ", "Retype new password: "];
     let types = |new, again| Manner::Types { new, again };
     let cases = [
-        // Mistyped, given up, and what can never be a password.
+        // Mistyped passwords, canceled prompts, and text that can never be a password.
         ("", types(Some(c"new secret"), Some(c"other")), TRY_AGAIN, probe(), vec![current, new, retype]),
         ("", types(Some(c"new secret"), None), AUTHTOK_ERR, probe(), vec![current, new, retype]),
         ("", types(None, None), AUTHTOK_ERR, probe(), vec![current, new]),
@@ -626,7 +626,7 @@ fn a_change_that_the_person_or_the_line_does_not_allow_ends_before_it_is_sent() 
         ("", Manner::Fails, AUTHTOK_RECOVERY_ERR, vec![], vec![current]),
         ("", Manner::NullArray, AUTHTOK_RECOVERY_ERR, vec![], vec![current]),
         ("", Manner::NullText, AUTHTOK_RECOVERY_ERR, vec![], vec![current]),
-        // Nobody set what must be there.
+        // No earlier module set the password that these arguments require.
         ("use_authtok", CHANGES, AUTHTOK_ERR, probe(), vec![current]),
         ("use_first_pass", CHANGES, AUTHTOK_RECOVERY_ERR, vec![], vec![]),
     ];
@@ -647,7 +647,7 @@ fn a_wrong_present_password_is_sent_once_whatever_the_stack() {
     let wrong = || vec![(Operation::ProbePassword, b"wrong".to_vec())];
     for (stack, code) in [
         ("password required MODULE SOCKET\n", AUTHTOK_RECOVERY_ERR),
-        // The stack goes on to the second phase in spite of the first.
+        // The stack continues to the second phase although the first one failed.
         ("password [default=ignore] MODULE SOCKET\npassword required pam_permit.so\n", SUCCESS),
     ] {
         let stack = Stack::new(stack);
@@ -732,7 +732,7 @@ fn a_change_whose_answer_is_lost_may_have_happened() {
         assert_eq!(login.chauthtok(0), AUTHINFO_UNAVAIL);
         assert_eq!(broker.questions(), change_questions(), "and is not made again");
         assert_eq!(login.heard().last(), Some(&shown(ERROR_MSG, unknown)));
-        // A probe has changed nothing.
+        // A probe changes nothing.
         let stack = Stack::with("timeout=1");
         let _broker = Broker::new(&stack, move |_, _| lose());
         let login = Login::start(&stack, c"john", CHANGES, "secret");
@@ -766,11 +766,11 @@ fn an_expired_password_is_changed_where_the_line_leaves_it_to_acct_mgmt_and_wher
         assert_eq!(login.chauthtok(CHANGE_EXPIRED), SUCCESS);
         assert_eq!((login.heard(), broker.questions()), (change_prompts(), change_questions()));
         assert_eq!(login.acct_mgmt(0), SUCCESS);
-        // There is nothing left to change, and a service that has no other line is content.
+        // Nothing is left to change. A service without another password line gets success.
         assert_eq!(login.chauthtok(CHANGE_EXPIRED), SUCCESS);
         let account = || (Operation::Account, Vec::new());
         assert_eq!((login.heard(), broker.questions()), (vec![], vec![account(), account()]));
-        // On a fresh handle, too.
+        // The same on a new handle.
         *changed.lock().unwrap() = false;
         let login = Login::start(&stack, c"john", CHANGES, "secret");
         assert_eq!(login.chauthtok(CHANGE_EXPIRED), SUCCESS);
@@ -779,7 +779,7 @@ fn an_expired_password_is_changed_where_the_line_leaves_it_to_acct_mgmt_and_wher
     }
 }
 
-/// A broker that registers sessions `s1`, `s2`, … and keeps what it is told of them.
+/// Returns a broker that registers sessions `s1`, `s2`, …, and the list of the sessions that applications closed.
 fn register(stack: &Stack) -> (Broker, Arc<Mutex<Vec<String>>>) {
     let told = Arc::<Mutex<Vec<String>>>::default();
     let count = Mutex::new(0);
@@ -815,12 +815,12 @@ fn a_session_is_registered_named_and_ended() {
     assert_eq!(login.session(), None);
     assert_eq!(login.open_session(0), SUCCESS);
     assert_eq!(login.session().as_deref(), Some("s1"));
-    // What acct_mgmt uses is still there.
+    // acct_mgmt still finds the data that authenticate stored.
     assert_eq!(login.acct_mgmt(0), SUCCESS);
     assert_eq!(broker.asked(), 2);
     assert_eq!(login.close_session(0), SUCCESS);
     assert_eq!((login.session(), ended()), (None, vec!["s1 of john".to_owned()]));
-    // pamela closes on another handle than it opened: the broker knows by person, service and process.
+    // pamela closes on another handle than it opened on. The broker finds the session by user, service and process.
     assert_eq!(Login::john(&stack).open_session(0), SUCCESS);
     assert_eq!(Login::john(&stack).close_session(0), SUCCESS);
     assert_eq!(ended(), [" of john"]);
@@ -839,7 +839,7 @@ fn with_session_auth_a_login_is_a_session() {
     assert_eq!(broker.asked(), 1, "no second session");
     assert_eq!(login.close_session(0), SUCCESS);
     assert_eq!((login.session(), ended()), (None, vec!["s1 of john".to_owned()]));
-    // Who logs in again on the handle leaves the session before.
+    // A second login on the same handle closes the earlier session.
     assert_eq!((login.authenticate(0), login.authenticate(0)), (SUCCESS, SUCCESS));
     assert_eq!((login.session().as_deref(), ended()), (Some("s3"), vec!["s2 of john".to_owned()]));
 }
@@ -862,7 +862,7 @@ fn the_application_that_asks_for_it_learns_the_outcome_of_each_call() {
         *answers.lock().unwrap() = Outcome::Success;
         assert_eq!((login.authenticate(0), login.outcome()), (SUCCESS, named("success")));
         assert_eq!((login.chauthtok(0), login.outcome()), (SUCCESS, named("success")));
-        // Nobody is asked: what was said before does not stay.
+        // The module rejects this name without a request. The earlier outcome must not remain.
         login.set_item(2, c"jo\nhn");
         assert_eq!((login.authenticate(0), login.outcome()), (USER_UNKNOWN, None));
     }
@@ -938,7 +938,7 @@ fn sixty_four_threads_load_use_and_unload_it_at_once() {
     assert_eq!(broker.asked(), 10 * 3 * (32 + 32 * 2));
 }
 
-/// Resident memory in KiB, and open files.
+/// Returns the resident memory in KiB, and the number of open files.
 fn footprint() -> (usize, usize) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -965,7 +965,7 @@ fn two_thousand_transactions_leave_nothing_behind() {
             login.set_item(2, c"jane");
             assert_eq!(login.acct_mgmt(0), PERM_DENIED);
             assert_eq!(login.open_session(0), SUCCESS);
-            // Given up halfway, and refused.
+            // A canceled change, and a rejected one.
             let halfway = Manner::Types { new: Some(c"new secret"), again: None };
             assert_eq!(Login::start(&stack, c"john", halfway, "secret").chauthtok(0), AUTHTOK_ERR);
             assert_eq!(login.chauthtok(0), PERM_DENIED);
@@ -978,7 +978,7 @@ fn two_thousand_transactions_leave_nothing_behind() {
     transactions(2000);
     let (after, _) = footprint();
     assert!(after <= before + 512, "{before} KiB grew to {after} KiB");
-    // The scripted broker is in this process, and closes its end a moment later.
+    // The scripted broker runs in this process, and closes its end a moment later.
     let mut open = footprint().1;
     for _ in 0..500 {
         if open <= files {

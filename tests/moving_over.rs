@@ -1,4 +1,4 @@
-//! `motion-ad setup` and `motion-ad audit` as scripts see them. The host's files and the broker are the test's own.
+//! `motion-ad setup` and `motion-ad audit` as scripts see them. The test provides the host's files and the broker.
 
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 const SECRET: &str = "N0body-may-read-this";
 const SHIPPED: &str = include_str!("../packaging/config.toml");
 
-/// A joined host whose XCALLY has an integration of its own.
+/// A joined host whose XCALLY has its built-in AD integration.
 struct Host(tempfile::TempDir);
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
 struct Done {
     exit: i32,
@@ -40,11 +40,11 @@ impl Host {
     fn new() -> Self {
         let host = Host(tempfile::tempdir().unwrap());
         host.write("names.map", "");
-        // DNS has no part in it: the join names the domain controllers.
+        // No DNS query is needed: the join names the domain controllers.
         let sssd =
             "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nad_server = ad.acme.com\n";
         host.write("sssd.conf", sssd);
-        // As it is shipped, but for the place of the map.
+        // The shipped file, except for the path of the map.
         let map = format!("map_file = {:?}", host.path("names.map"));
         let text = SHIPPED.replace("\n#[names]\n", "\n[names]\n");
         host.write("config.toml", &text.replace("#map_file = \"/etc/motion-ad/names.map\"", &map));
@@ -83,11 +83,11 @@ impl Host {
         {
             command.arg(option).arg(self.path(file));
         }
-        // No realm of the machine that the test runs on.
+        // Hides the Kerberos realm of the test machine.
         command.env("KRB5_CONFIG", "/dev/null").args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // A command that asks for no input may be done before.
+        // A command that reads no input may end before this write.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
         let done = Done {
@@ -106,7 +106,8 @@ impl Host {
         self.run(&all, "")
     }
 
-    /// A broker that answers every audit by `answer`, at most `most` names at a time; gives back the requests.
+    /// Starts a broker that answers each name with `answer`, at most `most` names per request. Its thread returns the
+    /// requests.
     fn broker(
         &self,
         requests: usize,
@@ -172,7 +173,7 @@ fn a_narrower_base_is_shown_then_written_once_and_then_known() {
     assert!(written.out.contains("is written; the old file is "), "{}", written.out);
     assert_eq!(host.read("config.toml.bak"), before);
     let after = host.read("config.toml");
-    // The key is new, and its table is open.
+    // The key is added, and its table is uncommented.
     let without = after.replace("base_dn = \"ou=People,dc=acme,dc=com\"\n", "");
     assert_eq!(without.replace("\n[domain]\n", "\n#[domain]\n"), before);
     assert_eq!(fs::metadata(host.path("config.toml")).unwrap().permissions().mode() & 0o777, 0o640);

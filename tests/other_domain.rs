@@ -1,4 +1,4 @@
-//! People of a forest with two domains: each is bound at a domain controller of the own domain, and nowhere else.
+//! Users of a forest with two domains. Each is bound only at a domain controller of the user's domain.
 #![cfg(feature = "broker")]
 // clippy's exemption covers functions marked #[test] only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -26,10 +26,10 @@ use tokio::time::Instant;
 
 const JOHN: &str = "CN=John Doe,CN=Users,DC=acme,DC=com";
 const ERNA: &str = "CN=Erna Beispiel,CN=Users,DC=emea,DC=acme,DC=com";
-/// Their objectGUIDs.
+/// Bytes that fill the users' objectGUIDs.
 const JOHN_ID: u8 = 1;
 const ERNA_ID: u8 = 2;
-/// Where people of the own domain and of the other one are found.
+/// Places of users from the host's domain and from the other domain.
 const OWN: Place = Place::Own;
 const CATALOGUE: Place = Place::GlobalCatalogue;
 
@@ -37,10 +37,10 @@ fn emea() -> Place {
     Place::Domain("emea.acme.com".into())
 }
 
-/// An account as it is found.
+/// Returns an account as a search returns it.
 fn person(dn: &str, id: u8, sam: &str, upn: Option<&str>) -> Vec<Entry> {
     let entry = Entry::new(dn).with("objectGUID", [vec![id; 16]]).with("sAMAccountName", [sam]);
-    // Every account has a value of these.
+    // Every account has these attributes.
     let state = [
         ("userAccountControl", "512"),
         ("msDS-User-Account-Control-Computed", "0"),
@@ -51,7 +51,7 @@ fn person(dn: &str, id: u8, sam: &str, upn: Option<&str>) -> Vec<Entry> {
     vec![state.into_iter().fold(entry, |entry, (name, value)| entry.with(name, [value]))]
 }
 
-/// The forest of acme.com, emea.acme.com and apac.acme.com, where accounts may have the suffix brand.example.
+/// Returns the forest of acme.com, emea.acme.com and apac.acme.com, whose accounts may have the suffix brand.example.
 fn forest() -> [(Place, &'static str, Vec<Entry>); 2] {
     let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
     let cross_ref = |label: &str, name: &str, dn: &str| {
@@ -67,8 +67,8 @@ fn forest() -> [(Place, &'static str, Vec<Entry>); 2] {
     [(OWN, "CN=Partitions,", partitions), (OWN, " (objectClass=*)", vec![root])]
 }
 
-/// What the machine account reads: john of this domain, whom the catalogue need not be asked for, and erna of the
-/// other one, whom the catalogue knows and only her own domain knows as she is.
+/// Returns the directory that the machine account reads. john is in its own domain, so the catalog is not needed for
+/// him. The catalog knows erna of the other domain, but only her own domain knows her account state.
 fn directory() -> controllers::Directory {
     let john = || person(JOHN, JOHN_ID, "john", Some("john@brand.example"));
     let erna = |upn| person(ERNA, ERNA_ID, "erna", upn);
@@ -83,7 +83,7 @@ fn directory() -> controllers::Directory {
     controllers::Directory::new(known.into_iter().chain(forest()))
 }
 
-/// The broker of a host in acme.com that accepts people of emea.acme.com, from the name to the bind.
+/// The broker's logic from name to bind, on a host in acme.com that accepts users of emea.acme.com.
 struct Bench {
     logins: Logins<controllers::Directory, Arc<DomainPasswords>>,
     zone: Arc<Zone>,
@@ -109,7 +109,7 @@ impl Bench {
         self.logins.authenticate(name, "secret", false, Instant::now() + Duration::from_secs(5)).await
     }
 
-    /// The places that were searched so far.
+    /// Returns the places that were searched until now.
     fn searched(&self) -> Vec<Place> {
         self.logins.directory.machine().asked().into_iter().map(|(place, _)| place).collect()
     }
@@ -123,7 +123,7 @@ fn config() -> Config {
     Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap()
 }
 
-/// The pools of all domains, put together as the broker does it.
+/// Builds the pools of all domains as the broker does.
 fn passwords(network: &Network, config: &Config, me: &Weak<DomainPasswords>) -> DomainPasswords {
     let wanted = Wanted { domain: config.domain.name.clone(), ..Wanted::default() };
     let me = me.clone();
@@ -156,7 +156,7 @@ fn passwords(network: &Network, config: &Config, me: &Weak<DomainPasswords>) -> 
     DomainPasswords::new(config.login.method, kerberos, pools, Arc::new(|_, _, _| {}))
 }
 
-/// Lets `dn` in, and nobody else.
+/// Adds a domain controller that accepts only `dn`.
 async fn controller(network: &Network, host: &str, dn: &str) -> Controller {
     let script =
         |script: Script| script.on(Event::bind_as(dn), [success()]).on(Event::bind(), [refused(0x525)]);
@@ -181,9 +181,9 @@ async fn who_lives_in_another_domain_is_bound_there() {
         assert_eq!((emea_dc.log().binds_as(ERNA), emea_dc.log().binds()), (binds, binds), "{name}");
     }
     assert_eq!(acme.log().connections(), 0, "{:?}", acme.log().all());
-    // Found by that domain's own records alone, and asked for once.
+    // Only that domain's records were queried, and only once.
     assert_eq!(bench.zone.asked(), ["_ldap._tcp.dc._msdcs.emea.acme.com"]);
-    // The catalogue says who she is, her own domain how she is.
+    // The catalog identifies her. Her own domain gives her account state.
     assert_eq!(bench.searched().last(), Some(&emea()));
     assert!(bench.searched().contains(&CATALOGUE));
 }
@@ -225,7 +225,7 @@ async fn whose_domain_controller_fails_goes_to_another_one_of_the_same_domain() 
     let decision = bench.login("erna@emea.acme.com").await;
     assert_eq!(decided(&decision), (Outcome::Success, Some("dc8.emea.acme.com")), "{decision:?}");
     drop(spare);
-    // With none of her domain left, she waits for none of the others.
+    // With no domain controller of her domain left, the login waits for no other.
     let decision = bench.login("erna@emea.acme.com").await;
     assert_eq!(decided(&decision), (Outcome::Unavailable, None), "{decision:?}");
     assert_eq!(acme.log().connections(), 0, "{:?}", acme.log().all());
@@ -255,7 +255,7 @@ async fn for_a_domain_that_is_not_accepted_nothing_is_sent() {
     let emea_dc = controller(&network, "dc7.emea.acme.com", ERNA).await;
     let apac = controller(&network, "dc9.apac.acme.com", ERNA).await;
     let bench = Bench::new(&network);
-    // Of the forest or not: what counts is what names.domains says.
+    // In the forest or not: only names.domains decides.
     for name in ["erna@apac.acme.com", "APAC\\erna", "erna@evil.example", "erna@acme.com.evil.example"] {
         let decision = bench.login(name).await;
         assert_eq!(decided(&decision), (Outcome::Unmapped, None), "{name}: {decision:?}");
@@ -274,7 +274,7 @@ async fn nobody_of_her_name_is_known_here_or_there() {
     let acme = controller(&network, "dc1.acme.com", JOHN).await;
     let emea_dc = controller(&network, "dc7.emea.acme.com", ERNA).await;
     let bench = Bench::new(&network);
-    // The catalogue's answer is compared with the name that was typed, too.
+    // The broker also compares the catalog's answer with the typed name.
     for name in ["nobody@emea.acme.com", "erna@acme.com", "nobody@brand.example"] {
         let decision = bench.login(name).await;
         assert_eq!(decided(&decision), (Outcome::UnknownUser, None), "{name}: {decision:?}");

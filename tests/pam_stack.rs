@@ -1,8 +1,8 @@
-//! The doctor's reading of PAM services, compared with libpam itself: services made at random from modules whose
-//! answers are known, each decided by both.
+//! The doctor's reading of PAM services, compared with libpam itself. Both decide random services, whose modules have
+//! known results.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// The calls of an application are C.
+// The test calls libpam through its C interface, as an application does.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_int, c_void};
@@ -17,13 +17,13 @@ use motion_ad::doctor::stack::{Kind, Rule, Service, Value, decide};
 mod libpam;
 
 const ABORT: i32 = 26;
-/// What the service `other` answers, whose lines count where a service has none.
+/// Result of the service `other`, whose lines apply if a service has none.
 const OTHER: i32 = 7;
 
-/// Services that are compared.
+/// Number of compared services.
 const SERVICES: usize = 1000;
 
-/// Modules of libpam-modules, and what they answer to authenticate.
+/// Modules of libpam-modules, with their results of authenticate.
 const MODULES: [(&str, i32); 6] = [
     ("pam_permit.so", 0),
     ("pam_deny.so", 7),
@@ -50,7 +50,7 @@ const CONTROLS: [&str; 14] = [
     "[success=bad default=ok]",
 ];
 
-/// Lines that are not quite so simple.
+/// Unusual or malformed lines.
 const ODD: [&str; 10] = [
     "auth perhaps pam_permit.so\n",
     "auth [success=maybe] pam_permit.so\n",
@@ -64,12 +64,12 @@ const ODD: [&str; 10] = [
     "# auth required pam_deny.so\n",
 ];
 
-/// A source of numbers that is the same in each run.
+/// A random number generator that gives the same numbers in each run.
 struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: usize) -> usize {
-        // Knuth's generator; the high bits are the good ones.
+        // Knuth's generator. Its high bits are the random ones.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % limit
     }
@@ -98,7 +98,7 @@ impl Dice {
     }
 }
 
-/// What libpam decides for the service `motion` in `folder`.
+/// Returns libpam's decision for the service `motion` in `folder`.
 fn libpam_decides(folder: &Path) -> i32 {
     extern "C" fn silent(
         _: c_int,
@@ -129,14 +129,14 @@ fn libpam_decides(folder: &Path) -> i32 {
     }
 }
 
-/// What the doctor thinks that libpam decides; nothing where it thinks that libpam does not even begin.
+/// Returns libpam's decision as the doctor predicts it, or `None` if it predicts that libpam does not start.
 fn doctor_decides(folder: &Path) -> Option<i32> {
     let service = Service::load("motion", &|path| fs::read_to_string(folder.join(path.file_name().unwrap())));
     if service.faults.iter().any(|fault| fault.is_fatal) {
         return None;
     }
     let answer = |rule: &Rule| {
-        // A line that was continued may have brought more arguments than one.
+        // A continued line may have split off more arguments than one.
         let written = format!("{} {} ", rule.module, rule.arguments.join(" "));
         let known = MODULES.iter().find(|(module, _)| written.starts_with(&format!("{module} ")));
         known.map_or(Value::MODULE_UNKNOWN, |(_, code)| Value::of(*code).unwrap())
@@ -166,13 +166,13 @@ fn the_doctor_reads_services_as_libpam_does() {
         files.push(("inner", dice.lines(&[])));
         files.push(("outer", dice.lines(&["inner"])));
         let mut service = dice.lines(&["inner", "outer"]);
-        // Here alone: in an included file Debian's libpam judges it by the control of the line before it.
+        // Only here: in an included file, Debian's libpam judges it by the control of the line before it.
         if dice.below(50) == 0 {
             service += "@include absent\n";
         }
         files.push(("motion", service));
         for (name, text) in &files {
-            // Includes come from /etc/pam.d wherever the service comes from.
+            // Includes always come from /etc/pam.d, even if the service does not.
             let at = |name: &str| folder.path().join(name).display().to_string();
             let text = text.replace("inner", &at("inner")).replace("outer", &at("outer"));
             fs::write(folder.path().join(name), text).unwrap();

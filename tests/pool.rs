@@ -1,5 +1,5 @@
-//! The pool of connections for users' binds against scripted domain controllers: who is left for whom, what that
-//! costs, and what is never sent.
+//! The pool of connections for users' binds against scripted domain controllers: when it changes to another one, the
+//! delay that this costs, and the passwords that it never sends.
 #![cfg(feature = "broker")]
 // clippy's exemption covers functions marked #[test] only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -33,17 +33,17 @@ const MARY: &str = "CN=mary.roe,OU=People,DC=acme,DC=com";
 const DC1: &str = "dc1.acme.com";
 const DC2: &str = "dc2.acme.com";
 
-/// What a domain controller that does not answer may cost the login that meets it, and the machine that tests.
+/// Maximum time of the first login that meets a silent domain controller: 1,000 ms, and 800 ms for a slow machine.
 const FIRST: Duration = Duration::from_millis(1000 + 800);
-/// The same for the logins after it.
+/// Maximum time of the logins after it.
 const LATER: Duration = Duration::from_millis(700);
-/// A probe and what comes before it.
+/// Maximum time until a probe succeeds, including the wait before it.
 const RECOVERY: Duration = Duration::from_secs(6);
-/// Logins at once, and the connections that there may be.
+/// Number of concurrent logins, and maximum number of connections.
 const LOGINS: usize = 50;
-/// The same as in src/directory/pool.rs: connections that are made to one domain controller at a time.
+/// Concurrent connection attempts to one domain controller, as in src/directory/pool.rs.
 const CONNECTING: usize = 4;
-/// The same: how long the pool works on one of them.
+/// Time limit of the pool for one attempt, as in the same file.
 const CONNECT: Duration = Duration::from_secs(5);
 /// LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID (MS-ADTS 3.1.1.3.4.3.6).
 const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
@@ -52,7 +52,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
 }
 
-/// A pool over the domain controllers of acme.com, and what it was heard to say of them.
+/// A pool over the domain controllers of acme.com, with the changes that it reported.
 struct Bench {
     pool: Arc<Pool>,
     servers: Arc<ServerList>,
@@ -75,13 +75,13 @@ impl Bench {
         Bench { pool: Pool::new(servers.clone(), trust, mode, settings, renew), servers, changes }
     }
 
-    /// A bind as John, and how long it took.
+    /// Binds as John, and returns the result and the time it took.
     async fn bind(&self) -> (Result<Bound, PoolError>, Duration) {
         let begun = Instant::now();
         (self.pool.bind(JOHN, "secret", soon()).await, begun.elapsed())
     }
 
-    /// Many binds at once, all of which `host` has to answer; how long they took together.
+    /// Makes [`LOGINS`] binds at once, all of which `host` must answer. Returns the total time.
     async fn logins_at(&self, host: &str) -> Duration {
         let begun = Instant::now();
         let mut logins = JoinSet::new();
@@ -98,7 +98,7 @@ impl Bench {
         begun.elapsed()
     }
 
-    /// Lets the list probe what failed.
+    /// Lets the list probe the domain controllers that failed.
     fn keep(&self) {
         let pool = self.pool.clone();
         self.servers.keep(Arc::new(move |controller, service| {
@@ -108,7 +108,7 @@ impl Bench {
         }));
     }
 
-    /// What was told so far and not yet looked at.
+    /// Returns the changes reported since the last call.
     fn told(&mut self) -> Vec<Change> {
         std::iter::from_fn(|| self.changes.try_recv().ok()).collect()
     }
@@ -121,13 +121,13 @@ fn success_at(bound: &(Result<Bound, PoolError>, Duration), host: &str) -> bool 
 /// A domain controller that fails once, before another one that works.
 struct Scenario {
     name: &'static str,
-    /// The rules by which it fails; none where it does not listen.
+    /// The rules that make it fail; empty if it does not listen.
     fails: fn() -> Vec<Rule>,
-    /// Whether it receives a bind.
+    /// True if it receives a bind.
     is_bound: bool,
-    /// Whether it may have counted that one, for all that is known.
+    /// True if it may have counted that bind, as far as the client can tell.
     in_doubt: bool,
-    /// What is told of it.
+    /// Text that the reported cause contains.
     says: &'static str,
 }
 
@@ -139,7 +139,7 @@ const fn bound(name: &'static str, fails: fn() -> Vec<Rule>, says: &'static str)
     Scenario { name, fails, is_bound: true, in_doubt: true, says }
 }
 
-/// It answers that it cannot decide.
+/// A scenario in which it answers that it cannot decide.
 const fn declined(name: &'static str, fails: fn() -> Vec<Rule>, says: &'static str) -> Scenario {
     Scenario { name, fails, is_bound: true, in_doubt: false, says }
 }
@@ -148,7 +148,7 @@ fn once(event: Event, actions: impl IntoIterator<Item = Action>) -> Vec<Rule> {
     vec![Rule::new(event, actions).once()]
 }
 
-/// At both ports.
+/// Returns the rules for both ports.
 fn handshakes(action: Action) -> Vec<Rule> {
     vec![Rule::new(Event::ClientHello, [action]).times(2)]
 }
@@ -179,7 +179,7 @@ const SCENARIOS: &[Scenario] = &[
     bound("notice of disconnection",    || binds([notice(52, "shutting down"), Action::Close]),  "LDAP result 52"),
 ];
 
-/// The attacker controls an answer of DNS, and has a certificate that everybody trusts for a name of its own.
+/// The attacker controls a DNS answer, and has a certificate for another name from an authority that is trusted.
 #[tokio::test]
 async fn a_host_that_dns_names_and_ad_does_not_list_gets_no_password() {
     for is_alone in [false, true] {
@@ -293,7 +293,7 @@ async fn a_connection_that_was_given_up_says_nothing_later() {
 #[tokio::test]
 async fn an_idle_connection_that_ended_is_replaced() {
     let Some(network) = Network::new() else { return };
-    // The first connection ends after its first bind, the second one instead of an answer to its second bind.
+    // The first connection ends after its first bind, the second one in place of an answer to its second bind.
     let ends = |number, actions: Vec<Action>| Rule::new(Event::bind(), actions).connection(number);
     let script = |script: Script| {
         script
@@ -344,8 +344,8 @@ async fn looking_again_and_again_does_not_fill_the_pool() {
     }
 }
 
-/// The most connections that were being made at once: from their acceptance to the question that follows the
-/// handshake.
+/// Returns the maximum number of connections in progress at once. Each counts from its acceptance to the search that
+/// follows the handshake.
 fn made_at_once(controller: &Controller) -> usize {
     let mut making = HashSet::new();
     let mut most = 0;
@@ -379,7 +379,7 @@ async fn a_cold_pool_serves_many_at_once_and_makes_few_connections_at_a_time() {
 async fn many_at_once_leave_one_that_is_silent_and_say_so_once() {
     let Some(network) = Network::new() else { return };
     let silent = Rule::new(Event::ClientHello, [Action::Silence]).times(CONNECTING);
-    // Over a single connection this would take the logins their whole time.
+    // If all logins shared one connection, this delay would use up their time.
     let bind = [Action::Delay(Duration::from_millis(100)), success()];
     let first = network.controller(DC1, |script| script.rule(silent).on(Event::bind(), bind)).await;
     let second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
@@ -394,7 +394,7 @@ async fn many_at_once_leave_one_that_is_silent_and_say_so_once() {
     bench.keep();
     let change = timeout(RECOVERY, bench.changes.recv()).await.unwrap().unwrap();
     assert!(matches!(change.state, State::Up(_)), "{change:?}");
-    // The connections that are still being made to what was silent are in nobody's way.
+    // Connection attempts that still wait for the silent handshakes delay no login.
     let took = bench.logins_at(DC1).await;
     assert!(took < FIRST, "{took:?}");
     assert_eq!(bench.told(), []);
@@ -403,7 +403,7 @@ async fn many_at_once_leave_one_that_is_silent_and_say_so_once() {
 #[tokio::test]
 async fn who_is_slow_and_answers_others_is_not_left() {
     let Some(network) = Network::new() else { return };
-    // Longer than one attempt; without the others it would be left, as the scenario of the late answer shows.
+    // Longer than one attempt. The pool would leave DC1 if it answered no other login, as the scenario "late" shows.
     let slow = [Action::Delay(Duration::from_millis(1500)), success()];
     let script = |script: Script| script.on(Event::bind_as(MARY), slow).on(Event::bind(), [success()]);
     let first = network.controller(DC1, script).await;
@@ -459,7 +459,7 @@ async fn who_failed_before_is_asked_where_nobody_else_answers() {
         assert!(success_at(&answer, DC1), "{answer:?}");
         assert_eq!(answer.0.unwrap().unanswered, [DC2]);
         assert_eq!(second.log().binds(), 1);
-        // As soon as it is seen working, and otherwise while there is still time for an answer.
+        // With probes the answer comes after the first success. Without them it comes later, but before the deadline.
         assert_eq!(answer.1 < Duration::from_secs(3), is_probed, "{:?}", answer.1);
     }
 }
@@ -468,7 +468,7 @@ async fn who_failed_before_is_asked_where_nobody_else_answers() {
 async fn without_tls_anywhere_nothing_is_sent() {
     type Case = (&'static str, &'static [u16], fn() -> Rule);
     const CASES: [Case; 3] = [
-        // As Windows and Samba without a certificate do it.
+        // Windows and Samba without a certificate do this.
         ("StartTLS is refused", &[LDAP], || Rule::new(Event::StartTls, [unavailable()])),
         ("handshakes are broken off", &[LDAPS, LDAP], || Rule::new(Event::ClientHello, [Action::Close])),
         ("handshakes are reset", &[LDAPS, LDAP], || Rule::new(Event::ClientHello, [Action::Reset])),
@@ -515,7 +515,7 @@ async fn that_there_is_no_tls_is_an_answer_also_of_one_that_answers_searches_mea
     let (answer, _) = bench.bind().await;
     searches.abort();
     assert!(matches!(answer, Err(PoolError::NoTls(_))), "{answer:?}");
-    // So it is probed, and taken back when it has a certificate.
+    // The pool marks it as down, so that a probe finds its certificate later.
     assert!(bench.servers.is_down(DC1, Service::Binds), "{:?}", bench.told());
 }
 
@@ -543,7 +543,7 @@ async fn once_a_bind_was_sent_nobody_says_that_none_was() {
     assert_eq!((first.log().binds(), second.log().binds()), (1, 0));
 }
 
-/// A directory whose forest trusts the authority of `network`.
+/// Returns a directory whose forest trusts the authority of `network`.
 fn forest_that_trusts(network: &Network) -> Directory {
     let root = CertificateDer::from_pem_slice(network.authority().pem().as_bytes()).unwrap();
     let own = |part, entries| (Place::Own, part, entries);
@@ -562,7 +562,7 @@ fn forest_that_trusts(network: &Network) -> Directory {
 async fn a_new_authority_of_the_forest_is_asked_for_once() {
     let Some(network) = Network::new() else { return };
     let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
-    // The system's store, which knows no authority of a test.
+    // The system's store, which contains no authority of a test.
     let trust = Arc::new(Trust::load(None, None).unwrap());
     let (asked, directory) = (Arc::new(AtomicUsize::new(0)), Arc::new(forest_that_trusts(&network)));
     let renew: Renew = Box::new({
@@ -585,7 +585,7 @@ async fn a_new_authority_of_the_forest_is_asked_for_once() {
 
 #[tokio::test]
 async fn an_authority_that_nobody_knows_gets_no_password() {
-    // Whether or not AD has other roots to tell: once per connection is enough.
+    // The directory is asked only once, whether or not it has other roots.
     for (has_others, connections) in [(false, 1), (true, 2)] {
         let (Some(network), Some(elsewhere)) = (Network::new(), Network::new()) else { return };
         let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;

@@ -1,4 +1,4 @@
-//! The list of what the package is made of: whole, and as CycloneDX has it.
+//! The software bill of materials of the package: it is complete, and valid CycloneDX.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ fn output(command: &mut Command) -> String {
 }
 
 fn bom() -> Value {
-    // The program itself may be of an earlier day: `cargo test --test` builds no examples.
+    // Run by cargo, because `cargo test --test` builds no examples and an earlier build may be stale.
     let sbom = ["run", "--locked", "--quiet", "--example", "sbom", "--", "amd64", TARGET];
     serde_json::from_str(&output(&mut cargo(&sbom))).unwrap()
 }
@@ -64,7 +64,7 @@ fn it_is_cyclonedx_with_a_checksum_and_a_licence_of_each() {
         let licence = component["licenses"][0]["expression"].as_str().unwrap();
         assert!(!licence.is_empty() && !licence.contains('/'), "{component}");
     }
-    // Whatever depends on something, and that, is in the list; and everything hangs together.
+    // Both ends of every dependency are in the list, and all components are reachable from the package.
     let mut known = texts(&bom["components"], "bom-ref");
     known.insert(own);
     assert_eq!(texts(&bom["dependencies"], "ref"), known);

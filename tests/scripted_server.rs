@@ -1,4 +1,4 @@
-//! The scripted LDAP server, asked by other clients than ours.
+//! The scripted LDAP server, tested with clients other than the project's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod scripted;
@@ -20,7 +20,7 @@ const HOST: &str = "dc1.acme.com";
 const JOHN: &str = "CN=john.doe,OU=People,DC=acme,DC=com";
 const WAIT: Duration = Duration::from_secs(5);
 
-/// What a client trusts that knows `authority` alone.
+/// Returns a client configuration that trusts only `authority`.
 fn trusting(authority: &Authority) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
@@ -29,7 +29,7 @@ fn trusting(authority: &Authority) -> Arc<ClientConfig> {
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Connects ldap3 to the server, which it knows as [`HOST`] whatever its address is.
+/// Connects ldap3 to the server under the name [`HOST`], whatever its address is.
 async fn connect(address: SocketAddr, scheme: &str, authority: &Authority) -> ldap3::result::Result<Ldap> {
     let stream = std::net::TcpStream::connect(address).unwrap();
     let settings = LdapConnSettings::new()
@@ -68,9 +68,9 @@ async fn binds_and_searches_however_the_connection_is_protected() {
 
         let answer = ldap.simple_bind(JOHN, "secret").await.unwrap();
         assert!(answer.rc == 49 && answer.text.contains("data 533"), "{answer:?}");
-        // As Windows does it.
+        // Windows answers such a bind with success, too.
         assert_eq!(ldap.simple_bind(JOHN, "").await.unwrap().rc, 0);
-        // No rule is for it.
+        // No rule matches.
         assert_eq!(ldap.simple_bind("CN=nobody", "secret").await.unwrap().rc, 2);
 
         let filter = "(&(objectClass=user)(!(cn=a*b*c))(|(sn=*)(cn=*x))(sAMAccountName=john.doe))";
@@ -96,7 +96,7 @@ async fn binds_and_searches_however_the_connection_is_protected() {
     }
 }
 
-/// What each makes of a TLS client that waits for 300 ms.
+/// The result of each script for a TLS client that waits 300 ms.
 #[tokio::test]
 async fn handshakes_that_come_to_nothing() {
     let authority = Authority::new("Acme Root CA").unwrap();
@@ -171,7 +171,7 @@ async fn the_netlogon_ping_over_tcp_and_udp() {
 
     let address = server.listen_udp("127.0.0.1:0").await.unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    // A search of the root DSE with the id 5, byte by byte.
+    // A search of the root DSE with the message id 5, byte by byte.
     let ping = b"\x30\x48\x02\x01\x05\x63\x43\x04\x00\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\
         \xa0\x24\xa3\x15\x04\x09DnsDomain\x04\x08acme.com\xa3\x0b\x04\x05NtVer\x04\x02\\6\x30\x0a\x04\x08Netlogon";
     socket.send_to(ping, address).await.unwrap();
@@ -183,7 +183,7 @@ async fn the_netlogon_ping_over_tcp_and_udp() {
     assert!(answer[..length].ends_with(b"\x30\x0c\x02\x01\x05\x65\x07\x0a\x01\x00\x04\x00\x04\x00"));
 }
 
-/// MS-ADTS 6.3.1.9, with the names of a forest of one domain.
+/// The example of MS-ADTS 6.3.1.9, with the names of a forest of one domain.
 #[test]
 fn the_answer_to_a_ping_byte_by_byte() {
     let mut netlogon = Netlogon::of("dc1.acme.com", "acme.com", "Paris");

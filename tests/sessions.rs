@@ -1,4 +1,4 @@
-//! Sessions over the real socket: the register outlives its broker, and applications learn what happened to it.
+//! Sessions over the real socket: the register outlives its broker, and applications learn of every event.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod process;
@@ -26,7 +26,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-/// A process that stands for the application.
+/// A process that represents the application.
 struct Application(Child);
 
 impl Application {
@@ -34,7 +34,7 @@ impl Application {
         Application(Command::new("sleep").arg("600").spawn().unwrap())
     }
 
-    /// A session that it opened so many seconds ago.
+    /// Returns a session that the application opened `seconds` seconds ago.
     fn session(&self, id: &str, person: &str, seconds: u64) -> Session {
         let pid = self.0.id();
         Session {
@@ -62,7 +62,7 @@ impl Drop for Application {
     }
 }
 
-/// Registers sessions while no broker runs: without a domain none would.
+/// Registers sessions directly in the file. A broker without a reachable domain could not register them.
 fn register(folder: &Path, sessions: &[Session]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -72,7 +72,7 @@ fn register(folder: &Path, sessions: &[Session]) {
             store.open(session, Admission::Replace(NonZeroUsize::MIN), deadline).await.unwrap();
         }
     });
-    // Its thread closes the file a moment later; a broker waits for that.
+    // The store's thread closes the file a moment later. A broker waits for that.
 }
 
 fn folder() -> Rc<TempDir> {
@@ -85,7 +85,7 @@ fn helper(broker: &Broker, arguments: &[&str]) -> Command {
     command
 }
 
-/// Exit code, and what it prints.
+/// Returns the exit code and the output of a command.
 fn run(broker: &Broker, arguments: &[&str]) -> (i32, String) {
     let output = helper(broker, arguments).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -107,7 +107,7 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// `motion-ad sessions watch`, as an application runs it.
+/// A running `motion-ad sessions watch`, as an application starts it.
 struct Watch {
     process: Child,
     lines: Option<BufReader<ChildStdout>>,
@@ -124,7 +124,7 @@ impl Watch {
         Watch { process, lines }
     }
 
-    /// The next line: all of it, its event, and the session that it is about.
+    /// Returns the next line, its event, and the id of its session.
     fn next(&mut self) -> (Value, String, String) {
         let mut line = String::new();
         self.lines.as_mut().unwrap().read_line(&mut line).unwrap();
@@ -177,7 +177,7 @@ fn sessions_outlive_the_broker_and_watchers_miss_nothing() {
     assert_eq!(second["session"]["ended"]["detail"], "d");
     assert_eq!(watch.next().1, "opened");
 
-    // Another process of the application goes on where one was.
+    // A second process of the application resumes at a cursor of the first.
     let cursor = |line: &Value| line["cursor"].as_str().unwrap().to_owned();
     for (after, events) in [(&ready, vec!["b", "c", "d"]), (&first, vec!["c", "d"])] {
         let mut watch = Watch::start(&broker, &["--after", &cursor(after)]);
@@ -220,7 +220,7 @@ fn what_is_over_is_swept_at_the_start_and_evictions_are_told_by_a_command() {
         application.session("stays", "john", 30),
         application.session("old", "jane", 90),
         gone.session("gone", "jim", 30),
-        // The file is this host's alone, whatever its name was.
+        // The file belongs to this host alone, even if the host had another name when the session began.
         Session { host: "earlier".into(), ..application.session("renamed", "joe", 90) },
     ];
     register(folder.path(), &sessions);
@@ -239,7 +239,7 @@ fn what_is_over_is_swept_at_the_start_and_evictions_are_told_by_a_command() {
     until("the command is run", || is_told(&kicked()));
     let (_, text) = run(&broker, &["show", "gone"]);
     assert!(text.contains("process_gone"), "{text}");
-    // Nothing is run twice.
+    // No command runs twice.
     drop(broker);
     let broker = Broker::start_in(folder.clone(), &run_by);
     assert_eq!(ids(&broker), ["stays"]);
@@ -250,7 +250,7 @@ fn what_is_over_is_swept_at_the_start_and_evictions_are_told_by_a_command() {
 #[test]
 fn a_register_that_cannot_be_used_is_no_answer_and_a_problem() {
     let folder = folder();
-    // Where the file should be.
+    // A folder where the file should be.
     std::fs::create_dir(folder.path().join("sessions.db")).unwrap();
     let broker = Broker::start_in(folder, DOMAIN);
     for arguments in [vec!["list"], vec!["show", "a"], vec!["end", "a"]] {

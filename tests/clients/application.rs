@@ -1,12 +1,12 @@
-//! An application of libpam that does what it is told, keeps its handles open as long as it runs, and says what it was
-//! asked and told by libpam.
+//! An application of libpam that runs jobs from standard input and reports libpam's messages. It keeps its handles
+//! open until it ends.
 //!
-//! On standard input there is a line of JSON for each [`Job`]. An empty line begins all that were read since the last
-//! one, at once: each handle has a thread of its own. On standard output there is a first line `started PID` and then a
-//! line of JSON for each job that is [`Done`]. When its input ends it ends, without closing anything, as if it crashed.
+//! Each line on standard input is a [`Job`] in JSON. An empty line starts all jobs since the last one at once; each
+//! handle has a separate thread. Standard output begins with a line `started PID`. A line of JSON, [`Done`],
+//! follows for each job. At the end of its input it exits without closing anything, as if it crashed.
 //!
-//! It is a part of the lab's suite, which runs itself on the joined host with these arguments.
-// The calls of an application are C.
+//! It is part of the lab's suite, which starts itself on the joined host with these arguments.
+// The application calls libpam through its C interface.
 #![allow(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,29 +25,29 @@ const PAM_TTY: c_int = 3;
 const PAM_RHOST: c_int = 4;
 const PAM_SILENT: c_int = 0x8000;
 const PAM_CHANGE_EXPIRED_AUTHTOK: c_int = 0x20;
-/// Where the module leaves the id of the session.
+/// Environment variable in which the module stores the session id.
 const SESSION: &CStr = c"MOTION_AD_SESSION";
 
-/// What is to be done on one handle.
+/// A series of calls on one handle.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Job {
-    /// The handle's name. A new one is started for `user` at `service`.
+    /// The handle's name. A new name starts a handle for `user` at `service`.
     pub handle: String,
     pub service: String,
     pub user: String,
     pub rhost: String,
     pub tty: String,
-    /// The answers to the prompts, in their order. A prompt more is a conversation error.
+    /// The answers to the prompts, in order. A further prompt is a conversation error.
     pub answers: Vec<String>,
     pub calls: Vec<Call>,
-    /// Calls go on after one that failed.
+    /// Calls continue after one that failed.
     pub through: bool,
     /// The handle ends after this job (pam_end).
     pub end: bool,
 }
 
-/// One entry point.
+/// A call of libpam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
     Authenticate,
@@ -62,14 +62,14 @@ pub enum Call {
     Close,
 }
 
-/// What became of a job.
+/// Result of a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     pub handle: String,
-    /// The names of the codes that the calls answered, in their order.
+    /// The names of the calls' return codes, in order.
     pub codes: Vec<String>,
     pub said: Vec<Said>,
-    /// The session that the module has named to the application.
+    /// The session id that the module gave to the application.
     pub session: Option<String>,
 }
 
@@ -87,10 +87,10 @@ pub enum Style {
     Info,
 }
 
-/// Does the jobs of standard input.
+/// Runs the jobs of standard input.
 ///
 /// # Errors
-/// The input is not as it should be.
+/// If the input is malformed.
 pub fn run() -> Result<(), String> {
     println!("started {}", std::process::id());
     let (done, results) = mpsc::channel();
@@ -109,7 +109,7 @@ pub fn run() -> Result<(), String> {
             handle.send(job).map_err(|e| e.to_string())?;
         }
     }
-    // Without unwinding anything: nothing is closed.
+    // Exits without unwinding, so nothing is closed.
     std::process::exit(0)
 }
 
@@ -123,12 +123,12 @@ fn print(results: &Receiver<Result<Done, String>>) {
                 std::process::exit(1);
             }
         }
-        // Nobody listens any more, or soon nobody will.
+        // An error means that the reader is gone, or will be soon.
         let _ = std::io::stdout().flush();
     }
 }
 
-/// The thread of a handle.
+/// Starts the thread of a handle.
 fn thread(done: &Sender<Result<Done, String>>) -> Sender<Job> {
     let (jobs, mine) = mpsc::channel::<Job>();
     let done = done.clone();
@@ -143,14 +143,14 @@ fn thread(done: &Sender<Result<Done, String>>) -> Sender<Job> {
                 }
                 Err(error) => Err(error),
             };
-            // The printer ends with the program alone.
+            // The printing thread lives until the process ends.
             let _ = done.send(result);
         }
     });
     jobs
 }
 
-/// The conversation of one handle.
+/// State of one handle's conversation.
 #[derive(Default)]
 struct Talk {
     answers: VecDeque<CString>,
@@ -159,9 +159,9 @@ struct Talk {
 
 struct Handle {
     pam: *mut c_void,
-    /// On the heap, so that it stays where libpam knows it; reached by its address alone.
+    /// On the heap, so that libpam's pointer to it stays valid. Accessed only through this pointer.
     talk: *mut Talk,
-    /// As libpam wants it to be told.
+    /// Last return code, for `pam_end`.
     last: c_int,
 }
 

@@ -1,8 +1,8 @@
-//! What `make bench` runs beside the suite, as it is shipped: optimised. Not shipped itself.
+//! Programs that `make bench` runs next to the suite, optimized like the shipped ones. They are not shipped.
 //!
-//! `bench client` logs in through PAM and binds on open connections, as the suite tells it on standard input;
+//! `bench client` logs in through PAM and binds on open connections, as the suite commands on standard input.
 //! `bench server CERTIFICATE KEY` is a domain controller that answers every bind at once.
-// The calls of an application are C.
+// The client calls libpam through its C interface.
 #![allow(unsafe_code)]
 
 #[path = "bench/bind.rs"]

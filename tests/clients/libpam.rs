@@ -1,16 +1,16 @@
-//! libpam as an application calls it (security/pam_appl.h).
-// The calls of an application are C.
+//! libpam's interface for applications (security/pam_appl.h).
+// libpam's interface is C.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// The styles of messages (security/_pam_types.h).
+/// Message styles (security/_pam_types.h).
 pub const PAM_PROMPT_ECHO_OFF: c_int = 1;
 pub const PAM_PROMPT_ECHO_ON: c_int = 2;
 pub const PAM_ERROR_MSG: c_int = 3;
 pub const PAM_TEXT_INFO: c_int = 4;
 
-/// The codes in their order.
+/// Names of the return codes, by number.
 #[rustfmt::skip]
 const CODES: [&str; 32] = [
     "PAM_SUCCESS", "PAM_OPEN_ERR", "PAM_SYMBOL_ERR", "PAM_SERVICE_ERR", "PAM_SYSTEM_ERR", "PAM_BUF_ERR",
@@ -21,7 +21,7 @@ const CODES: [&str; 32] = [
     "PAM_ABORT", "PAM_AUTHTOK_EXPIRED", "PAM_MODULE_UNKNOWN", "PAM_BAD_ITEM", "PAM_CONV_AGAIN", "PAM_INCOMPLETE",
 ];
 
-/// The name of a code.
+/// Returns the name of a return code.
 pub fn name(code: c_int) -> String {
     let known = usize::try_from(code).ok().and_then(|code| CODES.get(code));
     known.map_or_else(|| format!("PAM code {code}"), |name| (*name).to_owned())
@@ -46,7 +46,7 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// One that answers every prompt for a password with `password`, which must outlive it.
+    /// Returns a conversation that answers every password prompt with `password`, which must outlive it.
     pub fn password(password: &CStr) -> Self {
         Conversation { function: type_password, data: password.as_ptr().cast_mut().cast() }
     }

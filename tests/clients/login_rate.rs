@@ -1,11 +1,11 @@
-//! Logs in through PAM at a fixed rate from one process, as a busy login page does, whatever becomes of the logins.
+//! Logs in through PAM at a fixed rate from one process, as a busy login page does, regardless of the results.
 //!
-//! `SERVICE RATE THREADS`, and on standard input one login a line: user, tab, password. Login n begins n/RATE seconds
-//! after the first, unless all THREADS wait for earlier ones. On standard output there is a first line `started` and
-//! then a line of JSON for each that is done; on standard error, in the end, a sum.
+//! The arguments are `SERVICE RATE THREADS`. Each line on standard input is a login: user, tab, password. Login n
+//! begins n/RATE seconds after the first, unless all THREADS wait for earlier ones. Standard output begins with a
+//! line `started`. A line of JSON follows for each finished login. At the end, a total is printed to standard error.
 //!
-//! It is a part of the lab's suite, which runs itself on the joined host with these arguments.
-// The calls of an application are C.
+//! It is part of the lab's suite, which starts itself on the joined host with these arguments.
+// The program calls libpam through its C interface.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -18,29 +18,29 @@ use std::time::{Duration, Instant};
 use crate::libpam::{self, Conversation};
 use serde::{Deserialize, Serialize};
 
-/// The most threads: logins of 20 seconds at 100 a second.
+/// Maximum number of threads: enough for logins of 20 seconds at 100 per second.
 const MOST_THREADS: usize = 2000;
 
-/// What became of one login; times in milliseconds.
+/// Result of one login. Times are in milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Login {
-    /// Its place in the input, from 0.
+    /// Its index in the input, from 0.
     pub number: usize,
     pub user: String,
-    /// When it was due, after the first.
+    /// Time at which it was due, since the first login.
     pub due: f64,
-    /// How much later it began, because no thread was free.
+    /// Delay of its start because no thread was free.
     pub late: f64,
-    /// What it took.
+    /// Duration.
     pub took: f64,
-    /// The name of the code of authenticate, or of acct_mgmt where that succeeded.
+    /// The name of authenticate's return code, or of acct_mgmt's if authenticate succeeded.
     pub code: String,
 }
 
-/// Runs the logins and prints what became of them.
+/// Runs the logins and prints their results.
 ///
 /// # Errors
-/// The arguments or the input are not as they should be.
+/// If the arguments or the input are malformed.
 pub fn run(arguments: &[&str]) -> Result<(), String> {
     let usage = || "usage: SERVICE RATE THREADS <LOGINS".to_owned();
     let [service, rate, threads] = arguments else { return Err(usage()) };
@@ -76,7 +76,7 @@ pub fn run(arguments: &[&str]) -> Result<(), String> {
                         took: milliseconds(begun.elapsed() - start),
                         code: libpam::name(code),
                     };
-                    // Printed by one, so that a slow reader slows no login.
+                    // A separate thread prints, so that a slow reader slows no login.
                     let _ = done.send(login);
                 }
             });
@@ -108,7 +108,7 @@ fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|e| format!("{text:?}: {e}"))
 }
 
-/// What a login page does: authenticate and acct_mgmt on one handle.
+/// Logs in as a login page does: authenticate and acct_mgmt on one handle.
 fn login(service: &CStr, user: &CStr, password: &CStr) -> c_int {
     let conversation = Conversation::password(password);
     let mut handle = std::ptr::null_mut();

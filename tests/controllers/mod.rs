@@ -1,13 +1,13 @@
-//! A network of scripted domain controllers without a lab: each has an address of the loopback network to itself, the
-//! ports of a real one, a certificate of the test's own authority, and its place in a DNS that a table stands in for.
+//! A network of scripted domain controllers that needs no lab. Each has a separate loopback address, the ports of a
+//! real one, a certificate from the test's authority, and an entry in a table that replaces DNS.
 //!
 //! ```ignore
 //! let Some(network) = Network::new() else { return };
 //! let dc = network.controller("dc1.acme.com", |script| script.on(Event::bind(), [success()])).await;
-//! // … `network.names()` finds it, `network.trust()` believes it; then, of what it received:
+//! // … `network.names()` finds it and `network.trust()` trusts it. Then check what it received:
 //! assert_eq!(dc.log().binds(), 1);
 //! ```
-// Each integration test uses a part.
+// Each integration test uses only part of this module.
 #![allow(dead_code)]
 
 use std::collections::HashMap;
@@ -28,15 +28,15 @@ use tokio::time::Instant;
 
 use crate::scripted::{Action, Authority, Event, Log, Script, Security, Server, done, entry};
 
-/// LDAP with StartTLS, and over TLS from the first byte.
+/// The ports for LDAP with StartTLS, and for LDAP over TLS from the first byte.
 pub const LDAP: u16 = 389;
 pub const LDAPS: u16 = 636;
-/// How long DNS's answers are good: longer than any test.
+/// Lifetime of DNS answers, longer than any test.
 const TTL: Duration = Duration::from_secs(3600);
 /// LDAP_CAP_ACTIVE_DIRECTORY_OID (MS-ADTS 3.1.1.3.4.3.1).
 const ACTIVE_DIRECTORY: &[u8] = b"1.2.840.113556.1.4.800";
 
-/// What a domain controller says of itself: further `supportedCapabilities`, and `isSynchronized`.
+/// Returns a root DSE with additional `supportedCapabilities` and this `isSynchronized`.
 pub fn root_dse(capabilities: &[&str], is_synchronized: &str) -> [Action; 2] {
     let mut all = vec![ACTIVE_DIRECTORY];
     all.extend(capabilities.iter().map(|oid| oid.as_bytes()));
@@ -45,15 +45,15 @@ pub fn root_dse(capabilities: &[&str], is_synchronized: &str) -> [Action; 2] {
     [entry("", &attributes), done()]
 }
 
-/// The domain controllers of a test, and what it takes to find and to believe them.
+/// The domain controllers of a test, with the DNS and the authority that clients need.
 pub struct Network {
     authority: Authority,
     zone: Arc<Zone>,
 }
 
 impl Network {
-    /// A network without domain controllers; `None` where their ports are not to be had, which only root may use
-    /// (ip(7), `ip_unprivileged_port_start`).
+    /// Returns a network without domain controllers, or `None` if this process may not bind port 389, which only root
+    /// may do (ip(7), `ip_unprivileged_port_start`).
     pub fn new() -> Option<Self> {
         match TcpListener::bind((address(), LDAP)) {
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -64,8 +64,8 @@ impl Network {
         }
     }
 
-    /// A domain controller of the domain that `host` is named after. DNS lists it after those that were made before.
-    /// `script` adds its rules to an empty script; after them it answers for itself as any domain controller does.
+    /// Adds a domain controller for the parent domain of `host`. DNS lists domain controllers by their creation.
+    /// `script` adds rules to an empty script. The rule for a healthy root DSE follows them.
     pub async fn controller(&self, host: &str, script: impl FnOnce(Script) -> Script) -> Controller {
         let mut controller = self.silent(host, script);
         controller.listen(LDAPS).await;
@@ -73,7 +73,7 @@ impl Network {
         controller
     }
 
-    /// The same, and it listens nowhere yet.
+    /// Same as [`Network::controller`], but without a listener.
     pub fn silent(&self, host: &str, script: impl FnOnce(Script) -> Script) -> Controller {
         let script = script(Script::default()).on(Event::root_dse("objectClass"), root_dse(&[], "TRUE"));
         let address = address();
@@ -87,8 +87,8 @@ impl Network {
         }
     }
 
-    /// A host that DNS names as a domain controller of `domain`, with a certificate for its own name from the authority
-    /// that vouches for the others. AD does not list it.
+    /// Adds a host that DNS names as a domain controller of `domain`, but that AD does not list. It has a certificate
+    /// for its own name from the same authority.
     pub async fn stranger(
         &self,
         domain: &str,
@@ -101,7 +101,7 @@ impl Network {
         controller
     }
 
-    /// The domain controllers that AD lists: those so far, but for strangers.
+    /// Returns the domain controllers that AD lists: all that exist now, without the strangers.
     pub fn roster(&self) -> Arc<Roster> {
         let hosts = self.zone.hosts.lock().unwrap();
         let strangers = self.zone.strangers.lock().unwrap();
@@ -109,25 +109,25 @@ impl Network {
         Roster::fixed(listed.map(|(host, _)| (host.clone(), true)).collect())
     }
 
-    /// Who vouches for the domain controllers.
+    /// Returns the authority that signs the domain controllers' certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Trusts that authority and no other.
+    /// Returns trust in that authority and no other.
     pub fn trust(&self) -> Arc<Trust> {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(self.authority.pem().as_bytes()).unwrap();
         Arc::new(Trust::load(Some(file.path()), None).unwrap())
     }
 
-    /// Its DNS.
+    /// Returns the network's DNS.
     pub fn names(&self) -> Arc<Zone> {
         self.zone.clone()
     }
 }
 
-/// A domain controller. It is gone from the network when it is dropped, and still in DNS.
+/// A domain controller. Dropping it removes it from the network, but not from DNS.
 pub struct Controller {
     /// DNS name.
     pub host: String,
@@ -137,36 +137,36 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Begins to listen on `port`, protected as that port is.
+    /// Starts to listen on `port`: TLS on the LDAPS port, StartTLS on others.
     pub async fn listen(&mut self, port: u16) {
         let identity = self.identity.clone();
         let security = if port == LDAPS { Security::Ldaps(identity) } else { Security::StartTls(identity) };
         self.server.listen((self.address, port), security).await.unwrap();
     }
 
-    /// What it received so far.
+    /// Returns the log of received messages.
     pub fn log(&self) -> &Log {
         self.server.log()
     }
 }
 
-/// One with a name of its own: to a client, another key under a known name is a wrong signature.
+/// Creates an authority with a unique name. A client would report another key under a known name as a bad signature.
 fn authority() -> Authority {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     Authority::new(&format!("Acme Root CA {}", COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
 }
 
-/// An address of the loopback network that no other test has: its middle is of the process, its end is counted.
+/// Returns a loopback address that no other test uses. The middle comes from the process id, the end from a counter.
 fn address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let end = NEXT.fetch_add(1, Ordering::Relaxed);
     assert!(end < u8::MAX, "this process needs more addresses than it has");
-    // Nobody's 127.0.x.y, where services of the machine may be.
+    // Avoids 127.0.x.y, where services of the machine may listen.
     Ipv4Addr::new(127, high | 0x80, low, end).into()
 }
 
-/// SRV records and addresses.
+/// A DNS table of SRV records and addresses.
 #[derive(Default)]
 pub struct Zone {
     hosts: Mutex<HashMap<String, Vec<(String, IpAddr)>>>,
@@ -179,7 +179,7 @@ impl Zone {
         self.hosts.lock().unwrap().entry(domain.to_owned()).or_default().push((host.to_owned(), address));
     }
 
-    /// The names whose SRV records were asked for.
+    /// Returns the names whose SRV records were queried.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -217,19 +217,19 @@ impl Names for Zone {
     }
 }
 
-/// A directory that is read: to the search at this place that holds this text in its `BASE FILTER`, these entries.
+/// A scripted directory. A search gets the entries of the first answer for its place whose text is in `BASE FILTER`.
 pub struct Directory {
     answers: Vec<(Place, &'static str, Vec<Entry>)>,
     asked: Mutex<Vec<(Place, String)>>,
 }
 
 impl Directory {
-    /// Each answer is good for as many searches as there are; the first that fits is taken.
+    /// Creates a directory. Each answer serves any number of searches; the first match is used.
     pub fn new(answers: impl IntoIterator<Item = (Place, &'static str, Vec<Entry>)>) -> Self {
         Directory { answers: answers.into_iter().collect(), asked: Mutex::default() }
     }
 
-    /// The searches so far, each with its place.
+    /// Returns all searches until now, each with its place.
     pub fn asked(&self) -> Vec<(Place, String)> {
         self.asked.lock().unwrap().clone()
     }

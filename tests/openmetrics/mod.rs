@@ -1,25 +1,25 @@
-//! Reads OpenMetrics 1.0, and is strict about it: what the specification forbids is an error, and so is what
-//! Prometheus' older text format has no word for.
-// Each test uses a part.
+//! A strict reader of OpenMetrics 1.0. It rejects what the specification forbids, and also what
+//! Prometheus' older text format cannot express.
+// Each test uses only part of this module.
 #![allow(dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The kinds that the older format knows, too.
+/// The metric types that the older format also has.
 const KINDS: [&str; 3] = ["counter", "gauge", "histogram"];
 
 pub type Labels = BTreeMap<String, String>;
 
-/// A metric with its values.
+/// A metric with its samples.
 #[derive(Debug)]
 pub struct Family {
     pub name: String,
     pub kind: String,
-    /// Name, labels and value, in order.
+    /// Name, labels and value of each sample, in order.
     pub samples: Vec<(String, Labels, f64)>,
 }
 
-/// Every metric of `text` by its name.
+/// Parses `text` into its metrics, by name.
 pub fn parse(text: &str) -> Result<BTreeMap<String, Family>, String> {
     let lines = text.strip_suffix("# EOF\n").ok_or("the last line is not # EOF")?;
     let mut all: Vec<Family> = Vec::new();
@@ -62,7 +62,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Family>, String> {
     all.iter().filter(|family| family.kind == "histogram").try_for_each(histogram)?;
     let count = all.len();
     let all: BTreeMap<_, _> = all.into_iter().map(|family| (family.name.clone(), family)).collect();
-    // The values of one may not bear the name of another.
+    // A sample of one metric must not have the name of another metric.
     let clash =
         all.keys().find(|name| seen.iter().any(|(sample, _)| sample == *name && all[*name].kind != "gauge"));
     match clash {
@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Result<BTreeMap<String, Family>, String> {
     }
 }
 
-/// Whether a value called `name` belongs to `family`.
+/// Returns true if a sample called `name` belongs to `family`.
 fn is_of(family: &Family, name: &str) -> bool {
     let suffixes: &[&str] = match family.kind.as_str() {
         "counter" => &["_total"],
@@ -83,10 +83,10 @@ fn is_of(family: &Family, name: &str) -> bool {
     suffixes.iter().any(|suffix| name.strip_suffix(suffix) == Some(&family.name))
 }
 
-/// The parts of a histogram.
+/// The samples of one histogram.
 #[derive(Default)]
 struct Row {
-    /// Upper bounds and counts.
+    /// Upper bounds with their counts.
     buckets: Vec<(f64, f64)>,
     sum: Option<f64>,
     count: Option<f64>,
@@ -124,12 +124,12 @@ fn sample(line: &str) -> Option<(String, Labels, f64)> {
         Some(rest) => labels(rest)?,
         None => (Labels::new(), rest),
     };
-    // Neither a time nor an exemplar: the broker gives none.
+    // Rejects timestamps and exemplars, which the broker never writes.
     let value = number(rest.strip_prefix(' ')?)?;
     is_name(name, true).then(|| (name.to_owned(), labels, value))
 }
 
-/// The labels up to the closing brace, and what is behind it.
+/// Returns the labels up to the closing brace, and the text after it.
 fn labels(mut rest: &str) -> Option<(Labels, &str)> {
     let mut labels = Labels::new();
     loop {

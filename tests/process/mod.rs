@@ -1,5 +1,5 @@
-//! The broker's process, as systemd starts it, for integration tests.
-// Each of them uses a part.
+//! The broker as a process, started as systemd starts it, for integration tests.
+// Each of them uses only part of this module.
 #![allow(dead_code)]
 
 use std::os::unix::net::UnixStream;
@@ -14,21 +14,21 @@ use motion_ad::verdict::Verdict;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
-/// A broker of its own.
+/// A broker process that is killed when dropped.
 pub struct Broker {
-    /// Its configuration, its socket and its state.
+    /// The folder with its configuration, socket and state.
     pub folder: Rc<TempDir>,
     pub process: Child,
 }
 
 impl Broker {
-    /// A broker as systemd starts it: with the two credentials in a folder, here those of a host that is not
-    /// joined.
+    /// Starts a broker as systemd does, with the two credentials in a folder. Here they are those of a host
+    /// that is not joined.
     pub fn start(config: &str) -> Self {
         Broker::start_in(Rc::new(tempfile::tempdir().unwrap()), config)
     }
 
-    /// The same in a folder that an earlier one has left.
+    /// Starts a broker in a folder that an earlier one used.
     pub fn start_in(folder: Rc<TempDir>, config: &str) -> Self {
         let write = |name: &str, text: &[u8]| std::fs::write(folder.path().join(name), text).unwrap();
         write("names.map", b"# nobody\n");
@@ -82,7 +82,7 @@ impl Broker {
         ask_verdict(&self.socket(), &request, &Secret::new(b"secret".to_vec())).unwrap()
     }
 
-    /// The exit code, once the process has ended by itself.
+    /// Waits up to 20 s for the process to end by itself, and returns its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(20) {
@@ -102,7 +102,8 @@ impl Drop for Broker {
     }
 }
 
-/// A domain without the join's files, whose sources on this machine are not the test's.
+/// Configuration of a domain on a host that is not joined. It names the servers and the CA file, so that the broker
+/// takes neither from this machine.
 pub const DOMAIN: &str = concat!(
     "[domain]\nname = \"acme.example\"\nservers = [\"dc.invalid\"]\n[tls]\nca_file = \"",
     env!("CARGO_MANIFEST_DIR"),

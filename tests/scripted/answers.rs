@@ -1,4 +1,4 @@
-//! What servers say, in Active Directory's words.
+//! Responses of servers, in the words of Active Directory.
 
 use super::netlogon::Netlogon;
 use super::script::{Action, Manner};
@@ -16,22 +16,22 @@ fn send(message: Message) -> Action {
     Action::Send(message, Manner::Whole)
 }
 
-/// A result of this code with this diagnostic message, as the answer to whatever was asked.
+/// Returns a result with this code and diagnostic message, for any request.
 pub fn result(code: i64, text: &str) -> Action {
     send(Message::Result(LdapResult { code, text: text.to_owned(), referral: Vec::new() }))
 }
 
-/// Success.
+/// Returns the result success.
 pub fn success() -> Action {
     result(SUCCESS, "")
 }
 
-/// The end of a search.
+/// Returns the end of a search.
 pub fn done() -> Action {
     success()
 }
 
-/// A bind that AD refuses for the reason of this Win32 error code (MS-ERREF 2.2), 0x525 to 0x775.
+/// Returns the result of a bind that AD rejects with this Win32 error code (MS-ERREF 2.2), 0x525 to 0x775.
 pub fn refused(data: u32) -> Action {
     let text = format!(
         "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data:x}, v1db1\0"
@@ -39,12 +39,12 @@ pub fn refused(data: u32) -> Action {
     result(INVALID_CREDENTIALS, &text)
 }
 
-/// The server has too much to do.
+/// Returns the result of an overloaded server.
 pub fn busy() -> Action {
     result(BUSY, "00000020: LdapErr: DSID-0C090C3E, comment: The server is busy, data 0, v1db1\0")
 }
 
-/// The server shuts down.
+/// Returns the result of a server that shuts down.
 pub fn unavailable() -> Action {
     result(
         UNAVAILABLE,
@@ -52,23 +52,23 @@ pub fn unavailable() -> Action {
     )
 }
 
-/// The server does not want to: while it is being demoted, for instance.
+/// Returns the result of a server that is unwilling, for example while it is being demoted.
 pub fn unwilling() -> Action {
     result(UNWILLING_TO_PERFORM, "0000209A: SvcErr: DSID-031A1021, problem 5003 (WILL_NOT_PERFORM), data 0\0")
 }
 
-/// A result that sends the client elsewhere (RFC 4511, 4.1.10).
+/// Returns a result that refers the client to another server (RFC 4511, 4.1.10).
 pub fn referral(url: &str) -> Action {
     let text = "0000202B: RefErr: DSID-0310082F, data 0, 1 access points\0".to_owned();
     send(Message::Result(LdapResult { code: REFERRAL, text, referral: vec![url.to_owned()] }))
 }
 
-/// The notice of disconnection (RFC 4511, 4.4.1). The server that sends it closes the connection next.
+/// Returns the notice of disconnection (RFC 4511, 4.4.1). The server that sends it closes the connection next.
 pub fn notice(code: i64, text: &str) -> Action {
     send(Message::Notice(LdapResult { code, text: text.to_owned(), referral: Vec::new() }))
 }
 
-/// An entry that a search found.
+/// Returns an entry of a search result.
 pub fn entry(dn: &str, attributes: &[(&str, &[&[u8]])]) -> Action {
     let owned = |(name, values): &(&str, &[&[u8]])| {
         ((*name).to_owned(), values.iter().map(|value| value.to_vec()).collect())
@@ -76,12 +76,12 @@ pub fn entry(dn: &str, attributes: &[(&str, &[&[u8]])]) -> Action {
     send(Message::Entry { dn: dn.to_owned(), attributes: attributes.iter().map(owned).collect() })
 }
 
-/// A place where a search could go on (RFC 4511, 4.5.3).
+/// Returns a reference to a place where the search could continue (RFC 4511, 4.5.3).
 pub fn reference(url: &str) -> Action {
     send(Message::Reference(vec![url.to_owned()]))
 }
 
-/// The answer to a netlogon ping, for [`super::Event::root_dse`] with `DnsDomain` or so.
+/// Returns the answer to a netlogon ping. Use it with [`super::Event::root_dse`] and `DnsDomain`, for example.
 pub fn closest(netlogon: &Netlogon) -> [Action; 2] {
     [entry("", &[("Netlogon", &[&netlogon.encode()])]), done()]
 }

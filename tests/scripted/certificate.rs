@@ -1,4 +1,4 @@
-//! Certificates for the server: of an authority that is made for a test, or from files.
+//! Certificates for the server, from an authority that is created for a test or from files.
 
 use std::io;
 use std::path::Path;
@@ -12,15 +12,15 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A certificate and its key, ready to serve with.
+/// A server certificate and its key, ready for use.
 #[derive(Clone, Debug)]
 pub struct Identity(Arc<ServerConfig>);
 
 impl Identity {
-    /// From PEM: the server's certificate first, then what leads to the authority.
+    /// Reads an identity from PEM: the server's certificate first, then the intermediate certificates.
     ///
     /// # Errors
-    /// They are none, or do not belong together.
+    /// If the PEM is malformed, or the key does not belong to the certificate.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> io::Result<Self> {
         let chain = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>();
         let key = PrivateKeyDer::from_pem_slice(key).map_err(io::Error::other)?;
@@ -34,10 +34,10 @@ impl Identity {
         Ok(Identity(Arc::new(config)))
     }
 
-    /// From files of PEM.
+    /// Reads an identity from PEM files.
     ///
     /// # Errors
-    /// They cannot be read, or as in [`Identity::from_pem`].
+    /// If a file cannot be read, or as in [`Identity::from_pem`].
     pub fn from_files(certificates: &Path, key: &Path) -> io::Result<Self> {
         Identity::from_pem(&std::fs::read(certificates)?, &std::fs::read(key)?)
     }
@@ -47,14 +47,14 @@ impl Identity {
     }
 }
 
-/// A certificate authority of a test.
+/// A certificate authority for a test.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    /// A new one of this name.
+    /// Creates an authority with this name.
     ///
     /// # Errors
-    /// No key can be made.
+    /// If no key can be generated.
     pub fn new(name: &str) -> io::Result<Self> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -64,20 +64,20 @@ impl Authority {
         Ok(Authority(CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?))
     }
 
-    /// Its own certificate as PEM.
+    /// Returns its own certificate as PEM.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate for a server of these names.
+    /// Issues a certificate for a server with these names.
     ///
     /// # Errors
-    /// A name is none, or no key can be made.
+    /// If a name is invalid, or no key can be generated.
     pub fn issue(&self, names: &[&str]) -> io::Result<Identity> {
         self.issue_with(names, |_| {})
     }
 
-    /// The same, with something about it changed: its validity, its distribution points.
+    /// Issues a certificate with changed parameters, such as its validity or its distribution points.
     ///
     /// # Errors
     /// As [`Authority::issue`].

@@ -22,18 +22,18 @@ use super::{Security, result};
 /// LDAP result codes (RFC 4511, appendix A).
 const SUCCESS: i64 = 0;
 const PROTOCOL_ERROR: i64 = 2;
-/// What is sent at once of a long message.
+/// Size of one write of a long message, in bytes.
 const CHUNK: usize = 64 * 1024;
-/// The longest datagram.
+/// Maximum size of a datagram, in bytes.
 const DATAGRAM: usize = 64 * 1024;
 
-/// What a connection needs of the server.
+/// State that a connection gets from the server.
 pub struct Connection {
-    /// 1 for the first; 0 for UDP.
+    /// 1 for the first connection; 0 for UDP.
     pub number: u64,
-    /// What is done.
+    /// The rules that it follows.
     pub script: Arc<Script>,
-    /// What happened.
+    /// The log that it writes to.
     pub log: Log,
 }
 
@@ -54,14 +54,14 @@ impl Transport for TlsStream<TcpStream> {
     }
 }
 
-/// How things stand after some actions.
+/// State of a connection after some actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
-    /// Success was answered.
+    /// The server answered success.
     Granted,
-    /// Anything else, or nothing, was.
+    /// The server answered otherwise, or not at all.
     Open,
-    /// The connection is to be closed.
+    /// The connection must be closed.
     Over,
 }
 
@@ -69,13 +69,13 @@ impl Connection {
     /// Serves an accepted connection until it ends.
     pub async fn run(self, tcp: TcpStream, security: Security) {
         self.log.add(self.number, Received::Connected);
-        // However it ends is the script's or the client's business.
+        // An error here is the script's or the client's intention.
         let _ = self.accepted(tcp, security).await;
         self.log.add(self.number, Received::Ended);
     }
 
     async fn accepted(&self, mut tcp: TcpStream, security: Security) -> io::Result<()> {
-        // Drops of one byte shall be packets of one byte.
+        // Without Nagle's algorithm, a message sent byte by byte becomes packets of one byte.
         tcp.set_nodelay(true)?;
         if let Some(actions) = self.script.at(&Event::Connected, self.number)
             && self.perform(&mut tcp, actions, None, None).await? == After::Over
@@ -114,7 +114,7 @@ impl Connection {
         }
     }
 
-    /// Answers requests. Gives the stream back where TLS has to begin on it.
+    /// Answers requests. Returns the stream if TLS has to begin on it.
     async fn serve<T: Transport>(&self, mut stream: T, starttls: bool) -> io::Result<Option<T>> {
         let mut buffer = Vec::new();
         loop {
@@ -142,7 +142,7 @@ impl Connection {
         }
     }
 
-    /// The next whole message; `None` at the end of the stream.
+    /// Returns the next whole message, or `None` at the end of the stream.
     async fn next<T: Transport>(&self, stream: &mut T, buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
         loop {
             match length(buffer) {
@@ -209,11 +209,11 @@ impl Connection {
         Ok(after)
     }
 
-    /// Answers searches that come as datagrams. What a rule sends is one datagram, as the messages of an answer
-    /// without a connection are.
+    /// Answers searches that arrive as datagrams. All messages of a rule go into one datagram, as in connectionless
+    /// LDAP.
     pub async fn run_udp(self, socket: UdpSocket) {
         let mut buffer = vec![0; DATAGRAM];
-        // An error is the answer to an earlier datagram of ours that nobody took.
+        // An error here means that an earlier datagram was not delivered.
         loop {
             let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
             let Ok(request) = decode(&buffer[..length]) else {
@@ -230,7 +230,7 @@ impl Connection {
                     Action::Bytes(bytes) => datagram.extend(bytes),
                     Action::Nested(levels) => datagram.extend(nested(*levels)),
                     Action::Delay(time) => sleep(*time).await,
-                    // The others are of connections.
+                    // All other actions need a connection.
                     _ => {}
                 }
             }
@@ -241,7 +241,7 @@ impl Connection {
     }
 }
 
-/// The bytes of a message that is sent in this manner.
+/// Returns the bytes of a message in this manner.
 fn sent(message: &Message, manner: Manner, request: Option<&Request>) -> io::Result<Vec<u8>> {
     let added = if let Manner::OtherId(added) = manner { added } else { 0 };
     let mut bytes = encode(message, request, added)?;
@@ -277,7 +277,7 @@ async fn whole<T: Transport>(stream: &mut T, bytes: &[u8]) -> io::Result<()> {
     stream.flush().await
 }
 
-/// Says that nothing more comes, and takes what the client still sends: to close with bytes unread would be a reset.
+/// Shuts down the sending side, then reads all that the client still sends. Closing with unread bytes would be a reset.
 async fn close(tcp: &TcpStream) -> io::Result<()> {
     shutdown(tcp.as_raw_fd(), Shutdown::Write)?;
     let mut buffer = vec![0; CHUNK];
@@ -292,7 +292,7 @@ async fn close(tcp: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// What a TLS server says first: it reads the ClientHello from `stream` for that.
+/// Reads the ClientHello from `stream` and returns the first bytes that a TLS server answers.
 async fn server_hello<T: Transport>(stream: &mut T, identity: &Identity) -> io::Result<Vec<u8>> {
     let mut tls = ServerConnection::new(identity.config()).map_err(io::Error::other)?;
     let mut buffer = vec![0; CHUNK];

@@ -1,71 +1,71 @@
-//! What the server received. No password is kept, only whether there was one.
+//! Log of all that the server received. For a password it records only if it was empty.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// One thing that happened on a connection.
+/// One event on a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Received {
-    /// It was accepted.
+    /// The server accepted the connection.
     Connected,
     /// The client began a TLS handshake.
     ClientHello,
     /// The handshake is complete.
     Secured,
-    /// The handshake failed; what rustls says, the client's alert included.
+    /// The handshake failed with this error from rustls, including the client's alert.
     NotSecured(String),
     /// StartTLS.
     StartTls,
     /// A simple bind.
     Bind {
-        /// Whom it names.
+        /// Distinguished name of the account.
         dn: String,
-        /// Whether the password was empty.
+        /// True if the password was empty.
         empty: bool,
     },
     /// A SASL bind with this mechanism.
     Sasl(String),
     /// A search.
     Search {
-        /// Its base.
+        /// The search base.
         base: String,
-        /// Its filter, as text of RFC 4515.
+        /// The filter, as text of RFC 4515.
         filter: String,
-        /// The attributes that it asks for.
+        /// The requested attributes.
         attributes: Vec<String>,
     },
-    /// A modification; its values are not kept.
+    /// A modification, without its values.
     Modify {
-        /// What is modified.
+        /// Distinguished name of the modified object.
         dn: String,
-        /// What is done to which attribute: `delete unicodePwd`.
+        /// The changes, each with its attribute, such as `delete unicodePwd`.
         changes: Vec<String>,
     },
     /// Any other request, by the number of its tag.
     Other(u64),
-    /// What is no LDAP request.
+    /// Bytes that are not an LDAP request.
     Rubbish,
-    /// The connection is over.
+    /// The connection ended.
     Ended,
 }
 
-/// What happened, and on which connection: the first is 1, UDP is 0.
+/// An event and its connection: 1 for the first one, 0 for UDP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The connection.
     pub connection: u64,
-    /// What happened.
+    /// The event.
     pub received: Received,
 }
 
-/// Everything that happened, in order.
+/// All events, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     records: Arc<Mutex<Vec<Record>>>,
-    /// How many there are, for those who wait for more.
+    /// The number of records, for callers that wait for more.
     count: Arc<watch::Sender<usize>>,
 }
 
@@ -76,39 +76,39 @@ impl Log {
         self.count.send_replace(records.len());
     }
 
-    /// Everything so far.
+    /// Returns all records until now.
     pub fn all(&self) -> Vec<Record> {
         self.records().clone()
     }
 
-    /// How many connections were accepted.
+    /// Returns the number of accepted connections.
     pub fn connections(&self) -> usize {
         self.count(|received| *received == Received::Connected)
     }
 
-    /// How many simple binds there were.
+    /// Returns the number of simple binds.
     pub fn binds(&self) -> usize {
         self.count(|received| matches!(received, Received::Bind { .. }))
     }
 
-    /// How many simple binds there were as `dn`.
+    /// Returns the number of simple binds as `dn`.
     pub fn binds_as(&self, dn: &str) -> usize {
         self.count(
             |received| matches!(received, Received::Bind { dn: seen, .. } if seen.eq_ignore_ascii_case(dn)),
         )
     }
 
-    /// How many binds named somebody without a password.
+    /// Returns the number of binds with a name and an empty password.
     pub fn unauthenticated_binds(&self) -> usize {
         self.count(|received| matches!(received, Received::Bind { dn, empty: true } if !dn.is_empty()))
     }
 
-    /// How many records are of this kind.
+    /// Returns the number of records that match.
     pub fn count(&self, is_meant: impl Fn(&Received) -> bool) -> usize {
         self.records().iter().filter(|record| is_meant(&record.received)).count()
     }
 
-    /// The records from number `first` on, counted from 0; waits until there is one.
+    /// Waits for record number `first`, counted from 0, and returns the records from there on.
     pub async fn from(&self, first: usize) -> Vec<Record> {
         let mut count = self.count.subscribe();
         // The sender lives as long as `self`.
@@ -116,7 +116,7 @@ impl Log {
         self.records()[first..].to_vec()
     }
 
-    /// Waits until a record is of this kind. The caller bounds the time.
+    /// Waits until a record matches. The caller bounds the time.
     pub async fn wait_for(&self, is_meant: impl Fn(&Received) -> bool) -> Record {
         let mut seen = 0;
         loop {

@@ -1,4 +1,4 @@
-//! An LDAP server that answers by a script: what a real Active Directory answers seldom, or never should.
+//! An LDAP server that answers by a script, also as a real Active Directory does rarely or never should.
 //!
 //! ```ignore
 //! let authority = Authority::new("Acme Root CA")?;
@@ -7,15 +7,15 @@
 //!     .rule(Rule::new(Event::Bind(None), [Action::Silence]).once());
 //! let mut server = Server::new(script);
 //! let address = server.listen("127.0.0.1:0", Security::Ldaps(authority.issue(&["dc1.acme.com"])?)).await?;
-//! // … then, of what it received:
+//! // … Then check what it received:
 //! assert_eq!(server.log().binds_as("CN=john"), 1);
 //! ```
 //!
-//! It keeps what it was asked, never a password. What no rule is for is answered with protocolError, so that a script
-//! that lacks a rule shows. Dropping the server ends its connections and its listeners.
+//! It logs requests, but never a password. It answers a request without a rule with protocolError, so that a missing
+//! rule is visible. Dropping the server ends its connections and its listeners.
 //!
 //! Integration tests include it by `mod scripted;`, the lab's suite by its path.
-// Each of them uses a part.
+// Each of them uses only part of this module.
 #![allow(dead_code, unused_imports)]
 
 mod answers;
@@ -45,12 +45,12 @@ pub use wire::{Credentials, LdapResult, Message};
 
 use connection::Connection;
 
-/// How a listener protects its connections.
+/// Protection of a listener's connections.
 #[derive(Clone, Debug)]
 pub enum Security {
-    /// Not at all: StartTLS is answered with protocolError.
+    /// None: the server answers StartTLS with protocolError.
     Plain,
-    /// TLS after a StartTLS that is answered with success (RFC 4511, 4.14).
+    /// TLS after a StartTLS that the server answers with success (RFC 4511, 4.14).
     StartTls(Identity),
     /// TLS from the first byte.
     Ldaps(Identity),
@@ -65,7 +65,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that listens nowhere yet.
+    /// Creates a server without listeners.
     pub fn new(script: Script) -> Self {
         Server {
             script: Arc::new(script),
@@ -75,10 +75,10 @@ impl Server {
         }
     }
 
-    /// Listens on a TCP port; answers the address, for port 0.
+    /// Listens on a TCP port, and returns the address, which a caller needs after port 0.
     ///
     /// # Errors
-    /// The address is not to be had.
+    /// If the address is not available.
     pub async fn listen(
         &mut self,
         address: impl ToSocketAddrs,
@@ -88,7 +88,7 @@ impl Server {
         let address = listener.local_addr()?;
         let (script, log, count) = (self.script.clone(), self.log.clone(), self.connections.clone());
         let accepting = tokio::spawn(async move {
-            // Aborted with this task.
+            // Aborted together with this task.
             let mut connections = JoinSet::new();
             while let Ok((tcp, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
@@ -101,11 +101,11 @@ impl Server {
         Ok(address)
     }
 
-    /// Listens on a UDP port for searches without a connection (MS-ADTS 6.3.3: the netlogon ping), whose connection
-    /// number is 0; answers the address.
+    /// Listens on a UDP port for connectionless searches (MS-ADTS 6.3.3: the netlogon ping), and returns the address.
+    /// Their connection number is 0.
     ///
     /// # Errors
-    /// The address is not to be had.
+    /// If the address is not available.
     pub async fn listen_udp(&mut self, address: impl ToSocketAddrs) -> io::Result<SocketAddr> {
         let socket = UdpSocket::bind(address).await?;
         let address = socket.local_addr()?;
@@ -114,7 +114,7 @@ impl Server {
         Ok(address)
     }
 
-    /// What it received so far.
+    /// Returns the log of received messages.
     pub fn log(&self) -> &Log {
         &self.log
     }

@@ -10,16 +10,16 @@ const NT_VERSION: u32 = 0x1 | 0x4;
 const WITH_CLOSEST_SITE: u32 = 0x10;
 /// `LmNtToken` and `Lm20Token`.
 const TOKEN: u16 = 0xffff;
-/// What a pointer to an earlier name can reach (RFC 1035, 4.1.4).
+/// Maximum offset that a compression pointer can address (RFC 1035, 4.1.4).
 const REACH: usize = 0x3fff;
 
-/// What a domain controller is and does: DS_FLAG (MS-ADTS 6.3.1.2).
+/// Roles and capabilities of a domain controller: DS_FLAG (MS-ADTS 6.3.1.2).
 pub mod flags {
-    /// The primary domain controller's role.
+    /// Has the primary domain controller's role.
     pub const PDC: u32 = 0x1;
-    /// Holds the global catalogue.
+    /// Holds the global catalog.
     pub const GLOBAL_CATALOG: u32 = 0x4;
-    /// Speaks LDAP.
+    /// Serves LDAP.
     pub const LDAP: u32 = 0x8;
     /// Is a domain controller.
     pub const DIRECTORY: u32 = 0x10;
@@ -27,13 +27,13 @@ pub mod flags {
     pub const KDC: u32 = 0x20;
     /// Is in the client's site.
     pub const CLOSEST: u32 = 0x80;
-    /// Can be written to; a read-only one cannot.
+    /// Is writable. A read-only domain controller is not.
     pub const WRITABLE: u32 = 0x100;
-    /// An ordinary one.
+    /// The flags of an ordinary domain controller.
     pub const ORDINARY: u32 = LDAP | DIRECTORY | KDC | WRITABLE;
 }
 
-/// What a domain controller says about itself and the client's site.
+/// Statements of a domain controller about itself and the client's site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netlogon {
     /// See [`flags`].
@@ -52,14 +52,14 @@ pub struct Netlogon {
     pub netbios_host: String,
     /// `DcSiteName`.
     pub dc_site: String,
-    /// `ClientSiteName`; empty where the client's address is in no site.
+    /// `ClientSiteName`; empty if the client's address is in no site.
     pub client_site: String,
     /// `NextClosestSiteName`.
     pub next_closest_site: Option<String>,
 }
 
 impl Netlogon {
-    /// An ordinary domain controller of a forest of one domain, in the client's site.
+    /// Returns an ordinary domain controller of a forest of one domain, in the client's site.
     pub fn of(host: &str, domain: &str, site: &str) -> Self {
         let first = |name: &str| name.split('.').next().unwrap_or_default().to_uppercase();
         Netlogon {
@@ -76,7 +76,7 @@ impl Netlogon {
         }
     }
 
-    /// As bytes, numbers little-endian, names compressed as a real domain controller does it.
+    /// Encodes it with little-endian numbers, and with names compressed as a real domain controller does.
     pub fn encode(&self) -> Vec<u8> {
         let mut names = Names { bytes: Vec::new(), known: HashMap::new() };
         names.bytes.extend(LOGON_SAM_LOGON_RESPONSE_EX.to_le_bytes());
@@ -109,7 +109,7 @@ impl Netlogon {
     }
 }
 
-/// Names with a pointer where one of them, or its end, was written before (RFC 1035, 4.1.4).
+/// An encoder that replaces a name, or its end, with a pointer if it was written before (RFC 1035, 4.1.4).
 struct Names {
     bytes: Vec<u8>,
     known: HashMap<String, usize>,

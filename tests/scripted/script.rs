@@ -1,55 +1,55 @@
-//! What the server does, and when.
+//! The actions of the server, and the events that trigger them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::wire::{Credentials, Message, Operation};
 
-/// What a rule waits for.
+/// The trigger of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A connection was accepted; nothing of it was read.
+    /// The server accepted a connection, and has read nothing from it.
     Connected,
-    /// The first byte of a TLS handshake has arrived and is not read yet. Afterwards the handshake goes on.
+    /// The first byte of a TLS handshake arrived and is not yet read. The handshake continues after the actions.
     ClientHello,
-    /// StartTLS. An answer of success is followed by the handshake.
+    /// StartTLS. After an answer of success, the handshake follows.
     StartTls,
-    /// A simple bind as this distinguished name, or one with any.
+    /// A simple bind as this distinguished name, or as any name if `None`.
     Bind(Option<String>),
     /// A simple bind with a name and without a password (RFC 4513, 5.1.2).
     UnauthenticatedBind,
     /// A SASL bind.
     Sasl,
-    /// A search whose base is this, and whose filter, as text of RFC 4515, holds that.
+    /// A search with this base and with this text in its filter (RFC 4515).
     Search {
-        /// Compared without case; `None` is any.
+        /// Compared without case; `None` matches any base.
         base: Option<String>,
         /// A part of the filter, compared without case.
         filter: String,
     },
-    /// A modification of anything.
+    /// A modification of any object.
     Modify,
     /// Any request.
     Any,
 }
 
 impl Event {
-    /// A simple bind as `dn`.
+    /// Matches a simple bind as `dn`.
     pub fn bind_as(dn: &str) -> Self {
         Event::Bind(Some(dn.to_owned()))
     }
 
-    /// Any simple bind.
+    /// Matches any simple bind.
     pub fn bind() -> Self {
         Event::Bind(None)
     }
 
-    /// A search anywhere whose filter holds `part`.
+    /// Matches a search with any base whose filter contains `part`.
     pub fn filter(part: &str) -> Self {
         Event::Search { base: None, filter: part.to_owned() }
     }
 
-    /// A read of the root DSE whose filter holds `part`.
+    /// Matches a read of the root DSE whose filter contains `part`.
     pub fn root_dse(part: &str) -> Self {
         Event::Search { base: Some(String::new()), filter: part.to_owned() }
     }
@@ -81,7 +81,7 @@ fn same(one: &str, other: &str) -> bool {
     one.to_lowercase() == other.to_lowercase()
 }
 
-/// How a message is sent.
+/// The manner in which a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// In one piece.
@@ -90,58 +90,58 @@ pub enum Manner {
     Dripped(Duration),
     /// Only its first bytes.
     Cut(usize),
-    /// Two times in one piece.
+    /// Twice in one piece.
     Twice,
-    /// As the answer to a request of another id: this much is added.
+    /// With a wrong message id: the request's id plus this number.
     OtherId(i64),
 }
 
-/// One step of what the server does. After the last one it reads the next request.
+/// One step of the server. After the last one it reads the next request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Sends a message.
     Send(Message, Manner),
     /// Sends bytes as they are.
     Bytes(Vec<u8>),
-    /// Sends the header of an LDAPMessage that announces so many bytes, and then so many zeros.
+    /// Sends the header of an LDAPMessage that announces `announced` bytes, and then `sent` zeros.
     Oversized {
         /// At most 4 GiB.
         announced: u32,
-        /// It stops where the client closes the connection.
+        /// Sending stops when the client closes the connection.
         sent: usize,
     },
-    /// Sends an LDAPMessage of so many sequences in each other: short, but deep.
+    /// Sends a short LDAPMessage of this many nested sequences.
     Nested(usize),
-    /// The first half of what a TLS server says to the ClientHello. Only for [`Event::ClientHello`], and followed by
-    /// [`Action::Silence`], [`Action::Close`] or [`Action::Reset`], because the ClientHello is used up.
+    /// Sends the first half of a TLS server's answer to the ClientHello. Only for [`Event::ClientHello`]. It uses up
+    /// the ClientHello, so only [`Action::Silence`], [`Action::Close`] or [`Action::Reset`] may follow.
     HalfServerHello,
     /// Waits.
     Delay(Duration),
-    /// Says nothing more on this connection and keeps it open as long as the server lives.
+    /// Sends nothing more on this connection, and keeps it open for the lifetime of the server.
     Silence,
-    /// Closes the connection in an orderly way, without TLS's own farewell.
+    /// Closes the connection in an orderly way, without TLS's close_notify.
     Close,
     /// Resets the connection.
     Reset,
 }
 
 impl Action {
-    /// The message byte by byte, with a pause after each.
+    /// Sends the message byte by byte, with a pause after each.
     pub fn dripped(self, pause: Duration) -> Self {
         self.sent(Manner::Dripped(pause))
     }
 
-    /// Only the first `length` bytes of the message.
+    /// Sends only the first `length` bytes of the message.
     pub fn cut(self, length: usize) -> Self {
         self.sent(Manner::Cut(length))
     }
 
-    /// The message two times.
+    /// Sends the message twice.
     pub fn twice(self) -> Self {
         self.sent(Manner::Twice)
     }
 
-    /// The message as the answer to another request.
+    /// Sends the message with the request's id plus `added`.
     pub fn other_id(self, added: i64) -> Self {
         self.sent(Manner::OtherId(added))
     }
@@ -154,7 +154,7 @@ impl Action {
     }
 }
 
-/// What is done at an event.
+/// The actions for an event.
 #[derive(Debug)]
 pub struct Rule {
     event: Event,
@@ -164,23 +164,23 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whenever `event` comes up.
+    /// Creates a rule for every occurrence of `event`.
     pub fn new(event: Event, actions: impl IntoIterator<Item = Action>) -> Self {
         let actions = actions.into_iter().collect();
         Rule { event, connection: None, left: AtomicUsize::new(usize::MAX), actions }
     }
 
-    /// The first time only; afterwards later rules have their turn.
+    /// Limits the rule to the first occurrence. Later rules apply afterwards.
     pub fn once(self) -> Self {
         self.times(1)
     }
 
-    /// The first so many times only.
+    /// Limits the rule to the first `times` occurrences.
     pub fn times(self, times: usize) -> Self {
         Rule { left: AtomicUsize::new(times), ..self }
     }
 
-    /// On the server's connection of this number only; the first is 1.
+    /// Limits the rule to the server's connection with this number; the first is 1.
     pub fn connection(self, number: u64) -> Self {
         Rule { connection: Some(number), ..self }
     }
@@ -192,7 +192,7 @@ impl Rule {
     }
 }
 
-/// The rules; the first that is for an event has it.
+/// A list of rules. The first one that matches an event applies.
 #[derive(Debug, Default)]
 pub struct Script(Vec<Rule>);
 
@@ -203,17 +203,17 @@ impl Script {
         self
     }
 
-    /// Adds a rule for every time and every connection.
+    /// Adds a rule for every occurrence on every connection.
     pub fn on(self, event: Event, actions: impl IntoIterator<Item = Action>) -> Self {
         self.rule(Rule::new(event, actions))
     }
 
-    /// What to do where a connection has come this far; `None` is nothing out of the ordinary.
+    /// Returns the actions for a connection at this event, or `None` if it continues as usual.
     pub(super) fn at(&self, event: &Event, connection: u64) -> Option<&[Action]> {
         self.find(connection, |rule| rule.event == *event)
     }
 
-    /// What to do about a request.
+    /// Returns the actions for a request.
     pub(super) fn about(&self, operation: &Operation, connection: u64) -> Option<&[Action]> {
         self.find(connection, |rule| rule.event.is_of(operation))
     }

@@ -10,7 +10,7 @@ use ldap3::asn1::{
 
 use super::log::Received;
 
-/// The longest request that is read.
+/// Maximum length of a request, in bytes.
 const MAX_REQUEST: usize = 1024 * 1024;
 /// The StartTLS operation (RFC 4511, 4.14.1).
 const START_TLS: &[u8] = b"1.3.6.1.4.1.1466.20037";
@@ -27,12 +27,12 @@ const SEARCH_REFERENCE: u64 = 19;
 const EXTENDED: u64 = 23;
 const EXTENDED_RESPONSE: u64 = 24;
 
-/// What a client asked.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The message's id.
+    /// The message id.
     pub id: i64,
-    /// What is asked.
+    /// The operation.
     pub operation: Operation,
 }
 
@@ -41,46 +41,46 @@ pub struct Request {
 pub enum Operation {
     /// BindRequest.
     Bind {
-        /// Whom it names.
+        /// Distinguished name of the account.
         dn: String,
-        /// How.
+        /// Method of authentication.
         credentials: Credentials,
     },
     /// UnbindRequest.
     Unbind,
     /// SearchRequest.
     Search {
-        /// Its base.
+        /// The search base.
         base: String,
-        /// Its filter, as text of RFC 4515.
+        /// The filter, as text of RFC 4515.
         filter: String,
-        /// The attributes that it asks for.
+        /// The requested attributes.
         attributes: Vec<String>,
     },
-    /// ModifyRequest. The values are not kept: they may be passwords.
+    /// ModifyRequest, without its values, which may be passwords.
     Modify {
-        /// What is modified.
+        /// Distinguished name of the modified object.
         dn: String,
-        /// What is done to which attribute: `delete unicodePwd`.
+        /// The changes, each with its attribute, such as `delete unicodePwd`.
         changes: Vec<String>,
     },
     /// The extended operation StartTLS.
     StartTls,
-    /// Another one, by the number of its tag.
+    /// Any other operation, by the number of its tag.
     Other(u64),
 }
 
-/// How a bind proves who it is. The proof itself is not kept.
+/// Method of authentication in a bind. The password or token is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// By a password.
+    /// A password.
     Simple {
-        /// Whether that was empty.
+        /// True if the password was empty.
         empty: bool,
     },
-    /// By SASL.
+    /// SASL.
     Sasl {
-        /// The mechanism's name.
+        /// Name of the mechanism.
         mechanism: String,
     },
 }
@@ -92,30 +92,30 @@ pub struct LdapResult {
     pub code: i64,
     /// `diagnosticMessage`.
     pub text: String,
-    /// `referral`; left out where it is empty.
+    /// `referral`; omitted if empty.
     pub referral: Vec<String>,
 }
 
-/// What a server says.
+/// A message of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// The result of whatever was asked.
+    /// The result of any request.
     Result(LdapResult),
     /// SearchResultEntry.
     Entry {
-        /// The object's name.
+        /// Distinguished name of the object.
         dn: String,
         /// Its attributes and their values.
         attributes: Vec<(String, Vec<Vec<u8>>)>,
     },
     /// SearchResultReference.
     Reference(Vec<String>),
-    /// The notice of disconnection, which answers nothing.
+    /// The notice of disconnection, which answers no request.
     Notice(LdapResult),
 }
 
 impl Operation {
-    /// As it is logged.
+    /// Returns the form in which it is logged.
     pub fn received(&self) -> Received {
         match self.clone() {
             Operation::Bind { dn, credentials: Credentials::Simple { empty } } => {
@@ -130,7 +130,7 @@ impl Operation {
         }
     }
 
-    /// The tag of its final answer.
+    /// Returns the tag of the operation's final response.
     fn answer(&self) -> u64 {
         match self {
             Operation::Search { .. } => SEARCH_DONE,
@@ -143,10 +143,10 @@ impl Operation {
     }
 }
 
-/// The length of the first message in `buffer`, header included, once that is known.
+/// Returns the length of the first message in `buffer`, including its header, or `None` until it is known.
 ///
 /// # Errors
-/// It is no message, or one that is too long.
+/// If the bytes are no message, or the message is too long.
 pub fn length(buffer: &[u8]) -> io::Result<Option<usize>> {
     let (header, content) = match *buffer {
         [] | [_] => return Ok(None),
@@ -163,10 +163,10 @@ pub fn length(buffer: &[u8]) -> io::Result<Option<usize>> {
     if buffer[0] != 0x30 || content > MAX_REQUEST { Err(rubbish()) } else { Ok(Some(header + content)) }
 }
 
-/// Reads one whole message.
+/// Decodes one whole message.
 ///
 /// # Errors
-/// It is no request.
+/// If it is no request.
 pub fn decode(message: &[u8]) -> io::Result<Request> {
     parse_tag(message).ok().and_then(|(_, tag)| request(tag)).ok_or_else(rubbish)
 }
@@ -224,7 +224,7 @@ fn change(change: StructureTag) -> Option<String> {
 fn search(operation: StructureTag) -> Option<Operation> {
     let mut fields = operation.expect_constructed()?.into_iter();
     let base = text(fields.next()?)?;
-    // Scope, dereferencing, two limits and typesOnly come before the filter.
+    // Scope, alias dereferencing, two limits and typesOnly come before the filter.
     let mut fields = fields.skip(5);
     let mut filter = String::new();
     show_filter(fields.next()?, &mut filter)?;
@@ -232,7 +232,7 @@ fn search(operation: StructureTag) -> Option<Operation> {
     Some(Operation::Search { base, filter, attributes })
 }
 
-/// A filter as text (RFC 4511, 4.5.1.7; RFC 4515).
+/// Writes a filter as text (RFC 4511, 4.5.1.7; RFC 4515).
 fn show_filter(filter: StructureTag, out: &mut String) -> Option<()> {
     out.push('(');
     match (filter.id, filter.payload) {
@@ -256,7 +256,7 @@ fn show_filter(filter: StructureTag, out: &mut String) -> Option<()> {
             out.push_str(&text(parts.next()?)?);
             out.push('=');
             for (index, piece) in parts.next()?.expect_constructed()?.into_iter().enumerate() {
-                // 0 begins the value, 2 ends it.
+                // Tag 0 is the initial part, tag 2 the final part.
                 let (begins, ends) = (piece.id == 0, piece.id == 2);
                 if index == 0 && !begins {
                     out.push('*');
@@ -290,7 +290,7 @@ fn show_filter(filter: StructureTag, out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// A value, escaped where it is not a plain character (RFC 4515, 3).
+/// Writes a value, and escapes all bytes that are not plain characters (RFC 4515, 3).
 fn show_value(value: &[u8], out: &mut String) -> Option<()> {
     for byte in value {
         match byte {
@@ -314,10 +314,10 @@ fn number(tag: StructureTag) -> Option<i64> {
     }
 }
 
-/// The message as an answer to `request`, whose id is made `added` larger.
+/// Encodes the message as the answer to `request`, with `added` added to its id.
 ///
 /// # Errors
-/// It cannot be encoded.
+/// If it cannot be encoded.
 pub fn encode(message: &Message, request: Option<&Request>, added: i64) -> io::Result<Vec<u8>> {
     let id = request.map_or(0, |request| request.id) + added;
     let tag = request.map_or(EXTENDED_RESPONSE, |request| request.operation.answer());
@@ -367,12 +367,12 @@ fn ldap_message(id: i64, tag: u64, fields: Vec<Tag>) -> io::Result<Vec<u8>> {
     Ok(buffer.to_vec())
 }
 
-/// The header of an LDAPMessage that announces so many bytes.
+/// Returns the header of an LDAPMessage that announces this many bytes.
 pub fn header(announced: u32) -> Vec<u8> {
     [&[0x30, 0x84][..], &announced.to_be_bytes()].concat()
 }
 
-/// An LDAPMessage of so many sequences in each other.
+/// Returns an LDAPMessage of this many nested sequences.
 pub fn nested(levels: usize) -> Vec<u8> {
     let mut reversed: Vec<u8> = Vec::new();
     for _ in 0..levels {

@@ -1,4 +1,4 @@
-//! The floor: binds one after the other on a TLS connection that stays open, and nothing else.
+//! Lower bound of the comparison: sequential binds on one open TLS connection, and nothing else.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -15,13 +15,13 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 /// LDAP result code success (RFC 4511, 4.1.9).
 pub const SUCCESS: u8 = 0;
 
-/// One connection.
+/// An open TLS connection.
 pub struct Connection {
     tls: StreamOwned<ClientConnection, TcpStream>,
     id: i64,
 }
 
-/// How connections are verified.
+/// Returns a TLS configuration that trusts the authorities in `ca_file`.
 pub fn trust(ca_file: &str) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
     Ok(Trust::load(Some(Path::new(ca_file)), None).map_err(|e| e.to_string())?.config())
 }
@@ -36,7 +36,7 @@ impl Connection {
         Ok(Connection { tls, id: 0 })
     }
 
-    /// The result code of a bind.
+    /// Binds, and returns the result code.
     pub fn bind(&mut self, dn: &str, password: &str) -> Result<u8, Box<dyn Error>> {
         self.id += 1;
         self.tls.write_all(&simple_bind(self.id, dn, password)?)?;
@@ -55,7 +55,7 @@ impl Connection {
     }
 }
 
-/// The result code in the fields of a BindResponse (RFC 4511, 4.2.2).
+/// Returns the result code of a BindResponse (RFC 4511, 4.2.2).
 fn result(message: &[u8]) -> Option<u8> {
     let (_id, rest) = element(message)?;
     let (response, _) = element(rest)?;
@@ -63,7 +63,7 @@ fn result(message: &[u8]) -> Option<u8> {
     code.first().copied()
 }
 
-/// The content of the element that `bytes` begin with, once it is whole, and what follows it (X.690, 8.1).
+/// Returns the content of the first element in `bytes` and the rest, once the element is complete (X.690, 8.1).
 pub fn element(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (head, rest) = bytes.get(1..)?.split_first()?;
     let (length, rest) = match usize::from(*head) {

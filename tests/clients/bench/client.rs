@@ -1,4 +1,4 @@
-//! One long-lived application with many threads, which logs in by everybody who is compared.
+//! One long-lived application with many threads that logs in through each candidate of the comparison.
 
 use std::error::Error;
 use std::ffi::{CStr, CString, c_int};
@@ -11,18 +11,18 @@ use crate::bind::{self, Connection};
 use crate::libpam::{self, Conversation};
 use crate::plan::{Block, Candidate, Done, Setup, Took, Way};
 
-/// What a wrong password is: the right one and this.
+/// Suffix that makes a right password wrong.
 const WRONG: &str = "-no";
-/// PAM_AUTH_ERR, and libwbclient's and nslcd's answers to a wrong password.
+/// PAM_AUTH_ERR, and the return codes of libwbclient and nslcd for a wrong password.
 const REFUSALS: [c_int; 3] = [7, 6, 4];
 
-/// A candidate, ready.
+/// A candidate that is ready to log in.
 struct Ready {
     candidate: Candidate,
     service: CString,
     folder: Option<CString>,
     people: Vec<Person>,
-    /// The connections that wait for a thread.
+    /// Open connections that no thread uses yet.
     open: Mutex<Vec<Connection>>,
     next: AtomicUsize,
 }
@@ -33,7 +33,7 @@ struct Person {
     wrong: CString,
 }
 
-/// Reads the setup and then block after block from standard input, until that ends.
+/// Reads the setup and then block after block from standard input, until its end.
 pub fn run() -> Result<(), Box<dyn Error>> {
     let mut lines = std::io::stdin().lock().lines();
     let setup: Setup = serde_json::from_str(&lines.next().ok_or("no setup")??)?;
@@ -76,7 +76,7 @@ impl Ready {
         Ok(Ready { candidate, service, folder, people, open: Mutex::default(), next: AtomicUsize::new(0) })
     }
 
-    /// Has a connection for each of `threads` threads.
+    /// Opens a connection for each of `threads` threads.
     fn open(&self, threads: usize) -> Result<(), Box<dyn Error>> {
         let Way::Bind { address, host, ca_file } = &self.candidate.way else { return Ok(()) };
         let config = bind::trust(ca_file)?;
@@ -91,7 +91,7 @@ impl Ready {
         Ok(())
     }
 
-    /// Logs the next person in; why that failed.
+    /// Logs the next user in. Returns the cause if that failed.
     fn login(&self, connection: Option<&mut Connection>, wrong: bool) -> Option<String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed) % self.people.len();
         let person = &self.people[number];
@@ -122,7 +122,7 @@ fn run_block(ready: &[Ready], block: &Block) -> Result<Done, Box<dyn Error>> {
     }
     let results = Mutex::new(vec![Took::default(); chosen.len()]);
     let start = Barrier::new(block.threads + 1);
-    // Of each candidate.
+    // Number of the login within each candidate.
     let number = AtomicUsize::new(0);
     let begun = std::thread::scope(|scope| {
         for _ in 0..block.threads {
@@ -179,14 +179,14 @@ fn thread(
     }
 }
 
-/// The memory that is this process's alone.
+/// Returns the private memory of this process in KiB.
 fn private_kib() -> Result<u64, Box<dyn Error>> {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup")?;
     let private = text.lines().filter(|line| line.starts_with("Private_"));
     Ok(private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum())
 }
 
-/// The CPU time of this process.
+/// Returns the CPU time of this process in seconds.
 fn cpu() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the clock exists, and `time` outlives the call.
@@ -194,7 +194,7 @@ fn cpu() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// A handle of its own for each login: authenticate and, where that is a success and wanted, acct_mgmt.
+/// Logs in on a new handle: authenticate and, if it succeeds and `account` is set, acct_mgmt.
 fn pam_login(Ready { service, folder, .. }: &Ready, user: &CStr, password: &CStr, account: bool) -> c_int {
     let conversation = Conversation::password(password);
     let mut handle = std::ptr::null_mut();

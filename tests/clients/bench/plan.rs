@@ -1,21 +1,21 @@
-//! What the suite tells the client, and what the client answers: a line of JSON each.
+//! Commands of the suite to the client, and the client's answers: a line of JSON each.
 
 use serde::{Deserialize, Serialize};
 
-/// The first line: who is to be compared. Its answer is an empty line, once all are ready.
+/// The first line, with the candidates. The client answers with an empty line when all are ready.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
-    /// Shared objects that stay loaded, as those of any application that lives long: pam_sss would crash it otherwise.
+    /// Shared objects that stay loaded, as in a long-lived application. pam_sss would crash the client otherwise.
     pub keep: Vec<String>,
     pub candidates: Vec<Candidate>,
 }
 
-/// A way to check a password.
+/// A method to check a password.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Candidate {
     pub name: String,
     pub way: Way,
-    /// Who, each with a password; in turn.
+    /// Users with their passwords, used in turn.
     pub people: Vec<(String, String)>,
 }
 
@@ -25,47 +25,47 @@ pub enum Way {
     /// Through libpam.
     Pam {
         service: String,
-        /// The folder of the service files, where that is not libpam's own (`pam_start_confdir`).
+        /// The folder of the service files if it is not libpam's default (`pam_start_confdir`).
         folder: Option<String>,
-        /// Whether acct_mgmt follows authenticate.
+        /// True if acct_mgmt follows authenticate.
         account: bool,
     },
-    /// A bind on a TLS connection that stays open; the people are distinguished names.
+    /// A bind on an open TLS connection. The users are distinguished names.
     Bind { address: String, host: String, ca_file: String },
 }
 
-/// Every further line.
+/// Each further line: a block of logins.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Block {
-    /// The numbers of the candidates; each thread takes them in turn.
+    /// The numbers of the candidates. Each thread takes them in turn.
     pub candidates: Vec<usize>,
     pub threads: usize,
-    /// It ends after so many seconds, or after so many logins of each candidate.
+    /// The block ends after this time, or after `logins` logins of each candidate.
     pub seconds: f64,
     pub logins: usize,
-    /// So many a second begin, late ones as soon as they can; zero is as many as there can be. What is measured then is
-    /// the time since a login was due.
+    /// Logins due per second; late ones begin as soon as they can. Zero means no limit. With a rate, the measured
+    /// time begins when a login is due.
     pub rate: f64,
-    /// With wrong passwords: who gets in has failed.
+    /// Uses wrong passwords. A login that succeeds then counts as failed.
     pub wrong: bool,
 }
 
-/// The answer to a block: the candidates in its order.
+/// Answer to a block, with the candidates in the block's order.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Done {
     pub seconds: f64,
-    /// The memory that is the client's alone, in KiB (`smaps_rollup`, proc(5)).
+    /// Private memory of the client in KiB (`smaps_rollup`, proc(5)).
     pub private_kib: u64,
-    /// The client's CPU time in seconds so far.
+    /// CPU time of the client in seconds until now.
     pub cpu: f64,
     pub results: Vec<Took>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Took {
-    /// Each login, in microseconds.
+    /// Duration of each login in microseconds.
     pub micros: Vec<u32>,
     pub failed: usize,
-    /// The first failure.
+    /// Cause of the first failure.
     pub failure: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! A domain controller that answers every bind at once, so that what it costs is next to nothing.
+//! A domain controller that answers every bind at once, so that its own cost is negligible.
 
 use std::error::Error;
 use std::io;
@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::bind::element;
 
-/// Tags of RFC 4511: the message, what is asked and what is answered.
+/// Tags of RFC 4511: the message, the requests and the responses.
 const MESSAGE: u8 = 0x30;
 const BIND: u8 = 0x60;
 const BIND_RESPONSE: u8 = 0x61;
@@ -22,12 +22,12 @@ const ENTRY: u8 = 0x64;
 const DONE: u8 = 0x65;
 const OCTETS: u8 = 0x04;
 const SET: u8 = 0x31;
-/// The result success, without a name and a text.
+/// The result success, with an empty name and text.
 const SUCCESS: [u8; 7] = [0x0a, 1, 0, OCTETS, 0, OCTETS, 0];
 /// The capability of every Active Directory (MS-ADTS 3.1.1.3.4.3.1).
 const ACTIVE_DIRECTORY: &[u8] = b"1.2.840.113556.1.4.800";
 
-/// Listens for LDAPS until it is killed. Says `listening` when it does.
+/// Listens for LDAPS until it is killed. Prints `listening` when it is ready.
 pub fn run(certificate: &str, key: &str) -> Result<(), Box<dyn Error>> {
     let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(key)?;
@@ -39,7 +39,7 @@ pub fn run(certificate: &str, key: &str) -> Result<(), Box<dyn Error>> {
         loop {
             let (tcp, _) = listener.accept().await?;
             let acceptor = acceptor.clone();
-            // However it ends is the client's business.
+            // An error here is the client's affair.
             tokio::spawn(async move { serve(tcp, acceptor).await });
         }
     })
@@ -61,7 +61,7 @@ async fn serve(tcp: TcpStream, acceptor: TlsAcceptor) -> io::Result<()> {
     Ok(())
 }
 
-/// What is answered to a message; nothing to what needs no answer.
+/// Returns the answer to a message; empty if it needs none.
 fn answer(message: &[u8]) -> Vec<u8> {
     let Some((_, operation)) = element(message) else { return Vec::new() };
     let id = &message[..message.len() - operation.len()];
@@ -73,7 +73,7 @@ fn answer(message: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What it says of itself: nobody's name, and that logins may go to it.
+/// Returns its root DSE, which names no host and allows logins.
 fn root() -> Vec<u8> {
     let octets = |value: &[u8]| tagged(OCTETS, value);
     let attribute =
@@ -83,7 +83,7 @@ fn root() -> Vec<u8> {
     [octets(b""), tagged(MESSAGE, &attributes.concat())].concat()
 }
 
-/// An element of less than 128 bytes, or of the long form (X.690, 8.1.3).
+/// Returns an element with a short length if it has less than 128 bytes, or with a long one (X.690, 8.1.3).
 fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap_or(u16::MAX).to_be_bytes();
     let head: &[u8] =

@@ -1,12 +1,12 @@
 'use strict';
-// A person's own change of the password, an expired one too. node-linux-pam cannot change passwords, so this asks
-// motion-ad's helper, which does what PAM would: one process for each change, and changes are rare.
+// Password changes by the user, also of an expired password. node-linux-pam cannot change passwords, so this file runs
+// motion-ad's helper, which does the same as PAM. Each change needs a process, but changes are rare.
 
 const { spawn } = require('child_process');
 
 /**
- * Changes a password. Resolves to [changed, text], the text for the person; changed is null where nobody knows.
- * The passwords go through a pipe: arguments could be read by every user of this server.
+ * Changes a password. Resolves to [changed, text], with a text for the user; changed is null if it is unknown.
+ * The passwords go through a pipe, because every user of this server can read arguments.
  */
 function changePassword(username, present, next) {
   return new Promise((resolve) => {
@@ -15,7 +15,7 @@ function changePassword(username, present, next) {
     });
     let printed = '';
     child.stdout.on('data', (part) => (printed += part));
-    child.stdin.on('error', () => {}); // It has ended already; what it printed says why.
+    child.stdin.on('error', () => {}); // It has already ended; its output has the cause.
     child.stdin.end(`${present}\n${next}\n`);
     child.on('error', () => resolve([false, '']));
     child.on('close', () => resolve(answer(printed)));

@@ -1,20 +1,20 @@
 'use strict';
-// One seat per person. The register is motion-ad's: /etc/pam.d/motion-login has session=auth, so that a login that
-// succeeds takes a seat, and the one that the person had before ends. This is how the application learns of both.
+// One seat per user. motion-ad keeps the register: /etc/pam.d/motion-login has session=auth, so that a successful login
+// takes a seat, and the user's earlier seat ends. This file receives both events.
 //
 // One child process for the whole application prints a line of JSON for each event (man motion-ad-sessions-watch). It
-// waits for the broker by itself; if it ends, another one goes on after the last line, and nothing is missed.
+// waits for the broker by itself. If it ends, another one continues after the last line, so that no event is lost.
 
 const { EventEmitter, once } = require('events');
 const { execFile, spawn } = require('child_process');
 const os = require('os');
 const readline = require('readline');
 
-// How long after PAM's answer the event may come: it is written before PAM answers.
+// Maximum wait for the event after PAM's answer, in milliseconds. The event is written before PAM answers.
 const TOLD = 5000;
 
 const seats = new Map(); // by the id of the session: an EventEmitter that emits 'ended' once
-const opened = new EventEmitter(); // emits "of USER" with the seat that was taken just now
+const opened = new EventEmitter(); // emits "of USER" with a seat that was just taken
 let cursor;
 
 function watch() {
@@ -31,7 +31,7 @@ function hear({ event, cursor: here, session }) {
   if (event === 'opened' && isOurs(session)) {
     const seat = Object.assign(new EventEmitter(), { id: session.id, ended: null });
     seats.set(session.id, seat);
-    // One that nobody waits for any more is left at once.
+    // No login waits for this seat any more, so give it up at once.
     if (!opened.emit(`of ${session.user}`, seat)) leave(session.id);
   }
   if (event === 'ended') end(session.id, session.ended.reason);
@@ -50,7 +50,7 @@ function end(id, reason) {
   seat.emit('ended');
 }
 
-// Events were lost: whose seat is not in the list any more has lost it.
+// Events were lost: a seat that is no longer in the list has ended.
 function compare() {
   const known = [...seats.keys()];
   execFile('motion-ad', ['sessions', 'list', '--json'], (error, printed) => {
@@ -61,24 +61,24 @@ function compare() {
 }
 
 /**
- * Waits for the seat that the next login of this user takes. Begin before PAM is asked, and let only one login of a
- * user be on its way (see oneAtATime): then the next seat is that login's. Stop it by the AbortController's signal.
+ * Waits for the seat that the next login of this user takes. Call it before PAM, and run only one login of a user at a
+ * time (see oneAtATime), so that the next seat belongs to that login. The AbortController's signal stops the wait.
  */
 async function nextSeat(user, signal) {
   const [seat] = await once(opened, `of ${user}`, { signal });
   return seat;
 }
 
-/** The person logs out: nobody is to be told. */
+/** Ends the seat of a user who logs out. Needs no notice. */
 function leave(id) {
   execFile('motion-ad', ['sessions', 'end', id], () => {});
 }
 
-// The logins of one user stand in a line, which has an end: nobody else can keep a person out for long.
+// Maximum number of queued logins of one user. The bound keeps other clients from blocking the user for long.
 const LINE = 20;
 const lines = new Map();
 
-/** Does the work when that of the same user before it is done; null where too much of it is waiting. */
+/** Runs the work after earlier work for the same user. Returns null if too much is waiting. */
 function oneAtATime(user, work) {
   const line = lines.get(user) ?? { end: Promise.resolve(), length: 0 };
   if (line.length >= LINE) return null;

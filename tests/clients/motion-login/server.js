@@ -1,6 +1,6 @@
 'use strict';
-// A login page as XCALLY Motion's could be: passwords are checked by Active Directory, one person has one seat, and
-// this application keeps no password and knows nothing of LDAP. Read README.md first.
+// An example of a login page for XCALLY Motion. Active Directory checks the passwords, and each user has one seat. The
+// application stores no password and does not use LDAP. Read README.md first.
 
 const crypto = require('crypto');
 const path = require('path');
@@ -16,18 +16,18 @@ const ENDED = {
   refused: 'Your account may no longer be logged in. Ask your administrator.',
 };
 
-// Who is in: the seat by the id of the browser's session, and the pages that wait to be told of its end.
+// Logged-in users: the seat by the id of the browser's session, and the pages that wait for its end.
 const seated = new Map();
 
 const app = express();
 app.disable('x-powered-by');
 app.use(
   session({
-    // Sessions live as long as this process, as seats do: the broker ends those of a process that is gone.
+    // Sessions end with this process, and so do its seats: the broker ends the seats of a process that is gone.
     secret: crypto.randomBytes(32).toString('hex'),
     resave: false,
     saveUninitialized: false,
-    // Behind a proxy with TLS also: secure: true, and app.set('trust proxy', 1).
+    // Behind a proxy with TLS, add secure: true and app.set('trust proxy', 1).
     cookie: { httpOnly: true, sameSite: 'strict' },
   }),
 );
@@ -38,12 +38,12 @@ function say(response, outcome, text) {
   response.status(STATUS[outcome]).json({ outcome, text });
 }
 
-// What can be sent to PAM as it is. The bindings cut a text at a NUL: "right\0" would pass for "right".
+// Returns true if PAM can get the text unchanged. The bindings cut it at a NUL: "right\0" would count as "right".
 function isText(value, longest) {
   return typeof value === 'string' && value.length > 0 && value.length <= longest && !value.includes('\0');
 }
 
-/** The user's name as this application knows it, so that one person is not several; null where it can be nobody's. */
+/** Returns the user's name in one spelling for all logins, or null if it is not a possible name. */
 function userName(value) {
   return isText(value, 256) ? value.trim().toLowerCase() : null;
 }
@@ -60,20 +60,20 @@ async function enter(request, response, user, password) {
     const late = setTimeout(() => stop.abort(), TOLD);
     const seat = await taken;
     clearTimeout(late);
-    // Without a seat nobody could be told to leave it.
+    // Without a seat, the application would get no event when it ends.
     return seat ? [...answer, seat] : UNAVAILABLE;
   });
   const [outcome, text, seat] = (await login) ?? UNAVAILABLE;
   if (!seat) return say(response, outcome, text);
 
-  forget(request); // Somebody who was in here before, in the same browser.
-  // A new id, so that nobody who knew the old one is in as well.
+  forget(request); // The user who was logged in before in the same browser.
+  // A new id, so that the old one gives no access (session fixation).
   await new Promise((resolve, reject) => request.session.regenerate((e) => (e ? reject(e) : resolve())));
   const id = request.sessionID;
   request.session.user = user;
   seated.set(id, { seat, pages: new Set() });
   const thrownOut = () => throwOut(id, seat, request.sessionStore);
-  if (seat.ended) thrownOut(); // It was taken meanwhile.
+  if (seat.ended) thrownOut(); // Another login has already taken it.
   else seat.once('ended', thrownOut);
   say(response, 'in', '');
 }
@@ -95,7 +95,7 @@ function forget(request) {
   for (const page of place.pages) page.end();
 }
 
-// Everything but the login itself is for those who are in.
+// All routes except the login require a logged-in user.
 function inside(request, response, next) {
   if (seated.has(request.sessionID)) return next();
   say(response, 'ended', '');
@@ -123,7 +123,7 @@ app.get('/me', inside, (request, response) => {
   response.json({ user: request.session.user });
 });
 
-// The page is told at once when its seat is gone (server-sent events; XCALLY would use the socket that it has).
+// Notifies the page at once when its seat ends (server-sent events; XCALLY would use its existing socket).
 app.get('/seat', inside, (request, response) => {
   const { pages } = seated.get(request.sessionID);
   response.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store' });
@@ -137,7 +137,7 @@ app.post('/logout', inside, (request, response) => {
   request.session.destroy(() => response.json({ outcome: 'ended', text: 'You have logged out.' }));
 });
 
-// Nothing of a request that cannot be read is written down: it may hold a password.
+// Logs nothing of a malformed request, because it may contain a password.
 app.use((error, _request, response, next) => {
   if (response.headersSent) return next(error);
   if (!(error.status < 500)) console.error(error.stack);

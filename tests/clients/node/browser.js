@@ -1,12 +1,12 @@
 'use strict';
-// Drives Chromium: `browser.js URL`. Each window has cookies of its own.
+// Controls Chromium: `browser.js URL`. Each window has separate cookies.
 //
-// A line of JSON on standard input is something a person does: id, window, and one of
-//   type      what is typed into the fields, by their names; then the form is sent
+// Each line of JSON on standard input is an action of a user: id, window, and one of
+//   type      texts for the fields, by their names; the form is then sent
 //   press     the text of a button
-//   reload    the page is loaded again
-//   wait      a text that the page is to show within some seconds
-// Its answer is a line of JSON: the id, and of the page its text for the person, and which of its parts is seen.
+//   reload    loads the page again
+//   wait      a text that the page must show within some seconds
+// The answer is a line of JSON: the id, the page's text for the user, and its visible part.
 
 const readline = require('readline');
 const { chromium } = require('playwright-core');
@@ -20,7 +20,7 @@ async function open(browser, url) {
   return page;
 }
 
-// What a person does, and what comes of it.
+// Performs an action, and returns the result.
 async function act(page, { type, press, reload, wait }) {
   if (reload) await page.reload();
   if (press) await page.getByRole('button', { name: press }).click();
@@ -34,7 +34,7 @@ async function act(page, { type, press, reload, wait }) {
 }
 
 async function main() {
-  // As an ordinary user in a container Chromium has no sandbox of its own; and there is no network to reach.
+  // Chromium has no sandbox as an ordinary user in a container, and there is no network to reach.
   const args = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update'];
   const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args });
   const windows = new Map();

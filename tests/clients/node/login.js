@@ -1,8 +1,8 @@
 'use strict';
-// Logs in with a PAM library of Node's: `login.js node-linux-pam | authenticate-pam`.
+// Logs in with a PAM library for Node: `login.js node-linux-pam | authenticate-pam`.
 //
-// A line of JSON on standard input is a login: id, service, user, password. Its answer is a line of JSON: the id and
-// what was said, which is libpam's text.
+// Each line of JSON on standard input is a login: id, service, user, password. The answer is a line of JSON with the id
+// and the text of libpam.
 
 const readline = require('readline');
 

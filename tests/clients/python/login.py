@@ -1,8 +1,8 @@
-"""Logs in as other people's programs do: `login.py python-pam | pamela | http URL`, or at `page URL` of motion-login.
+"""Logs in as third-party programs do: `login.py python-pam | pamela | http URL`, or at `page URL` of motion-login.
 
-A line of JSON on standard input is a login: id, service, user, password, and for pamela which function to call. Its answer
-is a line of JSON: the id and what was said, which is libpam's text, HTTP's status and where it sends the browser, or the
-page's outcome.
+Each line of JSON on standard input is a login: id, service, user, password, and for pamela the function to call. The
+answer is a line of JSON with the id and the result: libpam's text, the HTTP status with its redirect, or the page's
+outcome.
 """
 
 import base64
@@ -67,7 +67,7 @@ log_in = ways[sys.argv[1]]
 def answer(login):
     try:
         said = log_in(login)
-    except Exception as error:  # whatever it is, the suite is to see it
+    except Exception as error:  # the suite must see every error
         said = repr(error)
     print(json.dumps({"id": login["id"], "said": said}), flush=True)
 

@@ -21,7 +21,7 @@ case $lower in
     '') mount --bind "$new/layer" "$root" ;;
     *)
         mount_overlay "$root" "$lower" "$new/layer" "$new/work"
-        # The root's own resolv.conf belongs to the lab's network; packages come from the machine's.
+        # The root's own resolv.conf is for the lab's network, but packages come through the machine's network.
         touch "$root/etc/resolv.conf"
         mount --bind "$(readlink -f /etc/resolv.conf)" "$root/etc/resolv.conf"
         ;;

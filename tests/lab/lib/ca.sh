@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The lab's private CA: its certificates, good and bad, its list of revoked ones, and what of it is published in AD.
+# The lab's private CA: valid and invalid certificates, the revocation list, and the parts that AD publishes.
 
 readonly CA=$LAB_RUN/ca
 readonly CA_CN="Acme Root CA"
@@ -42,7 +42,7 @@ authorityKeyIdentifier = keyid
 CONFIG
 }
 
-# The CA's certificate as it was before the present one: the same key, and out of date.
+# An earlier, expired certificate of the CA, with the same key.
 ca_expire() {
     [[ ! -e $CA/expired-ca.pem ]] || return 0
     openssl req -new -key "$CA/ca.key" -subj "/O=Acme/CN=$CA_CN" -out "$CA/expired-ca.csr"
@@ -51,7 +51,7 @@ ca_expire() {
         -extfile <(printf '%s\n' basicConstraints=critical,CA:TRUE keyUsage=critical,keyCertSign,cRLSign)
 }
 
-# Issues $CA/NODE-KIND.pem and .key for a node, where they do not exist yet.
+# Issues $CA/NODE-KIND.pem and .key for a node, unless they exist.
 ca_issue() { # NODE KIND
     local ca=ca out=$CA/$1-$2 name=${FQDN[$1]} dates=()
     local names="DNS:${FQDN[$1]},DNS:$DOMAIN,DNS:$NETBIOS"
@@ -70,8 +70,8 @@ ca_issue() { # NODE KIND
     mv "$out.new" "$out.pem"
 }
 
-# Where a forest keeps the root CAs that its members trust. Samba leaves the container empty; a
-# Windows CA puts itself there.
+# Container of the root CAs that the forest's members trust. Samba leaves it empty; a Windows CA
+# adds itself.
 ca_dn() {
     echo "CN=$CA_CN,CN=Certification Authorities,$PUBLIC_KEY_SERVICES"
 }
@@ -87,11 +87,11 @@ ca_unpublish() {
 }
 
 ca_delete() { # DN
-    # Absent is what we want: "no such object" is 32.
+    # "No such object" (32) is success, too.
     cast_ldap dc ldapdelete "$1" 2>/dev/null || (($? == 32))
 }
 
-# Where a Windows CA publishes its list: below a container named after the server that it runs on.
+# Place where a Windows CA publishes its list: below a container named after the CA's server.
 ca_crl_container() {
     local server=${FQDN[dc]%%.*}
     echo "CN=$server,CN=CDP,$PUBLIC_KEY_SERVICES"

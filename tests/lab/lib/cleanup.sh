@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# `lab down`: everything that belongs to this lab goes, whatever state a killed run left it in.
+# `lab down`: removes everything that belongs to this lab, whatever state a killed run left.
 
 lab_down() {
     remove_lab
@@ -11,7 +11,7 @@ lab_down() {
 remove_lab() {
     local node
     for node in "${MACHINES[@]}"; do
-        # A run killed at the wrong moment has not written this one down.
+        # A run killed at the wrong moment has not recorded this process.
         node_find_leader "$node" 2>/dev/null || true
         kill_recorded "$LAB_RUN/$node/leader.pid"
         kill_recorded "$LAB_RUN/$node/nspawn.pid"
@@ -34,7 +34,7 @@ is_gone() {
     ! recorded "$1"
 }
 
-# Whoever lives in the lab's namespaces or cgroups belongs to it: a test's own process as well.
+# All processes in the lab's namespaces or cgroups belong to it, including those of a test.
 kill_leftovers() {
     kill_all "$({ pids_in_namespaces net "${NODES[@]}"; pids_in_cgroups; } | sort -u)"
 }
@@ -43,7 +43,7 @@ kill_in_namespaces() { # net|NODE…
     kill_all "$(pids_in_namespaces "$@")"
 }
 
-# Succeeds when nobody is left.
+# Succeeds when no process is left.
 kill_all() { # PIDS
     local pids=$1
     [[ -z $pids ]] && return 0
@@ -71,7 +71,7 @@ cgroups() {
     done
 }
 
-# Deepest first. A mount that is still in use goes lazily.
+# Deepest mounts first. A mount in use is detached lazily.
 unmount_below() { # FOLDER
     local mount
     awk -v below="$1/" 'index($5 "/", below) == 1 { print length($5), $5 }' /proc/self/mountinfo |

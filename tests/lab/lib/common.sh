@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# What every part of the lab uses: names, progress lines, locks, recorded processes.
+# Functions for all parts of the lab: names, progress lines, locks, recorded processes.
 
 export LAB_NAME=${LAB_NAME:-lab}
 export LAB_CACHE=${LAB_CACHE:-/var/cache/motion-ad-lab}
 export LAB_RUN=${LAB_RUN:-/var/lib/motion-ad-lab/$LAB_NAME}
 readonly LAB_LOG=$LAB_RUN/lab.log
 
-# The lab's world. Every lab has these same addresses: its namespaces have no way out.
+# Names and addresses. All labs use the same ones, because their namespaces have no route to the outside.
 # shellcheck disable=SC2034  # read by the other files
 {
     readonly DOMAIN=acme.com
     readonly NETBIOS=ACME
     readonly BASE_DN=DC=acme,DC=com
     readonly CROWD_PASSWORD=Cr0wds-come-in-coaches
-    # Machines boot; the others are network namespaces alone. Whatever is not dc or host is there when it is
-    # asked for.
+    # Machines boot; the other nodes are only network namespaces. Nodes other than dc and host exist only on
+    # request.
     readonly MACHINES=(dc dc2 host host2)
     readonly PLACES=(forger fake redis)
     readonly NODES=("${MACHINES[@]}" "${PLACES[@]}")
@@ -36,7 +36,7 @@ two_dcs() {
     [[ -d $LAB_RUN/dc2 ]]
 }
 
-# Whether the domain has 50,000 people more.
+# Succeeds if the domain has 50,000 additional users.
 is_crowded() {
     [[ -e $LAB_RUN/crowd ]]
 }
@@ -55,7 +55,7 @@ machines() {
     hosts
 }
 
-# Whether the hosts of this lab have the applications.
+# Succeeds if the hosts of this lab have the applications.
 with_clients() {
     [[ -d $LAB_RUN/clients ]]
 }
@@ -72,7 +72,7 @@ is_dc() {
     [[ ${1:-} == dc ]] || { [[ ${1:-} == dc2 ]] && two_dcs; }
 }
 
-# A step's output goes to its log; this is where progress goes.
+# Target of progress lines, because the output of a step goes to its log.
 exec 7>&2
 
 die() {
@@ -84,7 +84,7 @@ say() {
     printf 'lab: %s\n' "$*" >&7
 }
 
-# step TEXT COMMAND… : runs COMMAND, its output in the lab's log, and says how long it took.
+# step TEXT COMMAND… : runs COMMAND with its output in the lab's log, and prints its duration.
 step() {
     local text=$1 start=$EPOCHREALTIME
     shift
@@ -96,7 +96,7 @@ step() {
     printf '%6s s\n' "$(seconds_since "$start")" >&7
 }
 
-# A step that failed has said nothing yet: show the end of its log. (set -e ends the run.)
+# A failed step has printed nothing yet: show the end of its log. (set -e ends the run.)
 on_exit() {
     local code=$?
     exec 2>&7
@@ -144,7 +144,7 @@ lock_lab() {
     mkdir -p "${LAB_RUN%/*}"
     exec 9>"$LAB_RUN.lock"
     flock -w 900 9 || die "another run holds $LAB_RUN.lock"
-    # Whoever held the lock may have removed the file: then this lock is on nothing.
+    # The former holder may have removed the file. Then this lock is void.
     [[ $LAB_RUN.lock -ef /dev/fd/9 ]] || lock_lab
 }
 
@@ -160,19 +160,19 @@ unlock_cache() {
     exec 8>&-
 }
 
-# A process is recorded as "pid start-time": a pid alone may be somebody else's by now.
-# A zombie has ended: nobody needs to wait until its parent has noticed.
+# A process is recorded as "pid start-time", because a pid may have been reused.
+# A zombie counts as ended, although its parent has not reaped it yet.
 start_time() { # PID
     local stat
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-    # The command name, in parentheses, may hold spaces: count the fields after it.
+    # The command name, in parentheses, may contain spaces: count the fields after it.
     # shellcheck disable=SC2086
     set -- ${stat##*) }
     [[ $1 != Z ]] || return 1
     echo "${20}"
 }
 
-# recorded FILE : prints the pid in FILE if that very process still runs.
+# recorded FILE : prints the pid in FILE if that same process still runs.
 recorded() {
     local pid started
     [[ -r $1 ]] && read -r pid started <"$1" || return 1

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The domain controllers: their certificates, their start and their readiness, and what can befall them.
+# The domain controllers: certificates, start, readiness, and faults.
 
 readonly TLS=/var/lib/samba/private/tls
 readonly SMB_CONF=/etc/samba/smb.conf
@@ -24,7 +24,7 @@ dc_install_certificate() { # DC KIND
     install -m 600 "$CA/$1-$2.key" "$tls/lab-key.pem"
 }
 
-# For asking this DC's KDC and no other.
+# A Kerberos configuration with only this DC's KDC.
 dc_own_kdc() { # DC
     printf '%s\n' '[libdefaults]' "default_realm = ${DOMAIN^^}" 'dns_lookup_kdc = false' '[realms]' "${DOMAIN^^} = {" "kdc = ${ADDRESS[$1]}" '}'
 }
@@ -39,8 +39,8 @@ dc_wait_ready() { # DC…
     done
 }
 
-# One question per service, asked from the DC's own address. `host` and friends are not installed:
-# Samba's python asks the DNS question. Whatever the certificate is, LDAPS answers.
+# One query per service, sent from the DC's own address. `host` and similar tools are not installed,
+# so Samba's Python sends the DNS query. The LDAPS check accepts every certificate.
 dc_answers() { # DC SERVICE
     case $2 in
         ldap) node_run "$1" ldapsearch -x -H "ldap://${FQDN[$1]}" -o nettimeout=2 -s base -b "" defaultNamingContext ;;
@@ -59,8 +59,8 @@ PYTHON
     esac
 }
 
-# stop: as an administrator would. kill: as a crash would. hang: nothing answers, no connection
-# ends. All three leave the node itself up.
+# stop: like an administrator. kill: like a crash. hang: nothing answers, and no connection ends.
+# In all three, the node itself stays up.
 dc_stop() {
     node_run "$1" systemctl stop samba-ad-dc
 }
@@ -96,7 +96,7 @@ dc_samba_pids() { # DC
     find $(node_cgroups "$1") -path '*/samba-ad-dc.service/cgroup.procs' -exec cat {} + | sort -u
 }
 
-# Kills every process of Samba, and succeeds when none is left.
+# Kills every process of Samba. Succeeds when none is left.
 dc_kill_samba() {
     local pids
     pids=$(dc_samba_pids "$1")
@@ -106,8 +106,8 @@ dc_kill_samba() {
     return 1
 }
 
-# Stops every process of Samba, and succeeds when all of them stand still: one that was just being
-# born is met the next time.
+# Suspends every process of Samba. Succeeds when all are suspended. A process that is just being
+# forked is suspended in the next attempt.
 dc_freeze_samba() {
     local pid moving=0
     for pid in $(dc_samba_pids "$1"); do

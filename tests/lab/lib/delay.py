@@ -1,7 +1,7 @@
 # Forwards every Ethernet frame between two interfaces, in both directions, MILLISECONDS late:
 #     delay.py MILLISECONDS INTERFACE INTERFACE [PORT…]
-# Nothing is forwarded that is said from these TCP ports at the first interface, while connections to them are still
-# made. Ends when it is killed, or when an interface goes.
+# Drops TCP data from these ports at the first interface, but still forwards the handshakes. Ends when it is killed, or
+# when an interface disappears.
 import collections
 import select
 import socket
@@ -14,16 +14,16 @@ SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 15, 23
 SO_RCVBUFFORCE = 33
 
 FRAME = 1 << 17  # bytes; the largest is an unsegmented TCP packet of 64 KiB
-BUFFER = 8 << 20  # bytes the kernel keeps for us
-WAITING = 1 << 16  # frames that are on their way; more are lost, as in a router
+BUFFER = 8 << 20  # bytes of the kernel's receive buffer
+WAITING = 1 << 16  # maximum number of delayed frames; further ones are lost, as in a router
 
-VNET_HEADER, ETHERNET = 10, 14  # bytes before a frame, and before what it carries
-IPV4, TCP = b"\x08\x00", 6  # of an Ethernet frame; of an IP packet
+VNET_HEADER, ETHERNET = 10, 14  # length of the headers before a frame, and before its packet
+IPV4, TCP = b"\x08\x00", 6  # type of an Ethernet frame; protocol of an IP packet
 
 
 def attach(interface):
     link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-    # With its header a frame keeps what veth leaves to the last device: checksum and segmentation.
+    # The header preserves the checksum and segmentation work that veth leaves to the last device.
     link.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     link.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     link.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
@@ -32,7 +32,7 @@ def attach(interface):
 
 
 def says(frame, ports):
-    """Is it TCP data from one of these ports?"""
+    """Returns true if the frame is TCP data from one of these ports."""
     ethernet = frame[VNET_HEADER:]
     packet = ethernet[ETHERNET:]
     if ethernet[12:14] != IPV4 or packet[9] != TCP:
@@ -44,7 +44,7 @@ def says(frame, ports):
 
 def forward(delay, one, other, muted):
     across = {one: other, other: one}
-    waiting = collections.deque()  # (when it is due, where it goes, frame), in this order
+    waiting = collections.deque()  # (due time, destination, frame), sorted by due time
     while True:
         now = time.monotonic()
         while waiting and waiting[0][0] <= now:
@@ -52,7 +52,7 @@ def forward(delay, one, other, muted):
             try:
                 link.send(frame)
             except BlockingIOError:
-                pass  # its queue is full: lost
+                pass  # the queue is full, so the frame is lost
         patience = waiting[0][0] - now if waiting else None
         for link in select.select(list(across), [], [], patience)[0]:
             frame = link.recv(FRAME)

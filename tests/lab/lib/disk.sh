@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# The broker's state folder on a file system of its own, which can be full.
+# The broker's state folder on a separate file system, which can be filled.
 
 readonly STATE=/var/lib/motion-ad
-readonly SMALL=64m # with room for what the broker keeps there
+readonly SMALL=64m # enough for the broker's files
 
 lab_disk() {
     local usage="usage: lab disk small|full|free|whole [host|host2]" command=${1:-} host=${2:-host}
@@ -22,7 +22,7 @@ disk_is() { # small|whole HOST
     if node_run "$2" mountpoint -q $STATE; then [[ $1 == small ]]; else [[ $1 == whole ]]; fi
 }
 
-# What is in the folder is there afterwards too. Nobody may have files open in it meanwhile.
+# Keeps the folder's content. No process may have files open in it.
 disk_exchange() { # small|whole HOST
     # shellcheck disable=SC2016  # for the inner shell
     node_run "$2" sh -euc '
@@ -41,7 +41,7 @@ disk_exchange() { # small|whole HOST
 }
 
 disk_full() { # HOST
-    # Until it fails, for want of space.
+    # Writes until it fails, because no space is left.
     ! node_run "$1" dd if=/dev/zero of=$STATE/filler bs=4k oflag=append conv=notrunc status=none 2>/dev/null ||
         die "$1: $STATE has no end"
 }

@@ -4,7 +4,7 @@
 # samba-tool as the administrator; the password comes from the file.
 dns_tool() { # add|delete NAME TYPE DATA
     local zone=$DOMAIN name=$2
-    # A service of the domain controllers is in a zone of its own.
+    # Services of the domain controllers are in a separate zone.
     if [[ $name == *_msdcs ]]; then
         zone=_msdcs.$DOMAIN name=${name%._msdcs}
     fi
@@ -39,7 +39,7 @@ dns_remove() { # NAME
 lab_dns() {
     local usage="usage: lab dns add NAME ADDRESS | remove NAME | srv add|remove SERVICE TARGET PORT PRIORITY WEIGHT"
     local verb
-    # Inside the domain, with or without its name.
+    # A name in the domain, with or without the domain's name.
     case $#-${1:-}-${2:-} in
         3-add-*) dns_add "${2%."$DOMAIN"}" "$3" ;;
         2-remove-*) dns_remove "${2%."$DOMAIN"}" ;;
@@ -52,7 +52,7 @@ lab_dns() {
     replicate
 }
 
-# The suffixes that userPrincipalNames may have beside the domain's name.
+# Suffixes of userPrincipalNames in addition to the domain's name.
 lab_suffix() {
     [[ $# == 2 && $1 =~ ^(add|remove)$ ]] || die "usage: lab suffix add|remove SUFFIX"
     local verb=${1/remove/delete}

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Puts packages, and what they or package files depend on, into the apt cache of ROOT, over the machine's network.
+# Downloads packages and their dependencies into the apt cache of ROOT, through the machine's network.
 #     download.sh ROOT PACKAGE…
 set -euo pipefail
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A place for a scripted server: a node that is a network namespace alone, with a name and a certificate.
+# A node for a scripted server: only a network namespace, with a name and a certificate.
 
 lab_fake() {
     local command=${1:-}
@@ -11,7 +11,7 @@ lab_fake() {
         run-0) die "lab fake run: no command" ;;
         run-*)
             net_has fake || die "fake is not up"
-            # In the foreground. `lab down` ends whatever is in the namespace.
+            # In the foreground. `lab down` ends all processes in the namespace.
             exec ip netns exec "$(netns fake)" "$@" 7>&-
             ;;
         *) die "usage: lab fake up | down | run -- COMMAND…" ;;

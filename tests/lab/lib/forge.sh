@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# A forged KDC: MIT's, with the domain's realm. It knows John's password, but no key of the host's. To FORGED_EXPIRED, who
-# have passwords of its own there, it says that they have expired, and it changes them by kpasswd. The host's Kerberos is
-# led to it; everything else still reaches the real DC.
+# A forged KDC: MIT's, with the domain's realm. It knows John's password, but no key of the host. The users in
+# FORGED_EXPIRED have different passwords there, which it reports as expired and changes by kpasswd. Only the host's
+# Kerberos traffic is redirected to it; all other traffic still reaches the real DC.
 
 readonly FORGE_TABLE=7388
 readonly FORGED_EXPIRED="fiona.forged frank.forged" FORGED_PASSWORD=F0rged-from-front-to-end
@@ -16,7 +16,7 @@ lab_forge() {
 
 forge_up() {
     lab_is_up || die "$LAB_NAME is down"
-    # Half a forger, left by a killed run, is not worth mending.
+    # A killed run may have left a partial forger: start from scratch.
     forge_down
     ensure_layers base forger
     step "forged KDC" forge_start
@@ -28,7 +28,7 @@ forge_start() {
     net_add_node forger
     net_stand_in forger dc dc2
     forge_make_realm
-    # As in node_start: until it is in the namespace, where `lab down` finds it, it dies with the lab.
+    # As in node_launch: it dies with the lab until it is in the namespace, where `lab down` finds it.
     setpriv --pdeathsig KILL setsid ip netns exec "$(netns forger)" setpriv --pdeathsig clear \
         chroot "$(node_root forger)" krb5kdc -n </dev/null >>"$LAB_RUN/forger/kdc.log" 2>&1 7>&- 9>&- &
     setpriv --pdeathsig KILL setsid ip netns exec "$(netns forger)" setpriv --pdeathsig clear \
@@ -45,8 +45,8 @@ forge_run() { # COMMAND…
         env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@"
 }
 
-# Encryption and salts are as in AD. Whoever is asked for by his whole name is somebody else to this
-# KDC, so John is there twice. What AD has keys for has keys here, but others.
+# Encryption types and salts are those of AD. To this KDC, John's full name is a different principal,
+# so John exists twice. Every principal with keys in AD has keys here, but different ones.
 forge_make_realm() {
     local root john sam kvno name key=$EPOCHREALTIME
     root=$(node_root forger)
@@ -78,7 +78,7 @@ ${DOMAIN^^} = {
 }
 CONFIG
     : >"$root/etc/krb5kdc/kadm5.acl"
-    # Its master key is asked for twice, and nobody needs to know it.
+    # The tool prompts twice for the master key. Any value does, because the key is never needed again.
     printf '%s\n' "$key" "$key" | forge_run kdb5_util create -s
     forge_run kadmin.local <<COMMANDS
 addprinc -pw "$john" $sam
@@ -91,7 +91,7 @@ $(for name in $FORGED_EXPIRED; do echo "addprinc -pw $FORGED_PASSWORD +requires_
 COMMANDS
 }
 
-# The host's keys are numbered here as in AD, so that the number does not give the forger away.
+# The host's key version numbers equal AD's, so that they do not reveal the forgery.
 forge_kvno() {
     cast_ldap dc ldapsearch -LLL -b "$BASE_DN" '(sAMAccountName=XCALLY$)' msDS-KeyVersionNumber |
         awk '$1 == "msDS-KeyVersionNumber:" { kvno = $2 } END { print kvno ? kvno : 1 }'

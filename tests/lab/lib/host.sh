@@ -3,7 +3,7 @@
 
 readonly MOTION_HOME=/var/opt/motion2
 
-# What XCALLY's installer and its Active Directory page leave on a server.
+# Creates the files that XCALLY's installer and its Active Directory page leave on a server.
 host_prepare() { # HOST
     node_run "$1" useradd --system --user-group --create-home --home-dir $MOTION_HOME --shell /bin/bash motion
     cast_password Administrator | host_write_env "$1"
@@ -27,7 +27,7 @@ host_is_joined() { # HOST
     [[ -s $(node_root "$1")/etc/krb5.keytab ]]
 }
 
-# As the XCALLY page says.
+# Joins as the XCALLY page describes.
 host_join() { # HOST
     cast_password Administrator | node_run "$1" realm join -v -U Administrator "$DOMAIN"
 }
@@ -45,7 +45,7 @@ lab_join() {
             step "$host: realm join" host_join "$host"
         fi
     done
-    # Both DCs must know a host's new password before anybody uses it.
+    # Both DCs must know a host's new password before its first use.
     replicate
 }
 
@@ -56,14 +56,14 @@ lab_leave() {
     done
 }
 
-# What befalls a host's computer account in AD while the host does not notice.
+# Changes of a host's computer account in AD that the host does not notice.
 lab_machine() {
     local usage="usage: lab machine reset|delete|restore [host|host2]" host=${2:-host}
     is_host "$host" || die "$usage"
     case $#-${1:-} in
         [12]-reset | [12]-delete) "machine_$1" "$host" ;;
         [12]-restore)
-            # Here alone, and then anew: where the account is still there, it gets a new password.
+            # Leaves only locally, then joins again. An existing account gets a new password.
             ! host_is_joined "$host" || step "$host: realm leave" node_run "$host" realm leave -v
             lab_join
             ;;
@@ -104,7 +104,7 @@ host_install() { # HOST DEB
     step "$1: apt-get install" host_apt "$1" --reinstall --allow-downgrades install "$file"
 }
 
-# Not asked about changed configuration files: they stay as they are.
+# Keeps changed configuration files without a prompt.
 host_apt() { # HOST ARGUMENT…
     local host=$1
     shift
@@ -112,13 +112,13 @@ host_apt() { # HOST ARGUMENT…
         -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
-# The package beside it holds debug symbols and depends on it.
+# The package next to it contains debug symbols and depends on it.
 newest_deb() {
     find "$LAB_DIR/../../target/debian" -maxdepth 1 -name '*.deb' -not -name '*-dbgsym_*' -printf '%T@ %p\n' 2>/dev/null |
         sort -rn | head -n 1 | cut -d' ' -f2-
 }
 
-# A host has no network: its packages are fetched by its own apt, in its root, from out here.
+# A host has no outside network, so its apt runs in its root, but in this machine's network.
 host_download() { # HOST PACKAGE…
     local root
     root=$(node_root "$1")

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# The lab's network: a bridge in a namespace of its own, one veth to each node, and no way out.
+# The lab's network: a bridge in a separate namespace, a veth to each node, and no route to the outside.
 #
 #     mad-NAME-net   br0 ── to-dc ── eth0   mad-NAME-dc     10.73.0.10
 #                        ├─ to-host ─ eth0   mad-NAME-host   10.73.0.20
 #                        └─ …
 #
-# What is done to a node (net cut, blackhole, delay, mute, swallow, refuse) lasts until `net heal`.
+# A fault of a node (net cut, blackhole, delay, mute, swallow, refuse) lasts until `net heal`.
 
-# Who refuses in a node's name; and our routing rules and tables, told from everybody else's.
+# Address that refuses connections for other nodes, and numbers that identify the lab's routing rules and tables.
 readonly REFUSER=10.73.0.1
 readonly RULES=73
 readonly REFUSE_TABLE=7301
@@ -26,7 +26,7 @@ net_up() { # NODE…
     ip -n "$net" link set lo up
     ip -n "$net" address add "$REFUSER/24" dev br0
     net_stand_in net "${NODES[@]}"
-    # It stands in for those too who send to it: their addresses are its own for what comes in alone.
+    # It must also stand in for the sending node, so it owns the nodes' addresses only for incoming packets.
     ip netns exec "$net" sh -c 'echo 1 >/proc/sys/net/ipv4/conf/all/accept_local'
     ip -n "$net" rule add pref 0 iif br0 lookup local
     ip -n "$net" rule delete pref 0 from all lookup local
@@ -35,8 +35,8 @@ net_up() { # NODE…
     done
 }
 
-# Lets a namespace answer for other nodes whatever is led to it, without ever claiming their addresses
-# on the wire. The second setting: for UDP each packet is refused, not one a second.
+# Lets a namespace answer redirected packets for other nodes, without claiming their addresses by ARP.
+# With the second setting it refuses every UDP packet, not one per second.
 net_stand_in() { # net|NODE NODE…
     local ns node
     ns=$(netns "$1")
@@ -54,7 +54,7 @@ net_add_node() { # NODE
     ip -n "$net" link add "to-$1" type veth peer name eth0 netns "$ns"
     ip -n "$net" link set "to-$1" addrgenmode none master br0 up
     ip -n "$ns" link set lo up
-    # No IPv6 link-local addresses: Samba would register them in its DNS.
+    # No IPv6 link-local addresses, because Samba would register them in its DNS.
     ip -n "$ns" link set eth0 address "${MAC[$1]}" addrgenmode none
     ip -n "$ns" link set eth0 up
     ip -n "$ns" address add "${ADDRESS[$1]}/24" dev eth0
@@ -76,13 +76,13 @@ net_nodes() {
     done
 }
 
-# The node's own link goes down: it knows at once that it is cut off.
+# Takes the node's own link down, so that the node detects it at once.
 net_cut() { # NODE
     ip -n "$(netns "$1")" link set eth0 down
 }
 
-# The link stays up and packets vanish. With fixed neighbours nobody notices by ARP either, which
-# would turn silence into "No route to host" after three seconds.
+# Drops packets while the link stays up. The neighbor entries are fixed, because failed ARP would turn
+# silence into "No route to host" after three seconds.
 net_blackhole() { # NODE
     net_undelay "$1"
     ip -n "$(netns net)" link set "to-$1" nomaster
@@ -93,8 +93,8 @@ net_is_blackhole() { # NODE
     [[ ! -e $LAB_RUN/delay-$1.pid && $(ip -n "$(netns net)" link show "to-$1") != *' master br0 '* ]]
 }
 
-# Every packet from and to the node is late, by a forwarder between its link and the bridge. (Not
-# every kernel has netem.)
+# Delays every packet from and to the node, by a forwarder between its link and the bridge. (Not every
+# kernel has netem.)
 #
 #     br0 ── late-NODE ── lag-NODE ·· delay.py ·· to-NODE ── eth0
 net_delay() { # NODE MILLISECONDS
@@ -102,7 +102,7 @@ net_delay() { # NODE MILLISECONDS
     ((!$2)) || net_forward "$1" "$2"
 }
 
-# Connections to these ports are made, and what they say vanishes.
+# Accepts connections to these ports, but drops the data from them.
 net_mute() { # NODE PORT…
     net_undelay "$1"
     net_forward "$1" 0 "${@:2}"
@@ -114,7 +114,7 @@ net_forward() { # NODE MILLISECONDS [MUTED-PORT…]
     ip -n "$net" link set "to-$node" nomaster
     ip -n "$net" link add "late-$node" type veth peer name "lag-$node"
     ip -n "$net" link set "lag-$node" addrgenmode none up
-    # As in node_start: until it is in the namespace, where `lab down` finds it, it dies with the lab.
+    # As in node_launch: it dies with the lab until it is in the namespace, where `lab down` finds it.
     setpriv --pdeathsig KILL setsid ip netns exec "$net" setpriv --pdeathsig clear \
         /usr/bin/python3 "$LAB_DIR/lib/delay.py" "$2" "to-$node" "lag-$node" "${@:3}" \
         </dev/null >>"$LAB_LOG" 2>&1 7>&- 9>&- &
@@ -128,18 +128,18 @@ net_undelay() { # NODE
     net=$(netns net)
     kill_recorded "$LAB_RUN/delay-$1.pid"
     rm -f "$LAB_RUN/delay-$1.pid"
-    # Absent is what we want.
+    # Absent is success, too.
     ip -n "$net" link delete "late-$1" 2>/dev/null || true
     ip -n "$net" link set "to-$1" master br0
 }
 
-# What the node sends from that port finds no way: as behind a firewall that swallows.
+# Drops packets that the node sends from that port, like a firewall.
 net_swallow() { # NODE PORT[/tcp|/udp]
     net_rule "$1" sport "$2" blackhole
 }
 
-# Whoever connects to that port is refused, and what is open already is reset: the packets are led
-# to where nobody listens.
+# Refuses connections to that port and resets open ones: routes the packets to an address without a
+# listener.
 net_refuse() { # NODE PORT[/tcp|/udp]
     local node
     for node in $(net_nodes); do
@@ -148,13 +148,13 @@ net_refuse() { # NODE PORT[/tcp|/udp]
     done
 }
 
-# Leads what HERE sends to that port of NODE to another address of the network.
+# Routes packets from HERE to that port of NODE to another address of the network.
 net_lead() { # HERE NODE PORT TABLE GATEWAY
     ip -n "$(netns "$1")" route replace default via "$5" dev eth0 table "$4"
     net_rule "$1" dport "$3" to "${ADDRESS[$2]}" lookup "$4"
 }
 
-# A rule that is there already is left alone.
+# Keeps an existing rule.
 net_rule() { # HERE sport|dport PORT[/tcp|/udp] REST…
     local here=$1 which=$2 port=${3%/*} protocol=() error
     [[ $3 != */* ]] || protocol=(ipproto "${3#*/}")
@@ -174,7 +174,7 @@ net_heal() { # NODE
     net_fix_neighbours
 }
 
-# Deletes our rules that match.
+# Deletes the lab's rules that match.
 net_forget_rules() { # HERE REGEX
     local ns rule
     ns=$(netns "$1")
@@ -184,7 +184,7 @@ net_forget_rules() { # HERE REGEX
     done
 }
 
-# Fixed between each two nodes of which one is a black hole, and learned otherwise.
+# Fixes the neighbor entries between two nodes if one is a black hole. Otherwise they are learned.
 net_fix_neighbours() {
     local here there all holes=
     all=$(net_nodes)
@@ -205,10 +205,10 @@ net_fix_neighbours() {
 
 neighbour() { # replace|delete HERE THERE
     if [[ $1 == replace ]]; then
-        # A link that is down has no neighbours.
+        # A link that is down has no neighbors.
         ip -n "$(netns "$2")" neighbour replace "${ADDRESS[$3]}" lladdr "${MAC[$3]}" nud permanent dev eth0 || true
     else
-        # Absent is what we want.
+        # Absent is success, too.
         ip -n "$(netns "$2")" neighbour delete "${ADDRESS[$3]}" dev eth0 2>/dev/null || true
     fi
 }

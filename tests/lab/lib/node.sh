@@ -10,15 +10,15 @@ node_mount() { # NODE
     root=$(node_root "$1")
     mkdir -p "$run"/{upper,work,root}
     mount -t overlay "mad-$LAB_NAME-$1" -o "lowerdir=$(layers "$1"),upperdir=$run/upper,workdir=$run/work" "$root"
-    # Services may start from here on.
+    # From here on, services may start.
     rm -f "$root/usr/sbin/policy-rc.d"
     echo "${FQDN[$1]%%.*}" >"$root/etc/hostname"
     printf '127.0.0.1 localhost\n%s %s %s\n' "${ADDRESS[$1]}" "${FQDN[$1]}" "${FQDN[$1]%%.*}" >"$root/etc/hosts"
     node_resolv_conf "$1" >"$root/etc/resolv.conf"
 }
 
-# The domain controllers are the name servers; each asks itself first. With two of them glibc's
-# patience, ten seconds for the one that is dead, would hide what is tested.
+# The domain controllers are the name servers; each queries itself first. With two of them, glibc's
+# default wait of ten seconds for a dead one would hide the tested behavior.
 node_resolv_conf() { # NODE
     local server servers=(dc dc2)
     [[ $1 != dc2 ]] || servers=(dc2 dc)
@@ -30,7 +30,7 @@ node_resolv_conf() { # NODE
     ! two_dcs || echo 'options timeout:1 attempts:1'
 }
 
-# Boots the nodes, beside each other.
+# Boots the nodes in parallel.
 node_start() { # NODE…
     local node
     for node; do
@@ -45,8 +45,8 @@ node_start() { # NODE…
     done
 }
 
-# Starts nspawn in the background. Until it has written its own pid down it dies with the lab, and
-# then it is known: a killed lab never leaves a process that `lab down` cannot find.
+# Starts nspawn in the background. It dies with the lab until it has recorded its pid. So a killed lab
+# never leaves a process that `lab down` cannot find.
 node_launch() { # NODE
     local run=$LAB_RUN/$1
     # shellcheck disable=SC2016  # for the inner shell
@@ -68,9 +68,9 @@ node_become_nspawn() { # NODE
         --console=pipe --boot
 }
 
-# A cgroup of its own per node, in the hierarchies by which systemd tells its services' processes
-# apart: two systemds in one cgroup would fight over it. With cgroup v2 that is the one hierarchy,
-# with v1 name=systemd and, where it is mounted beside (hybrid), the v2 one.
+# A separate cgroup per node, in the hierarchies by which systemd tracks the processes of services. Two
+# systemds must not share a cgroup. With cgroup v2 this is the only hierarchy; with v1 it is
+# name=systemd and, if mounted (hybrid), also the v2 one.
 node_cgroups() { # NODE : folders
     local mount
     for mount in /sys/fs/cgroup/unified /sys/fs/cgroup/systemd /sys/fs/cgroup; do
@@ -86,7 +86,7 @@ node_enter_cgroups() { # NODE
     done
 }
 
-# The node's systemd is the descendant of nspawn that is pid 1 in its own namespace.
+# The node's systemd is the descendant of nspawn that has pid 1 in its namespace.
 node_find_leader() { # NODE
     local nspawn child
     nspawn=$(recorded "$LAB_RUN/$1/nspawn.pid")
@@ -100,7 +100,7 @@ node_find_leader() { # NODE
     return 1
 }
 
-node_leader() { # NODE : its systemd's pid, as seen from outside
+node_leader() { # NODE : its systemd's pid on this machine
     recorded "$LAB_RUN/$1/leader.pid"
 }
 
@@ -110,8 +110,8 @@ node_is_running() {
     [[ $state == running || $state == degraded ]]
 }
 
-# node_run NODE COMMAND… : runs COMMAND inside, as root, with a clean environment; in this process's place where
-# NODE_EXEC is exec.
+# node_run NODE COMMAND… : runs COMMAND inside as root with a clean environment. With NODE_EXEC=exec it replaces
+# this process.
 node_run() {
     local leader
     leader=$(node_leader "$1") || die "$1 is not up"
@@ -121,7 +121,7 @@ node_run() {
         HOME=/root USER=root LOGNAME=root SHELL=/bin/bash LANG=C.UTF-8 TERM="${TERM:-dumb}" "$@"
 }
 
-# The same as one of the node's users, with that user's groups and environment.
+# Same, as one of the node's users, with that user's groups and environment.
 node_run_as() { # NODE USER COMMAND…
     local node=$1 user=$2
     shift 2
@@ -140,7 +140,7 @@ lab_exec() {
     fi
     [[ ${1:-} != -- ]] || shift
     (($#)) || die "lab exec: no command"
-    # Nobody stands between, who would have something to say about how the command ended.
+    # The command replaces this process, so that no shell prints a message about its end.
     NODE_EXEC='exec'
     if [[ -n $user ]]; then node_run_as "$node" "$user" "$@"; else node_run "$node" "$@"; fi
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The other PAM modules that log people in by AD, on the host beside ours: what `make bench` compares with.
+# Other PAM modules for AD, installed on the host next to this one. `make bench` compares them.
 
 readonly PEERS=(libnss-winbind libpam-krb5 libpam-ldapd libpam-winbind nslcd winbind)
 
@@ -8,7 +8,7 @@ lab_peers() {
     host_is_joined host || die "the host is not joined"
     step "host: download the other PAM modules" host_download host "${PEERS[@]}"
     step "host: install them" host_apt host install "${PEERS[@]}"
-    # Nobody but the services below uses them.
+    # Only the services below use them.
     step "host: configure them" peers_configure
 }
 
@@ -28,13 +28,13 @@ peers_service() {
         node_run host sh -c 'cat >"/etc/pam.d/$1"' sh "bench-$1"
 }
 
-# The ticket is verified with the host's keytab, as ours is.
+# The module verifies the ticket with the host's keytab, as pam_motion_ad does.
 peers_krb5() {
     node_run host sed -i 's/^\[libdefaults\]/&\n\tverify_ap_req_nofail = true/' /etc/krb5.conf
     peers_service krb5 'pam_krb5.so minimum_uid=0 no_ccache' pam_krb5.so
 }
 
-# Somebody has to read the directory for it: AD tells nothing to nobody.
+# The module needs an account to search the directory, because AD allows no anonymous search.
 peers_ldapd() {
     node_run host sh -c 'umask 077; cat >/etc/nslcd.conf; chgrp nslcd /etc/nslcd.conf; chmod 640 /etc/nslcd.conf' <<CONF
 uid nslcd
@@ -53,7 +53,7 @@ CONF
     peers_service ldapd 'pam_ldap.so minimum_uid=0'
 }
 
-# Without the two things that would be nobody else's: group policies are not read, nothing is answered from a cache.
+# Without the two features that no other module has: group policies, and logins from a cache.
 peers_sss() {
     # shellcheck disable=SC2016  # for the inner shell
     node_run host sh -c '
@@ -65,7 +65,7 @@ peers_sss() {
     peers_service sss pam_sss.so pam_sss.so
 }
 
-# winbind keeps a machine account of its own.
+# winbind keeps a separate machine account.
 peers_winbind() {
     node_run host sh -c 'cat >/etc/samba/smb.conf' <<CONF
 [global]

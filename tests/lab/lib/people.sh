@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# The cast while the domain runs: looking at accounts, resetting them, locking the locked one.
+# The cast while the domain runs: shows accounts, resets them, and locks the locked one.
 
-# cast_rows : person, sAMAccountName, userPrincipalName, password and condition, one a line, by tab.
+# cast_rows : key, sAMAccountName, userPrincipalName, password and condition of a user per line, separated by tabs.
 cast_rows() {
     sed -E -e '/^#/d' -e '/^[[:space:]]*$/d' -e 's/[[:space:]]*\|[[:space:]]*/\t/g' -e 's/[[:space:]]+$//' \
         -e 's/(^|\t)"([^\t]*)"(\t|$)/\1\2\3/g' "$LAB_DIR/cast"
@@ -11,7 +11,7 @@ cast_password() { # SAM
     cast_rows | awk -F'\t' -v sam="$1" '$2 == sam { print $4 }'
 }
 
-# Somebody in the table by person or sAMAccountName -> the sAMAccountName.
+# Prints the sAMAccountName of a user, given by key or sAMAccountName.
 cast_sam() {
     local sam
     sam=$(cast_rows | awk -F'\t' -v name="$1" '$1 == name || $2 == name { print $2; exit }')
@@ -23,8 +23,8 @@ cast_with_condition() { # CONDITION… : sAMAccountNames
     cast_rows | awk -F'\t' -v conditions=" $* " 'index(conditions, " " $5 " ") { print $2 }'
 }
 
-# ldapsearch or ldapmodify as the administrator, over Samba's own socket: no network and no TLS in
-# the way. ldbsearch would spend a tenth of a second on loading its modules.
+# Runs ldapsearch or ldapmodify as the administrator over Samba's own socket, without network or TLS.
+# ldbsearch would need a tenth of a second to load its modules.
 readonly LDAPI=ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi
 cast_ldap() { # DC TOOL ARGUMENT…
     local dc=$1 tool=$2
@@ -40,7 +40,7 @@ cast_show() { # DC SAM : "attribute: value" lines
         END { print "lockoutTime: " (locked ? locked : "0") }'
 }
 
-cast_show_everybody() { # DC : sAMAccountName, badPwdCount and lockoutTime of everybody in the domain, by tab
+cast_show_everybody() { # DC : sAMAccountName, badPwdCount and lockoutTime of all users in the domain, separated by tabs
     local key value sam='' count=0 lock=0
     cast_ldap "$1" ldapsearch -LLL -o ldif-wrap=no -b "$BASE_DN" '(&(objectCategory=person)(objectClass=user))' \
         sAMAccountName badPwdCount lockoutTime |
@@ -58,21 +58,21 @@ cast_show_everybody() { # DC : sAMAccountName, badPwdCount and lockoutTime of ev
         done
 }
 
-# badPwdCount is each DC's own: AD does not replicate it.
-cast_show_all() { # : sAMAccountName, DC, badPwdCount and lockoutTime of everybody on every DC, by tab
+# badPwdCount is local to each DC: AD does not replicate it.
+cast_show_all() { # : sAMAccountName, DC, badPwdCount and lockoutTime of all users on every DC, separated by tabs
     local dc
     for dc in $(dcs); do
         cast_show_everybody "$dc" | sed "s/\t/\t$dc\t/"
     done
 }
 
-# Forgets wrong passwords and locks, of all these people in one go. On every DC, as each counts for itself.
+# Resets the counters and locks of all these users at once. On every DC, because each counts separately.
 cast_forget() { # SAM…
     local dc
     for dc in $(dcs); do
         cast_forget_on "$dc" "$@"
     done
-    # What follows must not lose to an older change of the other DC.
+    # Later changes must not lose against an older change of the other DC.
     replicate
 }
 
@@ -85,17 +85,17 @@ cast_forget_on() { # DC SAM…
     done | cast_ldap "$dc" ldapmodify >/dev/null
 }
 
-# Locks somebody out the way it happens: by wrong passwords.
+# Locks an account as in practice: by wrong passwords.
 cast_lock() { # SAM
     local dc
     for _ in 1 2 3; do
-        # Refused, of course.
+        # The bind is rejected, as expected.
         node_run dc ldapsearch -x -H "$LDAPI" \
             -D "CN=$1,OU=People,$BASE_DN" -w "not the password of $1" -s base -b "" >/dev/null 2>&1 || true
     done
     replicate
     for dc in $(dcs); do
-        # Samba sends the partition's head, and with it the mark, before everything else.
+        # Samba replicates the partition's head, and with it the mark, before all other objects.
         wait_for 20 cast_is_locked "$dc" "$1" || die "three wrong passwords have not locked $1 on $dc"
     done
 }
@@ -104,7 +104,7 @@ cast_is_locked() { # DC SAM
     ! cast_show "$1" "$2" | grep -qx 'lockoutTime: 0'
 }
 
-# The locked person is locked afresh: a lock lasts thirty minutes, and a lab may live longer.
+# Locks the locked user again, because a lock lasts thirty minutes and a lab may live longer.
 cast_reset() { # SAM…
     local sam
     cast_forget "$@"
@@ -119,13 +119,13 @@ cast_reset_all() {
     cast_reset "${everybody[@]}"
 }
 
-# The conditions that come of a password's age hold from now on: the domain may have been built long ago.
+# Conditions that depend on a password's age start now, because the domain may have been built long ago.
 cast_begin() {
     local young sam
     cast_reset_all
     mapfile -t young < <(cast_with_condition expires-soon new-password)
     for sam in "${young[@]}"; do
-        # "Now" is said by -1, and heard where nothing is set (MS-SAMR 3.1.1.8.8).
+        # -1 means "now", but only if the value is 0 before (MS-SAMR 3.1.1.8.8).
         printf "dn: CN=$sam,OU=People,$BASE_DN\nchangetype: modify\nreplace: pwdLastSet\npwdLastSet: %s\n\n" 0 -1
     done | cast_ldap dc ldapmodify >/dev/null
     replicate
@@ -138,8 +138,8 @@ cast_restore() { # SAM
 
 readonly SAM_DB=/var/lib/samba/private/sam.ldb
 
-# Many people, written while Samba is stopped: five hundred a transaction, which gets slower the longer it is. Nineteen
-# of twenty are in "Crowd", and so in "XCALLY Agents"; one of a hundred is disabled.
+# Many users, written while Samba is stopped, with five hundred per transaction, because longer ones are slower.
+# Nineteen of twenty are in "Crowd", and so in "XCALLY Agents". One of a hundred is disabled.
 cast_load() { # NUMBER
     local number=$1 from
     [[ $number =~ ^[1-9][0-9]{0,4}$ ]] || die "how many people, up to 99999?"
@@ -162,14 +162,14 @@ cast_ldb() { # TOOL
     node_run dc "$1" -H "$SAM_DB" --option=ldb:nosync=true >/dev/null
 }
 
-cast_crowd() { # FROM TO : them as LDIF
+cast_crowd() { # FROM TO : the users as LDIF
     awk -v from="$1" -v to="$2" -v root="$BASE_DN" -v domain="$DOMAIN" 'BEGIN {
         for (i = from; i <= to; i++) {
             name = sprintf("u%05d", i)
             print "dn: CN=" name ",OU=Crowd," root "\nobjectClass: user\nsAMAccountName: " name
             print "userPrincipalName: " name "@" domain "\nmail: given" i ".sur" i "@" domain
             print "givenName: Given" i "\nsn: Sur" i "\ndisplayName: Given" i " Sur" i
-            # Without a password, which takes the longest to make.
+            # Without a password, because hashing it takes longest.
             print "userAccountControl: " (i % 100 ? 544 : 546) "\npwdLastSet: -1\n"
         }
     }'

@@ -1,19 +1,19 @@
 # shellcheck shell=bash
-# Redis for the register of sessions: Debian's, on a node that is a network namespace alone. With --sentinel
-# there are a master, two replicas and three sentinels, on ports of their own.
+# Redis for the register of sessions: Debian's, on a node that is only a network namespace. With --sentinel there
+# are a master, two replicas and three sentinels, on separate ports.
 
 readonly REDIS=$LAB_RUN/redis
 readonly REDIS_PORT=6379
 readonly REPLICA_PORTS=(6380 6381)
 readonly SENTINEL_PORTS=(26379 26380 26381)
-# What the sentinels call the master.
+# Name of the master at the sentinels.
 readonly REDIS_SERVICE=motion
-# What the documentation gives the user, so that the suite shows that it is enough.
+# The user's ACL from the documentation, so that the suite proves that it is sufficient.
 REDIS_ACL=$(sed -n 's/^user motion on >PASSWORD //p' "$LAB_DIR/../../docs/several-servers.md")
-# Nobody is it.
+# The documented rule that disables the default user.
 REDIS_DEFAULT=$(sed -n '/^user default off /p' "$LAB_DIR/../../docs/several-servers.md")
 readonly REDIS_ACL REDIS_DEFAULT
-# And at a sentinel: where the master is.
+# The user's ACL at a sentinel: the query for the master's address.
 readonly SENTINEL_ACL="-@all +sentinel|get-master-addr-by-name"
 
 lab_redis() {
@@ -36,7 +36,7 @@ redis_up() {
     options=$(printf '%s\n' "$@" | sort -u | paste -sd' ')
     [[ $options =~ ^(--sentinel)?' '?(--tls)?$ ]] || die "usage: lab redis up [--tls] [--sentinel]"
     lab_is_up || die "$LAB_NAME is down"
-    # Each begins empty; half of one, left by a killed run, is not worth mending.
+    # Each begins empty. A killed run may have left a partial one.
     redis_down
     ensure_layers base redis
     step "Redis ${options:-alone}" redis_prepare "$options"
@@ -70,7 +70,7 @@ redis_prepare() { # OPTIONS
     ! redis_has --sentinel || wait_for 30 redis_sentinels_agree
 }
 
-# Long, and of characters that need no quotes in a URL. Without a newline.
+# A long password of characters that need no escape in a URL, without a newline.
 redis_make_password() { # FILE
     (umask 077 && openssl rand -hex 24 | tr -d '\n' >"$1")
 }
@@ -88,7 +88,7 @@ redis_is_sentinel() { # PORT
     ((${1} >= SENTINEL_PORTS[0]))
 }
 
-# Nobody comes in without a password: `default` is off. Redis and the sentinels among themselves are `lab`.
+# `default` is off, so every client needs a password. Redis and the sentinels use `lab` between themselves.
 redis_configure() { # PORT
     local lab data=/var/lib/redis/$1 conf=$REDIS/root/etc/redis/$1.conf acl=$REDIS_ACL
     lab=$(cat "$REDIS/root/etc/redis/lab-password")
@@ -106,20 +106,20 @@ redis_configure() { # PORT
         if redis_is_sentinel "$1"; then
             redis_sentinel_options "$lab"
         else
-            # It keeps all that it has answered, over a restart and a crash.
+            # Everything that it has acknowledged survives a restart and a crash.
             printf '%s\n' 'save ""' "appendonly yes" "appendfsync always" "masteruser lab" "masterauth $lab" \
                 "replica-announce-ip ${FQDN[redis]}" "repl-diskless-sync-delay 0"
             [[ $1 == "$REDIS_PORT" ]] || echo "replicaof ${FQDN[redis]} $REDIS_PORT"
-            # As the manual has it: a master that is cut off takes nothing.
+            # As in the manual: an isolated master accepts no writes.
             ! redis_has --sentinel || printf '%s\n' "min-replicas-to-write 1" "min-replicas-max-lag 5"
         fi
     } >"$conf"
     mkdir -p "$REDIS/root$data"
-    # They write down who the master is.
+    # Sentinels write the current master to their configuration.
     chroot "$REDIS/root" chown -R redis: /etc/redis "$data"
 }
 
-# A master that is silent for a second is dead. By name, so that its certificate is its own.
+# A master that is silent for a second counts as dead. It is addressed by name, to match its certificate.
 redis_sentinel_options() { # LAB-PASSWORD
     printf 'sentinel %s\n' "resolve-hostnames yes" "announce-hostnames yes" "announce-ip ${FQDN[redis]}" \
         "monitor $REDIS_SERVICE ${FQDN[redis]} $REDIS_PORT 2" "auth-user $REDIS_SERVICE lab" \
@@ -140,7 +140,7 @@ redis_print() {
 redis_run() { # PORT : Redis or a sentinel in the background
     local sentinel=()
     ! redis_is_sentinel "$1" || sentinel=(--sentinel)
-    # As in node_launch: until it is in the namespace, where `lab down` finds it, it dies with the lab.
+    # As in node_launch: it dies with the lab until it is in the namespace, where `lab down` finds it.
     setpriv --pdeathsig KILL setsid ip netns exec "$(netns redis)" setpriv --pdeathsig clear \
         chroot --userspec=redis:redis "$REDIS/root" redis-server "/etc/redis/$1.conf" "${sentinel[@]}" \
         </dev/null >>"$REDIS/$1.log" 2>&1 7>&- 9>&- &
@@ -156,7 +156,7 @@ redis_ask() { # PORT ARGUMENT…
         redis-cli --user lab -h "${FQDN[redis]}" -p "$port" "${tls[@]}" "$@"
 }
 
-# Whatever it loads from its disk is loaded then.
+# Succeeds when it has loaded its data from disk.
 redis_answers() { # PORT
     [[ $(redis_ask "$1" ping) == PONG ]]
 }
@@ -200,7 +200,7 @@ redis_master() { # its port
     fi
 }
 
-# Every sentinel knows the others, the master and replicas, and one of these is up to date.
+# Succeeds if every sentinel knows the others, the master and the replicas, and a replica is up to date.
 redis_sentinels_agree() {
     local port master
     master=$(redis_master)
@@ -217,7 +217,7 @@ redis_sentinels_agree() {
 redis_failover() {
     local master
     redis_has --sentinel || die "lab redis up --sentinel comes first"
-    # The one that died before is a replica again.
+    # The former master is a replica again.
     redis_start
     wait_for 60 redis_sentinels_agree
     master=$(redis_master)

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# Two domain controllers: seeing that what one of them knows reaches the other.
+# Two domain controllers: checks that changes on one reach the other.
 
-# What of a domain controller's data can change, by partition.
+# Partitions whose data can change.
 readonly PARTITIONS=("$BASE_DN" "CN=Configuration,$BASE_DN" "DC=DomainDnsZones,$BASE_DN" "DC=ForestDnsZones,$BASE_DN")
-# Where a DC leaves its mark for the other, so that both can at once.
+# The attribute in which each DC leaves its mark for the other. There are two, so that both can do so at once.
 declare -rA MARK=([dc]=adminDescription [dc2]=adminDisplayName)
 declare -rA OTHER_DC=([dc]=dc2 [dc2]=dc)
 
-# Waits until all that either DC knows now has reached the other. A partition replicates in the order of
-# its changes: when a mark has arrived, so has everything before it. With one DC there is nothing to do.
+# Waits until all current changes of each DC have reached the other. A partition replicates in the order of
+# its changes, so everything before a mark arrives before the mark. With one DC it does nothing.
 replicate() {
     local dc mark=$EPOCHREALTIME
     two_dcs || return 0
@@ -28,7 +28,7 @@ replicated() { # DC MARK
     done
 }
 
-# Sees it with people: one made on each DC gets a password on the other, and comes in where he was made.
+# Tests it with users: one created on each DC gets a password on the other, and logs in at the first.
 replication_prove() {
     local dc
     for dc in dc dc2; do
@@ -41,7 +41,7 @@ replication_prove() {
             "replace: userAccountControl" "userAccountControl: 512" | cast_ldap "${OTHER_DC[$dc]}" ldapmodify
     done
     for dc in dc dc2; do
-        # Not by trying: a wrong password too early would count.
+        # Not by a login, because a wrong password that comes too early would count.
         wait_for 60 probe_is_enabled "$dc"
         probe_comes_in "$dc"
         cast_ldap "$dc" ldapdelete "$(probe_dn "$dc")"

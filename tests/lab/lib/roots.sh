@@ -2,26 +2,26 @@
 # The cached root file systems, as layers that overlayfs stacks:
 #
 #     base    debootstrap's minimal Debian                    shared by all
-#     host    base + what a joined server has installed
+#     host    base + the packages of a joined server
 #     dc      base + Samba
 #     domain  dc + the provisioned domain with its cast
-#     crowd   domain with 50,000 people more
-#     pair    the second DC on dc, and on domain what its joining changed
+#     crowd   domain with 50,000 additional users
+#     pair    the second DC on dc, and on domain the changes of its join
 #     forger  base + MIT's KDC
 #     redis   base + Redis
 #     clients host + the applications that Debian has, for a lab with --clients
 #     workshop base + compilers and the registries' own tools
-#     programs on clients; what the workshop made, which is below /opt/clients alone
+#     programs on clients; the workshop's results, which are only below /opt/clients
 #
-# A layer is named after a hash of what went into it, is built in a folder of its own under the
-# cache's lock, and gets its name when it is complete. A build runs in its own mount and pid
-# namespaces and dies with the lab's process: a killed build leaves a folder, nothing else.
+# A layer is named after a hash of its inputs. It is built in a separate folder under the cache's lock,
+# and gets its name when it is complete. A build runs in separate mount and pid namespaces and dies with
+# the lab's process, so a killed build leaves nothing but a folder.
 
 readonly SUITE=bookworm
-# The applications that the tests bring, with their lists of what they need.
+# The tests' applications, with their lists of dependencies.
 readonly CLIENTS=$LAB_DIR/../clients
 
-# Where this machine's apt gets Debian from, whatever the format of its sources.
+# The Debian mirrors of this machine's apt, in either format of its sources.
 debian_uri() {
     # shellcheck disable=SC2016  # the names are apt's own
     apt-get indextargets --format '$(CODENAME) $(ORIGIN) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
@@ -34,7 +34,7 @@ main_uri() {
     echo "${uri:-http://deb.debian.org/debian/}"
 }
 
-# apt inside needs them where the machine's own source is an https one.
+# apt inside needs them if the machine's own source uses https.
 base_packages() {
     packages base
     [[ $URI != https:* ]] || echo ca-certificates
@@ -44,7 +44,7 @@ digest() {
     sha256sum | cut -c1-12
 }
 
-# layer NAME FILE… : the layer's folder; what it depends on comes in on stdin and from these files.
+# layer NAME FILE… : the layer's folder. Its inputs are stdin and these files.
 layer() {
     local name=$1
     shift
@@ -83,8 +83,8 @@ layers() {
 }
 
 # build [--offline] LAYER SCRIPT LOWER ARGUMENT… : builds LAYER by SCRIPT on top of LOWER ("" = from
-# nothing, "-" = SCRIPT mounts its roots itself). SCRIPT runs as pid 1 of its own namespaces with the
-# new root's path as its first argument, offline in a network of its own.
+# nothing, "-" = SCRIPT mounts its roots itself). SCRIPT runs as pid 1 of new namespaces with the new
+# root's path as its first argument. With --offline it has no network.
 build() {
     local isolate=()
     if [[ $1 == --offline ]]; then
@@ -95,7 +95,7 @@ build() {
     shift 3
     rm -rf --one-file-system "$new"
     mkdir -p "$new"/{layer,work,root}
-    # Not in a pipe or subshell: --pdeathsig is about the direct parent.
+    # Not in a pipe or subshell, because --pdeathsig refers to the direct parent.
     setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child "${isolate[@]}" \
         bash "$LAB_DIR/lib/build.sh" "$new" "$lower" "$LAB_DIR/lib/$script" "$@" </dev/null
     mv "$new/layer" "$layer"
@@ -141,8 +141,8 @@ ensure_machine_packages() {
     }
 }
 
-# Builds what is missing. Two labs may start together: one builds, the other waits here.
-ensure_layers() { # NAME…, each after those that it stands on
+# Builds the missing layers. If two labs start together, one builds and the other waits here.
+ensure_layers() { # NAME…, each after its lower layers
     local name
     find_layers
     layers_are_complete "$@" && return

@@ -1,5 +1,5 @@
-//! A domain controller before the real one that answers by a script: what Windows says and Samba does not, and what
-//! none should. An answer decides the login; where there is none, the real one is asked within the same login.
+//! A scripted domain controller before the real one. It answers as Windows does and Samba does not, or as no server
+//! should. An answer decides the login. Without an answer, the same login continues at the real domain controller.
 
 use std::io::{BufRead, BufReader};
 use std::process::Child;
@@ -17,30 +17,30 @@ use crate::scripted::{
     refused, result, success, unavailable, unwilling,
 };
 
-/// The first argument of this program when it is that server.
+/// First argument of this program when it runs as that server.
 pub const SCRIPTED: &str = "--scripted";
-/// The name of the node, and of the real domain controller.
+/// Host names of the scripted server and of the real domain controller.
 pub const FAKE: &str = "fake.acme.com";
 pub const REAL: &str = "ad.acme.com";
-/// A login that stayed with a domain controller that does not answer would take all of its five seconds. One that is silent to
-/// reading and to the bind costs 0.8 s twice.
+/// Maximum time of the first login. A login that stayed with the silent domain controller would use its full deadline
+/// of 5 s. A domain controller that is silent to the search and to the bind costs 0.8 s twice.
 const FIRST: Duration = Duration::from_millis(5000 / 2);
-/// A login that met the silent one again would take 0.8 s.
+/// Maximum time of the next login. It would take 0.8 s if it met the silent domain controller again.
 const LATER: Duration = Duration::from_millis(700);
 
-/// A script, and what a login with John's name and a wrong password meets. The wrong one shows in the real domain
-/// controller's count how often it was asked.
+/// A script, and the results of a login with John's name and a wrong password. The counter of the real domain
+/// controller shows how often it checked that password.
 struct Scenario {
     name: &'static str,
     script: fn() -> Script,
-    /// Who decided.
+    /// Host name of the server that decided.
     dc: &'static str,
     code: &'static str,
     outcome: &'static str,
-    /// What the log says: of the login where the script decided, else of the domain controller that was left.
+    /// Text in the log: about the login if the script decided, else about the domain controller that was left.
     says: &'static str,
-    /// Binds that the script meets at most. An idle connection that ends without a word may have ended long ago, so
-    /// that one more is sent over a fresh one.
+    /// Maximum number of binds that the script receives. An idle connection that ends silently may have ended long
+    /// ago, so the broker sends one more bind over a new connection.
     binds: usize,
 }
 
@@ -64,22 +64,22 @@ impl Scenario {
     }
 }
 
-/// What a domain controller in full says of itself.
+/// Root DSE of a complete domain controller.
 const ROOT: [(&str, &[&[u8]]); 2] =
     [("supportedCapabilities", &[b"1.2.840.113556.1.4.800"]), ("isSynchronized", &[b"TRUE"])];
 
-/// One that a login is not to go to.
+/// Returns a script with a root DSE that disqualifies the server for logins.
 fn root(attribute: &'static str, value: &'static [u8]) -> Script {
     let answer = [entry("", &[(attribute, &[value])]), done()];
     Script::default().on(Event::root_dse("objectClass"), answer).on(Event::bind(), [success()])
 }
 
-/// Binds are answered so.
+/// Returns a script that answers binds with these actions.
 fn bind(actions: impl IntoIterator<Item = Action>) -> Script {
     Script::default().on(Event::bind(), actions)
 }
 
-/// TLS handshakes are met so.
+/// Returns a script that answers TLS handshakes with these actions.
 fn hello(actions: impl IntoIterator<Item = Action>) -> Script {
     Script::default().on(Event::ClientHello, actions)
 }
@@ -149,7 +149,7 @@ fn check(lab: &Lab, index: usize, files: &[&str]) -> Check {
     lab.run(&["cast", "reset", "john"]).ok()?;
     let server = Running::start(lab, &index.to_string(), files)?;
     let position = lab.log_position()?;
-    // With a fresh broker, which knows nothing against anybody yet.
+    // A new broker has no record of failures.
     lab.host_sh("systemctl restart motion-ad.service").ok()?;
     let john = person("john");
     let dn = format!("CN={},OU=People,DC=acme,DC=com", john.sam);
@@ -192,7 +192,7 @@ fn check(lab: &Lab, index: usize, files: &[&str]) -> Check {
     Ok(())
 }
 
-/// The script lets everybody in, above all those without a password.
+/// The script accepts every bind, but the broker must send none with an empty password.
 fn empty(lab: &Lab, files: &[&str]) -> Check {
     let server = Running::start(lab, "0", files)?;
     lab.host_sh("systemctl restart motion-ad.service").ok()?;
@@ -203,14 +203,14 @@ fn empty(lab: &Lab, files: &[&str]) -> Check {
     equal("binds", server.count(|received| matches!(received, Received::Bind { .. })), 0)
 }
 
-/// The server in the namespace of the node `fake`: this program with other arguments.
+/// The server in the namespace of the node `fake`. It is this program with other arguments.
 pub struct Running {
     child: Child,
     records: Arc<Mutex<Vec<Record>>>,
 }
 
 impl Running {
-    /// Returns when it listens.
+    /// Starts the server, and returns when it listens.
     pub fn start(lab: &Lab, scenario: &str, files: &[&str]) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
         let program = program.to_str().ok_or("the path of this program is no text")?;
@@ -258,11 +258,11 @@ impl Drop for Running {
     }
 }
 
-/// The server: `SCENARIO CERTIFICATE KEY`. It listens on the ports of a domain controller, prints what it receives,
-/// and ends with its standard input.
+/// Runs as the server: `SCENARIO CERTIFICATE KEY`. It listens on the ports of a domain controller, prints what it
+/// receives, and ends with its standard input.
 ///
 /// # Errors
-/// It cannot listen.
+/// If it cannot listen.
 pub fn scripted(arguments: &[&str]) -> Result<(), String> {
     let [scenario, certificate, key] = arguments else {
         return Err("usage: SCENARIO CERTIFICATE KEY".to_owned());
@@ -276,7 +276,7 @@ pub fn scripted(arguments: &[&str]) -> Result<(), String> {
 
 async fn serve(scenario: &Scenario, certificate: &str, key: &str) -> std::io::Result<()> {
     let identity = Identity::from_files(certificate.as_ref(), key.as_ref())?;
-    // Before a bind the broker asks whether it is a domain controller that logins may go to.
+    // Before a bind, the broker reads the root DSE to check that the server is a domain controller for logins.
     let script = (scenario.script)().on(Event::root_dse("objectClass"), [entry("", &ROOT), done()]);
     let mut server = Server::new(script);
     server.listen("0.0.0.0:636", Security::Ldaps(identity.clone())).await?;

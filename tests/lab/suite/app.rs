@@ -1,5 +1,5 @@
-//! An application on the host, as the user that XCALLY runs as: this program with other arguments, which keeps PAM
-//! handles open and tells what it meets.
+//! An application on the host, running as XCALLY's user. It is this program with other arguments, which keeps PAM
+//! handles open and reports the results.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,26 +11,26 @@ pub use crate::application::{Call, Done, Job, Style};
 use crate::lab::Lab;
 use crate::talk;
 
-/// The first argument of this program when it is that application.
+/// First argument of this program when it runs as that application.
 pub const APPLICATION: &str = "--application";
-/// All calls of one job, each with its own deadline, of a job that shares two cores with hundreds.
+/// Maximum duration of a job's calls, each with a separate deadline, while hundreds of jobs share two cores.
 const LONGEST: Duration = Duration::from_secs(180);
 
-/// A running application. It crashes when it is dropped.
+/// A running application. Dropping it makes it crash.
 pub struct App {
     child: Child,
-    /// As the host sees it.
+    /// The pid on the host.
     pub pid: u32,
     done: Receiver<Done>,
 }
 
 impl App {
-    /// Starts one as the application's user.
+    /// Starts an application as XCALLY's user.
     pub fn start(lab: &Lab) -> Result<Self, String> {
         Self::start_as(lab, "motion")
     }
 
-    /// Starts one.
+    /// Starts an application as `user`.
     pub fn start_as(lab: &Lab, user: &str) -> Result<Self, String> {
         let mut child = lab.host_child(user, &[lab.program()?, APPLICATION])?;
         let mut lines = talk::lines(&mut child)?;
@@ -40,7 +40,7 @@ impl App {
         Ok(App { child, pid, done: talk::answers(lines) })
     }
 
-    /// Begins these jobs at once.
+    /// Starts these jobs at once.
     pub fn begin(&mut self, jobs: &[Job]) -> Result<(), String> {
         let mut text = String::new();
         for job in jobs {
@@ -52,7 +52,7 @@ impl App {
         stdin.write_all(text.as_bytes()).map_err(|e| format!("the application: {e}"))
     }
 
-    /// What became of the next `count` jobs that are done, by handle.
+    /// Returns the results of the next `count` finished jobs, by handle.
     pub fn finish(&mut self, count: usize) -> Result<BTreeMap<String, Done>, String> {
         let begun = Instant::now();
         let mut all = BTreeMap::new();
@@ -65,14 +65,14 @@ impl App {
         Ok(all)
     }
 
-    /// Does one job.
+    /// Runs one job.
     pub fn run(&mut self, job: Job) -> Result<Done, String> {
         let handle = job.handle.clone();
         self.begin(&[job])?;
         self.finish(1)?.remove(&handle).ok_or_else(|| format!("no result for {handle}"))
     }
 
-    /// It is killed, and nobody reads its handles' sessions any more.
+    /// Kills the application, so that its handles' sessions have no process.
     pub fn kill(self, lab: &Lab) -> Result<(), String> {
         lab.host_sh(&format!("kill -9 {}", self.pid)).ok().map(drop)
     }
@@ -87,12 +87,12 @@ impl Drop for App {
 }
 
 impl Done {
-    /// The code of the last call that was made.
+    /// Returns the code of the last call.
     pub fn code(&self) -> &str {
         self.codes.last().map_or("", String::as_str)
     }
 
-    /// What was said in this style.
+    /// Returns the messages of this style.
     pub fn said(&self, style: Style) -> Vec<&str> {
         self.said.iter().filter(|said| said.style == style).map(|said| said.text.as_str()).collect()
     }

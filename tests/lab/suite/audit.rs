@@ -1,4 +1,4 @@
-//! `motion-ad audit` on the host: the whole cast and names that nobody bears, then a crowd.
+//! `motion-ad audit` on the host: the whole cast, names without an account, and a large number of names.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::lab::Lab;
 use crate::pam::authenticate;
 use crate::report::{Check, Report, contains, equal};
 
-/// Names that are nobody's, or not as AD has them.
+/// Names without an account, or different from AD's spelling.
 const RUBBISH: &[&str] = &[
     "nobody.here",
     "root",
@@ -32,10 +32,10 @@ const MAP: &str = "jd = john.doe@acme.com\nghost = no.body@acme.com\n";
 const GROUPS: &str = "[login]\nallow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n\
     [names]\ndomains = [\"sales.acme.example\"]\n";
 
-/// So many people there are in the crowd. MOTION_AD_CROWD says another number, for this chapter alone: what the next ones
-/// look at has room for a thousand people.
+/// Number of users in the crowd. MOTION_AD_CROWD overrides it for this chapter only, because the searches of the next
+/// chapters return at most a thousand users.
 const CROWD: usize = 120;
-/// A second for so many names: twenty thousand in thirty seconds.
+/// Required rate in names per second: twenty thousand in thirty seconds.
 const EACH_SECOND: u64 = 20_000 / 30;
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
@@ -116,7 +116,7 @@ fn cast(lab: &Lab, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives nina this date of expiry, in AD's own numbers.
+/// Sets nina's date of expiry, in AD's number format.
 fn expires(lab: &Lab, ticks: &str) -> Check {
     const DATABASE: &str = "/var/lib/samba/private/sam.ldb";
     let script = format!(
@@ -145,7 +145,7 @@ fn crowd(lab: &Lab, report: &mut Report) -> Result<(), String> {
     let name = |number: usize| format!("u{number:05}");
     let list: String = (1..=number).map(|number| name(number) + "\n").collect();
     report.check(&format!("{number} names, {EACH_SECOND} a second at least"), || {
-        // The broker starts again with the new configuration first.
+        // First, the broker restarts with the new configuration.
         lab.host("root", &["motion-ad", "check", "john.doe"], "");
         let begun = Instant::now();
         let audited = outcomes(lab, &list, &[])?;
@@ -176,7 +176,7 @@ fn crowd(lab: &Lab, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// None of these has a line: nobody looks like it, or whoever does is in the list.
+/// Checks that none of these names has a suggested line. Either no account is similar, or the account is in the list.
 fn suggests(text: &str, not: &[&str]) -> Check {
     match not.iter().find(|name| text.contains(&format!("{name} = "))) {
         Some(name) => Err(format!("a line for {name} in:\n{text}")),

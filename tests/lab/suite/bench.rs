@@ -1,7 +1,8 @@
-//! Logins measured beside the other PAM modules for AD, and beside the floor: binds on a connection that stays open.
+//! Login times compared with other PAM modules for AD, and with the lower bound: binds on an open connection.
 //!
-//! All in one run, in turn, from one long-lived application on the host, because a machine's speed drifts. What is
-//! measured is `tests/clients/bench.rs`; this file says what it does, and reads the accounts of the kernel.
+//! All candidates run in turn, in one run of one long-lived application on the host, because a machine's speed
+//! drifts. `tests/clients/bench.rs` measures; this file controls it, and reads the CPU time and memory from the
+//! kernel.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -14,22 +15,22 @@ use crate::plan::{Block, Candidate, Done, Setup, Took, Way};
 use crate::report::{Check, Report};
 use crate::{ONE_OF_EACH, join};
 
-/// What is measured with, built by the Makefile.
+/// The measuring program, built by the Makefile.
 const PROGRAM: &str = "target/release/bench";
-/// The same on the host.
+/// Path of the same program on the host.
 const ON_HOST: &str = "/usr/local/bin/bench";
 const CA_FILE: &str = "/etc/motion-ad/ca.pem";
 const DN: &str = "CN=john.doe,OU=People,DC=acme,DC=com";
-/// The first so many logins of each are not counted.
+/// Number of initial logins of each candidate that are not counted.
 const WARM_UP: usize = 30;
 
-/// How long everything takes.
+/// Size of each measurement.
 struct Effort {
-    /// Logins of each, in turn, by one thread.
+    /// Logins per candidate, in turn, by one thread.
     alone: usize,
-    /// The same with wrong passwords.
+    /// Same, with wrong passwords.
     wrong: usize,
-    /// Seconds of each with many threads, and how often.
+    /// Seconds per candidate with many threads, and number of rounds.
     block: f64,
     rounds: usize,
     /// Logins in one broker.
@@ -39,7 +40,7 @@ struct Effort {
 const FULL: Effort = Effort { alone: 400, wrong: 100, block: 5.0, rounds: 3, many: 200_000 };
 const QUICK: Effort = Effort { alone: 100, wrong: 30, block: 2.5, rounds: 2, many: 20_000 };
 
-/// Who is compared: a name, the PAM service, the person's name there. The floor comes before them.
+/// The candidates: name, PAM service, and the user's name there. The lower bound comes before them.
 const SERVICES: [(&str, &str, &str); 6] = [
     ("pam_motion_ad", "motion", "john.doe"),
     ("pam_motion_ad+groups", "bench-groups", "john.doe"),
@@ -48,22 +49,23 @@ const SERVICES: [(&str, &str, &str); 6] = [
     ("pam_ldapd", "bench-ldapd", "john.doe"),
     ("pam_sss", "bench-sss", "john.doe@acme.com"),
 ];
-/// The candidates with the scripted domain controller, by number: the floor, ours, and libpam with a module that does
-/// nothing.
+/// Numbers of the candidates with the scripted domain controller: the lower bound, this module, and libpam with a
+/// module that does nothing.
 const SCRIPTED: [usize; 3] = [SERVICES.len() + 1, SERVICES.len() + 2, SERVICES.len() + 3];
-/// Services that are measured for our own share alone, in a folder of their own: the default service there is one line.
-/// libpam reads that one for every login, whatever the service, and on a joined Debian it is some twenty lines.
+/// Folder of the services that measure only this module's share. Its default service is one line. libpam reads the
+/// default service at every login, and on a joined Debian it has about twenty lines.
 const ALONE: &str = "/etc/bench-pam.d";
 const ALONE_SERVICES: [&str; 2] = ["bench-scripted", "bench-permit"];
 const THREADS: [usize; 2] = [8, 64];
 
-/// Of `lib/build-crowd.sh`: who is in a thousand groups, and everybody's password; so many have one.
+/// From `lib/build-crowd.sh`: the user with a thousand groups, the common password, and the number of users that have
+/// it.
 const THOUSAND: &str = "thomas.thousand";
 const CROWD_PASSWORD: &str = "Cr0wds-come-in-coaches";
 const SHIFT: usize = 5000;
 const SCALE_ROUNDS: usize = 10;
 
-/// `make bench`.
+/// Runs `make bench`.
 pub fn run() -> Result<ExitCode, String> {
     let effort = match std::env::var("BENCH").as_deref() {
         Ok("quick") => &QUICK,
@@ -77,7 +79,7 @@ pub fn run() -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A lab with the package on its host.
+/// Starts a lab with the package installed on its host.
 fn joined(size: Size) -> Result<Lab, String> {
     let lab = Lab::up(size)?;
     let mut report = Report::quiet();
@@ -88,13 +90,14 @@ fn joined(size: Size) -> Result<Lab, String> {
     Ok(lab)
 }
 
-/// `BENCH=scale make bench`: a domain of 50,000 people beside one of some thirty, at the same time and in turn.
+/// `BENCH=scale make bench`: compares a domain of 50,000 users with one of about thirty, at the same time and in
+/// turn.
 fn scale() -> Check {
     let labs = [("small", joined(ONE_OF_EACH)?), ("crowd", joined(Size { crowd: true, ..ONE_OF_EACH })?)];
     let mut table = Vec::new();
     let mut clients = Vec::new();
     for (name, lab) in &labs {
-        // Nobody is in as many groups in the small one.
+        // No user of the small domain has as many groups.
         let thousand = (*name == "crowd").then_some(("thousand", THOUSAND, CROWD_PASSWORD));
         let john = ("john", person("john").sam, person("john").password);
         let mut candidates = Vec::new();
@@ -120,7 +123,8 @@ fn scale() -> Check {
     }
     for round in 0..SCALE_ROUNDS + 1 {
         for (client, names, figures) in &mut clients {
-            // Those of the thousand groups are few, because each costs the domain controller so much.
+            // There are few logins of the user with a thousand groups, because each costs the domain controller so
+            // much.
             let john = Block {
                 candidates: vec![0, 1, 2],
                 threads: 1,
@@ -136,7 +140,7 @@ fn scale() -> Check {
                     if let Some(failure) = &took.failure {
                         return Err(format!("{}: {failure}", names[*number]));
                     }
-                    // The first round warms up.
+                    // The first round is a warm-up.
                     if round > 0 {
                         let seconds = took.micros.iter().map(|micros| f64::from(*micros) / 1e6).sum();
                         figures[*number].add(took, seconds);
@@ -158,7 +162,7 @@ fn scale() -> Check {
     Ok(())
 }
 
-/// A shift begins: 5,000 different people within a minute, none of whom the broker has seen before.
+/// Simulates the start of a shift: 5,000 users log in within a minute, all unknown to the broker until then.
 fn shift(lab: &Lab) -> Result<String, String> {
     let people = (1..=SHIFT).map(|number| (format!("u{number:05}"), CROWD_PASSWORD.to_owned())).collect();
     let way = pam("bench-groups");
@@ -179,9 +183,9 @@ fn shift(lab: &Lab) -> Result<String, String> {
     Ok(figures.row("crowd/shift/pam_motion_ad+groups", figures.quantile(50)))
 }
 
-/// Puts everything on the host that is measured there, and starts the scripted domain controller.
+/// Installs all candidates on the host, and starts the scripted domain controller.
 fn prepare(lab: &Lab) -> Result<Running, String> {
-    // Wrong passwords lock nobody out, and count.
+    // A high threshold: wrong passwords count, but lock no account.
     lab.dc(&["samba-tool", "domain", "passwordsettings", "set", "--account-lockout-threshold=60000"]).ok()?;
     let files = lab.run(&["fake", "up"]).ok()?;
     let files: Vec<_> = files.split_whitespace().collect();
@@ -204,17 +208,17 @@ fn service(lab: &Lab, name: &str, lines: &str) -> Check {
     lab.write(&format!("{folder}/{name}"), lines)
 }
 
-/// The folder of a service, where it is not libpam's own.
+/// Returns the folder of a service if it is not libpam's default.
 fn folder(service: &str) -> Option<&'static str> {
     ALONE_SERVICES.contains(&service).then_some(ALONE)
 }
 
-/// The way through a PAM service.
+/// Returns the way through a PAM service.
 fn pam(service: &str) -> Way {
     Way::Pam { service: service.to_owned(), folder: folder(service).map(str::to_owned), account: true }
 }
 
-/// A second broker beside the host's own, with another configuration, as the PAM service bench-NAME.
+/// Starts a second broker next to the host's, with another configuration, as the PAM service bench-NAME.
 fn broker(lab: &Lab, name: &str, config: &str) -> Check {
     let file = format!("/etc/motion-ad/{name}.toml");
     lab.write(&file, &format!("[tls]\nca_file = \"{CA_FILE}\"\n{config}"))?;
@@ -233,7 +237,7 @@ fn broker(lab: &Lab, name: &str, config: &str) -> Check {
     Ok(())
 }
 
-/// A program that says in one line that it is ready.
+/// A running program that prints one line when it is ready.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -249,7 +253,7 @@ impl Running {
         Ok(running)
     }
 
-    /// The client, which is told who is compared.
+    /// Wraps the client, and sends it the setup.
     fn client(mut child: Child, setup: &Setup) -> Result<Self, String> {
         let mut stdin = child.stdin.take().ok_or("no standard input")?;
         let text = serde_json::to_string(setup).map_err(|e| e.to_string())?;
@@ -272,31 +276,31 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The client ends with its standard input, the server does not.
+        // The client ends with its standard input; the server does not.
         drop(self.stdin.take());
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Everybody who is compared, ready.
+/// All candidates, ready to run.
 struct Bench<'a> {
     lab: &'a Lab,
     effort: &'a Effort,
     client: Running,
     names: Vec<String>,
-    /// The lines of the last table.
+    /// Lines of the last table.
     table: Vec<String>,
 }
 
-/// What some logins came to.
+/// Results of a series of logins.
 #[derive(Default)]
 struct Figures {
     micros: Vec<u32>,
     seconds: f64,
     failed: usize,
     failure: Option<String>,
-    /// CPU seconds of the domain controller, of the brokers and of the client.
+    /// CPU seconds of the domain controller, the brokers and the client.
     dc: f64,
     broker: f64,
     client: f64,
@@ -310,7 +314,7 @@ impl Figures {
         self.failure = self.failure.take().or(took.failure);
     }
 
-    /// In milliseconds.
+    /// Returns the quantile in milliseconds.
     fn quantile(&self, percent: usize) -> f64 {
         let mut sorted = self.micros.clone();
         sorted.sort_unstable();
@@ -322,7 +326,7 @@ impl Figures {
         self.micros.len() as f64 / self.seconds.max(1e-9)
     }
 
-    /// A line of the last table.
+    /// Returns a line of the last table.
     fn row(&self, name: &str, floor: f64) -> String {
         let (half, most, rate) = (self.quantile(50), self.quantile(99), self.rate());
         format!("{name:36} {half:8.3} {most:8.3} {rate:8.1} {:6.2}", half / floor)
@@ -384,7 +388,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// By one thread, in turn, so many logins of each.
+    /// Measures the candidates in turn with one thread, with `logins` logins of each.
     fn alone(&mut self, candidates: &[usize], logins: usize, wrong: bool) -> Result<Vec<Figures>, String> {
         let candidates = candidates.to_vec();
         let done =
@@ -398,10 +402,10 @@ impl<'a> Bench<'a> {
         Ok(done.results.into_iter().map(figures).collect())
     }
 
-    /// By many threads, each candidate for a while, and all of it again.
+    /// Measures each candidate for a while with many threads, in several rounds.
     fn blocks(&mut self, candidates: &[usize], threads: usize) -> Result<Vec<Figures>, String> {
         let mut all: Vec<_> = candidates.iter().map(|_| Figures::default()).collect();
-        // Connections are opened, and threads found, before it counts.
+        // The warm-up opens the connections and starts the threads.
         let warm_up = Block {
             candidates: Vec::new(),
             threads,
@@ -432,7 +436,7 @@ impl<'a> Bench<'a> {
         Ok(all)
     }
 
-    /// CPU seconds of the domain controller and of the brokers so far.
+    /// Returns the CPU seconds of the domain controller and of the brokers until now.
     fn accounts(&self) -> Result<(f64, f64), String> {
         let dc = self.lab.run(&["pid", "dc"]).ok()?;
         let dc = processes(dc.trim())?.iter().map(|process| process.cpu).sum();
@@ -455,7 +459,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Very many logins in one broker: what it holds before and after.
+    /// Makes very many logins in one broker, and compares its memory and descriptors before and after.
     fn many(&mut self) -> Check {
         let is_meant = |process: &Process| process.command.contains("scripted.toml");
         let mut logins = 0;
@@ -487,7 +491,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// What the module adds to an application that uses libpam already.
+    /// Measures the cost that the module adds to an application that already uses libpam.
     fn module(&mut self) -> Check {
         let candidate = |service: &str| Candidate {
             name: service.to_owned(),
@@ -517,7 +521,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// John binds at `node`, which is `host`.
+/// Returns a candidate that binds as John at `node`, whose host name is `host`.
 fn bind(lab: &Lab, name: &str, node: &str, host: &str) -> Result<Candidate, String> {
     let address = lab.run(&["addr", node]).ok()?;
     let (address, host, ca_file) = (format!("{}:636", address.trim()), host.to_owned(), CA_FILE.to_owned());
@@ -529,7 +533,7 @@ fn client(lab: &Lab, setup: &Setup) -> Result<Running, String> {
     Running::client(lab.host_child("root", &[ON_HOST, "client"])?, setup)
 }
 
-/// The modules that the services of the bench and the default one name, as libpam calls them.
+/// Returns the modules in the bench's services and the default service, as libpam names them.
 fn modules(lab: &Lab) -> Result<Vec<String>, String> {
     let found = lab.host_sh(
         "cd /etc/pam.d; cat motion other common-* bench-* | grep -o '^[^#]*' | grep -o 'pam_[a-z0-9_]*\\.so' | sort -u; \
@@ -544,9 +548,9 @@ fn modules(lab: &Lab) -> Result<Vec<String>, String> {
 /// A process in a machine of the lab.
 struct Process {
     command: String,
-    /// CPU seconds, of ended children too.
+    /// CPU seconds, including those of ended children.
     cpu: f64,
-    /// In KiB.
+    /// Resident memory in KiB.
     resident: u64,
     descriptors: usize,
 }
@@ -558,7 +562,7 @@ fn brokers(lab: &Lab) -> Result<Vec<Process>, String> {
     Ok(found)
 }
 
-/// The processes that are in one pid namespace with `leader`.
+/// Returns the processes in the same pid namespace as `leader`.
 fn processes(leader: &str) -> Result<Vec<Process>, String> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let wanted = namespace(leader).ok_or("the machine is down")?;
@@ -568,7 +572,7 @@ fn processes(leader: &str) -> Result<Vec<Process>, String> {
     Ok(pids.filter(|pid| namespace(pid).as_ref() == Some(&wanted)).filter_map(|pid| process(&pid)).collect())
 }
 
-/// Nothing where it has just ended (proc(5)).
+/// Reads a process; returns `None` if it has just ended (proc(5)).
 fn process(pid: &str) -> Option<Process> {
     let folder = Path::new("/proc").join(pid);
     let text = |name: &str| fs::read_to_string(folder.join(name)).ok();

@@ -1,31 +1,31 @@
-//! The blocks of code in README.md and docs/*.md, and how they say what is to be done with them.
+//! The blocks of code in README.md and docs/*.md, and the annotations that control how they are tested.
 //!
-//! What stands behind the language in a block's first line is not shown to readers:
+//! The annotations follow the language in a block's first line. Readers do not see them:
 //!
 //! | Word | Meaning |
 //! |---|---|
-//! | `host` | commands for root on the XCALLY server; the lab's host stands for it |
-//! | `as=USER` | for this user there |
+//! | `host` | commands for root on the XCALLY server, which is the lab's host |
+//! | `as=USER` | run as this user of the host |
 //! | `exit=CODE,…` | the last command ends with one of these, the others with one of these or 0; without it all end with 0 |
-//! | `type=WORD,…` | lines that are typed; the name of somebody in `tests/lab/cast` stands for the password |
-//! | `tty` | on a terminal, where each line is typed when it is asked for |
-//! | `state=WORD` | what has to be so before: see `documents.rs` |
-//! | `file=PATH` | no command: what the host has in this file from here on |
-//! | `says="TEXT"` | comes last: what has to be among what is printed |
-//! | `unrun="REASON"` | comes last: commands that cannot be run in the lab, and why |
+//! | `type=WORD,…` | typed lines; a key of `tests/lab/cast` stands for that user's password |
+//! | `tty` | on a terminal, where each line is typed at its prompt |
+//! | `state=WORD` | the state to prepare: see `documents.rs` |
+//! | `file=PATH` | no command: the new content of this file on the host |
+//! | `says="TEXT"` | comes last: text that the output must contain |
+//! | `unrun="REASON"` | comes last: commands that cannot run in the lab, and the reason |
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A block.
+/// A block of code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Block {
-    /// File and line, for people.
+    /// File and line, for messages.
     pub place: String,
     pub language: String,
     pub host: bool,
     pub user: Option<String>,
-    /// The codes of the last command; empty: 0.
+    /// Accepted codes of the last command; empty means 0.
     pub exit: Vec<i32>,
     pub typed: Vec<String>,
     pub tty: bool,
@@ -36,7 +36,7 @@ pub struct Block {
     pub text: String,
 }
 
-/// The documents, by their names from the repository's root.
+/// Returns the documents, by their paths in the repository.
 pub fn documents(root: &Path) -> Result<Vec<String>, String> {
     let found = fs::read_dir(root.join("docs")).map_err(|e| format!("docs: {e}"))?;
     let paths = found.filter_map(|entry| entry.ok().map(|entry| entry.path()));
@@ -47,7 +47,7 @@ pub fn documents(root: &Path) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// The blocks of the document `name`, in their order.
+/// Returns the blocks of the document `name`, in order.
 pub fn blocks(root: &Path, name: &str) -> Result<Vec<Block>, String> {
     let text = fs::read_to_string(root.join(name)).map_err(|e| format!("{name}: {e}"))?;
     let (mut blocks, mut open) = (Vec::new(), None::<(Block, usize)>);
@@ -101,7 +101,7 @@ fn parse(place: &str, info: &str) -> Result<Block, String> {
     Ok(block)
 }
 
-/// What stands before `word="TEXT"` at the end of `info`, and the text.
+/// Splits `word="TEXT"` off the end of `info`, and returns the rest and the text.
 fn quoted<'a>(info: &'a str, word: &str) -> (&'a str, Option<String>) {
     let found = info.split_once(&format!(" {word}=\""));
     let text = found.and_then(|(words, text)| Some((words, text.trim_end().strip_suffix('"')?)));

@@ -1,5 +1,5 @@
-//! The LDAP bridge on a joined host, under OpenLDAP's own clients as the application's user: who comes in, what the others are
-//! answered, what AD counts of it, and who is not served at all.
+//! The LDAP bridge on a joined host, used by OpenLDAP's clients as the application's user. Checks accepted binds, the
+//! answers to rejected ones, AD's counters, and clients that are not served at all.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ const URL: &str = "ldap://127.0.0.1:3890";
 const ADMIN: &str = "motion-ad";
 const SECRET: &str = "a-secret-of-this-host-alone-0123";
 const WRONG: &str = "not the password of anybody";
-/// More than there are places.
+/// Number of idle connections, more than the bridge allows.
 const IDLE: usize = 260;
-/// Resident memory of the process in KiB, after all this.
+/// Maximum resident memory of the process after all tests, in KiB.
 const MEMORY: u32 = 12 * 1024;
 
 type Bind = (&'static str, &'static str, Option<&'static str>, i32, &'static str, u32);
 
-/// Who binds as what, by which password; LDAP's code, AD's code, and what is added to whose count.
+/// Binds: the user, the name, the password's owner, LDAP's code, AD's code, and the number added to the counter.
 #[rustfmt::skip]
 const CAST: &[Bind] = &[
     // who        as                         by           code  data   counted
@@ -81,7 +81,7 @@ fn listeners(lab: &Lab) -> Result<String, String> {
     Ok(local.join(" "))
 }
 
-/// A bind and "who am I?", as `user` of the host.
+/// Binds and runs "who am I?", as `user` of the host.
 fn whoami(lab: &Lab, user: &str, name: &str, password: &str, more: &[&str]) -> Ran {
     let mut command = vec!["ldapwhoami", "-x", "-D", name, "-w", password];
     if more.is_empty() {
@@ -147,7 +147,7 @@ fn logins(lab: &Lab, report: &mut Report) {
     }
 }
 
-/// A search as `name`; the output without what belongs to no entry.
+/// Searches as `name`. Returns the output without lines that belong to no entry.
 fn search(lab: &Lab, name: &str, password: &str, more: &[&str]) -> Ran {
     let mut command =
         vec!["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", URL, "-D", name, "-w", password];
@@ -205,7 +205,7 @@ fn strangers(lab: &Lab, report: &mut Report) {
         let (before, logged) = (lines(lab, "refused")?.len(), lines(lab, "bind")?.len());
         for _ in 0..3 {
             let answer = whoami(lab, "nobody", john.upn, john.password, &[]);
-            // It is hung up on without a word, while it connects or after.
+            // The bridge closes the connection without an answer, during or after the connect.
             contains("answer", &answer.stderr, "Can't contact LDAP server")?;
         }
         logs_in(lab)?;
@@ -259,7 +259,7 @@ fn bounds(lab: &Lab, report: &mut Report) {
             command.extend(more);
             lab.host("motion", &command, "").ok().map(drop)
         };
-        // It notices the change by itself.
+        // The bridge detects the change by itself.
         wait(Duration::from_secs(20), || by(&["-ZZ", "-H", "ldap://localhost:3890"]))?;
         by(&["-H", "ldaps://localhost:3890"])
     });

@@ -1,4 +1,4 @@
-//! The people of the lab's domain, from the lab's own table.
+//! The users of the lab's domain, from the lab's table.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ pub struct Person {
     pub key: &'static str,
     /// `sAMAccountName`.
     pub sam: &'static str,
-    /// `userPrincipalName`; empty where there is none.
+    /// `userPrincipalName`; empty if there is none.
     pub upn: &'static str,
     pub password: &'static str,
     pub condition: &'static str,
 }
 
-/// Everybody, in the table's order.
+/// Returns all users in the table's order.
 pub fn everybody() -> Vec<Person> {
     let rows = TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     rows.map(|line| match line.split('|').map(cell).collect::<Vec<_>>()[..] {
@@ -26,7 +26,7 @@ pub fn everybody() -> Vec<Person> {
     .collect()
 }
 
-/// The person with this key.
+/// Returns the user with this key.
 pub fn person(key: &str) -> Person {
     let mut people: BTreeMap<_, _> = everybody().into_iter().map(|person| (person.key, person)).collect();
     people.remove(key).unwrap_or_else(|| panic!("nobody in the cast is {key}"))

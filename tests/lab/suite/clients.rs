@@ -1,5 +1,5 @@
-//! Applications that nobody here wrote, as user motion on the host: whoever may not come in is kept out by each of them,
-//! whatever of PAM it calls, a wrong password counts once, and none of them writes a password down.
+//! Third-party applications as user motion on the host. Each rejects the users that must not log in, whichever PAM
+//! calls it makes. A wrong password counts once, and no application writes a password down.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,36 +18,37 @@ use crate::row::{Counts, fields};
 use crate::secrets;
 use crate::talk::Talk;
 
-/// Where the suite's parts of the applications are on the host.
+/// Folder on the host for the applications' files from this repository.
 pub const HOME: &str = "/opt/clients";
-/// Those of the repository that the host gets.
+/// The folders that are copied to the host.
 const PARTS: [&str; 4] = ["node", "python", "web", "motion-login"];
 const NODE: &str = "/opt/clients/node/login.js";
 pub const PYTHON: &str = "/opt/clients/python/login.py";
 
-/// A service with texts, which some conversations answer with the password; one for who offers a change.
+/// A service with texts, which some conversation functions answer with the password, and one for applications that
+/// offer a password change.
 const TALKATIVE: &str = "motion-messages";
 const OFFERING: &str = "motion-expired";
 const SERVICES: &[(&str, &str)] = &[(TALKATIVE, "messages"), (OFFERING, "expired=account")];
 
-/// As long as the module waits (timeout=5), and what an application and a busy machine add.
+/// Maximum duration of a login: the module's timeout of 5 s, and a margin for the application and a busy machine.
 const WAITED: Duration = Duration::from_secs(8);
 const BACK: Duration = Duration::from_secs(20);
 
-/// What an application says of a login.
+/// Form in which an application reports a login.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Speech {
-    /// libpam's text.
+    /// The text of libpam.
     Text,
-    /// HTTP's status.
+    /// The HTTP status.
     Status,
 }
 
 struct Application {
     name: &'static str,
-    /// What logs in with it.
+    /// The command that logs in.
     command: &'static [&'static str],
-    /// What serves, where it is a server.
+    /// The command of the server, if there is one.
     server: &'static [&'static str],
     says: Speech,
 }
@@ -59,7 +60,7 @@ const APPLICATIONS: &[Application] = &[
         server: &[],
         says: Speech::Text,
     },
-    // It never calls acct_mgmt, and answers whatever it is told with the password.
+    // It never calls acct_mgmt, and answers every message with the password.
     Application {
         name: "authenticate-pam",
         command: &["node", NODE, "authenticate-pam"],
@@ -87,13 +88,14 @@ const APPLICATIONS: &[Application] = &[
     },
 ];
 
-/// Whoever comes in: with a plain password, with one of every odd character, by a name that is not ASCII, with a long one.
+/// Users that get access. They have an ordinary password, one with every special character, a non-ASCII name, or a
+/// long password.
 const ALLOWED: &[&str] = &["john", "quentin", "joerg", LONG];
 const LONG: &str = "lydia";
-/// authenticate-pam has 127 bytes for a password.
+/// The application that cuts passwords at 127 bytes.
 const CUTS: &str = "authenticate-pam";
 
-/// Whoever has to be kept out, with the right password, and what PAM answers.
+/// Users that are rejected although the password is right, with PAM's code.
 #[rustfmt::skip]
 const REFUSED: &[(&str, &str)] = &[
     ("dora",  "PAM_PERM_DENIED"),
@@ -103,14 +105,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("nora",  "PAM_PERM_DENIED"),
     ("walt",  "PAM_PERM_DENIED"),
     ("lou",   "PAM_MAXTRIES"),
-    // The groups are ours, and not AD's.
+    // The broker's group rules reject these; AD accepts them.
     ("otto",  "PAM_PERM_DENIED"),
     ("dean",  "PAM_PERM_DENIED"),
 ];
 const GROUPS: &str = "[login]\nallow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n";
 const WRONG: &str = "W3ndy-waters-weeds";
 
-/// One login and the code that PAM must answer.
+/// One login, with the expected PAM code.
 struct Login {
     service: &'static str,
     user: String,
@@ -162,7 +164,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     lab.configure("")
 }
 
-/// Puts the repository's part of the applications on the host.
+/// Copies the applications' files from the repository to the host.
 pub fn install(lab: &Lab) -> Check {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     for part in PARTS {
@@ -171,19 +173,19 @@ pub fn install(lab: &Lab) -> Check {
     Ok(())
 }
 
-/// What is there already stays.
+/// Copies a folder. Existing files remain.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     if !from.is_dir() {
         return fs::copy(from, to).map(drop);
     }
     fs::create_dir_all(to)?;
-    // What somebody has installed beside its sources is not for the host, which has its own.
+    // A local node_modules is not copied; the host has its own.
     let entries = fs::read_dir(from)?.collect::<Result<Vec<_>, _>>()?;
     let own = entries.iter().filter(|entry| entry.file_name() != "node_modules");
     own.into_iter().try_for_each(|entry| copy(&entry.path(), &to.join(entry.file_name())))
 }
 
-/// PAM services beside the shipped one, and what the web servers serve.
+/// Writes the additional PAM services and the content that the web servers serve.
 fn services(lab: &Lab) -> Check {
     for (service, arguments) in SERVICES {
         let ours = format!("required pam_motion_ad.so {arguments}\n");
@@ -211,7 +213,7 @@ fn stop(lab: &Lab) -> Check {
     Ok(())
 }
 
-/// An application that runs, and goes on running from one login to the next.
+/// An application that runs across several logins.
 struct Running {
     application: &'static Application,
     talk: Talk,
@@ -228,7 +230,7 @@ impl Running {
         }
         let talk = Talk::start(lab, "motion", application.command)?;
         let mut running = Running { application, talk };
-        // A server needs a moment to begin, and says that it has by refusing nobody's password.
+        // A server needs a moment to start. It is ready once the connection is no longer refused.
         wait(BACK, || {
             let said = running.say(&[Login { user: "nobody.here".into(), ..Login::wrong("motion", "") }])?;
             if said[0].contains("refused") { Err(said[0].clone()) } else { Ok(()) }
@@ -236,13 +238,13 @@ impl Running {
         Ok(running)
     }
 
-    /// Logs all of them in at once; what was said to each.
+    /// Logs all users in at once, and returns what the application reported for each.
     fn say(&mut self, logins: &[Login]) -> Result<Vec<String>, String> {
         let answers = self.talk.ask(logins.iter().map(Login::question).collect())?;
         Ok(answers.iter().map(said).collect())
     }
 
-    /// What this application says where PAM answers `code`.
+    /// Returns what this application reports if PAM returns `code`.
     fn expected(&self, code: &str) -> &'static str {
         match (self.application.says, code) {
             (Speech::Status, "PAM_SUCCESS") => "200",
@@ -265,7 +267,7 @@ fn said(answer: &Value) -> String {
     answer["said"].as_str().unwrap_or_default().to_owned()
 }
 
-/// One of each condition, one after the other.
+/// Logs in one user of each kind, one after the other.
 fn table(lab: &Lab, report: &mut Report, running: &mut Running, service: &'static str) -> Check {
     let name = running.application.name;
     let allowed = ALLOWED.iter().filter(|who| name != CUTS || **who != LONG);
@@ -300,7 +302,7 @@ fn table(lab: &Lab, report: &mut Report, running: &mut Running, service: &'stati
     lab.run(&["cast", "reset", "wendy"]).ok().map(drop)
 }
 
-/// Wendy has so many wrong passwords more, and nobody else has.
+/// Checks that Wendy's counter rose by `times`, and that no other counter changed.
 fn counted(lab: &Lab, before: &Counts, times: u32) -> Check {
     let mut expected = before.clone();
     expected.get_mut(person("wendy").sam).ok_or("AD does not know Wendy")?.bad_passwords += times;
@@ -309,7 +311,7 @@ fn counted(lab: &Lab, before: &Counts, times: u32) -> Check {
     equal("AD's counters that are not as expected", changed, Vec::new())
 }
 
-/// Many at once in one process, which loads and unloads the module all the while.
+/// Makes many logins at once in one process, which loads and unloads the module all the time.
 fn crowd(lab: &Lab, report: &mut Report, running: &mut Running) {
     let name = running.application.name;
     report.check(&format!("{name}: 60 logins at once, two of them with a wrong password"), || {
@@ -324,7 +326,7 @@ fn crowd(lab: &Lab, report: &mut Report, running: &mut Running) {
     });
 }
 
-/// What only one of them does.
+/// Checks that concern only one of the applications.
 fn particular(lab: &Lab, report: &mut Report, running: &mut [Running]) {
     let mut of = |name: &str, question: Value| -> Result<String, String> {
         let running = running.iter_mut().find(|running| running.application.name == name);
@@ -358,7 +360,7 @@ fn particular(lab: &Lab, report: &mut Report, running: &mut [Running]) {
         equal("badPwdCount", lab.counters(sam(LONG))?.bad_passwords, 1)?;
         lab.run(&["cast", "reset", LONG]).ok().map(drop)
     });
-    // Apache's file of users has the passwords.
+    // Apache's user file has the passwords.
     for (who, expected) in [("john", "200"), ("dora", "401"), ("lou", "401")] {
         report.check(&format!("apache, somebody else checked the password, {who}: {expected}"), || {
             let question = json!({ "service": "account", "user": sam(who), "password": "checked-elsewhere" });
@@ -379,7 +381,7 @@ fn particular(lab: &Lab, report: &mut Report, running: &mut [Running]) {
     });
 }
 
-/// The domain controller is cut off: nobody comes in, in time, and nothing is counted afterwards.
+/// Isolates the domain controller. All logins fail in time, and none is counted afterwards.
 fn unreachable(lab: &Lab, report: &mut Report, running: &mut [Running]) -> Check {
     report.note("no domain controller can be reached");
     let before = lab.everybodys_counters()?;

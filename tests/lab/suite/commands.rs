@@ -1,4 +1,4 @@
-//! `motion-ad` on the host: exit codes and texts, for root, for the application's user, and for a stranger.
+//! `motion-ad` on the host: exit codes and texts, for root, for the application's user, and for another user.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::cast::everybody;
 use crate::lab::Lab;
 use crate::report::{Report, contains, equal};
 
-/// Who asks, what, what is typed, the exit code, and a part of standard output or of standard error.
+/// The user, the arguments, the input, the exit code, and a part of standard output or standard error.
 type Command = (&'static str, &'static [&'static str], &'static str, i32, Says);
 
 enum Says {
@@ -29,7 +29,7 @@ const COMMANDS: &[Command] = &[
     ("root",   &["map", "root"],                          "",   1, Complains("root: the name is on names.refuse")),
     ("root",   &["map", "john.doe", "x@evil.example"],    "",   1, Out("john.doe@acme.com\n")),
     ("root",   &["map", "--json", "john.doe"],            "",   0, Out("\"principal\": \"john.doe@acme.com\"")),
-    // The realm join's settings are root's alone: krb5.conf, which everybody may read, names the domain.
+    // Only root can read the join's settings. For other users, krb5.conf names the domain.
     ("motion", &["map", "john.doe"],                      "",   0, Out("john.doe@acme.com\n")),
 
     ("root",   &["check", "john.doe"],                    "",   0, Out("john.doe may log in\n")),

@@ -1,4 +1,4 @@
-//! What the configuration changes: groups, further domains, the name map, and what happens when it is broken.
+//! Effects of the configuration: groups, further domains, the name map, and malformed files.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::people::CLASH;
 use crate::report::{Report, contains, equal};
 use crate::row::{Acct, Auth, AuthAcct, Of, Right, Row, Wrong, row, run};
 
-/// `allow_groups = ["XCALLY Agents"]`, however the group is written.
+/// `allow_groups = ["XCALLY Agents"]`, in each notation of the group.
 #[rustfmt::skip]
 pub const ALLOWED: &[Row] = &[
     row("john",  "john.doe",      Right, AuthAcct, "success",        0, "PAM_SUCCESS"),
@@ -18,13 +18,13 @@ pub const ALLOWED: &[Row] = &[
     row("dean",  "dean.denied",   Right, Auth,     "success",        0, "PAM_SUCCESS"),
     row("otto",  "otto.outsider", Right, AuthAcct, "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
     row("otto",  "otto.outsider", Right, Acct,     "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
-    // Whether somebody is in a group is nobody's business without the password.
+    // Without the right password, group membership is not revealed.
     row("otto",  "otto.outsider", Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),
     row("dora",  "dora.disabled", Right, Auth,     "disabled",       0, "PAM_PERM_DENIED"),
     row("",      "nobody.here",   Wrong, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN"),
 ];
 
-/// `deny_groups = ["XCALLY Denied"]` on top: it wins.
+/// With `deny_groups = ["XCALLY Denied"]` in addition, which takes precedence.
 #[rustfmt::skip]
 pub const DENIED: &[Row] = &[
     row("dean",  "dean.denied",   Right, AuthAcct, "denied",         0, "PAM_PERM_DENIED").reason("login.deny_groups"),
@@ -35,7 +35,7 @@ pub const DENIED: &[Row] = &[
     row("otto",  "otto.outsider", Right, Auth,     "not_allowed",    0, "PAM_PERM_DENIED"),
 ];
 
-/// `deny_groups` alone.
+/// Only `deny_groups`.
 #[rustfmt::skip]
 const ONLY_DENIED: &[Row] = &[
     row("dean",  "dean.denied",   Right, Auth,     "denied",         0, "PAM_PERM_DENIED"),
@@ -45,7 +45,7 @@ const ONLY_DENIED: &[Row] = &[
 
 const ABSENT: &str = "the group \"XCALLY Aliens\" does not exist in AD";
 
-/// A group that does not exist, in either list. AD has accepted the password by then.
+/// A group that does not exist, in either list. AD has already accepted the password.
 #[rustfmt::skip]
 const NO_SUCH_GROUP: &[Row] = &[
     row("john",  "john.doe",      Right, AuthAcct, "misconfigured",  0, "PAM_SERVICE_ERR").reason(ABSENT).ad_accepts(),
@@ -67,7 +67,7 @@ const NAMES: &[Row] = &[
     row("john",  "jd",            Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR").principal("john.doe@acme.com"),
     row("john",  "night desk = 2", Right, Auth,    "success",        0, "PAM_SUCCESS").principal("john.doe@acme.com"),
     row("joerg", "joerg",         Right, AuthAcct, "success",        0, "PAM_SUCCESS").principal("jörg.müller@acme.com"),
-    // A line of the map sends a name elsewhere, whoever else bears it, and opens no refused one.
+    // A line of the map redirects a name, even if an account has it, but makes no rejected name usable.
     row("wendy", "lena.lock",     Right, Auth,     "success",        0, "PAM_SUCCESS").principal("wendy.wrong@acme.com"),
     row("wendy", "lena.lock",     Of("lena"), Auth, "wrong_password", 1, "PAM_AUTH_ERR").principal("wendy.wrong@acme.com"),
     // It decides which of two accounts a name means.
@@ -77,11 +77,12 @@ const NAMES: &[Row] = &[
     row("john",  "ghost",         Right, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN").principal("no.body@acme.com"),
 ];
 
-/// As an editor of Windows saves it: the byte order mark must not hide the first line, whose name is an account, too.
+/// A map as a Windows editor saves it. The byte order mark must not hide the first line, whose name is also an
+/// account's.
 const MAP: &str = "\u{feff}lena.lock = wendy.wrong@acme.com\n# people\n\njd = john.doe@acme.com\n\
     joerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\nclash = ACME\\clash\nanna = clash@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
 
-/// A map that nobody can read is no empty map: then everybody stays out, the mapped and the others.
+/// An unreadable map does not count as an empty one: all users are rejected, mapped or not.
 const fn broken(reason: &'static str) -> [Row; 3] {
     [
         row("john", "john.doe", Right, Auth, "misconfigured", 0, "PAM_SERVICE_ERR").reason(reason),
@@ -90,7 +91,7 @@ const fn broken(reason: &'static str) -> [Row; 3] {
     ]
 }
 
-/// What the shell makes of the map, and what the log says then.
+/// Shell commands that damage the map, each with the resulting text in the log.
 const BROKEN: &[(&str, &str)] = &[
     ("echo nonsense >>MAP", "MAP, line 2: expected `xcally-name = user@domain`"),
     ("echo 'JD = dora.disabled@acme.com' >>MAP", "MAP, line 2: line 1 maps the same name to somebody else"),
@@ -103,7 +104,7 @@ const BROKEN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Broken keys of config.toml.
+/// Invalid keys of config.toml.
 const KEYS: &[(&str, &str)] = &[
     (
         "[login]\nallow_group = [\"XCALLY Agents\"]\n",
@@ -118,7 +119,7 @@ const KEYS: &[(&str, &str)] = &[
 const HAS_JD: &[Row] =
     &[row("john", "jd", Right, AuthAcct, "success", 0, "PAM_SUCCESS").principal("john.doe@acme.com")];
 
-/// What the unusable file adds to the rules of the last good one counts, and the group `a` is unknown.
+/// Rules that the invalid file adds to the last valid one apply, and the group `a` does not exist.
 const STRICTER: &[Row] = &[row("john", "jd", Right, AuthAcct, "misconfigured", 0, "PAM_SERVICE_ERR")
     .principal("john.doe@acme.com")
     .reason("login.allow_groups")];
@@ -134,7 +135,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     done
 }
 
-/// What of it depends on how the password is checked.
+/// Runs the tests that depend on the method.
 pub fn by_method(lab: &Lab, report: &mut Report) -> Result<(), String> {
     let done = tables(lab, report);
     restore(lab)?;
@@ -166,7 +167,7 @@ fn groups(lab: &Lab, report: &mut Report) -> Result<(), String> {
     for form in forms {
         report.note(&format!("allow_groups = [\"{form}\"]"));
         lab.configure(&format!("[login]\nallow_groups = [\"{form}\"]\n"))?;
-        // The whole table once; afterwards those whose groups decide.
+        // The whole table once; afterwards only the users whose groups decide.
         let rows = if form == forms[0] { ALLOWED } else { &ALLOWED[2..9] };
         run(lab, report, "motion", rows)?;
         lab.run(&["cast", "reset", "otto"]).ok()?;
@@ -206,9 +207,9 @@ fn names(lab: &Lab, report: &mut Report) -> Result<(), String> {
     run(lab, report, "motion", NAMES)
 }
 
-/// Broken and repaired again and again: each time the next login knows, and nobody restarts anything.
+/// Damages and repairs the files repeatedly. The next login notices each change without a restart.
 fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
-    // In its usual place, and where only config.toml says it is.
+    // The default path, and a path that only config.toml names.
     for map in ["/etc/motion-ad/names.map", "/etc/motion-ad/people.map"] {
         let config = format!("[names]\nmap_file = \"{map}\"\n");
         let repair = format!("printf 'jd = john.doe@acme.com\\n' >{map}; chmod 644 {map}");
@@ -219,8 +220,8 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
             let command = command.replace("MAP", map);
             report.note(&command);
             lab.host_sh(&command).ok()?;
-            // What is saved keeps the last good one in force; what is there at a start denies.
-            // A name that the broken map leads elsewhere is refused.
+            // A file saved with an error keeps the last valid one in force. Such a file at the start of the broker
+            // denies all logins. A name that the invalid map redirects is rejected.
             let row = if command.contains("JD = ") { JD_REFUSED } else { HAS_JD };
             run(lab, report, "motion", row)?;
             kept(lab, report, &reason.replace("MAP", map));
@@ -253,7 +254,7 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
     run(lab, report, "motion", HAS_JD)
 }
 
-/// The last good configuration is in force: users log in, and whoever looks is told.
+/// Checks that the last valid configuration is in force: users log in, and all status outputs name the cause.
 fn kept(lab: &Lab, report: &mut Report, reason: &str) {
     report.check(
         "status, ready, the metrics and systemd name the cause, and users log in all the same",
@@ -278,7 +279,7 @@ fn kept(lab: &Lab, report: &mut Report, reason: &str) {
     );
 }
 
-/// A rule that the unusable file tightens is not loosened by keeping the old one, and counters go on.
+/// A stricter rule in the invalid file applies although the old file stays in force. The counters continue.
 fn stricter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     report.note("a typo, and deny_groups beside it");
     let logins = || {
@@ -300,8 +301,8 @@ fn stricter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// The helper names the same cause, by its exit code too. It reads the files itself as root, who may read
-/// everything, so that the mode of the map hinders only the broker.
+/// Checks that the helper names the same cause, and exits accordingly. As root it can read all files, so the map's
+/// mode affects only the broker.
 fn helper_says(lab: &Lab, report: &mut Report, reason: &str) -> Result<(), String> {
     report.check("motion-ad status, check and map name the cause", || {
         let status = lab.host("root", &["motion-ad", "status"], "");
@@ -320,7 +321,7 @@ fn helper_says(lab: &Lab, report: &mut Report, reason: &str) -> Result<(), Strin
     Ok(())
 }
 
-/// The file.
+/// Returns the file that the reason names.
 fn first_word(reason: &str) -> &str {
     reason.split([',', ':']).next().unwrap_or_default().trim_start_matches("config.toml")
 }

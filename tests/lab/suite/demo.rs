@@ -1,6 +1,6 @@
-//! `make demo`: real logins, for somebody who sees this for the first time.
+//! `make demo`: real logins, as a first impression.
 //!
-//! Its rows are those of the suite's tables (`people.rs`, `config.rs`), checked in the same way.
+//! Its rows come from the suite's tables (`people.rs`, `config.rs`) and are checked in the same way.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ ok            code, texts, badPwdCount of everybody in AD and log line are as te
 const FURTHER: &str = "Look further: `make lab-up` brings such a lab up to stay, `tests/lab/lab shell host` opens a \
 shell on its host.";
 
-/// What AD's codes mean (MS-ERREF 2.2).
+/// Meanings of AD's error codes (MS-ERREF 2.2).
 const MEANINGS: &[(&str, &str)] = &[
     ("data 52e", "logon failure"),
     ("data 530", "invalid logon hours"),
@@ -41,9 +41,9 @@ const MEANINGS: &[(&str, &str)] = &[
     ("data 775", "account locked out"),
 ];
 
-/// The rows that are shown, with the configuration they need.
+/// Returns the displayed rows, with the configuration that they need.
 fn parts() -> [(&'static str, &'static str, Vec<&'static Row>); 3] {
-    // One call of each kind per person is enough to look at; acct_mgmt alone is for the suite.
+    // One call of each kind per user is enough for a demo. acct_mgmt alone is only in the suite.
     let mut seen = BTreeSet::new();
     let cast = CAST.iter().filter(|row| row.calls != Acct && seen.insert((row.name, row.typed))).collect();
     let names = NAMES.iter().filter(|row| row.calls != Acct && !row.name.is_empty()).collect();
@@ -84,7 +84,7 @@ pub fn run() -> Result<ExitCode, String> {
     Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tries the rows and returns what is to be seen; what is wrong is added to `wrong`.
+/// Tries the rows and returns the table to display. Adds failed checks to `wrong`.
 fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, String> {
     let mut table = Table::new();
     table.force_no_tty().load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -99,7 +99,7 @@ fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, Str
             .and_then(|()| row.check_log(lab, &position, "motion"));
         let ad = ad_says(lab, row);
         if row.counted > 0 {
-            // The next row of the same person begins afresh, as our own question has counted, too.
+            // The next row of the user starts at zero again, because the comparison bind also counted.
             lab.run(&["cast", "reset", row.who]).ok()?;
         }
         let mark = if checked.is_ok() { "ok" } else { "WRONG" };
@@ -114,21 +114,21 @@ fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, Str
     Ok(lines.collect())
 }
 
-/// The outcomes in the broker's log since `position`.
+/// Returns the outcomes in the broker's log since `position`.
 fn logged(lab: &Lab, position: &LogPosition) -> Result<String, String> {
     let lines = lab.log_since(position)?;
     let outcomes: Vec<_> = lines.iter().filter_map(|line| fields(line).ok()?.remove("outcome")).collect();
     Ok(if outcomes.is_empty() { "-".to_owned() } else { outcomes.join(", ") })
 }
 
-/// The person and what is special about the account.
+/// Returns the user's key and the condition of the account.
 fn condition(key: &str) -> String {
     let person = person(key);
     format!("{} ({})", person.key, person.condition)
 }
 
-/// AD's own answer to the same password for the account that is meant: a simple bind from the same host, with
-/// nothing of ours in between. Asked after PAM, because a wrong password counts here, too.
+/// Returns AD's own answer to the same password: a simple bind from the same host without this project's code. It
+/// runs after PAM, because a wrong password counts here, too.
 fn ad_says(lab: &Lab, row: &Row) -> String {
     let password = row.password();
     if row.who.is_empty() || !row.is_sent() {

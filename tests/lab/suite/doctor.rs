@@ -1,6 +1,6 @@
-//! `motion-ad doctor`: the host is broken in many ways, one after the other. Each time the doctor begins with the right
-//! check; `--fix --yes` cures it and changes nothing that is not ours, or changes nothing at all where a person decides.
-//! Afterwards all is well, the right users log in and the wrong ones do not.
+//! `motion-ad doctor` on a host that is broken in many ways, one after the other. Each time the doctor first reports
+//! the right check. `--fix --yes` repairs it and changes no other program's files, or changes nothing if an
+//! administrator must decide. Afterwards all checks pass, the right users log in, and the others are rejected.
 
 use std::fs;
 use std::thread;
@@ -12,45 +12,45 @@ use crate::cast::person;
 use crate::lab::{Lab, Ran, wait};
 use crate::report::{Check, Report, contains, equal};
 
-/// The whole run takes no longer, whatever is dead.
+/// Maximum duration of the whole run in seconds, whichever servers are dead.
 const WHOLE: f64 = 10.0;
-/// A broker that starts again, a domain controller that is found working again.
+/// Maximum time until a broker restarts, or until a domain controller is detected as working again.
 const SETTLED: Duration = Duration::from_secs(40);
-/// A local user, and the password.
+/// A local user with its password.
 const LOCAL: &str = "lara";
 const LOCAL_PASSWORD: &str = "L4ra-is-local";
-/// Where `lab install` leaves the package on the host.
+/// Folder on the host where `lab install` leaves the package.
 const PACKAGES: &str = "/var/cache/motion-ad-lab";
-/// The doctor alone, under a clock of its own: libfaketime's, which reads /etc/faketimerc. The lab's machines share the
+/// Gives only the doctor a different clock, through libfaketime and /etc/faketimerc. The lab's machines share the
 /// kernel's clock, and none may set it.
 const OWN_CLOCK: &str = "LD_PRELOAD=$(echo /usr/lib/*/faketime/libfaketime.so.1) DONT_FAKE_MONOTONIC=1 ";
 
-/// How something is broken, or undone.
+/// A step that breaks or repairs something.
 #[derive(Clone, Copy)]
 enum Step {
-    /// A shell's script on the host, as root.
+    /// A shell script on the host, as root.
     Host(&'static str),
-    /// One on the domain controller.
+    /// A shell script on the domain controller.
     Dc(&'static str),
-    /// A command of the lab: what befalls the domain or the network.
+    /// A command of the lab that changes the domain or the network.
     Lab(&'static [&'static str]),
-    /// `config.toml` with the lab's CA, and this.
+    /// Writes `config.toml` with the lab's CA and this text.
     Configure(&'static str),
 }
 use Step::{Configure, Dc, Host};
 
-/// How all becomes well again.
+/// The way in which the host is repaired.
 #[derive(Clone, Copy)]
 enum Cure {
-    /// `motion-ad doctor --fix --yes` applies what it plans, and nothing of /etc changes outside our files.
+    /// `motion-ad doctor --fix --yes` applies its plan, and changes only this package's files in /etc.
     Fixed,
-    /// The printed step, run on the host as it is printed.
+    /// The printed step is run on the host as printed.
     Here,
-    /// The same, with the administrator's password on its standard input.
+    /// Same, with the administrator's password on standard input.
     WithPassword,
-    /// The one for Samba on the domain controller, as it is printed.
+    /// The printed step for Samba is run on the domain controller as printed.
     OnController,
-    /// What is printed is for a person, in words: `--fix --yes` changes nothing at all, and these steps do it.
+    /// The printed advice is text. `--fix --yes` changes nothing, and these steps repair the host.
     ByHand(&'static [Step]),
 }
 use Cure::{ByHand, Fixed, Here, OnController, WithPassword};
@@ -58,30 +58,30 @@ use Cure::{ByHand, Fixed, Here, OnController, WithPassword};
 struct Row {
     name: &'static str,
     breaks: &'static [Step],
-    /// The check that the doctor begins with, and how bad it finds it.
+    /// The check that the doctor reports first, and its level.
     first: &'static str,
     level: &'static str,
-    /// What it says.
+    /// Part of the text that it reports.
     seen: &'static str,
     cure: Cure,
-    /// Users log in afterwards, or are refused: in the PAM service or in the configuration a rule was at stake.
+    /// Users that log in afterwards or are rejected, for rows that concern the PAM service or the configuration.
     users: Users,
-    /// What the row leaves behind that its cure is not about.
+    /// Steps that clean up what the cure does not cover.
     after: &'static [Step],
-    /// Put before the doctor.
+    /// Environment that the doctor's command line begins with.
     environment: &'static str,
-    /// It is part of the main suite.
+    /// True if the row is part of the main suite.
     is_short: bool,
 }
 
-/// Who logs in after the cure.
+/// The logins that are tried after the cure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Users {
-    /// Nobody is tried.
+    /// No login is tried.
     Untried,
-    /// john is let in; a disabled user, a local one and root are refused.
+    /// john is accepted; a disabled user, a local user and root are rejected.
     OfAd,
-    /// The same, and who is in no group is refused.
+    /// Same, and a user outside the group is rejected.
     OfGroup,
 }
 
@@ -118,12 +118,12 @@ impl Row {
     }
 }
 
-/// As it is after [`Lab::configure`] with nothing more.
+/// The configuration after [`Lab::configure`] with no additional text.
 const PLAIN: Step = Configure("");
-/// The service and sssd.conf as they were.
+/// Restores the PAM service.
 const PAM: Step = Host("cp -p /root/pam-motion /etc/pam.d/motion");
 
-/// Raises the version of every key in the keytab by five, the keys as they are.
+/// Raises the version of every key in the keytab by five, and keeps the keys.
 const OTHER_VERSION: &str = r#"perl -e '
     local $/; open F, "<:raw", "/etc/krb5.keytab"; my $d = <F>; my $p = 2;
     while ($p + 4 <= length $d) {
@@ -138,13 +138,13 @@ const OTHER_VERSION: &str = r#"perl -e '
     }
     open F, ">:raw", "/etc/krb5.keytab"; print F $d; close F'"#;
 
-/// A package of that name: Debian's own would bring a hundred others, and the host has no network.
+/// A substitute for Debian's package of this name, which would need a hundred others. The host has no network.
 const CAMERA: &str = "d=$(mktemp -d) && mkdir -p $d/DEBIAN $d/etc/motion && \
     printf 'Package: motion\\nVersion: 4.5.1-2\\nArchitecture: all\\nMaintainer: lab <lab@example.org>\\nDescription: \
     stands for the camera daemon\\n' >$d/DEBIAN/control && echo /etc/motion/motion.conf >$d/DEBIAN/conffiles && \
     echo 'daemon off' >$d/etc/motion/motion.conf && dpkg-deb -b $d /var/tmp/motion.deb && dpkg -i /var/tmp/motion.deb";
 
-/// Stands for the time service, which the lab has no use for: it sets the doctor's clock right.
+/// A substitute for the time service, which the lab does not run. It corrects the doctor's clock.
 const TIME_SERVICE: &str = "echo +10m >/etc/faketimerc && rm -f /etc/systemd/system/systemd-timesyncd.service && printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\n\
     ExecStart=/bin/rm -f /etc/faketimerc\\n[Install]\\nWantedBy=multi-user.target\\n' \
     >/etc/systemd/system/systemd-timesyncd.service && systemctl daemon-reload";
@@ -359,8 +359,8 @@ const ROWS: &[Row] = &[
         "env-mode", "mode 0644", ByHand(&[Host("chmod 0600 /var/opt/motion2/.env")])),
 ];
 
-/// Takes the property set User-Logon from "Pre-Windows 2000 Compatible Access", and what else lets that group read it; the
-/// other property sets stay readable. samba-tool of 4.17 removes no access.
+/// Removes the access of "Pre-Windows 2000 Compatible Access" to the property set User-Logon, with every other entry
+/// that lets that group read it. Other property sets stay readable. samba-tool 4.17 cannot remove access.
 const HIDE_LOGON_INFORMATION: &str = r#"python3 - <<'END'
 import ldb, re
 from samba.auth import system_session
@@ -382,7 +382,7 @@ message["sd"] = ldb.MessageElement(ndr_pack(changed), ldb.FLAG_MOD_REPLACE, "nTS
 db.modify(message)
 END"#;
 
-/// What XCALLY's own integration leaves on every server.
+/// Left-over configuration of XCALLY's built-in AD integration, on every server.
 const LEFT: Row = row(
     "an administrator's password is left in .env",
     &[],
@@ -392,7 +392,7 @@ const LEFT: Row = row(
 )
 .warns();
 
-/// Every row.
+/// Runs every row.
 pub fn full(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, ROWS.iter().collect())?;
     report.check("two files and a folder that the broker may not read are opened at once", || {
@@ -430,13 +430,13 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
     done(lab)
 }
 
-/// What fits into every run of the suite.
+/// Runs the rows of the main suite.
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, ROWS.iter().filter(|row| row.is_short).collect())?;
     done(lab)
 }
 
-/// Two domain controllers, of which one is dead: a warning, and in time.
+/// With one of two domain controllers dead, the doctor reports a warning, and does so in time.
 pub fn two(lab: &Lab, report: &mut Report) -> Check {
     prepare(lab)?;
     lab.host_sh("sed -i '/XC_ACTIVEDIRECTORY_PASSWORD/d' /var/opt/motion2/.env").ok()?;
@@ -492,7 +492,7 @@ fn run(lab: &Lab, report: &mut Report, rows: Vec<&Row>) -> Check {
     lab.run(&["cast", "reset", "wendy"]).ok().map(drop)
 }
 
-/// What the rows go back to.
+/// Creates the state that the rows return to.
 fn prepare(lab: &Lab) -> Check {
     lab.configure("")?;
     lab.host_sh("printf '# nobody\\n' >/etc/motion-ad/names.map; chmod 0644 /etc/motion-ad/names.map")
@@ -516,7 +516,7 @@ fn done(lab: &Lab) -> Check {
     lab.configure("")
 }
 
-/// Breaks, sees where the doctor begins, takes the cure, and sees that all is well.
+/// Breaks the host, checks the doctor's first report, applies the cure, and checks that all is well.
 fn check(lab: &Lab, report: &mut Report, row: &Row) {
     report.check(row.name, || {
         let broken = row.breaks.iter().try_for_each(|step| take(lab, *step));
@@ -531,7 +531,7 @@ fn check(lab: &Lab, report: &mut Report, row: &Row) {
             cure(lab, row, &found)
         });
         let healed = seen.and_then(|()| healthy(lab, row.environment)).and_then(|()| tried(lab, row.users));
-        // Whatever came of it, the next row begins with a host that is whole.
+        // In any case, the next row begins with an intact host.
         let after = row.after.iter().try_for_each(|step| take(lab, *step));
         if healed.is_err()
             && let ByHand(steps) = row.cure
@@ -563,7 +563,8 @@ fn cure(lab: &Lab, row: &Row, found: &Found) -> Check {
     }
 }
 
-/// `--fix --yes` cures it, what other programs own stays as it is, and other services decide as before.
+/// Checks that `--fix --yes` repairs it, that other programs' files do not change, and that other services still
+/// decide as before.
 fn fixed(lab: &Lab, row: &Row, found: &Found) -> Check {
     let kinds = found.kinds(row.first);
     if !kinds.iter().any(|kind| kind == "edit" || kind == "run") {
@@ -581,7 +582,7 @@ fn fixed(lab: &Lab, row: &Row, found: &Found) -> Check {
     same("other PAM services", &decisions, &others_decisions(lab)?)
 }
 
-/// `--fix --yes` leaves everything as it is, our own files as well, and says that it is not cured.
+/// Checks that `--fix --yes` changes no file, not even this package's, and reports that the problem remains.
 fn unfixed(lab: &Lab, row: &Row) -> Check {
     let all = "find /etc /var/opt/motion2 -type f -print0 | sort -z | xargs -0 sha256sum";
     let files = lines(lab, all)?;
@@ -592,7 +593,7 @@ fn unfixed(lab: &Lab, row: &Row) -> Check {
     same("files", &files, &lines(lab, all)?)
 }
 
-/// The printed step, run as it is printed.
+/// Runs the printed step exactly as printed.
 fn stepped(lab: &Lab, row: &Row, found: &Found) -> Check {
     let place = if matches!(row.cure, OnController) { "samba" } else { "here" };
     let fixes = found.check(row.first)?["fix"].as_array().cloned().unwrap_or_default();
@@ -601,7 +602,7 @@ fn stepped(lab: &Lab, row: &Row, found: &Found) -> Check {
         .and_then(|step| step["command"].as_str())
         .ok_or_else(|| found.explain(format!("no step for {place}")))?;
     println!("         {command}");
-    // Where the package is, without a terminal that could be asked.
+    // In the folder of the package, and without a terminal to prompt on.
     let script = format!("cd {PACKAGES} && export DEBIAN_FRONTEND=noninteractive && {command}");
     let shell = ["setsid", "-w", "sh", "-c", &script];
     let ran = match row.cure {
@@ -616,7 +617,7 @@ fn lines(lab: &Lab, script: &str) -> Result<Vec<String>, String> {
     Ok(lab.host_sh(script).ok()?.lines().map(str::to_owned).collect())
 }
 
-/// Every file of /etc that is not ours, with its sum.
+/// Returns every file of /etc that does not belong to this package, with its checksum.
 fn others_files(lab: &Lab) -> Result<Vec<String>, String> {
     lines(
         lab,
@@ -625,12 +626,12 @@ fn others_files(lab: &Lab) -> Result<Vec<String>, String> {
     )
 }
 
-/// What other PAM services decide of a local user and of root, with the right password and with a wrong one.
+/// Returns the decisions of other PAM services for a local user and root, with the right and a wrong password.
 fn others_decisions(lab: &Lab) -> Result<Vec<String>, String> {
     let users = [(LOCAL, LOCAL_PASSWORD), (LOCAL, "wrong"), ("root", "wrong")];
     let tries =
         ["su", "sudo", "login", "other"].into_iter().flat_map(|service| users.map(|user| (service, user)));
-    // All at once: pam_unix waits for seconds after each wrong password.
+    // All at once, because pam_unix waits for seconds after each wrong password.
     let decisions: Vec<String> = thread::scope(|scope| {
         let running: Vec<_> = tries
             .map(|(service, (user, password))| {
@@ -643,7 +644,7 @@ fn others_decisions(lab: &Lab) -> Result<Vec<String>, String> {
             .collect();
         running.into_iter().map(|one| one.join().expect("a thread of the test ends")).collect()
     });
-    // Who is asked about at all: else nothing is compared.
+    // Makes sure that the comparison is meaningful: the right password is accepted, and a wrong one is not.
     let right = format!("su {LOCAL} {LOCAL_PASSWORD}: 0");
     if !decisions.contains(&right) || decisions.iter().any(|line| line.contains(" wrong: 0")) {
         return Err(format!("{decisions:?}"));
@@ -688,7 +689,7 @@ fn tried(lab: &Lab, users: Users) -> Check {
     Ok(())
 }
 
-/// What the doctor has found.
+/// The doctor's report.
 struct Found {
     code: i32,
     value: Value,
@@ -700,14 +701,14 @@ impl Found {
         checks.iter().find(|check| check["id"] == id).ok_or_else(|| format!("no check {id}"))
     }
 
-    /// What is offered for a check.
+    /// Returns the kinds of fixes that the doctor offers for a check.
     fn kinds(&self, id: &str) -> Vec<String> {
         let fixes =
             self.check(id).ok().and_then(|check| check["fix"].as_array()).cloned().unwrap_or_default();
         fixes.iter().filter_map(|fix| fix["kind"].as_str()).map(str::to_owned).collect()
     }
 
-    /// With everything that is not as it should be.
+    /// Adds every check that is not ok to an error.
     fn explain(&self, error: String) -> String {
         let checks = self.value["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
         let wrong = checks.iter().filter(|check| check["level"] != "ok" && check["because"].is_null());
@@ -743,7 +744,7 @@ fn begins_with(found: &Found, first: &str, level: &str, seen: &str) -> Check {
     contains(first, check["seen"].as_str().unwrap_or_default(), seen)
 }
 
-/// Every check is ok; in a moment, because a broker may just be starting.
+/// Waits until every check is ok, because a broker may just be starting.
 fn healthy(lab: &Lab, environment: &str) -> Check {
     wait(SETTLED, || {
         let found = doctor(lab, environment, &[])?;
@@ -753,7 +754,7 @@ fn healthy(lab: &Lab, environment: &str) -> Check {
     })
 }
 
-/// One real login, which counts where the password is wrong, once.
+/// One real login by the doctor, in which a wrong password counts once.
 fn login(lab: &Lab, report: &mut Report) {
     let logs_in = |key: &str, password: &str| {
         let name = person(key).sam;
@@ -781,7 +782,7 @@ fn login(lab: &Lab, report: &mut Report) {
     });
 }
 
-/// What one check finds wrong in several places is cured by one `--fix`.
+/// One `--fix` repairs a check that finds problems in several places.
 fn several_at_once(lab: &Lab, breaks: &str) -> Check {
     lab.host_sh(breaks).ok()?;
     let ran = lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
@@ -789,7 +790,8 @@ fn several_at_once(lab: &Lab, breaks: &str) -> Check {
     healthy(lab, "")
 }
 
-/// A broken argument is corrected, and while that is done another program puts one into a file that the service includes.
+/// Checks that a fix that does not help is undone. A broken argument is corrected; meanwhile another program writes one
+/// into a file that the service includes.
 fn taken_back(lab: &Lab) -> Check {
     const FILE: &str = "/etc/pam.d/motion";
     let state = format!("stat -c '%u:%g %a' {FILE} && sha256sum {FILE}");
@@ -815,7 +817,8 @@ fn taken_back(lab: &Lab) -> Check {
     healthy(lab, "")
 }
 
-/// The machine's key is another in AD. The broker is kept from trying it, too.
+/// Checks that the doctor tries an outdated machine key only once. Broker and SSSD are stopped so that they do not
+/// try it.
 fn one_attempt(lab: &Lab) -> Check {
     let counted = || -> Result<u32, String> {
         let search =

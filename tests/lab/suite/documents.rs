@@ -1,5 +1,5 @@
-//! Every command of README.md and docs/*.md, on the host, from top to bottom as its reader would run it. What the blocks
-//! say of themselves for this is explained in `blocks.rs`.
+//! Runs every command of README.md and docs/*.md on the host, from top to bottom as a reader would. `blocks.rs`
+//! explains the annotations of the blocks.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,18 +12,18 @@ use crate::ready::ready;
 use crate::report::{Check, Report, contains};
 use crate::watching;
 
-/// What a document takes for granted lies here.
+/// Folder of the files that a document assumes.
 const HOME: &str = "/root";
-/// The block that is being run.
+/// Path of the block that runs.
 const SCRIPT: &str = "/var/tmp/documents-block";
-/// No command of a document waits for longer, in seconds.
+/// Maximum duration of a command in seconds.
 const LONGEST: &str = "120";
 
 /// Names in XCALLY: a list, and a CSV file.
 const NAMES: &str = "john.doe\njd\nwendy.wrong\n";
 const USERS: &str = "id;username\n1;john.doe\n2;nobody.here\n";
 
-/// Files that documents change, and that are as before after each.
+/// Files that documents change, and that are restored after each.
 const CHANGED: [&str; 5] = [
     "/etc/pam.d/motion",
     "/etc/motion-ad/config.toml",
@@ -31,10 +31,10 @@ const CHANGED: [&str; 5] = [
     "/etc/sssd/sssd.conf",
     "/var/opt/motion2/.env",
 ];
-/// What they leave.
+/// Command that removes the files that documents create.
 const LEFT: &str = "rm -rf /etc/motion-ad/local.passwd /etc/motion-ad/redis* /etc/motion-ad/config.toml.bak \
     /etc/pam.d/motion-desk /var/lib/motion-faillock /root/redis* /root/names.txt /root/users.csv /root/*.deb";
-/// Whose passwords they change.
+/// Users whose passwords the documents change.
 const RESTORED: [&str; 2] = ["john.doe", "max.mustchange"];
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
@@ -67,7 +67,8 @@ fn one(lab: &Lab, report: &mut Report, block: &Block) {
     }
 }
 
-/// What every document begins with: joined, installed, configured, and the files that it speaks of.
+/// Prepares the state that every document assumes: a joined host, the package, its configuration, and the mentioned
+/// files.
 fn before(lab: &Lab) -> Result<Vec<(&'static str, String)>, String> {
     lab.run(&["cast", "reset"]).ok()?;
     lab.write(&format!("{HOME}/names.txt"), NAMES)?;
@@ -91,7 +92,7 @@ fn after(lab: &Lab, before: &[(&'static str, String)]) -> Check {
         if fs::read_to_string(lab.path(path)).ok().as_ref() != Some(text) {
             lab.write(path, text)?;
             if path.contains("sssd") {
-                // However often the documents had it start anew.
+                // The documents may have reached systemd's limit of restarts.
                 lab.host_sh("systemctl reset-failed sssd; systemctl restart sssd").ok()?;
             }
         }
@@ -110,7 +111,7 @@ fn copy(from: &Path, to: &Path) -> Check {
     fs::copy(from, to).map(drop).map_err(|e| format!("{}: {e}", to.display()))
 }
 
-/// What has to be so before a block, by its word.
+/// Prepares the state that a block names.
 fn prepare(lab: &Lab, state: &str) -> Check {
     match state {
         "left" => lab.run(&["leave"]).ok().map(drop),
@@ -130,7 +131,7 @@ fn prepare(lab: &Lab, state: &str) -> Check {
 
 fn write(lab: &Lab, file: &str, block: &Block) -> Check {
     match block.language.as_str() {
-        // The lab's own CA has to stay.
+        // The configuration must keep the lab's own CA.
         "toml" => lab.configure(&block.text).and_then(|()| ready(lab)),
         _ => lab.write(file, &block.text),
     }
@@ -170,13 +171,13 @@ fn commands(lab: &Lab, block: &Block) -> Check {
     block.says.as_deref().map_or(Ok(()), |text| contains("it", &said, text))
 }
 
-/// A line that is typed: somebody's password, or what is written.
+/// Returns the text of a typed line: the password of the user with this key, or the word itself.
 fn typed(word: &str) -> String {
     let person = everybody().into_iter().find(|person| person.key == word);
     person.map_or(word, |person| person.password).to_owned()
 }
 
-/// Each line is typed when a password is asked for: a program may throw away what was typed before.
+/// Types each line at a password prompt, because a program may discard text that was typed before.
 fn on_a_terminal(lab: &Lab, user: &str, lines: &[String]) -> Result<Ran, String> {
     let command = format!("bash {SCRIPT}");
     let script = ["script", "--quiet", "--return", "--command", &command, "/dev/null"];
@@ -196,7 +197,7 @@ fn on_a_terminal(lab: &Lab, user: &str, lines: &[String]) -> Result<Ran, String>
             && let Some(line) = lines.next()
         {
             writeln!(stdin, "{line}").map_err(|e| e.to_string())?;
-            // The next question is on another line.
+            // The next prompt is on a new line.
             text += "\n";
         }
     }

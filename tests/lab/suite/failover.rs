@@ -1,5 +1,5 @@
-//! Two domain controllers, logins at a fixed rate, and one of the two away now and then: nobody is denied whose
-//! password is right, nobody waits past the deadline, and each wrong password counts once.
+//! Logins at a fixed rate with two domain controllers, one of which fails from time to time. No right password is
+//! denied, no login exceeds the deadline, and each wrong password counts once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,36 +11,36 @@ use crate::ready::ready;
 use crate::report::{Check, Report, equal};
 use crate::row::{Method, fields};
 
-/// Logins in a second. Whoever waited for a silent domain controller comes to the other at once: by Kerberos such a
-/// second's logins, at 50 of them, are more than a second's work for the two cores that carry both domain controllers,
-/// host and clients.
+/// Logins per second. All logins that waited for a silent domain controller move to the other one at once. By
+/// Kerberos, 50 of them are more than a second's work for the two cores that run both domain controllers, the host
+/// and the clients.
 const fn rate(method: Method) -> usize {
     match method {
         Method::Ldap => 50,
         Method::Kerberos => 15,
     }
 }
-/// The module's deadline.
+/// The module's deadline in milliseconds.
 const WHOLE: f64 = 5000.0;
-/// A login that has none waits as long as what it waits for stays away, which is at least twice that.
+/// Maximum time of a login. Without a deadline it would wait for the whole outage, which is at least twice as long.
 const DEADLINE: f64 = WHOLE * 1.5;
-/// A login that took longer was slowed by what happened.
+/// Time above which a login was slowed by an outage.
 const SLOW: f64 = 250.0;
-/// One domain controller that dies costs a login less than this: one that waits for it waits for all of its deadline. On an idle
-/// machine it is a second, and here two cores carry everything.
+/// Maximum cost of one domain controller that dies. A login that stays with it waits for its whole deadline. On an
+/// idle machine the cost is one second, but here two cores run all machines.
 const ONCE: f64 = WHOLE / 2.0;
 
-/// Who logs in with the right password, and who only with a wrong one; by key. Nobody with hundreds of groups: his
-/// bind costs Samba 0.1 s of a core, so the rate would measure Samba.
+/// Users that log in with the right password, and users that log in only with a wrong one, by key. None has hundreds
+/// of groups: such a bind costs Samba 0.1 s of a core, so the rate would measure Samba.
 const RIGHT: [&str; 4] = ["john", "wendy", "nina", "dean"];
 const WRONG: [&str; 9] = ["mary", "joerg", "miles", "lydia", "clash-a", "uma", "quentin", "lena", "otto"];
-/// Wrong passwords come so long after each event, in milliseconds: into the middle of it, and after it.
+/// Delays of the wrong passwords after each event in milliseconds: during it, and after it.
 const WRONG_AFTER: [usize; 2] = [100, 1500];
 
-/// What the log says of a wrong password that a domain controller got and did not answer.
+/// Text in the log about a wrong password that a domain controller received and did not answer.
 const DOUBTFUL: &str = "did not answer and may have counted";
 
-/// When, in seconds, and what the lab does then.
+/// The time in seconds, and the command of the lab that runs then.
 type Event = (u64, &'static [&'static str]);
 
 #[rustfmt::skip]
@@ -65,12 +65,12 @@ const SHORT: &[Event] = &[
     (30, &["dc", "start", "dc2"]),
 ];
 
-/// Three minutes.
+/// Runs for three minutes with each method.
 pub fn full(lab: &Lab, report: &mut Report) -> Check {
     by_each_method(lab, report, FULL, 180)
 }
 
-/// What fits into every run of the suite.
+/// Runs the test of the main suite.
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, Method::Ldap, SHORT, 40)
 }
@@ -123,14 +123,14 @@ fn run(lab: &Lab, report: &mut Report, method: Method, events: &[Event], seconds
     lab.run(&["cast", "reset"]).ok().map(drop)
 }
 
-/// Returns true if the last event before `due`, in milliseconds, took a domain controller away. The start of a Samba needs
-/// the cores that the other one runs on, so that logins after it measure the machine.
+/// Returns true if the last event before `due`, in milliseconds, took a domain controller away. The start of a Samba
+/// needs the cores that the other one runs on, so logins after it would measure the machine.
 fn is_one_away(events: &[Event], due: f64) -> bool {
     let last = events.iter().rfind(|(at, _)| Duration::from_secs(*at).as_secs_f64() * 1000.0 <= due);
     last.is_some_and(|(_, what)| matches!(what.get(1), Some(&("kill" | "blackhole" | "hang"))))
 }
 
-/// Each login in its turn: who, and what is typed.
+/// Returns all logins in order, each with its user and password.
 fn plan(events: &[Event], rate: usize, seconds: usize) -> Vec<(&'static str, String)> {
     let mut plan: Vec<_> = (0..rate * seconds)
         .map(|number| RIGHT[number % RIGHT.len()])
@@ -144,7 +144,7 @@ fn plan(events: &[Event], rate: usize, seconds: usize) -> Vec<(&'static str, Str
     plan
 }
 
-/// No login may be so; the first few that are.
+/// Checks that no login has this property. The error contains the number of such logins and the first one.
 fn none<'a>(logins: impl IntoIterator<Item = &'a Login>, is_so: impl Fn(&Login) -> bool) -> Check {
     let bad: Vec<_> = logins.into_iter().filter(|login| is_so(login)).collect();
     match bad.as_slice() {
@@ -153,8 +153,8 @@ fn none<'a>(logins: impl IntoIterator<Item = &'a Login>, is_so: impl Fn(&Login) 
     }
 }
 
-/// badPwdCount is each domain controller's own: the sum is what AD has counted. A domain controller that died before
-/// it answered a bind may have counted it or not, and nobody can tell which: those are named in the log.
+/// Checks the counters. badPwdCount is local to each domain controller, so the sum is AD's count. A domain controller
+/// that died before it answered a bind may or may not have counted it. The log names these logins.
 fn counters(lab: &Lab, plan: &[(&str, String)], position: &LogPosition) -> Check {
     let counted = lab.counted_everywhere()?;
     let lines = lab.log_since(position)?;
@@ -178,7 +178,7 @@ fn counters(lab: &Lab, plan: &[(&str, String)], position: &LogPosition) -> Check
     })
 }
 
-/// How often each reason was given for denying somebody whose password is right.
+/// Returns the number of denied logins with a right password, by reason.
 fn reasons(lab: &Lab, position: &LogPosition) -> Result<BTreeMap<String, usize>, String> {
     let mut reasons = BTreeMap::new();
     for line in lab.log_since(position)?.iter().filter(|line| line.starts_with("event=login ")) {
@@ -191,7 +191,7 @@ fn reasons(lab: &Lab, position: &LogPosition) -> Result<BTreeMap<String, usize>,
     Ok(reasons)
 }
 
-/// A domain controller goes down and comes up once for each time that it was taken away.
+/// Checks that each domain controller is reported as down at most once per outage.
 fn changes(lab: &Lab, position: &LogPosition, events: &[Event]) -> Check {
     let lines = lab.log_since(position)?;
     for (node, host) in [("dc", "ad.acme.com"), ("dc2", "ad2.acme.com")] {
@@ -207,7 +207,7 @@ fn changes(lab: &Lab, position: &LogPosition, events: &[Event]) -> Check {
         for service in ["binds", "kdc"] {
             let named = format!("service={service} ");
             let count = lines.iter().filter(down).filter(|line| line.contains(&named)).count();
-            // What nobody needed while it was away is not missed.
+            // An outage during which no login needed the service is not reported.
             if count > taken {
                 return Err(format!(
                     "{host}, {service}: down {count} times in the log, {taken} times in truth"

@@ -1,5 +1,5 @@
-//! Everything around the broker fails in turn: nobody comes in, the application gets its answer in time, the log
-//! names the cause, and the next login after the repair works.
+//! Every component around the broker fails in turn. Logins fail in time, the log names the cause, and the next login
+//! after the repair succeeds.
 
 use std::fs;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use crate::lab::{Lab, wait};
 use crate::ready::{john, john_at, ready, restart, while_john_logs_in};
 use crate::report::{Check, Report, contains, equal};
 
-/// A service whose module waits for two seconds.
+/// A service whose module has a timeout of two seconds.
 const SHORT: &str = "motion-short";
-/// The services that are tried, and how long their modules wait.
+/// The tested services, with the timeouts of their modules.
 const BOTH: &[(&str, Duration)] = &[("motion", Duration::from_secs(5)), IMPATIENT[0]];
-/// The same where five seconds would show what another fault has shown.
+/// Only the short one, for faults in which five seconds would show nothing new.
 const IMPATIENT: &[(&str, Duration)] = &[(SHORT, Duration::from_secs(2))];
-/// What comes on top of the module's own deadline: nsenter, pamtester's start.
+/// Margin on the module's deadline for nsenter and the start of pamtester.
 const AROUND: Duration = Duration::from_millis(400);
 
-/// One fault and what a login meets then.
+/// One fault, and the result of a login during it.
 struct Fault<'a> {
     name: &'a str,
     breaks: &'a dyn Fn() -> Check,
     repairs: &'a dyn Fn() -> Check,
     services: &'a [(&'a str, Duration)],
     code: &'a str,
-    /// What the log line has to say.
+    /// Words that the log line must contain.
     words: &'a [&'a str],
 }
 
@@ -48,7 +48,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     fs::remove_file(lab.path(&format!("/etc/pam.d/{SHORT}"))).map_err(|e| e.to_string())
 }
 
-/// Breaks, sees two logins fail as they should, repairs, and sees the next one succeed.
+/// Applies the fault, checks that two logins fail as expected, repairs it, and checks that the next login succeeds.
 fn check(lab: &Lab, report: &mut Report, fault: &Fault) {
     let Fault { name, breaks, repairs, services, code, words } = fault;
     report.check(name, || {
@@ -58,7 +58,7 @@ fn check(lab: &Lab, report: &mut Report, fault: &Fault) {
         });
         repairs()?;
         let repaired = john(lab);
-        // Whatever came of it, the next fault begins with a broker that works.
+        // In any case, the next fault must begin with a working broker.
         let settled = wait(Duration::from_secs(30), || john(lab));
         seen?;
         let took = repaired.map_err(|e| format!("the next login after the repair: {e}"))?;
@@ -68,13 +68,13 @@ fn check(lab: &Lab, report: &mut Report, fault: &Fault) {
     });
 }
 
-/// One login that fails with `code` in time, and says why in one line.
+/// Checks that a login fails with `code` in time, and that one line gives the reason.
 fn denied(lab: &Lab, service: &str, deadline: Duration, code: &str, words: &[&str]) -> Check {
     let position = lab.log_position()?;
     let (answer, took) = john_at(lab, service, &["authenticate"]);
     let line = wait(Duration::from_secs(5), || {
         let lines = lab.our_lines_since(&position)?;
-        // What the broker says of its own start and end is no line of a login.
+        // Lines of the broker about its own start and end do not count.
         let of_login = |line: &&String| {
             line.contains("event=login") || line.contains(&format!("pam_motion_ad({service}"))
         };
@@ -147,7 +147,7 @@ fn removed(lab: &Lab) -> Check {
     equal("a login", answer.code.as_str(), "PAM_AUTHINFO_UNAVAIL")?;
     lab.wait_for_log(&position, &["event=socket", "was removed", MEND])?;
     contains("the module", &lab.our_lines_since(&position)?.join("\n"), MEND)?;
-    // A new start of the service alone changes nothing, and says so again.
+    // Restarting only the service does not help, and logs the advice again.
     let position = lab.log_position()?;
     restart(lab)?;
     lab.wait_for_log(&position, &["event=socket", "was removed", MEND])?;
@@ -217,7 +217,7 @@ fn samba(lab: &Lab, report: &mut Report) {
     });
 }
 
-/// The broker ends while Samba, which stands still, has the password.
+/// The broker ends while a suspended Samba has the password.
 fn cut_off(lab: &Lab) -> Check {
     let position = lab.log_position()?;
     run(lab, &["dc", "hang"])?;
@@ -235,7 +235,7 @@ fn cut_off(lab: &Lab) -> Check {
     wait(Duration::from_secs(30), || john(lab).map(drop))
 }
 
-/// DNS is the DC's, so silence is made by routing: its answers from port 53 find no way.
+/// The domain controller is also the DNS server. Routing drops its answers from port 53.
 fn names(lab: &Lab, report: &mut Report) {
     let silent = || dc(lab, &["ip", "rule", "add", "sport", "53", "blackhole"]);
     let heard = || dc(lab, &["ip", "rule", "delete", "sport", "53", "blackhole"]);
@@ -264,7 +264,7 @@ fn names(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
 }
 
-/// One service of the DC is silent while the others answer: its answers from that port find no way.
+/// One service of the domain controller is silent while the others answer. Routing drops its answers from that port.
 fn services(lab: &Lab, report: &mut Report) {
     let silent = |port| dc(lab, &["ip", "rule", "add", "sport", port, "blackhole"]);
     let heard = |port| dc(lab, &["ip", "rule", "delete", "sport", port, "blackhole"]);
@@ -372,7 +372,7 @@ fn trust(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
 }
 
-/// The LDAPS port is closed by routing: packets to it find no way.
+/// The LDAPS port is closed: routing rejects packets to it.
 fn starttls(lab: &Lab, report: &mut Report) {
     let rule = |verb: &str| sh(lab, &format!("ip rule {verb} dport 636 ipproto 6 unreachable"));
     let ports = |mode: &str, port: u16| -> Check {
@@ -380,7 +380,7 @@ fn starttls(lab: &Lab, report: &mut Report) {
         john(lab)?;
         let ldap =
             lab.host_sh("ss -Htnp state established dst 10.73.0.10 | grep motion-ad | grep -oE '10.73.0.10:[0-9]+' | sort -u");
-        // 389 is there anyway: the machine's sealed connection.
+        // Port 389 always has a connection: the machine account's sealed one.
         let open: Vec<_> = ldap.stdout.lines().filter_map(|line| line.rsplit(':').next()).collect();
         equal("LDAPS is open", open.contains(&"636"), port == 636)
     };
@@ -446,7 +446,7 @@ fn join(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
 }
 
-/// As SSSD does it every 30 days, three times.
+/// Renews the machine's password three times, as SSSD does every 30 days.
 fn renewal(lab: &Lab) -> Check {
     let key = "klist -k /etc/krb5.keytab | awk '$1 ~ /^[0-9]+$/ { print $1 }' | sort -n | tail -n 1";
     for _ in 0..3 {

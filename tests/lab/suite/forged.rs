@@ -1,5 +1,5 @@
-//! A KDC that calls itself the realm's and knows John's password, but not this host's key; and that says of others, of
-//! whom it knows no password, that theirs has expired, and changes it.
+//! A forged KDC of the realm that knows John's password, but not this host's key. For users whose password it does
+//! not know, it reports an expired password and accepts a change.
 
 use crate::app::{App, Call, Job};
 use crate::lab::Lab;
@@ -7,10 +7,10 @@ use crate::ready::{john, john_at, ready, restart};
 use crate::report::{Check, Report, contains, equal};
 use crate::row::Method;
 
-/// The attacker's choice (tests/lab/lib/forge.sh), and what he changes it to.
+/// Passwords that the attacker chooses: the forged one (tests/lab/lib/forge.sh), and its replacement.
 const FORGED: &str = "F0rged-from-front-to-end";
 const NEW: &str = "F0rged-from-end-to-front";
-/// What AD has, which nobody types here.
+/// Password in AD, which no test types.
 const REAL: &str = "R3al-from-end-to-end";
 /// A service that leaves expired passwords to acct_mgmt.
 const SERVICE: &str = "motion-forged";
@@ -36,11 +36,11 @@ fn forgery(lab: &Lab, report: &mut Report) -> Check {
     admission(lab, report)
 }
 
-/// Two people without a userPrincipalName, which stock KDCs cannot forge: the one may log in, the other must change the
-/// password first.
+/// Two users without a userPrincipalName, which stock KDCs cannot forge. The first may log in, the second must change
+/// the password first.
 const PEOPLE: [(&str, &str); 2] = [("fiona.forged", ""), ("frank.forged", "--must-change-at-next-login")];
 
-/// Authenticate, acct_mgmt and chauthtok with the attacker's password, which is AD's password of neither.
+/// Calls authenticate, acct_mgmt and chauthtok with the attacker's password, which is not valid in AD.
 fn admission(lab: &Lab, report: &mut Report) -> Check {
     let lines = ["auth", "account", "password", "session"];
     let lines = lines.map(|line| format!("{line} required pam_motion_ad.so expired=account\n"));
@@ -70,8 +70,7 @@ fn admission(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)
 }
 
-/// What an application gets that goes on whatever it is told, and in the end asks once more whether the person may come
-/// in.
+/// Returns the codes for an application that continues after every failure, and finally calls acct_mgmt again.
 fn attack(lab: &Lab, sam: &str) -> Result<Vec<String>, String> {
     let position = lab.log_position()?;
     let mut app = App::start(lab)?;
@@ -101,6 +100,6 @@ fn refused(lab: &Lab, fresh: bool) -> Check {
     let line = lab.wait_for_log(&position, &["event=login", "user=john.doe"])?;
     println!("         {:.2} s: {line}", took.as_secs_f64());
     equal("PAM", answer.code.as_str(), "PAM_AUTHINFO_UNAVAIL").map_err(|e| format!("{e}\n{line}"))?;
-    // With fresh credentials of its own the broker cannot even begin: the forged KDC does not know its key.
+    // A broker without cached credentials cannot even start, because the forged KDC does not know its key.
     if fresh { Ok(()) } else { contains("the log", &line, "forged KDC") }
 }

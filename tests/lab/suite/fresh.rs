@@ -1,5 +1,5 @@
-//! A fresh host: joined, the package installed, nothing edited. Whatever the domain offers, people come in, and a
-//! wrong password counts once.
+//! A new host: joined, the package installed, no file edited. Users log in whatever the domain offers, and a wrong
+//! password counts once.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::ready::john;
 use crate::report::{Check, Report, contains, equal};
 use crate::row::Method;
 
-/// The broker has to find out by itself that TLS is back.
+/// Maximum time until the broker detects by itself that TLS works again.
 const BACK: Duration = Duration::from_secs(90);
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     lab.run(&["join"]).ok()?;
     lab.run(&["cast", "reset"]).ok()?;
     lab.run(&["purge"]).ok()?;
-    // The CA of earlier chapters is no file of the package, so that it has stayed.
+    // The CA of earlier chapters does not belong to the package, so the purge left it.
     lab.host_sh("rm -rf /etc/motion-ad").ok()?;
     lab.run(&["ca", "publish"]).ok()?;
     let package = lab.package()?;
@@ -29,7 +29,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     report.check("nothing is edited, and the CA is in no file of the host", || unedited(lab));
     report.check("somebody comes in at once, by whichever method", || john(lab).map(drop));
     report.check("the CA is published in AD alone: verified LDAPS", || {
-        // Until the roots were read from AD, which takes a busy machine a second or two, it is Kerberos.
+        // Kerberos serves until the roots were read from AD, which takes a busy machine one or two seconds.
         wait(BACK, || logs_in(lab, Method::Ldap))?;
         let open = lab.host_sh("ss -Htnp dst 10.73.0.10:636 | grep -c motion-ad").ok()?;
         equal("a connection to port 636", open.trim() == "0", false)
@@ -66,13 +66,13 @@ fn unedited(lab: &Lab) -> Check {
     equal("config.toml is as shipped", installed == shipped, true)?;
     let ca = lab.run(&["ca"]).ok()?;
     let ca = fs::read_to_string(ca.trim()).map_err(|e| e.to_string())?;
-    // Any line of it but the first is telling.
+    // Any line except the first is unique.
     let line = ca.lines().nth(1).ok_or("the CA has no certificate")?;
     let found = lab.host("root", &["grep", "-rlF", line, "/etc", "/usr/share/ca-certificates"], "");
     equal("files with the CA", found.stdout.as_str(), "")
 }
 
-/// John comes in, and the log says by which method.
+/// Checks that John can log in, and that the log names this method.
 fn logs_in(lab: &Lab, method: Method) -> Check {
     let position = lab.log_position()?;
     let took = john(lab)?;

@@ -1,5 +1,5 @@
-//! A domain controller that is hardened, as far as Samba can be: what docs/windows-hardening.md calls seen and no other
-//! chapter shows.
+//! A domain controller hardened as far as Samba allows: the statements of docs/windows-hardening.md that are marked
+//! as seen and that no other chapter covers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,16 +12,16 @@ use crate::ready::{ready, restart};
 use crate::report::{Check, Report, equal};
 use crate::row::Method;
 
-/// What Samba is told, and what Windows calls that.
+/// Settings of Samba, each with its meaning on Windows.
 const SETTINGS: &[(&str, &str)] = &[
     ("NTLM is off", "ntlm auth = disabled"),
     ("RC4 is off", "kdc supported enctypes = aes128-cts aes256-cts"),
     ("whose keys are not told gets AES", "kdc default domain supported enctypes = aes128-cts aes256-cts"),
     ("signing is required", "ldap server require strong auth = yes"),
 ];
-/// RPC and SMB.
+/// Ports of RPC and SMB.
 const WINDOWS_PORTS: [&str; 3] = ["135", "139", "445"];
-/// The broker finds out by itself that a domain controller is back.
+/// Maximum time until the broker detects that a domain controller works again.
 const BACK: Duration = Duration::from_secs(30);
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {

@@ -1,4 +1,4 @@
-//! Every way to keep all users out: what `status`, `ready`, the metrics and systemd's line say meanwhile, in one table.
+//! All faults that reject every user, with the reports of `status`, `ready`, the metrics and systemd, in one table.
 
 use std::fs;
 use std::time::Duration;
@@ -8,9 +8,10 @@ use crate::lab::{Lab, wait};
 use crate::pam::{Answer, pam};
 use crate::report::{Check, Report, contains, equal};
 
-/// Time for a broker that starts again, or for a domain controller that is found failing or working again.
+/// Maximum time until a broker restarts, or until a change of a domain controller's state is detected.
 const SETTLED: Duration = Duration::from_secs(45);
-/// The clock of the broker alone: libfaketime's. The lab's machines share the kernel's clock, and none may set it.
+/// Gives only the broker a different clock, through libfaketime. The lab's machines share the kernel's clock, and
+/// none may set it.
 const OTHER_CLOCK: &str = "mkdir -p /run/systemd/system/motion-ad.service.d && printf '[Service]\\nEnvironment=FAKETIME=+10m \
     DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1 LD_PRELOAD=%s\\n' /usr/lib/*/faketime/libfaketime.so.1 \
     >/run/systemd/system/motion-ad.service.d/clock.conf && systemctl daemon-reload && systemctl restart motion-ad.service";
@@ -19,16 +20,16 @@ const OWN_CLOCK: &str = "rm -rf /run/systemd/system/motion-ad.service.d && syste
 
 #[derive(Clone, Copy)]
 enum Step {
-    /// A shell's script on the host, as root.
+    /// A shell script on the host, as root.
     Host(&'static str),
     /// A command of the lab.
     Lab(&'static [&'static str]),
-    /// `config.toml` with the lab's CA, and this.
+    /// Writes `config.toml` with the lab's CA and this text.
     Configure(&'static str),
 }
 use Step::{Configure, Host};
 
-/// As it is after [`Lab::configure`] with nothing more.
+/// The configuration after [`Lab::configure`] with no additional text.
 const PLAIN: Step = Configure("");
 const RESTART: Step = Host("systemctl restart motion-ad.service");
 const MAP: Step = Host("printf '# nobody\\n' >/etc/motion-ad/names.map; chmod 644 /etc/motion-ad/names.map");
@@ -36,10 +37,10 @@ const MAP: Step = Host("printf '# nobody\\n' >/etc/motion-ad/names.map; chmod 64
 struct Row {
     name: &'static str,
     breaks: &'static [Step],
-    /// A part of what each of the four says.
+    /// Text that each of the four reports contains.
     says: &'static str,
     mends: &'static [Step],
-    /// It is part of the main suite.
+    /// True if the row is part of the main suite.
     is_short: bool,
 }
 
@@ -91,13 +92,13 @@ const ROWS: &[Row] = &[
         "register of sessions", &[PLAIN]),
 ];
 
-/// Every row.
+/// Runs every row.
 pub fn full(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, |_| true)?;
     kerberos_stands_in(lab, report)
 }
 
-/// What takes a few seconds each.
+/// Runs the rows that take only a few seconds.
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, |row| row.is_short)
 }
@@ -114,7 +115,8 @@ fn run(lab: &Lab, report: &mut Report, chosen: fn(&Row) -> bool) -> Check {
         report.check(&format!("{}: nobody logs in, and all four say so", row.name), || {
             steps(lab, row.breaks)?;
             said = Some(wait(SETTLED, || not_well(lab, row.says))?);
-            // What opens sessions is denied by a register that refuses; the others are by everything.
+            // A register that rejects sessions denies only services that open sessions. Other faults deny every
+            // login.
             let answer = login(lab, row.says.contains("register"))?;
             equal("a right password is let in", answer.code == "PAM_SUCCESS", false)
         });
@@ -134,7 +136,7 @@ fn run(lab: &Lab, report: &mut Report, chosen: fn(&Row) -> bool) -> Check {
     Ok(())
 }
 
-/// With a certificate that has ended and a free choice of method users do log in, and `status` says how.
+/// With an expired certificate and no configured method, users log in by Kerberos, and `status` reports it.
 fn kerberos_stands_in(lab: &Lab, report: &mut Report) -> Check {
     report.check("binds are down and Kerberos stands in: users log in, and status says that", || {
         lab.run(&["dc", "cert", "expired"]).ok()?;
@@ -184,7 +186,7 @@ fn metric(lab: &Lab, name: &str) -> Result<String, String> {
     value.ok_or_else(|| format!("there is no {name}"))
 }
 
-/// What the four say while no user can log in.
+/// Returns the four reports while no user can log in.
 fn not_well(lab: &Lab, says: &str) -> Result<[(&'static str, String); 4], String> {
     let status = lab.host("root", &["motion-ad", "status"], "");
     equal("exit code of status", status.code, 1)?;
@@ -209,7 +211,7 @@ fn not_well(lab: &Lab, says: &str) -> Result<[(&'static str, String); 4], String
     ])
 }
 
-/// What they say while all is well.
+/// Checks the reports while all is well.
 fn well(lab: &Lab) -> Check {
     let status = lab.host("root", &["motion-ad", "status"], "");
     contains("status", &status.stdout, "\nall is well\n")?;

@@ -1,5 +1,5 @@
-//! Everybody on the host may connect to the broker's socket. Whoever has no business there, or does none, is
-//! refused or dropped in time, the log says so once, and logins go on meanwhile.
+//! Every user on the host may connect to the broker's socket. The broker rejects unauthorized or idle clients in
+//! time, logs this once, and continues to serve logins.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,10 +15,10 @@ use crate::lab::{Lab, wait};
 use crate::ready::{john, ready, restart};
 use crate::report::{Check, Report, equal};
 
-/// The first argument of this program when it is the attacker.
+/// First argument of this program when it runs as the attacker.
 pub const ATTACK: &str = "--attack";
 const NOBODY: u32 = 65534;
-/// The broker drops who has not sent a whole request after two seconds.
+/// Time after which the broker drops a client that has not sent a whole request.
 const DROPPED: Duration = Duration::from_secs(2);
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
@@ -57,12 +57,12 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
-/// Starts the attack, has John log in all the while, and sees that the broker is rid of it in time and says so once.
+/// Starts the attack while John logs in. Checks that the broker ends it in time and logs it once.
 fn attack(lab: &Lab, kind: &str, times: usize, uid: u32, words: &[String]) -> Check {
-    // With a fresh broker, so that nothing counts as said already.
+    // A new broker has not logged anything yet.
     restart(lab)?;
     john(lab)?;
-    // The control: what a login costs on this machine without an attack.
+    // For comparison: the duration of a login without an attack.
     let usual = john(lab)?;
     let open = descriptors(lab)?;
     let position = lab.log_position()?;
@@ -82,14 +82,14 @@ fn attack(lab: &Lab, kind: &str, times: usize, uid: u32, words: &[String]) -> Ch
         }
     })?;
     println!("         logins took {took:.2?}, without an attack {usual:.2?}; {finished}");
-    // A login that stood behind the attack would wait until that is dropped. A busy machine delays single ones.
+    // A login behind the attack would wait until the attacker is dropped. A busy machine delays only single logins.
     if took[2] > usual + DROPPED / 2 {
         return Err(format!("logins took {took:?}, without an attack {usual:?}"));
     }
     let lines = lab.log_since(&position)?;
     let about: Vec<_> = lines.iter().filter(|line| !line.contains("event=login")).collect();
     let telling = about.iter().filter(|line| words.iter().all(|word| line.contains(word))).count();
-    // Who asks and does not read is no concern of the log: the answer is in the socket.
+    // A client that does not read its answer causes no log line: the answer is in the socket buffer.
     let expected = usize::from(!words.is_empty());
     if (about.len(), telling) != (expected, expected) {
         return Err(format!("expected {expected} line with {words:?}:\n{}", lines.join("\n")));
@@ -97,25 +97,25 @@ fn attack(lab: &Lab, kind: &str, times: usize, uid: u32, words: &[String]) -> Ch
     Ok(())
 }
 
-/// How many files the broker has open.
+/// Returns the number of files that the broker has open.
 fn descriptors(lab: &Lab) -> Result<usize, String> {
     let count = lab.host_sh(&format!("ls /proc/{}/fd | wc -l", lab.broker()?)).ok()?;
     count.trim().parse().map_err(|e| format!("{count}: {e}"))
 }
 
-/// This program, as another user.
+/// This program running as another user.
 struct Attacker {
     child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Attacker {
-    /// Returns when the attack is on its way.
+    /// Starts the attack, and returns when it is under way.
     fn start(lab: &Lab, kind: &str, times: usize, uid: u32) -> Result<Self, String> {
         let program = std::env::current_exe().map_err(|e| e.to_string())?;
         let mut command = Command::new(program);
         command.args([ATTACK, kind, &times.to_string(), &uid.to_string()]);
-        // The socket is named relative to it, because nobody but root could follow the path through /proc.
+        // The path of the socket is relative, because only root can follow the path through /proc.
         command.current_dir(lab.live_path("/run/motion-ad")?);
         let mut child = command
             .stdin(Stdio::piped())
@@ -128,7 +128,7 @@ impl Attacker {
         Ok(attacker)
     }
 
-    /// What the attacker met with.
+    /// Returns the attacker's report.
     fn finish(&mut self) -> Result<String, String> {
         let text = self.line()?;
         let status = self.child.wait().map_err(|e| e.to_string())?;
@@ -144,13 +144,13 @@ impl Attacker {
 
 impl Drop for Attacker {
     fn drop(&mut self) {
-        // Where it has ended already there is nobody to kill.
+        // Fails only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The attacker: `KIND TIMES UID`. Says what it met with, and fails when that is not what should happen.
+/// Runs as the attacker: `KIND TIMES UID`. Prints the result, and fails if it is not the expected one.
 pub fn attacker(arguments: &[&str]) -> Result<(), String> {
     let [kind, times, uid] = arguments else { return Err("usage: --attack KIND TIMES UID".to_owned()) };
     let number = |text: &str| text.parse::<u32>().map_err(|e| format!("{text}: {e}"));
@@ -175,7 +175,7 @@ fn meet(kind: &str, times: u32) -> Result<String, String> {
     for _ in 0..times {
         let mut stream = connect().map_err(|e| format!("connect: {e}"))?;
         match say(kind, &mut stream) {
-            // The broker may have hung up already.
+            // The broker may already have closed the connection.
             Ok(()) | Err(_) => {}
         }
         match kind {
@@ -184,7 +184,8 @@ fn meet(kind: &str, times: u32) -> Result<String, String> {
         }
     }
     if kind == "deaf" {
-        // Longer than the broker waits for an answer to be taken. It never has to: an answer fits into the socket.
+        // Longer than the broker waits for a client to read. The broker never waits, because an answer fits into the
+        // socket.
         std::thread::sleep(Duration::from_secs(2));
     }
     let (mut slowest, mut refused) = (Duration::ZERO, 0);
@@ -210,7 +211,7 @@ fn meet(kind: &str, times: u32) -> Result<String, String> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let told = kind != "leave" && kind != "cut" && kind != "deaf";
-    // A stranger's own words may be cut off by the refusal, but the refusal itself always comes.
+    // The broker may close the connection before it reads the whole message, but it always sends the rejection.
     if told && refused != times {
         return Err(format!("{refused} of {times} were told that they are refused"));
     }
@@ -230,7 +231,7 @@ fn say(kind: &str, stream: &mut UnixStream) -> io::Result<()> {
         "silent" | "silent-stranger" => Ok(()),
         "huge" => stream.write_all(&[0xff; 8]),
         "half" | "cut" => stream.write_all(&[0, 0, 0]),
-        // The beginning of a long one, which goes on by and by.
+        // The start of a long message, which continues slowly.
         "drip" => stream.write_all(&[0, 0, 0x10]),
         "http" => stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         "rubbish" => stream.write_all(b"\0\0\0\x04\0\0\0\0{{{{"),
@@ -241,7 +242,7 @@ fn say(kind: &str, stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-/// Whether the broker has ended this connection, and had refused it before that.
+/// Returns `None` while the connection is open, then true if the broker rejected it before closing.
 fn ended(kind: &str, stream: &mut UnixStream) -> Result<Option<bool>, String> {
     stream.set_nonblocking(true).map_err(|e| e.to_string())?;
     let mut first = [0; 1];
@@ -249,7 +250,7 @@ fn ended(kind: &str, stream: &mut UnixStream) -> Result<Option<bool>, String> {
         Ok(0) => return Ok(Some(false)),
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-        // It hung up without having read everything.
+        // The broker closed the connection before it read all data.
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(Some(false)),
         Err(e) => return Err(format!("{kind}: {e}")),
     }

@@ -1,5 +1,5 @@
-//! Joined hosts as they really are: containers, edited files of SSSD, keytabs that outlived a rename, odd files of DNS. On each
-//! of them John logs in as before, and a wrong password stays out.
+//! Joined hosts as they occur in practice: containers, edited SSSD files, keytabs from before a rename, unusual DNS
+//! files. On each, John can log in as before, and a wrong password is rejected.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::report::{Check, Report, contains, equal};
 const SSSD: &str = "/etc/sssd/sssd.conf";
 const KEYTAB: &str = "/etc/krb5.keytab";
 
-/// What the shell does to the host, and undoes. The broker notices each change by itself.
+/// Shell commands that change the host and restore it. The broker detects each change by itself.
 const HOSTS: &[(&str, &str, &str)] = &[
     (
         "sssd.conf: the domain stands in a snippet",
@@ -73,7 +73,7 @@ fn comes_and_stays_out(lab: &Lab) -> Check {
     lab.run(&["cast", "reset", "wendy"]).ok().map(drop)
 }
 
-/// As distrobuilder's generator writes it.
+/// The unit file as distrobuilder's generator writes it.
 const LXC: &str = "mkdir -p /run/systemd/system/service.d && printf '[Service]\\nProcSubset=all\\nProtectProc=default\\n\
     ProtectControlGroups=no\\nProtectKernelTunables=no\\nNoNewPrivileges=no\\nLoadCredential=\\n' \
     >/run/systemd/system/service.d/zzz-lxc-service.conf && systemctl daemon-reload && systemctl restart motion-ad.service";
@@ -114,7 +114,7 @@ fn second_account(lab: &Lab, (name, realm): (&str, &str)) -> Check {
     let mut entry = 1_u16.to_be_bytes().to_vec();
     entry.extend(counted(realm));
     entry.extend(counted(name));
-    // The type of the name, the time, the version, AES-256, and a key of 32 bytes.
+    // The name type, the time, the key version, AES-256, and a key of 32 bytes.
     entry.extend([0, 0, 0, 1, 0, 0, 0, 0, 9, 0, 18, 0, 32]);
     entry.extend([7; 32]);
     let mut both = vec![5, 2];
@@ -158,7 +158,7 @@ fn hosts_alone(lab: &Lab) -> Check {
     )
     .ok()?;
     restart(lab)?;
-    // A wrong line that is mended counts at once.
+    // A corrected line takes effect at once.
     let wrong = john(lab).is_err();
     lab.host_sh("sed -i 's/^10.73.0.98 /10.73.0.10 /' /etc/hosts").ok()?;
     let seen = comes_and_stays_out(lab);

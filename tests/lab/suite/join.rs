@@ -1,11 +1,11 @@
-//! Brings the lab to where most chapters begin: joined, with the package installed and configured.
+//! Brings the lab to the state in which most chapters begin: joined, with the package installed and configured.
 
 use std::time::Duration;
 
 use crate::lab::{Lab, wait};
 use crate::report::{Check, Report};
 
-/// What is so already is left alone, so that a chapter before this one may have installed the package.
+/// Skips steps that are already done, because an earlier chapter may have installed the package.
 pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     report.check("realm join", || lab.run(&["join"]).ok().map(|_| ()));
     if !lab.path("/usr/libexec/motion-ad/motion-ad-broker").exists() {
@@ -18,7 +18,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     lab.second()?.map_or(Ok(()), |second| works(&second, report))
 }
 
-/// Without a working broker every other check would fail for the same reason.
+/// Checks that the broker works. Otherwise every later check would fail for the same reason.
 fn works(lab: &Lab, report: &mut Report) -> Check {
     lab.configure("")?;
     let mut ready = Err("motion-ad status was not asked".to_owned());

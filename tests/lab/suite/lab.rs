@@ -1,4 +1,4 @@
-//! The lab as the suite uses it.
+//! Interface of the suite to the lab.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,39 +12,39 @@ use std::time::{Duration, Instant};
 use crate::report::Check;
 use crate::row::Method;
 
-/// Where the package is, from the repository's root.
+/// Folder of the package, relative to the repository.
 const PACKAGES: &str = "target/debian";
 
-/// Where this program is on a host that runs it.
+/// Path of this program on a host.
 const PROGRAM: &str = "/usr/local/bin/suite";
 
-/// A lab that is up, as it is seen from one of its hosts. Dropping it takes it down.
+/// A running lab, seen from one of its hosts. Dropping it takes the lab down.
 pub struct Lab {
     name: String,
     script: PathBuf,
     size: Size,
-    /// The host's name.
+    /// Name of the host.
     host: &'static str,
-    /// The host's root, as this machine sees it.
+    /// Root folder of the host on this machine.
     root: PathBuf,
-    /// Whether logins are configured to go by Kerberos.
+    /// True if logins are configured to use Kerberos.
     kerberos: AtomicBool,
-    /// Takes the lab down when its standard input ends, which it does however this process ends.
+    /// A process that takes the lab down when its standard input closes, however this process ends.
     keeper: Option<Child>,
 }
 
-/// How many machines there are of each kind.
+/// Number of machines of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     pub dcs: usize,
     pub hosts: usize,
-    /// Whether the domain has 50,000 people more. Such a lab has a name of its own, so that it can be up beside another.
+    /// Adds 50,000 users to the domain. Such a lab has a different name, so that it can run next to another one.
     pub crowd: bool,
-    /// Whether the hosts have the applications of other people.
+    /// Installs the third-party applications on the hosts.
     pub clients: bool,
 }
 
-/// A command that ran.
+/// Result of a command.
 #[derive(Clone, Debug)]
 pub struct Ran {
     pub code: i32,
@@ -53,7 +53,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Standard output of a command that must succeed.
+    /// Returns the standard output of a command that must succeed.
     pub fn ok(self) -> Result<String, String> {
         match self.code {
             0 => Ok(self.stdout),
@@ -62,7 +62,7 @@ impl Ran {
     }
 }
 
-/// What AD counts about a person.
+/// AD's counters of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     pub bad_passwords: u32,
@@ -70,7 +70,7 @@ pub struct Counters {
 }
 
 impl Lab {
-    /// Brings the lab up, without joining a host or installing anything.
+    /// Starts the lab, without joining a host or installing the package.
     pub fn up(size: Size) -> Result<Self, String> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         let script = repository.join("tests/lab/lab");
@@ -78,7 +78,7 @@ impl Lab {
         let name = if size.crowd { name + "crowd" } else { name };
         let kerberos = AtomicBool::new(false);
         let mut lab = Lab { name, script, size, host: "host", root: PathBuf::new(), kerberos, keeper: None };
-        // What a killed run left would not be fresh.
+        // A killed run may have left a lab behind.
         lab.run(&["down"]).ok()?;
         if std::env::var_os("MOTION_AD_KEEP_LAB").is_none() {
             lab.keeper = Some(lab.keeper()?);
@@ -92,7 +92,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The same lab as it is seen from its second host, where it has one.
+    /// Returns the same lab seen from its second host, if there is one.
     pub fn second(&self) -> Result<Option<Self>, String> {
         if self.size.hosts < 2 {
             return Ok(None);
@@ -104,12 +104,12 @@ impl Lab {
         Ok(Some(Lab { name, script, size: self.size, host, root, kerberos, keeper: None }))
     }
 
-    /// The domain controllers' names in the lab.
+    /// Returns the domain controllers' names in the lab.
     pub fn dcs(&self) -> &'static [&'static str] {
         if self.size.dcs < 2 { &["dc"] } else { &["dc", "dc2"] }
     }
 
-    /// The host's name in the lab.
+    /// Returns the host's name in the lab.
     pub fn host_name(&self) -> &'static str {
         self.host
     }
@@ -118,11 +118,11 @@ impl Lab {
         let mut command = Command::new("sh");
         command.args(["-c", "cat >/dev/null; exec \"$0\" down >/dev/null 2>&1"]).arg(&self.script);
         command.env("LAB_NAME", &self.name).stdin(Stdio::piped());
-        // Of its own group, so that Ctrl-C at the terminal does not end it too.
+        // A separate process group, so that Ctrl-C at the terminal does not end it.
         command.process_group(0).spawn().map_err(|e| format!("sh: {e}"))
     }
 
-    /// Runs a command of the lab; its progress goes to this process's standard error.
+    /// Runs a command of the lab. Its progress goes to standard error.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         self.run_with(arguments, "")
     }
@@ -140,7 +140,7 @@ impl Lab {
         command.stderr(if capture { Stdio::piped() } else { Stdio::inherit() });
         let ran = command.spawn().and_then(|mut child| {
             if let Some(mut stdin) = child.stdin.take() {
-                // A command that does not read its input ends before it is written.
+                // A command that reads no input may end before this write.
                 let _ = stdin.write_all(input.as_bytes());
             }
             child.wait_with_output()
@@ -157,14 +157,14 @@ impl Lab {
         }
     }
 
-    /// Runs a command on the host as `user` with `input` as its standard input.
+    /// Runs a command on the host as `user`, with `input` as its standard input.
     pub fn host(&self, user: &str, command: &[&str], input: &str) -> Ran {
         let mut arguments = vec!["exec", self.host, "-u", user, "--"];
         arguments.extend(command);
         self.run_with(&arguments, input)
     }
 
-    /// The path of this program on the host.
+    /// Returns the path of this program on the host. Copies it there if necessary.
     pub fn program(&self) -> Result<&'static str, String> {
         let to = self.path(PROGRAM);
         if !to.exists() {
@@ -174,14 +174,14 @@ impl Lab {
         Ok(PROGRAM)
     }
 
-    /// Starts a command on the host as `user` that goes on beside the suite: its standard input and output are pipes.
+    /// Starts a background command on the host as `user`, with pipes as standard input and output.
     pub fn host_child(&self, user: &str, command: &[&str]) -> Result<Child, String> {
         let mut arguments = vec!["exec", self.host, "-u", user, "--"];
         arguments.extend(command);
         self.child(&arguments)
     }
 
-    /// Starts a command of the lab that goes on beside the suite: its standard input and output are pipes.
+    /// Starts a background command of the lab, with pipes as standard input and output.
     pub fn child(&self, arguments: &[&str]) -> Result<Child, String> {
         self.command(arguments).spawn().map_err(|e| format!("{}: {e}", self.script.display()))
     }
@@ -196,14 +196,14 @@ impl Lab {
         self.dc_with(command, "")
     }
 
-    /// The same with `input` as its standard input.
+    /// Runs a command on the domain controller, with `input` as its standard input.
     pub fn dc_with(&self, command: &[&str], input: &str) -> Ran {
         let mut arguments = vec!["exec", "dc", "--"];
         arguments.extend(command);
         self.run_with(&arguments, input)
     }
 
-    /// A path of the host, as this machine sees it.
+    /// Returns a path of the host as this machine sees it.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
@@ -213,18 +213,18 @@ impl Lab {
         fs::write(self.path(path), text).map_err(|e| format!("{path}: {e}"))
     }
 
-    /// What checks passwords.
+    /// Returns the method that checks passwords.
     pub fn method(&self) -> Method {
         if self.kerberos.load(Ordering::Relaxed) { Method::Kerberos } else { Method::Ldap }
     }
 
-    /// Has every configuration from here on say what checks passwords; for LDAP, the default finds it.
+    /// Sets the method for every later configuration.
     pub fn set_method(&self, method: Method) {
         self.kerberos.store(method == Method::Kerberos, Ordering::Relaxed);
     }
 
     /// Writes the host's `config.toml`: the DC's CA, the method, and `more`, whose sections come after `[tls]`. The
-    /// method is never left to the broker, which would take the other one where the first fails.
+    /// method is always explicit, because the broker would otherwise use the other one if the first fails.
     pub fn configure(&self, more: &str) -> Check {
         let login = format!("[login]\nmethod = \"{}\"\n", self.method().name());
         let more = match more.contains("[login]\n") {
@@ -239,13 +239,13 @@ impl Lab {
         )
     }
 
-    /// What the lab's own commands printed so far, apt's output among it.
+    /// Returns the output of the lab's own commands until now, including apt's.
     pub fn commands_log(&self) -> Result<String, String> {
         let run = self.root.ancestors().nth(2).ok_or("the lab has no root")?;
         fs::read_to_string(run.join("lab.log")).map_err(|e| format!("lab.log: {e}"))
     }
 
-    /// The package under test.
+    /// Returns the package under test.
     pub fn package(&self) -> Result<PathBuf, String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(PACKAGES);
         let found = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -257,7 +257,7 @@ impl Lab {
         paths.filter(is_package).max().ok_or_else(|| "no package: `make deb` builds it".to_owned())
     }
 
-    /// What AD counts about the person with this sAMAccountName.
+    /// Returns AD's counters for this sAMAccountName.
     pub fn counters(&self, sam: &str) -> Result<Counters, String> {
         let text = self.run(&["cast", "show", sam]).ok()?;
         let value = |key: &str| {
@@ -268,7 +268,7 @@ impl Lab {
         Ok(Counters { bad_passwords, locked: value("lockoutTime")?.trim() != "0" })
     }
 
-    /// What AD counts about everybody, by sAMAccountName.
+    /// Returns AD's counters of all accounts, by sAMAccountName.
     pub fn everybodys_counters(&self) -> Result<BTreeMap<String, Counters>, String> {
         let text = self.run(&["cast", "show"]).ok()?;
         let person = |line: &str| match line.split('\t').collect::<Vec<_>>()[..] {
@@ -281,7 +281,7 @@ impl Lab {
         text.lines().map(person).collect()
     }
 
-    /// The sum of the wrong passwords that the domain controllers have counted, by sAMAccountName.
+    /// Returns the wrong passwords counted by all domain controllers together, by sAMAccountName.
     pub fn counted_everywhere(&self) -> Result<BTreeMap<String, u32>, String> {
         let text = self.run(&["cast", "show", "--all"]).ok()?;
         let mut sums = BTreeMap::new();
@@ -295,46 +295,46 @@ impl Lab {
         Ok(sums)
     }
 
-    /// A place in the broker's log.
+    /// Returns the current position in the host's journal.
     pub fn log_position(&self) -> Result<LogPosition, String> {
         let text = self.host_sh("journalctl --show-cursor -n 0 -o cat").ok()?;
         let cursor = text.lines().find_map(|line| line.strip_prefix("-- cursor: "));
         Ok(LogPosition(cursor.ok_or("journalctl printed no cursor")?.to_owned()))
     }
 
-    /// The broker's lines since `position`.
+    /// Returns the broker's lines since `position`.
     pub fn log_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
         let tag = " motion-ad-broker[";
         let of_broker = |line: &String| Some(line.split_once(tag)?.1.split_once("]: ")?.1.to_owned());
         Ok(self.journal_since(position)?.iter().filter_map(of_broker).collect())
     }
 
-    /// Every line of the host's journal since `position`. journalctl gets no filter: together with one,
-    /// `--after-cursor` (systemd 252) leaves out the first line that matches.
+    /// Returns every line of the host's journal since `position`. journalctl runs without a filter, because systemd
+    /// 252 drops the first matching line if a filter is combined with `--after-cursor`.
     fn journal_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
         let after = format!("--after-cursor={}", position.0);
         let all = self.host("root", &["journalctl", "-q", "-o", "short", &after], "").ok()?;
         Ok(all.lines().map(str::to_owned).collect())
     }
 
-    /// What our module and our broker wrote since `position`: each line of theirs, whoever loaded the module.
+    /// Returns the lines of the module and the broker since `position`, whichever process loaded the module.
     pub fn our_lines_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
         let ours = |line: &String| line.contains("motion-ad-broker[") || line.contains("pam_motion_ad(");
         Ok(self.journal_since(position)?.into_iter().filter(ours).collect())
     }
 
-    /// The pid of the host's systemd, as this machine sees it.
+    /// Returns the pid of the host's systemd as this machine sees it.
     pub fn host_pid(&self) -> Result<u32, String> {
         let pid = self.run(&["pid", self.host]).ok()?;
         pid.trim().parse().map_err(|e| format!("lab pid {}: {e}", self.host))
     }
 
-    /// The host's root as its processes see it, with what is mounted there: `/run`, `/tmp`.
+    /// Returns a path as the host's processes see it, with their mounts such as `/run` and `/tmp`.
     pub fn live_path(&self, path: &str) -> Result<PathBuf, String> {
         Ok(PathBuf::from(format!("/proc/{}/root{path}", self.host_pid()?)))
     }
 
-    /// The broker's pid, as the host sees it.
+    /// Returns the broker's pid as the host sees it.
     pub fn broker(&self) -> Result<u32, String> {
         let pid = self.host_sh("systemctl show -P MainPID motion-ad.service").ok()?;
         match pid.trim().parse() {
@@ -344,8 +344,8 @@ impl Lab {
         }
     }
 
-    /// The broker's first line since `position` that holds every one of `parts`; waits for it for a moment, because
-    /// the log is written beside the login.
+    /// Returns the broker's first line since `position` that contains all `parts`. Waits up to 10 s, because the
+    /// broker writes the log concurrently.
     pub fn wait_for_log(&self, position: &LogPosition, parts: &[&str]) -> Result<String, String> {
         let mut lines = Vec::new();
         wait(Duration::from_secs(10), || {
@@ -367,11 +367,11 @@ impl Drop for Lab {
     }
 }
 
-/// A cursor of the host's journal.
+/// A cursor in the host's journal.
 #[derive(Clone, Debug)]
 pub struct LogPosition(String);
 
-/// Tries again until `attempt` succeeds or the time is over; then its last error.
+/// Retries until `attempt` succeeds or the time is over. Then returns the last error.
 pub fn wait<T>(time: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let begun = Instant::now();
     loop {

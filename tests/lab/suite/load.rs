@@ -1,4 +1,4 @@
-//! Logins on the host at a fixed rate, whatever becomes of them: this program as a client of libpam.
+//! Logins on the host at a fixed rate, regardless of their results. This program is the libpam client.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout};
@@ -9,12 +9,12 @@ use crate::lab::Lab;
 pub use crate::login_rate::Login;
 use crate::report::equal;
 
-/// The first argument of this program when it is that client.
+/// First argument of this program when it runs as that client.
 pub const LOGIN_RATE: &str = "--login-rate";
-/// So long a login may hold its thread: the module's own deadline and some.
+/// Seconds for which a login may occupy its thread: the module's deadline and a margin.
 const LONGEST: usize = 8;
 
-/// Logins on their way.
+/// A running series of logins.
 pub struct Load {
     child: Child,
     begun: Instant,
@@ -22,7 +22,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts these logins (name and password) at the service `motion`, `rate` a second, as the application's user.
+    /// Starts these logins (name and password) at the service `motion`, `rate` per second, as XCALLY's user.
     pub fn start<'a>(
         lab: &Lab,
         rate: usize,
@@ -44,17 +44,17 @@ impl Load {
         Ok(Load { child, begun, results: Some(std::thread::spawn(move || read(lines))) })
     }
 
-    /// How long they have been going on.
+    /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Waits until the logins have been going on for so long.
+    /// Waits until this time since the start.
     pub fn wait_until(&self, elapsed: Duration) {
         std::thread::sleep(elapsed.saturating_sub(self.elapsed()));
     }
 
-    /// Waits for the last one and answers all, in the order in which they were due.
+    /// Waits for the last login, and returns all results in the order in which they were due.
     pub fn finish(mut self) -> Result<Vec<Login>, String> {
         let results = self.results.take().ok_or("finished already")?;
         let mut logins = results.join().map_err(|_| "the reader of the logins ended")??;
@@ -67,7 +67,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // Where it has ended already there is nobody to kill.
+        // Fails only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

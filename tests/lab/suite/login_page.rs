@@ -1,4 +1,4 @@
-//! The example application `tests/clients/motion-login` in its unit, as people meet it: with a browser, in two windows.
+//! The example application `tests/clients/motion-login` in its unit, used with a browser in two windows.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,10 +21,10 @@ use crate::talk::Talk;
 const UNIT: &str = "motion-login.service";
 const SERVICE: &str = "/etc/pam.d/motion-login";
 const URL: &str = "http://127.0.0.1:3000";
-/// Chromium is nobody's in particular.
+/// Command that starts Chromium as an arbitrary user.
 const BROWSER: [&str; 5] = ["env", "HOME=/tmp", "node", "/opt/clients/node/browser.js", URL];
 
-/// The page's text of each outcome.
+/// Texts of the page, one per outcome.
 const WRONG: &str = "The user name or the password is wrong.";
 const LOCKED: &str = "Your account is locked. Try again later or ask your administrator.";
 const REFUSED: &str = "Your account may not log in. Ask your administrator.";
@@ -35,8 +35,8 @@ const EVICTED: &str = "You have logged in somewhere else, so you were logged out
 const THROWN_OUT: &str = "Your account may no longer be logged in. Ask your administrator.";
 const GONE: &str = "You are logged in no longer.";
 
-/// With the right password where none is named: the part of the page that is seen, its text, and how often a wrong
-/// password counts.
+/// A login, with the right password unless `wrong` is set: the visible part of the page, its text, and the number
+/// that the wrong password adds to the counter.
 struct Login {
     who: &'static str,
     wrong: bool,
@@ -99,7 +99,7 @@ fn begin(lab: &Lab) -> Check {
     wait(Duration::from_secs(20), || is_served(lab))
 }
 
-/// The page comes without a login.
+/// Checks that the page is served without a login.
 fn is_served(lab: &Lab) -> Check {
     let ask = "exec 3<>/dev/tcp/127.0.0.1/3000 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -n 1 <&3";
     contains("the page", &lab.host("root", &["bash", "-c", ask], "").ok()?, "200 OK")
@@ -113,7 +113,7 @@ impl Browser {
         Talk::start(lab, "nobody", &BROWSER).map(Browser)
     }
 
-    /// Does something in a window, and answers what is seen then: the part of the page, and its text.
+    /// Performs a step in a window. Returns the part of the page that is then visible, and its text.
     fn act(&mut self, window: &str, mut step: Value) -> Result<(String, String), String> {
         step["window"] = json!(window);
         seen(self.0.ask(vec![step])?.first())
@@ -123,14 +123,14 @@ impl Browser {
         self.act(window, json!({ "type": { "username": name, "password": password } }))
     }
 
-    /// Somebody logs in and is in.
+    /// Logs a user in successfully.
     fn enter(&mut self, window: &str, who: &str) -> Check {
         let person = person(who);
         let seen = self.type_in(window, person.sam, person.password)?;
         equal("seen", seen, ("home".to_owned(), String::new()))
     }
 
-    /// The window shows this text by itself.
+    /// Checks that the window shows this text without an action of the user.
     fn shows(&mut self, window: &str, text: &str) -> Check {
         let seen = self.act(window, json!({ "wait": text }))?;
         equal("seen", seen, ("login".to_owned(), text.to_owned()))
@@ -185,7 +185,7 @@ fn change(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
     });
     let carl = person("carl");
     report.check("who may not change the password is told so", || {
-        // Nothing has expired; but whoever asks for a change gets an answer.
+        // No password has expired, but a request for a change must still get an answer.
         let body = json!({ "username": carl.sam, "password": carl.password, "newPassword": "C4rl-cuts-corks" });
         let script = "import json,sys,urllib.request as u,urllib.error as e\n\
                       r=u.Request(sys.argv[1],sys.stdin.read().encode(),{'Content-Type':'application/json'})\n\
@@ -198,7 +198,7 @@ fn change(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
     lab.run(&["cast", "restore", petra.sam]).ok().map(drop)
 }
 
-/// One seat per person.
+/// One seat per user.
 fn seats(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
     report.check("a second browser takes the seat, and the first one is told at once", || {
         browser.enter("first", "seth")?;
@@ -207,7 +207,7 @@ fn seats(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
         browser.shows("first", EVICTED)?;
         println!("         {:.1} s after it was begun", begun.elapsed().as_secs_f64());
         equal("sessions", register::of(lab, person("seth").sam)?.len(), 1)?;
-        // Told is not enough: it is out.
+        // The first browser is not only notified, but also logged out.
         equal("the first", browser.act("first", json!({ "reload": true }))?.0.as_str(), "login")?;
         equal("the second", browser.act("second", json!({ "reload": true }))?.0.as_str(), "home")
     });
@@ -233,7 +233,7 @@ fn seats(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
     Ok(())
 }
 
-/// One person, from many browsers at once.
+/// One user in many browsers at once.
 fn crowd(lab: &Lab, report: &mut Report) {
     report.check("20 logins of one person at once: all succeed, and one seat remains", || {
         let seth = person("seth");

@@ -1,5 +1,5 @@
-//! The tests that need an AD to ask (`tests/machine.rs`, `tests/kerberos.rs`, `tests/forest.rs`, `tests/impostor.rs`), on
-//! the joined host.
+//! The tests that need an AD to ask (`tests/machine.rs`, `tests/kerberos.rs`, `tests/forest.rs`,
+//! `tests/impostor.rs`), on the joined host.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,11 +12,11 @@ use crate::report::{Check, Report};
 
 const ON_HOST: &str = "/var/tmp/test";
 const PEOPLE: &str = "/var/tmp/people";
-/// An LDAP service of the host.
+/// An SPN of the host for LDAP.
 const MEMBER: &str = "ldap/xcally.acme.com";
 
-/// A test's name, what it finds in its environment, and its tests that do nothing here: those that another test runs
-/// as its child, and those that want minutes, a DC that is restarted meanwhile or a forged one.
+/// A test's name, its environment, and its cases that do not run here. Some are children of other cases; others take
+/// minutes, or need a restarted or a forged domain controller.
 const TESTS: &[(&str, &[&str], &[&str])] = &[
     (
         "machine",
@@ -41,7 +41,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     let binaries = built()?;
     lab.write(PEOPLE, &people())?;
     lab.run(&["ca", "publish"]).ok()?;
-    // Any computer account can give itself such a name; AD refuses it one of three parts.
+    // Any computer account can set such an SPN on itself. AD rejects SPNs with three parts.
     lab.dc(&["samba-tool", "spn", "add", MEMBER, "XCALLY$"]).ok()?;
     for (test, environment, elsewhere) in TESTS {
         let (_, binary) =
@@ -60,7 +60,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
 fn run(lab: &Lab, report: &mut Report, test: &str, environment: &[&str], elsewhere: &[&str]) -> Check {
     let mut command = vec!["env", "KRB5_KTNAME=/etc/krb5.keytab"];
     command.extend(environment);
-    // One after the other, as some measure time and memory.
+    // One after the other, because some measure time and memory.
     command.extend([ON_HOST, "--test-threads=1"]);
     command.extend(elsewhere.iter().flat_map(|name| ["--skip", name]));
     let ran = lab.host("root", &command, "");
@@ -77,8 +77,8 @@ fn run(lab: &Lab, report: &mut Report, test: &str, environment: &[&str], elsewhe
     }
 }
 
-/// Somebody of each kind, as `tests/kerberos.rs` reads them. Samba 4.17 says under armour only that an account may
-/// not log in, and not why.
+/// Returns a user of each kind in the format of `tests/kerberos.rs`. With armor, Samba 4.17 reports only that an
+/// account may not log in, but no reason.
 fn people() -> String {
     let expected = [
         ("john", "", "success"),
@@ -97,7 +97,7 @@ fn people() -> String {
     expected.map(line).concat()
 }
 
-/// The tests' binaries by name, built where they are not up to date.
+/// Returns the tests' binaries by name, and builds outdated ones.
 fn built() -> Result<Vec<(String, PathBuf)>, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -120,7 +120,7 @@ fn built() -> Result<Vec<(String, PathBuf)>, String> {
     }
 }
 
-/// A line `test NAME ... RESULT`.
+/// Parses a line `test NAME ... RESULT`.
 fn result(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("test ")?.split_once(" ... ")
 }

@@ -1,4 +1,4 @@
-//! The lab's suite: the installed package on a really joined host, against a real Active Directory.
+//! The lab's suite: the installed package on a joined host, against a real Active Directory.
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
 //! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make bench` with `--bench`, `make demo` with
@@ -74,8 +74,8 @@ use std::process::ExitCode;
 use lab::{Lab, Size};
 use report::{Report, Sum};
 
-/// A part of the suite. Chapters run in this order and each leaves the host as it found it: joined, with the package
-/// installed and `config.toml` as [`Lab::configure`] writes it.
+/// A part of the suite. Chapters run in this order. Each restores the host: joined, with the package installed and
+/// `config.toml` as [`Lab::configure`] writes it.
 type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 
 /// Chapters that share a lab of this size.
@@ -86,7 +86,7 @@ const TWO_DCS: Size = Size { dcs: 2, ..ONE_OF_EACH };
 const TWO_HOSTS: Size = Size { hosts: 2, ..ONE_OF_EACH };
 const WITH_CLIENTS: Size = Size { clients: true, ..ONE_OF_EACH };
 
-/// What every chapter stands on.
+/// Precondition of every chapter.
 const JOIN: Chapter = ("join", join::chapter);
 
 const SUITE: &[Part] = &[
@@ -153,7 +153,7 @@ const FAILOVER: &[Part] = &[
     (TWO_DCS, &[JOIN, ("failover", failover::full)]),
 ];
 
-/// Passwords and sessions, in full.
+/// All tests of passwords and sessions.
 const SESSIONS: &[Part] = &[
     (
         ONE_OF_EACH,
@@ -168,13 +168,13 @@ const SESSIONS: &[Part] = &[
     (TWO_HOSTS, &[JOIN, ("sessions-redis", shared::chapter)]),
 ];
 
-/// Every way to break a host that the doctor is to name.
+/// All faults that the doctor must report.
 const DOCTOR: &[Part] = &[
     (ONE_OF_EACH, &[JOIN, ("health", health::full), ("doctor", doctor::full)]),
     (TWO_DCS, &[JOIN, ("doctor-two", doctor::two)]),
 ];
 
-/// Applications that nobody here wrote, and a login page with a browser.
+/// Third-party applications, and a login page with a browser.
 const CLIENTS: &[Part] =
     &[(WITH_CLIENTS, &[JOIN, ("clients", clients::chapter), ("login-page", login_page::chapter)])];
 
@@ -217,10 +217,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs what the suite starts of itself elsewhere: on the host, or beside it.
+/// Runs the programs that the suite starts from its own binary, on the host or next to it.
 fn another_program(arguments: &[&str]) -> Option<ExitCode> {
     let done = match arguments {
-        // It says itself what it met with.
+        // The attacker prints its own report.
         [hostile::ATTACK, attack @ ..] => hostile::attacker(attack).map_err(|_| String::new()),
         [app::APPLICATION] => application::run(),
         [load::LOGIN_RATE, logins @ ..] => login_rate::run(logins),

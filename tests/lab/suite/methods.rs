@@ -1,5 +1,5 @@
-//! The tables of people and of groups once more, with the KDC checking the passwords. Where a row differs from what
-//! an LDAP bind does, it says why.
+//! The tables of users and groups again, with the KDC checking the passwords. A row that differs from an LDAP bind
+//! gives the reason.
 
 use crate::cast::person;
 use crate::config;
@@ -26,11 +26,11 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     lab.configure("").and(done)
 }
 
-/// The domain controller's database.
+/// Path of the domain controller's database.
 const SAM: &str = "/var/lib/samba/private/sam.ldb";
 
-/// A KDC may give such an account's tickets to any client, and a password that is tried on one counts nowhere. Samba 4.17
-/// asks for a proof all the same, and counts it.
+/// An account without pre-authentication. A KDC may issue its tickets to any client, and a wrong password counts
+/// nowhere. Samba 4.17 still requires pre-authentication, and counts it.
 fn without_preauth(lab: &Lab) -> Check {
     let seth = person("seth");
     // NORMAL_ACCOUNT, and DONT_REQ_PREAUTH (0x400000).

@@ -1,7 +1,8 @@
-//! A name belongs to the account that bears it now: accounts are moved, renamed, swapped, deleted and created again while
-//! the broker remembers them, and the next login, account check and session are those of the present bearer.
+//! A name belongs to the account that currently has it. Accounts are moved, renamed, swapped, deleted and created
+//! again while the broker remembers them. The next login, account check and session must be those of the current
+//! account.
 //!
-//! All accounts of a round are made at once, log in once so that the broker remembers them, and are changed at once.
+//! All accounts of a round are created together, log in once so that the broker remembers them, and change together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -49,7 +50,7 @@ fn rounds(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
-/// Names whose capitals and small letters are not one to one in Unicode: as AD has them, and as they are typed.
+/// Names without a one-to-one mapping of upper and lower case in Unicode: first as AD has them, then as typed.
 const LETTERS: &[(&str, &str)] = &[
     ("νίκος.παππάς", "νίκος.παππάς"),
     ("νίκος.παππάς", "ΝΊΚΟΣ.ΠΑΠΠΆΣ"),
@@ -79,7 +80,7 @@ fn letters(lab: &Lab, report: &mut Report) {
     });
 }
 
-/// Port 389 is closed by routing, so that nothing is read, while binds go to port 636.
+/// Closes port 389 by routing. The broker then reads nothing, while binds go to port 636.
 fn cut(lab: &Lab) -> Check {
     let john = person("john");
     let rule =
@@ -95,12 +96,13 @@ fn cut(lab: &Lab) -> Check {
     });
     equal("a wrong password", wrong.as_str(), "PAM_AUTH_ERR")?;
     equal("the right one", right.as_str(), "PAM_AUTHINFO_UNAVAIL")?;
-    // The right one has gone to AD, which forgets the wrong one.
+    // The right password reached AD, which reset the counter.
     equal("badPwdCount", counted?.bad_passwords, 0)?;
     back
 }
 
-/// An account by its common name, which is in its DN, and its sAMAccountName; its password is made of the former.
+/// An account with its common name, which is part of its DN, and its sAMAccountName. The password comes from the
+/// former.
 #[derive(Clone, Copy)]
 struct Account {
     cn: &'static str,
@@ -116,7 +118,7 @@ impl Account {
         format!("CN={},{ou}", self.cn)
     }
 
-    /// The record that makes it, with this password, in this group.
+    /// Returns the LDIF record that creates it with this password in this group.
     fn add(&self, password: &str, group: &str) -> String {
         let (dn, sam) = (self.dn(PEOPLE), self.sam);
         let quoted: Vec<u8> = format!("\"{password}\"").encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -128,7 +130,7 @@ impl Account {
         )
     }
 
-    /// The record that gives it another sAMAccountName and userPrincipalName.
+    /// Returns the LDIF record that changes its sAMAccountName and userPrincipalName.
     fn rename(&self, sam: &str) -> String {
         format!(
             "dn: {}\nchangetype: modify\nreplace: sAMAccountName\nsAMAccountName: {sam}\n-\n\
@@ -156,11 +158,12 @@ impl Account {
 
 const AGENTS: &str = "XCALLY Agents";
 const DENIED: &str = "XCALLY Denied";
-/// The passwords of the first bearers of a name and of the last ones. In quotes and UTF-16 each is whole groups of [`base64`].
+/// Passwords of the first and the last accounts with a name. Quoted and in UTF-16, each fills whole groups of
+/// [`base64`].
 const FIRST: &str = "F1rst-bearer1";
 const NOW: &str = "N0w-bearing-1";
 
-/// Moved away, and its DN given to another account.
+/// Accounts that are moved, while another account gets their DN.
 const MOVED: [Account; 4] = [
     account("Sam Moved1", "moved1"),
     account("Sam Moved2", "moved2"),
@@ -173,19 +176,19 @@ const IN_ITS_PLACE: [Account; 4] = [
     account("Sam Moved3", "taken3"),
     account("Sam Moved4", "taken4"),
 ];
-/// Two whose names are swapped; the first of each pair has [`FIRST`], the second one [`NOW`].
+/// Pairs that swap names. The first of each pair has the password [`FIRST`], the second one [`NOW`].
 const SWAPPED: [[Account; 2]; 4] = [
     [account("Swap 1a", "swap1a"), account("Swap 1b", "swap1b")],
     [account("Swap 2a", "swap2a"), account("Swap 2b", "swap2b")],
     [account("Swap 3a", "swap3a"), account("Swap 3b", "swap3b")],
     [account("Swap 4a", "swap4a"), account("Swap 4b", "swap4b")],
 ];
-/// Renamed, and its name given to a new account.
+/// Accounts that are renamed, while a new account gets their name.
 const RENAMED: [Account; 3] =
     [account("Anna Rossi1", "rossi1"), account("Anna Rossi2", "rossi2"), account("Anna Rossi3", "rossi3")];
 const NAMESAKES: [Account; 3] =
     [account("Anna New1", "rossi1"), account("Anna New2", "rossi2"), account("Anna New3", "rossi3")];
-/// Deleted, and made again but for the last one.
+/// Accounts that are deleted. All but the last one are created again.
 const DELETED: [Account; 4] = [
     account("Del Eted1", "deleted1"),
     account("Del Eted2", "deleted2"),
@@ -218,7 +221,7 @@ fn changes() -> String {
     moved.chain(swapped).chain(renamed).chain(deleted).chain(disabled).collect()
 }
 
-/// Takes away what of all these accounts is there.
+/// Removes all these accounts, if they exist.
 fn clean(lab: &Lab) -> Check {
     register::clear(lab)?;
     let first = MOVED.iter().map(|account| account.dn(BRANCH));
@@ -229,7 +232,7 @@ fn clean(lab: &Lab) -> Check {
     ldap(lab, "ldapdelete", &format!("{BRANCH}\n")).ok().map(drop)
 }
 
-/// Runs a tool of OpenLDAP as the administrator on the domain controller, over Samba's own socket.
+/// Runs an OpenLDAP tool as the administrator on the domain controller, over Samba's own socket.
 fn ldap(lab: &Lab, tool: &str, input: &str) -> Ran {
     const SOCKET: &str = "ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi";
     const PASSWORD: &str = "/usr/local/lib/lab/admin-password";
@@ -237,7 +240,7 @@ fn ldap(lab: &Lab, tool: &str, input: &str) -> Ran {
     lab.dc_with(&command, input)
 }
 
-/// objectGUID of everybody, by DN.
+/// Returns the objectGUID of every account, by DN.
 fn guids(lab: &Lab) -> Result<BTreeMap<String, String>, String> {
     let search = ["ldbsearch", "-H", "/var/lib/samba/private/sam.ldb", "(objectClass=user)", "objectGUID"];
     let found = lab.dc(&search).ok()?;
@@ -253,7 +256,7 @@ fn guids(lab: &Lab) -> Result<BTreeMap<String, String>, String> {
     Ok(guids)
 }
 
-/// badPwdCount of the account at this DN.
+/// Returns the badPwdCount of the account with this DN.
 fn counted(lab: &Lab, dn: &str) -> Result<u32, String> {
     let search = ["ldbsearch", "-H", "/var/lib/samba/private/sam.ldb", "-b", dn, "-s", "base", "badPwdCount"];
     let found = lab.dc(&search).ok()?;
@@ -261,7 +264,7 @@ fn counted(lab: &Lab, dn: &str) -> Result<u32, String> {
     count.unwrap_or("0").parse().map_err(|e| format!("badPwdCount: {e}"))
 }
 
-/// One round: what the present method and rules make of each case.
+/// One round: the results of each case with the current method and rules.
 struct Round<'a> {
     lab: &'a Lab,
     guids: BTreeMap<String, String>,
@@ -277,7 +280,7 @@ fn round(lab: &Lab, report: &mut Report, has_rules: bool) -> Check {
         equal(account.sam, answer.code.as_str(), "PAM_SUCCESS")
             .map_err(|e| format!("{e}\n{}", answer.output))?;
     }
-    // Logs in before, and opens a session on the same handle after the name has passed to another account.
+    // Logs in first, and opens a session on the same handle after another account got the name.
     let mut app = App::start(lab)?;
     let job = |calls: &[Call]| Job {
         handle: "one".into(),
@@ -311,21 +314,21 @@ impl Round<'_> {
         pam(self.lab, "motion", name, password, entry_points)
     }
 
-    /// A call at the login page ends with this code.
+    /// Checks that a call at the login page ends with this code.
     fn expect(&self, name: &str, password: &str, entry_points: &[&str], code: &str) -> Check {
         let answer = self.try_in(name, password, entry_points);
         equal(name, answer.code.as_str(), code)
             .map_err(|e| format!("{e}\npamtester said:\n{}", answer.output))
     }
 
-    /// The calls succeed, and the session that the last one opens is that of the account at this DN.
+    /// Checks that the calls succeed, and that the last one opens a session for the account with this DN.
     fn enters(&self, name: &str, password: &str, entry_points: &[&str], dn: &str) -> Check {
         let session = || {
             self.expect(name, password, entry_points, "PAM_SUCCESS")?;
             let sessions = register::open(self.lab)?;
             Ok::<_, String>(sessions.into_iter().rev().find(|session| session.user == name))
         };
-        // pamtester is gone by now: the broker may have ended the session already, but hardly twice in a row.
+        // pamtester has already ended, so the broker may have ended the session, but hardly twice in a row.
         let session = match session()? {
             None => session()?,
             found => found,
@@ -334,8 +337,8 @@ impl Round<'_> {
         equal("the session's account", Some(&guid), self.guids.get(dn))
     }
 
-    /// One login that may be refused: the password is right, but went out under what the name no longer means. Then it
-    /// counted for the account that it went to alone, and the next login succeeds.
+    /// Checks that at most one login fails. Its right password may go out under the former meaning of the name. It
+    /// then counts only for the account that received it, and the next login succeeds.
     fn enters_soon(&self, name: &str, password: &str, dn: &str) -> Check {
         let answer = self.try_in(name, password, LOGIN);
         match answer.code.as_str() {
@@ -390,7 +393,7 @@ impl Round<'_> {
         report.check("names swapped: open_session on a fresh handle", || {
             self.enters(session[0].sam, "", &["open_session"], &session[1].dn(PEOPLE))
         });
-        // The first one is disabled and bears the second name now.
+        // The first account is disabled and now has the second name.
         report.check("names swapped: acct_mgmt and check judge the present bearer", || {
             self.expect(disabled[0].sam, "", &["acct_mgmt"], "PAM_SUCCESS")?;
             self.expect(disabled[1].sam, "", &["acct_mgmt"], "PAM_PERM_DENIED")?;

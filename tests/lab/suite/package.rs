@@ -1,4 +1,4 @@
-//! The package: what it leaves on a host at each step of its life, from before the join to after the purge.
+//! The package: its files, users and units at each step, from before the join to after the purge.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::ready::{john, ready, while_john_logs_in};
 use crate::report::{Check, Report, contains, equal};
 
 const UNITS: [&str; 3] = ["motion-ad.socket", "motion-ad-metrics.socket", "motion-ad.service"];
-/// The files that an administrator edits.
+/// Files that an administrator edits.
 const EDITED: [&str; 3] = ["/etc/motion-ad/config.toml", "/etc/motion-ad/names.map", "/etc/pam.d/motion"];
 
 pub fn before_join(lab: &Lab, report: &mut Report) -> Check {
@@ -37,7 +37,7 @@ pub fn before_join(lab: &Lab, report: &mut Report) -> Check {
     });
     report.check("after the join it works without another step", || {
         let position = lab.log_position()?;
-        // Here its CA is among the system's, as it may be on a real host.
+        // Here the CA is in the system's store, as it may be on a real host.
         let ca = lab.run(&["ca"]).ok()?;
         lab.host_sh("mkdir -p /etc/ssl/certs").ok()?;
         let trusted = lab.path("/etc/ssl/certs/ca-certificates.crt");
@@ -127,7 +127,7 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
     });
     report.check("purged it leaves nothing", || {
         lab.run(&["purge"]).ok()?;
-        // The lab's own copies of the packages it installed are no trace of theirs.
+        // The lab's own copies of the installed packages do not count.
         let left = "find / -xdev -name '*motion[-_]ad*' ! -path '/var/cache/motion-ad-lab*'; find /run /tmp -name '*motion-ad*'
             ls /etc/pam.d/motion; getent passwd motion-ad motion-ad-ldap; getent group motion-ad motion-ad-ldap motion-ad-metrics; systemctl list-unit-files --no-legend 'motion-ad*'";
         equal("what is left", lab.host_sh(left).stdout.as_str(), "")
@@ -152,8 +152,9 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
-/// Every file of the host, with its mode, its owner and, of configuration, its content; and every account. What others
-/// write as time goes by is left out: logs, caches, the list of packages, and what is kept of accounts before a change.
+/// Returns every file of the host with its mode and owner, the content of configuration files, and every account.
+/// Data that other programs write over time is excluded: logs, caches, the package list, and backups of the account
+/// files.
 fn traces(lab: &Lab) -> Result<BTreeSet<String>, String> {
     let script = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run -o -path /var/log -o -path /var/cache \
         -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/sss -o -path /var/lib/systemd -o -path /root \\) -prune \
@@ -207,11 +208,11 @@ fn version(lab: &Lab) -> Result<String, String> {
     lab.host("root", &["dpkg-query", "-W", "-f", "${Version}", "libpam-motion-ad"], "").ok()
 }
 
-/// The package under test as if it were `version`.
+/// Returns the package under test with its version changed to `version`.
 fn newer(lab: &Lab, version: &str) -> Result<PathBuf, String> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libpam-motion-ad_{version}"));
     let deb = folder.with_file_name(format!("libpam-motion-ad_{version}.deb"));
-    // What an earlier run left may be of another package.
+    // An earlier run may have left files of another package.
     let _ = fs::remove_dir_all(&folder);
     let dpkg = |arguments: &[&str]| {
         let ran = Command::new("dpkg-deb").args(arguments).output().map_err(|e| format!("dpkg-deb: {e}"))?;
@@ -226,7 +227,7 @@ fn newer(lab: &Lab, version: &str) -> Result<PathBuf, String> {
         false => format!("{line}\n"),
     });
     fs::write(&control, lines.collect::<String>()).map_err(|e| e.to_string())?;
-    // Quick, because nobody keeps it.
+    // Uncompressed for speed, because the package is temporary.
     dpkg(&["--root-owner-group", "-Znone", "--build", &tree, &file])?;
     fs::remove_dir_all(&folder).map_err(|e| e.to_string())?;
     Ok(deb)

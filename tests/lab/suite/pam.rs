@@ -1,4 +1,4 @@
-//! `pamtester` on the host, as the user that XCALLY runs as.
+//! `pamtester` on the host, running as XCALLY's user.
 
 use std::io::Write;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lab::{Lab, Ran};
 use crate::report::Check;
 
-/// libpam's texts (pam_strerror(3)), which is all that pamtester prints, and their codes.
+/// Texts of libpam (pam_strerror(3)), which are all that pamtester prints, and their codes.
 pub const TEXTS: &[(&str, &str)] = &[
     ("Have exhausted maximum number of retries for service", "PAM_MAXTRIES"),
     ("Authentication failure", "PAM_AUTH_ERR"),
@@ -24,7 +24,7 @@ pub const TEXTS: &[(&str, &str)] = &[
     ("Cannot make/remove an entry for the specified session", "PAM_SESSION_ERR"),
 ];
 
-/// What pamtester does when an entry point succeeds.
+/// Text that pamtester prints for each entry point that succeeds.
 const DONE: &[(&str, &str)] = &[
     ("authenticate", "successfully authenticated"),
     ("acct_mgmt", "account management done."),
@@ -33,7 +33,7 @@ const DONE: &[(&str, &str)] = &[
     ("close_session", "session has successfully been closed."),
 ];
 
-/// What the module answered to the last entry point that was called.
+/// The module's answer to the last entry point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// `PAM_SUCCESS`, or the code of the entry point that failed.
@@ -44,23 +44,23 @@ pub struct Answer {
     pub output: String,
 }
 
-/// Calls the entry points in their order, for the service `motion` unless another is named, and stops at the first
-/// failure. Where several prompts are answered, `password` has a line for each.
+/// Calls the entry points of `service` in order, and stops at the first failure. If there are several prompts,
+/// `password` has one line for each.
 pub fn pam(lab: &Lab, service: &str, user: &str, password: &str, entry_points: &[&str]) -> Answer {
     let mut command = vec!["pamtester", service, user];
     command.extend(entry_points);
     pamtester(lab, &command, password)
 }
 
-/// A command line that runs pamtester, for names that cannot be written down here.
+/// Runs a pamtester command line, for names that cannot be written as an argument here.
 pub fn pamtester(lab: &Lab, command: &[&str], password: &str) -> Answer {
     answer(lab.host("motion", command, &format!("{password}\n")))
 }
 
-/// So long somebody thinks who types [`slowly`]: whatever the first answer leads to is done then.
+/// Pause of the user in [`slowly`]. It is long enough for all effects of the first answer.
 pub const SLOWLY: Duration = Duration::from_secs(2);
 
-/// The same for somebody who thinks after the first line of `password`, and for whom `meanwhile` happens then.
+/// Same as [`pam`] at `motion`, but the user pauses after the first line of `password`, and `meanwhile` runs then.
 pub fn slowly(
     lab: &Lab,
     user: &str,

@@ -1,5 +1,5 @@
-//! Passwords that are changed through PAM, by people and by applications: what AD accepts is in force at once, what it
-//! refuses is told in words, a wrong present password counts once, and nobody else's counters move.
+//! Password changes through PAM, by users and by applications. A new password that AD accepts is valid at once, and a
+//! rejection is explained in words. A wrong current password counts once, and no other counter changes.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::ready::ready;
 use crate::report::{Check, Report, contains, equal};
 use crate::row::{Counts, Method};
 
-/// A change as somebody types it: the present password, and the new one twice.
+/// A change as a user types it: the current password, and the new one twice.
 struct Change {
     who: &'static str,
-    /// Another one than the present password.
+    /// Types a wrong current password.
     wrong: bool,
     new: &'static str,
     code: &'static str,
-    /// What the person is told; empty: nothing.
+    /// Text shown to the user; empty if none.
     told: &'static str,
 }
 
@@ -34,13 +34,13 @@ const SHORT: &str = "Your new password must have at least 12 characters.";
 const SIMPLE: &str = "Your new password must have characters of three of these kinds: capital letters, small letters, \
                       digits, others.";
 const USED_HERE: &str = "Your new password may not be one of your last 5 passwords.";
-// How many are remembered only kpasswd says: the machine may not read the policy.
+// Only kpasswd reports how many passwords are remembered. The machine account may not read the policy.
 const USED: &str = "Your new password may not be one ";
 const PRESENT: &str = "Your new password is the one that you have.";
 const YOUNG: &str = "Your password was changed less than 1 day ago; it may not be changed again yet.";
 const UNKNOWN: &str = "It is not certain whether your password was changed. Try to log in with the new one.";
 
-/// Whatever AD can say to a new password.
+/// All reactions of AD to a new password.
 #[rustfmt::skip]
 const CHANGES: &[Change] = &[
     change("seth",  "S3th-stands-on-stone",   DONE,      ""),
@@ -59,17 +59,17 @@ const CHANGES: &[Change] = &[
     Change { wrong: true, ..change("wendy", "W3ndy-was-wrong", "PAM_AUTHTOK_RECOVERY_ERR", "") },
     Change { wrong: true, ..change("max",   "M4x-was-wrong",   "PAM_AUTHTOK_RECOVERY_ERR", "") },
 
-    // What the present password does not open.
+    // Accounts that the current password does not open.
     change("dora",  "D0ra-dances",            FORBIDDEN,           "Your account is disabled."),
     change("ed",    "3d-enters",              "PAM_ACCT_EXPIRED",  "Your account has expired."),
     change("lou",   "L0u-leaves",             "PAM_MAXTRIES",      "Your account is locked. Try again later or ask your administrator."),
 
-    // What can never be a password is not sent.
+    // Text that can never be a password is not sent.
     change("sally", "",                       REFUSED,   "the password is empty"),
 ];
 
-/// The domain's own policy, for those who have no other: how it is set, and the texts of its refusals. They are changes
-/// of John's.
+/// Rules of the domain's policy, which applies to accounts without another one. Each has the option that sets it, and
+/// a change of John's that it rejects.
 #[rustfmt::skip]
 const DOMAIN: &[(&str, Change)] = &[
     ("--min-pwd-length=14",  change("john", "J0hn-rides",           REFUSED, "Your new password must have at least 14 characters.")),
@@ -77,20 +77,20 @@ const DOMAIN: &[(&str, Change)] = &[
     ("--complexity=on",      change("john", "Now-J0hn.Doe-inside",  DONE,    "")),
     ("--min-pwd-age=2",      change("john", "J0hn-rides-a-unicycle", REFUSED, "Your password was changed less than 2 days ago; it may not be changed again yet.")),
 ];
-/// The domain's policy as the lab has it.
+/// The domain's policy in the lab.
 const LAX: &[&str] = &["--min-pwd-length=1", "--complexity=off", LAX_HISTORY, "--min-pwd-age=0"];
 const LAX_HISTORY: &str = "--history-length=0";
 
-/// One call of an application, and its code.
+/// A PAM call of an application, and its return code.
 type Step = (Call, &'static str);
 
-/// An application that meets an old password.
+/// An application that meets an expired password.
 struct Flow {
     name: &'static str,
-    /// `expired=`
+    /// Value of the argument `expired=`.
     expired: &'static str,
     steps: &'static [Step],
-    /// Whether the password is changed by it.
+    /// True if the application changes the password.
     changes: bool,
 }
 
@@ -106,14 +106,14 @@ const FLOWS: &[Flow] = &[
     Flow { name: "expired=account, an application with acct_mgmt", expired: "account", changes: true,
         steps: &[(Call::Authenticate, DONE), (Call::Account, REQUIRED), (Call::ChangeExpired, DONE),
             (Call::Account, DONE), (Call::Open, DONE), (Call::Close, DONE)] },
-    // Which is why the manual warns of it.
+    // The manual warns of this case.
     Flow { name: "expired=account, an application without acct_mgmt", expired: "account", changes: false,
         steps: &[(Call::Authenticate, DONE)] },
     Flow { name: "expired=auth, an application that only asks for the account", expired: "auth", changes: false,
         steps: &[(Call::Account, REQUIRED)] },
 ];
 
-/// Everything by LDAP, and what has no other way by Kerberos.
+/// Runs all tests by LDAP, and by Kerberos only the changes that LDAP cannot make.
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
     begin(lab)?;
     table(lab, report, CHANGES);
@@ -144,7 +144,7 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
     end(lab)
 }
 
-/// With a second domain controller, which is there to be asked when the first one dies.
+/// Runs the tests with two domain controllers, so that the second is available when the first one dies.
 pub fn failover(lab: &Lab, report: &mut Report) -> Check {
     begin(lab)?;
     cut(lab, report, &[300, 600, 900, 1200, 1500, 2000]);
@@ -210,7 +210,8 @@ impl Change {
         in_force.unwrap_or(Ok(()))
     }
 
-    /// AD is asked first whether the present password may be changed at all, and says no to these.
+    /// Returns true if the module prompts for a new password. AD first decides if the current one may be changed at
+    /// all.
     fn reaches_the_new_one(&self) -> bool {
         [DONE, REFUSED].contains(&self.code) || self.who == "carl"
     }
@@ -245,12 +246,12 @@ fn same(seen: &Counts, expected: &Counts) -> Check {
     equal("AD's counters", other(seen), other(expected))
 }
 
-/// One change at pamtester's prompts.
+/// Makes one change at pamtester's prompts.
 fn typed(lab: &Lab, service: &str, person: &Person, present: &str, new: &str) -> Answer {
     pam(lab, service, person.sam, &format!("{present}\n{new}\n{new}"), &["chauthtok"])
 }
 
-/// The person is told this, and nothing else that could be told.
+/// Checks that the user saw this text, and none of the other texts.
 fn told(answer: &Answer, text: &str) -> Check {
     let texts = CHANGES.iter().chain(DOMAIN.iter().map(|(_, change)| change)).map(|change| change.told);
     let mut others = texts.chain([UNKNOWN]).filter(|other| !other.is_empty() && *other != text);
@@ -260,7 +261,7 @@ fn told(answer: &Answer, text: &str) -> Check {
     }
 }
 
-/// `pwdLastSet`, which moves with each change alone.
+/// Returns `pwdLastSet`, which changes only with the password.
 fn last_set(lab: &Lab, person: &Person) -> Result<String, String> {
     let filter = format!("(sAMAccountName={})", person.sam);
     let found = lab.dc(&["ldbsearch", "-H", "/var/lib/samba/private/sam.ldb", &filter, "pwdLastSet"]).ok()?;
@@ -268,7 +269,7 @@ fn last_set(lab: &Lab, person: &Person) -> Result<String, String> {
     value.map(str::to_owned).ok_or_else(|| format!("no pwdLastSet in {found}"))
 }
 
-/// The domain's policy, one rule at a time.
+/// Tests the domain's policy, one rule at a time.
 fn policies(lab: &Lab, report: &mut Report) -> Check {
     let set = |rules: &[&str]| {
         let command = ["samba-tool", "domain", "passwordsettings", "set"];
@@ -276,7 +277,7 @@ fn policies(lab: &Lab, report: &mut Report) -> Check {
     };
     for (rule, change) in DOMAIN {
         report.check(&format!("{rule}: {}", change.label()), || {
-            // History and age count from a password that was set under the rule.
+            // History and age count only for a password that was set under the rule.
             set(&[rule])?;
             lab.run(&["cast", "restore", person(change.who).sam]).ok()?;
             let checked = change.check(lab);
@@ -286,7 +287,7 @@ fn policies(lab: &Lab, report: &mut Report) -> Check {
     lab.run(&["cast", "restore", "john"]).ok().map(drop)
 }
 
-/// What other lines of the stack have to do with it.
+/// Tests the interaction with other lines of the stack.
 fn stacks(lab: &Lab, report: &mut Report) {
     let stack = |text: &str| lab.write("/etc/pam.d/motion-stack", text);
     let seth = person("seth");
@@ -309,7 +310,7 @@ fn stacks(lab: &Lab, report: &mut Report) {
         equal("prompts for a new password", answer.output.contains("New password: "), false)
     });
     report.check("use_authtok takes the new password of an earlier line", || {
-        // Somebody of the same name whose local password pam_unix changes, as root without asking for the present one.
+        // A local user of the same name. pam_unix changes its password as root, without the current one.
         let (add, remove) =
             (format!("useradd -M {0} && chpasswd", seth.sam), format!("userdel {}", seth.sam));
         lab.host("root", &["sh", "-c", &add], &format!("{}:{}\n", seth.sam, seth.password)).ok()?;
@@ -372,7 +373,7 @@ fn stacks(lab: &Lab, report: &mut Report) {
     });
 }
 
-/// Applications that offer a change, and those that do not.
+/// Tests applications that offer a change, and applications that do not.
 fn applications(lab: &Lab, report: &mut Report, people: &[&str]) -> Check {
     let mut app = App::start(lab)?;
     for (number, flow) in FLOWS.iter().enumerate() {
@@ -406,7 +407,7 @@ fn applications(lab: &Lab, report: &mut Report, people: &[&str]) -> Check {
     Ok(())
 }
 
-/// The new password of whoever meets an application.
+/// The new password in the applications' tests.
 const NEW: &str = "Ch0sen-in-an-application";
 
 impl Flow {
@@ -436,8 +437,8 @@ impl Flow {
     }
 }
 
-/// The domain controller makes the change, and its answer never comes. (kpasswd has a port of its own; it is the way of
-/// those who cannot bind.) Where AD can still be read, pwdLastSet tells that the password is another one.
+/// The domain controller makes the change, but its answer is lost. (kpasswd has a separate port, and serves the
+/// accounts that cannot bind.) If AD is still readable, pwdLastSet shows that the password changed.
 fn lost(lab: &Lab, report: &mut Report) {
     let read = "the answer of kpasswd is lost, and AD shows that it was changed: success";
     report.check(read, || lose(lab, false, DONE, "", "pwdLastSet shows that"));
@@ -452,7 +453,7 @@ fn lose(lab: &Lab, silent: bool, code: &str, text: &str, logged: &str) -> Check 
     let answer = std::thread::scope(|scope| {
         if silent {
             scope.spawn(|| {
-                // The new password is on its way, and its answer is waited for.
+                // By now the new password was sent, and its answer is awaited.
                 std::thread::sleep(SLOWLY + Duration::from_secs(2));
                 lab.run(&["net", "swallow", "dc", "389"])
             });
@@ -473,8 +474,8 @@ fn lose(lab: &Lab, silent: bool, code: &str, text: &str, logged: &str) -> Check 
     equal("badPwdCount", counted, 0)
 }
 
-/// The domain controller dies at some moment of a change, of which each of these is one, in milliseconds from its
-/// beginning. Whatever the person is told then is true.
+/// The domain controller dies during a change, at each of `moments`, in milliseconds from the start. The text that
+/// the user sees must be true in each case.
 fn cut(lab: &Lab, report: &mut Report, moments: &[u64]) {
     for who in ["seth", "max"] {
         for milliseconds in moments {
@@ -490,7 +491,7 @@ fn cut(lab: &Lab, report: &mut Report, moments: &[u64]) {
 
 fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
     let new = "N3w-at-the-last-moment";
-    // Slow enough for moments to lie between question and answer.
+    // A delay that puts some of the moments between request and answer.
     for dc in lab.dcs() {
         lab.run(&["net", "delay", dc, "100"]).ok()?;
     }
@@ -505,7 +506,7 @@ fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
     heal(lab)?;
     let all = |text: String| format!("{text}\npamtester said:\n{}", answer.output);
     equal("wrong passwords", lab.counted_everywhere()?.get(person.sam), Some(&0)).map_err(all)?;
-    // The old one says by its code that it is right: he must still change it.
+    // The code for the old password also shows that it is right: it must still be changed.
     let right = |password| authenticate(lab, person.sam, password).code != "PAM_AUTH_ERR";
     let (new, old) = (right(new), right(person.password));
     println!("         {}; the new one works: {new}", answer.code);
@@ -513,14 +514,14 @@ fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
     match (answer.code.as_str(), answer.output.contains(UNKNOWN)) {
         (DONE, _) => equal("the new one works", new, true),
         ("PAM_AUTHINFO_UNAVAIL", true) => Ok(()),
-        // Whoever is told of a failure has the old one.
+        // After a reported failure, the old password is valid.
         (_, false) => equal("the old one works", old, true),
         (code, true) => Err(format!("{code} with a doubt")),
     }
     .map_err(all)
 }
 
-/// Each domain controller is there again and knows what the others do.
+/// Reconnects all domain controllers, and waits until they have replicated.
 fn heal(lab: &Lab) -> Check {
     for dc in lab.dcs() {
         lab.run(&["net", "heal", dc]).ok()?;
@@ -529,7 +530,7 @@ fn heal(lab: &Lab) -> Check {
     wait(Duration::from_secs(20), || ready(lab))
 }
 
-/// `motion-ad passwd`: who, the two lines that are typed, the exit code, and a part of what is said.
+/// A run of `motion-ad passwd`: the user, the two typed lines, the exit code, and a part of the output.
 type Passwd = (&'static str, &'static str, &'static str, i32, &'static str);
 
 #[rustfmt::skip]

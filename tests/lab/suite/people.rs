@@ -1,4 +1,4 @@
-//! Everybody in the cast at the login page: person × password × entry point → outcome, AD's counter, PAM code.
+//! All users of the cast at the login page: user × password × entry point → outcome, AD's counter, PAM code.
 
 use crate::cast::{Person, everybody};
 use crate::lab::Lab;
@@ -6,17 +6,17 @@ use crate::pam::{authenticate, pam, pamtester};
 use crate::report::{Report, contains, equal};
 use crate::row::{Acct, Auth, AuthAcct, Bytes, Empty, Of, Right, Row, Wrong, row, run};
 
-/// Why a password that is right but too old forgets the wrong ones before it.
+/// Reason why a right but expired password resets the counter.
 const CONFIRMED: &str = "confirmed by a ticket for kadmin/changepw, a success to AD";
-/// Why a workstation that is not allowed does so.
+/// Reason why a workstation that is not allowed resets it.
 const KDC_LOOKS_AWAY: &str = "Samba's KDC passes over userWorkstations, the broker does not";
 
-/// Samba 4.17 takes the name in his ticket for clash-a's, whose userPrincipalName is the same, and revokes it.
+/// Samba 4.17 takes the name in his ticket for clash-a's, whose userPrincipalName is equal, and revokes the ticket.
 pub const CLASH: &str = "Samba's KDC takes his ticket for another's";
 pub const TWO_ACCOUNTS: &str = "clash is the userPrincipalName of CN=clash.a,OU=People,DC=acme,DC=com and the sAMAccountName of CN=clash,OU=People,DC=acme,DC=com";
 const CLASHING: &str = "clash@acme.com";
 
-/// What each condition of an account leads to.
+/// Results of each condition of an account.
 #[rustfmt::skip]
 pub const CAST: &[Row] = &[
     //  who            typed             password entry points  outcome        badPwdCount  PAM code
@@ -30,7 +30,7 @@ pub const CAST: &[Row] = &[
     row("wendy",       "wendy.wrong",    Of("john"), Auth, "wrong_password",   1, "PAM_AUTH_ERR"),
     row("wendy",       "wendy.wrong",    Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
 
-    // A wrong password tells nothing about the account.
+    // A wrong password reveals nothing about the account.
     row("dora",        "dora.disabled",  Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
     row("dora",        "dora.disabled",  Right, AuthAcct, "disabled",          0, "PAM_PERM_DENIED").reason("data 533"),
     row("dora",        "dora.disabled",  Right, Acct,     "disabled",          0, "PAM_PERM_DENIED"),
@@ -50,12 +50,12 @@ pub const CAST: &[Row] = &[
     row("walt",        "walt.elsewhere", Right, AuthAcct, "workstation",       0, "PAM_PERM_DENIED").reason("data 531").kdc_accepts(KDC_LOOKS_AWAY),
     row("walt",        "walt.elsewhere", Right, Acct,     "workstation",       0, "PAM_PERM_DENIED"),
 
-    // A lock answers whatever the password is, and the counter stands still.
+    // A locked account gives the same answer for every password, and its counter does not change.
     row("lou",         "lou.locked",     Wrong, Auth,     "locked_out",        0, "PAM_MAXTRIES").reason("data 775"),
     row("lou",         "lou.locked",     Right, AuthAcct, "locked_out",        0, "PAM_MAXTRIES"),
     row("lou",         "lou.locked",     Right, Acct,     "locked_out",        0, "PAM_MAXTRIES"),
 
-    // Without group rules everybody may come in. Each name is one that gives software trouble.
+    // Without group rules, all users get access. Each of these names causes trouble in some software.
     row("nina",        "nina.nested",    Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
     row("nina",        "nina.nested",    Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("nina",        "nina.nested",    Right, Acct,     "success",           0, "PAM_SUCCESS"),
@@ -90,7 +90,7 @@ pub const CAST: &[Row] = &[
     row("lydia",       "lydia.long",     Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("lydia",       "lydia.long",     Right, Acct,     "success",           0, "PAM_SUCCESS"),
 
-    // A policy of one's own, or of the session register, is nothing to a login.
+    // An account's own password policy and the session register's rules do not affect a login.
     row("wilma",       "wilma.warned",   Wrong, Auth,     "wrong_password",    1, "PAM_AUTH_ERR"),
     row("wilma",       "wilma.warned",   Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("wilma",       "wilma.warned",   Right, Acct,     "success",           0, "PAM_SUCCESS"),
@@ -113,7 +113,7 @@ pub const CAST: &[Row] = &[
     row("sophie",      "sophie.super",   Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("sophie",      "sophie.super",   Right, Acct,     "success",           0, "PAM_SUCCESS"),
 
-    // clash@acme.com is clash-a's explicit name and clash-b's implicit one: the bare name is neither's.
+    // clash@acme.com is clash-a's explicit name and clash-b's implicit one, so the bare name identifies neither.
     row("clash-a",     "clash",          Wrong, Auth,     "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
     row("clash-a",     "clash",          Right, AuthAcct, "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
     row("clash-b",     "clash",          Right, AuthAcct, "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
@@ -131,20 +131,20 @@ pub const CAST: &[Row] = &[
     row("clash-b",     "clash.b",        Right, AuthAcct, "success",           0, "PAM_SUCCESS").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
     row("clash-b",     "clash.b",        Right, Acct,     "success",           0, "PAM_SUCCESS"),
 
-    // Without a userPrincipalName the implicit name is all there is. (The lab itself looks at the counters with this
-    // account's password, whereupon AD forgets the wrong one.)
+    // Without a userPrincipalName, only the implicit name exists. (The lab reads the counters with this account's
+    // password, so AD resets the counter.)
     row("administrator", "Administrator", Wrong, Auth,    "wrong_password",    0, "PAM_AUTH_ERR"),
     row("administrator", "Administrator", Right, AuthAcct, "success",          0, "PAM_SUCCESS"),
     row("administrator", "Administrator", Right, Acct,    "success",           0, "PAM_SUCCESS"),
 ];
 
-/// 257 bytes: one more than a name may have.
+/// A name of 257 bytes, one more than the limit.
 const LONG: &str = match std::str::from_utf8(&[b'n'; 257]) {
     Ok(name) => name,
     Err(_) => "",
 };
 
-/// Names in all the forms that people type, and those that nobody has.
+/// Names in all typed forms, and names without an account.
 #[rustfmt::skip]
 pub const NAMES: &[Row] = &[
     row("john",  "John.Doe",                    Right, AuthAcct, "success",   0, "PAM_SUCCESS"),
@@ -158,7 +158,7 @@ pub const NAMES: &[Row] = &[
     row("mary",  "mary.ann",                    Right, Auth,     "success",   0, "PAM_SUCCESS"),
     row("clash-b", "clash.b@acme.com",          Right, Auth,     "success",   0, "PAM_SUCCESS").principal("clash.b@acme.com").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
 
-    // Other domains. uma's suffix is not accepted unless names.domains says so; her short name always is.
+    // Other domains. uma's suffix is rejected unless names.domains lists it; her short name is always accepted.
     row("john",  "EVIL\\john.doe",              Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("\"EVIL\" is not accepted"),
     row("john",  "john.doe@evil.example",       Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.domains"),
     row("uma",   "uma.upn@sales.acme.example",  Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.domains"),
@@ -168,20 +168,20 @@ pub const NAMES: &[Row] = &[
     row("john",  " john.doe",                   Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("space"),
     row("john",  "john.doe ",                   Right, Acct,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("space"),
 
-    // Local accounts that no login page may open.
+    // Local accounts that no login page may use.
     row("",      "root",                        Wrong, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
     row("",      "root",                        Wrong, Acct,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
     row("",      "Root@acme.com",               Wrong, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
     row("",      "motion",                      Wrong, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.refuse"),
 
-    // Nobody.
+    // Names without an account.
     row("",      "nobody.here",                 Wrong, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
     row("",      "nobody.here",                 Wrong, Acct,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
     row("joerg", "jorg.muller",                 Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
     row("",      "XCALLY$",                     Wrong, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
     row("",      "XCALLY Agents",               Wrong, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
 
-    // Names that try to be something else: a filter, a distinguished name, more log.
+    // Injection attempts: a filter, a distinguished name, additional log lines.
     row("john",  "*)(objectClass=*",            Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
     row("john",  "*",                           Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
     row("john",  "john.*",                      Right, Acct,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
@@ -191,7 +191,7 @@ pub const NAMES: &[Row] = &[
     row("john",  "eod.nhoj\u{202e}",            Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
     row("john",  "john.doe\u{200b}",            Right, Auth,     "unknown_user", 0, "PAM_USER_UNKNOWN"),
 
-    // What nobody's name can be never leaves the module.
+    // The module rejects an impossible name without a request.
     row("",      "",                            Wrong, Auth,     "",          0, "PAM_USER_UNKNOWN"),
     row("",      "",                            Wrong, Acct,     "",          0, "PAM_USER_UNKNOWN"),
     row("",      LONG,                          Wrong, Auth,     "",          0, "PAM_USER_UNKNOWN"),
@@ -200,7 +200,7 @@ pub const NAMES: &[Row] = &[
     row("john",  "\x1b[2Jjohn.doe",             Right, Acct,     "",          0, "PAM_USER_UNKNOWN"),
 ];
 
-/// `expired=account` on both lines: only an old password is left to acct_mgmt.
+/// `expired=account` on both lines: only an expired password is left to acct_mgmt.
 #[rustfmt::skip]
 const EXPIRED_ACCOUNT: &[Row] = &[
     row("petra", "petra.expired",  Wrong, AuthAcct, "wrong_password",   1, "PAM_AUTH_ERR"),
@@ -218,7 +218,7 @@ const EXPIRED_ACCOUNT: &[Row] = &[
 const LOCKED: &str = "Your account is locked. Try again later or ask your administrator.";
 const EXPIRED: &str = "Your password has expired and must be changed.";
 
-/// `messages`: a person whose account is refused is told why; a stranger is not.
+/// `messages`: a user whose account is rejected sees the reason; an unknown user does not.
 #[rustfmt::skip]
 const MESSAGES: &[Row] = &[
     row("dora",  "dora.disabled",  Wrong, Auth,     "wrong_password",   1, "PAM_AUTH_ERR"),
@@ -235,7 +235,7 @@ const MESSAGES: &[Row] = &[
     row("",      "nobody.here",    Wrong, Auth,     "unknown_user",     0, "PAM_USER_UNKNOWN"),
 ];
 
-/// From the first wrong password to the lock, and back.
+/// From the first wrong password to the lock, and to its end.
 #[rustfmt::skip]
 const LOCKOUT: &[Row] = &[
     row("lena",  "lena.lock",      Wrong, Auth,     "wrong_password",   1, "PAM_AUTH_ERR"),
@@ -252,7 +252,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     lab.run(&["cast", "reset"]).ok()?;
     report.check("the table leaves out nobody of the cast", || {
         let absent = |person: &Person| !CAST.iter().any(|row| row.who == person.key);
-        // lena's turn comes below.
+        // lena has a separate table below.
         let absent: Vec<_> = everybody().into_iter().filter(absent).map(|person| person.key).collect();
         equal("people without a row", absent, vec!["lena"])
     });
@@ -273,7 +273,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     variants(lab, report)
 }
 
-/// Other arguments on the module's lines, in service files of our own.
+/// Tests other arguments on the module's lines, in separate service files.
 fn variants(lab: &Lab, report: &mut Report) -> Result<(), String> {
     let both = |arguments: &str| {
         format!("auth required pam_motion_ad.so {arguments}\naccount required pam_motion_ad.so {arguments}\n")
@@ -288,7 +288,7 @@ fn variants(lab: &Lab, report: &mut Report) -> Result<(), String> {
     lab.host_sh(&format!("rm -f {}", ours.join(" "))).ok().map(|_| ())
 }
 
-/// A password is asked for once, however many lines of the stack want it.
+/// Checks that several lines of a stack prompt for the password only once.
 fn passed_on_passwords(lab: &Lab, report: &mut Report) -> Result<(), String> {
     lab.write("/etc/pam.d/motion-first", "auth required pam_motion_ad.so use_first_pass\n")?;
     report.check("use_first_pass without a first password asks nobody: PAM_AUTH_ERR", || {
@@ -306,7 +306,7 @@ fn passed_on_passwords(lab: &Lab, report: &mut Report) -> Result<(), String> {
             equal("PAM", answer.code.as_str(), code)?;
             equal("prompts", answer.output.matches("Password: ").count(), 1)?;
             equal("badPwdCount", lab.counters("john.doe")?.bad_passwords, counted)?;
-            // The second line of the stack is never reached with a wrong password.
+            // With a wrong password, the stack never reaches its second line.
             lab.wait_for_log(&position, &["service=motion-stack"])?;
             equal("log lines", lab.log_since(&position)?.len(), lines)
         };

@@ -1,4 +1,4 @@
-//! John, who may always log in: what other things do to that shows whether they are harmless.
+//! Logins of John, who may always log in. They show if another event disturbs the broker.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use crate::lab::{Lab, wait};
 use crate::pam::{Answer, authenticate, pam};
 use crate::report::{Check, equal};
 
-/// Waits until he can: the chapter before may have left a broker that is just starting.
+/// Waits until John can log in, because the chapter before may have left a broker that is starting.
 pub fn ready(lab: &Lab) -> Check {
     wait(Duration::from_secs(10), || john(lab).map(drop))
 }
 
-/// John logs in, as he always can. Answers how long it took, the way into the host included.
+/// Logs John in, and returns the duration, including the time to enter the host.
 pub fn john(lab: &Lab) -> Result<Duration, String> {
     let john = person("john");
     let begun = Instant::now();
@@ -24,7 +24,7 @@ pub fn john(lab: &Lab) -> Result<Duration, String> {
     Ok(took)
 }
 
-/// John at another service than `motion`.
+/// Logs John in at another service than `motion`.
 pub fn john_at(lab: &Lab, service: &str, entry_points: &[&str]) -> (Answer, Duration) {
     let john = person("john");
     let begun = Instant::now();
@@ -32,8 +32,8 @@ pub fn john_at(lab: &Lab, service: &str, entry_points: &[&str]) -> (Answer, Dura
     (answer, begun.elapsed())
 }
 
-/// John logs in again and again while `work` is done. All logins have to succeed, and there has to be one at least.
-/// Answers the slowest.
+/// Logs John in repeatedly while `work` runs. At least one login must happen, and all must succeed. Returns their
+/// number and the slowest duration.
 pub fn while_john_logs_in(lab: &Lab, work: impl FnOnce() -> Check) -> Result<(u32, Duration), String> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -59,7 +59,7 @@ pub fn while_john_logs_in(lab: &Lab, work: impl FnOnce() -> Check) -> Result<(u3
     })
 }
 
-/// The broker starts again, as an administrator would have it.
+/// Restarts the broker as an administrator would.
 pub fn restart(lab: &Lab) -> Check {
     lab.host_sh("systemctl restart motion-ad.service").ok().map(drop)
 }

@@ -1,4 +1,4 @@
-//! The register of sessions as the broker tells it over its socket.
+//! The register of sessions, read from the broker's socket.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -11,9 +11,9 @@ use crate::lab::{Lab, wait};
 use crate::report::{Check, equal};
 
 const SOCKET: &str = "/run/motion-ad/broker.sock";
-/// What the broker may take for a list.
+/// Maximum time that the broker may need for a list.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What is waited for events that are there already.
+/// Wait for events that already exist.
 const AT_ONCE: Duration = Duration::from_millis(400);
 
 fn ask(lab: &Lab, request: &Request) -> Result<Reply, String> {
@@ -25,7 +25,7 @@ fn ask(lab: &Lab, request: &Request) -> Result<Reply, String> {
     receive(&mut stream).map(|(reply, _)| reply).map_err(|e| e.to_string())
 }
 
-/// Everybody who is logged in, in the order in which they came.
+/// Returns all open sessions, in the order of their opening.
 pub fn open(lab: &Lab) -> Result<Vec<Session>, String> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
@@ -43,13 +43,13 @@ pub fn open(lab: &Lab) -> Result<Vec<Session>, String> {
     }
 }
 
-/// The open sessions of the person with this sAMAccountName.
+/// Returns the open sessions of the user with this sAMAccountName.
 pub fn of(lab: &Lab, sam: &str) -> Result<Vec<Session>, String> {
     let principal = format!("{sam}@acme.com");
     Ok(open(lab)?.into_iter().filter(|session| session.principal == principal).collect())
 }
 
-/// A session, open or ended.
+/// Returns a session, open or ended.
 pub fn show(lab: &Lab, id: &str) -> Result<Session, String> {
     let request = Request { session: id.to_owned(), ..Request::new(Operation::ShowSession, "", PATIENCE) };
     match ask(lab, &request)? {
@@ -58,7 +58,7 @@ pub fn show(lab: &Lab, id: &str) -> Result<Session, String> {
     }
 }
 
-/// Why a session ended; `None` while it is open.
+/// Returns the reason why a session ended; `None` while it is open.
 pub fn end_of(lab: &Lab, id: &str) -> Result<Option<EndReason>, String> {
     Ok(show(lab, id)?.ended.map(|ended| ended.reason))
 }
@@ -71,12 +71,12 @@ pub fn clear(lab: &Lab) -> Check {
     equal("open sessions", open(lab)?.len(), 0)
 }
 
-/// Where what happens from now on begins.
+/// Returns a cursor at the current end of the events.
 pub fn now(lab: &Lab) -> Result<String, String> {
     Ok(watch(lab, None)?.cursor)
 }
 
-/// What has happened after `cursor`.
+/// Returns the events after `cursor`.
 pub fn since(lab: &Lab, cursor: &str) -> Result<Vec<Event>, String> {
     let (mut all, mut cursor) = (Vec::new(), cursor.to_owned());
     loop {
@@ -92,7 +92,7 @@ pub fn since(lab: &Lab, cursor: &str) -> Result<Vec<Event>, String> {
 
 fn watch(lab: &Lab, cursor: Option<String>) -> Result<Events, String> {
     let mut last = Err("no answer".to_owned());
-    // A busy machine may need longer than what is waited for events that are there already.
+    // A busy machine may need more time, even for events that already exist.
     for patience in [AT_ONCE, PATIENCE] {
         let request =
             Request { cursor: cursor.clone(), ..Request::new(Operation::WatchSessions, "", patience) };
@@ -104,7 +104,7 @@ fn watch(lab: &Lab, cursor: Option<String>) -> Result<Events, String> {
     last
 }
 
-/// Waits until the session has ended, for this reason.
+/// Waits until the session has ended, and checks the reason.
 pub fn ends(lab: &Lab, id: &str, reason: EndReason, within: Duration) -> Check {
     wait(within, || match end_of(lab, id)? {
         None => Err(format!("session {id} is still open")),
@@ -113,8 +113,8 @@ pub fn ends(lab: &Lab, id: &str, reason: EndReason, within: Duration) -> Check {
     .and_then(|seen| equal(id, seen, reason))
 }
 
-/// What must have happened to one person's logins that all took each other's place: one session is open, and everybody
-/// else was told. `known` are the sessions that applications have been given. Answers the one that is open.
+/// Checks the events of one user's logins that all replaced each other. Exactly one session is open, and an event
+/// reported the end of each of the others. `known` are the sessions that applications received. Returns the open one.
 pub fn one_remains(events: &[Event], open: &[Session], known: &[String]) -> Result<String, String> {
     let [last] = open else {
         return Err(format!("{} sessions are open: {open:?}", open.len()));
@@ -123,7 +123,7 @@ pub fn one_remains(events: &[Event], open: &[Session], known: &[String]) -> Resu
     let mut current: Option<&Session> = None;
     for Event { session, .. } in events {
         match &session.ended {
-            // Whoever comes in finds nobody there: the one before was told first.
+            // The end of a session is reported before its successor begins.
             None => {
                 if let Some(before) = current.replace(session) {
                     return Err(format!("{} came in beside {}", session.id, before.id));

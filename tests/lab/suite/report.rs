@@ -1,9 +1,9 @@
-//! What passed and what failed, with a line for each while it runs.
+//! Passed and failed checks, with a line for each during the run.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The result of one check: what was expected and what was seen, where the two differ.
+/// Result of one check: an error with the expected and the actual value if they differ.
 pub type Check = Result<(), String>;
 
 /// How many checks passed, and the names of those that failed.
@@ -34,7 +34,7 @@ pub struct Report {
     begun: Instant,
     sum: Sum,
     chapter: String,
-    /// Nothing is printed but failures.
+    /// Prints only failures.
     quiet: bool,
 }
 
@@ -43,7 +43,7 @@ impl Report {
         Report { begun: Instant::now(), sum: Sum::default(), chapter: String::new(), quiet: false }
     }
 
-    /// One for what is no part of what is shown.
+    /// Returns a report for preparations that should not be printed.
     pub fn quiet() -> Self {
         Report { quiet: true, ..Report::new() }
     }
@@ -58,7 +58,7 @@ impl Report {
         name.clone_into(&mut self.chapter);
     }
 
-    /// Says what the next checks are about.
+    /// Prints the subject of the next checks.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             println!("   -- {text}");
@@ -115,12 +115,12 @@ impl Report {
     }
 }
 
-/// `Ok` when both are equal.
+/// Returns `Ok` if both are equal.
 pub fn equal<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, expected: T) -> Check {
     if seen == expected { Ok(()) } else { Err(format!("{what}: expected {expected:?}, saw {seen:?}")) }
 }
 
-/// `Ok` when `text` holds `part`.
+/// Returns `Ok` if `text` contains `part`.
 pub fn contains(what: &str, text: &str, part: &str) -> Check {
     if text.contains(part) { Ok(()) } else { Err(format!("{what}: expected {part:?} in:\n{text}")) }
 }

@@ -1,7 +1,7 @@
-//! A login as a row of a table: who, what was typed, and all that must follow from it.
+//! A login as a row of a table: the account, the typed password, and all expected results.
 //!
-//! After each row AD's counters of the whole domain are compared, not only the person's own; after each table the
-//! broker's log, line by line.
+//! After each row, the counters of all accounts in the domain are compared. After each table, the broker's log is
+//! compared line by line.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,37 +13,37 @@ use crate::lab::{Counters, Lab, LogPosition, wait};
 use crate::pam::{Answer, pam};
 use crate::report::{Check, Report, equal};
 
-/// Wrong passwords that lock an account, as the lab's domain has it.
+/// Number of wrong passwords that lock an account in the lab's domain.
 const LOCKOUT: u32 = 3;
 
-/// What is typed at the prompt.
+/// Text typed at the password prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Typed {
-    /// The person's own password.
+    /// The user's password.
     Right,
-    /// Nobody's password.
+    /// A password that no account has.
     Wrong,
-    /// Just Return.
+    /// Only Return.
     Empty,
-    /// A wrong one of so many bytes.
+    /// A wrong password of this length in bytes.
     Bytes(usize),
-    /// Somebody else's, by key.
+    /// The password of another user, named by key.
     Of(&'static str),
 }
 pub use Typed::*;
 
-/// The entry points that are called, each on the same handle.
+/// The PAM calls, all on the same handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calls {
     Auth,
-    /// What a login page does.
+    /// authenticate and acct_mgmt, as a login page calls them.
     AuthAcct,
     /// acct_mgmt on a handle that never authenticated.
     Acct,
 }
 pub use Calls::*;
 
-/// What checks the password (`login.method`).
+/// Method that checks the password (`login.method`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// A bind.
@@ -53,7 +53,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// As configuration and log have it.
+    /// Returns the name in configuration and log.
     pub fn name(self) -> &'static str {
         match self {
             Method::Ldap => "ldap",
@@ -65,31 +65,31 @@ impl Method {
 /// One login.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Key in the cast: whose account the name means, and whose counter a wrong password moves. Empty: nobody's.
+    /// Key in the cast of the account that the name means. A wrong password raises its counter. Empty: no account.
     pub who: &'static str,
     pub name: &'static str,
     pub typed: Typed,
     pub calls: Calls,
-    /// Of the log line; empty where the module refuses without asking the broker.
+    /// Outcome in the log line; empty if the module rejects the login without a request to the broker.
     pub outcome: &'static str,
-    /// What the wrong password adds to badPwdCount.
+    /// Number that the wrong password adds to badPwdCount.
     pub counted: u32,
     pub code: &'static str,
-    /// The principal in the log, where it is not `name@acme.com`; `-` is none.
+    /// The principal in the log, if it is not `name@acme.com`; `-` means none.
     principal: &'static str,
-    /// A part of the log line's reason.
+    /// Part of the reason in the log line.
     reason: &'static str,
-    /// What the person is told.
+    /// Text shown to the user.
     told: &'static str,
-    /// Whether authenticate succeeds and acct_mgmt refuses.
+    /// True if authenticate succeeds and acct_mgmt fails.
     passes_auth: bool,
-    /// Whether AD itself lets the person in, and so forgets wrong passwords, although the module does not.
+    /// True if AD accepts the login, and so resets the counter, although the module rejects it.
     ad_accepts: bool,
-    /// Why that is so where the KDC is asked, and only there.
+    /// The reason if this is so only with Kerberos; empty otherwise.
     kdc_accepts: &'static str,
-    /// Outcome and code where the KDC is asked, and why they are others there.
+    /// Outcome and code with Kerberos if they differ, and the reason.
     kdc_refuses: Option<(&'static str, &'static str, &'static str)>,
-    /// The row is as the LDAP server answers, unless [`Row::by`] made another of it.
+    /// The row describes a login by LDAP, unless [`Row::by`] converted it.
     method: Method,
 }
 
@@ -102,7 +102,7 @@ pub const fn row(
     counted: u32,
     code: &'static str,
 ) -> Row {
-    // A wrong password is what counts, and it lets nobody in.
+    // Only a wrong password counts, and such a login never succeeds.
     assert!(counted == 0 || matches!(outcome.as_bytes(), b"wrong_password"));
     let (principal, reason, told) = ("", "", "");
     Row {
@@ -153,7 +153,7 @@ impl Row {
         Row { kdc_refuses: Some((outcome, code, why)), ..self }
     }
 
-    /// The same login where this method checks the password.
+    /// Returns the row for this method.
     pub fn by(self, method: Method) -> Row {
         match method {
             Method::Ldap => self,
@@ -165,7 +165,7 @@ impl Row {
                     code,
                     ad_accepts: self.ad_accepts || !self.kdc_accepts.is_empty() || !why.is_empty(),
                     kdc_accepts: if why.is_empty() { self.kdc_accepts } else { why },
-                    // A bind's code for it.
+                    // A reason with a bind's error code exists only with LDAP.
                     reason: if self.reason.starts_with("data ") { "" } else { self.reason },
                     ..self
                 }
@@ -173,7 +173,7 @@ impl Row {
         }
     }
 
-    /// The name as it can be shown.
+    /// Returns the name in printable form.
     pub fn shown_name(&self) -> String {
         let name = self.name.escape_debug().to_string().replace("\\'", "'").replace("\\\\", "\\");
         match name.char_indices().nth(40) {
@@ -183,7 +183,7 @@ impl Row {
         }
     }
 
-    /// The password in one or two words.
+    /// Returns the password in one or two words.
     pub fn shown_password(&self) -> String {
         match self.typed {
             _ if self.calls == Acct => "-".to_owned(),
@@ -203,7 +203,7 @@ impl Row {
         }
     }
 
-    /// The row in one line.
+    /// Returns the row as one line.
     pub fn label(&self) -> String {
         let (name, calls) = (self.shown_name(), self.entry_points().join(", "));
         let why = match (self.method, self.kdc_accepts) {
@@ -226,12 +226,12 @@ impl Row {
         }
     }
 
-    /// Whether the password gets as far as AD.
+    /// Returns true if the password is sent to AD.
     pub fn is_sent(&self) -> bool {
         self.calls != Acct && !["", "unknown_user", "unmapped", "ambiguous"].contains(&self.outcome)
     }
 
-    /// What must have happened: the answer, the prompts and texts, and AD's counters.
+    /// Checks the PAM code, the prompts and texts, and AD's counters.
     pub fn check(&self, answer: &Answer, before: &Counts, after: &Counts) -> Check {
         let all = |text: String| format!("{text}\npamtester said:\n{}", answer.output);
         equal("PAM", answer.code.as_str(), self.code).map_err(all)?;
@@ -246,7 +246,7 @@ impl Row {
     }
 
     fn check_conversation(&self, answer: &Answer) -> Check {
-        // A name that nobody can have is refused before a password is asked for.
+        // A name that no account can have is rejected before the password prompt.
         let asked = self.calls != Acct && !(self.outcome.is_empty() && self.code == "PAM_USER_UNKNOWN");
         equal("prompts", answer.output.matches("Password: ").count(), usize::from(asked))?;
         let texts = Outcome::ALL.iter().filter_map(|outcome| outcome.text());
@@ -267,7 +267,7 @@ impl Row {
             let counters = expected.get_mut(person(self.who).sam).ok_or("AD does not know the person")?;
             counters.bad_passwords += self.counted;
             counters.locked |= self.counted > 0 && counters.bad_passwords >= LOCKOUT;
-            // Groups are ours: AD has let these in.
+            // The broker checks these groups after AD accepted the password, so AD has reset the counter.
             let groups = ["success", "not_allowed", "denied"].contains(&self.outcome);
             if (groups || self.ad_accepts) && self.calls != Acct {
                 *counters = Counters { bad_passwords: 0, locked: false };
@@ -280,7 +280,7 @@ impl Row {
         equal("AD's counters", changed(after), changed(&expected))
     }
 
-    /// The fields of the log line that must be there.
+    /// Returns the fields that the log line must have.
     fn expected_fields(&self, service: &str) -> BTreeMap<&'static str, String> {
         let event = if self.calls == Acct { "account" } else { "login" };
         let principal = match self.principal {
@@ -288,7 +288,7 @@ impl Row {
             "-" => String::new(),
             principal => principal.to_owned(),
         };
-        // The domain controller is named where it decided: it was asked with the password.
+        // The log names the domain controller if it decided, because it received the password.
         let undecided = ["unknown_user", "unmapped", "ambiguous", "misconfigured"].contains(&self.outcome);
         let dc = if self.calls == Acct || undecided { "" } else { "ad.acme.com" };
         let fields = [
@@ -302,7 +302,7 @@ impl Row {
         fields.into_iter().filter(|(_, value)| !value.is_empty()).collect()
     }
 
-    /// What must be in the log since `position`, before which nothing else happened.
+    /// Checks the log since `position`, which must hold only this login.
     pub fn check_log(&self, lab: &Lab, position: &LogPosition, service: &str) -> Check {
         let row = [self];
         let rows = if self.outcome.is_empty() { &row[..0] } else { &row[..] };
@@ -324,7 +324,7 @@ impl Row {
             return Err(format!("expected a reason with {:?}: {line}", self.reason));
         }
         if self.outcome == "misconfigured" {
-            // A broken file is found before the name is mapped, a missing group after the domain controller decided.
+            // A malformed file is detected before the name is mapped, a missing group only after the DC's decision.
             fields.remove("dc");
             fields.remove("principal");
             equal("there is advice", advice.is_empty(), false)?;
@@ -343,10 +343,10 @@ fn own(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// AD's counters of everybody, by sAMAccountName.
+/// AD's counters of all accounts, by sAMAccountName.
 pub type Counts = BTreeMap<String, Counters>;
 
-/// Tries every row at `service`, by the lab's method, and checks it, and in the end the log.
+/// Tries every row at `service` with the lab's method, and checks each. At the end, checks the log.
 pub fn run(lab: &Lab, report: &mut Report, service: &str, rows: &[Row]) -> Result<(), String> {
     let rows: Vec<_> = rows.iter().map(|row| row.by(lab.method())).collect();
     let position = lab.log_position()?;
@@ -366,7 +366,7 @@ pub fn run(lab: &Lab, report: &mut Report, service: &str, rows: &[Row]) -> Resul
     Ok(())
 }
 
-/// What the broker says of itself around its start.
+/// Events that the broker logs about itself around its start.
 const OF_THE_BROKER: [&str; 6] =
     ["event=start ", "event=config ", "event=restart ", "event=method ", "event=trust ", "event=dc "];
 
@@ -374,7 +374,7 @@ fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) ->
     let uid = lab.host_sh("id -u motion").ok()?;
     let is_login = |line: &&String| line.starts_with("event=login ") || line.starts_with("event=account ");
     let mut lines = Vec::new();
-    // The log is written beside the logins.
+    // The broker writes the log concurrently with the logins.
     wait(Duration::from_secs(20), || {
         lines = lab.log_since(position)?;
         let count = lines.iter().filter(is_login).count();
@@ -393,8 +393,8 @@ fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) ->
     equal("lines", logins.len(), rows.len())
 }
 
-/// The fields of a line of logfmt, their values as they were before they were escaped. A field that is there twice
-/// is an error: somebody wrote it who should not.
+/// Returns the unescaped fields of a line of logfmt. A duplicate field is an error, because only a forged value
+/// could produce it.
 pub fn fields(line: &str) -> Result<BTreeMap<String, String>, String> {
     let mut fields = BTreeMap::new();
     let mut rest = line;
@@ -409,7 +409,7 @@ pub fn fields(line: &str) -> Result<BTreeMap<String, String>, String> {
     Ok(fields)
 }
 
-/// One value and what comes after it.
+/// Returns one value and the text after it.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_once(' ').unwrap_or((text, ""));

@@ -1,6 +1,6 @@
-//! No password stays anywhere: not in a log, a file or a command line, nor in the broker's memory after the login.
+//! No password remains: not in a log, a file or a command line, nor in the broker's memory after the login.
 //!
-//! The memory is read from outside, as a core dump of the running broker would hold it.
+//! The memory is read from outside, as a core dump of the running broker would contain it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -14,11 +14,11 @@ use crate::pam::pam;
 use crate::ready::{self, ready};
 use crate::report::{Check, Report, contains, equal};
 
-/// A service whose module says all it can.
+/// A service whose module writes all possible messages.
 const LOUD: &str = "motion-loud";
-/// What of the host could hold a password that was written down.
+/// Folders of the host in which a password could have been written.
 const PLACES: [&str; 6] = ["/var/log", "/run", "/tmp", "/var/tmp", "/var/lib/motion-ad", "/etc/motion-ad"];
-/// So many characters of a password give it away.
+/// Number of a password's first characters that identify it.
 const TELLING: usize = 10;
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
@@ -36,7 +36,8 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     lab.run(&["cast", "reset"]).ok().map(drop)
 }
 
-/// None of these passwords, John's among them, was written down on the host by anybody, or is in the open in a process.
+/// Checks that no program on the host wrote one of these passwords (or John's) to a file, or shows it in its
+/// arguments or environment.
 pub fn nowhere(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
     let needles = Needles::new(passwords);
     println!(
@@ -59,7 +60,7 @@ pub fn nowhere(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
         for pid in processes(lab)? {
             for file in ["cmdline", "environ"] {
                 let path = format!("/proc/{pid}/{file}");
-                // A process that has ended holds nothing.
+                // An ended process has nothing to read.
                 let text = fs::read(&path).unwrap_or_default();
                 clean(&path, &needles.within(&text))?;
             }
@@ -68,7 +69,7 @@ pub fn nowhere(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
     });
 }
 
-/// Logs in and keeps the password in mind. What comes of it is other chapters' matter; that it came is ours.
+/// Logs in and records the password. Other chapters check the result; this one requires only that there is one.
 fn login(lab: &Lab, user: &str, password: &str, used: &mut BTreeSet<String>) -> Result<String, String> {
     used.insert(password.to_owned());
     let answer = pam(lab, LOUD, user, password, &["authenticate", "acct_mgmt"]);
@@ -113,9 +114,9 @@ fn troubles(lab: &Lab, used: &mut BTreeSet<String>) -> Check {
                    password: &str,
                    used: &mut BTreeSet<String>| {
         breaks()?;
-        // The password that AD never sees is as good as one that it does.
+        // A password that AD never receives is tested like one that it does.
         let seen = login(lab, john.sam, password, used);
-        // Now, because some repairs make the broker start again.
+        // Search now, because some repairs restart the broker.
         let searched = memory(lab, used);
         repairs()?;
         unavailable(seen?)?;
@@ -136,11 +137,11 @@ fn troubles(lab: &Lab, used: &mut BTreeSet<String>) -> Check {
     let seen = login(lab, john.sam, "N0body-listens-to-this", used);
     lab.host_sh("systemctl start motion-ad.socket").ok()?;
     unavailable(seen?)?;
-    // And once more all of it in the broker that is searched.
+    // Repeat all logins, so that the broker that is searched has processed them.
     logins(lab, used)
 }
 
-/// The search would say so if there were something.
+/// Checks that the search finds a password that was planted.
 fn planted(lab: &Lab) -> Check {
     let password = "Pl4nted-to-be-found";
     let needles = Needles::new(&[password.to_owned(), "Pl4nted \"in\\quotes\"".to_owned()].into());
@@ -181,12 +182,12 @@ fn planted(lab: &Lab) -> Check {
     })
 }
 
-/// Searches the broker's memory for the passwords of logins that have ended.
+/// Searches the broker's memory for the passwords of finished logins.
 fn memory(lab: &Lab, passwords: &BTreeSet<String>) -> Check {
     let pid = outer_pid(lab, lab.broker()?)?;
     let (size, found) = Needles::new(passwords).in_memory(pid)?;
     println!("         {:.1} MB of memory searched", size as f64 / 1e6);
-    // What a person types as a name is remembered, so this has to be there: else the wrong memory was read.
+    // The broker remembers names, so it must contain this one. Otherwise the wrong memory was read.
     let name = Needles::new(&["john.doe".to_owned()].into()).in_memory(pid)?.1;
     equal("the user's name was found", name.is_empty(), false)?;
     clean("the broker's memory", &found)
@@ -200,7 +201,7 @@ fn clean(place: &str, found: &[String]) -> Check {
     }
 }
 
-/// The processes of the host, by their pids out here.
+/// Returns the host's processes, by their pids on this machine.
 fn processes(lab: &Lab) -> Result<Vec<u32>, String> {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let host = namespace(lab.host_pid()?);
@@ -210,7 +211,7 @@ fn processes(lab: &Lab) -> Result<Vec<u32>, String> {
     Ok(pids.filter(|pid| namespace(*pid) == host).collect())
 }
 
-/// The pid out here of a process that is `pid` on the host.
+/// Returns the pid on this machine of the host's process `pid`.
 fn outer_pid(lab: &Lab, pid: u32) -> Result<u32, String> {
     let inner = |outer: &u32| -> Option<u32> {
         let status = fs::read_to_string(format!("/proc/{outer}/status")).ok()?;
@@ -228,7 +229,7 @@ fn outer_pid(lab: &Lab, pid: u32) -> Result<u32, String> {
         .ok_or_else(|| format!("no process {pid}"))
 }
 
-/// Spellings of passwords, by their first two bytes.
+/// Encodings of passwords, by their first two bytes.
 #[derive(Clone)]
 struct Needles(BTreeMap<[u8; 2], Vec<(Vec<u8>, String)>>);
 
@@ -246,7 +247,7 @@ impl Needles {
         needles
     }
 
-    /// What was found, each spelling once.
+    /// Returns the encodings found in `text`, each once.
     fn within(&self, text: &[u8]) -> Vec<String> {
         let mut first = vec![false; 1 << 16];
         self.0.keys().for_each(|key| first[usize::from(u16::from_le_bytes(*key))] = true);
@@ -265,14 +266,14 @@ impl Needles {
         found.into_iter().map(|(name, at)| format!("{name} at {at:#x}, {}", around(text, at))).collect()
     }
 
-    /// The same in every regular file of a folder.
+    /// Same as [`Needles::within`], for every regular file of a folder.
     fn below(&self, folder: &Path) -> Result<Vec<String>, String> {
         let mut found = Vec::new();
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
             let entries = match fs::read_dir(&folder) {
                 Ok(entries) => entries,
-                // Temporary folders come and go.
+                // Temporary folders can disappear.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(format!("{}: {e}", folder.display())),
             };
@@ -293,13 +294,13 @@ impl Needles {
         Ok(found)
     }
 
-    /// The same in the memory of a process: how much of it was read, and what was found.
+    /// Same, for the memory of a process. Also returns the number of bytes read.
     fn in_memory(&self, pid: u32) -> Result<(usize, Vec<String>), String> {
         let error = |e: std::io::Error| format!("the memory of {pid}: {e}");
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).map_err(error)?;
         let mut memory = File::open(format!("/proc/{pid}/mem")).map_err(error)?;
         let (mut size, mut found) = (0, Vec::new());
-        // What can be written: heap, stacks, and the data of the program and its libraries.
+        // All writable memory: heap, stacks, and the data of the program and its libraries.
         for line in
             maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw")))
         {
@@ -317,7 +318,7 @@ impl Needles {
     }
 }
 
-/// The ways in which the beginning of a password may have been written.
+/// Returns the encodings in which the start of a password may have been written.
 fn spellings(password: &str) -> BTreeMap<Vec<u8>, &'static str> {
     let begin: String = password.chars().take(TELLING).collect();
     let json = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -334,18 +335,18 @@ fn spellings(password: &str) -> BTreeMap<Vec<u8>, &'static str> {
         ("Rust's Debug", format!("{begin:?}").trim_matches('"').as_bytes().to_vec()),
         ("a list of numbers", every_byte(|byte| format!("{byte}, "))),
         ("hexadecimal digits", every_byte(|byte| format!("{byte:02x}"))),
-        // As RFC 4515 and a log of BER would.
+        // As in RFC 4515, or in a log of BER.
         ("escaped bytes", every_byte(|byte| format!("\\{byte:02x}"))),
         ("base64", base64(begin.as_bytes())),
-        // Behind a name and a colon, as HTTP sends both.
+        // After a name and a colon, as HTTP sends both.
         ("base64, from its second byte", base64(begin.as_bytes().get(1..).unwrap_or_default())),
         ("base64, from its third byte", base64(begin.as_bytes().get(2..).unwrap_or_default())),
     ];
-    // Most passwords are spelt alike in most of them; then the first is its name.
+    // Many encodings of an ordinary password are equal. The first name is then used for all.
     all.into_iter().rev().map(|(name, bytes)| (bytes, name)).collect()
 }
 
-/// Whole groups of three bytes, so that what follows makes no difference.
+/// Encodes only whole groups of three bytes, so that the following text makes no difference.
 pub fn base64(bytes: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let group = |group: &[u8]| {
@@ -355,7 +356,7 @@ pub fn base64(bytes: &[u8]) -> Vec<u8> {
     bytes.chunks_exact(3).flat_map(group).collect()
 }
 
-/// What stands around a find, for the report.
+/// Returns the text around a match, for the report.
 fn around(text: &[u8], at: usize) -> String {
     let part = &text[at.saturating_sub(60)..(at + 60).min(text.len())];
     part.escape_ascii().to_string()

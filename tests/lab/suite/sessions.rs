@@ -1,5 +1,5 @@
-//! Who is logged in where, with one host and the register in a file: one seat per person and the other policies, how a
-//! session ends, who is told, and what many logins at once, crashes and a full disk leave of it.
+//! Sessions on one host with the register in a file: one seat per user and the other policies, all ways in which a
+//! session ends, the notices about it, and the effects of many concurrent logins, crashes and a full disk.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -18,31 +18,32 @@ use crate::ready::ready;
 use crate::register::{self, clear, end_of, ends, of, one_remains, show};
 use crate::report::{Check, Report, contains, equal};
 
-/// A service whose authenticate registers, one that says what it can, and one that waits as long as hundreds need.
+/// A service whose authenticate registers, one with messages, and one with a timeout long enough for hundreds of
+/// logins.
 const BY_AUTH: &str = "motion-auth";
 const TALKATIVE: &str = "motion-messages";
 const PATIENT: &str = "motion-patient";
 const SERVICES: &[(&str, &str)] =
     &[(BY_AUTH, "session=auth"), (TALKATIVE, "messages"), (PATIENT, "timeout=60")];
-/// A process that is gone is noticed within half a minute.
+/// Maximum time until an ended process is noticed. The broker checks every half minute.
 const SWEPT: Duration = Duration::from_secs(90);
-/// The shortest times that can be configured, in seconds, and when they must have shown.
+/// The shortest configurable times in seconds, and the maximum time until each takes effect.
 const RECHECK: &str = "recheck = 10\nmax_age = 60\n";
 const RECHECKED: Duration = Duration::from_secs(60);
-/// Events reach whoever watches.
+/// Maximum time until an event reaches a watcher.
 const TOLD: Duration = Duration::from_secs(60);
 const AGED: Duration = Duration::from_secs(180);
 
-/// More logins than a register has room for in its files, where these cannot grow.
+/// More logins than fit into the register's existing files if these cannot grow.
 const ROOM: usize = 2000;
 
-/// A service whose auth line has `session=auth` and whose session line has not.
+/// A service whose auth line has `session=auth`, but whose session line has not.
 const MIXED: &str = "motion-mixed";
 
 const LOGIN: &[Call] = &[Call::Authenticate, Call::Account, Call::Open];
 const DONE: &str = "PAM_SUCCESS";
 
-/// What fits into every run of the suite.
+/// Runs the tests of the main suite.
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
     begin(lab)?;
     policies(lab, report)?;
@@ -71,7 +72,7 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
     end(lab)
 }
 
-/// The service files that chapters about sessions use.
+/// Writes the service files that the chapters about sessions use.
 pub fn services(lab: &Lab) -> Check {
     for (service, arguments) in SERVICES {
         let ours = format!("required pam_motion_ad.so {arguments}\n");
@@ -98,14 +99,14 @@ fn end(lab: &Lab) -> Check {
     lab.configure("")
 }
 
-/// `[sessions]` with these lines.
+/// Writes a configuration with `[sessions]` and these lines.
 fn configure(lab: &Lab, keys: &str) -> Check {
     lab.configure(&format!("[sessions]\n{keys}"))?;
     ready(lab)?;
     clear(lab)
 }
 
-/// A login with a session, on a handle of its own.
+/// Returns a login with a session, on a new handle.
 pub fn login(handle: &str, who: &str, service: &str) -> Job {
     let person = person(who);
     Job {
@@ -120,7 +121,7 @@ pub fn login(handle: &str, who: &str, service: &str) -> Job {
     }
 }
 
-/// The session of a login that succeeded.
+/// Returns the session of a successful login.
 fn session(done: &Done) -> Result<String, String> {
     equal(&done.handle, done.code(), DONE).map_err(|e| format!("{e}\n{:?}", done.said))?;
     done.session.clone().ok_or_else(|| format!("{}: no session was named", done.handle))
@@ -186,7 +187,7 @@ fn policies(lab: &Lab, report: &mut Report) -> Check {
         let before = ids(&of(lab, seth)?).join(" ");
         let wrong = Job { answers: vec!["wrong".into()], ..login("wrong", "seth", "motion") };
         equal("PAM", app.run(wrong)?.code(), "PAM_AUTH_ERR")?;
-        // Nor by one that has not opened a session yet.
+        // Nor by a login that has not yet opened a session.
         let calls = LOGIN[..2].to_vec();
         equal("PAM", app.run(Job { calls, ..login("early", "seth", "motion") })?.code(), DONE)?;
         equal("open", ids(&of(lab, seth)?).join(" "), before)?;
@@ -281,7 +282,7 @@ fn policies(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
-/// `session=auth`: authenticate registers.
+/// With `session=auth`, authenticate registers the session.
 fn session_auth(lab: &Lab, report: &mut Report, app: &mut App) {
     let seth = person("seth").sam;
     let auth = |handle: &str, calls: &[Call]| Job { calls: calls.to_vec(), ..login(handle, "seth", BY_AUTH) };
@@ -313,7 +314,7 @@ fn session_auth(lab: &Lab, report: &mut Report, app: &mut App) {
     });
 }
 
-/// How a session ends that nobody closes, and who learns of it.
+/// Tests the ends of sessions that no application closes, and the notices about them.
 fn ends_of_all_kinds(lab: &Lab, report: &mut Report) -> Check {
     let logger = "on_evict = [\"/usr/bin/logger\", \"-t\", \"evicted\", \"--\", \"{id} {user} {reason}\"]\n";
     configure(lab, &format!("{RECHECK}{logger}"))?;
@@ -371,8 +372,8 @@ fn ends_of_all_kinds(lab: &Lab, report: &mut Report) -> Check {
     configure(lab, "")
 }
 
-/// `motion-ad sessions`: who asks, what, the exit code, and a part of what is said. OPEN, ENDED and NONE stand for the ids
-/// of sessions.
+/// A run of `motion-ad sessions`: the user, the arguments, the exit code, and a part of the output. OPEN, ENDED and
+/// NONE stand for the ids of sessions.
 type Command = (&'static str, &'static [&'static str], i32, &'static str);
 
 #[rustfmt::skip]
@@ -449,7 +450,7 @@ impl Watcher {
         let printed = BufReader::new(child.stdout.take().ok_or("the watcher has no output")?).lines();
         let (line, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            // Who does not read any more needs no line.
+            // An error means that the watcher was dropped.
             printed.map_while(Result::ok).for_each(|text| drop(line.send(text)));
         });
         Ok(Watcher { child, lines })
@@ -484,7 +485,7 @@ fn too_old(lab: &Lab, report: &mut Report) -> Check {
     configure(lab, "")
 }
 
-/// So many logins of one person at once, while the broker is killed so many times.
+/// Makes `logins` logins of one user at once, and kills the broker `kills` times meanwhile.
 fn storm(lab: &Lab, report: &mut Report, name: &str, logins: usize, kills: u32) {
     report.check(&format!("{name}: one session remains, and every other was told"), || {
         clear(lab)?;
@@ -504,14 +505,15 @@ fn storm(lab: &Lab, report: &mut Report, name: &str, logins: usize, kills: u32) 
         let mut known = came_in(&done.into_values().collect::<Vec<_>>(), kills == 0)?;
         println!("         {} of {logins} came in", known.len());
         ready(lab)?;
-        // How many came in between two kills says how busy the machine is. That one does afterwards is what counts.
+        // The number of successes between two kills depends on the load. One login after the last kill must succeed.
         known.extend(came_in(&[app.run(login("storm-last", "seth", PATIENT))?], true)?);
         let events = register::since(lab, &cursor)?;
         one_remains(&events, &of(lab, person("seth").sam)?, &known).map(drop)
     });
 }
 
-/// The sessions of those who came in, who are all if `everybody` must; the others were told that nobody could be asked.
+/// Returns the sessions of the successful logins, which are all if `everybody` is set. The others must have failed
+/// because the broker was unavailable.
 pub fn came_in(done: &[Done], everybody: bool) -> Result<Vec<String>, String> {
     let mut known = BTreeSet::new();
     for done in done {
@@ -531,7 +533,7 @@ pub fn came_in(done: &[Done], everybody: bool) -> Result<Vec<String>, String> {
     }
 }
 
-/// Kills the broker at moments that nobody has chosen.
+/// Kills the broker at random moments.
 pub fn kill_broker(lab: &Lab, times: u32) -> Check {
     for _ in 0..times {
         // Sixty logins take half a second.
@@ -541,8 +543,8 @@ pub fn kill_broker(lab: &Lab, times: u32) -> Check {
     Ok(())
 }
 
-/// Logins of one person until one has no session, and the session of the one before it, where there was one: some find
-/// room in what the register has already.
+/// Logs one user in until a login gets no session. Returns that login and the last session before it, if any. Some
+/// logins still fit into the free space of the register's file.
 fn logins_until_full(app: &mut App, name: &str) -> Result<(Option<String>, Done), String> {
     let mut before = None;
     for number in 0..ROOM {
@@ -555,7 +557,7 @@ fn logins_until_full(app: &mut App, name: &str) -> Result<(Option<String>, Done)
     Err(format!("{ROOM} sessions were registered on a full disk"))
 }
 
-/// The file system of the register is full.
+/// Tests a full file system of the register.
 fn disk(lab: &Lab, report: &mut Report) -> Check {
     let host = lab.host_name();
     let disk = |verb: &str| lab.run(&["disk", verb, host]).ok().map(drop);

@@ -1,4 +1,4 @@
-//! `motion-ad setup` on the host, from the `.env` that XCALLY's page has the administrator write.
+//! `motion-ad setup` on the host, from the `.env` file that XCALLY's documentation has the administrator write.
 
 use std::fs;
 
@@ -129,10 +129,10 @@ fn contradictions(lab: &Lab, report: &mut Report, env: &str) -> Result<(), Strin
     Ok(())
 }
 
-/// DNS that resolves the server of the `.env` and names no domain controllers.
+/// Tests a DNS that resolves the server in `.env`, but names no domain controllers.
 fn without_srv(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
     lab.write(ENV, env)?;
-    // The plain record would do as well.
+    // A plain SRV record would be sufficient, too, so it is removed as well.
     let srv = |what: &str| {
         ["_ldap._tcp.dc._msdcs", "_ldap._tcp"].iter().try_for_each(|name| {
             lab.run(&["dns", "srv", what, name, "ad.acme.com", "389", "0", "100"]).ok().map(drop)
@@ -149,7 +149,7 @@ fn without_srv(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> 
     srv("add")
 }
 
-/// Nothing that it says holds the password.
+/// Runs `motion-ad setup`, and checks that its output does not contain the password.
 fn setup(lab: &Lab, user: &str, arguments: &[&str]) -> Result<Ran, String> {
     let mut command = vec!["motion-ad", "setup"];
     command.extend(arguments);

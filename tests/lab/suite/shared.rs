@@ -1,4 +1,4 @@
-//! Two hosts and one register in Redis: a person has one seat on both together, whatever dies meanwhile.
+//! Two hosts and one register in Redis: a user has one seat on both together, whichever part fails.
 
 use std::fs;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::sessions::{came_in, kill_broker, login, services};
 const PATIENT: &str = "motion-patient";
 const PASSWORD: &str = "/etc/motion-ad/redis.password";
 const CA: &str = "/etc/motion-ad/redis-ca.pem";
-/// Redis's master is elected anew, and both brokers find it.
+/// Maximum time until a new master of Redis is elected and both brokers find it.
 const ELECTED: Duration = Duration::from_secs(60);
-/// Twice the time between two looks at the processes of sessions.
+/// Twice the interval of the check for ended processes.
 const SWEPT: Duration = Duration::from_secs(60);
 
-/// What befalls the two hosts and Redis while all log in.
+/// Faults on the two hosts and in Redis during concurrent logins.
 struct Trouble {
     name: &'static str,
-    /// How often each host's broker is killed.
+    /// Number of times that each host's broker is killed.
     kills: u32,
-    /// What is done to Redis, and how often.
+    /// A command for Redis, and the number of its runs.
     redis: Option<(&'static str, u32)>,
 }
 
@@ -36,7 +36,7 @@ const RESTARTED: Trouble =
     Trouble { name: ", both brokers killed and Redis restarted", kills: 3, redis: Some(("restart", 2)) };
 const CRASHED: Trouble = Trouble { name: ", Redis killed and started", kills: 0, redis: Some(("kill", 2)) };
 
-/// The hosts and how they reach Redis.
+/// The hosts, and their configuration for Redis.
 struct Stage<'a> {
     lab: &'a Lab,
     hosts: [&'a Lab; 2],
@@ -101,7 +101,7 @@ impl<'a> Stage<'a> {
         ready(host)
     }
 
-    /// One seat on both hosts together, and each is told.
+    /// One seat on both hosts together; the replaced session gets an event on each.
     fn seats(&self, report: &mut Report) {
         let [here, there] = self.hosts;
         let seth = person("seth").sam;
@@ -129,7 +129,7 @@ impl<'a> Stage<'a> {
         );
     }
 
-    /// The second host takes the name of the first one, and then its machine-id as well.
+    /// The second host takes the name of the first one, and then also its machine-id.
     fn identities(&self, report: &mut Report) -> Check {
         let [here, there] = self.hosts;
         let seth = person("seth").sam;
@@ -147,7 +147,7 @@ impl<'a> Stage<'a> {
         report.check("two servers of one name: neither ends the other's sessions", || {
             call(there, &shared, &machine)?;
             let known = came_in(&[app.run(login("name", "seth", PATIENT))?], true)?;
-            // Both have looked at the processes of their sessions at least once.
+            // Both brokers have checked the processes of their sessions at least once.
             std::thread::sleep(SWEPT);
             equal("its end", end_of(here, &known[0])?, None)?;
             equal("open", of(there, seth)?.len(), 1)
@@ -205,7 +205,7 @@ impl<'a> Stage<'a> {
         let mut known = came_in(&done, calm)?;
         println!("         {} of {} came in", known.len(), done.len());
         let seth = person("seth").sam;
-        // How many came in says how busy the machine is. That one does when all is over is what counts.
+        // The number of successes depends on the load. One login at the end must succeed.
         let last = wait(ELECTED, || came_in(&[apps[0].run(login("last", "seth", PATIENT))?], true))?;
         known.extend(last);
         for (host, cursor) in self.hosts.iter().zip(&cursors) {
@@ -215,19 +215,19 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// What happens to Redis while logins are on their way.
+    /// Applies the fault to Redis during the logins.
     fn redis(&self, trouble: &Trouble) -> Check {
         let Some((verb, times)) = trouble.redis else { return Ok(()) };
         for _ in 0..times {
             std::thread::sleep(Duration::from_millis(fastrand::u64(100..900)));
             self.lab.run(&["redis", verb]).ok()?;
-            // Where it has come up again this does nothing.
+            // No effect if Redis has already restarted.
             self.lab.run(&["redis", "start"]).ok()?;
         }
         Ok(())
     }
 
-    /// Redis does not let the broker in, or is somebody else.
+    /// Redis rejects the broker, has another certificate, or is full.
     fn refused(&self, report: &mut Report) -> Check {
         let [host, _] = self.hosts;
         let other = self.lab.run(&["ca", "--other"]).ok()?;
@@ -264,7 +264,7 @@ impl<'a> Stage<'a> {
         self.configure(host)
     }
 
-    /// The master dies, and the sentinels make the replica the master.
+    /// The master dies, and the sentinels promote the replica.
     fn failover(&self, report: &mut Report) -> Check {
         let [here, there] = self.hosts;
         let seth = person("seth").sam;
@@ -273,7 +273,7 @@ impl<'a> Stage<'a> {
             let (mut on_here, mut on_there) = (App::start(here)?, App::start(there)?);
             let cursor = register::now(there)?;
             let first = came_in(&[on_here.run(login("1", "seth", PATIENT))?], true)?;
-            // Replication is not instant.
+            // Replication takes a moment.
             std::thread::sleep(Duration::from_secs(1));
             self.lab.run(&["redis", "failover"]).ok()?;
             for host in self.hosts {
@@ -284,7 +284,7 @@ impl<'a> Stage<'a> {
             let known = [first, second].concat();
             one_remains(&register::since(there, &cursor)?, &of(here, seth)?, &known).map(drop)
         });
-        // The new master takes nothing until a replica follows it, as min-replicas-to-write wants it.
+        // The new master accepts no writes until a replica follows it, because of min-replicas-to-write.
         wait(ELECTED, || {
             let state = self.lab.run(&["redis", "cli", "info", "replication"]).ok()?;
             contains("the master's replicas", &state, "state=online")

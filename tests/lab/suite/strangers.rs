@@ -1,5 +1,5 @@
-//! A host that DNS names as a domain controller, before the real one, with a certificate from the forest's own root. It
-//! calls every password right. AD does not list it, so no password goes there; once AD lists it, it is used.
+//! A host that DNS names as a domain controller, before the real one, with a certificate from the forest's own root.
+//! It accepts every password. Because AD does not list it, it gets no password. Once AD lists it, the broker uses it.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::report::{Check, Report, contains, equal};
 use crate::row::fields;
 use crate::scripted::Received;
 
-/// The list that the broker keeps.
+/// The broker's stored list of domain controllers.
 const KEPT: &str = "/var/lib/motion-ad/controllers.json";
-/// The scenario of the scripted server that answers every bind with success.
+/// Number of the scripted server's scenario that answers every bind with success.
 const WELCOME: &str = "0";
-/// AD's list is read again within this time while DNS names a stranger, and within a minute otherwise.
+/// Maximum time until AD's list is read again: while DNS names a stranger, and otherwise.
 const SOON: Duration = Duration::from_secs(40);
 const LATER: Duration = Duration::from_secs(90);
-/// Its server object in AD, and the agent that makes it a domain controller.
+/// DN of its server object in AD. The object below it, the agent, makes it a domain controller.
 const SERVER: &str = "CN=FAKE,CN=Servers,CN=Default-First-Site-Name,CN=Sites,CN=Configuration,DC=acme,DC=com";
 
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
@@ -47,7 +47,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     })
 }
 
-/// Does `work` while the script runs and DNS names it first.
+/// Runs `work` while the scripted server runs and DNS names it first.
 fn with_stranger(lab: &Lab, work: impl FnOnce(&Running) -> Check) -> Check {
     let files = lab.run(&["fake", "up"]).ok()?;
     let files: Vec<_> = files.split_whitespace().collect();
@@ -67,7 +67,7 @@ fn with_stranger(lab: &Lab, work: impl FnOnce(&Running) -> Check) -> Check {
     done.and_then(|()| ready(lab))
 }
 
-/// A broker that knows no domain controllers.
+/// Prepares a broker that knows no domain controllers.
 fn fresh(lab: &Lab) -> Check {
     lab.host_sh(&format!("systemctl stop motion-ad.service; rm -f {KEPT}")).ok().map(drop)
 }
@@ -84,7 +84,7 @@ fn database(lab: &Lab, command: &str) -> Check {
     lab.dc(&["sh", "-c", &script]).ok().map(drop)
 }
 
-/// John's login with `password`: PAM's answer, and who decided.
+/// Logs John in with `password`. Returns PAM's code and the domain controller that decided.
 fn login(lab: &Lab, password: &str) -> Result<(String, String), String> {
     let position = lab.log_position()?;
     let code = authenticate(lab, person("john").sam, password).code;

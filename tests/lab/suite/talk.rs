@@ -1,4 +1,4 @@
-//! A program on the host that answers lines of JSON: one on its standard output for each on its standard input.
+//! A program on the host that answers each line of JSON on its standard input with one on its standard output.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::lab::Lab;
 
-/// All the answers to what was asked at once.
+/// Maximum time until all concurrent questions are answered.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Such a program while it runs. It ends with its standard input.
+/// Such a running program. It ends with its standard input.
 pub struct Talk {
     child: Child,
     answers: Receiver<Value>,
@@ -22,20 +22,20 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// Starts it as `user`.
+    /// Starts the program as `user`.
     pub fn start(lab: &Lab, user: &str, command: &[&str]) -> Result<Self, String> {
         let mut child = lab.host_child(user, command)?;
         let answers = answers(lines(&mut child)?);
         Ok(Talk { child, answers, asked: 0 })
     }
 
-    /// Asks all of these at once; the answers come in the order of the questions, which are objects.
+    /// Sends all questions at once. Returns the answers in the order of the questions, which are objects.
     pub fn ask(&mut self, questions: Vec<Value>) -> Result<Vec<Value>, String> {
         let first = self.begin(questions)?;
         self.finish(first)
     }
 
-    /// Asks without waiting. Answers the number of the first question.
+    /// Sends the questions without waiting. Returns the number of the first one.
     pub fn begin(&mut self, questions: Vec<Value>) -> Result<u64, String> {
         let first = self.asked;
         let mut text = String::new();
@@ -49,7 +49,7 @@ impl Talk {
         Ok(first)
     }
 
-    /// The answers to everything that was asked from the question `first` on.
+    /// Returns the answers to all questions from number `first` on.
     pub fn finish(&mut self, first: u64) -> Result<Vec<Value>, String> {
         let begun = Instant::now();
         let mut all = BTreeMap::new();
@@ -71,17 +71,17 @@ impl Drop for Talk {
     }
 }
 
-/// The lines that a child prints.
+/// Returns the lines that a child prints.
 pub fn lines(child: &mut Child) -> Result<Lines<BufReader<ChildStdout>>, String> {
     Ok(BufReader::new(child.stdout.take().ok_or("no standard output")?).lines())
 }
 
-/// What these lines say, as they come.
+/// Returns a channel of the parsed lines.
 pub fn answers<T: DeserializeOwned + Send + 'static>(lines: Lines<BufReader<ChildStdout>>) -> Receiver<T> {
     let (results, answers) = mpsc::channel();
     std::thread::spawn(move || {
         let parsed = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
-        // Who does not wait any more needs no answer.
+        // An error means that the receiver was dropped.
         parsed.for_each(|answer: T| drop(results.send(answer)));
     });
     answers

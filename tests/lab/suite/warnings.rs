@@ -1,4 +1,5 @@
-//! A password that expires soon: who is told, and who is not. Wilma has three and a half days when the lab starts.
+//! Warnings before a password expires: the users and services that get them. Wilma's password expires three and a
+//! half days after the lab starts.
 
 use crate::app::{App, Call, Job, Style};
 use crate::cast::person;
@@ -7,7 +8,7 @@ use crate::ready::ready;
 use crate::report::{Check, Report, equal};
 use crate::row::Method;
 
-/// Who can be told, and who cannot.
+/// A service that can show messages, and one that cannot.
 const TALKATIVE: &str = "motion-messages";
 const SILENT: &str = "motion";
 
@@ -18,7 +19,7 @@ const SILENTLY: &[Call] = &[Call::Silently];
 const ONE: &[&str] = &["Your password expires in 3 days."];
 const NONE: &[&str] = &[];
 
-/// `login.warn_days`, who, where, what is called, and what is said.
+/// `login.warn_days`, the user, the service, the calls, and the expected messages.
 type Row = (u32, &'static str, &'static str, &'static [Call], &'static [&'static str]);
 
 #[rustfmt::skip]

@@ -9,10 +9,10 @@ use crate::pam::authenticate;
 use crate::ready::{john, ready};
 use crate::report::{Check, Report, contains, equal};
 
-/// As an agent asks, over the socket alone.
+/// Scrape as an agent makes it, over the socket only.
 const CURL: &str = "curl -sS --fail --unix-socket /run/motion-ad/metrics.sock http://localhost/metrics";
 const GROUP: &str = "motion-ad-metrics";
-/// `WatchdogSec=` of the unit, and a restart.
+/// The unit's `WatchdogSec=`, plus the time of a restart.
 const WATCHDOG: Duration = Duration::from_secs(25);
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
@@ -120,14 +120,14 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)
 }
 
-/// What Debian's package prometheus-node-exporter would have made.
+/// Creates what Debian's package prometheus-node-exporter would create.
 pub fn agent(lab: &Lab) -> Check {
     let make =
         "id prometheus || useradd -M prometheus; install -d -o prometheus /var/lib/prometheus/node-exporter";
     lab.host_sh(make).ok().map(drop)
 }
 
-/// Takes that away, and the examples with it.
+/// Removes it again, together with the examples.
 pub fn no_agent(lab: &Lab) {
     lab.host_sh(
         "systemctl disable --now motion-ad-textfile.timer motion-ad-exporter.socket motion-ad-ready.timer; \
@@ -163,7 +163,7 @@ fn metrics(lab: &Lab) -> Result<String, String> {
     lab.host_sh(CURL).ok()
 }
 
-/// The value of `name` where its labels hold these.
+/// Returns the value of `name` with these labels.
 fn number(text: &str, name: &str, labels: &[(&str, &str)]) -> Result<f64, String> {
     let all = parse(text)?;
     let mut samples = all.values().flat_map(|family| &family.samples);
