@@ -95,7 +95,7 @@ pub struct Register {
     ending: watch::Sender<bool>,
     /// Ends that the store has not taken yet.
     owed: Owed,
-    /// Number of sessions that this broker has ended, by reason.
+    /// Sessions that were ended from here, by reason.
     ended: [AtomicU64; EndReason::ALL.len()],
     /// Time of the last complete recheck of the accounts, and the problem that has prevented another since.
     rechecked: Mutex<(Instant, Option<String>)>,
