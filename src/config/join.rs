@@ -33,7 +33,7 @@ pub struct Join {
 /// Reason why the join of this host is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinError {
-    /// The file exists, but only root may read it.
+    /// The file exists, but this process may not read it.
     Denied(Problem),
     /// The file exists, but is malformed.
     Broken(Problem),

@@ -164,8 +164,8 @@ impl Section {
     }
 }
 
-/// Returns true for an empty line, and for one of a comment: `#`, `;` or `//` at its beginning, or C's `/* …
-/// */`.
+/// Returns true for an empty line, and for one of a comment: `#`, `;` or `//` at its beginning, or C's
+/// `/* … */`.
 fn is_comment(line: &str, inside: &mut bool) -> bool {
     let is_opened = !*inside && line.starts_with("/*");
     if *inside || is_opened {
@@ -209,8 +209,8 @@ fn files_of(
     entries.filter_map(snippet).collect()
 }
 
-/// Returns true if SSSD reads the snippet at `source`, which other users may neither read nor write. A
-/// snippet without this file was copied from a subfolder, which SSSD does not read.
+/// Returns true if SSSD reads the snippet at `source`. Other users may neither read nor write such a file. If
+/// `source` does not exist, the snippet was copied from a subfolder, which SSSD does not read.
 fn is_taken(source: &Path) -> bool {
     let is_private = |file: &Metadata| file.is_file() && file.mode() & 0o027 == 0;
     match fs::metadata(source) {

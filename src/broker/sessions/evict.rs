@@ -91,7 +91,7 @@ struct Reader {
     running: JoinSet<u64>,
     /// For each eviction whose command runs, by its number: the cursor before it.
     begun: BTreeMap<u64, String>,
-    /// Number of evictions so far.
+    /// Number of evictions whose commands were started; reset when the bookmark has passed them all.
     met: u64,
     told: Told,
     /// The processes of the commands.
@@ -380,7 +380,7 @@ mod tests {
         }
         first.through(&register).await;
         assert_ne!(bookmark(&register).await, begin);
-        // Too few events for a write, which would be a cost of logins.
+        // After so few events it stays, so that a login does not cost a write.
         let moved = bookmark(&register).await;
         open(&register, here("z", "jane")).await;
         first.through(&register).await;

@@ -2,8 +2,8 @@
 //!
 //! A session begins when an application opens it. It ends when the application closes it, when another login
 //! of the user replaces it, when its process is gone, when it is too old, or when AD no longer grants the
-//! user access. Every end except a close by the application is an eviction, and applications read evictions
-//! from the events.
+//! user access. A session that is replaced, too old or without access is evicted: the application did not end
+//! it and learns of it from the events.
 
 mod evict;
 pub mod identity;
@@ -163,7 +163,7 @@ impl Register {
         })
     }
 
-    /// Begins to end the sessions that are over, and to run the command for evictions.
+    /// Starts the background tasks: the sweep, the command for evictions, the owed ends, the server's count.
     pub fn start(self: &Arc<Self>) {
         let [swept, followed, owed, here] = [(); 4].map(|()| self.clone());
         supervise::spawn("sweep", move || sweep::keep(swept.clone()));
@@ -186,8 +186,8 @@ impl Register {
     /// Registers a session of `newcomer`, whom `request` of `peer` has logged in.
     ///
     /// # Errors
-    /// Returns the reason if no session was registered. After a timeout, the session is undone in the
-    /// background.
+    /// Returns the reason if no session was registered. A session that may be registered after a
+    /// timeout is undone in the background.
     pub async fn open(
         &self,
         newcomer: &Newcomer,
@@ -260,8 +260,8 @@ impl Register {
         self.owe(Due::End(id, unconfirmed(why)));
     }
 
-    /// Ends the session `id`; see [`Store::close`]. After a timeout, the end is repeated in the background,
-    /// so that it is logged.
+    /// Ends the session `id`; see [`Store::close`]. If the reply to the end may be lost, the end is
+    /// repeated in the background, so that it is logged.
     ///
     /// # Errors
     /// Returns an error if the store did not end the session.

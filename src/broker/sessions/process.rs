@@ -72,7 +72,7 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let mut fields = rest.split_ascii_whitespace();
     let is_dead = matches!(fields.next()?, "Z" | "X");
     let threads: i64 = fields.nth(16)?.parse().ok()?;
-    // A zombie only waits for its parent to collect it, unless only its first thread has ended.
+    // A zombie does nothing but wait for its parent, unless only its first thread has ended.
     if is_dead && threads <= 1 {
         return Some(Process::Gone);
     }

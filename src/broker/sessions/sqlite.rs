@@ -471,7 +471,7 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     earlier.sort();
     for old in earlier.iter().rev().skip(ASIDE) {
         for suffix in PARTS {
-            // A file that stays does no harm.
+            // A file that cannot be removed does no harm.
             let _ = std::fs::remove_file(beside(old, suffix));
         }
     }

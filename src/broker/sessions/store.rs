@@ -115,8 +115,8 @@ pub enum Position {
 
 /// A register of sessions.
 pub trait Store: Send + Sync + 'static {
-    /// Returns its kind and place for administrators, without a password: `sqlite
-    /// /var/lib/motion-ad/sessions.db`.
+    /// Returns its kind and place for administrators, without a password:
+    /// `sqlite /var/lib/motion-ad/sessions.db`.
     fn name(&self) -> String;
 
     /// Returns true if other servers may use the store, too.

@@ -1,8 +1,8 @@
 //! Processes that a command of `sessions.on_evict` leaves behind.
 //!
 //! The broker is the reaper of its descendants (`PR_SET_CHILD_SUBREAPER`, prctl(2)): a process whose parents
-//! have ended becomes its child, in whatever session or process group it is. Such a process has the same time
-//! as a command and is then killed.
+//! have ended becomes its child, in whatever session or process group it is. Such a process may run as
+//! long as a command and is then killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -279,7 +279,7 @@ impl Keeper {
     /// Marks the changes that the server reports, and compares the register with what was last seen of it.
     ///
     /// The server only reports events with higher numbers than the last one. If older data or a new register
-    /// replaced it under this connection, numbers go back, and only the comparison notices.
+    /// replaces the register under this connection, numbers go back, and only the comparison notices.
     async fn listen(
         &self,
         mut events: MultiplexedConnection,

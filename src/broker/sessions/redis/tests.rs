@@ -35,7 +35,7 @@ struct Server {
     child: Option<Child>,
 }
 
-/// Returns the server's program. Debian's redis-tools has it under the name of a part, and starts no daemon.
+/// Returns the server's program. Debian's redis-tools has it as `redis-check-rdb`, and starts no daemon.
 fn program() -> Command {
     let is_there = |name: &str| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok();
     let mut command = match is_there("redis-server") {
@@ -904,8 +904,8 @@ async fn a_clone_is_refused_and_says_why_and_the_original_goes_on() {
     assert!(timeout(Duration::from_secs(1), clone.identity.is_certain()).await.is_err());
 }
 
-/// Measures how long logins are rejected after a master has died, and with which messages: `cargo test --lib
-/// how_long_a_failover -- --ignored --nocapture`.
+/// Measures how long logins are rejected after a master has died, and with which messages:
+/// `cargo test --lib how_long_a_failover -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "prints a measurement"]
 async fn how_long_a_failover_takes_with_replicas_that_must_be_there() {

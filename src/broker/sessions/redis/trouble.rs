@@ -22,7 +22,7 @@ pub(super) enum Kind {
     Lost,
     /// The server did not reply; the call may have been carried out, or may still be.
     Silent,
-    /// The call was not carried out, because this server is not the master, or not yet.
+    /// The call was not carried out, because this server is not the master, or is not ready yet.
     NotHere,
     /// The call was not carried out, and a new connection would not help until an administrator fixes the
     /// cause.
