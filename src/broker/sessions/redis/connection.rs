@@ -137,7 +137,7 @@ impl Connector {
                         Some((_, votes)) => *votes += 1,
                         None => votes.push((server, 1)),
                     }
-                    // A Sentinel that was cut off names the former master, so only a majority ends the search early.
+                    // A Sentinel that was cut off names the former master: only a majority ends the search early.
                     if votes.iter().any(|(_, votes)| *votes > sentinels.len() / 2) {
                         break;
                     }
