@@ -1,6 +1,7 @@
-//! The local admin of the LDAP bridge: a name and a secret of this host, worth nothing anywhere else.
+//! The local admin of the LDAP bridge: a name and a secret that are valid only on this host.
 //!
-//! `motion-ad setup --bridge` makes them, in place of an administrator of AD in XCALLY's `.env`. AD knows neither.
+//! `motion-ad setup --bridge` creates them, to replace an administrator of AD in XCALLY's `.env`. AD knows
+//! neither.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -9,29 +10,29 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::protocol::Secret;
 
-/// Where root keeps them: one line, `NAME:SECRET`. systemd hands the bridge a copy.
+/// The file in which root keeps them: one line, `NAME:SECRET`. systemd gives the bridge a copy.
 pub const ADMIN: &str = "/etc/motion-ad/ldap-admin";
-/// The name that setup gives.
+/// The name that setup chooses.
 pub const NAME: &str = "motion-ad";
-/// Random bytes of a secret, which is written in hexadecimal.
+/// Number of random bytes in a secret, which is written in hexadecimal.
 const RANDOM: usize = 32;
-/// The longest file, in bytes.
+/// Maximum size of the file, in bytes.
 const LONGEST: u64 = 4096;
 
 /// The name and the secret.
 #[derive(Clone, Debug)]
 pub struct LocalAdmin {
-    /// What the application binds as.
+    /// The name that the application binds as.
     pub name: String,
-    /// What it binds with.
+    /// The secret that it binds with.
     pub secret: Secret,
 }
 
 impl LocalAdmin {
-    /// Makes a secret.
+    /// Creates a new secret.
     ///
     /// # Errors
-    /// If the kernel gives no random numbers.
+    /// Returns an error if the kernel gives no random numbers.
     pub fn make() -> io::Result<Self> {
         let mut random = [0; RANDOM];
         SystemRandom::new()
@@ -42,10 +43,10 @@ impl LocalAdmin {
         Ok(LocalAdmin { name: NAME.to_owned(), secret: Secret::new(secret) })
     }
 
-    /// Reads the file at `path`; `None` if there is none, or if it holds no such line.
+    /// Reads the file at `path`; returns `None` if it does not exist or holds no such line.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Returns an error if the file cannot be read.
     pub fn load(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -64,7 +65,7 @@ impl LocalAdmin {
         is_whole.then(|| LocalAdmin { name: name.to_owned(), secret: Secret::new(secret.into()) })
     }
 
-    /// The line of the file.
+    /// Returns the line of the file.
     pub fn line(&self) -> Secret {
         let mut line = Vec::with_capacity(self.name.len() + self.secret.bytes().len() + 2);
         line.extend_from_slice(self.name.as_bytes());

@@ -1,4 +1,5 @@
-//! A command with placeholders, as `sessions.on_evict` holds it: a program and its arguments, which no shell reads.
+//! A command with placeholders, the value of `sessions.on_evict`: a program and its arguments, run without a
+//! shell.
 
 use std::path::{Path, PathBuf};
 
@@ -7,23 +8,23 @@ use std::path::{Path, PathBuf};
 pub struct Command {
     /// Absolute path of the program.
     pub program: PathBuf,
-    /// What it is given, each argument in pieces.
+    /// The arguments, each in pieces.
     pub arguments: Vec<Vec<Piece>>,
 }
 
 /// A piece of an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Stays as it is.
+    /// Text that is passed unchanged.
     Text(String),
-    /// Becomes what the session has there.
+    /// A placeholder for a field of the session.
     Field(Field),
 }
 
 /// Declares the placeholders as one table.
 macro_rules! fields {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal;)+) => {
-        /// A placeholder: something that a session has.
+        /// A placeholder for a field of a session.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Field { $($(#[doc = $doc])+ $variant,)+ }
 
@@ -31,7 +32,7 @@ macro_rules! fields {
             /// Every placeholder.
             pub const ALL: &'static [Field] = &[$(Field::$variant,)+];
 
-            /// What stands between the braces.
+            /// Returns the name between the braces.
             pub fn name(self) -> &'static str {
                 match self { $(Field::$variant => $name,)+ }
             }
@@ -40,9 +41,9 @@ macro_rules! fields {
 }
 
 fields! {
-    /// The session's id.
+    /// The id of the session.
     Id = "id";
-    /// The name as the person typed it.
+    /// The name as the user typed it.
     User = "user";
     /// `user@domain`.
     Principal = "principal";
@@ -54,21 +55,21 @@ fields! {
     Tty = "tty";
     /// The application's process id.
     Pid = "pid";
-    /// The server that the person was logged in at.
+    /// The server that the user was logged in at.
     Host = "host";
-    /// Why the session ended.
+    /// The reason for the end of the session.
     Reason = "reason";
-    /// When the session ended, in seconds since 1970 UTC.
+    /// The time when the session ended, in seconds since 1970 UTC.
     At = "at";
-    /// The session that took its place, or what AD says.
+    /// The session that replaced it, or AD's reason.
     Detail = "detail";
 }
 
 impl Command {
-    /// Reads the words of a command; `None` where there are none.
+    /// Parses the words of a command; returns `None` if there are none.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// Returns a description of the mistake.
     pub(super) fn parse(words: &[String]) -> Result<Option<Self>, String> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
         if !Path::new(program).is_absolute() {
@@ -78,7 +79,7 @@ impl Command {
         Ok(Some(Command { program: program.into(), arguments }))
     }
 
-    /// The words that it was read from.
+    /// Returns the words that the command was parsed from.
     pub fn words(&self) -> Vec<String> {
         let piece = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),
@@ -89,7 +90,8 @@ impl Command {
     }
 }
 
-/// A word in braces, of small letters alone, is a placeholder. Other braces are text, so that JSON can be written.
+/// Splits a word. Lower-case letters in braces are a placeholder; other braces are text, so that JSON can be
+/// written.
 fn pieces(word: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut text = String::new();

@@ -1,19 +1,20 @@
-//! What an administrator meant by a `config.toml` that cannot be used: the table that is opened twice, the key that is
-//! misspelt, the key below a header that is a comment. Pure.
+//! Explanations for mistakes in `config.toml`: a table that is opened twice, a misspelt key, a key below a
+//! header that is commented out. Pure.
 
 use super::keys::{KEYS, TABLES};
 
-/// Letters in which two names may differ and one still be meant by the other.
+/// Maximum distance, in letters, at which one name may be a misspelling of another.
 const NEAR: usize = 2;
-/// Mistakes of one file that are looked for.
+/// Maximum number of mistakes in one file that are fixed.
 const MISTAKES: usize = 20;
 
-/// A mistake that can be named.
+/// A mistake that can be explained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Mistake {
     /// The table is opened at both lines.
     Twice { table: String, first: usize, second: usize },
-    /// No such key in its table; `near` is one by another spelling, `elsewhere` the table that has it.
+    /// The table has no such key; `near` is a key with a similar name, `elsewhere` the table that has the
+    /// key.
     Unknown {
         line: usize,
         table: String,
@@ -21,7 +22,7 @@ enum Mistake {
         near: Option<&'static str>,
         elsewhere: Option<&'static str>,
     },
-    /// The key stands below the header of its table, which is a comment, and so it is the one of another table.
+    /// The key stands below the commented-out header of the table `meant`, and so it belongs to `table`.
     Below { line: usize, table: String, key: String, meant: String },
 }
 
@@ -60,21 +61,21 @@ impl Mistake {
     }
 }
 
-/// The line and the text of the first mistake of which it can be said what was meant.
+/// Returns the line and the text of the first mistake, if its intention is known.
 pub(super) fn explain(text: &str) -> Option<(usize, String)> {
     let mistake = first(text)?;
     let is_known = !matches!(mistake, Mistake::Unknown { near: None, elsewhere: None, .. });
     is_known.then(|| (mistake.line(), mistake.text()))
 }
 
-/// The line and the text of a key that stands below the header of its table, which is a comment.
+/// Returns the line and the text of a key below the commented-out header of its table.
 pub(super) fn misplaced(text: &str) -> Option<(usize, String)> {
     let found = scan(text).into_iter().find(|mistake| matches!(mistake, Mistake::Below { .. }))?;
     Some((found.line(), found.text()))
 }
 
-/// The text as it was meant: misspelt keys by their names, tables that are opened twice in one. `None` where that is
-/// not certain, or where nothing of the kind is wrong.
+/// Fixes the text: misspelt keys get their names, and tables that are opened twice are merged. Returns `None`
+/// if the intention is uncertain, or after too many mistakes.
 pub fn mended(text: &str) -> Option<String> {
     let mut text = text.to_owned();
     for _ in 0..MISTAKES {
@@ -92,7 +93,7 @@ fn first(text: &str) -> Option<Mistake> {
     scan(text).into_iter().min_by_key(Mistake::line)
 }
 
-/// Every mistake. Only lines that are plain headers and plain keys are looked at.
+/// Finds every mistake. Considers only lines with plain headers and plain keys.
 fn scan(text: &str) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut opened = Vec::<(&str, usize)>::new();
@@ -138,7 +139,7 @@ fn of_key(line: usize, table: &str, commented: Option<&'static str>, key: &str) 
         let (table, key, meant) = (table.to_owned(), key.to_owned(), meant.to_owned());
         return Some(Mistake::Below { line, table, key, meant });
     }
-    // Before the first table the tables themselves are keys.
+    // Before the first table, the tables themselves are keys.
     if table.is_empty() && TABLES.iter().any(|(known, _)| *known == key) {
         return None;
     }
@@ -146,7 +147,7 @@ fn of_key(line: usize, table: &str, commented: Option<&'static str>, key: &str) 
     let mut near: Vec<_> =
         names.map(|name| (distance(name, key), name)).filter(|(far, _)| *far <= NEAR).collect();
     near.sort_unstable();
-    // One that is nearer than every other.
+    // The name that is nearer than every other.
     let near = match near.as_slice() {
         [(_, only)] => Some(*only),
         [(one, name), (other, _), ..] if one < other => Some(*name),
@@ -157,7 +158,7 @@ fn of_key(line: usize, table: &str, commented: Option<&'static str>, key: &str) 
     Some(Mistake::Unknown { line, table: table.to_owned(), key: key.to_owned(), near, elsewhere })
 }
 
-/// The name of the table that a line opens.
+/// Returns the name of the table that a line opens.
 fn header(written: &str) -> Option<&str> {
     let rest = written.strip_prefix('[')?;
     let (name, after) = rest.split_once(']')?;
@@ -165,7 +166,7 @@ fn header(written: &str) -> Option<&str> {
     (!name.starts_with('[') && (after.is_empty() || after.starts_with('#'))).then(|| name.trim())
 }
 
-/// The lists and texts of several lines that are open.
+/// The lists and strings of several lines that are still open.
 #[derive(Default)]
 struct Open {
     brackets: usize,
@@ -211,7 +212,7 @@ impl Open {
     }
 }
 
-/// What follows a text of one line.
+/// Returns the rest of the line after a string.
 fn text_end(text: &str, quote: char) -> &str {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -224,7 +225,7 @@ fn text_end(text: &str, quote: char) -> &str {
     ""
 }
 
-/// The text with the lines of the table at `second` after those of the one at `first`.
+/// Moves the lines of the table at line `second` to the end of the table at line `first`.
 fn together(text: &str, first: usize, second: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     let end_of = |start: usize| {
@@ -256,7 +257,7 @@ fn together(text: &str, first: usize, second: usize) -> String {
     out
 }
 
-/// The text with another name for the key of a line.
+/// Renames the key in a line.
 fn renamed(text: &str, line: usize, key: &str, name: &str) -> Option<String> {
     let mut out = String::new();
     for (number, written) in (1..).zip(text.lines()) {
@@ -272,7 +273,8 @@ fn renamed(text: &str, line: usize, key: &str, name: &str) -> Option<String> {
     Some(out)
 }
 
-/// The fewest letters that have to be put in, taken out, changed or swapped to make one name the other.
+/// Returns the minimum number of letters to insert, delete, change or swap that turns one name into the
+/// other.
 pub(crate) fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<_>, Vec<_>) = (one.chars().collect(), other.chars().collect());
     let mut before: Vec<usize> = Vec::new();

@@ -1,4 +1,4 @@
-//! `config.toml`: its keys, and what each may hold.
+//! `config.toml`: its keys, and the valid values of each.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -29,14 +29,14 @@ const LIMIT: NonZeroUsize = NonZeroUsize::MIN;
 const SQLITE: &str = "sqlite";
 const MAX_AGE: u64 = 86_400;
 const RECHECK: u64 = 900;
-/// The longest of both, in seconds: a year.
+/// Maximum of both, in seconds: a year.
 const LONG: u64 = 31_536_000;
 
-/// How a connection for users' binds gets its TLS.
+/// TLS for users' binds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
-    /// LDAPS, and StartTLS where the domain controller does not listen on port 636.
+    /// LDAPS, or StartTLS if the domain controller does not listen on port 636.
     #[default]
     Auto,
     /// TLS from the first byte, port 636.
@@ -45,40 +45,40 @@ pub enum TlsMode {
     Starttls,
 }
 
-/// How a password is checked.
+/// The method for checking a password.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// By LDAP where a domain controller offers TLS that can be verified, else by Kerberos.
+    /// LDAP if a domain controller offers TLS that can be verified, else Kerberos.
     #[default]
     Auto,
-    /// By a bind over verified TLS.
+    /// A bind over verified TLS.
     Ldap,
-    /// By the KDC, whose ticket is verified with the host's keytab.
+    /// The KDC, whose ticket is verified with the host's keytab.
     Kerberos,
 }
 
-/// What a further login of somebody means who has as many sessions as there may be.
+/// The rule for a further login of a user who has the maximum number of sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// It takes the place of the oldest.
+    /// The new session replaces the oldest.
     #[default]
     Replace,
-    /// It is denied.
+    /// The login is denied.
     Deny,
-    /// Nothing: there may be any number.
+    /// The number of sessions is unlimited.
     Unlimited,
 }
 
-/// What becomes of a login that cannot be registered.
+/// The rule for a login that cannot be registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnStoreFailure {
-    /// It is denied.
+    /// The login is denied.
     #[default]
     Deny,
-    /// It succeeds without a session.
+    /// The login succeeds without a session.
     Allow,
 }
 
@@ -168,7 +168,7 @@ struct BridgeKeys {
 }
 
 impl Default for Broker {
-    /// Who is answered without a setting, and also where there are none to be had.
+    /// Returns the settings for a file without them, and for a broker whose settings cannot be read.
     fn default() -> Self {
         Broker { users: USERS.map(str::to_owned).to_vec(), connections: CONNECTIONS }
     }
@@ -195,7 +195,7 @@ impl Default for Sessions {
     }
 }
 
-/// A `config.toml` as it was read; an empty one, where none is.
+/// A `config.toml` as it was read; empty if there is none.
 #[derive(Debug, Default)]
 pub(super) struct File {
     path: PathBuf,
@@ -208,13 +208,13 @@ impl File {
         File::parse(path, text::read(path).map_err(|e| e.of(path))?)
     }
 
-    /// The file `path`, were this its text.
+    /// Parses `text` as the contents of the file `path`.
     pub(super) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
         if let Some(flaw) = text::invisible_in_toml(&text) {
             return Err(flaw.of(path));
         }
         let parsed = toml::from_str(&text);
-        // The parser takes the one, and says of the other what is wrong, but not what was meant.
+        // The parser accepts a misplaced key. It reports an unknown key, but not the one that was meant.
         let meant = if parsed.is_ok() { misplaced(&text) } else { explain(&text) };
         if let Some((line, text)) = meant {
             return Err(Problem { file: path.to_owned(), line: Some(line), text });
@@ -223,7 +223,8 @@ impl File {
             Ok(keys) => Ok(File { path: path.to_owned(), text, keys }),
             Err(e) => {
                 let line = e.span().map(|span| line_of(&text, span.start));
-                // What stands between keys and values breaks the syntax, and the parser does not say by what.
+                // An invisible character between keys and values breaks the syntax, and the parser does not
+                // name it.
                 let invisible = line.and_then(|line| text::invisible(text.lines().nth(line - 1)?));
                 let text = e.message().trim().replace('\n', ", ");
                 Err(Problem { file: path.to_owned(), line, text: invisible.map_or(text, |flaw| flaw.text) })
@@ -231,12 +232,12 @@ impl File {
         }
     }
 
-    /// The domain that the file names, if it does.
+    /// Returns the domain that the file names, if it does.
     pub(super) fn domain_name(&self) -> Option<&str> {
         self.keys.domain.name.as_ref().map(|name| name.get_ref().as_str())
     }
 
-    /// The settings in force; the name map is still empty.
+    /// Returns the settings in force; the name map is still empty.
     pub(super) fn complete(self, join: &Join) -> Result<Config, ConfigError> {
         let domain = self.domain(join)?;
         let names = self.names(&domain, join)?;
@@ -247,7 +248,7 @@ impl File {
         let bridge = self.bridge()?;
         let pool = Pool {
             connections: self.within(self.keys.pool.connections.as_ref(), POOL, 1..=1024)?,
-            // AD cuts a connection after 15 minutes (MaxConnIdleTime, MS-ADTS 3.1.1.3.4.6).
+            // AD closes a connection after 15 minutes (MaxConnIdleTime, MS-ADTS 3.1.1.3.4.6).
             idle: Duration::from_secs(self.within(self.keys.pool.idle.as_ref(), IDLE, 1..=900)?),
         };
         Ok(Config {
@@ -329,7 +330,7 @@ impl File {
             },
             None => join.enabled_domains.clone(),
         };
-        // adcli and Windows derive the NetBIOS name from the first label unless told otherwise.
+        // adcli and Windows derive the NetBIOS name from the first label by default.
         let first = domain.name.split('.').next().unwrap_or_default().to_uppercase();
         Ok(Rules {
             domain: domain.name.clone(),
@@ -367,7 +368,7 @@ impl File {
         Ok(Broker { users, connections: self.within(keys.connections.as_ref(), CONNECTIONS, 16..=4096)? })
     }
 
-    /// What the LDAP bridge needs, for which no domain must be known.
+    /// Returns the settings of the LDAP bridge, which require no domain.
     pub(super) fn front(&self) -> Result<Front, Problem> {
         Ok(Front { users: self.broker()?.users, bridge: self.bridge()? })
     }
@@ -375,7 +376,7 @@ impl File {
     fn bridge(&self) -> Result<Bridge, Problem> {
         let keys = &self.keys.bridge;
         let service = match &keys.service {
-            // It is the name of a file in /etc/pam.d.
+            // The service is the name of a file in /etc/pam.d.
             Some(at) if !is_service(at.get_ref()) => {
                 return Err(self.problem(at, format!("{:?} is no name of a PAM service", at.get_ref())));
             }
@@ -389,7 +390,7 @@ impl File {
 
     fn sessions(&self) -> Result<Sessions, Problem> {
         let keys = &self.keys.sessions;
-        // Zero stands for never.
+        // Zero means never.
         let time = |value: Option<&Spanned<u64>>, default, least| match value {
             Some(value) if *value.get_ref() == 0 => Ok(None),
             value => self.within(value, default, least..=LONG).map(|time| Some(Duration::from_secs(time))),
@@ -425,7 +426,7 @@ impl File {
                     _ => Ok(Store::Redis(Redis { password_file, ca_file, ..redis })),
                 }
             }
-            // The other two are for a Redis; without one they do no harm.
+            // `password_file` and `ca_file` are for a Redis; without one they do no harm.
             _ => Ok(Store::Sqlite),
         }
     }
@@ -471,19 +472,20 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-/// How the place where searches begin lies to a domain.
+/// Position of the base of searches relative to a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// It is the domain.
+    /// The base is the domain.
     Whole,
-    /// It is a part of it.
+    /// The base is a part of the domain.
     Below,
-    /// It is elsewhere, or no distinguished name.
+    /// The base is elsewhere, or is malformed.
     Outside,
 }
 
 impl Base {
-    /// How the distinguished name `base` lies to the domain with the DNS name `domain`.
+    /// Returns the position of the distinguished name `base` relative to the domain with the DNS name
+    /// `domain`.
     pub fn of(base: &str, domain: &str) -> Self {
         let (Ok(base), Ok(root)) = (Dn::parse(base), Dn::parse(&root_of(domain))) else {
             return Base::Outside;

@@ -1,4 +1,4 @@
-//! What the realm join knows: `sssd.conf(5)`, written by `realm join`.
+//! The settings of the realm join: `sssd.conf(5)`, written by `realm join`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use super::Problem;
 use super::sssd::{Section, Sssd};
 use crate::name::fold;
 
-/// Where the realm join writes it.
+/// Path of the file that the realm join writes.
 pub(super) const SSSD_CONF: &str = "/etc/sssd/sssd.conf";
 
-/// The part of `sssd.conf` that says how this host is joined.
+/// The part of `sssd.conf` that describes the join of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Join {
     /// `ad_domain`, else the name of the section.
@@ -18,24 +18,24 @@ pub struct Join {
     pub realm: Option<String>,
     /// `ad_server` in its order. `_srv_` stands for the domain controllers that DNS SRV names (sssd-ad(5)).
     pub servers: Vec<String>,
-    /// `ad_backup_server` in its order: asked when none of [`Join::servers`] answers.
+    /// `ad_backup_server` in its order: used if none of [`Join::servers`] replies.
     pub backup: Vec<String>,
     /// `ad_site`: the AD site to look for domain controllers in, instead of the one that AD names for this host.
     pub site: Option<String>,
-    /// `ad_enabled_domains`: the domains of the forest whose people may log in. Empty: it says nothing.
+    /// `ad_enabled_domains`: the domains of the forest whose users may log in. Empty: not configured.
     pub enabled_domains: Vec<String>,
     /// `ldap_tls_cacert`.
     pub ca_file: Option<PathBuf>,
-    /// `ldap_krb5_keytab`, else `krb5_keytab`: the machine's keys, where they are not in the usual file.
+    /// `ldap_krb5_keytab`, else `krb5_keytab`: the machine's keys, if they are not in the usual file.
     pub keytab: Option<PathBuf>,
 }
 
-/// Why it is not known how this host is joined.
+/// Reason why the join of this host is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinError {
-    /// Root may read the file, but we may not.
+    /// The file exists, but this process may not read it.
     Denied(Problem),
-    /// The file is there and cannot be understood.
+    /// The file exists, but is malformed.
     Broken(Problem),
 }
 
@@ -48,8 +48,8 @@ impl From<JoinError> for Problem {
 }
 
 impl Join {
-    /// Reads the section of `domain`, or of the first domain whose provider is AD. An absent or empty file is a
-    /// host that is not joined.
+    /// Reads the section of `domain`, or of the first domain whose provider is AD. If the file is missing or
+    /// empty, the host is not joined.
     ///
     /// # Errors
     /// Returns [`JoinError`] if the file or a snippet is there but cannot be read or understood.
@@ -60,7 +60,7 @@ impl Join {
         }
     }
 
-    /// All that `krb5.conf`, which everybody may read, knows of the join.
+    /// Creates the part of the join that `krb5.conf` knows, which every user may read.
     pub fn of_realm(realm: String) -> Self {
         Join { domain: Some(fold(&realm)), realm: Some(realm), ..Join::default() }
     }
@@ -83,24 +83,24 @@ impl Join {
     }
 }
 
-/// What SSSD asks of an account beside AD's own rules, where pam_sss stands in a PAM service (sssd-ad(5)).
+/// The rules of SSSD for an account in addition to AD's own, for PAM services with pam_sss (sssd-ad(5)).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// The section of the domain, without its brackets.
     pub section: String,
     /// `access_provider`.
     pub provider: String,
-    /// `ad_gpo_access_control`: enforcing where nothing is said.
+    /// `ad_gpo_access_control`: enforcing if it is missing.
     pub gpo: Option<String>,
-    /// `ad_gpo_default_right`: denied where nothing is said.
+    /// `ad_gpo_default_right`: denied if it is missing.
     pub default_right: Option<String>,
-    /// `ad_gpo_map_permit`: PAM services that are let in, `+NAME`.
+    /// `ad_gpo_map_permit`: PAM services that always get access, `+NAME`.
     pub permitted: Vec<String>,
-    /// Whether SSSD knows people only by names with a domain (`use_fully_qualified_names`).
+    /// True if SSSD knows users only by names with a domain (`use_fully_qualified_names`).
     pub full_names: bool,
-    /// Whether it has rules of an administrator's about who may log in.
+    /// True if an administrator has configured who may log in.
     pub restricts: bool,
-    /// The other maps, in which a service is judged by the host's group policies.
+    /// The other maps, for whose services the host's group policies decide.
     pub mapped: Vec<String>,
 }
 
@@ -115,10 +115,11 @@ const MAPS: [&str; 6] = [
 ];
 
 impl Access {
-    /// Reads the section of `domain`, or of the first domain whose provider is AD; `None` without one.
+    /// Reads the section of `domain`, or of the first domain whose provider is AD; returns `None` without
+    /// one.
     ///
     /// # Errors
-    /// As [`Join::load`].
+    /// Returns the same errors as [`Join::load`].
     pub fn load(path: &Path, domain: Option<&str>) -> Result<Option<Self>, JoinError> {
         match Sssd::load(path)? {
             Some(sssd) => Access::of(&sssd, domain).map_err(JoinError::Broken),
@@ -151,7 +152,8 @@ impl Access {
         }))
     }
 
-    /// Whether SSSD's group policies refuse everybody at the PAM service `service`, because no map names it.
+    /// Returns true if SSSD's group policies deny all users at the PAM service `service`, because no map
+    /// names it.
     pub fn refuses(&self, service: &str) -> bool {
         let named = |list: &[String]| list.iter().any(|item| item.strip_prefix('+') == Some(service));
         self.provider == "ad"
@@ -162,7 +164,8 @@ impl Access {
     }
 }
 
-/// The section of `domain`, or of the first domain that SSSD serves whose provider is AD, and its name.
+/// Returns the name and the section of `domain`, or of the first domain that SSSD serves whose provider is
+/// AD.
 fn section<'a>(sssd: &'a Sssd, domain: Option<&str>) -> Result<Option<(&'a str, &'a Section)>, Problem> {
     let served = sssd.domains()?;
     let called = |name: &str, section: &Section, domain: &str| {
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!((bare.servers.len(), bare.site), (0, None));
     }
 
-    /// A file and its snippets, as private as SSSD wants them.
+    /// Writes a file and its snippets with the permissions that SSSD requires.
     fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("conf.d")).unwrap();
@@ -278,7 +281,7 @@ mod tests {
         assert_eq!((read.servers, read.site.as_deref()), (vec!["dc2".to_owned()], Some("Milano")));
         let alone = on(&[("conf.d/a.conf", "[domain/acme.com]\nenabled = true\nid_provider = ad\n")]);
         assert_eq!(alone.domain.as_deref(), Some("acme.com"));
-        // As systemd copies them; what was no file of the folder itself is no snippet.
+        // As systemd copies them; a file from a subfolder is no snippet.
         let copied = host(&[
             ("sssd.conf", "\n"),
             ("sssd.conf.d_a.conf", "[domain/acme.com]\nenabled = true\nid_provider = ad\n"),
@@ -289,7 +292,7 @@ mod tests {
         let source = host(&[("a.conf", "")]);
         let found = super::super::sssd::snippets_of(&path, source.path());
         assert_eq!(found, [copied.path().join("sssd.conf.d_a.conf")]);
-        // SSSD refuses what others may read.
+        // SSSD rejects a file that others may read.
         std::fs::set_permissions(source.path().join("a.conf"), std::fs::Permissions::from_mode(0o644))
             .unwrap();
         assert!(super::super::sssd::snippets_of(&path, source.path()).is_empty());
@@ -326,7 +329,7 @@ mod tests {
             assert_eq!((error.line, error.file), (Some(line), host.path().join(name)), "{text}");
             assert!(error.text.contains(said), "{text}: {}", error.text);
         }
-        // What is not asked for may hold anything.
+        // A value that is not used may hold anything.
         let text = "[sssd]\ndomains = a.b\n[domain/a.b]\nid_provider = ad\n[nss]\noverride_homedir = /home/\u{a0}%u\n";
         assert_eq!(on(&[("sssd.conf", text)]).domain.as_deref(), Some("a.b"));
     }

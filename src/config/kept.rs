@@ -1,7 +1,7 @@
-//! The last good configuration, kept in force while the files on disk cannot be used.
+//! The last good configuration, which stays in force while the files on disk cannot be used.
 //!
-//! A typo that is saved must not stop logins. It must not undo a stricter rule either: where the unusable file still
-//! shows that a key of [`RULES`] became stricter, the stricter value counts.
+//! A typo in a file must not stop logins, and it must not undo a stricter rule. If the unusable file shows
+//! that a key of [`RULES`] became stricter, the stricter value counts.
 
 use std::path::Path;
 
@@ -15,36 +15,36 @@ use super::{Config, ConfigError, Join, OnStoreFailure, Policy, Problem, load_map
 use crate::dn::{Dn, Place};
 use crate::name::{NameMap, Principal, fold};
 
-/// The texts of a configuration that could be used.
+/// The texts of a usable configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastGood {
-    /// Of `config.toml`.
+    /// The text of `config.toml`.
     pub config: String,
-    /// Of the name map.
+    /// The text of the name map.
     pub map: String,
-    /// When it was first in force, in seconds since 1970-01-01 UTC.
+    /// The time from which it was in force, in seconds since 1970-01-01 UTC.
     pub since: u64,
 }
 
-/// A configuration that is in force in place of the files.
+/// A configuration that replaces the unusable files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The settings.
     pub config: Config,
-    /// What is stricter than in the last good configuration, because the unusable files show it.
+    /// Rules that are stricter than in the last good configuration, as the unusable files show.
     pub stricter: Vec<String>,
 }
 
-/// What becomes of a key whose value differs between the last good file and the unusable one.
+/// Rule for a key whose value differs between the last good file and the unusable one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// The last good value stays.
     Keep,
-    /// The stricter of both counts; where neither is, nothing can be kept.
+    /// The stricter of both values counts; if neither is stricter, the configuration cannot be kept.
     Stricter,
 }
 
-/// The keys that decide about access. Every other one keeps its last good value.
+/// The keys that decide about access. All others keep their last good value.
 pub const RULES: &[(&str, &str)] = &[
     ("domain", "name"),
     ("domain", "servers"),
@@ -64,7 +64,7 @@ pub const RULES: &[(&str, &str)] = &[
 ];
 
 impl Rule {
-    /// What becomes of this key.
+    /// Returns the rule for a key.
     pub fn of(table: &str, name: &str) -> Self {
         match RULES.contains(&(table, name)) {
             true => Rule::Stricter,
@@ -74,15 +74,15 @@ impl Rule {
 }
 
 impl LastGood {
-    /// The texts that `config` was just read from; `None` if a file has changed since.
+    /// Returns the texts that `config` was just read from; `None` if a file has changed since.
     pub fn of(path: &Path, config: &Config, since: u64) -> Option<Self> {
         let last =
             LastGood { config: text::read(path).ok()?, map: text::read(&config.map_file).ok()?, since };
         (NameMap::parse(&last.map).ok()? == config.names.map).then_some(last)
     }
 
-    /// The configuration that stays in force although the file at `path`, or its name map, cannot be used. `is_usable`
-    /// says whether the files that a configuration names can be used.
+    /// Returns the configuration that stays in force while the file at `path`, or its name map, cannot be
+    /// used. `is_usable` checks the files that a configuration names.
     ///
     /// # Errors
     /// Returns `ConfigError` if the last good configuration no longer fits the join, or if the unusable file changes a
@@ -104,7 +104,7 @@ impl LastGood {
                 .map_err(ConfigError::from)
                 .and_then(|file| file.complete(&join))
             {
-                // Then it is the name map that cannot be used, and every key of the new file counts.
+                // The new file is usable and only the name map is not, so every key of the new file counts.
                 Ok(new) if new.map_file == config.map_file && is_usable(&new) => {
                     let map = std::mem::take(&mut config.names.map);
                     config = new;
@@ -134,7 +134,7 @@ fn conflict(path: &Path, text: String) -> ConfigError {
     Problem { file: path.to_owned(), line: None, text }.into()
 }
 
-/// Takes over what the unusable `text` makes stricter, and names it.
+/// Adopts the values of the unusable `text` that are stricter, and returns their names.
 fn tighten(
     config: &mut Config,
     path: &Path,
@@ -143,7 +143,7 @@ fn tighten(
     is_usable: impl Fn(&Config) -> bool,
 ) -> Result<Vec<String>, ConfigError> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    // Each key is read by itself, on a host that is joined as it was.
+    // Each key is parsed separately, as if the host were joined to the last good domain.
     let joined = Join { domain: Some(config.domain.name.clone()), ..join.clone() };
     let mut stricter = Vec::new();
     for key in KEYS.iter().filter(|key| Rule::of(key.table, key.name) == Rule::Stricter) {
@@ -152,11 +152,11 @@ fn tighten(
                 Some(value) => format!("[{}]\n{} = {value}\n", key.table, key.name),
                 None => continue,
             },
-            // It may stand in the part that cannot be read.
+            // The key may stand in the part that cannot be parsed.
             None if !errors.is_empty() => continue,
             None => String::new(),
         };
-        // A value that cannot be used says nothing; the last good one counts.
+        // If the value cannot be used, the last good one counts.
         let join = if (key.table, key.name) == ("domain", "name") { join } else { &joined };
         let new = File::parse(path, line).map_err(ConfigError::from).and_then(|file| file.complete(join));
         let Ok(new) = new else {
@@ -181,14 +181,14 @@ fn tighten(
     Ok(stricter)
 }
 
-/// Where the value of a key stands.
+/// Returns the position of the value of a key.
 fn find(document: &DeTable<'_>, table: &str, name: &str) -> Option<std::ops::Range<usize>> {
     let table = document.iter().find(|(key, _)| key.get_ref() == table)?.1;
     let DeValue::Table(keys) = table.get_ref() else { return None };
     Some(keys.iter().find(|(key, _)| key.get_ref() == name)?.1.span())
 }
 
-/// Puts the stricter of both values of a key into `config`; false if neither is.
+/// Puts the stricter of both values of a key into `config`; returns false if neither is.
 fn take_stricter(config: &mut Config, new: &Config, table: &str, name: &str) -> bool {
     match (table, name) {
         ("domain", "name") => config.domain.name == new.domain.name,
@@ -200,7 +200,8 @@ fn take_stricter(config: &mut Config, new: &Config, table: &str, name: &str) -> 
             }
             Place::Outside => place(&config.domain.base_dn, &new.domain.base_dn) == Place::Below,
         },
-        // Whom to trust is one decision: a file that is named counts, and one that is no longer named stays.
+        // The trusted roots are one decision: a file that is named counts, and one that is no longer named
+        // stays.
         ("tls", "ca_file") => {
             if new.tls.ca_file.is_some() {
                 config.tls.ca_file.clone_from(&new.tls.ca_file);
@@ -250,7 +251,7 @@ fn take_stricter(config: &mut Config, new: &Config, table: &str, name: &str) -> 
     }
 }
 
-/// Where the distinguished name `base` is, seen from `root`.
+/// Returns the position of the distinguished name `base` relative to `root`.
 fn place(base: &str, root: &str) -> Place {
     match (Dn::parse(base), Dn::parse(root)) {
         (Ok(base), Ok(root)) => base.place(&root),
@@ -258,14 +259,15 @@ fn place(base: &str, root: &str) -> Place {
     }
 }
 
-/// What an empty list of what is allowed stands for.
+/// Meaning of an empty list of permissions.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Empty {
     Everything,
     Nothing,
 }
 
-/// Leaves in `kept` what both lists allow; false if that would be the empty list that allows everything.
+/// Leaves in `kept` the entries that both lists permit; returns false if that is the empty list that permits
+/// everything.
 fn narrow(kept: &mut Vec<String>, new: &[String], empty: Empty) -> bool {
     match empty {
         Empty::Everything if new.is_empty() => return true,
@@ -279,7 +281,7 @@ fn narrow(kept: &mut Vec<String>, new: &[String], empty: Empty) -> bool {
     empty == Empty::Nothing || !kept.is_empty()
 }
 
-/// Adds to `kept` what `new` denies as well.
+/// Adds to `kept` the entries that `new` denies as well.
 fn widen(kept: &mut Vec<String>, new: &[String]) -> bool {
     for name in new {
         if !kept.iter().any(|known| fold(known) == fold(name)) {
@@ -289,7 +291,7 @@ fn widen(kept: &mut Vec<String>, new: &[String]) -> bool {
     true
 }
 
-/// The shorter time; `None` is never.
+/// Returns the shorter time; `None` is never.
 fn sooner<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -297,8 +299,8 @@ fn sooner<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     }
 }
 
-/// The names that the unusable `text` of a map leads elsewhere than `map` does, or no longer names. A name that an
-/// unreadable line begins with is not one of them: that line is the typo.
+/// Returns the names that the unusable `text` of a map maps differently than `map` does, or no longer
+/// contains. A name at the beginning of an unreadable line is not one of them, because that line is the typo.
 fn withheld(map: &NameMap, text: &str) -> Vec<String> {
     let mut readable: Vec<(String, Principal)> = Vec::new();
     let mut unreadable = Vec::new();
@@ -326,7 +328,7 @@ fn withheld(map: &NameMap, text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// What `old` and then the unusable `new` come to, each below a head that all have in common.
+    /// Returns the result of `old` and then the unusable `new`, each below a common head.
     fn kept(old: &str, new: &str) -> Result<Kept, ConfigError> {
         kept_with_map(old, new, MAP)
     }
@@ -461,7 +463,7 @@ mod tests {
                 |c| format!("{:?}", c.sessions.recheck),
                 "Some(10s)",
             ),
-            // A key that has nothing to do with access keeps its last good value.
+            // A key that does not decide about access keeps its last good value.
             ("pool.connections = 3", "pool.connections = 9", |c| c.pool.connections.to_string(), "3"),
         ];
         let mut seen = std::collections::BTreeSet::new();

@@ -1,25 +1,26 @@
-//! The keys of `config.toml`, for people: the shipped file and the man page are made of this table.
+//! The documentation of the keys of `config.toml`: the shipped file and the man page are generated from this
+//! table.
 
 use std::fmt::Write as _;
 
-/// One key.
+/// A key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// The table that it is in.
+    /// Its table.
     pub table: &'static str,
-    /// Its name there.
+    /// Its name in the table.
     pub name: &'static str,
-    /// What it holds.
+    /// The kind of its value.
     pub kind: &'static str,
-    /// What is in force without it, as TOML; where the realm join decides, an example of that.
+    /// Its default, as TOML; an example if the realm join decides.
     pub value: &'static str,
-    /// Where the default comes from, if it is not always [`Key::value`].
+    /// The source of the default, if that is not always [`Key::value`].
     pub otherwise: &'static str,
-    /// What it is.
+    /// Its description.
     pub text: &'static str,
 }
 
-/// The tables, and what each is about.
+/// The tables, each with its subject.
 pub const TABLES: &[(&str, &str)] = &[
     ("domain", "The domain that this host is joined to."),
     (
@@ -350,10 +351,10 @@ const HEAD: &str = "\
 #   /usr/libexec/motion-ad/motion-ad-broker --check-config
 ";
 
-/// The width of the shipped file.
+/// Maximum width of a line in the shipped file.
 const WIDTH: usize = 118;
 
-/// The file that is shipped: every key, commented out.
+/// Returns the file that is shipped: every key, commented out.
 pub fn example() -> String {
     let mut file = HEAD.to_owned();
     for (table, text) in TABLES {
@@ -379,7 +380,7 @@ fn capital(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// Comment lines, so that no line is longer than [`WIDTH`].
+/// Writes `text` in comment lines of at most [`WIDTH`].
 fn comment(file: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split_whitespace() {
@@ -409,7 +410,7 @@ mod tests {
         File::load(file.path())?.complete(join)
     }
 
-    /// The join of the examples.
+    /// Creates the join of the examples.
     fn join() -> Join {
         Join {
             domain: Some("acme.com".into()),
@@ -449,7 +450,7 @@ mod tests {
         assert_eq!(load(&all, &join()).unwrap(), defaults);
     }
 
-    /// What the parser would have taken in place of what it does not know.
+    /// Returns the names that the parser would have accepted.
     fn expected(text: &str) -> BTreeSet<String> {
         let Err(ConfigError::Broken(Problem { text, .. })) = load(text, &join()) else {
             panic!("{text} is accepted")

@@ -1,7 +1,7 @@
-//! What the broker and the helper are told: `config.toml`, completed by what the realm join knows.
+//! The configuration of the broker and the helper: `config.toml`, completed from the realm join.
 //!
-//! On a joined host an empty file works. Every error names the file, the line and what was expected, and denies
-//! every login until it is mended.
+//! On a joined host an empty file is enough. Every error names the file, the line and the expected value, and
+//! denies every login until it is fixed.
 
 pub mod admin;
 mod command;
@@ -33,27 +33,27 @@ pub use sources::{Credentials, Source, Sources};
 
 use crate::name::{NameMap, Rules};
 
-/// Where `config.toml` is.
+/// Path of `config.toml`.
 pub const CONFIG: &str = "/etc/motion-ad/config.toml";
 
 /// The settings in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The domain that this host is joined to, and how to reach it.
+    /// The domain that this host is joined to, and its domain controllers.
     pub domain: Domain,
-    /// How connections for users' binds are verified.
+    /// TLS for users' binds.
     pub tls: Tls,
-    /// How names are mapped; the map itself is read.
+    /// The rules for names, including the name map.
     pub names: Rules,
     /// The file that [`Config::names`] was completed from.
     pub map_file: PathBuf,
-    /// Who may log in.
+    /// The check of passwords, and the groups that may log in.
     pub login: Login,
-    /// Who may ask the broker, and how much at once.
+    /// The users that may query the broker, and its bounds.
     pub broker: Broker,
     /// Connections for users' binds.
     pub pool: Pool,
-    /// The register of who is logged in.
+    /// The register of sessions.
     pub sessions: Sessions,
     /// The LDAP bridge.
     pub bridge: Bridge,
@@ -66,29 +66,29 @@ pub struct Domain {
     pub name: String,
     /// Kerberos realm.
     pub realm: String,
-    /// Domain controllers by DNS name, in order; `_srv_` stands for those of DNS. Empty: those of DNS.
+    /// Domain controllers by DNS name, in order; `_srv_` stands for those of DNS. Empty: only those of DNS.
     pub servers: Vec<String>,
-    /// The same for when none of the others works.
+    /// Backup domain controllers, used if none of the others works.
     pub backup: Vec<String>,
-    /// This host's site; `None`: a domain controller is asked.
+    /// The site of this host; `None`: the broker queries a domain controller.
     pub site: Option<String>,
-    /// Where searches begin.
+    /// The base of searches.
     pub base_dn: String,
 }
 
 impl Domain {
-    /// The distinguished name of the domain itself.
+    /// Returns the distinguished name of the domain itself.
     pub fn root(&self) -> String {
         root_of(&self.name)
     }
 }
 
-/// The distinguished name of the domain with this DNS name (RFC 2247, 2).
+/// Returns the distinguished name of the domain with this DNS name (RFC 2247, 2).
 pub(crate) fn root_of(domain: &str) -> String {
     domain.split('.').map(|label| format!("dc={label}")).collect::<Vec<_>>().join(",")
 }
 
-/// How connections for users' binds are verified. There is no switch to turn verification off.
+/// TLS for users' binds. No setting turns verification off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// LDAPS, StartTLS, or the first that works.
@@ -97,55 +97,55 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
 }
 
-/// How passwords are checked, and who may log in. Groups are names, `DOMAIN\name`, distinguished names or SIDs.
+/// The check of passwords, and the groups that may log in: names, `DOMAIN\name`, distinguished names or SIDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
-    /// How passwords are checked.
+    /// The method for checking passwords.
     pub method: Method,
-    /// Members of any of these, nested ones too. Empty: everybody.
+    /// Groups whose members may log in, nested members included. Empty: all users may.
     pub allow_groups: Vec<String>,
-    /// Members of none of these, nested ones too.
+    /// Groups whose members may not log in, nested members included.
     pub deny_groups: Vec<String>,
-    /// How long before a password expires people are told; zero is never.
+    /// Time before the expiry of a password in which the user is warned; zero is never.
     pub warn: Duration,
 }
 
-/// Who may ask the broker, and how much at once.
+/// The users that may query the broker, and its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broker {
-    /// The users that applications run as, beside root.
+    /// The users that applications run as, in addition to root.
     pub users: Vec<String>,
-    /// The most connections from applications at once.
+    /// Maximum number of connections from applications.
     pub connections: usize,
 }
 
 /// Connections for users' binds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// The most connections to domain controllers at once.
+    /// Maximum number of connections to domain controllers.
     pub connections: usize,
-    /// How long an unused connection is kept; AD itself cuts it after 15 minutes.
+    /// Time for which an unused connection is kept; AD itself closes it after 15 minutes.
     pub idle: Duration,
 }
 
-/// The register of who is logged in.
+/// The register of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
-    /// What a further login of the same person means.
+    /// The rule for a further login of the same user.
     pub policy: Policy,
-    /// How many sessions a person may have.
+    /// Maximum number of sessions of a user.
     pub limit: NonZeroUsize,
-    /// Members of any of these may have any number; groups as in [`Login`].
+    /// Groups whose members may have any number of sessions; groups as in [`Login`].
     pub exempt_groups: Vec<String>,
-    /// Where the register is kept.
+    /// The store of the register.
     pub store: Store,
-    /// What becomes of a login that cannot be registered.
+    /// The rule for a login that cannot be registered.
     pub on_store_failure: OnStoreFailure,
-    /// A session ends after this time; `None`: never.
+    /// Maximum age of a session; `None`: unlimited.
     pub max_age: Option<Duration>,
-    /// How often the accounts behind open sessions are read again; `None`: never.
+    /// Interval between two rechecks of the accounts behind open sessions; `None`: never.
     pub recheck: Option<Duration>,
-    /// What is run for each eviction.
+    /// The command for each eviction.
     pub on_evict: Option<Command>,
 }
 
@@ -154,18 +154,18 @@ pub struct Sessions {
 pub struct Bridge {
     /// The PAM service that decides binds.
     pub service: String,
-    /// PEM file of the certificate for TLS. Without this file and the key's there is no TLS.
+    /// PEM file of the certificate for TLS. If it or the file of the key is missing, there is no TLS.
     pub certificate: PathBuf,
     /// PEM file of its key.
     pub key: PathBuf,
 }
 
-/// What the LDAP bridge reads of `config.toml`: it need not know the domain, nor what the realm join left.
+/// The part of `config.toml` for the LDAP bridge, which requires neither the domain nor the realm join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Front {
-    /// The users that applications run as, beside root.
+    /// The users that applications run as, in addition to root.
     pub users: Vec<String>,
-    /// The bridge's own settings.
+    /// The settings of the bridge.
     pub bridge: Bridge,
 }
 
@@ -179,7 +179,7 @@ impl Front {
     }
 }
 
-/// Where the register of sessions is kept.
+/// The store of the register of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     /// A file of this host, in the broker's state directory.
@@ -188,7 +188,7 @@ pub enum Store {
     Redis(Redis),
 }
 
-/// Why there are no settings to work with.
+/// Reason why there are no usable settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A file is unreadable, malformed or contradicts itself.
@@ -202,14 +202,14 @@ pub enum ConfigError {
     NotJoined,
 }
 
-/// What is wrong with a file.
+/// A problem in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file.
     pub file: PathBuf,
-    /// The line, from 1, where one can be named.
+    /// The line, from 1, if there is one.
     pub line: Option<usize>,
-    /// What was found and what was expected.
+    /// The value that was found, and the expected one.
     pub text: String,
 }
 
@@ -232,30 +232,30 @@ impl From<Problem> for ConfigError {
 }
 
 impl Config {
-    /// Reads `config` and the name map, and completes them by the join's `sssd.conf`.
+    /// Reads `config` and the name map, and completes them from the join's `sssd.conf`.
     ///
     /// # Errors
-    /// A file is broken, or no domain is known.
+    /// Returns an error if a file is broken or no domain is known.
     pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
         let mut config = Config::load_settings(config, sssd)?;
         config.read_map()?;
         Ok(config)
     }
 
-    /// The same without the name map, which stays empty until [`Config::read_map`].
+    /// Reads the same without the name map, which stays empty until [`Config::read_map`].
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Returns the same errors as [`Config::load`].
     pub fn load_settings(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
         let file = file::File::load(config)?;
         let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
         file.complete(&join)
     }
 
-    /// As [`Config::load`] would, were `text` in the file `config`.
+    /// Reads the same as [`Config::load`] would if `text` were in the file `config`.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Returns the same errors as [`Config::load`].
     pub fn load_text(config: &Path, text: String, sssd: &Path) -> Result<Self, ConfigError> {
         let file = file::File::parse(config, text)?;
         let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
@@ -264,10 +264,10 @@ impl Config {
         Ok(config)
     }
 
-    /// The settings that hold without a `config.toml`; the name map is still empty.
+    /// Returns the settings for a host without `config.toml`; the name map is still empty.
     ///
     /// # Errors
-    /// The join names no domain.
+    /// Returns an error if the join names no domain.
     pub fn of_join(join: &Join) -> Result<Self, ConfigError> {
         file::File::default().complete(join)
     }
@@ -275,18 +275,18 @@ impl Config {
     /// Reads the name map.
     ///
     /// # Errors
-    /// It is unreadable or malformed.
+    /// Returns an error if the map is unreadable or malformed.
     pub fn read_map(&mut self) -> Result<(), ConfigError> {
         self.names.map = load_map(&self.map_file)?;
         Ok(())
     }
 
-    /// The settings for somebody who may not read `sssd.conf`: there the domain that `config` names, else
-    /// `default_realm`, stands in for the join. Not for the broker, which gets a copy that it can read: what is
-    /// unreadable there is broken.
+    /// Reads the settings for a user who may not read `sssd.conf`. The domain in `config`, else
+    /// `default_realm`, then replaces the join. The broker does not use this: it gets a readable copy, and an
+    /// unreadable one is an error there.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Returns the same errors as [`Config::load`].
     pub fn load_readable(
         config: &Path,
         sssd: &Path,
@@ -297,10 +297,10 @@ impl Config {
         Ok(config)
     }
 
-    /// The same without the name map, which stays empty until [`Config::read_map`].
+    /// Reads the same without the name map, which stays empty until [`Config::read_map`].
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Returns the same errors as [`Config::load`].
     pub fn load_readable_settings(
         config: &Path,
         sssd: &Path,
@@ -315,10 +315,10 @@ impl Config {
         file.complete(&join)
     }
 
-    /// How names are mapped; see [`Config::load_readable`].
+    /// Reads the rules for names; see [`Config::load_readable`].
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Returns the same errors as [`Config::load`].
     pub fn load_names(
         config: &Path,
         sssd: &Path,
@@ -523,7 +523,7 @@ mod tests {
             let expected = format!("config.toml, line {line}: {point}");
             assert!(config(text).contains(&expected), "{}", config(text));
         }
-        // A comment names nobody.
+        // Comments may hold any character.
         let files = Files::new(&format!("{MAPPED}# no\u{a0}break\n"), JOINED);
         std::fs::write(files.0.path().join("names.map"), "# no\u{a0}break\njd = john.doe@acme.com\n")
             .unwrap();

@@ -1,4 +1,4 @@
-//! Where a Redis is, as `sessions.store` says it in a URL.
+//! The address of a Redis, which `sessions.store` holds as a URL.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,24 +7,25 @@ use std::path::PathBuf;
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// The rights of the ACL user (redis.io/docs/management/security/acl): all that the register needs, and no more.
+/// The rights of the ACL user (redis.io/docs/management/security/acl): exactly those that the register
+/// requires.
 pub const RIGHTS: &str = "~motion-ad:* resetchannels -@all +ping +select +evalsha +script|load +xread +xadd +xlen \
     +xrange +xrevrange +get +set +del +exists +hget +hset +hdel +hlen +hexists +zadd +zrem +zcard +zscore +zrangebyscore \
     +zrangebylex";
 
-/// How the user `default` is switched off. Without its rights a server leaves out what scripts wrote when it reads its
-/// log at its start (redis/redis#14541).
+/// The rule that disables the user `default`. Without its rights, a server omits the changes of scripts when
+/// it reads its log at its start (redis/redis#14541).
 pub const DEFAULT_USER: &str = "user default off ~* &* +@all";
 
-/// The rights of the same user at a Sentinel that lets nobody in without a password.
+/// The rights of the same user at a Sentinel that requires a password.
 pub const SENTINEL_RIGHTS: &str = "-@all +sentinel|get-master-addr-by-name";
 
-/// A Redis, and how to get in.
+/// A Redis, with the credentials for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redis {
-    /// Where it is.
+    /// Its address.
     pub at: RedisAt,
-    /// Whether every connection uses TLS, those to Sentinels included.
+    /// True if every connection uses TLS, including those to Sentinels.
     pub tls: bool,
     /// The ACL user; `None`: the default one.
     pub user: Option<String>,
@@ -32,11 +33,11 @@ pub struct Redis {
     pub database: u32,
     /// The file that holds the password, as its first line.
     pub password_file: Option<PathBuf>,
-    /// PEM file of the only roots that may vouch for it; `None`: the system's.
+    /// PEM file of the only trusted roots; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Which server is asked.
+/// The server to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAt {
     /// This one.
@@ -60,11 +61,11 @@ pub struct Server {
 }
 
 impl Redis {
-    /// Reads `redis://[user@]host[:port][/db]` and `redis-sentinel://[user@]host[:port],…/service[/db]`, with
-    /// `rediss` for TLS. Nothing in it is percent-encoded.
+    /// Parses `redis://[user@]host[:port][/db]` and `redis-sentinel://[user@]host[:port],…/service[/db]`,
+    /// with `rediss` for TLS. Nothing in it is percent-encoded.
     ///
     /// # Errors
-    /// What is wrong, in words that never quote a password.
+    /// Returns a description of the mistake that never quotes a password.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let expected = "expected \"sqlite\", redis://HOST, rediss://HOST, redis-sentinel://HOST,HOST/SERVICE or \
                         rediss-sentinel://HOST,HOST/SERVICE";
@@ -76,7 +77,7 @@ impl Redis {
             "rediss-sentinel" => (true, true),
             _ => return Err(expected.to_owned()),
         };
-        // The last one: a password may hold another.
+        // The last `@`, because a password may hold another.
         let (user, rest) = match rest.rsplit_once('@') {
             Some((user, rest)) => (Some(user), rest),
             None => (None, rest),
@@ -119,7 +120,7 @@ impl Redis {
 }
 
 impl fmt::Display for Redis {
-    /// The URL, as [`Redis::parse`] reads it.
+    /// Writes the URL in the form that [`Redis::parse`] reads.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sentinel, servers, service) = match &self.at {
             RedisAt::Server(server) => ("", std::slice::from_ref(server), None),
@@ -150,7 +151,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// `host`, `host:port`, `[address]` or `[address]:port`.
+/// Parses `host`, `host:port`, `[address]` or `[address]:port`.
 fn server(text: &str, default: u16) -> Result<Server, String> {
     let wrong = || format!("{text:?} is no host or host:port");
     let (host, port) = match text.strip_prefix('[') {

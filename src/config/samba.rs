@@ -5,7 +5,7 @@ use std::path::Path;
 use super::text;
 use crate::name::fold;
 
-/// Where Samba keeps it; every user may read it.
+/// Path of Samba's file, which every user may read.
 pub(super) const SMB_CONF: &str = "/etc/samba/smb.conf";
 
 /// Returns the realm that the file `path` names, if the host is a member of an AD domain by it.
@@ -13,7 +13,8 @@ pub(super) fn realm(path: &Path) -> Option<String> {
     realm_in(&text::read(path).ok()?)
 }
 
-/// Names of sections and parameters know neither case nor spaces, and of a parameter given twice the last one counts.
+/// Parses the file. Names of sections and parameters ignore case and spaces; the last value of a parameter
+/// counts.
 fn realm_in(text: &str) -> Option<String> {
     let plain = |name: &str| fold(name).split_whitespace().collect::<String>();
     let (mut is_global, mut is_member, mut realm) = (false, false, None);

@@ -1,4 +1,4 @@
-//! Every key with the value in force, and where that comes from.
+//! Every key with the value in force and the source of that value.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use super::keys::KEYS;
 use super::text;
 use super::{Config, ConfigError, Join, Method, OnStoreFailure, Policy, Problem, Store, TlsMode};
 
-/// One key.
+/// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shown {
     /// `table.name`.
     pub key: String,
-    /// Its value as TOML; empty where there is none.
+    /// Its value as TOML; empty if there is none.
     pub value: String,
     /// The file and its line, the realm join, or the default.
     pub from: String,
 }
 
-/// The keys of `config`, completed by the join's `sssd`, in the order of the shipped file.
+/// Returns the keys of `config`, completed from the join's `sssd`, in the order of the shipped file.
 ///
 /// # Errors
-/// As [`Config::load`].
+/// Returns the same errors as [`Config::load`].
 pub fn shown(config: &Path, sssd: &Path) -> Result<Vec<Shown>, ConfigError> {
     let text = text::read(config).map_err(|error| error.of(config))?;
     let file = File::parse(config, text.clone())?;
     let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
     let known = file.complete(&join)?;
-    // What is the same on a host that knows its domain's name alone comes from no join.
+    // A value that a host has with only the name of its domain does not come from the join.
     let plain = Join { domain: Some(known.domain.name.clone()), ..Join::default() };
     let plain = Config::of_join(&plain)?;
     let (document, _) = DeTable::parse_recoverable(&text);
@@ -51,7 +51,7 @@ pub fn shown(config: &Path, sssd: &Path) -> Result<Vec<Shown>, ConfigError> {
         .collect())
 }
 
-/// The line that sets a key.
+/// Returns the line that sets a key.
 fn line(document: &DeTable<'_>, text: &str, table: &str, name: &str) -> Option<usize> {
     let DeValue::Table(keys) = document.iter().find(|(key, _)| key.get_ref() == table)?.1.get_ref() else {
         return None;
@@ -60,7 +60,7 @@ fn line(document: &DeTable<'_>, text: &str, table: &str, name: &str) -> Option<u
     Some(line_of(text, key.span().start))
 }
 
-/// The value of a key as TOML.
+/// Returns the value of a key as TOML.
 fn value(config: &Config, table: &str, name: &str) -> String {
     let quoted = |text: &str| Value::String(text.to_owned()).to_string();
     let list = |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect()).to_string();

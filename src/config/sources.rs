@@ -1,8 +1,8 @@
-//! The files that the broker was started from, and whether they have changed since.
+//! The files that the broker was started from, and a check whether they have changed since.
 //!
-//! systemd copies the keytab, `sssd.conf` and its snippets into the unit's credentials when it starts the broker
-//! (`LoadCredential=`, systemd.exec(5)), so a changed source asks for a new start. The broker may not read the
-//! sources themselves, but everybody may ask for a file's times, so a `stat` before each login is enough.
+//! When systemd starts the broker, it copies the keytab, `sssd.conf` and its snippets into the unit's
+//! credentials (`LoadCredential=`, systemd.exec(5)). So a changed source requires a new start. The broker may
+//! not read the sources, but every user may read a file's times, so a `stat` before each login is enough.
 
 use std::fs::Metadata;
 use std::io;
@@ -15,10 +15,10 @@ use super::samba::{self, SMB_CONF};
 use super::sssd::{COPIED, SNIPPETS};
 use super::{Config, ConfigError, Problem};
 
-/// Where the realm join writes the machine's keys.
+/// Path of the machine's keys, which the realm join writes.
 const KEYTAB: &str = "/etc/krb5.keytab";
 
-/// The join's secrets as this process has them.
+/// The secrets of the join, as this process has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// The machine's keys.
@@ -27,14 +27,14 @@ pub struct Credentials {
     pub sssd: PathBuf,
     /// The keytab of the host that [`Credentials::keytab`] should be a copy of.
     original: PathBuf,
-    /// Whether systemd copied the files for this process.
+    /// True if systemd copied the files for this process.
     is_copied: bool,
-    /// Files of the host that these were copied from.
+    /// Files of the host that were copied.
     sources: Vec<Source>,
 }
 
 impl Credentials {
-    /// The credentials in `directory` (`$CREDENTIALS_DIRECTORY`), else the host's own files.
+    /// Finds the credentials in `directory` (`$CREDENTIALS_DIRECTORY`), else the host's own files.
     pub fn find(directory: Option<&Path>) -> Self {
         Credentials::of(directory, Path::new(KEYTAB), Path::new(SSSD_CONF), Path::new(SNIPPETS))
     }
@@ -49,7 +49,7 @@ impl Credentials {
             None => original.clone(),
         };
         let mut sources = vec![Source::of(&original, &keytab), Source::of(sssd, &copied)];
-        // The folder tells when a snippet comes or goes. It was read when `sssd.conf` was.
+        // The folder changes when a snippet is added or removed. It was read together with `sssd.conf`.
         sources.push(Source::of(snippets, &copied));
         let of_snippets = |name: &str| match directory {
             Some(_) => name.strip_prefix(COPIED).map(|name| snippets.join(name)),
@@ -63,11 +63,11 @@ impl Credentials {
         Credentials { keytab, sssd: copied, original, is_copied: directory.is_some(), sources }
     }
 
-    /// Reads `config` and the name map, and completes them by the join's `sssd.conf`. On a host that looks as if it were not
-    /// joined the error says what else is there.
+    /// Reads `config` and the name map, and completes them from the join's `sssd.conf`. If the host does not
+    /// seem to be joined, the error describes other signs of a join.
     ///
     /// # Errors
-    /// As [`Config::load`].
+    /// Returns the same errors as [`Config::load`].
     pub fn config(&self, config: &Path) -> Result<Config, ConfigError> {
         let read = Config::load(config, &self.sssd);
         match read {
@@ -78,7 +78,7 @@ impl Credentials {
         }
     }
 
-    /// Why no domain is known, where `sssd` and `smb` are the host's own files.
+    /// Returns the reason why no domain is known; `sssd` and `smb` are the host's own files.
     fn unjoined(&self, config: &Path, sssd: &Path, smb: &Path) -> ConfigError {
         if self.is_copied && !is_filled(&self.sssd) && is_filled(sssd) {
             let text = format!("systemd did not hand it over; {WITHHELD}: {}", drop_in(&self.original));
@@ -95,7 +95,7 @@ impl Credentials {
         Problem { file: smb.to_owned(), line: None, text }.into()
     }
 
-    /// Why the machine account cannot work with them, for people.
+    /// Returns the reason why the machine account cannot work with them, for administrators.
     pub fn problem(&self) -> Option<String> {
         let original = self.original.display();
         let there = std::fs::metadata(&self.original).ok().filter(|file| file.len() > EMPTY);
@@ -119,11 +119,11 @@ impl Credentials {
     }
 }
 
-/// Why systemd may hand no file over.
+/// Reason why systemd may omit a file.
 const WITHHELD: &str = "a drop-in that empties LoadCredential= does that, as images of LXC and Incus have one \
     (`systemctl cat motion-ad.service` shows it); remove it, or add one with a later name";
 
-/// The command that has systemd hand `keytab` and SSSD's files over.
+/// Returns the command that makes systemd copy `keytab` and SSSD's files.
 fn drop_in(keytab: &Path) -> String {
     const FOLDER: &str = "/etc/systemd/system/motion-ad.service.d";
     format!(
@@ -134,23 +134,23 @@ fn drop_in(keytab: &Path) -> String {
     )
 }
 
-/// One file, and how it was when the broker took it.
+/// A file, and its state when the broker read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     path: PathBuf,
     seen: Look,
 }
 
-/// What a `stat` tells.
+/// The result of a `stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Absent,
-    /// Taken from a state of the file that is already past.
+    /// The broker has read an earlier state of the file.
     Past,
     There(Stamp),
 }
 
-/// What changes when a file is rewritten or replaced.
+/// The attributes that change when a file is rewritten or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -159,19 +159,20 @@ struct Stamp {
 }
 
 impl Source {
-    /// A file that is read now.
+    /// Creates the source for a file that is read now.
     pub fn read(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Source { seen: look(&path).unwrap_or(Look::Absent), path }
     }
 
-    /// The file's path.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file `path`, of which this process has `copy`: itself, or what systemd made of it before this process began.
-    /// Without the file the copy holds the unit's empty default.
+    /// Creates the source for the file `path`, whose contents this process reads from `copy`: the file
+    /// itself, or the copy that systemd made before this process started. If the file is missing, the copy
+    /// holds the unit's empty default.
     pub fn of(path: &Path, copy: &Path) -> Self {
         if path == copy {
             return Source::read(path);
@@ -180,8 +181,9 @@ impl Source {
         let now = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), i64::from(now.subsec_nanos()));
         let filled = is_filled(copy);
         let seen = match (look(path), look(copy)) {
-            // A source from the future is a clock that was set back, and no reason to start again for ever. Nor is one
-            // that was there before the default was taken in its place: the next start would bring the same.
+            // A source with a time in the future shows that the clock was set back, which must not cause
+            // endless restarts. Neither must a source that existed before systemd used the default: a new
+            // start would do the same.
             (Some(Look::There(source)), Some(Look::There(copy)))
                 if source.changed < copy.changed
                     || (filled && source.changed == copy.changed)
@@ -195,26 +197,26 @@ impl Source {
         Source { path: path.to_owned(), seen }
     }
 
-    /// Returns true if the file is no longer as it was. One that may not be looked at cannot be told to have changed.
+    /// Returns true if the file has changed. A file that the broker may not `stat` counts as unchanged.
     pub fn is_stale(&self) -> bool {
         look(&self.path).is_some_and(|now| now != self.seen)
     }
 }
 
-/// Whether a credential is more than the unit's default for a missing source: a keytab without keys is its two
-/// bytes of version, an empty `sssd.conf` one line feed.
+/// Returns true if a credential is more than the unit's default for a missing source: a keytab without keys
+/// has two bytes, its version, and an empty `sssd.conf` has one line feed.
 fn is_filled(credential: &Path) -> bool {
     size(credential).is_some_and(|size| size > EMPTY)
 }
 
-/// The longest default of the unit, in bytes.
+/// Maximum size of a default of the unit, in bytes.
 const EMPTY: u64 = 2;
 
 fn size(file: &Path) -> Option<u64> {
     std::fs::metadata(file).ok().map(|file| file.len())
 }
 
-/// `None` where the file's folder may not be searched.
+/// Returns `None` if the process may not search the folder of the file.
 fn look(path: &Path) -> Option<Look> {
     match std::fs::metadata(path) {
         Ok(file) => Some(Look::There(Stamp::of(&file))),
@@ -234,12 +236,12 @@ impl Stamp {
 pub struct Sources(Vec<Source>);
 
 impl Sources {
-    /// The sources of `credentials` and `files`.
+    /// Creates the sources of `credentials` and `files`.
     pub fn new(credentials: &Credentials, files: impl IntoIterator<Item = Source>) -> Self {
         Sources(credentials.sources.iter().cloned().chain(files).collect())
     }
 
-    /// The first file that is no longer as the broker took it.
+    /// Returns the first file that has changed since the broker read it.
     pub fn stale(&self) -> Option<&Path> {
         self.0.iter().find(|source| source.is_stale()).map(|source| source.path.as_path())
     }
@@ -296,7 +298,8 @@ mod tests {
         assert!(taken().is_stale(), "the source went");
     }
 
-    /// Copies of a host's files in `directory`, as systemd makes them; without `keytab` its copy is the default.
+    /// Creates copies of a host's files in `directory`, as systemd does; a missing `keytab` has the default
+    /// as its copy.
     fn credentials(host: &Path, directory: &Path) -> Credentials {
         Credentials::of(
             Some(directory),

@@ -1,7 +1,7 @@
 //! `sssd.conf` and its snippets, read as SSSD reads them (sssd.conf(5), libini's `ini_parse.c`).
 //!
-//! Keys and sections are compared without case, a section given twice is one section, and of a key given twice the last
-//! value counts. Snippets come after the file, in the order of their names. An empty value is no value.
+//! Keys and sections ignore case, a section that is given twice is one section, and the last value of a key
+//! counts. Snippets come after the file, in the order of their names. An empty value counts as missing.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -17,7 +17,7 @@ use crate::name::fold;
 const FOLDER: &str = "conf.d";
 /// The same folder on the host, as systemd reads it for the broker.
 pub(super) const SNIPPETS: &str = "/etc/sssd/conf.d";
-/// What systemd puts before the name of a snippet that it copied (`LoadCredential=sssd.conf.d:…`, systemd.exec(5)).
+/// Prefix of the name of a snippet that systemd copied (`LoadCredential=sssd.conf.d:…`, systemd.exec(5)).
 pub(super) const COPIED: &str = "sssd.conf.d_";
 
 /// The sections of the file and its snippets.
@@ -42,10 +42,10 @@ struct Value {
 }
 
 impl Sssd {
-    /// Reads the file `path` and its snippets; `None` where there is neither.
+    /// Reads the file `path` and its snippets; returns `None` if there are none.
     ///
     /// # Errors
-    /// Returns [`JoinError`] if one of them is there and cannot be read or understood.
+    /// Returns [`JoinError`] if one of them exists and cannot be read or parsed.
     pub(super) fn load(path: &Path) -> Result<Option<Self>, JoinError> {
         let mut all = Sssd::default();
         let mut found = all.add(path)?;
@@ -55,13 +55,13 @@ impl Sssd {
         Ok(found.then_some(all))
     }
 
-    /// The section `name`.
+    /// Returns the section `name`.
     pub(super) fn section(&self, name: &str) -> Option<&Section> {
         let name = fold(name);
         self.sections.iter().find(|section| fold(&section.name) == name)
     }
 
-    /// The domains that SSSD serves, those of `domains` first: each name, and its section.
+    /// Returns the domains that SSSD serves, those of `domains` first: each name, and its section.
     pub(super) fn domains(&self) -> Result<Vec<(&str, &Section)>, Problem> {
         let listed = match self.section("sssd") {
             Some(sssd) => sssd.list("domains")?,
@@ -70,7 +70,7 @@ impl Sssd {
         let own =
             |section: &'_ Section| section.name.get(.."domain/".len()).is_some_and(|p| fold(p) == "domain/");
         let domains = self.sections.iter().filter(|section| own(section));
-        // A further slash names a domain that the first one trusts.
+        // A second slash comes before the name of a domain that the first one trusts.
         let domains: Vec<_> = domains
             .filter_map(|section| Some((section.name.get("domain/".len()..)?.trim(), section)))
             .filter(|(name, _)| !name.contains('/'))
@@ -83,7 +83,7 @@ impl Sssd {
                 None => position(name).is_some(),
             };
             if is_served {
-                // As `domains` writes it, which is how SSSD calls it.
+                // In the spelling of `domains`, which is SSSD's name for it.
                 let place = position(name);
                 let name = place.and_then(|place| listed.get(place).copied()).unwrap_or(name);
                 served.push((place.unwrap_or(usize::MAX), name, section));
@@ -93,7 +93,7 @@ impl Sssd {
         Ok(served.into_iter().map(|(_, name, section)| (name, section)).collect())
     }
 
-    /// Adds the file `path`; false where there is none.
+    /// Adds the file `path`; returns false if there is none.
     fn add(&mut self, path: &Path) -> Result<bool, JoinError> {
         match text::read(path) {
             Ok(text) => self.parse(path, &text).map(|()| true).map_err(JoinError::Broken),
@@ -140,7 +140,7 @@ impl Sssd {
 }
 
 impl Section {
-    /// The value of `key`.
+    /// Returns the value of `key`.
     ///
     /// # Errors
     /// Returns [`Problem`] if it holds an invisible character.
@@ -154,17 +154,18 @@ impl Section {
         }
     }
 
-    /// The items of the list `key`, separated by commas.
+    /// Returns the items of the list `key`, separated by commas.
     ///
     /// # Errors
-    /// As [`Section::get`].
+    /// Returns the same errors as [`Section::get`].
     pub(super) fn list(&self, key: &str) -> Result<Vec<&str>, Problem> {
         let items = self.get(key)?.into_iter().flat_map(|value| value.split(','));
         Ok(items.map(str::trim).filter(|item| !item.is_empty()).collect())
     }
 }
 
-/// Returns true for an empty line, and for one of a comment: `#`, `;`, `//` at its beginning, or C's `/* … */`.
+/// Returns true for an empty line, and for one of a comment: `#`, `;` or `//` at its beginning, or C's
+/// `/* … */`.
 fn is_comment(line: &str, inside: &mut bool) -> bool {
     let is_opened = !*inside && line.starts_with("/*");
     if *inside || is_opened {
@@ -175,12 +176,13 @@ fn is_comment(line: &str, inside: &mut bool) -> bool {
     line.trim().is_empty() || line.starts_with(['#', ';']) || line.starts_with("//")
 }
 
-/// The snippets of the file `path` that SSSD reads, in its order: in the folder next to it, or as systemd copied them.
+/// Returns the snippets of the file `path` that SSSD reads, in its order: from the folder next to it, or as
+/// systemd copied them.
 fn snippets(path: &Path) -> Vec<PathBuf> {
     snippets_of(path, Path::new(SNIPPETS))
 }
 
-/// The same, where `source` is the folder that systemd copied from.
+/// Returns the same snippets; `source` is the folder that systemd copied from.
 pub(super) fn snippets_of(path: &Path, source: &Path) -> Vec<PathBuf> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut found =
@@ -191,7 +193,8 @@ pub(super) fn snippets_of(path: &Path, source: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// The files of `folder` that are snippets, each with its name. `source` is where SSSD reads it from.
+/// Returns the snippets in `folder`, each with its name. `source` returns the path from which SSSD reads a
+/// snippet.
 fn files_of(
     folder: &Path,
     name_of: impl Fn(&str) -> Option<String>,
@@ -206,8 +209,8 @@ fn files_of(
     entries.filter_map(snippet).collect()
 }
 
-/// Returns true if SSSD reads the snippet at `source`: others may not be able to read or write it. One that is not there
-/// was copied from a folder below, where SSSD does not look.
+/// Returns true if SSSD reads the snippet at `source`. Other users may neither read nor write such a file. If
+/// `source` does not exist, the snippet was copied from a subfolder, which SSSD does not read.
 fn is_taken(source: &Path) -> bool {
     let is_private = |file: &Metadata| file.is_file() && file.mode() & 0o027 == 0;
     match fs::metadata(source) {

@@ -1,9 +1,9 @@
-//! Text files as administrators' editors leave them: byte order marks, encodings, characters that nobody sees.
+//! Text files from administrators' editors: byte order marks, encodings, invisible characters.
 //!
-//! Every text file that an administrator writes is read here, so that an editor's habit never changes silently what the
-//! file says. A byte order mark is dropped. Another encoding than UTF-8, a line break that only an editor takes for one, and an
-//! invisible character are refused with their line: a name with one of them looks right and belongs to nobody, or to
-//! another user.
+//! This module reads every text file that an administrator writes, so that an editor never silently changes
+//! its meaning. It drops a byte order mark. It rejects an encoding other than UTF-8, a line break that only
+//! some editors know, and an invisible character, each with its line. A name with such a character looks
+//! right, but belongs to no user or to another one.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ use super::Problem;
 
 /// The byte order mark of UTF-8, which Windows writes before a text.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
-/// The marks of the encodings that are not read, the longer ones first, and how `iconv` calls them.
+/// The marks of encodings that are rejected, the longer ones first, each with its name for `iconv`.
 const MARKS: [(&[u8], &str); 4] = [
     (b"\xff\xfe\0\0", "UTF-32"),
     (b"\0\0\xfe\xff", "UTF-32"),
@@ -24,7 +24,7 @@ const MARKS: [(&[u8], &str); 4] = [
     (b"\xfe\xff", "UTF-16"),
 ];
 
-/// The characters of Windows-1252 from 0x80 on that Latin-1 has elsewhere; 0 where there is none
+/// The characters of Windows-1252 from 0x80 on, which Latin-1 does not have there; 0 if undefined
 /// (encoding.spec.whatwg.org, windows-1252).
 const WINDOWS_1252: [u16; 32] = [
     0x20ac, 0, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160, 0x2039, 0x152, 0, 0x17d,
@@ -32,7 +32,7 @@ const WINDOWS_1252: [u16; 32] = [
     0x17e, 0x178,
 ];
 
-/// Characters without a shape of their own that are no white space: Default_Ignorable_Code_Point of Unicode's
+/// Characters without a visible shape that are no white space: Default_Ignorable_Code_Point of Unicode's
 /// DerivedCoreProperties.txt, and the blank of Braille.
 const SHAPELESS: [(u32, u32); 19] = [
     (0xad, 0xad),
@@ -56,27 +56,27 @@ const SHAPELESS: [(u32, u32); 19] = [
     (0xe0000, 0xe0fff),
 ];
 
-/// Why a text file cannot be used.
+/// Reason why a text file cannot be used.
 #[derive(Debug)]
 pub enum Unread {
     /// The file cannot be opened or read.
     Io(io::Error),
-    /// It holds something else than plain text.
+    /// The file is not plain text.
     Flawed(Flaw),
 }
 
-/// A place that holds something else than plain text.
+/// A place in a file that is not plain text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {text}")]
 pub struct Flaw {
     /// The line, from 1.
     pub line: usize,
-    /// What it holds, and what to do.
+    /// The character or encoding that was found, and the advice.
     pub text: String,
 }
 
 impl Unread {
-    /// The same, as a problem of the file `file`.
+    /// Converts it to a problem of the file `file`.
     pub fn of(self, file: &Path) -> Problem {
         match self {
             Unread::Io(error) => {
@@ -86,7 +86,7 @@ impl Unread {
         }
     }
 
-    /// The kind of an error that the system reported.
+    /// Returns the kind of an error that the system reported.
     pub fn kind(&self) -> Option<io::ErrorKind> {
         match self {
             Unread::Io(error) => Some(error.kind()),
@@ -108,7 +108,7 @@ impl From<Flaw> for Unread {
 }
 
 impl Flaw {
-    /// The same, as a problem of the file `file`.
+    /// Converts it to a problem of the file `file`.
     pub fn of(self, file: &Path) -> Problem {
         Problem { file: file.to_owned(), line: Some(self.line), text: self.text }
     }
@@ -117,7 +117,8 @@ impl Flaw {
 /// Reads the text file `path` without its byte order mark.
 ///
 /// # Errors
-/// Returns [`Unread`] if the file cannot be read, is not UTF-8, or holds a line break that only an editor takes for one.
+/// Returns [`Unread`] if the file cannot be read, is not UTF-8, or holds a line break that only some editors
+/// know.
 pub fn read(path: &Path) -> Result<String, Unread> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
@@ -128,7 +129,7 @@ pub fn read(path: &Path) -> Result<String, Unread> {
 /// Returns `bytes` as text without a byte order mark.
 ///
 /// # Errors
-/// As [`read`].
+/// Returns the same flaws as [`read`].
 pub fn decode(bytes: &[u8]) -> Result<&str, Flaw> {
     let bytes = unmarked(bytes)?;
     let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -150,7 +151,7 @@ pub fn decode(bytes: &[u8]) -> Result<&str, Flaw> {
 /// Returns `bytes` without the byte order mark of UTF-8.
 ///
 /// # Errors
-/// Returns [`Flaw`] if the bytes are UTF-16 or UTF-32, by their mark or by their zeros.
+/// Returns [`Flaw`] if the bytes are UTF-16 or UTF-32, according to their mark or zeros.
 pub fn unmarked(bytes: &[u8]) -> Result<&[u8], Flaw> {
     if let Some((_, name)) = MARKS.iter().find(|(mark, _)| bytes.starts_with(mark)) {
         return Err(Flaw { line: 1, text: format!("the file is {name}; {}", convert(name)) });
@@ -205,13 +206,13 @@ pub fn invisible(text: &str) -> Option<Flaw> {
     Some(Flaw { line: line_at(text_before.as_bytes()), text })
 }
 
-/// As [`invisible`], of a text in which lines that begin with `#` are comments.
+/// Works as [`invisible`], but skips lines that begin with `#`, which are comments.
 pub(super) fn invisible_beside_comments(text: &str) -> Option<Flaw> {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#'));
     lines.into_iter().find_map(|(line, text)| Some(Flaw { line, ..invisible(text)? }))
 }
 
-/// As [`invisible`], of the keys and strings of a TOML document, escaped characters included.
+/// Works as [`invisible`] on the keys and strings of a TOML document, including escaped characters.
 pub(super) fn invisible_in_toml(text: &str) -> Option<Flaw> {
     fn in_table(table: &DeTable<'_>) -> Option<(usize, Flaw)> {
         table.iter().find_map(|(key, value)| {
@@ -232,7 +233,7 @@ pub(super) fn invisible_in_toml(text: &str) -> Option<Flaw> {
     Some(Flaw { line: before + flaw.line - 1, ..flaw })
 }
 
-/// Returns true for a character that a reader cannot see, or cannot tell from a space. A space and a tab are visible.
+/// Returns true for a character that is invisible or looks like a space. A space and a tab are visible.
 fn is_invisible(c: char) -> bool {
     let point = u32::from(c);
     (c.is_whitespace() && !matches!(c, ' ' | '\t' | '\n'))
@@ -244,7 +245,7 @@ fn is_hidden_break(text: &str, at: usize, c: char) -> bool {
     matches!(c, '\r' | '\u{85}' | '\u{2028}' | '\u{2029}') && !is_line_end(text, at, c)
 }
 
-/// A carriage return before a line feed, or at the end of the text.
+/// Returns true for a carriage return before a line feed, or at the end of the text.
 fn is_line_end(text: &str, at: usize, c: char) -> bool {
     c == '\r' && text.get(at + 1..).is_some_and(|rest| rest.is_empty() || rest.starts_with('\n'))
 }
@@ -263,7 +264,7 @@ fn named(c: char) -> String {
     format!("U+{:04X}{name}", u32::from(c))
 }
 
-/// What is wrong with `rest`, whose first byte begins no character of UTF-8.
+/// Returns the problem with `rest`, whose first byte begins no character of UTF-8.
 fn not_utf8(rest: &[u8]) -> String {
     let byte = rest.first().copied().unwrap_or_default();
     let windows = byte.checked_sub(0x80).and_then(|index| WINDOWS_1252.get(usize::from(index))).copied();
@@ -281,7 +282,7 @@ fn convert(from: &str) -> String {
     format!("save it as UTF-8, for example with `iconv -f {from} -t UTF-8`")
 }
 
-/// The line, from 1, that follows `before`.
+/// Returns the line, from 1, that follows `before`.
 fn line_at(before: &[u8]) -> usize {
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
@@ -299,7 +300,7 @@ mod tests {
         assert_eq!(decode("\u{feff}jd = x\n".as_bytes()), Ok("jd = x\n"));
         assert_eq!(decode("jörg\r\n\ta b\r\n".as_bytes()), Ok("jörg\r\n\ta b\r\n"));
         assert_eq!(decode(b""), Ok(""));
-        // Two files joined by `cat`.
+        // Two files that `cat` joined.
         let joined = invisible(decode("a\n\u{feff}jd = x\n".as_bytes()).unwrap()).unwrap();
         assert_eq!(joined.line, 2);
         assert!(joined.text.starts_with("U+FEFF (byte order mark) is invisible"), "{joined}");

@@ -1,8 +1,8 @@
-//! What XCALLY's own integration was told: the `XC_ACTIVEDIRECTORY_*` properties of its `.env`.
+//! The configuration of XCALLY's own integration: the `XC_ACTIVEDIRECTORY_*` properties of its `.env`.
 //!
-//! Read as Node's dotenv reads the file since its version 15: quotes, comments, `export`, values of several lines. The
-//! crates that read such files stop at an unquoted space or know no value of several lines, and all of them copy every
-//! value. Here the value of the password is passed over where it stands.
+//! The file is parsed like Node's dotenv does since version 15: quotes, comments, `export`, values of several
+//! lines. The crates for such files stop at an unquoted space or do not know values of several lines, and all
+//! of them copy every value. This parser skips the value of the password in place.
 
 pub mod change;
 
@@ -15,22 +15,22 @@ use zeroize::Zeroizing;
 
 use super::{Problem, text};
 
-/// Where XCALLY keeps it.
+/// Path of XCALLY's file.
 pub const ENV: &str = "/var/opt/motion2/.env";
 
-/// What the names of the properties begin with.
+/// Prefix of the names of the properties.
 pub const PREFIX: &str = "XC_ACTIVEDIRECTORY_";
-/// The properties whose values are read, by the rest of their names. No other value is.
+/// The properties whose values are read, without the prefix. No other value is read.
 const READ: [&str; 5] = ["STRATEGY", "ADMIN", "BASE_DN", "URL", "DOMAIN"];
 /// The property that holds the administrator's password.
 const PASSWORD: &str = "PASSWORD";
 
-/// The longest file, in bytes.
+/// Maximum size of the file, in bytes.
 const LONGEST: u64 = 1024 * 1024;
 
 const QUOTES: [char; 3] = ['\'', '"', '`'];
 
-/// The file, as far as it concerns AD.
+/// The part of the file that concerns AD.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Env {
     /// Every property that counts, in the order of the file.
@@ -41,45 +41,45 @@ pub struct Env {
     pub owner: u32,
 }
 
-/// One property.
+/// A property.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Property {
     /// Its whole name.
     pub name: String,
     /// The line on which it begins, from 1.
     pub line: usize,
-    /// What it holds.
+    /// Its value.
     pub value: Value,
 }
 
-/// What a property holds.
+/// The value of a property.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Nothing.
+    /// The value is empty.
     Empty,
-    /// This.
+    /// The text of the value.
     Text(String),
-    /// Something that was not read.
+    /// There is a value, but it is not read.
     Unread,
 }
 
 impl Property {
-    /// The name without what all of them begin with.
+    /// Returns the name without the common prefix.
     pub fn short(&self) -> &str {
         self.name.strip_prefix(PREFIX).unwrap_or(&self.name)
     }
 
-    /// Whether it holds a password.
+    /// Returns true if the property holds a password.
     pub fn is_secret(&self) -> bool {
         self.short() == PASSWORD && self.value != Value::Empty
     }
 }
 
 impl Env {
-    /// Reads the file; `None` where there is none.
+    /// Reads the file; returns `None` if there is none.
     ///
     /// # Errors
-    /// It is there, but cannot be read or is too long.
+    /// Returns an error if the file exists, but cannot be read or is too long.
     pub fn load(path: &Path) -> Result<Option<Self>, Problem> {
         Ok(read(path)?.map(|(mut bytes, metadata)| Env {
             properties: parse(as_text(&mut bytes)),
@@ -92,15 +92,15 @@ impl Env {
 /// The bytes of a file, wiped after use because they hold passwords, and its owner and mode.
 pub type Kept = (Zeroizing<Vec<u8>>, Metadata);
 
-/// Reads the file; `None` where there is none.
+/// Reads the file; returns `None` if there is none.
 ///
 /// # Errors
-/// It is there, but cannot be read or is too long.
+/// Returns an error if the file exists, but cannot be read or is too long.
 pub fn read(path: &Path) -> Result<Option<Kept>, Problem> {
     let problem = |text: String| Problem { file: path.to_owned(), line: None, text };
     let read = |e: io::Error| problem(format!("cannot be read: {e}"));
-    // Root reads it in a folder of the application's, where another kind of file can lie in wait: a symbolic link
-    // to a file that the application may not read, or a FIFO that never ends.
+    // Root reads this in a folder of the application, which may put another kind of file there: a symbolic
+    // link to a file that the application may not read, or a FIFO that never ends.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -115,19 +115,19 @@ pub fn read(path: &Path) -> Result<Option<Kept>, Problem> {
     if !metadata.is_file() {
         return Err(problem("is no regular file".to_owned()));
     }
-    // Of its size from the start: growing would leave copies of the password behind.
+    // Allocated at full size, because growing would leave copies of the password behind.
     let capacity = usize::try_from(metadata.len().min(LONGEST)).unwrap_or_default();
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity + 1));
     file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > LONGEST {
         return Err(problem(format!("is longer than {LONGEST} bytes")));
     }
-    // Node would read one as UTF-8 and find nothing.
+    // Node would read UTF-16 as UTF-8 and find nothing.
     text::unmarked(&bytes).map_err(|flaw| flaw.of(path))?;
     Ok(Some((bytes, metadata)))
 }
 
-/// The bytes as text, without a copy: in place of what is not UTF-8 there are question marks.
+/// Returns the bytes as text, without a copy: question marks replace the bytes that are not UTF-8.
 fn as_text(bytes: &mut [u8]) -> &str {
     let mut begin = 0;
     while let Err(error) = std::str::from_utf8(bytes.get(begin..).unwrap_or_default()) {
@@ -140,7 +140,7 @@ fn as_text(bytes: &mut [u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
-/// The properties in `text`. Of a name given twice the last one counts.
+/// Parses the properties in `text`. If a name is given twice, the last one counts.
 fn parse(text: &str) -> Vec<Property> {
     let mut properties = Vec::<Property>::new();
     for (name, value) in assignments(text).filter(|(name, _)| name.starts_with(PREFIX)) {
@@ -150,7 +150,7 @@ fn parse(text: &str) -> Vec<Property> {
     properties
 }
 
-/// Every name with its value as it is written.
+/// Returns every name with its value as it is written.
 fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -178,7 +178,8 @@ fn property(name: &str, line: usize, raw: &str) -> Property {
     Property { name: name.to_owned(), line, value }
 }
 
-/// The assignment that `text` begins with: its name, its value with its quotes, and what comes after the value.
+/// Parses the assignment at the beginning of `text`: its name, its value with quotes, and the text after the
+/// value.
 fn assignment(text: &str) -> Option<(&str, &str, &str)> {
     let text = text.trim_start_matches(is_space);
     let exported = text.strip_prefix("export").filter(|rest| rest.starts_with(is_space));
@@ -189,7 +190,7 @@ fn named(text: &str) -> Option<(&str, &str, &str)> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let (name, rest) = text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()));
     let equals = rest.trim_start_matches(is_space).strip_prefix('=');
-    // `name: value`, as YAML has it, wants the space.
+    // `name: value`, as in YAML, requires the space.
     let value = equals.or_else(|| rest.strip_prefix(':')?.strip_prefix(is_space))?;
     if name.is_empty() {
         return None;
@@ -201,8 +202,8 @@ fn named(text: &str) -> Option<(&str, &str, &str)> {
     Some((name, value, rest))
 }
 
-/// A value between quotes, where nothing but a comment follows on the line of the last quote. One after a backslash is
-/// no end, unless there is no other.
+/// Parses a value between quotes, after which only a comment follows on the line. A quote after a backslash
+/// ends the value only if there is no other.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start_matches(is_space);
     let quote = text.chars().next().filter(|c| QUOTES.contains(c))?;
@@ -219,7 +220,7 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     text.split_at_checked(end + 1)
 }
 
-/// The quote that a value begins with, and the value without the pair, where it is one.
+/// Returns the quote at the beginning of a value, and the value without its pair of quotes, if it has one.
 fn unquoted(raw: &str) -> (Option<char>, &str) {
     let raw = raw.trim_matches(is_space);
     let quote = raw.chars().next().filter(|c| QUOTES.contains(c));
@@ -227,7 +228,7 @@ fn unquoted(raw: &str) -> (Option<char>, &str) {
     (quote, inner.unwrap_or(raw))
 }
 
-/// Between double quotes alone two escapes are known.
+/// Replaces the two known escapes, which exist only between double quotes.
 fn unescaped(quote: Option<char>, inner: &str) -> String {
     let inner = inner.replace("\r\n", "\n").replace('\r', "\n");
     match quote {
@@ -236,7 +237,7 @@ fn unescaped(quote: Option<char>, inner: &str) -> String {
     }
 }
 
-/// What ECMAScript's `\s` and `trim` take for space.
+/// Returns true for the characters that ECMAScript's `\s` and `trim` treat as space.
 fn is_space(c: char) -> bool {
     (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}'
 }
@@ -248,7 +249,7 @@ fn next_line(text: &str) -> &str {
     }
 }
 
-/// The line of `text` that its part `part` begins on. A line ends with a line feed, or with what is none of Windows's.
+/// Returns the line of `text` on which its part `part` begins. A line ends with LF, CR or CRLF.
 fn line_of(text: &str, part: &str) -> usize {
     let before = text.get(..part.as_ptr().addr() - text.as_ptr().addr()).unwrap_or_default();
     1 + before.replace("\r\n", "\n").matches(['\r', '\n']).count()
@@ -258,18 +259,18 @@ fn line_of(text: &str, part: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// What is read of a file whose property is called A.
+    /// Returns the value of the property A in a file.
     fn value(text: &str) -> Option<String> {
         let (_, raw) = assignments(text).filter(|(name, _)| *name == "A").last()?;
         let (quote, inner) = unquoted(raw);
         Some(unescaped(quote, inner))
     }
 
-    /// Each as dotenv 16.6.1 reads it under Node.
+    /// Each value is as dotenv 16.6.1 reads it under Node.
     #[test]
     fn a_value_is_what_dotenv_makes_of_it() {
         let cases = [
-            // Names, and what may stand around them.
+            // Names, and characters around them.
             ("A=1", Some("1")),
             ("A = 1 ", Some("1")),
             ("\u{feff}A=1", Some("1")),
@@ -289,7 +290,7 @@ mod tests {
             ("# A=1", None),
             ("A=1\nA=2", Some("2")),
             ("B-.C_1=x\nA=2", Some("2")),
-            // Nothing.
+            // Empty values.
             ("A=", Some("")),
             ("A=\nB=2", Some("")),
             ("A=\r\nB=2\r\n", Some("")),
@@ -324,7 +325,7 @@ mod tests {
             ("A=\"a\\\"b\"", Some("a\\\"b")),
             ("A='a\\'b'", Some("a\\'b")),
             ("A='a\\'\nB=2", Some("a\\")),
-            // Quotes that are none.
+            // Characters that are not a pair of quotes.
             ("A=\"unclosed\nB=2", Some("\"unclosed")),
             ("A='un\nB='x'", Some("'un")),
             ("A='a' tail", Some("'a' tail")),
@@ -392,7 +393,7 @@ mod tests {
         };
         std::os::unix::fs::symlink("/etc/hostname", &env).unwrap();
         refused("is a symbolic link");
-        // Nothing ever writes to it: a plain open would wait for that.
+        // No process writes to it, so a plain open would wait forever.
         let made = std::process::Command::new("mkfifo").arg(&env).status().unwrap();
         assert!(made.success());
         refused("is no regular file");

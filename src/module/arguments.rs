@@ -1,14 +1,14 @@
 //! The arguments on the module's line in `/etc/pam.d`.
 //!
-//! [`ARGUMENTS`] is the table of them: the parser reads by it, and the man page is generated from it.
+//! [`ARGUMENTS`] is their table: the parser reads it, and the man page is generated from it.
 //!
-//! A password that was typed once is never asked for again: as in pam_unix, `pam_get_authtok(3)` decides, so
-//! `try_first_pass` is what happens anyway. A first password that AD refuses is not followed by a prompt
-//! for a second, because each attempt counts towards AD's lockout.
+//! The module never asks again for a password that the user has typed. As in pam_unix, `pam_get_authtok(3)`
+//! decides, so `try_first_pass` is the default. If AD rejects the first password, the module does not ask for
+//! a second, because each attempt counts towards AD's lockout.
 //!
-//! An unknown argument is logged as an error and ignored, as the module writers' guide has it. A known argument
-//! with a broken value is logged, and every decision is refused with PAM_SERVICE_ERR: what the administrator
-//! asked for is unknown, and the default may be the opposite.
+//! An unknown argument is logged as an error and ignored, as the module writers' guide requires. A known
+//! argument with a malformed value is logged, and every decision is PAM_SERVICE_ERR: the administrator's
+//! intention is unknown, and the default may be the opposite.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -19,25 +19,25 @@ use rustix::net::SocketAddrUnix;
 
 use crate::protocol::SOCKET;
 
-/// Who refuses an expired password.
+/// The entry point that rejects an expired password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expired {
-    /// `pam_sm_authenticate`: also right for applications that call nothing else.
+    /// `pam_sm_authenticate`, which also suits applications that call no other entry point.
     Auth,
     /// `pam_sm_acct_mgmt`, as pam_unix does, for applications that offer a password change.
     Account,
 }
 
-/// Which entry point registers a session.
+/// The entry point that registers a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Register {
-    /// `pam_sm_open_session`, as PAM has it.
+    /// `pam_sm_open_session`, as PAM intends.
     Pam,
-    /// `pam_sm_authenticate`: right for applications that open no sessions.
+    /// `pam_sm_authenticate`, for applications that open no sessions.
     Auth,
 }
 
-/// What the administrator wrote, or the defaults.
+/// The arguments of the administrator, or their defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arguments {
     /// `socket=`
@@ -70,55 +70,56 @@ impl Default for Arguments {
     }
 }
 
-/// What is wrong with an argument.
+/// Problem with an argument.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
-    /// No such argument; it is ignored.
+    /// The argument is unknown and ignored.
     #[error("unknown argument {0:?} ignored")]
     Unknown(String),
-    /// A known argument whose value makes no sense; nobody is let in.
+    /// The value of a known argument is malformed, and every login is rejected.
     #[error("argument {argument:?} refused, and every login with it: {expected}")]
     Malformed {
         /// The argument as written.
         argument: String,
-        /// What it should have been.
+        /// The expected form.
         expected: &'static str,
     },
 }
 
 impl ArgumentError {
-    /// Whether nothing may be decided while this stands.
+    /// Returns true if the module may decide nothing with this argument.
     pub fn is_fatal(&self) -> bool {
         matches!(self, ArgumentError::Malformed { .. })
     }
 }
 
-/// One argument: how it is read, and what people are told about it.
+/// An argument: its parser and its documentation.
 #[derive(Clone, Copy, Debug)]
 pub struct Argument {
     /// Its name.
     pub name: &'static str,
-    /// What may follow its `=`, for people; empty where it takes no value.
+    /// The value after its `=`, for the documentation; empty if it takes none.
     pub value: &'static str,
-    /// What holds without it.
+    /// The behaviour without it.
     pub default: &'static str,
     /// The entry points whose behaviour it changes.
     pub entry_points: &'static str,
-    /// What it does, for people.
+    /// Its effect, for the documentation.
     pub text: &'static str,
     /// The first version that has it.
     pub since: &'static str,
-    /// What it costs: time, a call, a line in the log.
+    /// Its cost: time, a call, a line in the log.
     pub cost: &'static str,
     read: Read,
 }
 
-/// How an argument is read.
+/// The parser of an argument.
 #[derive(Clone, Copy, Debug)]
 enum Read {
-    /// It has no value.
+    /// The argument has no value.
     Flag(fn(&mut Arguments)),
-    /// It has one; `None` where that makes no sense.
+    /// The argument has a value, for which the function returns `None` if it is malformed; the text is the
+    /// expected form.
     Value(fn(&mut Arguments, &[u8]) -> Option<()>, &'static str),
 }
 
@@ -217,7 +218,7 @@ pub const ARGUMENTS: &[Argument] = &[
                with PAM_AUTH_ERR, chauthtok with PAM_AUTHTOK_RECOVERY_ERR or PAM_AUTHTOK_ERR.",
         since: "0.1.0",
         cost: "none",
-        // libpam reads this one and the next three itself, in pam_get_authtok.
+        // libpam itself reads this argument and the next three, in pam_get_authtok.
         read: Read::Flag(|_| {}),
     },
     Argument {
@@ -265,7 +266,7 @@ pub const ARGUMENTS: &[Argument] = &[
 ];
 
 impl Arguments {
-    /// Reads the arguments. Of an argument given twice the last one counts.
+    /// Parses the arguments. If an argument is given twice, the last one counts.
     pub fn parse(args: &[&CStr]) -> (Self, Vec<ArgumentError>) {
         let mut arguments = Arguments::default();
         let errors = args.iter().filter_map(|arg| arguments.take(arg.to_bytes()).err()).collect();
@@ -308,7 +309,7 @@ fn register(value: &[u8]) -> Option<Register> {
     }
 }
 
-/// An absolute path that fits into a socket address.
+/// Parses an absolute path that fits into a socket address.
 fn socket(value: &[u8]) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(value));
     (path.is_absolute() && SocketAddrUnix::new(path).is_ok()).then(|| path.to_owned())

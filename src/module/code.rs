@@ -1,14 +1,14 @@
-//! What PAM is answered for each outcome.
+//! The PAM code for each outcome.
 
 use pam::constants::PamResultCode;
 
 use super::arguments::Expired;
 use crate::verdict::Outcome;
 
-/// Declares the PAM codes that this module answers, and only those.
+/// Declares the PAM codes that this module returns, and only those.
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $pam:ident;)+) => {
-        /// A PAM code that this module answers; PAM_IGNORE is deliberately not among them.
+        /// A PAM code that this module returns; PAM_IGNORE is deliberately not among them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code {
             $($(#[doc = $doc])+ $variant,)+
@@ -18,12 +18,12 @@ macro_rules! codes {
             /// Every code, in the order of the table.
             pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
 
-            /// What it stands for, for people.
+            /// Returns its meaning, for the documentation.
             pub fn text(self) -> &'static str {
                 match self { $(Code::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
 
-            /// The name in libpam's header.
+            /// Returns the name in libpam's header.
             pub fn name(self) -> &'static str {
                 match self { $(Code::$variant => stringify!($pam),)+ }
             }
@@ -72,11 +72,11 @@ codes! {
     SessionErr = PAM_SESSION_ERR;
 }
 
-/// The table: the code of an outcome, and whether the outcome settles the account's state, so that
-/// `acct_mgmt` may repeat it without asking again.
+/// The table of codes. For each outcome, it holds the code, and true if the outcome settles the state of the
+/// account, so that `acct_mgmt` may repeat it without a request.
 ///
-/// The codes are the same for both entry points: pam.d(5) lets a `[value=action]` name any of them on any line,
-/// and a locked account would otherwise look like a denied one.
+/// The codes are the same for both entry points: pam.d(5) permits any of them in a `[value=action]` on any
+/// line, and a locked account would otherwise look like a denied one.
 const fn row(outcome: Outcome) -> (Code, bool) {
     match outcome {
         Outcome::Success => (Code::Success, true),
@@ -105,16 +105,16 @@ const fn row(outcome: Outcome) -> (Code, bool) {
     }
 }
 
-/// What `pam_sm_authenticate` answers.
+/// Returns the code of `pam_sm_authenticate`.
 pub fn authenticate(outcome: Outcome, expired: Expired) -> Code {
     match expired {
-        // The broker answers these two only to somebody who gave the right password.
+        // The broker reports these two outcomes only to a user with the right password.
         Expired::Account if outcome.wants_new_password() => Code::Success,
         _ => row(outcome).0,
     }
 }
 
-/// What `pam_sm_acct_mgmt` answers.
+/// Returns the code of `pam_sm_acct_mgmt`.
 pub fn account(outcome: Outcome) -> Code {
     row(outcome).0
 }
@@ -122,28 +122,28 @@ pub fn account(outcome: Outcome) -> Code {
 /// The two calls of a password change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// PAM_PRELIM_CHECK: could it be changed?
+    /// The check whether the password can be changed: PAM_PRELIM_CHECK.
     Probe,
-    /// PAM_UPDATE_AUTHTOK: change it.
+    /// The change: PAM_UPDATE_AUTHTOK.
     Change,
 }
 
-/// What `pam_sm_chauthtok` answers.
+/// Returns the code of `pam_sm_chauthtok`.
 ///
-/// Its own codes (pam_sm_chauthtok(3)) stand for what befalls a password; what is said of an account keeps the code
-/// that it has everywhere. PAM_AUTHINFO_UNAVAIL is left to a change that may have happened.
+/// The codes of pam_sm_chauthtok(3) stand for problems with a password; outcomes about the account keep their
+/// usual code. PAM_AUTHINFO_UNAVAIL is reserved for a change that may have been made.
 pub fn change(outcome: Outcome, phase: Phase) -> Code {
     match (outcome, phase) {
         (Outcome::WrongPassword, _) => Code::AuthtokRecoveryErr,
         (Outcome::Unavailable | Outcome::SessionStore, Phase::Probe) => Code::TryAgain,
         (Outcome::Unavailable | Outcome::SessionStore | Outcome::Refused, _) => Code::AuthtokErr,
-        // PAM_NEW_AUTHTOK_REQD counts as no failure in a stack (pam.d(5), `required`).
+        // In a stack, PAM_NEW_AUTHTOK_REQD does not count as a failure (pam.d(5), `required`).
         (Outcome::PasswordExpired | Outcome::MustChange, _) => Code::AuthtokErr,
         _ => row(outcome).0,
     }
 }
 
-/// What `pam_sm_open_session` and `pam_sm_close_session` answer (pam_sm_open_session(3)).
+/// Returns the code of `pam_sm_open_session` and `pam_sm_close_session` (pam_sm_open_session(3)).
 pub fn session(outcome: Outcome) -> Code {
     match outcome {
         Outcome::Success => Code::Success,
@@ -152,7 +152,8 @@ pub fn session(outcome: Outcome) -> Code {
     }
 }
 
-/// Whether the outcome of an authentication says enough about the account for `acct_mgmt` to repeat it.
+/// Returns true if an outcome of an authentication settles the state of the account, so that `acct_mgmt` may
+/// repeat it.
 pub fn settles_account(outcome: Outcome) -> bool {
     row(outcome).1
 }
@@ -161,7 +162,7 @@ pub fn settles_account(outcome: Outcome) -> bool {
 mod tests {
     use super::*;
 
-    /// The table of the specification, written a second time on purpose.
+    /// The table of the specification, repeated on purpose.
     const TABLE: &[(Outcome, Code)] = &[
         (Outcome::Success, Code::Success),
         (Outcome::WrongPassword, Code::AuthErr),

@@ -1,5 +1,6 @@
-//! What `pam-bindings` does not offer, and the only unsafe code of this module: `pam_get_authtok` and its kin,
-//! `pam_putenv`, `pam_syslog`, an item that is unset, and the data on the handle, which C hands back without its type.
+//! Functions that `pam-bindings` lacks, and the only unsafe code of this module: `pam_get_authtok` and its
+//! variants, `pam_putenv`, `pam_syslog`, unsetting an item, and the data on the handle, which C returns
+//! without its type.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -12,8 +13,8 @@ use pam::module::{PamHandle, PamResult};
 use super::memory::Memory;
 use crate::protocol::Secret;
 
-/// What the memory is kept under. Private to this file, and with the version in it: two versions of the module
-/// on one handle must not read each other's memory.
+/// Key of the memory on the handle. It is private to this file and contains the version: two versions of the
+/// module on one handle must not read each other's memory.
 const KEY: &str = concat!("motion-ad ", env!("CARGO_PKG_VERSION"));
 
 const PAM_AUTHTOK: c_int = 6;
@@ -42,8 +43,8 @@ unsafe extern "C" {
     fn pam_syslog(pamh: *const PamHandle, priority: c_int, format: *const c_char, ...);
 }
 
-/// The password: PAM_AUTHTOK, or, when there is none and `use_first_pass` does not forbid it, what the
-/// application answers to `prompt`, which then is PAM_AUTHTOK for the modules that follow.
+/// Returns the password, PAM_AUTHTOK. If there is none and `use_first_pass` does not forbid it, libpam asks
+/// the application with `prompt`, and the answer becomes PAM_AUTHTOK for the modules that follow.
 pub(super) fn authtok(pamh: &mut PamHandle, prompt: &CStr) -> PamResult<Secret> {
     let mut authtok = null();
     // SAFETY: `pamh` is libpam's own handle, borrowed for this call; `authtok` and `prompt` outlive it, and
@@ -53,8 +54,8 @@ pub(super) fn authtok(pamh: &mut PamHandle, prompt: &CStr) -> PamResult<Secret> 
     unsafe { taken(pamh, code, authtok) }
 }
 
-/// The present password, while it is changed: PAM_OLDAUTHTOK, or what the application answers to libpam's own prompt
-/// for it, as [`authtok`].
+/// Returns the present password during a change: PAM_OLDAUTHTOK, or the application's answer to libpam's own
+/// prompt for it, as in [`authtok`].
 pub(super) fn old_authtok(pamh: &mut PamHandle) -> PamResult<Secret> {
     let mut authtok = null();
     // SAFETY: as in `authtok`; without a prompt libpam takes its own.
@@ -63,13 +64,13 @@ pub(super) fn old_authtok(pamh: &mut PamHandle) -> PamResult<Secret> {
     unsafe { taken(pamh, code, authtok) }
 }
 
-/// The new password, while one is changed: PAM_AUTHTOK, or, when there is none and neither `use_authtok` nor
-/// `use_first_pass` forbids it, what the application answers twice to libpam's own prompts.
+/// Returns the new password during a change: PAM_AUTHTOK. If there is none and neither `use_authtok` nor
+/// `use_first_pass` forbids it, libpam asks the application twice, with its own prompts.
 ///
-/// `pam_get_authtok` asks twice by itself, but in libpam 1.5 it neither wipes nor frees the first answer when the
-/// second one fails.
+/// `pam_get_authtok` asks twice by itself. But in libpam 1.5 it neither wipes nor frees the first answer if
+/// the second one fails.
 pub(super) fn new_authtok(pamh: &mut PamHandle) -> PamResult<Secret> {
-    // Another module that set it has seen to it.
+    // The module that set it has verified it.
     let is_known = pamh.get_item::<AuthTok>()?.is_some();
     let mut authtok = null();
     // SAFETY: as in `authtok`; without a prompt libpam takes its own.
@@ -82,7 +83,7 @@ pub(super) fn new_authtok(pamh: &mut PamHandle) -> PamResult<Secret> {
     unsafe { taken(pamh, code, authtok) }
 }
 
-/// A copy of a password that libpam answered.
+/// Copies a password that libpam returned.
 ///
 /// # Safety
 /// libpam has just answered `code` and, where that is a success, `authtok` about `pamh`.
@@ -121,12 +122,12 @@ pub(super) fn syslog(pamh: &PamHandle, priority: c_int, line: &str) {
     unsafe { pam_syslog(pamh, priority, c"%s".as_ptr(), line.as_ptr()) }
 }
 
-/// Keeps `memory` on the handle, in place of what was there.
+/// Stores `memory` on the handle and replaces any earlier one.
 pub(super) fn remember(pamh: &mut PamHandle, memory: Memory) -> PamResult<()> {
     pamh.set_data(KEY, Box::new(memory))
 }
 
-/// What [`remember`] kept.
+/// Returns the memory that [`remember`] stored.
 pub(super) fn recall(pamh: &PamHandle) -> Option<&Memory> {
     // SAFETY: only `remember` stores anything under KEY, and it always stores a `Memory`.
     unsafe { pamh.get_data::<Memory>(KEY) }.ok()

@@ -25,79 +25,80 @@ pub struct Items {
     pub tty: String,
 }
 
-/// How loud a line in the log is.
+/// Priority of a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Somebody must mend something.
+    /// An administrator must fix something.
     Error,
-    /// Only with the argument `debug`.
+    /// Written only with the argument `debug`.
     Debug,
 }
 
-/// What a person is told.
+/// A text for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Text {
-    /// Why something was refused: PAM_ERROR_MSG.
+    /// Reason for a rejection: PAM_ERROR_MSG.
     Error(String),
-    /// What is good to know: PAM_TEXT_INFO.
+    /// Information: PAM_TEXT_INFO.
     Info(String),
 }
 
-/// The variable of the handle's environment in which the application finds the id of its session.
+/// Name of the variable in the handle's environment that holds the id of the application's session.
 pub const SESSION: &str = "MOTION_AD_SESSION";
 
-/// The variable of the handle's environment in which the application finds the name of the outcome, with the argument
+/// Name of the variable in the handle's environment that holds the name of the outcome, with the argument
 /// `outcome`.
 pub const OUTCOME: &str = "MOTION_AD_OUTCOME";
 
-/// What the module asks of PAM. Tests put a script in its place.
+/// The operations of PAM that the module uses. Tests implement it with a script.
 pub trait Handle {
-    /// PAM_USER, asked for by libpam when it is not set.
+    /// Returns PAM_USER; libpam asks the application if it is not set.
     ///
     /// # Errors
-    /// The code to answer: the application does not say who it is.
+    /// Returns the code for PAM if the application does not give a name.
     fn user(&mut self) -> Result<Vec<u8>, Code>;
 
-    /// PAM_AUTHTOK, asked for with `prompt` when it is not set.
+    /// Returns PAM_AUTHTOK; libpam asks the application with `prompt` if it is not set.
     ///
     /// # Errors
-    /// The code to answer: there is no password.
+    /// Returns the code for PAM if there is no password.
     fn password(&mut self, prompt: &CStr) -> Result<Secret, Code>;
 
-    /// PAM_OLDAUTHTOK, asked for when it is not set: the password that is to be changed.
+    /// Returns PAM_OLDAUTHTOK, the password to change; libpam asks the application if it is not set.
     ///
     /// # Errors
-    /// The code to answer: there is no such password.
+    /// Returns the code for PAM if there is no such password.
     fn present_password(&mut self) -> Result<Secret, Code>;
 
-    /// PAM_AUTHTOK while a password is changed: the new one, asked for twice when it is not set.
+    /// Returns PAM_AUTHTOK during a change, the new password; libpam asks the application twice if it is not
+    /// set.
     ///
     /// # Errors
-    /// The code to answer: there is no such password, or it was typed differently the second time.
+    /// Returns the code for PAM if there is no such password or the two answers differ.
     fn new_password(&mut self) -> Result<Secret, Code>;
 
     /// Unsets PAM_AUTHTOK.
     fn forget_new_password(&mut self);
 
-    /// Where the login comes from.
+    /// Returns the items that describe the origin of the login.
     fn items(&self) -> Items;
 
-    /// Shows a text to the person, if the application can.
+    /// Shows a text to the user, if the application can.
     fn tell(&mut self, text: &Text);
 
-    /// Tells the application the id of its session ([`SESSION`]), or that it has none.
+    /// Gives the application the id of its session ([`SESSION`]), or removes it.
     fn name_session(&mut self, id: Option<&str>);
 
-    /// Tells the application the outcome by its name ([`OUTCOME`]), or that there is none.
+    /// Gives the application the name of the outcome ([`OUTCOME`]), or removes it.
     fn name_outcome(&mut self, outcome: Option<Outcome>);
 
-    /// Keeps `memory` on the handle, in place of what was there.
+    /// Stores `memory` on the handle and replaces any earlier one.
     fn remember(&mut self, memory: Memory);
 
-    /// What is kept on the handle.
+    /// Returns the memory on the handle.
     fn recall(&self) -> Memory;
 
-    /// Changes what is kept on the handle.
+    /// Changes the memory on the handle.
     fn note<T>(&mut self, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.recall();
         let result = change(&mut memory);
@@ -108,11 +109,11 @@ pub trait Handle {
     /// Writes one line to the system's log.
     fn log(&self, priority: Priority, line: &str);
 
-    /// Now, by the monotonic clock.
+    /// Returns the present time of the monotonic clock.
     fn now(&self) -> Duration;
 }
 
-/// The real one.
+/// A handle of libpam.
 pub struct Libpam<'a>(pub &'a mut PamHandle);
 
 impl Libpam<'_> {
@@ -125,21 +126,21 @@ impl Libpam<'_> {
     }
 }
 
-/// What the application is asked for.
+/// A question to the application.
 #[derive(Clone, Copy)]
 enum Question {
-    /// Name and password of somebody who logs in.
+    /// Name and password for a login.
     Login,
-    /// The password that is to be changed.
+    /// The password to change.
     Present,
-    /// The one that takes its place.
+    /// The new password.
     New,
 }
 
-/// libpam's code for a failed question to the application, as an answer of the entry point that asked it.
+/// Maps libpam's code for a failed question to the application to a code of the entry point.
 ///
-/// `pam_get_authtok` says PAM_AUTHTOK_ERR for every failed conversation, which pam_sm_chauthtok(3) means for new
-/// passwords alone; PAM_CONV_AGAIN would promise that the call can be resumed.
+/// `pam_get_authtok` returns PAM_AUTHTOK_ERR for every failed conversation, but pam_sm_chauthtok(3) reserves
+/// it for new passwords. PAM_CONV_AGAIN would promise that the call can be resumed.
 fn unanswered(question: Question, code: &PamResultCode) -> Code {
     match (question, code) {
         (_, PamResultCode::PAM_BUF_ERR) => Code::BufErr,
@@ -155,7 +156,8 @@ fn unanswered(question: Question, code: &PamResultCode) -> Code {
 impl Handle for Libpam<'_> {
     fn user(&mut self) -> Result<Vec<u8>, Code> {
         match self.0.get_user(None) {
-            // pam-bindings answers PAM_SYSTEM_ERR for a name that is not UTF-8: that is for the caller to refuse.
+            // pam-bindings returns PAM_SYSTEM_ERR for a name that is not UTF-8. The caller rejects such a
+            // name.
             Ok(_) | Err(PamResultCode::PAM_SYSTEM_ERR) => {}
             Err(error) => return Err(unanswered(Question::Login, &error)),
         }
@@ -194,7 +196,8 @@ impl Handle for Libpam<'_> {
             Text::Error(text) => (PAM_ERROR_MSG, text),
             Text::Info(text) => (PAM_TEXT_INFO, text),
         };
-        // Many applications cannot show texts and say that the conversation failed. The code speaks for itself.
+        // Many applications cannot show texts and return a failure of the conversation. The PAM code
+        // suffices.
         if let Ok(Some(conversation)) = self.0.get_item::<Conv>() {
             drop(conversation.send(style, text));
         }
@@ -209,7 +212,7 @@ impl Handle for Libpam<'_> {
     }
 
     fn remember(&mut self, memory: Memory) {
-        // What cannot be remembered is asked again.
+        // If the memory cannot be stored, later calls ask the broker again.
         drop(ffi::remember(self.0, memory));
     }
 
@@ -230,10 +233,11 @@ impl Handle for Libpam<'_> {
     }
 }
 
-/// The longest item that is passed on, in bytes. Host names are shorter; the application may hold anything.
+/// Maximum length of an item that is sent to the broker, in bytes. Host names are shorter; other items may
+/// not be.
 const MAX_ITEM: usize = 255;
 
-/// An item as text for the audit line.
+/// Converts an item to text for the audit line.
 fn text(item: Option<&&CStr>) -> String {
     let mut text = item.map(|item| item.to_string_lossy().into_owned()).unwrap_or_default();
     let cut = (0..=MAX_ITEM.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
@@ -258,13 +262,13 @@ mod tests {
     fn a_failed_question_is_answered_with_a_code_of_the_entry_point() {
         use PamResultCode as Pam;
         let cases = [
-            // What libpam says; for a login, for the present password, for the new one.
+            // libpam's code, then the code for a login, for the present password and for the new one.
             (Pam::PAM_AUTHTOK_ERR, Code::ConvErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
             (Pam::PAM_CONV_AGAIN, Code::ConvErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
             (Pam::PAM_SUCCESS, Code::ConvErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
             // `use_first_pass` without a password.
             (Pam::PAM_AUTH_ERR, Code::AuthErr, Code::AuthtokRecoveryErr, Code::AuthtokErr),
-            // Typed differently the second time.
+            // The second answer differs from the first.
             (Pam::PAM_TRY_AGAIN, Code::ConvErr, Code::AuthtokRecoveryErr, Code::TryAgain),
             (Pam::PAM_BUF_ERR, Code::BufErr, Code::BufErr, Code::BufErr),
             (Pam::PAM_SYSTEM_ERR, Code::SystemErr, Code::SystemErr, Code::SystemErr),

@@ -1,7 +1,7 @@
 //! The six entry points of a PAM module.
 //!
-//! `pam_hooks!` exports them, and catches panics: an unwinding panic would be undefined behaviour in the
-//! application, an abort would take it down. Only the shared object exports them, not our own programs.
+//! `pam_hooks!` exports them and catches panics: an unwinding panic would be undefined behaviour in the
+//! application, and an abort would end it. Only the shared object exports them, not our own programs.
 
 use std::ffi::CStr;
 
@@ -55,9 +55,9 @@ impl PamHooks for Hooks {
     }
 }
 
-/// Empties the panic hook. The default one writes to the application's stderr and, with RUST_BACKTRACE in its
-/// environment, takes 94 ms and 35 MB each time. The hook belongs to the shared object's copy of std alone; in
-/// a program that links this crate it would be the program's own, so there it is left as it is.
+/// Empties the panic hook. The default hook writes to the application's stderr. With RUST_BACKTRACE in the
+/// environment, it takes 94 ms and 35 MB each time. In the shared object, the hook belongs to its own copy of
+/// std. In a program that links this crate, it is the program's hook and is left unchanged.
 fn quiet_panics() {
     #[cfg(not(feature = "broker"))]
     std::panic::set_hook(Box::new(|_| {}));

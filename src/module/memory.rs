@@ -1,5 +1,5 @@
-//! What a PAM handle remembers between the entry points. No password is among it: libpam itself wipes them at the end of
-//! each call (`_pam_sanitize`), and so do we.
+//! Memory on a PAM handle between the entry points. It holds no password: libpam wipes passwords at the end
+//! of each call (`_pam_sanitize`), and so do we.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,32 +8,33 @@ use std::time::Duration;
 use super::code::{Code, settles_account};
 use crate::verdict::Outcome;
 
-/// How long `acct_mgmt` may repeat what authenticate was told.
+/// Time for which `acct_mgmt` may repeat the outcome of authenticate.
 const VALIDITY: Duration = Duration::from_secs(60);
 
-/// Everything that is kept on one handle.
+/// All data that one handle keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// What was said of the account last.
+    /// The last outcome for the account.
     pub login: Option<Login>,
-    /// The account that proved itself, or that `acct_mgmt` was first asked about.
+    /// The account that was authenticated, or the first one that `acct_mgmt` was called for.
     pub proved: Option<Proved>,
-    /// What the first phase of a password change came to.
+    /// The result of the first phase of a password change.
     pub probe: Option<Probe>,
-    /// The session that is open on this handle, by the broker that knows it.
+    /// The open sessions of this handle, by the socket of the broker that registered each.
     pub sessions: BTreeMap<PathBuf, Session>,
-    /// Who was let in by `session=auth` without a session, because the password must be changed first.
+    /// The user who got access by `session=auth` without a session, because the password must be changed
+    /// first.
     pub owed: Option<Subject>,
-    /// Who was told that the password expires soon.
+    /// The user who was warned that the password expires soon.
     pub warned: Option<String>,
 }
 
-/// Whom something is remembered of, and by which broker.
+/// The user and the broker that a memory is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// PAM_USER as it was then; the application may change it between the calls.
+    /// PAM_USER at that time; the application may change it between the calls.
     pub user: String,
-    /// The broker that was asked; another line of the stack may name another one.
+    /// The socket of the broker; another line of the stack may name another one.
     pub socket: PathBuf,
 }
 
@@ -43,72 +44,72 @@ impl Subject {
     }
 }
 
-/// What the broker said of an account.
+/// The outcome that the broker reported for an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
-    /// Of whom.
+    /// The user and the broker.
     pub subject: Subject,
-    /// What it answered.
+    /// The outcome.
     pub outcome: Outcome,
-    /// When, by the monotonic clock.
+    /// The time of the outcome, by the monotonic clock.
     pub at: Duration,
 }
 
-/// The account behind a name, as it was when it proved itself.
+/// The account behind a name at the time of its authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proved {
-    /// By which name.
+    /// The name and the broker.
     pub subject: Subject,
     /// Its `objectGUID`.
     pub account: String,
 }
 
-/// What the first phase of a password change came to.
+/// The first phase of a password change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Whose password.
+    /// The user and the broker.
     pub subject: Subject,
-    /// What it came to.
+    /// The result.
     pub result: Probed,
 }
 
-/// See [`Probe`].
+/// Result of the first phase of a password change; see [`Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probed {
     /// The present password is right and may be changed.
     Ready,
-    /// Only an expired password was to be changed, and this one has not.
+    /// The application changes only expired passwords, and this one has not expired.
     NotExpired,
-    /// It was refused with this code, and this outcome where the broker was asked.
+    /// The probe was rejected with this code, and with this outcome if the broker was involved.
     Refused(Code, Option<Outcome>),
 }
 
-/// A session that was registered.
+/// A registered session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Whose.
+    /// The user of the session.
     pub user: String,
     /// Its id.
     pub id: String,
-    /// Whether a line with `session=auth` registered it.
+    /// True if a line with `session=auth` registered it.
     pub by_auth: bool,
 }
 
 impl Memory {
-    /// What was said of the account, if it still answers the question that `acct_mgmt` asks.
+    /// Returns the last outcome for the account, if `acct_mgmt` may repeat it at `now`.
     pub fn account(&self, user: &str, socket: &Path, now: Duration) -> Option<Outcome> {
         let login = self.login.as_ref().filter(|login| login.subject.is(user, socket))?;
         let fresh = now.checked_sub(login.at).is_some_and(|age| age <= VALIDITY);
         (fresh && settles_account(login.outcome)).then_some(login.outcome)
     }
 
-    /// The `objectGUID` of the account that proved itself by this name, however long ago.
+    /// Returns the `objectGUID` of the account that was authenticated by this name, however long ago.
     pub fn proved(&self, user: &str, socket: &Path) -> Option<&str> {
         let proved = self.proved.as_ref().filter(|proved| proved.subject.is(user, socket))?;
         Some(&proved.account)
     }
 
-    /// What the first phase of this person's password change came to.
+    /// Returns the result of the first phase of this user's password change.
     pub fn probed(&self, user: &str, socket: &Path) -> Option<Probed> {
         self.probe.as_ref().filter(|probe| probe.subject.is(user, socket)).map(|probe| probe.result)
     }
@@ -118,7 +119,7 @@ impl Memory {
         self.sessions.get(socket).is_some_and(|session| session.by_auth && session.user == user)
     }
 
-    /// Whether this person is in without a session.
+    /// Returns true if this user got access without a session.
     pub fn owes(&self, user: &str, socket: &Path) -> bool {
         self.owed.as_ref().is_some_and(|owed| owed.is(user, socket))
     }

@@ -1,4 +1,4 @@
-//! The PAM side: ask the application, ask the broker, answer PAM.
+//! The PAM side: asks the application, queries the broker, and returns a code to PAM.
 //!
 //! | File | Subject |
 //! |---|---|
@@ -9,13 +9,13 @@
 //! | [`question`] | the questions of one call to the broker |
 //! | [`arguments`] | the arguments on the module's line |
 //! | [`handle`] | the PAM handle as the module sees it; tests script it |
-//! | [`memory`] | what is kept on the handle between the entry points |
+//! | [`memory`] | the memory on the handle between the entry points |
 //! | [`code`] | outcome to PAM code |
 //! | `warning` | the text for a password that expires soon |
-//! | `ffi` | what `pam-bindings` lacks, and all the unsafe code |
+//! | `ffi` | functions that `pam-bindings` lacks, and all the unsafe code |
 //!
-//! The module lives in other people's processes: it starts no threads, writes to no stream, reads no
-//! environment, touches no signals, and keeps nothing but a [`memory::Memory`] on the handle.
+//! The module runs in the processes of applications: it starts no threads, writes to no stream, reads no
+//! environment, changes no signals, and keeps nothing but a [`memory::Memory`] on the handle.
 
 pub mod arguments;
 pub mod code;
@@ -42,18 +42,18 @@ use handle::{Handle, Priority, Text};
 use memory::{Login, Proved, Subject};
 use question::{Ask, Broker};
 
-/// What the person is asked. FreeRADIUS and OpenVPN look for it.
+/// The prompt for the password. FreeRADIUS and OpenVPN search for it.
 const PROMPT: &CStr = c"Password: ";
 
-/// What is particular to an entry point.
+/// The properties of an entry point.
 struct EntryPoint {
     /// Its name, for the log.
     name: &'static str,
-    /// What it answers where the arguments make no sense.
+    /// Its code for malformed arguments.
     malformed: Code,
-    /// Whether it shows texts without the argument `messages`.
+    /// True if it shows texts without the argument `messages`.
     explains: bool,
-    /// Whether the argument `outcome` concerns it.
+    /// True if the argument `outcome` applies to it.
     names_outcome: bool,
 }
 
@@ -61,12 +61,12 @@ const AUTHENTICATE: EntryPoint =
     EntryPoint { name: "authenticate", malformed: Code::ServiceErr, explains: false, names_outcome: true };
 const ACCT_MGMT: EntryPoint = EntryPoint { name: "acct_mgmt", ..AUTHENTICATE };
 
-/// What an entry point found out: the code for the application, and why, for the log.
+/// The result of an entry point: the code for the application, and the reason for the log.
 struct Answer {
     code: Code,
     text: Option<Text>,
     why: String,
-    /// For the argument `outcome`; `None` where nobody was asked.
+    /// For the argument `outcome`; `None` if the broker was not queried.
     outcome: Option<Outcome>,
 }
 
@@ -77,7 +77,7 @@ impl Answer {
 
     fn verdict(code: Code, verdict: &Verdict) -> Self {
         let text = match code {
-            // Somebody who is let in for now is told when acct_mgmt refuses.
+            // If access is granted for now, acct_mgmt shows the text when it rejects the user.
             Code::Success => None,
             _ => verdict.text.as_deref().or(verdict.outcome.text()).map(printable).map(Text::Error),
         };
@@ -85,10 +85,10 @@ impl Answer {
     }
 }
 
-/// `pam_sm_authenticate`: whether this password lets this person in.
+/// Implements `pam_sm_authenticate`: decides whether the password gives the user access.
 pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
     decide(pam, &AUTHENTICATE, ask, args, flags, |pam, broker| {
-        // Whatever happens now, an earlier verdict no longer counts.
+        // From here on, an earlier verdict no longer counts.
         pam.note(|memory| (memory.login, memory.owed, memory.proved) = (None, None, None));
         let user = user(pam)?;
         let password = pam.password(PROMPT).map_err(|code| Answer::new(code, "no password"))?;
@@ -102,7 +102,7 @@ pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
         let code = code::authenticate(outcome, arguments.expired);
         let subject = Subject { user: user.clone(), socket: arguments.socket.clone() };
         let login = Login { subject: subject.clone(), outcome, at: pam.now() };
-        // Who must change the password first gets no session before that.
+        // A user who must change the password first gets no session before that.
         let owes = register && code == Code::Success && !outcome.is_success();
         let proved = proved(&subject, &verdict);
         pam.note(|memory| {
@@ -115,7 +115,7 @@ pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
     })
 }
 
-/// `pam_sm_acct_mgmt`: whether this person, who proved the identity before, may come in.
+/// Implements `pam_sm_acct_mgmt`: decides whether a user who was authenticated before gets access.
 pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
     decide(pam, &ACCT_MGMT, ask, args, flags, |pam, broker| {
         let user = user(pam)?;
@@ -144,16 +144,17 @@ pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
     })
 }
 
-/// `pam_sm_setcred`: there are no credentials to set, and a failure would fail the login.
+/// Implements `pam_sm_setcred`: there are no credentials to set, and a failure would make the login fail.
 pub fn setcred<H: Handle>(pam: &mut H, args: &[&CStr]) -> Code {
-    // The arguments are those of the auth line: authenticate has complained about them already.
+    // These are the arguments of the auth line, whose problems authenticate has logged already.
     if Arguments::parse(args).0.debug {
         pam.log(Priority::Debug, "setcred: PAM_SUCCESS");
     }
     Code::Success
 }
 
-/// What the deciding entry points share: arguments before, text and log line after.
+/// Runs the common part of the deciding entry points: parses the arguments before, and shows the text and
+/// logs after.
 fn decide<H: Handle, A: Ask>(
     pam: &mut H,
     entry_point: &EntryPoint,
@@ -184,7 +185,7 @@ fn decide<H: Handle, A: Ask>(
     code
 }
 
-/// PAM_USER, if it can be anybody's name.
+/// Returns PAM_USER, if it can be the name of a user.
 fn user(pam: &mut impl Handle) -> Result<String, Answer> {
     let bytes = pam.user().map_err(|code| Answer::new(code, "no user name"))?;
     let refused = |why| Err(Answer::new(Code::UserUnknown, why));
@@ -197,18 +198,18 @@ fn user(pam: &mut impl Handle) -> Result<String, Answer> {
     }
 }
 
-/// The account behind `subject`, which later calls on the handle are about.
+/// Returns the account behind `subject`, which later calls on the handle are about.
 fn proved(subject: &Subject, verdict: &Verdict) -> Option<Proved> {
     let account = verdict.account.clone()?;
     Some(Proved { subject: subject.clone(), account })
 }
 
-/// Whether the person can be shown a warning, and has not been shown one on this handle.
+/// Returns true if the user can see a warning and has not seen one on this handle.
 fn may_warn(pam: &impl Handle, arguments: &Arguments, flags: PamFlag, user: &str) -> bool {
     arguments.messages && flags & PAM_SILENT == 0 && pam.recall().warned.as_deref() != Some(user)
 }
 
-/// The answer to somebody who is let in, and whose password expires soon.
+/// Returns the answer for a user who gets access and whose password expires soon.
 fn warning(pam: &mut impl Handle, user: &str, verdict: &Verdict, warn: bool) -> Option<Answer> {
     let seconds = verdict.expires_in.filter(|_| warn && verdict.outcome.is_success())?;
     pam.note(|memory| memory.warned = Some(user.to_owned()));
@@ -216,12 +217,12 @@ fn warning(pam: &mut impl Handle, user: &str, verdict: &Verdict, warn: bool) -> 
     Some(Answer { text, ..Answer::verdict(Code::Success, verdict) })
 }
 
-/// What the broker says to a person, who may sit at a terminal.
+/// Makes a text of the broker safe to show to a user at a terminal.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// A verdict in one line. What others wrote is escaped.
+/// Describes a verdict in one line, with strings from outside escaped.
 fn described(Verdict { outcome, principal, reason, .. }: &Verdict) -> String {
     let mut line = outcome.to_string();
     if let Some(principal) = principal {
@@ -254,7 +255,7 @@ mod tests {
         (script.call(authenticate, args, flags, steps), script)
     }
 
-    /// Runs authenticate on a new handle, as far as the broker's answer.
+    /// Runs authenticate on a new handle, up to the broker's reply.
     fn logged_in(args: &[&CStr], outcome: Outcome) -> Script {
         authenticated(args, 0, [john(), password(), login().says(outcome)]).1
     }
@@ -329,7 +330,7 @@ mod tests {
             let steps = [john()].into_iter().chain(asks).chain([decided(outcome)]);
             assert_eq!(script.call(acct_mgmt, &[c"outcome"], 0, steps), code::account(outcome), "{outcome}");
         }
-        // What an earlier call came to does not stay where this one asked nobody.
+        // A call that does not query the broker removes the outcome of an earlier call.
         let unasked = [john(), Step::Want(Item::Password, Ok(b"")), undecided()];
         assert_eq!(authenticated(&[c"outcome"], 0, unasked).0, Code::AuthErr);
         let malformed = [complaint(&["timeout=0"]), undecided()];
@@ -411,7 +412,7 @@ mod tests {
         }
     }
 
-    /// A success of somebody whose password expires in so many days.
+    /// Creates a success for a user whose password expires in `days` days.
     fn expires_in(days: u64) -> Verdict {
         Verdict { expires_in: Some(days * 86_400), ..Verdict::new(Outcome::Success, "") }
     }
@@ -427,12 +428,12 @@ mod tests {
         let (code, mut script) = authenticated(&args, 0, [john(), password(), asked, warned()]);
         assert_eq!(code, Code::Success);
         assert_eq!(script.call(acct_mgmt, &args, 0, [john()]), Code::Success);
-        // Neither does who asks again later.
+        // A later call on the same handle does not warn again.
         script.wait(61);
         assert_eq!(script.call(acct_mgmt, &args, 0, [john(), account(Outcome::Success)]), Code::Success);
         let again = [john(), password(), login().replies(expires_in(3))];
         assert_eq!(script.call(authenticate, &args, 0, again), Code::Success);
-        // Somebody else is told, too.
+        // Another user is warned, too.
         let jane = Question::new(Operation::Account, "jane").wants_warning().replies(expires_in(3));
         let steps = [Step::Want(Item::User, Ok(b"jane")), jane, warned()];
         assert_eq!(script.call(acct_mgmt, &args, 0, steps), Code::Success);
@@ -444,7 +445,7 @@ mod tests {
         let steps = [john(), asked().wants_warning().replies(expires_in(3)), warned()];
         assert_eq!(Script::new().call(acct_mgmt, &[c"messages"], 0, steps), Code::Success);
         for (args, flags) in [(vec![], 0), (vec![c"messages"], PAM_SILENT)] {
-            // What was not asked for is not shown either.
+            // Text that the module did not request is not shown.
             let steps = [john(), asked().replies(expires_in(3))];
             assert_eq!(Script::new().call(acct_mgmt, &args, flags, steps), Code::Success);
         }

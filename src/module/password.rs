@@ -1,9 +1,9 @@
-//! `pam_sm_chauthtok`: a new password, in libpam's two calls.
+//! `pam_sm_chauthtok`: changes a password, in libpam's two calls.
 //!
-//! The first one asks for the present password, as libpam wipes those of earlier calls, and lets the broker probe it; the
-//! second one asks for the new password and lets the broker change it, once. What the first one came to is kept for the
-//! second one, which libpam makes although this module has refused, where another line of the stack says so: a wrong
-//! password must not be sent twice.
+//! The first call asks for the present password, because libpam wipes the passwords of earlier calls, and the
+//! broker probes it. The second call asks for the new password, and the broker changes it, once. The handle
+//! keeps the result of the first call. libpam makes the second call even after this module has rejected the
+//! first, if another line of the stack says so, and a wrong password must not be sent twice.
 
 use std::ffi::CStr;
 
@@ -18,15 +18,17 @@ use super::{Answer, EntryPoint, decide, user};
 use crate::protocol::{Operation, PasswordError, Secret};
 use crate::verdict::{Outcome, Verdict};
 
-/// libpam's flag for the second call (security/pam_modules.h). Whatever comes without it changes nothing.
+/// libpam's flag for the second call (security/pam_modules.h). A call without it changes nothing.
 const PAM_UPDATE_AUTHTOK: PamFlag = 0x2000;
 
-/// Texts are shown without the argument `messages`: nobody can choose a better password without learning what was wrong
-/// with this one, and whoever calls chauthtok has a conversation, or could not ask for passwords.
+/// Texts are shown without the argument `messages`: the user cannot choose a better password without the
+/// reason for the rejection. An application that calls chauthtok has a conversation, or it could not ask for
+/// passwords.
 const CHAUTHTOK: EntryPoint =
     EntryPoint { name: "chauthtok", malformed: Code::ServiceErr, explains: true, names_outcome: true };
 
-/// `pam_sm_chauthtok`: changes the password, or, in the first of libpam's two calls, sees whether it could.
+/// Implements `pam_sm_chauthtok`: changes the password, or, in the first of libpam's two calls, checks
+/// whether it can.
 pub fn chauthtok<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
     decide(pam, &CHAUTHTOK, ask, args, flags, |pam, broker| {
         let user = user(pam)?;
@@ -38,15 +40,15 @@ pub fn chauthtok<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
     })
 }
 
-/// A change that was asked for.
+/// A requested change.
 struct Change<'a> {
     user: &'a str,
-    /// Only if the password has expired.
+    /// True if the application wants a change only if the password has expired.
     expired_only: bool,
 }
 
 impl Change<'_> {
-    /// The first call.
+    /// Handles the first call.
     fn probe<H: Handle>(&self, pam: &mut H, broker: &mut Broker<'_, impl Ask>) -> Result<Answer, Answer> {
         let probed = self.probed(pam, broker);
         let refused = |refusal: &Answer| Probed::Refused(refusal.code, refusal.outcome);
@@ -74,7 +76,7 @@ impl Change<'_> {
         }
     }
 
-    /// The second call. The first one may not have come: libpam leaves it out behind a `sufficient` line.
+    /// Handles the second call. The first one may be missing: libpam omits it behind a `sufficient` line.
     fn make<H: Handle>(&self, pam: &mut H, broker: &mut Broker<'_, impl Ask>) -> Result<Answer, Answer> {
         let probed = pam.recall().probed(self.user, &broker.arguments.socket);
         pam.note(|memory| memory.probe = None);
@@ -92,13 +94,13 @@ impl Change<'_> {
         let present = present(pam)?;
         let answer = new(pam).and_then(|new| self.send(pam, broker, &present, &new));
         if !matches!(answer, Ok(Answer { code: Code::Success, .. })) {
-            // What AD has refused, no module that follows takes for the new password.
+            // A module that follows must not take the rejected password for the new one.
             pam.forget_new_password();
         }
         answer
     }
 
-    /// Has the password changed, once, whatever comes of it.
+    /// Sends the change to the broker, once.
     fn send<H: Handle>(
         &self,
         pam: &mut H,
@@ -108,13 +110,13 @@ impl Change<'_> {
     ) -> Result<Answer, Answer> {
         let impossible = |error: PasswordError| Answer::new(Code::AuthtokErr, error.to_string());
         let both = Secret::pair(present, new).map_err(impossible)?;
-        // What was known of the account no longer is.
+        // The earlier outcome for the account is no longer valid.
         pam.note(|memory| memory.login = None);
         let request = broker.request(pam, Operation::ChangePassword, self.user);
         let verdict = broker.ask(pam, &request, &both);
         let code = code::change(verdict.outcome, Phase::Change);
         if code == Code::Success && pam.recall().owes(self.user, &broker.arguments.socket) {
-            // The password is changed whatever comes of this; acct_mgmt and open_session try again.
+            // The password is changed even if this fails; acct_mgmt and open_session try again.
             let outcome = session::register(pam, broker, self.user).outcome;
             if !outcome.is_success() {
                 pam.log(
@@ -126,10 +128,11 @@ impl Change<'_> {
         Ok(Answer::verdict(code, &verdict))
     }
 
-    /// Whether the password has expired or must be changed.
+    /// Returns true if the password has expired or must be changed.
     ///
     /// # Errors
-    /// The broker does not say, or the account has other troubles: somebody who may not log in changes nothing.
+    /// Returns an error if the broker does not know, or if the account may not log in for another reason:
+    /// such a user cannot change the password.
     fn has_expired<H: Handle>(
         &self,
         pam: &mut H,
@@ -157,21 +160,21 @@ impl Change<'_> {
 }
 
 impl Answer {
-    /// PAM_SUCCESS and not PAM_IGNORE: every password that has expired is changed, and a service that has no other line
-    /// would make PAM_PERM_DENIED of it.
+    /// Returns PAM_SUCCESS, because nothing is left to do. PAM_IGNORE would become PAM_PERM_DENIED in a
+    /// service without another line.
     fn not_expired() -> Self {
         Answer::new(Code::Success, "the password has not expired")
     }
 }
 
-/// The present password, if it can be one.
+/// Returns the present password, if it is well-formed.
 fn present<H: Handle>(pam: &mut H) -> Result<Secret, Answer> {
     let password = pam.present_password().map_err(|code| Answer::new(code, "no present password"))?;
     password.password().map_err(|error| Answer::new(Code::AuthtokRecoveryErr, error.to_string()))?;
     Ok(password)
 }
 
-/// The new password, if it can be one.
+/// Returns the new password, if it is well-formed.
 fn new<H: Handle>(pam: &mut H) -> Result<Secret, Answer> {
     let password = pam.new_password().map_err(|code| Answer::new(code, "no new password"))?;
     password.password().map_err(|error| {
@@ -210,11 +213,11 @@ mod tests {
     }
 
     fn change() -> Question {
-        // As the wire has two passwords: the length of the first one, and both.
+        // The format of two passwords in a request: the length of the first one, and both.
         Question::new(Operation::ChangePassword, "john").with(b"\0\x0aold secretnew secret")
     }
 
-    /// Both phases of a change of which the first one succeeds.
+    /// Runs both phases of a change whose first phase succeeds.
     fn changed(args: &[&CStr], flags: PamFlag, update: impl IntoIterator<Item = Step>) -> (Code, Script) {
         let mut script = Script::new();
         let steps = [john(), present(), probe().says(Outcome::Success)];
@@ -278,7 +281,7 @@ mod tests {
             let steps = [john(), present(), new(), change().fails(error), logged, forgotten(), text()];
             assert_eq!(changed(&[], 0, steps).0, Code::AuthinfoUnavail);
         }
-        // What never had the whole request has changed nothing.
+        // A broker that did not get the whole request has changed nothing.
         let not_sent = [
             AskError::Connect(std::io::ErrorKind::NotFound.into()),
             AskError::Send(io(std::io::ErrorKind::BrokenPipe)),
@@ -332,7 +335,7 @@ mod tests {
         let steps = [john(), present(), probe().says(Outcome::WrongPassword)];
         assert_eq!(script.call(chauthtok, &[], PRELIM, steps), Code::AuthtokRecoveryErr);
         assert_eq!(script.call(chauthtok, &[], UPDATE, [john()]), Code::AuthtokRecoveryErr);
-        // The next attempt is another one.
+        // The next attempt starts again.
         let steps = [john(), present(), probe().says(Outcome::Success)];
         assert_eq!(script.call(chauthtok, &[], PRELIM, steps), Code::Success);
         let steps = [john(), present(), new(), change().says(Outcome::Success)];
@@ -345,7 +348,7 @@ mod tests {
         assert_eq!(Script::new().call(chauthtok, &[], UPDATE, steps), Code::Success);
         let steps = [john(), account(Outcome::Success)];
         assert_eq!(Script::new().call(chauthtok, &[], UPDATE | EXPIRED, steps), Code::Success);
-        // What the first phase said of somebody else, or to another broker, counts for nothing.
+        // A first phase for another user, or with another broker, does not count.
         let mut script = Script::new();
         let steps = [john(), present(), probe().says(Outcome::WrongPassword)];
         script.call(chauthtok, &[c"socket=/run/other"], PRELIM, steps);
@@ -369,14 +372,14 @@ mod tests {
         let steps = [john(), account(Outcome::Success)];
         assert_eq!(script.call(chauthtok, &[], PRELIM | EXPIRED, steps), Code::Success);
         assert_eq!(script.call(chauthtok, &[], UPDATE | EXPIRED, [john()]), Code::Success);
-        // The next change is another one.
+        // The next change starts again.
         assert_eq!(
             script.call(chauthtok, &[], PRELIM | EXPIRED, [john(), account(Outcome::Success)]),
             Code::Success
         );
         let steps = [john(), present(), new(), change().says(Outcome::Success)];
         assert_eq!(script.call(chauthtok, &[], UPDATE, steps), Code::Success);
-        // What authenticate was told says it as well.
+        // The outcome of authenticate suffices, too.
         let mut script = Script::new();
         script.call(authenticate, &[], 0, [john(), password(), login().says(Outcome::Success)]);
         assert_eq!(script.call(chauthtok, &[], PRELIM | EXPIRED, [john()]), Code::Success);
@@ -409,7 +412,7 @@ mod tests {
             let steps = [john(), password(), login().says(outcome)];
             assert_eq!(script.call(authenticate, &args, 0, steps), Code::Success);
             assert_eq!(script.call(acct_mgmt, &args, 0, [john()]), Code::NewAuthtokReqd);
-            // The account is not asked for again.
+            // The broker is not queried for the account again.
             let steps = [john(), present(), probe().says(Outcome::Success)];
             assert_eq!(script.call(chauthtok, &args, PRELIM | EXPIRED, steps), Code::Success);
             let steps = [john(), present(), new(), change().says(Outcome::Success)];
@@ -463,7 +466,7 @@ mod tests {
         assert_eq!(script.call(chauthtok, &args, UPDATE, steps), Code::Success);
         assert_eq!(script.call(session::open_session, &args, 0, [john()]), Code::Success);
 
-        // The password is changed although there is no session, which then is for the next to register.
+        // The password is changed although there is no session; the next entry point registers it.
         let mut script = prepared();
         let denied = [open().says(Outcome::SessionDenied), complaint(&["no session", "session_denied"])];
         assert_eq!(script.call(chauthtok, &args, UPDATE, made().chain(denied)), Code::Success);

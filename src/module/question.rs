@@ -1,5 +1,5 @@
-//! The questions of one call to the broker: all within the one timeout, and each with an answer, if only that there is
-//! none.
+//! The requests of one call to the broker: all share the one timeout, and each has an outcome, even without a
+//! reply.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::client::{self, AskError};
 use crate::protocol::{Operation, Request, Secret};
 use crate::verdict::{Outcome, Verdict};
 
-/// Who carries a question to the broker: [`client::ask_verdict`], or a script.
+/// Function that sends a request to the broker: [`client::ask_verdict`], or a script.
 pub trait Ask: Fn(&Path, &Request, &Secret) -> Result<Verdict, AskError> {}
 
 impl<T: Fn(&Path, &Request, &Secret) -> Result<Verdict, AskError>> Ask for T {}
@@ -19,7 +19,7 @@ impl<T: Fn(&Path, &Request, &Secret) -> Result<Verdict, AskError>> Ask for T {}
 pub(super) struct Broker<'a, A> {
     pub(super) arguments: &'a Arguments,
     ask: A,
-    /// Of `timeout=`. The time in which the person types is not counted.
+    /// The rest of `timeout=`. The time in which the user types does not count.
     left: Duration,
 }
 
@@ -28,11 +28,11 @@ impl<'a, A: Ask> Broker<'a, A> {
         Broker { arguments, ask, left: arguments.timeout }
     }
 
-    /// A request about `user`, to be asked at once: its deadline is running. It is about the account that proved itself on
-    /// this handle, where one did.
+    /// Creates a request about `user`, to be sent at once: its deadline is running. It is about the account
+    /// that was authenticated on this handle, if there is one.
     pub(super) fn request(&self, pam: &impl Handle, operation: Operation, user: &str) -> Request {
         let items = pam.items();
-        // What decides by a password proves the account itself.
+        // An operation with a password authenticates the account itself.
         let account = match operation {
             Operation::Account | Operation::OpenSession => {
                 pam.recall().proved(user, &self.arguments.socket).map(str::to_owned)
@@ -48,7 +48,7 @@ impl<'a, A: Ask> Broker<'a, A> {
         }
     }
 
-    /// Asks. No answer is an outcome like any other, and the log says what to mend.
+    /// Sends a request. No reply is an outcome like any other, and the log has the advice.
     pub(super) fn ask(&mut self, pam: &impl Handle, request: &Request, secret: &Secret) -> Verdict {
         let begun = pam.now();
         let answer = (self.ask)(&self.arguments.socket, request, secret);

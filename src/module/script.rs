@@ -1,5 +1,6 @@
-//! A PAM handle and a broker that follow a script, for tests: every question must come in the order that the
-//! script expects, and none may be left over. Every password of a script has `secret` in it, and no log line may.
+//! A PAM handle and a broker that follow a script, for tests: the calls of the module must come in the order
+//! of the script, and none may be left over. Every password of a script contains `secret`, and no log line
+//! may.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,43 +19,43 @@ use crate::client::AskError;
 use crate::protocol::{Operation, Request, Secret};
 use crate::verdict::{Outcome, Verdict};
 
-/// One thing that the module is expected to do, and what comes of it.
+/// An expected action of the module, and its result.
 #[derive(Debug)]
 pub enum Step {
-    /// It asks for PAM_USER, or for one of the passwords.
+    /// The module asks for PAM_USER, or for a password.
     Want(Item, Result<&'static [u8], Code>),
-    /// It asks the broker.
+    /// The module queries the broker.
     Ask(Box<Question>),
-    /// It does something that has no answer.
+    /// The module does something that has no result.
     Do(Deed),
-    /// It logs a line that holds these words, and no password.
+    /// The module logs a line that contains these words, and no password.
     Log(Priority, &'static [&'static str]),
 }
 
-/// See [`Step::Do`].
+/// An action without a result; see [`Step::Do`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// It unsets the new password.
+    /// The module unsets the new password.
     ForgetNew,
-    /// It shows a text.
+    /// The module shows a text.
     Tell(Text),
-    /// It names the session for the application.
+    /// The module names the session for the application.
     NameSession(Option<String>),
-    /// It names the outcome for the application.
+    /// The module names the outcome for the application.
     NameOutcome(Option<Outcome>),
 }
 
-/// What is asked for.
+/// An item that the module asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
     User,
     Password,
-    /// The one that is to be changed.
+    /// The password to change.
     Present,
     New,
 }
 
-/// A question to the broker: what is asked, and what comes of it.
+/// An expected request to the broker, and its reply.
 #[derive(Debug)]
 pub struct Question {
     operation: Operation,
@@ -86,7 +87,7 @@ impl Question {
         Question { session, ..self }
     }
 
-    /// It is about the account that proved itself.
+    /// The request is about the account that was authenticated.
     pub fn of_account(self, account: &'static str) -> Self {
         Question { account: Some(account), ..self }
     }
@@ -99,12 +100,12 @@ impl Question {
         Question { warn: true, ..self }
     }
 
-    /// It leaves the broker so many seconds at most.
+    /// The request leaves the broker at most this time.
     pub fn within(self, seconds: u64) -> Self {
         Question { within: Duration::from_secs(seconds), ..self }
     }
 
-    /// So many seconds pass before the reply.
+    /// This time passes before the reply.
     pub fn takes(self, seconds: u64) -> Self {
         Question { takes: Duration::from_secs(seconds), ..self }
     }
@@ -113,12 +114,12 @@ impl Question {
         self.replies(Verdict::new(outcome, ""))
     }
 
-    /// A success that registers this session, or is about it.
+    /// Replies with a success that registers this session, or is about it.
     pub fn says_session(self, id: &str) -> Step {
         self.replies(Verdict { session: Some(id.into()), ..Verdict::new(Outcome::Success, "") })
     }
 
-    /// The same, and whose account it is.
+    /// Replies with an outcome for this account.
     pub fn says_of(self, outcome: Outcome, account: &str) -> Step {
         self.replies(Verdict { account: Some(account.into()), ..Verdict::new(outcome, "") })
     }
@@ -140,47 +141,47 @@ pub fn password() -> Step {
     Step::Want(Item::Password, Ok(b"secret"))
 }
 
-/// Why something was refused.
+/// The module shows the reason for a rejection.
 pub fn told(text: &str) -> Step {
     Step::Do(Deed::Tell(Text::Error(text.to_owned())))
 }
 
-/// What is good to know.
+/// The module shows information.
 pub fn informed(text: &str) -> Step {
     Step::Do(Deed::Tell(Text::Info(text.to_owned())))
 }
 
-/// The application learns the id of its session.
+/// The application gets the id of its session.
 pub fn named(id: &str) -> Step {
     Step::Do(Deed::NameSession(Some(id.to_owned())))
 }
 
-/// It learns that it has none.
+/// The id of the session is removed.
 pub fn unnamed() -> Step {
     Step::Do(Deed::NameSession(None))
 }
 
-/// The application learns the outcome.
+/// The application gets the outcome.
 pub fn decided(outcome: Outcome) -> Step {
     Step::Do(Deed::NameOutcome(Some(outcome)))
 }
 
-/// It learns that nobody was asked.
+/// The outcome is removed, because the broker was not queried.
 pub fn undecided() -> Step {
     Step::Do(Deed::NameOutcome(None))
 }
 
-/// No module that follows gets the new password.
+/// The new password is unset for the modules that follow.
 pub fn forgotten() -> Step {
     Step::Do(Deed::ForgetNew)
 }
 
-/// A complaint that holds these words.
+/// The module logs an error that contains these words.
 pub fn complaint(words: &'static [&'static str]) -> Step {
     Step::Log(Priority::Error, words)
 }
 
-/// What `pam_sm_authenticate` asks about john.
+/// The request of `pam_sm_authenticate` about john.
 pub fn login() -> Question {
     Question::new(Operation::Authenticate, "john").with(b"secret")
 }
@@ -208,7 +209,7 @@ impl Script {
         Script { steps: Steps::default(), memory: Memory::default(), now }
     }
 
-    /// Calls an entry point, and sees that it follows `steps` to their end.
+    /// Calls an entry point, and checks that it follows `steps` to their end.
     pub fn call(
         &mut self,
         entry_point: impl FnOnce(&mut Script, Broker, &[&CStr], PamFlag) -> Code,
@@ -223,7 +224,7 @@ impl Script {
         code
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub fn wait(&mut self, seconds: u64) {
         self.now.set(self.now.get() + Duration::from_secs(seconds));
     }

@@ -1,7 +1,7 @@
-//! Sessions: who is logged in where, as the broker's register has it.
+//! Sessions: which users are logged in, and where, according to the broker's register.
 //!
-//! A handle has one session, the last one that was registered on it. By `session=pam` it is open_session that registers,
-//! by `session=auth` authenticate; close_session ends it either way.
+//! A handle has one session, the last one that was registered on it. With `session=pam`, open_session
+//! registers it, and with `session=auth`, authenticate does; close_session ends it in both cases.
 
 use std::ffi::CStr;
 
@@ -21,7 +21,7 @@ const CLOSE: EntryPoint = EntryPoint { name: "close_session", ..SESSION };
 const SESSION: EntryPoint =
     EntryPoint { name: "", malformed: Code::SessionErr, explains: false, names_outcome: false };
 
-/// `pam_sm_open_session`: registers a session.
+/// Implements `pam_sm_open_session`: registers a session.
 pub fn open_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
     decide(pam, &OPEN, ask, args, flags, |pam, broker| {
         let user = user(pam).map_err(failed)?;
@@ -29,8 +29,8 @@ pub fn open_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
         if arguments.session == Register::Auth && !pam.recall().owes(&user, &arguments.socket) {
             return Ok(Answer::new(Code::Success, "authenticate registers sessions"));
         }
-        // The auth line has `session=auth` and the session line does not: a second session of the same login would take
-        // the first one's place, or be denied because of it.
+        // The auth line has `session=auth` and the session line does not. A second session of the same login
+        // would replace the first one, or be denied because of it.
         if pam.recall().is_registered(&user, &arguments.socket) {
             return Ok(Answer::new(Code::Success, "authenticate has registered the session"));
         }
@@ -39,13 +39,13 @@ pub fn open_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
     })
 }
 
-/// `pam_sm_close_session`: ends the session of this handle, or of this person at this application.
+/// Implements `pam_sm_close_session`: ends the session of this handle, or of this user at this application.
 pub fn close_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
     decide(pam, &CLOSE, ask, args, flags, |pam, broker| {
         let socket = &broker.arguments.socket;
         let session = match pam.recall().sessions.remove(socket) {
             Some(session) => session,
-            // It was opened on another handle, and the broker finds it by person, service and process.
+            // The session was opened on another handle, and the broker finds it by user, service and process.
             None => Session { user: user(pam).map_err(failed)?, id: String::new(), by_auth: false },
         };
         let verdict = end(pam, broker, &session);
@@ -56,12 +56,12 @@ pub fn close_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flag
     })
 }
 
-/// What went wrong before the broker was asked, as a session's code.
+/// Maps a failure before the request to the code of the session entry points.
 fn failed(answer: Answer) -> Answer {
     Answer { code: Code::SessionErr, ..answer }
 }
 
-/// Registers a session of `user`, who is in.
+/// Registers a session of `user`, who has access.
 pub(super) fn register<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>, user: &str) -> Verdict {
     let request = broker.request(pam, Operation::OpenSession, user);
     let verdict = broker.ask(pam, &request, &Secret::default());
@@ -71,13 +71,14 @@ pub(super) fn register<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>
     verdict
 }
 
-/// Keeps the session that was registered just now, for close_session and for the application.
+/// Keeps the session that was just registered, for close_session and for the application.
 ///
-/// One that the handle had before is ended: whoever logs in again on the same handle has left it, and nobody could end it
-/// any more. Not before the new one stands, so that a second attempt that fails leaves the person logged in.
+/// An earlier session of the handle ends, because no call could end it any more after the user has logged in
+/// again. It ends only after the new one is registered, so that a second attempt that fails leaves the user
+/// logged in.
 pub(super) fn keep<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>, user: &str, verdict: &Verdict) {
     let by_auth = broker.arguments.session == Register::Auth;
-    // Without an id there is none: the register is out of order, and people are let in nevertheless.
+    // Without an id there is no session: the register failed, and the broker grants access nevertheless.
     let session = verdict.session.clone().map(|id| Session { user: user.to_owned(), id, by_auth });
     let socket = broker.arguments.socket.clone();
     let before = pam.note(|memory| {
@@ -125,7 +126,7 @@ mod tests {
         Question::new(Operation::CloseSession, "john").of_session(id)
     }
 
-    /// A handle on which john has the session `a`.
+    /// Creates a handle on which john has the session `a`.
     fn opened() -> Script {
         let mut script = Script::new();
         let steps = [john(), open().says_session("a"), named("a")];
@@ -133,7 +134,7 @@ mod tests {
         script
     }
 
-    /// The same by `session=auth`.
+    /// Creates the same by `session=auth`.
     fn registered() -> Script {
         let mut script = Script::new();
         let steps = [john(), password(), login().registers().says_session("a"), named("a")];
@@ -146,7 +147,7 @@ mod tests {
         let mut script = opened();
         let steps = [close("a").says(Outcome::Success), unnamed()];
         assert_eq!(script.call(close_session, &[], 0, steps), Code::Success);
-        // Once more it is closed as on a fresh handle.
+        // A second call closes as on a fresh handle.
         let steps = [john(), close("").says(Outcome::Success)];
         assert_eq!(script.call(close_session, &[], 0, steps), Code::Success);
     }
@@ -211,7 +212,7 @@ mod tests {
         let mut script = opened();
         let elsewhere = [Step::Want(Item::User, Ok(b"john")), close("").says(Outcome::Success)];
         assert_eq!(script.call(close_session, &[c"socket=/run/other"], 0, elsewhere), Code::Success);
-        // The application may have changed PAM_USER, which is not asked for.
+        // The application may have changed PAM_USER, which the module does not read here.
         let steps = [close("a").says(Outcome::Success), unnamed()];
         assert_eq!(script.call(close_session, &[], 0, steps), Code::Success);
     }
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!(script.call(open_session, &[AUTH], 0, [john()]), Code::Success);
         let steps = [close("a").says(Outcome::Success), unnamed()];
         assert_eq!(script.call(close_session, &[AUTH], 0, steps), Code::Success);
-        // A handle of its own for sessions.
+        // With a separate handle for the session.
         assert_eq!(Script::new().call(open_session, &[AUTH], 0, [john()]), Code::Success);
         let steps = [john(), close("").says(Outcome::Success)];
         assert_eq!(Script::new().call(close_session, &[AUTH], 0, steps), Code::Success);
@@ -233,7 +234,7 @@ mod tests {
     fn a_session_line_without_the_argument_opens_no_second_session_of_the_same_login() {
         let mut script = registered();
         assert_eq!(script.call(open_session, &[], 0, [john()]), Code::Success);
-        // Another user of the same handle, and another broker, have none yet.
+        // For another user, and at another broker, there is no session yet.
         let jane = [Step::Want(Item::User, Ok(b"jane"))];
         let opened = Question::new(Operation::OpenSession, "jane").says(Outcome::SessionDenied);
         assert_eq!(script.call(open_session, &[], 0, jane.into_iter().chain([opened])), Code::PermDenied);
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(script.call(open_session, &[c"socket=/run/other"], 0, steps), Code::PermDenied);
         let steps = [close("a").says(Outcome::Success), unnamed()];
         assert_eq!(script.call(close_session, &[], 0, steps), Code::Success);
-        // After that it is one of its own again.
+        // After that, open_session registers a new one.
         let steps = [john(), open().says_session("b"), named("b")];
         assert_eq!(script.call(open_session, &[], 0, steps), Code::Success);
     }
@@ -275,16 +276,16 @@ mod tests {
         };
         let opened = || open().of_account("one").says_session("a");
         assert_eq!(proved().call(open_session, &[], 0, [john(), opened(), named("a")]), Code::Success);
-        // However long ago; the account's state is asked for the same one.
+        // Time does not matter; the state is that of the same account.
         let mut script = proved();
         script.wait(3600);
         let asked = Question::new(Operation::Account, "john").of_account("one");
         assert_eq!(script.call(acct_mgmt, &[], 0, [john(), asked.says(Outcome::Success)]), Code::Success);
         assert_eq!(script.call(open_session, &[], 0, [john(), opened(), named("a")]), Code::Success);
-        // The broker says that the name is another account's by now.
+        // The broker reports that the name now belongs to another account.
         let steps = [john(), open().of_account("one").says(Outcome::UnknownUser)];
         assert_eq!(proved().call(open_session, &[], 0, steps), Code::SessionErr);
-        // Another user of the same handle, another broker, and who was refused since then have proved nothing.
+        // Another user, another broker and a user who was rejected since then are not authenticated.
         let jane = [Step::Want(Item::User, Ok(b"jane"))];
         let hers = Question::new(Operation::OpenSession, "jane").says_session("b");
         assert_eq!(
@@ -312,7 +313,7 @@ mod tests {
 
     #[test]
     fn who_logs_in_again_on_a_handle_leaves_the_session_before() {
-        // Not before the new one stands.
+        // A failed attempt does not end it.
         let mut script = registered();
         let steps = [john(), password(), login().registers().says(Outcome::WrongPassword)];
         assert_eq!(script.call(authenticate, &[AUTH], 0, steps), Code::AuthErr);
@@ -322,7 +323,7 @@ mod tests {
         let steps = [close("b").says(Outcome::Success), unnamed()];
         assert_eq!(script.call(close_session, &[AUTH], 0, steps), Code::Success);
 
-        // What cannot be ended is logged, and hinders nobody.
+        // A failure to end the earlier session is logged and does not affect the new one.
         let mut script = opened();
         let steps = [
             john(),
@@ -343,7 +344,7 @@ mod tests {
             assert_eq!(script.call(authenticate, &args, 0, steps), Code::Success);
             script
         };
-        // It was changed elsewhere.
+        // The password was changed elsewhere.
         let mut script = expired();
         script.wait(61);
         let steps = [john(), account(Outcome::Success), open().says_session("a"), named("a")];

@@ -1,9 +1,10 @@
-//! What somebody is told whose password expires soon.
+//! The warning for a user whose password expires soon.
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
-/// The text for a password that expires in `seconds`. It rounds down, so that nobody counts on time that is not there.
+/// Returns the text for a password that expires in `seconds`. It rounds down, so that no user counts on time
+/// that does not exist.
 pub(super) fn text(seconds: u64) -> String {
     let left = match seconds {
         ..HOUR => return "Your password expires within the hour.".to_owned(),

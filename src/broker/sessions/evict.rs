@@ -1,9 +1,10 @@
 //! Runs `sessions.on_evict` for the evictions of this server's sessions.
 //!
-//! It follows the events, not the calls that caused them: an eviction by another server of a shared store, or one
-//! that was made while this broker was away, is run as well, by the server where the session was. Each is run at least
-//! once: how far all commands have ended is kept in the store, and a broker that is killed begins there again. What a
-//! running broker has run it does not run again, also where the store lost what it held and events come once more.
+//! It follows the events, not the calls that caused them. So it also runs the command for an eviction by
+//! another server of a shared store, or one while this broker was away; the server of the session runs it.
+//! Each command runs at least once: the store keeps the position up to which all commands have ended, and
+//! after a kill the broker starts again there. A running broker runs no command twice, even if the store has
+//! lost its contents and events are repeated.
 
 mod command;
 mod orphans;
@@ -24,23 +25,24 @@ use crate::config;
 use crate::protocol::report::{Event, Session};
 use crate::supervise;
 
-/// Events read at a time.
+/// Maximum number of events that are read at a time.
 const PAGE: usize = 200;
-/// Commands at once.
+/// Maximum number of commands that run at the same time.
 const AT_ONCE: usize = 16;
-/// Commands that are begun while an earlier one still runs: a broker that is killed runs at most so many once more.
+/// Maximum number of commands that start while an earlier one still runs: after a kill, the broker runs at
+/// most these again.
 const AHEAD: usize = 100;
-/// A command is killed after this time, with what it began.
+/// Maximum duration of a command, which is then killed with all its processes.
 const TIME: Duration = Duration::from_secs(10);
-/// An eviction that is older is not worth a command any more.
+/// Age from which an eviction no longer gets a command.
 const AGE: Duration = Duration::from_secs(3600);
-/// Events after which the bookmark moves although none of them was an eviction of this server.
+/// Number of events after which the bookmark moves even if none of them was an eviction of this server.
 const UNMARKED: usize = 1000;
-/// After the store could not be reached.
+/// Pause after the store could not be reached.
 const RETRY: Duration = Duration::from_secs(5);
-/// How often what commands left behind is looked at.
+/// Interval between two checks of the processes that commands have left behind.
 const LOOK: Duration = Duration::from_secs(1);
-/// The bookmark of a server that has no command: what happens meanwhile is none of a later one's business.
+/// The bookmark of a server without a command: events before a command is set do not count for it.
 const NO_COMMAND: &str = "";
 
 /// Writes the bookmark of a command that has none, once per broker. Every end of a session that this broker decides
@@ -105,29 +107,29 @@ pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
     }
 }
 
-/// Notes that there is no command.
+/// Records that there is no command.
 async fn forget(register: &Register, name: &str) -> Result<(), StoreError> {
     register.written(register.store.bookmark(name, NO_COMMAND, Instant::now() + CALL).await)
 }
 
-/// How far the events were read, and the commands that they began.
+/// The position in the events, and the commands that were started.
 struct Reader {
     name: String,
     command: config::Command,
-    /// How long a command may run.
+    /// Maximum duration of a command.
     time: Duration,
     position: Option<Position>,
-    /// Each yields the number of its eviction.
+    /// The running commands; each returns the number of its eviction.
     running: JoinSet<u64>,
-    /// By the number of each eviction whose command runs: the cursor from which it would be met again.
+    /// For each eviction whose command runs, by its number: the cursor before it.
     begun: BTreeMap<u64, String>,
-    /// How many evictions were met.
+    /// Number of evictions whose commands were started; reset when the bookmark has passed them all.
     met: u64,
     told: Told,
     /// The processes of the commands.
     processes: Arc<Mutex<BTreeSet<Pid>>>,
     orphans: Orphans,
-    /// The bookmark in the store, and how many events were read since it was written.
+    /// The bookmark in the store, and the number of events read since it was written.
     marked: (String, usize),
 }
 
@@ -148,7 +150,7 @@ impl Reader {
         }
     }
 
-    /// Begins the command for every eviction that is new, as soon as there is room for it.
+    /// Starts the command for every new eviction, as soon as there is room for it.
     async fn follow(&mut self, register: &Arc<Register>) -> Result<(), StoreError> {
         loop {
             let position = match &self.position {
@@ -212,7 +214,8 @@ impl Reader {
         Ok(Position::After(now))
     }
 
-    /// Moves the bookmark to before the oldest command that still runs, or after all that was read.
+    /// Moves the bookmark to the position before the oldest running command, or after all events that were
+    /// read.
     async fn mark(&mut self, register: &Register, at_once: bool) -> Result<(), StoreError> {
         let cursor = match (self.begun.values().next(), &self.position) {
             (Some(before), _) => before.clone(),
@@ -231,7 +234,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits until another command may begin.
+    /// Waits until another command may start.
     async fn room(&mut self) {
         let is_ahead = |reader: &Self| {
             let oldest = reader.begun.keys().next().copied().unwrap_or(reader.met);
@@ -264,7 +267,7 @@ impl Reader {
         self.begun.remove(&number);
     }
 
-    /// Reaps and ends what commands left behind.
+    /// Reaps and kills the processes that commands have left behind.
     fn clean(&mut self) {
         if self.running.is_empty() {
             self.begun.clear();
@@ -273,13 +276,13 @@ impl Reader {
         self.orphans.look(&commands, self.time);
     }
 
-    /// Whether there is something to look after although nothing happens.
+    /// Returns true if commands or their processes need care even without events.
     fn is_busy(&self) -> bool {
         !self.running.is_empty() || !self.orphans.is_empty()
     }
 }
 
-/// The evictions that a command was begun for, as far as events can still tell of them.
+/// The evictions whose commands were started, as long as events can repeat them.
 #[derive(Default)]
 struct Told {
     ids: HashSet<String>,
@@ -287,7 +290,7 @@ struct Told {
 }
 
 impl Told {
-    /// Notes the end of a session; false where it was noted before: a session ends once.
+    /// Records the end of a session; returns false if it is known already, because a session ends once.
     fn is_new(&mut self, id: &str) -> bool {
         if !self.ids.insert(id.to_owned()) {
             return false;
@@ -300,7 +303,7 @@ impl Told {
     }
 }
 
-/// Whether an event is an eviction that is worth a command.
+/// Returns true if an event is an eviction that is recent enough for a command.
 fn is_due(session: &Session) -> bool {
     session.ended.as_ref().is_some_and(|ended| {
         ended.reason.is_eviction() && u128::from(now().saturating_sub(ended.at)) < AGE.as_millis()
@@ -364,7 +367,7 @@ mod tests {
         let both = ["a|john|why=replaced:b|", "f|jim|why=refused:x y|"];
         assert_eq!(noted(folder.path()), both);
 
-        // The next process goes on where this one was, with what happened while there was none.
+        // The next process continues here, and includes the events from the time without a process.
         open(&register, here("g", "jim")).await;
         close(&register, "g", EndReason::TooOld).await;
         reader(&command).through(&register).await;
@@ -381,7 +384,7 @@ mod tests {
         for id in ["a", "b"] {
             replace(id, now()).await;
         }
-        // Nobody has set a command, and then a command is set on a running broker, which begins anew.
+        // The command is removed; then one is set on a running broker, which starts at the present events.
         forget(&register, "on_evict here").await.unwrap();
         for id in ["c", "d"] {
             replace(id, now()).await;
@@ -432,7 +435,7 @@ mod tests {
         }
         first.through(&register).await;
         assert_ne!(bookmark(&register).await, begin);
-        // So few that no login costs a write for them.
+        // After so few events it stays, so that a login does not cost a write.
         let moved = bookmark(&register).await;
         open(&register, here("z", "jane")).await;
         first.through(&register).await;
@@ -452,12 +455,12 @@ mod tests {
         reader.through(&register).await;
         let both = ["a|john|why=replaced:b|", "b|john|why=replaced:c|"];
         assert_eq!(noted(folder.path()), both);
-        // As after a gap: the list begins with the oldest that is kept.
+        // As after a gap, when the list begins with the oldest event that is kept.
         reader.position = Some(Position::After("0".into()));
         open(&register, here("d", "john")).await;
         reader.through(&register).await;
         assert_eq!(noted(folder.path()), [both[0], both[1], "c|john|why=replaced:d|"]);
-        // Also where the store failed in between.
+        // The same if the store failed in between.
         reader.position = None;
         reader.through(&register).await;
         assert_eq!(noted(folder.path()).len(), 3);
@@ -466,7 +469,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn one_command_that_hangs_delays_no_other_and_is_run_again_after_a_crash() {
         let (register, _keep) = register(settings());
-        // For a it hangs.
+        // The command for a hangs.
         let (command, folder) = script(&format!("case $1 in a) exec sleep 600;; esac; {NOTE}"));
         let mut reader = reader(&command);
         reader.through(&register).await;
@@ -482,7 +485,7 @@ mod tests {
         }
         assert_eq!(noted(folder.path()).len(), 2 * AT_ONCE - 2);
         reader.follow(&register).await.unwrap();
-        // Before the one that hangs: its session was the first that was opened.
+        // The bookmark is before the end of a, the eviction whose command hangs.
         let marked = Position::After(bookmark(&register).await.unwrap());
         let next = register.store.events(&marked, 1, soon()).await.unwrap().list;
         assert_eq!((next[0].session.id.as_str(), next[0].session.ended.is_some()), ("a", true));
@@ -500,7 +503,7 @@ mod tests {
             open(&register, here(&id, "john")).await;
         }
         reader.follow(&register).await.unwrap();
-        // It waited for the first one: whoever was met after so many others is begun after it.
+        // An eviction that comes this long after the first one has to wait for its end.
         let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
         let order: Vec<_> = text.lines().map(|line| line.split('|').next().unwrap()).collect();
         let first = order.iter().position(|id| *id == "a").expect("the first one has not ended");

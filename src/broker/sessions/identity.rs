@@ -1,8 +1,9 @@
-//! Which server this one is among those that share a register.
+//! Identity of this server among those that share a register.
 //!
-//! A server is known by its machine-id and its name. Two servers of one name differ in the machine-id; a clone that kept
-//! both would end its original's sessions, whose processes it does not have. So each server counts in the register, and
-//! one that sees its own place counted by another is refused there. No clock is compared: what moves is alive.
+//! A server is known by its machine-id and its name. Two servers of one name differ in the machine-id. A
+//! clone that kept both would end the sessions of its original, because it does not have their processes. So
+//! each server counts in the register, and a server that sees another one count in its place is rejected. No
+//! clock is compared: a count that moves proves that its server runs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,9 +20,9 @@ use crate::broker::log::{Level, Line};
 use crate::protocol::report::Session;
 use crate::supervise;
 
-/// How often a server counts.
+/// Interval between two counts of a server.
 const BEAT: Duration = Duration::from_secs(3);
-/// A place that was not counted in for so many beats is free.
+/// A place whose count stands still for this many beats is free.
 const SILENT: u32 = 4;
 /// The id of this machine (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -29,39 +30,39 @@ const MACHINE_ID: &str = "/etc/machine-id";
 /// A server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its name, for people.
+    /// Its name, for administrators.
     pub name: String,
     /// See [`Session::machine`].
     pub machine: String,
 }
 
 impl Server {
-    /// This server, called `name`.
+    /// Returns this server, called `name`.
     pub fn here(name: String) -> Self {
         let id = fs::read_to_string(MACHINE_ID).unwrap_or_default();
         Server { machine: machine(id.trim()).unwrap_or_else(|| name.clone()), name }
     }
 
-    /// Where it counts.
+    /// Returns the bookmark that it counts in.
     fn place(&self) -> String {
         format!("server {}/{}", self.machine, self.name)
     }
 }
 
-/// What the machine-id `id` is in a register, which others may read: machine-id(5) asks for something that does not
-/// reveal it. `None` where there is none.
+/// Derives the machine part of the identity from the machine-id `id`. Others may read the register, so
+/// machine-id(5) requires a value that does not reveal the id. Returns `None` if `id` is malformed.
 fn machine(id: &str) -> Option<String> {
     let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let tag = || hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, id.as_bytes()), b"motion-ad sessions");
     is_id.then(|| tag().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Whether the place of this server is its own.
+/// State of the place of this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// It was not found out yet: the count that stands there may be that of the broker before this one.
+    /// Not known yet: the count in it may come from the broker that ran before this one.
     Open,
-    /// Nobody else counts there.
+    /// No other server counts there.
     Ours,
     /// Another server counts there.
     Taken,
@@ -71,31 +72,31 @@ enum Place {
 pub(super) struct Identity {
     pub(super) server: Server,
     place: watch::Sender<Place>,
-    /// Names that this machine had before, each with the count that stood in its place.
+    /// Names that this machine had before, each with the count in its place.
     former: Mutex<BTreeMap<String, Former>>,
 }
 
 #[derive(Default)]
 struct Former {
     count: Option<String>,
-    /// Whether nobody counted there between two looks.
+    /// True if no server counted there between two reads.
     is_ours: bool,
 }
 
 impl Identity {
-    /// `is_alone`: no other server uses the register.
+    /// Creates the identity of `server`. `is_alone` says that no other server uses the register.
     pub(super) fn new(server: Server, is_alone: bool) -> Self {
         let place = if is_alone { Place::Ours } else { Place::Open };
         Identity { server, place: watch::Sender::new(place), former: Mutex::default() }
     }
 
-    /// Returns when the sessions with this server's identity are certainly its own.
+    /// Waits until the sessions with this server's identity are certainly its own.
     pub(super) async fn is_certain(&self) {
-        // The sender lives as long as this.
+        // The sender lives as long as `self`, so the wait cannot fail.
         let _ = self.place.subscribe().wait_for(|place| *place == Place::Ours).await;
     }
 
-    /// Why this server may not use the register; `None` where it may.
+    /// Returns the reason if this server may not use the register.
     pub(super) fn problem(&self) -> Option<String> {
         let Server { name, .. } = &self.server;
         (*self.place.borrow() == Place::Taken).then(|| {
@@ -106,7 +107,7 @@ impl Identity {
         })
     }
 
-    /// Whether this machine's session is one of this server: it has its name, or one that it had before.
+    /// Returns true if the session is one of this server: of this machine, with its present or a former name.
     pub(super) fn is_ours(&self, session: &Session) -> bool {
         let is_former = || {
             let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,12 +123,12 @@ impl Identity {
 
 /// One broker's count in a place.
 struct Count {
-    /// Made up by each broker when it starts.
+    /// Random mark that each broker chooses when it starts.
     mark: String,
     count: u64,
-    /// Whether this broker counts there.
+    /// True if this broker counts there.
     is_counting: bool,
-    /// The count of another one, and for how many beats it has stood still.
+    /// The count of another broker, and the number of beats for which it has stood still.
     other: Option<(String, u32)>,
 }
 
@@ -137,7 +138,8 @@ impl Count {
         Count { mark, count: 0, is_counting: false, other: None }
     }
 
-    /// What stands in the place now. Returns the count to write, where this broker may, and whose the place is.
+    /// Takes the count that is in the place now. Returns the count to write, if this broker may write, and
+    /// the state of the place.
     fn beat(&mut self, stands: Option<&str>) -> (Option<String>, Place) {
         let is_own = stands.is_none_or(|stands| stands.split(' ').next() == Some(&self.mark));
         if is_own {
@@ -155,7 +157,7 @@ impl Count {
             }
             self.other = None;
         }
-        // Where somebody else takes it at the same moment, one of the two sees the other's count next.
+        // If another broker takes the place at the same moment, one of the two sees the other's count next.
         let is_certain = self.is_counting;
         self.is_counting = true;
         self.count += 1;
@@ -164,7 +166,7 @@ impl Count {
     }
 }
 
-/// Counts until the broker ends.
+/// Counts until the broker stops.
 pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
     if !register.store.is_shared() {
         return Ok(());
@@ -174,7 +176,7 @@ pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        // What the register has to say about it is in the log already.
+        // The register has logged any error already.
         let _ = beat(&register, &mut count).await;
     }
 }
@@ -187,7 +189,7 @@ async fn beat(register: &Register, count: &mut Count) -> Result<(), StoreError> 
     if let Some(write) = write {
         register.written(store.bookmark(&name, &write, Instant::now() + CALL).await)?;
     }
-    // One that was refused stays so until the place is its own.
+    // A server that was rejected stays so until the place is its own.
     let is_refused = *identity.place.borrow() == Place::Taken;
     if !(is_refused && place == Place::Open) && identity.set(place) {
         let line = Line::new("sessions").with("store", store.name());
@@ -206,8 +208,8 @@ async fn beat(register: &Register, count: &mut Count) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Looks whether `names`, under which this machine has sessions, are former ones of this server: nobody counts there.
-/// A clone that has another name does.
+/// Checks whether `names`, under which this machine has sessions, are former names of this server. That is so
+/// if no server counts there; a clone with another name does count.
 pub(super) async fn look_back(register: &Register, names: Vec<String>) -> Result<(), StoreError> {
     let identity = &register.identity;
     let mut now = BTreeMap::new();
@@ -249,7 +251,8 @@ mod tests {
         }
     }
 
-    /// What stands in a place after each of these brokers had a beat, in turn, and whose each thinks it is.
+    /// Gives each broker a beat in turn. Leaves the count in `stands`, and returns each broker's state of the
+    /// place.
     fn beats(stands: &mut Option<String>, counts: &mut [&mut Count]) -> Vec<Place> {
         let beat = |count: &mut &mut Count| {
             let (write, place) = count.beat(stands.as_deref());
@@ -271,13 +274,13 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(beats(&mut stands, &mut [&mut first, &mut second]), [Place::Ours, Place::Taken]);
         }
-        // The first one ends.
+        // The first one stops.
         for _ in 0..SILENT {
             assert_ne!(beats(&mut stands, &mut [&mut second]), [Place::Ours]);
         }
         let later: Vec<_> = (0..3).flat_map(|_| beats(&mut stands, &mut [&mut second])).collect();
         assert_eq!(later.last(), Some(&Place::Ours));
-        // It comes back, and now it is the second one.
+        // It starts again and is the second one now.
         let mut both = Vec::new();
         for _ in 0..3 {
             both = beats(&mut stands, &mut [&mut first, &mut second]);

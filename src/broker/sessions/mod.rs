@@ -1,8 +1,9 @@
-//! The register of sessions: who is logged in where.
+//! The register of sessions: which users are logged in, and where.
 //!
-//! A session begins when an application opens one, and ends when it closes it, when another login of the person takes
-//! its place, when its process is gone, when it is too old, or when AD no longer lets the person in. Each end that was
-//! not the application's own doing is an eviction, of which the application learns by the events.
+//! A session begins when an application opens it. It ends when the application closes it, when another login
+//! of the user replaces it, when its process is gone, when it is too old, or when AD no longer grants the
+//! user access. A session that is replaced, too old or without access is evicted: the application did not end
+//! it and learns of it from the events.
 
 mod evict;
 pub mod identity;
@@ -43,68 +44,69 @@ use crate::protocol::report::{self, EndReason, Ended, Events, Session, Sessions}
 use crate::protocol::{MAX_FRAME, Request};
 use crate::supervise;
 
-/// The longest text of a session, in bytes; what is longer is cut.
+/// Maximum length of a text in a session, in bytes; longer texts are cut.
 const TEXT: usize = 255;
-/// Requests that wait for events at once.
+/// Maximum number of requests that wait for events at the same time.
 const WATCHERS: usize = 64;
-/// So many sessions or events are read at a time.
+/// Number of sessions or events that are read at a time.
 const PAGE: usize = 200;
-/// A reply's sessions or events, in bytes of JSON; the rest of a frame is for what is around them.
+/// Maximum size of the sessions or events in a reply, in bytes of JSON; the rest of the frame holds their
+/// envelope.
 const ROOM: usize = MAX_FRAME - 1024;
-/// One call of the store that no request waits for.
+/// Maximum duration of a call to the store that no request waits for.
 const CALL: Duration = Duration::from_secs(10);
-/// Delay of a recheck from which it counts as not running; never less than its own interval.
+/// Delay after which a recheck counts as not running; at least the configured interval.
 const RECHECK_LATE: Duration = Duration::from_secs(120);
 
-/// Who comes in.
+/// The account that a session is opened for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Newcomer {
     /// `user@domain`.
     pub principal: String,
     /// `objectGUID` of the account.
     pub guid: Uuid,
-    /// Whether `sessions.exempt_groups` lets the person have any number of sessions.
+    /// True if `sessions.exempt_groups` allows the user any number of sessions.
     pub is_exempt: bool,
 }
 
-/// Why somebody has no session.
+/// Reason why a user has no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotOpened {
-    /// These are in the way.
+    /// The policy rejects the session because these are open.
     Denied(Vec<Session>),
-    /// The store did not take it.
+    /// The store did not register the session.
     Store(StoreError),
 }
 
-/// The register.
+/// The register of sessions.
 pub struct Register {
     store: Arc<dyn Store>,
     settings: config::Sessions,
-    /// This server, by which its sessions are known.
+    /// This server, which marks its sessions.
     identity: Identity,
-    /// This boot's id.
+    /// The id of this boot.
     boot: String,
     log: Arc<Log>,
-    /// What went wrong with the store last, reading and writing: on a full disk it can still be read.
+    /// The last problems with the store, reading and writing: a store on a full disk can still be read.
     trouble: Mutex<[Option<String>; 2]>,
     watchers: Semaphore,
-    /// How many requests may wait for events.
+    /// Maximum number of requests that may wait for events.
     places: usize,
     ending: watch::Sender<bool>,
-    /// Ends that the store did not take yet.
+    /// Ends that the store has not taken yet.
     owed: Owed,
     /// Set once the bookmark of `sessions.on_evict` is in the store.
     prepared: OnceCell<()>,
     /// Sessions that were ended from here, by reason.
     ended: [AtomicU64; EndReason::ALL.len()],
-    /// When the accounts behind sessions were last read again, and why not since.
+    /// Time of the last complete recheck of the accounts, and the problem that has prevented another since.
     rechecked: Mutex<(Instant, Option<String>)>,
 }
 
-/// The store that the configuration names; `names` knows the addresses of servers.
+/// Opens the store that the configuration names; `names` resolves the addresses of servers.
 ///
 /// # Errors
-/// Why it cannot be made.
+/// Returns the reason if the store cannot be created.
 pub fn open_store(
     settings: &config::Sessions,
     state: Option<&Path>,
@@ -113,7 +115,8 @@ pub fn open_store(
 ) -> Result<Arc<dyn Store>, String> {
     match &settings.store {
         config::Store::Sqlite => {
-            // Without one, as by hand, only what needs the register fails, and says so.
+            // Without a state directory, as in a start by hand, only calls that need the register fail, and
+            // they say so.
             let folder = state.unwrap_or(Path::new("/nonexistent/STATE_DIRECTORY is not set"));
             let log = log.clone();
             let tell = Arc::new(move |text: &str| {
@@ -135,7 +138,7 @@ pub fn open_store(
 }
 
 impl Register {
-    /// The register in `store`, for the sessions of `server`.
+    /// Creates the register in `store`, for the sessions of `server`.
     pub fn new(
         store: Arc<dyn Store>,
         settings: config::Sessions,
@@ -143,7 +146,7 @@ impl Register {
         connections: usize,
         log: Arc<Log>,
     ) -> Arc<Self> {
-        // Whoever watches holds a connection for a long time; logins need some, too.
+        // A watcher holds a connection for a long time; some connections must stay free for logins.
         let places = WATCHERS.min(connections / 2);
         let identity = Identity::new(server, !store.is_shared());
         Arc::new(Register {
@@ -163,7 +166,7 @@ impl Register {
         })
     }
 
-    /// Begins to end the sessions that are over, and to run the command for evictions.
+    /// Starts the background tasks: the sweep, the command for evictions, the owed ends, the server's count.
     pub fn start(self: &Arc<Self>) {
         let [swept, followed, owed, here] = [(); 4].map(|()| self.clone());
         supervise::spawn("sweep", move || sweep::keep(swept.clone()));
@@ -172,20 +175,22 @@ impl Register {
         supervise::spawn("identity", move || identity::keep(here.clone()));
     }
 
-    /// Undoes, as far as `time` allows, what requests that were cut off have left: the broker ends.
+    /// Makes the owed ends, such as those of logins that were cut off, for at most `time`: the broker is
+    /// stopping.
     pub async fn leave(&self, time: Duration) {
         let _ = timeout_at(Instant::now() + time, self.settle()).await;
     }
 
-    /// Sends everybody away who waits for events: the broker ends.
+    /// Answers every request that waits for events, because the broker is stopping.
     pub fn end(&self) {
         self.ending.send_replace(true);
     }
 
-    /// Registers a session of `newcomer`, who came in by `request` of `peer`.
+    /// Registers a session of `newcomer`, whom `request` of `peer` has logged in.
     ///
     /// # Errors
-    /// Returns why no session was registered. After a timeout there may be one: it is undone in the background.
+    /// Returns the reason if no session was registered. A session that may be registered after a
+    /// timeout is undone in the background.
     pub async fn open(
         &self,
         newcomer: &Newcomer,
@@ -254,16 +259,16 @@ impl Register {
         })
     }
 
-    /// Ends a session that its application does not know of, as soon as the store takes it.
+    /// Ends a session that its application does not know of, as soon as the store can be reached.
     pub fn undo(&self, id: String, why: &str) {
         self.owe(Due::End(id, unconfirmed(why)));
     }
 
-    /// Ends the session `id`; see [`Store::close`]. An end that may have been made without an answer is made again in
-    /// the background, so that it is told.
+    /// Ends the session `id`; see [`Store::close`]. If the reply to the end may be lost, the end is
+    /// repeated in the background, so that it is logged.
     ///
     /// # Errors
-    /// Returns an error if the store did not take it.
+    /// Returns an error if the store did not end the session.
     pub async fn close(&self, id: &str, ended: &Ended, deadline: Instant) -> Result<Closed, StoreError> {
         if ended.reason.is_eviction() {
             evict::prepare(self, deadline).await?;
@@ -275,7 +280,7 @@ impl Register {
         })?;
         let is_told = self.tell_end(&closed, ended);
         Ok(match closed {
-            // By a first attempt, whose answer was lost.
+            // A first attempt ended it, and its reply was lost.
             Closed::Earlier(session) if is_told => Closed::Now(session),
             closed => closed,
         })
@@ -284,19 +289,19 @@ impl Register {
     /// Ends the session with the id that `request` names.
     ///
     /// # Errors
-    /// Returns an error if the store did not take it; it is ended when the store can be reached again.
+    /// Returns an error if the store did not end the session; it ends when the store can be reached again.
     pub async fn close_for(&self, request: &Request, deadline: Instant) -> Result<Closed, StoreError> {
         let ended = closed_now();
         let closed = self.close(&request.session, &ended, deadline).await;
         closed.inspect_err(|_| self.owe(Due::End(request.session.clone(), ended)))
     }
 
-    /// Ends the newest session of `which` that `peer`'s process opened by the same service, else another process of
-    /// `peer`'s user. A remote host and a terminal that `request` names must be the session's, so that of two browsers
-    /// each closes its own.
+    /// Ends the newest session of `which` that `peer`'s process opened by the same service, else the newest
+    /// one of another process of `peer`'s user. A remote host or terminal that `request` names must match the
+    /// session, so that each of two browsers closes its own session.
     ///
     /// # Errors
-    /// Returns an error if the store did not take it; it is ended when the store can be reached again.
+    /// Returns an error if the store did not end the session; it ends when the store can be reached again.
     pub async fn close_newest(
         &self,
         which: Which,
@@ -316,12 +321,13 @@ impl Register {
         closed.inspect_err(|_| self.owe(Due::End(id, ended)))
     }
 
-    /// Whether a session is one of this server.
+    /// Returns true if a session belongs to this server.
     fn is_ours(&self, session: &Session) -> bool {
         !self.store.is_shared() || self.identity.is_ours(session)
     }
 
-    /// The open sessions of this server. With a file of this host all are, whatever the host was called.
+    /// Returns the open sessions of this server; in a file of this host these are all, under any name of the
+    /// host.
     async fn mine(&self, deadline: Instant) -> Result<Vec<Session>, StoreError> {
         if !self.store.is_shared() {
             return self.all(&Which::All, deadline).await;
@@ -332,7 +338,7 @@ impl Register {
         Ok(mine)
     }
 
-    /// Every open session of `which`, page by page.
+    /// Returns every open session of `which`, read page by page.
     async fn all(&self, which: &Which, deadline: Instant) -> Result<Vec<Session>, StoreError> {
         let mut all = Vec::new();
         let mut after: Option<String> = None;
@@ -346,10 +352,10 @@ impl Register {
         }
     }
 
-    /// A page of open sessions, as many as a reply holds.
+    /// Returns a page of open sessions, as many as fit into a reply.
     ///
     /// # Errors
-    /// The store was not reached, or the cursor is none.
+    /// Returns an error if the store was not reached or the cursor is malformed.
     pub async fn list(
         &self,
         which: &Which,
@@ -364,26 +370,26 @@ impl Register {
         Ok(Sessions { list, next: next.filter(|_| more) })
     }
 
-    /// The session `id`, open or ended a while ago.
+    /// Returns the session `id`, whether open or recently ended.
     ///
     /// # Errors
-    /// The store was not reached.
+    /// Returns an error if the store was not reached.
     pub async fn show(&self, id: &str, deadline: Instant) -> Result<Sessions, StoreError> {
         let found = self.read(self.store.get(id, deadline).await)?;
         Ok(Sessions { list: found.into_iter().collect(), next: None })
     }
 
-    /// What happened after `cursor`; waits for something until `deadline`. Without a cursor the answer is empty and
-    /// says where to begin. `None`: so many wait already.
+    /// Returns the events after `cursor`, and waits for one until `deadline`. Without a cursor, the reply is
+    /// empty and says where to begin. Returns `None` if too many requests wait already.
     ///
     /// # Errors
-    /// The store was not reached, or the cursor is none.
+    /// Returns an error if the store was not reached or the cursor is malformed.
     pub async fn watch(&self, cursor: Option<&str>, deadline: Instant) -> Result<Option<Events>, StoreError> {
         let Ok(_place) = self.watchers.try_acquire() else { return Ok(None) };
         let mut changes = self.store.changes();
         let mut ending = self.ending.subscribe();
         let position = cursor.map_or(Position::Now, |cursor| Position::After(cursor.to_owned()));
-        // The last look must be answered before the deadline.
+        // The last query must be answered before the deadline.
         let last = deadline - deadline.saturating_duration_since(Instant::now()) / 10;
         loop {
             changes.mark_unchanged();
@@ -406,7 +412,7 @@ impl Register {
         }
     }
 
-    /// Writes to the store, and returns what is wrong with it, if anything: a full disk can still be read.
+    /// Writes to the store and returns its problem, if any: a store on a full disk can still be read.
     pub async fn try_writing(&self, deadline: Instant) -> Option<String> {
         let _ = self.written(
             self.store
@@ -421,7 +427,7 @@ impl Register {
         self.settings.on_store_failure == config::OnStoreFailure::Deny
     }
 
-    /// Notes that the accounts behind sessions were read again, or why they were not.
+    /// Notes that the accounts behind sessions were read again, or the problem that prevented it.
     fn note_recheck(&self, problem: Option<String>) {
         let mut rechecked = self.rechecked.lock().unwrap_or_else(PoisonError::into_inner);
         match problem {
@@ -430,7 +436,7 @@ impl Register {
         }
     }
 
-    /// Why the accounts behind sessions are not read again as often as `sessions.recheck` says, if they are not.
+    /// Returns the reason if the accounts are not read again as often as `sessions.recheck` says.
     pub fn recheck_problem(&self) -> Option<String> {
         let every = self.settings.recheck?;
         let rechecked = self.rechecked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -452,18 +458,18 @@ impl Register {
         self.identity.problem().or(problem)
     }
 
-    /// The register, for people.
+    /// Returns the state of the register, for administrators.
     pub async fn report(&self, deadline: Instant) -> report::Register {
         let open = self.read(self.store.count(deadline).await).ok();
         report::Register { store: self.store.name(), open, problem: self.trouble() }
     }
 
-    /// Notes whether the store can be read.
+    /// Records whether the store could be read.
     fn read<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         self.noted(result, |[reading, _]| reading)
     }
 
-    /// Notes whether the store can be written.
+    /// Records whether the store could be written.
     fn written<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         self.noted(result, |[_, writing]| writing)
     }
@@ -475,7 +481,7 @@ impl Register {
     ) -> Result<T, StoreError> {
         let trouble = match &result {
             Ok(_) => None,
-            // Whoever sent it made it up.
+            // The cursor is the client's mistake, not the store's.
             Err(StoreError::Cursor(_)) => return result,
             Err(error) => {
                 let line = Line::new("sessions").with("problem", error).with("store", self.store.name());
@@ -487,22 +493,22 @@ impl Register {
         result
     }
 
-    /// How many sessions are open, without a word where the store does not say.
+    /// Returns the number of open sessions, without a log line if the store does not reply.
     pub async fn open_now(&self, deadline: Instant) -> Option<u64> {
         self.store.count(deadline).await.ok()
     }
 
-    /// How many sessions were ended from here, by reason.
+    /// Returns the number of sessions that this broker has ended, by reason.
     pub fn ended(&self) -> impl Iterator<Item = (EndReason, u64)> {
         EndReason::ALL.into_iter().zip(self.ended.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// How many requests wait for events.
+    /// Returns the number of requests that wait for events.
     pub fn watching(&self) -> usize {
         self.places.saturating_sub(self.watchers.available_permits())
     }
 
-    /// Counts a session that ended, and says so in the log. What its application closed has a line of its own.
+    /// Counts and logs a session that ended. A close by the application is logged with its request.
     fn tell(&self, session: &Session) {
         let Some(ended) = &session.ended else { return };
         if let Some(count) = self.ended.get(ended.reason as usize) {
@@ -523,7 +529,7 @@ impl Register {
     }
 }
 
-/// The id of the newest of `open` that `request` of `peer` may mean.
+/// Returns the id of the newest session in `open` that `request` of `peer` may mean.
 fn newest(
     open: Vec<Session>,
     request: &Request,
@@ -545,9 +551,9 @@ fn newest(
     }
 }
 
-/// How many of `sessions` a reply holds; at least one, which always fits.
+/// Returns how many of `sessions` fit into a reply; at least one, which always fits.
 fn fitting<'a>(sessions: impl Iterator<Item = &'a Session>) -> usize {
-    // A cursor, and what JSON puts around it.
+    // Space for a cursor and the JSON around it.
     const AROUND: usize = 128;
     let mut used = 0;
     let fits = |session: &&Session| {
@@ -557,24 +563,24 @@ fn fitting<'a>(sessions: impl Iterator<Item = &'a Session>) -> usize {
     sessions.take_while(fits).count().max(1)
 }
 
-/// The beginning of `text`, of at most [`TEXT`] bytes.
+/// Returns the beginning of `text`, at most [`TEXT`] bytes.
 fn cut(text: &str) -> String {
     let end = (0..=text.len().min(TEXT)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
     text.get(..end).unwrap_or_default().to_owned()
 }
 
-/// The end of a session that its application never learned of; see [`EndReason::Unconfirmed`].
+/// Creates the end of a session that its application never learned of; see [`EndReason::Unconfirmed`].
 fn unconfirmed(why: &str) -> Ended {
     let detail = format!("{why}: nobody has the seat");
     Ended { at: now(), reason: EndReason::Unconfirmed, detail }
 }
 
-/// The end of a session by its application.
+/// Creates the end of a session that its application closes now.
 fn closed_now() -> Ended {
     Ended { at: now(), reason: EndReason::Closed, detail: String::new() }
 }
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
@@ -596,7 +602,7 @@ mod tests {
         config::Sessions::default()
     }
 
-    /// A register of the host `here` in a folder of its own.
+    /// Creates a register of the host `here` in a new folder.
     pub(super) fn register(settings: config::Sessions) -> (Arc<Register>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         (register_in(settings, folder.path()), folder)
@@ -609,7 +615,7 @@ mod tests {
 
     fn register_in(settings: config::Sessions, folder: &Path) -> Arc<Register> {
         let (log, writer) = Log::open().unwrap();
-        // Its lines go nowhere.
+        // Its log lines are discarded.
         writer.finish();
         let log = Arc::new(log);
         let store = open_store(&settings, Some(folder), Arc::new(Network::default()), &log).unwrap();
@@ -763,7 +769,7 @@ mod tests {
         for person in 1..=4 {
             open.push(before.enter(person).await.unwrap());
         }
-        // The file is the other's as long as that lives.
+        // The first register holds the file as long as it exists.
         let register = register_in(settings(), folder.path());
         let leave = Request { session: open[0].id.clone(), ..request(Operation::CloseSession) };
         assert!(register.close_for(&leave, soon()).await.is_err());
@@ -804,7 +810,7 @@ mod tests {
         let told = |reason| register.ended().find(|(other, _)| *other == reason).unwrap().1;
         let session = register.enter(1).await.unwrap();
         let ended = Ended { at: now(), reason: EndReason::TooOld, detail: String::new() };
-        // The answer to the first attempt is lost.
+        // The reply to the first attempt is lost.
         register.store.close(&session.id, &ended, soon()).await.unwrap();
         let closed = register.close(&session.id, &ended, soon()).await.unwrap();
         assert!(matches!(closed, Closed::Now(_)));
@@ -813,7 +819,7 @@ mod tests {
         let closed = register.close(&session.id, &other, soon()).await.unwrap();
         assert!(matches!(closed, Closed::Earlier(_)));
         assert_eq!(told(EndReason::TooOld), 1);
-        // The answer to a login that evicted is lost, and the login is undone.
+        // The reply to a login that evicted a session is lost, and the login is undone.
         register.enter(1).await.unwrap();
         let lost = register.session(&newcomer(1), &request(Operation::OpenSession), &me()).unwrap();
         register.store.open(&lost, register.admission(&newcomer(1)), soon()).await.unwrap();
@@ -842,7 +848,7 @@ mod tests {
     async fn a_login_that_is_cut_off_leaves_no_session() {
         let (register, _folder) = register(settings());
         let (stays, kept) = (register.enter(1).await.unwrap(), register.enter(2).await.unwrap());
-        // While the register is asked, whether its answer is still on its way or there by then.
+        // During the call of the register, both before and after its reply arrives.
         for pause in [Duration::ZERO, Duration::from_millis(50)] {
             loop {
                 let mut entering = Box::pin(register.enter(3));
@@ -861,7 +867,7 @@ mod tests {
             register.leave(CALL).await;
             assert_eq!((register.owed_now(), register.store.count(soon()).await), (0, Ok(2)));
         }
-        // After that, unless the application has the answer.
+        // After the call, unless the application has the reply.
         Seat::new(register.clone(), stays.id.clone()).taken();
         drop(Seat::new(register.clone(), kept.id));
         register.leave(CALL).await;
@@ -881,13 +887,13 @@ mod tests {
         let a = register.enter(1).await.unwrap();
         let events = waiting.await.unwrap();
         assert_eq!(events.list.iter().map(|event| &event.session).collect::<Vec<_>>(), [&a]);
-        // Meanwhile it was away.
+        // While the client was away.
         let b = register.enter(1).await.unwrap();
         let missed = register.watch(Some(&events.cursor), soon()).await.unwrap().unwrap();
         let ended = &missed.list[0].session;
         assert_eq!((&ended.id, &ended.ended.as_ref().unwrap().detail), (&a.id, &b.id));
         assert_eq!(missed.list[1].session, b);
-        // Nothing happens.
+        // Without an event.
         let begun = Instant::now();
         let nothing = register.watch(Some(&missed.cursor), begun + Duration::from_secs(2)).await;
         assert_eq!(nothing.unwrap().unwrap(), Events { cursor: missed.cursor.clone(), ..Events::default() });
@@ -900,7 +906,7 @@ mod tests {
         let (register, _folder) = register(settings());
         let cursor = register.watch(None, soon()).await.unwrap().unwrap().cursor;
         let mut waiting = tokio::task::JoinSet::new();
-        // Of eight connections half are left for logins.
+        // Half of the eight connections are left for logins.
         for _ in 0..4 {
             let (register, cursor) = (register.clone(), cursor.clone());
             waiting.spawn(async move { register.watch(Some(&cursor), soon()).await.unwrap() });
@@ -920,7 +926,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn pages_fit_a_frame_and_lose_nobody() {
         let (register, _folder) = register(config::Sessions { policy: Policy::Unlimited, ..settings() });
-        // Each byte takes six in JSON.
+        // JSON writes six bytes for each of these.
         let text = "\u{1}".repeat(2 * TEXT);
         let request = Request {
             user: text.clone(),
@@ -974,7 +980,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(register.report(soon()).await.problem, None);
-        // On a full disk it can still be read.
+        // A store on a full disk can still be read.
         let full = Err::<(), _>(StoreError::Unavailable("the disk is full".into()));
         assert!(register.written(full).is_err());
         assert!(register.show("x", soon()).await.is_ok());

@@ -1,8 +1,9 @@
-//! Ends of sessions that the register did not take: each is made as soon as the register can be reached again.
+//! Ends of sessions that the register did not take: each is made as soon as the register can be reached
+//! again.
 //!
-//! A login that was refused because the register did not answer may have a session all the same, and a user who logs out
-//! while the register is away keeps one. Under `policy = "deny"` either locks the user out. What is owed is kept in
-//! memory, while the broker runs.
+//! A login that was rejected because the register did not answer may have a session all the same, and a user
+//! who logs out while the register is away keeps one. Under `policy = "deny"` either session locks the user
+//! out. Owed ends are kept in memory, while the broker runs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +20,9 @@ use crate::protocol::Request;
 use crate::protocol::report::{Ended, Session};
 use crate::supervise;
 
-/// Ends that are kept at most.
+/// Maximum number of ends that are kept.
 const MOST: usize = 10_000;
-/// The longest time between two attempts.
+/// Maximum time between two attempts.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// An end that the register did not take.
@@ -29,7 +30,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub(super) enum Due {
     /// The session with this id ends.
     End(String, Ended),
-    /// This session is not to be open, nor to be opened by a call that is still on its way.
+    /// This session must not be open, nor may a call that is still on its way open it.
     Undo(Box<Session>, Ended),
     /// The session that a request without an id meant ends, if it was open then.
     Leave(Box<Left>),
@@ -45,7 +46,7 @@ pub(super) struct Left {
 }
 
 impl Due {
-    /// What is the same end once more has the same key. Ids begin with no hyphen.
+    /// Returns a key that repetitions of the same end share. No id begins with a hyphen.
     fn key(&self) -> String {
         match self {
             Due::End(id, _) => id.clone(),
@@ -55,7 +56,7 @@ impl Due {
     }
 }
 
-/// All that is owed.
+/// All ends that are owed.
 #[derive(Default)]
 pub(super) struct Owed {
     due: Mutex<BTreeMap<String, Due>>,
@@ -73,7 +74,7 @@ impl Register {
     pub(super) fn owe(&self, due: Due) {
         let mut all = self.owed.due();
         let key = due.key();
-        // That a session must not be open says more than that it ends.
+        // `Undo` includes `End`: the session must not be open at all.
         let is_less = matches!((&due, all.get(&key)), (Due::End(..), Some(Due::Undo(..))));
         if all.len() >= MOST && !all.contains_key(&key) {
             let line = Line::new("sessions")
@@ -90,7 +91,7 @@ impl Register {
         self.owed.added.notify_one();
     }
 
-    /// Makes what is owed, as far as the register takes it. Returns true if nothing is left.
+    /// Makes the owed ends until the register rejects one. Returns true if none is left.
     pub(super) async fn settle(&self) -> bool {
         let keys: Vec<String> = self.owed.due().keys().cloned().collect();
         for key in keys {
@@ -103,7 +104,7 @@ impl Register {
         self.owed.due().is_empty()
     }
 
-    /// How many ends are owed.
+    /// Returns the number of owed ends.
     #[cfg(test)]
     pub(super) fn owed_now(&self) -> usize {
         self.owed.due().len()
@@ -121,7 +122,7 @@ impl Register {
             Due::End(id, ended) => (Some(id.clone()), ended),
             Due::Leave(left) => {
                 let mut open = self.all(&left.which, deadline).await?;
-                // A later one is none that this logout meant.
+                // This logout cannot mean a session that was opened later.
                 open.retain(|session| session.since <= left.ended.at);
                 (newest(open, &left.request, &left.peer, |session| self.is_ours(session)), &left.ended)
             }
@@ -133,7 +134,8 @@ impl Register {
         Ok(())
     }
 
-    /// Says the end of a session once: an earlier call may have made it, whose answer was lost.
+    /// Logs the end of a session once, and returns true if this end is the one that counts. An earlier call,
+    /// whose reply was lost, may have made it.
     pub(super) fn tell_end(&self, closed: &Closed, ended: &Ended) -> bool {
         match closed {
             Closed::Now(session) => self.tell(session),
@@ -144,7 +146,7 @@ impl Register {
     }
 }
 
-/// Makes what is owed until the broker ends: when something is added, and whenever the register comes back.
+/// Makes owed ends until the broker stops: when one is added, and whenever the register is reachable again.
 pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
     let mut changes = register.store.changes();
     loop {

@@ -1,4 +1,4 @@
-//! Whether the process that opened a session is still there.
+//! Checks whether the process that opened a session still exists.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::fs;
@@ -10,34 +10,35 @@ use nix::unistd::Pid;
 
 use crate::protocol::report::Session;
 
-/// Which boot this is, as systemd tells the broker (`%b`, systemd.unit(5)), whose sandbox hides the kernel's own file.
+/// The variable with the boot id, which systemd sets (`%b`, systemd.unit(5)): its sandbox hides the kernel's
+/// file.
 const BOOT: &str = "BOOT_ID";
 /// The kernel's file, for a broker that is started by hand (random(4)).
 const BOOT_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The id of this boot, without hyphens; empty where it cannot be known.
+/// Returns the id of this boot, without hyphens; empty if it is unknown.
 pub fn boot() -> String {
     let told = std::env::var(BOOT).ok().or_else(|| fs::read_to_string(BOOT_FILE).ok());
     told.unwrap_or_default().trim().replace('-', "")
 }
 
-/// What is known of a process.
+/// State of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// It runs, and was started then: `starttime` of proc_pid_stat(5).
+    /// The process runs and was started at this time: `starttime` of proc_pid_stat(5).
     Since(u64),
-    /// It is there, and hides when it was started.
+    /// The process may exist, but its start time is hidden.
     Hidden,
-    /// There is none.
+    /// The process does not exist.
     Gone,
 }
 
 impl Process {
-    /// The process with this id, as it is now.
+    /// Returns the present state of the process with this id.
     pub fn look(pid: u32) -> Self {
         match fs::read(format!("/proc/{pid}/stat")) {
             Ok(stat) => parse(&stat).unwrap_or(Process::Hidden),
-            // /proc may hide processes of others (hidepid, proc(5)); kill(2) tells those that exist.
+            // /proc may hide processes of other users (hidepid, proc(5)); kill(2) reports whether one exists.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound) || is_no_process(&error) => {
                 let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw);
                 match pid.map(|pid| kill(pid, None)) {
@@ -49,7 +50,7 @@ impl Process {
         }
     }
 
-    /// When it was started; 0 where that is not known.
+    /// Returns the start time; 0 if it is unknown.
     pub fn started(self) -> u64 {
         match self {
             Process::Since(started) => started,
@@ -58,33 +59,34 @@ impl Process {
     }
 }
 
-/// A process that ends while its file is read.
+/// Returns true if the process ended while its file was read.
 fn is_no_process(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ESRCH as i32)
 }
 
-/// `state`, `num_threads` and `starttime` are the third, the 20th and the 22nd field; the second, in parentheses, may
-/// hold anything.
+/// Parses the third, 20th and 22nd field: `state`, `num_threads` and `starttime`. The second field, in
+/// parentheses, may hold anything.
 fn parse(stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end.checked_add(1)?..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let is_dead = matches!(fields.next()?, "Z" | "X");
     let threads: i64 = fields.nth(16)?.parse().ok()?;
-    // A zombie does nothing any more, and its parent is yet to look; unless only its first thread has ended.
+    // A zombie does nothing but wait for its parent, unless only its first thread has ended.
     if is_dead && threads <= 1 {
         return Some(Process::Gone);
     }
     Some(Process::Since(fields.nth(1)?.parse().ok()?))
 }
 
-/// Whether the process of a session of this host is certainly gone. `look` says how a process is now.
+/// Returns true if the process of a session of this host is certainly gone. `look` returns the state of a
+/// process.
 pub fn is_gone(session: &Session, boot: &str, look: impl FnOnce(u32) -> Process) -> bool {
-    // No process survives its boot; afterwards its id and even its start time may be another's.
+    // No process survives its boot; afterwards another process may have its id and even its start time.
     if !session.boot.is_empty() && !boot.is_empty() && session.boot != boot {
         return true;
     }
-    // The application is where processes have other ids, in a container.
+    // The application runs in a container, where processes have other ids.
     if session.pid == 0 {
         return false;
     }
@@ -112,13 +114,13 @@ mod tests {
         let Process::Since(later) = Process::look(pid) else { panic!("{:?}", Process::look(pid)) };
         assert!(later >= started);
         child.kill().unwrap();
-        // Dead and not waited for, it is a zombie.
+        // Until its parent waits for it, a dead child is a zombie.
         while Process::look(pid) != Process::Gone {
             std::thread::yield_now();
         }
         child.wait().unwrap();
         assert_eq!(Process::look(pid), Process::Gone);
-        // That of another user, here as well as where the tests do not run as root.
+        // A process of another user, which works even if the tests do not run as root.
         assert!(matches!(Process::look(1), Process::Since(_) | Process::Hidden));
     }
 

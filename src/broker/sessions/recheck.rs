@@ -1,4 +1,5 @@
-//! Reads the accounts of those who have a session on this server again, and ends the sessions of who may not stay.
+//! Reads the accounts of the users with a session on this server again, and ends the sessions of users
+//! without access.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,16 +19,16 @@ use crate::protocol::report::{self, EndReason};
 use crate::supervise::Ended;
 use crate::verdict::Outcome;
 
-/// The first time is this long after the start, where `sessions.recheck` is not shorter.
+/// Maximum time from the start to the first recheck; a shorter `sessions.recheck` applies instead.
 const FIRST: Duration = Duration::from_secs(30);
-/// One batch of accounts, whatever AD does.
+/// Maximum time for one batch of accounts.
 const READING: Duration = Duration::from_secs(20);
-/// Between two batches, so that logins have the connection for themselves.
+/// Pause between two batches, so that logins have the connection to themselves.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Searches for somebody's groups at once.
+/// Maximum number of searches for the groups of a user at the same time.
 const AT_ONCE: usize = 4;
 
-/// Why accounts could not be read again.
+/// Reason why accounts could not be read again.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error("{0}")]
@@ -36,7 +37,7 @@ enum Trouble {
     Directory(#[from] DirectoryError),
 }
 
-/// Reads them again and again until the broker ends.
+/// Repeats the recheck until the broker stops.
 pub(in crate::broker) async fn keep<M, P>(register: Arc<Register>, logins: Arc<Logins<M, P>>) -> Ended
 where
     M: Machine + 'static,
@@ -61,7 +62,7 @@ where
     }
 }
 
-/// Reads them once.
+/// Reads all accounts once and ends the sessions of users without access.
 async fn recheck<M, P>(register: &Arc<Register>, logins: &Arc<Logins<M, P>>) -> Result<(), Trouble>
 where
     M: Machine + 'static,
@@ -89,7 +90,7 @@ where
     Ok(())
 }
 
-/// Those of `guids` who may not stay, and why.
+/// Returns those of `guids` that no longer have access, each with the outcome.
 async fn expelled<M, P>(
     register: &Register,
     logins: &Arc<Logins<M, P>>,
@@ -131,7 +132,7 @@ where
 }
 
 impl<M: Machine, P> Logins<M, P> {
-    /// Why somebody who is logged in may not stay.
+    /// Returns the outcome that denies a user who is logged in further access, if any.
     async fn expulsion(
         &self,
         person: &Person,
@@ -161,7 +162,7 @@ mod tests {
 
     const ROOT: &str = "DC=acme,DC=com";
 
-    /// Who has a session: 1 has two.
+    /// Rechecks two users, of whom user 1 has two sessions; returns the result and the sessions that ended.
     async fn rechecked(
         config_more: &str,
         answers: impl IntoIterator<Item = Answer>,
@@ -218,7 +219,7 @@ mod tests {
         let (done, ended) = rechecked("", [(BOTH, Err(unreachable()))]).await;
         assert!(done.unwrap_err().to_string().contains("DNS does not answer"));
         assert_eq!(ended, []);
-        // Of one of them it does not say enough.
+        // The entry of one account is incomplete.
         let unreadable = Entry::new("CN=1").with("objectGUID", [vec![1; 16]]);
         let (done, ended) = rechecked("", [(BOTH, Ok(vec![unreadable, account(2, ROOT, "514")]))]).await;
         done.unwrap();
@@ -244,7 +245,7 @@ mod tests {
         let (done, ended) = rechecked(rules, answers).await;
         done.unwrap();
         assert_eq!(ended, says(&[("2", "not_allowed")]));
-        // Groups that cannot be read let nobody in, and throw nobody out.
+        // Groups that cannot be read grant no access and end no session.
         let answers =
             [both(), allowed(), ("<GUID=01010101", Err(unreachable())), ("<GUID=02020202", groups(2, OTHER))];
         let (done, ended) = rechecked(rules, answers).await;

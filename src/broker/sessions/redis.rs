@@ -1,13 +1,13 @@
 //! The register in a Redis that several servers share.
 //!
-//! Each change is one script on the Redis, so that it is one step for all of them; the scripts say what is kept where.
-//! A call whose answer is lost is made once more on the next connection, which changes nothing where the first one did
-//! it already.
+//! Each change is one script in the Redis, and so one step for all servers; the scripts document the keys. A
+//! call whose reply is lost is made a second time on the next connection. If the first call made the change,
+//! the second one changes nothing.
 //!
-//! What a master has answered and not yet handed to a replica is lost when it dies and Sentinels choose the replica.
-//! `WAIT` would not prevent that, only tell of it, and would hold up everybody on the connection for as long as a
-//! replica is away; `min-replicas-to-write` of the server refuses writes then. Watchers are told by [`Events::gap`]
-//! where what they saw was lost.
+//! A master may die after it has replied and before a replica has the change. If Sentinels then promote the
+//! replica, the change is lost. `WAIT` would report such a loss but not prevent it, and it would delay all
+//! calls on the connection while a replica is away. The server's `min-replicas-to-write` rejects writes then.
+//! Watchers learn by [`Events::gap`] that events they have seen were lost.
 
 mod change;
 mod connection;
@@ -39,15 +39,15 @@ use crate::directory::dns::Names;
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
 use crate::supervise;
 
-/// Calls on their way; more wait.
+/// Maximum number of calls on their way; further calls wait.
 const IN_FLIGHT: usize = 256;
-/// One call, lost ones included.
+/// Attempts of one call, including those whose reply is lost.
 const ATTEMPTS: usize = 2;
-/// Sessions whose records cannot be read, in one call.
+/// Maximum number of sessions with unreadable records that one call sets aside.
 const ROWS: usize = 100;
-/// Characters of a record that cannot be read, in the log.
+/// Number of characters of an unreadable record that are logged.
 const RECORD: usize = 300;
-/// Numbers have no more digits.
+/// Maximum number of digits of an event's number.
 const DIGITS: usize = 16;
 
 /// The register in a Redis.
@@ -55,13 +55,13 @@ pub struct Redis {
     name: String,
     keeper: Arc<Keeper>,
     in_flight: Semaphore,
-    /// Ends with this.
+    /// Maintains the connections, and ends when this is dropped.
     _keeping: JoinSet<()>,
 }
 
 impl Redis {
-    /// The register in `redis`, whose addresses `names` knows. Connects in the background; each change is said by
-    /// `tell`.
+    /// Opens the register in `redis`; `names` resolves the addresses. It connects in the background and
+    /// reports each change to `tell`.
     pub fn new(redis: config::Redis, names: Arc<dyn Names>, tell: Tell) -> Self {
         let name = redis.to_string();
         let keeper = Arc::new(Keeper::new(Connector { redis, names }, tell));
@@ -79,10 +79,10 @@ impl Redis {
         Redis { name, keeper, in_flight: Semaphore::new(IN_FLIGHT), _keeping: keeping }
     }
 
-    /// Whether the files that `redis` names can be used.
+    /// Checks whether the files that `redis` names can be used.
     ///
     /// # Errors
-    /// What is wrong with one, and what to do.
+    /// Returns the problem with one of them, and the advice.
     pub fn check(redis: &config::Redis) -> Result<(), String> {
         Access::read(redis).map(drop).map_err(|trouble| trouble.to_string())
     }
@@ -113,7 +113,7 @@ impl Redis {
             };
             why = trouble.of(&link.server);
             match why.kind {
-                // With so little time it may have been the caller who was impatient.
+                // With so little time left, the caller's deadline may have been the problem.
                 Kind::Silent if Instant::now() >= deadline => {
                     return Err(StoreError::Timeout(why.to_string()));
                 }
@@ -129,13 +129,13 @@ impl Redis {
             }
         }
         Err(match lost {
-            // What came after that does not say that it was not done.
+            // A later error does not prove that the lost call changed nothing.
             Some(lost) => StoreError::Timeout(lost.to_string()),
             None => StoreError::Unavailable(why.to_string()),
         })
     }
 
-    /// The sessions that can be read; of the others the log is told.
+    /// Parses the readable records and logs the others.
     fn read_all<'a>(&self, records: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Session> {
         let read = |(id, record): (&str, &str)| {
             session_of(record).or_else(|| {
@@ -150,7 +150,7 @@ impl Redis {
         (self.keeper.tell)(&Change::Unreadable(id.to_owned(), record.chars().take(RECORD).collect()));
     }
 
-    /// Ends a session that is open and whose record cannot be read.
+    /// Ends an open session whose record cannot be read.
     async fn set_aside(&self, id: &str, record: &str, deadline: Instant) -> Result<(), StoreError> {
         let now = now();
         let detail = "its record in the register could not be read".to_owned();
@@ -163,7 +163,7 @@ impl Redis {
         Ok(())
     }
 
-    /// What became of the session `id`, which a script ended or found ended.
+    /// Returns the outcome for the session `id`, which a script ended or found ended.
     fn closed(&self, word: &str, id: &str, record: &str, ended: &Ended) -> Result<Closed, StoreError> {
         let session = self.read_all([(id, record)]).pop();
         match word {
@@ -177,7 +177,7 @@ impl Redis {
         }
     }
 
-    /// Has `script` run, once more after each session that it cannot read.
+    /// Runs `script`, and again after it meets and sets aside a session that cannot be read.
     async fn run(
         &self,
         script: &'static Script,
@@ -196,13 +196,13 @@ impl Redis {
         Err(self.malformed("many sessions that cannot be read"))
     }
 
-    /// Somebody else has written there.
+    /// Returns the error for data that another program has written.
     fn malformed(&self, what: &str) -> StoreError {
         StoreError::Unavailable(format!("{} holds what motion-ad did not write: {what}", self.name))
     }
 }
 
-/// What a record of the register says; `None` where it cannot be read.
+/// Parses a record of the register; returns `None` if it is malformed.
 fn session_of(record: &str) -> Option<Session> {
     let (session, ended) = record.split_once('\n').map_or((record, None), |(one, two)| (one, Some(two)));
     let session: Session = serde_json::from_str(session).ok()?;
@@ -210,7 +210,7 @@ fn session_of(record: &str) -> Option<Session> {
     Some(Session { ended, ..session })
 }
 
-/// A text, whose bytes somebody may have spoilt.
+/// A text from the register, which may not be UTF-8.
 struct Text(String);
 
 impl FromRedisValue for Text {
@@ -222,7 +222,7 @@ impl FromRedisValue for Text {
     }
 }
 
-/// What Redis is asked.
+/// A call to Redis.
 enum Ask {
     Script(&'static Script, Vec<String>),
     Command(Cmd),
@@ -237,23 +237,23 @@ impl Ask {
     }
 }
 
-/// JSON, which of these types never fails.
+/// Serializes to JSON, which never fails for these types.
 fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
-/// The time before which an end is forgotten at `now`.
+/// Returns the time before which ended sessions are forgotten at `now`.
 fn forgotten(now: u64) -> String {
     now.saturating_sub(ENDED).to_string()
 }
 
-/// Digits only, few enough to be exact for Lua.
+/// Returns `text` if it is a number that Lua represents exactly: digits only, and few of them.
 fn number(text: &str) -> Option<&str> {
     let is_number = (1..=DIGITS).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then_some(text)
 }
 
-/// `NUMBER-MARK`.
+/// Splits a cursor, which has the form `NUMBER-MARK`.
 fn event_cursor(cursor: &str) -> Result<(&str, &str), StoreError> {
     let parts = cursor.split_once('-').and_then(|(text, mark)| Some((number(text)?, mark)));
     let is_mark = |mark: &str| mark.len() == 16 && mark.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -382,7 +382,7 @@ impl Store for Redis {
                 Which::Principal(principal) => ("p", principal.as_str()),
                 Which::Machine(machine) => ("h", machine.as_str()),
             };
-            // One more than is asked for says whether there are more.
+            // One session more than `limit` shows whether there are more.
             let more = limit.saturating_add(1).to_string();
             let arguments = vec![kind.to_owned(), value.to_owned(), after.to_owned(), more];
             for _ in 0..ROWS {
@@ -428,7 +428,7 @@ impl Store for Redis {
             let list = list
                 .filter_map(|(cursor, Text(record))| Some(Event { cursor, session: session_of(&record)? }));
             let list: Vec<_> = list.collect();
-            // One that cannot be read is passed over, and that is said.
+            // An event that cannot be read is skipped, and the gap says so.
             let gap = gap || list.len() < count;
             Ok(Events { list, cursor, gap })
         })

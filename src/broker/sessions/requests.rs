@@ -1,4 +1,4 @@
-//! What requests about sessions are answered with.
+//! Replies to requests about sessions.
 
 use std::time::Instant as Begun;
 
@@ -17,7 +17,8 @@ use crate::protocol::{Operation, Reply, Request};
 use crate::verdict::{Outcome, Step, Verdict};
 
 impl Service {
-    /// Registers the session of who came in by `decision`, which becomes a refusal where that fails.
+    /// Registers the session of the user whom `decision` grants access. If that fails, `decision` becomes a
+    /// rejection.
     pub(in crate::broker) async fn open_session(
         &self,
         mut decision: Decision,
@@ -100,7 +101,7 @@ impl Service {
         if closed != Closed::Unknown {
             return Ok(closed);
         }
-        // It may have been opened under another name of the account.
+        // The session may have been opened under another name of the account.
         let Decision { person, verdict, .. } = self.logins.identify(&request.user, half(deadline)).await;
         match person {
             Some(person) => {
@@ -124,7 +125,7 @@ impl Service {
         Ok(logins.directory.principal(&logins.names, name, deadline).await??.to_string())
     }
 
-    /// Answers a question about sessions.
+    /// Replies to a query about sessions.
     pub(in crate::broker) async fn sessions(&self, request: &Request, deadline: Instant) -> Reply {
         let cursor = request.cursor.as_deref();
         let answer = match request.operation {
@@ -158,8 +159,8 @@ impl Service {
         })
     }
 
-    /// The sessions that a list is about: everybody's, or those of the account behind a name. Where AD does not know
-    /// it or does not answer, those under the same principal.
+    /// Returns the selection for a list: all sessions, or those of the account that `user` names. If AD does
+    /// not know the name or does not reply, selects the sessions with the same principal.
     async fn which(&self, user: &str, deadline: Instant) -> Result<Which, Refusal> {
         if user.is_empty() {
             return Ok(Which::All);
@@ -171,7 +172,7 @@ impl Service {
     }
 }
 
-/// When AD must have answered: it may be silent, and the register is still to be asked then.
+/// Returns the deadline for AD, which may be silent: the other half of the time is for the register.
 fn half(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2
@@ -185,7 +186,7 @@ fn ended(session: Session, reason: &str) -> Verdict {
     }
 }
 
-/// Why a newcomer is denied.
+/// Returns the reason why a session is denied.
 fn in_the_way(open: &[Session]) -> String {
     let places: Vec<_> = open
         .iter()

@@ -1,36 +1,36 @@
-//! How many sessions a person may have: whether a newcomer comes in, and who has to go. Pure.
+//! The limit on sessions per user: whether a new session is admitted, and which ones end for it. Pure.
 
 use std::num::NonZeroUsize;
 
-/// What holds for one newcomer: `sessions.policy` with `sessions.limit`, the exemptions already applied.
+/// The rule for one new session: `sessions.policy` with `sessions.limit`, after exemptions are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Comes in, whatever is open.
+    /// Admits the session, however many are open.
     Unlimited,
-    /// Comes in, and takes the place of the oldest above so many.
+    /// Admits the session and ends the oldest, so that at most this many are open.
     Replace(NonZeroUsize),
-    /// Comes in while fewer than so many are open.
+    /// Admits the session while fewer than this many are open.
     Deny(NonZeroUsize),
 }
 
-/// What becomes of a newcomer.
+/// Decision about a new session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Comes in, and so many of the person's open sessions end, those that were opened first.
+    /// The session is admitted, and the oldest of the user's open sessions end.
     Enter {
-        /// How many.
+        /// Number of sessions that end.
         evict: usize,
     },
-    /// Does not come in.
+    /// The session is rejected.
     Denied,
 }
 
 impl Admission {
-    /// Decides about a newcomer who has `open` sessions already.
+    /// Decides about a new session of a user who has `open` sessions already.
     pub fn decide(self, open: usize) -> Decision {
         match self {
             Admission::Unlimited => Decision::Enter { evict: 0 },
-            // A limit that was lowered meanwhile ends more than one.
+            // More than one ends if the limit was lowered in the meantime.
             Admission::Replace(limit) => Decision::Enter { evict: (open + 1).saturating_sub(limit.get()) },
             Admission::Deny(limit) if open < limit.get() => Decision::Enter { evict: 0 },
             Admission::Deny(_) => Decision::Denied,

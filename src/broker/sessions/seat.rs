@@ -1,6 +1,6 @@
-//! A session between the register and its application: until the application has the answer, dropping it undoes it.
+//! Guards for a session that its application does not know of yet: dropping one undoes the session.
 //!
-//! A request can end at any of its waits: its client is gone, the broker ends, or a task panics.
+//! A request can end at each of its waits: the client leaves, the broker stops, or a task panics.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use super::owed::Due;
 use super::{Register, unconfirmed};
 use crate::protocol::report::Session;
 
-/// A session that is on its way into the register.
+/// A session that is being registered.
 pub(super) struct Opening<'a> {
     register: &'a Register,
     session: Option<Session>,
 }
 
 impl<'a> Opening<'a> {
-    /// Watches over `session` while the register is asked to take it.
+    /// Guards `session` during the call that registers it.
     pub(super) fn new(register: &'a Register, session: Session) -> Self {
         Opening { register, session: Some(session) }
     }
 
-    /// Returns the session once the register has answered: what comes next is up to the caller.
+    /// Returns the session after the register has replied; from then on the caller is responsible for it.
     pub(super) fn answered(mut self) -> Option<Session> {
         self.session.take()
     }
@@ -35,19 +35,19 @@ impl Drop for Opening<'_> {
     }
 }
 
-/// A session that is open, and of which its application does not know yet.
+/// An open session whose application does not know of it yet.
 pub struct Seat {
     register: Arc<Register>,
     id: Option<String>,
 }
 
 impl Seat {
-    /// Watches over the open session `id`.
+    /// Guards the open session `id`.
     pub(in crate::broker) fn new(register: Arc<Register>, id: String) -> Self {
         Seat { register, id: Some(id) }
     }
 
-    /// The application has the answer: the session is its own.
+    /// Releases the session, because the application has the reply.
     pub(in crate::broker) fn taken(mut self) {
         self.id = None;
     }

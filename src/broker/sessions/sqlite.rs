@@ -1,12 +1,12 @@
 //! The register in a file of this host: SQLite in WAL mode (sqlite.org/wal.html).
 //!
-//! One connection on a thread of its own does everything, in the order in which it was asked. A commit is written but
-//! not flushed (`synchronous = NORMAL`): the death of the broker loses nothing, a power cut the last moments, and with
-//! them no session, because the application's processes are gone, too.
+//! A separate thread with one connection makes all calls in order. A commit is written but not flushed
+//! (`synchronous = NORMAL`). The death of the broker loses nothing. A power cut loses the last moments, but
+//! no session that counts, because the application's processes are gone, too.
 //!
-//! A file that is damaged is set aside, and an empty register takes its place: nobody could log in until somebody came,
-//! and what it held gives nobody a right. It is said in the log; and every watcher is told by [`Events::gap`] that it
-//! must compare with the list.
+//! A damaged file is set aside, and an empty register replaces it. Otherwise no user could log in until an
+//! administrator came, and the register grants no rights. The log reports this, and every watcher learns by
+//! [`Events::gap`] that it must compare with the list.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -28,33 +28,34 @@ use super::store::{
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
 use crate::supervise;
 
-/// The file's name in the state directory.
+/// Name of the file in the state directory.
 const FILE: &str = "sessions.db";
-/// What SQLite keeps beside it (sqlite.org/tempfiles.html). Without a second process there is no `-shm`.
+/// Suffixes of the files that SQLite keeps (sqlite.org/tempfiles.html). Without a second process there is no
+/// `-shm`.
 const PARTS: [&str; 2] = ["", "-wal"];
-/// Calls that wait for the thread.
+/// Maximum number of calls that wait for the thread.
 const QUEUE: usize = 1024;
-/// After so long without a call the WAL is written back, so that hardly any login waits for the disk to do so.
+/// Time without a call after which the WAL is written back, so that hardly any login waits for that.
 const IDLE: Duration = Duration::from_secs(1);
-/// It is written back at this size anyway, in pages of 4 KiB.
+/// Size at which the WAL is written back anyway, in pages of 4 KiB.
 const WAL: u32 = 4000;
-/// A file that cannot be opened is tried again no sooner than this.
+/// Minimum time before the next attempt to open a file that could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a second broker waits for the file, which the first one leaves when it ends.
+/// Time for which a second broker waits for the file, which the first one releases when it stops.
 const BUSY: Duration = Duration::from_millis(250);
-/// So many damaged files are kept, the newest.
+/// Number of damaged files that are kept; the oldest are removed.
 const ASIDE: usize = 3;
-/// Sessions that cannot be read, in one call.
+/// Maximum number of sessions with unreadable records that one call sets aside.
 const ROWS: usize = 100;
-/// Characters of a record that cannot be read, in the log.
+/// Number of characters of an unreadable record that are logged.
 const ROW: usize = 300;
-/// The layout of the tables; `user_version` of the file.
+/// Version of the layout of the tables: `user_version` of the file.
 const LAYOUT: i64 = 2;
-/// What makes the tables of layout 1 those of this one.
+/// Migration of the tables of layout 1 to the present layout.
 const FROM_1: &str = "ALTER TABLE sessions RENAME COLUMN host TO machine; UPDATE sessions SET machine = '';";
 
-/// Sessions are kept as they are shown, with what is searched for beside them. Nothing that is ever removed gives its
-/// number to another.
+/// The tables. Sessions are stored in the form in which they are shown, with columns for the searches. The
+/// number of a removed row is never used again.
 const TABLES: &str = "
     CREATE TABLE sessions (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,7 +75,7 @@ const TABLES: &str = "
     CREATE TABLE bookmarks (name TEXT PRIMARY KEY, cursor TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// Where the damage of a file, and what was done about it, is said.
+/// Function that reports the damage of a file and its consequence.
 pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The register in a file.
@@ -87,11 +88,11 @@ pub struct Sqlite {
 type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
 
 impl Sqlite {
-    /// The register in the state directory `folder`. Its file is opened when it is first needed, and again after it
-    /// could not be.
+    /// Creates the register in the state directory `folder`. Its file is opened for the first call, and again
+    /// after a failure.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// Returns an error if the thread cannot be started.
     pub fn new(folder: &Path, tell: Tell) -> std::io::Result<Self> {
         let path = folder.join(FILE);
         let (jobs, waiting) = sync_channel(QUEUE);
@@ -101,7 +102,7 @@ impl Sqlite {
         Ok(Sqlite { path, jobs, changes: Arc::new(watch::Sender::new(())) })
     }
 
-    /// Has the thread do `work`. What nobody waits for any more is not begun.
+    /// Queues `work` for the thread, which skips it if the caller has stopped waiting.
     fn ask<T: Send + 'static>(
         &self,
         deadline: Instant,
@@ -122,16 +123,16 @@ impl Sqlite {
             queued?;
             match timeout_at(deadline, answer).await {
                 Ok(Ok(result)) => result,
-                // Dropped unbegun, because its time was over.
+                // Skipped, because its deadline had passed.
                 Ok(Err(_)) | Err(_) => Err(StoreError::Timeout(late)),
             }
         })
     }
 }
 
-/// What the thread does until the last handle is gone.
+/// Runs the jobs on the thread until the last handle is dropped.
 fn keep(keeper: &mut Keeper, waiting: &Receiver<Job>) -> supervise::Ended {
-    // After a panic nothing is known of it.
+    // After a panic, the state of the connection is unknown.
     keeper.connection = None;
     let mut worked = false;
     loop {
@@ -148,15 +149,15 @@ fn keep(keeper: &mut Keeper, waiting: &Receiver<Job>) -> supervise::Ended {
     }
 }
 
-/// Why something failed on the thread.
+/// Reason why a call failed on the thread.
 enum Trouble {
     Cursor(String),
     Sqlite(rusqlite::Error),
-    /// What the tables hold makes no sense.
+    /// The contents of the tables are inconsistent.
     Content(String),
-    /// The row of the session with this id cannot be read.
+    /// The record of the session with this id cannot be read; the cause.
     Row(String, String),
-    /// Another version made the file.
+    /// Another version made the file, with this layout.
     Layout(i64),
 }
 
@@ -191,13 +192,13 @@ impl Trouble {
     }
 }
 
-/// The file, and whether it is open.
+/// The file, and its connection while it is open.
 struct Keeper {
     path: PathBuf,
     tell: Tell,
-    /// With the file that it has open, and its log.
+    /// The connection, with the identity of the file that it has open and of its WAL.
     connection: Option<(Connection, (File, Option<File>))>,
-    /// Whether it was said that the file is missing.
+    /// True if the log already says that the file is missing.
     is_missing: bool,
     failed: Option<(Instant, StoreError)>,
 }
@@ -223,7 +224,7 @@ impl Keeper {
                 },
                 Err(trouble) => trouble,
             };
-            // On a full disk it is still good for reading. After anything else the file is looked at afresh.
+            // On a full disk the connection can still read. After any other error the file is opened again.
             let is_full = matches!(&trouble, Trouble::Sqlite(error)
                 if error.sqlite_error_code() == Some(ErrorCode::DiskFull));
             if !is_full {
@@ -234,13 +235,13 @@ impl Keeper {
         Err(StoreError::Unavailable(format!("{}: {ROWS} sessions cannot be read", path.display())))
     }
 
-    /// Sees whether the file is still the one that is open: one that was deleted is written again, and one that another
-    /// took the place of is left to it.
+    /// Checks whether the open file is still the one at its path. A deleted file is written again; a file
+    /// that another one has replaced is closed.
     fn look(&mut self) {
         let Some((connection, file)) = &self.connection else { return };
         let problem = match of(&self.path) {
             Ok(now) if now == file.0 => return,
-            // A log that was left beside it is the other one's.
+            // A WAL that was left next to the new file belongs to the old one.
             Ok(_) if of(&wal(&self.path)).ok() == file.1 && remove(&wal(&self.path)).is_err() => return,
             Ok(_) => {
                 "another file took its place; the sessions in that count, and the others are lost".to_owned()
@@ -248,7 +249,7 @@ impl Keeper {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 match write_again(connection, &self.path) {
                     Ok(()) => "it was deleted, and was written again with all that it held".to_owned(),
-                    // What is open holds everything as long as the broker runs.
+                    // The open file holds everything as long as the broker runs.
                     Err(trouble) if self.is_missing => {
                         let _ = trouble;
                         return;
@@ -274,7 +275,7 @@ impl Keeper {
 
     fn write_back(&self) {
         if let Some((connection, _)) = &self.connection {
-            // What cannot be written back now stays in the WAL; a full disk is said by the next change.
+            // Pages that cannot be written back stay in the WAL; the next change reports a full disk.
             let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         }
     }
@@ -321,10 +322,10 @@ impl Keeper {
     }
 }
 
-/// Which file it is: its device and inode.
+/// Identity of a file: its device and inode.
 type File = (u64, u64);
 
-/// The log beside a database (sqlite.org/wal.html).
+/// Returns the path of the WAL of a database (sqlite.org/wal.html).
 fn wal(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
@@ -335,7 +336,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 fn remove(path: &Path) -> Result<(), Trouble> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -350,17 +351,17 @@ fn of(path: &Path) -> std::io::Result<File> {
     Ok((found.dev(), found.ino()))
 }
 
-/// Writes what `connection` holds to `path`, where nothing is.
+/// Writes the contents of `connection` to `path`, where no file is.
 fn write_again(connection: &Connection, path: &Path) -> Result<(), Trouble> {
     let new = beside(path, ".new");
     remove(&new)?;
     connection.execute("VACUUM INTO ?1", [new.to_string_lossy()])?;
-    // It belongs to the file that is gone.
+    // This WAL belongs to the deleted file.
     remove(&wal(path))?;
     std::fs::rename(&new, path).map_err(|error| Trouble::Content(error.to_string()))
 }
 
-/// Ends a session whose record cannot be read, with what is known of it. Returns the record.
+/// Ends a session whose record cannot be read, with the data in its columns. Returns the record.
 fn set_row_aside(connection: &mut Connection, id: &str) -> Result<String, Trouble> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let sql = "SELECT guid, principal, machine, ended, CAST(session AS BLOB) FROM sessions WHERE id = ?1";
@@ -392,13 +393,13 @@ fn unavailable(path: &Path, trouble: &Trouble) -> StoreError {
     StoreError::Unavailable(format!("{}: {}", path.display(), trouble.text()))
 }
 
-/// Opens the file, makes its tables where there are none, and looks whether it is sound.
+/// Opens the file, creates its tables if there are none, and checks its integrity.
 fn open(path: &Path) -> Result<Connection, Trouble> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
-    // A second broker must not write, and without one there is no shared memory that a full disk could spoil.
+    // A second broker must not write. Without one, there is no shared memory that a full disk could damage.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -418,8 +419,9 @@ fn open(path: &Path) -> Result<Connection, Trouble> {
         }
         0 => {
             transaction.execute_batch(TABLES)?;
-            // The numbers of a new file begin where no earlier one came to: microseconds, of which no event takes as
-            // few as one. So a cursor of an earlier file is older than what is kept.
+            // A new file counts on from the present time in microseconds, and an event takes longer than one
+            // of them. So no earlier file reached these numbers, and a cursor of one is older than all events
+            // here.
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let first = i64::try_from(now.as_micros()).unwrap_or_default();
             for table in ["sessions", "events"] {
@@ -436,7 +438,7 @@ fn open(path: &Path) -> Result<Connection, Trouble> {
     Ok(connection)
 }
 
-/// Renames the file and what belongs to it, and removes the oldest of those that were renamed before.
+/// Renames the file and its WAL, and removes the oldest of the files that were renamed before.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let now = OffsetDateTime::now_utc();
     let (date, time) = (now.date(), now.time());
@@ -469,19 +471,19 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     earlier.sort();
     for old in earlier.iter().rev().skip(ASIDE) {
         for suffix in PARTS {
-            // Nothing depends on it.
+            // A file that cannot be removed does no harm.
             let _ = std::fs::remove_file(beside(old, suffix));
         }
     }
     Ok(aside)
 }
 
-/// The record of the session `id`.
+/// Parses the record of the session `id`.
 fn read(id: &str, record: &[u8]) -> Result<Session, Trouble> {
     serde_json::from_slice(record).map_err(|error| Trouble::Row(id.to_owned(), error.to_string()))
 }
 
-/// The text of a column, whose bytes somebody may have spoilt.
+/// Returns the bytes of a text column, which may not be UTF-8.
 fn bytes(row: &Row, place: usize) -> rusqlite::Result<Vec<u8>> {
     Ok(row.get_ref(place)?.as_bytes()?.to_vec())
 }
@@ -495,12 +497,12 @@ fn number(cursor: &str) -> Result<i64, Trouble> {
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| Trouble::Cursor(cursor.to_owned()))
 }
 
-/// Milliseconds as SQLite has them; a time beyond its range is beyond ours.
+/// Converts milliseconds for SQLite; a time beyond its range becomes its maximum.
 fn signed(milliseconds: u64) -> i64 {
     i64::try_from(milliseconds).unwrap_or(i64::MAX)
 }
 
-/// Ends a session that is open, and tells of it.
+/// Ends an open session, with an event.
 fn end(transaction: &Transaction, mut session: Session, ended: Ended) -> Result<Session, Trouble> {
     let at = signed(ended.at);
     session.ended = Some(ended);
@@ -517,7 +519,7 @@ fn tell(transaction: &Transaction, session: &str) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Forgets what is no longer kept at `now`.
+/// Removes events and sessions that are no longer kept at `now`.
 fn tidy(transaction: &Transaction, now: u64) -> Result<(), Trouble> {
     transaction
         .prepare_cached("DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?1")?
@@ -567,7 +569,7 @@ fn register(
     Ok((Opened::Registered(gone), true))
 }
 
-/// Keeps a session that was not known, open or ended, and tells of it.
+/// Stores a session that was unknown, open or ended, with an event.
 fn add(transaction: &Transaction, session: &Session) -> Result<(), Trouble> {
     let text = written(session)?;
     let ended = session.ended.as_ref().map(|ended| signed(ended.at));
@@ -579,7 +581,7 @@ fn add(transaction: &Transaction, session: &Session) -> Result<(), Trouble> {
     tell(transaction, &text)
 }
 
-/// The sessions that ended for the session `id`, as far as their events are kept.
+/// Returns the sessions that ended for the session `id`, if their events are still kept.
 fn evicted_by(connection: &Connection, id: &str) -> Result<Vec<Session>, Trouble> {
     let mut statement = connection.prepare_cached(
         "SELECT session FROM events WHERE CASE WHEN json_valid(session)
@@ -587,11 +589,11 @@ fn evicted_by(connection: &Connection, id: &str) -> Result<Vec<Session>, Trouble
             ORDER BY number",
     )?;
     let records = statement.query_map([id], |row| bytes(row, 0))?.collect::<Result<Vec<_>, _>>()?;
-    // What cannot be read is a gap for whoever reads events.
+    // Readers of events see an unreadable one as a gap.
     Ok(records.iter().filter_map(|record| serde_json::from_slice(record).ok()).collect())
 }
 
-/// Also whether something changed.
+/// Undoes `session`, and returns whether something changed, too.
 fn undo(connection: &mut Connection, session: &Session, ended: Ended) -> Result<(Undone, bool), Trouble> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let now = ended.at;
@@ -627,7 +629,7 @@ fn close(connection: &mut Connection, id: &str, ended: Ended) -> Result<Closed, 
     Ok(Closed::Now(closed))
 }
 
-/// One more than is asked for says whether there are more.
+/// Returns `limit` plus one: the additional row shows whether there are more.
 fn one_more(limit: usize) -> i64 {
     i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX)
 }
@@ -673,7 +675,7 @@ fn events(connection: &Connection, position: &Position, limit: usize) -> Result<
         Position::Oldest => oldest.saturating_sub(1),
         Position::After(cursor) => number(cursor)?,
     };
-    // A cursor from the future is one of a file whose clock was ahead.
+    // A cursor from the future comes from a file that was made while the clock was ahead.
     let gap = after < oldest.saturating_sub(1) || after > newest;
     let after = if gap { oldest.saturating_sub(1) } else { after };
     let sql = "SELECT number, session FROM events WHERE number > ?1 ORDER BY number LIMIT ?2";
@@ -687,7 +689,7 @@ fn events(connection: &Connection, position: &Position, limit: usize) -> Result<
         Some(Event { cursor: number.to_string(), session: serde_json::from_slice(&record).ok()? })
     });
     let list: Vec<_> = read.collect();
-    // One that cannot be read is passed over, and that is said.
+    // An event that cannot be read is skipped, and the gap says so.
     let gap = gap || list.len() < count;
     Ok(Events { list, cursor, gap })
 }
@@ -819,7 +821,7 @@ mod tests {
         store.open(&session(id, "john", NOW), ONE, soon()).await
     }
 
-    /// What is said while the file in `folder` is opened.
+    /// Opens the file in `folder`, and returns what is reported.
     async fn said(folder: &Path) -> (Sqlite, Vec<String>) {
         let said = Arc::new(Mutex::new(Vec::new()));
         let store = Sqlite::new(folder, {
@@ -880,7 +882,7 @@ mod tests {
             |bytes| bytes[4096..].fill(0xff),
         ];
         for (number, damage) in damages.into_iter().enumerate() {
-            // So that the thread has closed it.
+            // Wait until the thread has closed the file.
             while Connection::open(&path)
                 .unwrap()
                 .query_row("SELECT 1 FROM sessions", [], |_| Ok(()))
@@ -914,7 +916,7 @@ mod tests {
             std::fs::write(folder.path().join(FILE), "this is no database, but long enough to look like one")
                 .unwrap();
             assert_eq!(said(folder.path()).await.1.len(), 1);
-            // Until the thread has left the file.
+            // Wait until the thread has released the file.
             std::thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(files(folder.path()), ASIDE);
@@ -947,7 +949,7 @@ mod tests {
             let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
             let sql = format!("UPDATE sessions SET session = {spoil} WHERE id = 'a'");
             store.ask(soon(), move |connection| Ok(connection.execute(&sql, [])?)).await.unwrap();
-            // For lists, for the sweep and for its own user.
+            // By lists, by the sweep and by the login of its own user.
             if spoil == "'{'" {
                 assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW)]);
             }
@@ -1034,7 +1036,7 @@ mod tests {
         );
     }
 
-    /// A store in `folder`, once the one before it has left the file.
+    /// Opens a store in `folder` after the previous one has released the file.
     async fn until_free(folder: &Path, told: &Arc<Mutex<Vec<String>>>) -> Sqlite {
         let told = told.clone();
         let store =
@@ -1062,7 +1064,7 @@ mod tests {
             let store = Sqlite::new(folder.path(), silent()).unwrap();
             let [open] = listed(&store, Which::All).await.try_into().unwrap();
             assert_eq!((open.id.as_str(), open.host.as_str(), open.machine.as_str()), ("a", "xcally", ""));
-            // Until the thread has left the file.
+            // Wait until the thread has released the file.
             drop(store);
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -1109,7 +1111,7 @@ mod tests {
                 }
             }
         }
-        // Who was there last still is, and is told apart from who was not let in.
+        // The last user who was logged in still is; a user who was rejected is not.
         let open_now = listed(&store, Which::All).await;
         assert_eq!(open_now.len(), 1);
         assert_eq!(Some(&open_now[0].id), kept.as_ref());
@@ -1119,7 +1121,7 @@ mod tests {
         assert_eq!(listed(&store, Which::All).await[0].id, "later");
     }
 
-    /// The folder that a child process writes into, if this is one.
+    /// The variable with the folder that a child process writes into.
     const CHILD: &str = "MOTION_AD_TEST_SESSIONS";
 
     #[tokio::test(flavor = "multi_thread")]
@@ -1178,7 +1180,7 @@ mod tests {
         }
     }
 
-    /// What one login costs: `cargo test --release --lib speed -- --ignored --nocapture`.
+    /// Measures the cost of one login: `cargo test --release --lib speed -- --ignored --nocapture`.
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "prints a measurement"]
     async fn speed() {

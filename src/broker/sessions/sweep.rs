@@ -1,4 +1,4 @@
-//! Ends the sessions of this server whose process is gone or whose time is over.
+//! Ends the sessions of this server whose process is gone or that are too old.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use super::{CALL, Register, identity, now};
 use crate::protocol::report::{EndReason, Ended, Session};
 use crate::supervise;
 
-/// How often it is looked, from the start on.
+/// Interval between two sweeps, the first of which is at the start.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Looks until the broker ends.
+/// Sweeps until the broker stops.
 pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         register.identity.is_certain().await;
-        // What the store has to say about it is in the log already.
+        // The register has logged any error already.
         let _ = sweep(&register, now()).await;
     }
 }
 
-/// Ends what is over at `now`.
+/// Ends the sessions that are over at `now`.
 pub(super) async fn sweep(register: &Register, now: u64) -> Result<(), StoreError> {
     let deadline = || Instant::now() + CALL;
     if register.store.is_shared() {
@@ -38,7 +38,7 @@ pub(super) async fn sweep(register: &Register, now: u64) -> Result<(), StoreErro
         identity::look_back(register, names).await?;
     }
     let sessions = register.mine(deadline()).await?;
-    // One process has many sessions.
+    // One process may have many sessions.
     let mut seen = HashMap::new();
     let look = |pid, seen: &mut HashMap<u32, Process>| *seen.entry(pid).or_insert_with(|| Process::look(pid));
     for session in sessions {

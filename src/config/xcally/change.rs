@@ -1,19 +1,19 @@
-//! One property of XCALLY's `.env` is given another value, and everything else in the file stays as it is.
+//! Changes one property of XCALLY's `.env` and leaves everything else in the file as it is.
 
 use super::{assignments, is_space, next_line, unquoted};
 
-/// The value of `name` as it is written, with its quotes; `None` if the file does not set it. Of a name given twice the
-/// last one counts.
+/// Returns the value of `name` as it is written, with its quotes; `None` if the file does not set it. If a
+/// name is given twice, the last one counts.
 pub fn written<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     assignments(text).filter(|(found, _)| *found == name).last().map(|(_, raw)| raw.trim_matches(is_space))
 }
 
-/// Whether `name` has this value.
+/// Returns true if `name` has this value.
 pub fn has(text: &str, name: &str, value: &[u8]) -> bool {
     written(text, name).is_some_and(|raw| unquoted(raw).1.as_bytes() == value)
 }
 
-/// The value as [`set`] takes it; `None` if no quotes can hold it.
+/// Quotes the value for [`set`]; returns `None` if no quotes can hold it.
 pub fn quoted(value: &str) -> Option<String> {
     let is_plain = |quote: &char| !value.contains(*quote);
     let is_odd = |c: char| c.is_control() || c == '\\';
@@ -21,7 +21,7 @@ pub fn quoted(value: &str) -> Option<String> {
     Some(format!("{quote}{value}{quote}"))
 }
 
-/// The text with `written`, quotes included, as the value of `name`; with `None` the property is taken out.
+/// Sets the value of `name` to `written`, which includes the quotes; `None` removes the property.
 pub fn set(text: &str, name: &str, written: Option<&str>) -> String {
     let Some((found, raw)) = assignments(text).filter(|(found, _)| *found == name).last() else {
         let Some(written) = written else { return text.to_owned() };
@@ -32,7 +32,7 @@ pub fn set(text: &str, name: &str, written: Option<&str>) -> String {
     let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
     match written {
         Some(written) => {
-            // The space around a value stays, and what follows it.
+            // The space around the value stays, and so does the text after it.
             let begin = at(raw) + (raw.len() - raw.trim_start_matches(is_space).len());
             let end = begin + raw.trim_matches(is_space).len();
             [part(0, begin), written, part(end, text.len())].concat()
@@ -40,7 +40,7 @@ pub fn set(text: &str, name: &str, written: Option<&str>) -> String {
         None => {
             let begin = part(0, at(found)).rfind(['\n', '\r']).map_or(0, |before| before + 1);
             let rest = next_line(part(at(raw) + raw.len(), text.len()));
-            // Between the two characters of Windows's end of a line there is no line.
+            // CRLF is one end of a line, not two.
             let rest = rest.strip_prefix('\n').filter(|_| text.contains("\r\n")).unwrap_or(rest);
             [part(0, begin), rest].concat()
         }
@@ -65,7 +65,7 @@ mod tests {
         let changed = set(FILE, "DOMAIN", Some("'b'"));
         assert_eq!(changed, FILE.replace("acme.com # x", "'b' # x"));
         assert_eq!(set(FILE, "LAST", Some("'2'")), FILE.replace("LAST=1", "LAST='2'"));
-        // The one that counts.
+        // The last one, which counts.
         assert_eq!(set("A=1\nA=2\n", "A", Some("'3'")), "A=1\nA='3'\n");
         let example = "ADMIN='<admin>' | Example 'cn=admin,dc=example,dc=org'\nB=1\n";
         assert_eq!(set(example, "ADMIN", Some("'x'")), "ADMIN='x'\nB=1\n");

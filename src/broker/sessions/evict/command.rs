@@ -1,4 +1,4 @@
-//! One run of `sessions.on_evict`: its arguments, its environment, its end.
+//! One run of `sessions.on_evict`: its arguments, its environment and its end.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -14,15 +14,15 @@ use super::orphans::{below, kill_all};
 use crate::config::{self, Field, Piece};
 use crate::protocol::report::Session;
 
-/// Where programs are looked for by a command that is a script.
+/// The folders in which a command that is a script finds programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs the command for one session, and ends it after `time`, with every process that it began.
+/// Runs the command for one session. After `time`, kills it with all its processes.
 ///
-/// `processes` holds its process while that is waited for.
+/// `processes` holds its process until it has ended.
 ///
 /// # Errors
-/// Returns what went wrong, in words, if the command cannot be started, fails or is killed.
+/// Returns a description of the problem if the command cannot be started, fails or is killed.
 pub(super) async fn run(
     command: &config::Command,
     session: &Session,
@@ -37,7 +37,7 @@ pub(super) async fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // So that it is killed with what it began.
+        // In a separate process group, so that its children are killed with it.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
@@ -49,7 +49,8 @@ pub(super) async fn run(
         Ok(Ok(status)) => Err(status.to_string()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => {
-            // Not waited for yet, so its id is still its own. What left its group by setsid(2) is still below it.
+            // The process is not reaped yet, so its id is still valid. A child that left the group by
+            // setsid(2) is still below it.
             if let Some(group) = group {
                 let below = below(group);
                 let _ = killpg(group, Signal::SIGKILL);
@@ -61,7 +62,7 @@ pub(super) async fn run(
     }
 }
 
-/// A process that is waited for, while this lives.
+/// Keeps a process in the list of running ones until this is dropped.
 struct Running<'a> {
     process: Pid,
     all: &'a Mutex<BTreeSet<Pid>>,
@@ -80,8 +81,8 @@ impl Drop for Running<'_> {
     }
 }
 
-/// An argument with the session's values in place of its placeholders. What the person or the application chose never
-/// makes it an option, nor ends it early.
+/// Returns an argument with the session's values in place of its placeholders. A value that the user or the
+/// application chose never makes it an option, and never ends it early.
 fn argument(pieces: &[Piece], session: &Session) -> String {
     let mut argument = String::new();
     for piece in pieces {
@@ -124,7 +125,7 @@ pub(super) mod tests {
     use crate::broker::sessions::now;
     use crate::broker::sessions::store::suite::session;
 
-    /// A script of a shell, and the folder that it is in.
+    /// Creates a shell script, and returns its command and its folder.
     pub fn script(text: &str) -> (config::Command, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("script");
@@ -144,7 +145,7 @@ pub(super) mod tests {
         (config::Command { program: "/bin/sh".into(), arguments }, folder)
     }
 
-    /// Notes each argument on a line of `log` beside itself.
+    /// A script that writes its arguments as a line of `log`, in its own folder.
     pub const NOTE: &str =
         "cd \"$(dirname \"$0\")\"; for a; do printf '%s|' \"$a\"; done >>log; echo >>log\n";
 

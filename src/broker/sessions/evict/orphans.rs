@@ -1,7 +1,8 @@
 //! Processes that a command of `sessions.on_evict` leaves behind.
 //!
-//! The broker is the reaper of what it began (`PR_SET_CHILD_SUBREAPER`, prctl(2)): a process whose parents have ended
-//! becomes its child, whatever session or group it made for itself. It gets as long as a command does, and is killed.
+//! The broker is the reaper of its descendants (`PR_SET_CHILD_SUBREAPER`, prctl(2)): a process whose parents
+//! have ended becomes its child, in whatever session or process group it is. Such a process may run as
+//! long as a command and is then killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,10 +13,10 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
-/// Generations of processes that are looked for; more are met at the next look.
+/// Maximum number of generations that one search covers; the next search finds the rest.
 const DEEP: usize = 64;
 
-/// The children that no command that still runs accounts for, and when each was first seen.
+/// The children that belong to no running command, and the time when each was first seen.
 #[derive(Default)]
 pub(super) struct Orphans {
     seen: BTreeMap<Pid, Instant>,
@@ -24,19 +25,19 @@ pub(super) struct Orphans {
 impl Orphans {
     /// Makes this process the parent of orphaned descendants.
     pub(super) fn adopt() {
-        // An old kernel does without: then only what stays below the command or in its group is killed.
+        // On an old kernel this fails; then only processes below the command or in its group are killed.
         let _ = nix::sys::prctl::set_child_subreaper(true);
     }
 
     /// Reaps the orphans that have ended, and kills those that were first seen longer than `time` ago.
     ///
-    /// `commands` are the children that are waited for elsewhere.
+    /// `commands` are the children that other code waits for.
     pub(super) fn look(&mut self, commands: &BTreeSet<Pid>, time: Duration) {
         let now = Instant::now();
         let children: BTreeSet<Pid> = children(Pid::this()).difference(commands).copied().collect();
         self.seen.retain(|child, _| children.contains(child));
         for child in children {
-            // One that is seen for the first time may be a command that has just been started.
+            // A child that is seen for the first time may be a command that has just been started.
             let since = *self.seen.entry(child).or_insert(now);
             if since == now || waitpid(child, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s.pid().is_some()) {
                 continue;
@@ -55,7 +56,7 @@ impl Orphans {
     }
 }
 
-/// The processes below `parent`, whatever their groups are.
+/// Returns the processes below `parent`, in any process group.
 pub(super) fn below(parent: Pid) -> BTreeSet<Pid> {
     let mut all = BTreeSet::new();
     let mut generation = BTreeSet::from([parent]);
@@ -74,7 +75,7 @@ pub(super) fn kill_all(processes: &BTreeSet<Pid>) {
     }
 }
 
-/// The children of all threads of a process: `/proc/PID/task/TID/children` (proc_pid_task(5)).
+/// Returns the children of all threads of a process: `/proc/PID/task/TID/children` (proc_pid_task(5)).
 fn children(parent: Pid) -> BTreeSet<Pid> {
     let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
@@ -93,10 +94,10 @@ mod tests {
         !stat.is_empty() && !stat.contains(") Z ")
     }
 
-    /// Says that this process is the one that looks.
+    /// Marks the process that runs the test itself.
     const ALONE: &str = "MOTION_AD_TEST_ORPHANS";
 
-    /// In a process of its own: children of other tests are none of its business.
+    /// Runs in a separate process, so that it does not touch children of other tests.
     #[test]
     fn what_left_its_group_and_its_parent_ends_and_commands_do_not() {
         if std::env::var_os(ALONE).is_some() {
@@ -112,7 +113,8 @@ mod tests {
         Orphans::adopt();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");
-        // The shell between ends at once, so that nothing leads from the command to the process.
+        // The shell between them ends at once, so that no chain of parents leads from the command to the
+        // process.
         let script = format!("(setsid sh -c 'sleep 600; true' & echo $! >{})", file.display());
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
         let mut command = Command::new("sleep").arg("600").spawn().unwrap();

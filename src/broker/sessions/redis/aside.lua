@@ -1,4 +1,5 @@
--- Ends an open session whose record cannot be read, with what the index knows of it. The index is read as a whole.
+-- Ends an open session whose record cannot be read, with the data that the index has of it. Reads the whole
+-- index.
 local id, how, at, forgotten = unpack(ARGV, 4, 7)
 local entries, values = {}, {}
 for _, entry in ipairs(redis.call('ZRANGEBYLEX', index, '-', '+')) do

@@ -1,4 +1,4 @@
-//! Whether a Redis can be used, as the log has it: one line for each change.
+//! Changes in the state of a Redis, and the log line for each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,27 +6,27 @@ use std::time::Duration;
 use super::trouble::EVICTION;
 use crate::broker::log::{Level, Line};
 
-/// Whether the Redis can be used, as it changes; for the log.
+/// A change in the state of the Redis, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// This server is used; after so long, where none was before.
+    /// This server is used now; the time is how long none was.
     Up(String, Option<Duration>),
-    /// None can be, why, and what to do about it.
+    /// No server can be used: the cause, and the advice.
     Down(String, &'static str),
-    /// The register is not what it was: what is lost, and how to prevent that.
+    /// The register has lost data.
     Lost(Loss),
-    /// The record of this session cannot be read; the record.
+    /// The record of this session (its id) cannot be read; the record.
     Unreadable(String, String),
 }
 
-/// What of a register can be lost.
+/// Part of a register that was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Keys were missing, so that an empty register took its place.
+    /// Keys were missing, so an empty register replaced it.
     Keys,
-    /// All of it: it is another register than before.
+    /// Everything: this is another register than before.
     All,
-    /// The newest events, and the changes that they told of.
+    /// The newest events, and the changes that they describe.
     Newest,
 }
 
@@ -52,7 +52,7 @@ impl Loss {
 }
 
 impl Change {
-    /// The line about the store called `store`.
+    /// Returns the log line about the store called `store`.
     pub fn line(&self, store: &str) -> (Level, Line) {
         let line = Line::new("sessions").with("store", store);
         match self {
@@ -74,7 +74,7 @@ impl Change {
     }
 }
 
-/// Where changes are said.
+/// Function that reports changes.
 pub type Tell = Arc<dyn Fn(&Change) + Send + Sync>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
--- Ends a session: what became of it, and its record after that.
+-- Ends a session. Returns the outcome, and the record after that.
 local id, how, at, forgotten = unpack(ARGV, 4, 7)
 local record = redis.call('HGET', known, id)
 if not record then

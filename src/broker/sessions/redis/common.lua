@@ -1,15 +1,15 @@
--- What every script begins with. Their keys are the same, and so are their first arguments.
+-- The beginning of every script. All scripts have the same keys and first arguments.
 --
 -- birth    LAYOUT-NUMBER-MARK: the cursor before the first event; a register that has lost all gets another mark
--- events   stream, NUMBER-0 of each event: m its mark, r the record as it was then
--- known    hash, id of each session: its record
--- open     sorted set, id of each open session by the number of the event that told of it
--- index    sorted set without scores, which sorts by the bytes: the same once more by account, name and machine
--- ended    sorted set, id of each session that ended by its time
+-- events   stream, NUMBER-0 of each event: m is its mark, r the record at that time
+-- known    hash, the record of each session by its id
+-- open     sorted set, the id of each open session by the number of the event that opened it
+-- index    sorted set without scores, sorted by bytes: open sessions again by account, name and machine
+-- ended    sorted set, the id of each ended session by the time of its end
 --
--- A record is the session as it was opened, in JSON; and, after a line feed, how it ended. Numbers have no gaps. A
--- mark is made up for each change: an event whose loss a crash or a failover brought about may give its number to
--- another one, but not its mark.
+-- A record is the session as it was opened, in JSON, and after a line feed how it ended. Numbers have no gaps. Each
+-- change gets a random mark. After a crash or a failover that lost an event, another event may get its number, but
+-- not its mark.
 local birth, events, known, open, index, ended = unpack(KEYS)
 local layout, mark, kept = unpack(ARGV, 1, 3)
 
@@ -17,7 +17,7 @@ local function decimal(number)
     return string.format('%.0f', number)
 end
 
--- Nothing was written before.
+-- Reports damage; nothing was written before.
 local function damaged(what)
     error('DAMAGED ' .. what)
 end
@@ -32,8 +32,8 @@ local function is_sound()
         and (not is_told or redis.call('EXISTS', birth) == 1)
 end
 
--- The number before the first event, and its mark. Numbers of an earlier register come again, its marks do not. No
--- server's clock is asked: one that was ahead would hide what others do later.
+-- Returns the number before the first event, and its mark. Numbers of an earlier register are used again, its
+-- marks are not. No server's clock is used: one that was ahead would hide later events of others.
 local function beginning()
     local value = redis.call('GET', birth)
     if not value then
@@ -52,7 +52,7 @@ local function newest()
     return beginning()
 end
 
--- Returns true if the event, or the beginning, with this number has this mark: then it is of this register's life.
+-- Returns true if the event, or the beginning, with this number has this mark: then this register made it.
 local function is_known(number, its_mark)
     local entry = redis.call('XRANGE', events, decimal(number) .. '-0', decimal(number) .. '-0')[1]
     if entry then
@@ -62,22 +62,22 @@ local function is_known(number, its_mark)
     return number == first and first_mark == its_mark
 end
 
--- The number before the oldest event that is shown.
+-- Returns the number before the oldest event that is shown.
 local function before_oldest(last)
     return last - math.min(redis.call('XLEN', events), kept)
 end
 
--- One more than is shown: it proves that a cursor just before the oldest one is of this life.
+-- Keeps one event more than is shown, as proof that this register made a cursor just before the oldest.
 local function tell(number, record)
     redis.call('XADD', events, 'MAXLEN', kept + 1, decimal(number) .. '-0', 'm', mark, 'r', record)
 end
 
--- Where the sessions that share `value` stand in the index; what follows has 16 digits and the id.
+-- Returns the prefix of index entries that share `value`; 16 digits and the id follow it.
 local function section(kind, value)
     return kind .. #value .. ':' .. value .. ':'
 end
 
--- The session that a record tells of; nil where it cannot be read.
+-- Parses the session in a record; returns nil if it is malformed.
 local function session_of(record)
     local is_read, session = pcall(cjson.decode, string.match(record, '^[^\n]*'))
     if is_read and type(session) == 'table' and type(session.guid) == 'string' and type(session.principal) == 'string'
@@ -92,7 +92,7 @@ local function index_entries(id, session, number)
         section('h', session.machine or session.host) .. rest
 end
 
--- Ends an open session, of which `number` tells.
+-- Ends an open session, with the event `number`.
 local function finish(id, record, how, at, number)
     local first, second, third = index_entries(id, session_of(record), redis.call('ZSCORE', open, id))
     record = record .. '\n' .. how
@@ -104,7 +104,8 @@ local function finish(id, record, how, at, number)
     return record
 end
 
--- The sessions that ended for the open session `id`: their events come right before the one of its opening.
+-- Returns the sessions that ended for the open session `id`: their events come right before that of its
+-- opening.
 local function evicted_by(id)
     local number, gone = redis.call('ZSCORE', open, id), {}
     while number do
@@ -120,7 +121,7 @@ local function evicted_by(id)
     return gone
 end
 
--- Forgets sessions that ended before `time`: more than one change adds, few enough to cost nothing.
+-- Forgets sessions that ended before `time`: more than one change adds, and few enough to be cheap.
 local function forget(time)
     local old = redis.call('ZRANGEBYSCORE', ended, '-inf', '(' .. time, 'LIMIT', 0, 100)
     for _, id in ipairs(old) do

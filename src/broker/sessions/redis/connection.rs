@@ -1,7 +1,7 @@
-//! Connections to a Redis: an address, TLS, a user; and which server the Sentinels name.
+//! Connections to a Redis: the address, TLS, the user, and the server that the Sentinels name.
 //!
-//! They are made here and not by the library, because there is one TLS in this program, with roots of our choosing;
-//! because each step has its bound; and because the library would keep the password in its buffers.
+//! The library does not make them, for three reasons: this program has one TLS, with roots of our choosing;
+//! each step has its bound; and the library would keep the password in its buffers.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -27,17 +27,17 @@ use crate::directory::pool::race;
 use crate::directory::trust::{Distrust, Trust};
 use crate::protocol::Secret;
 
-/// All that Sentinels are asked, together.
+/// Maximum time for querying the Sentinels, all together.
 const SENTINELS: Duration = Duration::from_millis(500);
-/// The longest file for a password that is read.
+/// Maximum size of a password file, in bytes; the rest is not read.
 const PASSWORD_FILE: u64 = 4096;
-/// The longest answer to a password.
+/// Maximum length of the reply to a password, in bytes.
 const ANSWER: usize = 512;
 
-/// A connection, while it lives: calls of several people go over it at once.
+/// An open connection, which carries the calls of several requests at a time.
 pub(super) struct Line {
     pub(super) connection: MultiplexedConnection,
-    /// What reads and writes; ends with the connection, and with this.
+    /// Task that reads and writes; it ends with the connection, and when this is dropped.
     driver: JoinSet<()>,
 }
 
@@ -48,23 +48,23 @@ impl Line {
     }
 }
 
-/// How connections are made.
+/// Settings for making connections.
 pub(super) struct Connector {
     pub(super) redis: Redis,
     pub(super) names: Arc<dyn Names>,
 }
 
-/// What connections that are made at one time share. What it is made of is read each time, so that a new password or
-/// a new CA needs no new start.
+/// TLS and password for the connections of one attempt. The files are read for each attempt, so that a new
+/// password or CA needs no restart.
 pub(super) struct Access {
     tls: Option<Arc<ClientConfig>>,
     password: Option<Secret>,
 }
 
-/// Who we are.
+/// Credentials for the server.
 #[derive(Clone, Copy)]
 struct Login<'a> {
-    /// `None`: the default user.
+    /// The user; `None` is the default user.
     user: Option<&'a str>,
     password: &'a Secret,
 }
@@ -73,10 +73,10 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Access {
-    /// Reads the CA's and the password's files.
+    /// Reads the files with the CA and the password.
     ///
     /// # Errors
-    /// One of them cannot be used.
+    /// Returns an error if one of them cannot be used.
     pub(super) fn read(redis: &Redis) -> Result<Self, Trouble> {
         let barred = |cause: String, advice| Trouble::new(Kind::Barred, cause, advice);
         let tls = match redis.tls {
@@ -100,20 +100,20 @@ impl Access {
 }
 
 impl Connector {
-    /// What connections need, read anew.
+    /// Reads the settings for connections again.
     ///
     /// # Errors
-    /// As [`Access::read`].
+    /// Returns the same errors as [`Access::read`].
     pub(super) async fn access(&self) -> Result<Arc<Access>, Trouble> {
         let redis = self.redis.clone();
         let reading = tokio::task::spawn_blocking(move || Access::read(&redis).map(Arc::new));
         reading.await.unwrap_or_else(|e| Err(Trouble::lost(e.to_string())))
     }
 
-    /// The servers that may be the master, the likeliest first; never none.
+    /// Returns the servers that may be the master, the likeliest first; at least one.
     ///
     /// # Errors
-    /// No Sentinel names one.
+    /// Returns an error if no Sentinel names a server.
     pub(super) async fn servers(self: &Arc<Self>, access: &Arc<Access>) -> Result<Vec<Server>, Trouble> {
         let (sentinels, service) = match &self.redis.at {
             RedisAt::Server(server) => return Ok(vec![server.clone()]),
@@ -137,7 +137,7 @@ impl Connector {
                         Some((_, votes)) => *votes += 1,
                         None => votes.push((server, 1)),
                     }
-                    // One that was cut off names the master that was.
+                    // A Sentinel that was cut off names the former master: only a majority ends the search early.
                     if votes.iter().any(|(_, votes)| *votes > sentinels.len() / 2) {
                         break;
                     }
@@ -148,7 +148,7 @@ impl Connector {
         }
         if votes.is_empty() {
             let causes = troubles.iter().map(|trouble| trouble.cause.as_str()).collect::<Vec<_>>().join("; ");
-            // What a person has to mend is more than what may pass.
+            // A cause that an administrator must fix is reported before one that may pass.
             let worst = troubles.iter().find(|trouble| trouble.kind == Kind::Barred).or(troubles.first());
             let (kind, advice) = worst.map_or((Kind::Lost, ""), |worst| (worst.kind, worst.advice));
             return Err(Trouble::new(kind, causes, advice));
@@ -157,7 +157,7 @@ impl Connector {
         Ok(votes.into_iter().map(|(server, _)| server).collect())
     }
 
-    /// Which server `sentinel` names (redis.io/docs/reference/sentinel-clients).
+    /// Returns the server that `sentinel` names (redis.io/docs/reference/sentinel-clients).
     async fn ask(
         &self,
         sentinel: &Server,
@@ -167,8 +167,8 @@ impl Connector {
     ) -> Result<Server, Trouble> {
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
-        // Sentinels often have no password where their servers have one, or no users. Who does not ask for one is not
-        // told it.
+        // Sentinels often have no users, or no password where their servers have one. A Sentinel that does
+        // not require the password does not get it.
         let users = [self.redis.user.as_deref(), None];
         let password = access.password.as_ref();
         let logins = users.into_iter().filter_map(|user| Some(Login { user, password: password? }));
@@ -195,10 +195,10 @@ impl Connector {
         Ok(Server { host, port })
     }
 
-    /// A connection to `server`, as the user that may use the register.
+    /// Opens a connection to `server`, as the user that may use the register.
     ///
     /// # Errors
-    /// There is none, or the user is refused.
+    /// Returns an error if the server was not reached or the user is rejected.
     pub(super) async fn connect(
         &self,
         server: &Server,
@@ -224,7 +224,7 @@ impl Connector {
             authenticate(&mut stream, login).await?;
         }
         let info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(database.into());
-        // Each call has a bound of its own.
+        // Each call has its own deadline.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (connection, work) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
         let mut driver = JoinSet::new();
@@ -244,7 +244,7 @@ impl Connector {
         };
         let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, server.port)).collect();
         let (tcp, _) = race(addresses, until).await.map_err(Trouble::lost)?;
-        // What a connection that is given up could not deliver must not be done later.
+        // When a connection is given up, the kernel must not deliver its unsent data later.
         tcp.set_zero_linger()?;
         let Some(config) = tls else { return Ok(Box::new(tcp)) };
         let name = ServerName::try_from(server.host.clone()).map_err(|e| Trouble::lost(e.to_string()))?;
@@ -265,7 +265,7 @@ impl Connector {
     }
 }
 
-/// `work`, unless it takes longer.
+/// Awaits `work` until the deadline.
 pub(super) async fn in_time<T>(
     until: Instant,
     work: impl Future<Output = Result<T, Trouble>>,
@@ -273,7 +273,7 @@ pub(super) async fn in_time<T>(
     timeout_at(until, work).await.unwrap_or_else(|_| Err(Trouble::silent()))
 }
 
-/// Says who we are, and waits for the answer.
+/// Sends the user and the password, and waits for the reply.
 async fn authenticate(stream: &mut Box<dyn Stream>, login: Login<'_>) -> Result<(), Trouble> {
     let mut auth = cmd("AUTH");
     auth.arg(login.user).arg(login.password.bytes());
@@ -292,7 +292,7 @@ async fn authenticate(stream: &mut Box<dyn Stream>, login: Login<'_>) -> Result<
     }
 }
 
-/// The first line of the file at `path`.
+/// Returns the first line of the file at `path`.
 fn password(path: &Path) -> Result<Secret, Trouble> {
     let barred =
         |cause: String, advice| Trouble::new(Kind::Barred, format!("{}: {cause}", path.display()), advice);
@@ -306,7 +306,7 @@ fn password(path: &Path) -> Result<Secret, Trouble> {
             "chown root:motion-ad and chmod 640 the file",
         ));
     }
-    // Of this size from the start: growing would leave copies behind.
+    // Allocated at full size, because growing would leave copies of the password behind.
     let mut text = Zeroizing::new(Vec::with_capacity(
         usize::try_from(PASSWORD_FILE).unwrap_or_default().saturating_add(1),
     ));

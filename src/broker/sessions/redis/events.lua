@@ -1,4 +1,5 @@
--- Events: whether some are no longer kept, where to go on where there are none; of each its cursor and its record.
+-- Returns events: whether some are no longer kept, the cursor to continue at if there are none, and the
+-- cursors and records.
 local position, after, its_mark, limit = unpack(ARGV, 4, 7)
 local last, last_mark = newest()
 local answer = { 0, decimal(last) .. '-' .. last_mark, {}, {} }

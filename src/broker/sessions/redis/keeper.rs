@@ -1,8 +1,8 @@
-//! Keeps the connections to a Redis: makes them, sees them fail, makes them again.
+//! Keeps the connections to a Redis: makes them, notices when they fail, and makes them again.
 //!
-//! There are two that live and die together: one for every call, and one that waits for events. The second one hears
-//! from the server every [`BLOCK`], so that a dead one is noticed without a login. While there are none every call is
-//! answered at once with the cause.
+//! Two connections live and die together: one for every call, and one that waits for events. The second one
+//! gets a reply from the server at least every [`BLOCK`], so that a dead server is noticed without a login.
+//! While there is no connection, every call fails at once with the cause.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,21 +18,21 @@ use super::script::{self, BEGIN, EVENTS_KEY, READ};
 use super::trouble::{Kind, Trouble};
 use crate::config::Server;
 
-/// One attempt to connect, the question to the Sentinels and two handshakes included.
+/// Maximum time for one attempt to connect, including the queries to Sentinels and two handshakes.
 const CONNECT: Duration = Duration::from_secs(3);
-/// One answer of the server. One connection is answered in order, so that a later one would not come sooner.
+/// Maximum time for one reply of the server. Replies come in order, so a later one would not arrive sooner.
 pub(super) const ANSWER: Duration = Duration::from_millis(1500);
-/// How long the server waits for an event before it says that there is none.
+/// Time for which the server waits for an event before it replies that there is none.
 const BLOCK: Duration = Duration::from_secs(2);
-/// Events that are taken from the server at a time; they only say that there are some.
+/// Maximum number of events that are read at a time; they only show that something changed.
 const AT_A_TIME: usize = 100;
-/// The first attempt to connect again comes so long after the last one; each further one after twice the time.
+/// Pause before the first attempt to connect again; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause.
+/// Maximum pause.
 const LAST_PAUSE: Duration = Duration::from_secs(2);
-/// A connection that lived so long was no mistake: after it the pauses begin anew.
+/// Minimum lifetime of a connection that resets the pauses.
 const STEADY: Duration = Duration::from_secs(1);
-/// Where an attempt fails so soon, the next call may as well wait for one.
+/// An attempt that fails within this time is so quick that the next call can wait for another one.
 const QUICK: Duration = Duration::from_millis(100);
 
 /// The connection for calls.
@@ -54,16 +54,16 @@ enum State {
 #[derive(Clone)]
 struct Down {
     trouble: Trouble,
-    /// When an attempt to connect has failed; `None` until the first one has.
+    /// Time when an attempt to connect last failed; `None` until the first one has.
     tried: Option<Instant>,
-    /// Whether the next attempt is going to end soon, however it ends.
+    /// True if the next attempt is likely to end soon, whether it succeeds or not.
     quick: bool,
 }
 
-/// The register as this broker saw it last.
+/// The register as this broker last saw it.
 #[derive(Clone, PartialEq, Eq)]
 struct Seen {
-    /// Where it begins.
+    /// The beginning of the register.
     birth: String,
     /// The cursor of its newest event.
     newest: String,
@@ -73,7 +73,7 @@ struct Seen {
 pub(super) struct Keeper {
     connector: Arc<Connector>,
     state: watch::Sender<State>,
-    /// Somebody waits for the next attempt.
+    /// Notified when a call waits for the next attempt.
     wanted: Notify,
     changes: watch::Sender<()>,
     seen: Mutex<Option<Seen>>,
@@ -92,15 +92,15 @@ impl Keeper {
         }
     }
 
-    /// Marked when there may be events.
+    /// Returns a receiver that is marked when there may be events.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// The connection for calls. Where there is none it is waited for only if an attempt is about to end.
+    /// Returns the connection for calls. If there is none, waits only if an attempt is about to end.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Returns the reason if there is no connection.
     pub(super) async fn link(&self, deadline: Instant) -> Result<Link, Trouble> {
         let mut state = self.state.subscribe();
         let mut until = deadline;
@@ -127,7 +127,7 @@ impl Keeper {
         }
     }
 
-    /// `link` is of no more use.
+    /// Gives up `link`, if it is still the present connection.
     pub(super) fn cut(&self, link: &Link, trouble: Trouble) {
         self.state.send_if_modified(|state| {
             let is_it = matches!(state, State::Up(now) if now.number == link.number);
@@ -139,10 +139,10 @@ impl Keeper {
         });
     }
 
-    /// Connects, and connects again, for ever.
+    /// Connects, and connects again, until the task ends.
     pub(super) async fn keep(&self) {
         let mut pause = FIRST_PAUSE;
-        // Since when there has been no connection, once that was said.
+        // Time since when there has been no connection, once that is reported.
         let mut down: Option<Instant> = None;
         for number in 0.. {
             let begun = Instant::now();
@@ -182,7 +182,7 @@ impl Keeper {
         }
     }
 
-    /// Says once that there is no connection.
+    /// Reports once that there is no connection.
     fn say_down(&self, down: &mut Option<Instant>, trouble: &Trouble) {
         if down.is_none() {
             *down = Some(Instant::now());
@@ -190,7 +190,7 @@ impl Keeper {
         }
     }
 
-    /// Both connections, to the server that is the one to ask.
+    /// Makes both connections to the master.
     async fn attempt(&self, until: Instant) -> Result<Session, Trouble> {
         let access = self.connector.access().await?;
         let servers = in_time(until, self.connector.servers(&access)).await?;
@@ -206,7 +206,8 @@ impl Keeper {
 
     async fn begin(&self, server: &Server, access: &Access, until: Instant) -> Result<Session, Trouble> {
         let mut calls = self.connector.connect(server, access, until).await?;
-        // Who is not let in is told so here; of a longer question the server would only close the connection.
+        // A server that rejects a client says so in reply to this; after a longer command it only closes the
+        // connection.
         ping(&mut calls.connection).await?;
         let newest = self.mended(&mut calls.connection).await?;
         let mut events = self.connector.connect(server, access, until).await?;
@@ -214,7 +215,8 @@ impl Keeper {
         Ok(Session { server: server.clone(), calls, events, newest })
     }
 
-    /// As [`Keeper::mend`]; `None` if the server refuses to write at the moment: it can still be read.
+    /// Calls [`Keeper::mend`]; returns `None` if the server rejects writes at the moment, because it can
+    /// still be read.
     async fn mended(&self, connection: &mut MultiplexedConnection) -> Result<Option<String>, Trouble> {
         match self.mend(connection).await {
             Ok(newest) => Ok(Some(newest)),
@@ -223,7 +225,7 @@ impl Keeper {
         }
     }
 
-    /// Makes the register where it is missing or no longer whole, and reports what was lost. Returns the cursor of its
+    /// Creates the register if it is missing or incomplete, and reports lost data. Returns the cursor of its
     /// newest event.
     pub(super) async fn mend(&self, connection: &mut MultiplexedConnection) -> Result<String, Trouble> {
         let asked = self.seen().clone();
@@ -236,7 +238,7 @@ impl Keeper {
         let loss = match &before {
             _ if emptied => Some(Loss::Keys),
             Some(before) if before.birth != birth => Some(Loss::All),
-            // Another call may have reported it meanwhile.
+            // Another call may have reported it in the meantime.
             Some(_) if is_lost && before == asked => Some(Loss::Newest),
             _ => None,
         };
@@ -251,12 +253,12 @@ impl Keeper {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets calls use `session` until it is of no more use; why.
+    /// Provides `session` for calls until it fails, and returns the reason.
     async fn serve(&self, mut session: Session, number: u64) -> Trouble {
         let (server, connection) = (session.server.clone(), session.calls.connection.clone());
         let mut state = self.state.subscribe();
         self.state.send_replace(State::Up(Link { number, server, connection }));
-        // Events may have been missed meanwhile.
+        // Events may have been missed while there was no connection.
         self.changes.send_replace(());
         let cut = async {
             let _ = state.wait_for(|state| !matches!(state, State::Up(_))).await;
@@ -274,10 +276,10 @@ impl Keeper {
         trouble.of(&session.server)
     }
 
-    /// Marks the changes that the server tells of, and compares the register with what was seen of it.
+    /// Marks the changes that the server reports, and compares the register with what was last seen of it.
     ///
-    /// The server tells of events with higher numbers than the last one. Where it got older data under this connection,
-    /// or began a new register, numbers go back, and only the comparison notices.
+    /// The server only reports events with higher numbers than the last one. If older data or a new register
+    /// replaces the register under this connection, numbers go back, and only the comparison notices.
     async fn listen(
         &self,
         mut events: MultiplexedConnection,
@@ -316,7 +318,7 @@ impl Keeper {
         }
     }
 
-    /// Returns true if the event with the cursor `newest` is still one of the register.
+    /// Returns true if the event with the cursor `newest` is still part of the register.
     async fn compare(
         &self,
         calls: &mut MultiplexedConnection,
@@ -334,7 +336,7 @@ struct Session {
     server: Server,
     calls: Line,
     events: Line,
-    /// The cursor of the newest event, where it could be found out.
+    /// The cursor of the newest event, if it is known.
     newest: Option<String>,
 }
 
@@ -342,8 +344,8 @@ async fn ping(connection: &mut MultiplexedConnection) -> Result<(), Trouble> {
     Ok(cmd("PING").query_async(connection).await?)
 }
 
-/// Returns the cursor of the last event of those after the one with the cursor `after`, or after now; `None` where
-/// there is none, nor has come for the time `block`.
+/// Returns the cursor of the last event after the cursor `after`, or after now. Returns `None` if there is
+/// none and none comes within `block`.
 async fn read(
     connection: &mut MultiplexedConnection,
     after: Option<&str>,
@@ -356,7 +358,8 @@ async fn read(
     }
     let number = after.map_or("$", |cursor| cursor.split('-').next().unwrap_or(cursor));
     command.arg("STREAMS").arg(EVENTS_KEY).arg(number);
-    // Of each stream its name and its events, of each event its id and its fields: m, the mark, r, the record.
+    // The reply has the name and events of each stream, and the id and fields of each event: m (mark), r
+    // (record).
     let answer: Value = command.query_async(connection).await?;
     let at = |value: &Value, place: usize| value.as_sequence()?.get(place).cloned();
     let event = at(&answer, 0)

@@ -1,4 +1,4 @@
--- Open sessions: their numbers, their ids, and their records.
+-- Returns open sessions: their numbers, ids and records.
 local kind, value, after, limit = unpack(ARGV, 4, 7)
 local numbers, ids = {}, {}
 if kind == '' then

@@ -1,5 +1,5 @@
--- Registers a session, or does not: first what became of it, then the records of those that had to go, or the ids and
--- records of those that are in the way.
+-- Registers or denies a session. Returns the outcome, and then the records of the sessions that ended for it,
+-- or the ids and records of those that prevent it.
 local id, session, how, since, forgotten, guid, policy, limit = unpack(ARGV, 4, 11)
 if redis.call('HEXISTS', known, id) == 1 then
     return { 'registered', unpack(evicted_by(id)) }

@@ -1,7 +1,7 @@
-//! What Redis does in one step: the scripts, their keys, and what they are told.
+//! The scripts that Redis runs in one step, their keys and their arguments.
 //!
-//! A script runs alone on its server, and its changes reach disk and replicas together. All keys have one hash tag, so
-//! that they would be in one place of a cluster, too.
+//! A script runs alone on its server, and its changes reach disk and replicas together. All keys have one
+//! hash tag, so that a cluster would keep them in one place, too.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use redis::{FromRedisValue, RedisError, Script};
 
 use crate::broker::sessions::store::EVENTS;
 
-/// What the keys hold and how; a register of another layout is left alone.
+/// Version of the layout of the keys; a register with another layout is not used.
 const LAYOUT: u32 = 2;
 /// The keys of every script, in their order.
 const KEYS: [&str; 7] = [
@@ -28,7 +28,7 @@ pub(super) const EVENTS_KEY: &str = "motion-ad:{sessions}:events";
 pub(super) const KNOWN_KEY: &str = "motion-ad:{sessions}:known";
 /// The sorted set of open sessions.
 pub(super) const OPEN_KEY: &str = "motion-ad:{sessions}:open";
-/// The hash of bookmarks, which no script touches.
+/// The hash of bookmarks, which no script changes.
 pub(super) const BOOKMARKS_KEY: &str = "motion-ad:{sessions}:bookmarks";
 
 macro_rules! script {
@@ -45,7 +45,7 @@ pub(super) static ASIDE: LazyLock<Script> = script!("aside.lua");
 pub(super) static LIST: LazyLock<Script> = script!("list.lua");
 pub(super) static READ: LazyLock<Script> = script!("events.lua");
 
-/// Has `script` run with `arguments`. Asked again it is another change, with a mark of its own.
+/// Runs `script` with `arguments`. Each call is a separate change with its own mark.
 pub(super) async fn run<T: FromRedisValue>(
     script: &Script,
     arguments: &[String],

@@ -1,4 +1,4 @@
-//! Against real servers: each test starts its own, on the loopback. The program comes with redis-tools.
+//! Tests against real servers. Each starts its own on the loopback; the program comes with redis-tools.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ use crate::directory::dns::Network;
 const NOW: u64 = 1_784_000_000_000;
 const PASSWORD: &str = "hunter2";
 
-/// A Redis of a test, or a Sentinel; ends with it.
+/// A Redis or a Sentinel of a test, which ends when this is dropped.
 struct Server {
     folder: TempDir,
     port: u16,
@@ -35,7 +35,7 @@ struct Server {
     child: Option<Child>,
 }
 
-/// Debian has it under the name of a part of it, in redis-tools, which brings no daemon that starts by itself.
+/// Returns the server's program. Debian's redis-tools has it as `redis-check-rdb`, and starts no daemon.
 fn program() -> Command {
     let is_there = |name: &str| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok();
     let mut command = match is_there("redis-server") {
@@ -47,7 +47,7 @@ fn program() -> Command {
 }
 
 impl Server {
-    /// One that keeps what it is told, with more options.
+    /// Starts a Redis that keeps its data, with `options`.
     fn start(options: &str) -> Self {
         Server::begin(false, options)
     }
@@ -79,7 +79,7 @@ impl Server {
         command.arg(&file).args(self.sentinel.then_some("--sentinel")).stdin(Stdio::null()).stdout(log);
         let child = command.spawn().expect("no Redis is installed: `make deps` as root brings redis-tools");
         self.child = Some(child);
-        // While it reads what it kept, it listens and answers nothing.
+        // While the server reads its data, it accepts connections and does not reply.
         let is_ready = || self.sentinel || self.log().contains("Ready to accept connections");
         for _ in 0..1000 {
             if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() && is_ready() {
@@ -99,7 +99,7 @@ impl Server {
         kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
     }
 
-    /// As by a crash.
+    /// Kills the server, as in a crash.
     fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -123,7 +123,7 @@ impl Server {
         }
     }
 
-    /// The file of its password, which is `text`.
+    /// Writes a password file with the contents `text`.
     fn password(&self, text: &str) -> PathBuf {
         let path = self.folder.path().join("password");
         std::fs::write(&path, text).unwrap();
@@ -131,7 +131,7 @@ impl Server {
         path
     }
 
-    /// Has it do something, as somebody else would.
+    /// Runs a command on the server over a separate connection, as another client would.
     async fn does(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -146,7 +146,7 @@ impl Drop for Server {
     }
 }
 
-/// What was said of a store.
+/// The changes that a store has reported.
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<Vec<Change>>>);
 
@@ -160,7 +160,7 @@ impl Said {
         Arc::new(move |change| said.0.lock().unwrap().push(change.clone()))
     }
 
-    /// The first one that `wanted` finds something in.
+    /// Waits for the first change that `wanted` accepts.
     async fn find<T>(&self, wanted: impl Fn(&Change) -> Option<T>) -> T {
         for _ in 0..1000 {
             if let Some(found) = self.all().iter().find_map(&wanted) {
@@ -222,7 +222,7 @@ async fn open(store: &Redis, id: &str) -> Result<Opened, StoreError> {
     store.open(&session(id, "john", NOW), ONE, soon()).await
 }
 
-/// A call that fails, and how long it took.
+/// Makes a call that fails, and returns the error and its duration.
 async fn failing(store: &Redis) -> (StoreError, Duration) {
     let begun = Instant::now();
     let error = open(store, "x").await.unwrap_err();
@@ -240,7 +240,7 @@ async fn answers(store: &Redis) {
     panic!("it does not answer again");
 }
 
-/// A call that comes to succeed.
+/// Repeats a call until it succeeds.
 async fn in_a_while(store: &Redis, id: &str) {
     let begun = Instant::now();
     while let Err(error) = open(store, id).await {
@@ -273,7 +273,7 @@ async fn of_two_hundred_on_two_servers_at_once_exactly_one_remains_and_both_are_
     assert_eq!(events.len(), 2 * MANY - 1);
     let [last] = listed(&*stores[1], Which::All).await.try_into().unwrap();
     assert_eq!(events.last(), Some(&last));
-    // And so it is after a crash.
+    // The same holds after a crash.
     server.kill();
     server.run();
     for store in &stores {
@@ -285,7 +285,7 @@ async fn of_two_hundred_on_two_servers_at_once_exactly_one_remains_and_both_are_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn while_the_server_is_killed_again_and_again_whoever_was_let_in_is_registered_once() {
-    // Otherwise a slow disk has Redis answer before it has written.
+    // Without these options, Redis on a slow disk replies before it has written.
     let mut server = Server::start("appendonly yes\nappendfsync always");
     let stores = [Arc::new(store(&server)), Arc::new(store(&server))];
     let begin = stores[0].events(&Position::Now, 1, soon()).await.unwrap().cursor;
@@ -355,7 +355,7 @@ async fn a_dead_server_costs_nothing_and_the_first_call_after_it_is_back_works()
     // An attempt to connect that failed a moment ago is not made again at once.
     sleep(Duration::from_millis(60)).await;
     open(&store, "b").await.unwrap();
-    // It may have missed something.
+    // Events may have been missed.
     timeout(Duration::from_secs(5), changes.changed()).await.unwrap().unwrap();
     let said = said.all();
     let [Change::Up(at, None), Change::Down(..), Change::Up(again, Some(_))] = said.as_slice() else {
@@ -440,7 +440,7 @@ async fn what_keeps_it_from_being_used_is_said_with_advice_and_without_the_passw
         (with("motion", ""), "is empty", "its first line"),
     ];
     for (redis, cause, advice) in cases {
-        // The file is the same for all of them.
+        // All cases share one password file.
         if let (Some(file), Some(user)) = (&redis.password_file, &redis.user) {
             let text = match (cause, user.as_str()) {
                 ("WRONGPASS", _) => "hunter3",
@@ -470,7 +470,7 @@ async fn a_new_password_needs_no_new_start() {
     let (store, said) = store_of(config::Redis { password_file: Some(file.clone()), ..server.at() });
     open(&store, "a").await.unwrap();
     server.kill();
-    // As an editor of Windows saves it.
+    // With a byte order mark and CRLF, as an editor of Windows saves it.
     std::fs::write(&file, "\u{feff}two\r\n").unwrap();
     std::fs::write(
         server.folder.path().join("redis.conf"),
@@ -528,7 +528,7 @@ async fn a_cursor_of_what_was_lost_is_a_gap_also_where_its_number_came_again() {
     let first = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
     store.open(&session("b", "jane", NOW), ONE, soon()).await.unwrap();
     let seen = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
-    // As after a failover to a replica that had not got the second event yet.
+    // As after a failover to a replica that did not have the second event yet.
     let client = redis::Client::open(server.url()).unwrap();
     let mut other = client.get_multiplexed_async_connection().await.unwrap();
     let restore = cmd("RESTORE").arg(script::EVENTS_KEY).arg(0).arg(snapshot).arg("REPLACE").clone();
@@ -540,7 +540,7 @@ async fn a_cursor_of_what_was_lost_is_a_gap_also_where_its_number_came_again() {
     assert!(events(&seen).await.gap);
     assert!(!events(&first).await.gap);
     assert_eq!(events(&begin).await.list.len(), 2);
-    // And after the loss of all of it, while somebody waits.
+    // The same after the loss of the whole register, while a watcher waits.
     let mut changes = store.changes();
     server.does(&["FLUSHALL"]).await.unwrap();
     changes.mark_unchanged();
@@ -553,7 +553,7 @@ async fn a_cursor_of_what_was_lost_is_a_gap_also_where_its_number_came_again() {
     }
 }
 
-/// The keys of the register that events and sessions are in.
+/// The keys of the register, without its bookmarks.
 const PARTS: [&str; 6] = ["birth", "events", "known", "open", "index", "ended"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -570,7 +570,7 @@ async fn a_register_that_goes_back_under_a_live_connection_is_noticed_and_its_ev
         store.open(&session(id, person, NOW), ONE, soon()).await.unwrap();
     }
     let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
-    // The waiting connections have heard of all that.
+    // Wait until the waiting connections have received all these events.
     sleep(Duration::from_millis(200)).await;
     let mut watches = [store.changes(), other.changes()];
     server.does(&["SWAPDB", "0", "1"]).await.unwrap();
@@ -581,7 +581,7 @@ async fn a_register_that_goes_back_under_a_live_connection_is_noticed_and_its_ev
         timeout(Duration::from_secs(8), watch.changed()).await.expect("nobody was told").unwrap();
     }
     assert!(store.events(&Position::After(cursor), 10, soon()).await.unwrap().gap);
-    // From then on events are told at once again, although their numbers were heard of before.
+    // From then on events are reported at once again, although their numbers were used before.
     sleep(Duration::from_millis(200)).await;
     watches.iter_mut().for_each(|watch| watch.mark_unchanged());
     open(&other, "e").await.unwrap();
@@ -594,7 +594,7 @@ async fn a_register_that_goes_back_under_a_live_connection_is_noticed_and_its_ev
 #[tokio::test(flavor = "multi_thread")]
 async fn no_clock_decides_where_a_register_begins() {
     let server = Server::start("");
-    // A server that was ahead by centuries began the one before.
+    // A server whose clock was ahead by centuries created the previous register.
     let ahead = "2-99999999999999-0123456789abcdef";
     server.does(&["SET", "motion-ad:{sessions}:birth", ahead]).await.unwrap();
     let (store, said) = store_of(server.at());
@@ -635,7 +635,7 @@ async fn a_server_that_comes_back_without_what_it_held_is_noticed() {
     let log = server.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof");
     let earlier = std::fs::read(&log).unwrap();
     open(&store, "b").await.unwrap();
-    // The waiting connection has to have heard of it.
+    // Wait until the waiting connection has received the event.
     sleep(Duration::from_millis(200)).await;
     server.kill();
     std::fs::write(&log, earlier).unwrap();
@@ -651,7 +651,8 @@ async fn a_server_that_comes_back_without_what_it_held_is_noticed() {
 
 #[tokio::test]
 async fn the_user_default_is_off_and_a_restart_loses_nothing() {
-    // Without its rights, the server leaves out what scripts wrote when it reads its log (redis/redis#14541).
+    // When the server reads its log without these rights, it omits the changes of scripts
+    // (redis/redis#14541).
     let mut server = Server::start(&format!(
         "{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}\nappendonly yes\nappendfsync always"
     ));
@@ -695,7 +696,7 @@ async fn one_record_that_cannot_be_read_bars_nobody() {
         let client = redis::Client::open(server.url()).unwrap();
         let mut other = client.get_multiplexed_async_connection().await.unwrap();
         cmd("HSET").arg(script::KNOWN_KEY).arg("a").arg(spoil).exec_async(&mut other).await.unwrap();
-        // For lists, for the sweep and for its own user.
+        // By lists, by the sweep and by the login of its own user.
         if spoil == b"{" {
             assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW)]);
         }
@@ -718,7 +719,7 @@ async fn a_register_of_the_layout_before_is_carried_over() {
     let (store, said) = store_of(server.at());
     let old = Session { machine: "xcally".into(), ..session("a", "john", NOW) };
     store.open(&old, ONE, soon()).await.unwrap();
-    // As it was written before sessions said their machine, and were indexed by the host's name.
+    // As older versions wrote it: without a machine, and indexed by the name of the host.
     let mut record = serde_json::to_value(&old).unwrap();
     record.as_object_mut().unwrap().remove("machine");
     server.does(&["HSET", script::KNOWN_KEY, "a", &record.to_string()]).await.unwrap();
@@ -759,7 +760,7 @@ async fn what_ended_long_ago_is_forgotten_and_nothing_else_stays_behind() {
     assert_eq!(keys.as_sequence().unwrap().len(), 5, "{keys:?}");
 }
 
-/// A CA, and a server's options for a certificate of it.
+/// Creates a CA, and a server's options for a certificate that it issued.
 fn tls(folder: &TempDir, host: &str) -> (PathBuf, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -810,10 +811,10 @@ async fn tls_wants_a_certificate_of_the_named_ca_for_the_name() {
     assert!(error.to_string().contains("its certificate is not valid"), "{error}");
 }
 
-/// A register over `store` for this server.
+/// Creates a register over `store` for this server.
 fn register_of(store: Redis, server: identity::Server, settings: config::Sessions) -> Arc<Register> {
     let (log, writer) = Log::open().unwrap();
-    // Its lines go nowhere.
+    // Its log lines are discarded.
     writer.finish();
     Register::new(Arc::new(store), settings, server, 8, Arc::new(log))
 }
@@ -846,7 +847,7 @@ async fn servers_of_one_name_leave_each_others_sessions_alone_and_a_renamed_one_
     let renamed = identity::Server { name: "there".into(), ..here() };
     let [first, second, third] =
         [here(), other, renamed].map(|one| register_of(store(&server), one, settings()));
-    // As of another host: none of the processes here.
+    // As if opened on another host, whose processes do not exist here.
     let gone = |id: &str| {
         let identity::Server { name, machine } = here();
         Session { host: name, machine, pid: 4_000_000, boot: String::new(), ..session(id, id, now()) }
@@ -856,7 +857,7 @@ async fn servers_of_one_name_leave_each_others_sessions_alone_and_a_renamed_one_
         open.into_iter().map(|session| session.id).collect::<Vec<_>>()
     };
     first.store.open(&gone("a"), ONE, soon()).await.unwrap();
-    // The first server is alive: it counts.
+    // The first server runs, because it counts.
     first.store.bookmark("server 6d61/here", "x 1", soon()).await.unwrap();
     for count in 2..5 {
         for register in [&second, &third] {
@@ -865,7 +866,7 @@ async fn servers_of_one_name_leave_each_others_sessions_alone_and_a_renamed_one_
         assert_eq!(open().await, ["a"]);
         first.store.bookmark("server 6d61/here", &format!("x {count}"), soon()).await.unwrap();
     }
-    // It does not any more: it is called there now.
+    // It no longer counts there, because it has the other name now.
     for _ in 0..2 {
         sweep::sweep(&second, now()).await.unwrap();
         sweep::sweep(&third, now()).await.unwrap();
@@ -903,7 +904,7 @@ async fn a_clone_is_refused_and_says_why_and_the_original_goes_on() {
     assert!(timeout(Duration::from_secs(1), clone.identity.is_certain()).await.is_err());
 }
 
-/// How long logins are refused for after a master has died, and with which words:
+/// Measures how long logins are rejected after a master has died, and with which messages:
 /// `cargo test --lib how_long_a_failover -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "prints a measurement"]
@@ -924,7 +925,7 @@ async fn how_long_a_failover_takes_with_replicas_that_must_be_there() {
     }
     let (store, _) = store_of(watched.redis());
     in_a_while(&store, "a").await;
-    // Until all Sentinels have seen both replicas.
+    // Wait until all Sentinels have seen both replicas.
     let sees = |one: &Server| one.log().matches("+slave slave").count() == 2;
     while !watched.sentinels.iter().all(sees) {
         sleep(Duration::from_millis(100)).await;
@@ -983,7 +984,7 @@ impl Watched {
         }
     }
 
-    /// Returns when a failover can go well.
+    /// Waits until a failover can succeed.
     async fn settled(&self) {
         let found = |text: &str| self.sentinels.iter().all(|sentinel| sentinel.log().contains(text));
         for _ in 0..3000 {
@@ -999,7 +1000,7 @@ impl Watched {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_failover_leads_to_the_new_master() {
-    // Sentinels that anybody may ask, that want the same password, and that know the same user.
+    // Sentinels without a password, with the same password, and with the same user.
     let known = format!("user default off\nuser motion on >{PASSWORD} {SENTINEL_RIGHTS}");
     let manners = ["", "requirepass hunter2", &known];
     for manner in &manners[1..] {
@@ -1022,7 +1023,7 @@ async fn a_failover_leads_to_the_new_master() {
     });
     assert_eq!(up.next_back(), Some(format!("127.0.0.1:{}", replica.port)));
     assert_eq!(listed(&store, Which::All).await.len(), 1);
-    // The one that was the master comes back as one, for a moment.
+    // The former master comes back as a master for a moment.
     master.run();
     for number in 0..30 {
         open(&store, &number.to_string()).await.unwrap();

@@ -1,39 +1,40 @@
-//! What goes wrong with a Redis, and what can be done about it.
+//! Problems with a Redis, and the advice for each.
 
 use std::fmt;
 use std::io;
 
 use redis::{ErrorKind, RedisError};
 
-/// Why something could not be done.
+/// Reason why a call or a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) kind: Kind,
-    /// What happened; names the server, once it is known.
+    /// The cause; names the server once it is known.
     pub(super) cause: String,
-    /// What the administrator can do; empty where there is nothing to say.
+    /// Advice for the administrator; empty if there is none.
     pub(super) advice: &'static str,
 }
 
-/// What it means for what was asked, and for the connection.
+/// Consequence of a problem for the call and for the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// There is no connection, or it broke off; what was asked may have been done.
+    /// There is no connection, or it was closed; the call may have been carried out.
     Lost,
-    /// There is no answer; what was asked may have been done, or may still be.
+    /// The server did not reply; the call may have been carried out, or may still be.
     Silent,
-    /// Not done, because this server is not, or not yet, the one to ask.
+    /// The call was not carried out, because this server is not the master, or is not ready yet.
     NotHere,
-    /// Not done, and no connection would help until somebody mends something.
+    /// The call was not carried out, and a new connection would not help until an administrator fixes the
+    /// cause.
     Barred,
-    /// Not done: the server is not able to at the moment. The connection is good.
+    /// The call was not carried out: the server is unable to at the moment. The connection is good.
     Refused,
-    /// Not done: the register is no longer whole.
+    /// The call was not carried out: the register is no longer complete.
     Damaged,
 }
 
-/// How an answer begins that is an error (redis.io/docs/reference/protocol-spec), and what it means. Within a script
-/// the word may stand anywhere in it.
+/// The beginnings of error replies (redis.io/docs/reference/protocol-spec), each with its kind and advice. In
+/// an error of a script the words may stand anywhere.
 const ANSWERS: &[(&str, Kind, &str)] = &[
     ("DAMAGED", Kind::Damaged, EVICTION),
     ("LAYOUT", Kind::Barred, "run the same version of motion-ad on every server that shares the register"),
@@ -53,7 +54,7 @@ const ANSWERS: &[(&str, Kind, &str)] = &[
         "the server wants a password: put it into a file and name that as sessions.password_file",
     ),
     ("NOPERM", Kind::Barred, RIGHTS),
-    // Within a script, as versions 7.2 and 7.0 say it.
+    // Errors within a script, in the words of versions 7.2 and 7.0.
     ("ACL failure", Kind::Barred, RIGHTS),
     ("The user executing the script can't", Kind::Barred, RIGHTS),
     ("READONLY", Kind::NotHere, "it is a replica: name the master in sessions.store, or its Sentinels"),
@@ -69,7 +70,7 @@ const ANSWERS: &[(&str, Kind, &str)] = &[
 ];
 const RIGHTS: &str = "give the user the rights that motion-ad.toml(5) lists under sessions.store";
 const CLUSTER: &str = "a Redis Cluster cannot be used: name one server, or Sentinels";
-/// What became of a damaged register, and how that comes.
+/// Advice against the loss of keys, which damages a register.
 pub(super) const EVICTION: &str = "set maxmemory-policy of the server to noeviction, and let nobody else remove keys that begin with motion-ad:";
 
 impl Trouble {
@@ -77,9 +78,9 @@ impl Trouble {
         Trouble { kind, cause: cause.into(), advice }
     }
 
-    /// The server answered with the error `text`.
+    /// Maps the error reply `text` of the server.
     pub(super) fn answered(text: &str) -> Self {
-        // Where in which script it happened helps nobody here.
+        // The name of the script and the line in it do not help an administrator.
         let text = text.split(" script: ").next().unwrap_or(text).trim_end_matches([',', ' ']);
         let known = ANSWERS.iter().find(|(sign, ..)| text.contains(sign));
         let (kind, advice) = known.map_or((Kind::Barred, ""), |(_, kind, advice)| (*kind, *advice));
@@ -91,12 +92,12 @@ impl Trouble {
         Trouble::new(Kind::Lost, cause, "")
     }
 
-    /// The server did not answer.
+    /// The server did not reply in time.
     pub(super) fn silent() -> Self {
         Trouble::new(Kind::Silent, "no answer in time", "")
     }
 
-    /// The same, and the server is named.
+    /// Adds the name of the server to the cause.
     pub(super) fn of(self, server: &impl fmt::Display) -> Self {
         Trouble { cause: format!("{server}: {}", self.cause), ..self }
     }
@@ -122,7 +123,7 @@ impl From<RedisError> for Trouble {
                 true => "the connection was closed".to_owned(),
                 false => error.to_string(),
             }),
-            // What cannot be understood makes the connection worthless; it may have been done.
+            // A reply that cannot be parsed makes the connection useless; the call may have been carried out.
             _ => Trouble::lost(format!("the server speaks no Redis: {error}")),
         }
     }

@@ -1,5 +1,5 @@
--- Sees to it that a session is not open and will not be: what became of it, its record after that, and the records of
--- those that had gone for it.
+-- Ensures that a session is not open and stays so. Returns the outcome, the record after that, and the
+-- records of the sessions that had ended for it.
 local id, session, how, at, forgotten = unpack(ARGV, 4, 8)
 local record = redis.call('HGET', known, id)
 if record and string.find(record, '\n', 1, true) then

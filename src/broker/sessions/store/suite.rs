@@ -1,5 +1,5 @@
-//! What every store must do, as tests. A store runs them all by `keeps_its_promises!`, with a function that makes an
-//! empty one.
+//! Tests for the promises of every store. A store runs them all by `keeps_its_promises!`, with a function
+//! that creates an empty one.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,14 +13,14 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::protocol::report::EndReason;
 
-/// An empty store, and what must live as long as it does.
+/// An empty store, and a value that must live as long as the store.
 pub struct Made {
     pub store: Arc<dyn Store>,
     pub keep: Box<dyn Any + Send>,
 }
 
-/// A test for each promise. `$make` is an `async fn() -> Option<Made>`; `None` passes the test over, where what the
-/// store needs is not installed.
+/// Generates a test for each promise. `$make` is an `async fn() -> Option<Made>`; `None` skips the test if a
+/// program that the store needs is not installed.
 macro_rules! keeps_its_promises {
     ($make:path) => {
         keeps_its_promises! { $make:
@@ -58,12 +58,12 @@ macro_rules! keeps_its_promises {
 }
 pub(in super::super) use keeps_its_promises;
 
-/// Long enough for a busy machine.
+/// Returns a deadline that is long enough for a busy machine.
 pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(30)
 }
 
-/// A session that began at `since`.
+/// Creates a session that began at `since`.
 pub fn session(id: &str, guid: &str, since: u64) -> Session {
     Session {
         id: id.into(),
@@ -102,7 +102,7 @@ fn replaced(session: &Session, by: &Session) -> Session {
     Session { ended: Some(ended), ..session.clone() }
 }
 
-/// Every event from the oldest on.
+/// Returns every event from the oldest on.
 pub async fn all_events(store: &dyn Store) -> Vec<Session> {
     let mut position = Position::Oldest;
     let mut all = Vec::new();
@@ -117,7 +117,7 @@ pub async fn all_events(store: &dyn Store) -> Vec<Session> {
     }
 }
 
-/// Every open session.
+/// Returns every open session of `which`.
 pub async fn listed(store: &dyn Store, which: Which) -> Vec<Session> {
     let page = store.list(&which, None, 10_000, soon()).await.unwrap();
     assert!(!page.more);
@@ -130,7 +130,7 @@ pub async fn the_newest_takes_the_place_of_the_oldest(store: Arc<dyn Store>) {
     assert_eq!(open(store, &a, ONE).await, Opened::Registered(vec![]));
     let b = Session { since: NOW + 5, ..b };
     assert_eq!(open(store, &b, ONE).await, Opened::Registered(vec![replaced(&a, &b)]));
-    // The one that was registered first is the oldest, whatever its clock said.
+    // The session that was registered first is the oldest, whatever its clock said.
     let c = Session { since: NOW - 5, ..c };
     assert_eq!(open(store, &c, Admission::Replace(two())).await, Opened::Registered(vec![]));
     let d = session("d", "john", NOW + 10);
@@ -178,12 +178,12 @@ pub async fn without_a_limit_all_stay(store: Arc<dyn Store>) {
 
 pub async fn people_do_not_count_for_each_other(store: Arc<dyn Store>) {
     let john = session("a", "john", NOW);
-    // Another account under the same name, as after a person's return.
+    // Another account with the same name, as after a user's return.
     let other = Session { guid: "other".into(), ..session("b", "john", NOW) };
     for session in [&john, &other] {
         assert_eq!(open(&*store, session, ONE).await, Opened::Registered(vec![]));
     }
-    // The same account under another name.
+    // The same account with another name.
     let renamed = Session { guid: "john".into(), ..session("c", "johnny", NOW) };
     assert_eq!(open(&*store, &renamed, ONE).await, Opened::Registered(vec![replaced(&john, &renamed)]));
     assert_eq!(listed(&*store, Which::All).await, [other, renamed]);
@@ -197,7 +197,7 @@ pub async fn the_same_session_twice_changes_nothing(store: Arc<dyn Store>) {
     assert_eq!(open(store, &a, Admission::Deny(NonZeroUsize::MIN)).await, Opened::Registered(vec![]));
     open(store, &b, ONE).await;
     assert_eq!(open(store, &a, ONE).await, Opened::Registered(vec![]));
-    // The answer to the first call may have been lost, and with it who had to go.
+    // The reply to the first call may have been lost, and with it the list of replaced sessions.
     assert_eq!(open(store, &b, ONE).await, Opened::Registered(vec![replaced(&a, &b)]));
     assert_eq!(listed(store, Which::All).await, from_ref(&b));
     assert_eq!(all_events(store).await, [a.clone(), replaced(&a, &b), b]);
@@ -292,7 +292,8 @@ pub async fn pages_lose_nobody_who_stays(store: Arc<dyn Store>) {
         seen.extend(page.list.iter().map(|listed| listed.session.id.clone()));
         after = page.list.last().map(|listed| listed.cursor.clone());
         if turn == 0 {
-            // The last one of the page, whose cursor is asked for next; one to come; and a new one.
+            // The last session of the page, after whose cursor the next page begins; a later one; and a new
+            // one.
             store.close("2", &ended, soon()).await.unwrap();
             store.close("4", &ended, soon()).await.unwrap();
             open(&*store, &session("10", "john", NOW), Admission::Unlimited).await;
@@ -340,7 +341,7 @@ pub async fn what_is_no_longer_kept_is_a_gap(store: Arc<dyn Store>) {
     let more = 7;
     let mut open = tokio::task::JoinSet::new();
     for number in 0..EVENTS + more {
-        // Not all at once: a store may say that too many wait.
+        // Not all at once, because a store may reject calls if too many wait.
         while open.len() >= 64 {
             open.join_next().await.unwrap().unwrap();
         }
@@ -359,7 +360,7 @@ pub async fn what_is_no_longer_kept_is_a_gap(store: Arc<dyn Store>) {
     let next = store.events(&Position::After(late.cursor), 10, soon()).await.unwrap();
     assert!(!next.gap);
     assert_eq!(all_events(&*store).await.len() as u64, EVENTS);
-    // They are all still logged in.
+    // All of them are still logged in.
     assert_eq!(store.count(soon()).await.unwrap(), EVENTS + more);
 }
 
@@ -391,7 +392,7 @@ pub async fn a_change_wakes_who_waits(store: Arc<dyn Store>) {
     }
 }
 
-/// Opens so many sessions of one person at once; how many came in.
+/// Opens `count` sessions of one user at once, and returns how many were registered.
 async fn rush(store: &Arc<dyn Store>, count: usize, admission: Admission) -> usize {
     let gate = Arc::new(tokio::sync::Barrier::new(count));
     let mut tasks = tokio::task::JoinSet::new();
@@ -412,7 +413,7 @@ pub async fn at_the_same_instant_exactly_one_remains(store: Arc<dyn Store>) {
     assert_eq!(rush(&store, MANY, ONE).await, MANY);
     let open = listed(&*store, Which::Guid("john".into())).await;
     let [last] = open.as_slice() else { panic!("{} are open", open.len()) };
-    // Each was opened once and all but the last ended once, by the one that came next.
+    // Each was opened once, and all but the last ended once, replaced by the next one.
     let mut here: BTreeMap<String, Session> = BTreeMap::new();
     let mut gone = BTreeSet::new();
     for session in all_events(&*store).await {
@@ -478,6 +479,6 @@ pub async fn a_passed_deadline_is_no_answer(store: Arc<dyn Store>) {
     let late = store.list(&Which::All, None, 1, past).await;
     assert!(matches!(late, Err(StoreError::Timeout(_))), "{late:?}");
     assert!(begun.elapsed() < Duration::from_secs(1));
-    // It does no harm to those who come in time.
+    // A late call does not affect calls before their deadline.
     open(&*store, &session("b", "jane", NOW), ONE).await;
 }
