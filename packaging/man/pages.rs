@@ -218,7 +218,7 @@ fn module() -> Page {
          authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. \
          `sessions.policy` in motion-ad.toml(5) decides about a second session of the same user. close_session on a \
          handle that opened none ends the newest session of the user that the same process opened with the same service, \
-         otherwise one of another process of the same user. If PAM_RHOST and PAM_TTY are set, they must be the session's.\n\n\
+         otherwise one of another process of the same user. A PAM_RHOST or PAM_TTY that is set must be the session's.\n\n\
          A handle has one session. If an application authenticates or opens another one on it, the earlier session ends \
          once the new one is registered. If a user may have one session and a second one is denied, call close_session \
          first.\n\n\
@@ -285,8 +285,8 @@ fn configuration() -> Page {
          authorities that vouch for them from AD.\n\n\
          An unknown key, an invalid value and a contradiction are errors, reported with file and line. A broker that starts \
          with such a file denies every login until you fix it, because it cannot know your intention. If the file breaks \
-         while the broker runs, the last good configuration stays in force. The broker notices a change by itself. To check the file first, run \
-         `/usr/libexec/motion-ad/motion-ad-broker --check-config`.",
+         while the broker runs, the last good configuration stays in force. The broker notices a change by itself. To check \
+         the file first, run `/usr/libexec/motion-ad/motion-ad-broker --check-config`.",
     );
     for (table, text) in TABLES {
         page.section(&format!("[{table}]")).text(text);
