@@ -1,4 +1,4 @@
-//! `docs/log-and-codes.md`: what each line of the log and each PAM code means, of the tables that the programs decide by.
+//! Writes `docs/log-and-codes.md`, the meaning of each log line and each PAM code, from the tables that the programs use.
 
 use std::fmt::Write as _;
 
@@ -21,9 +21,9 @@ journalctl -t motion-ad-broker -n 20
 event=login user=wendy.wrong principal=wendy.wrong@acme.com outcome=wrong_password reason=\"AD says: the password is wrong (data 52e)\" method=ldap dc=ad.acme.com peer=uid:999,pid:412 service=motion ms=5.2
 ```
 
-A line is fields, `name=value`. A value that is more than a plain word stands in quotes with everything odd in it
-escaped, so that nobody's name begins a field or a line. Where somebody has to mend something, the line is an error
-and ends with `advice`. For one person, now, and with more detail:
+A line is a list of fields, `name=value`. A value that is more than a plain word is quoted, and special characters in it are
+escaped, so that no user name can begin a field or a line. If you have to fix something, the line has the level error and
+ends with `advice`. To check one user now, and in more detail:
 
 ```sh host exit=1 says=\"may not log in: disabled\"
 motion-ad check dora.disabled
@@ -31,28 +31,29 @@ motion-ad check dora.disabled
 
 ";
 
-/// The fields of a line about a person, in their order.
+/// The fields of a line about a user, in their order.
 const FIELDS: &[(&str, &str)] = &[
-    ("event", "what was asked, see below"),
-    ("user", "the name as it was typed"),
-    ("principal", "the AD account that the name became; not there where it became none"),
-    ("outcome", "what became of it, see the next table"),
-    ("reason", "the cause, for administrators: AD's own answer where there is one"),
+    ("event", "the kind of request or event, see below"),
+    ("user", "the name as the user typed it"),
+    ("principal", "the AD account that the name stands for; absent if there is none"),
+    ("outcome", "the result, see the next table"),
+    ("reason", "the cause, for administrators: AD's own answer if there is one"),
     (
         "text",
-        "what the person was told in place of the outcome's own text, as why a new password was refused",
+        "the text that the user saw instead of the outcome's own text, such as the reason why a new password \
+         was rejected",
     ),
-    ("method", "`ldap` or `kerberos`, where a password was checked"),
+    ("method", "`ldap` or `kerberos`, if a password was checked"),
     ("dc", "the domain controller that answered"),
-    ("peer", "who asked the broker: uid and pid of the application"),
+    ("peer", "the process that sent the request: uid and pid of the application"),
     ("service", "the PAM service"),
-    ("rhost, tty", "where the person sits, if the application says so (PAM_RHOST, PAM_TTY)"),
+    ("rhost, tty", "the user's host and terminal, if the application sets them (PAM_RHOST, PAM_TTY)"),
     ("session", "the id of the session that was registered or ended"),
-    ("ms", "milliseconds from the whole request to the decision"),
-    ("advice", "what to do"),
+    ("ms", "milliseconds from the complete request to the decision"),
+    ("advice", "the fix"),
 ];
 
-/// Every event of the log, what its line says, and what to do about it.
+/// Every event of the log, its meaning, and what an administrator does about it.
 pub const EVENTS: &[(&str, &str, &str)] = &[
     ("login", "a password was checked", "see the outcome"),
     (
@@ -68,207 +69,210 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ("password", "the second half: the new password was sent to AD", "see the outcome"),
     (
         "session_open",
-        "a session was opened; with `consequence`, somebody was let in without one",
+        "a session was opened; with `consequence`, a user got access without one",
         "see the outcome, or the problem",
     ),
     ("session_close", "the application closed a session", "nothing"),
     (
         "session_end",
-        "a session ended otherwise: `reason` is one of `replaced`, `refused`, `process_gone`, `too_old`, `unconfirmed`, `closed`",
-        "nothing; the application learns of it by `motion-ad sessions watch` or `sessions.on_evict`",
+        "a session ended in another way: `reason` is one of `replaced`, `refused`, `process_gone`, `too_old`, \
+         `unconfirmed`, `closed`",
+        "nothing; the application learns of it from `motion-ad sessions watch` or `sessions.on_evict`",
     ),
     (
         "sessions",
         "the register of sessions came, went, or has a problem",
-        "mend what `problem` or `cause` names; `advice` says how",
+        "fix the `problem` or `cause`; `advice` names the steps",
     ),
     (
         "recheck",
-        "the accounts of those who are logged in could not be read again: nobody's session ends by it",
+        "the accounts of the logged-in users could not be read again; no session ends because of this",
         "as for `dc`",
     ),
     (
         "on_evict",
         "the command of `sessions.on_evict` failed, or events were lost before it ran",
-        "run it by hand as the user motion-ad; after a loss compare with `motion-ad sessions list`",
+        "run the command by hand as the user motion-ad; after a loss compare with `motion-ad sessions list`",
     ),
-    ("audit", "somebody ran `motion-ad audit`", "nothing"),
+    ("audit", "an administrator ran `motion-ad audit`", "nothing"),
     (
         "search",
-        "a search of the LDAP bridge had no answer: `problem` and the LDAP result say why",
-        "as for `dc`; after result 3 or 51 see what the application asks for: its base DN and its filter",
+        "a search of the LDAP bridge got no answer; `problem` and the LDAP result give the cause",
+        "as for `dc`; after result 3 or 51 check the application's searches: base DN and filter",
     ),
     (
         "bind",
-        "the LDAP bridge answered a bind: `result` is LDAP's code, `data` AD's, `login` the account behind a distinguished name; \
-         the broker's own line of the login stands beside it",
-        "see the outcome; `busy`: more than 64 logins were on their way",
+        "the LDAP bridge answered a bind: `result` is LDAP's code, `data` AD's, `login` the account behind a \
+         distinguished name; the broker logs the login in a separate line",
+        "see the outcome; `busy`: more than 64 logins were in progress",
     ),
     (
         "bridge",
-        "the LDAP bridge cut a client off, for the reason",
-        "see what the application sends; `bridge.certificate` is needed for TLS",
+        "the LDAP bridge disconnected a client; the line has the reason",
+        "check the messages that the application sends; TLS needs `bridge.certificate`",
     ),
     (
         "start",
         "the broker has started; with `problem`, every login is denied",
-        "mend the problem; the broker notices it by itself",
+        "fix the problem; the broker notices it by itself",
     ),
     (
         "config",
         "a changed file cannot be used, and the last good configuration stays in force",
-        "mend what `problem` names; the broker notices it by itself. A restart by hand denies every login until then",
+        "fix the `problem`; the broker notices it by itself. A restart by hand denies every login until then",
     ),
     (
         "restart",
-        "a file that the broker was started from changed, and it starts again; with `problem`, without its counters",
+        "a file that the broker was started from changed, and the broker starts again; with `problem`, \
+         without its counters",
         "nothing",
     ),
     (
         "method",
-        "passwords are checked by another method than before, and why",
-        "nothing where it is `ldap`; else see why TLS failed: `motion-ad doctor`",
+        "passwords are checked by another method than before; the line has the reason",
+        "nothing if it is `ldap`; otherwise find out why TLS failed: `motion-ad doctor`",
     ),
     (
         "trust",
-        "the trusted roots and CRLs changed, or could not be read: what was known last stays in use",
+        "the trusted roots and CRLs changed, or could not be read: the last known ones stay in use",
         "nothing, or as for `dc`",
     ),
     (
         "dc",
-        "one service of one domain controller failed (`state=down`, `cause`) or works again (`state=up`); or DNS names a \
-         host that AD does not list as a domain controller (`state=ignored`)",
-        "look at the domain controller; logins go to the others meanwhile. Remove the DNS records of an ignored host",
+        "one service of one domain controller failed (`state=down`, `cause`) or works again (`state=up`); or \
+         DNS names a host that AD does not list as a domain controller (`state=ignored`)",
+        "check the domain controller; logins use the others until it works. Remove the DNS records of an \
+         ignored host",
     ),
     (
         "roster",
         "AD's list of domain controllers could not be read or kept (`problem`, `consequence`)",
-        "`motion-ad doctor`: why the machine account cannot read AD",
+        "`motion-ad doctor` finds out why the machine account cannot read AD",
     ),
     (
         "refused",
-        "a user who is neither root nor in `broker.users` asked, or a request that cannot be understood came",
+        "a user who is neither root nor in `broker.users` sent a request, or a request was malformed",
         "add the application's user to `broker.users`; after an upgrade restart the application",
     ),
     (
         "unanswered",
-        "the application left before its answer came",
-        "a `timeout=` that is longer than the application's own patience is of no use",
+        "the application disconnected before its answer came",
+        "make `timeout=` shorter than the application's own timeout",
     ),
     (
         "accept",
         "the broker has no descriptors left for another connection",
-        "`broker.connections`, and who opens so many: `ss -xp`",
+        "check `broker.connections`, and find the process that opens so many: `ss -xp`",
     ),
     (
         "socket",
         "the socket for logins was removed or replaced: no application reaches the broker",
-        "`systemctl restart motion-ad.socket motion-ad.service`; the service alone does not bring it back",
+        "`systemctl restart motion-ad.socket motion-ad.service`; restarting the service alone does not help",
     ),
     (
         "task",
-        "background work failed (`problem`) and is started again; `motion-ad status` counts it",
-        "nothing if it happens once; if it goes on, report it with the line `panic` before it",
+        "a background task failed (`problem`) and is started again; `motion-ad status` counts the failures",
+        "nothing if it happens once; if it repeats, report it with the line `panic` before it",
     ),
     (
         "panic",
-        "a fault in the program, caught where it happened; `place` is in the source",
-        "report it: no user's data is in the line",
+        "a fault in the program, caught; `place` is its place in the source",
+        "report it: the line holds no user's data",
     ),
     (
         "log_overflow",
-        "so many lines were lost because syslog did not take them in time",
-        "look at the syslog daemon",
+        "lines were lost because syslog did not accept them in time; the line has their number",
+        "check the syslog daemon",
     ),
 ];
 
-/// What the module writes itself, under the application's name: a part of the line, and what to do.
+/// Lines that the module logs under the application's name: a part of the line, and what an administrator does about it.
 pub const MODULE: &[(&str, &str)] = &[
     (
         "could not be asked",
-        "the broker is not there, or silent: what the line ends with, or `motion-ad doctor`",
+        "the broker is not running, or does not answer: see the end of the line, or run `motion-ad doctor`",
     ),
     (
         "refused, and every login with it",
-        "mend the argument in `/etc/pam.d`; `pam_motion_ad(8)` has them all",
+        "fix the argument in `/etc/pam.d`; `pam_motion_ad(8)` describes them all",
     ),
-    ("ignored", "an argument that this version does not know: take it out, or upgrade"),
+    ("ignored", "this version does not know the argument: remove it, or upgrade"),
     ("was left and could not be ended", "`motion-ad sessions end ID`"),
     ("the password was changed, but no session registered", "nothing: acct_mgmt and open_session try again"),
 ];
 
-/// What an application does about a code; empty where the outcomes above say it.
+/// Returns what an application does about a code.
 fn advice(code: Code) -> &'static str {
     match code {
-        Code::Success => "let the person in",
-        Code::AuthErr => "ask again; say the same as for PAM_USER_UNKNOWN, or strangers learn who exists",
+        Code::Success => "grant access",
+        Code::AuthErr => {
+            "prompt again; show the same text as for PAM_USER_UNKNOWN, or strangers learn which names exist"
+        }
         Code::UserUnknown => "as for PAM_AUTH_ERR",
         Code::PermDenied | Code::AcctExpired | Code::MaxTries => {
-            "say that the account may not log in; asking again is of no use"
+            "report that the account may not log in; another attempt is of no use"
         }
-        Code::NewAuthtokReqd => {
-            "offer a change of the password (chauthtok), or send the person to where it can be changed"
-        }
+        Code::NewAuthtokReqd => "offer a password change (chauthtok), or send the user to a page that does",
         Code::AuthinfoUnavail => {
-            "say that it cannot be checked now, and try later; of a change: the new password may be in force"
+            "report that the login cannot be checked now, and try later; after a change, the new password may be in force"
         }
         Code::ServiceErr | Code::SystemErr => "call the administrator: the log has the cause",
-        Code::BufErr => "look at the host's memory",
-        Code::ConvErr => "mend the application's conversation: it failed, or answered nothing",
-        Code::AuthtokErr => "say why, in the text that came with it, and ask for another new password",
-        Code::AuthtokRecoveryErr => "ask for the present password again",
-        Code::TryAgain => "begin the change anew, later",
+        Code::BufErr => "check the host's memory",
+        Code::ConvErr => "fix the application's conversation: it failed, or answered nothing",
+        Code::AuthtokErr => "show the text that came with it, and prompt for another new password",
+        Code::AuthtokRecoveryErr => "prompt for the present password again",
+        Code::TryAgain => "start the change again later",
         Code::SessionErr => "see the log: the register of sessions",
     }
 }
 
-/// The whole document.
+/// Returns the whole document.
 pub fn document() -> String {
     let mut text = HEAD.to_owned();
     text += "## The fields\n\n";
     table(
         &mut text,
-        ["Field", "What it holds"],
+        ["Field", "Content"],
         FIELDS.iter().map(|(name, holds)| [format!("`{name}`"), (*holds).to_owned()]),
     );
     text += "\n## The outcomes\n\n\
-        The code is what authenticate and acct_mgmt answer; where a password change has another one, it stands behind \
-        it, first for its first call. `expired=account` moves PAM_NEW_AUTHTOK_REQD from authenticate to acct_mgmt. \
-        What the person is told is shown with the argument `messages` alone, while a password is changed always.\n\n";
-    let heading = ["`outcome`", "What it means", "PAM code", "The person is told", "What to do"];
+        The first code is the result of authenticate and acct_mgmt. If a password change has other codes, they follow: \
+        first that of its first call. `expired=account` moves PAM_NEW_AUTHTOK_REQD from authenticate to acct_mgmt. \
+        The user sees the text only with the argument `messages`, but always while a password is changed.\n\n";
+    let heading = ["`outcome`", "Meaning", "PAM code", "Text for the user", "Action"];
     table(&mut text, heading, Outcome::ALL.iter().map(|outcome| of(*outcome)));
     text += "\n## The PAM codes\n\n\
-        For whoever writes the application: it gets no more than the code, and a text with `messages`.\n\n";
+        For developers of applications: an application gets only the code, and with `messages` a text.\n\n";
     table(
         &mut text,
-        ["Code", "What it means", "What to do"],
+        ["Code", "Meaning", "Action"],
         Code::ALL
             .iter()
             .map(|code| [code.name().to_owned(), code.text().to_owned(), advice(*code).to_owned()]),
     );
-    text += "\nWhat can be nobody's password (empty, over 1024 bytes, not UTF-8) is PAM_AUTH_ERR, what can be nobody's name is \
-        PAM_USER_UNKNOWN, without a line in the log: the module asks nobody. An argument with a broken value is \
-        PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR. `open_session` and `close_session` answer PAM_SUCCESS, \
-        PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for everything else.\n";
+    text += "\nA password that can never be right (empty, over 1024 bytes, not UTF-8) is PAM_AUTH_ERR, and a name that can never \
+        be right is PAM_USER_UNKNOWN. The broker logs no line for them, because the module sends no request. An argument \
+        with a broken value is PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR. `open_session` and `close_session` return \
+        PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for everything else.\n";
     text += "\n## The events\n\n";
     table(
         &mut text,
-        ["`event`", "What happened", "What to do"],
+        ["`event`", "Cause", "Action"],
         EVENTS.iter().map(|(name, what, todo)| [format!("`{name}`"), (*what).to_owned(), (*todo).to_owned()]),
     );
-    text += "\nA complaint that comes again and again is one line a minute, with `repeated`.\n\n\
-        ## What the module says\n\n\
-        Under the application's name, `pam_motion_ad(SERVICE:CALL)` before the text; with the argument `debug` one more line \
-        for each call, with its code.\n\n";
+    text += "\nA complaint that repeats is logged once a minute, with `repeated`.\n\n\
+        ## Lines of the module\n\n\
+        The module logs under the application's name, with `pam_motion_ad(SERVICE:CALL)` before the text. With the argument \
+        `debug` it logs one more line for each call, with its code.\n\n";
     table(
         &mut text,
-        ["The line holds", "What to do"],
+        ["Part of the line", "Action"],
         MODULE.iter().map(|(part, todo)| [format!("“{part}”"), (*todo).to_owned()]),
     );
     text
 }
 
-/// The row of an outcome.
+/// Returns the row of an outcome.
 fn of(outcome: Outcome) -> [String; 5] {
     let code = code::authenticate(outcome, Expired::Auth);
     let mut codes = vec![code.name()];
@@ -283,7 +287,7 @@ fn of(outcome: Outcome) -> [String; 5] {
     [format!("`{outcome}`"), outcome.meaning().to_owned(), code, told, advice.to_owned()]
 }
 
-/// A table of Markdown.
+/// Appends a Markdown table to `text`.
 fn table<const N: usize>(text: &mut String, heading: [&str; N], rows: impl Iterator<Item = [String; N]>) {
     let _ = writeln!(text, "| {} |\n|{}", heading.join(" | "), "---|".repeat(N));
     for row in rows {

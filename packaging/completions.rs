@@ -1,4 +1,4 @@
-//! The completions of `motion-ad`, from its arguments, in a folder for each shell.
+//! Writes the completions of `motion-ad`, from its arguments, to a folder for each shell.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use motion_ad::helper::Cli;
 /// The name of the program.
 const NAME: &str = "motion-ad";
 
-/// Each shell with its folder, and the file name by which it finds the completion there.
+/// Each shell with its folder, and the name of the file there that the shell loads.
 pub const SHELLS: [(Shell, &str, &str); 3] = [
     (Shell::Bash, "bash", "motion-ad"),
     (Shell::Zsh, "zsh", "_motion-ad"),
@@ -21,12 +21,12 @@ pub const SHELLS: [(Shell, &str, &str); 3] = [
 /// Writes every completion to its folder in `folder`.
 ///
 /// # Errors
-/// A file cannot be written.
+/// Returns an error if a file cannot be written.
 pub fn write(folder: &Path) -> io::Result<()> {
     for (shell, name, file) in SHELLS {
         let mut text = Vec::new();
         generate(shell, &mut shown(&Cli::command()), NAME, &mut text);
-        // clap_complete 4.6 has bash look for the commands of a program with a hyphen by another name than it lists them.
+        // clap_complete 4.6: for a program with a hyphen, bash looks up the commands by another name than the list has.
         let text = String::from_utf8_lossy(&text).replace("motion__subcmd__ad__", "motion__ad__");
         fs::create_dir_all(folder.join(name))?;
         fs::write(folder.join(name).join(file), text)?;
@@ -34,10 +34,10 @@ pub fn write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A command without those below it that are not for people: nobody should be offered them.
+/// Returns a copy of a command without its hidden subcommands, so that no shell offers them.
 fn shown(command: &Command) -> Command {
     let below = command.get_subcommands().filter(|one| !one.is_hide_set()).map(shown);
-    // clap wants a name that lives for ever; this program does not.
+    // clap requires a `'static` name; the leak ends with this short program.
     let name: &'static str = command.get_name().to_owned().leak();
     let copy = Command::new(name)
         .about(command.get_about().cloned().unwrap_or_default())

@@ -1,8 +1,8 @@
-//! Writes what is made of the tables that the programs read by: `cargo run --example man -- FOLDER` writes the man
-//! pages, and with another first word something else:
+//! Writes the files that are generated from the tables of the programs. `cargo run --example man -- FOLDER` writes the
+//! man pages; another first word writes another file:
 //!
 //! - `--completions FOLDER`: the completions for bash, zsh and fish
-//! - `--config`: the `config.toml` that is shipped
+//! - `--config`: the shipped `config.toml`
 //! - `--codes`: `docs/log-and-codes.md`
 
 mod codes;

@@ -1,11 +1,11 @@
-//! Writes what the package is made of, in CycloneDX 1.5: the crates that are linked into its binaries, each with the
-//! checksum that Cargo.lock demands of it.
+//! Writes the list of the package's parts in CycloneDX 1.5: the crates that are linked into its binaries, each with its
+//! checksum from Cargo.lock.
 //!
-//! `cargo run --example sbom -- ARCHITECTURE TARGET`, both of what it is built for.
+//! `cargo run --example sbom -- ARCHITECTURE TARGET`, Debian's architecture and Rust's target of the build.
 //!
-//! The binaries link Debian's own libraries, too; those are the package's `Depends`, and updated by Debian. What only
-//! runs while it is built, build scripts and macros, is left out: none of it is shipped. There is no time and no random
-//! number in it, so that two builds are the same.
+//! The binaries link Debian's libraries, too; those are the package's `Depends`, and Debian updates them. Build scripts
+//! and macros are left out, because they run only during the build and are not shipped. The list holds no time and no
+//! random number, so that two builds are identical.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -36,7 +36,8 @@ fn cargo(arguments: &[&str]) -> Result<Vec<u8>, Box<dyn Error>> {
     if ran.status.success() { Ok(ran.stdout) } else { Err(format!("{cargo:?}: {}", ran.status).into()) }
 }
 
-/// Name and version of what is linked. `cargo metadata` does not tell it from what tests alone switch on.
+/// Returns name and version of each linked crate. `cargo metadata` does not distinguish them from crates that only tests
+/// enable.
 fn linked(tree: &str) -> BTreeSet<(String, String)> {
     let crates = tree.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -45,7 +46,7 @@ fn linked(tree: &str) -> BTreeSet<(String, String)> {
     crates.collect()
 }
 
-/// SHA-256 of each crate's archive, by name and version.
+/// Returns the SHA-256 of each crate's archive, by name and version.
 fn checksums(lock: &toml::Table) -> BTreeMap<(String, String), String> {
     let packages = lock.get("package").and_then(toml::Value::as_array).into_iter().flatten();
     let text = |package: &toml::Value, key| package.get(key)?.as_str().map(str::to_owned);
@@ -109,7 +110,7 @@ fn bom(
             "hashes": [{"alg": "SHA-256", "content": sums.get(&(crate_name.to_owned(), version.to_owned()))?}],
         });
         if let Some(licence) = package.get("license").and_then(Value::as_str) {
-            // The old form with a slash is none that SPDX knows.
+            // SPDX does not know the old form with a slash.
             component["licenses"] = json!([{"expression": licence.replace('/', " OR ")}]);
         }
         Some(component)

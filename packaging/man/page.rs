@@ -1,4 +1,4 @@
-//! One man page: sections of paragraphs, lists and examples, as man(7) wants them.
+//! One man page: sections of paragraphs, lists and examples, in the format of man(7).
 
 use std::fs;
 use std::io;
@@ -10,16 +10,16 @@ pub struct Page {
     name: String,
     section: u8,
     done: Vec<u8>,
-    /// What is not in `done` yet.
+    /// The part that is not in `done` yet.
     roff: Roff,
-    /// Whether a section has just begun: a paragraph has, too.
+    /// True if a section has just begun, and with it a paragraph.
     begun: bool,
 }
 
-/// The day of the newest entry, so that two builds write the same.
+/// Debian's changelog. The date of its newest entry is that of the pages, so that two builds are identical.
 const CHANGELOG: &str = include_str!("../debian/changelog");
 
-/// As `Nov 23, 2026`, of a line that ends with `Mon, 23 Nov 2026 12:00:00 +0000`.
+/// Returns the date as `Nov 23, 2026`, from a line that ends with `Mon, 23 Nov 2026 12:00:00 +0000`.
 fn date() -> String {
     let entry = CHANGELOG.lines().find(|line| line.starts_with(" -- ")).unwrap_or_default();
     let words: Vec<_> = entry.rsplit(", ").next().unwrap_or_default().split(' ').collect();
@@ -30,7 +30,7 @@ fn date() -> String {
 }
 
 impl Page {
-    /// A page with its title and its line for whatis(1).
+    /// Returns a page with its title and its line for whatis(1).
     pub fn new(name: &str, section: u8, about: &str) -> Self {
         let manual = match section {
             1 => "User Commands",
@@ -58,7 +58,7 @@ impl Page {
         }
     }
 
-    /// Paragraphs, set apart by empty lines. What stands between backticks is bold.
+    /// Adds paragraphs, which empty lines separate. Text between backticks is bold.
     pub fn text(&mut self, text: &str) -> &mut Self {
         for paragraph in text.split("\n\n") {
             self.paragraph();
@@ -67,7 +67,7 @@ impl Page {
         self
     }
 
-    /// An entry of a list: its name, what comes after that on its line, and paragraphs about it.
+    /// Adds an entry of a list: its name, the rest of that line, and paragraphs about it.
     pub fn item(&mut self, name: &str, rest: &str, texts: &[&str]) -> &mut Self {
         self.begun = false;
         self.roff.control("TP", []);
@@ -81,7 +81,7 @@ impl Page {
         self
     }
 
-    /// An entry below an entry.
+    /// Adds an entry below an entry.
     pub fn nested(&mut self, name: &str, text: &str) -> &mut Self {
         self.roff.control("RS", []).control("TP", []);
         self.roff.text([bold(name)]);
@@ -90,7 +90,7 @@ impl Page {
         self
     }
 
-    /// Lines as they are.
+    /// Adds lines without filling them.
     pub fn example(&mut self, lines: &str) -> &mut Self {
         self.paragraph();
         self.roff.control("RS", ["4"]).control("nf", []);
@@ -101,7 +101,7 @@ impl Page {
         self
     }
 
-    /// What `clap_mangen` writes.
+    /// Adds the output of `clap_mangen`.
     pub fn rendered(
         &mut self,
         render: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,

@@ -1,4 +1,4 @@
-//! The man pages, of what the programs are made of.
+//! The man pages, written from the tables and arguments of the programs.
 
 mod page;
 
@@ -25,16 +25,16 @@ use page::Page;
 /// The name of a page and its section.
 type Title = (String, u8);
 
-/// Writes every page to `folder`, which is made anew.
+/// Writes every page to `folder`, which it first deletes and creates again.
 ///
 /// # Errors
-/// A file cannot be written, or an example in a page cannot be read.
+/// Returns an error if a file cannot be written, or if an example in a page cannot be parsed.
 pub fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    // Without its own command `help`, which has no page.
+    // Without clap's command `help`, which has no page.
     let mut helper = Cli::command().disable_help_subcommand(true);
     helper.build();
     let commands = commands(&helper, "motion-ad");
@@ -62,7 +62,7 @@ pub fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A command and those below it that people are shown, each with the name of its page.
+/// Returns a command and its visible subcommands, each with the name of its page.
 fn commands<'a>(command: &'a Command, name: &str) -> Vec<(String, &'a Command)> {
     let mut all = vec![(name.to_owned(), command)];
     for one in command.get_subcommands().filter(|one| !one.is_hide_set()) {
@@ -71,11 +71,11 @@ fn commands<'a>(command: &'a Command, name: &str) -> Vec<(String, &'a Command)> 
     all
 }
 
-/// A program, or one of its commands.
+/// Returns the page of a program, or of one of its commands.
 fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
-    // The first line of the long text is the short one, which has no full stop.
+    // The long text begins with the short one, which has no full stop.
     let long = format!("{about}.{}", long.strip_prefix(&about).unwrap_or_default());
     let more = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
     let more = more.unwrap_or_default();
@@ -115,7 +115,7 @@ fn command(command: &Command, name: &str, section: u8) -> io::Result<Page> {
     Ok(page)
 }
 
-/// The command with its arguments, and the values that they take.
+/// Returns the command with its arguments and their values.
 fn synopsis(command: &Command, name: &str) -> String {
     let program = command.get_bin_name().unwrap_or(name);
     let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
@@ -145,7 +145,7 @@ fn synopsis(command: &Command, name: &str) -> String {
     words.join(" ")
 }
 
-/// The parts of a help text, each with the heading before it; the first may have none.
+/// Returns the parts of a help text, each with its heading; the first may have none.
 fn sections(text: &str) -> Vec<(&str, String)> {
     let mut sections = vec![("", String::new())];
     for line in text.lines() {
@@ -168,23 +168,24 @@ fn module() -> Page {
     page.section("SYNOPSIS");
     page.text("`pam_motion_ad.so` [ARGUMENT…], on lines of a service in /etc/pam.d");
     page.section("DESCRIPTION").text(
-        "Asks the broker, motion-ad-broker(8), whether a person may log in, and answers PAM. It reads no \
-         configuration but its arguments, keeps nothing but verdicts and the id of a session on the handle, starts no thread, and waits no longer than \
-         its timeout.\n\n\
-         `authenticate` refuses a wrong password as well as an account that is disabled, locked, expired, outside \
-         its hours or outside the allowed groups, so that applications that call nothing else let nobody in by \
-         mistake. What can never be a password (empty, over 1024 bytes, not UTF-8) is refused before anybody is asked.\n\n\
-         `acct_mgmt` repeats what authenticate was told on the same handle for up to 60 seconds; otherwise it asks \
-         for the account's state, without a password.\n\n\
-         `chauthtok` changes the password, `open_session` and `close_session` register who is logged in: see PASSWORD \
+        "Queries the broker, motion-ad-broker(8), for the outcome of a login, and returns it to PAM. The module reads no \
+         configuration except its arguments, keeps only verdicts and the id of a session on the handle, starts no \
+         thread, and waits no longer than its timeout.\n\n\
+         `authenticate` rejects a wrong password, and also an account that is disabled, locked, expired, outside its \
+         hours or outside the allowed groups, so that applications that call nothing else do not grant access by \
+         mistake. A password that can never be right (empty, over 1024 bytes, not UTF-8) is rejected without a request \
+         to the broker.\n\n\
+         `acct_mgmt` repeats the verdict of authenticate on the same handle for up to 60 seconds; otherwise it requests \
+         the account's state, without a password.\n\n\
+         `chauthtok` changes the password, `open_session` and `close_session` register and end sessions: see PASSWORD \
          CHANGE and SESSIONS. `setcred` does nothing and succeeds.\n\n\
-         With `messages` the person is told when the password expires within `login.warn_days` days (motion-ad.toml(5)), \
-         once on a handle: by authenticate, or by acct_mgmt where nothing else is called.\n\n\
+         With `messages` a user whose password expires within `login.warn_days` days (motion-ad.toml(5)) is warned, \
+         once on a handle: by authenticate, or by acct_mgmt if nothing else is called.\n\n\
          PAM_USER stays as the application set it. The prompt is \"Password: \".",
     );
     page.section("ARGUMENTS").text(
-        "An unknown argument is logged and ignored. A known one with a broken value refuses every login \
-         (PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR) until it is mended. Of an argument given twice the last one counts.",
+        "An unknown argument is logged and ignored. A known one with a broken value rejects every login \
+         (PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR) until it is fixed. If an argument is given twice, the last one counts.",
     );
     for argument in ARGUMENTS {
         let name = match argument.value {
@@ -198,31 +199,31 @@ fn module() -> Page {
         page.item(&name, "", &[argument.text, &facts]);
     }
     page.section("PASSWORD CHANGE").text(
-        "libpam calls `chauthtok` twice. The first call asks for the present password, unless a password line before it \
-         has, and has the broker see whether it may be changed; nothing is changed yet. The second one asks twice for the \
-         new password and has it changed, once. The prompts are those of libpam: \"Current password: \", \"New password: \", \
-         \"Retype new password: \" (see `authtok_type=`). libpam keeps no password of an earlier authenticate, so that the \
-         present one is asked for again.\n\n\
-         With PAM_CHANGE_EXPIRED_AUTHTOK a password that has not expired is left alone, nothing is asked for, and the answer \
-         is PAM_SUCCESS: PAM_IGNORE would be a failure in a service that has no other password line. Who may not log in for \
-         another reason changes nothing this way.\n\n\
-         Texts, AD's reason for refusing a new password above all, are shown without `messages`, but not with PAM_SILENT. \
-         Those of libpam itself (\"Sorry, passwords do not match.\") are shown always.\n\n\
-         A change whose answer is lost is answered PAM_AUTHINFO_UNAVAIL, which nothing else in the second call is: the new \
-         password may be in force. After a success PAM_AUTHTOK is the new password for the lines that follow; after anything \
-         else it is unset. A present password that was refused in the first call is not sent again in the second one.",
+        "libpam calls `chauthtok` twice. The first call prompts for the present password, unless an earlier password line \
+         has done so, and the broker checks if it may be changed; nothing is changed yet. The second call prompts twice for \
+         the new password, and the broker changes it, once. The prompts are those of libpam: \"Current password: \", \
+         \"New password: \", \"Retype new password: \" (see `authtok_type=`). libpam keeps no password of an earlier \
+         authenticate, so the user types the present one again.\n\n\
+         With PAM_CHANGE_EXPIRED_AUTHTOK a password that has not expired is left alone, without a prompt, and the result \
+         is PAM_SUCCESS: PAM_IGNORE would be a failure in a service that has no other password line. A user who may not log \
+         in for another reason cannot change the password in this way.\n\n\
+         Texts, in particular AD's reason for rejecting a new password, are shown without `messages`, but not with \
+         PAM_SILENT. Those of libpam itself (\"Sorry, passwords do not match.\") are always shown.\n\n\
+         If the answer to a change is lost, the result is PAM_AUTHINFO_UNAVAIL, which means nothing else in the second call: \
+         the new password may be in force. After a success PAM_AUTHTOK is the new password for the lines that follow; \
+         otherwise it is unset. A present password that was rejected in the first call is not sent again in the second one.",
     );
     page.section("SESSIONS").text(
         "With `session=pam` open_session registers a session and close_session ends it. With `session=auth` a successful \
-         authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. What a \
-         second session of the same person means is for `sessions.policy` in motion-ad.toml(5) to say. close_session on a \
-         handle that opened none ends the newest session of the person that the same process opened by the same service, else \
-         another process of the same user; a PAM_RHOST and a PAM_TTY that are set must be the session's.\n\n\
-         A handle has one session. Whoever authenticates or opens another one on it has left the one before, which is ended \
-         once the new one is registered. Where a person may have one session and a second one is denied, call close_session \
-         before.\n\n\
-         Together with `expired=account` somebody whose password must be changed first has no session until it is: the \
-         change registers it, else acct_mgmt or open_session after it.",
+         authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. \
+         `sessions.policy` in motion-ad.toml(5) decides about a second session of the same user. close_session on a \
+         handle that opened none ends the newest session of the user that the same process opened with the same service, \
+         otherwise one of another process of the same user. A PAM_RHOST or PAM_TTY that is set must be the session's.\n\n\
+         A handle has one session. If an application authenticates or opens another one on it, the earlier session ends \
+         once the new one is registered. If a user may have one session and a second one is denied, call close_session \
+         first.\n\n\
+         Together with `expired=account`, a user who must change the password has no session before the change. The change \
+         registers it, otherwise acct_mgmt or open_session after it.",
     );
     page.section("ENVIRONMENT");
     page.item(
@@ -231,7 +232,7 @@ fn module() -> Page {
         &["Set in the environment of the handle (pam_getenv(3)): the id of the session."],
     );
     page.section("RETURN VALUES").text(
-        "Both authenticate and acct_mgmt answer an outcome with the same code (see `expired=` for the one exception). \
+        "Both authenticate and acct_mgmt return the same code for an outcome (see `expired=` for the one exception). \
          The names of the outcomes are those of the log and of motion-ad(1).",
     );
     for code in Code::ALL {
@@ -242,7 +243,7 @@ fn module() -> Page {
             page.nested(outcome.name(), outcome.meaning());
         }
     }
-    page.text("`chauthtok` answers the same, but for these:");
+    page.text("`chauthtok` returns the same codes, except for these:");
     for (phase, name) in [(Phase::Probe, "first call"), (Phase::Change, "second call")] {
         for &code in Code::ALL {
             let own: Vec<_> = Outcome::ALL
@@ -256,10 +257,10 @@ fn module() -> Page {
         }
     }
     page.text(
-        "`open_session` and `close_session` answer PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for \
+        "`open_session` and `close_session` return PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for \
          everything else.",
     );
-    page.section("MESSAGES").text("What the person is told with `messages`, and by chauthtok anyway:");
+    page.section("MESSAGES").text("Texts for the user with `messages`, which chauthtok always shows:");
     for outcome in Outcome::ALL {
         if let Some(text) = outcome.text() {
             page.item(outcome.name(), "", &[text]);
@@ -267,10 +268,10 @@ fn module() -> Page {
     }
     page.section("FILES");
     page.item("/etc/pam.d/motion", "", &["The service of XCALLY Motion."]);
-    page.item(motion_ad::protocol::SOCKET, "", &["Where the broker listens."]);
+    page.item(motion_ad::protocol::SOCKET, "", &["The socket of the broker."]);
     let service = include_str!("../../pam.d/motion");
     let lines: Vec<_> = service.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    page.section("EXAMPLES").text("/etc/pam.d/motion as it is shipped:").example(&lines.join("\n"));
+    page.section("EXAMPLES").text("/etc/pam.d/motion as shipped:").example(&lines.join("\n"));
     page
 }
 
@@ -280,11 +281,12 @@ fn configuration() -> Page {
     page.section("SYNOPSIS").text(&format!("`{}`", motion_ad::config::CONFIG));
     page.section("DESCRIPTION").text(
         "Settings of motion-ad-broker(8) and motion-ad(1), in TOML. An empty file works on a joined host: the domain \
-         and its domain controllers come from sssd.conf(5) as the realm join wrote it and from DNS, the certificate \
+         and its domain controllers come from sssd.conf(5) as the realm join wrote it and from DNS, and the certificate \
          authorities that vouch for them from AD.\n\n\
-         An unknown key, a value that makes no sense and a contradiction are errors. They name file and line, and \
-         every login is denied until they are mended: what the administrator asked for is unknown. The broker \
-         notices a change by itself; `/usr/libexec/motion-ad/motion-ad-broker --check-config` says beforehand whether the file can be used.",
+         An unknown key, an invalid value and a contradiction are errors, reported with file and line. A broker that starts \
+         with such a file denies every login until you fix it, because it cannot know your intention. If the file breaks \
+         while the broker runs, the last good configuration stays in force. The broker notices a change by itself. To check \
+         the file first, run `/usr/libexec/motion-ad/motion-ad-broker --check-config`.",
     );
     for (table, text) in TABLES {
         page.section(&format!("[{table}]")).text(text);
@@ -297,36 +299,36 @@ fn configuration() -> Page {
         }
     }
     page.section("A REDIS FOR SEVERAL SERVERS").text(
-        "The servers whose broker has the same `sessions.store` share one register. It needs a Redis 7, or \
-         Sentinels and the servers that they watch, where it keeps its keys, which begin with motion-ad:. In \
-         redis.conf(5):",
+        "Servers with the same `sessions.store` share one register. It needs a Redis 7, or Sentinels and the servers that \
+         they monitor. Its keys there begin with motion-ad:. In redis.conf(5):",
     );
     page.example(&format!("user motion on >PASSWORD {RIGHTS}\nappendonly yes\nmaxmemory-policy noeviction"));
     page.text(
-        "Without appendonly a restart of the server loses who is logged in; `appendfsync always` keeps what it has \
-         answered also where it is killed or the power fails. A restart loses it, too, where the user default has \
-         no rights, as after `user default off`: such a server passes over what scripts wrote when it reads its \
-         log (redis/redis#14541). This switches it off as well, and keeps its rights:",
+        "Without appendonly a restart of the server loses the register; `appendfsync always` keeps every confirmed change \
+         even if the server is killed or the power fails. A restart also loses the register if the user default has \
+         no rights, as after `user default off`: such a server skips the changes of scripts when it reads its log \
+         (redis/redis#14541). This line switches the user off as well, and keeps its rights:",
     );
     page.example(DEFAULT_USER);
     page.text(
-        "Any other `maxmemory-policy` takes keys away, and the register with them: it begins anew, and the log \
-         says so. A login leaves about a kilobyte for a day, and the newest 10,000 events stay.\n\n\
-         With replicas, `min-replicas-to-write 1` and `min-replicas-max-lag 5` belong to it, and at least two of \
-         them, because the one that becomes the master needs one in turn. A master that is cut off then takes no \
-         sessions, and logins are denied, or let in by `sessions.on_store_failure`. Even so, what a master \
-         answered in its last moment may be lost with it: somebody is logged in whose session is not registered.\n\n\
-         Sentinels are asked without a password, and with the same user and password where they want one:",
+        "Any other `maxmemory-policy` evicts keys, and the register with them: it starts empty, and the log reports \
+         this. A login takes about a kilobyte for a day, and the newest 10,000 events stay.\n\n\
+         With replicas, set `min-replicas-to-write 1` and `min-replicas-max-lag 5`, and run at least two of them, because \
+         the one that becomes the master needs a replica in turn. A master that is cut off then accepts no sessions, and \
+         logins are denied, or get access by `sessions.on_store_failure`. Even so, a change that a master confirmed in \
+         its last moment may be lost with it: a user is then logged in without a registered session.\n\n\
+         The broker queries Sentinels without a password, or with the same user and password if they require one:",
     );
     page.example(&format!("user motion on >PASSWORD {SENTINEL_RIGHTS}"));
     page.text(
-        "With TLS a server has to have a certificate for the name in `sessions.store`, or for the name or address \
-         that the Sentinels tell: `sentinel resolve-hostnames yes` and `sentinel announce-hostnames yes` make it a \
-         name. Without TLS the password and the register travel in the clear.\n\n\
-         Whoever may write there can end sessions and invent them, and so choose what `sessions.on_evict` is run \
-         with. No password is kept there.",
+        "With TLS a server must have a certificate for the name in `sessions.store`, or for the name or address \
+         that the Sentinels report: `sentinel resolve-hostnames yes` and `sentinel announce-hostnames yes` make it a \
+         name. Without TLS the password and the register are sent in the clear.\n\n\
+         A client that may write there can end and invent sessions, and so choose the arguments of `sessions.on_evict`. \
+         No password is kept there.",
     );
-    page.section("EXAMPLES").text("A domain with a CA of its own, whose agents alone may log in:");
+    page.section("EXAMPLES")
+        .text("A domain with a private CA, where only the members of one group may log in:");
     page.example("[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n\n[login]\nallow_groups = [\"XCALLY Agents\"]");
     page
 }
@@ -340,22 +342,26 @@ front desk = reception@sales.acme.com";
     let mut page = Page::new("names.map", 5, "XCALLY names that differ from those in Active Directory");
     page.section("SYNOPSIS").text("`/etc/motion-ad/names.map`");
     page.section("DESCRIPTION").text(
-        "By the rule a name that is typed at the login page is an AD account of the joined domain: john.doe becomes \
-         john.doe@acme.com. john.doe@DOMAIN and DOMAIN\\john.doe are understood where DOMAIN is the joined domain or in \
-         `names.domains` of motion-ad.toml(5); NAME@SUFFIX too, where the forest publishes the UPN suffix. A line of this file wins over the rule.\n\n\
-         How a name is typed says which account it is, as in AD. DOMAIN\\name and name@DOMAIN, with the NetBIOS name of the \
-         domain, are the sAMAccountName alone. name@acme.com is the account with that userPrincipalName, else the one with \
-         that sAMAccountName. A name without a domain stands for name@acme.com; where the userPrincipalName and the \
-         sAMAccountName are those of two accounts, it is refused until a line of this file decides, and the log names both.\n\n\
-         A line is a name, an equals sign, and user@domain or DOMAIN\\user. Spaces around them are ignored, and so are empty lines and \
-         lines that begin with #. The last equals sign of a line separates. Names are compared without case. The \
-         domain may be any that AD knows the account by, also one that people may not type.\n\n\
+        "By default, a name that a user types at the login page is an AD account of the joined domain: john.doe becomes \
+         john.doe@acme.com. john.doe@DOMAIN and DOMAIN\\john.doe are accepted if DOMAIN is the joined domain or in \
+         `names.domains` of motion-ad.toml(5), and NAME@SUFFIX if the forest publishes the UPN suffix. A line of this file \
+         has precedence over this rule.\n\n\
+         The form of a name decides which account it is, as in AD. DOMAIN\\name and name@DOMAIN, with the NetBIOS name of the \
+         domain, are the sAMAccountName alone. name@acme.com is the account with that userPrincipalName, otherwise the one \
+         with that sAMAccountName. A name without a domain stands for name@acme.com. If the userPrincipalName and the \
+         sAMAccountName belong to two accounts, the name is rejected until a line of this file decides, and the log names \
+         both accounts.\n\n\
+         A line is a name, an equals sign, and user@domain or DOMAIN\\user. Spaces around them are ignored, and so are empty \
+         lines and lines that begin with #. The last equals sign of a line is the separator. Names are compared without \
+         case. The domain may be any by which AD knows the account, also one that users may not type.\n\n\
          The file is UTF-8, with or without a byte order mark. An invisible character, such as a no-break space or a \
-         zero width space, is refused: delete it.\n\n\
-         A line that cannot be understood, or that contradicts an earlier one, denies every login until it is mended: \
-         passing over it might let somebody in as somebody else. Two names may lead to one account.\n\n\
-         `motion-ad map` NAME shows what a name becomes, `motion-ad map --reverse` the way back. The broker notices a \
-         change by itself.",
+         zero width space, is rejected: delete it.\n\n\
+         A line that is malformed, or that contradicts an earlier one, is an error: skipping it might give a user access to \
+         another user's account. A broker that starts with such a file denies every login until you fix it. If the \
+         file breaks while the broker runs, the lines that did not change stay in force, and names that the broken file maps \
+         differently are rejected. Two names may stand for one account.\n\n\
+         `motion-ad map` NAME shows the account of a name, and `motion-ad map --reverse` the names of an account. The broker \
+         notices a change by itself.",
     );
     page.section("EXAMPLES").example(EXAMPLE);
     Ok(page)
