@@ -1,5 +1,8 @@
-//! How long a login waits for one domain controller before it asks the next one. Pure.
+//! How long a login waits for one domain controller before it asks the next one beside it. Without I/O and clock.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// One domain controller has so long, from the first packet to the answer, while there is another to ask.
@@ -42,6 +45,23 @@ pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
         // The last moments belong to those that failed before: one of them may be back.
         Others::Failed => left > ATTEMPT,
     }
+}
+
+/// The first of the attempts of one login that ends: its place, and what became of it.
+pub async fn first_of<A, F: Future>(
+    attempts: &mut [A],
+    future: impl Fn(&mut A) -> &mut Pin<Box<F>>,
+) -> (usize, F::Output) {
+    poll_fn(|context| {
+        let ended = attempts.iter_mut().enumerate().find_map(|(index, attempt)| {
+            match future(attempt).as_mut().poll(context) {
+                Poll::Ready(result) => Some((index, result)),
+                Poll::Pending => None,
+            }
+        });
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 #[cfg(test)]

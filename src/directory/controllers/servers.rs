@@ -193,6 +193,12 @@ impl ServerList {
         self.open(host, service, cause, true);
     }
 
+    /// `service` of `host` is slow or dead: it is probed at once, and others are asked first until that is known.
+    pub fn doubted(&self, host: &str, service: Service, cause: &str) {
+        self.known().health.doubted(host, service, cause, Instant::now());
+        self.changed.notify_one();
+    }
+
     /// Whether `service` of `host` failed and has not been seen working since.
     pub fn is_down(&self, host: &str, service: Service) -> bool {
         self.known().health.is_down(host, service)
