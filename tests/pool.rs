@@ -558,6 +558,25 @@ async fn one_that_is_slow_is_waited_for_where_the_other_refuses_and_gets_one_bin
     }
 }
 
+#[tokio::test]
+async fn two_slow_ones_do_not_get_the_password_at_once() {
+    let Some(network) = Network::new() else { return };
+    // The second is asked after 0.8 s and has the bind from then on. The first is ready for it 0.4 s later, and the second
+    // refuses after another 0.3 s.
+    let [entry, done] = root_dse(&[], "TRUE");
+    let late = [Action::Delay(Duration::from_millis(1200)), entry, done];
+    let refuses = || [Action::Delay(Duration::from_millis(700)), refused(0x52e)];
+    let first = network
+        .controller(DC1, |script| script.on(Event::root_dse(""), late).on(Event::bind(), refuses()))
+        .await;
+    let second = network.controller(DC2, |script| script.on(Event::bind(), refuses())).await;
+    let bench = Bench::new(&network);
+    let bound = bench.pool.bind(JOHN, "wrong", Instant::now() + Duration::from_secs(8)).await;
+    let bound = bound.map(|bound| (bound.outcome, bound.dc, bound.unanswered));
+    assert_eq!(bound, Ok((Outcome::WrongPassword, DC2.to_owned(), Vec::new())));
+    assert_eq!((first.log().binds(), second.log().binds()), (0, 1));
+}
+
 /// A directory whose forest trusts the authority of `network`.
 fn forest_that_trusts(network: &Network) -> Directory {
     let root = CertificateDer::from_pem_slice(network.authority().pem().as_bytes()).unwrap();

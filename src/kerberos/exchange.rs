@@ -3,12 +3,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::cpu::{self, Unfinished};
 use super::kdc::{self, Answer, Kdcs, One, Unanswered};
 use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
 use super::refusal::is_armoured;
+use crate::patience::Sending;
 
 /// How far the clocks may differ (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a KDC's time,
 /// however far off, and take expired tickets for good ones.
@@ -177,7 +178,10 @@ async fn advance<E: Exchange>(
 
 /// The proofs of a password that one login has sent.
 #[derive(Default)]
-struct Proofs(Mutex<Outstanding>);
+struct Proofs {
+    sending: Sending,
+    outstanding: Mutex<Outstanding>,
+}
 
 #[derive(Default)]
 struct Outstanding {
@@ -210,7 +214,7 @@ impl Proofs {
     }
 
     fn outstanding(&self) -> MutexGuard<'_, Outstanding> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -334,9 +338,12 @@ async fn send(
 ) -> Result<Answer, kdc::Failure> {
     let was_proof = sent.proof;
     sent.note(is_armoured(message));
+    let _place = one.turn().await;
     if !sent.proof {
         return one.ask(message, &mut Vec::new()).await;
     }
+    let late = |_| kdc::Failure::unasked("the password was on its way to another one");
+    let _turn = timeout_at(one.deadline(), proofs.sending.turn()).await.map_err(late)?;
     if !proofs.send(one.host(), !was_proof) {
         return Err(kdc::Failure::unasked("the password was sent as often as it may count"));
     }
@@ -366,7 +373,10 @@ pub(super) async fn service(
                 // Nothing in it counts, whoever gets it.
                 let answer = kdc::race(kdcs, &realm, preferred, deadline, |one| {
                     let message = &message;
-                    async move { one.ask(message, &mut Vec::new()).await }
+                    async move {
+                        let _turn = one.turn().await;
+                        one.ask(message, &mut Vec::new()).await
+                    }
                 });
                 let answer = answer.await.map_err(Ended::Unanswered)?;
                 clock(&answer)?;
@@ -493,7 +503,7 @@ mod tests {
         [&[0x7e, 0x81, length + 3], &body[..]].concat()
     }
 
-    /// A KDC that gives these answers, the last one for ever; an empty one is none.
+    /// A KDC that gives these answers, each after so long, the last one for ever; an empty one is none.
     struct Scripted {
         address: SocketAddr,
         asked: std::sync::Arc<AtomicUsize>,
@@ -501,6 +511,10 @@ mod tests {
 
     impl Scripted {
         async fn new(answers: Vec<Vec<u8>>) -> Self {
+            Scripted::slow(answers.into_iter().map(|answer| (0, answer)).collect()).await
+        }
+
+        async fn slow(answers: Vec<(u64, Vec<u8>)>) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let scripted =
                 Scripted { address: listener.local_addr().unwrap(), asked: std::sync::Arc::default() };
@@ -511,7 +525,8 @@ mod tests {
                     let mut request = vec![0; usize::try_from(length).unwrap()];
                     stream.read_exact(&mut request).await.unwrap();
                     let index = asked.fetch_add(1, Ordering::SeqCst);
-                    let answer = &answers[index.min(answers.len() - 1)];
+                    let (after, answer) = &answers[index.min(answers.len() - 1)];
+                    tokio::time::sleep(Duration::from_millis(*after)).await;
                     if answer.is_empty() {
                         continue;
                     }
@@ -594,6 +609,21 @@ mod tests {
         assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
         assert_eq!(two.0.each_ref().map(Scripted::asked), [2, 2]);
         assert_eq!(unanswered, ["ad0"], "it had the proof");
+    }
+
+    #[tokio::test]
+    async fn two_slow_ones_do_not_get_the_proof_at_once() {
+        // The second one is asked after 0.8 s and has the proof from then on. The first one asks for it 0.4 s later, and the
+        // second one answers after another 0.3 s.
+        let first = Scripted::slow(vec![(1200, refusal(25, 0)), (0, refusal(24, 0))]).await;
+        let second = Scripted::slow(vec![(0, refusal(25, 0)), (700, refusal(24, 0))]).await;
+        let two = Two([first, second]);
+        let mut unanswered = Vec::new();
+        let ended = login(&two, &mut unanswered).await;
+        let Ended::Refused { refused, kdc, .. } = ended else { panic!("{ended:?}") };
+        assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
+        assert_eq!(two.0.each_ref().map(Scripted::asked), [1, 2]);
+        assert_eq!(unanswered, [""; 0]);
     }
 
     /// One KDC with two addresses.

@@ -16,7 +16,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::cpu;
@@ -226,20 +226,29 @@ pub(super) struct One<'a> {
 }
 
 impl One<'_> {
+    /// When its answer must be there.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Its name.
     pub(super) fn host(&self) -> &str {
         &self.kdc.host
     }
 
-    /// Sends `message` and waits for the answer until the deadline. A message that arrived and was not answered may have been
+    /// Waits for the turn to send a message, of which few are on their way to this KDC at a time.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turns = self.kdcs.turns(&self.kdc.host)?;
+        timeout_at(self.deadline, turns.acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Sends `message` in its turn and waits for the answer until the deadline. A message that arrived and was not answered may have been
     /// counted as a wrong password; `lost` gets the addresses that broke off before another one got it. What is given up before
     /// it arrived never arrives: the connection is reset, so that this host's kernel does not send it again later.
     pub(super) async fn ask(&self, message: &[u8], lost: &mut Vec<String>) -> Result<Answer, Failure> {
-        let turns = self.kdcs.turns(&self.kdc.host);
-        let _turn = match &turns {
-            Some(turns) => timeout_at(self.deadline, turns.acquire()).await.ok(),
-            None => None,
-        };
+        if Instant::now() >= self.deadline {
+            return Err(Failure::slow());
+        }
         let connected = match self.has_better {
             true => self.deadline.min(Instant::now() + ATTEMPT),
             false => self.deadline,
@@ -654,6 +663,7 @@ mod tests {
     async fn asked(known: &Known, preferred: Option<&str>, seconds: f32) -> Result<Answer, Unanswered> {
         let deadline = Instant::now() + Duration::from_secs_f32(seconds);
         race(known, "ACME.COM", preferred, deadline, |one| async move {
+            let _turn = one.turn().await;
             one.ask(b"message", &mut Vec::new()).await
         })
         .await
@@ -824,6 +834,7 @@ mod tests {
             asking.spawn(async move {
                 let deadline = Instant::now() + Duration::from_secs(20);
                 let answer = race(queue.as_ref(), "ACME.COM", None, deadline, |one| async move {
+                    let _turn = one.turn().await;
                     one.ask(b"message", &mut Vec::new()).await
                 });
                 answer.await.map(|answer| answer.host)

@@ -27,7 +27,7 @@ use crate::directory::servers::{LDAP, ServerList};
 use crate::directory::trust::Trust;
 use crate::kerberos::sealing;
 use crate::ldap::{ExchangeError, Response};
-use crate::patience::{ATTEMPT, Others, first_of, stays};
+use crate::patience::{ATTEMPT, Others, Sending, first_of, stays};
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
@@ -182,8 +182,15 @@ impl Drop for Busy {
     }
 }
 
-fn lock(tried: &Mutex<Tried>) -> MutexGuard<'_, Tried> {
-    tried.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the attempts of a login at several domain controllers share.
+#[derive(Default)]
+struct Attempts {
+    sending: Sending,
+    tried: Mutex<Tried>,
+}
+
+fn lock(attempts: &Attempts) -> MutexGuard<'_, Tried> {
+    attempts.tried.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a login has tried so far.
@@ -322,7 +329,7 @@ impl Pool {
             Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
             Err(_) => return Err(PoolError::Unanswered(self.servers.awaited().to_owned())),
         };
-        let tried = Mutex::new(Tried::default());
+        let tried = Attempts::default();
         let mut waiting = controllers.as_slice();
         let mut running = Vec::new();
         let mut is_next_due = true;
@@ -354,7 +361,7 @@ impl Pool {
             };
         }
         drop(running);
-        Err(tried.into_inner().unwrap_or_else(PoisonError::into_inner).error())
+        Err(tried.tried.into_inner().unwrap_or_else(PoisonError::into_inner).error())
     }
 
     /// Whether the last of the `running` attempts is all that a login waits for, although it has been silent for
@@ -364,7 +371,7 @@ impl Pool {
         running: &mut [Running<F>],
         waiting: &[Arc<Controller>],
         deadline: Instant,
-        tried: &Mutex<Tried>,
+        tried: &Attempts,
     ) -> bool {
         let Some(last) = running.last_mut() else { return false };
         let host = last.controller.host.clone();
@@ -393,7 +400,7 @@ impl Pool {
         dn: &str,
         password: &str,
         deadline: Instant,
-        tried: &Mutex<Tried>,
+        tried: &Attempts,
     ) -> Option<(Bound, Connection)> {
         while Instant::now() < deadline {
             // Whether another one is asked beside it is not decided here.
@@ -407,7 +414,8 @@ impl Pool {
                     return None;
                 }
             };
-            if !lock(tried).send(&controller.host) {
+            let turn = timeout_at(deadline, tried.sending.turn()).await;
+            if turn.is_err() || !lock(tried).send(&controller.host) {
                 self.put_back(connection);
                 return None;
             }
