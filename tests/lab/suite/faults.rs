@@ -283,6 +283,25 @@ fn names(lab: &Lab, report: &mut Report) {
         words: &["outcome=unavailable", "DNS"],
     };
     check(lab, report, &fault);
+    report.check(
+        "DNS is silent and nothing is known: status says so, and the register has its own time",
+        || {
+            silent()?;
+            let asked = knowing_nothing(lab).map(|()| {
+                [&["status"][..], &["sessions", "list"]].map(|words| {
+                    let command = [&["motion-ad"], words].concat();
+                    lab.host("root", &command, "")
+                })
+            });
+            heard()?;
+            wait(Duration::from_secs(30), || john(lab).map(drop))?;
+            let [status, list] = asked?;
+            contains("status", &status.stdout, "DNS")?;
+            let blamed = format!("{}{}", status.stdout, list.stderr).contains("is slow");
+            equal("the register is blamed", blamed, false).map_err(|e| format!("{e}\n{}", status.stdout))?;
+            equal("sessions list", list.code, 0).map_err(|e| format!("{e}\n{}", list.stderr))
+        },
+    );
     let resolv = fs::read_to_string(lab.path("/etc/resolv.conf")).unwrap_or_default();
     let fault = Fault {
         name: "resolv.conf names a host without DNS when a broker starts that knows nothing",
