@@ -411,7 +411,7 @@ mod tests {
         let interval = getsockopt(&tcp, sockopt::TcpKeepInterval).unwrap();
         // Common limits begin at 240 s, and one packet may be lost on the way.
         assert!(2 * (idle + interval) < 240, "{idle} {interval}");
-            // Before a login leaves the domain controller for another one, so that a fresh connection is tried.
+        // Before a login leaves the domain controller for another one, so that a fresh connection is tried.
         let lost = Duration::from_millis(getsockopt(&tcp, sockopt::TcpUserTimeout).unwrap().into());
         assert!(lost < crate::patience::ATTEMPT, "{lost:?}");
     }
