@@ -64,7 +64,7 @@ impl Kerberos {
     }
 
     fn with(kdcs: Arc<dyn Kdcs>, realm: Option<String>) -> Self {
-        // Each KDC gets a bounded number of messages at a time.
+        // A bounded number of exchanges is under way with each KDC.
         let kdcs: Arc<dyn Kdcs> = Arc::new(Queue::new(kdcs));
         let own = ForMachine(Arc::clone(&kdcs));
         let inner = Inner { kdcs, own, realm, current: Mutex::default(), asking: Arc::default() };

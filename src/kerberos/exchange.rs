@@ -279,6 +279,9 @@ async fn initial_at_one(
 ) -> Result<Initial, Stop> {
     let wants_armour = request.armour.is_some();
     let library = |failure| Ended::Library(failure, String::new());
+    // For the whole exchange: of more logins than the KDC can serve those that have begun come to their end, while turns for
+    // single messages would make all of them late.
+    let _turn = one.turn().await;
     let mut exchange =
         cpu::run(deadline, move || InitialExchange::new(&request, key)).await?.map_err(library)?;
     let mut sent = Sent::default();
@@ -338,7 +341,6 @@ async fn send(
 ) -> Result<Answer, kdc::Failure> {
     let was_proof = sent.proof;
     sent.note(is_armoured(message));
-    let _place = one.turn().await;
     if !sent.proof {
         return one.ask(message, &mut Vec::new()).await;
     }

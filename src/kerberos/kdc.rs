@@ -32,7 +32,7 @@ const SERVICE_UNAVAILABLE: u32 = 29;
 /// The first bytes of what a KDC may answer: AS-REP, TGS-REP, KRB-ERROR (RFC 4120, 5.10).
 const ANSWERS: [u8; 3] = [0x6b, 0x6d, 0x7e];
 
-/// Messages that are on their way to one KDC at a time.
+/// Exchanges that are under way with one KDC at a time.
 const TURNS: usize = 16;
 /// KDCs whose turns are kept.
 const HOSTS: usize = 256;
@@ -76,7 +76,7 @@ pub trait Kdcs: Send + Sync + 'static {
         self.failed(host, cause);
     }
 
-    /// The turns that there are at `host`, for messages at a time; `None` is any number.
+    /// The turns that there are at `host`, for exchanges at a time; `None` is any number.
     fn turns(&self, _host: &str) -> Option<Arc<Semaphore>> {
         None
     }
@@ -236,13 +236,13 @@ impl One<'_> {
         &self.kdc.host
     }
 
-    /// Waits for the turn to send a message, of which few are on their way to this KDC at a time.
+    /// Waits for the turn to begin an exchange, of which few are under way with this KDC at a time.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let turns = self.kdcs.turns(&self.kdc.host)?;
         timeout_at(self.deadline, turns.acquire_owned()).await.ok()?.ok()
     }
 
-    /// Sends `message` in its turn and waits for the answer until the deadline. A message that arrived and was not answered may have been
+    /// Sends `message` and waits for the answer until the deadline. A message that arrived and was not answered may have been
     /// counted as a wrong password; `lost` gets the addresses that broke off before another one got it. What is given up before
     /// it arrived never arrives: the connection is reset, so that this host's kernel does not send it again later.
     pub(super) async fn ask(&self, message: &[u8], lost: &mut Vec<String>) -> Result<Answer, Failure> {
@@ -410,7 +410,7 @@ where
     }
 }
 
-/// The KDCs of a process, of which each gets a bounded number of messages at a time: many connections at once would have a
+/// The KDCs of a process, with each of which a bounded number of exchanges is under way at a time: many connections at once would have a
 /// busy KDC break them off.
 pub(super) struct Queue {
     kdcs: Arc<dyn Kdcs>,
