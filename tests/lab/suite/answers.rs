@@ -172,6 +172,13 @@ fn check(lab: &Lab, index: usize, files: &[&str], usual: Duration) -> Check {
     let begun = Instant::now();
     let code = authenticate(lab, john.sam, "not the password of anybody").code;
     let first = begun.elapsed();
+    // At once: a probe a second after the failure may find it working again.
+    let met = server.binds(&dn);
+    let next = match scenario.dc {
+        FAKE => Ok(Duration::ZERO),
+        _ => john(lab),
+    };
+    let met_by_next = server.binds(&dn) - met;
     let counted = lab.counters(john.sam)?.bad_passwords;
     let line = lab.wait_for_log(&position, &["event=login", "user=john.doe"])?;
     let seen = fields(&line)?;
@@ -179,7 +186,6 @@ fn check(lab: &Lab, index: usize, files: &[&str], usual: Duration) -> Check {
     equal("PAM", code.as_str(), scenario.code).map_err(told)?;
     equal("outcome", seen.get("outcome").map(String::as_str), Some(scenario.outcome)).map_err(told)?;
     equal("dc", seen.get("dc").map(String::as_str), Some(scenario.dc)).map_err(told)?;
-    let met = server.binds(&dn);
     if scenario.dc == FAKE {
         contains("the login's line", &line, scenario.says).map_err(told)?;
         equal("binds at the script", met, 1).map_err(told)?;
@@ -189,10 +195,14 @@ fn check(lab: &Lab, index: usize, files: &[&str], usual: Duration) -> Check {
     equal("binds at the script, at most", met.min(scenario.binds), met).map_err(told)?;
     let down = ["event=dc", &format!("host={FAKE}"), "service=binds", "state=down", scenario.says];
     lab.wait_for_log(&position, &down).map_err(told)?;
-    let later = fastest(lab, |took| took < usual + MEETING)?;
+    // Where that one was slow, the machine may be: the fastest counts.
+    let later = match next? {
+        fast if fast < usual + MEETING => fast,
+        slow => slow.min(fastest(lab, |took| took < usual + MEETING)?),
+    };
     let seconds = [first, later, usual].map(|took| took.as_secs_f64());
     println!("         {:.2} s, the next one {:.2} s, before {:.2} s", seconds[0], seconds[1], seconds[2]);
-    equal("binds at the script by the next logins", server.binds(&dn) - met, 0).map_err(told)?;
+    equal("binds at the script by the next login", met_by_next, 0).map_err(told)?;
     for (what, took, most) in
         [("the first login", first, usual + FIRST), ("each of the next ones", later, usual + MEETING)]
     {
