@@ -234,6 +234,11 @@ impl Stamp {
 pub struct Sources(Vec<Source>);
 
 impl Sources {
+    /// These files.
+    pub fn of(files: impl IntoIterator<Item = Source>) -> Self {
+        Sources(files.into_iter().collect())
+    }
+
     /// The sources of `credentials` and `files`.
     pub fn new(credentials: &Credentials, files: impl IntoIterator<Item = Source>) -> Self {
         Sources(credentials.sources.iter().cloned().chain(files).collect())

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::KerberosError;
 use super::cpu::{self, Unfinished};
 use super::exchange::{self, Ended, Initial, Proof};
-use super::kdc::{ForMachine, Kdcs};
+use super::kdc::{ForMachine, Kdcs, Queue};
 use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
 
 /// For the whole of asking for the machine's ticket, whoever waits for it.
@@ -64,6 +64,8 @@ impl Kerberos {
     }
 
     fn with(kdcs: Arc<dyn Kdcs>, realm: Option<String>) -> Self {
+        // A bounded number of exchanges is under way with each KDC.
+        let kdcs: Arc<dyn Kdcs> = Arc::new(Queue::new(kdcs));
         let own = ForMachine(Arc::clone(&kdcs));
         let inner = Inner { kdcs, own, realm, current: Mutex::default(), asking: Arc::default() };
         Kerberos { inner: Arc::new(inner) }

@@ -179,6 +179,12 @@ impl Kdcs for Domains {
         }
     }
 
+    fn silent(&self, host: &str, cause: &str) {
+        if let Some(list) = self.list_with(host) {
+            list.doubted(host, Service::Kdc, cause);
+        }
+    }
+
     fn is_down(&self, host: &str) -> bool {
         self.list_with(host).is_some_and(|list| list.is_down(host, Service::Kdc))
     }

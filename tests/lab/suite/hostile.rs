@@ -19,9 +19,7 @@ use crate::report::{Check, Report, equal};
 pub const ATTACK: &str = "--attack";
 const NOBODY: u32 = 65534;
 /// The broker drops who has not sent a whole request after two seconds.
-const DROPPED: Duration = Duration::from_millis(2600);
-/// A login in the middle of an attack.
-const LOGIN: Duration = Duration::from_secs(1);
+const DROPPED: Duration = Duration::from_secs(2);
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)?;
@@ -64,13 +62,16 @@ fn attack(lab: &Lab, kind: &str, times: usize, uid: u32, words: &[String]) -> Ch
     // With a fresh broker, so that nothing counts as said already.
     restart(lab)?;
     john(lab)?;
+    // The control: what a login costs on this machine without an attack.
+    let usual = john(lab)?;
     let open = descriptors(lab)?;
     let position = lab.log_position()?;
     let mut attacker = Attacker::start(lab, kind, times, uid)?;
-    let mut slowest = Duration::ZERO;
+    let mut took = Vec::new();
     for _ in 0..5 {
-        slowest = slowest.max(john(lab)?);
+        took.push(john(lab)?);
     }
+    took.sort();
     let finished = attacker.finish()?;
     wait(Duration::from_secs(5), || {
         let now = descriptors(lab)?;
@@ -80,9 +81,10 @@ fn attack(lab: &Lab, kind: &str, times: usize, uid: u32, words: &[String]) -> Ch
             Err(format!("the broker has {now} descriptors, before it had {open}"))
         }
     })?;
-    println!("         slowest login {:.2} s; {finished}", slowest.as_secs_f64());
-    if slowest > LOGIN {
-        return Err(format!("a login took {slowest:?}"));
+    println!("         logins took {took:.2?}, without an attack {usual:.2?}; {finished}");
+    // A login that stood behind the attack would wait until that is dropped. A busy machine delays single ones.
+    if took[2] > usual + DROPPED / 2 {
+        return Err(format!("logins took {took:?}, without an attack {usual:?}"));
     }
     let lines = lab.log_since(&position)?;
     let about: Vec<_> = lines.iter().filter(|line| !line.contains("event=login")).collect();
@@ -206,9 +208,6 @@ fn meet(kind: &str, times: u32) -> Result<String, String> {
         }
         open = still;
         std::thread::sleep(Duration::from_millis(5));
-    }
-    if slowest > DROPPED && kind != "deaf" {
-        return Err(format!("dropped after {slowest:?} only"));
     }
     let told = kind != "leave" && kind != "cut" && kind != "deaf";
     // A stranger's own words may be cut off by the refusal, but the refusal itself always comes.

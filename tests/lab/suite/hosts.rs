@@ -62,6 +62,9 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     }
     report.check("sssd.conf names a keytab elsewhere: the command hands it over", || keytab_elsewhere(lab));
     report.check("a domain controller that /etc/hosts alone knows, while DNS is dead", || hosts_alone(lab));
+    report.check("resolv.conf names a dead server: nobody is denied, and the broker is the same", || {
+        other_dns(lab)
+    });
     ready(lab)?;
     lab.configure("")
 }
@@ -150,6 +153,26 @@ fn keytab_elsewhere(lab: &Lab) -> Check {
     seen
 }
 
+/// Removes the domain controllers that a broker that starts would begin with.
+pub const FORGET: &str = "rm -f /var/lib/motion-ad/last-*.json";
+
+fn other_dns(lab: &Lab) -> Check {
+    let (broker, position) = (lab.broker()?, lab.log_position()?);
+    lab.host_sh("cp /etc/resolv.conf /root/resolv.conf && echo 'nameserver 10.73.0.99' >/etc/resolv.conf")
+        .ok()?;
+    let noticed = lab.wait_for_log(&position, &["event=dns", "changed=/etc/resolv.conf"]);
+    let seen = (0..3).try_for_each(|_| john(lab).map(drop));
+    // Nor does a broker that starts then know less.
+    let started = restart(lab).and_then(|()| wait(Duration::from_secs(10), || john(lab).map(drop)));
+    lab.host_sh("cat /root/resolv.conf >/etc/resolv.conf").ok()?;
+    noticed?;
+    seen?;
+    started?;
+    let restarted = lab.log_since(&position)?.iter().any(|line| line.contains("event=restart"));
+    equal("it restarted by itself", restarted, false)?;
+    equal("it is another one after the restart by hand", lab.broker()? == broker, false)
+}
+
 fn hosts_alone(lab: &Lab) -> Check {
     lab.configure("[domain]\nservers = [\"ad.acme.com\"]\n")?;
     lab.host_sh(
@@ -157,6 +180,8 @@ fn hosts_alone(lab: &Lab) -> Check {
          echo '10.73.0.98 ad.acme.com' >>/etc/hosts",
     )
     .ok()?;
+    // What the broker knew before would do.
+    lab.host_sh(&format!("systemctl stop motion-ad.service; {FORGET}")).ok()?;
     restart(lab)?;
     // A wrong line that is mended counts at once.
     let wrong = john(lab).is_err();
