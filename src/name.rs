@@ -429,6 +429,15 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_the_map_may_hold_a_name_with_its_domain() {
+        let rules = rules("jd = john.doe@acme.com\njd@acme.com = john.doe@acme.com");
+        for name in ["jd", "JD@acme.com"] {
+            assert_eq!(rules.principal(name).unwrap().to_string(), "john.doe@acme.com", "{name}");
+        }
+        assert_eq!(rules.principal("ACME\\jd").unwrap().user(), "jd");
+    }
+
+    #[test]
     fn one_person_however_typed() {
         for name in [
             "john.doe",

@@ -89,11 +89,14 @@ impl Env {
     }
 }
 
-/// The bytes of the file, and what it is; `None` where there is none. They hold passwords, and are wiped.
+/// The bytes of a file, wiped after use because they hold passwords, and its owner and mode.
+pub type Kept = (Zeroizing<Vec<u8>>, Metadata);
+
+/// Reads the file; `None` where there is none.
 ///
 /// # Errors
 /// It is there, but cannot be read or is too long.
-pub fn read(path: &Path) -> Result<Option<(Zeroizing<Vec<u8>>, Metadata)>, Problem> {
+pub fn read(path: &Path) -> Result<Option<Kept>, Problem> {
     let problem = |text: String| Problem { file: path.to_owned(), line: None, text };
     let read = |e: io::Error| problem(format!("cannot be read: {e}"));
     // Root reads it in a folder of the application's, where another kind of file can lie in wait: a symbolic link

@@ -56,8 +56,6 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     });
     let prepared = lab.host_sh(&format!(
         "printf '%s:%s\\n' {ADMIN} {SECRET} >/etc/motion-ad/ldap-admin && chmod 600 /etc/motion-ad/ldap-admin && \
-         cp -p /etc/pam.d/motion /root/motion.before && \
-         sed -i -E 's/^((auth|account) .*pam_motion_ad.so)/\\1 outcome/' /etc/pam.d/motion && \
          systemctl enable --now motion-ad-ldap.socket"
     ));
     let done = prepared.ok().map(|_| {
@@ -69,7 +67,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     });
     lab.host_sh(
         "systemctl disable --now motion-ad-ldap.socket; systemctl stop motion-ad-ldap.service; rm -f /etc/motion-ad/ldap-admin \
-         /etc/motion-ad/ldap.pem /etc/motion-ad/ldap.key; mv /root/motion.before /etc/pam.d/motion",
+         /etc/motion-ad/ldap.pem /etc/motion-ad/ldap.key",
     )
     .ok()?;
     lab.configure("")?;

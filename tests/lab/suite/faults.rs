@@ -33,7 +33,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)?;
     let service = fs::read_to_string(lab.path("/etc/pam.d/motion")).map_err(|e| e.to_string())?;
     let short = service.replace("required  pam_motion_ad.so", "required  pam_motion_ad.so timeout=2");
-    equal("lines with a timeout", short.matches("timeout=2\n").count(), 4)?;
+    equal("lines with a timeout", short.matches(" timeout=2").count(), 4)?;
     lab.write(&format!("/etc/pam.d/{SHORT}"), &short)?;
     broker(lab, report);
     network(lab, report);

@@ -118,12 +118,12 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
         equal("units", units, "inactive\n".repeat(UNITS.len()))
     });
     report.check("purged it leaves what it did not create, and the user whose files may be among that", || {
-        lab.host_sh("rm -f /etc/motion-ad/*.pem; echo mine >/etc/motion-ad/mine.pem; touch /etc/motion-ad/config.toml.bak").ok()?;
+        lab.host_sh("cd /etc/motion-ad && rm -rf *.pem backup && mkdir backup && touch backup/xcally.env config.toml.bak && echo mine >mine.pem").ok()?;
         lab.run(&["purge"]).ok()?;
-        equal("files", lab.host_sh("ls -A /etc/motion-ad").stdout.as_str(), "mine.pem\n")?;
+        equal("files", lab.host_sh("ls -A /etc/motion-ad").stdout.as_str(), "backup\nmine.pem\n")?;
         lab.host_sh("getent passwd motion-ad").ok()?;
         lab.run(&["install"]).ok()?;
-        lab.host_sh("rm /etc/motion-ad/mine.pem").ok().map(drop)
+        lab.host_sh("rm -r /etc/motion-ad/mine.pem /etc/motion-ad/backup").ok().map(drop)
     });
     report.check("purged it leaves nothing", || {
         lab.run(&["purge"]).ok()?;

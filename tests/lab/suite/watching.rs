@@ -130,9 +130,10 @@ pub fn agent(lab: &Lab) -> Check {
 /// Takes that away, and the examples with it.
 pub fn no_agent(lab: &Lab) {
     lab.host_sh(
-        "systemctl disable --now motion-ad-textfile.timer motion-ad-exporter.socket; \
-         systemctl stop motion-ad-textfile.service motion-ad-exporter.service; \
-         rm -rf /etc/systemd/system/motion-ad-textfile.* /etc/systemd/system/motion-ad-exporter.* /var/lib/prometheus; \
+        "systemctl disable --now motion-ad-textfile.timer motion-ad-exporter.socket motion-ad-ready.timer; \
+         systemctl stop motion-ad-textfile.service motion-ad-exporter.service motion-ad-ready.service motion-ad-ready-failed.service; \
+         rm -rf /etc/systemd/system/motion-ad-textfile.* /etc/systemd/system/motion-ad-exporter.* /etc/systemd/system/motion-ad-ready* \
+         /var/lib/prometheus; \
          userdel prometheus; systemctl daemon-reload",
     );
 }
