@@ -15,6 +15,7 @@
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
+//! | [`connect`] | the first of several addresses that answers |
 //! | [`patience`] | when a login asks the next domain controller beside a silent one |
 //! | [`supervise`] | background work that is started again when it fails |
 //! | [`config`] | `config.toml`, and what the realm join knows |
@@ -49,6 +50,8 @@ pub mod bridge;
 pub mod broker;
 #[cfg(feature = "broker")]
 pub mod config;
+#[cfg(feature = "broker")]
+pub mod connect;
 #[cfg(feature = "broker")]
 pub mod directory;
 #[cfg(feature = "broker")]

@@ -23,6 +23,7 @@ use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
 use super::lookup::Part;
 use super::machines::Place;
+use crate::connect::LEAD;
 pub use crate::kerberos::BoxFuture;
 use crate::kerberos::sealing::TransportError;
 use crate::kerberos::{Credential, Kerberos, KerberosError, LdapService};
@@ -479,10 +480,13 @@ impl Inner {
             if race.running.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            // One that is slow is waited for while the next one is tried beside it.
-            let until = match race.waiting.peek() {
-                Some(_) => deadline.min(Instant::now() + self.settings.attempt),
-                None => deadline,
+            // One that is slow is waited for while the next one is tried beside it; another address of the same host soon.
+            let (until, is_same) = match (race.waiting.peek(), race.running.last()) {
+                (Some((next, _)), Some(last)) if next.service.host == last.server.service.host => {
+                    (deadline.min(Instant::now() + LEAD), true)
+                }
+                (Some(_), _) => (deadline.min(Instant::now() + self.settings.attempt), false),
+                (None, _) => (deadline, false),
             };
             let ended = first_of(&mut race.running, |attempt| &mut attempt.future);
             match timeout_at(until, ended).await {
@@ -495,6 +499,7 @@ impl Inner {
                     let cause = self.refused(server, address, error, &credential, deadline).await;
                     race.causes.push(format!("{} ({address}): {cause}", server.service.host));
                 }
+                Err(_) if is_same => {}
                 Err(_) => {
                     if let Some(last) = race.running.last() {
                         self.servers.doubted(&last.server.service.host, "no answer in time");

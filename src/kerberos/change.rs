@@ -21,14 +21,12 @@ use super::exchange::Initial;
 use super::kdc::{self, Kdc};
 use super::krb5::{Cache, ChangeExchange, Granted};
 use super::password::{CheckError, Checked, Login, Who, ended, refused};
+use crate::connect::LEAD;
 use crate::patience::first_of;
 use crate::verdict::Outcome;
 
 /// Where the service that changes passwords listens (RFC 3244, 2).
 const KPASSWD: u16 = 464;
-
-/// After so long without a connection the next address is tried beside the one before.
-const CONNECT: Duration = Duration::from_millis(800);
 
 /// An answer is read in a millisecond, unless all threads are busy; for that there is always so much time.
 const READING: Duration = Duration::from_millis(200);
@@ -200,7 +198,7 @@ async fn connect(
             break;
         }
         // One that is slow is waited for while the next one is tried beside it: nothing has been sent yet.
-        let until = if waiting.len() == 0 { deadline } else { deadline.min(Instant::now() + CONNECT) };
+        let until = if waiting.len() == 0 { deadline } else { deadline.min(Instant::now() + LEAD) };
         match timeout_at(until, first_of(&mut running, |running| &mut running.1)).await {
             Ok((index, Ok(stream))) => return Ok((stream, running.remove(index).0.0.clone())),
             Ok((index, Err(e))) => {

@@ -291,13 +291,7 @@ pub(super) struct Account {
 /// # Errors
 /// If the keytab cannot be read, or holds no key of a computer account.
 pub fn computer_name(realm: Option<&str>) -> Result<String, KerberosError> {
-    let account = Account::of(&krb5::host_keytab()?, realm)?;
-    account.name().strip_suffix('$').map(str::to_uppercase).ok_or_else(|| {
-        KerberosError::Other(format!(
-            "the keytab holds no key of a computer account, but of {}",
-            account.name()
-        ))
-    })
+    Account::of(&krb5::host_keytab()?, realm)?.computer_name()
 }
 
 impl Account {
@@ -305,7 +299,12 @@ impl Account {
     /// `host/…`: AD gives no ticket-granting ticket for a service name.
     pub(super) fn of(keytab: &Keytab, realm: Option<&str>) -> Result<Self, KerberosError> {
         let host = nix::unistd::gethostname().unwrap_or_default();
-        let chosen = keytab.machine(realm, &host.to_string_lossy());
+        Account::on(keytab, realm, &host.to_string_lossy())
+    }
+
+    /// The same on a machine whose name is `host`.
+    fn on(keytab: &Keytab, realm: Option<&str>, host: &str) -> Result<Self, KerberosError> {
+        let chosen = keytab.machine(realm, host);
         let Some((principal, (name, realm))) = chosen.and_then(|name| Some((name, name.rsplit_once('@')?)))
         else {
             let mut found: Vec<_> = keytab.entries.iter().map(|entry| entry.principal.as_str()).collect();
@@ -331,6 +330,14 @@ impl Account {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its name without the `$`, in capitals; an error where the keytab has a key of a service alone.
+    fn computer_name(&self) -> Result<String, KerberosError> {
+        self.name.strip_suffix('$').map(str::to_uppercase).ok_or_else(|| {
+            let text = format!("the keytab holds no key of a computer account, but of {}", self.name);
+            KerberosError::Other(text)
+        })
     }
 
     pub(super) fn realm(&self) -> &str {
@@ -384,6 +391,22 @@ mod tests {
         for (principals, chosen) in cases {
             assert_eq!(Account::of(&named(principals), None).unwrap().principal(), chosen);
         }
+    }
+
+    #[test]
+    fn a_host_may_be_joined_under_another_name_than_its_own() {
+        let joined = |principals: &[&str]| {
+            let account = Account::on(&named(principals), Some("ACME.COM"), "xcally.acme.com")?;
+            account.computer_name()
+        };
+        // What `realm join --computer-name VOICE01` leaves on the host xcally.
+        let voice = ["VOICE01$@ACME.COM", "host/VOICE01@ACME.COM", "host/xcally.acme.com@ACME.COM"];
+        assert_eq!(joined(&voice).unwrap(), "VOICE01");
+        assert_eq!(joined(&["voice01$@ACME.COM"]).unwrap(), "VOICE01");
+        // An account of another realm is not the one in force, whatever its name.
+        assert_eq!(joined(&["XCALLY$@OTHER.EXAMPLE", "VOICE01$@ACME.COM"]).unwrap(), "VOICE01");
+        let error = joined(&["host/xcally.acme.com@ACME.COM"]).unwrap_err().to_string();
+        assert!(error.contains("no key of a computer account, but of host/xcally.acme.com"), "{error}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::cpu;
 use super::krb5::Refused;
+use crate::connect;
 use crate::patience::{ATTEMPT, Others, first_of, stays};
 
 /// The longest answer. A ticket with the largest PAC that AD makes has some 100 KiB.
@@ -459,8 +460,8 @@ impl Kdcs for Queue {
     }
 }
 
-/// Asks one KDC. Its addresses share the time until `connected`; the first that accepts has until `deadline`. Where an
-/// address breaks off, the message may have arrived: `lost` gets that address before the next one gets the message.
+/// Asks one KDC. Its addresses have until `connected`; the first that accepts has until `deadline`. Where an address breaks
+/// off, the message may have arrived: `lost` gets that address before the next one gets the message.
 pub(super) async fn ask_one(
     kdc: &Kdc,
     message: &[u8],
@@ -468,22 +469,18 @@ pub(super) async fn ask_one(
     deadline: Instant,
     lost: &mut Vec<String>,
 ) -> Result<(Vec<u8>, Option<Refused>), Failure> {
+    let mut addresses = kdc.addresses.clone();
     let mut failure = Failure::slow();
     let mut broke_off = None;
-    for (index, address) in kdc.addresses.iter().enumerate() {
-        let left = connected.saturating_duration_since(Instant::now());
-        let share = u32::try_from(kdc.addresses.len() - index).unwrap_or(1);
-        let stream = match timeout_at(Instant::now() + left / share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                failure = Failure::dead(in_words(&error));
-                continue;
-            }
-            Err(_) => {
-                failure = Failure::slow();
-                continue;
-            }
+    while !addresses.is_empty() {
+        let (stream, address) = match connect::first(&addresses, connected).await {
+            Ok(found) => found,
+            // That another address takes no connection says less than that this one took the message.
+            Err(_) if broke_off.is_some() => break,
+            Err(failed) if failed.is_silent => return Err(Failure::slow()),
+            Err(failed) => return Err(Failure::dead(failed.causes)),
         };
+        addresses.retain(|other| *other != address);
         lost.extend(broke_off.take());
         let reply = match timeout_at(deadline, exchange(stream, message)).await {
             Ok(Ok(reply)) => reply,
@@ -555,7 +552,8 @@ fn linger(stream: &TcpStream, seconds: Option<i32>) -> io::Result<()> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -793,6 +791,25 @@ mod tests {
             assert_eq!(said.iter().filter(|said| said.starts_with("dead: ")).count(), 1, "{said:?}");
         };
         tokio::join!(slow(1), slow(2), slow(4));
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_before_the_good_one_costs_a_moment() {
+        // Its queue is full, so that it answers no further connection.
+        let full = TcpSocket::new_v4().unwrap();
+        full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = full.listen(1).unwrap();
+        let dead = full.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(200), TcpStream::connect(dead)).await {
+            queued.push(stream);
+        }
+        let mut known = known(&[Manner::Says(GOOD)]).await;
+        known.kdcs[0].addresses.insert(0, dead);
+        // The only KDC has all of the deadline. It is not shared among its addresses.
+        let begun = Instant::now();
+        assert_eq!(asked(&known, None, 60.0).await.unwrap().host, "kdc0");
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]

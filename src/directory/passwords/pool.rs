@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::{self, TlsMode};
+use crate::connect;
 use crate::directory::bind::{BindConnection, Unusable};
 use crate::directory::discovery::Controller;
 use crate::directory::health::Service;
@@ -34,8 +34,6 @@ use crate::verdict::Outcome;
 
 /// TLS from the first byte.
 pub(in crate::directory) const LDAPS: u16 = 636;
-/// One address or port has so long before the next is tried beside it.
-const LEAD: Duration = Duration::from_millis(250);
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
 /// each too late for its login, and the next ones would make it worse.
 const CONNECTING: usize = 4;
@@ -799,8 +797,7 @@ fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
     kind.unwrap_or(Unusable::Unreachable(String::new())).map(|_| format!("{host}: {text}"))
 }
 
-/// Connects to the first of `addresses` that answers. Each is tried a little after the one before it, so that silence at
-/// one costs no more than that (RFC 8305, 5).
+/// Connects to the first of `addresses` that answers, as [`connect::first`] does.
 ///
 /// # Errors
 /// What came of each of them.
@@ -808,38 +805,10 @@ pub(crate) async fn race(
     addresses: Vec<SocketAddr>,
     until: Instant,
 ) -> Result<(TcpStream, SocketAddr), String> {
-    if addresses.is_empty() {
-        return Err("DNS knows no address".to_owned());
-    }
-    let mut waiting = addresses.into_iter();
-    let mut trying = JoinSet::new();
-    let mut causes = Vec::new();
-    let mut silent = Vec::new();
-    loop {
-        if let Some(address) = waiting.next() {
-            silent.push(address);
-            trying.spawn(async move { (address, TcpStream::connect(address).await) });
-        } else if trying.is_empty() {
-            break;
-        }
-        let next = if waiting.len() > 0 { until.min(Instant::now() + LEAD) } else { until };
-        match timeout_at(next, trying.join_next()).await {
-            Ok(Some(Ok((address, Ok(stream))))) => {
-                // Untuned it works as well, only less so.
-                let _ = sealing::tune(&stream);
-                return Ok((stream, address));
-            }
-            Ok(Some(Ok((address, Err(e))))) => {
-                silent.retain(|other| *other != address);
-                causes.push(format!("{address}: {e}"));
-            }
-            Ok(_) => {}
-            Err(_) if Instant::now() >= until => break,
-            Err(_) => {}
-        }
-    }
-    causes.extend(silent.into_iter().map(|address| format!("{address}: no answer in time")));
-    Err(causes.join("; "))
+    let (stream, address) = connect::first(&addresses, until).await.map_err(|failed| failed.causes)?;
+    // Untuned it works as well, only less so.
+    let _ = sealing::tune(&stream);
+    Ok((stream, address))
 }
 
 async fn reap(pool: Weak<Pool>) -> Ended {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::cast::person;
 use crate::lab::{Lab, wait};
-use crate::pam::authenticate;
+use crate::one_account::{PEOPLE, ldap};
+use crate::pam::{authenticate, pam};
 use crate::ready::{john, ready, restart};
 use crate::report::{Check, Report, contains, equal};
 
@@ -60,6 +61,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
             second_account(lab, other)
         });
     }
+    report.check("joined as VOICE01: that is the name which userWorkstations must hold", || other_name(lab));
     report.check("sssd.conf names a keytab elsewhere: the command hands it over", || keytab_elsewhere(lab));
     report.check("a domain controller that /etc/hosts alone knows, while DNS is dead", || hosts_alone(lab));
     report.check("resolv.conf names a dead server: nobody is denied, and the broker is the same", || {
@@ -129,6 +131,31 @@ fn second_account(lab: &Lab, (name, realm): (&str, &str)) -> Check {
     let seen = comes_and_stays_out(lab);
     write(&own)?;
     wait(Duration::from_secs(10), || john(lab).map(drop))?;
+    seen
+}
+
+/// The computer account has another name than the host, and AD knows the host by that of the account.
+fn other_name(lab: &Lab) -> Check {
+    const JOIN: &[&str] = &["realm", "join", "--computer-name", "VOICE01", "-U", "Administrator", "acme.com"];
+    lab.run(&["leave"]).ok()?;
+    let joined = lab.host("root", JOIN, person("administrator").password).ok();
+    let seen = joined.and_then(|_| wait(Duration::from_secs(20), || john(lab).map(drop))).and_then(|()| {
+        [("VOICE01", "PAM_SUCCESS"), ("XCALLY", "PAM_PERM_DENIED")].into_iter().try_for_each(
+            |(name, code)| {
+                let change = format!(
+                    "dn: CN=walt.elsewhere,{PEOPLE}\nchangetype: modify\nreplace: userWorkstations\n\
+                 userWorkstations: {name}\n"
+                );
+                ldap(lab, "ldapmodify", &change).ok()?;
+                let answer = pam(lab, "motion", person("walt").sam, "", &["acct_mgmt"]);
+                equal(name, answer.code.as_str(), code)
+            },
+        )
+    });
+    lab.run(&["leave"]).ok()?;
+    lab.run(&["join"]).ok()?;
+    lab.run(&["cast", "restore", "walt"]).ok()?;
+    wait(Duration::from_secs(20), || john(lab).map(drop))?;
     seen
 }
 
