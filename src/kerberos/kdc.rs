@@ -552,8 +552,7 @@ fn linger(stream: &TcpStream, seconds: Option<i32>) -> io::Result<()> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::net::{TcpListener, TcpSocket};
-    use tokio::time::timeout;
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -738,13 +737,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_addresses_of_one_share_its_time() {
+    async fn a_dead_address_before_the_good_one_costs_a_moment() {
         let (hole, _filling, _listener) = black_hole().await;
         let one = Kdc { host: "kdc".into(), addresses: vec![hole, kdc(Manner::Says(GOOD)).await] };
         let known = Known { kdcs: vec![one], ..Known::default() };
         let start = Instant::now();
-        asked(&known, None, 4.0).await.unwrap();
-        assert!((1.9..4.0).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
+        asked(&known, None, 60.0).await.unwrap();
+        // The addresses of the only KDC do not share its deadline: that were half a minute.
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     }
 
     #[tokio::test]
@@ -791,25 +791,6 @@ mod tests {
             assert_eq!(said.iter().filter(|said| said.starts_with("dead: ")).count(), 1, "{said:?}");
         };
         tokio::join!(slow(1), slow(2), slow(4));
-    }
-
-    #[tokio::test]
-    async fn a_dead_address_before_the_good_one_costs_a_moment() {
-        // Its queue is full, so that it answers no further connection.
-        let full = TcpSocket::new_v4().unwrap();
-        full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let full = full.listen(1).unwrap();
-        let dead = full.local_addr().unwrap();
-        let mut queued = Vec::new();
-        while let Ok(Ok(stream)) = timeout(Duration::from_millis(200), TcpStream::connect(dead)).await {
-            queued.push(stream);
-        }
-        let mut known = known(&[Manner::Says(GOOD)]).await;
-        known.kdcs[0].addresses.insert(0, dead);
-        // The only KDC has all of the deadline. It is not shared among its addresses.
-        let begun = Instant::now();
-        assert_eq!(asked(&known, None, 60.0).await.unwrap().host, "kdc0");
-        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
