@@ -145,6 +145,12 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
          ignored host",
     ),
     (
+        "dns",
+        "a file of DNS changed (`changed`): the domain controllers are looked for again, and those that are known stay in use \
+         until the answer",
+        "nothing",
+    ),
+    (
         "roster",
         "AD's list of domain controllers could not be read or kept (`problem`, `consequence`)",
         "`motion-ad doctor` finds out why the machine account cannot read AD",

@@ -15,7 +15,8 @@
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
-//! | [`patience`] | when a login leaves one domain controller for the next; pure |
+//! | [`connect`] | the first of several addresses that answers |
+//! | [`patience`] | when a login asks the next domain controller beside a silent one |
 //! | [`supervise`] | background work that is started again when it fails |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`doctor`] | everything between the application and AD, looked at one by one |
@@ -49,6 +50,8 @@ pub mod bridge;
 pub mod broker;
 #[cfg(feature = "broker")]
 pub mod config;
+#[cfg(feature = "broker")]
+pub mod connect;
 #[cfg(feature = "broker")]
 pub mod directory;
 #[cfg(feature = "broker")]

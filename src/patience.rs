@@ -1,6 +1,14 @@
-//! How long a login waits for one domain controller before it asks the next one. Pure.
+//! How long a login waits for one domain controller before it asks the next one beside it, and which of the two may send the
+//! password. No I/O.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 /// One domain controller has so long, from the first packet to the answer, while there is another to ask.
 pub const ATTEMPT: Duration = Duration::from_millis(800);
@@ -44,9 +52,102 @@ pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
     }
 }
 
+/// The first of the attempts of one login that ends: its place, and what became of it.
+pub async fn first_of<A, F: Future>(
+    attempts: &mut [A],
+    future: impl Fn(&mut A) -> &mut Pin<Box<F>>,
+) -> (usize, F::Output) {
+    poll_fn(|context| {
+        let ended = attempts.iter_mut().enumerate().find_map(|(index, attempt)| {
+            match future(attempt).as_mut().poll(context) {
+                Poll::Ready(result) => Some((index, result)),
+                Poll::Pending => None,
+            }
+        });
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// The password of one login, which its attempts send. While it is on its way to one domain controller, another one gets it
+/// only after [`ATTEMPT`]: a wrong password that two slow ones got at once would count twice.
+#[derive(Default)]
+pub struct Sending {
+    /// When it was sent, for each attempt that waits for the answer.
+    since: Mutex<Vec<Instant>>,
+    ended: Notify,
+}
+
+impl Sending {
+    /// Waits until the password may be sent. It is on its way until the turn is dropped.
+    pub async fn turn(&self) -> Turn<'_> {
+        loop {
+            let mut ended = pin!(self.ended.notified());
+            // From here on, so that no end is missed before it is waited for.
+            ended.as_mut().enable();
+            let now = Instant::now();
+            let free = {
+                let mut since = self.since();
+                match since.iter().map(|since| *since + ATTEMPT).max().filter(|free| *free > now) {
+                    Some(free) => free,
+                    None => {
+                        since.push(now);
+                        return Turn { sending: self, since: now };
+                    }
+                }
+            };
+            tokio::select! {
+                () = ended => {}
+                () = sleep_until(free) => {}
+            }
+        }
+    }
+
+    fn since(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The password on its way to one domain controller.
+pub struct Turn<'a> {
+    sending: &'a Sending,
+    since: Instant,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut since = self.sending.since();
+        if let Some(at) = since.iter().position(|since| *since == self.since) {
+            since.remove(at);
+        }
+        drop(since);
+        self.sending.ended.notify_waiters();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_password_is_on_its_way_to_one_at_a_time_unless_that_one_is_silent() {
+        let sending = Sending::default();
+        let begun = Instant::now();
+        let first = sending.turn().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let second = sending.turn().await;
+        assert_eq!(begun.elapsed(), ATTEMPT, "the first one is silent");
+        // Its answer lets the next one go at once.
+        let waiting = async {
+            drop(sending.turn().await);
+            begun.elapsed()
+        };
+        let ending = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop((first, second));
+        };
+        assert_eq!(tokio::join!(waiting, ending).0, ATTEMPT + Duration::from_millis(100));
+    }
 
     #[test]
     fn who_works_is_better_and_so_is_anybody_after_a_failure() {

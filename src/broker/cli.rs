@@ -20,8 +20,8 @@ Exit status:
 /// systemd starts it at boot, and on the first connection to /run/motion-ad/broker.sock. It takes the socket, the
 /// machine's keytab and sssd.conf from systemd, and answers root and the users in `broker.users`.
 ///
-/// It writes one line per login to the log, facility AUTHPRIV. When its configuration, the realm join, krb5.conf or
-/// resolv.conf changes, it finishes the logins on their way and ends; systemd starts it again.
+/// It writes one line per login to the log, facility AUTHPRIV. When its configuration, the realm join or krb5.conf changes,
+/// it finishes the logins on their way and ends; systemd starts it again. Changes of resolv.conf and hosts need no restart.
 ///
 /// A configuration that is broken, or a host that is not joined, does not keep it from starting: it denies every
 /// login and says why.

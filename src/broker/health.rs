@@ -218,24 +218,14 @@ impl Service {
         let deadline = Instant::now() + LOOKING;
         let servers = self.domains.own();
         let mut health = Health::default();
-        if servers.report().list.is_empty() {
-            let _ = timeout_at(deadline, servers.refresh()).await;
-        }
         let asked = async {
-            match has_keytab {
-                true => {
-                    let root = self.machine.root(deadline).await;
-                    let readiness = match &root {
-                        Ok(_) => Some(self.logins.directory.readiness(deadline).await),
-                        Err(_) => None,
-                    };
-                    Some((root.err(), readiness))
-                }
-                false => None,
+            if servers.report().list.is_empty() {
+                let _ = timeout_at(deadline, servers.refresh()).await;
             }
+            tokio::join!(self.ask_machine(has_keytab, deadline), self.probe_quiet(quiet, deadline)).0
         };
-        let (asked, (), sessions) =
-            tokio::join!(asked, self.probe_quiet(quiet, deadline), self.register.check(deadline));
+        // Beside AD: DNS that is silent takes no time away from the register, which would be called slow then.
+        let (asked, sessions) = tokio::join!(asked, self.register.check(deadline));
         self.choose_method(deadline).await;
 
         let report = servers.report();
@@ -268,6 +258,23 @@ impl Service {
                 .map(|reason| format!("logins work by Kerberos alone, because binds do not: {reason}")),
         );
         health.sorted()
+    }
+
+    /// What the machine connection and what is read over it say; without a keytab there is nothing to ask for.
+    async fn ask_machine(
+        &self,
+        has_keytab: bool,
+        deadline: Instant,
+    ) -> Option<(Option<MachineError>, Option<Readiness>)> {
+        if !has_keytab {
+            return None;
+        }
+        let root = self.machine.root(deadline).await;
+        let readiness = match &root {
+            Ok(_) => Some(self.logins.directory.readiness(deadline).await),
+            Err(_) => None,
+        };
+        Some((root.err(), readiness))
     }
 
     /// Probes what has been quiet, so that a domain controller which fell silent is known before a login meets it.

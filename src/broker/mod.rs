@@ -104,7 +104,8 @@ impl Broker {
         // Which files there are, only a reading tells. What counts is read once more, after each was looked at, so
         // that a change in between is seen as one.
         let mut files = vec![path.clone()];
-        files.extend(["/etc/krb5.conf", "/etc/resolv.conf", "/etc/hosts"].map(PathBuf::from));
+        // Those of DNS are followed without a new start (`service.rs`).
+        files.push(PathBuf::from("/etc/krb5.conf"));
         let Handover { counters, last_good, .. } = Handover::take(service::state_directory().as_deref());
         let first = handover::load(&path, &credentials, last_good.clone());
         files.extend(files_of(&first.config));

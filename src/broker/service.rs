@@ -34,6 +34,8 @@ const PROBE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(5);
 /// One reading of them.
 const READING: Duration = Duration::from_secs(10);
+/// How often it is looked whether the files of DNS have changed.
+const NAMES: Duration = Duration::from_secs(2);
 
 /// What answers logins.
 pub(super) struct Service {
@@ -53,7 +55,8 @@ impl Service {
     /// # Errors
     /// The trusted roots or the register of sessions cannot be used.
     pub(super) fn new(config: Config, log: &Arc<Log>) -> Result<Self, ConfigError> {
-        let names: Arc<dyn Names> = Arc::new(Network::default());
+        let network = Arc::new(Network::default());
+        let names: Arc<dyn Names> = network.clone();
         let state = state_directory();
         let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state.as_deref())?);
         let store = open_store(&config.sessions, state.as_deref(), names.clone(), log)
@@ -96,6 +99,10 @@ impl Service {
             domain: config.domain.name.clone(),
         });
         supervise::spawn("trust", move || keep_trust(renewal.clone()));
+        supervise::spawn("names", {
+            let (network, domains, log) = (network.clone(), domains.clone(), log.clone());
+            move || keep_names(network.clone(), domains.clone(), log.clone())
+        });
         supervise::spawn("roster", {
             let (domains, log) = (domains.clone(), log.clone());
             move || keep_roster(domains.clone(), log.clone())
@@ -237,6 +244,22 @@ async fn keep_trust(renewal: Renewal) -> Ended {
         }
         if renewal.trust.lists_due(now) && renewal.trust.fetch_lists().await == Refreshed::Changed {
             renewal.changed();
+        }
+    }
+}
+
+/// Asks again where the domain controllers are when the files of DNS have changed. Those that are known stay in use until the
+/// answer.
+async fn keep_names(network: Arc<Network>, domains: Arc<Domains>, log: Arc<Log>) -> Ended {
+    let mut look = tokio::time::interval(NAMES);
+    loop {
+        look.tick().await;
+        if let Some(file) = network.changed() {
+            let line = Line::new("dns").with("changed", file.display());
+            log.write(Level::Info, &line.with("consequence", "the domain controllers are looked for again"));
+            for list in domains.all() {
+                list.ask_again();
+            }
         }
     }
 }

@@ -236,6 +236,11 @@ impl Stamp {
 pub struct Sources(Vec<Source>);
 
 impl Sources {
+    /// Creates the sources of these files.
+    pub fn of(files: impl IntoIterator<Item = Source>) -> Self {
+        Sources(files.into_iter().collect())
+    }
+
     /// Creates the sources of `credentials` and `files`.
     pub fn new(credentials: &Credentials, files: impl IntoIterator<Item = Source>) -> Self {
         Sources(credentials.sources.iter().cloned().chain(files).collect())

@@ -8,7 +8,9 @@ mod link;
 pub mod machines;
 
 use std::fmt;
+use std::iter::Peekable;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +23,11 @@ use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
 use super::lookup::Part;
 use super::machines::Place;
+use crate::connect::LEAD;
 pub use crate::kerberos::BoxFuture;
 use crate::kerberos::sealing::TransportError;
 use crate::kerberos::{Credential, Kerberos, KerberosError, LdapService};
+use crate::patience::first_of;
 
 /// LDAP result code invalidCredentials (RFC 4511, 4.1.9).
 const INVALID_CREDENTIALS: u32 = 49;
@@ -56,6 +60,11 @@ pub trait Servers: Send + Sync + 'static {
         self.failed(host, cause);
     }
 
+    /// `host` is slow or silent: others are asked first until that is known.
+    fn doubted(&self, host: &str, cause: &str) {
+        let _ = (host, cause);
+    }
+
     /// `host` did what was asked of it.
     fn answered(&self, host: &str) {
         let _ = host;
@@ -80,14 +89,12 @@ pub trait Servers: Send + Sync + 'static {
 pub struct Settings {
     /// For the whole of finding, connecting and binding.
     pub connect: Duration,
-    /// For one address of one domain controller, while there is another to try.
+    /// For one address of one domain controller, before the next one is tried beside it.
     pub attempt: Duration,
     /// After so long without a byte a waiting search makes us doubt the connection.
     pub silence: Duration,
     /// So long a doubted connection has to show a sign of life.
     pub probe: Duration,
-    /// So much longer where its domain controller is worth waiting for.
-    pub patience: Duration,
     /// After so many searches the connection is replaced.
     pub searches: u64,
 }
@@ -99,7 +106,6 @@ impl Default for Settings {
             attempt: Duration::from_millis(800),
             silence: Duration::from_millis(400),
             probe: Duration::from_millis(400),
-            patience: Duration::from_millis(1000),
             searches: 20_000,
         }
     }
@@ -396,6 +402,19 @@ impl Inner {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A further connection beside the one in use; never, where none can be made.
+    async fn fresh(self: &Arc<Self>) -> Arc<Link> {
+        let mut connecting = self.slot().connecting(self);
+        let made = match connecting.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            Err(_) => None,
+        };
+        match made {
+            Some(Ok(link)) => link,
+            Some(Err(_)) | None => std::future::pending().await,
+        }
+    }
+
     async fn search_on(
         &self,
         link: &Arc<Link>,
@@ -441,7 +460,7 @@ impl Inner {
         }
     }
 
-    async fn connect(&self) -> Outcome {
+    async fn connect(self: &Arc<Self>) -> Outcome {
         let deadline = Instant::now() + self.settings.connect;
         let dns = "the search for domain controllers in DNS";
         self.slot().doing = dns.to_owned();
@@ -451,50 +470,79 @@ impl Inner {
             .map_err(MachineError::NoServer)?;
         self.slot().doing = "the KDC's ticket for the machine account".to_owned();
         let credential = self.kerberos.credential(deadline).await?;
-        let mut causes = Vec::new();
-        let attempts: Vec<_> = candidates
-            .iter()
-            .flat_map(|server| server.addresses.iter().map(move |address| (server, *address)))
-            .collect();
-        for (index, (server, address)) in attempts.iter().enumerate() {
-            if Instant::now() >= deadline {
+        let mut race = Race::new(&candidates);
+        loop {
+            if let Some((server, address)) = race.waiting.next() {
+                self.slot().doing = format!("the machine account at {} ({address})", server.service.host);
+                let future = Box::pin(self.attempt(server, address, &credential, deadline));
+                race.running.push(Attempt { server, address, future });
+            }
+            if race.running.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            let until = match index + 1 < attempts.len() {
-                true => deadline.min(Instant::now() + self.settings.attempt),
-                false => deadline,
+            // One that is slow is waited for while the next one is tried beside it; another address of the same host soon.
+            let (until, is_same) = match (race.waiting.peek(), race.running.last()) {
+                (Some((next, _)), Some(last)) if next.service.host == last.server.service.host => {
+                    (deadline.min(Instant::now() + LEAD), true)
+                }
+                (Some(_), _) => (deadline.min(Instant::now() + self.settings.attempt), false),
+                (None, _) => (deadline, false),
             };
-            self.slot().doing = format!("the machine account at {} ({address})", server.service.host);
-            match self.attempt(server, *address, &credential, until).await {
-                Ok(link) => {
-                    self.servers.answered(&server.service.host);
+            let ended = first_of(&mut race.running, |attempt| &mut attempt.future);
+            match timeout_at(until, ended).await {
+                Ok((index, Ok(link))) => {
+                    self.servers.answered(&race.running.remove(index).server.service.host);
                     return Ok(Arc::new(link));
                 }
-                Err(error) => {
-                    let host = &server.service.host;
-                    let mut cause = error.to_string();
-                    if let TransportError::Kerberos(KerberosError::ServiceUnknown(_)) = error
-                        && let Some(own) = alias::owner(server, *address, &credential, self, deadline).await
-                    {
-                        cause +=
-                            &format!("; {host} is only an alias or an address of {own}: name {own} instead");
+                Ok((index, Err(error))) => {
+                    let Attempt { server, address, .. } = race.running.remove(index);
+                    let cause = self.refused(server, address, error, &credential, deadline).await;
+                    race.causes.push(format!("{} ({address}): {cause}", server.service.host));
+                }
+                Err(_) if is_same => {}
+                Err(_) => {
+                    if let Some(last) = race.running.last() {
+                        self.servers.doubted(&last.server.service.host, "no answer in time");
                     }
-                    match error {
-                        TransportError::Timeout => self.servers.silent(host, &cause),
-                        _ => self.servers.failed(host, &cause),
-                    }
-                    causes.push(format!("{host} ({address}): {cause}"));
                 }
             }
         }
-        match causes.is_empty() {
+        for Attempt { server, address, .. } in race.running {
+            let (host, cause) = (&server.service.host, TransportError::Timeout.to_string());
+            self.servers.silent(host, &cause);
+            race.causes.push(format!("{host} ({address}): {cause}"));
+        }
+        match race.causes.is_empty() {
             true => Err(MachineError::NoServer("none of those found has an address".to_owned())),
-            false => Err(MachineError::Unreachable(causes.join("; "))),
+            false => Err(MachineError::Unreachable(race.causes.join("; "))),
         }
     }
 
+    /// Notes why `server` was of no use at `address`, and returns it for people.
+    async fn refused(
+        self: &Arc<Self>,
+        server: &Server,
+        address: SocketAddr,
+        error: TransportError,
+        credential: &Credential,
+        deadline: Instant,
+    ) -> String {
+        let host = &server.service.host;
+        let mut cause = error.to_string();
+        if let TransportError::Kerberos(KerberosError::ServiceUnknown(_)) = error
+            && let Some(own) = alias::owner(server, address, credential, self, deadline).await
+        {
+            cause += &format!("; {host} is only an alias or an address of {own}: name {own} instead");
+        }
+        match error {
+            TransportError::Timeout => self.servers.silent(host, &cause),
+            _ => self.servers.failed(host, &cause),
+        }
+        cause
+    }
+
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         server: &Server,
         address: SocketAddr,
         credential: &Credential,
@@ -513,6 +561,27 @@ impl Inner {
             }
             other => other,
         }
+    }
+}
+
+/// The addresses of the domain controllers, and the attempts at some of them that have not ended.
+struct Race<'a, F> {
+    waiting: Peekable<std::vec::IntoIter<(&'a Server, SocketAddr)>>,
+    running: Vec<Attempt<'a, F>>,
+    causes: Vec<String>,
+}
+
+struct Attempt<'a, F> {
+    server: &'a Server,
+    address: SocketAddr,
+    future: Pin<Box<F>>,
+}
+
+impl<'a, F> Race<'a, F> {
+    fn new(candidates: &'a [Server]) -> Self {
+        let places = |server: &'a Server| server.addresses.iter().map(move |address| (server, *address));
+        let waiting: Vec<_> = candidates.iter().flat_map(places).collect();
+        Race { waiting: waiting.into_iter().peekable(), running: Vec::new(), causes: Vec::new() }
     }
 }
 

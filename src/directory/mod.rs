@@ -28,6 +28,7 @@ use ldap3::Scope;
 use lru::LruCache;
 use tokio::time::Instant;
 
+use self::controllers::lasting;
 pub use self::controllers::{discovery, dns, domains, health, netlogon, roster, servers, survey};
 pub use self::entry::{Entry, EntryError};
 pub use self::forest::Forest;

@@ -21,13 +21,12 @@ use super::exchange::Initial;
 use super::kdc::{self, Kdc};
 use super::krb5::{Cache, ChangeExchange, Granted};
 use super::password::{CheckError, Checked, Login, Who, ended, refused};
+use crate::connect::LEAD;
+use crate::patience::first_of;
 use crate::verdict::Outcome;
 
 /// Where the service that changes passwords listens (RFC 3244, 2).
 const KPASSWD: u16 = 464;
-
-/// One address has so long for a connection while there is another one to try.
-const CONNECT: Duration = Duration::from_millis(800);
 
 /// An answer is read in a millisecond, unless all threads are busy; for that there is always so much time.
 const READING: Duration = Duration::from_millis(200);
@@ -188,16 +187,30 @@ async fn connect(
     addresses: &[(String, SocketAddr)],
     deadline: Instant,
 ) -> Result<(TcpStream, String), String> {
+    let mut waiting = addresses.iter();
+    let mut running = Vec::new();
     let mut causes = Vec::new();
-    for (index, (host, address)) in addresses.iter().enumerate() {
-        let is_last = index + 1 == addresses.len();
-        let until = if is_last { deadline } else { deadline.min(Instant::now() + CONNECT) };
-        match timeout_at(until, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok((stream, host.clone())),
-            Ok(Err(e)) => causes.push(format!("{host}: {address}: {e}")),
-            Err(_) => causes.push(format!("{host}: {address}: no answer in time")),
+    loop {
+        if let Some(place) = waiting.next() {
+            running.push((place, Box::pin(TcpStream::connect(place.1))));
+        }
+        if running.is_empty() {
+            break;
+        }
+        // One that is slow is waited for while the next one is tried beside it: nothing has been sent yet.
+        let until = if waiting.len() == 0 { deadline } else { deadline.min(Instant::now() + LEAD) };
+        match timeout_at(until, first_of(&mut running, |running| &mut running.1)).await {
+            Ok((index, Ok(stream))) => return Ok((stream, running.remove(index).0.0.clone())),
+            Ok((index, Err(e))) => {
+                let (host, address) = running.remove(index).0;
+                causes.push(format!("{host}: {address}: {e}"));
+            }
+            Err(_) if Instant::now() >= deadline => break,
+            Err(_) => {}
         }
     }
+    let silent = running.iter().map(|((host, address), _)| format!("{host}: {address}: no answer in time"));
+    causes.extend(silent);
     let causes = if causes.is_empty() { "none is known".to_owned() } else { causes.join("; ") };
     Err(format!("no domain controller changes passwords (port {KPASSWD}): {causes}"))
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::KerberosError;
 use super::cpu::{self, Unfinished};
 use super::exchange::{self, Ended, Initial, Proof};
-use super::kdc::{ForMachine, Kdcs};
+use super::kdc::{ForMachine, Kdcs, Queue};
 use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
 
 /// For the whole of asking for the machine's ticket, whoever waits for it.
@@ -64,6 +64,8 @@ impl Kerberos {
     }
 
     fn with(kdcs: Arc<dyn Kdcs>, realm: Option<String>) -> Self {
+        // A bounded number of exchanges is under way with each KDC.
+        let kdcs: Arc<dyn Kdcs> = Arc::new(Queue::new(kdcs));
         let own = ForMachine(Arc::clone(&kdcs));
         let inner = Inner { kdcs, own, realm, current: Mutex::default(), asking: Arc::default() };
         Kerberos { inner: Arc::new(inner) }
@@ -289,13 +291,7 @@ pub(super) struct Account {
 /// # Errors
 /// If the keytab cannot be read, or holds no key of a computer account.
 pub fn computer_name(realm: Option<&str>) -> Result<String, KerberosError> {
-    let account = Account::of(&krb5::host_keytab()?, realm)?;
-    account.name().strip_suffix('$').map(str::to_uppercase).ok_or_else(|| {
-        KerberosError::Other(format!(
-            "the keytab holds no key of a computer account, but of {}",
-            account.name()
-        ))
-    })
+    Account::of(&krb5::host_keytab()?, realm)?.computer_name()
 }
 
 impl Account {
@@ -303,7 +299,12 @@ impl Account {
     /// `host/…`: AD gives no ticket-granting ticket for a service name.
     pub(super) fn of(keytab: &Keytab, realm: Option<&str>) -> Result<Self, KerberosError> {
         let host = nix::unistd::gethostname().unwrap_or_default();
-        let chosen = keytab.machine(realm, &host.to_string_lossy());
+        Account::on(keytab, realm, &host.to_string_lossy())
+    }
+
+    /// The same on a machine whose name is `host`.
+    fn on(keytab: &Keytab, realm: Option<&str>, host: &str) -> Result<Self, KerberosError> {
+        let chosen = keytab.machine(realm, host);
         let Some((principal, (name, realm))) = chosen.and_then(|name| Some((name, name.rsplit_once('@')?)))
         else {
             let mut found: Vec<_> = keytab.entries.iter().map(|entry| entry.principal.as_str()).collect();
@@ -329,6 +330,14 @@ impl Account {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its name without the `$`, in capitals; an error where the keytab has a key of a service alone.
+    fn computer_name(&self) -> Result<String, KerberosError> {
+        self.name.strip_suffix('$').map(str::to_uppercase).ok_or_else(|| {
+            let text = format!("the keytab holds no key of a computer account, but of {}", self.name);
+            KerberosError::Other(text)
+        })
     }
 
     pub(super) fn realm(&self) -> &str {
@@ -382,6 +391,22 @@ mod tests {
         for (principals, chosen) in cases {
             assert_eq!(Account::of(&named(principals), None).unwrap().principal(), chosen);
         }
+    }
+
+    #[test]
+    fn a_host_may_be_joined_under_another_name_than_its_own() {
+        let joined = |principals: &[&str]| {
+            let account = Account::on(&named(principals), Some("ACME.COM"), "xcally.acme.com")?;
+            account.computer_name()
+        };
+        // What `realm join --computer-name VOICE01` leaves on the host xcally.
+        let voice = ["VOICE01$@ACME.COM", "host/VOICE01@ACME.COM", "host/xcally.acme.com@ACME.COM"];
+        assert_eq!(joined(&voice).unwrap(), "VOICE01");
+        assert_eq!(joined(&["voice01$@ACME.COM"]).unwrap(), "VOICE01");
+        // An account of another realm is not the one in force, whatever its name.
+        assert_eq!(joined(&["XCALLY$@OTHER.EXAMPLE", "VOICE01$@ACME.COM"]).unwrap(), "VOICE01");
+        let error = joined(&["host/xcally.acme.com@ACME.COM"]).unwrap_err().to_string();
+        assert!(error.contains("no key of a computer account, but of host/xcally.acme.com"), "{error}");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! libkrb5's exchanges with the KDC, carried by our own transport.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::cpu::{self, Unfinished};
-use super::kdc::{Answer, Kdcs, Unanswered, Walk};
+use super::kdc::{self, Answer, Kdcs, One, Unanswered};
 use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
 use super::refusal::is_armoured;
+use crate::patience::Sending;
 
 /// How far the clocks may differ (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a KDC's time,
 /// however far off, and take expired tickets for good ones.
@@ -174,11 +176,73 @@ async fn advance<E: Exchange>(
     .await
 }
 
+/// The proofs of a password that one login has sent.
+#[derive(Default)]
+struct Proofs {
+    sending: Sending,
+    outstanding: Mutex<Outstanding>,
+}
+
+#[derive(Default)]
+struct Outstanding {
+    /// Exchanges that came so far.
+    exchanges: usize,
+    /// Which KDCs, or addresses of KDCs, got a proof and have not answered: each may have counted it.
+    unanswered: Vec<String>,
+}
+
+impl Proofs {
+    /// Notes that `host` is about to get a proof, the first of its exchange where `is_first`; false where so many were sent
+    /// that it must not.
+    fn send(&self, host: &str, is_first: bool) -> bool {
+        let mut outstanding = self.outstanding();
+        if is_first && outstanding.exchanges == EXCHANGES {
+            return false;
+        }
+        outstanding.exchanges += usize::from(is_first);
+        outstanding.unanswered.push(host.to_owned());
+        true
+    }
+
+    /// Notes that `host` answered, after these addresses had broken off.
+    fn answered(&self, host: &str, lost: Vec<String>) {
+        let mut outstanding = self.outstanding();
+        if let Some(at) = outstanding.unanswered.iter().position(|known| known == host) {
+            outstanding.unanswered.remove(at);
+        }
+        outstanding.unanswered.extend(lost);
+    }
+
+    fn outstanding(&self) -> MutexGuard<'_, Outstanding> {
+        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why an exchange with one KDC ended without a ticket.
+enum Stop {
+    /// For good.
+    Ended(Ended),
+    /// The KDC has not answered, and another one may.
+    Silent(kdc::Failure),
+}
+
+impl From<Ended> for Stop {
+    fn from(ended: Ended) -> Self {
+        Stop::Ended(ended)
+    }
+}
+
+impl From<Unfinished> for Stop {
+    fn from(unfinished: Unfinished) -> Self {
+        Stop::Ended(unfinished.into())
+    }
+}
+
 /// An AS exchange: from a password or a key to a ticket-granting ticket.
 ///
 /// What a KDC has said is for itself: another one cannot read its cookie (RFC 6113, 5.2; Samba 4.17 then answers as
-/// if the password were wrong). So where the KDC that began falls silent, the exchange is begun again at another;
-/// `unanswered` gets those that may have counted an attempt all the same. The `preferred` one is asked first.
+/// if the password were wrong). So where the KDC that began falls silent, an exchange of its own is begun at another
+/// beside it; `unanswered` gets those that may have counted an attempt all the same. The `preferred` one is asked first.
 pub(super) async fn initial(
     kdcs: &dyn Kdcs,
     request: Request,
@@ -188,32 +252,36 @@ pub(super) async fn initial(
     deadline: Instant,
     unanswered: &mut Vec<String>,
 ) -> Result<Initial, Ended> {
-    let mut walk = Walk::new(kdcs, deadline);
-    for _ in 0..EXCHANGES {
-        let (request, key) = (request.clone(), key.clone());
-        let attempt = initial_at_one(&mut walk, request, key, proof, preferred, deadline, unanswered);
-        if let Some(initial) = attempt.await? {
-            return Ok(initial);
+    let proofs = Proofs::default();
+    let ended = kdc::race(kdcs, request.client.realm(), preferred, deadline, |one| {
+        let (request, key, proofs) = (request.clone(), key.clone(), &proofs);
+        async move {
+            match initial_at_one(one, request, key, proof, deadline, proofs).await {
+                Ok(initial) => Ok(Ok(initial)),
+                Err(Stop::Ended(ended)) => Ok(Err(ended)),
+                Err(Stop::Silent(failure)) => Err(failure),
+            }
         }
-        if Instant::now() >= deadline {
-            break;
-        }
-    }
-    Err(Ended::Unanswered(walk.unanswered()))
+    });
+    let ended = ended.await;
+    unanswered.append(&mut proofs.outstanding().unanswered);
+    ended.map_err(Ended::Unanswered)?
 }
 
-/// The same with the first KDC that answers; nothing where that one does not answer to the end.
+/// The same with one KDC.
 async fn initial_at_one(
-    walk: &mut Walk<'_>,
+    one: One<'_>,
     request: Request,
     key: Key,
     proof: Proof,
-    preferred: Option<&str>,
     deadline: Instant,
-    unanswered: &mut Vec<String>,
-) -> Result<Option<Initial>, Ended> {
+    proofs: &Proofs,
+) -> Result<Initial, Stop> {
     let wants_armour = request.armour.is_some();
     let library = |failure| Ended::Library(failure, String::new());
+    // For the whole exchange: of more logins than the KDC can serve those that have begun come to their end, while turns for
+    // single messages would make all of them late.
+    let _turn = one.turn().await;
     let mut exchange =
         cpu::run(deadline, move || InitialExchange::new(&request, key)).await?.map_err(library)?;
     let mut sent = Sent::default();
@@ -221,10 +289,9 @@ async fn initial_at_one(
     let mut asked: Option<String> = None;
     let mut last: Option<Answer> = None;
     for _ in 0..MAX_MESSAGES {
-        if let Some(answer) =
-            last.take_if(|answer| proof == Proof::Wanted && !sent.proof && answer.is_ticket())
-        {
-            return Err(Ended::NoPreauth(answer.host));
+        let is_unasked = |answer: &mut Answer| proof == Proof::Wanted && !sent.proof && answer.is_ticket();
+        if let Some(answer) = last.take_if(is_unasked) {
+            return Err(Ended::NoPreauth(answer.host).into());
         }
         let (step, reply);
         (exchange, step, reply) = advance(exchange, last, deadline).await?;
@@ -236,45 +303,56 @@ async fn initial_at_one(
         match step {
             Ok(Step::Done) => {
                 let granted = cpu::run(deadline, move || exchange.finish()).await?.map_err(library)?;
-                return Ok(Some(Initial { granted, kdc: kdc.unwrap_or_default(), armoured }));
+                return Ok(Initial { granted, kdc: kdc.unwrap_or_default(), armoured });
             }
             Ok(Step::Send { realm, message }) => {
                 let asked = asked.get_or_insert_with(|| realm.clone());
                 if let (Some(refused), Some(kdc)) = (refused, &kdc)
                     && (*asked != realm || !sent.may_go_on(refused.code))
                 {
-                    return Err(Ended::Refused { refused, kdc: kdc.clone(), armoured });
+                    return Err(Ended::Refused { refused, kdc: kdc.clone(), armoured }.into());
                 }
-                sent.note(is_armoured(&message));
-                last = match &kdc {
-                    None => Some(walk.ask(&realm, &message, preferred).await.map_err(Ended::Unanswered)?),
-                    Some(kdc) => walk.ask_again(&realm, &message, kdc).await.map_err(Ended::Unanswered)?,
-                };
-                // Another address got the same message, and an I/O error is no answer.
-                let lost = walk.take_lost();
-                unanswered.extend(lost.into_iter().filter(|_| sent.proof));
-                match &last {
-                    Some(answer) => clock(answer)?,
-                    None => {
-                        unanswered.extend(kdc.filter(|_| sent.proof));
-                        return Ok(None);
-                    }
-                }
+                last = Some(send(&one, &mut sent, &message, proofs).await.map_err(Stop::Silent)?);
+                last.as_ref().map_or(Ok(()), clock)?;
             }
             Err(failure) => {
                 let code = refused.as_ref().map(|refused| refused.code);
                 let no_armour = code.is_none_or(|code| NO_ARMOUR.contains(&code));
                 if wants_armour && !sent.proof && no_armour {
-                    return Err(Ended::ArmourRefused(failure.text));
+                    return Err(Ended::ArmourRefused(failure.text).into());
                 }
-                return Err(match refused {
+                let ended = match refused {
                     Some(refused) => Ended::Refused { refused, kdc: kdc.unwrap_or_default(), armoured },
                     None => Ended::Library(failure, kdc.unwrap_or_default()),
-                });
+                };
+                return Err(ended.into());
             }
         }
     }
-    Err(endless())
+    Err(endless().into())
+}
+
+/// Sends the next message of an AS exchange to its KDC.
+async fn send(
+    one: &One<'_>,
+    sent: &mut Sent,
+    message: &[u8],
+    proofs: &Proofs,
+) -> Result<Answer, kdc::Failure> {
+    let was_proof = sent.proof;
+    sent.note(is_armoured(message));
+    if !sent.proof {
+        return one.ask(message, &mut Vec::new()).await;
+    }
+    let late = |_| kdc::Failure::unasked("the password was on its way to another one");
+    let _turn = timeout_at(one.deadline(), proofs.sending.turn()).await.map_err(late)?;
+    if !proofs.send(one.host(), !was_proof) {
+        return Err(kdc::Failure::unasked("the password was sent as often as it may count"));
+    }
+    let mut lost = Vec::new();
+    let answer = one.ask(message, &mut lost).await.map_err(kdc::Failure::for_good)?;
+    proofs.answered(one.host(), lost);
+    Ok(answer)
 }
 
 /// A TGS exchange, which `new` begins: from a ticket-granting ticket to one for a service.
@@ -286,7 +364,6 @@ pub(super) async fn service(
 ) -> Result<ServiceExchange, Ended> {
     let library = |failure| Ended::Library(failure, String::new());
     let mut exchange = cpu::run(deadline, new).await?.map_err(library)?;
-    let mut walk = Walk::new(kdcs, deadline);
     let mut last: Option<Answer> = None;
     for _ in 0..MAX_MESSAGES {
         let (step, reply);
@@ -295,7 +372,15 @@ pub(super) async fn service(
             Ok(Step::Done) => return Ok(exchange),
             Ok(Step::Send { realm, message }) => {
                 let preferred = reply.as_ref().map(|answer| answer.host.as_str()).or(preferred);
-                let answer = walk.ask(&realm, &message, preferred).await.map_err(Ended::Unanswered)?;
+                // Nothing in it counts, whoever gets it.
+                let answer = kdc::race(kdcs, &realm, preferred, deadline, |one| {
+                    let message = &message;
+                    async move {
+                        let _turn = one.turn().await;
+                        one.ask(message, &mut Vec::new()).await
+                    }
+                });
+                let answer = answer.await.map_err(Ended::Unanswered)?;
                 clock(&answer)?;
                 last = Some(answer);
             }
@@ -420,7 +505,7 @@ mod tests {
         [&[0x7e, 0x81, length + 3], &body[..]].concat()
     }
 
-    /// A KDC that gives these answers, the last one for ever; an empty one is none.
+    /// A KDC that gives these answers, each after so long, the last one for ever; an empty one is none.
     struct Scripted {
         address: SocketAddr,
         asked: std::sync::Arc<AtomicUsize>,
@@ -428,6 +513,10 @@ mod tests {
 
     impl Scripted {
         async fn new(answers: Vec<Vec<u8>>) -> Self {
+            Scripted::slow(answers.into_iter().map(|answer| (0, answer)).collect()).await
+        }
+
+        async fn slow(answers: Vec<(u64, Vec<u8>)>) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let scripted =
                 Scripted { address: listener.local_addr().unwrap(), asked: std::sync::Arc::default() };
@@ -438,7 +527,8 @@ mod tests {
                     let mut request = vec![0; usize::try_from(length).unwrap()];
                     stream.read_exact(&mut request).await.unwrap();
                     let index = asked.fetch_add(1, Ordering::SeqCst);
-                    let answer = &answers[index.min(answers.len() - 1)];
+                    let (after, answer) = &answers[index.min(answers.len() - 1)];
+                    tokio::time::sleep(Duration::from_millis(*after)).await;
                     if answer.is_empty() {
                         continue;
                     }
@@ -521,6 +611,21 @@ mod tests {
         assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
         assert_eq!(two.0.each_ref().map(Scripted::asked), [2, 2]);
         assert_eq!(unanswered, ["ad0"], "it had the proof");
+    }
+
+    #[tokio::test]
+    async fn two_slow_ones_do_not_get_the_proof_at_once() {
+        // The second one is asked after 0.8 s and has the proof from then on. The first one asks for it 0.3 s later, and the
+        // second one answers after another 0.15 s: well before the first one would get it all the same.
+        let first = Scripted::slow(vec![(1100, refusal(25, 0)), (0, refusal(24, 0))]).await;
+        let second = Scripted::slow(vec![(0, refusal(25, 0)), (450, refusal(24, 0))]).await;
+        let two = Two([first, second]);
+        let mut unanswered = Vec::new();
+        let ended = login(&two, &mut unanswered).await;
+        let Ended::Refused { refused, kdc, .. } = ended else { panic!("{ended:?}") };
+        assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
+        assert_eq!(two.0.each_ref().map(Scripted::asked), [1, 2]);
+        assert_eq!(unanswered, [""; 0]);
     }
 
     /// One KDC with two addresses.

@@ -4,21 +4,25 @@
 //! a minute. UDP is left out: AD's answers are too long for it, and over it a lost message and a dead KDC look
 //! alike.
 
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::cpu;
 use super::krb5::Refused;
-use crate::patience::{ATTEMPT, Others, stays};
+use crate::connect;
+use crate::patience::{ATTEMPT, Others, first_of, stays};
 
 /// The longest answer. A ticket with the largest PAC that AD makes has some 100 KiB.
 pub const MAX_REPLY: u32 = 1_048_576;
@@ -28,6 +32,13 @@ const SERVICE_UNAVAILABLE: u32 = 29;
 
 /// The first bytes of what a KDC may answer: AS-REP, TGS-REP, KRB-ERROR (RFC 4120, 5.10).
 const ANSWERS: [u8; 3] = [0x6b, 0x6d, 0x7e];
+
+/// Exchanges that are under way with one KDC at a time.
+const TURNS: usize = 16;
+/// KDCs whose turns are kept.
+const HOSTS: usize = 256;
+/// A busy KDC is asked again after so long.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Addresses of one KDC that get the same message, because those before broke off.
 const ADDRESSES: usize = 3;
@@ -61,6 +72,16 @@ pub trait Kdcs: Send + Sync + 'static {
     /// `host` did not answer.
     fn failed(&self, host: &str, cause: &str);
 
+    /// `host` is slow, busy or dead: others are asked first until that is known.
+    fn silent(&self, host: &str, cause: &str) {
+        self.failed(host, cause);
+    }
+
+    /// The turns that there are at `host`, for exchanges at a time; `None` is any number.
+    fn turns(&self, _host: &str) -> Option<Arc<Semaphore>> {
+        None
+    }
+
     /// Whether `host` failed and has not been seen working since.
     fn is_down(&self, _host: &str) -> bool {
         false
@@ -91,6 +112,12 @@ impl Kdcs for ForMachine {
     }
     fn failed(&self, host: &str, cause: &str) {
         self.0.failed(host, cause);
+    }
+    fn silent(&self, host: &str, cause: &str) {
+        self.0.silent(host, cause);
+    }
+    fn turns(&self, host: &str) -> Option<Arc<Semaphore>> {
+        self.0.turns(host)
     }
     fn is_down(&self, host: &str) -> bool {
         self.0.is_down(host)
@@ -132,183 +159,333 @@ pub(super) struct Unanswered {
     pub(super) late: bool,
 }
 
-/// The KDCs of one realm within one login, and which of them did not answer.
-pub(super) struct Walk<'a> {
-    kdcs: &'a dyn Kdcs,
-    deadline: Instant,
-    /// The realm that was asked last.
-    realm: String,
-    /// Which did not answer, and why.
-    failed: Vec<(String, String)>,
-    /// Addresses that may have got a message before another address of the same KDC did.
-    lost: Vec<String>,
+/// Why one KDC has not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// For the log.
+    pub(super) cause: String,
+    kind: Kind,
 }
 
-impl<'a> Walk<'a> {
-    /// Nobody has been asked yet, and nobody is waited for after `deadline`.
-    pub(super) fn new(kdcs: &'a dyn Kdcs, deadline: Instant) -> Self {
-        Walk { kdcs, deadline, realm: String::new(), failed: Vec::new(), lost: Vec::new() }
+/// What a failure says of the KDC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It is no KDC, or none any more.
+    Dead,
+    /// It was silent: slow or dead.
+    Slow,
+    /// It took the connection and broke it off, or says that it cannot answer now. It may answer a moment later.
+    Busy,
+    /// Nothing: it was not asked.
+    Unasked,
+}
+
+impl Failure {
+    /// This host did not ask.
+    pub(super) fn unasked(cause: impl Into<String>) -> Self {
+        Failure { cause: cause.into(), kind: Kind::Unasked }
     }
 
-    /// Returns the addresses at which the last message was lost before its KDC got it at another one, and forgets them.
-    pub(super) fn take_lost(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.lost)
-    }
-
-    /// Sends `message` to a KDC of `realm`, `preferred` first, until one answers.
-    ///
-    /// A message that arrived and was not answered may have been counted as a wrong password; the next KDC is asked
-    /// all the same, because nobody could log in otherwise while one is silent. What is given up before it arrived
-    /// never arrives: the connection is reset, so that this host's kernel does not send it again later.
-    pub(super) async fn ask(
-        &mut self,
-        realm: &str,
-        message: &[u8],
-        preferred: Option<&str>,
-    ) -> Result<Answer, Unanswered> {
-        let mut candidates = self.candidates(realm).await?;
-        // Stable: the others keep their order.
-        candidates.sort_by_key(|kdc| Some(kdc.host.as_str()) != preferred);
-        let mut rest = candidates.as_slice();
-        while let [kdc, others @ ..] = rest {
-            if Instant::now() >= self.deadline {
-                break;
-            }
-            if let Some(answer) = self.ask_one(kdc, others, message).await {
-                return Ok(answer);
-            }
-            rest = others;
+    /// The same, but the KDC is not asked again: what it has got may count.
+    pub(super) fn for_good(mut self) -> Self {
+        if self.kind == Kind::Busy {
+            self.kind = Kind::Slow;
         }
-        Err(self.unanswered())
+        self
     }
 
-    /// Sends `message` to `host`, and to nobody else; there is no answer where it fails.
-    pub(super) async fn ask_again(
-        &mut self,
-        realm: &str,
-        message: &[u8],
-        host: &str,
-    ) -> Result<Option<Answer>, Unanswered> {
-        let (kdc, others): (Vec<_>, Vec<_>) =
-            self.candidates(realm).await?.into_iter().partition(|kdc| kdc.host == host);
-        Ok(match kdc.first() {
-            Some(kdc) => self.ask_one(kdc, &others, message).await,
-            None => None,
-        })
+    fn dead(cause: impl Into<String>) -> Self {
+        Failure { cause: cause.into(), kind: Kind::Dead }
     }
 
-    /// That nobody answered.
-    pub(super) fn unanswered(&self) -> Unanswered {
-        let causes = match self.failed.is_empty() {
-            true => "none is known".to_owned(),
-            false => {
-                let causes = self.failed.iter().map(|(host, cause)| format!("{host}: {cause}"));
-                causes.collect::<Vec<_>>().join("; ")
+    fn slow() -> Self {
+        Failure { cause: "no answer in time".to_owned(), kind: Kind::Slow }
+    }
+
+    fn busy(cause: impl Into<String>) -> Self {
+        Failure { cause: cause.into(), kind: Kind::Busy }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        match error.kind() {
+            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => {
+                Failure::busy(in_words(error))
             }
-        };
-        Unanswered { realm: self.realm.clone(), causes, late: Instant::now() >= self.deadline }
+            _ => Failure::dead(in_words(error)),
+        }
+    }
+}
+
+/// A KDC as one login asks it.
+pub(super) struct One<'a> {
+    kdcs: &'a dyn Kdcs,
+    kdc: Kdc,
+    /// Whether another KDC is worth the change, so that the addresses of this one share [`ATTEMPT`].
+    has_better: bool,
+    deadline: Instant,
+}
+
+impl One<'_> {
+    /// When its answer must be there.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
-    /// Those that have not failed yet.
-    async fn candidates(&mut self, realm: &str) -> Result<Vec<Kdc>, Unanswered> {
-        realm.clone_into(&mut self.realm);
-        let mut candidates = match timeout_at(self.deadline, self.kdcs.candidates(realm)).await {
-            Ok(Ok(candidates)) => candidates,
-            Ok(Err(causes)) => return Err(Unanswered { realm: realm.to_owned(), causes, late: false }),
-            Err(_) => Vec::new(),
+    /// Its name.
+    pub(super) fn host(&self) -> &str {
+        &self.kdc.host
+    }
+
+    /// Waits for the turn to begin an exchange, of which few are under way with this KDC at a time.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turns = self.kdcs.turns(&self.kdc.host)?;
+        timeout_at(self.deadline, turns.acquire_owned()).await.ok()?.ok()
+    }
+
+    /// Sends `message` and waits for the answer until the deadline. A message that arrived and was not answered may have been
+    /// counted as a wrong password; `lost` gets the addresses that broke off before another one got it. What is given up before
+    /// it arrived never arrives: the connection is reset, so that this host's kernel does not send it again later.
+    pub(super) async fn ask(&self, message: &[u8], lost: &mut Vec<String>) -> Result<Answer, Failure> {
+        if Instant::now() >= self.deadline {
+            return Err(Failure::slow());
+        }
+        let connected = match self.has_better {
+            true => self.deadline.min(Instant::now() + ATTEMPT),
+            false => self.deadline,
         };
-        candidates.retain(|kdc| {
-            !kdc.addresses.is_empty() && !self.failed.iter().any(|(failed, _)| *failed == kdc.host)
-        });
-        Ok(candidates)
+        let (message, refused) = ask_one(&self.kdc, message, connected, self.deadline, lost).await?;
+        self.kdcs.answered(&self.kdc.host);
+        Ok(Answer { message, host: self.kdc.host.clone(), refused })
+    }
+}
+
+/// An attempt that has no answer yet.
+struct Running<F> {
+    kdc: Kdc,
+    future: Pin<Box<F>>,
+    /// When it was begun, or looked at last.
+    since: Instant,
+    /// When the login looks next whether it is worth the wait.
+    until: Instant,
+}
+
+/// Makes an `attempt` at a KDC of `realm`, `preferred` first. While it is silent, another one is made at the next KDC, see
+/// [`stays`]; the first answer counts, and what else is on its way is reset then. A silent attempt goes on meanwhile: where
+/// the others do not answer at all, the login waits for it until the deadline. A busy KDC is asked again.
+pub(super) async fn race<'k, T, F: Future<Output = Result<T, Failure>>>(
+    kdcs: &'k dyn Kdcs,
+    realm: &str,
+    preferred: Option<&str>,
+    deadline: Instant,
+    attempt: impl Fn(One<'k>) -> F,
+) -> Result<T, Unanswered> {
+    let none = |causes: String, late| Unanswered { realm: realm.to_owned(), causes, late };
+    let mut candidates = match timeout_at(deadline, kdcs.candidates(realm)).await {
+        Ok(candidates) => candidates.map_err(|causes| none(causes, false))?,
+        Err(_) => return Err(none("none is known".to_owned(), true)),
+    };
+    candidates.retain(|kdc| !kdc.addresses.is_empty());
+    // Stable: the others keep their order.
+    candidates.sort_by_key(|kdc| Some(kdc.host.as_str()) != preferred || kdcs.is_down(&kdc.host));
+    let mut race =
+        Race { kdcs, deadline, attempt, waiting: candidates.into(), busy: Vec::new(), running: Vec::new() };
+    let mut failed: Vec<(String, String)> = Vec::new();
+    race.begin();
+    while !(race.running.is_empty() && race.busy.is_empty()) && Instant::now() < deadline {
+        match race.next().await {
+            Some((_, Ok(answer))) => return Ok(answer),
+            Some((kdc, Err(failure))) => {
+                let known = failed.iter_mut().find(|(host, _)| *host == kdc.host);
+                match known {
+                    Some((_, cause)) => cause.clone_from(&failure.cause),
+                    None => failed.push((kdc.host.clone(), failure.cause.clone())),
+                }
+                race.failed(kdc, &failure);
+            }
+            None => race.look(),
+        }
+    }
+    for running in race.running {
+        let cause = "no answer in time".to_owned();
+        kdcs.silent(&running.kdc.host, &cause);
+        failed.push((running.kdc.host, cause));
+    }
+    let causes: Vec<_> = failed.iter().map(|(host, cause)| format!("{host}: {cause}")).collect();
+    let causes = if causes.is_empty() { "none is known".to_owned() } else { causes.join("; ") };
+    Err(none(causes, Instant::now() >= deadline))
+}
+
+/// The KDCs of one login.
+struct Race<'k, A, F> {
+    kdcs: &'k dyn Kdcs,
+    deadline: Instant,
+    attempt: A,
+    /// Those that were not asked yet.
+    waiting: VecDeque<Kdc>,
+    /// Those that were busy, and when they may be asked again.
+    busy: Vec<(Instant, Kdc)>,
+    running: Vec<Running<F>>,
+}
+
+impl<'k, T, A, F> Race<'k, A, F>
+where
+    A: Fn(One<'k>) -> F,
+    F: Future<Output = Result<T, Failure>>,
+{
+    /// Begins an attempt at the next KDC, if there is one.
+    fn begin(&mut self) {
+        if let Some(kdc) = self.waiting.pop_front() {
+            self.begin_at(kdc);
+        }
+    }
+
+    fn begin_at(&mut self, kdc: Kdc) {
+        let since = Instant::now();
+        let until = self.deadline.min(since + ATTEMPT);
+        let has_better = self.others(&kdc) == Others::Better;
+        let one = One { kdcs: self.kdcs, kdc: kdc.clone(), has_better, deadline: self.deadline };
+        self.running.push(Running { kdc, future: Box::pin((self.attempt)(one)), since, until });
+    }
+
+    /// The next attempt that ends; `None` when it is time to look at the last one, or to ask a busy KDC again.
+    async fn next(&mut self) -> Option<(Kdc, Result<T, Failure>)> {
+        let until = match self.running.last() {
+            Some(_) if self.waiting.is_empty() && self.busy.is_empty() => None,
+            Some(last) => Some(last.until),
+            None => self.busy.iter().map(|(due, _)| *due).min(),
+        };
+        let until = until.unwrap_or(self.deadline).min(self.deadline);
+        let running = &mut self.running;
+        let ended = first_of(running, |running| &mut running.future);
+        let (index, result) = timeout_at(until, ended).await.ok()?;
+        Some((running.remove(index).kdc, result))
+    }
+
+    /// An attempt at `kdc` has failed: the next one is made at once.
+    fn failed(&mut self, kdc: Kdc, failure: &Failure) {
+        match failure.kind {
+            Kind::Dead => self.kdcs.failed(&kdc.host, &failure.cause),
+            Kind::Slow => self.kdcs.silent(&kdc.host, &failure.cause),
+            Kind::Unasked => {}
+            Kind::Busy => {
+                self.kdcs.silent(&kdc.host, &failure.cause);
+                self.busy.push((Instant::now() + PAUSE, kdc));
+            }
+        }
+        self.begin();
+    }
+
+    /// Where no other attempt is worth the wait, makes one at the next KDC, or at those that were busy.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if self.running.last().is_some_and(|last| last.until > now) {
+            return;
+        }
+        if self.waiting.is_empty() {
+            let due: Vec<_> = self.busy.extract_if(.., |(due, _)| *due <= now).collect();
+            due.into_iter().for_each(|(_, kdc)| self.begin_at(kdc));
+        }
+        let Some(last) = self.running.last().filter(|last| last.until <= now) else { return };
+        let answers_others = self.kdcs.answered_since(&last.kdc.host, last.since);
+        let others = self.others(&last.kdc);
+        if others == Others::Failed && !answers_others {
+            self.kdcs.hurry(&last.kdc.host);
+        }
+        let stays = stays(answers_others, others, self.deadline.saturating_duration_since(now));
+        let host = last.kdc.host.clone();
+        if let Some(last) = self.running.last_mut() {
+            // One that answered somebody in the moment before it fell silent is not slow for ever.
+            (last.since, last.until) = (now, self.deadline.min(last.until + ATTEMPT));
+        }
+        if !stays && !self.waiting.is_empty() {
+            self.kdcs.silent(&host, "no answer in time");
+            self.begin();
+        }
     }
 
     /// Those that could be asked instead of `kdc`.
-    fn others(&self, kdc: &Kdc, others: &[Kdc]) -> Others {
+    fn others(&self, kdc: &Kdc) -> Others {
         let is_down = |kdc: &Kdc| self.kdcs.is_down(&kdc.host);
-        Others::new(is_down(kdc), others.iter().map(is_down))
-    }
-
-    /// Whether an exchange goes on waiting for `kdc`, which was looked at last at `since`: one that answered somebody in
-    /// the moment before it fell silent is not slow for ever.
-    fn stays(&self, kdc: &Kdc, others: &[Kdc], since: Instant) -> bool {
-        let answers_others = self.kdcs.answered_since(&kdc.host, since);
-        let others = self.others(kdc, others);
-        if others == Others::Failed && !answers_others {
-            self.kdcs.hurry(&kdc.host);
-        }
-        stays(answers_others, others, self.deadline.saturating_duration_since(Instant::now()))
-    }
-
-    /// Asks `kdc`, and leaves it for `others` where it is silent; see [`stays`].
-    async fn ask_one(&mut self, kdc: &Kdc, others: &[Kdc], message: &[u8]) -> Option<Answer> {
-        let mut since = Instant::now();
-        let mut until = self.deadline.min(since + ATTEMPT);
-        let mut lost = Vec::new();
-        let result = {
-            // Its addresses share what it has for certain.
-            let connected = match self.others(kdc, others) {
-                Others::Better => until,
-                Others::Failed | Others::None => self.deadline,
-            };
-            let answer = ask_one(kdc, message, connected, self.deadline, &mut lost);
-            tokio::pin!(answer);
-            loop {
-                match timeout_at(until, &mut answer).await {
-                    Ok(result) => break result,
-                    Err(_) if self.stays(kdc, others, since) => {
-                        since = Instant::now();
-                        until = self.deadline.min(until + ATTEMPT);
-                    }
-                    Err(_) => break Err("no answer in time".to_owned()),
-                }
-            }
-        };
-        self.lost.append(&mut lost);
-        match result {
-            Ok((message, refused)) => {
-                self.kdcs.answered(&kdc.host);
-                Some(Answer { message, host: kdc.host.clone(), refused })
-            }
-            Err(cause) => {
-                self.kdcs.failed(&kdc.host, &cause);
-                self.failed.push((kdc.host.clone(), cause));
-                None
-            }
-        }
+        Others::new(is_down(kdc), self.waiting.iter().map(is_down))
     }
 }
 
-/// Asks one KDC. Its addresses share the time until `connected`; the first that accepts has until `deadline`. Where an
-/// address breaks off, the message may have arrived: `lost` gets that address before the next one gets the message.
+/// The KDCs of a process, with each of which a bounded number of exchanges is under way at a time: many connections at once would have a
+/// busy KDC break them off.
+pub(super) struct Queue {
+    kdcs: Arc<dyn Kdcs>,
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Queue {
+    /// A queue before each of `kdcs`.
+    pub(super) fn new(kdcs: Arc<dyn Kdcs>) -> Self {
+        Queue { kdcs, turns: Mutex::default() }
+    }
+}
+
+impl Kdcs for Queue {
+    fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+        self.kdcs.candidates(realm)
+    }
+    fn for_machine<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+        self.kdcs.for_machine(realm)
+    }
+    fn answered(&self, host: &str) {
+        self.kdcs.answered(host);
+    }
+    fn failed(&self, host: &str, cause: &str) {
+        self.kdcs.failed(host, cause);
+    }
+    fn silent(&self, host: &str, cause: &str) {
+        self.kdcs.silent(host, cause);
+    }
+    fn is_down(&self, host: &str) -> bool {
+        self.kdcs.is_down(host)
+    }
+    fn hurry(&self, host: &str) {
+        self.kdcs.hurry(host);
+    }
+    fn answered_since(&self, host: &str, since: Instant) -> bool {
+        self.kdcs.answered_since(host, since)
+    }
+    fn turns(&self, host: &str) -> Option<Arc<Semaphore>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Domain controllers come and go; a turn that is taken keeps its own.
+        if turns.len() > HOSTS && !turns.contains_key(host) {
+            turns.clear();
+        }
+        Some(turns.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(TURNS))).clone())
+    }
+}
+
+/// Asks one KDC. Its addresses have until `connected`; the first that accepts has until `deadline`. Where an address breaks
+/// off, the message may have arrived: `lost` gets that address before the next one gets the message.
 pub(super) async fn ask_one(
     kdc: &Kdc,
     message: &[u8],
     connected: Instant,
     deadline: Instant,
     lost: &mut Vec<String>,
-) -> Result<(Vec<u8>, Option<Refused>), String> {
-    let mut cause = String::new();
+) -> Result<(Vec<u8>, Option<Refused>), Failure> {
+    let mut addresses = kdc.addresses.clone();
+    let mut failure = Failure::slow();
     let mut broke_off = None;
-    for (index, address) in kdc.addresses.iter().enumerate() {
-        let left = connected.saturating_duration_since(Instant::now());
-        let share = u32::try_from(kdc.addresses.len() - index).unwrap_or(1);
-        let stream = match timeout_at(Instant::now() + left / share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                cause = in_words(&error);
-                continue;
-            }
-            Err(_) => {
-                cause = "no answer in time".to_owned();
-                continue;
-            }
+    while !addresses.is_empty() {
+        let (stream, address) = match connect::first(&addresses, connected).await {
+            Ok(found) => found,
+            // That another address takes no connection says less than that this one took the message.
+            Err(_) if broke_off.is_some() => break,
+            Err(failed) if failed.is_silent => return Err(Failure::slow()),
+            Err(failed) => return Err(Failure::dead(failed.causes)),
         };
+        addresses.retain(|other| *other != address);
         lost.extend(broke_off.take());
         let reply = match timeout_at(deadline, exchange(stream, message)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
-                cause = in_words(&error);
+                failure = Failure::of(&error);
                 broke_off = Some(format!("{} ({address})", kdc.host));
                 // Few get a message that may count against an account.
                 match lost.len() + 1 < ADDRESSES {
@@ -316,22 +493,22 @@ pub(super) async fn ask_one(
                     false => break,
                 }
             }
-            Err(_) => return Err("no answer in time".to_owned()),
+            Err(_) => return Err(Failure::slow()),
         };
         // libkrb5 reads its configuration for that.
         let read = move || (Refused::read(&reply), reply);
         return match cpu::run(deadline, read).await {
             Ok((Ok(Some(Refused { code: SERVICE_UNAVAILABLE, .. })), _)) => {
-                Err("it is not available (KDC_ERR_SVC_UNAVAILABLE)".to_owned())
+                Err(Failure::busy("it is not available (KDC_ERR_SVC_UNAVAILABLE)"))
             }
             Ok((Ok(refused), reply)) if reply.first().is_some_and(|tag| ANSWERS.contains(tag)) => {
                 Ok((reply, refused))
             }
-            Ok(_) => Err("its answer is no Kerberos message".to_owned()),
-            Err(_) => Err("no answer in time".to_owned()),
+            Ok(_) => Err(Failure::dead("its answer is no Kerberos message")),
+            Err(_) => Err(Failure::slow()),
         };
     }
-    Err(cause)
+    Err(failure)
 }
 
 /// Why an exchange failed.
@@ -373,8 +550,7 @@ fn linger(stream: &TcpStream, seconds: Option<i32>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::net::TcpListener;
 
@@ -389,12 +565,18 @@ mod tests {
         Silent,
         /// Closes at once, with a reset.
         Resets,
+        /// The first connection gets these bytes; the others an answer.
+        BusyOnce(&'static [u8]),
     }
 
     /// AS-REP in the first byte; nothing here looks further.
     const GOOD: &[u8] = b"\0\0\0\x04\x6b\x02ab";
     /// The same, later than [`ATTEMPT`].
     const LATE: &[u8] = b"\0\0\0\x04\x6b\x02zz";
+    /// The same, after so many seconds.
+    const AFTER_1: &[u8] = b"\0\0\0\x04\x6b\x0211";
+    const AFTER_2: &[u8] = b"\0\0\0\x04\x6b\x0222";
+    const AFTER_4: &[u8] = b"\0\0\0\x04\x6b\x0244";
     /// SVC_UNAVAILABLE.
     const UNAVAILABLE: &[u8] = b"\0\0\0\x45\x7e\x43\x30\x41\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x1e\
         \xa4\x11\x18\x0f20261123184937Z\xa5\x03\x02\x01\x00\xa6\x03\x02\x01\x1d\
@@ -404,18 +586,31 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
+            let mut connections = 0;
             while let Ok((mut stream, _)) = listener.accept().await {
+                connections += 1;
+                let manner = match manner {
+                    Manner::BusyOnce(first) if connections == 1 => Manner::Says(first),
+                    Manner::BusyOnce(_) => Manner::Says(GOOD),
+                    manner => manner,
+                };
                 tokio::spawn(async move {
                     let mut request = [0; 11];
                     match manner {
+                        Manner::BusyOnce(_) => {}
                         Manner::Resets => linger(&stream, Some(0)).unwrap(),
                         Manner::Silent => std::future::pending().await,
                         Manner::Says(reply) => {
                             stream.read_exact(&mut request).await.unwrap();
                             assert_eq!(&request, b"\0\0\0\x07message");
-                            if reply == LATE {
-                                tokio::time::sleep(ATTEMPT + Duration::from_secs(2)).await;
-                            }
+                            let after = match reply {
+                                LATE => ATTEMPT + Duration::from_secs(2),
+                                AFTER_1 => Duration::from_secs(1),
+                                AFTER_2 => Duration::from_secs(2),
+                                AFTER_4 => Duration::from_secs(4),
+                                _ => Duration::ZERO,
+                            };
+                            tokio::time::sleep(after).await;
                             stream.write_all(reply).await.unwrap();
                         }
                     }
@@ -464,7 +659,11 @@ mod tests {
 
     async fn asked(known: &Known, preferred: Option<&str>, seconds: f32) -> Result<Answer, Unanswered> {
         let deadline = Instant::now() + Duration::from_secs_f32(seconds);
-        Walk::new(known, deadline).ask("ACME.COM", b"message", preferred).await
+        race(known, "ACME.COM", preferred, deadline, |one| async move {
+            let _turn = one.turn().await;
+            one.ask(b"message", &mut Vec::new()).await
+        })
+        .await
     }
 
     #[tokio::test]
@@ -538,13 +737,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_addresses_of_one_share_its_time() {
+    async fn a_dead_address_before_the_good_one_costs_a_moment() {
         let (hole, _filling, _listener) = black_hole().await;
         let one = Kdc { host: "kdc".into(), addresses: vec![hole, kdc(Manner::Says(GOOD)).await] };
         let known = Known { kdcs: vec![one], ..Known::default() };
         let start = Instant::now();
-        asked(&known, None, 4.0).await.unwrap();
-        assert!((1.9..4.0).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
+        asked(&known, None, 60.0).await.unwrap();
+        // The addresses of the only KDC do not share its deadline: that were half a minute.
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     }
 
     #[tokio::test]
@@ -572,16 +772,76 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn asked_again_is_only_one() {
-        let known = known(&[Manner::Says(GOOD), Manner::Resets]).await;
-        let mut walk = Walk::new(&known, Instant::now() + Duration::from_secs(5));
-        assert!(walk.ask_again("ACME.COM", b"message", "kdc1").await.unwrap().is_none());
-        let left = walk.unanswered();
-        assert!(left.realm == "ACME.COM" && left.causes.starts_with("kdc1: ") && !left.late, "{left:?}");
-        // Who failed is not asked again.
-        assert!(walk.ask_again("ACME.COM", b"message", "kdc1").await.unwrap().is_none());
-        assert_eq!(known.said.lock().unwrap().len(), 1);
-        assert_eq!(walk.ask("ACME.COM", b"message", None).await.unwrap().host, "kdc0");
+    async fn a_slow_one_is_waited_for_until_the_deadline_where_the_others_refuse() {
+        // Each at once, so that it takes no longer than the slowest.
+        let slow = async |seconds: u64| {
+            let after = Manner::Says(match seconds {
+                1 => AFTER_1,
+                2 => AFTER_2,
+                _ => AFTER_4,
+            });
+            let mut known = known(&[after]).await;
+            let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+            known.kdcs.push(Kdc { host: "dead".into(), addresses: vec![closed] });
+            let answer = asked(&known, None, 8.0).await.unwrap();
+            assert_eq!(answer.host, "kdc0", "{seconds}");
+            // It was asked once: nothing could count twice.
+            let said = known.said.lock().unwrap().clone();
+            assert_eq!(said.iter().filter(|said| said.starts_with("kdc0 answered")).count(), 1, "{said:?}");
+            assert_eq!(said.iter().filter(|said| said.starts_with("dead: ")).count(), 1, "{said:?}");
+        };
+        tokio::join!(slow(1), slow(2), slow(4));
+    }
+
+    #[tokio::test]
+    async fn a_busy_one_is_asked_again() {
+        for manner in [Manner::BusyOnce(b""), Manner::BusyOnce(UNAVAILABLE)] {
+            let known = known(&[manner]).await;
+            assert_eq!(asked(&known, None, 8.0).await.unwrap().host, "kdc0");
+        }
+        // One that refuses the connection is dead, and nobody waits for it.
+        let closed = Kdc { host: "dead".into(), addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))] };
+        let known = Known { kdcs: vec![closed], ..Known::default() };
+        let begun = Instant::now();
+        asked(&known, None, 60.0).await.unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[tokio::test]
+    async fn messages_to_one_kdc_queue_at_a_bound() {
+        let (most, now) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let one = Kdc { host: "kdc".into(), addresses: vec![listener.local_addr().unwrap()] };
+        let (seen, open) = (most.clone(), now.clone());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (seen, open) = (seen.clone(), open.clone());
+                tokio::spawn(async move {
+                    seen.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    stream.read_exact(&mut [0; 11]).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    open.fetch_sub(1, Ordering::SeqCst);
+                    stream.write_all(GOOD).await.unwrap();
+                });
+            }
+        });
+        let queue = Arc::new(Queue::new(Arc::new(Known { kdcs: vec![one], ..Known::default() })));
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..60 {
+            let queue = queue.clone();
+            asking.spawn(async move {
+                let deadline = Instant::now() + Duration::from_secs(20);
+                let answer = race(queue.as_ref(), "ACME.COM", None, deadline, |one| async move {
+                    let _turn = one.turn().await;
+                    one.ask(b"message", &mut Vec::new()).await
+                });
+                answer.await.map(|answer| answer.host)
+            });
+        }
+        while let Some(answer) = asking.join_next().await {
+            assert_eq!(answer.unwrap().unwrap(), "kdc");
+        }
+        assert!((2..=TURNS).contains(&most.load(Ordering::SeqCst)), "{most:?}");
     }
 
     #[tokio::test]

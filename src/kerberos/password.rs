@@ -195,7 +195,8 @@ impl Kerberos {
         let message = message.await.map_err(|_| "the deadline passed".to_owned())?;
         match message.map_err(|error| error.to_string())? {
             Step::Send { message, .. } => {
-                kdc::ask_one(&kdc, &message, deadline, deadline, &mut Vec::new()).await.map(drop)
+                let answer = kdc::ask_one(&kdc, &message, deadline, deadline, &mut Vec::new()).await;
+                answer.map(drop).map_err(|failure| failure.cause)
             }
             Step::Done => Ok(()),
         }

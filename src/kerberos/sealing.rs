@@ -36,8 +36,14 @@ const CHUNK: usize = 64 * 1024;
 /// What wrapping may add to a buffer, generously: RFC 4121 with AES takes 60 to 84 bytes.
 const OVERHEAD: usize = 256;
 
-/// How long TCP waits for an acknowledgement of what we sent.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long TCP waits for an acknowledgement of what we sent, before the kernel ends the connection. A slow domain controller
+/// acknowledges at once; a firewall that has forgotten an idle connection never does, and a fresh one then takes its place
+/// within the same login. Linux counts from the first repetition, so that 0.4 to 0.8 s were measured from sending to the end. A
+/// repetition was lost by then, whatever the delay of the network.
+const TCP_USER_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// After so long without a byte TCP sends a keepalive. Firewalls forget connections after 240 s and more.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Why there is no sealed connection.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +133,7 @@ pub async fn asks_to_sign(
 pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     setsockopt(tcp, sockopt::KeepAlive, &true)?;
-    setsockopt(tcp, sockopt::TcpKeepIdle, &60)?;
+    setsockopt(tcp, sockopt::TcpKeepIdle, &u32::try_from(KEEPALIVE.as_secs()).unwrap_or(60))?;
     setsockopt(tcp, sockopt::TcpKeepInterval, &10)?;
     setsockopt(tcp, sockopt::TcpKeepCount, &3)?;
     let milliseconds = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
@@ -392,6 +398,22 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(bench.relay.end().unwrap().contains(cause), "{:?}", bench.relay.end());
+    }
+
+    #[tokio::test]
+    async fn no_firewall_forgets_an_idle_connection_and_bytes_that_are_lost_end_it() {
+        use nix::sys::socket::getsockopt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&tcp).unwrap();
+        assert!(getsockopt(&tcp, sockopt::KeepAlive).unwrap());
+        let idle = getsockopt(&tcp, sockopt::TcpKeepIdle).unwrap();
+        let interval = getsockopt(&tcp, sockopt::TcpKeepInterval).unwrap();
+        // Common limits begin at 240 s, and one packet may be lost on the way.
+        assert!(2 * (idle + interval) < 240, "{idle} {interval}");
+        // Before a login leaves the domain controller for another one, so that a fresh connection is tried.
+        let lost = Duration::from_millis(getsockopt(&tcp, sockopt::TcpUserTimeout).unwrap().into());
+        assert!(lost < crate::patience::ATTEMPT, "{lost:?}");
     }
 
     #[tokio::test]

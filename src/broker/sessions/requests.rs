@@ -167,7 +167,7 @@ impl Service {
         }
         match self.logins.identify(user, half(deadline)).await.person {
             Some(person) => Ok(Which::Guid(person.guid.to_string())),
-            None => Ok(Which::Principal(self.principal(user, deadline).await?)),
+            None => Ok(Which::Principal(self.principal(user, half(deadline)).await?)),
         }
     }
 }

@@ -19,6 +19,8 @@ pub const BY_DNS: &str = "_srv_";
 
 /// So many domain controllers are kept; nobody tries more within one login.
 const CONTROLLERS: usize = 32;
+/// So many addresses of one are kept, former ones included.
+const ADDRESSES: usize = 8;
 /// So many are asked for our site at once.
 const PINGS: usize = 3;
 /// The longest time for which a list is used without asking DNS again.
@@ -85,6 +87,18 @@ pub struct Wanted {
     pub site: Option<String>,
 }
 
+impl Wanted {
+    /// Returns true if `host` may be one of them: DNS decides, or the administrator names it.
+    pub(in crate::directory) fn may_name(&self, host: &str) -> bool {
+        let mut named = self.servers.iter().chain(&self.backup);
+        self.is_by_dns() || named.any(|name| name == BY_DNS || name.to_lowercase() == host)
+    }
+
+    fn is_by_dns(&self) -> bool {
+        self.servers.is_empty() || self.servers.iter().any(|server| server == BY_DNS)
+    }
+}
+
 impl From<&config::Domain> for Wanted {
     /// Those of this host's domain.
     fn from(domain: &config::Domain) -> Self {
@@ -132,7 +146,7 @@ pub async fn discover(
     let now = Instant::now();
     let mut until = now + FRESH;
     let mut site = wanted.site.clone();
-    let by_dns = match wanted.servers.is_empty() || wanted.servers.iter().any(|server| server == BY_DNS) {
+    let by_dns = match wanted.is_by_dns() {
         true => {
             let (found, found_site) = by_dns(names, wanted, below, &mut until).await?;
             site = found_site;
@@ -156,6 +170,43 @@ pub async fn discover(
     reach(names, &mut controllers, wanted.role.port()).await;
     let controllers = controllers.into_iter().map(Arc::new).collect();
     Ok(List { controllers, site, until: until.max(now + BUSY) })
+}
+
+impl List {
+    /// Keeps of `last` what nothing better is known for: addresses of a host that DNS answers other ones for, where only the
+    /// former accept a connection, and all `admitted` domain controllers where DNS names none of those.
+    pub async fn keeping(
+        mut self,
+        last: &List,
+        names: &Arc<dyn Names>,
+        port: u16,
+        admitted: impl Fn(&str) -> bool,
+    ) -> List {
+        for controller in &mut self.controllers {
+            let known = last.controllers.iter().find(|known| known.host == controller.host);
+            let former = |ip: &&IpAddr| !controller.addresses.contains(ip);
+            let former: Vec<_> =
+                known.iter().flat_map(|known| &known.addresses).filter(former).copied().collect();
+            if former.is_empty() {
+                continue;
+            }
+            let mut addresses = [controller.addresses.as_slice(), &former].concat();
+            let places = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+            // Stable: the others keep their order.
+            match names.reached(places).await {
+                Some(first) if controller.addresses.contains(&first) => continue,
+                Some(first) => addresses.sort_by_key(|ip| *ip != first),
+                None => {}
+            }
+            addresses.truncate(ADDRESSES);
+            *controller = Arc::new(Controller { addresses, ..Controller::clone(controller) });
+        }
+        if !self.controllers.iter().any(|controller| admitted(&controller.host)) {
+            let kept = last.controllers.iter().filter(|controller| admitted(&controller.host));
+            self.controllers.extend(kept.cloned());
+        }
+        self
+    }
 }
 
 /// Those of DNS in their order, each with whether it is in the site, and the site.

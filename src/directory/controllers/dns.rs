@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -11,12 +13,12 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use once_cell::sync::OnceCell;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::pin;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::config::{Source, Sources};
 use crate::directory::Entry;
 use crate::directory::machine::BoxFuture;
 use crate::directory::netlogon;
@@ -33,6 +35,8 @@ const ABSENT: Duration = Duration::from_secs(10);
 const OTHER_FAMILY: Duration = Duration::from_millis(50);
 /// Where the DNS servers stand.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Names that no DNS server is asked for.
+const HOSTS: &str = "/etc/hosts";
 /// The server where none is named (resolv.conf(5)).
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// One ping.
@@ -78,11 +82,22 @@ pub trait Names: Send + Sync + 'static {
     fn reached(&self, addresses: Vec<SocketAddr>) -> BoxFuture<'_, Option<IpAddr>>;
 }
 
-/// The system's DNS (`/etc/hosts`, `/etc/resolv.conf`), and pings by CLDAP.
-#[derive(Default)]
+/// The system's DNS (`/etc/hosts`, `/etc/resolv.conf`), and pings by CLDAP. It follows both files.
 pub struct Network {
-    /// Made when they are first needed. They follow no change of the two files: the broker starts again then.
-    resolvers: OnceCell<Resolvers>,
+    /// Where the DNS servers stand.
+    resolv: PathBuf,
+    hosts: PathBuf,
+    current: Mutex<Current>,
+    /// The two files as [`Network::changed`] saw them last.
+    watched: Mutex<Sources>,
+}
+
+#[derive(Default)]
+struct Current {
+    /// The files as the resolvers were made of them.
+    files: Sources,
+    /// Made when they are first needed.
+    resolvers: Option<Arc<Resolvers>>,
 }
 
 /// One resolver for each family of addresses, so that neither waits for the other.
@@ -93,14 +108,62 @@ struct Resolvers {
     v6: TokioResolver,
 }
 
+impl Default for Network {
+    fn default() -> Self {
+        Network::of(Path::new(RESOLV_CONF), Path::new(HOSTS))
+    }
+}
+
 impl Network {
-    fn resolvers(&self) -> Result<&Resolvers, String> {
-        self.resolvers.get_or_try_init(|| {
-            let resolv = resolv()?;
-            let of = |strategy| resolv.resolver(strategy).map_err(|e| format!("{RESOLV_CONF}: {e}"));
-            let (v4, v6) = (of(LookupIpStrategy::Ipv4Only)?, of(LookupIpStrategy::Ipv6Only)?);
-            Ok(Resolvers { servers: resolv.servers.clone(), v4, v6 })
-        })
+    fn of(resolv: &Path, hosts: &Path) -> Self {
+        let (resolv, hosts) = (resolv.to_owned(), hosts.to_owned());
+        let network = Network { resolv, hosts, current: Mutex::default(), watched: Mutex::default() };
+        *network.watched() = network.files();
+        network
+    }
+
+    /// Both files as they are now.
+    fn files(&self) -> Sources {
+        Sources::of([&self.resolv, &self.hosts].map(Source::read))
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Sources> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that has changed since the last call or since this was made; who keeps answers asks again then.
+    pub fn changed(&self) -> Option<PathBuf> {
+        let mut watched = self.watched();
+        let changed = watched.stale()?.to_owned();
+        *watched = self.files();
+        Some(changed)
+    }
+
+    /// The resolvers for the files as they are now; the last ones where a file cannot be used.
+    fn resolvers(&self) -> Result<Arc<Resolvers>, String> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(resolvers) = current.resolvers.as_ref().filter(|_| current.files.stale().is_none()) {
+            return Ok(resolvers.clone());
+        }
+        // Looked at before they are read, so that a change in between is seen as one.
+        let files = self.files();
+        match Resolvers::new(&self.resolv) {
+            Ok(resolvers) => {
+                let resolvers = Arc::new(resolvers);
+                *current = Current { files, resolvers: Some(resolvers.clone()) };
+                Ok(resolvers)
+            }
+            Err(cause) => current.resolvers.clone().ok_or(cause),
+        }
+    }
+}
+
+impl Resolvers {
+    fn new(file: &Path) -> Result<Self, String> {
+        let resolv = resolv(file)?;
+        let of = |strategy| resolv.resolver(strategy).map_err(|e| format!("{}: {e}", file.display()));
+        let (v4, v6) = (of(LookupIpStrategy::Ipv4Only)?, of(LookupIpStrategy::Ipv6Only)?);
+        Ok(Resolvers { servers: resolv.servers.clone(), v4, v6 })
     }
 }
 
@@ -153,12 +216,12 @@ impl Resolv {
     }
 }
 
-/// Reads `resolv.conf`; without one the server is this host.
-fn resolv() -> Result<Resolv, String> {
-    match std::fs::read(RESOLV_CONF) {
+/// Reads `resolv.conf` from `file`; without one the server is this host.
+fn resolv(file: &Path) -> Result<Resolv, String> {
+    match std::fs::read(file) {
         Ok(bytes) => Ok(Resolv::parse(&String::from_utf8_lossy(&bytes))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Resolv::parse("")),
-        Err(e) => Err(format!("{RESOLV_CONF}: {e}")),
+        Err(e) => Err(format!("{}: {e}", file.display())),
     }
 }
 
@@ -242,7 +305,8 @@ impl Names for Network {
 
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {
         Box::pin(async move {
-            let Resolvers { servers, v4, v6 } = self.resolvers()?;
+            let resolvers = self.resolvers()?;
+            let Resolvers { servers, v4, v6 } = resolvers.as_ref();
             let found = usable(addresses_by(v4, host), addresses_by(v6, host)).await;
             found.map_err(|e| format!("no address of {host}: {}", words(&e, servers)))
         })
@@ -290,7 +354,7 @@ impl Names for Network {
 /// # Errors
 /// The file is there and cannot be read; the text is for people.
 pub fn configured() -> Result<Vec<IpAddr>, String> {
-    Ok(resolv()?.servers)
+    Ok(resolv(Path::new(RESOLV_CONF))?.servers)
 }
 
 /// Whether the DNS server `server` by itself knows `domain`.
@@ -364,6 +428,30 @@ mod tests {
     use hickory_resolver::proto::rr::Name;
 
     use super::*;
+
+    #[test]
+    fn both_files_are_followed_and_one_that_cannot_be_read_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [resolv, hosts] = ["resolv.conf", "hosts"].map(|name| folder.path().join(name));
+        std::fs::write(&resolv, "nameserver 192.0.2.1\n").unwrap();
+        let network = Network::of(&resolv, &hosts);
+        assert_eq!(network.changed(), None);
+        let first = network.resolvers().unwrap();
+        assert!(Arc::ptr_eq(&first, &network.resolvers().unwrap()));
+        for (file, text) in [(&resolv, "nameserver 192.0.2.22\n"), (&hosts, "192.0.2.3 ad\n")] {
+            let before = network.resolvers().unwrap();
+            std::fs::write(file, text).unwrap();
+            assert_eq!(network.changed().as_ref(), Some(file));
+            assert_eq!(network.changed(), None, "told once");
+            assert!(!Arc::ptr_eq(&before, &network.resolvers().unwrap()), "{}", file.display());
+        }
+        let last = network.resolvers().unwrap();
+        std::fs::remove_file(&resolv).unwrap();
+        std::fs::create_dir(&resolv).unwrap();
+        assert!(network.changed().is_some());
+        assert!(Arc::ptr_eq(&last, &network.resolvers().unwrap()));
+        assert!(Network::of(&resolv, &hosts).resolvers().is_err());
+    }
 
     #[test]
     fn what_dns_says_is_told_in_words() {

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::connect;
 use crate::directory::discovery::{Controller, Role, Wanted};
 use crate::directory::dns::Names;
 use crate::directory::health::{Change, Service};
@@ -179,6 +179,12 @@ impl Kdcs for Domains {
         }
     }
 
+    fn silent(&self, host: &str, cause: &str) {
+        if let Some(list) = self.list_with(host) {
+            list.doubted(host, Service::Kdc, cause);
+        }
+    }
+
     fn is_down(&self, host: &str) -> bool {
         self.list_with(host).is_some_and(|list| list.is_down(host, Service::Kdc))
     }
@@ -199,11 +205,19 @@ impl Kdcs for Domains {
 /// # Errors
 /// The cause, for people.
 pub async fn probe_ldap(controller: &Controller, role: Role, deadline: Instant) -> Result<(), String> {
+    let mut addresses: Vec<_> =
+        controller.addresses.iter().map(|ip| SocketAddr::new(*ip, role.port())).collect();
     let mut causes = Vec::new();
-    for ip in &controller.addresses {
-        let address = SocketAddr::new(*ip, role.port());
+    while !addresses.is_empty() {
+        let (mut tcp, address) = match connect::first(&addresses, deadline).await {
+            Ok(found) => found,
+            Err(failed) => {
+                causes.push(failed.causes);
+                break;
+            }
+        };
+        addresses.retain(|other| *other != address);
         let ask = async {
-            let mut tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
             let request = ldap::root_search(1, "(objectClass=*)", &["dnsHostName"]);
             let request = request.map_err(|e| e.to_string())?;
             ldap::search_one(&mut tcp, 1, request).await.map_err(|e| e.to_string())

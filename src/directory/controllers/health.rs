@@ -88,6 +88,8 @@ struct Open {
     pause: Duration,
     probe: Instant,
     probed: Option<Instant>,
+    /// It was slow, and a probe is to show whether it is dead: nothing has been logged or counted yet.
+    doubted: bool,
 }
 
 impl Health {
@@ -96,6 +98,9 @@ impl Health {
         let circuit = self.circuit(host, service);
         circuit.answered = Some(now);
         let open = circuit.open.take()?;
+        if open.doubted {
+            return None;
+        }
         circuit.closed = Some((now, open.pause));
         let state = State::Up(Some(now - open.since));
         Some(Change { host: host.to_owned(), service, state })
@@ -114,18 +119,32 @@ impl Health {
         let circuit = self.circuit(host, service);
         let cause = cause.to_owned();
         if let Some(open) = &mut circuit.open {
-            (open.cause, open.silence) = (cause, silence);
-            return None;
+            (open.cause, open.silence) = (cause.clone(), silence);
+            if !std::mem::take(&mut open.doubted) {
+                return None;
+            }
+            circuit.outages += 1;
+            return Some(Change { host: host.to_owned(), service, state: State::Down(cause) });
         }
         let pause = match circuit.closed {
             Some((closed, pause)) if now < closed + STEADY => (pause * 2).min(LAST_PROBE),
             _ => FIRST_PROBE,
         };
-        let open =
-            Open { since: now, cause: cause.clone(), silence, pause, probe: now + pause, probed: None };
-        circuit.open = Some(open);
+        let (probe, probed, doubted) = (now + pause, None, false);
+        circuit.open =
+            Some(Open { since: now, cause: cause.clone(), silence, pause, probe, probed, doubted });
         circuit.outages += 1;
         Some(Change { host: host.to_owned(), service, state: State::Down(cause) })
+    }
+
+    /// `service` of `host` is slow or dead: it is left for others until a probe, which is due at once, shows which.
+    pub fn doubted(&mut self, host: &str, service: Service, cause: &str, now: Instant) {
+        let circuit = self.circuit(host, service);
+        if circuit.open.is_none() {
+            let (cause, silence, pause) = (cause.to_owned(), false, FIRST_PROBE);
+            let (since, probe, probed, doubted) = (now, now, None, true);
+            circuit.open = Some(Open { since, cause, silence, pause, probe, probed, doubted });
+        }
     }
 
     /// Whether `service` of `host` is to be left for others, and whether the host has fallen silent elsewhere. Sorts by
@@ -187,8 +206,10 @@ impl Health {
     pub fn state(&self, host: &str, service: Service) -> Option<State> {
         let circuit = self.get(host, service)?;
         match &circuit.open {
-            Some(open) => Some(State::Down(open.cause.clone())),
-            None => circuit.answered.map(|_| State::Up(None)),
+            Some(open) if !open.doubted || circuit.answered.is_none() => {
+                Some(State::Down(open.cause.clone()))
+            }
+            Some(_) | None => circuit.answered.map(|_| State::Up(None)),
         }
     }
 
@@ -249,6 +270,28 @@ mod tests {
         assert_eq!(health.answered("a", B, later), None);
         assert_eq!((health.state("a", B), health.state("b", B)), (Some(State::Up(None)), None));
         assert_eq!((health.outages("a", B), health.outages("b", B)), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_one_is_left_for_others_and_told_of_only_once_it_is_dead() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.answered("a", B, now);
+        health.doubted("a", B, "slow", now);
+        assert!(health.is_down("a", B) && health.rank("a", B) > health.rank("b", B));
+        assert_eq!((health.state("a", B), health.outages("a", B)), (Some(State::Up(None)), 0));
+        // A probe is due at once. That it passes is no news, and neither was the doubt.
+        assert_eq!(health.due(now), [("a".to_owned(), B)]);
+        assert_eq!(health.answered("a", B, now), None);
+        assert!(!health.is_down("a", B));
+        // That it fails is.
+        health.doubted("a", B, "slow", now);
+        health.doubted("a", B, "slow", now);
+        let down = health.failed("a", B, "no answer in time", false, now).unwrap();
+        assert_eq!((down.state, health.outages("a", B)), (State::Down("no answer in time".into()), 1));
+        // What is known to be dead is not doubted.
+        health.doubted("a", B, "slow", now);
+        assert_eq!(health.state("a", B), Some(State::Down("no answer in time".into())));
+        assert!(matches!(health.answered("a", B, now), Some(Change { state: State::Up(Some(_)), .. })));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ pub mod discovery;
 pub mod dns;
 pub mod domains;
 pub mod health;
+pub(in crate::directory) mod lasting;
 pub mod netlogon;
 pub mod roster;
 pub mod servers;

@@ -171,6 +171,18 @@ impl Roster {
         Arc::new(Roster { known: Mutex::new(known), ..Roster::default() })
     }
 
+    /// The same, with a state directory.
+    #[cfg(test)]
+    pub(super) fn fixed_in(listed: Listed, state: &Path) -> Arc<Self> {
+        let known = Known { listed: Some(Arc::new(listed)), ..Known::default() };
+        Arc::new(Roster { known: Mutex::new(known), state: Some(state.to_owned()), ..Roster::default() })
+    }
+
+    /// Returns the state directory.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.state.as_deref()
+    }
+
     /// Has the list read through `machine` from here on.
     pub fn read_through<M: Machine + Clone + 'static>(&self, machine: &M) {
         let machine = machine.clone();

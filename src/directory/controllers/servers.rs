@@ -4,6 +4,7 @@
 //! background; only the very first list is waited for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::directory::discovery::{Controller, List, Role, Wanted, discover};
 use crate::directory::dns::Names;
 use crate::directory::health::{Change, Health, Service, State};
+use crate::directory::lasting::Lasting;
 use crate::directory::machine::{BoxFuture, Server, Servers};
 use crate::directory::roster::{Listed, Roster};
 use crate::kerberos::LdapService;
@@ -29,6 +31,9 @@ const PROBE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How soon DNS is asked again after it failed, while the last good list is used.
 const STALE: Duration = Duration::from_secs(30);
+
+/// How soon after the last time the list is kept on disk again, where it has changed.
+const KEEPING: Duration = Duration::from_secs(10);
 
 /// Whether a service of a domain controller works again; the error is for people.
 pub type Probe =
@@ -57,6 +62,8 @@ pub struct ServerList {
     roster: Arc<Roster>,
     observer: Observer,
     state: Mutex<Known>,
+    /// Where the list is kept.
+    directory: Option<PathBuf>,
     /// The keeper has something to do earlier than it thought.
     changed: Arc<Notify>,
     /// For the tasks that outlive a call.
@@ -74,20 +81,58 @@ struct Known {
     problem: Option<String>,
     /// The attempt under way, while its sender lives.
     asking: Option<watch::Receiver<Option<Answer>>>,
+    /// Whether another one is to follow it.
+    again: bool,
     health: Health,
 }
 
 type Answer = Result<Arc<List>, String>;
 
+impl Known {
+    fn take(&mut self, found: Result<List, String>) -> Answer {
+        match found {
+            Ok(list) => {
+                let list = Arc::new(list);
+                self.due = Some(list.until);
+                self.problem = None;
+                self.health.retain(|host| list.controllers.iter().any(|c| c.host == host));
+                self.list = Some(Arc::clone(&list));
+                Ok(list)
+            }
+            Err(cause) => {
+                self.due = Some(Instant::now() + STALE);
+                self.problem = Some(cause.clone());
+                // The last good one stays in use.
+                self.list.clone().ok_or(cause)
+            }
+        }
+    }
+}
+
 impl ServerList {
-    /// The domain controllers that are `wanted`, looked for by `names` and bounded by `roster`.
+    /// The domain controllers that are `wanted`, looked for by `names` and bounded by `roster`. Those that were kept in its
+    /// state directory are in use until DNS has answered.
     pub fn new(wanted: Wanted, names: Arc<dyn Names>, roster: Arc<Roster>, observer: Observer) -> Arc<Self> {
+        let directory = roster.directory().map(Path::to_owned);
+        let mut known = Known::default();
+        // A file that cannot be used is as good as none: DNS is asked anyway.
+        let lasting =
+            directory.as_ref().and_then(|at| Lasting::read(at, &wanted.domain, wanted.role).ok().flatten());
+        if let Some((list, down)) = lasting.and_then(|lasting| lasting.list(|host| wanted.may_name(host))) {
+            let now = Instant::now();
+            for (host, service) in down {
+                known.health.doubted(&host, service, "it did not answer before the broker started", now);
+            }
+            known.list = Some(Arc::new(list));
+            known.due = Some(now);
+        }
         Arc::new_cyclic(|me| ServerList {
             wanted,
             names,
             roster,
             observer,
-            state: Mutex::default(),
+            state: Mutex::new(known),
+            directory,
             changed: Arc::default(),
             me: me.clone(),
         })
@@ -191,6 +236,12 @@ impl ServerList {
     /// `service` of `host` did not answer at all, so that the whole host is suspect.
     pub fn silent(&self, host: &str, service: Service, cause: &str) {
         self.open(host, service, cause, true);
+    }
+
+    /// `service` of `host` is slow or dead: it is probed at once, and others are asked first until that is known.
+    pub fn doubted(&self, host: &str, service: Service, cause: &str) {
+        self.known().health.doubted(host, service, cause, Instant::now());
+        self.changed.notify_one();
     }
 
     /// Whether `service` of `host` failed and has not been seen working since.
@@ -348,7 +399,13 @@ impl ServerList {
         known.asking = Some(receiver.clone());
         let (names, wanted, me) = (Arc::clone(&self.names), self.wanted.clone(), self.me.clone());
         tokio::spawn(async move {
-            let found = discover(&names, &wanted, |below| fastrand::u32(..below)).await;
+            let mut found = discover(&names, &wanted, |below| fastrand::u32(..below)).await;
+            let last = me.upgrade().and_then(|servers| servers.known().list.clone());
+            if let (Ok(list), Some(last), Some(servers)) = (&found, last, me.upgrade()) {
+                let listed = servers.roster.listed();
+                let admitted = |host: &str| servers.admits(host, listed.as_deref());
+                found = Ok(list.clone().keeping(&last, &names, wanted.role.port(), admitted).await);
+            }
             if let Some(servers) = me.upgrade() {
                 let _ = sender.send(Some(servers.take(found)));
                 servers.changed.notify_one();
@@ -361,22 +418,21 @@ impl ServerList {
         let mut known = self.known();
         known.asking = None;
         known.taken = Some(Instant::now());
-        match found {
-            Ok(list) => {
-                let list = Arc::new(list);
-                known.due = Some(list.until);
-                known.problem = None;
-                known.health.retain(|host| list.controllers.iter().any(|c| c.host == host));
-                known.list = Some(Arc::clone(&list));
-                Ok(list)
-            }
-            Err(cause) => {
-                known.due = Some(Instant::now() + STALE);
-                known.problem = Some(cause.clone());
-                // The last good one stays in use.
-                known.list.clone().ok_or(cause)
-            }
+        let again = std::mem::take(&mut known.again);
+        let answer = known.take(found);
+        if again {
+            known.due = known.taken;
         }
+        answer
+    }
+
+    /// DNS is another one: the list is asked for again now, and the last one stays in use until the answer.
+    pub fn ask_again(&self) {
+        let mut known = self.known();
+        known.again = known.asking.is_some();
+        known.due = known.due.map(|_| Instant::now());
+        drop(known);
+        self.changed.notify_one();
     }
 
     /// The LDAP service of `host`. The catalogues are domain controllers of any domain, whose names they bear.
@@ -419,6 +475,17 @@ impl ServerList {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The list as it would be kept on disk, and where; nothing before DNS has answered.
+    fn lasting(&self) -> Option<(PathBuf, Lasting)> {
+        let known = self.known();
+        let (list, directory) = (known.list.as_ref()?, self.directory.clone()?);
+        known.taken?;
+        let lasting = Lasting::of(&self.wanted.domain, list, |host, service| {
+            matches!(known.health.state(host, service), Some(State::Down(_)))
+        });
+        Some((directory, lasting))
+    }
+
     /// What is due at `now`.
     fn due(&self, now: Instant) -> Due {
         let mut known = self.known();
@@ -449,9 +516,18 @@ struct Due {
 async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> Ended {
     // Bounded by the list: a second passes at least between two probes of one service, and each takes two at most.
     let mut probes = JoinSet::new();
+    // What is on disk, and when it may be written again.
+    let (mut kept, mut keeping) = (Lasting::default(), Instant::now());
     loop {
         let next = {
             let Some(servers) = servers.upgrade() else { return Ok(()) };
+            let lasting = servers.lasting().filter(|(_, lasting)| *lasting != kept);
+            if let Some((directory, lasting)) = lasting.filter(|_| keeping <= Instant::now()) {
+                (kept, keeping) = (lasting.clone(), Instant::now() + KEEPING);
+                let role = servers.role();
+                // What cannot be kept is found in DNS again.
+                tokio::task::spawn_blocking(move || lasting.write(&directory, role));
+            }
             let due = servers.due(Instant::now());
             if due.list {
                 servers.asking();
@@ -518,6 +594,10 @@ impl Servers for ServerList {
 
     fn silent(&self, host: &str, cause: &str) {
         ServerList::silent(self, host, Service::Reading, cause);
+    }
+
+    fn doubted(&self, host: &str, cause: &str) {
+        ServerList::doubted(self, host, Service::Reading, cause);
     }
 
     fn answered(&self, host: &str) {
@@ -652,6 +732,92 @@ mod tests {
         bench.names.0.lock().unwrap().silent = false;
         tokio::time::sleep(STALE).await;
         assert_eq!(bench.servers.report().problem, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_dns_loses_none_of_those_that_are_known() {
+        let bench = bench(zone());
+        let first = bench.hosts().await.unwrap();
+        bench.servers.keep(probe(&Arc::default()));
+        let settle = async || {
+            bench.servers.ask_again();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            bench.servers.report().list
+        };
+        let addresses = |list: &[report::Server]| -> Vec<String> {
+            list.iter().flat_map(|server| server.addresses.clone()).collect()
+        };
+        // It does not answer.
+        bench.names.0.lock().unwrap().silent = true;
+        let questions = bench.questions();
+        settle().await;
+        assert!(bench.questions() > questions, "it was asked at once");
+        assert_eq!(bench.hosts().await.unwrap(), first);
+        // It names hosts that AD does not list.
+        {
+            let mut zone = bench.names.0.lock().unwrap();
+            zone.silent = false;
+            for records in zone.srv.values_mut() {
+                records.iter_mut().for_each(|record| record.host = "x".into());
+            }
+        }
+        assert!(settle().await.iter().any(|server| server.host == "x"));
+        let mut kept = bench.hosts().await.unwrap();
+        kept.sort();
+        assert_eq!(kept, ["a", "b", "c"]);
+        // It knows another address, where nothing listens; and then one that answers.
+        let (former, dead, new) = ([10, 0, 0, 1].into(), [10, 0, 0, 9].into(), [10, 0, 0, 7].into());
+        *bench.names.0.lock().unwrap() = zone();
+        settle().await;
+        let mut other = zone();
+        other.dead = vec![dead];
+        other.addresses.values_mut().for_each(|addresses| *addresses = vec![dead]);
+        *bench.names.0.lock().unwrap() = other;
+        let list = settle().await;
+        assert_eq!(list.len(), 3);
+        let both: [IpAddr; 2] = [former, dead];
+        assert_eq!(list[0].addresses, both.map(|ip| ip.to_string()));
+        let mut other = zone();
+        other.addresses.values_mut().for_each(|addresses| *addresses = vec![new]);
+        *bench.names.0.lock().unwrap() = other;
+        let new: IpAddr = new;
+        assert_eq!(addresses(&settle().await), [new.to_string(), new.to_string(), new.to_string()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_start_knows_the_last_domain_controllers_and_begins_with_those_that_worked() {
+        let folder = tempfile::tempdir().unwrap();
+        let begin = |zone: Zone, servers: &[&str]| {
+            let all = ["a", "b", "c"].map(|host| (host, true)).into_iter().collect();
+            bounded(zone, Roster::fixed_in(all, folder.path()), servers)
+        };
+        let before = begin(zone(), &[]);
+        let first = before.hosts().await.unwrap();
+        before.servers.keep(probe(&Arc::default()));
+        before.servers.failed(&first[0], B, "refused");
+        before.servers.failed(&first[1], B, "refused");
+        let file = folder.path().join("last-domain-acme.com.json");
+        // Written by a thread that does not know the clock of the test; the second failure may come a while later.
+        for _ in 0..1000 {
+            tokio::time::sleep(KEEPING).await;
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            if text.matches("\"binds\"").count() == 2 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(before);
+        let after = begin(Zone { silent: true, ..zone() }, &[]);
+        let hosts = after.hosts().await.unwrap();
+        assert_eq!((hosts.len(), &hosts[0]), (3, &first[2]));
+        assert_eq!(after.questions(), 0, "no login waits for DNS");
+        // The doubt is no news: a probe decides.
+        assert_eq!(*after.changes.lock().unwrap(), []);
+        // What the administrator names is all there is.
+        let after = begin(Zone { silent: true, ..zone() }, &["B"]);
+        assert_eq!(after.hosts().await.unwrap(), ["b"]);
+        let after = begin(Zone { silent: true, ..zone() }, &["x"]);
+        after.hosts().await.unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 //! Kerberos and TLS know a domain controller by one name, so such a name has to be replaced by that one where it is written.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -23,7 +24,7 @@ pub(super) async fn owner(
     server: &Server,
     address: SocketAddr,
     credential: &Credential,
-    machine: &Inner,
+    machine: &Arc<Inner>,
     deadline: Instant,
 ) -> Option<String> {
     let until = deadline.min(Instant::now() + LOOK);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ldap3::asn1::{PL, parse_tag};
@@ -11,7 +11,7 @@ use ldap3::{
     Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope, SearchOptions, SearchStream,
     StdStream,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Inner, MachineError, RootDse, Search, Server, Servers, Settings};
 use crate::directory::entry::Entry;
@@ -65,6 +65,8 @@ pub(super) struct Link {
     renew: Instant,
     ldap: Ldap,
     relay: Relay,
+    /// Whose connection it is.
+    machine: Weak<Inner>,
     servers: Arc<dyn Servers>,
     settings: Settings,
     searches: AtomicU64,
@@ -79,7 +81,7 @@ impl Link {
         server: &Server,
         address: SocketAddr,
         credential: Credential,
-        machine: &Inner,
+        machine: &Arc<Inner>,
         deadline: Instant,
     ) -> Result<Self, TransportError> {
         let Sealed { stream, relay, expires } =
@@ -99,6 +101,7 @@ impl Link {
             renew: renewal(Instant::now(), expires),
             ldap,
             relay,
+            machine: Arc::downgrade(machine),
             servers: machine.servers.clone(),
             settings: machine.settings.clone(),
             searches: AtomicU64::new(0),
@@ -260,21 +263,47 @@ impl Link {
         runtime.spawn(async move {
             // However this ends: a flag that stayed set would keep every later probe away.
             let _probing = Probing(&link);
-            let (before, begun) = (link.relay.received(), Instant::now());
-            let (probe, patience) = (link.settings.probe, link.settings.patience);
-            let answer = link.read_root();
-            tokio::pin!(answer);
-            let silent = |link: &Link| link.relay.received() == before;
-            let mut dead = timeout(probe, &mut answer).await.is_err() && silent(&link);
-            if dead && link.servers.is_worth_waiting_for(&link.host, begun) {
-                dead = timeout(patience, &mut answer).await.is_err() && silent(&link);
-            }
-            if dead {
-                let cause = "the domain controller stopped answering";
-                link.servers.silent(&link.host, cause);
-                link.close(cause);
-            }
+            link.close_if_silent().await;
         });
+    }
+
+    async fn close_if_silent(&self) {
+        let (before, begun) = (self.relay.received(), Instant::now());
+        let answer = self.read_root();
+        tokio::pin!(answer);
+        let silent = || self.relay.received() == before;
+        if timeout(self.settings.probe, &mut answer).await.is_ok() || !silent() {
+            return;
+        }
+        let cause = "the domain controller stopped answering";
+        if self.servers.is_worth_waiting_for(&self.host, begun) {
+            // Slow, or this connection alone is dead: what a further one comes to meanwhile decides.
+            let fresh = async {
+                match self.machine.upgrade() {
+                    Some(machine) => machine.fresh().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = &mut answer => return,
+                fresh = fresh => {
+                    if !silent() {
+                        return;
+                    }
+                    if fresh.host == self.host {
+                        self.close("a further connection to the same domain controller was faster");
+                        return;
+                    }
+                }
+                () = sleep_until(begun + self.settings.connect) => {
+                    if !silent() {
+                        return;
+                    }
+                }
+            }
+        }
+        self.servers.silent(&self.host, cause);
+        self.close(cause);
     }
 }
 

@@ -7,16 +7,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::{self, TlsMode};
+use crate::connect;
 use crate::directory::bind::{BindConnection, Unusable};
 use crate::directory::discovery::Controller;
 use crate::directory::health::Service;
@@ -26,15 +27,13 @@ use crate::directory::servers::{LDAP, ServerList};
 use crate::directory::trust::Trust;
 use crate::kerberos::sealing;
 use crate::ldap::{ExchangeError, Response};
-use crate::patience::{ATTEMPT, Others, stays};
+use crate::patience::{ATTEMPT, Others, Sending, first_of, stays};
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
 
 /// TLS from the first byte.
 pub(in crate::directory) const LDAPS: u16 = 636;
-/// One address or port has so long before the next is tried beside it.
-const LEAD: Duration = Duration::from_millis(250);
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
 /// each too late for its login, and the next ones would make it worse.
 const CONNECTING: usize = 4;
@@ -153,16 +152,81 @@ impl<'a> Wait<'a> {
     }
 }
 
+/// An attempt of a login at one domain controller that has not ended yet.
+struct Running<F> {
+    controller: Arc<Controller>,
+    future: Pin<Box<F>>,
+    /// When it was begun, or looked at last.
+    since: Instant,
+    /// When the login looks next whether it is worth the wait.
+    until: Instant,
+}
+
+impl<F> Running<F> {
+    fn new(controller: &Arc<Controller>, attempt: F) -> Self {
+        let since = Instant::now();
+        Running { controller: controller.clone(), future: Box::pin(attempt), since, until: since + ATTEMPT }
+    }
+}
+
+/// A connection with a bind on its way. Dropped, it is reset: another domain controller has answered.
+struct Busy(Option<Connection>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            connection.bind.abandon();
+        }
+    }
+}
+
+/// What the attempts of a login at several domain controllers share.
+#[derive(Default)]
+struct Attempts {
+    sending: Sending,
+    tried: Mutex<Tried>,
+}
+
+fn lock(attempts: &Attempts) -> MutexGuard<'_, Tried> {
+    attempts.tried.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a login has tried so far.
 #[derive(Default)]
 struct Tried {
     binds: usize,
+    /// Those that got a bind and have not answered it.
     unanswered: Vec<String>,
+    /// Who got a bind, and when.
+    sent: Vec<(String, Instant)>,
     causes: Vec<String>,
     no_tls: bool,
 }
 
 impl Tried {
+    /// Notes that a bind goes to `host`; false where so many were sent that it must not.
+    fn send(&mut self, host: &str) -> bool {
+        if self.binds == BINDS {
+            return false;
+        }
+        self.binds += 1;
+        self.unanswered.push(host.to_owned());
+        self.sent.push((host.to_owned(), Instant::now()));
+        true
+    }
+
+    /// Notes that the bind that `host` got last was answered.
+    fn answered(&mut self, host: &str) {
+        if let Some(at) = self.unanswered.iter().rposition(|known| known == host) {
+            self.unanswered.remove(at);
+        }
+    }
+
+    /// When `host` got a bind last.
+    fn sent(&self, host: &str) -> Option<Instant> {
+        self.sent.iter().rev().find(|(known, _)| known == host).map(|(_, at)| *at)
+    }
+
     fn error(self) -> PoolError {
         let causes = match self.causes.is_empty() {
             true => "the deadline had passed".to_owned(),
@@ -263,48 +327,121 @@ impl Pool {
             Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
             Err(_) => return Err(PoolError::Unanswered(self.servers.awaited().to_owned())),
         };
-        let mut tried = Tried::default();
-        for (index, controller) in controllers.iter().enumerate() {
-            let rest = controllers.get(index + 1..).unwrap_or_default();
-            while tried.binds < BINDS && Instant::now() < deadline {
-                let mut wait = Wait::new(controller, rest, deadline);
-                let (connection, connect) = match self.connection(&mut wait).await {
-                    Ok(connection) => connection,
-                    Err(unusable) => {
-                        tried.no_tls |= unusable.lacks_tls();
-                        tried.causes.push(unusable.cause().to_owned());
-                        break;
-                    }
-                };
-                tried.binds += 1;
-                let fresh = connect.is_some();
-                let result = self.try_bind(connection, dn, password, &mut wait).await;
-                if result.as_ref().is_err_and(Failure::may_have_counted) {
-                    tried.unanswered.push(controller.host.clone());
+        let tried = Attempts::default();
+        let mut waiting = controllers.as_slice();
+        let mut running = Vec::new();
+        let mut is_next_due = true;
+        loop {
+            if let (true, [controller, rest @ ..]) = (is_next_due && Instant::now() < deadline, waiting) {
+                running
+                    .push(Running::new(controller, self.bind_at(controller, dn, password, deadline, &tried)));
+                waiting = rest;
+            }
+            let Some(last) = running.last() else { break };
+            let is_last = waiting.is_empty() || Instant::now() >= deadline;
+            let until = if is_last { None } else { Some(last.until) };
+            let ended = first_of(&mut running, |running| &mut running.future);
+            let ended = match until {
+                Some(until) => timeout_at(until, ended).await.ok(),
+                // It ends at the deadline by itself.
+                None => Some(ended.await),
+            };
+            is_next_due = match ended {
+                Some((_, Some((answered, connection)))) => {
+                    let unanswered = std::mem::take(&mut lock(&tried).unanswered);
+                    return Ok((Bound { unanswered, ..answered }, connection, permit));
                 }
-                match result {
-                    Ok((answered, connection)) => {
-                        let bound = Bound { connect, unanswered: tried.unanswered, ..answered };
-                        return Ok((bound, connection, permit));
-                    }
-                    // An idle connection that was ended says nothing against a fresh one. The others have idled
-                    // for longer: what ended this one has most likely ended them.
-                    Err(Failure::Broken(cause)) if !fresh => {
-                        self.abandon_idle(&controller.host);
-                        tried.causes.push(cause);
-                    }
-                    Err(Failure::Broken(cause) | Failure::Unwilling(cause) | Failure::Trouble(cause)) => {
-                        tried.causes.push(self.fail(controller, &cause));
-                        break;
-                    }
-                    Err(Failure::Silence(cause)) => {
-                        tried.causes.push(self.give_up(controller, &cause));
-                        break;
-                    }
+                Some((index, None)) => {
+                    drop(running.remove(index));
+                    true
+                }
+                None => !self.goes_on(&mut running, waiting, deadline, &tried),
+            };
+        }
+        drop(running);
+        Err(tried.tried.into_inner().unwrap_or_else(PoisonError::into_inner).error())
+    }
+
+    /// Whether the last of the `running` attempts is all that a login waits for, although it has been silent for
+    /// [`ATTEMPT`]. Where it is not, another one is to be made beside it.
+    fn goes_on<F>(
+        &self,
+        running: &mut [Running<F>],
+        waiting: &[Arc<Controller>],
+        deadline: Instant,
+        tried: &Attempts,
+    ) -> bool {
+        let Some(last) = running.last_mut() else { return false };
+        let host = last.controller.host.clone();
+        let sent = lock(tried).sent(&host);
+        // That it could be connected to says nothing of binds.
+        let since = sent.map_or(last.since, |sent| sent.max(last.since));
+        let answers_others = self.servers.answered_since(&host, Service::Binds, since);
+        let others = self.others(&last.controller, waiting);
+        if others == Others::Failed && !answers_others {
+            self.servers.hurry(Service::Binds);
+        }
+        let now = Instant::now();
+        (last.since, last.until) = (now, deadline.min(last.until + ATTEMPT));
+        if now >= deadline || stays(answers_others, others, deadline.saturating_duration_since(now)) {
+            return true;
+        }
+        let what = if sent.is_some() { "no answer to a bind" } else { "no connection" };
+        self.give_up(&last.controller, &format!("{host}: {what} in time"));
+        false
+    }
+
+    /// Binds at one domain controller; `None` where it has not answered, which `tried` says why.
+    async fn bind_at(
+        &self,
+        controller: &Arc<Controller>,
+        dn: &str,
+        password: &str,
+        deadline: Instant,
+        tried: &Attempts,
+    ) -> Option<(Bound, Connection)> {
+        while Instant::now() < deadline {
+            // Whether another one is asked beside it is not decided here.
+            let mut wait = Wait::new(controller, &[], deadline);
+            let (connection, connect) = match self.connection(&mut wait).await {
+                Ok(connection) => connection,
+                Err(unusable) => {
+                    let mut tried = lock(tried);
+                    tried.no_tls |= unusable.lacks_tls();
+                    tried.causes.push(unusable.cause().to_owned());
+                    return None;
+                }
+            };
+            let turn = timeout_at(deadline, tried.sending.turn()).await;
+            if turn.is_err() || !lock(tried).send(&controller.host) {
+                self.put_back(connection);
+                return None;
+            }
+            let fresh = connect.is_some();
+            let result = self.try_bind(connection, dn, password, &mut wait).await;
+            let mut tried = lock(tried);
+            if !result.as_ref().is_err_and(Failure::may_have_counted) {
+                tried.answered(&controller.host);
+            }
+            match result {
+                Ok((answered, connection)) => return Some((Bound { connect, ..answered }, connection)),
+                // An idle connection that was ended says nothing against a fresh one. The others have idled
+                // for longer: what ended this one has most likely ended them.
+                Err(Failure::Broken(cause)) if !fresh => {
+                    self.abandon_idle(&controller.host);
+                    tried.causes.push(cause);
+                }
+                Err(Failure::Broken(cause) | Failure::Unwilling(cause) | Failure::Trouble(cause)) => {
+                    tried.causes.push(self.fail(controller, &cause));
+                    return None;
+                }
+                Err(Failure::Silence(cause)) => {
+                    tried.causes.push(self.give_up(controller, &cause));
+                    return None;
                 }
             }
         }
-        Err(tried.error())
+        None
     }
 
     /// Opens a first connection ahead of the first login, so that a broken one is known at the start.
@@ -424,7 +561,7 @@ impl Pool {
 
     async fn try_bind(
         &self,
-        mut connection: Connection,
+        connection: Connection,
         dn: &str,
         password: &str,
         wait: &mut Wait<'_>,
@@ -433,7 +570,9 @@ impl Pool {
         // That it could be connected to says nothing of binds.
         wait.since = begun;
         let host = connection.host.clone();
+        let mut busy = Busy(Some(connection));
         let answer = {
+            let Some(connection) = busy.0.as_mut() else { return Err(Failure::Broken(host)) };
             let bind = connection.bind.bind(dn, password);
             tokio::pin!(bind);
             loop {
@@ -447,7 +586,6 @@ impl Pool {
         let answer = match answer {
             Some(Ok(answer)) => Answer::read(answer.code, &answer.text),
             Some(Err(e)) => {
-                connection.bind.abandon();
                 let cause = format!("{host}: {e}");
                 return Err(match e {
                     ExchangeError::Io(_) | ExchangeError::Closed => Failure::Broken(cause),
@@ -458,7 +596,6 @@ impl Pool {
                 });
             }
             None => {
-                connection.bind.abandon();
                 return Err(Failure::Silence(format!("{host}: no answer to a bind in time")));
             }
         };
@@ -466,8 +603,9 @@ impl Pool {
             Answer::Decided(outcome, reason) => {
                 self.servers.answered(&host, Service::Binds);
                 let (connect, bind) = (None, begun.elapsed());
-                let bound = Bound { outcome, reason, dc: host, unanswered: Vec::new(), connect, bind };
-                Ok((bound, connection))
+                let bound =
+                    Bound { outcome, reason, dc: host.clone(), unanswered: Vec::new(), connect, bind };
+                busy.0.take().map(|connection| (bound, connection)).ok_or(Failure::Broken(host))
             }
             Answer::Trouble(cause) => Err(Failure::Unwilling(format!("{host}: {cause}"))),
         }
@@ -659,8 +797,7 @@ fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
     kind.unwrap_or(Unusable::Unreachable(String::new())).map(|_| format!("{host}: {text}"))
 }
 
-/// Connects to the first of `addresses` that answers. Each is tried a little after the one before it, so that silence at
-/// one costs no more than that (RFC 8305, 5).
+/// Connects to the first of `addresses` that answers, as [`connect::first`] does.
 ///
 /// # Errors
 /// What came of each of them.
@@ -668,38 +805,10 @@ pub(crate) async fn race(
     addresses: Vec<SocketAddr>,
     until: Instant,
 ) -> Result<(TcpStream, SocketAddr), String> {
-    if addresses.is_empty() {
-        return Err("DNS knows no address".to_owned());
-    }
-    let mut waiting = addresses.into_iter();
-    let mut trying = JoinSet::new();
-    let mut causes = Vec::new();
-    let mut silent = Vec::new();
-    loop {
-        if let Some(address) = waiting.next() {
-            silent.push(address);
-            trying.spawn(async move { (address, TcpStream::connect(address).await) });
-        } else if trying.is_empty() {
-            break;
-        }
-        let next = if waiting.len() > 0 { until.min(Instant::now() + LEAD) } else { until };
-        match timeout_at(next, trying.join_next()).await {
-            Ok(Some(Ok((address, Ok(stream))))) => {
-                // Untuned it works as well, only less so.
-                let _ = sealing::tune(&stream);
-                return Ok((stream, address));
-            }
-            Ok(Some(Ok((address, Err(e))))) => {
-                silent.retain(|other| *other != address);
-                causes.push(format!("{address}: {e}"));
-            }
-            Ok(_) => {}
-            Err(_) if Instant::now() >= until => break,
-            Err(_) => {}
-        }
-    }
-    causes.extend(silent.into_iter().map(|address| format!("{address}: no answer in time")));
-    Err(causes.join("; "))
+    let (stream, address) = connect::first(&addresses, until).await.map_err(|failed| failed.causes)?;
+    // Untuned it works as well, only less so.
+    let _ = sealing::tune(&stream);
+    Ok((stream, address))
 }
 
 async fn reap(pool: Weak<Pool>) -> Ended {

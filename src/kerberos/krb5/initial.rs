@@ -48,6 +48,14 @@ const NT_PRINCIPAL: i32 = 1;
 const NT_ENTERPRISE: i32 = 10;
 
 impl Client {
+    /// The realm of the account.
+    pub(in crate::kerberos) fn realm(&self) -> &str {
+        match self {
+            Client::Person { realm, .. } => realm,
+            Client::Written(name) => name.rsplit_once('@').map_or("", |(_, realm)| realm),
+        }
+    }
+
     fn principal<'a>(&self, context: &'a Context) -> Result<Principal<'a>, Failure> {
         match self {
             Client::Person { upn: Some(upn), realm, .. } => {

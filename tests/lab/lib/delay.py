@@ -1,7 +1,8 @@
 # Forwards every Ethernet frame between two interfaces, in both directions, MILLISECONDS late:
-#     delay.py MILLISECONDS INTERFACE INTERFACE [PORT…]
-# Drops TCP data from these ports at the first interface, but still forwards the handshakes. Ends when it is killed, or
-# when an interface disappears.
+#     delay.py MILLISECONDS INTERFACE INTERFACE [PORT… | forget]
+# Drops TCP data from these ports at the first interface, but still forwards the handshakes. With "forget" it drops
+# the data of TCP connections that are older than itself, as a firewall does that has forgotten them. Ends when it is
+# killed, or when an interface disappears.
 import collections
 import select
 import socket
@@ -19,6 +20,7 @@ WAITING = 1 << 16  # maximum number of delayed frames; further ones are lost, as
 
 VNET_HEADER, ETHERNET = 10, 14  # length of the headers before a frame, and before its packet
 IPV4, TCP = b"\x08\x00", 6  # type of an Ethernet frame; protocol of an IP packet
+SYN = 2  # a flag of TCP
 
 
 def attach(interface):
@@ -42,7 +44,20 @@ def says(frame, ports):
     return int.from_bytes(segment[:2], "big") in ports and length > ip_header + (segment[12] >> 4) * 4
 
 
-def forward(delay, one, other, muted):
+def is_forgotten(frame, begun):
+    """Is it of a TCP connection that is not among those that were begun? Notes one that begins."""
+    ethernet = frame[VNET_HEADER:]
+    packet = ethernet[ETHERNET:]
+    if ethernet[12:14] != IPV4 or packet[9] != TCP:
+        return False
+    segment = packet[(packet[0] & 15) * 4 :]
+    connection = frozenset([(packet[12:16], segment[:2]), (packet[16:20], segment[2:4])])
+    if segment[13] & SYN:
+        begun.add(connection)
+    return connection not in begun
+
+
+def forward(delay, one, other, muted, begun):
     across = {one: other, other: one}
     waiting = collections.deque()  # (due time, destination, frame), sorted by due time
     while True:
@@ -58,12 +73,16 @@ def forward(delay, one, other, muted):
             frame = link.recv(FRAME)
             if link is one and muted and says(frame, muted):
                 continue
+            if begun is not None and is_forgotten(frame, begun):
+                continue
             if len(waiting) < WAITING:
                 waiting.append((time.monotonic() + delay, across[link], frame))
 
 
-def main(milliseconds, one, other, *muted):
-    forward(int(milliseconds) / 1000, attach(one), attach(other), set(map(int, muted)))
+def main(milliseconds, one, other, *words):
+    begun = set() if "forget" in words else None
+    muted = {int(word) for word in words if word != "forget"}
+    forward(int(milliseconds) / 1000, attach(one), attach(other), muted, begun)
 
 
 main(*sys.argv[1:])

@@ -5,7 +5,7 @@
 #                        ├─ to-host ─ eth0   mad-NAME-host   10.73.0.20
 #                        └─ …
 #
-# A fault of a node (net cut, blackhole, delay, mute, swallow, refuse) lasts until `net heal`.
+# A fault of a node (net cut, blackhole, forget, delay, mute, swallow, refuse) lasts until `net heal`.
 
 # Address that refuses connections for other nodes, and numbers that identify the lab's routing rules and tables.
 readonly REFUSER=10.73.0.1
@@ -108,7 +108,13 @@ net_mute() { # NODE PORT…
     net_forward "$1" 0 "${@:2}"
 }
 
-net_forward() { # NODE MILLISECONDS [MUTED-PORT…]
+# What is open already gets no packet through any more, as behind a firewall that forgets idle connections.
+net_forget() { # NODE
+    net_undelay "$1"
+    net_forward "$1" 0 forget
+}
+
+net_forward() { # NODE MILLISECONDS [MUTED-PORT… | forget]
     local net node=$1
     net=$(netns net)
     ip -n "$net" link set "to-$node" nomaster
@@ -214,12 +220,12 @@ neighbour() { # replace|delete HERE THERE
 }
 
 lab_net() {
-    local usage="usage: lab net cut|blackhole|heal NODE | delay NODE MILLISECONDS | mute NODE PORT… |
+    local usage="usage: lab net cut|blackhole|forget|heal NODE | delay NODE MILLISECONDS | mute NODE PORT… |
         swallow|refuse NODE PORT[/tcp|/udp]"
     (($# >= 2)) || die "$usage"
     net_has "$2" || die "no node of this lab: $2"
     case $#-$1 in
-        2-cut | 2-heal | 2-blackhole) "net_$1" "$2" ;;
+        2-cut | 2-heal | 2-blackhole | 2-forget) "net_$1" "$2" ;;
         3-delay)
             [[ $3 =~ ^[0-9]{1,5}$ ]] || die "$usage"
             ((10#$3 <= LONGEST_DELAY)) || die "the longest delay is $LONGEST_DELAY milliseconds"

@@ -5,7 +5,9 @@ use std::fs;
 use std::time::Duration;
 
 use crate::cast::person;
+use crate::hosts::FORGET;
 use crate::lab::{Lab, wait};
+use crate::pam::authenticate;
 use crate::ready::{john, john_at, ready, restart, while_john_logs_in};
 use crate::report::{Check, Report, contains, equal};
 
@@ -15,8 +17,6 @@ const SHORT: &str = "motion-short";
 const BOTH: &[(&str, Duration)] = &[("motion", Duration::from_secs(5)), IMPATIENT[0]];
 /// Only the short one, for faults in which five seconds would show nothing new.
 const IMPATIENT: &[(&str, Duration)] = &[(SHORT, Duration::from_secs(2))];
-/// Margin on the module's deadline for nsenter and the start of pamtester.
-const AROUND: Duration = Duration::from_millis(400);
 
 /// One fault, and the result of a login during it.
 struct Fault<'a> {
@@ -89,8 +89,10 @@ fn denied(lab: &Lab, service: &str, deadline: Duration, code: &str, words: &[&st
     for word in words {
         contains(service, &line, word)?;
     }
-    if took > deadline + AROUND {
-        return Err(format!("{service}: took {:.2} s", took.as_secs_f64()));
+    // What is broken stays so until it is repaired: without a deadline the answer would not come at all. On top of it come the
+    // way into the host and pamtester's start, on a busy machine.
+    if took > deadline * 3 / 2 {
+        return Err(format!("{service}: took {:.2} s of {deadline:?}", took.as_secs_f64()));
     }
     Ok(())
 }
@@ -188,12 +190,36 @@ fn network(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
     let fault = Fault {
         name: "packets to the DC vanish, and the broker starts then",
-        breaks: &|| run(lab, &["net", "blackhole", "dc"]).and_then(|()| restart(lab)),
+        breaks: &|| run(lab, &["net", "blackhole", "dc"]).and_then(|()| knowing_nothing(lab)),
         words: &["outcome=unavailable", "DNS"],
         services: IMPATIENT,
         ..fault
     };
     check(lab, report, &fault);
+    report.check("a firewall forgets what is open: the same login goes over fresh connections", || {
+        forgotten(lab)
+    });
+}
+
+/// What the broker has open gets no packet through any more, and nothing tells it so.
+fn forgotten(lab: &Lab) -> Check {
+    john(lab)?;
+    let position = lab.log_position()?;
+    // Each time all that is open is forgotten again.
+    run(lab, &["net", "forget", "dc"])?;
+    let wrong = authenticate(lab, person("john").sam, "not his").code;
+    let counted = counted(lab)?;
+    run(lab, &["net", "forget", "dc"])?;
+    let seen = john(lab).and_then(|first| Ok((first, john(lab)?)));
+    run(lab, &["net", "heal", "dc"])?;
+    run(lab, &["cast", "reset", "john"])?;
+    let (first, second) = seen?;
+    println!("         {:.2} s, the next one {:.2} s", first.as_secs_f64(), second.as_secs_f64());
+    equal("a wrong password", wrong.as_str(), "PAM_AUTH_ERR")?;
+    equal("badPwdCount", counted, 1)?;
+    // The domain controller is well.
+    let down = lab.log_since(&position)?.into_iter().find(|line| line.contains("state=down"));
+    equal("a line that it is down", down, None)
 }
 
 fn samba(lab: &Lab, report: &mut Report) {
@@ -213,7 +239,8 @@ fn samba(lab: &Lab, report: &mut Report) {
         run(lab, &["dc", "kill"])?;
         run(lab, &["dc", "start"])?;
         let took = john(lab)?;
-        if took > Duration::from_secs(1) { Err(format!("it took {took:?}")) } else { Ok(()) }
+        // One that waits for what has died waits until its deadline.
+        if took > Duration::from_secs(5) / 2 { Err(format!("it took {took:?}")) } else { Ok(()) }
     });
 }
 
@@ -239,29 +266,58 @@ fn cut_off(lab: &Lab) -> Check {
 fn names(lab: &Lab, report: &mut Report) {
     let silent = || dc(lab, &["ip", "rule", "add", "sport", "53", "blackhole"]);
     let heard = || dc(lab, &["ip", "rule", "delete", "sport", "53", "blackhole"]);
-    report.check("DNS falls silent: who is known stays known", || {
+    report.check("DNS falls silent: who is known stays known, over a new start, too", || {
         silent()?;
         let seen = john(lab);
+        let started = restart(lab).and_then(|()| john(lab));
         heard()?;
-        seen.map(drop)
+        seen?;
+        started.map(drop)
     });
     let fault = Fault {
-        name: "DNS is silent when the broker starts",
-        breaks: &|| silent().and_then(|()| restart(lab)),
+        name: "DNS is silent when a broker starts that knows nothing",
+        breaks: &|| silent().and_then(|()| knowing_nothing(lab)),
         repairs: &heard,
         services: IMPATIENT,
         code: "PAM_AUTHINFO_UNAVAIL",
         words: &["outcome=unavailable", "DNS"],
     };
     check(lab, report, &fault);
+    report.check(
+        "DNS is silent and nothing is known: status says so, and the register has its own time",
+        || {
+            silent()?;
+            let asked = knowing_nothing(lab).map(|()| {
+                [&["status"][..], &["sessions", "list"]].map(|words| {
+                    let command = [&["motion-ad"], words].concat();
+                    lab.host("root", &command, "")
+                })
+            });
+            heard()?;
+            wait(Duration::from_secs(30), || john(lab).map(drop))?;
+            let [status, list] = asked?;
+            contains("status", &status.stdout, "DNS")?;
+            let blamed = format!("{}{}", status.stdout, list.stderr).contains("is slow");
+            equal("the register is blamed", blamed, false).map_err(|e| format!("{e}\n{}", status.stdout))?;
+            equal("sessions list", list.code, 0).map_err(|e| format!("{e}\n{}", list.stderr))
+        },
+    );
     let resolv = fs::read_to_string(lab.path("/etc/resolv.conf")).unwrap_or_default();
     let fault = Fault {
-        name: "resolv.conf names a host without DNS",
-        breaks: &|| lab.write("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
+        name: "resolv.conf names a host without DNS when a broker starts that knows nothing",
+        breaks: &|| {
+            lab.write("/etc/resolv.conf", "nameserver 127.0.0.1\n").and_then(|()| knowing_nothing(lab))
+        },
         repairs: &|| lab.write("/etc/resolv.conf", &resolv),
         ..fault
     };
     check(lab, report, &fault);
+}
+
+/// Starts a broker without the domain controllers that it kept on disk.
+fn knowing_nothing(lab: &Lab) -> Check {
+    sh(lab, &format!("systemctl stop motion-ad.service; {FORGET}"))?;
+    restart(lab)
 }
 
 /// One service of the domain controller is silent while the others answer. Routing drops its answers from that port.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::cast::person;
 use crate::lab::{Lab, wait};
-use crate::pam::authenticate;
+use crate::one_account::{PEOPLE, ldap};
+use crate::pam::{authenticate, pam};
 use crate::ready::{john, ready, restart};
 use crate::report::{Check, Report, contains, equal};
 
@@ -60,8 +61,12 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
             second_account(lab, other)
         });
     }
+    report.check("joined as VOICE01: that is the name which userWorkstations must hold", || other_name(lab));
     report.check("sssd.conf names a keytab elsewhere: the command hands it over", || keytab_elsewhere(lab));
     report.check("a domain controller that /etc/hosts alone knows, while DNS is dead", || hosts_alone(lab));
+    report.check("resolv.conf names a dead server: nobody is denied, and the broker is the same", || {
+        other_dns(lab)
+    });
     ready(lab)?;
     lab.configure("")
 }
@@ -129,6 +134,31 @@ fn second_account(lab: &Lab, (name, realm): (&str, &str)) -> Check {
     seen
 }
 
+/// The computer account has another name than the host, and AD knows the host by that of the account.
+fn other_name(lab: &Lab) -> Check {
+    const JOIN: &[&str] = &["realm", "join", "--computer-name", "VOICE01", "-U", "Administrator", "acme.com"];
+    lab.run(&["leave"]).ok()?;
+    let joined = lab.host("root", JOIN, person("administrator").password).ok();
+    let seen = joined.and_then(|_| wait(Duration::from_secs(20), || john(lab).map(drop))).and_then(|()| {
+        [("VOICE01", "PAM_SUCCESS"), ("XCALLY", "PAM_PERM_DENIED")].into_iter().try_for_each(
+            |(name, code)| {
+                let change = format!(
+                    "dn: CN=walt.elsewhere,{PEOPLE}\nchangetype: modify\nreplace: userWorkstations\n\
+                 userWorkstations: {name}\n"
+                );
+                ldap(lab, "ldapmodify", &change).ok()?;
+                let answer = pam(lab, "motion", person("walt").sam, "", &["acct_mgmt"]);
+                equal(name, answer.code.as_str(), code)
+            },
+        )
+    });
+    lab.run(&["leave"]).ok()?;
+    lab.run(&["join"]).ok()?;
+    lab.run(&["cast", "restore", "walt"]).ok()?;
+    wait(Duration::from_secs(20), || john(lab).map(drop))?;
+    seen
+}
+
 fn keytab_elsewhere(lab: &Lab) -> Check {
     const MOVED: &str = "/etc/sssd/acme.keytab";
     let position = lab.log_position()?;
@@ -150,6 +180,26 @@ fn keytab_elsewhere(lab: &Lab) -> Check {
     seen
 }
 
+/// Removes the domain controllers that a broker that starts would begin with.
+pub const FORGET: &str = "rm -f /var/lib/motion-ad/last-*.json";
+
+fn other_dns(lab: &Lab) -> Check {
+    let (broker, position) = (lab.broker()?, lab.log_position()?);
+    lab.host_sh("cp /etc/resolv.conf /root/resolv.conf && echo 'nameserver 10.73.0.99' >/etc/resolv.conf")
+        .ok()?;
+    let noticed = lab.wait_for_log(&position, &["event=dns", "changed=/etc/resolv.conf"]);
+    let seen = (0..3).try_for_each(|_| john(lab).map(drop));
+    // Nor does a broker that starts then know less.
+    let started = restart(lab).and_then(|()| wait(Duration::from_secs(10), || john(lab).map(drop)));
+    lab.host_sh("cat /root/resolv.conf >/etc/resolv.conf").ok()?;
+    noticed?;
+    seen?;
+    started?;
+    let restarted = lab.log_since(&position)?.iter().any(|line| line.contains("event=restart"));
+    equal("it restarted by itself", restarted, false)?;
+    equal("it is another one after the restart by hand", lab.broker()? == broker, false)
+}
+
 fn hosts_alone(lab: &Lab) -> Check {
     lab.configure("[domain]\nservers = [\"ad.acme.com\"]\n")?;
     lab.host_sh(
@@ -157,6 +207,8 @@ fn hosts_alone(lab: &Lab) -> Check {
          echo '10.73.0.98 ad.acme.com' >>/etc/hosts",
     )
     .ok()?;
+    // What the broker knew before would do.
+    lab.host_sh(&format!("systemctl stop motion-ad.service; {FORGET}")).ok()?;
     restart(lab)?;
     // A corrected line takes effect at once.
     let wrong = john(lab).is_err();

@@ -263,11 +263,9 @@ fn unreachable(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
             took.as_secs_f64()
         );
         equal("seen", seen, ("login".to_owned(), UNAVAILABLE.to_owned()))?;
-        equal(
-            "served in a second, answered in eight",
-            (served.as_secs() < 1, took.as_secs() < 8),
-            (true, true),
-        )
+        // An application that stands still serves the page after the answer, and a login without a deadline has none.
+        equal("served while the login waits", served < took / 2, true)?;
+        equal("answered within twice its deadline", took < Duration::from_secs(5) * 2, true)
     });
     lab.run(&["net", "heal", "dc"]).ok()?;
     wait(Duration::from_secs(20), || john(lab).map(drop))?;

@@ -17,7 +17,7 @@ use crate::report::{Check, Report, contains, equal};
 use crate::row::Method;
 use crate::secrets::base64;
 
-const PEOPLE: &str = "OU=People,DC=acme,DC=com";
+pub const PEOPLE: &str = "OU=People,DC=acme,DC=com";
 const BRANCH: &str = "OU=Branch,DC=acme,DC=com";
 const RULES: &str = "[login]\nallow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n";
 
@@ -233,7 +233,7 @@ fn clean(lab: &Lab) -> Check {
 }
 
 /// Runs an OpenLDAP tool as the administrator on the domain controller, over Samba's own socket.
-fn ldap(lab: &Lab, tool: &str, input: &str) -> Ran {
+pub fn ldap(lab: &Lab, tool: &str, input: &str) -> Ran {
     const SOCKET: &str = "ldapi://%2Fvar%2Flib%2Fsamba%2Fprivate%2Fldap_priv%2Fldapi";
     const PASSWORD: &str = "/usr/local/lib/lab/admin-password";
     let command = [tool, "-x", "-H", SOCKET, "-D", "Administrator@acme.com", "-y", PASSWORD];

@@ -44,8 +44,8 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         let text = metrics(lab)?;
         equal("panics", number(&text, "motion_ad_panics_total", &[])?, 0.0)?;
         for task in [
-            "log", "metrics", "on_evict", "peers", "pulse", "reaper", "recheck", "roster", "servers",
-            "sessions", "sweep", "trust",
+            "log", "metrics", "names", "on_evict", "peers", "pulse", "reaper", "recheck", "roster",
+            "servers", "sessions", "sweep", "trust",
         ] {
             equal(task, number(&text, "motion_ad_task_up", &[("task", task)])?, 1.0)?;
             equal(task, number(&text, "motion_ad_task_failures_total", &[("task", task)])?, 0.0)?;
