@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn any_number_of_64_bits_is_judged_and_shown() {
-        // The first tick in the last second that is not later than `now`, plus all ticks of that second.
+        // The last tick that still counts as the second of `now`.
         let limit = ticks(now()) + 9_999_999;
         // ADSI writes 9223372032559808511 for a date that it cannot represent; 2650467744000000000 is the
         // year 10000.

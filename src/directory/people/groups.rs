@@ -11,7 +11,7 @@ use crate::directory::{Directory, DirectoryError, Entry, Machine};
 use crate::name::fold;
 
 /// `groupType` flags (MS-ADTS 2.2.12): a group that AD puts into tokens, and one that it puts only into
-/// tokens of its own domain.
+/// tokens of the group's domain.
 const SECURITY_ENABLED: u32 = 0x8000_0000;
 const DOMAIN_LOCAL: u32 = 0x4;
 
