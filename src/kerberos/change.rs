@@ -28,10 +28,10 @@ use crate::verdict::Outcome;
 /// Port of the service that changes passwords (RFC 3244, 2).
 const KPASSWD: u16 = 464;
 
-/// Time without a connection after which the next address is tried in parallel.
+/// After so long without a connection the next address is tried beside the one before.
 const CONNECT: Duration = Duration::from_millis(800);
 
-/// Minimum time to read a reply. It takes a millisecond unless all threads are busy.
+/// An answer is read in a millisecond, unless all threads are busy; for that there is always so much time.
 const READING: Duration = Duration::from_millis(200);
 
 /// Result of a change that was sent.
@@ -200,8 +200,7 @@ async fn connect(
         if running.is_empty() {
             break;
         }
-        // A slow connection stays open while the next address is tried in parallel: nothing has been sent
-        // yet.
+        // One that is slow is waited for while the next one is tried beside it: nothing has been sent yet.
         let until = if waiting.len() == 0 { deadline } else { deadline.min(Instant::now() + CONNECT) };
         match timeout_at(until, first_of(&mut running, |running| &mut running.1)).await {
             Ok((index, Ok(stream))) => return Ok((stream, running.remove(index).0.0.clone())),
