@@ -481,7 +481,7 @@ impl Inner {
             if race.running.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            // A slow attempt goes on while the next one is tried in parallel.
+            // One that is slow is waited for while the next one is tried beside it.
             let until = match race.waiting.peek() {
                 Some(_) => deadline.min(Instant::now() + self.settings.attempt),
                 None => deadline,
