@@ -302,7 +302,7 @@ impl MachineConnection {
         self.run(search, Some(bytes), deadline).await
     }
 
-    /// Runs a search; with `bytes`, the result is cut at that size.
+    /// Runs a search; the result is cut at [`Search::limit`], and also at `bytes` if given.
     async fn run(
         &self,
         search: &Search,

@@ -167,7 +167,7 @@ pub(super) struct Failure {
     kind: Kind,
 }
 
-/// Meaning of a failure for the KDC.
+/// Conclusion about the KDC from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// It is not, or no longer, a KDC.
@@ -177,7 +177,7 @@ enum Kind {
     /// It accepted the connection and broke it off, or reported that it cannot answer now. It may answer a
     /// moment later.
     Busy,
-    /// None: it got no message.
+    /// No conclusion: it got no message.
     Unasked,
 }
 

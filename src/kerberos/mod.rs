@@ -1,11 +1,12 @@
 //! Kerberos: the machine's tickets from the host keytab, the LDAP transport sealed with them, and the check
 //! and the change of a user's password.
 //!
-//! The system's GSSAPI and libkrb5 read its `krb5.conf`, but only do the cryptography. Every message goes to
 //! GSSAPI and libkrb5 come from the system and read its `krb5.conf`, but only do the cryptography. Every
 //! message goes to a KDC over [`kdc`], which is bounded, knows several KDCs and blocks no thread. Tickets are
 //! kept in this process's memory and never in a file. `KRB5_KTNAME` in the environment names the keytab; the
 //! process never changes it, because that is not thread-safe.
+//!
+//! | File | Subject |
 //! |---|---|
 //! | `krb5/` | libkrb5, wrapped |
 //! | `kdc.rs` | one message to a KDC and its answer |

@@ -39,8 +39,8 @@ const OVERHEAD: usize = 256;
 /// Time that TCP waits for an acknowledgement of sent data before the kernel ends the connection. A slow
 /// domain controller acknowledges at once; a firewall that has forgotten an idle connection never does, and
 /// then a new connection replaces it within the same login. Linux counts from the first retransmission: 0.4
-/// to 0.8 s were measured from sending to the end. By then a retransmission was lost, whatever the delay of
-/// the network.
+/// to 0.8 s were measured from sending to the end. A retransmission must have been lost by then, whatever the
+/// delay of the network.
 const TCP_USER_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Time without a byte after which TCP sends a keepalive. Firewalls forget connections after 240 s or more.
@@ -91,7 +91,6 @@ pub struct Sealed {
 /// # Errors
 /// Returns an error if the server cannot be reached, does not prove that it is `service`, rejects the machine
 /// account or does not seal, or if the deadline passes.
-/// does not seal, or if the deadline passes.
 pub async fn connect(
     address: SocketAddr,
     service: &LdapService,

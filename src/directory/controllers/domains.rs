@@ -20,8 +20,8 @@ use crate::kerberos::{Kdc, Kdcs};
 use crate::ldap;
 use crate::name::fold;
 
-/// Maximum number of lists besides that of this host's domain; real forests are far below it, and AD's own
-/// limit far above.
+/// Maximum number of lists in addition to that of this host's domain. AD's own limit of domains is far above
+/// what real forests have.
 const DOMAINS: usize = 64;
 
 /// The KDC's port (RFC 4120, 7.2.3).

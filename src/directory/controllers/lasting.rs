@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(back.controllers, list(&[[10, 0, 0, 2], [10, 0, 0, 1]]).controllers);
         assert_eq!((back.site.as_deref(), down), (Some("Ulm"), vec![("a".to_owned(), Service::Kdc)]));
         assert_eq!(read("acme.com", Role::GlobalCatalogue).unwrap(), None);
-        // A list without controllers, one for other hosts, and no file at all.
+        // A list without addresses, one without wanted hosts, one of another domain, and a malformed one.
         assert!(Lasting::of("acme.com", &list(&[]), |_, _| false).list(|_| true).is_none());
         assert!(kept.list(|_| false).is_none());
         std::fs::rename(

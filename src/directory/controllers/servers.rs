@@ -49,7 +49,7 @@ pub struct Circuit {
     pub host: String,
     /// The service.
     pub service: Service,
-    /// Outcome of its last use; `None` if it has not been used.
+    /// True if its last use succeeded; `None` if it has not been used.
     pub works: Option<bool>,
     /// Number of times that it began to fail.
     pub outages: u64,
@@ -240,7 +240,7 @@ impl ServerList {
     }
 
     /// Notes that `service` of `host` is slow or dead: it is probed at once, and others come first until
-    /// then.
+    /// the probe ends.
     pub fn doubted(&self, host: &str, service: Service, cause: &str) {
         self.known().health.doubted(host, service, cause, Instant::now());
         self.changed.notify_one();
@@ -369,7 +369,7 @@ impl ServerList {
         circuits.collect()
     }
 
-    /// Returns true if the last refresh succeeded; `None` if there has been none.
+    /// Returns true if the last refresh did not fail; `None` if there was neither a refresh nor a kept list.
     pub fn is_fresh(&self) -> Option<bool> {
         let known = self.known();
         known.due.is_some().then_some(known.problem.is_none())
@@ -696,7 +696,7 @@ mod tests {
         }
     }
 
-    /// Succeeds as soon as `working` is set.
+    /// Succeeds once `working` has counted down to one.
     fn probe(working: &Arc<AtomicUsize>) -> Probe {
         let working = working.clone();
         Arc::new(move |_, _| {

@@ -158,8 +158,8 @@ impl Link {
         self.relay.close();
     }
 
-    /// Runs one search, page by page. With `bytes`, the result is cut at that size, and the domain controller
-    /// gets `deadline` as its time limit.
+    /// Runs one search, page by page. With `bytes`, the result is also cut at that size, and the domain
+    /// controller gets `deadline` as its time limit.
     pub(super) async fn search(
         self: &Arc<Self>,
         search: &Search,

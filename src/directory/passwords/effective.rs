@@ -29,7 +29,6 @@ impl<M: Machine> Directory<M> {
     ///
     /// # Errors
     /// Returns an error if AD does not answer before `deadline`.
-    /// AD was not reached until `deadline`.
     pub async fn password_rules(
         &self,
         person: &Person,

@@ -490,7 +490,6 @@ impl Pool {
     ///
     /// # Errors
     /// Like [`Pool::probe`].
-    /// As [`Pool::probe`].
     pub async fn look(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
         let connection = self.connect(controller, deadline).await.map_err(|e| e.cause().to_owned())?;
         if !self.idle().iter().any(|idle| idle.host == controller.host) {

@@ -35,8 +35,8 @@ pub struct Account {
     pub computed: u32,
     /// `accountExpires`; `None` if never.
     pub expires: Option<SystemTime>,
-    /// True if the password must be changed at the next logon: `pwdLastSet` is 0, and AD can treat the
-    /// account's password as expired (MS-ADTS 3.1.1.4.5.17).
+    /// True if the password must be changed at the next logon: `pwdLastSet` is 0, and the account is
+    /// not one whose password AD never treats as expired (MS-ADTS 3.1.1.4.5.17).
     pub must_change: bool,
     /// `msDS-UserPasswordExpiryTimeComputed`; `None` if never.
     pub password_expires: Option<SystemTime>,

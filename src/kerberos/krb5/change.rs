@@ -1,6 +1,6 @@
 //! The change of a password (RFC 3244): the request to the service that changes passwords, and its reply.
 //!
-//! `krb5_change_password` would find the service, send and wait without a deadline. The request is version 1,
+//! `krb5_change_password` would find the service, send and wait on its own. The request is version 1,
 //! which contains only the new password; every domain controller accepts it, because MIT's and Heimdal's
 //! `kpasswd` send it.
 
