@@ -225,8 +225,8 @@ impl<M: Machine> Directory<M> {
     /// Returns the SIDs of the configured groups that apply to `person`.
     ///
     /// # Errors
-    /// Returns an error if AD does not answer before `deadline`, if one of the groups does not exist, or if the
-    /// domain of `person` does not show membership in a denied one.
+    /// Returns an error if AD does not answer before `deadline`, or if one of the groups does not exist. Also if
+    /// the domain of `person` does not show membership in a denied group.
     pub async fn group_rules(
         &self,
         person: &Person,

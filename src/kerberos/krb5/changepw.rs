@@ -96,7 +96,7 @@ impl Accepted {
         let mut ip = [192, 0, 2, 1];
         let mut local = Address { magic: 0, kind: 2, length: 4, contents: ip.as_mut_ptr() };
         let mut sub = ptr::null_mut();
-        // SAFETY: everything is valid, and what is written is freed by whoever has it.
+        // SAFETY: everything is valid, and the owner of each written value frees it.
         unsafe {
             context.check(raw::krb5_mk_rep(context.0, self.auth, &mut proof.raw)).unwrap();
             context.check(raw::krb5_auth_con_getrecvsubkey(context.0, self.auth, &mut sub)).unwrap();
