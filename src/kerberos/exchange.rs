@@ -621,8 +621,8 @@ mod tests {
 
     #[tokio::test]
     async fn two_slow_ones_do_not_get_the_proof_at_once() {
-        // The second one is tried after 0.8 s and has the proof from then on. The first one requests it 0.4 s
-        // later, and the second one answers after another 0.3 s.
+        // The second one is asked after 0.8 s and has the proof from then on. The first one asks for it 0.4 s later, and the
+        // second one answers after another 0.3 s.
         let first = Scripted::slow(vec![(1200, refusal(25, 0)), (0, refusal(24, 0))]).await;
         let second = Scripted::slow(vec![(0, refusal(25, 0)), (700, refusal(24, 0))]).await;
         let two = Two([first, second]);
