@@ -1,5 +1,5 @@
-//! How long a login waits for one domain controller before it asks the next one beside it, and which of the two may send the
-//! password. No I/O.
+//! A login's patience with one domain controller: when it tries the next one in parallel, and which of the
+//! two may send the password. No I/O.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -10,26 +10,27 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// One domain controller has so long, from the first packet to the answer, while there is another to ask.
+/// Time for one domain controller, from the first packet to the answer, if there is another one to try.
 pub const ATTEMPT: Duration = Duration::from_millis(800);
 
-/// Those that a login could still turn to.
+/// The other domain controllers that a login could turn to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
     /// There are none.
     None,
-    /// There are some, and each is known to have failed.
+    /// There are some, but each is known to have failed.
     Failed,
-    /// One of them is worth the change.
+    /// At least one of them is worth the change.
     Better,
 }
 
 impl Others {
-    /// By whether the one that is waited for, and each of `others`, is known to have failed.
+    /// Compares the present domain controller, which has `failed` or not, with the same fact about each of
+    /// `others`.
     pub fn new(failed: bool, others: impl IntoIterator<Item = bool>) -> Self {
         let mut found = Others::None;
         for other_failed in others {
-            // Of two that failed neither is better, but the first had its chance.
+            // If all have failed, none is better, but the present one has had its chance.
             if failed || !other_failed {
                 return Others::Better;
             }
@@ -39,8 +40,9 @@ impl Others {
     }
 }
 
-/// Whether a login stays with a domain controller that has not answered it for [`ATTEMPT`], and looks again after as
-/// long; `left` is what is left until the deadline. One that answers other logins meanwhile is slow and not dead.
+/// Returns true if a login keeps waiting for a domain controller that has not answered for [`ATTEMPT`], and
+/// checks again after the same time. `left` is the time until the deadline. A domain controller that answers
+/// other logins is slow, not dead.
 pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
     match others {
         _ if left.is_zero() => false,
@@ -52,7 +54,7 @@ pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
     }
 }
 
-/// The first of the attempts of one login that ends: its place, and what became of it.
+/// Waits for the first attempt of a login to end, and returns its index and its result.
 pub async fn first_of<A, F: Future>(
     attempts: &mut [A],
     future: impl Fn(&mut A) -> &mut Pin<Box<F>>,
@@ -69,21 +71,22 @@ pub async fn first_of<A, F: Future>(
     .await
 }
 
-/// The password of one login, which its attempts send. While it is on its way to one domain controller, another one gets it
-/// only after [`ATTEMPT`]: a wrong password that two slow ones got at once would count twice.
+/// The right to send the password of one login, which its attempts share. While one domain controller has the
+/// password, another one gets it only after [`ATTEMPT`]: a wrong password sent to two slow ones at once would
+/// count twice.
 #[derive(Default)]
 pub struct Sending {
-    /// When it was sent, for each attempt that waits for the answer.
+    /// Time of sending, for each attempt that waits for the answer.
     since: Mutex<Vec<Instant>>,
     ended: Notify,
 }
 
 impl Sending {
-    /// Waits until the password may be sent. It is on its way until the turn is dropped.
+    /// Waits until the password may be sent. It counts as under way until the turn is dropped.
     pub async fn turn(&self) -> Turn<'_> {
         loop {
             let mut ended = pin!(self.ended.notified());
-            // From here on, so that no end is missed before it is waited for.
+            // Enabled before the check, so that an end in between is not missed.
             ended.as_mut().enable();
             let now = Instant::now();
             let free = {
@@ -108,7 +111,7 @@ impl Sending {
     }
 }
 
-/// The password on its way to one domain controller.
+/// The password under way to one domain controller.
 pub struct Turn<'a> {
     sending: &'a Sending,
     since: Instant,
@@ -137,7 +140,7 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::ZERO);
         let second = sending.turn().await;
         assert_eq!(begun.elapsed(), ATTEMPT, "the first one is silent");
-        // Its answer lets the next one go at once.
+        // Its answer lets the next one send at once.
         let waiting = async {
             drop(sending.turn().await);
             begun.elapsed()

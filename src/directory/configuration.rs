@@ -7,13 +7,13 @@ use super::machine::{MachineError, Search};
 use super::machines::Place;
 use super::{EntryError, Machine, base_search};
 
-/// Where the partition begins, as the rootDSE says (MS-ADTS 3.1.1.3.2).
+/// The rootDSE's attribute that names the partition (MS-ADTS 3.1.1.3.2).
 const NAMING_CONTEXT: &str = "configurationNamingContext";
 
-/// The distinguished name of the configuration partition.
+/// Returns the distinguished name of the configuration partition.
 ///
 /// # Errors
-/// AD was not reached until `deadline`, or does not name it.
+/// Returns an error if AD does not answer before `deadline`, or does not name the partition.
 pub(super) async fn naming_context<M: Machine>(
     machine: &M,
     deadline: Instant,
@@ -31,7 +31,7 @@ pub(super) async fn naming_context<M: Machine>(
     Ok(name.ok_or_else(missing)?)
 }
 
-/// A search in the configuration partition below `base`, for at most `limit` objects.
+/// Builds a search in the configuration partition below `base`, for at most `limit` objects.
 pub(super) fn search_below(
     base: String,
     scope: Scope,

@@ -1,4 +1,4 @@
-//! One entry of a search result, decoded without trusting its shape.
+//! One entry of a search result, decoded without assumptions about its shape.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::collections::BTreeMap;
@@ -8,15 +8,15 @@ use ldap3::asn1::{PL, StructureTag, TagClass};
 /// The tag of a SearchResultEntry (RFC 4511, 4.5.2: `[APPLICATION 4]`).
 const SEARCH_RESULT_ENTRY: u64 = 4;
 
-/// One object as the directory answered it (RFC 4511, 4.5.2).
+/// One object of a search result (RFC 4511, 4.5.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     dn: String,
-    /// By lower-case name: attribute descriptions are compared without case (RFC 4512, 2.5).
+    /// By lower-case name, because attribute descriptions ignore case (RFC 4512, 2.5).
     attributes: BTreeMap<String, Vec<Vec<u8>>>,
 }
 
-/// An entry or a value that is not what the directory's schema promises.
+/// An entry or a value that violates the directory's schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// The entry is no SearchResultEntry.
@@ -29,28 +29,28 @@ pub enum EntryError {
         attribute: String,
         /// The entry.
         dn: String,
-        /// How many.
+        /// The number of values.
         count: usize,
     },
-    /// The value is not of the expected kind; the text never quotes it.
+    /// The value is of an unexpected kind; the text never quotes it.
     #[error("{attribute} of {dn} is not {expected}")]
     Value {
         /// The attribute.
         attribute: String,
         /// The entry.
         dn: String,
-        /// What it should be.
+        /// The expected kind.
         expected: &'static str,
     },
 }
 
 impl Entry {
-    /// An entry without attributes.
+    /// Creates an entry without attributes.
     pub fn new(dn: impl Into<String>) -> Self {
         Entry { dn: dn.into(), attributes: BTreeMap::new() }
     }
 
-    /// The same entry with `values` added to `attribute`.
+    /// Adds `values` to `attribute`.
     #[must_use]
     pub fn with<V: Into<Vec<u8>>>(mut self, attribute: &str, values: impl IntoIterator<Item = V>) -> Self {
         self.attributes
@@ -60,10 +60,10 @@ impl Entry {
         self
     }
 
-    /// Decodes what ldap3 parsed into tags. Its own `SearchEntry::construct` panics on malformed data.
+    /// Decodes tags that ldap3 has parsed. ldap3's `SearchEntry::construct` panics on malformed data.
     ///
     /// # Errors
-    /// The tags are no SearchResultEntry.
+    /// Returns [`EntryError::Malformed`] if the tags are no SearchResultEntry.
     pub fn decode(tag: StructureTag) -> Result<Self, EntryError> {
         if (tag.class, tag.id) != (TagClass::Application, SEARCH_RESULT_ENTRY) {
             return Err(EntryError::Malformed("not a search result"));
@@ -83,7 +83,7 @@ impl Entry {
         &self.dn
     }
 
-    /// Length of everything in it, in bytes.
+    /// Length of all names and values in bytes.
     pub fn length(&self) -> usize {
         let values = |values: &Vec<Vec<u8>>| values.iter().map(Vec::len).fold(0, usize::saturating_add);
         let attributes = self.attributes.iter();
@@ -91,12 +91,12 @@ impl Entry {
         lengths.fold(self.dn.len(), usize::saturating_add)
     }
 
-    /// Every attribute, by lower-case name.
+    /// All attributes, by lower-case name.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &[Vec<u8>])> {
         self.attributes.iter().map(|(name, values)| (name.as_str(), values.as_slice()))
     }
 
-    /// Every value of `attribute`; none when it is absent or may not be read, which AD does not tell apart.
+    /// All values of `attribute`; empty if it is absent or unreadable, which AD does not distinguish.
     pub fn values(&self, attribute: &str) -> &[Vec<u8>] {
         self.attributes.get(&attribute.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
     }
@@ -104,7 +104,7 @@ impl Entry {
     /// The only value of `attribute`.
     ///
     /// # Errors
-    /// There are several.
+    /// Returns [`EntryError::Several`] if there are several.
     pub fn bytes(&self, attribute: &str) -> Result<Option<&[u8]>, EntryError> {
         match self.values(attribute) {
             [] => Ok(None),
@@ -120,32 +120,34 @@ impl Entry {
     /// The only value of `attribute` as text.
     ///
     /// # Errors
-    /// There are several, or it is not UTF-8.
+    /// Returns an error if there are several values, or the value is not UTF-8.
     pub fn text(&self, attribute: &str) -> Result<Option<&str>, EntryError> {
         self.bytes(attribute)?.map(|value| self.as_text(attribute, value)).transpose()
     }
 
-    /// Every value of `attribute` as text.
+    /// All values of `attribute` as text.
     ///
     /// # Errors
-    /// One is not UTF-8.
+    /// Returns an error if one is not UTF-8.
     pub fn texts(&self, attribute: &str) -> Result<Vec<&str>, EntryError> {
         self.values(attribute).iter().map(|value| self.as_text(attribute, value)).collect()
     }
 
-    /// The only value of `attribute` as a number: Integer, LargeInteger and Enumeration of MS-ADTS 3.1.1.2.2.2.
+    /// The only value of `attribute` as a number: Integer, LargeInteger and Enumeration of MS-ADTS
+    /// 3.1.1.2.2.2.
     ///
     /// # Errors
-    /// There are several, or it is no number of 64 bits.
+    /// Returns an error if there are several values, or the value is not a number of 64 bits.
     pub fn integer(&self, attribute: &str) -> Result<Option<i64>, EntryError> {
         let number = |text: &str| text.parse().map_err(|_| self.wrong(attribute, "a number"));
         self.text(attribute)?.map(number).transpose()
     }
 
-    /// The only value of `attribute` as 32 flags. AD writes them as a signed number: bit 31 makes it negative.
+    /// The only value of `attribute` as 32 flags. AD writes them as a signed number: bit 31 makes it
+    /// negative.
     ///
     /// # Errors
-    /// There are several, or it is no number of 32 bits.
+    /// Returns an error if there are several values, or the value is not a number of 32 bits.
     pub fn flags(&self, attribute: &str) -> Result<Option<u32>, EntryError> {
         let flags = |number: i64| {
             u32::try_from(number)

@@ -1,7 +1,7 @@
 //! The forest: its domains and its UPN suffixes, as every domain controller knows them.
 //!
-//! Only who is not found by the host's own domain depends on it. It is read when it is first needed and then once an
-//! hour; while it cannot be read, what was known last stays good.
+//! Only users that the host's own domain does not find depend on it. It is read when it is first needed and
+//! then once an hour. If it cannot be read, the previous data stays valid.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,14 +16,14 @@ use super::machine::MachineError;
 use crate::dn::{Dn, Place};
 use crate::name::{Known, fold, is_domain};
 
-/// The most domains that a forest may have here.
+/// Maximum number of domains of a forest.
 pub(super) const DOMAINS: usize = 200;
 
-/// How long the forest is good.
+/// Time after which the forest is read again.
 const FRESH: Duration = Duration::from_secs(3600);
-/// After a failure it is asked again no sooner than this, where one is known.
+/// Minimum time after a failure until the next attempt, if an older answer is known.
 const RETRY: Duration = Duration::from_secs(30);
-/// No login waits longer than this for a newer one.
+/// Maximum time that a login waits for a refresh, if an older answer is known.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The objects below `CN=Partitions`: the container with the suffixes (MS-ADTS 6.1.1.2.1), and a crossRef for each
@@ -39,11 +39,11 @@ pub struct Domain {
     pub name: String,
     /// `nETBIOSName`.
     pub netbios: String,
-    /// `nCName`: where its objects are.
+    /// `nCName`: the distinguished name that its objects are below.
     pub dn: String,
 }
 
-/// What the partitions container says.
+/// The content of the partitions container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forest {
     domains: Vec<Domain>,
@@ -54,7 +54,7 @@ impl Forest {
     /// Reads the forest through `machine`.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`, or a domain is malformed.
+    /// Returns an error if AD does not answer before `deadline`, or if a domain is malformed.
     pub async fn read<M: Machine>(machine: &M, deadline: Instant) -> Result<Self, MachineError> {
         let configuration = naming_context(machine, deadline).await?;
         let search = search_below(
@@ -62,7 +62,7 @@ impl Forest {
             Scope::Subtree,
             FILTER,
             &["uPNSuffixes", "dnsRoot", "nETBIOSName", "nCName"],
-            // The container is one of them.
+            // One more for the container.
             DOMAINS + 1,
         );
         Ok(Forest::of(&machine.search(&search, deadline).await?)?)
@@ -73,7 +73,7 @@ impl Forest {
         for entry in entries {
             let suffixes = entry.texts("uPNSuffixes")?.into_iter().filter(|suffix| is_domain(suffix));
             forest.known.suffixes.extend(suffixes.map(fold));
-            // The container has neither of them.
+            // The container has neither attribute.
             let names = (entry.text("nCName")?, entry.texts("dnsRoot")?.first().copied());
             let (Some(dn), Some(name)) = names else { continue };
             let netbios = entry.text("nETBIOSName")?.unwrap_or_default();
@@ -89,7 +89,7 @@ impl Forest {
         &self.domains
     }
 
-    /// What it adds to the rules for names.
+    /// Returns what the forest adds to the rules for names.
     pub fn known(&self) -> &Known {
         &self.known
     }
@@ -104,19 +104,20 @@ impl Forest {
         self.domains.iter().find(|domain| !netbios.is_empty() && fold(&domain.netbios) == fold(netbios))
     }
 
-    /// The domain that holds the object `dn`: the innermost, because a child domain's name lies inside its parent's.
+    /// Returns the domain that holds the object `dn`: the innermost, because a child domain's name lies
+    /// inside its parent's.
     pub fn of_object(&self, dn: &str) -> Option<&Domain> {
         let holding = self.domains.iter().filter(|domain| is_inside(dn, &domain.dn));
         holding.max_by_key(|domain| domain.dn.len())
     }
 
-    /// Whether there are domains beside `own`.
+    /// Returns true if there are domains other than `own`.
     pub(super) fn has_further(&self, own: &str) -> bool {
         self.domains.iter().any(|domain| domain.name != fold(own))
     }
 }
 
-/// Whether `dn` is `root` or below it. What is no distinguished name is nowhere.
+/// Returns true if `dn` is `root` or below it; false if one of them is malformed.
 pub(super) fn is_inside(dn: &str, root: &str) -> bool {
     match (Dn::parse(dn), Dn::parse(root)) {
         (Ok(dn), Ok(root)) => dn.place(&root) != Place::Outside,
@@ -128,17 +129,18 @@ pub(super) fn is_inside(dn: &str, root: &str) -> bool {
 #[derive(Default)]
 pub(super) struct Remembered {
     last: Mutex<Option<Arc<Forest>>>,
-    /// When it is read again. Held over the reading, so that one asks and the others wait for the answer.
+    /// Time of the next reading. Locked during a reading, so that one caller reads and the others wait for
+    /// the answer.
     next: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Remembered {
-    /// The forest as far as it is known, without waiting.
+    /// Returns the forest as last read, without waiting.
     pub(super) fn last(&self) -> Option<Arc<Forest>> {
         self.slot().clone()
     }
 
-    /// The forest, read again where it is too old.
+    /// Returns the forest, which is read again if it is too old.
     pub(super) async fn get<M: Machine>(
         &self,
         machine: &M,
@@ -209,7 +211,7 @@ mod tests {
             ("CN=John,CN=Users,DC=acme,DC=com", Some("acme.com")),
             ("CN=Mary,cn=users,dc=EMEA,dc=acme,dc=com", Some("emea.acme.com")),
             ("DC=emea,DC=acme,DC=com", Some("emea.acme.com")),
-            // One name with a comma in it, and a name that ends with a backslash.
+            // One component with a comma in its value, and one that ends with a backslash.
             ("CN=x\\,DC=emea,DC=acme,DC=com", Some("acme.com")),
             ("CN=x\\\\,DC=emea,DC=acme,DC=com", Some("emea.acme.com")),
             ("CN=x,DC=notacme,DC=com", None),
@@ -233,7 +235,7 @@ mod tests {
         assert_eq!(remembered.last(), None);
 
         let known = remembered.get(&Scripted::new(scripted::forest()), soon()).await.unwrap();
-        // Nothing is asked within the hour.
+        // AD is not queried within the hour.
         assert_eq!(remembered.get(&Scripted::default(), soon()).await, Ok(known.clone()));
         tokio::time::advance(FRESH).await;
         let machine = failing();

@@ -1,13 +1,14 @@
-//! Searches that come from elsewhere: those of the LDAP bridge's clients.
+//! External searches: those of the LDAP bridge's clients.
 //!
-//! What they may see is bounded here: entries below `domain.base_dn`, attributes of one list, and so many of both. AD gives
-//! the entries; two attributes are filled where AD has none, and names of `names.map` are found as a login finds them:
+//! Their view is bounded here: entries below `domain.base_dn`, attributes of one list, and a maximum number
+//! of both. AD provides the entries. Two attributes are filled in if AD has none, and names of `names.map`
+//! are resolved as a login resolves them:
 //!
-//! - `uid` is the `sAMAccountName` where AD has no `uid`.
-//! - `mail` is the `userPrincipalName` where AD has no `mail`.
-//! - A name that `names.map` maps, in a test of `sAMAccountName`, `uid` or `userPrincipalName` for equality, stands for the
-//!   account that a login by this name is for. The entry shows that name in `uid`, and in `sAMAccountName` where the
-//!   filter asked for that.
+//! - `uid` is the `sAMAccountName` if AD has no `uid`.
+//! - `mail` is the `userPrincipalName` if AD has no `mail`.
+//! - A name that `names.map` maps stands for the account that a login by this name is for, if a filter tests
+//!   `sAMAccountName`, `uid` or `userPrincipalName` for equality with it. The entry shows that name in `uid`,
+//!   and also in `sAMAccountName` if the filter tested that.
 
 mod attributes;
 mod filter;
@@ -24,36 +25,37 @@ use crate::protocol::search::{
     self as asked, Found, FoundEntry, MAX_ATTRIBUTES, MAX_ENTRIES, MAX_FOUND, Value, code,
 };
 
-/// Names of `names.map` in one filter. Each costs a search.
+/// Maximum number of names of `names.map` in one filter. Each costs a search.
 const MAPPED: usize = 16;
-/// The most bytes of entries that are taken from AD for one reply.
+/// Maximum number of bytes of entries that are read from AD for one reply.
 const RECEIVED: usize = MAX_FOUND;
-/// The longest list of entries as JSON, in bytes; the rest of the reply needs far less than what is left.
+/// Maximum length of the entries as JSON, in bytes; the rest of the reply needs far less than the remaining
+/// bytes.
 const LONGEST: usize = MAX_FOUND - 8 * 1024;
-/// Entries that are read where a few would do, so that one that hides another is among them.
+/// Minimum number of entries that are read if one may hide another, so that both are among them.
 const FEW: usize = 16;
 /// `sAMAccountType` of the account of a user (MS-SAMR 2.2.1.9).
 const USER: &str = "805306368";
-/// LDAP result codes of AD (RFC 4511, 4.1.9) that have a cause in the search.
+/// LDAP result codes of AD (RFC 4511, 4.1.9) that are caused by the search itself.
 const TIME_LIMIT_EXCEEDED: u32 = 3;
 const INVALID_DN_SYNTAX: u32 = 34;
-/// What every search reads for its own sake.
+/// Attributes that every search reads for internal use.
 const NEEDED: [&str; 6] =
     ["objectGUID", "sAMAccountName", "sAMAccountType", "userPrincipalName", "uid", "mail"];
 
 /// The first entries of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// At most as many as were asked for.
+    /// The entries, at most the requested number.
     pub entries: Vec<Entry>,
-    /// Whether there are more.
+    /// True if there are more.
     pub is_cut: bool,
 }
 
-/// A name of `names.map` that a filter tests for.
+/// A name of `names.map` in a filter.
 struct Mapped {
     name: String,
-    /// The attribute that was tested, and for what.
+    /// The tested attribute, and the value that it is compared with.
     attribute: &'static str,
     value: Vec<u8>,
     /// `objectGUID` of the account that a login by this name is for; `None` if there is none.
@@ -61,7 +63,7 @@ struct Mapped {
 }
 
 impl<M: Machine> Directory<M> {
-    /// What the directory has for a client of the LDAP bridge. What goes wrong is a result, too.
+    /// Runs a search for a client of the LDAP bridge. A failure is a result as well.
     pub async fn lookup(&self, rules: &Rules, search: &asked::Search, deadline: Instant) -> Found {
         self.try_lookup(rules, search, deadline).await.unwrap_or_else(|failed| failed)
     }
@@ -102,7 +104,7 @@ impl<M: Machine> Directory<M> {
         };
         let Part { mut entries, mut is_cut } =
             self.machine.search_part(&query, RECEIVED, deadline).await.map_err(|error| failed(&error))?;
-        // Whatever AD made of the base.
+        // However AD interprets the base.
         let own = Dn::parse(&self.base).unwrap_or_default();
         entries.retain(|entry| Dn::parse(entry.dn()).is_ok_and(|dn| dn.place(&own) != Lies::Outside));
         hide(&hiding, &mut entries);
@@ -112,10 +114,10 @@ impl<M: Machine> Directory<M> {
         Ok(whole(entries, is_cut, search.size_limit))
     }
 
-    /// The base and scope that AD is asked by, none where nothing can be there.
+    /// Returns the base and scope for AD; `None` if no entry can be there.
     fn within_base(&self, search: &asked::Search) -> Result<Option<(String, Scope)>, Found> {
         let invalid = |text: String| Found::failed(code::INVALID_DN_SYNTAX, text);
-        // AD has forms of its own that name an object anywhere: `<GUID=…>`, `<SID=…>` (MS-ADTS 3.1.1.3.1.2.4).
+        // AD has special forms that name an object anywhere: `<GUID=…>`, `<SID=…>` (MS-ADTS 3.1.1.3.1.2.4).
         let mut before = ' ';
         for letter in search.base.chars() {
             if letter == '<' && before != '\\' {
@@ -138,7 +140,7 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// The names of `names.map` among those that `filter` tests for.
+    /// Resolves the names of `names.map` that `filter` tests for.
     async fn mapped(&self, rules: &Rules, filter: &Filter, deadline: Instant) -> Result<Vec<Mapped>, Found> {
         let mut mapped: Vec<Mapped> = Vec::new();
         let mut names = Vec::new();
@@ -165,8 +167,8 @@ impl<M: Machine> Directory<M> {
         Ok(mapped)
     }
 
-    /// The name that a line of `names.map` maps, of the value that a filter tests for: with the domain or without, as
-    /// applications put it behind the username.
+    /// Returns the name of a line of `names.map` that `value` contains, with or without the domain, which
+    /// some applications append to the username.
     fn mapped_name(&self, rules: &Rules, value: &[u8]) -> Option<String> {
         let name = std::str::from_utf8(value).ok()?;
         if rules.is_mapped(name) {
@@ -176,7 +178,7 @@ impl<M: Machine> Directory<M> {
         (self.is_own(domain) && rules.is_mapped(user)).then(|| user.to_owned())
     }
 
-    /// `objectGUID` of the account that a login by `name` is for.
+    /// Returns the `objectGUID` of the account that a login by `name` is for.
     async fn bearer(&self, rules: &Rules, name: &str, deadline: Instant) -> Result<Option<Vec<u8>>, Found> {
         let found = match self.principal(rules, name, deadline).await {
             Ok(Ok(principal)) => self.find(&principal, deadline).await,
@@ -186,12 +188,12 @@ impl<M: Machine> Directory<M> {
         match found {
             Ok(found) => Ok(Some(found.person.guid.to_bytes_le().to_vec())),
             Err(DirectoryError::Machine(error)) => Err(failed(&error)),
-            // Such a login is refused.
+            // Such a login is rejected.
             Err(_) => Ok(None),
         }
     }
 
-    /// An entry as clients see it.
+    /// Converts an entry to the clients' view.
     fn shown(&self, entry: &Entry, wanted: &[&'static str], mapped: &[Mapped]) -> FoundEntry {
         let guid = entry.values("objectGUID").first();
         let name = mapped.iter().find(|mapped| mapped.guid.is_some() && mapped.guid.as_ref() == guid);
@@ -224,7 +226,7 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// The attribute whose value an account of a user shows in place of one that it does not have.
+/// Returns the attribute that replaces a missing `attribute` of a user's account.
 fn stands_in(attribute: &str) -> Option<&'static str> {
     match attribute {
         "uid" => Some("sAMAccountName"),
@@ -233,7 +235,7 @@ fn stands_in(attribute: &str) -> Option<&'static str> {
     }
 }
 
-/// What AD is asked in place of a test.
+/// Translates a test for AD.
 fn translate(mapped: &[Mapped], attribute: &'static str, test: Test) -> Filter {
     if let Test::Equal(value) = &test
         && let Some(mapped) =
@@ -251,8 +253,8 @@ fn translate(mapped: &[Mapped], attribute: &'static str, test: Test) -> Filter {
     Filter::Or(vec![Filter::Is(attribute, test), filled])
 }
 
-/// The tests by which an account that is only filled in could be hidden: attribute and value, in the form in which values
-/// are compared.
+/// Returns the tests that could match one account by a filled-in value and another by its own: attribute and
+/// value, folded for comparison.
 fn hiding(filter: &Filter) -> Vec<(&'static str, String)> {
     let mut tests = Vec::new();
     filter.visit(&mut |attribute, test| {
@@ -263,8 +265,8 @@ fn hiding(filter: &Filter) -> Vec<(&'static str, String)> {
     tests
 }
 
-/// Drops accounts that bear a name in `uid` or `mail` which another one logs in by: who may write his own `uid` is
-/// nobody else by that.
+/// Drops accounts with a value in `uid` or `mail` that another account logs in by: a user who may write the
+/// own `uid` must not pose as another user.
 fn hide(tests: &[(&'static str, String)], entries: &mut Vec<Entry>) {
     let bears = |entry: &Entry, attribute: &str, value: &str| {
         entry.values(attribute).iter().any(|own| fold(&String::from_utf8_lossy(own)) == value)
@@ -281,7 +283,7 @@ fn is_user(entry: &Entry) -> bool {
     entry.text("sAMAccountType").is_ok_and(|kind| kind == Some(USER))
 }
 
-/// The reply of as many entries as it has room for.
+/// Returns a reply with as many entries as fit.
 fn whole(entries: impl Iterator<Item = FoundEntry>, mut is_cut: bool, size_limit: u32) -> Found {
     let mut found = Found::default();
     let (mut length, mut is_full) = (0_usize, false);

@@ -1,7 +1,8 @@
-//! The machine account's connection: the one through which the broker reads the directory.
+//! The machine account's connection, through which the broker reads the directory.
 //!
-//! All searches share it. It is made when it is first needed, by one task however many wait for it, and
-//! replaced when it breaks, when it stops answering, before its ticket ends and after many searches.
+//! All searches share it. One task connects when a search first needs it, however many searches wait. The
+//! connection is replaced when it breaks, when it stops answering, before its ticket ends and after many
+//! searches.
 
 mod alias;
 mod link;
@@ -32,70 +33,70 @@ use crate::patience::first_of;
 /// LDAP result code invalidCredentials (RFC 4511, 4.1.9).
 const INVALID_CREDENTIALS: u32 = 49;
 
-/// Searches on their way at the same time. ldap3 does not read while it writes, so what is asked before
-/// anything is answered must fit into the sockets' buffers.
+/// Maximum number of searches under way. ldap3 does not read while it writes, so all requests that are sent
+/// before the first answer must fit into the sockets' buffers.
 const IN_FLIGHT: usize = 256;
 
 /// A domain controller to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its LDAP service, as Kerberos knows it.
+    /// Its LDAP service, as named in Kerberos.
     pub service: LdapService,
-    /// Where that listens, in the order to try.
+    /// Addresses and ports of the service, in the order to try.
     pub addresses: Vec<SocketAddr>,
 }
 
-/// Who knows the domain controllers.
+/// Source of the domain controllers, and receiver of their failures.
 pub trait Servers: Send + Sync + 'static {
-    /// The domain controllers in the order to try; the error says why there are none.
+    /// Returns the domain controllers in the order to try; the error says why there are none.
     fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>>;
 
-    /// `host` did not answer, or did not let the machine in.
+    /// Notes that `host` did not answer, or rejected the machine account.
     fn failed(&self, host: &str, cause: &str) {
         let _ = (host, cause);
     }
 
-    /// `host` has fallen silent.
+    /// Notes that `host` has fallen silent.
     fn silent(&self, host: &str, cause: &str) {
         self.failed(host, cause);
     }
 
-    /// `host` is slow or silent: others are asked first until that is known.
+    /// Notes that `host` is slow or silent: others come first until a probe shows which.
     fn doubted(&self, host: &str, cause: &str) {
         let _ = (host, cause);
     }
 
-    /// `host` did what was asked of it.
+    /// Notes that `host` worked.
     fn answered(&self, host: &str) {
         let _ = host;
     }
 
-    /// Whether `host` is contacted before `other`.
+    /// Returns true if `host` is contacted before `other`.
     fn is_preferred(&self, host: &str, other: &str) -> bool {
         let _ = (host, other);
         false
     }
 
-    /// Whether to go on waiting for `host`, which was asked at `since`: it answered somebody else meanwhile, or there
-    /// is no other to ask.
+    /// Returns true if the caller should keep waiting for `host`, which was queried at `since`: it has
+    /// answered another request since then, or there is no other domain controller.
     fn is_worth_waiting_for(&self, host: &str, since: Instant) -> bool {
         let _ = (host, since);
         true
     }
 }
 
-/// The bounds of a [`MachineConnection`].
+/// Bounds of a [`MachineConnection`].
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For the whole of finding, connecting and binding.
+    /// Time limit for finding a domain controller, connecting and binding together.
     pub connect: Duration,
-    /// For one address of one domain controller, before the next one is tried beside it.
+    /// Time for one address of one domain controller before the next one is tried in parallel.
     pub attempt: Duration,
-    /// After so long without a byte a waiting search makes us doubt the connection.
+    /// Time without a received byte after which a waiting search has the connection probed.
     pub silence: Duration,
-    /// So long a doubted connection has to show a sign of life.
+    /// Time in which a probed connection has to show a sign of life.
     pub probe: Duration,
-    /// After so many searches the connection is replaced.
+    /// Number of searches after which the connection is replaced.
     pub searches: u64,
 }
 
@@ -111,35 +112,35 @@ impl Default for Settings {
     }
 }
 
-/// One search (RFC 4511, 4.5.1). Values in `filter` are the caller's to escape (`ldap3::ldap_escape`).
+/// One search (RFC 4511, 4.5.1). The caller escapes values in `filter` (`ldap3::ldap_escape`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
-    /// Which domain controllers are asked.
+    /// The domain controllers to query.
     pub place: Place,
-    /// Distinguished name, or `<GUID=…>` and `<SID=…>` (MS-ADTS 3.1.1.3.1.2.4).
+    /// Distinguished name, or `<GUID=…>` or `<SID=…>` (MS-ADTS 3.1.1.3.1.2.4).
     pub base: String,
-    /// How far below the base.
+    /// Depth below the base.
     pub scope: Scope,
-    /// RFC 4515.
+    /// Filter string (RFC 4515).
     pub filter: String,
-    /// The attributes to return; all but the constructed ones when empty.
+    /// Attributes to return; if empty, all but the constructed ones.
     pub attributes: Vec<String>,
-    /// The most entries that make sense as an answer; more are [`MachineError::TooMany`].
+    /// Maximum number of entries in a valid answer; more are [`MachineError::TooMany`].
     pub limit: usize,
 }
 
-/// What a domain controller says of itself (RFC 4512, 5.1; MS-ADTS 3.1.1.3.2).
+/// The rootDSE of a domain controller (RFC 4512, 5.1; MS-ADTS 3.1.1.3.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootDse {
-    /// The domain's distinguished name.
+    /// Distinguished name of the domain.
     pub default_naming_context: String,
-    /// The configuration partition's.
+    /// Distinguished name of the configuration partition.
     pub configuration_naming_context: String,
-    /// The schema's.
+    /// Distinguished name of the schema.
     pub schema_naming_context: String,
-    /// The forest root domain's.
+    /// Distinguished name of the forest root domain.
     pub root_domain_naming_context: String,
-    /// The domain controller's DNS name.
+    /// DNS name of the domain controller.
     pub dns_host_name: String,
 }
 
@@ -165,19 +166,19 @@ impl RootDse {
     }
 }
 
-/// Why the directory did not answer.
+/// Failure of a search.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MachineError {
-    /// The machine has no ticket.
+    /// The machine account has no ticket.
     #[error("{0}")]
     Kerberos(#[from] KerberosError),
     /// No domain controller is known.
     #[error("no domain controller is known: {0}")]
     NoServer(String),
-    /// Every domain controller failed; why, one after the other.
+    /// Every domain controller failed; the text lists the causes.
     #[error("no domain controller lets the machine account in: {0}")]
     Unreachable(String),
-    /// The deadline passed; what was waited for.
+    /// The deadline passed; the text names the step that was under way.
     #[error("no answer in time: {0}")]
     Timeout(String),
     /// The connection broke, and so did the next one.
@@ -186,10 +187,10 @@ pub enum MachineError {
     /// The base of the search does not exist, or the machine may not see it.
     #[error("the directory has no object {0}")]
     NoSuchObject(String),
-    /// More entries than the caller can use.
+    /// More entries than the caller accepts.
     #[error("the directory has more than {0} matching entries")]
     TooMany(usize),
-    /// The filter is not one.
+    /// The filter is malformed.
     #[error("the search filter is malformed")]
     Filter,
     /// The directory refused the search.
@@ -209,7 +210,7 @@ pub enum MachineError {
 }
 
 impl MachineError {
-    /// Whether another try in a moment may help without anybody mending anything.
+    /// Returns true if another attempt in a moment may succeed without an administrator's fix.
     fn is_passing(&self) -> bool {
         match self {
             MachineError::Kerberos(error) => !error.needs_an_administrator(),
@@ -218,20 +219,20 @@ impl MachineError {
     }
 }
 
-/// The connection as it is now, for people.
+/// State of the connection, as shown to the administrator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineState {
-    /// Whether searches can be sent now.
+    /// True if searches can be sent now.
     pub connected: bool,
-    /// The domain controller, connected or last connected.
+    /// Host of the present connection, or of the last one.
     pub dc: Option<String>,
     /// Its address.
     pub address: Option<SocketAddr>,
     /// The machine account.
     pub principal: Option<String>,
-    /// How long the connection's ticket is still good.
+    /// Remaining validity of the connection's ticket.
     pub ticket: Option<Duration>,
-    /// What went wrong last; cleared by a new connection.
+    /// The last failure; cleared by a new connection.
     pub last_error: Option<String>,
     /// Connections made so far.
     pub connects: u64,
@@ -258,9 +259,9 @@ type Outcome = Result<Arc<Link>, MachineError>;
 #[derive(Default)]
 struct Slot {
     current: Option<Arc<Link>>,
-    /// The task that connects, while its sender lives.
+    /// Receives the outcome of the connecting task, while its sender lives.
     connecting: Option<watch::Receiver<Option<Outcome>>>,
-    /// What that task is waiting for.
+    /// The step that the connecting task is waiting for.
     doing: String,
     failed: Option<(Instant, MachineError)>,
     last_error: Option<String>,
@@ -269,7 +270,7 @@ struct Slot {
 }
 
 impl MachineConnection {
-    /// A connection that is not made before it is needed.
+    /// Creates a connection that is opened when it is first needed.
     pub fn new(servers: Arc<dyn Servers>, kerberos: Arc<Kerberos>, settings: Settings) -> Self {
         let (in_flight, slot) = (Semaphore::new(IN_FLIGHT), Mutex::default());
         MachineConnection { inner: Arc::new(Inner { servers, kerberos, settings, in_flight, slot }) }
@@ -278,7 +279,8 @@ impl MachineConnection {
     /// Searches the directory. Referrals are dropped. The future may be dropped at any time.
     ///
     /// # Errors
-    /// No connection, no answer until `deadline`, or an answer that is an error; never a part of an answer.
+    /// Returns an error if there is no connection or no answer before `deadline`, or if the answer is an
+    /// error. Part of an answer is never returned.
     pub async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
         let part = self.run(search, None, deadline).await?;
         match part.is_cut {
@@ -287,11 +289,11 @@ impl MachineConnection {
         }
     }
 
-    /// Searches the directory for the first entries: at most [`Search::limit`] of them with at most `bytes` bytes. The
-    /// domain controller is told to stop at `deadline`.
+    /// Searches the directory for the first entries: at most [`Search::limit`] of them with at most `bytes`
+    /// bytes. The request tells the domain controller to stop at `deadline`.
     ///
     /// # Errors
-    /// As [`MachineConnection::search`].
+    /// Like [`MachineConnection::search`].
     pub async fn search_part(
         &self,
         search: &Search,
@@ -301,7 +303,7 @@ impl MachineConnection {
         self.run(search, Some(bytes), deadline).await
     }
 
-    /// Runs a search, which is cut where `bytes` says so.
+    /// Runs a search; the result is cut at [`Search::limit`], and also at `bytes` if given.
     async fn run(
         &self,
         search: &Search,
@@ -315,11 +317,11 @@ impl MachineConnection {
         let link = self.inner.link(deadline).await?;
         match self.inner.search_on(&link, search, bytes, deadline).await {
             Err(Failure::Answer(error)) => return Err(error),
-            // Closed for certain, so that the second try meets another one.
+            // Closed explicitly, so that the second attempt gets another connection.
             Err(Failure::Broken) => link.close("the connection broke"),
             Ok(part) => return Ok(part),
         }
-        // Searching twice does no harm, and the first try may have met a connection that had just died.
+        // A repeated search does no harm, and the first attempt may have met a connection that had just died.
         let link = self.inner.link(deadline).await?;
         self.inner.search_on(&link, search, bytes, deadline).await.map_err(|failure| match failure {
             Failure::Broken => MachineError::Broken(link.end()),
@@ -327,15 +329,15 @@ impl MachineConnection {
         })
     }
 
-    /// The rootDSE of the domain controller, read when the connection was made.
+    /// Returns the rootDSE of the domain controller, read when the connection was made.
     ///
     /// # Errors
-    /// There is no connection until `deadline`.
+    /// Returns an error if there is no connection before `deadline`.
     pub async fn root(&self, deadline: Instant) -> Result<Arc<RootDse>, MachineError> {
         Ok(self.inner.link(deadline).await?.root.clone())
     }
 
-    /// How the connection is.
+    /// Returns the state of the connection.
     pub fn state(&self) -> MachineState {
         let slot = self.inner.slot();
         let link = slot.current.as_ref();
@@ -356,16 +358,16 @@ impl MachineConnection {
         }
     }
 
-    /// Replaces the connection with the next search, when its keytab or its domain controller is no longer
-    /// the right one. Searches on their way keep theirs.
+    /// Has the next search open a new connection, because the keytab or the domain controllers have changed.
+    /// Searches under way keep the old one.
     pub fn renew(&self) {
         let mut slot = self.inner.slot();
         slot.current = None;
         slot.failed = None;
     }
 
-    /// `host` works again: where it comes before the one that is connected, the next search makes a connection to it
-    /// beside that one, which stays in use meanwhile.
+    /// Notes that `host` works again. If it is preferred to the connected one, the next search starts a
+    /// connection to it; the present connection stays in use until then.
     pub fn prefer(&self, host: &str) {
         let slot = self.inner.slot();
         if let Some(link) = slot.current.as_ref().filter(|l| self.inner.servers.is_preferred(host, &l.host)) {
@@ -373,12 +375,12 @@ impl MachineConnection {
         }
     }
 
-    /// The rootDSE, where a connection has been made already.
+    /// Returns the rootDSE if a connection has been made.
     pub fn known_root(&self) -> Option<Arc<RootDse>> {
         Some(self.inner.slot().current.as_ref()?.root.clone())
     }
 
-    /// Closes the connection for good; searches on their way fail.
+    /// Closes the connection permanently; searches under way fail.
     pub fn close(&self) {
         let link = {
             let mut slot = self.inner.slot();
@@ -402,7 +404,7 @@ impl Inner {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A further connection beside the one in use; never, where none can be made.
+    /// Opens another connection next to the one in use; if that fails, the future never completes.
     async fn fresh(self: &Arc<Self>) -> Arc<Link> {
         let mut connecting = self.slot().connecting(self);
         let made = match connecting.wait_for(Option::is_some).await {
@@ -423,16 +425,16 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Part, Failure> {
         timeout_at(deadline, link.search(search, bytes, deadline)).await.unwrap_or_else(|_| {
-            // Whether the search was slow or the connection is dead shows soon.
+            // A probe soon shows if the search was slow or the connection is dead.
             link.probe();
             Err(MachineError::Timeout(format!("{} did not answer a search", link.host)).into())
         })
     }
 
-    /// The present connection, or the one that is being made.
+    /// Returns the present connection, or waits for the one under way.
     async fn link(self: &Arc<Self>, deadline: Instant) -> Outcome {
-        // What may pass by itself is worth another attempt within the deadline: its cause may be mended by now. That
-        // holds for a failure from before, and once for an attempt that others had begun.
+        // A passing failure is worth another attempt within the deadline, because its cause may be fixed by
+        // now. That holds for an earlier failure, and once for an attempt that another search had started.
         let mut again = true;
         loop {
             let entrance = self.slot().enter(self)?;
@@ -518,7 +520,7 @@ impl Inner {
         }
     }
 
-    /// Notes why `server` was of no use at `address`, and returns it for people.
+    /// Reports why `server` was unusable at `address`, and returns the cause as a text for the administrator.
     async fn refused(
         self: &Arc<Self>,
         server: &Server,
@@ -550,8 +552,8 @@ impl Inner {
     ) -> Result<Link, TransportError> {
         let connect = |credential| Link::connect(server, address, credential, self, deadline);
         match connect(credential.clone()).await {
-            // The server may have a new key since our ticket for it was issued (its password changed, it was
-            // restored or installed again), or our ticket has too little left: once more with fresh tickets.
+            // The server may have a new key since its ticket was issued (its password changed, it was
+            // restored or reinstalled), or the ticket has too little time left: try again with fresh tickets.
             Err(
                 TransportError::Refused { code: INVALID_CREDENTIALS, .. }
                 | TransportError::Kerberos(KerberosError::TicketEnded(_)),
@@ -564,7 +566,7 @@ impl Inner {
     }
 }
 
-/// The addresses of the domain controllers, and the attempts at some of them that have not ended.
+/// The addresses still to try, the attempts under way, and the causes of those that failed.
 struct Race<'a, F> {
     waiting: Peekable<std::vec::IntoIter<(&'a Server, SocketAddr)>>,
     running: Vec<Attempt<'a, F>>,
@@ -585,10 +587,10 @@ impl<'a, F> Race<'a, F> {
     }
 }
 
-/// What somebody meets who needs the connection.
+/// State of the connection, as found by a search that needs it.
 enum Entrance {
     Open(Arc<Link>),
-    /// No attempt is made before this time.
+    /// No new attempt is made before this time.
     Failed(MachineError, Instant),
     Connecting {
         receiver: watch::Receiver<Option<Outcome>>,
@@ -603,7 +605,7 @@ impl Slot {
             return Err(MachineError::Closed);
         }
         if let Some(link) = self.current.clone().filter(|link| link.is_usable()) {
-            // A successor is made beside it; a failure to make one is no reason to fail here.
+            // A successor is opened in parallel; if that fails, this search still succeeds.
             if link.is_due() && self.recent_failure().is_none() {
                 self.connecting(inner);
             }
@@ -616,8 +618,8 @@ impl Slot {
         Ok(Entrance::Connecting { receiver: self.connecting(inner), joined })
     }
 
-    /// The task that connects, started unless it runs. It belongs to nobody who waits for it, so that a
-    /// search that gives up takes nothing away from the others.
+    /// Returns the connecting task, which is started if none is running. No caller owns it, so a search that
+    /// gives up does not cancel it for the others.
     fn connecting(&mut self, inner: &Arc<Inner>) -> watch::Receiver<Option<Outcome>> {
         if let Some(receiver) = self.connecting.as_ref().filter(|receiver| receiver.has_changed().is_ok()) {
             return receiver.clone();
@@ -650,8 +652,8 @@ impl Slot {
         }
     }
 
-    /// A failure that is too fresh to try again, and when that may be done. A wrong key counts at the KDC as a
-    /// wrong password, so that one waits longer.
+    /// Returns a failure that is too recent for another attempt, and the time of the next one. The KDC counts
+    /// a wrong key as a wrong password, so that failure has a longer pause.
     fn recent_failure(&self) -> Option<(MachineError, Instant)> {
         let (when, error) = self.failed.as_ref()?;
         let pause = if error.is_passing() { Duration::from_millis(500) } else { Duration::from_secs(10) };
@@ -670,7 +672,7 @@ mod tests {
     use super::*;
     use crate::kerberos::{Kdc, Kdcs};
 
-    /// Finds no server, after a while.
+    /// Finds no server, after a pause.
     struct Nowhere {
         pause: Duration,
         asked: AtomicU32,
@@ -728,7 +730,7 @@ mod tests {
             machine.root(within(300)).await.unwrap_err();
         }
         assert_eq!(servers.asked.load(Ordering::SeqCst), 1);
-        // Who has the time waits for the next attempt.
+        // A caller with enough time waits for the next attempt.
         machine.root(within(5000)).await.unwrap_err();
         assert_eq!(servers.asked.load(Ordering::SeqCst), 2);
         machine.renew();

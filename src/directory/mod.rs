@@ -1,8 +1,8 @@
-//! The directory: what AD knows, and how it is asked.
+//! Access to AD.
 //!
-//! Users' passwords are checked on pooled TLS connections ([`pool`]); everything that is read is read on the machine
-//! account's own connection ([`machine`]), because a rejected bind leaves a connection with whatever rights the
-//! server sees fit.
+//! Users' passwords are checked on pooled TLS connections ([`pool`]). Everything that is read is read on the
+//! machine account's connection ([`machine`]), because after a rejected bind the server decides which rights
+//! are left on a connection.
 
 mod configuration;
 mod controllers;
@@ -48,12 +48,12 @@ pub use self::people::{Found, Membership, Near, Person, Seen, TOGETHER};
 use crate::config::{Base, Config, root_of};
 use crate::name::{Principal, fold};
 
-/// So many principals are remembered.
+/// Maximum number of remembered principals.
 const PRINCIPALS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
-/// How long the SIDs of the configured groups are good.
+/// Time for which the SIDs of the configured groups are cached.
 const GROUPS: Duration = Duration::from_secs(600);
 
-/// Who reads the directory as the machine account.
+/// Reads the directory as the machine account.
 pub trait Machine: Send + Sync {
     /// Runs one search; see [`MachineConnection::search`].
     fn search(
@@ -62,8 +62,8 @@ pub trait Machine: Send + Sync {
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Entry>, MachineError>> + Send;
 
-    /// Runs one search for a client of the LDAP bridge; see [`MachineConnection::search_part`]. Such searches never hold
-    /// up those of logins.
+    /// Runs one search for a client of the LDAP bridge; see [`MachineConnection::search_part`]. Such searches
+    /// never delay those of logins.
     fn search_part(
         &self,
         search: &Search,
@@ -74,7 +74,7 @@ pub trait Machine: Send + Sync {
         async move { self.search(search, deadline).await.map(|entries| Part { entries, is_cut: false }) }
     }
 
-    /// The domain controller that searches at `place` go to now, where that is known.
+    /// Returns the domain controller that answers searches at `place` now, if known.
     fn host(&self, place: &Place) -> Option<String> {
         let _ = place;
         None
@@ -91,13 +91,13 @@ impl Machine for MachineConnection {
     }
 }
 
-/// Why the directory has no answer about a principal.
+/// Reason why the directory has no answer about a principal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
-    /// No account bears the name.
+    /// No account has the name.
     #[error("AD has no account {0}")]
     Unknown(Principal),
-    /// Several accounts bear the name.
+    /// Several accounts have the name.
     #[error("{principal} is the userPrincipalName of several accounts: {dns}")]
     Ambiguous {
         /// The name.
@@ -105,13 +105,13 @@ pub enum DirectoryError {
         /// The accounts.
         dns: String,
     },
-    /// A name without a domain is the explicit name of one account and the implicit one of another.
+    /// The explicit name of one account is the implicit name of another.
     #[error("{0}")]
     Clash(Box<Clash>),
     /// A configured group has no SID.
     #[error("login.allow_groups or login.deny_groups: {0}")]
     Group(#[from] GroupError),
-    /// The same of a group that has to do with sessions.
+    /// A group of `sessions.exempt_groups` has no SID.
     #[error("sessions.exempt_groups: {0}")]
     Exempt(GroupError),
     /// AD was not reached.
@@ -119,7 +119,7 @@ pub enum DirectoryError {
     Machine(#[from] MachineError),
 }
 
-/// A name without a domain that is the explicit name of one account and the implicit one of another.
+/// A name without a domain that is the explicit name of one account and the implicit name of another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{name} is the userPrincipalName of {explicit} and the sAMAccountName of {implicit}; a line in names.map decides: \
@@ -129,11 +129,11 @@ pub enum DirectoryError {
 pub struct Clash {
     /// The name.
     pub principal: Principal,
-    /// The DN of the account whose userPrincipalName it is.
+    /// DN of the account with this userPrincipalName.
     pub explicit: String,
-    /// The DN of the account whose sAMAccountName it is.
+    /// DN of the account with this sAMAccountName.
     pub implicit: String,
-    /// The name that means the latter alone.
+    /// The name that means only the latter account.
     pub account: String,
 }
 
@@ -143,15 +143,15 @@ impl From<EntryError> for DirectoryError {
     }
 }
 
-/// The directory as a login sees it.
+/// The directory as logins use it.
 pub struct Directory<M> {
     machine: M,
     domain: String,
     netbios: String,
     base: String,
-    /// Where the domain itself begins.
+    /// Distinguished name of the domain itself.
     root: String,
-    /// Whether the whole domain is searched for people.
+    /// True if users are searched for in the whole domain.
     is_whole: bool,
     allow: Vec<String>,
     deny: Vec<String>,
@@ -164,11 +164,11 @@ pub struct Directory<M> {
     exempt_groups: Slot<Vec<groups::Group>>,
 }
 
-/// Something that is read by one, for all who wait for it, and how long it is good.
+/// A cached value with its expiry. One caller reads it; the others wait.
 type Slot<T> = tokio::sync::Mutex<Option<(T, Instant)>>;
 
 impl<M: Machine> Directory<M> {
-    /// The directory of `config`'s domain, read through `machine`.
+    /// Creates the directory of `config`'s domain, read through `machine`.
     pub fn new(machine: M, config: &Config) -> Self {
         let root = root_of(&config.domain.name);
         Directory {
@@ -190,28 +190,29 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// The connection that the directory is read through.
+    /// Returns the connection that the directory is read through.
     pub fn machine(&self) -> &M {
         &self.machine
     }
 
-    /// The forest, as it was read within the last hour; an older one where AD does not answer.
+    /// Returns the forest as read within the last hour, or an older one if AD does not answer.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`, and never before.
+    /// Returns an error if AD does not answer before `deadline` and the forest was never read.
     pub async fn forest(&self, deadline: Instant) -> Result<Arc<Forest>, DirectoryError> {
         Ok(self.forest.get(&self.machine, deadline).await?)
     }
 
-    /// Whether a login depends on groups.
+    /// Returns true if logins depend on groups.
     pub fn has_group_rules(&self) -> bool {
         !(self.allow.is_empty() && self.deny.is_empty())
     }
 
-    /// The state of `person` as it is now.
+    /// Reads the present state of `person`.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`, or the machine account may not read the state.
+    /// Returns an error if AD does not answer before `deadline`, or if the machine account may not read the
+    /// state.
     pub async fn account(&self, person: &Person, deadline: Instant) -> Result<Account, DirectoryError> {
         let mut attributes = Account::ATTRIBUTES.to_vec();
         if self.has_group_rules() {
@@ -221,10 +222,11 @@ impl<M: Machine> Directory<M> {
         Ok(Account::from_entry(&entry)?)
     }
 
-    /// The configured groups by SID, which `person` is to be judged by.
+    /// Returns the SIDs of the configured groups that apply to `person`.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`, one of them does not exist, or one says nothing about `person`.
+    /// Returns an error if AD does not answer before `deadline`, or if one of the groups does not exist. Also if
+    /// the domain of `person` does not show membership in a denied group.
     pub async fn group_rules(
         &self,
         person: &Person,
@@ -234,19 +236,19 @@ impl<M: Machine> Directory<M> {
         Ok(configured.rules_in(&self.place(&person.domain))?)
     }
 
-    /// Every group of `person`, nested ones too.
+    /// Returns every group of `person`, including nested ones.
     ///
     /// # Errors
-    /// As [`Directory::account`].
+    /// Like [`Directory::account`].
     pub async fn groups(&self, person: &Person, deadline: Instant) -> Result<Vec<sid::Sid>, DirectoryError> {
         let entry = self.read(person, &[Account::GROUPS], deadline).await?;
         Ok(Account::groups_of(&entry)?)
     }
 
-    /// Whether `person` is in one of `sessions.exempt_groups`. AD is asked only where there are some.
+    /// Returns true if `person` is in one of `sessions.exempt_groups`. AD is queried only if there are any.
     ///
     /// # Errors
-    /// As [`Directory::group_rules`].
+    /// Like [`Directory::group_rules`].
     pub async fn is_exempt(&self, person: &Person, deadline: Instant) -> Result<bool, DirectoryError> {
         if self.exempt.is_empty() {
             return Ok(false);
@@ -257,17 +259,17 @@ impl<M: Machine> Directory<M> {
         Ok(exempt.iter().any(|sid| groups.contains(sid)))
     }
 
-    /// These attributes of `person` as they are now.
+    /// Reads the present values of these attributes of `person`.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`.
+    /// Returns an error if AD does not answer before `deadline`.
     pub async fn read(
         &self,
         person: &Person,
         attributes: &[&str],
         deadline: Instant,
     ) -> Result<Entry, DirectoryError> {
-        // By its GUID the account is found wherever it was moved (MS-ADTS 3.1.1.3.1.2.4).
+        // The GUID finds the account wherever it was moved (MS-ADTS 3.1.1.3.1.2.4).
         let base = format!("<GUID={}>", person.guid);
         let attributes = attributes.iter().map(|name| (*name).to_owned()).collect();
         let search = Search { place: self.place(&person.domain), ..base_search(base, attributes) };
@@ -276,7 +278,7 @@ impl<M: Machine> Directory<M> {
         Ok(entries.into_iter().next().ok_or_else(gone)?)
     }
 
-    /// Where the domain with this DNS name is read.
+    /// Returns the place to read the domain with this DNS name.
     fn place(&self, domain: &str) -> Place {
         match self.is_own(domain) {
             true => Place::Own,
@@ -293,14 +295,14 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// What `slot` holds, or what `read` gives where that is too old.
+/// Returns the value in `slot`, or calls `read` if that is too old.
 async fn remembered<T: Clone>(
     slot: &Slot<T>,
     good_for: Duration,
     read: impl Future<Output = Result<T, DirectoryError>>,
     deadline: Instant,
 ) -> Result<T, DirectoryError> {
-    // Held over the searches, so that one asks and the others wait for the answer.
+    // Locked during the searches, so that one caller reads and the others wait for the answer.
     let waited = tokio::time::timeout_at(deadline, slot.lock()).await;
     let mut slot = waited.map_err(|_| MachineError::Timeout("the configured groups".to_owned()))?;
     match slot.as_ref() {

@@ -1,8 +1,8 @@
-//! Who bears a name: the one account that a principal means, in this domain or in another one of the forest.
+//! Finds the one account that a name means, in this domain or in another one of the forest.
 //!
-//! A name is looked for as AD's own domain controllers do (MS-ADTS 5.1.1.1.1): first in this domain, then in the global
-//! catalogue. The catalogue only says who it is; state and groups are read in the account's own domain, because it
-//! holds a part of each object, and late.
+//! The search order is that of AD's own domain controllers (MS-ADTS 5.1.1.1.1): first this domain, then the
+//! global catalogue. The catalogue only identifies the account. Its state and groups are read in its own
+//! domain, because the catalogue holds only part of each object, and receives changes late.
 
 pub mod account;
 mod clashes;
@@ -33,20 +33,20 @@ pub(super) use self::many::Inside;
 pub use self::many::{Membership, Seen, TOGETHER};
 pub use self::near::Near;
 
-/// How long a principal's account is remembered. Its state never is.
+/// Time for which a principal's account is remembered. Its state is never remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// `userAccountControl` of accounts that are no people: interdomain, workstation and server trusts
-/// (MS-ADTS 2.2.16).
+/// `userAccountControl` flags of accounts that do not belong to users: interdomain, workstation and server
+/// trusts (MS-ADTS 2.2.16).
 const TRUSTS: u32 = 0x800 | 0x1000 | 0x2000;
 
-/// More accounts than this under one name are as ambiguous as two.
+/// Maximum number of accounts read for one name; more are as ambiguous as two.
 const CANDIDATES: usize = 8;
 
-/// What [`person_of`] reads; the catalogue has all of them.
+/// Attributes that [`person_of`] reads; the catalogue has all of them.
 const ATTRIBUTES: [&str; 4] = ["objectGUID", "sAMAccountName", "userPrincipalName", "userAccountControl"];
 
-/// One account, by the names that do not change while somebody logs in.
+/// One account, with the names that stay the same during a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     /// Distinguished name, which the bind uses.
@@ -57,27 +57,29 @@ pub struct Person {
     pub sam: String,
     /// Explicit `userPrincipalName`.
     pub upn: Option<String>,
-    /// DNS name of the domain that the account lives in, in lower case: its domain controllers know its password.
+    /// DNS name in lower case of the domain that the account belongs to; its domain controllers know the
+    /// password.
     pub domain: String,
 }
 
-/// What was found under a principal.
+/// The account found for a principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The account that the principal means.
     pub person: Person,
-    /// Whether it was remembered rather than asked for.
+    /// True if it was remembered rather than read.
     pub remembered: bool,
-    /// Another account whose implicit name is the same and which an explicit one hides.
+    /// DN of another account whose implicit name is the same, hidden by the explicit one.
     pub hides: Option<String>,
 }
 
-/// The accounts that a search finds people by: those with this name in this attribute.
+/// Returns the filter for accounts with this name in this attribute.
 fn named(attribute: &str, name: &str) -> String {
     format!("({attribute}={})", ldap_escape(name))
 }
 
-/// The accounts that bear `principal` as their explicit name; AD itself compares what was typed.
+/// Returns the filter for accounts with `principal` as their explicit name; AD itself compares the typed
+/// name.
 fn named_explicitly(principal: &Principal) -> String {
     match principal.form() {
         Form::Account => String::new(),
@@ -96,8 +98,8 @@ fn people_search(place: Place, base: &str, names: &str, limit: usize) -> Search 
         place,
         base: base.to_owned(),
         scope: Scope::Subtree,
-        // The names first: Samba goes through its indexes in this order, until one leaves next to nothing. By the others it
-        // would go through everybody: 0.7 ms instead of 0.3 with 5,000 people.
+        // The names come first: Samba uses its indexes in this order until almost no object is left. With
+        // another part first it would read every user: 0.7 ms instead of 0.3 with 5,000 users.
         filter: format!("(&(|{names})(objectCategory=person)(objectClass=user))"),
         attributes: ATTRIBUTES.map(str::to_owned).to_vec(),
         limit,
@@ -105,11 +107,12 @@ fn people_search(place: Place, base: &str, names: &str, limit: usize) -> Search 
 }
 
 impl<M: Machine> Directory<M> {
-    /// The principal of a name as the person typed it: by `rules` alone where they have an answer, else with what the
-    /// forest adds to them.
+    /// Returns the principal of a name as the user typed it: by `rules` alone if they decide it, otherwise
+    /// with the forest's names.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`; inside, why the name has no principal.
+    /// Returns an error if AD does not answer before `deadline`; the inner error says why the name has no
+    /// principal.
     pub async fn principal(
         &self,
         rules: &Rules,
@@ -124,24 +127,24 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// The account that `principal` means, by the names that its [`Form`] stands for.
+    /// Finds the account that `principal` means, by the names that its [`Form`] stands for.
     ///
     /// # Errors
-    /// There is none or more than one, or AD was not reached until `deadline`.
+    /// Returns an error if there is none or more than one, or if AD does not answer before `deadline`.
     pub async fn find(&self, principal: &Principal, deadline: Instant) -> Result<Found, DirectoryError> {
         if let Some((person, until)) = self.people().get(principal)
             && *until > Instant::now()
         {
             return Ok(Found { person: person.clone(), remembered: true, hides: None });
         }
-        // Most logins are answered above, and their future is to stay small.
+        // Most logins are answered above; boxed so that their future stays small.
         Box::pin(self.find_afresh(principal, deadline)).await
     }
 
-    /// The same, but never from memory.
+    /// Like [`Directory::find`], but never from memory.
     ///
     /// # Errors
-    /// As [`Directory::find`].
+    /// Like [`Directory::find`].
     pub async fn find_afresh(
         &self,
         principal: &Principal,
@@ -156,7 +159,7 @@ impl<M: Machine> Directory<M> {
                 let until = Instant::now() + REMEMBERED;
                 self.people().put(principal.clone(), (found.person.clone(), until));
             }
-            // What could not be asked says nothing about the account.
+            // Without an answer from AD, nothing new is known about the account.
             Err(DirectoryError::Machine(_)) => {}
             Err(_) => {
                 self.people().pop(principal);
@@ -165,10 +168,10 @@ impl<M: Machine> Directory<M> {
         found
     }
 
-    /// Whether an object has the distinguished name of `person` now.
+    /// Returns true if an object has the distinguished name of `person` now.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`.
+    /// Returns an error if AD does not answer before `deadline`.
     pub async fn exists(&self, person: &Person, deadline: Instant) -> Result<bool, DirectoryError> {
         let search = base_search(person.dn.clone(), vec!["objectGUID".to_owned()]);
         let search = Search { place: self.place(&person.domain), ..search };
@@ -179,7 +182,7 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// In this host's domain.
+    /// Searches this host's domain.
     async fn find_here(&self, principal: &Principal, deadline: Instant) -> Result<Found, DirectoryError> {
         let names = self.named_here(principal);
         if names.is_empty() {
@@ -188,7 +191,7 @@ impl<M: Machine> Directory<M> {
         self.look_up(principal, names, deadline).await
     }
 
-    /// The accounts of this domain that may be meant by `principal`; empty where none can be.
+    /// Returns the filter for accounts of this domain that `principal` may mean; empty if there can be none.
     fn named_here(&self, principal: &Principal) -> String {
         let mut names = named_explicitly(principal);
         if self.is_own(principal.domain()) {
@@ -197,7 +200,8 @@ impl<M: Machine> Directory<M> {
         names
     }
 
-    /// In the rest of the forest. Whether there is any, nobody of this domain waits to learn.
+    /// Searches the rest of the forest. For names of this domain, the forest is not read first: its last
+    /// known state decides.
     async fn find_elsewhere(
         &self,
         principal: &Principal,
@@ -205,7 +209,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Found, DirectoryError> {
         let unknown = || DirectoryError::Unknown(principal.clone());
         let is_here_alone = principal.form() == Form::Account && self.is_own(principal.domain());
-        // Whoever names a part of this domain to search wants no other.
+        // If the administrator limits searches to part of this domain, other domains are excluded.
         if !self.is_whole || is_here_alone {
             return Err(unknown());
         }
@@ -215,7 +219,7 @@ impl<M: Machine> Directory<M> {
         };
         let forest = forest.filter(|forest| forest.has_further(&self.domain)).ok_or_else(unknown)?;
         let found = self.find_in_catalogue(&forest, principal, deadline).await?;
-        // It may have been renamed or disabled since the catalogue heard of it.
+        // The account may have been renamed or disabled since the catalogue was updated.
         let now = match self.read(&found.person, &ATTRIBUTES, deadline).await {
             Err(DirectoryError::Machine(MachineError::NoSuchObject(_))) => return Err(unknown()),
             other => other?,
@@ -238,7 +242,7 @@ impl<M: Machine> Directory<M> {
         }
         if let Some(domain) = forest.by_name(principal.domain()).filter(|domain| !self.is_own(&domain.name)) {
             let name = named_implicitly(principal);
-            // The domains below have one of that name each, too.
+            // Each domain below it may have another account of that name.
             let limit = CANDIDATES + DOMAINS;
             let implicit = people_search(Place::GlobalCatalogue, &domain.dn, &name, limit);
             entries.extend(self.candidates(principal, &implicit, deadline).await?);
@@ -248,7 +252,7 @@ impl<M: Machine> Directory<M> {
             None => self.own_domain(),
         };
         let mut people = people_of(&entries, domain)?;
-        // One account may bear both names.
+        // One account may have both names.
         people.sort_by_key(|person| person.guid);
         people.dedup_by_key(|person| person.guid);
         choose(&self.netbios, principal, people)
@@ -274,7 +278,7 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// The people among `entries`; `domain` tells from the distinguished name where one lives.
+/// Returns the users' accounts among `entries`; `domain` returns the domain of a distinguished name.
 fn people_of(entries: &[Entry], domain: impl Fn(&str) -> String) -> Result<Vec<Person>, EntryError> {
     let is_person = |entry: &&Entry| {
         entry.flags("userAccountControl").is_ok_and(|flags| flags.is_none_or(|flags| flags & TRUSTS == 0))
@@ -299,8 +303,9 @@ pub(super) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryEr
     })
 }
 
-/// The one of `people` that bears the name. AD compares more loosely than people read (accents, spaces), so each
-/// must bear it by our own comparison as well. `netbios` is the short name of this host's domain, for what is said.
+/// Returns the one of `people` that has the name. AD compares more loosely than readers do (accents, spaces),
+/// so each must also have the name by this program's comparison. `netbios` is the short name of this host's
+/// domain, for messages.
 fn choose(netbios: &str, principal: &Principal, people: Vec<Person>) -> Result<Found, DirectoryError> {
     let (name, form) = (principal.to_string(), principal.form());
     let is_explicit =
@@ -312,7 +317,7 @@ fn choose(netbios: &str, principal: &Principal, people: Vec<Person>) -> Result<F
     let hides = implicit.first().map(|person| person.dn.clone());
     let (chosen, hides) = match (explicit.first(), hides) {
         (None, _) => (&mut implicit, None),
-        // Whom the bare name means, only the administrator knows.
+        // Only the administrator knows which account the bare name means.
         (Some(first), Some(other)) if form == Form::Bare => {
             let (explicit, implicit) = (first.dn.clone(), other);
             let account = format!("{netbios}\\{}", principal.user());
@@ -359,7 +364,7 @@ mod tests {
         assert_eq!((found.person.sam.as_str(), found.hides.as_deref()), ("clash.a", Some("CN=clash")));
     }
 
-    /// The principal of what was typed on a host in acme.com.
+    /// The principal of a name typed on a host in acme.com.
     fn typed(name: &str, map: &str) -> Principal {
         let map = crate::name::NameMap::parse(map).unwrap();
         Rules { map, ..config("").names }.principal(name).unwrap()
@@ -377,19 +382,19 @@ mod tests {
             "ceo is the userPrincipalName of CN=helped and the sAMAccountName of CN=ceo; a line in names.map decides: \
              \"ceo = ceo@acme.com\" for the first, \"ceo = ACME\\ceo\" for the second"
         );
-        // Typed in full, as a domain controller takes it.
+        // Typed in full, as domain controllers accept it.
         assert_eq!(chosen("ceo@acme.com", "").unwrap(), "helped");
         assert_eq!(chosen("ACME\\ceo", "").unwrap(), "ceo");
         assert_eq!(chosen("ceo@ACME", "").unwrap(), "ceo");
         assert_eq!(chosen("ceo", "ceo = ACME\\ceo").unwrap(), "ceo");
         assert_eq!(chosen("ceo", "ceo = the.boss@acme.com").unwrap(), "ceo");
         assert_eq!(chosen("ceo", "ceo = ceo@acme.com").unwrap(), "helped");
-        // A short name before a backslash is no userPrincipalName.
+        // A name after a NetBIOS domain and a backslash is no userPrincipalName.
         assert!(matches!(chosen("ACME\\the.boss", "").unwrap_err(), DirectoryError::Unknown(_)));
-        // One account that bears both names is one.
+        // One account with both names is unambiguous.
         let both = vec![person("ceo", Some("ceo@acme.com"))];
         assert_eq!(choose("ACME", &typed("ceo", ""), both).unwrap().hides, None);
-        // XCALLY's way: the first part of a userPrincipalName that is not the sAMAccountName.
+        // As XCALLY does it: the first part of a userPrincipalName that is not the sAMAccountName.
         let apart = vec![person("jdoe", Some("john.doe@acme.com"))];
         assert_eq!(choose("ACME", &typed("john.doe", ""), apart).unwrap().person.sam, "jdoe");
     }
@@ -435,7 +440,7 @@ mod tests {
         );
     }
 
-    /// One account, as the search for names and the catalogue answer it.
+    /// One account, as the search for names and the catalogue return it.
     fn entry(dn: &str, guid: u8, sam: &str, upn: Option<&str>) -> Entry {
         let entry = Entry::new(dn).with("objectGUID", [vec![guid; 16]]).with("sAMAccountName", [sam]);
         entry.with("userAccountControl", ["512"]).with("userPrincipalName", upn)
@@ -447,7 +452,7 @@ mod tests {
         entry(MARY, 7, "mary", Some("m.rossi@brand.example"))
     }
 
-    /// Mary, asked in her own domain.
+    /// Mary, read in her own domain.
     fn at_home(found: Entry) -> Answer {
         ("emea.acme.com <GUID=07070707-0707-0707-0707-070707070707>", Ok(vec![found]))
     }
@@ -481,7 +486,7 @@ mod tests {
                 "catalogue  (&(|(userPrincipalName=m.rossi@brand.example))(objectCategory=person)(objectClass=user))",
                 Ok(vec![mary()]),
             ),
-            // Moved since the catalogue heard of her.
+            // Moved since the catalogue was updated.
             at_home(entry("CN=Mary,OU=New,DC=emea,DC=acme,DC=com", 7, "mary", Some("m.rossi@brand.example"))),
         ];
         let directory = directory(searches.into_iter().chain(forest()));
@@ -489,7 +494,7 @@ mod tests {
         assert_eq!(found.person.dn, "CN=Mary,OU=New,DC=emea,DC=acme,DC=com");
         assert_eq!(found.person.domain, "emea.acme.com");
         assert!(!found.remembered);
-        // From memory: nothing is asked.
+        // From memory: AD is not queried.
         assert!(find(&directory, "m.rossi@brand.example").await.unwrap().remembered);
     }
 
@@ -586,7 +591,7 @@ mod tests {
             directory.find(&typed(name, ""), soon()).await.unwrap();
             directory.machine().is_finished();
         }
-        // Such a name is of this domain or of none.
+        // Such a name can only belong to this domain.
         let known = self::directory(forest());
         known.forest(soon()).await.unwrap();
         known.machine().expect([nobody("(&(|(sAMAccountName=mary))(objectCategory")]);
@@ -610,9 +615,9 @@ mod tests {
         let here = || ("own dc=acme,dc=com", Ok(vec![entry("CN=John", 1, "john", Some("j@brand.example"))]));
         let found = find(&directory([here()]), "john@acme.com").await.unwrap();
         assert_eq!(found.person.domain, "acme.com");
-        // By a suffix as well.
+        // Nor does a name with a suffix.
         find(&directory([here()]), "j@brand.example").await.unwrap();
-        // Nor does who is unknown.
+        // Nor does an unknown name.
         let error = find(&directory([nobody("own dc=acme,dc=com")]), "mary@acme.com").await.unwrap_err();
         assert!(matches!(error, DirectoryError::Unknown(_)), "{error}");
     }

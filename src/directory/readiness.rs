@@ -1,4 +1,4 @@
-//! What every login reads of the directory, read ahead of the logins: whether one can succeed now.
+//! Readiness of the directory: reads ahead what every login reads, to find out if one can succeed now.
 
 use std::time::SystemTime;
 
@@ -10,12 +10,13 @@ use super::machine::{MachineError, Search};
 use super::machines::Place;
 use super::{Directory, DirectoryError, GROUPS, Machine, base_search, remembered};
 
-/// The directory as a login would find it.
+/// State of the directory as a login would find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// Seconds that this host's clock is ahead of the domain controller's; `None` if it does not tell its time.
+    /// Seconds that this host's clock is ahead of the domain controller's; `None` if that does not report its
+    /// time.
     pub ahead: Result<Option<i64>, DirectoryError>,
-    /// `domain.base_dn` exists and the machine account may read it.
+    /// `domain.base_dn` exists and is readable for the machine account.
     pub base: Result<(), DirectoryError>,
     /// `login.allow_groups` and `login.deny_groups` have SIDs.
     pub groups: Result<(), DirectoryError>,
@@ -24,7 +25,7 @@ pub struct Readiness {
 }
 
 impl<M: Machine> Directory<M> {
-    /// Reads what a login depends on whatever account it is for, in one round trip. Groups are remembered as for logins.
+    /// Reads what logins of all accounts depend on, in one round trip. Groups are cached as for logins.
     pub async fn readiness(&self, deadline: Instant) -> Readiness {
         let now = SystemTime::now();
         let groups = remembered(&self.rules, GROUPS, self.read_group_rules(deadline), deadline);
@@ -39,7 +40,7 @@ impl<M: Machine> Directory<M> {
         Readiness { ahead, base, groups, exempt }
     }
 
-    /// The domain controller's clock (RFC 4512 extension of AD: `currentTime`, MS-ADTS 3.1.1.3.2.4).
+    /// Returns the domain controller's time (RFC 4512 extension of AD: `currentTime`, MS-ADTS 3.1.1.3.2.4).
     async fn clock(&self, deadline: Instant) -> Result<Option<OffsetDateTime>, DirectoryError> {
         let search = base_search(String::new(), vec!["currentTime".to_owned()]);
         let entries = self.machine.search(&search, deadline).await?;
@@ -63,7 +64,7 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// `YYYYMMDDHHMMSS.0Z`, as AD writes GeneralizedTime (MS-ADTS 3.1.1.2.2.2).
+/// Reads `YYYYMMDDHHMMSS.0Z`, AD's form of GeneralizedTime (MS-ADTS 3.1.1.2.2.2).
 fn generalized_time(text: &str) -> Option<OffsetDateTime> {
     let digits = text.get(..14).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     let number = |from: usize| digits.get(from..from.checked_add(2)?)?.parse::<u8>().ok();

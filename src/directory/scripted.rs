@@ -1,4 +1,4 @@
-//! The directory of a test: its configuration, and what each search answers.
+//! The directory of a test: its configuration, and its answers to searches.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -12,10 +12,10 @@ use super::machines::Place;
 use super::{Entry, Machine};
 use crate::config::Config;
 
-/// The answer to the search that holds this text in its `PLACE BASE FILTER`.
+/// The answer to a search with this text in its `PLACE BASE FILTER`.
 pub(crate) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
 
-/// Gives each answer once.
+/// A machine connection that returns each answer once.
 #[derive(Default)]
 pub(crate) struct Scripted(Mutex<VecDeque<Answer>>);
 
@@ -24,12 +24,12 @@ impl Scripted {
         Scripted(Mutex::new(answers.into_iter().collect()))
     }
 
-    /// More answers.
+    /// Adds answers.
     pub(crate) fn expect(&self, answers: impl IntoIterator<Item = Answer>) {
         self.0.lock().unwrap().extend(answers);
     }
 
-    /// Fails where an answer was not asked for.
+    /// Panics if an answer was not requested.
     pub(crate) fn is_finished(&self) {
         let rest: Vec<_> = self.0.lock().unwrap().iter().map(|(part, _)| *part).collect();
         assert!(rest.is_empty(), "nobody asked for {rest:?}");
@@ -54,12 +54,12 @@ impl Machine for Scripted {
     }
 }
 
-/// No domain controller answers.
+/// The error if no domain controller answers.
 pub(crate) fn unreachable() -> MachineError {
     MachineError::NoServer("DNS does not answer".into())
 }
 
-/// The configuration of a host in acme.com, with more keys of `[domain]` and then of other tables.
+/// The configuration of a host in acme.com, with further keys of `[domain]` and then of other tables.
 pub(crate) fn config(more: &str) -> Config {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text = format!("names.map_file = \"/dev/null\"\n[domain]\nname = \"acme.com\"\n{more}\n");
@@ -67,13 +67,13 @@ pub(crate) fn config(more: &str) -> Config {
     Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap()
 }
 
-/// The account with this number below `dn`, by its `userAccountControl`.
+/// The account with this number below `dn`, with this `userAccountControl`.
 pub(crate) fn account(number: u8, dn: &str, control: &str) -> Entry {
     let entry = Entry::new(format!("CN={number},{dn}")).with("objectGUID", [vec![number; 16]]);
     state(entry.with("sAMAccountName", [format!("u{number}")]).with("userAccountControl", [control]))
 }
 
-/// What every account has, of one that nothing is wrong with, where `entry` does not have it.
+/// Adds the attributes of a healthy account that `entry` does not have.
 pub(crate) fn state(entry: Entry) -> Entry {
     let usual = [
         ("userAccountControl", "512"),
@@ -87,7 +87,7 @@ pub(crate) fn state(entry: Entry) -> Entry {
     })
 }
 
-/// The group whose SID is searched for, if that is what `filter` does: tests name groups by their SIDs.
+/// Returns the group with the SID that `filter` searches for, if any: tests name groups by their SIDs.
 pub(crate) fn group_of_filter(filter: &str) -> Option<Entry> {
     let (_, sid) = filter.split_once("(objectSid=\\")?;
     let bytes = sid.split_once(')')?.0.split('\\').map(|byte| u8::from_str_radix(byte, 16).unwrap());
@@ -95,12 +95,13 @@ pub(crate) fn group_of_filter(filter: &str) -> Option<Entry> {
     Some(group.with("objectSid", [bytes.collect::<Vec<_>>()]))
 }
 
-/// Its objectGUID.
+/// The objectGUID of the account with this number.
 pub(crate) fn guid(number: u8) -> Uuid {
     Uuid::from_bytes_le([number; 16])
 }
 
-/// What the configuration partition says of a forest: acme.com, its child emea.acme.com, other.example, and a suffix.
+/// The configuration partition's entries for a forest: acme.com, its child emea.acme.com, other.example, and
+/// a suffix.
 pub(crate) fn forest() -> [Answer; 2] {
     let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
     let cross_ref = |name: &str, netbios: &str, dn: &str| {

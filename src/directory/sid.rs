@@ -1,20 +1,20 @@
-//! Security identifiers (MS-DTYP 2.4.2). Groups are compared by them, never by name.
+//! Security identifiers (MS-DTYP 2.4.2). Groups are compared by SID, never by name.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A SID in its binary form, as `objectSid` and `tokenGroups` hold it.
+/// A SID in its binary form, as in `objectSid` and `tokenGroups`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sid(Vec<u8>);
 
-/// The bytes or the text are no SID.
+/// The bytes or the text are not a SID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a SID")]
 pub struct NoSid;
 
 impl Sid {
-    /// The SID of what has this relative identifier in the same domain (MS-DTYP 2.4.2).
+    /// Returns the SID with this relative identifier in the same domain (MS-DTYP 2.4.2).
     #[must_use]
     pub fn sibling(&self, rid: u32) -> Self {
         let mut bytes = self.0.clone();
@@ -23,12 +23,13 @@ impl Sid {
         Sid(bytes)
     }
 
-    /// Returns true for S-1-5-32-…: each domain has groups of its own with these SIDs (MS-DTYP 2.4.2.4, BUILTIN).
+    /// Returns true for S-1-5-32-…: each domain has separate groups with these SIDs (MS-DTYP 2.4.2.4,
+    /// BUILTIN).
     pub fn is_builtin(&self) -> bool {
         self.0.starts_with(&[1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0])
     }
 
-    /// The SID as a value in a search filter (RFC 4515, 3).
+    /// Returns the SID as a value in a search filter (RFC 4515, 3).
     pub fn in_filter(&self) -> String {
         self.0.iter().map(|byte| format!("\\{byte:02x}")).collect()
     }
@@ -68,7 +69,7 @@ impl FromStr for Sid {
     }
 }
 
-/// Digits only: `str::parse` would take a sign as well.
+/// Reads digits only: `str::parse` would also accept a sign.
 fn number<T: FromStr>(digits: &str) -> Result<T, NoSid> {
     match digits.bytes().all(|byte| byte.is_ascii_digit()) {
         true => digits.parse().map_err(|_| NoSid),

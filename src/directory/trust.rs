@@ -1,12 +1,12 @@
-//! Which certificate authorities may vouch for a domain controller.
+//! The certificate authorities trusted to issue certificates for domain controllers.
 //!
-//! Where `tls.ca_file` names them, they alone. Otherwise the system's store and the root CAs that the forest itself
-//! trusts: these are read from AD on the machine connection, which Kerberos seals, so that this trust comes from
-//! the realm join alone. What AD said last is kept on disk.
+//! If `tls.ca_file` names them, only those count. Otherwise the system's store counts, and the root CAs that
+//! the forest itself trusts. The latter are read from AD over the machine connection, which Kerberos seals,
+//! so this trust comes from the realm join alone. AD's last answer is kept on disk.
 //!
-//! Revocation counts where it is published and can be reached: CRLs in AD, and those that the certificates of domain
-//! controllers name by an `http://` URL. A certificate that one of them names is refused; the absence, the age or the
-//! shape of a list refuses nobody.
+//! Revocation counts if it is published and reachable: CRLs in AD, and those that the certificates of domain
+//! controllers name by an `http://` URL. A certificate on one of them is rejected. A list that is absent, old
+//! or malformed rejects no certificate.
 
 mod current;
 mod kept;
@@ -39,49 +39,51 @@ use crate::protocol::report;
 /// The folder that Debian's ca-certificates maintains.
 pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs";
 
-/// How long an answer of AD is good.
+/// Time after which the roots and CRLs are read from AD again.
 const FRESH: Duration = Duration::from_secs(86400);
-/// AD is not asked again sooner than this after it answered, whoever wants to know.
+/// Minimum time between two readings of AD, whatever the reason.
 const PAUSE: Duration = Duration::from_secs(60);
-/// The same after it did not answer.
+/// The same time after a reading that failed.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How TLS to domain controllers is verified: always, against the roots of the moment.
+/// Verification of TLS to domain controllers: always on, against the roots in force.
 pub struct Trust {
     base: Base,
     /// The state directory.
     state: Option<PathBuf>,
     points: Arc<Points>,
     current: Mutex<Arc<Current>>,
-    /// Held over the reading, so that one asks and the others wait for the answer, and over each change.
+    /// Locked during a reading, so that one caller reads and the others wait for the answer, and during each
+    /// change.
     asked: tokio::sync::Mutex<()>,
     timing: Mutex<Timing>,
 }
 
-/// When AD was asked, and when it may be asked again.
+/// Times of the last and of the next reading of AD.
 #[derive(Default)]
 struct Timing {
     answered: Option<Instant>,
     not_before: Option<Instant>,
 }
 
-/// What [`Trust::refresh`] brought.
+/// Result of [`Trust::refresh`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshed {
-    /// Other roots or CRLs than before: a handshake that failed may succeed now.
+    /// The roots or CRLs have changed: a handshake that failed may succeed now.
     Changed,
     /// The same as before.
     Unchanged,
-    /// AD was not asked: `tls.ca_file` decides, or it answered a moment ago.
+    /// AD was not queried: `tls.ca_file` decides, or AD answered a moment ago.
     NotAsked,
 }
 
 impl Trust {
-    /// Trusts the certificates of `ca_file` (PEM) and no others; without it the system's store and the forest's roots.
-    /// What was kept of the forest's roots and of CRLs under the directory `state` is in force at once.
+    /// Trusts only the certificates of `ca_file` (PEM); without it, the system's store and the forest's
+    /// roots. Roots and CRLs that were kept in the directory `state` are in force at once.
     ///
     /// # Errors
-    /// `ca_file` has no usable certificate, or one that is not. Without it there may be no root at all yet.
+    /// Returns an error if `ca_file` holds no usable certificate, or an unusable one. Without `ca_file`, an
+    /// empty set of roots is no error.
     pub fn load(ca_file: Option<&Path>, state: Option<&Path>) -> Result<Self, Problem> {
         let base = match ca_file {
             Some(path) => Base::of_file(path)?,
@@ -127,49 +129,50 @@ impl Trust {
         })
     }
 
-    /// For the TLS connections that are made now.
+    /// Returns the configuration for new TLS connections.
     pub fn config(&self) -> Arc<ClientConfig> {
         self.current().config.clone()
     }
 
-    /// For one TLS connection, whose certificate is shown to whoever wants to say what is wrong with it.
+    /// Returns the configuration for one TLS connection, and access to the certificate that it shows, so that
+    /// the caller can explain a rejection.
     ///
     /// # Errors
-    /// rustls has no reason to fail here that it did not have at the start.
+    /// Returns rustls' error; it has no cause here that did not already exist at the start.
     pub fn watched(&self) -> Result<(Arc<ClientConfig>, Shown), rustls::Error> {
         let shown = Shown::default();
         let verifier = self.current().verifier.watched(shown.clone());
         Ok((client(Arc::new(verifier))?, shown))
     }
 
-    /// Where the roots come from, for people.
+    /// Describes the source of the roots to the administrator.
     pub fn source(&self) -> String {
         self.current().report.source.clone()
     }
 
-    /// What there is to know about the roots and CRLs in force.
+    /// Reports the roots and CRLs in force.
     pub fn report(&self) -> report::Trust {
         let current = self.current();
         let age = |read: SystemTime| SystemTime::now().duration_since(read).unwrap_or_default().as_secs();
         report::Trust { refreshed: current.read.map(age), ..current.report.clone() }
     }
 
-    /// When the forest's roots were read that are in force.
+    /// Returns the time when the forest's roots in force were read.
     pub fn read(&self) -> Option<SystemTime> {
         self.current().read
     }
 
-    /// Whether AD should be asked now: a day after it answered, and soon where it has not.
+    /// Returns true if AD should be read now: a day after it answered, and soon after a failure.
     pub fn due(&self, now: Instant) -> bool {
         let timing = self.timing();
         let is_old = timing.answered.is_none_or(|answered| now >= answered + FRESH);
         self.base.asks_forest && is_old && timing.not_before.is_none_or(|again| now >= again)
     }
 
-    /// Reads the forest's roots and CRLs through `machine`, and keeps them.
+    /// Reads the forest's roots and CRLs through `machine`, and keeps them on disk.
     ///
     /// # Errors
-    /// AD did not answer until `deadline`; what was in force stays so.
+    /// Returns an error if AD does not answer before `deadline`; the previous roots stay in force.
     pub async fn refresh<M: Machine>(
         &self,
         machine: &M,
@@ -198,18 +201,19 @@ impl Trust {
         let kept = published.clone();
         notes.published.extend(self.keep(kept::ROOTS, move |state| kept::store_roots(state, &kept)).await);
         let material = Material { published, lists: current.material.lists.clone() };
-        // rustls has no reason to fail here that it did not have at the start.
+        // rustls has no cause to fail here that did not already exist at the start.
         self.replace(&current, material, Some(SystemTime::now()), notes)
             .map_err(|e| MachineError::Unreachable(format!("the forest's roots are of no use: {e}")))
     }
 
-    /// Whether CRLs should be fetched now: a day after they were, and soon where they never were.
+    /// Returns true if CRLs should be fetched now: a day after the last time, and soon if they were never
+    /// fetched.
     pub fn lists_due(&self, now: Instant) -> bool {
         !self.points.due(now).is_empty()
     }
 
-    /// Fetches the CRLs that certificates of domain controllers name by an `http://` URL, and keeps them. It may take
-    /// minutes where nobody answers, so no login must wait for it.
+    /// Fetches the CRLs that certificates of domain controllers name by an `http://` URL, and keeps them on
+    /// disk. If a server does not answer it may take minutes, so no login must wait for it.
     pub async fn fetch_lists(&self) -> Refreshed {
         let due = self.points.due(Instant::now());
         if due.is_empty() {
@@ -239,12 +243,12 @@ impl Trust {
         let kept = material.lists.clone();
         causes.extend(self.keep(kept::LISTS, move |state| kept::store_lists(state, &kept)).await);
         let notes = Notes { lists: causes, published: current.notes.published.clone() };
-        // As above; what was in force stays so.
+        // As above; the previous material stays in force.
         self.replace(&current, material, current.read, notes).unwrap_or(Refreshed::Unchanged)
     }
 
-    /// The list at `url`, where it is worth more than the one that is known. Whoever answers there cannot make a
-    /// certificate good again by another list or an old one.
+    /// Fetches the list at `url`, and rejects it if it is worse than the known one. The server there must not
+    /// be able to make a revoked certificate valid again with another list or an old one.
     async fn fetch(&self, url: &str, presented: Presented) -> Result<Vec<u8>, String> {
         let current = self.current();
         let asked = url.to_owned();
@@ -261,7 +265,7 @@ impl Trust {
         fetching.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    /// Puts `material` in force instead of what `before` has.
+    /// Puts `material` in force in place of that of `before`.
     fn replace(
         &self,
         before: &Current,
@@ -272,14 +276,14 @@ impl Trust {
         let mut next = Current::build(&self.base, material, notes, &self.points, read, SystemTime::now())?;
         let changed = !same(before, &next);
         if !changed {
-            // With it stay the TLS sessions that may be resumed.
+            // This keeps the TLS sessions that can be resumed.
             next.config = before.config.clone();
         }
         *self.slot() = Arc::new(next);
         Ok(if changed { Refreshed::Changed } else { Refreshed::Unchanged })
     }
 
-    /// Writes to the state directory; the note is for people.
+    /// Writes to the state directory; returns a note for the administrator if that fails.
     async fn keep(
         &self,
         name: &str,
@@ -307,7 +311,7 @@ impl Trust {
     }
 }
 
-/// When a CRL was issued (`thisUpdate`), in seconds since 1970; `None` for what is none.
+/// Returns the time when a CRL was issued (`thisUpdate`), in seconds since 1970; `None` if it is malformed.
 fn issued(list: &[u8]) -> Option<i64> {
     Some(CertificateRevocationList::from_der(list).ok()?.1.last_update().timestamp())
 }

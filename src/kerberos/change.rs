@@ -1,12 +1,13 @@
-//! The change of a person's password by kpasswd (RFC 3244), which is open to expired passwords too.
+//! Changes a user's password by kpasswd (RFC 3244), which also accepts expired passwords.
 //!
-//! An AS exchange with the present password gets a ticket for the service that changes passwords and for nothing else;
-//! it is the one attempt that AD counts. Then the new password goes to one domain controller, once: whatever is not its
-//! own protected answer leaves open whether the change was made.
+//! An AS exchange with the present password obtains a ticket for nothing but the service that changes
+//! passwords; it is the one attempt that AD counts. Then the new password goes to one domain controller,
+//! once. Without that domain controller's protected reply, it stays unknown whether the change was made.
 //!
-//! The server that answers must be able to open the ticket. That proves it only where the exchange was armoured with the
-//! machine's ticket: a forged KDC makes up an account with a password of the attacker's choice, and answers as kpasswd,
-//! too. So a change that nothing proves counts only once `pwdLastSet` shows it ([`Checked::armoured`]).
+//! The server that replies must be able to open the ticket. That proves its identity only if the exchange was
+//! armoured with the machine's ticket: a forged KDC can invent an account with a password of the attacker's
+//! choice, and also answer as kpasswd. So a change without that proof counts only if `pwdLastSet` confirms it
+//! ([`Checked::armoured`]).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -25,29 +26,29 @@ use crate::connect::LEAD;
 use crate::patience::first_of;
 use crate::verdict::Outcome;
 
-/// Where the service that changes passwords listens (RFC 3244, 2).
+/// Port of the service that changes passwords (RFC 3244, 2).
 const KPASSWD: u16 = 464;
 
 /// An answer is read in a millisecond, unless all threads are busy; for that there is always so much time.
 const READING: Duration = Duration::from_millis(200);
 
-/// What became of a change that was sent.
+/// Result of a change that was sent.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Sent {
-    /// It was answered.
+    /// The domain controller replied.
     Answered {
         /// The result code (RFC 3244, 2).
         code: u16,
-        /// What came with it.
+        /// The data of the reply.
         data: Vec<u8>,
-        /// Which domain controller.
+        /// The domain controller.
         dc: String,
     },
-    /// It was not, or by somebody who cannot be believed: it may have been made; why there is no answer.
+    /// There was no trustworthy reply, so the change may have been made.
     Lost {
-        /// For the log.
+        /// Cause, for the log.
         cause: String,
-        /// Which domain controller.
+        /// The domain controller.
         dc: String,
     },
 }
@@ -62,11 +63,11 @@ impl std::fmt::Debug for Sent {
 }
 
 impl Kerberos {
-    /// Whether `present` is the password of `who` and opens the service that changes it, be it expired. Changes
-    /// nothing.
+    /// Checks that `present` is the password of `who` and opens the service that changes passwords, even if
+    /// it has expired. Changes nothing.
     ///
     /// # Errors
-    /// There is no answer that can be believed.
+    /// Returns an error if there is no trustworthy answer.
     pub async fn probe_change(
         &self,
         who: Who<'_>,
@@ -81,11 +82,11 @@ impl Kerberos {
         })
     }
 
-    /// Changes the password of `who` from `present` to `new`, at the domain controller `preferred` where that can be.
-    /// Nothing was sent where there is no [`Sent`].
+    /// Changes the password of `who` from `present` to `new`, at the domain controller `preferred` if
+    /// possible. No change was sent if the result has no [`Sent`].
     ///
     /// # Errors
-    /// There is no answer that can be believed, and no change was sent.
+    /// Returns an error if there is no trustworthy answer; then no change was sent.
     pub async fn change_password(
         &self,
         who: Who<'_>,
@@ -105,14 +106,14 @@ impl Kerberos {
         let kdcs = timeout_at(deadline, self.inner.kdcs.candidates(who.realm)).await;
         let mut kdcs =
             kdcs.unwrap_or_else(|_| Err("no answer in time".to_owned())).map_err(CheckError::Unavailable)?;
-        // The one that has just seen the present password first; the others keep their order.
+        // The KDC that has just checked the present password comes first; the others keep their order.
         kdcs.sort_by_key(|kdc| kdc.host != initial.kdc);
         let addresses: Vec<_> = kdcs.iter().flat_map(services).collect();
         let sent = send(&addresses, initial.granted.cache, new, deadline).await?;
         Ok((checked, Some(sent)))
     }
 
-    /// The AS exchange. Inside, what keeps the service closed.
+    /// Runs the AS exchange. The inner error is a refusal to open the service.
     async fn open(
         &self,
         login: &mut Login<'_>,
@@ -139,7 +140,7 @@ impl Kerberos {
     }
 }
 
-/// The present password is right.
+/// Result of a check that accepted the present password.
 fn opened(initial: &Initial, unanswered: Vec<String>, begun: Instant) -> Checked {
     Checked {
         outcome: Outcome::Success,
@@ -153,13 +154,13 @@ fn opened(initial: &Initial, unanswered: Vec<String>, begun: Instant) -> Checked
     }
 }
 
-/// Where the domain controller of a KDC changes passwords.
+/// Addresses of the password service at the domain controller of a KDC.
 fn services(kdc: &Kdc) -> impl Iterator<Item = (String, SocketAddr)> + '_ {
     kdc.addresses.iter().map(|address| (kdc.host.clone(), SocketAddr::new(address.ip(), KPASSWD)))
 }
 
-/// Sends the new password to the first of `addresses` that can be connected to, and to nobody else, with the ticket in
-/// `cache`.
+/// Sends the new password, with the ticket in `cache`, to the first of `addresses` that accepts a connection,
+/// and to no other.
 async fn send(
     addresses: &[(String, SocketAddr)],
     cache: Cache,
@@ -240,20 +241,20 @@ mod tests {
 
     const NEW: &str = "N3w-secret";
 
-    /// What the service does with a request.
+    /// Behaviour of the service after a request.
     #[derive(Clone, Copy)]
     enum Manner {
         Answers(&'static [u8]),
-        /// Only so many bytes of the answer, and closes.
+        /// Sends only this many bytes of the reply, and closes.
         Cut(usize),
-        /// As another service would, which has another key.
+        /// Replies like another service, which has another key.
         Forges,
         Closes,
         Resets,
         IsSilent,
     }
 
-    /// A service, where it listens, and how many connections it got.
+    /// A service, its address, and the number of connections that it got.
     async fn service(manner: Manner) -> (Cache, SocketAddr, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));

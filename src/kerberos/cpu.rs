@@ -1,16 +1,16 @@
-//! libkrb5's work, which is cryptography of milliseconds, on threads of its own.
+//! Separate threads for libkrb5's work, which is milliseconds of cryptography.
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-/// As many at once as keep some processors busy. What waits, waits for milliseconds: nothing in here waits for
-/// the network.
+/// Maximum number of threads, enough to keep several processors busy. A queued call waits only for
+/// milliseconds, because none of this work waits for the network.
 const THREADS: usize = 8;
 
 static GATE: Semaphore = Semaphore::const_new(THREADS);
 
-/// Why the work has no result.
+/// Reason why the work has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unfinished {
     /// The deadline passed.
@@ -19,7 +19,7 @@ pub(super) enum Unfinished {
     Failed,
 }
 
-/// Runs `work` beside the runtime. It finishes also if nobody waits for it any more.
+/// Runs `work` outside the runtime. It finishes even if the caller has given up.
 pub(super) async fn run<T, F>(deadline: Instant, work: F) -> Result<T, Unfinished>
 where
     T: Send + 'static,

@@ -1,4 +1,4 @@
-//! The machine's credential: a ticket for the computer account, got with the key in the host keytab.
+//! The machine's credential: a ticket for the computer account, obtained with the key in the host keytab.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,69 +13,71 @@ use super::exchange::{self, Ended, Initial, Proof};
 use super::kdc::{ForMachine, Kdcs, Queue};
 use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
 
-/// For the whole of asking for the machine's ticket, whoever waits for it.
+/// Time limit for obtaining the machine's ticket, which all callers share.
 const ACQUIRE: Duration = Duration::from_secs(10);
 
-/// A login waits so long for the machine's ticket as armour: while it is asked for, one KDC may be silent (see
+/// Maximum time that a login waits for the machine's ticket as armour. It allows for one silent KDC (see
 /// [`ATTEMPT`](crate::patience::ATTEMPT)).
 const ARMOUR: Duration = Duration::from_millis(1500);
 
-/// A ticket with less left is of no use: Samba serves none with less than two minutes (CVE-2022-2031).
+/// Minimum remaining life of a usable ticket: Samba accepts none with less than two minutes (CVE-2022-2031).
 const LEFT: Duration = Duration::from_secs(150);
 
-/// So long after a failure that may pass by itself the KDC is asked again.
+/// Pause before the next request after a passing failure.
 const PAUSE: Duration = Duration::from_millis(500);
-/// So long after one that an administrator has to mend. The KDC counts a wrong key as a wrong password.
+/// Pause after a failure that an administrator has to fix. The KDC counts a wrong key as a wrong password.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
-/// Encryption types by preference (RFC 3961, RFC 3962, RFC 8009, RFC 4757): AES-256, AES-128, the same with SHA-2,
-/// RC4. Others in the keytab are left out.
+/// Encryption types by preference (RFC 3961, RFC 3962, RFC 8009, RFC 4757): AES-256, AES-128, the same with
+/// SHA-2, RC4. Other types in the keytab are ignored.
 const ENCRYPTION: [i32; 5] = [18, 17, 20, 19, 23];
 
-/// Kerberos for this process: the machine's tickets and what is done with them. Cloning it shares it.
+/// Kerberos for this process: the machine's tickets and their uses. Cloning it shares it.
 #[derive(Clone)]
 pub struct Kerberos {
     pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
-    /// The KDCs of users' exchanges.
+    /// KDCs for users' exchanges.
     pub(super) kdcs: Arc<dyn Kdcs>,
-    /// Those of the machine's own.
+    /// KDCs for the machine's own exchanges.
     own: ForMachine,
-    /// The realm that the host is joined to, where it is known.
+    /// The realm that the host is joined to, if known.
     realm: Option<String>,
     current: Mutex<Option<Credential>>,
-    /// Held by the task that asks; what it failed with last.
+    /// Held by the task that requests a ticket; contains its last failure.
     asking: Arc<tokio::sync::Mutex<Option<Failed>>>,
 }
 
 type Failed = (Instant, KerberosError);
 
 impl Kerberos {
-    /// Nothing is asked before it is needed.
+    /// Sends nothing until it is needed.
     pub fn new(kdcs: Arc<dyn Kdcs>) -> Self {
         Kerberos::with(kdcs, None)
     }
 
-    /// The same for a host that is joined to `realm`, whose keytab may hold keys of others as well.
+    /// The same for a host that is joined to `realm`; its keytab may also hold keys of other realms.
     pub fn of_realm(kdcs: Arc<dyn Kdcs>, realm: &str) -> Self {
         Kerberos::with(kdcs, Some(realm.to_owned()))
     }
 
     fn with(kdcs: Arc<dyn Kdcs>, realm: Option<String>) -> Self {
-        // A bounded number of exchanges is under way with each KDC.
+        // Bounds the number of exchanges under way with each KDC.
         let kdcs: Arc<dyn Kdcs> = Arc::new(Queue::new(kdcs));
         let own = ForMachine(Arc::clone(&kdcs));
         let inner = Inner { kdcs, own, realm, current: Mutex::default(), asking: Arc::default() };
         Kerberos { inner: Arc::new(inner) }
     }
 
-    /// The machine's credential: the present one in the first half of its life, then a new one. One task asks the
-    /// KDC, however many wait; a failure to get a new one is none while the present one is good.
+    /// Returns the machine's credential: the present one in the first half of its life, then a new one. One
+    /// task requests it, however many callers wait. If the request fails while the present one is valid, that
+    /// one is returned.
     ///
     /// # Errors
-    /// The keytab, the machine account, the clock or the KDC is at fault, or the deadline passed.
+    /// Returns an error if the keytab, the machine account, the clock or the KDC is at fault, or if the
+    /// deadline passes.
     pub async fn credential(&self, deadline: Instant) -> Result<Credential, KerberosError> {
         if let Some(credential) = self.inner.current().filter(Credential::is_fresh) {
             return Ok(credential);
@@ -90,7 +92,7 @@ impl Kerberos {
             if let Some((_, error)) = last.as_ref().filter(is_recent) {
                 return usable.ok_or_else(|| error.clone());
             }
-            // Belongs to nobody who waits, so that a login that gives up takes nothing away from the others.
+            // No caller owns this task, so a login that gives up does not cancel it for the others.
             let inner = Arc::clone(&self.inner);
             let task = tokio::spawn(async move {
                 let result = inner.acquire(Instant::now() + ACQUIRE).await;
@@ -109,8 +111,8 @@ impl Kerberos {
         timeout_at(deadline, asking).await.unwrap_or_else(|_| Err(KerberosError::Stalled(String::new())))
     }
 
-    /// Forgets `credential` and every ticket made with it, so that the next ones are fetched afresh: a domain
-    /// controller whose key has changed does not accept the old ones. Contexts that are established go on.
+    /// Forgets `credential` and every ticket obtained with it, so that new ones are requested: a domain
+    /// controller whose key has changed does not accept the old ones. Established contexts continue.
     pub fn forget(&self, credential: &Credential) {
         let mut current = self.inner.lock();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.tickets, &credential.tickets)) {
@@ -118,11 +120,11 @@ impl Kerberos {
         }
     }
 
-    /// Sees to it that the ticket for `service`, a principal with its realm, is there, so that GSSAPI need not
-    /// ask anybody.
+    /// Ensures that the cache holds the ticket for `service`, a principal with its realm, so that GSSAPI
+    /// contacts no KDC.
     ///
     /// # Errors
-    /// The KDC gives none, or the deadline passed.
+    /// Returns an error if the KDC issues no ticket, or if the deadline passes.
     pub(super) async fn service_ticket(
         &self,
         credential: &Credential,
@@ -135,14 +137,14 @@ impl Kerberos {
         done.map(drop).map_err(|ended| KerberosError::from_ended(ended, credential.principal(), service))
     }
 
-    /// A ticket for armour (FAST), where the machine has one or gets one soon.
+    /// Returns a ticket for armour (FAST), if the machine has one or obtains one soon.
     pub(super) async fn armour(&self, realm: &str, deadline: Instant) -> Option<Credential> {
         let there = self.inner.current().filter(Credential::is_usable);
         let credential = match there {
             Some(credential) => credential,
             None => self.credential(deadline.min(Instant::now() + ARMOUR)).await.ok()?,
         };
-        // A ticket of another realm would have to be exchanged for one of this realm first.
+        // A ticket of another realm would first have to be exchanged for one of this realm.
         (credential.realm() == realm).then_some(credential)
     }
 }
@@ -221,14 +223,14 @@ fn is_recent((when, error): &&Failed) -> bool {
     Instant::now() < *when + pause
 }
 
-/// A ticket-granting ticket of the machine account, and the tickets made with it.
+/// A ticket-granting ticket of the machine account, and the tickets obtained with it.
 #[derive(Clone)]
 pub struct Credential {
     pub(super) tickets: Arc<Tickets>,
 }
 
 pub(super) struct Tickets {
-    /// GSSAPI's view; goes before the cache.
+    /// GSSAPI's view; declared first so that it is dropped before the cache.
     pub(super) cred: Cred,
     pub(super) cache: Cache,
     realm: String,
@@ -238,7 +240,7 @@ pub(super) struct Tickets {
 }
 
 impl Credential {
-    /// The machine account's name with its realm: `XCALLY$@ACME.COM`.
+    /// The machine account's name with its realm, for example `XCALLY$@ACME.COM`.
     pub fn principal(&self) -> &str {
         &self.tickets.principal
     }
@@ -248,12 +250,12 @@ impl Credential {
         &self.tickets.realm
     }
 
-    /// When the ticket ends.
+    /// Returns the time when the ticket ends.
     pub fn expires(&self) -> Instant {
         self.tickets.expires
     }
 
-    /// How long the ticket is still good.
+    /// Returns the remaining life of the ticket.
     pub fn remaining(&self) -> Duration {
         self.expires().saturating_duration_since(Instant::now())
     }
@@ -273,10 +275,10 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// The machine account, as the keytab knows it.
+/// The machine account, as found in the keytab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Account {
-    /// Its name as libkrb5 writes it: `XCALLY$`.
+    /// Its name in libkrb5's notation, for example `XCALLY$`.
     name: String,
     realm: String,
     /// The version of its newest key, and the next older one.
@@ -286,17 +288,17 @@ pub(super) struct Account {
     encryption: Vec<i32>,
 }
 
-/// The name under which this host is joined, as `userWorkstations` has it: the computer account's without its `$`.
+/// Returns the name of this host's computer account without its `$`, as in `userWorkstations`.
 ///
 /// # Errors
-/// If the keytab cannot be read, or holds no key of a computer account.
+/// Returns an error if the keytab cannot be read, or holds no key of a computer account.
 pub fn computer_name(realm: Option<&str>) -> Result<String, KerberosError> {
     Account::of(&krb5::host_keytab()?, realm)?.computer_name()
 }
 
 impl Account {
-    /// The account that this host is, as [`Keytab::machine`] chooses it. Not the keytab's first entry, which is often
-    /// `host/…`: AD gives no ticket-granting ticket for a service name.
+    /// Finds this host's account, as [`Keytab::machine`] chooses it. The keytab's first entry does not serve:
+    /// it is often `host/…`, and AD issues no ticket-granting ticket for a service name.
     pub(super) fn of(keytab: &Keytab, realm: Option<&str>) -> Result<Self, KerberosError> {
         let host = nix::unistd::gethostname().unwrap_or_default();
         Account::on(keytab, realm, &host.to_string_lossy())

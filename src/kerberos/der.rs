@@ -1,13 +1,13 @@
-//! As much of DER (X.690) as it takes to look into a list of PA-DATA (RFC 4120, 5.2.7).
+//! The part of DER (X.690) that is needed to read a list of PA-DATA (RFC 4120, 5.2.7).
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-/// One element: its tag, its content, and what follows it. `None` where the bytes are none.
+/// Reads one element: its tag, its content, and the bytes after it. `None` if the bytes are malformed.
 pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
-        // At most four bytes of length: no Kerberos message is longer.
+        // The length has at most four bytes: no Kerberos message is longer.
         0x81..=0x84 => {
             let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
             (length.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)), rest)
@@ -18,12 +18,12 @@ pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// The content of the first element, if it has this tag.
+/// Returns the content of the first element, if it has this tag.
 pub(super) fn inside(tag: u8, bytes: &[u8]) -> Option<&[u8]> {
     element(bytes).filter(|(found, ..)| *found == tag).map(|(_, content, _)| content)
 }
 
-/// The elements in `bytes`, up to the first that is none.
+/// Iterates over the elements in `bytes`, up to the first malformed one.
 pub(super) fn elements(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (tag, content, rest) = element(bytes)?;
@@ -37,7 +37,8 @@ pub(super) const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const OCTETS: u8 = 0x04;
 
-/// Type and value in the content of a PA-DATA: `[1]` an integer, `[2]` a string, which may be missing.
+/// Reads type and value from the content of a PA-DATA: `[1]` an integer, `[2]` a string, which may be
+/// missing.
 pub(super) fn pa_data(content: &[u8]) -> Option<(i64, &[u8])> {
     let number = inside(INTEGER, inside(0xa1, content)?)?;
     let (&first, rest) = number.split_first()?;

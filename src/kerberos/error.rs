@@ -1,4 +1,4 @@
-//! Why Kerberos failed, in words, with what to do about it.
+//! Failures of Kerberos, with their causes and fixes as texts.
 
 use libgssapi::error::Error as GssError;
 
@@ -20,7 +20,7 @@ pub enum KerberosError {
     KeytabUnreadable {
         /// The keytab.
         path: String,
-        /// What the system said.
+        /// The system's error message.
         cause: String,
     },
     /// The keytab holds no key.
@@ -35,7 +35,7 @@ pub enum KerberosError {
     NoMachinePrincipal {
         /// The keytab.
         path: String,
-        /// What it holds instead.
+        /// Principals that it holds instead.
         found: String,
     },
     /// The KDC does not accept the key.
@@ -47,9 +47,9 @@ pub enum KerberosError {
     KeyRejected {
         /// The machine account.
         principal: String,
-        /// The version of the key that was tried, the newest (`msDS-KeyVersionNumber`).
+        /// The version of the tried key, which is the newest (`msDS-KeyVersionNumber`).
         version: Option<u32>,
-        /// The next older version in the keytab, which may be the one that the KDC still has.
+        /// The next older version in the keytab; the KDC may still have that one.
         older: Option<u32>,
     },
     /// The KDC does not know the machine account.
@@ -63,7 +63,7 @@ pub enum KerberosError {
     /// The clocks differ by more than the domain allows (RFC 4120, 7.5.9: KRB_AP_ERR_SKEW).
     #[error("{0}: synchronise this host's clock (NTP)")]
     ClockSkew(Skew),
-    /// The same, said by somebody who does not tell the time.
+    /// The same, reported without the KDC's time.
     #[error("the clocks of this host and of the KDC differ too much: synchronise this host's clock (NTP)")]
     Clocks,
     /// No KDC answers, or none is known.
@@ -71,28 +71,29 @@ pub enum KerberosError {
     KdcUnreachable {
         /// The realm.
         realm: String,
-        /// Why, KDC by KDC.
+        /// The causes, KDC by KDC.
         causes: String,
     },
-    /// The KDC does not know the service that was asked for.
+    /// The KDC does not know the requested service.
     #[error("the KDC knows no service {0}: the domain controller's name is wrong or its SPN is missing")]
     ServiceUnknown(String),
     /// KDC and keytab have no encryption type in common.
     #[error("the KDC and the keytab of {0} have no encryption type in common: join again with `adcli join`")]
     NoCommonEncryption(String),
-    /// A ticket has ended, or has too little left: Samba serves none with less than two minutes (CVE-2022-2031).
+    /// A ticket has ended, or has too little life left: Samba accepts none with less than two minutes
+    /// (CVE-2022-2031).
     #[error("the ticket of {0} has ended")]
     TicketEnded(String),
-    /// The deadline passed first.
+    /// The deadline passed before the KDC's answer.
     #[error("the KDC did not answer in time{0}")]
     Stalled(String),
-    /// Anything else, as the library says it.
+    /// Any other failure, with the library's text.
     #[error("{0}")]
     Other(String),
 }
 
 impl KerberosError {
-    /// Whether trying again soon is pointless, because the join itself has to be mended. The KDC counts
+    /// Returns true if an early retry is pointless, because the join itself needs a fix. The KDC counts
     /// attempts with a wrong key as wrong passwords.
     pub fn needs_an_administrator(&self) -> bool {
         !matches!(
@@ -105,14 +106,14 @@ impl KerberosError {
         )
     }
 
-    /// What GSSAPI's minor code means for `principal`, who asked for `service`.
+    /// Interprets GSSAPI's minor code for `principal`, which requested `service`.
     pub(super) fn from_gss(error: &GssError, principal: &str, service: &str) -> Self {
-        // libgssapi hands the code on as unsigned; libkrb5's own codes are negative.
+        // libgssapi returns the code as unsigned; libkrb5's codes are negative.
         let code = error.minor.cast_signed();
         Self::from_code(code, principal, service).unwrap_or_else(|| KerberosError::Other(error.to_string()))
     }
 
-    /// What the end of an exchange means for `principal`, who asked for `service`.
+    /// Interprets the end of an exchange for `principal`, which requested `service`.
     pub(super) fn from_ended(ended: Ended, principal: &str, service: &str) -> Self {
         match ended {
             Ended::Refused { refused, kdc, .. } => {
@@ -137,7 +138,7 @@ impl KerberosError {
         }
     }
 
-    /// The codes are those of MIT's `krb5_err.et`; the KDC's are that base plus the number of RFC 4120, 7.5.9.
+    /// The codes are from MIT's `krb5_err.et`; KDC errors are its base plus the number in RFC 4120, 7.5.9.
     fn from_code(code: i32, principal: &str, service: &str) -> Option<Self> {
         let principal = || principal.to_owned();
         Some(match code {
@@ -152,7 +153,7 @@ impl KerberosError {
             -1765328347 | -1765328351 | -1765328236 => KerberosError::Clocks,
             -1765328352 => KerberosError::TicketEnded(principal()),
             -1765328377 => KerberosError::ServiceUnknown(service.to_owned()),
-            // KDC_ERR_ETYPE_NOSUPP; KRB5_KT_NOTFOUND is what the client says when the KDC offers other types.
+            // KDC_ERR_ETYPE_NOSUPP; KRB5_KT_NOTFOUND is the client's error if the KDC offers other types.
             -1765328370 | -1765328203 => KerberosError::NoCommonEncryption(principal()),
             _ => return None,
         })

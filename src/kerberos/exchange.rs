@@ -1,4 +1,4 @@
-//! libkrb5's exchanges with the KDC, carried by our own transport.
+//! Runs libkrb5's exchanges with the KDC over this program's own transport.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -11,29 +11,31 @@ use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, Serv
 use super::refusal::is_armoured;
 use crate::patience::Sending;
 
-/// How far the clocks may differ (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a KDC's time,
-/// however far off, and take expired tickets for good ones.
+/// Maximum difference of the clocks (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a
+/// KDC's time, however wrong, and accept expired tickets.
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
-/// Messages of one exchange, referrals between realms included.
+/// Maximum number of messages in one exchange, including referrals between realms.
 const MAX_MESSAGES: usize = 16;
 
-/// An exchange that was begun and not answered may have met the account, so few are begun again.
+/// Maximum number of exchanges with a proof for one login. AD may have counted one that was not answered, so
+/// few are started again.
 const EXCHANGES: usize = 3;
 
-/// `KDC_ERR_MORE_PREAUTH_DATA_REQUIRED` (RFC 6113, 3.1): the proof has several parts and this was not the last.
+/// `KDC_ERR_MORE_PREAUTH_DATA_REQUIRED` (RFC 6113, 3.1): the proof has several parts, and this was not the
+/// last.
 const MORE_PREAUTH_DATA_REQUIRED: u32 = 91;
 
-/// Errors that say that the armour is not accepted (RFC 4120, 7.5.9), given before anybody has proved anything:
-/// S_PRINCIPAL_UNKNOWN, the KRB_AP_ERR codes of a ticket that cannot be read or is out of date, and GENERIC.
+/// Errors that reject the armour (RFC 4120, 7.5.9), sent before any proof: S_PRINCIPAL_UNKNOWN, the
+/// KRB_AP_ERR codes of a ticket that is unreadable or out of date, and GENERIC.
 const NO_ARMOUR: [u32; 10] = [7, 31, 32, 33, 34, 36, 41, 44, 45, 60];
 
-/// By how much the clocks differ.
+/// Difference between two clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skew {
     /// The KDC.
     pub kdc: String,
-    /// Seconds by which this host is ahead of it; negative when it is behind.
+    /// Seconds that this host is ahead of the KDC; negative if it is behind.
     pub ahead: i64,
 }
 
@@ -46,42 +48,42 @@ impl std::fmt::Display for Skew {
 }
 
 impl Skew {
-    /// The difference between the clocks, `now` being ours and `theirs` the KDC's.
+    /// Returns the difference between `now`, this host's time, and `theirs`, the KDC's.
     pub fn between(now: SystemTime, theirs: SystemTime, kdc: &str) -> Self {
         let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
         let ahead = now.duration_since(theirs).map_or_else(|e| -seconds(e.duration()), seconds);
         Skew { kdc: kdc.to_owned(), ahead }
     }
 
-    /// Whether Kerberos refuses it.
+    /// Returns true if Kerberos rejects the difference.
     pub fn is_too_much(&self) -> bool {
         self.ahead.unsigned_abs() > MAX_SKEW.as_secs()
     }
 }
 
-/// Why an exchange ended without a ticket.
+/// Reason why an exchange ended without a ticket.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// The KDC refused.
     Refused {
-        /// What it said.
+        /// The KDC's error.
         refused: Refused,
-        /// Which it was.
+        /// Host of the KDC.
         kdc: String,
-        /// Whether the exchange was armoured.
+        /// True if the exchange was armoured.
         armoured: bool,
     },
     /// The KDC does not accept the armour. Nothing has been proved yet.
     ArmourRefused(String),
-    /// The KDC gave a ticket without a proof, and the password was not tried on it; which KDC.
+    /// The KDC issued a ticket without a proof, and the password was not tried on it; the text names the KDC.
     NoPreauth(String),
     /// The clocks differ too much.
     Skew(Skew),
     /// No KDC answered.
     Unanswered(Unanswered),
-    /// libkrb5 does not accept the answer, or its configuration is broken; which KDC answered last.
+    /// libkrb5 rejects the answer, or its configuration is broken; the text names the KDC that answered last.
     Library(Failure, String),
-    /// The deadline passed in this process.
+    /// The deadline passed during work in this process.
     Late,
 }
 
@@ -101,36 +103,38 @@ impl From<Unfinished> for Ended {
 pub(super) struct Initial {
     /// The ticket.
     pub(super) granted: Granted,
-    /// By whom it was given.
+    /// Host of the KDC that issued it.
     pub(super) kdc: String,
-    /// Whether the KDC that gave it opened the armour, and so has proved that it knows the machine's ticket.
+    /// True if the KDC opened the armour, and so has proved that it knows the machine's ticket.
     pub(super) armoured: bool,
 }
 
-/// Whether the KDC has to ask for a proof before it gives a ticket.
+/// Requirement that the KDC asks for a proof before it issues a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// A ticket without one ends the exchange: trying a password on it counts nowhere, so that it could be guessed
-    /// without end.
+    /// Required: a ticket without a proof ends the exchange. AD would not count passwords that are tried on
+    /// such a ticket, so they could be guessed without limit.
     Wanted,
-    /// A ticket without one will do.
+    /// Not required: a ticket without a proof is accepted.
     Spared,
 }
 
-/// What this side of an AS exchange has sent, which tells whether a proof was among it.
+/// Messages that this side of an AS exchange has sent. They show if a proof was among them.
 #[derive(Debug, Default)]
 struct Sent {
     plain: usize,
     armoured: usize,
     proof: bool,
-    /// Whether the last message was armoured. libkrb5 takes an answer to such a message only out of the armour; but a
-    /// KDC can make it begin again without armour (KDC_ERR_PREAUTH_EXPIRED), so an earlier message proves nothing.
+    /// True if the last message was armoured. libkrb5 accepts the answer to such a message only from within
+    /// the armour. But a KDC can make it start again without armour (KDC_ERR_PREAUTH_EXPIRED), so an earlier
+    /// message proves nothing.
     in_armour: bool,
 }
 
 impl Sent {
-    /// Notes a message. libkrb5 proves nothing in the first one, nor in the first one in armour: it asks what
-    /// the KDC wants (we name no type of proof in advance). Every later one may hold a proof.
+    /// Notes a message. libkrb5 proves nothing in the first one, nor in the first one in armour: these ask
+    /// for the KDC's requirements (this program names no type of proof in advance). Every later one may hold
+    /// a proof.
     fn note(&mut self, armoured: bool) {
         let count = if armoured { &mut self.armoured } else { &mut self.plain };
         *count += 1;
@@ -138,14 +142,14 @@ impl Sent {
         self.in_armour = armoured;
     }
 
-    /// Whether a further message may follow a refusal. After a proof only another part of it may: libkrb5 would
-    /// try its next kind of proof with the same password, and each counts as an attempt.
+    /// Returns true if another message may follow a refusal. After a proof, that may only be another part of
+    /// it: libkrb5 would try its next kind of proof with the same password, and each counts as an attempt.
     fn may_go_on(&self, code: u32) -> bool {
         !self.proof || code == MORE_PREAUTH_DATA_REQUIRED
     }
 }
 
-/// An exchange of libkrb5's.
+/// An exchange of libkrb5.
 trait Exchange: Send + 'static {
     fn step(&mut self, reply: &[u8]) -> Result<Step, Failure>;
 }
@@ -162,7 +166,7 @@ impl Exchange for ServiceExchange {
     }
 }
 
-/// Gives an exchange the last answer, none at first; both come back with what is next.
+/// Passes the last answer to an exchange, none at first; returns both with the next step.
 async fn advance<E: Exchange>(
     mut exchange: E,
     last: Option<Answer>,
@@ -185,15 +189,15 @@ struct Proofs {
 
 #[derive(Default)]
 struct Outstanding {
-    /// Exchanges that came so far.
+    /// Number of exchanges that have reached a proof.
     exchanges: usize,
-    /// Which KDCs, or addresses of KDCs, got a proof and have not answered: each may have counted it.
+    /// KDCs, or addresses of KDCs, that got a proof and have not answered; each may have counted it.
     unanswered: Vec<String>,
 }
 
 impl Proofs {
-    /// Notes that `host` is about to get a proof, the first of its exchange where `is_first`; false where so many were sent
-    /// that it must not.
+    /// Notes that `host` is about to get a proof, the first of its exchange if `is_first`; returns false if
+    /// the maximum was already sent.
     fn send(&self, host: &str, is_first: bool) -> bool {
         let mut outstanding = self.outstanding();
         if is_first && outstanding.exchanges == EXCHANGES {
@@ -218,9 +222,9 @@ impl Proofs {
     }
 }
 
-/// Why an exchange with one KDC ended without a ticket.
+/// Reason why an exchange with one KDC ended without a ticket.
 enum Stop {
-    /// For good.
+    /// Final.
     Ended(Ended),
     /// The KDC has not answered, and another one may.
     Silent(kdc::Failure),
@@ -238,11 +242,12 @@ impl From<Unfinished> for Stop {
     }
 }
 
-/// An AS exchange: from a password or a key to a ticket-granting ticket.
+/// Runs an AS exchange: from a password or a key to a ticket-granting ticket.
 ///
-/// What a KDC has said is for itself: another one cannot read its cookie (RFC 6113, 5.2; Samba 4.17 then answers as
-/// if the password were wrong). So where the KDC that began falls silent, an exchange of its own is begun at another
-/// beside it; `unanswered` gets those that may have counted an attempt all the same. The `preferred` one is asked first.
+/// A KDC's answers are only valid for that KDC: another one cannot read its cookie (RFC 6113, 5.2; Samba 4.17
+/// then answers as if the password were wrong). So if the first KDC falls silent, a separate exchange starts
+/// with another one in parallel. `unanswered` gets the KDCs that may still have counted an attempt. The
+/// `preferred` one comes first.
 pub(super) async fn initial(
     kdcs: &dyn Kdcs,
     request: Request,
@@ -268,7 +273,7 @@ pub(super) async fn initial(
     ended.map_err(Ended::Unanswered)?
 }
 
-/// The same with one KDC.
+/// Runs an AS exchange with one KDC.
 async fn initial_at_one(
     one: One<'_>,
     request: Request,
@@ -279,13 +284,13 @@ async fn initial_at_one(
 ) -> Result<Initial, Stop> {
     let wants_armour = request.armour.is_some();
     let library = |failure| Ended::Library(failure, String::new());
-    // For the whole exchange: of more logins than the KDC can serve those that have begun come to their end, while turns for
-    // single messages would make all of them late.
+    // One turn for the whole exchange. If there are more logins than the KDC can serve, those that have
+    // started can finish; with turns for single messages all of them would be late.
     let _turn = one.turn().await;
     let mut exchange =
         cpu::run(deadline, move || InitialExchange::new(&request, key)).await?.map_err(library)?;
     let mut sent = Sent::default();
-    // An account is looked up where it is; a password follows no referral to another realm.
+    // An account is searched for in its own realm; a password follows no referral to another.
     let mut asked: Option<String> = None;
     let mut last: Option<Answer> = None;
     for _ in 0..MAX_MESSAGES {
@@ -295,7 +300,7 @@ async fn initial_at_one(
         }
         let (step, reply);
         (exchange, step, reply) = advance(exchange, last, deadline).await?;
-        // What is in the armour counts; outside of it is another code.
+        // The code inside the armour counts; outside of it is another one.
         let outer = reply.as_ref().and_then(|answer| answer.refused.clone());
         let refused = exchange.refused().or(outer);
         let kdc = reply.map(|answer| answer.host);
@@ -355,7 +360,7 @@ async fn send(
     Ok(answer)
 }
 
-/// A TGS exchange, which `new` begins: from a ticket-granting ticket to one for a service.
+/// Runs a TGS exchange, which `new` begins: from a ticket-granting ticket to a ticket for a service.
 pub(super) async fn service(
     kdcs: &dyn Kdcs,
     new: impl FnOnce() -> Result<ServiceExchange, Failure> + Send + 'static,
@@ -372,7 +377,7 @@ pub(super) async fn service(
             Ok(Step::Done) => return Ok(exchange),
             Ok(Step::Send { realm, message }) => {
                 let preferred = reply.as_ref().map(|answer| answer.host.as_str()).or(preferred);
-                // Nothing in it counts, whoever gets it.
+                // AD counts nothing in it, so any number of KDCs may get it.
                 let answer = kdc::race(kdcs, &realm, preferred, deadline, |one| {
                     let message = &message;
                     async move {
@@ -403,7 +408,7 @@ fn endless() -> Ended {
     Ended::Library(Failure { code: 0, text }, String::new())
 }
 
-/// A refusal shows the KDC's clock.
+/// Checks the KDC's clock, which a refusal contains.
 fn clock(answer: &Answer) -> Result<(), Ended> {
     let Some(refused) = &answer.refused else { return Ok(()) };
     let skew = Skew::between(SystemTime::now(), refused.time, &answer.host);
@@ -443,13 +448,13 @@ mod tests {
     #[test]
     fn nothing_follows_a_proof_but_the_rest_of_it() {
         let mut sent = Sent::default();
-        // Plain question, plain proof.
+        // Plain request, plain proof.
         sent.note(false);
         assert!(sent.may_go_on(25));
         sent.note(false);
         assert!(!sent.may_go_on(24) && !sent.may_go_on(25));
         assert!(sent.may_go_on(MORE_PREAUTH_DATA_REQUIRED));
-        // Plain question, question in armour, proof in armour.
+        // Plain request, request in armour, proof in armour.
         let mut sent = Sent::default();
         sent.note(false);
         sent.note(true);
@@ -465,7 +470,7 @@ mod tests {
         assert!(!sent.in_armour);
         sent.note(true);
         assert!(sent.in_armour);
-        // KDC_ERR_PREAUTH_EXPIRED makes libkrb5 begin again without armour.
+        // KDC_ERR_PREAUTH_EXPIRED makes libkrb5 start again without armour.
         sent.note(false);
         assert!(!sent.in_armour);
     }
@@ -474,7 +479,7 @@ mod tests {
         [&[tag, u8::try_from(content.len()).unwrap()], content].concat()
     }
 
-    /// METHOD-DATA of a KDC that wants an encrypted timestamp with a key of AES-256.
+    /// METHOD-DATA of a KDC that requires an encrypted timestamp with an AES-256 key.
     fn method_data() -> Vec<u8> {
         let pa = |kind: u8, value: &[u8]| {
             let kind = tagged(0xa1, &tagged(0x02, &[kind]));
@@ -485,7 +490,7 @@ mod tests {
         tagged(0x30, &[pa(2, b""), pa(19, &tagged(0x30, &entry))].concat())
     }
 
-    /// A KRB-ERROR of this code, by a clock that is so many seconds ahead.
+    /// A KRB-ERROR with this code, from a clock that is this many seconds ahead.
     fn refusal(code: u8, ahead: i64) -> Vec<u8> {
         let now = time::OffsetDateTime::now_utc() + time::Duration::seconds(ahead);
         let now = now.format(format_description!("[year][month][day][hour][minute][second]Z")).unwrap();
@@ -505,7 +510,8 @@ mod tests {
         [&[0x7e, 0x81, length + 3], &body[..]].concat()
     }
 
-    /// A KDC that gives these answers, each after so long, the last one for ever; an empty one is none.
+    /// A KDC that gives these answers, each after its delay, and repeats the last one; an empty one means no
+    /// answer.
     struct Scripted {
         address: SocketAddr,
         asked: std::sync::Arc<AtomicUsize>,
@@ -572,7 +578,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_is_sent_once_whatever_the_answer_invites_to() {
-        // 25 would have libkrb5 prove the same again, and 24 look for another way to.
+        // On 25, libkrb5 would send the same proof again, and on 24 another kind.
         for code in [24, 25] {
             let kdc = Scripted::new(vec![refusal(25, 0), refusal(code, 0)]).await;
             let ended = kdc.login().await;
@@ -582,7 +588,7 @@ mod tests {
         }
     }
 
-    /// Two KDCs that fail and answer for themselves.
+    /// Two KDCs, each with its own answers and failures.
     struct Two([Scripted; 2]);
 
     impl Kdcs for Two {
@@ -601,7 +607,7 @@ mod tests {
 
     #[tokio::test]
     async fn another_kdc_gets_an_exchange_of_its_own() {
-        // The second would not understand what the first has begun.
+        // The second one would not understand the first one's exchange.
         let two = [vec![refusal(25, 0), vec![]], vec![refusal(25, 0), refusal(24, 0)]].map(Scripted::new);
         let [first, second] = two;
         let two = Two([first.await, second.await]);
@@ -644,7 +650,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_breaks_off_with_the_proof_may_have_counted_it() {
-        // The question is answered, the proof is not; the other address refuses it.
+        // The request is answered, the proof is not; the other address rejects it.
         let first = Scripted::new(vec![refusal(25, 0), vec![]]).await;
         let second = Scripted::new(vec![refusal(24, 0)]).await;
         let lost = format!("ad.acme.com ({})", first.address);
@@ -654,7 +660,7 @@ mod tests {
         assert!(matches!(&ended, Ended::Refused { refused, .. } if refused.code == 24), "{ended:?}");
         assert_eq!(kdc.0.each_ref().map(Scripted::asked), [2, 1]);
         assert_eq!(unanswered, [lost]);
-        // A question proves nothing, so nothing can have counted.
+        // A request without a proof cannot have counted.
         let kdc = Multihomed([
             Scripted::new(vec![vec![]]).await,
             Scripted::new(vec![refusal(25, 0), refusal(24, 0)]).await,
@@ -667,7 +673,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_ticket_without_a_proof_gets_no_password() {
-        // As of an account with DONT_REQ_PREAUTH. Only the first byte is looked at.
+        // As for an account with DONT_REQ_PREAUTH. Only the first byte matters.
         let ticket = || vec![0x6b, 0x02, b'a', b'b'];
         let kdc = Scripted::new(vec![ticket()]).await;
         let ended = kdc.login().await;
@@ -676,7 +682,7 @@ mod tests {
         let kdc = Scripted::new(vec![ticket()]).await;
         let ended = login_with(Proof::Spared, &kdc, &mut Vec::new()).await;
         assert!(matches!(ended, Ended::Library(..)), "{ended:?}");
-        // After a proof the ticket is its answer.
+        // After a proof, the ticket is its answer.
         let kdc = Scripted::new(vec![refusal(25, 0), ticket()]).await;
         assert!(matches!(kdc.login().await, Ended::Library(..)));
     }

@@ -1,8 +1,8 @@
-//! One message to a KDC and its answer, over TCP (RFC 4120, 7.2.2), with the next KDC where one does not answer.
+//! Sends one message to a KDC over TCP (RFC 4120, 7.2.2), and turns to the next KDC if one does not answer.
 //!
-//! libkrb5 would do that itself, but it blocks a thread, looks for KDCs in its own way and waits for up to half
-//! a minute. UDP is left out: AD's answers are too long for it, and over it a lost message and a dead KDC look
-//! alike.
+//! libkrb5 could do that, but it blocks a thread, finds KDCs in its own way and waits for up to half a
+//! minute. UDP is not used: AD's answers are too long for it, and it does not distinguish a lost message from
+//! a dead KDC.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -24,83 +24,84 @@ use super::krb5::Refused;
 use crate::connect;
 use crate::patience::{ATTEMPT, Others, first_of, stays};
 
-/// The longest answer. A ticket with the largest PAC that AD makes has some 100 KiB.
+/// Maximum length of an answer in bytes. A ticket with AD's largest PAC has about 100 KiB.
 pub const MAX_REPLY: u32 = 1_048_576;
 
-/// `KDC_ERR_SVC_UNAVAILABLE` (MS-KILE 2.2.2): this KDC cannot answer now, and says so before it looks at a password.
+/// `KDC_ERR_SVC_UNAVAILABLE` (MS-KILE 2.2.2): this KDC cannot answer now, and says so before it checks a
+/// password.
 const SERVICE_UNAVAILABLE: u32 = 29;
 
-/// The first bytes of what a KDC may answer: AS-REP, TGS-REP, KRB-ERROR (RFC 4120, 5.10).
+/// The first bytes of a KDC's possible answers: AS-REP, TGS-REP, KRB-ERROR (RFC 4120, 5.10).
 const ANSWERS: [u8; 3] = [0x6b, 0x6d, 0x7e];
 
-/// Exchanges that are under way with one KDC at a time.
+/// Maximum number of concurrent exchanges with one KDC.
 const TURNS: usize = 16;
-/// KDCs whose turns are kept.
+/// Number of KDCs that turns are kept for.
 const HOSTS: usize = 256;
-/// A busy KDC is asked again after so long.
+/// Pause before a busy KDC is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Addresses of one KDC that get the same message, because those before broke off.
+/// Maximum number of addresses of one KDC that get the same message, each after the previous one broke off.
 const ADDRESSES: usize = 3;
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A KDC to ask.
+/// A KDC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kdc {
     /// Its name, for the log.
     pub host: String,
-    /// Where it listens, port 88 included, in the order to try.
+    /// Its addresses with port 88, in the order to try.
     pub addresses: Vec<SocketAddr>,
 }
 
-/// Who knows the KDCs.
+/// Source of the KDCs, and receiver of their failures.
 pub trait Kdcs: Send + Sync + 'static {
-    /// The KDCs of `realm` in the order to try, to which the proof of a user's password may go; the error says why there
-    /// are none.
+    /// Returns the KDCs of `realm` that may receive the proof of a user's password, in the order to try; the
+    /// error says why there are none.
     fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>>;
 
-    /// The same for exchanges with the machine's own key, of which more may be known; see [`ForMachine`].
+    /// The same for exchanges with the machine's own key, which may use further KDCs; see [`ForMachine`].
     fn for_machine<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
         self.candidates(realm)
     }
 
-    /// `host` answered a message, be it with a refusal.
+    /// Notes that `host` answered a message, even if with a refusal.
     fn answered(&self, host: &str);
 
-    /// `host` did not answer.
+    /// Notes that `host` did not answer.
     fn failed(&self, host: &str, cause: &str);
 
-    /// `host` is slow, busy or dead: others are asked first until that is known.
+    /// Notes that `host` is slow, busy or dead: others come first until a probe shows which.
     fn silent(&self, host: &str, cause: &str) {
         self.failed(host, cause);
     }
 
-    /// The turns that there are at `host`, for exchanges at a time; `None` is any number.
+    /// Returns the turns for concurrent exchanges with `host`; `None` if their number is unbounded.
     fn turns(&self, _host: &str) -> Option<Arc<Semaphore>> {
         None
     }
 
-    /// Whether `host` failed and has not been seen working since.
+    /// Returns true if `host` failed and has not worked since.
     fn is_down(&self, _host: &str) -> bool {
         false
     }
 
-    /// `host` is silent, and everybody else failed before: whether one of them is back is to be found out now.
+    /// Has all other KDCs probed now, because `host` is silent and they have all failed before.
     fn hurry(&self, _host: &str) {}
 
-    /// Whether `host` answered anybody at or after `since`: then it is slow and not dead.
+    /// Returns true if `host` answered any request at or after `since`: then it is slow and not dead.
     fn answered_since(&self, _host: &str, _since: Instant) -> bool {
         false
     }
 }
 
-/// The KDCs that the machine's own tickets may come from: whoever DNS names.
+/// The KDCs that the machine's own tickets may come from: all that DNS names.
 ///
-/// The answer has to be made with the machine's key, or with that of a ticket so made, which only a KDC of the realm
-/// knows; a stranger learns a proof of a key that is too long to guess. Not so for a user: a stranger could guess the
-/// password from the exchange, and tell of it what it likes.
+/// Their answer has to be made with the machine's key, or with the key of such a ticket, and only a KDC of
+/// the realm knows these. A stranger only learns a proof of a key that is too long to guess. A user's
+/// password is different: a stranger could guess it from the exchange, and could answer anything about it.
 pub(super) struct ForMachine(pub(super) Arc<dyn Kdcs>);
 
 impl Kdcs for ForMachine {
@@ -135,9 +136,9 @@ impl Kdcs for ForMachine {
 pub(super) struct Answer {
     /// The message.
     pub(super) message: Vec<u8>,
-    /// Whose it is.
+    /// Host of the KDC.
     pub(super) host: String,
-    /// What it says, if it is a KRB-ERROR.
+    /// Its content, if it is a KRB-ERROR.
     pub(super) refused: Option<Refused>,
 }
 
@@ -148,45 +149,46 @@ impl Answer {
     }
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unanswered {
-    /// The realm whose KDCs were asked.
+    /// The realm of the KDCs.
     pub(super) realm: String,
-    /// Why each did not answer.
+    /// The cause for each KDC.
     pub(super) causes: String,
-    /// Whether the deadline passed.
+    /// True if the deadline passed.
     pub(super) late: bool,
 }
 
-/// Why one KDC has not answered.
+/// Reason why one KDC has not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// For the log.
+    /// Cause, for the log.
     pub(super) cause: String,
     kind: Kind,
 }
 
-/// What a failure says of the KDC.
+/// Conclusion about the KDC from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It is no KDC, or none any more.
+    /// It is not, or no longer, a KDC.
     Dead,
     /// It was silent: slow or dead.
     Slow,
-    /// It took the connection and broke it off, or says that it cannot answer now. It may answer a moment later.
+    /// It accepted the connection and broke it off, or reported that it cannot answer now. It may answer a
+    /// moment later.
     Busy,
-    /// Nothing: it was not asked.
+    /// No conclusion: it got no message.
     Unasked,
 }
 
 impl Failure {
-    /// This host did not ask.
+    /// Creates a failure of this host, which sent nothing.
     pub(super) fn unasked(cause: impl Into<String>) -> Self {
         Failure { cause: cause.into(), kind: Kind::Unasked }
     }
 
-    /// The same, but the KDC is not asked again: what it has got may count.
+    /// Makes the failure final for this KDC: what it has received may count.
     pub(super) fn for_good(mut self) -> Self {
         if self.kind == Kind::Busy {
             self.kind = Kind::Slow;
@@ -217,35 +219,36 @@ impl Failure {
     }
 }
 
-/// A KDC as one login asks it.
+/// A KDC, as one login uses it.
 pub(super) struct One<'a> {
     kdcs: &'a dyn Kdcs,
     kdc: Kdc,
-    /// Whether another KDC is worth the change, so that the addresses of this one share [`ATTEMPT`].
+    /// True if another KDC would be better, so that connecting to this one is bounded by [`ATTEMPT`].
     has_better: bool,
     deadline: Instant,
 }
 
 impl One<'_> {
-    /// When its answer must be there.
+    /// Time by which it has to answer.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Its name.
+    /// Its host name.
     pub(super) fn host(&self) -> &str {
         &self.kdc.host
     }
 
-    /// Waits for the turn to begin an exchange, of which few are under way with this KDC at a time.
+    /// Waits for the turn to begin an exchange; few run concurrently with this KDC.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         let turns = self.kdcs.turns(&self.kdc.host)?;
         timeout_at(self.deadline, turns.acquire_owned()).await.ok()?.ok()
     }
 
-    /// Sends `message` and waits for the answer until the deadline. A message that arrived and was not answered may have been
-    /// counted as a wrong password; `lost` gets the addresses that broke off before another one got it. What is given up before
-    /// it arrived never arrives: the connection is reset, so that this host's kernel does not send it again later.
+    /// Sends `message` and waits for the answer until the deadline. A message that arrived without an answer
+    /// may have been counted as a wrong password; `lost` gets the addresses that broke off before another one
+    /// got the message. If the caller gives up before the message has arrived, it never arrives: the
+    /// connection is reset, so that this host's kernel does not send it again later.
     pub(super) async fn ask(&self, message: &[u8], lost: &mut Vec<String>) -> Result<Answer, Failure> {
         if Instant::now() >= self.deadline {
             return Err(Failure::slow());
@@ -264,15 +267,16 @@ impl One<'_> {
 struct Running<F> {
     kdc: Kdc,
     future: Pin<Box<F>>,
-    /// When it was begun, or looked at last.
+    /// Start of the attempt, or of its last check.
     since: Instant,
-    /// When the login looks next whether it is worth the wait.
+    /// Time when the login next checks if the wait is worthwhile.
     until: Instant,
 }
 
-/// Makes an `attempt` at a KDC of `realm`, `preferred` first. While it is silent, another one is made at the next KDC, see
-/// [`stays`]; the first answer counts, and what else is on its way is reset then. A silent attempt goes on meanwhile: where
-/// the others do not answer at all, the login waits for it until the deadline. A busy KDC is asked again.
+/// Starts an `attempt` at a KDC of `realm`, `preferred` first. While it is silent, another one starts at the
+/// next KDC, see [`stays`]. The first answer counts, and then the other attempts are reset. A silent attempt
+/// goes on: if the others do not answer at all, the login waits for it until the deadline. A busy KDC is
+/// tried again.
 pub(super) async fn race<'k, T, F: Future<Output = Result<T, Failure>>>(
     kdcs: &'k dyn Kdcs,
     realm: &str,
@@ -321,9 +325,9 @@ struct Race<'k, A, F> {
     kdcs: &'k dyn Kdcs,
     deadline: Instant,
     attempt: A,
-    /// Those that were not asked yet.
+    /// KDCs that were not tried yet.
     waiting: VecDeque<Kdc>,
-    /// Those that were busy, and when they may be asked again.
+    /// Busy KDCs, with the time of their next attempt.
     busy: Vec<(Instant, Kdc)>,
     running: Vec<Running<F>>,
 }
@@ -333,7 +337,7 @@ where
     A: Fn(One<'k>) -> F,
     F: Future<Output = Result<T, Failure>>,
 {
-    /// Begins an attempt at the next KDC, if there is one.
+    /// Starts an attempt at the next KDC, if there is one.
     fn begin(&mut self) {
         if let Some(kdc) = self.waiting.pop_front() {
             self.begin_at(kdc);
@@ -348,7 +352,8 @@ where
         self.running.push(Running { kdc, future: Box::pin((self.attempt)(one)), since, until });
     }
 
-    /// The next attempt that ends; `None` when it is time to look at the last one, or to ask a busy KDC again.
+    /// Waits for the next attempt to end; `None` when the last one is due for a check, or a busy KDC for
+    /// another attempt.
     async fn next(&mut self) -> Option<(Kdc, Result<T, Failure>)> {
         let until = match self.running.last() {
             Some(_) if self.waiting.is_empty() && self.busy.is_empty() => None,
@@ -362,7 +367,7 @@ where
         Some((running.remove(index).kdc, result))
     }
 
-    /// An attempt at `kdc` has failed: the next one is made at once.
+    /// Notes that an attempt at `kdc` has failed, and starts the next one at once.
     fn failed(&mut self, kdc: Kdc, failure: &Failure) {
         match failure.kind {
             Kind::Dead => self.kdcs.failed(&kdc.host, &failure.cause),
@@ -376,7 +381,7 @@ where
         self.begin();
     }
 
-    /// Where no other attempt is worth the wait, makes one at the next KDC, or at those that were busy.
+    /// If no running attempt is worth the wait, starts one at the next KDC, or at those that were busy.
     fn look(&mut self) {
         let now = Instant::now();
         if self.running.last().is_some_and(|last| last.until > now) {
@@ -395,7 +400,7 @@ where
         let stays = stays(answers_others, others, self.deadline.saturating_duration_since(now));
         let host = last.kdc.host.clone();
         if let Some(last) = self.running.last_mut() {
-            // One that answered somebody in the moment before it fell silent is not slow for ever.
+            // An answer just before it fell silent does not make it slow for ever.
             (last.since, last.until) = (now, self.deadline.min(last.until + ATTEMPT));
         }
         if !stays && !self.waiting.is_empty() {
@@ -404,22 +409,22 @@ where
         }
     }
 
-    /// Those that could be asked instead of `kdc`.
+    /// Returns the KDCs that could be tried instead of `kdc`.
     fn others(&self, kdc: &Kdc) -> Others {
         let is_down = |kdc: &Kdc| self.kdcs.is_down(&kdc.host);
         Others::new(is_down(kdc), self.waiting.iter().map(is_down))
     }
 }
 
-/// The KDCs of a process, with each of which a bounded number of exchanges is under way at a time: many connections at once would have a
-/// busy KDC break them off.
+/// The KDCs of a process, with a bounded number of concurrent exchanges each: a busy KDC would break off many
+/// connections at once.
 pub(super) struct Queue {
     kdcs: Arc<dyn Kdcs>,
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 impl Queue {
-    /// A queue before each of `kdcs`.
+    /// Puts a queue in front of each of `kdcs`.
     pub(super) fn new(kdcs: Arc<dyn Kdcs>) -> Self {
         Queue { kdcs, turns: Mutex::default() }
     }
@@ -452,7 +457,7 @@ impl Kdcs for Queue {
     }
     fn turns(&self, host: &str) -> Option<Arc<Semaphore>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Domain controllers come and go; a turn that is taken keeps its own.
+        // Domain controllers come and go; a turn in use keeps its semaphore.
         if turns.len() > HOSTS && !turns.contains_key(host) {
             turns.clear();
         }
@@ -487,7 +492,7 @@ pub(super) async fn ask_one(
             Ok(Err(error)) => {
                 failure = Failure::of(&error);
                 broke_off = Some(format!("{} ({address})", kdc.host));
-                // Few get a message that may count against an account.
+                // Few addresses get a message that may count against an account.
                 match lost.len() + 1 < ADDRESSES {
                     true => continue,
                     false => break,
@@ -495,7 +500,7 @@ pub(super) async fn ask_one(
             }
             Err(_) => return Err(Failure::slow()),
         };
-        // libkrb5 reads its configuration for that.
+        // On a separate thread, because libkrb5 reads its configuration for this.
         let read = move || (Refused::read(&reply), reply);
         return match cpu::run(deadline, read).await {
             Ok((Ok(Some(Refused { code: SERVICE_UNAVAILABLE, .. })), _)) => {
@@ -511,7 +516,7 @@ pub(super) async fn ask_one(
     Err(failure)
 }
 
-/// Why an exchange failed.
+/// Explains why an exchange failed.
 pub(super) fn in_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "it closed the connection instead of an answer".to_owned(),
@@ -519,11 +524,11 @@ pub(super) fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// One message each way: four bytes of length, then the message.
+/// Exchanges one message each way: four bytes of length, then the message.
 pub(super) async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(message.len()).map_err(|_| io::Error::other("the message is too long"))?;
     stream.set_nodelay(true)?;
-    // However this future ends before the answer is there, closing resets the connection.
+    // However this future ends before the answer has arrived, closing resets the connection.
     linger(&stream, Some(0))?;
     let framed = [&length.to_be_bytes(), message].concat();
     stream.write_all(&framed).await?;
@@ -532,7 +537,7 @@ pub(super) async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Resul
     if length == 0 || length > MAX_REPLY {
         return Err(io::Error::other(format!("it announced an answer of {length} bytes")));
     }
-    // Grows with what really comes, not with what was announced.
+    // Grows with the bytes received, not with the announced length.
     let mut reply = Vec::new();
     (&mut stream).take(length.into()).read_to_end(&mut reply).await?;
     if u32::try_from(reply.len()).ok() != Some(length) {
@@ -542,7 +547,7 @@ pub(super) async fn exchange(mut stream: TcpStream, message: &[u8]) -> io::Resul
     Ok(reply)
 }
 
-/// SO_LINGER (socket(7)): for how many seconds closing waits; 0 resets the connection instead.
+/// Sets SO_LINGER (socket(7)): the seconds that closing waits; 0 resets the connection instead.
 fn linger(stream: &TcpStream, seconds: Option<i32>) -> io::Result<()> {
     let linger = libc::linger { l_onoff: seconds.is_some().into(), l_linger: seconds.unwrap_or(0) };
     Ok(setsockopt(stream, sockopt::Linger, &linger)?)
@@ -556,24 +561,24 @@ mod tests {
 
     use super::*;
 
-    /// What a KDC of these tests does with a connection.
+    /// Behaviour of a test KDC on a connection.
     #[derive(Clone, Copy)]
     enum Manner {
         /// Answers with these bytes, the length included, and closes.
         Says(&'static [u8]),
-        /// Reads and says nothing.
+        /// Reads and does not answer.
         Silent,
         /// Closes at once, with a reset.
         Resets,
-        /// The first connection gets these bytes; the others an answer.
+        /// Sends these bytes on the first connection, and an answer on the others.
         BusyOnce(&'static [u8]),
     }
 
-    /// AS-REP in the first byte; nothing here looks further.
+    /// Marked as AS-REP by the first byte; these tests read no further.
     const GOOD: &[u8] = b"\0\0\0\x04\x6b\x02ab";
     /// The same, later than [`ATTEMPT`].
     const LATE: &[u8] = b"\0\0\0\x04\x6b\x02zz";
-    /// The same, after so many seconds.
+    /// The same, after this number of seconds.
     const AFTER_1: &[u8] = b"\0\0\0\x04\x6b\x0211";
     const AFTER_2: &[u8] = b"\0\0\0\x04\x6b\x0222";
     const AFTER_4: &[u8] = b"\0\0\0\x04\x6b\x0244";
@@ -702,7 +707,7 @@ mod tests {
         let known = known(&[Manner::Silent, Manner::Silent]).await;
         let start = Instant::now();
         let none = asked(&known, None, 1.5).await.unwrap_err();
-        // A busy machine is late, but never by another attempt.
+        // A busy test machine is late, but never by another attempt.
         assert!((1.4..2.9).contains(&start.elapsed().as_secs_f32()), "{:?}", start.elapsed());
         assert!(none.late, "{none:?}");
         assert_eq!(none.causes, "kdc0: no answer in time; kdc1: no answer in time");
@@ -715,13 +720,13 @@ mod tests {
         let known = Known { kdcs: vec![one], ..Known::default() };
         asked(&known, None, 0.1).await.unwrap_err();
         let (mut stream, _) = listener.accept().await.unwrap();
-        // What had arrived stays readable; after it comes no orderly end.
+        // The data that had arrived stays readable, without an orderly end after it.
         assert_eq!(stream.read(&mut [0; 64]).await.unwrap(), 11);
         let end = stream.read(&mut [0; 64]).await;
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
-    /// An address at which nobody answers a SYN: the queue of its listener is full.
+    /// An address that does not answer a SYN: the queue of its listener is full.
     async fn black_hole() -> (SocketAddr, Vec<TcpStream>, std::net::TcpListener) {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -773,7 +778,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_one_is_waited_for_until_the_deadline_where_the_others_refuse() {
-        // Each at once, so that it takes no longer than the slowest.
+        // Concurrently, so that it takes no longer than the slowest.
         let slow = async |seconds: u64| {
             let after = Manner::Says(match seconds {
                 1 => AFTER_1,
@@ -785,7 +790,7 @@ mod tests {
             known.kdcs.push(Kdc { host: "dead".into(), addresses: vec![closed] });
             let answer = asked(&known, None, 8.0).await.unwrap();
             assert_eq!(answer.host, "kdc0", "{seconds}");
-            // It was asked once: nothing could count twice.
+            // It was tried once: nothing could count twice.
             let said = known.said.lock().unwrap().clone();
             assert_eq!(said.iter().filter(|said| said.starts_with("kdc0 answered")).count(), 1, "{said:?}");
             assert_eq!(said.iter().filter(|said| said.starts_with("dead: ")).count(), 1, "{said:?}");
@@ -799,7 +804,7 @@ mod tests {
             let known = known(&[manner]).await;
             assert_eq!(asked(&known, None, 8.0).await.unwrap().host, "kdc0");
         }
-        // One that refuses the connection is dead, and nobody waits for it.
+        // One that refuses the connection is dead, and no login waits for it.
         let closed = Kdc { host: "dead".into(), addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1))] };
         let known = Known { kdcs: vec![closed], ..Known::default() };
         let begun = Instant::now();

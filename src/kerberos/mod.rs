@@ -1,23 +1,23 @@
-//! Kerberos: the machine's tickets from the host keytab, the sealed LDAP transport made with them, and the check
-//! of a person's password and its change.
+//! Kerberos: the machine's tickets from the host keytab, the LDAP transport sealed with them, and the check
+//! and the change of a user's password.
 //!
-//! GSSAPI and libkrb5 are the system's own and read its `krb5.conf`, but do the cryptography only: every message
-//! goes to a KDC over [`kdc`], which is bounded, knows several KDCs and blocks no thread. The tickets are in this
-//! process's memory and never in a file. `KRB5_KTNAME` in the environment names the keytab, because changing it
-//! at run time is not thread-safe.
+//! GSSAPI and libkrb5 come from the system and read its `krb5.conf`, but only do the cryptography. Every
+//! message goes to a KDC over [`kdc`], which is bounded, knows several KDCs and blocks no thread. Tickets are
+//! kept in this process's memory and never in a file. `KRB5_KTNAME` in the environment names the keytab; the
+//! process never changes it, because that is not thread-safe.
 //!
 //! | File | Subject |
 //! |---|---|
 //! | `krb5/` | libkrb5, wrapped |
 //! | `kdc.rs` | one message to a KDC and its answer |
-//! | `cpu.rs` | libkrb5's work on threads of its own |
+//! | `cpu.rs` | libkrb5's work on separate threads |
 //! | `exchange.rs` | the AS and the TGS exchange, carried by `kdc.rs` |
 //! | `credential.rs` | the machine's tickets |
 //! | `sasl.rs`, `sealing.rs` | the machine's bind, and LDAP sealed with it |
 //! | `password.rs` | the check of a password |
 //! | `change.rs` | the change of a password by kpasswd |
-//! | `refusal.rs`, `der.rs` | what a KDC means by refusing |
-//! | `error.rs` | why Kerberos failed, in words |
+//! | `refusal.rs`, `der.rs` | the meaning of a KDC's refusal |
+//! | `error.rs` | causes of Kerberos failures, as texts |
 
 pub mod change;
 pub mod credential;

@@ -1,12 +1,12 @@
-//! The check of a person's password: an AS exchange, and a look at whether its KDC is the real one.
+//! Checks a user's password by an AS exchange, and verifies that the KDC is the real one.
 //!
-//! Whoever stands between this host and the KDC can make up an answer to a password that he knows, so the
-//! ticket alone proves nothing. The real KDC also knows this host's key: with the person's ticket we ask for one
-//! for ourselves, and open it with the keytab (as `krb5_verify_init_creds` with `ap_req_nofail` does). No keytab
-//! that fits, no login.
+//! An attacker between this host and the KDC can forge a reply for a password that the attacker knows, so the
+//! ticket alone proves nothing. The real KDC also knows this host's key. So the broker uses the user's ticket
+//! to request one for this host, and opens it with the keytab (as `krb5_verify_init_creds` does with
+//! `ap_req_nofail`). Without a matching keytab no user logs in.
 //!
-//! A wrong password is sent once. Where the KDC offers it, the exchange is armoured with the machine's ticket
-//! (FAST, RFC 6113), so that what is heard on the way is of no use for guessing the password.
+//! A wrong password is sent once. If the KDC offers it, the exchange is armoured with the machine's ticket
+//! (FAST, RFC 6113), so that an eavesdropper cannot use it to guess the password.
 
 use std::time::Duration;
 
@@ -21,68 +21,69 @@ use super::refusal::{self, Refusal};
 use super::{KerberosError, cpu};
 use crate::verdict::Outcome;
 
-/// The lifetime of a person's ticket, in seconds. It is used at once; but where this host's clock is ahead, it begins
-/// with up to five minutes less.
+/// Lifetime of a user's ticket, in seconds. The ticket is used at once; but if this host's clock is ahead, up
+/// to five minutes of it are already over.
 const LIFETIME: i32 = 600;
 
-/// `KRB_AP_ERR_BAD_INTEGRITY`: the answer cannot be opened with the password (`krb5.h`). Only an account that
-/// needs no pre-authentication gets one without having proved the password first.
+/// `KRB_AP_ERR_BAD_INTEGRITY`: the password does not open the reply (`krb5.h`). Only an account without
+/// pre-authentication gets such a reply before it has proved the password.
 const BAD_INTEGRITY: i32 = -1765328353;
 /// `KRB_AP_ERR_BADKEYVER`: the ticket is for a version of the key that the keytab does not hold (`krb5.h`).
 const BAD_KEY_VERSION: i32 = -1765328340;
 
-/// Whose password is checked.
+/// The account that the password is checked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Who<'a> {
-    /// The sAMAccountName, which says who it is.
+    /// The sAMAccountName, which identifies the account.
     pub sam: &'a str,
-    /// The explicit userPrincipalName, which the KDC is asked with: it is nobody else's name, while Samba 4.17
-    /// takes a sAMAccountName for somebody else whose UPN begins with it.
+    /// The explicit userPrincipalName, which is sent to the KDC. It is unique, while Samba 4.17 takes a
+    /// sAMAccountName for another account if that account's UPN begins with it.
     pub upn: Option<&'a str>,
     /// The realm of the account's domain.
     pub realm: &'a str,
-    /// Whether the password is tried although the KDC gives the account's tickets without a proof (DONT_REQ_PREAUTH). AD
-    /// does not count what is tried so.
+    /// Tries the password even if the KDC issues the account's tickets without a proof (DONT_REQ_PREAUTH). AD
+    /// does not count such attempts.
     pub uncounted: bool,
 }
 
-/// `KDC_ERR_TGT_REVOKED` (RFC 4120, 7.5.9). Samba 4.17 answers so to a ticket whose name means another account
-/// than the ticket's own, because that account has it as a UPN.
+/// `KDC_ERR_TGT_REVOKED` (RFC 4120, 7.5.9). Samba 4.17 rejects a ticket with it if another account has the
+/// ticket's name as its UPN: the name then means that account.
 const TICKET_REVOKED: u32 = 20;
 
-/// What became of a check.
+/// Result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// What the KDC says.
+    /// The KDC's verdict.
     pub outcome: Outcome,
-    /// The account's state has to explain or to confirm it: of an account that may not log in ([`Outcome::Refused`]) the
-    /// KDC may not say why; that the password has expired or must be changed counts only where AD says so, too.
+    /// The account's state has to explain or confirm the verdict. The KDC may not say why an account is
+    /// rejected ([`Outcome::Refused`]), and an expired password or a required change counts only if AD
+    /// confirms it.
     pub unexplained: bool,
     /// The KDC's answer, for the log; empty after a success.
     pub reason: String,
-    /// Which KDC.
+    /// Host of the KDC.
     pub kdc: String,
-    /// Whether the last message was armoured with the machine's ticket. A KDC that granted a ticket has then proved that
-    /// it is the realm's; a refusal proves nothing.
+    /// True if the last message was armoured with the machine's ticket. A KDC that then granted a ticket has
+    /// proved that it belongs to the realm; a refusal proves nothing.
     pub armoured: bool,
-    /// KDCs that got the attempt before and did not answer: each may have counted it too.
+    /// KDCs that got the attempt before and did not answer; each may have counted it as well.
     pub unanswered: Vec<String>,
-    /// What the check of the password cost.
+    /// Time spent on the check of the password.
     pub exchange: Duration,
-    /// What the check of the KDC cost; `None` where there was nothing to check.
+    /// Time spent on the verification of the KDC; `None` if there was none.
     pub verification: Option<Duration>,
 }
 
-/// Why a check has no result. The password may have been counted as a wrong one all the same.
+/// Failure to get a result. AD may still have counted the password as wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// The keytab cannot be used, so that no KDC could be believed. Nothing was sent.
+    /// The keytab cannot be used, so no KDC could be verified. Nothing was sent.
     #[error("{0}")]
     Keytab(KerberosError),
     /// No KDC answered in time, or none is known.
     #[error("no KDC answered: {0}")]
     Unavailable(String),
-    /// The account needs no pre-authentication, and the password was not tried.
+    /// The account needs no pre-authentication, so the password was not tried.
     #[error(
         "the account needs no Kerberos pre-authentication (the KDC {0} asked for no proof), so that AD would not count a \
          wrong password; clear \"Do not require Kerberos preauthentication\" of the account"
@@ -91,7 +92,7 @@ pub enum CheckError {
     /// The clocks differ too much.
     #[error("{0}: synchronise this host's clock (NTP)")]
     ClockSkew(Skew),
-    /// The KDC accepted the password and does not know this host's key.
+    /// The KDC accepted the password but does not know this host's key.
     #[error(
         "the KDC {kdc} does not hold this host's key: a forged KDC or a stale keytab ({cause}); if the machine \
          password was changed, join again with `adcli join`"
@@ -99,11 +100,11 @@ pub enum CheckError {
     Forged {
         /// The KDC.
         kdc: String,
-        /// What does not fit.
+        /// The mismatch.
         cause: String,
     },
-    /// The KDC accepted the password, and its ticket is for a version of this host's key that the keytab does not
-    /// hold: the machine's password has just been changed, the keytab is stale, or the KDC is a forged one.
+    /// The KDC accepted the password, but its ticket is for a version of this host's key that the keytab does
+    /// not hold: the machine's password has just changed, the keytab is stale, or the KDC is forged.
     #[error(
         "the KDC {kdc} uses another version of this host's key than the keytab: a stale keytab or a forged KDC \
          ({cause}); join again with `adcli join`"
@@ -111,15 +112,15 @@ pub enum CheckError {
     KeyVersion {
         /// The KDC.
         kdc: String,
-        /// Which version.
+        /// The version.
         cause: String,
     },
-    /// The password is right, but of another account than the one that logs in.
+    /// The password belongs to another account than the one that logs in.
     #[error("the KDC {kdc} takes the name for that of another account ({stranger})")]
     SomebodyElse {
         /// The KDC.
         kdc: String,
-        /// Whose ticket it gave.
+        /// Name of the account that the ticket is for.
         stranger: String,
     },
     /// libkrb5 does not accept the KDC's answer, or its configuration is broken.
@@ -130,11 +131,12 @@ pub enum CheckError {
 impl Kerberos {
     /// Checks the password of `who`.
     ///
-    /// The password is sent in one exchange; in a second one only where the first says that it has expired, which
-    /// KDCs may say before they look at it. Dropping the future gives up, as the deadline does.
+    /// The password is sent in one exchange. If the KDC reports it as expired, a second exchange follows,
+    /// because some KDCs report that before they check the password. Dropping the future gives up, like the
+    /// deadline.
     ///
     /// # Errors
-    /// There is no answer that can be believed. Nobody may be let in.
+    /// Returns an error if there is no trustworthy answer. The user must not get access.
     pub async fn check_password(
         &self,
         who: Who<'_>,
@@ -161,7 +163,7 @@ impl Kerberos {
         let exchange = begun.elapsed();
         let begun = Instant::now();
         self.verify(&initial, &account, deadline).await?;
-        // Only now there is reason to believe it.
+        // The KDC is verified: only now is its ticket trustworthy.
         if let Some(stranger) = initial.granted.stranger {
             return Err(CheckError::SomebodyElse { kdc: initial.kdc, stranger });
         }
@@ -177,11 +179,11 @@ impl Kerberos {
         })
     }
 
-    /// Whether `kdc` answers: it is asked, as the machine, what proof it wants. Nothing is proved, so nothing is
-    /// counted, and any answer will do.
+    /// Probes `kdc`: the machine account requests a ticket without a proof, and the KDC says which proof it
+    /// wants. Nothing is proved, so nothing is counted, and any answer will do.
     ///
     /// # Errors
-    /// It does not; the text says how.
+    /// Returns a text for the administrator if the KDC does not answer.
     pub async fn probe(&self, realm: &str, kdc: Kdc, deadline: Instant) -> Result<(), String> {
         let (realm, account) = (realm.to_owned(), self.inner.account());
         let message = cpu::run(deadline, move || {
@@ -202,10 +204,10 @@ impl Kerberos {
         }
     }
 
-    /// Whether the KDC of `initial` holds this host's key.
+    /// Verifies that the KDC of `initial` holds this host's key.
     ///
-    /// For a moment after the machine's password was changed the keytab is behind: then the KDC has to know the
-    /// session key of the machine's ticket, which it got with the key before (user-to-user).
+    /// For a moment after a change of the machine's password, the keytab is behind. Then the KDC must know
+    /// the session key of the machine's ticket, which was obtained with the previous key (user-to-user).
     async fn verify(
         &self,
         initial: &Initial,
@@ -236,7 +238,7 @@ impl Kerberos {
         let kdcs = self.inner.kdcs.as_ref();
         let ticket = exchange::service(kdcs, new, Some(&initial.kdc), deadline).await;
         let mut ticket = ticket.map_err(|failure| match failure {
-            // It knows the ticket as its own, and takes its holder for somebody else.
+            // The KDC recognises the ticket as its own, but takes its holder for another account.
             Ended::Refused { refused: krb5::Refused { code: TICKET_REVOKED, .. }, kdc, .. } => {
                 CheckError::SomebodyElse { kdc, stranger: "it revokes the ticket".to_owned() }
             }
@@ -254,20 +256,20 @@ impl Kerberos {
     }
 }
 
-/// A refusal of an AS exchange.
+/// A refusal in an AS exchange.
 pub(super) struct Refused {
-    /// What it means.
+    /// Its meaning.
     pub(super) refusal: Refusal,
-    /// Which KDC.
+    /// Host of the KDC.
     pub(super) kdc: String,
-    /// Whether the exchange was armoured.
+    /// True if the exchange was armoured.
     pub(super) armoured: bool,
 }
 
-/// What it means that an exchange ended so.
+/// Interprets the end of an exchange as a refusal.
 ///
 /// # Errors
-/// Nothing that could be said of the password.
+/// Returns the failure if the end says nothing about the password.
 pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
     match end {
         Ended::Refused { refused, kdc, armoured } => {
@@ -293,7 +295,7 @@ pub(super) struct Login<'a> {
     who: Who<'a>,
     password: &'a str,
     deadline: Instant,
-    /// The KDC to ask first.
+    /// KDC to try first.
     pub(super) preferred: Option<&'a str>,
     /// KDCs that got the attempt and did not answer.
     pub(super) unanswered: Vec<String>,
@@ -304,15 +306,15 @@ impl<'a> Login<'a> {
         Login { kerberos, who, password, deadline, preferred: None, unanswered: Vec::new() }
     }
 
-    /// An AS exchange with the password, armoured where that is accepted.
+    /// Runs an AS exchange with the password, armoured if the KDC accepts that.
     pub(super) async fn ask(
         &mut self,
         armour: Option<&Credential>,
         change_password: bool,
     ) -> Result<Initial, Ended> {
         match self.ask_once(armour, change_password).await {
-            // Nothing was proved, so nothing can have been counted. That the KDC does not know the machine's
-            // ticket, the verification will show better.
+            // Nothing was proved, so nothing can have been counted. If the KDC does not know the machine's
+            // ticket, the verification gives a clearer error.
             Err(Ended::ArmourRefused(_)) => self.ask_once(None, change_password).await,
             other => other,
         }
@@ -330,7 +332,7 @@ impl<'a> Login<'a> {
         };
         let armour = armour.map(|credential| credential.tickets.cache.name().to_owned());
         let request = Request { client, change_password, lifetime: Some(LIFETIME), armour };
-        // The capacity is exact, so that no growth leaves a copy behind.
+        // The capacity is exact, so that the buffer never grows and leaves a copy behind.
         let mut password = Zeroizing::new(Vec::with_capacity(self.password.len() + 1));
         password.extend_from_slice(self.password.as_bytes());
         password.push(0);
@@ -340,9 +342,9 @@ impl<'a> Login<'a> {
         exchange::initial(kdcs, request, key, proof, self.preferred, self.deadline, unanswered).await
     }
 
-    /// Whether the password is right although it has expired: the service that changes passwords is asked for,
-    /// which is open to such accounts. A KDC that looks at the expiry first has not looked at the password
-    /// before, so that a wrong one is counted once here too.
+    /// Checks an expired password by requesting a ticket for the service that changes passwords, which
+    /// accepts expired ones. A KDC that checks the expiry first has not checked the password yet, so a wrong
+    /// one is counted only once.
     async fn confirm(
         &mut self,
         armour: Option<&Credential>,
@@ -367,8 +369,8 @@ impl<'a> Login<'a> {
 }
 
 impl Refusal {
-    /// The service that changes passwords was asked for, and this KDC opens not even that to expired ones: whether the
-    /// password is right stays unknown.
+    /// Marks the refusal of a KDC that rejects expired passwords even for the service that changes passwords:
+    /// the password may be right or wrong.
     pub(super) fn opens_nothing(&mut self) {
         (self.outcome, self.unexplained) = (Outcome::Refused, false);
     }

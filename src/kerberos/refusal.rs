@@ -1,7 +1,7 @@
-//! What a KDC means by refusing somebody.
+//! Interprets a KDC's refusal.
 //!
-//! The error code (RFC 4120, 7.5.9) is coarse; AD adds the NTSTATUS value (MS-ERREF 2.3) that the logon would
-//! have had, in the error's e-data (MS-KILE 2.2.2).
+//! The error code (RFC 4120, 7.5.9) is coarse. In the error's e-data (MS-KILE 2.2.2), AD adds the NTSTATUS
+//! value (MS-ERREF 2.3) that a logon would have returned.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use super::der::{SEQUENCE, elements, inside, pa_data};
@@ -13,7 +13,7 @@ const CLIENT_REVOKED: u32 = 18;
 const KEY_EXPIRED: u32 = 23;
 const PREAUTH_FAILED: u32 = 24;
 
-/// What the other codes mean that a KDC of AD may answer with, in words (RFC 4120, 7.5.9; RFC 6113, 8).
+/// Meanings of the error codes that a KDC of AD may return (RFC 4120, 7.5.9; RFC 6113, 8).
 const WORDS: &[(u32, &str)] = &[
     (CLIENT_UNKNOWN, "it does not know the account"),
     (7, "it does not know the service"),
@@ -48,7 +48,7 @@ const WORDS: &[(u32, &str)] = &[
     (93, "it does not know a critical option"),
 ];
 
-/// What the error code of a KDC means, with its number.
+/// Returns the meaning of a KDC's error code, with its number.
 pub(super) fn described(code: u32) -> String {
     match WORDS.iter().find(|(known, _)| *known == code) {
         Some((_, words)) => format!("{words} (KDC error {code})"),
@@ -59,7 +59,7 @@ pub(super) fn described(code: u32) -> String {
 /// The type of an element that holds a KERB_EXT_ERROR (MS-KILE 2.2.2: KERB_ERR_TYPE_EXTENDED).
 const EXTENDED: i64 = 3;
 
-/// NTSTATUS values of a refused logon, and what they mean here.
+/// NTSTATUS values of a refused logon, and the outcome for each.
 const STATUSES: &[(u32, Outcome, &str)] = &[
     (0xc000_0064, Outcome::UnknownUser, "it does not know the account"),
     (0xc000_006a, Outcome::WrongPassword, "the password is wrong"),
@@ -73,17 +73,17 @@ const STATUSES: &[(u32, Outcome, &str)] = &[
     (0xc000_0234, Outcome::LockedOut, "the account is locked out"),
 ];
 
-/// What a KDC's refusal says of the account.
+/// A KDC's refusal, interpreted for the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// What it means, as far as the KDC says.
+    /// The outcome, as far as the KDC reports it.
     pub(super) outcome: Outcome,
-    /// The account's state has to confirm or to explain it. A KDC may say less than it knows: an account that may not
-    /// log in is disabled, expired, locked or outside its hours (Samba 4.17 says no more of a locked one, whatever the
-    /// password). That the password has expired is never believed by itself: it leads to a change of the password and
-    /// so to admission, and a refusal proves nothing of the KDC.
+    /// The account's state has to confirm or explain the outcome. A KDC may report less than it knows: a
+    /// revoked account is disabled, expired, locked or outside its logon hours (Samba 4.17 reports no more of
+    /// a locked one, whatever the password). An expired password needs confirmation because it leads to a
+    /// change of the password and so to access, and a refusal does not prove the KDC's identity.
     pub(super) unexplained: bool,
-    /// What the KDC said, for the log.
+    /// The KDC's answer, for the log.
     pub(super) reason: String,
 }
 
@@ -109,20 +109,20 @@ pub(super) fn read(code: u32, data: &[u8]) -> Refusal {
     Refusal { outcome, unexplained, reason }
 }
 
-/// The NTSTATUS in e-data. Windows sends one element by itself, Samba a list of them (METHOD-DATA).
+/// Returns the NTSTATUS in e-data. Windows sends a single element, Samba a list of them (METHOD-DATA).
 fn status(data: &[u8]) -> Option<u32> {
     let content = inside(SEQUENCE, data)?;
     let single = pa_data(content);
     let listed = elements(content).filter(|(tag, _)| *tag == SEQUENCE).filter_map(|(_, it)| pa_data(it));
     single.into_iter().chain(listed).find_map(|(kind, value)| {
-        // KERB_EXT_ERROR (MS-KILE 2.2.2): status, reserved, flags. As PA-DATA the same number is a salt, so only
-        // what has the bits of an error counts.
+        // KERB_EXT_ERROR (MS-KILE 2.2.2): status, reserved, flags. In PA-DATA the same number is a salt, so
+        // only a value with the bits of an error counts.
         let status = value.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))?;
         (kind == EXTENDED && value.len() == 12 && status >> 30 == 3).then_some(status)
     })
 }
 
-/// Whether an AS-REQ is armoured: it holds PA-FX-FAST (RFC 6113, 5.4.2).
+/// Returns true if an AS-REQ is armoured: it holds PA-FX-FAST (RFC 6113, 5.4.2).
 pub(super) fn is_armoured(request: &[u8]) -> bool {
     const AS_REQ: u8 = 0x6a;
     const PADATA: u8 = 0xa3;
@@ -188,7 +188,7 @@ mod tests {
             let refusal = read(code, b"");
             assert_eq!((refusal.outcome, refusal.unexplained), (outcome, unexplained), "{code}");
         }
-        // A status that nobody knows is quoted, and decides nothing.
+        // An unknown status is quoted, and decides nothing.
         let refusal = read(18, &sequence(&extended(0xc000_1234)));
         assert!(refusal.unexplained && refusal.reason.contains("c0001234"), "{refusal:?}");
     }
@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(status(&[byte; 64]), None);
             assert_eq!(status(&[SEQUENCE, 62].into_iter().chain([byte; 62]).collect::<Vec<_>>()), None);
         }
-        // A number of another length, and one without the bits of an error.
+        // A value of another length, and one without the bits of an error.
         assert_eq!(status(&sequence(b"\xa1\x03\x02\x01\x03\xa2\x06\x04\x04\x72\0\0\xc0")), None);
         assert_eq!(status(&sequence(&extended(0x0000_0072))), None);
     }

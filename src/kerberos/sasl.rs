@@ -1,7 +1,7 @@
 //! The SASL bind with mechanism GSSAPI (RFC 4752) on a fresh LDAP connection.
 //!
-//! Three BindRequests (RFC 4511, 4.2): the Kerberos token; an empty one after the server has proved itself;
-//! and our choice of security layer, which is always confidentiality.
+//! Three BindRequests (RFC 4511, 4.2): the Kerberos token; an empty one after the server has proved its
+//! identity; and the choice of the security layer, which is always confidentiality.
 
 use libgssapi::context::{ClientCtx, CtxFlags, SecurityContext};
 use libgssapi::name::Name;
@@ -17,7 +17,7 @@ use crate::ldap::{self, BIND_RESPONSE, Response};
 
 /// The confidentiality layer's bit (RFC 4752, 3.3).
 const CONFIDENTIALITY: u8 = 4;
-/// That of none at all.
+/// The bit for no security layer.
 const NO_LAYER: u8 = 1;
 
 /// LDAP result codes (RFC 4511, 4.1.9).
@@ -25,34 +25,34 @@ const SUCCESS: u32 = 0;
 const STRONGER_AUTH_REQUIRED: u32 = 8;
 const SASL_BIND_IN_PROGRESS: u32 = 14;
 
-/// Everything without which the connection is refused.
+/// Required properties of the context; without any of them the connection is closed.
 const FLAGS: CtxFlags = CtxFlags::GSS_C_MUTUAL_FLAG
     .union(CtxFlags::GSS_C_SEQUENCE_FLAG)
     .union(CtxFlags::GSS_C_REPLAY_FLAG)
     .union(CtxFlags::GSS_C_INTEG_FLAG)
     .union(CtxFlags::GSS_C_CONF_FLAG);
 
-/// What the bind has established.
+/// Result of a successful bind.
 pub(super) struct Bound {
     pub(super) context: ClientCtx,
-    /// The longest token that the server accepts.
+    /// Maximum length in bytes of a token that the server accepts.
     pub(super) max_send: usize,
-    /// When the context ends, with its ticket.
+    /// Time when the context ends, together with its ticket.
     pub(super) expires: Instant,
 }
 
 /// The LDAP service of a domain controller.
 ///
-/// Its principal has three parts, `ldap/HOST/DOMAIN` or `GC/HOST/FOREST`. AD lets only the account of a domain
-/// controller bear such a name (MS-ADTS 3.1.1.5.3.1.1.4, MS-DRSR 2.2.4.2). Any computer account may bear `ldap/HOST` for
-/// its own host, so a ticket for two parts would prove a member of the domain and no more.
+/// Its principal has three parts, `ldap/HOST/DOMAIN` or `GC/HOST/FOREST`. AD allows such a name only on the
+/// account of a domain controller (MS-ADTS 3.1.1.5.3.1.1.4, MS-DRSR 2.2.4.2). Any computer account may have
+/// `ldap/HOST` for its own host, so a ticket for two parts would only prove a member of the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LdapService {
     /// DNS name of the domain controller.
     pub host: String,
     realm: String,
     class: &'static str,
-    /// What it holds: the DNS name of its domain, or of the forest.
+    /// The data that it serves: the DNS name of its domain, or of the forest.
     holds: String,
 }
 
@@ -61,7 +61,7 @@ impl LdapService {
     pub fn of_domain(host: &str, domain: &str) -> Self {
         LdapService {
             host: host.to_owned(),
-            // AD's realms are its domains in capitals (MS-KILE 3.1.5.7).
+            // AD's realms are its domain names in capitals (MS-KILE 3.1.5.7).
             realm: domain.to_uppercase(),
             class: "ldap",
             holds: domain.to_lowercase(),
@@ -78,7 +78,7 @@ impl LdapService {
         LdapService { host: host.to_owned(), ..self.clone() }
     }
 
-    /// The name by which the KDC knows it. No part can smuggle in another.
+    /// Returns the name of the service in Kerberos. Characters that could start another part are rejected.
     fn principal(&self) -> Result<String, TransportError> {
         let plain = |name: &str| {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -93,26 +93,26 @@ impl LdapService {
     }
 }
 
-/// Who is bound to, and as whom.
+/// The target of a bind, and the identity used for it.
 pub(super) struct Peer<'a> {
     pub(super) service: &'a LdapService,
     pub(super) kerberos: &'a Kerberos,
-    /// The machine's.
+    /// The machine's credential.
     pub(super) credential: &'a Credential,
     pub(super) deadline: Instant,
 }
 
-/// Binds `stream` as the machine to the LDAP service of `peer`, a domain controller.
+/// Binds `stream` as the machine account to the LDAP service of `peer`, a domain controller.
 ///
-/// The service's principal is built from its name as it is given. GSSAPI's host-based names would ask DNS for
-/// another name, and DNS is not to be trusted with the question who the server is.
+/// The service's principal uses its name as given. GSSAPI's host-based names would look up another name in
+/// DNS, and DNS cannot be trusted to say which server it is.
 pub(super) async fn bind<S>(stream: &mut S, peer: &Peer<'_>) -> Result<Bound, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut context, offer) = establish(stream, peer).await?;
     let max_send = accept(&offer)?;
-    // Our choice and the longest token that we accept; no authorization identity: it is the machine itself.
+    // The chosen layer and the longest accepted token. No authorization identity: the machine acts as itself.
     let [_, a, b, c] = MAX_TOKEN.to_be_bytes();
     success(choose(stream, &mut context, [CONFIDENTIALITY, a, b, c]).await?)?;
     let lifetime = context
@@ -121,8 +121,8 @@ where
     Ok(Bound { context, max_send, expires: Instant::now() + lifetime })
 }
 
-/// Whether the LDAP service of `peer` refuses a bind that asks for no layer, which is tried; `stream` is of no more use
-/// then.
+/// Returns true if the LDAP service of `peer` rejects a bind without a security layer, which it tries.
+/// `stream` is unusable afterwards.
 pub(super) async fn asks_to_sign<S>(stream: &mut S, peer: &Peer<'_>) -> Result<bool, TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -137,7 +137,7 @@ where
     }
 }
 
-/// The security context, and the layers that the server offers.
+/// Establishes the security context, and returns it with the layers that the server offers.
 async fn establish<S>(stream: &mut S, peer: &Peer<'_>) -> Result<(ClientCtx, Vec<u8>), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -149,7 +149,8 @@ where
         move |e: &_| KerberosError::from_gss(e, &principal, &service)
     };
 
-    // With the ticket in the cache GSSAPI has no reason to ask a KDC, which it would do for as long as it likes.
+    // With the ticket in the cache, GSSAPI has no reason to contact a KDC, which it would do without a
+    // deadline.
     kerberos.service_ticket(credential, &service, deadline).await?;
     let first = {
         let (cred, failed) = (credential.tickets.cred.clone(), failed.clone());
@@ -166,7 +167,7 @@ where
     let token = token.ok_or(TransportError::Protocol("GSSAPI gave no first token"))?;
 
     let reply = in_progress(exchange(stream, 1, &token).await?)?;
-    // Nobody is asked for this step: it checks the server's proof, which came with the reply.
+    // This step sends nothing: it checks the server's proof, which came with the reply.
     let rest = context.step(Some(&reply), None).map_err(|e| failed(&e))?;
     if !context.is_complete() || rest.is_some_and(|token| !token.is_empty()) {
         return Err(TransportError::Protocol("GSSAPI wants a further token"));
@@ -181,7 +182,7 @@ where
     Ok((context, offer))
 }
 
-/// Tells the server our layer and the longest token that we accept.
+/// Sends the chosen layer and the longest accepted token to the server.
 async fn choose<S>(
     stream: &mut S,
     context: &mut ClientCtx,
@@ -194,7 +195,8 @@ where
     exchange(stream, 3, &wrapped).await
 }
 
-/// The server's offer (RFC 4752, 3.1): a byte of layers and three of the longest token it accepts.
+/// Reads the server's offer (RFC 4752, 3.1): one byte of layers and three bytes of the longest token it
+/// accepts.
 fn accept(offer: &[u8]) -> Result<usize, TransportError> {
     let &[layers, a, b, c] = offer else {
         return Err(TransportError::Protocol("the offer of security layers is malformed"));

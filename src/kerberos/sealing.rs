@@ -1,8 +1,8 @@
 //! The sealed transport under ldap3: plain LDAP inside the process, wrapped buffers on the wire.
 //!
-//! After the bind each side sends buffers of four bytes of length and a GSSAPI wrap token (RFC 4752, 3.1;
-//! RFC 4422, 3.7). A buffer may hold several LDAP messages or a piece of one, so this relay carries bytes and
-//! knows nothing of LDAP. ldap3 has such a layer itself, but its codec loses messages (0.12.1).
+//! After the bind, each side sends buffers of four length bytes and a GSSAPI wrap token (RFC 4752, 3.1; RFC
+//! 4422, 3.7). A buffer may hold several LDAP messages or part of one, so this relay passes bytes through
+//! without parsing LDAP. ldap3 has such a layer, but its codec loses messages (0.12.1).
 //!
 //! ```text
 //! ldap3 ── Unix socket pair ── relay ── TCP ── domain controller, port 389
@@ -27,25 +27,26 @@ use tokio::time::{Instant, timeout_at};
 use super::sasl::{self, LdapService, Peer};
 use super::{Credential, Kerberos, KerberosError};
 
-/// The longest token that we accept and tell the server: the most that three bytes can say.
+/// Maximum length in bytes of a token that this side accepts and announces: the maximum of three bytes.
 pub(super) const MAX_TOKEN: u32 = 0x00ff_ffff;
 
-/// The most plain bytes in one token of ours.
+/// Maximum number of plain bytes in one outgoing token.
 const CHUNK: usize = 64 * 1024;
 
-/// What wrapping may add to a buffer, generously: RFC 4121 with AES takes 60 to 84 bytes.
+/// Generous allowance in bytes for the overhead of wrapping: RFC 4121 with AES takes 60 to 84.
 const OVERHEAD: usize = 256;
 
-/// How long TCP waits for an acknowledgement of what we sent, before the kernel ends the connection. A slow domain controller
-/// acknowledges at once; a firewall that has forgotten an idle connection never does, and a fresh one then takes its place
-/// within the same login. Linux counts from the first repetition, so that 0.4 to 0.8 s were measured from sending to the end. A
-/// repetition was lost by then, whatever the delay of the network.
+/// Time that TCP waits for an acknowledgement of sent data before the kernel ends the connection. A slow
+/// domain controller acknowledges at once; a firewall that has forgotten an idle connection never does, and
+/// then a new connection replaces it within the same login. Linux counts from the first retransmission: 0.4
+/// to 0.8 s were measured from sending to the end. A retransmission must have been lost by then, whatever the
+/// delay of the network.
 const TCP_USER_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// After so long without a byte TCP sends a keepalive. Firewalls forget connections after 240 s and more.
+/// Time without a byte after which TCP sends a keepalive. Firewalls forget connections after 240 s or more.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Why there is no sealed connection.
+/// Reason why there is no sealed connection.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The deadline passed.
@@ -65,31 +66,31 @@ pub enum TransportError {
         /// The server's text.
         text: String,
     },
-    /// A step of the bind was not answered.
+    /// The server did not answer a step of the bind.
     #[error("the bind was not answered: {0}")]
     Unanswered(#[from] crate::ldap::ExchangeError),
-    /// The server does not do what the RFCs ask for, or offers too little.
+    /// The server violates the RFCs, or offers too little.
     #[error("{0}")]
     Protocol(&'static str),
 }
 
-/// A connection that is bound as the machine and sealed.
+/// A sealed connection, bound as the machine account.
 #[derive(Debug)]
 pub struct Sealed {
-    /// The end that speaks plain LDAP; non-blocking.
+    /// The end that carries plain LDAP; non-blocking.
     pub stream: std::os::unix::net::UnixStream,
-    /// The other end.
+    /// The relay at the other end.
     pub relay: Relay,
-    /// When the security context ends, with its ticket.
+    /// Time when the security context ends, together with its ticket.
     pub expires: Instant,
 }
 
-/// Connects to `address`, binds as the machine to `service` and starts the relay. The ticket for the service is fetched
-/// where it is not there yet, across realms where the machine's is another.
+/// Connects to `address`, binds to `service` as the machine account and starts the relay. If the cache has no
+/// ticket for the service, one is requested, across realms if the machine's realm is another.
 ///
 /// # Errors
-/// Returns an error if the server cannot be reached, does not prove that it is `service`, does not accept the machine or
-/// does not seal, or if the deadline passes.
+/// Returns an error if the server cannot be reached, does not prove that it is `service`, rejects the machine
+/// account or does not seal, or if the deadline passes.
 pub async fn connect(
     address: SocketAddr,
     service: &LdapService,
@@ -110,11 +111,11 @@ pub async fn connect(
     timeout_at(deadline, connecting).await.unwrap_or(Err(TransportError::Timeout))
 }
 
-/// Whether the LDAP service at `address` refuses connections that are not signed: one is bound as the machine, and
-/// closed again.
+/// Returns true if the LDAP service at `address` rejects connections that are not signed. To find out, it
+/// binds as the machine account and closes the connection.
 ///
 /// # Errors
-/// As [`connect`].
+/// Like [`connect`].
 pub async fn asks_to_sign(
     address: SocketAddr,
     service: &LdapService,
@@ -129,7 +130,8 @@ pub async fn asks_to_sign(
     timeout_at(deadline, asking).await.unwrap_or(Err(TransportError::Timeout))
 }
 
-/// Small messages go out at once, a peer that vanished is noticed, and a firewall does not forget the connection.
+/// Sets up TCP so that small messages are sent at once, a vanished peer is noticed, and firewalls do not
+/// forget the connection.
 pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     setsockopt(tcp, sockopt::KeepAlive, &true)?;
@@ -141,7 +143,7 @@ pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A handle on a running relay. It ends when either side closes or something is wrong, and then closes both.
+/// A handle on a running relay. The relay ends if either side closes or fails, and then closes both.
 #[derive(Clone, Debug)]
 pub struct Relay {
     received: Arc<AtomicU64>,
@@ -150,17 +152,17 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Bytes received from the server so far: a sign of life.
+    /// Bytes received from the server so far, as a sign of life.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Whether both sides are closed.
+    /// Returns true if both sides are closed.
     pub fn is_closed(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// Why both sides were closed, unless it was [`Relay::close`].
+    /// Returns the reason for the end, unless it was [`Relay::close`].
     pub fn end(&self) -> Option<&str> {
         self.end.get().map(String::as_str)
     }
@@ -171,16 +173,16 @@ impl Relay {
     }
 }
 
-/// What protects the bytes; a trait so that the framing can be tested without a KDC.
+/// The protection of the bytes; a trait so that the framing can be tested without a KDC.
 pub(super) trait Layer: Send + 'static {
     type Buffer: Deref<Target = [u8]> + Send;
     /// Encrypts.
     fn wrap(&mut self, plain: &[u8]) -> Result<Self::Buffer, String>;
-    /// Decrypts, and checks that nothing was changed, repeated or left out.
+    /// Decrypts, and rejects changed, repeated or missing tokens.
     fn unwrap(&mut self, token: &[u8]) -> Result<Self::Buffer, String>;
 }
 
-/// An established security context. RFC 2744 forbids concurrent calls on one; the relay's lock sees to that.
+/// An established security context. RFC 2744 forbids concurrent calls on one; the relay's lock prevents them.
 struct Gss(ClientCtx);
 
 impl Layer for Gss {
@@ -191,17 +193,17 @@ impl Layer for Gss {
     }
 
     fn unwrap(&mut self, token: &[u8]) -> Result<Buf, String> {
-        // libgssapi does not hand on gss_unwrap's `conf_state`, so the token itself is asked.
+        // libgssapi does not pass on gss_unwrap's `conf_state`, so the token itself is checked.
         if !is_sealed(token) {
             return Err("the server sent a token that is not encrypted".to_owned());
         }
-        // Out of order, repeated or missing tokens are errors here: libgssapi wants GSS_S_COMPLETE alone.
+        // Reordered, repeated or missing tokens are errors here: libgssapi accepts only GSS_S_COMPLETE.
         self.0.unwrap(token).map_err(|e| e.to_string())
     }
 }
 
-/// Whether a wrap token says that it is encrypted: the flag `Sealed` of RFC 4121, 4.2.2, or for RC4 any
-/// SEAL_ALG but `ff ff` behind the mechanism's header (RFC 1964, 1.2.2; RFC 4757, 7.3).
+/// Returns true if a wrap token is marked as encrypted: by the flag `Sealed` of RFC 4121, 4.2.2, or for RC4
+/// by any SEAL_ALG but `ff ff` after the mechanism's header (RFC 1964, 1.2.2; RFC 4757, 7.3).
 fn is_sealed(token: &[u8]) -> bool {
     const MECHANISM: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02";
     match token {
@@ -215,7 +217,7 @@ fn is_sealed(token: &[u8]) -> bool {
     }
 }
 
-/// Starts a relay between the server and the stream that is returned.
+/// Starts a relay between the server and the returned stream.
 pub(super) fn relay<R, W, L>(
     from_server: R,
     to_server: W,
@@ -242,7 +244,7 @@ where
         let (received, end) = (received.clone(), end.clone());
         async move {
             let layer = Mutex::new(layer);
-            // One task for both ways: whichever ends first takes the other with it, and dropping the four
+            // One task for both directions: the first to end also ends the other, and dropping the four
             // halves closes both sides at once.
             let result = tokio::select! {
                 result = seal(from_client, to_server, &layer, chunk, max_send) => result,
@@ -304,7 +306,7 @@ where
         if length == 0 || length > MAX_TOKEN {
             return Err(format!("the server announced a buffer of {length} bytes"));
         }
-        // Grows with what really comes, not with what was announced, and shrinks again.
+        // Grows with the bytes received, not with the announced length, and shrinks again.
         token.clear();
         token.shrink_to(CHUNK);
         let got = (&mut from).take(length.into()).read_to_end(&mut token).await.map_err(text)?;
@@ -324,7 +326,7 @@ fn locked<L, T>(layer: &Mutex<L>, work: impl FnOnce(&mut L) -> T) -> T {
     work(&mut layer.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Counts what is read through it.
+/// Counts the bytes read through it.
 struct Counted<'a, R> {
     inner: R,
     received: &'a AtomicU64,
@@ -350,7 +352,7 @@ mod tests {
 
     use super::*;
 
-    /// Turns bits over and adds a byte to each end, which must come back.
+    /// Inverts the bits and adds a byte at each end, which must come back.
     struct Fake;
 
     impl Layer for Fake {
@@ -411,7 +413,8 @@ mod tests {
         let interval = getsockopt(&tcp, sockopt::TcpKeepInterval).unwrap();
         // Common limits begin at 240 s, and one packet may be lost on the way.
         assert!(2 * (idle + interval) < 240, "{idle} {interval}");
-        // Before a login leaves the domain controller for another one, so that a fresh connection is tried.
+        // Less than the time after which a login leaves the domain controller, so that a new connection is
+        // tried first.
         let lost = Duration::from_millis(getsockopt(&tcp, sockopt::TcpUserTimeout).unwrap().into());
         assert!(lost < crate::patience::ATTEMPT, "{lost:?}");
     }
@@ -422,7 +425,7 @@ mod tests {
         let data: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let (mut client_read, mut client_write) = bench.client.into_split();
         let (mut server_read, mut server_write) = (bench.server_read, bench.server_write);
-        // The server returns every token as it came.
+        // The server returns every token unchanged.
         let echo = tokio::spawn(async move {
             let mut largest = 0;
             let mut header = [0; 4];

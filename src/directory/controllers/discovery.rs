@@ -1,7 +1,7 @@
-//! Which domain controllers there are, and in which order they are contacted.
+//! Discovery of domain controllers, and the order in which they are contacted.
 //!
-//! The configuration names them, else DNS SRV does (MS-ADTS 6.3.6), those of this host's site first. The site is
-//! configured, or a domain controller tells it by a netlogon ping.
+//! The configuration names them, otherwise DNS SRV (MS-ADTS 6.3.6); those of this host's site come first. The
+//! site is configured, or a domain controller reports it in a netlogon ping.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::config;
 use crate::directory::dns::{Names, Srv, Timed};
 use crate::directory::servers::LDAP;
 
-/// In `ad_server` of sssd.conf(5): here stand those that DNS knows.
+/// Placeholder in `ad_server` of sssd.conf(5) for the domain controllers that DNS knows.
 pub const BY_DNS: &str = "_srv_";
 
-/// So many domain controllers are kept; nobody tries more within one login.
+/// Maximum number of domain controllers in a list; no login tries more.
 const CONTROLLERS: usize = 32;
-/// So many addresses of one are kept, former ones included.
+/// Maximum number of addresses of one host, former ones included.
 const ADDRESSES: usize = 8;
-/// So many are asked for our site at once.
+/// Number of domain controllers that are pinged at once for this host's site.
 const PINGS: usize = 3;
-/// The longest time for which a list is used without asking DNS again.
+/// Maximum time for which a list is used before DNS is queried again.
 const FRESH: Duration = Duration::from_secs(3600);
-/// The shortest, whatever the TTL.
+/// Minimum of that time, whatever the TTL.
 const BUSY: Duration = Duration::from_secs(30);
 
-/// What a list of domain controllers is for.
+/// The purpose of a list of domain controllers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
     /// One domain.
@@ -47,7 +47,7 @@ impl Role {
         }
     }
 
-    /// The names of the SRV records that domain controllers alone register (MS-ADTS 6.3.2.3).
+    /// Returns the name of the SRV records that only domain controllers register (MS-ADTS 6.3.2.3).
     pub fn srv(self, domain: &str, site: Option<&str>) -> String {
         let role = match self {
             Role::Domain => "dc",
@@ -59,7 +59,8 @@ impl Role {
         }
     }
 
-    /// The names of the records for LDAP clients of every kind, which are there where nobody serves the zone `_msdcs`.
+    /// Returns the name of the SRV records for LDAP clients of every kind, which exist even if no DNS server
+    /// serves the zone `_msdcs`.
     pub fn plain_srv(self, domain: &str, site: Option<&str>) -> String {
         let service = match self {
             Role::Domain => "_ldap._tcp",
@@ -72,18 +73,18 @@ impl Role {
     }
 }
 
-/// Which domain controllers are wanted.
+/// The domain controllers to discover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// DNS name of the domain; of the forest for the global catalogue.
     pub domain: String,
-    /// What for.
+    /// Purpose of the list.
     pub role: Role,
-    /// By name, in order; [`BY_DNS`] stands for those of DNS. Empty: those of DNS.
+    /// Names, in order; [`BY_DNS`] stands for those that DNS knows. If empty, DNS decides.
     pub servers: Vec<String>,
-    /// The same for when none of the others works.
+    /// The same, for use when none of the others works.
     pub backup: Vec<String>,
-    /// This host's site, where it is configured.
+    /// This host's site, if it is configured.
     pub site: Option<String>,
 }
 
@@ -100,7 +101,7 @@ impl Wanted {
 }
 
 impl From<&config::Domain> for Wanted {
-    /// Those of this host's domain.
+    /// Takes the settings for this host's domain.
     fn from(domain: &config::Domain) -> Self {
         Wanted {
             domain: domain.name.clone(),
@@ -117,27 +118,28 @@ impl From<&config::Domain> for Wanted {
 pub struct Controller {
     /// DNS name.
     pub host: String,
-    /// Its addresses; none where DNS knows none at the moment.
+    /// Its addresses; empty if DNS knows none at the moment.
     pub addresses: Vec<IpAddr>,
-    /// Whether DNS lists it for this host's site.
+    /// True if DNS lists it for this host's site.
     pub in_site: bool,
 }
 
-/// What there is to contact, in order.
+/// The domain controllers to contact, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List {
-    /// The domain controllers; never none.
+    /// The domain controllers; never empty.
     pub controllers: Vec<Arc<Controller>>,
-    /// This host's site, as far as it is known.
+    /// This host's site, if known.
     pub site: Option<String>,
-    /// When DNS is to be asked again.
+    /// Time of the next DNS query.
     pub until: Instant,
 }
 
-/// Finds the domain controllers that are `wanted`. `below` is a source of random numbers from 0 to below its argument.
+/// Finds the domain controllers that are `wanted`. `below` returns a random number from 0 to below its
+/// argument.
 ///
 /// # Errors
-/// DNS names none and none is configured, or has an address for none of them; the text says why.
+/// Returns the cause if neither DNS nor the configuration names any, or if none of them has an address.
 pub async fn discover(
     names: &Arc<dyn Names>,
     wanted: &Wanted,
@@ -173,8 +175,9 @@ pub async fn discover(
 }
 
 impl List {
-    /// Keeps of `last` what nothing better is known for: addresses of a host that DNS answers other ones for, where only the
-    /// former accept a connection, and all `admitted` domain controllers where DNS names none of those.
+    /// Keeps from `last` what has no better replacement. The former addresses of a host stay unless one of the
+    /// new ones is the first to accept a connection. If DNS names no `admitted` domain controller, the former
+    /// ones stay.
     pub async fn keeping(
         mut self,
         last: &List,
@@ -209,7 +212,7 @@ impl List {
     }
 }
 
-/// Those of DNS in their order, each with whether it is in the site, and the site.
+/// Returns the hosts that DNS names, in order, each with whether it is in the site, and the site.
 async fn by_dns(
     names: &Arc<dyn Names>,
     wanted: &Wanted,
@@ -225,7 +228,7 @@ async fn by_dns(
     };
     let mut hosts = Vec::new();
     if let Some(site) = &site
-        // A site without domain controllers of its own has no records.
+        // A site without domain controllers has no such records.
         && let Ok((records, good)) = srv_of(names, wanted, Some(site)).await
     {
         *until = good.min(*until);
@@ -235,7 +238,7 @@ async fn by_dns(
     Ok((hosts, site))
 }
 
-/// The SRV records of `site`. A host that they name proves itself later, so the plain ones will do.
+/// Returns the SRV records of `site`. The hosts prove themselves later, so the plain records suffice.
 async fn srv_of(
     names: &Arc<dyn Names>,
     wanted: &Wanted,
@@ -245,7 +248,7 @@ async fn srv_of(
     names.srv_or(&name, &plain).await
 }
 
-/// The site that the first of `hosts` to answer says we are in.
+/// Returns the site of this host, from the first of `hosts` that answers.
 async fn our_site(names: &Arc<dyn Names>, domain: &str, hosts: &[String]) -> Option<String> {
     let mut addresses = Vec::new();
     for (_, answer) in addresses_of(names, hosts.iter().take(PINGS).cloned().collect()).await {
@@ -283,8 +286,8 @@ async fn resolve(
     }
 }
 
-/// Puts the address first that answers, where a host has several: whoever uses the host begins with that one, so that a
-/// dead one before it costs nobody anything. All hosts are tried at once.
+/// Moves the address that answers to the front if a host has several, so that a dead address before it delays
+/// no login. All hosts are tried at once.
 async fn reach(names: &Arc<dyn Names>, controllers: &mut [Controller], port: u16) {
     let mut trying = JoinSet::new();
     for (at, controller) in controllers.iter().enumerate() {
@@ -306,7 +309,7 @@ async fn reach(names: &Arc<dyn Names>, controllers: &mut [Controller], port: u16
 
 type Addresses = Result<Timed<Vec<IpAddr>>, String>;
 
-/// Asks for all at once.
+/// Looks up all hosts at once.
 async fn addresses_of(names: &Arc<dyn Names>, hosts: Vec<String>) -> Vec<(String, Addresses)> {
     let mut asked = JoinSet::new();
     for host in hosts {
@@ -336,13 +339,13 @@ fn unique(hosts: Vec<(String, bool)>) -> Vec<(String, bool)> {
     kept
 }
 
-/// The order in which a client contacts the targets (RFC 2782): by priority, and by chance in proportion to their
-/// weight within one.
+/// Returns the targets in the order in which a client contacts them (RFC 2782): by priority, and within one
+/// priority by chance in proportion to the weight.
 fn order(mut records: Vec<Srv>, mut below: impl FnMut(u32) -> u32) -> Vec<String> {
     let mut hosts: Vec<String> = Vec::with_capacity(records.len());
     while let Some(priority) = records.iter().map(|record| record.priority).min() {
         let peers = || records.iter().enumerate().filter(|(_, record)| record.priority == priority);
-        // One more than its weight each, so that weight 0 keeps a small chance.
+        // Each share is the weight plus one, so that weight 0 keeps a small chance.
         let share = |record: &Srv| u32::from(record.weight) + 1;
         let mut point = below(peers().map(|(_, record)| share(record)).sum());
         let chosen = peers().find(|(_, record)| match point.checked_sub(share(record)) {
@@ -369,16 +372,16 @@ pub(in crate::directory) mod tests {
     use super::*;
     use crate::directory::machine::BoxFuture;
 
-    /// DNS as a test wants it. What is in neither map does not exist.
+    /// A DNS zone for a test. Names in neither map do not exist.
     #[derive(Default)]
     pub struct Zone {
         pub srv: HashMap<String, Vec<Srv>>,
         pub addresses: HashMap<String, Vec<IpAddr>>,
-        /// The site that pings tell.
+        /// The site that pings report.
         pub site: Option<String>,
-        /// The addresses that accept no connection.
+        /// Addresses that accept no connection.
         pub dead: Vec<IpAddr>,
-        /// Nothing is answered.
+        /// No query is answered.
         pub silent: bool,
         pub asked: Vec<String>,
     }
@@ -505,9 +508,9 @@ pub(in crate::directory) mod tests {
         };
         assert_eq!(first(&[dead]).await, [good, dead, other]);
         assert_eq!(first(&[]).await, [dead, good, other]);
-        // Where nobody answers the order is that of DNS.
+        // If no address answers, the order is that of DNS.
         assert_eq!(first(&[dead, good, other]).await, [dead, good, other]);
-        // What is written as an address is one.
+        // A server that is configured as an address needs no DNS.
         let list = discover(&names(zone()), &wanted(&["10.0.0.7"], &[]), |_| 0).await.unwrap();
         assert_eq!(list.controllers[0].addresses, [IpAddr::from([10, 0, 0, 7])]);
     }
@@ -549,7 +552,7 @@ pub(in crate::directory) mod tests {
         let error = hosts(silent, &wanted(&[], &[])).await.unwrap_err();
         assert_eq!(error, "no _ldap._tcp.dc._msdcs.acme.com");
         assert_eq!(hosts(zone(), &wanted(&["y", "z"], &[])).await.unwrap_err().len(), "no y; no z".len());
-        // One that DNS does not know now may be known later.
+        // A host that DNS does not know now may be known later.
         assert_eq!(hosts(zone(), &wanted(&["y", "a"], &[])).await.unwrap(), ["y", "a"]);
     }
 

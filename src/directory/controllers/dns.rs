@@ -1,4 +1,4 @@
-//! What DNS and the domain controllers' own pings tell about where domain controllers are.
+//! Locating domain controllers: DNS records, and the domain controllers' replies to netlogon pings.
 
 use std::future::Future;
 use std::io;
@@ -25,31 +25,31 @@ use crate::directory::netlogon;
 use crate::directory::servers::LDAP;
 use crate::ldap;
 
-/// One question to one DNS server.
+/// Time limit of one query to one DNS server.
 const DNS_TIMEOUT: Duration = Duration::from_secs(1);
-/// A name that DNS does not know is asked for again after this time. Its servers say how long they want it to be
-/// believed, an hour as a rule: so long a record that is there again would be missed.
+/// Time after which a name that DNS does not know is queried again. The zone's own TTL for negative answers
+/// is usually an hour, so a record that has returned would be missed for that time.
 const ABSENT: Duration = Duration::from_secs(10);
-/// The other family's addresses are waited for after the first answer (RFC 8305, 3). DNS that never answers one of the two
-/// questions costs no more than this.
+/// Time to wait for the other address family after the first answer (RFC 8305, 3). A DNS server that never
+/// answers one of the two queries costs no more than this.
 const OTHER_FAMILY: Duration = Duration::from_millis(50);
-/// Where the DNS servers stand.
+/// File that names the DNS servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Names that no DNS server is asked for.
+/// File with names that need no DNS server.
 const HOSTS: &str = "/etc/hosts";
-/// The server where none is named (resolv.conf(5)).
+/// The DNS server if none is named (resolv.conf(5)).
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// One ping.
+/// Time limit of a netlogon ping.
 const PING: Duration = Duration::from_millis(500);
-/// A host with several addresses has so long to accept a connection at one of them.
+/// Time in which a host with several addresses has to accept a connection at one of them.
 const REACH: Duration = Duration::from_millis(300);
-/// The longest datagram that is read; an answer has some 200 bytes.
+/// Maximum length in bytes of a datagram that is read; an answer has about 200.
 const DATAGRAM: usize = 4096;
 
 /// One SRV record (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Srv {
-    /// Lower is contacted first.
+    /// Records with a lower priority are contacted first.
     pub priority: u16,
     /// Share of the chances among records of one priority.
     pub weight: u16,
@@ -57,14 +57,15 @@ pub struct Srv {
     pub host: String,
 }
 
-/// An answer, and until when it is good.
+/// An answer, and the time until which it is valid.
 pub type Timed<T> = (T, Instant);
 
-/// Who is asked where domain controllers are; the errors are for people.
+/// Source of the locations of domain controllers; the errors are texts for the administrator.
 pub trait Names: Send + Sync + 'static {
-    /// The SRV records of `name`; never none.
+    /// Returns the SRV records of `name`; never an empty list.
     fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>>;
-    /// The same, or those of `other` where DNS answers that there are none of `name`. The error is that of `name`.
+    /// Returns the SRV records of `name`, or those of `other` if DNS answers that `name` has none. The error
+    /// is that of `name`.
     fn srv_or<'a>(&'a self, name: &'a str, other: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
         Box::pin(async move {
             match self.srv(name).await {
@@ -73,36 +74,37 @@ pub trait Names: Send + Sync + 'static {
             }
         })
     }
-    /// The addresses of `host`; never none.
+    /// Returns the addresses of `host`; never an empty list.
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>>;
-    /// The site that we are in, as the first of `addresses` to answer a netlogon ping for `domain` says; empty where
-    /// AD knows none.
+    /// Returns the site of this host, from the first of `addresses` that answers a netlogon ping for
+    /// `domain`; empty if AD knows none.
     fn site<'a>(&'a self, domain: &'a str, addresses: Vec<IpAddr>) -> BoxFuture<'a, Option<String>>;
-    /// The first of `addresses`, all of one host, that accepts a connection; they are tried at once.
+    /// Returns the first of `addresses`, all of one host, that accepts a connection; they are tried
+    /// concurrently.
     fn reached(&self, addresses: Vec<SocketAddr>) -> BoxFuture<'_, Option<IpAddr>>;
 }
 
-/// The system's DNS (`/etc/hosts`, `/etc/resolv.conf`), and pings by CLDAP. It follows both files.
+/// The system's DNS (`/etc/hosts`, `/etc/resolv.conf`) and CLDAP pings. It follows changes of both files.
 pub struct Network {
-    /// Where the DNS servers stand.
+    /// File that names the DNS servers.
     resolv: PathBuf,
     hosts: PathBuf,
     current: Mutex<Current>,
-    /// The two files as [`Network::changed`] saw them last.
+    /// The two files as [`Network::changed`] last saw them.
     watched: Mutex<Sources>,
 }
 
 #[derive(Default)]
 struct Current {
-    /// The files as the resolvers were made of them.
+    /// The files that the resolvers were made from.
     files: Sources,
     /// Made when they are first needed.
     resolvers: Option<Arc<Resolvers>>,
 }
 
-/// One resolver for each family of addresses, so that neither waits for the other.
+/// One resolver for each address family, so that neither waits for the other.
 struct Resolvers {
-    /// The servers that they ask.
+    /// The DNS servers that they query.
     servers: Vec<IpAddr>,
     v4: TokioResolver,
     v6: TokioResolver,
@@ -131,7 +133,8 @@ impl Network {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file that has changed since the last call or since this was made; who keeps answers asks again then.
+    /// Returns the file that has changed since the last call or since creation, so that cached answers can be
+    /// refreshed.
     pub fn changed(&self) -> Option<PathBuf> {
         let mut watched = self.watched();
         let changed = watched.stale()?.to_owned();
@@ -139,13 +142,13 @@ impl Network {
         Some(changed)
     }
 
-    /// The resolvers for the files as they are now; the last ones where a file cannot be used.
+    /// Returns the resolvers for the present files, or the previous resolvers if a file cannot be used.
     fn resolvers(&self) -> Result<Arc<Resolvers>, String> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(resolvers) = current.resolvers.as_ref().filter(|_| current.files.stale().is_none()) {
             return Ok(resolvers.clone());
         }
-        // Looked at before they are read, so that a change in between is seen as one.
+        // The files are recorded before they are read, so that a change in between is noticed.
         let files = self.files();
         match Resolvers::new(&self.resolv) {
             Ok(resolvers) => {
@@ -167,16 +170,17 @@ impl Resolvers {
     }
 }
 
-/// What counts of `resolv.conf(5)`. Names are always absolute here, so search domains do not, however they are written.
+/// The settings of `resolv.conf(5)` that are used. Names here are always absolute, so search domains are not
+/// needed.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Resolv {
-    /// In order; never none.
+    /// In order; never empty.
     servers: Vec<IpAddr>,
     attempts: Option<usize>,
 }
 
 impl Resolv {
-    /// Reads the text of the file. Lines that make no sense are passed over, as the C library does.
+    /// Reads the text of the file. Malformed lines are skipped, as in the C library.
     fn parse(text: &str) -> Self {
         let mut resolv = Resolv::default();
         for line in text.lines() {
@@ -216,7 +220,7 @@ impl Resolv {
     }
 }
 
-/// Reads `resolv.conf` from `file`; without one the server is this host.
+/// Reads `resolv.conf` from `file`; without one, the DNS server is this host.
 fn resolv(file: &Path) -> Result<Resolv, String> {
     match std::fs::read(file) {
         Ok(bytes) => Ok(Resolv::parse(&String::from_utf8_lossy(&bytes))),
@@ -227,7 +231,7 @@ fn resolv(file: &Path) -> Result<Resolv, String> {
 
 type Found = Result<Timed<Vec<IpAddr>>, NetError>;
 
-/// The addresses that two questions bring: those of the first usable answer, and those that the other brings soon after.
+/// Combines two lookups: the addresses of the first usable answer, and those of the other if it follows soon.
 async fn usable(one: impl Future<Output = Found>, other: impl Future<Output = Found>) -> Found {
     pin!(one, other);
     let (first, second) = tokio::select! {
@@ -264,7 +268,8 @@ async fn addresses_by(resolver: &TokioResolver, host: &str) -> Found {
 }
 
 impl Network {
-    /// The SRV records of `name`; otherwise the cause, and whether DNS answered that there are none.
+    /// Returns the SRV records of `name`; the error is the cause, and whether DNS answered that there are
+    /// none.
     async fn records(&self, name: &str) -> Result<Timed<Vec<Srv>>, (String, bool)> {
         let resolvers = self.resolvers().map_err(|cause| (cause, false))?;
         let answer = resolvers.v4.srv_lookup(absolute(name)).await;
@@ -278,7 +283,7 @@ impl Network {
             }),
             _ => None,
         };
-        // A target of "." says that there is no such service (RFC 2782).
+        // A target of "." means that there is no such service (RFC 2782).
         let records = answer.answers().iter().filter_map(|answer| record(&answer.data));
         let records: Vec<_> = records.filter(|srv| !srv.host.is_empty()).collect();
         match records.is_empty() {
@@ -296,7 +301,7 @@ impl Names for Network {
     fn srv_or<'a>(&'a self, name: &'a str, other: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
         Box::pin(async move {
             match self.records(name).await {
-                // Silent DNS is not asked a second time.
+                // If DNS did not answer, it is not queried a second time.
                 Err((cause, is_absent)) if is_absent => self.records(other).await.map_err(|_| cause),
                 found => found.map_err(|(cause, _)| cause),
             }
@@ -349,18 +354,18 @@ impl Names for Network {
     }
 }
 
-/// The DNS servers of `/etc/resolv.conf`, in order; this host where the file names none.
+/// Returns the DNS servers of `/etc/resolv.conf` in order, or this host if the file names none.
 ///
 /// # Errors
-/// The file is there and cannot be read; the text is for people.
+/// Returns a text for the administrator if the file exists but cannot be read.
 pub fn configured() -> Result<Vec<IpAddr>, String> {
     Ok(resolv(Path::new(RESOLV_CONF))?.servers)
 }
 
-/// Whether the DNS server `server` by itself knows `domain`.
+/// Returns true if the DNS server `server` itself knows `domain`.
 ///
 /// # Errors
-/// It did not answer; the text is for people.
+/// Returns a text for the administrator if the server did not answer.
 pub async fn knows(server: IpAddr, domain: &str) -> Result<bool, String> {
     let config = ResolverConfig::from_name_servers(vec![NameServerConfig::udp_and_tcp(server)]);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -373,7 +378,7 @@ pub async fn knows(server: IpAddr, domain: &str) -> Result<bool, String> {
     }
 }
 
-/// One ping (MS-ADTS 6.3.3): a search of the rootDSE over UDP.
+/// Sends one netlogon ping (MS-ADTS 6.3.3): a search of the rootDSE over UDP.
 fn ping(domain: String, address: SocketAddr) -> impl Future<Output = Option<String>> {
     const ID: i64 = 1;
     async move {
@@ -383,7 +388,7 @@ fn ping(domain: String, address: SocketAddr) -> impl Future<Output = Option<Stri
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let socket = UdpSocket::bind((any, 0)).await.ok()?;
-        // The kernel drops what comes from elsewhere.
+        // The kernel drops datagrams from other addresses.
         socket.connect(address).await.ok()?;
         socket.send(&request).await.ok()?;
         let mut datagram = vec![0; DATAGRAM];
@@ -393,7 +398,8 @@ fn ping(domain: String, address: SocketAddr) -> impl Future<Output = Option<Stri
     }
 }
 
-/// What a failed lookup at `servers` means to an administrator. The library's own text shows its data structures.
+/// Explains a failed lookup at `servers` to an administrator. The library's own text shows its data
+/// structures.
 fn words(error: &NetError, servers: &[IpAddr]) -> String {
     let named = || {
         let list = servers.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
@@ -414,7 +420,7 @@ fn words(error: &NetError, servers: &[IpAddr]) -> String {
     }
 }
 
-/// With its final dot, so that no search domain of `resolv.conf` is tried.
+/// Adds the final dot, so that no search domain of `resolv.conf` is tried.
 fn absolute(name: &str) -> String {
     format!("{name}.")
 }
@@ -519,14 +525,14 @@ mod tests {
         let none: Answer = || Err(NetError::Timeout);
         let ips = |found: Found| found.unwrap().0.iter().map(IpAddr::to_string).collect::<Vec<_>>();
 
-        // AAAA is never answered, nor is A.
+        // The AAAA query is never answered; then the A query is not.
         assert_eq!(ips(usable(ready(v4()), pending()).await), ["10.0.0.1"]);
         assert_eq!(ips(usable(pending(), ready(v6())).await), ["fd00::1"]);
         assert_eq!(begun.elapsed(), 2 * OTHER_FAMILY);
         let both = usable(soon(v4, 10), soon(v6, 40)).await;
         assert_eq!(ips(both), ["10.0.0.1", "fd00::1"]);
         assert_eq!(ips(usable(soon(v4, 900), soon(v6, 10)).await), ["fd00::1"]);
-        // One that says that there is none is no answer to wait for.
+        // An answer without addresses does not end the wait for the other family.
         assert_eq!(ips(usable(soon(v4, 900), ready(none())).await), ["10.0.0.1"]);
         assert_eq!(ips(usable(ready(none()), soon(v6, 900)).await), ["fd00::1"]);
         assert!(usable(soon(none, 900), ready(none())).await.is_err());

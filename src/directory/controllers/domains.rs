@@ -1,4 +1,5 @@
-//! The domain controllers of the forest: a list for each domain that is needed, and one of its global catalogues.
+//! The domain controllers of the forest: a list for each domain in use, and one of the forest's global
+//! catalogues.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -19,20 +20,21 @@ use crate::kerberos::{Kdc, Kdcs};
 use crate::ldap;
 use crate::name::fold;
 
-/// The domains of a forest that are known at once; AD's own limit is far above what anybody runs.
+/// Maximum number of lists in addition to that of this host's domain. AD's own limit of domains is far above
+/// what real forests have.
 const DOMAINS: usize = 64;
 
 /// The KDC's port (RFC 4120, 7.2.3).
 pub(in crate::directory) const KERBEROS: u16 = 88;
 
-/// Who is told of a change, with the domain it is in.
+/// Called on a change of a circuit, with the name of the domain.
 pub type DomainObserver = Arc<dyn Fn(&str, &Change) + Send + Sync>;
 
-/// Whether a service of a domain controller of a domain works again; the error is for people.
+/// Checks if a service of a domain controller works again; the error is a text for the administrator.
 pub type DomainProbe =
     Arc<dyn Fn(&str, Role, Arc<Controller>, Service) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// The lists of domain controllers, each made when it is first needed.
+/// The lists of domain controllers, each created when it is first needed.
 pub struct Domains {
     own: Arc<ServerList>,
     roster: Arc<Roster>,
@@ -44,7 +46,8 @@ pub struct Domains {
 }
 
 impl Domains {
-    /// The own domain's domain controllers are those `wanted`; all others are found by DNS. `roster` bounds all of them.
+    /// Creates the lists: `wanted` describes this host's domain, DNS finds the others, and `roster` bounds
+    /// them all.
     pub fn new(
         wanted: Wanted,
         roster: Arc<Roster>,
@@ -57,28 +60,28 @@ impl Domains {
         Arc::new(Domains { own, roster, site, names, observer, probe, others: Mutex::default() })
     }
 
-    /// Those of this host's domain.
+    /// The list of this host's domain.
     pub fn own(&self) -> &Arc<ServerList> {
         &self.own
     }
 
-    /// The domain controllers that the directory itself lists.
+    /// The domain controllers that AD itself lists.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster
     }
 
-    /// The hosts that DNS names and the directory does not list, each once.
+    /// Returns the hosts that DNS names but AD does not list, each once.
     pub fn strangers(&self) -> BTreeSet<String> {
         self.all().iter().flat_map(|list| list.strangers()).collect()
     }
 
-    /// All that are known of so far, this host's domain first.
+    /// Returns all lists created so far, that of this host's domain first.
     pub fn all(&self) -> Vec<Arc<ServerList>> {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         [&self.own].into_iter().chain(others.values()).cloned().collect()
     }
 
-    /// Those of `domain` for `role`; of the forest for its global catalogues.
+    /// Returns the list of `domain` for `role`. For global catalogues, `domain` is the name of the forest.
     pub fn of(&self, domain: &str, role: Role) -> Arc<ServerList> {
         let domain = fold(domain);
         if role == Role::Domain && domain == fold(self.own.domain()) {
@@ -92,14 +95,14 @@ impl Domains {
         let site = self.site.clone();
         let wanted = Wanted { domain: key.0.clone(), role, site, ..Wanted::default() };
         let list = list(wanted, &self.roster, &self.names, &self.observer, &self.probe);
-        // Whoever asks for more has one of his own.
+        // Beyond the bound, each caller gets a separate list.
         if others.len() < DOMAINS {
             others.insert(key, list.clone());
         }
         list
     }
 
-    /// Those at `place`. `own` knows the forest's name, once it is connected.
+    /// Returns the list for `place`. `own` knows the forest's name once it is connected.
     pub fn at(&self, place: &Place, own: &MachineConnection) -> Arc<ServerList> {
         match place {
             Place::Own => self.own.clone(),
@@ -111,7 +114,7 @@ impl Domains {
         }
     }
 
-    /// The domain whose domain controller `host` is.
+    /// Returns the list of the domain that the domain controller `host` belongs to.
     fn list_with(&self, host: &str) -> Option<Arc<ServerList>> {
         if self.own.knows(host) {
             return Some(self.own.clone());
@@ -122,7 +125,7 @@ impl Domains {
     }
 }
 
-/// A list that keeps itself fresh.
+/// Creates a list that keeps itself fresh.
 fn list(
     wanted: Wanted,
     roster: &Arc<Roster>,
@@ -139,25 +142,25 @@ fn list(
     list
 }
 
-/// The DNS name of the domain with the distinguished name `dn` (RFC 2247).
+/// Returns the DNS name of the domain with the distinguished name `dn` (RFC 2247).
 pub fn dns_name(dn: &str) -> String {
     Dn::parse(dn).map(|dn| dn.domain()).unwrap_or_default()
 }
 
 impl Controller {
-    /// The same as a KDC.
+    /// Returns this domain controller as a KDC.
     pub fn kdc(&self) -> Kdc {
         let addresses = self.addresses.iter().map(|ip| SocketAddr::new(*ip, KERBEROS)).collect();
         Kdc { host: self.host.clone(), addresses }
     }
 }
 
-/// Those of `controllers` that have an address, as KDCs.
+/// Returns the KDCs of those `controllers` that have an address.
 fn kdcs(controllers: &[Arc<Controller>]) -> Vec<Kdc> {
     controllers.iter().map(|controller| controller.kdc()).filter(|kdc| !kdc.addresses.is_empty()).collect()
 }
 
-// AD's realms are its domains in capitals (MS-KILE 3.1.5.7).
+// AD's realms are its domain names in capitals (MS-KILE 3.1.5.7).
 impl Kdcs for Domains {
     fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
         Box::pin(async move { Ok(kdcs(&self.of(realm, Role::Domain).controllers(Service::Kdc).await?)) })
@@ -200,10 +203,10 @@ impl Kdcs for Domains {
     }
 }
 
-/// Whether the LDAP service of `controller` answers without TLS and Kerberos.
+/// Checks that the LDAP service of `controller` answers; neither TLS nor Kerberos is used.
 ///
 /// # Errors
-/// The cause, for people.
+/// Returns a text for the administrator if no address answers.
 pub async fn probe_ldap(controller: &Controller, role: Role, deadline: Instant) -> Result<(), String> {
     let mut addresses: Vec<_> =
         controller.addresses.iter().map(|ip| SocketAddr::new(*ip, role.port())).collect();
@@ -249,7 +252,7 @@ mod tests {
         let own = hosts(domains.for_machine("ACME.COM").await);
         assert_eq!((own.len(), own[0].as_str()), (3, "b"));
         assert_eq!(domains.strangers().len(), 2);
-        // The catalogue's host is listed, but not as a catalogue.
+        // AD lists the host, but not as a global catalogue.
         let catalogues = domains.of("acme.com", Role::GlobalCatalogue);
         assert!(catalogues.controllers(Service::Reading).await.is_err());
     }

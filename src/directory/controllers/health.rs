@@ -1,7 +1,7 @@
-//! Whether a domain controller works, as far as we have seen: a circuit for each of its services.
+//! Health of the domain controllers as seen from this host: a circuit for each service.
 //!
-//! Pure: the time is passed in. A service that failed is left for others until a probe in the background finds it
-//! working again; it is never given up for good, because a last resort is better than none.
+//! Pure: the time is passed in. A service that failed comes after the others until a probe in the background
+//! finds it working again. It is never removed, because a last resort is better than none.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The first probe comes so long after a failure; each further one after twice the time.
+/// Time from a failure to the first probe; each further probe waits twice as long.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
-/// The longest time between two probes.
+/// Maximum time between two probes.
 const LAST_PROBE: Duration = Duration::from_secs(10);
-/// Who fails again so soon after a probe has passed had only seemed to work, and is probed as rarely as before.
+/// A service that fails within this time after it recovered did not really work: its probes stay as rare as
+/// before.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// What a domain controller is used for. Each can fail alone: a certificate that has expired stops the binds only.
+/// A use of a domain controller. Each can fail alone: an expired certificate stops only the binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
     /// Users' binds over TLS.
@@ -28,7 +29,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// All of them.
+    /// All services.
     pub const ALL: [Service; 3] = [Service::Binds, Service::Reading, Service::Kdc];
 }
 
@@ -47,22 +48,22 @@ impl fmt::Display for Service {
 pub struct Change {
     /// The domain controller.
     pub host: String,
-    /// Which of its services.
+    /// The service.
     pub service: Service,
-    /// What it is now.
+    /// The new state.
     pub state: State,
 }
 
-/// What a service is, seen from here.
+/// State of a service, seen from this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It works; after so long, where it did not before.
+    /// It works; the duration is that of the outage that has just ended.
     Up(Option<Duration>),
-    /// It does not, and why.
+    /// It fails, with the cause.
     Down(String),
 }
 
-/// The circuits of some domain controllers.
+/// The circuits of a set of domain controllers.
 #[derive(Debug, Default)]
 pub struct Health {
     /// By host, in the order of [`Service::ALL`].
@@ -71,12 +72,12 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct Circuit {
-    /// When it last did what was asked of it.
+    /// Time when it last worked.
     answered: Option<Instant>,
     open: Option<Open>,
-    /// When it closed last, and what the pause between probes was then.
+    /// Time when it last closed, and the pause between probes at that time.
     closed: Option<(Instant, Duration)>,
-    /// How often it opened.
+    /// Number of times that it opened.
     outages: u64,
 }
 
@@ -88,12 +89,12 @@ struct Open {
     pause: Duration,
     probe: Instant,
     probed: Option<Instant>,
-    /// It was slow, and a probe is to show whether it is dead: nothing has been logged or counted yet.
+    /// It was slow, and a probe will show if it is dead: nothing has been logged or counted yet.
     doubted: bool,
 }
 
 impl Health {
-    /// `service` of `host` did what was asked of it.
+    /// Notes that `service` of `host` worked.
     pub fn answered(&mut self, host: &str, service: Service, now: Instant) -> Option<Change> {
         let circuit = self.circuit(host, service);
         circuit.answered = Some(now);
@@ -106,8 +107,8 @@ impl Health {
         Some(Change { host: host.to_owned(), service, state })
     }
 
-    /// `service` of `host` did not. A further failure only changes the cause: its next probe stays as it was.
-    /// `silence` is the reason to suspect every other service of the same host.
+    /// Notes that `service` of `host` failed. A further failure only changes the cause: the next probe stays
+    /// as it was. `silence` makes every other service of the same host suspect.
     pub fn failed(
         &mut self,
         host: &str,
@@ -137,7 +138,8 @@ impl Health {
         Some(Change { host: host.to_owned(), service, state: State::Down(cause) })
     }
 
-    /// `service` of `host` is slow or dead: it is left for others until a probe, which is due at once, shows which.
+    /// Notes that `service` of `host` is slow or dead. It comes after others until a probe, due at once,
+    /// shows which.
     pub fn doubted(&mut self, host: &str, service: Service, cause: &str, now: Instant) {
         let circuit = self.circuit(host, service);
         if circuit.open.is_none() {
@@ -147,21 +149,21 @@ impl Health {
         }
     }
 
-    /// Whether `service` of `host` is to be left for others, and whether the host has fallen silent elsewhere. Sorts by
-    /// itself: the best first.
+    /// Returns whether `service` of `host` has failed, and whether the host is silent at any service. Sorting
+    /// by it puts the best first.
     pub fn rank(&self, host: &str, service: Service) -> (bool, bool) {
         let open = |service| self.get(host, service).and_then(|circuit| circuit.open.as_ref());
         let silent = |service| open(service).is_some_and(|open| open.silence);
         (open(service).is_some(), Service::ALL.into_iter().any(silent))
     }
 
-    /// Whether `service` of `host` failed and has not been seen working since.
+    /// Returns true if `service` of `host` failed and has not worked since.
     pub fn is_down(&self, host: &str, service: Service) -> bool {
         self.get(host, service).is_some_and(|circuit| circuit.open.is_some())
     }
 
-    /// Whether what serves `service` at `host`, LDAP or Kerberos, answered anybody at or after `since`: then it is slow
-    /// and not dead.
+    /// Returns true if the server behind `service` of `host` (LDAP or Kerberos) answered any request at or
+    /// after `since`: then it is slow and not dead.
     pub fn answered_since(&self, host: &str, service: Service, since: Instant) -> bool {
         let alike: &[Service] = match service {
             Service::Binds | Service::Reading => &[Service::Binds, Service::Reading],
@@ -171,7 +173,7 @@ impl Health {
         alike.iter().filter_map(answered).any(|answered| answered >= since)
     }
 
-    /// What is to be probed at `now`; each is due again after twice the time.
+    /// Returns the services to probe at `now`; each is due again after twice the time.
     pub fn due(&mut self, now: Instant) -> Vec<(String, Service)> {
         let mut due = Vec::new();
         for (host, circuits) in &mut self.circuits {
@@ -187,7 +189,7 @@ impl Health {
         due
     }
 
-    /// Whoever fails at `service` is to be probed at `now`, unless that was done a moment ago.
+    /// Makes every failed `service` due for a probe at `now`, unless it was probed a moment ago.
     pub fn hurry(&mut self, service: Service, now: Instant) {
         for circuits in self.circuits.values_mut() {
             let circuit = circuits.get_mut(service as usize).and_then(|circuit| circuit.open.as_mut());
@@ -197,12 +199,12 @@ impl Health {
         }
     }
 
-    /// When something is to be probed next.
+    /// Returns the time of the next probe.
     pub fn next(&self) -> Option<Instant> {
         self.circuits.values().flatten().filter_map(|circuit| Some(circuit.open.as_ref()?.probe)).min()
     }
 
-    /// What is known of `service` of `host`.
+    /// Returns the state of `service` of `host`, if known.
     pub fn state(&self, host: &str, service: Service) -> Option<State> {
         let circuit = self.get(host, service)?;
         match &circuit.open {
@@ -213,7 +215,7 @@ impl Health {
         }
     }
 
-    /// Seconds since `service` of `host` last did what was asked of it, and seconds that it has failed for.
+    /// Returns the seconds since `service` of `host` last worked, and the seconds since it began to fail.
     pub fn ages(&self, host: &str, service: Service, now: Instant) -> (Option<u64>, Option<u64>) {
         let Some(circuit) = self.get(host, service) else { return (None, None) };
         let age = |at: Instant| now.saturating_duration_since(at).as_secs();
@@ -226,12 +228,12 @@ impl Health {
             .is_none_or(|circuit| circuit.open.is_none() && circuit.answered.is_none_or(|at| at < since))
     }
 
-    /// How often `service` of `host` began to fail since it is known.
+    /// Returns how often `service` of `host` began to fail since this host was first seen.
     pub fn outages(&self, host: &str, service: Service) -> u64 {
         self.get(host, service).map_or(0, |circuit| circuit.outages)
     }
 
-    /// Forgets every domain controller that `keep` does not know.
+    /// Forgets every domain controller that `keep` rejects.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.circuits.retain(|host, _| keep(host));
     }
@@ -279,16 +281,16 @@ mod tests {
         health.doubted("a", B, "slow", now);
         assert!(health.is_down("a", B) && health.rank("a", B) > health.rank("b", B));
         assert_eq!((health.state("a", B), health.outages("a", B)), (Some(State::Up(None)), 0));
-        // A probe is due at once. That it passes is no news, and neither was the doubt.
+        // A probe is due at once. Neither the doubt nor a probe that passes is reported.
         assert_eq!(health.due(now), [("a".to_owned(), B)]);
         assert_eq!(health.answered("a", B, now), None);
         assert!(!health.is_down("a", B));
-        // That it fails is.
+        // A probe that fails is reported.
         health.doubted("a", B, "slow", now);
         health.doubted("a", B, "slow", now);
         let down = health.failed("a", B, "no answer in time", false, now).unwrap();
         assert_eq!((down.state, health.outages("a", B)), (State::Down("no answer in time".into()), 1));
-        // What is known to be dead is not doubted.
+        // A service that is known to be dead is not doubted.
         health.doubted("a", B, "slow", now);
         assert_eq!(health.state("a", B), Some(State::Down("no answer in time".into())));
         assert!(matches!(health.answered("a", B, now), Some(Change { state: State::Up(Some(_)), .. })));
@@ -317,7 +319,7 @@ mod tests {
             assert_eq!(health.due(next), [("a".to_owned(), B)]);
             gaps.push((next - now).as_secs());
             now = next;
-            // That it fails again changes nothing.
+            // A further failure changes nothing.
             health.failed("a", B, "refused", false, now);
         }
         assert_eq!(gaps, [1, 2, 4, 8, 10, 10, 10, 10]);

@@ -1,7 +1,7 @@
-//! The last domain controllers of a domain, kept on disk: a broker that starts uses them until DNS has answered, and asks
-//! those that worked before those that did not.
+//! The last known domain controllers of a domain, kept on disk. A broker that starts uses them until DNS has
+//! answered, and tries those that worked before those that did not.
 //!
-//! The file is worth no more than DNS: who may get a password is decided elsewhere ([`super::roster`]).
+//! The file proves no more than DNS does: [`super::roster`] decides which hosts may receive a password.
 
 use std::io;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::directory::discovery::{Controller, List, Role};
 use crate::directory::health::Service;
 use crate::directory::kept;
 
-/// A list as it is kept.
+/// A list in the form kept on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lasting {
     domain: String,
@@ -26,15 +26,15 @@ pub(super) struct Lasting {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
     host: String,
-    /// The one that answered first.
+    /// The address that answered first comes first.
     addresses: Vec<IpAddr>,
     in_site: bool,
-    /// The services that did not work.
+    /// Services that did not work.
     down: Vec<String>,
 }
 
 impl Lasting {
-    /// `list` of `domain`, and which services of it do not work.
+    /// Takes `list` of `domain`, and notes which services do not work.
     pub(super) fn of(domain: &str, list: &List, is_down: impl Fn(&str, Service) -> bool) -> Self {
         let known = |controller: &Arc<Controller>| Known {
             host: controller.host.clone(),
@@ -53,7 +53,8 @@ impl Lasting {
         }
     }
 
-    /// Those of the list that are `wanted`, and which services of them did not work; `None` where none has an address.
+    /// Returns the `wanted` part of the list and its services that did not work; `None` if no host of it has
+    /// an address.
     pub(super) fn list(&self, wanted: impl Fn(&str) -> bool) -> Option<(List, Vec<(String, Service)>)> {
         let known = || self.controllers.iter().filter(|known| wanted(&known.host));
         let controllers = known().map(|known| Controller {
@@ -75,10 +76,10 @@ impl Lasting {
         is_usable.then_some((list, down))
     }
 
-    /// Reads the list of `domain` for `role` from `directory`; `None` where there is none.
+    /// Reads the list of `domain` for `role` from `directory`; `None` if there is none.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read or is not one.
+    /// Returns an error if the file cannot be read or is malformed.
     pub(super) fn read(directory: &Path, domain: &str, role: Role) -> io::Result<Option<Self>> {
         let Some(name) = file(domain, role) else { return Ok(None) };
         let Some((text, _)) = kept::read(&directory.join(name))? else { return Ok(None) };
@@ -86,7 +87,7 @@ impl Lasting {
         Ok(Some(lasting).filter(|lasting| lasting.domain == domain))
     }
 
-    /// Writes it to `directory`.
+    /// Writes the list to `directory`.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.
@@ -96,7 +97,7 @@ impl Lasting {
     }
 }
 
-/// The name of the file; none for a domain whose name is not fit for one.
+/// Returns the file name; `None` if the domain name is unsuitable for one.
 fn file(domain: &str, role: Role) -> Option<String> {
     let is_fit = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     let role = match role {
@@ -129,7 +130,7 @@ mod tests {
         assert_eq!(back.controllers, list(&[[10, 0, 0, 2], [10, 0, 0, 1]]).controllers);
         assert_eq!((back.site.as_deref(), down), (Some("Ulm"), vec![("a".to_owned(), Service::Kdc)]));
         assert_eq!(read("acme.com", Role::GlobalCatalogue).unwrap(), None);
-        // One that leads nowhere, one of another domain, and none at all.
+        // A list without addresses, one without wanted hosts, one of another domain, and a malformed one.
         assert!(Lasting::of("acme.com", &list(&[]), |_, _| false).list(|_| true).is_none());
         assert!(kept.list(|_| false).is_none());
         std::fs::rename(

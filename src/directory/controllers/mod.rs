@@ -1,4 +1,4 @@
-//! The domain controllers: which there are, in what order they are asked, and how each of them is.
+//! The domain controllers: the list, the order in which they are tried, and the health of each.
 
 pub mod discovery;
 pub mod dns;

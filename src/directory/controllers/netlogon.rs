@@ -1,28 +1,30 @@
-//! The netlogon ping: a domain controller tells which site we are in.
+//! The netlogon ping: a domain controller reports the site of this host.
 //!
-//! Pure: the question as an LDAP filter and the answer's bytes (MS-ADTS 6.3.3, 6.3.1.9).
+//! Pure: builds the request as an LDAP filter and reads the reply's bytes (MS-ADTS 6.3.3, 6.3.1.9).
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-/// Wants the extended answer with the client's site and the next closest one (NETLOGON_NT_VERSION_5 |
+/// Requests the extended reply with the client's site and the next closest one (NETLOGON_NT_VERSION_5 |
 /// NETLOGON_NT_VERSION_5EX | NETLOGON_NT_VERSION_WITH_CLOSEST_SITE, MS-ADTS 6.3.1.1).
 const VERSION: u32 = 0x2 | 0x4 | 0x10;
 
-/// LOGON_SAM_LOGON_RESPONSE_EX and LOGON_SAM_USER_UNKNOWN_EX (MS-ADTS 6.3.1.3); we name no user, so either is one.
+/// LOGON_SAM_LOGON_RESPONSE_EX and LOGON_SAM_USER_UNKNOWN_EX (MS-ADTS 6.3.1.3). The ping names no user, so
+/// both are accepted.
 const OPCODES: [u16; 2] = [23, 25];
 
-/// Where the names begin: behind the opcode, the flags and the domain's GUID.
+/// Offset in bytes of the names, after the opcode, the flags and the domain's GUID.
 const NAMES: usize = 24;
-/// The names before the client's site: forest, domain, host, the two NetBIOS names, user, the host's site.
+/// Number of names before the client's site: forest, domain, host, the two NetBIOS names, user, the host's
+/// site.
 const BEFORE: usize = 7;
 
-/// The filter that asks for `domain` (MS-ADTS 6.3.3.2).
+/// Returns the filter of a ping for `domain` (MS-ADTS 6.3.3.2).
 pub fn filter(domain: &str) -> String {
     let version: String = VERSION.to_le_bytes().iter().map(|byte| format!("\\{byte:02x}")).collect();
     format!("(&(DnsDomain={})(NtVer={version}))", ldap3::ldap_escape(domain))
 }
 
-/// The site in NETLOGON_SAM_LOGON_RESPONSE_EX; empty where AD knows no subnet of ours, `None` where the answer is
-/// malformed or another message.
+/// Returns the client's site from a NETLOGON_SAM_LOGON_RESPONSE_EX; empty if AD knows no subnet with this
+/// host. `None` if the reply is malformed or another message.
 pub fn client_site(answer: &[u8]) -> Option<String> {
     let opcode = u16::from_le_bytes(*answer.first_chunk()?);
     if !OPCODES.contains(&opcode) {
@@ -35,13 +37,13 @@ pub fn client_site(answer: &[u8]) -> Option<String> {
     name(answer, &mut at)
 }
 
-/// One name at `at`, compressed as in DNS (RFC 1035, 4.1.4), and moves on behind it.
+/// Reads the name at `at`, compressed as in DNS (RFC 1035, 4.1.4), and moves `at` past it.
 fn name(bytes: &[u8], at: &mut usize) -> Option<String> {
     let mut labels = Vec::new();
     let mut position = *at;
-    // Where the name ends in the message, once a pointer has led elsewhere.
+    // End of the name in the message, once a pointer has led elsewhere.
     let mut behind = None;
-    // Pointers lead backwards only, so that a name has an end.
+    // Pointers lead only backwards, so that every name ends.
     let mut floor = bytes.len();
     loop {
         let length = usize::from(*bytes.get(position)?);
@@ -76,7 +78,7 @@ fn name(bytes: &[u8], at: &mut usize) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// As Samba's answers are built: names share their tails by pointers.
+    /// Built as by Samba: names share their tails by pointers.
     fn answer() -> Vec<u8> {
         let mut bytes = vec![23, 0, 0, 0, 0xfd, 1, 0, 0];
         bytes.extend([7; 16]);
@@ -102,7 +104,7 @@ mod tests {
     #[test]
     fn every_cut_and_every_loop_is_no_answer() {
         let whole = answer();
-        // Behind the client's site come the next closest one, the version and the tokens.
+        // The next closest site, the version and the tokens follow the client's site.
         for length in 0..whole.len() - 9 {
             assert_eq!(client_site(&whole[..length]), None, "{length}");
         }

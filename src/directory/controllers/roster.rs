@@ -1,8 +1,9 @@
-//! The hosts that the directory itself lists as domain controllers.
+//! The hosts that AD itself lists as domain controllers.
 //!
-//! DNS finds hosts and proves nothing, and a certificate proves a name that DNS chose. So a user's password, and whatever
-//! else depends on who the host is, goes only to a host of this list or to one that the administrator named. The list is
-//! read over the machine connection, which proves its domain controller by Kerberos, and the last one is kept on disk.
+//! DNS finds hosts and proves nothing, and a certificate proves a name that DNS chose. So a user's password,
+//! and everything else that depends on the identity of the host, goes only to a host of this list or to one
+//! that the administrator named. The list is read over the machine connection, which proves its domain
+//! controller by Kerberos. The last list is kept on disk.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,25 +22,27 @@ use crate::directory::entry::{Entry, EntryError};
 use crate::directory::machine::{BoxFuture, MachineError};
 use crate::directory::{Machine, kept};
 
-/// Its name in the state directory.
+/// File name in the state directory.
 const FILE: &str = "controllers.json";
-/// The most domain controllers of a forest.
+/// Maximum number of domain controllers in a forest.
 const CONTROLLERS: usize = 5000;
-/// How long an answer of AD is good before it is read again.
+/// Time after which the list is read from AD again.
 const FRESH: Duration = Duration::from_secs(60);
-/// The same while DNS names hosts that are not on the list: one of them may be new.
+/// The same time while DNS names hosts that are not on the list: one of them may be new.
 const PAUSE: Duration = Duration::from_secs(15);
-/// One reading, whoever waits for it.
+/// Time limit of one reading, which all callers share.
 const READING: Duration = Duration::from_secs(10);
-/// `NTDSDSA_OPT_IS_GC` in the `options` of a DSA (MS-ADTS 6.1.1.2.2.1.2.1.1): it holds the global catalogue.
+/// `NTDSDSA_OPT_IS_GC` in the `options` of a DSA (MS-ADTS 6.1.1.2.2.1.2.1.1): the host holds the global
+/// catalogue.
 const IS_CATALOGUE: i64 = 1;
 
-/// The domain controllers of a forest, by DNS name in lower case.
+/// The domain controllers of a forest by lower-case DNS name, each with whether it holds the global
+/// catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed(BTreeMap<String, bool>);
 
 impl Listed {
-    /// Whether `host` is one of them, and for [`Role::GlobalCatalogue`] holds the catalogue.
+    /// Returns true if `host` is listed and, for [`Role::GlobalCatalogue`], holds the catalogue.
     pub fn admits(&self, host: &str, role: Role) -> bool {
         match (self.0.get(host), role) {
             (Some(_), Role::Domain) => true,
@@ -48,18 +51,18 @@ impl Listed {
         }
     }
 
-    /// Their number.
+    /// Number of domain controllers.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Reads the list through `machine`: every server below `CN=Sites` of the configuration partition that has a
-    /// directory service agent (MS-ADTS 6.1.1.2.2.1.2), read-only domain controllers among them.
+    /// Reads the list through `machine`: every server below `CN=Sites` of the configuration partition that
+    /// has a directory service agent (MS-ADTS 6.1.1.2.2.1.2), including read-only domain controllers.
     ///
     /// # Errors
     /// Returns an error if AD does not answer before `deadline` or names no domain controller.
@@ -88,7 +91,7 @@ impl Listed {
         }
         let mut listed = BTreeMap::new();
         for entry in entries {
-            // The agent is the server's own child, `CN=NTDS Settings`.
+            // The agent is a child of the server, `CN=NTDS Settings`.
             let parent = entry.dn().split_once(',').map(|(_, parent)| parent.to_lowercase());
             if let Some(host) = parent.and_then(|parent| servers.get(&parent)) {
                 let options = entry.integer("options")?.unwrap_or_default();
@@ -100,7 +103,7 @@ impl Listed {
 }
 
 impl<S: Into<String>> FromIterator<(S, bool)> for Listed {
-    /// Each domain controller, with whether it holds the global catalogue.
+    /// Takes each domain controller with whether it holds the global catalogue.
     fn from_iter<T: IntoIterator<Item = (S, bool)>>(hosts: T) -> Self {
         Listed(
             hosts
@@ -123,7 +126,7 @@ struct Kept {
 /// Reads the list through the machine connection.
 type Reader = Box<dyn Fn(Instant) -> BoxFuture<'static, Result<Listed, MachineError>> + Send + Sync>;
 
-/// The list in force, and how it is brought up to date.
+/// The list in force, and its refresh.
 #[derive(Default)]
 pub struct Roster {
     domain: String,
@@ -131,16 +134,16 @@ pub struct Roster {
     state: Option<PathBuf>,
     reader: OnceLock<Reader>,
     known: Mutex<Known>,
-    /// Held over the writing, so that the last list is what stays on disk.
+    /// Held while writing, so that the latest list is the one on disk.
     keeping: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct Known {
     listed: Option<Arc<Listed>>,
-    /// When AD answered last.
+    /// Time of the last successful reading.
     read: Option<Instant>,
-    /// What went wrong last with reading or keeping it.
+    /// The last failure to read or keep the list.
     problem: Option<String>,
     /// The reading under way, while its sender lives.
     asking: Option<watch::Receiver<Option<Answer>>>,
@@ -149,7 +152,8 @@ struct Known {
 type Answer = Result<Arc<Listed>, String>;
 
 impl Roster {
-    /// The list of the forest of `domain`; the one that was kept under the directory `state` is in force at once.
+    /// Creates the list for the forest of `domain`; the list kept in the directory `state` is in force at
+    /// once.
     pub fn load(domain: &str, state: Option<&Path>) -> Arc<Self> {
         let mut known = Known::default();
         match state.map(|directory| load(directory, domain)) {
@@ -165,13 +169,13 @@ impl Roster {
         })
     }
 
-    /// A list that never changes.
+    /// Creates a list that never changes.
     pub fn fixed(listed: Listed) -> Arc<Self> {
         let known = Known { listed: Some(Arc::new(listed)), ..Known::default() };
         Arc::new(Roster { known: Mutex::new(known), ..Roster::default() })
     }
 
-    /// The same, with a state directory.
+    /// Creates a list that never changes, with a state directory.
     #[cfg(test)]
     pub(super) fn fixed_in(listed: Listed, state: &Path) -> Arc<Self> {
         let known = Known { listed: Some(Arc::new(listed)), ..Known::default() };
@@ -190,30 +194,30 @@ impl Roster {
             let machine = machine.clone();
             Box::pin(async move { Listed::read(&machine, deadline).await })
         });
-        // The first one stays.
+        // The first reader stays.
         let _ = self.reader.set(reader);
     }
 
-    /// The list as it is known now.
+    /// Returns the list in force.
     pub fn listed(&self) -> Option<Arc<Listed>> {
         self.known().listed.clone()
     }
 
-    /// What went wrong last with reading or keeping the list.
+    /// Returns the last failure to read or keep the list.
     pub fn problem(&self) -> Option<String> {
         self.known().problem.clone()
     }
 
-    /// Whether AD should be asked now; sooner where DNS names hosts that are not on the list.
+    /// Returns true if the list should be read now; sooner if DNS names hosts that are not on it.
     pub fn is_due(&self, now: Instant, has_strangers: bool) -> bool {
         let pause = if has_strangers { PAUSE } else { FRESH };
         self.known().read.is_none_or(|read| now >= read + pause)
     }
 
-    /// Reads the list from AD, once however many wait for it.
+    /// Reads the list from AD; concurrent callers share one reading.
     ///
     /// # Errors
-    /// Returns the cause if AD did not answer; what was known stays in force.
+    /// Returns the cause if AD did not answer; the previous list stays in force.
     pub async fn refresh(self: &Arc<Self>) -> Answer {
         let mut asking = self.asking();
         let answer = match asking.wait_for(Option::is_some).await {
@@ -223,7 +227,7 @@ impl Roster {
         answer.unwrap_or_else(|| Err("the reading of the list was given up".to_owned()))
     }
 
-    /// The reading under way, or a new one. It belongs to nobody who waits for it.
+    /// Returns the reading under way, or starts one. It continues if a caller that waits for it gives up.
     fn asking(self: &Arc<Self>) -> watch::Receiver<Option<Answer>> {
         let mut known = self.known();
         if let Some(asking) = known.asking.as_ref().filter(|asking| asking.has_changed().is_ok()) {
@@ -246,7 +250,7 @@ impl Roster {
         receiver
     }
 
-    /// Puts an answer in force, and returns whether the list is another one than before.
+    /// Puts an answer in force, and returns whether the list has changed.
     fn take(&self, answer: Result<Listed, String>) -> (Answer, bool) {
         let mut known = self.known();
         known.asking = None;
@@ -269,7 +273,7 @@ impl Roster {
         }
     }
 
-    /// Writes the list of the moment to the state directory.
+    /// Writes the list in force to the state directory.
     async fn keep(&self) {
         let _keeping = self.keeping.lock().await;
         let (Some(directory), Some(listed)) = (self.state.clone(), self.listed()) else { return };
@@ -285,7 +289,7 @@ impl Roster {
     }
 }
 
-/// The list that was kept in `directory`; `None` where there is none, or one that was read in another domain.
+/// Returns the list kept in `directory`; `None` if there is none, or if it was read in another domain.
 fn load(directory: &Path, domain: &str) -> io::Result<Option<Listed>> {
     let Some((text, _)) = kept::read(&directory.join(FILE))? else { return Ok(None) };
     let kept: Kept = serde_json::from_slice(&text)?;
@@ -328,7 +332,7 @@ pub(in crate::directory) mod tests {
             agent("rodc", "37"),
             server("DC3", "dc3.acme.com"),
             Entry::new(format!("CN=NTDS Settings,CN=DC3,{SERVERS}")),
-            // A server that is no domain controller, or no longer one.
+            // A server that is not, or no longer, a domain controller.
             server("FILES", "files.acme.com"),
         ]
     }
@@ -380,21 +384,21 @@ pub(in crate::directory) mod tests {
         assert!(!roster.is_due(Instant::now(), true));
         assert!(roster.is_due(Instant::now() + PAUSE, true) && !roster.is_due(Instant::now() + PAUSE, false));
 
-        // It is written after the answer was given.
+        // It is written after the callers have the answer.
         while !state.path().join(FILE).exists() {
             tokio::task::yield_now().await;
         }
         assert_eq!(Roster::load("ACME.com", Some(state.path())).listed(), Some(listed.clone()));
         assert_eq!(Roster::load("other.example", Some(state.path())).listed(), None);
 
-        // What was known stays in force while AD does not answer, and goes when AD says so.
+        // The previous list stays in force while AD does not answer, and is replaced when AD answers.
         machine.0.expect([("own  ", Err(unreachable()))]);
         assert_eq!(roster.refresh().await, Err(unreachable().to_string()));
         assert_eq!(roster.listed(), Some(listed));
         machine.0.expect(answers(vec![server("DC3", "dc3.acme.com"), agent("DC3", "0")]));
         assert!(!roster.refresh().await.unwrap().admits("ad.acme.com", Role::Domain));
 
-        // Another folder, because that one is still written to.
+        // Another folder, because the first one is still written to.
         let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join(FILE), "{").unwrap();
         let broken = Roster::load("acme.com", Some(state.path()));

@@ -1,7 +1,7 @@
-//! The domain controllers of one domain: the list in force, and which of them work.
+//! The domain controllers of one domain: the list in force, and the state of each of them.
 //!
-//! Logins read what is in memory. The list is asked for anew, and a domain controller that failed is probed, in the
-//! background; only the very first list is waited for.
+//! Logins read from memory. A background task refreshes the list and probes domain controllers that failed;
+//! logins wait only for the very first list.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,33 +25,33 @@ use crate::supervise::{self, Ended};
 /// Plain LDAP, with StartTLS or sealed by Kerberos.
 pub(in crate::directory) const LDAP: u16 = 389;
 
-/// One probe.
+/// Time limit of one probe.
 const PROBE: Duration = Duration::from_secs(2);
-/// How soon a list is asked for again where a host of several addresses failed.
+/// Minimum age of a list before it is refreshed because a host with several addresses failed.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How soon DNS is asked again after it failed, while the last good list is used.
+/// Time after a failed DNS query until the next one, while the last good list is used.
 const STALE: Duration = Duration::from_secs(30);
 
-/// How soon after the last time the list is kept on disk again, where it has changed.
+/// Minimum time between two writes of a changed list to disk.
 const KEEPING: Duration = Duration::from_secs(10);
 
-/// Whether a service of a domain controller works again; the error is for people.
+/// Checks if a service of a domain controller works again; the error is a text for the administrator.
 pub type Probe =
     Arc<dyn Fn(Arc<Controller>, Service) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// Who is told when a circuit opens or closes.
+/// Called when a circuit opens or closes.
 pub type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
-/// A service of a domain controller, counted.
+/// State and outage count of one service of a domain controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Circuit {
     /// The domain controller.
     pub host: String,
-    /// Which of its services.
+    /// The service.
     pub service: Service,
-    /// Whether it did what was asked of it last; `None` where nothing was.
+    /// True if its last use succeeded; `None` if it has not been used.
     pub works: Option<bool>,
-    /// How often it began to fail.
+    /// Number of times that it began to fail.
     pub outages: u64,
 }
 
@@ -62,26 +62,26 @@ pub struct ServerList {
     roster: Arc<Roster>,
     observer: Observer,
     state: Mutex<Known>,
-    /// Where the list is kept.
+    /// State directory that the list is kept in.
     directory: Option<PathBuf>,
-    /// The keeper has something to do earlier than it thought.
+    /// Wakes the keeper when something is due earlier than it expected.
     changed: Arc<Notify>,
-    /// For the tasks that outlive a call.
+    /// Reference for the tasks that outlive a call.
     me: Weak<ServerList>,
 }
 
 #[derive(Default)]
 struct Known {
     list: Option<Arc<List>>,
-    /// When the list is to be asked for again.
+    /// Time of the next refresh of the list.
     due: Option<Instant>,
-    /// When it was taken last.
+    /// Time of the last answer, a failure included.
     taken: Option<Instant>,
     /// Why the last attempt failed.
     problem: Option<String>,
     /// The attempt under way, while its sender lives.
     asking: Option<watch::Receiver<Option<Answer>>>,
-    /// Whether another one is to follow it.
+    /// Another attempt has to follow the one under way.
     again: bool,
     health: Health,
 }
@@ -102,7 +102,7 @@ impl Known {
             Err(cause) => {
                 self.due = Some(Instant::now() + STALE);
                 self.problem = Some(cause.clone());
-                // The last good one stays in use.
+                // The last good list stays in use.
                 self.list.clone().ok_or(cause)
             }
         }
@@ -110,12 +110,12 @@ impl Known {
 }
 
 impl ServerList {
-    /// The domain controllers that are `wanted`, looked for by `names` and bounded by `roster`. Those that were kept in its
-    /// state directory are in use until DNS has answered.
+    /// Creates the list of the domain controllers that are `wanted`, which `names` finds and `roster` bounds.
+    /// The list kept in the state directory is in use until DNS has answered.
     pub fn new(wanted: Wanted, names: Arc<dyn Names>, roster: Arc<Roster>, observer: Observer) -> Arc<Self> {
         let directory = roster.directory().map(Path::to_owned);
         let mut known = Known::default();
-        // A file that cannot be used is as good as none: DNS is asked anyway.
+        // An unusable file counts as none: DNS is queried anyway.
         let lasting =
             directory.as_ref().and_then(|at| Lasting::read(at, &wanted.domain, wanted.role).ok().flatten());
         if let Some((list, down)) = lasting.and_then(|lasting| lasting.list(|host| wanted.may_name(host))) {
@@ -143,16 +143,16 @@ impl ServerList {
         &self.wanted.domain
     }
 
-    /// What they are needed for.
+    /// The role that these domain controllers are needed for.
     pub fn role(&self) -> Role {
         self.wanted.role
     }
 
-    /// The domain controllers in the order to try for `service`, those that failed last. Each is on the directory's own
-    /// list or named by the administrator; while that list was never read, it is read first.
+    /// Returns the domain controllers in the order to try for `service`, failed ones last. Each is on AD's
+    /// own list or named by the administrator; if that list was never read, it is read first.
     ///
     /// # Errors
-    /// Returns the cause if there is none.
+    /// Returns the cause if there is no such domain controller.
     pub async fn controllers(&self, service: Service) -> Result<Vec<Arc<Controller>>, String> {
         let named = self.named(service).await?;
         let admitted = |listed: Option<&Listed>| -> Vec<_> {
@@ -178,11 +178,12 @@ impl ServerList {
         ))
     }
 
-    /// Every host that DNS or the configuration names, in the order to try for `service`: those that AD does not list
-    /// come last. For what the host has to prove by itself, with a key that only a domain controller has.
+    /// Returns every host that DNS or the configuration names, in the order to try for `service`; hosts that
+    /// AD does not list come last. Only for uses in which the host proves itself with a key that only a
+    /// domain controller has.
     ///
     /// # Errors
-    /// Returns the cause if there is none.
+    /// Returns the cause if there is no such host.
     pub async fn named(&self, service: Service) -> Result<Vec<Arc<Controller>>, String> {
         let known = self.known().list.clone();
         let list = match known {
@@ -199,7 +200,7 @@ impl ServerList {
         Ok(controllers)
     }
 
-    /// The hosts that DNS names and AD does not list as domain controllers, as far as both are known.
+    /// Returns the hosts that DNS names but AD does not list as domain controllers, as far as both are known.
     pub fn strangers(&self) -> Vec<String> {
         let Some(listed) = self.roster.listed() else { return Vec::new() };
         let list = self.known().list.clone();
@@ -207,15 +208,15 @@ impl ServerList {
         hosts.filter(|host| !self.admits(host, Some(&listed))).cloned().collect()
     }
 
-    /// Whether `host` may be trusted with what only a domain controller may have: the administrator named it, or AD
-    /// lists it. A name in DNS, or a certificate for it, is no reason.
+    /// Returns true if `host` may receive what only a domain controller may have: the administrator named it,
+    /// or AD lists it. A name in DNS, or a certificate for it, is no reason.
     fn admits(&self, host: &str, listed: Option<&Listed>) -> bool {
         let is_named =
             || self.wanted.servers.iter().chain(&self.wanted.backup).any(|name| name.to_lowercase() == host);
         listed.is_some_and(|listed| listed.admits(host, self.wanted.role)) || is_named()
     }
 
-    /// What a search for domain controllers is waiting for, for people.
+    /// Describes for the administrator the step that a search for domain controllers is waiting for.
     pub fn awaited(&self) -> &'static str {
         match self.known().list.is_some() {
             true => "the domain controllers that AD lists were not read in time",
@@ -223,44 +224,45 @@ impl ServerList {
         }
     }
 
-    /// `service` of `host` did what was asked of it.
+    /// Notes that `service` of `host` worked.
     pub fn answered(&self, host: &str, service: Service) {
         self.note(|health| health.answered(host, service, Instant::now()));
     }
 
-    /// `service` of `host` did not, and why.
+    /// Notes that `service` of `host` failed, and why.
     pub fn failed(&self, host: &str, service: Service, cause: &str) {
         self.open(host, service, cause, false);
     }
 
-    /// `service` of `host` did not answer at all, so that the whole host is suspect.
+    /// Notes that `service` of `host` did not answer at all, which makes the whole host suspect.
     pub fn silent(&self, host: &str, service: Service, cause: &str) {
         self.open(host, service, cause, true);
     }
 
-    /// `service` of `host` is slow or dead: it is probed at once, and others are asked first until that is known.
+    /// Notes that `service` of `host` is slow or dead: it is probed at once, and others come first until
+    /// the probe ends.
     pub fn doubted(&self, host: &str, service: Service, cause: &str) {
         self.known().health.doubted(host, service, cause, Instant::now());
         self.changed.notify_one();
     }
 
-    /// Whether `service` of `host` failed and has not been seen working since.
+    /// Returns true if `service` of `host` failed and has not worked since.
     pub fn is_down(&self, host: &str, service: Service) -> bool {
         self.known().health.is_down(host, service)
     }
 
-    /// Whether what serves `service` at `host` answered anybody at or after `since`.
+    /// Returns true if the server behind `service` of `host` answered any request at or after `since`.
     pub fn answered_since(&self, host: &str, service: Service, since: Instant) -> bool {
         self.known().health.answered_since(host, service, since)
     }
 
-    /// Who failed at `service` is needed now: it is probed ahead of its time.
+    /// Probes the domain controllers that failed at `service` ahead of time, because a login needs one now.
     pub fn hurry(&self, service: Service) {
         self.known().health.hurry(service, Instant::now());
         self.changed.notify_one();
     }
 
-    /// Whether there is another domain controller than `host` whose `service` is not known to have failed.
+    /// Returns true if a domain controller other than `host` is not known to have failed at `service`.
     pub fn has_other(&self, host: &str, service: Service) -> bool {
         let listed = self.roster.listed();
         let known = self.known();
@@ -273,12 +275,12 @@ impl ServerList {
         known.list.as_ref().is_some_and(|list| list.controllers.iter().any(other))
     }
 
-    /// Whether `host` is one of them.
+    /// Returns true if `host` is in the list.
     pub fn knows(&self, host: &str) -> bool {
         self.known().list.as_ref().is_some_and(|list| list.controllers.iter().any(|c| c.host == host))
     }
 
-    /// Whether `host` stands before `other` in the list.
+    /// Returns true if `host` stands before `other` in the list.
     pub fn is_preferred(&self, host: &str, other: &str) -> bool {
         let listed = self.roster.listed();
         let known = self.known();
@@ -290,7 +292,7 @@ impl ServerList {
         matches!((place(host), place(other)), (Some(host), Some(other)) if host < other)
     }
 
-    /// The list and the state of every domain controller, for people.
+    /// Reports the list and the state of every domain controller to the administrator.
     pub fn report(&self) -> report::Servers {
         let listed = self.roster.listed();
         let known = self.known();
@@ -326,8 +328,8 @@ impl ServerList {
         }
     }
 
-    /// The first `at_most` domain controllers, each with those of `services` that are not known to fail and have not
-    /// answered since `since`. Hosts that only DNS names are left alone.
+    /// Returns the first `at_most` domain controllers, each with those of `services` that are not known to
+    /// fail and have not answered since `since`. Hosts that only DNS names are left out.
     pub fn quiet(
         &self,
         services: &[Service],
@@ -346,7 +348,7 @@ impl ServerList {
         quiet.collect()
     }
 
-    /// What is known of every service of every domain controller; of hosts that only DNS names nothing.
+    /// Returns the state of every service of every domain controller; hosts that only DNS names are left out.
     pub fn circuits(&self) -> Vec<Circuit> {
         let listed = self.roster.listed();
         let known = self.known();
@@ -367,19 +369,19 @@ impl ServerList {
         circuits.collect()
     }
 
-    /// Whether the list is the latest; `None` where it was never asked for.
+    /// Returns true if the last refresh did not fail; `None` if there was neither a refresh nor a kept list.
     pub fn is_fresh(&self) -> Option<bool> {
         let known = self.known();
         known.due.is_some().then_some(known.problem.is_none())
     }
 
-    /// Keeps the list fresh and probes what failed, until the list is dropped.
+    /// Keeps the list fresh and probes failed services until the list is dropped.
     pub fn keep(&self, probe: Probe) {
         let (me, changed) = (self.me.clone(), self.changed.clone());
         supervise::spawn("servers", move || keep(me.clone(), changed.clone(), probe.clone()));
     }
 
-    /// Asks for the list, once however many wait for it.
+    /// Refreshes the list; concurrent callers share one attempt.
     pub async fn refresh(&self) -> Answer {
         let mut asking = self.asking();
         let answer = match asking.wait_for(Option::is_some).await {
@@ -389,7 +391,7 @@ impl ServerList {
         answer.unwrap_or_else(|| Err("the search for domain controllers was given up".to_owned()))
     }
 
-    /// The attempt under way, or a new one. It belongs to nobody who waits for it.
+    /// Returns the attempt under way, or starts one. It continues if a caller that waits for it gives up.
     fn asking(&self) -> watch::Receiver<Option<Answer>> {
         let mut known = self.known();
         if let Some(asking) = known.asking.as_ref().filter(|asking| asking.has_changed().is_ok()) {
@@ -426,7 +428,8 @@ impl ServerList {
         answer
     }
 
-    /// DNS is another one: the list is asked for again now, and the last one stays in use until the answer.
+    /// Refreshes the list now because the DNS configuration changed. The last list stays in use until the
+    /// answer.
     pub fn ask_again(&self) {
         let mut known = self.known();
         known.again = known.asking.is_some();
@@ -435,7 +438,8 @@ impl ServerList {
         self.changed.notify_one();
     }
 
-    /// The LDAP service of `host`. The catalogues are domain controllers of any domain, whose names they bear.
+    /// Returns the LDAP service of `host`. Global catalogues belong to any domain of the forest; their names
+    /// tell which.
     fn service(&self, host: &str) -> LdapService {
         let wanted = &self.wanted.domain;
         match (self.wanted.role, host.split_once('.')) {
@@ -451,7 +455,7 @@ impl ServerList {
         self.changed.notify_one();
     }
 
-    /// Has the list asked for again soon where `host` has several addresses: another one may answer by now.
+    /// Has the list refreshed soon if `host` has several addresses: another one may answer by now.
     fn look_again(&self, host: &str) {
         let mut known = self.known();
         let list = known.list.clone();
@@ -463,7 +467,7 @@ impl ServerList {
         }
     }
 
-    /// Hands a change on outside the lock.
+    /// Passes a change to the observer, outside the lock.
     fn note(&self, seen: impl FnOnce(&mut Health) -> Option<Change>) {
         let change = seen(&mut self.known().health);
         if let Some(change) = change {
@@ -475,7 +479,7 @@ impl ServerList {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The list as it would be kept on disk, and where; nothing before DNS has answered.
+    /// Returns the list in the form kept on disk, and its directory; `None` before DNS has answered.
     fn lasting(&self) -> Option<(PathBuf, Lasting)> {
         let known = self.known();
         let (list, directory) = (known.list.as_ref()?, self.directory.clone()?);
@@ -486,12 +490,12 @@ impl ServerList {
         Some((directory, lasting))
     }
 
-    /// What is due at `now`.
+    /// Returns the work that is due at `now`.
     fn due(&self, now: Instant) -> Due {
         let mut known = self.known();
         let list = known.due.is_some_and(|due| due <= now);
         if list {
-            // Until the answer says better.
+            // Holds until the answer sets a better time.
             known.due = Some(now + STALE);
         }
         let due = known.health.due(now);
@@ -503,20 +507,20 @@ impl ServerList {
     }
 }
 
-/// What the keeper has to do.
+/// The keeper's work.
 struct Due {
-    /// The list is to be asked for again.
+    /// The list has to be refreshed.
     list: bool,
-    /// What is to be probed.
+    /// Services to probe.
     probes: Vec<(Arc<Controller>, Service)>,
-    /// When something is due next.
+    /// Time of the next work.
     next: Option<Instant>,
 }
 
 async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> Ended {
-    // Bounded by the list: a second passes at least between two probes of one service, and each takes two at most.
+    // Bounded by the list: two probes of one service are at least a second apart, and each takes at most two.
     let mut probes = JoinSet::new();
-    // What is on disk, and when it may be written again.
+    // The content on disk, and the earliest time of the next write.
     let (mut kept, mut keeping) = (Lasting::default(), Instant::now());
     loop {
         let next = {
@@ -525,7 +529,7 @@ async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> 
             if let Some((directory, lasting)) = lasting.filter(|_| keeping <= Instant::now()) {
                 (kept, keeping) = (lasting.clone(), Instant::now() + KEEPING);
                 let role = servers.role();
-                // What cannot be kept is found in DNS again.
+                // If the write fails, DNS finds the list again.
                 tokio::task::spawn_blocking(move || lasting.write(&directory, role));
             }
             let due = servers.due(Instant::now());
@@ -560,12 +564,12 @@ async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> 
 
 impl Drop for ServerList {
     fn drop(&mut self) {
-        // The keeper ends with the list.
+        // Wakes the keeper so that it ends with the list.
         self.changed.notify_one();
     }
 }
 
-/// Nothing is due; a day is as good as never.
+/// Stands for "never" if nothing is due: a day from now.
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(24 * 3600)
 }
@@ -574,8 +578,8 @@ impl Servers for ServerList {
     fn candidates(&self) -> BoxFuture<'_, Result<Vec<Server>, String>> {
         Box::pin(async move {
             let controllers = match self.wanted.role {
-                // Its ticket is for a name that AD gives to the domain controllers of this domain only; and the list is
-                // read over the connection that is made here.
+                // The ticket is for a name that AD gives to domain controllers of this domain only. The
+                // roster itself is read over the connection that is made here.
                 Role::Domain => self.named(Service::Reading).await?,
                 Role::GlobalCatalogue => self.controllers(Service::Reading).await?,
             };
@@ -661,7 +665,7 @@ mod tests {
             let controllers = bench.servers.controllers(service).await.unwrap();
             controllers.iter().map(|controller| controller.host.clone()).collect()
         };
-        // The list is read before the first use, and only then.
+        // The roster is read before the first use, and only then.
         let bench = bounded(zone(), unread(&["b"]), &[]);
         let named = bench.servers.named(Service::Reading).await.unwrap();
         assert_eq!(named.len(), 3);
@@ -677,11 +681,11 @@ mod tests {
         assert_eq!(strangers.count(), 2);
         assert!(bench.servers.circuits().iter().all(|circuit| circuit.host == "b"));
 
-        // What the administrator names needs no list, in any case of letters.
+        // A host that the administrator names needs no roster; upper and lower case do not matter.
         let bench = bounded(zone(), Roster::load("acme.com", None), &["X", "_srv_"]);
         assert_eq!(hosts(&bench, B).await, ["x"]);
 
-        // Nobody is used where the list cannot be read, or names others.
+        // No host is used if the roster cannot be read or names others.
         for (roster, cause) in [
             (Roster::load("acme.com", None), "AD lists cannot be read: there is no machine connection yet"),
             (unread(&["d"]), "AD lists none of the hosts that DNS names as a domain controller ("),
@@ -692,7 +696,7 @@ mod tests {
         }
     }
 
-    /// Works as soon as `working` says so.
+    /// Succeeds once `working` has counted down to one.
     fn probe(working: &Arc<AtomicUsize>) -> Probe {
         let working = working.clone();
         Arc::new(move |_, _| {
@@ -747,13 +751,13 @@ mod tests {
         let addresses = |list: &[report::Server]| -> Vec<String> {
             list.iter().flat_map(|server| server.addresses.clone()).collect()
         };
-        // It does not answer.
+        // DNS does not answer.
         bench.names.0.lock().unwrap().silent = true;
         let questions = bench.questions();
         settle().await;
         assert!(bench.questions() > questions, "it was asked at once");
         assert_eq!(bench.hosts().await.unwrap(), first);
-        // It names hosts that AD does not list.
+        // DNS names hosts that AD does not list.
         {
             let mut zone = bench.names.0.lock().unwrap();
             zone.silent = false;
@@ -765,7 +769,7 @@ mod tests {
         let mut kept = bench.hosts().await.unwrap();
         kept.sort();
         assert_eq!(kept, ["a", "b", "c"]);
-        // It knows another address, where nothing listens; and then one that answers.
+        // DNS names another address, where nothing listens; then one that answers.
         let (former, dead, new) = ([10, 0, 0, 1].into(), [10, 0, 0, 9].into(), [10, 0, 0, 7].into());
         *bench.names.0.lock().unwrap() = zone();
         settle().await;
@@ -797,7 +801,7 @@ mod tests {
         before.servers.failed(&first[0], B, "refused");
         before.servers.failed(&first[1], B, "refused");
         let file = folder.path().join("last-domain-acme.com.json");
-        // Written by a thread that does not know the clock of the test; the second failure may come a while later.
+        // Written by a thread that does not follow the test's clock; the second failure may come later.
         for _ in 0..1000 {
             tokio::time::sleep(KEEPING).await;
             let text = std::fs::read_to_string(&file).unwrap_or_default();
@@ -811,9 +815,9 @@ mod tests {
         let hosts = after.hosts().await.unwrap();
         assert_eq!((hosts.len(), &hosts[0]), (3, &first[2]));
         assert_eq!(after.questions(), 0, "no login waits for DNS");
-        // The doubt is no news: a probe decides.
+        // A doubt is not reported: a probe decides.
         assert_eq!(*after.changes.lock().unwrap(), []);
-        // What the administrator names is all there is.
+        // Hosts that the administrator names are the whole list.
         let after = begin(Zone { silent: true, ..zone() }, &["B"]);
         assert_eq!(after.hosts().await.unwrap(), ["b"]);
         let after = begin(Zone { silent: true, ..zone() }, &["x"]);

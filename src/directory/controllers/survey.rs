@@ -1,5 +1,5 @@
-//! What a domain controller shows to whoever looks: its ports, its rootDSE and its certificate. No password and no
-//! key is used, and nothing of it counts as an attempt of anybody.
+//! Survey of a domain controller as any client sees it: its ports, its rootDSE and its certificate. No
+//! password and no key is used, so AD counts no failed attempt for any account.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use crate::directory::trust::Trust;
 use crate::kerberos::Skew;
 use crate::ldap;
 
-/// One port, from the first packet to an open connection.
+/// Time limit for one port, from the first packet to an open connection.
 const PORT: Duration = Duration::from_secs(2);
-/// One answer on an open connection, and one handshake.
+/// Time limit for one answer on an open connection, and for one handshake.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// What is read of the rootDSE (MS-ADTS 3.1.1.3.2), which everybody may read.
+/// Attributes read from the rootDSE (MS-ADTS 3.1.1.3.2), which is readable without authentication.
 const ATTRIBUTES: [&str; 7] = [
     "currentTime",
     "defaultNamingContext",
@@ -34,7 +34,7 @@ const ATTRIBUTES: [&str; 7] = [
     "isSynchronized",
     "isGlobalCatalogReady",
     "supportedCapabilities",
-    // Samba's alone.
+    // Only Samba has this one.
     "vendorName",
 ];
 
@@ -54,15 +54,15 @@ pub enum Port {
 }
 
 impl Port {
-    /// All of them.
+    /// All ports.
     pub const ALL: [Port; 5] = [Port::Kdc, Port::Ldap, Port::Ldaps, Port::Kpasswd, Port::Catalogue];
 
-    /// Where `controller` has it.
+    /// Returns the addresses of this port at `controller`.
     fn at(self, controller: &Controller) -> Vec<SocketAddr> {
         controller.addresses.iter().map(|ip| SocketAddr::new(*ip, self.number())).collect()
     }
 
-    /// Its number.
+    /// The port number.
     pub fn number(self) -> u16 {
         match self {
             Port::Kdc => KERBEROS,
@@ -74,40 +74,40 @@ impl Port {
     }
 }
 
-/// What one domain controller shows.
+/// Findings about one domain controller.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    /// Which.
+    /// The domain controller.
     pub controller: Arc<Controller>,
-    /// Each port, and why it could not be connected to.
+    /// Each port, with the cause if the connection failed.
     ports: Vec<(Port, Result<(), String>)>,
-    /// Its rootDSE, or why it could not be read.
+    /// Its rootDSE, or the cause if it could not be read.
     pub root: Result<Root, String>,
 }
 
 impl Survey {
-    /// Why `port` could not be connected to.
+    /// Returns the result of the connection to `port`.
     ///
     /// # Errors
-    /// The cause, for people.
+    /// Returns a text for the administrator if the connection failed.
     pub fn port(&self, port: Port) -> Result<(), String> {
         let found = self.ports.iter().find(|(known, _)| *known == port);
         found.map_or_else(|| Err("it was not tried".to_owned()), |(_, result)| result.clone())
     }
 }
 
-/// What a domain controller says of itself.
+/// A domain controller's report about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Root {
-    /// By how much this host's clock differs from its clock.
+    /// Difference between this host's clock and the domain controller's.
     pub skew: Option<Skew>,
     /// The distinguished name of its domain.
     pub domain: String,
-    /// That of the forest's root domain.
+    /// The distinguished name of the forest's root domain.
     pub forest: String,
     /// It has replicated since it started.
     pub is_synchronized: bool,
-    /// It is a read-only one.
+    /// It is a read-only domain controller.
     pub is_read_only: bool,
     /// It serves the global catalogue.
     pub is_catalogue: bool,
@@ -123,7 +123,7 @@ impl Root {
             skew: time_of(text("currentTime")).map(|theirs| Skew::between(now, theirs, host)),
             domain: text("defaultNamingContext").to_owned(),
             forest: text("rootDomainNamingContext").to_owned(),
-            // Who says nothing has nothing to say against itself.
+            // A domain controller that does not report this counts as synchronized.
             is_synchronized: !is("isSynchronized", "FALSE"),
             is_read_only: entry.values("supportedCapabilities").iter().any(|oid| oid == READ_ONLY.as_bytes()),
             is_catalogue: is("isGlobalCatalogReady", "TRUE"),
@@ -132,7 +132,7 @@ impl Root {
     }
 }
 
-/// Looks at `controller`, until `deadline` at the latest.
+/// Surveys `controller`, until `deadline` at the latest.
 pub async fn survey(controller: Arc<Controller>, deadline: Instant) -> Survey {
     let mut trying = JoinSet::new();
     for port in Port::ALL {
@@ -175,23 +175,23 @@ async fn read_root(mut stream: TcpStream, host: &str, deadline: Instant) -> Resu
     }
 }
 
-/// A certificate, for people.
+/// A certificate, as shown to the administrator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whose it is.
+    /// Subject.
     pub subject: String,
-    /// Who vouches for it.
+    /// Issuer.
     pub issuer: String,
-    /// The DNS names that it is for.
+    /// DNS names that it is valid for.
     pub names: Vec<String>,
-    /// First and last second of its validity since 1970-01-01 UTC.
+    /// First second of its validity, counted from 1970-01-01 UTC.
     pub not_before: i64,
-    /// See [`Certificate::not_before`].
+    /// Last second of its validity, counted from 1970-01-01 UTC.
     pub not_after: i64,
 }
 
 impl Certificate {
-    /// Reads the DER form; `None` for what is no certificate.
+    /// Reads the DER form; `None` if it is malformed.
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let alternative = parsed.subject_alternative_name().ok().flatten();
@@ -213,13 +213,13 @@ impl Certificate {
 /// TLS on one port of a domain controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The certificate that it showed, be it believed or not.
+    /// The certificate that it showed, trusted or not.
     pub certificate: Option<Certificate>,
-    /// Why no password would be sent over it; `None` where one would.
+    /// Why no password would be sent over the connection; `None` if one would be.
     pub problem: Option<Unusable>,
 }
 
-/// Makes TLS with `controller` as a connection for users' binds does: on port 636, or by StartTLS on port 389.
+/// Opens TLS to `controller` as for a user's bind: on port 636, or by StartTLS on port 389.
 pub async fn tls(controller: &Controller, port: Port, trust: &Trust, deadline: Instant) -> Tls {
     let unreachable = |cause: String| Tls { certificate: None, problem: Some(Unusable::Unreachable(cause)) };
     let (config, seen) = match trust.watched() {
@@ -239,7 +239,7 @@ pub async fn tls(controller: &Controller, port: Port, trust: &Trust, deadline: I
     Tls { certificate, problem: opened.err() }
 }
 
-/// A GeneralizedTime as AD writes it, `YYYYMMDDHHMMSS.0Z` (MS-ADTS 3.1.1.2.2.2.10).
+/// Reads a GeneralizedTime as AD writes it, `YYYYMMDDHHMMSS.0Z` (MS-ADTS 3.1.1.2.2.2.10).
 fn time_of(text: &str) -> Option<SystemTime> {
     let (digits, zone) = text.split_at_checked(14)?;
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) || !zone.ends_with('Z') {

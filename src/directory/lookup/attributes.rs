@@ -1,9 +1,9 @@
-//! The attributes that the LDAP bridge may read and search by.
+//! The attributes that clients of the LDAP bridge may read and search by.
 //!
-//! A fixed list: what is not on it is neither returned nor compared, whatever rights the machine account has. So no
-//! filter can find out a value by trying.
+//! The list is fixed: other attributes are neither returned nor compared, whatever rights the machine account
+//! has. So no filter can reveal their values by trial.
 
-/// Every attribute that may be read, as AD's schema writes it.
+/// Every readable attribute, as AD's schema writes it.
 pub(super) const READABLE: &[&str] = &[
     "accountExpires",
     "c",
@@ -64,13 +64,13 @@ pub(super) const READABLE: &[&str] = &[
     "whenCreated",
 ];
 
-/// The attribute of this name, compared without case; `None` if it may not be read. Options (`;range=`, `;binary`) and
-/// numeric identifiers are names of nothing here.
+/// Returns the attribute of this name, compared without case; `None` if it is not readable. Names with
+/// options (`;range=`, `;binary`) and numeric identifiers are not accepted.
 pub(super) fn readable(name: &str) -> Option<&'static str> {
     READABLE.iter().find(|known| known.eq_ignore_ascii_case(name)).copied()
 }
 
-/// The attributes that a search returns, of the names that it asks for (RFC 4511, 4.5.1.8).
+/// Returns the readable attributes among the requested `names` (RFC 4511, 4.5.1.8).
 pub(super) fn wanted(names: &[String]) -> Vec<&'static str> {
     match names.is_empty() || names.iter().any(|name| name == "*") {
         true => READABLE.to_vec(),
@@ -86,8 +86,8 @@ pub(super) fn wanted(names: &[String]) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    /// What AD keeps secret, or lets few accounts read (MS-ADTS 3.1.1.3.1.1.4 and 5.1.3.2.1; Windows LAPS; BitLocker;
-    /// AD FS and Entra Connect).
+    /// Attributes that AD keeps secret, or lets few accounts read (MS-ADTS 3.1.1.3.1.1.4 and 5.1.3.2.1;
+    /// Windows LAPS; BitLocker; AD FS and Entra Connect).
     const SECRET: &[&str] = &[
         "currentValue",
         "dBCSPwd",
@@ -135,7 +135,7 @@ mod tests {
             assert_eq!(readable(secret), None, "{secret}");
             assert!(!wanted(&[(*secret).to_owned()]).iter().any(|name| name.eq_ignore_ascii_case(secret)));
         }
-        // Nor what a schema extension may call one.
+        // Nor names that a schema extension might give to a secret.
         for name in READABLE {
             let name = name.to_ascii_lowercase();
             let is_suspect = ["password", "pwd", "credential", "secret", "key", "laps", "history", "cert"]

@@ -1,6 +1,6 @@
-//! The filter of a search that comes from elsewhere: bounded, read, and written again.
+//! The filter of an external search: checked against bounds, parsed, and written again.
 //!
-//! What AD is sent is made of the values in [`Filter`] alone, never of the text that came in.
+//! The filter sent to AD is built only from values in [`Filter`], never from the received text.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::fmt::{self, Write as _};
@@ -10,26 +10,26 @@ use ldap3::asn1::{ASNTag, PL, StructureTag};
 use super::attributes::readable;
 use crate::protocol::search::{MAX_DEPTH, MAX_FILTER};
 
-/// Rules of extensible matches that AD knows and that read nothing but the attribute (MS-ADTS 3.1.1.3.4.4): bits that are
-/// all set, bits of which one is set, and membership in a chain of groups.
+/// Rules of extensible matches that AD knows and that read only the attribute (MS-ADTS 3.1.1.3.4.4): all bits
+/// set, one of the bits set, and membership in a chain of groups.
 const RULES: [&str; 3] = ["1.2.840.113556.1.4.803", "1.2.840.113556.1.4.804", "1.2.840.113556.1.4.1941"];
 
-/// What entries must be (RFC 4511, 4.5.1.7), with attributes of the list alone.
+/// Conditions on entries (RFC 4511, 4.5.1.7), with readable attributes only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
-    /// All of these; of none of them everything is true.
+    /// All of these; an empty list is always true.
     And(Vec<Filter>),
     /// One of these.
     Or(Vec<Filter>),
     /// Not this.
     Not(Box<Filter>),
-    /// The attribute, and what it must be.
+    /// The attribute, and its test.
     Is(&'static str, Test),
-    /// Undefined: an attribute or a rule that is not read. It is neither true, nor is its negation.
+    /// Undefined: an attribute or a rule that may not be read. Neither it nor its negation is true.
     Undefined,
 }
 
-/// What an attribute must be.
+/// Condition on an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Test {
     /// There is a value.
@@ -48,7 +48,7 @@ pub(super) enum Test {
     Rule(&'static str, Vec<u8>),
 }
 
-/// Why a text is no filter that is searched by.
+/// Reason why a text is not accepted as a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FilterError {
     /// Longer than [`MAX_FILTER`].
@@ -63,15 +63,15 @@ pub(super) enum FilterError {
 }
 
 impl Filter {
-    /// Reads RFC 4515.
+    /// Parses a filter of RFC 4515.
     ///
     /// # Errors
-    /// Returns [`FilterError`] if `text` is over a bound or no filter.
+    /// Returns [`FilterError`] if `text` exceeds a bound or is malformed.
     pub(super) fn parse(text: &str) -> Result<Self, FilterError> {
         if text.len() > MAX_FILTER {
             return Err(FilterError::TooLong);
         }
-        // Ahead of the parser, which is recursive: within values a parenthesis is escaped.
+        // Checked before the recursive parser runs. Within values, a parenthesis is escaped.
         let mut depth = 0_usize;
         for byte in text.bytes() {
             depth = match byte {
@@ -87,12 +87,12 @@ impl Filter {
         Ok(Read::of(parsed.into_structure()).ok_or(FilterError::Malformed)?.filter)
     }
 
-    /// Returns true if no entry can match, so that AD need not be asked.
+    /// Returns true if no entry can match, so that no search is needed.
     pub(super) fn is_never(&self) -> bool {
         *self == Filter::Undefined || *self == Filter::Or(Vec::new())
     }
 
-    /// Shows each test to `look`.
+    /// Calls `look` for each test.
     pub(super) fn visit(&self, look: &mut impl FnMut(&'static str, &Test)) {
         match self {
             Filter::And(parts) | Filter::Or(parts) => parts.iter().for_each(|part| part.visit(look)),
@@ -102,7 +102,7 @@ impl Filter {
         }
     }
 
-    /// The same filter with each test replaced by what `with` makes of it.
+    /// Replaces each test by the result of `with`.
     pub(super) fn map(self, with: &mut impl FnMut(&'static str, Test) -> Filter) -> Self {
         let all = |parts: Vec<Filter>, with: &mut _| parts.into_iter().map(|part| part.map(with)).collect();
         match self {
@@ -115,18 +115,18 @@ impl Filter {
     }
 }
 
-/// A filter as it was read.
+/// A parsed filter.
 struct Read {
     filter: Filter,
-    /// Whether nothing of it was undefined. The negation of anything else is undefined, too: it would be a way to learn
-    /// what is not read.
+    /// True if no part was undefined. Otherwise the negation is undefined as well: it could reveal values
+    /// that may not be read.
     is_whole: bool,
 }
 
 impl Read {
     const UNDEFINED: Read = Read { filter: Filter::Undefined, is_whole: false };
 
-    /// Reads what ldap3 parsed into tags (RFC 4511, 4.5.1.7); `None` where that is no filter.
+    /// Reads tags that ldap3 has parsed (RFC 4511, 4.5.1.7); `None` if they are not a filter.
     fn of(tag: StructureTag) -> Option<Self> {
         let whole = |filter| Some(Read { filter, is_whole: true });
         match (tag.id, tag.payload) {
@@ -181,7 +181,8 @@ impl Read {
         }
     }
 
-    /// An extensible match. Without an attribute, or with the parts of the DN, it would be a test of all attributes.
+    /// Reads an extensible match. Without an attribute, or with the parts of the DN, it would test all
+    /// attributes.
     fn rule(parts: Vec<StructureTag>) -> Option<Self> {
         let (mut rule, mut name, mut value, mut is_plain) = (None, None, None, true);
         for part in parts {
@@ -223,11 +224,11 @@ fn bytes(tag: StructureTag) -> Option<Vec<u8>> {
     }
 }
 
-/// RFC 4515, with everything escaped but letters and digits of ASCII.
+/// Writes RFC 4515, with everything escaped but ASCII letters and digits.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // AD knows no filter of no parts.
+            // AD knows no filter without parts.
             Filter::And(parts) if parts.is_empty() => f.write_str("(objectClass=*)"),
             Filter::And(parts) => list(f, '&', parts),
             Filter::Or(parts) if parts.is_empty() => f.write_str("(!(objectClass=*))"),
@@ -263,7 +264,7 @@ impl fmt::Display for Test {
     }
 }
 
-/// A value as a filter writes it.
+/// A value, escaped for a filter.
 struct Escaped<'a>(&'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
@@ -312,7 +313,7 @@ mod tests {
         ];
         for (text, again) in cases {
             assert_eq!(written(text), again, "{text}");
-            // What is sent is a filter, and the same one.
+            // The written text is a filter, and the same one.
             assert_eq!(written(again), again, "{text}");
         }
     }
@@ -339,7 +340,7 @@ mod tests {
         for text in never {
             assert!(Filter::parse(text).unwrap().is_never(), "{text}");
         }
-        // The rest of an alternative stands.
+        // The rest of an alternative stays.
         assert_eq!(written("(|(cn=a)(unicodePwd=a))"), "(|(cn=a))");
         assert_eq!(written("(&(cn=a)(|(cn=b)(unicodePwd=a)))"), "(&(cn=a)(|(cn=b)))");
     }
@@ -383,7 +384,7 @@ mod tests {
         ] {
             assert_eq!(Filter::parse(text), Err(FilterError::Malformed), "{text:?}");
         }
-        // Whatever comes in, nothing panics, and what is written is read again as the same.
+        // Whatever the input, nothing panics, and a written filter is read back unchanged.
         let pieces = [
             "(",
             ")",

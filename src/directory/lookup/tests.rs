@@ -7,7 +7,7 @@ use crate::protocol::{Reply, Secret, encode_up_to};
 
 const JOHN: &str = "CN=John Doe,OU=Agents,DC=acme,DC=com";
 
-/// A directory of acme.com with these lines of names.map, and what AD answers.
+/// A directory of acme.com with these lines of names.map, and AD's answers.
 fn directory(
     map: &str,
     more: &str,
@@ -30,7 +30,7 @@ async fn look(directory: &(Directory<Scripted>, Rules), search: &asked::Search) 
     found
 }
 
-/// Looks up `filter` where AD answers `entries` to the search whose text holds `asked`.
+/// Looks up `filter`, with `entries` as AD's answer to the search with `asked` in its text.
 async fn found(filter: &str, asked: &'static str, entries: Vec<Entry>) -> Vec<FoundEntry> {
     let found = look(&directory("", "", [(asked, Ok(entries))]), &search(filter)).await;
     assert_eq!((found.code, found.text.as_str()), (code::SUCCESS, ""), "{filter}");
@@ -88,7 +88,7 @@ async fn uid_and_mail_are_filled_where_ad_has_none() {
     let entries = found("(mail=j@acme.example)", asked, vec![own]).await;
     assert_eq!(text(&entries[0], "uid").as_deref(), Some("jd"));
     assert_eq!(text(&entries[0], "mail").as_deref(), Some("j@acme.example"));
-    // A group has neither, and is nobody who logs in.
+    // A group has neither, and no login is for a group.
     let group =
         Entry::new("CN=G,DC=acme,DC=com").with("sAMAccountName", ["G"]).with("sAMAccountType", ["268435456"]);
     let entries = found("(cn=G)", "(cn=G)", vec![group]).await;
@@ -114,11 +114,11 @@ async fn a_mapped_name_finds_the_account_that_a_login_by_it_is_for() {
         assert_eq!(text(entry, "uid").unwrap().to_lowercase(), "jd", "{filter}");
         assert_eq!(entry.login.as_deref().map(str::to_lowercase).as_deref(), Some("jd"), "{filter}");
     }
-    // The account that has the name by itself is not the one that logs in by it, and is not found.
+    // The account with that sAMAccountName is not the one that logs in by the mapped name, and is not found.
     let bearer = ("(userPrincipalName=no.body@acme.com)", Ok(Vec::new()));
     let nobody = directory("jd = no.body@acme.com\n", "", [bearer]);
     assert_eq!(look(&nobody, &search("(sAMAccountName=jd)")).await, Found::default());
-    // Nor is a name that may not log in; an unmapped one is asked as it is.
+    // Nor is a name that may not log in; an unmapped name is searched for as it is.
     let refused = directory("jd = root@acme.com\n", "", []);
     assert_eq!(look(&refused, &search("(uid=jd)")).await, Found::default());
     let other = directory("jd = john.doe@acme.com\n", "", [("(sAMAccountName=mary)", Ok(Vec::new()))]);
@@ -144,7 +144,7 @@ async fn who_may_write_an_attribute_of_the_own_account_bears_nobody_elses_name()
             assert_eq!(found.entries.iter().map(|entry| entry.dn.as_str()).collect::<Vec<_>>(), [JOHN]);
             assert_eq!(found.code, code::SUCCESS, "{found:?}");
         }
-        // Where nobody logs in by the name, it is the account's own.
+        // If no other account logs in by the name, it stays the account's own.
         let alone = look(&directory("", "", [("own ", Ok(vec![thief.clone()]))]), &limit).await;
         assert_eq!(alone.entries.len(), 1, "{filter}");
     }
@@ -155,7 +155,7 @@ async fn nothing_outside_the_base_is_asked_for_or_shown() {
     const BASE: &str = "base_dn = \"OU=Agents,DC=acme,DC=com\"\n";
     let of = |base: &str, scope| asked::Search { base: base.into(), scope, ..search("(cn=*)") };
     let (sub, one, alone) = (asked::Scope::Sub, asked::Scope::One, asked::Scope::Base);
-    // What is asked; the base that AD is asked for, or the code.
+    // The requested base and scope; the base that AD is queried with, or the code.
     let cases: [(&str, asked::Scope, Result<&str, u8>); 13] = [
         ("ou=agents, dc=acme, dc=com", sub, Ok("own ou=agents, dc=acme, dc=com (cn=*)")),
         ("CN=John Doe,OU=Agents,DC=acme,DC=com", alone, Ok("own CN=John Doe,OU=Agents,DC=acme,DC=com")),
@@ -177,7 +177,7 @@ async fn nothing_outside_the_base_is_asked_for_or_shown() {
         assert_eq!(found.code, expected.err().unwrap_or_default(), "{base}: {found:?}");
         assert_eq!(found.entries.len(), usize::from(expected.is_ok()), "{base}");
     }
-    // Whatever AD takes a base for.
+    // However AD interprets the base.
     let strange = vec![user(3, "CN=x,OU=Other,DC=acme,DC=com", "x"), john(), Entry::new("no name")];
     let found = look(&directory("", BASE, [("own ", Ok(strange))]), &of("dc=acme,dc=com", sub)).await;
     assert_eq!(found.entries.len(), 1);
@@ -211,7 +211,7 @@ async fn a_reply_is_bounded_in_entries_and_bytes() {
         (0, some(MAX_ENTRIES + 1, 1), code::ADMIN_LIMIT_EXCEEDED, MAX_ENTRIES),
         (5000, some(MAX_ENTRIES + 1, 1), code::ADMIN_LIMIT_EXCEEDED, MAX_ENTRIES),
         (0, some(100, 100_000), code::ADMIN_LIMIT_EXCEEDED, 41),
-        // Each byte is written as six.
+        // Each byte takes six in JSON.
         (
             0,
             vec![Entry::new("CN=a,DC=acme,DC=com").with("cn", [vec![1; 1_000_000]])],

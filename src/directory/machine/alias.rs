@@ -1,6 +1,7 @@
-//! A name that leads to a domain controller and is not its own: an alias, or an address.
+//! Detects names of domain controllers that are only aliases or addresses.
 //!
-//! Kerberos and TLS know a domain controller by one name, so such a name has to be replaced by that one where it is written.
+//! Kerberos and TLS know a domain controller by one name, so the administrator has to replace such a name by
+//! that one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use crate::directory::entry::Entry;
 use crate::kerberos::Credential;
 use crate::ldap;
 
-/// Finding out whose name it is.
+/// Time limit for finding the domain controller's own name.
 const LOOK: Duration = Duration::from_millis(1500);
 
-/// Whose address `address` is, where the KDC knows no service by the name of `server`. A host may call itself what it
-/// likes, so the name counts only if the machine account can bind to the domain controller of that name there.
+/// Returns the name of the domain controller at `address`, after the KDC did not know the name in `server`. A
+/// host may claim any name, so the name counts only if the machine account can bind there to the domain
+/// controller of that name.
 pub(super) async fn owner(
     server: &Server,
     address: SocketAddr,
@@ -38,7 +40,7 @@ pub(super) async fn owner(
     Some(name)
 }
 
-/// What the host at `address` calls itself (`dnsHostName` of its rootDSE, MS-ADTS 3.1.1.3.2).
+/// Returns the name that the host at `address` claims (`dnsHostName` of its rootDSE, MS-ADTS 3.1.1.3.2).
 async fn called(address: SocketAddr) -> Option<String> {
     let mut tcp = TcpStream::connect(address).await.ok()?;
     let request = ldap::root_search(1, "(objectClass=*)", &["dnsHostName"]).ok()?;

@@ -1,4 +1,4 @@
-//! One sealed connection: the searches on it, and whether it still answers.
+//! One sealed connection: the searches on it, and the check that it still answers.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use crate::directory::machines::Place;
 use crate::kerberos::sealing::{self, Relay, TransportError};
 use crate::kerberos::{Credential, Sealed};
 
-/// Entries per page. AD answers at most 1,000 to an unpaged search (`MaxPageSize`, MS-ADTS 3.1.1.3.4.6).
+/// Entries per page. AD returns at most 1,000 for an unpaged search (`MaxPageSize`, MS-ADTS 3.1.1.3.4.6).
 const PAGE: usize = 500;
 
 /// LDAP result codes (RFC 4511, 4.1.9).
@@ -28,10 +28,10 @@ const SUCCESS: u32 = 0;
 const SIZE_LIMIT_EXCEEDED: u32 = 4;
 const NO_SUCH_OBJECT: u32 = 32;
 
-/// Why a search has no answer.
+/// Reason why a search has no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The connection broke before the answer: it may be asked again on another one.
+    /// The connection broke before the answer; the search may be repeated on another one.
     Broken,
     /// The answer is an error.
     Answer(MachineError),
@@ -47,25 +47,25 @@ impl From<LdapError> for Failure {
     fn from(error: LdapError) -> Self {
         match error {
             LdapError::FilterParsing => Failure::Answer(MachineError::Filter),
-            // Everything else that ldap3 reports is a connection whose driver is gone.
+            // Any other error of ldap3 means that the connection's driver is gone.
             _ => Failure::Broken,
         }
     }
 }
 
-/// A connection that is bound as the machine.
+/// A connection that is bound as the machine account.
 pub(super) struct Link {
     pub(super) host: String,
     pub(super) address: SocketAddr,
     pub(super) principal: String,
     pub(super) root: Arc<RootDse>,
-    /// When the ticket ends.
+    /// Time when the ticket ends.
     pub(super) expires: Instant,
-    /// When a successor should be made.
+    /// Time when a successor should be opened.
     renew: Instant,
     ldap: Ldap,
     relay: Relay,
-    /// Whose connection it is.
+    /// The machine connection that it belongs to.
     machine: Weak<Inner>,
     servers: Arc<dyn Servers>,
     settings: Settings,
@@ -120,7 +120,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Whether a search may be sent.
+    /// Returns true if a search may be sent.
     pub(super) fn is_usable(&self) -> bool {
         self.broken.get().is_none()
             && !self.relay.is_closed()
@@ -128,38 +128,38 @@ impl Link {
             && Instant::now() < self.expires
     }
 
-    /// Whether a successor should be made: the ticket nears its end, ldap3 has handled many messages, or a better
-    /// domain controller works again.
+    /// Returns true if a successor should be opened: the ticket is about to end, ldap3 has handled many
+    /// messages, or a better domain controller works again.
     pub(super) fn is_due(&self) -> bool {
         Instant::now() >= self.renew
             || self.searches() >= self.settings.searches
             || self.superseded.load(Ordering::Relaxed)
     }
 
-    /// Makes it due.
+    /// Makes a successor due.
     pub(super) fn supersede(&self) {
         self.superseded.store(true, Ordering::Relaxed);
     }
 
-    /// Searches so far.
+    /// Number of searches so far.
     pub(super) fn searches(&self) -> u64 {
         self.searches.load(Ordering::Relaxed)
     }
 
-    /// Why the connection ended.
+    /// Returns the reason for the end of the connection.
     pub(super) fn end(&self) -> String {
         let end = self.relay.end().or_else(|| self.broken.get().map(String::as_str));
         end.unwrap_or("the connection was closed").to_owned()
     }
 
-    /// Ends the connection; searches that wait on it fail at once.
+    /// Closes the connection; searches that wait on it fail at once.
     pub(super) fn close(&self, cause: &str) {
         let _ = self.broken.set(cause.to_owned());
         self.relay.close();
     }
 
-    /// One search, page by page. With `bytes`, the answer is cut there, and the domain controller is told to stop at
-    /// `deadline`.
+    /// Runs one search, page by page. With `bytes`, the result is also cut at that size, and the domain
+    /// controller gets `deadline` as its time limit.
     pub(super) async fn search(
         self: &Arc<Self>,
         search: &Search,
@@ -201,7 +201,8 @@ impl Link {
                 let size = i32::try_from(PAGE).unwrap_or(i32::MAX);
                 ldap.with_controls(RawControl::from(PagedResults { size, cookie }));
             } else {
-                // One more than wanted shows that there are too many; without pages the server stops there.
+                // One more than wanted shows that there are too many; without pages the server stops at that
+                // number.
                 let limit = i32::try_from(search.limit).unwrap_or(i32::MAX).saturating_add(1);
                 options = options.sizelimit(limit);
             }
@@ -228,7 +229,7 @@ impl Link {
         }
     }
 
-    /// Reads the rootDSE (RFC 4512, 5.1), which any server answers at once.
+    /// Reads the rootDSE (RFC 4512, 5.1), which every server answers at once.
     async fn read_root(&self) -> Result<RootDse, Failure> {
         let search = Search {
             place: Place::default(),
@@ -252,8 +253,8 @@ impl Link {
         Ok(RootDse::from_entry(&root).map_err(MachineError::from)?)
     }
 
-    /// Asks, once at a time, for a sign of life, and closes the connection if none comes. Anything that is
-    /// received counts, because a server may be busy with an answer to somebody else.
+    /// Probes the connection, one probe at a time, and closes it if there is no sign of life. Any received
+    /// byte counts, because a server may be busy with the answer to another search.
     pub(super) fn probe(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.probing.swap(true, Ordering::AcqRel) {
@@ -261,7 +262,7 @@ impl Link {
         }
         let link = Arc::clone(self);
         runtime.spawn(async move {
-            // However this ends: a flag that stayed set would keep every later probe away.
+            // Cleared however the probe ends: a flag that stayed set would prevent every later probe.
             let _probing = Probing(&link);
             link.close_if_silent().await;
         });
@@ -277,7 +278,7 @@ impl Link {
         }
         let cause = "the domain controller stopped answering";
         if self.servers.is_worth_waiting_for(&self.host, begun) {
-            // Slow, or this connection alone is dead: what a further one comes to meanwhile decides.
+            // The server is slow, or only this connection is dead: the outcome of another connection decides.
             let fresh = async {
                 match self.machine.upgrade() {
                     Some(machine) => machine.fresh().await,
@@ -322,13 +323,13 @@ impl Drop for Link {
     }
 }
 
-/// Five minutes before the ticket ends, or at half of a life that is short.
+/// Returns the time for a renewal: five minutes before the ticket ends, or at half of a short life.
 fn renewal(now: Instant, expires: Instant) -> Instant {
     let life = expires.saturating_duration_since(now);
     now + life.saturating_sub(Duration::from_secs(300)).max(life / 2)
 }
 
-/// The cookie of the next page (RFC 2696, 2), none after the last.
+/// Returns the cookie of the next page (RFC 2696, 2); `None` after the last page.
 fn next_page(result: &LdapResult) -> Option<Vec<u8>> {
     let control = result.ctrls.iter().find(|control| matches!(control.0, Some(ControlType::PagedResults)))?;
     let (_, value) = parse_tag(control.1.val.as_deref()?).ok()?;
@@ -338,7 +339,7 @@ fn next_page(result: &LdapResult) -> Option<Vec<u8>> {
     }
 }
 
-/// A search on its way. Dropped before its end, it is abandoned (RFC 4511, 4.11), so that the server stops
+/// A search under way. If dropped before its end, it is abandoned (RFC 4511, 4.11), so that the server stops
 /// and ldap3 forgets it.
 struct Pending<'a> {
     link: &'a Arc<Link>,
@@ -361,7 +362,7 @@ impl<'a> Pending<'a> {
                 Ok(Some(item)) => return Ok(Some(Entry::decode(item.0).map_err(MachineError::from)?)),
                 Ok(None) => return Ok(None),
                 Err(error) => {
-                    // Nothing is left to be abandoned.
+                    // There is nothing left to abandon.
                     self.done = true;
                     return Err(error.into());
                 }

@@ -1,7 +1,7 @@
-//! Every domain that is read: a machine connection for each.
+//! Machine connections, one for each domain that is read.
 //!
-//! The host's own domain is read always. The global catalogue and the further domains of the forest get a connection
-//! when somebody from there is first looked for.
+//! The host's own domain always has one. The global catalogue and the other domains of the forest get a
+//! connection with the first search there.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use crate::directory::machine::{
 use crate::directory::{Entry, Machine, Part, forest};
 use crate::kerberos::Kerberos;
 
-/// The domains of a forest, and its global catalogue.
+/// Maximum number of connections: the domains of a forest, and its global catalogue.
 const CONNECTIONS: usize = forest::DOMAINS + 1;
 
-/// Where a search is run.
+/// The part of the directory that a search runs in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// The domain of this host.
@@ -31,15 +31,15 @@ pub enum Place {
     GlobalCatalogue,
 }
 
-/// Makes the connection of a place that is not [`Place::Own`].
+/// Creates the connection of a place that is not [`Place::Own`].
 type Factory = Box<dyn Fn(&Place) -> MachineConnection + Send + Sync>;
 
-/// After so long without a byte a search of the LDAP bridge makes us doubt its connection, and so long a doubted one has
-/// to show a sign of life: what it asks may take a domain controller some time.
+/// Time without a byte after which a search of the LDAP bridge has its connection probed, and time for a sign
+/// of life then. It is long because such a search may keep a domain controller busy.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// The domain controllers of this host's domain for the searches of the LDAP bridge. What fails there says nothing about
-/// logins: a client may ask for what takes a domain controller too long.
+/// The domain controllers of this host's domain, for searches of the LDAP bridge. A failure there says
+/// nothing about logins, because a client's search may take a domain controller too long.
 struct Aside<S>(Arc<S>);
 
 impl<S: Servers> Servers for Aside<S> {
@@ -50,18 +50,18 @@ impl<S: Servers> Servers for Aside<S> {
     fn failed(&self, _: &str, _: &str) {}
 }
 
-/// The machine connections.
+/// All machine connections.
 pub struct Machines {
     own: MachineConnection,
-    /// For the searches of the LDAP bridge: a domain controller may answer one request of a connection after the other,
-    /// and what clients of the bridge ask may take long.
+    /// For searches of the LDAP bridge: a domain controller may process the requests of one connection one by
+    /// one, and those of the bridge's clients may take long.
     aside: MachineConnection,
     factory: Factory,
     further: Mutex<BTreeMap<Place, MachineConnection>>,
 }
 
 impl Machines {
-    /// `own`, and what `factory` makes for each other place when it is first asked.
+    /// Uses `own`, and calls `factory` for each other place at its first search.
     pub fn new(
         own: MachineConnection,
         factory: impl Fn(&Place) -> MachineConnection + Send + Sync + 'static,
@@ -69,7 +69,7 @@ impl Machines {
         Machines { aside: own.clone(), own, factory: Box::new(factory), further: Mutex::default() }
     }
 
-    /// Those of every domain in `domains`, with the tickets of `kerberos`.
+    /// Creates the connections of every domain in `domains`, with the tickets of `kerberos`.
     pub fn of(domains: &Arc<Domains>, kerberos: &Arc<Kerberos>, settings: &Settings) -> Self {
         let connect = {
             let (kerberos, settings) = (kerberos.clone(), settings.clone());
@@ -88,7 +88,7 @@ impl Machines {
         &self.own
     }
 
-    /// How each connection beside [`Machines::own`] is.
+    /// Returns the state of each connection other than [`Machines::own`].
     pub fn further(&self) -> Vec<(Place, MachineState)> {
         self.made().iter().map(|(place, machine)| (place.clone(), machine.state())).collect()
     }
@@ -115,7 +115,7 @@ impl Machines {
         if let Some(machine) = made.get(place) {
             return Ok(machine.clone());
         }
-        // A forest that changes its domains for so long has room for them after the next start.
+        // Only reached if the forest's domains keep changing; a restart makes room again.
         if made.len() == CONNECTIONS {
             return Err(MachineError::NoServer(format!(
                 "the forest has more than {} domains",
@@ -161,7 +161,7 @@ mod tests {
     use crate::directory::machine::{BoxFuture, Server, Servers};
     use crate::kerberos::{Kdc, Kdcs};
 
-    /// A domain without a domain controller, known by its error.
+    /// A domain without domain controllers, recognised by its error.
     struct Nowhere(String);
 
     impl Servers for Nowhere {

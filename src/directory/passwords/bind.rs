@@ -1,4 +1,4 @@
-//! One TLS connection that users' binds go over.
+//! One TLS connection for users' binds.
 
 use std::io;
 use std::pin::Pin;
@@ -20,33 +20,34 @@ use crate::ldap::{self, BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, MODIFY_
 /// LDAP result code success (RFC 4511, 4.1.9).
 const SUCCESS: u32 = 0;
 
-/// `supportedCapabilities` of a read-only domain controller: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID (MS-ADTS
-/// 3.1.1.3.4.3). What it does not know it asks another one for, so that one is asked right away.
+/// `supportedCapabilities` of a read-only domain controller: LDAP_CAP_ACTIVE_DIRECTORY_PARTIAL_SECRETS_OID
+/// (MS-ADTS 3.1.1.3.4.3). It forwards to another domain controller what it does not know, so the broker uses
+/// another one directly.
 pub(in crate::directory) const READ_ONLY: &str = "1.2.840.113556.1.4.1920";
 
-/// A verified TLS connection to a domain controller. It carries one bind at a time, and each bind replaces the
-/// identity of the one before (RFC 4513, 4).
+/// A verified TLS connection to a domain controller. It carries one bind at a time, and each bind replaces
+/// the previous identity (RFC 4513, 4).
 pub(in crate::directory) struct BindConnection {
     stream: TlsStream<TcpStream>,
-    /// The id of the last message; 0 is the server's own (RFC 4511, 4.1.1.1).
+    /// The id of the last message; 0 is reserved for the server (RFC 4511, 4.1.1.1).
     id: i64,
 }
 
-/// Why a domain controller cannot be used for binds; the text is for people.
+/// Reason why a domain controller is unusable for binds; the text is for the administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// It does not answer, or broke off.
+    /// It does not answer, or closed the connection.
     Unreachable(String),
-    /// It answers and has no TLS to offer.
+    /// It answers but offers no TLS.
     NoTls(String),
     /// Its TLS cannot be verified.
     Unverified {
-        /// For people.
+        /// Text for the administrator.
         cause: String,
         /// Its issuer is not among the trusted roots, which may be out of date.
         unknown_issuer: bool,
     },
-    /// It has proved itself and is not to be asked.
+    /// Its certificate is verified, but logins must not use it.
     Unfit(String),
 }
 
@@ -59,7 +60,7 @@ impl Unusable {
         }
     }
 
-    /// The same with another text.
+    /// Replaces the text.
     pub(in crate::directory) fn map(self, text: impl FnOnce(String) -> String) -> Self {
         match self {
             Unusable::Unreachable(cause) => Unusable::Unreachable(text(cause)),
@@ -71,23 +72,23 @@ impl Unusable {
         }
     }
 
-    /// Whether it answers and there is no TLS for a password.
+    /// Returns true if it answers but has no trustworthy TLS for a password.
     pub(in crate::directory) fn lacks_tls(&self) -> bool {
         matches!(self, Unusable::NoTls(_) | Unusable::Unverified { .. })
     }
 
-    /// Whether another port would say the same.
+    /// Returns true if another port would give the same result.
     pub(in crate::directory) fn is_final(&self) -> bool {
         matches!(self, Unusable::Unverified { .. } | Unusable::Unfit(_))
     }
 }
 
 impl BindConnection {
-    /// Makes TLS of `tcp`, where the domain controller has to prove that it is `host`; after StartTLS where
-    /// `start_tls` says so. Then asks whether it is one that logins may go to.
+    /// Opens TLS over `tcp`, after StartTLS if `start_tls` is set; the domain controller has to prove that it
+    /// is `host`. Then checks if logins may use it.
     ///
     /// # Errors
-    /// What went wrong.
+    /// Returns the reason why it is unusable.
     pub(in crate::directory) async fn open(
         mut tcp: TcpStream,
         host: &str,
@@ -112,7 +113,7 @@ impl BindConnection {
         Ok(connection)
     }
 
-    /// When the domain controller's certificate ends, in seconds since 1970-01-01 UTC.
+    /// Returns the end of the domain controller's certificate, in seconds since 1970-01-01 UTC.
     pub(super) fn certificate_ends(&self) -> Option<u64> {
         let certificate = self.stream.get_ref().1.peer_certificates()?.first()?;
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -122,7 +123,7 @@ impl BindConnection {
     /// Binds as `dn` (RFC 4511, 4.2).
     ///
     /// # Errors
-    /// The bind was not answered; then the connection is of no more use.
+    /// Returns an error if the bind was not answered; then the connection is unusable.
     pub(in crate::directory) async fn bind(
         &mut self,
         dn: &str,
@@ -136,7 +137,7 @@ impl BindConnection {
     /// Changes the password of `dn`, which is bound (MS-ADTS 3.1.1.3.1.5).
     ///
     /// # Errors
-    /// The change was not answered; then the connection is of no more use.
+    /// Returns an error if the change was not answered; then the connection is unusable.
     pub(in crate::directory) async fn change_password(
         &mut self,
         dn: &str,
@@ -148,8 +149,8 @@ impl BindConnection {
         ldap::exchange(&mut self.stream, id, request, MODIFY_RESPONSE).await
     }
 
-    /// Whether nothing speaks against another bind. A server that has something to say on an idle connection says
-    /// that it ends it.
+    /// Returns true if the connection is usable for another bind. If a server sends data on an idle
+    /// connection, it announces that it closes it.
     pub(in crate::directory) fn is_open(&mut self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
@@ -157,13 +158,13 @@ impl BindConnection {
         Pin::new(&mut self.stream).poll_read(&mut now, &mut buffer).is_pending()
     }
 
-    /// Ends the connection so that the kernel forgets what it could not deliver. A bind that arrived later, when
-    /// another domain controller has answered the same one, would count a wrong password twice.
+    /// Closes the connection so that the kernel discards undelivered data. A bind that arrived after another
+    /// domain controller had answered the same one would count a wrong password twice.
     pub(in crate::directory) fn abandon(self) {
         let _ = self.stream.get_ref().0.set_zero_linger();
     }
 
-    /// Reads from the rootDSE, which needs no bind, whether logins may go to this domain controller.
+    /// Checks by the rootDSE, which needs no bind, that logins may use this domain controller.
     async fn examine(&mut self) -> Result<(), Unusable> {
         let id = self.next_id();
         let attributes = ["supportedCapabilities", "isSynchronized"];
@@ -191,8 +192,8 @@ pub(in crate::directory) fn unreachable(cause: &dyn std::fmt::Display) -> Unusab
     Unusable::Unreachable(cause.to_string())
 }
 
-/// A handshake that failed. Who breaks it off has no TLS: a Windows domain controller without a certificate does so on
-/// port 636, Samba without TLS after it has agreed to StartTLS.
+/// Interprets a failed handshake. A server that breaks it off has no TLS: a Windows domain controller without
+/// a certificate does so on port 636, Samba without TLS after it has accepted StartTLS.
 fn failed(error: &io::Error) -> Unusable {
     const BROKEN_OFF: [io::ErrorKind; 5] = [
         io::ErrorKind::InvalidData,

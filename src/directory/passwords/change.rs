@@ -1,18 +1,20 @@
-//! What AD means by its answer to the change of a password.
+//! Interprets AD's answer to a password change. Pure.
 //!
-//! By LDAP the reason is the Win32 error code (MS-ERREF 2.2) that the diagnostic message begins with, by kpasswd a
-//! result code (RFC 3244, 2) and a text, for which Windows sends the policy in numbers. Pure.
+//! By LDAP the reason is the Win32 error code (MS-ERREF 2.2) at the start of the diagnostic message. By
+//! kpasswd it is a result code (RFC 3244, 2) and a text; Windows sends the policy in binary form instead of
+//! the text.
 
 use std::time::Duration;
 
 use crate::directory::policy::{COMPLEX, Policy};
 use crate::verdict::Outcome;
 
-/// Win32 error codes of a refused change, and what they mean here.
+/// Win32 error codes of a refused change, and the outcome for each.
 const CODES: &[(u32, Outcome)] = &[
     // ERROR_ACCESS_DENIED: the account lacks User-Change-Password (MS-ADTS 3.1.1.3.1.5).
     (0x5, Outcome::ChangeForbidden),
-    // ERROR_INVALID_PASSWORD: the present one. Windows binds with the one before it, too, for an hour.
+    // ERROR_INVALID_PASSWORD: the present one is wrong. For an hour, Windows also accepts a bind with the
+    // previous one.
     (0x56, Outcome::WrongPassword),
     (PASSWORD_RESTRICTION, Outcome::PasswordRefused),
     (0x533, Outcome::Disabled),
@@ -22,14 +24,15 @@ const CODES: &[(u32, Outcome)] = &[
 /// ERROR_PASSWORD_RESTRICTION.
 const PASSWORD_RESTRICTION: u32 = 0x52d;
 
-/// What Samba says where the account or the domain allows no change: under the code of a broken policy, and without any.
+/// Samba's texts if the account or the domain allows no change, either with the code of a violated policy or
+/// without any.
 const FORBIDDEN: [&str; 3] =
     ["password changes disabled", "password can't be changed on this account", "error in module acl"];
 
 /// LDAP result codes (RFC 4511, appendix A): success, and insufficientAccessRights.
 const SUCCESS: u32 = 0;
 const INSUFFICIENT_RIGHTS: u32 = 50;
-/// busy, unavailable: the domain controller has not looked at it.
+/// busy, unavailable: the domain controller has not processed the request.
 const SERVER_TROUBLE: [u32; 2] = [51, 52];
 
 /// Result codes of kpasswd (RFC 3244, 2).
@@ -37,25 +40,25 @@ const KPASSWD_SUCCESS: u16 = 0;
 const KPASSWD_SOFTERROR: u16 = 4;
 const KPASSWD_ACCESSDENIED: u16 = 5;
 
-/// The length of the policy that Windows answers by kpasswd, which begins with two zeros and is big-endian: least
-/// length, history, properties (32 bits each), expiry, least age (64 bits each; 100 ns).
+/// Length in bytes of the policy that Windows sends by kpasswd. It begins with two zeros and is big-endian:
+/// minimum length, history, properties (32 bits each), expiry, minimum age (64 bits each; 100 ns).
 const NUMBERS: usize = 30;
 
-/// What became of a change that was sent.
+/// Result of a change that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The new password is in force.
     Done,
     /// The policy refuses the new password.
     Policy {
-        /// The domain controller's words.
+        /// The domain controller's text.
         said: String,
-        /// The policy, where it sent that.
+        /// The policy, if the domain controller sent it.
         policy: Option<Policy>,
     },
-    /// It was not made for another reason; the text is for the log.
+    /// The change failed for another reason; the text is for the log.
     Refused(Outcome, String),
-    /// There is no answer: it may have been made; why there is none.
+    /// There is no answer, so the change may have been made; the text is the cause.
     Lost(String),
 }
 
@@ -79,7 +82,7 @@ impl Answer {
         }
     }
 
-    /// Reads a result code of kpasswd and what comes with it.
+    /// Reads a result code of kpasswd and the data after it.
     pub fn of_kpasswd(code: u16, data: &[u8]) -> Self {
         let policy = numbers(data);
         let text = match policy {
@@ -97,13 +100,13 @@ impl Answer {
     }
 }
 
-/// The Win32 error code at the beginning of a diagnostic message: eight digits.
+/// Returns the Win32 error code at the start of a diagnostic message: eight digits.
 fn error_code(text: &str) -> Option<u32> {
     let (digits, _) = text.split_once(':')?;
     (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok())?
 }
 
-/// The policy in what Windows answers by kpasswd.
+/// Reads the policy that Windows sends by kpasswd.
 fn numbers(data: &[u8]) -> Option<Policy> {
     let data: &[u8; NUMBERS] = data.try_into().ok()?;
     let (zeros, rest) = data.split_first_chunk()?;
@@ -125,7 +128,7 @@ fn numbers(data: &[u8]) -> Option<Policy> {
 mod tests {
     use super::*;
 
-    /// The outcome of an answer, where there is one.
+    /// Returns the outcome of an answer, if there is one.
     fn outcome(answer: &Answer) -> Option<Outcome> {
         match answer {
             Answer::Done => Some(Outcome::Success),

@@ -1,4 +1,4 @@
-//! The password policy that an account is under, as far as the machine account may read it.
+//! The password policy in force for an account, as far as the machine account may read it.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::time::Duration;
@@ -13,20 +13,22 @@ use crate::directory::{Directory, DirectoryError, Machine, Person, base_search, 
 
 /// The fine-grained policy in force (MS-ADTS 3.1.1.4.5.36), computed for each account.
 const RESULTANT: &str = "msDS-ResultantPSO";
-/// Least length, history and least age in a fine-grained policy (MS-ADA2), and in a domain (MS-ADA1 to MS-ADA3).
+/// Minimum length, history and minimum age in a fine-grained policy (MS-ADA2), and in a domain (MS-ADA1 to
+/// MS-ADA3).
 const FINE: [&str; 3] =
     ["msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge"];
 const DOMAIN: [&str; 3] = ["minPwdLength", "pwdHistoryLength", "minPwdAge"];
-/// Whether a password must be complex: a Boolean in a fine-grained policy, a flag in a domain.
+/// Complexity requirement: a Boolean in a fine-grained policy, a flag in a domain.
 const FINE_COMPLEX: &str = "msDS-PasswordComplexityEnabled";
 const DOMAIN_PROPERTIES: &str = "pwdProperties";
 
 impl<M: Machine> Directory<M> {
-    /// What a new password of `person` is measured by, with the policy, or its name where it may not be read: only
-    /// administrators may read a fine-grained one, unless they have let others.
+    /// Reads the facts about `person` that a new password is measured by, and the policy. If the policy is
+    /// unreadable, its name is returned: only administrators may read a fine-grained one, unless they have
+    /// allowed others to.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`.
+    /// Returns an error if AD does not answer before `deadline`.
     pub async fn password_rules(
         &self,
         person: &Person,
@@ -56,7 +58,7 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// The policy in `entry`; `None` where a part of it may not be read.
+/// Returns the policy in `entry`; `None` if a part of it is unreadable.
 fn policy_of(entry: &Entry, names: [&str; 3], complex: &str) -> Result<Option<Policy>, EntryError> {
     let [length, history, age] = names.map(|name| entry.integer(name));
     let number = |value: Option<i64>| value.map(|value| u32::try_from(value).unwrap_or_default());
@@ -72,7 +74,7 @@ fn policy_of(entry: &Entry, names: [&str; 3], complex: &str) -> Result<Option<Po
     Ok(Some(Policy { length, history, complex, age: duration_of(age) }))
 }
 
-/// AD writes spans of time as negative numbers of 100 ns (MS-ADA1, minPwdAge).
+/// Converts a span of time, which AD writes as a negative number of 100 ns (MS-ADA1, minPwdAge).
 fn duration_of(ticks: i64) -> Duration {
     Duration::from_secs(ticks.min(0).unsigned_abs() / 10_000_000)
 }
@@ -136,7 +138,7 @@ mod tests {
         let policy = Policy { length: 12, history: 3, complex: false, age: Duration::ZERO };
         let cases = [
             (Ok(vec![whole]), Ok(policy)),
-            // Nobody but administrators may see it, or what is in it.
+            // Only administrators may see the policy, or its content.
             (Err(MachineError::NoSuchObject(PSO.into())), Err(PSO.to_owned())),
             (Ok(vec![]), Err(PSO.to_owned())),
             (Ok(vec![Entry::new(PSO)]), Err(PSO.to_owned())),

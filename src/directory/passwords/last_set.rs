@@ -1,37 +1,38 @@
-//! When a password was set last: what tells whether a change was made whose answer is lost.
+//! The time of the last password change. It shows if a change was made whose reply was lost.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use tokio::time::Instant;
 
 use crate::directory::{Directory, DirectoryError, Machine, Person};
 
-/// `pwdLastSet`, as one domain controller has it.
+/// `pwdLastSet`, as read from one domain controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSet {
-    /// 100 ns since 1601; 0 where the password must be changed.
+    /// Units of 100 ns since 1601; 0 if the password must be changed.
     ticks: i64,
     /// The domain controller.
     host: String,
 }
 
 impl LastSet {
-    /// The domain controller that says so.
+    /// Returns the domain controller that it was read from.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Whether the password was set between `earlier` and this. Only the same domain controller can tell: another one
-    /// may have been ahead all the time.
+    /// Returns true if the password was set between `earlier` and this. Only values from the same domain
+    /// controller are compared: another one may have been ahead all the time.
     pub fn is_after(&self, earlier: &LastSet) -> bool {
         self.host == earlier.host && self.ticks > earlier.ticks
     }
 }
 
 impl<M: Machine> Directory<M> {
-    /// When the password of `person` was set last; `None` where it may not be read, or it is not certain who says so.
+    /// Reads when the password of `person` was last set; `None` if it is unreadable, or if it is uncertain
+    /// which domain controller answered.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`.
+    /// Returns an error if AD does not answer before `deadline`.
     pub async fn last_set(
         &self,
         person: &Person,
@@ -40,7 +41,7 @@ impl<M: Machine> Directory<M> {
         let place = self.place(&person.domain);
         let before = self.machine.host(&place);
         let entry = self.read(person, &["pwdLastSet"], deadline).await?;
-        // The connection may have been replaced meanwhile.
+        // The connection may have been replaced during the search.
         let host = self.machine.host(&place).filter(|host| before.as_ref() == Some(host));
         let ticks = entry.integer("pwdLastSet")?;
         Ok(ticks.zip(host).map(|(ticks, host)| LastSet { ticks, host }))

@@ -1,4 +1,4 @@
-//! Passwords: how one is checked by a bind and changed on the same connection, and what AD's refusal means.
+//! Passwords: their check by a bind, their change on the same connection, and the meaning of AD's refusals.
 
 pub(super) mod bind;
 pub mod change;

@@ -1,47 +1,47 @@
-//! What AD demands of a new password, and which of its rules one breaks, in words for the person.
+//! AD's requirements for a new password, and the rule that one violates, as a text for the user.
 //!
-//! Pure: the time, the policy and the names are passed in. The rules are those of MS-SAMR 3.1.1.7; AD checks them
-//! itself and says little about which one was broken, so they are gone through again after it has refused.
+//! Pure: the time, the policy and the names are passed in. The rules are those of MS-SAMR 3.1.1.7. AD checks
+//! them itself but barely says which one was violated, so they are checked again after a refusal.
 
 use std::time::{Duration, SystemTime};
 
 /// Non-alphanumeric characters (MS-SAMR 3.1.1.7.2).
 const SPECIAL: &str = "~!@#$%^&*_-+=`|\\(){}[]:;\"'<>,.?/";
-/// Where a display name is split into its parts.
+/// Characters that split a display name into parts.
 const DELIMITERS: [char; 7] = [',', '.', '-', '_', ' ', '#', '\t'];
-/// A shorter name, or part of one, may be in a password.
+/// Minimum length in characters of a name, or part of one, that is forbidden in a password.
 const SHORTEST_NAME: usize = 3;
-/// Of how many of the five kinds of characters some must be there.
+/// Minimum number of kinds of characters, out of five.
 const KINDS: usize = 3;
 
-/// The flag of a domain's policy that asks for complex passwords: `DOMAIN_PASSWORD_COMPLEX` (MS-SAMR 2.2.3.12).
+/// The flag for complex passwords in a domain's policy: `DOMAIN_PASSWORD_COMPLEX` (MS-SAMR 2.2.3.12).
 pub(in crate::directory) const COMPLEX: u32 = 1;
 
 /// A password policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The least length in UTF-16 units.
+    /// Minimum length in UTF-16 units.
     pub length: u32,
-    /// How many earlier passwords are remembered.
+    /// Number of earlier passwords that are remembered.
     pub history: u32,
-    /// Whether several kinds of characters, and no names, are asked for.
+    /// Requires several kinds of characters and forbids names.
     pub complex: bool,
-    /// How old a password must be before its owner may change it.
+    /// Minimum age of a password before its user may change it.
     pub age: Duration,
 }
 
-/// What the password of an account is measured by besides the policy.
+/// Facts about an account that its new password is measured by, in addition to the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
     /// `sAMAccountName`.
     pub sam: String,
     /// `displayName`.
     pub display: String,
-    /// `pwdLastSet`; `None` where the password must be changed: that may be done at once.
+    /// `pwdLastSet`; `None` if the password must be changed, which is possible at once.
     pub set: Option<SystemTime>,
 }
 
-/// A rule of a policy, with the number that belongs to it where that is known.
+/// A rule of a policy, with its number if known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     /// The present password is too young.
@@ -50,9 +50,9 @@ enum Rule {
     Length(Option<u32>),
     /// It has too few kinds of characters.
     Kinds,
-    /// It has a name in it.
+    /// It contains a name.
     Name,
-    /// It is not complex enough in some other way.
+    /// It is too simple in some other way.
     Complexity,
     /// It is an earlier one.
     History(Option<u32>),
@@ -62,7 +62,7 @@ enum Rule {
     AgeOrRight,
 }
 
-/// What Samba says of a refusal, by LDAP and by kpasswd, and the rule that it means.
+/// Samba's texts for a refusal, by LDAP and by kpasswd, and the rule that each means.
 const WORDS: [(&str, Rule); 6] = [
     ("too young", Rule::Age(None)),
     ("too short", Rule::Length(None)),
@@ -72,10 +72,10 @@ const WORDS: [(&str, Rule); 6] = [
     ("minimum password age may not have elapsed", Rule::AgeOrRight),
 ];
 
-/// Why a domain controller that `said` this refuses `new`, in one sentence for the person; `None` where nobody can
-/// tell.
+/// Explains to the user in one sentence why a domain controller that answered `said` refuses `new`; `None` if
+/// the reason is unknown.
 ///
-/// What it says itself counts, then what the policy says. Windows names no rule.
+/// A rule that the answer names counts first, then the policy. Windows names no rule.
 pub fn refusal(
     said: &str,
     policy: Option<&Policy>,
@@ -85,7 +85,7 @@ pub fn refusal(
 ) -> Option<String> {
     let broken = || policy.and_then(|policy| broken(policy, new, subject, now));
     let rule = match named(said) {
-        // The one thing that it leaves open.
+        // The policy can only decide if the password is too young.
         Some(Rule::AgeOrRight) => match broken() {
             Some(age @ Rule::Age(_)) => age,
             _ => Rule::AgeOrRight,
@@ -97,7 +97,7 @@ pub fn refusal(
     Some(rule.sentence())
 }
 
-/// The rule that a domain controller names, with its number where it gives one.
+/// Returns the rule that a domain controller names, with its number if it gives one.
 fn named(said: &str) -> Option<Rule> {
     let said = said.to_lowercase();
     let (_, rule) = WORDS.iter().find(|(word, _)| said.contains(word))?;
@@ -113,7 +113,7 @@ fn number_before(text: &str, word: &str) -> Option<u32> {
     before.rsplit(' ').next()?.parse().ok()
 }
 
-/// The first rule that AD would find broken.
+/// Returns the first rule that AD would find violated.
 fn broken(policy: &Policy, new: &str, subject: &Subject, now: SystemTime) -> Option<Rule> {
     let length = u32::try_from(new.encode_utf16().count()).unwrap_or(u32::MAX);
     let is_young = subject.set.and_then(|set| set.checked_add(policy.age)).is_some_and(|old| old > now);
@@ -128,18 +128,18 @@ fn broken(policy: &Policy, new: &str, subject: &Subject, now: SystemTime) -> Opt
     }
 }
 
-/// What makes a password too simple.
+/// Returns the rule that makes a password too simple.
 fn simple(new: &str, subject: &Subject) -> Option<Rule> {
     if !has_kinds(new) { Some(Rule::Kinds) } else { has_name(new, subject).then_some(Rule::Name) }
 }
 
-/// What is left where no rule is broken that can be looked at: the earlier passwords, which nobody can read, and
-/// what a filter of the domain controllers forbids (MS-SAMR 3.1.1.8.11).
+/// Returns the possible reasons if no checkable rule is violated: the earlier passwords, which are
+/// unreadable, and a password filter of the domain controllers (MS-SAMR 3.1.1.8.11).
 fn left(policy: &Policy) -> Option<Rule> {
     (policy.history > 0).then_some(Rule::HistoryOrList(policy.history))
 }
 
-/// Whether there are enough kinds of characters.
+/// Returns true if `new` has enough kinds of characters.
 fn has_kinds(new: &str) -> bool {
     let kinds: [fn(char) -> bool; 5] = [
         char::is_uppercase,
@@ -151,7 +151,7 @@ fn has_kinds(new: &str) -> bool {
     kinds.iter().filter(|kind| new.contains(**kind)).count() >= KINDS
 }
 
-/// Whether the account's name or a part of the person's is in it.
+/// Returns true if `new` contains the account's name or a part of the user's display name.
 fn has_name(new: &str, subject: &Subject) -> bool {
     let new = new.to_lowercase();
     let names = std::iter::once(subject.sam.as_str()).chain(subject.display.split(DELIMITERS));
@@ -159,7 +159,7 @@ fn has_name(new: &str, subject: &Subject) -> bool {
 }
 
 impl Rule {
-    /// With the policy's number where the domain controller gave none.
+    /// Adds the policy's number if the domain controller gave none.
     fn completed(self, policy: Option<&Policy>) -> Self {
         match (self, policy) {
             (Rule::Age(None), Some(policy)) => Rule::Age(Some(policy.age)),
@@ -208,7 +208,7 @@ impl Rule {
     }
 }
 
-/// A span of time in its largest whole unit.
+/// Writes a span of time in its largest whole unit.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
@@ -247,7 +247,7 @@ mod tests {
         refusal(said, policy, new, &john(), now()).unwrap_or_default()
     }
 
-    /// What Windows says of every rule, by LDAP.
+    /// Windows's answer for every rule, by LDAP.
     const WINDOWS: &str = "0000052D: AtrErr: DSID-03191083, #1:\n\t0: 0000052D: DSID-03191083, problem 1005 (CONSTRAINT_ATT_TYPE), data 0, Att 9005a (unicodePwd)";
 
     #[test]
@@ -261,16 +261,16 @@ mod tests {
             ("Abcdefg!", true, false),
             ("12345678!a", true, false),
             ("12345678!", false, false),
-            // The sharp s is small, and the Euro sign is no special character.
+            // The sharp s is lower case, and the Euro sign is no special character.
             ("ÄÖÜßß123", true, false),
             ("abc€€123", false, false),
-            // Letters that are neither capital nor small are a kind of their own.
+            // Letters that are neither upper nor lower case are a separate kind.
             ("パスワード1a", true, false),
             ("パスワード11", false, false),
             ("Abcdefg 1", true, false),
             ("My-JOHN.DOE-1", true, true),
             ("My-john-1", true, false),
-            // Parts of the display name, but none of two letters.
+            // Parts of the display name are forbidden, except those of two letters.
             ("Xann-1234", true, true),
             ("Xsmith-1234", true, true),
             ("Xdoe-1234", true, true),

@@ -1,9 +1,9 @@
 //! Connections for users' binds.
 //!
 //! A bind on an open connection costs a fifth of one that opens its own. A connection carries one bind at a
-//! time and may be bound again and again, because each bind replaces the identity (RFC 4513, 4). The pool grows on
-//! demand to a bound and replaces what is idle for long or broken. A domain controller that does not answer is left
-//! for the next one within the same login.
+//! time and can be reused many times, because each bind replaces the identity (RFC 4513, 4). The pool grows
+//! on demand to a bound, and replaces connections that are broken or idle for long. If a domain controller
+//! does not answer, the same login tries the next one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -37,12 +37,13 @@ pub(in crate::directory) const LDAPS: u16 = 636;
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
 /// each too late for its login, and the next ones would make it worse.
 const CONNECTING: usize = 4;
-/// One connection, whatever becomes of the login that it was begun for.
+/// Time limit for opening one connection, even if the login that started it has given up.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A bind that got no answer may have met the account all the same, so few are sent again.
+/// Maximum number of binds sent for one login. AD may have counted a bind that got no answer, so few are
+/// repeated.
 const BINDS: usize = 3;
 
-/// Has the trusted roots read again; whether there are others now.
+/// Has the trusted roots read again; returns true if they have changed.
 pub type Renew = Box<dyn Fn(Instant) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The connections for users' binds to one domain.
@@ -54,17 +55,17 @@ pub struct Pool {
     settings: config::Pool,
     permits: Semaphore,
     idle: Mutex<Vec<Connection>>,
-    /// A connection was put back.
+    /// Notified when a connection is put back.
     returned: Notify,
-    /// Who may connect, by host.
+    /// Permits for opening connections, by host.
     connecting: Mutex<HashMap<String, Arc<Semaphore>>>,
-    /// For the tasks that outlive a login.
+    /// Reference for the tasks that outlive a login.
     me: Weak<Pool>,
-    /// Hosts whose LDAPS port did not answer when StartTLS did.
+    /// Hosts that answered StartTLS but not on the LDAPS port.
     starttls: Mutex<HashSet<String>>,
-    /// When the certificates of hosts end, in seconds since 1970-01-01 UTC.
+    /// Ends of the hosts' certificates, in seconds since 1970-01-01 UTC.
     certificates: Mutex<BTreeMap<String, u64>>,
-    /// Logins that found every connection busy.
+    /// Number of logins that found every connection busy.
     refused: AtomicU64,
 }
 
@@ -74,29 +75,29 @@ struct Connection {
     used: Instant,
 }
 
-/// A bind that was answered.
+/// A bind that the domain controller answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// What the domain controller decided.
+    /// The domain controller's decision.
     pub outcome: Outcome,
     /// Its answer, for the log; empty after a success.
     pub reason: String,
-    /// Its DNS name.
+    /// DNS name of the domain controller.
     pub dc: String,
-    /// Those that got the bind before and did not answer: each may have counted it too.
+    /// Domain controllers that got the bind before and did not answer; each may have counted it as well.
     pub unanswered: Vec<String>,
-    /// What it took to have a connection; `None` where one was open.
+    /// Time until a connection was available; `None` if one was open.
     pub connect: Option<Duration>,
-    /// What the bind took.
+    /// Duration of the bind.
     pub bind: Duration,
 }
 
-/// What became of a change of a password that was sent.
+/// Result of a password change that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// It was answered.
+    /// The domain controller answered.
     Answered(Response),
-    /// It was not: it may have been made; why there is no answer.
+    /// There was no answer, so the change may have been made; the text is the cause.
     Lost(String),
 }
 
@@ -106,41 +107,41 @@ pub enum PoolError {
     /// Every connection was busy until the deadline.
     #[error("all {0} connections to the domain controllers are busy (pool.connections)")]
     Busy(usize),
-    /// No domain controller that answers has TLS that can be verified; why, one after the other. No bind was sent.
+    /// No domain controller that answers has trustworthy TLS; the text lists the causes. No bind was sent.
     #[error("no domain controller offers TLS that can be verified: {0}")]
     NoTls(String),
-    /// The deadline passed, or every domain controller failed; why, one after the other.
+    /// The deadline passed, or every domain controller failed; the text lists the causes.
     #[error("no domain controller answered the bind: {0}")]
     Unanswered(String),
 }
 
-/// Why a bind got no answer.
+/// Reason why a bind got no answer.
 enum Failure {
-    /// The connection broke without a word: the domain controller may have ended it long ago.
+    /// The connection broke without an answer: the domain controller may have closed it long ago.
     Broken(String),
-    /// The domain controller says that it cannot answer now: it has counted nothing.
+    /// The domain controller reports that it cannot answer now: it has counted nothing.
     Unwilling(String),
-    /// The domain controller is in trouble: it talks nonsense.
+    /// The domain controller has a problem: its answer makes no sense.
     Trouble(String),
-    /// It says nothing.
+    /// The domain controller is silent.
     Silence(String),
 }
 
 impl Failure {
-    /// Whether the bind may have reached the account.
+    /// Returns true if the bind may have reached the account.
     fn may_have_counted(&self) -> bool {
         !matches!(self, Failure::Unwilling(_))
     }
 }
 
-/// A login that waits for one domain controller.
+/// A login's wait for one domain controller.
 struct Wait<'a> {
     controller: &'a Arc<Controller>,
-    /// Who comes after it.
+    /// The domain controllers after it.
     rest: &'a [Arc<Controller>],
-    /// When that began, or was looked at last.
+    /// Start of the wait, or of its last check.
     since: Instant,
-    /// When it is looked next whether that is worth it.
+    /// Time of the next check if the wait is worthwhile.
     until: Instant,
     deadline: Instant,
 }
@@ -156,9 +157,9 @@ impl<'a> Wait<'a> {
 struct Running<F> {
     controller: Arc<Controller>,
     future: Pin<Box<F>>,
-    /// When it was begun, or looked at last.
+    /// Start of the attempt, or of its last check.
     since: Instant,
-    /// When the login looks next whether it is worth the wait.
+    /// Time when the login next checks if the wait is worthwhile.
     until: Instant,
 }
 
@@ -169,7 +170,8 @@ impl<F> Running<F> {
     }
 }
 
-/// A connection with a bind on its way. Dropped, it is reset: another domain controller has answered.
+/// A connection with a bind under way. Dropping it resets the connection, because another domain controller
+/// has answered.
 struct Busy(Option<Connection>);
 
 impl Drop for Busy {
@@ -180,7 +182,7 @@ impl Drop for Busy {
     }
 }
 
-/// What the attempts of a login at several domain controllers share.
+/// State that the attempts of a login at several domain controllers share.
 #[derive(Default)]
 struct Attempts {
     sending: Sending,
@@ -191,20 +193,20 @@ fn lock(attempts: &Attempts) -> MutexGuard<'_, Tried> {
     attempts.tried.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a login has tried so far.
+/// The attempts of a login so far.
 #[derive(Default)]
 struct Tried {
     binds: usize,
-    /// Those that got a bind and have not answered it.
+    /// Domain controllers that got a bind and have not answered it.
     unanswered: Vec<String>,
-    /// Who got a bind, and when.
+    /// Domain controllers that got a bind, with the time.
     sent: Vec<(String, Instant)>,
     causes: Vec<String>,
     no_tls: bool,
 }
 
 impl Tried {
-    /// Notes that a bind goes to `host`; false where so many were sent that it must not.
+    /// Notes that a bind goes to `host`; returns false if the maximum was already sent.
     fn send(&mut self, host: &str) -> bool {
         if self.binds == BINDS {
             return false;
@@ -215,14 +217,14 @@ impl Tried {
         true
     }
 
-    /// Notes that the bind that `host` got last was answered.
+    /// Notes that `host` answered its last bind.
     fn answered(&mut self, host: &str) {
         if let Some(at) = self.unanswered.iter().rposition(|known| known == host) {
             self.unanswered.remove(at);
         }
     }
 
-    /// When `host` got a bind last.
+    /// Returns the time when `host` last got a bind.
     fn sent(&self, host: &str) -> Option<Instant> {
         self.sent.iter().rev().find(|(known, _)| known == host).map(|(_, at)| *at)
     }
@@ -240,7 +242,7 @@ impl Tried {
 }
 
 impl Pool {
-    /// A pool whose connections are verified by `trust`, which `renew` brings up to date.
+    /// Creates a pool with connections that `trust` verifies; `renew` refreshes the roots.
     pub fn new(
         servers: Arc<ServerList>,
         trust: Arc<Trust>,
@@ -268,21 +270,23 @@ impl Pool {
         pool
     }
 
-    /// Binds as `dn` (RFC 4511, 4.2). Neither may be empty: a bind without a password succeeds for everybody.
+    /// Binds as `dn` (RFC 4511, 4.2). Neither argument may be empty: a bind without a password succeeds for
+    /// every user.
     ///
     /// # Errors
-    /// No domain controller answered until the deadline.
+    /// Returns an error if no domain controller answers before the deadline.
     pub async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Bound, PoolError> {
         let (bound, connection, _permit) = self.bound(dn, password, deadline).await?;
         self.put_back(connection);
         Ok(bound)
     }
 
-    /// Binds as `dn` with the `present` password and, where that is a success, changes it to `new` on the same
-    /// connection: in one attempt, which is answered or lost. Nothing was sent where there is no [`Sent`].
+    /// Binds as `dn` with the `present` password and, if that succeeds, changes it to `new` on the same
+    /// connection, in a single attempt. No change was sent if the result has no [`Sent`].
     ///
     /// # Errors
-    /// No domain controller answered the bind until the deadline; no change was sent.
+    /// Returns an error if no domain controller answers the bind before the deadline; then no change was
+    /// sent.
     pub async fn change_password(
         &self,
         dn: &str,
@@ -310,7 +314,7 @@ impl Pool {
         Ok((bound, Some(Sent::Lost(cause))))
     }
 
-    /// A bind that was answered, the connection that it went over, and the turn that goes with it.
+    /// Returns an answered bind, its connection, and the permit that belongs to it.
     async fn bound(
         &self,
         dn: &str,
@@ -343,7 +347,7 @@ impl Pool {
             let ended = first_of(&mut running, |running| &mut running.future);
             let ended = match until {
                 Some(until) => timeout_at(until, ended).await.ok(),
-                // It ends at the deadline by itself.
+                // This attempt ends at the deadline.
                 None => Some(ended.await),
             };
             is_next_due = match ended {
@@ -362,8 +366,8 @@ impl Pool {
         Err(tried.tried.into_inner().unwrap_or_else(PoisonError::into_inner).error())
     }
 
-    /// Whether the last of the `running` attempts is all that a login waits for, although it has been silent for
-    /// [`ATTEMPT`]. Where it is not, another one is to be made beside it.
+    /// Returns true if the login waits for the last `running` attempt alone, although that has been silent
+    /// for [`ATTEMPT`]. If false, the caller starts another attempt in parallel.
     fn goes_on<F>(
         &self,
         running: &mut [Running<F>],
@@ -374,7 +378,7 @@ impl Pool {
         let Some(last) = running.last_mut() else { return false };
         let host = last.controller.host.clone();
         let sent = lock(tried).sent(&host);
-        // That it could be connected to says nothing of binds.
+        // A successful connection does not show that binds work.
         let since = sent.map_or(last.since, |sent| sent.max(last.since));
         let answers_others = self.servers.answered_since(&host, Service::Binds, since);
         let others = self.others(&last.controller, waiting);
@@ -391,7 +395,7 @@ impl Pool {
         false
     }
 
-    /// Binds at one domain controller; `None` where it has not answered, which `tried` says why.
+    /// Binds at one domain controller; `None` if it has not answered, with the cause in `tried`.
     async fn bind_at(
         &self,
         controller: &Arc<Controller>,
@@ -401,7 +405,7 @@ impl Pool {
         tried: &Attempts,
     ) -> Option<(Bound, Connection)> {
         while Instant::now() < deadline {
-            // Whether another one is asked beside it is not decided here.
+            // The caller decides if another one is tried in parallel.
             let mut wait = Wait::new(controller, &[], deadline);
             let (connection, connect) = match self.connection(&mut wait).await {
                 Ok(connection) => connection,
@@ -425,8 +429,8 @@ impl Pool {
             }
             match result {
                 Ok((answered, connection)) => return Some((Bound { connect, ..answered }, connection)),
-                // An idle connection that was ended says nothing against a fresh one. The others have idled
-                // for longer: what ended this one has most likely ended them.
+                // A closed idle connection does not mean that a new one would fail. The others have been idle
+                // for longer, so the same cause has most likely closed them as well.
                 Err(Failure::Broken(cause)) if !fresh => {
                     self.abandon_idle(&controller.host);
                     tried.causes.push(cause);
@@ -444,10 +448,10 @@ impl Pool {
         None
     }
 
-    /// Opens a first connection ahead of the first login, so that a broken one is known at the start.
+    /// Opens a connection before the first login, so that a broken setup is known at the start.
     ///
     /// # Errors
-    /// Why no domain controller lets itself be connected to until the deadline.
+    /// Returns the causes if no domain controller accepts a connection before the deadline.
     pub async fn warm_up(&self, deadline: Instant) -> Result<String, PoolError> {
         let controllers = self.servers.controllers(Service::Binds).await.map_err(PoolError::Unanswered)?;
         let mut tried = Tried::default();
@@ -467,23 +471,23 @@ impl Pool {
         Err(tried.error())
     }
 
-    /// Whether `controller` can be bound to; the connection that shows it is kept.
+    /// Checks that `controller` accepts connections for binds; the connection is kept.
     ///
     /// # Errors
-    /// The cause, for people.
+    /// Returns a text for the administrator if it does not.
     pub async fn probe(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
         let connection = self.connect(controller, deadline).await.map_err(|e| e.cause().to_owned())?;
-        // What was begun before it worked again is in nobody's way.
+        // Attempts that started before it worked again must not hold up new ones.
         self.connecting().remove(&controller.host);
         self.put_back(connection);
         Ok(())
     }
 
-    /// The same, time and again: the connection is kept only where no other one to `controller` is idle, so that looking
-    /// does not fill the pool.
+    /// Like [`Pool::probe`], for regular checks: the connection is kept only if no other one to `controller`
+    /// is idle, so that the checks do not fill the pool.
     ///
     /// # Errors
-    /// As [`Pool::probe`].
+    /// Like [`Pool::probe`].
     pub async fn look(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
         let connection = self.connect(controller, deadline).await.map_err(|e| e.cause().to_owned())?;
         if !self.idle().iter().any(|idle| idle.host == controller.host) {
@@ -492,12 +496,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Closes the connections that wait for work.
+    /// Closes the idle connections.
     pub fn clear(&self) {
         self.idle().clear();
     }
 
-    /// The pool as it is now.
+    /// Reports the state of the pool.
     pub fn report(&self) -> report::Pool {
         report::Pool {
             idle: self.idle().len(),
@@ -506,27 +510,28 @@ impl Pool {
         }
     }
 
-    /// How many logins found every connection busy until their deadline.
+    /// Number of logins that found every connection busy until their deadline.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// When the certificate of each domain controller ends, in seconds since 1970-01-01 UTC, as it was verified last.
+    /// Returns the end of each domain controller's certificate, in seconds since 1970-01-01 UTC, as last
+    /// verified.
     pub fn certificates(&self) -> Vec<(String, u64)> {
         let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|host, _| self.servers.knows(host));
         known.iter().map(|(host, ends)| (host.clone(), *ends)).collect()
     }
 
-    /// Those that a login could turn to instead of `controller`.
+    /// Returns the domain controllers that a login could turn to instead of `controller`.
     fn others(&self, controller: &Controller, rest: &[Arc<Controller>]) -> Others {
         let is_down = |controller: &Controller| self.servers.is_down(&controller.host, Service::Binds);
         Others::new(is_down(controller), rest.iter().map(|other| is_down(other)))
     }
 
-    /// Whether a login goes on waiting. Where it does, `wait` says until when.
+    /// Returns true if a login keeps waiting. Then `wait` has the time of the next check.
     fn stays(&self, wait: &mut Wait) -> bool {
-        // Since the last look: one that answered somebody in the moment before it fell silent is not slow for ever.
+        // Counted since the last check: an answer just before it fell silent does not make it slow for ever.
         let answers_others = self.servers.answered_since(&wait.controller.host, Service::Binds, wait.since);
         wait.since = Instant::now();
         let others = self.others(wait.controller, wait.rest);
@@ -538,21 +543,21 @@ impl Pool {
         stays
     }
 
-    /// Notes the failure, and closes whatever else is open to the same host.
+    /// Notes the failure, and closes the idle connections to the host.
     fn fail(&self, controller: &Controller, cause: &str) -> String {
         self.abandon_idle(&controller.host);
         self.servers.failed(&controller.host, Service::Binds, cause);
         cause.to_owned()
     }
 
-    /// The same where the host did not answer at all.
+    /// The same for a host that did not answer at all.
     fn give_up(&self, controller: &Controller, cause: &str) -> String {
         self.abandon_idle(&controller.host);
         self.servers.silent(&controller.host, Service::Binds, cause);
         cause.to_owned()
     }
 
-    /// Ends the connections to `host` that wait for work.
+    /// Closes the idle connections to `host`.
     fn abandon_idle(&self, host: &str) {
         for connection in self.idle().extract_if(.., |connection| connection.host == host) {
             connection.bind.abandon();
@@ -567,7 +572,7 @@ impl Pool {
         wait: &mut Wait<'_>,
     ) -> Result<(Bound, Connection), Failure> {
         let begun = Instant::now();
-        // That it could be connected to says nothing of binds.
+        // A successful connection does not show that binds work.
         wait.since = begun;
         let host = connection.host.clone();
         let mut busy = Busy(Some(connection));
@@ -589,7 +594,7 @@ impl Pool {
                 let cause = format!("{host}: {e}");
                 return Err(match e {
                     ExchangeError::Io(_) | ExchangeError::Closed => Failure::Broken(cause),
-                    // It has received the bind and said something else.
+                    // It has received the bind, but answered something else.
                     ExchangeError::Truncated | ExchangeError::Notice { .. } | ExchangeError::Malformed => {
                         Failure::Trouble(cause)
                     }
@@ -611,8 +616,8 @@ impl Pool {
         }
     }
 
-    /// A connection to the domain controller of `wait`: an open one, or the first that is made or put back while it is
-    /// waited for; what it took, where there was none.
+    /// Returns a connection to the domain controller of `wait`: an open one, or the first that is opened or
+    /// put back during the wait. The duration is that of the wait, if there was one.
     async fn connection(&self, wait: &mut Wait<'_>) -> Result<(Connection, Option<Duration>), Unusable> {
         let controller = wait.controller;
         let host = &controller.host;
@@ -623,7 +628,7 @@ impl Pool {
         loop {
             let returned = self.returned.notified();
             tokio::pin!(returned);
-            // From here on, so that none is missed that is put back before it is waited for.
+            // Enabled before the check, so that a connection put back in between is not missed.
             returned.as_mut().enable();
             if let Some(connection) = self.take(host) {
                 return Ok((connection, waited));
@@ -632,7 +637,7 @@ impl Pool {
                 () = returned => {}
                 done = &mut attempt => {
                     done?;
-                    // For the case that somebody else has taken the one that was made.
+                    // Another login may have taken the new connection.
                     attempt.set(self.attempt(controller));
                 }
                 () = sleep_until(wait.until) => {
@@ -646,8 +651,8 @@ impl Pool {
         }
     }
 
-    /// Has a connection made to `controller` and put back, in its turn. Once begun it is made for whoever needs it,
-    /// also when the login that it was begun for has given up: the next ones will need it.
+    /// Opens a connection to `controller` and puts it back, when it is its turn. Once started, it finishes
+    /// even if its login has given up: the next logins will need the connection.
     async fn attempt(&self, controller: &Arc<Controller>) -> Result<(), Unusable> {
         let failed = |text: &str| Unusable::Unreachable(format!("{}: {text}", controller.host));
         let turn = self.turns(&controller.host).acquire_owned().await;
@@ -665,7 +670,7 @@ impl Pool {
                     Ok(())
                 }
                 Err(unusable) => {
-                    // Slow, not dead, where it answered others. That it offers no TLS is an answer.
+                    // If it answered other requests it is slow, not dead. Having no TLS is an answer.
                     if unusable.is_final()
                         || unusable.lacks_tls()
                         || !pool.servers.answered_since(&controller.host, Service::Binds, begun)
@@ -685,7 +690,7 @@ impl Pool {
         turns.or_insert_with(|| Arc::new(Semaphore::new(CONNECTING))).clone()
     }
 
-    /// Connects to `controller` at the first port that leads to TLS.
+    /// Connects to `controller` at the first port with usable TLS.
     async fn connect(&self, controller: &Controller, until: Instant) -> Result<Connection, Unusable> {
         let host = &controller.host;
         let mut ports = match self.mode {
@@ -717,7 +722,8 @@ impl Pool {
                 }
                 Err(failure) => failure,
             };
-            // The DC may have a certificate of a CA that the forest has come to trust since.
+            // The domain controller's certificate may come from a CA that the forest has only recently begun
+            // to trust.
             if matches!(failure, Unusable::Unverified { unknown_issuer: true, .. })
                 && !renewed
                 && (self.renew)(until).await
@@ -758,7 +764,7 @@ impl Pool {
         })
     }
 
-    /// An open connection to `host`.
+    /// Takes an open connection to `host`.
     fn take(&self, host: &str) -> Option<Connection> {
         let mut idle = self.idle();
         while let Some(at) = idle.iter().rposition(|connection| connection.host == host) {
@@ -789,7 +795,7 @@ impl Pool {
     }
 }
 
-/// What all the ports of `host` together say: that it answers says more than that one port does not.
+/// Combines the failures of all ports of `host`: an answer from one port says more than silence from another.
 fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
     let text = causes.iter().map(Unusable::cause).collect::<Vec<_>>().join("; ");
     let telling = |failure: &&Unusable| !matches!(failure, Unusable::Unreachable(_));
@@ -883,7 +889,7 @@ mod tests {
         servers.failed(&b.host, Service::Binds, "refused");
         assert_eq!(pool.others(&a, &[c.clone(), b.clone()]), Others::Better);
         assert_eq!(pool.others(&a, std::slice::from_ref(&b)), Others::Failed);
-        // Of those that do not work none is worth the whole time while there is another.
+        // If none of them works, none is worth all the time while there is another.
         servers.failed(&a.host, Service::Binds, "silent");
         assert_eq!(pool.others(&a, &[b]), Others::Better);
         assert_eq!(pool.others(&a, &[]), Others::None);

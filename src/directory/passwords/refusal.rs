@@ -1,12 +1,13 @@
-//! What AD means by refusing a simple bind.
+//! Interprets AD's refusal of a simple bind.
 //!
-//! The result code is almost always invalidCredentials (49, RFC 4511, appendix A); the reason is a Win32 error
-//! code in hexadecimal behind `data ` in the diagnostic message (MS-ERREF 2.2). Only that number is stable.
+//! The result code is almost always invalidCredentials (49, RFC 4511, appendix A). The reason is a
+//! hexadecimal Win32 error code after `data ` in the diagnostic message (MS-ERREF 2.2). Only that number is
+//! stable.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use crate::verdict::Outcome;
 
-/// Win32 error codes of a refused logon, and what they mean here.
+/// Win32 error codes of a refused logon, and the outcome for each.
 const CODES: &[(u32, Outcome, &str)] = &[
     (0x525, Outcome::UnknownUser, "it does not know the account"),
     (0x52e, Outcome::WrongPassword, "the password is wrong"),
@@ -23,15 +24,15 @@ const CODES: &[(u32, Outcome, &str)] = &[
 const SUCCESS: u32 = 0;
 const INVALID_CREDENTIALS: u32 = 49;
 const NO_SUCH_OBJECT: u32 = 32;
-/// busy, unavailable, unwillingToPerform: this domain controller cannot, another one may.
+/// busy, unavailable, unwillingToPerform: this domain controller cannot answer, but another one may.
 const SERVER_TROUBLE: [u32; 3] = [51, 52, 53];
 
-/// What the answer to a bind says.
+/// The answer to a bind, interpreted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It decides the login; the text says why, for the log.
+    /// It decides the login; the text is the reason, for the log.
     Decided(Outcome, String),
-    /// The domain controller is in trouble and has not looked at the password.
+    /// The domain controller has a problem and has not checked the password.
     Trouble(String),
 }
 

@@ -1,4 +1,4 @@
-//! The state of an account: what its attributes say, and whether they let it in.
+//! The state of an account: its attributes, and if they allow a login.
 //!
 //! Pure: the time and this host's name are passed in. Attributes are those of MS-ADA1 to MS-ADA3.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
@@ -17,14 +17,14 @@ use crate::verdict::Outcome;
 pub(in crate::directory) const DISABLED: u32 = 0x2;
 const PASSWORD_NEVER_EXPIRES: u32 = 0x1_0000;
 const SMARTCARD_REQUIRED: u32 = 0x4_0000;
-/// `msDS-User-Account-Control-Computed` (MS-ADTS 3.1.1.4.5.17). It does not say that an account is disabled.
+/// `msDS-User-Account-Control-Computed` (MS-ADTS 3.1.1.4.5.17). It does not show that an account is disabled.
 const LOCKED_OUT: u32 = 0x10;
 const PASSWORD_EXPIRED: u32 = 0x80_0000;
 
-/// Seconds between 1601-01-01, where AD's time begins (MS-DTYP 2.3.3), and 1970-01-01.
+/// Seconds from 1601-01-01, the start of AD's time (MS-DTYP 2.3.3), to 1970-01-01.
 const EPOCH_1601: u64 = 11_644_473_600;
 
-/// The state of an account at the moment in which it was read.
+/// The state of an account when it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// `sAMAccountName`, which may have changed since the account was found.
@@ -33,23 +33,23 @@ pub struct Account {
     pub control: u32,
     /// `msDS-User-Account-Control-Computed`.
     pub computed: u32,
-    /// `accountExpires`; `None` is never.
+    /// `accountExpires`; `None` if never.
     pub expires: Option<SystemTime>,
-    /// Whether the password must be changed at the next logon: `pwdLastSet` is 0, and the account is none of those whose
-    /// passwords AD never takes for expired (MS-ADTS 3.1.1.4.5.17).
+    /// True if the password must be changed at the next logon: `pwdLastSet` is 0, and the account is
+    /// not one whose password AD never treats as expired (MS-ADTS 3.1.1.4.5.17).
     pub must_change: bool,
-    /// `msDS-UserPasswordExpiryTimeComputed`; `None` is never.
+    /// `msDS-UserPasswordExpiryTimeComputed`; `None` if never.
     pub password_expires: Option<SystemTime>,
-    /// `logonHours`: a bit for each hour of the week in UTC from Sunday 00:00; `None` is always.
+    /// `logonHours`: a bit for each hour of the week in UTC from Sunday 00:00; `None` if unrestricted.
     pub logon_hours: Option<[u8; 21]>,
-    /// `userWorkstations`: NetBIOS names; empty is all.
+    /// `userWorkstations`: NetBIOS names; empty if unrestricted.
     pub workstations: Vec<String>,
-    /// `tokenGroups`: every group, nested ones too; `None` where it was not asked for.
+    /// `tokenGroups`: every group, including nested ones; `None` if they were not requested.
     pub groups: Option<Vec<Sid>>,
 }
 
 impl Account {
-    /// The attributes that [`Account::from_entry`] reads, `tokenGroups` aside.
+    /// The attributes that [`Account::from_entry`] reads, except `tokenGroups`.
     pub const ATTRIBUTES: [&'static str; 8] = [
         "sAMAccountName",
         "userAccountControl",
@@ -60,16 +60,16 @@ impl Account {
         "logonHours",
         "userWorkstations",
     ];
-    /// Only in a BASE search of the account (MS-ADTS 3.1.1.4.5.19).
+    /// Every group; only available in a BASE search of the account (MS-ADTS 3.1.1.4.5.19).
     pub const GROUPS: &'static str = "tokenGroups";
-    /// When the password expires, by the policy that is in force for the account (MS-ADTS 3.1.1.4.5).
+    /// Expiry of the password by the policy in force for the account (MS-ADTS 3.1.1.4.5).
     pub const PASSWORD_EXPIRY: &'static str = "msDS-UserPasswordExpiryTimeComputed";
 
-    /// Reads an entry.
+    /// Reads the state from an entry.
     ///
     /// # Errors
-    /// If an attribute is malformed, or one is absent that every account has: the machine account may not read it, and
-    /// what cannot be read is not taken for "no restriction".
+    /// Returns an error if an attribute is malformed, or if one is absent that every account has. The machine
+    /// account may not read such an attribute, and unreadable must not mean "no restriction".
     pub fn from_entry(entry: &Entry) -> Result<Self, EntryError> {
         let malformed = |attribute: &str, expected| EntryError::Value {
             attribute: attribute.to_owned(),
@@ -112,11 +112,11 @@ impl Account {
         })
     }
 
-    /// The groups of an account. Everybody is at least in a primary group, so none at all are groups that the machine
-    /// account may not read.
+    /// Returns the groups of an account. Every account has at least a primary group, so if there are none,
+    /// the machine account may not read them.
     ///
     /// # Errors
-    /// [`Account::GROUPS`] is malformed or absent.
+    /// Returns an error if [`Account::GROUPS`] is malformed or absent.
     pub fn groups_of(entry: &Entry) -> Result<Vec<Sid>, EntryError> {
         let wrong = |expected| EntryError::Value {
             attribute: Self::GROUPS.to_owned(),
@@ -131,16 +131,16 @@ impl Account {
         }
     }
 
-    /// When the password of an account expires; `None` is never.
+    /// Returns the expiry of an account's password; `None` if never.
     ///
     /// # Errors
-    /// [`Account::PASSWORD_EXPIRY`] is malformed.
+    /// Returns an error if [`Account::PASSWORD_EXPIRY`] is malformed.
     pub fn password_expiry_of(entry: &Entry) -> Result<Option<SystemTime>, EntryError> {
         Ok(entry.integer(Self::PASSWORD_EXPIRY)?.and_then(time_of))
     }
 
-    /// Every rule of the account: its name, its value for people, and what it says when it refuses. The first
-    /// refusal decides, in the order in which AD itself would name it.
+    /// Returns every rule of the account: its name, its value as a text, and its outcome if it rejects. The
+    /// first rejection decides; the order is that in which AD itself reports them.
     fn rules(&self, now: SystemTime, host: &str) -> Vec<(&'static str, String, Option<Outcome>)> {
         let rule = |name, value: String, refuses: bool, outcome| (name, value, refuses.then_some(outcome));
         let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
@@ -150,7 +150,7 @@ impl Account {
         let in_hours = self.logon_hours.is_none_or(|hours| allows(&hours, now));
         let here = |name: &String| name.eq_ignore_ascii_case(host);
         let elsewhere = !self.workstations.is_empty() && !self.workstations.iter().any(here);
-        // A password that must be changed counts as expired in the computed flags, too.
+        // The computed flags also mark a password that must be changed as expired.
         let password_expired = self.computed & PASSWORD_EXPIRED != 0 && !self.must_change;
         let hours = match (self.logon_hours, in_hours) {
             (None, _) => "always",
@@ -176,20 +176,21 @@ impl Account {
         ]
     }
 
-    /// Why the account may not log in at `now` on the computer with the NetBIOS name `host`, a right password
-    /// given. Groups are the configuration's business, not the account's.
+    /// Returns the reason why the account may not log in at `now` on the computer with the NetBIOS name
+    /// `host`, even with the right password. Groups depend on the configuration and are not considered.
     pub fn refusal(&self, now: SystemTime, host: &str) -> Option<Outcome> {
         self.rules(now, host).into_iter().find_map(|(_, _, refusal)| refusal)
     }
 
-    /// Why somebody who is logged in may not stay at `now`. What AD asks for at a logon alone is no reason: a lock,
-    /// which others can bring about, the password's age, hours and workstations.
+    /// Returns the reason why a logged-in user must not stay logged in at `now`. Conditions that AD only
+    /// checks at a logon do not count: a lock, which others can cause, the password's age, hours and
+    /// workstations.
     pub fn expulsion(&self, now: SystemTime) -> Option<Outcome> {
         let refusals = self.rules(now, "").into_iter().filter_map(|(_, _, refusal)| refusal);
         refusals.into_iter().find(|refusal| matches!(refusal, Outcome::Disabled | Outcome::AccountExpired))
     }
 
-    /// Every rule with its value, for people.
+    /// Returns every rule with its value, as texts for the administrator.
     pub fn facts(&self, now: SystemTime, host: &str) -> Vec<Fact> {
         let rules = self.rules(now, host).into_iter();
         let mut facts: Vec<_> = rules
@@ -202,14 +203,14 @@ impl Account {
     }
 }
 
-/// AD's time: 100 ns since 1601; 0 and 2^63-1 are never (MS-ADA1 2.1, accountExpires).
+/// Converts AD's time: units of 100 ns since 1601; 0 and 2^63-1 mean never (MS-ADA1 2.1, accountExpires).
 pub(in crate::directory) fn time_of(ticks: i64) -> Option<SystemTime> {
     match u64::try_from(ticks) {
         Ok(0) | Err(_) => None,
         Ok(ticks) if ticks == i64::MAX as u64 => None,
         Ok(ticks) => {
             let since_1970 = (ticks / 10_000_000).saturating_sub(EPOCH_1601);
-            // Any number of AD's is within SystemTime; what were not would be never.
+            // Every number of AD's fits into SystemTime; one that did not would mean never.
             UNIX_EPOCH.checked_add(Duration::from_secs(since_1970))
         }
     }
@@ -223,7 +224,8 @@ fn moment(at: Option<SystemTime>) -> String {
     at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "after the year 9999".to_owned())
 }
 
-/// Bit 0 of byte 0 is Sunday 00:00 to 01:00 UTC (MS-SAMR 2.2.6.5). 1970-01-01 was a Thursday.
+/// Returns true if logon is allowed. Bit 0 of byte 0 is Sunday 00:00 to 01:00 UTC (MS-SAMR 2.2.6.5);
+/// 1970-01-01 was a Thursday.
 fn allows(hours: &[u8; 21], now: SystemTime) -> bool {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
     let hour = usize::try_from(since.saturating_add(4 * 24) % (7 * 24)).unwrap_or_default();
@@ -348,7 +350,7 @@ mod tests {
         }
         let hours = Account::from_entry(&entry().with("logonHours", [vec![0; 21]])).unwrap();
         assert_eq!(hours.expulsion(now()), None);
-        // Who is locked out as well is not hidden by that.
+        // A lock does not hide that the account is disabled.
         let locked = Account { computed: LOCKED_OUT, control: DISABLED, ..Account::default() };
         assert_eq!(locked.expulsion(now()), Some(Outcome::Disabled));
     }
@@ -380,9 +382,10 @@ mod tests {
 
     #[test]
     fn any_number_of_64_bits_is_judged_and_shown() {
-        // The moment in whose second AD's count begins to be later than `now`.
+        // The last tick that still counts as the second of `now`.
         let limit = ticks(now()) + 9_999_999;
-        // 9223372032559808511 is what ADSI writes for a date it cannot hold; 2650467744000000000 is the year 10000.
+        // ADSI writes 9223372032559808511 for a date that it cannot represent; 2650467744000000000 is the
+        // year 10000.
         let edges = [0, 1, limit, limit + 1, 2_650_467_744_000_000_000, 9_223_372_032_559_808_511, i64::MAX];
         let near = edges.into_iter().flat_map(|edge| (-2..=2).map(move |by| edge.wrapping_add(by)));
         let powers =

@@ -1,7 +1,8 @@
-//! The names of two accounts: the explicit userPrincipalName of one, the sAMAccountName of another.
+//! Names of two accounts: the explicit userPrincipalName of one, the sAMAccountName of another.
 //!
-//! A filter cannot compare two attributes, so every account is read, in ranges of `uSNChanged` that are halved until a
-//! range has no more accounts than AD answers at once. That needs neither pages nor a place to keep them.
+//! A filter cannot compare two attributes, so every account is read, in ranges of `uSNChanged`. A range is
+//! halved until it has no more accounts than AD returns at once. That needs neither paging nor memory for
+//! pages.
 
 use std::collections::HashMap;
 
@@ -14,25 +15,27 @@ use crate::directory::machines::Place;
 use crate::directory::{Directory, DirectoryError, Machine, base_search};
 use crate::name::fold;
 
-/// The most accounts of one search (MaxPageSize, MS-ADTS 3.1.1.3.4.6).
+/// Maximum number of accounts in one search (MaxPageSize, MS-ADTS 3.1.1.3.4.6).
 const TOGETHER: usize = 1000;
 
-/// What was found among the accounts of this host's domain.
+/// Result of the search among the accounts of this host's domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clashes {
-    /// Each name with the account whose userPrincipalName it is, and the one whose sAMAccountName it is, by name.
+    /// Each name with the account that has it as userPrincipalName, and the one that has it as
+    /// sAMAccountName; sorted by name.
     pub list: Vec<(String, Person, Person)>,
     /// The number of accounts that were read.
     pub read: usize,
-    /// Whether these are all.
+    /// True if all accounts were read.
     pub is_whole: bool,
 }
 
 impl<M: Machine> Directory<M> {
-    /// The names of this host's domain that two accounts bear, among as many accounts as can be read until `deadline`.
+    /// Finds the names of this host's domain that two accounts have, among the accounts that can be read
+    /// before `deadline`.
     ///
     /// # Errors
-    /// Returns an error if AD was not reached, or an account is not as it should be.
+    /// Returns an error if AD does not answer, or if an account is malformed.
     pub async fn clashes(&self, deadline: Instant) -> Result<Clashes, DirectoryError> {
         let newest = "highestCommittedUSN";
         let root = base_search(String::new(), vec![newest.to_owned()]);
@@ -43,7 +46,7 @@ impl<M: Machine> Directory<M> {
         while let Some((first, last)) = ranges.pop() {
             match self.changed_between(first, last, deadline).await {
                 Ok(found) => people.extend(found),
-                // A range of one is an account that AD answers more than once: it is left out.
+                // A range of one number is an account that AD returns more than once: it is left out.
                 Err(DirectoryError::Machine(MachineError::TooMany(_))) if first < last => {
                     let middle = first.midpoint(last);
                     ranges.extend([(middle + 1, last), (first, middle)]);
@@ -81,7 +84,7 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// The names in `domain` that two of these accounts bear.
+/// Returns the names in `domain` that two of these accounts have.
 fn clashes(people: &[Person], domain: &str) -> Vec<(String, Person, Person)> {
     let by_sam: HashMap<_, _> = people.iter().map(|person| (fold(&person.sam), person)).collect();
     let clash = |person: &Person| {

@@ -1,4 +1,4 @@
-//! Configured groups, found once and from then on compared by SID.
+//! Configured groups, resolved once and then compared by SID.
 
 use ldap3::{Scope, ldap_escape};
 use tokio::time::Instant;
@@ -10,37 +10,37 @@ use crate::directory::sid::Sid;
 use crate::directory::{Directory, DirectoryError, Entry, Machine};
 use crate::name::fold;
 
-/// `groupType` (MS-ADTS 2.2.12): a group that AD puts into tokens, and one that it puts only into those of its own
-/// domain.
+/// `groupType` flags (MS-ADTS 2.2.12): a group that AD puts into tokens, and one that it puts only into
+/// tokens of the group's domain.
 const SECURITY_ENABLED: u32 = 0x8000_0000;
 const DOMAIN_LOCAL: u32 = 0x4;
 
-/// Why a configured group has no SID, or says nothing about somebody.
+/// Reason why a configured group has no SID, or why membership in it is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// AD has no such group.
     #[error("the group {0:?} does not exist in AD")]
     Unknown(String),
-    /// AD has several.
+    /// AD has several such groups.
     #[error("the group {0:?} exists more than once in AD; name it by its distinguished name or its SID")]
     Several(String),
-    /// AD never puts it into a token, so that nobody would ever be in it.
+    /// AD never puts it into a token, so no account would ever count as a member.
     #[error("the group {0:?} is a distribution group; AD counts only members of security groups")]
     Distribution(String),
     /// No domain of the forest has this name.
     #[error("the group {0:?} is of no domain of this forest, and AD counts no other groups")]
     Domain(String),
-    /// Whether somebody from another domain is in it, that domain does not tell.
+    /// Other domains do not show if their accounts are members.
     #[error("the group {0:?} is domain local and hides its members from other domains; make it universal")]
     Local(String),
 }
 
-/// How a group may be written in the configuration.
+/// The forms of a group's name in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Written<'a> {
     Sid(Sid),
     Dn(&'a str),
-    /// Its `sAMAccountName`, and the domain before the backslash, by its NetBIOS or its DNS name.
+    /// Its `sAMAccountName`, and the domain before the backslash, as NetBIOS or DNS name.
     Name(Option<&'a str>, &'a str),
 }
 
@@ -49,7 +49,7 @@ fn read(group: &str) -> Written<'_> {
         return Written::Sid(sid);
     }
     match group.split_once('\\') {
-        // A distinguished name may hold backslashes, too.
+        // A distinguished name may also contain backslashes.
         _ if group.contains('=') => Written::Dn(group),
         Some((domain, name)) => Written::Name(Some(domain), name),
         None => Written::Name(None, group),
@@ -67,31 +67,31 @@ fn group_search(place: Place, base: &str, scope: Scope, name: &str) -> Search {
     }
 }
 
-/// A configured group as AD has it.
+/// A configured group, as read from AD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::directory) struct Group {
-    /// As it is written in the configuration; of a SID with the name that it stands for.
+    /// Its name in the configuration; for a SID, with the group's name.
     written: String,
     sid: Sid,
     is_local: bool,
-    /// Its own domain.
+    /// The domain that it belongs to.
     home: Place,
 }
 
 impl Group {
-    /// Returns true if this SID among the groups of an account of `place` means this group, and not another domain's
-    /// group with the same SID.
+    /// Returns true if this SID among the groups of an account of `place` means this group, and not another
+    /// domain's group with the same SID.
     fn is_meant_in(&self, place: &Place) -> bool {
         !self.sid.is_builtin() || self.home == *place
     }
 }
 
-/// The SIDs of `groups` that mean these groups among those of an account of `place`.
+/// Returns the SIDs that mean these `groups` among those of an account of `place`.
 pub(in crate::directory) fn sids_in(groups: &[Group], place: &Place) -> Vec<Sid> {
     groups.iter().filter(|group| group.is_meant_in(place)).map(|group| group.sid.clone()).collect()
 }
 
-/// The only group among `entries`, which were found in `home`.
+/// Returns the only group among `entries`, which were found in `home`.
 fn group_of(group: &str, home: Place, entries: &[Entry]) -> Result<Group, GroupError> {
     let [entry] = entries else {
         return Err(match entries {
@@ -112,18 +112,18 @@ fn group_of(group: &str, home: Place, entries: &[Entry]) -> Result<Group, GroupE
     Ok(Group { written, sid, is_local: flags & DOMAIN_LOCAL != 0, home })
 }
 
-/// The configured groups as a login of one account needs them.
+/// The configured groups for the login of one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupRules {
-    /// `login.allow_groups`; `None` allows every account, an empty list none.
+    /// `login.allow_groups`; `None` allows every account, an empty list allows none.
     pub allow: Option<Vec<Sid>>,
     /// `login.deny_groups`.
     pub deny: Vec<Sid>,
-    /// The denied groups as they are written, those by SID with their names.
+    /// Names of the denied groups in the configuration; for SIDs, with the groups' names.
     written: Vec<(Sid, String)>,
 }
 
-/// The configured groups as AD has them.
+/// The configured groups, as read from AD.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::directory) struct Configured {
     /// `login.allow_groups`; empty allows every account.
@@ -133,18 +133,18 @@ pub(in crate::directory) struct Configured {
 }
 
 impl GroupRules {
-    /// How the configuration names a denied group.
+    /// Returns the configuration's name of a denied group.
     pub fn name<'a>(&'a self, sid: &Sid) -> Option<&'a str> {
         self.written.iter().find(|(known, _)| known == sid).map(|(_, name)| name.as_str())
     }
 }
 
 impl Configured {
-    /// The rules for an account of `place`.
+    /// Returns the rules for an account of `place`.
     ///
     /// # Errors
-    /// Returns [`GroupError::Local`] if the account may be in a denied group that its own domain does not show. An
-    /// allowed group that is not shown rejects by itself.
+    /// Returns [`GroupError::Local`] if the account may be in a denied group that its own domain does not
+    /// show. An allowed group that is not shown needs no error: the account is rejected without it.
     pub(in crate::directory) fn rules_in(&self, place: &Place) -> Result<GroupRules, GroupError> {
         if let Some(hidden) = self.deny.iter().find(|group| group.is_local && group.home != *place) {
             return Err(GroupError::Local(hidden.written.clone()));
@@ -156,10 +156,10 @@ impl Configured {
 }
 
 impl<M: Machine> Directory<M> {
-    /// The configured groups by SID, as AD has them now.
+    /// Reads the SIDs of the configured groups from AD.
     ///
     /// # Errors
-    /// AD was not reached, or one of them has none.
+    /// Returns an error if AD does not answer before `deadline`, or if one of the groups has no SID.
     pub(in crate::directory) async fn read_group_rules(
         &self,
         deadline: Instant,
@@ -174,18 +174,19 @@ impl<M: Machine> Directory<M> {
         Ok(configured)
     }
 
-    /// The group that is written so in the configuration, with its name where that is a SID.
+    /// Checks a group of the configuration and returns its name there; for a SID, with the group's name.
     ///
     /// # Errors
-    /// Returns an error if AD was not reached until `deadline`, or if the group has no SID.
+    /// Returns an error if AD does not answer before `deadline`, or if the group has no SID.
     pub async fn check_group(&self, written: &str, deadline: Instant) -> Result<String, DirectoryError> {
         self.group(written, deadline).await.map(|group| group.written)
     }
 
-    /// `sessions.exempt_groups` as AD has them now. An account whose domain hides that it is in one is not exempt.
+    /// Reads `sessions.exempt_groups` from AD. An account is not exempt if its domain does not show its
+    /// membership.
     ///
     /// # Errors
-    /// As [`Directory::read_group_rules`].
+    /// Like [`Directory::read_group_rules`].
     pub(in crate::directory) async fn read_exempt(
         &self,
         deadline: Instant,
@@ -201,7 +202,7 @@ impl<M: Machine> Directory<M> {
         Ok(groups)
     }
 
-    /// The group that is written so.
+    /// Finds the group with this name in the configuration.
     async fn group(&self, written: &str, deadline: Instant) -> Result<Group, DirectoryError> {
         let search = match read(written) {
             Written::Sid(sid) => return self.group_with(&sid, written, deadline).await,
@@ -220,8 +221,9 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// The group with this SID, or the one that had it in the domain that it was migrated from (sIDHistory): in this
-    /// domain, or in the one of the forest that the catalogue names. A BUILTIN group is this domain's own.
+    /// Finds the group with this SID, or the one that had it in the domain that it was migrated from
+    /// (sIDHistory): in this domain, or in the domain of the forest that the catalogue names. A BUILTIN group
+    /// is always this domain's.
     async fn group_with(&self, sid: &Sid, written: &str, deadline: Instant) -> Result<Group, DirectoryError> {
         let name = format!("(|(objectSid={0})(sIDHistory={0}))", sid.in_filter());
         let search = |place, base: &str| group_search(place, base, Scope::Subtree, &name);
@@ -235,11 +237,12 @@ impl<M: Machine> Directory<M> {
                 home = domain.map_or(Place::Own, |domain| self.place(&domain.name));
             }
         }
-        // Tokens hold the SID that is written.
+        // Tokens hold the configured SID.
         Ok(Group { sid: sid.clone(), ..group_of(written, home, &entries)? })
     }
 
-    /// Where a group with `domain` before its name is looked for. Of this domain nothing has to be asked.
+    /// Returns the place and base for a group with `domain` before its name. For this domain no search is
+    /// needed.
     async fn named_domain(
         &self,
         group: &str,
@@ -255,7 +258,7 @@ impl<M: Machine> Directory<M> {
         Ok((self.place(&found.name), found.dn.clone()))
     }
 
-    /// Where an object is read. What lies below this domain may be of another one.
+    /// Returns the place to read an object. One below this domain's name may belong to another domain.
     async fn place_of_object(&self, dn: &str, deadline: Instant) -> Result<Place, DirectoryError> {
         match self.forest(deadline).await {
             Ok(forest) => Ok(forest.of_object(dn).map_or(Place::Own, |domain| self.place(&domain.name))),
@@ -283,7 +286,7 @@ mod tests {
         Entry::new("CN=Agents,DC=acme,DC=com").with("groupType", [flags]).with("objectSid", [sid])
     }
 
-    /// A group that no other domain has: S-1-5-21-1-1000.
+    /// A group that exists in only one domain: S-1-5-21-1-1000.
     fn unique(dn: &str, flags: &str) -> Entry {
         let sid = vec![1, 3, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 0xe8, 3, 0, 0];
         Entry::new(dn).with("groupType", [flags]).with("objectSid", [sid])
@@ -318,7 +321,7 @@ mod tests {
         }
     }
 
-    /// The rules that this configuration makes for somebody of `domain`.
+    /// The rules of this configuration for an account of `domain`.
     async fn rules(
         login: &str,
         domain: &str,
@@ -381,7 +384,7 @@ mod tests {
         for (flags, domain, judged) in cases {
             let denied = rules("deny_groups = ['Blocked']", domain, answers(flags)).await;
             assert_eq!(denied.is_ok(), judged, "{flags} {domain}");
-            // Who is not seen in an allowed group stays out without that.
+            // An account without a visible allowed group is rejected anyway.
             assert!(rules("allow_groups = ['Blocked']", domain, answers(flags)).await.is_ok());
         }
     }
@@ -395,10 +398,10 @@ mod tests {
             let allow = format!("allow_groups = ['{written}']");
             let here = rules(&allow, "acme.com", [own()]).await.unwrap();
             assert_eq!(here.allow, Some(vec![builtin.clone()]), "{written}");
-            // An account of another domain has the same SID, and is in another group: no group is left that admits it.
+            // An account of another domain has the same SID from another group, so no group allows it.
             let there = rules(&allow, "emea.acme.com", [own()]).await.unwrap();
             assert_eq!(there.allow, Some(Vec::new()), "{written}");
-            // Whether it is in this one, its own domain does not tell.
+            // Its own domain does not show if it is in this group.
             let deny = format!("deny_groups = ['{written}']");
             assert_eq!(rules(&deny, "acme.com", [own()]).await.unwrap().deny, vec![builtin.clone()]);
             let error = rules(&deny, "emea.acme.com", [own()]).await.unwrap_err();
@@ -432,7 +435,7 @@ mod tests {
             let error = rules(&config, "acme.com", [(BUILTIN_FILTER, Ok(Vec::new()))]).await.unwrap_err();
             assert_eq!(error, GroupError::Unknown(BUILTIN.into()).into());
         }
-        // The checks that a group gets by its name: of which kind it is, and where it is seen.
+        // The checks are those of a group by name: its kind, and its visibility.
         let deny = format!("deny_groups = ['{UNIQUE}']");
         let list = ("own dc=acme,dc=com", Ok(vec![self::unique(here, "2")]));
         let error = rules(&deny, "acme.com", [list]).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Since when and until when an account is locked out, for people: a login does not depend on it.
+//! Start and end of an account's lock, as shown to users and administrators; no login depends on them.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::time::{Duration, SystemTime};
@@ -8,39 +8,39 @@ use tokio::time::Instant;
 use super::account::time_of;
 use crate::directory::{Directory, DirectoryError, Machine, Person, Search, base_search, root_of};
 
-/// The moment of the lock; 0 where there is none (MS-ADA1, lockoutTime).
+/// The time of the lock; 0 if there is none (MS-ADA1, lockoutTime).
 const SINCE: &str = "lockoutTime";
 /// The fine-grained policy in force (MS-ADTS 3.1.1.4.5.36), computed for each account.
 const RESULTANT: &str = "msDS-ResultantPSO";
-/// How long a lock lasts, in a domain (MS-ADA1) and in a fine-grained policy (MS-ADA2).
+/// Duration of a lock, in a domain (MS-ADA1) and in a fine-grained policy (MS-ADA2).
 const DOMAIN: &str = "lockoutDuration";
 const FINE: &str = "msDS-LockoutDuration";
 
 /// A lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lockout {
-    /// When it began.
+    /// Time when it began.
     pub since: SystemTime,
-    /// When it ends.
+    /// Time when it ends.
     pub until: Until,
 }
 
 /// The end of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// At this moment.
+    /// At this time.
     At(SystemTime),
     /// When an administrator unlocks the account.
     Unlocked,
-    /// The machine account may not read it: only administrators read a fine-grained policy.
+    /// Unknown: the machine account may not read a fine-grained policy, which only administrators can.
     Unknown,
 }
 
 impl<M: Machine> Directory<M> {
-    /// The lock of `person`; `None` where the domain controller that is read has none.
+    /// Returns the lock of `person`; `None` if there is none at the domain controller that is read.
     ///
     /// # Errors
-    /// Returns an error if AD was not reached until `deadline`.
+    /// Returns an error if AD does not answer before `deadline`.
     pub async fn lockout(
         &self,
         person: &Person,
@@ -48,7 +48,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Option<Lockout>, DirectoryError> {
         let (entry, domain) = tokio::join!(
             self.read(person, &[SINCE, RESULTANT], deadline),
-            // At the same time, because few accounts have a policy of their own.
+            // Concurrently, because few accounts have a separate policy.
             self.duration(person, root_of(&person.domain), DOMAIN, deadline),
         );
         let entry = entry?;
@@ -74,7 +74,8 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// When a lock ends that lasts so many units of 100 ns, as a negative number; 0 and the least number are for ever.
+/// Returns the end of a lock. `ticks` is its duration as a negative number of 100 ns; 0 and the minimum mean
+/// for ever.
 fn end(since: SystemTime, ticks: i64) -> Until {
     match ticks {
         0 | i64::MIN => Until::Unlocked,
@@ -128,7 +129,7 @@ mod tests {
             (vec![(BY_GUID, Ok(vec![locked()])), head("0")], Until::Unlocked),
             (vec![(BY_GUID, Ok(vec![locked()])), (HEAD, Err(unreachable()))], Until::Unknown),
             (vec![(BY_GUID, Ok(vec![fine()])), head(half_an_hour), policy("-600000000")], minutes(1)),
-            // The domain's own says nothing about this account.
+            // The domain's policy does not apply to this account.
             (
                 vec![(BY_GUID, Ok(vec![fine()])), head(half_an_hour), ("own CN=Strict", Ok(vec![]))],
                 Until::Unknown,

@@ -1,8 +1,8 @@
-//! Look-ups of names that run at the same time share a search.
+//! Concurrent look-ups of names share a search.
 //!
-//! Each login looks its name up. Under load the domain controller would answer one search per login on one connection, so
-//! one look-up runs at a time, and those that come meanwhile run together as the next one: the more wait, the less
-//! each of them costs.
+//! Each login looks its name up. With one search per login, the domain controller would process many searches
+//! on one connection. So one look-up runs at a time, and those that arrive meanwhile run together as the next
+//! one: the more wait, the less each costs.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::directory::machines::Place;
 use crate::directory::{Directory, DirectoryError, Found, Machine};
 use crate::name::Principal;
 
-/// So many searches for the names of logins are on their way at once: what waits meanwhile shares the next one.
+/// Maximum number of concurrent searches for the names of logins; look-ups that wait share the next one.
 const SEARCHES: usize = 1;
 
 /// The look-ups that wait for the next search.
@@ -33,7 +33,7 @@ struct Waiting {
 
 enum Answer {
     Is(Result<Found, DirectoryError>),
-    /// The shared search says nothing certain about this name.
+    /// The shared search gives no certain result for this name.
     AskAlone,
 }
 
@@ -48,7 +48,7 @@ impl Lookups {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next look-ups whose logins still wait.
+    /// Takes the next look-ups with logins that still wait.
     fn next(&self) -> Vec<Waiting> {
         let mut waiting = self.waiting();
         waiting.retain(|one| !one.answer.is_closed());
@@ -58,17 +58,18 @@ impl Lookups {
 }
 
 impl<M: Machine> Directory<M> {
-    /// The account of this host's domain that `principal` means; `names` is the filter of its names.
+    /// Finds the account of this host's domain that `principal` means; `names` is the filter for its names.
     ///
     /// # Errors
-    /// Returns an error if there is none or more than one, or AD was not reached until `deadline`.
+    /// Returns an error if there is none or more than one, or if AD does not answer before `deadline`.
     pub(super) async fn look_up(
         &self,
         principal: &Principal,
         names: String,
         deadline: Instant,
     ) -> Result<Found, DirectoryError> {
-        // How AD compares other letters is AD's to say: what it found for one name is not tried on another one.
+        // AD compares non-ASCII letters by its own rules, so a result for one such name must not be matched
+        // with another.
         let is_plain = names.is_ascii();
         let answer = match is_plain {
             true => timeout_at(deadline, self.look_up_together(principal, &names, deadline)).await,
@@ -94,7 +95,7 @@ impl<M: Machine> Directory<M> {
                     biased;
                     answer = &mut receiver => match answer {
                         Ok(answer) => return answer,
-                        // The login that searched for this one has ended, or had less time.
+                        // The login that ran the shared search has ended, or had less time.
                         Err(_) => break,
                     },
                     _turn = self.lookups.turn.acquire() => {
@@ -111,10 +112,11 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// What one search says of each of `batch`; `None` is for one that is to be asked again.
+    /// Runs one search for `batch`, and returns the answer for each; `None` if the look-up has to be
+    /// repeated.
     async fn answers(&self, batch: &[Waiting], deadline: Instant) -> Vec<Option<Answer>> {
         match batch {
-            // Answered while this login waited for its turn.
+            // Another login answered this look-up while it waited for its turn.
             [] => return Vec::new(),
             [one] => {
                 return vec![Some(Answer::Is(
@@ -128,7 +130,7 @@ impl<M: Machine> Directory<M> {
         let entries = self.machine.search(&search, deadline).await;
         let people = match entries.map(|entries| people_of(&entries, |_| self.own_domain())) {
             Ok(Ok(people)) => people,
-            // The deadline was that of one login.
+            // Only one login's deadline has passed.
             Err(MachineError::Timeout(_)) => return batch.iter().map(|_| None).collect(),
             Err(
                 error @ (MachineError::Kerberos(_)
@@ -156,7 +158,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Found, DirectoryError> {
         let search = people_search(Place::Own, &self.base, names, CANDIDATES);
         let entries = self.candidates(principal, &search, deadline).await?;
-        // The domains below this one are not searched with it: they are partitions of their own.
+        // The search does not cover the domains below this one: they are separate partitions.
         choose(&self.netbios, principal, people_of(&entries, |_| self.own_domain())?)
     }
 }
@@ -173,7 +175,7 @@ mod tests {
     use crate::directory::scripted::{config, guid};
     use crate::directory::{Directory, Entry};
 
-    /// A domain of `u0` to `u99`, each search of which takes 10 ms; and what was searched for.
+    /// A domain of `u0` to `u99` that takes 10 ms for each search, and the filters of those searches.
     #[derive(Default)]
     struct Domain {
         filters: Mutex<Vec<String>>,
@@ -245,7 +247,7 @@ mod tests {
         for (number, found) in find_all(&directory, 98..102).await {
             assert_eq!(found.is_ok(), number < 100, "{number}: {found:?}");
         }
-        // u98 alone; u99, u100 and u101 together; the two that nobody has, each alone.
+        // u98 alone; u99, u100 and u101 together; the two unknown names, each alone.
         assert_eq!(domain.filters.lock().unwrap().len(), 4);
     }
 
@@ -288,7 +290,8 @@ mod tests {
             async move { find(&directory, 0, within(5000)).await }
         });
         sleep(Duration::from_millis(1)).await;
-        // This one searches next, with too little time, and then ends: the third one searches by itself.
+        // This one searches next, with too little time, and then ends: the third one then runs its own
+        // search.
         let second = tokio::spawn({
             let directory = directory.clone();
             async move { find(&directory, 1, within(12)).await }

@@ -1,8 +1,9 @@
-//! Many people at once, for an audit: by the rules of [`Directory::find`], with one search for a hundred names.
+//! Many accounts at once, for an audit: by the rules of [`Directory::find`], with one search for a hundred
+//! names.
 //!
-//! `tokenGroups` wants a search for each account. Where the forest is one domain, the groups inside a configured group
-//! are found first, and each hundred accounts is then asked for once: who of them is a member of one of these. All of
-//! them are named by SID.
+//! `tokenGroups` needs a search for each account. If the forest has only one domain, the groups inside a
+//! configured group are found first. Then one search for each hundred accounts finds the members of these
+//! groups. All groups are named by SID.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,36 +23,37 @@ use crate::directory::standing::{any_of, guid_of};
 use crate::directory::{Directory, DirectoryError, Machine, Person, remembered};
 use crate::name::{Principal, fold};
 
-/// So many names go into one search: a domain controller has answered it in some 40 ms, and no login that reads on the
-/// same connection waits longer.
+/// Number of names in one search. A domain controller answered it in about 40 ms, and a login that reads on
+/// the same connection waits no longer than that.
 pub const TOGETHER: usize = 100;
 
-/// The most groups inside the configured ones; with more, each account is asked for its own.
+/// Maximum number of groups inside the configured ones; beyond it, `tokenGroups` is read for each account.
 const NESTED: usize = 200;
 
-/// How long the groups inside the configured ones are good. No login depends on them.
+/// Time for which the groups inside the configured ones are cached. No login depends on them.
 const INSIDE: Duration = Duration::from_secs(60);
 
-/// The primary group is no member list (MS-ADTS 3.1.1.4.5.19).
+/// Attributes for the primary group, which has no member list (MS-ADTS 3.1.1.4.5.19).
 const PRIMARY: [&str; 2] = ["objectSid", "primaryGroupID"];
 
-/// An account as an audit has seen it.
+/// An account as an audit sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Who it is.
+    /// The account's names.
     pub person: Person,
     /// Its state.
     pub account: Account,
-    /// What the configured groups say; `None`: [`Account::groups`] tells, or there are none.
+    /// Membership in the configured groups; if `None`, [`Account::groups`] tells, or no groups are
+    /// configured.
     pub membership: Option<Membership>,
 }
 
-/// What the configured groups say of an account.
+/// An account's membership in the configured groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// A member of one of `login.allow_groups`, or there are none.
+    /// True if it is a member of one of `login.allow_groups`, or if there are none.
     pub allowed: bool,
-    /// A member of one of `login.deny_groups`.
+    /// True if it is a member of one of `login.deny_groups`.
     pub denied: bool,
 }
 
@@ -70,11 +72,11 @@ struct Read {
 }
 
 impl<M: Machine> Directory<M> {
-    /// The accounts that at most [`TOGETHER`] principals mean, with their state, in the same order; for each why there
-    /// is none.
+    /// Finds the accounts of at most [`TOGETHER`] principals, with their state, in the same order; for each
+    /// without an account, the error is the reason.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`, or a configured group has no SID.
+    /// Returns an error if AD does not answer before `deadline`, or if a configured group has no SID.
     pub async fn find_many(
         &self,
         principals: &[Principal],
@@ -104,7 +106,8 @@ impl<M: Machine> Directory<M> {
         Ok(found)
     }
 
-    /// What there is to know of somebody who was found; read by itself where the searches for many do not tell.
+    /// Returns the state and groups of an account that was found; reads them individually if the shared
+    /// searches do not have them.
     async fn seen(
         &self,
         read: Option<&Read>,
@@ -124,7 +127,7 @@ impl<M: Machine> Directory<M> {
         }
     }
 
-    /// Everybody of this host's domain who bears one of these names.
+    /// Reads all accounts of this host's domain that have one of these names.
     async fn read_many(
         &self,
         principals: &[Principal],
@@ -145,7 +148,7 @@ impl<M: Machine> Directory<M> {
         let entries = self.machine.search(&search, deadline).await?;
         let mut read = Vec::with_capacity(entries.len());
         for entry in &entries {
-            // None, where it is no person.
+            // Empty if it is not a user's account.
             if let Some(person) = people_of(std::slice::from_ref(entry), |_| self.own_domain())?.pop() {
                 let account = Account::from_entry(entry)?;
                 read.push(Read { person, account, primary: primary(entry)? });
@@ -154,7 +157,8 @@ impl<M: Machine> Directory<M> {
         Ok(read)
     }
 
-    /// What the configured groups say of these accounts; `None` where that is to be asked for each by itself.
+    /// Returns the membership of these accounts in the configured groups; `None` if it has to be read for
+    /// each individually.
     async fn memberships(
         &self,
         read: &[Read],
@@ -162,7 +166,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Option<HashMap<Uuid, Membership>>, DirectoryError> {
         let Some(first) = read.first().filter(|_| self.has_group_rules()) else { return Ok(None) };
         let rules = self.group_rules(&first.person, deadline).await?;
-        // Groups of other domains do not show in the member lists of this one.
+        // The member lists of this domain do not show groups of other domains.
         if self.forest(deadline).await?.has_further(&self.domain) {
             return Ok(None);
         }
@@ -177,7 +181,7 @@ impl<M: Machine> Directory<M> {
         Ok(Some(read.iter().map(|read| (read.person.guid, membership(&read.person.guid))).collect()))
     }
 
-    /// The groups of `rules` and those inside them; `None`: too many.
+    /// Returns the groups of `rules` and those inside them; `None` if there are too many.
     async fn all_inside(
         &self,
         rules: &GroupRules,
@@ -188,7 +192,7 @@ impl<M: Machine> Directory<M> {
         Ok(allow.zip(deny).map(|(allow, deny)| Inside { allow, deny }))
     }
 
-    /// These groups and every security group inside them; `None`: more than [`NESTED`].
+    /// Returns these groups and every security group inside them; `None` if there are more than [`NESTED`].
     async fn inside(&self, groups: &[Sid], deadline: Instant) -> Result<Option<Vec<Sid>>, DirectoryError> {
         let (mut all, mut level) = (groups.to_vec(), groups.to_vec());
         while !level.is_empty() {
@@ -212,7 +216,7 @@ impl<M: Machine> Directory<M> {
         Ok(Some(all))
     }
 
-    /// Who of these is a member of one of these groups.
+    /// Returns the accounts that are members of one of these groups.
     async fn members(
         &self,
         read: &[Read],
@@ -238,7 +242,7 @@ fn search(base: &str, filter: String, attribute: &str, limit: usize) -> Search {
     Search { place: Place::Own, base: base.to_owned(), scope: Scope::Subtree, filter, attributes, limit }
 }
 
-/// Direct members of these groups, which stand there by SID (MS-ADTS 3.1.1.3.1.2.4).
+/// Returns the filter for direct members of these groups, which are named by SID (MS-ADTS 3.1.1.3.1.2.4).
 fn member_of(groups: &[Sid]) -> String {
     groups.iter().map(|sid| format!("(memberOf=<SID={sid}>)")).collect()
 }
@@ -248,7 +252,7 @@ fn primary(entry: &Entry) -> Result<Option<Sid>, EntryError> {
     Ok(own.zip(entry.flags("primaryGroupID")?).map(|(own, rid)| own.sibling(rid)))
 }
 
-/// Where somebody stands who bears a name.
+/// Positions of accounts by their names.
 struct Index {
     explicit: HashMap<String, Vec<usize>>,
     implicit: HashMap<String, Vec<usize>>,
@@ -293,7 +297,7 @@ mod tests {
         bytes
     }
 
-    /// Somebody of acme.com, by a number that is the whole of the GUID and the end of the SID.
+    /// An account of acme.com; its number fills the GUID and ends the SID.
     fn account(number: u8, sam: &str, upn: Option<&str>, flags: &str) -> Entry {
         let entry = Entry::new(format!("CN={sam},DC=acme,DC=com"))
             .with("objectGUID", [vec![number; 16]])
@@ -315,7 +319,7 @@ mod tests {
         Entry::new("CN=x").with("objectGUID", [vec![number; 16]])
     }
 
-    /// What becomes of these names on a host with this `[login]`.
+    /// Looks up these names on a host with this `[login]`.
     async fn find(
         login: &str,
         names: &[&str],
@@ -419,7 +423,7 @@ mod tests {
     #[tokio::test]
     async fn groups_count_with_what_is_inside_them_and_with_the_primary_group() {
         let inside = [
-            // 1001 is in 1000, 1002 in 1001, and 1000 in 1002 again.
+            // 1001 is in 1000, 1002 in 1001, and 1000 in 1002 in turn.
             (
                 "(&(objectCategory=group)(groupType:1.2.840.113556.1.4.803:=2147483648)(|(memberOf=<SID=S-1-5-21-1-2-3-1000>)))",
                 Ok(vec![group(1001, "")]),
@@ -429,7 +433,7 @@ mod tests {
             ("(|(memberOf=<SID=S-1-5-21-1-2-3-2000>)))", Ok(vec![])),
         ];
         let members = [
-            // Whose primary group it is needs no asking.
+            // A primary group needs no search.
             (
                 "(&(|(objectGUID=\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01\\01)\
                  (objectGUID=\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03\\03)\
@@ -500,7 +504,7 @@ mod tests {
             ("emea.acme.com <GUID=07070707", Ok(vec![mary()])),
             ("emea.acme.com <GUID=07070707", Ok(vec![mary()])),
         ];
-        // In the catalogue her name says where she lives.
+        // In the catalogue, the distinguished name shows the account's domain.
         let answers = answers.map(|(search, entries): Answer| {
             let moved = |entry: Entry| {
                 let attributes: Vec<_> =

@@ -1,7 +1,7 @@
-//! Who may be meant by a name that nobody bears: an account that looks like it in a way that can be named.
+//! Suggestions for unknown names: the account that a name may mean.
 //!
-//! A guess is for people to look at. It is made only where exactly one account looks alike in the strongest of the ways
-//! below; nothing that lets anybody in depends on it. Each way is a search by an indexed attribute.
+//! A suggestion is only shown to administrators; no access depends on it. There is one only if exactly one
+//! account matches in the strongest of the ways below. Each way is a search by an indexed attribute.
 
 use ldap3::ldap_escape;
 use tokio::time::Instant;
@@ -15,42 +15,42 @@ use crate::directory::machines::Place;
 use crate::directory::{Directory, DirectoryError, Machine};
 use crate::name::{Principal, Rules, fold};
 
-/// So many domains and UPN suffixes are tried.
+/// Maximum number of domains and UPN suffixes that are tried.
 const SUFFIXES: usize = 16;
-/// A surname after an initial has at least so many letters: "jdo" is anybody.
+/// Minimum number of letters of a surname after an initial: "jdo" could mean too many users.
 const SURNAME: usize = 3;
 
-/// What is compared, beside what a person is read by.
+/// Attributes that are compared, in addition to those that are read for every account.
 const ATTRIBUTES: [&str; 4] = ["mail", "givenName", "sn", "displayName"];
 
-/// The only account that looks like a name.
+/// The only account that resembles a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Near {
-    /// A name that leads to it.
+    /// A name that the account can log in by.
     pub principal: Principal,
     /// Its `objectGUID`.
     pub guid: Uuid,
-    /// What looks alike.
+    /// The resemblance.
     pub why: String,
 }
 
-/// What a name may be made of.
+/// A possible meaning of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Way {
     /// The same name with another domain or UPN suffix.
     Upn(String),
     /// The part of a mail address before the @.
     Mail(String),
-    /// Given name and surname, one way round or the other.
+    /// Given name and surname, in either order.
     Names { given: String, surname: String },
-    /// The name that is shown.
+    /// The display name.
     Shown(String),
     /// The initial of the given name, and the surname.
     Initial { initial: String, surname: String },
 }
 
 impl Way {
-    /// All of them, the strongest first.
+    /// Returns all ways for `user`, the strongest first.
     fn all(user: &str, suffixes: &[String]) -> Vec<Self> {
         let mut ways: Vec<_> = suffixes.iter().map(|suffix| Way::Upn(format!("{user}@{suffix}"))).collect();
         ways.extend(suffixes.iter().map(|suffix| Way::Mail(format!("{user}@{suffix}"))));
@@ -80,7 +80,7 @@ impl Way {
         ways
     }
 
-    /// How strong it is; the same for those that are as good as each other.
+    /// Returns the rank of this way, 0 for the strongest; equally good ways have the same rank.
     fn strength(&self) -> u8 {
         match self {
             Way::Upn(_) => 0,
@@ -90,7 +90,7 @@ impl Way {
         }
     }
 
-    /// What AD is asked for.
+    /// Returns the filter for AD.
     fn filter(&self) -> String {
         match self {
             Way::Upn(upn) => named("userPrincipalName", upn),
@@ -105,7 +105,7 @@ impl Way {
         }
     }
 
-    /// Whether this is how `account` looks like the name. AD compares more loosely than people read.
+    /// Returns true if `account` matches in this way. AD's own comparison is looser than that of readers.
     fn is_of(&self, account: &Entry) -> bool {
         let is = |attribute: &str, value: &str| {
             account.text(attribute).ok().flatten().is_some_and(|text| fold(text) == fold(value))
@@ -134,10 +134,10 @@ impl Way {
 }
 
 impl<M: Machine> Directory<M> {
-    /// For each of these names, which nobody bears, the account that may be meant.
+    /// Returns for each of these unknown names the account that it may mean.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`.
+    /// Returns an error if AD does not answer before `deadline`.
     pub async fn near(
         &self,
         rules: &Rules,
@@ -153,14 +153,14 @@ impl<M: Machine> Directory<M> {
         let mut search = people_search(Place::Own, &self.base, &filters, users.len() * CANDIDATES);
         search.attributes.extend(ATTRIBUTES.map(str::to_owned));
         let entries = match self.machine.search(&search, deadline).await {
-            // So many look alike that no guess is worth making.
+            // With this many matches no suggestion is useful.
             Err(MachineError::TooMany(_)) => return Ok(users.iter().map(|_| None).collect()),
             other => other?,
         };
         Ok(ways.iter().map(|ways| self.only_one(ways, &entries)).collect())
     }
 
-    /// The only account that looks alike in the strongest way in which one does at all.
+    /// Returns the only account that matches in the strongest way with any match.
     fn only_one(&self, ways: &[Way], entries: &[Entry]) -> Option<Near> {
         let alike = |way: &Way| entries.iter().filter(|entry| way.is_of(entry)).collect::<Vec<_>>();
         let strongest = ways.iter().filter(|way| !alike(way).is_empty()).map(Way::strength).min()?;
@@ -178,7 +178,7 @@ impl<M: Machine> Directory<M> {
         near
     }
 
-    /// The account, where it can log in at all.
+    /// Returns the suggestion, unless the account is disabled or not a user's.
     fn near_of(&self, entry: &Entry, way: &Way) -> Option<Near> {
         let is_disabled =
             entry.flags("userAccountControl").ok().flatten().is_none_or(|flags| flags & DISABLED != 0);
@@ -190,7 +190,7 @@ impl<M: Machine> Directory<M> {
         Some(Near { principal: explicit.or_else(implicit)?, guid: person.guid, why })
     }
 
-    /// The domains and UPN suffixes that an account may bear.
+    /// Returns the domains and UPN suffixes that an account's name may have.
     async fn suffixes(&self, rules: &Rules, deadline: Instant) -> Result<Vec<String>, DirectoryError> {
         let forest = self.forest(deadline).await?;
         let all = std::iter::once(&rules.domain).chain(&rules.domains).chain(&forest.known().suffixes);
@@ -253,7 +253,7 @@ mod tests {
             ("j.doe", Some("d@acme.com"), &doe, "initial and surname"),
             ("doej", Some("d@acme.com"), &doe, "initial and surname"),
             ("doe.j", Some("d@acme.com"), &doe, "initial and surname"),
-            // Named as AD knows it without an explicit name.
+            // Named by its implicit name, because it has no explicit one.
             ("jdoe", None, &doe, "initial and surname"),
         ];
         for (user, upn, attributes, why) in cases {
@@ -275,7 +275,7 @@ mod tests {
                 vec![account(1, None, &[("givenName", "J"), ("sn", "Doe"), ("userAccountControl", "514")])],
                 None,
             ),
-            // AD compares more loosely.
+            // AD's comparison is looser.
             (vec![account(1, None, &[("givenName", "John"), ("sn", "Doé")])], None),
             (vec![], None),
         ];
@@ -295,7 +295,7 @@ mod tests {
             !filter.contains(")(b") && filter.contains("a\\29\\28b") && filter.contains("givenName=\\2a*"),
             "{filter}"
         );
-        // No surname of two letters, and no name at all.
+        // A surname of two letters, and no name at all.
         assert_eq!(Way::all("jd", &[]), []);
         assert_eq!(Way::all("...", &[]), []);
         assert_eq!(Way::all("ß", &[]), []);

@@ -1,4 +1,4 @@
-//! How many accounts are at once, by their objectGUID: of those who came in a while ago.
+//! Reads the present state of many accounts at once, by objectGUID, for users who logged in earlier.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,29 +13,30 @@ use crate::directory::machines::Place;
 use crate::directory::people::{Person, person_of};
 use crate::directory::{Account, Directory, DirectoryError, Machine, base_search};
 
-/// So many accounts are asked for by one search: the filter is of 14 KB, and AD answers up to 1000 entries without
-/// turning pages (MaxPageSize, MS-ADTS 3.1.1.3.4.6).
+/// Number of accounts in one search: its filter has 14 KB, and AD returns up to 1000 entries without paging
+/// (MaxPageSize, MS-ADTS 3.1.1.3.4.6).
 pub const BATCH: usize = 200;
 
-/// The attribute that accounts are asked for by.
+/// The attribute that accounts are searched for by.
 const GUID: &str = "objectGUID";
 
-/// How an account is.
+/// The present state of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It exists, and this is its state.
+    /// It exists, with this state.
     There(Person, Box<Account>),
-    /// It exists, and its state cannot be read; why.
+    /// It exists, but its state is unreadable; the text is the cause.
     Unreadable(String),
-    /// AD has no such account any more.
+    /// AD no longer has such an account.
     Gone,
 }
 
 impl<M: Machine> Directory<M> {
-    /// How these accounts are now, at most [`BATCH`]. One that AD says different things about is left out.
+    /// Returns the present state of these accounts, at most [`BATCH`]. An account with contradictory answers
+    /// from AD is left out.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`; never a part of an answer.
+    /// Returns an error if AD does not answer before `deadline`; never part of a result.
     pub async fn standing(
         &self,
         guids: &BTreeSet<Uuid>,
@@ -49,7 +50,7 @@ impl<M: Machine> Directory<M> {
         }
         let forest = self.forest(deadline).await?;
         let (place, base) = match forest.has_further(&self.domain) {
-            // The catalogue says where they live; their state is read there.
+            // The catalogue tells their domain; their state is read there.
             true => (Place::GlobalCatalogue, String::new()),
             false => (Place::Own, self.root.clone()),
         };
@@ -71,7 +72,7 @@ impl<M: Machine> Directory<M> {
             }
         }
         for guid in self::missing(guids, &standing) {
-            // Once more by itself: not to be found in a long list is not yet to be gone.
+            // Checked individually: an account missing in a long list is not yet proved to be gone.
             let search = base_search(format!("<GUID={guid}>"), vec![GUID.to_owned()]);
             match self.machine.search(&Search { place: place.clone(), ..search }, deadline).await {
                 Ok(entries) if !entries.is_empty() => {}
@@ -84,7 +85,7 @@ impl<M: Machine> Directory<M> {
         Ok(standing)
     }
 
-    /// Those of `guids` that are in one domain.
+    /// Returns the state of those of `guids` that are in one domain.
     async fn standing_in(
         &self,
         place: Place,
@@ -121,7 +122,7 @@ fn search_for<'a>(
     }
 }
 
-/// The filter of the accounts with these objectGUIDs.
+/// Returns the filter for accounts with these objectGUIDs.
 pub(in crate::directory) fn any_of<'a>(guids: impl IntoIterator<Item = &'a Uuid>) -> String {
     let mut filter = String::from("(|");
     for guid in guids {
@@ -134,7 +135,7 @@ pub(in crate::directory) fn any_of<'a>(guids: impl IntoIterator<Item = &'a Uuid>
     filter + ")"
 }
 
-/// The objectGUID of an account.
+/// Returns the objectGUID of an account.
 pub(in crate::directory) fn guid_of(entry: &Entry) -> Option<Uuid> {
     Some(Uuid::from_bytes_le(entry.bytes(GUID).ok()??.try_into().ok()?))
 }
@@ -177,7 +178,7 @@ mod tests {
 
     const OWN: &str = "DC=acme,DC=com";
     const EMEA: &str = "DC=emea,DC=acme,DC=com";
-    /// A part of the search for the accounts 1 to 3 in a place.
+    /// Part of the search for the accounts 1 to 3 in a place.
     const HERE: &str = "own dc=acme,dc=com (|(objectGUID=\\01\\01";
 
     #[tokio::test]
@@ -212,7 +213,7 @@ mod tests {
         let cases = [
             (Err(none()), gone()),
             (Ok(vec![]), gone()),
-            // Nobody knows what to make of it.
+            // Contradictory answers.
             (Ok(vec![account(2, OWN, "512")]), Some(vec![(1, "u1 in acme.com")])),
             (Err(unreachable()), None),
         ];

@@ -1,4 +1,4 @@
-//! What is in force: the roots of this host and what others say, made into one configuration of TLS.
+//! The material in force: this host's roots and the published data, combined into one TLS configuration.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -20,20 +20,20 @@ use super::verifier::{Verifier, provider};
 use crate::config::{Problem, text};
 use crate::protocol::report;
 
-/// What does not change while the broker runs.
+/// The part that does not change while the broker runs.
 pub(super) struct Base {
     pub(super) roots: RootCertStore,
-    /// Whether the forest's roots are added.
+    /// True if the forest's roots are added.
     pub(super) asks_forest: bool,
-    /// Where the roots come from, for people.
+    /// Source of the roots, as shown to the administrator.
     pub(super) source: String,
-    /// The roots, for people; of the system's store none.
+    /// The roots as shown to the administrator; empty for the system's store.
     pub(super) shown: Vec<report::Root>,
     /// The certificates of `tls.ca_file`.
     pub(super) named: Arc<Vec<CertificateDer<'static>>>,
 }
 
-/// What others say.
+/// Data published by AD and by distribution points.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Material {
     pub(super) published: Published,
@@ -41,7 +41,7 @@ pub(super) struct Material {
     pub(super) lists: BTreeMap<String, Vec<u8>>,
 }
 
-/// What is in force; replaced as a whole.
+/// The material in force; replaced as a whole.
 pub(super) struct Current {
     pub(super) verifier: Arc<Verifier>,
     pub(super) config: Arc<ClientConfig>,
@@ -49,18 +49,19 @@ pub(super) struct Current {
     pub(super) material: Material,
     pub(super) notes: Notes,
     pub(super) report: report::Trust,
-    /// When AD said so.
+    /// Time when AD published it.
     pub(super) read: Option<SystemTime>,
 }
 
-/// What went wrong when the material was asked for, for people.
+/// Failures to read or fetch the material, as texts for the administrator.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
     pub(super) published: Vec<String>,
     pub(super) lists: Vec<String>,
 }
 
-/// Whether two states verify alike: the time, too, decides which roots are of use.
+/// Returns true if two states verify alike. The roots are compared as well, because time decides which are
+/// valid.
 pub(super) fn same(one: &Current, other: &Current) -> bool {
     one.material == other.material && one.report.roots == other.report.roots
 }
@@ -90,7 +91,7 @@ impl Base {
 }
 
 impl Current {
-    /// What `base` and `material` make together. One that cannot be used spoils none of the others.
+    /// Combines `base` and `material`. An unusable part does not affect the others.
     pub(super) fn build(
         base: &Base,
         material: Material,
@@ -132,7 +133,7 @@ impl Current {
     }
 }
 
-/// The certificates in `bytes`, the content of `path`: PEM, or one in DER.
+/// Reads the certificates in `bytes`, the content of `path`: PEM, or one in DER.
 fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let convert = |what: &str, command: &str| {
         let (from, to) = (path.display(), path.with_extension("pem.new"));
@@ -151,7 +152,7 @@ fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>
     }
     // A byte order mark would hide the first certificate.
     let text = text::unmarked(bytes).map_err(|flaw| flaw.of(path))?;
-    // Each of these would be passed over without a word.
+    // The PEM parser would skip each of these silently.
     for (label, what, command) in [
         (&b"-----BEGIN TRUSTED CERTIFICATE-----"[..], "a TRUSTED CERTIFICATE of OpenSSL's own", "x509"),
         (b"-----BEGIN X509 CERTIFICATE-----", "an X509 CERTIFICATE, as old programs write it", "x509"),
@@ -171,29 +172,32 @@ fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>
     }
 }
 
-/// The object identifiers of PKCS#7's signed data and of plain data, as which PKCS#12 begins (RFC 5652, 4 and 5.1).
+/// The object identifiers of PKCS#7's signed data, and of the plain data that PKCS#12 begins with (RFC 5652,
+/// 4 and 5.1).
 const SIGNED_DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
 const DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
 
-/// Whether the structure `bytes` begins with names `identifier`.
+/// Returns true if the structure that `bytes` begins with names `identifier`.
 fn holds(bytes: &[u8], identifier: &[u8]) -> bool {
     const HEAD: usize = 32;
     let head = bytes.get(..HEAD).unwrap_or(bytes);
     head.windows(identifier.len()).any(|window| window == identifier)
 }
 
-/// TLS that believes whom `verifier` believes.
+/// Returns a TLS configuration that trusts the servers that `verifier` trusts.
 pub(super) fn client(verifier: Arc<Verifier>) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        // rustls calls every verifier but its own so. This one is its own, asked once more for each CRL.
+        // rustls calls every custom verifier dangerous. This one uses rustls' verifier, once more for each
+        // CRL.
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
-/// `certificate` for people, where it is in force at `now`: rustls takes the dates of a root for no business of its own.
+/// Describes `certificate` to the administrator if it is valid at `now`: rustls does not check the dates of a
+/// root.
 fn usable(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<report::Root, String> {
     let root = describe(certificate).ok_or("it is no certificate")?;
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -1,7 +1,8 @@
-//! The last good answers, kept on disk: a broker whose machine connection is not up yet can verify all the same.
+//! The last good answers, kept on disk, so that a broker can verify certificates before its machine
+//! connection works.
 //!
-//! One PEM file holds the roots and CRLs of AD, another file the CRLs of distribution points. Each is replaced as a
-//! whole, so that it is never half of two answers.
+//! One PEM file holds AD's roots and CRLs, another file the CRLs of distribution points. Each is replaced as
+//! a whole, so that it never mixes two answers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,9 +15,9 @@ use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use super::published::Published;
 use crate::directory::kept::{read, write};
 
-/// Its name in the state directory.
+/// File name of the roots in the state directory.
 pub(super) const ROOTS: &str = "roots.pem";
-/// The same of the CRLs by distribution point.
+/// File name of the CRLs by distribution point.
 pub(super) const LISTS: &str = "lists.json";
 
 const CERTIFICATE: &str = "CERTIFICATE";
@@ -26,10 +27,10 @@ const HEAD: &str = "\
 # The broker reads it when it starts and writes it after each reading of Active Directory; a change here is lost.
 ";
 
-/// Reads AD's last answer from `directory`, and when it was written; `None` where there is none.
+/// Reads AD's last answer from `directory`, with the time when it was written; `None` if there is none.
 ///
 /// # Errors
-/// It cannot be read or understood; nothing of it is to be believed.
+/// Returns an error if the file cannot be read or parsed; then none of it is trusted.
 pub(super) fn load_roots(directory: &Path) -> io::Result<Option<(Published, SystemTime)>> {
     let Some((text, written)) = read(&directory.join(ROOTS))? else { return Ok(None) };
     let mut published = Published::default();
@@ -48,7 +49,7 @@ pub(super) fn load_roots(directory: &Path) -> io::Result<Option<(Published, Syst
 /// Replaces AD's last answer in `directory`.
 ///
 /// # Errors
-/// It could not be written; the old one is as it was.
+/// Returns an error if it cannot be written; then the old file is unchanged.
 pub(super) fn store_roots(directory: &Path, published: &Published) -> io::Result<()> {
     let roots = published.roots.iter().map(|root| Pem::new(CERTIFICATE, root.as_slice()));
     let lists = published.crls.iter().map(|list| Pem::new(CRL, list.as_slice()));
@@ -57,10 +58,10 @@ pub(super) fn store_roots(directory: &Path, published: &Published) -> io::Result
     write(directory, ROOTS, &[HEAD, &text])
 }
 
-/// Reads the CRLs of distribution points from `directory`; none where there is no file.
+/// Reads the CRLs of distribution points from `directory`; empty if there is no file.
 ///
 /// # Errors
-/// As [`load_roots`].
+/// Like [`load_roots`].
 pub(super) fn load_lists(directory: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let Some((text, _)) = read(&directory.join(LISTS))? else { return Ok(BTreeMap::new()) };
     let lists: BTreeMap<String, String> = serde_json::from_slice(&text)?;
@@ -73,7 +74,7 @@ pub(super) fn load_lists(directory: &Path) -> io::Result<BTreeMap<String, Vec<u8
 /// Replaces the CRLs of distribution points in `directory`.
 ///
 /// # Errors
-/// As [`store_roots`].
+/// Like [`store_roots`].
 pub(super) fn store_lists(directory: &Path, lists: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
     let encode = |list: &Vec<u8>| pem::encode(&Pem::new(CRL, list.as_slice()));
     let lists: BTreeMap<_, _> = lists.iter().map(|(point, list)| (point, encode(list))).collect();

@@ -1,8 +1,9 @@
-//! Distribution points: where certificates say that their CRL can be fetched (RFC 5280, 4.2.1.13).
+//! Distribution points: URLs in certificates that their CRL can be fetched from (RFC 5280, 4.2.1.13).
 //!
-//! Only `http://` ones: what is published over LDAP is read from AD itself, and a CRL is signed, so that TLS would
-//! only bring the question back whose certificate to believe. They are noted when a certificate was verified, and
-//! fetched in the background, never in a login's way. A list counts when the CA of that certificate has signed it.
+//! Only `http://` URLs are used. CRLs published over LDAP are read from AD itself. A CRL is signed, so TLS
+//! would only raise the question again of which certificate to trust. URLs are noted after a certificate was
+//! verified, and fetched in the background, so no login waits for them. A list counts only if the CA of that
+//! certificate signed it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,19 +16,19 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::published::LIST;
 
-/// The most distribution points that are known; the one that was not named for longest makes room.
+/// Maximum number of known distribution points; beyond it, the one named longest ago is dropped.
 const POINTS: usize = 16;
-/// The longest URL in bytes.
+/// Maximum length of a URL in bytes.
 const URL: usize = 1024;
-/// One that no certificate has named for so long is forgotten.
+/// Time after which a point is forgotten that no certificate has named again.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long a list is good.
+/// Time after which a list is fetched again.
 const FRESH: Duration = Duration::from_secs(86400);
-/// When a list that could not be fetched is asked for again.
+/// Time until the next attempt for a list that could not be fetched.
 const RETRY: Duration = Duration::from_secs(600);
-/// One list, from resolving the name to the last byte.
+/// Time limit for fetching one list, from resolving the name to the last byte.
 pub(super) const FETCH: Duration = Duration::from_secs(10);
-/// A list may have moved so many times.
+/// Maximum number of redirects for one list.
 const REDIRECTS: u32 = 3;
 
 /// The known distribution points.
@@ -37,9 +38,10 @@ pub(super) struct Points(Mutex<BTreeMap<String, Point>>);
 #[derive(Debug)]
 struct Point {
     named: Instant,
-    /// Who named it. Nobody, for one that is only known from before: then nothing can be said of its list.
+    /// The certificate that named it; `None` if the point is only known from an earlier broker. Then its list
+    /// cannot be verified.
     by: Option<Presented>,
-    /// When it is fetched; `None` is now.
+    /// Time of the next fetch; `None` means now.
     next: Option<Instant>,
 }
 
@@ -52,14 +54,14 @@ pub(super) struct Presented {
 }
 
 impl Points {
-    /// Points that are known from before.
+    /// Starts with points known from an earlier broker.
     pub(super) fn new<'a>(urls: impl Iterator<Item = &'a String>) -> Self {
         let now = Instant::now();
         let points = urls.map(|url| (url.clone(), Point { named: now, by: None, next: None }));
         Points(Mutex::new(points.take(POINTS).collect()))
     }
 
-    /// Takes note of what a verified certificate names.
+    /// Notes the points that a verified certificate names.
     pub(super) fn note(&self, presented: impl Fn() -> Presented, certificate: &CertificateDer<'_>) {
         let now = Instant::now();
         for url in named_by(certificate) {
@@ -74,7 +76,7 @@ impl Points {
         }
     }
 
-    /// Those whose list should be fetched at `now`, and who named them.
+    /// Returns the points to fetch at `now`, with the certificates that named them.
     pub(super) fn due(&self, now: Instant) -> Vec<(String, Presented)> {
         let mut known = self.known();
         known.retain(|_, point| now < point.named + FORGOTTEN);
@@ -82,12 +84,12 @@ impl Points {
         due.filter_map(|(url, point)| Some((url.clone(), point.by.clone()?))).collect()
     }
 
-    /// Whether `url` still counts.
+    /// Returns true if `url` is still known.
     pub(super) fn contains(&self, url: &str) -> bool {
         self.known().contains_key(url)
     }
 
-    /// Takes note that `url` was asked.
+    /// Notes an attempt to fetch `url`.
     pub(super) fn asked(&self, url: &str, answered: bool) {
         if let Some(point) = self.known().get_mut(url) {
             point.next = Some(Instant::now() + if answered { FRESH } else { RETRY });
@@ -99,8 +101,8 @@ impl Points {
     }
 }
 
-/// The `http://` URLs of whole CRLs: a point that is limited to some reasons or has another issuer is of no use to
-/// rustls.
+/// Returns the `http://` URLs of complete CRLs: rustls cannot use a point that is limited to some reasons or
+/// has another issuer.
 fn named_by(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let extensions = certificate.extensions().iter().map(|extension| extension.parsed_extension());
@@ -125,15 +127,15 @@ fn named_by(certificate: &CertificateDer<'_>) -> Vec<String> {
     urls.filter(is_http).map(str::to_owned).collect()
 }
 
-/// Fetches the CRL at `url` and gives it in DER. Blocks, for `bound` at most.
+/// Fetches the CRL at `url` and returns it in DER. Blocks for at most `bound`.
 ///
 /// # Errors
-/// Why there is none, for people.
+/// Returns a text for the administrator if there is none.
 pub(super) fn fetch(url: &str, bound: Duration) -> Result<Vec<u8>, String> {
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(bound))
         .max_redirects(REDIRECTS)
-        // What the environment says is meant for people's programs.
+        // Proxy settings in the environment are meant for interactive programs.
         .proxy(None)
         .user_agent(concat!("motion-ad/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -141,7 +143,7 @@ pub(super) fn fetch(url: &str, bound: Duration) -> Result<Vec<u8>, String> {
     let mut answer = agent.get(url).call().map_err(|e| e.to_string())?;
     let limit = u64::try_from(LIST).unwrap_or(u64::MAX);
     let body = answer.body_mut().with_config().limit(limit).read_to_vec().map_err(|e| e.to_string())?;
-    // RFC 5280 demands DER; some publish PEM all the same.
+    // RFC 5280 demands DER, but some servers publish PEM.
     match pem::parse(&body) {
         Ok(list) => Ok(list.into_contents()),
         Err(_) => Ok(body),
@@ -185,7 +187,7 @@ mod tests {
             let server = std::thread::spawn(move || {
                 let (mut client, _) = listener.accept().unwrap();
                 if !drips {
-                    // Until the client has gone.
+                    // Until the client closes the connection.
                     let _ = std::io::copy(&mut client, &mut std::io::sink());
                 }
                 let _ = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n");

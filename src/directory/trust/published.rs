@@ -1,7 +1,7 @@
-//! What the forest publishes about its public key infrastructure: the root CAs that it trusts, and CRLs.
+//! The forest's published public key infrastructure: the root CAs that it trusts, and CRLs.
 //!
-//! Both are objects under `CN=Public Key Services,CN=Services` of the configuration partition, where Windows CAs
-//! publish by default and `certutil -dspublish` puts what an offline CA has issued.
+//! Both are objects under `CN=Public Key Services,CN=Services` of the configuration partition. Windows CAs
+//! publish there by default, and `certutil -dspublish` publishes the output of an offline CA there.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::collections::BTreeSet;
@@ -15,13 +15,13 @@ use super::super::entry::Entry;
 use super::super::machine::{MachineError, Search};
 use super::Machine;
 
-/// The most root CAs, and the most objects that name some.
+/// Maximum number of root CAs, and of objects that name some.
 const ROOTS: usize = 100;
-/// The most objects with a CRL.
+/// Maximum number of objects with a CRL.
 const LISTS: usize = 64;
-/// The longest CRL in bytes: about 100,000 revoked certificates.
+/// Maximum length of a CRL in bytes: about 100,000 revoked certificates.
 pub(super) const LIST: usize = 4 << 20;
-/// The most bytes that all CRLs of AD have together, and again all fetched ones.
+/// Maximum total number of bytes of AD's CRLs, and again of all fetched ones.
 pub(super) const ALL_LISTS: usize = 16 << 20;
 
 /// Trusted roots and CRLs, in DER.
@@ -31,25 +31,25 @@ pub(super) struct Published {
     pub(super) crls: BTreeSet<Vec<u8>>,
 }
 
-/// An answer of AD.
+/// AD's answer.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) published: Published,
-    /// What was passed over, for people.
+    /// Skipped parts, as texts for the administrator.
     pub(super) notes: Vec<String>,
 }
 
 impl Published {
-    /// The roots as rustls takes them.
+    /// Returns the roots in rustls' form.
     pub(super) fn authorities(&self) -> impl Iterator<Item = CertificateDer<'static>> {
         self.roots.iter().map(|root| CertificateDer::from(root.clone()))
     }
 }
 
-/// Reads what the forest publishes now. Where the CRLs cannot be read, `last` ones stay.
+/// Reads the data that the forest publishes now. If the CRLs cannot be read, those of `last` stay.
 ///
 /// # Errors
-/// The roots could not be read until `deadline`.
+/// Returns an error if the roots cannot be read before `deadline`.
 pub(super) async fn read<M: Machine>(
     machine: &M,
     last: &Published,
@@ -115,7 +115,7 @@ impl Answer {
     }
 }
 
-/// A forest without a CA of its own may lack the containers.
+/// Searches, and returns no entries if the container is missing, as in a forest without a CA.
 async fn existing<M: Machine>(
     machine: &M,
     search: &Search,
@@ -127,8 +127,8 @@ async fn existing<M: Machine>(
     }
 }
 
-/// The values of a certificate attribute, whether or not the server marks it as binary (RFC 4523, 2.1). A value of one
-/// byte stands where the schema demands one and there is none yet.
+/// Returns the values of a certificate attribute, whether or not the server marks it as binary (RFC 4523,
+/// 2.1). A value of one byte is a placeholder for a missing value that the schema demands.
 fn values<'a>(entry: &'a Entry, attribute: &str) -> impl Iterator<Item = &'a [u8]> {
     let plain = entry.values(attribute).iter();
     let binary = entry.values(&format!("{attribute};binary")).iter();

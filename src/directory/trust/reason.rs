@@ -1,4 +1,4 @@
-//! What keeps a certificate or a handshake from being accepted: one sentence, and what to do.
+//! Explains in one sentence why a certificate or a handshake is rejected, and the fix.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,14 +14,14 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
 
-/// The least length of an RSA key, in bits.
+/// Minimum length of an RSA key, in bits.
 const RSA: usize = 2048;
 
-/// What the certificates of domain controllers should be like.
+/// Advice on the certificates of domain controllers.
 const GOOD: &str =
     "issue one with an RSA key of 2048 bits or more, or on P-256 or P-384, signed with SHA-256";
 
-/// Why a certificate is refused, where rustls says too little.
+/// The reason for a rejected certificate, if rustls gives too little detail.
 #[derive(Debug)]
 pub(super) struct Flawed(String);
 
@@ -33,7 +33,7 @@ impl fmt::Display for Flawed {
 
 impl StdError for Flawed {}
 
-/// Returns `error` with the flaw of one of `certificates` in its place, where that explains it.
+/// Replaces `error` by the flaw of one of `certificates`, if that explains it.
 pub(super) fn explained<'a>(
     error: Error,
     certificates: impl IntoIterator<Item = &'a CertificateDer<'a>>,
@@ -57,7 +57,7 @@ pub(super) fn explained<'a>(
     }
 }
 
-/// What is wrong with a certificate that the TLS library does not accept, whoever issued it.
+/// Returns the flaw of a certificate that the TLS library rejects, whatever its issuer.
 fn flaw(certificate: &[u8]) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let whose = parsed.subject();
@@ -69,7 +69,7 @@ fn flaw(certificate: &[u8]) -> Option<String> {
     };
     let signature = &parsed.signature_algorithm.algorithm;
     let is = |oids: &[Oid<'_>]| oids.contains(signature);
-    // Nobody verifies what a root has signed itself with.
+    // TLS clients do not verify a root's signature on itself.
     let is_root = parsed.subject() == parsed.issuer();
     let what = match key.parsed() {
         Ok(PublicKey::RSA(key)) if key.key_size() < RSA => {
@@ -99,15 +99,16 @@ fn as_end_entity(certificate: &X509Certificate<'_>) -> String {
     )
 }
 
-/// Whether `certificate` is that of a CA.
+/// Returns true if `certificate` is a CA's.
 pub(super) fn is_ca(certificate: &[u8]) -> bool {
     X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| parsed.is_ca())
 }
 
-/// Judges a certificate that the administrator has named itself, by what no issuer is needed for: its time and its purpose.
+/// Judges a certificate that the administrator named directly, by the criteria that need no issuer: its time
+/// and its purpose.
 ///
 /// # Errors
-/// Returns the error that rustls has for it.
+/// Returns rustls' error for the violated criterion.
 pub(super) fn judge_named(certificate: &[u8], now: UnixTime) -> Result<(), CertificateError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let now = i64::try_from(now.as_secs()).map_err(|_| CertificateError::Expired)?;
@@ -127,7 +128,7 @@ pub(super) fn judge_named(certificate: &[u8], now: UnixTime) -> Result<(), Certi
     }
 }
 
-/// Why `error` keeps a certificate from being believed; it follows "its certificate is not valid: ".
+/// Explains why `error` makes a certificate untrusted; the text follows "its certificate is not valid: ".
 pub(super) fn of_certificate(error: &CertificateError) -> String {
     match error {
         CertificateError::NotValidForNameContext { expected, presented } => not_for(expected, presented),
@@ -151,7 +152,7 @@ pub(super) fn of_certificate(error: &CertificateError) -> String {
 
 fn not_for(expected: &ServerName<'_>, presented: &[String]) -> String {
     let expected = expected.to_str();
-    // As rustls writes them: DnsName("ad.acme.com").
+    // In rustls' notation: DnsName("ad.acme.com").
     let name = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
     let cure = format!("issue one whose subjectAltName has DNS:{expected}");
     match presented {
@@ -163,7 +164,7 @@ fn not_for(expected: &ServerName<'_>, presented: &[String]) -> String {
     }
 }
 
-/// What a handshake that failed without a word about a certificate means; it follows the error.
+/// Explains a failed handshake that says nothing about a certificate; the text follows the error.
 pub fn of_handshake(error: &io::Error) -> Option<&'static str> {
     const VERSION: &str =
         "the domain controller offers neither TLS 1.2 nor TLS 1.3; switch one of them on there";
@@ -215,7 +216,7 @@ mod tests {
             assert!(said.starts_with(text), "{name}: {said}");
             assert!(said.len() < 200, "{said}");
         }
-        // What is clear stays, and a good certificate is not blamed.
+        // A clear error stays, and a good certificate is not blamed.
         for (error, name) in [
             (Error::InvalidCertificate(CertificateError::Expired), "sha1"),
             (Error::InvalidCertificate(CertificateError::BadSignature), "good"),

@@ -27,14 +27,14 @@ fn ca(name: &str) -> Ca {
     CertifiedIssuer::self_signed(ca_params(name), KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A domain controller, whose certificate has this serial number.
+/// A domain controller with a certificate of this serial number.
 struct Dc(Arc<ServerConfig>);
 
 fn dc(ca: &Ca, serial: u64) -> Dc {
     dc_below(ca, serial, &[], &[])
 }
 
-/// The same, showing the certificates of the CAs between it and the root, with distribution points.
+/// The same, which shows the certificates of the CAs between it and the root, with distribution points.
 fn dc_below(ca: &Ca, serial: u64, between: &[&Ca], points: &[&str]) -> Dc {
     let mut params = CertificateParams::new(vec!["ad.acme.com".to_owned()]).unwrap();
     params.serial_number = Some(SerialNumber::from(serial));
@@ -49,7 +49,7 @@ fn dc_below(ca: &Ca, serial: u64, between: &[&Ca], points: &[&str]) -> Dc {
     Dc(Arc::new(server.with_no_client_auth().with_single_cert(chain, key.into()).unwrap()))
 }
 
-/// A handshake.
+/// Runs a handshake.
 fn connect(trust: &Trust, dc: &Dc) -> Result<(), Error> {
     let name = ServerName::try_from("ad.acme.com").unwrap();
     let mut client = ClientConnection::new(trust.config(), name).unwrap();
@@ -67,7 +67,7 @@ fn connect(trust: &Trust, dc: &Dc) -> Result<(), Error> {
     Ok(())
 }
 
-/// A CRL that names `serial` and was to be followed by another in `until`.
+/// A CRL that revokes `serial`, with its next update in `until`.
 fn crl(ca: &Ca, serial: u64, until: i32) -> Vec<u8> {
     crl_of(ca, serial, 2020, until)
 }
@@ -101,7 +101,7 @@ fn root_dse() -> Answer {
     (ROOT, Ok(vec![root]))
 }
 
-/// What AD publishes.
+/// AD's answers if it publishes these.
 fn published(roots: &[&[u8]], crls: &[&[u8]]) -> [Answer; 3] {
     let authorities = Entry::new("CN=Acme CA").with("cACertificate", roots.iter().map(|der| der.to_vec()));
     let point =
@@ -168,7 +168,7 @@ async fn rubbish_spoils_nothing_else() {
     old.not_after = date_time_ymd(2020, 1, 1);
     let old = CertifiedIssuer::self_signed(old, KeyPair::generate().unwrap()).unwrap();
     let trust = empty(None);
-    // One zero byte is what Windows writes where the schema demands a value.
+    // Windows writes one zero byte if the schema demands a value.
     let answers = published(
         &[b"no certificate", b"\0", old.der(), ours.der()],
         &[b"\0", b"no list", &crl(&ours, 66, 2040)],
@@ -326,7 +326,7 @@ async fn a_ca_file_decides_alone() {
     assert_eq!(trust.report().roots[0].subject, "CN=Acme Root");
 }
 
-/// What `openssl req -x509` makes: a certificate of a CA, for the name of a server.
+/// The output of `openssl req -x509`: a certificate of a CA, for the name of a server.
 fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (CertificateDer<'static>, Dc) {
     let mut params = CertificateParams::new(vec!["ad.acme.com".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -355,7 +355,7 @@ fn a_self_signed_certificate_counts_where_the_administrator_names_exactly_it() {
     };
     let (certificate, server) = self_signed(|_| {});
     assert_eq!(connect(&named(&certificate), &server), Ok(()));
-    // One of the same names with another key is another one.
+    // A certificate with the same names and another key is not the named one.
     let (other, impostor) = self_signed(|_| {});
     assert_ne!(other, certificate);
     let refused = connect(&named(&certificate), &impostor).unwrap_err();
@@ -372,7 +372,7 @@ fn a_self_signed_certificate_counts_where_the_administrator_names_exactly_it() {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     });
     assert!(said(connect(&named(&client), &purpose).unwrap_err()).contains("not made for servers"));
-    // A CA that is named vouches for others as before, and is none that the forest names.
+    // A named CA still vouches for other certificates, and does not count as a root of the forest.
     let root = ca("Acme Root");
     assert_eq!(connect(&named(&root.der().clone()), &dc(&root, 1)), Ok(()));
     let forest = empty(None);
@@ -430,7 +430,7 @@ fn the_cause_says_what_is_wrong_with_the_certificate() {
     assert_eq!(distrust(Error::DecryptError), None);
 }
 
-/// A web server that answers each of its clients by the next of these texts and bodies.
+/// A web server that answers its clients in turn with these header texts and bodies.
 fn web(answers: Vec<(&'static str, Vec<u8>)>) -> (String, std::thread::JoinHandle<()>) {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -442,14 +442,14 @@ fn web(answers: Vec<(&'static str, Vec<u8>)>) -> (String, std::thread::JoinHandl
             let head =
                 format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             client.write_all(head.as_bytes()).unwrap();
-            // Who has read enough may have gone.
+            // A client that has read enough may have closed the connection.
             let _ = client.write_all(&body);
         }
     });
     (url, server)
 }
 
-/// The time is paused for the rest of the test and runs on to when the next attempt is due.
+/// Pauses the time for the rest of the test, and advances it to the next attempt.
 async fn a_day_later(trust: &Trust) {
     tokio::time::pause();
     tokio::time::advance(FRESH).await;
@@ -466,7 +466,7 @@ async fn a_list_that_a_certificate_names_is_fetched_and_kept() {
     let trust = empty(Some(state.path()));
     refresh(&trust, published(&[ours.der()], &[])).await.unwrap();
     let named = |serial| dc_below(&ours, serial, &[], &["ldap:///CN=x", "https://acme.com/x.crl", &url]);
-    // Nobody names one yet.
+    // No certificate names one yet.
     assert_eq!(trust.fetch_lists().await, Refreshed::NotAsked);
     assert_eq!(connect(&trust, &named(66)), Ok(()));
     assert!(trust.lists_due(Instant::now()));
@@ -477,7 +477,7 @@ async fn a_list_that_a_certificate_names_is_fetched_and_kept() {
     assert!(!trust.lists_due(Instant::now()));
     assert_eq!((trust.report().crls, trust.report().notes), (1, vec![]));
 
-    // The next broker has it at once, and asks again when somebody names it.
+    // The next broker has it at once, and fetches it again when a certificate names it.
     let trust = empty(Some(state.path()));
     assert!(!trust.lists_due(Instant::now()));
     assert_eq!(connect(&trust, &named(66)), revoked());

@@ -1,9 +1,9 @@
-//! How the certificate of a domain controller is judged: rustls' own verification, and then revocation.
+//! Verification of a domain controller's certificate: rustls' own, then revocation.
 //!
-//! rustls takes the first CRL whose issuer has the right name, and refuses every certificate where its signature
-//! does not fit. But a CA that was renewed with a new key publishes two CRLs under one name, and a list
-//! that is of no use is no reason to keep people out. So each list is asked on its own, and only a certificate that
-//! one of them names is refused.
+//! rustls takes the first CRL whose issuer has the right name, and rejects every certificate if that list's
+//! signature does not match. But a CA that was renewed with a new key publishes two CRLs under one name, and
+//! an unusable list is no reason to reject users. So each list is checked separately, and only a certificate
+//! on one of them is rejected.
 
 use std::fmt;
 use std::io;
@@ -24,35 +24,37 @@ use super::reason;
 pub(super) struct Verifier {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
-    /// `None` without any root: then nobody is believed.
+    /// `None` without any root: then every certificate is rejected.
     chain: Option<Arc<WebPkiServerVerifier>>,
-    /// The same chain once more for each CRL.
+    /// The same chain again for each CRL.
     revocation: Vec<Arc<WebPkiServerVerifier>>,
-    /// Certificates that the administrator has named, one by one, in `tls.ca_file`.
+    /// Certificates that the administrator named in `tls.ca_file`.
     named: Arc<Vec<CertificateDer<'static>>>,
-    /// Where the certificates of domain controllers say that CRLs are.
+    /// The distribution points of CRLs that certificates of domain controllers name.
     points: Arc<Points>,
-    /// Where a certificate is kept that is judged, for whoever wants to say what is wrong with it.
+    /// Receives the certificate under verification, so that the caller can explain a rejection.
     shown: Option<Shown>,
 }
 
 impl Verifier {
-    /// Believes whom `roots` vouch for, and tells `points` what their certificates name.
+    /// Creates a verifier that trusts certificates issued below `roots`, and adds their distribution points
+    /// to `points`.
     pub(super) fn new(roots: Arc<RootCertStore>, points: Arc<Points>) -> Self {
         let provider = provider();
-        // It fails without roots, and for no other reason without CRLs.
+        // Without CRLs, this fails only if there are no roots.
         let chain = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build().ok();
         let (named, revocation) = (Arc::default(), Vec::new());
         Verifier { roots, provider, chain, revocation, named, points, shown: None }
     }
 
-    /// The same, which believes a server that proves to have the key of one of `named`, although it is a CA's own.
+    /// Additionally trusts a server that proves to have the key of one of `named`, even if that is a CA's
+    /// certificate.
     pub(super) fn naming(self, named: Arc<Vec<CertificateDer<'static>>>) -> Self {
         Verifier { named, ..self }
     }
 
-    /// Judges a self-signed certificate of a CA (`openssl req -x509` makes one) that a server shows as its own. The
-    /// administrator named exactly this one, so there is nobody else to vouch for it.
+    /// Judges a self-signed certificate of a CA (as `openssl req -x509` makes it) that a server shows as its
+    /// own. The administrator named this very certificate, so no other issuer has to vouch for it.
     fn judge_named(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -68,15 +70,16 @@ impl Verifier {
         is_named.then(judge)
     }
 
-    /// The same, which keeps in `shown` what it judges.
+    /// Additionally stores the certificate under verification in `shown`.
     pub(super) fn watched(&self, shown: Shown) -> Self {
         Verifier { shown: Some(shown), ..self.clone() }
     }
 
-    /// Refuses what `crl` names, too. A list past its `nextUpdate` still names what was revoked.
+    /// Rejects certificates on `crl` as well. A list past its `nextUpdate` still names the revoked
+    /// certificates.
     ///
     /// # Errors
-    /// The list is malformed, or of a kind that is not understood, such as a delta CRL.
+    /// Returns an error if the list is malformed, or of an unsupported kind, such as a delta CRL.
     pub(super) fn add(
         &mut self,
         crl: CertificateRevocationListDer<'static>,
@@ -108,7 +111,8 @@ impl ServerCertVerifier for Verifier {
         }
         let verified = verify(self.chain.as_ref().ok_or(unknown)?)
             .map_err(|error| reason::explained(error, std::iter::once(end_entity).chain(intermediates)))?;
-        // Of those above it nobody knows yet which belong to the chain: anybody can add one that names what he likes.
+        // It is unknown which intermediates belong to the chain: any server can add one that names URLs of
+        // its choice. So only the end entity's points are noted.
         let presented = || Presented {
             end_entity: end_entity.clone().into_owned(),
             intermediates: intermediates.iter().map(|above| above.clone().into_owned()).collect(),
@@ -147,12 +151,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The certificate that a domain controller showed, be it believed or not.
+/// The certificate that a domain controller showed, trusted or not.
 #[derive(Clone, Debug, Default)]
 pub struct Shown(Arc<Mutex<Option<Vec<u8>>>>);
 
 impl Shown {
-    /// Its DER form; `None` where no handshake came so far.
+    /// Takes its DER form; `None` if no handshake has reached that point.
     pub fn take(&self) -> Option<Vec<u8>> {
         self.slot().take()
     }
@@ -162,22 +166,22 @@ impl Shown {
     }
 }
 
-/// The cryptography of every TLS connection.
+/// Returns the cryptography of every TLS connection.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Whether `list` comes from the CA that issued the certificate in `presented`.
+/// Checks that `list` comes from the CA that issued the certificate in `presented`.
 ///
 /// # Errors
-/// Why it says nothing about that certificate.
+/// Returns the reason why the list does not apply to that certificate.
 pub(super) fn vouches(
     roots: &Arc<RootCertStore>,
     list: CertificateRevocationListDer<'static>,
     presented: &Presented,
 ) -> Result<(), String> {
     let builder = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
-    // Without the leave to know nothing rustls demands a list that its CA has signed.
+    // Unless an unknown status is allowed, rustls demands a list that the certificate's CA has signed.
     let verifier = builder.with_crls([list]).only_check_end_entity_revocation().build();
     let verifier = verifier.map_err(|e| e.to_string())?;
     let Presented { end_entity, intermediates, name } = presented;
@@ -187,22 +191,22 @@ pub(super) fn vouches(
     }
 }
 
-/// Why a domain controller's certificate was not believed.
+/// Reason why a domain controller's certificate was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Distrust {
-    /// No trusted root vouches for it. The forest may trust one that is not known here yet.
+    /// No trusted root vouches for it. The forest may trust a root that is not known here yet.
     UnknownIssuer,
-    /// A CRL names it, or a CA above it.
+    /// It, or that of a CA above it, is on a CRL.
     Revoked,
-    /// Anything else; what rustls says.
+    /// Any other reason, with rustls' text.
     Other(String),
 }
 
 impl Distrust {
-    /// What a failed handshake says about the certificate; `None` when it failed for another reason.
+    /// Returns what a failed handshake reveals about the certificate; `None` if it failed for another reason.
     pub fn of(error: &io::Error) -> Option<Self> {
         match error.get_ref()?.downcast_ref::<Error>()? {
-            // A CA that was renewed with a new key has its old name.
+            // A CA that was renewed with a new key keeps its name.
             Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
                 Some(Distrust::UnknownIssuer)
             }

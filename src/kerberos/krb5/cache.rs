@@ -1,4 +1,4 @@
-//! Tickets in this process's memory, under a name of their own; and GSSAPI's access to them.
+//! Tickets in this process's memory, under a unique name, and GSSAPI's access to them.
 
 #![allow(unsafe_code)]
 
@@ -12,24 +12,24 @@ use libgssapi::error::{Error as GssError, MajorFlags};
 use super::raw::{self, Opaque};
 use super::{Context, Failure, Principal};
 
-/// The type of cache that is never in a file.
+/// The type of cache that never touches a file.
 const KIND: &CStr = c"MEMORY";
 
 /// A ticket cache, destroyed when dropped.
 pub(in crate::kerberos) struct Cache {
     context: Context,
     raw: Opaque,
-    /// `MEMORY:…`, which every context of this process resolves to the same tickets.
+    /// `MEMORY:…`; every context of this process resolves it to the same tickets.
     name: CString,
 }
 
-// SAFETY: the handle goes where its context goes, and the tickets behind it have a lock of their own.
+// SAFETY: the handle moves with its context, and the library locks the tickets behind it.
 unsafe impl Send for Cache {}
-// SAFETY: a shared reference gives nothing but the name.
+// SAFETY: a shared reference gives access to nothing but the name.
 unsafe impl Sync for Cache {}
 
 impl Cache {
-    /// A new cache with a name that nothing else has.
+    /// Creates a cache with a unique name.
     pub(in crate::kerberos) fn new() -> Result<Self, Failure> {
         let context = Context::new()?;
         let mut raw = ptr::null_mut();
@@ -46,7 +46,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The name by which other contexts find it.
+    /// The name that other contexts open it by.
     pub(in crate::kerberos) fn name(&self) -> &CStr {
         &self.name
     }
@@ -73,7 +73,7 @@ impl<'a> OpenCache<'a> {
         Ok(OpenCache { context, raw })
     }
 
-    /// Whose tickets it holds.
+    /// Returns the principal that its tickets belong to.
     pub(super) fn principal(&self) -> Result<Principal<'a>, Failure> {
         let mut raw = ptr::null_mut();
         // SAFETY: context and cache are valid; `raw` is written on success only.
@@ -81,7 +81,7 @@ impl<'a> OpenCache<'a> {
         Ok(Principal { context: self.context, raw })
     }
 
-    /// The handle, which the caller has to close.
+    /// Returns the handle, which the caller has to close.
     pub(super) fn into_raw(self) -> Opaque {
         ManuallyDrop::new(self).raw
     }
@@ -94,7 +94,7 @@ impl Drop for OpenCache<'_> {
     }
 }
 
-/// GSSAPI's credential for whoever the tickets in the cache belong to. It makes none but what is there.
+/// Creates GSSAPI's credential for the owner of the tickets in the cache, from existing tickets only.
 pub(in crate::kerberos) fn gss_credential(name: &CStr) -> Result<Cred, GssFailure> {
     let context = Context::new().map_err(GssFailure::Cache)?;
     let cache = OpenCache::new(&context, name).map_err(GssFailure::Cache)?;
@@ -106,11 +106,11 @@ pub(in crate::kerberos) fn gss_credential(name: &CStr) -> Result<Cred, GssFailur
     if major != 0 {
         return Err(GssFailure::Gss(GssError { major: MajorFlags::from_bits_retain(major), minor }));
     }
-    // SAFETY: GSSAPI has just made it for us, and nobody else holds it.
+    // SAFETY: GSSAPI has just made it for this call, and nothing else holds it.
     Ok(unsafe { Cred::from_c(cred.cast()) })
 }
 
-/// Why there is no credential.
+/// Reason why there is no credential.
 pub(in crate::kerberos) enum GssFailure {
     Cache(Failure),
     Gss(GssError),

@@ -1,7 +1,8 @@
 //! The change of a password (RFC 3244): the request to the service that changes passwords, and its reply.
 //!
-//! `krb5_change_password` would look for the service, send and wait by itself. The request is the old one, version 1,
-//! whose only content is the new password; every domain controller takes it, as MIT's and Heimdal's `kpasswd` send it.
+//! `krb5_change_password` would find the service, send and wait on its own. The request is version 1,
+//! which contains only the new password; every domain controller accepts it, because MIT's and Heimdal's
+//! `kpasswd` send it.
 
 #![allow(unsafe_code)]
 
@@ -17,33 +18,34 @@ use super::{Bytes, Context, Failure, input};
 
 /// `AP_OPTS_MUTUAL_REQUIRED` and `AP_OPTS_USE_SUBKEY` (`krb5.h`).
 const OPTIONS: i32 = 0x2000_0000 | 1;
-/// `KRB5_AUTH_CONTEXT_DO_SEQUENCE` (`krb5.h`): a reply that belongs to another request is known by its number.
+/// `KRB5_AUTH_CONTEXT_DO_SEQUENCE` (`krb5.h`): the number reveals a reply to another request.
 const DO_SEQUENCE: i32 = 4;
 /// `ADDRTYPE_INET` and `ADDRTYPE_INET6` (RFC 4120, 7.5.3).
 const INET: i32 = 2;
 const INET6: i32 = 24;
 
-/// The version of a request; a reply may be of the other one as well.
+/// The version of a request; a reply may also have the other one.
 const VERSION: u16 = 1;
 const OTHER_VERSION: u16 = 0xff80;
 /// The highest result code (RFC 3244, 2).
 const LAST_RESULT: u16 = 7;
 
-/// A request that was made, and whose reply is to be read.
+/// A request that was built, and whose reply can be read.
 pub(in crate::kerberos) struct ChangeExchange {
     context: Context,
     auth: Opaque,
 }
 
-// SAFETY: everything in it belongs to its own context, which goes with it, and no thread uses it meanwhile.
+// SAFETY: everything in it belongs to its own context, which moves with it, and only one thread at a time
+// uses it.
 unsafe impl Send for ChangeExchange {}
 
 impl ChangeExchange {
-    /// The request to change the password to `new`, with the ticket in `cache`; `local` is this host's address on the
-    /// connection that it goes over.
+    /// Builds the request to change the password to `new`, with the ticket in `cache`. `local` is this host's
+    /// address on the connection that the request is sent over.
     ///
     /// # Errors
-    /// The cache holds no ticket for that, or one that is too large.
+    /// Returns an error if the cache holds no ticket for the service, or one that is too large.
     pub(in crate::kerberos) fn new(
         cache: &CStr,
         new: &[u8],
@@ -59,7 +61,7 @@ impl ChangeExchange {
         Ok((exchange, message))
     }
 
-    /// The AP-REQ (RFC 4120, 5.5.1).
+    /// Builds the AP-REQ (RFC 4120, 5.5.1).
     fn present(&mut self, creds: &mut Creds) -> Result<Vec<u8>, Failure> {
         let context = &self.context;
         // SAFETY: the context is valid; `auth` is written on success only. It is null again only in `drop`.
@@ -81,7 +83,7 @@ impl ChangeExchange {
         Ok(request.as_slice().to_vec())
     }
 
-    /// The KRB-PRIV (RFC 4120, 5.7.1) that holds the new password.
+    /// Builds the KRB-PRIV (RFC 4120, 5.7.1) that holds the new password.
     fn protect(&self, new: &[u8], local: IpAddr) -> Result<Vec<u8>, Failure> {
         let (kind, mut bytes) = match local {
             IpAddr::V4(ip) => (INET, ip.octets().to_vec()),
@@ -103,11 +105,11 @@ impl ChangeExchange {
         Ok(message.as_slice().to_vec())
     }
 
-    /// Reads the reply: its result code (RFC 3244, 2) and what comes with it.
+    /// Reads the reply: its result code (RFC 3244, 2) and the data after it.
     ///
     /// # Errors
-    /// It cannot be believed, so that nothing is known about the change: it is cut short, forged, another request's, or
-    /// an error that anybody could have written.
+    /// Returns an error if the reply is not trustworthy: truncated, forged, for another request, or an
+    /// unprotected error that anyone could have written. Then it stays unknown whether the change was made.
     pub(in crate::kerberos) fn read(self, reply: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
         let (proof, message) = parts(reply).ok_or_else(|| Failure::own("the reply is cut short"))?;
         if proof.is_empty() {
@@ -115,7 +117,7 @@ impl ChangeExchange {
         }
         let own = SubKey::of(&self.context, self.auth)?;
         self.prove(proof)?;
-        // Whatever key the service offers, the reply is protected with the request's (RFC 3244, 2).
+        // Whatever key the service offers, the reply is protected with the request's key (RFC 3244, 2).
         let context = &self.context;
         // SAFETY: everything is valid; the library copies the key.
         context.check(unsafe { raw::krb5_auth_con_setrecvsubkey(context.0, self.auth, own.raw) })?;
@@ -128,7 +130,7 @@ impl ChangeExchange {
         }
     }
 
-    /// Whether the AP-REP (RFC 4120, 5.5.2) is by somebody who could read the request.
+    /// Checks that the sender of the AP-REP (RFC 4120, 5.5.2) could read the request.
     fn prove(&self, proof: &[u8]) -> Result<(), Failure> {
         let mut part = ptr::null_mut();
         // SAFETY: everything is valid; `part` is written on success only.
@@ -139,8 +141,8 @@ impl ChangeExchange {
         Ok(())
     }
 
-    /// What is in the KRB-PRIV. Addresses in it are compared with ours alone, because the service's may be another
-    /// one than it is reached at.
+    /// Opens the KRB-PRIV. Only this host's address in it is compared, because the service may know itself by
+    /// another address.
     fn open(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
         let context = &self.context;
         let mut clear = Bytes::empty(context);
@@ -161,7 +163,7 @@ impl Drop for ChangeExchange {
     }
 }
 
-/// The key that was made for the request.
+/// The key that was created for the request.
 struct SubKey<'a> {
     context: &'a Context,
     raw: *mut Keyblock,
@@ -183,7 +185,7 @@ impl Drop for SubKey<'_> {
     }
 }
 
-/// Length, version, length of the first part, and both parts (RFC 3244, 2).
+/// Joins total length, version, length of the first part, and both parts (RFC 3244, 2).
 fn framed(first: &[u8], second: &[u8]) -> Result<Vec<u8>, Failure> {
     let length = |length: usize| {
         let text = "the ticket is too large for a change of the password by Kerberos";
@@ -194,8 +196,8 @@ fn framed(first: &[u8], second: &[u8]) -> Result<Vec<u8>, Failure> {
     Ok([&header, first, second].concat())
 }
 
-/// The two parts of a reply; the first is empty where the second is a KRB-ERROR, which some domain controllers send
-/// as it is.
+/// Splits a reply into its two parts. The first is empty if the second is a KRB-ERROR, which some domain
+/// controllers send without a frame.
 fn parts(reply: &[u8]) -> Option<(&[u8], &[u8])> {
     if reply.first() == Some(&Refused::TAG) {
         return Some((&[], reply));
@@ -209,7 +211,7 @@ fn parts(reply: &[u8]) -> Option<(&[u8], &[u8])> {
     (is_whole && is_known).then(|| rest.split_at_checked(number(first).into()))?
 }
 
-/// What an error says that nothing protects.
+/// Describes an error that nothing protects.
 fn unprotected(message: &[u8]) -> Failure {
     match Refused::read(message) {
         Ok(Some(Refused { code, data, .. })) => {
@@ -232,7 +234,7 @@ mod tests {
         ChangeExchange::new(service.cache.name(), NEW.as_bytes(), here).unwrap()
     }
 
-    /// What becomes of a reply that `make` makes of the right one.
+    /// Reads the reply that `make` makes from the right one.
     fn read(make: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Result<(u16, Vec<u8>), Failure> {
         let service = Service::new();
         let (exchange, request) = exchange(&service);
@@ -274,7 +276,7 @@ mod tests {
             });
             assert!(error.is_err(), "{part}");
         }
-        // The lengths as they should be.
+        // The lengths, corrected.
         let shorter = read(|mut whole| {
             whole.pop();
             whole[1] -= 1;
@@ -298,7 +300,7 @@ mod tests {
             let (proof, message) = match which {
                 0 => (other().0, message),
                 1 => (proof, other().1),
-                // The request itself, thrown back.
+                // The request itself, sent back.
                 2 => (proof, own),
                 _ => (proof, message),
             };
@@ -308,7 +310,7 @@ mod tests {
 
     #[test]
     fn an_error_that_anybody_can_write_decides_nothing() {
-        // GENERIC, whose e-data says that all went well.
+        // GENERIC, with e-data that claims success.
         let error = b"\x7e\x51\x30\x4f\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x1e\
             \xa4\x11\x18\x0f20261123184937Z\xa5\x03\x02\x01\x00\xa6\x03\x02\x01\x3c\
             \xa9\x03\x1b\x01A\xaa\x13\x30\x11\xa0\x03\x02\x01\x02\xa1\x0a\x30\x08\x1b\x06krbtgt\

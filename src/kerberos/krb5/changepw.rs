@@ -1,4 +1,5 @@
-//! The service that changes passwords, as tests need it: it has a ticket for whoever tests, and answers as it is told.
+//! The service that changes passwords, for tests: it has a ticket for the client, and replies as the test
+//! directs.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -14,7 +15,7 @@ const KEY: [u8; 32] = [7; 32];
 /// The key usage of a ticket (RFC 4120, 7.5.1).
 const TICKET: i32 = 2;
 const DO_SEQUENCE: i32 = 4;
-/// Tickets of these tests are good from 2020 until 2036.
+/// Tickets of these tests are valid from 2020 until 2036.
 const BEGIN: (i32, &[u8]) = (1_577_836_800, b"20200101000000Z");
 const END: (i32, &[u8]) = (2_082_758_400, b"20360101000000Z");
 
@@ -44,7 +45,7 @@ impl Service {
         Service { cache }
     }
 
-    /// What the service makes of a request.
+    /// Opens a request as the service does.
     pub(in crate::kerberos) fn accept(&self, request: &[u8]) -> Accepted {
         let length = usize::from(u16::from_be_bytes([request[4], request[5]]));
         let (proof, message) = request[6..].split_at(length);
@@ -54,7 +55,7 @@ impl Service {
         let password = {
             let service = Principal::parse(&context, "kadmin/changepw@ACME.COM").unwrap();
             let mut clear = Bytes::empty(&context);
-            // SAFETY: everything is valid, and what is written is freed by whoever has it.
+            // SAFETY: everything is valid, and the owner of each written value frees it.
             unsafe {
                 context.check(raw::krb5_auth_con_init(context.0, &mut auth)).unwrap();
                 context.check(raw::krb5_auth_con_setflags(context.0, auth, DO_SEQUENCE)).unwrap();
@@ -95,7 +96,7 @@ impl Accepted {
         let mut ip = [192, 0, 2, 1];
         let mut local = Address { magic: 0, kind: 2, length: 4, contents: ip.as_mut_ptr() };
         let mut sub = ptr::null_mut();
-        // SAFETY: everything is valid, and what is written is freed by whoever has it.
+        // SAFETY: everything is valid, and the owner of each written value frees it.
         unsafe {
             context.check(raw::krb5_mk_rep(context.0, self.auth, &mut proof.raw)).unwrap();
             context.check(raw::krb5_auth_con_getrecvsubkey(context.0, self.auth, &mut sub)).unwrap();

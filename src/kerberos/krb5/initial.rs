@@ -13,24 +13,24 @@ use super::raw::{self, Creds, Opaque};
 use super::refused::Refused;
 use super::{Cache, Context, Failure, Principal, Step, single_name, step};
 
-/// The service that changes passwords; its tickets are given for expired ones too (MS-KILE 3.3.5.7.1).
+/// The service that changes passwords; KDCs also issue its tickets for expired passwords (MS-KILE 3.3.5.7.1).
 pub(in crate::kerberos) const CHANGE_PASSWORD: &CStr = c"kadmin/changepw";
 
-/// What proves who asks.
+/// The client's proof of identity.
 #[derive(Clone)]
 pub(in crate::kerberos) enum Key {
-    /// A password, and the NUL that ends it.
+    /// A password and its terminating NUL.
     Password(Zeroizing<Vec<u8>>),
-    /// The host keytab; the encryption types of the keys in it, best first.
+    /// The host keytab, with the encryption types of its keys, best first.
     Keytab(Vec<i32>),
 }
 
-/// Who asks.
+/// The client of an exchange.
 #[derive(Clone)]
 pub(in crate::kerberos) enum Client {
-    /// A person. The ticket must be for the sAMAccountName, which the KDC is asked to put into it, whatever
-    /// the name that was asked with: a KDC may prefer somebody else's UPN to a sAMAccountName (seen with
-    /// Samba 4.17), so the UPN is asked with where there is one (RFC 6806, 5: NT-ENTERPRISE).
+    /// A user. The ticket must be for the sAMAccountName; the request asks the KDC to put that into the
+    /// ticket, whatever name the request uses. A KDC may prefer another account's UPN to a sAMAccountName
+    /// (seen with Samba 4.17), so the request uses the UPN if there is one (RFC 6806, 5: NT-ENTERPRISE).
     Person {
         /// The sAMAccountName.
         sam: String,
@@ -39,7 +39,7 @@ pub(in crate::kerberos) enum Client {
         /// The realm.
         realm: String,
     },
-    /// A principal as libkrb5 writes it; the ticket must be for the same.
+    /// A principal in libkrb5's notation; the ticket must be for the same principal.
     Written(String),
 }
 
@@ -67,26 +67,26 @@ impl Client {
     }
 }
 
-/// What is asked for.
+/// A request for a ticket.
 #[derive(Clone)]
 pub(in crate::kerberos) struct Request {
-    /// Who asks.
+    /// The client.
     pub(in crate::kerberos) client: Client,
-    /// Whether the ticket shall be good for changing the password only.
+    /// Requests a ticket that is only valid for changing the password.
     pub(in crate::kerberos) change_password: bool,
-    /// The lifetime to ask for in seconds; what `krb5.conf` says when `None`.
+    /// Requested lifetime in seconds; if `None`, that of `krb5.conf`.
     pub(in crate::kerberos) lifetime: Option<i32>,
-    /// The cache whose ticket armours the exchange where the KDC offers that (FAST, RFC 6113, 5.4).
+    /// The cache with the ticket that armours the exchange if the KDC offers that (FAST, RFC 6113, 5.4).
     pub(in crate::kerberos) armour: Option<CString>,
 }
 
 /// A ticket-granting ticket.
 pub(in crate::kerberos) struct Granted {
-    /// Holds it.
+    /// The cache that holds it.
     pub(in crate::kerberos) cache: Cache,
-    /// For how long it was given, by the KDC's clock.
+    /// Lifetime in seconds, by the KDC's clock.
     pub(in crate::kerberos) seconds: u32,
-    /// Whose it is, if it is somebody else's than asked for.
+    /// Name of the account that it belongs to, if that is not the requested one.
     pub(in crate::kerberos) stranger: Option<String>,
 }
 
@@ -98,25 +98,26 @@ pub(in crate::kerberos) struct InitialExchange {
     options: Opaque,
     keytab: Opaque,
     raw: Opaque,
-    /// Where the ticket will be; until it is handed over.
+    /// The cache for the ticket, until it is handed over.
     cache: Option<Cache>,
     handle: Opaque,
-    /// The library keeps the pointer.
+    /// The library keeps a pointer to it.
     encryption: Vec<i32>,
 }
 
-// SAFETY: everything in it belongs to its own context, which goes with it, and no thread uses it meanwhile.
+// SAFETY: everything in it belongs to its own context, which moves with it, and only one thread at a time
+// uses it.
 unsafe impl Send for InitialExchange {}
 
 impl InitialExchange {
-    /// An exchange of which nothing was sent yet.
+    /// Prepares an exchange; nothing is sent yet.
     ///
     /// # Errors
-    /// `krb5.conf` is broken, the keytab cannot be opened, or the password holds a NUL.
+    /// Returns an error if `krb5.conf` is broken, the keytab cannot be opened, or the password holds a NUL.
     pub(in crate::kerberos) fn new(request: &Request, key: Key) -> Result<Self, Failure> {
         let context = Context::new()?;
         let client = request.client.principal(&context)?.into_raw();
-        // From here on dropping the value frees what is not null.
+        // From here on, dropping the value frees all pointers that are not null.
         let mut exchange = InitialExchange {
             context,
             client,
@@ -142,8 +143,8 @@ impl InitialExchange {
         context.check(unsafe { raw::krb5_get_init_creds_opt_alloc(context.0, &mut self.options) })?;
         let cache = self.cache.insert(Cache::new()?);
         self.handle = OpenCache::new(context, cache.name())?.into_raw();
-        // SAFETY: the options are valid, and so is whatever they point to until `drop`; the armour's cache is
-        // only asked for its name.
+        // SAFETY: the options are valid, and so is everything they point to until `drop`; the library reads
+        // only the name of the armour's cache.
         unsafe {
             raw::krb5_get_init_creds_opt_set_forwardable(self.options, 0);
             raw::krb5_get_init_creds_opt_set_proxiable(self.options, 0);
@@ -171,7 +172,8 @@ impl InitialExchange {
 
     fn begin(&mut self, request: &Request, key: Key) -> Result<(), Failure> {
         let context = &self.context;
-        // SAFETY: client and options are valid, the options until the exchange is freed; nobody is prompted.
+        // SAFETY: client and options are valid, the options until the exchange is freed; without a prompter
+        // the library prompts no user.
         context.check(unsafe {
             raw::krb5_init_creds_init(
                 context.0,
@@ -208,16 +210,17 @@ impl InitialExchange {
         Ok(())
     }
 
-    /// Takes the KDC's answer, empty at first, and says what comes next.
+    /// Takes the KDC's reply, empty at first, and returns the next step.
     ///
     /// # Errors
-    /// The exchange ends without a ticket; [`InitialExchange::refused`] tells what the KDC said, if it did.
+    /// Returns an error if the exchange ends without a ticket; [`InitialExchange::refused`] returns the KDC's
+    /// refusal, if there was one.
     pub(in crate::kerberos) fn step(&mut self, reply: &[u8]) -> Result<Step, Failure> {
         // SAFETY: the exchange belongs to the context, and the function to the exchange.
         unsafe { step(&self.context, raw::krb5_init_creds_step, self.raw, reply) }
     }
 
-    /// The refusal in the last answer, taken out of its armour.
+    /// Returns the refusal in the last reply, without its armour.
     pub(in crate::kerberos) fn refused(&self) -> Option<Refused> {
         let mut error = ptr::null_mut();
         // SAFETY: everything is valid; `error` is written on success only, and is then ours.
@@ -226,10 +229,10 @@ impl InitialExchange {
         (code == 0 && !error.is_null()).then(|| unsafe { Refused::take(&self.context, error) })
     }
 
-    /// The ticket, when the exchange is done.
+    /// Returns the ticket when the exchange is done.
     ///
     /// # Errors
-    /// It is not done.
+    /// Returns an error if the exchange is not done.
     pub(in crate::kerberos) fn finish(mut self) -> Result<Granted, Failure> {
         let seconds = self.creds(|creds| {
             creds.times.endtime.cast_unsigned().saturating_sub(creds.times.authtime.cast_unsigned())
@@ -239,7 +242,7 @@ impl InitialExchange {
         Ok(Granted { cache, seconds, stranger })
     }
 
-    /// Who has the ticket, if it is not who asked for it.
+    /// Returns the name of the ticket's account, if it is not the requested one.
     fn stranger(&self) -> Result<Option<String>, Failure> {
         match &self.expected {
             Client::Person { sam, realm, .. } => self.creds(|creds| {

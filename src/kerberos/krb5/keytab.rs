@@ -1,4 +1,4 @@
-//! What a keytab holds.
+//! The content of a keytab.
 
 #![allow(unsafe_code)]
 
@@ -16,10 +16,10 @@ use crate::name::fold;
 /// The keytab has no further entry (`krb5.h`).
 const KRB5_KT_END: Code = -1765328202;
 
-/// One key of a keytab; the key itself is not kept.
+/// One entry of a keytab; the key itself is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeytabEntry {
-    /// Whose key it is: `XCALLY$@ACME.COM`.
+    /// The principal of the key, for example `XCALLY$@ACME.COM`.
     pub principal: String,
     /// The key's version, which AD raises with each password change (`msDS-KeyVersionNumber`).
     pub version: u32,
@@ -27,21 +27,22 @@ pub struct KeytabEntry {
     pub encryption: i32,
 }
 
-/// What a keytab holds.
+/// The content of a keytab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keytab {
-    /// Its name, a path without the `FILE:` before it.
+    /// Its path, without the `FILE:` prefix.
     pub name: String,
-    /// Its keys in their order.
+    /// Its entries in order.
     pub entries: Vec<KeytabEntry>,
 }
 
 impl Keytab {
-    /// The principal that this host is: of `realm` before another one, a computer account (its `sAMAccountName` ends in
-    /// `$`) before a `host/…` service, and the account that bears the name `host` before another one. Among equals the
-    /// first counts. A keytab that outlived a rename or another join holds several.
+    /// Returns this host's principal. One of `realm` comes before one of another realm, a computer account
+    /// (its `sAMAccountName` ends in `$`) before a `host/…` service, and the account named after `host`
+    /// before another. Among equals the first counts. A keytab that outlived a rename or another join holds
+    /// several.
     pub fn machine(&self, realm: Option<&str>, host: &str) -> Option<&str> {
-        // A NetBIOS name has at most 15 characters, and adcli cuts the host's name to them.
+        // A NetBIOS name has at most 15 characters, and adcli truncates the host's name to them.
         let label = host.split('.').next().unwrap_or_default();
         let own = label.chars().take(15).chain(['$']).collect::<String>();
         let rank = |principal: &str| {
@@ -61,7 +62,7 @@ impl Keytab {
 /// Reads the keytab at `path`.
 ///
 /// # Errors
-/// It is missing, cannot be read or holds no key.
+/// Returns an error if the keytab is missing, cannot be read or holds no key.
 pub fn keytab(path: &Path) -> Result<Keytab, KerberosError> {
     let name = CString::new([b"FILE:", path.as_os_str().as_bytes()].concat())
         .map_err(|_| KerberosError::KeytabMissing(path.display().to_string()))?;
@@ -73,10 +74,10 @@ pub fn keytab(path: &Path) -> Result<Keytab, KerberosError> {
     OpenKeytab { context: &context, raw }.read()
 }
 
-/// Reads this host's keytab (`KRB5_KTNAME`, or what `krb5.conf` says).
+/// Reads this host's keytab (from `KRB5_KTNAME`, or as `krb5.conf` configures it).
 ///
 /// # Errors
-/// It is missing, cannot be read or holds no key.
+/// Returns an error if the keytab is missing, cannot be read or holds no key.
 pub fn host_keytab() -> Result<Keytab, KerberosError> {
     let context = Context::new().map_err(Failure::other)?;
     OpenKeytab::host(&context).map_err(Failure::other)?.read()
@@ -89,7 +90,7 @@ pub(super) struct OpenKeytab<'a> {
 }
 
 impl<'a> OpenKeytab<'a> {
-    /// This host's keytab.
+    /// Opens this host's keytab.
     pub(super) fn host(context: &'a Context) -> Result<Self, Failure> {
         let mut raw = ptr::null_mut();
         // SAFETY: the context is valid; `raw` is written on success only.
@@ -97,7 +98,7 @@ impl<'a> OpenKeytab<'a> {
         Ok(OpenKeytab { context, raw })
     }
 
-    /// The handle, which the caller has to close.
+    /// Returns the handle, which the caller has to close.
     pub(super) fn into_raw(self) -> Opaque {
         ManuallyDrop::new(self).raw
     }
@@ -110,7 +111,7 @@ impl<'a> OpenKeytab<'a> {
         match self.context.check(started) {
             Ok(()) => {}
             Err(failure) if failure.code == libc::ENOENT => return Err(KerberosError::KeytabMissing(name)),
-            // A file of no length has not even the format's version.
+            // An empty file lacks even the format's version.
             Err(_) if std::fs::metadata(&name).is_ok_and(|m| m.len() == 0) => {
                 return Err(KerberosError::KeytabEmpty(name));
             }
@@ -181,7 +182,7 @@ impl<'a> OpenKeytab<'a> {
 
 impl Drop for OpenKeytab<'_> {
     fn drop(&mut self) {
-        // SAFETY: opened by whoever made this value, closed once.
+        // SAFETY: opened by the creator of this value, closed once.
         let _: c_int = unsafe { raw::krb5_kt_close(self.context.0, self.raw) };
     }
 }
@@ -190,8 +191,8 @@ impl Drop for OpenKeytab<'_> {
 mod tests {
     use super::*;
 
-    /// A keytab in MIT's file format 0x502: per entry its length, then components, realm, names, type, time,
-    /// version, and the key.
+    /// Builds a keytab in MIT's file format 0x502: each entry has its length, then components, realm, names,
+    /// type, time, version, and the key.
     fn written(principals: &[(&[&str], &str)]) -> Vec<u8> {
         fn counted(text: &str) -> Vec<u8> {
             [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
@@ -238,7 +239,7 @@ mod tests {
             (&["OLDNAME$@ACME.COM", "XCALLY$@ACME.COM"], "XCALLY$@ACME.COM"),
             (&["XCALLY$@OTHER.EXAMPLE", "XCALLY$@ACME.COM"], "XCALLY$@ACME.COM"),
             (&["XCALLY$@OTHER.EXAMPLE", "OLDNAME$@ACME.COM"], "OLDNAME$@ACME.COM"),
-            // A host of another name than its account's, and one that changed its realm.
+            // A host named differently from its account, and one that changed its realm.
             (&["VOICE01$@ACME.COM", "VOICE02$@ACME.COM"], "VOICE01$@ACME.COM"),
             (&["XCALLY$@OTHER.EXAMPLE"], "XCALLY$@OTHER.EXAMPLE"),
         ];

@@ -1,20 +1,20 @@
 //! libkrb5, wrapped: the messages of the Kerberos exchanges and the cryptography in them.
 //!
-//! libkrb5 makes a message and reads its answer; [`super::kdc`] carries both. It never asks a KDC by itself
-//! here. No crate offers that: GSSAPI has no word for a password check, and its bindings none for a step.
+//! libkrb5 builds a message and reads its reply; [`super::kdc`] carries both. Here it never contacts a KDC
+//! itself. No crate offers that: GSSAPI has no password check, and its bindings have no single steps.
 //!
 //! | File | Subject |
 //! |---|---|
 //! | `raw.rs` | libkrb5's declarations |
-//! | `keytab.rs` | what a keytab holds |
+//! | `keytab.rs` | the content of a keytab |
 //! | `cache.rs` | tickets in memory, and GSSAPI's access to them |
 //! | `initial.rs` | the AS exchange, step by step |
-//! | `service.rs` | the TGS exchange, step by step, and whether a ticket is for our key |
-//! | `change.rs` | the change of a password; `changepw.rs` is its other side in tests |
+//! | `service.rs` | the TGS exchange, step by step, and the check that a ticket is for this host's key |
+//! | `change.rs` | the change of a password; `changepw.rs` is the service's side in tests |
 //! | `refused.rs` | KRB-ERROR |
 //!
-//! Each value has a context of its own, because a context may not be used by two threads at once. Values refer
-//! to each other by the name of a cache, which is known in the whole process.
+//! Each value has a separate context, because two threads must not use one at once. Values refer to each
+//! other by the name of a cache, which is valid in the whole process.
 
 // A C library's functions cannot be called otherwise; each block says why it is sound.
 #![allow(unsafe_code)]
@@ -46,10 +46,10 @@ use super::KerberosError;
 /// `KRB5_KDC_UNREACH` (`krb5.h`).
 const KRB5_KDC_UNREACH: Code = -1765328228;
 
-/// The default realm of `krb5.conf`.
+/// Returns the default realm of `krb5.conf`.
 ///
 /// # Errors
-/// `krb5.conf` is broken or names none.
+/// Returns an error if `krb5.conf` is broken or names no default realm.
 pub fn default_realm() -> Result<String, KerberosError> {
     let context = Context::new().map_err(Failure::other)?;
     let mut realm = ptr::null_mut();
@@ -62,10 +62,10 @@ pub fn default_realm() -> Result<String, KerberosError> {
     Ok(name)
 }
 
-/// A code of libkrb5 and its text.
+/// An error code of libkrb5 and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// 0 where it is not libkrb5's.
+    /// 0 if the failure is not libkrb5's.
     pub(super) code: Code,
     pub(super) text: String,
 }
@@ -80,19 +80,19 @@ impl Failure {
     }
 }
 
-/// What an exchange wants next.
+/// The next step of an exchange.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// This message goes to a KDC of `realm`, and the answer into the next step.
+    /// Send this message to a KDC of `realm`, and pass the reply to the next step.
     Send { realm: String, message: Vec<u8> },
-    /// The ticket is there.
+    /// The ticket is available.
     Done,
 }
 
 /// `KRB5_INIT_CREDS_STEP_FLAG_CONTINUE` and `KRB5_TKT_CREDS_STEP_FLAG_CONTINUE` (`krb5.h`).
 const CONTINUE: c_uint = 1;
 
-/// Gives an exchange the KDC's answer, empty at first, and asks what comes next.
+/// Passes the KDC's reply to an exchange, empty at first, and returns the next step.
 ///
 /// # Safety
 /// `exchange` is one of the kind that `call` is for, and was made with `context`.
@@ -115,10 +115,10 @@ unsafe fn step(
     Ok(Step::Send { realm, message: message.as_slice().to_vec() })
 }
 
-/// A `krb5_context` of our own.
+/// An owned `krb5_context`.
 struct Context(Opaque);
 
-// SAFETY: a context is bound to no thread; it must only not be used by two at once, and it is not `Sync`.
+// SAFETY: a context is bound to no thread. Two threads must not use it at once, and it is not `Sync`.
 unsafe impl Send for Context {}
 
 impl Context {
@@ -156,7 +156,7 @@ impl Drop for Context {
     }
 }
 
-/// Asks no KDC: what libkrb5 does not have already, it does not get by itself.
+/// Contacts no KDC, so that libkrb5 never sends anything itself.
 unsafe extern "C" fn unreachable_kdc(
     _: Opaque,
     _: *mut c_void,
@@ -175,7 +175,7 @@ struct Principal<'a> {
 }
 
 impl<'a> Principal<'a> {
-    /// A name of one component, whatever characters it has, of this type (RFC 4120, 6.2; RFC 6806, 5).
+    /// A name of one component with any characters, of this type (RFC 4120, 6.2; RFC 6806, 5).
     fn single(context: &'a Context, name: &str, realm: &str, kind: i32) -> Result<Self, Failure> {
         let length =
             |text: &str| c_uint::try_from(text.len()).map_err(|_| Failure::own("a principal is too long"));
@@ -194,12 +194,12 @@ impl<'a> Principal<'a> {
             )
         };
         context.check(code)?;
-        // SAFETY: the library has just made it, and nobody else holds it.
+        // SAFETY: the library has just made it, and nothing else holds it.
         unsafe { (*raw.cast::<PrincipalData>()).kind = kind };
         Ok(Principal { context, raw })
     }
 
-    /// A principal as libkrb5 writes it, of which we know the characters.
+    /// A principal in libkrb5's notation; only for names whose characters are known.
     fn parse(context: &'a Context, name: &str) -> Result<Self, Failure> {
         let name = CString::new(name).map_err(|_| Failure::own("a principal holds a NUL"))?;
         let mut raw = ptr::null_mut();
@@ -208,7 +208,7 @@ impl<'a> Principal<'a> {
         Ok(Principal { context, raw })
     }
 
-    /// The principal, which the caller has to free.
+    /// Returns the principal, which the caller has to free.
     fn into_raw(self) -> Opaque {
         ManuallyDrop::new(self).raw
     }
@@ -245,29 +245,29 @@ impl Drop for Bytes<'_> {
     }
 }
 
-/// `bytes` as the library's input. It is not changed, though C does not say so.
+/// Wraps `bytes` as the library's input. The library does not change it, although C does not declare that.
 fn input(bytes: &[u8]) -> Result<Data, Failure> {
     let length = c_uint::try_from(bytes.len()).map_err(|_| Failure::own("a message is too long"))?;
     Ok(Data { magic: 0, length, data: bytes.as_ptr().cast_mut().cast() })
 }
 
 /// # Safety
-/// `data` is what the library filled, and lives as long as the result.
+/// `data` was filled by the library, and lives as long as the result.
 unsafe fn slice(data: &Data) -> &[u8] {
     let length = usize::try_from(data.length).unwrap_or(0);
     if data.data.is_null() || length == 0 {
         return &[];
     }
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     unsafe { std::slice::from_raw_parts(data.data.cast::<u8>(), length) }
 }
 
-/// The realm of a principal and its name, if that is of one component.
+/// Returns the realm of a principal, and its name if that has one component.
 ///
 /// # Safety
 /// `raw` is a valid principal, and lives as long as the result.
 unsafe fn single_name<'a>(raw: Opaque) -> (&'a [u8], Option<&'a [u8]>) {
-    // SAFETY: the caller says so; a length of 1 says that there is one component.
+    // SAFETY: guaranteed by the caller; a length of 1 means that there is one component.
     unsafe {
         let principal = &*raw.cast::<PrincipalData>();
         let name = (principal.length == 1 && !principal.data.is_null()).then(|| slice(&*principal.data));
@@ -278,6 +278,6 @@ unsafe fn single_name<'a>(raw: Opaque) -> (&'a [u8], Option<&'a [u8]>) {
 /// # Safety
 /// `raw` is a valid C string.
 unsafe fn text(raw: *const c_char) -> String {
-    // SAFETY: the caller says so.
+    // SAFETY: guaranteed by the caller.
     unsafe { CStr::from_ptr(raw) }.to_string_lossy().into_owned()
 }

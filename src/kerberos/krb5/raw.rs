@@ -1,8 +1,9 @@
-//! libkrb5 as C declares it: MIT's `krb5.h` of 1.20. Every function is in the library since 1.11 at the latest.
+//! libkrb5 as declared in C: MIT's `krb5.h` of 1.20. Every function has been in the library since 1.11 at the
+//! latest.
 //!
-//! Only what the wrappers beside this file call, each of which says why its call is sound.
+//! Only the functions that the wrappers next to this file call; each wrapper says why its call is sound.
 
-// Declarations of C; nothing is called here.
+// Only declarations of C; no call is made here.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
@@ -10,7 +11,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 /// `krb5_error_code`: 0, an errno, or a code of MIT's `krb5_err.et`.
 pub(super) type Code = i32;
 
-/// What the library keeps to itself: contexts, caches, keytabs, exchanges.
+/// The library's opaque types: contexts, caches, keytabs, exchanges.
 pub(super) type Opaque = *mut c_void;
 
 /// `krb5_data`.
@@ -308,7 +309,7 @@ unsafe extern "C" {
     ) -> Code;
 }
 
-// GSSAPI's door to a ticket cache (MIT's `gssapi_krb5.h`).
+// GSSAPI's access to a ticket cache (MIT's `gssapi_krb5.h`).
 #[link(name = "gssapi_krb5")]
 unsafe extern "C" {
     pub(super) fn gss_krb5_import_cred(
@@ -320,7 +321,7 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-// What it takes to be the other side in a test.
+// For tests, which play the service.
 #[cfg(test)]
 #[link(name = "k5crypto")]
 unsafe extern "C" {
@@ -336,7 +337,7 @@ unsafe extern "C" {
     ) -> Code;
 }
 
-// The same.
+// For the same tests.
 #[cfg(test)]
 #[link(name = "krb5")]
 unsafe extern "C" {

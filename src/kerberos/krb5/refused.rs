@@ -1,4 +1,4 @@
-//! KRB-ERROR: a KDC's answer that is a refusal (RFC 4120, 5.9.1).
+//! KRB-ERROR: a KDC's refusal (RFC 4120, 5.9.1).
 
 #![allow(unsafe_code)]
 
@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::raw::{self, KrbError};
 use super::{Context, Failure, input, slice};
 
-/// What a KRB-ERROR says.
+/// The content of a KRB-ERROR.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::kerberos) struct Refused {
     /// The error code (RFC 4120, 7.5.9).
     pub(in crate::kerberos) code: u32,
     /// The KDC's clock.
     pub(in crate::kerberos) time: SystemTime,
-    /// More about the error; what, depends on the code and on the KDC.
+    /// More about the error; its meaning depends on the code and on the KDC.
     pub(in crate::kerberos) data: Vec<u8>,
 }
 
@@ -29,10 +29,10 @@ impl Refused {
     /// The first byte of a KRB-ERROR: `[APPLICATION 30]`.
     pub(super) const TAG: u8 = 0x7e;
 
-    /// Reads `message`; `None` when it is something else than a KRB-ERROR.
+    /// Reads `message`; `None` if it is not a KRB-ERROR.
     ///
     /// # Errors
-    /// It begins like one and is none.
+    /// Returns an error if it begins like a KRB-ERROR but is malformed.
     pub(in crate::kerberos) fn read(message: &[u8]) -> Result<Option<Self>, Failure> {
         if message.first() != Some(&Self::TAG) {
             return Ok(None);
@@ -46,12 +46,12 @@ impl Refused {
         Ok(Some(unsafe { Self::take(&context, raw) }))
     }
 
-    /// Copies and frees.
+    /// Copies the error and frees it.
     ///
     /// # Safety
     /// `raw` was made by the library and belongs to the caller.
     pub(super) unsafe fn take(context: &Context, raw: *mut KrbError) -> Self {
-        // SAFETY: the caller says so.
+        // SAFETY: guaranteed by the caller.
         let error = unsafe { &*raw };
         let seconds = u64::from(error.stime.cast_unsigned());
         let micros = u64::try_from(error.susec).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! The TGS exchange (RFC 4120, 3.3), step by step: a ticket for a service; and whether it is for our key.
+//! The TGS exchange (RFC 4120, 3.3), step by step: a ticket for a service, and the check that it is for this
+//! host's key.
 
 #![allow(unsafe_code)]
 
@@ -13,33 +14,35 @@ use super::{Bytes, Context, Failure, Principal, Step, single_name, step};
 /// `KRB5_GC_USER_USER` (`krb5.h`).
 const USER_TO_USER: i32 = 1;
 
-/// A running exchange. It follows referrals to other realms (RFC 6806, 8), each step naming the next.
+/// A running exchange. It follows referrals to other realms (RFC 6806, 8); each step names the next realm.
 pub(in crate::kerberos) struct ServiceExchange {
     context: Context,
     raw: Opaque,
-    /// The service's ticket-granting ticket, where its session key stands in for the service's key.
+    /// The service's ticket-granting ticket, if its session key replaces the service's key.
     own: Option<Creds>,
 }
 
-// SAFETY: everything in it belongs to its own context, which goes with it, and no thread uses it meanwhile.
+// SAFETY: everything in it belongs to its own context, which moves with it, and only one thread at a time
+// uses it.
 unsafe impl Send for ServiceExchange {}
 
 impl ServiceExchange {
-    /// An exchange for a ticket of `service`, with the tickets in `cache`, which will hold the new one too.
+    /// Prepares an exchange for a ticket of `service`, with the tickets in `cache`, which will also hold the
+    /// new one.
     ///
-    /// `service` is a principal with its realm, written as libkrb5 writes it.
+    /// `service` is a principal with its realm, in libkrb5's notation.
     ///
     /// # Errors
-    /// `krb5.conf` is broken, or the cache holds no ticket-granting ticket.
+    /// Returns an error if `krb5.conf` is broken, or the cache holds no ticket-granting ticket.
     pub(in crate::kerberos) fn new(cache: &CStr, service: &str) -> Result<Self, Failure> {
         Self::begin(Context::new()?, cache, service, None)
     }
 
-    /// The same for a ticket that is encrypted with the session key of the ticket-granting ticket that `own`
-    /// holds, which is the service's (user-to-user, RFC 4120, 3.7), instead of the service's key.
+    /// Prepares an exchange for a user-to-user ticket (RFC 4120, 3.7): it is encrypted with the session key
+    /// of the service's ticket-granting ticket, which `own` holds, instead of the service's key.
     ///
     /// # Errors
-    /// As for [`ServiceExchange::new`], for both caches.
+    /// Like [`ServiceExchange::new`], for both caches.
     pub(in crate::kerberos) fn user_to_user(
         cache: &CStr,
         service: &str,
@@ -51,7 +54,7 @@ impl ServiceExchange {
     }
 
     fn begin(context: Context, cache: &CStr, service: &str, own: Option<Creds>) -> Result<Self, Failure> {
-        // From here on dropping the value frees what is there.
+        // From here on, dropping the value frees what it holds.
         let mut exchange = ServiceExchange { context, raw: ptr::null_mut(), own };
         let context = &exchange.context;
         let cache = OpenCache::new(context, cache)?;
@@ -74,22 +77,22 @@ impl ServiceExchange {
         Ok(exchange)
     }
 
-    /// Takes the KDC's answer, empty at first, and says what comes next. Done at once where the cache holds a
-    /// ticket already.
+    /// Takes the KDC's reply, empty at first, and returns the next step. If the cache already holds a ticket,
+    /// the exchange is done at once.
     ///
     /// # Errors
-    /// The exchange ends without a ticket.
+    /// Returns an error if the exchange ends without a ticket.
     pub(in crate::kerberos) fn step(&mut self, reply: &[u8]) -> Result<Step, Failure> {
         // SAFETY: the exchange belongs to the context, and the function to the exchange.
         unsafe { step(&self.context, raw::krb5_tkt_creds_step, self.raw, reply) }
     }
 
-    /// Whether the ticket, once it is there, is encrypted with a key of `service` in this host's keytab, or with
-    /// the session key: we present it to ourselves (as `krb5_verify_init_creds` does). No replay is remembered,
-    /// nor can there be one.
+    /// Verifies that the ticket is encrypted with a key of `service` in this host's keytab, or with the
+    /// session key. It presents the ticket to this host itself (as `krb5_verify_init_creds` does). No replay
+    /// cache is used, because no replay is possible.
     ///
     /// # Errors
-    /// It is not, or there is no such key.
+    /// Returns an error if it is encrypted with another key, or if the keytab has no such key.
     pub(in crate::kerberos) fn verify(&mut self, service: &str) -> Result<(), Failure> {
         let own = self.own.as_mut().map(|own| &raw mut own.keyblock);
         let context = &self.context;
@@ -106,7 +109,7 @@ impl ServiceExchange {
             // SAFETY: everything is valid; the library copies the key.
             context.check(unsafe { raw::krb5_auth_con_setuseruserkey(context.0, auth.raw, key) })?;
         }
-        // SAFETY: everything is valid; options and ticket are not asked for.
+        // SAFETY: everything is valid; the null pointers request neither options nor the ticket.
         context.check(unsafe {
             raw::krb5_rd_req(
                 context.0,
@@ -120,7 +123,7 @@ impl ServiceExchange {
         })
     }
 
-    /// The AP-REQ (RFC 4120, 5.5.1) that presents the ticket to its service.
+    /// Builds the AP-REQ (RFC 4120, 5.5.1) that presents the ticket to its service.
     fn present(&self) -> Result<Bytes<'_>, Failure> {
         let context = &self.context;
         // SAFETY: C's own empty value of this structure is all zeros.
@@ -158,7 +161,8 @@ impl Drop for ServiceExchange {
     }
 }
 
-/// The ticket that the cache holds for the service of this name in its own realm; the caller has to free it.
+/// Returns the cached ticket for the service of this name in the cache's own realm; the caller has to free
+/// it.
 pub(super) fn ticket(
     context: &Context,
     cache: &CStr,
