@@ -1,6 +1,7 @@
-//! `motion-ad audit`: many names against AD, by the rules of a login.
+//! `motion-ad audit`: checks many names against AD, by the rules of a login.
 //!
-//! One request at a time is worked on, a hundred names a search, so that logins find the machine connection free.
+//! The broker handles one request at a time and searches for a hundred names at once, so that logins find the
+//! machine connection free.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,13 +19,13 @@ use crate::protocol::report::{Audit, Audited, Near};
 use crate::protocol::{MAX_FRAME, Reply, Request};
 use crate::verdict::{Outcome, Verdict};
 
-/// The longest answer in bytes; what else a frame holds is far less than what is left.
+/// Maximum length of an answer in bytes. The remaining contents of a frame need far less than the rest.
 const LONGEST: usize = MAX_FRAME - 8 * 1024;
-/// The longest reason of one name, in characters: accounts that share a name are named by their DNs.
+/// Maximum length of the reason for one name, in characters: it lists the DNs of accounts that share a name.
 const REASON: usize = 512;
 
 impl Broker {
-    /// Whether the people called `request.names` may log in.
+    /// Reports the access of each of `request.names`.
     pub(super) async fn audit(&self, request: &Request, deadline: Instant, peer: &Peer) -> Reply {
         let line = Line::new("audit").with("peer", peer).with("names", request.names.len());
         self.log.complain(Level::Info, &format!("audit {peer}"), line);
@@ -45,10 +46,10 @@ impl Broker {
 }
 
 impl<M: Machine, P: Passwords> Logins<M, P> {
-    /// Whether each of `names` may log in, for as many as there is time and room for, and for one at least.
+    /// Reports the access of each of `names`, for as many as time and space permit, and for one at least.
     ///
     /// # Errors
-    /// AD was not reached until `deadline`, or a configured group has no SID.
+    /// Returns a refusal if AD was not reached before `deadline`, or a configured group has no SID.
     pub async fn audit(&self, names: &[String], deadline: Instant) -> Result<Audit, Refusal> {
         let begun = Instant::now();
         let enough = begun + deadline.saturating_duration_since(begun) / 2;
@@ -70,7 +71,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
 
     async fn audit_together(&self, names: &[String], deadline: Instant) -> Result<Vec<Audited>, Refusal> {
         let mut list = Vec::with_capacity(names.len());
-        // The accounts that are looked for, each with its place in the list.
+        // The accounts to find, each with its place in the list.
         let (mut places, mut principals) = (Vec::new(), Vec::new());
         for name in names {
             match self.directory.principal(&self.names, name, deadline).await? {
@@ -87,7 +88,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             }
         }
         let found = match self.directory.find_many(&principals, deadline).await {
-            // One account of all is not as it should be: asked one by one, the others are not in its way.
+            // One account of the batch is malformed: separate queries keep it from affecting the others.
             Err(DirectoryError::Machine(MachineError::Entry(_) | MachineError::TooMany(_))) => {
                 return Ok(self.audit_apart(names, list, deadline).await);
             }
@@ -120,7 +121,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let Seen { person, account, membership } = seen;
         audited.see(&person.guid.to_string(), account);
         let judged = match membership {
-            // Everything was read by itself, or no groups count.
+            // The state was read in a separate query, or no group rules apply.
             None => self.judge(person, account, deadline).await,
             Some(membership) => match account.refusal(SystemTime::now(), &self.host) {
                 Some(outcome) => Err(Refusal::new(outcome, "")),
@@ -136,8 +137,8 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         audited.decide(judged.err().unwrap_or(Refusal::new(Outcome::Success, "")));
     }
 
-    /// Looks for who may be meant by the names that nobody bears. Where a line of the map sends a name, somebody has
-    /// thought of it already.
+    /// Finds similar accounts for the names that have none. A name with a line in the map is skipped: the
+    /// administrator has already mapped it.
     async fn guess(
         &self,
         list: &mut [Audited],
@@ -194,7 +195,7 @@ mod tests {
     use crate::directory::{Directory, Entry, Person, Search};
     use crate::protocol::{Secret, encode};
 
-    /// A domain of its own with these accounts.
+    /// A separate domain with these accounts.
     struct Domain(Vec<Entry>);
 
     impl Machine for Domain {
@@ -214,7 +215,7 @@ mod tests {
         }
     }
 
-    /// Nobody's password is checked.
+    /// Rejects every check: an audit checks no password.
     struct Never;
 
     impl Passwords for Never {

@@ -1,8 +1,9 @@
-//! The order of a change of a password: map, find, prove the present one, change it, and say in words why not.
+//! The steps of a password change: map the name, find the account, prove the present password, change it, and
+//! explain a failure.
 //!
-//! A change goes out once. Where its answer is lost, it may have been made; where the server that answers has not proved
-//! itself, it may not have been made. Both are decided by `pwdLastSet` on the machine connection, and reported as unknown
-//! where that does not show the change in time.
+//! A change is sent once. If its answer is lost, the change may have been made; if the server that answers
+//! has not proved itself, it may not have been made. `pwdLastSet` on the machine connection decides both. If
+//! it does not show the change in time, the outcome is unknown.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,22 +18,23 @@ use crate::directory::{LastSet, Machine, Person};
 use crate::protocol::{PasswordError, Secret};
 use crate::verdict::Outcome;
 
-/// So much of the time is kept for a look after an answer that does not come.
+/// Time reserved to read `pwdLastSet` when the answer does not arrive.
 const RESERVE: Duration = Duration::from_millis(500);
-/// So long it is looked whether the password was set, however much time there is.
+/// Maximum time spent polling `pwdLastSet`, however much time is left.
 const LOOKING: Duration = Duration::from_secs(3);
-/// Before the second look; before each further one twice as long.
+/// Pause before the second poll; it doubles before each further one.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl<M: Machine, P: Changes> Logins<M, P> {
-    /// Whether `present` is the password of the person who typed `name`, and could be changed. Changes nothing.
+    /// Checks that `present` is the password of the user who typed `name` and can be changed. Changes
+    /// nothing.
     pub async fn probe_password(&self, name: &str, present: &str, deadline: Instant) -> Decision {
         let mut progress = Progress::default();
         let result = self.try_probe(name, present, deadline, &mut progress).await;
         progress.decide(result)
     }
 
-    /// Changes the password of the person who typed `name`; `both` is a [`Secret::pair`].
+    /// Changes the password of the user who typed `name`; `both` is a [`Secret::pair`].
     pub async fn change_password(&self, name: &str, both: &Secret, deadline: Instant) -> Decision {
         let mut progress = Progress::default();
         let result = self.try_change(name, both, deadline, &mut progress).await;
@@ -75,7 +77,7 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         let begun = Instant::now();
         let until =
             deadline.checked_sub(RESERVE).filter(|until| *until > begun + RESERVE).unwrap_or(deadline);
-        // Where a change can be seen, it is made where it will be looked for.
+        // If a change can be observed, it is sent to the server that will be polled.
         let at = before.as_ref().map(LastSet::host);
         let (present, answer, proven) = match self.passwords.change(&person, present, new, at, until).await? {
             Attempt::Sent { present, answer, proven } => (present, answer, proven),
@@ -110,14 +112,14 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         }
     }
 
-    /// Why the present password does not open the way to a change.
+    /// Explains why the present password does not permit a change.
     async fn why_closed(&self, person: &Person, checked: Checked, deadline: Instant) -> Refusal {
         let Checked { outcome, reason, unexplained, .. } = checked;
         let refusal = Refusal::new(outcome, reason);
         if !unexplained {
             return refusal;
         }
-        // The KDC refuses the account and does not say why. That its password must be changed, is not why.
+        // The KDC rejects the account without a reason. A password that must be changed is not the reason.
         match self.directory.account(person, deadline).await {
             Ok(account) => match account.refusal(SystemTime::now(), &self.host) {
                 Some(outcome) if !outcome.wants_new_password() => Refusal { outcome, ..refusal },
@@ -127,7 +129,7 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         }
     }
 
-    /// Why the new password is refused, in words.
+    /// Explains why AD rejects the new password.
     async fn why_refused(
         &self,
         person: &Person,
@@ -153,10 +155,11 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         Refusal { text, ..Refusal::new(Outcome::PasswordRefused, said) }
     }
 
-    /// Waits until AD shows that the password was set since `before`; `cause` says why the answer itself will not do.
+    /// Polls AD until it shows that the password was set since `before`. `cause` says why the answer itself
+    /// is not enough.
     ///
     /// # Errors
-    /// Returns [`Outcome::ChangeUnknown`] if AD does not show it in time.
+    /// Returns [`Outcome::ChangeUnknown`] if AD does not show the change in time.
     async fn look(
         &self,
         person: &Person,
@@ -185,12 +188,12 @@ impl<M: Machine, P: Changes> Logins<M, P> {
     }
 }
 
-/// A new password that AD would not take either; `text` is for the person.
+/// Builds the refusal of a new password that AD would reject too; `text` is for the user.
 fn unacceptable(reason: impl ToString, text: &str) -> Refusal {
     Refusal { text: Some(text.to_owned()), ..Refusal::new(Outcome::PasswordRefused, reason) }
 }
 
-/// A new password that can never be one.
+/// Builds the refusal of a new password that no account can have.
 fn impossible(error: PasswordError) -> Refusal {
     let text = match error {
         PasswordError::Empty => "Your new password is empty.",
@@ -216,10 +219,10 @@ mod tests {
     const BY_GUID: &str = "<GUID=01010101-0101-0101-0101-010101010101>";
     const PRESENT: &str = "0ld-secret";
     const NEW: &str = "N3w-secret";
-    /// What is lost.
+    /// The cause of a lost answer.
     const LOST: &str = "ad.acme.com: closed";
 
-    /// The attempts that are expected, in order.
+    /// The expected attempts, in order.
     #[derive(Default)]
     struct Expected(Mutex<VecDeque<Result<Attempt, Refusal>>>);
 
@@ -314,7 +317,7 @@ mod tests {
         logins.change_password("john", both, Instant::now() + Duration::from_secs(5)).await
     }
 
-    /// What becomes of a change; everything that is expected must have been asked for.
+    /// Changes a password; every expected search must have been made.
     async fn change(
         searches: impl IntoIterator<Item = Found>,
         attempts: impl IntoIterator<Item = Result<Attempt, Refusal>>,
@@ -393,7 +396,7 @@ mod tests {
         let cases = [
             (state("msDS-User-Account-Control-Computed", "16"), Outcome::LockedOut),
             (state("accountExpires", "1"), Outcome::AccountExpired),
-            // That is what the change is for.
+            // The change exists for this state.
             (state("pwdLastSet", "0"), Outcome::Refused),
             (state("description", "fine"), Outcome::Refused),
             ((BY_GUID, Err(unreachable())), Outcome::Unavailable),
@@ -438,7 +441,7 @@ mod tests {
                 None,
                 Some("Your new password must have at least 12 characters."),
             ),
-            // What the answer itself says counts more.
+            // The text of the answer takes precedence.
             (
                 vec![last_set("100"), domain()],
                 Some(own.clone()),
@@ -465,7 +468,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lost_or_unproven_answer_is_unknown_unless_the_password_was_seen_to_be_set() {
         let lost = || [sent(Answer::Lost(LOST.into()))];
-        // As often as there is time for: after 0, 100, 300, 700 and 1500 ms.
+        // As many polls as time permits: after 0, 100, 300, 700 and 1500 ms.
         let same = || std::iter::repeat_with(|| last_set("100"));
         let cases = [
             (vec![last_set("200")], Outcome::Success),
@@ -479,7 +482,7 @@ mod tests {
             assert_eq!(verdict.outcome, outcome, "{}", verdict.reason);
             assert!(verdict.reason.contains(LOST), "{}", verdict.reason);
         }
-        // A server that has not proved itself may say what it likes, and so may a forged one.
+        // The answer of an unproven server does not count: it may be forged.
         let done = || [unproven(Answer::Done)];
         let cases = [
             (vec![last_set("200")], Outcome::Success),
@@ -499,10 +502,10 @@ mod tests {
         }
         let verdict = change([found(), (BY_GUID, Err(unreachable()))], done()).await.verdict;
         assert_eq!(verdict.outcome, Outcome::ChangeUnknown);
-        // Who had to change it has a beginning, too.
+        // An account that must change its password has a starting value, too.
         let verdict = change([found(), last_set("0"), last_set("200")], lost()).await.verdict;
         assert_eq!(verdict.outcome, Outcome::Success);
-        // Without a beginning nothing can be seen, and nobody looks.
+        // Without a starting value no change can be observed, and AD is not polled.
         for before in [(BY_GUID, Err(unreachable())), (BY_GUID, Ok(vec![Entry::new("CN=John")]))] {
             let verdict = change([found(), before], lost()).await.verdict;
             assert_eq!(verdict.outcome, Outcome::ChangeUnknown);

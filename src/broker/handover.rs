@@ -1,7 +1,9 @@
-//! What a broker that restarts itself leaves to the next one: its counters, and the last good configuration.
+//! Data that a broker which restarts itself leaves to the next one: its counters and the last good
+//! configuration.
 //!
-//! Only a broker that ends because a file changed leaves it, for the moment until systemd starts the next one. A start
-//! by hand, at boot or after a crash finds nothing, and so a configuration that cannot be used denies every login then.
+//! Only a broker that ends because a file changed leaves it, for the moment until systemd starts the next
+//! one. A start by hand, at boot or after a crash finds none, so a configuration that cannot be used denies
+//! every login then.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,36 +20,37 @@ use crate::config::{Config, ConfigError, Credentials, Problem, Store};
 use crate::directory::trust::Trust;
 use crate::protocol::monotonic;
 
-/// Its name in the state directory.
+/// Name of the file in the state directory.
 const FILE: &str = "handover.json";
-/// The next broker starts within this time; what is older is another start's.
+/// Maximum age: the next broker starts within this time, and older data belongs to another start.
 const AGE: Duration = Duration::from_secs(30);
 
-/// What is handed over.
+/// The data for the next broker.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Handover {
-    /// Nanoseconds of CLOCK_MONOTONIC, so that no other boot and no changed clock passes for this moment.
+    /// Time of the handover in nanoseconds of CLOCK_MONOTONIC, so that another boot or a changed clock cannot
+    /// fake its age.
     at: u64,
     pub(super) counters: Saved,
     pub(super) last_good: Option<LastGood>,
 }
 
 impl Handover {
-    /// Writes it to `folder`, readable by the broker's user alone.
+    /// Writes it to `folder`, readable by the broker's user only.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns the cause if the file cannot be written.
     pub(super) fn leave(counters: Saved, last_good: Option<LastGood>, folder: &Path) -> io::Result<()> {
         let handover = Handover { at: now(), counters, last_good };
         let new = folder.join(format!("{FILE}.new"));
-        // Left by a broker that was killed while it wrote.
+        // A broker that was killed while it wrote left this file.
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec(&handover)?)?;
         fs::rename(new, folder.join(FILE))
     }
 
-    /// Takes what was left in `folder` a moment ago. It is there once.
+    /// Takes the data that was left in `folder` a moment ago, and removes the file.
     pub(super) fn take(folder: Option<&Path>) -> Self {
         let Some(path) = folder.map(|folder| folder.join(FILE)) else { return Handover::default() };
         let text = fs::read(&path);
@@ -65,20 +68,20 @@ fn now() -> u64 {
     u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A configuration to work with, and why it is not the one of the files, if it is not.
+/// A configuration to use, and why it differs from the files, if it does.
 pub(super) struct Loaded {
     pub(super) config: Result<Config, ConfigError>,
     pub(super) kept: Option<Problem>,
-    /// For the next broker.
+    /// The last good configuration, for the next broker.
     pub(super) last_good: Option<LastGood>,
-    /// Files whose change asks for a new start, in addition to those of `config`.
+    /// Files whose change requires a restart, in addition to those of `config`.
     pub(super) broken: Result<Config, ConfigError>,
 }
 
-/// Loads `path`, or keeps `last_good` in force while that cannot be used.
+/// Loads `path`, or keeps `last_good` in force while `path` cannot be used.
 pub(super) fn load(path: &Path, credentials: &Credentials, last_good: Option<LastGood>) -> Loaded {
     let loaded = credentials.config(path);
-    // A first start does this as it goes.
+    // A first start finds out as it proceeds.
     let usable = match (&loaded, &last_good) {
         (Ok(config), Some(_)) => check(config),
         _ => Ok(()),
@@ -108,7 +111,7 @@ pub(super) fn load(path: &Path, credentials: &Credentials, last_good: Option<Las
     }
 }
 
-/// Whether the files that `config` names can be used, too.
+/// Checks that the files that `config` names can be used, too.
 fn check(config: &Config) -> Result<(), ConfigError> {
     Trust::load(config.tls.ca_file.as_deref(), None)?;
     match &config.sessions.store {
@@ -139,7 +142,7 @@ fn in_place_of(error: &ConfigError, stricter: &[String], since: u64) -> Problem 
     }
 }
 
-/// Why not even the last good configuration can be used.
+/// Builds the error for two configurations, the present and the last good one, that cannot be used.
 fn both(error: &ConfigError, also: &ConfigError) -> ConfigError {
     match (error, also) {
         (ConfigError::Broken(problem), ConfigError::Broken(also)) if problem.text != also.text => {
@@ -200,7 +203,7 @@ mod tests {
         );
         assert_eq!(kept.last_good, Some(last.clone()), "it is handed on");
 
-        // A file that is named and cannot be read is a typo, too.
+        // A configured file that cannot be read is a typo, too.
         fs::write(&path, format!("{good}tls.ca_file = \"/nonexistent.pem\"\n")).unwrap();
         assert!(load(&path, &credentials, None).config.is_ok(), "a first start finds out as it goes");
         let kept = load(&path, &credentials, Some(last)).config.unwrap();

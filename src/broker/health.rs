@@ -1,8 +1,9 @@
-//! Whether a login can succeed now: one answer for `status`, `ready`, the metrics and systemd's line of state.
+//! The broker's health, whether a login can succeed now, for `status`, `ready`, the metrics and systemd's
+//! line of state.
 //!
-//! It is looked for in the background, and at once when an administrator asks: what every login depends on is asked of
-//! AD, and every service of a domain controller that has been quiet is probed. What no probe can show without a
-//! password, a bind that AD refuses to everybody, is taken from the logins themselves.
+//! The broker looks in the background, and immediately when an administrator asks. A look queries AD for
+//! everything that a login depends on, and probes each service of a domain controller that has been quiet. No
+//! probe can show without a password that AD rejects every bind; that comes from the logins themselves.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,30 +26,30 @@ use crate::verdict::Outcome;
 const EVERY: Duration = Duration::from_secs(10);
 /// Maximum time that one look waits for DNS, domain controllers and the register of sessions.
 const LOOKING: Duration = Duration::from_secs(2);
-/// A look that is not older than this also answers those who ask at the same moment.
+/// Maximum age of a look that also answers concurrent requests.
 const FRESH: Duration = Duration::from_millis(500);
 /// A service that has not answered for this time is probed in the background, …
 const QUIET: Duration = Duration::from_secs(10);
 /// … and after this time when an administrator asks.
 const ASKED: Duration = Duration::from_secs(1);
-/// Domain controllers that are probed by one look, in the order in which logins use them.
+/// Maximum number of domain controllers that one look probes, in the order in which logins use them.
 const PROBED: usize = 8;
-/// A look older than this says nothing: the background task does not run.
+/// A look older than this is worthless: the background task does not run.
 const OLD: Duration = Duration::from_secs(60);
-/// A login that AD did not answer counts against a good look for this time.
+/// Time for which a login that AD did not answer counts against a good look.
 const REMEMBERED: Duration = Duration::from_secs(30);
-/// Clock difference from which Kerberos refuses tickets (MS-KILE: MaxClockSkew), in seconds.
+/// Clock difference from which Kerberos rejects tickets (MS-KILE: MaxClockSkew), in seconds.
 const MAX_SKEW: u64 = 300;
-/// Sub-code of a bind refused because NTLM is switched off in AD, which refuses simple binds as well
+/// Sub-code of a bind that AD rejects because NTLM is switched off, which rejects simple binds as well
 /// (STATUS_NTLM_BLOCKED, MS-ERREF 2.3.1).
 const SIMPLE_BINDS_OFF: &str = "data 418";
 
-/// Something that is wrong.
+/// A fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What happened, and where.
+    /// The event and its place.
     pub text: String,
-    /// It keeps every user out.
+    /// True if it makes every login fail.
     pub stops_logins: bool,
 }
 
@@ -62,12 +63,12 @@ impl Problem {
     }
 }
 
-/// What a look found.
+/// The result of a look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// What is wrong, those that keep every user out first.
+    /// Present problems, those that make every login fail first.
     pub problems: Vec<Problem>,
-    /// What is worth knowing although nothing is wrong.
+    /// Remarks on a state that is no problem.
     pub notes: Vec<String>,
 }
 
@@ -77,7 +78,7 @@ impl Health {
         !self.problems.iter().any(|problem| problem.stops_logins)
     }
 
-    /// Adds `problem`, unless another one says the same already.
+    /// Adds `problem`, unless another one contains its text.
     fn add(&mut self, problem: Problem) {
         if !self.problems.iter().any(|known| known.text.contains(&problem.text)) {
             self.problems.push(problem);
@@ -90,11 +91,11 @@ impl Health {
     }
 }
 
-/// What was seen last.
+/// The last look, and the last failed login.
 #[derive(Default)]
 pub(super) struct Watch {
     seen: Mutex<Option<(Instant, Health)>>,
-    /// Held by the look under way, so that all who ask at once share one.
+    /// Held by the look in progress, so that concurrent requests share it.
     looking: tokio::sync::Mutex<()>,
     failed: Mutex<Option<Failed>>,
 }
@@ -103,12 +104,12 @@ pub(super) struct Watch {
 struct Failed {
     at: Instant,
     reason: String,
-    /// AD refuses every bind, which only another bind can disprove.
+    /// True if AD rejects every bind, which only another bind can disprove.
     binds_off: bool,
 }
 
 impl Watch {
-    /// Notes what became of a login: what every user would meet with, or that AD decides again.
+    /// Records the outcome of a login, if it shows a fault that affects every user, or that AD decides again.
     pub(super) fn login(&self, outcome: Outcome, reason: &str, method: Option<Method>) {
         let binds_off = outcome == Outcome::Refused && reason.contains(SIMPLE_BINDS_OFF);
         let is_service = matches!(outcome, Outcome::Unavailable | Outcome::Misconfigured);
@@ -120,7 +121,7 @@ impl Watch {
         }
     }
 
-    /// What the last login says against a look that finds nothing.
+    /// Returns the problem that the last failed login shows, for a look that finds none.
     fn failure(&self) -> Option<Problem> {
         let failed = locked(&self.failed);
         let failed = failed.as_ref()?;
@@ -142,7 +143,7 @@ impl Watch {
     }
 }
 
-/// Looks again and again until the broker ends.
+/// Looks at regular intervals until the broker ends.
 pub async fn keep(broker: Arc<Broker>) -> Ended {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,13 +154,13 @@ pub async fn keep(broker: Arc<Broker>) -> Ended {
 }
 
 impl Broker {
-    /// The health of this moment, asked of AD where that was not done just now.
+    /// Returns the present health, after a new look unless the last one was just now.
     pub(super) async fn look_now(&self) -> Health {
         self.look(ASKED).await;
         self.health()
     }
 
-    /// The health as it was seen last, waiting for the first look where there was none yet.
+    /// Returns the health of the last look. If there was none yet, it waits for the first.
     pub(super) async fn health_seen(&self) -> Health {
         if locked(&self.watch.seen).is_none() {
             self.look(QUIET).await;
@@ -167,7 +168,7 @@ impl Broker {
         self.health()
     }
 
-    /// The health as it was seen last, without asking or waiting.
+    /// Returns the health of the last look, without a query or a wait.
     pub(super) fn health(&self) -> Health {
         let mut health = Health::default();
         if let Some(text) = self.problem() {
@@ -213,7 +214,7 @@ impl Broker {
 }
 
 impl Service {
-    /// Looks at all that a login depends on. Without a keytab there is nothing to ask the machine account for.
+    /// Checks all that a login depends on. Without a keytab, the machine account cannot query AD.
     async fn look(&self, has_keytab: bool, quiet: Duration) -> Health {
         let deadline = Instant::now() + LOOKING;
         let servers = self.domains.own();
@@ -236,7 +237,7 @@ impl Service {
             health.add(if report.list.is_empty() { Problem::stops(text) } else { Problem::hurts(text) });
         }
         if let Some((error, readiness)) = asked {
-            // Where no domain controller can be used, that has said it already.
+            // If no domain controller can be used, a problem says so already.
             if let Some(error) = error.filter(|_| health.is_serving()) {
                 health.add(Problem::stops(format!("machine account: {error}")));
             }
@@ -245,7 +246,7 @@ impl Service {
                 health.add(problem);
             }
         }
-        // What follows from no domain controller's answering is not said again.
+        // Skips problems that follow from the lack of a domain controller that answers.
         let is_serving = health.is_serving();
         sessions
             .into_iter()
@@ -260,7 +261,8 @@ impl Service {
         health.sorted()
     }
 
-    /// What the machine connection and what is read over it say; without a keytab there is nothing to ask for.
+    /// Queries the machine connection. Returns `None` without a keytab, else the connection's error and the state that was
+    /// read over it.
     async fn ask_machine(
         &self,
         has_keytab: bool,
@@ -277,7 +279,7 @@ impl Service {
         Some((root.err(), readiness))
     }
 
-    /// Probes what has been quiet, so that a domain controller which fell silent is known before a login meets it.
+    /// Probes quiet services, so that a domain controller that fell silent is known before a login uses it.
     async fn probe_quiet(&self, quiet: Duration, deadline: Instant) {
         let servers = self.domains.own();
         let begun = Instant::now();
@@ -305,7 +307,7 @@ impl Service {
                         self.logins.passwords.settled(&self.domain, &controller.host);
                     }
                 }
-                // Slow, not dead, where it answered a login meanwhile.
+                // A service that answered a login in the meantime is slow, not dead.
                 Ok((controller, part, Err(cause)))
                     if !servers.answered_since(&controller.host, part, begun) =>
                 {
@@ -316,19 +318,19 @@ impl Service {
         }
     }
 
-    /// Finds out what passwords are checked by, as the next login would, where that is open or no longer works.
+    /// Chooses the method as the next login would, if it is open or no longer works.
     async fn choose_method(&self, deadline: Instant) {
         let method = self.logins.passwords.report(&self.domain);
         let list = self.domains.own().report().list;
         let is_open = method.name.is_empty() || !list.iter().any(|server| server.is_usable(&method));
         if is_open && !list.is_empty() {
-            // What it fails with is in the state of the domain controllers.
+            // The state of the domain controllers shows the reason for a failure.
             let _ = timeout_at(deadline, self.logins.passwords.warm_up(&self.domain, deadline)).await;
         }
     }
 }
 
-/// No domain controller that a login could use, and why.
+/// Returns the problem that a login can use no domain controller, with the causes.
 fn unusable(list: &[report::Server], method: &report::Method) -> Option<Problem> {
     if list.is_empty() || list.iter().any(|server| server.is_usable(method)) {
         return None;
@@ -353,8 +355,8 @@ fn unusable(list: &[report::Server], method: &report::Method) -> Option<Problem>
     Some(Problem::stops(format!("no domain controller can be used: {}", causes.join("; "))))
 }
 
-/// What the directory says against every login. That it says nothing is said once, and not where it is known already that
-/// no domain controller `is_reached`.
+/// Returns the problems that AD's data causes for every login. A failed query is reported once, and not if it
+/// is already known that no domain controller `is_reached`.
 fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut is_told = !is_reached;
@@ -386,7 +388,8 @@ fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> 
     }
     let groups = [&readiness.groups, &readiness.exempt];
     for error in groups.into_iter().filter_map(|groups| groups.as_ref().err()) {
-        // Without exemptions known, only logins that open a session are denied; those are what the register is for.
+        // While the exemptions are unknown, only logins that open a session are denied; the register serves
+        // those.
         problems.extend(match error {
             DirectoryError::Group(_) | DirectoryError::Exempt(_) => Some(Problem::stops(error.to_string())),
             other => silent(format!("the configured groups cannot be read: {other}")),
@@ -396,7 +399,7 @@ fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> 
 }
 
 impl super::sessions::Register {
-    /// What is wrong with the register and with what is done for its sessions.
+    /// Returns the problems of the register and of the work for its sessions.
     async fn check(&self, deadline: Instant) -> Vec<Problem> {
         let writing = self.try_writing(deadline).await.map(|text| Problem {
             text: format!("sessions: {text}"),
@@ -517,7 +520,7 @@ mod tests {
         assert_eq!(watch.failure(), None, "that is about one account");
         watch.login(Outcome::Refused, "unknown bind answer: … data 418, v1db1", Some(Method::Ldap));
         tokio::time::advance(REMEMBERED * 10).await;
-        // A name that cannot be mapped says nothing about binds.
+        // A name that cannot be mapped proves nothing about binds.
         watch.login(Outcome::Unmapped, "", None);
         assert!(watch.failure().unwrap().text.contains("login.method = \"kerberos\""));
         watch.login(Outcome::Success, "", Some(Method::Ldap));

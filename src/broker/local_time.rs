@@ -1,4 +1,4 @@
-//! Times as a clock on this host's wall shows them, for the log and for `motion-ad check`.
+//! Times in this host's time zone, for the log and for `motion-ad check`.
 //!
 //! The C library knows the time zone. The unsafe code of this file is its one call.
 #![allow(unsafe_code)]

@@ -1,4 +1,5 @@
-//! "Locked out since 14:02, until 14:32": what an administrator wants to know of a lock, beside AD's bare refusal.
+//! "Locked out since 14:02, until 14:32": details of a lock for the administrator, in addition to AD's bare
+//! refusal.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,12 +11,12 @@ use crate::directory::lockout::{Lockout, Until};
 use crate::directory::{Machine, Person};
 use crate::verdict::Outcome;
 
-/// The longest time that a refusal waits for it.
+/// Longest time that a refusal waits for the lock's details.
 const READING: Duration = Duration::from_millis(500);
 
 impl<M: Machine, P> Logins<M, P> {
-    /// Adds to the refusal of an account that is locked out since when it is, and until when. Where that cannot be read,
-    /// the refusal stands as it is.
+    /// Adds the start and the end of the lock to the refusal of a locked account. If they cannot be read, the
+    /// refusal stays as it is.
     pub(super) async fn tell_lock(&self, decision: &mut Decision, deadline: Instant) {
         if let (Outcome::LockedOut, Some(person)) = (decision.verdict.outcome, &decision.person)
             && let Some(lock) = self.lock(person, deadline).await
@@ -25,7 +26,7 @@ impl<M: Machine, P> Logins<M, P> {
         }
     }
 
-    /// The lock of `person` in words, as far as it can be read.
+    /// Describes the lock of `person`, if it can be read.
     pub(super) async fn lock(&self, person: &Person, deadline: Instant) -> Option<String> {
         let deadline = deadline.min(Instant::now() + READING);
         let read = timeout_at(deadline, self.directory.lockout(person, deadline)).await;
@@ -34,7 +35,7 @@ impl<M: Machine, P> Logins<M, P> {
     }
 }
 
-/// From when to when, as a clock on this host's wall shows it.
+/// Formats the start and the end of a lock in this host's local time.
 fn span(lock: &Lockout, now: SystemTime) -> String {
     let since = local(lock.since, now);
     match lock.until {

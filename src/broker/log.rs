@@ -1,7 +1,7 @@
 //! The log: syslog with facility AUTHPRIV, logfmt, one line per event.
 //!
-//! A thread of its own writes, so that a slow syslog delays no login; what does not fit into its queue is counted
-//! and reported. Values are escaped: nothing that a user types can begin a new line or a new field.
+//! A separate thread writes, so that a slow syslog delays no login; lines that do not fit into its queue are
+//! counted and reported. Values are escaped: no user input can begin a new line or a new field.
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
@@ -15,23 +15,23 @@ use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::supervise::{self, Ended};
 
-/// Lines that wait for the writer.
+/// Maximum number of lines that wait for the writer.
 const QUEUE: usize = 4096;
 /// The longest value, in characters; journald and syslog daemons cut long lines.
 const LONGEST: usize = 512;
-/// A repeated complaint is summed up once in this time.
+/// Interval in which a repeated complaint is summed up once.
 const QUIET: Duration = Duration::from_secs(60);
-/// So many different complaints are told apart.
+/// Maximum number of complaints that are told apart.
 const COMPLAINTS: usize = 1024;
 
-/// How urgent a line is (syslog(3)).
+/// The urgency of a line (syslog(3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Somebody must mend something.
+    /// A fault that the administrator must fix.
     Error,
-    /// Somebody should look.
+    /// A state that the administrator should check.
     Warning,
-    /// Worth knowing: every login.
+    /// An event to record, such as every login.
     Info,
 }
 
@@ -40,12 +40,12 @@ pub enum Level {
 pub struct Line(String);
 
 impl Line {
-    /// A line about `event`.
+    /// Creates a line about `event`.
     pub fn new(event: &str) -> Self {
         Line::default().with("event", event)
     }
 
-    /// Adds a field; an empty value is left out.
+    /// Adds a field; an empty value is omitted.
     #[must_use]
     pub fn with(mut self, field: &str, value: impl Display) -> Self {
         let value = value.to_string();
@@ -57,13 +57,13 @@ impl Line {
         self
     }
 
-    /// The line's text.
+    /// Returns the line's text.
     pub fn text(&self) -> &str {
         &self.0
     }
 }
 
-/// logfmt: a plain word stays as it is, everything else is quoted.
+/// Escapes a value for logfmt: a plain word stays as it is, any other value is quoted.
 fn escape(value: &str) -> String {
     let cut: String = value.chars().take(LONGEST).collect();
     let more = if cut.len() < value.len() { "…" } else { "" };
@@ -76,7 +76,7 @@ fn escape(value: &str) -> String {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
             ' ' => text.push(' '),
-            // Also what is invisible or turns the direction of writing.
+            // Escapes invisible characters and those that change the direction of writing, too.
             c if c.is_control() || c.is_whitespace() || is_format(c) => {
                 let _ = write!(text, "\\u{{{:x}}}", u32::from(c));
             }
@@ -88,12 +88,12 @@ fn escape(value: &str) -> String {
     text
 }
 
-/// Zero-width and bidirectional formatting characters.
+/// Returns true for zero-width and bidirectional formatting characters.
 fn is_format(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Where lines go.
+/// The queue to the writer.
 pub struct Log {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
@@ -105,20 +105,20 @@ struct Complaint {
     repeated: u64,
 }
 
-/// What the writer is sent.
+/// A message to the writer.
 enum Message {
     Line(Level, String),
     End,
 }
 
-/// Ends the writer when the broker ends.
+/// The handle that ends the writer when the broker ends.
 pub struct Writer {
     queue: SyncSender<Message>,
     thread: JoinHandle<()>,
 }
 
 impl Writer {
-    /// Returns when every line so far is written. What comes later is lost.
+    /// Returns when every line so far is written. Later lines are lost.
     pub fn finish(self) {
         let _ = self.queue.send(Message::End);
         let _ = self.thread.join();
@@ -129,7 +129,7 @@ impl Log {
     /// Opens the log and starts its writer.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// Returns the cause if the thread cannot be started.
     pub fn open() -> std::io::Result<(Self, Writer)> {
         Log::open_as("motion-ad-broker")
     }
@@ -137,7 +137,7 @@ impl Log {
     /// Opens the log under another program's name.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// Returns the cause if the thread cannot be started.
     pub fn open_as(program: &'static str) -> std::io::Result<(Self, Writer)> {
         let (queue, lines) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
@@ -154,12 +154,12 @@ impl Log {
         }
     }
 
-    /// How many lines were lost so far.
+    /// Returns the number of lines lost so far.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Writes a line that the same cause may ask for again and again: once now, then once a minute with a count.
+    /// Writes a line that the same cause may repeat: once now, then once a minute with a count.
     pub fn complain(&self, level: Level, cause: &str, line: Line) {
         let now = Instant::now();
         let repeated = {
@@ -173,7 +173,7 @@ impl Log {
                     complaint.repeated += 1;
                     return;
                 }
-                // Beyond what can be told apart nothing is said: a flood is no reason to fill the disk.
+                // Complaints beyond the maximum are dropped: a flood must not fill the disk.
                 None if full => return,
                 _ => {
                     let new = Complaint { since: now, repeated: 0 };
@@ -201,14 +201,14 @@ fn write_all(program: &'static str, lines: &Receiver<Message>, lost: &AtomicU64)
     Ok(())
 }
 
-/// Without a syslog the lines go to standard error, which systemd takes to the journal.
+/// Writes one line; without a syslog to standard error, which systemd passes to the journal.
 fn write_one(
     program: &'static str,
     logger: &mut Option<Logger<LoggerBackend, Formatter3164>>,
     level: Level,
     line: &str,
 ) {
-    // A second attempt, because the syslog daemon may have been started again.
+    // A second attempt, because the syslog daemon may have been restarted.
     for _ in 0..2 {
         let open = match logger.as_mut() {
             Some(open) => open,

@@ -1,7 +1,9 @@
-//! The order of a login: map, find, check the password and read what it does not prove at the same time, decide.
+//! The steps of a login: map the name, find the account, check the password, decide. What the check does not
+//! prove is read from AD while it runs.
 //!
-//! Exactly one attempt is answered per login, whatever happens: AD counts wrong passwords. What AD does not tell
-//! somebody with a wrong password, nobody is told here either, so groups only matter once the password was right.
+//! AD counts wrong passwords, so each login gets the answer to exactly one attempt, whatever happens. AD
+//! tells a user with a wrong password nothing about the account, and neither does the broker: groups matter
+//! only after the right password.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,40 +17,40 @@ use crate::directory::{Account, Directory, DirectoryError, Entry, Found, GroupRu
 use crate::name::{Principal, Rules};
 use crate::verdict::{Outcome, Step, Verdict};
 
-/// How long a login whose password was right waits for nothing but the time at which the password expires. It is read
-/// at the same time, and a warning is worth no more.
+/// Longest wait for the password's expiry time after a bind that succeeded, if nothing else is outstanding.
+/// The time is read while the password is checked; a warning is worth no longer delay.
 const WARNING: Duration = Duration::from_millis(300);
-/// How long a login that AD has refused waits to learn whether the name still belongs to the account that was asked for.
+/// Longest time that a rejected login waits to learn whether the name still belongs to the same account.
 const CONFIRMATION: Duration = Duration::from_millis(500);
 
-/// What became of a login, and what the log says about it.
+/// The result of a login, with details for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// For the module.
+    /// The reply to the module.
     pub verdict: Verdict,
     /// The domain controller that decided.
     pub dc: Option<String>,
-    /// By what the password was checked.
+    /// The method by which the password was checked.
     pub method: Option<Method>,
-    /// The account that it is about, once that was found.
+    /// The account of the login, once it was found.
     pub person: Option<Person>,
 }
 
 /// Decides logins.
 pub struct Logins<M, P> {
-    /// How names are mapped.
+    /// The rules that map names.
     pub names: Rules,
-    /// Who is who, and in which groups.
+    /// Finds accounts and their groups.
     pub directory: Directory<M>,
-    /// Who checks passwords.
+    /// Checks passwords.
     pub passwords: P,
     /// This host's NetBIOS name, for `userWorkstations`.
     pub host: String,
-    /// How long before a password expires people are told; zero is never.
+    /// How long before a password's expiry the user is warned; zero is never.
     pub warn: Duration,
 }
 
-/// A decision that was made before anybody was asked.
+/// A decision that was made before the broker queried AD.
 impl From<Refusal> for Decision {
     fn from(refusal: Refusal) -> Self {
         Progress::default().decide(Err(refusal))
@@ -65,7 +67,7 @@ impl From<&ConfigError> for Decision {
     }
 }
 
-/// What is known so far of a login that is being decided.
+/// State of a login that is being decided.
 #[derive(Default)]
 pub(super) struct Progress {
     principal: Option<String>,
@@ -73,9 +75,9 @@ pub(super) struct Progress {
     dc: Option<String>,
     method: Option<Method>,
     person: Option<Person>,
-    /// For the log, whatever the outcome.
+    /// Notes for the log, whatever the outcome.
     pub(super) notes: Vec<String>,
-    /// Whether it is to be told when the password expires soon, and then in how many seconds it does.
+    /// True if the user is warned when the password expires soon; `expires_in` is the time left, in seconds.
     warn: bool,
     expires_in: Option<u64>,
 }
@@ -86,7 +88,7 @@ impl Progress {
         self.steps.push(Step { name: name.to_owned(), micros });
     }
 
-    /// Notes what became of a password, ahead of the steps that come after it.
+    /// Records the check of a password, ahead of the steps that follow it.
     pub(super) fn password(&mut self, checked: &Checked) {
         if let Some(connect) = checked.connect {
             self.step("connect", connect);
@@ -116,25 +118,25 @@ impl Progress {
     }
 }
 
-/// Whether an account that was found a while ago will do.
+/// The use of accounts that were found by an earlier login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
-    /// It will, to begin with: the caller confirms it.
+    /// A remembered account is used at first: the caller confirms it.
     Good,
-    /// AD is asked.
+    /// AD is queried.
     Avoided,
 }
 
 impl<M: Machine, P: Passwords> Logins<M, P> {
-    /// Whether the person who typed `name` and `password` may come in, and, with `warn`, when the password expires, if
-    /// that is soon.
+    /// Decides whether the user who typed `name` and `password` gets access. With `warn` the decision also
+    /// has the time at which the password expires, if that is soon.
     pub async fn authenticate(&self, name: &str, password: &str, warn: bool, deadline: Instant) -> Decision {
         let mut progress = Progress { warn: warn && !self.warn.is_zero(), ..Progress::default() };
         let result = self.try_authenticate(name, password, deadline, &mut progress).await;
         progress.decide(result)
     }
 
-    /// The same for the account of `name`, who proved to be that person elsewhere.
+    /// Decides the same for the account of `name`, whose user was authenticated elsewhere.
     pub async fn account(&self, name: &str, warn: bool, deadline: Instant) -> Decision {
         let (mut decision, read) = self.inspect(name, deadline).await;
         if let Some((person, account)) = read {
@@ -146,7 +148,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         decision
     }
 
-    /// The same without a warning, but with the person and the state that it was decided by, as far as they could be read.
+    /// Decides the same without a warning, and also returns the account and its state, if they could be read.
     pub async fn inspect(&self, name: &str, deadline: Instant) -> (Decision, Option<(Person, Account)>) {
         let mut progress = Progress::default();
         let mut read = None;
@@ -154,7 +156,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         (progress.decide(result), read)
     }
 
-    /// The account that bears `name` now; whether it may log in was decided elsewhere.
+    /// Finds the account that bears `name` now. Its access was decided elsewhere.
     pub async fn identify(&self, name: &str, deadline: Instant) -> Decision {
         let mut progress = Progress::default();
         let result = self.resolve(name, Memory::Avoided, deadline, &mut progress).await;
@@ -180,7 +182,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 if !was_for && tried.may_have_counted() && !self.is_gone(&tried, &person, deadline).await {
                     return Err(tried.refused_for(&person, &now));
                 }
-                // The password or what was read is that of another account.
+                // Either the password or the data that was read belongs to another account.
                 if !was_for || (now.guid != person.guid && !tried.is_refused()) {
                     tried = Box::pin(self.check(&now, None, password, deadline, progress)).await;
                 }
@@ -208,7 +210,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                     _ => Box::pin(self.directory.account(&person, deadline)).await.map_err(Refusal::from),
                 };
                 let account = match account {
-                    // The KDC has refused already; only why is unknown.
+                    // The KDC has already rejected the login; only the reason is unknown.
                     Err(unknown) if checked.outcome == Outcome::Refused => {
                         let reason =
                             format!("{}; the account's state is unknown: {}", checked.reason, unknown.reason);
@@ -217,7 +219,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                     account => account?,
                 };
                 self.judge(&person, &account, deadline).await?;
-                // The KDC was asked by this name, the account read by its GUID.
+                // The KDC knows this name, and the account was read by its GUID.
                 if account.sam != person.sam {
                     let reason = format!("{} was renamed a moment ago; try again", person.dn);
                     return Err(Refusal::new(Outcome::Unavailable, reason));
@@ -239,7 +241,8 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         Ok(())
     }
 
-    /// What a bind does not prove; inside, when the password expires.
+    /// Decides what a bind does not prove. Returns the time at which the password expires, or why that is
+    /// unknown.
     async fn after_bind(&self, person: &Person, read: Read, deadline: Instant) -> Result<Expiry, Refusal> {
         let (groups, expiry) = match read {
             Read::Part(entry) if self.directory.has_group_rules() => {
@@ -249,9 +252,9 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                     Account::password_expiry_of(&entry).map_err(Refusal::from),
                 )
             }
-            // Nothing but a warning depends on it.
+            // Only a warning depends on it.
             Read::Part(entry) => (None, entry.and_then(|entry| Ok(Account::password_expiry_of(&entry)?))),
-            // It was to be Kerberos when the reading began.
+            // The method was Kerberos when the read began.
             Read::Account(account) => {
                 let account = account?;
                 (account.groups, Ok(account.password_expires))
@@ -262,15 +265,15 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         Ok(expiry)
     }
 
-    /// In how many seconds a password expires at `at`, if that is soon after `now`.
+    /// Returns the seconds from `now` until the password expires at `at`, if that is soon.
     fn soon(&self, at: Option<SystemTime>, now: SystemTime) -> Option<u64> {
         let left = at?.duration_since(now).ok()?;
         (left < self.warn).then_some(left.as_secs())
     }
 
-    /// Checks the password of `person`. Meanwhile reads what the answer will not prove and, where `person` was remembered
-    /// for a principal, which account that principal means now. A refused password waits for the latter alone, and not
-    /// for long.
+    /// Checks the password of `person`. While the check runs, it reads what the check will not prove. If
+    /// `person` was remembered for a principal, it also reads which account that principal means now. If the
+    /// password is rejected, it waits for that account alone, for [`CONFIRMATION`] at most.
     async fn check(
         &self,
         person: &Person,
@@ -283,7 +286,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let check = self.passwords.check(person, password, deadline);
         let method = self.passwords.method(person);
         let parts = self.parts(progress.warn);
-        // Most logins read nothing, and the future of a login stays small: it is moved about.
+        // Boxed so that the future of a login, which is moved about, stays small: most logins read nothing.
         let read = async move {
             match method == Method::Ldap && parts.is_empty() {
                 true => Read::Nothing,
@@ -312,7 +315,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let mut tried = Tried { checked, method, bearer: Bearer::Asked, read: Read::Nothing };
         let is_warning = method == Method::Ldap && !self.directory.has_group_rules();
         (tried.bearer, tried.read) = match (tried.is_refused(), bearer) {
-            // There is no answer to judge by who bears the name.
+            // Without an answer from AD, the bearer of the name does not matter.
             _ if !tried.may_be_judged() => (Bearer::Asked, Read::Nothing),
             (true, Some(bearer)) => (bearer, Read::Nothing),
             (true, None) => {
@@ -347,7 +350,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         tried
     }
 
-    /// The account that bears `principal` now.
+    /// Finds the account that bears `principal` now.
     async fn bearer(&self, principal: &Principal, deadline: Instant) -> Bearer {
         match self.directory.find_afresh(principal, deadline).await {
             Ok(found) => Bearer::Now(found.person),
@@ -356,21 +359,22 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         }
     }
 
-    /// What a bind leaves open: the groups, where rules name some, and when the password expires, where that is told.
+    /// Returns the attributes that a bind leaves open: the groups, if rules name some, and the password's
+    /// expiry, if the user wants a warning.
     fn parts(&self, warn: bool) -> Vec<&'static str> {
         let parts = [(self.directory.has_group_rules(), Account::GROUPS), (warn, Account::PASSWORD_EXPIRY)];
         parts.into_iter().filter_map(|(is_wanted, name)| is_wanted.then_some(name)).collect()
     }
 
-    /// What the method leaves open, of which after a bind these `parts`: Kerberos does not look at workstations and may
-    /// not say why it refuses.
+    /// Reads what the method leaves open; after a bind that is `parts`. Kerberos ignores workstations and may
+    /// not give the reason for a rejection.
     async fn read(&self, person: &Person, method: Method, parts: &[&str], deadline: Instant) -> Read {
         if method == Method::Kerberos {
             return Read::Account(self.directory.account(person, deadline).await.map_err(Refusal::from));
         }
         let entry = self.directory.read(person, parts, deadline);
         let entry = match self.directory.has_group_rules() {
-            // The rules are read beside them, so that they are there when they are needed.
+            // The rules are read at the same time, so that they are available when they are needed.
             true => {
                 let (rules, entry) = tokio::join!(self.directory.group_rules(person, deadline), entry);
                 rules.and(entry)
@@ -380,8 +384,8 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         Read::Part(entry.map_err(Refusal::from))
     }
 
-    /// Returns true if the password went out by a bind with a DN that no account has any more: that counted for none.
-    /// Where AD does not say, it may have counted.
+    /// Returns true if the password was sent by a bind with a DN that no account has any more: it counted for
+    /// none. If AD does not say, the attempt may have counted.
     async fn is_gone(&self, tried: &Tried, person: &Person, deadline: Instant) -> bool {
         let deadline = deadline.min(Instant::now() + CONFIRMATION);
         tried.by() == Method::Ldap && Box::pin(self.directory.exists(person, deadline)).await == Ok(false)
@@ -401,7 +405,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 let account = self.directory.account(&found.person, deadline).await;
                 (found.person, account)
             }
-            // Whose name it is now is asked at the same time as the state.
+            // The state and the present bearer of the name are read at the same time.
             true => {
                 let now = self.directory.find_afresh(&principal, deadline);
                 let (now, account) = tokio::join!(now, self.directory.account(&found.person, deadline));
@@ -418,7 +422,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         self.judge(person, account, deadline).await
     }
 
-    /// What the account's state and groups say.
+    /// Decides by the account's state and groups.
     pub(super) async fn judge(
         &self,
         person: &Person,
@@ -450,7 +454,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
 }
 
 impl<M: Machine, P> Logins<M, P> {
-    /// The account behind a name.
+    /// Finds the account that a name means.
     pub(super) async fn resolve(
         &self,
         name: &str,
@@ -476,42 +480,42 @@ impl<M: Machine, P> Logins<M, P> {
     }
 }
 
-/// The account that bears a name, as AD says while the password of a remembered one is checked.
+/// The present bearer of a name, as AD reports it while the password of a remembered account is checked.
 enum Bearer {
-    /// AD was asked before the password was.
+    /// AD was queried before the password was checked.
     Asked,
-    /// This one.
+    /// This account.
     Now(Person),
     /// AD has decided that the name means no account, or several.
     None(Refusal),
-    /// AD has not said; why.
+    /// AD has not answered, for this reason.
     Unknown(String),
 }
 
-/// What became of a password, and what was read meanwhile.
+/// The result of a password check, and the data that was read while it ran.
 struct Tried {
     checked: Result<Checked, Refusal>,
-    /// By what the password was to be checked.
+    /// The method that was planned for the check.
     method: Method,
     bearer: Bearer,
     read: Read,
 }
 
 impl Tried {
-    /// Returns true if the answer to the password is a refusal that nothing else has to explain.
+    /// Returns true if AD rejected the password and nothing else has to explain the rejection.
     fn is_refused(&self) -> bool {
         self.checked
             .as_ref()
             .map_or(true, |checked| checked.outcome != Outcome::Success && !checked.unexplained)
     }
 
-    /// By what the password was checked.
+    /// The method by which the password was checked.
     fn by(&self) -> Method {
         self.checked.as_ref().map_or(self.method, |checked| checked.method)
     }
 
-    /// Returns true if AD took the password for that of `now`, although it was sent for `asked`: the DN decides that for
-    /// a bind, the names for a KDC.
+    /// Returns true if AD checked the password of `now`, although it was sent for `asked`. The DN decides
+    /// that for a bind, the names for a KDC.
     fn was_for(&self, now: &Person, asked: &Person) -> bool {
         match self.by() {
             Method::Ldap => now.dn == asked.dn,
@@ -519,27 +523,27 @@ impl Tried {
         }
     }
 
-    /// Returns true if the answer may lead to admission, at once or by a change of the password.
+    /// Returns true if the answer may lead to access, directly or through a change of the password.
     fn may_lead_in(&self) -> bool {
         let leads_in = |outcome: Outcome| outcome.is_success() || outcome.wants_new_password();
         self.checked.as_ref().is_ok_and(|checked| leads_in(checked.outcome))
     }
 
-    /// Returns true if AD has answered: an error is an answer only where the KDC took the password for that of yet
+    /// Returns true if AD has answered. An error is an answer only if the KDC checked the password of yet
     /// another account.
     fn may_be_judged(&self) -> bool {
         self.checked.as_ref().map_or_else(|refusal| refusal.outcome == Outcome::Ambiguous, |_| true)
     }
 
-    /// Returns true if AD may have counted the password as a wrong one. What else it says about an account, it says
-    /// where the password is right, or without looking at it; so does a KDC that does not say why.
+    /// Returns true if AD may have counted the password as wrong. AD gives every other answer after the right
+    /// password, or without checking it; so does a KDC that gives no reason.
     fn may_have_counted(&self) -> bool {
         self.checked.as_ref().is_ok_and(|checked| {
             matches!(checked.outcome, Outcome::WrongPassword | Outcome::Refused) && !checked.unexplained
         })
     }
 
-    /// The refusal of a password that went to `asked`, which does not bear the name any more.
+    /// Builds the refusal of a password that was sent to `asked`, which no longer bears the name.
     fn refused_for(self, asked: &Person, now: &Person) -> Refusal {
         let stale =
             format!("the password went to {}, and the name is now that of {}: try again", asked.dn, now.dn);
@@ -550,19 +554,20 @@ impl Tried {
     }
 }
 
-/// What was read of an account while its password was checked.
+/// The data that was read of an account while its password was checked.
 enum Read {
     Nothing,
-    /// Groups, where rules ask for them, and when the password expires, where somebody is to be warned.
+    /// Groups, if rules need them, and the password's expiry, if the user wants a warning.
     Part(Result<Entry, Refusal>),
     Account(Result<Account, Refusal>),
 }
 
-/// When a password expires, if ever; or why that is unknown, which is no reason to refuse anybody.
+/// Time at which a password expires, if ever, or why it is unknown. An unknown expiry does not reject a
+/// login.
 type Expiry = Result<Option<SystemTime>, Refusal>;
 
-/// What a KDC's refusal comes to which the account's state, read beside it, does not confirm. A refusal proves nothing of
-/// the KDC, and one that leads to a change of the password would lead to admission.
+/// Builds the refusal for a KDC's rejection that the account's state does not confirm. A rejection does not
+/// prove that the KDC is genuine, and one that leads to a password change would lead to access.
 fn unconfirmed(checked: Checked) -> Refusal {
     match checked.outcome.wants_new_password() {
         true => {
@@ -604,7 +609,7 @@ mod tests {
     use crate::directory::{Entry, MachineError, Search};
     use crate::name::NameMap;
 
-    /// The directory of a test: what each search answers, by a part of its base or filter.
+    /// The directory of a test: the answer to each search, found by a part of its base or filter.
     #[derive(Default)]
     struct Scripted(Mutex<VecDeque<Answer>>);
 
@@ -629,16 +634,16 @@ mod tests {
         }
     }
 
-    /// The checks that are expected, in order, by the name they go by, and their answers.
+    /// The expected checks, in order, each with its name and its answer.
     struct Expected {
         method: Method,
-        /// What it turns out to be.
+        /// The method that the check really uses.
         by: Method,
         checks: Mutex<VecDeque<(&'static str, Result<Outcome, Refusal>)>>,
         unanswered: Vec<String>,
     }
 
-    /// What the KDC says of an account that may not log in, and not why.
+    /// The KDC's answer for an account that may not log in, without the reason.
     const REVOKED: Outcome = Outcome::Refused;
 
     impl Passwords for Expected {
@@ -654,7 +659,7 @@ mod tests {
                 Method::Kerberos => &person.sam,
             };
             assert_eq!(name, expected);
-            // Lets a search that runs beside it come first.
+            // Lets a concurrent search come first.
             tokio::task::yield_now().await;
             answer.map(|outcome| Checked {
                 method: self.by,
@@ -761,7 +766,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_bind_says_is_the_outcome() {
         for outcome in Outcome::ALL {
-            // Nothing was remembered, so nothing is looked up again.
+            // No account was remembered, so no search is repeated.
             let logins = logins(Login::default(), [found()], [("CN=John", Ok(*outcome))]);
             let verdict = authenticate(&logins, "John").await;
             assert_eq!(verdict.outcome, *outcome);
@@ -828,7 +833,7 @@ mod tests {
         decision.person.as_ref().map(|person| person.guid.to_bytes_le()[0])
     }
 
-    /// John logs in, and the broker remembers him; after that the searches and the checks are these.
+    /// John logs in, and the broker remembers his account. These searches and checks follow.
     async fn remembered(
         method: Method,
         login: Login,
@@ -852,7 +857,7 @@ mod tests {
         remembered(Method::Ldap, Login::default(), [found()], searches, checks).await
     }
 
-    /// One login of John, for which everything that was expected is asked, and nothing else.
+    /// One login of John, which makes every expected search and check, and no other.
     async fn log_in(logins: &Logins<Scripted, Expected>) -> Decision {
         let decision = logins.authenticate("john", "secret", false, soon()).await;
         assert!(logins.passwords.checks.lock().unwrap().is_empty(), "a check was not made");
@@ -869,7 +874,7 @@ mod tests {
         }
     }
 
-    /// A directory that takes its time.
+    /// A directory that answers slowly.
     struct Slow(Scripted, Duration);
 
     impl Machine for Slow {
@@ -879,7 +884,7 @@ mod tests {
         }
     }
 
-    /// Passwords that take as long.
+    /// Password checks that take as long.
     struct SlowPasswords(Expected, Duration);
 
     impl Passwords for SlowPasswords {
@@ -933,12 +938,12 @@ mod tests {
             verdict.reason.contains("went to CN=John, and the name is now that of CN=John,OU=New"),
             "{verdict:?}"
         );
-        // The next time it goes to him.
+        // The next login sends it to his own account.
         logins.directory.machine().0.lock().unwrap().push_back(moved());
         logins.passwords.checks.lock().unwrap().push_back(("CN=John,OU=New", Ok(Outcome::Success)));
         assert!(log_in(&logins).await.verdict.outcome.is_success());
 
-        // What the account in his place is like, John is not told.
+        // The answer tells John nothing about the account in his place.
         for other in [Outcome::Disabled, Outcome::LockedOut, Outcome::MustChange] {
             let checks = [("CN=John", Ok(other)), ("CN=John,OU=New", Ok(Outcome::Success))];
             assert!(log_in(&by_ldap([moved()], checks).await).await.verdict.outcome.is_success(), "{other}");
@@ -952,7 +957,7 @@ mod tests {
         let checks = [("CN=John", Ok(Outcome::WrongPassword)), ("CN=John,OU=New", Ok(Outcome::Success))];
         let decision = log_in(&by_ldap([moved(), gone], checks).await).await;
         assert!(decision.verdict.outcome.is_success(), "{decision:?}");
-        // Where AD does not say whether it is gone, the attempt may have counted.
+        // If AD does not say whether the account is gone, the attempt may have counted.
         let silent = ("CN=John (objectClass=*)", Err(unreachable()));
         let logins = by_ldap([moved(), silent], [("CN=John", Ok(Outcome::WrongPassword))]).await;
         assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
@@ -960,14 +965,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_another_account_bears_by_now_is_that_accounts() {
-        // Swapped, or given to a new account: the earlier bearer's password opens nothing, the present one's all.
+        // Swapped, or given to a new account: the earlier bearer's password fails, and the present one's
+        // succeeds.
         let now = || borne_by(namesake("CN=Other"));
         for outcome in [Outcome::WrongPassword, Outcome::Success] {
             let checks = [("CN=John", Ok(Outcome::Success)), ("CN=Other", Ok(outcome))];
             let decision = log_in(&by_ldap([now()], checks).await).await;
             assert_eq!((decision.verdict.outcome, guid_of(&decision)), (outcome, Some(2)));
         }
-        // Refused once: it has counted for the earlier bearer, who has the DN still.
+        // Rejected once: it counted for the earlier bearer, whose DN is unchanged.
         let there = ("CN=John (objectClass=*)", Ok(vec![Entry::new("CN=John")]));
         let logins = by_ldap([now(), there], [("CN=John", Ok(Outcome::WrongPassword))]).await;
         assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
@@ -979,12 +985,12 @@ mod tests {
         let twice = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
         let decision = log_in(&by_ldap([again()], twice).await).await;
         assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::Success, Some(2)));
-        // A wrong password was wrong for the new account, and has counted there.
+        // A wrong password was wrong for the new account, and counted there.
         let logins = by_ldap([again()], [("CN=John", Ok(Outcome::WrongPassword))]).await;
         let decision = log_in(&logins).await;
         assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::WrongPassword, Some(2)));
 
-        // With group rules: those of the new account count.
+        // With group rules, the groups of the new account count.
         let gone = (BY_GUID, Err(MachineError::NoSuchObject("CN=John".into())));
         for (sids, outcome) in [(ALLOWED, Outcome::Success), (DENIED, Outcome::Denied)] {
             let (_, groups) = member_of(&[sids]);
@@ -1010,7 +1016,7 @@ mod tests {
             let decision = log_in(&logins).await;
             assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::Success, Some(2)));
         }
-        // A wrong one was asked about once, and of the name's bearer.
+        // A wrong password was checked once, for the name's bearer.
         let wrong = [("john", Ok(Outcome::WrongPassword))];
         let logins = remembered(Method::Kerberos, Login::default(), first(), [now()], wrong).await;
         assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
@@ -1026,7 +1032,7 @@ mod tests {
             for bound in [Outcome::Success, Outcome::WrongPassword] {
                 let logins = by_ldap([now.clone()], [("CN=John", Ok(bound))]).await;
                 assert_eq!(log_in(&logins).await.verdict.outcome, outcome);
-                // It is forgotten: nothing is bound for it.
+                // The account is forgotten: no bind is made for it.
                 logins.directory.machine().0.lock().unwrap().push_back(now.clone());
                 assert_eq!(log_in(&logins).await.verdict.outcome, outcome);
             }
@@ -1041,7 +1047,7 @@ mod tests {
             let verdict = log_in(&logins).await.verdict;
             assert_eq!(verdict.outcome, outcome);
             assert!(verdict.reason.contains("still bears the name is unknown: "), "{verdict:?}");
-            // What was remembered is, and is confirmed as soon as that is possible.
+            // The account is still remembered, and is confirmed as soon as AD answers.
             logins.directory.machine().0.lock().unwrap().push_back(found());
             logins.passwords.checks.lock().unwrap().push_back(("CN=John", Ok(Outcome::Success)));
             let verdict = log_in(&logins).await.verdict;
@@ -1067,7 +1073,7 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
         assert_eq!(begun.elapsed(), CONFIRMATION);
-        // Without an answer to the password nothing is waited for.
+        // Without an answer to the password, the login waits for nothing.
         let silent = Refusal::from(PoolError::Unanswered("ad: refused".into()));
         let logins =
             by_ldap([(BY_NAME, Err(MachineError::Timeout("john".into())))], [("CN=John", Err(silent))]).await;
@@ -1172,7 +1178,7 @@ mod tests {
         }
     }
 
-    /// John's state as the KDC does not tell it.
+    /// John's state, which the KDC does not report.
     fn state(attribute: &'static str, value: &'static str) -> Answer {
         let entry = john("CN=John");
         let kept = entry.attributes().filter(|(name, _)| !name.eq_ignore_ascii_case(attribute));
@@ -1191,9 +1197,9 @@ mod tests {
             (REVOKED, state("accountExpires", "1"), Outcome::AccountExpired),
             (REVOKED, state("description", "fine"), Outcome::Refused),
             (REVOKED, (BY_GUID, Err(unreachable())), Outcome::Refused),
-            // Somebody with a wrong password learns nothing.
+            // A wrong password reveals nothing.
             (Outcome::WrongPassword, state("userAccountControl", "514"), Outcome::WrongPassword),
-            // A KDC that refuses has proved nothing, and this answer leads to a new password: AD has to agree.
+            // A KDC's rejection proves nothing, and this one leads to a new password: AD has to confirm it.
             (Outcome::MustChange, state("description", "fine"), Outcome::Unavailable),
             (Outcome::PasswordExpired, state("description", "fine"), Outcome::Unavailable),
             (Outcome::PasswordExpired, (BY_GUID, Err(unreachable())), Outcome::Unavailable),
@@ -1244,7 +1250,7 @@ mod tests {
         let searches =
             || [found(), state("description", "fine"), (BY_NAME, Ok(vec![renamed()])), now(renamed())];
 
-        // Nobody has the old name: asked again under the new one.
+        // No account has the old name: the next login uses the new one.
         let gone = logins_by(
             Method::Kerberos,
             Login::default(),
@@ -1254,7 +1260,7 @@ mod tests {
         assert!(gone.authenticate("john", "secret", false, soon()).await.verdict.outcome.is_success());
         assert_eq!(authenticate(&gone, "john").await.outcome, Outcome::Success);
 
-        // Another account has it by now, with the password that was typed.
+        // Another account has the name now, with the password that was typed.
         for outcome in [Outcome::WrongPassword, Outcome::Success] {
             let reads = if outcome.is_success() { vec![now(renamed())] } else { vec![] };
             let taken = logins_by(
@@ -1274,11 +1280,11 @@ mod tests {
         Login { warn: 3 * DAY, ..login }
     }
 
-    /// John, whose password expires after `left`, beside his groups.
+    /// John's account, whose password expires after `left`, and his groups.
     fn expires(left: Option<Duration>) -> Answer {
         let (_, groups) = member_of(&[ALLOWED]);
         let entry = groups.unwrap().remove(0);
-        // 100 ns since 1601; never is the greatest number.
+        // In units of 100 ns since 1601; the greatest number means never.
         let since_1970 = left.map(|left| SystemTime::UNIX_EPOCH.elapsed().unwrap() + left);
         let ticks = since_1970.map_or(i64::MAX as u64, |time| (time.as_secs() + 11_644_473_600) * 10_000_000);
         (BY_GUID, Ok(vec![entry.with(Account::PASSWORD_EXPIRY, [ticks.to_string()])]))

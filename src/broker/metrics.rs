@@ -1,7 +1,7 @@
-//! What the broker counts, and how it is told: OpenMetrics 1.0 over a socket of its own.
+//! The broker's counters, in OpenMetrics 1.0 over a separate socket.
 //!
-//! Counting costs a login a few atomic additions; everything else is looked up when somebody asks. Nothing is counted
-//! by person: the labels are outcomes, domain controllers and the like, of which there are few.
+//! Counting costs a login a few atomic additions; everything else is read at a scrape. No counter is per
+//! user: the labels are outcomes, domain controllers and the like, of which there are few.
 
 mod collect;
 mod families;
@@ -17,29 +17,29 @@ use super::passwords::Method;
 use crate::protocol::Operation;
 use crate::verdict::Outcome;
 
-/// Upper bounds of the times of logins, in milliseconds. A bind on an open connection takes a few, a domain controller
-/// is given up after 800, and the module waits for 5000 by itself.
+/// Upper bounds of the durations of logins, in milliseconds. A bind on an open connection takes a few; the
+/// broker leaves a domain controller after 800, and the module waits for 5000 by default.
 const BOUNDS: [u32; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
 
-/// What is decided, and counted by outcome.
+/// A request with a decision, counted by outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody who gave a password wants to come in.
+    /// A login with a password.
     Login,
-    /// Somebody who proved the identity elsewhere does.
+    /// A login of a user who was authenticated elsewhere.
     Account,
-    /// A present password is looked at, ahead of its change.
+    /// A check of the present password, ahead of its change.
     PasswordProbe,
-    /// A password is changed.
+    /// A change of a password.
     PasswordChange,
-    /// A session is registered.
+    /// A new session.
     SessionOpen,
-    /// A session is ended by its application.
+    /// The end of a session by its application.
     SessionClose,
 }
 
 impl Event {
-    /// All of them.
+    /// Every event.
     pub const ALL: [Event; 6] = [
         Event::Login,
         Event::Account,
@@ -49,7 +49,7 @@ impl Event {
         Event::SessionClose,
     ];
 
-    /// What is decided by `operation`; any that is not answered by a decision counts as a login.
+    /// Returns the event of `operation`; an operation without a decision counts as a login.
     pub fn of(operation: Operation) -> Self {
         match operation {
             Operation::Account => Event::Account,
@@ -61,7 +61,7 @@ impl Event {
         }
     }
 
-    /// Its name in the log.
+    /// Returns its name in the log.
     pub fn name(self) -> &'static str {
         match self {
             Event::Login => "login",
@@ -85,16 +85,16 @@ impl Event {
     }
 }
 
-/// Why a request was not looked at, or its answer lost.
+/// The reason why a request was not processed, or its answer lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Who asked is neither root nor in `broker.users`.
+    /// The peer is neither root nor in `broker.users`.
     Stranger,
-    /// It was no request of this version.
+    /// The frame was no request of this version.
     Malformed,
-    /// It was read only after its deadline.
+    /// The request was read only after its deadline.
     Overloaded,
-    /// Nobody took the answer.
+    /// The peer did not receive the answer.
     Unanswered,
 }
 
@@ -112,7 +112,7 @@ impl Refused {
     }
 }
 
-/// By what logins are told apart in the time that they take.
+/// The methods by which the durations of logins are counted.
 const METHODS: [Option<Method>; 3] = [Some(Method::Ldap), Some(Method::Kerberos), None];
 
 /// The counters.
@@ -136,7 +136,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts what was decided about `event`, by `method` and in the time that it `took`.
+    /// Counts the decision about `event`, by `method`, and the time that it `took`.
     pub fn decided(&self, event: Event, outcome: Outcome, method: Option<Method>, took: Duration) {
         let row = self.decided.get(event as usize).and_then(|row| row.get(outcome as usize));
         if let Some(count) = row {
@@ -149,7 +149,7 @@ impl Metrics {
         }
     }
 
-    /// Counts what was refused.
+    /// Counts a request that was rejected, for the reason `why`.
     pub fn refused(&self, why: Refused) {
         if let Some(count) = self.refused.get(why as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -160,17 +160,17 @@ impl Metrics {
         self.refused.get(why as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// How often `event` came to each outcome.
+    /// Returns the number of `event`s for each outcome.
     pub fn outcomes(&self, event: Event) -> impl Iterator<Item = (Outcome, u64)> {
         let counts = self.decided.get(event as usize).into_iter().flatten();
         Outcome::ALL.iter().copied().zip(counts.map(|count| count.load(Ordering::Relaxed)))
     }
 }
 
-/// How long something took, sorted into buckets.
+/// Durations, counted in buckets.
 #[derive(Debug, Default)]
 struct Times {
-    /// Those up to each bound and above the one before; the last are above all bounds.
+    /// Counts of durations up to each bound and above the one before; the last is above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
 }
@@ -184,8 +184,8 @@ impl Times {
         self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// As a histogram has it, in seconds. The count is that of the buckets, so that the two are one whatever is counted
-    /// meanwhile.
+    /// Returns the histogram, in seconds. Its count is the sum of the buckets, so that the two agree while
+    /// others are counted.
     fn histogram(&self) -> families::Histogram {
         let bounds = BOUNDS.iter().map(|bound| f64::from(*bound) / 1000.0).chain([f64::INFINITY]);
         let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));

@@ -1,8 +1,9 @@
-//! The broker: answers the module and the helper.
+//! The broker: answers requests of the module and the helper.
 //!
-//! It is started at boot, or by its socket, also on a host that is not joined yet or whose configuration is
-//! broken: then it denies every login and says why. When a file that it was started from changes, it finishes what
-//! it is doing and ends, and systemd starts it again with fresh credentials.
+//! It is started at boot, or by its socket, also on a host that is not joined yet or has a broken
+//! configuration: then it denies every login and gives the reason. When a file that it was started from
+//! changes, it finishes the requests in progress and ends, and systemd starts it again with fresh
+//! credentials.
 
 mod audit;
 pub mod change;
@@ -49,15 +50,15 @@ use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
 use crate::supervise;
 use crate::verdict::{Outcome, Verdict};
 
-/// The broker waits for AD no longer than this, whatever the deadline of a request says.
+/// Longest time that the broker waits for AD, whatever the deadline of a request.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Everything that answers requests.
 pub struct Broker {
     service: Result<Service, ConfigError>,
-    /// Why the machine account cannot work: there is no keytab.
+    /// The reason why the machine account cannot work: there is no keytab.
     no_keytab: Option<String>,
-    /// The most connections from applications at once.
+    /// Maximum number of concurrent connections from applications.
     pub connections: usize,
     peers: Peers,
     sources: Sources,
@@ -66,43 +67,44 @@ pub struct Broker {
     metrics: Metrics,
     /// The places for connections from applications.
     room: Arc<Semaphore>,
-    /// How often the loop that takes connections has turned.
+    /// Number of turns of the loop that accepts connections.
     turns: AtomicU64,
-    /// Why no application reaches the socket for logins.
+    /// The reason why no application reaches the socket for logins.
     unreachable: Mutex<Option<String>>,
-    /// Held by the one audit that is under way.
+    /// Held by the one audit in progress.
     auditing: tokio::sync::Mutex<()>,
     /// The places for searches of the LDAP bridge.
     searching: Semaphore,
-    /// Whether a login can succeed, as it was seen last.
+    /// The last known answer to whether a login can succeed.
     watch: health::Watch,
-    /// Why the configuration in force is not the one of the files, if it is not.
+    /// The reason why the configuration in force differs from the files, if it does.
     kept: Option<Problem>,
-    /// For the next broker, should its files be broken.
+    /// The configuration for the next broker, if its files are broken.
     last_good: Option<LastGood>,
 }
 
-/// What the broker is started from.
+/// The inputs of the broker.
 pub struct Start {
     /// `config.toml`.
     pub config: PathBuf,
     /// The join's secrets.
     pub credentials: Credentials,
-    /// Where lines go.
+    /// The log.
     pub log: Log,
 }
 
 impl Broker {
-    /// A broker for what `start` says. A broken configuration is no error: it denies and is named in every answer.
+    /// Creates a broker for `start`. A broken configuration is no error: the broker denies every login, and
+    /// each answer names the fault.
     ///
     /// # Errors
-    /// If a thread cannot be started.
+    /// Returns the cause if a thread cannot be started.
     pub fn new(start: Start) -> std::io::Result<Arc<Self>> {
         let Start { config: path, credentials, log } = start;
         let log = Arc::new(log);
         observe(&log);
-        // Which files there are, only a reading tells. What counts is read once more, after each was looked at, so
-        // that a change in between is seen as one.
+        // Only a read shows which files there are. After each was recorded, the configuration is read again,
+        // so that a change in between is noticed.
         let mut files = vec![path.clone()];
         // Those of DNS are followed without a new start (`service.rs`).
         files.push(PathBuf::from("/etc/krb5.conf"));
@@ -140,13 +142,12 @@ impl Broker {
         &self.log
     }
 
-    /// The file whose change asks for a new start.
+    /// Returns the changed file that requires a restart.
     pub fn stale(&self) -> Option<String> {
         self.sources.stale().map(|path| path.display().to_string())
     }
 
-    /// Leaves the counters and the last good configuration to the broker that is about to be started in place of this
-    /// one.
+    /// Leaves the counters and the last good configuration to the broker that replaces this one.
     pub fn hand_over(&self) {
         let Some(folder) = service::state_directory() else { return };
         if let Err(error) = Handover::leave(self.metrics.saved(), self.last_good.clone(), &folder) {
@@ -157,13 +158,13 @@ impl Broker {
         }
     }
 
-    /// What is wrong, for people; `None` when nothing is.
+    /// Describes the present problem for a reader; `None` if there is none.
     pub fn problem(&self) -> Option<String> {
         let broken = || self.service.as_ref().err().map(ToString::to_string);
         broken().or_else(|| self.no_keytab.clone()).or_else(|| self.unreachable().clone())
     }
 
-    /// Notes whether the socket for logins stands where applications look for it, and logs a change.
+    /// Records whether the socket for logins is where applications expect it, and logs a change.
     fn look_for(&self, place: &Place) {
         let (problem, mut known) = (place.problem(), self.unreachable());
         if *known != problem {
@@ -177,7 +178,7 @@ impl Broker {
         self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects to AD ahead of the first login, and says in the log what the broker has to work with.
+    /// Connects to AD ahead of the first login, and logs the broker's resources.
     pub async fn warm_up(&self) {
         if let Some(kept) = &self.kept {
             self.log.write(Level::Error, &Line::new("config").with("problem", kept));
@@ -204,8 +205,8 @@ impl Broker {
             return self.forbid(request.operation, peer).into();
         }
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
-        // What is no login is boxed here and below: the future of every login is as large as the largest of them all,
-        // and is moved about and wiped.
+        // Requests other than logins are boxed here and below. The future of every login is as large as the
+        // largest of them all, and is moved about and wiped.
         let reply = match request.operation {
             Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)),
             Operation::Check => Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)),
@@ -235,7 +236,7 @@ impl Broker {
         reply.into()
     }
 
-    /// Tells a peer that it is answered, but not this.
+    /// Rejects an operation that the peer may not request, although it has access.
     fn forbid(&self, operation: Operation, peer: &Peer) -> Reply {
         self.metrics.refused(Refused::Stranger);
         let reason = match operation {
@@ -247,21 +248,21 @@ impl Broker {
         Reply::Refused(reason)
     }
 
-    /// The session that `request` has opened, which ends unless its application takes the answer.
+    /// Returns the session that `request` has opened, which ends unless its application receives the answer.
     fn seat(&self, request: &Request, decision: &Decision) -> Option<Seat> {
         let service = self.service.as_ref().ok()?;
         let id = decision.verdict.session.clone().filter(|_| registers(request))?;
         Some(Seat::new(service.register.clone(), id))
     }
 
-    /// Undoes the sessions of requests that were cut off; the broker ends within `time`.
+    /// Undoes the sessions of requests that were cut off, in at most `time`.
     pub async fn leave(&self, time: Duration) {
         if let Ok(service) = &self.service {
             service.register.leave(time).await;
         }
     }
 
-    /// The broker is about to end: whoever waits for something to happen waits no longer.
+    /// Stops every wait for events of sessions, because the broker is about to end.
     pub fn end(&self) {
         if let Ok(service) = &self.service {
             service.register.end();
@@ -271,7 +272,7 @@ impl Broker {
     async fn decide(&self, request: &Request, secret: &Secret, peer: &Peer, deadline: Deadline) -> Decision {
         let service = match (&self.service, &self.no_keytab) {
             (Err(error), _) => return Decision::from(error),
-            // For this AD is not asked.
+            // This needs no query of AD.
             (Ok(service), _) if request.operation == Operation::CloseSession => {
                 return Box::pin(service.close_session(request, peer, deadline)).await;
             }
@@ -342,16 +343,17 @@ impl Broker {
     }
 }
 
-/// An answer, and what the log is to say of it.
+/// A reply, and its record for the log.
 pub struct Answer<'a> {
-    /// For the peer.
+    /// The reply to the peer.
     pub reply: Reply,
     record: Option<Record<'a>>,
     seat: Option<Seat>,
 }
 
 impl Answer<'_> {
-    /// Writes the request's line into the log. Returns the session that ends unless the peer takes the answer.
+    /// Writes the request's line into the log. Returns the session that ends unless the peer receives the
+    /// answer.
     pub(super) fn logged(&mut self) -> Option<Seat> {
         self.record = None;
         self.seat.take()
@@ -364,9 +366,9 @@ impl From<Reply> for Answer<'_> {
     }
 }
 
-/// Writes the log line of a request when it is dropped, however the request ends: after the reply, so that the client
-/// does not wait for the log; and without a decision where the broker ends, or panics, while a domain controller has
-/// the password.
+/// Writes the log line of a request when it is dropped, however the request ends. The line follows the reply,
+/// so that the client does not wait for the log. It has no decision if the broker ends, or panics, while a
+/// domain controller has the password.
 struct Record<'a> {
     broker: &'a Broker,
     request: &'a Request,
@@ -385,7 +387,7 @@ impl Drop for Record<'_> {
     }
 }
 
-/// What is known of a request that was cut off. AD may have counted its password, or made its change.
+/// Returns the refusal for a request that was cut off. AD may have counted its password, or made its change.
 fn undecided(operation: Operation) -> Refusal {
     let outcome = match operation {
         Operation::ChangePassword => Outcome::ChangeUnknown,
@@ -398,7 +400,7 @@ fn undecided(operation: Operation) -> Refusal {
     Refusal::new(outcome, reason)
 }
 
-/// Writes what becomes of supervised tasks into `log`.
+/// Logs the events of supervised tasks into `log`.
 fn observe(log: &Arc<Log>) {
     let log = log.clone();
     supervise::tasks().observe(move |event| {
@@ -416,8 +418,8 @@ fn observe(log: &Arc<Log>) {
     });
 }
 
-/// The decision about the account that proved itself on the PAM handle, which has to be the one that bears the name now.
-/// It says whose it is, so that the module can ask about the same account later.
+/// Restricts a decision to the account that was authenticated on the PAM handle: it must still bear the name.
+/// The decision names the account, so that later requests of the module are about the same one.
 fn of_one_account(request: &Request, mut decision: Decision) -> Decision {
     let bearer = decision.person.as_ref().map(|person| person.guid.to_string());
     let may_lead_in = {
@@ -439,7 +441,7 @@ fn of_one_account(request: &Request, mut decision: Decision) -> Decision {
     decision
 }
 
-/// Whether a success of `request` begins a session.
+/// Returns true if a success of `request` begins a session.
 fn registers(request: &Request) -> bool {
     match request.operation {
         Operation::OpenSession => true,
@@ -448,12 +450,12 @@ fn registers(request: &Request) -> bool {
     }
 }
 
-/// The files that a configuration was completed from; of a broken one, the file that must be mended.
+/// Returns the files that a configuration was completed from; for a broken one, the file that needs the fix.
 fn files_of(config: &Result<Config, ConfigError>) -> Vec<PathBuf> {
     match config {
         Ok(config) => {
             let roots = config.tls.ca_file.clone().unwrap_or_else(|| SYSTEM_ROOTS.into());
-            // The files of a Redis are read anew for each of its connections.
+            // The files of a Redis are read again for each of its connections.
             vec![config.map_file.clone(), roots]
         }
         Err(ConfigError::Broken(problem)) => vec![problem.file.clone()],
@@ -499,7 +501,7 @@ mod tests {
             (Some(1), Success, Some(2), (UnknownUser, None)),
             (Some(1), MustChange, Some(2), (UnknownUser, None)),
             (Some(1), Denied, Some(2), (UnknownUser, None)),
-            // Whose it is was not found out.
+            // The account could not be identified.
             (Some(1), Success, None, (UnknownUser, None)),
             (Some(1), Unavailable, None, (Unavailable, None)),
         ] {

@@ -1,8 +1,8 @@
-//! How a password is checked and changed: by LDAP or by Kerberos, and which of the two.
+//! Checks and changes of passwords, by LDAP or by Kerberos, and the choice between the two.
 //!
-//! A password goes to one of them alone, until it has proved right. Where the configuration leaves the choice to us, it is LDAP where a domain
-//! controller offers TLS that can be verified; Kerberos is taken only when every one that answers offers none, which
-//! is known before any bind is sent.
+//! A password goes to one of them only, until it has proved right. If the configuration leaves the choice
+//! open, the method is LDAP where a domain controller offers TLS that can be verified. Kerberos is chosen
+//! only if every domain controller that answers offers none, which is known before any bind is sent.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -38,34 +38,34 @@ impl std::fmt::Display for Method {
     }
 }
 
-/// What became of a password.
+/// The result of a password check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// By what it was checked.
+    /// The method that was used.
     pub method: Method,
-    /// What AD decided.
+    /// The decision of AD.
     pub outcome: Outcome,
-    /// Its answer, for the log; empty after a success.
+    /// AD's answer, for the log; empty after a success.
     pub reason: String,
-    /// AD refuses the account and does not say why: its state has to tell. The outcome is what there is to say
-    /// where the state does not tell either.
+    /// True if AD rejects the account without a reason, so that the account's state has to explain it. If the
+    /// state does not, `outcome` stands.
     pub unexplained: bool,
     /// The domain controller that decided.
     pub dc: String,
-    /// Those that got the attempt before and did not answer: each may have counted it too.
+    /// Domain controllers that received the attempt earlier and did not answer: each may have counted it too.
     pub unanswered: Vec<String>,
-    /// What it took to have a connection; `None` where one was open or none is kept.
+    /// Time taken to open a connection; `None` if one was open or the method keeps none.
     pub connect: Option<Duration>,
-    /// What the answer took.
+    /// Time taken by the answer.
     pub took: Duration,
 }
 
-/// Who checks passwords.
+/// Checks passwords.
 pub trait Passwords: Send + Sync {
-    /// By what the next password of `person` will most likely be checked.
+    /// Returns the method that will most likely check the next password of `person`.
     fn method(&self, person: &Person) -> Method;
 
-    /// Checks the password of `person`: one attempt at most is answered.
+    /// Checks the password of `person`. At most one attempt is answered.
     fn check(
         &self,
         person: &Person,
@@ -77,24 +77,24 @@ pub trait Passwords: Send + Sync {
 /// An attempt to change a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// The present password does not open the way to it: nothing was sent.
+    /// The present password does not permit a change: none was sent.
     Closed(Checked),
     /// The present password was right, and the change was sent, once.
     Sent {
-        /// What became of the present password.
+        /// The result of the check of the present password.
         present: Checked,
-        /// What became of the change.
+        /// The answer to the change.
         answer: Answer,
-        /// Whether the server that answered has proved that it is a domain controller: by its certificate, or with the
-        /// machine's ticket. Otherwise the answer may be a forged one.
+        /// True if the server that answered proved that it is a domain controller, by its certificate or with
+        /// the machine's ticket. Otherwise the answer may be forged.
         proven: bool,
     },
 }
 
-/// Who changes passwords.
+/// Changes passwords.
 pub trait Changes: Send + Sync {
-    /// Checks the present password of `person` as a change of it would, and changes nothing. An outcome that wants a
-    /// new password is of a right one.
+    /// Checks the present password of `person` as a change would, without a change. An outcome that wants a
+    /// new password means that the present one is right.
     fn probe(
         &self,
         person: &Person,
@@ -102,11 +102,12 @@ pub trait Changes: Send + Sync {
         deadline: Instant,
     ) -> impl Future<Output = Result<Checked, Refusal>> + Send;
 
-    /// Changes the password of `person` from `present` to `new`: one attempt with the present one at most is answered,
-    /// and the new one is sent once at most. By Kerberos it goes to the domain controller `at` where that can be.
+    /// Changes the password of `person` from `present` to `new`. At most one attempt with the present
+    /// password is answered, and the new one is sent at most once. Kerberos uses the domain controller `at`
+    /// if possible.
     ///
     /// # Errors
-    /// The change was not sent.
+    /// Returns a refusal if the change was not sent.
     fn change(
         &self,
         person: &Person,
@@ -117,10 +118,10 @@ pub trait Changes: Send + Sync {
     ) -> impl Future<Output = Result<Attempt, Refusal>> + Send;
 }
 
-/// Who is told that the method changed: the domain, the method and why.
+/// Receives each change of method: the domain, the method and the reason.
 pub type MethodObserver = Arc<dyn Fn(&str, Method, &str) + Send + Sync>;
 
-/// Makes the pool of a domain.
+/// Creates the pool of a domain.
 pub type Pools = Box<dyn Fn(&str) -> Arc<Pool> + Send + Sync>;
 
 /// The passwords of the forest's domains.
@@ -129,7 +130,7 @@ pub struct DomainPasswords {
     kerberos: Arc<Kerberos>,
     make: Pools,
     observer: MethodObserver,
-    /// By domain; only those that AD has found people in.
+    /// The domains in which AD found accounts, by name.
     domains: Mutex<HashMap<String, Domain>>,
 }
 
@@ -139,7 +140,7 @@ struct Domain {
 }
 
 impl DomainPasswords {
-    /// Checks as `configured`, by `kerberos` and by the pools that `make` makes.
+    /// Creates the checks for the `configured` method, with `kerberos` and with pools from `make`.
     pub fn new(
         configured: config::Method,
         kerberos: Arc<Kerberos>,
@@ -149,7 +150,7 @@ impl DomainPasswords {
         DomainPasswords { configured, kerberos, make, observer, domains: Mutex::default() }
     }
 
-    /// The pool of `domain`.
+    /// Returns the pool of `domain`.
     pub fn pool(&self, domain: &str) -> Arc<Pool> {
         let mut domains = self.domains();
         if let Some(known) = domains.get(domain) {
@@ -160,10 +161,10 @@ impl DomainPasswords {
         pool
     }
 
-    /// Finds out, ahead of the first login, what `domain` will be checked by.
+    /// Chooses the method of `domain` ahead of the first login.
     ///
     /// # Errors
-    /// Why nothing can be checked.
+    /// Returns the reason if no password can be checked.
     pub async fn warm_up(&self, domain: &str, deadline: Instant) -> Result<Option<String>, String> {
         let pool = self.pool(domain);
         if self.configured == config::Method::Kerberos {
@@ -183,7 +184,7 @@ impl DomainPasswords {
         }
     }
 
-    /// `dc` of `domain` offers TLS that can be verified.
+    /// Records that `dc` of `domain` offers TLS that can be verified.
     pub fn settled(&self, domain: &str, dc: &str) {
         match self.configured {
             config::Method::Auto if self.chosen(domain) == Some(Method::Ldap) => {}
@@ -195,18 +196,18 @@ impl DomainPasswords {
         }
     }
 
-    /// Closes the connections that wait for work, so that the next ones are verified afresh.
+    /// Closes the idle connections, so that the next ones are verified again.
     pub fn reconnect(&self) {
         self.domains().values().for_each(|domain| domain.pool.clear());
     }
 
-    /// Every domain that has a pool so far.
+    /// Returns every domain that has a pool so far.
     pub fn pools(&self) -> Vec<(String, Arc<Pool>)> {
         self.domains().iter().map(|(name, domain)| (name.clone(), domain.pool.clone())).collect()
     }
 
-    /// Why Kerberos checks the passwords of `domain` although the configuration would have them checked by LDAP, if it
-    /// does.
+    /// Returns why Kerberos checks the passwords of `domain` in place of LDAP, if the configuration left the
+    /// choice open and it does.
     pub fn stands_in(&self, domain: &str) -> Option<String> {
         let domains = self.domains();
         match domains.get(domain)?.choice.as_ref()? {
@@ -215,7 +216,7 @@ impl DomainPasswords {
         }
     }
 
-    /// What `domain` is checked by, for people.
+    /// Reports the method of `domain`.
     pub fn report(&self, domain: &str) -> report::Method {
         match self.domains().get(domain).and_then(|domain| domain.choice.clone()) {
             Some((method, reason)) => report::Method { name: method.to_string(), reason },
@@ -223,8 +224,9 @@ impl DomainPasswords {
         }
     }
 
-    /// What `ldap` says, or `kerberos` where that is the method, or where nothing could be sent for want of TLS and the
-    /// choice is ours. `kerberos` takes whether a password may be tried that AD would not count, see [`Who::uncounted`].
+    /// Runs `ldap`, or `kerberos` if that is the method. Also runs `kerberos` if nothing could be sent
+    /// because no TLS was offered and the configuration leaves the choice open. The argument of `kerberos`
+    /// permits a password that AD would not count, see [`Who::uncounted`].
     ///
     /// Kerberos is boxed so that the common login future stays small.
     async fn by_either<T, K: Future<Output = Result<T, CheckError>>>(
@@ -238,7 +240,7 @@ impl DomainPasswords {
                 Err(error @ CheckError::NoPreauth(_)) => error,
                 decided => return Ok(decided?),
             };
-            // The password was not sent yet, and a bind is counted.
+            // The password was not sent yet, and AD counts a bind.
             return match ldap.await {
                 Ok((_, done)) => Ok(done),
                 Err(PoolError::NoTls(_)) => Ok(Box::pin(kerberos(true)).await?),
@@ -269,7 +271,7 @@ impl DomainPasswords {
         Ok((bound.dc.clone(), bound.into()))
     }
 
-    /// Changes on the connection that the present password is bound on.
+    /// Changes the password on the connection on which the present one was bound.
     async fn change_by_ldap(
         &self,
         person: &Person,
@@ -288,7 +290,7 @@ impl DomainPasswords {
         Ok((dc, Attempt::Sent { present, answer, proven: true }))
     }
 
-    /// Changes by kpasswd, at the domain controller `preferred` where that can be.
+    /// Changes the password by kpasswd, at the domain controller `preferred` if possible.
     async fn change_by_kerberos(
         &self,
         person: &Person,
@@ -310,7 +312,7 @@ impl DomainPasswords {
         Ok(Attempt::Sent { present: Checked { dc, ..present }, answer, proven })
     }
 
-    /// What the next password of `person` will most likely go by.
+    /// Returns the method for the next password of `person`.
     fn preferred(&self, person: &Person) -> Method {
         match self.configured {
             config::Method::Ldap => Method::Ldap,
@@ -339,7 +341,7 @@ impl DomainPasswords {
     }
 }
 
-/// Why, where nobody had a choice.
+/// The reason for a method that the configuration sets.
 const CONFIGURED: &str = "login.method";
 
 impl Passwords for Arc<DomainPasswords> {
@@ -378,7 +380,7 @@ impl Changes for Arc<DomainPasswords> {
         let ldap = self.change_by_ldap(person, present, new, deadline);
         let kerberos = |uncounted| self.change_by_kerberos(person, uncounted, (present, new), at, deadline);
         match self.by_either(person, ldap, kerberos).await? {
-            // The password has proved right, and nobody can bind with it: there is no other way.
+            // The password is right, but no bind with it succeeds: there is no other way.
             Attempt::Closed(Checked { method: Method::Ldap, outcome, dc, .. })
                 if outcome.wants_new_password() =>
             {

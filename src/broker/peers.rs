@@ -1,7 +1,9 @@
-//! Who may ask the broker: root, the users that applications run as, and, for logins and searches, the LDAP bridge.
+//! Access to the broker: root, the users that applications run as, and, for logins and searches, the LDAP
+//! bridge.
 //!
-//! The name service can hang or fail: it may ask another host, or want a descriptor where none is left. So one thread
-//! asks it, one question at a time; whoever was permitted stays so, and a stranger costs no thread and no wait of others.
+//! The name service can hang or fail: it may query another host, or need a descriptor when none is left. So a
+//! single thread queries it, one question at a time. A user with access keeps it, and a stranger uses no
+//! thread and delays no other peer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,19 +19,19 @@ use crate::config::CONFIG;
 use crate::protocol::Operation;
 use crate::supervise::{self, Ended};
 
-/// How long the uids of the configured users are good. Later they are looked up again, and stay in use until then.
+/// Age from which the uids of the configured users are looked up again. They stay in use until then.
 const FRESH: Duration = Duration::from_secs(60);
-/// A refused peer makes us look again, because its user may be new; but not more often than this.
+/// A rejected peer causes a new lookup, because its user may be new, but no more often than this.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How long an unknown peer waits for a lookup, from the moment in which that was begun.
+/// Longest time that an unknown peer waits for a lookup, from the start of that lookup.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Names of strangers that are kept for the log.
+/// Maximum number of strangers' names that are kept for the log.
 const STRANGERS: usize = 64;
-/// The system user of the LDAP bridge, which the package makes.
+/// The system user of the LDAP bridge, which the package creates.
 pub const BRIDGE: &str = "motion-ad-ldap";
-/// Why a user is not known while the name service hangs.
+/// The cause of an unknown user while the name service hangs.
 const SILENT: &str = "the name service does not answer";
-/// Questions that wait for the thread.
+/// Maximum number of questions that wait for the thread.
 const QUEUE: usize = 4;
 
 /// The process at the other end of a connection, as the kernel knows it (SO_PEERCRED, unix(7)).
@@ -37,7 +39,7 @@ const QUEUE: usize = 4;
 pub struct Peer {
     /// Its user.
     pub uid: u32,
-    /// Its process id; 0 where it is in a container, of whose processes this one knows nothing.
+    /// Its process id; 0 if it is in a container, whose processes the broker cannot see.
     pub pid: u32,
 }
 
@@ -51,14 +53,15 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Whether a peer is answered.
+/// Access of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It is.
+    /// The peer gets an answer.
     Granted,
     /// It is neither root nor one of the configured users.
     Stranger,
-    /// It is not, because the name service did not say who the configured users are; the cause.
+    /// The peer gets no answer, because the name service did not identify the configured users; with the
+    /// cause.
     Unknown(String),
 }
 
@@ -67,14 +70,14 @@ pub trait NameService: Send {
     /// Returns the uid of the user `name`, `None` if there is no such user.
     ///
     /// # Errors
-    /// If the name service cannot say.
+    /// Returns the cause if the name service cannot answer.
     fn uid(&self, name: &str) -> Result<Option<u32>, String>;
 
     /// Returns the name of the user `uid`, if there is one and the name service says so.
     fn name(&self, uid: u32) -> Option<String>;
 }
 
-/// The host's own.
+/// The host's name service.
 pub struct Nss;
 
 impl NameService for Nss {
@@ -88,19 +91,19 @@ impl NameService for Nss {
     }
 }
 
-/// What the thread is asked.
+/// A question for the thread.
 enum Question {
-    /// Who the configured users are.
+    /// The uids of the configured users.
     Users,
-    /// Who this is.
+    /// The name of this uid.
     Stranger(u32),
 }
 
-/// The peers that are answered.
+/// The peers that have access.
 pub struct Peers {
-    /// Those that are configured as numbers.
+    /// The users that are configured as numbers.
     uids: Vec<u32>,
-    /// Whether [`BRIDGE`] is configured as well.
+    /// True if [`BRIDGE`] is configured as well.
     is_bridge_named: bool,
     known: Arc<watch::Sender<Known>>,
     questions: SyncSender<Question>,
@@ -108,25 +111,25 @@ pub struct Peers {
 
 #[derive(Default)]
 struct Known {
-    /// The uids of the configured names, as far as they were ever told.
+    /// The uids of the configured names, as far as the name service ever returned them.
     uids: BTreeMap<String, u32>,
-    /// When the last lookup ended.
+    /// Time at which the last lookup ended.
     looked: Option<Instant>,
-    /// When the one that is under way was begun.
+    /// Time at which the lookup in progress began.
     begun: Option<Instant>,
-    /// Why the last one did not say everything.
+    /// Reason why the last lookup was incomplete.
     problem: Option<String>,
     /// The stranger whose name is being looked up: one at a time, so that the queue has room for the users.
     naming: Option<u32>,
-    /// Names of strangers, and when they were looked up.
+    /// Names of strangers, and the times of their lookups.
     strangers: BTreeMap<u32, (Instant, Option<String>)>,
 }
 
 impl Peers {
-    /// Answers root and `users`, who are names or numbers.
+    /// Grants access to root and to `users`, which are names or numbers.
     ///
     /// # Errors
-    /// If the thread cannot be started.
+    /// Returns the cause if the thread cannot be started.
     pub fn new(users: Vec<String>, service: impl NameService + 'static) -> std::io::Result<Self> {
         let (uids, names): (Vec<_>, Vec<_>) =
             users.into_iter().map(|user| user.parse().map_err(|_| user)).partition(Result::is_ok);
@@ -146,7 +149,7 @@ impl Peers {
         Ok(peers)
     }
 
-    /// Decides whether `uid` is answered. One that is permitted never waits.
+    /// Decides the access of `uid`. A user with access never waits.
     pub async fn access(&self, uid: u32) -> Access {
         if uid == 0 || self.uids.contains(&uid) {
             return Access::Granted;
@@ -182,8 +185,9 @@ impl Peers {
         }
     }
 
-    /// Whether `uid`, which is answered, may ask for `operation`. The bridge's user logs users in, searches and asks for
-    /// the domain; applications do anything but search.
+    /// Returns true if `uid`, which has access, may request `operation`. The bridge's user may authenticate
+    /// users, open and close their sessions, search and query the status; applications may do anything but
+    /// search.
     pub fn may(&self, uid: u32, operation: Operation) -> bool {
         let is_bridge = || self.known.borrow().uids.get(BRIDGE) == Some(&uid);
         let is_application = || self.uids.contains(&uid) || self.is_bridge_named || self.is_named(uid);
@@ -198,7 +202,7 @@ impl Peers {
         }
     }
 
-    /// Whether one of the configured names has this uid.
+    /// Returns true if one of the configured names has this uid.
     fn is_named(&self, uid: u32) -> bool {
         let known = self.known.borrow();
         known.uids.iter().any(|(name, known)| name != BRIDGE && *known == uid)
@@ -243,7 +247,8 @@ impl Peers {
         naming == Some(uid)
     }
 
-    /// Begins a lookup unless one is under way; returns when that was begun, `None` where there is no thread for it.
+    /// Starts a lookup unless one is in progress. Returns when that one began, or `None` if the queue is
+    /// full.
     fn look(&self, known: &mut Known) -> Option<Instant> {
         if known.begun.is_none() && self.questions.try_send(Question::Users).is_ok() {
             known.begun = Some(Instant::now());
@@ -257,20 +262,20 @@ impl Known {
         self.uids.values().any(|known| *known == uid)
     }
 
-    /// What a peer is that is none of the known users.
+    /// Returns the access of a peer that is none of the known users.
     fn stranger(&self) -> Access {
         self.problem.clone().map_or(Access::Stranger, Access::Unknown)
     }
 }
 
-/// What the thread does until the last handle is gone.
+/// Answers questions until the last handle is gone.
 fn answer(
     service: &impl NameService,
     names: &[String],
     questions: &Receiver<Question>,
     known: &watch::Sender<Known>,
 ) -> Ended {
-    // After a panic none is under way.
+    // After a panic no lookup is in progress.
     known.send_modify(|known| (known.begun, known.naming) = (None, None));
     while let Ok(question) = questions.recv() {
         match question {
@@ -288,7 +293,7 @@ fn answer(
 }
 
 impl Known {
-    /// Takes what the name service told of the configured users. What it could not say leaves what is known.
+    /// Stores the name service's answers on the configured users. A failed lookup leaves the known uid.
     fn learn(&mut self, told: Vec<(&String, Result<Option<u32>, String>)>) {
         self.problem = None;
         for (name, uid) in told {
@@ -317,13 +322,13 @@ impl Known {
     }
 }
 
-/// The name of the program that the process `pid` runs (proc_pid_comm(5)).
+/// Returns the name of the program that the process `pid` runs (proc_pid_comm(5)).
 fn program(pid: u32) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(name.trim_end().chars().filter(|c| !c.is_control()).collect())
 }
 
-/// What the administrator sets so that a stranger is answered.
+/// Returns the setting that gives a stranger access.
 pub fn advice() -> String {
     format!("if it is the application, name it in `users` of the section [broker] in {CONFIG}")
 }
@@ -390,7 +395,7 @@ mod tests {
         }
         let may = [0, 1, 4711, BRIDGE_UID].map(|uid| peers.may(uid, Operation::Search));
         assert_eq!(may, [true, false, false, true]);
-        // Named by the administrator, it is an application as well.
+        // If the administrator names it, the bridge's user is an application as well.
         let named = Peers::new(vec![BRIDGE.to_owned()], Scripted::default()).unwrap();
         assert_eq!(named.access(BRIDGE_UID).await, Access::Granted);
         assert!(named.may(BRIDGE_UID, Operation::Check) && named.may(BRIDGE_UID, Operation::Search));
@@ -398,7 +403,7 @@ mod tests {
 
     const BRIDGE_UID: u32 = 990;
 
-    /// A name service that knows daemon, john and the bridge, and fails or hangs when it is told to.
+    /// A name service that knows daemon, john and the bridge, and fails or hangs on request.
     #[derive(Clone, Default)]
     struct Scripted {
         fails: Arc<AtomicBool>,
@@ -427,7 +432,7 @@ mod tests {
     }
 
     impl Peers {
-        /// As if what is known had been looked up an hour ago.
+        /// Makes the known uids older than [`FRESH`].
         fn age(&self) {
             self.known.send_modify(|known| known.looked = Instant::now().checked_sub(2 * FRESH));
         }
@@ -441,7 +446,7 @@ mod tests {
         service.fails.store(true, Ordering::SeqCst);
         for _ in 0..3 {
             peers.age();
-            // A stranger has it looked up, and what fails then takes nobody's right away.
+            // A stranger causes a lookup, and its failure does not revoke the access of a known user.
             let Access::Unknown(cause) = peers.access(7).await else { panic!("no cause") };
             assert!(cause.contains("daemon is: Too many open files"), "{cause}");
             assert_eq!(peers.access(1).await, Access::Granted);
@@ -464,10 +469,10 @@ mod tests {
             let peers = peers.clone();
             strangers.spawn(async move { peers.access(uid).await });
         }
-        // They wait together; none of them in a thread of the runtime's.
+        // They wait together, and none of them in a thread of the runtime.
         assert_eq!(peers.access(1).await, Access::Granted);
         assert!(strangers.join_all().await.iter().all(|access| matches!(access, Access::Unknown(_))));
-        // From then on nobody waits.
+        // From then on no peer waits.
         let late = std::time::Instant::now();
         for uid in 3000..4000 {
             assert!(matches!(peers.access(uid).await, Access::Unknown(_)));

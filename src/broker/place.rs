@@ -1,7 +1,7 @@
-//! Where the socket for logins stands in the file system, and whether it still does.
+//! The path of the socket for logins, and the check that the socket is still there.
 //!
-//! systemd makes it and hands it over. Where it is removed or replaced, the broker goes on listening and no application
-//! finds it; a new start of the broker alone changes nothing.
+//! systemd creates the socket and passes it to the broker. If it is removed or replaced, the broker goes on
+//! listening and no application finds it. A restart of the broker alone does not help.
 
 use std::fs::symlink_metadata;
 use std::io::ErrorKind;
@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-/// What an administrator runs where the socket is gone.
+/// The command with which an administrator restores the socket.
 pub(super) const MEND: &str = "systemctl restart motion-ad.socket motion-ad.service";
 
-/// The place of one socket.
+/// The path and identity of one socket.
 pub(super) struct Place {
     path: PathBuf,
     /// Device and inode; `None` if it was gone when the broker started.
@@ -20,14 +20,14 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Returns the place of `listener`; `None` if it has none in the file system.
+    /// Returns the place of `listener`; `None` if it has no path.
     pub(super) fn of(listener: &UnixListener) -> Option<Self> {
         let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
         let id = symlink_metadata(&path).ok().map(|found| (found.dev(), found.ino()));
         Some(Place { path, id })
     }
 
-    /// Returns why no application reaches the socket; `None` while it stands where it stood.
+    /// Returns why no application reaches the socket; `None` while it is in its place.
     pub(super) fn problem(&self) -> Option<String> {
         let path = self.path.display();
         match symlink_metadata(&self.path) {
@@ -36,7 +36,7 @@ impl Place {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Some(format!("{path} was removed, so that no application reaches the broker: {MEND}"))
             }
-            // What cannot be seen may be there.
+            // A path that cannot be inspected may be intact.
             Err(_) => None,
         }
     }

@@ -1,5 +1,5 @@
-//! What systemd is told while the broker runs: one line of state for `systemctl status`, and that it still serves
-//! (sd_notify(3), `STATUS=` and `WATCHDOG=1`).
+//! Notifications to systemd while the broker runs: one line of state for `systemctl status`, and the sign
+//! that it still serves (sd_notify(3), `STATUS=` and `WATCHDOG=1`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,17 +14,18 @@ use super::service::Service;
 use crate::protocol::report::Status;
 use crate::supervise::Ended;
 
-/// How often it is looked. `WatchdogSec=` in the unit is several times as long, so that a busy host is no dead broker.
+/// Time between two checks. `WatchdogSec=` in the unit is several times as long, so that systemd does not
+/// take a busy host for a dead broker.
 const BEAT: Duration = Duration::from_secs(2);
-/// Sessions are counted once in so many beats: a register may be on another host.
+/// Beats per count of the sessions: a register may be on another host.
 const COUNTED: u32 = 5;
-/// One counting of them.
+/// Longest time that one count takes.
 const COUNTING: Duration = Duration::from_secs(1);
 
-/// Tells systemd until the broker ends.
+/// Notifies systemd until the broker ends.
 ///
-/// It is a task like a login's, and looks where every login does, so that a runtime that stands still, or a lock that is
-/// never given back, silences it. The loop that takes connections has to have turned in between, too.
+/// It is a task like a login's and uses the same locks, so that a stalled runtime or a lock that is never
+/// released stops it. The loop that accepts connections must have turned in between, too.
 pub async fn keep(broker: Arc<Broker>) -> Ended {
     let (mut told, mut turned, mut sessions) = (String::new(), 0, None);
     let mut beat = tokio::time::interval(BEAT);
@@ -43,7 +44,7 @@ pub async fn keep(broker: Arc<Broker>) -> Ended {
         if is_alive {
             notes.push(NotifyState::Watchdog);
         }
-        // Without systemd nobody listens.
+        // Without systemd there is no receiver.
         let _ = sd_notify::notify(&notes);
         drop(notes);
         (told, turned) = (state, turns);
@@ -57,7 +58,7 @@ impl Broker {
         service.register.open_now(Instant::now() + COUNTING).await
     }
 
-    /// One line of state for `systemctl status`, with so many open sessions, where that is known.
+    /// Returns one line of state for `systemctl status`, with the number of open sessions if it is known.
     pub fn state(&self, sessions: Option<u64>) -> String {
         let health = self.health();
         let usual = || {
@@ -76,7 +77,7 @@ impl Broker {
 }
 
 impl Service {
-    /// As much of the state as is known without asking anybody.
+    /// Returns the part of the state that needs no query.
     fn glance(&self) -> Status {
         Status {
             domain: Some(self.domain.clone()),

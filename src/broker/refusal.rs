@@ -1,4 +1,4 @@
-//! Why somebody does not come in: what each error of the parts below means for the person and for the log.
+//! Refusals of a login: what each error of the lower layers means for the user and for the log.
 
 use crate::directory::pool::PoolError;
 use crate::directory::{DirectoryError, EntryError};
@@ -7,19 +7,19 @@ use crate::name::NameError;
 use crate::protocol::PasswordError;
 use crate::verdict::Outcome;
 
-/// Why somebody does not come in.
+/// The rejection of a login or of another request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What the person is told by.
+    /// The outcome that the user gets.
     pub outcome: Outcome,
     /// For the log.
     pub reason: String,
-    /// For the person, in place of the outcome's own text.
+    /// Text for the user, in place of the outcome's text.
     pub text: Option<String>,
 }
 
 impl Refusal {
-    /// A refusal for `reason`.
+    /// Creates a refusal for `reason`.
     pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
         Refusal { outcome, reason: reason.to_string(), text: None }
     }

@@ -1,5 +1,5 @@
-//! Searches of the LDAP bridge's clients: few at once, for no longer than a login page waits, and on a connection of their
-//! own, so that logins do not wait for them.
+//! Searches of the LDAP bridge's clients: few at once, no longer than a login page waits, and on a separate
+//! connection, so that logins do not wait for them.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::peers::Peer;
 use crate::protocol::search::{Found, code};
 use crate::protocol::{Reply, Request};
 
-/// Searches that are answered at the same time.
+/// Maximum number of concurrent searches.
 pub(super) const AT_ONCE: usize = 8;
-/// One search, whatever the deadline of its request says.
+/// Maximum duration of one search, whatever the deadline of its request.
 const LONGEST: Duration = Duration::from_secs(10);
-/// A search waits for its turn.
+/// Longest time that a search waits for its turn.
 const TURN: Duration = Duration::from_secs(2);
 
 impl Broker {
-    /// What the directory has for `request.search`.
+    /// Runs `request.search` in the directory.
     pub(super) async fn search(&self, request: &Request, deadline: Instant, peer: &Peer) -> Reply {
         let Some(search) = &request.search else {
             return Reply::Refused("the request says nothing to search for".to_owned());
@@ -40,7 +40,8 @@ impl Broker {
                 }
             },
         };
-        // What the client got wrong is the client's to see, and what it does not find is no fault.
+        // Only faults of the server are logged: a client sees its own errors, and an empty result is no
+        // fault.
         if let code::TIME_LIMIT_EXCEEDED | code::BUSY | code::UNAVAILABLE | code::OTHER = found.code {
             let line = Line::new("search").with("peer", peer).with("problem", &found.text);
             let line = line.with("base", &search.base).with("ldap_result", found.code);

@@ -1,4 +1,4 @@
-//! The socket: who connects, for how long, and what may come over it.
+//! The socket: its peers, and the time and size limits of their requests.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
@@ -24,32 +24,32 @@ use crate::protocol::{FrameError, HEADER, Header, MAX_FRAME, Reply, Request, Sec
 
 /// A request must be whole within this time after its connection was accepted.
 const READ: Duration = Duration::from_secs(2);
-/// A reply must be taken within this time.
+/// A reply must be received within this time.
 const WRITE: Duration = Duration::from_secs(1);
-/// So many bytes are read at once: a login has some 300.
+/// Size of the first read, in bytes: a login has about 300.
 const USUAL: usize = 1024;
-/// How often the files that the broker was started from are looked at without a login.
+/// Time between two checks of the files that the broker was started from, without a login.
 const LOOK: Duration = Duration::from_secs(2);
-/// Connections that wait in a row are taken after one look, for so long.
+/// Connections that wait in a row are accepted for this time after one check of the files.
 const TOGETHER: Duration = Duration::from_millis(1);
-/// How long the logins on their way may take when the broker ends.
+/// Longest time that the logins in progress may take when the broker ends.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long the sessions of requests that were cut off may take to be undone when the broker ends.
+/// Longest time to undo the sessions of requests that were cut off when the broker ends.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// Why the broker ended.
+/// The reason why the broker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was told to.
+    /// It received the signal to end.
     Told,
-    /// This file changed; it must be started again.
+    /// This file changed; systemd must start the broker again.
     Stale(String),
 }
 
-/// Answers until `told` is ready or a source is stale, then lets the logins on their way finish.
+/// Answers until `told` is ready or a source is stale, then lets the logins in progress finish.
 ///
 /// # Errors
-/// The listener is unusable.
+/// Returns the cause if the listener is unusable.
 pub async fn serve(
     listener: StdListener,
     broker: Arc<Broker>,
@@ -71,14 +71,14 @@ pub async fn serve(
                 let mut ready = listener.readable().await?;
                 match somebody_waits(ready.get_inner()) {
                     true => break ready,
-                    // For the next one, without a look at the files for nobody.
+                    // The next connection gets its own check of the files.
                     false => {
                         ready.clear_ready();
                         looked = None;
                     }
                 }
             };
-            // Before the connection is taken: the next process takes it, with the fresh files.
+            // Checked before the connection is accepted: the next process accepts it, with the fresh files.
             if looked.is_none_or(|looked: Instant| looked.elapsed() >= TOGETHER) {
                 if let Some(file) = broker.stale() {
                     return Ok(Err(file));
@@ -103,7 +103,7 @@ pub async fn serve(
                         drop(permit);
                     });
                 }
-                // Out of descriptors: waiting for a moment is all that can be done.
+                // Out of descriptors: the only remedy is a short wait.
                 Ok((Ok(Err(e)), _)) if e.kind() != io::ErrorKind::Interrupted => {
                     let line = Line::new("accept").with("problem", &e);
                     broker.log().complain(Level::Error, "accept", line);
@@ -116,14 +116,14 @@ pub async fn serve(
     broker.end();
     let finish = async { while running.join_next().await.is_some() {} };
     if timeout(DRAIN, finish).await.is_err() {
-        // Each that is cut off writes its line.
+        // Each request that is cut off writes its line.
         running.shutdown().await;
     }
     broker.leave(LEAVE).await;
     Ok(end)
 }
 
-/// tokio's own listener cannot wait for a connection without taking it.
+/// tokio's own listener cannot wait for a connection without accepting it.
 #[expect(
     deprecated,
     reason = "its successor is `unsafe` for the sake of types that change their descriptor; std's do not"
@@ -132,7 +132,7 @@ fn watch(listener: StdListener) -> io::Result<AsyncFd<StdListener>> {
     AsyncFd::new(listener)
 }
 
-/// Whether there is a connection to be taken. What cannot be told is tried.
+/// Returns true if a connection can be accepted, or if that is unknown.
 fn somebody_waits(listener: &StdListener) -> bool {
     let mut waiting = [PollFd::new(listener, PollFlags::IN)];
     poll(&mut waiting, Some(&Timespec::default())) != Ok(0)
@@ -163,7 +163,7 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     };
     let mut answer = broker.answer(&request, &secret, &peer).await;
     let replied = reply(&mut stream, &answer.reply).await;
-    // The line is written before the peer is waited for; a session that is dropped ends.
+    // The line is written before the wait for the peer; a session that is dropped ends.
     let seat = answer.logged();
     let taken = match (replied, seat) {
         (Ok(()), Some(seat)) => taken(&mut stream).await.map(|()| seat.taken()).map_err(FrameError::from),
@@ -177,7 +177,7 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     }
 }
 
-/// Tells a peer, and the administrator, why it is not answered.
+/// Rejects a peer, and reports to it and to the administrator why.
 async fn refuse(stream: &mut UnixStream, broker: &Broker, peer: &Peer, access: &Access) {
     broker.metrics.refused(Refused::Stranger);
     let who = broker.peers.describe(peer).await;
@@ -194,7 +194,7 @@ async fn refuse(stream: &mut UnixStream, broker: &Broker, peer: &Peer, access: &
 async fn read(stream: &mut UnixStream) -> Result<(Request, Secret), FrameError> {
     let deadline = Instant::now() + READ;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole request in time");
-    // Never grown, which would leave copies of the secret behind.
+    // The buffer never grows, which would leave copies of the secret behind.
     let mut first = Zeroizing::new([0; USUAL]);
     let begun = timeout_at(deadline, stream.read(&mut *first)).await.map_err(|_| late())??;
     if begun == 0 {
@@ -226,7 +226,7 @@ async fn read(stream: &mut UnixStream) -> Result<(Request, Secret), FrameError> 
     timeout_at(deadline, rest).await.map_err(|_| late())?
 }
 
-/// Reads what there is, at least one byte.
+/// Reads the available bytes, at least one.
 async fn more(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
     match stream.read(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -234,8 +234,8 @@ async fn more(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits until the peer has read the reply and closed the connection. Linux reports one that is closed with the reply
-/// unread as reset. A peer that keeps it open is believed to have read.
+/// Waits until the peer has read the reply and closed the connection. Linux reports a reset if the peer
+/// closes it with the reply unread. A peer that keeps it open counts as having read the reply.
 async fn taken(stream: &mut UnixStream) -> io::Result<()> {
     match timeout(WRITE, stream.read(&mut [0])).await {
         Ok(read) => read.map(drop),

@@ -1,4 +1,4 @@
-//! What a good configuration makes: everything that stands between a request and the domain controllers.
+//! The service that a good configuration makes: all parts between a request and the domain controllers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,18 +26,18 @@ use crate::directory::trust::{Refreshed, Trust};
 use crate::kerberos::{self, Kerberos};
 use crate::supervise::{self, Ended};
 
-/// Everything at the start, ahead of the first login.
+/// Longest time of the whole warm-up, ahead of the first login.
 const WARM_UP: Duration = Duration::from_secs(20);
-/// One probe of a domain controller.
+/// Longest time of one probe of a domain controller.
 const PROBE: Duration = Duration::from_secs(2);
-/// How often it is looked whether the trusted roots are to be read again.
+/// Time between two checks whether the trusted roots are due to be read again.
 const LOOK: Duration = Duration::from_secs(5);
-/// One reading of them.
+/// Longest time of one read of the roots.
 const READING: Duration = Duration::from_secs(10);
 /// How often it is looked whether the files of DNS have changed.
 const NAMES: Duration = Duration::from_secs(2);
 
-/// What answers logins.
+/// The parts that answer logins.
 pub(super) struct Service {
     /// DNS name of this host's domain.
     pub(super) domain: String,
@@ -46,14 +46,14 @@ pub(super) struct Service {
     /// The connection to this host's domain.
     pub(super) machine: MachineConnection,
     pub(super) logins: Arc<Logins<Machines, Arc<DomainPasswords>>>,
-    /// Who is logged in.
+    /// The register of sessions.
     pub(super) register: Arc<Register>,
     pub(super) parts: Arc<OnceLock<Parts>>,
 }
 
 impl Service {
     /// # Errors
-    /// The trusted roots or the register of sessions cannot be used.
+    /// Returns `ConfigError` if the trusted roots or the register of sessions cannot be used.
     pub(super) fn new(config: Config, log: &Arc<Log>) -> Result<Self, ConfigError> {
         let network = Arc::new(Network::default());
         let names: Arc<dyn Names> = network.clone();
@@ -118,7 +118,7 @@ impl Service {
             directory: Directory::new(machines, &config),
             names: config.names,
             passwords,
-            // A host may be joined under another name than its own.
+            // A host may be joined under a name other than its own.
             host: kerberos::computer_name(Some(&config.domain.realm)).unwrap_or_else(|_| netbios_name()),
             warn: config.login.warn,
         });
@@ -130,7 +130,7 @@ impl Service {
         Ok(Service { domain: config.domain.name.clone(), domains, trust, machine, logins, register, parts })
     }
 
-    /// Connects to AD ahead of the first login, and says in the log what there is to work with.
+    /// Connects to AD ahead of the first login, and logs the domain controller in use, or the problems.
     pub(super) async fn warm_up(&self, log: &Log) {
         let deadline = Instant::now() + WARM_UP;
         let (passwords, machine) =
@@ -150,7 +150,8 @@ impl Service {
     }
 }
 
-/// What a change and a probe need, and what is made after those who see them.
+/// The parts that a change of state and a probe need. They are created after the parts that report such
+/// changes.
 pub(super) struct Parts {
     passwords: Weak<DomainPasswords>,
     kerberos: Arc<Kerberos>,
@@ -158,7 +159,7 @@ pub(super) struct Parts {
     domain: String,
 }
 
-/// A circuit opened or closed.
+/// Logs that a circuit opened or closed.
 fn changed(log: &Log, parts: &OnceLock<Parts>, domain: &str, change: &Change) {
     let Change { host, service, state } = change;
     let line = Line::new("dc").with("host", host).with("service", service);
@@ -177,7 +178,7 @@ fn changed(log: &Log, parts: &OnceLock<Parts>, domain: &str, change: &Change) {
 }
 
 impl Parts {
-    /// What works again is used again.
+    /// Puts a part that works again back to use.
     fn is_up(&self, domain: &str, host: &str, part: Part) {
         match part {
             Part::Binds => {
@@ -191,7 +192,7 @@ impl Parts {
     }
 }
 
-/// Whether `part` of a domain controller works.
+/// Probes `part` of a domain controller.
 pub(super) fn probe(
     parts: &Arc<OnceLock<Parts>>,
     domain: &str,
@@ -214,7 +215,7 @@ pub(super) fn probe(
     })
 }
 
-/// How the pool of a domain is made.
+/// Returns the function that creates the pool of a domain.
 fn pools(config: &Config, domains: &Arc<Domains>, renewal: Renewal) -> Pools {
     let (mode, settings, domains) = (config.tls.mode, config.pool.clone(), domains.clone());
     Box::new(move |domain| {
@@ -233,7 +234,7 @@ fn chosen(log: &Log, domain: &str, method: Method, reason: &str) {
     log.write(Level::Info, &line);
 }
 
-/// Reads the trusted roots and CRLs again when it is time.
+/// Reads the trusted roots and CRLs again when they are due.
 async fn keep_trust(renewal: Renewal) -> Ended {
     let mut look = tokio::time::interval(LOOK);
     loop {
@@ -248,7 +249,7 @@ async fn keep_trust(renewal: Renewal) -> Ended {
     }
 }
 
-/// Asks again where the domain controllers are when the files of DNS have changed. Those that are known stay in use until the
+/// Queries DNS for the domain controllers again when a file of DNS has changed. The known ones stay in use until the
 /// answer.
 async fn keep_names(network: Arc<Network>, domains: Arc<Domains>, log: Arc<Log>) -> Ended {
     let mut look = tokio::time::interval(NAMES);
@@ -264,8 +265,8 @@ async fn keep_names(network: Arc<Network>, domains: Arc<Domains>, log: Arc<Log>)
     }
 }
 
-/// Reads again which hosts AD lists as domain controllers when it is time, and logs each host once that DNS names and
-/// AD does not list.
+/// Reads the list of AD's domain controllers again when it is due. Logs each host once that DNS names and AD
+/// does not list.
 async fn keep_roster(domains: Arc<Domains>, log: Arc<Log>) -> Ended {
     let mut look = tokio::time::interval(LOOK);
     let mut told = BTreeSet::new();
@@ -273,7 +274,7 @@ async fn keep_roster(domains: Arc<Domains>, log: Arc<Log>) -> Ended {
         look.tick().await;
         let roster = domains.roster();
         if roster.is_due(Instant::now(), !domains.strangers().is_empty()) {
-            // Why it could not be read is the machine connection's to log.
+            // The machine connection logs why the list could not be read.
             let _ = roster.refresh().await;
         }
         if let Some(problem) = roster.problem() {
@@ -294,19 +295,19 @@ async fn keep_roster(domains: Arc<Domains>, log: Arc<Log>) -> Ended {
     }
 }
 
-/// The trusted roots, and who has to know when they change.
+/// The trusted roots, and the parts that depend on them.
 #[derive(Clone)]
 struct Renewal {
     trust: Arc<Trust>,
     machine: MachineConnection,
     parts: Arc<OnceLock<Parts>>,
     log: Arc<Log>,
-    /// The line that was written last: several may have waited for the same change.
+    /// The last line that was written: several callers may have waited for the same change.
     told: Arc<Mutex<Option<Line>>>,
 }
 
 impl Renewal {
-    /// Reads the forest's roots; whether there are others now.
+    /// Reads the forest's roots; returns true if they changed.
     async fn refresh(&self, deadline: Instant) -> bool {
         match self.trust.refresh(&self.machine, deadline).await {
             Ok(Refreshed::Changed) => {
@@ -323,7 +324,7 @@ impl Renewal {
         }
     }
 
-    /// What is open was verified by what is no longer in force.
+    /// Closes the connections that the former roots verified, and logs the new ones.
     fn changed(&self) {
         if let Some(passwords) = self.parts.get().and_then(|parts| parts.passwords.upgrade()) {
             passwords.reconnect();
@@ -339,18 +340,18 @@ impl Renewal {
     }
 }
 
-/// Where systemd lets the broker keep things (`StateDirectory=`, systemd.exec(5)).
+/// Returns the folder in which systemd lets the broker keep its data (`StateDirectory=`, systemd.exec(5)).
 pub(super) fn state_directory() -> Option<PathBuf> {
     std::env::var_os("STATE_DIRECTORY").map(PathBuf::from)
 }
 
-/// The name of this host, by which its sessions are known.
+/// Returns the name of this host, under which its sessions are registered.
 fn host_name() -> String {
     nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The name under which this host is a workstation: the first label of its name, cut to 15 characters
-/// (MS-NBTE 2.2.1), as adcli and Samba derive it.
+/// Returns this host's name as a workstation: the first label of its name, cut to 15 characters (MS-NBTE
+/// 2.2.1), as adcli and Samba derive it.
 fn netbios_name() -> String {
     let name = host_name();
     name.split('.').next().unwrap_or_default().chars().take(15).collect::<String>().to_uppercase()

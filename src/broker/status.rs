@@ -1,4 +1,4 @@
-//! What `motion-ad check` and `motion-ad status` are told.
+//! Replies to `motion-ad check` and `motion-ad status`.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use crate::supervise;
 use crate::verdict::Outcome;
 
 impl Broker {
-    /// Whether an account may log in, and what decides that.
+    /// Reports the access of an account, and the facts that decide it.
     pub(super) async fn check(&self, request: &Request, deadline: Deadline) -> Check {
         let mut check = Check { user: request.user.clone(), ..Check::default() };
         let service = match (&self.service, self.problem()) {
@@ -48,7 +48,7 @@ impl Broker {
             check.sam_account_name = Some(person.sam);
             check.user_principal_name = person.upn;
             check.facts = account.facts(SystemTime::now(), &service.logins.host);
-            // The first rule that refuses is the lock.
+            // The lock is the first rule that rejects.
             if let (Some(lock), Some(fact)) = (lock, check.facts.iter_mut().find(|fact| fact.refuses)) {
                 fact.value = lock;
             }
@@ -61,14 +61,14 @@ impl Broker {
         check
     }
 
-    /// The broker as it is now.
+    /// Reports the present state of the broker.
     pub(super) async fn status(&self) -> Status {
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime: self.begun.elapsed().as_secs(),
             logins: {
-                // Only who wants to come in is counted.
+                // Only logins and account checks are counted.
                 let accounts = self.metrics.outcomes(Event::Account).map(|(_, count)| count);
                 let both = self.metrics.outcomes(Event::Login).zip(accounts);
                 let sums = both.map(|((outcome, logins), accounts)| (outcome, logins + accounts));
@@ -92,7 +92,7 @@ impl Broker {
     }
 }
 
-/// The background tasks that have failed.
+/// Returns the background tasks that have failed.
 fn tasks() -> Vec<Task> {
     let failed = supervise::tasks().report().into_iter().filter(|(_, task)| task.failures > 0);
     let told = failed.map(|(name, task)| Task {
@@ -108,7 +108,7 @@ fn tasks() -> Vec<Task> {
 const COUNTING: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// Adds what is known of each part, after the look that has just asked them.
+    /// Adds the known state of each part, after the look that has just probed them.
     async fn report(&self, status: &mut Status) {
         status.domain = Some(self.domain.clone());
         status.method = self.logins.passwords.report(&self.domain);

@@ -1,4 +1,4 @@
-//! What `motion-ad check`, `motion-ad status`, `motion-ad sessions` and `motion-ad audit` show.
+//! The reports that `motion-ad check`, `motion-ad status`, `motion-ad sessions` and `motion-ad audit` print.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::verdict::Outcome;
 
-/// An account as AD has it now. Times are seconds since 1970-01-01 UTC.
+/// The present state of an account in AD. Times are seconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Whether the account may log in now, a right password given; `None` when AD was not reached.
+    /// The outcome of a login now with the right password; `None` if AD was not reached.
     pub outcome: Option<Outcome>,
-    /// The cause, in words.
+    /// The cause, as text.
     pub reason: String,
-    /// The name that was asked for.
+    /// The name in the request.
     pub user: String,
     /// `user@domain` that the name maps to.
     pub principal: Option<String>,
@@ -27,22 +27,22 @@ pub struct Check {
     pub user_principal_name: Option<String>,
     /// The domain controller that answered.
     pub dc: Option<String>,
-    /// The account's flags and limits, by the name of their rule.
+    /// The account's flags and limits, each under the name of its rule.
     pub facts: Vec<Fact>,
 }
 
 /// One property of an account that decides a login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What it is: `disabled`, `locked out`, `password expires`, …
+    /// The property: `disabled`, `locked out`, `password expires`, …
     pub name: String,
-    /// Its value, for people.
+    /// Its value as text for a reader.
     pub value: String,
-    /// Whether it keeps the account out.
+    /// True if it makes AD reject the login.
     pub refuses: bool,
 }
 
-/// The broker as it is now.
+/// The present state of the broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the package.
@@ -53,15 +53,15 @@ pub struct Status {
     pub uptime: u64,
     /// The domain it serves, once known.
     pub domain: Option<String>,
-    /// Whether a login can succeed now.
+    /// True if a login can succeed now.
     #[serde(default)]
     pub serving: bool,
-    /// What is wrong, those that keep every user out first; empty when all is well.
+    /// Present problems, those that make every login fail first; empty if there are none.
     pub problems: Vec<String>,
-    /// What is worth knowing although nothing is wrong.
+    /// Remarks on a state that is no problem.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// How passwords are checked, and why so.
+    /// How passwords are checked, and the reason.
     pub method: Method,
     /// The domain controllers.
     pub servers: Servers,
@@ -69,7 +69,7 @@ pub struct Status {
     pub pool: Pool,
     /// The machine account's connection.
     pub machine: Machine,
-    /// Who may vouch for a domain controller.
+    /// The certificates that the broker trusts for a domain controller.
     pub trust: Trust,
     /// Logins by outcome since the start.
     pub logins: Vec<(Outcome, u64)>,
@@ -86,11 +86,11 @@ pub struct Status {
 pub struct Task {
     /// Name of the task.
     pub name: String,
-    /// How many times it has failed.
+    /// Number of failures.
     pub failures: u64,
     /// Cause of the last failure.
     pub cause: String,
-    /// Whether it waits for its restart.
+    /// True while the task waits for its restart.
     pub waiting: bool,
 }
 
@@ -99,18 +99,18 @@ pub struct Task {
 pub struct Method {
     /// `ldap` or `kerberos`; empty while it is not known yet.
     pub name: String,
-    /// Why.
+    /// The reason for this method.
     pub reason: String,
 }
 
 /// The domain controllers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Servers {
-    /// This host's site, as far as it is known.
+    /// This host's site; `None` while it is unknown.
     pub site: Option<String>,
-    /// Why the list is not the latest, or why there is none.
+    /// Why the list is out of date, or why there is none.
     pub problem: Option<String>,
-    /// In the order in which they are tried, those that failed aside.
+    /// In the order in which they are tried, apart from those that failed.
     pub list: Vec<Server>,
 }
 
@@ -121,14 +121,14 @@ pub struct Server {
     pub host: String,
     /// Its addresses.
     pub addresses: Vec<String>,
-    /// Whether it is one of this host's site.
+    /// True if it belongs to this host's site.
     pub in_site: bool,
-    /// Whether DNS names it and AD does not list it as a domain controller: no password goes there.
+    /// True if DNS names it and AD does not list it as a domain controller. The broker sends it no password.
     #[serde(default)]
     pub is_stranger: bool,
-    /// Each service and its state: `ok`, `unknown`, or why it is left for others at the moment.
+    /// Each service and its state: `ok`, `unknown`, or the reason why it is avoided at the moment.
     pub services: BTreeMap<String, String>,
-    /// Seconds since each service last did what was asked of it.
+    /// Seconds since each service last answered a request successfully.
     #[serde(default)]
     pub answered: BTreeMap<String, u64>,
     /// Seconds that each service has failed for.
@@ -137,7 +137,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether a login by `method` can use it: one that was not asked yet is not in the way.
+    /// Returns true if a login by `method` can use it. A service in state `unknown` counts as usable.
     pub fn is_usable(&self, method: &Method) -> bool {
         !self.is_stranger
             && self.services.iter().all(|(service, state)| !self.is_needed(service, method) || is_up(state))
@@ -153,7 +153,8 @@ impl Server {
     }
 }
 
-/// Whether [`Server::services`] says so of a service: one that was not asked yet may work.
+/// Returns true if `state`, a value of [`Server::services`], is `ok` or `unknown`: an untried service may
+/// work.
 pub fn is_up(state: &str) -> bool {
     matches!(state, "ok" | "unknown")
 }
@@ -165,14 +166,14 @@ pub struct Pool {
     pub idle: usize,
     /// In use by a login.
     pub busy: usize,
-    /// The bound.
+    /// The most connections that may be open.
     pub max: usize,
 }
 
 /// The machine account's connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// `connected`, or why it cannot be.
+    /// `connected`, or the reason why there is no connection.
     pub state: String,
     /// The principal of the keytab it uses.
     pub principal: Option<String>,
@@ -182,25 +183,26 @@ pub struct Machine {
     pub ticket: Option<u64>,
 }
 
-/// Who may vouch for a domain controller on the connections for users' binds.
+/// The certificates that vouch for a domain controller on the connections for users' binds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
-    /// Where the roots come from.
+    /// The source of the roots.
     pub source: String,
-    /// Those of `tls.ca_file`, else those that the forest publishes. The system's own are not listed.
+    /// The roots of `tls.ca_file`, else those that the forest publishes. The system's own roots are not
+    /// listed.
     pub roots: Vec<Root>,
     /// CRLs in use.
     pub crls: usize,
-    /// Seconds since AD was last read; `None` where it never was.
+    /// Seconds since AD was last read; `None` if it never was.
     pub refreshed: Option<u64>,
-    /// What was passed over, and why.
+    /// The certificates and CRLs that were ignored, and why.
     pub notes: Vec<String>,
 }
 
 /// One trusted root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// Whose it is.
+    /// Subject of the certificate.
     pub subject: String,
     /// SHA-256 of its DER form in hexadecimal.
     pub sha256: String,
@@ -213,11 +215,11 @@ pub struct Root {
 /// The register of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// What it is and where.
+    /// The kind of store and its location.
     pub store: String,
-    /// How many sessions are open; `None` where it does not answer.
+    /// Number of open sessions; `None` if the store does not answer.
     pub open: Option<u64>,
-    /// What goes wrong with it now.
+    /// The store's present problem.
     pub problem: Option<String>,
 }
 
@@ -226,20 +228,20 @@ pub struct Register {
 pub struct Sessions {
     /// In the order in which they were opened.
     pub list: Vec<Session>,
-    /// Where the next page begins; `None` after the last one.
+    /// Cursor of the next page; `None` after the last one.
     pub next: Option<String>,
 }
 
-/// Somebody who is, or was, logged in. Times are milliseconds since 1970-01-01 UTC.
+/// A user's session, open or ended. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Its id, a UUID.
     pub id: String,
-    /// The name as the person typed it.
+    /// The name as the user typed it.
     pub user: String,
     /// `user@domain` that the name maps to.
     pub principal: String,
-    /// `objectGUID` of the account: sessions are counted by it, whatever names it goes by.
+    /// `objectGUID` of the account. Sessions are counted by it, whichever name the user typed.
     pub guid: String,
     /// PAM_SERVICE.
     pub service: String,
@@ -247,23 +249,23 @@ pub struct Session {
     pub rhost: String,
     /// PAM_TTY.
     pub tty: String,
-    /// Name of the server that the person is logged in at.
+    /// Name of the server that the user is logged in to.
     pub host: String,
-    /// Which machine that is, made from its machine-id: two servers of one name differ in it. The server's name where it
-    /// has no machine-id.
+    /// Identifier of that server, derived from its machine-id: it differs between two servers with the same
+    /// name. Equals the server's name if there is no machine-id.
     #[serde(default)]
     pub machine: String,
     /// The application's uid.
     pub uid: u32,
-    /// The application's process id there.
+    /// The application's process id on that server.
     pub pid: u32,
-    /// When that process was started: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot, which
-    /// tells it from another process that gets the same id later; 0 where it could not be read.
+    /// Start time of that process: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot. It
+    /// tells the process from a later one with the same id. 0 if it could not be read.
     pub started: u64,
     /// The boot that [`Session::started`] counts from: `boot_id` of that host (random(4)), without hyphens.
     #[serde(default)]
     pub boot: String,
-    /// When it was opened.
+    /// Time at which it was opened.
     pub since: u64,
     /// How it ended; `None` while it is open.
     pub ended: Option<Ended>,
@@ -272,11 +274,11 @@ pub struct Session {
 /// The end of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// When.
+    /// Time of the end.
     pub at: u64,
-    /// Why.
+    /// Reason for the end.
     pub reason: EndReason,
-    /// The session that took its place, or in words what AD says of the account; empty where the reason says all.
+    /// Id of the session that replaced it, or the cause as text; empty if the reason says enough.
     #[serde(default)]
     pub detail: String,
 }
@@ -287,21 +289,21 @@ pub struct Ended {
 pub enum EndReason {
     /// The application closed it.
     Closed,
-    /// Another login of the same person took its place (`sessions.policy = "replace"`).
+    /// Another login of the same user replaced it (`sessions.policy = "replace"`).
     Replaced,
-    /// The account may not be logged in any more (`sessions.recheck`).
+    /// AD no longer allows the account to log in (`sessions.recheck`).
     Refused,
     /// The application's process is gone.
     ProcessGone,
     /// It was older than `sessions.max_age`.
     TooOld,
-    /// The application never learned that it was opened: its login was refused, or nobody took the answer. Nobody has the
-    /// seat, also where the session ended another one that it was to replace.
+    /// The application never learned that the session was opened: its login was rejected, or the reply was
+    /// not received. The seat stays free, even if this session had replaced another one.
     Unconfirmed,
 }
 
 impl EndReason {
-    /// All of them.
+    /// Every reason, in the order of declaration.
     pub const ALL: [EndReason; 6] = [
         EndReason::Closed,
         EndReason::Replaced,
@@ -323,70 +325,71 @@ impl EndReason {
         }
     }
 
-    /// Whether the person was logged in until now and has to be told: the application did not end it itself.
+    /// Returns true if something other than the application ended the session, so that the user must be
+    /// logged out.
     pub fn is_eviction(self) -> bool {
         matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld)
     }
 }
 
-/// What happened to sessions.
+/// Events of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
-    /// In the order in which it happened.
+    /// In the order in which they happened.
     pub list: Vec<Event>,
-    /// Where to go on.
+    /// Cursor for the next request.
     pub cursor: String,
-    /// Whether events between the cursor that was asked for and the first one here are no longer kept.
+    /// True if events between the requested cursor and the first one in the list are no longer kept.
     pub gap: bool,
 }
 
-/// One thing that happened to a session: it was opened, or, where [`Session::ended`] says so, it ended.
+/// A session that was opened or, if [`Session::ended`] is set, ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Where to go on after this event.
+    /// Cursor from which to continue after this event.
     pub cursor: String,
-    /// The session as it was after that.
+    /// The session after the event.
     pub session: Session,
 }
 
-/// Whether people may log in, in the order of `Request::names`. Where it ends before them, the rest is to be asked
-/// again.
+/// The access of each name, in the order of `Request::names`. If the list is shorter, the client requests the
+/// rest again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
-    /// Each name's answer.
+    /// The result for each name.
     pub list: Vec<Audited>,
 }
 
-/// Whether one name may log in. Times are seconds since 1970-01-01 UTC.
+/// The access of one name. Times are seconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audited {
-    /// What would become of a login now, a right password given.
+    /// The outcome of a login now with the right password.
     pub outcome: Outcome,
-    /// The cause, in words, where the outcome does not say all.
+    /// The cause, as text, if the outcome does not say enough.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// `user@domain` that the name maps to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// Whether a line of names.map sends the name elsewhere than the rule would.
+    /// True if a line of names.map maps the name differently from the rule.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mapped: bool,
     /// `objectGUID` of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guid: Option<String>,
-    /// When its password expires; `None` is never.
+    /// Time at which the password expires; `None` if it never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_expires: Option<u64>,
-    /// When the account expires; `None` is never.
+    /// Time at which the account expires; `None` if it never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_expires: Option<u64>,
-    /// Of a name without an account: the only account that looks like it.
+    /// The only account with a similar name, if the name itself has no account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near: Option<Near>,
 }
 
 impl Audited {
-    /// An answer that says no more than this.
+    /// Creates a result with nothing but an outcome and its cause.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
         Audited {
             outcome,
@@ -401,13 +404,13 @@ impl Audited {
     }
 }
 
-/// An account that may be meant by a name that nobody bears.
+/// An account that a name without an account may mean.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Near {
     /// A name that leads to it.
     pub principal: String,
     /// Its `objectGUID`.
     pub guid: String,
-    /// What looks alike.
+    /// The similarity.
     pub why: String,
 }

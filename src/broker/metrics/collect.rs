@@ -1,4 +1,4 @@
-//! What there is to tell at one moment. Nothing is asked of a domain controller for it, and no log line written.
+//! The values of one scrape. Collecting them queries no domain controller and logs nothing.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,16 +13,16 @@ use crate::directory::discovery::Role;
 use crate::directory::health::Service as Part;
 use crate::supervise;
 
-/// The register of sessions is waited for so long; it may be in a Redis.
+/// Longest wait for the register of sessions, which may be in a Redis.
 const REGISTER: Duration = Duration::from_secs(1);
-/// So many hexadecimal digits of a fingerprint tell roots of one name apart.
+/// Number of hexadecimal digits of a fingerprint that tell roots of one name apart.
 const FINGERPRINT: usize = 16;
 
 impl Broker {
-    /// The broker as it is now, in OpenMetrics' text format.
+    /// Returns the present state of the broker in OpenMetrics' text format.
     ///
     /// # Errors
-    /// There is no reason to.
+    /// Returns `fmt::Error` if the text cannot be written, for which there is no known reason.
     pub async fn metrics_text(&self) -> Result<String, fmt::Error> {
         let mut page = Page::default();
         let health = self.health_seen().await;
@@ -99,7 +99,7 @@ impl Service {
                 page.add(Family::DcListFresh, [domain], fresh.into());
             }
             for circuit in servers.circuits() {
-                // A catalogue is read, and nothing else.
+                // A catalogue serves reads only.
                 let service = match circuit.service {
                     Part::Reading if !is_domain => "catalogue".to_owned(),
                     _ if !is_domain => continue,
@@ -140,7 +140,7 @@ fn measure_tasks(page: &mut Page) {
     }
 }
 
-/// `time` in seconds since 1970-01-01 UTC.
+/// Converts `time` to seconds since 1970-01-01 UTC.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,7 +1,7 @@
-//! The metrics that there are, and their text: OpenMetrics 1.0, written by prometheus-client.
+//! The table of metrics, and their text: OpenMetrics 1.0, written by prometheus-client.
 //!
-//! Only counters, gauges and histograms, and no time of creation beside them, so that what knows Prometheus' older text
-//! format alone can read it, too: node-exporter's textfile collector, Zabbix.
+//! Only counters, gauges and histograms, without creation times, so that readers of Prometheus' older text
+//! format can parse it, too: node-exporter's textfile collector, Zabbix.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,19 +11,19 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "motion_ad";
 
-/// What kind of number it is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows; its name gets `_total`.
+    /// A number that only grows; its name gets `_total`.
     Counter,
-    /// It goes up and down.
+    /// A number that goes up and down.
     Gauge,
-    /// The same in seconds; its name gets `_seconds`.
+    /// A gauge in seconds; its name gets `_seconds`.
     Seconds,
-    /// Counts of times, in seconds; its name gets `_seconds`.
+    /// A histogram of durations in seconds; its name gets `_seconds`.
     Times,
 }
 
@@ -56,25 +56,25 @@ macro_rules! families {
         }
 
         impl Family {
-            /// All of them, in the order in which they are told.
+            /// Every family, in the order of the text.
             pub const ALL: &'static [Family] = &[$(Family::$variant,)+];
 
-            /// What kind of number it is.
+            /// Returns the kind of the metric.
             pub fn kind(self) -> Kind {
                 match self { $(Family::$variant => Kind::$kind,)+ }
             }
 
-            /// The names of its labels.
+            /// Returns the names of its labels.
             pub fn labels(self) -> &'static [&'static str] {
                 match self { $(Family::$variant => &[$($label),*],)+ }
             }
 
-            /// What it says.
+            /// Returns its help text.
             pub fn help(self) -> &'static str {
                 match self { $(Family::$variant => $help,)+ }
             }
 
-            /// Its name without what all have in common.
+            /// Returns its name without the common prefix and the suffix.
             fn stem(self) -> &'static str {
                 match self { $(Family::$variant => $name,)+ }
             }
@@ -145,18 +145,19 @@ families! {
 }
 
 impl Family {
-    /// Its whole name, as a query has it; of [`Kind::Times`] what its parts begin with.
+    /// Returns its whole name, as a query has it; for [`Kind::Times`], the common start of the names of its
+    /// parts.
     pub fn name(self) -> String {
         format!("{PREFIX}_{}{}", self.stem(), self.kind().suffix())
     }
 }
 
-/// A histogram as it is told.
+/// A histogram to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Histogram {
-    /// In seconds.
+    /// Sum in seconds.
     pub(super) sum: f64,
-    /// Upper bounds in seconds, each with the count of what is above the one before.
+    /// Upper bounds in seconds, each with the count of the values above the one before.
     pub(super) buckets: Vec<(f64, u64)>,
 }
 
@@ -174,18 +175,18 @@ enum Value {
 
 type Labels = Vec<(&'static str, String)>;
 
-/// The values of one moment.
+/// The values of one scrape.
 #[derive(Debug, Default)]
 pub(super) struct Page(BTreeMap<Family, BTreeMap<Labels, Value>>);
 
 impl Page {
-    /// The value of `family` with these values of its labels, in their order. Of two with the same labels the later one
-    /// counts.
+    /// Sets the value of `family` for these values of its labels, in their order. A later call with the same
+    /// labels replaces the value.
     pub(super) fn add<const N: usize>(&mut self, family: Family, labels: [&str; N], value: u64) {
         self.put(family, labels, Value::Number(value));
     }
 
-    /// The same of times.
+    /// Sets a histogram in the same way.
     pub(super) fn times(&mut self, family: Family, labels: [&str; 1], value: Histogram) {
         self.put(family, labels, Value::Histogram(value));
     }
@@ -195,10 +196,11 @@ impl Page {
         self.0.entry(family).or_default().insert(labels, value);
     }
 
-    /// The text, to its last line.
+    /// Returns the text, including its last line.
     ///
     /// # Errors
-    /// prometheus-client has no reason to fail on a string.
+    /// Returns `fmt::Error` if prometheus-client cannot write to a string, for which there is no known
+    /// reason.
     pub(super) fn text(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register_collector(Box::new(self));
@@ -241,7 +243,7 @@ mod openmetrics;
 mod tests {
     use super::*;
 
-    /// A page on which everything has a value.
+    /// A page with a value for every family.
     fn full() -> Page {
         let mut page = Page::default();
         for (value, family) in (1..).zip(Family::ALL) {

@@ -1,5 +1,5 @@
-//! The socket that metrics are read from, by HTTP/1.1 (RFC 9112): one request, one answer. No login can be asked for
-//! here, so that who may watch need not be trusted with more; who may is decided by the socket's mode and group.
+//! The socket for scrapes, by HTTP/1.1 (RFC 9112): one request, one answer. It accepts no login, so that a
+//! reader of the metrics needs no further trust. The socket's mode and group decide who may read them.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
@@ -14,13 +14,13 @@ use tokio::time::timeout;
 use crate::broker::Broker;
 use crate::supervise::Ended;
 
-/// Answers at once; who comes then waits in the socket's queue.
+/// Maximum number of concurrent answers; further clients wait in the socket's queue.
 const AT_ONCE: usize = 4;
-/// One answer, from the first byte of its request to the last of its own.
+/// Longest time of one answer, from the first byte of its request to its own last byte.
 const WHOLE: Duration = Duration::from_secs(5);
-/// The longest request in bytes.
+/// Maximum length of a request in bytes.
 const LONGEST: usize = 8192;
-/// The most header fields of one.
+/// Maximum number of header fields of a request.
 const FIELDS: usize = 64;
 /// The text's type (OpenMetrics 1.0).
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -42,12 +42,12 @@ pub async fn serve(listener: Arc<StdListener>, broker: Arc<Broker>) -> Ended {
             Ok((stream, _)) => {
                 let broker = broker.clone();
                 tokio::spawn(async move {
-                    // Whoever is late or gone asks again.
+                    // A client that is late or gone sends a new request.
                     let _ = timeout(WHOLE, answer(stream, &broker)).await;
                     drop(permit);
                 });
             }
-            // Out of descriptors: waiting for a moment is all that can be done.
+            // Out of descriptors: the only remedy is a short wait.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
@@ -73,7 +73,7 @@ async fn answer(mut stream: UnixStream, broker: &Broker) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// What the beginning of a request asks for: nothing yet, the metrics, or something that there is not.
+/// Returns the target of a request's start: `None` while it is incomplete, the metrics, or an error status.
 fn asked(request: &[u8]) -> Option<Result<(), &'static str>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);

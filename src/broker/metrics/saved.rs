@@ -1,4 +1,4 @@
-//! The counters as they are handed to the next broker, by name, so that another version understands them.
+//! The counters for the next broker, stored by name, so that another version understands them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ pub struct Saved {
 }
 
 impl Metrics {
-    /// The counters as they are now.
+    /// Returns the present counters.
     pub fn saved(&self) -> Saved {
         let decided = Event::ALL.into_iter().map(|event| {
             let counts = self.outcomes(event).filter(|(_, count)| *count > 0);
@@ -33,7 +33,7 @@ impl Metrics {
         Saved { decided: decided.collect(), refused: refused.collect(), logins: logins.collect() }
     }
 
-    /// Counters that go on where `saved` ended.
+    /// Creates counters that continue from `saved`.
     pub fn restored(saved: &Saved) -> Self {
         let metrics = Metrics::default();
         for (event, row) in Event::ALL.into_iter().zip(&metrics.decided) {
@@ -46,7 +46,7 @@ impl Metrics {
             count.store(saved.refused.get(why.name()).copied().unwrap_or_default(), Ordering::Relaxed);
         }
         for (method, times) in METHODS.iter().zip(&metrics.logins) {
-            // Of another version with other bounds nothing can be taken over.
+            // Buckets of another version with other bounds are dropped.
             let Some((counts, micros)) = saved.logins.get(&name(*method)) else { continue };
             if counts.len() == times.buckets.len() {
                 times.buckets.iter().zip(counts).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
