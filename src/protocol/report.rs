@@ -1,4 +1,4 @@
-//! What `motion-ad check`, `motion-ad status`, `motion-ad sessions` and `motion-ad audit` show.
+//! Reports shown by `motion-ad check`, `motion-ad status`, `motion-ad sessions` and `motion-ad audit`.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::verdict::Outcome;
 
-/// An account as AD has it now. Times are seconds since 1970-01-01 UTC.
+/// Current state of an account in AD. Times are seconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Whether the account may log in now, a right password given; `None` when AD was not reached.
+    /// Outcome of a login now with the right password; `None` if AD was not reached.
     pub outcome: Option<Outcome>,
-    /// The cause, in words.
+    /// The cause, as text.
     pub reason: String,
-    /// The name that was asked for.
+    /// The name in the request.
     pub user: String,
     /// `user@domain` that the name maps to.
     pub principal: Option<String>,
@@ -34,15 +34,15 @@ pub struct Check {
 /// One property of an account that decides a login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What it is: `disabled`, `locked out`, `password expires`, …
+    /// Its name: `disabled`, `locked out`, `password expires`, …
     pub name: String,
-    /// Its value, for people.
+    /// Its value, as text for the administrator.
     pub value: String,
-    /// Whether it keeps the account out.
+    /// True if it makes a login fail.
     pub refuses: bool,
 }
 
-/// The broker as it is now.
+/// Current state of the broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the package.
@@ -53,15 +53,15 @@ pub struct Status {
     pub uptime: u64,
     /// The domain it serves, once known.
     pub domain: Option<String>,
-    /// Whether a login can succeed now.
+    /// True if a login can succeed now.
     #[serde(default)]
     pub serving: bool,
-    /// What is wrong, those that keep every user out first; empty when all is well.
+    /// Faults, those that make every login fail first; empty if there are none.
     pub problems: Vec<String>,
-    /// What is worth knowing although nothing is wrong.
+    /// Remarks that are not faults.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// How passwords are checked, and why so.
+    /// The method that checks passwords, and the reason for it.
     pub method: Method,
     /// The domain controllers.
     pub servers: Servers,
@@ -69,7 +69,7 @@ pub struct Status {
     pub pool: Pool,
     /// The machine account's connection.
     pub machine: Machine,
-    /// Who may vouch for a domain controller.
+    /// Certificate authorities that may vouch for a domain controller.
     pub trust: Trust,
     /// Logins by outcome since the start.
     pub logins: Vec<(Outcome, u64)>,
@@ -90,16 +90,16 @@ pub struct Task {
     pub failures: u64,
     /// Cause of the last failure.
     pub cause: String,
-    /// Whether it waits for its restart.
+    /// True while it waits for its restart.
     pub waiting: bool,
 }
 
-/// How passwords are checked.
+/// The method that checks passwords.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Method {
     /// `ldap` or `kerberos`; empty while it is not known yet.
     pub name: String,
-    /// Why.
+    /// Reason for this method.
     pub reason: String,
 }
 
@@ -108,9 +108,9 @@ pub struct Method {
 pub struct Servers {
     /// This host's site, as far as it is known.
     pub site: Option<String>,
-    /// Why the list is not the latest, or why there is none.
+    /// Reason why the list is outdated or missing.
     pub problem: Option<String>,
-    /// In the order in which they are tried, those that failed aside.
+    /// In the order in which they are tried, apart from those that failed.
     pub list: Vec<Server>,
 }
 
@@ -121,14 +121,14 @@ pub struct Server {
     pub host: String,
     /// Its addresses.
     pub addresses: Vec<String>,
-    /// Whether it is one of this host's site.
+    /// True if it belongs to this host's site.
     pub in_site: bool,
-    /// Whether DNS names it and AD does not list it as a domain controller: no password goes there.
+    /// True if DNS names it but AD does not list it as a domain controller. It never receives a password.
     #[serde(default)]
     pub is_stranger: bool,
-    /// Each service and its state: `ok`, `unknown`, or why it is left for others at the moment.
+    /// Each service and its state: `ok`, `unknown`, or the reason why other servers are preferred now.
     pub services: BTreeMap<String, String>,
-    /// Seconds since each service last did what was asked of it.
+    /// Seconds since each service last completed a request.
     #[serde(default)]
     pub answered: BTreeMap<String, u64>,
     /// Seconds that each service has failed for.
@@ -137,7 +137,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether a login by `method` can use it: one that was not asked yet is not in the way.
+    /// Returns true if a login by `method` can use this server. Services that were not tried yet count as working.
     pub fn is_usable(&self, method: &Method) -> bool {
         !self.is_stranger
             && self.services.iter().all(|(service, state)| !self.is_needed(service, method) || is_up(state))
@@ -153,7 +153,7 @@ impl Server {
     }
 }
 
-/// Whether [`Server::services`] says so of a service: one that was not asked yet may work.
+/// Returns true if a state of [`Server::services`] is `ok` or `unknown`: a service that was not tried yet may work.
 pub fn is_up(state: &str) -> bool {
     matches!(state, "ok" | "unknown")
 }
@@ -165,14 +165,14 @@ pub struct Pool {
     pub idle: usize,
     /// In use by a login.
     pub busy: usize,
-    /// The bound.
+    /// Upper bound for open connections.
     pub max: usize,
 }
 
 /// The machine account's connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// `connected`, or why it cannot be.
+    /// `connected`, or the reason why there is no connection.
     pub state: String,
     /// The principal of the keytab it uses.
     pub principal: Option<String>,
@@ -182,25 +182,25 @@ pub struct Machine {
     pub ticket: Option<u64>,
 }
 
-/// Who may vouch for a domain controller on the connections for users' binds.
+/// Certificate authorities that may vouch for a domain controller on the connections for users' binds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
-    /// Where the roots come from.
+    /// Source of the roots.
     pub source: String,
-    /// Those of `tls.ca_file`, else those that the forest publishes. The system's own are not listed.
+    /// The roots in `tls.ca_file`, else those that the forest publishes. The system's roots are not listed.
     pub roots: Vec<Root>,
     /// CRLs in use.
     pub crls: usize,
-    /// Seconds since AD was last read; `None` where it never was.
+    /// Seconds since the roots were last read from AD; `None` if they never were.
     pub refreshed: Option<u64>,
-    /// What was passed over, and why.
+    /// Entries that were skipped, and the reasons.
     pub notes: Vec<String>,
 }
 
 /// One trusted root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// Whose it is.
+    /// Subject of its certificate.
     pub subject: String,
     /// SHA-256 of its DER form in hexadecimal.
     pub sha256: String,
@@ -213,11 +213,11 @@ pub struct Root {
 /// The register of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// What it is and where.
+    /// Kind and location of the store.
     pub store: String,
-    /// How many sessions are open; `None` where it does not answer.
+    /// Number of open sessions; `None` if the store does not reply.
     pub open: Option<u64>,
-    /// What goes wrong with it now.
+    /// Its current fault.
     pub problem: Option<String>,
 }
 
@@ -226,20 +226,20 @@ pub struct Register {
 pub struct Sessions {
     /// In the order in which they were opened.
     pub list: Vec<Session>,
-    /// Where the next page begins; `None` after the last one.
+    /// Cursor of the next page; `None` after the last page.
     pub next: Option<String>,
 }
 
-/// Somebody who is, or was, logged in. Times are milliseconds since 1970-01-01 UTC.
+/// A session of a user, open or ended. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Its id, a UUID.
     pub id: String,
-    /// The name as the person typed it.
+    /// The name as the user typed it.
     pub user: String,
     /// `user@domain` that the name maps to.
     pub principal: String,
-    /// `objectGUID` of the account: sessions are counted by it, whatever names it goes by.
+    /// `objectGUID` of the account. Sessions are counted by it, whichever name the user typed.
     pub guid: String,
     /// PAM_SERVICE.
     pub service: String,
@@ -247,61 +247,61 @@ pub struct Session {
     pub rhost: String,
     /// PAM_TTY.
     pub tty: String,
-    /// Name of the server that the person is logged in at.
+    /// Name of the server that the user is logged in at.
     pub host: String,
-    /// Which machine that is, made from its machine-id: two servers of one name differ in it. The server's name where it
-    /// has no machine-id.
+    /// Identifier of that server, derived from its machine-id: it differs for two servers of the same name. The server's
+    /// name if it has no machine-id.
     #[serde(default)]
     pub machine: String,
     /// The application's uid.
     pub uid: u32,
     /// The application's process id there.
     pub pid: u32,
-    /// When that process was started: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot, which
-    /// tells it from another process that gets the same id later; 0 where it could not be read.
+    /// Start of that process: `starttime` of proc_pid_stat(5), in clock ticks since that host's boot. It distinguishes the
+    /// process from a later one with the same id; 0 if it could not be read.
     pub started: u64,
     /// The boot that [`Session::started`] counts from: `boot_id` of that host (random(4)), without hyphens.
     #[serde(default)]
     pub boot: String,
-    /// When it was opened.
+    /// Time at which it was opened.
     pub since: u64,
-    /// How it ended; `None` while it is open.
+    /// Its end; `None` while it is open.
     pub ended: Option<Ended>,
 }
 
 /// The end of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// When.
+    /// Time of the end.
     pub at: u64,
-    /// Why.
+    /// Reason for the end.
     pub reason: EndReason,
-    /// The session that took its place, or in words what AD says of the account; empty where the reason says all.
+    /// The session that replaced it, or the account's state in AD as text; empty if the reason says enough.
     #[serde(default)]
     pub detail: String,
 }
 
-/// Why a session ended.
+/// Reason why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The application closed it.
     Closed,
-    /// Another login of the same person took its place (`sessions.policy = "replace"`).
+    /// Another login of the same user replaced it (`sessions.policy = "replace"`).
     Replaced,
-    /// The account may not be logged in any more (`sessions.recheck`).
+    /// The account may no longer be logged in (`sessions.recheck`).
     Refused,
     /// The application's process is gone.
     ProcessGone,
     /// It was older than `sessions.max_age`.
     TooOld,
-    /// The application never learned that it was opened: its login was refused, or nobody took the answer. Nobody has the
-    /// seat, also where the session ended another one that it was to replace.
+    /// The application never learned that it was opened: the login was rejected, or the reply was not received. The seat
+    /// is free, even if this session had already ended the one that it replaces.
     Unconfirmed,
 }
 
 impl EndReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [EndReason; 6] = [
         EndReason::Closed,
         EndReason::Replaced,
@@ -323,70 +323,70 @@ impl EndReason {
         }
     }
 
-    /// Whether the person was logged in until now and has to be told: the application did not end it itself.
+    /// Returns true if the user was logged in until now and must be notified, because the application did not end the
+    /// session itself.
     pub fn is_eviction(self) -> bool {
         matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld)
     }
 }
 
-/// What happened to sessions.
+/// Events of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
-    /// In the order in which it happened.
+    /// In chronological order.
     pub list: Vec<Event>,
-    /// Where to go on.
+    /// Cursor at which the next request continues.
     pub cursor: String,
-    /// Whether events between the cursor that was asked for and the first one here are no longer kept.
+    /// True if events between the requested cursor and the first event here are no longer kept.
     pub gap: bool,
 }
 
-/// One thing that happened to a session: it was opened, or, where [`Session::ended`] says so, it ended.
+/// One event of a session: its start, or its end if [`Session::ended`] is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Where to go on after this event.
+    /// Cursor that continues after this event.
     pub cursor: String,
-    /// The session as it was after that.
+    /// State of the session after the event.
     pub session: Session,
 }
 
-/// Whether people may log in, in the order of `Request::names`. Where it ends before them, the rest is to be asked
-/// again.
+/// Audit of users' access, in the order of `Request::names`. If it has fewer entries, the client requests the rest again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
-    /// Each name's answer.
+    /// Result for each name.
     pub list: Vec<Audited>,
 }
 
-/// Whether one name may log in. Times are seconds since 1970-01-01 UTC.
+/// Access of one name. Times are seconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audited {
-    /// What would become of a login now, a right password given.
+    /// Outcome of a login now with the right password.
     pub outcome: Outcome,
-    /// The cause, in words, where the outcome does not say all.
+    /// The cause, as text, if the outcome does not say enough.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// `user@domain` that the name maps to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// Whether a line of names.map sends the name elsewhere than the rule would.
+    /// True if a line of names.map maps the name to another principal than the rule would.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mapped: bool,
     /// `objectGUID` of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guid: Option<String>,
-    /// When its password expires; `None` is never.
+    /// Expiry of its password; `None` is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_expires: Option<u64>,
-    /// When the account expires; `None` is never.
+    /// Expiry of the account; `None` is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_expires: Option<u64>,
-    /// Of a name without an account: the only account that looks like it.
+    /// For a name without an account: the only account with a similar name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near: Option<Near>,
 }
 
 impl Audited {
-    /// An answer that says no more than this.
+    /// Creates a result with an outcome and a reason only.
     pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
         Audited {
             outcome,
@@ -401,13 +401,13 @@ impl Audited {
     }
 }
 
-/// An account that may be meant by a name that nobody bears.
+/// An account that the user may have meant by a name without an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Near {
-    /// A name that leads to it.
+    /// A name that maps to it.
     pub principal: String,
     /// Its `objectGUID`.
     pub guid: String,
-    /// What looks alike.
+    /// The similarity.
     pub why: String,
 }
