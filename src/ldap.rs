@@ -36,13 +36,13 @@ const SEARCH_RESULT_DONE: u64 = 5;
 /// The StartTLS operation (RFC 4511, 4.14.1).
 const START_TLS: &[u8] = b"1.3.6.1.4.1.1466.20037";
 
-/// Why there is no answer.
+/// Reason why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// The connection failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The server closed the connection instead of an answer.
+    /// The server closed the connection without a response.
     #[error("the server closed the connection")]
     Closed,
     /// The connection ended within the server's answer.
@@ -56,7 +56,7 @@ pub enum ExchangeError {
         /// The server's text.
         text: String,
     },
-    /// The answer is none.
+    /// The response is malformed.
     #[error("the server sent a malformed LDAP message")]
     Malformed,
 }
@@ -270,7 +270,7 @@ fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
     }
 }
 
-/// Whether `content` is whole elements, and at most so many levels deep.
+/// Returns true if `content` consists of whole elements, nested at most `levels` deep.
 fn is_sound(mut content: &[u8], levels: usize) -> bool {
     while let Some(tag) = content.first() {
         let Ok(Some((header, length))) = element(content) else { return false };

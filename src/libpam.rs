@@ -9,7 +9,7 @@ use pam::module::PamHandle;
 
 use crate::protocol::Secret;
 
-/// What libpam calls success.
+/// libpam's code for success.
 pub const SUCCESS: c_int = 0;
 const BUF_ERR: c_int = 5;
 const CONV_ERR: c_int = 19;
@@ -22,7 +22,7 @@ const PAM_RHOST: c_int = 4;
 const PROMPT_ECHO_OFF: c_int = 1;
 const PROMPT_ECHO_ON: c_int = 2;
 
-/// What a module has to offer, all of which ours has.
+/// Functions that a PAM module exports; this project's module has all of them.
 const ENTRY_POINTS: [&CStr; 6] = [
     c"pam_sm_authenticate",
     c"pam_sm_setcred",
@@ -76,7 +76,7 @@ unsafe extern "C" {
 /// The user's side of the conversation.
 pub struct Talk<'a> {
     user: &'a CStr,
-    /// Given out once.
+    /// Answers one prompt only.
     password: Option<&'a Secret>,
     texts: Vec<String>,
 }
@@ -87,12 +87,15 @@ impl<'a> Talk<'a> {
         Talk { user, password: Some(password), texts: Vec::new() }
     }
 
-    /// What was said.
+    /// Returns the texts that the modules showed.
     pub fn into_texts(self) -> Vec<String> {
         self.texts
     }
 
-    /// Answers one message: the text that libpam is to free, or none; an error where there is no answer.
+    /// Answers one message. The text, if any, is libpam's to free.
+    ///
+    /// # Errors
+    /// Returns a PAM code if there is no answer or no memory for it.
     fn answer(&mut self, message: &Message) -> Result<*mut c_char, c_int> {
         match message.style {
             PROMPT_ECHO_OFF => copy(self.password.take().ok_or(CONV_ERR)?.bytes()),
@@ -109,7 +112,7 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// A copy for libpam, which wipes and frees it.
+/// Returns a copy for libpam, which wipes and frees it.
 fn copy(text: &[u8]) -> Result<*mut c_char, c_int> {
     // SAFETY: allocated zeroed, one byte longer than what is written into it.
     unsafe {
@@ -163,7 +166,7 @@ extern "C" fn converse(
     SUCCESS
 }
 
-/// Where a login comes from and what it is for.
+/// Origin and purpose of a login.
 #[derive(Clone, Copy, Debug)]
 pub struct Application<'a> {
     /// The PAM service.
@@ -179,7 +182,7 @@ pub struct Application<'a> {
 }
 
 impl<'a> Application<'a> {
-    /// An application of which only the service is known.
+    /// Describes an application by its service only.
     pub fn new(service: &'a CStr) -> Self {
         Application { service, rhost: None, tty: None, folder: None, variable: None }
     }
@@ -190,13 +193,13 @@ impl<'a> Application<'a> {
 pub struct Answer {
     /// PAM code of `pam_authenticate`.
     pub authenticate: i32,
-    /// PAM code of `pam_acct_mgmt`, which is called after a success alone.
+    /// PAM code of `pam_acct_mgmt`, which is called only after a success.
     pub account: Option<i32>,
     /// Value of [`Application::variable`].
     pub variable: Option<String>,
 }
 
-/// A handle of libpam, which is ended when it is dropped.
+/// A handle of libpam, ended when dropped.
 struct Handle {
     handle: *mut PamHandle,
     status: c_int,
@@ -252,10 +255,10 @@ impl Handle {
     }
 }
 
-/// One login: authenticate, and acct_mgmt where that succeeds.
+/// Performs one login: authenticate, then acct_mgmt if that succeeds.
 ///
 /// # Errors
-/// Returns libpam's answer if it could not begin.
+/// Returns libpam's code as text if the handle cannot be created or an item cannot be set.
 pub fn login(application: &Application<'_>, user: &CStr, talk: &mut Talk<'_>) -> Result<Answer, String> {
     let data = ptr::from_mut(talk).cast();
     let conversation = Conversation { function: converse, data, talk: PhantomData };
@@ -275,10 +278,10 @@ pub fn login(application: &Application<'_>, user: &CStr, talk: &mut Talk<'_>) ->
     Ok(Answer { authenticate, account, variable })
 }
 
-/// Loads a module as libpam does (`_pam_dlopen`: every symbol at once), and lets it go again.
+/// Loads a module as libpam does (`_pam_dlopen`: every symbol at once), and unloads it again.
 ///
 /// # Errors
-/// The dynamic linker's words, or the entry point that is missing.
+/// Returns the dynamic linker's message, or the name of the missing entry point.
 pub fn load(path: &CStr) -> Result<(), String> {
     // SAFETY: the path is a C string. What the file runs when it is loaded is what any application would run.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };

@@ -112,25 +112,25 @@ pub enum PasswordError {
     NotUtf8,
 }
 
-/// What is asked of the broker.
+/// Operation that the broker performs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// May this person, who gave the password in the frame's secret, come in? Answered by [`Reply::Verdict`].
+    /// Authenticates the user with the password in the frame's secret. Answered by [`Reply::Verdict`].
     Authenticate,
-    /// May this person, who proved the identity elsewhere, come in? Answered by [`Reply::Verdict`].
+    /// Checks the access of a user who was authenticated elsewhere. Answered by [`Reply::Verdict`].
     Account,
     /// The account's state as AD has it now. Answered by [`Reply::Check`].
     Check,
     /// The broker's own state. Answered by [`Reply::Status`].
     Status,
-    /// Could this person change the password, of which the frame's secret is the present one? Changes nothing.
+    /// Checks if the user could change the password; the frame's secret is the present one. Changes nothing.
     /// Answered by [`Reply::Verdict`].
     ProbePassword,
     /// Changes the password; the frame's secret is a [`Secret::pair`] of the present and the new one. Answered by
     /// [`Reply::Verdict`].
     ChangePassword,
-    /// Registers a session of this person, who came in by the same service. Answered by [`Reply::Verdict`].
+    /// Registers a session of this user, who logged in by the same service. Answered by [`Reply::Verdict`].
     OpenSession,
     /// Ends [`Request::session`], or, where that is empty, the newest session of this person that the same process
     /// and service opened. Answered by [`Reply::Verdict`].
@@ -154,7 +154,7 @@ pub enum Operation {
 pub struct Request {
     /// [`VERSION`] of the sender.
     pub version: u32,
-    /// What is asked.
+    /// The operation to perform.
     pub operation: Operation,
     /// The name as the person typed it; empty for [`Operation::Status`].
     #[serde(default)]
@@ -227,7 +227,7 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// What became of a login or an account check.
+    /// Outcome of a login or an account check.
     Verdict(Verdict),
     /// The account's state, for people.
     #[cfg(feature = "broker")]
@@ -238,17 +238,17 @@ pub enum Reply {
     /// Sessions, for people and applications.
     #[cfg(feature = "broker")]
     Sessions(Box<report::Sessions>),
-    /// What happened to sessions.
+    /// Events of sessions.
     #[cfg(feature = "broker")]
     Events(Box<report::Events>),
-    /// Who may log in, for people.
+    /// Audit of users' access, for the administrator.
     #[cfg(feature = "broker")]
     Audit(Box<report::Audit>),
     /// What the directory has, for the LDAP bridge. The only reply whose frame may be longer than [`MAX_FRAME`]: up to
     /// [`search::MAX_FOUND`].
     #[cfg(feature = "broker")]
     Found(Box<search::Found>),
-    /// The request itself was refused: who asks may not, or what is asked cannot be understood.
+    /// The request itself was rejected: the client may not send it, or the broker cannot understand it.
     Refused(String),
 }
 
@@ -270,7 +270,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Why a frame was not understood.
+/// Reason why a frame was not understood.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The peer closed the connection before the first byte.
