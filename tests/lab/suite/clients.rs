@@ -21,7 +21,7 @@ use crate::talk::Talk;
 /// Where the suite's parts of the applications are on the host.
 pub const HOME: &str = "/opt/clients";
 /// Those of the repository that the host gets.
-const PARTS: [&str; 4] = ["node", "python", "web", "motion-login"];
+const PARTS: [&str; 5] = ["node", "python", "web", "motion-login", "ldap"];
 const NODE: &str = "/opt/clients/node/login.js";
 pub const PYTHON: &str = "/opt/clients/python/login.py";
 
