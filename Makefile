@@ -134,6 +134,11 @@ test-clients: root deps ## log in by the PAM libraries of Node and Python, Apach
 	$(MAKE) deb
 	$(lab_tests) --clients
 
+.PHONY: test-bridge
+test-bridge: root deps ## log in by LDAP libraries of Node and Python through the bridge (root, twenty minutes)
+	$(MAKE) deb
+	$(lab_tests) --bridge
+
 .PHONY: demo
 demo: root deps ## show logins on a real joined host with a real Active Directory (root)
 	$(MAKE) deb

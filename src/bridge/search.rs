@@ -86,13 +86,21 @@ async fn paged<S: AsyncWrite + Unpin>(
     let kept = state.kept.take();
     let mut kept = match cookie {
         [] => {
-            let place = bridge.kept.clone().try_acquire_owned();
-            let turn = timeout(QUEUED, bridge.searches.acquire()).await;
-            let (Ok(place), Ok(Ok(_turn))) = (place, turn) else {
+            let Ok(Ok(_turn)) = timeout(QUEUED, bridge.searches.acquire()).await else {
                 return send(stream, &message::page_done(id, &busy(), &[])).await;
             };
             let found = ask(bridge, search.clone()).await;
-            Kept::new(search, found.entries, Outcome::new(found.code, found.text), place)
+            let outcome = Outcome::new(found.code, found.text);
+            // Libraries ask for pages whatever they look for. What fits into the first one needs no place for a rest.
+            // A size of zero at the start is a question how many there are; all of them at once are an answer, too.
+            if usize::try_from(size).is_ok_and(|size| size == 0 || found.entries.len() <= size) {
+                let end = message::page_done(id, &outcome, &[]);
+                return entries(stream, id, found.entries, types_only, end).await;
+            }
+            let Ok(place) = bridge.kept.clone().try_acquire_owned() else {
+                return send(stream, &message::page_done(id, &busy(), &[])).await;
+            };
+            Kept::new(search, found.entries, outcome, place)
         }
         cookie => match kept.filter(|kept| kept.is_next(&search, cookie)) {
             Some(kept) => kept,
@@ -107,9 +115,7 @@ async fn paged<S: AsyncWrite + Unpin>(
         // The client wants no more of it (RFC 2696, 3).
         return send(stream, &message::page_done(id, &Outcome::success(), &[])).await;
     }
-    // A size of zero at the start is a question how many there are; all of them at once are an answer, too.
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let (page, outcome, next) = kept.page(if size == 0 { usize::MAX } else { size });
+    let (page, outcome, next) = kept.page(usize::try_from(size).unwrap_or(usize::MAX));
     if !next.is_empty() {
         state.kept = Some(kept);
     }

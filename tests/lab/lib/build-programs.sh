@@ -15,7 +15,7 @@ inside() { # FOLDER COMMAND…
 mkdir -p "$opt/home" "$root/usr/local/bin"
 # Whoever the machine trusts is trusted: a registry may be reached through a proxy with a CA of its own.
 mount --bind "$(readlink -f $authorities)" "$root$authorities"
-for project in node motion-login; do
+for project in node motion-login ldap; do
     install -D -m 644 -t "$opt/$project" "$clients/$project"/package{,-lock}.json
     # No install script runs: node-linux-pam's fetches a binary from elsewhere.
     inside "$project" npm ci --ignore-scripts --no-bin-links

@@ -7,21 +7,22 @@ use crate::cast::{everybody, person};
 use crate::lab::{Lab, Ran, wait};
 use crate::ready::{john, ready};
 use crate::report::{Check, Report, contains, equal};
+use crate::row::Counts;
 
-const URL: &str = "ldap://127.0.0.1:3890";
-const ADMIN: &str = "motion-ad";
-const SECRET: &str = "a-secret-of-this-host-alone-0123";
-const WRONG: &str = "not the password of anybody";
+pub const URL: &str = "ldap://127.0.0.1:3890";
+pub const ADMIN: &str = "motion-ad";
+pub const SECRET: &str = "a-secret-of-this-host-alone-0123";
+pub const WRONG: &str = "not the password of anybody";
 /// Number of idle connections, more than the bridge allows.
 const IDLE: usize = 260;
 /// Maximum resident memory of the process after all tests, in KiB.
 const MEMORY: u32 = 12 * 1024;
 
-type Bind = (&'static str, &'static str, Option<&'static str>, i32, &'static str, u32);
+pub type Bind = (&'static str, &'static str, Option<&'static str>, i32, &'static str, u32);
 
 /// Binds: the user, the name, the password's owner, LDAP's code, AD's code, and the number added to the counter.
 #[rustfmt::skip]
-const CAST: &[Bind] = &[
+pub const CAST: &[Bind] = &[
     // who        as                         by           code  data   counted
     ("john",      "john.doe@acme.com",       None,           0, "",    0),
     ("john",      "ACME\\john.doe",          None,           0, "",    0),
@@ -54,24 +55,32 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         )?;
         equal("listeners", listeners(lab)?.as_str(), "")
     });
-    let prepared = lab.host_sh(&format!(
-        "printf '%s:%s\\n' {ADMIN} {SECRET} >/etc/motion-ad/ldap-admin && chmod 600 /etc/motion-ad/ldap-admin && \
-         systemctl enable --now motion-ad-ldap.socket"
-    ));
-    let done = prepared.ok().map(|_| {
+    let done = enable(lab).map(|()| {
         logins(lab, report);
         searches(lab, report);
         strangers(lab, report);
         bounds(lab, report);
         faults(lab, report);
     });
-    lab.host_sh(
-        "systemctl disable --now motion-ad-ldap.socket; systemctl stop motion-ad-ldap.service; rm -f /etc/motion-ad/ldap-admin \
-         /etc/motion-ad/ldap.pem /etc/motion-ad/ldap.key",
-    )
-    .ok()?;
+    disable(lab)?;
     lab.configure("")?;
     done.and_then(|()| ready(lab))
+}
+
+/// Has the bridge listen, with an admin.
+pub fn enable(lab: &Lab) -> Check {
+    let script = format!(
+        "printf '%s:%s\\n' {ADMIN} {SECRET} >/etc/motion-ad/ldap-admin && chmod 600 /etc/motion-ad/ldap-admin && \
+         systemctl enable --now motion-ad-ldap.socket"
+    );
+    lab.host_sh(&script).ok().map(drop)
+}
+
+/// Has it listen no more, and takes away what a chapter gave it.
+pub fn disable(lab: &Lab) -> Check {
+    let script = "systemctl disable --now motion-ad-ldap.socket; systemctl stop motion-ad-ldap.service; \
+                  rm -f /etc/motion-ad/ldap-admin /etc/motion-ad/ldap.pem /etc/motion-ad/ldap.key";
+    lab.host_sh(script).ok().map(drop)
 }
 
 fn listeners(lab: &Lab) -> Result<String, String> {
@@ -96,7 +105,7 @@ fn logs_in(lab: &Lab) -> Check {
     whoami(lab, "motion", john.upn, john.password, &[]).ok().map(drop)
 }
 
-fn lines(lab: &Lab, event: &str) -> Result<Vec<String>, String> {
+pub fn lines(lab: &Lab, event: &str) -> Result<Vec<String>, String> {
     let all = lab.host_sh("journalctl -q -t motion-ad-ldap -o cat").ok()?;
     let word = format!("event={event} ");
     Ok(all.lines().filter(|line| line.contains(&word)).map(str::to_owned).collect())
@@ -124,17 +133,7 @@ fn logins(lab: &Lab, report: &mut Report) {
                     _ => {}
                 }
                 let after = lab.everybodys_counters()?;
-                for one in everybody() {
-                    let count = |counts: &std::collections::BTreeMap<String, crate::lab::Counters>| {
-                        counts.get(one.sam).map_or(0, |count| count.bad_passwords)
-                    };
-                    let added = count(&after).saturating_sub(count(&before));
-                    equal(
-                        &format!("counted for {}", one.sam),
-                        added,
-                        if one.key == *who { *counted } else { 0 },
-                    )?;
-                }
+                counted_for(&before, &after, person.sam, *counted)?;
                 wait(Duration::from_secs(5), || equal("lines", lines(lab, "bind")?.len(), logged + 1))?;
                 let line = lines(lab, "bind")?.pop().unwrap_or_default();
                 contains("the line", &line, &format!("result={code}"))?;
@@ -145,6 +144,16 @@ fn logins(lab: &Lab, report: &mut Report) {
     for who in ["wendy", "dora"] {
         let _ = lab.run(&["cast", "reset", who]);
     }
+}
+
+/// Checks that AD counted `times` wrong passwords more for this account, and none for any other account of the domain.
+pub fn counted_for(before: &Counts, after: &Counts, sam: &str, times: u32) -> Check {
+    for one in everybody() {
+        let count = |counts: &Counts| counts.get(one.sam).map_or(0, |count| count.bad_passwords);
+        let added = count(after).saturating_sub(count(before));
+        equal(&format!("counted for {}", one.sam), added, if one.sam == sam { times } else { 0 })?;
+    }
+    Ok(())
 }
 
 /// Searches as `name`. Returns the output without lines that belong to no entry.

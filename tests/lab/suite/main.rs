@@ -1,11 +1,11 @@
 //! The lab's suite: the installed package on a joined host, against a real Active Directory.
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
-//! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make bench` with `--bench`, `make demo` with
-//! `--demo`; a word after one of the first five chooses the chapters whose name contains it. Without `MOTION_AD_LAB=1` it
-//! does nothing, so that `cargo test` needs neither root nor a lab. The labs are its own (`LAB_NAME`, default `suite`; the
-//! parts of `--suite` add their number) and go away with the run, however that ends; `MOTION_AD_KEEP_LAB=1` keeps the last
-//! one of each name.
+//! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge` with `--bridge`,
+//! `make bench` with `--bench`, `make demo` with `--demo`. A word after one of the first six chooses the chapters whose
+//! names contain it. Without `MOTION_AD_LAB=1` the suite does nothing, so that `cargo test` needs neither root nor a lab.
+//! It has separate labs (`LAB_NAME`, default `suite`; the parts of `--suite` add their number) and removes them when it
+//! ends, for whatever reason; `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -38,6 +38,7 @@ mod lab;
 #[path = "../../clients/libpam.rs"]
 #[allow(dead_code)]
 mod libpam;
+mod libraries;
 mod load;
 mod login_page;
 #[path = "../../clients/login_rate.rs"]
@@ -178,6 +179,10 @@ const DOCTOR: &[Part] = &[
 const CLIENTS: &[Part] =
     &[(WITH_CLIENTS, &[JOIN, ("clients", clients::chapter), ("login-page", login_page::chapter)])];
 
+/// The LDAP bridge under libraries that nobody here wrote.
+const BRIDGE: &[Part] =
+    &[(WITH_CLIENTS, &[JOIN, ("bridge", bridge::chapter), ("libraries", libraries::chapter)])];
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
@@ -203,9 +208,10 @@ fn main() -> ExitCode {
         "--sessions" => suite(SESSIONS, filter),
         "--doctor" => suite(DOCTOR, filter),
         "--clients" => suite(CLIENTS, filter),
+        "--bridge" => suite(BRIDGE, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite|--failover|--sessions|--doctor|--clients [CHAPTER] | --bench | --demo"
+        _ => Err("usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge [CHAPTER] | --bench | --demo"
             .to_owned()),
     };
     match done {
