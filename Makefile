@@ -135,7 +135,7 @@ test-clients: root deps ## log in by the PAM libraries of Node and Python, Apach
 	$(lab_tests) --clients
 
 .PHONY: test-bridge
-test-bridge: root deps ## log in by LDAP libraries of Node and Python through the bridge (root, twenty minutes)
+test-bridge: root deps ## log in by LDAP libraries of Node and Python through the bridge (root)
 	$(MAKE) deb
 	$(lab_tests) --bridge
 

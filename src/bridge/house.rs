@@ -8,6 +8,9 @@ use tokio::time::{Instant, timeout};
 
 /// The most connections that are served at once.
 pub const CONNECTIONS: usize = 200;
+/// Shortest idle time after which a connection can be closed for another one: a client needs a moment between two
+/// requests, and some open a connection for each group of a user.
+const GRACE: Duration = Duration::from_millis(500);
 /// Where none is idle, the next attempt to find one comes after this time.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -99,7 +102,9 @@ impl House {
     fn make_room(&self) {
         let guests = self.guests();
         let idle = guests.iter().filter_map(|guest| Some((*guest.idle())?).map(|since| (since, guest)));
-        if let Some((_, guest)) = idle.min_by_key(|(since, _)| *since) {
+        if let Some((since, guest)) = idle.min_by_key(|(since, _)| *since)
+            && since.elapsed() >= GRACE
+        {
             // Once is enough: it is not to be found again.
             guest.works();
             guest.leave.notify_one();
@@ -110,6 +115,21 @@ impl House {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_between_two_requests_keeps_its_place() {
+        let house = House::new(1);
+        let first = house.enter().await.unwrap();
+        tokio::time::sleep(GRACE * 2).await;
+        first.guest().works();
+        first.guest().waits();
+        let answered = Instant::now();
+        let leaving = tokio::spawn(async move { first.guest().is_asked_to_leave().await });
+        let newcomer = house.enter().await.unwrap();
+        leaving.await.unwrap();
+        drop(newcomer);
+        assert!(answered.elapsed() >= GRACE && answered.elapsed() <= GRACE + 2 * AGAIN);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_one_makes_room_and_one_that_works_never() {
