@@ -1,4 +1,4 @@
-//! What became of a login: every outcome once, with its name, its text and its advice.
+//! The outcomes of a login: each with its name, its text for the user and its advice for the administrator.
 //!
 //! The outcomes are those that AD can tell apart (MS-ERREF NTSTATUS values behind the `data` code of a
 //! refused bind), plus those that this host decides itself.
@@ -18,23 +18,24 @@ macro_rules! outcomes {
             /// Every outcome, in the order of the table.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$variant,)+];
 
-            /// What it stands for, for the manual.
+            /// Returns the meaning, as the manual has it.
             pub fn meaning(self) -> &'static str {
                 match self { $(Outcome::$variant => concat!($($doc),+).trim_ascii(),)+ }
             }
 
-            /// The name in the log, in JSON and on the wire.
+            /// Returns the name in the log, in JSON and on the wire.
             pub fn name(self) -> &'static str {
                 match self { $(Outcome::$variant => $name,)+ }
             }
 
-            /// What the person at the login page may be told. `None` where AD tells a stranger nothing, or
-            /// where only the administrator can do something about it.
+            /// Returns the text that the login page may show. `None` if a stranger must not learn the outcome, or if only the
+            /// administrator can do something about it.
             pub fn text(self) -> Option<&'static str> {
                 match self { $(Outcome::$variant => $text,)+ }
             }
 
-            /// What the administrator can do about it; empty where nothing is wrong.
+            /// Returns the advice for the administrator; empty if nothing is wrong. It never tells to widen access: where that
+            /// is a way out, the decision about the user comes first.
             pub fn advice(self) -> &'static str {
                 match self { $(Outcome::$variant => $advice,)+ }
             }
@@ -59,10 +60,11 @@ outcomes! {
         advice: "make userPrincipalName unique in AD, or map the name in /etc/motion-ad/names.map";
     /// Outside the account's logon hours (`data 530`).
     LogonHours = "logon_hours", text: Some("Your account may not log in at this time."),
-        advice: "change the logon hours of the account in AD";
+        advice: "if the user should have access now, change the logon hours of the account in AD";
     /// The account may only log on to named workstations (`data 531`).
     Workstation = "workstation", text: Some("Your account may not log in from this computer."),
-        advice: "add this server (and, on Windows, the domain controllers) to userWorkstations of the account in AD";
+        advice: "if the user should have access here, add this server (and, on Windows, the domain controllers) to \
+         userWorkstations of the account in AD";
     /// The password has expired (`data 532`).
     PasswordExpired = "password_expired", text: Some("Your password has expired and must be changed."),
         advice: "ask the user to change the password, for example by `motion-ad passwd NAME`";
@@ -71,10 +73,10 @@ outcomes! {
         advice: "ask the user to change the password, for example by `motion-ad passwd NAME`";
     /// The account is disabled (`data 533`).
     Disabled = "disabled", text: Some("Your account is disabled."),
-        advice: "enable the account in AD";
+        advice: "if the user should have access, enable the account in AD";
     /// The account has expired (`data 701`).
     AccountExpired = "account_expired", text: Some("Your account has expired."),
-        advice: "change the expiry date of the account in AD";
+        advice: "if the user should have access, change the expiry date of the account in AD";
     /// The account is locked out (`data 775`), whatever the password.
     LockedOut = "locked_out", text: Some("Your account is locked. Try again later or ask your administrator."),
         advice: "wait for the lockout duration of the domain, or unlock the account in AD";
@@ -83,26 +85,27 @@ outcomes! {
         advice: "reduce the number of groups of the account in AD";
     /// The account is in none of `login.allow_groups`.
     NotAllowed = "not_allowed", text: Some("Your account may not use this service."),
-        advice: "add the account to one of login.allow_groups";
+        advice: "if the user should have access, add the account to one of login.allow_groups";
     /// The account is in one of `login.deny_groups`.
     Denied = "denied", text: Some("Your account may not use this service."),
-        advice: "remove the account from the groups in login.deny_groups";
+        advice: "if the user should have access, remove the account from the groups in login.deny_groups";
     /// AD's password policy refuses the new password; the present one is still good.
     PasswordRefused = "password_refused", text: Some("Your new password was not accepted."),
-        advice: "the person must choose another password, or wait; the text, or else the reason, says what AD objects to";
+        advice: "the user must choose another password, or wait; the text or the reason gives AD's objection";
     /// The account may not change its password.
     ChangeForbidden = "change_forbidden", text: Some("You may not change your password."),
-        advice: "let the account change its password in AD, or set a new one there";
+        advice: "set a new password in AD; if the user should choose it, permit that there";
     /// The new password was sent to AD and no answer came back: it may be in force.
     ChangeUnknown = "change_unknown",
         text: Some("It is not certain whether your password was changed. Try to log in with the new one."),
-        advice: "the person should try the new password, then the old one; see the reason";
-    /// There are as many sessions of this person as `sessions.limit` allows (`sessions.policy = "deny"`).
+        advice: "the user should try the new password, then the old one; see the reason";
+    /// The user has as many sessions as `sessions.limit` allows (`sessions.policy = "deny"`).
     SessionDenied = "session_denied", text: Some("You are logged in elsewhere already."),
-        advice: "end the other session (`motion-ad sessions list`, `motion-ad sessions end ID`), or set sessions.policy";
+        advice: "ask the user to log out there; `motion-ad sessions list` shows a stale session, `motion-ad sessions end ID` \
+         ends it";
     /// The register of sessions cannot be read or written (`sessions.on_store_failure = "deny"`).
     SessionStore = "session_store", text: Some("Your session cannot be registered. Try again in a moment."),
-        advice: "mend what the reason names; sessions.on_store_failure = \"allow\" lets people in meanwhile";
+        advice: "fix the cause in the reason; `motion-ad doctor` names the steps";
     /// AD refused the login with a code that this version does not know.
     Refused = "refused", text: None,
         advice: "look up the code in the reason";
@@ -112,16 +115,16 @@ outcomes! {
         advice: "see the reason; `motion-ad status` shows the state of the broker and of the domain controllers";
     /// The configuration, the name map or a configured group is broken.
     Misconfigured = "misconfigured", text: None,
-        advice: "mend what the reason names; `/usr/libexec/motion-ad/motion-ad-broker --check-config` checks the files";
+        advice: "fix the cause in the reason; `motion-ad config check` names the file, the line and the near name";
 }
 
 impl Outcome {
-    /// Whether the account may come in.
+    /// Returns true if the user gets access.
     pub fn is_success(self) -> bool {
         self == Outcome::Success
     }
 
-    /// Whether the person may come in after changing the password (PAM_NEW_AUTHTOK_REQD).
+    /// Returns true if the user gets access after a password change (PAM_NEW_AUTHTOK_REQD).
     pub fn wants_new_password(self) -> bool {
         matches!(self, Outcome::PasswordExpired | Outcome::MustChange)
     }
@@ -133,22 +136,22 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// The broker's answer about one person.
+/// The broker's answer about one user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// The principal that the name was mapped to, once it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// `objectGUID` of the account that may come in, or may once it has a new password. The module keeps it on the PAM
+    /// `objectGUID` of the account that gets access, at once or with a new password. The module keeps it on the PAM
     /// handle, so that later calls are about the same account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// The cause, for the log and for `motion-ad login`; the application's users never see it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// What the person may be told in place of the outcome's own text.
+    /// Text for the user in place of the outcome's own text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The id of the session that was registered, opened or ended.
@@ -158,12 +161,12 @@ pub struct Verdict {
     /// `login.warn_days` says that this is soon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
-    /// Where the time went, in the order of the steps.
+    /// The steps with their times, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
 }
 
-/// One step of a login and what it cost.
+/// One step of a login and its duration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The step: `resolve`, `connect`, `bind`, `kerberos`, `state`, `change`, `policy`.
@@ -210,6 +213,24 @@ mod tests {
         for outcome in Outcome::ALL {
             assert_eq!(outcome.is_success(), outcome.advice().is_empty(), "{outcome}");
             assert!(!(outcome.is_success() && outcome.wants_new_password()));
+        }
+    }
+
+    #[test]
+    fn no_advice_widens_access_before_the_administrator_decides_about_the_user() {
+        let widens = [
+            "login.allow_groups",
+            "deny_groups",
+            "enable",
+            "logon hours",
+            "userWorkstations",
+            "expiry date",
+            "policy =",
+        ];
+        for outcome in Outcome::ALL {
+            let advice = outcome.advice();
+            let decides = advice.starts_with("if the user should have access");
+            assert_eq!(decides, widens.iter().any(|word| advice.contains(word)), "{outcome}: {advice}");
         }
     }
 }

@@ -440,7 +440,7 @@ fn passwd_sends_two_lines_and_says_what_became_of_them() {
         " change  3.0   75 %\n",
         "the password of john.doe was not changed\n",
         "Your new password must have at least 12 characters.\n",
-        "advice: the person must choose another password",
+        "advice: the user must choose another password",
     ] {
         assert!(done.out.contains(line), "{line:?} in {}", done.out);
     }

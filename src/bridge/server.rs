@@ -150,7 +150,7 @@ async fn refuse(bridge: &Bridge, peer: &Peer, access: &Access) {
     let (mut reason, mut advice) = (format!("{who} is neither root nor in broker.users"), peers::advice());
     if let Access::Unknown(cause) = access {
         reason = format!("{reason} as far as is known: {cause}");
-        advice = "mend the name service, or name the uid in broker.users".to_owned();
+        advice = "fix the name service, or name the uid in broker.users".to_owned();
     }
     let line = Line::new("refused").with("peer", peer).with("reason", &reason).with("advice", &advice);
     bridge.log.complain(Level::Warning, &format!("stranger {}", peer.uid), line);

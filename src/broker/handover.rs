@@ -133,7 +133,7 @@ fn in_place_of(error: &ConfigError, stricter: &[String], since: u64) -> Problem 
         [] => String::new(),
         stricter => format!(" (stricter by the new file: {})", stricter.join("; ")),
     };
-    let stays = format!("; until that is mended the last good configuration{since} stays in force{stricter}");
+    let stays = format!("; until that is fixed the last good configuration{since} stays in force{stricter}");
     match error {
         ConfigError::Broken(problem) => Problem { text: problem.text.clone() + &stays, ..problem.clone() },
         ConfigError::NotJoined => {

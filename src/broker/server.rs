@@ -184,7 +184,7 @@ async fn refuse(stream: &mut UnixStream, broker: &Broker, peer: &Peer, access: &
     let (mut reason, mut advice) = (format!("{who} is neither root nor in broker.users"), peers::advice());
     if let Access::Unknown(cause) = access {
         reason = format!("{reason} as far as is known: {cause}");
-        advice = "mend the name service, or name the uid in broker.users".to_owned();
+        advice = "fix the name service, or name the uid in broker.users".to_owned();
     }
     let line = Line::new("refused").with("peer", peer).with("reason", &reason).with("advice", &advice);
     broker.log().complain(Level::Warning, &format!("stranger {}", peer.uid), line);
