@@ -3,8 +3,8 @@
 
 lab_down() {
     remove_lab
+    # The folder that it stood in stays: another lab may be about to use it.
     rm -f "$LAB_RUN.lock"
-    rmdir --ignore-fail-on-non-empty "${LAB_RUN%/*}"
     say "$LAB_NAME is down"
 }
 
