@@ -7,8 +7,8 @@ use crate::libpam::{self, Application, Talk};
 use crate::module::handle::OUTCOME;
 use crate::protocol::Secret;
 
-/// PAM_RHOST of every login of the bridge. It marks the way of the login, and it is not a host name that a
-/// module could look up in DNS. [`TTY`] is PAM_TTY.
+/// PAM_RHOST of every login of the bridge. It names no host, so that no module queries DNS. [`TTY`] is
+/// PAM_TTY.
 pub const RHOST: &str = "motion-ad-ldap";
 const TTY: &str = "ldap";
 
