@@ -1,8 +1,9 @@
-//! LDAP messages byte by byte (RFC 4511): what holds a password, and the first messages of a connection.
+//! LDAP messages byte by byte (RFC 4511): messages that hold a password, and the first messages of a
+//! connection.
 //!
-//! Everything else goes through ldap3. Not these: its buffers keep what they sent for as long as the connection
-//! lives, a user's password included, its SASL layer loses messages, and it has no UDP. Here a message is one buffer
-//! that is freed, and so wiped, as soon as it is sent.
+//! All other messages go through ldap3. Its buffers keep sent messages, a user's password included, for as
+//! long as the connection lives; its SASL layer loses messages, and it has no UDP. Here a message is one
+//! buffer that is freed, and so wiped, as soon as it is sent.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::io;
@@ -13,14 +14,14 @@ use ldap3::asn1::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest answer; that to a Kerberos token with a large PAC has some 10 KiB.
+/// Maximum length of a response in bytes. The response to a Kerberos token with a large PAC has some 10 KiB.
 const MAX_MESSAGE: usize = 256 * 1024;
 
-/// Levels below a message, some more than any of the answers here has.
+/// Maximum nesting depth below a message, a few levels more than any response here has.
 const MAX_DEPTH: usize = 8;
 /// The tag of an LDAPMessage: a SEQUENCE (RFC 4511, 4.1.1).
 const MESSAGE: u8 = 0x30;
-/// The bit of a tag that says that there are tags in it (X.690, 8.1.2.5).
+/// Tag bit of a constructed element, which holds further elements (X.690, 8.1.2.5).
 const CONSTRUCTED: u8 = 0x20;
 
 /// The tag of a BindResponse (RFC 4511, 4.2.2).
@@ -90,8 +91,8 @@ pub fn sasl_bind(id: i64, mechanism: &[u8], token: Option<&[u8]>) -> io::Result<
     bind(id, "", Tag::Sequence(Sequence { id: 3, class: TagClass::Context, inner }))
 }
 
-/// A ModifyRequest by which `dn` changes its own password (MS-ADTS 3.1.1.3.1.5): the present value of `unicodePwd`
-/// is deleted and the new one added at once, both in quotation marks and in UTF-16LE.
+/// A ModifyRequest by which `dn` changes its own password (MS-ADTS 3.1.1.3.1.5): the present value of
+/// `unicodePwd` is deleted and the new one added at once, both in quotation marks and in UTF-16LE.
 ///
 /// # Errors
 /// It cannot be encoded.
@@ -175,8 +176,8 @@ fn sequence(inner: Vec<Tag>) -> Tag {
     Tag::Sequence(Sequence { inner, ..Default::default() })
 }
 
-/// Sends `request`, whose message id is `id`, and waits for its answer of the kind `tag`. Nothing else may be under
-/// way on the connection.
+/// Sends `request`, whose message id is `id`, and waits for its answer of the kind `tag`. Nothing else may be
+/// under way on the connection.
 ///
 /// # Errors
 /// There is no answer; then the connection is of no more use.
@@ -257,8 +258,8 @@ fn first(buffer: &[u8]) -> Result<Option<(usize, StructureTag)>, ExchangeError> 
     }
 }
 
-/// The length of the message that `buffer` begins with, once it is known. The parser asks for more where a part is
-/// longer than the whole, and calls itself for each level: so it gets no such message.
+/// The length of the message that `buffer` begins with, once it is known. The parser asks for more where a
+/// part is longer than the whole, and calls itself for each level: so it gets no such message.
 fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
     let Some((header, content)) = element(buffer)? else { return Ok(None) };
     let length = header.checked_add(content).ok_or(ExchangeError::Malformed)?;
