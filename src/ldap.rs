@@ -76,7 +76,7 @@ pub struct Response {
 /// A BindRequest with a password (RFC 4511, 4.2).
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn simple_bind(id: i64, dn: &str, password: &str) -> io::Result<Vec<u8>> {
     let simple = OctetString { id: 0, class: TagClass::Context, inner: password.as_bytes().to_vec() };
     bind(id, dn, Tag::OctetString(simple))
@@ -85,7 +85,7 @@ pub fn simple_bind(id: i64, dn: &str, password: &str) -> io::Result<Vec<u8>> {
 /// A BindRequest with SASL credentials (RFC 4511, 4.2).
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn sasl_bind(id: i64, mechanism: &[u8], token: Option<&[u8]>) -> io::Result<Vec<u8>> {
     let inner = std::iter::once(mechanism).chain(token).map(octets).collect();
     bind(id, "", Tag::Sequence(Sequence { id: 3, class: TagClass::Context, inner }))
@@ -95,7 +95,7 @@ pub fn sasl_bind(id: i64, mechanism: &[u8], token: Option<&[u8]>) -> io::Result<
 /// `unicodePwd` is deleted and the new one added at once, both in quotation marks and in UTF-16LE.
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn password_change(id: i64, dn: &str, present: &str, new: &str) -> io::Result<Vec<u8>> {
     const ADD: i64 = 0;
     const DELETE: i64 = 1;
@@ -121,7 +121,7 @@ fn quoted(password: &str) -> Vec<u8> {
 /// A request to speak TLS from the answer on (RFC 4511, 4.14).
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn start_tls(id: i64) -> io::Result<Vec<u8>> {
     let name = OctetString { id: 0, class: TagClass::Context, inner: START_TLS.to_vec() };
     message(id, Sequence { id: 23, class: TagClass::Application, inner: vec![Tag::OctetString(name)] })
@@ -130,7 +130,7 @@ pub fn start_tls(id: i64) -> io::Result<Vec<u8>> {
 /// A request for `attributes` of the rootDSE where `filter` matches it (RFC 4512, 5.1; RFC 4515).
 ///
 /// # Errors
-/// It cannot be encoded, or the filter is none.
+/// Returns an error if the request cannot be encoded, or if `filter` is not a filter.
 pub fn root_search(id: i64, filter: &str, attributes: &[&str]) -> io::Result<Vec<u8>> {
     let filter = ldap3::parse_filter(filter).map_err(|()| io::Error::from(io::ErrorKind::InvalidInput))?;
     let names = attributes.iter().map(|name| octets(name.as_bytes())).collect();
@@ -180,7 +180,7 @@ fn sequence(inner: Vec<Tag>) -> Tag {
 /// under way on the connection.
 ///
 /// # Errors
-/// There is no answer; then the connection is of no more use.
+/// Returns [`ExchangeError`] if no valid response arrives. The connection must not be used any more then.
 pub async fn exchange<S>(
     stream: &mut S,
     id: i64,
@@ -199,7 +199,7 @@ where
 /// Sends `request`, whose message id is `id`, and waits for the one entry that it finds and its end.
 ///
 /// # Errors
-/// There is no answer; then the connection is of no more use.
+/// Returns [`ExchangeError`] if no valid response arrives. The connection must not be used any more then.
 pub async fn search_one<S>(stream: &mut S, id: i64, request: Vec<u8>) -> Result<StructureTag, ExchangeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -215,7 +215,7 @@ where
 /// The entry in a datagram that answers the request `id` (MS-ADTS 6.3.3: LDAP over UDP, all in one datagram).
 ///
 /// # Errors
-/// It holds none.
+/// Returns [`ExchangeError`] if the datagram holds no entry.
 pub fn entry_of_datagram(datagram: &[u8], id: i64) -> Result<StructureTag, ExchangeError> {
     let (_, message) = first(datagram)?.ok_or(ExchangeError::Malformed)?;
     entry(message, id)

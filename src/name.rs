@@ -350,7 +350,7 @@ impl NameMap {
     /// Reads the text of a map. Empty lines and lines that begin with `#` are passed over.
     ///
     /// # Errors
-    /// The first line that is malformed, or that contradicts an earlier one.
+    /// Returns [`MapError`] for the first line that is malformed or contradicts an earlier one.
     pub fn parse(text: &str) -> Result<Self, MapError> {
         let mut lines = HashMap::<String, Line>::new();
         for (number, text) in (1..).zip(text.lines()) {

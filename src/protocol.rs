@@ -308,7 +308,7 @@ impl Header {
     /// Reads the header's bytes.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
+    /// Returns [`FrameError::TooLong`] if the frame would be longer than [`MAX_FRAME`].
     pub fn parse(bytes: [u8; HEADER]) -> Result<Self, FrameError> {
         Header::parse_up_to(bytes, MAX_FRAME)
     }
@@ -331,7 +331,7 @@ impl Header {
 /// Encodes header and JSON; the secret follows separately, uncopied.
 ///
 /// # Errors
-/// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
+/// Returns [`FrameError::TooLong`] if the frame would be longer than [`MAX_FRAME`].
 pub fn encode<T: Serialize>(message: &T, secret: &Secret) -> Result<Vec<u8>, FrameError> {
     encode_up_to(message, secret, MAX_FRAME)
 }
@@ -359,7 +359,7 @@ pub fn encode_up_to<T: Serialize>(message: &T, secret: &Secret, limit: usize) ->
 /// Decodes a frame's JSON.
 ///
 /// # Errors
-/// [`FrameError::Malformed`] when it is not a `T`.
+/// Returns [`FrameError::Malformed`] if it is not a `T`.
 pub fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, FrameError> {
     serde_json::from_slice(json).map_err(|e| FrameError::Malformed { line: e.line(), column: e.column() })
 }
