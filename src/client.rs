@@ -1,4 +1,4 @@
-//! One question to the broker, within one deadline: for the module, which may start no thread, and the helper.
+//! One request to the broker within one deadline: for the module, which may start no thread, and the helper.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
@@ -17,17 +17,17 @@ use crate::protocol::{
 };
 use crate::verdict::Verdict;
 
-/// By how much the broker is asked to be done before we stop waiting, so that an answer in the last moment,
-/// "AD did not answer in time" above all, still arrives.
+/// Time by which the broker's deadline precedes the client's, so that a reply in the last moment,
+/// mostly "AD did not answer in time", still arrives.
 const HEAD_START: Duration = Duration::from_millis(200);
 
 /// NOSIGNAL: a SIGPIPE would kill the application.
 const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
-/// Why there is no answer.
+/// Reason why no reply was received.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens, or we may not connect.
+    /// No broker listens on the socket, or this process may not connect.
     #[error("no connection: {0}")]
     Connect(io::Error),
     /// The request did not get through.
@@ -36,21 +36,22 @@ pub enum AskError {
     /// No whole reply, or not one that this version understands.
     #[error("no valid reply: {0}")]
     Receive(FrameError),
-    /// The broker refuses to answer: who asks may not, or the versions differ.
+    /// The broker rejected the request: the client may not send it, or the versions differ.
     #[error("the request was refused: {0:?}")]
     Refused(String),
-    /// A reply to another question.
+    /// The reply belongs to another request.
     #[error("the reply belongs to another question")]
     Unexpected,
 }
 
 impl AskError {
-    /// Whether the broker may have done what it was asked: it had the whole request, and its answer is lost.
+    /// Returns true if the broker may have performed the operation: it has the whole request, and its reply
+    /// was lost.
     pub fn may_be_done(&self) -> bool {
         matches!(self, AskError::Receive(_) | AskError::Unexpected)
     }
 
-    /// Where the administrator should look.
+    /// Returns the advice for the administrator.
     pub fn advice(&self) -> &'static str {
         let kind = match self {
             AskError::Connect(error) => Some(error.kind()),
@@ -80,7 +81,7 @@ impl AskError {
     }
 }
 
-/// A request that the broker is to answer a little before `timeout` is over.
+/// Returns a request with a deadline a little before `timeout` is over.
 pub fn request(operation: Operation, user: &str, timeout: Duration) -> Request {
     Request::new(operation, user, timeout.saturating_sub(HEAD_START))
 }
@@ -88,7 +89,7 @@ pub fn request(operation: Operation, user: &str, timeout: Duration) -> Request {
 /// Sends one request and waits for its reply, until a little after the request's own deadline.
 ///
 /// # Errors
-/// Everything that leaves the question unanswered; a refusal to answer is no answer.
+/// Returns [`AskError`] if no valid reply arrives, or if the broker rejects the request.
 pub fn ask(socket: &Path, request: &Request, secret: &Secret) -> Result<Reply, AskError> {
     ask_up_to(socket, request, secret, MAX_FRAME)
 }
@@ -110,7 +111,8 @@ pub fn search(socket: &Path, search: Search, timeout: Duration) -> Result<Found,
 fn ask_up_to(socket: &Path, request: &Request, secret: &Secret, limit: usize) -> Result<Reply, AskError> {
     let deadline = Duration::from_nanos(request.deadline).saturating_add(HEAD_START);
     let mut broker = Connection::open(socket, deadline).map_err(AskError::Connect)?;
-    // A broker that refuses us may answer and hang up before it has read the request: look for its reply first.
+    // A broker that refuses us may answer and hang up before it has read the request: look for its reply
+    // first.
     let sent = send_frame(&mut broker, request, secret);
     match (sent, receive_up_to(&mut broker, limit)) {
         (_, Ok((Reply::Refused(reason), _))) => Err(AskError::Refused(reason)),
@@ -120,7 +122,7 @@ fn ask_up_to(socket: &Path, request: &Request, secret: &Secret, limit: usize) ->
     }
 }
 
-/// Asks what is answered by a verdict.
+/// Sends a request that the broker answers with a verdict.
 ///
 /// # Errors
 /// As [`ask`].
@@ -142,8 +144,8 @@ impl Connection {
         let address = SocketAddrUnix::new(path)?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         loop {
-            // A Unix socket whose backlog is full makes connect wait as long as SO_SNDTIMEO says; a non-blocking
-            // connect would fail at once, with nothing to poll for.
+            // A Unix socket whose backlog is full makes connect wait as long as SO_SNDTIMEO says; a
+            // non-blocking connect would fail at once, with nothing to poll for.
             let wait = remaining(deadline).ok_or(io::ErrorKind::TimedOut)?;
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(wait))?;
             match connect(&socket, &address) {

@@ -1,4 +1,5 @@
-//! Connects to the first of several addresses that answers: a dead one before it costs a moment, whatever is asked there.
+//! Connects to the first of several addresses that answers, for any protocol. A dead address before it costs
+//! only a moment.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,15 +8,15 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-/// An address has so long before the next one is tried beside it (RFC 8305, 5).
+/// Time after which the next address is tried in parallel (RFC 8305, 5).
 pub const LEAD: Duration = Duration::from_millis(250);
 
-/// Why none of the addresses could be connected to.
+/// Reason why no address could be connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unconnected {
-    /// What came of each of them, for people.
+    /// Result for each address, for the administrator.
     pub causes: String,
-    /// Whether one of them was silent: it may only be slow.
+    /// True if one of them was silent: it may only be slow.
     pub is_silent: bool,
 }
 

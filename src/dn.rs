@@ -1,7 +1,7 @@
-//! Distinguished names (RFC 4514), read once and compared in parts; pure.
+//! Distinguished names (RFC 4514), parsed once and compared in parts. Pure: no I/O.
 //!
-//! A name has several spellings: `ou=Agenten\, Nacht`, `OU=Agenten\2C Nacht` and `OU="Agenten, Nacht"` are one. So names are
-//! never compared as texts, and never split at commas.
+//! A name has several spellings: `ou=Agenten\, Nacht`, `OU=Agenten\2C Nacht` and `OU="Agenten, Nacht"` are
+//! the same name. So names are never compared as text and never split at commas.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Dn(Vec<Rdn>);
 /// A part of a name: its attributes and values, sorted, because their order says nothing.
 type Rdn = Vec<(String, String)>;
 
-/// Why a text is no distinguished name.
+/// Reason why a text is not a distinguished name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnError {
     /// A part has no `attribute=`.
@@ -31,7 +31,7 @@ pub enum DnError {
     Bytes(String),
 }
 
-/// Where an object lies in relation to another.
+/// Position of an object in relation to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It is that object.
@@ -59,7 +59,7 @@ impl Dn {
         self.0.is_empty()
     }
 
-    /// Says where this object lies in relation to `other`.
+    /// Returns the position of this object in relation to `other`.
     pub fn place(&self, other: &Dn) -> Place {
         match self.0.strip_suffix(other.0.as_slice()) {
             Some([]) => Place::Same,

@@ -1,8 +1,9 @@
-//! LDAP messages byte by byte (RFC 4511): what holds a password, and the first messages of a connection.
+//! LDAP messages byte by byte (RFC 4511): messages that hold a password, and the first messages of a
+//! connection.
 //!
-//! Everything else goes through ldap3. Not these: its buffers keep what they sent for as long as the connection
-//! lives, a user's password included, its SASL layer loses messages, and it has no UDP. Here a message is one buffer
-//! that is freed, and so wiped, as soon as it is sent.
+//! All other messages go through ldap3. Its buffers keep sent messages, a user's password included, for as
+//! long as the connection lives; its SASL layer loses messages, and it has no UDP. Here a message is one
+//! buffer that is freed, and so wiped, as soon as it is sent.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::io;
@@ -13,14 +14,14 @@ use ldap3::asn1::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest answer; that to a Kerberos token with a large PAC has some 10 KiB.
+/// Maximum length of a response in bytes. The response to a Kerberos token with a large PAC has some 10 KiB.
 const MAX_MESSAGE: usize = 256 * 1024;
 
-/// Levels below a message, some more than any of the answers here has.
+/// Maximum nesting depth below a message, a few levels more than any response here has.
 const MAX_DEPTH: usize = 8;
 /// The tag of an LDAPMessage: a SEQUENCE (RFC 4511, 4.1.1).
 const MESSAGE: u8 = 0x30;
-/// The bit of a tag that says that there are tags in it (X.690, 8.1.2.5).
+/// Tag bit of a constructed element, which holds further elements (X.690, 8.1.2.5).
 const CONSTRUCTED: u8 = 0x20;
 
 /// The tag of a BindResponse (RFC 4511, 4.2.2).
@@ -75,7 +76,7 @@ pub struct Response {
 /// A BindRequest with a password (RFC 4511, 4.2).
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn simple_bind(id: i64, dn: &str, password: &str) -> io::Result<Vec<u8>> {
     let simple = OctetString { id: 0, class: TagClass::Context, inner: password.as_bytes().to_vec() };
     bind(id, dn, Tag::OctetString(simple))
@@ -84,17 +85,17 @@ pub fn simple_bind(id: i64, dn: &str, password: &str) -> io::Result<Vec<u8>> {
 /// A BindRequest with SASL credentials (RFC 4511, 4.2).
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn sasl_bind(id: i64, mechanism: &[u8], token: Option<&[u8]>) -> io::Result<Vec<u8>> {
     let inner = std::iter::once(mechanism).chain(token).map(octets).collect();
     bind(id, "", Tag::Sequence(Sequence { id: 3, class: TagClass::Context, inner }))
 }
 
-/// A ModifyRequest by which `dn` changes its own password (MS-ADTS 3.1.1.3.1.5): the present value of `unicodePwd`
-/// is deleted and the new one added at once, both in quotation marks and in UTF-16LE.
+/// A ModifyRequest by which `dn` changes its own password (MS-ADTS 3.1.1.3.1.5): the present value of
+/// `unicodePwd` is deleted and the new one added at once, both in quotation marks and in UTF-16LE.
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn password_change(id: i64, dn: &str, present: &str, new: &str) -> io::Result<Vec<u8>> {
     const ADD: i64 = 0;
     const DELETE: i64 = 1;
@@ -120,7 +121,7 @@ fn quoted(password: &str) -> Vec<u8> {
 /// A request to speak TLS from the answer on (RFC 4511, 4.14).
 ///
 /// # Errors
-/// It cannot be encoded.
+/// Returns an error if the request cannot be encoded.
 pub fn start_tls(id: i64) -> io::Result<Vec<u8>> {
     let name = OctetString { id: 0, class: TagClass::Context, inner: START_TLS.to_vec() };
     message(id, Sequence { id: 23, class: TagClass::Application, inner: vec![Tag::OctetString(name)] })
@@ -129,7 +130,7 @@ pub fn start_tls(id: i64) -> io::Result<Vec<u8>> {
 /// A request for `attributes` of the rootDSE where `filter` matches it (RFC 4512, 5.1; RFC 4515).
 ///
 /// # Errors
-/// It cannot be encoded, or the filter is none.
+/// Returns an error if the request cannot be encoded, or if `filter` is not a filter.
 pub fn root_search(id: i64, filter: &str, attributes: &[&str]) -> io::Result<Vec<u8>> {
     let filter = ldap3::parse_filter(filter).map_err(|()| io::Error::from(io::ErrorKind::InvalidInput))?;
     let names = attributes.iter().map(|name| octets(name.as_bytes())).collect();
@@ -175,11 +176,11 @@ fn sequence(inner: Vec<Tag>) -> Tag {
     Tag::Sequence(Sequence { inner, ..Default::default() })
 }
 
-/// Sends `request`, whose message id is `id`, and waits for its answer of the kind `tag`. Nothing else may be under
-/// way on the connection.
+/// Sends `request`, whose message id is `id`, and waits for its answer of the kind `tag`. Nothing else may be
+/// under way on the connection.
 ///
 /// # Errors
-/// There is no answer; then the connection is of no more use.
+/// Returns [`ExchangeError`] if no valid response arrives. The connection must not be used any more then.
 pub async fn exchange<S>(
     stream: &mut S,
     id: i64,
@@ -198,7 +199,7 @@ where
 /// Sends `request`, whose message id is `id`, and waits for the one entry that it finds and its end.
 ///
 /// # Errors
-/// There is no answer; then the connection is of no more use.
+/// Returns [`ExchangeError`] if no valid response arrives. The connection must not be used any more then.
 pub async fn search_one<S>(stream: &mut S, id: i64, request: Vec<u8>) -> Result<StructureTag, ExchangeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -214,7 +215,7 @@ where
 /// The entry in a datagram that answers the request `id` (MS-ADTS 6.3.3: LDAP over UDP, all in one datagram).
 ///
 /// # Errors
-/// It holds none.
+/// Returns [`ExchangeError`] if the datagram holds no entry.
 pub fn entry_of_datagram(datagram: &[u8], id: i64) -> Result<StructureTag, ExchangeError> {
     let (_, message) = first(datagram)?.ok_or(ExchangeError::Malformed)?;
     entry(message, id)
@@ -257,8 +258,8 @@ fn first(buffer: &[u8]) -> Result<Option<(usize, StructureTag)>, ExchangeError> 
     }
 }
 
-/// The length of the message that `buffer` begins with, once it is known. The parser asks for more where a part is
-/// longer than the whole, and calls itself for each level: so it gets no such message.
+/// The length of the message that `buffer` begins with, once it is known. The parser asks for more where a
+/// part is longer than the whole, and calls itself for each level: so it gets no such message.
 fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
     let Some((header, content)) = element(buffer)? else { return Ok(None) };
     let length = header.checked_add(content).ok_or(ExchangeError::Malformed)?;

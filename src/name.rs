@@ -1,7 +1,8 @@
 //! XCALLY username to `user@domain` and back.
 //!
-//! XCALLY knows a person by one word, AD by a principal. The rule is XCALLY's own: username plus the configured
-//! domain. A line of the name map wins over the rule. Nothing here asks AD; names are compared without case.
+//! XCALLY knows a user by one word, AD by a principal. The rule is XCALLY's own: username plus the configured
+//! domain. A line of the name map wins over the rule. No code here queries AD. Names are compared without
+//! case.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -21,15 +22,17 @@ pub struct Principal {
 /// The names of an account that a text stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Form {
-    /// A name without a domain: an explicit `userPrincipalName` or a `sAMAccountName`, which must not be two accounts'.
+    /// A name without a domain: an explicit `userPrincipalName` or a `sAMAccountName`, which must not be two
+    /// accounts'.
     Bare,
-    /// `user@domain`: the explicit `userPrincipalName`, else the `sAMAccountName` in that domain (MS-ADTS 5.1.1.1.1).
+    /// `user@domain`: the explicit `userPrincipalName`, else the `sAMAccountName` in that domain (MS-ADTS
+    /// 5.1.1.1.1).
     Full,
     /// `DOMAIN\user`: the `sAMAccountName` alone.
     Account,
 }
 
-/// The user's part of a name as it was typed. AD is asked for it as it is; in comparisons it counts for nothing.
+/// The user's part of a name as it was typed. Queries to AD use it unchanged; comparisons ignore it.
 #[derive(Clone, Debug)]
 struct Typed(String);
 
@@ -61,7 +64,7 @@ impl Principal {
     /// Reads `user@domain`.
     ///
     /// # Errors
-    /// One side is empty or holds what no principal can hold.
+    /// Returns [`NameError`] if one side is empty or holds a character that no principal can hold.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check(text)?;
         match text.rsplit_once('@') {
@@ -78,8 +81,8 @@ impl Principal {
         Ok(Principal { user: fold(user), domain: fold(domain), form, typed: Typed(user.to_owned()) })
     }
 
-    /// Reads the right side of a line of the map: `user@domain`, or `DOMAIN\user`, whose domain is then the one before
-    /// the backslash.
+    /// Reads the right side of a line of the map: `user@domain`, or `DOMAIN\user`, whose domain is then the
+    /// one before the backslash.
     fn target(text: &str) -> Result<Self, NameError> {
         match text.split_once('\\') {
             Some((domain, user)) => check(text).and_then(|()| Principal::new(user, domain, Form::Account)),
@@ -97,12 +100,13 @@ impl Principal {
         &self.domain
     }
 
-    /// Which of an account's names it is.
+    /// Returns the kind of name: which of an account's names it is.
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// The part before the `@` as it was typed: what AD is asked for, because it has its own rules for letter case.
+    /// The part before the `@` as it was typed. Queries to AD use it, because AD has its own rules for letter
+    /// case.
     pub fn typed_user(&self) -> &str {
         &self.typed.0
     }
@@ -121,8 +125,8 @@ impl fmt::Display for Principal {
 
 /// The form in which names are compared: AD's names do not know case.
 ///
-/// Each letter stands for itself, as in AD: the final sigma is a sigma, and a letter whose lower case is more than one
-/// character (`İ`) stays as it is.
+/// Each letter stands for itself, as in AD: the final sigma is a sigma, and a letter whose lower case is more
+/// than one character (`İ`) stays as it is.
 pub fn fold(name: &str) -> String {
     let letter = |letter: char| {
         let mut lower = letter.to_lowercase();
@@ -135,7 +139,7 @@ pub fn fold(name: &str) -> String {
     name.chars().map(letter).collect()
 }
 
-/// Whether `text` can be a DNS domain or a UPN suffix (RFC 1123, 2.1; AD also allows the underscore).
+/// Returns true if `text` can be a DNS domain or a UPN suffix (RFC 1123, 2.1; AD also allows the underscore).
 pub fn is_domain(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -146,7 +150,7 @@ pub fn is_domain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
-/// Why a name has no principal.
+/// Reason why a name has no principal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing was typed.
@@ -158,7 +162,7 @@ pub enum NameError {
     /// Holds a control character.
     #[error("the name contains a control character")]
     Control,
-    /// Begins or ends with a space: AD would ignore it, XCALLY would see two people.
+    /// Begins or ends with a space: AD would ignore it, XCALLY would see two users.
     #[error("the name begins or ends with a space")]
     Space,
     /// Neither a word, nor `user@domain`, nor `DOMAIN\user`.
@@ -194,7 +198,7 @@ fn check(name: &str) -> Result<(), NameError> {
 pub struct Rules {
     /// The domain of a name without one, as DNS name.
     pub domain: String,
-    /// Further domains and UPN suffixes that people may type.
+    /// Further domains and UPN suffixes that users may type.
     pub domains: Vec<String>,
     /// NetBIOS name of [`Rules::domain`], for `DOMAIN\user`.
     pub netbios: String,
@@ -204,28 +208,29 @@ pub struct Rules {
     pub map: NameMap,
 }
 
-/// What the forest adds to the rules, as far as it is known at the moment.
+/// Names of the forest that extend the rules, as far as they are known at the moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// UPN suffixes that any account of the forest may bear; people may type them.
+    /// UPN suffixes that any account of the forest may have; users may type them.
     pub suffixes: Vec<String>,
     /// NetBIOS name and DNS name of each domain of the forest. It makes no domain accepted that is not.
     pub netbios: Vec<(String, String)>,
 }
 
 impl Rules {
-    /// The principal of a name as the person typed it, by the configuration alone.
+    /// Returns the principal of a name as the user typed it, by the configuration alone.
     ///
     /// # Errors
-    /// Why it has none.
+    /// Returns [`NameError`] if the name has none.
     pub fn principal(&self, name: &str) -> Result<Principal, NameError> {
         self.principal_among(name, &Known::default())
     }
 
-    /// The same, where `known` counts, too. It never changes what [`Rules::principal`] has an answer to.
+    /// As [`Rules::principal`], but `known` counts, too. It never changes a principal that
+    /// [`Rules::principal`] finds.
     ///
     /// # Errors
-    /// Why it has none.
+    /// Returns [`NameError`] if the name has none.
     pub fn principal_among(&self, name: &str, known: &Known) -> Result<Principal, NameError> {
         check(name)?;
         if self.refuses(name) {
@@ -241,7 +246,7 @@ impl Rules {
         Ok(principal)
     }
 
-    /// Whether a line of the map sends `name` elsewhere than the rule would.
+    /// Returns true if a line of the map gives `name` another principal than the rule would.
     pub fn is_mapped(&self, name: &str) -> bool {
         let known = Known::default();
         let is_by_rule = |mapped: &Principal| {
@@ -251,7 +256,8 @@ impl Rules {
         self.map.get(name).is_some_and(|mapped| !is_by_rule(mapped))
     }
 
-    /// The principal that the right side of a line of the map means: the domain before a backslash is known here.
+    /// The principal that the right side of a line of the map means: the domain before a backslash is known
+    /// here.
     ///
     /// # Errors
     /// Returns [`NameError::Domain`] if that domain is unknown or not accepted.
@@ -344,7 +350,7 @@ impl NameMap {
     /// Reads the text of a map. Empty lines and lines that begin with `#` are passed over.
     ///
     /// # Errors
-    /// The first line that is malformed, or that contradicts an earlier one.
+    /// Returns [`MapError`] for the first line that is malformed or contradicts an earlier one.
     pub fn parse(text: &str) -> Result<Self, MapError> {
         let mut lines = HashMap::<String, Line>::new();
         for (number, text) in (1..).zip(text.lines()) {
@@ -386,18 +392,18 @@ impl NameMap {
     }
 }
 
-/// A line of names.map that cannot stand. A broken map denies every login: passing over the line might let
-/// somebody in as somebody else.
+/// An invalid line of names.map. An invalid map denies every login: if the line were skipped, a user might be
+/// logged in as another one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct MapError {
     /// The line's number, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The problem with the line.
     pub problem: MapProblem,
 }
 
-/// What can be wrong with a line of names.map.
+/// A problem with a line of names.map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MapProblem {
     /// There is no `=`.
@@ -409,7 +415,7 @@ pub enum MapProblem {
     /// The right side is no principal.
     #[error("right of `=`, expected user@domain or DOMAIN\\user: {0}")]
     Principal(NameError),
-    /// An earlier line maps the same name to somebody else.
+    /// An earlier line maps the same name to another account.
     #[error("line {0} maps the same name to somebody else")]
     Contradiction(usize),
 }

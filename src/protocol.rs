@@ -1,7 +1,7 @@
-//! What module, helper and broker say to each other over the Unix socket: one request, one reply.
+//! The protocol between module, helper and broker on the Unix socket: one request, one reply.
 //!
-//! A frame is two big-endian `u32` lengths (of the JSON, of the secret), then the JSON, then the secret as raw
-//! bytes. The password is never inside the JSON, because escaping would copy it. A frame is at most
+//! A frame is two big-endian `u32` lengths (of the JSON, of the secret), then the JSON, then the secret as
+//! raw bytes. The password is never inside the JSON, because escaping would copy it. A frame is at most
 //! [`MAX_FRAME`] bytes long, its header included.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -31,10 +31,10 @@ pub const MAX_PASSWORD: usize = 1024;
 /// The longest name that a user may type, in bytes.
 pub const MAX_USER: usize = 256;
 
-/// Where the broker listens.
+/// Path of the broker's socket.
 pub const SOCKET: &str = "/run/motion-ad/broker.sock";
 
-/// Where the broker lets its metrics be read, by HTTP.
+/// Path of the socket on which the broker serves its metrics by HTTP.
 pub const METRICS_SOCKET: &str = "/run/motion-ad/metrics.sock";
 
 /// A password on its way: wiped when dropped, and not shown by `Debug`.
@@ -50,7 +50,7 @@ impl Secret {
     /// Two passwords in one: the present one and the new one.
     ///
     /// # Errors
-    /// The present one is longer than [`MAX_PASSWORD`].
+    /// Returns [`PasswordError::TooLong`] if the present one is longer than [`MAX_PASSWORD`].
     pub fn pair(present: &Secret, new: &Secret) -> Result<Self, PasswordError> {
         let length =
             u16::try_from(present.0.len()).ok().filter(|length| usize::from(*length) <= MAX_PASSWORD);
@@ -78,7 +78,7 @@ impl Secret {
     /// The password as text.
     ///
     /// # Errors
-    /// What makes it impossible as a password: empty, too long, a NUL byte, not UTF-8.
+    /// Returns [`PasswordError`] if it is empty, is too long, holds a NUL byte or is not UTF-8.
     pub fn password(&self) -> Result<&str, PasswordError> {
         match self.bytes() {
             [] => Err(PasswordError::Empty),
@@ -95,7 +95,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Why some bytes can never be a password; nothing is sent to AD for them.
+/// Reason why some bytes can never be a password. Nothing is sent to AD for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
     /// An empty password would make the bind an unauthenticated one, which succeeds (RFC 4513, 5.1.2).
@@ -127,25 +127,27 @@ pub enum Operation {
     /// Checks if the user could change the password; the frame's secret is the present one. Changes nothing.
     /// Answered by [`Reply::Verdict`].
     ProbePassword,
-    /// Changes the password; the frame's secret is a [`Secret::pair`] of the present and the new one. Answered by
-    /// [`Reply::Verdict`].
+    /// Changes the password; the frame's secret is a [`Secret::pair`] of the present and the new one.
+    /// Answered by [`Reply::Verdict`].
     ChangePassword,
     /// Registers a session of this user, who logged in by the same service. Answered by [`Reply::Verdict`].
     OpenSession,
-    /// Ends [`Request::session`], or, where that is empty, the newest session of this person that the same process
+    /// Ends [`Request::session`], or, if that is empty, the newest session of this user that the same process
     /// and service opened. Answered by [`Reply::Verdict`].
     CloseSession,
     /// A page of the sessions that are open now, after [`Request::cursor`]. Answered by [`Reply::Sessions`].
     ListSessions,
     /// [`Request::session`], open or ended a while ago. Answered by [`Reply::Sessions`] with one or none.
     ShowSession,
-    /// What happened to sessions after [`Request::cursor`], waited for until the deadline where nothing has yet.
-    /// Without a cursor the answer is empty and says where to begin. Answered by [`Reply::Events`].
+    /// Returns the events of sessions after [`Request::cursor`], and waits for one until the deadline if
+    /// there are none. Without a cursor, the reply is empty and gives the cursor to start with. Answered by
+    /// [`Reply::Events`].
     WatchSessions,
-    /// May the people called [`Request::names`] log in? Answered by [`Reply::Audit`], from the first name on for as
-    /// many as fit into a frame; at least for one.
+    /// Checks if the users in [`Request::names`] may log in. Answered by [`Reply::Audit`], from the first
+    /// name on for as many as fit into a frame, and for at least one.
     Audit,
-    /// What the directory has: [`Request::search`]. For root and the LDAP bridge alone. Answered by [`Reply::Found`].
+    /// Performs [`Request::search`] in the directory. Only for root and the LDAP bridge. Answered by
+    /// [`Reply::Found`].
     Search,
 }
 
@@ -156,7 +158,7 @@ pub struct Request {
     pub version: u32,
     /// The operation to perform.
     pub operation: Operation,
-    /// The name as the person typed it; empty for [`Operation::Status`].
+    /// The name as the user typed it; empty for [`Operation::Status`].
     #[serde(default)]
     pub user: String,
     /// PAM_SERVICE, or the name of the helper's command.
@@ -168,30 +170,31 @@ pub struct Request {
     /// PAM_TTY.
     #[serde(default)]
     pub tty: String,
-    /// Of [`Operation::Account`] and [`Operation::OpenSession`]: [`Verdict::account`] of an earlier answer on the same PAM
-    /// handle. The broker refuses where the name is another account's by now.
+    /// Of [`Operation::Account`] and [`Operation::OpenSession`]: [`Verdict::account`] of an earlier answer on
+    /// the same PAM handle. The broker rejects the request if the name belongs to another account by now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// Of [`Operation::Authenticate`]: register a session with a success (the argument `session=auth`).
     #[serde(default)]
     pub register: bool,
-    /// The person can be shown a text: say when the password expires soon.
+    /// True if the application can show a text to the user: the reply then says when the password expires
+    /// soon.
     #[serde(default)]
     pub warn: bool,
     /// The id of a session; empty where none is meant or known.
     #[serde(default)]
     pub session: String,
-    /// Where a list or a watch goes on: what an earlier reply said.
+    /// Position from which a list or a watch continues, from an earlier reply.
     #[serde(default)]
     pub cursor: Option<String>,
-    /// Of [`Operation::Audit`]: names as people type them.
+    /// Of [`Operation::Audit`]: names as users type them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
-    /// Of [`Operation::Search`]: what is looked for.
+    /// Of [`Operation::Search`]: the search.
     #[cfg(feature = "broker")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Box<search::Search>>,
-    /// When the sender stops waiting: nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
+    /// Time at which the sender stops waiting, in nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
     pub deadline: u64,
 }
 
@@ -229,13 +232,13 @@ impl Request {
 pub enum Reply {
     /// Outcome of a login or an account check.
     Verdict(Verdict),
-    /// The account's state, for people.
+    /// The account's state, for the administrator.
     #[cfg(feature = "broker")]
     Check(Box<report::Check>),
-    /// The broker's state, for people.
+    /// The broker's state, for the administrator.
     #[cfg(feature = "broker")]
     Status(Box<report::Status>),
-    /// Sessions, for people and applications.
+    /// Sessions, for administrators and applications.
     #[cfg(feature = "broker")]
     Sessions(Box<report::Sessions>),
     /// Events of sessions.
@@ -244,8 +247,8 @@ pub enum Reply {
     /// Audit of users' access, for the administrator.
     #[cfg(feature = "broker")]
     Audit(Box<report::Audit>),
-    /// What the directory has, for the LDAP bridge. The only reply whose frame may be longer than [`MAX_FRAME`]: up to
-    /// [`search::MAX_FOUND`].
+    /// Entries of the directory, for the LDAP bridge. The only reply with a frame that may be longer than
+    /// [`MAX_FRAME`]: up to [`search::MAX_FOUND`].
     #[cfg(feature = "broker")]
     Found(Box<search::Found>),
     /// The request itself was rejected: the client may not send it, or the broker cannot understand it.
@@ -305,7 +308,7 @@ impl Header {
     /// Reads the header's bytes.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
+    /// Returns [`FrameError::TooLong`] if the frame would be longer than [`MAX_FRAME`].
     pub fn parse(bytes: [u8; HEADER]) -> Result<Self, FrameError> {
         Header::parse_up_to(bytes, MAX_FRAME)
     }
@@ -328,7 +331,7 @@ impl Header {
 /// Encodes header and JSON; the secret follows separately, uncopied.
 ///
 /// # Errors
-/// [`FrameError::TooLong`] when the frame would be longer than [`MAX_FRAME`].
+/// Returns [`FrameError::TooLong`] if the frame would be longer than [`MAX_FRAME`].
 pub fn encode<T: Serialize>(message: &T, secret: &Secret) -> Result<Vec<u8>, FrameError> {
     encode_up_to(message, secret, MAX_FRAME)
 }
@@ -356,15 +359,15 @@ pub fn encode_up_to<T: Serialize>(message: &T, secret: &Secret, limit: usize) ->
 /// Decodes a frame's JSON.
 ///
 /// # Errors
-/// [`FrameError::Malformed`] when it is not a `T`.
+/// Returns [`FrameError::Malformed`] if it is not a `T`.
 pub fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, FrameError> {
     serde_json::from_slice(json).map_err(|e| FrameError::Malformed { line: e.line(), column: e.column() })
 }
 
-/// Sends one message, in one piece where `to` takes it so: then whoever receives it wakes up once.
+/// Sends one message, in a single write if `to` takes it whole: then the receiver wakes up only once.
 ///
 /// # Errors
-/// The frame is too long, or writing failed.
+/// Returns [`FrameError`] if the frame is too long or writing failed.
 pub fn send<T: Serialize>(to: &mut impl Write, message: &T, secret: &Secret) -> Result<(), FrameError> {
     let (frame, secret) = (encode(message, secret)?, secret.bytes());
     let written = loop {
@@ -381,7 +384,7 @@ pub fn send<T: Serialize>(to: &mut impl Write, message: &T, secret: &Secret) -> 
 /// Receives one message and its secret.
 ///
 /// # Errors
-/// The peer closed or cut the frame, it is too long, or it holds no `T`.
+/// Returns [`FrameError`] if the peer closed or cut the frame, or if the frame is too long or holds no `T`.
 pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<(T, Secret), FrameError> {
     receive_up_to(from, MAX_FRAME)
 }

@@ -1,8 +1,8 @@
-//! Background work that must not end in silence: each end that is not the end of its work is reported, counted, and
-//! followed by a new start.
+//! Background tasks that must not end unnoticed: a task that ends before its work is done is reported,
+//! counted and restarted.
 //!
-//! The list is the process's own, like its threads: a task is begun deep inside a part that knows no log, and the
-//! broker's shell shows all of them.
+//! The list of tasks belongs to the process, like its threads: tasks start deep inside modules without access
+//! to the log, and the broker's outermost layer reports all of them.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause before a restart.
 const LONGEST: Duration = Duration::from_secs(60);
-/// A task that has run for so long without a fault gets the first pause again.
+/// Time without a failure after which a task gets the first pause again.
 const SOUND: Duration = Duration::from_secs(300);
 
 /// How supervised work ends: `Ok` if there is nothing left to do, else the cause, which leads to a restart.
@@ -40,16 +40,16 @@ pub struct Task {
     pub cause: Option<String>,
 }
 
-/// What the log should say.
+/// An event for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A task ended before its work was done.
     Failed {
         /// Name of the task.
         task: &'static str,
-        /// Why it ended.
+        /// Cause of the end.
         cause: &'a str,
-        /// When it is started again.
+        /// Time until it is restarted.
         pause: Duration,
     },
     /// Code panicked, in a task or anywhere else.
@@ -73,7 +73,7 @@ static TASKS: Tasks =
     Tasks { list: Mutex::new(BTreeMap::new()), tell: Mutex::new(None), panics: AtomicU64::new(0) };
 
 thread_local! {
-    /// Where this thread panicked last.
+    /// Place of this thread's last panic.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -233,7 +233,8 @@ async fn caught(work: impl Future<Output = Ended>) -> Ended {
     poll_fn(|context| poll(work.as_mut(), context)).await
 }
 
-/// The cause of a failure by a panic of this thread. What it said is not told: it can quote what a user typed.
+/// Returns the cause of a failure by a panic of this thread. The panic's message is left out: it can quote
+/// what a user typed.
 fn panicked(_said: Box<dyn Any + Send>) -> Ended {
     Err(format!("it panicked at {}", PLACE.take().unwrap_or_else(unknown)))
 }

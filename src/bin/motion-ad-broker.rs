@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
-/// What systemd calls the socket for metrics (`FileDescriptorName=`, systemd.socket(5)).
+/// Name of the socket for metrics (`FileDescriptorName=`, systemd.socket(5)).
 const METRICS: &str = "metrics";
 
 fn main() -> ExitCode {
@@ -85,7 +85,8 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
         let told = async move {
             tokio::select! { _ = told.recv() => {}, _ = interrupted.recv() => {} }
         };
-        // Where the connections are that it accepts: this thread would have to be woken for each of them.
+        // On a worker thread, like the connections that it accepts: otherwise each one would have to wake
+        // this thread.
         let end = tokio::spawn(serve(listener, broker.clone(), told)).await??;
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         if let End::Stale(file) = &end {
@@ -95,7 +96,7 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
         }
         Ok(())
     });
-    // What is still on its way may want to say something.
+    // Work that is still running may write to the log.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     writer.finish();
     end
@@ -107,7 +108,7 @@ fn listen(arguments: &Arguments) -> Result<(UnixListener, Option<UnixListener>),
         let watched = arguments.metrics.as_deref().map(UnixListener::bind).transpose()?;
         return Ok((UnixListener::bind(path)?, watched));
     }
-    // Their order is nobody's promise (sd_listen_fds(3)).
+    // systemd does not guarantee the order of the sockets (sd_listen_fds(3)).
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut passed = ListenFd::from_env();
     let (mut logins, mut watched) = (None, None);

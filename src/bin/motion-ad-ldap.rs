@@ -30,7 +30,7 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 
 /// The name in the log.
 const NAME: &str = "motion-ad-ldap";
-/// How often it is looked whether a file changed.
+/// Interval between checks for changed files.
 const LOOK: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     end
 }
 
-/// The bridge, and the files that it was made of.
+/// Creates the bridge, and returns it with the files that it was created from.
 fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Source>), Box<dyn Error>> {
     let mut files = vec![Source::read(arguments.config.clone())];
     let Front { users, bridge: settings } = Front::load(&arguments.config)?;
@@ -108,7 +108,8 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
     Ok((Bridge::new(parts), files))
 }
 
-/// Returns the file that has changed, once one has and the configuration can be used. Until then the old one holds.
+/// Returns the first file that has changed, once the configuration is valid. Until then the old one stays in
+/// force.
 async fn stale(files: Vec<Source>, config: PathBuf, log: &Log) -> String {
     let mut look = tokio::time::interval(LOOK);
     loop {

@@ -1,4 +1,4 @@
-//! The helper for people and scripts.
+//! The helper for administrators and scripts.
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match Cli::read() {
         Ok(cli) => helper::run(&cli),
         Err(e) => {
-            // Nobody is left to be told when not even this can be written.
+            // If even this cannot be written, nothing is left to report it to.
             let _ = e.print();
             if e.use_stderr() { Exit::Usage } else { Exit::Yes }
         }

@@ -1,7 +1,7 @@
-//! The local admin: a name and a secret of this host alone, with which an application may search.
+//! The local admin: a name and a secret that allow an application on this host to search.
 //!
-//! `motion-ad setup --bridge` writes them to [`FILE`], which root owns and only root can read; systemd hands the bridge a copy.
-//! They open nothing else: AD knows neither.
+//! `motion-ad setup --bridge` writes both to [`FILE`], which root owns and only root can read. systemd passes
+//! a copy to the bridge. They grant access to nothing else: AD knows neither.
 
 use std::io;
 use std::path::Path;
@@ -12,27 +12,27 @@ use crate::dn::Dn;
 use crate::name::fold;
 use crate::protocol::Secret;
 
-/// Where root keeps name and secret.
+/// Path of root's file with the name and the secret.
 pub const FILE: &str = "/etc/motion-ad/ldap-admin";
-/// The credential under which systemd hands the file over (`LoadCredential=`, systemd.exec(5)).
+/// Name of the systemd credential that holds a copy of [`FILE`] (`LoadCredential=`, systemd.exec(5)).
 pub const CREDENTIAL: &str = "ldap-admin";
-/// The shortest secret in bytes. `setup` makes one of 32 random bytes.
+/// Minimum length of the secret in bytes. `setup` generates one from 32 random bytes.
 pub const SHORTEST: usize = 20;
 
-/// The name and the secret.
+/// Name and secret of the local admin.
 #[derive(Debug)]
 pub struct Admin {
     name: String,
     secret: Secret,
 }
 
-/// Why a file holds no name and secret.
+/// Reason why no name and secret could be read from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}")]
     Read(#[from] io::Error),
-    /// It has no such line.
+    /// The file is not one line `NAME:SECRET`.
     #[error("expected one line NAME:SECRET")]
     NoLine,
     /// The secret is shorter than [`SHORTEST`].
@@ -41,10 +41,10 @@ pub enum AdminError {
 }
 
 impl Admin {
-    /// Reads the file at `path`: one line, `NAME:SECRET`. `None` if there is no file, or an empty one.
+    /// Reads the file at `path`: one line, `NAME:SECRET`. Returns `None` if the file is missing or empty.
     ///
     /// # Errors
-    /// Returns [`AdminError`] if it is unreadable or holds something else.
+    /// Returns [`AdminError`] if the file is unreadable or holds anything else.
     pub fn load(path: &Path) -> Result<Option<Self>, AdminError> {
         match std::fs::read(path) {
             Ok(bytes) => Admin::parse(&Secret::new(bytes)),
@@ -53,7 +53,7 @@ impl Admin {
         }
     }
 
-    /// Reads the text of such a file.
+    /// Parses the text of such a file.
     ///
     /// # Errors
     /// As [`Admin::load`].
@@ -62,7 +62,7 @@ impl Admin {
         if line.is_empty() {
             return Ok(None);
         }
-        // The name may be a distinguished name, which has no colon either.
+        // Splits at the first colon: a name holds none, even if it is a distinguished name.
         let colon = line.iter().position(|byte| *byte == b':').ok_or(AdminError::NoLine)?;
         let (name, secret) = (line.get(..colon), line.get(colon.saturating_add(1)..));
         let name = name.and_then(|name| std::str::from_utf8(name).ok()).map(str::trim).unwrap_or_default();
@@ -76,7 +76,8 @@ impl Admin {
         }
     }
 
-    /// Returns true if a client that binds as `name` means the admin.
+    /// Returns true if `name` is the admin's name; case and the spelling of a distinguished name do not
+    /// matter.
     pub fn is_called(&self, name: &str) -> bool {
         if fold(&self.name) == fold(name) {
             return true;
@@ -87,7 +88,7 @@ impl Admin {
         }
     }
 
-    /// Returns true if `password` is the secret, after a time that does not depend on how much of it is right.
+    /// Returns true if `password` is the secret. The comparison takes constant time.
     pub fn proves(&self, password: &Secret) -> bool {
         self.secret.bytes().ct_eq(password.bytes()).into()
     }

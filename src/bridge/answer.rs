@@ -1,29 +1,30 @@
-//! The answer to a bind: LDAP's result code, and AD's own text, by which applications tell causes apart; pure.
+//! The reply to a bind: LDAP's result code and AD's own diagnostic text, from which applications read the
+//! cause. Pure: no I/O.
 
 use super::message::{Outcome, code};
 use crate::verdict;
 
-/// The sub-code that AD writes behind `data `, as the application reads it.
+/// AD's sub-code: the hexadecimal number after `data ` in the diagnostic text, which applications read.
 pub type Data = &'static str;
 
-/// What a bind came to.
+/// Result of a bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Name of the outcome, for the log.
     pub name: &'static str,
-    /// AD's sub-code, where the password or the account is the reason.
+    /// AD's sub-code if the password or the account is the reason.
     pub data: Option<Data>,
-    /// What the client is answered.
+    /// Result that is sent to the client.
     pub outcome: Outcome,
 }
 
 impl Answer {
-    /// The bind succeeded.
+    /// Returns the reply to a bind that succeeded.
     pub fn success() -> Self {
         Answer { name: verdict::Outcome::Success.name(), data: None, outcome: Outcome::success() }
     }
 
-    /// The account may not log in, or the password is wrong: AD's code 49 and its text.
+    /// Returns result code 49 with AD's text: the account may not log in, or the password is wrong.
     pub fn refused(name: &'static str, data: Data) -> Self {
         let text = format!(
             "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"
@@ -31,12 +32,13 @@ impl Answer {
         Answer { name, data: Some(data), outcome: Outcome::new(code::INVALID_CREDENTIALS, text) }
     }
 
-    /// The bind was not decided, or is one that nobody is asked about.
+    /// Returns a reply without a sub-code: the bind was not decided, or was rejected before any login
+    /// attempt.
     pub fn other(name: &'static str, code: u8, text: &str) -> Self {
         Answer { name, data: None, outcome: Outcome::new(code, text) }
     }
 
-    /// The answer for an outcome of the broker.
+    /// Maps an outcome of the broker to its reply.
     pub fn of(outcome: verdict::Outcome) -> Self {
         use verdict::Outcome as O;
         let name = outcome.name();
@@ -46,7 +48,7 @@ impl Answer {
             O::WrongPassword | O::Refused => refused("52e"),
             O::UnknownUser | O::Unmapped | O::Ambiguous => refused("525"),
             O::LogonHours => refused("530"),
-            // Of AD's codes the one that says "not here", which is what a group that is not allowed means.
+            // AD's code for "not permitted at this workstation" comes closest to a group that is not allowed.
             O::Workstation | O::NotAllowed | O::Denied => refused("531"),
             O::PasswordExpired => refused("532"),
             O::MustChange => refused("773"),
@@ -72,7 +74,7 @@ impl Answer {
         }
     }
 
-    /// The answer for a PAM code, where the module does not say the outcome.
+    /// Maps a PAM code to a reply. Used if the module did not report its outcome.
     pub fn of_code(code: i32) -> Self {
         use verdict::Outcome as O;
         match code {
@@ -83,12 +85,13 @@ impl Answer {
             NEW_AUTHTOK_REQD => Answer::of(O::PasswordExpired),
             ACCT_EXPIRED => Answer::of(O::AccountExpired),
             SERVICE_ERR => Answer::of(O::Misconfigured),
-            // Whatever else: nobody has said that the password is wrong.
+            // No other code says that the password is wrong.
             _ => Answer::of(O::Unavailable),
         }
     }
 
-    /// The answer for what PAM said. Only PAM's own success is one, whatever the variable says.
+    /// Maps PAM's return codes and the module's outcome variable to a reply. Only PAM's own success counts as
+    /// one, whatever the variable says.
     pub fn of_pam(authenticate: i32, account: Option<i32>, variable: Option<&str>) -> Self {
         let code = if authenticate == SUCCESS { account.unwrap_or(UNAVAILABLE) } else { authenticate };
         if code == SUCCESS {
@@ -96,14 +99,14 @@ impl Answer {
         }
         let named = variable.and_then(|name| verdict::Outcome::ALL.iter().find(|known| known.name() == name));
         match named {
-            // Another module of the service has refused after ours.
+            // Our module reported success, or nothing: another module of the service rejected the login.
             Some(verdict::Outcome::Success) | None => Answer::of_code(code),
             Some(outcome) => Answer::of(*outcome),
         }
     }
 }
 
-// Codes of PAM (security/_pam_types.h).
+// PAM's return codes (security/_pam_types.h).
 const SUCCESS: i32 = 0;
 const SERVICE_ERR: i32 = 3;
 const PERM_DENIED: i32 = 6;

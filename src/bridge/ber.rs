@@ -1,53 +1,54 @@
-//! BER as LDAP allows it (RFC 4511, 5.1), checked before anything is built of it; pure.
+//! BER as LDAP allows it (RFC 4511, 5.1), checked before it is decoded. Pure: no I/O.
 //!
-//! `lber` decodes by recursion and without a bound. So its input is first walked here, without recursion and without
-//! memory: what is nested deeper, has more elements or is longer than these bounds never reaches it.
+//! The decoder `lber` is recursive and has no bounds. So this module walks the input first, without recursion
+//! or allocation. Input that is longer, is nested deeper or has more elements than the bounds below never
+//! reaches `lber`.
 
 use ldap3::asn1::{PL, StructureTag, TagClass};
 
-/// The longest message in bytes, its header included.
+/// Maximum length of a message in bytes, including its header.
 pub const MESSAGE: usize = 65_536;
-/// How deep the elements of a message may be nested.
+/// Maximum nesting depth of a message's elements.
 pub const DEPTH: usize = 24;
-/// The most elements of a message.
+/// Maximum number of elements in a message.
 pub const ELEMENTS: usize = 2048;
-/// The most bytes of a length, after its first.
+/// Maximum number of bytes in a length field, after its first byte.
 const LENGTH: usize = 4;
-/// The tag of a SEQUENCE, by which every message begins.
+/// Tag of a SEQUENCE, the first byte of every message.
 const SEQUENCE: u8 = 0x30;
-/// The bit of a tag that says that the content is elements.
+/// Tag bit of a constructed element: its content is further elements.
 const CONSTRUCTED: u8 = 0x20;
-/// The bits of a tag that number it; all of them set is a number that takes more bytes.
+/// Tag bits that hold the tag number. All of them set means that the number continues in further bytes.
 const NUMBER: u8 = 0x1f;
 
-/// Why bytes are no LDAP message.
+/// Reason why bytes are not an LDAP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The first byte begins no message.
+    /// The first byte does not start a message.
     #[error("the bytes are no LDAP")]
     NoMessage,
-    /// It is longer than [`MESSAGE`].
+    /// The message is longer than [`MESSAGE`].
     #[error("a message is longer than {MESSAGE} bytes")]
     TooLong,
-    /// It is nested deeper than [`DEPTH`].
+    /// The message is nested deeper than [`DEPTH`].
     #[error("a message is nested deeper than {DEPTH} elements")]
     TooDeep,
-    /// It has more than [`ELEMENTS`] elements.
+    /// The message has more than [`ELEMENTS`] elements.
     #[error("a message has more than {ELEMENTS} elements")]
     TooMany,
-    /// An element contradicts the one around it, or is in a form that LDAP does not use.
+    /// An element does not fit into the one around it, or has a form that LDAP does not use.
     #[error("an element is malformed")]
     Element,
-    /// The elements are not those of the operation.
+    /// The elements are not those that the operation requires.
     #[error("{0} is malformed")]
     Operation(&'static str),
 }
 
-/// Reads the header of the message that `bytes` begin with: the length of the whole message, `None` if more bytes are
-/// needed to say it.
+/// Returns the length of the whole message that starts at `bytes`, from its header. Returns `None` if the
+/// header is still incomplete.
 ///
 /// # Errors
-/// Returns [`Malformed`] if no message can begin so.
+/// Returns [`Malformed`] if no message can start with these bytes.
 pub fn length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     match bytes.first() {
         None => return Ok(None),
@@ -59,13 +60,13 @@ pub fn length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     whole.filter(|whole| *whole <= MESSAGE).map(Some).ok_or(Malformed::TooLong)
 }
 
-/// A length and how many bytes spell it; `None` if they are not all there.
+/// Returns a length and the number of bytes that encode it, or `None` if some of those bytes are missing.
 fn size(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     let count = usize::from(first & 0x7f);
     match first {
         0..=0x7f => Ok(Some((count, 1))),
-        // The indefinite form, which LDAP forbids, and lengths beyond any message.
+        // The indefinite form, which LDAP forbids, or a length field that is too long for any message.
         _ if count == 0 || count > LENGTH => Err(Malformed::Element),
         _ => Ok(rest.get(..count).map(|digits| {
             let length = digits.iter().fold(0_usize, |length, digit| (length << 8) | usize::from(*digit));
@@ -74,15 +75,15 @@ fn size(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     }
 }
 
-/// Walks through one whole element.
+/// Checks one whole element and everything inside it.
 ///
 /// # Errors
-/// Returns [`Malformed`] if it is over a bound, or its parts do not fit into each other.
+/// Returns [`Malformed`] if it exceeds a bound, or if an inner element does not fit into its outer one.
 fn check(bytes: &[u8]) -> Result<(), Malformed> {
     let mut ends = [0_usize; DEPTH];
     let (mut depth, mut at, mut elements) = (0_usize, 0_usize, 0_usize);
     loop {
-        // Where the innermost open element ends.
+        // The end of the innermost open element.
         let end = match depth.checked_sub(1) {
             None if elements > 0 && at == bytes.len() => return Ok(()),
             None if elements > 0 => return Err(Malformed::Element),
@@ -119,7 +120,7 @@ fn check(bytes: &[u8]) -> Result<(), Malformed> {
 /// Decodes one whole element.
 ///
 /// # Errors
-/// Returns [`Malformed`] if it is over a bound, or malformed.
+/// Returns [`Malformed`] if it exceeds a bound or is malformed.
 pub fn decode(bytes: &[u8]) -> Result<StructureTag, Malformed> {
     check(bytes)?;
     match ldap3::asn1::parse_tag(bytes) {
@@ -131,36 +132,36 @@ pub fn decode(bytes: &[u8]) -> Result<StructureTag, Malformed> {
 /// Encodes an element.
 pub fn encode(tag: StructureTag) -> Vec<u8> {
     let mut bytes = Default::default();
-    // It writes to memory, which does not fail.
+    // The encoder writes to memory, which does not fail.
     let _ = ldap3::asn1::write::encode_into(&mut bytes, tag);
     bytes.to_vec()
 }
 
-/// The elements of a message, taken one after the other.
+/// Iterator over the elements of a message that also checks their types.
 pub struct Elements {
     what: &'static str,
     rest: std::vec::IntoIter<StructureTag>,
 }
 
 impl Elements {
-    /// The elements inside `tag`; `what` is what errors call it.
+    /// Returns the elements inside `tag`. Errors call the tag `what`.
     ///
     /// # Errors
-    /// Returns [`Malformed::Operation`] if it holds none.
+    /// Returns [`Malformed::Operation`] if `tag` is a primitive value.
     pub fn of(tag: StructureTag, what: &'static str) -> Result<Self, Malformed> {
         let inner = tag.expect_constructed().ok_or(Malformed::Operation(what))?;
         Ok(Elements { what, rest: inner.into_iter() })
     }
 
-    /// The next element, if there is one.
+    /// Returns the next element, if there is one.
     pub fn optional(&mut self) -> Option<StructureTag> {
         self.rest.next()
     }
 
-    /// The next element.
+    /// Returns the next element.
     ///
     /// # Errors
-    /// Returns [`Malformed::Operation`] if there is none.
+    /// Returns [`Malformed::Operation`] if no element is left.
     pub fn any(&mut self) -> Result<StructureTag, Malformed> {
         self.optional().ok_or(Malformed::Operation(self.what))
     }
@@ -173,42 +174,42 @@ impl Elements {
         }
     }
 
-    /// The next element, an OCTET STRING.
+    /// Returns the next element, an OCTET STRING.
     ///
     /// # Errors
-    /// Returns [`Malformed::Operation`] if it is something else.
+    /// Returns [`Malformed::Operation`] if it has another type.
     pub fn octets(&mut self) -> Result<Vec<u8>, Malformed> {
         self.primitive(OCTETS)
     }
 
-    /// The next element, an OCTET STRING that is UTF-8.
+    /// Returns the next element, an OCTET STRING, as UTF-8 text.
     ///
     /// # Errors
-    /// Returns [`Malformed::Operation`] if it is something else.
+    /// Returns [`Malformed::Operation`] if it has another type or is not UTF-8.
     pub fn text(&mut self) -> Result<String, Malformed> {
         String::from_utf8(self.octets()?).map_err(|_| Malformed::Operation(self.what))
     }
 
-    /// The next element, an INTEGER from 0 to 2³¹-1, as all of LDAP's are.
+    /// Returns the next element, an INTEGER from 0 to 2³¹-1, the range of all integers in LDAP.
     ///
     /// # Errors
-    /// Returns [`Malformed::Operation`] if it is something else.
+    /// Returns [`Malformed::Operation`] if it has another type or is out of range.
     pub fn integer(&mut self) -> Result<u32, Malformed> {
         number(&self.primitive(INTEGER)?).ok_or(Malformed::Operation(self.what))
     }
 
-    /// The next element, an ENUMERATED.
+    /// Returns the next element, an ENUMERATED.
     ///
     /// # Errors
-    /// Returns [`Malformed::Operation`] if it is something else.
+    /// Returns [`Malformed::Operation`] if it has another type or is out of range.
     pub fn enumerated(&mut self) -> Result<u32, Malformed> {
         number(&self.primitive(ENUMERATED)?).ok_or(Malformed::Operation(self.what))
     }
 
-    /// The next element, a BOOLEAN.
+    /// Returns the next element, a BOOLEAN.
     ///
     /// # Errors
-    /// Returns [`Malformed::Operation`] if it is something else.
+    /// Returns [`Malformed::Operation`] if it has another type or is not one byte long.
     pub fn boolean(&mut self) -> Result<bool, Malformed> {
         match self.primitive(BOOLEAN)?.as_slice() {
             [value] => Ok(*value != 0),
@@ -217,13 +218,13 @@ impl Elements {
     }
 }
 
-/// A number from 0 to 2³¹-1 (maxInt, RFC 4511, 4.1.1).
+/// Decodes a number from 0 to 2³¹-1 (maxInt, RFC 4511, 4.1.1).
 pub fn number(bytes: &[u8]) -> Option<u32> {
     if bytes.is_empty() || bytes.len() > LENGTH {
         return None;
     }
     let value = bytes.iter().fold(0_u32, |value, byte| (value << 8) | u32::from(*byte));
-    // A first bit that is set would be a negative number.
+    // If the first bit is set, the number is negative.
     bytes.first().filter(|first| **first < 0x80).map(|_| value)
 }
 
@@ -238,7 +239,7 @@ fn tag(class: TagClass, id: u64, payload: PL) -> StructureTag {
     StructureTag { class, id, payload }
 }
 
-/// A number as INTEGER spells it.
+/// Encodes the content of an INTEGER.
 fn spelled(value: u32) -> Vec<u8> {
     let bytes = u64::from(value).to_be_bytes();
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count().min(7);
@@ -247,42 +248,42 @@ fn spelled(value: u32) -> Vec<u8> {
     sign.into_iter().chain(rest.iter().copied()).collect()
 }
 
-/// An INTEGER.
+/// Builds an INTEGER.
 pub fn integer(value: u32) -> StructureTag {
     tag(TagClass::Universal, INTEGER, PL::P(spelled(value)))
 }
 
-/// An ENUMERATED.
+/// Builds an ENUMERATED.
 pub fn enumerated(value: u8) -> StructureTag {
     tag(TagClass::Universal, ENUMERATED, PL::P(spelled(value.into())))
 }
 
-/// An OCTET STRING.
+/// Builds an OCTET STRING.
 pub fn octets(bytes: impl Into<Vec<u8>>) -> StructureTag {
     tag(TagClass::Universal, OCTETS, PL::P(bytes.into()))
 }
 
-/// A SEQUENCE.
+/// Builds a SEQUENCE.
 pub fn sequence(elements: Vec<StructureTag>) -> StructureTag {
     tag(TagClass::Universal, SEQUENCE_NUMBER, PL::C(elements))
 }
 
-/// A SET.
+/// Builds a SET.
 pub fn set(elements: Vec<StructureTag>) -> StructureTag {
     tag(TagClass::Universal, SET_NUMBER, PL::C(elements))
 }
 
-/// An operation.
+/// Builds an operation: a constructed element with an application tag.
 pub fn application(id: u64, elements: Vec<StructureTag>) -> StructureTag {
     tag(TagClass::Application, id, PL::C(elements))
 }
 
-/// A context-specific element with a value.
+/// Builds a context-specific element that holds a value.
 pub fn context(id: u64, bytes: impl Into<Vec<u8>>) -> StructureTag {
     tag(TagClass::Context, id, PL::P(bytes.into()))
 }
 
-/// A context-specific element with elements.
+/// Builds a context-specific element that holds further elements.
 pub fn context_of(id: u64, elements: Vec<StructureTag>) -> StructureTag {
     tag(TagClass::Context, id, PL::C(elements))
 }
@@ -291,7 +292,7 @@ pub fn context_of(id: u64, elements: Vec<StructureTag>) -> StructureTag {
 mod tests {
     use super::*;
 
-    /// `count` SEQUENCEs inside each other.
+    /// Returns `count` SEQUENCEs, each inside the previous one.
     fn nested(count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         for _ in 0..count {
@@ -366,7 +367,7 @@ mod tests {
             for byte in 0..=u8::MAX {
                 let mut flipped = message.clone();
                 flipped[at] = byte;
-                // Whatever comes of it, it is a value.
+                // The result does not matter. Decoding must not panic.
                 let _ = decode(&flipped);
             }
         }

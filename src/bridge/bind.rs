@@ -1,4 +1,5 @@
-//! A bind: one login through PAM, or the local admin; nothing that could not be right is asked of anybody.
+//! A bind: one login through PAM, or a check of the local admin's secret. Binds that cannot succeed are
+//! rejected without a call to PAM or AD.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,21 +15,21 @@ use crate::dn::Dn;
 use crate::protocol::search::{Scope, Search};
 use crate::protocol::{MAX_USER, Secret};
 
-/// Logins that are on their way at once, each on a thread.
+/// Maximum number of logins in progress at once. Each occupies a thread.
 pub const THREADS: usize = 64;
-/// A bind waits for one of them.
+/// Maximum time a bind waits for one of the [`THREADS`].
 pub const QUEUED: Duration = Duration::from_secs(5);
-/// The account behind a distinguished name is looked up within this time.
+/// Time limit for the lookup of the account behind a distinguished name.
 pub const LOOKUP: Duration = Duration::from_secs(5);
-/// The longest distinguished name that a client may bind as, in bytes.
+/// Maximum length in bytes of a distinguished name that a client binds with.
 pub const NAME: usize = 2048;
-/// The one version of LDAP that is spoken.
+/// The only supported version of LDAP.
 const VERSION: u32 = 3;
 
-/// Answers a bind, and writes its line into the log.
+/// Performs a bind, logs it and returns its result.
 pub async fn bind(bridge: &Bridge, state: &mut State, bind: message::Bind) -> Outcome {
     let begun = Instant::now();
-    // Whatever comes of it, the old identity is gone (RFC 4511, 4.2.1).
+    // A bind drops the previous identity, even if it fails (RFC 4511, 4.2.1).
     state.identity = Identity::Anonymous;
     state.kept = None;
     let sent = String::from_utf8_lossy(&bind.name).into_owned();
@@ -52,7 +53,7 @@ pub async fn bind(bridge: &Bridge, state: &mut State, bind: message::Bind) -> Ou
     answer.outcome
 }
 
-/// What the bind comes to, and who it is by.
+/// Decides a bind. Returns the reply and the identity that a success gives to the connection.
 async fn decide(bridge: &Bridge, bind: message::Bind) -> (Answer, Identity) {
     let nobody = |answer| (answer, Identity::Anonymous);
     if bind.version != VERSION {
@@ -63,7 +64,7 @@ async fn decide(bridge: &Bridge, bind: message::Bind) -> (Answer, Identity) {
         return nobody(Answer::other("refused", code::AUTH_METHOD_NOT_SUPPORTED, text));
     };
     if password.bytes().is_empty() {
-        // An unauthenticated bind, which applications take for a login (RFC 4513, 5.1.2).
+        // An unauthenticated bind would succeed, and applications take that for a login (RFC 4513, 5.1.2).
         let text = "a bind without a password is refused";
         return nobody(Answer::other("refused", code::UNWILLING_TO_PERFORM, text));
     }
@@ -84,19 +85,21 @@ async fn decide(bridge: &Bridge, bind: message::Bind) -> (Answer, Identity) {
     (login(bridge, user.clone(), password).await, Identity::User(user))
 }
 
-/// The name of a bind as text, unless it can be none.
+/// Returns the name of a bind as text, or `None` if it cannot be a name: empty, too long, a NUL byte, not
+/// UTF-8.
 fn name(bytes: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(bytes).ok()?;
     let is_within = name.len() <= MAX_USER || (is_dn(name) && name.len() <= NAME);
     (is_within && !name.is_empty() && !name.contains('\0')).then(|| name.to_owned())
 }
 
-/// Returns true if `name` is a distinguished name. No name of an account holds a `=` (MS-SAMR 3.1.1.6).
+/// Returns true if `name` is a distinguished name. Account names never hold a `=` (MS-SAMR 3.1.1.6).
 fn is_dn(name: &str) -> bool {
     name.contains('=') && Dn::parse(name).is_ok_and(|dn| !dn.is_root())
 }
 
-/// The name that PAM is asked for.
+/// Returns the user name for PAM: `name` itself, or the login name of the account if `name` is a
+/// distinguished name.
 async fn account(bridge: &Bridge, name: &str) -> Result<String, Answer> {
     if !is_dn(name) {
         return Ok(name.to_owned());
@@ -120,7 +123,7 @@ async fn account(bridge: &Bridge, name: &str) -> Result<String, Answer> {
     }
     let same = |dn: &str| Dn::parse(dn).is_ok_and(|found| Dn::parse(name).is_ok_and(|asked| asked == found));
     let entry = found.entries.into_iter().find(|entry| same(&entry.dn));
-    // What is no account of a user has no name to log in by.
+    // Only accounts of users have a login name.
     entry.and_then(|entry| entry.login).ok_or_else(|| Answer::refused("unknown_user", "525"))
 }
 
@@ -128,7 +131,7 @@ fn busy() -> Answer {
     Answer::other("busy", code::BUSY, "too many logins are on their way; try again in a moment")
 }
 
-/// Asks PAM, once.
+/// Performs one login through PAM.
 async fn login(bridge: &Bridge, user: String, password: Secret) -> Answer {
     let place = timeout(QUEUED, bridge.threads.clone().acquire_owned()).await;
     let Ok(Ok(place)) = place else { return busy() };

@@ -1,4 +1,4 @@
-//! One connection: who it is bound as, and what it asks, one message after the other.
+//! One connection: its identity and its requests, which are answered one after the other.
 
 use std::time::Duration;
 
@@ -15,54 +15,55 @@ use super::{Bridge, bind, search};
 use crate::broker::log::{Level, Line};
 use crate::broker::peers::Peer;
 
-/// A new connection must send a message within this time, as with AD (InitRecvTimeout, MS-ADTS 3.1.1.3.4.6).
+/// Time limit for the first message of a connection. AD's limit is the same (InitRecvTimeout, MS-ADTS
+/// 3.1.1.3.4.6).
 pub const FIRST: Duration = Duration::from_secs(120);
-/// A connection that asks nothing is closed after this time, as with AD (MaxConnIdleTime).
+/// Idle time after which a connection is closed. AD's limit is the same (MaxConnIdleTime).
 pub const IDLE: Duration = Duration::from_secs(900);
-/// A TLS handshake.
+/// Time limit for a TLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The first byte of a TLS connection (RFC 8446, 5.1); a message of LDAP begins with another.
+/// First byte of a TLS connection (RFC 8446, 5.1). No LDAP message starts with it.
 const TLS: u8 = 0x16;
 
-/// Who a connection is bound as.
+/// Identity that a connection is bound as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Identity {
-    /// Nobody yet, or nobody any more.
+    /// No bind has succeeded yet, or a later one has failed.
     #[default]
     Anonymous,
-    /// The local admin, by this name.
+    /// The local admin, with the name from the bind.
     Admin(String),
-    /// A user, by the name that PAM was asked for.
+    /// A user, with the name that PAM checked.
     User(String),
 }
 
-/// What a connection remembers.
+/// State of a connection.
 #[derive(Debug)]
 pub struct State {
-    /// Who is at the other end.
+    /// The user at the other end.
     pub peer: Peer,
-    /// Who it is bound as.
+    /// Identity of the last successful bind.
     pub identity: Identity,
-    /// The rest of a search that is fetched in pages.
+    /// Remaining entries of a search that the client fetches in pages.
     pub kept: Option<Kept>,
-    /// TLS is on.
+    /// True if TLS is active.
     pub is_tls: bool,
     buffer: Buffer,
     has_asked: bool,
 }
 
-/// How the exchange of messages goes on.
+/// Next step of a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// With the next message.
+    /// Read the next message.
     Message,
-    /// With a TLS handshake.
+    /// Perform a TLS handshake.
     Tls,
-    /// Not at all.
+    /// Close the connection.
     End,
 }
 
-/// Serves `stream` until its end.
+/// Serves `stream` until one side closes it.
 pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &Guest) {
     let _ = stream.set_nodelay(true);
     let mut state = State {
@@ -96,7 +97,7 @@ pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &G
     }
 }
 
-/// Looks at the first byte and leaves it where it is.
+/// Returns true if the connection starts with TLS. The first byte stays in the socket's buffer.
 async fn begins_with_tls(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(timeout(FIRST, stream.peek(&mut first)).await, Ok(Ok(1)) if first == [TLS])
@@ -124,7 +125,7 @@ where
         guest.works();
         let message = match read {
             Ok(bytes) => Message::decode(&bytes).map_err(ReadError::Malformed),
-            // The rest of the pages is not kept for ever; the connection may stay.
+            // The remaining pages expire; the connection stays open.
             Err(ReadError::Idle) if state.kept.take().is_some() => continue,
             Err(error) => Err(error),
         };
@@ -144,7 +145,7 @@ where
     }
 }
 
-/// Says that the connection is closed, and why.
+/// Tells the client why the connection is closed.
 async fn notice<S: AsyncWrite + Unpin>(stream: &mut S, code: u8, text: &str) -> Next {
     let _ = send(stream, &message::disconnection(&Outcome::new(code, text))).await;
     Next::End
@@ -157,7 +158,7 @@ async fn malformed<S: AsyncWrite + Unpin>(
     error: &ReadError,
 ) -> Next {
     let code = match error {
-        // What happens to every connection at last.
+        // The normal end of a connection.
         ReadError::Closed => return Next::End,
         ReadError::Idle => return notice(stream, code::UNAVAILABLE, "the connection was idle").await,
         ReadError::Io(_) => {
@@ -204,7 +205,7 @@ where
                 Outcome::new(code::UNWILLING_TO_PERFORM, "this server answers binds and searches alone");
             send(stream, &message::done(id, answer, &outcome)).await?;
         }
-        // Messages are answered in their order, so there is nothing to abandon any more.
+        // Messages are answered in order, so the earlier one has been answered already.
         Request::Abandon => {}
         Request::Unbind => return Ok(Next::End),
     }
@@ -237,7 +238,7 @@ where
             None,
             Next::Message,
         ),
-        // What was sent before the handshake would be taken for what came inside it.
+        // Otherwise, plaintext from before the handshake would be treated as if TLS had protected it.
         message::START_TLS if !state.buffer.is_empty() => {
             (Outcome::new(code::OPERATIONS_ERROR, "something follows StartTLS without TLS"), None, Next::End)
         }
@@ -249,7 +250,7 @@ where
         ),
     };
     if next == Next::Tls {
-        // Who asked for it in the clear is not who binds inside it.
+        // An identity from a bind without TLS does not carry over into TLS.
         state.identity = Identity::Anonymous;
         state.kept = None;
     }
@@ -260,7 +261,7 @@ where
 }
 
 impl Bridge {
-    /// Writes that a client was cut off, once a minute for each cause and user.
+    /// Logs a problem with a client, at most once a minute for each cause and user.
     fn complain(&self, peer: &Peer, reason: &str) {
         let line = Line::new("bridge").with("peer", peer).with("reason", reason);
         self.log.complain(Level::Warning, &format!("bridge {} {reason}", peer.uid), line);

@@ -1,4 +1,4 @@
-//! What the bridge reads of AD: by the broker, over its machine connection.
+//! The bridge's access to AD: the broker searches over its machine connection.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use crate::config;
 use crate::protocol::search::{Found, Search};
 use crate::protocol::{Operation, Reply, Secret};
 
-/// The broker says its domain within this time.
+/// Time limit for the broker's reply with its domain.
 const STATUS: Duration = Duration::from_secs(2);
 
-/// Answers searches.
+/// A source of search results.
 pub trait Directory: Send + Sync {
-    /// Searches. Blocks until the answer is there, or `timeout` is over.
+    /// Performs a search. Blocks until the result arrives or `timeout` has passed.
     fn search(&self, search: Search, timeout: Duration) -> Found;
 
     /// Returns the distinguished name of the domain, if it is known.
     fn domain(&self) -> Option<String>;
 }
 
-/// The broker behind its socket.
+/// The broker, reached through its socket.
 #[derive(Debug)]
 pub struct Broker {
-    /// The socket.
+    /// Path of the socket.
     pub socket: PathBuf,
 }
 

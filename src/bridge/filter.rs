@@ -1,4 +1,5 @@
-//! A search's filter as text (RFC 4515); pure. The broker reads it and decides what it may ask.
+//! Writes a search filter as text (RFC 4515). The broker parses the text and decides which filters are
+//! allowed. Pure: no I/O.
 
 use ldap3::asn1::{PL, StructureTag, TagClass};
 
@@ -6,10 +7,10 @@ use super::ber::{Elements, Malformed};
 
 const FILTER: Malformed = Malformed::Operation("the filter");
 
-/// Writes a filter as text. How deep it can be nested, the message's own bound says.
+/// Writes a filter as text. The bound on the message's nesting also limits the recursion here.
 ///
 /// # Errors
-/// Returns [`Malformed::Operation`] if it is no filter.
+/// Returns [`Malformed::Operation`] if it is not a filter.
 pub fn text(filter: StructureTag) -> Result<String, Malformed> {
     let mut text = String::new();
     write(filter, &mut text)?;
@@ -122,7 +123,7 @@ fn attribute(name: &[u8], text: &mut String) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Writes a value; every byte that means something in a filter, and every one beyond ASCII, is escaped.
+/// Writes a value. Escapes bytes with a meaning in filters, control characters and bytes beyond ASCII.
 fn value(bytes: &[u8], text: &mut String) {
     for byte in bytes {
         match byte {

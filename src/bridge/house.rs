@@ -1,4 +1,4 @@
-//! The connections that are open: how many there may be, and which one goes when another wants its place.
+//! The open connections: their maximum number, and the choice of the one that is closed to make room.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-/// The most connections that are served at once.
+/// Maximum number of connections that are served at once.
 pub const CONNECTIONS: usize = 200;
 /// Shortest idle time after which a connection can be closed for another one: a client needs a moment between two
 /// requests, and some open a connection for each group of a user.
@@ -21,10 +21,10 @@ pub struct House {
     guests: Mutex<Vec<Arc<Guest>>>,
 }
 
-/// One of them, as others see it.
+/// An open connection, as seen by the others.
 #[derive(Debug, Default)]
 pub struct Guest {
-    /// Since when it has asked nothing; `None` while it is being answered.
+    /// Start of its idle time; `None` while a request is being answered.
     idle: Mutex<Option<Instant>>,
     leave: Notify,
 }
@@ -34,23 +34,23 @@ impl Guest {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It waits for its client.
+    /// Marks the connection as idle from now on.
     pub fn waits(&self) {
         *self.idle() = Some(Instant::now());
     }
 
-    /// It is answered.
+    /// Marks the connection as busy with a request.
     pub fn works(&self) {
         *self.idle() = None;
     }
 
-    /// Returns when another connection needs the place.
+    /// Waits until another connection needs the place.
     pub async fn is_asked_to_leave(&self) {
         self.leave.notified().await;
     }
 }
 
-/// A place, which is free again when it is dropped.
+/// A place for a connection. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Stay {
     house: Arc<House>,
@@ -59,7 +59,7 @@ pub struct Stay {
 }
 
 impl Stay {
-    /// The connection that has it.
+    /// Returns the connection in this place.
     pub fn guest(&self) -> &Guest {
         &self.guest
     }
@@ -72,7 +72,7 @@ impl Drop for Stay {
 }
 
 impl House {
-    /// A house with `places`.
+    /// Creates a house with `places` places.
     pub fn new(places: usize) -> Arc<Self> {
         Arc::new(House { room: Arc::new(Semaphore::new(places)), guests: Mutex::default() })
     }
@@ -81,8 +81,8 @@ impl House {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place. Where there is none, the connection that has been idle longest makes room: applications keep
-    /// connections for hours, and open a new one where one is closed.
+    /// Waits for a place. If none is free, the connection with the longest idle time makes room: applications
+    /// keep connections open for hours, and open a new one if the old one was closed.
     pub async fn enter(self: &Arc<Self>) -> Option<Stay> {
         let permit = loop {
             if let Ok(permit) = self.room.clone().try_acquire_owned() {
@@ -145,7 +145,7 @@ mod tests {
         asked.await.unwrap();
         assert_eq!(house.guests().len(), 2);
         newcomer.guest().works();
-        // Now nobody is idle: the next one waits until a place is free.
+        // Now no connection is idle: the next one waits until a place is free.
         let waiting = tokio::spawn({
             let house = house.clone();
             async move { house.enter().await.map(drop) }

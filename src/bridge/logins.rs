@@ -1,4 +1,4 @@
-//! One login through PAM, for a bind: libpam decides by the lines of the service, the module by AD.
+//! One login through PAM for each bind: libpam runs the modules of the service, and our module queries AD.
 
 use std::ffi::CString;
 
@@ -7,17 +7,18 @@ use crate::libpam::{self, Application, Talk};
 use crate::module::handle::OUTCOME;
 use crate::protocol::Secret;
 
-/// PAM_RHOST and PAM_TTY of every login of the bridge: by which way it came. It names no host, so that no module asks DNS.
+/// PAM_RHOST of every login of the bridge. It names no host, so that no module queries DNS. [`TTY`] is
+/// PAM_TTY.
 pub const RHOST: &str = "motion-ad-ldap";
 const TTY: &str = "ldap";
 
-/// Decides logins.
+/// A checker of passwords.
 pub trait Logins: Send + Sync {
-    /// Checks `password` for `user`, once. Blocks while the service's modules do.
+    /// Checks `password` for `user` once. Blocks as long as the service's modules do.
     fn login(&self, user: &str, password: &Secret) -> Answer;
 }
 
-/// PAM, by a service.
+/// PAM with one service.
 #[derive(Debug)]
 pub struct Pam {
     service: CString,
@@ -28,10 +29,10 @@ pub struct Pam {
 }
 
 impl Pam {
-    /// The service `service`, of `/etc/pam.d` or of another folder.
+    /// Uses the service `service` in `folder`, or in `/etc/pam.d` without one.
     ///
     /// # Errors
-    /// If a name holds a NUL byte.
+    /// Returns `NulError` if a name holds a NUL byte.
     pub fn new(service: &str, folder: Option<&str>) -> Result<Self, std::ffi::NulError> {
         Ok(Pam {
             service: CString::new(service)?,
@@ -45,7 +46,7 @@ impl Pam {
 
 impl Logins for Pam {
     fn login(&self, user: &str, password: &Secret) -> Answer {
-        // Neither can be right with a NUL byte; the caller has refused them.
+        // The caller rejects names and passwords with a NUL byte, which can never be right.
         let Ok(user) = CString::new(user) else { return Answer::refused("unmapped", "525") };
         let mut talk = Talk::new(&user, password);
         let application = Application {

@@ -1,4 +1,4 @@
-//! LDAP messages: what a client may send, and what it is answered (RFC 4511, 4); pure.
+//! LDAP messages: the requests of a client and the replies to it (RFC 4511, 4). Pure: no I/O.
 
 use std::fmt;
 
@@ -11,71 +11,71 @@ use super::filter;
 use crate::protocol::Secret;
 use crate::protocol::search::{FoundEntry, Scope};
 
-/// Simple paged results (RFC 2696).
+/// Control for simple paged results (RFC 2696).
 pub const PAGED: &str = "1.2.840.113556.1.4.319";
-/// ManageDsaIT (RFC 3296): asks for no referrals, of which there are none anyway.
+/// Control ManageDsaIT (RFC 3296): the client wants no referrals. The bridge never sends any.
 const MANAGE_DSA_IT: &str = "2.16.840.1.113730.3.4.2";
-/// "Who am I?" (RFC 4532).
+/// Extended operation "Who am I?" (RFC 4532).
 pub const WHO_AM_I: &str = "1.3.6.1.4.1.4203.1.11.3";
-/// StartTLS (RFC 4511, 4.14).
+/// Extended operation StartTLS (RFC 4511, 4.14).
 pub const START_TLS: &str = "1.3.6.1.4.1.1466.20037";
 /// Notice of Disconnection (RFC 4511, 4.4.1).
 const DISCONNECTION: &str = "1.3.6.1.4.1.1466.20036";
-/// The most controls of a message.
+/// Maximum number of controls in a message.
 pub const CONTROLS: usize = 16;
 
 /// Result codes (RFC 4511, 4.1.9).
 pub mod code {
     pub use crate::protocol::search::code::*;
 
-    /// The operation came at the wrong time.
+    /// The operation is not possible in the connection's present state.
     pub const OPERATIONS_ERROR: u8 = 1;
-    /// SASL.
+    /// The bind uses SASL.
     pub const AUTH_METHOD_NOT_SUPPORTED: u8 = 7;
-    /// A critical control that nobody here knows.
+    /// The request has a critical control that the bridge does not support.
     pub const UNAVAILABLE_CRITICAL_EXTENSION: u8 = 12;
-    /// Name or password are wrong, or the account may not log in.
+    /// The name or the password is wrong, or the account may not log in.
     pub const INVALID_CREDENTIALS: u8 = 49;
-    /// The server does not do that.
+    /// The server does not perform this operation.
     pub const UNWILLING_TO_PERFORM: u8 = 53;
 }
 
 /// One message of a client.
 #[derive(Debug)]
 pub struct Message {
-    /// Its number, which the answer repeats.
+    /// Message number, which the reply repeats.
     pub id: u32,
-    /// What is asked.
+    /// The operation.
     pub request: Request,
-    /// Controls.
+    /// The controls.
     pub controls: Vec<Control>,
 }
 
-/// What a client asks.
+/// An operation that a client requests.
 #[derive(Debug)]
 pub enum Request {
-    /// Who is there?
+    /// Authenticates the client.
     Bind(Bind),
-    /// The end.
+    /// Ends the connection.
     Unbind,
     /// A search.
     Search(Search),
-    /// Never mind an earlier message.
+    /// Cancels an earlier message.
     Abandon,
-    /// An extended operation, by its name.
+    /// An extended operation and its name, an OID.
     Extended(String),
-    /// An operation that would change or compare something, by the number of its answer.
+    /// An operation that would change or compare data, with the number of its reply.
     Refused(u64),
 }
 
 /// A bind.
 #[derive(Debug)]
 pub struct Bind {
-    /// Version of the protocol.
+    /// Protocol version.
     pub version: u32,
     /// The name, as it was sent.
     pub name: Vec<u8>,
-    /// The password; `None` for SASL.
+    /// The password; `None` if the bind uses SASL.
     pub password: Option<Secret>,
 }
 
@@ -84,15 +84,15 @@ pub struct Bind {
 pub struct Search {
     /// Distinguished name of the base.
     pub base: String,
-    /// How far below it.
+    /// Depth of the search below the base.
     pub scope: Scope,
-    /// The most entries that the client wants; 0 for any number.
+    /// Maximum number of entries that the client wants; 0 for no limit.
     pub size_limit: u32,
-    /// The most seconds that the client waits; 0 for any time.
+    /// Maximum time in seconds that the client waits; 0 for no limit.
     pub time_limit: u32,
-    /// The client wants no values.
+    /// True if the client wants only the names of attributes.
     pub types_only: bool,
-    /// RFC 4515.
+    /// The filter as text (RFC 4515).
     pub filter: String,
     /// The attributes that the client wants.
     pub attributes: Vec<String>,
@@ -107,19 +107,19 @@ impl fmt::Debug for Search {
 /// A control of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
-    /// Its name.
+    /// Name of the control.
     pub oid: String,
-    /// The operation must not be done without it.
+    /// True if the server must reject the operation unless it supports the control.
     pub is_critical: bool,
-    /// Its value.
+    /// Value of the control.
     pub value: Vec<u8>,
 }
 
 impl Message {
-    /// Reads one whole message.
+    /// Decodes one whole message.
     ///
     /// # Errors
-    /// Returns [`Malformed`] if it is none.
+    /// Returns [`Malformed`] if the bytes are not a message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut parts = Elements::of(ber::decode(bytes)?, "the message")?;
         let id = parts.integer()?;
@@ -132,11 +132,11 @@ impl Message {
         Ok(Message { id, request, controls })
     }
 
-    /// Returns the first critical control that this operation does not know.
+    /// Returns the first critical control that this operation does not support.
     pub fn unknown_control(&self) -> Option<&str> {
         let is_known = |control: &Control| match self.request {
             Request::Search(_) => [PAGED, MANAGE_DSA_IT].contains(&control.oid.as_str()),
-            // They have no answer.
+            // These operations have no reply that could carry an error.
             Request::Unbind | Request::Abandon => true,
             _ => false,
         };
@@ -144,7 +144,7 @@ impl Message {
         self.controls.iter().find(unknown).map(|control| control.oid.as_str())
     }
 
-    /// Returns the number of the answer to this message; `None` where there is none.
+    /// Returns the number of the reply to this message, or `None` if the operation has no reply.
     pub fn answer(&self) -> Option<u64> {
         match self.request {
             Request::Bind(_) => Some(answer::BIND),
@@ -156,7 +156,7 @@ impl Message {
     }
 }
 
-/// The numbers of answers (RFC 4511, appendix B).
+/// Numbers of the replies (RFC 4511, appendix B).
 pub mod answer {
     /// BindResponse.
     pub const BIND: u64 = 1;
@@ -179,7 +179,7 @@ impl Request {
             3 => search(tag),
             16 => Ok(Request::Abandon),
             23 => extended(tag),
-            // modify, add, delete, modifyDN, compare: each is followed by its answer's number.
+            // modify, add, delete, modifyDN, compare: the number of each reply is one higher.
             6 | 8 | 10 | 12 | 14 => Ok(Request::Refused(tag.id + 1)),
             _ => Err(Malformed::Operation("the operation")),
         }
@@ -207,7 +207,7 @@ fn search(tag: StructureTag) -> Result<Request, Malformed> {
         2 => Scope::Sub,
         _ => return Err(WRONG),
     };
-    // Aliases: AD has none.
+    // Handling of aliases: AD has none.
     parts.enumerated()?;
     let (size_limit, time_limit, types_only) = (parts.integer()?, parts.integer()?, parts.boolean()?);
     let filter = filter::text(parts.any()?)?;
@@ -254,31 +254,31 @@ fn controls(tag: StructureTag) -> Result<Vec<Control>, Malformed> {
     Ok(controls)
 }
 
-/// Reads the value of [`PAGED`]: the size of a page and the cookie.
+/// Decodes the value of the control [`PAGED`]: the size of a page and the cookie.
 ///
 /// # Errors
-/// Returns [`Malformed`] if it is none.
+/// Returns [`Malformed`] if the bytes are not such a value.
 pub fn page(value: &[u8]) -> Result<(u32, Vec<u8>), Malformed> {
     let mut parts = Elements::of(ber::decode(value)?, "the control for pages")?;
     Ok((parts.integer()?, parts.octets()?))
 }
 
-/// The outcome of an operation.
+/// Result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// One of [`code`].
+    /// Result code, one of [`code`].
     pub code: u8,
-    /// The diagnostic message.
+    /// Diagnostic message.
     pub text: String,
 }
 
 impl Outcome {
-    /// A success.
+    /// Returns a success.
     pub fn success() -> Self {
         Outcome::new(code::SUCCESS, "")
     }
 
-    /// An outcome with a diagnostic message.
+    /// Returns a result with a diagnostic message.
     pub fn new(code: u8, text: impl Into<String>) -> Self {
         Outcome { code, text: text.into() }
     }
@@ -294,19 +294,20 @@ fn message(id: u32, operation: StructureTag, controls: Option<StructureTag>) -> 
     ber::encode(sequence(parts))
 }
 
-/// Encodes the answer `answer` to the message `id`.
+/// Encodes the reply with number `answer` to the message `id`.
 pub fn done(id: u32, answer: u64, outcome: &Outcome) -> Vec<u8> {
     message(id, application(answer, outcome.parts()), None)
 }
 
-/// Encodes the end of a page: `cookie` asks for the next one, an empty one says that there is none.
+/// Encodes the end of a page. The client sends `cookie` to get the next page; an empty cookie marks the last
+/// page.
 pub fn page_done(id: u32, outcome: &Outcome, cookie: &[u8]) -> Vec<u8> {
     let value = ber::encode(sequence(vec![integer(0), octets(cookie)]));
     let control = sequence(vec![octets(PAGED), octets(value)]);
     message(id, application(answer::SEARCH, outcome.parts()), Some(context_of(0, vec![control])))
 }
 
-/// Encodes the answer to an extended operation.
+/// Encodes the reply to an extended operation.
 pub fn extended_done(id: u32, outcome: &Outcome, name: Option<&str>, value: Option<&[u8]>) -> Vec<u8> {
     let mut parts = outcome.parts();
     parts.extend(name.map(|name| context(10, name)));
@@ -314,12 +315,12 @@ pub fn extended_done(id: u32, outcome: &Outcome, name: Option<&str>, value: Opti
     message(id, application(answer::EXTENDED, parts), None)
 }
 
-/// Encodes the notice that the connection is closed, and why.
+/// Encodes the notice that tells a client why the connection is closed.
 pub fn disconnection(outcome: &Outcome) -> Vec<u8> {
     extended_done(0, outcome, Some(DISCONNECTION), None)
 }
 
-/// Encodes one entry; without values where the client wants none.
+/// Encodes one entry, without values if `types_only` is set.
 pub fn entry(id: u32, entry: FoundEntry, types_only: bool) -> Vec<u8> {
     let attributes = entry.attributes.into_iter().map(|(name, values)| {
         let values = if types_only { Vec::new() } else { values };

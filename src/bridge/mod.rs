@@ -1,21 +1,22 @@
 //! The LDAP bridge: an LDAP server on loopback, for applications that only speak LDAP.
 //!
-//! It is a PAM application: a bind becomes one login through `/etc/pam.d/motion`, where the policy is. It is no
-//! directory: a search is answered by the broker. It holds no key and no password of AD, and it changes nothing.
+//! The bridge is a PAM application: each bind becomes one login through `/etc/pam.d/motion`, which holds the
+//! policy. It has no directory: the broker performs the searches. It holds no key and no password of AD, and
+//! it changes nothing.
 //!
 //! | File | Subject |
 //! |---|---|
-//! | [`server`] | who connects, and how many at once |
+//! | [`server`] | the sockets, the users that may connect, and the number of connections |
 //! | [`owner`] | which user owns the other end of a connection |
 //! | [`house`] | the places for connections |
 //! | [`connection`] | one connection: its identity, one message after the other |
-//! | [`stream`] | messages out of a stream, each within its time |
-//! | [`ber`], [`message`], [`filter`] | BER within bounds, LDAP's messages, filters as text; pure |
+//! | [`stream`] | messages from a stream, each within its time limit |
+//! | [`ber`], [`message`], [`filter`] | BER within bounds, LDAP messages, filters as text; no I/O |
 //! | [`bind`], [`answer`], [`logins`] | a bind, its result code, and libpam |
 //! | [`search`], [`paging`], [`directory`] | a search, its pages, and the broker |
-//! | [`admin`] | the local name and secret with which an application may search |
+//! | [`admin`] | the local name and secret that allow an application to search |
 //! | [`tls`] | the host's own certificate |
-//! | [`cli`] | the arguments |
+//! | [`cli`] | the command-line arguments |
 
 pub mod admin;
 pub mod answer;
@@ -47,7 +48,7 @@ use self::logins::Logins;
 use crate::broker::log::Log;
 use crate::broker::peers::Peers;
 
-/// Everything that connections share.
+/// State that all connections share.
 pub struct Bridge {
     logins: Arc<dyn Logins>,
     directory: Arc<dyn Directory>,
@@ -62,24 +63,24 @@ pub struct Bridge {
     end: watch::Sender<bool>,
 }
 
-/// What a bridge is made of.
+/// Parts of a bridge.
 pub struct Parts {
-    /// Decides logins.
+    /// Checks passwords.
     pub logins: Arc<dyn Logins>,
-    /// Answers searches.
+    /// Performs searches.
     pub directory: Arc<dyn Directory>,
-    /// The local admin, where there is one.
+    /// The local admin, if there is one.
     pub admin: Option<Admin>,
-    /// The host's certificate, where there is one.
+    /// The host's certificate, if there is one.
     pub tls: Option<TlsAcceptor>,
-    /// Who may connect.
+    /// The users that may connect.
     pub peers: Peers,
-    /// Where lines go.
+    /// The log.
     pub log: Arc<Log>,
 }
 
 impl Bridge {
-    /// A bridge of these parts.
+    /// Creates a bridge from its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { logins, directory, admin, tls, peers, log } = parts;
         Arc::new(Bridge {
@@ -97,7 +98,7 @@ impl Bridge {
         })
     }
 
-    /// Returns when the bridge ends.
+    /// Waits until the bridge ends.
     async fn ends(&self) {
         let _ = self.end.subscribe().wait_for(|ends| *ends).await;
     }

@@ -1,8 +1,9 @@
-//! The user that owns the other end of a connection over loopback, as the kernel knows it (sock_diag(7)).
+//! Finds the user that owns the other end of a loopback connection, by a query to the kernel (sock_diag(7)).
 //!
-//! TCP has no SO_PEERCRED. The kernel is asked for the client's own socket by its two addresses. An answer counts only if
-//! it is that socket, still connected and still held by a process: for one that nobody holds any more the kernel says uid 0,
-//! and where the connection is gone it may answer with a listener of the same port.
+//! TCP has no SO_PEERCRED. So the bridge queries the kernel for the client's socket by its two addresses. A
+//! reply counts only if it describes that socket, and if the socket is still connected and held by a process.
+//! The kernel reports uid 0 for a socket that no process holds any more. If the connection is gone, it may
+//! report a listener of the same port.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,17 +17,17 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
 };
 
-/// The kernel answers within this time; it does so before `send` returns.
+/// Time limit for the kernel's reply. The kernel normally replies before `send` returns.
 const ANSWER: Duration = Duration::from_secs(1);
-/// The longest answer in bytes: a header and one socket without extensions.
+/// Size of the buffer for a reply in bytes. A reply is a header and one socket without extensions.
 const LONGEST: usize = 1024;
-/// Any socket with these addresses (`INET_DIAG_NOCOOKIE`).
+/// Matches any socket with the given addresses (`INET_DIAG_NOCOOKIE`).
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
 /// Returns the uid that owns the socket at `client`, connected to `server`.
 ///
 /// # Errors
-/// If there is no such connection any more, or the kernel does not say.
+/// Returns `NotConnected` or `NotFound` if the connection is gone, or another error if the query fails.
 pub fn uid(client: SocketAddr, server: SocketAddr) -> io::Result<u32> {
     let (client, server) = (plain(client), plain(server));
     let id = SocketId {
@@ -50,7 +51,7 @@ pub fn uid(client: SocketAddr, server: SocketAddr) -> io::Result<u32> {
     owner(buffer.get(..length).unwrap_or_default(), &id)
 }
 
-/// A client whose socket is of the other family appears with a mapped address.
+/// Converts a mapped address to IPv4. An IPv6 socket shows an IPv4 peer with a mapped address.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -73,7 +74,7 @@ fn question(socket_id: SocketId) -> Vec<u8> {
     bytes
 }
 
-/// Reads the kernel's answer about the socket `id`.
+/// Returns the owner of the socket `id` from the kernel's reply.
 fn owner(answer: &[u8], id: &SocketId) -> io::Result<u32> {
     let gone = |text: &str| io::Error::new(io::ErrorKind::NotConnected, text.to_owned());
     let message = NetlinkMessage::<SockDiagMessage>::deserialize(answer).map_err(io::Error::other)?;
@@ -155,7 +156,7 @@ mod tests {
         };
         let other = SocketId { destination_port: 0, ..id.clone() };
         assert_eq!(owner(&answer(TCP_ESTABLISHED, 999, 7, &id), &id).unwrap(), 999);
-        // Orphans are root's, as far as the kernel says.
+        // The kernel reports orphaned sockets as owned by root.
         assert!(owner(&answer(TCP_ESTABLISHED, 0, 0, &id), &id).is_err());
         assert!(owner(&answer(5, 0, 0, &id), &id).is_err());
         assert!(owner(&answer(10, 0, 7, &other), &id).is_err());

@@ -1,5 +1,5 @@
-//! The rest of a search that its client fetches in pages (RFC 2696): of one answer of the broker, so that all pages show
-//! the directory at one moment.
+//! The remaining entries of a search that the client fetches in pages (RFC 2696). All pages come from one
+//! reply of the broker, so they show the directory at one moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::message::{Outcome, Search};
 use crate::protocol::search::FoundEntry;
 
-/// How many such rests are kept at once, by all connections.
+/// Maximum number of searches with remaining pages, over all connections.
 pub const KEPT: usize = 4;
-/// The next page must be asked for within this time.
+/// Time limit for the request for the next page.
 pub const NEXT: Duration = Duration::from_secs(60);
 
-/// A rest, until it was fetched or [`NEXT`] has passed.
+/// The remaining entries of one search. They are dropped when all are fetched or [`NEXT`] has passed.
 #[derive(Debug)]
 pub struct Kept {
     search: Search,
@@ -27,29 +27,30 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Keeps what a search has found.
+    /// Keeps the entries of a search. `place` counts against [`KEPT`].
     pub fn new(
         search: Search,
         entries: Vec<FoundEntry>,
         outcome: Outcome,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        // Not a secret: a cookie is good on its own connection alone.
+        // Not a secret: a cookie is valid only on its own connection.
         let cookie = fastrand::u32(..);
         Kept { search, cookie, entries: entries.into(), outcome, since: Instant::now(), _place: place }
     }
 
-    /// The time that the client has for its next page.
+    /// Returns the time that is left to request the next page.
     pub fn left(&self) -> Duration {
         NEXT.saturating_sub(self.since.elapsed())
     }
 
-    /// Returns true if `cookie` asks for the next page of this very search.
+    /// Returns true if `search` and `cookie` request the next page of this search, and in time.
     pub fn is_next(&self, search: &Search, cookie: &[u8]) -> bool {
         self.cookie.to_be_bytes() == cookie && self.search == *search && !self.left().is_zero()
     }
 
-    /// Takes the next `size` entries, the outcome, and the cookie for what is left.
+    /// Takes the next `size` entries. Returns them with the result and the cookie for the next page, which is
+    /// empty after the last one.
     pub fn page(&mut self, size: usize) -> (Vec<FoundEntry>, Outcome, Vec<u8>) {
         let entries = self.entries.drain(..size.min(self.entries.len())).collect();
         self.since = Instant::now();

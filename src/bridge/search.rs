@@ -1,4 +1,4 @@
-//! A search: the root of the directory is answered here, everything else by the broker.
+//! A search: the bridge answers for the root of the directory, and the broker for everything else.
 
 use std::io;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use super::paging::Kept;
 use super::stream::send;
 use crate::protocol::search::{self as asked, Found, FoundEntry, MAX_FILTER, Scope, Value};
 
-/// Searches that are on their way at once, their answers included.
+/// Maximum number of searches in progress at once. A search is in progress until its entries are sent.
 pub const SEARCHES: usize = 4;
-/// A search waits for its turn.
+/// Maximum time a search waits for its turn.
 pub const QUEUED: Duration = Duration::from_secs(5);
-/// The broker answers a search within this time.
+/// Time limit for the broker's reply to a search.
 pub const SEARCH: Duration = Duration::from_secs(10);
-/// So many bytes of an answer are sent at once.
+/// Size in bytes from which encoded entries are sent, before further ones are encoded.
 pub const CHUNK: usize = 65_536;
 
-/// What AD says to who is not bound.
+/// AD's diagnostic text for an operation on a connection without a successful bind.
 const UNBOUND: &str = "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must be \
     completed on the connection., data 0, v1db1";
 
-/// Answers a search.
+/// Performs a search and sends the reply.
 ///
 /// # Errors
-/// If the answer is not taken.
+/// Returns an error if the reply cannot be sent in time.
 pub async fn search<S: AsyncWrite + Unpin>(
     bridge: &Bridge,
     stream: &mut S,
@@ -91,8 +91,9 @@ async fn paged<S: AsyncWrite + Unpin>(
             };
             let found = ask(bridge, search.clone()).await;
             let outcome = Outcome::new(found.code, found.text);
-            // Libraries ask for pages whatever they look for. What fits into the first one needs no place for a rest.
-            // A size of zero at the start is a question how many there are; all of them at once are an answer, too.
+            // Libraries request pages for every search. A result that fits into the first page needs no
+            // place. A size of zero in the first request asks for the number of entries; the entries
+            // themselves answer that, too.
             if usize::try_from(size).is_ok_and(|size| size == 0 || found.entries.len() <= size) {
                 let end = message::page_done(id, &outcome, &[]);
                 return entries(stream, id, found.entries, types_only, end).await;
@@ -112,7 +113,7 @@ async fn paged<S: AsyncWrite + Unpin>(
         },
     };
     if size == 0 && !cookie.is_empty() {
-        // The client wants no more of it (RFC 2696, 3).
+        // The client abandons the search (RFC 2696, 3).
         return send(stream, &message::page_done(id, &Outcome::success(), &[])).await;
     }
     let (page, outcome, next) = kept.page(usize::try_from(size).unwrap_or(usize::MAX));
@@ -122,7 +123,7 @@ async fn paged<S: AsyncWrite + Unpin>(
     entries(stream, id, page, types_only, message::page_done(id, &outcome, &next)).await
 }
 
-/// Sends entries and what ends them, a part after the other, so that they are never all in memory twice.
+/// Sends `entries` and then `end`, in chunks, so that the encoded entries are never all in memory at once.
 async fn entries<S: AsyncWrite + Unpin>(
     stream: &mut S,
     id: u32,
@@ -165,7 +166,7 @@ async fn ask(bridge: &Bridge, search: Search) -> Found {
     found.unwrap_or_else(|_| Found::failed(code::OTHER, "the search failed; see the log"))
 }
 
-/// The root of the directory, as far as clients ask for it (RFC 4512, 5.1).
+/// Returns the root of the directory with the attributes that clients use (RFC 4512, 5.1).
 async fn root(bridge: &Bridge, wanted: &[String]) -> FoundEntry {
     let directory = bridge.directory.clone();
     let domain = tokio::task::spawn_blocking(move || directory.domain()).await.ok().flatten();

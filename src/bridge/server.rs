@@ -1,4 +1,4 @@
-//! The sockets: who connects, and how many at once.
+//! The sockets: the check of the connecting user, and the limit on connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
@@ -14,17 +14,19 @@ use super::{Bridge, connection, owner};
 use crate::broker::log::{Level, Line};
 use crate::broker::peers::{self, Access, Peer};
 
-/// Connections of which it is not yet known whose they are, or that wait for a place.
+/// Maximum number of accepted connections that have no place yet: their user is unknown, or they wait for a
+/// place.
 pub const ARRIVING: usize = 64;
-/// The logins on their way have so long when the bridge ends: a little more than the module waits for the broker.
+/// Time that logins in progress get to finish when the bridge ends. It is a little more than the module's
+/// wait for the broker.
 pub const DRAIN: Duration = Duration::from_secs(6);
-/// The pause after an error that only time can mend.
+/// Pause after a failed `accept`, for example without free file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Checks that nothing but this host reaches a listener.
+/// Checks that only this host can reach a listener.
 ///
 /// # Errors
-/// Names the address that is reached from elsewhere.
+/// Returns an error that names the address if it is not a loopback address.
 pub fn check(address: SocketAddr) -> io::Result<()> {
     match is_loopback(address.ip()) {
         true => Ok(()),
@@ -39,10 +41,10 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Answers at `listeners` until `told` is ready, then lets the logins on their way finish.
+/// Serves `listeners` until `told` completes, then lets the logins in progress finish.
 ///
 /// # Errors
-/// A listener is unusable, or other hosts reach it.
+/// Returns an error if a listener is unusable or other hosts can reach it.
 pub async fn serve(
     listeners: Vec<StdListener>,
     bridge: Arc<Bridge>,
@@ -61,7 +63,7 @@ pub async fn serve(
         accepting.spawn(async move { accept(listener, bridge, arriving).await });
     }
     told.await;
-    // What arrives from now on waits for the next process.
+    // Connections that arrive from now on wait for the next process.
     bridge.end.send_replace(true);
     let finish = async { while accepting.join_next().await.is_some() {} };
     if timeout(DRAIN, finish).await.is_err() {
@@ -70,7 +72,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Takes connections until the bridge ends, and waits for those that are being answered.
+/// Accepts connections until the bridge ends, then waits for those that are still served.
 async fn accept(listener: TcpListener, bridge: Arc<Bridge>, arriving: Arc<Semaphore>) {
     let mut running = JoinSet::new();
     loop {
@@ -99,7 +101,7 @@ async fn accept(listener: TcpListener, bridge: Arc<Bridge>, arriving: Arc<Semaph
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // Out of descriptors: waiting for a moment is all that can be done.
+            // Mostly a lack of file descriptors, which only time can relieve.
             Err(error) => {
                 let line = Line::new("accept").with("problem", &error);
                 bridge.log.complain(Level::Error, "accept", line);
@@ -111,7 +113,7 @@ async fn accept(listener: TcpListener, bridge: Arc<Bridge>, arriving: Arc<Semaph
     while running.join_next().await.is_some() {}
 }
 
-/// Who is at the other end, if that user is served. Nothing of what they send is read before.
+/// Returns the user at the other end if that user may connect. No byte of the client is read before.
 async fn admitted(bridge: &Bridge, stream: &TcpStream) -> Option<Peer> {
     let (far, near) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
     if !is_loopback(far.ip()) || !is_loopback(near.ip()) {
@@ -121,7 +123,7 @@ async fn admitted(bridge: &Bridge, stream: &TcpStream) -> Option<Peer> {
     }
     let uid = match owner::uid(far, near) {
         Ok(uid) => uid,
-        // Who has gone already wants nothing.
+        // The client has closed the connection already.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::NotFound) => {
             return None;
         }
@@ -133,7 +135,7 @@ async fn admitted(bridge: &Bridge, stream: &TcpStream) -> Option<Peer> {
             return None;
         }
     };
-    // Which process it is, only root could find out.
+    // Only root could find out the process.
     let peer = Peer { uid, pid: 0 };
     match bridge.peers.access(uid).await {
         Access::Granted => Some(peer),
@@ -144,7 +146,7 @@ async fn admitted(bridge: &Bridge, stream: &TcpStream) -> Option<Peer> {
     }
 }
 
-/// Tells the administrator who is not served. The connection is closed without a word.
+/// Logs that a user may not connect. The connection is closed without a reply.
 async fn refuse(bridge: &Bridge, peer: &Peer, access: &Access) {
     let who = bridge.peers.describe(peer).await;
     let (mut reason, mut advice) = (format!("{who} is neither root nor in broker.users"), peers::advice());

@@ -1,4 +1,4 @@
-//! Messages out of a stream, each within its time, and none longer than it may be.
+//! Reads messages from a stream, with a time limit and a maximum length for each.
 
 use std::io;
 use std::time::Duration;
@@ -9,47 +9,48 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::ber::{self, Malformed};
 
-/// A message must be whole within this time after its first byte.
+/// Time limit for a whole message, from its first byte.
 pub const WHOLE: Duration = Duration::from_secs(10);
-/// An answer, or a part of a long one, must be taken within this time.
+/// Time limit for sending a reply, or one chunk of a long reply.
 pub const WRITE: Duration = Duration::from_secs(10);
-/// So many bytes are read at once: a bind has some 60.
+/// Maximum number of bytes for one read. A bind has some 60.
 const USUAL: usize = 2048;
 
-/// Why there is no message.
+/// Reason why no message could be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The client has closed the connection between two messages.
+    /// The client closed the connection between two messages.
     #[error("the connection was closed")]
     Closed,
-    /// Nothing has come for as long as may be.
+    /// The client sent nothing within its idle time.
     #[error("nothing came in time")]
     Idle,
-    /// A message has begun, and its end has not come.
+    /// A message started, but was not complete within [`WHOLE`].
     #[error("no whole message in time")]
     Slow,
-    /// What came is no message.
+    /// The bytes are not a message.
     #[error("{0}")]
     Malformed(#[from] Malformed),
-    /// Reading failed, or the message was cut.
+    /// Reading failed, or the message was cut short.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// What was read and is not yet a whole message. It is wiped: a part of a password may be in it.
+/// Bytes that are not yet a whole message. They are wiped: they may contain a part of a password.
 #[derive(Debug, Default)]
 pub struct Buffer(Zeroizing<Vec<u8>>);
 
 impl Buffer {
-    /// Returns true if nothing is left of what was read.
+    /// Returns true if no bytes are left over.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Reads the next message; its first byte may take `idle`. May be given up while nothing has been read.
+    /// Reads the next message. Waits up to `idle` for its first byte. The future may be dropped while no byte
+    /// of the message has been read.
     ///
     /// # Errors
-    /// Returns [`ReadError`] if there is none.
+    /// Returns [`ReadError`] if no message could be read.
     pub async fn next(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
@@ -78,7 +79,7 @@ impl Buffer {
         }
     }
 
-    /// Appends without leaving a copy behind where the memory has to grow.
+    /// Appends `bytes`. Wipes the old memory if the buffer has to grow.
     fn append(&mut self, bytes: &[u8]) {
         if self.0.capacity() - self.0.len() < bytes.len() {
             let mut larger = Vec::with_capacity((self.0.len() + bytes.len()).saturating_mul(2));
@@ -100,7 +101,7 @@ impl Buffer {
 /// Sends `bytes`.
 ///
 /// # Errors
-/// If they are not taken in time, or the connection is gone.
+/// Returns an error if the client does not take them within [`WRITE`], or if the connection is gone.
 pub async fn send(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the answer was not taken in time");
     timeout(WRITE, async {

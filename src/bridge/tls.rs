@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// Reads certificate and key; `None` if there is neither file.
+/// Reads certificate and key. Returns `None` if neither file exists.
 ///
 /// # Errors
 /// As [`load`].
@@ -21,10 +21,10 @@ pub fn load_if_there(certificate: &Path, key: &Path) -> Result<Option<TlsAccepto
     }
 }
 
-/// Reads a chain of certificates and the key of the first one, both PEM.
+/// Reads a chain of certificates and the key of the first one, both in PEM format.
 ///
 /// # Errors
-/// Names the file that cannot be used, and why.
+/// Returns a text with the file and the cause if a file cannot be used.
 pub fn load(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     let of = |path: &Path, error: &dyn Display| format!("{}: {error}", path.display());
     let chain = CertificateDer::pem_file_iter(certificate)

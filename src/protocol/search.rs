@@ -1,4 +1,4 @@
-//! What the LDAP bridge asks of the directory: one search, answered over the broker's machine connection.
+//! A search of the LDAP bridge in the directory, which the broker performs over its machine connection.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-/// The longest reply to a search in bytes, its header included. No other reply, and no request, is longer than
-/// [`super::MAX_FRAME`].
+/// The longest reply to a search in bytes, its header included. No other reply, and no request, is longer
+/// than [`super::MAX_FRAME`].
 pub const MAX_FOUND: usize = 4_194_304;
 
 /// The most entries of one reply.
@@ -16,7 +16,7 @@ pub const MAX_ENTRIES: usize = 1000;
 /// The longest filter in bytes.
 pub const MAX_FILTER: usize = 16_384;
 
-/// How deep the parts of a filter may be nested.
+/// Maximum nesting depth of a filter's parts.
 pub const MAX_DEPTH: usize = 16;
 
 /// The most attributes that a search may name.
@@ -28,10 +28,10 @@ pub mod code {
     pub const SUCCESS: u8 = 0;
     /// AD did not answer in time.
     pub const TIME_LIMIT_EXCEEDED: u8 = 3;
-    /// There are more entries than were asked for; the first ones are in the reply.
+    /// More entries match than the request wants; the first ones are in the reply.
     pub const SIZE_LIMIT_EXCEEDED: u8 = 4;
-    /// There are more entries than [`super::MAX_ENTRIES`], or more than fit into [`super::MAX_FOUND`]; the first ones
-    /// are in the reply.
+    /// There are more entries than [`super::MAX_ENTRIES`], or more than fit into [`super::MAX_FOUND`]; the
+    /// first ones are in the reply.
     pub const ADMIN_LIMIT_EXCEEDED: u8 = 11;
     /// The base does not exist, or lies outside `domain.base_dn`.
     pub const NO_SUCH_OBJECT: u8 = 32;
@@ -43,7 +43,7 @@ pub mod code {
     pub const UNAVAILABLE: u8 = 52;
     /// The filter is malformed, or over the bounds of this module.
     pub const PROTOCOL_ERROR: u8 = 2;
-    /// AD refused the search for a reason of its own.
+    /// AD rejected the search for another reason.
     pub const OTHER: u8 = 80;
 }
 
@@ -53,7 +53,7 @@ pub mod code {
 pub enum Scope {
     /// The base itself.
     Base,
-    /// What is directly below it.
+    /// The objects directly below the base.
     One,
     /// The base and everything below it.
     #[default]
@@ -95,11 +95,11 @@ pub struct Found {
 pub struct FoundEntry {
     /// Distinguished name, as AD writes it.
     pub dn: String,
-    /// Of an account of a user: the name that a login of exactly this account types. The name of `names.map` that the
-    /// search asked for, else `DOMAIN\user`.
+    /// Of an account of a user: the name that a login of exactly this account types. The name of `names.map`
+    /// that the search asked for, else `DOMAIN\user`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
-    /// The attributes that were asked for and that the entry has, by their names as the schema writes them.
+    /// The requested attributes that the entry has, with their names as the schema writes them.
     pub attributes: Vec<(String, Vec<Value>)>,
 }
 
