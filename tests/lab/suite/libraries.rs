@@ -85,18 +85,8 @@ const LIBRARY: Library = Library {
 };
 
 const LIBRARIES: &[Library] = &[
-    Library {
-        command: &["node", NODE, "activedirectory"],
-        looks: false,
-        groups: (true, false),
-        ..LIBRARY
-    },
-    Library {
-        command: &["node", NODE, "activedirectory2"],
-        looks: false,
-        groups: (true, false),
-        ..LIBRARY
-    },
+    Library { command: &["node", NODE, "activedirectory"], looks: false, groups: (true, false), ..LIBRARY },
+    Library { command: &["node", NODE, "activedirectory2"], looks: false, groups: (true, false), ..LIBRARY },
     Library {
         command: &["node", NODE, "passport-ldapauth"],
         needs_admin: true,
