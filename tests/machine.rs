@@ -402,7 +402,8 @@ async fn the_next_domain_controller_is_tried() {
     let machine = connection(servers.clone(), settings.clone());
     machine.root(within(10)).await.unwrap();
     let failed = servers.failed.lock().unwrap().clone();
-    assert!(failed[0].contains("refused") && failed[1].contains("no answer in time"), "{failed:?}");
+    // The silent address is overtaken. That says nothing against its host, which answers at another one.
+    assert!(failed.len() == 1 && failed[0].contains("refused"), "{failed:?}");
 
     // The server's name decides trust: the right address under a wrong name is rejected.
     let host = dc.service.host.clone();

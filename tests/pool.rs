@@ -560,21 +560,30 @@ async fn one_that_is_slow_is_waited_for_where_the_other_refuses_and_gets_one_bin
 
 #[tokio::test]
 async fn two_slow_ones_do_not_get_the_password_at_once() {
-    let Some(network) = Network::new() else { return };
-    // The second is asked after 0.8 s and has the bind from then on. The first is ready for it 0.4 s later, and the second
-    // refuses after another 0.3 s.
-    let [entry, done] = root_dse(&[], "TRUE");
-    let late = [Action::Delay(Duration::from_millis(1200)), entry, done];
-    let refuses = || [Action::Delay(Duration::from_millis(700)), refused(0x52e)];
-    let first = network
-        .controller(DC1, |script| script.on(Event::root_dse(""), late).on(Event::bind(), refuses()))
-        .await;
-    let second = network.controller(DC2, |script| script.on(Event::bind(), refuses())).await;
-    let bench = Bench::new(&network);
-    let bound = bench.pool.bind(JOHN, "wrong", Instant::now() + Duration::from_secs(8)).await;
-    let bound = bound.map(|bound| (bound.outcome, bound.dc, bound.unanswered));
-    assert_eq!(bound, Ok((Outcome::WrongPassword, DC2.to_owned(), Vec::new())));
-    assert_eq!((first.log().binds(), second.log().binds()), (0, 1));
+    // The second one is tried after 0.8 s and has the bind from then on. The first one is ready for it 0.2 s later, and
+    // the second one refuses after another 0.3 s. At 1.6 s the first one would get the bind as well.
+    for _ in 0..5 {
+        let Some(network) = Network::new() else { return };
+        let [entry, done] = root_dse(&[], "TRUE");
+        let late = [Action::Delay(Duration::from_millis(1000)), entry, done];
+        let refuses = || [Action::Delay(Duration::from_millis(500)), refused(0x52e)];
+        let first = network
+            .controller(DC1, |script| script.on(Event::root_dse(""), late).on(Event::bind(), refuses()))
+            .await;
+        let second = network.controller(DC2, |script| script.on(Event::bind(), refuses())).await;
+        let bench = Bench::new(&network);
+        let begun = Instant::now();
+        let bound = bench.pool.bind(JOHN, "wrong", begun + Duration::from_secs(8)).await;
+        // A busy machine can be late; then the first one may have it.
+        if begun.elapsed() > Duration::from_millis(1500) {
+            continue;
+        }
+        let bound = bound.map(|bound| (bound.outcome, bound.dc, bound.unanswered));
+        assert_eq!(bound, Ok((Outcome::WrongPassword, DC2.to_owned(), Vec::new())));
+        assert_eq!((first.log().binds(), second.log().binds()), (0, 1));
+        return;
+    }
+    panic!("the machine was late five times");
 }
 
 /// Returns a directory whose forest trusts the authority of `network`.

@@ -9,7 +9,7 @@ use super::cpu::{self, Unfinished};
 use super::kdc::{self, Answer, Kdcs, One, Unanswered};
 use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
 use super::refusal::is_armoured;
-use crate::patience::Sending;
+use crate::patience::{Sending, Turn};
 
 /// Maximum difference of the clocks (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a
 /// KDC's time, however wrong, and accept expired tickets.
@@ -290,6 +290,8 @@ async fn initial_at_one(
     let mut exchange =
         cpu::run(deadline, move || InitialExchange::new(&request, key)).await?.map_err(library)?;
     let mut sent = Sent::default();
+    // Kept until the exchange ends: between an answer and what it means nobody else may get the password.
+    let mut under_way = None;
     // An account is searched for in its own realm; a password follows no referral to another.
     let mut asked: Option<String> = None;
     let mut last: Option<Answer> = None;
@@ -317,7 +319,9 @@ async fn initial_at_one(
                 {
                     return Err(Ended::Refused { refused, kdc: kdc.clone(), armoured }.into());
                 }
-                last = Some(send(&one, &mut sent, &message, proofs).await.map_err(Stop::Silent)?);
+                last = Some(
+                    send(&one, &mut sent, &message, proofs, &mut under_way).await.map_err(Stop::Silent)?,
+                );
                 last.as_ref().map_or(Ok(()), clock)?;
             }
             Err(failure) => {
@@ -338,11 +342,12 @@ async fn initial_at_one(
 }
 
 /// Sends the next message of an AS exchange to its KDC.
-async fn send(
+async fn send<'a>(
     one: &One<'_>,
     sent: &mut Sent,
     message: &[u8],
-    proofs: &Proofs,
+    proofs: &'a Proofs,
+    under_way: &mut Option<Turn<'a>>,
 ) -> Result<Answer, kdc::Failure> {
     let was_proof = sent.proof;
     sent.note(is_armoured(message));
@@ -350,7 +355,9 @@ async fn send(
         return one.ask(message, &mut Vec::new()).await;
     }
     let late = |_| kdc::Failure::unasked("the password was on its way to another one");
-    let _turn = timeout_at(one.deadline(), proofs.sending.turn()).await.map_err(late)?;
+    if under_way.is_none() {
+        *under_way = Some(timeout_at(one.deadline(), proofs.sending.turn()).await.map_err(late)?);
+    }
     if !proofs.send(one.host(), !was_proof) {
         return Err(kdc::Failure::unasked("the password was sent as often as it may count"));
     }
@@ -621,17 +628,26 @@ mod tests {
 
     #[tokio::test]
     async fn two_slow_ones_do_not_get_the_proof_at_once() {
-        // The second one is asked after 0.8 s and has the proof from then on. The first one asks for it 0.3 s later, and the
-        // second one answers after another 0.15 s: well before the first one would get it all the same.
-        let first = Scripted::slow(vec![(1100, refusal(25, 0)), (0, refusal(24, 0))]).await;
-        let second = Scripted::slow(vec![(0, refusal(25, 0)), (450, refusal(24, 0))]).await;
-        let two = Two([first, second]);
-        let mut unanswered = Vec::new();
-        let ended = login(&two, &mut unanswered).await;
-        let Ended::Refused { refused, kdc, .. } = ended else { panic!("{ended:?}") };
-        assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
-        assert_eq!(two.0.each_ref().map(Scripted::asked), [1, 2]);
-        assert_eq!(unanswered, [""; 0]);
+        // The second one is tried after 0.8 s and has the proof from then on. The first one asks for it 0.2 s later, and the
+        // second one answers after another 0.2 s. At 1.6 s the first one would get the proof as well.
+        for _ in 0..5 {
+            let first = Scripted::slow(vec![(1000, refusal(25, 0)), (0, refusal(24, 0))]).await;
+            let second = Scripted::slow(vec![(0, refusal(25, 0)), (400, refusal(24, 0))]).await;
+            let two = Two([first, second]);
+            let mut unanswered = Vec::new();
+            let begun = Instant::now();
+            let ended = login(&two, &mut unanswered).await;
+            // A busy machine can be late; then the first one may have it.
+            if begun.elapsed() > Duration::from_millis(1500) {
+                continue;
+            }
+            let Ended::Refused { refused, kdc, .. } = ended else { panic!("{ended:?}") };
+            assert_eq!((refused.code, kdc.as_str()), (24, "ad1"));
+            assert_eq!(two.0.each_ref().map(Scripted::asked), [1, 2]);
+            assert_eq!(unanswered, [""; 0]);
+            return;
+        }
+        panic!("the machine was late five times");
     }
 
     /// One KDC with two addresses.
