@@ -417,6 +417,19 @@ async fn idle_connections_and_half_messages_make_room() {
         idle.push(stream);
     }
     bridge.logs_in().await;
+    // Those that found no place at once have had one by now, each for half a second.
+    let is_closed = |stream: &TcpStream| loop {
+        match stream.try_read(&mut [0; 64]) {
+            Ok(0) => break true,
+            Ok(_) => {}
+            Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    };
+    let begun = Instant::now();
+    while idle.iter().filter(|stream| is_closed(stream)).count() < 2 * CONNECTIONS {
+        assert!(begun.elapsed() < Duration::from_secs(60), "idle connections keep their places");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         clients.push(bridge.client().await);
