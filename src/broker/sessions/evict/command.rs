@@ -146,8 +146,9 @@ pub(super) mod tests {
     }
 
     /// A script that writes its arguments as a line of `log`, in its own folder.
-    pub const NOTE: &str =
-        "cd \"$(dirname \"$0\")\"; for a; do printf '%s|' \"$a\"; done >>log; echo >>log\n";
+    // In one write, because commands run at the same time.
+    pub const NOTE: &str = "cd \"$(dirname \"$0\")\"; line=$(for a; do printf '%s|' \"$a\"; done); \
+                            printf '%s\\n' \"$line\" >>log\n";
 
     pub fn noted(folder: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
