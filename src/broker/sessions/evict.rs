@@ -54,13 +54,7 @@ pub(super) async fn prepare(register: &Register, deadline: Instant) -> Result<()
     if register.settings.on_evict.is_none() {
         return Ok(());
     }
-    let write = async || {
-        let name = bookmark_name(register);
-        match register.read(register.store.bookmarked(&name, deadline).await)? {
-            Some(cursor) if cursor != NO_COMMAND => Ok(()),
-            _ => start(register, &name, deadline).await.map(drop),
-        }
-    };
+    let write = async || located(register, &bookmark_name(register), deadline).await.map(drop);
     register.prepared.get_or_try_init(write).await.copied()
 }
 
@@ -69,6 +63,14 @@ fn bookmark_name(register: &Register) -> String {
     match register.store.is_shared() {
         true => format!("on_evict {}/{}", register.identity.server.machine, register.identity.server.name),
         false => "on_evict".to_owned(),
+    }
+}
+
+/// Returns the cursor of the bookmark, which is written if there is none for a command.
+async fn located(register: &Register, name: &str, deadline: Instant) -> Result<String, StoreError> {
+    match register.read(register.store.bookmarked(name, deadline).await)? {
+        Some(cursor) if cursor != NO_COMMAND => Ok(cursor),
+        _ => start(register, name, deadline).await,
     }
 }
 
@@ -197,14 +199,9 @@ impl Reader {
     async fn begin(&mut self, register: &Register) -> Result<Position, StoreError> {
         let deadline = Instant::now() + CALL;
         prepare(register, deadline).await?;
-        match register.read(register.store.bookmarked(&self.name, deadline).await)? {
-            Some(cursor) if cursor != NO_COMMAND => {
-                self.marked = (cursor.clone(), 0);
-                Ok(Position::After(cursor))
-            }
-            // The store has lost it since.
-            _ => self.start(register).await,
-        }
+        let cursor = located(register, &self.name, deadline).await?;
+        self.marked = (cursor.clone(), 0);
+        Ok(Position::After(cursor))
     }
 
     /// Passes over all events so far.
