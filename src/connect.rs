@@ -1,6 +1,7 @@
 //! Connects to the first of several addresses that answers, for any protocol. A dead address before it costs
 //! only a moment.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,9 +16,20 @@ pub const LEAD: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unconnected {
     /// Result for each address, for the administrator.
-    pub causes: String,
+    pub causes: Vec<(SocketAddr, String)>,
     /// True if one of them was silent: it may only be slow.
     pub is_silent: bool,
+}
+
+impl fmt::Display for Unconnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.causes.is_empty() {
+            return f.write_str("DNS knows no address");
+        }
+        let causes: Vec<_> =
+            self.causes.iter().map(|(address, cause)| format!("{address}: {cause}")).collect();
+        f.write_str(&causes.join("; "))
+    }
 }
 
 /// Connects to the first of `addresses` that answers. Each is tried a little after the one before it.
@@ -25,9 +37,6 @@ pub struct Unconnected {
 /// # Errors
 /// Returns an error if none answers until `until`, or if there is none.
 pub async fn first(addresses: &[SocketAddr], until: Instant) -> Result<(TcpStream, SocketAddr), Unconnected> {
-    if addresses.is_empty() {
-        return Err(Unconnected { causes: "DNS knows no address".to_owned(), is_silent: false });
-    }
     let mut waiting = addresses.iter().copied();
     let mut trying = JoinSet::new();
     let mut causes = Vec::new();
@@ -44,7 +53,7 @@ pub async fn first(addresses: &[SocketAddr], until: Instant) -> Result<(TcpStrea
             Ok(Some(Ok((address, Ok(stream))))) => return Ok((stream, address)),
             Ok(Some(Ok((address, Err(e))))) => {
                 silent.retain(|other| *other != address);
-                causes.push(format!("{address}: {e}"));
+                causes.push((address, e.to_string()));
             }
             Ok(_) => {}
             Err(_) if Instant::now() >= until => break,
@@ -52,8 +61,8 @@ pub async fn first(addresses: &[SocketAddr], until: Instant) -> Result<(TcpStrea
         }
     }
     let is_silent = !silent.is_empty();
-    causes.extend(silent.into_iter().map(|address| format!("{address}: no answer in time")));
-    Err(Unconnected { causes: causes.join("; "), is_silent })
+    causes.extend(silent.into_iter().map(|address| (address, "no answer in time".to_owned())));
+    Err(Unconnected { causes, is_silent })
 }
 
 #[cfg(test)]
@@ -85,8 +94,8 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
         let closed = SocketAddr::from(([127, 0, 0, 1], 1));
         let refused = first(&[closed], within(60)).await.unwrap_err();
-        assert!(!refused.is_silent && refused.causes.starts_with("127.0.0.1:1: "), "{refused:?}");
+        assert!(!refused.is_silent && refused.to_string().starts_with("127.0.0.1:1: "), "{refused:?}");
         let both = first(&[closed, silent], Instant::now() + Duration::from_millis(500)).await.unwrap_err();
-        assert!(both.is_silent && both.causes.ends_with(": no answer in time"), "{both:?}");
+        assert!(both.is_silent && both.to_string().ends_with(": no answer in time"), "{both:?}");
     }
 }

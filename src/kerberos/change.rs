@@ -22,8 +22,7 @@ use super::exchange::Initial;
 use super::kdc::{self, Kdc};
 use super::krb5::{Cache, ChangeExchange, Granted};
 use super::password::{CheckError, Checked, Login, Who, ended, refused};
-use crate::connect::LEAD;
-use crate::patience::first_of;
+use crate::connect;
 use crate::verdict::Outcome;
 
 /// Port of the service that changes passwords (RFC 3244, 2).
@@ -167,7 +166,7 @@ async fn send(
     new: &str,
     deadline: Instant,
 ) -> Result<Sent, CheckError> {
-    let (stream, dc) = connect(addresses, deadline).await.map_err(CheckError::Unavailable)?;
+    let (stream, dc) = reached(addresses, deadline).await.map_err(CheckError::Unavailable)?;
     let local = stream.local_addr().map_err(|e| CheckError::Unavailable(format!("{dc}: {e}")))?.ip();
     let (exchange, request) = request(cache, new, local, deadline).await?;
     // From here on the change may have been made.
@@ -184,35 +183,24 @@ async fn send(
     })
 }
 
-async fn connect(
+async fn reached(
     addresses: &[(String, SocketAddr)],
     deadline: Instant,
 ) -> Result<(TcpStream, String), String> {
-    let mut waiting = addresses.iter();
-    let mut running = Vec::new();
-    let mut causes = Vec::new();
-    loop {
-        if let Some(place) = waiting.next() {
-            running.push((place, Box::pin(TcpStream::connect(place.1))));
+    let host =
+        |at: SocketAddr| addresses.iter().find(|(_, address)| *address == at).map(|(host, _)| host.as_str());
+    let places: Vec<_> = addresses.iter().map(|(_, address)| *address).collect();
+    // An address that is slow is waited for while the next one is tried: nothing has been sent yet.
+    let causes = match connect::first(&places, deadline).await {
+        Ok((stream, at)) => return Ok((stream, host(at).unwrap_or_default().to_owned())),
+        Err(failed) if failed.causes.is_empty() => "none is known".to_owned(),
+        Err(failed) => {
+            let causes = failed.causes.iter();
+            let causes =
+                causes.map(|(at, cause)| format!("{}: {at}: {cause}", host(*at).unwrap_or_default()));
+            causes.collect::<Vec<_>>().join("; ")
         }
-        if running.is_empty() {
-            break;
-        }
-        // One that is slow is waited for while the next one is tried beside it: nothing has been sent yet.
-        let until = if waiting.len() == 0 { deadline } else { deadline.min(Instant::now() + LEAD) };
-        match timeout_at(until, first_of(&mut running, |running| &mut running.1)).await {
-            Ok((index, Ok(stream))) => return Ok((stream, running.remove(index).0.0.clone())),
-            Ok((index, Err(e))) => {
-                let (host, address) = running.remove(index).0;
-                causes.push(format!("{host}: {address}: {e}"));
-            }
-            Err(_) if Instant::now() >= deadline => break,
-            Err(_) => {}
-        }
-    }
-    let silent = running.iter().map(|((host, address), _)| format!("{host}: {address}: no answer in time"));
-    causes.extend(silent);
-    let causes = if causes.is_empty() { "none is known".to_owned() } else { causes.join("; ") };
+    };
     Err(format!("no domain controller changes passwords (port {KPASSWD}): {causes}"))
 }
 

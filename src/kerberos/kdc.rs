@@ -483,7 +483,7 @@ pub(super) async fn ask_one(
             // That another address takes no connection says less than that this one took the message.
             Err(_) if broke_off.is_some() => break,
             Err(failed) if failed.is_silent => return Err(Failure::slow()),
-            Err(failed) => return Err(Failure::dead(failed.causes)),
+            Err(failed) => return Err(Failure::dead(failed.to_string())),
         };
         addresses.retain(|other| *other != address);
         lost.extend(broke_off.take());

@@ -215,7 +215,7 @@ pub async fn probe_ldap(controller: &Controller, role: Role, deadline: Instant) 
         let (mut tcp, address) = match connect::first(&addresses, deadline).await {
             Ok(found) => found,
             Err(failed) => {
-                causes.push(failed.causes);
+                causes.push(failed.to_string());
                 break;
             }
         };

@@ -806,12 +806,12 @@ fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
 /// Connects to the first of `addresses` that answers, as [`connect::first`] does.
 ///
 /// # Errors
-/// What came of each of them.
+/// Returns the result for each of them, as text.
 pub(crate) async fn race(
     addresses: Vec<SocketAddr>,
     until: Instant,
 ) -> Result<(TcpStream, SocketAddr), String> {
-    let (stream, address) = connect::first(&addresses, until).await.map_err(|failed| failed.causes)?;
+    let (stream, address) = connect::first(&addresses, until).await.map_err(|failed| failed.to_string())?;
     // Untuned it works as well, only less so.
     let _ = sealing::tune(&stream);
     Ok((stream, address))
