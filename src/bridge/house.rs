@@ -11,7 +11,7 @@ pub const CONNECTIONS: usize = 200;
 /// Shortest idle time after which a connection can be closed for another one: a client needs a moment between two
 /// requests, and some open a connection for each group of a user.
 const GRACE: Duration = Duration::from_millis(500);
-/// Where none is idle, the next attempt to find one comes after this time.
+/// Pause between two attempts to find an idle connection.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// The open connections.
@@ -105,7 +105,7 @@ impl House {
         if let Some((since, guest)) = idle.min_by_key(|(since, _)| *since)
             && since.elapsed() >= GRACE
         {
-            // Once is enough: it is not to be found again.
+            // Marked as busy, so that it is not chosen twice.
             guest.works();
             guest.leave.notify_one();
         }

@@ -105,9 +105,8 @@ impl Broker {
         observe(&log);
         // Only a read shows which files there are. After each was recorded, the configuration is read again,
         // so that a change in between is noticed.
-        let mut files = vec![path.clone()];
         // Those of DNS are followed without a new start (`service.rs`).
-        files.push(PathBuf::from("/etc/krb5.conf"));
+        let mut files = vec![path.clone(), PathBuf::from("/etc/krb5.conf")];
         let Handover { counters, last_good, .. } = Handover::take(service::state_directory().as_deref());
         let first = handover::load(&path, &credentials, last_good.clone());
         files.extend(files_of(&first.config));
