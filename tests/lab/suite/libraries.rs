@@ -1,5 +1,5 @@
-//! The LDAP bridge under libraries that nobody here wrote, as user motion on the host: each with every row of the cast,
-//! with an admin and without. What the library says, what AD counts of everybody, and the lines of the log.
+//! Logs in through the LDAP bridge by third-party libraries, as user motion on the host. Each runs every row of the cast,
+//! with an admin and without. Compares the library's result, AD's counters of every account, and the lines of the log.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,13 +20,13 @@ const NODE: &str = "/opt/clients/ldap/login.js";
 const BASE: &str = "dc=acme,dc=com";
 const MAP: &str = "/etc/motion-ad/names.map";
 const GROUPS: &str = "[login]\nallow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n";
-/// Where the account of a name is looked for first, there is none of that name to bind as.
+/// Names that a search by an admin finds no account for, so that no bind follows.
 const UNKNOWN: &[&str] = &["ACME\\john.doe", "nobody.at.all", "motion"];
-/// The whole cast at once, so many times.
+/// Number of logins at the same time.
 const CROWD: usize = 40;
 
-/// What the whole cast of the bridge does not have: groups, a mapped name, a comma in the CN (of sally), wrong passwords by
-/// odd names.
+/// Rows in addition to the bridge's cast: groups, a mapped name, a comma in the CN (of sally), wrong passwords of unusual
+/// names.
 #[rustfmt::skip]
 const MORE: &[Bind] = &[
     // who        as                         by           code  data   counted
@@ -42,20 +42,20 @@ const MORE: &[Bind] = &[
     ("miles",     "miles.o'brien",           Some(WRONG),   49, "52e", 1),
 ];
 
-/// Who has the comma.
+/// The user with a comma in the CN.
 const COMMA: &str = "sally";
 
-/// By its distinguished name an account is never two.
+/// The row of an ambiguous name: its distinguished name is not ambiguous.
 const CLASH: Bind = ("clash-b", "clash", Some(WRONG), 49, "52e", 1);
 
-/// What a library says of a bind that failed.
+/// The text that a library has for a failed bind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Speech {
     /// AD's text, with its code.
     Text,
     /// passport-ldapauth's own text for AD's code.
     Own,
-    /// That it failed.
+    /// No text.
     Nothing,
 }
 
@@ -63,14 +63,14 @@ struct Library {
     command: &'static [&'static str],
     /// With an admin it looks for the account, and binds as the distinguished name it found.
     looks: bool,
-    /// Without an admin it finds nobody.
+    /// It cannot search without an admin.
     needs_admin: bool,
     says: Speech,
     /// It sends an empty password.
     sends_empty: bool,
-    /// It looks for a person's groups with an admin; without one, as that person.
+    /// It searches for the user's groups with an admin; without one, as that user.
     groups: (bool, bool),
-    /// It takes the escapes out of a distinguished name, which is none then.
+    /// It removes the escapes from a distinguished name, which is invalid then.
     unescapes: bool,
 }
 
@@ -111,7 +111,7 @@ const LIBRARIES: &[Library] = &[
     Library { command: &["python3", PYTHON, "ldap3"], groups: (true, false), ..LIBRARY },
 ];
 
-/// passport-ldapauth's texts, as it has them where it is configured by none.
+/// passport-ldapauth's default texts.
 fn own_text(data: &str) -> &'static str {
     match data {
         "530" => "Not Permitted to login at this time",
@@ -125,12 +125,12 @@ fn own_text(data: &str) -> &'static str {
     }
 }
 
-/// One login, and what must come of it.
+/// One login and its expected result.
 struct Login {
     sam: &'static str,
     name: &'static str,
     password: String,
-    /// LDAP's code and AD's, where a bind is sent.
+    /// LDAP's code and AD's, if a bind is sent.
     bind: Option<(i32, &'static str)>,
     counted: u32,
 }
@@ -166,7 +166,7 @@ impl Login {
         self.bind.is_some_and(|(code, _)| code == 0)
     }
 
-    /// The library's answer is as it has to be.
+    /// Compares the library's answer with the expected one.
     fn answered(&self, library: &Library, with_admin: bool, answer: &Value) -> Check {
         equal(&format!("in ({answer})"), answer["in"].as_bool(), Some(self.comes_in()))?;
         let said = answer["said"].as_str().unwrap_or_default();
@@ -235,7 +235,7 @@ fn libraries(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
-/// A library that looks for the account first, and is given nothing to bind by: nothing is told, and no bind follows.
+/// Checks that a library that searches first fails without an admin, and sends no bind.
 fn lets_nobody_in(lab: &Lab, report: &mut Report, library: &Library, talk: &mut Talk) {
     report.check(&format!("{}, without an admin: nothing is found, so nobody is in", library.name()), || {
         let (before, logged) = (lab.everybodys_counters()?, lines(lab, "bind")?.len());
@@ -246,7 +246,7 @@ fn lets_nobody_in(lab: &Lab, report: &mut Report, library: &Library, talk: &mut 
     });
 }
 
-/// Each row, one after the other.
+/// Runs the rows one after the other.
 fn table(lab: &Lab, report: &mut Report, library: &Library, talk: &mut Talk, with_admin: bool) -> Check {
     let logged = lines(lab, "bind")?.len();
     let mut before = lab.everybodys_counters()?;
@@ -274,7 +274,8 @@ fn table(lab: &Lab, report: &mut Report, library: &Library, talk: &mut Talk, wit
         .try_for_each(|who| lab.run(&["cast", "reset", who]).ok().map(drop))
 }
 
-/// Results and codes of AD of the users' binds behind the first `logged` lines. The admin's all succeed.
+/// Returns the results and AD codes of the users' binds after the first `logged` lines, without the admin's binds, which
+/// must succeed.
 fn binds(lab: &Lab, logged: usize) -> Result<Vec<(String, String)>, String> {
     let mut users = Vec::new();
     for line in lines(lab, "bind")?.iter().skip(logged) {
@@ -289,7 +290,7 @@ fn binds(lab: &Lab, logged: usize) -> Result<Vec<(String, String)>, String> {
     Ok(users)
 }
 
-/// Many at once in one process.
+/// Runs many logins at the same time in one process.
 fn crowd(lab: &Lab, report: &mut Report, library: &Library, talk: &mut Talk, with_admin: bool) -> Check {
     report.check(&format!("{}: {CROWD} logins at once, two of them wrong", library.name()), || {
         let before = lab.everybodys_counters()?;

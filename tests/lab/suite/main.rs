@@ -137,7 +137,7 @@ const SUITE: &[Part] = &[
 /// logins come at a rate that two cores only just carry.
 const GROUPS: &[&[usize]] = &[&[0, 1], &[2]];
 
-/// Whatever the domain looks like and whichever domain controller dies.
+/// Logins with every kind of domain, and while domain controllers fail.
 const FAILOVER: &[Part] = &[
     (
         ONE_OF_EACH,
@@ -179,7 +179,7 @@ const DOCTOR: &[Part] = &[
 const CLIENTS: &[Part] =
     &[(WITH_CLIENTS, &[JOIN, ("clients", clients::chapter), ("login-page", login_page::chapter)])];
 
-/// The LDAP bridge under libraries that nobody here wrote.
+/// Third-party LDAP libraries at the bridge.
 const BRIDGE: &[Part] =
     &[(WITH_CLIENTS, &[JOIN, ("bridge", bridge::chapter), ("libraries", libraries::chapter)])];
 
@@ -250,7 +250,7 @@ fn suite(parts: &[Part], filter: &str) -> Result<ExitCode, String> {
     Ok(report.finish())
 }
 
-/// Whether the filter chooses one of the part's chapters.
+/// Returns true if the filter chooses one of the part's chapters.
 fn is_chosen((_, chapters): &Part, filter: &str) -> bool {
     chapters.iter().any(|(name, _)| name.contains(filter))
 }
