@@ -627,6 +627,30 @@ async fn a_new_authority_of_the_forest_is_asked_for_once() {
 }
 
 #[tokio::test]
+async fn roots_that_arrive_during_the_handshake_count() {
+    let Some(network) = Network::new() else { return };
+    let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
+    let trust = Arc::new(Trust::load(None, None).unwrap());
+    let directory = Arc::new(forest_that_trusts(&network));
+    // AD was read a moment ago for another reason, so that this login does not have it read again.
+    let renew: Renew = Box::new({
+        let trust = trust.clone();
+        move |deadline| {
+            let (trust, directory) = (trust.clone(), directory.clone());
+            Box::pin(async move {
+                assert_eq!(trust.refresh(&*directory, deadline).await, Ok(Refreshed::Changed));
+                false
+            })
+        }
+    });
+    let mut bench = Bench::with(&network, TlsMode::Auto, trust, renew);
+    let answer = bench.bind().await;
+    assert!(success_at(&answer, DC1), "{answer:?}");
+    assert_eq!((first.log().connections(), first.log().binds()), (2, 1));
+    assert_eq!(bench.told(), []);
+}
+
+#[tokio::test]
 async fn an_authority_that_nobody_knows_gets_no_password() {
     // The directory is asked only once, whether or not it has other roots.
     for (has_others, connections) in [(false, 1), (true, 2)] {

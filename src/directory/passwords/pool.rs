@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -43,7 +44,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// repeated.
 const BINDS: usize = 3;
 
-/// Has the trusted roots read again; returns true if they have changed.
+/// Has the trusted roots read again; returns true if that reading changed them.
 pub type Renew = Box<dyn Fn(Instant) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The connections for users' binds to one domain.
@@ -712,7 +713,8 @@ impl Pool {
                     }
                 };
             ports.retain(|other| *other != port);
-            let failure = match self.secure(stream, host, port, until).await {
+            let config = self.trust.config();
+            let failure = match self.secure(stream, host, port, config.clone(), until).await {
                 Ok(bind) => {
                     match port {
                         LDAP => self.starttls().insert(host.clone()),
@@ -723,10 +725,10 @@ impl Pool {
                 Err(failure) => failure,
             };
             // The domain controller's certificate may come from a CA that the forest has only recently begun
-            // to trust.
+            // to trust. The roots may also have arrived during the handshake, as at a first start.
             if matches!(failure, Unusable::Unverified { unknown_issuer: true, .. })
                 && !renewed
-                && (self.renew)(until).await
+                && ((self.renew)(until).await || !Arc::ptr_eq(&config, &self.trust.config()))
             {
                 (renewed, ports) = (true, vec![port]);
                 continue;
@@ -745,9 +747,10 @@ impl Pool {
         stream: TcpStream,
         host: &str,
         port: u16,
+        config: Arc<ClientConfig>,
         until: Instant,
     ) -> Result<BindConnection, Unusable> {
-        let opening = BindConnection::open(stream, host, self.trust.config(), port == LDAP);
+        let opening = BindConnection::open(stream, host, config, port == LDAP);
         let late = || Unusable::Unreachable("no answer in time".to_owned());
         let opened = timeout_at(until, opening).await.unwrap_or_else(|_| Err(late()));
         let roots = |failure: &Unusable| match failure {
