@@ -16,14 +16,18 @@ use serde::{Deserialize, Serialize};
 use super::metrics::Saved;
 use super::sessions::redis::Redis;
 use crate::config::kept::{Kept, LastGood};
+use crate::config::shown::{self, Shown};
 use crate::config::{Config, ConfigError, Credentials, Problem, Store};
 use crate::directory::trust::Trust;
 use crate::protocol::monotonic;
+use crate::protocol::report::Setting;
 
 /// Name of the file in the state directory.
 const FILE: &str = "handover.json";
 /// Maximum age: the next broker starts within this time, and older data belongs to another start.
 const AGE: Duration = Duration::from_secs(30);
+/// Maximum number of characters of a value in the report.
+const LONGEST_VALUE: usize = 500;
 
 /// The data for the next broker.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -68,10 +72,18 @@ fn now() -> u64 {
     u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The last good configuration in place of unusable files.
+pub(super) struct InPlace {
+    /// Why the files cannot be used.
+    pub(super) problem: Problem,
+    /// Each key in force.
+    pub(super) settings: Vec<Setting>,
+}
+
 /// A configuration to use, and why it differs from the files, if it does.
 pub(super) struct Loaded {
     pub(super) config: Result<Config, ConfigError>,
-    pub(super) kept: Option<Problem>,
+    pub(super) kept: Option<InPlace>,
     /// The last good configuration, for the next broker.
     pub(super) last_good: Option<LastGood>,
     /// Files whose change requires a restart, in addition to those of `config`.
@@ -100,9 +112,11 @@ pub(super) fn load(path: &Path, credentials: &Credentials, last_good: Option<Las
         .keep(path, &credentials.sssd, |config| check(config).is_ok())
         .and_then(|kept| check(&kept.config).map(|()| kept))
     {
-        Ok(Kept { config, stricter }) => {
-            let problem = in_place_of(&error, &stricter, last.since);
-            Loaded { config: Ok(config), kept: Some(problem), last_good: Some(last), broken: Err(error) }
+        Ok(kept) => {
+            let problem = in_place_of(&error, &kept, last.since);
+            let settings = shown::kept(&kept, path).into_iter().map(setting).collect();
+            let in_place = Some(InPlace { problem, settings });
+            Loaded { config: Ok(kept.config), kept: in_place, last_good: Some(last), broken: Err(error) }
         }
         Err(also) => {
             let config = Err(both(&error, &also));
@@ -123,13 +137,28 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
-fn in_place_of(error: &ConfigError, stricter: &[String], since: u64) -> Problem {
+/// Returns a key for the report. A long value is cut, so that the report fits in a frame.
+fn setting(shown: Shown) -> Setting {
+    let Shown { key, mut value, from } = shown;
+    if let Some((end, _)) = value.char_indices().nth(LONGEST_VALUE) {
+        value.truncate(end);
+        value += " […]";
+    }
+    Setting { key, value, from }
+}
+
+fn in_place_of(error: &ConfigError, kept: &Kept, since: u64) -> Problem {
     let since =
         i64::try_from(since).ok().and_then(|since| time::OffsetDateTime::from_unix_timestamp(since).ok());
     let since = since
         .map(|at| format!(" of {} {:02}:{:02} UTC", at.date(), at.hour(), at.minute()))
         .unwrap_or_default();
-    let stricter = match stricter {
+    let mut stricter = kept.stricter.clone();
+    if !kept.withheld.is_empty() {
+        let (map, names) = (kept.config.map_file.display(), kept.withheld.join(", "));
+        stricter.push(format!("changed names of {map} are refused: {names}"));
+    }
+    let stricter = match stricter.as_slice() {
         [] => String::new(),
         stricter => format!(" (stricter by the new file: {})", stricter.join("; ")),
     };
@@ -196,7 +225,13 @@ mod tests {
         assert!(denied.config.is_err() && denied.kept.is_none() && denied.last_good.is_none());
         let kept = load(&path, &credentials, Some(last.clone()));
         assert!(kept.config.is_ok());
-        let text = kept.kept.unwrap().to_string();
+        let in_place = kept.kept.unwrap();
+        let shown = |key: &str| in_place.settings.iter().find(|setting| setting.key == key).unwrap();
+        assert_eq!(
+            (shown("domain.name").value.as_str(), shown("domain.name").from.as_str()),
+            ("\"acme.com\"", "the last good configuration")
+        );
+        let text = in_place.problem.to_string();
         assert!(
             text.contains("line 3") && text.contains("alow_groups") && text.contains("stays in force"),
             "{text}"

@@ -192,7 +192,7 @@ impl Broker {
             health.add(Problem::hurts(format!("the background task {task} does not run, because {cause}")));
         }
         if let Some(kept) = &self.kept {
-            health.add(Problem::hurts(kept.to_string()));
+            health.add(Problem::hurts(kept.problem.to_string()));
         }
         if let Some(failure) = self.watch.failure().filter(|_| health.is_serving()) {
             health.add(failure);

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
-use self::handover::{Handover, Loaded};
+use self::handover::{Handover, InPlace, Loaded};
 use self::log::{Level, Line, Log};
 use self::login::Decision;
 use self::metrics::{Event, Metrics, Refused};
@@ -44,7 +44,7 @@ use self::refusal::Refusal;
 use self::service::Service;
 use self::sessions::seat::Seat;
 use crate::config::kept::LastGood;
-use crate::config::{self, Config, ConfigError, Credentials, Problem, Source, Sources};
+use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
 use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
 use crate::supervise;
@@ -78,7 +78,7 @@ pub struct Broker {
     /// The last known answer to whether a login can succeed.
     watch: health::Watch,
     /// The reason why the configuration in force differs from the files, if it does.
-    kept: Option<Problem>,
+    kept: Option<InPlace>,
     /// The configuration for the next broker, if its files are broken.
     last_good: Option<LastGood>,
 }
@@ -180,7 +180,7 @@ impl Broker {
     /// Connects to AD ahead of the first login, and logs the broker's resources.
     pub async fn warm_up(&self) {
         if let Some(kept) = &self.kept {
-            self.log.write(Level::Error, &Line::new("config").with("problem", kept));
+            self.log.write(Level::Error, &Line::new("config").with("problem", &kept.problem));
         }
         let service = match (&self.service, self.problem()) {
             (Ok(service), None) => service,

@@ -9,7 +9,7 @@ use super::login::Decision;
 use super::metrics::Event;
 use super::service::Service;
 use crate::protocol::Request;
-use crate::protocol::report::{Check, Fact, Machine, Status, Task};
+use crate::protocol::report::{Check, Fact, KeptSettings, Machine, Status, Task};
 use crate::supervise;
 use crate::verdict::Outcome;
 
@@ -74,6 +74,10 @@ impl Broker {
                 let sums = both.map(|((outcome, logins), accounts)| (outcome, logins + accounts));
                 sums.filter(|(_, count)| *count > 0).collect()
             },
+            kept: self.kept.as_ref().map(|kept| KeptSettings {
+                problem: kept.problem.to_string(),
+                settings: kept.settings.clone(),
+            }),
             ..Status::default()
         };
         let health = self.look_now().await;

@@ -31,8 +31,10 @@ pub struct LastGood {
 pub struct Kept {
     /// The settings.
     pub config: Config,
-    /// Rules that are stricter than in the last good configuration, as the unusable files show.
+    /// Keys with the stricter value of the unusable file.
     pub stricter: Vec<String>,
+    /// Names that are refused because the unusable name map changes them.
+    pub withheld: Vec<String>,
 }
 
 /// Rule for a key whose value differs between the last good file and the unusable one.
@@ -113,20 +115,12 @@ impl LastGood {
                 _ => stricter = tighten(&mut config, path, &text, &join, is_usable)?,
             }
         }
-        if let Ok(text) = text::read(&config.map_file)
-            && load_map(&config.map_file).is_err()
-        {
-            let withheld = withheld(&config.names.map, &text);
-            if !withheld.is_empty() {
-                stricter.push(format!(
-                    "changed names of {} are refused: {}",
-                    config.map_file.display(),
-                    withheld.join(", ")
-                ));
-                config.names.refuse.extend(withheld);
-            }
-        }
-        Ok(Kept { config, stricter })
+        let withheld = match text::read(&config.map_file) {
+            Ok(text) if load_map(&config.map_file).is_err() => withheld(&config.names.map, &text),
+            _ => Vec::new(),
+        };
+        config.names.refuse.extend_from_slice(&withheld);
+        Ok(Kept { config, stricter, withheld })
     }
 }
 
@@ -524,7 +518,7 @@ mod tests {
         assert_eq!(unseen.config.names.principal("jd").unwrap().to_string(), "john.doe@acme.com");
         assert_eq!(unseen.stricter, [""; 0]);
         assert_eq!(name("carl").as_deref(), Some("carl@acme.com"));
-        assert!(kept.stricter[0].ends_with("are refused: boss"), "{:?}", kept.stricter);
+        assert_eq!((kept.stricter, kept.withheld), (vec![], vec!["boss".to_owned()]));
         let gone = kept_with_map("", "", "nonsense\n").unwrap();
         assert!(gone.config.names.principal("jd").is_err(), "its line was removed");
     }

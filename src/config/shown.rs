@@ -8,6 +8,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::file::{File, line_of};
+use super::kept::Kept;
 use super::keys::KEYS;
 use super::text;
 use super::{Config, ConfigError, Join, Method, OnStoreFailure, Policy, Problem, Store, TlsMode};
@@ -49,6 +50,27 @@ pub fn shown(config: &Path, sssd: &Path) -> Result<Vec<Shown>, ConfigError> {
             Shown { key: format!("{}.{}", key.table, key.name), value, from }
         })
         .collect())
+}
+
+/// Returns the keys of a configuration that stays in force in place of the unusable file `config`.
+pub fn kept(kept: &Kept, config: &Path) -> Vec<Shown> {
+    let from = |key: &str| match key {
+        "names.refuse" if !kept.withheld.is_empty() => {
+            format!("the last good configuration and {}", kept.config.map_file.display())
+        }
+        key if kept.stricter.iter().any(|stricter| stricter == key) => {
+            format!("{}, whose value is stricter", config.display())
+        }
+        _ => "the last good configuration".to_owned(),
+    };
+    let shown = KEYS.iter().map(|key| (format!("{}.{}", key.table, key.name), key));
+    shown
+        .map(|(name, key)| Shown {
+            value: value(&kept.config, key.table, key.name),
+            from: from(&name),
+            key: name,
+        })
+        .collect()
 }
 
 /// Returns the line that sets a key.

@@ -516,7 +516,8 @@ Exit status:
   3  the usage is wrong";
 
 const CONFIG_SHOW: &str = "\
-A value comes from a line of the configuration, from what the realm join wrote, or is the default.
+A value comes from a line of the configuration, from what the realm join wrote, or is the default. If the \
+configuration cannot be used and the broker keeps the last good one in force, its values are printed.
 
 Examples:
   sudo motion-ad config show

@@ -1,8 +1,12 @@
 //! `motion-ad config`: whether the configuration is valid, and the settings in force.
 
+use std::path::Path;
+
 use super::show::{self, Columns};
-use super::{Cli, ConfigShow, Exit, Failure, Page, doctor, is_denied};
+use super::{Cli, ConfigShow, Exit, Failure, Page, doctor, is_denied, print, status};
+use crate::config::CONFIG;
 use crate::config::shown::{Shown, shown};
+use crate::protocol::report::{KeptSettings, Setting};
 
 /// Checks of the doctor that are about the configuration, including those that query AD.
 const CHECKS: [&str; 10] = [
@@ -23,14 +27,30 @@ pub(super) fn check(cli: &Cli) -> Result<Page, Failure> {
     doctor::only(cli, &CHECKS)
 }
 
-/// Shows each key with its value and its source.
-pub(super) fn show(cli: &Cli, args: &ConfigShow) -> Result<Page, Failure> {
-    let all = shown(&cli.config, &cli.sssd).map_err(|error| match is_denied(&cli.sssd) {
-        true => Failure::Denied(error),
-        false => error.into(),
-    })?;
-    let text = if args.json { show::json(&all)? } else { table(&all) };
-    Ok(Page { text, exit: Exit::Yes })
+/// Shows each key with its value and its source. If the broker keeps the last good configuration in force because
+/// the files cannot be used, shows that and fails.
+pub(super) fn show(cli: &Cli, args: &ConfigShow) -> Result<Exit, Failure> {
+    let print_all = |all: &[Shown]| {
+        let text = if args.json { show::json(&all)? } else { table(all) };
+        print(Page { text, exit: Exit::Yes })
+    };
+    let of_files = match shown(&cli.config, &cli.sssd) {
+        Err(error) if is_denied(&cli.sssd) => return Err(Failure::Denied(error)),
+        of_files => of_files,
+    };
+    if let Some(kept) = kept(cli) {
+        let shown = |one: Setting| Shown { key: one.key, value: one.value, from: one.from };
+        print_all(&kept.settings.into_iter().map(shown).collect::<Vec<_>>())?;
+        return Err(Failure::Kept(kept.problem));
+    }
+    print_all(&of_files?)
+}
+
+/// Returns the configuration that the broker keeps in force in place of its files, if it can be queried.
+fn kept(cli: &Cli) -> Option<KeptSettings> {
+    // The broker's configuration is the one at the usual place.
+    let is_brokers = cli.config == Path::new(CONFIG);
+    is_brokers.then(|| status::state(cli, "config").ok()?.kept).flatten()
 }
 
 fn table(all: &[Shown]) -> String {

@@ -79,6 +79,8 @@ enum Failure {
     )]
     Stranger(String),
     #[error("{0}")]
+    Kept(String),
+    #[error("{0}")]
     NotDone(String),
     #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
@@ -137,6 +139,7 @@ impl Failure {
             | Failure::SessionId(_)
             | Failure::List(_) => Exit::Usage,
             Failure::Config(_)
+            | Failure::Kept(_)
             | Failure::Ask { .. }
             | Failure::Metrics { .. }
             | Failure::Application(_)
@@ -174,7 +177,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
         Command::Audit(args) => audit::audit(cli, args).and_then(print),
         Command::Config(ConfigCommand::Check) => configuration::check(cli).and_then(print),
-        Command::Config(ConfigCommand::Show(args)) => configuration::show(cli, args).and_then(print),
+        Command::Config(ConfigCommand::Show(args)) => configuration::show(cli, args),
         Command::Setup(args) => setup::setup(cli, args).and_then(print),
         Command::Doctor(args) => doctor::doctor(cli, args).and_then(print),
         Command::AsApplication(args) => doctor::as_application(args).and_then(print),

@@ -20,7 +20,7 @@ pub(super) fn status(cli: &Cli, args: &super::Status) -> Result<Page, Failure> {
 }
 
 /// Queries the broker's state, for the command `name`.
-fn state(cli: &Cli, name: &str) -> Result<Status, Failure> {
+pub(super) fn state(cli: &Cli, name: &str) -> Result<Status, Failure> {
     let request = request(cli, name, Operation::Status, "");
     ask(cli, &request, &Secret::default(), |reply| match reply {
         Reply::Status(status) => Some(*status),

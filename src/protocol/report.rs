@@ -79,6 +79,29 @@ pub struct Status {
     /// Background tasks that have failed since the start.
     #[serde(default)]
     pub tasks: Vec<Task>,
+    /// The configuration in force in place of the files; `None` if the files are in force.
+    #[serde(default)]
+    pub kept: Option<KeptSettings>,
+}
+
+/// The last good configuration, which is in force because the files cannot be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptSettings {
+    /// Why the files cannot be used, and since when the configuration is in force.
+    pub problem: String,
+    /// Each key.
+    pub settings: Vec<Setting>,
+}
+
+/// A key of the configuration with the value in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// `table.name`.
+    pub key: String,
+    /// Its value as TOML; empty if there is none.
+    pub value: String,
+    /// Source of the value.
+    pub from: String,
 }
 
 /// A background task that has failed. The broker starts it again each time.

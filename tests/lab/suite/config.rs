@@ -273,7 +273,11 @@ fn kept(lab: &Lab, report: &mut Report, reason: &str) {
                     contains("metrics", &metrics, line)?;
                 }
                 let line = lab.host_sh("systemctl show -P StatusText motion-ad.service").ok()?;
-                contains("systemd", &line, "Logins work, but: ")
+                contains("systemd", &line, "Logins work, but: ")?;
+                let shown = lab.host("root", &["motion-ad", "config", "show"], "");
+                equal("config show", shown.code, 2)?;
+                contains("config show", &shown.stderr, reason)?;
+                contains("config show", &shown.stdout, "the last good configuration\n")
             })
         },
     );
