@@ -19,7 +19,8 @@ use motion_ad::name::NameMap;
 use motion_ad::verdict::Outcome;
 
 /// Documents in addition to README.md and docs/.
-const DOCUMENTS: [&str; 4] = ["CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"];
+const DOCUMENTS: [&str; 5] =
+    ["CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "packaging/RELEASING.md"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -357,6 +358,23 @@ fn every_test_that_shows_a_defence_exists() {
         seen += 1;
     }
     assert!(seen > 10, "{seen}");
+}
+
+/// A row of the ledger names one or more tests, or says that there is none.
+#[test]
+fn every_test_of_the_ledger_exists() {
+    let text = read("docs/cve-ledger.md");
+    let mut seen = 0;
+    for line in text.lines().filter(|line| line.starts_with("| CVE-") || line.starts_with("| GHSA-")) {
+        let rows = rows(line, 4);
+        let [row] = &rows[..] else { panic!("not four columns: {line}") };
+        for cell in row[3].split("; ").filter(|cell| *cell != "no test") {
+            let (file, name) = place(cell).unwrap_or_else(|| panic!("{}: {cell}", row[0]));
+            assert!(read(file).contains(&format!("fn {name}(")), "{}: {file} has no test {name}", row[0]);
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen}");
 }
 
 /// Returns the Rust files at `path`, which is a file or a folder.

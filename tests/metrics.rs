@@ -108,13 +108,17 @@ fn named(text: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("motion_ad_")).map(str::to_owned).collect()
 }
 
-/// Returns all names that a query may use for a metric.
-fn known() -> BTreeSet<String> {
-    let names = Family::ALL.iter().flat_map(|family| match family.kind() {
+/// Returns the names that a query may use for this metric.
+fn names(family: Family) -> Vec<String> {
+    match family.kind() {
         Kind::Times => ["_bucket", "_sum", "_count"].map(|part| family.name() + part).to_vec(),
         _ => vec![family.name()],
-    });
-    names.collect()
+    }
+}
+
+/// Returns all names that a query may use for a metric.
+fn known() -> BTreeSet<String> {
+    Family::ALL.iter().copied().flat_map(names).collect()
 }
 
 #[test]
@@ -129,6 +133,35 @@ fn whatever_an_example_asks_for_is_told() {
         seen.extend(named(&text));
     }
     assert!(seen.len() > 12, "{seen:?}");
+}
+
+/// Returns the texts between each `open` and the next `close`.
+fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(open).skip(1).filter_map(move |rest| rest.split(close).next())
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_by_labels_that_it_has() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples/grafana-dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "two panels have the same id");
+    let mut shown = BTreeSet::new();
+    for target in panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten() {
+        let (query, legend) = (target["expr"].as_str().unwrap(), target["legendFormat"].as_str().unwrap());
+        let asked = named(query);
+        let is_asked = |family: &Family| names(*family).iter().any(|name| asked.contains(name));
+        let families: Vec<_> = Family::ALL.iter().copied().filter(is_asked).collect();
+        let labels: BTreeSet<_> =
+            families.iter().flat_map(|family| family.labels()).copied().chain(["instance", "le"]).collect();
+        let grouped = between(query, "by (", ")").chain(between(legend, "{{", "}}"));
+        for label in grouped.flat_map(|list| list.split(", ")) {
+            assert!(labels.contains(label), "{label}: {query}");
+        }
+        shown.extend(families.iter().map(|family| family.name()));
+    }
+    assert_eq!(shown, Family::ALL.iter().map(|family| family.name()).collect());
 }
 
 #[test]

@@ -946,6 +946,24 @@ fn footprint() -> (usize, usize) {
     (resident, std::fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
+/// select(2) overflows with a descriptor of 1024 or more (CVE-2013-0288 of nss-pam-ldapd).
+#[test]
+fn a_login_works_with_more_than_1024_open_files() {
+    let _alone = alone();
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a whole structure, which outlives them.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        limit.rlim_cur = limit.rlim_max.min(4096);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+    }
+    let stack = Stack::with("");
+    let broker = Broker::of_john(&stack);
+    let _files: Vec<_> = (0..1100).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    assert_eq!(Login::john(&stack).authenticate(0), SUCCESS);
+    assert_eq!(broker.asked(), 1);
+}
+
 #[test]
 fn two_thousand_transactions_leave_nothing_behind() {
     let _alone = alone();
