@@ -15,7 +15,8 @@
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
-//! | [`connect`] | the first of several addresses that answers |
+//! | [`net`] | TCP: the first of several addresses that answers |
+//! | [`log`] | the log, one line per event |
 //! | [`patience`] | when a login asks the next domain controller beside a silent one |
 //! | [`supervise`] | background work that is started again when it fails |
 //! | [`config`] | `config.toml`, and what the realm join knows |
@@ -51,8 +52,6 @@ pub mod broker;
 #[cfg(feature = "broker")]
 pub mod config;
 #[cfg(feature = "broker")]
-pub mod connect;
-#[cfg(feature = "broker")]
 pub mod directory;
 #[cfg(feature = "broker")]
 pub mod dn;
@@ -66,6 +65,10 @@ pub mod kerberos;
 pub mod ldap;
 #[cfg(feature = "broker")]
 pub mod libpam;
+#[cfg(feature = "broker")]
+pub mod log;
+#[cfg(feature = "broker")]
+pub mod net;
 #[cfg(feature = "broker")]
 pub mod patience;
 #[cfg(feature = "broker")]

@@ -8,13 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, timeout_at};
 
 use super::Broker;
-use super::log::{Level, Line};
 use super::login::{Decision, Logins};
 use super::passwords::Passwords;
-use super::peers::Peer;
 use super::refusal::Refusal;
 use crate::directory::{Account, DirectoryError, Machine, MachineError, Seen, TOGETHER};
+use crate::log::{Level, Line};
 use crate::name::Principal;
+use crate::protocol::Peer;
 use crate::protocol::report::{Audit, Audited, Near};
 use crate::protocol::{MAX_FRAME, Reply, Request};
 use crate::verdict::{Outcome, Verdict};

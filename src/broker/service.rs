@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::log::{Level, Line, Log};
 use super::login::Logins;
 use super::passwords::{DomainPasswords, Method, Pools};
 use super::sessions::identity::Server;
@@ -18,12 +17,14 @@ use crate::directory::discovery::{Controller, Role, Wanted};
 use crate::directory::dns::{Names, Network};
 use crate::directory::domains::{Domains, probe_ldap};
 use crate::directory::health::{Change, Service as Part, State};
-use crate::directory::machine::{BoxFuture, MachineConnection, Settings};
+use crate::directory::machine::{MachineConnection, Settings};
 use crate::directory::machines::Machines;
 use crate::directory::pool::{Pool, Renew};
 use crate::directory::roster::Roster;
 use crate::directory::trust::{Refreshed, Trust};
 use crate::kerberos::{self, Kerberos};
+use crate::log::{Level, Line, Log};
+use crate::net::BoxFuture;
 use crate::supervise::{self, Ended};
 
 /// Longest time of the whole warm-up, ahead of the first login.

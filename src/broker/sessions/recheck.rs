@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::store::StoreError;
 use super::{CALL, Register, now};
-use crate::broker::log::{Level, Line};
 use crate::broker::login::{Logins, check_groups};
 use crate::directory::standing::BATCH;
 use crate::directory::{Account, DirectoryError, Machine, Person, Standing};
+use crate::log::{Level, Line};
 use crate::protocol::report::{self, EndReason};
 use crate::supervise::Ended;
 use crate::verdict::Outcome;

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::store::{Closed, StoreError, Which};
 use super::{Newcomer, NotOpened};
-use crate::broker::log::{Level, Line, Log};
 use crate::broker::login::Decision;
-use crate::broker::peers::Peer;
 use crate::broker::refusal::Refusal;
 use crate::broker::service::Service;
 use crate::config::OnStoreFailure;
+use crate::log::{Level, Line, Log};
+use crate::protocol::Peer;
 use crate::protocol::report::Session;
 use crate::protocol::{Operation, Reply, Request};
 use crate::verdict::{Outcome, Step, Verdict};
