@@ -7,7 +7,9 @@
 //! | [`module`] | the PAM side: hooks, arguments, conversation, verdict to PAM code |
 //! | [`client`] | one question to the broker, within one deadline |
 //! | [`protocol`] | what module and broker say to each other |
-//! | [`broker`] | server, peer check, the order of a login and of a change of a password, audit |
+//! | [`broker`] | server, peer check, health, metrics, audit |
+//! | [`login`] | the decision: a login, a change of a password |
+//! | [`sessions`] | the register of sessions and its stores |
 //! | [`bridge`] | an LDAP front on loopback for applications that only speak LDAP |
 //! | [`libpam`] | libpam as an application calls it |
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
@@ -68,8 +70,12 @@ pub mod libpam;
 #[cfg(feature = "broker")]
 pub mod log;
 #[cfg(feature = "broker")]
+pub mod login;
+#[cfg(feature = "broker")]
 pub mod net;
 #[cfg(feature = "broker")]
 pub mod patience;
+#[cfg(feature = "broker")]
+pub mod sessions;
 #[cfg(feature = "broker")]
 pub mod supervise;

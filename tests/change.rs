@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controllers::{Controller, Network};
-use motion_ad::broker::passwords::{Attempt, Changes, DomainPasswords, Method, Pools};
-use motion_ad::broker::refusal::Refusal;
 use motion_ad::config::{self, Pool as Settings, TlsMode};
 use motion_ad::directory::Person;
 use motion_ad::directory::change::Answer;
@@ -20,6 +18,8 @@ use motion_ad::directory::discovery::Wanted;
 use motion_ad::directory::pool::Pool;
 use motion_ad::directory::servers::ServerList;
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos};
+use motion_ad::login::passwords::{Attempt, Changes, DomainPasswords, Method, Pools};
+use motion_ad::login::refusal::Refusal;
 use motion_ad::net::BoxFuture;
 use motion_ad::verdict::Outcome;
 use scripted::*;

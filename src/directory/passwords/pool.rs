@@ -821,10 +821,6 @@ mod tests {
     use crate::directory::discovery::tests::{names, zone};
     use crate::directory::roster::Roster;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(5)
-    }
-
     #[test]
     fn that_it_answers_says_more_than_that_a_port_does_not() {
         let unreachable = || Unusable::Unreachable("port 636: refused".into());

@@ -8,7 +8,7 @@
 //! dropped, but the store may still make the change.
 
 #[cfg(test)]
-pub(super) mod suite;
+pub(crate) mod suite;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
