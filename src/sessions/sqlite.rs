@@ -1151,7 +1151,7 @@ mod tests {
                 .args([
                     "--exact",
                     "--nocapture",
-                    "broker::sessions::sqlite::tests::writes_until_it_is_killed",
+                    "sessions::sqlite::tests::writes_until_it_is_killed",
                 ])
                 .env(CHILD, folder.path())
                 .stdout(Stdio::piped())
