@@ -8,7 +8,7 @@ use crate::cast::person;
 use crate::hosts::FORGET;
 use crate::lab::{Lab, wait};
 use crate::pam::authenticate;
-use crate::ready::{john, john_at, ready, restart, while_john_logs_in};
+use crate::ready::{john, john_at, ready, restart, start_after, while_john_logs_in};
 use crate::report::{Check, Report, contains, equal};
 
 /// A service whose module has a timeout of two seconds.
@@ -316,8 +316,7 @@ fn names(lab: &Lab, report: &mut Report) {
 
 /// Starts a broker without the domain controllers that it kept on disk.
 fn knowing_nothing(lab: &Lab) -> Check {
-    sh(lab, &format!("systemctl stop motion-ad.service; {FORGET}"))?;
-    restart(lab)
+    start_after(lab, || sh(lab, FORGET))
 }
 
 /// One service of the domain controller is silent while the others answer. Routing drops its answers from that port.
@@ -347,7 +346,7 @@ fn configuration(lab: &Lab, report: &mut Report) {
     let configured = || lab.configure("");
     let fault = Fault {
         name: "config.toml has an unknown key at a start",
-        breaks: &|| lab.configure("[login]\nallow_group = [\"XCALLY Agents\"]\n").and_then(|()| restart(lab)),
+        breaks: &|| start_after(lab, || lab.configure("[login]\nallow_group = [\"XCALLY Agents\"]\n")),
         repairs: &configured,
         services: BOTH,
         code: "PAM_SERVICE_ERR",
@@ -356,7 +355,7 @@ fn configuration(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
     let fault = Fault {
         name: "config.toml cannot be parsed at a start",
-        breaks: &|| lab.write("/etc/motion-ad/config.toml", "[tls\n").and_then(|()| restart(lab)),
+        breaks: &|| start_after(lab, || lab.write("/etc/motion-ad/config.toml", "[tls\n")),
         words: &["outcome=misconfigured", "config.toml, line 1"],
         ..fault
     };
@@ -371,7 +370,7 @@ fn configuration(lab: &Lab, report: &mut Report) {
     let map = fs::read_to_string(lab.path("/etc/motion-ad/names.map")).unwrap_or_default();
     let fault = Fault {
         name: "names.map is broken at a start",
-        breaks: &|| lab.write("/etc/motion-ad/names.map", "nonsense\n").and_then(|()| restart(lab)),
+        breaks: &|| start_after(lab, || lab.write("/etc/motion-ad/names.map", "nonsense\n")),
         repairs: &|| lab.write("/etc/motion-ad/names.map", &map),
         words: &["outcome=misconfigured", "names.map, line 1"],
         ..fault

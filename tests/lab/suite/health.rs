@@ -31,6 +31,8 @@ use Step::{Configure, Host};
 
 /// The configuration after [`Lab::configure`] with no additional text.
 const PLAIN: Step = Configure("");
+/// Comes before the change of a file that a broker is to find at its start, as in [`crate::ready::start_after`].
+const STOP: Step = Host("systemctl stop motion-ad.service");
 const RESTART: Step = Host("systemctl restart motion-ad.service");
 const MAP: Step = Host("printf '# nobody\\n' >/etc/motion-ad/names.map; chmod 644 /etc/motion-ad/names.map");
 
@@ -56,11 +58,11 @@ impl Row {
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    row("config.toml is broken at the start", &[Host("echo nonsense >>/etc/motion-ad/config.toml"), RESTART],
+    row("config.toml is broken at the start", &[STOP, Host("echo nonsense >>/etc/motion-ad/config.toml"), RESTART],
         "config.toml, line ", &[PLAIN]).short(),
-    row("names.map is broken at the start", &[Host("printf '# nobody\\nnonsense\\n' >/etc/motion-ad/names.map"), RESTART],
+    row("names.map is broken at the start", &[STOP, Host("printf '# nobody\\nnonsense\\n' >/etc/motion-ad/names.map"), RESTART],
         "names.map, line 2", &[MAP]),
-    row("names.map cannot be read at the start", &[Host("chmod 600 /etc/motion-ad/names.map"), RESTART],
+    row("names.map cannot be read at the start", &[STOP, Host("chmod 600 /etc/motion-ad/names.map"), RESTART],
         "names.map: cannot be read", &[MAP]),
     row("the keytab is gone", &[Host("mv /etc/krb5.keytab /root/health.keytab")],
         "/etc/krb5.keytab is missing or empty", &[Host("mv /root/health.keytab /etc/krb5.keytab")]),
@@ -83,7 +85,7 @@ const ROWS: &[Row] = &[
     row("a firewall drops all to the domain controller", &[Step::Lab(&["net", "blackhole", "dc"])],
         "no domain controller can be used", &[Step::Lab(&["net", "heal", "dc"])]),
     row("DNS does not answer at the start",
-        &[Host("systemctl stop motion-ad.service; rm -f /var/lib/motion-ad/last-*.json"),
+        &[STOP, Host("rm -f /var/lib/motion-ad/last-*.json"),
             Host("printf 'nameserver 10.73.0.99\\n' >/etc/resolv.conf"), RESTART],
         "10.73.0.99", &[Host("cp -p /root/health.resolv /etc/resolv.conf")]),
     row("the broker's clock is ten minutes ahead, and passwords go by Kerberos",

@@ -63,3 +63,11 @@ pub fn while_john_logs_in(lab: &Lab, work: impl FnOnce() -> Check) -> Result<(u3
 pub fn restart(lab: &Lab) -> Check {
     lab.host_sh("systemctl restart motion-ad.service").ok().map(drop)
 }
+
+/// Starts a broker that finds the files as `change` leaves them. A broker that runs meanwhile may notice the change,
+/// restart itself and hand its last good configuration on, and a restart by hand in that moment would find it.
+pub fn start_after(lab: &Lab, change: impl FnOnce() -> Check) -> Check {
+    lab.host_sh("systemctl stop motion-ad.service").ok()?;
+    change()?;
+    restart(lab)
+}
