@@ -350,7 +350,7 @@ fn configuration(lab: &Lab, report: &mut Report) {
         repairs: &configured,
         services: BOTH,
         code: "PAM_SERVICE_ERR",
-        words: &["outcome=misconfigured", "config.toml, line 5", "allow_group", "--check-config"],
+        words: &["outcome=misconfigured", "config.toml, line 5", "allow_group", "motion-ad config check"],
     };
     check(lab, report, &fault);
     let fault = Fault {
