@@ -62,7 +62,7 @@ const COMMANDS: &[Command] = &[
     ("nobody", &["doctor", "--fix", "--yes"],             "",   3, Complains("--fix needs root: use `sudo`")),
     ("root",   &["config", "check"],                      "",   0, Out("config-file        /etc/motion-ad/config.toml: domain acme.com\n")),
     ("root",   &["--config", CANDIDATE, "config", "check"], "", 2, Out("the group \"XCALLY Agenst\" does not exist in AD: every login is denied; did you mean 'XCALLY Agents'?")),
-    ("nobody", &["config", "check"],                      "",   1, Out("what only root may see is not looked at")),
+    ("nobody", &["config", "check"],                      "",   1, Out("checks that need root are skipped")),
     ("root",   &["config", "show"],                       "",   0, Out(" tls.ca_file                \"/etc/motion-ad/ca.pem\"     /etc/motion-ad/config.toml, line 2\n")),
     ("nobody", &["config", "show"],                       "",   3, Complains("root may read it: use `sudo`")),
     ("nobody", &["version"],                              "",   0, Out(concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"))),
