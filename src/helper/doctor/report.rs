@@ -149,7 +149,8 @@ mod tests {
     #[test]
     fn on_a_narrow_terminal_no_word_is_broken() {
         let check = Check::find("pam-order").unwrap();
-        let long = "users cannot log in: the auth lines reject users whom AD accepts: /etc/pam.d/common-auth, line 20";
+        let long = "users cannot log in: the auth lines reject users whom AD accepts: \
+                    /etc/pam.d/common-auth, line 20";
         let found: Found = vec![(check, Finding::failure(long).advise(Place::Here, long))];
         for width in [60, 80] {
             let text = report(&found, None, Some(width));
