@@ -195,7 +195,7 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
 /// Lines that the module logs under the application's name: a part of the line, and what an administrator does about it.
 pub const MODULE: &[(&str, &str)] = &[
     (
-        "could not be asked",
+        "could not be queried",
         "the broker is not running, or does not answer: see the end of the line, or run `motion-ad doctor`",
     ),
     (

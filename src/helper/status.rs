@@ -143,7 +143,7 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     text += match (problems, status.notes.as_slice()) {
         ([], []) => "all is well\n",
         ([], _) => "users can log in\n",
-        (_, _) if status.serving => "users can log in all the same\n",
+        (_, _) if status.serving => "users can still log in\n",
         (_, _) => "no user can log in\n",
     };
     text
@@ -343,13 +343,7 @@ mod tests {
                 "controllers; by Kerberos\n",
                 "note: by Kerberos\nusers can log in\n",
             ),
-            (
-                true,
-                vec!["a"],
-                vec![],
-                "not well: users can log in, but a\n",
-                "users can log in all the same\n",
-            ),
+            (true, vec!["a"], vec![], "not well: users can log in, but a\n", "users can still log in\n"),
             (
                 false,
                 vec!["a", "b"],

@@ -173,7 +173,8 @@ impl<'a> Findings<'a> {
         let mut text = String::new();
         for suggestion in self.people.iter().filter_map(|person| person.suggestion.as_ref()) {
             if text.is_empty() {
-                text += "\n# Suggestions for names.map, made from what looks alike. Look at each before you use it.\n";
+                text += "\n# Suggestions for names.map, made from similar accounts. Check each before you \
+                    use it.\n";
             }
             text += &format!("# {}\n{}\n", show::escape(suggestion.why), show::escape(&suggestion.line));
         }
@@ -366,7 +367,7 @@ mod tests {
                  x     6  anne                    unknown_user; AD has no account\n       \
                        7  front desk  3@acme.com  by names.map\n \
                  x     8  x\\u{1b}                 unmapped; the name is not UTF-8\n\n\
-                 # Suggestions for names.map, made from what looks alike. Look at each before you use it.\n\
+                 # Suggestions for names.map, made from similar accounts. Check each before you use it.\n\
                  # initial and surname: CN=x\njdoe = jane.doe@acme.com\n"
             );
             assert!(findings.text(true).contains("  fine "), "{}", findings.text(true));

@@ -71,7 +71,7 @@ fn of_fix(fix: &Fix, width: Option<usize>) -> String {
     let indent = " ".repeat(INDENT);
     let place = shown.place.map_or("", place);
     let head = match fix {
-        Fix::Edit(_) => "fix (motion-ad doctor --fix makes it):".to_owned(),
+        Fix::Edit(_) => "fix (motion-ad doctor --fix applies it):".to_owned(),
         Fix::Run(_) => "fix:".to_owned(),
         Fix::Command { .. } if shown.kind == "look" => format!("look{place}:"),
         Fix::Command { .. } => format!("for you{place}:"),

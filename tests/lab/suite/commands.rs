@@ -58,7 +58,7 @@ const COMMANDS: &[Command] = &[
     ("motion", &["status"],                               "",   0, Out("XCALLY$@ACME.COM")),
     ("nobody", &["status"],                               "",   3, Complains("use `sudo`, or have root add the user to broker.users")),
     ("root",   &["ready"],                                "",   0, Out("ready: acme.com by ldap, 1 of 1 domain controllers\n")),
-    ("nobody", &["ready"],                                "",   3, Complains("you may not ask the broker: ")),
+    ("nobody", &["ready"],                                "",   3, Complains("you may not query the broker: ")),
     ("nobody", &["doctor", "--fix", "--yes"],             "",   3, Complains("--fix needs root: use `sudo`")),
     ("root",   &["config", "check"],                      "",   0, Out("config-file        /etc/motion-ad/config.toml: domain acme.com\n")),
     ("root",   &["--config", CANDIDATE, "config", "check"], "", 2, Out("the group \"XCALLY Agenst\" does not exist in AD: every login is denied; did you mean 'XCALLY Agents'?")),
@@ -67,7 +67,7 @@ const COMMANDS: &[Command] = &[
     ("nobody", &["config", "show"],                       "",   3, Complains("root may read it: use `sudo`")),
     ("nobody", &["version"],                              "",   0, Out(concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"))),
     ("nobody", &["-V"],                                   "",   0, Out(concat!("motion-ad ", env!("CARGO_PKG_VERSION"), "\n"))),
-    ("root",   &["--socket", "/run/motion-ad/absent", "status"], "", 2, Complains("/run/motion-ad/absent could not be asked: no connection")),
+    ("root",   &["--socket", "/run/motion-ad/absent", "status"], "", 2, Complains("/run/motion-ad/absent could not be queried: no connection")),
     ("root",   &["no-such-command"],                      "",   3, Complains("unrecognized subcommand")),
     ("root",   &["check"],                                "",   3, Complains("<NAME>")),
 ];

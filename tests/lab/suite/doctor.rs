@@ -811,7 +811,7 @@ fn taken_back(lab: &Lab) -> Check {
     ))
     .ok()?;
     let all = |e: String| format!("{e}\n{}{}", ran.stdout, ran.stderr);
-    contains("what became of it", &ran.stdout, "the check does not pass: taken back").map_err(all)?;
+    contains("what became of it", &ran.stdout, "the check does not pass: undone").map_err(all)?;
     equal("the file", after, before)?;
     equal("exit status", ran.code, 2).map_err(all)?;
     healthy(lab, "")
