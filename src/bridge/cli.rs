@@ -13,7 +13,7 @@ Environment:
   CREDENTIALS_DIRECTORY  the admin's name and secret as systemd copied them; without it there is no admin
 
 Exit status:
-  0  told to end; or a file that it was started from changed, and systemd starts it again
+  0  stopped by a signal; or a file that it was started from changed, and systemd starts it again
   1  it could not start";
 
 /// Answers LDAP on loopback, for applications that only speak LDAP

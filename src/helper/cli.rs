@@ -116,10 +116,10 @@ pub enum Command {
     /// Show whether an account may log in now, without its password
     #[command(after_help = CHECK)]
     Check(Account),
-    /// Log in with a password, and show what became of it and where the time went
+    /// Log in with a password, and show the outcome and the time of each step
     #[command(after_help = LOGIN)]
     Login(Login),
-    /// Change a password, with the present one, an expired one too
+    /// Change a password, also an expired one, with the present password
     #[command(after_help = PASSWD)]
     Passwd(Passwd),
     /// Show the broker, the domain controllers, the connections and the logins so far
@@ -131,25 +131,25 @@ pub enum Command {
     /// Print the broker's metrics for a monitoring system
     #[command(after_help = METRICS)]
     Metrics(Metrics),
-    /// Show who is logged in, end sessions, and follow what happens to them
+    /// Show the open sessions, end sessions, and follow their events
     #[command(subcommand, after_help = SESSIONS)]
     Sessions(Sessions),
     /// Check the configuration, and show what is in force
     #[command(subcommand, after_help = CONFIGURATION)]
     Config(ConfigCommand),
-    /// Take over what XCALLY's own Active Directory integration was told
+    /// Take over the settings of XCALLY's own Active Directory integration
     #[command(after_help = SETUP)]
     Setup(Setup),
-    /// Show who of a list of XCALLY names may log in
+    /// Show which names of a list of XCALLY names may log in
     #[command(after_help = AUDIT)]
     Audit(Audit),
-    /// Look at everything between the application and AD, and say what can be done about what is wrong
+    /// Check everything between the application and AD, and say how to fix what is wrong
     #[command(after_help = doctor_help(false), after_long_help = doctor_help(true))]
     Doctor(Doctor),
     /// Print the version, as -V and --version do
     #[command(after_help = "Exit status:\n  0  printed")]
     Version,
-    /// What doctor does as the application's user
+    /// What motion-ad does as the application's user
     #[command(hide = true, after_help = "For use by motion-ad itself only.")]
     AsApplication(AsApplication),
 }
@@ -176,7 +176,7 @@ Exit status:
 /// Arguments of `map`.
 #[derive(Debug, Args)]
 pub struct Map {
-    /// Names as people type them; `-`, or no NAME at all, stands for the lines of standard input
+    /// Names as users type them; `-`, or no NAME at all, stands for the lines of standard input
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
 
@@ -205,7 +205,7 @@ Exit status:
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct Account {
-    /// Name as the person types it
+    /// Name as the user types it
     #[arg(value_name = "NAME")]
     pub name: String,
 
@@ -232,7 +232,7 @@ Exit status:
 /// Arguments of `login`.
 #[derive(Debug, Args)]
 pub struct Login {
-    /// Name as the person types it
+    /// Name as the user types it
     #[arg(value_name = "NAME")]
     pub name: String,
 
@@ -267,7 +267,7 @@ whether the password was changed
 /// Arguments of `passwd`.
 #[derive(Debug, Args)]
 pub struct Passwd {
-    /// Name as the person types it
+    /// Name as the user types it
     #[arg(value_name = "NAME")]
     pub name: String,
 
@@ -275,7 +275,7 @@ pub struct Passwd {
     #[arg(long)]
     pub password_stdin: bool,
 
-    /// Print JSON: outcome, changed (null where it is not known), principal, text for the person, reason, advice, and steps
+    /// Print JSON: outcome, changed (null if it is not known), principal, text for the user, reason, advice, and steps
     #[arg(long)]
     pub json: bool,
 }
@@ -330,7 +330,7 @@ Exit status:
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
 pub struct Metrics {
-    /// Socket that they are read from
+    /// Socket to read the metrics from
     #[arg(long, value_name = "PATH", default_value = METRICS_SOCKET)]
     pub metrics_socket: PathBuf,
 }
@@ -363,7 +363,7 @@ pub enum Sessions {
     /// End sessions, as their application would
     #[command(after_help = SESSIONS_END)]
     End(SessionsEnd),
-    /// Print what happens to sessions, as it happens, in lines of JSON
+    /// Print the events of sessions as they happen, in lines of JSON
     #[command(after_help = SESSIONS_WATCH)]
     Watch(SessionsWatch),
 }
@@ -382,7 +382,7 @@ Exit status:
 /// Arguments of `sessions list`.
 #[derive(Debug, Args)]
 pub struct SessionsList {
-    /// Only those of the account behind this name, whatever name they were opened by
+    /// Only sessions of the account behind this name, whatever name they were opened by
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 
@@ -474,7 +474,7 @@ Exit status:
 /// Arguments of `sessions watch`.
 #[derive(Debug, Args)]
 pub struct SessionsWatch {
-    /// Begin after the line with this cursor, not with what happens from now on
+    /// Begin after the line with this cursor, not with the next event
     #[arg(long, value_name = "CURSOR")]
     pub after: Option<String>,
 }
@@ -498,7 +498,7 @@ pub enum ConfigCommand {
     /// Say whether the configuration can be used, and whether AD has what it names
     #[command(after_help = CONFIG_CHECK)]
     Check,
-    /// Print every key with the value in force, and where that comes from
+    /// Print every key with the value in force and its source
     #[command(after_help = CONFIG_SHOW)]
     Show(ConfigShow),
 }
@@ -574,11 +574,11 @@ pub struct Setup {
     #[arg(long, value_name = "FILE")]
     pub env: Option<PathBuf>,
 
-    /// Have XCALLY's own integration ask the LDAP bridge of this host: three to five lines of .env
+    /// Make XCALLY's own integration use the LDAP bridge of this host: three to five lines of .env
     #[arg(long, conflicts_with = "json")]
     pub bridge: bool,
 
-    /// Give those lines back the values that they had, and turn the bridge off
+    /// Restore the old values of those lines, and turn the bridge off
     #[arg(long, conflicts_with_all = ["bridge", "new_secret", "json"])]
     pub no_bridge: bool,
 
@@ -632,19 +632,19 @@ pub struct Audit {
     #[arg(long, value_name = "NAME|NUMBER")]
     pub column: Option<String>,
 
-    /// What stands between the cells of the CSV file
+    /// Delimiter of the cells in the CSV file
     #[arg(long, value_name = "CHARACTER", default_value = ",", requires = "column", value_parser = delimiter)]
     pub delimiter: u8,
 
-    /// The first row of the CSV file is a heading, though the column is given by its number
+    /// The first row of the CSV file is a heading, even if the column is given by its number
     #[arg(long, requires = "column")]
     pub header: bool,
 
-    /// Say which passwords and accounts expire within so many days
+    /// Say which passwords and accounts expire within this many days
     #[arg(long, value_name = "DAYS", default_value = "14", value_parser = clap::value_parser!(u32).range(0..=3650))]
     pub soon: u32,
 
-    /// Show those, too, whom there is nothing to say of
+    /// Also show the names with nothing to report
     #[arg(long)]
     pub all: bool,
 
@@ -711,12 +711,12 @@ pub struct Doctor {
     #[arg(long)]
     pub json: bool,
 
-    /// Say what a check is about, and look at nothing
+    /// Explain a check, and run none
     #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(CHECKS.iter().map(|check| check.id)),
           hide_possible_values = true, conflicts_with_all = ["json", "login"])]
     pub explain: Option<String>,
 
-    /// Fix what can be fixed on this host: show each change, ask, keep a copy, apply it, check again, and take it back
+    /// Fix what can be fixed on this host: show each change, ask, keep a copy, apply it, check again, and undo it
     /// if the check does not pass
     #[arg(long, conflicts_with_all = ["json", "explain", "login"])]
     pub fix: bool,
@@ -725,7 +725,7 @@ pub struct Doctor {
     #[arg(long, requires = "fix")]
     pub yes: bool,
 
-    /// Log somebody in at the end, once, through PAM and as the application's user; asks for the password
+    /// Log this user in at the end, once, through PAM and as the application's user; asks for the password
     #[arg(long, value_name = "NAME")]
     pub login: Option<String>,
 
@@ -737,7 +737,7 @@ pub struct Doctor {
 /// Arguments of `as-application`.
 #[derive(Debug, Args)]
 pub struct AsApplication {
-    /// The uid to become; without it the process stays who it is
+    /// The uid to become; without it the process keeps its own
     #[arg(long, requires_all = ["gid", "name"])]
     pub uid: Option<u32>,
 
@@ -754,7 +754,7 @@ pub struct AsApplication {
     pub task: Task,
 }
 
-/// What is done as the application's user.
+/// What motion-ad does as the application's user.
 #[derive(Debug, Subcommand)]
 pub enum Task {
     /// Load a PAM module
@@ -778,7 +778,7 @@ pub enum Task {
     /// Log in, with the password of standard input
     #[command(after_help = "For use by motion-ad itself only.")]
     Login {
-        /// As whom
+        /// Name of the user
         name: String,
     },
     /// Bind at an LDAP server of this host, with the password of standard input
@@ -786,7 +786,7 @@ pub enum Task {
     Bind {
         /// Its address
         address: std::net::SocketAddr,
-        /// As whom
+        /// Name of the user
         name: String,
     },
 }
