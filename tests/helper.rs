@@ -596,7 +596,7 @@ fn a_broker_that_hangs_up_or_answers_something_else_is_no_answer() {
     let broker = host.reply(status(None, "ok"));
     let done = host.run(&["check", "x"]);
     assert_eq!(done.exit, 2);
-    assert!(done.err.contains("belongs to another question"), "{}", done.err);
+    assert!(done.err.contains("belongs to another request"), "{}", done.err);
     broker.join().unwrap();
 }
 

@@ -588,12 +588,12 @@ fn disk(lab: &Lab, report: &mut Report) -> Check {
         Ok(())
     });
     configure(lab, "on_store_failure = \"allow\"\n")?;
-    let allow = "a full disk, on_store_failure = allow: let in without a session, with a line in the log";
+    let allow = "a full disk, on_store_failure = allow: access was granted without a session, with a line in the log";
     report.check(allow, || {
         disk("full")?;
         let position = lab.log_position()?;
         let done = logins_until_full(&mut app, "allow");
-        let logged = lab.wait_for_log(&position, &["let in without a session"]);
+        let logged = lab.wait_for_log(&position, &["access was granted without a session"]);
         disk("free")?;
         let (_, done) = done?;
         equal("PAM", done.code(), DONE).map_err(|e| format!("{e}\n{:?}", done.said))?;
