@@ -84,7 +84,7 @@ impl Redis {
         };
         if user.is_some_and(|user| user.contains(':')) {
             return Err(
-                "everybody may read this file: put the password into a file that only motion-ad may read, \
+                "every user may read this file: put the password into a file that only motion-ad may read, \
                         and name that as sessions.password_file"
                     .to_owned(),
             );

@@ -94,7 +94,7 @@ const fn broken(reason: &'static str) -> [Row; 3] {
 /// Shell commands that damage the map, each with the resulting text in the log.
 const BROKEN: &[(&str, &str)] = &[
     ("echo nonsense >>MAP", "MAP, line 2: expected `xcally-name = user@domain`"),
-    ("echo 'JD = dora.disabled@acme.com' >>MAP", "MAP, line 2: line 1 maps the same name to somebody else"),
+    ("echo 'JD = dora.disabled@acme.com' >>MAP", "MAP, line 2: line 1 maps the same name to another account"),
     ("chmod 600 MAP", "MAP: cannot be read: Permission denied"),
     ("rm MAP", "MAP: cannot be read: No such file"),
     ("printf 'j\\374rgen = john.doe@acme.com\\n' >>MAP", "MAP, line 2: byte 0xFC is no UTF-8"),
