@@ -44,7 +44,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// AD let this account in just now, and every configured rule agrees.
+    /// AD accepted this account just now, and every configured rule agrees.
     Success = "success", text: None, advice: "";
     /// The password is wrong (`data 52e`).
     WrongPassword = "wrong_password", text: None,

@@ -75,7 +75,7 @@ impl<M: Machine> Directory<M> {
         deadline: Instant,
     ) -> Result<Found, Found> {
         if search.attributes.len() > MAX_ATTRIBUTES {
-            let text = format!("more than {MAX_ATTRIBUTES} attributes are asked for");
+            let text = format!("more than {MAX_ATTRIBUTES} attributes are requested");
             return Err(Found::failed(code::PROTOCOL_ERROR, text));
         }
         let filter = Filter::parse(&search.filter)

@@ -44,7 +44,7 @@ codes! {
     AuthErr = PAM_AUTH_ERR;
     /// Nobody of this name.
     UserUnknown = PAM_USER_UNKNOWN;
-    /// The account may not come in.
+    /// The account may not log in.
     PermDenied = PAM_PERM_DENIED;
     /// The account has expired.
     AcctExpired = PAM_ACCT_EXPIRED;
@@ -60,7 +60,7 @@ codes! {
     SystemErr = PAM_SYSTEM_ERR;
     /// Out of memory, in libpam's words.
     BufErr = PAM_BUF_ERR;
-    /// The application did not ask the person.
+    /// The application did not ask the user.
     ConvErr = PAM_CONV_ERR;
     /// The password was not changed.
     AuthtokErr = PAM_AUTHTOK_ERR;
