@@ -248,7 +248,7 @@ fn each_name_is_asked_once_however_many_answers_fit() {
     let done = host.run(&["audit"], "ann\nbob\nann\ncarl\r\n\ndora\neve\n");
     assert_eq!((done.exit, done.err.as_str()), (0, ""), "{done:?}");
     assert!(
-        done.out.starts_with(" 6  names\n 6  may log in\n 1  stand in the list before\n"),
+        done.out.starts_with(" 6  names\n 6  may log in\n 1  repeat an earlier name of the list\n"),
         "{}",
         done.out
     );

@@ -35,7 +35,8 @@ pub const TABLES: &[(&str, &str)] = &[
     ("broker", "The users that the broker answers, and the number of their connections."),
     (
         "bridge",
-        "The LDAP server on loopback, for applications that only speak LDAP (motion-ad-ldap.socket, which has to be enabled).",
+        "The LDAP server on loopback, for applications that only speak LDAP (motion-ad-ldap.socket, which must be \
+         enabled).",
     ),
     ("pool", "The connections to domain controllers that check passwords."),
     (
@@ -78,8 +79,8 @@ pub const KEYS: &[Key] = &[
         kind: "list of DNS names",
         value: r#"["ad.acme.com", "ad2.acme.com"]"#,
         otherwise: "ad_server in sssd.conf, else found by DNS SRV",
-        text: "The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An empty list \
-               asks DNS.",
+        text: "The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An \
+               empty list queries DNS.",
     },
     Key {
         table: "domain",
@@ -347,7 +348,7 @@ pub const KEYS: &[Key] = &[
 const HEAD: &str = "\
 # motion-ad: Active Directory login for XCALLY Motion. See motion-ad.toml(5).
 #
-# On a joined host nothing has to be set here: the domain and whom to trust are known from the realm join. Every key
+# On a joined host nothing needs to be set here: the domain and the trusted roots are known from the realm join. Every key
 # is listed with its default; where the realm join decides, with an example.
 # To set a key, take the # before it away, and the # before the [table] above it. A block of a document may be put at
 # the end as it is, where its [table] is still a comment here; else its keys belong below that [table].

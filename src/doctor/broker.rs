@@ -231,7 +231,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     if let Ok(status) = facts.status().await
         && status.version != ours
     {
-        return Finding::failure(format!("the broker that runs is {}, this is {ours}", status.version))
+        return Finding::failure(format!("the running broker is {}, this is {ours}", status.version))
             .run(Run::Units(Verb::Restart, &[Ours::Service]));
     }
     let asked = command::ask("dpkg-query", &["-W", "-f", "${db:Status-Status} ${Version}", PACKAGE]).await;

@@ -77,8 +77,8 @@ pub(super) async fn catalogue(facts: &Facts) -> Finding {
     match serving.is_empty() {
         true => Finding::warning("no domain controller that answers is a global catalogue").advise(
             Place::Windows,
-            "where the forest has several domains, make a domain controller a global catalogue (NTDS Settings in \
-             Active Directory Sites and Services); with one domain none is needed",
+            "if the forest has several domains, make a domain controller a global catalogue (NTDS Settings \
+             in Active Directory Sites and Services); with one domain none is needed",
         ),
         false => of_port(serving, Port::Catalogue, false),
     }

@@ -89,7 +89,7 @@ async fn not_named(facts: &Facts, shown: &str) -> Finding {
     };
     finding.advise(
         Place::Here,
-        format!("if SSSD is still needed here, for instance for ssh, bring {shown} back from a backup"),
+        format!("if SSSD is still needed here, for instance for ssh, restore {shown} from a backup"),
     )
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
             let domain = facts.domain().await.to_uppercase();
             return Finding::warning(format!("{KRB5_CONF} is missing")).advise(
                 Place::Here,
-                format!("bring it back from a backup; default_realm = {domain} in [libdefaults] is enough"),
+                format!("restore it from a backup; default_realm = {domain} in [libdefaults] is enough"),
             );
         }
         Err(e) => return Finding::failure(format!("{KRB5_CONF}: {e}")),

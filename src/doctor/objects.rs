@@ -197,7 +197,7 @@ pub(super) async fn targets(facts: &Facts) -> Finding {
     let file = config.map_file.display().to_string();
     match wrong.as_slice() {
         [] if looked < wanted.len() => {
-            Finding::ok(format!("{looked} of {} accounts looked for, all exist", wanted.len()))
+            Finding::ok(format!("{looked} of {} accounts checked, all exist", wanted.len()))
         }
         [] => Finding::ok(format!("{looked} accounts, all exist")),
         [(line, text), rest @ ..] => {

@@ -149,8 +149,8 @@ pub const CHECKS: &[Check] = &[
          change the service.",
         |facts| Box::pin(pam::service(facts))),
     check(Package, "pam-lines", "the module's lines", &["pam-service"],
-        "An auth line and an account line call pam_motion_ad.so. Where the service has no line of a kind, libpam takes \
-         those of /etc/pam.d/other.",
+        "An auth line and an account line call pam_motion_ad.so. If the service has no line of a kind, \
+         libpam takes those of /etc/pam.d/other.",
         |facts| Box::pin(pam::lines(facts))),
     check(Package, "pam-arguments", "the module's arguments", &["pam-lines"],
         "A known argument with a broken value refuses every login, an unknown one is ignored. See pam_motion_ad(8).",

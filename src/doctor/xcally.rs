@@ -128,7 +128,7 @@ pub(super) async fn mode(facts: &Facts) -> Finding {
         }
         Ok(found) => {
             let mode = found.mode() & 0o777;
-            let advice = "give it the mode 0600; XCALLY's user has to stay its owner";
+            let advice = "give it the mode 0600; XCALLY's user must stay its owner";
             match (mode & 0o007 != 0, mode & 0o070 != 0) {
                 (true, _) => Finding::failure(format!("{ENV} has mode {mode:04o}: every user may use it"))
                     .advise(Place::Here, advice),

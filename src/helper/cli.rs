@@ -374,7 +374,7 @@ Examples:
   sudo motion-ad sessions list --json | jq -r '.[].user'
 
 Exit status:
-  0  the list, also where it is empty
+  0  the list, also if it is empty
   1  the name has no mapping
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
   3  the usage is wrong";

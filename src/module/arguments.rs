@@ -215,8 +215,8 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "",
         default: "ask where there is no password",
         entry_points: "authenticate, chauthtok",
-        text: "Never ask: use the passwords that an earlier module asked for. Where there is none, authenticate refuses \
-               with PAM_AUTH_ERR, chauthtok with PAM_AUTHTOK_RECOVERY_ERR or PAM_AUTHTOK_ERR.",
+        text: "Never ask: use the passwords that an earlier module asked for. If there is none, authenticate \
+               refuses with PAM_AUTH_ERR, chauthtok with PAM_AUTHTOK_RECOVERY_ERR or PAM_AUTHTOK_ERR.",
         since: "0.1.0",
         cost: "none",
         // libpam itself reads this argument and the next three, in pam_get_authtok.

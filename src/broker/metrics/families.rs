@@ -135,7 +135,7 @@ families! {
         "When the ticket of the machine account's connection expires.";
     TrustRead = "trust_read_timestamp", Seconds, [],
         "When the forest's trusted roots were last read; absent if tls.ca_file names the roots.";
-    TrustCrls = "trust_crls", Gauge, [], "Lists of revoked certificates in use.";
+    TrustCrls = "trust_crls", Gauge, [], "Certificate revocation lists in use.";
     TrustRoot = "trust_root_expiry_timestamp", Seconds, ["subject", "sha256"],
         "When a root of tls.ca_file or of the forest expires; the system's roots are left out.";
     Sessions = "sessions", Gauge, [],

@@ -74,7 +74,7 @@ pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     let text = shown(&file, &changes, "the LDAP bridge of this host");
     if !args.apply {
         let rest = match changes.is_empty() {
-            true => "\n`motion-ad setup --bridge --apply` enables the bridge where it is not\n".to_owned(),
+            true => "\n`motion-ad setup --bridge --apply` enables the bridge if it is not\n".to_owned(),
             false => format!(
                 "\nNothing is written yet; `motion-ad setup --bridge --apply` writes {}\n",
                 file.path.display()

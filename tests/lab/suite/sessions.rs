@@ -382,7 +382,7 @@ const COMMANDS: &[Command] = &[
     ("motion", &["list", "--user", "ACME\\seth.seat"], 0, " SHORT "),
     ("root",   &["show", "SHORT"],                   0, "OPEN"),
     ("root",   &["end", "ffffffff"],                 1, "no such session; one that has ended is known by its whole id"),
-    ("root",   &["list", "--user", "sally.seat"],    0, "nobody is logged in"),
+    ("root",   &["list", "--user", "sally.seat"],    0, "no session is open"),
     ("root",   &["list", "--json"],                  0, "\"id\": \"OPEN\""),
     ("nobody", &["list"],                            3, "is neither root nor in broker.users"),
     ("motion", &["show", "OPEN"],                    0, "seth.seat@acme.com"),
@@ -394,7 +394,7 @@ const COMMANDS: &[Command] = &[
     ("motion", &["end", "SHORT"],                    0, "OPEN: ended"),
     ("root",   &["end", "OPEN", "ENDED"],            0, "had ended already"),
     ("root",   &["show", "OPEN"],                    1, "closed"),
-    ("root",   &["list"],                            0, "nobody is logged in"),
+    ("root",   &["list"],                            0, "no session is open"),
 ];
 
 fn helper(lab: &Lab, report: &mut Report, app: &mut App) -> Check {
