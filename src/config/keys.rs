@@ -348,11 +348,11 @@ pub const KEYS: &[Key] = &[
 const HEAD: &str = "\
 # motion-ad: Active Directory login for XCALLY Motion. See motion-ad.toml(5).
 #
-# On a joined host nothing needs to be set here: the domain and the trusted roots are known from the realm join. Every key
-# is listed with its default; where the realm join decides, with an example.
+# On a joined host nothing needs to be set here: the domain and the trusted roots are known from the realm join. Every
+# key is listed with its default; where the realm join decides, with an example.
 # To set a key, take the # before it away, and the # before the [table] above it. A block of a document may be put at
 # the end as it is, where its [table] is still a comment here; else its keys belong below that [table].
-# The broker notices a change by itself. Whether the file can be used says, as root,
+# The broker notices a change by itself. To check the file, run as root:
 #   /usr/libexec/motion-ad/motion-ad-broker --check-config
 ";
 
