@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
 
-    /// Where the broker listens
+    /// Socket of the broker
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
 }

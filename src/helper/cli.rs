@@ -48,7 +48,7 @@ pub struct Cli {
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value = CONFIG)]
     pub config: PathBuf,
 
-    /// What the realm join wrote, for settings that the configuration leaves out
+    /// File that the realm join wrote, for settings that the configuration leaves out
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value_os_t = Credentials::find(None).sssd)]
     pub sssd: PathBuf,
 
@@ -57,7 +57,7 @@ pub struct Cli {
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub timeout: u32,
 
-    /// What to do
+    /// Command to run
     #[command(subcommand)]
     pub command: Command,
 }
@@ -107,7 +107,7 @@ fn hung_list(text: &str, width: usize) -> String {
     text.lines().map(|line| hang(line).unwrap_or_else(|| line.to_owned())).collect::<Vec<_>>().join("\n")
 }
 
-/// What to do.
+/// The commands of `motion-ad`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the AD account (user@domain) behind each XCALLY name
@@ -149,7 +149,7 @@ pub enum Command {
     /// Print the version, as -V and --version do
     #[command(after_help = "Exit status:\n  0  printed")]
     Version,
-    /// What motion-ad does as the application's user
+    /// Tasks that motion-ad does as the application's user
     #[command(hide = true, after_help = "For use by motion-ad itself only.")]
     AsApplication(AsApplication),
 }
@@ -351,7 +351,7 @@ Exit status:
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
   3  the usage is wrong";
 
-/// What to do with sessions.
+/// The commands of `sessions`.
 #[derive(Debug, Subcommand)]
 pub enum Sessions {
     /// List the open sessions, those that were opened first at the top
@@ -492,7 +492,7 @@ Exit status:
   2  it cannot be used
   3  the usage is wrong, or you may not read a file";
 
-/// What to do with the configuration.
+/// The commands of `config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Say whether the configuration can be used, and whether AD has what it names
@@ -749,12 +749,12 @@ pub struct AsApplication {
     #[arg(long)]
     pub name: Option<String>,
 
-    /// What to do
+    /// Command to run
     #[command(subcommand)]
     pub task: Task,
 }
 
-/// What motion-ad does as the application's user.
+/// Tasks that motion-ad does as the application's user.
 #[derive(Debug, Subcommand)]
 pub enum Task {
     /// Load a PAM module

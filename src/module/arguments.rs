@@ -130,7 +130,7 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "PATH",
         default: SOCKET,
         entry_points: "all but setcred",
-        text: "Where the broker listens: an absolute path.",
+        text: "Socket of the broker: an absolute path.",
         since: "0.1.0",
         cost: "none",
         read: Read::Value(

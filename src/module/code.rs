@@ -42,7 +42,7 @@ codes! {
     Success = PAM_SUCCESS;
     /// The password is wrong, missing, or can never be right.
     AuthErr = PAM_AUTH_ERR;
-    /// Nobody of this name.
+    /// No single AD account has this name.
     UserUnknown = PAM_USER_UNKNOWN;
     /// The account may not log in.
     PermDenied = PAM_PERM_DENIED;
@@ -52,7 +52,7 @@ codes! {
     MaxTries = PAM_MAXTRIES;
     /// The password must be changed first.
     NewAuthtokReqd = PAM_NEW_AUTHTOK_REQD;
-    /// Nobody could be asked.
+    /// No answer from the broker, AD, or the register of sessions.
     AuthinfoUnavail = PAM_AUTHINFO_UNAVAIL;
     /// The configuration is broken.
     ServiceErr = PAM_SERVICE_ERR;

@@ -257,7 +257,7 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
 /// Checks that the last valid configuration is in force: users log in, and all status outputs name the cause.
 fn kept(lab: &Lab, report: &mut Report, reason: &str) {
     report.check(
-        "status, ready, the metrics and systemd name the cause, and users still log in",
+        "status, ready, the metrics and systemd name the cause, and users log in all the same",
         || {
             wait(Duration::from_secs(15), || {
                 let status = lab.host("root", &["motion-ad", "status"], "");

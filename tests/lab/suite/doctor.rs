@@ -766,7 +766,11 @@ fn login(lab: &Lab, report: &mut Report) {
         let found = logs_in("john", person("john").password)?;
         equal("exit code", found.code, 0).map_err(|e| found.explain(e))?;
         let login = found.check("login")?;
-        contains("login", login["seen"].as_str().unwrap_or_default(), "john.doe got access, tried as the user motion")
+        contains(
+            "login",
+            login["seen"].as_str().unwrap_or_default(),
+            "john.doe got access, tried as the user motion",
+        )
     });
     report.check("--login: a wrong password is a failure, and counts once", || {
         let before = lab.counters(person("wendy").sam)?.bad_passwords;

@@ -588,7 +588,8 @@ fn disk(lab: &Lab, report: &mut Report) -> Check {
         Ok(())
     });
     configure(lab, "on_store_failure = \"allow\"\n")?;
-    let allow = "a full disk, on_store_failure = allow: access was granted without a session, with a line in the log";
+    let allow =
+        "a full disk, on_store_failure = allow: access was granted without a session, with a line in the log";
     report.check(allow, || {
         disk("full")?;
         let position = lab.log_position()?;
