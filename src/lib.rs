@@ -7,7 +7,9 @@
 //! | [`module`] | the PAM side: hooks, arguments, conversation, verdict to PAM code |
 //! | [`client`] | one question to the broker, within one deadline |
 //! | [`protocol`] | what module and broker say to each other |
-//! | [`broker`] | server, peer check, the order of a login and of a change of a password, audit |
+//! | [`broker`] | server, peer check, health, metrics, audit |
+//! | [`login`] | the decision: a login, a change of a password |
+//! | [`sessions`] | the register of sessions and its stores |
 //! | [`bridge`] | an LDAP front on loopback for applications that only speak LDAP |
 //! | [`libpam`] | libpam as an application calls it |
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
@@ -15,7 +17,8 @@
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
-//! | [`connect`] | the first of several addresses that answers |
+//! | [`net`] | TCP: the first of several addresses that answers |
+//! | [`log`] | the log, one line per event |
 //! | [`patience`] | when a login asks the next domain controller beside a silent one |
 //! | [`supervise`] | background work that is started again when it fails |
 //! | [`config`] | `config.toml`, and what the realm join knows |
@@ -51,8 +54,6 @@ pub mod broker;
 #[cfg(feature = "broker")]
 pub mod config;
 #[cfg(feature = "broker")]
-pub mod connect;
-#[cfg(feature = "broker")]
 pub mod directory;
 #[cfg(feature = "broker")]
 pub mod dn;
@@ -67,6 +68,14 @@ pub mod ldap;
 #[cfg(feature = "broker")]
 pub mod libpam;
 #[cfg(feature = "broker")]
+pub mod log;
+#[cfg(feature = "broker")]
+pub mod login;
+#[cfg(feature = "broker")]
+pub mod net;
+#[cfg(feature = "broker")]
 pub mod patience;
+#[cfg(feature = "broker")]
+pub mod sessions;
 #[cfg(feature = "broker")]
 pub mod supervise;

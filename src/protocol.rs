@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use self::peer::Peer;
 use crate::verdict::Verdict;
 
 /// The version of this protocol. Module and broker come from one package, but a long-lived application keeps
@@ -254,6 +255,8 @@ pub enum Reply {
     /// The request itself was rejected: the client may not send it, or the broker cannot understand it.
     Refused(String),
 }
+
+mod peer;
 
 /// Replies that only the helper reads.
 #[cfg(feature = "broker")]

@@ -16,10 +16,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use motion_ad::directory::machine::{BoxFuture, Scope, Server, Servers, Settings};
+use motion_ad::directory::machine::{Scope, Server, Servers, Settings};
 use motion_ad::directory::trust::{Distrust, Refreshed, Trust};
 use motion_ad::directory::{Forest, Machine, MachineConnection, Machines, Place, Search};
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
+use motion_ad::net::BoxFuture;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;

@@ -23,8 +23,9 @@ use ldap3::asn1::{
 };
 use libgssapi::context::{SecurityContext, ServerCtx};
 use motion_ad::directory::MachineConnection;
-use motion_ad::directory::machine::{BoxFuture, Server, Servers, Settings};
+use motion_ad::directory::machine::{Server, Servers, Settings};
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
+use motion_ad::net::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;

@@ -22,7 +22,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use motion_ad::kerberos::{BoxFuture, CheckError, Checked, Kdc, Kdcs, Kerberos, Who};
+use motion_ad::kerberos::{CheckError, Checked, Kdc, Kdcs, Kerberos, Who};
+use motion_ad::net::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 

@@ -25,10 +25,11 @@ use std::time::Duration;
 
 use motion_ad::directory::entry::Entry;
 use motion_ad::directory::machine::{
-    BoxFuture, MachineConnection, MachineError, Scope, Search, Server, Servers, Settings,
+    MachineConnection, MachineError, Scope, Search, Server, Servers, Settings,
 };
 use motion_ad::directory::machines::Place;
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
+use motion_ad::net::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};

@@ -11,8 +11,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use controllers::{Controller, Network, Zone};
-use motion_ad::broker::login::{Decision, Logins};
-use motion_ad::broker::passwords::{DomainPasswords, Method};
 use motion_ad::config::Config;
 use motion_ad::directory::discovery::{Role, Wanted};
 use motion_ad::directory::domains::{Domains, probe_ldap};
@@ -20,6 +18,9 @@ use motion_ad::directory::health::Service;
 use motion_ad::directory::pool::Pool;
 use motion_ad::directory::{Directory, Entry, Place};
 use motion_ad::kerberos::Kerberos;
+use motion_ad::login::decision::Decision;
+use motion_ad::login::logins::Logins;
+use motion_ad::login::passwords::{DomainPasswords, Method};
 use motion_ad::verdict::Outcome;
 use scripted::*;
 use tokio::time::Instant;
@@ -101,6 +102,7 @@ impl Bench {
                 passwords,
                 host: "XCALLY".into(),
                 warn: Duration::ZERO,
+                clock: std::time::SystemTime::now,
             },
         }
     }
@@ -149,8 +151,7 @@ fn passwords(network: &Network, config: &Config, me: &Weak<DomainPasswords>) -> 
     let kerberos = Arc::new(Kerberos::new(domains.clone()));
     let (trust, mode, settings) = (network.trust(), config.tls.mode, config.pool.clone());
     let pools = Box::new(move |domain: &str| {
-        let renew =
-            Box::new(|_| -> motion_ad::kerberos::BoxFuture<'static, bool> { Box::pin(async { false }) });
+        let renew = Box::new(|_| -> motion_ad::net::BoxFuture<'static, bool> { Box::pin(async { false }) });
         Pool::new(domains.of(domain, Role::Domain), trust.clone(), mode, settings.clone(), renew)
     });
     DomainPasswords::new(config.login.method, kerberos, pools, Arc::new(|_, _, _| {}))

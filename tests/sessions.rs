@@ -11,11 +11,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use motion_ad::broker::sessions::process::{self as processes, Process};
-use motion_ad::broker::sessions::rule::Admission;
-use motion_ad::broker::sessions::sqlite::Sqlite;
-use motion_ad::broker::sessions::store::Store;
 use motion_ad::protocol::report::Session;
+use motion_ad::sessions::process::{self as processes, Process};
+use motion_ad::sessions::rule::Admission;
+use motion_ad::sessions::sqlite::Sqlite;
+use motion_ad::sessions::store::Store;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gethostname};
 use process::{Broker, DOMAIN};

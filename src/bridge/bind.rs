@@ -10,8 +10,8 @@ use super::Bridge;
 use super::answer::Answer;
 use super::connection::{Identity, State};
 use super::message::{self, Outcome, code};
-use crate::broker::log::{Level, Line};
 use crate::dn::Dn;
+use crate::log::{Level, Line};
 use crate::protocol::search::{Scope, Search};
 use crate::protocol::{MAX_USER, Secret};
 

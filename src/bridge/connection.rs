@@ -12,8 +12,8 @@ use super::message::{self, Message, Outcome, Request, code};
 use super::paging::Kept;
 use super::stream::{Buffer, ReadError, send};
 use super::{Bridge, bind, search};
-use crate::broker::log::{Level, Line};
-use crate::broker::peers::Peer;
+use crate::log::{Level, Line};
+use crate::protocol::Peer;
 
 /// Time limit for the first message of a connection. AD's limit is the same (InitRecvTimeout, MS-ADTS
 /// 3.1.1.3.4.6).

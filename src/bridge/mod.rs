@@ -45,8 +45,8 @@ use self::admin::Admin;
 use self::directory::Directory;
 use self::house::House;
 use self::logins::Logins;
-use crate::broker::log::Log;
 use crate::broker::peers::Peers;
+use crate::log::Log;
 
 /// State that all connections share.
 pub struct Bridge {

@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Bridge, connection, owner};
-use crate::broker::log::{Level, Line};
-use crate::broker::peers::{self, Access, Peer};
+use crate::broker::peers::{self, Access};
+use crate::log::{Level, Line};
+use crate::protocol::Peer;
 
 /// Maximum number of accepted connections that have no place yet: their user is unknown, or they wait for a
 /// place.

@@ -8,13 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, timeout_at};
 
 use super::Broker;
-use super::log::{Level, Line};
-use super::login::{Decision, Logins};
-use super::passwords::Passwords;
-use super::peers::Peer;
-use super::refusal::Refusal;
 use crate::directory::{Account, DirectoryError, Machine, MachineError, Seen, TOGETHER};
+use crate::log::{Level, Line};
+use crate::login::decision::Decision;
+use crate::login::logins::Logins;
+use crate::login::passwords::Passwords;
+use crate::login::refusal::Refusal;
 use crate::name::Principal;
+use crate::protocol::Peer;
 use crate::protocol::report::{Audit, Audited, Near};
 use crate::protocol::{MAX_FRAME, Reply, Request};
 use crate::verdict::{Outcome, Verdict};
@@ -123,7 +124,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let judged = match membership {
             // The state was read in a separate query, or no group rules apply.
             None => self.judge(person, account, deadline).await,
-            Some(membership) => match account.refusal(SystemTime::now(), &self.host) {
+            Some(membership) => match account.refusal((self.clock)(), &self.host) {
                 Some(outcome) => Err(Refusal::new(outcome, "")),
                 None if membership.denied => {
                     Err(Refusal::new(Outcome::Denied, "member of one of login.deny_groups"))
@@ -190,9 +191,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::broker::passwords::{Checked, Method};
     use crate::config::Config;
     use crate::directory::{Directory, Entry, Person, Search};
+    use crate::login::passwords::{Checked, Method};
     use crate::protocol::{Secret, encode};
 
     /// A separate domain with these accounts.
@@ -251,7 +252,8 @@ mod tests {
         let config = Config::load_text("config.toml".as_ref(), text, "/nonexistent".as_ref()).unwrap();
         let directory = Directory::new(Domain(accounts), &config);
         let (host, warn) = ("XCALLY".to_owned(), Duration::ZERO);
-        let logins = Logins { names: config.names, directory, passwords: Never, host, warn };
+        let logins =
+            Logins { names: config.names, directory, passwords: Never, host, warn, clock: SystemTime::now };
         logins.audit(names, Instant::now() + Duration::from_secs(5)).await.unwrap()
     }
 

@@ -14,13 +14,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::Saved;
-use super::sessions::redis::Redis;
 use crate::config::kept::{Kept, LastGood};
 use crate::config::shown::{self, Shown};
 use crate::config::{Config, ConfigError, Credentials, Problem, Store};
 use crate::directory::trust::Trust;
 use crate::protocol::monotonic;
 use crate::protocol::report::Setting;
+use crate::sessions::redis::Redis;
 
 /// Name of the file in the state directory.
 const FILE: &str = "handover.json";

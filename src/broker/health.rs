@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 
 use super::Broker;
-use super::passwords::Method;
 use super::service::{Service, probe};
 use crate::directory::discovery::Role;
 use crate::directory::health::Service as Part;
 use crate::directory::machine::MachineError;
 use crate::directory::{DirectoryError, readiness::Readiness};
+use crate::login::passwords::Method;
 use crate::protocol::report;
+use crate::sessions::Register;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
 
@@ -229,7 +230,7 @@ impl Service {
             tokio::join!(self.ask_machine(has_keytab, deadline), self.probe_quiet(quiet, deadline)).0
         };
         // Beside AD: DNS that is silent takes no time away from the register, which would be called slow then.
-        let (asked, sessions) = tokio::join!(asked, self.register.check(deadline));
+        let (asked, sessions) = tokio::join!(asked, of_sessions(&self.register, deadline));
         self.choose_method(deadline).await;
 
         let report = servers.report();
@@ -401,16 +402,14 @@ fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> 
     problems
 }
 
-impl super::sessions::Register {
-    /// Returns the problems of the register and of the work for its sessions.
-    async fn check(&self, deadline: Instant) -> Vec<Problem> {
-        let writing = self.try_writing(deadline).await.map(|text| Problem {
-            text: format!("sessions: {text}"),
-            stops_logins: self.denies_on_failure(),
-        });
-        let recheck = self.recheck_problem().map(|text| Problem::hurts(format!("sessions.recheck: {text}")));
-        writing.into_iter().chain(recheck).collect()
-    }
+/// Returns the problems of the register and of the work for its sessions.
+async fn of_sessions(register: &Register, deadline: Instant) -> Vec<Problem> {
+    let writing = register.try_writing(deadline).await.map(|text| Problem {
+        text: format!("sessions: {text}"),
+        stops_logins: register.denies_on_failure(),
+    });
+    let recheck = register.recheck_problem().map(|text| Problem::hurts(format!("sessions.recheck: {text}")));
+    writing.into_iter().chain(recheck).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 pub use self::families::{Family, Kind};
 pub use self::saved::Saved;
-use super::passwords::Method;
+use crate::login::passwords::Method;
 use crate::protocol::Operation;
 use crate::verdict::Outcome;
 

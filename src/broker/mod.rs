@@ -6,24 +6,18 @@
 //! credentials.
 
 mod audit;
-pub mod change;
 pub mod cli;
 mod handover;
 pub mod health;
-mod local_time;
-mod lockout;
-pub mod log;
-pub mod login;
 pub mod metrics;
-pub mod passwords;
 pub mod peers;
 mod place;
 pub mod pulse;
-pub mod refusal;
+mod recheck;
 mod search;
 pub mod server;
 mod service;
-pub mod sessions;
+mod sessions;
 mod status;
 
 use std::path::PathBuf;
@@ -35,18 +29,18 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
 use self::handover::{Handover, InPlace, Loaded};
-use self::log::{Level, Line, Log};
-use self::login::Decision;
 use self::metrics::{Event, Metrics, Refused};
-use self::peers::{BRIDGE, Nss, Peer, Peers};
+use self::peers::{BRIDGE, Nss, Peers};
 use self::place::Place;
-use self::refusal::Refusal;
 use self::service::Service;
-use self::sessions::seat::Seat;
 use crate::config::kept::LastGood;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
-use crate::protocol::{Operation, Reply, Request, Secret, VERSION};
+use crate::log::{Level, Line, Log};
+use crate::login::decision::Decision;
+use crate::login::refusal::Refusal;
+use crate::protocol::{Operation, Peer, Reply, Request, Secret, VERSION};
+use crate::sessions::seat::Seat;
 use crate::supervise;
 use crate::verdict::{Outcome, Verdict};
 

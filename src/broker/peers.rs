@@ -6,7 +6,6 @@
 //! thread and delays no other peer.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::CONFIG;
-use crate::protocol::Operation;
+use crate::protocol::{Operation, Peer};
 use crate::supervise::{self, Ended};
 
 /// Age from which the uids of the configured users are looked up again. They stay in use until then.
@@ -33,25 +32,6 @@ pub const BRIDGE: &str = "motion-ad-ldap";
 const SILENT: &str = "the name service does not answer";
 /// Maximum number of questions that wait for the thread.
 const QUEUE: usize = 4;
-
-/// The process at the other end of a connection, as the kernel knows it (SO_PEERCRED, unix(7)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its user.
-    pub uid: u32,
-    /// Its process id; 0 if it is in a container, whose processes the broker cannot see.
-    pub pid: u32,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid:{}", self.uid)?;
-        match self.pid {
-            0 => Ok(()),
-            pid => write!(f, ",pid:{pid}"),
-        }
-    }
-}
 
 /// Access of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

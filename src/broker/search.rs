@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Broker;
-use super::log::{Level, Line};
-use super::peers::Peer;
+use crate::log::{Level, Line};
+use crate::protocol::Peer;
 use crate::protocol::search::{Found, code};
 use crate::protocol::{Reply, Request};
 

@@ -15,10 +15,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use super::Broker;
-use super::log::{Level, Line};
 use super::metrics::Refused;
-use super::peers::{self, Access, Peer};
+use super::peers::{self, Access};
 use super::place::Place;
+use crate::log::{Level, Line};
+use crate::protocol::Peer;
 use crate::protocol::search::MAX_FOUND;
 use crate::protocol::{FrameError, HEADER, Header, MAX_FRAME, Reply, Request, Secret, decode, encode_up_to};
 

@@ -3,27 +3,29 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::log::{Level, Line, Log};
-use super::login::Logins;
-use super::passwords::{DomainPasswords, Method, Pools};
-use super::sessions::identity::Server;
-use super::sessions::{Register, open_store, recheck};
+use super::recheck;
 use crate::config::{CONFIG, Config, ConfigError, Problem};
 use crate::directory::Directory;
 use crate::directory::discovery::{Controller, Role, Wanted};
 use crate::directory::dns::{Names, Network};
 use crate::directory::domains::{Domains, probe_ldap};
 use crate::directory::health::{Change, Service as Part, State};
-use crate::directory::machine::{BoxFuture, MachineConnection, Settings};
+use crate::directory::machine::{MachineConnection, Settings};
 use crate::directory::machines::Machines;
 use crate::directory::pool::{Pool, Renew};
 use crate::directory::roster::Roster;
 use crate::directory::trust::{Refreshed, Trust};
 use crate::kerberos::{self, Kerberos};
+use crate::log::{Level, Line, Log};
+use crate::login::logins::Logins;
+use crate::login::passwords::{DomainPasswords, Method, Pools};
+use crate::net::BoxFuture;
+use crate::sessions::identity::Server;
+use crate::sessions::{Register, open_store};
 use crate::supervise::{self, Ended};
 
 /// Longest time of the whole warm-up, ahead of the first login.
@@ -121,6 +123,7 @@ impl Service {
             // A host may be joined under a name other than its own.
             host: kerberos::computer_name(Some(&config.domain.realm)).unwrap_or_else(|_| netbios_name()),
             warn: config.login.warn,
+            clock: SystemTime::now,
         });
         register.start();
         supervise::spawn("recheck", {

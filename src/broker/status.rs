@@ -1,13 +1,13 @@
 //! Replies to `motion-ad check` and `motion-ad status`.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant as Deadline;
 
 use super::Broker;
-use super::login::Decision;
 use super::metrics::Event;
 use super::service::Service;
+use crate::login::decision::Decision;
 use crate::protocol::Request;
 use crate::protocol::report::{Check, Fact, KeptSettings, Machine, Status, Task};
 use crate::supervise;
@@ -47,7 +47,7 @@ impl Broker {
             check.guid = Some(person.guid.to_string());
             check.sam_account_name = Some(person.sam);
             check.user_principal_name = person.upn;
-            check.facts = account.facts(SystemTime::now(), &service.logins.host);
+            check.facts = account.facts((service.logins.clock)(), &service.logins.host);
             // The lock is the first rule that rejects.
             if let (Some(lock), Some(fact)) = (lock, check.facts.iter_mut().find(|fact| fact.refuses)) {
                 fact.value = lock;

@@ -24,10 +24,9 @@ use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
 use super::lookup::Part;
 use super::machines::Place;
-use crate::connect::LEAD;
-pub use crate::kerberos::BoxFuture;
 use crate::kerberos::sealing::TransportError;
 use crate::kerberos::{Credential, Kerberos, KerberosError, LdapService};
+use crate::net::{BoxFuture, LEAD};
 use crate::patience::first_of;
 
 /// LDAP result code invalidCredentials (RFC 4511, 4.1.9).

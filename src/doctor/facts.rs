@@ -24,12 +24,13 @@ use crate::directory::discovery::{Controller, Wanted};
 use crate::directory::dns::{Names, Network};
 use crate::directory::domains::Domains;
 use crate::directory::health::Service as Part;
-use crate::directory::machine::{BoxFuture, MachineConnection, MachineError, Server, Servers, Settings};
+use crate::directory::machine::{MachineConnection, MachineError, Server, Servers, Settings};
 use crate::directory::roster::Roster;
 use crate::directory::survey::{Port, Survey, Tls, survey, tls};
 use crate::directory::trust::Trust;
 use crate::kerberos::krb5::{Keytab, default_realm, keytab};
 use crate::kerberos::{Kerberos, KerberosError, LdapService, sealing};
+use crate::net::BoxFuture;
 use crate::protocol::report::Status;
 use crate::protocol::{Operation, Reply, Secret};
 

@@ -8,7 +8,7 @@ use super::{
     bridge, broker, configuration, controllers, join, login, machine, module, network, objects, pam,
     sessions, xcally,
 };
-use crate::directory::machine::BoxFuture;
+use crate::net::BoxFuture;
 
 /// A group of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

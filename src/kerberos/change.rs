@@ -22,7 +22,7 @@ use super::exchange::Initial;
 use super::kdc::{self, Kdc};
 use super::krb5::{Cache, ChangeExchange, Granted};
 use super::password::{CheckError, Checked, Login, Who, ended, refused};
-use crate::connect;
+use crate::net;
 use crate::verdict::Outcome;
 
 /// Port of the service that changes passwords (RFC 3244, 2).
@@ -191,7 +191,7 @@ async fn reached(
         |at: SocketAddr| addresses.iter().find(|(_, address)| *address == at).map(|(host, _)| host.as_str());
     let places: Vec<_> = addresses.iter().map(|(_, address)| *address).collect();
     // An address that is slow is waited for while the next one is tried: nothing has been sent yet.
-    let causes = match connect::first(&places, deadline).await {
+    let causes = match net::connect(&places, deadline).await {
         Ok((stream, at)) => return Ok((stream, host(at).unwrap_or_default().to_owned())),
         Err(failed) if failed.causes.is_empty() => "none is known".to_owned(),
         Err(failed) => {

@@ -434,8 +434,9 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::kerberos::Kdc;
     use crate::kerberos::krb5::Client;
-    use crate::kerberos::{BoxFuture, Kdc};
+    use crate::net::BoxFuture;
 
     #[test]
     fn a_skew_is_told_with_size_and_direction() {

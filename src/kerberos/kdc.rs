@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::cpu;
 use super::krb5::Refused;
-use crate::connect;
+use crate::net::{self, BoxFuture};
 use crate::patience::{ATTEMPT, Others, first_of, stays};
 
 /// Maximum length of an answer in bytes. A ticket with AD's largest PAC has about 100 KiB.
@@ -43,9 +43,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Maximum number of addresses of one KDC that get the same message, each after the previous one broke off.
 const ADDRESSES: usize = 3;
-
-/// A future that a trait object can return.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A KDC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -478,7 +475,7 @@ pub(super) async fn ask_one(
     let mut failure = Failure::slow();
     let mut broke_off = None;
     while !addresses.is_empty() {
-        let (stream, address) = match connect::first(&addresses, connected).await {
+        let (stream, address) = match net::connect(&addresses, connected).await {
             Ok(found) => found,
             // That another address takes no connection says less than that this one took the message.
             Err(_) if broke_off.is_some() => break,

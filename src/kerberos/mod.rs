@@ -37,7 +37,7 @@ pub use change::Sent;
 pub use credential::{Credential, Kerberos, computer_name};
 pub use error::KerberosError;
 pub use exchange::Skew;
-pub use kdc::{BoxFuture, Kdc, Kdcs};
+pub use kdc::{Kdc, Kdcs};
 pub use password::{CheckError, Checked, Who};
 pub use sasl::LdapService;
 pub use sealing::Sealed;

@@ -14,11 +14,9 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use libgssapi::context::{ClientCtx, SecurityContext};
 use libgssapi::util::Buf;
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
@@ -26,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::sasl::{self, LdapService, Peer};
 use super::{Credential, Kerberos, KerberosError};
+use crate::net;
 
 /// Maximum length in bytes of a token that this side accepts and announces: the maximum of three bytes.
 pub(super) const MAX_TOKEN: u32 = 0x00ff_ffff;
@@ -35,16 +34,6 @@ const CHUNK: usize = 64 * 1024;
 
 /// Generous allowance in bytes for the overhead of wrapping: RFC 4121 with AES takes 60 to 84.
 const OVERHEAD: usize = 256;
-
-/// Time that TCP waits for an acknowledgement of sent data before the kernel ends the connection. A slow
-/// domain controller acknowledges at once; a firewall that has forgotten an idle connection never does, and
-/// then a new connection replaces it within the same login. Linux counts from the first retransmission: 0.4
-/// to 0.8 s were measured from sending to the end. A retransmission must have been lost by then, whatever the
-/// delay of the network.
-const TCP_USER_TIMEOUT: Duration = Duration::from_millis(400);
-
-/// Time without a byte after which TCP sends a keepalive. Firewalls forget connections after 240 s or more.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Reason why there is no sealed connection.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +89,7 @@ pub async fn connect(
 ) -> Result<Sealed, TransportError> {
     let connecting = async {
         let mut tcp = TcpStream::connect(address).await?;
-        tune(&tcp)?;
+        net::tune(&tcp)?;
         let peer = Peer { service, kerberos, credential, deadline };
         let bound = sasl::bind(&mut tcp, &peer).await?;
         let max_send = bound.max_send;
@@ -128,19 +117,6 @@ pub async fn asks_to_sign(
         sasl::asks_to_sign(&mut tcp, &Peer { service, kerberos, credential, deadline }).await
     };
     timeout_at(deadline, asking).await.unwrap_or(Err(TransportError::Timeout))
-}
-
-/// Sets up TCP so that small messages are sent at once, a vanished peer is noticed, and firewalls do not
-/// forget the connection.
-pub(crate) fn tune(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    setsockopt(tcp, sockopt::KeepAlive, &true)?;
-    setsockopt(tcp, sockopt::TcpKeepIdle, &u32::try_from(KEEPALIVE.as_secs()).unwrap_or(60))?;
-    setsockopt(tcp, sockopt::TcpKeepInterval, &10)?;
-    setsockopt(tcp, sockopt::TcpKeepCount, &3)?;
-    let milliseconds = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-    setsockopt(tcp, sockopt::TcpUserTimeout, &milliseconds)?;
-    Ok(())
 }
 
 /// A handle on a running relay. The relay ends if either side closes or fails, and then closes both.
@@ -400,23 +376,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(bench.relay.end().unwrap().contains(cause), "{:?}", bench.relay.end());
-    }
-
-    #[tokio::test]
-    async fn no_firewall_forgets_an_idle_connection_and_bytes_that_are_lost_end_it() {
-        use nix::sys::socket::getsockopt;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tune(&tcp).unwrap();
-        assert!(getsockopt(&tcp, sockopt::KeepAlive).unwrap());
-        let idle = getsockopt(&tcp, sockopt::TcpKeepIdle).unwrap();
-        let interval = getsockopt(&tcp, sockopt::TcpKeepInterval).unwrap();
-        // Common limits begin at 240 s, and one packet may be lost on the way.
-        assert!(2 * (idle + interval) < 240, "{idle} {interval}");
-        // Less than the time after which a login leaves the domain controller, so that a new connection is
-        // tried first.
-        let lost = Duration::from_millis(getsockopt(&tcp, sockopt::TcpUserTimeout).unwrap().into());
-        assert!(lost < crate::patience::ATTEMPT, "{lost:?}");
     }
 
     #[tokio::test]

@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use motion_ad::directory::Entry;
 use motion_ad::directory::dns::{Names, Srv, Timed};
-use motion_ad::directory::machine::{BoxFuture, MachineError};
+use motion_ad::directory::machine::MachineError;
 use motion_ad::directory::roster::Roster;
 use motion_ad::directory::trust::Trust;
 use motion_ad::directory::{Machine, Place, Search};
+use motion_ad::net::BoxFuture;
 use tempfile::NamedTempFile;
 use tokio::time::Instant;
 

@@ -370,7 +370,7 @@ pub(in crate::directory) mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::directory::machine::BoxFuture;
+    use crate::net::BoxFuture;
 
     /// A DNS zone for a test. Names in neither map do not exist.
     #[derive(Default)]

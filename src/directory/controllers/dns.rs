@@ -20,10 +20,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::{Source, Sources};
 use crate::directory::Entry;
-use crate::directory::machine::BoxFuture;
 use crate::directory::netlogon;
 use crate::directory::servers::LDAP;
 use crate::ldap;
+use crate::net::BoxFuture;
 
 /// Time limit of one query to one DNS server.
 const DNS_TIMEOUT: Duration = Duration::from_secs(1);

@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::connect;
 use crate::directory::discovery::{Controller, Role, Wanted};
 use crate::directory::dns::Names;
 use crate::directory::health::{Change, Service};
-use crate::directory::machine::{BoxFuture, MachineConnection};
+use crate::directory::machine::MachineConnection;
 use crate::directory::machines::Place;
 use crate::directory::roster::Roster;
 use crate::directory::servers::{Observer, ServerList};
@@ -19,6 +18,8 @@ use crate::dn::Dn;
 use crate::kerberos::{Kdc, Kdcs};
 use crate::ldap;
 use crate::name::fold;
+use crate::net;
+use crate::net::BoxFuture;
 
 /// Maximum number of lists in addition to that of this host's domain. AD's own limit of domains is far above
 /// what real forests have.
@@ -212,7 +213,7 @@ pub async fn probe_ldap(controller: &Controller, role: Role, deadline: Instant) 
         controller.addresses.iter().map(|ip| SocketAddr::new(*ip, role.port())).collect();
     let mut causes = Vec::new();
     while !addresses.is_empty() {
-        let (mut tcp, address) = match connect::first(&addresses, deadline).await {
+        let (mut tcp, address) = match net::connect(&addresses, deadline).await {
             Ok(found) => found,
             Err(failed) => {
                 causes.push(failed.to_string());

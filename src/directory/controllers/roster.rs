@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use crate::directory::configuration::{naming_context, search_below};
 use crate::directory::discovery::Role;
 use crate::directory::entry::{Entry, EntryError};
-use crate::directory::machine::{BoxFuture, MachineError};
+use crate::directory::machine::MachineError;
 use crate::directory::{Machine, kept};
+use crate::net::BoxFuture;
 
 /// File name in the state directory.
 const FILE: &str = "controllers.json";

@@ -16,9 +16,10 @@ use crate::directory::discovery::{Controller, List, Role, Wanted, discover};
 use crate::directory::dns::Names;
 use crate::directory::health::{Change, Health, Service, State};
 use crate::directory::lasting::Lasting;
-use crate::directory::machine::{BoxFuture, Server, Servers};
+use crate::directory::machine::{Server, Servers};
 use crate::directory::roster::{Listed, Roster};
 use crate::kerberos::LdapService;
+use crate::net::BoxFuture;
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 

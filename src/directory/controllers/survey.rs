@@ -15,11 +15,12 @@ use crate::directory::Entry;
 use crate::directory::bind::{self, BindConnection, READ_ONLY, Unusable};
 use crate::directory::discovery::{Controller, Role};
 use crate::directory::domains::KERBEROS;
-use crate::directory::pool::{LDAPS, race};
+use crate::directory::pool::LDAPS;
 use crate::directory::servers::LDAP;
 use crate::directory::trust::Trust;
 use crate::kerberos::Skew;
 use crate::ldap;
+use crate::net::connect_tuned;
 
 /// Time limit for one port, from the first packet to an open connection.
 const PORT: Duration = Duration::from_secs(2);
@@ -138,7 +139,7 @@ pub async fn survey(controller: Arc<Controller>, deadline: Instant) -> Survey {
     for port in Port::ALL {
         let controller = Arc::clone(&controller);
         let until = deadline.min(Instant::now() + PORT);
-        trying.spawn(async move { (port, race(port.at(&controller), until).await) });
+        trying.spawn(async move { (port, connect_tuned(&port.at(&controller), until).await) });
     }
     let (mut ports, mut root) = (Vec::new(), None);
     while let Some(tried) = trying.join_next().await {
@@ -227,7 +228,7 @@ pub async fn tls(controller: &Controller, port: Port, trust: &Trust, deadline: I
         Err(error) => return unreachable(error.to_string()),
     };
     let until = deadline.min(Instant::now() + PORT);
-    let stream = match race(port.at(controller), until).await {
+    let stream = match connect_tuned(&port.at(controller), until).await {
         Ok((stream, _)) => stream,
         Err(cause) => return unreachable(cause),
     };

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use crate::directory::domains::Domains;
 use crate::directory::machine::{
-    BoxFuture, MachineConnection, MachineError, MachineState, Search, Server, Servers, Settings,
+    MachineConnection, MachineError, MachineState, Search, Server, Servers, Settings,
 };
 use crate::directory::{Entry, Machine, Part, forest};
 use crate::kerberos::Kerberos;
+use crate::net::BoxFuture;
 
 /// Maximum number of connections: the domains of a forest, and its global catalogue.
 const CONNECTIONS: usize = forest::DOMAINS + 1;
@@ -158,8 +159,9 @@ mod tests {
 
     use super::*;
     use crate::directory::base_search;
-    use crate::directory::machine::{BoxFuture, Server, Servers};
+    use crate::directory::machine::{Server, Servers};
     use crate::kerberos::{Kdc, Kdcs};
+    use crate::net::BoxFuture;
 
     /// A domain without domain controllers, recognised by its error.
     struct Nowhere(String);

@@ -18,16 +18,14 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::{self, TlsMode};
-use crate::connect;
 use crate::directory::bind::{BindConnection, Unusable};
 use crate::directory::discovery::Controller;
 use crate::directory::health::Service;
-use crate::directory::machine::BoxFuture;
 use crate::directory::refusal::Answer;
 use crate::directory::servers::{LDAP, ServerList};
 use crate::directory::trust::Trust;
-use crate::kerberos::sealing;
 use crate::ldap::{ExchangeError, Response};
+use crate::net::{BoxFuture, connect_tuned};
 use crate::patience::{ATTEMPT, Others, Sending, first_of, stays};
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
@@ -704,14 +702,14 @@ impl Pool {
         let mut renewed = false;
         while !ports.is_empty() {
             let addresses = |port| controller.addresses.iter().map(move |ip| SocketAddr::new(*ip, port));
-            let (stream, port) =
-                match race(ports.iter().flat_map(|port| addresses(*port)).collect(), until).await {
-                    Ok((stream, address)) => (stream, address.port()),
-                    Err(cause) => {
-                        causes.push(Unusable::Unreachable(cause));
-                        break;
-                    }
-                };
+            let addresses: Vec<_> = ports.iter().flat_map(|port| addresses(*port)).collect();
+            let (stream, port) = match connect_tuned(&addresses, until).await {
+                Ok((stream, address)) => (stream, address.port()),
+                Err(cause) => {
+                    causes.push(Unusable::Unreachable(cause));
+                    break;
+                }
+            };
             ports.retain(|other| *other != port);
             let config = self.trust.config();
             let failure = match self.secure(stream, host, port, config.clone(), until).await {
@@ -806,20 +804,6 @@ fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
     kind.unwrap_or(Unusable::Unreachable(String::new())).map(|_| format!("{host}: {text}"))
 }
 
-/// Connects to the first of `addresses` that answers, as [`connect::first`] does.
-///
-/// # Errors
-/// Returns the result for each of them, as text.
-pub(crate) async fn race(
-    addresses: Vec<SocketAddr>,
-    until: Instant,
-) -> Result<(TcpStream, SocketAddr), String> {
-    let (stream, address) = connect::first(&addresses, until).await.map_err(|failed| failed.to_string())?;
-    // Untuned it works as well, only less so.
-    let _ = sealing::tune(&stream);
-    Ok((stream, address))
-}
-
 async fn reap(pool: Weak<Pool>) -> Ended {
     let mut tick = tokio::time::interval(Duration::from_secs(15));
     loop {
@@ -832,31 +816,10 @@ async fn reap(pool: Weak<Pool>) -> Ended {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
-
     use super::*;
     use crate::directory::discovery::Wanted;
     use crate::directory::discovery::tests::{names, zone};
     use crate::directory::roster::Roster;
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(5)
-    }
-
-    #[tokio::test]
-    async fn the_first_port_and_address_that_answers_is_taken() {
-        let open = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = open.local_addr().unwrap().port();
-        // Port 1 (tcpmux) is closed wherever this runs.
-        let closed = 1;
-        let at = |host: u8, port| SocketAddr::from(([127, 0, 0, host], port));
-        let here = at(1, port);
-        assert_eq!(race(vec![at(1, closed), here], soon()).await.unwrap().1, here);
-        assert_eq!(race(vec![at(9, port), here], soon()).await.unwrap().1, here);
-        let error = race(vec![at(1, closed)], soon()).await.unwrap_err();
-        assert!(error.contains("127.0.0.1:1: ") && error.contains("refused"), "{error}");
-        assert_eq!(race(vec![], soon()).await.unwrap_err(), "DNS knows no address");
-    }
 
     #[test]
     fn that_it_answers_says_more_than_that_a_port_does_not() {

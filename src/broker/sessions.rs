@@ -4,22 +4,22 @@ use std::time::Instant as Begun;
 
 use tokio::time::Instant;
 
-use super::store::{Closed, StoreError, Which};
-use super::{Newcomer, NotOpened};
-use crate::broker::log::{Level, Line, Log};
-use crate::broker::login::Decision;
-use crate::broker::peers::Peer;
-use crate::broker::refusal::Refusal;
-use crate::broker::service::Service;
+use super::service::Service;
 use crate::config::OnStoreFailure;
+use crate::log::{Level, Line, Log};
+use crate::login::decision::Decision;
+use crate::login::refusal::Refusal;
+use crate::protocol::Peer;
 use crate::protocol::report::Session;
 use crate::protocol::{Operation, Reply, Request};
+use crate::sessions::store::{Closed, StoreError, Which};
+use crate::sessions::{Newcomer, NotOpened};
 use crate::verdict::{Outcome, Step, Verdict};
 
 impl Service {
     /// Registers the session of the user whom `decision` grants access. If that fails, `decision` becomes a
     /// rejection.
-    pub(in crate::broker) async fn open_session(
+    pub(super) async fn open_session(
         &self,
         mut decision: Decision,
         request: &Request,
@@ -39,7 +39,7 @@ impl Service {
             }
             Err(refusal) => refusal,
         };
-        let is_allowed = self.register.settings.on_store_failure == OnStoreFailure::Allow;
+        let is_allowed = self.register.settings().on_store_failure == OnStoreFailure::Allow;
         match refusal.outcome == Outcome::SessionStore && is_allowed {
             true => {
                 let line = Line::new("session_open").with("user", &request.user);
@@ -77,12 +77,7 @@ impl Service {
     }
 
     /// Ends the session that `request` means.
-    pub(in crate::broker) async fn close_session(
-        &self,
-        request: &Request,
-        peer: &Peer,
-        deadline: Instant,
-    ) -> Decision {
+    pub(super) async fn close_session(&self, request: &Request, peer: &Peer, deadline: Instant) -> Decision {
         let closed = self.try_close(request, peer, deadline).await;
         let verdict = match closed {
             Ok(Closed::Now(session)) => ended(session, ""),
@@ -127,7 +122,7 @@ impl Service {
     }
 
     /// Replies to a query about sessions.
-    pub(in crate::broker) async fn sessions(&self, request: &Request, deadline: Instant) -> Reply {
+    pub(super) async fn sessions(&self, request: &Request, deadline: Instant) -> Reply {
         let cursor = request.cursor.as_deref();
         let answer = match request.operation {
             Operation::ShowSession => self

@@ -23,8 +23,8 @@ use zeroize::Zeroizing;
 use super::trouble::{Kind, Trouble};
 use crate::config::{Redis, RedisAt, Server, text};
 use crate::directory::dns::Names;
-use crate::directory::pool::race;
 use crate::directory::trust::{Distrust, Trust};
+use crate::net::connect_tuned;
 use crate::protocol::Secret;
 
 /// Maximum time for querying the Sentinels, all together.
@@ -242,8 +242,8 @@ impl Connector {
             Ok(address) => vec![address],
             Err(_) => self.names.addresses(&server.host).await.map_err(Trouble::lost)?.0,
         };
-        let addresses = addresses.into_iter().map(|ip| SocketAddr::new(ip, server.port)).collect();
-        let (tcp, _) = race(addresses, until).await.map_err(Trouble::lost)?;
+        let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, server.port)).collect();
+        let (tcp, _) = connect_tuned(&addresses, until).await.map_err(Trouble::lost)?;
         // When a connection is given up, the kernel must not deliver its unsent data later.
         tcp.set_zero_linger()?;
         let Some(config) = tls else { return Ok(Box::new(tcp)) };

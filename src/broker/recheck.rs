@@ -3,19 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::store::StoreError;
-use super::{CALL, Register, now};
-use crate::broker::log::{Level, Line};
-use crate::broker::login::{Logins, check_groups};
 use crate::directory::standing::BATCH;
-use crate::directory::{Account, DirectoryError, Machine, Person, Standing};
+use crate::directory::{DirectoryError, Machine, Standing};
+use crate::log::{Level, Line};
+use crate::login::logins::Logins;
 use crate::protocol::report::{self, EndReason};
+use crate::sessions::store::StoreError;
+use crate::sessions::{CALL, Register, now};
 use crate::supervise::Ended;
 use crate::verdict::Outcome;
 
@@ -38,12 +38,12 @@ enum Trouble {
 }
 
 /// Repeats the recheck until the broker stops.
-pub(in crate::broker) async fn keep<M, P>(register: Arc<Register>, logins: Arc<Logins<M, P>>) -> Ended
+pub(super) async fn keep<M, P>(register: Arc<Register>, logins: Arc<Logins<M, P>>) -> Ended
 where
     M: Machine + 'static,
     P: Send + Sync + 'static,
 {
-    let Some(every) = register.settings.recheck else { return Ok(()) };
+    let Some(every) = register.settings().recheck else { return Ok(()) };
     let mut next = Instant::now() + every.min(FIRST);
     loop {
         sleep_until(next).await;
@@ -57,7 +57,7 @@ where
             };
             let line = Line::new("recheck").with("problem", trouble);
             let line = line.with("consequence", format!("all users stay logged in until {until} answers"));
-            register.log.complain(Level::Warning, "recheck", line);
+            register.log().complain(Level::Warning, "recheck", line);
         }
     }
 }
@@ -103,7 +103,7 @@ where
     let deadline = Instant::now() + READING;
     let complain = |guid: Uuid, problem: &str| {
         let line = Line::new("recheck").with("account", guid).with("problem", problem);
-        register.log.complain(Level::Warning, "recheck of one", line);
+        register.log().complain(Level::Warning, "recheck of one", line);
     };
     let mut expelled = Vec::new();
     let mut judging = JoinSet::new();
@@ -131,34 +131,18 @@ where
     Ok(expelled)
 }
 
-impl<M: Machine, P> Logins<M, P> {
-    /// Returns the outcome that denies a user who is logged in further access, if any.
-    async fn expulsion(
-        &self,
-        person: &Person,
-        account: &Account,
-        deadline: Instant,
-    ) -> Result<Option<Outcome>, DirectoryError> {
-        let outcome = account.expulsion(SystemTime::now());
-        if outcome.is_some() || !self.directory.has_group_rules() {
-            return Ok(outcome);
-        }
-        let rules = self.directory.group_rules(person, deadline).await?;
-        let groups = self.directory.groups(person, deadline).await?;
-        Ok(check_groups(&groups, &rules).err().map(|refusal| refusal.outcome))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::rule::Admission;
-    use super::super::store::Position;
-    use super::super::store::suite::{session, soon};
-    use super::super::tests::{register, settings};
+    use std::time::SystemTime;
+
     use super::*;
     use crate::directory::machine::MachineError;
     use crate::directory::scripted::{Answer, Scripted, account, config, forest, guid, unreachable};
     use crate::directory::{Directory, Entry};
+    use crate::sessions::rule::Admission;
+    use crate::sessions::store::Position;
+    use crate::sessions::store::suite::{session, soon};
+    use crate::sessions::tests::{register, settings};
 
     const ROOT: &str = "DC=acme,DC=com";
 
@@ -175,15 +159,16 @@ mod tests {
             passwords: (),
             host: "XCALLY".into(),
             warn: Duration::ZERO,
+            clock: SystemTime::now,
         });
         for (id, number) in [("1a", 1), ("1b", 1), ("2", 2)] {
             let session = session(id, &guid(number).to_string(), now());
-            register.store.open(&session, Admission::Unlimited, soon()).await.unwrap();
+            register.store().open(&session, Admission::Unlimited, soon()).await.unwrap();
         }
-        let before = register.store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+        let before = register.store().events(&Position::Now, 1, soon()).await.unwrap().cursor;
         let done = recheck(&register, &logins).await;
         logins.directory.machine().is_finished();
-        let events = register.store.events(&Position::After(before), 10, soon()).await.unwrap().list;
+        let events = register.store().events(&Position::After(before), 10, soon()).await.unwrap().list;
         let ended = events.into_iter().map(|event| {
             let ended = event.session.ended.unwrap();
             assert_eq!(ended.reason, EndReason::Refused);

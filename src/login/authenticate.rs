@@ -9,123 +9,19 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::decision::{Decision, Progress};
+use super::logins::{Logins, Memory};
 use super::passwords::{Checked, Method, Passwords};
 use super::refusal::Refusal;
-use crate::config::ConfigError;
-use crate::directory::sid::Sid;
-use crate::directory::{Account, Directory, DirectoryError, Entry, Found, GroupRules, Machine, Person};
-use crate::name::{Principal, Rules};
-use crate::verdict::{Outcome, Step, Verdict};
+use crate::directory::{Account, DirectoryError, Entry, Machine, Person};
+use crate::name::Principal;
+use crate::verdict::Outcome;
 
 /// Longest wait for the password's expiry time after a bind that succeeded, if nothing else is outstanding.
 /// The time is read while the password is checked; a warning is worth no longer delay.
 const WARNING: Duration = Duration::from_millis(300);
 /// Longest time that a rejected login waits to learn whether the name still belongs to the same account.
 const CONFIRMATION: Duration = Duration::from_millis(500);
-
-/// The result of a login, with details for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The reply to the module.
-    pub verdict: Verdict,
-    /// The domain controller that decided.
-    pub dc: Option<String>,
-    /// The method by which the password was checked.
-    pub method: Option<Method>,
-    /// The account of the login, once it was found.
-    pub person: Option<Person>,
-}
-
-/// Decides logins.
-pub struct Logins<M, P> {
-    /// The rules that map names.
-    pub names: Rules,
-    /// Finds accounts and their groups.
-    pub directory: Directory<M>,
-    /// Checks passwords.
-    pub passwords: P,
-    /// This host's NetBIOS name, for `userWorkstations`.
-    pub host: String,
-    /// How long before a password's expiry the user is warned; zero is never.
-    pub warn: Duration,
-}
-
-/// A decision that was made before the broker queried AD.
-impl From<Refusal> for Decision {
-    fn from(refusal: Refusal) -> Self {
-        Progress::default().decide(Err(refusal))
-    }
-}
-
-impl From<&ConfigError> for Decision {
-    fn from(error: &ConfigError) -> Self {
-        let outcome = match error {
-            ConfigError::Broken(_) => Outcome::Misconfigured,
-            ConfigError::NotJoined => Outcome::Unavailable,
-        };
-        Refusal::new(outcome, error).into()
-    }
-}
-
-/// State of a login that is being decided.
-#[derive(Default)]
-pub(super) struct Progress {
-    principal: Option<String>,
-    steps: Vec<Step>,
-    dc: Option<String>,
-    method: Option<Method>,
-    person: Option<Person>,
-    /// Notes for the log, whatever the outcome.
-    pub(super) notes: Vec<String>,
-    /// True if the user is warned when the password expires soon; `expires_in` is the time left, in seconds.
-    warn: bool,
-    expires_in: Option<u64>,
-}
-
-impl Progress {
-    pub(super) fn step(&mut self, name: &str, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.steps.push(Step { name: name.to_owned(), micros });
-    }
-
-    /// Records the check of a password, ahead of the steps that follow it.
-    pub(super) fn password(&mut self, checked: &Checked) {
-        if let Some(connect) = checked.connect {
-            self.step("connect", connect);
-        }
-        if checked.outcome == Outcome::WrongPassword && !checked.unanswered.is_empty() {
-            let silent = checked.unanswered.join(", ");
-            self.notes.push(format!("{silent} did not answer and may have counted the attempt as well"));
-        }
-        let name = match checked.method {
-            Method::Ldap => "bind",
-            Method::Kerberos => "kerberos",
-        };
-        self.step(name, checked.took);
-        self.dc = Some(checked.dc.clone());
-        self.method = Some(checked.method);
-    }
-
-    pub(super) fn decide(self, result: Result<(), Refusal>) -> Decision {
-        let Refusal { outcome, reason, text } =
-            result.err().unwrap_or_else(|| Refusal::new(Outcome::Success, ""));
-        let expires_in = self.expires_in.filter(|_| outcome.is_success());
-        let reason = Some(reason).filter(|reason| !reason.is_empty());
-        let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
-        let (principal, steps) = (self.principal, self.steps);
-        let verdict = Verdict { principal, text, steps, expires_in, ..Verdict::new(outcome, reason) };
-        Decision { verdict, dc: self.dc, method: self.method, person: self.person }
-    }
-}
-
-/// The use of accounts that were found by an earlier login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// A remembered account is used at first: the caller confirms it.
-    Good,
-    /// AD is queried.
-    Avoided,
-}
 
 impl<M: Machine, P: Passwords> Logins<M, P> {
     /// Decides whether the user who typed `name` and `password` gets access. With `warn` the decision also
@@ -141,7 +37,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let (mut decision, read) = self.inspect(name, deadline).await;
         if let Some((person, account)) = read {
             if warn && decision.verdict.outcome.is_success() {
-                decision.verdict.expires_in = self.soon(account.password_expires, SystemTime::now());
+                decision.verdict.expires_in = self.soon(account.password_expires, (self.clock)());
             }
             decision.person = Some(person);
         }
@@ -232,7 +128,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         };
         if progress.warn {
             match expiry {
-                Ok(at) => progress.expires_in = self.soon(at, SystemTime::now()),
+                Ok(at) => progress.expires_in = self.soon(at, (self.clock)()),
                 Err(Refusal { reason, .. }) => {
                     progress.notes.push(format!("whether the password expires soon is unknown: {reason}"));
                 }
@@ -421,63 +317,6 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let (person, account) = read.insert((person, account?));
         self.judge(person, account, deadline).await
     }
-
-    /// Decides by the account's state and groups.
-    pub(super) async fn judge(
-        &self,
-        person: &Person,
-        account: &Account,
-        deadline: Instant,
-    ) -> Result<(), Refusal> {
-        if let Some(outcome) = account.refusal(SystemTime::now(), &self.host) {
-            return Err(Refusal::new(outcome, "the account's state in AD"));
-        }
-        self.judge_groups(person, account.groups.as_deref(), deadline).await
-    }
-
-    async fn judge_groups(
-        &self,
-        person: &Person,
-        groups: Option<&[Sid]>,
-        deadline: Instant,
-    ) -> Result<(), Refusal> {
-        match groups {
-            Some(groups) => {
-                check_groups(groups, &Box::pin(self.directory.group_rules(person, deadline)).await?)
-            }
-            None if self.directory.has_group_rules() => {
-                Err(Refusal::new(Outcome::Unavailable, "the machine account may not read tokenGroups"))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl<M: Machine, P> Logins<M, P> {
-    /// Finds the account that a name means.
-    pub(super) async fn resolve(
-        &self,
-        name: &str,
-        memory: Memory,
-        deadline: Instant,
-        progress: &mut Progress,
-    ) -> Result<(Principal, Found), Refusal> {
-        let principal = self.directory.principal(&self.names, name, deadline).await??;
-        progress.principal = Some(principal.to_string());
-        let begun = Instant::now();
-        let found = match memory {
-            Memory::Good => self.directory.find(&principal, deadline).await?,
-            Memory::Avoided => self.directory.find_afresh(&principal, deadline).await?,
-        };
-        progress.step(if found.remembered { "resolve, remembered" } else { "resolve" }, begun.elapsed());
-        progress.notes.extend(
-            found
-                .hides
-                .as_ref()
-                .map(|dn| format!("{principal} is also the implicit name of {dn}, which it hides")),
-        );
-        Ok((principal, found))
-    }
 }
 
 /// The present bearer of a name, as AD reports it while the password of a remembered account is checked.
@@ -582,21 +421,6 @@ fn unconfirmed(checked: Checked) -> Refusal {
     }
 }
 
-pub(super) fn check_groups(groups: &[Sid], rules: &GroupRules) -> Result<(), Refusal> {
-    if let Some(denied) = rules.deny.iter().find(|sid| groups.contains(sid)) {
-        return Err(Refusal::new(
-            Outcome::Denied,
-            format!("member of {} (login.deny_groups)", rules.name(denied).unwrap_or_default()),
-        ));
-    }
-    if let Some(allow) = &rules.allow
-        && !allow.iter().any(|sid| groups.contains(sid))
-    {
-        return Err(Refusal::new(Outcome::NotAllowed, "member of none of login.allow_groups"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -606,8 +430,9 @@ mod tests {
     use crate::config::{Bridge, Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
     use crate::directory::pool::PoolError;
     use crate::directory::scripted::{self, group_of_filter};
-    use crate::directory::{Entry, MachineError, Search};
-    use crate::name::NameMap;
+    use crate::directory::{Directory, Entry, MachineError, Search};
+    use crate::name::{NameMap, Rules};
+    use crate::verdict::Verdict;
 
     /// The directory of a test: the answer to each search, found by a part of its base or filter.
     #[derive(Default)]
@@ -675,6 +500,17 @@ mod tests {
         }
     }
 
+    /// The time of every test, years before the present.
+    fn noon() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_100_000_000)
+    }
+
+    /// A time as AD writes it: units of 100 ns since 1601.
+    fn ticks(time: SystemTime) -> String {
+        let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        ((since_1970 + 11_644_473_600) * 10_000_000).to_string()
+    }
+
     fn config(login: Login) -> Config {
         let names = Rules {
             domain: "acme.com".into(),
@@ -724,6 +560,7 @@ mod tests {
             },
             host: "XCALLY".into(),
             warn,
+            clock: noon,
         }
     }
 
@@ -908,10 +745,11 @@ mod tests {
         const EACH: Duration = Duration::from_millis(50);
         let checks = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
         let plain = logins(Login::default(), [found(), found()], checks);
-        let Logins { names, passwords, host, warn, .. } = plain;
+        let Logins { names, passwords, host, warn, clock, .. } = plain;
         let machine = Slow(Scripted(Mutex::new([found(), found()].into())), EACH);
         let directory = Directory::new(machine, &config(Login::default()));
-        let logins = Logins { names, directory, passwords: SlowPasswords(passwords, EACH), host, warn };
+        let logins =
+            Logins { names, directory, passwords: SlowPasswords(passwords, EACH), host, warn, clock };
         for (expected, what) in [(2 * EACH, "resolved, then bound"), (EACH, "confirmed beside the bind")] {
             let begun = Instant::now();
             let decision = logins.authenticate("john", "secret", false, soon()).await;
@@ -1284,10 +1122,9 @@ mod tests {
     fn expires(left: Option<Duration>) -> Answer {
         let (_, groups) = member_of(&[ALLOWED]);
         let entry = groups.unwrap().remove(0);
-        // In units of 100 ns since 1601; the greatest number means never.
-        let since_1970 = left.map(|left| SystemTime::UNIX_EPOCH.elapsed().unwrap() + left);
-        let ticks = since_1970.map_or(i64::MAX as u64, |time| (time.as_secs() + 11_644_473_600) * 10_000_000);
-        (BY_GUID, Ok(vec![entry.with(Account::PASSWORD_EXPIRY, [ticks.to_string()])]))
+        // The greatest number means never.
+        let at = left.map_or(i64::MAX.to_string(), |left| ticks(noon() + left));
+        (BY_GUID, Ok(vec![entry.with(Account::PASSWORD_EXPIRY, [at])]))
     }
 
     async fn authenticate_and_warn(logins: &Logins<Scripted, Expected>) -> Verdict {
@@ -1368,6 +1205,16 @@ mod tests {
             let logins = logins(login, [found(), expires(Some(DAY))], []);
             let verdict = logins.account("john", warn, soon()).await.verdict;
             assert_eq!((verdict.outcome, verdict.expires_in.is_some()), (Outcome::Success, is_told));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_expires_by_the_clock_that_was_passed_in() {
+        for (at, outcome) in [(noon() + DAY, Outcome::Success), (noon() - DAY, Outcome::AccountExpired)] {
+            let account = scripted::state(john("CN=John").with("accountExpires", [ticks(at)]));
+            let logins = logins(Login::default(), [found(), (BY_GUID, Ok(vec![account]))], []);
+            let verdict = logins.account("john", false, soon()).await.verdict;
+            assert_eq!(verdict.outcome, outcome, "{verdict:?}");
         }
     }
 }

@@ -9,11 +9,9 @@ mod evict;
 pub mod identity;
 mod owed;
 pub mod process;
-pub(super) mod recheck;
 pub mod redis;
-mod requests;
 pub mod rule;
-pub(super) mod seat;
+pub mod seat;
 pub mod sqlite;
 pub mod store;
 mod sweep;
@@ -36,10 +34,10 @@ use self::rule::Admission;
 use self::seat::Opening;
 use self::sqlite::Sqlite;
 use self::store::{Closed, Opened, Position, Store, StoreError, Which};
-use super::log::{Level, Line, Log};
-use super::peers::Peer;
 use crate::config;
 use crate::directory::dns::Names;
+use crate::log::{Level, Line, Log};
+use crate::protocol::Peer;
 use crate::protocol::report::{self, EndReason, Ended, Events, Session, Sessions};
 use crate::protocol::{MAX_FRAME, Request};
 use crate::supervise;
@@ -54,7 +52,7 @@ const PAGE: usize = 200;
 /// envelope.
 const ROOM: usize = MAX_FRAME - 1024;
 /// Maximum duration of a call to the store that no request waits for.
-const CALL: Duration = Duration::from_secs(10);
+pub const CALL: Duration = Duration::from_secs(10);
 /// Delay after which a recheck counts as not running; at least the configured interval.
 const RECHECK_LATE: Duration = Duration::from_secs(120);
 
@@ -164,6 +162,16 @@ impl Register {
             ended: std::array::from_fn(|_| AtomicU64::new(0)),
             rechecked: Mutex::new((Instant::now(), None)),
         })
+    }
+
+    /// The settings of the configuration.
+    pub fn settings(&self) -> &config::Sessions {
+        &self.settings
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// Starts the background tasks: the sweep, the command for evictions, the owed ends, the server's count.
@@ -328,7 +336,7 @@ impl Register {
 
     /// Returns the open sessions of this server; in a file of this host these are all, under any name of the
     /// host.
-    async fn mine(&self, deadline: Instant) -> Result<Vec<Session>, StoreError> {
+    pub async fn mine(&self, deadline: Instant) -> Result<Vec<Session>, StoreError> {
         if !self.store.is_shared() {
             return self.all(&Which::All, deadline).await;
         }
@@ -428,7 +436,7 @@ impl Register {
     }
 
     /// Notes that the accounts behind sessions were read again, or the problem that prevented it.
-    fn note_recheck(&self, problem: Option<String>) {
+    pub fn note_recheck(&self, problem: Option<String>) {
         let mut rechecked = self.rechecked.lock().unwrap_or_else(PoisonError::into_inner);
         match problem {
             None => *rechecked = (Instant::now(), None),
@@ -581,13 +589,13 @@ fn closed_now() -> Ended {
 }
 
 /// Returns the milliseconds since 1970.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::num::NonZeroUsize;
     use std::task::Poll;
 
@@ -598,18 +606,18 @@ mod tests {
     use crate::directory::dns::Network;
     use crate::protocol::{HEADER, Operation, Reply, Secret, encode};
 
-    pub(super) fn settings() -> config::Sessions {
+    pub fn settings() -> config::Sessions {
         config::Sessions::default()
     }
 
     /// Creates a register of the host `here` in a new folder.
-    pub(super) fn register(settings: config::Sessions) -> (Arc<Register>, tempfile::TempDir) {
+    pub fn register(settings: config::Sessions) -> (Arc<Register>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         (register_in(settings, folder.path()), folder)
     }
 
     /// A server for tests.
-    pub(in crate::broker::sessions) fn here() -> Server {
+    pub(in crate::sessions) fn here() -> Server {
         Server { name: "here".into(), machine: "6d61".into() }
     }
 
@@ -639,10 +647,12 @@ mod tests {
     }
 
     impl Register {
-        pub(in crate::broker::sessions) async fn enter(
-            self: &Arc<Self>,
-            person: u8,
-        ) -> Result<Session, NotOpened> {
+        /// The store itself.
+        pub fn store(&self) -> &dyn Store {
+            &*self.store
+        }
+
+        pub(in crate::sessions) async fn enter(self: &Arc<Self>, person: u8) -> Result<Session, NotOpened> {
             self.open(&newcomer(person), &request(Operation::OpenSession), &me(), soon()).await
         }
     }

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use super::store::{Closed, StoreError, Which};
 use super::{CALL, Register, newest};
-use crate::broker::log::{Level, Line};
-use crate::broker::peers::Peer;
+use crate::log::{Level, Line};
+use crate::protocol::Peer;
 use crate::protocol::Request;
 use crate::protocol::report::{Ended, Session};
 use crate::supervise;

@@ -43,12 +43,12 @@ pub struct Seat {
 
 impl Seat {
     /// Guards the open session `id`.
-    pub(in crate::broker) fn new(register: Arc<Register>, id: String) -> Self {
+    pub fn new(register: Arc<Register>, id: String) -> Self {
         Seat { register, id: Some(id) }
     }
 
     /// Releases the session, because the application has the reply.
-    pub(in crate::broker) fn taken(mut self) {
+    pub fn taken(mut self) {
         self.id = None;
     }
 }

@@ -103,7 +103,8 @@ mod tests {
         if std::env::var_os(ALONE).is_some() {
             return alone();
         }
-        let name = "broker::sessions::evict::orphans::tests::what_left_its_group_and_its_parent_ends_and_commands_do_not";
+        let name =
+            "sessions::evict::orphans::tests::what_left_its_group_and_its_parent_ends_and_commands_do_not";
         let mut command = Command::new(std::env::current_exe().unwrap());
         let status = command.args(["--exact", "--nocapture", name]).env(ALONE, "1").status();
         assert!(status.unwrap().success());

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout_at};
 
+use super::decision::Decision;
 use super::local_time::local;
-use super::login::{Decision, Logins};
+use super::logins::Logins;
 use crate::directory::lockout::{Lockout, Until};
 use crate::directory::{Machine, Person};
 use crate::verdict::Outcome;
@@ -17,7 +18,7 @@ const READING: Duration = Duration::from_millis(500);
 impl<M: Machine, P> Logins<M, P> {
     /// Adds the start and the end of the lock to the refusal of a locked account. If they cannot be read, the
     /// refusal stays as it is.
-    pub(super) async fn tell_lock(&self, decision: &mut Decision, deadline: Instant) {
+    pub async fn tell_lock(&self, decision: &mut Decision, deadline: Instant) {
         if let (Outcome::LockedOut, Some(person)) = (decision.verdict.outcome, &decision.person)
             && let Some(lock) = self.lock(person, deadline).await
         {
@@ -27,11 +28,11 @@ impl<M: Machine, P> Logins<M, P> {
     }
 
     /// Describes the lock of `person`, if it can be read.
-    pub(super) async fn lock(&self, person: &Person, deadline: Instant) -> Option<String> {
+    pub async fn lock(&self, person: &Person, deadline: Instant) -> Option<String> {
         let deadline = deadline.min(Instant::now() + READING);
         let read = timeout_at(deadline, self.directory.lockout(person, deadline)).await;
         let lock = read.ok()?.ok()??;
-        Some(format!("locked out {}", span(&lock, SystemTime::now())))
+        Some(format!("locked out {}", span(&lock, (self.clock)())))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Script};
 
-use crate::broker::sessions::store::EVENTS;
+use crate::sessions::store::EVENTS;
 
 /// Version of the layout of the keys; a register with another layout is not used.
 const LAYOUT: u32 = 2;

@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep};
 use self::orphans::Orphans;
 use super::store::{EVENTS, Position, StoreError};
 use super::{CALL, Register, now};
-use crate::broker::log::{Level, Line};
 use crate::config;
+use crate::log::{Level, Line};
 use crate::protocol::report::{Event, Session};
 use crate::supervise;
 

@@ -1148,11 +1148,7 @@ mod tests {
         let mut events = 0;
         for _ in 0..4 {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args([
-                    "--exact",
-                    "--nocapture",
-                    "broker::sessions::sqlite::tests::writes_until_it_is_killed",
-                ])
+                .args(["--exact", "--nocapture", "sessions::sqlite::tests::writes_until_it_is_killed"])
                 .env(CHILD, folder.path())
                 .stdout(Stdio::piped())
                 .spawn()

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::store::StoreError;
 use super::{CALL, Register};
-use crate::broker::log::{Level, Line};
+use crate::log::{Level, Line};
 use crate::protocol::report::Session;
 use crate::supervise;
 

@@ -50,7 +50,7 @@ macro_rules! keeps_its_promises {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn $promise() {
             if let Some(made) = $make().await {
-                $crate::broker::sessions::store::suite::$promise(made.store).await;
+                $crate::sessions::store::suite::$promise(made.store).await;
                 drop(made.keep);
             }
         })+

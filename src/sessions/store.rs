@@ -8,13 +8,13 @@
 //! dropped, but the store may still make the change.
 
 #[cfg(test)]
-pub(super) mod suite;
+pub(crate) mod suite;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::rule::Admission;
-use crate::kerberos::BoxFuture;
+use crate::net::BoxFuture;
 use crate::protocol::report::{Ended, Events, Session};
 
 /// Maximum number of events that a store keeps; the oldest are removed first.

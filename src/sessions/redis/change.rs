@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::trouble::EVICTION;
-use crate::broker::log::{Level, Line};
+use crate::log::{Level, Line};
 
 /// A change in the state of the Redis, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@
 //! has not proved itself, it may not have been made. `pwdLastSet` on the machine connection decides both. If
 //! it does not show the change in time, the outcome is unknown.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::login::{Decision, Logins, Memory, Progress};
+use super::decision::{Decision, Progress};
+use super::logins::{Logins, Memory};
 use super::passwords::{Attempt, Changes, Checked};
 use super::refusal::Refusal;
 use crate::directory::change::Answer;
@@ -121,7 +122,7 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         }
         // The KDC rejects the account without a reason. A password that must be changed is not the reason.
         match self.directory.account(person, deadline).await {
-            Ok(account) => match account.refusal(SystemTime::now(), &self.host) {
+            Ok(account) => match account.refusal((self.clock)(), &self.host) {
                 Some(outcome) if !outcome.wants_new_password() => Refusal { outcome, ..refusal },
                 _ => refusal,
             },
@@ -151,7 +152,7 @@ impl<M: Machine, P: Changes> Logins<M, P> {
             Err(error) => (nothing, Err(format!("the policy could not be read: {error}"))),
         };
         let policy = policy.map_or(read, Ok).map_err(|problem| progress.notes.push(problem)).ok();
-        let text = policy::refusal(&said, policy.as_ref(), new, &subject, SystemTime::now());
+        let text = policy::refusal(&said, policy.as_ref(), new, &subject, (self.clock)());
         Refusal { text, ..Refusal::new(Outcome::PasswordRefused, said) }
     }
 
@@ -209,6 +210,7 @@ fn impossible(error: PasswordError) -> Refusal {
 mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
+    use std::time::SystemTime;
 
     use super::super::passwords::Method;
     use super::*;
@@ -268,6 +270,7 @@ mod tests {
             passwords: Expected(Mutex::new(attempts.into_iter().collect())),
             host: "XCALLY".into(),
             warn: Duration::ZERO,
+            clock: SystemTime::now,
         }
     }
 

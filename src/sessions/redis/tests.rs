@@ -19,9 +19,9 @@ use super::super::store::suite::{Made, ONE, all_events, keeps_its_promises, list
 use super::super::tests::{here, settings};
 use super::super::{NotOpened, Register, closed_now, identity, now, owed, sweep};
 use super::*;
-use crate::broker::log::Log;
 use crate::config::{DEFAULT_USER, RIGHTS, RedisAt, SENTINEL_RIGHTS};
 use crate::directory::dns::Network;
+use crate::log::Log;
 
 const NOW: u64 = 1_784_000_000_000;
 const PASSWORD: &str = "hunter2";

@@ -122,8 +122,8 @@ pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::broker::sessions::now;
-    use crate::broker::sessions::store::suite::session;
+    use crate::sessions::now;
+    use crate::sessions::store::suite::session;
 
     /// Creates a shell script, and returns its command and its folder.
     pub fn script(text: &str) -> (config::Command, tempfile::TempDir) {
