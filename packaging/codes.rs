@@ -81,7 +81,7 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "sessions",
-        "the register of sessions came, went, or has a problem",
+        "the register of sessions became available, became unavailable, or has a problem",
         "fix the `problem` or `cause`; `advice` names the steps",
     ),
     (
@@ -146,8 +146,8 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "dns",
-        "a file of DNS changed (`changed`): the domain controllers are looked for again, and those that are known stay in use \
-         until the answer",
+        "a file of DNS changed (`changed`): the broker searches for domain controllers again, and those \
+         that are known stay in use until the answer",
         "nothing",
     ),
     (
@@ -195,7 +195,7 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
 /// Lines that the module logs under the application's name: a part of the line, and what an administrator does about it.
 pub const MODULE: &[(&str, &str)] = &[
     (
-        "could not be asked",
+        "could not be queried",
         "the broker is not running, or does not answer: see the end of the line, or run `motion-ad doctor`",
     ),
     (

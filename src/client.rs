@@ -31,7 +31,7 @@ pub enum AskError {
     #[error("no connection: {0}")]
     Connect(io::Error),
     /// The request did not get through.
-    #[error("the request was not taken: {0}")]
+    #[error("the request could not be sent: {0}")]
     Send(FrameError),
     /// No whole reply, or not one that this version understands.
     #[error("no valid reply: {0}")]
@@ -40,7 +40,7 @@ pub enum AskError {
     #[error("the request was refused: {0:?}")]
     Refused(String),
     /// The reply belongs to another request.
-    #[error("the reply belongs to another question")]
+    #[error("the reply belongs to another request")]
     Unexpected,
 }
 

@@ -416,7 +416,7 @@ pub enum MapProblem {
     #[error("right of `=`, expected user@domain or DOMAIN\\user: {0}")]
     Principal(NameError),
     /// An earlier line maps the same name to another account.
-    #[error("line {0} maps the same name to somebody else")]
+    #[error("line {0} maps the same name to another account")]
     Contradiction(usize),
 }
 

@@ -44,7 +44,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// AD let this account in just now, and every configured rule agrees.
+    /// AD accepted this account just now, and every configured rule agrees.
     Success = "success", text: None, advice: "";
     /// The password is wrong (`data 52e`).
     WrongPassword = "wrong_password", text: None,
@@ -52,7 +52,7 @@ outcomes! {
     /// The name maps to `user@domain`, and AD has no such account (`data 525`).
     UnknownUser = "unknown_user", text: None,
         advice: "create the account in AD, or map the name in /etc/motion-ad/names.map";
-    /// The name cannot be mapped to an AD account; AD was not asked.
+    /// The name cannot be mapped to an AD account; AD was not queried.
     Unmapped = "unmapped", text: None,
         advice: "add the name to /etc/motion-ad/names.map, or its domain to names.domains";
     /// More than one AD account answers to the name.

@@ -548,7 +548,7 @@ fn without_a_broker_the_message_says_what_to_look_at() {
     let host = Host::new();
     let error = |cause: &str, advice: &str| {
         format!(
-            "motion-ad: the broker at {} could not be asked: no connection: {cause}; {advice}\n",
+            "motion-ad: the broker at {} could not be queried: no connection: {cause}; {advice}\n",
             host.path("broker.sock").display()
         )
     };
@@ -573,8 +573,8 @@ fn a_broker_that_refuses_is_no_answer_even_when_it_does_not_listen_first() {
             send(&mut stream, &Reply::Refused("uid 1000 may not ask".into()), &Default::default()).unwrap();
         });
         let error = format!(
-            "motion-ad: the broker at {} could not be asked: the request was refused: \"uid 1000 may not ask\"; \
-             do as the broker says; after an upgrade of motion-ad restart the application\n",
+            "motion-ad: the broker at {} could not be queried: the request was refused: \"uid 1000 may not \
+             ask\"; do as the broker says; after an upgrade of motion-ad restart the application\n",
             host.path("broker.sock").display()
         );
         host.feed(args, INPUT).is(2, "", &error);
@@ -589,14 +589,14 @@ fn a_broker_that_hangs_up_or_answers_something_else_is_no_answer() {
         let broker = host.broker(drop);
         let done = host.feed(args, INPUT);
         assert_eq!((done.exit, done.out.as_str()), (2, ""));
-        assert!(done.err.contains("could not be asked: "), "{}", done.err);
+        assert!(done.err.contains("could not be queried: "), "{}", done.err);
         broker.join().unwrap();
     }
     let host = Host::new();
     let broker = host.reply(status(None, "ok"));
     let done = host.run(&["check", "x"]);
     assert_eq!(done.exit, 2);
-    assert!(done.err.contains("belongs to another question"), "{}", done.err);
+    assert!(done.err.contains("belongs to another request"), "{}", done.err);
     broker.join().unwrap();
 }
 
@@ -607,7 +607,7 @@ fn a_silent_broker_is_given_up_in_time() {
     let broker = host.broker(move |_stream| told.recv());
     let start = Instant::now();
     let error = format!(
-        "motion-ad: the broker at {} could not be asked: no valid reply: timed out; \
+        "motion-ad: the broker at {} could not be queried: no valid reply: timed out; \
          see `systemctl status motion-ad.service`\n",
         host.path("broker.sock").display()
     );

@@ -139,7 +139,7 @@ fn where_the_join_knows_it_all_nothing_is_to_be_changed() {
             "  XC_ACTIVEDIRECTORY_BASE_DN, line 5: nothing to set\n    it is the whole of acme.com",
             "x XC_ACTIVEDIRECTORY_PASSWORD, line 4: remove it\n    take the line out and change the password of \
              cn=admin,dc=acme,dc=com in AD",
-            "By ldap:// passwords travelled readably",
+            "With ldap:// passwords crossed the network in the clear",
             " is needed: 2, 3, 4, 5, 6, 7.\n",
             "stays as it is: there is nothing to change\n",
         ] {
@@ -162,7 +162,8 @@ fn a_narrower_base_is_shown_then_written_once_and_then_known() {
     for text in [
         "+ XC_ACTIVEDIRECTORY_BASE_DN, line 5: taken over\n",
         "\n #base_dn = \"dc=acme,dc=com\"\n+base_dn = \"ou=People,dc=acme,dc=com\"\n \n",
-        "\n+base_dn = \"ou=People,dc=acme,dc=com\"\n    XC_ACTIVEDIRECTORY_BASE_DN, line 5: XCALLY found nobody above it",
+        "\n+base_dn = \"ou=People,dc=acme,dc=com\"\n    XC_ACTIVEDIRECTORY_BASE_DN, line 5: XCALLY found no \
+         users above it",
         "Nothing is written yet; `motion-ad setup --apply` writes",
     ] {
         assert!(shown.out.contains(text), "{text:?} in {}", shown.out);
@@ -211,7 +212,7 @@ fn what_contradicts_the_join_is_for_somebody_to_decide() {
     assert!(done.out.contains(
         "x XC_ACTIVEDIRECTORY_BASE_DN, line 5: yours to decide\n    dc=other,dc=com is not inside acme.com"
     ));
-    assert!(done.out.contains("everybody on this host may read it (mode 0644)"), "{}", done.out);
+    assert!(done.out.contains("every user on this host may read it (mode 0644)"), "{}", done.out);
 }
 
 #[test]
@@ -247,7 +248,7 @@ fn each_name_is_asked_once_however_many_answers_fit() {
     let done = host.run(&["audit"], "ann\nbob\nann\ncarl\r\n\ndora\neve\n");
     assert_eq!((done.exit, done.err.as_str()), (0, ""), "{done:?}");
     assert!(
-        done.out.starts_with(" 6  names\n 6  may log in\n 1  stand in the list before\n"),
+        done.out.starts_with(" 6  names\n 6  may log in\n 1  repeat an earlier name of the list\n"),
         "{}",
         done.out
     );

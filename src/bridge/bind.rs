@@ -128,7 +128,7 @@ async fn account(bridge: &Bridge, name: &str) -> Result<String, Answer> {
 }
 
 fn busy() -> Answer {
-    Answer::other("busy", code::BUSY, "too many logins are on their way; try again in a moment")
+    Answer::other("busy", code::BUSY, "too many logins are running; try again in a moment")
 }
 
 /// Performs one login through PAM.

@@ -13,7 +13,7 @@ Environment:
   CREDENTIALS_DIRECTORY  the admin's name and secret as systemd copied them; without it there is no admin
 
 Exit status:
-  0  told to end; or a file that it was started from changed, and systemd starts it again
+  0  stopped by a signal; or a file that it was started from changed, and systemd starts it again
   1  it could not start";
 
 /// Answers LDAP on loopback, for applications that only speak LDAP
@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
 
-    /// Where the broker listens
+    /// Socket of the broker
     #[arg(long, value_name = "PATH", default_value = SOCKET)]
     pub socket: PathBuf,
 }

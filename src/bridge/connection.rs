@@ -118,7 +118,7 @@ where
             biased;
             () = bridge.ends() => return notice(stream, code::UNAVAILABLE, "the server ends").await,
             () = guest.is_asked_to_leave() => {
-                return notice(stream, code::BUSY, "another connection needs the place").await;
+                return notice(stream, code::BUSY, "another connection needs its place").await;
             }
             read = state.buffer.next(stream, idle) => read,
         };
@@ -202,7 +202,7 @@ where
         Request::Extended(name) => return extended(bridge, stream, state, id, &name).await,
         Request::Refused(answer) => {
             let outcome =
-                Outcome::new(code::UNWILLING_TO_PERFORM, "this server answers binds and searches alone");
+                Outcome::new(code::UNWILLING_TO_PERFORM, "this server answers only binds and searches");
             send(stream, &message::done(id, answer, &outcome)).await?;
         }
         // Messages are answered in order, so the earlier one has been answered already.

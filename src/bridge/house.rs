@@ -44,7 +44,7 @@ impl Guest {
         *self.idle() = None;
     }
 
-    /// Waits until another connection needs the place.
+    /// Waits until another connection needs its place.
     pub async fn is_asked_to_leave(&self) {
         self.leave.notified().await;
     }

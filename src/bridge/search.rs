@@ -70,7 +70,7 @@ pub async fn search<S: AsyncWrite + Unpin>(
 }
 
 fn busy() -> Outcome {
-    Outcome::new(code::BUSY, "too many searches are on their way; try again in a moment")
+    Outcome::new(code::BUSY, "too many searches are running; try again in a moment")
 }
 
 async fn paged<S: AsyncWrite + Unpin>(

@@ -23,7 +23,7 @@ pub enum ReadError {
     #[error("the connection was closed")]
     Closed,
     /// The client sent nothing within its idle time.
-    #[error("nothing came in time")]
+    #[error("no data arrived in time")]
     Idle,
     /// A message started, but was not complete within [`WHOLE`].
     #[error("no whole message in time")]
@@ -103,7 +103,7 @@ impl Buffer {
 /// # Errors
 /// Returns an error if the client does not take them within [`WRITE`], or if the connection is gone.
 pub async fn send(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "the answer was not taken in time");
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the client did not read the answer in time");
     timeout(WRITE, async {
         to.write_all(bytes).await?;
         to.flush().await

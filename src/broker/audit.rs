@@ -37,7 +37,7 @@ impl Broker {
             (Ok(service), None) => service,
         };
         let Ok(_turn) = timeout_at(deadline, self.auditing.lock()).await else {
-            return refused(Outcome::Unavailable, "another audit is under way".to_owned());
+            return refused(Outcome::Unavailable, "another audit is running".to_owned());
         };
         match service.logins.audit(&request.names, deadline).await {
             Ok(audit) => Reply::Audit(Box::new(audit)),

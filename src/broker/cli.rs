@@ -8,11 +8,11 @@ use crate::config::CONFIG;
 
 const MORE: &str = "\
 Environment:
-  CREDENTIALS_DIRECTORY  keytab and sssd.conf as systemd copied them; without it the host's own are read
-  KRB5_KTNAME            the keytab: the machine account's tickets are got with it, and KDCs proved
+  CREDENTIALS_DIRECTORY  keytab and sssd.conf as systemd copied them; without it the broker reads the host's own
+  KRB5_KTNAME            the keytab, for the machine account's tickets and to verify KDCs
 
 Exit status:
-  0  told to end; or a file that it was started from changed, and systemd starts it again
+  0  stopped by a signal; or a file that it was started from changed, and systemd starts it again
   1  it could not start, or --check-config found something broken";
 
 /// Checks logins of XCALLY Motion against Active Directory

@@ -179,9 +179,12 @@ impl Broker {
             return health;
         }
         match &*locked(&self.watch.seen) {
-            None => health.add(Problem::stops("the broker has just started and looks for Active Directory")),
+            None => {
+                health.add(Problem::stops("the broker has just started and is looking for Active Directory"))
+            }
             Some((at, _)) if at.elapsed() > OLD => {
-                health.add(Problem::stops(format!("nothing was looked at for {} s", at.elapsed().as_secs())));
+                health
+                    .add(Problem::stops(format!("no health check has run for {} s", at.elapsed().as_secs())));
             }
             Some((_, seen)) => {
                 health.notes.clone_from(&seen.notes);

@@ -32,7 +32,7 @@ impl Place {
         let path = self.path.display();
         match symlink_metadata(&self.path) {
             Ok(found) if self.id == Some((found.dev(), found.ino())) => None,
-            Ok(_) => Some(format!("{path} is another file than the broker's socket: {MEND}")),
+            Ok(_) => Some(format!("{path} is not the broker's socket any more: {MEND}")),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Some(format!("{path} was removed, so that no application reaches the broker: {MEND}"))
             }
@@ -58,7 +58,7 @@ mod tests {
         let late = Place::of(&listener).unwrap();
         assert!(late.problem().unwrap().contains("was removed"));
         let _other = UnixListener::bind(&path).unwrap();
-        assert!(place.problem().unwrap().contains("is another file"));
+        assert!(place.problem().unwrap().contains("is not the broker's socket any more"));
         assert!(late.problem().is_some());
     }
 }

@@ -56,7 +56,7 @@ where
                 Trouble::Directory(_) => "AD",
             };
             let line = Line::new("recheck").with("problem", trouble);
-            let line = line.with("consequence", format!("everybody stays logged in until {until} answers"));
+            let line = line.with("consequence", format!("all users stay logged in until {until} answers"));
             register.log().complain(Level::Warning, "recheck", line);
         }
     }

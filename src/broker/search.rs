@@ -22,7 +22,7 @@ impl Broker {
     /// Runs `request.search` in the directory.
     pub(super) async fn search(&self, request: &Request, deadline: Instant, peer: &Peer) -> Reply {
         let Some(search) = &request.search else {
-            return Reply::Refused("the request says nothing to search for".to_owned());
+            return Reply::Refused("the request names nothing to search for".to_owned());
         };
         let now = Instant::now();
         let deadline = deadline.min(now + LONGEST);
@@ -36,7 +36,7 @@ impl Broker {
                     logins.directory.lookup(&logins.names, search, deadline).await
                 }
                 Ok(Err(_)) | Err(_) => {
-                    Found::failed(code::BUSY, format!("{AT_ONCE} searches are on their way"))
+                    Found::failed(code::BUSY, format!("{AT_ONCE} searches are running already"))
                 }
             },
         };

@@ -250,7 +250,7 @@ async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError>
         _ => MAX_FRAME,
     };
     let frame = encode_up_to(reply, &Secret::default(), limit)?;
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "the reply was not taken in time");
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the client did not read the reply in time");
     Ok(timeout(WRITE, stream.write_all(&frame)).await.map_err(|_| late())??)
 }
 

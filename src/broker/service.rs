@@ -260,7 +260,10 @@ async fn keep_names(network: Arc<Network>, domains: Arc<Domains>, log: Arc<Log>)
         look.tick().await;
         if let Some(file) = network.changed() {
             let line = Line::new("dns").with("changed", file.display());
-            log.write(Level::Info, &line.with("consequence", "the domain controllers are looked for again"));
+            log.write(
+                Level::Info,
+                &line.with("consequence", "the broker searches for domain controllers again"),
+            );
             for list in domains.all() {
                 list.ask_again();
             }

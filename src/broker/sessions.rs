@@ -45,7 +45,8 @@ impl Service {
                 let line = Line::new("session_open").with("user", &request.user);
                 let line = line.with("principal", verdict.principal.as_deref().unwrap_or_default());
                 let line = line.with("problem", refusal.reason);
-                let line = line.with("consequence", "let in without a session (sessions.on_store_failure)");
+                let line = line
+                    .with("consequence", "access was granted without a session (sessions.on_store_failure)");
                 log.write(Level::Error, &line);
             }
             false => {
@@ -64,7 +65,7 @@ impl Service {
         deadline: Instant,
     ) -> Result<Session, Refusal> {
         let (Some(person), Some(principal)) = (&decision.person, &decision.verdict.principal) else {
-            return Err(Refusal::new(Outcome::Unavailable, "nobody knows whose session it is"));
+            return Err(Refusal::new(Outcome::Unavailable, "the account of this session is unknown"));
         };
         let is_exempt = self.logins.directory.is_exempt(person, deadline).await?;
         let newcomer = Newcomer { principal: principal.clone(), guid: person.guid, is_exempt };
@@ -106,8 +107,8 @@ impl Service {
             None if verdict.outcome == Outcome::UnknownUser => Ok(Closed::Unknown),
             None => {
                 let reason = format!(
-                    "no session is open under this name, and whether one is under another name of the account cannot \
-                     be told: {}",
+                    "no session is open under this name, and it is unknown whether one is open under \
+                     another name of the account: {}",
                     verdict.reason
                 );
                 Err(Refusal::new(verdict.outcome, reason))
@@ -132,7 +133,7 @@ impl Service {
             Operation::WatchSessions => match self.register.watch(cursor, deadline).await {
                 Ok(Some(events)) => Ok(Reply::Events(Box::new(events))),
                 Ok(None) => {
-                    let reason = "too many wait for events of sessions already";
+                    let reason = "too many requests wait for events of sessions already";
                     return Reply::Verdict(Verdict::new(Outcome::Unavailable, reason));
                 }
                 Err(error) => Err(error),

@@ -360,7 +360,9 @@ impl File {
         let keys = &self.keys.broker;
         let users = match &keys.users {
             Some(users) if users.get_ref().is_empty() => {
-                return Err(self.problem(users, "the list is empty: nobody but root could log in".into()));
+                return Err(
+                    self.problem(users, "the list is empty: the broker would answer only root".into())
+                );
             }
             Some(users) => users.get_ref().clone(),
             None => Broker::default().users,

@@ -27,21 +27,23 @@ pub const TABLES: &[(&str, &str)] = &[
         "tls",
         "How the connections that carry users' passwords are verified. There is no switch to turn that off.",
     ),
-    ("names", "How a name that somebody types at the login page becomes an AD account, user@domain."),
+    ("names", "How a name that a user types at the login page becomes an AD account, user@domain."),
     (
         "login",
-        "How passwords are checked, and who may log in. Nested membership counts; groups are compared by SID.",
+        "How passwords are checked, and which users may log in. Nested membership counts; groups are compared by SID.",
     ),
-    ("broker", "Who may ask the broker, and how much at once."),
+    ("broker", "The users that the broker answers, and the number of their connections."),
     (
         "bridge",
-        "The LDAP server on loopback, for applications that only speak LDAP (motion-ad-ldap.socket, which has to be enabled).",
+        "The LDAP server on loopback, for applications that only speak LDAP (motion-ad-ldap.socket, which must be \
+         enabled).",
     ),
     ("pool", "The connections to domain controllers that check passwords."),
     (
         "sessions",
-        "The register of who is logged in. A session begins where the application opens a PAM session, or with a login \
-         where the module has the argument session=auth. Sessions are counted by the account, whatever name it goes by.",
+        "The register of logged-in users. A session begins where the application opens a PAM session, or with a login \
+         where the module has the argument session=auth. Sessions are counted per account, whatever name the user \
+         types.",
     ),
 ];
 
@@ -53,7 +55,7 @@ pub const KEYS: &[Key] = &[
         kind: "DNS name",
         value: r#""acme.com""#,
         otherwise: "ad_domain in sssd.conf",
-        text: "The joined domain. Another one than the joined is an error.",
+        text: "The joined domain. Any other domain is an error.",
     },
     Key {
         table: "domain",
@@ -69,7 +71,7 @@ pub const KEYS: &[Key] = &[
         kind: "NetBIOS name",
         value: r#""ACME""#,
         otherwise: "the first label of the domain in capitals",
-        text: "The domain's short name, for people who type DOMAIN\\user.",
+        text: "The domain's short name, for users who type DOMAIN\\user.",
     },
     Key {
         table: "domain",
@@ -77,8 +79,8 @@ pub const KEYS: &[Key] = &[
         kind: "list of DNS names",
         value: r#"["ad.acme.com", "ad2.acme.com"]"#,
         otherwise: "ad_server in sssd.conf, else found by DNS SRV",
-        text: "The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An empty list \
-               asks DNS.",
+        text: "The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An \
+               empty list queries DNS.",
     },
     Key {
         table: "domain",
@@ -127,8 +129,8 @@ pub const KEYS: &[Key] = &[
         kind: "list of domains",
         value: r#"["emea.acme.com"]"#,
         otherwise: "ad_enabled_domains in sssd.conf",
-        text: "Further domains of the forest whose people may log in, by what is typed after the @. The UPN suffixes \
-               that the forest publishes are accepted anyway.",
+        text: "Further domains of the forest whose users may log in, as the users type them after the @. The UPN \
+               suffixes that the forest publishes are accepted anyway.",
     },
     Key {
         table: "names",
@@ -156,9 +158,9 @@ pub const KEYS: &[Key] = &[
         kind: "list of groups",
         value: "[]",
         otherwise: "",
-        text: "Only members of at least one of these come in; an empty list lets everybody in. A group is a name, \
-               DOMAIN\\name, a distinguished name or a SID. One that AD does not know denies every login. A BUILTIN group, \
-               S-1-5-32-…, counts for accounts of its own domain: every domain has one with that SID.",
+        text: "Only members of at least one of these get access; an empty list gives every user access. A group is a \
+               name, DOMAIN\\name, a distinguished name or a SID. One that AD does not know denies every login. A BUILTIN \
+               group, S-1-5-32-…, counts for accounts of its own domain: every domain has one with that SID.",
     },
     Key {
         table: "login",
@@ -166,7 +168,7 @@ pub const KEYS: &[Key] = &[
         kind: "list of groups",
         value: "[]",
         otherwise: "",
-        text: "Members of any of these stay out, whatever else they are members of.",
+        text: "Members of any of these are rejected, whatever other groups they are in.",
     },
     Key {
         table: "login",
@@ -174,8 +176,8 @@ pub const KEYS: &[Key] = &[
         kind: "0 to 365",
         value: "0",
         otherwise: "",
-        text: "Whose password expires within so many days is told at the login, if the module's line has the argument \
-               messages; 0 tells nobody.",
+        text: "Users whose password expires within this many days are warned when they log in, if the \
+               module's line has the argument messages; 0 warns no user.",
     },
     Key {
         table: "broker",
@@ -183,7 +185,7 @@ pub const KEYS: &[Key] = &[
         kind: "list of local users, by name or uid",
         value: r#"["motion"]"#,
         otherwise: "",
-        text: "The users that applications run as. They and root are answered, nobody else.",
+        text: "The users that applications run as. The broker answers only them and root.",
     },
     Key {
         table: "broker",
@@ -191,7 +193,7 @@ pub const KEYS: &[Key] = &[
         kind: "16 to 4096",
         value: "4096",
         otherwise: "",
-        text: "The most connections from applications at once; more wait.",
+        text: "Maximum number of connections from applications at once; more wait.",
     },
     Key {
         table: "bridge",
@@ -207,9 +209,9 @@ pub const KEYS: &[Key] = &[
         kind: "absolute path",
         value: r#""/etc/motion-ad/ldap.pem""#,
         otherwise: "",
-        text: "PEM file of the host's own certificate, and of those that lead to its authority, for applications that insist \
-               on StartTLS or ldaps://localhost:3890. Where neither this file nor the key's is there, there is no TLS; over loopback \
-               the password crosses no network.",
+        text: "PEM file of the host's own certificate, and of those that lead to its authority, for applications that \
+               insist on StartTLS or ldaps://localhost:3890. If neither this file nor the key's exists, there is no TLS; \
+               over loopback the password crosses no network.",
     },
     Key {
         table: "bridge",
@@ -217,8 +219,8 @@ pub const KEYS: &[Key] = &[
         kind: "absolute path",
         value: r#""/etc/motion-ad/ldap.key""#,
         otherwise: "",
-        text: "PEM file of the key of that certificate. The user motion-ad-ldap must be able to read it, and not everybody: \
-               chown root:motion-ad-ldap, chmod 640.",
+        text: "PEM file of the key of that certificate. The user motion-ad-ldap must be able to read it, but not every \
+               user: chown root:motion-ad-ldap, chmod 640.",
     },
     Key {
         table: "pool",
@@ -226,7 +228,8 @@ pub const KEYS: &[Key] = &[
         kind: "1 to 1024",
         value: "32",
         otherwise: "",
-        text: "The most connections to domain controllers at once, each for one login at a time; more logins wait.",
+        text: "Maximum number of connections to domain controllers at once, each for one login at a time; more logins \
+               wait.",
     },
     Key {
         table: "pool",
@@ -242,8 +245,9 @@ pub const KEYS: &[Key] = &[
         kind: r#""replace", "deny" or "unlimited""#,
         value: r#""replace""#,
         otherwise: "",
-        text: "What a further login means of somebody who has as many sessions as sessions.limit allows: replace lets \
-               it take the place of the oldest, which ends; deny refuses it; unlimited sets no limit.",
+        text: "What happens to a further login of a user who has as many sessions as sessions.limit allows: \
+               replace ends the oldest session in its place; deny rejects the login; unlimited sets no \
+               limit.",
     },
     Key {
         table: "sessions",
@@ -251,7 +255,7 @@ pub const KEYS: &[Key] = &[
         kind: "1 to 1000",
         value: "1",
         otherwise: "",
-        text: "How many sessions a person may have.",
+        text: "How many sessions a user may have.",
     },
     Key {
         table: "sessions",
@@ -279,8 +283,8 @@ pub const KEYS: &[Key] = &[
         kind: "absolute path",
         value: r#""/etc/motion-ad/redis.password""#,
         otherwise: "no password",
-        text: "File whose first line is the password for the Redis. The user motion-ad must be able to read it, and \
-               not everybody: chown root:motion-ad, chmod 640. It is read anew for each connection.",
+        text: "File whose first line is the password for the Redis. The user motion-ad must be able to read \
+               it, but not every user: chown root:motion-ad, chmod 640. It is read again for each connection.",
     },
     Key {
         table: "sessions",
@@ -297,8 +301,9 @@ pub const KEYS: &[Key] = &[
         kind: r#""deny" or "allow""#,
         value: r#""deny""#,
         otherwise: "",
-        text: "What becomes of a login whose session cannot be registered, because the disk is full or the Redis does \
-               not answer: deny refuses it; allow lets it in without a session, with a line in the log.",
+        text: "What happens to a login whose session cannot be registered, because the disk is full or the \
+               Redis does not answer: deny rejects it; allow grants access without a session, with a line \
+               in the log.",
     },
     Key {
         table: "sessions",
@@ -314,11 +319,11 @@ pub const KEYS: &[Key] = &[
         kind: "10 to 31536000 seconds, or 0 for never",
         value: "900",
         otherwise: "",
-        text: "How often the accounts of those who have a session on this server are read again. A session ends when \
+        text: "How often the accounts of users with a session on this server are read again. A session ends when \
                its account was deleted, disabled, has expired, or may no longer log in by login.allow_groups and \
-               login.deny_groups. It does not end because the account is locked out, which anybody who types wrong \
-               passwords can bring about, nor because the password has expired or its logon hours are over: AD, too, \
-               asks for them only at a logon. While AD does not answer nobody's session ends.",
+               login.deny_groups. It does not end because the account is locked out, which anyone can cause \
+               with wrong passwords, nor because the password has expired or its logon hours are over: AD, \
+               too, checks them only at a logon. While AD does not answer, no session ends.",
     },
     Key {
         table: "sessions",
@@ -333,7 +338,7 @@ pub const KEYS: &[Key] = &[
                last hour are run again, and more where the Redis lost what it held while the broker was away. A \
                session is evicted once, so its {id} tells a repeat. What happened before the command was set is not \
                run. No shell reads it. A \"-\" with which \
-               such a value would begin an argument becomes \"_\", so that nobody's name is an option of the program. \
+               such a value would begin an argument becomes \"_\", so that no name becomes an option of the program. \
                It is run as the user motion-ad in the broker's sandbox: without privileges, with read-only files, \
                without a home, without memory that is both written and executed, which Node.js and Java need; a \
                program like curl, or a script of sh, works. It has 10 seconds, no input, and its output is lost.",
@@ -343,11 +348,11 @@ pub const KEYS: &[Key] = &[
 const HEAD: &str = "\
 # motion-ad: Active Directory login for XCALLY Motion. See motion-ad.toml(5).
 #
-# On a joined host nothing has to be set here: the domain and whom to trust are known from the realm join. Every key
-# is listed with its default; where the realm join decides, with an example.
+# On a joined host nothing needs to be set here: the domain and the trusted roots are known from the realm join. Every
+# key is listed with its default; where the realm join decides, with an example.
 # To set a key, take the # before it away, and the # before the [table] above it. A block of a document may be put at
 # the end as it is, where its [table] is still a comment here; else its keys belong below that [table].
-# The broker notices a change by itself. Whether the file can be used says, as root,
+# The broker notices a change by itself. To check the file, run as root:
 #   /usr/libexec/motion-ad/motion-ad-broker --check-config
 ";
 

@@ -465,7 +465,7 @@ mod tests {
             ("[sessions]\non_evict = [\"kick\"]\n", Some(2), "absolute path of a program"),
             ("[sessions]\non_evict = [\"/bin/kick\", \"{name}\"]\n", Some(2), "{name} is unknown"),
             ("[login]\nwarn_days = 366\n", Some(2), "expected 0 to 365"),
-            ("[broker]\nusers = []\n", Some(2), "nobody but root"),
+            ("[broker]\nusers = []\n", Some(2), "answer only root"),
             ("[broker\n", Some(1), "unclosed table"),
         ];
         for (text, line, expected) in cases {

@@ -84,7 +84,7 @@ impl Redis {
         };
         if user.is_some_and(|user| user.contains(':')) {
             return Err(
-                "everybody may read this file: put the password into a file that only motion-ad may read, \
+                "every user may read this file: put the password into a file that only motion-ad may read, \
                         and name that as sessions.password_file"
                     .to_owned(),
             );
@@ -112,7 +112,7 @@ impl Redis {
             Some(number) => number.parse().map_err(|_| format!("{number:?} is no number of a database"))?,
         };
         if parts.next().is_some() {
-            return Err("nothing comes after the number of the database".to_owned());
+            return Err("nothing may follow the number of the database".to_owned());
         }
         let user = user.filter(|user| !user.is_empty()).map(str::to_owned);
         Ok(Redis { at, tls, user, database, password_file: None, ca_file: None })
@@ -229,7 +229,7 @@ mod tests {
             ("redis://fd00::1", "is no host"),
             ("redis://r 1", "is no host"),
             ("redis://r1/five", "\"five\" is no number"),
-            ("redis://r1/5/6", "nothing comes after"),
+            ("redis://r1/5/6", "nothing may follow"),
             ("redis://r1?db=5", "takes no options"),
             ("redis://r1,r2", "several servers need redis-sentinel://"),
             ("redis-sentinel://s1", "service is missing"),

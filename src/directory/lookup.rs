@@ -75,7 +75,7 @@ impl<M: Machine> Directory<M> {
         deadline: Instant,
     ) -> Result<Found, Found> {
         if search.attributes.len() > MAX_ATTRIBUTES {
-            let text = format!("more than {MAX_ATTRIBUTES} attributes are asked for");
+            let text = format!("more than {MAX_ATTRIBUTES} attributes are requested");
             return Err(Found::failed(code::PROTOCOL_ERROR, text));
         }
         let filter = Filter::parse(&search.filter)
@@ -299,7 +299,7 @@ fn whole(entries: impl Iterator<Item = FoundEntry>, mut is_cut: bool, size_limit
     let asked_for = usize::try_from(size_limit).is_ok_and(|limit| (1..=MAX_ENTRIES).contains(&limit));
     if is_cut {
         (found.code, found.text) = match asked_for && !is_full && found.entries.len() >= size_limit as usize {
-            true => (code::SIZE_LIMIT_EXCEEDED, "there are more entries than were asked for".to_owned()),
+            true => (code::SIZE_LIMIT_EXCEEDED, "there are more entries than requested".to_owned()),
             false => (
                 code::ADMIN_LIMIT_EXCEEDED,
                 format!(

@@ -175,7 +175,7 @@ pub enum MachineError {
     #[error("no domain controller is known: {0}")]
     NoServer(String),
     /// Every domain controller failed; the text lists the causes.
-    #[error("no domain controller lets the machine account in: {0}")]
+    #[error("no domain controller accepts the machine account: {0}")]
     Unreachable(String),
     /// The deadline passed; the text names the step that was under way.
     #[error("no answer in time: {0}")]

@@ -203,7 +203,7 @@ impl Trust {
         let material = Material { published, lists: current.material.lists.clone() };
         // rustls has no cause to fail here that did not already exist at the start.
         self.replace(&current, material, Some(SystemTime::now()), notes)
-            .map_err(|e| MachineError::Unreachable(format!("the forest's roots are of no use: {e}")))
+            .map_err(|e| MachineError::Unreachable(format!("the forest's roots cannot be used: {e}")))
     }
 
     /// Returns true if CRLs should be fetched now: a day after the last time, and soon if they were never
@@ -225,7 +225,7 @@ impl Trust {
             self.points.asked(&url, list.is_ok());
             match list {
                 Ok(list) => drop(fetched.insert(url, list)),
-                Err(cause) => causes.push(format!("the CRL {url} is not to be had: {cause}")),
+                Err(cause) => causes.push(format!("the CRL {url} cannot be used: {cause}")),
             }
         }
         let _changing = self.asked.lock().await;
@@ -236,7 +236,7 @@ impl Trust {
             let others =
                 material.lists.iter().filter(|(other, _)| **other != url).map(|(_, list)| list.len());
             match others.sum::<usize>() + list.len() > published::ALL_LISTS {
-                true => causes.push(format!("the CRL {url} is passed over: all together are too long")),
+                true => causes.push(format!("the CRL {url} is skipped: all together are too long")),
                 false => drop(material.lists.insert(url, list)),
             }
         }
@@ -258,7 +258,7 @@ impl Trust {
             let der = CertificateRevocationListDer::from(list.clone());
             verifier::vouches(&current.roots, der, &presented)?;
             match known.is_some_and(|known| issued(&known) > issued(&list)) {
-                true => Err("it is older than the one that is known".to_owned()),
+                true => Err("it is older than the one that is in use".to_owned()),
                 false => Ok(list),
             }
         });

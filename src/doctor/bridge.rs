@@ -119,7 +119,7 @@ pub(super) async fn socket(facts: &Facts) -> Finding {
         _ => false,
     };
     if !is_asked {
-        return Finding::ok("XCALLY does not ask the bridge, as far as is known");
+        return Finding::ok("XCALLY does not use the bridge, as far as is known");
     }
     let enabled = command::ask("systemctl", &["is-enabled", SOCKET]).await;
     let address = SocketAddr::from(([127, 0, 0, 1], PORT));
@@ -132,10 +132,12 @@ pub(super) async fn socket(facts: &Facts) -> Finding {
             "{SOCKET} is not enabled: after a restart of the host no user can log in"
         ))
         .command(&commands::ENABLE_BRIDGE, ""),
-        (Ok(Err(error)), _) => Finding::failure(format!("{address}, where XCALLY asks: {error}"))
+        (Ok(Err(error)), _) => Finding::failure(format!("{address}, which XCALLY queries: {error}"))
             .command(&commands::ENABLE_BRIDGE, ""),
-        (Err(_), _) => Finding::failure(format!("{address}, where XCALLY asks, does not take a connection"))
-            .command(&commands::SHOW_BRIDGE, ""),
+        (Err(_), _) => {
+            Finding::failure(format!("{address}, which XCALLY queries, does not accept a connection"))
+                .command(&commands::SHOW_BRIDGE, "")
+        }
     }
 }
 

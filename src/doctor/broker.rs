@@ -37,7 +37,7 @@ pub(super) async fn root(facts: &Facts) -> Finding {
         true => Finding::ok("as root"),
         false => {
             let uid = Uid::effective();
-            Finding::warning(format!("as uid {uid}: what only root may see is not looked at"))
+            Finding::warning(format!("running as uid {uid}: checks that need root are skipped"))
                 .command(&commands::AS_ROOT, "")
         }
     }
@@ -46,7 +46,7 @@ pub(super) async fn root(facts: &Facts) -> Finding {
 pub(super) async fn account(_: &Facts) -> Finding {
     match user(USER).await {
         Ok(user) => Finding::ok(format!("{USER} has uid {}", user.uid)),
-        Err(cause) => Finding::failure(format!("{cause}, as whom the broker runs")).run(Run::MakeUser),
+        Err(cause) => Finding::failure(format!("{cause}: the broker runs as this user")).run(Run::MakeUser),
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn socket_unit(_: &Facts) -> Finding {
         }
         ("not-found", ..) => missing_unit(SOCKET_UNIT),
         (_, "active", "disabled") => {
-            Finding::warning(format!("{unit}; after the next start of the host nobody will listen"))
+            Finding::warning(format!("{unit}; after the next boot no process listens for logins"))
                 .run(Run::Units(Verb::Enable, &[Ours::Socket]))
         }
         (_, "active", _) => Finding::ok(unit),
@@ -89,7 +89,7 @@ pub(super) async fn service_unit(_: &Facts) -> Finding {
             .run(Run::Units(Verb::Unmask, &[Ours::Service])),
         ("not-found", ..) => missing_unit(SERVICE_UNIT),
         (_, "active" | "reloading", "disabled") => {
-            Finding::warning(format!("{}; after the next start of the host the first login waits", seen.text))
+            Finding::warning(format!("{}; after the next boot the first login waits", seen.text))
                 .run(Run::Units(Verb::Enable, &[Ours::Service]))
         }
         (_, "active" | "reloading", _) => Finding::ok(seen.text),
@@ -142,7 +142,7 @@ struct Unit {
 }
 
 async fn state_of(name: &str) -> Result<Unit, Finding> {
-    let cannot = |e: io::Error| Finding::warning(format!("systemctl cannot be asked: {e}"));
+    let cannot = |e: io::Error| Finding::warning(format!("systemctl cannot be queried: {e}"));
     let mut found = unit(name).await.map_err(cannot)?;
     let mut take = |property: &str| found.remove(property).unwrap_or_default();
     let (load, active, sub, enabled) =
@@ -231,7 +231,7 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     if let Ok(status) = facts.status().await
         && status.version != ours
     {
-        return Finding::failure(format!("the broker that runs is {}, this is {ours}", status.version))
+        return Finding::failure(format!("the running broker is {}, this is {ours}", status.version))
             .run(Run::Units(Verb::Restart, &[Ours::Service]));
     }
     let asked = command::ask("dpkg-query", &["-W", "-f", "${db:Status-Status} ${Version}", PACKAGE]).await;
@@ -264,7 +264,7 @@ pub(super) async fn state(facts: &Facts) -> Finding {
     }
     let status = match facts.ask(Operation::Status, "").await {
         Ok(Reply::Status(status)) => status,
-        Ok(_) => return Finding::skipped("the broker gave another answer"),
+        Ok(_) => return Finding::skipped("the broker gave an unexpected answer"),
         Err(error) => return Finding::skipped(error.to_string()),
     };
     if let Some(problem) = status.problems.first() {
@@ -280,11 +280,11 @@ pub(super) async fn state(facts: &Facts) -> Finding {
         [] => {
             let method = &status.method;
             Finding::ok(match method.name.is_empty() {
-                true => "it has nothing to complain about".to_owned(),
+                true => "the broker reports no problem".to_owned(),
                 false => format!("passwords are checked by {}: {}", method.name, method.reason),
             })
         }
-        _ => Finding::warning(format!("the broker passes over {}", down.join("; ")))
+        _ => Finding::warning(format!("the broker skips {}", down.join("; ")))
             .command(&commands::SHOW_STATUS, ""),
     }
 }

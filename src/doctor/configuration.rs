@@ -70,7 +70,7 @@ fn broken(error: &ConfigError, manual: &str) -> Finding {
             }
             None if file.exists() => format!("make {shown} a file that can be read"),
             None => format!(
-                "bring {shown} back from a backup; if nothing was in it but comments, an empty file is enough"
+                "restore {shown} from a backup; if nothing was in it but comments, an empty file is enough"
             ),
         },
     )

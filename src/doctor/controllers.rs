@@ -77,8 +77,8 @@ pub(super) async fn catalogue(facts: &Facts) -> Finding {
     match serving.is_empty() {
         true => Finding::warning("no domain controller that answers is a global catalogue").advise(
             Place::Windows,
-            "where the forest has several domains, make a domain controller a global catalogue (NTDS Settings in \
-             Active Directory Sites and Services); with one domain none is needed",
+            "if the forest has several domains, make a domain controller a global catalogue (NTDS Settings \
+             in Active Directory Sites and Services); with one domain none is needed",
         ),
         false => of_port(serving, Port::Catalogue, false),
     }
@@ -133,7 +133,7 @@ pub(super) async fn fit(facts: &Facts) -> Finding {
     let parts = seen.into_iter().map(|(survey, root)| match root {
         root if root.is_read_only => {
             let level = if writable { Level::Ok } else { Level::Failure };
-            part(survey, level, "read-only, so logins pass it over")
+            part(survey, level, "read-only, so logins skip it")
         }
         root if !root.is_synchronized => part(survey, Level::Failure, "not synchronized with its domain yet"),
         root if !root.domain.is_empty() && fold(&root.domain) != fold(&domain) => {

@@ -430,7 +430,7 @@ impl Facts {
         if let Some(uid) = owner {
             return match spawn_blocking(move || User::from_uid(uid.into())).await {
                 Ok(Ok(Some(user))) => Ok(user),
-                _ => Err(format!("{HOME} belongs to uid {uid}, of whom nobody knows")),
+                _ => Err(format!("{HOME} belongs to uid {uid}, and no user has this uid")),
             };
         }
         let users = self.config().await.map(|config| config.broker.users.clone()).unwrap_or_default();

@@ -51,7 +51,7 @@ pub(super) async fn joined(facts: &Facts) -> Finding {
         Ok(Ok(_)) => not_named(facts, &shown).await,
         Ok(Err(JoinError::Denied(_))) => match facts.config().await {
             Some(config) => {
-                Finding::ok(format!("{shown} is root's alone; the domain is {}", config.domain.name))
+                Finding::ok(format!("only root may read {shown}; the domain is {}", config.domain.name))
             }
             None => Finding::skipped(format!("needs root: {shown}")),
         },
@@ -89,7 +89,7 @@ async fn not_named(facts: &Facts, shown: &str) -> Finding {
     };
     finding.advise(
         Place::Here,
-        format!("if SSSD is still needed here, for instance for ssh, bring {shown} back from a backup"),
+        format!("if SSSD is still needed here, for instance for ssh, restore {shown} from a backup"),
     )
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn krb5_conf(facts: &Facts) -> Finding {
             let domain = facts.domain().await.to_uppercase();
             return Finding::warning(format!("{KRB5_CONF} is missing")).advise(
                 Place::Here,
-                format!("bring it back from a backup; default_realm = {domain} in [libdefaults] is enough"),
+                format!("restore it from a backup; default_realm = {domain} in [libdefaults] is enough"),
             );
         }
         Err(e) => return Finding::failure(format!("{KRB5_CONF}: {e}")),
@@ -214,7 +214,8 @@ pub(super) async fn keytab_mode(facts: &Facts) -> Finding {
         Ok(found) if found.uid() != 0 || found.mode() & 0o077 != 0 => {
             let mode = found.mode() & 0o777;
             Finding::failure(format!(
-                "{shown} has mode {mode:04o} and belongs to uid {}: whoever reads it is this host",
+                "{shown} has mode {mode:04o} and belongs to uid {}: a program that can read it can act as \
+                 this host in AD",
                 found.uid()
             ))
             .command(&commands::KEYTAB_MODE, "")

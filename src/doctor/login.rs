@@ -21,7 +21,7 @@ const LOOKS: usize = 5;
 const AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn login(facts: &Facts) -> Finding {
-    let Some(login) = facts.login() else { return Finding::skipped("nobody was named") };
+    let Some(login) = facts.login() else { return Finding::skipped("no user was named (--login NAME)") };
     if !facts.is_root() {
         return Finding::skipped("needs root, to log in as the application's user");
     }
@@ -37,7 +37,8 @@ pub(super) async fn login(facts: &Facts) -> Finding {
     let line = line_of(&login.name, begun).await;
     match &answers {
         Answers { authenticate, account: Some(account), .. } if account == SUCCESS => Finding::ok(format!(
-            "{} came in as the user {} at the service {SERVICE}: authenticate {authenticate}, acct_mgmt {account}{}",
+            "{} got access, tried as the user {} at the service {SERVICE}: authenticate {authenticate}, \
+             acct_mgmt {account}{}",
             login.name,
             user.name,
             line.map_or_else(String::new, |line| format!("; log: {line}"))
@@ -60,7 +61,7 @@ fn refused(name: &str, answers: &Answers, line: Option<&str>) -> Finding {
         line.and_then(|line| value(line, "reason")).map_or_else(String::new, |reason| format!(": {reason}"));
     let cause = outcome.map_or_else(String::new, |outcome| format!(": {outcome}{reason}"));
     let log = line.map_or_else(String::new, |line| format!("; log: {line}"));
-    let seen = format!("{name} did not come in{cause}; {step}{texts}; it was tried once{log}");
+    let seen = format!("{name} was rejected{cause}; {step}{texts}; one attempt was made{log}");
     let finding = Finding::failure(seen);
     match outcome {
         Some(outcome) if !outcome.is_success() => finding.advise(place(outcome), outcome.advice()),
@@ -138,8 +139,8 @@ mod tests {
         assert_eq!(
             found.seen,
             format!(
-                "john.doe did not come in: wrong_password: data 52e: \"no\" match; authenticate answered PAM_AUTH_ERR; \
-                 it was tried once; log: {line}"
+                "john.doe was rejected: wrong_password: data 52e: \"no\" match; authenticate answered \
+                 PAM_AUTH_ERR; one attempt was made; log: {line}"
             )
         );
         let [Fix::Advice { text, place: Place::User }] = found.fix.as_slice() else { panic!("{found:?}") };

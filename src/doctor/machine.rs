@@ -67,8 +67,11 @@ async fn set_clock(finding: Finding) -> Finding {
 pub(super) async fn dc_time(facts: &Facts) -> Finding {
     let clock = clock(facts).await;
     match clock.parts.iter().find(|part| part.level != Level::Ok) {
-        Some(part) => Finding::warning(format!("{}: {}, and not before the others", part.subject, part.seen))
-            .there(&commands::CLOCK_WINDOWS, &commands::CLOCK_SAMBA, ""),
+        Some(part) => Finding::warning(format!(
+            "{}: {}, but it agrees with another domain controller",
+            part.subject, part.seen
+        ))
+        .there(&commands::CLOCK_WINDOWS, &commands::CLOCK_SAMBA, ""),
         None => Finding::ok(clock.seen),
     }
 }
@@ -184,8 +187,8 @@ pub(super) async fn bind(facts: &Facts) -> Finding {
 pub(super) async fn signing(facts: &Facts) -> Finding {
     let parts = facts.machines().await.iter().filter_map(|bound| {
         let seen = match bound.signed? {
-            true => "asks everybody to sign",
-            false => "takes unsigned connections of others, too",
+            true => "requires signing from all clients",
+            false => "accepts unsigned connections from other clients",
         };
         Some(Part { subject: bound.host.clone(), level: Level::Ok, seen: seen.to_owned() })
     });

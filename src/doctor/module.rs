@@ -46,7 +46,7 @@ pub(super) async fn file(facts: &Facts) -> Finding {
     if found.uid() != 0 || found.mode() & 0o022 != 0 {
         let mode = found.mode() & 0o777;
         return Finding::failure(format!(
-            "others than root may change {shown} (mode {mode:04o}, uid {})",
+            "users other than root may change {shown} (mode {mode:04o}, uid {})",
             found.uid()
         ))
         .run_with(access(&path, Some("root:root"), 0o644));
@@ -75,7 +75,7 @@ pub(super) async fn loads(facts: &Facts) -> Finding {
 pub(super) async fn package(_: &Facts) -> Finding {
     let answer = match command::ask("dpkg", &["--verify", PACKAGE]).await {
         Ok(answer) => answer,
-        Err(e) => return Finding::skipped(format!("dpkg cannot be asked: {e}")),
+        Err(e) => return Finding::skipped(format!("dpkg cannot be queried: {e}")),
     };
     if answer.err.contains("not installed") {
         return Finding::skipped("it is not installed as a package");
@@ -109,11 +109,11 @@ pub(super) async fn loaded(facts: &Facts) -> Finding {
         return Finding::skipped("/proc cannot be read");
     };
     if old.is_empty() {
-        return Finding::ok(format!("no process has an older one; {current} have this one loaded"));
+        return Finding::ok(format!("no process has an older one; {current} have loaded this one"));
     }
     let named: Vec<_> = old.iter().take(NAMED).map(|(pid, (name, _))| format!("{name} ({pid})")).collect();
     let finding = Finding::warning(format!(
-        "{} processes still have the module of before an upgrade: {}",
+        "{} processes still use the module from before an upgrade: {}",
         old.len(),
         named.join(", ")
     ));
@@ -159,10 +159,10 @@ pub(super) async fn denials(_: &Facts) -> Finding {
     let arguments = ["-k", "-q", "--no-pager", "-o", "cat", "-n", "1", "--since=-1d", "-g", WHAT];
     match command::ask("journalctl", &arguments).await {
         Ok(answer) if !answer.out.trim().is_empty() => {
-            Finding::warning(format!("AppArmor or SELinux refused something: {}", answer.out.trim()))
+            Finding::warning(format!("AppArmor or SELinux denied something: {}", answer.out.trim()))
                 .command(&commands::SHOW_DENIALS, "")
         }
-        Ok(_) => Finding::ok("AppArmor and SELinux have refused nothing within a day"),
+        Ok(_) => Finding::ok("AppArmor and SELinux have denied nothing within a day"),
         Err(e) => Finding::skipped(format!("the kernel's log cannot be searched: {e}")),
     }
 }

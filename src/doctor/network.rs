@@ -60,7 +60,7 @@ pub(super) async fn resolver(facts: &Facts) -> Finding {
         Some(server) => finding.command(&commands::SHOW_WAY, server).advise(
             Place::Network,
             format!(
-                "let this host reach {server} by port 53, and by those of AD where it is a domain controller"
+                "let this host reach {server} on port 53, and on AD's ports if it is a domain controller"
             ),
         ),
         None => finding.command(&commands::SHOW_DNS, ""),
@@ -189,7 +189,7 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     let domain = facts.domain().await;
     let full = if name.contains('.') { name.clone() } else { format!("{name}.{domain}") };
     let Some(address) = own_address(facts).await else {
-        return Finding::skipped("no domain controller is known to reach from here");
+        return Finding::skipped("no domain controller is known, so neither is this host's own address");
     };
     let getent = |what: String| async move {
         let answer = command::ask("getent", &["hosts", &what]).await;
@@ -205,7 +205,7 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     let reverse = getent(address.to_string()).await;
     let names: Vec<_> = reverse.split_whitespace().skip(1).map(str::to_lowercase).collect();
     match names.iter().any(|known| *known == full.to_lowercase() || *known == short.to_lowercase()) {
-        true => Finding::ok(format!("{full} is {address}, and back")),
+        true => Finding::ok(format!("{full} is {address}, forward and reverse")),
         // As Debian's installer leaves it: the name has 127.0.1.1 in /etc/hosts, DNS has no reverse record.
         false if names.is_empty() => {
             Finding::ok(format!("{full} resolves; {address} has no name, and needs none"))

@@ -43,7 +43,7 @@ pub(super) async fn base(facts: &Facts) -> Finding {
         Err(MachineError::NoSuchObject(_)) => {
             let near = did_you_mean(&near::bases(ad, config, base, facts.deadline()).await);
             Finding::failure(format!(
-                "AD has no object {base}, or this host may not see it, so that nobody is found{near}"
+                "AD has no object {base}, or this host may not see it: no account can be found{near}"
             ))
             .advise(At::Here, format!("correct {}", place_of(facts, "domain", "base_dn")))
         }
@@ -70,8 +70,8 @@ pub(super) async fn restrictions(facts: &Facts) -> Finding {
     };
     let seen = match ad.machine.search(&search, facts.deadline()).await {
         Ok(found) if found.is_empty() => {
-            "this host sees nobody's logonHours and userWorkstations, so that it takes every account for unrestricted: by \
-             Kerberos and for acct_mgmt alone such a restriction is not enforced"
+            "this host cannot read logonHours and userWorkstations, so every account looks unrestricted: by \
+             Kerberos, and for acct_mgmt alone, these restrictions are not enforced"
         }
         Ok(_) | Err(MachineError::TooMany(_)) => {
             return Finding::ok("this host may read logonHours and userWorkstations");
@@ -119,7 +119,7 @@ pub(super) async fn groups(facts: &Facts) -> Finding {
         return denies(group, &place_of(facts, table, key), &error, &near);
     }
     match known.as_slice() {
-        [] => Finding::ok("none is configured: everybody whom AD lets in may log in"),
+        [] => Finding::ok("no group is configured: every user whom AD accepts may log in"),
         known => Finding::ok(format!("known to AD: {}", known.join(", "))),
     }
 }
@@ -197,7 +197,7 @@ pub(super) async fn targets(facts: &Facts) -> Finding {
     let file = config.map_file.display().to_string();
     match wrong.as_slice() {
         [] if looked < wanted.len() => {
-            Finding::ok(format!("{looked} of {} accounts looked for, all exist", wanted.len()))
+            Finding::ok(format!("{looked} of {} accounts checked, all exist", wanted.len()))
         }
         [] => Finding::ok(format!("{looked} accounts, all exist")),
         [(line, text), rest @ ..] => {

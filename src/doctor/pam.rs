@@ -32,7 +32,7 @@ pub(super) async fn service(facts: &Facts) -> Finding {
     if found.uid() != 0 || found.mode() & 0o022 != 0 {
         let mode = found.mode() & 0o777;
         return Finding::failure(format!(
-            "others than root may change {FILE} (mode {mode:04o}, uid {})",
+            "users other than root may change {FILE} (mode {mode:04o}, uid {})",
             found.uid()
         ))
         .run_with(access(Path::new(FILE), Some("root:root"), 0o644));
@@ -242,32 +242,34 @@ fn is_missing(facts: &Facts, module: &str) -> bool {
 fn judged(judgement: &Judgement) -> Finding {
     let place = |rule: &Rule| format!("{} ({})", rule.place(), rule.name());
     let trouble = match judgement {
-        Judgement::AdAlone => return Finding::ok("whom AD lets in comes in, and nobody else"),
+        Judgement::AdAlone => return Finding::ok("only users whom AD accepts get access"),
         Judgement::LocalToo => {
-            return Finding::ok("whom AD lets in comes in; a local user does, too, whom AD does not let in");
+            return Finding::ok("users whom AD accepts get access; so do local users whom AD rejects");
         }
         Judgement::Trouble(trouble) => trouble,
     };
     match trouble.as_ref() {
         Trouble::LetsIn(kind, rule) if is_ours(rule) => Finding::failure(format!(
-            "the {} lines let in whom AD refuses: nothing comes of the refusal of {}",
+            "the {} lines give access to users whom AD rejects: the rejection by {} has no effect",
             kind.name(),
             rule.place()
         )),
-        Trouble::LetsIn(kind, rule) => {
-            Finding::failure(format!("the {} lines let in whom AD refuses: {}", kind.name(), place(rule)))
-        }
-        Trouble::KeepsOut(kind, rule) => Finding::failure(format!(
-            "users cannot log in: the {} lines keep out whom AD lets in: {}",
+        Trouble::LetsIn(kind, rule) => Finding::failure(format!(
+            "the {} lines give access to users whom AD rejects: {}",
             kind.name(),
-            rule.as_ref().map_or_else(|| "no line of them lets anybody in".to_owned(), place)
+            place(rule)
+        )),
+        Trouble::KeepsOut(kind, rule) => Finding::failure(format!(
+            "users cannot log in: the {} lines reject users whom AD accepts: {}",
+            kind.name(),
+            rule.as_ref().map_or_else(|| "none of these lines gives access".to_owned(), place)
         )),
         Trouble::Twice(rule) => Finding::warning(format!(
-            "{} asks AD, too: a wrong password counts twice towards the lockout",
+            "{} queries AD, too: a wrong password counts twice towards the lockout",
             place(rule)
         )),
         Trouble::LocalFirst(rule) => Finding::failure(format!(
-            "{} comes before AD is asked: a local user's password, root's too, opens the application",
+            "{} runs before AD is queried: any local password, root's too, gives access to the application",
             place(rule)
         )),
     }
@@ -285,7 +287,7 @@ pub(super) async fn sssd(facts: &Facts) -> Finding {
     let refused = Visitor { asks_ad: Value::PERM_DENIED, ..RIGHT };
     let matters = !visit(&account, refused, &Missing::new()).is_success();
     if !matters {
-        return Finding::ok(format!("{} ({}) keeps nobody out", rule.place(), rule.name()));
+        return Finding::ok(format!("{} ({}) rejects no user whom AD accepts", rule.place(), rule.name()));
     }
     let domain = facts.config().await.map(|config| config.domain.name.clone());
     let sssd = facts.options().sssd.clone();
@@ -301,7 +303,7 @@ pub(super) async fn sssd(facts: &Facts) -> Finding {
             access.section
         ))
         .advise(Place::Here, permit(&access, &facts.options().sssd.display().to_string())),
-        _ => Finding::ok(format!("{} (pam_sss.so): SSSD lets the service {SERVICE} pass", rule.place())),
+        _ => Finding::ok(format!("{} (pam_sss.so): SSSD accepts the service {SERVICE}", rule.place())),
     }
 }
 
@@ -313,8 +315,8 @@ fn permit(access: &Access, file: &str) -> String {
         false => format!("ad_gpo_map_permit = {}, +{SERVICE}", access.permitted.join(", ")),
     };
     format!(
-        "keep a copy of {file}, set `{line}` in its section [{}], and restart sssd; or leave pam_sss out of \
-         {FILE}, if SSSD is not to judge there",
+        "keep a copy of {file}, set `{line}` in its section [{}], and restart sssd; or remove pam_sss from \
+         {FILE} if SSSD should not decide there",
         access.section
     )
 }
@@ -337,7 +339,8 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
                 None => finding.advise(
                     Place::Here,
                     format!(
-                        "{file} is included by {FILE}: every user has to be able to read it, as Debian has it"
+                        "{file} is included by {FILE}: every user must be able to read it, as Debian \
+                         installs it"
                     ),
                 ),
             };
@@ -384,7 +387,7 @@ mod tests {
         let finding = of(SHIPPED, &Missing::new(), true);
         assert_eq!(
             (finding.level, finding.seen.as_str()),
-            (Level::Ok, "whom AD lets in comes in, and nobody else")
+            (Level::Ok, "only users whom AD accepts get access")
         );
     }
 
@@ -394,18 +397,23 @@ mod tests {
             (
                 "auth optional pam_motion_ad.so\nauth required pam_permit.so\n",
                 Level::Failure,
-                "let in whom AD refuses",
+                "give access to users whom AD rejects",
             ),
             (
                 "auth required pam_env.so\nauth optional pam_motion_ad.so\n",
                 Level::Failure,
-                "let in whom AD refuses",
+                "give access to users whom AD rejects",
             ),
-            ("auth sufficient pam_motion_ad.so\nauth required pam_deny.so\n", Level::Ok, "nobody else"),
+            (
+                "auth sufficient pam_motion_ad.so
+auth required pam_deny.so\n",
+                Level::Ok,
+                "only users whom AD accepts",
+            ),
             (
                 "auth sufficient pam_motion_ad.so\nauth required pam_unix.so try_first_pass\n",
                 Level::Ok,
-                "a local user",
+                "so do local users",
             ),
             (
                 "@include common\nauth required pam_motion_ad.so\n",
@@ -420,17 +428,17 @@ mod tests {
             (
                 "auth sufficient pam_unix.so\nauth required pam_motion_ad.so\n",
                 Level::Failure,
-                "motion, line 1 (pam_unix.so) comes before",
+                "motion, line 1 (pam_unix.so) runs before",
             ),
             (
                 "auth sufficient pam_motion_ad.so\nauth sufficient pam_sss.so\nauth required pam_deny.so\n",
                 Level::Failure,
-                "let in whom AD refuses: /etc/pam.d/motion, line 2 (pam_sss.so)",
+                "give access to users whom AD rejects: /etc/pam.d/motion, line 2 (pam_sss.so)",
             ),
             (
                 "auth [success=done authinfo_unavail=ignore user_unknown=ignore default=die] pam_motion_ad.so\nauth required pam_sss.so\n",
                 Level::Ok,
-                "nobody else",
+                "only users whom AD accepts",
             ),
             (
                 "auth [success=done auth_err=ignore default=die] pam_motion_ad.so\nauth required pam_sss.so\n",
@@ -440,23 +448,23 @@ mod tests {
             (
                 "auth required pam_faillock.so preauth\nauth [success=1 default=bad] pam_motion_ad.so\nauth [default=die] pam_faillock.so authfail\nauth sufficient pam_faillock.so authsucc\n",
                 Level::Ok,
-                "nobody else",
+                "only users whom AD accepts",
             ),
             (
                 "auth [success=1 default=ignore] pam_unix.so\nauth required pam_motion_ad.so\nauth required pam_permit.so\n",
                 Level::Failure,
-                "comes before",
+                "runs before",
             ),
-            ("auth [success=ignore] pam_motion_ad.so\n", Level::Failure, "no line of them"),
+            ("auth [success=ignore] pam_motion_ad.so\n", Level::Failure, "none of these lines"),
             (
                 "auth [success=1 default=ignore] pam_succeed_if.so quiet user = admin\nauth [success=done default=die] pam_motion_ad.so\nauth required pam_pwdfile.so pwdfile=/x\n",
                 Level::Ok,
-                "a local user",
+                "so do local users",
             ),
             (
                 "auth required pam_succeed_if.so quiet user ingroup agents\nauth required pam_motion_ad.so\n",
                 Level::Ok,
-                "nobody else",
+                "only users whom AD accepts",
             ),
         ];
         for (text, level, seen) in cases {
@@ -484,7 +492,11 @@ mod tests {
                 "account required pam_motion_ad.so\naccount required pam_unix.so\n",
                 "motion, line 3 (pam_unix.so)",
             ),
-            ("account optional pam_motion_ad.so\naccount required pam_permit.so\n", "account lines let in"),
+            (
+                "account optional pam_motion_ad.so
+account required pam_permit.so\n",
+                "account lines give access",
+            ),
         ];
         for (text, seen) in cases {
             let finding = of(&format!("{auth}{text}"), &Missing::new(), false);
@@ -508,7 +520,10 @@ mod tests {
             "auth required pam_motion_ad.so\naccount sufficient pam_motion_ad.so\n@include common\n";
         let finding = of(&account.replace("@include", "account include"), &Missing::new(), true);
         assert_eq!(finding.level, Level::Failure, "{finding:?}");
-        assert!(finding.seen.contains("the account lines let in whom AD refuses"), "{finding:?}");
+        assert!(
+            finding.seen.contains("the account lines give access to users whom AD rejects"),
+            "{finding:?}"
+        );
     }
 
     #[test]

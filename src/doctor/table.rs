@@ -117,67 +117,69 @@ use Group::{Configuration, Controllers, Host, Login, Package, Xcally};
 /// Every check, in display order.
 #[rustfmt::skip]
 pub const CHECKS: &[Check] = &[
-    check(Package, "root", "who looks", &[],
-        "Only root may read the keytab and sssd.conf, and look as the application's user. Without root the checks that \
-         need it are skipped.",
+    check(Package, "root", "the doctor's own user", &[],
+        "Only root may read the keytab and sssd.conf, and run checks as the application's user. Without root the \
+         checks that need it are skipped.",
         |facts| Box::pin(broker::root(facts))),
     check(Package, "broker-user", "the broker's own user", &[],
         "The broker runs as the system user motion-ad, which the package makes. Without it the unit does not start.",
         |facts| Box::pin(broker::account(facts))),
     check(Package, "socket-unit", "motion-ad.socket", &[],
-        "systemd listens for logins and keeps them waiting while the broker starts again. Masked, disabled or failed, \
-         nobody can log in.",
+        "systemd listens for logins and holds them while the broker restarts. If this unit is masked, \
+         disabled or failed, no user can log in.",
         |facts| Box::pin(broker::socket_unit(facts))),
     check(Package, "service-unit", "motion-ad.service", &[],
-        "The broker itself. Stopped, it is started by the next login; failed, the last lines of its log are shown, and the \
-         administrator's own settings for the unit by file and line.",
+        "The broker itself. If it is stopped, the next login starts it. If it failed, the doctor shows the \
+         last lines of its log, and the administrator's own settings for the unit by file and line.",
         |facts| Box::pin(broker::service_unit(facts))),
     check(Package, "socket-file", "the socket's file", &["socket-unit"],
-        "Everybody may connect, and the broker asks the kernel who it is. Owner and mode have to be those of the unit in \
-         force.",
+        "Every process may connect, and the broker learns its user from the kernel. Owner and mode must be \
+         those of the unit in force.",
         |facts| Box::pin(broker::socket_file(facts))),
     check(Package, "broker", "the broker answers", &["broker-user", "service-unit", "socket-file"],
-        "One question to the broker, answered within four seconds.",
+        "One request to the broker, answered within four seconds.",
         |facts| Box::pin(broker::answers(facts))),
     check(Package, "version", "one version everywhere", &["broker"],
-        "Package, helper and broker that runs are of one version. A broker that was not started again after an upgrade \
-         refuses the new module.",
+        "The package, this helper and the running broker have the same version. A broker that was not \
+         restarted after an upgrade refuses the new module.",
         |facts| Box::pin(broker::version(facts))),
     check(Package, "pam-service", "/etc/pam.d/motion", &[],
-        "The application's PAM service with everything that it includes, read as libpam reads it. A line that libpam \
-         cannot understand, or a file that it cannot include, refuses everybody; and nobody but root may change it.",
+        "The application's PAM service with everything that it includes, read as libpam reads it. A line \
+         that libpam cannot understand, or a file that it cannot include, rejects every user. Only root may \
+         change the service.",
         |facts| Box::pin(pam::service(facts))),
     check(Package, "pam-lines", "the module's lines", &["pam-service"],
-        "An auth line and an account line call pam_motion_ad.so. Where the service has no line of a kind, libpam takes \
-         those of /etc/pam.d/other.",
+        "An auth line and an account line call pam_motion_ad.so. If the service has no line of a kind, \
+         libpam takes those of /etc/pam.d/other.",
         |facts| Box::pin(pam::lines(facts))),
     check(Package, "pam-arguments", "the module's arguments", &["pam-lines"],
         "A known argument with a broken value refuses every login, an unknown one is ignored. See pam_motion_ad(8).",
         |facts| Box::pin(pam::arguments(facts))),
-    check(Package, "pam-order", "what the lines let in", &["pam-lines"],
-        "The lines are gone through as libpam does it: whom AD refuses must not come in, whom AD lets in must, no \
-         password may be tried twice in AD, and no local user should be asked before AD is.",
+    check(Package, "pam-order", "which users get access", &["pam-lines"],
+        "The lines are evaluated as libpam does. Users whom AD rejects must not get access, and users whom \
+         AD accepts must. No password may be tried twice in AD, and no local password before AD is queried.",
         |facts| Box::pin(pam::order(facts))),
-    check(Package, "pam-sss", "pam_sss beside the module", &["pam-lines"],
-        "realm join has SSSD judge every login by group policies (access_provider = ad), and SSSD refuses PAM services \
-         that it has no mapping for. Where pam_sss stands among the account lines, ad_gpo_map_permit has to name motion.",
+    check(Package, "pam-sss", "pam_sss next to the module", &["pam-lines"],
+        "realm join makes SSSD apply group policies to every login (access_provider = ad), and SSSD refuses \
+         PAM services that it has no mapping for. If pam_sss is among the account lines, ad_gpo_map_permit \
+         must name motion.",
         |facts| Box::pin(pam::sssd(facts))),
     check(Package, "module-file", "the module's file", &["pam-lines"],
-        "libpam looks for the module in its own folder unless the line says another. Applications must be able to read \
-         it, and nobody but root may change it.",
+        "libpam looks for the module in its own folder unless the line names another. Applications must be \
+         able to read it, and only root may change it.",
         |facts| Box::pin(module::file(facts))),
     check(Package, "module-loads", "the module can be loaded", &["module-file"],
-        "Loaded as libpam does it, as the application's user, in a process of its own.",
+        "The doctor loads it as libpam does, as the application's user, in a separate process.",
         |facts| Box::pin(module::loads(facts))),
     check(Package, "package-files", "the package's files", &["module-file"],
-        "Every file is as it was packed, those that administrators may change aside. Run the command in the folder \
+        "Every file is as it was packed, except those that administrators may change. Run the command in the folder \
          where the package is.",
         |facts| Box::pin(module::package(facts))),
     check(Package, "module-loaded", "the module in running applications", &[],
-        "An application keeps the module that it loaded first, over an upgrade too, until it is started again.",
+        "An application keeps the module that it loaded first, also after an upgrade, until it is restarted.",
         |facts| Box::pin(module::loaded(facts))),
     check(Package, "denials", "AppArmor and SELinux", &[],
-        "What the kernel has refused the broker within a day, as its log has it.",
+        "What AppArmor or SELinux denied motion-ad within a day, by the kernel's log.",
         |facts| Box::pin(module::denials(facts))),
 
     check(Host, "join", "the realm join", &[],
@@ -187,44 +189,48 @@ pub const CHECKS: &[Check] = &[
         "libkrb5's own configuration, which the broker must be able to read.",
         |facts| Box::pin(join::krb5_conf(facts))),
     check(Host, "keytab", "the keytab", &[],
-        "/etc/krb5.keytab holds the machine's keys, with which everything that is read in AD is asked for. Joining anew \
-         (an administrator's password is asked for) gives the computer account a new password, and this host its keys.",
+        "/etc/krb5.keytab holds the machine's keys. The broker needs them for everything that it reads in \
+         AD. Joining again asks for an administrator's password, and gives the computer account a new \
+         password and this host its keys.",
         |facts| Box::pin(join::keytab(facts))),
     check(Host, "keytab-mode", "who may read the keytab", &["keytab"],
-        "Whoever reads the machine's keys can be this host in AD, and make a forged domain controller believed here.",
+        "A program that can read the machine's keys can act as this host in AD, and can make this host accept a forged \
+         domain controller.",
         |facts| Box::pin(join::keytab_mode(facts))),
     check(Host, "keytab-encryption", "the keys' encryption", &["keytab"],
-        "AES. Domain controllers that are hardened give no ticket for RC4, none gives one for DES.",
+        "AES. Hardened domain controllers give no ticket for RC4, and none gives one for DES.",
         |facts| Box::pin(join::encryption(facts))),
     check(Host, "resolver", "the DNS servers", &["join"],
-        "Each server of /etc/resolv.conf is asked by itself whether it knows the domain. One that is dead makes every \
-         first look-up late; one that does not know the domain makes it fail now and then. Where something else writes \
-         resolv.conf (NetworkManager, systemd-resolved, DHCP), its own setting is the place to change.",
+        "The doctor queries each server of /etc/resolv.conf for the domain. A dead server delays every \
+         first look-up; a server that does not know the domain makes look-ups fail now and then. If another \
+         program writes resolv.conf (NetworkManager, systemd-resolved, DHCP), change its setting instead.",
         |facts| Box::pin(network::resolver(facts))),
     check(Host, "srv-ldap", "SRV records of domain controllers", &["join", "resolver"],
         "_ldap._tcp.dc._msdcs of the domain, by which the broker finds the domain controllers; not needed where \
-         domain.servers names them. Domain controllers register them by themselves.",
+         domain.servers names them. Domain controllers register these records.",
         |facts| Box::pin(network::srv_ldap(facts))),
     check(Host, "srv-kerberos", "SRV records of KDCs", &["join", "resolver"],
-        "_kerberos._tcp of the domain: SSSD, adcli and kinit go by it, the broker does not.",
+        "_kerberos._tcp of the domain: SSSD, adcli and kinit use it, the broker does not.",
         |facts| Box::pin(network::srv_kerberos(facts))),
     check(Host, "srv-gc", "SRV records of global catalogues", &["join", "resolver"],
-        "_ldap._tcp.gc._msdcs of the forest: people of its other domains are found there.",
+        "_ldap._tcp.gc._msdcs of the forest: users of its other domains are found there.",
         |facts| Box::pin(network::srv_gc(facts))),
     check(Host, "addresses", "addresses of domain controllers", &["join"],
-        "Each domain controller that DNS or domain.servers names has an address. While DNS is silent the other checks \
-         go on with the addresses that the broker knew last.",
+        "Each domain controller that DNS or domain.servers names has an address. If DNS does not answer, \
+         the other checks use the addresses that the broker knew last.",
         |facts| Box::pin(network::addresses(facts))),
     check(Host, "own-name", "this host's own name", &["addresses"],
         "This host's name has an address, and its address that name. The broker does not need it; other programs of the \
          join do.",
         |facts| Box::pin(network::own_name(facts))),
     check(Host, "clock", "the clock", &["dc-ldap"],
-        "This host's clock against each domain controller's. From five minutes on Kerberos refuses everything.",
+        "This host's clock compared with each domain controller's. If they differ by five minutes or more, Kerberos \
+         refuses everything.",
         |facts| Box::pin(machine::clock(facts))),
     check(Host, "machine-key", "AD accepts the machine's key", &["keytab", "krb5-conf", "clock", "dc-kdc"],
-        "A ticket for the computer account, asked for once, because a wrong key counts as a wrong password. It is \
-         rejected where the account was reset or deleted in AD, or where this host is a copy of another one.",
+        "The doctor requests a ticket for the computer account once, because a wrong key counts as a wrong \
+         password. The KDC refuses it if the account was reset or deleted in AD, or if this host is a copy \
+         of another one.",
         |facts| Box::pin(machine::key(facts))),
     check(Host, "kvno", "the version of the machine's key", &["machine-key", "dc-machine"],
         "The keytab holds the version of the key that AD has (msDS-KeyVersionNumber). Logins that are checked by Kerberos \
@@ -232,12 +238,12 @@ pub const CHECKS: &[Check] = &[
         |facts| Box::pin(machine::version(facts))),
 
     check(Controllers, "dc-ldap", "port 389", &["addresses"],
-        "Every domain controller answers on port 389. One that does not is passed over; what the other checks of this \
-         group see is about those that do.",
+        "Every domain controller answers on port 389. The broker skips one that does not, and so do the \
+         other checks of this group.",
         |facts| Box::pin(controllers::ldap(facts))),
     check(Controllers, "dc-fit", "fit for logins", &["dc-ldap"],
-        "Read-only domain controllers, those that have not replicated since they started and those of another domain \
-         are passed over.",
+        "The broker skips read-only domain controllers, those that have not replicated since they started, \
+         and those of another domain.",
         |facts| Box::pin(controllers::fit(facts))),
     check(Controllers, "dc-kdc", "port 88", &["dc-ldap"],
         "Without a ticket nothing can be read in AD.",
@@ -249,13 +255,13 @@ pub const CHECKS: &[Check] = &[
         "Expired passwords are changed there.",
         |facts| Box::pin(controllers::kpasswd(facts))),
     check(Controllers, "dc-gc", "port 3268", &["dc-ldap"],
-        "The global catalogue, where people of the forest's other domains are found.",
+        "The global catalogue, where users of the forest's other domains are found.",
         |facts| Box::pin(controllers::catalogue(facts))),
     check(Controllers, "dc-tls", "the certificate", &["ca-file", "clock", "dc-ldaps"],
-        "TLS is made as for a login, and the certificate judged by the roots in force: it must be for the domain \
-         controller's name, in time, not revoked, and come from a root that tls.ca_file, the system or the forest \
-         trusts. Where that fails on every domain controller, passwords are checked by Kerberos, if login.method \
-         allows.",
+        "The doctor starts TLS as a login does, and verifies the certificate by the roots in force: it must \
+         be for the domain controller's name, valid now, not revoked, and lead to a root that tls.ca_file, \
+         the system or the forest trusts. If that fails on every domain controller, passwords are checked \
+         by Kerberos, if login.method allows it.",
         |facts| Box::pin(controllers::tls(facts))),
     check(Controllers, "dc-expiry", "how long it is good", &["dc-tls"],
         "A certificate that ends within thirty days.",
@@ -269,40 +275,42 @@ pub const CHECKS: &[Check] = &[
          unless domain.servers names it.",
         |facts| Box::pin(controllers::listed(facts))),
     check(Controllers, "dc-signing", "signing", &["dc-machine"],
-        "Whether the domain controllers ask everybody to sign (LDAP server signing requirements). motion-ad seals \
-         whatever they ask; other programs may send passwords in the clear to those that do not.",
+        "Whether the domain controllers require signing (LDAP server signing requirements). motion-ad \
+         always seals; other programs may send passwords in the clear to domain controllers that do not \
+         require it.",
         |facts| Box::pin(machine::signing(facts))),
     check(Controllers, "dc-time", "their clocks", &["clock"],
-        "One domain controller whose clock is another than the others' and this host's.",
+        "A domain controller whose clock differs from this host's, while another one agrees with it.",
         |facts| Box::pin(machine::dc_time(facts))),
 
     check(Configuration, "config-file", "config.toml", &[],
-        "An unknown key, a value that makes no sense and a contradiction to the join deny every login. A \
-         misspelt key gets its name and a table that is opened twice becomes one; no rule is ever taken away. See \
+        "An unknown key, an invalid value and a contradiction to the join deny every login. The fix \
+         corrects a misspelt key and merges a table that is opened twice; it never removes a rule. See \
          motion-ad.toml(5).",
         |facts| Box::pin(configuration::file(facts))),
     check(Configuration, "config-readable", "the broker may read its files", &["config-file", "broker-user"],
         "config.toml, the name map and tls.ca_file, as the user motion-ad, whose unit hides /home, /root and /tmp.",
         |facts| Box::pin(configuration::readable(facts))),
     check(Configuration, "names-map", "the name map", &["config-file"],
-        "A line that cannot be understood, or that contradicts another one, denies every login: passing over it might \
-         let somebody in as somebody else. See names.map(5).",
+        "A line that cannot be understood, or that contradicts another one, denies every login: if the line \
+         were skipped, a user might be logged in as another user. See names.map(5).",
         |facts| Box::pin(configuration::map(facts))),
     check(Configuration, "ca-file", "trusted roots", &["config-file", "config-readable"],
-        "tls.ca_file holds certificates that are in time; without it the system's store and the forest's roots count.",
+        "tls.ca_file holds certificates that are valid now; without it the system's store and the forest's roots \
+         count.",
         |facts| Box::pin(controllers::roots(facts))),
     check(Configuration, "base-dn", "domain.base_dn", &["config-file", "dc-machine"],
-        "Only accounts below it are found, so it has to exist.",
+        "Only accounts below it are found, so it must exist.",
         |facts| Box::pin(objects::base(facts))),
     check(Configuration, "restrictions", "what this host may read of accounts", &["base-dn"],
-        "logonHours and userWorkstations are absent where an account has no such restriction, and also where this host may \
-         not read them (the property set Logon Information). AD looks at them itself at a bind; after a Kerberos ticket, and \
-         for acct_mgmt alone, the broker does. The command lets the computers of the domain read them.",
+        "logonHours and userWorkstations are absent if an account has no such restriction, and also if this host may \
+         not read them (the property set Logon Information). AD checks them itself at a bind; after a Kerberos ticket, \
+         and for acct_mgmt alone, the broker does. The command lets the computers of the domain read them.",
         |facts| Box::pin(objects::restrictions(facts))),
     check(Configuration, "groups", "groups", &["config-file", "dc-machine"],
         "Those of login.allow_groups, login.deny_groups and sessions.exempt_groups, by name or SID. One that AD does not know \
-         denies every login, or every session. Names that look like it are told; no group is made in AD, and taking it off a list may \
-         let everybody in.",
+         denies every login, or every session. The doctor shows similar names. It makes no group in AD; if \
+         you remove the group from a list, every user may get access.",
         |facts| Box::pin(objects::groups(facts))),
     check(Configuration, "map-targets", "accounts of the name map", &["names-map", "base-dn"],
         "The account that a line of the name map leads to exists, and is the only one of its name.",
@@ -312,38 +320,39 @@ pub const CHECKS: &[Check] = &[
          refused until a line of the name map decides: `name = user@domain` or `name = DOMAIN\\user`.",
         |facts| Box::pin(objects::clashes(facts))),
     check(Configuration, "sessions", "the register of sessions", &["config-file", "config-readable", "broker"],
-        "Where it is registered who is logged in: a file of this host, or a Redis that several share. The command is \
-         for the host of the Redis.",
+        "The register of logged-in users: a file of this host, or a Redis that several servers share. Run \
+         the command on the host of the Redis.",
         |facts| Box::pin(sessions::register(facts))),
     check(Configuration, "broker-users", "broker.users", &["config-file"],
-        "Every user that the broker is to answer exists on this host.",
+        "Every user in broker.users exists on this host.",
         |facts| Box::pin(configuration::users(facts))),
 
     check(Xcally, "motion2", "XCALLY Motion", &[],
         "/var/opt/motion2, where XCALLY Motion lives.",
         |facts| Box::pin(xcally::home(facts))),
     check(Xcally, "motion-user", "the application's user", &[],
-        "Whoever owns /var/opt/motion2: motion as a rule. Without that folder the user motion, or the first of broker.users.",
+        "The owner of /var/opt/motion2, usually motion. Without that folder, the user motion, or else the first of \
+         broker.users.",
         |facts| Box::pin(xcally::user(facts))),
     check(Xcally, "camera", "Debian's camera daemon", &[],
         "Debian's package motion watches cameras. It runs as a user of the same name, which the broker would answer.",
         |facts| Box::pin(xcally::camera(facts))),
     check(Xcally, "pam-readable", "the application may read its PAM service", &["motion-user", "pam-service"],
-        "Looked at as the application's user. A service that it cannot read is one that libpam does not find.",
+        "Checked as the application's user. libpam does not find a service that this user cannot read.",
         |facts| Box::pin(pam::readable(facts))),
     check(Xcally, "reach", "the application reaches the broker", &["broker", "motion-user"],
-        "The application's user asks the broker, which answers root and broker.users.",
+        "The doctor connects as the application's user to the broker, which answers root and broker.users.",
         |facts| Box::pin(xcally::reach(facts))),
     check(Xcally, "bridge-line", "XCALLY's line for the LDAP bridge", &[],
-        "Where XC_ACTIVEDIRECTORY_URL names this host: the port is the bridge's, and name and secret in .env are those in \
-         /etc/motion-ad/ldap-admin.",
+        "If XC_ACTIVEDIRECTORY_URL names this host, the port must be the bridge's, and name and secret in \
+         .env must be those in /etc/motion-ad/ldap-admin.",
         |facts| Box::pin(bridge::line(facts))),
     check(Xcally, "bridge-socket", "the LDAP bridge answers", &["bridge-line"],
-        "Where XCALLY asks the LDAP bridge, its socket is enabled and takes connections.",
+        "If XCALLY uses the LDAP bridge, the bridge's socket must be enabled and accept connections.",
         |facts| Box::pin(bridge::socket(facts))),
     check(Xcally, "env-password", "an AD password in .env", &[],
         "XCALLY's own integration keeps an AD administrator's password in /var/opt/motion2/.env. After XCALLY no \
-         longer uses it, remove it, and change it in AD: whoever has read it may still use it.",
+         longer uses it, remove it, and change it in AD: a user who has read it could still use it.",
         |facts| Box::pin(xcally::password(facts))),
     check(Xcally, "env-mode", "the mode of .env", &[],
         "The file holds XCALLY's secrets.",
@@ -352,8 +361,8 @@ pub const CHECKS: &[Check] = &[
     Check {
         id: "broker-state",
         group: Login,
-        title: "the broker has no complaint",
-        text: "What the broker itself says is wrong, when no other check has found anything.",
+        title: "the broker reports no problem",
+        text: "Problems that the broker itself reports, if no other check has found one.",
         on_demand: false,
         needs: Needs::All,
         run: |facts| Box::pin(broker::state(facts)),
@@ -362,8 +371,8 @@ pub const CHECKS: &[Check] = &[
         id: "login",
         group: Login,
         title: "one real login",
-        text: "With --login NAME: somebody logs in as the application would, through PAM, as its user, once. A wrong \
-               password counts in AD, as it does at the login page.",
+        text: "With --login NAME, the doctor logs this user in once, as the application would: through PAM, \
+               as the application's user. A wrong password counts in AD, as it does at the login page.",
         on_demand: true,
         needs: Needs::Checks(&["broker", "pam-lines", "pam-readable", "reach", "module-loads"]),
         run: |facts| Box::pin(login::login(facts)),

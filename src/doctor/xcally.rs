@@ -33,7 +33,7 @@ pub(super) async fn user(facts: &Facts) -> Finding {
             // If an older installation has left the folder, the user gets the uid of its owner.
             let owner = fs::metadata(facts.path(HOME)).ok().map(|found| found.uid()).filter(|uid| *uid != 0);
             let uid = owner.map(|uid| format!(" with uid {uid}")).unwrap_or_default();
-            Finding::failure(format!("{cause}, as whom the application runs")).advise(
+            Finding::failure(format!("{cause}: the application runs as this user")).advise(
                 Place::Here,
                 format!(
                     "XCALLY's installer makes the user {APPLICATION}{uid}, with the home {HOME}: let it do so"
@@ -114,11 +114,9 @@ pub(super) async fn password(facts: &Facts) -> Finding {
         ))
         .advise(
             Place::Here,
-            format!(
-                "after XCALLY no longer uses it, take {name} out of {ENV}, and change the password in AD"
-            ),
+            format!("once XCALLY no longer uses it, remove {name} from {ENV}, and change the password in AD"),
         ),
-        None => Finding::ok("no password of AD is in it"),
+        None => Finding::ok("it holds no AD password"),
     }
 }
 
@@ -130,7 +128,7 @@ pub(super) async fn mode(facts: &Facts) -> Finding {
         }
         Ok(found) => {
             let mode = found.mode() & 0o777;
-            let advice = "give it the mode 0600; XCALLY's user has to stay its owner";
+            let advice = "give it the mode 0600; XCALLY's user must stay its owner";
             match (mode & 0o007 != 0, mode & 0o070 != 0) {
                 (true, _) => Finding::failure(format!("{ENV} has mode {mode:04o}: every user may use it"))
                     .advise(Place::Here, advice),
@@ -175,7 +173,7 @@ mod tests {
         assert!(!format!("{found:?}").contains("hush"));
         // XCALLY may still need it.
         let [Fix::Advice { text, .. }] = found.fix.as_slice() else { panic!("{found:?}") };
-        assert!(text.starts_with("after XCALLY no longer uses it"), "{text}");
+        assert!(text.starts_with("once XCALLY no longer uses it"), "{text}");
         fs::write(&env, "A=1\nB=2\n").unwrap();
         assert_eq!(password(&facts).await.level, Level::Ok);
     }

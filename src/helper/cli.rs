@@ -20,10 +20,10 @@ Examples:
   sudo motion-ad status                  the broker and the domain controllers
   sudo motion-ad ready                   can users log in now? one line
   motion-ad metrics                      the same for a monitoring system
-  sudo motion-ad sessions list           who is logged in
+  sudo motion-ad sessions list           the sessions of logged-in users
   sudo motion-ad config check            can the configuration be used?
   sudo motion-ad setup                   what XCALLY's .env means for config.toml
-  sudo motion-ad audit names.txt         who of a list of names may log in?
+  sudo motion-ad audit names.txt         which names of a list may log in?
   sudo motion-ad doctor                  what is wrong, and what can be done about it
 
 Exit status of every command:
@@ -48,7 +48,7 @@ pub struct Cli {
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value = CONFIG)]
     pub config: PathBuf,
 
-    /// What the realm join wrote, for settings that the configuration leaves out
+    /// File that the realm join wrote, for settings that the configuration leaves out
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value_os_t = Credentials::find(None).sssd)]
     pub sssd: PathBuf,
 
@@ -57,7 +57,7 @@ pub struct Cli {
           value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub timeout: u32,
 
-    /// What to do
+    /// Command to run
     #[command(subcommand)]
     pub command: Command,
 }
@@ -107,7 +107,7 @@ fn hung_list(text: &str, width: usize) -> String {
     text.lines().map(|line| hang(line).unwrap_or_else(|| line.to_owned())).collect::<Vec<_>>().join("\n")
 }
 
-/// What to do.
+/// The commands of `motion-ad`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the AD account (user@domain) behind each XCALLY name
@@ -116,10 +116,10 @@ pub enum Command {
     /// Show whether an account may log in now, without its password
     #[command(after_help = CHECK)]
     Check(Account),
-    /// Log in with a password, and show what became of it and where the time went
+    /// Log in with a password, and show the outcome and the time of each step
     #[command(after_help = LOGIN)]
     Login(Login),
-    /// Change a password, with the present one, an expired one too
+    /// Change a password, also an expired one, with the present password
     #[command(after_help = PASSWD)]
     Passwd(Passwd),
     /// Show the broker, the domain controllers, the connections and the logins so far
@@ -131,26 +131,26 @@ pub enum Command {
     /// Print the broker's metrics for a monitoring system
     #[command(after_help = METRICS)]
     Metrics(Metrics),
-    /// Show who is logged in, end sessions, and follow what happens to them
+    /// Show the open sessions, end sessions, and follow their events
     #[command(subcommand, after_help = SESSIONS)]
     Sessions(Sessions),
     /// Check the configuration, and show what is in force
     #[command(subcommand, after_help = CONFIGURATION)]
     Config(ConfigCommand),
-    /// Take over what XCALLY's own Active Directory integration was told
+    /// Take over the settings of XCALLY's own Active Directory integration
     #[command(after_help = SETUP)]
     Setup(Setup),
-    /// Show who of a list of XCALLY names may log in
+    /// Show which names of a list of XCALLY names may log in
     #[command(after_help = AUDIT)]
     Audit(Audit),
-    /// Look at everything between the application and AD, and say what can be done about what is wrong
+    /// Check everything between the application and AD, and say how to fix what is wrong
     #[command(after_help = doctor_help(false), after_long_help = doctor_help(true))]
     Doctor(Doctor),
     /// Print the version, as -V and --version do
     #[command(after_help = "Exit status:\n  0  printed")]
     Version,
-    /// What doctor does as the application's user
-    #[command(hide = true, after_help = "Not for people.")]
+    /// Tasks that motion-ad does as the application's user
+    #[command(hide = true, after_help = "For use by motion-ad itself only.")]
     AsApplication(AsApplication),
 }
 
@@ -176,7 +176,7 @@ Exit status:
 /// Arguments of `map`.
 #[derive(Debug, Args)]
 pub struct Map {
-    /// Names as people type them; `-`, or no NAME at all, stands for the lines of standard input
+    /// Names as users type them; `-`, or no NAME at all, stands for the lines of standard input
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
 
@@ -190,7 +190,7 @@ pub struct Map {
 }
 
 const CHECK: &str = "\
-Asks AD through the broker, as root or as a user in broker.users. What keeps the account out is marked `x`.
+Queries AD through the broker, as root or as a user in broker.users. Each cause of a rejection is marked `x`.
 
 Examples:
   sudo motion-ad check john.doe
@@ -205,7 +205,7 @@ Exit status:
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct Account {
-    /// Name as the person types it
+    /// Name as the user types it
     #[arg(value_name = "NAME")]
     pub name: String,
 
@@ -215,8 +215,8 @@ pub struct Account {
 }
 
 const LOGIN: &str = "\
-A wrong password counts towards AD's lockout, as it does on the login page. The password is asked for on \
-the terminal and not shown.
+A wrong password counts towards AD's lockout, as it does on the login page. The command asks for the \
+password on the terminal and does not show it.
 
 Examples:
   sudo motion-ad login john.doe
@@ -232,7 +232,7 @@ Exit status:
 /// Arguments of `login`.
 #[derive(Debug, Args)]
 pub struct Login {
-    /// Name as the person types it
+    /// Name as the user types it
     #[arg(value_name = "NAME")]
     pub name: String,
 
@@ -246,11 +246,11 @@ pub struct Login {
 }
 
 const PASSWD: &str = "\
-The person's own change, by AD's rules: a wrong present password counts towards AD's lockout, and AD's policy decides \
-about the new one; its reason is told. A change is sent once. Where its answer is lost, the new password may be in \
-force: try that one first.
+The user's own change, by AD's rules: a wrong present password counts towards AD's lockout, and AD's policy \
+decides about the new one; the command prints its reason. A change is sent once. If its answer is lost, the \
+new password may be in force: try the new one first.
 
-The passwords are asked for on the terminal and not shown.
+The command asks for the passwords on the terminal and does not show them.
 
 Examples:
   sudo motion-ad passwd john.doe
@@ -267,7 +267,7 @@ whether the password was changed
 /// Arguments of `passwd`.
 #[derive(Debug, Args)]
 pub struct Passwd {
-    /// Name as the person types it
+    /// Name as the user types it
     #[arg(value_name = "NAME")]
     pub name: String,
 
@@ -275,7 +275,7 @@ pub struct Passwd {
     #[arg(long)]
     pub password_stdin: bool,
 
-    /// Print JSON: outcome, changed (null where it is not known), principal, text for the person, reason, advice, and steps
+    /// Print JSON: outcome, changed (null if it is not known), principal, text for the user, reason, advice, and steps
     #[arg(long)]
     pub json: bool,
 }
@@ -287,13 +287,13 @@ Examples:
 
 Exit status:
   0  all is well: a login can succeed now
-  1  there are problems; `serving` of --json tells whether users can log in all the same
+  1  there are problems; `serving` of --json says whether users can still log in
   2  the broker does not answer
   3  the usage is wrong";
 
 const READY: &str = "\
-Prints one line, for scripts and load balancers, and takes a few seconds at most. What it says is what `status`, the \
-metrics and `systemctl status` say.
+Prints one line, for scripts and load balancers, and takes a few seconds at most. It says the same as \
+`status`, the metrics and `systemctl status`.
 
 Examples:
   sudo motion-ad ready
@@ -301,7 +301,7 @@ Examples:
 
 Exit status:
   0  a login can succeed now, and all is well
-  1  there is a problem; the line says whether users can log in all the same
+  1  there is a problem; the line says whether users can still log in
   2  the broker does not answer
   3  the usage is wrong";
 
@@ -314,9 +314,9 @@ pub struct Status {
 }
 
 const METRICS: &str = "\
-OpenMetrics 1.0, without anything about single people; Prometheus' older text format has no other words for it. Root may \
-read them, and who is in the group motion-ad-metrics; nobody can log in that way. By HTTP they are had from the socket \
-itself, at /metrics.
+OpenMetrics 1.0, without data about single users; it uses nothing that Prometheus' older text format cannot \
+express. Root and members of the group motion-ad-metrics may read the metrics; no user can log in that way. \
+The socket itself serves them over HTTP, at /metrics.
 
 Examples:
   motion-ad metrics
@@ -330,13 +330,14 @@ Exit status:
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
 pub struct Metrics {
-    /// Socket that they are read from
+    /// Socket to read the metrics from
     #[arg(long, value_name = "PATH", default_value = METRICS_SOCKET)]
     pub metrics_socket: PathBuf,
 }
 
 const SESSIONS: &str = "\
-All of them ask the broker, as root or as a user in broker.users. A session is known by its id, an open one by the short id of the list. Times in JSON are \
+All of them query the broker, as root or as a user in broker.users. Name a session by its id; the short id of the \
+list is enough for an open one. Times in JSON are \
 milliseconds since 1970-01-01 UTC.
 
 Examples:
@@ -350,7 +351,7 @@ Exit status:
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
   3  the usage is wrong";
 
-/// What to do with sessions.
+/// The commands of `sessions`.
 #[derive(Debug, Subcommand)]
 pub enum Sessions {
     /// List the open sessions, those that were opened first at the top
@@ -362,7 +363,7 @@ pub enum Sessions {
     /// End sessions, as their application would
     #[command(after_help = SESSIONS_END)]
     End(SessionsEnd),
-    /// Print what happens to sessions, as it happens, in lines of JSON
+    /// Print the events of sessions as they happen, in lines of JSON
     #[command(after_help = SESSIONS_WATCH)]
     Watch(SessionsWatch),
 }
@@ -373,7 +374,7 @@ Examples:
   sudo motion-ad sessions list --json | jq -r '.[].user'
 
 Exit status:
-  0  the list, also where it is empty
+  0  the list, also if it is empty
   1  the name has no mapping
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
   3  the usage is wrong";
@@ -381,7 +382,7 @@ Exit status:
 /// Arguments of `sessions list`.
 #[derive(Debug, Args)]
 pub struct SessionsList {
-    /// Only those of the account behind this name, whatever name they were opened by
+    /// Only sessions of the account behind this name, whatever name they were opened by
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 
@@ -413,8 +414,8 @@ pub struct SessionsShow {
 }
 
 const SESSIONS_END: &str = "\
-The reason is `closed`: nobody is told that the person was thrown out, so that this is for sessions of which the \
-application knows no longer.
+The reason is `closed`: the application gets no eviction. Use this for sessions that the application no \
+longer knows.
 
 Examples:
   sudo motion-ad sessions end 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d90
@@ -434,19 +435,20 @@ pub struct SessionsEnd {
 }
 
 const SESSIONS_WATCH: &str = "\
-For the application that wants to know whose session ended: each line is a JSON object, written at once. It runs \
-until its output is closed, also while the broker restarts or cannot be reached, of which a line on standard error \
-tells once. Where the register is shared by several servers, their events come as well: see host in the session.
+For an application that needs to know which sessions ended: each line is a JSON object, written at once. \
+The command runs until its output is closed, also while the broker restarts or cannot be reached; one line \
+on standard error reports that. If several servers share the register, their events are included: see host \
+in the session.
 
-Whoever starts it again gives the cursor of the last line to --after, and misses nothing that is still kept: the last \
-10000 events.
+To resume, pass the cursor of the last line to --after: no event is missed that is still kept (the last \
+10000).
 
 Examples:
   motion-ad sessions watch
   motion-ad sessions watch --after 1784000000000012
 
 Events:
-  ready   it watches now: compare once with what `sessions list` says; the first line where --after is not given
+  ready   it watches now: compare once with what `sessions list` says; the first line if --after is not given
   opened  a session was opened
   ended   a session has ended; session.ended says when, why and by what
   gap     events were lost: compare with what `sessions list` says; the events after this line are the oldest kept
@@ -454,25 +456,25 @@ Events:
 Fields:
   event    one of the above
   cursor   for --after, to go on after this line
-  evicted  of opened and ended: the session ended by replaced, refused or too_old, so the person has to be thrown out
+  evicted  of opened and ended: the session ended by replaced, refused or too_old, so log the user out
   session  of opened and ended: id, user, principal, guid, service, rhost, tty, host, uid, pid, started, boot, since, ended
 
 Reasons:
   closed        the application or `sessions end` ended it
   replaced      another login took its place; detail is that session's id
-  refused       the account may not be logged in any more; detail is disabled, account_expired, unknown_user, denied or not_allowed
+  refused       the account may not log in any more; detail is disabled, account_expired, unknown_user, denied or not_allowed
   process_gone  its process has ended
   too_old       it was older than sessions.max_age
 
 Exit status:
   0  the reader has closed its output
-  2  the broker does not answer this user, or the cursor is none
+  2  the broker does not answer this user, or the cursor is invalid
   3  the usage is wrong";
 
 /// Arguments of `sessions watch`.
 #[derive(Debug, Args)]
 pub struct SessionsWatch {
-    /// Begin after the line with this cursor, not with what happens from now on
+    /// Begin after the line with this cursor, not with the next event
     #[arg(long, value_name = "CURSOR")]
     pub after: Option<String>,
 }
@@ -490,13 +492,13 @@ Exit status:
   2  it cannot be used
   3  the usage is wrong, or you may not read a file";
 
-/// What to do with the configuration.
+/// The commands of `config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Say whether the configuration can be used, and whether AD has what it names
     #[command(after_help = CONFIG_CHECK)]
     Check,
-    /// Print every key with the value in force, and where that comes from
+    /// Print every key with the value in force and its source
     #[command(after_help = CONFIG_SHOW)]
     Show(ConfigShow),
 }
@@ -504,7 +506,7 @@ pub enum ConfigCommand {
 const CONFIG_CHECK: &str = "\
 Runs those checks of `motion-ad doctor` that are about the configuration: the files and their syntax, the name map and \
 its accounts, the CA, the base DN, the groups, the users of the broker, and the register of sessions. Run it after each \
-change: what you save with a mistake is not in force.
+change: a file with a mistake is not in force.
 
 Examples:
   sudo motion-ad config check
@@ -544,11 +546,11 @@ Mostly nothing does: the join knows the domain, and DNS the domain controllers. 
 too.
 
 --apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file as \
-config.toml.bak. On a terminal it asks before; what the broker would refuse to read is never written.
+config.toml.bak. On a terminal it asks first; it never writes what the broker would refuse to read.
 
---bridge is for XCALLY as it is, which speaks LDAP alone: XC_ACTIVEDIRECTORY_URL becomes ldap://127.0.0.1:3890, and an \
-administrator of AD in the .env becomes a local name with a random secret, kept in /etc/motion-ad/ldap-admin. What is \
-missing of base DN and domain is added; every other line stays, as do owner and mode. The file as it was goes to \
+--bridge is for XCALLY as it is, which speaks only LDAP: XC_ACTIVEDIRECTORY_URL becomes ldap://127.0.0.1:3890, and an \
+administrator of AD in the .env becomes a local name with a random secret, kept in /etc/motion-ad/ldap-admin. A \
+missing base DN or domain is added; every other line stays, as do owner and mode. The file as it was goes to \
 /etc/motion-ad/backup/xcally.env, which only root can read. --apply also enables motion-ad-ldap.socket and tries a bind as \
 the user who owns the .env. --new-secret replaces the secret in both places. --no-bridge gives the lines the values that \
 they had in the backup, turns the bridge off, and removes backup and secret.
@@ -561,7 +563,7 @@ Examples:
 
 Exit status:
   0  the configuration says what it should
-  1  it does not yet: a change is not written, or a property contradicts the join and is yours to decide
+  1  it does not yet: a change is not written, or a property contradicts the join and you must decide
   2  the configuration cannot be used, or a file cannot be read or written
   3  the usage is wrong, or you may not read a file";
 
@@ -572,11 +574,11 @@ pub struct Setup {
     #[arg(long, value_name = "FILE")]
     pub env: Option<PathBuf>,
 
-    /// Have XCALLY's own integration ask the LDAP bridge of this host: three to five lines of .env
+    /// Make XCALLY's own integration use the LDAP bridge of this host: three to five lines of .env
     #[arg(long, conflicts_with = "json")]
     pub bridge: bool,
 
-    /// Give those lines back the values that they had, and turn the bridge off
+    /// Restore the old values of those lines, and turn the bridge off
     #[arg(long, conflicts_with_all = ["bridge", "new_secret", "json"])]
     pub no_bridge: bool,
 
@@ -598,14 +600,15 @@ pub struct Setup {
 }
 
 const AUDIT: &str = "\
-Asks AD through the broker for every name of the list, by the rules of a login: the name map, the account's state, the \
-groups. What keeps a name out is marked `x`. The text shows the summary and those whom there is something to say of, \
---json and --csv everybody. Twenty thousand names take ten to thirty seconds; where the forest has several domains, group \
-rules and people of other domains are looked up one by one, and it takes longer.
+Checks every name of the list in AD through the broker, by the rules of a login: the name map, the \
+account's state, the groups. Each cause of a rejection is marked `x`. The text shows the summary and the \
+names with something to report; --json and --csv show all names. Twenty thousand names take ten to thirty \
+seconds; if the forest has several domains, group rules and users of other domains are looked up one by \
+one, which takes longer.
 
-For a name without an account it suggests a line for names.map where exactly one account looks like it: by another \
-UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. Suggestions \
-are for people to look at; none is made for an account that another name of the list leads to.
+For a name without an account it suggests a line for names.map if exactly one account is similar: by another \
+UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. Check \
+each suggestion before you use it; none is made for an account that another name of the list leads to.
 
 Examples:
   sudo motion-ad audit names.txt
@@ -629,19 +632,19 @@ pub struct Audit {
     #[arg(long, value_name = "NAME|NUMBER")]
     pub column: Option<String>,
 
-    /// What stands between the cells of the CSV file
+    /// Delimiter of the cells in the CSV file
     #[arg(long, value_name = "CHARACTER", default_value = ",", requires = "column", value_parser = delimiter)]
     pub delimiter: u8,
 
-    /// The first row of the CSV file is a heading, though the column is given by its number
+    /// The first row of the CSV file is a heading, even if the column is given by its number
     #[arg(long, requires = "column")]
     pub header: bool,
 
-    /// Say which passwords and accounts expire within so many days
+    /// Say which passwords and accounts expire within this many days
     #[arg(long, value_name = "DAYS", default_value = "14", value_parser = clap::value_parser!(u32).range(0..=3650))]
     pub soon: u32,
 
-    /// Show those, too, whom there is nothing to say of
+    /// Also show the names with nothing to report
     #[arg(long)]
     pub all: bool,
 
@@ -664,13 +667,13 @@ fn delimiter(text: &str) -> Result<u8, String> {
 }
 
 const DOCTOR: &str = "\
-Works without the broker, too. It needs no password, and asks AD for no more than the broker does. Each check is ok, or \
-a warning (logins work), or a failure (they do not, or not safely), with what was seen and what can be done; one that \
-depends on another that failed is skipped, so that the first failure is the cause.
+Works without the broker, too. It needs no password, and reads no more in AD than the broker does. Each check is ok, or \
+a warning (logins work), or a failure (they do not, or not safely), with what was seen and what can be \
+done; a check that depends on a failed one is skipped, so the first failure is the cause.
 
-What can be done is a fix, which --fix applies; a step for you, with where to take it; or a look, which only shows \
-something. A fix changes this package's files, its units and /etc/pam.d/motion, and nothing else; none takes a rule \
-away or lets more people in. The file as it was is kept in /etc/motion-ad/backup with the time of the change.
+What can be done is a fix, which --fix applies; a step for you, with the place where to take it; or a \
+command that only shows something. A fix changes this package's files, its units and /etc/pam.d/motion, and nothing else; no \
+fix removes a rule or gives more users access. The file as it was is kept in /etc/motion-ad/backup with the time of the change.
 
 Examples:
   sudo motion-ad doctor
@@ -708,12 +711,12 @@ pub struct Doctor {
     #[arg(long)]
     pub json: bool,
 
-    /// Say what a check is about, and look at nothing
+    /// Explain a check, and run none
     #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(CHECKS.iter().map(|check| check.id)),
           hide_possible_values = true, conflicts_with_all = ["json", "login"])]
     pub explain: Option<String>,
 
-    /// Fix what can be fixed on this host: show each change, ask, keep a copy, apply it, check again, and take it back
+    /// Fix what can be fixed on this host: show each change, ask, keep a copy, apply it, check again, and undo it
     /// if the check does not pass
     #[arg(long, conflicts_with_all = ["json", "explain", "login"])]
     pub fix: bool,
@@ -722,7 +725,7 @@ pub struct Doctor {
     #[arg(long, requires = "fix")]
     pub yes: bool,
 
-    /// Log somebody in at the end, once, through PAM and as the application's user; asks for the password
+    /// Log this user in at the end, once, through PAM and as the application's user; asks for the password
     #[arg(long, value_name = "NAME")]
     pub login: Option<String>,
 
@@ -734,7 +737,7 @@ pub struct Doctor {
 /// Arguments of `as-application`.
 #[derive(Debug, Args)]
 pub struct AsApplication {
-    /// The uid to become; without it the process stays who it is
+    /// The uid to become; without it the process keeps its own
     #[arg(long, requires_all = ["gid", "name"])]
     pub uid: Option<u32>,
 
@@ -746,44 +749,44 @@ pub struct AsApplication {
     #[arg(long)]
     pub name: Option<String>,
 
-    /// What to do
+    /// Command to run
     #[command(subcommand)]
     pub task: Task,
 }
 
-/// What is done as the application's user.
+/// Tasks that motion-ad does as the application's user.
 #[derive(Debug, Subcommand)]
 pub enum Task {
     /// Load a PAM module
-    #[command(after_help = "Not for people.")]
+    #[command(after_help = "For use by motion-ad itself only.")]
     Load {
         /// Its file
         path: PathBuf,
     },
     /// Ask the broker for its state
-    #[command(after_help = "Not for people.")]
+    #[command(after_help = "For use by motion-ad itself only.")]
     Reach {
         /// Its socket
         socket: PathBuf,
     },
     /// Open a file for reading
-    #[command(after_help = "Not for people.")]
+    #[command(after_help = "For use by motion-ad itself only.")]
     Read {
         /// The file
         path: PathBuf,
     },
     /// Log in, with the password of standard input
-    #[command(after_help = "Not for people.")]
+    #[command(after_help = "For use by motion-ad itself only.")]
     Login {
-        /// As whom
+        /// Name of the user
         name: String,
     },
     /// Bind at an LDAP server of this host, with the password of standard input
-    #[command(after_help = "Not for people.")]
+    #[command(after_help = "For use by motion-ad itself only.")]
     Bind {
         /// Its address
         address: std::net::SocketAddr,
-        /// As whom
+        /// Name of the user
         name: String,
     },
 }

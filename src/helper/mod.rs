@@ -75,18 +75,18 @@ enum Failure {
     #[error("{0}; root may read it: use `sudo`")]
     Denied(ConfigError),
     #[error(
-        "you may not ask the broker: {0}; use `sudo`, or have root add the user to broker.users in {CONFIG}"
+        "you may not query the broker: {0}; use `sudo`, or have root add the user to broker.users in {CONFIG}"
     )]
     Stranger(String),
     #[error("{0}")]
     Kept(String),
     #[error("{0}")]
     NotDone(String),
-    #[error("the broker at {} could not be asked: {error}; {}", .socket.display(), .error.advice())]
+    #[error("the broker at {} could not be queried: {error}; {}", .socket.display(), .error.advice())]
     Ask { socket: PathBuf, error: AskError },
     #[error(
-        "the broker's metrics at {} cannot be read: {error}; root may, and who is in the group motion-ad-metrics; see \
-         `systemctl status motion-ad-metrics.socket motion-ad.service`", .socket.display()
+        "the broker's metrics at {} cannot be read: {error}; root and members of the group motion-ad-metrics \
+         may read them; see `systemctl status motion-ad-metrics.socket motion-ad.service`", .socket.display()
     )]
     Metrics { socket: PathBuf, error: io::Error },
     #[error("{outcome}: {reason}")]
@@ -107,11 +107,11 @@ enum Failure {
     Output(#[from] io::Error),
     #[error("the answer cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("{} was changed meanwhile, and nothing is written; try again", .0.display())]
+    #[error("{} has changed since it was read, and nothing is written; try again", .0.display())]
     Changed(PathBuf),
     #[error("{} cannot be written: {error}", .file.display())]
     Write { file: PathBuf, error: io::Error },
-    #[error("DNS cannot be asked: {0}")]
+    #[error("DNS cannot be queried: {0}")]
     Dns(io::Error),
     #[error("{0}")]
     List(String),

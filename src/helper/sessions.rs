@@ -112,7 +112,7 @@ fn whole_id(cli: &Cli, given: &str) -> Result<String, Failure> {
         [] => Ok(given.to_owned()),
         [one] => Ok((*one).to_owned()),
         several => Err(Failure::SessionId(format!(
-            "{given}: {} sessions begin so; give more of the id: {}",
+            "{given}: {} sessions begin with this; give more of the id: {}",
             several.len(),
             several.join(", ")
         ))),
@@ -167,7 +167,7 @@ fn table(sessions: &[Session]) -> String {
         columns.line(&cells);
     }
     match sessions {
-        [] => "nobody is logged in\n".to_owned(),
+        [] => "no session is open\n".to_owned(),
         _ => columns.fitting(show::columns()).right([heading.len().saturating_sub(2)]).text(),
     }
 }
@@ -366,7 +366,7 @@ mod tests {
         let text = table(&[session("8f14e45f")]);
         assert!(text.trim_start().starts_with("SESSION"), "{text}");
         assert!(text.contains("8f14e45f") && text.contains("jörg\\u{1b}[2J"), "{text}");
-        assert_eq!(table(&[]), "nobody is logged in\n");
+        assert_eq!(table(&[]), "no session is open\n");
         let text = facts(&ended(EndReason::TooOld));
         assert!(text.contains("2026-07-14T03:33:20Z") && text.contains("too_old"), "{text}");
     }

@@ -158,7 +158,7 @@ fn dns(env: &Env, config: &Config) -> Result<Dns, Failure> {
     let url = env.properties.iter().find(|property| property.short() == "URL");
     let Some(Value::Text(url)) = url.map(|url| &url.value).filter(|_| config.domain.servers.is_empty())
     else {
-        return Ok(Dns::Silent("it was not asked".to_owned()));
+        return Ok(Dns::Silent("no query was sent".to_owned()));
     };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::Dns)?;
     let network = Network::default();
@@ -202,14 +202,14 @@ impl Proposal {
         lines.dedup();
         if !lines.is_empty() {
             text += &format!(
-                "Once XCALLY asks PAM, none of these lines of {} is needed: {}.\n",
+                "Once XCALLY uses PAM, none of these lines of {} is needed: {}.\n",
                 env.display(),
                 lines.join(", ")
             );
         }
         if self.sssd_is_denied {
             text += &format!(
-                "{}: only root may read it; {} stands in for it. As root setup knows more.\n",
+                "{}: only root may read it; {} stands in for it. Run setup as root for a full result.\n",
                 cli.sssd.display(),
                 self.config.domain.name
             );

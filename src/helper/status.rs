@@ -143,7 +143,7 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     text += match (problems, status.notes.as_slice()) {
         ([], []) => "all is well\n",
         ([], _) => "users can log in\n",
-        (_, _) if status.serving => "users can log in all the same\n",
+        (_, _) if status.serving => "users can still log in\n",
         (_, _) => "no user can log in\n",
     };
     text
@@ -281,7 +281,7 @@ mod tests {
                 }],
                 crls: 2,
                 refreshed: Some(7200),
-                notes: vec!["a CRL of the forest is passed over".into()],
+                notes: vec!["a CRL of the forest is skipped".into()],
             },
             logins: vec![(Outcome::Success, 12)],
             tasks: vec![Task {
@@ -301,7 +301,7 @@ mod tests {
               passwords by     ldap: login.method\n \
               machine account  connected to dc1.acme.com as XCALLY$@ACME.COM, ticket valid for 1 h 0 min\n \
               trusted roots    /etc/ssl/certs and 1 root of the forest, 2 CRLs, read 2 h 0 min ago\n                  \
-                               a CRL of the forest is passed over\n \
+                               a CRL of the forest is skipped\n \
               pool             0 busy, 0 idle, at most 0\n \
               background task  recheck failed 2 times, last because it\\npanicked\n\n    \
                  DOMAIN CONTROLLER  OUR SITE  BINDS         READING  KDC\n    \
@@ -343,13 +343,7 @@ mod tests {
                 "controllers; by Kerberos\n",
                 "note: by Kerberos\nusers can log in\n",
             ),
-            (
-                true,
-                vec!["a"],
-                vec![],
-                "not well: users can log in, but a\n",
-                "users can log in all the same\n",
-            ),
+            (true, vec!["a"], vec![], "not well: users can log in, but a\n", "users can still log in\n"),
             (
                 false,
                 vec!["a", "b"],

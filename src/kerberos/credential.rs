@@ -191,7 +191,7 @@ impl Inner {
             {
                 Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
                 Ok(_) => {
-                    return Err(KerberosError::Other("the KDC gave a ticket of somebody else".to_owned()));
+                    return Err(KerberosError::Other("the KDC gave a ticket of another account".to_owned()));
                 }
                 Err(ended) => return Err(account.explain(ended)),
             };

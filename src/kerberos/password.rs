@@ -279,8 +279,8 @@ pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
             let refusal = Refusal {
                 outcome: Outcome::WrongPassword,
                 unexplained: false,
-                reason: "the KDC's answer cannot be opened with the password: it is wrong, and AD counts it not, as \
-                         the account needs no pre-authentication; or the KDC is a forged one"
+                reason: "the KDC's answer cannot be opened with the password: it is wrong, and AD does not \
+                         count it, because the account needs no pre-authentication; or the KDC is forged"
                     .to_owned(),
             };
             Ok(Refused { refusal, kdc, armoured: false })

@@ -70,8 +70,8 @@ impl<M: Machine, P: Changes> Logins<M, P> {
             both.split().ok_or_else(|| Refusal::new(Outcome::Refused, "there are no two passwords"))?;
         let (present, new) = (pair.0.password()?, pair.1.password().map_err(impossible)?);
         if present == new {
-            let reason = "the new password is the present one; AD was not asked";
-            return Err(unacceptable(reason, "Your new password is the one that you have."));
+            let reason = "the new password is the present one; AD was not queried";
+            return Err(unacceptable(reason, "Your new password is the same as your current one."));
         }
         let person = self.resolve(name, Memory::Avoided, deadline, progress).await?.1.person;
         let before = self.directory.last_set(&person, deadline).await.ok().flatten();
@@ -203,7 +203,7 @@ fn impossible(error: PasswordError) -> Refusal {
             "Your new password has characters that no password can have."
         }
     };
-    unacceptable(format!("of the new one: {error}; AD was not asked"), text)
+    unacceptable(format!("of the new one: {error}; AD was not queried"), text)
 }
 
 #[cfg(test)]
@@ -358,7 +358,7 @@ mod tests {
     #[tokio::test]
     async fn what_can_never_be_is_sent_nowhere() {
         let long = "x".repeat(1025);
-        let own = "Your new password is the one that you have.";
+        let own = "Your new password is the same as your current one.";
         let cases = [
             (pair(PRESENT, PRESENT), Outcome::PasswordRefused, Some(own)),
             (pair(PRESENT, ""), Outcome::PasswordRefused, Some("Your new password is empty.")),

@@ -67,6 +67,6 @@ impl From<CheckError> for Refusal {
 
 impl From<PasswordError> for Refusal {
     fn from(error: PasswordError) -> Self {
-        Refusal::new(Outcome::WrongPassword, format!("{error}; AD was not asked"))
+        Refusal::new(Outcome::WrongPassword, format!("{error}; AD was not queried"))
     }
 }

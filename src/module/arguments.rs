@@ -130,7 +130,7 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "PATH",
         default: SOCKET,
         entry_points: "all but setcred",
-        text: "Where the broker listens: an absolute path.",
+        text: "Socket of the broker: an absolute path.",
         since: "0.1.0",
         cost: "none",
         read: Read::Value(
@@ -143,10 +143,10 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "SECONDS",
         default: "5",
         entry_points: "all but setcred",
-        text: "How long one call may wait for the broker, 1 to 60. The application waits as long. The broker is asked \
-               to be done 0.2 seconds earlier, so that its \"AD did not answer\" still arrives.",
+        text: "How long one call may wait for the broker, 1 to 60. The application waits as long. The \
+               broker's own deadline is 0.2 seconds earlier, so that its \"AD did not answer\" still arrives.",
         since: "0.1.0",
-        cost: "so long a thread of the application is busy at most",
+        cost: "a thread of the application is busy for at most this time",
         read: Read::Value(
             |arguments, value| seconds(value).map(|seconds| arguments.timeout = seconds),
             "timeout= takes 1 to 60 seconds",
@@ -157,10 +157,10 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "auth|account",
         default: "auth",
         entry_points: "authenticate",
-        text: "Who refuses an expired password, or one that must be changed. With `auth` it is authenticate: right for \
-               every application. With `account` authenticate succeeds, given the right password, and acct_mgmt \
-               answers PAM_NEW_AUTHTOK_REQD: for applications that offer a password change, never for one that calls \
-               authenticate only.",
+        text: "Which function rejects an expired password, or one that must be changed. With `auth` it is \
+               authenticate: right for every application. With `account` authenticate succeeds, given the right \
+               password, and acct_mgmt answers PAM_NEW_AUTHTOK_REQD: for applications that offer a password \
+               change, never for one that calls authenticate only.",
         since: "0.1.0",
         cost: "none",
         read: Read::Value(
@@ -188,11 +188,12 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "",
         default: "no message",
         entry_points: "authenticate, acct_mgmt, open_session, close_session",
-        text: "Tell the person why the account was refused, as a PAM_ERROR_MSG, and when the password expires soon, as \
-               a PAM_TEXT_INFO, unless the application asks for silence (PAM_SILENT). Some applications fail the login \
-               on any message. chauthtok tells why anyway.",
+        text: "Tell the user why the account was rejected, as a PAM_ERROR_MSG, and when the password \
+               expires soon, as a PAM_TEXT_INFO, unless the application asks for silence (PAM_SILENT). Some \
+               applications fail the login on any message. chauthtok gives the reason anyway.",
         since: "0.1.0",
-        cost: "one more call of the conversation; with `login.warn_days` one more question to AD, beside the login",
+        cost: "one more call of the conversation; with `login.warn_days` one more query to AD, in addition \
+               to the login's own",
         read: Read::Flag(|arguments| arguments.messages = true),
     },
     Argument {
@@ -214,8 +215,8 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "",
         default: "ask where there is no password",
         entry_points: "authenticate, chauthtok",
-        text: "Never ask: use the passwords that an earlier module asked for. Where there is none, authenticate refuses \
-               with PAM_AUTH_ERR, chauthtok with PAM_AUTHTOK_RECOVERY_ERR or PAM_AUTHTOK_ERR.",
+        text: "Never ask: use the passwords that an earlier module asked for. If there is none, authenticate \
+               refuses with PAM_AUTH_ERR, chauthtok with PAM_AUTHTOK_RECOVERY_ERR or PAM_AUTHTOK_ERR.",
         since: "0.1.0",
         cost: "none",
         // libpam itself reads this argument and the next three, in pam_get_authtok.

@@ -42,9 +42,9 @@ codes! {
     Success = PAM_SUCCESS;
     /// The password is wrong, missing, or can never be right.
     AuthErr = PAM_AUTH_ERR;
-    /// Nobody of this name.
+    /// No single AD account has this name.
     UserUnknown = PAM_USER_UNKNOWN;
-    /// The account may not come in.
+    /// The account may not log in.
     PermDenied = PAM_PERM_DENIED;
     /// The account has expired.
     AcctExpired = PAM_ACCT_EXPIRED;
@@ -52,7 +52,7 @@ codes! {
     MaxTries = PAM_MAXTRIES;
     /// The password must be changed first.
     NewAuthtokReqd = PAM_NEW_AUTHTOK_REQD;
-    /// Nobody could be asked.
+    /// No answer from the broker, AD, or the register of sessions.
     AuthinfoUnavail = PAM_AUTHINFO_UNAVAIL;
     /// The configuration is broken.
     ServiceErr = PAM_SERVICE_ERR;
@@ -60,7 +60,7 @@ codes! {
     SystemErr = PAM_SYSTEM_ERR;
     /// Out of memory, in libpam's words.
     BufErr = PAM_BUF_ERR;
-    /// The application did not ask the person.
+    /// The application did not ask the user.
     ConvErr = PAM_CONV_ERR;
     /// The password was not changed.
     AuthtokErr = PAM_AUTHTOK_ERR;

@@ -123,7 +123,7 @@ pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
         let memory = pam.recall();
         let mut warn = false;
         let mut verdict = match memory.account(&user, &arguments.socket, pam.now()) {
-            Some(outcome) => Verdict::new(outcome, "as authenticate was told"),
+            Some(outcome) => Verdict::new(outcome, "same outcome as authenticate"),
             None => {
                 warn = may_warn(pam, arguments, flags, &user);
                 let request = Request { warn, ..broker.request(pam, Operation::Account, &user) };

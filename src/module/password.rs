@@ -82,7 +82,7 @@ impl Change<'_> {
         pam.note(|memory| memory.probe = None);
         match probed {
             Some(Probed::Refused(code, outcome)) => {
-                return Ok(Answer { outcome, ..Answer::new(code, "as the first phase was told") });
+                return Ok(Answer { outcome, ..Answer::new(code, "same outcome as in the first phase") });
             }
             Some(Probed::NotExpired) if self.expired_only => return Ok(Answer::not_expired()),
             Some(Probed::Ready) => {}
@@ -141,7 +141,7 @@ impl Change<'_> {
     ) -> Result<bool, Answer> {
         let known = pam.recall().account(self.user, &broker.arguments.socket, pam.now());
         let verdict = match known {
-            Some(outcome) => Verdict::new(outcome, "as was said before"),
+            Some(outcome) => Verdict::new(outcome, "same outcome as before"),
             None => {
                 let request = broker.request(pam, Operation::Account, self.user);
                 broker.ask(pam, &request, &Secret::default())

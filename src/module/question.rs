@@ -60,7 +60,8 @@ impl<'a, A: Ask> Broker<'a, A> {
                 false => (Outcome::Unavailable, ""),
             };
             let (socket, advice) = (&self.arguments.socket, error.advice());
-            let line = format!("the broker at {socket:?} could not be asked: {error}; {consequence}{advice}");
+            let line =
+                format!("the broker at {socket:?} could not be queried: {error}; {consequence}{advice}");
             pam.log(Priority::Error, &line);
             Verdict::new(outcome, "no answer")
         })

@@ -579,7 +579,7 @@ fn cut(text: &str) -> String {
 
 /// Creates the end of a session that its application never learned of; see [`EndReason::Unconfirmed`].
 fn unconfirmed(why: &str) -> Ended {
-    let detail = format!("{why}: nobody has the seat");
+    let detail = format!("{why}: no application holds this session");
     Ended { at: now(), reason: EndReason::Unconfirmed, detail }
 }
 
@@ -786,7 +786,7 @@ pub(crate) mod tests {
         let by_name = request(Operation::CloseSession);
         let which = Which::Principal("2@acme.com".into());
         assert!(register.close_newest(which, &by_name, &me(), soon()).await.is_err());
-        register.undo(open[2].id.clone(), "nobody took the answer");
+        register.undo(open[2].id.clone(), "the application did not read the answer");
         let never = Session { id: "never".into(), ..open[3].clone() };
         register.owe(Due::Undo(Box::new(never), unconfirmed("x")));
         assert!(!register.settle().await);
@@ -844,14 +844,17 @@ pub(crate) mod tests {
         let (register, _folder) = register(settings());
         let session = register.enter(1).await.unwrap();
         tokio::spawn(owed::keep(register.clone()));
-        register.undo(session.id.clone(), "nobody took the answer");
+        register.undo(session.id.clone(), "the application did not read the answer");
         while register.store.count(soon()).await.unwrap() > 0 {
             tokio::task::yield_now().await;
         }
         let found = register.show(&session.id, soon()).await.unwrap();
         let ended = found.list[0].ended.clone().unwrap();
         assert_eq!(ended.reason, EndReason::Unconfirmed);
-        assert_eq!(ended.detail, "nobody took the answer: nobody has the seat");
+        assert_eq!(
+            ended.detail,
+            "the application did not read the answer: no application holds this session"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -81,7 +81,8 @@ impl Register {
                 .with("problem", format!("{MOST} ends of sessions wait for the register already"))
                 .with(
                     "advice",
-                    "end what `motion-ad sessions list` shows too much with `motion-ad sessions end`",
+                    "if `motion-ad sessions list` shows sessions that are over, end them with `motion-ad \
+                     sessions end`",
                 );
             self.log.complain(Level::Error, "owed", line);
         } else if !is_less {

@@ -90,10 +90,10 @@ impl Redis {
     async fn call<T: FromRedisValue>(&self, ask: Ask, deadline: Instant) -> Result<T, StoreError> {
         let late = |cause: &str| StoreError::Timeout(format!("{}: {cause}", self.name));
         if Instant::now() >= deadline {
-            return Err(late("it was not asked, because the deadline had passed"));
+            return Err(late("no request was sent, because the deadline had passed"));
         }
         let Ok(Ok(_permit)) = timeout_at(deadline, self.in_flight.acquire()).await else {
-            return Err(late("it was not asked, because too many calls wait for it"));
+            return Err(late("no request was sent, because too many calls wait for it"));
         };
         let mut lost = None;
         let mut why = Trouble::new(Kind::Lost, "", "");

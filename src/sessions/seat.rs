@@ -56,7 +56,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            self.register.undo(id, "nobody took the answer");
+            self.register.undo(id, "the application did not read the answer");
         }
     }
 }

@@ -84,62 +84,62 @@ macro_rules! families {
 
 families! {
     Serving = "serving", Gauge, [],
-        "1 if a login can succeed now, as it was looked for within the last 10 seconds; 0 if none can, whatever the cause.";
+        "1 if a login can succeed now, as checked within the last 10 seconds; 0 if none can, for any cause.";
     Well = "well", Gauge, [],
-        "1 if all is well, as motion-ad status and motion-ad ready say it; 0 if there is a problem, also one that lets users log in.";
+        "1 if all is well, as in motion-ad status and motion-ad ready; 0 if there is a problem, even if users can still log in.";
     ConfigCurrent = "config_current", Gauge, [],
         "0 while the last good configuration stays in force because the file on disk cannot be used; else 1.";
     BuildInfo = "build_info", Gauge, ["version"], "The version of the package; its value is always 1.";
     Started = "start_timestamp", Seconds, [],
-        "When the broker started; it does so again after each change of its configuration or of the join, and counts on.";
+        "When the broker started; it restarts after each change of its configuration or of the join, and counts on.";
     Logins = "logins", Counter, ["outcome"], "Logins by outcome.";
     LoginDuration = "login_duration", Times, ["method"],
-        "How long logins took in the broker, by what checked the password: ldap, kerberos, or none of them.";
+        "Time that logins took in the broker, by the method that checked the password: ldap, kerberos, or none.";
     AccountChecks = "account_checks", Counter, ["outcome"],
         "Checks of accounts whose password was checked elsewhere, by outcome.";
     PasswordProbes = "password_probes", Counter, ["outcome"],
-        "Present passwords that were looked at ahead of a change, by outcome.";
+        "Checks of the present password before a change, by outcome.";
     PasswordChanges = "password_changes", Counter, ["outcome"], "Changes of passwords by outcome.";
     SessionOpens = "session_opens", Counter, ["outcome"], "Calls of open_session by outcome.";
     SessionCloses = "session_closes", Counter, ["outcome"], "Calls of close_session by outcome.";
     Refused = "requests_refused", Counter, ["reason"],
-        "Requests that were not decided: of a stranger, malformed, read too late (overloaded), or whose answer nobody took.";
+        "Requests without a decision: from a user without the right (stranger), malformed, read too late (overloaded), or whose answer no client read (unanswered).";
     Connections = "connections", Gauge, [], "Connections from applications.";
-    ConnectionsMax = "connections_max", Gauge, [], "The most of them at once (broker.connections).";
+    ConnectionsMax = "connections_max", Gauge, [], "Maximum number of connections from applications (broker.connections).";
     LogLost = "log_lines_lost", Counter, [], "Lines of the log that were lost because syslog is too slow.";
     Panics = "panics", Counter, [],
         "Faults of the program (panics) that were caught; each is a line `event=panic` in the log.";
     TaskUp = "task_up", Gauge, ["task"],
-        "Whether a background task runs: 0 while it waits for its restart after a failure.";
+        "1 if a background task runs; 0 while it waits for its restart after a failure.";
     TaskFailures = "task_failures", Counter, ["task"],
-        "How many times a background task failed; it was started again each time.";
+        "How many times a background task failed; it restarts each time.";
     PasswordMethod = "password_method", Gauge, ["domain", "method"],
-        "By what passwords are checked, where that is known; its value is always 1.";
+        "How passwords are checked, once that is known; its value is always 1.";
     DcUp = "dc_up", Gauge, ["domain", "dc", "service"],
-        "Whether a service of a domain controller did what was asked of it last; none where it was not asked yet.";
+        "1 if the last request to this service of a domain controller succeeded, else 0; absent before the first request.";
     DcOutages = "dc_outages", Counter, ["domain", "dc", "service"],
-        "How often a service of a domain controller that had worked failed.";
+        "How often a service of a domain controller failed after it had worked.";
     DcCertificate = "dc_certificate_expiry_timestamp", Seconds, ["domain", "dc"],
-        "When the certificate ends that a domain controller showed last, once it was verified.";
+        "When the last verified certificate of a domain controller expires.";
     DcListFresh = "dc_list_fresh", Gauge, ["domain"],
-        "Whether the list of domain controllers is as DNS or the configuration has it: 0 where DNS did not answer.";
+        "1 if the list of domain controllers is as DNS or the configuration has it; 0 if DNS did not answer.";
     Pool = "pool_connections", Gauge, ["domain", "state"],
         "Connections for binds: busy with a login, or idle.";
-    PoolMax = "pool_connections_max", Gauge, ["domain"], "The most of them at once (pool.connections).";
+    PoolMax = "pool_connections_max", Gauge, ["domain"], "Maximum number of connections for binds (pool.connections).";
     PoolRefused = "pool_refused", Counter, ["domain"],
         "Logins that were denied because every connection was busy until their deadline.";
     MachineConnected = "machine_connected", Gauge, [],
-        "Whether the machine account's connection is open; an idle one may be closed by the domain controller.";
-    MachineConnects = "machine_connects", Counter, [], "How often it was made.";
+        "1 if the machine account's connection is open, else 0; the domain controller may close an idle one.";
+    MachineConnects = "machine_connects", Counter, [], "How often the machine account has connected.";
     MachineTicket = "machine_ticket_expiry_timestamp", Seconds, [],
-        "When the machine account's ticket ends that its connection was made with.";
+        "When the ticket of the machine account's connection expires.";
     TrustRead = "trust_read_timestamp", Seconds, [],
-        "When the forest's trusted roots were read last; none where tls.ca_file names the roots.";
-    TrustCrls = "trust_crls", Gauge, [], "Lists of revoked certificates in use.";
+        "When the forest's trusted roots were last read; absent if tls.ca_file names the roots.";
+    TrustCrls = "trust_crls", Gauge, [], "Certificate revocation lists in use.";
     TrustRoot = "trust_root_expiry_timestamp", Seconds, ["subject", "sha256"],
-        "When a root of tls.ca_file or of the forest ends; those of the system are not told.";
+        "When a root of tls.ca_file or of the forest expires; the system's roots are left out.";
     Sessions = "sessions", Gauge, [],
-        "Open sessions in the register, those of all servers that share it; none where it does not answer.";
+        "Open sessions in the register, of all servers that share it; absent if it does not answer.";
     SessionsEnded = "sessions_ended", Counter, ["reason"], "Sessions that this broker ended, by reason.";
     SessionWatchers = "session_watchers", Gauge, [], "Requests that wait for events of sessions.";
 }

@@ -225,7 +225,7 @@ impl Roster {
             Ok(answer) => answer.clone(),
             Err(_) => None,
         };
-        answer.unwrap_or_else(|| Err("the reading of the list was given up".to_owned()))
+        answer.unwrap_or_else(|| Err("the reading of the list was cancelled".to_owned()))
     }
 
     /// Returns the reading under way, or starts one. It continues if a caller that waits for it gives up.

@@ -655,7 +655,7 @@ impl Pool {
     async fn attempt(&self, controller: &Arc<Controller>) -> Result<(), Unusable> {
         let failed = |text: &str| Unusable::Unreachable(format!("{}: {text}", controller.host));
         let turn = self.turns(&controller.host).acquire_owned().await;
-        let turn = turn.map_err(|_| failed("nobody may connect"))?;
+        let turn = turn.map_err(|_| failed("no more connections are allowed"))?;
         let (pool, controller) = (self.me.upgrade(), Arc::clone(controller));
         let pool = pool.ok_or_else(|| failed("the pool is gone"))?;
         let task = tokio::spawn(async move {

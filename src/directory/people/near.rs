@@ -125,7 +125,7 @@ impl Way {
     fn why(&self) -> &'static str {
         match self {
             Way::Upn(_) => "the same name with another UPN suffix",
-            Way::Mail(_) => "its mail address begins so",
+            Way::Mail(_) => "its mail address begins with this name",
             Way::Names { .. } => "its given name and surname",
             Way::Shown(_) => "its display name",
             Way::Initial { .. } => "initial and surname",
@@ -239,7 +239,12 @@ mod tests {
         let doe = [("givenName", "John"), ("sn", "Doe"), ("displayName", "Doe, John")];
         let cases = [
             ("x.y", Some("x.y@brand.example"), &[][..], "the same name with another UPN suffix"),
-            ("jd7", Some("d@acme.com"), &[("mail", "JD7@acme.com")], "its mail address begins so"),
+            (
+                "jd7",
+                Some("d@acme.com"),
+                &[("mail", "JD7@acme.com")],
+                "its mail address begins with this name",
+            ),
             ("john.doe", Some("d@acme.com"), &doe, "its given name and surname"),
             ("doe-john", Some("d@acme.com"), &doe, "its given name and surname"),
             ("john_doe", Some("d@acme.com"), &[("displayName", "JOHN doe")], "its display name"),

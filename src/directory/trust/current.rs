@@ -108,7 +108,7 @@ impl Current {
                 Ok(root)
             }) {
                 Ok(root) => report.roots.push(root),
-                Err(cause) => report.notes.push(format!("a root of the forest is passed over: {cause}")),
+                Err(cause) => report.notes.push(format!("a root of the forest is skipped: {cause}")),
             }
         }
         let roots = Arc::new(roots);
@@ -118,7 +118,7 @@ impl Current {
         for (origin, list) in published.chain(fetched).filter(|_| !roots.is_empty()) {
             match verifier.add(CertificateRevocationListDer::from(list.clone())) {
                 Ok(()) => report.crls += 1,
-                Err(error) => report.notes.push(format!("{origin} is passed over: {error}")),
+                Err(error) => report.notes.push(format!("{origin} is skipped: {error}")),
             }
         }
         report.source = match (base.asks_forest, read, report.roots.len()) {

@@ -70,7 +70,7 @@ pub(super) async fn read<M: Machine>(
             if answer.published.roots.len() == ROOTS {
                 answer
                     .notes
-                    .push(format!("the forest trusts more than {ROOTS} roots; the others are passed over"));
+                    .push(format!("the forest trusts more than {ROOTS} roots; the others are skipped"));
                 break;
             }
             answer.published.roots.insert(root.to_vec());
@@ -101,7 +101,7 @@ impl Answer {
                 let with_it = list.len().saturating_add(total);
                 if list.len() > LIST || with_it > ALL_LISTS {
                     let text = format!(
-                        "the CRL of {} is too long ({} bytes) and passed over",
+                        "the CRL of {} is too long ({} bytes) and is skipped",
                         entry.dn(),
                         list.len()
                     );

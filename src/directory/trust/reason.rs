@@ -93,8 +93,8 @@ fn flaw(certificate: &[u8]) -> Option<String> {
 
 fn as_end_entity(certificate: &X509Certificate<'_>) -> String {
     format!(
-        "{}: a certificate of a CA (CA:TRUE) serves as that of a server; issue one with CA:FALSE, or name exactly this one \
-         in the file of tls.ca_file",
+        "{}: a certificate of a CA (CA:TRUE) is used as a server's certificate; issue one with CA:FALSE, or \
+         name exactly this one in the file of tls.ca_file",
         certificate.subject()
     )
 }
@@ -207,7 +207,10 @@ mod tests {
             ("rsa1024", "CN=ad.acme.com: its RSA key has 1024 bits, fewer than 2048; issue one with"),
             ("sha1", "CN=ad.acme.com: it is signed with SHA-1; issue one with"),
             ("pss", "CN=ad.acme.com: its key is for RSASSA-PSS alone; issue one with"),
-            ("self-signed", "CN=ad.acme.com: a certificate of a CA (CA:TRUE) serves as that of a server"),
+            (
+                "self-signed",
+                "CN=ad.acme.com: a certificate of a CA (CA:TRUE) is used as a server's certificate",
+            ),
             ("version-1", "CN=ad.acme.com: it is of version 1"),
         ] {
             let vague = Error::InvalidCertificate(CertificateError::BadSignature);

@@ -164,7 +164,7 @@ impl<'a> Findings<'a> {
         for (outcome, people) in &summary.outcomes {
             count(*people, &format!("may not: {outcome}"));
         }
-        count(summary.repeated, "stand in the list before");
+        count(summary.repeated, "repeat an earlier name of the list");
         count(summary.same_account, "lead to the account of another name in the list");
         counts.right([0]).text()
     }
@@ -173,7 +173,8 @@ impl<'a> Findings<'a> {
         let mut text = String::new();
         for suggestion in self.people.iter().filter_map(|person| person.suggestion.as_ref()) {
             if text.is_empty() {
-                text += "\n# Suggestions for names.map, made from what looks alike. Look at each before you use it.\n";
+                text += "\n# Suggestions for names.map, made from similar accounts. Check each before you \
+                    use it.\n";
             }
             text += &format!("# {}\n{}\n", show::escape(suggestion.why), show::escape(&suggestion.line));
         }
@@ -356,7 +357,7 @@ mod tests {
                 " 9  names\n 5  may log in\n 1  lead elsewhere by names.map\n \
                  2  have a password or an account that expires within 14 days\n \
                  1  may not: disabled\n 2  may not: unknown_user\n 1  may not: unmapped\n \
-                 1  stand in the list before\n 1  lead to the account of another name in the list\n\n    \
+                 1  repeat an earlier name of the list\n 1  lead to the account of another name in the list\n\n    \
                     LINE  NAME        ACCOUNT     WHAT\n       \
                        1  john        1@acme.com  password expires in 3 days\n       \
                        2  John        1@acme.com  the account of john too\n       \
@@ -366,7 +367,7 @@ mod tests {
                  x     6  anne                    unknown_user; AD has no account\n       \
                        7  front desk  3@acme.com  by names.map\n \
                  x     8  x\\u{1b}                 unmapped; the name is not UTF-8\n\n\
-                 # Suggestions for names.map, made from what looks alike. Look at each before you use it.\n\
+                 # Suggestions for names.map, made from similar accounts. Check each before you use it.\n\
                  # initial and surname: CN=x\njdoe = jane.doe@acme.com\n"
             );
             assert!(findings.text(true).contains("  fine "), "{}", findings.text(true));

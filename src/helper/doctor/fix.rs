@@ -196,7 +196,7 @@ fn change(edit: &Edit, folder: &Path) -> Result<Option<PathBuf>, String> {
         return Err(format!("{} is no plain file, and stays as it is", file.display()));
     }
     if read(file).map_err(failed)?.as_deref() != edit.before() {
-        return Err(format!("{} was changed meanwhile, and stays as it is", file.display()));
+        return Err(format!("{} has changed since it was read, and stays as it is", file.display()));
     }
     let copy = match edit.before() {
         Some(before) => Some(backup(file, before, folder).map_err(failed)?),
@@ -245,7 +245,7 @@ fn take_back(done: &Done) -> String {
         let restored = match (read(file), edit.before()) {
             // A later change by another program is not ours to undo.
             (Ok(now), _) if now.as_deref() != Some(edit.after()) => {
-                Err(io::Error::other("it was changed meanwhile, and stays as it is"))
+                Err(io::Error::other("it has changed since the fix, and stays as it is"))
             }
             (Err(e), _) => Err(e),
             (Ok(_), Some(before)) => write::put(file, before),
@@ -255,9 +255,11 @@ fn take_back(done: &Done) -> String {
     }
     failed.extend(done.undo.iter().rev().filter_map(|command| execute(command).err()));
     match (failed.as_slice(), done.is_final) {
-        ([], false) => "taken back".to_owned(),
-        ([], true) => "taken back, but for what cannot be: a start, a new user or a new socket".to_owned(),
-        (failed, _) => format!("not taken back: {}{}", failed.join("; "), done.kept()),
+        ([], false) => "undone".to_owned(),
+        ([], true) => {
+            "undone, except for what cannot be undone: a start, a new user or a new socket".to_owned()
+        }
+        (failed, _) => format!("not undone: {}{}", failed.join("; "), done.kept()),
     }
 }
 
@@ -306,23 +308,23 @@ mod tests {
             assert_eq!((text.as_str(), owner(&found)), ("new\n", owner(&was)));
             Done { files: vec![(edit.clone(), copy)], ..Done::default() }
         };
-        assert_eq!(take_back(&apply()), "taken back");
+        assert_eq!(take_back(&apply()), "undone");
         let (text, found) = written();
         assert_eq!((text.as_str(), owner(&found)), (before, owner(&was)));
         // A later change by another program stays.
         let done = apply();
         fs::write(&file, "theirs\n").unwrap();
         let said = take_back(&done);
-        assert!(said.starts_with("not taken back: ") && said.contains("the file as it was: "), "{said}");
+        assert!(said.starts_with("not undone: ") && said.contains("the file as it was: "), "{said}");
         assert_eq!(written().0, "theirs\n");
         // A file that has changed since the check is not changed either.
-        assert!(change(&edit, &copies).unwrap_err().contains("was changed meanwhile"));
+        assert!(change(&edit, &copies).unwrap_err().contains("has changed since it was read"));
 
         // A file that did not exist is removed again.
         let new = folder.path().join("new");
         let edit = Edit::any(&new, None, "text\n");
         assert_eq!(change(&edit, &copies), Ok(None));
-        assert_eq!(take_back(&Done { files: vec![(edit, None)], ..Done::default() }), "taken back");
+        assert_eq!(take_back(&Done { files: vec![(edit, None)], ..Done::default() }), "undone");
         assert!(!new.exists());
     }
 

@@ -71,7 +71,7 @@ fn of_fix(fix: &Fix, width: Option<usize>) -> String {
     let indent = " ".repeat(INDENT);
     let place = shown.place.map_or("", place);
     let head = match fix {
-        Fix::Edit(_) => "fix (motion-ad doctor --fix makes it):".to_owned(),
+        Fix::Edit(_) => "fix (motion-ad doctor --fix applies it):".to_owned(),
         Fix::Run(_) => "fix:".to_owned(),
         Fix::Command { .. } if shown.kind == "look" => format!("look{place}:"),
         Fix::Command { .. } => format!("for you{place}:"),
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn on_a_narrow_terminal_no_word_is_broken() {
         let check = Check::find("pam-order").unwrap();
-        let long =
-            "users cannot log in: the auth lines keep out whom AD lets in: /etc/pam.d/common-auth, line 20";
+        let long = "users cannot log in: the auth lines reject users whom AD accepts: \
+                    /etc/pam.d/common-auth, line 20";
         let found: Found = vec![(check, Finding::failure(long).advise(Place::Here, long))];
         for width in [60, 80] {
             let text = report(&found, None, Some(width));

@@ -74,7 +74,7 @@ pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     let text = shown(&file, &changes, "the LDAP bridge of this host");
     if !args.apply {
         let rest = match changes.is_empty() {
-            true => "\n`motion-ad setup --bridge --apply` enables the bridge where it is not\n".to_owned(),
+            true => "\n`motion-ad setup --bridge --apply` enables the bridge if it is not\n".to_owned(),
             false => format!(
                 "\nNothing is written yet; `motion-ad setup --bridge --apply` writes {}\n",
                 file.path.display()
@@ -258,14 +258,14 @@ fn told(text: &str, short: &str) -> String {
 fn shown(file: &File, changes: &[Change], whom: &str) -> String {
     let path = file.path.display();
     if changes.is_empty() {
-        return format!("{path} stays as it is: XCALLY asks {whom} already\n");
+        return format!("{path} stays as it is: XCALLY queries {whom} already\n");
     }
     let line = |change: &Change| {
         let Change { short, was, becomes, .. } = change;
         format!("  {}\n    was: {}\n    new: {}\n", name(short), show::escape(was), show::escape(becomes))
     };
     let lines: String = changes.iter().map(line).collect();
-    format!("{path}: XCALLY is to ask {whom}\n{lines}")
+    format!("{path}: XCALLY will query {whom}\n{lines}")
 }
 
 /// Returns the text that is still unprinted, if the administrator agrees to the change. Only for `--apply`.
@@ -322,8 +322,8 @@ fn tried(file: &File, admin: Option<&LocalAdmin>) -> Result<String, String> {
 fn reading(file: &File) -> String {
     let folder = file.path.parent().unwrap_or(Path::new("/")).display();
     format!(
-        "XCALLY reads it when it starts. As its vendor has it, as root:\n    service motion stop\n    \
-         su - motion -c 'cd {folder} && npm run initialize'\n    service motion start\n"
+        "XCALLY reads it when it starts. Restart it as root, as its vendor documents:\n    service motion \
+         stop\n    su - motion -c 'cd {folder} && npm run initialize'\n    service motion start\n"
     )
 }
 

@@ -100,10 +100,10 @@ mod tests {
              # The domain that this host is joined to.\n\
              -#[domain]\n\
              +[domain]\n \n \
-             # The joined domain. Another one than the joined is an error.\n \
+             # The joined domain. Any other domain is an error.\n \
              # DNS name. Default: ad_domain in sssd.conf.\n\
              @@ -25,6 +25,7 @@\n \
-             # The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An empty list asks DNS.\n \
+             # The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An empty list queries DNS.\n \
              # List of DNS names. Default: ad_server in sssd.conf, else found by DNS SRV.\n \
              #servers = [\"ad.acme.com\", \"ad2.acme.com\"]\n\
              +servers = [\"ad.acme.com\", \"ad2.acme.com\"]\n \n \

@@ -150,8 +150,8 @@ impl Plan {
             }
             "PASSWORD" => {
                 let text = format!(
-                    "take the line out and change the password of {} in AD: whoever could read this file, or a copy \
-                     of it, knows it",
+                    "take the line out and change the password of {} in AD: every user who could read this \
+                     file or a copy knows it",
                     admin(env)
                 );
                 self.say(property, Kind::Remove, text);
@@ -166,7 +166,7 @@ impl Plan {
             return self.say(property, Kind::Known, text);
         }
         let text = format!(
-            "{value} is not the strategy of XCALLY's page, {STRATEGY}. By what XCALLY found people is not known; \
+            "{value} is not the strategy of XCALLY's page, {STRATEGY}. How XCALLY found users is not known; \
              `motion-ad audit` says whether each of their names leads to an account"
         );
         self.say(property, Kind::Decide, text);
@@ -184,10 +184,11 @@ impl Plan {
             (Kind::Decide, format!("{value:?} is no domain; this host is joined to {joined}"))
         } else {
             let text = format!(
-                "{value} is not the domain that this host is joined to, {joined}. A name without a domain means an \
-                 account of {joined}, by its userPrincipalName or its sAMAccountName. If {value} is a UPN suffix or \
-                 another domain of the forest, `domains = [\"{value}\"]` in [names] lets people type NAME@{value}. \
-                 `motion-ad audit` says which names lead to no account, and suggests lines for names.map"
+                "{value} is not the domain that this host is joined to, {joined}. A name without a domain \
+                 means an account of {joined}, by its userPrincipalName or its sAMAccountName. If {value} is \
+                 a UPN suffix or another domain of the forest, `domains = [\"{value}\"]` in [names] lets \
+                 users type NAME@{value}. `motion-ad audit` says which names lead to no account, and \
+                 suggests lines for names.map"
             );
             (Kind::Decide, text)
         };
@@ -220,7 +221,7 @@ impl Plan {
                 (Kind::Known, format!("it is the whole of {domain}, which is searched anyway"))
             }
             (Base::Below, None) => {
-                let reason = "XCALLY found nobody above it, and nobody above it is to log in from now on";
+                let reason = "XCALLY found no users above it, and motion-ad rejects them, too";
                 self.changes.push(Change {
                     table: "domain",
                     key: "base_dn",
@@ -269,7 +270,7 @@ impl Plan {
         };
         if env.properties.iter().any(Property::is_secret) {
             let readers = match env.mode {
-                mode if mode & 0o004 != 0 => Some("everybody on this host"),
+                mode if mode & 0o004 != 0 => Some("every user on this host"),
                 mode if mode & 0o040 != 0 => Some("its group"),
                 _ => None,
             };
@@ -372,15 +373,15 @@ impl Server {
             Dns::Names(names) => {
                 let known = format!("DNS names the domain controllers of {domain} ({})", names.join(", "));
                 if is_address {
-                    (Kind::Known, format!("{known}; {server} would be of no use, because {address}"))
+                    (Kind::Known, format!("{known}; {server} could not be used, because {address}"))
                 } else if names.contains(&self.name()) {
-                    (Kind::Known, format!("{known}; when one fails, another is asked"))
+                    (Kind::Known, format!("{known}; if one fails, the broker uses another"))
                 } else if is_domain_itself || self.name().ends_with(&format!(".{domain}")) {
                     (Kind::Known, format!("{known}, so that {server} is not needed"))
                 } else {
                     let text = format!(
-                        "{server} is no domain controller of {domain}: {known}. People of another domain of the \
-                         forest need that domain in names.domains"
+                        "{server} is no domain controller of {domain}: {known}. Users of another domain of \
+                         the forest need that domain in names.domains"
                     );
                     (Kind::Decide, text)
                 }
@@ -388,14 +389,14 @@ impl Server {
             Dns::Nothing if is_address => {
                 let text = format!(
                     "DNS names no domain controllers of {domain}, and {server} cannot stand in for them: {address}. \
-                     Mend DNS, or set domain.servers to the names of the domain controllers"
+                     Fix DNS, or set domain.servers to the names of the domain controllers"
                 );
                 (Kind::Decide, text)
             }
             Dns::Nothing if is_domain_itself => {
                 let text = format!(
-                    "DNS names no domain controllers of {domain}, and {domain} is the name of none. Mend DNS, or set \
-                     domain.servers to their names"
+                    "DNS names no domain controllers of {domain}, and {domain} is the name of none. Fix \
+                     DNS, or set domain.servers to their names"
                 );
                 (Kind::Decide, text)
             }
@@ -405,8 +406,8 @@ impl Server {
             ),
             Dns::Silent(cause) => {
                 let text = format!(
-                    "domain controllers are found by DNS, which has not answered just now ({cause}); the broker asks \
-                     it again"
+                    "domain controllers are found by DNS, which did not answer just now ({cause}); the \
+                     broker queries it again"
                 );
                 (Kind::Known, text)
             }
@@ -417,14 +418,15 @@ impl Server {
     fn remarks(&self) -> String {
         let mut remarks = String::new();
         if self.is_plain {
-            remarks += ". By ldap:// passwords travelled readably; motion-ad checks them by verified TLS or by Kerberos";
+            remarks += ". With ldap:// passwords crossed the network in the clear; motion-ad checks them by \
+                verified TLS or by Kerberos";
         }
         match self.port {
             None | Some(389 | 636) => {}
             Some(port @ (3268 | 3269)) => {
                 remarks += &format!(
-                    ". Port {port} is the global catalogue: people of other domains of the forest need their domain \
-                     in names.domains"
+                    ". Port {port} is the global catalogue: users of other domains of the forest need their \
+                     domain in names.domains"
                 );
             }
             Some(port) => {
@@ -527,8 +529,8 @@ mod tests {
             ("BASE_DN", "ou=user,dc=other,dc=com", Kind::Decide, "is not inside acme.com", None),
             ("BASE_DN", "dc=notacme,dc=com", Kind::Decide, "is not inside acme.com", None),
             ("BASE_DN", "acme.com", Kind::Decide, "is no distinguished name", None),
-            ("URL", "ldap://ad.acme.com", Kind::Known, "passwords travelled readably", None),
-            ("URL", "LDAPS://AD.acme.com.:636/", Kind::Known, "when one fails, another is asked", None),
+            ("URL", "ldap://ad.acme.com", Kind::Known, "passwords crossed the network in the clear", None),
+            ("URL", "LDAPS://AD.acme.com.:636/", Kind::Known, "if one fails, the broker uses another", None),
             ("URL", "ldaps://10.73.0.10", Kind::Known, "made out to an address", None),
             ("URL", "ldaps://[fd00::1]:636", Kind::Known, "made out to an address", None),
             ("URL", "ldap://acme.com:389", Kind::Known, "acme.com is not needed", None),
@@ -568,7 +570,7 @@ mod tests {
         for (more, set, dns, text) in [
             ("servers = [\"x.acme.com\"]\n", set, Dns::Nothing, "config.toml names"),
             ("servers = [\"x.acme.com\"]\n", Set::default(), Dns::Nothing, "sssd.conf names"),
-            ("", Set::default(), silent, "has not answered just now (timed out)"),
+            ("", Set::default(), silent, "did not answer just now (timed out)"),
         ] {
             let plan = plan(&[("URL", "ldaps://ad.acme.com")], more, set, dns);
             assert!(plan.changes.is_empty() && plan.findings[0].text.contains(text), "{text}: {plan:?}");
@@ -610,7 +612,7 @@ mod tests {
         assert_eq!(texts(&secret, 0o600, "motion", "ACME.COM"), "");
         assert!(
             texts(&secret, 0o644, "motion", "ACME.COM")
-                .contains("everybody on this host may read it (mode 0644)")
+                .contains("every user on this host may read it (mode 0644)")
         );
         assert!(texts(&secret, 0o640, "root", "ACME.COM").contains("its group may read it"));
         assert_eq!(texts(&[("PASSWORD", "")], 0o644, "motion", "ACME.COM"), "");

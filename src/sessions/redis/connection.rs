@@ -288,7 +288,7 @@ async fn authenticate(stream: &mut Box<dyn Stream>, login: Login<'_>) -> Result<
     match line.trim_end().split_at_checked(1) {
         Some(("+", _)) => Ok(()),
         Some(("-", text)) => Err(Trouble::answered(text)),
-        _ => Err(Trouble::lost("the server speaks no Redis")),
+        _ => Err(Trouble::lost("the server does not speak Redis's protocol")),
     }
 }
 
@@ -302,7 +302,7 @@ fn password(path: &Path) -> Result<Secret, Trouble> {
     let file = std::fs::File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.permissions().mode() & 0o007 != 0 {
         return Err(barred(
-            "everybody may read the password".to_owned(),
+            "every user may read the password file".to_owned(),
             "chown root:motion-ad and chmod 640 the file",
         ));
     }

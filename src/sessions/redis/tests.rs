@@ -460,7 +460,7 @@ async fn what_keeps_it_from_being_used_is_said_with_advice_and_without_the_passw
     let file = public.password_file.clone().unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let (error, _) = failing(&store_of(public).0).await;
-    assert!(error.to_string().contains("everybody may read the password"), "{error}");
+    assert!(error.to_string().contains("every user may read the password file"), "{error}");
 }
 
 #[tokio::test]

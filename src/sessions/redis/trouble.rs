@@ -65,13 +65,14 @@ const ANSWERS: &[(&str, Kind, &str)] = &[
     ("OOM", Kind::Refused, "raise maxmemory of the server, or remove what else it holds"),
     ("MISCONF", Kind::Refused, "the server cannot write to its disk; its log says why"),
     ("NOREPLICAS", Kind::Refused, "bring the server's replicas back; min-replicas-to-write wants them"),
-    ("BUSY", Kind::Refused, "somebody else's script holds the server up"),
+    ("BUSY", Kind::Refused, "a script of another client blocks the server"),
     ("DB index is out of range", Kind::Barred, "the server has no database of the number in sessions.store"),
 ];
 const RIGHTS: &str = "give the user the rights that motion-ad.toml(5) lists under sessions.store";
 const CLUSTER: &str = "a Redis Cluster cannot be used: name one server, or Sentinels";
 /// Advice against the loss of keys, which damages a register.
-pub(super) const EVICTION: &str = "set maxmemory-policy of the server to noeviction, and let nobody else remove keys that begin with motion-ad:";
+pub(super) const EVICTION: &str = "set maxmemory-policy of the server to noeviction, and let no other client \
+    remove keys that begin with motion-ad:";
 
 impl Trouble {
     pub(super) fn new(kind: Kind, cause: impl Into<String>, advice: &'static str) -> Self {
@@ -124,7 +125,7 @@ impl From<RedisError> for Trouble {
                 false => error.to_string(),
             }),
             // A reply that cannot be parsed makes the connection useless; the call may have been carried out.
-            _ => Trouble::lost(format!("the server speaks no Redis: {error}")),
+            _ => Trouble::lost(format!("the server does not speak Redis's protocol: {error}")),
         }
     }
 }

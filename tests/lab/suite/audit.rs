@@ -165,7 +165,7 @@ fn crowd(lab: &Lab, report: &mut Report) -> Result<(), String> {
         let ran = lab.host("root", &["motion-ad", "audit"], "given7.sur7\nsur8-given8\ngsur9\nxsur9\nu00011\ngsur11\n");
         equal("exit code", ran.code, 1)?;
         for text in [
-            "# its mail address begins so: CN=u00007,OU=Crowd,DC=acme,DC=com\ngiven7.sur7 = u00007@acme.com\n",
+            "# its mail address begins with this name: CN=u00007,OU=Crowd,DC=acme,DC=com\ngiven7.sur7 = u00007@acme.com\n",
             "# its given name and surname: CN=u00008,OU=Crowd,DC=acme,DC=com\nsur8-given8 = u00008@acme.com\n",
             "# initial and surname: CN=u00009,OU=Crowd,DC=acme,DC=com\ngsur9 = u00009@acme.com\n",
         ] {

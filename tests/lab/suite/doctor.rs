@@ -194,22 +194,22 @@ const ROWS: &[Row] = &[
         "pam-arguments", "timeout=5s", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("the PAM lines let everybody in",
         &[Host("sed -i 's/^auth *required/auth optional/; /^auth/a auth required pam_permit.so' /etc/pam.d/motion")],
-        "pam-order", "let in whom AD refuses", Fixed).tried(Users::OfAd).then(&[PAM]).short(),
+        "pam-order", "give access to users whom AD rejects", Fixed).tried(Users::OfAd).then(&[PAM]).short(),
     row("local passwords come first",
         &[Host("sed -i '1i auth sufficient pam_unix.so' /etc/pam.d/motion")],
-        "pam-order", "before AD is asked", Fixed).tried(Users::OfAd).then(&[PAM]),
+        "pam-order", "before AD is queried", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("common-auth is included first",
         &[Host("sed -i '1i @include common-auth' /etc/pam.d/motion")],
-        "pam-order", "users cannot log in: the auth lines keep out whom AD lets in", Fixed).tried(Users::OfAd).then(&[PAM]).short(),
+        "pam-order", "users cannot log in: the auth lines reject users whom AD accepts", Fixed).tried(Users::OfAd).then(&[PAM]).short(),
     row("common-account is included first",
         &[Host("sed -i '1i @include common-account' /etc/pam.d/motion")],
-        "pam-order", "users cannot log in: the account lines keep out whom AD lets in", Fixed).tried(Users::OfAd).then(&[PAM]),
+        "pam-order", "users cannot log in: the account lines reject users whom AD accepts", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("both are included first",
         &[Host("sed -i '1i @include common-auth\\n@include common-account' /etc/pam.d/motion")],
         "pam-order", "users cannot log in", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("sufficient, and common-auth behind it",
         &[Host("sed -i 's/^auth *required/auth sufficient/; /^auth/a @include common-auth' /etc/pam.d/motion")],
-        "pam-order", "let in whom AD refuses", Fixed).tried(Users::OfAd).then(&[PAM]),
+        "pam-order", "give access to users whom AD rejects", Fixed).tried(Users::OfAd).then(&[PAM]),
     row("a jump over one line, and common-auth behind it",
         &[Host("sed -i 's/^auth *required/auth [success=1 default=ignore]/; /^auth/a @include common-auth' /etc/pam.d/motion")],
         "pam-order", "the auth lines", Fixed).tried(Users::OfAd).then(&[PAM]),
@@ -328,7 +328,7 @@ const ROWS: &[Row] = &[
         "base-dn", "did you mean 'CN=Users,DC=acme,DC=com'", ByHand(&[PLAIN])),
     row("this host may not read logonHours and userWorkstations",
         &[Dc(HIDE_LOGON_INFORMATION)],
-        "restrictions", "this host sees nobody's logonHours", OnController).warns(),
+        "restrictions", "this host cannot read logonHours", OnController).warns(),
     row("a configured group does not exist",
         &[Configure("[login]\nallow_groups = [\"XCALLY Agenst\"]\n")],
         "groups", "did you mean 'XCALLY Agents'?; login.allow_groups in /etc/motion-ad/config.toml, line 5",
@@ -406,7 +406,7 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
     });
     take(lab, PAM)?;
     report.check(
-        "a fix after which the check does not pass is taken back: the file byte for byte, with owner and mode",
+        "a fix after which the check does not pass is undone: the file byte for byte, with owner and mode",
         || taken_back(lab),
     );
     report.check("a wrong key of the machine is tried once", || one_attempt(lab));
@@ -766,14 +766,18 @@ fn login(lab: &Lab, report: &mut Report) {
         let found = logs_in("john", person("john").password)?;
         equal("exit code", found.code, 0).map_err(|e| found.explain(e))?;
         let login = found.check("login")?;
-        contains("login", login["seen"].as_str().unwrap_or_default(), "john.doe came in as the user motion")
+        contains(
+            "login",
+            login["seen"].as_str().unwrap_or_default(),
+            "john.doe got access, tried as the user motion",
+        )
     });
     report.check("--login: a wrong password is a failure, and counts once", || {
         let before = lab.counters(person("wendy").sam)?.bad_passwords;
         let found = logs_in("wendy", "not hers")?;
         begins_with(&found, "login", "failure", "authenticate answered PAM_AUTH_ERR")?;
         let seen = found.check("login")?["seen"].as_str().unwrap_or_default().to_owned();
-        contains("the outcome", &seen, "wendy.wrong did not come in: wrong_password: ")?;
+        contains("the outcome", &seen, "wendy.wrong was rejected: wrong_password: ")?;
         contains("the line of the log", &seen, "log: event=login user=wendy.wrong ")?;
         if found.check("login")?["fix"].to_string().contains("may log in") {
             return Err(found.explain("it says that she may log in".to_owned()));
@@ -811,7 +815,7 @@ fn taken_back(lab: &Lab) -> Check {
     ))
     .ok()?;
     let all = |e: String| format!("{e}\n{}{}", ran.stdout, ran.stderr);
-    contains("what became of it", &ran.stdout, "the check does not pass: taken back").map_err(all)?;
+    contains("what became of it", &ran.stdout, "the check does not pass: undone").map_err(all)?;
     equal("the file", after, before)?;
     equal("exit status", ran.code, 2).map_err(all)?;
     healthy(lab, "")

@@ -36,7 +36,7 @@ const SIMPLE: &str = "Your new password must have characters of three of these k
 const USED_HERE: &str = "Your new password may not be one of your last 5 passwords.";
 // Only kpasswd reports how many passwords are remembered. The machine account may not read the policy.
 const USED: &str = "Your new password may not be one ";
-const PRESENT: &str = "Your new password is the one that you have.";
+const PRESENT: &str = "Your new password is the same as your current one.";
 const YOUNG: &str = "Your password was changed less than 1 day ago; it may not be changed again yet.";
 const UNKNOWN: &str = "It is not certain whether your password was changed. Try to log in with the new one.";
 

@@ -382,7 +382,7 @@ const COMMANDS: &[Command] = &[
     ("motion", &["list", "--user", "ACME\\seth.seat"], 0, " SHORT "),
     ("root",   &["show", "SHORT"],                   0, "OPEN"),
     ("root",   &["end", "ffffffff"],                 1, "no such session; one that has ended is known by its whole id"),
-    ("root",   &["list", "--user", "sally.seat"],    0, "nobody is logged in"),
+    ("root",   &["list", "--user", "sally.seat"],    0, "no session is open"),
     ("root",   &["list", "--json"],                  0, "\"id\": \"OPEN\""),
     ("nobody", &["list"],                            3, "is neither root nor in broker.users"),
     ("motion", &["show", "OPEN"],                    0, "seth.seat@acme.com"),
@@ -394,7 +394,7 @@ const COMMANDS: &[Command] = &[
     ("motion", &["end", "SHORT"],                    0, "OPEN: ended"),
     ("root",   &["end", "OPEN", "ENDED"],            0, "had ended already"),
     ("root",   &["show", "OPEN"],                    1, "closed"),
-    ("root",   &["list"],                            0, "nobody is logged in"),
+    ("root",   &["list"],                            0, "no session is open"),
 ];
 
 fn helper(lab: &Lab, report: &mut Report, app: &mut App) -> Check {
@@ -588,12 +588,13 @@ fn disk(lab: &Lab, report: &mut Report) -> Check {
         Ok(())
     });
     configure(lab, "on_store_failure = \"allow\"\n")?;
-    let allow = "a full disk, on_store_failure = allow: let in without a session, with a line in the log";
+    let allow =
+        "a full disk, on_store_failure = allow: access was granted without a session, with a line in the log";
     report.check(allow, || {
         disk("full")?;
         let position = lab.log_position()?;
         let done = logins_until_full(&mut app, "allow");
-        let logged = lab.wait_for_log(&position, &["let in without a session"]);
+        let logged = lab.wait_for_log(&position, &["access was granted without a session"]);
         disk("free")?;
         let (_, done) = done?;
         equal("PAM", done.code(), DONE).map_err(|e| format!("{e}\n{:?}", done.said))?;

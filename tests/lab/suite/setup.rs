@@ -31,8 +31,8 @@ fn checks(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
             "PASSWORD, line 3: remove it\n    take the line out and change the password of \
              cn=Administrator,cn=Users,dc=acme,dc=com in AD",
             "BASE_DN, line 4: nothing to set",
-            "DNS names the domain controllers of acme.com (ad.acme.com); when one fails, another is asked. By ldap:// \
-             passwords travelled readably",
+            "DNS names the domain controllers of acme.com (ad.acme.com); if one fails, the broker uses another. With ldap:// \
+             passwords crossed the network in the clear",
             "acme.com is the domain that this host is joined to",
             "there is nothing to change\n",
         ] {
@@ -124,7 +124,7 @@ fn contradictions(lab: &Lab, report: &mut Report, env: &str) -> Result<(), Strin
     lab.host_sh(&format!("chmod 644 {ENV}")).ok()?;
     report.check("an .env that everybody may read is said", || {
         let ran = setup(lab, "root", &[])?;
-        contains("standard output", &ran.stdout, "everybody on this host may read it (mode 0644): chmod 600")
+        contains("standard output", &ran.stdout, "every user on this host may read it (mode 0644): chmod 600")
     });
     Ok(())
 }
