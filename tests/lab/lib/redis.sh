@@ -119,12 +119,13 @@ redis_configure() { # PORT
     chroot "$REDIS/root" chown -R redis: /etc/redis "$data"
 }
 
-# A master that is silent for a second counts as dead. It is addressed by name, to match its certificate.
+# A master that is silent for four seconds counts as dead. After one second the sentinels replaced a master that only had a
+# busy machine, and the new one had no replica for eleven seconds. It is addressed by name, to match its certificate.
 redis_sentinel_options() { # LAB-PASSWORD
     printf 'sentinel %s\n' "resolve-hostnames yes" "announce-hostnames yes" "announce-ip ${FQDN[redis]}" \
         "monitor $REDIS_SERVICE ${FQDN[redis]} $REDIS_PORT 2" "auth-user $REDIS_SERVICE lab" \
         "auth-pass $REDIS_SERVICE $1" "sentinel-user lab" "sentinel-pass $1" \
-        "down-after-milliseconds $REDIS_SERVICE 1000" "failover-timeout $REDIS_SERVICE 6000"
+        "down-after-milliseconds $REDIS_SERVICE 4000" "failover-timeout $REDIS_SERVICE 6000"
 }
 
 redis_print() {

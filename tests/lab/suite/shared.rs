@@ -73,6 +73,12 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     lab.run(&["redis", "down"]).ok().map(drop)
 }
 
+/// Returns true if the line reports a login that failed, or a problem with the register.
+fn is_of_failure(line: &str) -> bool {
+    let signs = ["pam_motion_ad(", "event=refused", "event=unanswered", "event=sessions", "outcome="];
+    signs.iter().any(|sign| line.contains(sign)) && !line.contains("outcome=success")
+}
+
 impl<'a> Stage<'a> {
     fn set(lab: &'a Lab, hosts: [&'a Lab; 2], options: &[&str]) -> Result<Self, String> {
         let printed = lab.run(&[&["redis", "up"], options].concat()).ok()?;
@@ -185,6 +191,7 @@ impl<'a> Stage<'a> {
         let [here, there] = self.hosts;
         clear(here)?;
         let cursors = [register::now(here)?, register::now(there)?];
+        let positions = [here.log_position()?, there.log_position()?];
         let mut apps = [App::start(here)?, App::start(there)?];
         let done = std::thread::scope(|scope| {
             let jobs: Vec<_> =
@@ -202,7 +209,14 @@ impl<'a> Stage<'a> {
         })?;
         let done: Vec<_> = done.into_iter().flat_map(|done| done.into_values()).collect();
         let calm = trouble.kills == 0 && trouble.redis.is_none();
-        let mut known = came_in(&done, calm)?;
+        let mut known = came_in(&done, calm).or_else(|error| {
+            let mut lines = vec![error];
+            for (host, position) in self.hosts.iter().zip(&positions) {
+                let ours = host.our_lines_since(position)?;
+                lines.extend(ours.into_iter().filter(|line| is_of_failure(line)).take(10));
+            }
+            Err(lines.join("\n"))
+        })?;
         println!("         {} of {} came in", known.len(), done.len());
         let seth = person("seth").sam;
         // The number of successes depends on the load. One login at the end must succeed.
@@ -264,7 +278,16 @@ impl<'a> Stage<'a> {
         self.configure(host)
     }
 
-    /// The master dies, and the sentinels promote the replica.
+    /// Waits until the master counts `number` replicas for min-replicas-to-write. Before the first one it accepts no
+    /// writes.
+    fn replicas(&self, number: u32) -> Check {
+        wait(ELECTED, || {
+            let state = self.lab.run(&["redis", "cli", "info", "replication"]).ok()?;
+            contains("the master", &state, &format!("min_slaves_good_slaves:{number}"))
+        })
+    }
+
+    /// The master dies, and the sentinels promote a replica.
     fn failover(&self, report: &mut Report) -> Check {
         let [here, there] = self.hosts;
         let seth = person("seth").sam;
@@ -279,23 +302,24 @@ impl<'a> Stage<'a> {
             for host in self.hosts {
                 wait(ELECTED, || equal("open", of(host, seth)?.len(), 1))?;
             }
+            self.replicas(1)?;
             let second = came_in(&[on_there.run(login("2", "seth", PATIENT))?], true)?;
             equal("the first", end_of(here, &first[0])?, Some(EndReason::Replaced))?;
             let known = [first, second].concat();
             one_remains(&register::since(there, &cursor)?, &of(here, seth)?, &known).map(drop)
         });
-        // The new master accepts no writes until a replica follows it, because of min-replicas-to-write.
-        wait(ELECTED, || {
-            let state = self.lab.run(&["redis", "cli", "info", "replication"]).ok()?;
-            contains("the master's replicas", &state, "state=online")
-        })?;
+        // The former master becomes a replica again.
+        self.lab.run(&["redis", "start"]).ok()?;
+        self.replicas(2)?;
         self.storms(report, &[CALM, KILLED]);
         report.check("motion-ad sessions list says the same on both hosts", || {
-            let lists = self.hosts.map(|host| host.host("root", &["motion-ad", "sessions", "list"], "").ok());
-            let [here, there] = lists;
-            let (here, there) = (here?, there?);
-            contains("the list", &here, seth)?;
-            equal("the lists", here, there)
+            // The lists show the age of a session in seconds, which may pass between the two commands.
+            wait(ELECTED, || {
+                let list = |host: &Lab| host.host("root", &["motion-ad", "sessions", "list"], "").ok();
+                let (here, there) = (list(here)?, list(there)?);
+                contains("the list", &here, seth)?;
+                equal("the lists", here, there)
+            })
         });
         Ok(())
     }
