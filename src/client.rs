@@ -62,7 +62,7 @@ impl AskError {
         };
         match (self, kind) {
             (AskError::Refused(reason), _) if reason.contains("broker.users") => {
-                "use `sudo`, or have root add the user to broker.users in /etc/motion-ad/config.toml"
+                "the broker notices a change of that file by itself"
             }
             (AskError::Refused(_), _) => {
                 "do as the broker says; after an upgrade of motion-ad restart the application"

@@ -37,6 +37,18 @@ enum Trouble {
     Directory(#[from] DirectoryError),
 }
 
+impl Trouble {
+    /// Returns the line for the log, which names the part that did not answer.
+    fn line(&self) -> Line {
+        let until = match self {
+            Trouble::Store(_) => "the register of sessions",
+            Trouble::Directory(_) => "AD",
+        };
+        let line = Line::new("recheck").with("problem", self);
+        line.with("consequence", format!("all users stay logged in until {until} answers"))
+    }
+}
+
 /// Repeats the recheck until the broker stops.
 pub(super) async fn keep<M, P>(register: Arc<Register>, logins: Arc<Logins<M, P>>) -> Ended
 where
@@ -51,13 +63,7 @@ where
         let done = recheck(&register, &logins).await;
         register.note_recheck(done.as_ref().err().map(ToString::to_string));
         if let Err(trouble) = done {
-            let until = match &trouble {
-                Trouble::Store(_) => "the register of sessions",
-                Trouble::Directory(_) => "AD",
-            };
-            let line = Line::new("recheck").with("problem", trouble);
-            let line = line.with("consequence", format!("all users stay logged in until {until} answers"));
-            register.log().complain(Level::Warning, "recheck", line);
+            register.log().complain(Level::Warning, "recheck", trouble.line());
         }
     }
 }
@@ -179,6 +185,19 @@ mod tests {
 
     fn says(list: &[(&str, &str)]) -> Vec<(String, String)> {
         list.iter().map(|(id, why)| ((*id).to_owned(), (*why).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_line_names_the_part_that_did_not_answer() {
+        let store = Trouble::from(StoreError::Unavailable("redis.acme.com: no answer".into()));
+        let directory = Trouble::from(DirectoryError::from(MachineError::NoServer("none".into())));
+        for (trouble, part, other) in [
+            (store, "until the register of sessions answers", "AD"),
+            (directory, "until AD answers", "register"),
+        ] {
+            let line = trouble.line();
+            assert!(line.text().contains(part) && !line.text().contains(other), "{}", line.text());
+        }
     }
 
     const BOTH: &str = "own dc=acme,dc=com (|(objectGUID=\\01\\01\\01\\01\\01\\01\\01\\01";

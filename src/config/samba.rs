@@ -14,22 +14,23 @@ pub(super) fn realm(path: &Path) -> Option<String> {
 }
 
 /// Parses the file. Names of sections and parameters ignore case and spaces; the last value of a parameter
-/// counts.
+/// counts. A member server without `security` is a member of an AD domain.
 fn realm_in(text: &str) -> Option<String> {
     let plain = |name: &str| fold(name).split_whitespace().collect::<String>();
-    let (mut is_global, mut is_member, mut realm) = (false, false, None);
+    let (mut is_global, mut security, mut is_server, mut realm) = (false, None, false, None);
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
         if let Some(section) = line.strip_prefix('[') {
             is_global = plain(section.trim_end_matches(']')) == "global";
         }
         let Some((name, value)) = line.split_once('=').filter(|_| is_global) else { continue };
         match plain(name).as_str() {
-            "security" => is_member = fold(value.trim()) == "ads",
+            "security" => security = Some(fold(value.trim())).filter(|security| security != "auto"),
+            "serverrole" => is_server = matches!(fold(value.trim()).as_str(), "member server" | "member"),
             "realm" => realm = Some(value.trim().to_owned()).filter(|realm| !realm.is_empty()),
             _ => {}
         }
     }
-    realm.filter(|_| is_member)
+    realm.filter(|_| security.map_or(is_server, |security| security == "ads"))
 }
 
 #[cfg(test)]
@@ -41,8 +42,12 @@ mod tests {
         let joined =
             "# x\n[Global]\n  Security = ADS\n  realm = OLD.COM\n  RE ALM = ACME.COM\n[homes]\n realm = no\n";
         assert_eq!(realm_in(joined).as_deref(), Some("ACME.COM"));
+        let by_role = "[global]\nserver role = Member Server\nrealm = ACME.COM\n";
+        assert_eq!(realm_in(by_role).as_deref(), Some("ACME.COM"));
         for other in [
             "",
+            "[global]\nserver role = member server\nsecurity = user\nrealm = ACME.COM\n",
+            "[global]\nserver role = standalone server\nrealm = ACME.COM\n",
             "[global]\nrealm = ACME.COM\n",
             "[global]\nsecurity = user\nrealm = ACME.COM\n",
             "[global]\nsecurity = ads\nrealm =\n",

@@ -476,6 +476,13 @@ fn run(lab: &Lab, report: &mut Report, rows: Vec<&Row>) -> Check {
         lab.write("/etc/motion-ad/names.map", "# nobody\n")?;
         decided
     });
+    report.check("a host whose name has 127.0.1.1 in /etc/hosts, as Debian's installer leaves it: all is well", || {
+        lab.host_sh("cp /etc/hosts /root/hosts; n=$(hostname); printf '127.0.0.1 localhost\n127.0.1.1 %s.acme.com %s\n' $n $n >/etc/hosts")
+            .ok()?;
+        let seen = healthy(lab, "");
+        lab.host_sh("cat /root/hosts >/etc/hosts").ok()?;
+        seen
+    });
     login(lab, report);
     for row in rows {
         check(lab, report, row);

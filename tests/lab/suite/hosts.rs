@@ -8,7 +8,7 @@ use crate::cast::person;
 use crate::lab::{Lab, wait};
 use crate::one_account::{PEOPLE, ldap};
 use crate::pam::{authenticate, pam};
-use crate::ready::{john, ready, restart};
+use crate::ready::{john, john_at, ready, restart, start_after};
 use crate::report::{Check, Report, contains, equal};
 
 const SSSD: &str = "/etc/sssd/sssd.conf";
@@ -67,8 +67,96 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     report.check("resolv.conf names a dead server: nobody is denied, and the broker is the same", || {
         other_dns(lab)
     });
+    report.check(
+        "a domain controller that is named by an alias or an address: the log names it as AD does",
+        || by_alias(lab),
+    );
+    report.check(
+        "joined by winbind, without sssd.conf: the log says what to write, and then John logs in",
+        || by_winbind(lab),
+    );
+    report.check(
+        "an application of a user without access: its user, program and service, and what to set",
+        || stranger(lab),
+    );
     ready(lab)?;
     lab.configure("")
+}
+
+/// The file may name the domain controller by an address; `domain.servers` may not.
+fn by_alias(lab: &Lab) -> Check {
+    lab.run(&["dns", "add", "ldap", "10.73.0.10"]).ok()?;
+    lab.host_sh(&format!("cp -p {SSSD} /root/sssd.conf")).ok()?;
+    let named = |name: &str| -> Check {
+        let position = lab.log_position()?;
+        let change = format!("sed '/^ad_domain/a ad_server = {name}' /root/sssd.conf >{SSSD}");
+        start_after(lab, || lab.host_sh(&format!("{FORGET}; {change}")).ok().map(drop))?;
+        equal("a login", john_at(lab, "motion", &["authenticate"]).0.code.as_str(), "PAM_AUTHINFO_UNAVAIL")?;
+        let says = format!("{name} is only an alias or an address of ad.acme.com: name ad.acme.com instead");
+        let line = lab.wait_for_log(&position, &["event=login", &says])?;
+        equal("setspn is no cure for it", line.contains("setspn"), false)?;
+        let doctor = lab.host("root", &["motion-ad", "doctor"], "").stdout;
+        contains("the doctor", &doctor, &says)?;
+        equal("the doctor's cure", doctor.contains("setspn"), false)
+    };
+    let seen = ["ldap.acme.com", "10.73.0.10"].into_iter().try_for_each(named);
+    start_after(lab, || lab.host_sh(&format!("{FORGET}; cp -p /root/sssd.conf {SSSD}")).ok().map(drop))?;
+    lab.run(&["dns", "remove", "ldap"]).ok()?;
+    let position = lab.log_position()?;
+    lab.configure("[domain]\nservers = [\"10.73.0.10\"]\n")?;
+    let refused = lab.wait_for_log(
+        &position,
+        &["config.toml, line 4: ", "10.73.0.10", "is an address; expected a DNS name"],
+    );
+    lab.configure("")?;
+    wait(Duration::from_secs(20), || john(lab).map(drop))?;
+    seen.and(refused.map(drop))
+}
+
+fn by_winbind(lab: &Lab) -> Check {
+    const SMB: &str = "/etc/samba/smb.conf";
+    const GLOBAL: &str = "[global]\nworkgroup = ACME\nsecurity = ads\nrealm = ACME.COM\n";
+    let position = lab.log_position()?;
+    lab.host_sh(&format!(
+        "mv {SSSD} /root/sssd.conf; cp -p {SMB} /root/smb.conf 2>/dev/null; mkdir -p /etc/samba"
+    ))
+    .ok()?;
+    lab.write(SMB, GLOBAL)?;
+    let seen = start_after(lab, || lab.configure("")).and_then(|()| {
+        equal("a login", john_at(lab, "motion", &["authenticate"]).0.code.as_str(), "PAM_SERVICE_ERR")?;
+        let words = ["event=login", SMB, "joined by winbind", "[domain] and name = \\\"acme.com\\\""];
+        lab.wait_for_log(&position, &words)?;
+        lab.configure("[domain]\nname = \"acme.com\"\n")?;
+        comes_and_stays_out(lab)
+    });
+    lab.host_sh(&format!(
+        "mv /root/sssd.conf {SSSD}; if [ -e /root/smb.conf ]; then mv /root/smb.conf {SMB}; else rm {SMB}; fi"
+    ))
+    .ok()?;
+    lab.configure("")?;
+    wait(Duration::from_secs(10), || john(lab).map(drop))?;
+    seen
+}
+
+fn stranger(lab: &Lab) -> Check {
+    let position = lab.log_position()?;
+    let john = person("john");
+    let command = ["pamtester", "motion", john.sam, "authenticate"];
+    lab.host("nobody", &command, &format!("{}\n", john.password));
+    wait(Duration::from_secs(10), || {
+        let lines = lab.our_lines_since(&position)?.join("\n");
+        let who = "the user nobody (uid 65534, program pamtester) is neither root nor in broker.users";
+        let set = "name it in `users` of the section [broker] in /etc/motion-ad/config.toml";
+        for part in [" motion-ad-broker[", "pam_motion_ad(motion:auth)"] {
+            let line = lines
+                .lines()
+                .find(|line| line.contains(part))
+                .ok_or_else(|| format!("no {part}:\n{lines}"))?;
+            contains(part, line, who)?;
+            contains(part, line, set)?;
+        }
+        Ok(())
+    })
 }
 
 fn comes_and_stays_out(lab: &Lab) -> Check {
