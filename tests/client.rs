@@ -59,9 +59,10 @@ fn verdict(outcome: Outcome) -> Reply {
     Reply::Verdict(Verdict::new(outcome, ""))
 }
 
-/// Returns true if `took` is a timeout of about one second: not early, and not much late.
+/// Returns true if `took` is a timeout of one second: not early, and late only as on a busy machine. What would not end
+/// by itself takes the other side's five seconds, or for ever.
 fn about_a_second(took: Duration) -> bool {
-    (Duration::from_millis(900)..Duration::from_millis(1500)).contains(&took)
+    (Duration::from_millis(900)..4 * SECOND).contains(&took)
 }
 
 fn timed_out(result: &Result<Verdict, AskError>) -> bool {
@@ -150,7 +151,7 @@ fn half_a_reply_is_no_reply() {
         });
         let (result, took) = broker.ask(5 * SECOND);
         assert_eq!(result.is_ok(), whole, "{length}: {result:?}");
-        assert!(took < SECOND, "{took:?}");
+        assert!(took < 4 * SECOND, "{took:?}");
     }
 }
 
@@ -163,7 +164,7 @@ fn a_reply_of_eight_gigabytes_is_refused_by_its_header() {
     });
     let (result, took) = broker.ask(5 * SECOND);
     assert!(matches!(result, Err(AskError::Receive(FrameError::TooLong(_)))), "{result:?}");
-    assert!(took < SECOND, "{took:?}");
+    assert!(took < 4 * SECOND, "{took:?}");
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn a_broker_that_hangs_up_is_an_error_at_once() {
     for broker in [before_reading, after_reading] {
         let (result, took) = broker.ask(5 * SECOND);
         assert!(matches!(result, Err(AskError::Send(_) | AskError::Receive(_))), "{result:?}");
-        assert!(took < SECOND, "{took:?}");
+        assert!(took < 4 * SECOND, "{took:?}");
     }
 }
 
@@ -218,7 +219,7 @@ fn no_broker_is_an_error_at_once() {
         let start = Instant::now();
         let result = ask(&socket, &question(5 * SECOND), &secret());
         assert!(matches!(result, Err(AskError::Connect(_))), "{result:?}");
-        assert!(start.elapsed() < SECOND);
+        assert!(start.elapsed() < 4 * SECOND);
     }
 }
 

@@ -19,7 +19,7 @@ use super::trouble::{Kind, Trouble};
 use crate::config::Server;
 
 /// Maximum time for one attempt to connect, including the queries to Sentinels and two handshakes.
-const CONNECT: Duration = Duration::from_secs(3);
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// Maximum time for one reply of the server. Replies come in order, so a later one would not arrive sooner.
 pub(super) const ANSWER: Duration = Duration::from_millis(1500);
 /// Time for which the server waits for an event before it replies that there is none.

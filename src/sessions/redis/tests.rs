@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::super::store::suite::{Made, ONE, all_events, keeps_its_promises, listed, session, soon};
 use super::super::tests::{here, settings};
 use super::super::{NotOpened, Register, closed_now, identity, now, owed, sweep};
+use super::keeper::CONNECT;
 use super::*;
 use crate::config::{DEFAULT_USER, RIGHTS, RedisAt, SENTINEL_RIGHTS};
 use crate::directory::dns::Network;
@@ -346,7 +347,7 @@ async fn a_dead_server_costs_nothing_and_the_first_call_after_it_is_back_works()
         assert!(
             matches!(&error, StoreError::Unavailable(cause) | StoreError::Timeout(cause) if cause.contains("127.0.0.1"))
         );
-        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert!(took < ANSWER, "it waited for an answer: {took:?}");
     }
     let (error, _) = failing(&store).await;
     assert!(error.to_string().contains("refused"), "{error}");
@@ -372,14 +373,14 @@ async fn a_server_that_accepts_and_never_answers_costs_one_answer_and_then_nothi
     server.signal(Signal::SIGSTOP);
     let (error, took) = failing(&store).await;
     assert!(matches!(error, StoreError::Timeout(_)), "{error}");
-    assert!((ANSWER..ANSWER + Duration::from_secs(1)).contains(&took), "{took:?}");
+    assert!((ANSWER..2 * ANSWER).contains(&took), "{took:?}");
     for _ in 0..20 {
         let (error, took) = failing(&store).await;
         assert!(
             matches!(&error, StoreError::Unavailable(cause) if cause.contains("no answer in time")),
             "{error}"
         );
-        assert!(took < Duration::from_millis(50), "{took:?}");
+        assert!(took < ANSWER, "it waited for an answer, too: {took:?}");
     }
     assert!(said.down().await.0.contains("no answer in time"));
     server.signal(Signal::SIGCONT);
@@ -404,10 +405,10 @@ async fn who_is_silent_from_the_start_is_bounded() {
     let begun = Instant::now();
     let late = store.count(begun + Duration::from_millis(300)).await;
     assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < ANSWER, "it waited longer than its deadline");
     let (error, _) = failing(&store).await;
     assert!(error.to_string().contains("no answer in time"), "{error}");
-    assert!(failing(&store).await.1 < Duration::from_millis(50));
+    assert!(failing(&store).await.1 < ANSWER, "it waited for an answer, too");
 }
 
 #[tokio::test]
@@ -1014,7 +1015,7 @@ async fn a_failover_leads_to_the_new_master() {
     let [master, replica] = &mut watched.servers;
     master.kill();
     let (error, took) = failing(&store).await;
-    assert!(took < Duration::from_secs(2), "{took:?} {error}");
+    assert!(took < 2 * ANSWER, "{took:?} {error}");
     in_a_while(&store, "b").await;
     let said = said.all();
     let mut up = said.iter().filter_map(|change| match change {
@@ -1051,8 +1052,5 @@ async fn sentinels_that_are_gone_or_know_nothing_say_so() {
     assert!(error.to_string().contains("Sentinel 127.0.0.1:1"), "{error}");
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let (error, took) = failing(&store_of(redis(&[silent.local_addr().unwrap().port()])).0).await;
-    assert!(
-        error.to_string().contains("no answer in time") && took < Duration::from_secs(2),
-        "{error} {took:?}"
-    );
+    assert!(error.to_string().contains("no answer in time") && took < CONNECT, "{error} {took:?}");
 }

@@ -478,7 +478,7 @@ pub async fn a_passed_deadline_is_no_answer(store: Arc<dyn Store>) {
     assert!(matches!(late, Err(StoreError::Timeout(_))), "{late:?}");
     let late = store.list(&Which::All, None, 1, past).await;
     assert!(matches!(late, Err(StoreError::Timeout(_))), "{late:?}");
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(10), "they waited for the store");
     // A late call does not affect calls before their deadline.
     open(&*store, &session("b", "jane", NOW), ONE).await;
 }
