@@ -1,5 +1,6 @@
 //! The open connections: their maximum number, and the choice of the one that is closed to make room.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use tokio::time::{Instant, timeout};
 
 /// Maximum number of connections that are served at once.
 pub const CONNECTIONS: usize = 200;
-/// Shortest idle time after which a connection can be closed for another one: a client needs a moment between two
-/// requests, and some open a connection for each group of a user.
-const GRACE: Duration = Duration::from_millis(500);
+/// Shortest idle time after which a connection without a request can be closed for another one.
+const SILENT: Duration = Duration::from_secs(1);
+/// Same for a connection that has sent a request. Some libraries open hundreds of connections at once, one for each
+/// group of a user, and need a while for the next request of each.
+const BETWEEN: Duration = Duration::from_secs(5);
 /// Pause between two attempts to find an idle connection.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -24,8 +27,9 @@ pub struct House {
 /// An open connection, as seen by the others.
 #[derive(Debug, Default)]
 pub struct Guest {
-    /// Start of its idle time; `None` while a request is being answered.
+    /// Time from which it can be closed for another connection; `None` while a request is being answered.
     idle: Mutex<Option<Instant>>,
+    has_asked: AtomicBool,
     leave: Notify,
 }
 
@@ -36,11 +40,13 @@ impl Guest {
 
     /// Marks the connection as idle from now on.
     pub fn waits(&self) {
-        *self.idle() = Some(Instant::now());
+        let grace = if self.has_asked.load(Ordering::Relaxed) { BETWEEN } else { SILENT };
+        *self.idle() = Some(Instant::now() + grace);
     }
 
     /// Marks the connection as busy with a request.
     pub fn works(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
         *self.idle() = None;
     }
 
@@ -81,8 +87,8 @@ impl House {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place. If none is free, the connection with the longest idle time makes room: applications
-    /// keep connections open for hours, and open a new one if the old one was closed.
+    /// Waits for a place. If none is free, the connection that has been idle too long for the longest time makes room:
+    /// applications keep connections open for hours, and open a new one if the old one was closed.
     pub async fn enter(self: &Arc<Self>) -> Option<Stay> {
         let permit = loop {
             if let Ok(permit) = self.room.clone().try_acquire_owned() {
@@ -101,9 +107,9 @@ impl House {
 
     fn make_room(&self) {
         let guests = self.guests();
-        let idle = guests.iter().filter_map(|guest| Some((*guest.idle())?).map(|since| (since, guest)));
-        if let Some((since, guest)) = idle.min_by_key(|(since, _)| *since)
-            && since.elapsed() >= GRACE
+        let idle = guests.iter().filter_map(|guest| Some((*guest.idle())?).map(|until| (until, guest)));
+        if let Some((until, guest)) = idle.min_by_key(|(until, _)| *until)
+            && until <= Instant::now()
         {
             // Marked as busy, so that it is not chosen twice.
             guest.works();
@@ -120,7 +126,7 @@ mod tests {
     async fn a_connection_between_two_requests_keeps_its_place() {
         let house = House::new(1);
         let first = house.enter().await.unwrap();
-        tokio::time::sleep(GRACE * 2).await;
+        tokio::time::sleep(BETWEEN * 2).await;
         first.guest().works();
         first.guest().waits();
         let answered = Instant::now();
@@ -128,7 +134,22 @@ mod tests {
         let newcomer = house.enter().await.unwrap();
         leaving.await.unwrap();
         drop(newcomer);
-        assert!(answered.elapsed() >= GRACE && answered.elapsed() <= GRACE + 2 * AGAIN);
+        assert!(answered.elapsed() >= BETWEEN && answered.elapsed() <= BETWEEN + 2 * AGAIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_makes_room_before_one_between_two_requests() {
+        let house = House::new(2);
+        let client = house.enter().await.unwrap();
+        client.guest().works();
+        client.guest().waits();
+        let silent = house.enter().await.unwrap();
+        let begun = Instant::now();
+        let left = tokio::spawn(async move { silent.guest().is_asked_to_leave().await });
+        house.enter().await.unwrap();
+        left.await.unwrap();
+        assert!(begun.elapsed() >= SILENT && begun.elapsed() <= SILENT + 2 * AGAIN);
+        drop(client);
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,8 +15,9 @@ use crate::protocol::search::{self as asked, Found, FoundEntry, MAX_FILTER, Scop
 
 /// Maximum number of searches in progress at once. A search is in progress until its entries are sent.
 pub const SEARCHES: usize = 4;
-/// Maximum time a search waits for its turn.
-pub const QUEUED: Duration = Duration::from_secs(5);
+/// Maximum time a search waits for its turn. A domain controller needs some seconds for one search for each of a user's
+/// hundreds of groups, which some libraries send at once.
+pub const QUEUED: Duration = Duration::from_secs(30);
 /// Time limit for the broker's reply to a search.
 pub const SEARCH: Duration = Duration::from_secs(10);
 /// Size in bytes from which encoded entries are sent, before further ones are encoded.
