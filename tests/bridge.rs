@@ -4,19 +4,22 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ldap3::controls::{ControlType, MakeCritical as _, PagedResults};
 use ldap3::exop::{WhoAmI, WhoAmIResp};
-use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, Mod, Scope, SearchEntry, drive};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, Mod, Scope, SearchEntry, SearchOptions, drive};
 use motion_ad::bridge::admin::Admin;
 use motion_ad::bridge::answer::Answer;
+use motion_ad::bridge::bind::THREADS;
 use motion_ad::bridge::directory::Directory;
 use motion_ad::bridge::house::CONNECTIONS;
 use motion_ad::bridge::logins::{Logins, Pam};
 use motion_ad::bridge::{Bridge, Parts, ber, server, tls};
 use motion_ad::broker::peers::{Nss, Peers};
+use motion_ad::config::admin::LocalAdmin;
 use motion_ad::dn::Dn;
 use motion_ad::log::Log;
 use motion_ad::protocol::Secret;
@@ -24,6 +27,8 @@ use motion_ad::protocol::search::{self, Found, FoundEntry, Search, Value};
 use motion_ad::verdict::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const JOHN: &str = "CN=Doe\\, John,OU=People,DC=acme,DC=com";
@@ -34,11 +39,16 @@ const RIGHT: &str = "the right password";
 struct Script {
     outcomes: BTreeMap<&'static str, Outcome>,
     asked: Mutex<Vec<String>>,
+    /// While it is set, no login is answered.
+    holds: AtomicBool,
 }
 
 impl Logins for Script {
     fn login(&self, user: &str, password: &Secret) -> Answer {
         self.asked.lock().unwrap().push(user.to_owned());
+        while self.holds.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         match self.outcomes.get(user) {
             Some(outcome) => Answer::of(*outcome),
             None if password.bytes() == RIGHT.as_bytes() => Answer::success(),
@@ -114,20 +124,43 @@ impl Running {
         others: usize,
         tls: Option<tokio_rustls::TlsAcceptor>,
     ) -> Self {
+        Running::until(script, logins, others, tls, std::future::pending()).0
+    }
+
+    /// Runs until `told` completes. Returns the task as well.
+    fn until(
+        script: Arc<Script>,
+        logins: Arc<dyn Logins>,
+        others: usize,
+        tls: Option<tokio_rustls::TlsAcceptor>,
+        told: impl Future<Output = ()> + Send + 'static,
+    ) -> (Self, JoinHandle<std::io::Result<()>>) {
         let directory = Arc::new(Entries { others, code: 0, asked: Mutex::default() });
         let us = nix::unistd::getuid().to_string();
         let bridge = Bridge::new(Parts {
             logins,
             directory: directory.clone(),
-            admin: Admin::parse(&Secret::new(format!("xcally:{SECRET}").into_bytes())).unwrap(),
+            admin: Some(Admin::from(LocalAdmin {
+                name: "xcally".into(),
+                secret: Secret::new(SECRET.into()),
+            })),
             tls,
             peers: Peers::new(vec![us], Nss).unwrap(),
             log: Arc::new(Log::open().unwrap().0),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server::serve(vec![listener], bridge, std::future::pending()));
-        Running { address, script, directory }
+        let task = tokio::spawn(server::serve(vec![listener], bridge, told));
+        (Running { address, script, directory }, task)
+    }
+
+    /// Waits until PAM has been asked `times` times.
+    async fn is_asked(&self, times: usize) {
+        let begun = Instant::now();
+        while self.script.asked.lock().unwrap().len() < times {
+            assert!(begun.elapsed() < Duration::from_secs(60), "PAM is not asked");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn client(&self) -> Ldap {
@@ -324,6 +357,83 @@ async fn everything_else_is_refused_with_its_code() {
 }
 
 #[tokio::test]
+async fn types_only_gives_the_attributes_without_values() {
+    let bridge = Running::start(&[], 0).await;
+    let mut ldap = bridge.admin().await;
+    for (types_only, values) in [(false, 1), (true, 0)] {
+        ldap.with_search_options(SearchOptions::new().typesonly(types_only));
+        let found = ldap.search("dc=acme,dc=com", Scope::Subtree, "(cn=*)", vec!["sAMAccountName"]).await;
+        let john = SearchEntry::construct(found.unwrap().success().unwrap().0.remove(0));
+        assert_eq!(john.attrs["sAMAccountName"].len(), values);
+        ldap.with_search_options(SearchOptions::new().typesonly(types_only));
+        let root = ldap.search("", Scope::Base, "(objectClass=*)", vec!["*"]).await.unwrap();
+        let root = SearchEntry::construct(root.success().unwrap().0.remove(0));
+        assert_eq!(root.attrs["supportedLDAPVersion"].len(), values);
+    }
+}
+
+#[tokio::test]
+async fn an_abandon_has_no_answer_and_the_connection_goes_on() {
+    let bridge = Running::start(&[], 0).await;
+    let mut stream = bridge.raw().await;
+    // Abandons message 1, which no client has sent, and then itself; the last message is a bind without a password.
+    let abandons = b"\x30\x06\x02\x01\x02\x50\x01\x01\x30\x06\x02\x01\x03\x50\x01\x03";
+    let bind = b"\x30\x0c\x02\x01\x04\x60\x07\x02\x01\x03\x04\x00\x80\x00";
+    stream.write_all(&[&abandons[..], bind].concat()).await.unwrap();
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer[2..6], [2, 1, 4, 0x61], "the first answer is the bind's: {answer:x?}");
+    assert_eq!(answer[9], 53);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bind_without_a_thread_in_time_is_51_and_costs_no_attempt() {
+    let bridge = Running::start(&[], 0).await;
+    bridge.script.holds.store(true, Ordering::Relaxed);
+    let mut waiting = Vec::new();
+    for _ in 0..THREADS {
+        let mut ldap = bridge.client().await;
+        waiting.push(tokio::spawn(async move { ldap.simple_bind("john.doe", RIGHT).await.unwrap().rc }));
+    }
+    bridge.is_asked(THREADS).await;
+    let bind = async |name: &str| bridge.client().await.simple_bind(name, RIGHT).await.unwrap();
+    let (by_name, by_dn) = tokio::join!(bind("jane.roe"), bind(JOHN));
+    assert_eq!((by_name.rc, by_dn.rc), (51, 51), "{} {}", by_name.text, by_dn.text);
+    bridge.script.holds.store(false, Ordering::Relaxed);
+    for bind in waiting {
+        assert_eq!(bind.await.unwrap(), 0);
+    }
+    assert_eq!(bridge.script.asked(), vec!["john.doe"; THREADS]);
+    bridge.logs_in().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_ends_answers_the_logins_in_progress() {
+    let (tell, told) = oneshot::channel();
+    let script = Arc::new(Script::default());
+    let told = async { told.await.unwrap() };
+    let (bridge, task) = Running::until(script.clone(), script.clone(), 0, None, told);
+    let mut idle = bridge.raw().await;
+    bridge.logs_in().await;
+    script.holds.store(true, Ordering::Relaxed);
+    let mut ldap = bridge.client().await;
+    let bind = tokio::spawn(async move { ldap.simple_bind("john.doe", RIGHT).await.unwrap().rc });
+    bridge.is_asked(2).await;
+    tell.send(()).unwrap();
+    // The idle connection ends, and no new one is taken, while the login is still in progress.
+    assert_eq!(idle.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+    let begun = Instant::now();
+    while TcpStream::connect(bridge.address).await.is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it still listens");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!task.is_finished());
+    script.holds.store(false, Ordering::Relaxed);
+    assert_eq!(bind.await.unwrap(), 0);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn tls_by_the_first_byte_and_by_starttls() {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -393,6 +503,36 @@ async fn hostile_bytes_cost_their_own_connection_alone() {
         bridge.logs_in().await;
     }
     assert!(bridge.script.asked().iter().all(|user| user == "john.doe"));
+}
+
+#[tokio::test]
+async fn clients_that_drip_are_dropped_and_logins_go_on() {
+    let bridge = Running::start(&[], 0).await;
+    let mut drips = Vec::new();
+    for _ in 0..50 {
+        let (mut read, mut write) = bridge.raw().await.into_split();
+        // The start of a long message, which continues slowly.
+        write.write_all(b"\x30\x84\0\0\x80\0").await.unwrap();
+        let drip = tokio::spawn(async move {
+            while write.write_all(b"\0").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        drips.push(tokio::spawn(async move {
+            let mut answer = Vec::new();
+            let _ = read.read_to_end(&mut answer).await;
+            drip.abort();
+            answer
+        }));
+    }
+    bridge.logs_in().await;
+    for drip in drips {
+        let answer =
+            tokio::time::timeout(Duration::from_secs(60), drip).await.expect("it is dropped").unwrap();
+        let text = b"no whole message in time";
+        assert!(answer.is_empty() || answer.windows(text.len()).any(|window| window == text), "{answer:x?}");
+    }
+    bridge.logs_in().await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use listenfd::ListenFd;
-use motion_ad::bridge::admin::{Admin, CREDENTIAL, FILE};
+use motion_ad::bridge::admin::{Admin, CREDENTIAL};
 use motion_ad::bridge::bind::THREADS;
 use motion_ad::bridge::cli::Arguments;
 use motion_ad::bridge::directory::Broker;
@@ -17,6 +17,7 @@ use motion_ad::bridge::logins::Pam;
 use motion_ad::bridge::search::SEARCHES;
 use motion_ad::bridge::{Bridge, Parts, server, tls};
 use motion_ad::broker::peers::{Nss, Peers};
+use motion_ad::config::admin::{ADMIN, LocalAdmin};
 use motion_ad::config::{Front, Source};
 use motion_ad::log::{Level, Line, Log};
 use motion_ad::supervise;
@@ -85,8 +86,8 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
     let admin = directory.map(|directory| Path::new(&directory).join(CREDENTIAL));
     let admin = match &admin {
         Some(copy) => {
-            files.push(Source::of(Path::new(FILE), copy));
-            Admin::load(copy).map_err(|error| format!("{FILE}: {error}"))?
+            files.push(Source::of(Path::new(ADMIN), copy));
+            LocalAdmin::load(copy).map_err(|error| format!("{ADMIN}: {error}"))?.map(Admin::from)
         }
         None => None,
     };

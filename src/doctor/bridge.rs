@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::facts::Facts;
 use super::finding::Finding;
 use super::{command, commands};
-use crate::config::admin::{ADMIN, LocalAdmin};
+use crate::config::admin::{ADMIN, AdminError, LocalAdmin};
 use crate::config::xcally::change::{has, written};
 use crate::config::xcally::{self, ENV, Env, PREFIX, Value};
 
@@ -94,7 +94,10 @@ pub(super) async fn line(facts: &Facts) -> Finding {
     }
     let admin = match LocalAdmin::load(&facts.path(ADMIN)) {
         Ok(admin) => admin,
-        Err(error) => return Finding::failure(format!("{ADMIN}: {error}")),
+        Err(AdminError::Read(error)) => return Finding::failure(format!("{ADMIN}: {error}")),
+        Err(error) => {
+            return Finding::failure(format!("{ADMIN}: {error}")).command(&commands::SETUP_BRIDGE, "");
+        }
     };
     match admin {
         None if holds(facts, "PASSWORD", b"") == Some(false) => {
@@ -208,6 +211,7 @@ mod tests {
             (env(here, "motion-ad", "Hush-1"), Some(&line), Level::Failure, true),
             (env(here, "cn=admin", SECRET), Some(&line), Level::Failure, false),
             (env(here, "motion-ad", SECRET), None, Level::Failure, true),
+            (env(here, "motion-ad", "short"), Some("motion-ad:short\n"), Level::Failure, true),
             (env("ldap://127.0.0.1", "motion-ad", SECRET), Some(&line), Level::Failure, true),
             (env("ldap://ad.acme.com", "cn=admin", "Hush-1"), None, Level::Ok, true),
             (format!("XC_ACTIVEDIRECTORY_URL='{here}'\n"), None, Level::Ok, false),

@@ -15,7 +15,7 @@ use nix::unistd::{Uid, User};
 
 use super::super::{Cli, Exit, Failure, Page, Setup, is_denied, print, show};
 use super::{config, env_path, read_or_example, write};
-use crate::config::admin::{ADMIN, LocalAdmin};
+use crate::config::admin::{ADMIN, AdminError, LocalAdmin};
 use crate::config::xcally;
 use crate::config::xcally::change::{has, quoted, set, written};
 use crate::config::{Config, Problem};
@@ -59,9 +59,14 @@ pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     let config = config(cli, &read_or_example(&cli.config)?, sssd_is_denied)?;
     let admin = LocalAdmin::load(Path::new(ADMIN));
     let admin = match admin {
+        Ok(admin) => admin,
         // A user other than root may see what would change.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !args.apply => None,
-        other => other.map_err(|error| Failure::Write { file: ADMIN.into(), error })?,
+        Err(AdminError::Read(error)) if error.kind() == io::ErrorKind::PermissionDenied && !args.apply => {
+            None
+        }
+        Err(AdminError::Read(error)) => return Err(Failure::Write { file: ADMIN.into(), error }),
+        // The bridge does not start with such a file: a new one takes its place.
+        Err(AdminError::NoLine | AdminError::Short) => None,
     };
     let is_new = admin.is_none() || args.new_secret;
     let made = || LocalAdmin::make().map_err(|error| Failure::Write { file: ADMIN.into(), error });
