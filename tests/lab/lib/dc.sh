@@ -128,6 +128,15 @@ dc_tls() { # DC on|off
     dc_restart "$1"
 }
 
+# on: a simple bind without TLS is answered, as a Windows domain controller does unless it requires signing.
+dc_plain() { # DC on|off
+    local conf
+    conf=$(node_root "$1")$SMB_CONF
+    sed -i '/^\tldap server require strong auth/d' "$conf"
+    [[ $2 == off ]] || sed -i '/^\[global\]/a\	ldap server require strong auth = no' "$conf"
+    dc_restart "$1"
+}
+
 dc_is_without_tls() { # DC
     grep -q '^[[:space:]]*tls enabled = no' "$(node_root "$1")$SMB_CONF"
 }
@@ -139,10 +148,10 @@ dc_cert() { # DC KIND
 
 lab_dc() {
     local usage="usage: lab dc stop|kill|start|restart|hang|continue [dc|dc2] | tls on|off [dc|dc2] |
-        cert good|expired|revoked|other-name|other-ca [dc|dc2] | replicate"
+        plain on|off [dc|dc2] | cert good|expired|revoked|other-name|other-ca [dc|dc2] | replicate"
     local command=${1:-} argument='' dc
     (($#)) && shift
-    if [[ $command == tls || $command == cert ]]; then
+    if [[ $command == tls || $command == plain || $command == cert ]]; then
         argument=${1:-}
         (($#)) && shift
     fi
@@ -152,6 +161,7 @@ lab_dc() {
     case $command-$argument in
         stop- | kill- | start- | restart- | hang- | continue-) "dc_$command" "$dc" ;;
         tls-on | tls-off) dc_tls "$dc" "$argument" ;;
+        plain-on | plain-off) dc_plain "$dc" "$argument" ;;
         cert-good | cert-expired | cert-revoked | cert-other-name | cert-other-ca) dc_cert "$dc" "$argument" ;;
         replicate-) replicate ;;
         *) die "$usage" ;;

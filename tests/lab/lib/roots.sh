@@ -63,7 +63,8 @@ find_layers() {
     LAYER[redis]=$(layer redis "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages redis))
     LAYER[clients]=$(layer clients "$lib/build-packages.sh" < <(echo "${LAYER[host]}"; packages clients))
     LAYER[workshop]=$(layer workshop "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages workshop))
-    LAYER[programs]=$(layer programs "$lib/build-programs.sh" "$CLIENTS"/{node,motion-login,ldap}/package{,-lock}.json \
+    LAYER[programs]=$(layer programs "$lib/build-programs.sh" \
+        "$CLIENTS"/{node,motion-login,ldap,xcally-login}/package{,-lock}.json \
         "$CLIENTS/python/requirements.txt" <<<"${LAYER[workshop]}")
     LAYER[domain]=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"${LAYER[dc]}")
     LAYER[crowd]=$(layer crowd "$lib/build-crowd.sh" <<<"${LAYER[domain]}")

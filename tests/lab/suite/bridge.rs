@@ -100,7 +100,8 @@ fn whoami(lab: &Lab, user: &str, name: &str, password: &str, more: &[&str]) -> R
     lab.host(user, &command, "")
 }
 
-fn logs_in(lab: &Lab) -> Check {
+/// Logs John in through the bridge.
+pub fn logs_in(lab: &Lab) -> Check {
     let john = person("john");
     whoami(lab, "motion", john.upn, john.password, &[]).ok().map(drop)
 }

@@ -21,8 +21,8 @@ use crate::talk::Talk;
 const UNIT: &str = "motion-login.service";
 const SERVICE: &str = "/etc/pam.d/motion-login";
 const URL: &str = "http://127.0.0.1:3000";
-/// Command that starts Chromium as an arbitrary user.
-const BROWSER: [&str; 5] = ["env", "HOME=/tmp", "node", "/opt/clients/node/browser.js", URL];
+/// Command that starts Chromium as an arbitrary user, without the URL.
+const BROWSER: [&str; 4] = ["env", "HOME=/tmp", "node", "/opt/clients/node/browser.js"];
 
 /// Texts of the page, one per outcome.
 const WRONG: &str = "The user name or the password is wrong.";
@@ -64,7 +64,7 @@ const LOGINS: &[Login] = &[
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     begin(lab)?;
-    let mut browser = Browser::start(lab)?;
+    let mut browser = Browser::start(lab, URL)?;
     logins(lab, report, &mut browser);
     change(lab, report, &mut browser)?;
     seats(lab, report, &mut browser)?;
@@ -106,20 +106,22 @@ fn is_served(lab: &Lab) -> Check {
 }
 
 /// Chromium with its windows.
-struct Browser(Talk);
+pub struct Browser(Talk);
 
 impl Browser {
-    fn start(lab: &Lab) -> Result<Self, String> {
-        Talk::start(lab, "nobody", &BROWSER).map(Browser)
+    /// Starts it. Each window opens with this URL.
+    pub fn start(lab: &Lab, url: &str) -> Result<Self, String> {
+        Talk::start(lab, "nobody", &[&BROWSER[..], &[url]].concat()).map(Browser)
     }
 
     /// Performs a step in a window. Returns the part of the page that is then visible, and its text.
-    fn act(&mut self, window: &str, mut step: Value) -> Result<(String, String), String> {
+    pub fn act(&mut self, window: &str, mut step: Value) -> Result<(String, String), String> {
         step["window"] = json!(window);
         seen(self.0.ask(vec![step])?.first())
     }
 
-    fn type_in(&mut self, window: &str, name: &str, password: &str) -> Result<(String, String), String> {
+    /// Types a name and a password, and sends the form.
+    pub fn type_in(&mut self, window: &str, name: &str, password: &str) -> Result<(String, String), String> {
         self.act(window, json!({ "type": { "username": name, "password": password } }))
     }
 

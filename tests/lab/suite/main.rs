@@ -15,9 +15,11 @@ mod app;
 #[path = "../../clients/application.rs"]
 mod application;
 mod audit;
+mod before_after;
 mod bench;
 mod blocks;
 mod bridge;
+mod bridge_faults;
 mod cast;
 mod clients;
 mod commands;
@@ -69,6 +71,7 @@ mod strangers;
 mod talk;
 mod warnings;
 mod watching;
+mod xcally;
 
 use std::process::ExitCode;
 
@@ -179,9 +182,17 @@ const DOCTOR: &[Part] = &[
 const CLIENTS: &[Part] =
     &[(WITH_CLIENTS, &[JOIN, ("clients", clients::chapter), ("login-page", login_page::chapter)])];
 
-/// Third-party LDAP libraries at the bridge.
-const BRIDGE: &[Part] =
-    &[(WITH_CLIENTS, &[JOIN, ("bridge", bridge::chapter), ("libraries", libraries::chapter)])];
+/// Third-party LDAP libraries at the bridge, and XCALLY's own integration before and after it.
+const BRIDGE: &[Part] = &[(
+    WITH_CLIENTS,
+    &[
+        JOIN,
+        ("bridge", bridge::chapter),
+        ("bridge-faults", bridge_faults::chapter),
+        ("libraries", libraries::chapter),
+        ("xcally", xcally::chapter),
+    ],
+)];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
