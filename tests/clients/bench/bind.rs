@@ -1,4 +1,5 @@
-//! Lower bound of the comparison: sequential binds on one open TLS connection, and nothing else.
+//! Sequential binds on one open connection, and nothing else: with TLS at a domain controller, as the lower bound of the
+//! comparison, and without TLS at the LDAP bridge.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -15,11 +16,15 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 /// LDAP result code success (RFC 4511, 4.1.9).
 pub const SUCCESS: u8 = 0;
 
-/// An open TLS connection.
+/// An open connection.
 pub struct Connection {
-    tls: StreamOwned<ClientConnection, TcpStream>,
+    stream: Box<dyn Stream>,
     id: i64,
 }
+
+/// A connection with or without TLS.
+trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
 
 /// Returns a TLS configuration that trusts the authorities in `ca_file`.
 pub fn trust(ca_file: &str) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
@@ -27,23 +32,26 @@ pub fn trust(ca_file: &str) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
 }
 
 impl Connection {
+    /// Opens a connection with TLS.
     pub fn open(address: &str, host: &str, config: &Arc<ClientConfig>) -> Result<Self, Box<dyn Error>> {
-        let tcp = TcpStream::connect(address)?;
-        tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
         let name = ServerName::try_from(host.to_owned())?;
-        let tls = StreamOwned::new(ClientConnection::new(config.clone(), name)?, tcp);
-        Ok(Connection { tls, id: 0 })
+        let tls = StreamOwned::new(ClientConnection::new(config.clone(), name)?, tcp(address)?);
+        Ok(Connection { stream: Box::new(tls), id: 0 })
+    }
+
+    /// Opens a connection without TLS.
+    pub fn open_plain(address: &str) -> Result<Self, Box<dyn Error>> {
+        Ok(Connection { stream: Box::new(tcp(address)?), id: 0 })
     }
 
     /// Binds, and returns the result code.
     pub fn bind(&mut self, dn: &str, password: &str) -> Result<u8, Box<dyn Error>> {
         self.id += 1;
-        self.tls.write_all(&simple_bind(self.id, dn, password)?)?;
+        self.stream.write_all(&simple_bind(self.id, dn, password)?)?;
         let mut answer = Vec::with_capacity(512);
         loop {
             let mut chunk = [0; 512];
-            let count = self.tls.read(&mut chunk)?;
+            let count = self.stream.read(&mut chunk)?;
             if count == 0 {
                 return Err("the server closed the connection".into());
             }
@@ -53,6 +61,13 @@ impl Connection {
             }
         }
     }
+}
+
+fn tcp(address: &str) -> std::io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address)?;
+    tcp.set_nodelay(true)?;
+    tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok(tcp)
 }
 
 /// Returns the result code of a BindResponse (RFC 4511, 4.2.2).

@@ -63,7 +63,7 @@ impl Ready {
             Way::Pam { service, folder, .. } => {
                 (CString::new(service.as_str())?, folder.as_deref().map(CString::new).transpose()?)
             }
-            Way::Bind { .. } => (CString::default(), None),
+            Way::Bind { .. } | Way::Bridge { .. } => (CString::default(), None),
         };
         let person = |(name, password): &(String, String)| {
             Ok::<_, Box<dyn Error>>(Person {
@@ -78,11 +78,17 @@ impl Ready {
 
     /// Opens a connection for each of `threads` threads.
     fn open(&self, threads: usize) -> Result<(), Box<dyn Error>> {
-        let Way::Bind { address, host, ca_file } = &self.candidate.way else { return Ok(()) };
-        let config = bind::trust(ca_file)?;
+        let connect: Box<dyn Fn() -> Result<Connection, Box<dyn Error>>> = match &self.candidate.way {
+            Way::Pam { .. } => return Ok(()),
+            Way::Bridge { address } => Box::new(|| Connection::open_plain(address)),
+            Way::Bind { address, host, ca_file } => {
+                let config = bind::trust(ca_file)?;
+                Box::new(move || Connection::open(address, host, &config))
+            }
+        };
         let mut open = self.open.lock().map_err(|e| e.to_string())?;
         while open.len() < threads {
-            let mut connection = Connection::open(address, host, &config)?;
+            let mut connection = connect()?;
             if let Some(person) = self.people.first() {
                 connection.bind(person.name.to_str()?, person.right.to_str()?)?;
             }
@@ -102,7 +108,7 @@ impl Ready {
                 let expected = if wrong { REFUSALS.contains(&code) } else { code == 0 };
                 (!expected).then(|| libpam::name(code))
             }
-            (Way::Bind { .. }, Some(connection)) => {
+            (Way::Bind { .. } | Way::Bridge { .. }, Some(connection)) => {
                 let text = |text: &CString| text.to_string_lossy().into_owned();
                 match connection.bind(&text(&person.name), &text(password)) {
                     Ok(code) if (code == bind::SUCCESS) != wrong => None,
@@ -110,7 +116,7 @@ impl Ready {
                     Err(error) => Some(error.to_string()),
                 }
             }
-            (Way::Bind { .. }, None) => Some("no connection".to_owned()),
+            (Way::Bind { .. } | Way::Bridge { .. }, None) => Some("no connection".to_owned()),
         }
     }
 }

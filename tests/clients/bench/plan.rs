@@ -32,6 +32,8 @@ pub enum Way {
     },
     /// A bind on an open TLS connection. The users are distinguished names.
     Bind { address: String, host: String, ca_file: String },
+    /// A bind on an open connection to the LDAP bridge.
+    Bridge { address: String },
 }
 
 /// Each further line: a block of logins.

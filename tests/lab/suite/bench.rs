@@ -49,9 +49,12 @@ const SERVICES: [(&str, &str, &str); 6] = [
     ("pam_ldapd", "bench-ldapd", "john.doe"),
     ("pam_sss", "bench-sss", "john.doe@acme.com"),
 ];
-/// Numbers of the candidates with the scripted domain controller: the lower bound, this module, and libpam with a
-/// module that does nothing.
-const SCRIPTED: [usize; 3] = [SERVICES.len() + 1, SERVICES.len() + 2, SERVICES.len() + 3];
+/// Numbers of the candidates with the real domain controller: the lower bound, the services, and the LDAP bridge.
+const REAL: [usize; SERVICES.len() + 2] = numbers(0);
+/// Same with the scripted one: the lower bound, this module, libpam with a module that does nothing, and the bridge.
+const SCRIPTED: [usize; 4] = numbers(REAL.len());
+/// Addresses of the bridge, and of one whose service uses the scripted domain controller.
+const BRIDGES: [&str; 2] = ["127.0.0.1:3890", "127.0.0.1:3891"];
 /// Folder of the services that measure only this module's share. Its default service is one line. libpam reads the
 /// default service at every login, and on a joined Debian it has about twenty lines.
 const ALONE: &str = "/etc/bench-pam.d";
@@ -64,6 +67,16 @@ const THOUSAND: &str = "thomas.thousand";
 const CROWD_PASSWORD: &str = "Cr0wds-come-in-coaches";
 const SHIFT: usize = 5000;
 const SCALE_ROUNDS: usize = 10;
+
+const fn numbers<const N: usize>(first: usize) -> [usize; N] {
+    let mut numbers = [first; N];
+    let mut index = 1;
+    while index < N {
+        numbers[index] += index;
+        index += 1;
+    }
+    numbers
+}
 
 /// Runs `make bench`.
 pub fn run() -> Result<ExitCode, String> {
@@ -198,7 +211,27 @@ fn prepare(lab: &Lab) -> Result<Running, String> {
     broker(lab, "scripted", servers)?;
     service(lab, "bench-permit", "auth required pam_permit.so\naccount required pam_permit.so\n")?;
     lab.write(&format!("{ALONE}/other"), "auth required pam_deny.so\n")?;
+    bridges(lab)?;
     Ok(server)
+}
+
+/// Starts the LDAP bridge, and a second one whose logins use the scripted domain controller.
+fn bridges(lab: &Lab) -> Check {
+    // The bridge reads the services of /etc/pam.d.
+    let service =
+        fs::read_to_string(lab.path(&format!("{ALONE}/bench-scripted"))).map_err(|e| e.to_string())?;
+    lab.write("/etc/pam.d/bench-scripted", &service)?;
+    let file = "/etc/motion-ad/bench-bridge.toml";
+    lab.write(file, "[bridge]\nservice = \"bench-scripted\"\n")?;
+    let address = BRIDGES[1];
+    lab.host_sh(&format!(
+        "sed -e 's,^ExecStart=.*,& --config {file} --listen {address},' -e '/^Requires=/d' -e '/^Sockets=/d' \
+            /lib/systemd/system/motion-ad-ldap.service >/run/systemd/system/bench-bridge.service
+        systemctl daemon-reload && systemctl restart bench-bridge.service && \
+        systemctl enable --now motion-ad-ldap.socket"
+    ))
+    .ok()
+    .map(drop)
 }
 
 /// Writes a PAM service.
@@ -342,18 +375,24 @@ impl<'a> Bench<'a> {
             people: vec![(user.to_owned(), password())],
         };
         let mut candidates = vec![bind(lab, "bare_bind", "dc", "ad.acme.com")?];
+        let bridge = |address: &str| Candidate {
+            name: "motion-ad-ldap".to_owned(),
+            way: Way::Bridge { address: address.to_owned() },
+            people: vec![("john.doe".to_owned(), password())],
+        };
         candidates.extend(SERVICES.map(through));
+        candidates.push(bridge(BRIDGES[0]));
         candidates.push(bind(lab, "bare_bind", "fake", "fake.acme.com")?);
         candidates.push(through(("pam_motion_ad", "bench-scripted", "john.doe")));
         candidates.push(through(("pam_permit", "bench-permit", "john.doe")));
+        candidates.push(bridge(BRIDGES[1]));
         let names = candidates.iter().map(|candidate| candidate.name.clone()).collect();
         let client = client(lab, &Setup { keep: modules(lab)?, candidates })?;
         Ok(Bench { lab, effort, client, names, table: Vec::new() })
     }
 
     fn measure(mut self) -> Check {
-        let real: Vec<_> = (0..=SERVICES.len()).collect();
-        for candidates in [real.as_slice(), &SCRIPTED] {
+        for candidates in [&REAL[..], &SCRIPTED] {
             let warm_up = self.alone(candidates, WARM_UP, false)?;
             let failed = warm_up.iter().zip(candidates).find(|(figures, _)| figures.failed > 0);
             if let Some((figures, number)) = failed {
@@ -367,13 +406,13 @@ impl<'a> Bench<'a> {
         println!(
             "name p50_ms p99_ms logins_per_s ratio_to_floor   failed, CPU ms per login: dc brokers client"
         );
-        let alone = self.alone(&real, self.effort.alone, false)?;
-        self.rows("1", &real, &alone);
-        let wrong = self.alone(&real, self.effort.wrong, true)?;
-        self.rows("wrong", &real, &wrong);
+        let alone = self.alone(&REAL, self.effort.alone, false)?;
+        self.rows("1", &REAL, &alone);
+        let wrong = self.alone(&REAL, self.effort.wrong, true)?;
+        self.rows("wrong", &REAL, &wrong);
         for threads in THREADS {
-            let figures = self.blocks(&real, threads)?;
-            self.rows(&threads.to_string(), &real, &figures);
+            let figures = self.blocks(&REAL, threads)?;
+            self.rows(&threads.to_string(), &REAL, &figures);
         }
         let alone = self.alone(&SCRIPTED, self.effort.alone * 10, false)?;
         self.rows("scripted-1", &SCRIPTED, &alone);
@@ -436,11 +475,12 @@ impl<'a> Bench<'a> {
         Ok(all)
     }
 
-    /// Returns the CPU seconds of the domain controller and of the brokers until now.
+    /// Returns the CPU seconds of the domain controller, and of the brokers and bridges, until now.
     fn accounts(&self) -> Result<(f64, f64), String> {
         let dc = self.lab.run(&["pid", "dc"]).ok()?;
         let dc = processes(dc.trim())?.iter().map(|process| process.cpu).sum();
-        let brokers = brokers(self.lab)?.iter().map(|process| process.cpu).sum();
+        let brokers = ours(self.lab, &["motion-ad-broker", "motion-ad-ldap"])?;
+        let brokers = brokers.iter().map(|process| process.cpu).sum();
         Ok((dc, brokers))
     }
 
@@ -475,7 +515,10 @@ impl<'a> Bench<'a> {
             let done = self.client.block(&block)?;
             let took = done.results.into_iter().next().unwrap_or_default();
             logins += took.micros.len();
-            let broker = brokers(self.lab)?.into_iter().find(is_meant).ok_or("the broker is gone")?;
+            let broker = ours(self.lab, &["motion-ad-broker"])?
+                .into_iter()
+                .find(is_meant)
+                .ok_or("the broker is gone")?;
             let mut figures = Figures::default();
             figures.add(took, done.seconds);
             println!(
@@ -555,10 +598,11 @@ struct Process {
     descriptors: usize,
 }
 
-fn brokers(lab: &Lab) -> Result<Vec<Process>, String> {
+/// Returns the host's processes of these programs.
+fn ours(lab: &Lab, programs: &[&str]) -> Result<Vec<Process>, String> {
     let host = lab.host_pid()?.to_string();
     let mut found = processes(&host)?;
-    found.retain(|process| process.command.contains("motion-ad-broker"));
+    found.retain(|process| programs.iter().any(|program| process.command.contains(program)));
     Ok(found)
 }
 
