@@ -180,7 +180,12 @@ fn check(lab: &Lab, index: usize, files: &[&str]) -> Check {
     let (code, later) = login(john.password);
     println!("         {:.2} s, the next one {:.2} s", first.as_secs_f64(), later.as_secs_f64());
     equal("PAM of the next login", code.as_str(), "PAM_SUCCESS")?;
-    equal("binds at the script by the next login", server.binds(&dn) - met, 0).map_err(told)?;
+    // A slow machine takes so long between the logins that a probe finds the host working again.
+    let up = ["event=dc", &format!("host={FAKE}"), "service=binds", "state=up"];
+    let is_back = lab.log_since(&position)?.iter().any(|line| up.iter().all(|word| line.contains(word)));
+    if !is_back {
+        equal("binds at the script by the next login", server.binds(&dn) - met, 0).map_err(told)?;
+    }
     let usual = login(john.password).1;
     for (what, took, most) in [("the first login", first, FIRST), ("the next one", later, usual + LATER)] {
         if took > most {
