@@ -14,6 +14,11 @@ use ldap3::asn1::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+/// Plain LDAP, with StartTLS or sealed by Kerberos.
+pub const LDAP: u16 = 389;
+/// TLS from the first byte.
+pub const LDAPS: u16 = 636;
+
 /// Maximum length of a response in bytes. The response to a Kerberos token with a large PAC has some 10 KiB.
 const MAX_MESSAGE: usize = 256 * 1024;
 

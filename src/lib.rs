@@ -15,6 +15,7 @@
 //! | [`name`] | XCALLY username to `user@domain` and back; pure |
 //! | [`dn`] | distinguished names, read and compared; pure |
 //! | [`directory`] | domain controllers, pooled binds, the machine connection, account state |
+//! | [`checked`] | what became of a password at a domain controller |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
 //! | [`net`] | TCP: the first of several addresses that answers |
@@ -51,6 +52,8 @@ pub mod verdict;
 pub mod bridge;
 #[cfg(feature = "broker")]
 pub mod broker;
+#[cfg(feature = "broker")]
+pub mod checked;
 #[cfg(feature = "broker")]
 pub mod config;
 #[cfg(feature = "broker")]

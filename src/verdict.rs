@@ -1,13 +1,36 @@
-//! The outcomes of a login: each with its name, its text for the user and its advice for the administrator.
+//! The outcomes of a login: each with its name, its severity in the log, the conclusion for a command, its
+//! text for the user and its advice for the administrator.
 //!
 //! The outcomes are those that AD can tell apart (MS-ERREF NTSTATUS values behind the `data` code of a
 //! refused bind), plus those that this host decides itself.
 
 use serde::{Deserialize, Serialize};
 
-/// Declares the outcomes as one table, so that a name, a text or an advice cannot be forgotten.
+/// The severity of an outcome in the log. All but `Info` come with the advice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// A fault that the administrator must fix.
+    Error,
+    /// A state that the administrator should check.
+    Warning,
+    /// Everyday life.
+    Info,
+}
+
+/// The conclusion from an outcome, which the exit status of a command reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    /// The user gets access, or the change was made.
+    Yes,
+    /// AD or a rule rejected the request.
+    No,
+    /// The request was not decided, or the decision is not known.
+    Open,
+}
+
+/// Declares the outcomes as one table, so that no column can be forgotten.
 macro_rules! outcomes {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, text: $text:expr, advice: $advice:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $severity:ident, $conclusion:ident, text: $text:expr, advice: $advice:literal;)+) => {
         /// The outcome of a login or of an account check.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Outcome {
@@ -28,6 +51,16 @@ macro_rules! outcomes {
                 match self { $(Outcome::$variant => $name,)+ }
             }
 
+            /// Returns the severity of the outcome in the log.
+            pub fn severity(self) -> Severity {
+                match self { $(Outcome::$variant => Severity::$severity,)+ }
+            }
+
+            /// Returns the conclusion for a command that requested access or a change.
+            pub fn conclusion(self) -> Conclusion {
+                match self { $(Outcome::$variant => Conclusion::$conclusion,)+ }
+            }
+
             /// Returns the text that the login page may show. `None` if a stranger must not learn the outcome, or if only the
             /// administrator can do something about it.
             pub fn text(self) -> Option<&'static str> {
@@ -45,76 +78,97 @@ macro_rules! outcomes {
 
 outcomes! {
     /// AD accepted this account just now, and every configured rule agrees.
-    Success = "success", text: None, advice: "";
+    Success = "success", Info, Yes,
+        text: None, advice: "";
     /// The password is wrong (`data 52e`).
-    WrongPassword = "wrong_password", text: None,
+    WrongPassword = "wrong_password", Info, No,
+        text: None,
         advice: "ask the user to type the password again; each attempt counts towards AD's lockout";
     /// The name maps to `user@domain`, and AD has no such account (`data 525`).
-    UnknownUser = "unknown_user", text: None,
+    UnknownUser = "unknown_user", Info, No,
+        text: None,
         advice: "create the account in AD, or map the name in /etc/motion-ad/names.map";
     /// The name cannot be mapped to an AD account; AD was not queried.
-    Unmapped = "unmapped", text: None,
+    Unmapped = "unmapped", Info, No,
+        text: None,
         advice: "add the name to /etc/motion-ad/names.map, or its domain to names.domains";
     /// More than one AD account answers to the name.
-    Ambiguous = "ambiguous", text: None,
+    Ambiguous = "ambiguous", Warning, No,
+        text: None,
         advice: "make userPrincipalName unique in AD, or map the name in /etc/motion-ad/names.map";
     /// Outside the account's logon hours (`data 530`).
-    LogonHours = "logon_hours", text: Some("Your account may not log in at this time."),
+    LogonHours = "logon_hours", Info, No,
+        text: Some("Your account may not log in at this time."),
         advice: "if the user should have access now, change the logon hours of the account in AD";
     /// The account may only log on to named workstations (`data 531`).
-    Workstation = "workstation", text: Some("Your account may not log in from this computer."),
+    Workstation = "workstation", Info, No,
+        text: Some("Your account may not log in from this computer."),
         advice: "if the user should have access here, add this server (and, on Windows, the domain controllers) to \
          userWorkstations of the account in AD";
     /// The password has expired (`data 532`).
-    PasswordExpired = "password_expired", text: Some("Your password has expired and must be changed."),
+    PasswordExpired = "password_expired", Info, No,
+        text: Some("Your password has expired and must be changed."),
         advice: "ask the user to change the password, for example by `motion-ad passwd NAME`";
     /// The password must be changed at the next logon (`data 773`).
-    MustChange = "must_change", text: Some("Your password must be changed before you can log in."),
+    MustChange = "must_change", Info, No,
+        text: Some("Your password must be changed before you can log in."),
         advice: "ask the user to change the password, for example by `motion-ad passwd NAME`";
     /// The account is disabled (`data 533`).
-    Disabled = "disabled", text: Some("Your account is disabled."),
+    Disabled = "disabled", Info, No,
+        text: Some("Your account is disabled."),
         advice: "if the user should have access, enable the account in AD";
     /// The account has expired (`data 701`).
-    AccountExpired = "account_expired", text: Some("Your account has expired."),
+    AccountExpired = "account_expired", Info, No,
+        text: Some("Your account has expired."),
         advice: "if the user should have access, change the expiry date of the account in AD";
     /// The account is locked out (`data 775`), whatever the password.
-    LockedOut = "locked_out", text: Some("Your account is locked. Try again later or ask your administrator."),
+    LockedOut = "locked_out", Info, No,
+        text: Some("Your account is locked. Try again later or ask your administrator."),
         advice: "wait for the lockout duration of the domain, or unlock the account in AD";
     /// The account's token holds too many group SIDs (`data 568`).
-    TooManyGroups = "too_many_groups", text: None,
+    TooManyGroups = "too_many_groups", Error, No,
+        text: None,
         advice: "reduce the number of groups of the account in AD";
     /// The account is in none of `login.allow_groups`.
-    NotAllowed = "not_allowed", text: Some("Your account may not use this service."),
+    NotAllowed = "not_allowed", Info, No,
+        text: Some("Your account may not use this service."),
         advice: "if the user should have access, add the account to one of login.allow_groups";
     /// The account is in one of `login.deny_groups`.
-    Denied = "denied", text: Some("Your account may not use this service."),
+    Denied = "denied", Info, No,
+        text: Some("Your account may not use this service."),
         advice: "if the user should have access, remove the account from the groups in login.deny_groups";
     /// AD's password policy refuses the new password; the present one is still good.
-    PasswordRefused = "password_refused", text: Some("Your new password was not accepted."),
+    PasswordRefused = "password_refused", Info, No,
+        text: Some("Your new password was not accepted."),
         advice: "the user must choose another password, or wait; the text or the reason gives AD's objection";
     /// The account may not change its password.
-    ChangeForbidden = "change_forbidden", text: Some("You may not change your password."),
+    ChangeForbidden = "change_forbidden", Info, No,
+        text: Some("You may not change your password."),
         advice: "set a new password in AD; if the user should choose it, permit that there";
     /// The new password was sent to AD and no answer came back: it may be in force.
-    ChangeUnknown = "change_unknown",
+    ChangeUnknown = "change_unknown", Warning, Open,
         text: Some("It is not certain whether your password was changed. Try to log in with the new one."),
         advice: "the user should try the new password, then the old one; see the reason";
     /// The user has as many sessions as `sessions.limit` allows (`sessions.policy = "deny"`).
-    SessionDenied = "session_denied", text: Some("You are logged in elsewhere already."),
+    SessionDenied = "session_denied", Info, No,
+        text: Some("You are logged in elsewhere already."),
         advice: "ask the user to log out there; `motion-ad sessions list` shows a stale session, `motion-ad sessions end ID` \
          ends it";
     /// The register of sessions cannot be read or written (`sessions.on_store_failure = "deny"`).
-    SessionStore = "session_store", text: Some("Your session cannot be registered. Try again in a moment."),
+    SessionStore = "session_store", Error, No,
+        text: Some("Your session cannot be registered. Try again in a moment."),
         advice: "fix the cause in the reason; `motion-ad doctor` names the steps";
     /// AD refused the login with a code that this version does not know.
-    Refused = "refused", text: None,
+    Refused = "refused", Error, No,
+        text: None,
         advice: "look up the code in the reason";
     /// AD, or the broker, did not answer in time.
-    Unavailable = "unavailable",
+    Unavailable = "unavailable", Error, Open,
         text: Some("The login service cannot reach Active Directory. Try again in a moment."),
         advice: "see the reason; `motion-ad status` shows the state of the broker and of the domain controllers";
     /// The configuration, the name map or a configured group is broken.
-    Misconfigured = "misconfigured", text: None,
+    Misconfigured = "misconfigured", Error, Open,
+        text: None,
         advice: "fix the cause in the reason; `motion-ad config check` names the file, the line and the near name";
 }
 

@@ -2,6 +2,8 @@
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "docs/imports.rs"]
+mod arrows;
 #[path = "lab/suite/blocks.rs"]
 mod blocks;
 
@@ -416,6 +418,29 @@ fn imports_point_one_way() {
     }
     covered.insert(root().join("src/lib.rs"));
     assert_eq!(covered, sources(&root().join("src")).into_iter().collect());
+}
+
+/// Only files of tests may use what they test from below.
+const OF_TESTS: [&str; 4] = ["tests.rs", "suite.rs", "scripted.rs", "changepw.rs"];
+
+#[test]
+fn no_folder_has_a_circle_of_imports() {
+    let source = root().join("src");
+    let mut modules = arrows::Modules::new();
+    for file in sources(&source) {
+        let is_of_tests = OF_TESTS.iter().any(|name| file.ends_with(name));
+        let path = file.strip_prefix(&source).unwrap().with_extension("");
+        let mut names: Vec<_> = path.iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+        names.pop_if(|last| last == "mod" || last == "lib");
+        if !is_of_tests && !path.starts_with("bin") {
+            modules.insert(names, read(&file));
+        }
+    }
+    let arrows = arrows::arrows(&modules);
+    assert!(arrows.len() > 10 && arrows[&Vec::new()].len() > 10, "{arrows:?}");
+    for (folder, parts) in &arrows {
+        assert_eq!(arrows::circle(parts), None, "src/{}", folder.join("/"));
+    }
 }
 
 /// Tasks that live as long as the broker must not end unnoticed. `src/supervise.rs` starts and watches them.

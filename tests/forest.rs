@@ -16,9 +16,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use motion_ad::directory::machine::{Scope, Server, Servers, Settings};
-use motion_ad::directory::trust::{Distrust, Refreshed, Trust};
-use motion_ad::directory::{Forest, Machine, MachineConnection, Machines, Place, Search};
+use motion_ad::directory::forest::Forest;
+use motion_ad::directory::machine::{
+    Machine, MachineConnection, Place, Scope, Search, Server, Servers, Settings,
+};
+use motion_ad::directory::machines::Machines;
+use motion_ad::directory::trust::verifier::Distrust;
+use motion_ad::directory::trust::{Refreshed, Trust};
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
 use motion_ad::net::BoxFuture;
 use rustls::pki_types::ServerName;

@@ -22,8 +22,7 @@ use ldap3::asn1::{
     ASNTag, Enumerated, Integer, OctetString, Sequence, StructureTag, Tag, TagClass, parse_tag, write,
 };
 use libgssapi::context::{SecurityContext, ServerCtx};
-use motion_ad::directory::MachineConnection;
-use motion_ad::directory::machine::{Server, Servers, Settings};
+use motion_ad::directory::machine::{MachineConnection, Server, Servers, Settings};
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
 use motion_ad::net::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -22,7 +22,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use motion_ad::kerberos::{CheckError, Checked, Kdc, Kdcs, Kerberos, Who};
+use motion_ad::checked::Checked;
+use motion_ad::kerberos::{CheckError, Kdc, Kdcs, Kerberos, Who};
 use motion_ad::net::BoxFuture;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -131,7 +132,7 @@ async fn a_forged_kdc_is_refused_with_and_without_armour() {
     let (Some(kdcs), Some(forger)) = (fixed(), variable("MOTION_AD_TEST_FORGER")) else { return };
     let person = people().remove(0);
     let armed = Kerberos::new(kdcs.clone());
-    assert!(check(&armed, &person).await.unwrap().armoured);
+    assert!(check(&armed, &person).await.unwrap().proven);
     *kdcs.kdcs.lock().unwrap() = named(&forger);
     for kerberos in [armed, Kerberos::new(kdcs)] {
         let result = check(&kerberos, &person).await;

@@ -25,9 +25,8 @@ use std::time::Duration;
 
 use motion_ad::directory::entry::Entry;
 use motion_ad::directory::machine::{
-    MachineConnection, MachineError, Scope, Search, Server, Servers, Settings,
+    MachineConnection, MachineError, Place, Scope, Search, Server, Servers, Settings,
 };
-use motion_ad::directory::machines::Place;
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
 use motion_ad::net::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

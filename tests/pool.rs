@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use controllers::{Controller, Directory, LDAP, LDAPS, Network, root_dse};
+use motion_ad::checked::Checked;
 use motion_ad::config::{Pool as Settings, TlsMode};
-use motion_ad::directory::discovery::Wanted;
-use motion_ad::directory::health::{Change, Service, State};
-use motion_ad::directory::pool::{Bound, Pool, PoolError, Renew};
-use motion_ad::directory::servers::ServerList;
+use motion_ad::directory::controllers::discovery::Wanted;
+use motion_ad::directory::controllers::health::{Change, Service, State};
+use motion_ad::directory::controllers::servers::ServerList;
+use motion_ad::directory::entry::Entry;
+use motion_ad::directory::machine::Place;
+use motion_ad::directory::passwords::pool::{Pool, PoolError, Renew};
 use motion_ad::directory::trust::{Refreshed, Trust};
-use motion_ad::directory::{Entry, Place};
 use motion_ad::verdict::Outcome;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -76,7 +78,7 @@ impl Bench {
     }
 
     /// Binds as John, and returns the result and the time it took.
-    async fn bind(&self) -> (Result<Bound, PoolError>, Duration) {
+    async fn bind(&self) -> (Result<Checked, PoolError>, Duration) {
         let begun = Instant::now();
         (self.pool.bind(JOHN, "secret", soon()).await, begun.elapsed())
     }
@@ -114,7 +116,7 @@ impl Bench {
     }
 }
 
-fn success_at(bound: &(Result<Bound, PoolError>, Duration), host: &str) -> bool {
+fn success_at(bound: &(Result<Checked, PoolError>, Duration), host: &str) -> bool {
     bound.0.as_ref().is_ok_and(|bound| bound.outcome == Outcome::Success && bound.dc == host)
 }
 

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use super::Bridge;
 use super::answer::Answer;
-use super::connection::{Identity, State};
 use super::message::{self, Outcome, code};
+use super::state::{Identity, State};
 use crate::dn::Dn;
 use crate::log::{Level, Line};
 use crate::protocol::search::{Scope, Search};

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::ber::Malformed;
 use super::house::Guest;
 use super::message::{self, Message, Outcome, Request, code};
-use super::paging::Kept;
+use super::state::{Identity, State};
 use super::stream::{Buffer, ReadError, send};
 use super::{Bridge, bind, search};
 use crate::log::{Level, Line};
@@ -24,33 +24,6 @@ pub const IDLE: Duration = Duration::from_secs(900);
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// First byte of a TLS connection (RFC 8446, 5.1). No LDAP message starts with it.
 const TLS: u8 = 0x16;
-
-/// Identity that a connection is bound as.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Identity {
-    /// No bind has succeeded yet, or a later one has failed.
-    #[default]
-    Anonymous,
-    /// The local admin, with the name from the bind.
-    Admin(String),
-    /// A user, with the name that PAM checked.
-    User(String),
-}
-
-/// State of a connection.
-#[derive(Debug)]
-pub struct State {
-    /// The user at the other end.
-    pub peer: Peer,
-    /// Identity of the last successful bind.
-    pub identity: Identity,
-    /// Remaining entries of a search that the client fetches in pages.
-    pub kept: Option<Kept>,
-    /// True if TLS is active.
-    pub is_tls: bool,
-    buffer: Buffer,
-    has_asked: bool,
-}
 
 /// Next step of a connection.
 #[derive(Debug, PartialEq, Eq)]

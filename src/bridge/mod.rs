@@ -33,6 +33,7 @@ pub mod owner;
 pub mod paging;
 pub mod search;
 pub mod server;
+pub mod state;
 pub mod stream;
 pub mod tls;
 

@@ -7,9 +7,9 @@ use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 
 use super::Bridge;
-use super::connection::{Identity, State};
 use super::message::{self, Control, Outcome, PAGED, START_TLS, Search, WHO_AM_I, answer, code};
 use super::paging::Kept;
+use super::state::{Identity, State};
 use super::stream::send;
 use crate::protocol::search::{self as asked, Found, FoundEntry, MAX_FILTER, Scope, Value};
 

@@ -8,7 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, timeout_at};
 
 use super::Broker;
-use crate::directory::{Account, DirectoryError, Machine, MachineError, Seen, TOGETHER};
+use crate::directory::machine::{Machine, MachineError};
+use crate::directory::people::DirectoryError;
+use crate::directory::people::account::Account;
+use crate::directory::people::many::{Seen, TOGETHER};
 use crate::log::{Level, Line};
 use crate::login::decision::Decision;
 use crate::login::logins::Logins;
@@ -191,9 +194,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::checked::{Checked, Method};
     use crate::config::Config;
-    use crate::directory::{Directory, Entry, Person, Search};
-    use crate::login::passwords::{Checked, Method};
+    use crate::directory::entry::Entry;
+    use crate::directory::machine::Search;
+    use crate::directory::people::Directory;
+    use crate::directory::people::person::Person;
     use crate::protocol::{Secret, encode};
 
     /// A separate domain with these accounts.

@@ -13,11 +13,12 @@ use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 
 use super::Broker;
 use super::service::{Service, probe};
-use crate::directory::discovery::Role;
-use crate::directory::health::Service as Part;
+use crate::checked::Method;
+use crate::directory::controllers::discovery::Role;
+use crate::directory::controllers::health::Service as Part;
 use crate::directory::machine::MachineError;
-use crate::directory::{DirectoryError, readiness::Readiness};
-use crate::login::passwords::Method;
+use crate::directory::people::DirectoryError;
+use crate::directory::readiness::Readiness;
 use crate::protocol::report;
 use crate::sessions::Register;
 use crate::supervise::{self, Ended};
@@ -419,7 +420,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::GroupError;
+    use crate::directory::people::groups::GroupError;
     use crate::protocol::report::{Method as Chosen, Server};
 
     fn server(host: &str, binds: &str, kdc: &str) -> Server {

@@ -42,7 +42,7 @@ use crate::login::refusal::Refusal;
 use crate::protocol::{Operation, Peer, Reply, Request, Secret, VERSION};
 use crate::sessions::seat::Seat;
 use crate::supervise;
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::{Outcome, Severity, Verdict};
 
 /// Longest time that the broker waits for AD, whatever the deadline of a request.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -200,41 +200,38 @@ impl Broker {
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
         // Requests other than logins are boxed here and below. The future of every login is as large as the
         // largest of them all, and is moved about and wiped.
-        let reply = match request.operation {
-            Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)),
-            Operation::Check => Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)),
-            Operation::Audit => Box::pin(self.audit(request, deadline, peer)).await,
-            Operation::Search => Box::pin(self.search(request, deadline, peer)).await,
-            Operation::ListSessions | Operation::ShowSession | Operation::WatchSessions => {
-                match &self.service {
-                    Ok(service) => Box::pin(service.sessions(request, deadline)).await,
-                    Err(error) => Reply::Verdict(Decision::from(error).verdict),
-                }
+        let event = match request.operation {
+            Operation::Authenticate => Event::Login,
+            Operation::Account => Event::Account,
+            Operation::ProbePassword => Event::PasswordProbe,
+            Operation::ChangePassword => Event::PasswordChange,
+            Operation::OpenSession => Event::SessionOpen,
+            Operation::CloseSession => Event::SessionClose,
+            Operation::Status => return Reply::Status(Box::new(Box::pin(self.status()).await)).into(),
+            Operation::Check => {
+                return Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)).into();
             }
-            Operation::Authenticate
-            | Operation::Account
-            | Operation::ProbePassword
-            | Operation::ChangePassword
-            | Operation::OpenSession
-            | Operation::CloseSession => {
-                let begun = Instant::now();
-                let mut record = Record { broker: self, request, peer, begun, decided: None };
-                let decision = self.decide(request, secret, peer, deadline).await;
-                let reply = Reply::Verdict(decision.verdict.clone());
-                let seat = self.seat(request, &decision);
-                record.decided = Some((decision, begun.elapsed()));
-                return Answer { reply, record: Some(record), seat };
-            }
+            Operation::Audit => return Box::pin(self.audit(request, deadline, peer)).await.into(),
+            Operation::Search => return Box::pin(self.search(request, deadline, peer)).await.into(),
+            Operation::ListSessions => return Box::pin(self.list_sessions(request, deadline)).await.into(),
+            Operation::ShowSession => return Box::pin(self.show_session(request, deadline)).await.into(),
+            Operation::WatchSessions => return Box::pin(self.watch_sessions(request, deadline)).await.into(),
         };
-        reply.into()
+        let begun = Instant::now();
+        let mut record = Record { broker: self, event, request, peer, begun, decided: None };
+        let decision = self.decide(event, request, secret, peer, deadline).await;
+        let reply = Reply::Verdict(decision.verdict.clone());
+        let seat = self.seat(event, request, &decision);
+        record.decided = Some((decision, begun.elapsed()));
+        Answer { reply, record: Some(record), seat }
     }
 
     /// Rejects an operation that the peer may not request, although it has access.
     fn forbid(&self, operation: Operation, peer: &Peer) -> Reply {
         self.metrics.refused(Refused::Stranger);
-        let reason = match operation {
-            Operation::Search => format!("only root and the user {BRIDGE} search the directory"),
-            _ => format!("the user {BRIDGE} may ask for logins and searches only"),
+        let reason = match operation == Operation::Search {
+            true => format!("only root and the user {BRIDGE} search the directory"),
+            false => format!("the user {BRIDGE} may ask for logins and searches only"),
         };
         let line = Line::new("refused").with("peer", peer).with("reason", &reason);
         self.log.complain(Level::Warning, &format!("forbidden {}", peer.uid), line);
@@ -242,9 +239,9 @@ impl Broker {
     }
 
     /// Returns the session that `request` has opened, which ends unless its application receives the answer.
-    fn seat(&self, request: &Request, decision: &Decision) -> Option<Seat> {
+    fn seat(&self, event: Event, request: &Request, decision: &Decision) -> Option<Seat> {
         let service = self.service.as_ref().ok()?;
-        let id = decision.verdict.session.clone().filter(|_| registers(request))?;
+        let id = decision.verdict.session.clone().filter(|_| registers(event, request))?;
         Some(Seat::new(service.register.clone(), id))
     }
 
@@ -262,11 +259,18 @@ impl Broker {
         }
     }
 
-    async fn decide(&self, request: &Request, secret: &Secret, peer: &Peer, deadline: Deadline) -> Decision {
+    async fn decide(
+        &self,
+        event: Event,
+        request: &Request,
+        secret: &Secret,
+        peer: &Peer,
+        deadline: Deadline,
+    ) -> Decision {
         let service = match (&self.service, &self.no_keytab) {
             (Err(error), _) => return Decision::from(error),
             // This needs no query of AD.
-            (Ok(service), _) if request.operation == Operation::CloseSession => {
+            (Ok(service), _) if event == Event::SessionClose => {
                 return Box::pin(service.close_session(request, peer, deadline)).await;
             }
             (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
@@ -278,31 +282,31 @@ impl Broker {
             return Refusal::new(Outcome::Unavailable, reason).into();
         }
         let (logins, user, warn) = (&service.logins, &request.user, request.warn);
-        let decision = match request.operation {
-            Operation::Account => Box::pin(logins.account(user, warn, deadline)).await,
-            Operation::ChangePassword => Box::pin(logins.change_password(user, secret, deadline)).await,
-            Operation::OpenSession => logins.identify(user, deadline).await,
-            operation => match secret.password() {
-                Ok(present) if operation == Operation::ProbePassword => {
-                    Box::pin(logins.probe_password(user, present, deadline)).await
-                }
-                Ok(password) => logins.authenticate(user, password, warn, deadline).await,
-                Err(error) => Refusal::from(error).into(),
-            },
+        let decision = match (event, secret.password()) {
+            (Event::Account, _) => Box::pin(logins.account(user, warn, deadline)).await,
+            (Event::PasswordChange, _) => Box::pin(logins.change_password(user, secret, deadline)).await,
+            (Event::SessionOpen, _) => logins.identify(user, deadline).await,
+            (Event::SessionClose, _) => {
+                return Box::pin(service.close_session(request, peer, deadline)).await;
+            }
+            (Event::Login, Ok(password)) => logins.authenticate(user, password, warn, deadline).await,
+            (Event::PasswordProbe, Ok(present)) => {
+                Box::pin(logins.probe_password(user, present, deadline)).await
+            }
+            (Event::Login | Event::PasswordProbe, Err(error)) => Refusal::from(error).into(),
         };
         let mut decision = of_one_account(request, decision);
         if decision.verdict.outcome == Outcome::LockedOut {
             Box::pin(logins.tell_lock(&mut decision, deadline)).await;
         }
-        match registers(request) && decision.verdict.outcome.is_success() {
+        match registers(event, request) && decision.verdict.outcome.is_success() {
             true => Box::pin(service.open_session(decision, request, peer, deadline, &self.log)).await,
             false => decision,
         }
     }
 
-    fn record(&self, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
+    fn record(&self, event: Event, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
         let Decision { verdict, dc, method, .. } = decision;
-        let event = Event::of(request.operation);
         self.metrics.decided(event, verdict.outcome, *method, took);
         if event == Event::Login {
             self.watch.login(verdict.outcome, &verdict.reason, *method);
@@ -321,18 +325,12 @@ impl Broker {
             .with("tty", &request.tty)
             .with("session", verdict.session.as_deref().unwrap_or_default())
             .with("ms", format!("{:.1}", took.as_secs_f64() * 1000.0));
-        let (level, line) = match verdict.outcome {
-            Outcome::Unavailable
-            | Outcome::Misconfigured
-            | Outcome::TooManyGroups
-            | Outcome::Refused
-            | Outcome::SessionStore => (Level::Error, line.with("advice", verdict.outcome.advice())),
-            Outcome::Ambiguous | Outcome::ChangeUnknown => {
-                (Level::Warning, line.with("advice", verdict.outcome.advice()))
-            }
-            _ => (Level::Info, line),
+        let (level, advice) = match verdict.outcome.severity() {
+            Severity::Error => (Level::Error, verdict.outcome.advice()),
+            Severity::Warning => (Level::Warning, verdict.outcome.advice()),
+            Severity::Info => (Level::Info, ""),
         };
-        self.log.write(level, &line);
+        self.log.write(level, &line.with("advice", advice));
     }
 }
 
@@ -364,6 +362,7 @@ impl From<Reply> for Answer<'_> {
 /// domain controller has the password.
 struct Record<'a> {
     broker: &'a Broker,
+    event: Event,
     request: &'a Request,
     peer: &'a Peer,
     begun: Instant,
@@ -372,19 +371,17 @@ struct Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let (decision, took) = self
-            .decided
-            .take()
-            .unwrap_or_else(|| (undecided(self.request.operation).into(), self.begun.elapsed()));
-        self.broker.record(self.request, &decision, self.peer, took);
+        let (decision, took) =
+            self.decided.take().unwrap_or_else(|| (undecided(self.event).into(), self.begun.elapsed()));
+        self.broker.record(self.event, self.request, &decision, self.peer, took);
     }
 }
 
 /// Returns the refusal for a request that was cut off. AD may have counted its password, or made its change.
-fn undecided(operation: Operation) -> Refusal {
-    let outcome = match operation {
-        Operation::ChangePassword => Outcome::ChangeUnknown,
-        _ => Outcome::Unavailable,
+fn undecided(event: Event) -> Refusal {
+    let outcome = match event == Event::PasswordChange {
+        true => Outcome::ChangeUnknown,
+        false => Outcome::Unavailable,
     };
     let reason = match std::thread::panicking() {
         true => "cut off by a fault in the broker (event=panic); AD may have counted the password",
@@ -435,12 +432,8 @@ fn of_one_account(request: &Request, mut decision: Decision) -> Decision {
 }
 
 /// Returns true if a success of `request` begins a session.
-fn registers(request: &Request) -> bool {
-    match request.operation {
-        Operation::OpenSession => true,
-        Operation::Authenticate => request.register,
-        _ => false,
-    }
+fn registers(event: Event, request: &Request) -> bool {
+    event == Event::SessionOpen || (event == Event::Login && request.register)
 }
 
 /// Returns the files that a configuration was completed from; for a broken one, the file that needs the fix.
@@ -461,7 +454,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::directory::Person;
+    use crate::directory::people::person::Person;
 
     #[test]
     fn a_name_that_passes_to_another_account_between_two_calls_opens_nothing() {
@@ -520,6 +513,7 @@ mod tests {
             assert_eq!(counted(), None, "{operation:?}");
             drop(Record {
                 broker: &broker,
+                event,
                 request: &request,
                 peer: &peer,
                 begun: Instant::now(),

@@ -178,7 +178,13 @@ impl Peers {
             | Operation::CloseSession
             | Operation::Status => true,
             Operation::Search => uid == 0 || is_bridge(),
-            _ => uid == 0 || !is_bridge() || is_application(),
+            Operation::Check
+            | Operation::ProbePassword
+            | Operation::ChangePassword
+            | Operation::ListSessions
+            | Operation::ShowSession
+            | Operation::WatchSessions
+            | Operation::Audit => uid == 0 || !is_bridge() || is_application(),
         }
     }
 

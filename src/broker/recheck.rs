@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use crate::directory::standing::BATCH;
-use crate::directory::{DirectoryError, Machine, Standing};
+use crate::directory::machine::Machine;
+use crate::directory::people::DirectoryError;
+use crate::directory::people::standing::{BATCH, Standing};
 use crate::log::{Level, Line};
 use crate::login::logins::Logins;
 use crate::protocol::report::{self, EndReason};
@@ -142,9 +143,10 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::directory::entry::Entry;
     use crate::directory::machine::MachineError;
+    use crate::directory::people::Directory;
     use crate::directory::scripted::{Answer, Scripted, account, config, forest, guid, unreachable};
-    use crate::directory::{Directory, Entry};
     use crate::sessions::rule::Admission;
     use crate::sessions::store::Position;
     use crate::sessions::store::suite::{session, soon};

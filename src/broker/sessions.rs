@@ -1,9 +1,10 @@
-//! Replies to requests about sessions.
+//! Requests about sessions: opens and closes them, and replies to queries.
 
 use std::time::Instant as Begun;
 
 use tokio::time::Instant;
 
+use super::Broker;
 use super::service::Service;
 use crate::config::OnStoreFailure;
 use crate::log::{Level, Line, Log};
@@ -11,7 +12,7 @@ use crate::login::decision::Decision;
 use crate::login::refusal::Refusal;
 use crate::protocol::Peer;
 use crate::protocol::report::Session;
-use crate::protocol::{Operation, Reply, Request};
+use crate::protocol::{Reply, Request};
 use crate::sessions::store::{Closed, StoreError, Which};
 use crate::sessions::{Newcomer, NotOpened};
 use crate::verdict::{Outcome, Step, Verdict};
@@ -121,40 +122,6 @@ impl Service {
         Ok(logins.directory.principal(&logins.names, name, deadline).await??.to_string())
     }
 
-    /// Replies to a query about sessions.
-    pub(super) async fn sessions(&self, request: &Request, deadline: Instant) -> Reply {
-        let cursor = request.cursor.as_deref();
-        let answer = match request.operation {
-            Operation::ShowSession => self
-                .register
-                .show(&request.session, deadline)
-                .await
-                .map(|found| Reply::Sessions(Box::new(found))),
-            Operation::WatchSessions => match self.register.watch(cursor, deadline).await {
-                Ok(Some(events)) => Ok(Reply::Events(Box::new(events))),
-                Ok(None) => {
-                    let reason = "too many requests wait for events of sessions already";
-                    return Reply::Verdict(Verdict::new(Outcome::Unavailable, reason));
-                }
-                Err(error) => Err(error),
-            },
-            _ => {
-                let which = match self.which(&request.user, deadline).await {
-                    Ok(which) => which,
-                    Err(refusal) => return Reply::Verdict(Verdict::new(refusal.outcome, refusal.reason)),
-                };
-                self.register.list(&which, cursor, deadline).await.map(|page| Reply::Sessions(Box::new(page)))
-            }
-        };
-        answer.unwrap_or_else(|error| match error {
-            StoreError::Cursor(_) => Reply::Refused(error.to_string()),
-            _ => {
-                let refusal = Refusal::from(error);
-                Reply::Verdict(Verdict::new(refusal.outcome, refusal.reason))
-            }
-        })
-    }
-
     /// Returns the selection for a list: all sessions, or those of the account that `user` names. If AD does
     /// not know the name or does not reply, selects the sessions with the same principal.
     async fn which(&self, user: &str, deadline: Instant) -> Result<Which, Refusal> {
@@ -164,6 +131,60 @@ impl Service {
         match self.logins.identify(user, half(deadline)).await.person {
             Some(person) => Ok(Which::Guid(person.guid.to_string())),
             None => Ok(Which::Principal(self.principal(user, half(deadline)).await?)),
+        }
+    }
+}
+
+impl Broker {
+    /// Replies with a page of the open sessions.
+    pub(super) async fn list_sessions(&self, request: &Request, deadline: Instant) -> Reply {
+        let service = match &self.service {
+            Ok(service) => service,
+            Err(error) => return Reply::Verdict(Decision::from(error).verdict),
+        };
+        let which = match service.which(&request.user, deadline).await {
+            Ok(which) => which,
+            Err(refusal) => return Reply::Verdict(Verdict::new(refusal.outcome, refusal.reason)),
+        };
+        let page = service.register.list(&which, request.cursor.as_deref(), deadline).await;
+        page.map_or_else(failed, |page| Reply::Sessions(Box::new(page)))
+    }
+
+    /// Replies with one session, open or ended.
+    pub(super) async fn show_session(&self, request: &Request, deadline: Instant) -> Reply {
+        match &self.service {
+            Ok(service) => {
+                let found = service.register.show(&request.session, deadline).await;
+                found.map_or_else(failed, |found| Reply::Sessions(Box::new(found)))
+            }
+            Err(error) => Reply::Verdict(Decision::from(error).verdict),
+        }
+    }
+
+    /// Replies with the next events of sessions.
+    pub(super) async fn watch_sessions(&self, request: &Request, deadline: Instant) -> Reply {
+        let service = match &self.service {
+            Ok(service) => service,
+            Err(error) => return Reply::Verdict(Decision::from(error).verdict),
+        };
+        match service.register.watch(request.cursor.as_deref(), deadline).await {
+            Ok(Some(events)) => Reply::Events(Box::new(events)),
+            Ok(None) => {
+                let reason = "too many requests wait for events of sessions already";
+                Reply::Verdict(Verdict::new(Outcome::Unavailable, reason))
+            }
+            Err(error) => failed(error),
+        }
+    }
+}
+
+/// Returns the reply to a query that the register did not answer.
+fn failed(error: StoreError) -> Reply {
+    match error {
+        StoreError::Cursor(_) => Reply::Refused(error.to_string()),
+        error => {
+            let refusal = Refusal::from(error);
+            Reply::Verdict(Verdict::new(refusal.outcome, refusal.reason))
         }
     }
 }

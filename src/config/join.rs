@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Problem;
-use super::sssd::{Section, Sssd};
+use super::sssd::{JoinError, Section, Sssd};
 use crate::name::fold;
 
 /// Path of the file that the realm join writes.
@@ -28,23 +28,6 @@ pub struct Join {
     pub ca_file: Option<PathBuf>,
     /// `ldap_krb5_keytab`, else `krb5_keytab`: the machine's keys, if they are not in the usual file.
     pub keytab: Option<PathBuf>,
-}
-
-/// Reason why the join of this host is unknown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JoinError {
-    /// The file exists, but this process may not read it.
-    Denied(Problem),
-    /// The file exists, but is malformed.
-    Broken(Problem),
-}
-
-impl From<JoinError> for Problem {
-    fn from(error: JoinError) -> Self {
-        match error {
-            JoinError::Denied(problem) | JoinError::Broken(problem) => problem,
-        }
-    }
 }
 
 impl Join {

@@ -27,9 +27,10 @@ pub use command::{Command, Field, Piece};
 pub(crate) use explain::distance;
 pub use explain::mended;
 pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
-pub use join::{Access, Join, JoinError};
+pub use join::{Access, Join};
 pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
 pub use sources::{Credentials, Source, Sources};
+pub use sssd::JoinError;
 
 use crate::name::{NameMap, Rules};
 

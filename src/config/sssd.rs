@@ -9,9 +9,26 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::Problem;
 use super::text::{self, Unread};
-use super::{JoinError, Problem};
 use crate::name::fold;
+
+/// Reason why the join of this host is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// The file exists, but this process may not read it.
+    Denied(Problem),
+    /// The file exists, but is malformed.
+    Broken(Problem),
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Denied(problem) | JoinError::Broken(problem) => problem,
+        }
+    }
+}
 
 /// Folder of the snippets next to `sssd.conf`.
 const FOLDER: &str = "conf.d";

@@ -4,8 +4,8 @@ use ldap3::Scope;
 use tokio::time::Instant;
 
 use super::machine::{MachineError, Search};
-use super::machines::Place;
-use super::{EntryError, Machine, base_search};
+use crate::directory::entry::EntryError;
+use crate::directory::machine::{Machine, Place, base_search};
 
 /// The rootDSE's attribute that names the partition (MS-ADTS 3.1.1.3.2).
 const NAMING_CONTEXT: &str = "configurationNamingContext";

@@ -9,10 +9,10 @@ use std::time::Duration;
 use ldap3::Scope;
 use tokio::time::{Instant, timeout_at};
 
-use super::Machine;
 use super::configuration::{naming_context, search_below};
 use super::entry::{Entry, EntryError};
 use super::machine::MachineError;
+use crate::directory::machine::Machine;
 use crate::dn::{Dn, Place};
 use crate::name::{Known, fold, is_domain};
 

@@ -7,8 +7,8 @@ use time::{Date, Month, OffsetDateTime};
 use tokio::time::Instant;
 
 use super::machine::{MachineError, Search};
-use super::machines::Place;
-use super::{Directory, DirectoryError, GROUPS, Machine, base_search, remembered};
+use crate::directory::machine::{Machine, Place, base_search};
+use crate::directory::people::{Directory, DirectoryError, GROUPS, remembered};
 
 /// State of the directory as a login would find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +82,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::directory::entry::Entry;
+    use crate::directory::people::groups::GroupError;
     use crate::directory::scripted::{Scripted, config, unreachable};
-    use crate::directory::{Entry, GroupError};
 
     fn root(time: &str) -> Entry {
         Entry::new("").with("currentTime", [time])

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::machine::{MachineError, Search};
-use super::machines::Place;
-use super::{Entry, Machine};
 use crate::config::Config;
+use crate::directory::entry::Entry;
+use crate::directory::machine::{Machine, Place};
 
 /// The answer to a search with this text in its `PLACE BASE FILTER`.
 pub(crate) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);

@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::command;
 use super::commands;
+use super::commands::Place;
 use super::facts::{Facts, unit, user};
 use super::finding::Finding;
-use super::fix::{BOTH, OwnPath, Place, Run, Unit as Ours, Verb};
-use super::pam::access;
+use super::fix::access;
+use super::fix::{BOTH, OwnPath, Run, Unit as Ours, Verb};
 use crate::client::AskError;
 use crate::protocol::{FrameError, Operation, Reply};
 

@@ -3,8 +3,27 @@
 //! A check cannot print a command that is not in this table. The tests at the end check all of it: no command
 //! changes a file that another program owns, and none removes a rule.
 
-use super::finding::quote;
-use super::fix::Place;
+use serde::Serialize;
+
+/// The place where the administrator acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// On this host, as root.
+    Here,
+    /// On a domain controller that runs Windows, in PowerShell as a domain administrator.
+    Windows,
+    /// On a domain controller that runs Samba, as root.
+    Samba,
+    /// On the host of the Redis server.
+    Redis,
+    /// In the network between this host and another one.
+    Network,
+    /// In Active Directory, by its own tools.
+    Directory,
+    /// By the user.
+    User,
+}
 
 /// Purpose of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +62,16 @@ macro_rules! commands {
         $($(#[$text])* pub(crate) static $name: Command =
             Command { place: Place::$place, kind: Kind::$kind, template: $template };)*
         /// All commands.
-        #[cfg(test)]
+        /// Quotes `text` as one word of a shell.
+pub fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
         pub(super) static ALL: &[&Command] = &[$(&$name),*];
     };
 }
@@ -346,5 +374,19 @@ mod tests {
             seen += 1;
         }
         assert!(seen > 15, "{seen}");
+    }
+
+    #[test]
+    fn a_word_stays_one_word_for_a_shell() {
+        for (text, word) in [
+            ("/etc/krb5.keytab", "/etc/krb5.keytab"),
+            ("XCALLY Agents", "'XCALLY Agents'"),
+            ("it's", r"'it'\''s'"),
+            ("$(reboot)", "'$(reboot)'"),
+            ("XCALLY$", "'XCALLY$'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quote(text), word);
+        }
     }
 }

@@ -8,12 +8,12 @@ use nix::unistd::User;
 
 use super::application;
 use super::broker::USER;
+use super::commands::Place;
 use super::edit::Edit;
 use super::facts::{Facts, user};
 use super::finding::Finding;
-use super::fix::Place;
+use super::fix::access;
 use super::join::is_not_joined;
-use super::pam::access;
 use crate::config::{CONFIG, ConfigError, Problem, Store, distance};
 
 /// Folders that the broker's unit hides, or replaces by private ones (`ProtectHome=`, `PrivateTmp=`).

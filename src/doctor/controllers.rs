@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 
 use super::commands;
+use super::commands::Place;
 use super::configuration::line_of;
 use super::facts::Facts;
 use super::finding::{Finding, Level, Part};
-use super::fix::Place;
 use crate::config::{Method, TlsMode};
-use crate::directory::Unusable;
+use crate::directory::passwords::bind::Unusable;
 use crate::directory::survey::{Certificate, Port, Survey};
 use crate::name::fold;
 

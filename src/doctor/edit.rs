@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::fix::PAM_SERVICE;
 use super::repair::{self, Host};
 use crate::config::{Config, mended};
+
+/// The application's PAM service.
+pub(super) const PAM_SERVICE: &str = "/etc/pam.d/motion";
 
 /// The PAM service as shipped.
 const SHIPPED: &str = include_str!("../../pam.d/motion");

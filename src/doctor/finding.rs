@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::commands::Command;
+use super::commands::Place;
 use super::edit::Edit;
-use super::fix::{Fix, Place, Run};
+use super::fix::{Fix, Run};
 
 /// Severity; the worst comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -146,15 +147,6 @@ impl Finding {
     }
 }
 
-/// Quotes `text` as one word of a shell.
-pub fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,20 +169,6 @@ mod tests {
             let parts = levels.iter().zip(["dc1", "dc2"]).map(|(level, dc)| part(dc, *level)).collect();
             let finding = Finding::of_parts(parts);
             assert_eq!((finding.level, finding.seen.as_str()), (level, seen), "{levels:?}");
-        }
-    }
-
-    #[test]
-    fn a_word_stays_one_word_for_a_shell() {
-        for (text, word) in [
-            ("/etc/krb5.keytab", "/etc/krb5.keytab"),
-            ("XCALLY Agents", "'XCALLY Agents'"),
-            ("it's", r"'it'\''s'"),
-            ("$(reboot)", "'$(reboot)'"),
-            ("XCALLY$", "'XCALLY$'"),
-            ("", "''"),
-        ] {
-            assert_eq!(quote(text), word);
         }
     }
 }

@@ -11,37 +11,14 @@ use std::path::{Component, Path, PathBuf};
 use diffy::{DiffOptions, PatchFormatter};
 use serde::Serialize;
 
-use super::commands::{Command, Kind};
-use super::edit::Edit;
-use super::finding::quote;
+use super::commands::{Command, Kind, Place, quote};
+use super::edit::{Edit, PAM_SERVICE};
 
 /// Folders that belong to this package with all their contents.
 const FOLDERS: [&str; 2] = ["/etc/motion-ad", "/run/motion-ad"];
-/// The application's PAM service.
-pub(super) const PAM_SERVICE: &str = "/etc/pam.d/motion";
 /// Folder of the PAM modules, and the name of ours.
 const LIBRARIES: &str = "/usr/lib";
 const MODULE: &str = "pam_motion_ad.so";
-
-/// The place where the administrator acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Place {
-    /// On this host, as root.
-    Here,
-    /// On a domain controller that runs Windows, in PowerShell as a domain administrator.
-    Windows,
-    /// On a domain controller that runs Samba, as root.
-    Samba,
-    /// On the host of the Redis server.
-    Redis,
-    /// In the network between this host and another one.
-    Network,
-    /// In Active Directory, by its own tools.
-    Directory,
-    /// By the user.
-    User,
-}
 
 /// A fix of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -338,6 +315,11 @@ fn is_own(path: &Path) -> bool {
         && path.parent().is_some_and(|folder| folder.ends_with("security"));
     let below = FOLDERS.iter().any(|folder| path.starts_with(folder));
     is_plain && (below || path == Path::new(PAM_SERVICE) || of_module)
+}
+
+/// Returns the fix that gives a file of ours the owner and mode that it should have.
+pub(super) fn access(path: &Path, owner: Option<&str>, mode: u32) -> Option<Run> {
+    Some(Run::Access { path: OwnPath::new(path)?, owner: owner.map(str::to_owned), mode })
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt as _;
 use tokio::task::spawn_blocking;
 
 use super::commands;
+use super::commands::Place;
 use super::edit::Edit;
 use super::facts::Facts;
 use super::finding::Finding;
-use super::fix::Place;
 use crate::config::{ConfigError, Credentials, Join, JoinError, Problem};
 use crate::kerberos::KerberosError;
 use crate::kerberos::krb5::{Keytab, default_realm};

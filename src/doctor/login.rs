@@ -7,9 +7,9 @@ use tokio::time::sleep;
 use super::application::{self, Answers};
 use super::command;
 use super::commands;
+use super::commands::Place;
 use super::facts::{Facts, SERVICE};
 use super::finding::Finding;
-use super::fix::Place;
 use crate::verdict::Outcome;
 
 const SUCCESS: &str = "PAM_SUCCESS";
@@ -73,14 +73,16 @@ fn refused(name: &str, answers: &Answers, line: Option<&str>) -> Finding {
 /// Returns the place where an outcome's advice is followed.
 fn place(outcome: Outcome) -> Place {
     use Outcome::{
-        AccountExpired, ChangeForbidden, ChangeUnknown, Denied, Disabled, LockedOut, LogonHours, MustChange,
-        NotAllowed, PasswordExpired, PasswordRefused, TooManyGroups, Workstation, WrongPassword,
+        AccountExpired, Ambiguous, ChangeForbidden, ChangeUnknown, Denied, Disabled, LockedOut, LogonHours,
+        Misconfigured, MustChange, NotAllowed, PasswordExpired, PasswordRefused, Refused, SessionDenied,
+        SessionStore, Success, TooManyGroups, Unavailable, UnknownUser, Unmapped, Workstation, WrongPassword,
     };
     match outcome {
         WrongPassword | PasswordExpired | MustChange | PasswordRefused | ChangeUnknown => Place::User,
         LogonHours | Workstation | Disabled | AccountExpired | LockedOut | TooManyGroups | NotAllowed
         | Denied | ChangeForbidden => Place::Directory,
-        _ => Place::Here,
+        Success | UnknownUser | Unmapped | Ambiguous | SessionDenied | SessionStore | Refused
+        | Unavailable | Misconfigured => Place::Here,
     }
 }
 

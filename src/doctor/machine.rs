@@ -1,12 +1,11 @@
 //! The clock, and the machine's access to AD: its key, the key's version, its sealed connection.
 
+use super::commands::Place as At;
 use super::commands::{self, Command};
 use super::facts::{Bound, Facts, unit};
 use super::finding::{Finding, Level, Part};
-use super::fix::Place as At;
 use super::join::{machine_of, versions};
-use crate::directory::machine::{MachineError, Scope, Search};
-use crate::directory::machines::Place;
+use crate::directory::machine::{MachineError, Place, Scope, Search};
 use crate::kerberos::KerberosError;
 
 /// Clock difference above which a warning is due, in seconds. Kerberos fails above 300.

@@ -57,12 +57,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+pub use commands::Place;
 #[cfg(test)]
 pub(crate) use commands::{REGISTER_SAMBA, REGISTER_WINDOWS};
 pub use edit::Edit;
 pub use facts::{Facts, Login, Options};
 pub use finding::{Finding, Level, Part};
-pub use fix::{Fix, Place, Run, Shown, diff, unified};
+pub use fix::{Fix, Run, Shown, diff, unified};
 #[cfg(test)]
 pub(crate) use fix::{Unit, Verb};
 pub use table::{CHECKS, Check, Group};

@@ -10,7 +10,7 @@ use super::command;
 use super::commands;
 use super::facts::Facts;
 use super::finding::Finding;
-use super::pam::access;
+use super::fix::access;
 use super::stack::Kind;
 use super::visitors::{MODULE, is_ours};
 use tokio::task::spawn_blocking;

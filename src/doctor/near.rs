@@ -9,8 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::facts::Ad;
 use crate::config::{Config, distance};
 use crate::directory::entry::Entry;
-use crate::directory::machine::{Scope, Search};
-use crate::directory::machines::Place;
+use crate::directory::machine::{Place, Scope, Search};
 use crate::name::fold;
 
 /// Maximum number of entries of one search.

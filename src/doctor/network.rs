@@ -10,12 +10,12 @@ use tokio::time::timeout;
 
 use super::command;
 use super::commands;
+use super::commands::Place;
 use super::facts::{Facts, beside};
 use super::finding::{Finding, Level, Part};
-use super::fix::Place;
-use crate::directory::discovery::{BY_DNS, Role};
-use crate::directory::dns;
-use crate::directory::domains::dns_name;
+use crate::directory::controllers::discovery::{BY_DNS, Role};
+use crate::directory::controllers::dns;
+use crate::directory::controllers::domains::dns_name;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Ports of which at least one answers on a host that is up: DNS, Kerberos, LDAP.

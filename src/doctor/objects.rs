@@ -6,16 +6,16 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::commands;
+use super::commands::Place as At;
 use super::configuration::place_of;
 use super::facts::{Ad, Facts};
 use super::finding::Finding;
-use super::fix::Place as At;
 use super::near;
 use crate::config::{Config, Method, root_of};
-use crate::directory::machine::{MachineError, Scope, Search};
-use crate::directory::machines::Place;
+use crate::directory::machine::{MachineError, Place, Scope, Search};
+use crate::directory::people::DirectoryError;
+use crate::directory::people::groups::GroupError;
 use crate::directory::sid::Sid;
-use crate::directory::{DirectoryError, GroupError};
 use crate::name::{Form, Principal};
 
 /// Maximum number of the name map's accounts to look up; `motion-ad audit` has no such limit.

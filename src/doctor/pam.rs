@@ -9,10 +9,12 @@ use tokio::task::spawn_blocking;
 
 use super::application;
 use super::commands;
+use super::commands::Place;
 use super::edit::Edit;
+use super::edit::PAM_SERVICE as FILE;
 use super::facts::{Facts, SERVICE};
 use super::finding::{Finding, Level};
-use super::fix::{OwnPath, PAM_SERVICE as FILE, Place, Run};
+use super::fix::access;
 use super::module;
 use super::repair::Host;
 use super::stack::{Kind, Rule, Value};
@@ -48,11 +50,6 @@ pub(super) async fn service(facts: &Facts) -> Finding {
         }
         None => Finding::ok(format!("{} lines of {}", service.rules.len(), service.files.join(", "))),
     }
-}
-
-/// Returns the fix that gives a file of ours the owner and mode that it should have.
-pub(super) fn access(path: &Path, owner: Option<&str>, mode: u32) -> Option<Run> {
-    Some(Run::Access { path: OwnPath::new(path)?, owner: owner.map(str::to_owned), mode })
 }
 
 /// Adds the change of the service that fixes the finding, or the advice to make one by hand.

@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::commands;
+use super::commands::Place;
 use super::facts::{Facts, beside};
 use super::finding::{Finding, Level, Part};
-use super::fix::Place;
 use crate::config::{RedisAt, Store};
 
 /// Time limit of one connection to a Redis or Sentinel server.

@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt as _;
 use nix::unistd::User;
 
 use super::command;
+use super::commands::Place;
 use super::configuration::place_of;
 use super::facts::{APPLICATION, Facts, HOME};
 use super::finding::Finding;
-use super::fix::{BOTH, Place, Run, Verb};
+use super::fix::{BOTH, Run, Verb};
 use super::{application, bridge};
 use crate::config::xcally::{ENV, Env, Property};
 

@@ -30,7 +30,7 @@ pub use cli::{
 use crate::client::{self, AskError};
 use crate::config::{CONFIG, ConfigError};
 use crate::protocol::{Operation, PasswordError, Reply, Request, Secret};
-use crate::verdict::Outcome;
+use crate::verdict::{Conclusion, Outcome};
 
 /// Exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +57,10 @@ impl From<Exit> for ExitCode {
 
 impl From<Option<Outcome>> for Exit {
     fn from(outcome: Option<Outcome>) -> Self {
-        match outcome {
-            Some(Outcome::Success) => Exit::Yes,
-            Some(Outcome::Misconfigured | Outcome::Unavailable | Outcome::ChangeUnknown) | None => {
-                Exit::Failed
-            }
-            Some(_) => Exit::No,
+        match outcome.map(Outcome::conclusion) {
+            Some(Conclusion::Yes) => Exit::Yes,
+            Some(Conclusion::No) => Exit::No,
+            Some(Conclusion::Open) | None => Exit::Failed,
         }
     }
 }

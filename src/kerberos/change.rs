@@ -7,7 +7,7 @@
 //! The server that replies must be able to open the ticket. That proves its identity only if the exchange was
 //! armoured with the machine's ticket: a forged KDC can invent an account with a password of the attacker's
 //! choice, and also answer as kpasswd. So a change without that proof counts only if `pwdLastSet` confirms it
-//! ([`Checked::armoured`]).
+//! ([`Checked::proven`]).
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,9 +21,9 @@ use super::credential::Kerberos;
 use super::exchange::Initial;
 use super::kdc::{self, Kdc};
 use super::krb5::{Cache, ChangeExchange, Granted};
-use super::password::{CheckError, Checked, Login, Who, ended, refused};
+use super::password::{CheckError, Login, Who, ended, opens_nothing, refused};
+use crate::checked::{Checked, Decided};
 use crate::net;
-use crate::verdict::Outcome;
 
 /// Port of the service that changes passwords (RFC 3244, 2).
 const KPASSWD: u16 = 464;
@@ -129,11 +129,11 @@ impl Kerberos {
             Err(end) => {
                 let mut refused = refused(end)?;
                 if refused.refusal.outcome.wants_new_password() {
-                    refused.refusal.opens_nothing();
+                    opens_nothing(&mut refused.refusal);
                 }
                 let unanswered = std::mem::take(&mut login.unanswered);
                 let (kdc, armoured) = (refused.kdc, refused.armoured);
-                Ok(Err(refused.refusal.checked(kdc, armoured, unanswered, begun.elapsed())))
+                Ok(Err(refused.refusal.by_kerberos(kdc, armoured, unanswered, begun.elapsed())))
             }
         }
     }
@@ -141,16 +141,7 @@ impl Kerberos {
 
 /// Result of a check that accepted the present password.
 fn opened(initial: &Initial, unanswered: Vec<String>, begun: Instant) -> Checked {
-    Checked {
-        outcome: Outcome::Success,
-        unexplained: false,
-        reason: String::new(),
-        kdc: initial.kdc.clone(),
-        armoured: initial.armoured,
-        unanswered,
-        exchange: begun.elapsed(),
-        verification: None,
-    }
+    Decided::success().by_kerberos(initial.kdc.clone(), initial.armoured, unanswered, begun.elapsed())
 }
 
 /// Addresses of the password service at the domain controller of a KDC.

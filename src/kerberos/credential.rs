@@ -134,7 +134,7 @@ impl Kerberos {
         let (cache, name) = (credential.tickets.cache.name().to_owned(), service.to_owned());
         let new = move || ServiceExchange::new(&cache, &name);
         let done = exchange::service(&self.inner.own, new, None, deadline).await;
-        done.map(drop).map_err(|ended| KerberosError::from_ended(ended, credential.principal(), service))
+        done.map(drop).map_err(|ended| ended.error(credential.principal(), service))
     }
 
     /// Returns a ticket for armour (FAST), if the machine has one or obtains one soon.
@@ -215,7 +215,7 @@ impl Inner {
 }
 
 fn unfinished(unfinished: Unfinished) -> KerberosError {
-    KerberosError::from_ended(unfinished.into(), "", "")
+    Ended::from(unfinished).error("", "")
 }
 
 fn is_recent((when, error): &&Failed) -> bool {
@@ -352,7 +352,7 @@ impl Account {
 
     fn explain(&self, ended: Ended) -> KerberosError {
         let service = format!("krbtgt/{0}@{0}", self.realm);
-        match KerberosError::from_ended(ended, &self.principal(), &service) {
+        match ended.error(&self.principal(), &service) {
             KerberosError::KeyRejected { principal, .. } => {
                 KerberosError::KeyRejected { principal, version: Some(self.version), older: self.older }
             }

@@ -1,9 +1,44 @@
 //! Failures of Kerberos, with their causes and fixes as texts.
 
+use std::io;
+use std::time::{Duration, SystemTime};
+
 use libgssapi::error::Error as GssError;
 
-use super::exchange::{Ended, Skew};
-use super::refusal;
+/// Maximum difference of the clocks (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a
+/// KDC's time, however wrong, and accept expired tickets.
+const MAX_SKEW: Duration = Duration::from_secs(300);
+
+/// Difference between two clocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// The KDC.
+    pub kdc: String,
+    /// Seconds that this host is ahead of the KDC; negative if it is behind.
+    pub ahead: i64,
+}
+
+impl std::fmt::Display for Skew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = if self.ahead < 0 { "behind" } else { "ahead of" };
+        let seconds = self.ahead.unsigned_abs();
+        write!(f, "the clocks differ by {seconds} s: this host is {side} {}", self.kdc)
+    }
+}
+
+impl Skew {
+    /// Returns the difference between `now`, this host's time, and `theirs`, the KDC's.
+    pub fn between(now: SystemTime, theirs: SystemTime, kdc: &str) -> Self {
+        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let ahead = now.duration_since(theirs).map_or_else(|e| -seconds(e.duration()), seconds);
+        Skew { kdc: kdc.to_owned(), ahead }
+    }
+
+    /// Returns true if Kerberos rejects the difference.
+    pub fn is_too_much(&self) -> bool {
+        self.ahead.unsigned_abs() > MAX_SKEW.as_secs()
+    }
+}
 
 /// A failure of the machine's credential or of a Kerberos exchange.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,33 +148,8 @@ impl KerberosError {
         Self::from_code(code, principal, service).unwrap_or_else(|| KerberosError::Other(error.to_string()))
     }
 
-    /// Interprets the end of an exchange for `principal`, which requested `service`.
-    pub(super) fn from_ended(ended: Ended, principal: &str, service: &str) -> Self {
-        match ended {
-            Ended::Refused { refused, kdc, .. } => {
-                let code = i32::try_from(refused.code).ok().and_then(|code| code.checked_add(TABLE_BASE));
-                code.and_then(|code| Self::from_code(code, principal, service)).unwrap_or_else(|| {
-                    KerberosError::Other(format!(
-                        "{kdc} refused {service}: {}",
-                        refusal::described(refused.code)
-                    ))
-                })
-            }
-            Ended::Skew(skew) => KerberosError::ClockSkew(skew),
-            Ended::Unanswered(none) if none.late => KerberosError::Stalled(format!(" ({})", none.causes)),
-            Ended::Unanswered(none) => {
-                KerberosError::KdcUnreachable { realm: none.realm, causes: none.causes }
-            }
-            Ended::Late => KerberosError::Stalled(String::new()),
-            Ended::ArmourRefused(text) => KerberosError::Other(text),
-            Ended::NoPreauth(kdc) => KerberosError::Other(format!("{kdc} asked for no proof")),
-            Ended::Library(failure, _) => Self::from_code(failure.code, principal, service)
-                .unwrap_or(KerberosError::Other(failure.text)),
-        }
-    }
-
     /// The codes are from MIT's `krb5_err.et`; KDC errors are its base plus the number in RFC 4120, 7.5.9.
-    fn from_code(code: i32, principal: &str, service: &str) -> Option<Self> {
+    pub(super) fn from_code(code: i32, principal: &str, service: &str) -> Option<Self> {
         let principal = || principal.to_owned();
         Some(match code {
             // KDC_ERR_PREAUTH_FAILED, and KRB_AP_ERR_BAD_INTEGRITY from KDCs without pre-authentication.
@@ -161,7 +171,7 @@ impl KerberosError {
 }
 
 /// `ERROR_TABLE_BASE_krb5` (MIT's `krb5_err.et`).
-const TABLE_BASE: i32 = -1765328384;
+pub(super) const TABLE_BASE: i32 = -1765328384;
 
 fn versions(version: &Option<u32>, older: &Option<u32>) -> String {
     match (version, older) {
@@ -173,9 +183,38 @@ fn versions(version: &Option<u32>, older: &Option<u32>) -> String {
     }
 }
 
+/// Reason why there is no sealed connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The deadline passed.
+    #[error("no answer in time")]
+    Timeout,
+    /// TCP failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Kerberos failed.
+    #[error("{0}")]
+    Kerberos(#[from] KerberosError),
+    /// The server refused the bind.
+    #[error("the server refused the machine account's bind (LDAP result {code}: {text})")]
+    Refused {
+        /// LDAP result code (RFC 4511, 4.1.9).
+        code: u32,
+        /// The server's text.
+        text: String,
+    },
+    /// The server did not answer a step of the bind.
+    #[error("the bind was not answered: {0}")]
+    Unanswered(#[from] crate::ldap::ExchangeError),
+    /// The server violates the RFCs, or offers too little.
+    #[error("{0}")]
+    Protocol(&'static str),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kerberos::exchange::Ended;
     use crate::kerberos::kdc::Unanswered;
     use crate::kerberos::krb5::Refused;
 
@@ -201,7 +240,7 @@ mod tests {
             let code = u32::try_from(code).unwrap();
             let refused = Refused { code, time: std::time::UNIX_EPOCH, data: vec![] };
             let ended = Ended::Refused { refused, kdc: "ad".into(), armoured: false };
-            assert_eq!(KerberosError::from_ended(ended, machine, service), expected, "{code}");
+            assert_eq!(ended.error(machine, service), expected, "{code}");
         }
         assert_eq!(KerberosError::from_code(5, machine, ""), None);
     }
@@ -220,7 +259,7 @@ mod tests {
     fn what_can_pass_by_itself_is_tried_again_soon() {
         let silent = |late| {
             let (realm, causes) = ("ACME.COM".to_owned(), "ad: refused".to_owned());
-            KerberosError::from_ended(Ended::Unanswered(Unanswered { realm, causes, late }), "", "")
+            Ended::Unanswered(Unanswered { realm, causes, late }).error("", "")
         };
         assert_eq!(silent(true).to_string(), "the KDC did not answer in time (ad: refused)");
         assert!(

@@ -1,19 +1,16 @@
 //! Runs libkrb5's exchanges with the KDC over this program's own transport.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::cpu::{self, Unfinished};
+use super::error::{self, KerberosError, Skew};
 use super::kdc::{self, Answer, Kdcs, One, Unanswered};
 use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
-use super::refusal::is_armoured;
+use super::refusal::{self, is_armoured};
 use crate::patience::{Sending, Turn};
-
-/// Maximum difference of the clocks (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a
-/// KDC's time, however wrong, and accept expired tickets.
-const MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// Maximum number of messages in one exchange, including referrals between realms.
 const MAX_MESSAGES: usize = 16;
@@ -29,37 +26,6 @@ const MORE_PREAUTH_DATA_REQUIRED: u32 = 91;
 /// Errors that reject the armour (RFC 4120, 7.5.9), sent before any proof: S_PRINCIPAL_UNKNOWN, the
 /// KRB_AP_ERR codes of a ticket that is unreadable or out of date, and GENERIC.
 const NO_ARMOUR: [u32; 10] = [7, 31, 32, 33, 34, 36, 41, 44, 45, 60];
-
-/// Difference between two clocks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skew {
-    /// The KDC.
-    pub kdc: String,
-    /// Seconds that this host is ahead of the KDC; negative if it is behind.
-    pub ahead: i64,
-}
-
-impl std::fmt::Display for Skew {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let side = if self.ahead < 0 { "behind" } else { "ahead of" };
-        let seconds = self.ahead.unsigned_abs();
-        write!(f, "the clocks differ by {seconds} s: this host is {side} {}", self.kdc)
-    }
-}
-
-impl Skew {
-    /// Returns the difference between `now`, this host's time, and `theirs`, the KDC's.
-    pub fn between(now: SystemTime, theirs: SystemTime, kdc: &str) -> Self {
-        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
-        let ahead = now.duration_since(theirs).map_or_else(|e| -seconds(e.duration()), seconds);
-        Skew { kdc: kdc.to_owned(), ahead }
-    }
-
-    /// Returns true if Kerberos rejects the difference.
-    pub fn is_too_much(&self) -> bool {
-        self.ahead.unsigned_abs() > MAX_SKEW.as_secs()
-    }
-}
 
 /// Reason why an exchange ended without a ticket.
 #[derive(Debug)]
@@ -85,6 +51,36 @@ pub(super) enum Ended {
     Library(Failure, String),
     /// The deadline passed during work in this process.
     Late,
+}
+
+impl Ended {
+    /// Interprets the end of an exchange for `principal`, which requested `service`.
+    pub(super) fn error(self, principal: &str, service: &str) -> KerberosError {
+        match self {
+            Ended::Refused { refused, kdc, .. } => {
+                let code =
+                    i32::try_from(refused.code).ok().and_then(|code| code.checked_add(error::TABLE_BASE));
+                code.and_then(|code| KerberosError::from_code(code, principal, service)).unwrap_or_else(
+                    || {
+                        KerberosError::Other(format!(
+                            "{kdc} refused {service}: {}",
+                            refusal::described(refused.code)
+                        ))
+                    },
+                )
+            }
+            Ended::Skew(skew) => KerberosError::ClockSkew(skew),
+            Ended::Unanswered(none) if none.late => KerberosError::Stalled(format!(" ({})", none.causes)),
+            Ended::Unanswered(none) => {
+                KerberosError::KdcUnreachable { realm: none.realm, causes: none.causes }
+            }
+            Ended::Late => KerberosError::Stalled(String::new()),
+            Ended::ArmourRefused(text) => KerberosError::Other(text),
+            Ended::NoPreauth(kdc) => KerberosError::Other(format!("{kdc} asked for no proof")),
+            Ended::Library(failure, _) => KerberosError::from_code(failure.code, principal, service)
+                .unwrap_or(KerberosError::Other(failure.text)),
+        }
+    }
 }
 
 impl From<Unfinished> for Ended {
@@ -426,7 +422,7 @@ fn clock(answer: &Answer) -> Result<(), Ended> {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use time::macros::format_description;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -35,9 +35,8 @@ mod sasl;
 
 pub use change::Sent;
 pub use credential::{Credential, Kerberos, computer_name};
-pub use error::KerberosError;
-pub use exchange::Skew;
+pub use error::{KerberosError, Skew};
 pub use kdc::{Kdc, Kdcs};
-pub use password::{CheckError, Checked, Who};
+pub use password::{CheckError, Who};
 pub use sasl::LdapService;
 pub use sealing::Sealed;

@@ -8,17 +8,17 @@
 //! A wrong password is sent once. If the KDC offers it, the exchange is armoured with the machine's ticket
 //! (FAST, RFC 6113), so that an eavesdropper cannot use it to guess the password.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::credential::{Account, Credential, Kerberos};
-use super::exchange::{self, Ended, Initial, Proof, Skew};
+use super::error::Skew;
+use super::exchange::{self, Ended, Initial, Proof};
 use super::kdc::{self, Kdc};
 use super::krb5::{self, Client, Failure, Granted, InitialExchange, Key, Request, ServiceExchange, Step};
-use super::refusal::{self, Refusal};
+use super::refusal;
 use super::{KerberosError, cpu};
+use crate::checked::{Checked, Decided};
 use crate::verdict::Outcome;
 
 /// Lifetime of a user's ticket, in seconds. The ticket is used at once; but if this host's clock is ahead, up
@@ -49,30 +49,6 @@ pub struct Who<'a> {
 /// `KDC_ERR_TGT_REVOKED` (RFC 4120, 7.5.9). Samba 4.17 rejects a ticket with it if another account has the
 /// ticket's name as its UPN: the name then means that account.
 const TICKET_REVOKED: u32 = 20;
-
-/// Result of a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
-    /// The KDC's verdict.
-    pub outcome: Outcome,
-    /// The account's state has to explain or confirm the verdict. The KDC may not say why an account is
-    /// rejected ([`Outcome::Refused`]), and an expired password or a required change counts only if AD
-    /// confirms it.
-    pub unexplained: bool,
-    /// The KDC's answer, for the log; empty after a success.
-    pub reason: String,
-    /// Host of the KDC.
-    pub kdc: String,
-    /// True if the last message was armoured with the machine's ticket. A KDC that then granted a ticket has
-    /// proved that it belongs to the realm; a refusal proves nothing.
-    pub armoured: bool,
-    /// KDCs that got the attempt before and did not answer; each may have counted it as well.
-    pub unanswered: Vec<String>,
-    /// Time spent on the check of the password.
-    pub exchange: Duration,
-    /// Time spent on the verification of the KDC; `None` if there was none.
-    pub verification: Option<Duration>,
-}
 
 /// Failure to get a result. AD may still have counted the password as wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -157,26 +133,16 @@ impl Kerberos {
                     false => refused.refusal,
                 };
                 let (kdc, armoured) = (refused.kdc, refused.armoured);
-                return Ok(refusal.checked(kdc, armoured, login.unanswered, begun.elapsed()));
+                return Ok(refusal.by_kerberos(kdc, armoured, login.unanswered, begun.elapsed()));
             }
         };
-        let exchange = begun.elapsed();
-        let begun = Instant::now();
         self.verify(&initial, &account, deadline).await?;
         // The KDC is verified: only now is its ticket trustworthy.
         if let Some(stranger) = initial.granted.stranger {
             return Err(CheckError::SomebodyElse { kdc: initial.kdc, stranger });
         }
-        Ok(Checked {
-            outcome: Outcome::Success,
-            unexplained: false,
-            reason: String::new(),
-            kdc: initial.kdc,
-            armoured: initial.armoured,
-            unanswered: login.unanswered,
-            exchange,
-            verification: Some(begun.elapsed()),
-        })
+        let took = begun.elapsed();
+        Ok(Decided::success().by_kerberos(initial.kdc, initial.armoured, login.unanswered, took))
     }
 
     /// Probes `kdc`: the machine account requests a ticket without a proof, and the KDC says which proof it
@@ -259,7 +225,7 @@ impl Kerberos {
 /// A refusal in an AS exchange.
 pub(super) struct Refused {
     /// Its meaning.
-    pub(super) refusal: Refusal,
+    pub(super) refusal: Decided,
     /// Host of the KDC.
     pub(super) kdc: String,
     /// True if the exchange was armoured.
@@ -276,7 +242,7 @@ pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
             Ok(Refused { refusal: refusal::read(refused.code, &refused.data), kdc, armoured })
         }
         Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc) => {
-            let refusal = Refusal {
+            let refusal = Decided {
                 outcome: Outcome::WrongPassword,
                 unexplained: false,
                 reason: "the KDC's answer cannot be opened with the password: it is wrong, and AD does not \
@@ -348,8 +314,8 @@ impl<'a> Login<'a> {
     async fn confirm(
         &mut self,
         armour: Option<&Credential>,
-        expired: Refusal,
-    ) -> Result<Refusal, CheckError> {
+        expired: Decided,
+    ) -> Result<Decided, CheckError> {
         match self.ask(armour, true).await {
             Ok(Initial { granted: Granted { stranger: Some(stranger), .. }, kdc, .. }) => {
                 Err(CheckError::SomebodyElse { kdc, stranger })
@@ -358,7 +324,7 @@ impl<'a> Login<'a> {
             Err(Ended::Refused { refused, .. }) => {
                 let mut second = refusal::read(refused.code, &refused.data);
                 if second.outcome.wants_new_password() {
-                    second.opens_nothing();
+                    opens_nothing(&mut second);
                 }
                 second.reason = format!("{}; for a change of the password {}", expired.reason, second.reason);
                 Ok(second)
@@ -368,23 +334,10 @@ impl<'a> Login<'a> {
     }
 }
 
-impl Refusal {
-    /// Marks the refusal of a KDC that rejects expired passwords even for the service that changes passwords:
-    /// the password may be right or wrong.
-    pub(super) fn opens_nothing(&mut self) {
-        (self.outcome, self.unexplained) = (Outcome::Refused, false);
-    }
-
-    pub(super) fn checked(
-        self,
-        kdc: String,
-        armoured: bool,
-        unanswered: Vec<String>,
-        exchange: Duration,
-    ) -> Checked {
-        let Refusal { outcome, unexplained, reason } = self;
-        Checked { outcome, unexplained, reason, kdc, armoured, unanswered, exchange, verification: None }
-    }
+/// Marks the refusal of a KDC that rejects expired passwords even for the service that changes passwords: the
+/// password may be right or wrong.
+pub(super) fn opens_nothing(refusal: &mut Decided) {
+    (refusal.outcome, refusal.unexplained) = (Outcome::Refused, false);
 }
 
 pub(super) fn ended(ended: Ended) -> CheckError {

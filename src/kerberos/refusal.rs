@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use super::der::{SEQUENCE, elements, inside, pa_data};
+use crate::checked::Decided;
 use crate::verdict::Outcome;
 
 /// KRB-ERROR codes (RFC 4120, 7.5.9).
@@ -73,22 +74,8 @@ const STATUSES: &[(u32, Outcome, &str)] = &[
     (0xc000_0234, Outcome::LockedOut, "the account is locked out"),
 ];
 
-/// A KDC's refusal, interpreted for the account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// The outcome, as far as the KDC reports it.
-    pub(super) outcome: Outcome,
-    /// The account's state has to confirm or explain the outcome. A KDC may report less than it knows: a
-    /// revoked account is disabled, expired, locked or outside its logon hours (Samba 4.17 reports no more of
-    /// a locked one, whatever the password). An expired password needs confirmation because it leads to a
-    /// change of the password and so to access, and a refusal does not prove the KDC's identity.
-    pub(super) unexplained: bool,
-    /// The KDC's answer, for the log.
-    pub(super) reason: String,
-}
-
 /// Reads the code and the e-data of a KRB-ERROR.
-pub(super) fn read(code: u32, data: &[u8]) -> Refusal {
+pub(super) fn read(code: u32, data: &[u8]) -> Decided {
     let status = status(data);
     let known = status.and_then(|status| STATUSES.iter().find(|(known, ..)| *known == status));
     let reason = match (status, known) {
@@ -106,7 +93,7 @@ pub(super) fn read(code: u32, data: &[u8]) -> Refusal {
         (KEY_EXPIRED, None) => (Outcome::PasswordExpired, true),
         _ => (Outcome::Refused, false),
     };
-    Refusal { outcome, unexplained, reason }
+    Decided { outcome, unexplained, reason }
 }
 
 /// Returns the NTSTATUS in e-data. Windows sends a single element, Samba a list of them (METHOD-DATA).

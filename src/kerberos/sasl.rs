@@ -10,10 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::cpu;
+use super::error::TransportError;
 use super::exchange::Ended;
-use super::sealing::{MAX_TOKEN, TransportError};
 use super::{Credential, Kerberos, KerberosError};
 use crate::ldap::{self, BIND_RESPONSE, Response};
+
+/// Maximum length in bytes of a token that this side accepts and announces: the maximum of three bytes.
+pub(super) const MAX_TOKEN: u32 = 0x00ff_ffff;
 
 /// The confidentiality layer's bit (RFC 4752, 3.3).
 const CONFIDENTIALITY: u8 = 4;
@@ -162,7 +165,7 @@ where
             Ok::<_, KerberosError>((context, token))
         })
     };
-    let unfinished = |u| KerberosError::from_ended(Ended::from(u), credential.principal(), "");
+    let unfinished = |u| Ended::from(u).error(credential.principal(), "");
     let (mut context, token) = first.await.map_err(unfinished)??;
     let token = token.ok_or(TransportError::Protocol("GSSAPI gave no first token"))?;
 

@@ -22,46 +22,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::sasl::{self, LdapService, Peer};
-use super::{Credential, Kerberos, KerberosError};
+use super::error::TransportError;
+use super::sasl::{self, LdapService, MAX_TOKEN, Peer};
+use super::{Credential, Kerberos};
 use crate::net;
-
-/// Maximum length in bytes of a token that this side accepts and announces: the maximum of three bytes.
-pub(super) const MAX_TOKEN: u32 = 0x00ff_ffff;
 
 /// Maximum number of plain bytes in one outgoing token.
 const CHUNK: usize = 64 * 1024;
 
 /// Generous allowance in bytes for the overhead of wrapping: RFC 4121 with AES takes 60 to 84.
 const OVERHEAD: usize = 256;
-
-/// Reason why there is no sealed connection.
-#[derive(Debug, thiserror::Error)]
-pub enum TransportError {
-    /// The deadline passed.
-    #[error("no answer in time")]
-    Timeout,
-    /// TCP failed.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// Kerberos failed.
-    #[error("{0}")]
-    Kerberos(#[from] KerberosError),
-    /// The server refused the bind.
-    #[error("the server refused the machine account's bind (LDAP result {code}: {text})")]
-    Refused {
-        /// LDAP result code (RFC 4511, 4.1.9).
-        code: u32,
-        /// The server's text.
-        text: String,
-    },
-    /// The server did not answer a step of the bind.
-    #[error("the bind was not answered: {0}")]
-    Unanswered(#[from] crate::ldap::ExchangeError),
-    /// The server violates the RFCs, or offers too little.
-    #[error("{0}")]
-    Protocol(&'static str),
-}
 
 /// A sealed connection, bound as the machine account.
 #[derive(Debug)]

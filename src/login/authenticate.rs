@@ -11,9 +11,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::decision::{Decision, Progress};
 use super::logins::{Logins, Memory};
-use super::passwords::{Checked, Method, Passwords};
+use super::passwords::Passwords;
 use super::refusal::Refusal;
-use crate::directory::{Account, DirectoryError, Entry, Machine, Person};
+use crate::checked::{Checked, Method};
+use crate::directory::entry::Entry;
+use crate::directory::machine::Machine;
+use crate::directory::people::DirectoryError;
+use crate::directory::people::account::Account;
+use crate::directory::people::person::Person;
 use crate::name::Principal;
 use crate::verdict::Outcome;
 
@@ -428,9 +433,11 @@ mod tests {
 
     use super::*;
     use crate::config::{Bridge, Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
-    use crate::directory::pool::PoolError;
+    use crate::directory::entry::Entry;
+    use crate::directory::machine::{MachineError, Search};
+    use crate::directory::passwords::pool::PoolError;
+    use crate::directory::people::Directory;
     use crate::directory::scripted::{self, group_of_filter};
-    use crate::directory::{Directory, Entry, MachineError, Search};
     use crate::name::{NameMap, Rules};
     use crate::verdict::Verdict;
 
@@ -493,6 +500,7 @@ mod tests {
                 unexplained: self.by == Method::Kerberos
                     && (outcome == REVOKED || outcome.wants_new_password()),
                 dc: "ad.acme.com".into(),
+                proven: true,
                 unanswered: self.unanswered.clone(),
                 connect: None,
                 took: Duration::from_millis(4),

@@ -11,11 +11,15 @@ use tokio::time::{Instant, sleep};
 
 use super::decision::{Decision, Progress};
 use super::logins::{Logins, Memory};
-use super::passwords::{Attempt, Changes, Checked};
+use super::passwords::{Attempt, Changes};
 use super::refusal::Refusal;
-use crate::directory::change::Answer;
-use crate::directory::policy::{self, Policy, Subject};
-use crate::directory::{LastSet, Machine, Person};
+use crate::checked::Checked;
+use crate::directory::machine::Machine;
+use crate::directory::passwords::change::Answer;
+use crate::directory::passwords::last_set::LastSet;
+use crate::directory::passwords::policy;
+use crate::directory::passwords::policy::{Policy, Subject};
+use crate::directory::people::person::Person;
 use crate::protocol::{PasswordError, Secret};
 use crate::verdict::Outcome;
 
@@ -80,8 +84,8 @@ impl<M: Machine, P: Changes> Logins<M, P> {
             deadline.checked_sub(RESERVE).filter(|until| *until > begun + RESERVE).unwrap_or(deadline);
         // If a change can be observed, it is sent to the server that will be polled.
         let at = before.as_ref().map(LastSet::host);
-        let (present, answer, proven) = match self.passwords.change(&person, present, new, at, until).await? {
-            Attempt::Sent { present, answer, proven } => (present, answer, proven),
+        let (present, answer) = match self.passwords.change(&person, present, new, at, until).await? {
+            Attempt::Sent { present, answer } => (present, answer),
             Attempt::Closed(checked) => {
                 progress.password(&checked);
                 return Err(self.why_closed(&person, checked, deadline).await);
@@ -91,7 +95,7 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         let rest = present.took + present.connect.unwrap_or_default();
         progress.step("change", begun.elapsed().saturating_sub(rest));
         match answer {
-            Answer::Done if proven => Ok(()),
+            Answer::Done if present.proven => Ok(()),
             Answer::Done => {
                 let said = format!(
                     "{} says that the password was changed, and has not proved that it is a domain controller (its KDC \
@@ -212,10 +216,11 @@ mod tests {
     use std::sync::Mutex;
     use std::time::SystemTime;
 
-    use super::super::passwords::Method;
     use super::*;
+    use crate::checked::Method;
+    use crate::directory::entry::Entry;
+    use crate::directory::people::Directory;
     use crate::directory::scripted::{Answer as Found, Scripted, config, state as state_of, unreachable};
-    use crate::directory::{Directory, Entry};
 
     const BY_NAME: &str = "(userPrincipalName=john@acme.com)(sAMAccountName=john)";
     const BY_GUID: &str = "<GUID=01010101-0101-0101-0101-010101010101>";
@@ -281,6 +286,7 @@ mod tests {
             reason: "said so".into(),
             unexplained: false,
             dc: "ad.acme.com".into(),
+            proven: true,
             unanswered: Vec::new(),
             connect: None,
             took: Duration::from_millis(4),
@@ -288,12 +294,12 @@ mod tests {
     }
 
     fn sent(answer: Answer) -> Result<Attempt, Refusal> {
-        Ok(Attempt::Sent { present: checked(Outcome::Success), answer, proven: true })
+        Ok(Attempt::Sent { present: checked(Outcome::Success), answer })
     }
 
     /// The answer of a server that has not proved itself.
     fn unproven(answer: Answer) -> Result<Attempt, Refusal> {
-        Ok(Attempt::Sent { present: checked(Outcome::Success), answer, proven: false })
+        Ok(Attempt::Sent { present: Checked { proven: false, ..checked(Outcome::Success) }, answer })
     }
 
     fn john() -> Entry {

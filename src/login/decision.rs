@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::passwords::{Checked, Method};
 use super::refusal::Refusal;
+use crate::checked::{Checked, Method};
 use crate::config::ConfigError;
-use crate::directory::Person;
+use crate::directory::people::person::Person;
 use crate::verdict::{Outcome, Step, Verdict};
 
 /// The result of a login, with details for the log.

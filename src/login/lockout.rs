@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use super::decision::Decision;
 use super::local_time::local;
 use super::logins::Logins;
-use crate::directory::lockout::{Lockout, Until};
-use crate::directory::{Machine, Person};
+use crate::directory::machine::Machine;
+use crate::directory::people::lockout::{Lockout, Until};
+use crate::directory::people::person::Person;
 use crate::verdict::Outcome;
 
 /// Longest time that a refusal waits for the lock's details.

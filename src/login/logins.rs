@@ -6,8 +6,12 @@ use tokio::time::Instant;
 
 use super::decision::Progress;
 use super::refusal::Refusal;
+use crate::directory::machine::Machine;
+use crate::directory::people::account::Account;
+use crate::directory::people::groups::GroupRules;
+use crate::directory::people::person::{Found, Person};
+use crate::directory::people::{Directory, DirectoryError};
 use crate::directory::sid::Sid;
-use crate::directory::{Account, Directory, DirectoryError, Found, GroupRules, Machine, Person};
 use crate::name::{Principal, Rules};
 use crate::verdict::Outcome;
 

@@ -7,58 +7,19 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
+use crate::checked::{Checked, Method};
 use crate::config;
-use crate::directory::Person;
-use crate::directory::change::Answer;
-use crate::directory::pool::{self, Bound, Pool, PoolError};
+use crate::directory::passwords::change::Answer;
+use crate::directory::passwords::pool;
+use crate::directory::passwords::pool::{Pool, PoolError};
+use crate::directory::people::person::Person;
 use crate::kerberos::{self, CheckError, Kerberos, Who};
 use crate::protocol::report;
 use crate::verdict::Outcome;
-
-/// A way to check a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// A bind over verified TLS.
-    Ldap,
-    /// An AS exchange whose ticket is verified with the host's keytab.
-    Kerberos,
-}
-
-impl std::fmt::Display for Method {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Method::Ldap => "ldap",
-            Method::Kerberos => "kerberos",
-        })
-    }
-}
-
-/// The result of a password check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
-    /// The method that was used.
-    pub method: Method,
-    /// The decision of AD.
-    pub outcome: Outcome,
-    /// AD's answer, for the log; empty after a success.
-    pub reason: String,
-    /// True if AD rejects the account without a reason, so that the account's state has to explain it. If the
-    /// state does not, `outcome` stands.
-    pub unexplained: bool,
-    /// The domain controller that decided.
-    pub dc: String,
-    /// Domain controllers that received the attempt earlier and did not answer: each may have counted it too.
-    pub unanswered: Vec<String>,
-    /// Time taken to open a connection; `None` if one was open or the method keeps none.
-    pub connect: Option<Duration>,
-    /// Time taken by the answer.
-    pub took: Duration,
-}
 
 /// Checks passwords.
 pub trait Passwords: Send + Sync {
@@ -83,12 +44,18 @@ pub enum Attempt {
     Sent {
         /// The result of the check of the present password.
         present: Checked,
-        /// The answer to the change.
+        /// The answer to the change. It may be forged, unless the server that checked the present password has
+        /// proved itself.
         answer: Answer,
-        /// True if the server that answered proved that it is a domain controller, by its certificate or with
-        /// the machine's ticket. Otherwise the answer may be forged.
-        proven: bool,
     },
+}
+
+impl AsRef<Checked> for Attempt {
+    fn as_ref(&self) -> &Checked {
+        match self {
+            Attempt::Closed(present) | Attempt::Sent { present, .. } => present,
+        }
+    }
 }
 
 /// Changes passwords.
@@ -229,10 +196,10 @@ impl DomainPasswords {
     /// permits a password that AD would not count, see [`Who::uncounted`].
     ///
     /// Kerberos is boxed so that the common login future stays small.
-    async fn by_either<T, K: Future<Output = Result<T, CheckError>>>(
+    async fn by_either<T: AsRef<Checked>, K: Future<Output = Result<T, CheckError>>>(
         &self,
         person: &Person,
-        ldap: impl Future<Output = Result<(String, T), PoolError>>,
+        ldap: impl Future<Output = Result<T, PoolError>>,
         kerberos: impl Fn(bool) -> K,
     ) -> Result<T, Refusal> {
         if self.preferred(person) == Method::Kerberos {
@@ -242,14 +209,14 @@ impl DomainPasswords {
             };
             // The password was not sent yet, and AD counts a bind.
             return match ldap.await {
-                Ok((_, done)) => Ok(done),
+                Ok(done) => Ok(done),
                 Err(PoolError::NoTls(_)) => Ok(Box::pin(kerberos(true)).await?),
                 Err(error) => Err(Refusal::new(Outcome::Unavailable, format!("{no_preauth}; {error}"))),
             };
         }
         match ldap.await {
-            Ok((dc, done)) => {
-                self.settled(&person.domain, &dc);
+            Ok(done) => {
+                self.settled(&person.domain, &done.as_ref().dc);
                 Ok(done)
             }
             // Nothing was sent yet.
@@ -261,14 +228,8 @@ impl DomainPasswords {
         }
     }
 
-    async fn bind(
-        &self,
-        person: &Person,
-        password: &str,
-        deadline: Instant,
-    ) -> Result<(String, Checked), PoolError> {
-        let bound = self.pool(&person.domain).bind(&person.dn, password, deadline).await?;
-        Ok((bound.dc.clone(), bound.into()))
+    async fn bind(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, PoolError> {
+        self.pool(&person.domain).bind(&person.dn, password, deadline).await
     }
 
     /// Changes the password on the connection on which the present one was bound.
@@ -278,16 +239,15 @@ impl DomainPasswords {
         present: &str,
         new: &str,
         deadline: Instant,
-    ) -> Result<(String, Attempt), PoolError> {
+    ) -> Result<Attempt, PoolError> {
         let pool = self.pool(&person.domain);
-        let (bound, sent) = pool.change_password(&person.dn, present, new, deadline).await?;
-        let (dc, present) = (bound.dc.clone(), Checked::from(bound));
+        let (present, sent) = pool.change_password(&person.dn, present, new, deadline).await?;
         let answer = match sent {
-            None => return Ok((dc, Attempt::Closed(present))),
+            None => return Ok(Attempt::Closed(present)),
             Some(pool::Sent::Answered(answer)) => Answer::of_modify(answer.code, &answer.text),
             Some(pool::Sent::Lost(cause)) => Answer::Lost(cause),
         };
-        Ok((dc, Attempt::Sent { present, answer, proven: true }))
+        Ok(Attempt::Sent { present, answer })
     }
 
     /// Changes the password by kpasswd, at the domain controller `preferred` if possible.
@@ -301,15 +261,13 @@ impl DomainPasswords {
     ) -> Result<Attempt, CheckError> {
         let realm = person.domain.to_uppercase();
         let who = who(person, &realm, uncounted);
-        let (checked, sent) = self.kerberos.change_password(who, present, new, preferred, deadline).await?;
-        let proven = checked.armoured;
-        let present = Checked::from(checked);
+        let (present, sent) = self.kerberos.change_password(who, present, new, preferred, deadline).await?;
         let (answer, dc) = match sent {
             None => return Ok(Attempt::Closed(present)),
             Some(kerberos::Sent::Answered { code, data, dc }) => (Answer::of_kpasswd(code, &data), dc),
             Some(kerberos::Sent::Lost { cause, dc }) => (Answer::Lost(cause), dc),
         };
-        Ok(Attempt::Sent { present: Checked { dc, ..present }, answer, proven })
+        Ok(Attempt::Sent { present: Checked { dc, ..present }, answer })
     }
 
     /// Returns the method for the next password of `person`.
@@ -353,7 +311,7 @@ impl Passwords for Arc<DomainPasswords> {
         let realm = person.domain.to_uppercase();
         let kerberos = |uncounted| {
             let who = who(person, &realm, uncounted);
-            async move { Ok(self.kerberos.check_password(who, password, deadline).await?.into()) }
+            self.kerberos.check_password(who, password, deadline)
         };
         self.by_either(person, self.bind(person, password, deadline), kerberos).await
     }
@@ -364,7 +322,7 @@ impl Changes for Arc<DomainPasswords> {
         let realm = person.domain.to_uppercase();
         let kerberos = |uncounted| {
             let who = who(person, &realm, uncounted);
-            async move { Ok(self.kerberos.probe_change(who, present, deadline).await?.into()) }
+            self.kerberos.probe_change(who, present, deadline)
         };
         self.by_either(person, self.bind(person, present, deadline), kerberos).await
     }
@@ -393,28 +351,4 @@ impl Changes for Arc<DomainPasswords> {
 
 fn who<'a>(person: &'a Person, realm: &'a str, uncounted: bool) -> Who<'a> {
     Who { sam: &person.sam, upn: person.upn.as_deref(), realm, uncounted }
-}
-
-impl From<kerberos::Checked> for Checked {
-    fn from(checked: kerberos::Checked) -> Self {
-        let took = checked.exchange + checked.verification.unwrap_or_default();
-        Checked {
-            method: Method::Kerberos,
-            outcome: checked.outcome,
-            reason: checked.reason,
-            unexplained: checked.unexplained,
-            dc: checked.kdc,
-            unanswered: checked.unanswered,
-            connect: None,
-            took,
-        }
-    }
-}
-
-impl From<Bound> for Checked {
-    fn from(bound: Bound) -> Self {
-        let Bound { outcome, reason, dc, unanswered, connect, bind: took } = bound;
-        let (method, unexplained) = (Method::Ldap, false);
-        Checked { method, outcome, reason, unexplained, dc, unanswered, connect, took }
-    }
 }

@@ -1,7 +1,8 @@
 //! Refusals of a login: what each error of the lower layers means for the user and for the log.
 
-use crate::directory::pool::PoolError;
-use crate::directory::{DirectoryError, EntryError};
+use crate::directory::entry::EntryError;
+use crate::directory::passwords::pool::PoolError;
+use crate::directory::people::DirectoryError;
 use crate::kerberos::CheckError;
 use crate::name::NameError;
 use crate::protocol::PasswordError;

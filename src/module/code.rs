@@ -139,7 +139,26 @@ pub fn change(outcome: Outcome, phase: Phase) -> Code {
         (Outcome::Unavailable | Outcome::SessionStore | Outcome::Refused, _) => Code::AuthtokErr,
         // In a stack, PAM_NEW_AUTHTOK_REQD does not count as a failure (pam.d(5), `required`).
         (Outcome::PasswordExpired | Outcome::MustChange, _) => Code::AuthtokErr,
-        _ => row(outcome).0,
+        (
+            Outcome::Success
+            | Outcome::UnknownUser
+            | Outcome::Unmapped
+            | Outcome::Ambiguous
+            | Outcome::LogonHours
+            | Outcome::Workstation
+            | Outcome::Disabled
+            | Outcome::AccountExpired
+            | Outcome::LockedOut
+            | Outcome::TooManyGroups
+            | Outcome::NotAllowed
+            | Outcome::Denied
+            | Outcome::PasswordRefused
+            | Outcome::ChangeForbidden
+            | Outcome::ChangeUnknown
+            | Outcome::SessionDenied
+            | Outcome::Misconfigured,
+            _,
+        ) => row(outcome).0,
     }
 }
 
@@ -148,7 +167,27 @@ pub fn session(outcome: Outcome) -> Code {
     match outcome {
         Outcome::Success => Code::Success,
         Outcome::SessionDenied => Code::PermDenied,
-        _ => Code::SessionErr,
+        Outcome::WrongPassword
+        | Outcome::UnknownUser
+        | Outcome::Unmapped
+        | Outcome::Ambiguous
+        | Outcome::LogonHours
+        | Outcome::Workstation
+        | Outcome::PasswordExpired
+        | Outcome::MustChange
+        | Outcome::Disabled
+        | Outcome::AccountExpired
+        | Outcome::LockedOut
+        | Outcome::TooManyGroups
+        | Outcome::NotAllowed
+        | Outcome::Denied
+        | Outcome::PasswordRefused
+        | Outcome::ChangeForbidden
+        | Outcome::ChangeUnknown
+        | Outcome::SessionStore
+        | Outcome::Refused
+        | Outcome::Unavailable
+        | Outcome::Misconfigured => Code::SessionErr,
     }
 }
 

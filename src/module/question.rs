@@ -37,7 +37,17 @@ impl<'a, A: Ask> Broker<'a, A> {
             Operation::Account | Operation::OpenSession => {
                 pam.recall().proved(user, &self.arguments.socket).map(str::to_owned)
             }
-            _ => None,
+            Operation::Authenticate
+            | Operation::Check
+            | Operation::Status
+            | Operation::ProbePassword
+            | Operation::ChangePassword
+            | Operation::CloseSession
+            | Operation::ListSessions
+            | Operation::ShowSession
+            | Operation::WatchSessions
+            | Operation::Audit
+            | Operation::Search => None,
         };
         Request {
             account,

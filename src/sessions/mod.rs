@@ -35,7 +35,7 @@ use self::seat::Opening;
 use self::sqlite::Sqlite;
 use self::store::{Closed, Opened, Position, Store, StoreError, Which};
 use crate::config;
-use crate::directory::dns::Names;
+use crate::directory::controllers::dns::Names;
 use crate::log::{Level, Line, Log};
 use crate::protocol::Peer;
 use crate::protocol::report::{self, EndReason, Ended, Events, Session, Sessions};
@@ -603,7 +603,7 @@ pub(crate) mod tests {
     use super::store::suite::{listed, session, soon};
     use super::*;
     use crate::config::Policy;
-    use crate::directory::dns::Network;
+    use crate::directory::controllers::dns::Network;
     use crate::protocol::{HEADER, Operation, Reply, Secret, encode};
 
     pub fn settings() -> config::Sessions {

@@ -17,12 +17,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use motion_ad::directory::Entry;
-use motion_ad::directory::dns::{Names, Srv, Timed};
-use motion_ad::directory::machine::MachineError;
-use motion_ad::directory::roster::Roster;
+use motion_ad::directory::controllers::dns::{Names, Srv, Timed};
+use motion_ad::directory::controllers::roster::Roster;
+use motion_ad::directory::entry::Entry;
+use motion_ad::directory::machine::{Machine, MachineError, Place, Search};
 use motion_ad::directory::trust::Trust;
-use motion_ad::directory::{Machine, Place, Search};
 use motion_ad::net::BoxFuture;
 use tempfile::NamedTempFile;
 use tokio::time::Instant;

@@ -9,8 +9,8 @@ use super::families::Page;
 use super::{Event, Family, METHODS, Metrics, Refused};
 use crate::broker::Broker;
 use crate::broker::service::Service;
-use crate::directory::discovery::Role;
-use crate::directory::health::Service as Part;
+use crate::directory::controllers::discovery::Role;
+use crate::directory::controllers::health::Service as Part;
 use crate::supervise;
 
 /// Longest wait for the register of sessions, which may be in a Redis.

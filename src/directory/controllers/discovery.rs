@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::directory::dns::{Names, Srv, Timed};
-use crate::directory::servers::LDAP;
+use crate::directory::controllers::dns::{Names, Srv, Timed};
+use crate::ldap::LDAP;
 
 /// Placeholder in `ad_server` of sssd.conf(5) for the domain controllers that DNS knows.
 pub const BY_DNS: &str = "_srv_";

@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{Source, Sources};
-use crate::directory::Entry;
-use crate::directory::netlogon;
-use crate::directory::servers::LDAP;
+use crate::directory::controllers::netlogon;
+use crate::directory::entry::Entry;
 use crate::ldap;
+use crate::ldap::LDAP;
 use crate::net::BoxFuture;
 
 /// Time limit of one query to one DNS server.

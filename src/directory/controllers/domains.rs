@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::directory::discovery::{Controller, Role, Wanted};
-use crate::directory::dns::Names;
-use crate::directory::health::{Change, Service};
-use crate::directory::machine::MachineConnection;
-use crate::directory::machines::Place;
-use crate::directory::roster::Roster;
-use crate::directory::servers::{Observer, ServerList};
+use crate::directory::controllers::discovery::{Controller, Role, Wanted};
+use crate::directory::controllers::dns::Names;
+use crate::directory::controllers::health::{Change, Service};
+use crate::directory::controllers::roster::Roster;
+use crate::directory::controllers::servers::{Observer, ServerList};
+use crate::directory::machine::{MachineConnection, Place};
 use crate::dn::Dn;
 use crate::kerberos::{Kdc, Kdcs};
 use crate::ldap;
@@ -238,7 +237,7 @@ pub async fn probe_ldap(controller: &Controller, role: Role, deadline: Instant) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::discovery::tests::{names, zone};
+    use crate::directory::controllers::discovery::tests::{names, zone};
 
     #[tokio::test(start_paused = true)]
     async fn a_users_proof_goes_to_listed_kdcs_only_and_the_machines_to_them_first() {

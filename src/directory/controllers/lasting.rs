@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::directory::discovery::{Controller, List, Role};
-use crate::directory::health::Service;
+use crate::directory::controllers::discovery::{Controller, List, Role};
+use crate::directory::controllers::health::Service;
 use crate::directory::kept;
 
 /// A list in the form kept on disk.

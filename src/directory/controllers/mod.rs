@@ -8,4 +8,3 @@ pub(in crate::directory) mod lasting;
 pub mod netlogon;
 pub mod roster;
 pub mod servers;
-pub mod survey;

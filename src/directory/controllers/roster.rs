@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::directory::configuration::{naming_context, search_below};
-use crate::directory::discovery::Role;
+use crate::directory::controllers::discovery::Role;
 use crate::directory::entry::{Entry, EntryError};
-use crate::directory::machine::MachineError;
-use crate::directory::{Machine, kept};
+use crate::directory::kept;
+use crate::directory::machine::{Machine, MachineError};
 use crate::net::BoxFuture;
 
 /// File name in the state directory.
@@ -352,7 +352,7 @@ pub(in crate::directory) mod tests {
     impl Machine for Shared {
         async fn search(
             &self,
-            search: &crate::directory::Search,
+            search: &crate::directory::machine::Search,
             deadline: Instant,
         ) -> Result<Vec<Entry>, MachineError> {
             self.0.search(search, deadline).await

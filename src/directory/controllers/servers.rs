@@ -12,19 +12,16 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::directory::discovery::{Controller, List, Role, Wanted, discover};
-use crate::directory::dns::Names;
-use crate::directory::health::{Change, Health, Service, State};
-use crate::directory::lasting::Lasting;
+use crate::directory::controllers::discovery::{Controller, List, Role, Wanted, discover};
+use crate::directory::controllers::dns::Names;
+use crate::directory::controllers::health::{Change, Health, Service, State};
+use crate::directory::controllers::lasting::Lasting;
+use crate::directory::controllers::roster::{Listed, Roster};
 use crate::directory::machine::{Server, Servers};
-use crate::directory::roster::{Listed, Roster};
 use crate::kerberos::LdapService;
 use crate::net::BoxFuture;
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
-
-/// Plain LDAP, with StartTLS or sealed by Kerberos.
-pub(in crate::directory) const LDAP: u16 = 389;
 
 /// Time limit of one probe.
 const PROBE: Duration = Duration::from_secs(2);
@@ -623,8 +620,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::directory::discovery::tests::{Scripted, Zone, zone};
-    use crate::directory::roster::tests::unread;
+    use crate::directory::controllers::discovery::tests::{Scripted, Zone, zone};
+    use crate::directory::controllers::roster::tests::unread;
 
     const B: Service = Service::Binds;
 

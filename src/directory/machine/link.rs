@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Inner, MachineError, RootDse, Search, Server, Servers, Settings};
 use crate::directory::entry::Entry;
-use crate::directory::lookup::Part;
-use crate::directory::machines::Place;
-use crate::kerberos::sealing::{self, Relay, TransportError};
+use crate::directory::machine::{Part, Place};
+use crate::kerberos::error::TransportError;
+use crate::kerberos::sealing::{self, Relay};
 use crate::kerberos::{Credential, Sealed};
 
 /// Entries per page. AD returns at most 1,000 for an unpaged search (`MaxPageSize`, MS-ADTS 3.1.1.3.4.6).

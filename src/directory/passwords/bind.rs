@@ -13,8 +13,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::directory::Entry;
-use crate::directory::trust::{Distrust, of_handshake};
+use crate::directory::entry::Entry;
+use crate::directory::trust::reason::of_handshake;
+use crate::directory::trust::verifier::Distrust;
 use crate::ldap::{self, BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, MODIFY_RESPONSE, Response};
 
 /// LDAP result code success (RFC 4511, 4.1.9).

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::directory::policy::{COMPLEX, Policy};
+use crate::directory::passwords::policy::{COMPLEX, Policy};
 use crate::verdict::Outcome;
 
 /// Win32 error codes of a refused change, and the outcome for each.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::directory::account::time_of;
+use crate::config::root_of;
 use crate::directory::entry::{Entry, EntryError};
-use crate::directory::machine::{MachineError, Search};
-use crate::directory::policy::{COMPLEX, Policy, Subject};
-use crate::directory::{Directory, DirectoryError, Machine, Person, base_search, root_of};
+use crate::directory::machine::{Machine, MachineError, Search, base_search};
+use crate::directory::passwords::policy::{COMPLEX, Policy, Subject};
+use crate::directory::people::account::time_of;
+use crate::directory::people::person::Person;
+use crate::directory::people::{Directory, DirectoryError};
 
 /// The fine-grained policy in force (MS-ADTS 3.1.1.4.5.36), computed for each account.
 const RESULTANT: &str = "msDS-ResultantPSO";

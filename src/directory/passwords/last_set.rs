@@ -3,7 +3,9 @@
 
 use tokio::time::Instant;
 
-use crate::directory::{Directory, DirectoryError, Machine, Person};
+use crate::directory::machine::Machine;
+use crate::directory::people::person::Person;
+use crate::directory::people::{Directory, DirectoryError};
 
 /// `pwdLastSet`, as read from one domain controller.
 #[derive(Clone, Debug, PartialEq, Eq)]

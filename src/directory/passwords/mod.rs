@@ -1,9 +1,9 @@
 //! Passwords: their check by a bind, their change on the same connection, and the meaning of AD's refusals.
 
-pub(super) mod bind;
+pub mod bind;
 pub mod change;
 pub(super) mod effective;
-pub(super) mod last_set;
+pub mod last_set;
 pub mod policy;
 pub mod pool;
 pub mod refusal;

@@ -17,22 +17,21 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::checked::Checked;
 use crate::config::{self, TlsMode};
-use crate::directory::bind::{BindConnection, Unusable};
-use crate::directory::discovery::Controller;
-use crate::directory::health::Service;
-use crate::directory::refusal::Answer;
-use crate::directory::servers::{LDAP, ServerList};
+use crate::directory::controllers::discovery::Controller;
+use crate::directory::controllers::health::Service;
+use crate::directory::controllers::servers::ServerList;
+use crate::directory::passwords::bind::{BindConnection, Unusable};
+use crate::directory::passwords::refusal;
 use crate::directory::trust::Trust;
-use crate::ldap::{ExchangeError, Response};
+use crate::ldap::{ExchangeError, LDAP, LDAPS, Response};
 use crate::net::{BoxFuture, connect_tuned};
 use crate::patience::{ATTEMPT, Others, Sending, first_of, stays};
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
 
-/// TLS from the first byte.
-pub(in crate::directory) const LDAPS: u16 = 636;
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
 /// each too late for its login, and the next ones would make it worse.
 const CONNECTING: usize = 4;
@@ -72,23 +71,6 @@ struct Connection {
     bind: BindConnection,
     host: String,
     used: Instant,
-}
-
-/// A bind that the domain controller answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// The domain controller's decision.
-    pub outcome: Outcome,
-    /// Its answer, for the log; empty after a success.
-    pub reason: String,
-    /// DNS name of the domain controller.
-    pub dc: String,
-    /// Domain controllers that got the bind before and did not answer; each may have counted it as well.
-    pub unanswered: Vec<String>,
-    /// Time until a connection was available; `None` if one was open.
-    pub connect: Option<Duration>,
-    /// Duration of the bind.
-    pub bind: Duration,
 }
 
 /// Result of a password change that was sent.
@@ -274,7 +256,7 @@ impl Pool {
     ///
     /// # Errors
     /// Returns an error if no domain controller answers before the deadline.
-    pub async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Bound, PoolError> {
+    pub async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Checked, PoolError> {
         let (bound, connection, _permit) = self.bound(dn, password, deadline).await?;
         self.put_back(connection);
         Ok(bound)
@@ -292,7 +274,7 @@ impl Pool {
         present: &str,
         new: &str,
         deadline: Instant,
-    ) -> Result<(Bound, Option<Sent>), PoolError> {
+    ) -> Result<(Checked, Option<Sent>), PoolError> {
         let (bound, mut connection, _permit) = self.bound(dn, present, deadline).await?;
         if bound.outcome != Outcome::Success {
             self.put_back(connection);
@@ -319,7 +301,7 @@ impl Pool {
         dn: &str,
         password: &str,
         deadline: Instant,
-    ) -> Result<(Bound, Connection, SemaphorePermit<'_>), PoolError> {
+    ) -> Result<(Checked, Connection, SemaphorePermit<'_>), PoolError> {
         let busy = || {
             self.refused.fetch_add(1, Ordering::Relaxed);
             PoolError::Busy(self.settings.connections)
@@ -352,7 +334,7 @@ impl Pool {
             is_next_due = match ended {
                 Some((_, Some((answered, connection)))) => {
                     let unanswered = std::mem::take(&mut lock(&tried).unanswered);
-                    return Ok((Bound { unanswered, ..answered }, connection, permit));
+                    return Ok((Checked { unanswered, ..answered }, connection, permit));
                 }
                 Some((index, None)) => {
                     drop(running.remove(index));
@@ -402,7 +384,7 @@ impl Pool {
         password: &str,
         deadline: Instant,
         tried: &Attempts,
-    ) -> Option<(Bound, Connection)> {
+    ) -> Option<(Checked, Connection)> {
         while Instant::now() < deadline {
             // The caller decides if another one is tried in parallel.
             let mut wait = Wait::new(controller, &[], deadline);
@@ -427,7 +409,7 @@ impl Pool {
                 tried.answered(&controller.host);
             }
             match result {
-                Ok((answered, connection)) => return Some((Bound { connect, ..answered }, connection)),
+                Ok((answered, connection)) => return Some((Checked { connect, ..answered }, connection)),
                 // A closed idle connection does not mean that a new one would fail. The others have been idle
                 // for longer, so the same cause has most likely closed them as well.
                 Err(Failure::Broken(cause)) if !fresh => {
@@ -569,7 +551,7 @@ impl Pool {
         dn: &str,
         password: &str,
         wait: &mut Wait<'_>,
-    ) -> Result<(Bound, Connection), Failure> {
+    ) -> Result<(Checked, Connection), Failure> {
         let begun = Instant::now();
         // A successful connection does not show that binds work.
         wait.since = begun;
@@ -588,7 +570,7 @@ impl Pool {
             }
         };
         let answer = match answer {
-            Some(Ok(answer)) => Answer::read(answer.code, &answer.text),
+            Some(Ok(answer)) => refusal::read(answer.code, &answer.text),
             Some(Err(e)) => {
                 let cause = format!("{host}: {e}");
                 return Err(match e {
@@ -604,14 +586,12 @@ impl Pool {
             }
         };
         match answer {
-            Answer::Decided(outcome, reason) => {
+            Ok(decided) => {
                 self.servers.answered(&host, Service::Binds);
-                let (connect, bind) = (None, begun.elapsed());
-                let bound =
-                    Bound { outcome, reason, dc: host.clone(), unanswered: Vec::new(), connect, bind };
+                let bound = decided.by_ldap(host.clone(), begun.elapsed());
                 busy.0.take().map(|connection| (bound, connection)).ok_or(Failure::Broken(host))
             }
-            Answer::Trouble(cause) => Err(Failure::Unwilling(format!("{host}: {cause}"))),
+            Err(trouble) => Err(Failure::Unwilling(format!("{host}: {trouble}"))),
         }
     }
 
@@ -817,9 +797,9 @@ async fn reap(pool: Weak<Pool>) -> Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::discovery::Wanted;
-    use crate::directory::discovery::tests::{names, zone};
-    use crate::directory::roster::Roster;
+    use crate::directory::controllers::discovery::Wanted;
+    use crate::directory::controllers::discovery::tests::{names, zone};
+    use crate::directory::controllers::roster::Roster;
 
     #[test]
     fn that_it_answers_says_more_than_that_a_port_does_not() {

@@ -5,6 +5,7 @@
 //! stable.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use crate::checked::Decided;
 use crate::verdict::Outcome;
 
 /// Win32 error codes of a refused logon, and the outcome for each.
@@ -27,37 +28,25 @@ const NO_SUCH_OBJECT: u32 = 32;
 /// busy, unavailable, unwillingToPerform: this domain controller cannot answer, but another one may.
 const SERVER_TROUBLE: [u32; 3] = [51, 52, 53];
 
-/// The answer to a bind, interpreted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It decides the login; the text is the reason, for the log.
-    Decided(Outcome, String),
-    /// The domain controller has a problem and has not checked the password.
-    Trouble(String),
-}
-
-impl Answer {
-    /// Reads an LDAP result code and its diagnostic message.
-    pub fn read(code: u32, diagnostic: &str) -> Self {
-        let data = data_code(diagnostic);
-        match (code, data) {
-            (SUCCESS, _) => Answer::Decided(Outcome::Success, String::new()),
-            (INVALID_CREDENTIALS, Some(data)) => match CODES.iter().find(|(known, ..)| *known == data) {
-                Some((_, outcome, words)) => {
-                    Answer::Decided(*outcome, format!("AD says: {words} (data {data:x})"))
-                }
-                None => Answer::Decided(Outcome::Refused, format!("unknown bind answer: {diagnostic}")),
-            },
-            (NO_SUCH_OBJECT, _) => Answer::Decided(Outcome::UnknownUser, "AD answered noSuchObject".into()),
-            (code, _) if SERVER_TROUBLE.contains(&code) => {
-                Answer::Trouble(format!("LDAP result {code}: {diagnostic}"))
-            }
-            (code, _) => Answer::Decided(
-                Outcome::Refused,
-                format!("unknown bind answer: LDAP result {code}: {diagnostic}"),
-            ),
+/// Reads an LDAP result code and its diagnostic message.
+///
+/// # Errors
+/// Returns the answer if the domain controller has a problem and has not checked the password.
+pub fn read(code: u32, diagnostic: &str) -> Result<Decided, String> {
+    let data = data_code(diagnostic);
+    let (outcome, reason) = match (code, data) {
+        (SUCCESS, _) => return Ok(Decided::success()),
+        (INVALID_CREDENTIALS, Some(data)) => match CODES.iter().find(|(known, ..)| *known == data) {
+            Some((_, outcome, words)) => (*outcome, format!("AD says: {words} (data {data:x})")),
+            None => (Outcome::Refused, format!("unknown bind answer: {diagnostic}")),
+        },
+        (NO_SUCH_OBJECT, _) => (Outcome::UnknownUser, "AD answered noSuchObject".to_owned()),
+        (code, _) if SERVER_TROUBLE.contains(&code) => {
+            return Err(format!("LDAP result {code}: {diagnostic}"));
         }
-    }
+        (code, _) => (Outcome::Refused, format!("unknown bind answer: LDAP result {code}: {diagnostic}")),
+    };
+    Ok(Decided { outcome, unexplained: false, reason })
 }
 
 fn data_code(diagnostic: &str) -> Option<u32> {
@@ -74,10 +63,7 @@ mod tests {
         let text = format!(
             "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"
         );
-        match Answer::read(49, &text) {
-            Answer::Decided(outcome, _) => outcome,
-            Answer::Trouble(text) => panic!("{text}"),
-        }
+        read(49, &text).unwrap().outcome
     }
 
     #[test]
@@ -93,8 +79,8 @@ mod tests {
         assert_eq!(refused("999"), Outcome::Refused);
         assert_eq!(refused("zzz"), Outcome::Refused);
         for (code, text) in [(49, ""), (49, "data"), (1, "data 52e"), (8, "strongerAuthRequired")] {
-            match Answer::read(code, text) {
-                Answer::Decided(Outcome::Refused, reason) => assert!(reason.contains(text)),
+            match read(code, text) {
+                Ok(Decided { outcome: Outcome::Refused, reason, .. }) => assert!(reason.contains(text)),
                 other => panic!("{code} {text}: {other:?}"),
             }
         }
@@ -103,8 +89,8 @@ mod tests {
     #[test]
     fn a_domain_controller_in_trouble_has_not_decided() {
         for code in SERVER_TROUBLE {
-            assert!(matches!(Answer::read(code, "later"), Answer::Trouble(_)));
+            assert!(read(code, "later").is_err());
         }
-        assert_eq!(Answer::read(0, ""), Answer::Decided(Outcome::Success, String::new()));
+        assert_eq!(read(0, ""), Ok(Decided::success()));
     }
 }

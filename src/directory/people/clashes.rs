@@ -9,10 +9,9 @@ use std::collections::HashMap;
 use ldap3::Scope;
 use tokio::time::Instant;
 
-use super::{ATTRIBUTES, Person, people_of};
-use crate::directory::machine::{MachineError, Search};
-use crate::directory::machines::Place;
-use crate::directory::{Directory, DirectoryError, Machine, base_search};
+use crate::directory::machine::{Machine, MachineError, Place, Search, base_search};
+use crate::directory::people::person::{ATTRIBUTES, Person, people_of};
+use crate::directory::people::{Directory, DirectoryError};
 use crate::name::fold;
 
 /// Maximum number of accounts in one search (MaxPageSize, MS-ADTS 3.1.1.3.4.6).
@@ -103,7 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::Entry;
+    use crate::directory::entry::Entry;
     use crate::directory::scripted::{Scripted, config, unreachable};
 
     fn account(number: u8, sam: &str, upn: Option<&str>) -> Entry {

@@ -3,11 +3,11 @@
 use ldap3::{Scope, ldap_escape};
 use tokio::time::Instant;
 
+use crate::directory::entry::Entry;
 use crate::directory::forest::is_inside;
-use crate::directory::machine::{MachineError, Search};
-use crate::directory::machines::Place;
+use crate::directory::machine::{Machine, MachineError, Place, Search};
+use crate::directory::people::{Directory, DirectoryError};
 use crate::directory::sid::Sid;
-use crate::directory::{Directory, DirectoryError, Entry, Machine};
 use crate::name::fold;
 
 /// `groupType` flags (MS-ADTS 2.2.12): a group that AD puts into tokens, and one that it puts only into
@@ -273,7 +273,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::Person;
+    use crate::directory::people::person::Person;
     use crate::directory::scripted::{Answer, Scripted, config, forest, unreachable};
 
     /// BUILTIN\\Administrators.

@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::account::time_of;
-use crate::directory::{Directory, DirectoryError, Machine, Person, Search, base_search, root_of};
+use crate::config::root_of;
+use crate::directory::machine::{Machine, Search, base_search};
+use crate::directory::people::person::Person;
+use crate::directory::people::{Directory, DirectoryError};
 
 /// The time of the lock; 0 if there is none (MS-ADA1, lockoutTime).
 const SINCE: &str = "lockoutTime";
@@ -91,7 +94,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::directory::Entry;
+    use crate::directory::entry::Entry;
     use crate::directory::scripted::{Answer, Scripted, config, guid, unreachable};
 
     const BY_GUID: &str = "own <GUID=";

@@ -9,10 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{CANDIDATES, TOGETHER, choose, people_of, people_search};
-use crate::directory::machine::MachineError;
-use crate::directory::machines::Place;
-use crate::directory::{Directory, DirectoryError, Found, Machine};
+use crate::directory::machine::{Machine, MachineError, Place};
+use crate::directory::people::find::choose;
+use crate::directory::people::many::TOGETHER;
+use crate::directory::people::person::{CANDIDATES, Found, people_of, people_search};
+use crate::directory::people::{Directory, DirectoryError};
 use crate::name::Principal;
 
 /// Maximum number of concurrent searches for the names of logins; look-ups that wait share the next one.
@@ -171,9 +172,10 @@ mod tests {
     use tokio::time::{Duration, sleep};
 
     use super::*;
+    use crate::directory::entry::Entry;
     use crate::directory::machine::Search;
+    use crate::directory::people::Directory;
     use crate::directory::scripted::{config, guid};
-    use crate::directory::{Directory, Entry};
 
     /// A domain of `u0` to `u99` that takes 10 ms for each search, and the filters of those searches.
     #[derive(Default)]

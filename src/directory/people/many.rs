@@ -12,15 +12,15 @@ use ldap3::Scope;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{ATTRIBUTES, CANDIDATES, choose, people_of, people_search};
-use crate::directory::account::Account;
 use crate::directory::entry::{Entry, EntryError};
-use crate::directory::groups::GroupRules;
-use crate::directory::machine::{MachineError, Search};
-use crate::directory::machines::Place;
+use crate::directory::machine::{Machine, MachineError, Place, Search};
+use crate::directory::people::account::Account;
+use crate::directory::people::find::choose;
+use crate::directory::people::groups::GroupRules;
+use crate::directory::people::person::{ATTRIBUTES, CANDIDATES, Person, people_of, people_search};
+use crate::directory::people::standing::{any_of, guid_of};
+use crate::directory::people::{Directory, DirectoryError, remembered};
 use crate::directory::sid::Sid;
-use crate::directory::standing::{any_of, guid_of};
-use crate::directory::{Directory, DirectoryError, Machine, Person, remembered};
 use crate::name::{Principal, fold};
 
 /// Number of names in one search. A domain controller answered it in about 40 ms, and a login that reads on

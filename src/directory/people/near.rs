@@ -7,12 +7,11 @@ use ldap3::ldap_escape;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{CANDIDATES, named, people_of, people_search};
-use crate::directory::account::DISABLED;
 use crate::directory::entry::Entry;
-use crate::directory::machine::MachineError;
-use crate::directory::machines::Place;
-use crate::directory::{Directory, DirectoryError, Machine};
+use crate::directory::machine::{Machine, MachineError, Place};
+use crate::directory::people::account::DISABLED;
+use crate::directory::people::person::{CANDIDATES, named, people_of, people_search};
+use crate::directory::people::{Directory, DirectoryError};
 use crate::name::{Principal, Rules, fold};
 
 /// Maximum number of domains and UPN suffixes that are tried.

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::directory::entry::Entry;
-use crate::directory::machine::{MachineError, Search};
-use crate::directory::machines::Place;
-use crate::directory::people::{Person, person_of};
-use crate::directory::{Account, Directory, DirectoryError, Machine, base_search};
+use crate::directory::machine::{Machine, MachineError, Place, Search, base_search};
+use crate::directory::people::account::Account;
+use crate::directory::people::person::{Person, person_of};
+use crate::directory::people::{Directory, DirectoryError};
 
 /// Number of accounts in one search: its filter has 14 KB, and AD returns up to 1000 entries without paging
 /// (MaxPageSize, MS-ADTS 3.1.1.3.4.6).

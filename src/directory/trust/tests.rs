@@ -10,7 +10,7 @@ use rustls::{CertificateError, ClientConnection, Error, ServerConfig, ServerConn
 
 use super::super::entry::Entry;
 use super::super::scripted::{Answer, Scripted, unreachable};
-use super::verifier::provider;
+use super::verifier::{Distrust, provider};
 use super::*;
 
 type Ca = CertifiedIssuer<'static, KeyPair>;

@@ -22,8 +22,9 @@ use zeroize::Zeroizing;
 
 use super::trouble::{Kind, Trouble};
 use crate::config::{Redis, RedisAt, Server, text};
-use crate::directory::dns::Names;
-use crate::directory::trust::{Distrust, Trust};
+use crate::directory::controllers::dns::Names;
+use crate::directory::trust::Trust;
+use crate::directory::trust::verifier::Distrust;
 use crate::net::connect_tuned;
 use crate::protocol::Secret;
 

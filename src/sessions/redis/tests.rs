@@ -21,7 +21,7 @@ use super::super::{NotOpened, Register, closed_now, identity, now, owed, sweep};
 use super::keeper::CONNECT;
 use super::*;
 use crate::config::{DEFAULT_USER, RIGHTS, RedisAt, SENTINEL_RIGHTS};
-use crate::directory::dns::Network;
+use crate::directory::controllers::dns::Network;
 use crate::log::Log;
 
 const NOW: u64 = 1_784_000_000_000;

@@ -12,8 +12,8 @@ mod current;
 mod kept;
 mod points;
 mod published;
-mod reason;
-mod verifier;
+pub mod reason;
+pub mod verifier;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,11 +29,10 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use self::current::{Base, Current, Material, Notes, client, problem, same};
 use self::points::{Points, Presented};
 use self::published::Published;
-pub use self::reason::of_handshake;
-pub use self::verifier::{Distrust, Shown};
-use super::Machine;
+use self::verifier::Shown;
 use super::machine::MachineError;
 use crate::config::Problem;
+use crate::directory::machine::Machine;
 use crate::protocol::report;
 
 /// The folder that Debian's ca-certificates maintains.

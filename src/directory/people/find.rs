@@ -4,79 +4,23 @@
 //! global catalogue. The catalogue only identifies the account. Its state and groups are read in its own
 //! domain, because the catalogue holds only part of each object, and receives changes late.
 
-pub mod account;
-mod clashes;
-pub mod groups;
-pub mod lockout;
-mod lookups;
-mod many;
-mod near;
-pub mod standing;
-
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ldap3::{Scope, ldap_escape};
 use lru::LruCache;
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use super::entry::{Entry, EntryError};
-use super::forest::{DOMAINS, Forest};
-use super::machine::{MachineError, Search};
-use super::machines::Place;
-use super::{Clash, Directory, DirectoryError, Machine, base_search};
+use crate::directory::entry::Entry;
+use crate::directory::forest::{DOMAINS, Forest};
+use crate::directory::machine::{Machine, MachineError, Place, Search, base_search};
+use crate::directory::people::person::{
+    ATTRIBUTES, CANDIDATES, Found, Person, named, people_of, people_search,
+};
+use crate::directory::people::{Clash, Directory, DirectoryError};
 use crate::name::{Form, NameError, Principal, Rules, fold};
-
-pub(super) use self::lookups::Lookups;
-pub(super) use self::many::Inside;
-pub use self::many::{Membership, Seen, TOGETHER};
-pub use self::near::Near;
 
 /// Time for which a principal's account is remembered. Its state is never remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
-
-/// `userAccountControl` flags of accounts that do not belong to users: interdomain, workstation and server
-/// trusts (MS-ADTS 2.2.16).
-const TRUSTS: u32 = 0x800 | 0x1000 | 0x2000;
-
-/// Maximum number of accounts read for one name; more are as ambiguous as two.
-const CANDIDATES: usize = 8;
-
-/// Attributes that [`person_of`] reads; the catalogue has all of them.
-const ATTRIBUTES: [&str; 4] = ["objectGUID", "sAMAccountName", "userPrincipalName", "userAccountControl"];
-
-/// One account, with the names that stay the same during a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
-    /// Distinguished name, which the bind uses.
-    pub dn: String,
-    /// `objectGUID`, which survives renaming and moving.
-    pub guid: Uuid,
-    /// `sAMAccountName`.
-    pub sam: String,
-    /// Explicit `userPrincipalName`.
-    pub upn: Option<String>,
-    /// DNS name in lower case of the domain that the account belongs to; its domain controllers know the
-    /// password.
-    pub domain: String,
-}
-
-/// The account found for a principal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The account that the principal means.
-    pub person: Person,
-    /// True if it was remembered rather than read.
-    pub remembered: bool,
-    /// DN of another account whose implicit name is the same, hidden by the explicit one.
-    pub hides: Option<String>,
-}
-
-/// Returns the filter for accounts with this name in this attribute.
-fn named(attribute: &str, name: &str) -> String {
-    format!("({attribute}={})", ldap_escape(name))
-}
 
 /// Returns the filter for accounts with `principal` as their explicit name; AD itself compares the typed
 /// name.
@@ -91,19 +35,6 @@ fn named_explicitly(principal: &Principal) -> String {
 
 fn named_implicitly(principal: &Principal) -> String {
     named("sAMAccountName", principal.typed_user())
-}
-
-fn people_search(place: Place, base: &str, names: &str, limit: usize) -> Search {
-    Search {
-        place,
-        base: base.to_owned(),
-        scope: Scope::Subtree,
-        // The names come first: Samba uses its indexes in this order until almost no object is left. With
-        // another part first it would read every user: 0.7 ms instead of 0.3 with 5,000 users.
-        filter: format!("(&(|{names})(objectCategory=person)(objectClass=user))"),
-        attributes: ATTRIBUTES.map(str::to_owned).to_vec(),
-        limit,
-    }
 }
 
 impl<M: Machine> Directory<M> {
@@ -192,7 +123,7 @@ impl<M: Machine> Directory<M> {
     }
 
     /// Returns the filter for accounts of this domain that `principal` may mean; empty if there can be none.
-    fn named_here(&self, principal: &Principal) -> String {
+    pub(super) fn named_here(&self, principal: &Principal) -> String {
         let mut names = named_explicitly(principal);
         if self.is_own(principal.domain()) {
             names += &named_implicitly(principal);
@@ -202,7 +133,7 @@ impl<M: Machine> Directory<M> {
 
     /// Searches the rest of the forest. For names of this domain, the forest is not read first: its last
     /// known state decides.
-    async fn find_elsewhere(
+    pub(super) async fn find_elsewhere(
         &self,
         principal: &Principal,
         deadline: Instant,
@@ -258,7 +189,7 @@ impl<M: Machine> Directory<M> {
         choose(&self.netbios, principal, people)
     }
 
-    async fn candidates(
+    pub(super) async fn candidates(
         &self,
         principal: &Principal,
         search: &Search,
@@ -278,35 +209,14 @@ impl<M: Machine> Directory<M> {
     }
 }
 
-/// Returns the users' accounts among `entries`; `domain` returns the domain of a distinguished name.
-fn people_of(entries: &[Entry], domain: impl Fn(&str) -> String) -> Result<Vec<Person>, EntryError> {
-    let is_person = |entry: &&Entry| {
-        entry.flags("userAccountControl").is_ok_and(|flags| flags.is_none_or(|flags| flags & TRUSTS == 0))
-    };
-    entries.iter().filter(is_person).map(|entry| person_of(entry, domain(entry.dn()))).collect()
-}
-
-pub(super) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
-    let missing = |attribute: &str, expected| EntryError::Value {
-        attribute: attribute.to_owned(),
-        dn: entry.dn().to_owned(),
-        expected,
-    };
-    let guid = entry.bytes("objectGUID")?.and_then(|bytes| bytes.try_into().ok()).map(Uuid::from_bytes_le);
-    let sam = entry.text("sAMAccountName")?;
-    Ok(Person {
-        dn: entry.dn().to_owned(),
-        guid: guid.ok_or_else(|| missing("objectGUID", "16 bytes"))?,
-        sam: sam.ok_or_else(|| missing("sAMAccountName", "readable for the machine account"))?.to_owned(),
-        upn: entry.text("userPrincipalName")?.map(str::to_owned),
-        domain,
-    })
-}
-
 /// Returns the one of `people` that has the name. AD compares more loosely than readers do (accents, spaces),
 /// so each must also have the name by this program's comparison. `netbios` is the short name of this host's
 /// domain, for messages.
-fn choose(netbios: &str, principal: &Principal, people: Vec<Person>) -> Result<Found, DirectoryError> {
+pub(super) fn choose(
+    netbios: &str,
+    principal: &Principal,
+    people: Vec<Person>,
+) -> Result<Found, DirectoryError> {
     let (name, form) = (principal.to_string(), principal.form());
     let is_explicit =
         |person: &Person| form != Form::Account && person.upn.as_deref().is_some_and(|upn| fold(upn) == name);
@@ -339,8 +249,10 @@ fn choose(netbios: &str, principal: &Principal, people: Vec<Person>) -> Result<F
 
 #[cfg(test)]
 mod tests {
-    use super::super::scripted::{Answer, Scripted, config, forest, unreachable};
+    use uuid::Uuid;
+
     use super::*;
+    use crate::directory::scripted::{Answer, Scripted, config, forest, unreachable};
 
     fn principal(text: &str) -> Principal {
         Principal::parse(text).unwrap()

@@ -13,8 +13,7 @@ use std::time::{Duration, SystemTime};
 
 pub use self::families::{Family, Kind};
 pub use self::saved::Saved;
-use crate::login::passwords::Method;
-use crate::protocol::Operation;
+use crate::checked::Method;
 use crate::verdict::Outcome;
 
 /// Upper bounds of the durations of logins, in milliseconds. A bind on an open connection takes a few; the
@@ -48,18 +47,6 @@ impl Event {
         Event::SessionOpen,
         Event::SessionClose,
     ];
-
-    /// Returns the event of `operation`; an operation without a decision counts as a login.
-    pub fn of(operation: Operation) -> Self {
-        match operation {
-            Operation::Account => Event::Account,
-            Operation::ProbePassword => Event::PasswordProbe,
-            Operation::ChangePassword => Event::PasswordChange,
-            Operation::OpenSession => Event::SessionOpen,
-            Operation::CloseSession => Event::SessionClose,
-            _ => Event::Login,
-        }
-    }
 
     /// Returns its name in the log.
     pub fn name(self) -> &'static str {

@@ -9,28 +9,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::directory::domains::Domains;
+use crate::directory::controllers::domains::Domains;
+use crate::directory::entry::Entry;
+use crate::directory::forest;
 use crate::directory::machine::{
-    MachineConnection, MachineError, MachineState, Search, Server, Servers, Settings,
+    Machine, MachineConnection, MachineError, MachineState, Part, Place, Search, Server, Servers, Settings,
 };
-use crate::directory::{Entry, Machine, Part, forest};
 use crate::kerberos::Kerberos;
 use crate::net::BoxFuture;
 
 /// Maximum number of connections: the domains of a forest, and its global catalogue.
 const CONNECTIONS: usize = forest::DOMAINS + 1;
-
-/// The part of the directory that a search runs in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    /// The domain of this host.
-    #[default]
-    Own,
-    /// Another domain of the forest, by DNS name in lower case.
-    Domain(String),
-    /// The global catalogue: a part of every object of the forest (MS-ADTS 1.1).
-    GlobalCatalogue,
-}
 
 /// Creates the connection of a place that is not [`Place::Own`].
 type Factory = Box<dyn Fn(&Place) -> MachineConnection + Send + Sync>;
@@ -158,8 +147,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::base_search;
-    use crate::directory::machine::{Server, Servers};
+    use crate::directory::machine::{Server, Servers, base_search};
     use crate::kerberos::{Kdc, Kdcs};
     use crate::net::BoxFuture;
 

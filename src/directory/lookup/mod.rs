@@ -18,7 +18,9 @@ use tokio::time::Instant;
 
 use self::attributes::wanted;
 use self::filter::{Filter, Test};
-use super::{Directory, DirectoryError, Entry, Machine, MachineError, Place, Search};
+use crate::directory::entry::Entry;
+use crate::directory::machine::{Machine, MachineError, Part, Place, Search};
+use crate::directory::people::{Directory, DirectoryError};
 use crate::dn::{Dn, Place as Lies};
 use crate::name::{Rules, fold};
 use crate::protocol::search::{
@@ -42,15 +44,6 @@ const INVALID_DN_SYNTAX: u32 = 34;
 /// Attributes that every search reads for internal use.
 const NEEDED: [&str; 6] =
     ["objectGUID", "sAMAccountName", "sAMAccountType", "userPrincipalName", "uid", "mail"];
-
-/// The first entries of an answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
-    /// The entries, at most the requested number.
-    pub entries: Vec<Entry>,
-    /// True if there are more.
-    pub is_cut: bool,
-}
 
 /// A name of `names.map` in a filter.
 struct Mapped {

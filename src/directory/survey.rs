@@ -11,15 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::directory::Entry;
-use crate::directory::bind::{self, BindConnection, READ_ONLY, Unusable};
-use crate::directory::discovery::{Controller, Role};
-use crate::directory::domains::KERBEROS;
-use crate::directory::pool::LDAPS;
-use crate::directory::servers::LDAP;
+use crate::directory::controllers::discovery::{Controller, Role};
+use crate::directory::controllers::domains::KERBEROS;
+use crate::directory::entry::Entry;
+use crate::directory::passwords::bind::{self, BindConnection, READ_ONLY, Unusable};
 use crate::directory::trust::Trust;
 use crate::kerberos::Skew;
 use crate::ldap;
+use crate::ldap::{LDAP, LDAPS};
 use crate::net::connect_tuned;
 
 /// Time limit for one port, from the first packet to an open connection.

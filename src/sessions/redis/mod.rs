@@ -35,7 +35,7 @@ use super::now;
 use super::rule::Admission;
 use super::store::{Answer, Closed, ENDED, Listed, Opened, Page, Position, Store, StoreError, Undone, Which};
 use crate::config;
-use crate::directory::dns::Names;
+use crate::directory::controllers::dns::Names;
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
 use crate::supervise;
 

@@ -6,7 +6,6 @@
 
 mod alias;
 mod link;
-pub mod machines;
 
 use std::fmt;
 use std::iter::Peekable;
@@ -22,9 +21,7 @@ pub use ldap3::Scope;
 
 use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
-use super::lookup::Part;
-use super::machines::Place;
-use crate::kerberos::sealing::TransportError;
+use crate::kerberos::error::TransportError;
 use crate::kerberos::{Credential, Kerberos, KerberosError, LdapService};
 use crate::net::{BoxFuture, LEAD};
 use crate::patience::first_of;
@@ -111,6 +108,18 @@ impl Default for Settings {
     }
 }
 
+/// The part of the directory that a search runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// The domain of this host.
+    #[default]
+    Own,
+    /// Another domain of the forest, by DNS name in lower case.
+    Domain(String),
+    /// The global catalogue: a part of every object of the forest (MS-ADTS 1.1).
+    GlobalCatalogue,
+}
+
 /// One search (RFC 4511, 4.5.1). The caller escapes values in `filter` (`ldap3::ldap_escape`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Search {
@@ -126,6 +135,59 @@ pub struct Search {
     pub attributes: Vec<String>,
     /// Maximum number of entries in a valid answer; more are [`MachineError::TooMany`].
     pub limit: usize,
+}
+
+/// Creates a search that reads one object.
+pub(in crate::directory) fn base_search(base: String, attributes: Vec<String>) -> Search {
+    let filter = "(objectClass=*)".to_owned();
+    Search { place: Place::Own, base, scope: Scope::Base, filter, attributes, limit: 1 }
+}
+
+/// The first entries of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The entries, at most the requested number.
+    pub entries: Vec<Entry>,
+    /// True if there are more.
+    pub is_cut: bool,
+}
+
+/// Reads the directory as the machine account.
+pub trait Machine: Send + Sync {
+    /// Runs one search; see [`MachineConnection::search`].
+    fn search(
+        &self,
+        search: &Search,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<Entry>, MachineError>> + Send;
+
+    /// Runs one search for a client of the LDAP bridge; see [`MachineConnection::search_part`]. Such searches
+    /// never delay those of logins.
+    fn search_part(
+        &self,
+        search: &Search,
+        bytes: usize,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Part, MachineError>> + Send {
+        let _ = bytes;
+        async move { self.search(search, deadline).await.map(|entries| Part { entries, is_cut: false }) }
+    }
+
+    /// Returns the domain controller that answers searches at `place` now, if known.
+    fn host(&self, place: &Place) -> Option<String> {
+        let _ = place;
+        None
+    }
+}
+
+impl Machine for MachineConnection {
+    async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
+        MachineConnection::search(self, search, deadline).await
+    }
+
+    fn host(&self, _: &Place) -> Option<String> {
+        self.state().dc
+    }
 }
 
 /// The rootDSE of a domain controller (RFC 4512, 5.1; MS-ADTS 3.1.1.3.2).

@@ -16,8 +16,8 @@ use self::plan::{Change, Dns, Finding, Host, Kind, Plan, Setting};
 use super::{Cli, Exit, Failure, Page, Setup, is_denied, print, show};
 use crate::config::xcally::{ENV, Env, Value};
 use crate::config::{Config, ConfigError, Problem, keys, text};
-use crate::directory::discovery::Role;
-use crate::directory::dns::{Names, Network};
+use crate::directory::controllers::discovery::Role;
+use crate::directory::controllers::dns::{Names, Network};
 use crate::kerberos::krb5;
 
 /// The proposed change, and its basis.
