@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::sync::SetOnce;
+use tokio::time::{Instant, timeout_at};
 
 use super::recheck;
 use crate::checked::Method;
@@ -51,7 +52,7 @@ pub(super) struct Service {
     pub(super) logins: Arc<Logins<Machines, Arc<DomainPasswords>>>,
     /// The register of sessions.
     pub(super) register: Arc<Register>,
-    pub(super) parts: Arc<OnceLock<Parts>>,
+    pub(super) parts: Arc<SetOnce<Parts>>,
 }
 
 impl Service {
@@ -64,7 +65,7 @@ impl Service {
         let trust = Arc::new(Trust::load(config.tls.ca_file.as_deref(), state.as_deref())?);
         let store = open_store(&config.sessions, state.as_deref(), names.clone(), log)
             .map_err(|text| Problem { file: CONFIG.into(), line: None, text })?;
-        let parts = Arc::new(OnceLock::new());
+        let parts = Arc::new(SetOnce::new());
         let (told, probed) = (parts.clone(), parts.clone());
         let domains = Domains::new(
             Wanted::from(&config.domain),
@@ -164,7 +165,7 @@ pub(super) struct Parts {
 }
 
 /// Logs that a circuit opened or closed.
-fn changed(log: &Log, parts: &OnceLock<Parts>, domain: &str, change: &Change) {
+fn changed(log: &Log, parts: &SetOnce<Parts>, domain: &str, change: &Change) {
     let Change { host, service, state } = change;
     let line = Line::new("dc").with("host", host).with("service", service);
     match state {
@@ -198,7 +199,7 @@ impl Parts {
 
 /// Probes `part` of a domain controller.
 pub(super) fn probe(
-    parts: &Arc<OnceLock<Parts>>,
+    parts: &Arc<SetOnce<Parts>>,
     domain: &str,
     role: Role,
     controller: Arc<Controller>,
@@ -206,8 +207,9 @@ pub(super) fn probe(
 ) -> BoxFuture<'static, Result<(), String>> {
     let (parts, domain) = (parts.clone(), domain.to_owned());
     Box::pin(async move {
-        let Some(parts) = parts.get() else { return Err("the broker is starting".to_owned()) };
         let deadline = Instant::now() + PROBE;
+        // A list that was kept on disk has its first probes due before all parts exist.
+        let parts = timeout_at(deadline, parts.wait()).await.map_err(|_| "the broker is starting")?;
         match part {
             Part::Binds => {
                 let passwords = parts.passwords.upgrade().ok_or("the broker is ending")?;
@@ -307,7 +309,7 @@ async fn keep_roster(domains: Arc<Domains>, log: Arc<Log>) -> Ended {
 struct Renewal {
     trust: Arc<Trust>,
     machine: MachineConnection,
-    parts: Arc<OnceLock<Parts>>,
+    parts: Arc<SetOnce<Parts>>,
     log: Arc<Log>,
     /// The last line that was written: several callers may have waited for the same change.
     told: Arc<Mutex<Option<Line>>>,
@@ -362,4 +364,33 @@ fn host_name() -> String {
 fn netbios_name() -> String {
     let name = host_name();
     name.split('.').next().unwrap_or_default().chars().take(15).collect::<String>().to_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::controllers::discovery::tests::{names, zone};
+
+    #[tokio::test]
+    async fn a_probe_at_the_start_waits_for_the_parts_that_it_needs() {
+        let parts = Arc::new(SetOnce::new());
+        let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
+        let domains = Domains::new(
+            wanted,
+            Roster::load("acme.com", None),
+            names(zone()),
+            Arc::new(|_, _| {}),
+            Arc::new(|_, _, _, _| Box::pin(async { Ok(()) })),
+        );
+        let kerberos = Arc::new(Kerberos::of_realm(domains.clone(), "ACME.COM"));
+        let machine = Machines::of(&domains, &kerberos, &Settings::default()).own().clone();
+        let host = Controller { host: "dc".into(), addresses: Vec::new(), in_site: false };
+        let probing = tokio::spawn(probe(&parts, "acme.com", Role::Domain, Arc::new(host), Part::Binds));
+        tokio::task::yield_now().await;
+        assert!(!probing.is_finished());
+        let passwords = Weak::new();
+        let _ = parts.set(Parts { passwords, kerberos, machine, domain: "acme.com".into() });
+        // It went on with these parts.
+        assert_eq!(probing.await.unwrap(), Err("the broker is ending".to_owned()));
+    }
 }

@@ -365,7 +365,7 @@ fn order(mut records: Vec<Srv>, mut below: impl FnMut(u32) -> u32) -> Vec<String
 }
 
 #[cfg(test)]
-pub(in crate::directory) mod tests {
+pub(crate) mod tests {
     use std::collections::HashMap;
     use std::sync::Mutex;
 
