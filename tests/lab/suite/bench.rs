@@ -225,8 +225,8 @@ fn bridges(lab: &Lab) -> Check {
     lab.write(file, "[bridge]\nservice = \"bench-scripted\"\n")?;
     let address = BRIDGES[1];
     lab.host_sh(&format!(
-        "sed -e 's,^ExecStart=.*,& --config {file} --listen {address},' -e '/^Requires=/d' -e '/^Sockets=/d' \
-            /lib/systemd/system/motion-ad-ldap.service >/run/systemd/system/bench-bridge.service
+        "systemctl cat motion-ad-ldap.service | sed -e 's,^ExecStart=.*,& --config {file} --listen {address},' \
+            -e '/^Requires=/d' -e '/^Sockets=/d' >/run/systemd/system/bench-bridge.service
         systemctl daemon-reload && systemctl restart bench-bridge.service && \
         systemctl enable --now motion-ad-ldap.socket"
     ))
@@ -251,7 +251,8 @@ fn pam(service: &str) -> Way {
     Way::Pam { service: service.to_owned(), folder: folder(service).map(str::to_owned), account: true }
 }
 
-/// Starts a second broker next to the host's, with another configuration, as the PAM service bench-NAME.
+/// Starts a second broker next to the host's, with another configuration, as the PAM service bench-NAME. Its unit is the
+/// host's with all drop-ins, one of which hands over the join's secrets.
 fn broker(lab: &Lab, name: &str, config: &str) -> Check {
     let file = format!("/etc/motion-ad/{name}.toml");
     lab.write(&file, &format!("[tls]\nca_file = \"{CA_FILE}\"\n{config}"))?;
@@ -261,9 +262,9 @@ fn broker(lab: &Lab, name: &str, config: &str) -> Check {
     );
     service(lab, &format!("bench-{name}"), &lines)?;
     lab.host_sh(&format!(
-        "sed -e 's,^ExecStart=.*,& --config {file} --listen {socket},' -e '/^Requires=/d' \
+        "systemctl cat motion-ad.service | sed -e 's,^ExecStart=.*,& --config {file} --listen {socket},' -e '/^Requires=/d' \
             -e 's,^StateDirectory=.*,StateDirectory=bench-{name}\\nRuntimeDirectory=bench-{name},' \
-            /lib/systemd/system/motion-ad.service >/run/systemd/system/bench-{name}.service
+            >/run/systemd/system/bench-{name}.service
         systemctl daemon-reload && systemctl restart bench-{name}.service"
     ))
     .ok()?;
