@@ -252,7 +252,7 @@ fn pam(service: &str) -> Way {
 }
 
 /// Starts a second broker next to the host's, with another configuration, as the PAM service bench-NAME. Its unit is the
-/// host's with all drop-ins, one of which hands over the join's secrets.
+/// host's with all drop-ins, one of which hands over the join's secrets. The LDAP bridge may connect, too.
 fn broker(lab: &Lab, name: &str, config: &str) -> Check {
     let file = format!("/etc/motion-ad/{name}.toml");
     lab.write(&file, &format!("[tls]\nca_file = \"{CA_FILE}\"\n{config}"))?;
@@ -265,7 +265,7 @@ fn broker(lab: &Lab, name: &str, config: &str) -> Check {
         "systemctl cat motion-ad.service | sed -e 's,^ExecStart=.*,& --config {file} --listen {socket},' -e '/^Requires=/d' \
             -e 's,^StateDirectory=.*,StateDirectory=bench-{name}\\nRuntimeDirectory=bench-{name},' \
             >/run/systemd/system/bench-{name}.service
-        systemctl daemon-reload && systemctl restart bench-{name}.service"
+        systemctl daemon-reload && systemctl restart bench-{name}.service && chmod 666 {socket}"
     ))
     .ok()?;
     Ok(())
