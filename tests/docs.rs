@@ -353,13 +353,13 @@ fn every_bound_is_the_one_in_the_code() {
 #[test]
 fn every_test_that_shows_a_defence_exists() {
     let text = read("SECURITY.md");
-    let mut seen = 0;
+    let mut seen = BTreeSet::new();
     for row in rows(&text, 3) {
         let Some((file, name)) = place(row[2]) else { continue };
         assert!(read(file).contains(&format!("fn {name}()")), "{file} has no test {name}");
-        seen += 1;
+        assert!(seen.insert((file, name)), "SECURITY.md has two rows for {name}");
     }
-    assert!(seen > 10, "{seen}");
+    assert!(seen.len() > 10, "{}", seen.len());
 }
 
 /// A row of the ledger names one or more tests, or says that there is none.
