@@ -4,7 +4,13 @@
 
 version := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 stage := target/debian-build/motion-ad-$(version)
-lab_tests := MOTION_AD_LAB=1 cargo test --locked --test lab --
+# What packaging/deps unpacked instead of installing it is looked for when a command runs.
+cargo = $(addprefix env ,$(shell packaging/aside)) cargo
+lab_tests = MOTION_AD_LAB=1 $(cargo) test --locked --test lab --
+# The lab's roots are built while the compiler works.
+with_roots := tests/lab/lab roots
+# Another name, because `make --dry-run` runs every command that names MAKE itself.
+again = $(MAKE)
 
 # No folder of the machine that builds ends up in what is shipped: not by rustc, nor by the C compiler (ring).
 cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
@@ -29,18 +35,32 @@ endif
 deb := libpam-motion-ad_$(version)_$(ARCH)
 
 # `make deb PROFILE=dev` packages what `cargo test` has compiled anyway: in seconds, for trying a change in the lab.
+#
+# Every crate is compiled once for a profile: the generator of the man pages is built together with what is shipped, and in the
+# dev profile also with the tests, whose dependencies turn on more features of the same crates.
 PROFILE ?= release
 binaries := $(built)/release
 libraries := $(built)/module
 build_flags := --release
 module_flags := --profile module
-packaging :=
-check_package := lintian --allow-root --fail-on error,warning target/debian/*.deb
+generate = $(shipped) $(cargo) run --locked --quiet --release --features generate --bin generate --
+# Debug symbols are a package of their own. Compiling and packing them takes minutes: only a release has it.
+packaging := $(if $(SYMBOLS),,DEB_BUILD_OPTIONS=noautodbgsym)
+shipped += $(if $(SYMBOLS),CARGO_PROFILE_RELEASE_DEBUG=line-tables-only)
+check_package := @if command -v lintian >/dev/null; then lintian --allow-root --fail-on error,warning target/debian/*.deb; \
+	else echo "lintian is not installed: the package was not checked"; fi
+ifeq ($(ARCH),$(native))
+build_flags += --features generate --bin generate
+else
+# The generator must run here.
+generate = $(cargo) run --locked --quiet --example man --
+endif
 ifeq ($(PROFILE),dev)
 binaries := target/debug
 libraries := target/debug
-build_flags :=
+build_flags := --example man --test lab
 module_flags :=
+generate = $(cargo) run --locked --quiet --example man --
 shipped :=
 packaging := DEB_BUILD_OPTIONS=noautodbgsym DPKG_DEB_COMPRESSOR_TYPE=none
 check_package := @echo "this package is for the lab alone: it was built without optimisation"
@@ -56,22 +76,26 @@ help: ## print this text
 	    printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 .PHONY: deps
-deps: ## install the Debian packages that building needs, where some are missing (root)
+deps: ## install the Debian packages that building and testing need, where some are missing (root)
+	@packaging/deps --test $(ARCH)
+
+# Not in the help: those that building alone needs.
+.PHONY: build-deps
+build-deps:
 	@packaging/deps $(ARCH)
 
 .PHONY: build
-build: deps ## build broker, bridge and helper as they are shipped
-	$(shipped) cargo build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker --bin motion-ad-ldap $(for_arch)
+build: build-deps ## build broker, bridge and helper as they are shipped
+	$(shipped) $(cargo) build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker --bin motion-ad-ldap $(for_arch)
 
 .PHONY: module
-module: deps ## build the PAM module as it is shipped
-	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features $(module_flags) $(for_arch)
+module: build-deps ## build the PAM module as it is shipped
+	$(shipped) $(cargo) rustc --locked --lib --crate-type cdylib --no-default-features $(module_flags) $(for_arch)
 
-# In the dev profile, which the tests build anyway; the release profile would link the whole broker once more.
 .PHONY: man
-man: deps ## write man pages and completions to target/man and target/completions
-	cargo run --locked --quiet --example man -- target/man
-	cargo run --locked --quiet --example man -- --completions target/completions
+man: build ## write man pages and completions to target/man and target/completions
+	$(generate) target/man
+	$(generate) --completions target/completions
 
 .PHONY: deb
 deb: build module man ## build the Debian package in target/debian, and beside it a list of what it is made of (SBOM)
@@ -88,7 +112,7 @@ deb: build module man ## build the Debian package in target/debian, and beside i
 	install -D -t $(stage)/target/module $(libraries)/libmotion_ad.so
 	cd $(stage) && $(packaging) dpkg-buildpackage --build=binary --no-sign --host-arch=$(ARCH)
 	mv target/debian-build/*.deb target/debian
-	cargo run --locked --quiet --example sbom -- $(ARCH) $(rust) >target/debian/$(deb).cdx.json
+	$(generate) --sbom $(ARCH) $(rust) >target/debian/$(deb).cdx.json
 	$(check_package)
 
 # In another folder and from nothing, so that neither shows in what is built.
@@ -104,44 +128,56 @@ reproducible: deb ## build the package once more in another folder, and compare 
 
 .PHONY: test
 test: root deps ## run every test: unit and integration, then the package in a real Active Directory (root)
-	cargo test --locked
-	$(MAKE) deb
+	@echo "make test takes 20 to 30 minutes on two cores: a third of it compiles, the rest tests in a real Active Directory"
+	$(with_roots) forger redis pair -- $(cargo) test --locked --no-run
+	@echo "the package is compiled while the tests run, which mostly wait; its output comes after theirs"
+	@nice $(again) deb >target/deb.log 2>&1 & deb=$$!; trap 'kill $$deb; exit 130' INT TERM; \
+	RUST_TEST_THREADS=4 $(cargo) test --locked || { kill $$deb; exit 1; }; \
+	tail --lines=+1 --follow --pid=$$deb target/deb.log; wait $$deb
 	$(lab_tests) --suite
 
 .PHONY: test-failover
-test-failover: root deps ## let domain controllers die under load, in every way to log in (root, a quarter of an hour)
-	$(MAKE) deb
+test-failover: root ## let domain controllers die under load, in every way to log in (root, a quarter of an hour)
+	$(with_roots) forger pair -- $(again) deb
 	$(lab_tests) --failover
 
 .PHONY: test-sessions
-test-sessions: root deps ## change passwords and fill the register of sessions, in a file and in Redis (root, a quarter of an hour)
-	$(MAKE) deb
+test-sessions: root ## change passwords and fill the register of sessions, in a file and in Redis (root, a quarter of an hour)
+	$(with_roots) redis pair -- $(again) deb
 	$(lab_tests) --sessions
 
 .PHONY: test-doctor
-test-doctor: root deps ## break a host in every way that motion-ad doctor is to name and to fix (root, a quarter of an hour)
-	$(MAKE) deb
+test-doctor: root ## break a host in every way that motion-ad doctor is to name and to fix (root, a quarter of an hour)
+	$(with_roots) pair -- $(again) deb
 	$(lab_tests) --doctor
 
 .PHONY: bench
-bench: root deps ## compare logins with the other PAM modules for AD in the lab; BENCH=quick in ten minutes (root)
-	$(MAKE) deb
-	$(shipped) cargo build --locked --release --bin bench
+bench: root ## compare logins with the other PAM modules for AD in the lab; BENCH=quick in ten minutes (root)
+	$(with_roots) -- $(again) deb
+	$(shipped) $(cargo) build --locked --release --features generate --bin bench
 	$(lab_tests) --bench
 
 .PHONY: test-clients
-test-clients: root deps ## log in by the PAM libraries of Node and Python, Apache, nginx and a browser (root, ten minutes)
-	$(MAKE) deb
+test-clients: root ## log in by the PAM libraries of Node and Python, Apache, nginx and a browser (root, ten minutes)
+	$(with_roots) clients workshop programs -- $(again) deb
 	$(lab_tests) --clients
 
 .PHONY: test-bridge
-test-bridge: root deps ## log in by LDAP libraries of Node and Python through the bridge (root)
-	$(MAKE) deb
+test-bridge: root ## log in by LDAP libraries of Node and Python through the bridge (root)
+	$(with_roots) clients workshop programs -- $(again) deb
 	$(lab_tests) --bridge
 
+# Not optimised: that compiles in less than half the time, and shows the same logins. `make demo PROFILE=release` shows what
+# is shipped.
 .PHONY: demo
-demo: root deps ## show logins on a real joined host with a real Active Directory (root)
-	$(MAKE) deb
+demo: PROFILE = dev
+demo: root ## show logins on a real joined host with a real Active Directory (root)
+	@echo "make demo takes about six minutes on two cores the first time, most of them for the compiler, and two minutes later:"
+	@echo "1. Debian packages that the compiler needs, where some are missing; none is upgraded"
+	@packaging/deps
+	@echo "2. compiling, and meanwhile two small Debian systems: a domain controller, and an XCALLY host"
+	$(with_roots) -- $(again) deb PROFILE=$(PROFILE)
+	@echo "3. the domain, the realm join, and the logins"
 	$(lab_tests) --demo
 
 .PHONY: lint

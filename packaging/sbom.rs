@@ -1,8 +1,6 @@
 //! Writes the list of the package's parts in CycloneDX 1.5: the crates that are linked into its binaries, each with its
 //! checksum from Cargo.lock.
 //!
-//! `cargo run --example sbom -- ARCHITECTURE TARGET`, Debian's architecture and Rust's target of the build.
-//!
 //! The binaries link Debian's libraries, too; those are the package's `Depends`, and Debian updates them. Build scripts
 //! and macros are left out, because they run only during the build and are not shipped. The list holds no time and no
 //! random number, so that two builds are identical.
@@ -13,21 +11,20 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(architecture), Some(target)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: sbom ARCHITECTURE TARGET".into());
-    };
-    let metadata = cargo(&["metadata", "--locked", "--format-version", "1", "--filter-platform", &target])?;
+/// Returns the list for Debian's architecture and Rust's target of a build.
+///
+/// # Errors
+/// Returns an error if `cargo` fails, or if its output is not as expected.
+pub fn document(architecture: &str, target: &str) -> Result<String, Box<dyn Error>> {
+    let metadata = cargo(&["metadata", "--locked", "--format-version", "1", "--filter-platform", target])?;
     let metadata: Value = serde_json::from_slice(&metadata)?;
     let tree =
-        ["tree", "--locked", "--target", &target, "--edges", "normal,no-proc-macro", "--prefix", "none"];
+        ["tree", "--locked", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "none"];
     let tree = String::from_utf8(cargo(&tree)?)?;
     let lock: toml::Table = toml::from_str(include_str!("../Cargo.lock"))?;
-    let bom = bom(&metadata, &linked(&tree), &checksums(&lock), &architecture)
+    let bom = bom(&metadata, &linked(&tree), &checksums(&lock), architecture)
         .ok_or("cargo metadata is not as expected")?;
-    println!("{}", serde_json::to_string_pretty(&bom)?);
-    Ok(())
+    Ok(serde_json::to_string_pretty(&bom)?)
 }
 
 fn cargo(arguments: &[&str]) -> Result<Vec<u8>, Box<dyn Error>> {

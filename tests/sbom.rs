@@ -1,6 +1,9 @@
 //! The software bill of materials of the package: it is complete, and valid CycloneDX.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../packaging/sbom.rs"]
+mod sbom;
+
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
@@ -21,9 +24,7 @@ fn output(command: &mut Command) -> String {
 }
 
 fn bom() -> Value {
-    // Run by cargo, because `cargo test --test` builds no examples and an earlier build may be stale.
-    let sbom = ["run", "--locked", "--quiet", "--example", "sbom", "--", "amd64", TARGET];
-    serde_json::from_str(&output(&mut cargo(&sbom))).unwrap()
+    serde_json::from_str(&sbom::document("amd64", TARGET).unwrap()).unwrap()
 }
 
 fn texts<'a>(list: &'a Value, key: &str) -> BTreeSet<&'a str> {

@@ -43,7 +43,7 @@ impl Columns {
     /// Columns without a heading.
     pub(super) fn plain() -> Self {
         let mut table = Table::new();
-        table.force_no_tty().load_style(comfy_table::presets::NOTHING);
+        table.load_style(comfy_table::presets::NOTHING);
         if is_terminal() {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns());
         }

@@ -18,8 +18,11 @@
 # the lab's process, so a killed build leaves nothing but a folder.
 
 readonly SUITE=bookworm
+# What every lab stands on.
+readonly SMALL_LAB=(base dc host domain)
 # The tests' applications, with their lists of dependencies.
 readonly CLIENTS=$LAB_DIR/../clients
+readonly UNPACK=$LAB_DIR/../../packaging/unpack
 
 # The Debian mirrors of this machine's apt, in either format of its sources.
 debian_uri() {
@@ -128,18 +131,32 @@ build_layer() { # NAME
     esac
 }
 
+# The machine's own packages are not upgraded: nspawn would draw in the rest of its systemd.
 ensure_machine_packages() {
     local missing=() package
     for package in $(packages machine); do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || [[ -e $TOOLS/has-$package ]] ||
+            missing+=("$package")
     done
     ((${#missing[@]})) || return 0
-    local apt=(apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300)
     export DEBIAN_FRONTEND=noninteractive
-    "${apt[@]}" install "${missing[@]}" || {
+    install_machine_packages "${missing[@]}" || {
         apt-get -o DPkg::Lock::Timeout=300 update
-        "${apt[@]}" install "${missing[@]}"
+        install_machine_packages "${missing[@]}"
     }
+}
+
+install_machine_packages() { # PACKAGE…
+    local install=() package
+    for package; do
+        if [[ $package == systemd-container ]] && "$UNPACK" --upgrades "$package"; then
+            "$UNPACK" "$TOOLS" "$package" || return
+            : >"$TOOLS/has-$package"
+        else
+            install+=("$package")
+        fi
+    done
+    ((${#install[@]} == 0)) || apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300 install "${install[@]}"
 }
 
 # Builds the missing layers. If two labs start together, one builds and the other waits here.

@@ -87,7 +87,7 @@ pub fn run() -> Result<ExitCode, String> {
 /// Tries the rows and returns the table to display. Adds failed checks to `wrong`.
 fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, String> {
     let mut table = Table::new();
-    table.force_no_tty().load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["", "WHO", "NAME TYPED", "PASSWORD", "AD SAYS", "PAM ANSWERS", "LOG"]);
     for row in rows {
         let before = lab.everybodys_counters()?;
