@@ -106,7 +106,6 @@ const SUITE: &[Part] = &[
             ("audit", audit::chapter),
             ("machine", machine::chapter),
             ("hosts", hosts::chapter),
-            ("faults", faults::chapter),
             ("hostile", hostile::chapter),
             ("secrets", secrets::chapter),
             ("fresh", fresh::chapter),
@@ -117,18 +116,25 @@ const SUITE: &[Part] = &[
         ONE_OF_EACH,
         &[
             JOIN,
+            ("faults", faults::chapter),
             ("forged", forged::chapter),
             ("answers", answers::chapter),
             ("strangers", strangers::short),
             ("doctor", doctor::short),
-            ("passwords", passwords::short),
             ("warnings", warnings::chapter),
-            ("sessions", sessions::short),
             ("one-account", one_account::chapter),
             ("bridge", bridge::chapter),
             ("watching", watching::chapter),
             ("health", health::short),
             ("hardening", hardening::chapter),
+        ],
+    ),
+    (
+        ONE_OF_EACH,
+        &[
+            JOIN,
+            ("passwords", passwords::short),
+            ("sessions", sessions::short),
             ("documents", documents::chapter),
             ("package-lifecycle", package::lifecycle),
         ],
@@ -138,7 +144,7 @@ const SUITE: &[Part] = &[
 
 /// Parts of [`SUITE`] that run next to each other, by their place in it. The last part has the machine for itself: its
 /// logins come at a rate that two cores only just carry.
-const GROUPS: &[&[usize]] = &[&[0, 1], &[2]];
+const GROUPS: &[&[usize]] = &[&[0, 1, 2], &[3]];
 
 /// Logins with every kind of domain, and while domain controllers fail.
 const FAILOVER: &[Part] = &[
