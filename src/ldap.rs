@@ -83,8 +83,50 @@ pub struct Response {
 /// # Errors
 /// Returns an error if the request cannot be encoded.
 pub fn simple_bind(id: i64, dn: &str, password: &str) -> io::Result<Vec<u8>> {
-    let simple = OctetString { id: 0, class: TagClass::Context, inner: password.as_bytes().to_vec() };
-    bind(id, dn, Tag::OctetString(simple))
+    const BIND_REQUEST: u8 = 0x60;
+    const OCTETS: u8 = 0x04;
+    const SIMPLE: u8 = 0x80;
+    /// LDAP's version 3, an INTEGER.
+    const VERSION_3: [u8; 3] = [0x02, 0x01, 0x03];
+    let mut number = Default::default();
+    write::encode_into(&mut number, integer(id).into_structure())?;
+    let bind = [VERSION_3.len(), length_of(dn.len()), length_of(password.len())];
+    let bind = bind.into_iter().fold(0, usize::saturating_add);
+    let whole = number.len().saturating_add(length_of(bind));
+    // The only copy of the password, and of its size from the start: growing would leave parts of it behind.
+    let mut request = Vec::with_capacity(length_of(whole));
+    begin(&mut request, MESSAGE, whole);
+    request.extend_from_slice(&number);
+    begin(&mut request, BIND_REQUEST, bind);
+    request.extend_from_slice(&VERSION_3);
+    for (tag, value) in [(OCTETS, dn), (SIMPLE, password)] {
+        begin(&mut request, tag, value.len());
+        request.extend_from_slice(value.as_bytes());
+    }
+    Ok(request)
+}
+
+/// Returns the length of an element with this many bytes of content, tag and length included.
+fn length_of(content: usize) -> usize {
+    let mut head = Vec::new();
+    begin(&mut head, 0, content);
+    content.saturating_add(head.len())
+}
+
+/// Appends the tag and the length of an element (X.690, 8.1.3).
+fn begin(buffer: &mut Vec<u8>, tag: u8, content: usize) {
+    buffer.push(tag);
+    match u8::try_from(content) {
+        Ok(short @ 0..0x80) => buffer.push(short),
+        _ => {
+            let digits = content.to_be_bytes();
+            let digits = digits.iter().skip_while(|digit| **digit == 0);
+            // At most eight digits.
+            let count = u8::try_from(digits.clone().count()).unwrap_or(u8::MAX);
+            buffer.push(0x80 | count);
+            buffer.extend(digits);
+        }
+    }
 }
 
 /// A BindRequest with SASL credentials (RFC 4511, 4.2).
@@ -361,6 +403,19 @@ fn number(tag: StructureTag) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bind_is_one_buffer_of_the_right_size_as_the_library_writes_it() {
+        for (id, dn, password) in
+            [(1, 1, 1), (127, 100, 20), (128, 127, 128), (65_535, 255, 256), (70_000, 2048, 1024)]
+        {
+            let (dn, password) = ("d".repeat(dn), "p".repeat(password));
+            let request = simple_bind(id, &dn, &password).unwrap();
+            assert_eq!(request.capacity(), request.len());
+            let simple = OctetString { id: 0, class: TagClass::Context, inner: password.as_bytes().to_vec() };
+            assert_eq!(request, bind(id, &dn, Tag::OctetString(simple)).unwrap());
+        }
+    }
 
     #[test]
     fn requests_byte_by_byte() {
