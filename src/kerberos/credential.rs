@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::KerberosError;
 use super::cpu::{self, Unfinished};
 use super::exchange::{self, Ended, Initial, Proof};
-use super::kdc::{ForMachine, Kdcs, Queue};
+use super::kdcs::{Access, Kdcs, Turns};
 use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
 
 /// Time limit for obtaining the machine's ticket, which all callers share.
@@ -39,10 +39,8 @@ pub struct Kerberos {
 }
 
 pub(super) struct Inner {
-    /// KDCs for users' exchanges.
     pub(super) kdcs: Arc<dyn Kdcs>,
-    /// KDCs for the machine's own exchanges.
-    own: ForMachine,
+    turns: Turns,
     /// The realm that the host is joined to, if known.
     realm: Option<String>,
     current: Mutex<Option<Credential>>,
@@ -64,10 +62,8 @@ impl Kerberos {
     }
 
     fn with(kdcs: Arc<dyn Kdcs>, realm: Option<String>) -> Self {
-        // Bounds the number of exchanges under way with each KDC.
-        let kdcs: Arc<dyn Kdcs> = Arc::new(Queue::new(kdcs));
-        let own = ForMachine(Arc::clone(&kdcs));
-        let inner = Inner { kdcs, own, realm, current: Mutex::default(), asking: Arc::default() };
+        let (turns, current, asking) = (Turns::default(), Mutex::default(), Arc::default());
+        let inner = Inner { kdcs, turns, realm, current, asking };
         Kerberos { inner: Arc::new(inner) }
     }
 
@@ -133,7 +129,7 @@ impl Kerberos {
     ) -> Result<(), KerberosError> {
         let (cache, name) = (credential.tickets.cache.name().to_owned(), service.to_owned());
         let new = move || ServiceExchange::new(&cache, &name);
-        let done = exchange::service(&self.inner.own, new, None, deadline).await;
+        let done = exchange::service(self.inner.for_machine(), new, None, deadline).await;
         done.map(drop).map_err(|ended| ended.error(credential.principal(), service))
     }
 
@@ -156,6 +152,16 @@ impl fmt::Debug for Kerberos {
 }
 
 impl Inner {
+    /// The KDCs for exchanges of users.
+    pub(super) fn for_users(&self) -> Access<'_> {
+        Access::for_users(self.kdcs.as_ref(), &self.turns)
+    }
+
+    /// The KDCs for the machine's own exchanges.
+    fn for_machine(&self) -> Access<'_> {
+        Access::for_machine(self.kdcs.as_ref(), &self.turns)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Credential>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,16 +191,23 @@ impl Inner {
         let principal = account.principal();
         let key = Key::Keytab(account.encryption.clone());
         let asked = Instant::now();
-        let granted =
-            match exchange::initial(&self.own, request, key, Proof::Spared, None, deadline, &mut Vec::new())
-                .await
-            {
-                Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
-                Ok(_) => {
-                    return Err(KerberosError::Other("the KDC gave a ticket of another account".to_owned()));
-                }
-                Err(ended) => return Err(account.explain(ended)),
-            };
+        let granted = match exchange::initial(
+            self.for_machine(),
+            request,
+            key,
+            Proof::Spared,
+            None,
+            deadline,
+            &mut Vec::new(),
+        )
+        .await
+        {
+            Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
+            Ok(_) => {
+                return Err(KerberosError::Other("the KDC gave a ticket of another account".to_owned()));
+            }
+            Err(ended) => return Err(account.explain(ended)),
+        };
         let name = granted.cache.name().to_owned();
         let cred = cpu::run(deadline, move || krb5::gss_credential(&name)).await.map_err(unfinished)?;
         let cred = cred.map_err(|failure| match failure {

@@ -215,7 +215,7 @@ pub enum TransportError {
 mod tests {
     use super::*;
     use crate::kerberos::exchange::Ended;
-    use crate::kerberos::kdc::Unanswered;
+    use crate::kerberos::kdcs::Unanswered;
     use crate::kerberos::krb5::Refused;
 
     fn rejected(version: Option<u32>, older: Option<u32>) -> KerberosError {

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::Silence;
 use super::cpu::{self, Unfinished};
 use super::error::{self, KerberosError, Skew};
-use super::kdc::{self, Answer, Kdcs, One, Unanswered};
+use super::kdcs::{Access, Answer, One, Unanswered, race};
 use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
 use super::refusal::{self, is_armoured};
 use crate::patience::{Sending, Turn};
@@ -223,7 +224,7 @@ enum Stop {
     /// Final.
     Ended(Ended),
     /// The KDC has not answered, and another one may.
-    Silent(kdc::Failure),
+    Silent(Silence),
 }
 
 impl From<Ended> for Stop {
@@ -245,7 +246,7 @@ impl From<Unfinished> for Stop {
 /// with another one in parallel. `unanswered` gets the KDCs that may still have counted an attempt. The
 /// `preferred` one comes first.
 pub(super) async fn initial(
-    kdcs: &dyn Kdcs,
+    access: Access<'_>,
     request: Request,
     key: Key,
     proof: Proof,
@@ -254,7 +255,7 @@ pub(super) async fn initial(
     unanswered: &mut Vec<String>,
 ) -> Result<Initial, Ended> {
     let proofs = Proofs::default();
-    let ended = kdc::race(kdcs, request.client.realm(), preferred, deadline, |one| {
+    let ended = race(access, request.client.realm(), preferred, deadline, |one| {
         let (request, key, proofs) = (request.clone(), key.clone(), &proofs);
         async move {
             match initial_at_one(one, request, key, proof, deadline, proofs).await {
@@ -344,28 +345,28 @@ async fn send<'a>(
     message: &[u8],
     proofs: &'a Proofs,
     under_way: &mut Option<Turn<'a>>,
-) -> Result<Answer, kdc::Failure> {
+) -> Result<Answer, Silence> {
     let was_proof = sent.proof;
     sent.note(is_armoured(message));
     if !sent.proof {
         return one.ask(message, &mut Vec::new()).await;
     }
-    let late = |_| kdc::Failure::unasked("the password was on its way to another one");
+    let late = |_| Silence::unasked("the password was on its way to another one");
     if under_way.is_none() {
         *under_way = Some(timeout_at(one.deadline(), proofs.sending.turn()).await.map_err(late)?);
     }
     if !proofs.send(one.host(), !was_proof) {
-        return Err(kdc::Failure::unasked("the password was sent as often as it may count"));
+        return Err(Silence::unasked("the password was sent as often as it may count"));
     }
     let mut lost = Vec::new();
-    let answer = one.ask(message, &mut lost).await.map_err(kdc::Failure::for_good)?;
+    let answer = one.ask(message, &mut lost).await.map_err(Silence::for_good)?;
     proofs.answered(one.host(), lost);
     Ok(answer)
 }
 
 /// Runs a TGS exchange, which `new` begins: from a ticket-granting ticket to a ticket for a service.
 pub(super) async fn service(
-    kdcs: &dyn Kdcs,
+    access: Access<'_>,
     new: impl FnOnce() -> Result<ServiceExchange, Failure> + Send + 'static,
     preferred: Option<&str>,
     deadline: Instant,
@@ -381,7 +382,7 @@ pub(super) async fn service(
             Ok(Step::Send { realm, message }) => {
                 let preferred = reply.as_ref().map(|answer| answer.host.as_str()).or(preferred);
                 // AD counts nothing in it, so any number of KDCs may get it.
-                let answer = kdc::race(kdcs, &realm, preferred, deadline, |one| {
+                let answer = race(access, &realm, preferred, deadline, |one| {
                     let message = &message;
                     async move {
                         let _turn = one.turn().await;
@@ -431,6 +432,7 @@ mod tests {
 
     use super::*;
     use crate::kerberos::Kdc;
+    use crate::kerberos::kdcs::{Kdcs, Turns};
     use crate::kerberos::krb5::Client;
     use crate::net::BoxFuture;
 
@@ -567,7 +569,10 @@ mod tests {
         let request = Request { client, change_password: false, lifetime: None, armour: None };
         let key = Key::Password(Zeroizing::new(b"secret\0".to_vec()));
         let deadline = Instant::now() + Duration::from_secs(10);
-        initial(kdcs, request, key, proof, None, deadline, unanswered).await.err().unwrap()
+        initial(Access::for_users(kdcs, &Turns::default()), request, key, proof, None, deadline, unanswered)
+            .await
+            .err()
+            .unwrap()
     }
 
     impl Kdcs for Scripted {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `krb5/` | libkrb5, wrapped |
 //! | `kdc.rs` | one message to a KDC and its answer |
+//! | `kdcs.rs` | the KDCs of a realm: which one gets a message, and when |
 //! | `cpu.rs` | libkrb5's work on separate threads |
 //! | `exchange.rs` | the AS and the TGS exchange, carried by `kdc.rs` |
 //! | `credential.rs` | the machine's tickets |
@@ -23,6 +24,7 @@ pub mod change;
 pub mod credential;
 pub mod error;
 pub mod kdc;
+pub mod kdcs;
 pub mod krb5;
 pub mod password;
 pub mod sealing;
@@ -36,7 +38,8 @@ mod sasl;
 pub use change::Sent;
 pub use credential::{Credential, Kerberos, computer_name};
 pub use error::{KerberosError, Skew};
-pub use kdc::{Kdc, Kdcs};
+pub use kdc::Kdc;
+pub use kdcs::Kdcs;
 pub use password::{CheckError, Who};
 pub use sasl::LdapService;
 pub use sealing::Sealed;

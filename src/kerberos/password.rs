@@ -201,8 +201,7 @@ impl Kerberos {
     ) -> Result<(), CheckError> {
         let host = account.principal();
         let forged = |cause: String| CheckError::Forged { kdc: initial.kdc.clone(), cause };
-        let kdcs = self.inner.kdcs.as_ref();
-        let ticket = exchange::service(kdcs, new, Some(&initial.kdc), deadline).await;
+        let ticket = exchange::service(self.inner.for_users(), new, Some(&initial.kdc), deadline).await;
         let mut ticket = ticket.map_err(|failure| match failure {
             // The KDC recognises the ticket as its own, but takes its holder for another account.
             Ended::Refused { refused: krb5::Refused { code: TICKET_REVOKED, .. }, kdc, .. } => {
@@ -302,10 +301,10 @@ impl<'a> Login<'a> {
         let mut password = Zeroizing::new(Vec::with_capacity(self.password.len() + 1));
         password.extend_from_slice(self.password.as_bytes());
         password.push(0);
-        let (kdcs, key) = (self.kerberos.inner.kdcs.as_ref(), Key::Password(password));
+        let (access, key) = (self.kerberos.inner.for_users(), Key::Password(password));
         let proof = if self.who.uncounted { Proof::Spared } else { Proof::Wanted };
         let unanswered = &mut self.unanswered;
-        exchange::initial(kdcs, request, key, proof, self.preferred, self.deadline, unanswered).await
+        exchange::initial(access, request, key, proof, self.preferred, self.deadline, unanswered).await
     }
 
     /// Checks an expired password by requesting a ticket for the service that changes passwords, which
