@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Silence;
 use super::cpu::{self, Unfinished};
 use super::error::{self, KerberosError, Skew};
+use super::kdc::Silence;
 use super::kdcs::{Access, Answer, One, Unanswered, race};
 use super::krb5::{Failure, Granted, InitialExchange, Key, Refused, Request, ServiceExchange, Step};
 use super::refusal::{self, is_armoured};

@@ -40,7 +40,7 @@ pub struct Kdc {
 
 /// Reason why one KDC has not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct Silence {
     /// Cause, for the log.
     pub(super) cause: String,
     pub(super) kind: Kind,
@@ -60,10 +60,10 @@ pub(super) enum Kind {
     Unasked,
 }
 
-impl Failure {
+impl Silence {
     /// Creates a failure of this host, which sent nothing.
     pub(super) fn unasked(cause: impl Into<String>) -> Self {
-        Failure { cause: cause.into(), kind: Kind::Unasked }
+        Silence { cause: cause.into(), kind: Kind::Unasked }
     }
 
     /// Makes the failure final for this KDC: what it has received may count.
@@ -75,24 +75,24 @@ impl Failure {
     }
 
     pub(super) fn dead(cause: impl Into<String>) -> Self {
-        Failure { cause: cause.into(), kind: Kind::Dead }
+        Silence { cause: cause.into(), kind: Kind::Dead }
     }
 
     pub(super) fn slow() -> Self {
-        Failure { cause: "no answer in time".to_owned(), kind: Kind::Slow }
+        Silence { cause: "no answer in time".to_owned(), kind: Kind::Slow }
     }
 
     pub(super) fn busy(cause: impl Into<String>) -> Self {
-        Failure { cause: cause.into(), kind: Kind::Busy }
+        Silence { cause: cause.into(), kind: Kind::Busy }
     }
 
     pub(super) fn of(error: &io::Error) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         match error.kind() {
             BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => {
-                Failure::busy(in_words(error))
+                Silence::busy(in_words(error))
             }
-            _ => Failure::dead(in_words(error)),
+            _ => Silence::dead(in_words(error)),
         }
     }
 }
@@ -105,24 +105,24 @@ pub(super) async fn ask_one(
     connected: Instant,
     deadline: Instant,
     lost: &mut Vec<String>,
-) -> Result<(Vec<u8>, Option<Refused>), Failure> {
+) -> Result<(Vec<u8>, Option<Refused>), Silence> {
     let mut addresses = kdc.addresses.clone();
-    let mut failure = Failure::slow();
+    let mut failure = Silence::slow();
     let mut broke_off = None;
     while !addresses.is_empty() {
         let (stream, address) = match net::connect(&addresses, connected).await {
             Ok(found) => found,
             // That another address takes no connection says less than that this one took the message.
             Err(_) if broke_off.is_some() => break,
-            Err(failed) if failed.is_silent => return Err(Failure::slow()),
-            Err(failed) => return Err(Failure::dead(failed.to_string())),
+            Err(failed) if failed.is_silent => return Err(Silence::slow()),
+            Err(failed) => return Err(Silence::dead(failed.to_string())),
         };
         addresses.retain(|other| *other != address);
         lost.extend(broke_off.take());
         let reply = match timeout_at(deadline, exchange(stream, message)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
-                failure = Failure::of(&error);
+                failure = Silence::of(&error);
                 broke_off = Some(format!("{} ({address})", kdc.host));
                 // Few addresses get a message that may count against an account.
                 match lost.len() + 1 < ADDRESSES {
@@ -130,19 +130,19 @@ pub(super) async fn ask_one(
                     false => break,
                 }
             }
-            Err(_) => return Err(Failure::slow()),
+            Err(_) => return Err(Silence::slow()),
         };
         // On a separate thread, because libkrb5 reads its configuration for this.
         let read = move || (Refused::read(&reply), reply);
         return match cpu::run(deadline, read).await {
             Ok((Ok(Some(Refused { code: SERVICE_UNAVAILABLE, .. })), _)) => {
-                Err(Failure::busy("it is not available (KDC_ERR_SVC_UNAVAILABLE)"))
+                Err(Silence::busy("it is not available (KDC_ERR_SVC_UNAVAILABLE)"))
             }
             Ok((Ok(refused), reply)) if reply.first().is_some_and(|tag| ANSWERS.contains(tag)) => {
                 Ok((reply, refused))
             }
-            Ok(_) => Err(Failure::dead("its answer is no Kerberos message")),
-            Err(_) => Err(Failure::slow()),
+            Ok(_) => Err(Silence::dead("its answer is no Kerberos message")),
+            Err(_) => Err(Silence::slow()),
         };
     }
     Err(failure)

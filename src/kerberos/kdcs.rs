@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::kdc::{ANSWERS, Failure, Kdc, Kind, ask_one};
+use super::kdc::{ANSWERS, Silence, Kdc, Kind, ask_one};
 use super::krb5::Refused;
 use crate::net::BoxFuture;
 use crate::patience::{ATTEMPT, Others, first_of, stays};
@@ -166,9 +166,9 @@ impl One<'_> {
     /// may have been counted as a wrong password; `lost` gets the addresses that broke off before another one
     /// got the message. If the caller gives up before the message has arrived, it never arrives: the
     /// connection is reset, so that this host's kernel does not send it again later.
-    pub(super) async fn ask(&self, message: &[u8], lost: &mut Vec<String>) -> Result<Answer, Failure> {
+    pub(super) async fn ask(&self, message: &[u8], lost: &mut Vec<String>) -> Result<Answer, Silence> {
         if Instant::now() >= self.deadline {
-            return Err(Failure::slow());
+            return Err(Silence::slow());
         }
         let connected = match self.has_better {
             true => self.deadline.min(Instant::now() + ATTEMPT),
@@ -194,7 +194,7 @@ struct Running<F> {
 /// next KDC, see [`stays`]. The first answer counts, and then the other attempts are reset. A silent attempt
 /// goes on: if the others do not answer at all, the login waits for it until the deadline. A busy KDC is
 /// tried again.
-pub(super) async fn race<'k, T, F: Future<Output = Result<T, Failure>>>(
+pub(super) async fn race<'k, T, F: Future<Output = Result<T, Silence>>>(
     access: Access<'k>,
     realm: &str,
     preferred: Option<&str>,
@@ -253,7 +253,7 @@ struct Race<'k, A, F> {
 impl<'k, T, A, F> Race<'k, A, F>
 where
     A: Fn(One<'k>) -> F,
-    F: Future<Output = Result<T, Failure>>,
+    F: Future<Output = Result<T, Silence>>,
 {
     /// Starts an attempt at the next KDC, if there is one.
     fn begin(&mut self) {
@@ -272,7 +272,7 @@ where
 
     /// Waits for the next attempt to end; `None` when the last one is due for a check, or a busy KDC for
     /// another attempt.
-    async fn next(&mut self) -> Option<(Kdc, Result<T, Failure>)> {
+    async fn next(&mut self) -> Option<(Kdc, Result<T, Silence>)> {
         let until = match self.running.last() {
             Some(_) if self.waiting.is_empty() && self.busy.is_empty() => None,
             Some(last) => Some(last.until),
@@ -286,7 +286,7 @@ where
     }
 
     /// Notes that an attempt at `kdc` has failed, and starts the next one at once.
-    fn failed(&mut self, kdc: Kdc, failure: &Failure) {
+    fn failed(&mut self, kdc: Kdc, failure: &Silence) {
         match failure.kind {
             Kind::Dead => self.access.kdcs.failed(&kdc.host, &failure.cause),
             Kind::Slow => self.access.kdcs.silent(&kdc.host, &failure.cause),
