@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::Saved;
 use crate::config::kept::{Kept, LastGood};
-use crate::config::shown::{self, Shown};
+use crate::config::shown;
 use crate::config::{Config, ConfigError, Credentials, Problem, Store};
 use crate::directory::trust::Trust;
 use crate::protocol::monotonic;
@@ -115,7 +115,7 @@ pub(super) fn load(path: &Path, credentials: &Credentials, last_good: Option<Las
     {
         Ok(kept) => {
             let problem = in_place_of(&error, &kept, last.since);
-            let settings = shown::kept(&kept, path).into_iter().map(setting).collect();
+            let settings = shown::kept(&kept, path).into_iter().map(short).collect();
             let in_place = Some(InPlace { problem, settings });
             Loaded { config: Ok(kept.config), kept: in_place, last_good: Some(last), broken: Err(error) }
         }
@@ -138,14 +138,13 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
-/// Returns a key for the report. A long value is cut, so that the report fits in a frame.
-fn setting(shown: Shown) -> Setting {
-    let Shown { key, mut value, from } = shown;
-    if let Some((end, _)) = value.char_indices().nth(LONGEST_VALUE) {
-        value.truncate(end);
-        value += " […]";
+/// Cuts a long value, so that the report fits in a frame.
+fn short(mut setting: Setting) -> Setting {
+    if let Some((end, _)) = setting.value.char_indices().nth(LONGEST_VALUE) {
+        setting.value.truncate(end);
+        setting.value += " […]";
     }
-    Setting { key, value, from }
+    setting
 }
 
 fn in_place_of(error: &ConfigError, kept: &Kept, since: u64) -> Problem {

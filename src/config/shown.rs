@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
@@ -12,23 +11,14 @@ use super::kept::Kept;
 use super::keys::KEYS;
 use super::text;
 use super::{Config, ConfigError, Join, Method, OnStoreFailure, Policy, Problem, Store, TlsMode};
+use crate::protocol::report::Setting;
 
-/// A key with its value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Shown {
-    /// `table.name`.
-    pub key: String,
-    /// Its value as TOML; empty if there is none.
-    pub value: String,
-    /// The file and its line, the realm join, or the default.
-    pub from: String,
-}
-
-/// Returns the keys of `config`, completed from the join's `sssd`, in the order of the shipped file.
+/// Returns the keys of `config`, completed from the join's `sssd`, in the order of the shipped file. A value comes from
+/// a line of the file, from the realm join, or is the default.
 ///
 /// # Errors
 /// Returns the same errors as [`Config::load`].
-pub fn shown(config: &Path, sssd: &Path) -> Result<Vec<Shown>, ConfigError> {
+pub fn shown(config: &Path, sssd: &Path) -> Result<Vec<Setting>, ConfigError> {
     let text = text::read(config).map_err(|error| error.of(config))?;
     let file = File::parse(config, text.clone())?;
     let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
@@ -47,13 +37,13 @@ pub fn shown(config: &Path, sssd: &Path) -> Result<Vec<Shown>, ConfigError> {
                 None if value != self::value(&plain, key.table, key.name) => sssd.display().to_string(),
                 None => "default".to_owned(),
             };
-            Shown { key: format!("{}.{}", key.table, key.name), value, from }
+            Setting { key: format!("{}.{}", key.table, key.name), value, from }
         })
         .collect())
 }
 
 /// Returns the keys of a configuration that stays in force in place of the unusable file `config`.
-pub fn kept(kept: &Kept, config: &Path) -> Vec<Shown> {
+pub fn kept(kept: &Kept, config: &Path) -> Vec<Setting> {
     let from = |key: &str| match key {
         "names.refuse" if !kept.withheld.is_empty() => {
             format!("the last good configuration and {}", kept.config.map_file.display())
@@ -63,9 +53,9 @@ pub fn kept(kept: &Kept, config: &Path) -> Vec<Shown> {
         }
         _ => "the last good configuration".to_owned(),
     };
-    let shown = KEYS.iter().map(|key| (format!("{}.{}", key.table, key.name), key));
-    shown
-        .map(|(name, key)| Shown {
+    let named = KEYS.iter().map(|key| (format!("{}.{}", key.table, key.name), key));
+    named
+        .map(|(name, key)| Setting {
             value: value(&kept.config, key.table, key.name),
             from: from(&name),
             key: name,

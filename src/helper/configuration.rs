@@ -5,7 +5,7 @@ use std::path::Path;
 use super::show::{self, Columns};
 use super::{Cli, ConfigShow, Exit, Failure, Page, doctor, is_denied, print, status};
 use crate::config::CONFIG;
-use crate::config::shown::{Shown, shown};
+use crate::config::shown::shown;
 use crate::protocol::report::{KeptSettings, Setting};
 
 /// Checks of the doctor that are about the configuration, including those that query AD.
@@ -30,7 +30,7 @@ pub(super) fn check(cli: &Cli) -> Result<Page, Failure> {
 /// Shows each key with its value and its source. If the broker keeps the last good configuration in force because
 /// the files cannot be used, shows that and fails.
 pub(super) fn show(cli: &Cli, args: &ConfigShow) -> Result<Exit, Failure> {
-    let print_all = |all: &[Shown]| {
+    let print_all = |all: &[Setting]| {
         let text = if args.json { show::json(&all)? } else { table(all) };
         print(Page { text, exit: Exit::Yes })
     };
@@ -39,8 +39,7 @@ pub(super) fn show(cli: &Cli, args: &ConfigShow) -> Result<Exit, Failure> {
         of_files => of_files,
     };
     if let Some(kept) = kept(cli) {
-        let shown = |one: Setting| Shown { key: one.key, value: one.value, from: one.from };
-        print_all(&kept.settings.into_iter().map(shown).collect::<Vec<_>>())?;
+        print_all(&kept.settings)?;
         return Err(Failure::Kept(kept.problem));
     }
     print_all(&of_files?)
@@ -53,9 +52,9 @@ fn kept(cli: &Cli) -> Option<KeptSettings> {
     is_brokers.then(|| status::state(cli, "config").ok()?.kept).flatten()
 }
 
-fn table(all: &[Shown]) -> String {
+fn table(all: &[Setting]) -> String {
     let mut columns = Columns::headed(["KEY", "VALUE", "FROM"]);
-    for Shown { key, value, from } in all {
+    for Setting { key, value, from } in all {
         columns.row([key, if value.is_empty() { "-" } else { value }, from]);
     }
     columns.text()
@@ -75,7 +74,7 @@ mod tests {
     #[test]
     fn a_key_without_value_is_seen_as_such() {
         let key =
-            |value: &str| Shown { key: "domain.site".into(), value: value.into(), from: "default".into() };
+            |value: &str| Setting { key: "domain.site".into(), value: value.into(), from: "default".into() };
         assert_eq!(table(&[key("")]), " KEY          VALUE  FROM\n domain.site  -      default\n");
     }
 }
