@@ -48,7 +48,7 @@ fn passwords(network: &Network) -> Arc<DomainPasswords> {
     let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
     let servers = ServerList::new(wanted, network.names(), network.roster(), Box::new(|_| {}));
     let settings = Settings { connections: 4, idle: Duration::from_secs(60) };
-    let renew = Box::new(|_| Box::pin(async { false }) as BoxFuture<'static, bool>);
+    let renew = Box::new(|_| Box::pin(async {}) as BoxFuture<'static, ()>);
     let pool = Pool::new(servers, network.trust(), TlsMode::Auto, settings, renew);
     let pools: Pools = Box::new(move |_| pool.clone());
     let kerberos = Arc::new(Kerberos::new(Arc::new(Nowhere)));

@@ -154,7 +154,7 @@ fn passwords(network: &Network, config: &Config, me: &Weak<DomainPasswords>) -> 
     let kerberos = Arc::new(Kerberos::new(domains.clone()));
     let (trust, mode, settings) = (network.trust(), config.tls.mode, config.pool.clone());
     let pools = Box::new(move |domain: &str| {
-        let renew = Box::new(|_| -> motion_ad::net::BoxFuture<'static, bool> { Box::pin(async { false }) });
+        let renew = Box::new(|_| -> motion_ad::net::BoxFuture<'static, ()> { Box::pin(async {}) });
         Pool::new(domains.of(domain, Role::Domain), trust.clone(), mode, settings.clone(), renew)
     });
     DomainPasswords::new(config.login.method, kerberos, pools, Arc::new(|_, _, _| {}))

@@ -63,7 +63,7 @@ struct Bench {
 
 impl Bench {
     fn new(network: &Network) -> Self {
-        Bench::with(network, TlsMode::Auto, network.trust(), Box::new(|_| Box::pin(async { false })))
+        Bench::with(network, TlsMode::Auto, network.trust(), Box::new(|_| Box::pin(async {})))
     }
 
     fn with(network: &Network, mode: TlsMode, trust: Arc<Trust>, renew: Renew) -> Self {
@@ -615,7 +615,9 @@ async fn a_new_authority_of_the_forest_is_asked_for_once() {
         move |deadline| {
             asked.fetch_add(1, Ordering::SeqCst);
             let (trust, directory) = (trust.clone(), directory.clone());
-            Box::pin(async move { trust.refresh(&*directory, deadline).await == Ok(Refreshed::Changed) })
+            Box::pin(async move {
+                assert_eq!(trust.refresh(&*directory, deadline).await, Ok(Refreshed::Changed));
+            })
         }
     });
     let mut bench = Bench::with(&network, TlsMode::Auto, trust, renew);
@@ -631,22 +633,19 @@ async fn a_new_authority_of_the_forest_is_asked_for_once() {
 #[tokio::test]
 async fn roots_that_arrive_during_the_handshake_count() {
     let Some(network) = Network::new() else { return };
-    let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
+    let slow = Rule::new(Event::ClientHello, [Action::Delay(Duration::from_millis(300))]).once();
+    let script = |script: Script| script.rule(slow).on(Event::bind(), [success()]);
+    let first = network.controller(DC1, script).await;
     let trust = Arc::new(Trust::load(None, None).unwrap());
-    let directory = Arc::new(forest_that_trusts(&network));
-    // AD was read a moment ago for another reason, so that this login does not have it read again.
-    let renew: Renew = Box::new({
-        let trust = trust.clone();
-        move |deadline| {
-            let (trust, directory) = (trust.clone(), directory.clone());
-            Box::pin(async move {
-                assert_eq!(trust.refresh(&*directory, deadline).await, Ok(Refreshed::Changed));
-                false
-            })
-        }
-    });
-    let mut bench = Bench::with(&network, TlsMode::Auto, trust, renew);
-    let answer = bench.bind().await;
+    let directory = forest_that_trusts(&network);
+    // AD is read for another reason, so that this login does not have it read.
+    let renew: Renew = Box::new(|_| Box::pin(async {}));
+    let mut bench = Bench::with(&network, TlsMode::Auto, trust.clone(), renew);
+    let read = async {
+        first.log().wait_for(|received| *received == Received::ClientHello).await;
+        assert_eq!(trust.refresh(&directory, soon()).await, Ok(Refreshed::Changed));
+    };
+    let (answer, ()) = tokio::join!(bench.bind(), read);
     assert!(success_at(&answer, DC1), "{answer:?}");
     assert_eq!((first.log().connections(), first.log().binds()), (2, 1));
     assert_eq!(bench.told(), []);
@@ -658,15 +657,20 @@ async fn an_authority_that_nobody_knows_gets_no_password() {
     for (has_others, connections) in [(false, 1), (true, 2)] {
         let (Some(network), Some(elsewhere)) = (Network::new(), Network::new()) else { return };
         let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
-        let asked = Arc::new(AtomicUsize::new(0));
+        let trust = if has_others { Arc::new(Trust::load(None, None).unwrap()) } else { elsewhere.trust() };
+        let (asked, directory) = (Arc::new(AtomicUsize::new(0)), Arc::new(forest_that_trusts(&elsewhere)));
         let renew: Renew = Box::new({
-            let asked = asked.clone();
-            move |_| {
+            let (asked, trust) = (asked.clone(), trust.clone());
+            move |deadline| {
                 asked.fetch_add(1, Ordering::SeqCst);
-                Box::pin(async move { has_others })
+                let (trust, directory) = (trust.clone(), directory.clone());
+                Box::pin(async move {
+                    let is_new = trust.refresh(&*directory, deadline).await == Ok(Refreshed::Changed);
+                    assert_eq!(is_new, has_others);
+                })
             }
         });
-        let bench = Bench::with(&network, TlsMode::Auto, elsewhere.trust(), renew);
+        let bench = Bench::with(&network, TlsMode::Auto, trust, renew);
         let (answer, took) = bench.bind().await;
         assert!(matches!(&answer, Err(PoolError::NoTls(_))) && took < FIRST, "{answer:?} {took:?}");
         assert_eq!(asked.load(Ordering::SeqCst), 1);

@@ -316,19 +316,15 @@ struct Renewal {
 }
 
 impl Renewal {
-    /// Reads the forest's roots; returns true if they changed.
-    async fn refresh(&self, deadline: Instant) -> bool {
+    /// Reads the forest's roots.
+    async fn refresh(&self, deadline: Instant) {
         match self.trust.refresh(&self.machine, deadline).await {
-            Ok(Refreshed::Changed) => {
-                self.changed();
-                true
-            }
-            Ok(Refreshed::Unchanged | Refreshed::NotAsked) => false,
+            Ok(Refreshed::Changed) => self.changed(),
+            Ok(Refreshed::Unchanged | Refreshed::NotAsked) => {}
             Err(error) => {
                 let line = Line::new("trust").with("problem", error);
                 let line = line.with("consequence", "what was known last stays in use");
                 self.log.complain(Level::Warning, "trust", line);
-                false
             }
         }
     }

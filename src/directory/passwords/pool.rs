@@ -41,8 +41,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// repeated.
 const BINDS: usize = 3;
 
-/// Has the trusted roots read again; returns true if that reading changed them.
-pub type Renew = Box<dyn Fn(Instant) -> BoxFuture<'static, bool> + Send + Sync>;
+/// Has the trusted roots read again.
+pub type Renew = Box<dyn Fn(Instant) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The connections for users' binds to one domain.
 pub struct Pool {
@@ -704,12 +704,12 @@ impl Pool {
             };
             // The domain controller's certificate may come from a CA that the forest has only recently begun
             // to trust. The roots may also have arrived during the handshake, as at a first start.
-            if matches!(failure, Unusable::Unverified { unknown_issuer: true, .. })
-                && !renewed
-                && ((self.renew)(until).await || !Arc::ptr_eq(&config, &self.trust.config()))
-            {
-                (renewed, ports) = (true, vec![port]);
-                continue;
+            if matches!(failure, Unusable::Unverified { unknown_issuer: true, .. }) && !renewed {
+                (self.renew)(until).await;
+                if !Arc::ptr_eq(&config, &self.trust.config()) {
+                    (renewed, ports) = (true, vec![port]);
+                    continue;
+                }
             }
             let is_final = failure.is_final();
             causes.push(failure);
@@ -828,7 +828,7 @@ mod tests {
         let [a, b, c] = servers.controllers(Service::Binds).await.unwrap().try_into().unwrap();
         let trust = Arc::new(Trust::load(None, None).unwrap());
         let settings = config::Pool { connections: 1, idle: Duration::from_secs(1) };
-        let renew: Renew = Box::new(|_| Box::pin(async { false }));
+        let renew: Renew = Box::new(|_| Box::pin(async {}));
         let pool = Pool::new(servers.clone(), trust, TlsMode::Auto, settings, renew);
         assert_eq!(pool.others(&a, &[b.clone(), c.clone()]), Others::Better);
         assert_eq!(pool.others(&c, &[]), Others::None);
