@@ -437,6 +437,107 @@ mod tests {
         assert_eq!(secret.password().unwrap(), "pa\"ss\\wörd");
     }
 
+    /// Requests of every operation, with their JSON after the terminal: old modules send and old brokers read it.
+    #[cfg(feature = "broker")]
+    fn on_the_wire() -> Vec<(Request, &'static str, &'static str)> {
+        let request = |operation| Request {
+            service: "motion".into(),
+            rhost: "client.example".into(),
+            tty: "tty1".into(),
+            deadline: 7,
+            ..Request::new(operation, "john.doe", Duration::ZERO)
+        };
+        let account = || Some("0101-01".to_owned());
+        let search = search::Search {
+            base: "DC=acme".into(),
+            scope: search::Scope::One,
+            filter: "(cn=john)".into(),
+            attributes: vec!["cn".into()],
+            size_limit: 5,
+        };
+        let plain = r#""register":false,"warn":false,"session":"","cursor":null"#;
+        let at_nine = r#""register":false,"warn":false,"session":"","cursor":"9""#;
+        let of_one = r#""register":false,"warn":false,"session":"s1","cursor":null"#;
+        vec![
+            (
+                Request { register: true, warn: true, ..request(Operation::Authenticate) },
+                "authenticate",
+                r#""register":true,"warn":true,"session":"","cursor":null"#,
+            ),
+            (request(Operation::Authenticate), "authenticate", plain),
+            (
+                Request { account: account(), warn: true, ..request(Operation::Account) },
+                "account",
+                r#""account":"0101-01","register":false,"warn":true,"session":"","cursor":null"#,
+            ),
+            (request(Operation::Account), "account", plain),
+            (request(Operation::Check), "check", plain),
+            (request(Operation::Status), "status", plain),
+            (request(Operation::ProbePassword), "probe_password", plain),
+            (request(Operation::ChangePassword), "change_password", plain),
+            (
+                Request { account: account(), ..request(Operation::OpenSession) },
+                "open_session",
+                r#""account":"0101-01","register":false,"warn":false,"session":"","cursor":null"#,
+            ),
+            (request(Operation::OpenSession), "open_session", plain),
+            (Request { session: "s1".into(), ..request(Operation::CloseSession) }, "close_session", of_one),
+            (request(Operation::CloseSession), "close_session", plain),
+            (
+                Request { cursor: Some("9".into()), ..request(Operation::ListSessions) },
+                "list_sessions",
+                at_nine,
+            ),
+            (request(Operation::ListSessions), "list_sessions", plain),
+            (Request { session: "s1".into(), ..request(Operation::ShowSession) }, "show_session", of_one),
+            (
+                Request { cursor: Some("9".into()), ..request(Operation::WatchSessions) },
+                "watch_sessions",
+                at_nine,
+            ),
+            (request(Operation::WatchSessions), "watch_sessions", plain),
+            (
+                Request { names: vec!["john".into(), "jane".into()], ..request(Operation::Audit) },
+                "audit",
+                r#""register":false,"warn":false,"session":"","cursor":null,"names":["john","jane"]"#,
+            ),
+            (
+                Request { search: Some(Box::new(search)), ..request(Operation::Search) },
+                "search",
+                r#""register":false,"warn":false,"session":"","cursor":null,"search":{"base":"DC=acme","scope":"one","filter":"(cn=john)","attributes":["cn"],"size_limit":5}"#,
+            ),
+        ]
+    }
+
+    #[cfg(feature = "broker")]
+    #[test]
+    fn requests_keep_their_bytes() {
+        let secret = Secret::new(b"\0\x03oldnew".to_vec());
+        for (request, operation, rest) in on_the_wire() {
+            let json = format!(
+                r#"{{"version":2,"operation":"{operation}","user":"john.doe","service":"motion","rhost":"client.example","tty":"tty1",{rest},"deadline":7}}"#
+            );
+            let mut wire = Vec::new();
+            send(&mut wire, &request, &secret).unwrap();
+            let lengths = [u32::try_from(json.len()).unwrap().to_be_bytes(), 8_u32.to_be_bytes()].concat();
+            assert_eq!(wire, [lengths.as_slice(), json.as_bytes(), secret.bytes()].concat(), "{json}");
+            assert_eq!(receive::<Request>(&mut wire.as_slice()).unwrap().0, request);
+        }
+    }
+
+    #[test]
+    fn a_request_that_omits_what_it_does_not_need_is_understood() {
+        let short = br#"{"version":2,"operation":"status","deadline":7,"of_a_later_version":[1]}"#;
+        let request: Request = decode(short).unwrap();
+        assert_eq!(request, Request { deadline: 7, ..Request::new(Operation::Status, "", Duration::ZERO) });
+        for wrong in [
+            &br#"{"version":2,"operation":"dance","deadline":7}"#[..],
+            br#"{"version":2,"operation":"status"}"#,
+        ] {
+            assert!(matches!(decode::<Request>(wrong), Err(FrameError::Malformed { .. })));
+        }
+    }
+
     #[test]
     fn a_frame_of_four_gigabytes_is_refused_by_its_header() {
         let wire = [0xff; HEADER];
