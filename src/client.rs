@@ -100,7 +100,7 @@ pub fn ask(socket: &Path, request: &Request, secret: &Secret) -> Result<Reply, A
 /// As [`ask`].
 #[cfg(feature = "broker")]
 pub fn search(socket: &Path, search: Search, timeout: Duration) -> Result<Found, AskError> {
-    let request = Request { search: Some(Box::new(search)), ..self::request(Operation::Search, "", timeout) };
+    let request = self::request(Operation::Search(Box::new(search)), "", timeout);
     match ask_up_to(socket, &request, &Secret::default(), MAX_FOUND)? {
         Reply::Found(found) => Ok(*found),
         _ => Err(AskError::Unexpected),

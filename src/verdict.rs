@@ -211,7 +211,7 @@ pub struct Verdict {
     /// The id of the session that was registered, opened or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// Seconds until the password expires, where `Request::warn` asked and
+    /// Seconds until the password expires, where the request asked and
     /// `login.warn_days` says that this is soon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,

@@ -43,8 +43,11 @@ impl Broker {
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A login without a session and a warning.
+const LOGIN: Operation = Operation::Authenticate { register: false, warn: false };
+
 fn question(timeout: Duration) -> Request {
-    request(Operation::Authenticate, "john", timeout)
+    request(LOGIN, "john", timeout)
 }
 
 fn secret() -> Secret {
@@ -79,7 +82,7 @@ fn every_verdict_arrives() {
     for &outcome in Outcome::ALL {
         let broker = broker(move |mut stream| {
             let (request, secret): (Request, Secret) = receive(&mut stream).unwrap();
-            assert_eq!((request.operation, request.user.as_str()), (Operation::Authenticate, "john"));
+            assert_eq!((request.operation, request.user.as_str()), (LOGIN, "john"));
             assert_eq!(secret.password().unwrap(), "secret");
             send(&mut stream, &verdict(outcome), &Secret::default()).unwrap();
         });

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use motion_ad::doctor::CHECKS;
 use motion_ad::protocol::report::{Check, Fact, Machine, Server, Servers, Status};
-use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
+use motion_ad::protocol::{Operation, Passwords, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::{Outcome, Step, Verdict};
 use serde_json::{Value, json};
 
@@ -294,7 +294,7 @@ fn check_shows_the_account_and_marks_what_refuses() {
         assert!(done.out.contains(line), "{line:?} in {}", done.out);
     }
     let (request, secret) = broker.join().unwrap();
-    assert_eq!((request.operation, request.user.as_str()), (Operation::Check, "lou"));
+    assert_eq!((&request.operation, request.user.as_str()), (&Operation::Check, "lou"));
     assert_eq!((request.service.as_str(), secret.as_slice()), ("check", b"".as_slice()));
     let left = request.remaining();
     assert!(left > Duration::from_secs(5) && left <= Duration::from_secs(10), "{left:?}");
@@ -368,7 +368,10 @@ fn login_sends_the_line_of_standard_input_and_shows_where_the_time_went() {
         assert!(done.out.contains(line), "{line:?} in {}", done.out);
     }
     let (request, secret) = broker.join().unwrap();
-    assert_eq!((request.operation, request.user.as_str()), (Operation::Authenticate, "john.doe"));
+    assert_eq!(
+        (request.operation, request.user.as_str()),
+        (Operation::Authenticate { register: false, warn: false }, "john.doe")
+    );
     assert_eq!(String::from_utf8(secret).unwrap(), " Ü\"b\\er's ß\\ ");
 }
 
@@ -447,8 +450,8 @@ fn passwd_sends_two_lines_and_says_what_became_of_them() {
     let (request, secret) = broker.join().unwrap();
     assert_eq!((request.operation, request.user.as_str()), (Operation::ChangePassword, "john.doe"));
     assert_eq!(request.service, "passwd");
-    let (present, new) = Secret::new(secret).split().unwrap();
-    assert_eq!((present.bytes(), new.bytes()), (&b"old "[..], "nü w".as_bytes()));
+    let both = Passwords::of_secret(&Secret::new(secret)).unwrap();
+    assert_eq!((both.present.bytes(), both.new.bytes()), (&b"old "[..], "nü w".as_bytes()));
 }
 
 #[test]

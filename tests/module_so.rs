@@ -340,16 +340,19 @@ impl Broker {
 
     /// Returns a broker that knows only john with his password, and grants him access.
     fn of_john(stack: &Stack) -> Self {
-        Broker::new(stack, |request, secret| match (request.user.as_str(), request.operation) {
-            ("john", Operation::Authenticate | Operation::ProbePassword) if secret.bytes() == b"secret" => {
+        Broker::new(stack, |request, secret| match (request.user.as_str(), &request.operation) {
+            ("john", Operation::Authenticate { .. } | Operation::ProbePassword)
+                if secret.bytes() == b"secret" =>
+            {
                 Outcome::Success
             }
             ("john", Operation::ChangePassword) if secret.bytes() == pair("secret", "new secret") => {
                 Outcome::Success
             }
-            ("john", Operation::Account | Operation::OpenSession | Operation::CloseSession) => {
-                Outcome::Success
-            }
+            (
+                "john",
+                Operation::Account { .. } | Operation::OpenSession { .. } | Operation::CloseSession { .. },
+            ) => Outcome::Success,
             ("john", _) => Outcome::WrongPassword,
             _ => Outcome::UnknownUser,
         })
@@ -375,6 +378,11 @@ fn pair(present: &str, new: &str) -> Vec<u8> {
 fn change_questions() -> Vec<Question> {
     let probe = (Operation::ProbePassword, b"secret".to_vec());
     vec![probe, (Operation::ChangePassword, pair("secret", "new secret"))]
+}
+
+/// Returns the request for the state of an account that was not authenticated on the handle.
+fn account_question() -> Question {
+    (Operation::Account { account: None, warn: false }, Vec::new())
 }
 
 impl Drop for Broker {
@@ -444,7 +452,7 @@ fn john_logs_in_through_the_shipped_service() {
     }
     assert_eq!(login.open_session(0), SUCCESS);
     assert_eq!(login.close_session(0), SUCCESS);
-    let sessions = [Operation::OpenSession, Operation::CloseSession];
+    let sessions = [Operation::OpenSession { account: None }, Operation::CloseSession { session: None }];
     assert_eq!(broker.questions(), sessions.map(|operation| (operation, Vec::new())));
     assert_eq!(login.heard(), [], "nothing else was said");
     assert_eq!(login.chauthtok(0), SUCCESS);
@@ -607,7 +615,7 @@ fn a_password_is_changed_in_two_phases_and_the_account_asked_for_again() {
     assert_eq!(login.chauthtok(0), SUCCESS);
     assert_eq!((login.heard(), broker.questions()), (change_prompts(), change_questions()));
     assert_eq!(login.acct_mgmt(0), SUCCESS);
-    assert_eq!(broker.questions(), [(Operation::Account, Vec::new())]);
+    assert_eq!(broker.questions(), [account_question()]);
 }
 
 #[test]
@@ -753,7 +761,9 @@ fn an_expired_password_is_changed_where_the_line_leaves_it_to_acct_mgmt_and_wher
                 let mut changed = changed.lock().unwrap();
                 *changed |= request.operation == Operation::ChangePassword;
                 match request.operation {
-                    Operation::Authenticate | Operation::Account if !*changed => Outcome::MustChange,
+                    Operation::Authenticate { .. } | Operation::Account { .. } if !*changed => {
+                        Outcome::MustChange
+                    }
                     _ => Outcome::Success,
                 }
             }
@@ -768,7 +778,7 @@ fn an_expired_password_is_changed_where_the_line_leaves_it_to_acct_mgmt_and_wher
         assert_eq!(login.acct_mgmt(0), SUCCESS);
         // Nothing is left to change. A service without another password line gets success.
         assert_eq!(login.chauthtok(CHANGE_EXPIRED), SUCCESS);
-        let account = || (Operation::Account, Vec::new());
+        let account = account_question;
         assert_eq!((login.heard(), broker.questions()), (vec![], vec![account(), account()]));
         // The same on a new handle.
         *changed.lock().unwrap() = false;
@@ -786,17 +796,18 @@ fn register(stack: &Stack) -> (Broker, Arc<Mutex<Vec<String>>>) {
     let broker = Broker::new(stack, {
         let told = told.clone();
         move |request, _| {
-            let registers = match request.operation {
-                Operation::Authenticate => request.register,
-                operation => operation == Operation::OpenSession,
-            };
+            let registers = matches!(
+                request.operation,
+                Operation::Authenticate { register: true, .. } | Operation::OpenSession { .. }
+            );
             let session = registers.then(|| {
                 let mut count = count.lock().unwrap();
                 *count += 1;
                 format!("s{count}")
             });
-            if request.operation == Operation::CloseSession {
-                told.lock().unwrap().push(format!("{} of {}", request.session, request.user));
+            if let Operation::CloseSession { session } = &request.operation {
+                let session = session.as_deref().unwrap_or_default();
+                told.lock().unwrap().push(format!("{session} of {}", request.user));
             }
             Verdict { session, ..Verdict::new(Outcome::Success, "") }
         }
@@ -872,20 +883,16 @@ fn the_application_that_asks_for_it_learns_the_outcome_of_each_call() {
 fn who_is_logged_in_elsewhere_is_denied_with_a_text() {
     let _alone = alone();
     let text = || shown(ERROR_MSG, Outcome::SessionDenied.text().unwrap());
-    for (arguments, registers) in
-        [("messages", Operation::OpenSession), ("messages session=auth", Operation::Authenticate)]
-    {
+    for (arguments, by_login) in [("messages", false), ("messages session=auth", true)] {
         let stack = Stack::with(arguments);
-        let _broker = Broker::new(&stack, move |request, _| match request.operation == registers {
-            true => Outcome::SessionDenied,
-            false => Outcome::Success,
+        let _broker = Broker::new(&stack, move |request, _| match &request.operation {
+            Operation::Authenticate { .. } if by_login => Outcome::SessionDenied,
+            Operation::OpenSession { .. } if !by_login => Outcome::SessionDenied,
+            _ => Outcome::Success,
         });
         let login = Login::john(&stack);
         let codes = (login.authenticate(0), login.open_session(0));
-        let expected = match registers {
-            Operation::OpenSession => (SUCCESS, PERM_DENIED),
-            _ => (PERM_DENIED, SUCCESS),
-        };
+        let expected = if by_login { (PERM_DENIED, SUCCESS) } else { (SUCCESS, PERM_DENIED) };
         assert_eq!(codes, expected);
         assert_eq!(login.heard(), [prompts(["Password: "]), vec![text()]].concat());
         assert_eq!(login.session(), None);
@@ -897,7 +904,11 @@ fn whose_password_expires_soon_is_told_once() {
     let _alone = alone();
     let stack = Stack::with("messages");
     let broker = Broker::new(&stack, |request, _| {
-        let expires_in = request.warn.then_some(5 * 3600);
+        let warns = matches!(
+            request.operation,
+            Operation::Authenticate { warn: true, .. } | Operation::Account { warn: true, .. }
+        );
+        let expires_in = warns.then_some(5 * 3600);
         Verdict { expires_in, ..Verdict::new(Outcome::Success, "") }
     });
     let warning = || shown(TEXT_INFO, "Your password expires in 5 hours.");
@@ -970,7 +981,7 @@ fn two_thousand_transactions_leave_nothing_behind() {
     let stack = Stack::with("messages");
     let broker = Broker::new(&stack, |request, _| {
         let outcome = match request.operation {
-            Operation::Account | Operation::ChangePassword => Outcome::Disabled,
+            Operation::Account { .. } | Operation::ChangePassword => Outcome::Disabled,
             _ => Outcome::Success,
         };
         Verdict { session: Some("session".to_owned()), ..Verdict::new(outcome, "") }

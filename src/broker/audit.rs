@@ -20,7 +20,7 @@ use crate::login::refusal::Refusal;
 use crate::name::Principal;
 use crate::protocol::Peer;
 use crate::protocol::report::{Audit, Audited, Near};
-use crate::protocol::{MAX_FRAME, Reply, Request};
+use crate::protocol::{MAX_FRAME, Reply};
 use crate::verdict::{Outcome, Verdict};
 
 /// Maximum length of an answer in bytes. The remaining contents of a frame need far less than the rest.
@@ -29,9 +29,9 @@ const LONGEST: usize = MAX_FRAME - 8 * 1024;
 const REASON: usize = 512;
 
 impl Broker {
-    /// Reports the access of each of `request.names`.
-    pub(super) async fn audit(&self, request: &Request, deadline: Instant, peer: &Peer) -> Reply {
-        let line = Line::new("audit").with("peer", peer).with("names", request.names.len());
+    /// Reports the access of each of `names`.
+    pub(super) async fn audit(&self, names: &[String], deadline: Instant, peer: &Peer) -> Reply {
+        let line = Line::new("audit").with("peer", peer).with("names", names.len());
         self.log.complain(Level::Info, &format!("audit {peer}"), line);
         let refused = |outcome, reason: String| Reply::Verdict(Verdict::new(outcome, reason));
         let service = match (&self.service, self.problem()) {
@@ -42,7 +42,7 @@ impl Broker {
         let Ok(_turn) = timeout_at(deadline, self.auditing.lock()).await else {
             return refused(Outcome::Unavailable, "another audit is running".to_owned());
         };
-        match service.logins.audit(&request.names, deadline).await {
+        match service.logins.audit(names, deadline).await {
             Ok(audit) => Reply::Audit(Box::new(audit)),
             Err(refusal) => refused(refusal.outcome, refusal.reason),
         }

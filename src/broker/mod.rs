@@ -39,7 +39,7 @@ use crate::directory::trust::SYSTEM_ROOTS;
 use crate::log::{Level, Line, Log};
 use crate::login::decision::Decision;
 use crate::login::refusal::Refusal;
-use crate::protocol::{Operation, Peer, Reply, Request, Secret, VERSION};
+use crate::protocol::{Operation, Passwords, Peer, Reply, Request, Secret, VERSION};
 use crate::sessions::seat::Seat;
 use crate::supervise;
 use crate::verdict::{Outcome, Severity, Verdict};
@@ -194,42 +194,62 @@ impl Broker {
             let reason = format!("the broker speaks version {VERSION}, not {}", request.version);
             return Reply::Refused(reason).into();
         }
-        if !self.peers.may(peer.uid, request.operation) {
-            return self.forbid(request.operation, peer).into();
+        if !self.peers.may(peer.uid, &request.operation) {
+            return self.forbid(&request.operation, peer).into();
         }
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
-        // Requests other than logins are boxed here and below. The future of every login is as large as the
-        // largest of them all, and is moved about and wiped.
-        let event = match request.operation {
-            Operation::Authenticate => Event::Login,
-            Operation::Account => Event::Account,
-            Operation::ProbePassword => Event::PasswordProbe,
-            Operation::ChangePassword => Event::PasswordChange,
-            Operation::OpenSession => Event::SessionOpen,
-            Operation::CloseSession => Event::SessionClose,
-            Operation::Status => return Reply::Status(Box::new(Box::pin(self.status()).await)).into(),
-            Operation::Check => {
-                return Reply::Check(Box::new(Box::pin(self.check(request, deadline)).await)).into();
+        let begin =
+            |event| Record { broker: self, event, request, peer, begun: Instant::now(), decided: None };
+        // Requests other than logins are boxed. The future of every login is as large as the largest of them
+        // all, and is moved about and wiped.
+        match &request.operation {
+            Operation::Authenticate { register, warn } => {
+                let record = begin(Event::Login);
+                record.answer(self.authenticate(request, secret, *register, *warn, peer, deadline).await)
             }
-            Operation::Audit => return Box::pin(self.audit(request, deadline, peer)).await.into(),
-            Operation::Search => return Box::pin(self.search(request, deadline, peer)).await.into(),
-            Operation::ListSessions => return Box::pin(self.list_sessions(request, deadline)).await.into(),
-            Operation::ShowSession => return Box::pin(self.show_session(request, deadline)).await.into(),
-            Operation::WatchSessions => return Box::pin(self.watch_sessions(request, deadline)).await.into(),
-        };
-        let begun = Instant::now();
-        let mut record = Record { broker: self, event, request, peer, begun, decided: None };
-        let decision = self.decide(event, request, secret, peer, deadline).await;
-        let reply = Reply::Verdict(decision.verdict.clone());
-        let seat = self.seat(event, request, &decision);
-        record.decided = Some((decision, begun.elapsed()));
-        Answer { reply, record: Some(record), seat }
+            Operation::Account { account, warn } => {
+                let record = begin(Event::Account);
+                let account = self.account(request, account.as_deref(), *warn, deadline);
+                record.answer(Box::pin(account).await)
+            }
+            Operation::ProbePassword => {
+                let record = begin(Event::PasswordProbe);
+                record.answer(Box::pin(self.probe_password(request, secret, deadline)).await)
+            }
+            Operation::ChangePassword => {
+                let record = begin(Event::PasswordChange);
+                record.answer(Box::pin(self.change_password(request, secret, deadline)).await)
+            }
+            Operation::OpenSession { account } => {
+                let record = begin(Event::SessionOpen);
+                let session = self.open_session(request, account.as_deref(), peer, deadline);
+                record.answer(Box::pin(session).await)
+            }
+            Operation::CloseSession { session } => {
+                let record = begin(Event::SessionClose);
+                let end = self.close_session(request, session.as_deref(), peer, deadline);
+                record.answer(Box::pin(end).await)
+            }
+            Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)).into(),
+            Operation::Check => {
+                Reply::Check(Box::new(Box::pin(self.check(&request.user, deadline)).await)).into()
+            }
+            Operation::Audit { names } => Box::pin(self.audit(names, deadline, peer)).await.into(),
+            Operation::Search(search) => Box::pin(self.search(search, deadline, peer)).await.into(),
+            Operation::ListSessions { cursor } => {
+                Box::pin(self.list_sessions(&request.user, cursor.as_deref(), deadline)).await.into()
+            }
+            Operation::ShowSession { session } => Box::pin(self.show_session(session, deadline)).await.into(),
+            Operation::WatchSessions { cursor } => {
+                Box::pin(self.watch_sessions(cursor.as_deref(), deadline)).await.into()
+            }
+        }
     }
 
     /// Rejects an operation that the peer may not request, although it has access.
-    fn forbid(&self, operation: Operation, peer: &Peer) -> Reply {
+    fn forbid(&self, operation: &Operation, peer: &Peer) -> Reply {
         self.metrics.refused(Refused::Stranger);
-        let reason = match operation == Operation::Search {
+        let reason = match matches!(operation, Operation::Search(_)) {
             true => format!("only root and the user {BRIDGE} search the directory"),
             false => format!("the user {BRIDGE} may ask for logins and searches only"),
         };
@@ -239,9 +259,9 @@ impl Broker {
     }
 
     /// Returns the session that `request` has opened, which ends unless its application receives the answer.
-    fn seat(&self, event: Event, request: &Request, decision: &Decision) -> Option<Seat> {
+    fn seat(&self, request: &Request, decision: &Decision) -> Option<Seat> {
         let service = self.service.as_ref().ok()?;
-        let id = decision.verdict.session.clone().filter(|_| registers(event, request))?;
+        let id = decision.verdict.session.clone().filter(|_| registers(&request.operation))?;
         Some(Seat::new(service.register.clone(), id))
     }
 
@@ -259,50 +279,103 @@ impl Broker {
         }
     }
 
-    async fn decide(
-        &self,
-        event: Event,
-        request: &Request,
-        secret: &Secret,
-        peer: &Peer,
-        deadline: Deadline,
-    ) -> Decision {
-        let service = match (&self.service, &self.no_keytab) {
-            (Err(error), _) => return Decision::from(error),
-            // This needs no query of AD.
-            (Ok(service), _) if event == Event::SessionClose => {
-                return Box::pin(service.close_session(request, peer, deadline)).await;
-            }
-            (Ok(_), Some(problem)) => return Refusal::new(Outcome::Unavailable, problem).into(),
-            (Ok(service), None) => service,
-        };
+    /// Returns the parts that a request about AD needs.
+    ///
+    /// # Errors
+    /// Returns a refusal if they do not work, or if `deadline` has passed.
+    fn ready(&self, deadline: Deadline) -> Result<&Service, Refusal> {
+        let service = self.service.as_ref()?;
+        if let Some(problem) = &self.no_keytab {
+            return Err(Refusal::new(Outcome::Unavailable, problem));
+        }
         if deadline <= Deadline::now() {
             self.metrics.refused(Refused::Overloaded);
             let reason = "the deadline had passed before the request was read; the broker is overloaded";
-            return Refusal::new(Outcome::Unavailable, reason).into();
+            return Err(Refusal::new(Outcome::Unavailable, reason));
         }
-        let (logins, user, warn) = (&service.logins, &request.user, request.warn);
-        let decision = match (event, secret.password()) {
-            (Event::Account, _) => Box::pin(logins.account(user, warn, deadline)).await,
-            (Event::PasswordChange, _) => Box::pin(logins.change_password(user, secret, deadline)).await,
-            (Event::SessionOpen, _) => logins.identify(user, deadline).await,
-            (Event::SessionClose, _) => {
-                return Box::pin(service.close_session(request, peer, deadline)).await;
-            }
-            (Event::Login, Ok(password)) => logins.authenticate(user, password, warn, deadline).await,
-            (Event::PasswordProbe, Ok(present)) => {
-                Box::pin(logins.probe_password(user, present, deadline)).await
-            }
-            (Event::Login | Event::PasswordProbe, Err(error)) => Refusal::from(error).into(),
-        };
-        let mut decision = of_one_account(request, decision);
-        if decision.verdict.outcome == Outcome::LockedOut {
-            Box::pin(logins.tell_lock(&mut decision, deadline)).await;
-        }
-        match registers(event, request) && decision.verdict.outcome.is_success() {
+        Ok(service)
+    }
+
+    async fn authenticate(
+        &self,
+        request: &Request,
+        secret: &Secret,
+        register: bool,
+        warn: bool,
+        peer: &Peer,
+        deadline: Deadline,
+    ) -> Result<Decision, Refusal> {
+        let (service, password) = (self.ready(deadline)?, secret.password()?);
+        let mut decision = service.logins.authenticate(&request.user, password, warn, deadline).await;
+        complete(service, &mut decision, None, deadline).await;
+        Ok(match register && decision.verdict.outcome.is_success() {
             true => Box::pin(service.open_session(decision, request, peer, deadline, &self.log)).await,
             false => decision,
-        }
+        })
+    }
+
+    async fn account(
+        &self,
+        request: &Request,
+        account: Option<&str>,
+        warn: bool,
+        deadline: Deadline,
+    ) -> Result<Decision, Refusal> {
+        let service = self.ready(deadline)?;
+        let mut decision = service.logins.account(&request.user, warn, deadline).await;
+        complete(service, &mut decision, account, deadline).await;
+        Ok(decision)
+    }
+
+    async fn probe_password(
+        &self,
+        request: &Request,
+        secret: &Secret,
+        deadline: Deadline,
+    ) -> Result<Decision, Refusal> {
+        let (service, present) = (self.ready(deadline)?, secret.password()?);
+        let mut decision = service.logins.probe_password(&request.user, present, deadline).await;
+        complete(service, &mut decision, None, deadline).await;
+        Ok(decision)
+    }
+
+    async fn change_password(
+        &self,
+        request: &Request,
+        secret: &Secret,
+        deadline: Deadline,
+    ) -> Result<Decision, Refusal> {
+        let (service, passwords) = (self.ready(deadline)?, two_passwords(secret)?);
+        let mut decision = service.logins.change_password(&request.user, &passwords, deadline).await;
+        complete(service, &mut decision, None, deadline).await;
+        Ok(decision)
+    }
+
+    async fn open_session(
+        &self,
+        request: &Request,
+        account: Option<&str>,
+        peer: &Peer,
+        deadline: Deadline,
+    ) -> Result<Decision, Refusal> {
+        let service = self.ready(deadline)?;
+        let mut decision = service.logins.identify(&request.user, deadline).await;
+        complete(service, &mut decision, account, deadline).await;
+        Ok(match decision.verdict.outcome.is_success() {
+            true => service.open_session(decision, request, peer, deadline, &self.log).await,
+            false => decision,
+        })
+    }
+
+    /// Ends a session, which needs no query of AD.
+    async fn close_session(
+        &self,
+        request: &Request,
+        session: Option<&str>,
+        peer: &Peer,
+        deadline: Deadline,
+    ) -> Result<Decision, Refusal> {
+        Ok(self.service.as_ref()?.close_session(session, request, peer, deadline).await)
     }
 
     fn record(&self, event: Event, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
@@ -369,6 +442,17 @@ struct Record<'a> {
     decided: Option<(Decision, Duration)>,
 }
 
+impl<'a> Record<'a> {
+    /// Makes the answer of the decision, which also becomes the log line.
+    fn answer(mut self, decision: Result<Decision, Refusal>) -> Answer<'a> {
+        let decision = decision.unwrap_or_else(Decision::from);
+        let reply = Reply::Verdict(decision.verdict.clone());
+        let seat = self.broker.seat(self.request, &decision);
+        self.decided = Some((decision, self.begun.elapsed()));
+        Answer { reply, record: Some(self), seat }
+    }
+}
+
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let (decision, took) =
@@ -408,16 +492,25 @@ fn observe(log: &Arc<Log>) {
     });
 }
 
+/// Completes a decision for a request about `account`: restricts it to that account, and says until when the
+/// account is locked.
+async fn complete(service: &Service, decision: &mut Decision, account: Option<&str>, deadline: Deadline) {
+    restrict(decision, account);
+    if decision.verdict.outcome == Outcome::LockedOut {
+        Box::pin(service.logins.tell_lock(decision, deadline)).await;
+    }
+}
+
 /// Restricts a decision to the account that was authenticated on the PAM handle: it must still bear the name.
 /// The decision names the account, so that later requests of the module are about the same one.
-fn of_one_account(request: &Request, mut decision: Decision) -> Decision {
+fn restrict(decision: &mut Decision, account: Option<&str>) {
     let bearer = decision.person.as_ref().map(|person| person.guid.to_string());
     let may_lead_in = {
         let outcome = decision.verdict.outcome;
         outcome.is_success() || outcome.wants_new_password()
     };
-    match &request.account {
-        Some(proved) if bearer.as_ref() != Some(proved) && (bearer.is_some() || may_lead_in) => {
+    match account {
+        Some(proved) if bearer.as_deref() != Some(proved) && (bearer.is_some() || may_lead_in) => {
             let dn = decision.person.as_ref().map_or("another account", |person| person.dn.as_str());
             let reason = format!(
                 "the name is now that of {dn}; the account that logged in does not bear it any more: log in again"
@@ -428,12 +521,16 @@ fn of_one_account(request: &Request, mut decision: Decision) -> Decision {
         _ if may_lead_in => decision.verdict.account = bearer,
         _ => {}
     }
-    decision
 }
 
-/// Returns true if a success of `request` begins a session.
-fn registers(event: Event, request: &Request) -> bool {
-    event == Event::SessionOpen || (event == Event::Login && request.register)
+/// Returns true if a success of `operation` begins a session.
+fn registers(operation: &Operation) -> bool {
+    matches!(operation, Operation::OpenSession { .. } | Operation::Authenticate { register: true, .. })
+}
+
+/// Returns the two passwords of a change.
+fn two_passwords(secret: &Secret) -> Result<Passwords, Refusal> {
+    Passwords::of_secret(secret).ok_or_else(|| Refusal::new(Outcome::Refused, "there are no two passwords"))
 }
 
 /// Returns the files that a configuration was completed from; for a broken one, the file that needs the fix.
@@ -470,11 +567,9 @@ mod tests {
             ..Refusal::new(outcome, "as AD says").into()
         };
         let ask = |proved: Option<u8>, outcome, bearer| {
-            let request = Request {
-                account: proved.map(|byte| person(byte).guid.to_string()),
-                ..Request::new(Operation::OpenSession, "john", Duration::from_secs(5))
-            };
-            let Decision { verdict, .. } = of_one_account(&request, decided(outcome, bearer));
+            let mut decision = decided(outcome, bearer);
+            restrict(&mut decision, proved.map(|byte| person(byte).guid.to_string()).as_deref());
+            let verdict = decision.verdict;
             (verdict.outcome, verdict.account.map(|account| account.starts_with("01010101")))
         };
         use Outcome::{Denied, MustChange, Success, Unavailable, UnknownUser};
@@ -495,6 +590,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_change_needs_two_passwords() {
+        assert_eq!(two_passwords(&Secret::default()).unwrap_err().outcome, Outcome::Refused);
+        let both = two_passwords(&Secret::new(b"\0\x03oldnew".to_vec())).unwrap();
+        assert_eq!((both.present.bytes(), both.new.bytes()), (&b"old"[..], &b"new"[..]));
+    }
+
     #[tokio::test]
     async fn a_request_that_is_cut_off_is_recorded() {
         let folder = tempfile::tempdir().unwrap();
@@ -504,13 +606,13 @@ mod tests {
             Broker::new(Start { config: folder.path().join("config.toml"), credentials, log }).unwrap();
         let peer = Peer { uid: 0, pid: 0 };
         for (operation, event, outcome) in [
-            (Operation::Authenticate, Event::Login, Outcome::Unavailable),
-            (Operation::Account, Event::Account, Outcome::Unavailable),
+            (Operation::Authenticate { register: false, warn: false }, Event::Login, Outcome::Unavailable),
+            (Operation::Account { account: None, warn: false }, Event::Account, Outcome::Unavailable),
             (Operation::ChangePassword, Event::PasswordChange, Outcome::ChangeUnknown),
         ] {
             let request = Request::new(operation, "john", Duration::from_secs(5));
             let counted = || broker.metrics.outcomes(event).find(|(_, count)| *count > 0);
-            assert_eq!(counted(), None, "{operation:?}");
+            assert_eq!(counted(), None, "{event:?}");
             drop(Record {
                 broker: &broker,
                 event,
@@ -519,7 +621,7 @@ mod tests {
                 begun: Instant::now(),
                 decided: None,
             });
-            assert_eq!(counted(), Some((outcome, 1)), "{operation:?}");
+            assert_eq!(counted(), Some((outcome, 1)), "{event:?}");
         }
         writer.finish();
     }

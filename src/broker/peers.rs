@@ -168,23 +168,23 @@ impl Peers {
     /// Returns true if `uid`, which has access, may request `operation`. The bridge's user may authenticate
     /// users, open and close their sessions, search and query the status; applications may do anything but
     /// search.
-    pub fn may(&self, uid: u32, operation: Operation) -> bool {
+    pub fn may(&self, uid: u32, operation: &Operation) -> bool {
         let is_bridge = || self.known.borrow().uids.get(BRIDGE) == Some(&uid);
         let is_application = || self.uids.contains(&uid) || self.is_bridge_named || self.is_named(uid);
         match operation {
-            Operation::Authenticate
-            | Operation::Account
-            | Operation::OpenSession
-            | Operation::CloseSession
+            Operation::Authenticate { .. }
+            | Operation::Account { .. }
+            | Operation::OpenSession { .. }
+            | Operation::CloseSession { .. }
             | Operation::Status => true,
-            Operation::Search => uid == 0 || is_bridge(),
+            Operation::Search(_) => uid == 0 || is_bridge(),
             Operation::Check
             | Operation::ProbePassword
             | Operation::ChangePassword
-            | Operation::ListSessions
-            | Operation::ShowSession
-            | Operation::WatchSessions
-            | Operation::Audit => uid == 0 || !is_bridge() || is_application(),
+            | Operation::ListSessions { .. }
+            | Operation::ShowSession { .. }
+            | Operation::WatchSessions { .. }
+            | Operation::Audit { .. } => uid == 0 || !is_bridge() || is_application(),
         }
     }
 
@@ -357,34 +357,35 @@ mod tests {
         }
         assert_eq!(peers.access(BRIDGE_UID + 1).await, Access::Stranger);
         let all = [
-            Operation::Authenticate,
-            Operation::Account,
-            Operation::OpenSession,
-            Operation::CloseSession,
+            Operation::Authenticate { register: true, warn: true },
+            Operation::Account { account: None, warn: false },
+            Operation::OpenSession { account: None },
+            Operation::CloseSession { session: None },
             Operation::Status,
         ];
         for uid in [0, 1, 4711, BRIDGE_UID] {
-            assert!(all.iter().all(|operation| peers.may(uid, *operation)), "{uid}");
+            assert!(all.iter().all(|operation| peers.may(uid, operation)), "{uid}");
         }
         let others = [
             Operation::Check,
             Operation::ProbePassword,
             Operation::ChangePassword,
-            Operation::ListSessions,
-            Operation::ShowSession,
-            Operation::WatchSessions,
-            Operation::Audit,
+            Operation::ListSessions { cursor: None },
+            Operation::ShowSession { session: "s1".into() },
+            Operation::WatchSessions { cursor: None },
+            Operation::Audit { names: vec!["john".into()] },
         ];
         for operation in others {
-            let may = [0, 1, 4711, BRIDGE_UID].map(|uid| peers.may(uid, operation));
+            let may = [0, 1, 4711, BRIDGE_UID].map(|uid| peers.may(uid, &operation));
             assert_eq!(may, [true, true, true, false], "{operation:?}");
         }
-        let may = [0, 1, 4711, BRIDGE_UID].map(|uid| peers.may(uid, Operation::Search));
+        let search = Operation::Search(Box::default());
+        let may = [0, 1, 4711, BRIDGE_UID].map(|uid| peers.may(uid, &search));
         assert_eq!(may, [true, false, false, true]);
         // If the administrator names it, the bridge's user is an application as well.
         let named = Peers::new(vec![BRIDGE.to_owned()], Scripted::default()).unwrap();
         assert_eq!(named.access(BRIDGE_UID).await, Access::Granted);
-        assert!(named.may(BRIDGE_UID, Operation::Check) && named.may(BRIDGE_UID, Operation::Search));
+        assert!(named.may(BRIDGE_UID, &Operation::Check) && named.may(BRIDGE_UID, &search));
     }
 
     const BRIDGE_UID: u32 = 990;

@@ -7,9 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Broker;
 use crate::log::{Level, Line};
-use crate::protocol::Peer;
-use crate::protocol::search::{Found, code};
-use crate::protocol::{Reply, Request};
+use crate::protocol::search::{Found, Search, code};
+use crate::protocol::{Peer, Reply};
 
 /// Maximum number of concurrent searches.
 pub(super) const AT_ONCE: usize = 8;
@@ -19,11 +18,8 @@ const LONGEST: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_secs(2);
 
 impl Broker {
-    /// Runs `request.search` in the directory.
-    pub(super) async fn search(&self, request: &Request, deadline: Instant, peer: &Peer) -> Reply {
-        let Some(search) = &request.search else {
-            return Reply::Refused("the request names nothing to search for".to_owned());
-        };
+    /// Runs `search` in the directory.
+    pub(super) async fn search(&self, search: &Search, deadline: Instant, peer: &Peer) -> Reply {
         let now = Instant::now();
         let deadline = deadline.min(now + LONGEST);
         let found = match (&self.service, self.problem()) {

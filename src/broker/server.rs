@@ -11,8 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
-use zeroize::Zeroizing;
+use tokio::time::{Instant, timeout};
 
 use super::Broker;
 use super::metrics::Refused;
@@ -21,14 +20,12 @@ use super::place::Place;
 use crate::log::{Level, Line};
 use crate::protocol::Peer;
 use crate::protocol::search::MAX_FOUND;
-use crate::protocol::{FrameError, HEADER, Header, MAX_FRAME, Reply, Request, Secret, decode, encode_up_to};
+use crate::protocol::{Decoder, FrameError, MAX_FRAME, Reply, Request, Secret, encode_up_to};
 
 /// A request must be whole within this time after its connection was accepted.
 const READ: Duration = Duration::from_secs(2);
 /// A reply must be received within this time.
 const WRITE: Duration = Duration::from_secs(1);
-/// Size of the first read, in bytes: a login has about 300.
-const USUAL: usize = 1024;
 /// Time between two checks of the files that the broker was started from, without a login.
 const LOOK: Duration = Duration::from_secs(2);
 /// Connections that wait in a row are accepted for this time after one check of the files.
@@ -193,46 +190,17 @@ async fn refuse(stream: &mut UnixStream, broker: &Broker, peer: &Peer, access: &
 }
 
 async fn read(stream: &mut UnixStream) -> Result<(Request, Secret), FrameError> {
-    let deadline = Instant::now() + READ;
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole request in time");
-    // The buffer never grows, which would leave copies of the secret behind.
-    let mut first = Zeroizing::new([0; USUAL]);
-    let begun = timeout_at(deadline, stream.read(&mut *first)).await.map_err(|_| late())??;
-    if begun == 0 {
-        return Err(FrameError::Closed);
-    }
-    let rest = async {
-        let (first, mut read) = (&mut *first, begun);
-        while read < HEADER {
-            read += more(stream, first.get_mut(read..).unwrap_or_default()).await?;
-        }
-        let header = Header::parse(first.first_chunk().copied().unwrap_or_default())?;
-        let length = HEADER + header.json + header.secret;
-        let mut longer;
-        let frame = match length <= USUAL {
-            true => first.as_mut_slice(),
-            false => {
-                longer = Zeroizing::new(vec![0; length]);
-                longer.iter_mut().zip(first.iter().take(read)).for_each(|(to, from)| *to = *from);
-                longer.as_mut_slice()
+    let whole = async {
+        let mut decoder = Decoder::new(MAX_FRAME);
+        loop {
+            let count = stream.read(decoder.space()).await?;
+            if let Some(whole) = decoder.read(count)? {
+                return Ok(whole);
             }
-        };
-        while read < length {
-            read += more(stream, frame.get_mut(read..length).unwrap_or_default()).await?;
         }
-        let message = frame.get(HEADER..length).unwrap_or_default();
-        let (json, secret) = message.split_at_checked(header.json).unwrap_or_default();
-        Ok((decode(json)?, Secret::new(secret.to_vec())))
     };
-    timeout_at(deadline, rest).await.map_err(|_| late())?
-}
-
-/// Reads the available bytes, at least one.
-async fn more(stream: &mut UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
-    match stream.read(buffer).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        read => Ok(read),
-    }
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no whole request in time");
+    timeout(READ, whole).await.map_err(|_| late())?
 }
 
 /// Waits until the peer has read the reply and closed the connection. Linux reports a reset if the peer

@@ -77,9 +77,18 @@ impl Service {
         })
     }
 
-    /// Ends the session that `request` means.
-    pub(super) async fn close_session(&self, request: &Request, peer: &Peer, deadline: Instant) -> Decision {
-        let closed = self.try_close(request, peer, deadline).await;
+    /// Ends the session with this id; without one, the newest session that `request` means.
+    pub(super) async fn close_session(
+        &self,
+        session: Option<&str>,
+        request: &Request,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Decision {
+        let closed = match session {
+            Some(id) => self.register.close_for(id, deadline).await.map_err(Refusal::from),
+            None => self.close_newest(request, peer, deadline).await,
+        };
         let verdict = match closed {
             Ok(Closed::Now(session)) => ended(session, ""),
             Ok(Closed::Earlier(session)) => ended(session, "it had ended already"),
@@ -89,10 +98,12 @@ impl Service {
         Decision { verdict, dc: None, method: None, person: None }
     }
 
-    async fn try_close(&self, request: &Request, peer: &Peer, deadline: Instant) -> Result<Closed, Refusal> {
-        if !request.session.is_empty() {
-            return Ok(self.register.close_for(request, deadline).await?);
-        }
+    async fn close_newest(
+        &self,
+        request: &Request,
+        peer: &Peer,
+        deadline: Instant,
+    ) -> Result<Closed, Refusal> {
         let by_name = Which::Principal(self.principal(&request.user, deadline).await?);
         let closed = self.register.close_newest(by_name, request, peer, deadline).await?;
         if closed != Closed::Unknown {
@@ -136,38 +147,38 @@ impl Service {
 }
 
 impl Broker {
-    /// Replies with a page of the open sessions.
-    pub(super) async fn list_sessions(&self, request: &Request, deadline: Instant) -> Reply {
+    /// Replies with a page of the open sessions, after `cursor`: of `user`, or of all if that is empty.
+    pub(super) async fn list_sessions(&self, user: &str, cursor: Option<&str>, deadline: Instant) -> Reply {
         let service = match &self.service {
             Ok(service) => service,
             Err(error) => return Reply::Verdict(Decision::from(error).verdict),
         };
-        let which = match service.which(&request.user, deadline).await {
+        let which = match service.which(user, deadline).await {
             Ok(which) => which,
             Err(refusal) => return Reply::Verdict(Verdict::new(refusal.outcome, refusal.reason)),
         };
-        let page = service.register.list(&which, request.cursor.as_deref(), deadline).await;
+        let page = service.register.list(&which, cursor, deadline).await;
         page.map_or_else(failed, |page| Reply::Sessions(Box::new(page)))
     }
 
     /// Replies with one session, open or ended.
-    pub(super) async fn show_session(&self, request: &Request, deadline: Instant) -> Reply {
+    pub(super) async fn show_session(&self, id: &str, deadline: Instant) -> Reply {
         match &self.service {
             Ok(service) => {
-                let found = service.register.show(&request.session, deadline).await;
+                let found = service.register.show(id, deadline).await;
                 found.map_or_else(failed, |found| Reply::Sessions(Box::new(found)))
             }
             Err(error) => Reply::Verdict(Decision::from(error).verdict),
         }
     }
 
-    /// Replies with the next events of sessions.
-    pub(super) async fn watch_sessions(&self, request: &Request, deadline: Instant) -> Reply {
+    /// Replies with the next events of sessions, after `cursor`.
+    pub(super) async fn watch_sessions(&self, cursor: Option<&str>, deadline: Instant) -> Reply {
         let service = match &self.service {
             Ok(service) => service,
             Err(error) => return Reply::Verdict(Decision::from(error).verdict),
         };
-        match service.register.watch(request.cursor.as_deref(), deadline).await {
+        match service.register.watch(cursor, deadline).await {
             Ok(Some(events)) => Reply::Events(Box::new(events)),
             Ok(None) => {
                 let reason = "too many requests wait for events of sessions already";

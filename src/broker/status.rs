@@ -8,15 +8,14 @@ use super::Broker;
 use super::metrics::Event;
 use super::service::Service;
 use crate::login::decision::Decision;
-use crate::protocol::Request;
 use crate::protocol::report::{Check, Fact, KeptSettings, Machine, Status, Task};
 use crate::supervise;
 use crate::verdict::Outcome;
 
 impl Broker {
     /// Reports the access of an account, and the facts that decide it.
-    pub(super) async fn check(&self, request: &Request, deadline: Deadline) -> Check {
-        let mut check = Check { user: request.user.clone(), ..Check::default() };
+    pub(super) async fn check(&self, user: &str, deadline: Deadline) -> Check {
+        let mut check = Check { user: user.to_owned(), ..Check::default() };
         let service = match (&self.service, self.problem()) {
             (Ok(service), None) => service,
             (Ok(_), problem) => {
@@ -30,7 +29,7 @@ impl Broker {
                 return check;
             }
         };
-        let (decision, read) = service.logins.inspect(&request.user, deadline).await;
+        let (decision, read) = service.logins.inspect(user, deadline).await;
         let decision = decision.verdict;
         let lock = match &read {
             Some((person, _)) if decision.outcome == Outcome::LockedOut => {

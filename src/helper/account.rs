@@ -36,7 +36,7 @@ pub(super) fn login(cli: &Cli, args: &Login) -> Result<Page, Failure> {
         false => password::prompt(&args.name)?,
     };
     // The timeout starts after the user has typed the password.
-    let request = request(cli, "login", Operation::Authenticate, &args.name);
+    let request = request(cli, "login", Operation::Authenticate { register: false, warn: false }, &args.name);
     let verdict = ask(cli, &request, &secret, |reply| match reply {
         Reply::Verdict(verdict) => Some(verdict),
         _ => None,

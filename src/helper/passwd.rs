@@ -5,14 +5,14 @@ use serde::Serialize;
 use super::account::{StepJson, steps_text};
 use super::show::{self, Columns};
 use super::{Cli, Failure, Page, Passwd, ask, password, request};
-use crate::protocol::{Operation, Reply, Secret};
+use crate::protocol::{Operation, Passwords, Reply};
 use crate::verdict::{Outcome, Verdict};
 
 /// Changes a password.
 pub(super) fn passwd(cli: &Cli, args: &Passwd) -> Result<Page, Failure> {
     let [present, new] =
         if args.password_stdin { password::from_stdin()? } else { password::prompt_change(&args.name)? };
-    let both = Secret::pair(&present, &new)?;
+    let both = Passwords { present, new }.to_secret()?;
     let request = request(cli, "passwd", Operation::ChangePassword, &args.name);
     let verdict = ask(cli, &request, &both, |reply| match reply {
         Reply::Verdict(verdict) => Some(verdict),

@@ -38,24 +38,22 @@ pub(super) fn list(cli: &Cli, args: &SessionsList) -> Result<Page, Failure> {
 
 /// Returns every open session, or those of `user`, page by page.
 fn open_sessions(cli: &Cli, user: &str) -> Result<Vec<Session>, Failure> {
-    let mut request = request(cli, "sessions", Operation::ListSessions, user);
-    let mut all = Vec::new();
+    let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        let page = ask_sessions(cli, &request)?;
+        // Each page gets the full timeout.
+        let page = ask_sessions(cli, &request(cli, "sessions", Operation::ListSessions { cursor }, user))?;
         all.extend(page.list);
-        if page.next.is_none() {
+        cursor = page.next;
+        if cursor.is_none() {
             return Ok(all);
         }
-        // Each page gets the full timeout.
-        request =
-            Request { cursor: page.next, ..self::request(cli, "sessions", Operation::ListSessions, user) };
     }
 }
 
 /// Shows one session.
 pub(super) fn show(cli: &Cli, args: &SessionsShow) -> Result<Page, Failure> {
     let id = whole_id(cli, &args.id)?;
-    let request = Request { session: id, ..request(cli, "sessions", Operation::ShowSession, "") };
+    let request = request(cli, "sessions", Operation::ShowSession { session: id }, "");
     let found = ask_sessions(cli, &request)?.list.into_iter().next();
     let is_open = found.as_ref().is_some_and(|session| session.ended.is_none());
     let text = match &found {
@@ -71,8 +69,7 @@ pub(super) fn end(cli: &Cli, args: &SessionsEnd) -> Result<Page, Failure> {
     let mut page = Page { text: String::new(), exit: Exit::Yes };
     for given in &args.ids {
         let id = whole_id(cli, given)?;
-        let request =
-            Request { session: id.clone(), ..request(cli, "sessions", Operation::CloseSession, "") };
+        let request = request(cli, "sessions", Operation::CloseSession { session: Some(id.clone()) }, "");
         let verdict = ask(cli, &request, &Secret::default(), |reply| match reply {
             Reply::Verdict(verdict) => Some(verdict),
             _ => None,
@@ -221,8 +218,8 @@ pub(super) fn watch(cli: &Cli, args: &SessionsWatch) -> Result<Exit, Failure> {
     let mut cursor = args.after.clone();
     let mut is_silent = false;
     loop {
-        let request = client::request(Operation::WatchSessions, "", POLL);
-        let request = Request { service: "sessions".into(), cursor: cursor.clone(), ..request };
+        let request = client::request(Operation::WatchSessions { cursor: cursor.clone() }, "", POLL);
+        let request = Request { service: "sessions".into(), ..request };
         let problem = match client::ask(&cli.socket, &request, &Secret::default()) {
             Ok(Reply::Events(events)) => {
                 is_silent = false;

@@ -20,7 +20,7 @@ use crate::directory::passwords::last_set::LastSet;
 use crate::directory::passwords::policy;
 use crate::directory::passwords::policy::{Policy, Subject};
 use crate::directory::people::person::Person;
-use crate::protocol::{PasswordError, Secret};
+use crate::protocol::{PasswordError, Passwords};
 use crate::verdict::Outcome;
 
 /// Time reserved to read `pwdLastSet` when the answer does not arrive.
@@ -39,10 +39,10 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         progress.decide(result)
     }
 
-    /// Changes the password of the user who typed `name`; `both` is a [`Secret::pair`].
-    pub async fn change_password(&self, name: &str, both: &Secret, deadline: Instant) -> Decision {
+    /// Changes the password of the user who typed `name`.
+    pub async fn change_password(&self, name: &str, passwords: &Passwords, deadline: Instant) -> Decision {
         let mut progress = Progress::default();
-        let result = self.try_change(name, both, deadline, &mut progress).await;
+        let result = self.try_change(name, passwords, deadline, &mut progress).await;
         progress.decide(result)
     }
 
@@ -66,13 +66,11 @@ impl<M: Machine, P: Changes> Logins<M, P> {
     async fn try_change(
         &self,
         name: &str,
-        both: &Secret,
+        passwords: &Passwords,
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<(), Refusal> {
-        let pair =
-            both.split().ok_or_else(|| Refusal::new(Outcome::Refused, "there are no two passwords"))?;
-        let (present, new) = (pair.0.password()?, pair.1.password().map_err(impossible)?);
+        let (present, new) = (passwords.present.password()?, passwords.new.password().map_err(impossible)?);
         if present == new {
             let reason = "the new password is the present one; AD was not queried";
             return Err(unacceptable(reason, "Your new password is the same as your current one."));
@@ -221,6 +219,7 @@ mod tests {
     use crate::directory::entry::Entry;
     use crate::directory::people::Directory;
     use crate::directory::scripted::{Answer as Found, Scripted, config, state as state_of, unreachable};
+    use crate::protocol::Secret;
 
     const BY_NAME: &str = "(userPrincipalName=john@acme.com)(sAMAccountName=john)";
     const BY_GUID: &str = "<GUID=01010101-0101-0101-0101-010101010101>";
@@ -317,12 +316,12 @@ mod tests {
         (BY_GUID, Ok(vec![Entry::new("CN=John").with("pwdLastSet", [ticks])]))
     }
 
-    fn pair(present: &str, new: &str) -> Secret {
+    fn pair(present: &str, new: &str) -> Passwords {
         let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
-        Secret::pair(&secret(present), &secret(new)).unwrap()
+        Passwords { present: secret(present), new: secret(new) }
     }
 
-    async fn decided(logins: &Logins<Scripted, Expected>, both: &Secret) -> Decision {
+    async fn decided(logins: &Logins<Scripted, Expected>, both: &Passwords) -> Decision {
         logins.change_password("john", both, Instant::now() + Duration::from_secs(5)).await
     }
 
@@ -376,7 +375,6 @@ mod tests {
             ),
             (pair("", NEW), Outcome::WrongPassword, None),
             (pair("a\0b", NEW), Outcome::WrongPassword, None),
-            (Secret::default(), Outcome::Refused, None),
         ];
         for (both, outcome, text) in cases {
             let verdict = decided(&logins([], []), &both).await.verdict;

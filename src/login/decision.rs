@@ -30,11 +30,7 @@ impl From<Refusal> for Decision {
 
 impl From<&ConfigError> for Decision {
     fn from(error: &ConfigError) -> Self {
-        let outcome = match error {
-            ConfigError::Broken(_) => Outcome::Misconfigured,
-            ConfigError::NotJoined => Outcome::Unavailable,
-        };
-        Refusal::new(outcome, error).into()
+        Refusal::from(error).into()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Refusals of a login: what each error of the lower layers means for the user and for the log.
 
+use crate::config::ConfigError;
 use crate::directory::entry::EntryError;
 use crate::directory::passwords::pool::PoolError;
 use crate::directory::people::DirectoryError;
@@ -23,6 +24,16 @@ impl Refusal {
     /// Creates a refusal for `reason`.
     pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
         Refusal { outcome, reason: reason.to_string(), text: None }
+    }
+}
+
+impl From<&ConfigError> for Refusal {
+    fn from(error: &ConfigError) -> Self {
+        let outcome = match error {
+            ConfigError::Broken(_) => Outcome::Misconfigured,
+            ConfigError::NotJoined => Outcome::Unavailable,
+        };
+        Refusal::new(outcome, error)
     }
 }
 

@@ -34,7 +34,7 @@ use std::ffi::CStr;
 
 use pam::constants::{PAM_SILENT, PamFlag};
 
-use crate::protocol::{MAX_USER, Operation, Request, Secret};
+use crate::protocol::{MAX_USER, Operation, Secret};
 use crate::verdict::{Outcome, Verdict};
 use arguments::{Arguments, Register};
 use code::Code;
@@ -96,8 +96,8 @@ pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
         let arguments = broker.arguments;
         let register = arguments.session == Register::Auth;
         let warn = may_warn(pam, arguments, flags, &user);
-        let request = broker.request(pam, Operation::Authenticate, &user);
-        let verdict = broker.ask(pam, &Request { register, warn, ..request }, &password);
+        let request = broker.request(pam, Operation::Authenticate { register, warn }, &user);
+        let verdict = broker.ask(pam, &request, &password);
         let outcome = verdict.outcome;
         let code = code::authenticate(outcome, arguments.expired);
         let subject = Subject { user: user.clone(), socket: arguments.socket.clone() };
@@ -126,10 +126,12 @@ pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
             Some(outcome) => Verdict::new(outcome, "same outcome as authenticate"),
             None => {
                 warn = may_warn(pam, arguments, flags, &user);
-                let request = Request { warn, ..broker.request(pam, Operation::Account, &user) };
+                let account = broker.account(pam, &user);
+                let is_known = account.is_some();
+                let request = broker.request(pam, Operation::Account { account, warn }, &user);
                 let verdict = broker.ask(pam, &request, &Secret::default());
                 let subject = Subject { user: user.clone(), socket: arguments.socket.clone() };
-                if let (None, Some(proved)) = (&request.account, proved(&subject, &verdict)) {
+                if let (false, Some(proved)) = (is_known, proved(&subject, &verdict)) {
                     pam.note(|memory| memory.proved = Some(proved));
                 }
                 verdict
@@ -380,7 +382,7 @@ mod tests {
     #[test]
     fn acct_mgmt_asks_again_about_another_person_another_broker_and_later() {
         let success = || logged_in(&[], Outcome::Success);
-        let jane = Question::new(Operation::Account, "jane").says(Outcome::Denied);
+        let jane = Question::about("jane").says(Outcome::Denied);
         let steps = [Step::Want(Item::User, Ok(b"jane")), jane];
         assert_eq!(success().call(acct_mgmt, &[], 0, steps), Code::PermDenied);
         let denied = || [john(), account(Outcome::Denied)];
@@ -434,14 +436,14 @@ mod tests {
         let again = [john(), password(), login().replies(expires_in(3))];
         assert_eq!(script.call(authenticate, &args, 0, again), Code::Success);
         // Another user is warned, too.
-        let jane = Question::new(Operation::Account, "jane").wants_warning().replies(expires_in(3));
+        let jane = Question::about("jane").wants_warning().replies(expires_in(3));
         let steps = [Step::Want(Item::User, Ok(b"jane")), jane, warned()];
         assert_eq!(script.call(acct_mgmt, &args, 0, steps), Code::Success);
     }
 
     #[test]
     fn acct_mgmt_alone_warns_as_well() {
-        let asked = || Question::new(Operation::Account, "john");
+        let asked = || Question::about("john");
         let steps = [john(), asked().wants_warning().replies(expires_in(3)), warned()];
         assert_eq!(Script::new().call(acct_mgmt, &[c"messages"], 0, steps), Code::Success);
         for (args, flags) in [(vec![], 0), (vec![c"messages"], PAM_SILENT)] {

@@ -15,7 +15,7 @@ use super::memory::{Probe, Probed, Subject};
 use super::question::{Ask, Broker};
 use super::session;
 use super::{Answer, EntryPoint, decide, user};
-use crate::protocol::{Operation, PasswordError, Secret};
+use crate::protocol::{Operation, PasswordError, Passwords, Secret};
 use crate::verdict::{Outcome, Verdict};
 
 /// libpam's flag for the second call (security/pam_modules.h). A call without it changes nothing.
@@ -92,7 +92,7 @@ impl Change<'_> {
             _ => {}
         }
         let present = present(pam)?;
-        let answer = new(pam).and_then(|new| self.send(pam, broker, &present, &new));
+        let answer = new(pam).and_then(|new| self.send(pam, broker, &Passwords { present, new }));
         if !matches!(answer, Ok(Answer { code: Code::Success, .. })) {
             // A module that follows must not take the rejected password for the new one.
             pam.forget_new_password();
@@ -105,11 +105,10 @@ impl Change<'_> {
         &self,
         pam: &mut H,
         broker: &mut Broker<'_, impl Ask>,
-        present: &Secret,
-        new: &Secret,
+        passwords: &Passwords,
     ) -> Result<Answer, Answer> {
         let impossible = |error: PasswordError| Answer::new(Code::AuthtokErr, error.to_string());
-        let both = Secret::pair(present, new).map_err(impossible)?;
+        let both = passwords.to_secret().map_err(impossible)?;
         // The earlier outcome for the account is no longer valid.
         pam.note(|memory| memory.login = None);
         let request = broker.request(pam, Operation::ChangePassword, self.user);
@@ -143,7 +142,8 @@ impl Change<'_> {
         let verdict = match known {
             Some(outcome) => Verdict::new(outcome, "same outcome as before"),
             None => {
-                let request = broker.request(pam, Operation::Account, self.user);
+                let account = broker.account(pam, self.user);
+                let request = broker.request(pam, Operation::Account { account, warn: false }, self.user);
                 broker.ask(pam, &request, &Secret::default())
             }
         };
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn both_questions_of_a_phase_share_its_time() {
-        let expired = Question::new(Operation::Account, "john").takes(3).says(Outcome::PasswordExpired);
+        let expired = Question::about("john").takes(3).says(Outcome::PasswordExpired);
         let steps = [john(), expired, present(), probe().within(2).says(Outcome::Success)];
         assert_eq!(Script::new().call(chauthtok, &[], PRELIM | EXPIRED, steps), Code::Success);
     }
@@ -458,7 +458,7 @@ mod tests {
             assert_eq!(script.call(chauthtok, &args, PRELIM, steps), Code::Success);
             script
         };
-        let open = || Question::new(Operation::OpenSession, "john");
+        let open = || Question::new(Operation::OpenSession { account: None }, "john");
         let made = || [john(), present(), new(), change().says(Outcome::Success)].into_iter();
 
         let mut script = prepared();

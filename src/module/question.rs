@@ -28,34 +28,20 @@ impl<'a, A: Ask> Broker<'a, A> {
         Broker { arguments, ask, left: arguments.timeout }
     }
 
-    /// Creates a request about `user`, to be sent at once: its deadline is running. It is about the account
-    /// that was authenticated on this handle, if there is one.
+    /// Creates a request about `user`, to be sent at once: its deadline is running.
     pub(super) fn request(&self, pam: &impl Handle, operation: Operation, user: &str) -> Request {
         let items = pam.items();
-        // An operation with a password authenticates the account itself.
-        let account = match operation {
-            Operation::Account | Operation::OpenSession => {
-                pam.recall().proved(user, &self.arguments.socket).map(str::to_owned)
-            }
-            Operation::Authenticate
-            | Operation::Check
-            | Operation::Status
-            | Operation::ProbePassword
-            | Operation::ChangePassword
-            | Operation::CloseSession
-            | Operation::ListSessions
-            | Operation::ShowSession
-            | Operation::WatchSessions
-            | Operation::Audit
-            | Operation::Search => None,
-        };
         Request {
-            account,
             service: items.service,
             rhost: items.rhost,
             tty: items.tty,
             ..client::request(operation, user, self.left)
         }
+    }
+
+    /// Returns the account of `user` that was authenticated on this handle, if there is one.
+    pub(super) fn account(&self, pam: &impl Handle, user: &str) -> Option<String> {
+        pam.recall().proved(user, &self.arguments.socket).map(str::to_owned)
     }
 
     /// Sends a request. No reply is an outcome like any other, and the log has the advice.

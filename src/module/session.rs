@@ -13,7 +13,7 @@ use super::handle::{Handle, Priority};
 use super::memory::Session;
 use super::question::{Ask, Broker};
 use super::{Answer, EntryPoint, decide, user};
-use crate::protocol::{Operation, Request, Secret};
+use crate::protocol::{Operation, Secret};
 use crate::verdict::Verdict;
 
 const OPEN: EntryPoint = EntryPoint { name: "open_session", ..SESSION };
@@ -43,12 +43,12 @@ pub fn open_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
 pub fn close_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {
     decide(pam, &CLOSE, ask, args, flags, |pam, broker| {
         let socket = &broker.arguments.socket;
-        let session = match pam.recall().sessions.remove(socket) {
-            Some(session) => session,
+        let (user, id) = match pam.recall().sessions.remove(socket) {
+            Some(session) => (session.user, Some(session.id)),
             // The session was opened on another handle, and the broker finds it by user, service and process.
-            None => Session { user: user(pam).map_err(failed)?, id: String::new(), by_auth: false },
+            None => (user(pam).map_err(failed)?, None),
         };
-        let verdict = end(pam, broker, &session);
+        let verdict = end(pam, broker, &user, id);
         if verdict.outcome.is_success() && pam.note(|memory| memory.sessions.remove(socket)).is_some() {
             pam.name_session(None);
         }
@@ -63,7 +63,8 @@ fn failed(answer: Answer) -> Answer {
 
 /// Registers a session of `user`, who has access.
 pub(super) fn register<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>, user: &str) -> Verdict {
-    let request = broker.request(pam, Operation::OpenSession, user);
+    let account = broker.account(pam, user);
+    let request = broker.request(pam, Operation::OpenSession { account }, user);
     let verdict = broker.ask(pam, &request, &Secret::default());
     if verdict.outcome.is_success() {
         keep(pam, broker, user, &verdict);
@@ -88,7 +89,7 @@ pub(super) fn keep<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>, us
     let Some(session) = session else { return };
     pam.name_session(Some(&session.id));
     if let Some(before) = before.filter(|before| before.id != session.id) {
-        let outcome = end(pam, broker, &before).outcome;
+        let outcome = end(pam, broker, &before.user, Some(before.id.clone())).outcome;
         if !outcome.is_success() {
             let line = format!(
                 "session {:?} of {:?} was left and could not be ended: {outcome}",
@@ -99,9 +100,14 @@ pub(super) fn keep<H: Handle>(pam: &mut H, broker: &mut Broker<'_, impl Ask>, us
     }
 }
 
-fn end<H: Handle>(pam: &H, broker: &mut Broker<'_, impl Ask>, session: &Session) -> Verdict {
-    let request = broker.request(pam, Operation::CloseSession, &session.user);
-    broker.ask(pam, &Request { session: session.id.clone(), ..request }, &Secret::default())
+fn end<H: Handle>(
+    pam: &H,
+    broker: &mut Broker<'_, impl Ask>,
+    user: &str,
+    session: Option<String>,
+) -> Verdict {
+    let request = broker.request(pam, Operation::CloseSession { session }, user);
+    broker.ask(pam, &request, &Secret::default())
 }
 
 #[cfg(test)]
@@ -119,11 +125,12 @@ mod tests {
     const AUTH: &CStr = c"session=auth";
 
     fn open() -> Question {
-        Question::new(Operation::OpenSession, "john")
+        Question::new(Operation::OpenSession { account: None }, "john")
     }
 
     fn close(id: &'static str) -> Question {
-        Question::new(Operation::CloseSession, "john").of_session(id)
+        let session = Some(id.to_owned()).filter(|id| !id.is_empty());
+        Question::new(Operation::CloseSession { session }, "john")
     }
 
     /// Creates a handle on which john has the session `a`.
@@ -236,7 +243,8 @@ mod tests {
         assert_eq!(script.call(open_session, &[], 0, [john()]), Code::Success);
         // For another user, and at another broker, there is no session yet.
         let jane = [Step::Want(Item::User, Ok(b"jane"))];
-        let opened = Question::new(Operation::OpenSession, "jane").says(Outcome::SessionDenied);
+        let opened =
+            Question::new(Operation::OpenSession { account: None }, "jane").says(Outcome::SessionDenied);
         assert_eq!(script.call(open_session, &[], 0, jane.into_iter().chain([opened])), Code::PermDenied);
         let steps = [john(), open().says(Outcome::SessionDenied)];
         assert_eq!(script.call(open_session, &[c"socket=/run/other"], 0, steps), Code::PermDenied);
@@ -279,7 +287,7 @@ mod tests {
         // Time does not matter; the state is that of the same account.
         let mut script = proved();
         script.wait(3600);
-        let asked = Question::new(Operation::Account, "john").of_account("one");
+        let asked = Question::about("john").of_account("one");
         assert_eq!(script.call(acct_mgmt, &[], 0, [john(), asked.says(Outcome::Success)]), Code::Success);
         assert_eq!(script.call(open_session, &[], 0, [john(), opened(), named("a")]), Code::Success);
         // The broker reports that the name now belongs to another account.
@@ -287,7 +295,7 @@ mod tests {
         assert_eq!(proved().call(open_session, &[], 0, steps), Code::SessionErr);
         // Another user, another broker and a user who was rejected since then are not authenticated.
         let jane = [Step::Want(Item::User, Ok(b"jane"))];
-        let hers = Question::new(Operation::OpenSession, "jane").says_session("b");
+        let hers = Question::new(Operation::OpenSession { account: None }, "jane").says_session("b");
         assert_eq!(
             proved().call(open_session, &[], 0, jane.into_iter().chain([hers, named("b")])),
             Code::Success
@@ -304,7 +312,7 @@ mod tests {
     #[test]
     fn without_a_password_the_session_is_that_of_the_account_that_was_judged() {
         let mut script = Script::new();
-        let judged = Question::new(Operation::Account, "john");
+        let judged = Question::about("john");
         let steps = [john(), judged.says_of(Outcome::Success, "one")];
         assert_eq!(script.call(acct_mgmt, &[], 0, steps), Code::Success);
         let steps = [john(), open().of_account("one").says_session("a"), named("a")];

@@ -375,7 +375,7 @@ pub struct Event {
     pub session: Session,
 }
 
-/// The access of each name, in the order of `Request::names`. If the list is shorter, the client requests the
+/// The access of each name, in the order of the request. If the list is shorter, the client requests the
 /// rest again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {

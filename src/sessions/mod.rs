@@ -294,14 +294,14 @@ impl Register {
         })
     }
 
-    /// Ends the session with the id that `request` names.
+    /// Ends the session `id`, which its application closes.
     ///
     /// # Errors
     /// Returns an error if the store did not end the session; it ends when the store can be reached again.
-    pub async fn close_for(&self, request: &Request, deadline: Instant) -> Result<Closed, StoreError> {
+    pub async fn close_for(&self, id: &str, deadline: Instant) -> Result<Closed, StoreError> {
         let ended = closed_now();
-        let closed = self.close(&request.session, &ended, deadline).await;
-        closed.inspect_err(|_| self.owe(Due::End(request.session.clone(), ended)))
+        let closed = self.close(id, &ended, deadline).await;
+        closed.inspect_err(|_| self.owe(Due::End(id.to_owned(), ended)))
     }
 
     /// Ends the newest session of `which` that `peer`'s process opened by the same service, else the newest
@@ -638,6 +638,9 @@ pub(crate) mod tests {
         }
     }
 
+    const OPEN: Operation = Operation::OpenSession { account: None };
+    const CLOSE: Operation = Operation::CloseSession { session: None };
+
     fn request(operation: Operation) -> Request {
         Request { service: "motion".into(), ..Request::new(operation, "john.doe", CALL) }
     }
@@ -653,7 +656,7 @@ pub(crate) mod tests {
         }
 
         pub(in crate::sessions) async fn enter(self: &Arc<Self>, person: u8) -> Result<Session, NotOpened> {
-            self.open(&newcomer(person), &request(Operation::OpenSession), &me(), soon()).await
+            self.open(&newcomer(person), &request(OPEN), &me(), soon()).await
         }
     }
 
@@ -661,7 +664,7 @@ pub(crate) mod tests {
     async fn a_session_says_who_where_and_by_which_process() {
         let (register, _folder) = register(settings());
         let long = format!("{}ß", "x".repeat(TEXT - 1));
-        let request = Request { rhost: long, tty: "tty1".into(), ..request(Operation::OpenSession) };
+        let request = Request { rhost: long, tty: "tty1".into(), ..request(OPEN) };
         let session = register.open(&newcomer(1), &request, &me(), soon()).await.unwrap();
         assert!(session.id.parse::<Uuid>().is_ok());
         assert_eq!((session.user.as_str(), session.principal.as_str()), ("john.doe", "1@acme.com"));
@@ -694,7 +697,7 @@ pub(crate) mod tests {
             let newcomer = Newcomer { is_exempt: exempt, ..newcomer(1) };
             let mut refused = 0;
             for _ in 0..3 {
-                match register.open(&newcomer, &request(Operation::OpenSession), &me(), soon()).await {
+                match register.open(&newcomer, &request(OPEN), &me(), soon()).await {
                     Ok(_) => {}
                     Err(NotOpened::Denied(open)) => {
                         assert_eq!(open.len(), limit.get());
@@ -730,11 +733,8 @@ pub(crate) mod tests {
             ]
         };
         let peer = |uid, pid| Peer { uid, pid };
-        let asks = |rhost: &str, tty: &str| Request {
-            rhost: rhost.into(),
-            tty: tty.into(),
-            ..request(Operation::CloseSession)
-        };
+        let asks =
+            |rhost: &str, tty: &str| Request { rhost: rhost.into(), tty: tty.into(), ..request(CLOSE) };
         let cases = [
             ("the newest of the process", asks("", ""), peer(998, 7), Some("2")),
             ("of another process", asks("", ""), peer(998, 8), Some("3")),
@@ -755,16 +755,15 @@ pub(crate) mod tests {
     async fn closing_by_id_or_by_name_ends_it_once() {
         let (register, _folder) = register(settings());
         let [a, b] = [register.enter(1).await.unwrap(), register.enter(2).await.unwrap()];
-        let by_id = Request { session: a.id.clone(), ..request(Operation::CloseSession) };
         let closed = |closed: Closed| match closed {
             Closed::Now(session) => ("now", session.id),
             Closed::Earlier(session) => ("earlier", session.id),
             Closed::Unknown => ("unknown", String::new()),
         };
-        assert_eq!(closed(register.close_for(&by_id, soon()).await.unwrap()), ("now", a.id.clone()));
+        assert_eq!(closed(register.close_for(&a.id, soon()).await.unwrap()), ("now", a.id.clone()));
         tokio::time::sleep(Duration::from_millis(2)).await;
-        assert_eq!(closed(register.close_for(&by_id, soon()).await.unwrap()), ("earlier", a.id));
-        let by_name = request(Operation::CloseSession);
+        assert_eq!(closed(register.close_for(&a.id, soon()).await.unwrap()), ("earlier", a.id));
+        let by_name = request(CLOSE);
         for expected in [("now", b.id), ("unknown", String::new())] {
             let which = Which::Principal("2@acme.com".into());
             let found = register.close_newest(which, &by_name, &me(), soon()).await.unwrap();
@@ -781,9 +780,8 @@ pub(crate) mod tests {
         }
         // The first register holds the file as long as it exists.
         let register = register_in(settings(), folder.path());
-        let leave = Request { session: open[0].id.clone(), ..request(Operation::CloseSession) };
-        assert!(register.close_for(&leave, soon()).await.is_err());
-        let by_name = request(Operation::CloseSession);
+        assert!(register.close_for(&open[0].id, soon()).await.is_err());
+        let by_name = request(CLOSE);
         let which = Which::Principal("2@acme.com".into());
         assert!(register.close_newest(which, &by_name, &me(), soon()).await.is_err());
         register.undo(open[2].id.clone(), "the application did not read the answer");
@@ -808,7 +806,7 @@ pub(crate) mod tests {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let later = register.enter(1).await.unwrap();
         let which = Which::Principal("1@acme.com".into());
-        let request = request(Operation::CloseSession);
+        let request = request(CLOSE);
         register.owe(Due::Leave(Box::new(Left { request, which, peer: me(), ended })));
         assert!(register.settle().await);
         assert_eq!(listed(&*register.store, Which::All).await, [later]);
@@ -831,7 +829,7 @@ pub(crate) mod tests {
         assert_eq!(told(EndReason::TooOld), 1);
         // The reply to a login that evicted a session is lost, and the login is undone.
         register.enter(1).await.unwrap();
-        let lost = register.session(&newcomer(1), &request(Operation::OpenSession), &me()).unwrap();
+        let lost = register.session(&newcomer(1), &request(OPEN), &me()).unwrap();
         register.store.open(&lost, register.admission(&newcomer(1)), soon()).await.unwrap();
         assert_eq!(told(EndReason::Replaced), 0);
         register.owe(Due::Undo(Box::new(lost), unconfirmed("the register did not answer in time")));
@@ -946,7 +944,7 @@ pub(crate) mod tests {
             service: text.clone(),
             rhost: text.clone(),
             tty: text.clone(),
-            ..request(Operation::OpenSession)
+            ..request(OPEN)
         };
         let newcomer = Newcomer { principal: text, ..newcomer(1) };
         let mut ids = Vec::new();

@@ -16,7 +16,7 @@ use self::result::Findings;
 use super::{Audit, Cli, Failure, Page, ask, request};
 use crate::client::AskError;
 use crate::protocol::report::Audited;
-use crate::protocol::{MAX_FRAME, Operation, Reply, Request, Secret};
+use crate::protocol::{MAX_FRAME, Operation, Reply, Secret};
 use crate::verdict::Verdict;
 
 /// Maximum number of names in one request; about as many answers fit into a frame.
@@ -75,7 +75,7 @@ fn answers<'a>(cli: &Cli, rows: &'a [Row]) -> Result<HashMap<&'a str, Audited>, 
 fn ask_for(cli: &Cli, names: &[&str]) -> Result<Vec<Audited>, Failure> {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let expected = 1..=names.len();
-    let request = Request { names, ..request(cli, "audit", Operation::Audit, "") };
+    let request = request(cli, "audit", Operation::Audit { names }, "");
     let list = ask(cli, &request, &Secret::default(), |reply| match reply {
         Reply::Audit(audit) => Some(Ok(audit.list)),
         // A problem that stops every login also stops the audit.
@@ -120,8 +120,7 @@ mod tests {
             let names = vec![name; 1000];
             assert_eq!(together(&names), count);
             let names = names.iter().take(count).map(|name| (*name).to_owned()).collect();
-            let request =
-                Request { names, ..crate::client::request(Operation::Audit, "", Default::default()) };
+            let request = crate::client::request(Operation::Audit { names }, "", Default::default());
             encode(&request, &Secret::default()).unwrap();
         }
         assert_eq!(together(&[]), 0);

@@ -29,7 +29,7 @@ fn ask(lab: &Lab, request: &Request) -> Result<Reply, String> {
 pub fn open(lab: &Lab) -> Result<Vec<Session>, String> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        let request = Request { cursor, ..Request::new(Operation::ListSessions, "", PATIENCE) };
+        let request = Request::new(Operation::ListSessions { cursor }, "", PATIENCE);
         match ask(lab, &request)? {
             Reply::Sessions(page) => {
                 all.extend(page.list);
@@ -51,7 +51,7 @@ pub fn of(lab: &Lab, sam: &str) -> Result<Vec<Session>, String> {
 
 /// Returns a session, open or ended.
 pub fn show(lab: &Lab, id: &str) -> Result<Session, String> {
-    let request = Request { session: id.to_owned(), ..Request::new(Operation::ShowSession, "", PATIENCE) };
+    let request = Request::new(Operation::ShowSession { session: id.to_owned() }, "", PATIENCE);
     match ask(lab, &request)? {
         Reply::Sessions(page) => page.list.into_iter().next().ok_or_else(|| format!("no session {id}")),
         other => Err(format!("session {id} is {other:?}")),
@@ -94,8 +94,7 @@ fn watch(lab: &Lab, cursor: Option<String>) -> Result<Events, String> {
     let mut last = Err("no answer".to_owned());
     // A busy machine may need more time, even for events that already exist.
     for patience in [AT_ONCE, PATIENCE] {
-        let request =
-            Request { cursor: cursor.clone(), ..Request::new(Operation::WatchSessions, "", patience) };
+        let request = Request::new(Operation::WatchSessions { cursor: cursor.clone() }, "", patience);
         last = match ask(lab, &request)? {
             Reply::Events(events) => return Ok(*events),
             other => Err(format!("the events are {other:?}")),
