@@ -14,6 +14,8 @@ use ldap3::asn1::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::ber;
+
 /// Plain LDAP, with StartTLS or sealed by Kerberos.
 pub const LDAP: u16 = 389;
 /// TLS from the first byte.
@@ -90,43 +92,20 @@ pub fn simple_bind(id: i64, dn: &str, password: &str) -> io::Result<Vec<u8>> {
     const VERSION_3: [u8; 3] = [0x02, 0x01, 0x03];
     let mut number = Default::default();
     write::encode_into(&mut number, integer(id).into_structure())?;
-    let bind = [VERSION_3.len(), length_of(dn.len()), length_of(password.len())];
+    let bind = [VERSION_3.len(), ber::length_of(dn.len()), ber::length_of(password.len())];
     let bind = bind.into_iter().fold(0, usize::saturating_add);
-    let whole = number.len().saturating_add(length_of(bind));
+    let whole = number.len().saturating_add(ber::length_of(bind));
     // The only copy of the password, and of its size from the start: growing would leave parts of it behind.
-    let mut request = Vec::with_capacity(length_of(whole));
-    begin(&mut request, MESSAGE, whole);
+    let mut request = Vec::with_capacity(ber::length_of(whole));
+    ber::begin(&mut request, MESSAGE, whole);
     request.extend_from_slice(&number);
-    begin(&mut request, BIND_REQUEST, bind);
+    ber::begin(&mut request, BIND_REQUEST, bind);
     request.extend_from_slice(&VERSION_3);
     for (tag, value) in [(OCTETS, dn), (SIMPLE, password)] {
-        begin(&mut request, tag, value.len());
+        ber::begin(&mut request, tag, value.len());
         request.extend_from_slice(value.as_bytes());
     }
     Ok(request)
-}
-
-/// Returns the length of an element with this many bytes of content, tag and length included.
-fn length_of(content: usize) -> usize {
-    let mut head = Vec::new();
-    begin(&mut head, 0, content);
-    content.saturating_add(head.len())
-}
-
-/// Appends the tag and the length of an element (X.690, 8.1.3).
-fn begin(buffer: &mut Vec<u8>, tag: u8, content: usize) {
-    buffer.push(tag);
-    match u8::try_from(content) {
-        Ok(short @ 0..0x80) => buffer.push(short),
-        _ => {
-            let digits = content.to_be_bytes();
-            let digits = digits.iter().skip_while(|digit| **digit == 0);
-            // At most eight digits.
-            let count = u8::try_from(digits.clone().count()).unwrap_or(u8::MAX);
-            buffer.push(0x80 | count);
-            buffer.extend(digits);
-        }
-    }
 }
 
 /// A BindRequest with SASL credentials (RFC 4511, 4.2).
@@ -308,7 +287,9 @@ fn first(buffer: &[u8]) -> Result<Option<(usize, StructureTag)>, ExchangeError> 
 /// The length of the message that `buffer` begins with, once it is known. The parser asks for more where a
 /// part is longer than the whole, and calls itself for each level: so it gets no such message.
 fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
-    let Some((header, content)) = element(buffer)? else { return Ok(None) };
+    let Some((header, content)) = ber::header(buffer).map_err(|_| ExchangeError::Malformed)? else {
+        return Ok(None);
+    };
     let length = header.checked_add(content).ok_or(ExchangeError::Malformed)?;
     let is_sound = || buffer.get(header..length).is_none_or(|content| is_sound(content, MAX_DEPTH));
     if buffer.first() == Some(&MESSAGE) && length <= MAX_MESSAGE && is_sound() {
@@ -321,7 +302,7 @@ fn length(buffer: &[u8]) -> Result<Option<usize>, ExchangeError> {
 /// Returns true if `content` consists of whole elements, nested at most `levels` deep.
 fn is_sound(mut content: &[u8], levels: usize) -> bool {
     while let Some(tag) = content.first() {
-        let Ok(Some((header, length))) = element(content) else { return false };
+        let Ok(Some((header, length))) = ber::header(content) else { return false };
         let element = header.checked_add(length).and_then(|end| content.split_at_checked(end));
         let Some((inner, rest)) = element.and_then(|(element, rest)| Some((element.get(header..)?, rest)))
         else {
@@ -334,21 +315,6 @@ fn is_sound(mut content: &[u8], levels: usize) -> bool {
         content = rest;
     }
     true
-}
-
-/// The lengths of an element's header and content; of the definite form alone (RFC 4511, 5.1).
-fn element(bytes: &[u8]) -> Result<Option<(usize, usize)>, ExchangeError> {
-    match *bytes {
-        [] | [_] => Ok(None),
-        [_, short @ ..0x80, ..] => Ok(Some((2, short.into()))),
-        [_, 0x80 | 0x85.., ..] => Err(ExchangeError::Malformed),
-        [_, long, ref rest @ ..] => Ok(rest.get(..usize::from(long & 0x7f)).map(|bytes| {
-            (
-                bytes.len().saturating_add(2),
-                bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
-            )
-        })),
-    }
 }
 
 /// The entry in a message that answers the request `id`.

@@ -18,9 +18,10 @@
 //! | [`checked`] | what became of a password at a domain controller |
 //! | [`kerberos`] | the machine's credential and the sealed LDAP transport |
 //! | [`ldap`] | binds, StartTLS and changes of passwords, byte by byte |
+//! | [`ber`] | the headers of BER elements; pure |
 //! | [`net`] | TCP: the first of several addresses that answers |
 //! | [`log`] | the log, one line per event |
-//! | [`patience`] | when a login asks the next domain controller beside a silent one |
+//! | [`patience`] | when a login asks the next domain controller in addition to a silent one |
 //! | [`supervise`] | background work that is started again when it fails |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`doctor`] | everything between the application and AD, looked at one by one |
@@ -48,6 +49,8 @@ pub mod name;
 pub mod protocol;
 pub mod verdict;
 
+#[cfg(feature = "broker")]
+pub mod ber;
 #[cfg(feature = "broker")]
 pub mod bridge;
 #[cfg(feature = "broker")]

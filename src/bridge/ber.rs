@@ -6,14 +6,14 @@
 
 use ldap3::asn1::{PL, StructureTag, TagClass};
 
+use crate::ber;
+
 /// Maximum length of a message in bytes, including its header.
 pub const MESSAGE: usize = 65_536;
 /// Maximum nesting depth of a message's elements.
 pub const DEPTH: usize = 24;
 /// Maximum number of elements in a message.
 pub const ELEMENTS: usize = 2048;
-/// Maximum number of bytes in a length field, after its first byte.
-const LENGTH: usize = 4;
 /// Tag of a SEQUENCE, the first byte of every message.
 const SEQUENCE: u8 = 0x30;
 /// Tag bit of a constructed element: its content is further elements.
@@ -44,6 +44,12 @@ pub enum Malformed {
     Operation(&'static str),
 }
 
+impl From<ber::Malformed> for Malformed {
+    fn from(_: ber::Malformed) -> Self {
+        Malformed::Element
+    }
+}
+
 /// Returns the length of the whole message that starts at `bytes`, from its header. Returns `None` if the
 /// header is still incomplete.
 ///
@@ -55,24 +61,9 @@ pub fn length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         Some(&SEQUENCE) => {}
         Some(_) => return Err(Malformed::NoMessage),
     }
-    let Some((content, header)) = size(bytes.get(1..).unwrap_or_default())? else { return Ok(None) };
-    let whole = content.checked_add(header).and_then(|length| length.checked_add(1));
+    let Some((header, content)) = ber::header(bytes)? else { return Ok(None) };
+    let whole = content.checked_add(header);
     whole.filter(|whole| *whole <= MESSAGE).map(Some).ok_or(Malformed::TooLong)
-}
-
-/// Returns a length and the number of bytes that encode it, or `None` if some of those bytes are missing.
-fn size(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
-    let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
-    let count = usize::from(first & 0x7f);
-    match first {
-        0..=0x7f => Ok(Some((count, 1))),
-        // The indefinite form, which LDAP forbids, or a length field that is too long for any message.
-        _ if count == 0 || count > LENGTH => Err(Malformed::Element),
-        _ => Ok(rest.get(..count).map(|digits| {
-            let length = digits.iter().fold(0_usize, |length, digit| (length << 8) | usize::from(*digit));
-            (length, count + 1)
-        })),
-    }
 }
 
 /// Checks one whole element and everything inside it.
@@ -99,9 +90,9 @@ fn check(bytes: &[u8]) -> Result<(), Malformed> {
             return Err(Malformed::TooMany);
         }
         let rest = bytes.get(at..end).unwrap_or_default();
-        let (&tag, rest) = rest.split_first().ok_or(Malformed::Element)?;
-        let (content, header) = size(rest)?.ok_or(Malformed::Element)?;
-        let begin = at + 1 + header;
+        let &tag = rest.first().ok_or(Malformed::Element)?;
+        let (header, content) = ber::header(rest)?.ok_or(Malformed::Element)?;
+        let begin = at + header;
         let stop = begin.checked_add(content).filter(|stop| *stop <= end).ok_or(Malformed::Element)?;
         if tag & NUMBER == NUMBER {
             return Err(Malformed::Element);
@@ -220,7 +211,7 @@ impl Elements {
 
 /// Decodes a number from 0 to 2³¹-1 (maxInt, RFC 4511, 4.1.1).
 pub fn number(bytes: &[u8]) -> Option<u32> {
-    if bytes.is_empty() || bytes.len() > LENGTH {
+    if bytes.is_empty() || bytes.len() > size_of::<u32>() {
         return None;
     }
     let value = bytes.iter().fold(0_u32, |value, byte| (value << 8) | u32::from(*byte));

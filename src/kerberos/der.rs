@@ -1,21 +1,13 @@
 //! The part of DER (X.690) that is needed to read a list of PA-DATA (RFC 4120, 5.2.7).
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use crate::ber;
+
 /// Reads one element: its tag, its content, and the bytes after it. `None` if the bytes are malformed.
 pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        // The length has at most four bytes: no Kerberos message is longer.
-        0x81..=0x84 => {
-            let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (length.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
+    let (header, content) = ber::header(bytes).ok().flatten()?;
+    let (content, rest) = bytes.get(header..)?.split_at_checked(content)?;
+    Some((*bytes.first()?, content, rest))
 }
 
 /// Returns the content of the first element, if it has this tag.

@@ -7,6 +7,7 @@ use std::ptr;
 use super::cache::OpenCache;
 use super::raw::{self, Address, Creds, Data, EncData, Keyblock, Opaque, Times};
 use super::{Bytes, Cache, Context, Principal, input};
+use crate::ber;
 
 const REALM: &str = "ACME.COM";
 /// AES-256 (RFC 3962), and a key of it.
@@ -183,11 +184,9 @@ fn ticket(context: &Context) -> Vec<u8> {
 }
 
 fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
-    let length = match u8::try_from(content.len()) {
-        Ok(length @ ..0x80) => vec![length],
-        _ => [&[0x82][..], &u16::try_from(content.len()).unwrap().to_be_bytes()].concat(),
-    };
-    [&[tag][..], &length, content].concat()
+    let mut bytes = Vec::new();
+    ber::begin(&mut bytes, tag, content.len());
+    [&bytes, content].concat()
 }
 
 fn encrypted(context: &Context, clear: &[u8]) -> Vec<u8> {
