@@ -1,5 +1,5 @@
 //! libkrb5 as declared in C: MIT's `krb5.h` of 1.20. Every function has been in the library since 1.11 at the
-//! latest.
+//! latest. A test compares every declaration with the header.
 //!
 //! Only the functions that the wrappers next to this file call; each wrapper says why its call is sound.
 
@@ -357,4 +357,143 @@ pub(super) struct EncData {
     pub(super) kind: i32,
     pub(super) version: c_uint,
     pub(super) text: Data,
+}
+
+#[cfg(test)]
+mod tests {
+    //! The declarations above, compared with the system's headers by the C compiler.
+
+    use std::fmt::Write as _;
+    use std::io::Write as _;
+    use std::mem::{offset_of, size_of};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Returns C's assertions that each structure has these fields, and no space for others.
+    macro_rules! layouts {
+        ($($ours:ident is $theirs:ident { $($field:ident is $member:ident),* $(,)? })*) => {{
+            let mut c = String::new();
+            $({
+                #[expect(dead_code, reason = "the pattern names every field")]
+                fn complete($ours { $($field: _),* }: $ours) {}
+                let (ours, theirs) = (size_of::<$ours>(), stringify!($theirs));
+                writeln!(c, "_Static_assert(sizeof({theirs}) == {ours}, \"{theirs}\");").unwrap();
+                $({
+                    let (at, member) = (offset_of!($ours, $field), stringify!($member));
+                    let size = size_of_field(|all: &$ours| &all.$field);
+                    writeln!(
+                        c,
+                        "_Static_assert(offsetof({theirs}, {member}) == {at} \
+                         && sizeof((({theirs} *)0)->{member}) == {size}, \"{theirs}.{member}\");"
+                    )
+                    .unwrap();
+                })*
+            })*
+            c
+        }};
+    }
+
+    fn structures() -> String {
+        layouts! {
+            Data is krb5_data { magic is magic, length is length, data is data }
+            PrincipalData is krb5_principal_data {
+                magic is magic, realm is realm, data is data, length is length, kind is type,
+            }
+            Keyblock is krb5_keyblock { magic is magic, enctype is enctype, length is length, contents is contents }
+            Entry is krb5_keytab_entry {
+                magic is magic, principal is principal, timestamp is timestamp, vno is vno, key is key,
+            }
+            Times is krb5_ticket_times {
+                authtime is authtime, starttime is starttime, endtime is endtime, renew_till is renew_till,
+            }
+            Creds is krb5_creds {
+                magic is magic, client is client, server is server, keyblock is keyblock, times is times,
+                is_skey is is_skey, ticket_flags is ticket_flags, addresses is addresses, ticket is ticket,
+                second_ticket is second_ticket, authdata is authdata,
+            }
+            KrbError is krb5_error {
+                magic is magic, ctime is ctime, cusec is cusec, susec is susec, stime is stime, error is error,
+                client is client, server is server, text is text, e_data is e_data,
+            }
+            Address is krb5_address { magic is magic, kind is addrtype, length is length, contents is contents }
+            EncData is krb5_enc_data { magic is magic, kind is enctype, version is kvno, text is ciphertext }
+        }
+    }
+
+    /// Returns the C type of a type in a declaration. An opaque pointer fits every pointer.
+    fn in_c(ours: &str) -> String {
+        let pointer = ours.strip_prefix("*mut ").or(ours.strip_prefix("*const "));
+        match (ours, pointer) {
+            ("Opaque" | "SendHook", _) | (_, Some("Opaque" | "c_void")) => "void *".to_owned(),
+            (_, Some("c_char")) if ours.starts_with("*const") => "const char *".to_owned(),
+            (_, Some(target)) => format!("{} *", in_c(target)),
+            ("Code" | "c_int" | "i32", None) => "int".to_owned(),
+            ("c_uint" | "u32", None) => "unsigned int".to_owned(),
+            ("usize", None) => "size_t".to_owned(),
+            ("c_char", None) => "char".to_owned(),
+            ("KrbError", None) => "krb5_error".to_owned(),
+            ("EncData", None) => "krb5_enc_data".to_owned(),
+            ("Data" | "Keyblock" | "Creds" | "Address", None) => format!("krb5_{}", ours.to_lowercase()),
+            ("Entry", None) => "krb5_keytab_entry".to_owned(),
+            _ => panic!("{ours} is no type that this test knows"),
+        }
+    }
+
+    /// Returns C that calls each function of this file with values of the declared types.
+    fn calls() -> String {
+        let mut c = String::new();
+        let declarations = include_str!("raw.rs").split("#[cfg(test)]\nmod tests").next().unwrap();
+        for declaration in declarations.split("pub(super) fn ").skip(1) {
+            let declaration = declaration.split(';').next().unwrap();
+            let (name, rest) = declaration.split_once('(').unwrap();
+            let (parameters, result) = rest.rsplit_once(')').unwrap();
+            let parameters =
+                parameters.split(',').map(str::trim).filter(|one| !one.is_empty() && *one != "...");
+            let values = parameters.map(|one| format!("V({})", in_c(one.split_once(": ").unwrap().1)));
+            let call = format!("{name}({})", values.collect::<Vec<_>>().join(", "));
+            let result = result.trim().strip_prefix("-> ").map_or("void".to_owned(), in_c);
+            writeln!(c, "void call_{name}(void) {{ {call}; RETURNS({result}, {call}); }}").unwrap();
+        }
+        c
+    }
+
+    #[test]
+    fn declarations_are_those_of_the_headers() {
+        let includes = "#include <stddef.h>\n#include <krb5.h>\n#include <gssapi/gssapi_krb5.h>\n";
+        let tools = "extern void *any;\n#define V(type) (*(type *)any)\n#define RETURNS(type, call) \
+                     _Static_assert(__builtin_types_compatible_p(__typeof__(call), type), #call)\n";
+        let program = [includes, tools, &structures(), &calls()].concat();
+        assert!(
+            program.matches("void call_").count() > 60 && program.contains("call_krb5_rd_priv"),
+            "{program}"
+        );
+        let compiled = |program: &str| {
+            let mut compiler = Command::new("cc")
+                .args(["-std=c11", "-fsyntax-only", "-Wconversion", "-Werror", "-x", "c", "-"])
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            compiler.stdin.take().unwrap().write_all(program.as_bytes()).unwrap();
+            let output = compiler.wait_with_output().unwrap();
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (is_right, said) = compiled(&program);
+        assert!(is_right, "{said}");
+        // It would notice.
+        for (right, wrong) in [
+            ("offsetof(krb5_creds, server) == 16", "offsetof(krb5_creds, server) == 8"),
+            ("krb5_rd_error(V(void *), V(krb5_data *)", "krb5_rd_error(V(void *), V(krb5_creds *)"),
+            ("krb5_free_context(V(void *))", "krb5_free_context(V(void *), V(void *))"),
+            ("RETURNS(int, krb5_init_context(", "RETURNS(unsigned int, krb5_init_context("),
+        ] {
+            assert!(program.contains(right), "{right}");
+            assert!(!compiled(&program.replace(right, wrong)).0, "{wrong}");
+        }
+    }
 }
