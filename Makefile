@@ -180,15 +180,18 @@ demo: root ## show logins on a real joined host with a real Active Directory (ro
 	@echo "3. the domain, the realm join, and the logins"
 	$(lab_tests) --demo
 
-.PHONY: lint
-lint: ## check format, Rust and shell; licences and sources too where cargo-deny is installed
+.PHONY: lint-fast
+lint-fast: ## check format and shell: the part of lint that takes seconds
 	cargo fmt --check
+	shellcheck --external-sources --source-path=SCRIPTDIR $(shell_scripts)
+
+.PHONY: lint
+lint: lint-fast ## check format, Rust and shell; licences and sources too where cargo-deny is installed
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	@if command -v promtool >/dev/null; then cd packaging/examples && promtool check rules prometheus-alerts.yml \
 	    && promtool test rules prometheus-alerts.test.yml; \
 	else echo "promtool (Debian: prometheus) is not installed: the example's alerts were not checked"; fi
-	shellcheck --external-sources --source-path=SCRIPTDIR $(shell_scripts)
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences and sources were not checked"; fi
 
