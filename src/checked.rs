@@ -1,4 +1,4 @@
-//! What became of a password at a domain controller, whichever way it went.
+//! The result of a password check at a domain controller, by either method.
 
 use std::fmt;
 use std::time::Duration;

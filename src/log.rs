@@ -21,7 +21,7 @@ const QUEUE: usize = 4096;
 const LONGEST: usize = 512;
 /// Interval in which a repeated complaint is summed up once.
 const QUIET: Duration = Duration::from_secs(60);
-/// Maximum number of complaints that are told apart.
+/// Maximum number of different complaints in memory.
 const COMPLAINTS: usize = 1024;
 
 /// The urgency of a line (syslog(3)).

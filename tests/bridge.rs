@@ -154,7 +154,7 @@ impl Running {
         (Running { address, script, directory }, task)
     }
 
-    /// Waits until PAM has been asked `times` times.
+    /// Waits until PAM has had `times` calls.
     async fn is_asked(&self, times: usize) {
         let begun = Instant::now();
         while self.script.asked.lock().unwrap().len() < times {

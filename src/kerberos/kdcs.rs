@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::kdc::{ANSWERS, Silence, Kdc, Kind, ask_one};
+use super::kdc::{ANSWERS, Kdc, Kind, Silence, ask_one};
 use super::krb5::Refused;
 use crate::net::BoxFuture;
 use crate::patience::{ATTEMPT, Others, first_of, stays};

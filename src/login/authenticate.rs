@@ -1,5 +1,5 @@
-//! The steps of a login: map the name, find the account, check the password, decide. What the check does not
-//! prove is read from AD while it runs.
+//! The steps of a login: map the name, find the account, check the password, decide. The facts that the
+//! check does not prove are read from AD while it runs.
 //!
 //! AD counts wrong passwords, so each login gets the answer to exactly one attempt, whatever happens. AD
 //! tells a user with a wrong password nothing about the account, and neither does the broker: groups matter

@@ -1,4 +1,4 @@
-//! What every decision needs: the account that a name means, and the rules for its state and its groups.
+//! The base of every decision: the account that a name means, and the rules for its state and its groups.
 
 use std::time::{Duration, SystemTime};
 

@@ -201,7 +201,7 @@ fn network(lab: &Lab, report: &mut Report) {
     });
 }
 
-/// What the broker has open gets no packet through any more, and nothing tells it so.
+/// The broker's open connections get no packet through any more, without an error.
 fn forgotten(lab: &Lab) -> Check {
     john(lab)?;
     let position = lab.log_position()?;

@@ -31,7 +31,7 @@ use Step::{Configure, Host};
 
 /// The configuration after [`Lab::configure`] with no additional text.
 const PLAIN: Step = Configure("");
-/// Comes before the change of a file that a broker is to find at its start, as in [`crate::ready::start_after`].
+/// Comes before the change of a file that a broker must find at its start, as in [`crate::ready::start_after`].
 const STOP: Step = Host("systemctl stop motion-ad.service");
 const RESTART: Step = Host("systemctl restart motion-ad.service");
 const MAP: Step = Host("printf '# nobody\\n' >/etc/motion-ad/names.map; chmod 644 /etc/motion-ad/names.map");

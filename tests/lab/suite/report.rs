@@ -48,7 +48,7 @@ impl Report {
         Report { quiet: true, ..Report::new() }
     }
 
-    /// Whether nothing failed.
+    /// Returns the failures as an error, if there are any.
     pub fn all_passed(&self) -> Check {
         if self.sum.failed.is_empty() { Ok(()) } else { Err(self.sum.failed.join(", ")) }
     }

@@ -1,4 +1,4 @@
-//! Runs parts of the suite next to each other: each in a process and a lab of its own, because a part mostly waits.
+//! Runs parts of the suite next to each other: each in a separate process and lab, because a part mostly waits.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
