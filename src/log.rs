@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 use crate::supervise::{self, Ended};
@@ -163,7 +164,7 @@ impl Log {
     pub fn complain(&self, level: Level, cause: &str, line: Line) {
         let now = Instant::now();
         let repeated = {
-            let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut complaints = self.complaints.lock();
             if complaints.len() >= COMPLAINTS {
                 complaints.retain(|_, complaint| now - complaint.since < QUIET);
             }

@@ -11,11 +11,13 @@ use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Pause before the first restart of a task; doubled for each further one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -244,7 +246,7 @@ fn unknown() -> String {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]
@@ -256,7 +258,7 @@ mod tests {
     fn told(tasks: &Tasks) -> Arc<Mutex<Vec<String>>> {
         let told = Arc::new(Mutex::new(Vec::new()));
         let log = told.clone();
-        tasks.observe(move |event| log.lock().unwrap().push(format!("{event:?}")));
+        tasks.observe(move |event| log.lock().push(format!("{event:?}")));
         told
     }
 
@@ -283,7 +285,7 @@ mod tests {
         let report = tasks.report();
         let cause = Some("the listener is unusable".to_owned());
         assert_eq!(report["recheck"], Task { running: 0, waiting: 0, failures: 2, cause });
-        let told = told.lock().unwrap();
+        let told = told.lock();
         assert!(told[0].contains("it panicked at") && told[0].contains("pause: 1s"), "{told:?}");
         assert!(told[1].contains("the listener is unusable") && told[1].contains("pause: 2s"), "{told:?}");
     }
@@ -304,7 +306,7 @@ mod tests {
         assert_eq!(tasks.report()["sweep"].waiting, 1);
         drop(kept);
         assert_eq!(tasks.report()["sweep"].waiting, 0);
-        assert_eq!(told.lock().unwrap().len(), 3);
+        assert_eq!(told.lock().len(), 3);
     }
 
     #[test]

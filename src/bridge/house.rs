@@ -1,9 +1,10 @@
 //! The open connections: their maximum number, and the choice of the one that is closed to make room.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -35,7 +36,7 @@ pub struct Guest {
 
 impl Guest {
     fn idle(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
     /// Marks the connection as idle from now on.
@@ -84,7 +85,7 @@ impl House {
     }
 
     fn guests(&self) -> MutexGuard<'_, Vec<Arc<Guest>>> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.guests.lock()
     }
 
     /// Waits for a place. If none is free, the connection that has been idle too long for the longest time makes room:

@@ -5,9 +5,10 @@
 //! everything that a login depends on, and probes each service of a domain controller that has been quiet. No
 //! probe can show without a password that AD rejects every bind; that comes from the logins themselves.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 
@@ -414,7 +415,7 @@ async fn of_sessions(register: &Register, deadline: Instant) -> Vec<Problem> {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]

@@ -21,10 +21,11 @@ mod sessions;
 mod status;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
@@ -168,7 +169,7 @@ impl Broker {
     }
 
     fn unreachable(&self) -> MutexGuard<'_, Option<String>> {
-        self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unreachable.lock()
     }
 
     /// Connects to AD ahead of the first login, and logs the broker's resources.

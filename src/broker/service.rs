@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout_at};
 
@@ -337,7 +338,7 @@ impl Renewal {
         let report = self.trust.report();
         let line = Line::new("trust").with("source", &report.source).with("crls", report.crls);
         let line = line.with("notes", report.notes.join("; "));
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         if told.as_ref() != Some(&line) {
             self.log.write(Level::Info, &line);
             *told = Some(line);

@@ -3,10 +3,11 @@
 //! Only users that the host's own domain does not find depend on it. It is read when it is first needed and
 //! then once an hour. If it cannot be read, the previous data stays valid.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ldap3::Scope;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::configuration::{naming_context, search_below};
@@ -170,7 +171,7 @@ impl Remembered {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<Forest>>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock()
     }
 }
 

@@ -4,9 +4,10 @@
 //! connection with the first search there.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::directory::controllers::domains::Domains;
@@ -118,7 +119,7 @@ impl Machines {
     }
 
     fn made(&self) -> MutexGuard<'_, BTreeMap<Place, MachineConnection>> {
-        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+        self.further.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The machine's credential: a ticket for the computer account, obtained with the key in the host keytab.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use libgssapi::credential::Cred;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::KerberosError;
@@ -162,8 +163,8 @@ impl Inner {
         Access::for_machine(self.kdcs.as_ref(), &self.turns)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Credential>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<Credential>> {
+        self.current.lock()
     }
 
     fn current(&self) -> Option<Credential> {

@@ -1,8 +1,8 @@
 //! Runs libkrb5's exchanges with the KDC over this program's own transport.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::cpu::{self, Unfinished};
@@ -215,7 +215,7 @@ impl Proofs {
     }
 
     fn outstanding(&self) -> MutexGuard<'_, Outstanding> {
-        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outstanding.lock()
     }
 }
 

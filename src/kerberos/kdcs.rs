@@ -4,9 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -98,7 +99,7 @@ pub(super) struct Turns(Mutex<HashMap<String, Arc<Semaphore>>>);
 
 impl Turns {
     fn of(&self, host: &str) -> Arc<Semaphore> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.0.lock();
         // Domain controllers come and go; a turn in use keeps its semaphore.
         if turns.len() > HOSTS && !turns.contains_key(host) {
             turns.clear();
@@ -422,10 +423,10 @@ mod tests {
             Box::pin(async { Ok(self.kdcs.clone()) })
         }
         fn answered(&self, host: &str) {
-            self.said.lock().unwrap().push(format!("{host} answered"));
+            self.said.lock().push(format!("{host} answered"));
         }
         fn failed(&self, host: &str, cause: &str) {
-            self.said.lock().unwrap().push(format!("{host}: {cause}"));
+            self.said.lock().push(format!("{host}: {cause}"));
         }
         fn is_down(&self, host: &str) -> bool {
             self.down.contains(&host)
@@ -434,7 +435,7 @@ mod tests {
             self.answers_others
         }
         fn hurry(&self, host: &str) {
-            self.said.lock().unwrap().push(format!("hurry, {host} is silent"));
+            self.said.lock().push(format!("hurry, {host} is silent"));
         }
     }
 
@@ -471,7 +472,7 @@ mod tests {
             let known = known(&[manner, Manner::Says(GOOD)]).await;
             let answer = asked(&known, None, 5.0).await.unwrap();
             assert_eq!((answer.host.as_str(), &answer.message[..]), ("kdc1", &GOOD[4..]), "{cause}");
-            let said = known.said.lock().unwrap().clone();
+            let said = known.said.lock().clone();
             assert!(said[0].starts_with("kdc0: ") && said[0].contains(cause), "{said:?}");
             assert_eq!(said[1..], ["kdc1 answered"]);
         }
@@ -481,9 +482,9 @@ mod tests {
     async fn an_answer_is_the_last_word() {
         let known = known(&[Manner::Says(GOOD), Manner::Says(GOOD)]).await;
         asked(&known, None, 5.0).await.unwrap();
-        assert_eq!(*known.said.lock().unwrap(), ["kdc0 answered"]);
+        assert_eq!(*known.said.lock(), ["kdc0 answered"]);
         asked(&known, Some("kdc1"), 5.0).await.unwrap();
-        assert_eq!(*known.said.lock().unwrap(), ["kdc0 answered", "kdc1 answered"]);
+        assert_eq!(*known.said.lock(), ["kdc0 answered", "kdc1 answered"]);
     }
 
     #[tokio::test]
@@ -557,7 +558,7 @@ mod tests {
         let kdcs = [Manner::Silent, Manner::Says(GOOD)];
         let known = Known { down: vec!["kdc1"], ..known(&kdcs).await };
         assert_eq!(asked(&known, None, 2.5).await.unwrap().host, "kdc1");
-        assert_eq!(known.said.lock().unwrap()[0], "hurry, kdc0 is silent");
+        assert_eq!(known.said.lock()[0], "hurry, kdc0 is silent");
     }
 
     #[tokio::test]
@@ -575,7 +576,7 @@ mod tests {
             let answer = asked(&known, None, 8.0).await.unwrap();
             assert_eq!(answer.host, "kdc0", "{seconds}");
             // It was tried once: nothing could count twice.
-            let said = known.said.lock().unwrap().clone();
+            let said = known.said.lock().clone();
             assert_eq!(said.iter().filter(|said| said.starts_with("kdc0 answered")).count(), 1, "{said:?}");
             assert_eq!(said.iter().filter(|said| said.starts_with("dead: ")).count(), 1, "{said:?}");
         };

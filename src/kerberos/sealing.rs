@@ -13,10 +13,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use libgssapi::context::{ClientCtx, SecurityContext};
 use libgssapi::util::Buf;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
@@ -269,7 +270,7 @@ fn text(error: io::Error) -> String {
 }
 
 fn locked<L, T>(layer: &Mutex<L>, work: impl FnOnce(&mut L) -> T) -> T {
-    work(&mut layer.lock().unwrap_or_else(PoisonError::into_inner))
+    work(&mut layer.lock())
 }
 
 /// Counts the bytes read through it.

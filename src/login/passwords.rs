@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
@@ -295,7 +296,7 @@ impl DomainPasswords {
     }
 
     fn domains(&self) -> MutexGuard<'_, HashMap<String, Domain>> {
-        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+        self.domains.lock()
     }
 }
 

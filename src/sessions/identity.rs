@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ring::hmac;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -110,7 +111,7 @@ impl Identity {
     /// Returns true if the session is one of this server: of this machine, with its present or a former name.
     pub(super) fn is_ours(&self, session: &Session) -> bool {
         let is_former = || {
-            let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+            let former = self.former.lock();
             former.get(&session.host).is_some_and(|former| former.is_ours)
         };
         session.machine == self.server.machine && (session.host == self.server.name || is_former())
@@ -216,7 +217,7 @@ pub(super) async fn look_back(register: &Register, names: Vec<String>) -> Result
     for name in names {
         let place = Server { name: name.clone(), ..identity.server.clone() }.place();
         let count = register.read(register.store.bookmarked(&place, Instant::now() + CALL).await)?;
-        let before = identity.former.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let before = identity.former.lock().remove(&name);
         let is_ours = before.as_ref().is_some_and(|before| before.count == count);
         if is_ours && !before.is_some_and(|before| before.is_ours) {
             let line = Line::new("sessions")
@@ -229,7 +230,7 @@ pub(super) async fn look_back(register: &Register, names: Vec<String>) -> Result
         }
         now.insert(name, Former { count, is_ours });
     }
-    *identity.former.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    *identity.former.lock() = now;
     Ok(())
 }
 

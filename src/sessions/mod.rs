@@ -17,10 +17,11 @@ pub mod store;
 mod sweep;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
@@ -437,7 +438,7 @@ impl Register {
 
     /// Notes that the accounts behind sessions were read again, or the problem that prevented it.
     pub fn note_recheck(&self, problem: Option<String>) {
-        let mut rechecked = self.rechecked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rechecked = self.rechecked.lock();
         match problem {
             None => *rechecked = (Instant::now(), None),
             problem => rechecked.1 = problem,
@@ -447,7 +448,7 @@ impl Register {
     /// Returns the reason if the accounts are not read again as often as `sessions.recheck` says.
     pub fn recheck_problem(&self) -> Option<String> {
         let every = self.settings.recheck?;
-        let rechecked = self.rechecked.lock().unwrap_or_else(PoisonError::into_inner);
+        let rechecked = self.rechecked.lock();
         let age = rechecked.0.elapsed();
         match &rechecked.1 {
             Some(problem) => {
@@ -461,8 +462,7 @@ impl Register {
     }
 
     fn trouble(&self) -> Option<String> {
-        let problem =
-            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().next().cloned();
+        let problem = self.trouble.lock().iter().flatten().next().cloned();
         self.identity.problem().or(problem)
     }
 
@@ -497,7 +497,7 @@ impl Register {
                 Some(error.to_string())
             }
         };
-        *place(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner)) = trouble;
+        *place(&mut self.trouble.lock()) = trouble;
         result
     }
 

@@ -6,9 +6,10 @@
 //! out. Owed ends are kept in memory, while the broker runs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -65,7 +66,7 @@ pub(super) struct Owed {
 
 impl Owed {
     fn due(&self) -> MutexGuard<'_, BTreeMap<String, Due>> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+        self.due.lock()
     }
 }
 

@@ -367,7 +367,8 @@ fn order(mut records: Vec<Srv>, mut below: impl FnMut(u32) -> u32) -> Vec<String
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::HashMap;
-    use std::sync::Mutex;
+
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::net::BoxFuture;
@@ -392,7 +393,7 @@ pub(crate) mod tests {
 
     impl Names for Scripted {
         fn srv<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
-            let mut zone = self.0.lock().unwrap();
+            let mut zone = self.0.lock();
             zone.asked.push(name.to_owned());
             let found = zone.srv.get(name).filter(|_| !zone.silent).cloned();
             let found = found.map(|records| (records, Instant::now() + TTL));
@@ -404,7 +405,7 @@ pub(crate) mod tests {
             name: &'a str,
             other: &'a str,
         ) -> BoxFuture<'a, Result<Timed<Vec<Srv>>, String>> {
-            let silent = self.0.lock().unwrap().silent;
+            let silent = self.0.lock().silent;
             Box::pin(async move {
                 match self.srv(name).await {
                     Err(cause) if !silent => self.srv(other).await.map_err(|_| cause),
@@ -414,19 +415,19 @@ pub(crate) mod tests {
         }
 
         fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Timed<Vec<IpAddr>>, String>> {
-            let zone = self.0.lock().unwrap();
+            let zone = self.0.lock();
             let found = zone.addresses.get(host).filter(|_| !zone.silent).cloned();
             let found = found.map(|addresses| (addresses, Instant::now() + TTL));
             Box::pin(async move { found.ok_or_else(|| format!("no {host}")) })
         }
 
         fn site<'a>(&'a self, _: &'a str, addresses: Vec<IpAddr>) -> BoxFuture<'a, Option<String>> {
-            let site = self.0.lock().unwrap().site.clone().filter(|_| !addresses.is_empty());
+            let site = self.0.lock().site.clone().filter(|_| !addresses.is_empty());
             Box::pin(async move { site })
         }
 
         fn reached(&self, addresses: Vec<SocketAddr>) -> BoxFuture<'_, Option<IpAddr>> {
-            let zone = self.0.lock().unwrap();
+            let zone = self.0.lock();
             let first = addresses.iter().map(SocketAddr::ip).find(|ip| !zone.dead.contains(ip));
             Box::pin(async move { first })
         }

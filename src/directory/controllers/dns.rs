@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -13,6 +13,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::pin;
 use tokio::task::JoinSet;
@@ -130,7 +131,7 @@ impl Network {
     }
 
     fn watched(&self) -> MutexGuard<'_, Sources> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.lock()
     }
 
     /// Returns the file that has changed since the last call or since creation, so that cached answers can be
@@ -144,7 +145,7 @@ impl Network {
 
     /// Returns the resolvers for the present files, or the previous resolvers if a file cannot be used.
     fn resolvers(&self) -> Result<Arc<Resolvers>, String> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if let Some(resolvers) = current.resolvers.as_ref().filter(|_| current.files.stale().is_none()) {
             return Ok(resolvers.clone());
         }

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::directory::controllers::discovery::{Controller, Role, Wanted};
@@ -77,7 +78,7 @@ impl Domains {
 
     /// Returns all lists created so far, that of this host's domain first.
     pub fn all(&self) -> Vec<Arc<ServerList>> {
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.others.lock();
         [&self.own].into_iter().chain(others.values()).cloned().collect()
     }
 
@@ -87,7 +88,7 @@ impl Domains {
         if role == Role::Domain && domain == fold(self.own.domain()) {
             return self.own.clone();
         }
-        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = self.others.lock();
         let key = (domain, role);
         if let Some(list) = others.get(&key) {
             return list.clone();
@@ -119,7 +120,7 @@ impl Domains {
         if self.own.knows(host) {
             return Some(self.own.clone());
         }
-        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.others.lock();
         let of_domain = others.iter().filter(|((_, role), _)| *role == Role::Domain);
         of_domain.map(|(_, list)| list).find(|list| list.knows(host)).cloned()
     }

@@ -5,9 +5,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -474,7 +475,7 @@ impl ServerList {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Returns the list in the form kept on disk, and its directory; `None` before DNS has answered.
@@ -642,7 +643,7 @@ mod tests {
         let seen = changes.clone();
         let servers = servers.iter().map(|host| (*host).to_owned()).collect();
         let wanted = Wanted { domain: "acme.com".into(), servers, ..Wanted::default() };
-        let observer: Observer = Box::new(move |change| seen.lock().unwrap().push(change.clone()));
+        let observer: Observer = Box::new(move |change| seen.lock().push(change.clone()));
         Bench { servers: ServerList::new(wanted, names.clone(), roster, observer), names, changes }
     }
 
@@ -653,7 +654,7 @@ mod tests {
         }
 
         fn questions(&self) -> usize {
-            self.names.0.lock().unwrap().asked.len()
+            self.names.0.lock().asked.len()
         }
     }
 
@@ -717,7 +718,7 @@ mod tests {
         assert_eq!(bench.hosts().await.unwrap().last(), first.first());
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(bench.hosts().await.unwrap(), first);
-        let changes = bench.changes.lock().unwrap();
+        let changes = bench.changes.lock();
         let states: Vec<_> = changes.iter().map(|change| change.state.clone()).collect();
         assert_eq!(states, [State::Down("refused".into()), State::Up(Some(Duration::from_secs(7)))]);
     }
@@ -727,11 +728,11 @@ mod tests {
         let bench = bench(zone());
         let first = bench.hosts().await.unwrap();
         bench.servers.keep(probe(&Arc::default()));
-        bench.names.0.lock().unwrap().silent = true;
+        bench.names.0.lock().silent = true;
         tokio::time::sleep(Duration::from_secs(601)).await;
         assert_eq!(bench.hosts().await.unwrap(), first);
         assert_eq!(bench.servers.report().problem.unwrap(), "no _ldap._tcp.dc._msdcs.acme.com");
-        bench.names.0.lock().unwrap().silent = false;
+        bench.names.0.lock().silent = false;
         tokio::time::sleep(STALE).await;
         assert_eq!(bench.servers.report().problem, None);
     }
@@ -750,14 +751,14 @@ mod tests {
             list.iter().flat_map(|server| server.addresses.clone()).collect()
         };
         // DNS does not answer.
-        bench.names.0.lock().unwrap().silent = true;
+        bench.names.0.lock().silent = true;
         let questions = bench.questions();
         settle().await;
         assert!(bench.questions() > questions, "it was asked at once");
         assert_eq!(bench.hosts().await.unwrap(), first);
         // DNS names hosts that AD does not list.
         {
-            let mut zone = bench.names.0.lock().unwrap();
+            let mut zone = bench.names.0.lock();
             zone.silent = false;
             for records in zone.srv.values_mut() {
                 records.iter_mut().for_each(|record| record.host = "x".into());
@@ -769,19 +770,19 @@ mod tests {
         assert_eq!(kept, ["a", "b", "c"]);
         // DNS names another address, where nothing listens; then one that answers.
         let (former, dead, new) = ([10, 0, 0, 1].into(), [10, 0, 0, 9].into(), [10, 0, 0, 7].into());
-        *bench.names.0.lock().unwrap() = zone();
+        *bench.names.0.lock() = zone();
         settle().await;
         let mut other = zone();
         other.dead = vec![dead];
         other.addresses.values_mut().for_each(|addresses| *addresses = vec![dead]);
-        *bench.names.0.lock().unwrap() = other;
+        *bench.names.0.lock() = other;
         let list = settle().await;
         assert_eq!(list.len(), 3);
         let both: [IpAddr; 2] = [former, dead];
         assert_eq!(list[0].addresses, both.map(|ip| ip.to_string()));
         let mut other = zone();
         other.addresses.values_mut().for_each(|addresses| *addresses = vec![new]);
-        *bench.names.0.lock().unwrap() = other;
+        *bench.names.0.lock() = other;
         let new: IpAddr = new;
         assert_eq!(addresses(&settle().await), [new.to_string(), new.to_string(), new.to_string()]);
     }
@@ -814,7 +815,7 @@ mod tests {
         assert_eq!((hosts.len(), &hosts[0]), (3, &first[2]));
         assert_eq!(after.questions(), 0, "no login waits for DNS");
         // A doubt is not reported: a probe decides.
-        assert_eq!(*after.changes.lock().unwrap(), []);
+        assert_eq!(*after.changes.lock(), []);
         // Hosts that the administrator names are the whole list.
         let after = begin(Zone { silent: true, ..zone() }, &["B"]);
         assert_eq!(after.hosts().await.unwrap(), ["b"]);
@@ -834,7 +835,7 @@ mod tests {
         };
         assert_eq!(first().await, one);
         bench.servers.keep(probe(&Arc::default()));
-        bench.names.0.lock().unwrap().dead = vec![one];
+        bench.names.0.lock().dead = vec![one];
         bench.servers.silent("a", B, "no answer in time");
         tokio::time::sleep(AGAIN + Duration::from_millis(1)).await;
         assert_eq!(first().await, two);

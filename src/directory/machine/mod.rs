@@ -11,9 +11,10 @@ use std::fmt;
 use std::iter::Peekable;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -462,7 +463,7 @@ impl fmt::Debug for MachineConnection {
 
 impl Inner {
     fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot.lock()
     }
 
     /// Opens another connection next to the one in use; if that fails, the future never completes.

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -171,7 +172,7 @@ struct Attempts {
 }
 
 fn lock(attempts: &Attempts) -> MutexGuard<'_, Tried> {
-    attempts.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    attempts.tried.lock()
 }
 
 /// The attempts of a login so far.
@@ -344,7 +345,7 @@ impl Pool {
             };
         }
         drop(running);
-        Err(tried.tried.into_inner().unwrap_or_else(PoisonError::into_inner).error())
+        Err(tried.tried.into_inner().error())
     }
 
     /// Returns true if the login waits for the last `running` attempt alone, although that has been silent
@@ -499,7 +500,7 @@ impl Pool {
     /// Returns the end of each domain controller's certificate, in seconds since 1970-01-01 UTC, as last
     /// verified.
     pub fn certificates(&self) -> Vec<(String, u64)> {
-        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.certificates.lock();
         known.retain(|host, _| self.servers.knows(host));
         known.iter().map(|(host, ends)| (host.clone(), *ends)).collect()
     }
@@ -736,7 +737,7 @@ impl Pool {
             _ => String::new(),
         };
         if let Some(ends) = opened.as_ref().ok().and_then(BindConnection::certificate_ends) {
-            let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.certificates.lock();
             known.insert(host.to_owned(), ends);
         }
         opened.map_err(|failure| {
@@ -764,15 +765,15 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
     fn connecting(&self) -> MutexGuard<'_, HashMap<String, Arc<Semaphore>>> {
-        self.connecting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connecting.lock()
     }
 
     fn starttls(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.starttls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.starttls.lock()
     }
 }
 

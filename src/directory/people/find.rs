@@ -4,10 +4,10 @@
 //! global catalogue. The catalogue only identifies the account. Its state and groups are read in its own
 //! domain, because the catalogue holds only part of each object, and receives changes late.
 
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
+use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use crate::directory::entry::Entry;
@@ -205,7 +205,7 @@ impl<M: Machine> Directory<M> {
     }
 
     fn people(&self) -> MutexGuard<'_, LruCache<Principal, (Person, Instant)>> {
-        self.people.lock().unwrap_or_else(PoisonError::into_inner)
+        self.people.lock()
     }
 }
 

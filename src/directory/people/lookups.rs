@@ -4,8 +4,7 @@
 //! on one connection. So one look-up runs at a time, and those that arrive meanwhile run together as the next
 //! one: the more wait, the less each costs.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -46,7 +45,7 @@ impl Default for Lookups {
 
 impl Lookups {
     fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// Takes the next look-ups with logins that still wait.
@@ -187,7 +186,7 @@ mod tests {
 
     impl Machine for Arc<Domain> {
         async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
-            self.filters.lock().unwrap().push(search.filter.clone());
+            self.filters.lock().push(search.filter.clone());
             let _ = timeout_at(deadline, sleep(Duration::from_millis(10))).await;
             if deadline <= Instant::now() {
                 return Err(MachineError::Timeout("ad.acme.com did not answer a search".into()));
@@ -239,7 +238,7 @@ mod tests {
         for (number, found) in find_all(&directory, 0..50).await {
             assert_eq!(found.unwrap().person.guid, guid(number), "{number}");
         }
-        assert_eq!(domain.filters.lock().unwrap().len(), 2);
+        assert_eq!(domain.filters.lock().len(), 2);
         assert_eq!(begun.elapsed(), Duration::from_millis(20));
     }
 
@@ -250,7 +249,7 @@ mod tests {
             assert_eq!(found.is_ok(), number < 100, "{number}: {found:?}");
         }
         // u98 alone; u99, u100 and u101 together; the two unknown names, each alone.
-        assert_eq!(domain.filters.lock().unwrap().len(), 4);
+        assert_eq!(domain.filters.lock().len(), 4);
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,7 +262,7 @@ mod tests {
             asked.spawn(async move { directory.find_afresh(&principal, within(5000)).await });
         }
         assert!(asked.join_all().await.iter().all(|found| matches!(found, Err(DirectoryError::Unknown(_)))));
-        assert_eq!(domain.filters.lock().unwrap().len(), 3);
+        assert_eq!(domain.filters.lock().len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,7 +271,7 @@ mod tests {
         for (number, found) in find_all(&directory, 0..5).await {
             assert_eq!(found.unwrap().person.guid, guid(number), "{number}");
         }
-        assert_eq!(domain.filters.lock().unwrap().len(), 1 + 1 + 4);
+        assert_eq!(domain.filters.lock().len(), 1 + 1 + 4);
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,7 +280,7 @@ mod tests {
         let (domain, directory) = directory(Some(error.clone()));
         let found = find_all(&directory, 0..20).await;
         let failed = found.iter().filter(|(_, found)| *found == Err(error.clone().into())).count();
-        assert_eq!((failed, domain.filters.lock().unwrap().len()), (19, 2));
+        assert_eq!((failed, domain.filters.lock().len()), (19, 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -316,6 +315,6 @@ mod tests {
             found.spawn(async move { find(&directory, number % 100, within(5000)).await });
         }
         assert!(found.join_all().await.iter().all(|(_, found)| found.is_ok()));
-        assert_eq!(domain.filters.lock().unwrap().len(), 1 + 3);
+        assert_eq!(domain.filters.lock().len(), 1 + 3);
     }
 }

@@ -18,9 +18,10 @@ pub mod verifier;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
@@ -302,11 +303,11 @@ impl Trust {
     }
 
     fn slot(&self) -> MutexGuard<'_, Arc<Current>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock()
     }
 
     fn timing(&self) -> MutexGuard<'_, Timing> {
-        self.timing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.timing.lock()
     }
 }
 

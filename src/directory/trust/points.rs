@@ -6,9 +6,9 @@
 //! certificate signed it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::Instant;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
@@ -97,7 +97,7 @@ impl Points {
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Point>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -70,14 +70,14 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     fn note(process: Pid, all: &'a Mutex<BTreeSet<Pid>>) -> Self {
-        all.lock().unwrap_or_else(PoisonError::into_inner).insert(process);
+        all.lock().insert(process);
         Running { process, all }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.process);
+        self.all.lock().remove(&self.process);
     }
 }
 
@@ -175,7 +175,7 @@ pub(super) mod tests {
             let processes = Mutex::default();
             let killed = run(&hangs, &john, time, &processes).await.unwrap_err();
             assert_eq!(killed, "killed after 0.5 s");
-            assert!(processes.lock().unwrap().is_empty());
+            assert!(processes.lock().is_empty());
             let sleeping: i32 = noted(folder.path())[0].parse().unwrap();
             let begun = std::time::Instant::now();
             while nix::sys::signal::kill(Pid::from_raw(sleeping), None).is_ok()

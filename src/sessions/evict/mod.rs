@@ -10,10 +10,11 @@ mod command;
 mod orphans;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -269,7 +270,7 @@ impl Reader {
         if self.running.is_empty() {
             self.begun.clear();
         }
-        let commands = self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let commands = self.processes.lock().clone();
         self.orphans.look(&commands, self.time);
     }
 

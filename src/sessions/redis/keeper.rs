@@ -4,9 +4,10 @@
 //! gets a reply from the server at least every [`BLOCK`], so that a dead server is noticed without a login.
 //! While there is no connection, every call fails at once with the cause.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
 use tokio::sync::{Notify, watch};
@@ -250,7 +251,7 @@ impl Keeper {
     }
 
     fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     /// Provides `session` for calls until it fails, and returns the reason.
