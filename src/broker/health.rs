@@ -5,12 +5,14 @@
 //! everything that a login depends on, and probes each service of a domain controller that has been quiet. No
 //! probe can show without a password that AD rejects every bind; that comes from the logins themselves.
 
+use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use super::Broker;
 use super::service::{Service, probe};
@@ -27,8 +29,13 @@ use crate::verdict::Outcome;
 
 /// Time between two looks in the background.
 const EVERY: Duration = Duration::from_secs(10);
-/// Maximum time that one look waits for DNS, domain controllers and the register of sessions.
+/// Maximum time that one look waits for DNS, probes of domain controllers and the register of sessions.
 const LOOKING: Duration = Duration::from_secs(2);
+/// Maximum time that one look waits for the machine account while a domain controller can be used: the default
+/// deadline of a login. A look that gave up earlier would report logins as failing that succeed.
+const LOGIN: Duration = Duration::from_secs(5);
+/// Time that the reply to an administrator keeps of the request's deadline.
+const REPLYING: Duration = Duration::from_millis(500);
 /// Maximum age of a look that also answers concurrent requests.
 const FRESH: Duration = Duration::from_millis(500);
 /// A service that has not answered for this time is probed in the background, …
@@ -46,6 +53,9 @@ const MAX_SKEW: u64 = 300;
 /// Sub-code of a bind that AD rejects because NTLM is switched off, which rejects simple binds as well
 /// (STATUS_NTLM_BLOCKED, MS-ERREF 2.3.1).
 const SIMPLE_BINDS_OFF: &str = "data 418";
+
+/// Problem of a broker that has not looked yet.
+const STARTING: &str = "the broker has just started and is looking for Active Directory";
 
 /// A fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +98,19 @@ impl Health {
         }
     }
 
+    /// Completes a look that ended too early to decide: what stopped logins at the `last` one still does. Before
+    /// the first look that decides, no login is known to succeed.
+    fn take_over(&mut self, last: Option<&Health>) {
+        match last {
+            None => self.add(Problem::stops(STARTING)),
+            Some(last) => {
+                let stopping = last.problems.iter().filter(|problem| problem.stops_logins);
+                stopping.for_each(|problem| self.add(problem.clone()));
+            }
+        }
+        self.problems.sort_by_key(|problem| !problem.stops_logins);
+    }
+
     fn sorted(mut self) -> Self {
         self.problems.sort_by_key(|problem| !problem.stops_logins);
         self
@@ -97,10 +120,19 @@ impl Health {
 /// The last look, and the last failed login.
 #[derive(Default)]
 pub(super) struct Watch {
-    seen: Mutex<Option<(Instant, Health)>>,
+    seen: Mutex<Option<Seen>>,
     /// Held by the look in progress, so that concurrent requests share it.
     looking: tokio::sync::Mutex<()>,
     failed: Mutex<Option<Failed>>,
+}
+
+/// A look that has ended.
+#[derive(Clone)]
+struct Seen {
+    at: Instant,
+    health: Health,
+    /// False if it gave up before a login would have.
+    is_decided: bool,
 }
 
 /// The last login that failed through no fault of its user.
@@ -152,21 +184,23 @@ pub async fn keep(broker: Arc<Broker>) -> Ended {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        broker.look(QUIET).await;
+        broker.look(QUIET, Instant::now() + LOGIN).await;
     }
 }
 
 impl Broker {
-    /// Returns the present health, after a new look unless the last one was just now.
-    pub(super) async fn look_now(&self) -> Health {
-        self.look(ASKED).await;
+    /// Returns the present health, after a new look unless the last one was just now. The look leaves time for
+    /// a reply before `deadline`.
+    pub(super) async fn look_now(&self, deadline: Instant) -> Health {
+        self.look(ASKED, deadline.checked_sub(REPLYING).unwrap_or(deadline)).await;
         self.health()
     }
 
-    /// Returns the health of the last look. If there was none yet, it waits for the first.
+    /// Returns the health of the last look. If there was none yet, it waits for the first, for at most
+    /// [`LOOKING`].
     pub(super) async fn health_seen(&self) -> Health {
         if locked(&self.watch.seen).is_none() {
-            self.look(QUIET).await;
+            self.look(QUIET, Instant::now() + LOOKING).await;
         }
         self.health()
     }
@@ -181,16 +215,14 @@ impl Broker {
             return health;
         }
         match &*locked(&self.watch.seen) {
-            None => {
-                health.add(Problem::stops("the broker has just started and is looking for Active Directory"))
+            None => health.add(Problem::stops(STARTING)),
+            Some(seen) if seen.at.elapsed() > OLD => {
+                let age = seen.at.elapsed().as_secs();
+                health.add(Problem::stops(format!("no health check has run for {age} s")));
             }
-            Some((at, _)) if at.elapsed() > OLD => {
-                health
-                    .add(Problem::stops(format!("no health check has run for {} s", at.elapsed().as_secs())));
-            }
-            Some((_, seen)) => {
-                health.notes.clone_from(&seen.notes);
-                seen.problems.iter().for_each(|problem| health.add(problem.clone()));
+            Some(seen) => {
+                health.notes.clone_from(&seen.health.notes);
+                seen.health.problems.iter().for_each(|problem| health.add(problem.clone()));
             }
         }
         for (task, state) in supervise::tasks().report().into_iter().filter(|(_, state)| state.waiting > 0) {
@@ -206,34 +238,44 @@ impl Broker {
         health.sorted()
     }
 
-    async fn look(&self, quiet: Duration) {
+    /// Looks until `until`, or a little longer if that is less than [`LOOKING`] away.
+    async fn look(&self, quiet: Duration, until: Instant) {
         let Ok(service) = &self.service else { return };
         let begun = Instant::now();
-        let Ok(_turn) = timeout(LOOKING * 2, self.watch.looking.lock()).await else { return };
-        let seen_at = locked(&self.watch.seen).as_ref().map(|(at, _)| *at);
-        if seen_at.is_some_and(|at| at + FRESH > begun) {
+        let Ok(_turn) = timeout_at(until, self.watch.looking.lock()).await else { return };
+        let last = locked(&self.watch.seen).clone();
+        if last.as_ref().is_some_and(|last| last.at + FRESH > begun && last.is_decided) {
             return;
         }
-        let health = service.look(self.problem().is_none(), quiet).await;
-        *locked(&self.watch.seen) = Some((Instant::now(), health));
+        let mut seen = service.look(self.problem().is_none(), quiet, until).await;
+        if !seen.is_decided {
+            seen.health.take_over(last.as_ref().map(|last| &last.health));
+        }
+        *locked(&self.watch.seen) = Some(seen);
     }
 }
 
 impl Service {
-    /// Checks all that a login depends on. Without a keytab, the machine account cannot query AD.
-    async fn look(&self, has_keytab: bool, quiet: Duration) -> Health {
-        let deadline = Instant::now() + LOOKING;
+    /// Checks all that a login depends on. Without a keytab, the machine account cannot query AD. The machine
+    /// account is waited for until `until`, and for at most as long as a login waits.
+    async fn look(&self, has_keytab: bool, quiet: Duration, until: Instant) -> Seen {
+        let begun = Instant::now();
+        let deadline = begun + LOOKING;
+        let patience = until.clamp(deadline, begun + LOGIN);
         let servers = self.domains.own();
         let mut health = Health::default();
         let asked = async {
             if servers.report().list.is_empty() {
                 let _ = timeout_at(deadline, servers.refresh()).await;
             }
-            tokio::join!(self.ask_machine(has_keytab, deadline), self.probe_quiet(quiet, deadline)).0
+            let is_pointless =
+                || unusable(&servers.report().list, &self.logins.passwords.report(&self.domain)).is_some();
+            let probes = self.probe_quiet(quiet, deadline, patience);
+            while_worthwhile(self.ask_machine(has_keytab, patience), probes, is_pointless).await.flatten()
         };
         // Beside AD: DNS that is silent takes no time away from the register, which would be called slow then.
         let (asked, sessions) = tokio::join!(asked, of_sessions(&self.register, deadline));
-        self.choose_method(deadline).await;
+        self.choose_method(patience).await;
 
         let report = servers.report();
         let method = self.logins.passwords.report(&self.domain);
@@ -242,13 +284,20 @@ impl Service {
             let text = problem.clone();
             health.add(if report.list.is_empty() { Problem::stops(text) } else { Problem::hurts(text) });
         }
+        let mut is_decided = true;
         if let Some((error, readiness)) = asked {
+            let had_time = patience >= begun + LOGIN;
+            is_decided = had_time
+                || !error.as_ref().is_some_and(MachineError::is_late)
+                    && !readiness.as_ref().is_some_and(Readiness::is_late);
             // If no domain controller can be used, a problem says so already.
             if let Some(error) = error.filter(|_| health.is_serving()) {
-                health.add(Problem::stops(format!("machine account: {error}")));
+                health.add(unread(&error, error.is_late() && !had_time));
             }
             let is_reached = health.is_serving();
-            for problem in readiness.iter().flat_map(|readiness| unready(readiness, &method, is_reached)) {
+            for problem in
+                readiness.iter().flat_map(|readiness| unready(readiness, &method, is_reached, had_time))
+            {
                 health.add(problem);
             }
         }
@@ -264,7 +313,7 @@ impl Service {
                 .stands_in(&self.domain)
                 .map(|reason| format!("logins work by Kerberos alone, because binds do not: {reason}")),
         );
-        health.sorted()
+        Seen { at: Instant::now(), health: health.sorted(), is_decided }
     }
 
     /// Queries the machine connection. Returns `None` without a keytab, else the connection's error and the state that was
@@ -285,23 +334,25 @@ impl Service {
         Some((root.err(), readiness))
     }
 
-    /// Probes quiet services, so that a domain controller that fell silent is known before a login uses it.
-    async fn probe_quiet(&self, quiet: Duration, deadline: Instant) {
+    /// Probes quiet services until `deadline`, so that a domain controller that fell silent is known before a
+    /// login uses it. One without an alternative has until `patience`, as a login would wait for it.
+    async fn probe_quiet(&self, quiet: Duration, deadline: Instant, patience: Instant) {
         let servers = self.domains.own();
         let begun = Instant::now();
         let Some(since) = begun.checked_sub(quiet) else { return };
         let mut probes = JoinSet::new();
         for (controller, part) in servers.quiet(&Part::ALL, since, PROBED) {
-            let probe = probe(&self.parts, &self.domain, Role::Domain, controller.clone(), part);
+            let until = if servers.has_other(&controller.host, part) { deadline } else { patience };
+            let probe = probe(&self.parts, &self.domain, Role::Domain, controller.clone(), part, until);
             let pool = self.logins.passwords.pool(&self.domain);
             probes.spawn(async move {
                 let look = async {
                     match part {
-                        Part::Binds => pool.look(&controller, deadline).await,
+                        Part::Binds => pool.look(&controller, until).await,
                         Part::Reading | Part::Kdc => probe.await,
                     }
                 };
-                let done = timeout_at(deadline, look).await;
+                let done = timeout_at(until, look).await;
                 (controller, part, done.unwrap_or_else(|_| Err("no answer in time".to_owned())))
             });
         }
@@ -336,6 +387,36 @@ impl Service {
     }
 }
 
+/// Awaits the answer of the `machine` account and the `probes`. After the probes, the machine account is only
+/// waited for if that is not `is_pointless`, because no domain controller can be used.
+async fn while_worthwhile<T>(
+    machine: impl Future<Output = T>,
+    probes: impl Future<Output = ()>,
+    is_pointless: impl Fn() -> bool,
+) -> Option<T> {
+    let (mut machine, mut probes) = (pin!(machine), pin!(probes));
+    tokio::select! {
+        answer = &mut machine => {
+            probes.await;
+            return Some(answer);
+        }
+        () = &mut probes => {}
+    }
+    match is_pointless() {
+        true => None,
+        false => Some(machine.await),
+    }
+}
+
+/// Returns the problem that the machine account could not query AD. If it `is_undecided`, a login that waits
+/// longer than this look did may succeed.
+fn unread(error: &impl fmt::Display, is_undecided: bool) -> Problem {
+    match is_undecided {
+        true => Problem::hurts(format!("the machine account is slow: {error}")),
+        false => Problem::stops(format!("machine account: {error}")),
+    }
+}
+
 /// Returns the problem that a login can use no domain controller, with the causes.
 fn unusable(list: &[report::Server], method: &report::Method) -> Option<Problem> {
     if list.is_empty() || list.iter().any(|server| server.is_usable(method)) {
@@ -362,12 +443,14 @@ fn unusable(list: &[report::Server], method: &report::Method) -> Option<Problem>
 }
 
 /// Returns the problems that AD's data causes for every login. A failed query is reported once, and not if it
-/// is already known that no domain controller `is_reached`.
-fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> Vec<Problem> {
+/// is already known that no domain controller `is_reached`. A query that was late decides nothing unless it
+/// `had_time` as a login has.
+fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool, had_time: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut is_told = !is_reached;
-    let mut silent = |error: String| {
-        let problem = (!is_told).then(|| Problem::stops(format!("machine account: {error}")));
+    let mut silent = |error: &DirectoryError, what: &str| {
+        let is_undecided = error.is_late() && !had_time;
+        let problem = (!is_told).then(|| unread(&format!("{what}{error}"), is_undecided));
         is_told = true;
         problem
     };
@@ -381,7 +464,7 @@ fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> 
             problems.push(Problem { text, stops_logins: method.name == Method::Kerberos.to_string() });
         }
         Ok(_) => {}
-        Err(error) => problems.extend(silent(error.to_string())),
+        Err(error) => problems.extend(silent(error, "")),
     }
     match &readiness.base {
         Err(DirectoryError::Machine(MachineError::NoSuchObject(base))) => {
@@ -389,7 +472,7 @@ fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> 
                 "domain.base_dn: AD has no object {base}, or this host may not see it: no account is found"
             )))
         }
-        Err(error) => problems.extend(silent(error.to_string())),
+        Err(error) => problems.extend(silent(error, "")),
         Ok(()) => {}
     }
     let groups = [&readiness.groups, &readiness.exempt];
@@ -398,7 +481,7 @@ fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool) -> 
         // those.
         problems.extend(match error {
             DirectoryError::Group(_) | DirectoryError::Exempt(_) => Some(Problem::stops(error.to_string())),
-            other => silent(format!("the configured groups cannot be read: {other}")),
+            other => silent(other, "the configured groups cannot be read: "),
         });
     }
     problems
@@ -483,7 +566,7 @@ mod tests {
             ),
         ];
         for (readiness, method, text, serving) in cases {
-            let problems = unready(&readiness, &chosen(method), true);
+            let problems = unready(&readiness, &chosen(method), true, true);
             let health = Health { problems, ..Health::default() };
             assert_eq!(health.is_serving(), serving, "{readiness:?}");
             match text {
@@ -491,6 +574,65 @@ mod tests {
                 text => assert!(health.problems[0].text.contains(text), "{health:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_look_that_had_less_time_than_a_login_does_not_say_that_logins_fail() {
+        let late = || MachineError::Timeout("the machine account at ad.acme.com (192.0.2.1:389)".into());
+        let dead = || MachineError::Unreachable("ad.acme.com (192.0.2.1:389): refused".into());
+        for (error, had_time, stops) in
+            [(late(), false, false), (late(), true, true), (dead(), false, true), (dead(), true, true)]
+        {
+            let readiness = Readiness {
+                ahead: Err(error.clone().into()),
+                base: Err(error.clone().into()),
+                groups: Err(error.clone().into()),
+                exempt: Err(error.clone().into()),
+            };
+            assert_eq!(readiness.is_late(), error.is_late());
+            let problems = unready(&readiness, &chosen("ldap"), true, had_time);
+            assert!(matches!(problems.as_slice(), [one] if one.stops_logins == stops), "{problems:?}");
+            assert!(problems[0].text.contains("ad.acme.com"), "{problems:?}");
+        }
+        // What was decided before a late answer counts.
+        let no_base = DirectoryError::Machine(MachineError::NoSuchObject("ou=x".into()));
+        let readiness = Readiness { ahead: Err(late().into()), base: Err(no_base), ..ready() };
+        let problems = unready(&readiness, &chosen("ldap"), true, false);
+        assert_eq!(problems.iter().filter(|problem| problem.stops_logins).count(), 1, "{problems:?}");
+    }
+
+    #[test]
+    fn a_look_without_a_decision_keeps_the_last_one() {
+        let undecided = || Health {
+            problems: vec![Problem::hurts("the machine account is slow: …")],
+            ..Health::default()
+        };
+        let after = |last: Option<Vec<Problem>>| {
+            let mut health = undecided();
+            health.take_over(last.map(|problems| Health { problems, ..Health::default() }).as_ref());
+            (health.is_serving(), health.problems.len())
+        };
+        assert_eq!(after(Some(vec![])), (true, 1));
+        assert_eq!(after(Some(vec![Problem::hurts("a slow register")])), (true, 1));
+        assert_eq!(after(Some(vec![Problem::stops("no base DN")])), (false, 2));
+        assert_eq!(after(None), (false, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_machine_account_has_the_time_of_a_login_unless_no_domain_controller_can_be_used() {
+        let answers = async |machine: u64, probes: u64, is_pointless: bool| {
+            let begun = Instant::now();
+            let machine = async {
+                tokio::time::sleep(Duration::from_secs(machine)).await;
+            };
+            let probes = tokio::time::sleep(Duration::from_secs(probes));
+            let answer = while_worthwhile(machine, probes, || is_pointless).await;
+            (answer.is_some(), begun.elapsed().as_secs())
+        };
+        assert_eq!(answers(4, 2, false).await, (true, 4));
+        assert_eq!(answers(4, 2, true).await, (false, 2));
+        // The probes are never cut off, because the next login profits from them.
+        assert_eq!(answers(1, 2, true).await, (true, 2));
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Broker {
                 let end = self.close_session(request, session.as_deref(), peer, deadline);
                 record.answer(Box::pin(end).await)
             }
-            Operation::Status => Reply::Status(Box::new(Box::pin(self.status()).await)).into(),
+            Operation::Status => Reply::Status(Box::new(Box::pin(self.status(deadline)).await)).into(),
             Operation::Check => {
                 Reply::Check(Box::new(Box::pin(self.check(&request.user, deadline)).await)).into()
             }

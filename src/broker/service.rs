@@ -76,7 +76,9 @@ impl Service {
                 let log = log.clone();
                 move |domain, change| changed(&log, &told, domain, change)
             }),
-            Arc::new(move |domain, role, controller, part| probe(&probed, domain, role, controller, part)),
+            Arc::new(move |domain, role, controller, part| {
+                probe(&probed, domain, role, controller, part, Instant::now() + PROBE)
+            }),
         );
         let kerberos = Arc::new(Kerberos::of_realm(domains.clone(), &config.domain.realm));
         let machines = Machines::of(&domains, &kerberos, &Settings::default());
@@ -198,17 +200,17 @@ impl Parts {
     }
 }
 
-/// Probes `part` of a domain controller.
+/// Probes `part` of a domain controller until `deadline`.
 pub(super) fn probe(
     parts: &Arc<SetOnce<Parts>>,
     domain: &str,
     role: Role,
     controller: Arc<Controller>,
     part: Part,
+    deadline: Instant,
 ) -> BoxFuture<'static, Result<(), String>> {
     let (parts, domain) = (parts.clone(), domain.to_owned());
     Box::pin(async move {
-        let deadline = Instant::now() + PROBE;
         // A list that was kept on disk has its first probes due before all parts exist.
         let parts = timeout_at(deadline, parts.wait()).await.map_err(|_| "the broker is starting")?;
         match part {
@@ -382,7 +384,9 @@ mod tests {
         let kerberos = Arc::new(Kerberos::of_realm(domains.clone(), "ACME.COM"));
         let machine = Machines::of(&domains, &kerberos, &Settings::default()).own().clone();
         let host = Controller { host: "dc".into(), addresses: Vec::new(), in_site: false };
-        let probing = tokio::spawn(probe(&parts, "acme.com", Role::Domain, Arc::new(host), Part::Binds));
+        let deadline = Instant::now() + PROBE;
+        let probing =
+            tokio::spawn(probe(&parts, "acme.com", Role::Domain, Arc::new(host), Part::Binds, deadline));
         tokio::task::yield_now().await;
         assert!(!probing.is_finished());
         let passwords = Weak::new();

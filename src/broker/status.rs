@@ -60,8 +60,8 @@ impl Broker {
         check
     }
 
-    /// Reports the present state of the broker.
-    pub(super) async fn status(&self) -> Status {
+    /// Reports the present state of the broker before `deadline`.
+    pub(super) async fn status(&self, deadline: Deadline) -> Status {
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -79,7 +79,7 @@ impl Broker {
             }),
             ..Status::default()
         };
-        let health = self.look_now().await;
+        let health = self.look_now(deadline).await;
         status.serving = health.is_serving();
         status.problems = health.problems.into_iter().map(|problem| problem.text).collect();
         status.notes = health.notes;

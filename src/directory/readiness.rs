@@ -24,6 +24,14 @@ pub struct Readiness {
     pub exempt: Result<(), DirectoryError>,
 }
 
+impl Readiness {
+    /// Returns true if a query had no answer before the deadline.
+    pub fn is_late(&self) -> bool {
+        let errors = [self.ahead.as_ref().err(), self.base.as_ref().err(), self.groups.as_ref().err()];
+        errors.into_iter().chain([self.exempt.as_ref().err()]).flatten().any(DirectoryError::is_late)
+    }
+}
+
 impl<M: Machine> Directory<M> {
     /// Reads what logins of all accounts depend on, in one round trip. Groups are cached as for logins.
     pub async fn readiness(&self, deadline: Instant) -> Readiness {

@@ -11,11 +11,12 @@ use tokio::time::{Instant, sleep};
 use super::command;
 use super::commands;
 use super::commands::Place;
-use super::facts::{Facts, unit, user};
+use super::facts::{BROKER, Facts, unit, user};
 use super::finding::Finding;
 use super::fix::access;
 use super::fix::{BOTH, OwnPath, Run, Unit as Ours, Verb};
 use crate::client::AskError;
+use crate::protocol::report::{Check, Status};
 use crate::protocol::{FrameError, Operation, Reply};
 
 const SOCKET_UNIT: &str = "motion-ad.socket";
@@ -252,24 +253,30 @@ pub(super) async fn version(facts: &Facts) -> Finding {
     }
 }
 
-/// Reports problems that only the broker knows. The check first makes the broker read AD, so that an old
-/// failure that nothing has retried since is not reported.
+/// Reports problems that only the broker knows. Both queries make the broker read AD, so that an old failure
+/// that nothing has retried since is not reported.
 pub(super) async fn state(facts: &Facts) -> Finding {
-    match facts.ask(Operation::Check, NOBODY).await {
-        Ok(Reply::Check(check)) if check.outcome.is_none() => {
-            return Finding::failure(format!("the broker cannot read AD: {}", check.reason))
-                .command(&commands::SHOW_LOG, "");
-        }
-        Ok(_) => {}
-        Err(error) => return Finding::skipped(error.to_string()),
+    let had_time = facts.deadline().saturating_duration_since(Instant::now()) >= BROKER;
+    let (check, status) = tokio::join!(facts.ask(Operation::Check, NOBODY), facts.ask(Operation::Status, ""));
+    match (check, status) {
+        (Ok(Reply::Check(check)), Ok(Reply::Status(status))) => judged(&check, &status, had_time),
+        (Ok(_), Ok(_)) => Finding::skipped("the broker gave an unexpected answer"),
+        (Err(error), _) | (_, Err(error)) => Finding::skipped(error.to_string()),
     }
-    let status = match facts.ask(Operation::Status, "").await {
-        Ok(Reply::Status(status)) => status,
-        Ok(_) => return Finding::skipped("the broker gave an unexpected answer"),
-        Err(error) => return Finding::skipped(error.to_string()),
-    };
-    if let Some(problem) = status.problems.first() {
+}
+
+/// Judges the broker's state. A `check` that AD did not answer is a failure if it `had_time` as a login has.
+fn judged(check: &Check, status: &Status, had_time: bool) -> Finding {
+    if let Some(problem) = status.problems.first().filter(|_| !status.serving) {
         return Finding::failure(problem).command(&commands::SHOW_LOG, "");
+    }
+    if check.outcome.is_none() {
+        let seen = format!("the broker cannot read AD: {}", check.reason);
+        let finding = if had_time { Finding::failure(seen) } else { Finding::warning(seen) };
+        return finding.command(&commands::SHOW_LOG, "");
+    }
+    if let Some(problem) = status.problems.first() {
+        return Finding::warning(problem).command(&commands::SHOW_LOG, "");
     }
     // The broker notices within ten seconds that a service works again.
     let down = status.servers.list.iter().flat_map(|server| {
@@ -287,5 +294,36 @@ pub(super) async fn state(facts: &Facts) -> Finding {
         }
         _ => Finding::warning(format!("the broker skips {}", down.join("; ")))
             .command(&commands::SHOW_STATUS, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Level;
+    use crate::verdict::Outcome;
+
+    #[test]
+    fn only_a_broker_that_no_user_can_log_in_by_fails() {
+        let answered = || Check { outcome: Some(Outcome::UnknownUser), ..Check::default() };
+        let unanswered = || Check { reason: "no answer in time".into(), ..Check::default() };
+        let status = |serving, problems: &[&str]| Status {
+            serving,
+            problems: problems.iter().map(|problem| (*problem).to_owned()).collect(),
+            ..Status::default()
+        };
+        for (check, status, had_time, level, seen) in [
+            (answered(), status(true, &[]), true, Level::Ok, "no problem"),
+            (answered(), status(true, &["sessions: slow"]), true, Level::Warning, "sessions: slow"),
+            (answered(), status(false, &["the base DN", "sessions"]), true, Level::Failure, "the base DN"),
+            // With less time than a login has, a late answer decides nothing.
+            (unanswered(), status(true, &[]), true, Level::Failure, "cannot read AD: no answer in time"),
+            (unanswered(), status(true, &[]), false, Level::Warning, "cannot read AD: no answer in time"),
+            (unanswered(), status(false, &["the base DN"]), false, Level::Failure, "the base DN"),
+        ] {
+            let finding = judged(&check, &status, had_time);
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.seen.contains(seen), "{finding:?}");
+        }
     }
 }

@@ -42,8 +42,9 @@ pub(super) const APPLICATION: &str = "motion";
 /// Folder of XCALLY Motion.
 pub(super) const HOME: &str = "/var/opt/motion2";
 
-/// Time limit of one query to the broker, which itself waits two seconds for DNS before it reports its state.
-const BROKER: Duration = Duration::from_secs(4);
+/// Time limit of one query to the broker: the default deadline of a login, so that the broker does not fail here
+/// where a login succeeds.
+pub(super) const BROKER: Duration = Duration::from_secs(5);
 /// Time limit of the machine's connection to one domain controller, its ticket included.
 const MACHINE: Duration = Duration::from_secs(4);
 /// Time limit for AD's list of domain controllers, after which the checks go on without it.
@@ -253,11 +254,12 @@ impl Facts {
             .await
     }
 
-    /// Sends one query to the broker.
+    /// Sends one query to the broker, which has [`BROKER`] for the reply, or less near the end of the doctor.
     pub(super) async fn ask(&self, operation: Operation, user: &str) -> Result<Reply, AskError> {
         let (socket, user) = (self.options.socket.clone(), user.to_owned());
+        let time = BROKER.min(self.deadline.saturating_duration_since(Instant::now()));
         let asked = spawn_blocking(move || {
-            let request = client::request(operation, &user, BROKER);
+            let request = client::request(operation, &user, time);
             client::ask(&socket, &request, &Secret::default())
         });
         asked.await.unwrap_or(Err(AskError::Unexpected))

@@ -149,12 +149,16 @@ impl Health {
         }
     }
 
-    /// Returns whether `service` of `host` has failed, and whether the host is silent at any service. Sorting
-    /// by it puts the best first.
+    /// Returns whether `service` of `host` has failed, and whether the host is suspect: silent at any service,
+    /// or for reading, without an answer from its KDC. Sorting by it puts the best first.
+    ///
+    /// The machine account asks the KDC before it connects. A dead host that has already cost it a wait there
+    /// does not cost it another one.
     pub fn rank(&self, host: &str, service: Service) -> (bool, bool) {
         let open = |service| self.get(host, service).and_then(|circuit| circuit.open.as_ref());
         let silent = |service| open(service).is_some_and(|open| open.silence);
-        (open(service).is_some(), Service::ALL.into_iter().any(silent))
+        let lacks_kdc = service == Service::Reading && open(Service::Kdc).is_some();
+        (open(service).is_some(), lacks_kdc || Service::ALL.into_iter().any(silent))
     }
 
     /// Returns true if `service` of `host` failed and has not worked since.
@@ -305,6 +309,21 @@ mod tests {
         let mut hosts = ["bad", "odd", "no-kdc", "good"];
         hosts.sort_by_key(|host| health.rank(host, B));
         assert_eq!(hosts, ["no-kdc", "good", "odd", "bad"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_whose_kdc_was_silent_is_not_waited_for_again_by_the_machine_account() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.doubted("dead", Service::Kdc, "no answer in time", now);
+        health.failed("no-ldap", Service::Reading, "refused", false, now);
+        let order = |service| {
+            let mut hosts = ["no-ldap", "dead", "good"];
+            hosts.sort_by_key(|host| health.rank(host, service));
+            hosts
+        };
+        assert_eq!(order(Service::Reading), ["good", "dead", "no-ldap"]);
+        // A slow KDC says nothing about binds.
+        assert_eq!(order(B), ["no-ldap", "dead", "good"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -279,6 +279,11 @@ impl MachineError {
             _ => true,
         }
     }
+
+    /// Returns true if the deadline passed before an answer: with more time there might be one.
+    pub fn is_late(&self) -> bool {
+        matches!(self, MachineError::Timeout(_) | MachineError::Kerberos(KerberosError::Stalled(_)))
+    }
 }
 
 /// State of the connection, as shown to the administrator.
@@ -534,6 +539,12 @@ impl Inner {
             .map_err(MachineError::NoServer)?;
         self.slot().doing = "the KDC's ticket for the machine account".to_owned();
         let credential = self.kerberos.credential(deadline).await?;
+        // A host whose KDC was silent in the meantime now comes after the others, so that a dead host is waited
+        // for once and not twice.
+        let candidates = match timeout_at(deadline, self.servers.candidates()).await {
+            Ok(Ok(again)) => again,
+            _ => candidates,
+        };
         let mut race = Race::new(&candidates);
         loop {
             if let Some((server, address)) = race.waiting.next() {

@@ -63,6 +63,13 @@ pub enum DirectoryError {
     Machine(#[from] MachineError),
 }
 
+impl DirectoryError {
+    /// Returns true if the deadline passed before an answer: with more time there might be one.
+    pub fn is_late(&self) -> bool {
+        matches!(self, DirectoryError::Machine(error) if error.is_late())
+    }
+}
+
 /// A name without a domain that is the explicit name of one account and the implicit name of another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

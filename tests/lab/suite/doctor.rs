@@ -10,10 +10,14 @@ use serde_json::Value;
 
 use crate::cast::person;
 use crate::lab::{Lab, Ran, wait};
+use crate::ready::{john, restart};
 use crate::report::{Check, Report, contains, equal};
 
 /// Maximum duration of the whole run in seconds, whichever servers are dead.
 const WHOLE: f64 = 10.0;
+/// Delay of a slow domain controller's packets in each direction, in milliseconds. The machine account's connection and
+/// its first search take about twelve round trips: more than two seconds, and less than a login's five.
+const LATE: &str = "100";
 /// Maximum time until a broker restarts, or until a domain controller is detected as working again.
 const SETTLED: Duration = Duration::from_secs(40);
 /// A local user with its password.
@@ -455,7 +459,46 @@ pub fn two(lab: &Lab, report: &mut Report) -> Check {
         });
         report.check("and then all is well again", || healthy(lab, ""));
     }
+    slow_and_dead(lab, report);
     done(lab)
+}
+
+/// Checks that the broker's health is no stricter than a login: a broker that starts while one domain controller is
+/// dead and the other one answers late lets users log in, so nothing may say that it does not.
+fn slow_and_dead(lab: &Lab, report: &mut Report) {
+    for dead in ["dc2", "dc"] {
+        let slow = if dead == "dc" { "dc2" } else { "dc" };
+        report.check(
+            &format!("{dead} is dead and {slow} answers late: users log in, and nothing fails"),
+            || {
+                lab.run(&["net", "blackhole", dead]).ok()?;
+                lab.run(&["net", "delay", slow, LATE]).ok()?;
+                let seen = restart(lab).and_then(|()| {
+                    let (login, status, found) = thread::scope(|scope| {
+                        // The control: a login at the same time.
+                        let login = scope.spawn(|| john(lab));
+                        let status = scope.spawn(|| lab.host("root", &["motion-ad", "status"], ""));
+                        let found = doctor(lab, "", &[]);
+                        (login.join(), status.join(), found)
+                    });
+                    let (Ok(login), Ok(status), found) = (login, status, found?) else {
+                        return Err("a thread ended".to_owned());
+                    };
+                    println!("         the login took {:.1} s", login?.as_secs_f64());
+                    equal("users cannot log in", status.stdout.contains("no user can log in"), false)
+                        .map_err(|e| format!("{e}\n{}", status.stdout))?;
+                    let state = found.check("broker-state")?;
+                    equal("broker-state fails", state["level"].as_str() == Some("failure"), false)
+                        .map_err(|e| found.explain(e))
+                });
+                [dead, slow]
+                    .into_iter()
+                    .try_for_each(|node| lab.run(&["net", "heal", node]).ok().map(drop))?;
+                seen
+            },
+        );
+        report.check("and then all is well again", || healthy(lab, ""));
+    }
 }
 
 fn run(lab: &Lab, report: &mut Report, rows: Vec<&Row>) -> Check {
