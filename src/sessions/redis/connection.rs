@@ -3,18 +3,20 @@
 //! The library does not make them, for three reasons: this program has one TLS, with roots of our choosing;
 //! each step has its bound; and the library would keep the password in its buffers.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, cmd};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -38,6 +40,7 @@ const ANSWER: usize = 512;
 /// An open connection, which carries the calls of several requests at a time.
 pub(super) struct Line {
     pub(super) connection: MultiplexedConnection,
+    pub(super) heard: Heard,
     /// Task that reads and writes; it ends with the connection, and when this is dropped.
     driver: JoinSet<()>,
 }
@@ -46,6 +49,96 @@ impl Line {
     /// Returns when the connection has ended.
     pub(super) async fn ended(&mut self) {
         self.driver.join_next().await;
+    }
+}
+
+/// Time when the server last sent a byte on a connection. Replies come in order: while any of them arrives, the server is
+/// busy and not dead, and a later reply will come.
+#[derive(Clone)]
+pub(super) struct Heard(Arc<Mutex<Instant>>);
+
+impl Heard {
+    fn new() -> Self {
+        Heard(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Awaits `work` until the deadline, or until the server has been silent for `silence`.
+    pub(super) async fn in_time<T>(
+        &self,
+        deadline: Instant,
+        silence: Duration,
+        work: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        let begun = Instant::now();
+        let mut work = pin!(work);
+        loop {
+            let until = deadline.min(self.last().max(begun) + silence);
+            if Instant::now() >= until {
+                return Err(Trouble::silent());
+            }
+            if let Ok(done) = timeout_at(until, &mut work).await {
+                return done;
+            }
+        }
+    }
+}
+
+/// A stream that notes when it receives bytes.
+struct Noted<S> {
+    stream: S,
+    heard: Heard,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.heard.note();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }
 
@@ -227,10 +320,12 @@ impl Connector {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(database.into());
         // Each call has its own deadline.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let heard = Heard::new();
+        let stream = Noted { stream, heard: heard.clone() };
         let (connection, work) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
         let mut driver = JoinSet::new();
         driver.spawn(work);
-        Ok(Line { connection, driver })
+        Ok(Line { connection, heard, driver })
     }
 
     async fn stream(
@@ -297,9 +392,8 @@ async fn authenticate(stream: &mut Box<dyn Stream>, login: Login<'_>) -> Result<
 fn password(path: &Path) -> Result<Secret, Trouble> {
     let barred =
         |cause: String, advice| Trouble::new(Kind::Barred, format!("{}: {cause}", path.display()), advice);
-    let unreadable = |e: std::io::Error| {
-        barred(format!("cannot be read: {e}"), "chown root:motion-ad and chmod 640 the file")
-    };
+    let unreadable =
+        |e: io::Error| barred(format!("cannot be read: {e}"), "chown root:motion-ad and chmod 640 the file");
     let file = std::fs::File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.permissions().mode() & 0o007 != 0 {
         return Err(barred(

@@ -14,15 +14,18 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::change::{Change, Loss, Tell};
-use super::connection::{Access, Connector, Line, in_time};
+use super::connection::{Access, Connector, Heard, Line, in_time};
 use super::script::{self, BEGIN, EVENTS_KEY, READ};
 use super::trouble::{Kind, Trouble};
 use crate::config::Server;
 
 /// Maximum time for one attempt to connect, including the queries to Sentinels and two handshakes.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
-/// Maximum time for one reply of the server. Replies come in order, so a later one would not arrive sooner.
+/// Maximum silence of the server while a reply is due, after which it counts as dead. While other replies arrive, it is
+/// only busy.
 pub(super) const ANSWER: Duration = Duration::from_millis(1500);
+/// Maximum time for one reply of a busy server to a check of this file.
+const BUSY: Duration = Duration::from_secs(15);
 /// Time for which the server waits for an event before it replies that there is none.
 const BLOCK: Duration = Duration::from_secs(2);
 /// Maximum number of events that are read at a time; they only show that something changed.
@@ -42,6 +45,7 @@ pub(super) struct Link {
     number: u64,
     pub(super) server: Server,
     pub(super) connection: MultiplexedConnection,
+    pub(super) heard: Heard,
 }
 
 #[derive(Clone)]
@@ -258,13 +262,15 @@ impl Keeper {
     async fn serve(&self, mut session: Session, number: u64) -> Trouble {
         let (server, connection) = (session.server.clone(), session.calls.connection.clone());
         let mut state = self.state.subscribe();
-        self.state.send_replace(State::Up(Link { number, server, connection }));
+        let heard = session.calls.heard.clone();
+        self.state.send_replace(State::Up(Link { number, server, connection, heard }));
         // Events may have been missed while there was no connection.
         self.changes.send_replace(());
         let cut = async {
             let _ = state.wait_for(|state| !matches!(state, State::Up(_))).await;
         };
-        let (events, calls) = (session.events.connection.clone(), session.calls.connection.clone());
+        let of = |line: &Line| (line.connection.clone(), line.heard.clone());
+        let (events, calls) = (of(&session.events), of(&session.calls));
         let trouble = tokio::select! {
             trouble = self.listen(events, calls, session.newest) => trouble,
             () = session.events.ended() => Trouble::lost("the connection was closed"),
@@ -283,14 +289,15 @@ impl Keeper {
     /// replaces the register under this connection, numbers go back, and only the comparison notices.
     async fn listen(
         &self,
-        mut events: MultiplexedConnection,
-        mut calls: MultiplexedConnection,
+        (mut events, events_heard): (MultiplexedConnection, Heard),
+        (mut calls, calls_heard): (MultiplexedConnection, Heard),
         mut newest: Option<String>,
     ) -> Trouble {
+        let soon = || Instant::now() + BUSY;
         let mut compared = Instant::now();
         loop {
             let event = read(&mut events, newest.as_deref(), Some(BLOCK));
-            match in_time(Instant::now() + BLOCK + ANSWER, event).await {
+            match events_heard.in_time(soon(), BLOCK + ANSWER, event).await {
                 Ok(Some(cursor)) => {
                     if let Some(seen) = self.seen().as_mut() {
                         seen.newest.clone_from(&cursor);
@@ -303,15 +310,18 @@ impl Keeper {
             }
             if compared.elapsed() >= BLOCK {
                 let comparing = self.compare(&mut calls, newest.as_deref());
-                match in_time(Instant::now() + ANSWER, comparing).await {
+                match calls_heard.in_time(soon(), ANSWER, comparing).await {
                     Ok(true) => {}
-                    Ok(false) => match in_time(Instant::now() + ANSWER, self.mended(&mut calls)).await {
-                        Ok(mended) => {
-                            newest = mended;
-                            self.changes.send_replace(());
+                    Ok(false) => {
+                        let mending = self.mended(&mut calls);
+                        match calls_heard.in_time(soon(), ANSWER, mending).await {
+                            Ok(mended) => {
+                                newest = mended;
+                                self.changes.send_replace(());
+                            }
+                            Err(trouble) => return trouble,
                         }
-                        Err(trouble) => return trouble,
-                    },
+                    }
                     Err(trouble) => return trouble,
                 }
                 compared = Instant::now();

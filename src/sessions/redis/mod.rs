@@ -105,11 +105,11 @@ impl Redis {
                     break;
                 }
             };
-            let until = deadline.min(Instant::now() + ANSWER);
-            let trouble = match timeout_at(until, ask.put(&mut link.connection)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => Trouble::from(error),
-                Err(_) => Trouble::silent(),
+            let heard = link.heard.clone();
+            let asking = async { ask.put(&mut link.connection).await.map_err(Trouble::from) };
+            let trouble = match heard.in_time(deadline, ANSWER, asking).await {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => trouble,
             };
             why = trouble.of(&link.server);
             match why.kind {
@@ -123,7 +123,7 @@ impl Redis {
                 }
                 Kind::NotHere => self.keeper.cut(&link, why.clone()),
                 Kind::Damaged => {
-                    let _ = timeout_at(until, self.keeper.mend(&mut link.connection)).await;
+                    let _ = heard.in_time(deadline, ANSWER, self.keeper.mend(&mut link.connection)).await;
                 }
                 Kind::Refused | Kind::Barred => break,
             }

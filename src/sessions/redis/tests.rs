@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
 use super::super::store::suite::{Made, ONE, all_events, keeps_its_promises, listed, session, soon};
@@ -282,6 +283,55 @@ async fn of_two_hundred_on_two_servers_at_once_exactly_one_remains_and_both_are_
     }
     assert_eq!(listed(&*stores[0], Which::All).await, [last]);
     assert_eq!(all_events(&*stores[1]).await, events);
+}
+
+/// Carries the replies of `server` at this rate, in bytes per second, as if it were busy. Returns the port.
+async fn slow(server: &Server, rate: u32) -> u16 {
+    const PIECE: usize = 512;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, target) = (listener.local_addr().unwrap().port(), server.port);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let mut piece = [0; PIECE];
+                while let Ok(length @ 1..) = from_server.read(&mut piece).await {
+                    sleep(Duration::from_secs(1) * u32::try_from(length).unwrap() / rate).await;
+                    if to_client.write_all(&piece[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_is_busy_with_many_calls_is_not_taken_for_dead() {
+    const MANY: usize = 100;
+    let server = Server::start("");
+    let at = RedisAt::Server(config::Server { host: "127.0.0.1".into(), port: slow(&server, 8192).await });
+    let (store, said) = store_of(config::Redis { at, ..server.at() });
+    answers(&store).await;
+    let begun = Instant::now();
+    let store = Arc::new(store);
+    let mut calls = JoinSet::new();
+    for number in 0..MANY {
+        let store = store.clone();
+        calls.spawn(async move { open(&store, &number.to_string()).await });
+    }
+    for answer in calls.join_all().await {
+        assert!(matches!(answer, Ok(Opened::Registered(_))), "{answer:?}");
+    }
+    // The last reply waited for the others, for longer than a server may be silent.
+    assert!(begun.elapsed() > 2 * ANSWER, "{:?}", begun.elapsed());
+    let down = said.all().into_iter().find(|change| matches!(change, Change::Down(..)));
+    assert_eq!(down, None);
+    assert_eq!(listed(&*store, Which::All).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
