@@ -13,12 +13,13 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use motion_ad::directory::controllers::dns::{Names, Srv, Timed};
-use motion_ad::directory::controllers::roster::Roster;
+use motion_ad::directory::controllers::roster::{Listed, Roster};
 use motion_ad::directory::entry::Entry;
 use motion_ad::directory::machine::{Machine, MachineError, Place, Search};
 use motion_ad::directory::trust::Trust;
@@ -103,10 +104,19 @@ impl Network {
 
     /// Returns the domain controllers that AD lists: all that exist now, without the strangers.
     pub fn roster(&self) -> Arc<Roster> {
+        Roster::fixed(self.listed())
+    }
+
+    /// Same, with a state directory, in which a broker keeps what the next one begins with.
+    pub fn roster_in(&self, state: &Path) -> Arc<Roster> {
+        Roster::fixed_in(self.listed(), state)
+    }
+
+    fn listed(&self) -> Listed {
         let hosts = self.zone.hosts.lock().unwrap();
         let strangers = self.zone.strangers.lock().unwrap();
         let listed = hosts.values().flatten().filter(|(host, _)| !strangers.contains(host));
-        Roster::fixed(listed.map(|(host, _)| (host.clone(), true)).collect())
+        listed.map(|(host, _)| (host.clone(), true)).collect()
     }
 
     /// Returns the authority that signs the domain controllers' certificates.

@@ -178,8 +178,7 @@ impl Roster {
     }
 
     /// Creates a list that never changes, with a state directory.
-    #[cfg(test)]
-    pub(super) fn fixed_in(listed: Listed, state: &Path) -> Arc<Self> {
+    pub fn fixed_in(listed: Listed, state: &Path) -> Arc<Self> {
         let known = Known { listed: Some(Arc::new(listed)), ..Known::default() };
         Arc::new(Roster { known: Mutex::new(known), state: Some(state.to_owned()), ..Roster::default() })
     }

@@ -36,7 +36,8 @@ use crate::verdict::Outcome;
 /// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
 /// each too late for its login, and the next ones would make it worse.
 const CONNECTING: usize = 4;
-/// Time limit for opening one connection, even if the login that started it has given up.
+/// Time limit for opening one connection, even if the login that started it has given up. A login with a longer
+/// deadline waits that long.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Maximum number of binds sent for one login. AD may have counted a bind that got no answer, so few are
 /// repeated.
@@ -439,7 +440,8 @@ impl Pool {
         let mut tried = Tried::default();
         for (index, controller) in controllers.iter().enumerate() {
             let rest = controllers.get(index + 1..).unwrap_or_default();
-            match self.connection(&mut Wait::new(controller, rest, deadline)).await {
+            let until = deadline.min(Instant::now() + CONNECT);
+            match self.connection(&mut Wait::new(controller, rest, until)).await {
                 Ok((connection, _)) => {
                     self.put_back(connection);
                     return Ok(controller.host.clone());
@@ -602,7 +604,7 @@ impl Pool {
         let controller = wait.controller;
         let host = &controller.host;
         let begun = Instant::now();
-        let attempt = self.attempt(controller);
+        let attempt = self.attempt(controller, wait.deadline);
         tokio::pin!(attempt);
         let mut waited = None;
         loop {
@@ -618,7 +620,7 @@ impl Pool {
                 done = &mut attempt => {
                     done?;
                     // Another login may have taken the new connection.
-                    attempt.set(self.attempt(controller));
+                    attempt.set(self.attempt(controller, wait.deadline));
                 }
                 () = sleep_until(wait.until) => {
                     if !self.stays(wait) {
@@ -632,8 +634,9 @@ impl Pool {
     }
 
     /// Opens a connection to `controller` and puts it back, when it is its turn. Once started, it finishes
-    /// even if its login has given up: the next logins will need the connection.
-    async fn attempt(&self, controller: &Arc<Controller>) -> Result<(), Unusable> {
+    /// even if its login has given up: the next logins will need the connection. It has [`CONNECT`], or the
+    /// time until the login's `deadline` if that is longer.
+    async fn attempt(&self, controller: &Arc<Controller>, deadline: Instant) -> Result<(), Unusable> {
         let failed = |text: &str| Unusable::Unreachable(format!("{}: {text}", controller.host));
         let turn = self.turns(&controller.host).acquire_owned().await;
         let turn = turn.map_err(|_| failed("no more connections are allowed"))?;
@@ -641,7 +644,7 @@ impl Pool {
         let pool = pool.ok_or_else(|| failed("the pool is gone"))?;
         let task = tokio::spawn(async move {
             let begun = Instant::now();
-            let connected = pool.connect(&controller, begun + CONNECT).await;
+            let connected = pool.connect(&controller, deadline.max(begun + CONNECT)).await;
             drop(turn);
             match connected {
                 Ok(connection) => {
