@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UdpSocket};
@@ -191,18 +192,14 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     let Some(address) = own_address(facts).await else {
         return Finding::skipped("no domain controller is known, so neither is this host's own address");
     };
-    let getent = |what: String| async move {
-        let answer = command::ask("getent", &["hosts", &what]).await;
-        answer.map(|answer| answer.out).unwrap_or_default()
-    };
     let hosts = format!(
         "register {full} with {address} in DNS, or name them in a line of /etc/hosts: {address} {full} {short}"
     );
-    if getent(full.clone()).await.trim().is_empty() {
+    if !resolves(&full).await {
         return Finding::warning(format!("{full}, this host's own name, does not resolve"))
             .advise(Place::Here, hosts);
     }
-    let reverse = getent(address.to_string()).await;
+    let reverse = getent("hosts", &address.to_string()).await;
     let names: Vec<_> = reverse.split_whitespace().skip(1).map(str::to_lowercase).collect();
     match names.iter().any(|known| *known == full.to_lowercase() || *known == short.to_lowercase()) {
         true => Finding::ok(format!("{full} is {address}, forward and reverse")),
@@ -216,6 +213,24 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
         ))
         .advise(Place::Here, hosts),
     }
+}
+
+/// Returns true if the system's resolver knows an address of `name`. Both families are queried at the same time: a DNS
+/// server that never answers for one of them delays nothing.
+async fn resolves(name: &str) -> bool {
+    let of = |family| async move { !getent(family, name).await.trim().is_empty() };
+    let (v4, v6) = (pin!(of("ahostsv4")), pin!(of("ahostsv6")));
+    tokio::select! {
+        true = v4 => true,
+        true = v6 => true,
+        else => false,
+    }
+}
+
+/// Returns what the system's resolver says about `key`; empty if it does not know it or does not answer.
+async fn getent(database: &str, key: &str) -> String {
+    let answer = command::ask("getent", &[database, key]).await;
+    answer.map(|answer| answer.out).unwrap_or_default()
 }
 
 /// Returns this host's address on the route to the first domain controller. Sends nothing.
