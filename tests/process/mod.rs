@@ -78,7 +78,11 @@ impl Broker {
     }
 
     pub fn login(&self) -> Verdict {
-        let request = request(Operation::Authenticate, "john.doe", Duration::from_secs(10));
+        let request = request(
+            Operation::Authenticate { register: false, warn: false },
+            "john.doe",
+            Duration::from_secs(10),
+        );
         ask_verdict(&self.socket(), &request, &Secret::new(b"secret".to_vec())).unwrap()
     }
 
