@@ -1,17 +1,20 @@
 # shellcheck shell=bash
 # The domain: provisioned where Debian's Samba expects it, with the cast in it.
-#     ROOT LAB-DIR DC-FQDN DOMAIN NETBIOS DC-ADDRESS
-root=$1 lab_dir=$2 fqdn=$3 domain=$4 netbios=$5 address=$6
+#     ROOT LAB-DIR DC-FQDN DOMAIN NETBIOS DC-ADDRESS FUNCTION-LEVEL
+root=$1 lab_dir=$2 fqdn=$3 domain=$4 netbios=$5 address=$6 level=$7
 
 admin_password=$(awk -F'|' '$1 ~ /^administrator / { gsub(/^ +| +$/, "", $4); print $4 }' "$lab_dir/cast")
 printf '127.0.0.1 localhost\n%s %s %s\n' "$address" "$fqdn" "${fqdn%%.*}" >"$root/etc/hosts"
 
+# Samba 4.22 must be told that the DC itself may have this level.
+own_level=()
+[[ $level == 2008_R2 ]] || own_level=(--option="ad dc functional level = $level")
 rm -f "$root/etc/samba/smb.conf"
 # The certificate is each lab's own (see dc.sh): Samba's has no subjectAltName, which rustls refuses.
 # Built offline: the provisioning would write this machine's addresses and resolver into the domain.
 chroot "$root" samba-tool domain provision --server-role=dc --dns-backend=SAMBA_INTERNAL \
     --realm="${domain^^}" --domain="$netbios" --host-name="${fqdn%%.*}" --host-ip="$address" \
-    --adminpass="$admin_password" \
+    --adminpass="$admin_password" --function-level="$level" "${own_level[@]}" \
     --option="tls cafile = tls/lab-ca.pem" \
     --option="tls certfile = tls/lab-cert.pem" \
     --option="tls keyfile = tls/lab-key.pem"

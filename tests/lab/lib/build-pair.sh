@@ -59,7 +59,7 @@ rm -f "$dc2/etc/samba/smb.conf"
 
 start "$dc" "$address"
 first=$!
-mapfile -t options < <(at "$address2")
+mapfile -t options < <(at "$address2"; sed -n 's/^\t\(ad dc functional level\)/--option=\1/p' "$dc/etc/samba/smb.conf")
 as_administrator "$dc2" domain join "$domain" DC --dns-backend=SAMBA_INTERNAL --server="$fqdn" \
     --option="netbios name=${fqdn2%%.*}" "${options[@]}"
 # The second is configured as the first is. The options above were for this network alone.
@@ -75,7 +75,12 @@ chroot "$dc2" samba_dnsupdate --use-samba-tool --rpc-server-ip="$address" --curr
 chroot "$dc2" samba_spnupdate
 # Each finds out that it replicates from the other, and does so until nothing is left.
 for server in "$fqdn" "$fqdn2"; do
-    as_administrator "$dc" drs kcc "$server"
+    # Samba 4.22 does so by itself soon after its start, and is busy meanwhile.
+    for attempt in {10..0}; do
+        ! as_administrator "$dc" drs kcc "$server" || break
+        ((attempt))
+        sleep 2
+    done
 done
 for partition in "$base_dn" "CN=Configuration,$base_dn" "CN=Schema,CN=Configuration,$base_dn" \
     "DC=DomainDnsZones,$base_dn" "DC=ForestDnsZones,$base_dn"; do

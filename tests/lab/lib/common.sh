@@ -14,6 +14,7 @@ readonly TOOLS=$LAB_CACHE/tools
     readonly DOMAIN=acme.com
     readonly NETBIOS=ACME
     readonly BASE_DN=DC=acme,DC=com
+    readonly SUITES=(bookworm trixie) LEVELS=(2008_R2 2016) SETTINGS=(dc-suite host-suite function-level)
     readonly CROWD_PASSWORD=Cr0wds-come-in-coaches
     # Machines boot; the other nodes are only network namespaces. Nodes other than dc and host exist only on
     # request.
@@ -36,6 +37,37 @@ dcs() {
 
 two_dcs() {
     [[ -d $LAB_RUN/dc2 ]]
+}
+
+# The Debian release of the DCs or of the hosts. A lab that is up keeps its own.
+suite() { # dc|host
+    lab_setting "$1-suite"
+}
+
+# The functional level of forest and domain, as samba-tool writes it.
+function_level() {
+    lab_setting function-level
+}
+
+lab_setting() { # NAME
+    if [[ -r $LAB_RUN/$1 ]]; then cat "$LAB_RUN/$1"; else asked_setting "$1"; fi
+}
+
+# What the environment asks for. Samba 4.17 knows no level above 2008 R2, and policies of authentication need a higher one.
+asked_setting() { # NAME
+    case $1 in
+        dc-suite) echo "${LAB_DC_SUITE:-bookworm}" ;;
+        host-suite) echo "${LAB_HOST_SUITE:-bookworm}" ;;
+        function-level)
+            if [[ -n ${LAB_FUNCTION_LEVEL:-} ]]; then
+                echo "$LAB_FUNCTION_LEVEL"
+            elif [[ $(asked_setting dc-suite) == bookworm ]]; then
+                echo 2008_R2
+            else
+                echo 2016
+            fi
+            ;;
+    esac
 }
 
 # Succeeds if the domain has 50,000 additional users.
@@ -130,14 +162,23 @@ wait_for() {
 
 # packages SECTION… : the packages listed under these headings.
 packages() {
-    local section line
+    local section line wanted
+    wanted="|$(IFS='|'; echo "$*")|"
     while read -r line; do
         case $line in
             '' | '#'*) ;;
             '['*']') section=${line//[][]/} ;;
-            *) [[ " $* " != *" $section "* ]] || echo "$line" ;;
+            *) [[ $wanted != *"|$section|"* ]] || echo "$line" ;;
         esac
     done <"$LAB_DIR/packages"
+}
+
+# node_packages NAME : those of a node, with the ones that only its release has.
+node_packages() {
+    local suite
+    suite=$(suite host)
+    [[ $1 != dc ]] || suite=$(suite dc)
+    packages "$1" "$1 $suite"
 }
 
 # Locks end with the process that holds them. Long-lived children are started with 9>&-, or they

@@ -137,6 +137,15 @@ dc_plain() { # DC on|off
     dc_restart "$1"
 }
 
+# off: Samba 4.22 takes no simple bind then, and so the lab's own commands do not read accounts.
+dc_ntlm() { # DC on|off
+    local conf
+    conf=$(node_root "$1")$SMB_CONF
+    sed -i '/^\tntlm auth/d' "$conf"
+    [[ $2 == on ]] || sed -i '/^\[global\]/a\	ntlm auth = disabled' "$conf"
+    dc_restart "$1"
+}
+
 dc_is_without_tls() { # DC
     grep -q '^[[:space:]]*tls enabled = no' "$(node_root "$1")$SMB_CONF"
 }
@@ -148,10 +157,10 @@ dc_cert() { # DC KIND
 
 lab_dc() {
     local usage="usage: lab dc stop|kill|start|restart|hang|continue [dc|dc2] | tls on|off [dc|dc2] |
-        plain on|off [dc|dc2] | cert good|expired|revoked|other-name|other-ca [dc|dc2] | replicate"
+        plain|ntlm on|off [dc|dc2] | cert good|expired|revoked|other-name|other-ca [dc|dc2] | replicate"
     local command=${1:-} argument='' dc
     (($#)) && shift
-    if [[ $command == tls || $command == plain || $command == cert ]]; then
+    if [[ $command == tls || $command == plain || $command == ntlm || $command == cert ]]; then
         argument=${1:-}
         (($#)) && shift
     fi
@@ -162,6 +171,7 @@ lab_dc() {
         stop- | kill- | start- | restart- | hang- | continue-) "dc_$command" "$dc" ;;
         tls-on | tls-off) dc_tls "$dc" "$argument" ;;
         plain-on | plain-off) dc_plain "$dc" "$argument" ;;
+        ntlm-on | ntlm-off) dc_ntlm "$dc" "$argument" ;;
         cert-good | cert-expired | cert-revoked | cert-other-name | cert-other-ca) dc_cert "$dc" "$argument" ;;
         replicate-) replicate ;;
         *) die "$usage" ;;

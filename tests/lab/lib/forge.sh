@@ -18,7 +18,7 @@ forge_up() {
     lab_is_up || die "$LAB_NAME is down"
     # A killed run may have left a partial forger: start from scratch.
     forge_down
-    ensure_layers base forger
+    ensure_layers host-base forger
     step "forged KDC" forge_start
 }
 

@@ -38,7 +38,7 @@ redis_up() {
     lab_is_up || die "$LAB_NAME is down"
     # Each begins empty. A killed run may have left a partial one.
     redis_down
-    ensure_layers base redis
+    ensure_layers host-base redis
     step "Redis ${options:-alone}" redis_prepare "$options"
     redis_print
 }

@@ -1,25 +1,25 @@
 # shellcheck shell=bash
 # The cached root file systems, as layers that overlayfs stacks:
 #
-#     base    debootstrap's minimal Debian                    shared by all
-#     host    base + the packages of a joined server
-#     dc      base + Samba
-#     domain  dc + the provisioned domain with its cast
-#     crowd   domain with 50,000 additional users
-#     pair    the second DC on dc, and on domain the changes of its join
-#     forger  base + MIT's KDC
-#     redis   base + Redis
-#     clients host + the applications that Debian has, for a lab with --clients
-#     workshop base + compilers and the registries' own tools
+#     dc-base    debootstrap's minimal Debian of the DCs' release
+#     host-base  the same of the hosts' release; one layer if the releases are equal
+#     host     host-base + the packages of a joined server
+#     dc       dc-base + Samba
+#     domain   dc + the provisioned domain with its cast
+#     crowd    domain with 50,000 additional users
+#     pair     the second DC on dc, and on domain the changes of its join
+#     forger   host-base + MIT's KDC
+#     redis    host-base + Redis
+#     clients  host + the applications that Debian has, for a lab with --clients
+#     workshop host-base + compilers and the registries' own tools
 #     programs on clients; the workshop's results, which are only below /opt/clients
 #
 # A layer is named after a hash of its inputs. It is built in a separate folder under the cache's lock,
 # and gets its name when it is complete. A build runs in separate mount and pid namespaces and dies with
 # the lab's process, so a killed build leaves nothing but a folder.
 
-readonly SUITE=bookworm
 # What every lab stands on.
-readonly SMALL_LAB=(base dc host domain)
+readonly SMALL_LAB=(dc-base host-base dc host domain)
 # The tests' applications, with their lists of dependencies.
 readonly CLIENTS=$LAB_DIR/../clients
 readonly UNPACK=$LAB_DIR/../../packaging/unpack
@@ -31,10 +31,14 @@ debian_uri() {
         awk -v suite="$1" '$1 == suite && $2 == "Debian" && $3 == "main" { print $4; exit }'
 }
 
-main_uri() {
-    local uri
-    uri=$(debian_uri $SUITE)
-    echo "${uri:-http://deb.debian.org/debian/}"
+# Both releases come from the mirror of this machine's apt, whichever of them it uses itself.
+mirror() { # [-security]
+    local suite uri
+    for suite in "${SUITES[@]}"; do
+        uri=$(debian_uri "$suite${1:-}")
+        [[ -z $uri ]] || break
+    done
+    echo "$uri"
 }
 
 # apt inside needs them if the machine's own source uses https.
@@ -54,36 +58,43 @@ layer() {
     echo "$LAB_CACHE/$name-$(cat - "$@" | digest)"
 }
 
-# Sets LAYER to the layers' folders.
-declare -A LAYER
+# Sets LAYER to the layers' folders, and UNDER to those of their bases.
+declare -A LAYER UNDER
 find_layers() {
-    local lib=$LAB_DIR/lib
-    URI=$(main_uri)
-    LAYER[base]=$(layer base "$lib/build-base.sh" < <(echo "$URI"; base_packages))
-    LAYER[dc]=$(layer dc "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages dc))
-    LAYER[host]=$(layer host "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages host))
-    LAYER[forger]=$(layer forger "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages forger))
-    LAYER[redis]=$(layer redis "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages redis))
+    local lib=$LAB_DIR/lib name
+    URI=$(mirror)
+    URI=${URI:-http://deb.debian.org/debian/}
+    for name in dc host; do
+        LAYER[$name-base]=$(layer base "$lib/build-base.sh" < <(echo "$(suite $name) $URI"; base_packages))
+    done
+    for name in dc host forger redis workshop; do
+        UNDER[$name]=${LAYER[host-base]}
+        [[ $name != dc ]] || UNDER[dc]=${LAYER[dc-base]}
+        LAYER[$name]=$(layer $name "$lib/build-packages.sh" < <(echo "${UNDER[$name]}"; node_packages $name))
+    done
     LAYER[clients]=$(layer clients "$lib/build-packages.sh" < <(echo "${LAYER[host]}"; packages clients))
-    LAYER[workshop]=$(layer workshop "$lib/build-packages.sh" < <(echo "${LAYER[base]}"; packages workshop))
     LAYER[programs]=$(layer programs "$lib/build-programs.sh" \
         "$CLIENTS"/{node,motion-login,ldap,xcally-login}/package{,-lock}.json \
         "$CLIENTS/python/requirements.txt" <<<"${LAYER[workshop]}")
-    LAYER[domain]=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} <<<"${LAYER[dc]}")
+    LAYER[domain]=$(layer domain "$LAB_DIR/cast" "$lib"/{build-domain.sh,cast.py} \
+        <<<"${LAYER[dc]} $(function_level)")
     LAYER[crowd]=$(layer crowd "$lib/build-crowd.sh" <<<"${LAYER[domain]}")
     LAYER[pair]=$(layer pair "$lib/build-pair.sh" <<<"${LAYER[domain]}")
 }
 
 # layers NODE : the lower layers of a node, topmost first, as overlayfs wants them.
 layers() {
+    local above=
     case $1 in
-        dc) echo "$(two_dcs && echo "${LAYER[pair]}/dc:")$(is_crowded && echo "${LAYER[crowd]}:")${LAYER[domain]}:${LAYER[dc]}:${LAYER[base]}" ;;
-        dc2) echo "${LAYER[pair]}/dc2:${LAYER[dc]}:${LAYER[base]}" ;;
-        host | host2)
-            echo "$(with_clients && echo "${LAYER[programs]}:${LAYER[clients]}:")${LAYER[host]}:${LAYER[base]}"
-            ;;
-        *) echo "${LAYER[$1]}:${LAYER[base]}" ;;
+        dc) above=$(two_dcs && echo "${LAYER[pair]}/dc:")$(is_crowded && echo "${LAYER[crowd]}:")${LAYER[domain]}: ;;
+        dc2) above=${LAYER[pair]}/dc2: ;;
+        host | host2) above=$(with_clients && echo "${LAYER[programs]}:${LAYER[clients]}:") ;;
     esac
+    echo "$above$(layer_and_base "${1%2}")"
+}
+
+layer_and_base() { # NAME
+    echo "${LAYER[$1]}:${UNDER[$1]}"
 }
 
 # build [--offline] LAYER SCRIPT LOWER ARGUMENT… : builds LAYER by SCRIPT on top of LOWER ("" = from
@@ -108,27 +119,32 @@ build() {
 
 # shellcheck disable=SC2046  # lists of words
 build_layer() { # NAME
-    local layer=${LAYER[$1]} base=${LAYER[base]} dc=${LAYER[dc]}
+    local layer=${LAYER[$1]} dc host
+    dc=$(layer_and_base dc) host=$(layer_and_base host)
     case $1 in
-        base) step "base root (debootstrap)" build "$layer" build-base.sh "" \
-            "$SUITE" "$URI" "$(debian_uri $SUITE-security)" "$(base_packages | paste -sd,)" ;;
-        dc) step "packages of the domain controller" build "$layer" build-packages.sh "$base" $(packages dc) ;;
-        host) step "packages of the XCALLY host" build "$layer" build-packages.sh "$base" $(packages host) ;;
-        forger) step "packages of the forged KDC" build "$layer" build-packages.sh "$base" $(packages forger) ;;
-        redis) step "packages of Redis" build "$layer" build-packages.sh "$base" $(packages redis) ;;
-        clients) step "packages of the applications" build "$layer" build-packages.sh "${LAYER[host]}:$base" \
-            $(packages clients) ;;
-        workshop) step "packages of the workshop" build "$layer" build-packages.sh "$base" $(packages workshop) ;;
-        programs) step "applications of npm and PyPI" build "$layer" build-programs.sh "${LAYER[workshop]}:$base" \
+        dc-base | host-base) step "$(suite "${1%-base}"): base root (debootstrap)" build "$layer" build-base.sh "" \
+            "$(suite "${1%-base}")" "$URI" "$(mirror -security)" "$(base_packages | paste -sd,)" ;;
+        dc) build_packages "packages of the domain controller" dc ;;
+        host) build_packages "packages of the XCALLY host" host ;;
+        forger) build_packages "packages of the forged KDC" forger ;;
+        redis) build_packages "packages of Redis" redis ;;
+        workshop) build_packages "packages of the workshop" workshop ;;
+        clients) step "packages of the applications" build "$layer" build-packages.sh "$host" $(packages clients) ;;
+        programs) step "applications of npm and PyPI" build "$layer" build-programs.sh "$(layer_and_base workshop)" \
             "$CLIENTS" ;;
-        domain) step "domain and cast" build --offline "$layer" build-domain.sh "$dc:$base" \
-            "$LAB_DIR" "${FQDN[dc]}" "$DOMAIN" "$NETBIOS" "${ADDRESS[dc]}" ;;
-        crowd) step "50,000 people and 2,000 groups" build --offline "$layer" build-crowd.sh "${LAYER[domain]}:$dc:$base" \
+        domain) step "domain and cast" build --offline "$layer" build-domain.sh "$dc" \
+            "$LAB_DIR" "${FQDN[dc]}" "$DOMAIN" "$NETBIOS" "${ADDRESS[dc]}" "$(function_level)" ;;
+        crowd) step "50,000 people and 2,000 groups" build --offline "$layer" build-crowd.sh "${LAYER[domain]}:$dc" \
             "$CROWD_PASSWORD" "$DOMAIN" "$BASE_DN" ;;
         pair) step "second domain controller" build --offline "$layer" build-pair.sh - \
-            "${LAYER[domain]}:$dc:$base" "$dc:$base" "$DOMAIN" \
+            "${LAYER[domain]}:$dc" "$dc" "$DOMAIN" \
             "${FQDN[dc]}" "${ADDRESS[dc]}" "${FQDN[dc2]}" "${ADDRESS[dc2]}" ;;
     esac
+}
+
+# shellcheck disable=SC2046  # a list of words
+build_packages() { # TEXT NAME
+    step "$1" build "${LAYER[$2]}" build-packages.sh "${UNDER[$2]}" $(node_packages "$2")
 }
 
 # The machine's own packages are not upgraded: nspawn would draw in the rest of its systemd.
