@@ -33,6 +33,8 @@ pub struct Decided {
     /// more of a locked one, whatever the password). An expired password needs confirmation because it leads
     /// to a change of the password and so to access, and a refusal does not prove the KDC's identity.
     pub unexplained: bool,
+    /// True if the domain controller rejected the account before it got a proof of the password, which may be wrong.
+    pub before_proof: bool,
     /// The answer, for the log; empty after a success.
     pub reason: String,
 }
@@ -49,6 +51,8 @@ pub struct Checked {
     /// True if the account's state has to confirm or explain the outcome, see [`Decided::unexplained`]. If the
     /// state does not, `outcome` stands.
     pub unexplained: bool,
+    /// True if AD rejected the account before it got a proof of the password, see [`Decided::before_proof`].
+    pub before_proof: bool,
     /// The domain controller that decided.
     pub dc: String,
     /// True if the exchange itself proved that the server is a domain controller: by its certificate, or because
@@ -65,21 +69,50 @@ pub struct Checked {
 impl Decided {
     /// The decision on a right password of an account in order.
     pub fn success() -> Self {
-        Decided { outcome: Outcome::Success, unexplained: false, reason: String::new() }
+        Decided { outcome: Outcome::Success, unexplained: false, before_proof: false, reason: String::new() }
     }
 
     /// Returns the result of the check that `dc` decided by an AS exchange.
     pub fn by_kerberos(self, dc: String, proven: bool, unanswered: Vec<String>, took: Duration) -> Checked {
-        let Decided { outcome, unexplained, reason } = self;
+        let Decided { outcome, unexplained, before_proof, reason } = self;
         let method = Method::Kerberos;
-        Checked { method, outcome, reason, unexplained, dc, proven, unanswered, connect: None, took }
+        Checked {
+            method,
+            outcome,
+            reason,
+            unexplained,
+            before_proof,
+            dc,
+            proven,
+            unanswered,
+            connect: None,
+            took,
+        }
     }
 
     /// Returns the result of the check that `dc` decided by a bind.
     pub fn by_ldap(self, dc: String, took: Duration) -> Checked {
-        let Decided { outcome, unexplained, reason } = self;
+        let Decided { outcome, unexplained, before_proof, reason } = self;
         let (method, proven, unanswered) = (Method::Ldap, true, Vec::new());
-        Checked { method, outcome, reason, unexplained, dc, proven, unanswered, connect: None, took }
+        Checked {
+            method,
+            outcome,
+            reason,
+            unexplained,
+            before_proof,
+            dc,
+            proven,
+            unanswered,
+            connect: None,
+            took,
+        }
+    }
+}
+
+impl Checked {
+    /// Returns true if the rejection stands, whatever the account's state explains.
+    pub fn is_final(&self) -> bool {
+        !self.outcome.is_success() && !self.outcome.wants_new_password()
     }
 }
 

@@ -125,6 +125,17 @@ outcomes! {
     LockedOut = "locked_out", Info, No,
         text: Some("Your account is locked. Try again later or ask your administrator."),
         advice: "wait for the lockout duration of the domain, or unlock the account in AD";
+    /// A restriction of the account forbids this way to log in, whatever the password: the group Protected Users, an
+    /// authentication policy or silo, or a smart card that is required (`data 52f`, KDC error 12).
+    AccountRestriction = "account_restriction", Info, No,
+        text: None,
+        advice: "if the user should have access here, let the account's authentication policy or silo in AD admit this host; \
+         members of Protected Users need login.method = \"auto\" or \"kerberos\"";
+    /// The KDC rejected the account before it checked the password. The user learns no more than after a wrong password,
+    /// which AD has not counted; the reason gives the account's state.
+    NotChecked = "not_checked", Info, No,
+        text: None,
+        advice: "if the user should have access, correct the account's state, which the reason gives, in AD";
     /// The account's token holds too many group SIDs (`data 568`).
     TooManyGroups = "too_many_groups", Error, No,
         text: None,
@@ -176,6 +187,38 @@ impl Outcome {
     /// Returns true if the user gets access.
     pub fn is_success(self) -> bool {
         self == Outcome::Success
+    }
+
+    /// Returns true if only a user who has proved the password may learn the outcome. The others say nothing of an account,
+    /// or AD answers so to every password.
+    pub fn presupposes_password(self) -> bool {
+        match self {
+            Outcome::LogonHours
+            | Outcome::Workstation
+            | Outcome::PasswordExpired
+            | Outcome::MustChange
+            | Outcome::Disabled
+            | Outcome::AccountExpired
+            | Outcome::TooManyGroups
+            | Outcome::NotAllowed
+            | Outcome::Denied
+            | Outcome::PasswordRefused
+            | Outcome::ChangeForbidden
+            | Outcome::ChangeUnknown
+            | Outcome::SessionDenied
+            | Outcome::SessionStore => true,
+            Outcome::Success
+            | Outcome::WrongPassword
+            | Outcome::UnknownUser
+            | Outcome::Unmapped
+            | Outcome::Ambiguous
+            | Outcome::LockedOut
+            | Outcome::AccountRestriction
+            | Outcome::NotChecked
+            | Outcome::Refused
+            | Outcome::Unavailable
+            | Outcome::Misconfigured => false,
+        }
     }
 
     /// Returns true if the user gets access after a password change (PAM_NEW_AUTHTOK_REQD).
@@ -271,6 +314,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_user_is_told_in_words_needs_the_password_or_is_no_secret() {
+        let open = [Outcome::LockedOut, Outcome::Unavailable];
+        for outcome in Outcome::ALL.iter().filter(|outcome| outcome.text().is_some()) {
+            assert_eq!(outcome.presupposes_password(), !open.contains(outcome), "{outcome}");
+        }
+    }
+
+    #[test]
     fn no_advice_widens_access_before_the_administrator_decides_about_the_user() {
         let widens = [
             "login.allow_groups",
@@ -280,6 +331,8 @@ mod tests {
             "userWorkstations",
             "expiry date",
             "policy =",
+            "admit",
+            "account's state",
         ];
         for outcome in Outcome::ALL {
             let advice = outcome.advice();

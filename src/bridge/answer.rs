@@ -45,7 +45,7 @@ impl Answer {
         let refused = |data| Answer::refused(name, data);
         match outcome {
             O::Success => Answer::success(),
-            O::WrongPassword | O::Refused => refused("52e"),
+            O::WrongPassword | O::NotChecked | O::Refused => refused("52e"),
             O::UnknownUser | O::Unmapped | O::Ambiguous => refused("525"),
             O::LogonHours => refused("530"),
             // AD's code for "not permitted at this workstation" comes closest to a group that is not allowed.
@@ -55,6 +55,7 @@ impl Answer {
             O::Disabled => refused("533"),
             O::AccountExpired => refused("701"),
             O::LockedOut => refused("775"),
+            O::AccountRestriction => refused("52f"),
             O::TooManyGroups => refused("568"),
             O::SessionDenied => {
                 Answer::other(name, code::UNWILLING_TO_PERFORM, "the user is logged in elsewhere")
@@ -137,6 +138,8 @@ mod tests {
             ("account_expired", 49, Some("701")),
             ("must_change", 49, Some("773")),
             ("locked_out", 49, Some("775")),
+            ("account_restriction", 49, Some("52f")),
+            ("not_checked", 49, Some("52e")),
             ("unavailable", 52, None),
             ("misconfigured", 52, None),
             ("session_store", 52, None),

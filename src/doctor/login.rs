@@ -73,14 +73,15 @@ fn refused(name: &str, answers: &Answers, line: Option<&str>) -> Finding {
 /// Returns the place where an outcome's advice is followed.
 fn place(outcome: Outcome) -> Place {
     use Outcome::{
-        AccountExpired, Ambiguous, ChangeForbidden, ChangeUnknown, Denied, Disabled, LockedOut, LogonHours,
-        Misconfigured, MustChange, NotAllowed, PasswordExpired, PasswordRefused, Refused, SessionDenied,
-        SessionStore, Success, TooManyGroups, Unavailable, UnknownUser, Unmapped, Workstation, WrongPassword,
+        AccountExpired, AccountRestriction, Ambiguous, ChangeForbidden, ChangeUnknown, Denied, Disabled,
+        LockedOut, LogonHours, Misconfigured, MustChange, NotAllowed, NotChecked, PasswordExpired,
+        PasswordRefused, Refused, SessionDenied, SessionStore, Success, TooManyGroups, Unavailable,
+        UnknownUser, Unmapped, Workstation, WrongPassword,
     };
     match outcome {
         WrongPassword | PasswordExpired | MustChange | PasswordRefused | ChangeUnknown => Place::User,
-        LogonHours | Workstation | Disabled | AccountExpired | LockedOut | TooManyGroups | NotAllowed
-        | Denied | ChangeForbidden => Place::Directory,
+        LogonHours | Workstation | Disabled | AccountExpired | LockedOut | AccountRestriction
+        | NotChecked | TooManyGroups | NotAllowed | Denied | ChangeForbidden => Place::Directory,
         Success | UnknownUser | Unmapped | Ambiguous | SessionDenied | SessionStore | Refused
         | Unavailable | Misconfigured => Place::Here,
     }

@@ -239,7 +239,7 @@ mod tests {
             assert_eq!(KerberosError::from_code(TABLE_BASE + code, machine, service), Some(expected.clone()));
             let code = u32::try_from(code).unwrap();
             let refused = Refused { code, time: std::time::UNIX_EPOCH, data: vec![] };
-            let ended = Ended::Refused { refused, kdc: "ad".into(), armoured: false };
+            let ended = Ended::Refused { refused, kdc: "ad".into(), armoured: false, proved: true };
             assert_eq!(ended.error(machine, service), expected, "{code}");
         }
         assert_eq!(KerberosError::from_code(5, machine, ""), None);

@@ -39,6 +39,8 @@ pub(super) enum Ended {
         kdc: String,
         /// True if the exchange was armoured.
         armoured: bool,
+        /// True if the KDC had got a proof of the password or key. It may reject an account before that.
+        proved: bool,
     },
     /// The KDC does not accept the armour. Nothing has been proved yet.
     ArmourRefused(String),
@@ -303,7 +305,7 @@ async fn initial_at_one(
         let outer = reply.as_ref().and_then(|answer| answer.refused.clone());
         let refused = exchange.refused().or(outer);
         let kdc = reply.map(|answer| answer.host);
-        let armoured = sent.in_armour;
+        let (armoured, proved) = (sent.in_armour, sent.proof);
         match step {
             Ok(Step::Done) => {
                 let granted = cpu::run(deadline, move || exchange.finish()).await?.map_err(library)?;
@@ -314,7 +316,7 @@ async fn initial_at_one(
                 if let (Some(refused), Some(kdc)) = (refused, &kdc)
                     && (*asked != realm || !sent.may_go_on(refused.code))
                 {
-                    return Err(Ended::Refused { refused, kdc: kdc.clone(), armoured }.into());
+                    return Err(Ended::Refused { refused, kdc: kdc.clone(), armoured, proved }.into());
                 }
                 last = Some(
                     send(&one, &mut sent, &message, proofs, &mut under_way).await.map_err(Stop::Silent)?,
@@ -328,7 +330,9 @@ async fn initial_at_one(
                     return Err(Ended::ArmourRefused(failure.text).into());
                 }
                 let ended = match refused {
-                    Some(refused) => Ended::Refused { refused, kdc: kdc.unwrap_or_default(), armoured },
+                    Some(refused) => {
+                        Ended::Refused { refused, kdc: kdc.unwrap_or_default(), armoured, proved }
+                    }
                     None => Ended::Library(failure, kdc.unwrap_or_default()),
                 };
                 return Err(ended.into());
@@ -396,7 +400,7 @@ pub(super) async fn service(
             Err(failure) => {
                 return Err(match reply {
                     Some(Answer { refused: Some(refused), host: kdc, .. }) => {
-                        Ended::Refused { refused, kdc, armoured: false }
+                        Ended::Refused { refused, kdc, armoured: false, proved: true }
                     }
                     Some(Answer { host, .. }) => Ended::Library(failure, host),
                     None => Ended::Library(failure, String::new()),
@@ -591,7 +595,9 @@ mod tests {
         for code in [24, 25] {
             let kdc = Scripted::new(vec![refusal(25, 0), refusal(code, 0)]).await;
             let ended = kdc.login().await;
-            let Ended::Refused { refused, kdc: host, armoured: false } = ended else { panic!("{ended:?}") };
+            let Ended::Refused { refused, kdc: host, armoured: false, .. } = ended else {
+                panic!("{ended:?}")
+            };
             assert_eq!((refused.code, host.as_str()), (code.into(), "ad.acme.com"));
             assert_eq!(kdc.asked(), 2, "{code}");
         }

@@ -91,6 +91,18 @@ pub enum CheckError {
         /// The version.
         cause: String,
     },
+    /// The KDC accepted the password and grants the account no ticket for this host (KDC_ERR_POLICY): an authentication
+    /// policy or silo says who may authenticate to it.
+    #[error(
+        "the KDC {kdc} grants the account no ticket for {host}: an authentication policy or silo forbids it (KDC error 12); \
+         see AllowedToAuthenticateTo of the policy of {host}"
+    )]
+    Policy {
+        /// The KDC.
+        kdc: String,
+        /// This host's account.
+        host: String,
+    },
     /// The password belongs to another account than the one that logs in.
     #[error("the KDC {kdc} takes the name for that of another account ({stranger})")]
     SomebodyElse {
@@ -207,6 +219,10 @@ impl Kerberos {
             Ended::Refused { refused: krb5::Refused { code: TICKET_REVOKED, .. }, kdc, .. } => {
                 CheckError::SomebodyElse { kdc, stranger: "it revokes the ticket".to_owned() }
             }
+            // The password was right; a policy of the account or of this host forbids the ticket.
+            Ended::Refused { refused: krb5::Refused { code: refusal::POLICY, .. }, kdc, .. } => {
+                CheckError::Policy { kdc, host: host.clone() }
+            }
             Ended::Refused { refused, .. } => {
                 forged(format!("it gives no ticket for {host}: {}", refusal::described(refused.code)))
             }
@@ -237,13 +253,14 @@ pub(super) struct Refused {
 /// Returns the failure if the end says nothing about the password.
 pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
     match end {
-        Ended::Refused { refused, kdc, armoured } => {
-            Ok(Refused { refusal: refusal::read(refused.code, &refused.data), kdc, armoured })
+        Ended::Refused { refused, kdc, armoured, proved } => {
+            Ok(Refused { refusal: refusal::read(refused.code, &refused.data, proved), kdc, armoured })
         }
         Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc) => {
             let refusal = Decided {
                 outcome: Outcome::WrongPassword,
                 unexplained: false,
+                before_proof: false,
                 reason: "the KDC's answer cannot be opened with the password: it is wrong, and AD does not \
                          count it, because the account needs no pre-authentication; or the KDC is forged"
                     .to_owned(),
@@ -319,9 +336,9 @@ impl<'a> Login<'a> {
             Ok(Initial { granted: Granted { stranger: Some(stranger), .. }, kdc, .. }) => {
                 Err(CheckError::SomebodyElse { kdc, stranger })
             }
-            Ok(_) => Ok(expired),
-            Err(Ended::Refused { refused, .. }) => {
-                let mut second = refusal::read(refused.code, &refused.data);
+            Ok(_) => Ok(Decided { before_proof: false, ..expired }),
+            Err(Ended::Refused { refused, proved, .. }) => {
+                let mut second = refusal::read(refused.code, &refused.data, proved);
                 if second.outcome.wants_new_password() {
                     opens_nothing(&mut second);
                 }

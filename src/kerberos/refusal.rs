@@ -10,6 +10,7 @@ use crate::verdict::Outcome;
 
 /// KRB-ERROR codes (RFC 4120, 7.5.9).
 const CLIENT_UNKNOWN: u32 = 6;
+pub(super) const POLICY: u32 = 12;
 const CLIENT_REVOKED: u32 = 18;
 const KEY_EXPIRED: u32 = 23;
 const PREAUTH_FAILED: u32 = 24;
@@ -22,7 +23,10 @@ const WORDS: &[(u32, &str)] = &[
     (9, "it has no key of the account"),
     (10, "the account may get no postdated ticket"),
     (11, "the ticket would have no lifetime"),
-    (12, "its policy forbids it: workstation, logon hours or authentication policy"),
+    (
+        POLICY,
+        "a policy forbids it: an authentication policy or silo, workstations, or a smart card that is required",
+    ),
     (13, "it cannot grant a requested option"),
     (14, "it supports none of the encryption types"),
     (15, "it does not support the checksum type"),
@@ -65,6 +69,7 @@ const STATUSES: &[(u32, Outcome, &str)] = &[
     (0xc000_0064, Outcome::UnknownUser, "it does not know the account"),
     (0xc000_006a, Outcome::WrongPassword, "the password is wrong"),
     (0xc000_006d, Outcome::WrongPassword, "the name or the password is wrong"),
+    (0xc000_006e, Outcome::AccountRestriction, "a restriction of the account forbids it"),
     (0xc000_006f, Outcome::LogonHours, "the account is outside its logon hours"),
     (0xc000_0070, Outcome::Workstation, "the account may not log in from this computer"),
     (0xc000_0071, Outcome::PasswordExpired, "the password has expired"),
@@ -72,10 +77,12 @@ const STATUSES: &[(u32, Outcome, &str)] = &[
     (0xc000_0193, Outcome::AccountExpired, "the account has expired"),
     (0xc000_0224, Outcome::MustChange, "the password must be changed"),
     (0xc000_0234, Outcome::LockedOut, "the account is locked out"),
+    (0xc000_02fa, Outcome::AccountRestriction, "the account must log in with a smart card"),
+    (0xc000_0413, Outcome::AccountRestriction, "an authentication policy forbids the account this computer"),
 ];
 
-/// Reads the code and the e-data of a KRB-ERROR.
-pub(super) fn read(code: u32, data: &[u8]) -> Decided {
+/// Reads the code and the e-data of a KRB-ERROR. `proved` is true if the KDC had got a proof of the password.
+pub(super) fn read(code: u32, data: &[u8], proved: bool) -> Decided {
     let status = status(data);
     let known = status.and_then(|status| STATUSES.iter().find(|(known, ..)| *known == status));
     let reason = match (status, known) {
@@ -89,11 +96,13 @@ pub(super) fn read(code: u32, data: &[u8]) -> Decided {
         (_, Some((_, outcome, _))) => (*outcome, outcome.wants_new_password()),
         (CLIENT_UNKNOWN, None) => (Outcome::UnknownUser, false),
         (PREAUTH_FAILED, None) => (Outcome::WrongPassword, false),
+        // The account's state may name the workstation or the hours.
+        (POLICY, None) => (Outcome::AccountRestriction, true),
         (CLIENT_REVOKED, None) => (Outcome::Refused, true),
         (KEY_EXPIRED, None) => (Outcome::PasswordExpired, true),
         _ => (Outcome::Refused, false),
     };
-    Decided { outcome, unexplained, reason }
+    Decided { outcome, unexplained, before_proof: !proved, reason }
 }
 
 /// Returns the NTSTATUS in e-data. Windows sends a single element, Samba a list of them (METHOD-DATA).
@@ -145,14 +154,18 @@ mod tests {
             (18, 0xc000_0072, Outcome::Disabled),
             (18, 0xc000_0193, Outcome::AccountExpired),
             (18, 0xc000_0234, Outcome::LockedOut),
+            (12, 0xc000_006e, Outcome::AccountRestriction),
+            (12, 0xc000_02fa, Outcome::AccountRestriction),
+            (12, 0xc000_0413, Outcome::AccountRestriction),
         ];
         for (code, status, outcome) in cases {
             let windows = sequence(&extended(status));
             let samba = sequence(&sequence(&extended(status)));
             for data in [windows, samba] {
                 let unexplained = [Outcome::PasswordExpired, Outcome::MustChange].contains(&outcome);
-                let refusal = read(code, &data);
+                let refusal = read(code, &data, true);
                 assert_eq!((refusal.outcome, refusal.unexplained), (outcome, unexplained));
+                assert!(!refusal.before_proof && read(code, &data, false).before_proof);
                 let numbers = format!(" (KDC error {code}, NTSTATUS {status:08x})");
                 let words = refusal.reason.strip_suffix(&numbers).unwrap_or_else(|| panic!("{refusal:?}"));
                 assert!(words.starts_with("the KDC says: ") && words.len() > 20, "{words}");
@@ -167,23 +180,23 @@ mod tests {
             (24, Outcome::WrongPassword, false),
             (18, Outcome::Refused, true),
             (23, Outcome::PasswordExpired, true),
-            (12, Outcome::Refused, false),
+            (12, Outcome::AccountRestriction, true),
             (60, Outcome::Refused, false),
             (0, Outcome::Refused, false),
         ];
         for (code, outcome, unexplained) in cases {
-            let refusal = read(code, b"");
+            let refusal = read(code, b"", true);
             assert_eq!((refusal.outcome, refusal.unexplained), (outcome, unexplained), "{code}");
         }
         // An unknown status is quoted, and decides nothing.
-        let refusal = read(18, &sequence(&extended(0xc000_1234)));
+        let refusal = read(18, &sequence(&extended(0xc000_1234)), true);
         assert!(refusal.unexplained && refusal.reason.contains("c0001234"), "{refusal:?}");
     }
 
     #[test]
     fn no_number_stands_alone() {
-        assert_eq!(read(24, b"").reason, "the KDC says: the password is wrong (KDC error 24)");
-        let locked = read(18, &sequence(&extended(0xc000_0234))).reason;
+        assert_eq!(read(24, b"", true).reason, "the KDC says: the password is wrong (KDC error 24)");
+        let locked = read(18, &sequence(&extended(0xc000_0234)), true).reason;
         assert_eq!(locked, "the KDC says: the account is locked out (KDC error 18, NTSTATUS c0000234)");
         assert_eq!(described(37), "the clocks differ too much (KDC error 37)");
         assert_eq!(described(99), "KDC error 99 of RFC 4120, 7.5.9");

@@ -100,26 +100,46 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         }
         progress.person = Some(person.clone());
         let (checked, read) = (tried.checked?, tried.read);
+        // A stranger can type a name, too. So before the password is proved, only the log names the account's state.
+        let (before_proof, said) = (checked.before_proof, checked.reason.clone());
+        self.conclude(&person, checked, read, deadline, progress).await.map_err(
+            |refusal| match before_proof {
+                true if refusal.reason.contains(&said) => refusal.before_proof(),
+                true => Refusal { reason: format!("{}; {said}", refusal.reason), ..refusal }.before_proof(),
+                false => refusal,
+            },
+        )
+    }
+
+    /// Decides on the login of `person` whose password was `checked`.
+    async fn conclude(
+        &self,
+        person: &Person,
+        checked: Checked,
+        read: Read,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), Refusal> {
         if checked.outcome != Outcome::Success && !checked.unexplained {
             return Err(Refusal::new(checked.outcome, checked.reason));
         }
         let expiry = match checked.method {
-            Method::Ldap => self.after_bind(&person, read, deadline).await?,
+            Method::Ldap => self.after_bind(person, read, deadline).await?,
             Method::Kerberos => {
                 let account = match read {
                     Read::Account(account) => account,
-                    _ => Box::pin(self.directory.account(&person, deadline)).await.map_err(Refusal::from),
+                    _ => Box::pin(self.directory.account(person, deadline)).await.map_err(Refusal::from),
                 };
                 let account = match account {
                     // The KDC has already rejected the login; only the reason is unknown.
-                    Err(unknown) if checked.outcome == Outcome::Refused => {
+                    Err(unknown) if checked.is_final() => {
                         let reason =
                             format!("{}; the account's state is unknown: {}", checked.reason, unknown.reason);
                         return Err(Refusal::new(checked.outcome, reason));
                     }
                     account => account?,
                 };
-                self.judge(&person, &account, deadline).await?;
+                self.judge(person, &account, deadline).await?;
                 // The KDC knows this name, and the account was read by its GUID.
                 if account.sam != person.sam {
                     let reason = format!("{} was renamed a moment ago; try again", person.dn);
@@ -383,7 +403,9 @@ impl Tried {
     /// password, or without checking it; so does a KDC that gives no reason.
     fn may_have_counted(&self) -> bool {
         self.checked.as_ref().is_ok_and(|checked| {
-            matches!(checked.outcome, Outcome::WrongPassword | Outcome::Refused) && !checked.unexplained
+            matches!(checked.outcome, Outcome::WrongPassword | Outcome::Refused)
+                && !checked.unexplained
+                && !checked.before_proof
         })
     }
 
@@ -471,6 +493,8 @@ mod tests {
         method: Method,
         /// The method that the check really uses.
         by: Method,
+        /// True if AD decides before it has a proof of the password.
+        before_proof: bool,
         checks: Mutex<VecDeque<(&'static str, Result<Outcome, Refusal>)>>,
         unanswered: Vec<String>,
     }
@@ -498,7 +522,10 @@ mod tests {
                 outcome,
                 reason: String::new(),
                 unexplained: self.by == Method::Kerberos
-                    && (outcome == REVOKED || outcome.wants_new_password()),
+                    && (outcome == REVOKED
+                        || outcome == Outcome::AccountRestriction
+                        || outcome.wants_new_password()),
+                before_proof: self.before_proof,
                 dc: "ad.acme.com".into(),
                 proven: true,
                 unanswered: self.unanswered.clone(),
@@ -563,6 +590,7 @@ mod tests {
             passwords: Expected {
                 method,
                 by: method,
+                before_proof: false,
                 checks: Mutex::new(checks.into_iter().collect()),
                 unanswered: Vec::new(),
             },
@@ -1063,6 +1091,39 @@ mod tests {
                 logins_by(Method::Kerberos, Login::default(), [found(), state], [("john", Ok(answer))]);
             assert_eq!(authenticate(&logins, "john").await.outcome, outcome, "{case}");
         }
+    }
+
+    #[tokio::test]
+    async fn before_the_proof_only_the_log_names_the_state() {
+        let cases = [
+            (REVOKED, state("userAccountControl", "514"), Outcome::NotChecked, "disabled: "),
+            (REVOKED, state("accountExpires", "1"), Outcome::NotChecked, "account_expired: "),
+            (REVOKED, state("logonHours", "000000000000000000000"), Outcome::NotChecked, "logon_hours: "),
+            (
+                Outcome::AccountRestriction,
+                state("userWorkstations", "OTHERPC"),
+                Outcome::NotChecked,
+                "workstation: ",
+            ),
+            // AD itself tells these to every password.
+            (REVOKED, state("msDS-User-Account-Control-Computed", "16"), Outcome::LockedOut, ""),
+            (Outcome::AccountRestriction, state("description", "fine"), Outcome::AccountRestriction, ""),
+            (REVOKED, state("description", "fine"), Outcome::Refused, ""),
+        ];
+        for (answer, state, outcome, named) in cases {
+            let case = format!("{answer} {state:?}");
+            let checks = [("john", Ok(answer))];
+            let mut logins = logins_by(Method::Kerberos, Login::default(), [found(), state], checks);
+            logins.passwords.before_proof = true;
+            let verdict = authenticate(&logins, "john").await;
+            assert_eq!(verdict.outcome, outcome, "{case}");
+            assert!(verdict.reason.contains(named) && verdict.text.is_none(), "{verdict:?}");
+        }
+        // Groups are such a state, too.
+        let searches = [found(), member_of(&[DENIED])];
+        let mut logins = logins_by(Method::Kerberos, rules(), searches, [("john", Ok(REVOKED))]);
+        logins.passwords.before_proof = true;
+        assert_eq!(authenticate(&logins, "john").await.outcome, Outcome::NotChecked);
     }
 
     #[tokio::test]

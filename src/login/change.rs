@@ -117,6 +117,12 @@ impl<M: Machine, P: Changes> Logins<M, P> {
 
     /// Explains why the present password does not permit a change.
     async fn why_closed(&self, person: &Person, checked: Checked, deadline: Instant) -> Refusal {
+        let before_proof = checked.before_proof;
+        let refusal = self.why_rejected(person, checked, deadline).await;
+        if before_proof { refusal.before_proof() } else { refusal }
+    }
+
+    async fn why_rejected(&self, person: &Person, checked: Checked, deadline: Instant) -> Refusal {
         let Checked { outcome, reason, unexplained, .. } = checked;
         let refusal = Refusal::new(outcome, reason);
         if !unexplained {
@@ -284,6 +290,7 @@ mod tests {
             outcome,
             reason: "said so".into(),
             unexplained: false,
+            before_proof: false,
             dc: "ad.acme.com".into(),
             proven: true,
             unanswered: Vec::new(),

@@ -25,6 +25,15 @@ impl Refusal {
     pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
         Refusal { outcome, reason: reason.to_string(), text: None }
     }
+
+    /// Returns the refusal for a user whose password AD has not checked: the log names the account's state, and the user
+    /// learns no more than after a wrong password.
+    pub fn before_proof(self) -> Self {
+        match self.outcome.presupposes_password() {
+            true => Refusal::new(Outcome::NotChecked, format!("{}: {}", self.outcome, self.reason)),
+            false => self,
+        }
+    }
 }
 
 impl From<&ConfigError> for Refusal {
@@ -71,6 +80,7 @@ impl From<CheckError> for Refusal {
     fn from(error: CheckError) -> Self {
         let outcome = match &error {
             CheckError::SomebodyElse { .. } => Outcome::Ambiguous,
+            CheckError::Policy { .. } => Outcome::AccountRestriction,
             _ => Outcome::Unavailable,
         };
         Refusal::new(outcome, error)

@@ -91,6 +91,8 @@ const fn row(outcome: Outcome) -> (Code, bool) {
         Outcome::Disabled => (Code::PermDenied, true),
         Outcome::AccountExpired => (Code::AcctExpired, true),
         Outcome::LockedOut => (Code::MaxTries, true),
+        Outcome::AccountRestriction => (Code::PermDenied, true),
+        Outcome::NotChecked => (Code::AuthErr, false),
         Outcome::TooManyGroups => (Code::SystemErr, true),
         Outcome::NotAllowed => (Code::PermDenied, true),
         Outcome::Denied => (Code::PermDenied, true),
@@ -134,7 +136,7 @@ pub enum Phase {
 /// usual code. PAM_AUTHINFO_UNAVAIL is reserved for a change that may have been made.
 pub fn change(outcome: Outcome, phase: Phase) -> Code {
     match (outcome, phase) {
-        (Outcome::WrongPassword, _) => Code::AuthtokRecoveryErr,
+        (Outcome::WrongPassword | Outcome::NotChecked, _) => Code::AuthtokRecoveryErr,
         (Outcome::Unavailable | Outcome::SessionStore, Phase::Probe) => Code::TryAgain,
         (Outcome::Unavailable | Outcome::SessionStore | Outcome::Refused, _) => Code::AuthtokErr,
         // In a stack, PAM_NEW_AUTHTOK_REQD does not count as a failure (pam.d(5), `required`).
@@ -149,6 +151,7 @@ pub fn change(outcome: Outcome, phase: Phase) -> Code {
             | Outcome::Disabled
             | Outcome::AccountExpired
             | Outcome::LockedOut
+            | Outcome::AccountRestriction
             | Outcome::TooManyGroups
             | Outcome::NotAllowed
             | Outcome::Denied
@@ -178,6 +181,8 @@ pub fn session(outcome: Outcome) -> Code {
         | Outcome::Disabled
         | Outcome::AccountExpired
         | Outcome::LockedOut
+        | Outcome::AccountRestriction
+        | Outcome::NotChecked
         | Outcome::TooManyGroups
         | Outcome::NotAllowed
         | Outcome::Denied
@@ -215,6 +220,8 @@ mod tests {
         (Outcome::Disabled, Code::PermDenied),
         (Outcome::AccountExpired, Code::AcctExpired),
         (Outcome::LockedOut, Code::MaxTries),
+        (Outcome::AccountRestriction, Code::PermDenied),
+        (Outcome::NotChecked, Code::AuthErr),
         (Outcome::TooManyGroups, Code::SystemErr),
         (Outcome::NotAllowed, Code::PermDenied),
         (Outcome::Denied, Code::PermDenied),
@@ -257,6 +264,7 @@ mod tests {
     fn chauthtok_has_codes_of_its_own_for_what_befalls_a_password() {
         let own = [
             (Outcome::WrongPassword, Code::AuthtokRecoveryErr, Code::AuthtokRecoveryErr),
+            (Outcome::NotChecked, Code::AuthtokRecoveryErr, Code::AuthtokRecoveryErr),
             (Outcome::PasswordExpired, Code::AuthtokErr, Code::AuthtokErr),
             (Outcome::MustChange, Code::AuthtokErr, Code::AuthtokErr),
             (Outcome::SessionStore, Code::TryAgain, Code::AuthtokErr),
@@ -279,6 +287,21 @@ mod tests {
         let unknown = change(Outcome::ChangeUnknown, Phase::Change);
         let same = |outcome: &&Outcome| change(**outcome, Phase::Change) == unknown;
         assert_eq!(Outcome::ALL.iter().filter(same).collect::<Vec<_>>(), [&Outcome::ChangeUnknown]);
+    }
+
+    #[test]
+    fn an_account_that_was_rejected_before_the_proof_looks_like_a_wrong_password() {
+        let seen = |outcome| {
+            let changes = [Phase::Probe, Phase::Change].map(|phase| change(outcome, phase));
+            (
+                authenticate(outcome, Expired::Auth),
+                authenticate(outcome, Expired::Account),
+                changes,
+                session(outcome),
+            )
+        };
+        assert_eq!(seen(Outcome::NotChecked), seen(Outcome::WrongPassword));
+        assert_eq!(Outcome::NotChecked.text(), Outcome::WrongPassword.text());
     }
 
     #[test]
@@ -310,6 +333,7 @@ mod tests {
             Outcome::UnknownUser,
             Outcome::Unmapped,
             Outcome::Ambiguous,
+            Outcome::NotChecked,
             Outcome::PasswordRefused,
             Outcome::ChangeForbidden,
             Outcome::ChangeUnknown,
