@@ -45,6 +45,11 @@ impl Kdcs for Nowhere {
 
 /// Returns an object that changes passwords in the domain of `network`, by LDAP only.
 fn passwords(network: &Network) -> Arc<DomainPasswords> {
+    passwords_by(config::Method::Ldap, network)
+}
+
+/// The same for another `login.method`.
+fn passwords_by(method: config::Method, network: &Network) -> Arc<DomainPasswords> {
     let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
     let servers = ServerList::new(wanted, network.names(), network.roster(), Box::new(|_| {}));
     let settings = Settings { connections: 4, idle: Duration::from_secs(60) };
@@ -52,7 +57,7 @@ fn passwords(network: &Network) -> Arc<DomainPasswords> {
     let pool = Pool::new(servers, network.trust(), TlsMode::Auto, settings, renew);
     let pools: Pools = Box::new(move |_| pool.clone());
     let kerberos = Arc::new(Kerberos::new(Arc::new(Nowhere)));
-    Arc::new(DomainPasswords::new(config::Method::Ldap, kerberos, pools, Arc::new(|_, _, _| {})))
+    Arc::new(DomainPasswords::new(method, kerberos, pools, Arc::new(|_, _, _| {})))
 }
 
 async fn change(passwords: &Arc<DomainPasswords>) -> Result<Attempt, Refusal> {
@@ -97,6 +102,42 @@ async fn two(
     let first = |script: Script| script.on(Event::bind(), [bind]).on(Event::Modify, change);
     let second = |script: Script| script.on(Event::bind(), [success()]).on(Event::Modify, [success()]);
     (network.controller(DC1, first).await, network.controller(DC2, second).await)
+}
+
+#[tokio::test]
+async fn where_no_simple_bind_is_taken_the_password_goes_to_kerberos_instead() {
+    let Some(network) = Network::new() else { return };
+    let (first, second) = two(&network, refused(0x418), []).await;
+    drop(second);
+    let passwords = passwords_by(config::Method::Auto, &network);
+    for _ in 0..2 {
+        let refusal = change(&passwords).await.unwrap_err();
+        assert!(refusal.reason.contains("no KDC answered: there is none"), "{refusal:?}");
+        // Its TLS is no reason to choose binds again.
+        passwords.settled("acme.com", DC1);
+        let method = passwords.report("acme.com");
+        assert_eq!(method.name, "kerberos");
+        assert!(method.reason.contains("data 418"), "{method:?}");
+        assert!(passwords.stands_in("acme.com").is_some());
+    }
+    assert_eq!(received(&first), (1, 0));
+    let refusal = change(&passwords_by(config::Method::Ldap, &network)).await.unwrap_err();
+    assert!(refusal.reason.starts_with("no domain controller takes simple binds: "), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn the_password_of_a_restricted_account_goes_to_kerberos_and_no_other_one() {
+    let Some(network) = Network::new() else { return };
+    let (first, second) = two(&network, refused(0x52f), []).await;
+    let passwords = passwords_by(config::Method::Auto, &network);
+    let refusal = change(&passwords).await.unwrap_err();
+    assert!(refusal.reason.contains("no KDC answered: there is none"), "{refusal:?}");
+    assert_eq!(passwords.report("acme.com").name, "ldap");
+    assert_eq!((received(&first), received(&second)), ((1, 0), (0, 0)));
+    match change(&passwords_by(config::Method::Ldap, &network)).await {
+        Ok(Attempt::Closed(present)) => assert_eq!(present.outcome, Outcome::AccountRestriction),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

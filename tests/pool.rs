@@ -576,6 +576,54 @@ async fn without_tls_anywhere_nothing_is_sent() {
     }
 }
 
+/// The answers of domain controllers on which NTLM is off: Samba's, and the one that MS-ERREF has for Windows.
+const NO_BINDS: [u32; 2] = [0x418, 0x791];
+
+#[tokio::test]
+async fn who_takes_no_simple_binds_has_counted_nothing_and_is_spared_for_a_while() {
+    for data in NO_BINDS {
+        let Some(network) = Network::new() else { return };
+        let takes_none = |script: Script| script.on(Event::bind(), [refused(data)]);
+        let first = network.controller(DC1, takes_none).await;
+        let second = network.controller(DC2, takes_none).await;
+        let mut bench = Bench::new(&network);
+        for _ in 0..2 {
+            let cause = match bench.bind().await.0 {
+                Err(PoolError::NoBinds(cause)) => cause,
+                other => panic!("{data:x}: {other:?}"),
+            };
+            assert!(cause.contains(DC1) && cause.contains(DC2), "{cause}");
+            assert!(cause.contains(&format!("NTLM is off (data {data:x})")), "{cause}");
+        }
+        assert_eq!((first.log().binds(), second.log().binds()), (1, 1));
+        assert!(bench.pool.is_blocked(DC1) && !bench.pool.is_due());
+        // Its TLS works: it is not down, and no probe brings it back.
+        assert_eq!(bench.told(), []);
+        assert!(matches!(bench.pool.warm_up(soon()).await, Err(PoolError::NoBinds(_))));
+    }
+}
+
+#[tokio::test]
+async fn one_that_takes_simple_binds_is_enough() {
+    let Some(network) = Network::new() else { return };
+    let first = network.controller(DC1, |script| script.on(Event::bind(), [refused(0x418)])).await;
+    let second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let bench = Bench::new(&network);
+    for _ in 0..2 {
+        assert!(success_at(&bench.bind().await, DC2));
+    }
+    assert_eq!((first.log().binds(), second.log().binds()), (1, 2));
+}
+
+#[tokio::test]
+async fn who_may_have_counted_the_password_leaves_no_other_way() {
+    let Some(network) = Network::new() else { return };
+    let _first = network.controller(DC1, |script| script.on(Event::bind(), [Action::Close])).await;
+    let _second = network.controller(DC2, |script| script.on(Event::bind(), [refused(0x418)])).await;
+    let answer = Bench::new(&network).bind().await.0;
+    assert!(matches!(answer, Err(PoolError::Unanswered(_))), "{answer:?}");
+}
+
 #[tokio::test]
 async fn that_there_is_no_tls_is_an_answer_also_of_one_that_answers_searches_meanwhile() {
     let Some(network) = Network::new() else { return };

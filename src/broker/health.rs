@@ -50,9 +50,8 @@ const OLD: Duration = Duration::from_secs(60);
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Clock difference from which Kerberos rejects tickets (MS-KILE: MaxClockSkew), in seconds.
 const MAX_SKEW: u64 = 300;
-/// Sub-code of a bind that AD rejects because NTLM is switched off, which rejects simple binds as well
-/// (STATUS_NTLM_BLOCKED, MS-ERREF 2.3.1).
-const SIMPLE_BINDS_OFF: &str = "data 418";
+/// Start of [`PoolError::NoBinds`](crate::directory::passwords::pool::PoolError::NoBinds).
+const SIMPLE_BINDS_OFF: &str = "no domain controller takes simple binds";
 
 /// Problem of a broker that has not looked yet.
 const STARTING: &str = "the broker has just started and is looking for Active Directory";
@@ -146,7 +145,7 @@ struct Failed {
 impl Watch {
     /// Records the outcome of a login, if it shows a fault that affects every user, or that AD decides again.
     pub(super) fn login(&self, outcome: Outcome, reason: &str, method: Option<Method>) {
-        let binds_off = outcome == Outcome::Refused && reason.contains(SIMPLE_BINDS_OFF);
+        let binds_off = outcome == Outcome::Unavailable && reason.starts_with(SIMPLE_BINDS_OFF);
         let is_service = matches!(outcome, Outcome::Unavailable | Outcome::Misconfigured);
         let mut failed = locked(&self.failed);
         if binds_off || is_service {
@@ -162,12 +161,7 @@ impl Watch {
         let failed = failed.as_ref()?;
         let age = failed.at.elapsed();
         match failed.binds_off {
-            true => Some(Problem::stops(format!(
-                "AD refuses simple binds (NTLM is switched off there): set login.method = \"kerberos\". Last login, {} s \
-                 ago: {}",
-                age.as_secs(),
-                failed.reason
-            ))),
+            true => Some(Problem::stops(format!("{}. Last login: {} s ago", failed.reason, age.as_secs()))),
             false if age < REMEMBERED => Some(Problem::stops(format!(
                 "the last login, {} s ago, failed: {}",
                 age.as_secs(),
@@ -504,6 +498,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::passwords::pool::PoolError;
     use crate::directory::people::groups::GroupError;
     use crate::protocol::report::{Method as Chosen, Server};
 
@@ -662,13 +657,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn that_binds_are_switched_off_counts_until_a_bind_is_decided() {
         let watch = Watch::default();
-        watch.login(Outcome::Refused, "unknown bind answer: … data 52f, v1db1", Some(Method::Ldap));
+        watch.login(Outcome::AccountRestriction, "… (data 52f)", Some(Method::Ldap));
         assert_eq!(watch.failure(), None, "that is about one account");
-        watch.login(Outcome::Refused, "unknown bind answer: … data 418, v1db1", Some(Method::Ldap));
+        let no_binds = PoolError::NoBinds("dc1: NTLM is off (data 418)".to_owned());
+        watch.login(Outcome::Unavailable, &no_binds.to_string(), None);
         tokio::time::advance(REMEMBERED * 10).await;
         // A name that cannot be mapped proves nothing about binds.
         watch.login(Outcome::Unmapped, "", None);
-        assert!(watch.failure().unwrap().text.contains("login.method = \"kerberos\""));
+        assert!(watch.failure().unwrap().text.contains("login.method = \"auto\""));
         watch.login(Outcome::Success, "", Some(Method::Ldap));
         assert_eq!(watch.failure(), None);
     }

@@ -148,7 +148,8 @@ pub const KEYS: &[Key] = &[
         otherwise: "",
         text: "How a password is checked: by an LDAP bind over verified TLS, or by the KDC, whose ticket is verified \
                with the host's keytab. auto takes LDAP where a domain controller offers TLS that can be verified, \
-               else Kerberos. No password is ever tried by both. Accounts without Kerberos pre-authentication are \
+               else Kerberos; also if domain controllers take no simple binds (NTLM is off), and for members of \
+               Protected Users, because such a bind checks no password. No password is ever checked by both. Accounts without Kerberos pre-authentication are \
                checked by LDAP also with kerberos, where a domain controller offers TLS: AD would not count a wrong \
                password otherwise.",
     },

@@ -2,7 +2,9 @@
 //!
 //! A password goes to one of them only, until it has proved right. If the configuration leaves the choice
 //! open, the method is LDAP where a domain controller offers TLS that can be verified. Kerberos is chosen
-//! only if every domain controller that answers offers none, which is known before any bind is sent.
+//! only if every domain controller that answers offers none, which is known before any bind is sent, or takes
+//! no simple binds. Such a domain controller checks and counts nothing, and neither does one that rejects the
+//! binds of a restricted account; then the password goes to Kerberos.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,6 +28,11 @@ use crate::verdict::Outcome;
 pub trait Passwords: Send + Sync {
     /// Returns the method that will most likely check the next password of `person`.
     fn method(&self, person: &Person) -> Method;
+
+    /// Returns true if the configuration permits binds alone.
+    fn binds_only(&self) -> bool {
+        false
+    }
 
     /// Checks the password of `person`. At most one attempt is answered.
     fn check(
@@ -144,7 +151,9 @@ impl DomainPasswords {
                 self.settled(domain, &dc);
                 Ok(Some(dc))
             }
-            Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
+            Err(PoolError::NoTls(cause) | PoolError::NoBinds(cause))
+                if self.configured == config::Method::Auto =>
+            {
                 self.choose(domain, Method::Kerberos, &cause);
                 Ok(None)
             }
@@ -152,9 +161,10 @@ impl DomainPasswords {
         }
     }
 
-    /// Records that `dc` of `domain` offers TLS that can be verified.
+    /// Records that `dc` of `domain` offers TLS that can be verified. That proves nothing while it takes no simple binds.
     pub fn settled(&self, domain: &str, dc: &str) {
         match self.configured {
+            config::Method::Auto if self.pool(domain).is_blocked(dc) => {}
             config::Method::Auto if self.chosen(domain) == Some(Method::Ldap) => {}
             config::Method::Auto => {
                 self.choose(domain, Method::Ldap, &format!("{dc} offers TLS that can be verified"));
@@ -192,9 +202,10 @@ impl DomainPasswords {
         }
     }
 
-    /// Runs `ldap`, or `kerberos` if that is the method. Also runs `kerberos` if nothing could be sent
-    /// because no TLS was offered and the configuration leaves the choice open. The argument of `kerberos`
-    /// permits a password that AD would not count, see [`Who::uncounted`].
+    /// Runs `ldap`, or `kerberos` if that is the method. If the configuration leaves the choice open, it also
+    /// runs `kerberos` if no domain controller has checked the password: nothing could be sent because no TLS
+    /// was offered, no simple binds are taken, or the account is restricted to Kerberos. The argument of
+    /// `kerberos` permits a password that AD would not count, see [`Who::uncounted`].
     ///
     /// Kerberos is boxed so that the common login future stays small.
     async fn by_either<T: AsRef<Checked>, K: Future<Output = Result<T, CheckError>>>(
@@ -211,17 +222,23 @@ impl DomainPasswords {
             // The password was not sent yet, and AD counts a bind.
             return match ldap.await {
                 Ok(done) => Ok(done),
-                Err(PoolError::NoTls(_)) => Ok(Box::pin(kerberos(true)).await?),
+                Err(PoolError::NoTls(_) | PoolError::NoBinds(_)) => Ok(Box::pin(kerberos(true)).await?),
                 Err(error) => Err(Refusal::new(Outcome::Unavailable, format!("{no_preauth}; {error}"))),
             };
         }
         match ldap.await {
             Ok(done) => {
                 self.settled(&person.domain, &done.as_ref().dc);
-                Ok(done)
+                let is_restricted = done.as_ref().outcome == Outcome::AccountRestriction;
+                match is_restricted && self.configured == config::Method::Auto {
+                    true => Ok(Box::pin(kerberos(false)).await?),
+                    false => Ok(done),
+                }
             }
-            // Nothing was sent yet.
-            Err(PoolError::NoTls(cause)) if self.configured == config::Method::Auto => {
+            // Nothing was sent yet, or the password was not checked.
+            Err(PoolError::NoTls(cause) | PoolError::NoBinds(cause))
+                if self.configured == config::Method::Auto =>
+            {
                 self.choose(&person.domain, Method::Kerberos, &cause);
                 Ok(Box::pin(kerberos(true)).await?)
             }
@@ -276,6 +293,8 @@ impl DomainPasswords {
         match self.configured {
             config::Method::Ldap => Method::Ldap,
             config::Method::Kerberos => Method::Kerberos,
+            // Simple binds may be taken again.
+            config::Method::Auto if self.pool(&person.domain).is_due() => Method::Ldap,
             config::Method::Auto => self.chosen(&person.domain).unwrap_or(Method::Ldap),
         }
     }
@@ -306,6 +325,10 @@ const CONFIGURED: &str = "login.method";
 impl Passwords for Arc<DomainPasswords> {
     fn method(&self, person: &Person) -> Method {
         self.preferred(person)
+    }
+
+    fn binds_only(&self) -> bool {
+        self.configured == config::Method::Ldap
     }
 
     async fn check(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, Refusal> {

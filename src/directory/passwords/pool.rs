@@ -24,7 +24,7 @@ use crate::directory::controllers::discovery::Controller;
 use crate::directory::controllers::health::Service;
 use crate::directory::controllers::servers::ServerList;
 use crate::directory::passwords::bind::{BindConnection, Unusable};
-use crate::directory::passwords::refusal;
+use crate::directory::passwords::refusal::{self, Undecided};
 use crate::directory::trust::Trust;
 use crate::ldap::{ExchangeError, LDAP, LDAPS, Response};
 use crate::net::{BoxFuture, connect_tuned};
@@ -42,6 +42,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Maximum number of binds sent for one login. AD may have counted a bind that got no answer, so few are
 /// repeated.
 const BINDS: usize = 3;
+
+/// Time after which a domain controller that takes no simple binds gets one again. It has counted nothing, but each bind
+/// costs its login time.
+const BLOCKED: Duration = Duration::from_secs(60);
 
 /// Has the trusted roots read again.
 pub type Renew = Box<dyn Fn(Instant) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -63,6 +67,8 @@ pub struct Pool {
     me: Weak<Pool>,
     /// Hosts that answered StartTLS but not on the LDAPS port.
     starttls: Mutex<HashSet<String>>,
+    /// Hosts that take no simple binds: the time of the last one, and the answer.
+    blocked: Mutex<HashMap<String, (Instant, String)>>,
     /// Ends of the hosts' certificates, in seconds since 1970-01-01 UTC.
     certificates: Mutex<BTreeMap<String, u64>>,
     /// Number of logins that found every connection busy.
@@ -93,6 +99,12 @@ pub enum PoolError {
     /// No domain controller that answers has trustworthy TLS; the text lists the causes. No bind was sent.
     #[error("no domain controller offers TLS that can be verified: {0}")]
     NoTls(String),
+    /// Domain controllers answered that they take no simple binds, and no other one can be used; the text lists the causes. AD
+    /// has counted nothing.
+    #[error(
+        "no domain controller takes simple binds: {0}; login.method = \"auto\" or \"kerberos\" does without"
+    )]
+    NoBinds(String),
     /// The deadline passed, or every domain controller failed; the text lists the causes.
     #[error("no domain controller answered the bind: {0}")]
     Unanswered(String),
@@ -104,6 +116,8 @@ enum Failure {
     Broken(String),
     /// The domain controller reports that it cannot answer now: it has counted nothing.
     Unwilling(String),
+    /// The domain controller takes no simple binds: it has counted nothing.
+    Blocked(String),
     /// The domain controller has a problem: its answer makes no sense.
     Trouble(String),
     /// The domain controller is silent.
@@ -113,7 +127,7 @@ enum Failure {
 impl Failure {
     /// Returns true if the bind may have reached the account.
     fn may_have_counted(&self) -> bool {
-        !matches!(self, Failure::Unwilling(_))
+        !matches!(self, Failure::Unwilling(_) | Failure::Blocked(_))
     }
 }
 
@@ -186,6 +200,10 @@ struct Tried {
     sent: Vec<(String, Instant)>,
     causes: Vec<String>,
     no_tls: bool,
+    /// True if a domain controller takes no simple binds.
+    blocked: bool,
+    /// Binds that were answered without a check of the password.
+    uncounted: usize,
 }
 
 impl Tried {
@@ -217,9 +235,12 @@ impl Tried {
             true => "the deadline had passed".to_owned(),
             false => self.causes.join("; "),
         };
-        match self.no_tls && self.binds == 0 {
-            true => PoolError::NoTls(causes),
-            false => PoolError::Unanswered(causes),
+        // No domain controller may have counted the password.
+        let is_unsent = self.binds == self.uncounted;
+        match (is_unsent, self.blocked, self.no_tls) {
+            (true, true, _) => PoolError::NoBinds(causes),
+            (true, false, true) if self.binds == 0 => PoolError::NoTls(causes),
+            _ => PoolError::Unanswered(causes),
         }
     }
 }
@@ -245,6 +266,7 @@ impl Pool {
             connecting: Mutex::default(),
             me: me.clone(),
             starttls: Mutex::default(),
+            blocked: Mutex::default(),
             certificates: Mutex::default(),
             refused: AtomicU64::new(0),
         });
@@ -388,6 +410,12 @@ impl Pool {
         tried: &Attempts,
     ) -> Option<(Checked, Connection)> {
         while Instant::now() < deadline {
+            if let Some(answer) = self.takes_no_binds(&controller.host) {
+                let mut tried = lock(tried);
+                tried.blocked = true;
+                tried.causes.push(answer);
+                return None;
+            }
             // The caller decides if another one is tried in parallel.
             let mut wait = Wait::new(controller, &[], deadline);
             let (connection, connect) = match self.connection(&mut wait).await {
@@ -411,14 +439,30 @@ impl Pool {
                 tried.answered(&controller.host);
             }
             match result {
-                Ok((answered, connection)) => return Some((Checked { connect, ..answered }, connection)),
+                Ok((answered, connection)) => {
+                    self.blocked().remove(&controller.host);
+                    return Some((Checked { connect, ..answered }, connection));
+                }
+                // Its TLS works, so it is not down.
+                Err(Failure::Blocked(cause)) => {
+                    tried.uncounted += 1;
+                    tried.blocked = true;
+                    tried.causes.push(cause.clone());
+                    self.blocked().insert(controller.host.clone(), (Instant::now(), cause));
+                    return None;
+                }
                 // A closed idle connection does not mean that a new one would fail. The others have been idle
                 // for longer, so the same cause has most likely closed them as well.
                 Err(Failure::Broken(cause)) if !fresh => {
                     self.abandon_idle(&controller.host);
                     tried.causes.push(cause);
                 }
-                Err(Failure::Broken(cause) | Failure::Unwilling(cause) | Failure::Trouble(cause)) => {
+                Err(Failure::Unwilling(cause)) => {
+                    tried.uncounted += 1;
+                    tried.causes.push(self.fail(controller, &cause));
+                    return None;
+                }
+                Err(Failure::Broken(cause) | Failure::Trouble(cause)) => {
                     tried.causes.push(self.fail(controller, &cause));
                     return None;
                 }
@@ -439,6 +483,11 @@ impl Pool {
         let controllers = self.servers.controllers(Service::Binds).await.map_err(PoolError::Unanswered)?;
         let mut tried = Tried::default();
         for (index, controller) in controllers.iter().enumerate() {
+            if let Some(answer) = self.takes_no_binds(&controller.host) {
+                tried.blocked = true;
+                tried.causes.push(answer);
+                continue;
+            }
             let rest = controllers.get(index + 1..).unwrap_or_default();
             let until = deadline.min(Instant::now() + CONNECT);
             match self.connection(&mut Wait::new(controller, rest, until)).await {
@@ -505,6 +554,27 @@ impl Pool {
         let mut known = self.certificates.lock();
         known.retain(|host, _| self.servers.knows(host));
         known.iter().map(|(host, ends)| (host.clone(), *ends)).collect()
+    }
+
+    /// Returns the answer of `host` if it took no simple bind within the last [`BLOCKED`].
+    fn takes_no_binds(&self, host: &str) -> Option<String> {
+        let blocked = self.blocked();
+        blocked.get(host).filter(|(at, _)| at.elapsed() < BLOCKED).map(|(_, answer)| answer.clone())
+    }
+
+    /// Returns true if the last bind that `host` answered was rejected because it takes no simple binds.
+    pub fn is_blocked(&self, host: &str) -> bool {
+        self.blocked().contains_key(host)
+    }
+
+    /// Returns true if domain controllers took no simple binds, and it is time to send them one again.
+    pub fn is_due(&self) -> bool {
+        let blocked = self.blocked();
+        !blocked.is_empty() && blocked.values().all(|(at, _)| at.elapsed() >= BLOCKED)
+    }
+
+    fn blocked(&self) -> MutexGuard<'_, HashMap<String, (Instant, String)>> {
+        self.blocked.lock()
     }
 
     /// Returns the domain controllers that a login could turn to instead of `controller`.
@@ -594,7 +664,15 @@ impl Pool {
                 let bound = decided.by_ldap(host.clone(), begun.elapsed());
                 busy.0.take().map(|connection| (bound, connection)).ok_or(Failure::Broken(host))
             }
-            Err(trouble) => Err(Failure::Unwilling(format!("{host}: {trouble}"))),
+            // The bind was answered, and the connection is as good as before.
+            Err(Undecided::Blocked(answer)) => {
+                if let Some(connection) = busy.0.take() {
+                    self.put_back(connection);
+                }
+                self.servers.answered(&host, Service::Binds);
+                Err(Failure::Blocked(format!("{host}: {answer}")))
+            }
+            Err(Undecided::Trouble(trouble)) => Err(Failure::Unwilling(format!("{host}: {trouble}"))),
         }
     }
 
