@@ -138,7 +138,12 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 None => Ok(()),
             },
         };
-        audited.decide(judged.err().unwrap_or(Refusal::new(Outcome::Success, "")));
+        audited.decide(match judged {
+            Err(refusal) => refusal,
+            Ok(()) => self
+                .restricted(account)
+                .unwrap_or_else(|| Refusal::new(Outcome::Success, restrictions(account))),
+        });
     }
 
     /// Finds similar accounts for the names that have none. A name with a line in the map is skipped: the
@@ -165,6 +170,22 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         }
         Ok(())
     }
+}
+
+impl<M: Machine, P: Passwords> Logins<M, P> {
+    /// Returns the refusal of an account in order whose password cannot be checked by the configured method.
+    pub(super) fn restricted(&self, account: &Account) -> Option<Refusal> {
+        let restriction = account.binds_forbidden().filter(|_| self.passwords.binds_only())?;
+        let reason =
+            format!("{restriction}: AD rejects every bind; login.method = \"auto\" checks by Kerberos");
+        Some(Refusal::new(Outcome::AccountRestriction, reason))
+    }
+}
+
+/// Returns the restrictions of an account in one line.
+fn restrictions(account: &Account) -> String {
+    let each = account.restrictions().into_iter().map(|(name, value)| format!("{name}: {value}"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 impl Audited {

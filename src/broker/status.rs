@@ -7,6 +7,7 @@ use tokio::time::Instant as Deadline;
 use super::Broker;
 use super::metrics::Event;
 use super::service::Service;
+use crate::directory::people::account::Account;
 use crate::login::decision::Decision;
 use crate::protocol::report::{Check, Fact, KeptSettings, Machine, Status, Task};
 use crate::supervise;
@@ -41,12 +42,25 @@ impl Broker {
         check.reason = lock.clone().unwrap_or(decision.reason);
         check.principal = decision.principal;
         check.dc = service.machine.state().dc;
-        if let Some((person, account)) = read {
+        if let Some((person, mut account)) = read {
+            if account.protected.is_none() {
+                let groups = service.logins.directory.groups(&person, deadline).await.ok();
+                account.protected = groups.as_deref().map(Account::is_protected);
+            }
+            if let (Outcome::Success, Some(refusal)) = (decision.outcome, service.logins.restricted(&account))
+            {
+                (check.outcome, check.reason) = (Some(refusal.outcome), refusal.reason);
+            }
             check.dn = Some(person.dn);
             check.guid = Some(person.guid.to_string());
             check.sam_account_name = Some(person.sam);
             check.user_principal_name = person.upn;
             check.facts = account.facts((service.logins.clock)(), &service.logins.host);
+            let restriction =
+                account.binds_forbidden().filter(|_| check.outcome == Some(Outcome::AccountRestriction));
+            for fact in check.facts.iter_mut().filter(|fact| Some(fact.name.as_str()) == restriction) {
+                fact.refuses = true;
+            }
             // The lock is the first rule that rejects.
             if let (Some(lock), Some(fact)) = (lock, check.facts.iter_mut().find(|fact| fact.refuses)) {
                 fact.value = lock;

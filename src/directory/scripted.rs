@@ -46,6 +46,10 @@ impl Machine for Scripted {
         let asked = format!("{place} {} {}", search.base, search.filter);
         let mut script = self.0.lock().unwrap();
         let at = script.iter().position(|(part, _)| asked.contains(part));
+        // Nobody is in Protected Users, unless a test says so.
+        if at.is_none() && asked.contains("-525>)") {
+            return Ok(Vec::new());
+        }
         script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
     }
 

@@ -8,6 +8,9 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sid(Vec<u8>);
 
+/// Relative identifier of the group Protected Users (MS-DTYP 2.4.2.4).
+pub const PROTECTED_USERS: u32 = 525;
+
 /// The bytes or the text are not a SID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a SID")]
@@ -27,6 +30,12 @@ impl Sid {
     /// BUILTIN).
     pub fn is_builtin(&self) -> bool {
         self.0.starts_with(&[1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0])
+    }
+
+    /// Returns true for the group Protected Users of a domain (MS-ADTS 6.1.1.6): S-1-5-21-…-525.
+    pub fn is_protected_users(&self) -> bool {
+        self.0.starts_with(&[1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0])
+            && self.0.ends_with(&PROTECTED_USERS.to_le_bytes())
     }
 
     /// Returns the SID as a value in a search filter (RFC 4515, 3).

@@ -46,11 +46,17 @@ pub struct Account {
     pub workstations: Vec<String>,
     /// `tokenGroups`: every group, including nested ones; `None` if they were not requested.
     pub groups: Option<Vec<Sid>>,
+    /// True if the account is in the group Protected Users; `None` if its groups were not requested.
+    pub protected: Option<bool>,
+    /// Name of the authentication policy silo that the account is assigned to (`msDS-AssignedAuthNPolicySilo`).
+    pub silo: Option<String>,
+    /// Name of its authentication policy (`msDS-AssignedAuthNPolicy`).
+    pub policy: Option<String>,
 }
 
 impl Account {
     /// The attributes that [`Account::from_entry`] reads, except `tokenGroups`.
-    pub const ATTRIBUTES: [&'static str; 8] = [
+    pub const ATTRIBUTES: [&'static str; 10] = [
         "sAMAccountName",
         "userAccountControl",
         "msDS-User-Account-Control-Computed",
@@ -59,6 +65,9 @@ impl Account {
         Self::PASSWORD_EXPIRY,
         "logonHours",
         "userWorkstations",
+        // Unknown to a schema older than that of Windows Server 2012 R2, and so absent.
+        "msDS-AssignedAuthNPolicySilo",
+        "msDS-AssignedAuthNPolicy",
     ];
     /// Every group; only available in a BASE search of the account (MS-ADTS 3.1.1.4.5.19).
     pub const GROUPS: &'static str = "tokenGroups";
@@ -108,7 +117,10 @@ impl Account {
                 .map(|name| name.trim().to_owned())
                 .filter(|name| !name.is_empty())
                 .collect(),
+            protected: groups.as_deref().map(Self::is_protected),
             groups,
+            silo: named(entry, "msDS-AssignedAuthNPolicySilo")?,
+            policy: named(entry, "msDS-AssignedAuthNPolicy")?,
         })
     }
 
@@ -129,6 +141,11 @@ impl Account {
                 sids.iter().map(|sid| Sid::try_from(sid.as_slice()).map_err(|_| wrong("a SID"))).collect()
             }
         }
+    }
+
+    /// Returns true if Protected Users is among these groups.
+    pub fn is_protected(groups: &[Sid]) -> bool {
+        groups.iter().any(Sid::is_protected_users)
     }
 
     /// Returns the expiry of an account's password; `None` if never.
@@ -196,11 +213,48 @@ impl Account {
         let mut facts: Vec<_> = rules
             .map(|(name, value, refusal)| Fact { name: name.to_owned(), value, refuses: refusal.is_some() })
             .collect();
-        if self.control & SMARTCARD_REQUIRED != 0 {
-            facts.push(Fact { name: "smart card required".into(), value: "yes".into(), refuses: false });
-        }
+        let restrictions = self.restrictions().into_iter();
+        facts.extend(restrictions.map(|(name, value)| Fact { name: name.to_owned(), value, refuses: false }));
         facts
     }
+
+    /// Returns the name of the restriction because of which AD rejects every bind of the account, whatever the password,
+    /// if that is certain. A policy or silo may not be enforced, or admit this host.
+    pub fn binds_forbidden(&self) -> Option<&'static str> {
+        (self.protected == Some(true)).then_some(PROTECTED)
+    }
+
+    /// Returns the restrictions that AD applies to a logon in addition to the state, each with its value for the
+    /// administrator. Only a logon shows their effect.
+    pub fn restrictions(&self) -> Vec<(&'static str, String)> {
+        let by_kerberos = |what: &str| format!("{what}passwords are checked by Kerberos alone");
+        let protected = (self.protected == Some(true)).then(|| (PROTECTED, by_kerberos("member; ")));
+        let policy = |kind, name: &Option<String>| {
+            let value =
+                name.as_ref().map(|name| format!("{name}; where it is enforced, {}", by_kerberos("")))?;
+            Some((kind, value + ", and only from hosts that it admits"))
+        };
+        let card = self.control & SMARTCARD_REQUIRED != 0;
+        let card = card.then(|| {
+            let value = "yes; AD has replaced the password, and the KDC takes none";
+            ("smart card required", value.to_owned())
+        });
+        let policies =
+            [policy("authentication silo", &self.silo), policy("authentication policy", &self.policy), card];
+        protected.into_iter().chain(policies.into_iter().flatten()).collect()
+    }
+}
+
+/// Name of the fact that an account is in the group Protected Users.
+const PROTECTED: &str = "Protected Users";
+
+/// Returns the name of the object that an attribute refers to: the value of its DN's first part.
+fn named(entry: &Entry, attribute: &str) -> Result<Option<String>, EntryError> {
+    let name = |dn: &str| {
+        let first = dn.split_once(",CN=").map_or(dn, |(first, _)| first);
+        first.split_once('=').map_or(first, |(_, name)| name).to_owned()
+    };
+    Ok(entry.text(attribute)?.map(name))
 }
 
 /// Converts AD's time: units of 100 ns since 1601; 0 and 2^63-1 mean never (MS-ADA1 2.1, accountExpires).
@@ -408,6 +462,41 @@ mod tests {
         assert_eq!(shown("2650467743990000000"), "9999-12-31T23:59:59Z");
         assert_eq!(shown("1"), "1970-01-01T00:00:00Z");
         assert_eq!(shown("9223372036854775807"), "never");
+    }
+
+    #[test]
+    fn restrictions_are_shown_and_decide_nothing_by_themselves() {
+        let group = |rid: u32| {
+            let mut sid = vec![1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0];
+            sid.extend(rid.to_le_bytes());
+            sid
+        };
+        let read = |entry: &Entry| Account::from_entry(entry).unwrap();
+        assert_eq!(read(&entry()).restrictions(), []);
+        assert_eq!(read(&entry().with("tokenGroups", [group(513)])).protected, Some(false));
+        let silo =
+            "CN=Sales, night,CN=AuthN Silos,CN=AuthN Policy Configuration,CN=Services,CN=Configuration,DC=a";
+        let policy =
+            "CN=Strict,CN=AuthN Policies,CN=AuthN Policy Configuration,CN=Services,CN=Configuration,DC=a";
+        let account = read(
+            &replaced("userAccountControl", "262656")
+                .with("tokenGroups", [group(513), group(525)])
+                .with("msDS-AssignedAuthNPolicySilo", [silo])
+                .with("msDS-AssignedAuthNPolicy", [policy]),
+        );
+        let names: Vec<_> = account.restrictions().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(
+            names,
+            ["Protected Users", "authentication silo", "authentication policy", "smart card required"]
+        );
+        assert_eq!(
+            (account.silo.as_deref(), account.policy.as_deref()),
+            (Some("Sales, night"), Some("Strict"))
+        );
+        // acct_mgmt is for users who may have logged in with a smart card.
+        assert_eq!(account.refusal(now(), "XCALLY"), None);
+        assert!(account.facts(now(), "XCALLY").iter().all(|fact| !fact.refuses));
+        assert_eq!(account.binds_forbidden(), Some("Protected Users"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::directory::people::groups::GroupRules;
 use crate::directory::people::person::{ATTRIBUTES, CANDIDATES, Person, people_of, people_search};
 use crate::directory::people::standing::{any_of, guid_of};
 use crate::directory::people::{Directory, DirectoryError, remembered};
-use crate::directory::sid::Sid;
+use crate::directory::sid::{PROTECTED_USERS, Sid};
 use crate::name::{Principal, fold};
 
 /// Number of names in one search. A domain controller answered it in about 40 ms, and a login that reads on
@@ -84,6 +84,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Vec<Result<Seen, DirectoryError>>, DirectoryError> {
         let read = self.read_many(principals, deadline).await?;
         let memberships = self.memberships(&read, deadline).await?;
+        let read = self.with_protection(read, deadline).await?;
         let index = Index::new(&read);
         let mut found = Vec::with_capacity(principals.len());
         for principal in principals {
@@ -190,6 +191,22 @@ impl<M: Machine> Directory<M> {
         let allow = self.inside(rules.allow.as_deref().unwrap_or_default(), deadline).await?;
         let deny = self.inside(&rules.deny, deadline).await?;
         Ok(allow.zip(deny).map(|(allow, deny)| Inside { allow, deny }))
+    }
+
+    /// Notes which of these accounts are in the group Protected Users of this host's domain.
+    async fn with_protection(
+        &self,
+        mut read: Vec<Read>,
+        deadline: Instant,
+    ) -> Result<Vec<Read>, DirectoryError> {
+        let Some(primary) = read.iter().find_map(|read| read.primary.as_ref()) else { return Ok(read) };
+        let group = [primary.sibling(PROTECTED_USERS)];
+        let Some(groups) = self.inside(&group, deadline).await? else { return Ok(read) };
+        let members = self.members(&read, &groups, deadline).await?;
+        for read in &mut read {
+            read.account.protected = Some(members.contains(&read.person.guid));
+        }
+        Ok(read)
     }
 
     /// Returns these groups and every security group inside them; `None` if there are more than [`NESTED`].
