@@ -18,7 +18,7 @@ use motion_ad::bridge::search::SEARCHES;
 use motion_ad::bridge::{Bridge, Parts, server, tls};
 use motion_ad::broker::peers::{Nss, Peers};
 use motion_ad::config::admin::{ADMIN, LocalAdmin};
-use motion_ad::config::{Front, Source};
+use motion_ad::config::{Front, Source, Sources};
 use motion_ad::log::{Level, Line, Log};
 use motion_ad::supervise;
 use sd_notify::NotifyState;
@@ -112,12 +112,13 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
 /// Returns the first file that has changed, once the configuration is valid. Until then the old one stays in
 /// force.
 async fn stale(files: Vec<Source>, config: PathBuf, log: &Log) -> String {
+    let files = Sources::of(files);
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;
-        if let Some(file) = files.iter().find(|file| file.is_stale()) {
+        if let Some(file) = files.stale() {
             match Front::load(&config) {
-                Ok(_) => return file.path().display().to_string(),
+                Ok(_) => return file.display().to_string(),
                 Err(problem) => {
                     log.complain(Level::Error, "config", Line::new("config").with("problem", problem))
                 }

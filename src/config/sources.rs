@@ -2,13 +2,19 @@
 //!
 //! When systemd starts the broker, it copies the keytab, `sssd.conf` and its snippets into the unit's
 //! credentials (`LoadCredential=`, systemd.exec(5)). So a changed source requires a new start. The broker may
-//! not read the sources, but every user may read a file's times, so a `stat` before each login is enough.
+//! not read these sources, but every user may read a file's times, so a `stat` before each login is enough.
+//!
+//! A start of SSSD touches `krb5.conf` and sets the modes of its own files. So a file that this process may read
+//! counts as changed only if its contents differ, and another one not if only its owner or mode does.
 
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use ring::digest::{SHA256, digest};
 
 use super::join::{Join, SSSD_CONF};
 use super::samba::{self, SMB_CONF};
@@ -139,7 +145,12 @@ fn drop_in(keytab: &Path) -> String {
 pub struct Source {
     path: PathBuf,
     seen: Look,
+    /// The contents; `None` if the process may not read the file, or reads a copy.
+    contents: Option<Contents>,
 }
+
+/// Digest of a file's contents.
+type Contents = [u8; 32];
 
 /// The result of a `stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +166,9 @@ enum Look {
 struct Stamp {
     inode: u64,
     size: u64,
+    /// Time of the last write.
+    written: (i64, i64),
+    /// Time of the last change of the file or of its owner or mode.
     changed: (i64, i64),
 }
 
@@ -162,7 +176,8 @@ impl Source {
     /// Creates the source for a file that is read now.
     pub fn read(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Source { seen: look(&path).unwrap_or(Look::Absent), path }
+        let seen = look(&path).unwrap_or(Look::Absent);
+        Source { seen, contents: contents(&path), path }
     }
 
     /// Returns the path of the file.
@@ -181,6 +196,8 @@ impl Source {
         let now = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), i64::from(now.subsec_nanos()));
         let filled = is_filled(copy);
         let seen = match (look(path), look(copy)) {
+            // A source without contents has nothing to hand over, now or at the next start: it waits for a join.
+            (Some(Look::There(source)), _) if !filled && source.size <= EMPTY => Look::There(source),
             // A source with a time in the future shows that the clock was set back, which must not cause
             // endless restarts. Neither must a source that existed before systemd used the default: a new
             // start would do the same.
@@ -194,13 +211,30 @@ impl Source {
             _ if filled => Look::Past,
             _ => Look::Absent,
         };
-        Source { path: path.to_owned(), seen }
+        Source { path: path.to_owned(), seen, contents: None }
     }
 
-    /// Returns true if the file has changed. A file that the broker may not `stat` counts as unchanged.
-    pub fn is_stale(&self) -> bool {
-        look(&self.path).is_some_and(|now| now != self.seen)
+    /// Returns true if the file has changed since its state was `seen`. A file that the broker may not `stat` counts
+    /// as unchanged, and one that it may no longer read as changed. If only the state has changed, `seen` follows.
+    fn is_stale(&self, seen: &mut Look) -> bool {
+        let Some(now) = look(&self.path).filter(|now| now != seen) else { return false };
+        let (Look::There(before), Look::There(after)) = (&*seen, &now) else { return true };
+        let is_same = match self.contents {
+            Some(known) => contents(&self.path) == Some(known),
+            None => (before.inode, before.size, before.written) == (after.inode, after.size, after.written),
+        };
+        // A change during the read is noticed next time.
+        if is_same && look(&self.path) == Some(now) {
+            *seen = now;
+        }
+        !is_same
     }
+}
+
+/// Returns the digest of a file's contents; `None` if the process may not read it, or if it is a folder.
+fn contents(path: &Path) -> Option<Contents> {
+    let contents = std::fs::read(path).ok()?;
+    digest(&SHA256, &contents).as_ref().try_into().ok()
 }
 
 /// Returns true if a credential is more than the unit's default for a missing source: a keytab without keys
@@ -227,28 +261,45 @@ fn look(path: &Path) -> Option<Look> {
 
 impl Stamp {
     fn of(file: &Metadata) -> Self {
-        Stamp { inode: file.ino(), size: file.len(), changed: (file.ctime(), file.ctime_nsec()) }
+        Stamp {
+            inode: file.ino(),
+            size: file.len(),
+            written: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
     }
 }
 
 /// All files that the broker was started from.
-#[derive(Clone, Debug, Default)]
-pub struct Sources(Vec<Source>);
+#[derive(Debug, Default)]
+pub struct Sources {
+    files: Vec<Source>,
+    /// The state of each file when its contents were last found to be the same, in the same order.
+    seen: Mutex<Vec<Look>>,
+}
 
 impl Sources {
     /// Creates the sources of these files.
     pub fn of(files: impl IntoIterator<Item = Source>) -> Self {
-        Sources(files.into_iter().collect())
+        let files: Vec<_> = files.into_iter().collect();
+        let seen = files.iter().map(|file| file.seen).collect();
+        Sources { files, seen: Mutex::new(seen) }
     }
 
     /// Creates the sources of `credentials` and `files`.
     pub fn new(credentials: &Credentials, files: impl IntoIterator<Item = Source>) -> Self {
-        Sources(credentials.sources.iter().cloned().chain(files).collect())
+        Sources::of(credentials.sources.iter().cloned().chain(files))
     }
 
     /// Returns the first file that has changed since the broker read it.
     pub fn stale(&self) -> Option<&Path> {
-        self.0.iter().find(|source| source.is_stale()).map(|source| source.path.as_path())
+        let mut seen = self.seen();
+        let mut files = self.files.iter().zip(seen.iter_mut());
+        files.find_map(|(file, seen)| file.is_stale(seen).then_some(file.path.as_path()))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Vec<Look>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -261,7 +312,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("file"), dir.path().join("other"));
         std::fs::write(&path, "one").unwrap();
-        let sources = || Sources(vec![Source::read(&path)]);
+        let sources = || Sources::of([Source::read(&path)]);
 
         let taken = sources();
         assert_eq!(taken.stale(), None);
@@ -270,6 +321,9 @@ mod tests {
 
         let taken = sources();
         std::fs::write(&other, "longer").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(taken.stale(), None, "the same contents");
+        std::fs::write(&other, "others").unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert!(taken.stale().is_some());
 
@@ -287,20 +341,60 @@ mod tests {
     fn a_copy_is_stale_when_its_source_came_went_or_changed_after_it() {
         let dir = tempfile::tempdir().unwrap();
         let (source, copy) = (dir.path().join("source"), dir.path().join("copy"));
-        let taken = || Source::of(&source, &copy);
+        let is_stale = || Sources::of([Source::of(&source, &copy)]).stale().is_some();
 
         std::fs::write(&copy, "").unwrap();
-        assert!(!taken().is_stale(), "no source, and the copy is the empty default");
+        assert!(!is_stale(), "no source, and the copy is the empty default");
         std::fs::write(&source, "keys").unwrap();
-        assert!(taken().is_stale(), "the source came");
+        assert!(is_stale(), "the source came");
         std::thread::sleep(std::time::Duration::from_millis(20));
         std::fs::write(&copy, "keys").unwrap();
-        assert!(!taken().is_stale(), "the copy is younger");
+        assert!(!is_stale(), "the copy is younger");
         std::thread::sleep(std::time::Duration::from_millis(20));
         std::fs::write(&source, "new keys").unwrap();
-        assert!(taken().is_stale(), "the source is younger");
+        assert!(is_stale(), "the source is younger");
         std::fs::remove_file(&source).unwrap();
-        assert!(taken().is_stale(), "the source went");
+        assert!(is_stale(), "the source went");
+    }
+
+    #[test]
+    fn what_a_start_of_sssd_does_to_files_is_no_change() {
+        use std::fs::{File, Permissions, set_permissions};
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let later = || std::thread::sleep(std::time::Duration::from_millis(20));
+        let touch =
+            || File::options().append(true).open(&path).unwrap().set_modified(SystemTime::now()).unwrap();
+        let mode = |mode| set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        std::fs::write(&path, "one").unwrap();
+        let readable = Sources::of([Source::read(&path)]);
+        let unreadable = || Sources::of([Source { contents: None, ..Source::read(&path) }]);
+
+        later();
+        touch();
+        assert_eq!(readable.stale(), None, "touched");
+        later();
+        let (copied, folder) = (unreadable(), Sources::of([Source::read(dir.path())]));
+        mode(0o640);
+        set_permissions(dir.path(), Permissions::from_mode(0o751)).unwrap();
+        for sources in [&readable, &copied, &folder] {
+            assert_eq!(sources.stale(), None, "another mode");
+        }
+        later();
+        touch();
+        assert!(copied.stale().is_some(), "written, with contents that nobody can compare");
+        assert_eq!(readable.stale(), None);
+        // The state that was seen last does not hide a later change.
+        later();
+        std::fs::write(&path, "two").unwrap();
+        assert!(readable.stale().is_some(), "other contents of the same length");
+        std::fs::write(&path, "one").unwrap();
+        assert_eq!(readable.stale(), None, "and back");
+        std::fs::remove_file(&path).unwrap();
+        assert!(readable.stale().is_some());
+        std::fs::create_dir(&path).unwrap();
+        assert!(readable.stale().is_some(), "contents that cannot be read");
     }
 
     /// Creates copies of a host's files in `directory`, as systemd does; a missing `keytab` has the default
@@ -328,6 +422,35 @@ mod tests {
         later();
         std::fs::write(host.path().join("krb5.keytab"), "other keys").unwrap();
         assert_eq!(sources().stale(), Some(host.path().join("krb5.keytab").as_path()), "a join in between");
+    }
+
+    #[test]
+    fn a_keytab_without_keys_is_waited_for_and_not_restarted_for() {
+        let (host, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (keytab, copy) = (host.path().join("krb5.keytab"), copies.path().join("keytab"));
+        let later = || std::thread::sleep(std::time::Duration::from_millis(20));
+        for keys in ["", "\x05\x02"] {
+            for copied in [None, Some(""), Some("\x05\x02")] {
+                let _ = std::fs::remove_file(&copy);
+                if let Some(copied) = copied {
+                    std::fs::write(&copy, copied).unwrap();
+                }
+                later();
+                // Whichever of the two is younger.
+                std::fs::write(&keytab, keys).unwrap();
+                let credentials = credentials(host.path(), copies.path());
+                let sources = Sources::new(&credentials, []);
+                assert_eq!(sources.stale(), None, "{keys:?} {copied:?}");
+                assert!(
+                    credentials.problem().unwrap().contains("missing or empty"),
+                    "{:?}",
+                    credentials.problem()
+                );
+                later();
+                std::fs::write(&keytab, "the keys of a join").unwrap();
+                assert!(sources.stale().is_some(), "{keys:?} {copied:?}");
+            }
+        }
     }
 
     #[test]
