@@ -136,6 +136,11 @@ test: root deps ## run every test: unit and integration, then the package in a r
 	tail --lines=+1 --follow --pid=$$deb target/deb.log; wait $$deb
 	$(lab_tests) --suite
 
+.PHONY: test-matrix
+test-matrix: root deps ## run the suite with Debian 12 and 13 as host and as domain controller: one table (root, more than an hour)
+	$(MAKE) deb
+	tests/lab/matrix $(CHAPTER)
+
 .PHONY: test-failover
 test-failover: root ## let domain controllers die under load, in every way to log in (root, a quarter of an hour)
 	$(with_roots) forger pair -- $(again) deb

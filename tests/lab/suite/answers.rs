@@ -92,6 +92,7 @@ const SCENARIOS: &[Scenario] = &[
     decided("no such user (525)",           || bind([refused(0x525)]),   "PAM_USER_UNKNOWN", "unknown_user",   "data 525"),
     decided("wrong password (52e)",         || bind([refused(0x52e)]),   "PAM_AUTH_ERR",     "wrong_password", "data 52e"),
     decided("outside logon hours (530)",    || bind([refused(0x530)]),   "PAM_PERM_DENIED",  "logon_hours",    "data 530"),
+    decided("account restriction (52f)",    || bind([refused(0x52f)]),   "PAM_PERM_DENIED",  "account_restriction", "data 52f"),
     decided("another workstation (531)",    || bind([refused(0x531)]),   "PAM_PERM_DENIED",  "workstation",    "data 531"),
     decided("too many groups (568)",        || bind([refused(0x568)]),   "PAM_SYSTEM_ERR",   "too_many_groups", "data 568"),
     decided("a code that nobody knows",     || bind([refused(0x999)]),   "PAM_AUTH_ERR",     "refused",        "data 999"),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cast::person;
-use crate::lab::{Lab, wait};
+use crate::lab::{Lab, repository, wait};
 use crate::pam::TEXTS;
 use crate::ready::{john, ready};
 use crate::register;
@@ -166,7 +166,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
 
 /// Copies the applications' files from the repository to the host.
 pub fn install(lab: &Lab) -> Check {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let from = repository().join("tests/clients");
     for part in PARTS {
         copy(&from.join(part), &lab.path(HOME).join(part)).map_err(|e| format!("{part}: {e}"))?;
     }

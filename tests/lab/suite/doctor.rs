@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cast::person;
-use crate::lab::{Lab, Ran, wait};
+use crate::lab::{Lab, Ran, Release, wait};
 use crate::ready::{john, restart};
 use crate::report::{Check, Report, contains, equal};
 
@@ -652,12 +652,15 @@ fn stepped(lab: &Lab, row: &Row, found: &Found) -> Check {
         .and_then(|step| step["command"].as_str())
         .ok_or_else(|| found.explain(format!("no step for {place}")))?;
     println!("         {command}");
+    // adcli 0.9.2, of Debian 13, reads a password from a terminal alone, unless it is told otherwise.
+    let from_pipe = lab.host_release() == Release::Trixie && command.starts_with("adcli join");
+    let command = if from_pipe { format!("{command} --stdin-password") } else { command.to_owned() };
     // In the folder of the package, and without a terminal to prompt on.
     let script = format!("cd {PACKAGES} && export DEBIAN_FRONTEND=noninteractive && {command}");
     let shell = ["setsid", "-w", "sh", "-c", &script];
     let ran = match row.cure {
         WithPassword => lab.host("root", &shell, &format!("{}\n", person("administrator").password)),
-        OnController => lab.dc(&["sh", "-c", command]),
+        OnController => lab.dc(&["sh", "-c", &command]),
         _ => lab.host("root", &shell, ""),
     };
     ran.ok().map(drop).map_err(|e| format!("{command}\n{e}"))

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::blocks::{Block, blocks, documents};
 use crate::cast::everybody;
-use crate::lab::{Lab, Ran};
+use crate::lab::{Lab, Ran, repository};
 use crate::ready::ready;
 use crate::report::{Check, Report, contains};
 use crate::watching;
@@ -38,10 +38,10 @@ const LEFT: &str = "rm -rf /etc/motion-ad/local.passwd /etc/motion-ad/redis* /et
 const RESTORED: [&str; 2] = ["john.doe", "max.mustchange"];
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = repository();
     let mut run = 0;
-    for document in documents(root)? {
-        let blocks = blocks(root, &document)?;
+    for document in documents(&root)? {
+        let blocks = blocks(&root, &document)?;
         // A document without commands and files changes nothing on the host.
         if !blocks.iter().any(|block| block.language == "sh" || block.file.is_some()) {
             continue;

@@ -475,6 +475,14 @@ fn join(lab: &Lab, report: &mut Report) {
         words: &["outcome=unavailable", "/etc/krb5.keytab is missing", "realm join"],
     };
     check(lab, report, &fault);
+    for (name, keys) in [("of 0 bytes", ""), ("of 2 bytes, its version", "\\005\\002")] {
+        report.check(&format!("a keytab {name}: the broker says so, and waits for a join"), || {
+            keyless(lab, keys)
+        });
+    }
+    report.check("a start of SSSD touches krb5.conf and its own files: the broker goes on", || {
+        sssd_starts(lab)
+    });
     let fault = Fault {
         name: "the machine's password was reset in AD",
         breaks: &|| run(lab, &["machine", "reset"]).and_then(|()| restart(lab)),
@@ -499,6 +507,42 @@ fn join(lab: &Lab, report: &mut Report) {
         ..fault
     };
     check(lab, report, &fault);
+}
+
+/// Time in which a broker that restarts for ever does so several times: it looks at its files every two seconds.
+const WAITS: Duration = Duration::from_secs(8);
+
+/// Replaces the keytab by one without keys. The broker restarts once, and again when the keytab is back.
+fn keyless(lab: &Lab, keys: &str) -> Check {
+    let (first, position) = (lab.broker()?, lab.log_position()?);
+    sh(lab, &format!("cp -p /etc/krb5.keytab /root/krb5.keytab && printf '{keys}' >/etc/krb5.keytab"))?;
+    let seen = || {
+        lab.wait_for_log(&position, &["event=start", "/etc/krb5.keytab is missing or empty"])?;
+        let waiting = lab.broker()?;
+        std::thread::sleep(WAITS);
+        equal("the broker's pid", lab.broker()?, waiting)?;
+        equal("the same broker as before", waiting == first, false)?;
+        let ran = lab.host("root", &["motion-ad", "status"], "");
+        contains("status", &ran.stdout, "/etc/krb5.keytab is missing or empty")
+    };
+    let seen = seen();
+    sh(lab, "cat /root/krb5.keytab >/etc/krb5.keytab; rm /root/krb5.keytab")?;
+    wait(Duration::from_secs(30), || john(lab))?;
+    seen
+}
+
+fn sssd_starts(lab: &Lab) -> Check {
+    let (before, pid) = (lab.host_sh("stat -c %z /etc/krb5.conf /etc/sssd/sssd.conf").ok()?, lab.broker()?);
+    sh(lab, "systemctl restart sssd.service")?;
+    // Not every release of SSSD does it.
+    let modes =
+        "for file in /etc/sssd/sssd.conf /etc/sssd/conf.d; do chmod \"$(stat -c %a $file)\" $file; done";
+    sh(lab, &format!("touch /etc/krb5.conf; {modes}"))?;
+    let after = lab.host_sh("stat -c %z /etc/krb5.conf /etc/sssd/sssd.conf").ok()?;
+    equal("the times have changed", before == after, false)?;
+    std::thread::sleep(WAITS);
+    john(lab)?;
+    equal("the broker's pid", lab.broker()?, pid)
 }
 
 /// Renews the machine's password three times, as SSSD does every 30 days.

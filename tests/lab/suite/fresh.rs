@@ -2,11 +2,10 @@
 //! password counts once.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::cast::person;
-use crate::lab::{Lab, wait};
+use crate::lab::{Lab, repository, wait};
 use crate::pam::authenticate;
 use crate::ready::john;
 use crate::report::{Check, Report, contains, equal};
@@ -60,7 +59,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
 }
 
 fn unedited(lab: &Lab) -> Check {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/config.toml");
+    let shipped = repository().join("packaging/config.toml");
     let shipped = fs::read_to_string(&shipped).map_err(|e| format!("{}: {e}", shipped.display()))?;
     let installed = fs::read_to_string(lab.path("/etc/motion-ad/config.toml")).map_err(|e| e.to_string())?;
     equal("config.toml is as shipped", installed == shipped, true)?;

@@ -33,6 +33,35 @@ pub struct Lab {
     keeper: Option<Child>,
 }
 
+/// A Debian release, which the lab takes from the same variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Debian 12: Samba 4.17, SSSD 2.8, Redis 7.
+    Bookworm,
+    /// Debian 13: Samba 4.22, SSSD 2.10, Redis 8.
+    Trixie,
+}
+
+impl Release {
+    fn of(variable: &str) -> Self {
+        match std::env::var(variable).as_deref() {
+            Ok("trixie") => Release::Trixie,
+            _ => Release::Bookworm,
+        }
+    }
+}
+
+/// Returns the folder of the checkout that this program was built in. Cargo names it at run time, and a copied checkout
+/// has a copied program that was compiled for another folder.
+pub fn repository() -> PathBuf {
+    let by_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let beside = || {
+        let program = std::env::current_exe().ok()?;
+        program.ancestors().find(|folder| folder.join("tests/lab/lab").exists()).map(Path::to_owned)
+    };
+    by_cargo.or_else(beside).unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
+}
+
 /// Number of machines of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -72,8 +101,7 @@ pub struct Counters {
 impl Lab {
     /// Starts the lab, without joining a host or installing the package.
     pub fn up(size: Size) -> Result<Self, String> {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let script = repository.join("tests/lab/lab");
+        let script = repository().join("tests/lab/lab");
         let name = std::env::var("LAB_NAME").unwrap_or_else(|_| "suite".to_owned());
         let name = if size.crowd { name + "crowd" } else { name };
         let kerberos = AtomicBool::new(false);
@@ -102,6 +130,22 @@ impl Lab {
         let (name, script) = (self.name.clone(), self.script.clone());
         let kerberos = AtomicBool::new(self.method() == Method::Kerberos);
         Ok(Some(Lab { name, script, size: self.size, host, root, kerberos, keeper: None }))
+    }
+
+    /// Returns the Debian release of the domain controllers.
+    pub fn dc_release(&self) -> Release {
+        Release::of("LAB_DC_SUITE")
+    }
+
+    /// Returns the Debian release of the hosts.
+    pub fn host_release(&self) -> Release {
+        Release::of("LAB_HOST_SUITE")
+    }
+
+    /// Returns true if the domain has a functional level that knows authentication policies and silos.
+    pub fn has_policies(&self) -> bool {
+        let level = std::env::var("LAB_FUNCTION_LEVEL").unwrap_or_default();
+        self.dc_release() == Release::Trixie && (level.is_empty() || level == "2016")
     }
 
     /// Returns the domain controllers' names in the lab.
@@ -247,7 +291,7 @@ impl Lab {
 
     /// Returns the package under test.
     pub fn package(&self) -> Result<PathBuf, String> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(PACKAGES);
+        let folder = repository().join(PACKAGES);
         let found = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let is_package = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,13 +1,13 @@
 //! The tests that need an AD to ask (`tests/machine.rs`, `tests/kerberos.rs`, `tests/forest.rs`,
 //! `tests/impostor.rs`), on the joined host.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::cast::person;
-use crate::lab::Lab;
+use crate::lab::{Lab, repository};
 use crate::report::{Check, Report};
 
 const ON_HOST: &str = "/var/tmp/test";
@@ -100,7 +100,7 @@ fn people() -> String {
 /// Returns the tests' binaries by name, and builds outdated ones.
 fn built() -> Result<Vec<(String, PathBuf)>, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = repository();
     let tests = TESTS.iter().flat_map(|(name, ..)| ["--test", *name]);
     let arguments =
         ["test", "--locked", "--no-run", "--quiet", "--message-format=json"].into_iter().chain(tests);

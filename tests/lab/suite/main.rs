@@ -59,6 +59,7 @@ mod plan;
 mod ready;
 mod register;
 mod report;
+mod restrictions;
 mod row;
 #[path = "../../scripted/mod.rs"]
 mod scripted;
@@ -127,6 +128,7 @@ const SUITE: &[Part] = &[
             ("watching", watching::chapter),
             ("health", health::short),
             ("hardening", hardening::chapter),
+            ("restrictions", restrictions::chapter),
         ],
     ),
     (

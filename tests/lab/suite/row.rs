@@ -9,12 +9,15 @@ use std::time::Duration;
 use motion_ad::verdict::Outcome;
 
 use crate::cast::person;
-use crate::lab::{Counters, Lab, LogPosition, wait};
+use crate::lab::{Counters, Lab, LogPosition, Release, wait};
 use crate::pam::{Answer, pam};
 use crate::report::{Check, Report, equal};
 
 /// Number of wrong passwords that lock an account in the lab's domain.
 const LOCKOUT: u32 = 3;
+
+/// Reason why a KDC of Samba 4.22 tells a right password from a wrong one no more.
+const KDC_FIRST: &str = "Samba 4.22's KDC looks at the account's state before it asks for a proof; 4.17 checks the password first";
 
 /// Text typed at the password prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +90,10 @@ pub struct Row {
     ad_accepts: bool,
     /// The reason if this is so only with Kerberos; empty otherwise.
     kdc_accepts: &'static str,
+    /// True if Samba 4.22's KDC rejects the account before it asks for a proof of the password.
+    kdc_first: bool,
+    /// Reason why the release of the domain controller makes a difference.
+    differs: &'static str,
     /// Outcome and code with Kerberos if they differ, and the reason.
     kdc_refuses: Option<(&'static str, &'static str, &'static str)>,
     /// The row describes a login by LDAP, unless [`Row::by`] converted it.
@@ -119,6 +126,8 @@ pub const fn row(
         passes_auth: false,
         ad_accepts: false,
         kdc_accepts: "",
+        kdc_first: false,
+        differs: "",
         kdc_refuses: None,
         method: Method::Ldap,
     }
@@ -153,10 +162,26 @@ impl Row {
         Row { kdc_refuses: Some((outcome, code, why)), ..self }
     }
 
-    /// Returns the row for this method.
-    pub fn by(self, method: Method) -> Row {
+    /// Samba 4.22's KDC rejects the account before it asks for a proof of the password, as Windows documents: no password
+    /// counts, and the user learns nothing.
+    pub const fn kdc_first(self) -> Row {
+        Row { kdc_first: true, ..self }
+    }
+
+    /// Returns the row for this method, at a domain controller of this release.
+    pub fn by(self, method: Method, dc: Release) -> Row {
         match method {
             Method::Ldap => self,
+            Method::Kerberos if self.kdc_first && dc == Release::Trixie => Row {
+                method,
+                outcome: "not_checked",
+                code: "PAM_AUTH_ERR",
+                counted: 0,
+                told: "",
+                reason: if self.outcome == "wrong_password" { "KDC error 18" } else { self.outcome },
+                differs: KDC_FIRST,
+                ..self
+            },
             Method::Kerberos => {
                 let (outcome, code, why) = self.kdc_refuses.unwrap_or((self.outcome, self.code, ""));
                 Row {
@@ -206,9 +231,9 @@ impl Row {
     /// Returns the row as one line.
     pub fn label(&self) -> String {
         let (name, calls) = (self.shown_name(), self.entry_points().join(", "));
-        let why = match (self.method, self.kdc_accepts) {
-            (Method::Ldap, _) | (_, "") => String::new(),
-            (Method::Kerberos, why) => format!(" ({why})"),
+        let why = match (self.method, self.kdc_accepts, self.differs) {
+            (Method::Ldap, ..) | (_, "", "") => String::new(),
+            (Method::Kerberos, "", why) | (Method::Kerberos, why, _) => format!(" ({why})"),
         };
         match self.calls {
             Acct => format!("{name}, {calls}: {}", self.code),
@@ -348,7 +373,7 @@ pub type Counts = BTreeMap<String, Counters>;
 
 /// Tries every row at `service` with the lab's method, and checks each. At the end, checks the log.
 pub fn run(lab: &Lab, report: &mut Report, service: &str, rows: &[Row]) -> Result<(), String> {
-    let rows: Vec<_> = rows.iter().map(|row| row.by(lab.method())).collect();
+    let rows: Vec<_> = rows.iter().map(|row| row.by(lab.method(), lab.dc_release())).collect();
     let position = lab.log_position()?;
     let mut before = lab.everybodys_counters()?;
     for row in &rows {
