@@ -192,14 +192,17 @@ fn ntlm(lab: &Lab, report: &mut Report) -> Check {
         });
     }
     by(lab, "ldap")?;
-    report.check("NTLM is off: with login.method = \"ldap\" every login is unavailable, and status says why", || {
-        let unavailable =
-            || equal("PAM", login(lab, &john, john.password)?.0.as_str(), "PAM_AUTHINFO_UNAVAIL");
-        wait(BACK, unavailable)?;
-        let ran = lab.host("root", &["motion-ad", "status"], "");
-        equal("exit code", ran.code, 1)?;
-        contains("status", &ran.stdout, "takes no simple binds")
-    });
+    report.check(
+        "NTLM is off: with login.method = \"ldap\" every login is unavailable, and status says why",
+        || {
+            let unavailable =
+                || equal("PAM", login(lab, &john, john.password)?.0.as_str(), "PAM_AUTHINFO_UNAVAIL");
+            wait(BACK, unavailable)?;
+            let ran = lab.host("root", &["motion-ad", "status"], "");
+            equal("exit code", ran.code, 1)?;
+            contains("status", &ran.stdout, "takes no simple binds")
+        },
+    );
     lab.run(&["dc", "ntlm", "on"]).ok()?;
     report.check(
         "NTLM is on again: AD has counted the wrong password once, and binds are used again",
