@@ -200,6 +200,7 @@ pub struct Answer {
 }
 
 /// A handle of libpam, ended when dropped.
+#[derive(Debug)]
 struct Handle {
     handle: *mut PamHandle,
     status: c_int,
@@ -221,7 +222,7 @@ impl Handle {
         let mut handle = ptr::null_mut();
         let service = application.service.as_ptr();
         // SAFETY: the strings and the conversation outlive the call, which copies them; what the conversation points to
-        // outlives the handle, which `login` drops before it returns; the handle is written on success.
+        // outlives the handle, which `login` drops before it returns, or is nothing; the handle is written on success.
         let begun = unsafe {
             match application.folder {
                 None => pam_start(service, user.as_ptr(), conversation, &mut handle),
@@ -252,6 +253,30 @@ impl Handle {
         }
         // SAFETY: a C string that the handle keeps, copied before anything else is done with the handle.
         Some(unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
+    }
+}
+
+/// Keeps the modules of a service loaded, by a handle without a login. libpam loads them with every handle, and
+/// unloads them with the last one.
+#[derive(Debug)]
+pub struct Modules {
+    _handle: Handle,
+}
+
+// SAFETY: no call uses the handle before it is ended, once, by the thread that drops it. libpam binds no handle to a
+// thread.
+unsafe impl Send for Modules {}
+// SAFETY: a shared reference gives no access to the handle.
+unsafe impl Sync for Modules {}
+
+impl Modules {
+    /// Loads the modules of the application's service and of the default service.
+    ///
+    /// # Errors
+    /// Returns libpam's code as text if it cannot read the service. libpam itself logs a module that cannot be loaded.
+    pub fn load(application: &Application<'_>) -> Result<Self, String> {
+        let conversation = Conversation { function: converse, data: ptr::null_mut(), talk: PhantomData };
+        Ok(Modules { _handle: Handle::start(application, c"", &conversation)? })
     }
 }
 

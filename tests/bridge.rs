@@ -600,7 +600,9 @@ async fn libpam_decides_by_the_lines_of_the_service() {
             "auth required pam_deny.so\naccount required pam_deny.so\n",
         )
         .unwrap();
-        let pam = Pam::new("motion", folder.path().to_str()).unwrap();
+        let mut pam = Pam::new("motion", folder.path().to_str()).unwrap();
+        let kept = pam.keep_modules();
+        assert!(kept.iter().all(|file| file.exists()), "{kept:?}");
         let bridge = Running::with(Arc::default(), Arc::new(pam), 0, None).await;
         let bound = bridge.client().await.simple_bind("john.doe", "whatever").await.unwrap();
         assert_eq!(bound.rc, code, "{lines}: {}", bound.text);

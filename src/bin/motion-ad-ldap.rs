@@ -31,6 +31,9 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 
 /// The name in the log.
 const NAME: &str = "motion-ad-ldap";
+/// Folder of the PAM services, and the service whose modules libpam loads in addition for every other one.
+const SERVICES: &str = "/etc/pam.d";
+const DEFAULT: &str = "other";
 /// Interval between checks for changed files.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -93,8 +96,12 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
     };
     files.extend([&settings.certificate, &settings.key].map(|file| Source::read(file.clone())));
     let tls = tls::load_if_there(&settings.certificate, &settings.key)?;
+    let mut pam = Pam::new(&settings.service, None)?;
+    // The services first: a change while libpam reads them must be noticed.
+    files.extend([&settings.service, DEFAULT].map(|name| Source::read(Path::new(SERVICES).join(name))));
+    files.extend(pam.keep_modules().into_iter().map(Source::read));
     let parts = Parts {
-        logins: Arc::new(Pam::new(&settings.service, None)?),
+        logins: Arc::new(pam),
         directory: Arc::new(Broker { socket: arguments.socket.clone() }),
         admin,
         tls,

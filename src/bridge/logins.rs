@@ -1,16 +1,21 @@
 //! One login through PAM for each bind: libpam runs the modules of the service, and our module queries AD.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::path::PathBuf;
 
 use super::answer::Answer;
-use crate::libpam::{self, Application, Talk};
+use crate::libpam::{self, Application, Modules, Talk};
 use crate::module::handle::OUTCOME;
 use crate::protocol::Secret;
 
-/// PAM_RHOST of every login of the bridge. It names no host, so that no module queries DNS. [`TTY`] is
-/// PAM_TTY.
-pub const RHOST: &str = "motion-ad-ldap";
+/// PAM_RHOST of every login of the bridge: an address of this host, with the bridge as its zone. The audit
+/// library resolves PAM_RHOST in each call of libpam. For an address, the C library sends no query to DNS; for a
+/// plain word it sends two. [`TTY`] is PAM_TTY.
+pub const RHOST: &str = "::1%motion-ad-ldap";
 const TTY: &str = "ldap";
+/// Lists the memory of this process, with the file that each part belongs to (proc(5)).
+const MAPS: &str = "/proc/self/maps";
 
 /// A checker of passwords.
 pub trait Logins: Send + Sync {
@@ -26,6 +31,7 @@ pub struct Pam {
     rhost: CString,
     tty: CString,
     variable: CString,
+    modules: Option<Modules>,
 }
 
 impl Pam {
@@ -40,8 +46,36 @@ impl Pam {
             rhost: CString::new(RHOST)?,
             tty: CString::new(TTY)?,
             variable: CString::new(OUTCOME)?,
+            modules: None,
         })
     }
+
+    /// Keeps the modules loaded from now on: otherwise each login loads and unloads those of the service and of
+    /// `other`. Returns the files that were loaded; a changed one is not loaded again. If libpam cannot read the
+    /// service, every login tries it again.
+    pub fn keep_modules(&mut self) -> Vec<PathBuf> {
+        let before = loaded();
+        self.modules = Modules::load(&self.application()).ok();
+        loaded().difference(&before).cloned().collect()
+    }
+
+    fn application(&self) -> Application<'_> {
+        Application {
+            service: &self.service,
+            rhost: Some(&self.rhost),
+            tty: Some(&self.tty),
+            folder: self.folder.as_deref(),
+            variable: Some(&self.variable),
+        }
+    }
+}
+
+/// Returns the files that are loaded into this process.
+fn loaded() -> BTreeSet<PathBuf> {
+    let maps = std::fs::read_to_string(MAPS).unwrap_or_default();
+    // Address, access, offset, device and inode stand before the path, which starts with a slash.
+    let paths = maps.lines().filter_map(|line| line.find('/').and_then(|path| line.get(path..)));
+    paths.map(PathBuf::from).collect()
 }
 
 impl Logins for Pam {
@@ -49,16 +83,69 @@ impl Logins for Pam {
         // The caller rejects names and passwords with a NUL byte, which can never be right.
         let Ok(user) = CString::new(user) else { return Answer::refused("unmapped", "525") };
         let mut talk = Talk::new(&user, password);
-        let application = Application {
-            service: &self.service,
-            rhost: Some(&self.rhost),
-            tty: Some(&self.tty),
-            folder: self.folder.as_deref(),
-            variable: Some(&self.variable),
-        };
-        match libpam::login(&application, &user, &mut talk) {
+        match libpam::login(&self.application(), &user, &mut talk) {
             Ok(said) => Answer::of_pam(said.authenticate, said.account, said.variable.as_deref()),
             Err(_) => Answer::of(crate::verdict::Outcome::Misconfigured),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Returns a folder with a service `motion`, and one for all others.
+    fn services(motion: &[u8], other: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("motion"), motion).unwrap();
+        fs::write(folder.path().join("other"), other).unwrap();
+        folder
+    }
+
+    fn names(files: &[PathBuf]) -> Vec<&str> {
+        files.iter().filter_map(|file| file.file_name()?.to_str()).collect()
+    }
+
+    // No other test loads these modules.
+    #[test]
+    fn modules_stay_loaded_and_are_named() {
+        let services = services(
+            b"auth required pam_echo.so\naccount required pam_no_such_module.so\n",
+            "session required pam_debug.so\n",
+        );
+        let mut pam = Pam::new("motion", services.path().to_str()).unwrap();
+        let kept = pam.keep_modules();
+        assert!(names(&kept).contains(&"pam_echo.so") && names(&kept).contains(&"pam_debug.so"), "{kept:?}");
+        assert!(kept.iter().all(|file| loaded().contains(file)));
+        let answer = pam.login("john.doe", &Secret::new(b"x".to_vec()));
+        assert_ne!(answer.outcome.code, 0);
+        assert!(kept.iter().all(|file| loaded().contains(file)), "a login must not unload them");
+        drop(pam);
+        assert!(!kept.iter().any(|file| file.ends_with("pam_echo.so") && loaded().contains(file)));
+    }
+
+    /// A zone that is no number rules out every address, and an address with a zone is no name for DNS.
+    #[test]
+    fn the_remote_host_is_an_address_and_not_resolved() {
+        use std::net::ToSocketAddrs as _;
+        let address = RHOST.split_once('%').unwrap().0;
+        assert!(address.parse::<std::net::Ipv6Addr>().unwrap().is_loopback());
+        assert!((RHOST, 0).to_socket_addrs().is_err());
+    }
+
+    #[test]
+    fn a_service_that_libpam_cannot_read_stops_nothing() {
+        let services = services(b"@include nowhere\n", "auth required pam_deny.so\n");
+        let mut pam = Pam::new("motion", services.path().to_str()).unwrap();
+        pam.keep_modules();
+        assert_eq!(pam.login("john.doe", &Secret::new(b"x".to_vec())).name, "misconfigured");
+        fs::write(
+            services.path().join("motion"),
+            "auth required pam_permit.so\naccount required pam_permit.so\n",
+        )
+        .unwrap();
+        assert_eq!(pam.login("john.doe", &Secret::new(b"x".to_vec())).outcome.code, 0);
     }
 }

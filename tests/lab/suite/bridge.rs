@@ -1,7 +1,7 @@
 //! The LDAP bridge on a joined host, used by OpenLDAP's clients as the application's user. Checks accepted binds, the
 //! answers to rejected ones, AD's counters, and clients that are not served at all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cast::{everybody, person};
 use crate::lab::{Lab, Ran, wait};
@@ -13,6 +13,9 @@ pub const URL: &str = "ldap://127.0.0.1:3890";
 pub const ADMIN: &str = "motion-ad";
 pub const SECRET: &str = "a-secret-of-this-host-alone-0123";
 pub const WRONG: &str = "not the password of anybody";
+const PROGRAM: &str = "/usr/libexec/motion-ad/motion-ad-ldap";
+/// Address of a bridge without the rules of its unit.
+const FREE: &str = "127.0.0.1:3892";
 /// Number of idle connections, more than the bridge allows.
 const IDLE: usize = 260;
 /// Maximum resident memory of the process after all tests, in KiB.
@@ -227,9 +230,15 @@ fn strangers(lab: &Lab, report: &mut Report) {
         let john = person("john");
         whoami(lab, "root", john.upn, john.password, &[]).ok().map(drop)
     });
+    report.check("another host gets no connection", || {
+        let host = lab.run(&["addr", lab.host_name()]).ok()?;
+        let connect = format!("exec 3<>/dev/tcp/{}/3890", host.trim());
+        let ran = lab.dc(&["timeout", "5", "bash", "-c", &connect]);
+        contains("answer", &ran.stderr, "Connection refused")
+    });
     report.check("it listens on loopback, and refuses any other address", || {
         equal("listeners", listeners(lab)?.as_str(), "127.0.0.1:3890 [::1]:3890")?;
-        let elsewhere = lab.host_sh("/usr/libexec/motion-ad/motion-ad-ldap --listen 0.0.0.0:3891");
+        let elsewhere = lab.host_sh(&format!("{PROGRAM} --listen 0.0.0.0:3891"));
         equal("exit code", elsewhere.code, 1)?;
         contains("answer", &elsewhere.stderr, "no loopback address")?;
         let john = person("john");
@@ -273,6 +282,22 @@ fn bounds(lab: &Lab, report: &mut Report) {
         wait(Duration::from_secs(20), || by(&["-ZZ", "-H", "ldap://localhost:3890"]))?;
         by(&["-H", "ldaps://localhost:3890"])
     });
+    report.check("it keeps the PAM modules loaded, and restarts when a package replaces one", || {
+        let maps = lab.host_sh("cat /proc/$(systemctl show -P MainPID motion-ad-ldap.service)/maps").ok()?;
+        let file = |name: &str| {
+            let line = maps.lines().find(|line| line.ends_with(name));
+            line.and_then(|line| line.split_whitespace().last())
+                .ok_or(format!("{name} is not loaded:\n{maps}"))
+        };
+        file("/pam_motion_ad.so")?;
+        // A module of the default service, which libpam loads as well.
+        let other = file("/pam_unix.so")?;
+        lab.host_sh(&format!("cp -p {other} {other}.new && mv {other}.new {other}")).ok()?;
+        wait(Duration::from_secs(20), || {
+            contains("restart", &lines(lab, "restart")?.join("\n"), &format!("changed={other}"))
+        })?;
+        logs_in(lab)
+    });
     report.check("its memory stays within 12 MiB, it holds no capability", || {
         let status =
             lab.host_sh("cat /proc/$(systemctl show -P MainPID motion-ad-ldap.service)/status").ok()?;
@@ -299,6 +324,23 @@ fn faults(lab: &Lab, report: &mut Report) {
         lab.host_sh("systemctl start motion-ad.socket motion-ad.service").ok()?;
         stopped?;
         wait(Duration::from_secs(20), || john_is(0))
+    });
+    report.check("a bind waits for no DNS server, not even outside the rules of the unit", || {
+        let john = person("john");
+        lab.host_sh(&format!("systemd-run --quiet --collect --unit=free-bridge {PROGRAM} --listen {FREE}"))
+            .ok()?;
+        lab.run(&["net", "swallow", "dc", "53/udp"]).ok()?;
+        let url = format!("ldap://{FREE}");
+        let bind = || whoami(lab, "motion", john.upn, john.password, &["-H", &url]).ok();
+        // The first attempts may come before it listens.
+        let done = wait(Duration::from_secs(10), bind).and_then(|_| {
+            let begun = Instant::now();
+            bind()?;
+            equal("the bind took less than 5 s", begun.elapsed() < Duration::from_secs(5), true)
+        });
+        lab.run(&["net", "heal", "dc"]).ok()?;
+        lab.host_sh("systemctl stop free-bridge.service").ok()?;
+        done
     });
     report.check("a domain controller that is cut off is 52", || {
         lab.run(&["net", "cut", "dc"]).ok()?;
