@@ -17,7 +17,6 @@ use nix::unistd::User;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::time::timeout;
 
 use super::command::{self, Answer};
 use super::facts::{Facts, Login, SERVICE};
@@ -43,6 +42,15 @@ pub struct Answers {
     pub account: Option<String>,
     /// Texts that the user would have seen.
     pub texts: Vec<String>,
+}
+
+/// An LDAP server's result of one bind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// LDAP result code.
+    pub code: u32,
+    /// The server's text.
+    pub text: String,
 }
 
 /// Loads the module as libpam does and resolves its entry points, in this process.
@@ -94,12 +102,12 @@ pub fn login_here(name: &str, password: &Secret) -> Result<Answers, String> {
     })
 }
 
-/// Binds once at an LDAP server of this host, in this process, with the password on standard input. Returns
-/// the LDAP result code.
+/// Binds once at an LDAP server of this host, in this process, with the password on standard input. Waits as
+/// long as the process lives.
 ///
 /// # Errors
 /// If there is no answer, or no valid password on standard input.
-pub fn bind_here(address: SocketAddr, name: &str) -> Result<u32, String> {
+pub fn bind_here(address: SocketAddr, name: &str) -> Result<Bound, String> {
     // std's own handle would keep a copy of the password in its buffer.
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
     let mut bytes = Vec::with_capacity(MAX_PASSWORD + 1);
@@ -109,27 +117,36 @@ pub fn bind_here(address: SocketAddr, name: &str) -> Result<u32, String> {
     let password = std::str::from_utf8(secret.bytes()).map_err(|e| e.to_string())?;
     let request = ldap::simple_bind(1, name, password).map_err(|e| e.to_string())?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(async {
-        let bound = async {
-            let mut stream = TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
-            ldap::exchange(&mut stream, 1, request, ldap::BIND_RESPONSE)
-                .await
-                .map_err(|e| format!("{address}: {e}"))
-        };
-        let answered = timeout(STATUS, bound).await.map_err(|_| format!("{address} does not answer"))?;
-        answered.map(|response| response.code)
-    })
+    let answered = runtime.block_on(async {
+        let mut stream = TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
+        let exchanged = ldap::exchange(&mut stream, 1, request, ldap::BIND_RESPONSE).await;
+        exchanged.map_err(|e| format!("{address}: {e}"))
+    });
+    answered.map(|response| Bound { code: response.code, text: response.text })
 }
 
-/// Binds at an LDAP server of this host as `user`. Returns the LDAP result code.
+/// Binds at an LDAP server of this host as `user`.
 ///
 /// # Errors
 /// If there is no answer.
-pub fn bind_as(user: &User, address: SocketAddr, name: &str, secret: &Secret) -> Result<u32, String> {
+pub fn bind_as(user: &User, address: SocketAddr, name: &str, secret: &Secret) -> Result<Bound, String> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(bind(user, address, name, secret, REACH))
+}
+
+async fn bind(
+    user: &User,
+    address: SocketAddr,
+    name: &str,
+    secret: &Secret,
+    bound: Duration,
+) -> Result<Bound, String> {
     let task = ["bind", "--", &address.to_string(), name];
-    let answer = runtime.block_on(command::ask_ourselves(Some(user), &task, secret.bytes(), REACH));
-    succeeded(answer)?.out.trim().parse().map_err(|_| "no LDAP result code".to_owned())
+    let answer = command::ask_ourselves(Some(user), &task, secret.bytes(), bound).await;
+    if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+        return Err(format!("{address} does not answer"));
+    }
+    serde_json::from_str(&succeeded(answer)?.out).map_err(|e| e.to_string())
 }
 
 /// Loads the module as the application's user. Returns the name of that user.
@@ -156,6 +173,15 @@ pub(super) async fn login(user: &User, login: &Login) -> Result<Answers, String>
     let task = ["login", "--", login.name.as_str()];
     let answer = command::ask_ourselves(Some(user), &task, login.password.bytes(), LOGIN).await;
     serde_json::from_str(&succeeded(answer)?.out).map_err(|e| e.to_string())
+}
+
+/// Runs one login through the LDAP bridge as `user`.
+pub(super) async fn login_by_bridge(
+    user: &User,
+    login: &Login,
+    address: SocketAddr,
+) -> Result<Bound, String> {
+    bind(user, address, &login.name, &login.password, LOGIN).await
 }
 
 fn succeeded(answer: io::Result<Answer>) -> Result<Answer, String> {

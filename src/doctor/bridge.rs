@@ -1,6 +1,6 @@
 //! The LDAP bridge, if XCALLY's `.env` names it: its socket, its secret, and that line of `.env`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -12,7 +12,8 @@ use crate::config::admin::{ADMIN, AdminError, LocalAdmin};
 use crate::config::xcally::change::{has, written};
 use crate::config::xcally::{self, ENV, Env, PREFIX, Value};
 
-/// Port that the bridge listens on.
+/// Address and port that the bridge listens on.
+pub(super) const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT);
 const PORT: u16 = 3890;
 const SOCKET: &str = "motion-ad-ldap.socket";
 
@@ -125,22 +126,30 @@ pub(super) async fn socket(facts: &Facts) -> Finding {
         return Finding::ok("XCALLY does not use the bridge, as far as is known");
     }
     let enabled = command::ask("systemctl", &["is-enabled", SOCKET]).await;
-    let address = SocketAddr::from(([127, 0, 0, 1], PORT));
-    let connected = timeout(command::ASK, TcpStream::connect(address)).await;
-    match (connected, enabled) {
-        (Ok(Ok(_)), Ok(answer)) if answer.status.success() => {
-            Finding::ok(format!("{SOCKET} is enabled and {address} answers"))
+    match (unreachable().await, enabled) {
+        (Some(finding), _) => finding,
+        (None, Ok(answer)) if answer.status.success() => {
+            Finding::ok(format!("{SOCKET} is enabled and {ADDRESS} answers"))
         }
-        (Ok(Ok(_)), _) => Finding::warning(format!(
+        (None, _) => Finding::warning(format!(
             "{SOCKET} is not enabled: after a restart of the host no user can log in"
         ))
         .command(&commands::ENABLE_BRIDGE, ""),
-        (Ok(Err(error)), _) => Finding::failure(format!("{address}, which XCALLY queries: {error}"))
-            .command(&commands::ENABLE_BRIDGE, ""),
-        (Err(_), _) => {
-            Finding::failure(format!("{address}, which XCALLY queries, does not accept a connection"))
-                .command(&commands::SHOW_BRIDGE, "")
-        }
+    }
+}
+
+/// Returns a failure if the bridge accepts no connection.
+pub(super) async fn unreachable() -> Option<Finding> {
+    match timeout(command::ASK, TcpStream::connect(ADDRESS)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(
+            Finding::failure(format!("the LDAP bridge at {ADDRESS}: {error}"))
+                .command(&commands::ENABLE_BRIDGE, ""),
+        ),
+        Err(_) => Some(
+            Finding::failure(format!("the LDAP bridge at {ADDRESS} does not accept a connection"))
+                .command(&commands::SHOW_BRIDGE, ""),
+        ),
     }
 }
 

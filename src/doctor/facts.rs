@@ -70,6 +70,17 @@ pub struct Login {
     pub name: String,
     /// The password.
     pub password: Secret,
+    /// The way of the login.
+    pub way: Way,
+}
+
+/// The way by which an application logs users in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// PAM, called by the application.
+    Pam,
+    /// A bind at the LDAP bridge.
+    Bridge,
 }
 
 /// Facts that the checks share. Each is found out on its first use.

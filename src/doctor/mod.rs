@@ -20,7 +20,7 @@
 //! | `near.rs` | names in AD that resemble one that AD does not know |
 //! | `visitors.rs` | users that a PAM service admits; pure |
 //! | `stack.rs` | a PAM service as libpam reads it; pure |
-//! | `application.rs` | steps that run as the application's user: loading the module, one login through PAM |
+//! | `application.rs` | steps that run as the application's user: loading the module, one login |
 //! | the others | the checks, a file for each subject |
 
 pub mod application;
@@ -61,7 +61,7 @@ pub use commands::Place;
 #[cfg(test)]
 pub(crate) use commands::{REGISTER_SAMBA, REGISTER_WINDOWS};
 pub use edit::Edit;
-pub use facts::{Facts, Login, Options};
+pub use facts::{Facts, Login, Options, Way};
 pub use finding::{Finding, Level, Part};
 pub use fix::{Fix, Run, Shown, diff, unified};
 #[cfg(test)]

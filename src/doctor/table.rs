@@ -371,8 +371,9 @@ pub const CHECKS: &[Check] = &[
         id: "login",
         group: Login,
         title: "one real login",
-        text: "With --login NAME, the doctor logs this user in once, as the application would: through PAM, \
-               as the application's user. A wrong password counts in AD, as it does at the login page.",
+        text: "With --login NAME, the doctor logs this user in once, as the application would: through PAM, or \
+               with --bridge through the LDAP bridge, as the application's user. A wrong password counts in \
+               AD, as it does at the login page.",
         on_demand: true,
         needs: Needs::Checks(&["broker", "pam-lines", "pam-readable", "reach", "module-loads"]),
         run: |facts| Box::pin(login::login(facts)),

@@ -680,6 +680,7 @@ Examples:
   sudo motion-ad doctor --json | jq -r .first
   sudo motion-ad doctor --fix                show each fix, ask, apply it, and check again
   sudo motion-ad doctor --login john.doe     with one real login, as the application would do it
+  sudo motion-ad doctor --login john.doe --bridge
   motion-ad doctor --explain keytab
 
 Exit status:
@@ -728,6 +729,10 @@ pub struct Doctor {
     /// Log this user in at the end, once, through PAM and as the application's user; asks for the password
     #[arg(long, value_name = "NAME")]
     pub login: Option<String>,
+
+    /// Log in through the LDAP bridge instead, as XCALLY does if its .env names the bridge
+    #[arg(long, requires = "login")]
+    pub bridge: bool,
 
     /// Read that password from standard input: one line, without its line feed
     #[arg(long, requires = "login")]

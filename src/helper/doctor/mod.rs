@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::cli::{AsApplication, Task};
 use super::{Cli, Exit, Failure, Page, password, show};
-use crate::doctor::{Check, Finding, Level, Login, Options, application, child, examine};
+use crate::doctor::{Check, Finding, Level, Login, Options, Way, application, child, examine};
 
 /// Settings for libkrb5, as in the broker's unit: the keytab to use, and not to ask SSSD for a KDC.
 const ENVIRONMENT: [(&str, &str); 2] =
@@ -49,7 +49,8 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
         Some(name) => Some((name, password::prompt(name)?)),
         None => None,
     };
-    let login = login.map(|(name, password)| Login { name: name.clone(), password });
+    let way = if args.bridge { Way::Bridge } else { Way::Pam };
+    let login = login.map(|(name, password)| Login { name: name.clone(), password, way });
     let options = |login| Options {
         config: cli.config.clone(),
         sssd: cli.sssd.clone(),
@@ -106,7 +107,10 @@ pub(super) fn as_application(args: &AsApplication) -> Result<Page, Failure> {
         Task::Reach { socket } => application::reach_here(socket).map(|()| String::new()),
         Task::Read { path } => application::read_here(path).map(|()| String::new()),
         Task::Load { path } => application::load_here(path).map(|()| String::new()),
-        Task::Bind { address, name } => application::bind_here(*address, name).map(|code| code.to_string()),
+        Task::Bind { address, name } => match application::bind_here(*address, name) {
+            Ok(bound) => Ok(serde_json::to_string(&bound)?),
+            Err(cause) => Err(cause),
+        },
         Task::Login { name } => {
             let [password] = password::from_stdin()?;
             match application::login_here(name, &password) {

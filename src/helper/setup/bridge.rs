@@ -316,7 +316,7 @@ fn tried(file: &File, admin: Option<&LocalAdmin>) -> Result<String, String> {
         Some(admin) => ((admin.name.as_str(), admin.secret.clone()), 0),
         None => (("motion-ad-setup", crate::protocol::Secret::default()), UNWILLING_TO_PERFORM),
     };
-    let code = bind_as(&owner, SocketAddr::from(ADDRESS), bind.0, &bind.1)?;
+    let code = bind_as(&owner, SocketAddr::from(ADDRESS), bind.0, &bind.1)?.code;
     match code == expected {
         true => Ok(format!("A bind as the user {} works", owner.name)),
         false => Err(format!("a bind as the user {} was answered with the LDAP result {code}", owner.name)),

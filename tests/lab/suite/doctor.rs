@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::bridge;
 use crate::cast::person;
 use crate::lab::{Lab, Ran, Release, wait};
 use crate::ready::{john, restart};
@@ -809,12 +810,13 @@ fn healthy(lab: &Lab, environment: &str) -> Check {
 
 /// One real login by the doctor, in which a wrong password counts once.
 fn login(lab: &Lab, report: &mut Report) {
-    let logs_in = |key: &str, password: &str| {
-        let name = person(key).sam;
-        let ran = examine(lab, "", &["--password-stdin", "--login", name], &format!("{password}\n"));
+    let logs_in_by = |way: &[&str], key: &str, password: &str| {
+        let arguments = [&["--password-stdin", "--login", person(key).sam], way].concat();
+        let ran = examine(lab, "", &arguments, &format!("{password}\n"));
         let value: Value = serde_json::from_str(&ran.stdout).map_err(|e| format!("{e}\n{}", ran.stderr))?;
         Ok::<_, String>(Found { code: ran.code, value })
     };
+    let logs_in = |key: &str, password: &str| logs_in_by(&[], key, password);
     report.check("--login: john comes in as the application's user", || {
         let found = logs_in("john", person("john").password)?;
         equal("exit code", found.code, 0).map_err(|e| found.explain(e))?;
@@ -837,6 +839,41 @@ fn login(lab: &Lab, report: &mut Report) {
         }
         equal("badPwdCount", lab.counters(person("wendy").sam)?.bad_passwords, before + 1)
     });
+    let by_bridge = |key: &str, password: &str| logs_in_by(&["--bridge"], key, password);
+    report.check("--login --bridge: while the bridge is off, that is the failure", || {
+        let found = by_bridge("john", person("john").password)?;
+        begins_with(&found, "login", "failure", "the LDAP bridge at 127.0.0.1:3890: Connection refused")?;
+        contains("the fix", &found.check("login")?["fix"].to_string(), "enable --now motion-ad-ldap.socket")
+    });
+    report.check("--login --bridge: john and wendy, each by one bind", || {
+        lab.host_sh("systemctl enable --now motion-ad-ldap.socket").ok()?;
+        let done = logins_by_bridge(lab, &by_bridge);
+        bridge::disable(lab)?;
+        lab.run(&["cast", "reset", "wendy"]).ok()?;
+        done
+    });
+}
+
+/// A login by the bridge is shown like one through PAM: outcome, reason and line of the log.
+fn logins_by_bridge(lab: &Lab, by_bridge: &dyn Fn(&str, &str) -> Result<Found, String>) -> Check {
+    let seen = |found: &Found| {
+        Ok::<_, String>(found.check("login")?["seen"].as_str().unwrap_or_default().to_owned())
+    };
+    let found = by_bridge("john", person("john").password)?;
+    equal("exit code", found.code, 0).map_err(|e| found.explain(e))?;
+    let text = seen(&found)?;
+    let place =
+        "john.doe got access, tried as the user motion at the LDAP bridge at 127.0.0.1:3890, service motion";
+    contains("john", &text, &format!("{place}: LDAP result 0; log: event=login user=john.doe "))?;
+    contains("john's line", &text, "rhost=::1%motion-ad-ldap")?;
+    let before = lab.counters(person("wendy").sam)?.bad_passwords;
+    let found = by_bridge("wendy", "not hers")?;
+    begins_with(&found, "login", "failure", "wendy.wrong was rejected: wrong_password: ")?;
+    let text = seen(&found)?;
+    contains("wendy", &text, "the bridge answered LDAP result 49 (80090308: ")?;
+    contains("wendy", &text, "data 52e, ")?;
+    contains("wendy's line", &text, "log: event=login user=wendy.wrong ")?;
+    equal("badPwdCount", lab.counters(person("wendy").sam)?.bad_passwords, before + 1)
 }
 
 /// One `--fix` repairs a check that finds problems in several places.
