@@ -1,6 +1,6 @@
 //! `make demo`: real logins, as a first impression.
 //!
-//! Its rows come from the suite's tables (`people.rs`, `config.rs`) and are checked in the same way.
+//! Its rows come from the suite's tables (`people.rs`, `config.rs`, `before_after.rs`) and are checked in the same way.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::cast::person;
 use crate::config::{ALLOWED, DENIED};
+use crate::demo_bridge;
 use crate::join;
 use crate::lab::{Lab, LogPosition};
 use crate::pam::pam;
@@ -24,6 +25,7 @@ const LEGEND: &str = "\
 AD says       what AD itself answers to this name and password: an LDAP bind by ldapsearch, without motion-ad
 PAM answers   what pamtester was answered by pam_motion_ad.so
 log           the outcome in the broker's log; - where the module refused without asking the broker
+DC, BRIDGE    the same bind at the server that .env names: before the change, and after it
 ok            code, texts, badPwdCount of everybody in AD and log line are as tests/lab/suite expects them";
 
 const FURTHER: &str = "Look further: `make lab-up` brings such a lab up to stay, `tests/lab/lab shell host` opens a \
@@ -72,8 +74,12 @@ pub fn run() -> Result<ExitCode, String> {
         let table = show(&lab, &rows, &mut wrong)?;
         text += &format!("\n{title}\n{table}");
         logins += rows.len();
-        eprintln!("demo: {:<62} {:6.1} s", format!("{title:.60}"), begun.elapsed().as_secs_f64());
+        took(title, begun);
     }
+    let (begun, mut table) = (Instant::now(), empty());
+    logins += demo_bridge::show(&lab, &mut table, &mut wrong)?;
+    text += &format!("\n{}\n{}", demo_bridge::TITLE, indented(&table));
+    took(demo_bridge::TITLE, begun);
     drop(lab);
     println!("\n{HEADING}\n{text}\n{LEGEND}");
     for error in &wrong {
@@ -84,10 +90,23 @@ pub fn run() -> Result<ExitCode, String> {
     Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Tries the rows and returns the table to display. Adds failed checks to `wrong`.
-fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, String> {
+fn took(title: &str, begun: Instant) {
+    eprintln!("demo: {:<62} {:6.1} s", format!("{title:.60}"), begun.elapsed().as_secs_f64());
+}
+
+fn empty() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+fn indented(table: &Table) -> String {
+    table.lines().map(|line| format!("  {}\n", line.trim_end())).collect()
+}
+
+/// Tries the rows and returns the table to display. Adds failed checks to `wrong`.
+fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, String> {
+    let mut table = empty();
     table.set_header(["", "WHO", "NAME TYPED", "PASSWORD", "AD SAYS", "PAM ANSWERS", "LOG"]);
     for row in rows {
         let before = lab.everybodys_counters()?;
@@ -110,8 +129,7 @@ fn show(lab: &Lab, rows: &[&Row], wrong: &mut Vec<String>) -> Result<String, Str
             wrong.push(format!("{}: {error}", row.label()));
         }
     }
-    let lines = table.lines().map(|line| format!("  {}\n", line.trim_end()));
-    Ok(lines.collect())
+    Ok(indented(&table))
 }
 
 /// Returns the outcomes in the broker's log since `position`.

@@ -25,6 +25,7 @@ mod clients;
 mod commands;
 mod config;
 mod demo;
+mod demo_bridge;
 mod doctor;
 mod documents;
 mod failover;

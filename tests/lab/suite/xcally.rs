@@ -40,7 +40,7 @@ const SEAT_LINES: &str =
     "auth required pam_motion_ad.so outcome session=auth\naccount required pam_motion_ad.so outcome\n";
 
 /// Time until the broker logs in again after a restart of the domain controller.
-const BACK: Duration = Duration::from_secs(60);
+pub const BACK: Duration = Duration::from_secs(60);
 /// Names of the windows of a browser.
 const FIRST: &str = "first";
 const SECOND: &str = "second";
@@ -175,7 +175,7 @@ fn table(lab: &Lab, report: &mut Report, rows: &[Row], browsers: &mut Browsers, 
 }
 
 /// Returns the number that AD counted for the row's user.
-fn counted(before: &Counts, after: &Counts, row: &Row) -> u32 {
+pub fn counted(before: &Counts, after: &Counts, row: &Row) -> u32 {
     let count = |counts: &Counts| counts.get(person(row.who).sam).map_or(0, |count| count.bad_passwords);
     count(after).saturating_sub(count(before))
 }
@@ -217,11 +217,10 @@ fn is_home(browser: &mut Browser, window: &str) -> Result<bool, String> {
 fn seats(lab: &Lab, report: &mut Report, rows: &[Row], browsers: &mut Browsers) -> Check {
     let row = rows.iter().find(|row| row.typed == Typed::Twice).ok_or("no row of a second browser")?;
     let (sam, password) = (person(row.who).sam, person(row.who).password);
-    lab.write(SEATS, SEAT_LINES)?;
     for (library, browser) in browsers {
         report.note(&format!("{library}, with session=auth on the bridge's own service"));
         report.check(&format!("{library}, policy = \"deny\": {}: {}", row.name(), row.after.text()), || {
-            with_policy(lab, "deny")?;
+            with_seats(lab, "deny")?;
             equal("the first browser", is_accepted(browser.type_in(FIRST, sam, password)?)?, true)?;
             equal("sessions", register::of(lab, sam)?.len(), 1)?;
             let second = is_accepted(browser.type_in(SECOND, sam, password)?)?;
@@ -237,7 +236,7 @@ fn seats(lab: &Lab, report: &mut Report, rows: &[Row], browsers: &mut Browsers) 
         report.check(
             &format!("{library}, policy = \"replace\": the register has one session, both browsers stay"),
             || {
-                with_policy(lab, "replace")?;
+                with_seats(lab, "replace")?;
                 browser.act(SECOND, json!({ "press": "Log out" }))?;
                 equal("the first browser", is_accepted(browser.type_in(FIRST, sam, password)?)?, true)?;
                 let first = register::of(lab, sam)?.pop().ok_or("no session")?.id;
@@ -258,7 +257,9 @@ fn seat_configuration(policy: &str) -> String {
     format!("{GROUPS}[bridge]\nservice = \"motion-bridge\"\n[sessions]\npolicy = \"{policy}\"\n")
 }
 
-fn with_policy(lab: &Lab, policy: &str) -> Check {
+/// Gives the bridge its own service, with one session per user and this policy.
+pub fn with_seats(lab: &Lab, policy: &str) -> Check {
+    lab.write(SEATS, SEAT_LINES)?;
     lab.configure(&seat_configuration(policy))?;
     lab.host_sh("systemctl restart motion-ad.service && systemctl stop motion-ad-ldap.service").ok()?;
     ready(lab)?;
