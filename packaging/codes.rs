@@ -23,7 +23,13 @@ event=login user=wendy.wrong principal=wendy.wrong@acme.com outcome=wrong_passwo
 
 A line is a list of fields, `name=value`. A value that is more than a plain word is quoted, and special characters in it are
 escaped, so that no user name can begin a field or a line. If you have to fix something, the line has the level error and
-ends with `advice`. To check one user now, and in more detail:
+ends with `advice`. `motion-ad log` shows these lines as a table, for one user or for all, with the advice:
+
+```sh host exit=0,1
+motion-ad log wendy.wrong --since yesterday
+```
+
+To check one user now, and in more detail:
 
 ```sh host exit=1 says=\"may not log in: disabled\"
 motion-ad check dora.disabled

@@ -799,3 +799,113 @@ fn the_doctors_other_self_loads_modules_only() {
     assert!(done.err.contains("nonexistent.so"), "{done:?}");
     assert!(!host.run(&["--help"]).out.contains("as-application"));
 }
+
+/// Puts a `journalctl` in front of the system's: it writes its arguments to a file, and prints `out` and `err`.
+fn journalctl(host: &Host, out: &str, err: &str, exit: i32) {
+    fs::create_dir_all(host.path("bin")).unwrap();
+    fs::write(host.path("out"), out).unwrap();
+    fs::write(host.path("err"), err).unwrap();
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >>{0}/called\ncase $* in *--follow*) exec sleep 600;; esac\n\
+         cat {0}/out\ncat {0}/err >&2\nexit {exit}\n",
+        host.0.path().display()
+    );
+    fs::write(host.path("bin/journalctl"), script).unwrap();
+    fs::set_permissions(host.path("bin/journalctl"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn with_journalctl(host: &Host, args: &[&str]) -> Command {
+    let mut command = host.command(args);
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", host.path("bin").display())).env("TZ", "UTC");
+    command
+}
+
+/// Writes a record as `journalctl` prints it.
+fn record(second: u64, line: &str) -> String {
+    let time = format!("{}", second * 1_000_000);
+    json!({"__CURSOR": format!("c{second}"), "__REALTIME_TIMESTAMP": time, "MESSAGE": line}).to_string()
+        + "\n"
+}
+
+#[test]
+fn the_logins_of_a_user_are_those_of_the_account_whatever_was_typed() {
+    let host = Host::new();
+    let lines = [
+        "event=login user=jd principal=john.doe@acme.com outcome=wrong_password reason=\"AD says: wrong (data 52e)\" ms=5.2",
+        "event=login user=\"ACME\\\\john.doe\" principal=john.doe@acme.com outcome=success ms=4.0",
+        "event=login user=boss principal=jane@acme.com outcome=success ms=4.0",
+        "event=login user=\"x\\u{1b}[2J\" outcome=unmapped",
+        "event=dc host=ad.acme.com service=binds state=down",
+    ];
+    let out: String = lines.iter().zip(1_784_000_000..).map(|(line, at)| record(at, line)).collect();
+    journalctl(&host, &out, "", 0);
+    let run = |args: &[&str]| Done::from(with_journalctl(&host, args).output().unwrap());
+    let all = run(&["log", "jd", "--since", "yesterday"]);
+    assert_eq!((all.exit, all.err.as_str()), (0, ""), "{all:?}");
+    let expected = " TIME                 NAME           OUTCOME          MS\n \
+                    2026-07-14 03:33:20  jd             wrong_password  5.2\n    \
+                    as john.doe@acme.com: AD says: wrong (data 52e)\n \
+                    2026-07-14 03:33:21  ACME\\john.doe  success         4.0\n\n\
+                    1 success, 1 wrong_password\n\
+                    wrong_password: ask the user to type the password again; each attempt counts towards AD's lockout\n";
+    assert_eq!(all.out, expected);
+    let called = fs::read_to_string(host.path("called")).unwrap();
+    assert_eq!(called, "--no-pager --all --output=json --since=yesterday _SYSTEMD_UNIT=motion-ad.service\n");
+
+    let failed = run(&["log", "--failed", "--json"]).json();
+    let users: Vec<_> =
+        failed.as_array().unwrap().iter().map(|line| line["user"].as_str().unwrap()).collect();
+    assert_eq!(users, ["jd", "x\u{1b}[2J"]);
+    assert_eq!(failed[0]["time"], "2026-07-14T03:33:20Z");
+    let text = run(&["log"]).out;
+    assert!(text.contains("x\\u{1b}[2J") && !text.contains('\u{1b}') && !text.contains("binds"), "{text:?}");
+    let none = run(&["log", "nobody", "--since", "2 h"]);
+    none.is(1, "no login of nobody (nobody@acme.com) in the journal since 2 h\n", "");
+    assert!(fs::read_to_string(host.path("called")).unwrap().contains(" --since=-2h "));
+}
+
+#[test]
+fn who_may_not_read_the_journal_is_told_so_and_no_journal_is_no_empty_one() {
+    let hint = "Hint: You are currently not seeing messages from other users and the system.\n      Users in groups 'adm', \
+                'systemd-journal' can see all messages. Pass -q to\n      turn off this notice.\n";
+    let denied = "No journal files were opened due to insufficient permissions.\n";
+    for (exit, err, expected, says) in [
+        (0, hint, 3, "may read the journal: use `sudo`"),
+        (1, denied, 3, "may read the journal: use `sudo`"),
+        (0, "No journal files were found.\n", 2, "this host keeps no journal"),
+        (1, "Failed to parse timestamp: noon\n", 3, "a time is like 2 h"),
+    ] {
+        let host = Host::new();
+        journalctl(&host, "", err, exit);
+        let done = Done::from(with_journalctl(&host, &["log", "--since", "noon"]).output().unwrap());
+        assert_eq!((done.exit, done.out.as_str()), (expected, ""), "{done:?}");
+        assert!(done.err.contains(says), "{done:?}");
+    }
+}
+
+#[test]
+fn what_follows_the_log_is_a_line_for_each_login_and_ends_with_its_reader() {
+    let host = Host::new();
+    journalctl(
+        &host,
+        &record(1_784_000_000, "event=login user=jd outcome=success ms=4.0 rhost=192.0.2.7"),
+        "",
+        0,
+    );
+    let mut child = with_journalctl(&host, &["log", "--follow"]).spawn().unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert_eq!(line, "03:33:20  jd from 192.0.2.7  success\n");
+    let begun = Instant::now();
+    drop(out);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let called = fs::read_to_string(host.path("called")).unwrap();
+    assert!(called.contains("--since=-10min"), "{called}");
+    assert!(
+        called.contains("--follow --no-tail --after-cursor=c1784000000 _SYSTEMD_UNIT=motion-ad.service"),
+        "{called}"
+    );
+}

@@ -20,6 +20,7 @@ Examples:
   sudo motion-ad status                  the broker and the domain controllers
   sudo motion-ad ready                   can users log in now? one line
   motion-ad metrics                      the same for a monitoring system
+  sudo motion-ad log john.doe            the logins of a user, and why they failed
   sudo motion-ad sessions list           the sessions of logged-in users
   sudo motion-ad config check            can the configuration be used?
   sudo motion-ad setup                   what XCALLY's .env means for config.toml
@@ -131,6 +132,9 @@ pub enum Command {
     /// Print the broker's metrics for a monitoring system
     #[command(after_help = METRICS)]
     Metrics(Metrics),
+    /// Show the logins in the journal: when, who, the outcome and its reason
+    #[command(after_help = LOG)]
+    Log(Log),
     /// Show the open sessions, end sessions, and follow their events
     #[command(subcommand, after_help = SESSIONS)]
     Sessions(Sessions),
@@ -333,6 +337,58 @@ pub struct Metrics {
     /// Socket to read the metrics from
     #[arg(long, value_name = "PATH", default_value = METRICS_SOCKET)]
     pub metrics_socket: PathBuf,
+}
+
+const LOG: &str = "\
+Reads the broker's lines in the systemd journal, as root or as a member of the group adm or systemd-journal; works \
+without the broker. Shows logins, password changes, evicted sessions, and account checks and sessions that were rejected, \
+in local time. NAME is what the user typed, or any other name of the account: the name map decides which account that is \
+now. The newest 10000 lines are shown.
+
+A time is like `2 h` (or s, min, d, w), `09:00`, `yesterday 9:00`, `2026-11-28 09:00`, or what systemd.time(7) describes.
+
+--follow prints a line for each login as it happens, after those of the last 10 minutes. On a terminal, the last row \
+counts all logins of the last minute: the rejected ones, the median time, and the domain controllers that answered or \
+failed. It ends with Ctrl-C, or when its output is closed.
+
+Examples:
+  sudo motion-ad log john.doe
+  sudo motion-ad log --since 8:50 --until 9:10
+  sudo motion-ad log --failed --json | jq -r '.[].user' | sort | uniq -c
+  sudo motion-ad log --follow
+
+Exit status:
+  0  printed
+  1  there is no such login
+  2  the journal cannot be read, or the host keeps none
+  3  the usage is wrong, or you may not read the journal";
+
+/// Arguments of `log`.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// Only the logins of the account behind this name
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Begin at this time [default: 24 h ago; with --follow, 10 min ago]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<String>,
+
+    /// End at this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "follow")]
+    pub until: Option<String>,
+
+    /// Only logins and changes that were rejected
+    #[arg(long)]
+    pub failed: bool,
+
+    /// Print each login as it happens
+    #[arg(short, long)]
+    pub follow: bool,
+
+    /// Print a JSON array, with --follow a line of JSON for each login: the fields of the line, time, advice
+    #[arg(long)]
+    pub json: bool,
 }
 
 const SESSIONS: &str = "\

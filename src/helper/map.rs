@@ -108,7 +108,8 @@ fn write_lines(entries: impl Iterator<Item = Result<Entry, Failure>>) -> Result<
     Ok(())
 }
 
-fn rules(cli: &Cli) -> Result<Rules, Failure> {
+/// Returns the rules by which names are mapped.
+pub(super) fn rules(cli: &Cli) -> Result<Rules, Failure> {
     Config::load_names(&cli.config, &cli.sssd, || krb5::default_realm().ok()).map_err(|e| match &e {
         ConfigError::Broken(problem) if is_denied(&problem.file) => Failure::Denied(e),
         _ => Failure::Config(e),

@@ -8,6 +8,7 @@ mod audit;
 mod cli;
 mod configuration;
 mod doctor;
+mod log;
 mod map;
 mod metrics;
 mod passwd;
@@ -23,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use cli::{
-    Account, Audit, Cli, Command, ConfigCommand, ConfigShow, Doctor, Login, Map, Metrics, Passwd, Sessions,
-    SessionsEnd, SessionsList, SessionsShow, SessionsWatch, Setup, Status,
+    Account, Audit, Cli, Command, ConfigCommand, ConfigShow, Doctor, Log, Login, Map, Metrics,
+    Passwd, Sessions, SessionsEnd, SessionsList, SessionsShow, SessionsWatch, Setup, Status,
 };
 
 use crate::client::{self, AskError};
@@ -117,6 +118,12 @@ enum Failure {
     SessionId(String),
     #[error("CSV cannot be written: {0}")]
     Csv(#[from] csv::Error),
+    #[error("only root and members of the groups adm and systemd-journal may read the journal: use `sudo`")]
+    NoJournalAccess,
+    #[error("{0}; a time is like 2 h, yesterday 9:00, 09:00 or 2026-11-28 09:00")]
+    Time(String),
+    #[error("{0}")]
+    Journal(String),
 }
 
 impl Failure {
@@ -135,7 +142,9 @@ impl Failure {
             | Failure::Prompt(_)
             | Failure::Input(_)
             | Failure::SessionId(_)
-            | Failure::List(_) => Exit::Usage,
+            | Failure::List(_)
+            | Failure::NoJournalAccess
+            | Failure::Time(_) => Exit::Usage,
             Failure::Config(_)
             | Failure::Kept(_)
             | Failure::Ask { .. }
@@ -146,7 +155,8 @@ impl Failure {
             | Failure::Changed(_)
             | Failure::Write { .. }
             | Failure::Dns(_)
-            | Failure::Csv(_) => Exit::Failed,
+            | Failure::Csv(_)
+            | Failure::Journal(_) => Exit::Failed,
         }
     }
 }
@@ -168,6 +178,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Status(args) => status::status(cli, args).and_then(print),
         Command::Ready => status::ready(cli).and_then(print),
         Command::Version => print(version()),
+        Command::Log(args) => log::log(cli, args),
         Command::Metrics(args) => metrics::metrics(cli, args).and_then(print),
         Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
         Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),

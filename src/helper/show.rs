@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// Returns true if a terminal would obey `c` instead of showing it, or show its line in another order.
+/// Returns true if a terminal would obey `c` instead of showing it, show its line in another order, or show nothing.
 fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Escapes every character in `text` that a terminal would obey.
@@ -248,6 +249,7 @@ mod tests {
             ("a\nb\tc\0", "a\\nb\\tc\\u{0}"),
             ("\u{9b}31m", "\\u{9b}31m"),
             ("\u{202e}nimda", "\\u{202e}nimda"),
+            ("root\u{200b}\u{ad}", "root\\u{200b}\\u{ad}"),
         ];
         for (text, safe) in cases {
             assert_eq!(escape(text), safe);
