@@ -81,9 +81,10 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ("session_close", "the application closed a session", "nothing"),
     (
         "session_end",
-        "a session ended in another way: `reason` is one of `replaced`, `refused`, `process_gone`, `too_old`, \
+        "a session ended in another way: `reason` is one of `replaced`, `refused`, `process_gone`, `too_old`, `kicked`, \
          `unconfirmed`, `closed`",
-        "nothing; the application learns of it from `motion-ad sessions watch` or `sessions.on_evict`",
+        "nothing; the application learns of it from `motion-ad sessions watch` or `sessions.on_evict`. After `kicked`, `detail` \
+         names the process of the administrator",
     ),
     (
         "sessions",

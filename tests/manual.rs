@@ -291,3 +291,28 @@ fn the_lines_of_the_module_are_its_own() {
         assert!(module.contains(part), "{part}");
     }
 }
+
+#[test]
+fn bash_completes_ids_and_names_of_sessions_and_runs_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    completions::write(folder.path()).unwrap();
+    let path = completion(folder.path(), "bash");
+    // The helper itself prints plain words only; the completion does not rely on it.
+    let script = r#"
+        . "$0"
+        motion-ad() { [[ $1 == complete ]] && printf '%s\n' "$2-1" "$2-2" other '$(touch hit)' '`touch hit`'; }
+        try() { COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _motion_ad_sessions motion-ad "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[*]}"; }
+        try motion-ad sessions kick id
+        try motion-ad sessions show ""
+        try motion-ad sessions kick --user na
+        try motion-ad sessions kick --us
+        try motion-ad sessions wa
+    "#;
+    let output =
+        Command::new("bash").arg("-c").arg(script).arg(&path).current_dir(folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let all = "ids-1 ids-2 other $(touch hit) `touch hit`";
+    assert_eq!(lines, ["ids-1 ids-2", all, "names-1 names-2", "--user", "watch"], "{:?}", output.stderr);
+    assert!(!folder.path().join("hit").exists());
+}

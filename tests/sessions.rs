@@ -162,7 +162,12 @@ fn sessions_outlive_the_broker_and_watchers_miss_nothing() {
     assert_eq!(event, "ready");
     assert_eq!(
         run(&broker, &["end", "b", "b", "x"]),
-        (1, "b: ended\nb: had ended already\nx: no such session; one that has ended is known by its whole id\n".into())
+        (
+            1,
+            "b: ended\nb: had ended already\nx: no such session; one that has ended is known by its whole id\n\
+             no user is disconnected: `motion-ad sessions kick` does that\n"
+                .into()
+        )
     );
     let (first, event, id) = watch.next();
     assert_eq!((event.as_str(), id.as_str(), first["evicted"].as_bool()), ("ended", "b", Some(false)));
@@ -190,6 +195,35 @@ fn sessions_outlive_the_broker_and_watchers_miss_nothing() {
     assert_eq!(watch.next().2, "a");
     let (code, text) = run(&broker, &["watch", "--after", "yesterday"]);
     assert!(code == 2 && text.contains("is no cursor"), "{text}");
+}
+
+#[test]
+fn an_administrator_evicts_sessions_by_id_or_by_name() {
+    let folder = folder();
+    let application = Application::start();
+    let session = |id: &str, person: &str| application.session(id, person, 5);
+    register(folder.path(), &[session("aaaaaaaa-1", "john"), session("bbbbbbbb-1", "jane")]);
+    let broker = Broker::start_in(folder, DOMAIN);
+    let mut watch = Watch::start(&broker, &[]);
+    assert_eq!(watch.next().1, "ready");
+    assert_eq!(run(&broker, &["kick", "aaaa"]), (0, "aaaaaaaa-1: evicted\n".into()));
+    let (line, event, id) = watch.next();
+    assert_eq!((event.as_str(), id.as_str(), line["evicted"].as_bool()), ("ended", "aaaaaaaa-1", Some(true)));
+    let ended = &line["session"]["ended"];
+    assert_eq!(ended["reason"], "kicked");
+    let by = format!("by uid:{},pid:", nix::unistd::getuid());
+    assert!(ended["detail"].as_str().unwrap().starts_with(&by), "{ended}");
+
+    assert_eq!(run(&broker, &["kick", "--user", "JANE"]), (0, "bbbbbbbb-1: evicted\n".into()));
+    assert_eq!(run(&broker, &["kick", "--user", "jane"]), (1, "jane: no session is open\n".into()));
+    let (code, text) = run(&broker, &["kick", "bbbb"]);
+    assert!(code == 1 && text.contains("bbbb: no such session"), "{text}");
+    let (code, text) = run(&broker, &["kick", "--user", "root"]);
+    assert!(code == 1 && text.contains("unmapped"), "{text}");
+    for arguments in [&["kick"][..], &["kick", "a", "--user", "john"]] {
+        assert_eq!(run(&broker, arguments).0, 3, "{arguments:?}");
+    }
+    assert_eq!(ids(&broker), [""; 0]);
 }
 
 #[test]
@@ -259,7 +293,7 @@ fn a_register_that_cannot_be_used_is_no_answer_and_a_problem() {
     // A folder where the file should be.
     std::fs::create_dir(folder.path().join("sessions.db")).unwrap();
     let broker = Broker::start_in(folder, DOMAIN);
-    for arguments in [vec!["list"], vec!["show", "a"], vec!["end", "a"]] {
+    for arguments in [vec!["list"], vec!["show", "a"], vec!["end", "a"], vec!["kick", "a"]] {
         let (code, text) = run(&broker, &arguments);
         assert!(code == 2 && text.contains("session_store") && text.contains("sessions.db"), "{code} {text}");
     }

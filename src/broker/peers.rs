@@ -181,6 +181,7 @@ impl Peers {
             Operation::Check
             | Operation::ProbePassword
             | Operation::ChangePassword
+            | Operation::KickSession { .. }
             | Operation::ListSessions { .. }
             | Operation::ShowSession { .. }
             | Operation::WatchSessions { .. }

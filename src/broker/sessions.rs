@@ -89,13 +89,7 @@ impl Service {
             Some(id) => self.register.close_for(id, deadline).await.map_err(Refusal::from),
             None => self.close_newest(request, peer, deadline).await,
         };
-        let verdict = match closed {
-            Ok(Closed::Now(session)) => ended(session, ""),
-            Ok(Closed::Earlier(session)) => ended(session, "it had ended already"),
-            Ok(Closed::Unknown) => Verdict::new(Outcome::Success, "no such session is open"),
-            Err(refusal) => Verdict::new(refusal.outcome, refusal.reason),
-        };
-        Decision { verdict, dc: None, method: None, person: None }
+        Decision { verdict: told(closed), dc: None, method: None, person: None }
     }
 
     async fn close_newest(
@@ -147,6 +141,16 @@ impl Service {
 }
 
 impl Broker {
+    /// Evicts a session. The register logs the eviction, as it logs every other one.
+    pub(super) async fn kick_session(&self, session: &str, peer: &Peer, deadline: Instant) -> Reply {
+        let service = match &self.service {
+            Ok(service) => service,
+            Err(error) => return Reply::Verdict(Decision::from(error).verdict),
+        };
+        let closed = service.register.kick(session, peer, deadline).await;
+        Reply::Verdict(told(closed.map_err(Refusal::from)))
+    }
+
     /// Replies with a page of the open sessions, after `cursor`: of `user`, or of all if that is empty.
     pub(super) async fn list_sessions(&self, user: &str, cursor: Option<&str>, deadline: Instant) -> Reply {
         let service = match &self.service {
@@ -204,6 +208,16 @@ fn failed(error: StoreError) -> Reply {
 fn half(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2
+}
+
+/// Returns the verdict on the end of a session; it names no session if there is none with that id.
+fn told(closed: Result<Closed, Refusal>) -> Verdict {
+    match closed {
+        Ok(Closed::Now(session)) => ended(session, ""),
+        Ok(Closed::Earlier(session)) => ended(session, "it had ended already"),
+        Ok(Closed::Unknown) => Verdict::new(Outcome::Success, "no such session is open"),
+        Err(refusal) => Verdict::new(refusal.outcome, refusal.reason),
+    }
 }
 
 fn ended(session: Session, reason: &str) -> Verdict {

@@ -61,7 +61,7 @@ fields! {
     Reason = "reason";
     /// The time when the session ended, in seconds since 1970 UTC.
     At = "at";
-    /// The session that replaced it, or AD's reason.
+    /// The session that replaced it, AD's reason, or the process that asked for the eviction.
     Detail = "detail";
 }
 

@@ -333,8 +333,8 @@ pub const KEYS: &[Key] = &[
         value: "[]",
         otherwise: "",
         text: "A command that is run for each session of this server that ended without its application's doing: \
-               replaced, no longer allowed, or too old. {id} {user} {principal} {service} {rhost} {tty} {pid} {host} \
-               {reason} {at} {detail} in its arguments stand for what the session has; {at} is when it ended, in \
+               replaced, no longer allowed, too old, or ended by an administrator. {id} {user} {principal} {service} \
+               {rhost} {tty} {pid} {host} {reason} {at} {detail} in its arguments stand for what the session has; {at} is when it ended, in \
                seconds since 1970. It is run at least once: after a crash of the broker up to 100 evictions of the \
                last hour are run again, and more where the Redis lost what it held while the broker was away. A \
                session is evicted once, so its {id} tells a repeat. What happened before the command was set is not \

@@ -135,7 +135,7 @@ pub enum Command {
     /// Show the logins in the journal: when, who, the outcome and its reason
     #[command(after_help = LOG)]
     Log(Log),
-    /// Show the open sessions, end sessions, and follow their events
+    /// Show the open sessions, evict users, end sessions, and follow their events
     #[command(subcommand, after_help = SESSIONS)]
     Sessions(Sessions),
     /// Check the configuration, and show what is in force
@@ -153,6 +153,9 @@ pub enum Command {
     /// Print the version, as -V and --version do
     #[command(after_help = "Exit status:\n  0  printed")]
     Version,
+    /// Words for the shell's completion
+    #[command(hide = true, after_help = "For use by the completion of shells only.")]
+    Complete(Complete),
     /// Tasks that motion-ad does as the application's user
     #[command(hide = true, after_help = "For use by motion-ad itself only.")]
     AsApplication(AsApplication),
@@ -398,7 +401,7 @@ milliseconds since 1970-01-01 UTC.
 
 Examples:
   sudo motion-ad sessions list --user john.doe
-  sudo motion-ad sessions end 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d90
+  sudo motion-ad sessions kick 8f14e45f
   motion-ad sessions watch
 
 Exit status:
@@ -416,7 +419,10 @@ pub enum Sessions {
     /// Show one session, open or ended within the last day
     #[command(after_help = SESSIONS_SHOW)]
     Show(SessionsShow),
-    /// End sessions, as their application would
+    /// Evict sessions: their applications are told to log the users out
+    #[command(after_help = SESSIONS_KICK)]
+    Kick(SessionsKick),
+    /// End stale sessions, as their application would; disconnects no user
     #[command(after_help = SESSIONS_END)]
     End(SessionsEnd),
     /// Print the events of sessions as they happen, in lines of JSON
@@ -469,9 +475,37 @@ pub struct SessionsShow {
     pub json: bool,
 }
 
+const SESSIONS_KICK: &str = "\
+The reason is `kicked`, and the detail names the process that asked, by the kernel's word: `by uid:0,pid:4711`. The \
+application learns of it as of every eviction, from `sessions watch` or by sessions.on_evict, and must log the user out. An \
+application that does neither keeps the user connected. The user can log in again: to prevent that, disable the account in AD \
+first.
+
+Examples:
+  sudo motion-ad sessions kick 8f14e45f
+  sudo motion-ad sessions kick --user john.doe
+
+Exit status:
+  0  each is evicted, or had ended before
+  1  at least one is unknown, the user has no open session, or the name has no mapping
+  2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
+  3  the usage is wrong";
+
+/// Arguments of `sessions kick`.
+#[derive(Debug, Args)]
+pub struct SessionsKick {
+    /// Ids of the sessions; the first characters are enough
+    #[arg(value_name = "ID", required_unless_present = "user", conflicts_with = "user")]
+    pub ids: Vec<String>,
+
+    /// All sessions of the account behind this name, whatever name they were opened by
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
 const SESSIONS_END: &str = "\
-The reason is `closed`: the application gets no eviction. Use this for sessions that the application no \
-longer knows.
+Disconnects no user: the reason is `closed`, so the application gets no eviction and keeps a user who is still connected. Use \
+this for stale sessions, which the application no longer knows, and `sessions kick` to log a user out.
 
 Examples:
   sudo motion-ad sessions end 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d90
@@ -512,7 +546,7 @@ Events:
 Fields:
   event    one of the above
   cursor   for --after, to go on after this line
-  evicted  of opened and ended: the session ended by replaced, refused or too_old, so log the user out
+  evicted  of opened and ended: the session ended by replaced, refused, too_old or kicked, so log the user out
   session  of opened and ended: id, user, principal, guid, service, rhost, tty, host, uid, pid, started, boot, since, ended
 
 Reasons:
@@ -521,6 +555,7 @@ Reasons:
   refused       the account may not log in any more; detail is disabled, account_expired, unknown_user, denied or not_allowed
   process_gone  its process has ended
   too_old       it was older than sessions.max_age
+  kicked        an administrator ended it by `sessions kick`; detail names the process that asked
 
 Exit status:
   0  the reader has closed its output
@@ -793,6 +828,14 @@ pub struct Doctor {
     /// Read that password from standard input: one line, without its line feed
     #[arg(long, requires = "login")]
     pub password_stdin: bool,
+}
+
+/// Arguments of `complete`.
+#[derive(Debug, Args)]
+pub struct Complete {
+    /// Kind of words
+    #[arg(value_parser = ["ids", "names"])]
+    pub what: String,
 }
 
 /// Arguments of `as-application`.

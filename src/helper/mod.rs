@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use cli::{
-    Account, Audit, Cli, Command, ConfigCommand, ConfigShow, Doctor, Log, Login, Map, Metrics,
-    Passwd, Sessions, SessionsEnd, SessionsList, SessionsShow, SessionsWatch, Setup, Status,
+    Account, Audit, Cli, Command, Complete, ConfigCommand, ConfigShow, Doctor, Log, Login, Map, Metrics,
+    Passwd, Sessions, SessionsEnd, SessionsKick, SessionsList, SessionsShow, SessionsWatch, Setup, Status,
 };
 
 use crate::client::{self, AskError};
@@ -183,12 +183,14 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Sessions(Sessions::List(args)) => sessions::list(cli, args).and_then(print),
         Command::Sessions(Sessions::Show(args)) => sessions::show(cli, args).and_then(print),
         Command::Sessions(Sessions::End(args)) => sessions::end(cli, args).and_then(print),
+        Command::Sessions(Sessions::Kick(args)) => sessions::kick(cli, args).and_then(print),
         Command::Sessions(Sessions::Watch(args)) => sessions::watch(cli, args),
         Command::Audit(args) => audit::audit(cli, args).and_then(print),
         Command::Config(ConfigCommand::Check) => configuration::check(cli).and_then(print),
         Command::Config(ConfigCommand::Show(args)) => configuration::show(cli, args),
         Command::Setup(args) => setup::setup(cli, args).and_then(print),
         Command::Doctor(args) => doctor::doctor(cli, args).and_then(print),
+        Command::Complete(args) => print(sessions::complete(cli, args)),
         Command::AsApplication(args) => doctor::as_application(args).and_then(print),
     };
     done.unwrap_or_else(|failure| {

@@ -1,5 +1,6 @@
 //! `motion-ad sessions`: the sessions, their end, and their events.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +12,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::show::{self, Columns, span};
 use super::{
-    Cli, Exit, Failure, Page, SessionsEnd, SessionsList, SessionsShow, SessionsWatch, ask, complain, request,
+    Cli, Complete, Exit, Failure, Page, SessionsEnd, SessionsKick, SessionsList, SessionsShow, SessionsWatch,
+    ask, complain, request,
 };
 use crate::client::{self, AskError};
 use crate::protocol::report::{Events, Session, Sessions};
@@ -26,6 +28,10 @@ const SHORT: usize = 8;
 const SHORTEST: usize = 4;
 /// Length of a complete id, in characters.
 const WHOLE: usize = 36;
+/// The end of what `end` prints.
+const NOBODY: &str = "no user is disconnected: `motion-ad sessions kick` does that\n";
+/// Time that a user who presses the tabulator key waits for the broker.
+const TYPING: Duration = Duration::from_secs(1);
 /// Pause after a failed query to the broker.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -64,12 +70,43 @@ pub(super) fn show(cli: &Cli, args: &SessionsShow) -> Result<Page, Failure> {
     Ok(Page { text, exit: if is_open { Exit::Yes } else { Exit::No } })
 }
 
-/// Ends sessions.
+/// Ends sessions, which disconnects no user.
 pub(super) fn end(cli: &Cli, args: &SessionsEnd) -> Result<Page, Failure> {
     let mut page = Page { text: String::new(), exit: Exit::Yes };
-    for given in &args.ids {
+    let by_id = |id| Operation::CloseSession { session: Some(id) };
+    close(cli, &args.ids, by_id, "ended", &mut page)?;
+    if page.text.contains(": ended\n") {
+        page.text += NOBODY;
+    }
+    Ok(page)
+}
+
+/// Evicts sessions: those with these ids, or all of a user.
+pub(super) fn kick(cli: &Cli, args: &SessionsKick) -> Result<Page, Failure> {
+    let mut page = Page { text: String::new(), exit: Exit::Yes };
+    let ids = match &args.user {
+        Some(user) => open_sessions(cli, user)?.into_iter().map(|session| session.id).collect(),
+        None => args.ids.clone(),
+    };
+    if let (Some(user), []) = (&args.user, ids.as_slice()) {
+        return Ok(Page { text: format!("{}: no session is open\n", show::escape(user)), exit: Exit::No });
+    }
+    let by_id = |id| Operation::KickSession { session: id };
+    close(cli, &ids, by_id, "evicted", &mut page)?;
+    Ok(page)
+}
+
+/// Has the broker end each session by `operation`; `done` is the word for one that it ended now.
+fn close(
+    cli: &Cli,
+    ids: &[String],
+    operation: impl Fn(String) -> Operation,
+    done: &str,
+    page: &mut Page,
+) -> Result<(), Failure> {
+    for given in ids {
         let id = whole_id(cli, given)?;
-        let request = request(cli, "sessions", Operation::CloseSession { session: Some(id.clone()) }, "");
+        let request = request(cli, "sessions", operation(id.clone()), "");
         let verdict = ask(cli, &request, &Secret::default(), |reply| match reply {
             Reply::Verdict(verdict) => Some(verdict),
             _ => None,
@@ -81,12 +118,33 @@ pub(super) fn end(cli: &Cli, args: &SessionsEnd) -> Result<Page, Failure> {
                 page.text += &no_such(given);
                 continue;
             }
-            Verdict { reason, .. } if reason.is_empty() => "ended",
+            Verdict { reason, .. } if reason.is_empty() => done,
             _ => "had ended already",
         };
         page.text += &format!("{}: {said}\n", show::escape(&id));
     }
-    Ok(page)
+    Ok(())
+}
+
+/// Lists words for a shell that completes: the short ids of open sessions, or the names of their users. Prints nothing if the
+/// user may not know them, or if the broker does not answer at once.
+pub(super) fn complete(cli: &Cli, args: &Complete) -> Page {
+    let request =
+        Request { service: "sessions".into(), ..client::request(Operation::ListSessions, "", TYPING) };
+    let open = ask_sessions(cli, &request).unwrap_or_default().list;
+    let length = telling(&open);
+    let word = |session: &Session| match args.what.as_str() {
+        "names" => session.user.clone(),
+        _ => session.id.chars().take(length).collect(),
+    };
+    let words: BTreeSet<_> = open.iter().map(word).filter(|word| is_word(word)).collect();
+    Page { text: words.into_iter().map(|word| word + "\n").collect(), exit: Exit::Yes }
+}
+
+/// Returns true if every shell takes `text` as one word without a special meaning.
+fn is_word(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    !text.is_empty() && !text.starts_with('-') && text.chars().all(is_plain)
 }
 
 fn no_such(id: &str) -> String {
@@ -343,6 +401,26 @@ mod tests {
         ];
         for (asked, events, expected) in cases {
             assert_eq!(told(asked, &events), expected, "{asked:?} {events:?}");
+        }
+    }
+
+    #[test]
+    fn a_shell_gets_only_plain_words() {
+        for (text, expected) in [
+            ("john.doe", true),
+            ("8f14e45f", true),
+            ("john@acme.com", true),
+            ("", false),
+            ("-rf", false),
+            ("a b", false),
+            ("$(reboot)", false),
+            ("`reboot`", false),
+            ("a;b", false),
+            ("a'b", false),
+            ("ACME\\x", false),
+            ("a\nb", false),
+        ] {
+            assert_eq!(is_word(text), expected, "{text:?}");
         }
     }
 

@@ -301,7 +301,8 @@ pub struct Ended {
     pub at: u64,
     /// Reason for the end.
     pub reason: EndReason,
-    /// Id of the session that replaced it, or the cause as text; empty if the reason says enough.
+    /// Id of the session that replaced it, the process that asked for an eviction, or the cause as text; empty if the
+    /// reason says enough.
     #[serde(default)]
     pub detail: String,
 }
@@ -323,17 +324,20 @@ pub enum EndReason {
     /// The application never learned that the session was opened: its login was rejected, or the reply was
     /// not received. The seat stays free, even if this session had replaced another one.
     Unconfirmed,
+    /// An administrator ended it (`motion-ad sessions kick`).
+    Kicked,
 }
 
 impl EndReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [EndReason; 6] = [
+    pub const ALL: [EndReason; 7] = [
         EndReason::Closed,
         EndReason::Replaced,
         EndReason::Refused,
         EndReason::ProcessGone,
         EndReason::TooOld,
         EndReason::Unconfirmed,
+        EndReason::Kicked,
     ];
 
     /// The name in the log, in JSON and on the wire.
@@ -345,13 +349,14 @@ impl EndReason {
             EndReason::ProcessGone => "process_gone",
             EndReason::TooOld => "too_old",
             EndReason::Unconfirmed => "unconfirmed",
+            EndReason::Kicked => "kicked",
         }
     }
 
     /// Returns true if something other than the application ended the session, so that the user must be
     /// logged out.
     pub fn is_eviction(self) -> bool {
-        matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld)
+        matches!(self, EndReason::Replaced | EndReason::Refused | EndReason::TooOld | EndReason::Kicked)
     }
 }
 

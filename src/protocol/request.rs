@@ -47,6 +47,11 @@ pub enum Operation {
         /// Its id. Without it, the newest session of this user ends that the same process and service opened.
         session: Option<String>,
     },
+    /// Evicts a session, because an administrator says so. Answered by a verdict.
+    KickSession {
+        /// Its id.
+        session: String,
+    },
     /// A page of the sessions that are open now: of the user, or of all. Answered by sessions.
     ListSessions {
         /// Position from which the list continues, from an earlier reply.
@@ -164,6 +169,7 @@ enum Name {
     ChangePassword,
     OpenSession,
     CloseSession,
+    KickSession,
     ListSessions,
     ShowSession,
     WatchSessions,
@@ -205,6 +211,7 @@ impl From<Request> for Wire {
             Operation::CloseSession { session } => {
                 Wire { session: session.unwrap_or_default(), ..plain(Name::CloseSession) }
             }
+            Operation::KickSession { session } => Wire { session, ..plain(Name::KickSession) },
             Operation::ListSessions { cursor } => Wire { cursor, ..plain(Name::ListSessions) },
             Operation::ShowSession { session } => Wire { session, ..plain(Name::ShowSession) },
             Operation::WatchSessions { cursor } => Wire { cursor, ..plain(Name::WatchSessions) },
@@ -231,6 +238,7 @@ impl TryFrom<Wire> for Request {
             Name::CloseSession => {
                 Operation::CloseSession { session: Some(session).filter(|session| !session.is_empty()) }
             }
+            Name::KickSession => Operation::KickSession { session },
             Name::ListSessions => Operation::ListSessions { cursor },
             Name::ShowSession => Operation::ShowSession { session },
             Name::WatchSessions => Operation::WatchSessions { cursor },
@@ -292,6 +300,7 @@ mod tests {
             (request(Operation::OpenSession { account: None }), "open_session", plain),
             (request(Operation::CloseSession { session: Some("s1".into()) }), "close_session", of_one),
             (request(Operation::CloseSession { session: None }), "close_session", plain),
+            (request(Operation::KickSession { session: "s1".into() }), "kick_session", of_one),
             (request(Operation::ListSessions { cursor: Some("9".into()) }), "list_sessions", at_nine),
             (request(Operation::ListSessions { cursor: None }), "list_sessions", plain),
             (request(Operation::ShowSession { session: "s1".into() }), "show_session", of_one),

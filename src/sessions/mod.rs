@@ -2,8 +2,8 @@
 //!
 //! A session begins when an application opens it. It ends when the application closes it, when another login
 //! of the user replaces it, when its process is gone, when it is too old, or when AD no longer grants the
-//! user access. A session that is replaced, too old or without access is evicted: the application did not end
-//! it and learns of it from the events.
+//! user access, or when an administrator ends it. A session that is replaced, too old, without access or ended by an
+//! administrator is evicted: the application did not end it and learns of it from the events.
 
 mod evict;
 pub mod identity;
@@ -303,6 +303,16 @@ impl Register {
         let ended = closed_now();
         let closed = self.close(id, &ended, deadline).await;
         closed.inspect_err(|_| self.owe(Due::End(id.to_owned(), ended)))
+    }
+
+    /// Evicts the session `id`, because an administrator says so by the process `peer`. The event and the log name that
+    /// process as the kernel knows it.
+    ///
+    /// # Errors
+    /// Returns an error if the store did not end the session.
+    pub async fn kick(&self, id: &str, peer: &Peer, deadline: Instant) -> Result<Closed, StoreError> {
+        let ended = Ended { at: now(), reason: EndReason::Kicked, detail: format!("by {peer}") };
+        self.close(id, &ended, deadline).await
     }
 
     /// Ends the newest session of `which` that `peer`'s process opened by the same service, else the newest
@@ -769,6 +779,27 @@ pub(crate) mod tests {
             let found = register.close_newest(which, &by_name, &me(), soon()).await.unwrap();
             assert_eq!(closed(found), expected);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_kicked_session_is_evicted_and_says_who_did_it() {
+        let (register, _folder) = register(settings());
+        let begin = register.watch(None, soon()).await.unwrap().unwrap();
+        let session = register.enter(1).await.unwrap();
+        let administrator = Peer { uid: 0, pid: 4711 };
+        let Closed::Now(kicked) = register.kick(&session.id, &administrator, soon()).await.unwrap() else {
+            panic!("it was open");
+        };
+        let ended = kicked.ended.clone().unwrap();
+        assert!(ended.reason.is_eviction());
+        assert_eq!((ended.reason, ended.detail.as_str()), (EndReason::Kicked, "by uid:0,pid:4711"));
+        let events = register.watch(Some(&begin.cursor), soon()).await.unwrap().unwrap();
+        assert_eq!(events.list.last().unwrap().session, kicked);
+        assert_eq!(register.ended().find(|(reason, _)| *reason == EndReason::Kicked).unwrap().1, 1);
+        // Once: a second time, and one that nobody knows.
+        let again = register.kick(&session.id, &Peer { uid: 1, pid: 1 }, soon()).await.unwrap();
+        assert_eq!(again, Closed::Earlier(kicked));
+        assert_eq!(register.kick("x", &administrator, soon()).await.unwrap(), Closed::Unknown);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ macro_rules! keeps_its_promises {
             people_do_not_count_for_each_other
             the_same_session_twice_changes_nothing
             a_session_ends_once
+            every_reason_for_an_end_comes_back_with_its_event
             an_undone_session_is_gone_and_says_whom_it_had_replaced
             an_undone_session_that_comes_later_changes_nothing
             lists_are_by_account_name_or_machine_and_in_order
@@ -219,6 +220,21 @@ pub async fn a_session_ends_once(store: Arc<dyn Store>) {
         assert_eq!(listed(store, which).await, []);
     }
     assert_eq!(store.count(soon()).await.unwrap(), 0);
+}
+
+pub async fn every_reason_for_an_end_comes_back_with_its_event(store: Arc<dyn Store>) {
+    let store = store.as_ref();
+    let mut events = Vec::new();
+    for reason in EndReason::ALL {
+        let one = session(reason.name(), "john", NOW);
+        open(store, &one, Admission::Unlimited).await;
+        let ended = Ended { at: NOW + 9, reason, detail: "by uid:0,pid:4711".into() };
+        let after = Session { ended: Some(ended.clone()), ..one.clone() };
+        assert_eq!(store.close(&one.id, &ended, soon()).await.unwrap(), Closed::Now(after.clone()));
+        assert_eq!(store.get(&one.id, soon()).await.unwrap(), Some(after.clone()));
+        events.extend([one, after]);
+    }
+    assert_eq!(all_events(store).await, events);
 }
 
 pub async fn an_undone_session_is_gone_and_says_whom_it_had_replaced(store: Arc<dyn Store>) {

@@ -14,6 +14,7 @@ const STATUS = { in: 200, wrong: 401, locked: 401, expired: 401, refused: 403, u
 const ENDED = {
   replaced: 'You have logged in somewhere else, so you were logged out here.',
   refused: 'Your account may no longer be logged in. Ask your administrator.',
+  kicked: 'Your administrator has logged you out.',
 };
 
 // Logged-in users: the seat by the id of the browser's session, and the pages that wait for its end.

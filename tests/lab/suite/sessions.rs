@@ -328,6 +328,30 @@ fn ends_of_all_kinds(lab: &Lab, report: &mut Report) -> Check {
             contains("the journal", &journal, &line)
         })
     });
+    report.check("an administrator evicts a user: the application is told, and the log says by whom", || {
+        let sam = person("seth").sam;
+        let id = enter(&mut app, "kicked", "seth")?;
+        let cursor = register::now(lab)?;
+        let said = lab.host("root", &["motion-ad", "sessions", "kick", &id[..8]], "").ok()?;
+        equal("kick", said, format!("{id}: evicted\n"))?;
+        let events = register::since(lab, &cursor)?;
+        let ended = events.first().and_then(|event| event.session.ended.clone()).ok_or("no event")?;
+        equal("the reason", ended.reason, EndReason::Kicked)?;
+        contains("the detail", &ended.detail, "by uid:0,pid:")?;
+        wait(TOLD, || {
+            let journal = lab.host_sh("journalctl -q -t evicted -o cat").ok()?;
+            contains("the command", &journal, &format!("{id} {sam} kicked"))?;
+            let log = lab.host_sh("motion-ad log seth.seat --json").ok()?;
+            contains("the log", &log, &format!("\"session\": \"{id}\""))?;
+            contains("the log", &log, "\"reason\": \"kicked\"")
+        })?;
+        // Nothing keeps the user from a new login; all of them end by the name.
+        let next = enter(&mut app, "kicked-again", "seth")?;
+        let said =
+            lab.host("root", &["motion-ad", "sessions", "kick", "--user", "ACME\\SETH.SEAT"], "").ok()?;
+        equal("kick --user", said, format!("{next}: evicted\n"))?;
+        equal("open", of(lab, sam)?.len(), 0)
+    });
     report.check("a restart of the broker ends nobody's session", || {
         let id = enter(&mut app, "stays", "seth")?;
         lab.host_sh("systemctl restart motion-ad.service").ok()?;
@@ -391,7 +415,11 @@ const COMMANDS: &[Command] = &[
     ("root",   &["show", "NONE"],                    1, "no such session"),
     ("nobody", &["end", "OPEN"],                     3, "is neither root nor in broker.users"),
     ("root",   &["end", "NONE"],                     1, "no such session"),
-    ("motion", &["end", "SHORT"],                    0, "OPEN: ended"),
+    ("nobody", &["kick", "OPEN"],                    3, "is neither root nor in broker.users"),
+    ("root",   &["kick", "NONE"],                    1, "no such session"),
+    ("root",   &["kick", "--user", "sally.seat"],    1, "sally.seat: no session is open"),
+    ("root",   &["kick"],                            3, "--user <NAME>"),
+    ("motion", &["end", "SHORT"],                    0, "OPEN: ended\nno user is disconnected"),
     ("root",   &["end", "OPEN", "ENDED"],            0, "had ended already"),
     ("root",   &["show", "OPEN"],                    1, "closed"),
     ("root",   &["list"],                            0, "no session is open"),

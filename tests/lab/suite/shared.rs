@@ -54,6 +54,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         report.note(&format!("lab redis up {}", options.join(" ")));
         let stage = Stage::set(lab, hosts, options)?;
         stage.seats(report);
+        stage.kick(report);
         match options {
             [] => {
                 stage.storms(report, &[CALM, KILLED, RESTARTED, CRASHED]);
@@ -133,6 +134,22 @@ impl<'a> Stage<'a> {
                 )
             },
         );
+    }
+
+    /// An administrator on one host evicts a session of the other, where the event arrives.
+    fn kick(&self, report: &mut Report) {
+        let [here, there] = self.hosts;
+        report.check("an administrator evicts a session of the other host, whose watchers are told", || {
+            let mut app = App::start(here)?;
+            let id = came_in(&[app.run(login("kicked", "seth", PATIENT))?], true)?.remove(0);
+            let cursor = register::now(here)?;
+            let said = there.host("root", &["motion-ad", "sessions", "kick", &id[..8]], "").ok()?;
+            equal("kick", said, format!("{id}: evicted\n"))?;
+            let events = register::since(here, &cursor)?;
+            let ended = events.first().and_then(|event| event.session.ended.clone()).ok_or("no event")?;
+            equal("the reason", ended.reason, EndReason::Kicked)?;
+            contains("the detail", &ended.detail, "by uid:0,pid:")
+        });
     }
 
     /// The second host takes the name of the first one, and then also its machine-id.
