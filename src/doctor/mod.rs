@@ -17,6 +17,7 @@
 //! | `fix.rs` | the fixes of a finding, as data |
 //! | `edit.rs`, `repair.rs` | a change of one of our files; of the PAM service, pure |
 //! | `commands.rs` | every command that an administrator runs |
+//! | `evidence.rs` | what the checks have seen of the network, for `--bundle` |
 //! | `near.rs` | names in AD that resemble one that AD does not know |
 //! | `visitors.rs` | users that a PAM service admits; pure |
 //! | `stack.rs` | a PAM service as libpam reads it; pure |
@@ -32,6 +33,7 @@ mod commands;
 mod configuration;
 mod controllers;
 mod edit;
+mod evidence;
 mod facts;
 mod finding;
 mod fix;
@@ -74,9 +76,32 @@ const WHOLE: Duration = Duration::from_secs(8);
 /// Added to [`WHOLE`] for a step that exceeds its own limit.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs every check, and the login if one is requested. The findings have the order of the table.
-pub async fn examine(options: Options) -> Vec<(&'static Check, Finding)> {
+/// The findings, in the order of the table.
+pub type Findings = Vec<(&'static Check, Finding)>;
+
+/// Runs every check, and the login if one is requested.
+pub async fn examine(options: Options) -> Findings {
+    run(Arc::new(Facts::new(options, Instant::now() + WHOLE))).await
+}
+
+/// What a support case needs to know, apart from files.
+pub struct Evidence {
+    /// The findings of all checks.
+    pub found: Findings,
+    /// The answers of DNS about the domain.
+    pub dns: String,
+    /// The certificates of the domain controllers, and the trusted roots.
+    pub certificates: String,
+}
+
+/// Runs every check, and describes what the checks have seen of the network.
+pub async fn gather(options: Options) -> Evidence {
     let facts = Arc::new(Facts::new(options, Instant::now() + WHOLE));
+    let found = run(facts.clone()).await;
+    Evidence { found, dns: evidence::dns(&facts).await, certificates: evidence::certificates(&facts).await }
+}
+
+async fn run(facts: Arc<Facts>) -> Findings {
     let wanted = |check: &&Check| !check.on_demand || facts.login().is_some();
     let chosen: Vec<&'static Check> = CHECKS.iter().filter(wanted).collect();
     let slots: Arc<[Slot]> = chosen.iter().map(|check| (*check, watch::Sender::new(None))).collect();

@@ -766,19 +766,24 @@ What can be done is a fix, which --fix applies; a step for you, with the place w
 command that only shows something. A fix changes this package's files, its units and /etc/pam.d/motion, and nothing else; no \
 fix removes a rule or gives more users access. The file as it was is kept in /etc/motion-ad/backup with the time of the change.
 
+--bundle writes what a support case needs into one archive, which only you can read: this report, status, configuration, \
+versions, units, PAM services, the answers of DNS, certificates, and the last lines of the log. Passwords and keys are left \
+out. --pseudonyms replaces each name of a user by the same pseudonym everywhere; names of hosts, groups and domains stay.
+
 Examples:
   sudo motion-ad doctor
   sudo motion-ad doctor --json | jq -r .first
   sudo motion-ad doctor --fix                show each fix, ask, apply it, and check again
   sudo motion-ad doctor --login john.doe     with one real login, as the application would do it
   sudo motion-ad doctor --login john.doe --bridge
+  sudo motion-ad doctor --bundle case.tgz    one archive for a support case
   motion-ad doctor --explain keytab
 
 Exit status:
   0    all is well
   1    there are warnings
   2    something has failed
-  3    the usage is wrong, or there is no password for --login
+  3    the usage is wrong, there is no password for --login, or the file of --bundle exists
   130  interrupted at the password prompt
 ";
 
@@ -816,6 +821,14 @@ pub struct Doctor {
     /// Do not ask before each change
     #[arg(long, requires = "fix")]
     pub yes: bool,
+
+    /// Write an archive for a support case to this new file, and print no report
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "explain", "fix", "login"])]
+    pub bundle: Option<PathBuf>,
+
+    /// Replace the names of users in the archive
+    #[arg(long, requires = "bundle")]
+    pub pseudonyms: bool,
 
     /// Log this user in at the end, once, through PAM and as the application's user; asks for the password
     #[arg(long, value_name = "NAME")]

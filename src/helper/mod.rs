@@ -5,6 +5,7 @@
 
 mod account;
 mod audit;
+mod bundle;
 mod cli;
 mod configuration;
 mod doctor;

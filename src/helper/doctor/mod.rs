@@ -10,8 +10,8 @@ use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 
 use super::cli::{AsApplication, Task};
-use super::{Cli, Exit, Failure, Page, password, show};
-use crate::doctor::{Check, Finding, Level, Login, Options, Way, application, child, examine};
+use super::{Cli, Exit, Failure, Page, bundle, password, show};
+use crate::doctor::{Check, Evidence, Finding, Level, Login, Options, Way, application, child, examine, gather};
 
 /// Settings for libkrb5, as in the broker's unit: the keytab to use, and not to ask SSSD for a KDC.
 const ENVIRONMENT: [(&str, &str); 2] =
@@ -57,6 +57,9 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
         socket: cli.socket.clone(),
         login,
     };
+    if let Some(file) = &args.bundle {
+        return bundle::write(cli, file, args.pseudonyms, || evidence(options(None)));
+    }
     if args.fix {
         let runtime = runtime()?;
         let page = fix::fix(args, &runtime, &|| options(None));
@@ -94,6 +97,20 @@ fn examined(options: Options, json: bool, is_wanted: impl Fn(&Check) -> bool) ->
         false => report::text(&found, Some(begun.elapsed())),
     };
     Ok(Page { text, exit })
+}
+
+/// Returns the doctor's texts for a bundle.
+fn evidence(options: Options) -> Result<bundle::Texts, Failure> {
+    let begun = Instant::now();
+    let runtime = runtime()?;
+    let Evidence { found, dns, certificates } = runtime.block_on(gather(options));
+    runtime.shutdown_timeout(GIVEN_UP);
+    Ok(vec![
+        ("doctor.txt", report::report(&found, Some(begun.elapsed()), None)),
+        ("doctor.json", show::json(&Report::new(&found, begun.elapsed()))?),
+        ("dns.txt", dns),
+        ("certificates.txt", certificates),
+    ])
 }
 
 /// Runs a step of the doctor as the application's user.

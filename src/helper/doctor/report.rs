@@ -14,7 +14,7 @@ pub(super) fn text(found: &Found, took: Option<Duration>) -> String {
     report(found, took, show::width())
 }
 
-fn report(found: &Found, took: Option<Duration>, width: Option<usize>) -> String {
+pub(super) fn report(found: &Found, took: Option<Duration>, width: Option<usize>) -> String {
     let column = CHECKS.iter().map(|check| check.id.len()).max().unwrap_or_default();
     let mut text = String::new();
     for group in Group::ALL {

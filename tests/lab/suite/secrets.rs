@@ -30,6 +30,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     report.check("logins of every outcome", || logins(lab, &mut passwords));
     report.check("logins in every trouble", || troubles(lab, &mut passwords));
     report.check("the search finds what is planted", || planted(lab));
+    bundles(lab, report, &passwords);
     nowhere(lab, report, &passwords);
     report.check("no password in the broker's memory", || memory(lab, &passwords));
     fs::remove_file(lab.path(&format!("/etc/pam.d/{LOUD}"))).map_err(|e| e.to_string())?;
@@ -193,6 +194,104 @@ fn memory(lab: &Lab, passwords: &BTreeSet<String>) -> Check {
     let name = search(&Needles::new(&["john.doe".to_owned()].into()))?.1;
     equal("the user's name was found", name.is_empty(), false)?;
     clean("the broker's memory", &found)
+}
+
+/// Folder of the host for bundles and for the files that hold planted secrets.
+const BUNDLES: &str = "/var/tmp/bundles";
+/// A drop-in of the broker's unit with a secret.
+const DROP_IN: &str = "/etc/systemd/system/motion-ad.service.d/planted.conf";
+/// Secrets in files that a bundle contains: in the configuration, in the join's file, in the unit.
+const PLANTED: [&str; 3] = ["R3dis-in-a-url", "B1nd-secret-of-sssd", "Un1t-secret-in-a-variable"];
+
+/// Searches the archives of `doctor --bundle` for every password, for planted secrets and for the machine's keys.
+fn bundles(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
+    let secrets: BTreeSet<_> = passwords.iter().cloned().chain(PLANTED.map(str::to_owned)).collect();
+    let needles = Needles::new(&secrets);
+    report.check("bundle: one archive, readable for root alone, with every part", || {
+        let [url, bind, variable] = PLANTED;
+        lab.host_sh(&format!(
+            "rm -rf {BUNDLES}; mkdir -m 700 {BUNDLES} && cd {BUNDLES} && cp /etc/motion-ad/*.* . && cp /etc/sssd/sssd.conf . &&
+             echo '# store = \"rediss://motion:{url}@redis1/0\"' >>config.toml && echo '# ldap_default_authtok = {bind}' >>sssd.conf &&
+             mkdir -p $(dirname {DROP_IN}) && printf '[Service]\\nEnvironment=REDIS_PASSWORD={variable}\\n' >{DROP_IN}"
+        ))
+        .ok()?;
+        // The search finds what is planted where it is not masked.
+        let found = needles.below(&lab.live_path(BUNDLES)?)?;
+        equal("planted secrets that are found in the files", found.len(), 2)?;
+        let said = bundle(lab, "whole", &[])?;
+        contains("what it said", &said, "readable only for you")?;
+        let whole = format!("{BUNDLES}/whole.tar.gz");
+        equal("its mode", lab.host_sh(&format!("stat -c %a:%U {whole}")).ok()?.trim(), "600:root")?;
+        for (file, part) in [
+            ("README.txt", "log.txt"),
+            ("doctor.txt", "config-file"),
+            ("doctor.json", "\"level\""),
+            ("status.json", "\"well\": true"),
+            ("config-show.txt", "domain.name"),
+            ("dns.txt", "ad.acme.com"),
+            ("certificates.txt", "issuer"),
+            ("units.txt", "[Service]"),
+            ("packages.txt", "libpam-motion-ad"),
+            ("log.txt", "event=login user=john.doe"),
+            ("files/etc/pam.d/motion", "pam_motion_ad.so"),
+            ("files/var/tmp/bundles/sssd.conf", "(masked)"),
+        ] {
+            let text = fs::read_to_string(parts(lab, "whole")?.join(file)).map_err(|e| format!("{file}: {e}"))?;
+            contains(file, &text, part)?;
+        }
+        Ok(())
+    });
+    report.check("bundle: no password, no planted secret and no key in it", || {
+        clean("the bundle", &needles.below(&parts(lab, "whole")?)?)?;
+        let keys = lab.host_sh("klist -k -K -e | grep -o '0x[0-9a-f]*' | sort -u").ok()?;
+        let keys: Vec<_> = keys.lines().filter_map(|key| key.strip_prefix("0x")).collect();
+        equal("keys of the machine are known", keys.is_empty(), false)?;
+        let all = lab.host_sh(&format!("grep -rl -e {} {BUNDLES}/whole", keys.join(" -e ")));
+        equal("files that hold a key", all.stdout.as_str(), "")
+    });
+    report.check("bundle: no file is overwritten, and no link followed", || {
+        let before = lab.host_sh(&format!("sha256sum {BUNDLES}/whole.tar.gz")).ok()?;
+        lab.host_sh(&format!("ln -s {BUNDLES}/elsewhere {BUNDLES}/link.tar.gz")).ok()?;
+        for name in ["whole", "link"] {
+            let file = format!("{BUNDLES}/{name}.tar.gz");
+            let ran = lab.host("root", &["motion-ad", "doctor", "--bundle", &file], "");
+            equal("exit code", ran.code, 3)?;
+            contains("standard error", &ran.stderr, "exists already: name another file")?;
+        }
+        equal("the target of the link", lab.host_sh(&format!("test -e {BUNDLES}/elsewhere")).code, 1)?;
+        equal("the file", lab.host_sh(&format!("sha256sum {BUNDLES}/whole.tar.gz")).ok()?, before)
+    });
+    report.check("bundle --pseudonyms: no name of a user in it, and no secret", || {
+        bundle(lab, "nameless", &["--pseudonyms"])?;
+        let folder = parts(lab, "nameless")?;
+        clean("the bundle", &needles.below(&folder)?)?;
+        let log = fs::read_to_string(folder.join("log.txt")).map_err(|e| e.to_string())?;
+        contains("the log", &log, "event=login user=pseudonym-")?;
+        let unpacked = format!("{BUNDLES}/nameless");
+        // Every text about administrators has the word, too.
+        for person in everybody().iter().filter(|person| person.sam != "Administrator") {
+            let found = lab.host("root", &["grep", "-rliwF", "-e", person.sam, &unpacked], "");
+            equal(person.sam, found.stdout.as_str(), "")?;
+        }
+        Ok(())
+    });
+    let _ = lab.host_sh(&format!("rm -rf {BUNDLES} {DROP_IN}"));
+}
+
+/// Makes a bundle and unpacks it. Returns what the command said.
+fn bundle(lab: &Lab, name: &str, options: &[&str]) -> Result<String, String> {
+    let (config, sssd) = (format!("{BUNDLES}/config.toml"), format!("{BUNDLES}/sssd.conf"));
+    let file = format!("{BUNDLES}/{name}.tar.gz");
+    let mut command = vec!["motion-ad", "--config", &config, "--sssd", &sssd, "doctor", "--bundle", &file];
+    command.extend(options);
+    let said = lab.host("root", &command, "").ok()?;
+    lab.host_sh(&format!("mkdir {BUNDLES}/{name} && tar -C {BUNDLES}/{name} -xzf {file}")).ok()?;
+    Ok(said)
+}
+
+/// Returns the folder of an unpacked bundle.
+fn parts(lab: &Lab, name: &str) -> Result<PathBuf, String> {
+    lab.live_path(&format!("{BUNDLES}/{name}/motion-ad-bundle"))
 }
 
 fn clean(place: &str, found: &[String]) -> Check {
