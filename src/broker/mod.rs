@@ -235,7 +235,9 @@ impl Broker {
             Operation::Check => {
                 Reply::Check(Box::new(Box::pin(self.check(&request.user, deadline)).await)).into()
             }
-            Operation::KickSession { session } => Box::pin(self.kick_session(session, peer, deadline)).await.into(),
+            Operation::KickSession { session } => {
+                Box::pin(self.kick_session(session, peer, deadline)).await.into()
+            }
             Operation::Audit { names } => Box::pin(self.audit(names, deadline, peer)).await.into(),
             Operation::Search(search) => Box::pin(self.search(search, deadline, peer)).await.into(),
             Operation::ListSessions { cursor } => {

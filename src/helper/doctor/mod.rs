@@ -11,7 +11,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::cli::{AsApplication, Task};
 use super::{Cli, Exit, Failure, Page, bundle, password, show};
-use crate::doctor::{Check, Evidence, Finding, Level, Login, Options, Way, application, child, examine, gather};
+use crate::doctor::{
+    Check, Evidence, Finding, Level, Login, Options, Way, application, child, examine, gather,
+};
 
 /// Settings for libkrb5, as in the broker's unit: the keytab to use, and not to ask SSSD for a KDC.
 const ENVIRONMENT: [(&str, &str); 2] =
