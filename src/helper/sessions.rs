@@ -129,8 +129,10 @@ fn close(
 /// Lists words for a shell that completes: the short ids of open sessions, or the names of their users. Prints nothing if the
 /// user may not know them, or if the broker does not answer at once.
 pub(super) fn complete(cli: &Cli, args: &Complete) -> Page {
-    let request =
-        Request { service: "sessions".into(), ..client::request(Operation::ListSessions, "", TYPING) };
+    let request = Request {
+        service: "sessions".into(),
+        ..client::request(Operation::ListSessions { cursor: None }, "", TYPING)
+    };
     let open = ask_sessions(cli, &request).unwrap_or_default().list;
     let length = telling(&open);
     let word = |session: &Session| match args.what.as_str() {
