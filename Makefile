@@ -77,7 +77,7 @@ help: ## print this text
 
 .PHONY: deps
 deps: ## install the Debian packages that building and testing need, where some are missing (root)
-	@packaging/deps --test $(ARCH)
+	@packaging/deps --test --release $(ARCH)
 
 # Not in the help: those that building alone needs.
 .PHONY: build-deps
@@ -125,6 +125,12 @@ reproducible: deb ## build the package once more in another folder, and compare 
 	@for file in target/debian/*_$(ARCH).deb target/debian/$(deb).cdx.json; do \
 	    cmp "$$file" "target/again/another-folder/$$file" || exit 1; sha256sum "$$file"; done
 	rm -rf target/again
+
+.PHONY: release
+release: root ## build what is published: packages, checksums and an apt repository, signed by RELEASE_KEY (root)
+	@packaging/deps --test --release
+	@packaging/deps arm64
+	packaging/release
 
 .PHONY: test
 test: root deps ## run every test: unit and integration, then the package in a real Active Directory (root)
