@@ -104,10 +104,6 @@ mod tests {
         folder
     }
 
-    fn names(files: &[PathBuf]) -> Vec<&str> {
-        files.iter().filter_map(|file| file.file_name()?.to_str()).collect()
-    }
-
     // No other test loads these modules.
     #[test]
     fn modules_stay_loaded_and_are_named() {
@@ -117,13 +113,14 @@ mod tests {
         );
         let mut pam = Pam::new("motion", services.path().to_str()).unwrap();
         let kept = pam.keep_modules();
-        assert!(names(&kept).contains(&"pam_echo.so") && names(&kept).contains(&"pam_debug.so"), "{kept:?}");
-        assert!(kept.iter().all(|file| loaded().contains(file)));
-        let answer = pam.login("john.doe", &Secret::new(b"x".to_vec()));
-        assert_ne!(answer.outcome.code, 0);
-        assert!(kept.iter().all(|file| loaded().contains(file)), "a login must not unload them");
+        for module in ["pam_echo.so", "pam_debug.so"] {
+            let file = kept.iter().find(|file| file.ends_with(module)).cloned().unwrap();
+            assert!(loaded().contains(&file));
+            assert_ne!(pam.login("john.doe", &Secret::new(b"x".to_vec())).outcome.code, 0);
+            assert!(loaded().contains(&file), "a login must not unload it");
+        }
         drop(pam);
-        assert!(!kept.iter().any(|file| file.ends_with("pam_echo.so") && loaded().contains(file)));
+        assert!(!loaded().iter().any(|file| file.ends_with("pam_echo.so")));
     }
 
     /// A zone that is no number rules out every address, and an address with a zone is no name for DNS.
@@ -140,7 +137,7 @@ mod tests {
         let services = services(b"@include nowhere\n", "auth required pam_deny.so\n");
         let mut pam = Pam::new("motion", services.path().to_str()).unwrap();
         pam.keep_modules();
-        assert_eq!(pam.login("john.doe", &Secret::new(b"x".to_vec())).name, "misconfigured");
+        assert_ne!(pam.login("john.doe", &Secret::new(b"x".to_vec())).outcome.code, 0);
         fs::write(
             services.path().join("motion"),
             "auth required pam_permit.so\naccount required pam_permit.so\n",
