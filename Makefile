@@ -97,6 +97,7 @@ man: build ## write man pages and completions to target/man and target/completio
 	$(generate) target/man
 	$(generate) --completions target/completions
 
+# The documents lose what follows the language of a block, which is for the tests.
 .PHONY: deb
 deb: build module man ## build the Debian package in target/debian, and beside it a list of what it is made of (SBOM)
 	@changelog=$$(dpkg-parsechangelog -l packaging/debian/changelog -S Version); \
@@ -106,6 +107,8 @@ deb: build module man ## build the Debian package in target/debian, and beside i
 	mkdir -p target/debian $(stage)
 	cp -r packaging/debian $(stage)
 	cp -r --parents packaging pam.d target/man target/completions $(stage)
+	cp -r --parents docs README.md SECURITY.md CHANGELOG.md tests/clients/motion-login $(stage)
+	sed -i -E 's/^(```[a-z]+) .*/\1/' $(stage)/README.md $(stage)/docs/*.md
 	cargo tree --target $(rust) --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
 	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
 	install -D -t $(stage)/target/release $(binaries)/motion-ad $(binaries)/motion-ad-broker $(binaries)/motion-ad-ldap
