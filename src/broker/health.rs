@@ -178,7 +178,7 @@ pub async fn keep(broker: Arc<Broker>) -> Ended {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        broker.look(QUIET, Instant::now() + LOGIN).await;
+        broker.look(QUIET, None).await;
     }
 }
 
@@ -186,7 +186,7 @@ impl Broker {
     /// Returns the present health, after a new look unless the last one was just now. The look leaves time for
     /// a reply before `deadline`.
     pub(super) async fn look_now(&self, deadline: Instant) -> Health {
-        self.look(ASKED, deadline.checked_sub(REPLYING).unwrap_or(deadline)).await;
+        self.look(ASKED, deadline.checked_sub(REPLYING)).await;
         self.health()
     }
 
@@ -194,7 +194,7 @@ impl Broker {
     /// [`LOOKING`].
     pub(super) async fn health_seen(&self) -> Health {
         if locked(&self.watch.seen).is_none() {
-            self.look(QUIET, Instant::now() + LOOKING).await;
+            self.look(QUIET, Some(Instant::now() + LOOKING)).await;
         }
         self.health()
     }
@@ -232,11 +232,12 @@ impl Broker {
         health.sorted()
     }
 
-    /// Looks until `until`, or a little longer if that is less than [`LOOKING`] away.
-    async fn look(&self, quiet: Duration, until: Instant) {
+    /// Looks, at most until `until` if that is given, but for [`LOOKING`] at least.
+    async fn look(&self, quiet: Duration, until: Option<Instant>) {
         let Ok(service) = &self.service else { return };
         let begun = Instant::now();
-        let Ok(_turn) = timeout_at(until, self.watch.looking.lock()).await else { return };
+        let turn = timeout_at(until.unwrap_or(begun + OLD), self.watch.looking.lock());
+        let Ok(_turn) = turn.await else { return };
         let last = locked(&self.watch.seen).clone();
         if last.as_ref().is_some_and(|last| last.at + FRESH > begun && last.is_decided) {
             return;
@@ -251,11 +252,11 @@ impl Broker {
 
 impl Service {
     /// Checks all that a login depends on. Without a keytab, the machine account cannot query AD. The machine
-    /// account is waited for until `until`, and for at most as long as a login waits.
-    async fn look(&self, has_keytab: bool, quiet: Duration, until: Instant) -> Seen {
+    /// account is waited for as long as a login waits, or until `until` if that is earlier.
+    async fn look(&self, has_keytab: bool, quiet: Duration, until: Option<Instant>) -> Seen {
         let begun = Instant::now();
         let deadline = begun + LOOKING;
-        let patience = until.clamp(deadline, begun + LOGIN);
+        let (patience, had_time) = patience(begun, until);
         let servers = self.domains.own();
         let mut health = Health::default();
         let asked = async {
@@ -280,7 +281,6 @@ impl Service {
         }
         let mut is_decided = true;
         if let Some((error, readiness)) = asked {
-            let had_time = patience >= begun + LOGIN;
             is_decided = had_time
                 || !error.as_ref().is_some_and(MachineError::is_late)
                     && !readiness.as_ref().is_some_and(Readiness::is_late);
@@ -379,6 +379,14 @@ impl Service {
             let _ = timeout_at(deadline, self.logins.passwords.warm_up(&self.domain, deadline)).await;
         }
     }
+}
+
+/// Returns the time until which a look waits for what a login waits for as well, and whether that is as long as a
+/// login waits.
+fn patience(begun: Instant, until: Option<Instant>) -> (Instant, bool) {
+    let full = begun + LOGIN;
+    let patience = until.map_or(full, |until| until.clamp(begun + LOOKING, full));
+    (patience, patience == full)
 }
 
 /// Awaits the answer of the `machine` account and the `probes`. After the probes, the machine account is only
@@ -594,6 +602,16 @@ mod tests {
         let readiness = Readiness { ahead: Err(late().into()), base: Err(no_base), ..ready() };
         let problems = unready(&readiness, &chosen("ldap"), true, false);
         assert_eq!(problems.iter().filter(|problem| problem.stops_logins).count(), 1, "{problems:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_has_the_time_of_a_login_unless_its_caller_has_less() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(patience(begun, None), (after(5), true));
+        assert_eq!(patience(begun, Some(after(9))), (after(5), true));
+        assert_eq!(patience(begun, Some(after(4))), (after(4), false));
+        assert_eq!(patience(begun, Some(begun)), (after(2), false));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::command;
 use super::commands;
 use super::commands::Place;
-use super::facts::{BROKER, Facts, unit, user};
+use super::facts::{Facts, PATIENT, unit, user};
 use super::finding::Finding;
 use super::fix::access;
 use super::fix::{BOTH, OwnPath, Run, Unit as Ours, Verb};
@@ -256,8 +256,9 @@ pub(super) async fn version(facts: &Facts) -> Finding {
 /// Reports problems that only the broker knows. Both queries make the broker read AD, so that an old failure
 /// that nothing has retried since is not reported.
 pub(super) async fn state(facts: &Facts) -> Finding {
-    let had_time = facts.deadline().saturating_duration_since(Instant::now()) >= BROKER;
-    let (check, status) = tokio::join!(facts.ask(Operation::Check, NOBODY), facts.ask(Operation::Status, ""));
+    let had_time = facts.deadline().saturating_duration_since(Instant::now()) >= PATIENT;
+    let (check, status) =
+        tokio::join!(facts.ask(Operation::Check, NOBODY, PATIENT), facts.ask(Operation::Status, "", PATIENT));
     match (check, status) {
         (Ok(Reply::Check(check)), Ok(Reply::Status(status))) => judged(&check, &status, had_time),
         (Ok(_), Ok(_)) => Finding::skipped("the broker gave an unexpected answer"),

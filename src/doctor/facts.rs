@@ -42,9 +42,11 @@ pub(super) const APPLICATION: &str = "motion";
 /// Folder of XCALLY Motion.
 pub(super) const HOME: &str = "/var/opt/motion2";
 
-/// Time limit of one query to the broker: the default deadline of a login, so that the broker does not fail here
-/// where a login succeeds.
-pub(super) const BROKER: Duration = Duration::from_secs(5);
+/// Time limit of one query to the broker, which itself waits two seconds for DNS before it reports its state.
+const BROKER: Duration = Duration::from_secs(4);
+/// The same for queries that decide if users can log in: the default deadline of a login, so that the broker does not
+/// fail here where a login succeeds.
+pub(super) const PATIENT: Duration = Duration::from_secs(5);
 /// Time limit of the machine's connection to one domain controller, its ticket included.
 const MACHINE: Duration = Duration::from_secs(4);
 /// Time limit for AD's list of domain controllers, after which the checks go on without it.
@@ -257,7 +259,7 @@ impl Facts {
     pub(super) async fn status(&self) -> &Result<Status, AskError> {
         self.status
             .get_or_init(|| async {
-                match self.ask(Operation::Status, "").await? {
+                match self.ask(Operation::Status, "", BROKER).await? {
                     Reply::Status(status) => Ok(*status),
                     _ => Err(AskError::Unexpected),
                 }
@@ -265,10 +267,15 @@ impl Facts {
             .await
     }
 
-    /// Sends one query to the broker, which has [`BROKER`] for the reply, or less near the end of the doctor.
-    pub(super) async fn ask(&self, operation: Operation, user: &str) -> Result<Reply, AskError> {
+    /// Sends one query to the broker, which has this time for the reply, or less near the end of the doctor.
+    pub(super) async fn ask(
+        &self,
+        operation: Operation,
+        user: &str,
+        time: Duration,
+    ) -> Result<Reply, AskError> {
         let (socket, user) = (self.options.socket.clone(), user.to_owned());
-        let time = BROKER.min(self.deadline.saturating_duration_since(Instant::now()));
+        let time = time.min(self.deadline.saturating_duration_since(Instant::now()));
         let asked = spawn_blocking(move || {
             let request = client::request(operation, &user, time);
             client::ask(&socket, &request, &Secret::default())
