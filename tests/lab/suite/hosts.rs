@@ -2,6 +2,9 @@
 //! files. On each, John can log in as before, and a wrong password is rejected.
 
 use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::UdpSocket;
+use std::process::Child;
 use std::time::Duration;
 
 use crate::cast::person;
@@ -10,6 +13,7 @@ use crate::one_account::{PEOPLE, ldap};
 use crate::pam::{authenticate, pam};
 use crate::ready::{john, john_at, ready, restart, start_after};
 use crate::report::{Check, Report, contains, equal};
+use crate::row::Method;
 
 const SSSD: &str = "/etc/sssd/sssd.conf";
 const KEYTAB: &str = "/etc/krb5.keytab";
@@ -63,6 +67,12 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     }
     report.check("joined as VOICE01: that is the name which userWorkstations must hold", || other_name(lab));
     report.check("sssd.conf names a keytab elsewhere: the command hands it over", || keytab_elsewhere(lab));
+    report
+        .check("DNS has a dead address of the domain controller as well: no login waits long for it", || {
+            dead_address(lab)
+        });
+    report
+        .check("DNS never answers AAAA: the first login after a start waits for none of it", || no_aaaa(lab));
     report.check("a domain controller that /etc/hosts alone knows, while DNS is dead", || hosts_alone(lab));
     report.check("resolv.conf names a dead server: nobody is denied, and the broker is the same", || {
         other_dns(lab)
@@ -81,6 +91,139 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     );
     ready(lab)?;
     lab.configure("")
+}
+
+/// Argument that makes this program a DNS server that passes on every query but those for AAAA.
+pub const NO_AAAA: &str = "dns-without-aaaa";
+/// Address of the node `fake`, on which it runs.
+const FAKE: &str = "10.73.0.40";
+/// The DNS server that it asks.
+const DNS: &str = "10.73.0.10:53";
+/// Type of an AAAA record (RFC 3596, 2.1).
+const AAAA: u16 = 28;
+/// Length in bytes of a message's header (RFC 1035, 4.1.1).
+const HEADER: usize = 12;
+
+/// Runs as the DNS server, until its standard input ends.
+///
+/// # Errors
+/// If it cannot listen.
+pub fn dns_without_aaaa() -> Result<(), String> {
+    let text = |e: io::Error| e.to_string();
+    let socket = UdpSocket::bind("0.0.0.0:53").map_err(text)?;
+    println!("listening");
+    io::stdout().flush().map_err(text)?;
+    std::thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(0);
+    });
+    let mut datagram = [0; 4096];
+    loop {
+        let (length, from) = socket.recv_from(&mut datagram).map_err(text)?;
+        let query = datagram[..length].to_vec();
+        if asked_for(&query) == Some(AAAA) {
+            continue;
+        }
+        let upstream = UdpSocket::bind("0.0.0.0:0").map_err(text)?;
+        upstream.set_read_timeout(Some(Duration::from_secs(2))).map_err(text)?;
+        upstream.connect(DNS).and_then(|()| upstream.send(&query)).map_err(text)?;
+        if let Ok(length) = upstream.recv(&mut datagram) {
+            socket.send_to(&datagram[..length], from).map_err(text)?;
+        }
+    }
+}
+
+/// Returns the type that a query asks for.
+fn asked_for(query: &[u8]) -> Option<u16> {
+    let mut at = HEADER;
+    loop {
+        match *query.get(at)? {
+            0 => break,
+            label => at += 1 + usize::from(label),
+        }
+    }
+    Some(u16::from_be_bytes([*query.get(at + 1)?, *query.get(at + 2)?]))
+}
+
+/// The DNS server on the node `fake`. Dropping it ends it.
+struct Dns<'a>(&'a Lab, Child);
+
+impl<'a> Dns<'a> {
+    fn start(lab: &'a Lab) -> Result<Self, String> {
+        lab.run(&["fake", "up"]).ok()?;
+        let program = std::env::current_exe().map_err(|e| e.to_string())?;
+        let program = program.to_str().ok_or("the path of this program is no text")?;
+        let mut dns = Dns(lab, lab.child(&["fake", "run", "--", program, NO_AAAA])?);
+        let mut first = String::new();
+        let output = dns.1.stdout.as_mut().ok_or("the DNS server has no output")?;
+        BufReader::new(output).read_line(&mut first).map_err(|e| e.to_string())?;
+        equal("its first line", first.trim(), "listening")?;
+        Ok(dns)
+    }
+}
+
+impl Drop for Dns<'_> {
+    fn drop(&mut self) {
+        drop(self.1.stdin.take());
+        let _ = self.1.wait();
+        self.0.run(&["fake", "down"]);
+    }
+}
+
+/// Starts a broker that knows no domain controller, and returns the duration of its first login.
+fn first_login(lab: &Lab) -> Result<Duration, String> {
+    start_after(lab, || lab.host_sh(FORGET).ok().map(drop))?;
+    john(lab)
+}
+
+/// Gives the domain controller an address at which no host answers, for passwords by each method.
+fn dead_address(lab: &Lab) -> Check {
+    let times = || {
+        let of = |method| {
+            lab.set_method(method);
+            lab.configure("")?;
+            Ok::<_, String>([first_login(lab)?, john(lab)?])
+        };
+        Ok::<_, String>([of(Method::Ldap)?, of(Method::Kerberos)?])
+    };
+    let usual = times()?;
+    lab.run(&["dns", "add", "ad", "10.73.0.98"]).ok()?;
+    let seen = times();
+    lab.set_method(Method::Ldap);
+    lab.run(&["dns", "remove", "ad"]).ok()?;
+    lab.run(&["dns", "add", "ad", "10.73.0.10"]).ok()?;
+    lab.configure("")?;
+    ready(lab)?;
+    let seen = seen?;
+    println!("         first and next login, by LDAP and by Kerberos: {seen:.1?}, usually {usual:.1?}");
+    // At a dead address, a connection would fail after three seconds.
+    let waits = seen.iter().flatten().zip(usual.iter().flatten());
+    let waited = waits.filter(|(seen, usual)| **seen > **usual + Duration::from_secs(1)).count();
+    equal("logins that waited for it", waited, 0)
+}
+
+/// Starts a broker that knows no domain controller, with a DNS server that is silent for AAAA, and with the usual one.
+fn no_aaaa(lab: &Lab) -> Check {
+    let usual = first_login(lab)?;
+    let dns = Dns::start(lab)?;
+    lab.host_sh(&format!(
+        "cp /etc/resolv.conf /root/resolv.conf && echo 'nameserver {FAKE}' >/etc/resolv.conf"
+    ))
+    .ok()?;
+    let seen = first_login(lab);
+    let doctor = lab.host("root", &["motion-ad", "doctor", "--json"], "").stdout;
+    lab.host_sh("cat /root/resolv.conf >/etc/resolv.conf").ok()?;
+    drop(dns);
+    let seen = seen?;
+    println!("         {:.1} s, usually {:.1} s", seen.as_secs_f64(), usual.as_secs_f64());
+    let report: serde_json::Value = serde_json::from_str(&doctor).map_err(|e| format!("{e}\n{doctor}"))?;
+    let checks = report["checks"].as_array().cloned().unwrap_or_default();
+    let failed = checks
+        .iter()
+        .find(|check| check["level"] == "failure" || check["id"] == "own-name" && check["level"] != "ok");
+    equal("a check of the doctor", failed.map(ToString::to_string), None)?;
+    // Waiting for AAAA would take two seconds or more.
+    equal("it waited for AAAA", seen > usual + Duration::from_secs(1), false)
 }
 
 /// The file may name the domain controller by an address; `domain.servers` may not.

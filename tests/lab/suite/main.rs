@@ -251,6 +251,7 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
         [app::APPLICATION] => application::run(),
         [load::LOGIN_RATE, logins @ ..] => login_rate::run(logins),
         [answers::SCRIPTED, script @ ..] => answers::scripted(script),
+        [hosts::NO_AAAA] => hosts::dns_without_aaaa(),
         _ => return None,
     };
     Some(match done {

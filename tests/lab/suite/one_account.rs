@@ -41,6 +41,9 @@ fn rounds(lab: &Lab, report: &mut Report) -> Check {
             done?;
         }
         letters(lab, report);
+        report.check("a password that never expires need not be changed, whatever pwdLastSet is", || {
+            never_expires(lab)
+        });
     }
     lab.set_method(Method::Ldap);
     lab.configure("")?;
@@ -78,6 +81,40 @@ fn letters(lab: &Lab, report: &mut Report) {
         }
         seen
     });
+}
+
+/// Gives a user who must change the password (`pwdLastSet` 0) a password that never expires. AD computes no expiry for
+/// it and authenticates the user (MS-ADTS 3.1.1.4.5.17).
+fn never_expires(lab: &Lab) -> Check {
+    // NORMAL_ACCOUNT and DONT_EXPIRE_PASSWD.
+    const NEVER: &str = "66048";
+    const USUAL: &str = "512";
+    let max = person("max");
+    let set = |control: &str| {
+        let dn = format!("CN={},{PEOPLE}", max.sam);
+        let change = format!(
+            "dn: {dn}\nchangetype: modify\nreplace: userAccountControl\nuserAccountControl: {control}\n"
+        );
+        ldap(lab, "ldapmodify", &change).ok().map(drop)
+    };
+    let judged = || {
+        let commands = [&["motion-ad", "check", max.sam][..], &["motion-ad", "audit"]];
+        let [check, audit] =
+            commands.map(|command| lab.host("root", command, &format!("{}\n", max.sam)).code);
+        let handle = pam(lab, "motion", max.sam, max.password, &["authenticate", "acct_mgmt"]).code;
+        let fresh = pam(lab, "motion", max.sam, "", &["acct_mgmt"]).code;
+        [handle, fresh, check.to_string(), audit.to_string()]
+    };
+    let before = judged();
+    set(NEVER)?;
+    let seen = judged();
+    set(USUAL)?;
+    equal("before", before, ["PAM_NEW_AUTHTOK_REQD", "PAM_NEW_AUTHTOK_REQD", "1", "1"].map(str::to_owned))?;
+    equal(
+        "with a password that never expires",
+        seen,
+        ["PAM_SUCCESS", "PAM_SUCCESS", "0", "0"].map(str::to_owned),
+    )
 }
 
 /// Closes port 389 by routing. The broker then reads nothing, while binds go to port 636.

@@ -4,8 +4,10 @@ use std::fs;
 
 use crate::cast::person;
 use crate::lab::{Lab, Ran, wait};
+use crate::one_account::PEOPLE;
+use crate::pam::authenticate;
 use crate::ready;
-use crate::report::{Report, contains, equal};
+use crate::report::{Check, Report, contains, equal};
 
 const ENV: &str = "/var/opt/motion2/.env";
 const CONFIG: &str = "/etc/motion-ad/config.toml";
@@ -94,8 +96,34 @@ fn checks(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
         equal("config.toml", read(lab)?, before)
     });
     lab.configure("")?;
+    report.check("a base with a comma in its name: it is taken, and only its users log in", || {
+        base_with_a_comma(lab, env)
+    });
+    lab.configure("")?;
     contradictions(lab, report, env)?;
     without_srv(lab, report, env)
+}
+
+/// Moves Seth into an organizational unit whose name has to be escaped in a distinguished name (RFC 4514, 2.4).
+fn base_with_a_comma(lab: &Lab, env: &str) -> Check {
+    const NIGHT: &str = "OU=Agenten\\, Nacht,DC=acme,DC=com";
+    let (seth, john) = (person("seth"), person("john"));
+    let to = |ou: &str| lab.dc(&["samba-tool", "user", "move", seth.sam, ou]).ok().map(drop);
+    lab.dc(&["samba-tool", "ou", "create", NIGHT]).ok()?;
+    to(NIGHT)?;
+    lab.write(ENV, &env.replace(BASE_DN, "XC_ACTIVEDIRECTORY_BASE_DN='ou=Agenten\\, Nacht,dc=acme,dc=com'"))?;
+    let seen = setup(lab, "root", &["--apply"]).and_then(|ran| {
+        equal("exit code", ran.code, 0).map_err(|e| format!("{e}\n{}{}", ran.stdout, ran.stderr))?;
+        contains("config.toml", &read(lab)?, "Agenten")?;
+        wait(std::time::Duration::from_secs(10), || {
+            equal("seth", authenticate(lab, seth.sam, seth.password).code.as_str(), "PAM_SUCCESS")
+        })?;
+        equal("john", authenticate(lab, john.sam, john.password).code.as_str(), "PAM_USER_UNKNOWN")
+    });
+    to(PEOPLE)?;
+    lab.dc(&["samba-tool", "ou", "delete", NIGHT]).ok()?;
+    lab.write(ENV, env)?;
+    seen
 }
 
 fn contradictions(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
