@@ -187,7 +187,7 @@ test-bridge: root ## log in by LDAP libraries of Node and Python through the bri
 demo: PROFILE = dev
 demo: root ## show logins on a real joined host with a real Active Directory (root)
 	@echo "make demo takes about six minutes on two cores the first time, most of them for the compiler, and two minutes later:"
-	@echo "1. Debian packages that the compiler needs, where some are missing; none is upgraded"
+	@echo "1. Debian packages that the compiler needs, where some are missing"
 	@packaging/deps
 	@echo "2. compiling, and meanwhile two small Debian systems: a domain controller, and an XCALLY host"
 	$(with_roots) -- $(again) deb PROFILE=$(PROFILE)
