@@ -491,11 +491,12 @@ Exit status:
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
   3  the usage is wrong";
 
-/// Arguments of `sessions kick`.
+/// Arguments of `sessions kick`: ids, or a user.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub struct SessionsKick {
     /// Ids of the sessions; the first characters are enough
-    #[arg(value_name = "ID", required_unless_present = "user", conflicts_with = "user")]
+    #[arg(value_name = "ID")]
     pub ids: Vec<String>,
 
     /// All sessions of the account behind this name, whatever name they were opened by
