@@ -176,6 +176,12 @@ test-clients: root ## log in by the PAM libraries of Node and Python, Apache, ng
 	$(with_roots) clients workshop programs -- $(again) deb
 	$(lab_tests) --clients
 
+.PHONY: test-repository
+test-repository: root ## install, upgrade and downgrade by apt from the repository of a release (root)
+	packaging/deps --release
+	$(with_roots) -- $(again) deb
+	$(lab_tests) --repository
+
 .PHONY: test-bridge
 test-bridge: root ## log in by LDAP libraries of Node and Python through the bridge (root)
 	$(with_roots) clients workshop programs -- $(again) deb

@@ -103,6 +103,25 @@ fn every_path_exists() {
 }
 
 #[test]
+fn every_list_of_changes_begins_with_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let changes = read("CHANGELOG.md");
+    let first = changes.lines().find(|line| line.starts_with("## ")).unwrap();
+    assert!(first.starts_with(&format!("## [{version}] - ")), "CHANGELOG.md: {first}");
+    let debian = read("packaging/debian/changelog");
+    assert!(debian.starts_with(&format!("motion-ad ({version}) ")), "{}", debian.lines().next().unwrap());
+    assert!(read("docs/upgrading.md").contains(&format!(" to {version}\n")), "docs/upgrading.md");
+}
+
+#[test]
+fn a_vulnerability_is_reported_to_the_packages_maintainer() {
+    let control = read("packaging/debian/control");
+    let maintainer = control.lines().find(|line| line.starts_with("Maintainer: ")).unwrap();
+    let (_, address) = maintainer.split_once(" <").unwrap();
+    assert!(read("SECURITY.md").contains(&format!("<{address}")), "{maintainer}");
+}
+
+#[test]
 fn every_make_target_exists() {
     let makefile = read("Makefile");
     let mut seen = 0;

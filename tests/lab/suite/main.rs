@@ -60,6 +60,7 @@ mod plan;
 mod ready;
 mod register;
 mod report;
+mod repository;
 mod restrictions;
 mod row;
 #[path = "../../scripted/mod.rs"]
@@ -203,6 +204,9 @@ const BRIDGE: &[Part] = &[(
     ],
 )];
 
+/// The apt repository of a release.
+const REPOSITORY: &[Part] = &[(ONE_OF_EACH, &[JOIN, ("repository", repository::chapter)])];
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
@@ -229,9 +233,11 @@ fn main() -> ExitCode {
         "--doctor" => suite(DOCTOR, filter),
         "--clients" => suite(CLIENTS, filter),
         "--bridge" => suite(BRIDGE, filter),
+        "--repository" => suite(REPOSITORY, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge [CHAPTER] | --bench | --demo"
+        _ => Err("usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--repository [CHAPTER] | \
+                  --bench | --demo"
             .to_owned()),
     };
     match done {

@@ -163,7 +163,7 @@ fn traces(lab: &Lab) -> Result<BTreeSet<String>, String> {
     Ok(lab.host_sh(script).ok()?.lines().map(str::to_owned).collect())
 }
 
-fn units(lab: &Lab, active: &str, enabled: &str) -> Check {
+pub fn units(lab: &Lab, active: &str, enabled: &str) -> Check {
     let state = |question: &str| lab.host_sh(&format!("systemctl {question} {}", UNITS.join(" "))).stdout;
     equal("active", state("is-active"), format!("{active}\n").repeat(UNITS.len()))?;
     equal("enabled", state("is-enabled"), format!("{enabled}\n").repeat(UNITS.len()))
@@ -204,12 +204,12 @@ fn install(lab: &Lab, deb: &std::path::Path) -> Check {
     lab.run(&["install", &deb.display().to_string()]).ok().map(drop)
 }
 
-fn version(lab: &Lab) -> Result<String, String> {
+pub fn version(lab: &Lab) -> Result<String, String> {
     lab.host("root", &["dpkg-query", "-W", "-f", "${Version}", "libpam-motion-ad"], "").ok()
 }
 
 /// Returns the package under test with its version changed to `version`.
-fn newer(lab: &Lab, version: &str) -> Result<PathBuf, String> {
+pub fn newer(lab: &Lab, version: &str) -> Result<PathBuf, String> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libpam-motion-ad_{version}"));
     let deb = folder.with_file_name(format!("libpam-motion-ad_{version}.deb"));
     // An earlier run may have left files of another package.
