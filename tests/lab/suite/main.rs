@@ -236,9 +236,11 @@ fn main() -> ExitCode {
         "--repository" => suite(REPOSITORY, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
-        _ => Err("usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--repository [CHAPTER] | \
+        _ => Err(
+            "usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--repository [CHAPTER] | \
                   --bench | --demo"
-            .to_owned()),
+                .to_owned(),
+        ),
     };
     match done {
         Ok(code) => code,
