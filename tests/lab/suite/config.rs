@@ -20,7 +20,7 @@ pub const ALLOWED: &[Row] = &[
     row("otto",  "otto.outsider", Right, Acct,     "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
     // Without the right password, group membership is not revealed.
     row("otto",  "otto.outsider", Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),
-    row("dora",  "dora.disabled", Right, Auth,     "disabled",       0, "PAM_PERM_DENIED"),
+    row("dora",  "dora.disabled", Right, Auth,     "disabled",       0, "PAM_PERM_DENIED").kdc_first(),
     row("",      "nobody.here",   Wrong, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN"),
 ];
 
@@ -51,7 +51,7 @@ const NO_SUCH_GROUP: &[Row] = &[
     row("john",  "john.doe",      Right, AuthAcct, "misconfigured",  0, "PAM_SERVICE_ERR").reason(ABSENT).ad_accepts(),
     row("john",  "john.doe",      Right, Acct,     "misconfigured",  0, "PAM_SERVICE_ERR").reason(ABSENT),
     row("john",  "john.doe",      Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),
-    row("dora",  "dora.disabled", Right, Auth,     "disabled",       0, "PAM_PERM_DENIED"),
+    row("dora",  "dora.disabled", Right, Auth,     "disabled",       0, "PAM_PERM_DENIED").kdc_first(),
 ];
 
 /// `names.domains = ["sales.acme.example"]`, and a name map.
