@@ -74,26 +74,17 @@ impl Decided {
 
     /// Returns the result of the check that `dc` decided by an AS exchange.
     pub fn by_kerberos(self, dc: String, proven: bool, unanswered: Vec<String>, took: Duration) -> Checked {
-        let Decided { outcome, unexplained, before_proof, reason } = self;
-        let method = Method::Kerberos;
-        Checked {
-            method,
-            outcome,
-            reason,
-            unexplained,
-            before_proof,
-            dc,
-            proven,
-            unanswered,
-            connect: None,
-            took,
-        }
+        Checked { proven, unanswered, ..self.by(Method::Kerberos, dc, took) }
     }
 
     /// Returns the result of the check that `dc` decided by a bind.
     pub fn by_ldap(self, dc: String, took: Duration) -> Checked {
+        Checked { proven: true, ..self.by(Method::Ldap, dc, took) }
+    }
+
+    /// Returns the result of a check by `method` at a server that has not proved anything.
+    fn by(self, method: Method, dc: String, took: Duration) -> Checked {
         let Decided { outcome, unexplained, before_proof, reason } = self;
-        let (method, proven, unanswered) = (Method::Ldap, true, Vec::new());
         Checked {
             method,
             outcome,
@@ -101,8 +92,8 @@ impl Decided {
             unexplained,
             before_proof,
             dc,
-            proven,
-            unanswered,
+            proven: false,
+            unanswered: Vec::new(),
             connect: None,
             took,
         }
