@@ -4,9 +4,7 @@
 
 version := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
 stage := target/debian-build/motion-ad-$(version)
-# What packaging/deps unpacked instead of installing it is looked for when a command runs.
-cargo = $(addprefix env ,$(shell packaging/aside)) cargo
-lab_tests = MOTION_AD_LAB=1 $(cargo) test --locked --test lab --
+lab_tests = MOTION_AD_LAB=1 cargo test --locked --test lab --
 # The lab's roots are built while the compiler works.
 with_roots := tests/lab/lab roots
 # Another name, because `make --dry-run` runs every command that names MAKE itself.
@@ -43,7 +41,7 @@ binaries := $(built)/release
 libraries := $(built)/module
 build_flags := --release
 module_flags := --profile module
-generate = $(shipped) $(cargo) run --locked --quiet --release --features generate --bin generate --
+generate = $(shipped) cargo run --locked --quiet --release --features generate --bin generate --
 # Debug symbols are a package of their own. Compiling and packing them takes minutes: only a release has it.
 packaging := $(if $(SYMBOLS),,DEB_BUILD_OPTIONS=noautodbgsym)
 shipped += $(if $(SYMBOLS),CARGO_PROFILE_RELEASE_DEBUG=line-tables-only)
@@ -53,14 +51,14 @@ ifeq ($(ARCH),$(native))
 build_flags += --features generate --bin generate
 else
 # The generator must run here.
-generate = $(cargo) run --locked --quiet --example man --
+generate = cargo run --locked --quiet --example man --
 endif
 ifeq ($(PROFILE),dev)
 binaries := target/debug
 libraries := target/debug
 build_flags := --example man --test lab
 module_flags :=
-generate = $(cargo) run --locked --quiet --example man --
+generate = cargo run --locked --quiet --example man --
 shipped :=
 packaging := DEB_BUILD_OPTIONS=noautodbgsym DPKG_DEB_COMPRESSOR_TYPE=none
 check_package := @echo "this package is for the lab alone: it was built without optimisation"
@@ -86,11 +84,11 @@ build-deps:
 
 .PHONY: build
 build: build-deps ## build broker, bridge and helper as they are shipped
-	$(shipped) $(cargo) build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker --bin motion-ad-ldap $(for_arch)
+	$(shipped) cargo build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker --bin motion-ad-ldap $(for_arch)
 
 .PHONY: module
 module: build-deps ## build the PAM module as it is shipped
-	$(shipped) $(cargo) rustc --locked --lib --crate-type cdylib --no-default-features $(module_flags) $(for_arch)
+	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features $(module_flags) $(for_arch)
 
 .PHONY: man
 man: build ## write man pages and completions to target/man and target/completions
@@ -138,10 +136,10 @@ release: root ## build what is published: packages, checksums and an apt reposit
 .PHONY: test
 test: root deps ## run every test: unit and integration, then the package in a real Active Directory (root)
 	@echo "make test takes 20 to 30 minutes on two cores: a third of it compiles, the rest tests in a real Active Directory"
-	$(with_roots) forger redis pair -- $(cargo) test --locked --no-run
+	$(with_roots) forger redis pair -- cargo test --locked --no-run
 	@echo "the package is compiled while the tests run, which mostly wait; its output comes after theirs"
 	@nice $(again) deb >target/deb.log 2>&1 & deb=$$!; trap 'kill $$deb; exit 130' INT TERM; \
-	RUST_TEST_THREADS=4 $(cargo) test --locked || { kill $$deb; exit 1; }; \
+	RUST_TEST_THREADS=4 cargo test --locked || { kill $$deb; exit 1; }; \
 	tail --lines=+1 --follow --pid=$$deb target/deb.log; wait $$deb
 	$(lab_tests) --suite
 
@@ -168,7 +166,7 @@ test-doctor: root ## break a host in every way that motion-ad doctor is to name 
 .PHONY: bench
 bench: root ## compare logins with the other PAM modules for AD in the lab; BENCH=quick in ten minutes (root)
 	$(with_roots) -- $(again) deb
-	$(shipped) $(cargo) build --locked --release --features generate --bin bench
+	$(shipped) cargo build --locked --release --features generate --bin bench
 	$(lab_tests) --bench
 
 .PHONY: test-clients

@@ -5,8 +5,6 @@ export LAB_NAME=${LAB_NAME:-lab}
 export LAB_CACHE=${LAB_CACHE:-/var/cache/motion-ad-lab}
 export LAB_RUN=${LAB_RUN:-/var/lib/motion-ad-lab/$LAB_NAME}
 readonly LAB_LOG=$LAB_RUN/lab.log
-# What would upgrade this machine's own packages is unpacked here instead of being installed.
-readonly TOOLS=$LAB_CACHE/tools
 
 # Names and addresses. All labs use the same ones, because their namespaces have no route to the outside.
 # shellcheck disable=SC2034  # read by the other files

@@ -59,15 +59,10 @@ node_launch() { # NODE
 }
 
 node_become_nspawn() { # NODE
-    local nspawn=(systemd-nspawn) libraries
-    if ! command -v systemd-nspawn >/dev/null; then
-        libraries=$(printf '%s:' "$TOOLS"{,/usr}/lib/*-linux-gnu{,/systemd})
-        nspawn=(env "LD_LIBRARY_PATH=$libraries" "$TOOLS/usr/bin/systemd-nspawn")
-    fi
     echo "$$ $(start_time $$)" >"$LAB_RUN/$1/nspawn.pid"
     node_enter_cgroups "$1"
     # --register=no --keep-unit: the machine's own PID 1 need not be systemd.
-    exec setpriv --pdeathsig clear "${nspawn[@]}" --quiet --register=no --keep-unit --machine="mad-$LAB_NAME-$1" \
+    exec setpriv --pdeathsig clear systemd-nspawn --quiet --register=no --keep-unit --machine="mad-$LAB_NAME-$1" \
         --directory="$(node_root "$1")" --network-namespace-path="/run/netns/mad-$LAB_NAME-$1" \
         --hostname="${FQDN[$1]%%.*}" --resolv-conf=off --timezone=off --link-journal=no \
         --console=pipe --boot

@@ -19,10 +19,10 @@
 # the lab's process, so a killed build leaves nothing but a folder.
 
 # What every lab stands on.
+# shellcheck disable=SC2034  # read by `lab`
 readonly SMALL_LAB=(dc-base host-base dc host domain)
 # The tests' applications, with their lists of dependencies.
 readonly CLIENTS=$LAB_DIR/../clients
-readonly UNPACK=$LAB_DIR/../../packaging/unpack
 
 # The Debian mirrors of this machine's apt, in either format of its sources.
 debian_uri() {
@@ -147,11 +147,10 @@ build_packages() { # TEXT NAME
     step "$1" build "${LAYER[$2]}" build-packages.sh "${UNDER[$2]}" $(node_packages "$2")
 }
 
-# The machine's own packages are not upgraded: nspawn would draw in the rest of its systemd.
 ensure_machine_packages() {
     local missing=() package
     for package in $(packages machine); do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || [[ -e $TOOLS/has-$package ]] ||
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' ||
             missing+=("$package")
     done
     ((${#missing[@]})) || return 0
@@ -163,16 +162,7 @@ ensure_machine_packages() {
 }
 
 install_machine_packages() { # PACKAGE…
-    local install=() package
-    for package; do
-        if [[ $package == systemd-container ]] && "$UNPACK" --upgrades "$package"; then
-            "$UNPACK" "$TOOLS" "$package" || return
-            : >"$TOOLS/has-$package"
-        else
-            install+=("$package")
-        fi
-    done
-    ((${#install[@]} == 0)) || apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300 install "${install[@]}"
+    apt-get -y --no-install-recommends -o DPkg::Lock::Timeout=300 install "$@"
 }
 
 # Builds the missing layers. If two labs start together, one builds and the other waits here.
