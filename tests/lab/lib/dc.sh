@@ -121,28 +121,25 @@ dc_freeze_samba() {
 
 # off: LDAPS is closed. Samba still agrees to StartTLS, and then closes the connection.
 dc_tls() { # DC on|off
-    local conf
-    conf=$(node_root "$1")$SMB_CONF
-    sed -i '/^\ttls enabled/d' "$conf"
-    [[ $2 == on ]] || sed -i '/^\[global\]/a\	tls enabled = no' "$conf"
-    dc_restart "$1"
+    dc_setting "$1" "tls enabled" "$([[ $2 == on ]] || echo no)"
 }
 
 # on: a simple bind without TLS is answered, as a Windows domain controller does unless it requires signing.
 dc_plain() { # DC on|off
-    local conf
-    conf=$(node_root "$1")$SMB_CONF
-    sed -i '/^\tldap server require strong auth/d' "$conf"
-    [[ $2 == off ]] || sed -i '/^\[global\]/a\	ldap server require strong auth = no' "$conf"
-    dc_restart "$1"
+    dc_setting "$1" "ldap server require strong auth" "$([[ $2 == off ]] || echo no)"
 }
 
 # off: Samba 4.22 takes no simple bind then, and so the lab's own commands do not read accounts.
 dc_ntlm() { # DC on|off
+    dc_setting "$1" "ntlm auth" "$([[ $2 == on ]] || echo disabled)"
+}
+
+# Restarts Samba with this setting in smb.conf; without a VALUE with its default.
+dc_setting() { # DC SETTING VALUE
     local conf
     conf=$(node_root "$1")$SMB_CONF
-    sed -i '/^\tntlm auth/d' "$conf"
-    [[ $2 == on ]] || sed -i '/^\[global\]/a\	ntlm auth = disabled' "$conf"
+    sed -i "/^\t$2/d" "$conf"
+    [[ -z $3 ]] || sed -i "/^\[global\]/a\\\t$2 = $3" "$conf"
     dc_restart "$1"
 }
 
