@@ -20,6 +20,7 @@ use std::path::Path;
 
 use motion_ad::config::keys;
 
+/// Writes what the arguments choose.
 pub fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {

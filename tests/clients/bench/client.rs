@@ -152,6 +152,7 @@ fn thread(
     let mut connections: Vec<_> =
         chosen.iter().map(|candidate| candidate.open.lock().ok().and_then(|mut open| open.pop())).collect();
     let mut took = vec![Took::default(); chosen.len()];
+    let mut order: Vec<_> = (0..chosen.len()).collect();
     start.wait();
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(block.seconds);
@@ -159,7 +160,11 @@ fn thread(
         && number < block.logins
         && Instant::now() < end
     {
-        for ((candidate, connection), took) in chosen.iter().zip(&mut connections).zip(&mut took) {
+        // What a module leaves to do after its answer (SSSD writes its cache) is a cost for whatever comes next. In a
+        // new order each time, no candidate always pays for the same one.
+        fastrand::shuffle(&mut order);
+        for &index in &order {
+            let (candidate, connection, took) = (chosen[index], &mut connections[index], &mut took[index]);
             let mut due = Instant::now();
             if block.rate > 0.0 {
                 due = begun + Duration::from_secs_f64(number as f64 / block.rate);

@@ -39,7 +39,7 @@ pub enum Way {
 /// Each further line: a block of logins.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Block {
-    /// The numbers of the candidates. Each thread takes them in turn.
+    /// The numbers of the candidates. Each thread takes them in turn, in a new random order each time.
     pub candidates: Vec<usize>,
     pub threads: usize,
     /// The block ends after this time, or after `logins` logins of each candidate.
