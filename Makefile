@@ -210,6 +210,8 @@ lint: lint-fast ## check format, Rust and shell; licences and sources too where 
 	@if command -v promtool >/dev/null; then cd packaging/examples && promtool check rules prometheus-alerts.yml \
 	    && promtool test rules prometheus-alerts.test.yml; \
 	else echo "promtool (Debian: prometheus) is not installed: the example's alerts were not checked"; fi
+	@if command -v ansible-lint >/dev/null; then ansible-lint --offline -q packaging/ansible/motion_ad packaging/ansible/playbook.yml; \
+	else echo "ansible-lint is not installed: the role was not checked here, make test-clients does it"; fi
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
 	else echo "cargo-deny is not installed: licences and sources were not checked"; fi
 

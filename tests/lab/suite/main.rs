@@ -10,6 +10,7 @@
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ansible;
 mod answers;
 mod app;
 #[path = "../../clients/application.rs"]
@@ -189,8 +190,15 @@ const DOCTOR: &[Part] = &[
 ];
 
 /// Third-party applications, and a login page with a browser.
-const CLIENTS: &[Part] =
-    &[(WITH_CLIENTS, &[JOIN, ("clients", clients::chapter), ("login-page", login_page::chapter)])];
+const CLIENTS: &[Part] = &[(
+    WITH_CLIENTS,
+    &[
+        JOIN,
+        ("clients", clients::chapter),
+        ("login-page", login_page::chapter),
+        ("ansible", ansible::chapter),
+    ],
+)];
 
 /// Third-party LDAP libraries at the bridge, and XCALLY's own integration before and after it.
 const BRIDGE: &[Part] = &[(
