@@ -25,7 +25,7 @@ use crate::directory::readiness::Readiness;
 use crate::protocol::report;
 use crate::sessions::Register;
 use crate::supervise::{self, Ended};
-use crate::verdict::Outcome;
+use crate::verdict::{Conclusion, Outcome};
 
 /// Time between two looks in the background.
 const EVERY: Duration = Duration::from_secs(10);
@@ -146,7 +146,7 @@ impl Watch {
     /// Records the outcome of a login, if it shows a fault that affects every user, or that AD decides again.
     pub(super) fn login(&self, outcome: Outcome, reason: &str, method: Option<Method>) {
         let binds_off = outcome == Outcome::Unavailable && reason.starts_with(SIMPLE_BINDS_OFF);
-        let is_service = matches!(outcome, Outcome::Unavailable | Outcome::Misconfigured);
+        let is_service = outcome.conclusion() == Conclusion::Undecided;
         let mut failed = locked(&self.failed);
         if binds_off || is_service {
             *failed = Some(Failed { at: Instant::now(), reason: reason.to_owned(), binds_off });

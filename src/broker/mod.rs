@@ -509,10 +509,7 @@ async fn complete(service: &Service, decision: &mut Decision, account: Option<&s
 /// The decision names the account, so that later requests of the module are about the same one.
 fn restrict(decision: &mut Decision, account: Option<&str>) {
     let bearer = decision.person.as_ref().map(|person| person.guid.to_string());
-    let may_lead_in = {
-        let outcome = decision.verdict.outcome;
-        outcome.is_success() || outcome.wants_new_password()
-    };
+    let may_lead_in = decision.verdict.outcome.leads_to_access();
     match account {
         Some(proved) if bearer.as_deref() != Some(proved) && (bearer.is_some() || may_lead_in) => {
             let dn = decision.person.as_ref().map_or("another account", |person| person.dn.as_str());

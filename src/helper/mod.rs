@@ -61,8 +61,8 @@ impl From<Option<Outcome>> for Exit {
     fn from(outcome: Option<Outcome>) -> Self {
         match outcome.map(Outcome::conclusion) {
             Some(Conclusion::Yes) => Exit::Yes,
-            Some(Conclusion::No) => Exit::No,
-            Some(Conclusion::Open) | None => Exit::Failed,
+            Some(Conclusion::Renew | Conclusion::No) => Exit::No,
+            Some(Conclusion::Undecided | Conclusion::Unknown) | None => Exit::Failed,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::account::{StepJson, steps_text};
 use super::show::{self, Columns};
 use super::{Cli, Failure, Page, Passwd, ask, password, request};
 use crate::protocol::{Operation, Passwords, Reply};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::{Conclusion, Outcome, Verdict};
 
 /// Changes a password.
 pub(super) fn passwd(cli: &Cli, args: &Passwd) -> Result<Page, Failure> {
@@ -32,7 +32,11 @@ fn told(verdict: &Verdict) -> Option<&str> {
 
 /// Returns true if the password was changed; `None` if that is unknown.
 fn changed(outcome: Outcome) -> Option<bool> {
-    (outcome != Outcome::ChangeUnknown).then_some(outcome.is_success())
+    match outcome.conclusion() {
+        Conclusion::Yes => Some(true),
+        Conclusion::Renew | Conclusion::No | Conclusion::Undecided => Some(false),
+        Conclusion::Unknown => None,
+    }
 }
 
 fn text(name: &str, verdict: &Verdict) -> String {

@@ -389,8 +389,7 @@ impl Tried {
 
     /// Returns true if the answer may lead to access, directly or through a change of the password.
     fn may_lead_in(&self) -> bool {
-        let leads_in = |outcome: Outcome| outcome.is_success() || outcome.wants_new_password();
-        self.checked.as_ref().is_ok_and(|checked| leads_in(checked.outcome))
+        self.checked.as_ref().is_ok_and(|checked| checked.outcome.leads_to_access())
     }
 
     /// Returns true if AD has answered. An error is an answer only if the KDC checked the password of yet

@@ -7,7 +7,7 @@ use crate::directory::people::DirectoryError;
 use crate::kerberos::CheckError;
 use crate::name::NameError;
 use crate::protocol::PasswordError;
-use crate::verdict::Outcome;
+use crate::verdict::{Audience, Outcome};
 
 /// The rejection of a login or of another request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +29,11 @@ impl Refusal {
     /// Returns the refusal for a user whose password AD has not checked: the log names the account's state, and the user
     /// learns no more than after a wrong password.
     pub fn before_proof(self) -> Self {
-        match self.outcome.presupposes_password() {
-            true => Refusal::new(Outcome::NotChecked, format!("{}: {}", self.outcome, self.reason)),
-            false => self,
+        match self.outcome.audience() {
+            Audience::Proved => {
+                Refusal::new(Outcome::NotChecked, format!("{}: {}", self.outcome, self.reason))
+            }
+            Audience::Anyone => self,
         }
     }
 }
@@ -81,7 +83,13 @@ impl From<CheckError> for Refusal {
         let outcome = match &error {
             CheckError::SomebodyElse { .. } => Outcome::Ambiguous,
             CheckError::Policy { .. } => Outcome::AccountRestriction,
-            _ => Outcome::Unavailable,
+            CheckError::Keytab(_)
+            | CheckError::Unavailable(_)
+            | CheckError::NoPreauth(_)
+            | CheckError::ClockSkew(_)
+            | CheckError::Forged { .. }
+            | CheckError::KeyVersion { .. }
+            | CheckError::Failed(_) => Outcome::Unavailable,
         };
         Refusal::new(outcome, error)
     }

@@ -109,11 +109,9 @@ const fn row(outcome: Outcome) -> (Code, bool) {
 
 /// Returns the code of `pam_sm_authenticate`.
 pub fn authenticate(outcome: Outcome, expired: Expired) -> Code {
-    match expired {
-        // The broker reports these two outcomes only to a user with the right password.
-        Expired::Account if outcome.wants_new_password() => Code::Success,
-        _ => row(outcome).0,
-    }
+    // The broker reports these outcomes only to a user with the right password.
+    let waits = expired == Expired::Account && outcome.wants_new_password();
+    if waits { Code::Success } else { row(outcome).0 }
 }
 
 /// Returns the code of `pam_sm_acct_mgmt`.
