@@ -18,12 +18,14 @@ pub struct Refusal {
     pub reason: String,
     /// Text for the user, in place of the outcome's text.
     pub text: Option<String>,
+    /// True if AD takes no simple binds, so that no password can be checked.
+    pub binds_off: bool,
 }
 
 impl Refusal {
     /// Creates a refusal for `reason`.
     pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
-        Refusal { outcome, reason: reason.to_string(), text: None }
+        Refusal { outcome, reason: reason.to_string(), text: None, binds_off: false }
     }
 
     /// Returns the refusal for a user whose password AD has not checked: the log names the account's state, and the user
@@ -74,7 +76,8 @@ impl From<EntryError> for Refusal {
 
 impl From<PoolError> for Refusal {
     fn from(error: PoolError) -> Self {
-        Refusal::new(Outcome::Unavailable, error)
+        let binds_off = matches!(error, PoolError::NoBinds(_));
+        Refusal { binds_off, ..Refusal::new(Outcome::Unavailable, error) }
     }
 }
 
