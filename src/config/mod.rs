@@ -15,6 +15,7 @@ mod samba;
 pub mod shown;
 mod sources;
 mod sssd;
+mod stricter;
 pub mod text;
 pub mod xcally;
 
@@ -26,8 +27,9 @@ use std::time::Duration;
 pub use command::{Command, Field, Piece};
 pub(crate) use explain::distance;
 pub use explain::mended;
-pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
+pub use file::Base;
 pub use join::{Access, Join};
+pub use keys::{Method, OnStoreFailure, Policy, TlsMode};
 pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
 pub use sources::{Credentials, Source, Sources};
 pub use sssd::JoinError;
@@ -99,7 +101,7 @@ pub struct Tls {
 }
 
 /// The check of passwords, and the groups that may log in: names, `DOMAIN\name`, distinguished names or SIDs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     /// The method for checking passwords.
     pub method: Method,

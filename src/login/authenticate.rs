@@ -453,13 +453,13 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::config::{Bridge, Broker, Config, Domain, Login, Pool, Sessions, Tls, TlsMode};
+    use crate::config::{Config, Join, Login};
     use crate::directory::entry::Entry;
     use crate::directory::machine::{MachineError, Search};
     use crate::directory::passwords::pool::PoolError;
     use crate::directory::people::Directory;
     use crate::directory::scripted::{self, group_of_filter};
-    use crate::name::{NameMap, Rules};
+    use crate::name::NameMap;
     use crate::verdict::Verdict;
 
     /// The directory of a test: the answer to each search, found by a part of its base or filter.
@@ -546,30 +546,16 @@ mod tests {
     }
 
     fn config(login: Login) -> Config {
-        let names = Rules {
-            domain: "acme.com".into(),
-            netbios: "ACME".into(),
-            map: NameMap::parse("jd = john@acme.com").unwrap(),
-            ..Rules::default()
-        };
-        Config {
-            domain: Domain {
-                name: "acme.com".into(),
-                realm: "ACME.COM".into(),
-                servers: vec![],
-                backup: vec![],
-                site: None,
-                base_dn: "dc=acme,dc=com".into(),
-            },
-            tls: Tls { mode: TlsMode::Auto, ca_file: None },
-            names,
-            map_file: "/dev/null".into(),
-            login,
-            broker: Broker { users: vec![], connections: 1 },
-            pool: Pool { connections: 1, idle: Duration::from_secs(1) },
-            sessions: Sessions::default(),
-            bridge: Bridge::default(),
-        }
+        let join = Join { domain: Some("acme.com".into()), ..Join::default() };
+        let mut config = Config { login, ..Config::of_join(&join).unwrap() };
+        config.names.map = NameMap::parse("jd = john@acme.com").unwrap();
+        config
+    }
+
+    /// Creates the settings of an empty file.
+    fn plain() -> Login {
+        let join = Join { domain: Some("acme.com".into()), ..Join::default() };
+        Config::of_join(&join).unwrap().login
     }
 
     type Check = (&'static str, Result<Outcome, Refusal>);
@@ -639,7 +625,7 @@ mod tests {
     async fn what_the_bind_says_is_the_outcome() {
         for outcome in Outcome::ALL {
             // No account was remembered, so no search is repeated.
-            let logins = logins(Login::default(), [found()], [("CN=John", Ok(*outcome))]);
+            let logins = logins(plain(), [found()], [("CN=John", Ok(*outcome))]);
             let verdict = authenticate(&logins, "John").await;
             assert_eq!(verdict.outcome, *outcome);
             assert_eq!(verdict.principal.as_deref(), Some("john@acme.com"));
@@ -649,7 +635,7 @@ mod tests {
     #[tokio::test]
     async fn who_may_have_counted_a_wrong_password_as_well_is_named() {
         for (outcome, is_named) in [(Outcome::WrongPassword, true), (Outcome::Success, false)] {
-            let mut logins = logins(Login::default(), [found()], [("CN=John", Ok(outcome))]);
+            let mut logins = logins(plain(), [found()], [("CN=John", Ok(outcome))]);
             logins.passwords.unanswered = vec!["ad2.acme.com".into()];
             let verdict = authenticate(&logins, "john").await;
             assert_eq!(verdict.reason.contains("ad2.acme.com did not answer"), is_named, "{verdict:?}");
@@ -675,7 +661,7 @@ mod tests {
             ("john", vec![(BY_NAME, Err(MachineError::TooMany(8)))], Outcome::Ambiguous),
         ];
         for (name, search, outcome) in cases {
-            let logins = logins(Login::default(), search, []);
+            let logins = logins(plain(), search, []);
             assert_eq!(authenticate(&logins, name).await.outcome, outcome, "{name}");
         }
     }
@@ -683,7 +669,7 @@ mod tests {
     #[tokio::test]
     async fn a_directory_that_does_not_answer_the_bind_denies() {
         let silent = Refusal::from(PoolError::Unanswered("ad: refused".into()));
-        let logins = logins(Login::default(), [found()], [("CN=John", Err(silent))]);
+        let logins = logins(plain(), [found()], [("CN=John", Err(silent))]);
         let verdict = authenticate(&logins, "jd").await;
         assert_eq!(verdict.outcome, Outcome::Unavailable);
         assert!(verdict.reason.contains("ad: refused"));
@@ -726,7 +712,7 @@ mod tests {
         searches: impl IntoIterator<Item = Answer>,
         checks: impl IntoIterator<Item = Check>,
     ) -> Logins<Scripted, Expected> {
-        remembered(Method::Ldap, Login::default(), [found()], searches, checks).await
+        remembered(Method::Ldap, plain(), [found()], searches, checks).await
     }
 
     /// One login of John, which makes every expected search and check, and no other.
@@ -779,10 +765,10 @@ mod tests {
     async fn confirming_a_name_takes_no_time_of_its_own() {
         const EACH: Duration = Duration::from_millis(50);
         let checks = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
-        let plain = logins(Login::default(), [found(), found()], checks);
+        let plain = logins(plain(), [found(), found()], checks);
         let Logins { names, passwords, host, warn, clock, .. } = plain;
         let machine = Slow(Scripted(Mutex::new([found(), found()].into())), EACH);
-        let directory = Directory::new(machine, &config(Login::default()));
+        let directory = Directory::new(machine, &config(plain()));
         let logins =
             Logins { names, directory, passwords: SlowPasswords(passwords, EACH), host, warn, clock };
         for (expected, what) in [(2 * EACH, "resolved, then bound"), (EACH, "confirmed beside the bind")] {
@@ -885,13 +871,13 @@ mod tests {
         let twice = || [("john", Ok(Outcome::Success)), ("john", Ok(Outcome::Success))];
         for old in [gone(), there()] {
             let searches = [now(), old, read()];
-            let logins = remembered(Method::Kerberos, Login::default(), first(), searches, twice()).await;
+            let logins = remembered(Method::Kerberos, plain(), first(), searches, twice()).await;
             let decision = log_in(&logins).await;
             assert_eq!((decision.verdict.outcome, guid_of(&decision)), (Outcome::Success, Some(2)));
         }
         // A wrong password was checked once, for the name's bearer.
         let wrong = [("john", Ok(Outcome::WrongPassword))];
-        let logins = remembered(Method::Kerberos, Login::default(), first(), [now()], wrong).await;
+        let logins = remembered(Method::Kerberos, plain(), first(), [now()], wrong).await;
         assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
     }
 
@@ -983,7 +969,7 @@ mod tests {
     const DENIED: &str = "S-1-5-21-1-2-3-1002";
 
     fn rules() -> Login {
-        Login { allow_groups: vec![ALLOWED.into()], deny_groups: vec![DENIED.into()], ..Login::default() }
+        Login { allow_groups: vec![ALLOWED.into()], deny_groups: vec![DENIED.into()], ..plain() }
     }
 
     fn member_of(sids: &[&str]) -> Answer {
@@ -1023,7 +1009,7 @@ mod tests {
             let logins = logins(rules(), [found(), (part, answer)], [("CN=John", Ok(Outcome::Success))]);
             assert_eq!(authenticate(&logins, "john").await.outcome, outcome);
         }
-        let named = Login { allow_groups: vec!["Agents".into()], ..Login::default() };
+        let named = Login { allow_groups: vec!["Agents".into()], ..plain() };
         let nowhere = ("(sAMAccountName=Agents)", Ok(vec![]));
         let logins =
             logins(named, [found(), nowhere, member_of(&[ALLOWED])], [("CN=John", Ok(Outcome::Success))]);
@@ -1040,8 +1026,8 @@ mod tests {
             (BY_GUID, Ok(vec![kept.with("tokenGroups", [vec![1, 1, 0, 0, 0, 0, 0, 5, 9, 0, 0, 0]])]))
         };
         let cases = [
-            (Login::default(), "512", Outcome::Success),
-            (Login::default(), "514", Outcome::Disabled),
+            (plain(), "512", Outcome::Success),
+            (plain(), "514", Outcome::Disabled),
             (rules(), "514", Outcome::Disabled),
             (rules(), "512", Outcome::NotAllowed),
         ];
@@ -1086,8 +1072,7 @@ mod tests {
         ];
         for (answer, state, outcome) in cases {
             let case = format!("{answer} {state:?}");
-            let logins =
-                logins_by(Method::Kerberos, Login::default(), [found(), state], [("john", Ok(answer))]);
+            let logins = logins_by(Method::Kerberos, plain(), [found(), state], [("john", Ok(answer))]);
             assert_eq!(authenticate(&logins, "john").await.outcome, outcome, "{case}");
         }
     }
@@ -1112,7 +1097,7 @@ mod tests {
         for (answer, state, outcome, named) in cases {
             let case = format!("{answer} {state:?}");
             let checks = [("john", Ok(answer))];
-            let mut logins = logins_by(Method::Kerberos, Login::default(), [found(), state], checks);
+            let mut logins = logins_by(Method::Kerberos, plain(), [found(), state], checks);
             logins.passwords.before_proof = true;
             let verdict = authenticate(&logins, "john").await;
             assert_eq!(verdict.outcome, outcome, "{case}");
@@ -1159,7 +1144,7 @@ mod tests {
         // No account has the old name: the next login uses the new one.
         let gone = logins_by(
             Method::Kerberos,
-            Login::default(),
+            plain(),
             searches().into_iter().chain([now(renamed())]),
             [first(), ("john", Ok(Outcome::UnknownUser)), ("johnny", Ok(Outcome::Success))],
         );
@@ -1171,7 +1156,7 @@ mod tests {
             let reads = if outcome.is_success() { vec![now(renamed())] } else { vec![] };
             let taken = logins_by(
                 Method::Kerberos,
-                Login::default(),
+                plain(),
                 searches().into_iter().chain(reads),
                 [first(), first(), ("johnny", Ok(outcome))],
             );
@@ -1205,7 +1190,7 @@ mod tests {
     async fn a_password_that_expires_soon_is_told_whatever_checks_it_and_with_and_without_groups() {
         let cases = [(Some(2 * DAY), true), (Some(4 * DAY), false), (None, false)];
         for method in [Method::Ldap, Method::Kerberos] {
-            for login in [Login::default(), rules()] {
+            for login in [plain(), rules()] {
                 for (left, is_told) in cases {
                     let name = if method == Method::Ldap { "CN=John" } else { "john" };
                     let searches = [found(), expires(left)];
@@ -1222,7 +1207,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_read_for_a_warning_that_nobody_wants() {
-        for (login, warn) in [(Login::default(), true), (warned(Login::default()), false)] {
+        for (login, warn) in [(plain(), true), (warned(plain()), false)] {
             let logins = logins(login, [found()], [("CN=John", Ok(Outcome::Success))]);
             let verdict = logins.authenticate("john", "secret", warn, soon()).await.verdict;
             assert_eq!((verdict.outcome, verdict.expires_in), (Outcome::Success, None));
@@ -1233,7 +1218,7 @@ mod tests {
     async fn who_does_not_come_in_is_not_warned() {
         for outcome in [Outcome::WrongPassword, Outcome::Disabled] {
             let searches = [found(), expires(Some(DAY))];
-            let logins = logins(warned(Login::default()), searches, [("CN=John", Ok(outcome))]);
+            let logins = logins(warned(plain()), searches, [("CN=John", Ok(outcome))]);
             let verdict = logins.authenticate("john", "secret", true, soon()).await.verdict;
             assert_eq!((verdict.outcome, verdict.expires_in), (outcome, None));
         }
@@ -1244,11 +1229,11 @@ mod tests {
         let (_, groups) = member_of(&[ALLOWED]);
         let rubbish = groups.unwrap().remove(0).with(Account::PASSWORD_EXPIRY, ["soon"]);
         let cases = [
-            (Login::default(), Err(unreachable()), "DNS does not answer"),
-            (Login::default(), Ok(vec![]), "has no object"),
-            (Login::default(), Ok(vec![rubbish.clone()]), "is not a number"),
+            (plain(), Err(unreachable()), "DNS does not answer"),
+            (plain(), Ok(vec![]), "has no object"),
+            (plain(), Ok(vec![rubbish.clone()]), "is not a number"),
             (rules(), Ok(vec![rubbish]), "is not a number"),
-            (Login::default(), Err(MachineError::Timeout("john".into())), "did not answer in time"),
+            (plain(), Err(MachineError::Timeout("john".into())), "did not answer in time"),
         ];
         for (login, answer, note) in cases {
             let searches = [found(), (BY_GUID, answer)];
@@ -1265,11 +1250,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_check_warns_too() {
-        for (login, warn, is_told) in [
-            (warned(Login::default()), true, true),
-            (warned(Login::default()), false, false),
-            (Login::default(), true, false),
-        ] {
+        for (login, warn, is_told) in
+            [(warned(plain()), true, true), (warned(plain()), false, false), (plain(), true, false)]
+        {
             let logins = logins(login, [found(), expires(Some(DAY))], []);
             let verdict = logins.account("john", warn, soon()).await.verdict;
             assert_eq!((verdict.outcome, verdict.expires_in.is_some()), (Outcome::Success, is_told));
@@ -1280,7 +1263,7 @@ mod tests {
     async fn an_account_expires_by_the_clock_that_was_passed_in() {
         for (at, outcome) in [(noon() + DAY, Outcome::Success), (noon() - DAY, Outcome::AccountExpired)] {
             let account = scripted::state(john("CN=John").with("accountExpires", [ticks(at)]));
-            let logins = logins(Login::default(), [found(), (BY_GUID, Ok(vec![account]))], []);
+            let logins = logins(plain(), [found(), (BY_GUID, Ok(vec![account]))], []);
             let verdict = logins.account("john", false, soon()).await.verdict;
             assert_eq!(verdict.outcome, outcome, "{verdict:?}");
         }

@@ -617,7 +617,8 @@ pub(crate) mod tests {
     use crate::protocol::{HEADER, Operation, Reply, Secret, encode};
 
     pub fn settings() -> config::Sessions {
-        config::Sessions::default()
+        let join = config::Join { domain: Some("acme.com".into()), ..config::Join::default() };
+        config::Config::of_join(&join).unwrap().sessions
     }
 
     /// Creates a register of the host `here` in a new folder.
