@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
@@ -144,7 +144,7 @@ impl Watch {
     /// Records the decision on a login, if it shows a fault that affects every user, or that AD decides again.
     pub(super) fn login(&self, decision: &Decision) {
         let Decision { verdict, method, binds_off, .. } = decision;
-        let mut failed = locked(&self.failed);
+        let mut failed = self.failed.lock();
         if verdict.outcome.conclusion() == Conclusion::Undecided {
             let reason = verdict.reason.clone();
             *failed = Some(Failed { at: Instant::now(), reason, binds_off: *binds_off });
@@ -155,7 +155,7 @@ impl Watch {
 
     /// Returns the problem that the last failed login shows, for a look that finds none.
     fn failure(&self) -> Option<Problem> {
-        let failed = locked(&self.failed);
+        let failed = self.failed.lock();
         let failed = failed.as_ref()?;
         let age = failed.at.elapsed();
         match failed.binds_off {
@@ -191,7 +191,7 @@ impl Broker {
     /// Returns the health of the last look. If there was none yet, it waits for the first, for at most
     /// [`LOOKING`].
     pub(super) async fn health_seen(&self) -> Health {
-        if locked(&self.watch.seen).is_none() {
+        if self.watch.seen.lock().is_none() {
             self.look(QUIET, Some(Instant::now() + LOOKING)).await;
         }
         self.health()
@@ -206,7 +206,7 @@ impl Broker {
         if self.service.is_err() {
             return health;
         }
-        match &*locked(&self.watch.seen) {
+        match &*self.watch.seen.lock() {
             None => health.add(Problem::stops(STARTING)),
             Some(seen) if seen.at.elapsed() > OLD => {
                 let age = seen.at.elapsed().as_secs();
@@ -236,7 +236,7 @@ impl Broker {
         let begun = Instant::now();
         let turn = timeout_at(until.unwrap_or(begun + OLD), self.watch.looking.lock());
         let Ok(_turn) = turn.await else { return };
-        let last = locked(&self.watch.seen).clone();
+        let last = self.watch.seen.lock().clone();
         if last.as_ref().is_some_and(|last| last.at + FRESH > begun && last.is_decided) {
             return;
         }
@@ -244,7 +244,7 @@ impl Broker {
         if !seen.is_decided {
             seen.health.take_over(last.as_ref().map(|last| &last.health));
         }
-        *locked(&self.watch.seen) = Some(seen);
+        *self.watch.seen.lock() = Some(seen);
     }
 }
 
@@ -495,10 +495,6 @@ async fn of_sessions(register: &Register, deadline: Instant) -> Vec<Problem> {
     });
     let recheck = register.recheck_problem().map(|text| Problem::hurts(format!("sessions.recheck: {text}")));
     writing.into_iter().chain(recheck).collect()
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
@@ -155,21 +155,17 @@ impl Broker {
     /// Describes the present problem for a reader; `None` if there is none.
     pub fn problem(&self) -> Option<String> {
         let broken = || self.service.as_ref().err().map(ToString::to_string);
-        broken().or_else(|| self.no_keytab.clone()).or_else(|| self.unreachable().clone())
+        broken().or_else(|| self.no_keytab.clone()).or_else(|| self.unreachable.lock().clone())
     }
 
     /// Records whether the socket for logins is where applications expect it, and logs a change.
     fn look_for(&self, place: &Place) {
-        let (problem, mut known) = (place.problem(), self.unreachable());
+        let (problem, mut known) = (place.problem(), self.unreachable.lock());
         if *known != problem {
             let line = Line::new("socket").with("problem", problem.as_deref().unwrap_or_default());
             self.log.write(Level::Error, &line);
             *known = problem;
         }
-    }
-
-    fn unreachable(&self) -> MutexGuard<'_, Option<String>> {
-        self.unreachable.lock()
     }
 
     /// Connects to AD ahead of the first login, and logs the broker's resources.

@@ -163,16 +163,12 @@ impl Inner {
         Access::for_machine(self.kdcs.as_ref(), &self.turns)
     }
 
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<Credential>> {
-        self.current.lock()
-    }
-
     fn current(&self) -> Option<Credential> {
-        self.lock().clone()
+        self.current.lock().clone()
     }
 
     fn set(&self, credential: Option<Credential>) {
-        *self.lock() = credential;
+        *self.current.lock() = credential;
     }
 
     /// Reads the machine account from the host's keytab.
