@@ -240,19 +240,8 @@ impl Config {
     /// # Errors
     /// Returns an error if a file is broken or no domain is known.
     pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
-        let mut config = Config::load_settings(config, sssd)?;
-        config.read_map()?;
-        Ok(config)
-    }
-
-    /// Reads the same without the name map, which stays empty until [`Config::read_map`].
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Config::load`].
-    pub fn load_settings(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
-        let file = file::File::load(config)?;
-        let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
-        file.complete(&join)
+        let text = text::read(config).map_err(|error| error.of(config))?;
+        Config::load_text(config, text, sssd)
     }
 
     /// Reads the same as [`Config::load`] would if `text` were in the file `config`.
@@ -316,18 +305,6 @@ impl Config {
             other => other.map_err(Problem::from)?,
         };
         file.complete(&join)
-    }
-
-    /// Reads the rules for names; see [`Config::load_readable`].
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Config::load`].
-    pub fn load_names(
-        config: &Path,
-        sssd: &Path,
-        default_realm: impl FnOnce() -> Option<String>,
-    ) -> Result<Rules, ConfigError> {
-        Ok(Config::load_readable(config, sssd, default_realm)?.names)
     }
 }
 

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::account::{StepJson, steps_text};
 use super::show::{self, Columns};
-use super::{Cli, Failure, Page, Passwd, ask, password, request};
-use crate::protocol::{Operation, Passwords, Reply};
+use super::{Cli, Failure, Page, Passwd, ask_verdict, password, request};
+use crate::protocol::{Operation, Passwords};
 use crate::verdict::{Conclusion, Outcome, Verdict};
 
 /// Changes a password.
@@ -14,10 +14,7 @@ pub(super) fn passwd(cli: &Cli, args: &Passwd) -> Result<Page, Failure> {
         if args.password_stdin { password::from_stdin()? } else { password::prompt_change(&args.name)? };
     let both = Passwords { present, new }.to_secret()?;
     let request = request(cli, "passwd", Operation::ChangePassword, &args.name);
-    let verdict = ask(cli, &request, &both, |reply| match reply {
-        Reply::Verdict(verdict) => Some(verdict),
-        _ => None,
-    })?;
+    let verdict = ask_verdict(cli, &request, &both)?;
     let text = match args.json {
         true => show::json(&PasswdJson::new(&args.name, &verdict))?,
         false => text(&args.name, &verdict),
