@@ -111,7 +111,7 @@ impl Kerberos {
     /// Forgets `credential` and every ticket obtained with it, so that new ones are requested: a domain
     /// controller whose key has changed does not accept the old ones. Established contexts continue.
     pub fn forget(&self, credential: &Credential) {
-        let mut current = self.inner.lock();
+        let mut current = self.inner.current.lock();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.tickets, &credential.tickets)) {
             *current = None;
         }

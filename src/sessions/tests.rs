@@ -6,6 +6,7 @@ use super::store::suite::{listed, session, soon};
 use super::*;
 use crate::config::Policy;
 use crate::directory::controllers::dns::Network;
+use crate::protocol::report::Events;
 use crate::protocol::{HEADER, Operation, Reply, Secret, encode};
 
 pub fn settings() -> config::Sessions {

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use lru::LruCache;
 use tokio::time::Instant;
 
 use crate::directory::entry::Entry;

@@ -311,8 +311,7 @@ impl Passwords for SlowPasswords {
 async fn confirming_a_name_takes_no_time_of_its_own() {
     const EACH: Duration = Duration::from_millis(50);
     let checks = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
-    let plain = logins(plain(), [found(), found()], checks);
-    let Logins { names, passwords, host, warn, clock, .. } = plain;
+    let Logins { names, passwords, host, warn, clock, .. } = logins(plain(), [found(), found()], checks);
     let machine = Slow(Scripted(Mutex::new([found(), found()].into())), EACH);
     let directory = Directory::new(machine, &config(plain()));
     let logins = Logins { names, directory, passwords: SlowPasswords(passwords, EACH), host, warn, clock };
