@@ -32,7 +32,7 @@ pub enum Conclusion {
     Unknown,
 }
 
-/// Who may learn an outcome.
+/// The users who may learn an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// Everyone who types the name: the outcome says nothing of an account, or AD gives it to every password.
@@ -41,7 +41,7 @@ pub enum Audience {
     Proved,
 }
 
-/// Where the advice of an outcome is followed.
+/// The place where the advice of an outcome is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// By the user.

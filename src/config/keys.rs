@@ -110,7 +110,9 @@ pub enum OnStoreFailure {
 /// A value that cannot be used: its place in the text, and the expected value.
 pub(super) type Wrong = (usize, String);
 
-/// Declares the keys as one table, so that no column can be forgotten.
+/// Declares the keys as one table, so that no column can be forgotten. A row has the text, the name, the type, the default, the
+/// kind of the value, and the value in force (`show`). Optional are the source of the default with an example (`or`, `like`),
+/// a check of the value by itself (`check`), and the choice of the stricter value (`stricter`).
 macro_rules! keys {
     ($(
         $(#[doc = $subject:literal])+

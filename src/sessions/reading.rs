@@ -1,4 +1,4 @@
-//! What the register shows: the open sessions, one session, and the events.
+//! Reading the register: the open sessions, one session, and the events.
 
 use tokio::time::{Instant, timeout_at};
 

@@ -1,4 +1,4 @@
-//! How the machine connection is opened: the domain controllers in their order, and the next one in addition to one that is
+//! Opening the machine connection: the domain controllers in their order, and the next one in addition to one that is
 //! slow.
 
 use std::iter::Peekable;
