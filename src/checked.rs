@@ -103,7 +103,7 @@ impl Decided {
 impl Checked {
     /// Returns true if the rejection stands, whatever the account's state explains.
     pub fn is_final(&self) -> bool {
-        !self.outcome.is_success() && !self.outcome.wants_new_password()
+        !self.outcome.leads_to_access()
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -90,7 +90,7 @@ impl Sending {
             ended.as_mut().enable();
             let now = Instant::now();
             let free = {
-                let mut since = self.since();
+                let mut since = self.since.lock();
                 match since.iter().map(|since| *since + ATTEMPT).max().filter(|free| *free > now) {
                     Some(free) => free,
                     None => {
@@ -105,10 +105,6 @@ impl Sending {
             }
         }
     }
-
-    fn since(&self) -> MutexGuard<'_, Vec<Instant>> {
-        self.since.lock()
-    }
 }
 
 /// The password under way to one domain controller.
@@ -119,7 +115,7 @@ pub struct Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut since = self.sending.since();
+        let mut since = self.sending.since.lock();
         if let Some(at) = since.iter().position(|since| *since == self.since) {
             since.remove(at);
         }

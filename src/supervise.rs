@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// Pause before the first restart of a task; doubled for each further one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -127,12 +127,12 @@ pub fn report_panics() {
 impl Tasks {
     /// Passes each event on to `tell`, which must not block or panic.
     pub fn observe(&self, tell: impl Fn(&Event<'_>) + Send + Sync + 'static) {
-        *lock(&self.tell) = Some(Arc::new(tell));
+        *self.tell.lock() = Some(Arc::new(tell));
     }
 
     /// Returns the state of every task by its name.
     pub fn report(&self) -> BTreeMap<&'static str, Task> {
-        lock(&self.list).clone()
+        self.list.lock().clone()
     }
 
     /// Returns how many panics were reported.
@@ -166,7 +166,7 @@ impl Tasks {
 
     fn failed(&self, task: &'static str, cause: &str, pause: Duration) -> Counted<'_> {
         let waiting = self.count(task, |task| &mut task.waiting);
-        if let Some(task) = lock(&self.list).get_mut(task) {
+        if let Some(task) = self.list.lock().get_mut(task) {
             task.failures = task.failures.saturating_add(1);
             task.cause = Some(cause.to_owned());
         }
@@ -175,14 +175,14 @@ impl Tasks {
     }
 
     fn count(&self, task: &'static str, number: fn(&mut Task) -> &mut usize) -> Counted<'_> {
-        let mut list = lock(&self.list);
+        let mut list = self.list.lock();
         let count = number(list.entry(task).or_default());
         *count = count.saturating_add(1);
         Counted { tasks: self, task, number }
     }
 
     fn tell(&self, event: &Event<'_>) {
-        let tell = lock(&self.tell).clone();
+        let tell = self.tell.lock().clone();
         match tell {
             Some(tell) => tell(event),
             None => eprintln!("{event:?}"),
@@ -199,7 +199,7 @@ struct Counted<'a> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        if let Some(task) = lock(&self.tasks.list).get_mut(self.task) {
+        if let Some(task) = self.tasks.list.lock().get_mut(self.task) {
             let count = (self.number)(task);
             *count = count.saturating_sub(1);
         }
@@ -243,10 +243,6 @@ fn panicked(_said: Box<dyn Any + Send>) -> Ended {
 
 fn unknown() -> String {
     "an unknown place".to_owned()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 #[cfg(test)]

@@ -292,8 +292,8 @@ fn configuration() -> Page {
         page.section(&format!("[{table}]")).text(text);
         for key in KEYS.iter().filter(|key| key.table == *table) {
             let default = match key.otherwise {
-                "" => format!("Default: {}", key.value),
-                otherwise => format!("Default: {otherwise}. Example: {}", key.value),
+                "" => format!("Default: {}", key.value()),
+                otherwise => format!("Default: {otherwise}. Example: {}", key.value()),
             };
             page.item(key.name, &format!("({})", key.kind), &[key.text, &default]);
         }

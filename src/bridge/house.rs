@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -35,20 +35,16 @@ pub struct Guest {
 }
 
 impl Guest {
-    fn idle(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.idle.lock()
-    }
-
     /// Marks the connection as idle from now on.
     pub fn waits(&self) {
         let grace = if self.has_asked.load(Ordering::Relaxed) { BETWEEN } else { SILENT };
-        *self.idle() = Some(Instant::now() + grace);
+        *self.idle.lock() = Some(Instant::now() + grace);
     }
 
     /// Marks the connection as busy with a request.
     pub fn works(&self) {
         self.has_asked.store(true, Ordering::Relaxed);
-        *self.idle() = None;
+        *self.idle.lock() = None;
     }
 
     /// Waits until another connection needs its place.
@@ -74,7 +70,7 @@ impl Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        self.house.guests().retain(|guest| !Arc::ptr_eq(guest, &self.guest));
+        self.house.guests.lock().retain(|guest| !Arc::ptr_eq(guest, &self.guest));
     }
 }
 
@@ -82,10 +78,6 @@ impl House {
     /// Creates a house with `places` places.
     pub fn new(places: usize) -> Arc<Self> {
         Arc::new(House { room: Arc::new(Semaphore::new(places)), guests: Mutex::default() })
-    }
-
-    fn guests(&self) -> MutexGuard<'_, Vec<Arc<Guest>>> {
-        self.guests.lock()
     }
 
     /// Waits for a place. If none is free, the connection that has been idle too long for the longest time makes room:
@@ -102,13 +94,13 @@ impl House {
         };
         let guest = Arc::new(Guest::default());
         guest.waits();
-        self.guests().push(guest.clone());
+        self.guests.lock().push(guest.clone());
         Some(Stay { house: self.clone(), guest, _permit: permit })
     }
 
     fn make_room(&self) {
-        let guests = self.guests();
-        let idle = guests.iter().filter_map(|guest| Some((*guest.idle())?).map(|until| (until, guest)));
+        let guests = self.guests.lock();
+        let idle = guests.iter().filter_map(|guest| Some((*guest.idle.lock())?).map(|until| (until, guest)));
         if let Some((until, guest)) = idle.min_by_key(|(until, _)| *until)
             && until <= Instant::now()
         {
@@ -165,7 +157,7 @@ mod tests {
         });
         let newcomer = house.enter().await.unwrap();
         asked.await.unwrap();
-        assert_eq!(house.guests().len(), 2);
+        assert_eq!(house.guests.lock().len(), 2);
         newcomer.guest().works();
         // Now no connection is idle: the next one waits until a place is free.
         let waiting = tokio::spawn({

@@ -138,7 +138,7 @@ impl Message {
             Request::Search(_) => [PAGED, MANAGE_DSA_IT].contains(&control.oid.as_str()),
             // These operations have no reply that could carry an error.
             Request::Unbind | Request::Abandon => true,
-            _ => false,
+            Request::Bind(_) | Request::Extended(_) | Request::Refused(_) => false,
         };
         let unknown = |control: &&Control| control.is_critical && !is_known(control);
         self.controls.iter().find(unknown).map(|control| control.oid.as_str())

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
@@ -22,10 +22,11 @@ use crate::directory::controllers::health::Service as Part;
 use crate::directory::machine::MachineError;
 use crate::directory::people::DirectoryError;
 use crate::directory::readiness::Readiness;
+use crate::login::decision::Decision;
 use crate::protocol::report;
 use crate::sessions::Register;
 use crate::supervise::{self, Ended};
-use crate::verdict::Outcome;
+use crate::verdict::Conclusion;
 
 /// Time between two looks in the background.
 const EVERY: Duration = Duration::from_secs(10);
@@ -50,9 +51,6 @@ const OLD: Duration = Duration::from_secs(60);
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Clock difference from which Kerberos rejects tickets (MS-KILE: MaxClockSkew), in seconds.
 const MAX_SKEW: u64 = 300;
-/// Start of [`PoolError::NoBinds`](crate::directory::passwords::pool::PoolError::NoBinds).
-const SIMPLE_BINDS_OFF: &str = "no domain controller takes simple binds";
-
 /// Problem of a broker that has not looked yet.
 const STARTING: &str = "the broker has just started and is looking for Active Directory";
 
@@ -143,21 +141,21 @@ struct Failed {
 }
 
 impl Watch {
-    /// Records the outcome of a login, if it shows a fault that affects every user, or that AD decides again.
-    pub(super) fn login(&self, outcome: Outcome, reason: &str, method: Option<Method>) {
-        let binds_off = outcome == Outcome::Unavailable && reason.starts_with(SIMPLE_BINDS_OFF);
-        let is_service = matches!(outcome, Outcome::Unavailable | Outcome::Misconfigured);
-        let mut failed = locked(&self.failed);
-        if binds_off || is_service {
-            *failed = Some(Failed { at: Instant::now(), reason: reason.to_owned(), binds_off });
-        } else if method.is_some() && failed.is_some() {
+    /// Records the decision on a login, if it shows a fault that affects every user, or that AD decides again.
+    pub(super) fn login(&self, decision: &Decision) {
+        let Decision { verdict, method, binds_off, .. } = decision;
+        let mut failed = self.failed.lock();
+        if verdict.outcome.conclusion() == Conclusion::Undecided {
+            let reason = verdict.reason.clone();
+            *failed = Some(Failed { at: Instant::now(), reason, binds_off: *binds_off });
+        } else if method.is_some() {
             *failed = None;
         }
     }
 
     /// Returns the problem that the last failed login shows, for a look that finds none.
     fn failure(&self) -> Option<Problem> {
-        let failed = locked(&self.failed);
+        let failed = self.failed.lock();
         let failed = failed.as_ref()?;
         let age = failed.at.elapsed();
         match failed.binds_off {
@@ -193,7 +191,7 @@ impl Broker {
     /// Returns the health of the last look. If there was none yet, it waits for the first, for at most
     /// [`LOOKING`].
     pub(super) async fn health_seen(&self) -> Health {
-        if locked(&self.watch.seen).is_none() {
+        if self.watch.seen.lock().is_none() {
             self.look(QUIET, Some(Instant::now() + LOOKING)).await;
         }
         self.health()
@@ -208,7 +206,7 @@ impl Broker {
         if self.service.is_err() {
             return health;
         }
-        match &*locked(&self.watch.seen) {
+        match &*self.watch.seen.lock() {
             None => health.add(Problem::stops(STARTING)),
             Some(seen) if seen.at.elapsed() > OLD => {
                 let age = seen.at.elapsed().as_secs();
@@ -238,7 +236,7 @@ impl Broker {
         let begun = Instant::now();
         let turn = timeout_at(until.unwrap_or(begun + OLD), self.watch.looking.lock());
         let Ok(_turn) = turn.await else { return };
-        let last = locked(&self.watch.seen).clone();
+        let last = self.watch.seen.lock().clone();
         if last.as_ref().is_some_and(|last| last.at + FRESH > begun && last.is_decided) {
             return;
         }
@@ -246,7 +244,7 @@ impl Broker {
         if !seen.is_decided {
             seen.health.take_over(last.as_ref().map(|last| &last.health));
         }
-        *locked(&self.watch.seen) = Some(seen);
+        *self.watch.seen.lock() = Some(seen);
     }
 }
 
@@ -499,16 +497,14 @@ async fn of_sessions(register: &Register, deadline: Instant) -> Vec<Problem> {
     writing.into_iter().chain(recheck).collect()
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::directory::passwords::pool::PoolError;
     use crate::directory::people::groups::GroupError;
+    use crate::login::refusal::Refusal;
     use crate::protocol::report::{Method as Chosen, Server};
+    use crate::verdict::Outcome;
 
     fn server(host: &str, binds: &str, kdc: &str) -> Server {
         let services = [("binds", binds), ("reading", "ok"), ("kdc", kdc)];
@@ -657,17 +653,21 @@ mod tests {
         assert_eq!(health.problems.len(), 2);
     }
 
+    fn decided(outcome: Outcome, reason: &str, method: Option<Method>) -> Decision {
+        Decision { method, ..Refusal::new(outcome, reason).into() }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_login_that_ad_did_not_answer_counts_until_ad_decides_one_or_half_a_minute_has_passed() {
         let watch = Watch::default();
         assert_eq!(watch.failure(), None);
-        watch.login(Outcome::Unavailable, "no domain controller answered", None);
+        watch.login(&decided(Outcome::Unavailable, "no domain controller answered", None));
         tokio::time::advance(Duration::from_secs(12)).await;
         let failure = watch.failure().unwrap();
         assert!(failure.text.starts_with("the last login, 12 s ago, failed: no domain"), "{}", failure.text);
-        watch.login(Outcome::WrongPassword, "data 52e", Some(Method::Ldap));
+        watch.login(&decided(Outcome::WrongPassword, "data 52e", Some(Method::Ldap)));
         assert_eq!(watch.failure(), None);
-        watch.login(Outcome::Unavailable, "x", None);
+        watch.login(&decided(Outcome::Unavailable, "x", None));
         tokio::time::advance(REMEMBERED).await;
         assert_eq!(watch.failure(), None);
     }
@@ -675,15 +675,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn that_binds_are_switched_off_counts_until_a_bind_is_decided() {
         let watch = Watch::default();
-        watch.login(Outcome::AccountRestriction, "… (data 52f)", Some(Method::Ldap));
+        watch.login(&decided(Outcome::AccountRestriction, "… (data 52f)", Some(Method::Ldap)));
         assert_eq!(watch.failure(), None, "that is about one account");
         let no_binds = PoolError::NoBinds("dc1: NTLM is off (data 418)".to_owned());
-        watch.login(Outcome::Unavailable, &no_binds.to_string(), None);
+        watch.login(&Refusal::from(no_binds).into());
         tokio::time::advance(REMEMBERED * 10).await;
         // A name that cannot be mapped proves nothing about binds.
-        watch.login(Outcome::Unmapped, "", None);
+        watch.login(&decided(Outcome::Unmapped, "", None));
         assert!(watch.failure().unwrap().text.contains("login.method = \"auto\""));
-        watch.login(Outcome::Success, "", Some(Method::Ldap));
+        watch.login(&decided(Outcome::Success, "", Some(Method::Ldap)));
         assert_eq!(watch.failure(), None);
     }
 }

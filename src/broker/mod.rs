@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant as Deadline;
 
@@ -155,21 +155,17 @@ impl Broker {
     /// Describes the present problem for a reader; `None` if there is none.
     pub fn problem(&self) -> Option<String> {
         let broken = || self.service.as_ref().err().map(ToString::to_string);
-        broken().or_else(|| self.no_keytab.clone()).or_else(|| self.unreachable().clone())
+        broken().or_else(|| self.no_keytab.clone()).or_else(|| self.unreachable.lock().clone())
     }
 
     /// Records whether the socket for logins is where applications expect it, and logs a change.
     fn look_for(&self, place: &Place) {
-        let (problem, mut known) = (place.problem(), self.unreachable());
+        let (problem, mut known) = (place.problem(), self.unreachable.lock());
         if *known != problem {
             let line = Line::new("socket").with("problem", problem.as_deref().unwrap_or_default());
             self.log.write(Level::Error, &line);
             *known = problem;
         }
-    }
-
-    fn unreachable(&self) -> MutexGuard<'_, Option<String>> {
-        self.unreachable.lock()
     }
 
     /// Connects to AD ahead of the first login, and logs the broker's resources.
@@ -386,7 +382,7 @@ impl Broker {
         let Decision { verdict, dc, method, .. } = decision;
         self.metrics.decided(event, verdict.outcome, *method, took);
         if event == Event::Login {
-            self.watch.login(verdict.outcome, &verdict.reason, *method);
+            self.watch.login(decision);
         }
         let line = Line::new(event.name())
             .with("user", &request.user)
@@ -509,10 +505,7 @@ async fn complete(service: &Service, decision: &mut Decision, account: Option<&s
 /// The decision names the account, so that later requests of the module are about the same one.
 fn restrict(decision: &mut Decision, account: Option<&str>) {
     let bearer = decision.person.as_ref().map(|person| person.guid.to_string());
-    let may_lead_in = {
-        let outcome = decision.verdict.outcome;
-        outcome.is_success() || outcome.wants_new_password()
-    };
+    let may_lead_in = decision.verdict.outcome.leads_to_access();
     match account {
         Some(proved) if bearer.as_deref() != Some(proved) && (bearer.is_some() || may_lead_in) => {
             let dn = decision.person.as_ref().map_or("another account", |person| person.dn.as_str());

@@ -1,7 +1,7 @@
 //! The last good configuration, which stays in force while the files on disk cannot be used.
 //!
 //! A typo in a file must not stop logins, and it must not undo a stricter rule. If the unusable file shows
-//! that a key of [`RULES`] became stricter, the stricter value counts.
+//! that a key which decides about access became stricter, the stricter value counts.
 
 use std::path::Path;
 
@@ -11,8 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::file::File;
 use super::keys::KEYS;
 use super::text::{self, invisible_beside_comments};
-use super::{Config, ConfigError, Join, OnStoreFailure, Policy, Problem, load_map};
-use crate::dn::{Dn, Place};
+use super::{Config, ConfigError, Join, Problem, load_map};
 use crate::name::{NameMap, Principal, fold};
 
 /// The texts of a usable configuration.
@@ -35,44 +34,6 @@ pub struct Kept {
     pub stricter: Vec<String>,
     /// Names that are refused because the unusable name map changes them.
     pub withheld: Vec<String>,
-}
-
-/// Rule for a key whose value differs between the last good file and the unusable one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// The last good value stays.
-    Keep,
-    /// The stricter of both values counts; if neither is stricter, the configuration cannot be kept.
-    Stricter,
-}
-
-/// The keys that decide about access. All others keep their last good value.
-pub const RULES: &[(&str, &str)] = &[
-    ("domain", "name"),
-    ("domain", "servers"),
-    ("domain", "base_dn"),
-    ("tls", "ca_file"),
-    ("names", "domains"),
-    ("names", "refuse"),
-    ("login", "allow_groups"),
-    ("login", "deny_groups"),
-    ("broker", "users"),
-    ("sessions", "policy"),
-    ("sessions", "limit"),
-    ("sessions", "exempt_groups"),
-    ("sessions", "on_store_failure"),
-    ("sessions", "max_age"),
-    ("sessions", "recheck"),
-];
-
-impl Rule {
-    /// Returns the rule for a key.
-    pub fn of(table: &str, name: &str) -> Self {
-        match RULES.contains(&(table, name)) {
-            true => Rule::Stricter,
-            false => Rule::Keep,
-        }
-    }
 }
 
 impl LastGood {
@@ -140,7 +101,8 @@ fn tighten(
     // Each key is parsed separately, as if the host were joined to the last good domain.
     let joined = Join { domain: Some(config.domain.name.clone()), ..join.clone() };
     let mut stricter = Vec::new();
-    for key in KEYS.iter().filter(|key| Rule::of(key.table, key.name) == Rule::Stricter) {
+    for key in KEYS {
+        let Some(take_stricter) = key.stricter else { continue };
         let line = match find(table.get_ref(), key.table, key.name) {
             Some(span) => match text.get(span) {
                 Some(value) => format!("[{}]\n{} = {value}\n", key.table, key.name),
@@ -160,16 +122,16 @@ fn tighten(
             continue;
         }
         let before = config.clone();
-        let name = format!("{}.{}", key.table, key.name);
-        if !take_stricter(config, &new, key.table, key.name) {
+        if !take_stricter(config, &new) {
             let text = format!(
-                "{name} was changed, and of the old and the new value neither is the stricter, so that the last good \
-                 configuration cannot be kept"
+                "{} was changed, and of the old and the new value neither is the stricter, so that the last good \
+                 configuration cannot be kept",
+                key.path()
             );
             return Err(conflict(path, text));
         }
         if *config != before {
-            stricter.push(name);
+            stricter.push(key.path());
         }
     }
     Ok(stricter)
@@ -180,117 +142,6 @@ fn find(document: &DeTable<'_>, table: &str, name: &str) -> Option<std::ops::Ran
     let table = document.iter().find(|(key, _)| key.get_ref() == table)?.1;
     let DeValue::Table(keys) = table.get_ref() else { return None };
     Some(keys.iter().find(|(key, _)| key.get_ref() == name)?.1.span())
-}
-
-/// Puts the stricter of both values of a key into `config`; returns false if neither is.
-fn take_stricter(config: &mut Config, new: &Config, table: &str, name: &str) -> bool {
-    match (table, name) {
-        ("domain", "name") => config.domain.name == new.domain.name,
-        ("domain", "servers") => narrow(&mut config.domain.servers, &new.domain.servers, Empty::Everything),
-        ("domain", "base_dn") => match place(&new.domain.base_dn, &config.domain.base_dn) {
-            Place::Below | Place::Same => {
-                config.domain.base_dn.clone_from(&new.domain.base_dn);
-                true
-            }
-            Place::Outside => place(&config.domain.base_dn, &new.domain.base_dn) == Place::Below,
-        },
-        // The trusted roots are one decision: a file that is named counts, and one that is no longer named
-        // stays.
-        ("tls", "ca_file") => {
-            if new.tls.ca_file.is_some() {
-                config.tls.ca_file.clone_from(&new.tls.ca_file);
-            }
-            true
-        }
-        ("names", "domains") => narrow(&mut config.names.domains, &new.names.domains, Empty::Nothing),
-        ("names", "refuse") => widen(&mut config.names.refuse, &new.names.refuse),
-        ("login", "allow_groups") => {
-            narrow(&mut config.login.allow_groups, &new.login.allow_groups, Empty::Everything)
-        }
-        ("login", "deny_groups") => widen(&mut config.login.deny_groups, &new.login.deny_groups),
-        ("broker", "users") => narrow(&mut config.broker.users, &new.broker.users, Empty::Nothing),
-        ("sessions", "policy") => {
-            let rank = |policy: Policy| match policy {
-                Policy::Unlimited => 0,
-                Policy::Replace => 1,
-                Policy::Deny => 2,
-            };
-            if rank(new.sessions.policy) > rank(config.sessions.policy) {
-                config.sessions.policy = new.sessions.policy;
-            }
-            true
-        }
-        ("sessions", "limit") => {
-            config.sessions.limit = config.sessions.limit.min(new.sessions.limit);
-            true
-        }
-        ("sessions", "exempt_groups") => {
-            narrow(&mut config.sessions.exempt_groups, &new.sessions.exempt_groups, Empty::Nothing)
-        }
-        ("sessions", "on_store_failure") => {
-            if new.sessions.on_store_failure == OnStoreFailure::Deny {
-                config.sessions.on_store_failure = OnStoreFailure::Deny;
-            }
-            true
-        }
-        ("sessions", "max_age") => {
-            config.sessions.max_age = sooner(config.sessions.max_age, new.sessions.max_age);
-            true
-        }
-        ("sessions", "recheck") => {
-            config.sessions.recheck = sooner(config.sessions.recheck, new.sessions.recheck);
-            true
-        }
-        _ => true,
-    }
-}
-
-/// Returns the position of the distinguished name `base` relative to `root`.
-fn place(base: &str, root: &str) -> Place {
-    match (Dn::parse(base), Dn::parse(root)) {
-        (Ok(base), Ok(root)) => base.place(&root),
-        _ => Place::Outside,
-    }
-}
-
-/// Meaning of an empty list of permissions.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Empty {
-    Everything,
-    Nothing,
-}
-
-/// Leaves in `kept` the entries that both lists permit; returns false if that is the empty list that permits
-/// everything.
-fn narrow(kept: &mut Vec<String>, new: &[String], empty: Empty) -> bool {
-    match empty {
-        Empty::Everything if new.is_empty() => return true,
-        Empty::Everything if kept.is_empty() => {
-            *kept = new.to_vec();
-            return true;
-        }
-        _ => {}
-    }
-    kept.retain(|known| new.iter().any(|other| fold(other) == fold(known)));
-    empty == Empty::Nothing || !kept.is_empty()
-}
-
-/// Adds to `kept` the entries that `new` denies as well.
-fn widen(kept: &mut Vec<String>, new: &[String]) -> bool {
-    for name in new {
-        if !kept.iter().any(|known| fold(known) == fold(name)) {
-            kept.push(name.clone());
-        }
-    }
-    true
-}
-
-/// Returns the shorter time; `None` is never.
-fn sooner<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }
 
 /// Returns the names that the unusable `text` of a map maps differently than `map` does, or no longer
@@ -320,6 +171,7 @@ fn withheld(map: &NameMap, text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::Key;
     use super::*;
 
     /// Returns the result of `old` and then the unusable `new`, each below a common head.
@@ -468,9 +320,9 @@ mod tests {
                 seen.insert(text.split(' ').next().unwrap_or_default().to_owned());
             }
         }
-        for (table, name) in RULES.iter().filter(|key| **key != ("domain", "name")) {
-            assert!(seen.contains(&format!("{table}.{name}")), "{table}.{name} is not tested");
-            assert!(KEYS.iter().any(|key| (key.table, key.name) == (*table, *name)));
+        let rules = KEYS.iter().filter(|key| key.stricter.is_some()).map(Key::path);
+        for rule in rules.filter(|rule| rule != "domain.name") {
+            assert!(seen.contains(&rule), "{rule} is not tested");
         }
     }
 

@@ -15,6 +15,7 @@ mod samba;
 pub mod shown;
 mod sources;
 mod sssd;
+mod stricter;
 pub mod text;
 pub mod xcally;
 
@@ -26,8 +27,9 @@ use std::time::Duration;
 pub use command::{Command, Field, Piece};
 pub(crate) use explain::distance;
 pub use explain::mended;
-pub use file::{Base, Method, OnStoreFailure, Policy, TlsMode};
+pub use file::Base;
 pub use join::{Access, Join};
+pub use keys::{Method, OnStoreFailure, Policy, TlsMode};
 pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
 pub use sources::{Credentials, Source, Sources};
 pub use sssd::JoinError;
@@ -99,7 +101,7 @@ pub struct Tls {
 }
 
 /// The check of passwords, and the groups that may log in: names, `DOMAIN\name`, distinguished names or SIDs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     /// The method for checking passwords.
     pub method: Method,
@@ -238,19 +240,8 @@ impl Config {
     /// # Errors
     /// Returns an error if a file is broken or no domain is known.
     pub fn load(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
-        let mut config = Config::load_settings(config, sssd)?;
-        config.read_map()?;
-        Ok(config)
-    }
-
-    /// Reads the same without the name map, which stays empty until [`Config::read_map`].
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Config::load`].
-    pub fn load_settings(config: &Path, sssd: &Path) -> Result<Self, ConfigError> {
-        let file = file::File::load(config)?;
-        let join = Join::load(sssd, file.domain_name()).map_err(Problem::from)?;
-        file.complete(&join)
+        let text = text::read(config).map_err(|error| error.of(config))?;
+        Config::load_text(config, text, sssd)
     }
 
     /// Reads the same as [`Config::load`] would if `text` were in the file `config`.
@@ -314,18 +305,6 @@ impl Config {
             other => other.map_err(Problem::from)?,
         };
         file.complete(&join)
-    }
-
-    /// Reads the rules for names; see [`Config::load_readable`].
-    ///
-    /// # Errors
-    /// Returns the same errors as [`Config::load`].
-    pub fn load_names(
-        config: &Path,
-        sssd: &Path,
-        default_realm: impl FnOnce() -> Option<String>,
-    ) -> Result<Rules, ConfigError> {
-        Ok(Config::load_readable(config, sssd, default_realm)?.names)
     }
 }
 

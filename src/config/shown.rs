@@ -1,16 +1,14 @@
 //! Every key with the value in force and the source of that value.
 
 use std::path::Path;
-use std::time::Duration;
 
-use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::file::{File, line_of};
 use super::kept::Kept;
-use super::keys::KEYS;
+use super::keys::{KEYS, Key};
 use super::text;
-use super::{Config, ConfigError, Join, Method, OnStoreFailure, Policy, Problem, Store, TlsMode};
+use super::{Config, ConfigError, Join, Problem};
 use crate::protocol::report::Setting;
 
 /// Returns the keys of `config`, completed from the join's `sssd`, in the order of the shipped file. A value comes from
@@ -30,14 +28,14 @@ pub fn shown(config: &Path, sssd: &Path) -> Result<Vec<Setting>, ConfigError> {
     Ok(KEYS
         .iter()
         .map(|key| {
-            let value = value(&known, key.table, key.name);
+            let value = (key.show)(&known);
             let from = match line(document.get_ref(), &text, key.table, key.name) {
                 Some(line) => format!("{}, line {line}", config.display()),
                 None if (key.table, key.name) == ("domain", "name") => sssd.display().to_string(),
-                None if value != self::value(&plain, key.table, key.name) => sssd.display().to_string(),
+                None if value != (key.show)(&plain) => sssd.display().to_string(),
                 None => "default".to_owned(),
             };
-            Setting { key: format!("{}.{}", key.table, key.name), value, from }
+            Setting { key: key.path(), value, from }
         })
         .collect())
 }
@@ -53,14 +51,9 @@ pub fn kept(kept: &Kept, config: &Path) -> Vec<Setting> {
         }
         _ => "the last good configuration".to_owned(),
     };
-    let named = KEYS.iter().map(|key| (format!("{}.{}", key.table, key.name), key));
-    named
-        .map(|(name, key)| Setting {
-            value: value(&kept.config, key.table, key.name),
-            from: from(&name),
-            key: name,
-        })
-        .collect()
+    let setting =
+        |key: &Key| Setting { key: key.path(), value: (key.show)(&kept.config), from: from(&key.path()) };
+    KEYS.iter().map(setting).collect()
 }
 
 /// Returns the line that sets a key.
@@ -70,72 +63,6 @@ fn line(document: &DeTable<'_>, text: &str, table: &str, name: &str) -> Option<u
     };
     let (key, _) = keys.iter().find(|(key, _)| key.get_ref() == name)?;
     Some(line_of(text, key.span().start))
-}
-
-/// Returns the value of a key as TOML.
-fn value(config: &Config, table: &str, name: &str) -> String {
-    let quoted = |text: &str| Value::String(text.to_owned()).to_string();
-    let list = |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect()).to_string();
-    let path = |path: Option<&Path>| path.map(|path| quoted(&path.display().to_string())).unwrap_or_default();
-    let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs().to_string();
-    let (domain, sessions) = (&config.domain, &config.sessions);
-    let redis = match &sessions.store {
-        Store::Redis(redis) => Some(redis),
-        Store::Sqlite => None,
-    };
-    match (table, name) {
-        ("domain", "name") => quoted(&domain.name),
-        ("domain", "realm") => quoted(&domain.realm),
-        ("domain", "netbios") => quoted(&config.names.netbios),
-        ("domain", "servers") => list(&domain.servers),
-        ("domain", "site") => domain.site.as_deref().map(quoted).unwrap_or_default(),
-        ("domain", "base_dn") => quoted(&domain.base_dn),
-        ("tls", "mode") => quoted(match config.tls.mode {
-            TlsMode::Auto => "auto",
-            TlsMode::Ldaps => "ldaps",
-            TlsMode::Starttls => "starttls",
-        }),
-        ("tls", "ca_file") => path(config.tls.ca_file.as_deref()),
-        ("names", "map_file") => path(Some(&config.map_file)),
-        ("names", "domains") => list(&config.names.domains),
-        ("names", "refuse") => list(&config.names.refuse),
-        ("login", "method") => quoted(match config.login.method {
-            Method::Auto => "auto",
-            Method::Ldap => "ldap",
-            Method::Kerberos => "kerberos",
-        }),
-        ("login", "allow_groups") => list(&config.login.allow_groups),
-        ("login", "deny_groups") => list(&config.login.deny_groups),
-        ("login", "warn_days") => (config.login.warn.as_secs() / 86_400).to_string(),
-        ("broker", "users") => list(&config.broker.users),
-        ("broker", "connections") => config.broker.connections.to_string(),
-        ("bridge", "service") => quoted(&config.bridge.service),
-        ("bridge", "certificate") => path(Some(&config.bridge.certificate)),
-        ("bridge", "key") => path(Some(&config.bridge.key)),
-        ("pool", "connections") => config.pool.connections.to_string(),
-        ("pool", "idle") => config.pool.idle.as_secs().to_string(),
-        ("sessions", "policy") => quoted(match sessions.policy {
-            Policy::Replace => "replace",
-            Policy::Deny => "deny",
-            Policy::Unlimited => "unlimited",
-        }),
-        ("sessions", "limit") => sessions.limit.to_string(),
-        ("sessions", "exempt_groups") => list(&sessions.exempt_groups),
-        ("sessions", "store") => quoted(&redis.map_or_else(|| "sqlite".to_owned(), ToString::to_string)),
-        ("sessions", "password_file") => path(redis.and_then(|redis| redis.password_file.as_deref())),
-        ("sessions", "ca_file") => path(redis.and_then(|redis| redis.ca_file.as_deref())),
-        ("sessions", "on_store_failure") => quoted(match sessions.on_store_failure {
-            OnStoreFailure::Deny => "deny",
-            OnStoreFailure::Allow => "allow",
-        }),
-        ("sessions", "max_age") => seconds(sessions.max_age),
-        ("sessions", "recheck") => seconds(sessions.recheck),
-        ("sessions", "on_evict") => match &sessions.on_evict {
-            Some(command) => list(&command.words()),
-            None => list(&[]),
-        },
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

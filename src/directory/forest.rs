@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ldap3::Scope;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::configuration::{naming_context, search_below};
@@ -138,7 +138,7 @@ pub(super) struct Remembered {
 impl Remembered {
     /// Returns the forest as last read, without waiting.
     pub(super) fn last(&self) -> Option<Arc<Forest>> {
-        self.slot().clone()
+        self.last.lock().clone()
     }
 
     /// Returns the forest, which is read again if it is too old.
@@ -158,7 +158,7 @@ impl Remembered {
         match (Forest::read(machine, bound).await, last) {
             (Ok(forest), _) => {
                 let forest = Arc::new(forest);
-                *self.slot() = Some(forest.clone());
+                *self.last.lock() = Some(forest.clone());
                 *next = Some(now + FRESH);
                 Ok(forest)
             }
@@ -168,10 +168,6 @@ impl Remembered {
             }
             (Err(error), None) => Err(error),
         }
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Arc<Forest>>> {
-        self.last.lock()
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::directory::controllers::domains::Domains;
@@ -81,28 +81,28 @@ impl Machines {
 
     /// Returns the state of each connection other than [`Machines::own`].
     pub fn further(&self) -> Vec<(Place, MachineState)> {
-        self.made().iter().map(|(place, machine)| (place.clone(), machine.state())).collect()
+        self.further.lock().iter().map(|(place, machine)| (place.clone(), machine.state())).collect()
     }
 
     /// See [`MachineConnection::renew`].
     pub fn renew(&self) {
         self.own.renew();
         self.aside.renew();
-        self.made().values().for_each(MachineConnection::renew);
+        self.further.lock().values().for_each(MachineConnection::renew);
     }
 
     /// See [`MachineConnection::close`].
     pub fn close(&self) {
         self.own.close();
         self.aside.close();
-        self.made().values().for_each(MachineConnection::close);
+        self.further.lock().values().for_each(MachineConnection::close);
     }
 
     fn at(&self, place: &Place) -> Result<MachineConnection, MachineError> {
         if *place == Place::Own {
             return Ok(self.own.clone());
         }
-        let mut made = self.made();
+        let mut made = self.further.lock();
         if let Some(machine) = made.get(place) {
             return Ok(machine.clone());
         }
@@ -116,10 +116,6 @@ impl Machines {
         let machine = (self.factory)(place);
         made.insert(place.clone(), machine.clone());
         Ok(machine)
-    }
-
-    fn made(&self) -> MutexGuard<'_, BTreeMap<Place, MachineConnection>> {
-        self.further.lock()
     }
 }
 

@@ -11,7 +11,7 @@ use super::facts::{Facts, Login, SERVICE, Way};
 use super::finding::Finding;
 use super::{bridge, command};
 use crate::config::Front;
-use crate::verdict::Outcome;
+use crate::verdict::{Outcome, Remedy};
 
 const SUCCESS: &str = "PAM_SUCCESS";
 /// LDAP's result code of a success (RFC 4511, appendix A).
@@ -129,18 +129,10 @@ fn refused(login: &Login, attempt: &Attempt, line: Option<&str>) -> Finding {
 
 /// Returns the place where an outcome's advice is followed.
 fn place(outcome: Outcome) -> Place {
-    use Outcome::{
-        AccountExpired, AccountRestriction, Ambiguous, ChangeForbidden, ChangeUnknown, Denied, Disabled,
-        LockedOut, LogonHours, Misconfigured, MustChange, NotAllowed, NotChecked, PasswordExpired,
-        PasswordRefused, Refused, SessionDenied, SessionStore, Success, TooManyGroups, Unavailable,
-        UnknownUser, Unmapped, Workstation, WrongPassword,
-    };
-    match outcome {
-        WrongPassword | PasswordExpired | MustChange | PasswordRefused | ChangeUnknown => Place::User,
-        LogonHours | Workstation | Disabled | AccountExpired | LockedOut | AccountRestriction
-        | NotChecked | TooManyGroups | NotAllowed | Denied | ChangeForbidden => Place::Directory,
-        Success | UnknownUser | Unmapped | Ambiguous | SessionDenied | SessionStore | Refused
-        | Unavailable | Misconfigured => Place::Here,
+    match outcome.remedy() {
+        Remedy::User => Place::User,
+        Remedy::Directory => Place::Directory,
+        Remedy::Host => Place::Here,
     }
 }
 

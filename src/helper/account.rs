@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::show::{self, Columns};
-use super::{Account, Cli, Exit, Failure, Login, Page, ask, password, request};
+use super::{Account, Cli, Exit, Failure, Login, Page, ask, ask_verdict, password, request};
 use crate::module::arguments::Expired;
 use crate::module::code;
 use crate::protocol::report::Check;
@@ -37,10 +37,7 @@ pub(super) fn login(cli: &Cli, args: &Login) -> Result<Page, Failure> {
     };
     // The timeout starts after the user has typed the password.
     let request = request(cli, "login", Operation::Authenticate { register: false, warn: false }, &args.name);
-    let verdict = ask(cli, &request, &secret, |reply| match reply {
-        Reply::Verdict(verdict) => Some(verdict),
-        _ => None,
-    })?;
+    let verdict = ask_verdict(cli, &request, &secret)?;
     let text = match args.json {
         true => show::json(&LoginJson::new(&args.name, &verdict))?,
         false => login_text(&args.name, &verdict),

@@ -110,10 +110,11 @@ fn write_lines(entries: impl Iterator<Item = Result<Entry, Failure>>) -> Result<
 
 /// Returns the rules by which names are mapped.
 pub(super) fn rules(cli: &Cli) -> Result<Rules, Failure> {
-    Config::load_names(&cli.config, &cli.sssd, || krb5::default_realm().ok()).map_err(|e| match &e {
-        ConfigError::Broken(problem) if is_denied(&problem.file) => Failure::Denied(e),
-        _ => Failure::Config(e),
-    })
+    match Config::load_readable(&cli.config, &cli.sssd, || krb5::default_realm().ok()) {
+        Ok(config) => Ok(config.names),
+        Err(ConfigError::Broken(problem)) if is_denied(&problem.file) => Err(Failure::Denied(problem.into())),
+        Err(error) => Err(Failure::Config(error)),
+    }
 }
 
 /// The names of the arguments, with those of standard input in place of `-`.

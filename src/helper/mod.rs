@@ -32,7 +32,7 @@ pub use cli::{
 use crate::client::{self, AskError};
 use crate::config::{CONFIG, ConfigError};
 use crate::protocol::{Operation, PasswordError, Reply, Request, Secret};
-use crate::verdict::{Conclusion, Outcome};
+use crate::verdict::{Conclusion, Outcome, Verdict};
 
 /// Exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ impl From<Option<Outcome>> for Exit {
     fn from(outcome: Option<Outcome>) -> Self {
         match outcome.map(Outcome::conclusion) {
             Some(Conclusion::Yes) => Exit::Yes,
-            Some(Conclusion::No) => Exit::No,
-            Some(Conclusion::Open) | None => Exit::Failed,
+            Some(Conclusion::Renew | Conclusion::No) => Exit::No,
+            Some(Conclusion::Undecided | Conclusion::Unknown) | None => Exit::Failed,
         }
     }
 }
@@ -222,6 +222,11 @@ fn ask<T>(
             }
             error => Failure::Ask { socket: cli.socket.clone(), error },
         })
+}
+
+/// Sends a request that the broker answers with a verdict.
+fn ask_verdict(cli: &Cli, request: &Request, secret: &Secret) -> Result<Verdict, Failure> {
+    ask(cli, request, secret, |reply| if let Reply::Verdict(verdict) = reply { Some(verdict) } else { None })
 }
 
 fn print(page: Page) -> Result<Exit, Failure> {

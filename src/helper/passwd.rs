@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::account::{StepJson, steps_text};
 use super::show::{self, Columns};
-use super::{Cli, Failure, Page, Passwd, ask, password, request};
-use crate::protocol::{Operation, Passwords, Reply};
-use crate::verdict::{Outcome, Verdict};
+use super::{Cli, Failure, Page, Passwd, ask_verdict, password, request};
+use crate::protocol::{Operation, Passwords};
+use crate::verdict::{Conclusion, Outcome, Verdict};
 
 /// Changes a password.
 pub(super) fn passwd(cli: &Cli, args: &Passwd) -> Result<Page, Failure> {
@@ -14,10 +14,7 @@ pub(super) fn passwd(cli: &Cli, args: &Passwd) -> Result<Page, Failure> {
         if args.password_stdin { password::from_stdin()? } else { password::prompt_change(&args.name)? };
     let both = Passwords { present, new }.to_secret()?;
     let request = request(cli, "passwd", Operation::ChangePassword, &args.name);
-    let verdict = ask(cli, &request, &both, |reply| match reply {
-        Reply::Verdict(verdict) => Some(verdict),
-        _ => None,
-    })?;
+    let verdict = ask_verdict(cli, &request, &both)?;
     let text = match args.json {
         true => show::json(&PasswdJson::new(&args.name, &verdict))?,
         false => text(&args.name, &verdict),
@@ -32,7 +29,11 @@ fn told(verdict: &Verdict) -> Option<&str> {
 
 /// Returns true if the password was changed; `None` if that is unknown.
 fn changed(outcome: Outcome) -> Option<bool> {
-    (outcome != Outcome::ChangeUnknown).then_some(outcome.is_success())
+    match outcome.conclusion() {
+        Conclusion::Yes => Some(true),
+        Conclusion::Renew | Conclusion::No | Conclusion::Undecided => Some(false),
+        Conclusion::Unknown => None,
+    }
 }
 
 fn text(name: &str, verdict: &Verdict) -> String {

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::show::{self, Columns, span};
 use super::{
     Cli, Complete, Exit, Failure, Page, SessionsEnd, SessionsKick, SessionsList, SessionsShow, SessionsWatch,
-    ask, complain, request,
+    ask, ask_verdict, complain, request,
 };
 use crate::client::{self, AskError};
 use crate::protocol::report::{Events, Session, Sessions};
@@ -107,10 +107,7 @@ fn close(
     for given in ids {
         let id = whole_id(cli, given)?;
         let request = request(cli, "sessions", operation(id.clone()), "");
-        let verdict = ask(cli, &request, &Secret::default(), |reply| match reply {
-            Reply::Verdict(verdict) => Some(verdict),
-            _ => None,
-        })?;
+        let verdict = ask_verdict(cli, &request, &Secret::default())?;
         let said = match verdict {
             verdict if !verdict.outcome.is_success() => return Err(answered(verdict)),
             Verdict { session: None, .. } => {

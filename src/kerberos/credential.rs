@@ -111,7 +111,7 @@ impl Kerberos {
     /// Forgets `credential` and every ticket obtained with it, so that new ones are requested: a domain
     /// controller whose key has changed does not accept the old ones. Established contexts continue.
     pub fn forget(&self, credential: &Credential) {
-        let mut current = self.inner.lock();
+        let mut current = self.inner.current.lock();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.tickets, &credential.tickets)) {
             *current = None;
         }
@@ -163,16 +163,12 @@ impl Inner {
         Access::for_machine(self.kdcs.as_ref(), &self.turns)
     }
 
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<Credential>> {
-        self.current.lock()
-    }
-
     fn current(&self) -> Option<Credential> {
-        self.lock().clone()
+        self.current.lock().clone()
     }
 
     fn set(&self, credential: Option<Credential>) {
-        *self.lock() = credential;
+        *self.current.lock() = credential;
     }
 
     /// Reads the machine account from the host's keytab.

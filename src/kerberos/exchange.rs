@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::cpu::{self, Unfinished};
@@ -198,7 +198,7 @@ impl Proofs {
     /// Notes that `host` is about to get a proof, the first of its exchange if `is_first`; returns false if
     /// the maximum was already sent.
     fn send(&self, host: &str, is_first: bool) -> bool {
-        let mut outstanding = self.outstanding();
+        let mut outstanding = self.outstanding.lock();
         if is_first && outstanding.exchanges == EXCHANGES {
             return false;
         }
@@ -209,15 +209,11 @@ impl Proofs {
 
     /// Notes that `host` answered, after these addresses had broken off.
     fn answered(&self, host: &str, lost: Vec<String>) {
-        let mut outstanding = self.outstanding();
+        let mut outstanding = self.outstanding.lock();
         if let Some(at) = outstanding.unanswered.iter().position(|known| known == host) {
             outstanding.unanswered.remove(at);
         }
         outstanding.unanswered.extend(lost);
-    }
-
-    fn outstanding(&self) -> MutexGuard<'_, Outstanding> {
-        self.outstanding.lock()
     }
 }
 
@@ -268,7 +264,7 @@ pub(super) async fn initial(
         }
     });
     let ended = ended.await;
-    unanswered.append(&mut proofs.outstanding().unanswered);
+    unanswered.append(&mut proofs.outstanding.lock().unanswered);
     ended.map_err(Ended::Unanswered)?
 }
 

@@ -56,11 +56,10 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         let person = self.resolve(name, Memory::Avoided, deadline, progress).await?.1.person;
         let checked = self.passwords.probe(&person, present, deadline).await?;
         progress.password(&checked);
-        match checked.outcome {
-            Outcome::Success => Ok(()),
-            outcome if outcome.wants_new_password() => Ok(()),
-            _ => Err(self.why_closed(&person, checked, deadline).await),
+        if checked.is_final() {
+            return Err(self.why_closed(&person, checked, deadline).await);
         }
+        Ok(())
     }
 
     async fn try_change(
@@ -130,10 +129,11 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         }
         // The KDC rejects the account without a reason. A password that must be changed is not the reason.
         match self.directory.account(person, deadline).await {
-            Ok(account) => match account.refusal((self.clock)(), &self.host) {
-                Some(outcome) if !outcome.wants_new_password() => Refusal { outcome, ..refusal },
-                _ => refusal,
-            },
+            Ok(account) => {
+                let state = account.refusal((self.clock)(), &self.host);
+                let reason = state.filter(|outcome| !outcome.wants_new_password());
+                Refusal { outcome: reason.unwrap_or(refusal.outcome), ..refusal }
+            }
             Err(error) => error.into(),
         }
     }

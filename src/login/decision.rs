@@ -19,6 +19,8 @@ pub struct Decision {
     pub method: Option<Method>,
     /// The account of the login, once it was found.
     pub person: Option<Person>,
+    /// True if the password was not checked because AD takes no simple binds.
+    pub binds_off: bool,
 }
 
 /// A decision that was made before the broker queried AD.
@@ -74,13 +76,13 @@ impl Progress {
     }
 
     pub(super) fn decide(self, result: Result<(), Refusal>) -> Decision {
-        let Refusal { outcome, reason, text } =
+        let Refusal { outcome, reason, text, binds_off } =
             result.err().unwrap_or_else(|| Refusal::new(Outcome::Success, ""));
         let expires_in = self.expires_in.filter(|_| outcome.is_success());
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
         let (principal, steps) = (self.principal, self.steps);
         let verdict = Verdict { principal, text, steps, expires_in, ..Verdict::new(outcome, reason) };
-        Decision { verdict, dc: self.dc, method: self.method, person: self.person }
+        Decision { verdict, dc: self.dc, method: self.method, person: self.person, binds_off }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | File | Subject |
 //! |---|---|
-//! | `authenticate.rs` | the steps of a login |
+//! | `authenticate` | the steps of a login |
 //! | `change.rs` | the steps of a password change |
 //! | `logins.rs` | what both need: the account of a name, the rules for its state and groups |
 //! | `lockout.rs` | since when and until when an account is locked |

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::refusal::Refusal;
@@ -127,7 +127,7 @@ impl DomainPasswords {
 
     /// Returns the pool of `domain`.
     pub fn pool(&self, domain: &str) -> Arc<Pool> {
-        let mut domains = self.domains();
+        let mut domains = self.domains.lock();
         if let Some(known) = domains.get(domain) {
             return known.pool.clone();
         }
@@ -176,18 +176,18 @@ impl DomainPasswords {
 
     /// Closes the idle connections, so that the next ones are verified again.
     pub fn reconnect(&self) {
-        self.domains().values().for_each(|domain| domain.pool.clear());
+        self.domains.lock().values().for_each(|domain| domain.pool.clear());
     }
 
     /// Returns every domain that has a pool so far.
     pub fn pools(&self) -> Vec<(String, Arc<Pool>)> {
-        self.domains().iter().map(|(name, domain)| (name.clone(), domain.pool.clone())).collect()
+        self.domains.lock().iter().map(|(name, domain)| (name.clone(), domain.pool.clone())).collect()
     }
 
     /// Returns why Kerberos checks the passwords of `domain` in place of LDAP, if the configuration left the
     /// choice open and it does.
     pub fn stands_in(&self, domain: &str) -> Option<String> {
-        let domains = self.domains();
+        let domains = self.domains.lock();
         match domains.get(domain)?.choice.as_ref()? {
             (Method::Kerberos, reason) if self.configured == config::Method::Auto => Some(reason.clone()),
             _ => None,
@@ -196,7 +196,7 @@ impl DomainPasswords {
 
     /// Reports the method of `domain`.
     pub fn report(&self, domain: &str) -> report::Method {
-        match self.domains().get(domain).and_then(|domain| domain.choice.clone()) {
+        match self.domains.lock().get(domain).and_then(|domain| domain.choice.clone()) {
             Some((method, reason)) => report::Method { name: method.to_string(), reason },
             None => report::Method::default(),
         }
@@ -300,11 +300,11 @@ impl DomainPasswords {
     }
 
     fn chosen(&self, domain: &str) -> Option<Method> {
-        Some(self.domains().get(domain)?.choice.as_ref()?.0)
+        Some(self.domains.lock().get(domain)?.choice.as_ref()?.0)
     }
 
     fn choose(&self, domain: &str, method: Method, reason: &str) {
-        let mut domains = self.domains();
+        let mut domains = self.domains.lock();
         let Some(known) = domains.get_mut(domain) else { return };
         let is_new = known.choice.as_ref().is_none_or(|(chosen, _)| *chosen != method);
         known.choice = Some((method, reason.to_owned()));
@@ -312,10 +312,6 @@ impl DomainPasswords {
         if is_new {
             (self.observer)(domain, method, reason);
         }
-    }
-
-    fn domains(&self) -> MutexGuard<'_, HashMap<String, Domain>> {
-        self.domains.lock()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::directory::people::DirectoryError;
 use crate::kerberos::CheckError;
 use crate::name::NameError;
 use crate::protocol::PasswordError;
-use crate::verdict::Outcome;
+use crate::verdict::{Audience, Outcome};
 
 /// The rejection of a login or of another request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,20 +18,24 @@ pub struct Refusal {
     pub reason: String,
     /// Text for the user, in place of the outcome's text.
     pub text: Option<String>,
+    /// True if AD takes no simple binds, so that no password can be checked.
+    pub binds_off: bool,
 }
 
 impl Refusal {
     /// Creates a refusal for `reason`.
     pub fn new(outcome: Outcome, reason: impl ToString) -> Self {
-        Refusal { outcome, reason: reason.to_string(), text: None }
+        Refusal { outcome, reason: reason.to_string(), text: None, binds_off: false }
     }
 
     /// Returns the refusal for a user whose password AD has not checked: the log names the account's state, and the user
     /// learns no more than after a wrong password.
     pub fn before_proof(self) -> Self {
-        match self.outcome.presupposes_password() {
-            true => Refusal::new(Outcome::NotChecked, format!("{}: {}", self.outcome, self.reason)),
-            false => self,
+        match self.outcome.audience() {
+            Audience::Proved => {
+                Refusal::new(Outcome::NotChecked, format!("{}: {}", self.outcome, self.reason))
+            }
+            Audience::Anyone => self,
         }
     }
 }
@@ -72,7 +76,8 @@ impl From<EntryError> for Refusal {
 
 impl From<PoolError> for Refusal {
     fn from(error: PoolError) -> Self {
-        Refusal::new(Outcome::Unavailable, error)
+        let binds_off = matches!(error, PoolError::NoBinds(_));
+        Refusal { binds_off, ..Refusal::new(Outcome::Unavailable, error) }
     }
 }
 
@@ -81,7 +86,13 @@ impl From<CheckError> for Refusal {
         let outcome = match &error {
             CheckError::SomebodyElse { .. } => Outcome::Ambiguous,
             CheckError::Policy { .. } => Outcome::AccountRestriction,
-            _ => Outcome::Unavailable,
+            CheckError::Keytab(_)
+            | CheckError::Unavailable(_)
+            | CheckError::NoPreauth(_)
+            | CheckError::ClockSkew(_)
+            | CheckError::Forged { .. }
+            | CheckError::KeyVersion { .. }
+            | CheckError::Failed(_) => Outcome::Unavailable,
         };
         Refusal::new(outcome, error)
     }

@@ -72,53 +72,81 @@ codes! {
     SessionErr = PAM_SESSION_ERR;
 }
 
-/// The table of codes. For each outcome, it holds the code, and true if the outcome settles the state of the
-/// account, so that `acct_mgmt` may repeat it without a request.
-///
-/// The codes are the same for both entry points: pam.d(5) permits any of them in a `[value=action]` on any
-/// line, and a locked account would otherwise look like a denied one.
-const fn row(outcome: Outcome) -> (Code, bool) {
+/// The codes of an outcome.
+#[derive(Clone, Copy)]
+struct Row {
+    /// For `pam_sm_authenticate` and `pam_sm_acct_mgmt`. They share it: pam.d(5) permits any code in a `[value=action]` on
+    /// any line, and a locked account would otherwise look like a denied one.
+    code: Code,
+    /// True if the outcome settles the state of the account, so that `acct_mgmt` may repeat it without a request.
+    settles: bool,
+    /// For the first and the second call of `pam_sm_chauthtok`. The codes of pam_sm_chauthtok(3) stand for problems with a
+    /// password; outcomes about the account keep their usual code. PAM_AUTHINFO_UNAVAIL is reserved for a change that may
+    /// have been made.
+    chauthtok: [Code; 2],
+    /// For `pam_sm_open_session` and `pam_sm_close_session` (pam_sm_open_session(3)).
+    session: Code,
+}
+
+impl Row {
+    /// An outcome with one code for all of chauthtok.
+    const fn new(code: Code, settles: bool, chauthtok: Code) -> Self {
+        Row { code, settles, chauthtok: [chauthtok; 2], session: Code::SessionErr }
+    }
+
+    /// An outcome that settles the state of the account.
+    const fn settled(code: Code) -> Self {
+        Row::new(code, true, code)
+    }
+
+    const fn open(code: Code) -> Self {
+        Row::new(code, false, code)
+    }
+}
+
+/// The table of codes.
+const fn row(outcome: Outcome) -> Row {
     match outcome {
-        Outcome::Success => (Code::Success, true),
-        Outcome::WrongPassword => (Code::AuthErr, false),
-        Outcome::UnknownUser => (Code::UserUnknown, false),
-        Outcome::Unmapped => (Code::UserUnknown, false),
-        Outcome::Ambiguous => (Code::UserUnknown, false),
-        Outcome::LogonHours => (Code::PermDenied, true),
-        Outcome::Workstation => (Code::PermDenied, true),
-        Outcome::PasswordExpired => (Code::NewAuthtokReqd, true),
-        Outcome::MustChange => (Code::NewAuthtokReqd, true),
-        Outcome::Disabled => (Code::PermDenied, true),
-        Outcome::AccountExpired => (Code::AcctExpired, true),
-        Outcome::LockedOut => (Code::MaxTries, true),
-        Outcome::AccountRestriction => (Code::PermDenied, true),
-        Outcome::NotChecked => (Code::AuthErr, false),
-        Outcome::TooManyGroups => (Code::SystemErr, true),
-        Outcome::NotAllowed => (Code::PermDenied, true),
-        Outcome::Denied => (Code::PermDenied, true),
-        Outcome::PasswordRefused => (Code::AuthtokErr, false),
-        Outcome::ChangeForbidden => (Code::PermDenied, false),
-        Outcome::ChangeUnknown => (Code::AuthinfoUnavail, false),
-        Outcome::SessionDenied => (Code::PermDenied, false),
-        Outcome::SessionStore => (Code::AuthinfoUnavail, false),
-        Outcome::Refused => (Code::AuthErr, false),
-        Outcome::Unavailable => (Code::AuthinfoUnavail, false),
-        Outcome::Misconfigured => (Code::ServiceErr, false),
+        Outcome::Success => Row { session: Code::Success, ..Row::settled(Code::Success) },
+        Outcome::WrongPassword => Row::new(Code::AuthErr, false, Code::AuthtokRecoveryErr),
+        Outcome::UnknownUser => Row::open(Code::UserUnknown),
+        Outcome::Unmapped => Row::open(Code::UserUnknown),
+        Outcome::Ambiguous => Row::open(Code::UserUnknown),
+        Outcome::LogonHours => Row::settled(Code::PermDenied),
+        Outcome::Workstation => Row::settled(Code::PermDenied),
+        // In a stack, PAM_NEW_AUTHTOK_REQD does not count as a failure (pam.d(5), `required`).
+        Outcome::PasswordExpired => Row::new(Code::NewAuthtokReqd, true, Code::AuthtokErr),
+        Outcome::MustChange => Row::new(Code::NewAuthtokReqd, true, Code::AuthtokErr),
+        Outcome::Disabled => Row::settled(Code::PermDenied),
+        Outcome::AccountExpired => Row::settled(Code::AcctExpired),
+        Outcome::LockedOut => Row::settled(Code::MaxTries),
+        Outcome::AccountRestriction => Row::settled(Code::PermDenied),
+        Outcome::NotChecked => Row::new(Code::AuthErr, false, Code::AuthtokRecoveryErr),
+        Outcome::TooManyGroups => Row::settled(Code::SystemErr),
+        Outcome::NotAllowed => Row::settled(Code::PermDenied),
+        Outcome::Denied => Row::settled(Code::PermDenied),
+        Outcome::PasswordRefused => Row::open(Code::AuthtokErr),
+        Outcome::ChangeForbidden => Row::open(Code::PermDenied),
+        Outcome::ChangeUnknown => Row::open(Code::AuthinfoUnavail),
+        Outcome::SessionDenied => Row { session: Code::PermDenied, ..Row::open(Code::PermDenied) },
+        Outcome::Refused => Row::new(Code::AuthErr, false, Code::AuthtokErr),
+        Outcome::SessionStore | Outcome::Unavailable => {
+            Row { chauthtok: [Code::TryAgain, Code::AuthtokErr], ..Row::open(Code::AuthinfoUnavail) }
+        }
+        Outcome::Misconfigured => Row::open(Code::ServiceErr),
     }
 }
 
 /// Returns the code of `pam_sm_authenticate`.
 pub fn authenticate(outcome: Outcome, expired: Expired) -> Code {
-    match expired {
-        // The broker reports these two outcomes only to a user with the right password.
-        Expired::Account if outcome.wants_new_password() => Code::Success,
-        _ => row(outcome).0,
-    }
+    // The broker reports these outcomes only to a user with the right password.
+    let waits = expired == Expired::Account && outcome.wants_new_password();
+    if waits { Code::Success } else { row(outcome).code }
 }
 
 /// Returns the code of `pam_sm_acct_mgmt`.
 pub fn account(outcome: Outcome) -> Code {
-    row(outcome).0
+    row(outcome).code
 }
 
 /// The two calls of a password change.
@@ -131,75 +159,23 @@ pub enum Phase {
 }
 
 /// Returns the code of `pam_sm_chauthtok`.
-///
-/// The codes of pam_sm_chauthtok(3) stand for problems with a password; outcomes about the account keep their
-/// usual code. PAM_AUTHINFO_UNAVAIL is reserved for a change that may have been made.
 pub fn change(outcome: Outcome, phase: Phase) -> Code {
-    match (outcome, phase) {
-        (Outcome::WrongPassword | Outcome::NotChecked, _) => Code::AuthtokRecoveryErr,
-        (Outcome::Unavailable | Outcome::SessionStore, Phase::Probe) => Code::TryAgain,
-        (Outcome::Unavailable | Outcome::SessionStore | Outcome::Refused, _) => Code::AuthtokErr,
-        // In a stack, PAM_NEW_AUTHTOK_REQD does not count as a failure (pam.d(5), `required`).
-        (Outcome::PasswordExpired | Outcome::MustChange, _) => Code::AuthtokErr,
-        (
-            Outcome::Success
-            | Outcome::UnknownUser
-            | Outcome::Unmapped
-            | Outcome::Ambiguous
-            | Outcome::LogonHours
-            | Outcome::Workstation
-            | Outcome::Disabled
-            | Outcome::AccountExpired
-            | Outcome::LockedOut
-            | Outcome::AccountRestriction
-            | Outcome::TooManyGroups
-            | Outcome::NotAllowed
-            | Outcome::Denied
-            | Outcome::PasswordRefused
-            | Outcome::ChangeForbidden
-            | Outcome::ChangeUnknown
-            | Outcome::SessionDenied
-            | Outcome::Misconfigured,
-            _,
-        ) => row(outcome).0,
+    let [probe, change] = row(outcome).chauthtok;
+    match phase {
+        Phase::Probe => probe,
+        Phase::Change => change,
     }
 }
 
-/// Returns the code of `pam_sm_open_session` and `pam_sm_close_session` (pam_sm_open_session(3)).
+/// Returns the code of `pam_sm_open_session` and `pam_sm_close_session`.
 pub fn session(outcome: Outcome) -> Code {
-    match outcome {
-        Outcome::Success => Code::Success,
-        Outcome::SessionDenied => Code::PermDenied,
-        Outcome::WrongPassword
-        | Outcome::UnknownUser
-        | Outcome::Unmapped
-        | Outcome::Ambiguous
-        | Outcome::LogonHours
-        | Outcome::Workstation
-        | Outcome::PasswordExpired
-        | Outcome::MustChange
-        | Outcome::Disabled
-        | Outcome::AccountExpired
-        | Outcome::LockedOut
-        | Outcome::AccountRestriction
-        | Outcome::NotChecked
-        | Outcome::TooManyGroups
-        | Outcome::NotAllowed
-        | Outcome::Denied
-        | Outcome::PasswordRefused
-        | Outcome::ChangeForbidden
-        | Outcome::ChangeUnknown
-        | Outcome::SessionStore
-        | Outcome::Refused
-        | Outcome::Unavailable
-        | Outcome::Misconfigured => Code::SessionErr,
-    }
+    row(outcome).session
 }
 
 /// Returns true if an outcome of an authentication settles the state of the account, so that `acct_mgmt` may
 /// repeat it.
 pub fn settles_account(outcome: Outcome) -> bool {
-    row(outcome).1
+    row(outcome).settles
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::question::{Ask, Broker};
 use super::session;
 use super::{Answer, EntryPoint, decide, user};
 use crate::protocol::{Operation, PasswordError, Passwords, Secret};
-use crate::verdict::{Outcome, Verdict};
+use crate::verdict::{Conclusion, Outcome, Verdict};
 
 /// libpam's flag for the second call (security/pam_modules.h). A call without it changes nothing.
 const PAM_UPDATE_AUTHTOK: PamFlag = 0x2000;
@@ -33,10 +33,7 @@ pub fn chauthtok<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
     decide(pam, &CHAUTHTOK, ask, args, flags, |pam, broker| {
         let user = user(pam)?;
         let change = Change { user: &user, expired_only: flags & PAM_CHANGE_EXPIRED_AUTHTOK != 0 };
-        match flags & PAM_UPDATE_AUTHTOK {
-            0 => change.probe(pam, broker),
-            _ => change.make(pam, broker),
-        }
+        if flags & PAM_UPDATE_AUTHTOK == 0 { change.probe(pam, broker) } else { change.make(pam, broker) }
     })
 }
 
@@ -56,7 +53,7 @@ impl Change<'_> {
         pam.note(|memory| memory.probe = Some(Probe { subject: self.subject(broker), result }));
         Ok(match probed? {
             Probed::NotExpired => Answer::not_expired(),
-            _ => Answer {
+            Probed::Ready | Probed::Refused(..) => Answer {
                 outcome: Some(Outcome::Success),
                 ..Answer::new(Code::Success, "the present password may be changed")
             },
@@ -86,10 +83,11 @@ impl Change<'_> {
             }
             Some(Probed::NotExpired) if self.expired_only => return Ok(Answer::not_expired()),
             Some(Probed::Ready) => {}
-            _ if self.expired_only && !self.has_expired(pam, broker, Phase::Change)? => {
-                return Ok(Answer::not_expired());
+            Some(Probed::NotExpired) | None => {
+                if self.expired_only && !self.has_expired(pam, broker, Phase::Change)? {
+                    return Ok(Answer::not_expired());
+                }
             }
-            _ => {}
         }
         let present = present(pam)?;
         let answer = new(pam).and_then(|new| self.send(pam, broker, &Passwords { present, new }));
@@ -147,10 +145,12 @@ impl Change<'_> {
                 broker.ask(pam, &request, &Secret::default())
             }
         };
-        match verdict.outcome {
-            Outcome::Success => Ok(false),
-            outcome if outcome.wants_new_password() => Ok(true),
-            outcome => Err(Answer::verdict(code::change(outcome, phase), &verdict)),
+        match verdict.outcome.conclusion() {
+            Conclusion::Yes => Ok(false),
+            Conclusion::Renew => Ok(true),
+            Conclusion::No | Conclusion::Undecided | Conclusion::Unknown => {
+                Err(Answer::verdict(code::change(verdict.outcome, phase), &verdict))
+            }
         }
     }
 
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn whether_it_has_expired_must_be_known() {
         for &outcome in Outcome::ALL {
-            if outcome.is_success() || outcome.wants_new_password() {
+            if outcome.leads_to_access() {
                 continue;
             }
             let steps = [john(), account(outcome)].into_iter().chain(outcome.text().map(told));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -64,16 +64,10 @@ pub(super) struct Owed {
     added: Notify,
 }
 
-impl Owed {
-    fn due(&self) -> MutexGuard<'_, BTreeMap<String, Due>> {
-        self.due.lock()
-    }
-}
-
 impl Register {
     /// Keeps an end until the register takes it.
     pub(super) fn owe(&self, due: Due) {
-        let mut all = self.owed.due();
+        let mut all = self.owed.due.lock();
         let key = due.key();
         // `Undo` includes `End`: the session must not be open at all.
         let is_less = matches!((&due, all.get(&key)), (Due::End(..), Some(Due::Undo(..))));
@@ -95,21 +89,21 @@ impl Register {
 
     /// Makes the owed ends until the register rejects one. Returns true if none is left.
     pub(super) async fn settle(&self) -> bool {
-        let keys: Vec<String> = self.owed.due().keys().cloned().collect();
+        let keys: Vec<String> = self.owed.due.lock().keys().cloned().collect();
         for key in keys {
-            let Some(due) = self.owed.due().get(&key).cloned() else { continue };
+            let Some(due) = self.owed.due.lock().get(&key).cloned() else { continue };
             if self.make(&due).await.is_err() {
                 return false;
             }
-            self.owed.due().remove(&key);
+            self.owed.due.lock().remove(&key);
         }
-        self.owed.due().is_empty()
+        self.owed.due.lock().is_empty()
     }
 
     /// Returns the number of owed ends.
     #[cfg(test)]
     pub(super) fn owed_now(&self) -> usize {
-        self.owed.due().len()
+        self.owed.due.lock().len()
     }
 
     async fn make(&self, due: &Due) -> Result<(), StoreError> {

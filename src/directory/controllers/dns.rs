@@ -13,7 +13,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::pin;
 use tokio::task::JoinSet;
@@ -121,7 +121,7 @@ impl Network {
     fn of(resolv: &Path, hosts: &Path) -> Self {
         let (resolv, hosts) = (resolv.to_owned(), hosts.to_owned());
         let network = Network { resolv, hosts, current: Mutex::default(), watched: Mutex::default() };
-        *network.watched() = network.files();
+        *network.watched.lock() = network.files();
         network
     }
 
@@ -130,14 +130,10 @@ impl Network {
         Sources::of([&self.resolv, &self.hosts].map(Source::read))
     }
 
-    fn watched(&self) -> MutexGuard<'_, Sources> {
-        self.watched.lock()
-    }
-
     /// Returns the file that has changed since the last call or since creation, so that cached answers can be
     /// refreshed.
     pub fn changed(&self) -> Option<PathBuf> {
-        let mut watched = self.watched();
+        let mut watched = self.watched.lock();
         let changed = watched.stale()?.to_owned();
         *watched = self.files();
         Some(changed)

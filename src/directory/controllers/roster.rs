@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ldap3::Scope;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -201,18 +201,18 @@ impl Roster {
 
     /// Returns the list in force.
     pub fn listed(&self) -> Option<Arc<Listed>> {
-        self.known().listed.clone()
+        self.known.lock().listed.clone()
     }
 
     /// Returns the last failure to read or keep the list.
     pub fn problem(&self) -> Option<String> {
-        self.known().problem.clone()
+        self.known.lock().problem.clone()
     }
 
     /// Returns true if the list should be read now; sooner if DNS names hosts that are not on it.
     pub fn is_due(&self, now: Instant, has_strangers: bool) -> bool {
         let pause = if has_strangers { PAUSE } else { FRESH };
-        self.known().read.is_none_or(|read| now >= read + pause)
+        self.known.lock().read.is_none_or(|read| now >= read + pause)
     }
 
     /// Reads the list from AD; concurrent callers share one reading.
@@ -230,7 +230,7 @@ impl Roster {
 
     /// Returns the reading under way, or starts one. It continues if a caller that waits for it gives up.
     fn asking(self: &Arc<Self>) -> watch::Receiver<Option<Answer>> {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         if let Some(asking) = known.asking.as_ref().filter(|asking| asking.has_changed().is_ok()) {
             return asking.clone();
         }
@@ -253,7 +253,7 @@ impl Roster {
 
     /// Puts an answer in force, and returns whether the list has changed.
     fn take(&self, answer: Result<Listed, String>) -> (Answer, bool) {
-        let mut known = self.known();
+        let mut known = self.known.lock();
         known.asking = None;
         match answer {
             Ok(listed) => {
@@ -281,12 +281,8 @@ impl Roster {
         let kept = Kept { domain: self.domain.clone(), controllers: listed.0.clone() };
         let stored = tokio::task::spawn_blocking(move || store(&directory, &kept)).await;
         if let Err(error) = stored.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            self.known().problem = Some(format!("{FILE} cannot be written: {error}"));
+            self.known.lock().problem = Some(format!("{FILE} cannot be written: {error}"));
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock()
     }
 }
 

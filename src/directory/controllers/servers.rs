@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -184,14 +184,14 @@ impl ServerList {
     /// # Errors
     /// Returns the cause if there is no such host.
     pub async fn named(&self, service: Service) -> Result<Vec<Arc<Controller>>, String> {
-        let known = self.known().list.clone();
+        let known = self.state.lock().list.clone();
         let list = match known {
             Some(list) => list,
             None => self.refresh().await?,
         };
         let listed = self.roster.listed();
         let mut controllers = list.controllers.clone();
-        let known = self.known();
+        let known = self.state.lock();
         controllers.sort_by_key(|controller| {
             let is_stranger = !self.admits(&controller.host, listed.as_deref());
             (is_stranger, known.health.rank(&controller.host, service))
@@ -202,7 +202,7 @@ impl ServerList {
     /// Returns the hosts that DNS names but AD does not list as domain controllers, as far as both are known.
     pub fn strangers(&self) -> Vec<String> {
         let Some(listed) = self.roster.listed() else { return Vec::new() };
-        let list = self.known().list.clone();
+        let list = self.state.lock().list.clone();
         let hosts = list.iter().flat_map(|list| &list.controllers).map(|controller| &controller.host);
         hosts.filter(|host| !self.admits(host, Some(&listed))).cloned().collect()
     }
@@ -217,7 +217,7 @@ impl ServerList {
 
     /// Describes for the administrator the step that a search for domain controllers is waiting for.
     pub fn awaited(&self) -> &'static str {
-        match self.known().list.is_some() {
+        match self.state.lock().list.is_some() {
             true => "the domain controllers that AD lists were not read in time",
             false => "DNS did not answer in time",
         }
@@ -241,30 +241,30 @@ impl ServerList {
     /// Notes that `service` of `host` is slow or dead: it is probed at once, and others come first until
     /// the probe ends.
     pub fn doubted(&self, host: &str, service: Service, cause: &str) {
-        self.known().health.doubted(host, service, cause, Instant::now());
+        self.state.lock().health.doubted(host, service, cause, Instant::now());
         self.changed.notify_one();
     }
 
     /// Returns true if `service` of `host` failed and has not worked since.
     pub fn is_down(&self, host: &str, service: Service) -> bool {
-        self.known().health.is_down(host, service)
+        self.state.lock().health.is_down(host, service)
     }
 
     /// Returns true if the server behind `service` of `host` answered any request at or after `since`.
     pub fn answered_since(&self, host: &str, service: Service, since: Instant) -> bool {
-        self.known().health.answered_since(host, service, since)
+        self.state.lock().health.answered_since(host, service, since)
     }
 
     /// Probes the domain controllers that failed at `service` ahead of time, because a login needs one now.
     pub fn hurry(&self, service: Service) {
-        self.known().health.hurry(service, Instant::now());
+        self.state.lock().health.hurry(service, Instant::now());
         self.changed.notify_one();
     }
 
     /// Returns true if a domain controller other than `host` is not known to have failed at `service`.
     pub fn has_other(&self, host: &str, service: Service) -> bool {
         let listed = self.roster.listed();
-        let known = self.known();
+        let known = self.state.lock();
         let other = |controller: &Arc<Controller>| {
             controller.host != host
                 && !controller.addresses.is_empty()
@@ -276,13 +276,13 @@ impl ServerList {
 
     /// Returns true if `host` is in the list.
     pub fn knows(&self, host: &str) -> bool {
-        self.known().list.as_ref().is_some_and(|list| list.controllers.iter().any(|c| c.host == host))
+        self.state.lock().list.as_ref().is_some_and(|list| list.controllers.iter().any(|c| c.host == host))
     }
 
     /// Returns true if `host` stands before `other` in the list.
     pub fn is_preferred(&self, host: &str, other: &str) -> bool {
         let listed = self.roster.listed();
-        let known = self.known();
+        let known = self.state.lock();
         let place = |host: &str| {
             let controllers = known.list.as_ref().map(|list| list.controllers.as_slice());
             let place = controllers.unwrap_or_default().iter().position(|controller| controller.host == host);
@@ -294,7 +294,7 @@ impl ServerList {
     /// Reports the list and the state of every domain controller to the administrator.
     pub fn report(&self) -> report::Servers {
         let listed = self.roster.listed();
-        let known = self.known();
+        let known = self.state.lock();
         let text = |state: Option<State>| match state {
             None => "unknown".to_owned(),
             Some(State::Up(_)) => "ok".to_owned(),
@@ -336,7 +336,7 @@ impl ServerList {
         at_most: usize,
     ) -> Vec<(Arc<Controller>, Service)> {
         let listed = self.roster.listed();
-        let known = self.known();
+        let known = self.state.lock();
         let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
         let admitted =
             controllers.iter().filter(|controller| self.admits(&controller.host, listed.as_deref()));
@@ -350,7 +350,7 @@ impl ServerList {
     /// Returns the state of every service of every domain controller; hosts that only DNS names are left out.
     pub fn circuits(&self) -> Vec<Circuit> {
         let listed = self.roster.listed();
-        let known = self.known();
+        let known = self.state.lock();
         let controllers = known.list.as_ref().map(|list| list.controllers.as_slice()).unwrap_or_default();
         let admitted =
             controllers.iter().filter(|controller| self.admits(&controller.host, listed.as_deref()));
@@ -370,7 +370,7 @@ impl ServerList {
 
     /// Returns true if the last refresh did not fail; `None` if there was neither a refresh nor a kept list.
     pub fn is_fresh(&self) -> Option<bool> {
-        let known = self.known();
+        let known = self.state.lock();
         known.due.is_some().then_some(known.problem.is_none())
     }
 
@@ -392,7 +392,7 @@ impl ServerList {
 
     /// Returns the attempt under way, or starts one. It continues if a caller that waits for it gives up.
     fn asking(&self) -> watch::Receiver<Option<Answer>> {
-        let mut known = self.known();
+        let mut known = self.state.lock();
         if let Some(asking) = known.asking.as_ref().filter(|asking| asking.has_changed().is_ok()) {
             return asking.clone();
         }
@@ -401,7 +401,7 @@ impl ServerList {
         let (names, wanted, me) = (Arc::clone(&self.names), self.wanted.clone(), self.me.clone());
         tokio::spawn(async move {
             let mut found = discover(&names, &wanted, |below| fastrand::u32(..below)).await;
-            let last = me.upgrade().and_then(|servers| servers.known().list.clone());
+            let last = me.upgrade().and_then(|servers| servers.state.lock().list.clone());
             if let (Ok(list), Some(last), Some(servers)) = (&found, last, me.upgrade()) {
                 let listed = servers.roster.listed();
                 let admitted = |host: &str| servers.admits(host, listed.as_deref());
@@ -416,7 +416,7 @@ impl ServerList {
     }
 
     fn take(&self, found: Result<List, String>) -> Answer {
-        let mut known = self.known();
+        let mut known = self.state.lock();
         known.asking = None;
         known.taken = Some(Instant::now());
         let again = std::mem::take(&mut known.again);
@@ -430,7 +430,7 @@ impl ServerList {
     /// Refreshes the list now because the DNS configuration changed. The last list stays in use until the
     /// answer.
     pub fn ask_again(&self) {
-        let mut known = self.known();
+        let mut known = self.state.lock();
         known.again = known.asking.is_some();
         known.due = known.due.map(|_| Instant::now());
         drop(known);
@@ -456,7 +456,7 @@ impl ServerList {
 
     /// Has the list refreshed soon if `host` has several addresses: another one may answer by now.
     fn look_again(&self, host: &str) {
-        let mut known = self.known();
+        let mut known = self.state.lock();
         let list = known.list.clone();
         let controller =
             list.iter().flat_map(|list| &list.controllers).find(|controller| controller.host == host);
@@ -468,19 +468,15 @@ impl ServerList {
 
     /// Passes a change to the observer, outside the lock.
     fn note(&self, seen: impl FnOnce(&mut Health) -> Option<Change>) {
-        let change = seen(&mut self.known().health);
+        let change = seen(&mut self.state.lock().health);
         if let Some(change) = change {
             (self.observer)(&change);
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.state.lock()
-    }
-
     /// Returns the list in the form kept on disk, and its directory; `None` before DNS has answered.
     fn lasting(&self) -> Option<(PathBuf, Lasting)> {
-        let known = self.known();
+        let known = self.state.lock();
         let (list, directory) = (known.list.as_ref()?, self.directory.clone()?);
         known.taken?;
         let lasting = Lasting::of(&self.wanted.domain, list, |host, service| {
@@ -491,7 +487,7 @@ impl ServerList {
 
     /// Returns the work that is due at `now`.
     fn due(&self, now: Instant) -> Due {
-        let mut known = self.known();
+        let mut known = self.state.lock();
         let list = known.due.is_some_and(|due| due <= now);
         if list {
             // Holds until the answer sets a better time.

@@ -5,16 +5,15 @@
 //! searches.
 
 mod alias;
+mod connecting;
 mod link;
 
 use std::fmt;
-use std::iter::Peekable;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -22,13 +21,8 @@ pub use ldap3::Scope;
 
 use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
-use crate::kerberos::error::TransportError;
-use crate::kerberos::{Credential, Kerberos, KerberosError, LdapService};
-use crate::net::{BoxFuture, LEAD};
-use crate::patience::first_of;
-
-/// LDAP result code invalidCredentials (RFC 4511, 4.1.9).
-const INVALID_CREDENTIALS: u32 = 49;
+use crate::kerberos::{Kerberos, KerberosError, LdapService};
+use crate::net::BoxFuture;
 
 /// Maximum number of searches under way. ldap3 does not read while it writes, so all requests that are sent
 /// before the first answer must fit into the sockets' buffers.
@@ -406,7 +400,7 @@ impl MachineConnection {
 
     /// Returns the state of the connection.
     pub fn state(&self) -> MachineState {
-        let slot = self.inner.slot();
+        let slot = self.inner.slot.lock();
         let link = slot.current.as_ref();
         let connected = link.is_some_and(|link| link.is_usable());
         let ticket = |link: &Arc<Link>| link.expires.saturating_duration_since(Instant::now());
@@ -428,7 +422,7 @@ impl MachineConnection {
     /// Has the next search open a new connection, because the keytab or the domain controllers have changed.
     /// Searches under way keep the old one.
     pub fn renew(&self) {
-        let mut slot = self.inner.slot();
+        let mut slot = self.inner.slot.lock();
         slot.current = None;
         slot.failed = None;
     }
@@ -436,7 +430,7 @@ impl MachineConnection {
     /// Notes that `host` works again. If it is preferred to the connected one, the next search starts a
     /// connection to it; the present connection stays in use until then.
     pub fn prefer(&self, host: &str) {
-        let slot = self.inner.slot();
+        let slot = self.inner.slot.lock();
         if let Some(link) = slot.current.as_ref().filter(|l| self.inner.servers.is_preferred(host, &l.host)) {
             link.supersede();
         }
@@ -444,13 +438,13 @@ impl MachineConnection {
 
     /// Returns the rootDSE if a connection has been made.
     pub fn known_root(&self) -> Option<Arc<RootDse>> {
-        Some(self.inner.slot().current.as_ref()?.root.clone())
+        Some(self.inner.slot.lock().current.as_ref()?.root.clone())
     }
 
     /// Closes the connection permanently; searches under way fail.
     pub fn close(&self) {
         let link = {
-            let mut slot = self.inner.slot();
+            let mut slot = self.inner.slot.lock();
             slot.closed = true;
             slot.current.take()
         };
@@ -467,13 +461,9 @@ impl fmt::Debug for MachineConnection {
 }
 
 impl Inner {
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock()
-    }
-
     /// Opens another connection next to the one in use; if that fails, the future never completes.
     async fn fresh(self: &Arc<Self>) -> Arc<Link> {
-        let mut connecting = self.slot().connecting(self);
+        let mut connecting = self.slot.lock().connecting(self);
         let made = match connecting.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone(),
             Err(_) => None,
@@ -504,7 +494,7 @@ impl Inner {
         // now. That holds for an earlier failure, and once for an attempt that another search had started.
         let mut again = true;
         loop {
-            let entrance = self.slot().enter(self)?;
+            let entrance = self.slot.lock().enter(self)?;
             let (mut connecting, joined) = match entrance {
                 Entrance::Open(link) => return Ok(link),
                 Entrance::Failed(error, until) if !error.is_passing() || until >= deadline => {
@@ -519,7 +509,7 @@ impl Inner {
             let outcome = match timeout_at(deadline, connecting.wait_for(Option::is_some)).await {
                 Ok(Ok(outcome)) => outcome.clone(),
                 Ok(Err(_)) => None,
-                Err(_) => return Err(MachineError::Timeout(self.slot().doing.clone())),
+                Err(_) => return Err(MachineError::Timeout(self.slot.lock().doing.clone())),
             };
             match outcome {
                 Some(Err(error)) if joined && again && error.is_passing() => again = false,
@@ -527,136 +517,6 @@ impl Inner {
                 None => return Err(MachineError::Unreachable("the connecting task failed".to_owned())),
             }
         }
-    }
-
-    async fn connect(self: &Arc<Self>) -> Outcome {
-        let deadline = Instant::now() + self.settings.connect;
-        let dns = "the search for domain controllers in DNS";
-        self.slot().doing = dns.to_owned();
-        let candidates = timeout_at(deadline, self.servers.candidates())
-            .await
-            .map_err(|_| MachineError::Timeout(dns.to_owned()))?
-            .map_err(MachineError::NoServer)?;
-        self.slot().doing = "the KDC's ticket for the machine account".to_owned();
-        let credential = self.kerberos.credential(deadline).await?;
-        // A host whose KDC was silent in the meantime now comes after the others, so that a dead host is waited
-        // for once and not twice.
-        let candidates = match timeout_at(deadline, self.servers.candidates()).await {
-            Ok(Ok(again)) => again,
-            _ => candidates,
-        };
-        let mut race = Race::new(&candidates);
-        loop {
-            if let Some((server, address)) = race.waiting.next() {
-                self.slot().doing = format!("the machine account at {} ({address})", server.service.host);
-                let future = Box::pin(self.attempt(server, address, &credential, deadline));
-                race.running.push(Attempt { server, address, future });
-            }
-            if race.running.is_empty() || Instant::now() >= deadline {
-                break;
-            }
-            // One that is slow is waited for while the next one is tried beside it; another address of the same host soon.
-            let (until, is_same) = match (race.waiting.peek(), race.running.last()) {
-                (Some((next, _)), Some(last)) if next.service.host == last.server.service.host => {
-                    (deadline.min(Instant::now() + LEAD), true)
-                }
-                (Some(_), _) => (deadline.min(Instant::now() + self.settings.attempt), false),
-                (None, _) => (deadline, false),
-            };
-            let ended = first_of(&mut race.running, |attempt| &mut attempt.future);
-            match timeout_at(until, ended).await {
-                Ok((index, Ok(link))) => {
-                    self.servers.answered(&race.running.remove(index).server.service.host);
-                    return Ok(Arc::new(link));
-                }
-                Ok((index, Err(error))) => {
-                    let Attempt { server, address, .. } = race.running.remove(index);
-                    let cause = self.refused(server, address, error, &credential, deadline).await;
-                    race.causes.push(format!("{} ({address}): {cause}", server.service.host));
-                }
-                Err(_) if is_same => {}
-                Err(_) => {
-                    if let Some(last) = race.running.last() {
-                        self.servers.doubted(&last.server.service.host, "no answer in time");
-                    }
-                }
-            }
-        }
-        for Attempt { server, address, .. } in race.running {
-            let (host, cause) = (&server.service.host, TransportError::Timeout.to_string());
-            self.servers.silent(host, &cause);
-            race.causes.push(format!("{host} ({address}): {cause}"));
-        }
-        match race.causes.is_empty() {
-            true => Err(MachineError::NoServer("none of those found has an address".to_owned())),
-            false => Err(MachineError::Unreachable(race.causes.join("; "))),
-        }
-    }
-
-    /// Reports why `server` was unusable at `address`, and returns the cause as a text for the administrator.
-    async fn refused(
-        self: &Arc<Self>,
-        server: &Server,
-        address: SocketAddr,
-        error: TransportError,
-        credential: &Credential,
-        deadline: Instant,
-    ) -> String {
-        let host = &server.service.host;
-        let mut cause = error.to_string();
-        if let TransportError::Kerberos(KerberosError::ServiceUnknown(_)) = error
-            && let Some(own) = alias::owner(server, address, credential, self, deadline).await
-        {
-            cause += &format!("; {host} is only an alias or an address of {own}: name {own} instead");
-        }
-        match error {
-            TransportError::Timeout => self.servers.silent(host, &cause),
-            _ => self.servers.failed(host, &cause),
-        }
-        cause
-    }
-
-    async fn attempt(
-        self: &Arc<Self>,
-        server: &Server,
-        address: SocketAddr,
-        credential: &Credential,
-        deadline: Instant,
-    ) -> Result<Link, TransportError> {
-        let connect = |credential| Link::connect(server, address, credential, self, deadline);
-        match connect(credential.clone()).await {
-            // The server may have a new key since its ticket was issued (its password changed, it was
-            // restored or reinstalled), or the ticket has too little time left: try again with fresh tickets.
-            Err(
-                TransportError::Refused { code: INVALID_CREDENTIALS, .. }
-                | TransportError::Kerberos(KerberosError::TicketEnded(_)),
-            ) => {
-                self.kerberos.forget(credential);
-                connect(self.kerberos.credential(deadline).await?).await
-            }
-            other => other,
-        }
-    }
-}
-
-/// The addresses still to try, the attempts under way, and the causes of those that failed.
-struct Race<'a, F> {
-    waiting: Peekable<std::vec::IntoIter<(&'a Server, SocketAddr)>>,
-    running: Vec<Attempt<'a, F>>,
-    causes: Vec<String>,
-}
-
-struct Attempt<'a, F> {
-    server: &'a Server,
-    address: SocketAddr,
-    future: Pin<Box<F>>,
-}
-
-impl<'a, F> Race<'a, F> {
-    fn new(candidates: &'a [Server]) -> Self {
-        let places = |server: &'a Server| server.addresses.iter().map(move |address| (server, *address));
-        let waiting: Vec<_> = candidates.iter().flat_map(places).collect();
-        Race { waiting: waiting.into_iter().peekable(), running: Vec::new(), causes: Vec::new() }
     }
 }
 
@@ -702,7 +562,7 @@ impl Slot {
         let inner = Arc::clone(inner);
         tokio::spawn(async move {
             let outcome = inner.connect().await;
-            inner.slot().settle(&outcome);
+            inner.slot.lock().settle(&outcome);
             let _ = sender.send(Some(outcome));
         });
         receiver

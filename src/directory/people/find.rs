@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use lru::LruCache;
-use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use crate::directory::entry::Entry;
@@ -63,7 +61,7 @@ impl<M: Machine> Directory<M> {
     /// # Errors
     /// Returns an error if there is none or more than one, or if AD does not answer before `deadline`.
     pub async fn find(&self, principal: &Principal, deadline: Instant) -> Result<Found, DirectoryError> {
-        if let Some((person, until)) = self.people().get(principal)
+        if let Some((person, until)) = self.people.lock().get(principal)
             && *until > Instant::now()
         {
             return Ok(Found { person: person.clone(), remembered: true, hides: None });
@@ -88,12 +86,12 @@ impl<M: Machine> Directory<M> {
         match &found {
             Ok(found) => {
                 let until = Instant::now() + REMEMBERED;
-                self.people().put(principal.clone(), (found.person.clone(), until));
+                self.people.lock().put(principal.clone(), (found.person.clone(), until));
             }
             // Without an answer from AD, nothing new is known about the account.
             Err(DirectoryError::Machine(_)) => {}
             Err(_) => {
-                self.people().pop(principal);
+                self.people.lock().pop(principal);
             }
         }
         found
@@ -202,10 +200,6 @@ impl<M: Machine> Directory<M> {
             }
             other => Ok(other?),
         }
-    }
-
-    fn people(&self) -> MutexGuard<'_, LruCache<Principal, (Person, Instant)>> {
-        self.people.lock()
     }
 }
 

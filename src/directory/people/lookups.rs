@@ -4,7 +4,7 @@
 //! on one connection. So one look-up runs at a time, and those that arrive meanwhile run together as the next
 //! one: the more wait, the less each costs.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -44,13 +44,9 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.waiting.lock()
-    }
-
     /// Takes the next look-ups with logins that still wait.
     fn next(&self) -> Vec<Waiting> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         waiting.retain(|one| !one.answer.is_closed());
         let count = waiting.len().min(TOGETHER);
         waiting.drain(..count).collect()
@@ -89,7 +85,7 @@ impl<M: Machine> Directory<M> {
         loop {
             let (answer, mut receiver) = oneshot::channel();
             let one = Waiting { principal: principal.clone(), names: names.to_owned(), answer };
-            self.lookups.waiting().push(one);
+            self.lookups.waiting.lock().push(one);
             loop {
                 tokio::select! {
                     biased;
@@ -303,7 +299,7 @@ mod tests {
         assert!(first.await.unwrap().1.is_ok());
         let (_, second) = second.await.unwrap();
         assert!(matches!(second, Err(DirectoryError::Machine(MachineError::Timeout(_)))), "{second:?}");
-        assert!(directory.lookups.waiting().is_empty());
+        assert!(directory.lookups.waiting.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
@@ -164,7 +164,7 @@ impl Trust {
 
     /// Returns true if AD should be read now: a day after it answered, and soon after a failure.
     pub fn due(&self, now: Instant) -> bool {
-        let timing = self.timing();
+        let timing = self.timing.lock();
         let is_old = timing.answered.is_none_or(|answered| now >= answered + FRESH);
         self.base.asks_forest && is_old && timing.not_before.is_none_or(|again| now >= again)
     }
@@ -188,16 +188,16 @@ impl Trust {
         if !same(&before, &current) {
             return Ok(Refreshed::Changed);
         }
-        if self.timing().not_before.is_some_and(|again| Instant::now() < again) {
+        if self.timing.lock().not_before.is_some_and(|again| Instant::now() < again) {
             return Ok(Refreshed::NotAsked);
         }
         let answer = published::read(machine, &current.material.published, deadline).await;
         let now = Instant::now();
         let pause = if answer.is_ok() { PAUSE } else { RETRY };
-        self.timing().not_before = Some(now + pause);
+        self.timing.lock().not_before = Some(now + pause);
         let published::Answer { published, notes } = answer?;
         let mut notes = Notes { published: notes, lists: current.notes.lists.clone() };
-        self.timing().answered = Some(now);
+        self.timing.lock().answered = Some(now);
         let kept = published.clone();
         notes.published.extend(self.keep(kept::ROOTS, move |state| kept::store_roots(state, &kept)).await);
         let material = Material { published, lists: current.material.lists.clone() };
@@ -279,7 +279,7 @@ impl Trust {
             // This keeps the TLS sessions that can be resumed.
             next.config = before.config.clone();
         }
-        *self.slot() = Arc::new(next);
+        *self.current.lock() = Arc::new(next);
         Ok(if changed { Refreshed::Changed } else { Refreshed::Unchanged })
     }
 
@@ -299,15 +299,7 @@ impl Trust {
     }
 
     fn current(&self) -> Arc<Current> {
-        self.slot().clone()
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Arc<Current>> {
-        self.current.lock()
-    }
-
-    fn timing(&self) -> MutexGuard<'_, Timing> {
-        self.timing.lock()
+        self.current.lock().clone()
     }
 }
 

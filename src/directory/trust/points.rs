@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::Instant;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
@@ -65,7 +65,7 @@ impl Points {
     pub(super) fn note(&self, presented: impl Fn() -> Presented, certificate: &CertificateDer<'_>) {
         let now = Instant::now();
         for url in named_by(certificate) {
-            let mut known = self.known();
+            let mut known = self.0.lock();
             let point = known.entry(url).or_insert(Point { named: now, by: None, next: None });
             point.named = now;
             point.by = Some(presented());
@@ -78,7 +78,7 @@ impl Points {
 
     /// Returns the points to fetch at `now`, with the certificates that named them.
     pub(super) fn due(&self, now: Instant) -> Vec<(String, Presented)> {
-        let mut known = self.known();
+        let mut known = self.0.lock();
         known.retain(|_, point| now < point.named + FORGOTTEN);
         let due = known.iter().filter(|(_, point)| point.next.is_none_or(|next| now >= next));
         due.filter_map(|(url, point)| Some((url.clone(), point.by.clone()?))).collect()
@@ -86,18 +86,14 @@ impl Points {
 
     /// Returns true if `url` is still known.
     pub(super) fn contains(&self, url: &str) -> bool {
-        self.known().contains_key(url)
+        self.0.lock().contains_key(url)
     }
 
     /// Notes an attempt to fetch `url`.
     pub(super) fn asked(&self, url: &str, answered: bool) {
-        if let Some(point) = self.known().get_mut(url) {
+        if let Some(point) = self.0.lock().get_mut(url) {
             point.next = Some(Instant::now() + if answered { FRESH } else { RETRY });
         }
-    }
-
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Point>> {
-        self.0.lock()
     }
 }
 

@@ -101,7 +101,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(shown) = &self.shown {
-            *shown.slot() = Some(end_entity.to_vec());
+            *shown.0.lock() = Some(end_entity.to_vec());
         }
         let verify = |verifier: &WebPkiServerVerifier| {
             verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
@@ -159,11 +159,7 @@ pub struct Shown(Arc<Mutex<Option<Vec<u8>>>>);
 impl Shown {
     /// Takes its DER form; `None` if no handshake has reached that point.
     pub fn take(&self) -> Option<Vec<u8>> {
-        self.slot().take()
-    }
-
-    fn slot(&self) -> parking_lot::MutexGuard<'_, Option<Vec<u8>>> {
-        self.0.lock()
+        self.0.lock().take()
     }
 }
 

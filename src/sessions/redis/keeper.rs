@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
 use tokio::sync::{Notify, watch};
@@ -233,13 +233,13 @@ impl Keeper {
     /// Creates the register if it is missing or incomplete, and reports lost data. Returns the cursor of its
     /// newest event.
     pub(super) async fn mend(&self, connection: &mut MultiplexedConnection) -> Result<String, Trouble> {
-        let asked = self.seen().clone();
+        let asked = self.seen.lock().clone();
         let (number, mark) = asked.as_ref().and_then(|seen| seen.newest.split_once('-')).unwrap_or_default();
         let arguments = [number.to_owned(), mark.to_owned()];
         let (emptied, is_lost, newest, birth): (bool, bool, String, String) =
             script::run(&BEGIN, &arguments, connection).await?;
         let now = Seen { birth: birth.clone(), newest: newest.clone() };
-        let before = self.seen().replace(now);
+        let before = self.seen.lock().replace(now);
         let loss = match &before {
             _ if emptied => Some(Loss::Keys),
             Some(before) if before.birth != birth => Some(Loss::All),
@@ -252,10 +252,6 @@ impl Keeper {
             self.changes.send_replace(());
         }
         Ok(newest)
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
-        self.seen.lock()
     }
 
     /// Provides `session` for calls until it fails, and returns the reason.
@@ -299,7 +295,7 @@ impl Keeper {
             let event = read(&mut events, newest.as_deref(), Some(BLOCK));
             match events_heard.in_time(soon(), BLOCK + ANSWER, event).await {
                 Ok(Some(cursor)) => {
-                    if let Some(seen) = self.seen().as_mut() {
+                    if let Some(seen) = self.seen.lock().as_mut() {
                         seen.newest.clone_from(&cursor);
                     }
                     newest = Some(cursor);
