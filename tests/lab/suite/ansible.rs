@@ -12,7 +12,7 @@ const FOLDER: &str = "/root/ansible";
 const CONFIG: &str = "/etc/motion-ad/config.toml";
 const ENV: &str = "/var/opt/motion2/.env";
 /// An application's `.env` with an administrator of AD.
-const BEFORE: &str = "# XCALLY\nXC_ACTIVEDIRECTORY_URL=ldap://ad.acme.com\nXC_ACTIVEDIRECTORY_BASEDN=DC=acme,DC=com\n\
+const BEFORE: &str = "# XCALLY\nXC_ACTIVEDIRECTORY_URL=ldap://ad.acme.com\nXC_ACTIVEDIRECTORY_BASE_DN=DC=acme,DC=com\n\
     XC_ACTIVEDIRECTORY_ADMIN=Administrator@acme.com\nXC_ACTIVEDIRECTORY_PASSWORD=of-an-administrator\n\
     XC_ACTIVEDIRECTORY_DOMAIN=acme.com\n";
 
@@ -88,7 +88,7 @@ fn bridge(lab: &Lab, package: &str) -> Check {
     let said = play(lab, &with("enabled"), &["--diff"]).ok()?;
     played(&said, true)?;
     equal("the administrator's password is shown", said.contains("of-an-administrator"), false)?;
-    contains(ENV, &read()?, "XC_ACTIVEDIRECTORY_URL=ldap://127.0.0.1:3890")?;
+    contains(ENV, &read()?, "XC_ACTIVEDIRECTORY_URL='ldap://127.0.0.1:3890'")?;
     lab.host_sh("systemctl is-active motion-ad-ldap.socket").ok()?;
     played(&play(lab, &with("enabled"), &[]).ok()?, false)?;
     played(&play(lab, &with("disabled"), &[]).ok()?, true)?;
