@@ -2,14 +2,12 @@
 //! or reports at once that a response is malformed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod scripted;
-
 use std::time::Duration;
 
 use motion_ad::ldap::{
     BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, Response, exchange, simple_bind, start_tls,
 };
-use scripted::*;
+use motion_ad_support::scripted::*;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 

@@ -1,17 +1,15 @@
 //! The scripted LDAP server, tested with clients other than the project's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod scripted;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, Scope, SearchEntry};
+use motion_ad_support::scripted::*;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use scripted::*;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;

@@ -1,11 +1,12 @@
-//! Runs every command of README.md and docs/*.md on the host, from top to bottom as a reader would. `blocks.rs`
-//! explains the annotations of the blocks.
+//! Runs every command of README.md and docs/*.md on the host, from top to bottom as a reader would. `blocks.rs` of
+//! `tests/support` explains the annotations of the blocks.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::blocks::{Block, blocks, documents};
+use motion_ad_support::blocks::{Block, blocks, documents};
+
 use crate::cast::everybody;
 use crate::lab::{Lab, Ran, repository};
 use crate::ready::ready;

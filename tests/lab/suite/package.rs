@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cast::person;
-use crate::lab::Lab;
+use crate::lab::{Lab, repository};
 use crate::pam::authenticate;
 use crate::ready::{john, ready, while_john_logs_in};
 use crate::report::{Check, Report, contains, equal};
@@ -210,7 +210,9 @@ pub fn version(lab: &Lab) -> Result<String, String> {
 
 /// Returns the package under test with its version changed to `version`.
 pub fn newer(lab: &Lab, version: &str) -> Result<PathBuf, String> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libpam-motion-ad_{version}"));
+    let temporary = repository().join("target/tmp");
+    fs::create_dir_all(&temporary).map_err(|e| format!("{}: {e}", temporary.display()))?;
+    let folder = temporary.join(format!("libpam-motion-ad_{version}"));
     let deb = folder.with_file_name(format!("libpam-motion-ad_{version}.deb"));
     // An earlier run may have left files of another package.
     let _ = fs::remove_dir_all(&folder);

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use motion_ad_support::scripted::Received;
+
 use crate::answers::{FAKE, REAL, Running};
 use crate::cast::person;
 use crate::lab::{Lab, wait};
@@ -10,7 +12,6 @@ use crate::pam::authenticate;
 use crate::ready::{john, ready};
 use crate::report::{Check, Report, contains, equal};
 use crate::row::fields;
-use crate::scripted::Received;
 
 /// The broker's stored list of domain controllers.
 const KEPT: &str = "/var/lib/motion-ad/controllers.json";

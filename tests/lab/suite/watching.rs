@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use motion_ad_support::openmetrics::parse;
+
 use crate::cast::person;
 use crate::lab::{Lab, wait};
-use crate::openmetrics::parse;
 use crate::pam::authenticate;
 use crate::ready::{john, ready};
 use crate::report::{Check, Report, contains, equal};
@@ -167,7 +168,7 @@ fn metrics(lab: &Lab) -> Result<String, String> {
 fn number(text: &str, name: &str, labels: &[(&str, &str)]) -> Result<f64, String> {
     let all = parse(text)?;
     let mut samples = all.values().flat_map(|family| &family.samples);
-    let fits = |(known, has, _): &&(String, crate::openmetrics::Labels, f64)| {
+    let fits = |(known, has, _): &&(String, motion_ad_support::openmetrics::Labels, f64)| {
         known == name && labels.iter().all(|(key, value)| has.get(*key).is_some_and(|has| has == value))
     };
     samples.find(fits).map(|(.., value)| *value).ok_or_else(|| format!("no {name} {labels:?} in\n{text}"))

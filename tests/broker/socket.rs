@@ -1,7 +1,4 @@
 //! The broker's process and the module's client over a Unix socket, on a host without a domain.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod process;
 
 use std::io::{Read, Write};
 use std::process::Command;
@@ -12,7 +9,8 @@ use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::Outcome;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use process::{Broker, DOMAIN};
+
+use crate::process::{Broker, DOMAIN};
 
 /// Returns true if this process is root. Without settings the broker answers only root and `motion`, so tests run by
 /// other users are skipped.

@@ -1,16 +1,9 @@
 //! Password changes by LDAP against scripted domain controllers: the messages sent, their number, and the result of
 //! each answer and of a missing one.
-#![cfg(feature = "broker")]
-// clippy's exemption covers functions marked #[test] only, not their helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod controllers;
-mod scripted;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use controllers::{Controller, Network};
 use motion_ad::checked::Method;
 use motion_ad::config::{self, Pool as Settings, TlsMode};
 use motion_ad::directory::controllers::discovery::Wanted;
@@ -23,8 +16,10 @@ use motion_ad::login::passwords::{Attempt, Changes, DomainPasswords, Pools};
 use motion_ad::login::refusal::Refusal;
 use motion_ad::net::BoxFuture;
 use motion_ad::verdict::Outcome;
-use scripted::*;
+use motion_ad_support::scripted::*;
 use tokio::time::Instant;
+
+use crate::network::{Controller, Network};
 
 const JOHN: &str = "CN=john.doe,OU=People,DC=acme,DC=com";
 const PRESENT: &str = "0ld-secret";

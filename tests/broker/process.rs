@@ -1,6 +1,4 @@
-//! The broker as a process, started as systemd starts it, for integration tests.
-// Each of them uses only part of this module.
-#![allow(dead_code)]
+//! The broker as a process, started as systemd starts it.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

@@ -1,7 +1,4 @@
 //! Sessions over the real socket: the register outlives its broker, and applications learn of every event.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod process;
 
 use std::io::{BufRead, BufReader};
 use std::num::NonZeroUsize;
@@ -18,9 +15,10 @@ use motion_ad::sessions::sqlite::Sqlite;
 use motion_ad::sessions::store::Store;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gethostname};
-use process::{Broker, DOMAIN};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::process::{Broker, DOMAIN};
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64

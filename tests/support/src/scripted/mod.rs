@@ -13,10 +13,6 @@
 //!
 //! It logs requests, but never a password. It answers a request without a rule with protocolError, so that a missing
 //! rule is visible. Dropping the server ends its connections and its listeners.
-//!
-//! Integration tests include it by `mod scripted;`, the lab's suite by its path.
-// Each of them uses only part of this module.
-#![allow(dead_code, unused_imports)]
 
 mod answers;
 mod certificate;
