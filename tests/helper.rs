@@ -760,7 +760,7 @@ __attribute__((constructor)) static void look(void) {
 /// Runs the doctor's child in a shell that has a terminal and an open descriptor of root's, as an administrator may.
 #[test]
 fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable_memory() {
-    if !nix::unistd::geteuid().is_root() {
+    if !motion_ad_support::is_root() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -23,6 +23,7 @@ use motion_ad::helper::Cli;
 use motion_ad::module::arguments::ARGUMENTS;
 use motion_ad::module::code::Code;
 use motion_ad::verdict::Outcome;
+use motion_ad_support::skipped;
 use tempfile::TempDir;
 
 /// Writes all pages, and returns each by file name, in the plain text that a reader sees.
@@ -147,11 +148,11 @@ fn run(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
     }
 }
 
-/// Same as [`run`], but prints a note if the program is not installed and so its check is skipped.
+/// Same as [`run`], but the check is skipped if the program is not installed.
 fn looked(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
     let ran = run(program, arguments);
     if ran.is_none() {
-        println!("{program} is not installed: it was not asked");
+        skipped(format_args!("{program} is not installed"));
     }
     ran
 }

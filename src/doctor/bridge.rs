@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn line_and_secret_have_to_agree_and_the_secret_is_no_password_of_ad() {
-        if !nix::unistd::Uid::effective().is_root() {
+        if !motion_ad_support::is_root() {
             return;
         }
         let env = |url: &str, admin: &str, password: &str| {

@@ -25,6 +25,7 @@ use motion_ad::net::BoxFuture;
 use motion_ad_support::scripted::{
     Action, Authority, Event, Identity, Log, Script, Security, Server, done, entry,
 };
+use motion_ad_support::skipped;
 use tempfile::NamedTempFile;
 use tokio::time::Instant;
 
@@ -57,7 +58,7 @@ impl Network {
     pub fn new() -> Option<Self> {
         match TcpListener::bind((address(), LDAP)) {
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-                println!("skipped: port {LDAP} is for root: {e}");
+                skipped(format_args!("port {LDAP} is for root: {e}"));
                 None
             }
             _ => Some(Network { authority: authority(), zone: Arc::default() }),
