@@ -1,5 +1,5 @@
-//! The man pages, the completions and `docs/log-and-codes.md`. Each must cover every command, key and code, and the
-//! programs that read them must not complain.
+//! The man pages, the completions and `docs/log-and-codes.md`. Each must cover every command, key and code,
+//! and the programs that read them must not complain.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -301,8 +301,14 @@ fn bash_completes_ids_and_names_of_sessions_and_runs_none_of_them() {
     // The helper itself prints plain words only; the completion does not rely on it.
     let script = r#"
         . "$0"
-        motion-ad() { [[ $1 == complete ]] && printf '%s\n' "$2-1" "$2-2" other '$(touch hit)' '`touch hit`'; }
-        try() { COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _motion_ad_sessions motion-ad "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[*]}"; }
+        motion-ad() {
+            [[ $1 == complete ]] && printf '%s\n' "$2-1" "$2-2" other '$(touch hit)' '`touch hit`'
+        }
+        try() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+            _motion_ad_sessions motion-ad "${@: -1}" "${@: -2:1}"
+            echo "${COMPREPLY[*]}"
+        }
         try motion-ad sessions kick id
         try motion-ad sessions show ""
         try motion-ad sessions kick --user na

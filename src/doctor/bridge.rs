@@ -209,7 +209,8 @@ mod tests {
         }
         let env = |url: &str, admin: &str, password: &str| {
             format!(
-                "XC_ACTIVEDIRECTORY_URL='{url}'\nXC_ACTIVEDIRECTORY_ADMIN='{admin}'\nXC_ACTIVEDIRECTORY_PASSWORD='{password}'\n"
+                "XC_ACTIVEDIRECTORY_URL='{url}'\nXC_ACTIVEDIRECTORY_ADMIN='{admin}'\n\
+                 XC_ACTIVEDIRECTORY_PASSWORD='{password}'\n"
             )
         };
         let here = "ldap://127.0.0.1:3890";

@@ -104,8 +104,8 @@ impl Drop for Broker {
     }
 }
 
-/// Configuration of a domain on a host that is not joined. It names the servers and the CA file, so that the broker
-/// takes neither from this machine.
+/// Configuration of a domain on a host that is not joined. It names the servers and the CA file, so that the
+/// broker takes neither from this machine.
 pub const DOMAIN: &str = concat!(
     "[domain]\nname = \"acme.example\"\nservers = [\"dc.invalid\"]\n[tls]\nca_file = \"",
     env!("CARGO_MANIFEST_DIR"),

@@ -162,7 +162,8 @@ fn sessions_outlive_the_broker_and_watchers_miss_nothing() {
         run(&broker, &["end", "b", "b", "x"]),
         (
             1,
-            "b: ended\nb: had ended already\nx: no such session; one that has ended is known by its whole id\n\
+            "b: ended\nb: had ended already\nx: no such session; one that has ended is known by its whole \
+             id\n\
              no user is disconnected: `motion-ad sessions kick` does that\n"
                 .into()
         )
@@ -266,7 +267,8 @@ fn what_is_over_is_swept_at_the_start_and_evictions_are_told_by_a_command() {
     let script = folder.path().join("kick");
     std::fs::write(&script, "#!/bin/sh\nprintf '%s ' \"$@\" >>\"${0%/*}/kicked\"\n").unwrap();
     let run_by = format!(
-        "[sessions]\nmax_age = 60\non_evict = [\"/bin/sh\", {:?}, \"{{id}}\", \"{{user}}\", \"{{reason}}\"]\n{DOMAIN}",
+        "[sessions]\nmax_age = 60\non_evict = [\"/bin/sh\", {:?}, \"{{id}}\", \"{{user}}\", \"{{reason}}\"]\n\
+         {DOMAIN}",
         script
     );
     let broker = Broker::start_in(folder.clone(), &run_by);

@@ -1,5 +1,5 @@
-//! A network of scripted domain controllers that needs no lab. Each has a separate loopback address, the ports of a
-//! real one, a certificate from the test's authority, and an entry in a table that replaces DNS.
+//! A network of scripted domain controllers that needs no lab. Each has a separate loopback address, the
+//! ports of a real one, a certificate from the test's authority, and an entry in a table that replaces DNS.
 //!
 //! ```ignore
 //! let Some(network) = Network::new() else { return };
@@ -53,8 +53,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// Returns a network without domain controllers, or `None` if this process may not bind port 389, which only root
-    /// may do (ip(7), `ip_unprivileged_port_start`).
+    /// Returns a network without domain controllers, or `None` if this process may not bind port 389, which
+    /// only root may do (ip(7), `ip_unprivileged_port_start`).
     pub fn new() -> Option<Self> {
         match TcpListener::bind((address(), LDAP)) {
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -65,8 +65,8 @@ impl Network {
         }
     }
 
-    /// Adds a domain controller for the parent domain of `host`. DNS lists domain controllers by their creation.
-    /// `script` adds rules to an empty script. The rule for a healthy root DSE follows them.
+    /// Adds a domain controller for the parent domain of `host`. DNS lists domain controllers by their
+    /// creation. `script` adds rules to an empty script. The rule for a healthy root DSE follows them.
     pub async fn controller(&self, host: &str, script: impl FnOnce(Script) -> Script) -> Controller {
         let mut controller = self.silent(host, script);
         controller.listen(LDAPS).await;
@@ -88,8 +88,8 @@ impl Network {
         }
     }
 
-    /// Adds a host that DNS names as a domain controller of `domain`, but that AD does not list. It has a certificate
-    /// for its own name from the same authority.
+    /// Adds a host that DNS names as a domain controller of `domain`, but that AD does not list. It has a
+    /// certificate for its own name from the same authority.
     pub async fn stranger(
         &self,
         domain: &str,
@@ -160,7 +160,8 @@ impl Controller {
     }
 }
 
-/// Creates an authority with a unique name. A client would report another key under a known name as a bad signature.
+/// Creates an authority with a unique name. A client would report another key under a known name as a bad
+/// signature.
 fn authority() -> Authority {
     static COUNT: AtomicU16 = AtomicU16::new(1);
     Authority::new(&format!("Acme Root CA {}", COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
@@ -227,7 +228,8 @@ impl Names for Zone {
     }
 }
 
-/// A scripted directory. A search gets the entries of the first answer for its place whose text is in `BASE FILTER`.
+/// A scripted directory. A search gets the entries of the first answer for its place whose text is in
+/// `BASE FILTER`.
 pub struct Directory {
     answers: Vec<(Place, &'static str, Vec<Entry>)>,
     asked: Mutex<Vec<(Place, String)>>,

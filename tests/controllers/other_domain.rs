@@ -50,7 +50,8 @@ fn person(dn: &str, id: u8, sam: &str, upn: Option<&str>) -> Vec<Entry> {
     vec![state.into_iter().fold(entry, |entry, (name, value)| entry.with(name, [value]))]
 }
 
-/// Returns the forest of acme.com, emea.acme.com and apac.acme.com, whose accounts may have the suffix brand.example.
+/// Returns the forest of acme.com, emea.acme.com and apac.acme.com, whose accounts may have the suffix
+/// brand.example.
 fn forest() -> [(Place, &'static str, Vec<Entry>); 2] {
     let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
     let cross_ref = |label: &str, name: &str, dn: &str| {
@@ -66,8 +67,9 @@ fn forest() -> [(Place, &'static str, Vec<Entry>); 2] {
     [(OWN, "CN=Partitions,", partitions), (OWN, " (objectClass=*)", vec![root])]
 }
 
-/// Returns the directory that the machine account reads. john is in its own domain, so the catalog is not needed for
-/// him. The catalog knows erna of the other domain, but only her own domain knows her account state.
+/// Returns the directory that the machine account reads. john is in its own domain, so the catalog is not
+/// needed for him. The catalog knows erna of the other domain, but only her own domain knows her account
+/// state.
 fn directory() -> network::Directory {
     let john = || person(JOHN, JOHN_ID, "john", Some("john@brand.example"));
     let erna = |upn| person(ERNA, ERNA_ID, "erna", upn);
@@ -117,7 +119,8 @@ impl Bench {
 
 fn config() -> Config {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let text = "[domain]\nname = \"acme.com\"\n[names]\nmap_file = \"/dev/null\"\ndomains = [\"emea.acme.com\"]\n\
+    let text = "[domain]\nname = \"acme.com\"\n[names]\nmap_file = \"/dev/null\"\n\
+        domains = [\"emea.acme.com\"]\n\
         [login]\nmethod = \"ldap\"\n";
     std::fs::write(file.path(), text).unwrap();
     Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap()

@@ -1,9 +1,10 @@
-//! An application of libpam that runs jobs from standard input and reports libpam's messages. It keeps its handles
-//! open until it ends.
+//! An application of libpam that runs jobs from standard input and reports libpam's messages. It keeps its
+//! handles open until it ends.
 //!
-//! Each line on standard input is a [`Job`] in JSON. An empty line starts all jobs since the last one at once; each
-//! handle has a separate thread. Standard output begins with a line `started PID`. A line of JSON, [`Done`],
-//! follows for each job. At the end of its input it exits without closing anything, as if it crashed.
+//! Each line on standard input is a [`Job`] in JSON. An empty line starts all jobs since the last one at
+//! once; each handle has a separate thread. Standard output begins with a line `started PID`. A line of JSON,
+//! [`Done`], follows for each job. At the end of its input it exits without closing anything, as if it
+//! crashed.
 //!
 //! It is part of the lab's suite, which starts itself on the joined host with these arguments.
 

@@ -1,8 +1,10 @@
-//! Logs in through PAM at a fixed rate from one process, as a busy login page does, regardless of the results.
+//! Logs in through PAM at a fixed rate from one process, as a busy login page does, regardless of the
+//! results.
 //!
-//! The arguments are `SERVICE RATE THREADS`. Each line on standard input is a login: user, tab, password. Login n
-//! begins n/RATE seconds after the first, unless all THREADS wait for earlier ones. Standard output begins with a
-//! line `started`. A line of JSON follows for each finished login. At the end, a total is printed to standard error.
+//! The arguments are `SERVICE RATE THREADS`. Each line on standard input is a login: user, tab, password.
+//! Login n begins n/RATE seconds after the first, unless all THREADS wait for earlier ones. Standard output
+//! begins with a line `started`. A line of JSON follows for each finished login. At the end, a total is
+//! printed to standard error.
 //!
 //! It is part of the lab's suite, which starts itself on the joined host with these arguments.
 

@@ -1,5 +1,6 @@
-//! A host that DNS names as a domain controller, before the real one, with a certificate from the forest's own root.
-//! It accepts every password. Because AD does not list it, it gets no password. Once AD lists it, the broker uses it.
+//! A host that DNS names as a domain controller, before the real one, with a certificate from the forest's
+//! own root. It accepts every password. Because AD does not list it, it gets no password. Once AD lists it,
+//! the broker uses it.
 
 use std::time::Duration;
 

@@ -132,9 +132,9 @@ pub fn agent(lab: &Lab) -> Check {
 pub fn no_agent(lab: &Lab) {
     lab.host_sh(
         "systemctl disable --now motion-ad-textfile.timer motion-ad-exporter.socket motion-ad-ready.timer; \
-         systemctl stop motion-ad-textfile.service motion-ad-exporter.service motion-ad-ready.service motion-ad-ready-failed.service; \
-         rm -rf /etc/systemd/system/motion-ad-textfile.* /etc/systemd/system/motion-ad-exporter.* /etc/systemd/system/motion-ad-ready* \
-         /var/lib/prometheus; \
+         systemctl stop motion-ad-textfile.service motion-ad-exporter.service motion-ad-ready.service \
+         motion-ad-ready-failed.service; rm -rf /etc/systemd/system/motion-ad-textfile.* \
+         /etc/systemd/system/motion-ad-exporter.* /etc/systemd/system/motion-ad-ready* /var/lib/prometheus; \
          userdel prometheus; systemctl daemon-reload",
     );
 }
@@ -143,11 +143,20 @@ fn examples(lab: &Lab) -> Check {
     let folder = "/usr/share/doc/libpam-motion-ad/examples";
     agent(lab)?;
     let units = format!(
-        "cp {folder}/motion-ad-textfile.* {folder}/motion-ad-exporter.* /etc/systemd/system && systemctl daemon-reload"
+        "cp {folder}/motion-ad-textfile.* {folder}/motion-ad-exporter.* /etc/systemd/system && systemctl \
+         daemon-reload"
     );
     lab.host_sh(&units).ok()?;
-    let verified = lab.host_sh("systemd-analyze verify --man=no /etc/systemd/system/motion-ad-textfile.* /etc/systemd/system/motion-ad-exporter.*");
-    let wrote = lab.host_sh("systemctl start motion-ad-textfile.service && cat /var/lib/prometheus/node-exporter/motion-ad.prom").ok();
+    let verified = lab.host_sh(
+        "systemd-analyze verify --man=no /etc/systemd/system/motion-ad-textfile.* \
+                                /etc/systemd/system/motion-ad-exporter.*",
+    );
+    let wrote = lab
+        .host_sh(
+            "systemctl start motion-ad-textfile.service && cat \
+                             /var/lib/prometheus/node-exporter/motion-ad.prom",
+        )
+        .ok();
     let served = lab
         .host_sh("systemctl start motion-ad-exporter.socket && curl -sS --fail http://127.0.0.1:9749/metrics")
         .ok();

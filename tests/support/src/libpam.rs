@@ -101,8 +101,8 @@ impl<A: Application> Handle<A> {
         let data = (&raw const *application).cast_mut().cast();
         let conversation = Conversation { function: converse::<A>, data };
         let (service, user, mut pam) = (service.as_ptr(), user.as_ptr(), ptr::null_mut());
-        // SAFETY: libpam copies the texts and the conversation. The application that it points to lives as long as the
-        // handle.
+        // SAFETY: libpam copies the texts and the conversation. The application that it points to lives as
+        // long as the handle.
         let code = unsafe {
             match folder {
                 Some(folder) => {
