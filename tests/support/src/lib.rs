@@ -1,4 +1,4 @@
-//! What the tests of motion-ad, the lab's suite and `make bench` share. Nothing of it is shipped.
+//! Code that the tests of motion-ad, the lab's suite and `make bench` share. Nothing of it is shipped.
 //!
 //! | File | Subject |
 //! |---|---|
