@@ -26,7 +26,8 @@ pub fn write(folder: &Path) -> io::Result<()> {
     for (shell, name, file) in SHELLS {
         let mut text = Vec::new();
         generate(shell, &mut shown(&Cli::command()), NAME, &mut text);
-        // clap_complete 4.6: for a program with a hyphen, bash looks up the commands by another name than the list has.
+        // clap_complete 4.6: for a program with a hyphen, bash looks up the commands by another name than the
+        // list has.
         let text = String::from_utf8_lossy(&text).replace("motion__subcmd__ad__", "motion__ad__");
         let text = text + more(shell);
         fs::create_dir_all(folder.join(name))?;
@@ -35,8 +36,9 @@ pub fn write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Completes ids and names of open sessions, which only root and the users of `broker.users` may list. `motion-ad complete`
-/// prints only words that mean nothing to a shell; bash's `compgen -W` would still run what they hold.
+/// Completes ids and names of open sessions, which only root and the users of `broker.users` may list.
+/// `motion-ad complete` prints only words that mean nothing to a shell; bash's `compgen -W` would still run
+/// what they hold.
 const BASH: &str = r#"
 _motion_ad_sessions() {
     _motion__ad "$@"
@@ -57,8 +59,12 @@ complete -F _motion_ad_sessions -o bashdefault -o default motion-ad
 
 /// The same for fish.
 const FISH: &str = r#"
-complete -c motion-ad -n "__fish_seen_subcommand_from sessions; and __fish_seen_subcommand_from kick end show" -f -a "(motion-ad complete ids 2>/dev/null)"
-complete -c motion-ad -n "__fish_seen_subcommand_from sessions; and __fish_seen_subcommand_from kick list" -l user -x -a "(motion-ad complete names 2>/dev/null)"
+complete -c motion-ad \
+    -n "__fish_seen_subcommand_from sessions; and __fish_seen_subcommand_from kick end show" \
+    -f -a "(motion-ad complete ids 2>/dev/null)"
+complete -c motion-ad \
+    -n "__fish_seen_subcommand_from sessions; and __fish_seen_subcommand_from kick list" \
+    -l user -x -a "(motion-ad complete names 2>/dev/null)"
 "#;
 
 /// Returns what a shell's completion has in addition to the arguments.

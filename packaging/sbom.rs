@@ -1,9 +1,9 @@
-//! Writes the list of the package's parts in CycloneDX 1.5: the crates that are linked into its binaries, each with its
-//! checksum from Cargo.lock.
+//! Writes the list of the package's parts in CycloneDX 1.5: the crates that are linked into its binaries,
+//! each with its checksum from Cargo.lock.
 //!
-//! The binaries link Debian's libraries, too; those are the package's `Depends`, and Debian updates them. Build scripts
-//! and macros are left out, because they run only during the build and are not shipped. The list holds no time and no
-//! random number, so that two builds are identical.
+//! The binaries link Debian's libraries, too; those are the package's `Depends`, and Debian updates them.
+//! Build scripts and macros are left out, because they run only during the build and are not shipped. The
+//! list holds no time and no random number, so that two builds are identical.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -33,8 +33,8 @@ fn cargo(arguments: &[&str]) -> Result<Vec<u8>, Box<dyn Error>> {
     if ran.status.success() { Ok(ran.stdout) } else { Err(format!("{cargo:?}: {}", ran.status).into()) }
 }
 
-/// Returns name and version of each linked crate. `cargo metadata` does not distinguish them from crates that only tests
-/// enable.
+/// Returns name and version of each linked crate. `cargo metadata` does not distinguish them from crates that
+/// only tests enable.
 fn linked(tree: &str) -> BTreeSet<(String, String)> {
     let crates = tree.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -97,6 +97,7 @@ fn bom(
     let component = |id: &String| {
         let package = packages.get(id)?;
         let (crate_name, version) = (package.get("name")?.as_str()?, package.get("version")?.as_str()?);
+        let sum = sums.get(&(crate_name.to_owned(), version.to_owned()))?;
         let mut component = json!({
             "type": "library",
             "bom-ref": name(id)?,
@@ -104,7 +105,7 @@ fn bom(
             "version": version,
             "scope": "required",
             "purl": name(id)?,
-            "hashes": [{"alg": "SHA-256", "content": sums.get(&(crate_name.to_owned(), version.to_owned()))?}],
+            "hashes": [{"alg": "SHA-256", "content": sum}],
         });
         if let Some(licence) = package.get("license").and_then(Value::as_str) {
             // SPDX does not know the old form with a slash.

@@ -69,13 +69,13 @@ impl AskError {
             }
             (_, Some(ErrorKind::TimedOut)) => "see `systemctl status motion-ad.service`",
             (AskError::Connect(_), Some(ErrorKind::NotFound)) => {
-                "see `systemctl status motion-ad.socket motion-ad.service`; if the socket was removed, `systemctl restart \
-                 motion-ad.socket motion-ad.service` makes it again"
+                "see `systemctl status motion-ad.socket motion-ad.service`; if the socket was removed, \
+                 `systemctl restart motion-ad.socket motion-ad.service` makes it again"
             }
             (AskError::Connect(_), _) => "see `systemctl status motion-ad.socket motion-ad.service`",
             _ => {
-                "see `journalctl -u motion-ad.service`; after an upgrade of motion-ad restart the application, which \
-                 may still have the old module loaded"
+                "see `journalctl -u motion-ad.service`; after an upgrade of motion-ad restart the \
+                 application, which may still have the old module loaded"
             }
         }
     }

@@ -135,8 +135,9 @@ extern "C" fn converse(
     if count == 0 || messages.is_null() || responses.is_null() || data.is_null() {
         return CONV_ERR;
     }
-    // SAFETY: `data` is the `Talk` that `login` gave to libpam, borrowed mutably for as long as the handle lives;
-    // `messages` are `count` pointers to messages, as libpam for Linux has it; the responses are libpam's to free.
+    // SAFETY: `data` is the `Talk` that `login` gave to libpam, borrowed mutably for as long as the handle
+    // lives; `messages` are `count` pointers to messages, as libpam for Linux has it; the responses are
+    // libpam's to free.
     unsafe {
         let talk = &mut *data.cast::<Talk<'_>>();
         let array = libc::calloc(count, size_of::<Response>()).cast::<Response>();
@@ -221,8 +222,9 @@ impl Handle {
     ) -> Result<Self, String> {
         let mut handle = ptr::null_mut();
         let service = application.service.as_ptr();
-        // SAFETY: the strings and the conversation outlive the call, which copies them; what the conversation points to
-        // outlives the handle, which `login` drops before it returns, or is nothing; the handle is written on success.
+        // SAFETY: the strings and the conversation outlive the call, which copies them; what the conversation
+        // points to outlives the handle, which `login` drops before it returns, or is nothing; the handle is
+        // written on success.
         let begun = unsafe {
             match application.folder {
                 None => pam_start(service, user.as_ptr(), conversation, &mut handle),
@@ -256,15 +258,15 @@ impl Handle {
     }
 }
 
-/// Keeps the modules of a service loaded, by a handle without a login. libpam loads them with every handle, and
-/// unloads them with the last one.
+/// Keeps the modules of a service loaded, by a handle without a login. libpam loads them with every handle,
+/// and unloads them with the last one.
 #[derive(Debug)]
 pub struct Modules {
     _handle: Handle,
 }
 
-// SAFETY: no call uses the handle before it is ended, once, by the thread that drops it. libpam binds no handle to a
-// thread.
+// SAFETY: no call uses the handle before it is ended, once, by the thread that drops it. libpam binds no
+// handle to a thread.
 unsafe impl Send for Modules {}
 // SAFETY: a shared reference gives no access to the handle.
 unsafe impl Sync for Modules {}
@@ -273,7 +275,8 @@ impl Modules {
     /// Loads the modules of the application's service and of the default service.
     ///
     /// # Errors
-    /// Returns libpam's code as text if it cannot read the service. libpam itself logs a module that cannot be loaded.
+    /// Returns libpam's code as text if it cannot read the service. libpam itself logs a module that cannot
+    /// be loaded.
     pub fn load(application: &Application<'_>) -> Result<Self, String> {
         let conversation = Conversation { function: converse, data: ptr::null_mut(), talk: PhantomData };
         Ok(Modules { _handle: Handle::start(application, c"", &conversation)? })

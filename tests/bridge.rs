@@ -259,7 +259,10 @@ async fn only_who_is_bound_may_search() {
     let filter = "(&(objectCategory=User)(|(sAMAccountName=j*n)(userPrincipalName=jörg\\28@acme.com)))";
     let search = |ldap: &mut Ldap| {
         let mut ldap = ldap.clone();
-        async move { ldap.search("dc=acme,dc=com", Scope::Subtree, filter, vec!["cn", "mail"]).await.unwrap() }
+        async move {
+            let attributes = vec!["cn", "mail"];
+            ldap.search("dc=acme,dc=com", Scope::Subtree, filter, attributes).await.unwrap()
+        }
     };
     assert_eq!(search(&mut ldap).await.1.rc, 1);
     assert_eq!(ldap.simple_bind("john.doe", RIGHT).await.unwrap().rc, 0);
@@ -376,7 +379,8 @@ async fn types_only_gives_the_attributes_without_values() {
 async fn an_abandon_has_no_answer_and_the_connection_goes_on() {
     let bridge = Running::start(&[], 0).await;
     let mut stream = bridge.raw().await;
-    // Abandons message 1, which no client has sent, and then itself; the last message is a bind without a password.
+    // Abandons message 1, which no client has sent, and then itself; the last message is a bind without a
+    // password.
     let abandons = b"\x30\x06\x02\x01\x02\x50\x01\x01\x30\x06\x02\x01\x03\x50\x01\x03";
     let bind = b"\x30\x0c\x02\x01\x04\x60\x07\x02\x01\x03\x04\x00\x80\x00";
     stream.write_all(&[&abandons[..], bind].concat()).await.unwrap();

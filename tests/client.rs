@@ -31,7 +31,8 @@ fn broker(serve: impl FnOnce(UnixStream) + Send + 'static) -> Broker {
 }
 
 impl Broker {
-    /// Sends a request and waits for the broker's thread to end. Returns the result and the duration of the request.
+    /// Sends a request and waits for the broker's thread to end. Returns the result and the duration of the
+    /// request.
     fn ask(self, timeout: Duration) -> (Result<Verdict, AskError>, Duration) {
         let start = Instant::now();
         let verdict = ask(&self.socket, &question(timeout), &secret());
@@ -62,8 +63,8 @@ fn verdict(outcome: Outcome) -> Reply {
     Reply::Verdict(Verdict::new(outcome, ""))
 }
 
-/// Returns true if `took` is a timeout of one second: not early, and late only as on a busy machine. What would not end
-/// by itself takes the other side's five seconds, or for ever.
+/// Returns true if `took` is a timeout of one second: not early, and late only as on a busy machine. What
+/// would not end by itself takes the other side's five seconds, or for ever.
 fn about_a_second(took: Duration) -> bool {
     (Duration::from_millis(900)..4 * SECOND).contains(&took)
 }

@@ -1,4 +1,5 @@
-//! The helper's commands as scripts see them: exit status, standard output, standard error. The broker is scripted.
+//! The helper's commands as scripts see them: exit status, standard output, standard error. The broker is
+//! scripted.
 
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -213,7 +214,8 @@ fn where_only_root_may_read_the_join_the_realm_stands_in_for_it() {
             // Root may read all files, so run the command as another user.
             fs::set_permissions(host.path(""), fs::Permissions::from_mode(0o755)).unwrap();
             let program = host.path("motion-ad");
-            // A separate process copies it: a file that a fork of another thread holds open for writing cannot be run.
+            // A separate process copies it: a file that a fork of another thread holds open for writing
+            // cannot be run.
             let copy = ["cp", env!("CARGO_BIN_EXE_motion-ad")];
             assert!(Command::new(copy[0]).arg(copy[1]).arg(&program).status().unwrap().success());
             let mut other = Command::new(program);
@@ -735,7 +737,8 @@ fn a_doctor_that_cannot_look_ends_with_3() {
     assert_eq!(host.run(&["check", "doctor", "--nonsense"]).exit, 3);
 }
 
-/// A module of a compromised application. When the doctor loads it, it reports its access in a file next to itself.
+/// A module of a compromised application. When the doctor loads it, it reports its access in a file next to
+/// itself.
 const SPY: &str = r#"
 #include <fcntl.h>
 #include <stdio.h>
@@ -757,10 +760,11 @@ __attribute__((constructor)) static void look(void) {
 }
 "#;
 
-/// Runs the doctor's child in a shell that has a terminal and an open descriptor of root's, as an administrator may.
+/// Runs the doctor's child in a shell that has a terminal and an open descriptor of root's, as an
+/// administrator may.
 #[test]
 fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable_memory() {
-    if !nix::unistd::geteuid().is_root() {
+    if !motion_ad_support::is_root() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -771,7 +775,8 @@ fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable
     let built =
         Command::new("cc").args(["-shared", "-fPIC", &note, "-o", &path("spy.so"), &path("spy.c")]).status();
     assert!(built.unwrap().success());
-    // A copy that daemon can read. The shell's `true` keeps it from becoming leader of the terminal's session.
+    // A copy that daemon can read. The shell's `true` keeps it from becoming leader of the terminal's
+    // session.
     fs::copy(env!("CARGO_BIN_EXE_motion-ad"), path("motion-ad")).unwrap();
     let child = format!(
         "exec 9</etc/shadow; {} as-application --uid 1 --gid 1 --name daemon load {}; true",
@@ -800,7 +805,8 @@ fn the_doctors_other_self_loads_modules_only() {
     assert!(!host.run(&["--help"]).out.contains("as-application"));
 }
 
-/// Puts a `journalctl` in front of the system's: it writes its arguments to a file, and prints `out` and `err`.
+/// Puts a `journalctl` in front of the system's: it writes its arguments to a file, and prints `out` and
+/// `err`.
 fn journalctl(host: &Host, out: &str, err: &str, exit: i32) {
     fs::create_dir_all(host.path("bin")).unwrap();
     fs::write(host.path("out"), out).unwrap();
@@ -832,7 +838,8 @@ fn record(second: u64, line: &str) -> String {
 fn the_logins_of_a_user_are_those_of_the_account_whatever_was_typed() {
     let host = Host::new();
     let lines = [
-        "event=login user=jd principal=john.doe@acme.com outcome=wrong_password reason=\"AD says: wrong (data 52e)\" ms=5.2",
+        "event=login user=jd principal=john.doe@acme.com outcome=wrong_password reason=\"AD says: wrong \
+         (data 52e)\" ms=5.2",
         "event=login user=\"ACME\\\\john.doe\" principal=john.doe@acme.com outcome=success ms=4.0",
         "event=login user=boss principal=jane@acme.com outcome=success ms=4.0",
         "event=login user=\"x\\u{1b}[2J\" outcome=unmapped",
@@ -848,7 +855,8 @@ fn the_logins_of_a_user_are_those_of_the_account_whatever_was_typed() {
                     as john.doe@acme.com: AD says: wrong (data 52e)\n \
                     2026-07-14 03:33:21  ACME\\john.doe  success         4.0\n\n\
                     1 success, 1 wrong_password\n\
-                    wrong_password: ask the user to type the password again; each attempt counts towards AD's lockout\n";
+                    wrong_password: ask the user to type the password again; each attempt counts towards \
+                    AD's lockout\n";
     assert_eq!(all.out, expected);
     let called = fs::read_to_string(host.path("called")).unwrap();
     assert_eq!(called, "--no-pager --all --output=json --since=yesterday _SYSTEMD_UNIT=motion-ad.service\n");
@@ -867,8 +875,9 @@ fn the_logins_of_a_user_are_those_of_the_account_whatever_was_typed() {
 
 #[test]
 fn who_may_not_read_the_journal_is_told_so_and_no_journal_is_no_empty_one() {
-    let hint = "Hint: You are currently not seeing messages from other users and the system.\n      Users in groups 'adm', \
-                'systemd-journal' can see all messages. Pass -q to\n      turn off this notice.\n";
+    let hint = "Hint: You are currently not seeing messages from other users and the system.\n      Users in \
+                groups 'adm', 'systemd-journal' can see all messages. Pass -q to\n      turn off this \
+                notice.\n";
     let denied = "No journal files were opened due to insufficient permissions.\n";
     for (exit, err, expected, says) in [
         (0, hint, 3, "may read the journal: use `sudo`"),

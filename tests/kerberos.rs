@@ -3,12 +3,13 @@
 //! Runs only if the environment names a KDC, as root on a joined host:
 //!
 //! ```text
-//! MOTION_AD_TEST_KDC=ad.acme.com=192.0.2.1:88  its name and address, further ones after a comma; everything is
-//!                                              skipped without it
-//! MOTION_AD_TEST_FORGER=forger=192.0.2.9:88    a KDC that knows the first user's password, but not this host's key
+//! MOTION_AD_TEST_KDC=ad.acme.com=192.0.2.1:88  its name and address, further ones after a comma;
+//!                                              everything is skipped without it
+//! MOTION_AD_TEST_FORGER=forger=192.0.2.9:88    a KDC that knows the first user's password, but not
+//!                                              this host's key
 //! MOTION_AD_TEST_REALM=ACME.COM
-//! MOTION_AD_TEST_PEOPLE=FILE                   lines of sAMAccountName, optional UPN, password, outcome, by tab;
-//!                                              "?" after the outcome: the KDC gives no reason
+//! MOTION_AD_TEST_PEOPLE=FILE                   lines of sAMAccountName, optional UPN, password, outcome,
+//!                                              by tab; "?" after the outcome: the KDC gives no reason
 //! MOTION_AD_TEST_LOGINS=100                    logins of the first user in the memory test, eight at once
 //! MOTION_AD_TEST_SECONDS=5                     the deadline of one check
 //! KRB5_KTNAME=/etc/krb5.keytab

@@ -1,15 +1,13 @@
-//! Answers of a server to the first messages of a connection, over real sockets. `ldap::exchange` returns an answer,
-//! or reports at once that a response is malformed.
+//! Answers of a server to the first messages of a connection, over real sockets. `ldap::exchange` returns an
+//! answer, or reports at once that a response is malformed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod scripted;
 
 use std::time::Duration;
 
 use motion_ad::ldap::{
     BIND_RESPONSE, EXTENDED_RESPONSE, ExchangeError, Response, exchange, simple_bind, start_tls,
 };
-use scripted::*;
+use motion_ad_support::scripted::*;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -35,7 +33,8 @@ async fn bind(stream: &mut TcpStream) -> Result<Response, ExchangeError> {
     timeout(WAIT, exchange(stream, 7, request, BIND_RESPONSE)).await.expect("no end of waiting")
 }
 
-/// Answers a bind with `actions`, then keeps the connection open in silence. Only the answer itself can end the wait.
+/// Answers a bind with `actions`, then keeps the connection open in silence. Only the answer itself can end
+/// the wait.
 async fn answered(actions: impl IntoIterator<Item = Action>) -> Result<Response, ExchangeError> {
     let (server, mut stream) = answering(actions.into_iter().chain([Action::Silence])).await;
     let answer = bind(&mut stream).await;

@@ -380,7 +380,8 @@ async fn a_connection_that_goes_silent_is_replaced_within_the_deadline() {
     }
     let took = start.elapsed();
     assert_eq!(machine.state().connects, 2);
-    // The control: a connection on the same machine a moment later. The doubt and the probe come on top of it.
+    // The control: a connection on the same machine a moment later. The doubt and the probe come on top of
+    // it.
     machine.renew();
     let start = Instant::now();
     assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1);
@@ -500,8 +501,8 @@ async fn a_restart_of_the_domain_controller_is_survived() {
     assert!(machine.state().connects > 1, "the domain controller was not restarted");
 }
 
-/// Runs the test `name` of this file in a child process with this environment. libkrb5 reads its environment, and a
-/// process cannot safely change its own.
+/// Runs the test `name` of this file in a child process with this environment. libkrb5 reads its environment,
+/// and a process cannot safely change its own.
 fn child(name: &str, environment: &[(&str, &Path)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("MOTION_AD_TEST_CHILD", "1");
@@ -595,13 +596,15 @@ async fn child_searches_with_short_tickets() {
 
 #[tokio::test]
 async fn tickets_are_renewed_before_they_end() {
-    // Samba serves no ticket that has less than two minutes left (CVE-2022-2031), so the time cannot be shorter.
+    // Samba serves no ticket that has less than two minutes left (CVE-2022-2031), so the time cannot be
+    // shorter.
     let (Some(dc), Some(_)) = (dc(), number("MOTION_AD_TEST_RENEWAL")) else { return };
     let realm = kerberos().credential(within(5)).await.unwrap().realm().to_owned();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("krb5.conf");
     let text = format!(
-        "[libdefaults]\ndefault_realm = {realm}\nticket_lifetime = 130s\n[realms]\n{realm} = {{\nkdc = {}\n}}\n",
+        "[libdefaults]\ndefault_realm = {realm}\nticket_lifetime = 130s\n[realms]\n{realm} = {{\nkdc = {}\n\
+         }}\n",
         dc.addresses[0].ip()
     );
     std::fs::write(&config, text).unwrap();

@@ -1,5 +1,5 @@
-//! The man pages, the completions and `docs/log-and-codes.md`. Each must cover every command, key and code, and the
-//! programs that read them must not complain.
+//! The man pages, the completions and `docs/log-and-codes.md`. Each must cover every command, key and code,
+//! and the programs that read them must not complain.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,6 +23,7 @@ use motion_ad::helper::Cli;
 use motion_ad::module::arguments::ARGUMENTS;
 use motion_ad::module::code::Code;
 use motion_ad::verdict::Outcome;
+use motion_ad_support::skipped;
 use tempfile::TempDir;
 
 /// Writes all pages, and returns each by file name, in the plain text that a reader sees.
@@ -147,11 +148,11 @@ fn run(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
     }
 }
 
-/// Same as [`run`], but prints a note if the program is not installed and so its check is skipped.
+/// Same as [`run`], but the check is skipped if the program is not installed.
 fn looked(program: &str, arguments: &[&OsStr]) -> Option<(bool, String)> {
     let ran = run(program, arguments);
     if ran.is_none() {
-        println!("{program} is not installed: it was not asked");
+        skipped(format_args!("{program} is not installed"));
     }
     ran
 }
@@ -300,8 +301,14 @@ fn bash_completes_ids_and_names_of_sessions_and_runs_none_of_them() {
     // The helper itself prints plain words only; the completion does not rely on it.
     let script = r#"
         . "$0"
-        motion-ad() { [[ $1 == complete ]] && printf '%s\n' "$2-1" "$2-2" other '$(touch hit)' '`touch hit`'; }
-        try() { COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _motion_ad_sessions motion-ad "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[*]}"; }
+        motion-ad() {
+            [[ $1 == complete ]] && printf '%s\n' "$2-1" "$2-2" other '$(touch hit)' '`touch hit`'
+        }
+        try() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+            _motion_ad_sessions motion-ad "${@: -1}" "${@: -2:1}"
+            echo "${COMPREPLY[*]}"
+        }
         try motion-ad sessions kick id
         try motion-ad sessions show ""
         try motion-ad sessions kick --user na

@@ -2,10 +2,10 @@
 //!
 //! `MOTION_AD_MODULE` names a built module to test. Without it, the tests build the module themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// The tests call libpam through its C interface, as an application does.
+// One test raises the limit of open files, which is a call of C.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::{Outcome, Verdict};
+use motion_ad_support::libpam::{self, Application, Handle, Message};
 
 const SUCCESS: c_int = 0;
 const SERVICE_ERR: c_int = 3;
@@ -33,10 +34,6 @@ const SILENT: c_int = 0x8000;
 const ECHO_OFF: c_int = 1;
 const ERROR_MSG: c_int = 3;
 const TEXT_INFO: c_int = 4;
-
-#[path = "clients/libpam.rs"]
-#[allow(dead_code)]
-mod libpam;
 
 /// Behavior of an application's conversation function.
 #[derive(Clone, Copy, Debug)]
@@ -60,90 +57,54 @@ enum Manner {
 /// A user who changes the password and retypes it correctly.
 const CHANGES: Manner = Manner::Types { new: Some(c"new secret"), again: Some(c"new secret") };
 
-/// The application's side of the conversation.
-struct Application {
+/// A user, and the application with its conversation.
+struct User {
     manner: Manner,
     password: CString,
-    heard: Mutex<Vec<(c_int, String)>>,
+    heard: Vec<(c_int, String)>,
 }
 
-impl Application {
-    fn new(manner: Manner, password: &str) -> Box<Self> {
-        let password = CString::new(password).unwrap();
-        Box::new(Application { manner, password, heard: Mutex::default() })
-    }
-
-    fn heard(&self) -> Vec<(c_int, String)> {
-        std::mem::take(&mut self.heard.lock().unwrap())
-    }
-}
-
-extern "C" fn converse(
-    count: c_int,
-    messages: *const *const libpam::Message,
-    responses: *mut *mut libpam::Response,
-    data: *mut c_void,
-) -> c_int {
-    // SAFETY: `data` is the `Application` that `Login::start` passed, which outlives the handle.
-    let application = unsafe { &*data.cast::<Application>() };
-    assert_eq!(count, 1, "one message per call");
-    // SAFETY: libpam passes `count` messages, each with a NUL-terminated text.
-    let (style, text) = unsafe { ((**messages).style, CStr::from_ptr((**messages).text)) };
-    application.heard.lock().unwrap().push((style, text.to_str().unwrap().to_owned()));
-
-    let (password, text) = (application.password.as_c_str(), text.to_str().unwrap());
-    let answer = match application.manner {
-        Manner::Types { new, .. } if text.starts_with("New ") => new,
-        Manner::Types { again, .. } if text.starts_with("Retype ") => again,
-        Manner::Proper | Manner::PromptsOnly | Manner::Types { .. } => {
-            Some(password).filter(|_| style == ECHO_OFF)
+impl Application for User {
+    fn answer(&mut self, Message { style, text, together }: Message<'_>) -> libpam::Answer {
+        use libpam::Answer::{Code, Empty, Missing, Text};
+        assert_eq!(together, 1, "one message per call");
+        let text = text.to_str().unwrap();
+        self.heard.push((style, text.to_owned()));
+        let password = self.password.as_c_str();
+        let answer = match self.manner {
+            Manner::Types { new, .. } if text.starts_with("New ") => new,
+            Manner::Types { again, .. } if text.starts_with("Retype ") => again,
+            Manner::Proper | Manner::PromptsOnly | Manner::Types { .. } => {
+                Some(password).filter(|_| style == ECHO_OFF)
+            }
+            Manner::PasswordForEverything => Some(password),
+            Manner::NullArray | Manner::NullText | Manner::Fails => None,
+        };
+        match (self.manner, answer) {
+            (Manner::Fails, _) | (Manner::PromptsOnly | Manner::Types { .. }, None) => Code(CONV_ERR),
+            (Manner::NullArray, _) => Missing,
+            (_, Some(answer)) => Text(answer.to_owned()),
+            (_, None) => Empty,
         }
-        Manner::PasswordForEverything => Some(password),
-        Manner::NullArray | Manner::NullText | Manner::Fails => None,
-    };
-    match application.manner {
-        Manner::Fails => return CONV_ERR,
-        Manner::PromptsOnly | Manner::Types { .. } if answer.is_none() => return CONV_ERR,
-        Manner::NullArray => return SUCCESS,
-        _ => {}
     }
-    // SAFETY: the module frees both, with free(3); a zeroed response is an empty one.
-    unsafe {
-        let response = libc::calloc(1, size_of::<libpam::Response>()).cast::<libpam::Response>();
-        if let Some(answer) = answer {
-            (*response).text = libc::strdup(answer.as_ptr());
-        }
-        *responses = response;
-    }
-    SUCCESS
 }
 
 /// One PAM handle. Its methods call libpam's functions.
-struct Login {
-    handle: *mut c_void,
-    application: Box<Application>,
+struct Login(Handle<User>);
+
+impl std::ops::Deref for Login {
+    type Target = Handle<User>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Login {
     fn start(stack: &Stack, user: &CStr, manner: Manner, password: &str) -> Self {
-        let application = Application::new(manner, password);
-        let data = (&raw const *application).cast_mut().cast();
-        let conversation = libpam::Conversation { function: converse, data };
+        let application = User { manner, password: CString::new(password).unwrap(), heard: Vec::new() };
         let folder = CString::new(stack.folder.path().to_str().unwrap()).unwrap();
-        let mut handle = std::ptr::null_mut();
-        // SAFETY: the strings outlive the call, which copies them and the conversation; the application that
-        // it points to lives as long as the handle.
-        let code = unsafe {
-            libpam::pam_start_confdir(
-                c"motion".as_ptr(),
-                user.as_ptr(),
-                &raw const conversation,
-                folder.as_ptr(),
-                &raw mut handle,
-            )
-        };
-        assert_eq!(code, SUCCESS);
-        Login { handle, application }
+        Login(Handle::start(c"motion", user, Some(&folder), application).unwrap())
     }
 
     fn john(stack: &Stack) -> Self {
@@ -151,17 +112,11 @@ impl Login {
     }
 
     fn set_item(&self, item: c_int, value: &CStr) {
-        // SAFETY: the handle is open, and libpam copies the value.
-        assert_eq!(unsafe { libpam::pam_set_item(self.handle, item, value.as_ptr().cast()) }, SUCCESS);
+        assert_eq!(self.0.set_item(item, value), SUCCESS);
     }
 
     fn item(&self, item: c_int) -> Option<CString> {
-        let mut value = std::ptr::null();
-        // SAFETY: the handle is open; the item is a string, copied before the handle is used again.
-        unsafe {
-            assert_eq!(libpam::pam_get_item(self.handle, item, &raw mut value), SUCCESS);
-            (!value.is_null()).then(|| CStr::from_ptr(value.cast()).to_owned())
-        }
+        self.0.item(item).unwrap()
     }
 
     /// Returns the session id that the application sees.
@@ -174,17 +129,9 @@ impl Login {
         self.variable(c"MOTION_AD_OUTCOME")
     }
 
-    fn variable(&self, name: &CStr) -> Option<String> {
-        // SAFETY: the handle is open; the value is copied before the handle is used again.
-        unsafe {
-            let value = libpam::pam_getenv(self.handle, name.as_ptr());
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_str().unwrap().to_owned())
-        }
-    }
-
     /// Returns the prompts and texts since the last call.
     fn heard(&self) -> Vec<(c_int, String)> {
-        self.application.heard()
+        std::mem::take(&mut self.application().heard)
     }
 }
 
@@ -199,33 +146,6 @@ fn change_prompts() -> Vec<(c_int, String)> {
 
 fn shown(style: c_int, text: &str) -> (c_int, String) {
     (style, text.to_owned())
-}
-
-macro_rules! calls {
-    ($($name:ident = $function:ident)+) => {
-        impl Login {
-            $(fn $name(&self, flags: c_int) -> c_int {
-                // SAFETY: the handle is open, and only this thread uses it.
-                unsafe { libpam::$function(self.handle, flags) }
-            })+
-        }
-    };
-}
-
-calls! {
-    authenticate = pam_authenticate
-    acct_mgmt = pam_acct_mgmt
-    setcred = pam_setcred
-    open_session = pam_open_session
-    close_session = pam_close_session
-    chauthtok = pam_chauthtok
-}
-
-impl Drop for Login {
-    fn drop(&mut self) {
-        // SAFETY: the handle is open and not used again.
-        unsafe { libpam::pam_end(self.handle, SUCCESS) };
-    }
 }
 
 /// Runs tests one at a time. They share one process, and some of them measure it.
@@ -445,10 +365,8 @@ fn john_logs_in_through_the_shipped_service() {
     assert_eq!(login.heard(), prompts(["Password: "]));
     assert_eq!(login.acct_mgmt(0), SUCCESS);
     assert_eq!(broker.questions().len(), 1, "acct_mgmt repeats the verdict");
-    for (call, flags) in
-        [(Login::setcred as fn(&Login, c_int) -> c_int, 2), (Login::setcred, 8), (Login::setcred, 4)]
-    {
-        assert_eq!(call(&login, flags), SUCCESS);
+    for flags in [2, 8, 4] {
+        assert_eq!(login.setcred(flags), SUCCESS);
     }
     assert_eq!(login.open_session(0), SUCCESS);
     assert_eq!(login.close_session(0), SUCCESS);

@@ -1,4 +1,5 @@
-//! `motion-ad setup` and `motion-ad audit` as scripts see them. The test provides the host's files and the broker.
+//! `motion-ad setup` and `motion-ad audit` as scripts see them. The test provides the host's files and the
+//! broker.
 
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -64,8 +65,10 @@ impl Host {
         self.write(
             "env",
             &format!(
-                "# XCALLY\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\nXC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
-                 export XC_ACTIVEDIRECTORY_PASSWORD='{SECRET}' # keep\nXC_ACTIVEDIRECTORY_BASE_DN = \"{base_dn}\"\n\
+                "# XCALLY\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\n\
+                 XC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
+                 export XC_ACTIVEDIRECTORY_PASSWORD='{SECRET}' # keep\n\
+                 XC_ACTIVEDIRECTORY_BASE_DN = \"{base_dn}\"\n\
                  XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\nXC_ACTIVEDIRECTORY_DOMAIN='acme.com'\n"
             ),
         );
@@ -114,8 +117,8 @@ impl Host {
         self.run(&all, "")
     }
 
-    /// Starts a broker that answers each name with `answer`, at most `most` names per request. Its thread returns the
-    /// requests.
+    /// Starts a broker that answers each name with `answer`, at most `most` names per request. Its thread
+    /// returns the requests.
     fn broker(
         &self,
         requests: usize,
@@ -145,8 +148,8 @@ fn where_the_join_knows_it_all_nothing_is_to_be_changed() {
         assert_eq!((done.exit, done.err.as_str()), (0, ""), "{done:?}");
         for text in [
             "  XC_ACTIVEDIRECTORY_BASE_DN, line 5: nothing to set\n    it is the whole of acme.com",
-            "x XC_ACTIVEDIRECTORY_PASSWORD, line 4: remove it\n    take the line out and change the password of \
-             cn=admin,dc=acme,dc=com in AD",
+            "x XC_ACTIVEDIRECTORY_PASSWORD, line 4: remove it\n    take the line out and change the password \
+             of cn=admin,dc=acme,dc=com in AD",
             "With ldap:// passwords crossed the network in the clear",
             " is needed: 2, 3, 4, 5, 6, 7.\n",
             "stays as it is: there is nothing to change\n",
@@ -288,7 +291,8 @@ fn a_csv_list_becomes_a_csv_answer() {
         lines,
         [
             "2,ann,ann@acme.com,yes,success,,,,,,,,,",
-            "3,jdoe,,no,unknown_user,\"AD has no account, \"\"jdoe\"\"\",,,,,,,jdoe = john.doe@acme.com,initial"
+            "3,jdoe,,no,unknown_user,\"AD has no account, \"\"jdoe\"\"\",,,,,,,jdoe = \
+             john.doe@acme.com,initial"
         ]
     );
 }

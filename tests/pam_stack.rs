@@ -2,19 +2,14 @@
 //! known results.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// The test calls libpam through its C interface, as an application does.
-#![allow(unsafe_code)]
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
-use std::ptr;
 
 use motion_ad::doctor::stack::{Kind, Rule, Service, Value, decide};
-
-#[path = "clients/libpam.rs"]
-#[allow(dead_code)]
-mod libpam;
+use motion_ad_support::libpam::{Answer, Application, Handle, Message, PAM_CONV_ERR};
+use motion_ad_support::skipped;
 
 const ABORT: i32 = 26;
 /// Result of the service `other`, whose lines apply if a service has none.
@@ -98,34 +93,21 @@ impl Dice {
     }
 }
 
+/// An application that answers nothing.
+struct Silent;
+
+impl Application for Silent {
+    fn answer(&mut self, _: Message<'_>) -> Answer {
+        Answer::Code(PAM_CONV_ERR)
+    }
+}
+
 /// Returns libpam's decision for the service `motion` in `folder`.
 fn libpam_decides(folder: &Path) -> i32 {
-    extern "C" fn silent(
-        _: c_int,
-        _: *const *const libpam::Message,
-        _: *mut *mut libpam::Response,
-        _: *mut c_void,
-    ) -> c_int {
-        19
-    }
-    let conversation = libpam::Conversation { function: silent, data: ptr::null_mut() };
     let folder = CString::new(folder.to_str().unwrap()).unwrap();
-    let mut handle = ptr::null_mut();
-    // SAFETY: the strings and the conversation outlive the handle, which is ended below.
-    unsafe {
-        let begun = libpam::pam_start_confdir(
-            c"motion".as_ptr(),
-            c"john".as_ptr(),
-            &conversation,
-            folder.as_ptr(),
-            &mut handle,
-        );
-        if begun != 0 {
-            return begun;
-        }
-        let code = libpam::pam_authenticate(handle, 0);
-        libpam::pam_end(handle, code);
-        code
+    match Handle::start(c"motion", c"john", Some(&folder), Silent) {
+        Ok(handle) => handle.authenticate(0),
+        Err(code) => code,
     }
 }
 
@@ -155,8 +137,7 @@ fn the_doctor_reads_services_as_libpam_does() {
         .join(format!("{}-linux-gnu/security/pam_debug.so", std::env::consts::ARCH))
         .exists()
     {
-        println!("not compared: libpam-modules is not installed");
-        return;
+        return skipped("libpam-modules is not installed");
     }
     let mut dice = Dice(73);
     let mut let_in = 0;

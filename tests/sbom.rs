@@ -51,6 +51,20 @@ fn every_crate_that_is_linked_is_listed_once_and_no_other() {
     assert!(listed.len() > 100, "{}", listed.len());
 }
 
+/// A crate with other features is compiled again: the tests and the lab's suite have the same ones.
+#[test]
+fn the_suite_compiles_no_crate_again_that_the_tests_have_compiled() {
+    let crates = |package: &str, edges: &str| -> BTreeSet<String> {
+        let tree = ["tree", "--locked", "--target", TARGET, "--prefix", "none", "--format", "{p} {f}"];
+        let tree = output(cargo(&tree).args(["--package", package, "--edges", edges]));
+        let lines = tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned());
+        lines.filter(|line| !line.starts_with("motion-ad-lab ")).collect()
+    };
+    let (tests, suite) = (crates("motion-ad", "normal,build,dev"), crates("motion-ad-lab", "normal,build"));
+    let again: Vec<_> = suite.difference(&tests).collect();
+    assert!(again.is_empty() && suite.len() > 100, "see tests/support/Cargo.toml: {again:#?}");
+}
+
 #[test]
 fn it_is_cyclonedx_with_a_checksum_and_a_licence_of_each() {
     let bom = bom();

@@ -1,17 +1,15 @@
 //! The scripted LDAP server, tested with clients other than the project's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod scripted;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, Scope, SearchEntry};
+use motion_ad_support::scripted::*;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use scripted::*;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -172,8 +170,10 @@ async fn the_netlogon_ping_over_tcp_and_udp() {
     let address = server.listen_udp("127.0.0.1:0").await.unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     // A search of the root DSE with the message id 5, byte by byte.
-    let ping = b"\x30\x48\x02\x01\x05\x63\x43\x04\x00\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\
-        \xa0\x24\xa3\x15\x04\x09DnsDomain\x04\x08acme.com\xa3\x0b\x04\x05NtVer\x04\x02\\6\x30\x0a\x04\x08Netlogon";
+    let ping =
+        b"\x30\x48\x02\x01\x05\x63\x43\x04\x00\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\
+        \x00\xa0\x24\xa3\x15\x04\x09DnsDomain\x04\x08acme.com\xa3\x0b\x04\x05NtVer\x04\x02\\6\x30\x0a\x04\x08\
+        Netlogon";
     socket.send_to(ping, address).await.unwrap();
     let mut answer = vec![0; 2048];
     let length = timeout(WAIT, socket.recv(&mut answer)).await.unwrap().unwrap();

@@ -70,7 +70,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             tokio::select! {
                 _ = told.recv() => {}
                 _ = interrupted.recv() => {}
-                file = stale(files, config, &changed) => changed.write(Level::Info, &Line::new("restart").with("changed", file)),
+                file = stale(files, config, &changed) => {
+                    changed.write(Level::Info, &Line::new("restart").with("changed", file));
+                }
             }
         };
         server::serve(listeners, bridge, told).await?;

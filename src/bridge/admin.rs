@@ -1,4 +1,5 @@
-//! The local admin as a client's bind names it: a name and a secret that allow an application on this host to search.
+//! The local admin as a client's bind names it: a name and a secret that allow an application on this host to
+//! search.
 //!
 //! They grant access to nothing else: AD knows neither. systemd passes the bridge a copy of root's file.
 

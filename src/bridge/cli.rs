@@ -18,9 +18,9 @@ Exit status:
 
 /// Answers LDAP on loopback, for applications that only speak LDAP
 ///
-/// systemd starts it on the first connection to port 3890 of 127.0.0.1 or ::1, if motion-ad-ldap.socket is enabled. A bind
-/// becomes a login through PAM by the service in `bridge.service`; a search is answered by motion-ad-broker(8), from
-/// Active Directory. Nothing else is served, and nothing is ever changed.
+/// systemd starts it on the first connection to port 3890 of 127.0.0.1 or ::1, if motion-ad-ldap.socket is
+/// enabled. A bind becomes a login through PAM by the service in `bridge.service`; a search is answered by
+/// motion-ad-broker(8), from Active Directory. Nothing else is served, and nothing is ever changed.
 ///
 /// The kernel says which user connects. Root and the users in `broker.users` are served.
 ///

@@ -10,8 +10,8 @@ use crate::module::handle::OUTCOME;
 use crate::protocol::Secret;
 
 /// PAM_RHOST of every login of the bridge: an address of this host, with the bridge as its zone. The audit
-/// library resolves PAM_RHOST in each call of libpam. For an address, the C library sends no query to DNS; for a
-/// plain word it sends two. [`TTY`] is PAM_TTY.
+/// library resolves PAM_RHOST in each call of libpam. For an address, the C library sends no query to DNS;
+/// for a plain word it sends two. [`TTY`] is PAM_TTY.
 pub const RHOST: &str = "::1%motion-ad-ldap";
 const TTY: &str = "ldap";
 /// Lists the memory of this process, with the file that each part belongs to (proc(5)).
@@ -50,9 +50,9 @@ impl Pam {
         })
     }
 
-    /// Keeps the modules loaded from now on: otherwise each login loads and unloads those of the service and of
-    /// `other`. Returns the files that were loaded; a changed one is not loaded again. If libpam cannot read the
-    /// service, every login tries it again.
+    /// Keeps the modules loaded from now on: otherwise each login loads and unloads those of the service and
+    /// of `other`. Returns the files that were loaded; a changed one is not loaded again. If libpam cannot
+    /// read the service, every login tries it again.
     pub fn keep_modules(&mut self) -> Vec<PathBuf> {
         let before = loaded();
         self.modules = Modules::load(&self.application()).ok();

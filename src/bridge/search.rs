@@ -15,8 +15,8 @@ use crate::protocol::search::{self as asked, Found, FoundEntry, MAX_FILTER, Scop
 
 /// Maximum number of searches in progress at once. A search is in progress until its entries are sent.
 pub const SEARCHES: usize = 4;
-/// Maximum time a search waits for its turn. A domain controller needs some seconds for one search for each of a user's
-/// hundreds of groups, which some libraries send at once.
+/// Maximum time a search waits for its turn. A domain controller needs some seconds for one search for each
+/// of a user's hundreds of groups, which some libraries send at once.
 pub const QUEUED: Duration = Duration::from_secs(30);
 /// Time limit for the broker's reply to a search.
 pub const SEARCH: Duration = Duration::from_secs(10);
@@ -24,8 +24,8 @@ pub const SEARCH: Duration = Duration::from_secs(10);
 pub const CHUNK: usize = 65_536;
 
 /// AD's diagnostic text for an operation on a connection without a successful bind.
-const UNBOUND: &str = "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must be \
-    completed on the connection., data 0, v1db1";
+const UNBOUND: &str = "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a \
+    successful bind must be completed on the connection., data 0, v1db1";
 
 /// Performs a search and sends the reply.
 ///

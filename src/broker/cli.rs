@@ -8,7 +8,8 @@ use crate::config::CONFIG;
 
 const MORE: &str = "\
 Environment:
-  CREDENTIALS_DIRECTORY  keytab and sssd.conf as systemd copied them; without it the broker reads the host's own
+  CREDENTIALS_DIRECTORY  keytab and sssd.conf as systemd copied them; without it the broker reads the host's \
+own
   KRB5_KTNAME            the keytab, for the machine account's tickets and to verify KDCs
 
 Exit status:
@@ -17,14 +18,15 @@ Exit status:
 
 /// Checks logins of XCALLY Motion against Active Directory
 ///
-/// systemd starts it at boot, and on the first connection to /run/motion-ad/broker.sock. It takes the socket, the
-/// machine's keytab and sssd.conf from systemd, and answers root and the users in `broker.users`.
+/// systemd starts it at boot, and on the first connection to /run/motion-ad/broker.sock. It takes the socket,
+/// the machine's keytab and sssd.conf from systemd, and answers root and the users in `broker.users`.
 ///
-/// It writes one line per login to the log, facility AUTHPRIV. When its configuration, the realm join or krb5.conf changes,
-/// it finishes the logins on their way and ends; systemd starts it again. Changes of resolv.conf and hosts need no restart.
+/// It writes one line per login to the log, facility AUTHPRIV. When its configuration, the realm join or
+/// krb5.conf changes, it finishes the logins on their way and ends; systemd starts it again. Changes of
+/// resolv.conf and hosts need no restart.
 ///
-/// A configuration that is broken, or a host that is not joined, does not keep it from starting: it denies every
-/// login and says why.
+/// A configuration that is broken, or a host that is not joined, does not keep it from starting: it denies
+/// every login and says why.
 #[derive(Debug, Parser)]
 #[command(name = "motion-ad-broker", version, after_long_help = MORE)]
 pub struct Arguments {

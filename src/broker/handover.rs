@@ -3,8 +3,8 @@
 //!
 //! Only a broker that ends because a file changed leaves it, for the moment until systemd starts the next
 //! one. A start by hand, at boot or after a crash finds none, so a configuration that cannot be used denies
-//! every login then. One exception: a restart by hand in that very moment takes what was left, because systemd
-//! does not tell a service why it is started.
+//! every login then. One exception: a restart by hand in that very moment takes what was left, because
+//! systemd does not tell a service why it is started.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};

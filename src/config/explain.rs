@@ -54,8 +54,8 @@ impl Mistake {
                 format!("unknown key `{key}` {place}{hint}")
             }
             Mistake::Below { table, key, meant, .. } => format!(
-                "`{key}` stands below #[{meant}], which is a comment, so that it would be {table}.{key}: take the # \
-                 before [{meant}] away, or move the key"
+                "`{key}` stands below #[{meant}], which is a comment, so that it would be {table}.{key}: \
+                 take the # before [{meant}] away, or move the key"
             ),
         }
     }
@@ -322,8 +322,8 @@ mod tests {
             (
                 "[tls]\n#mode = \"auto\"\n#[sessions]\nca_file = \"/x\"\n",
                 4,
-                "`ca_file` stands below #[sessions], which is a comment, so that it would be tls.ca_file: take the # \
-                 before [sessions] away, or move the key",
+                "`ca_file` stands below #[sessions], which is a comment, so that it would be tls.ca_file: \
+                 take the # before [sessions] away, or move the key",
             ),
         ];
         for (text, line, said) in cases {

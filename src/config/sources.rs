@@ -4,8 +4,8 @@
 //! credentials (`LoadCredential=`, systemd.exec(5)). So a changed source requires a new start. The broker may
 //! not read these sources, but every user may read a file's times, so a `stat` before each login is enough.
 //!
-//! A start of SSSD touches `krb5.conf` and sets the modes of its own files. So a file that this process may read
-//! counts as changed only if its contents differ, and another one not if only its owner or mode does.
+//! A start of SSSD touches `krb5.conf` and sets the modes of its own files. So a file that this process may
+//! read counts as changed only if its contents differ, and another one not if only its owner or mode does.
 
 use std::fs::Metadata;
 use std::io;
@@ -92,8 +92,8 @@ impl Credentials {
         }
         let Some(realm) = samba::realm(smb) else { return ConfigError::NotJoined };
         let text = format!(
-            "names the realm {realm}, so this host is joined by winbind, and there is no {}; write these two lines into \
-             {}: [domain] and name = \"{}\"",
+            "names the realm {realm}, so this host is joined by winbind, and there is no {}; write these two \
+             lines into {}: [domain] and name = \"{}\"",
             sssd.display(),
             config.display(),
             realm.to_lowercase()
@@ -126,16 +126,17 @@ impl Credentials {
 }
 
 /// Reason why systemd may omit a file.
-const WITHHELD: &str = "a drop-in that empties LoadCredential= does that, as images of LXC and Incus have one \
-    (`systemctl cat motion-ad.service` shows it); remove it, or add one with a later name";
+const WITHHELD: &str = "a drop-in that empties LoadCredential= does that, as images of LXC and Incus have \
+    one (`systemctl cat motion-ad.service` shows it); remove it, or add one with a later name";
 
 /// Returns the command that makes systemd copy `keytab` and SSSD's files.
 fn drop_in(keytab: &Path) -> String {
     const FOLDER: &str = "/etc/systemd/system/motion-ad.service.d";
     format!(
-        "`mkdir -p {FOLDER} && printf '[Service]\\nLoadCredential=%s\\nLoadCredential=%s\\nLoadCredential=%s\\n' \
-         keytab:{} sssd.conf:{SSSD_CONF} sssd.conf.d:{SNIPPETS} >{FOLDER}/zzzzz-keytab.conf && \
-         systemctl daemon-reload && systemctl restart motion-ad.service`",
+        "`mkdir -p {FOLDER} && printf \
+         '[Service]\\nLoadCredential=%s\\nLoadCredential=%s\\nLoadCredential=%s\\n' keytab:{} \
+         sssd.conf:{SSSD_CONF} sssd.conf.d:{SNIPPETS} >{FOLDER}/zzzzz-keytab.conf && systemctl daemon-reload \
+         && systemctl restart motion-ad.service`",
         keytab.display()
     )
 }
@@ -196,7 +197,8 @@ impl Source {
         let now = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), i64::from(now.subsec_nanos()));
         let filled = is_filled(copy);
         let seen = match (look(path), look(copy)) {
-            // A source without contents has nothing to hand over, now or at the next start: it waits for a join.
+            // A source without contents has nothing to hand over, now or at the next start: it waits for a
+            // join.
             (Some(Look::There(source)), _) if !filled && source.size <= EMPTY => Look::There(source),
             // A source with a time in the future shows that the clock was set back, which must not cause
             // endless restarts. Neither must a source that existed before systemd used the default: a new
@@ -214,8 +216,9 @@ impl Source {
         Source { path: path.to_owned(), seen, contents: None }
     }
 
-    /// Returns true if the file has changed since its state was `seen`. A file that the broker may not `stat` counts
-    /// as unchanged, and one that it may no longer read as changed. If only the state has changed, `seen` follows.
+    /// Returns true if the file has changed since its state was `seen`. A file that the broker may not `stat`
+    /// counts as unchanged, and one that it may no longer read as changed. If only the state has changed,
+    /// `seen` follows.
     fn is_stale(&self, seen: &mut Look) -> bool {
         let Some(now) = look(&self.path).filter(|now| now != seen) else { return false };
         let (Look::There(before), Look::There(after)) = (&*seen, &now) else { return true };

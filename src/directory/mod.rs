@@ -1,8 +1,8 @@
 //! Access to AD.
 //!
-//! Users' passwords are checked on pooled TLS connections ([`passwords::pool`]). Everything that is read is read on the
-//! machine account's connection ([`machine`]), because after a rejected bind the server decides which rights
-//! are left on a connection.
+//! Users' passwords are checked on pooled TLS connections ([`passwords::pool`]). Everything that is read is
+//! read on the machine account's connection ([`machine`]), because after a rejected bind the server decides
+//! which rights are left on a connection.
 
 mod configuration;
 pub mod controllers;

@@ -204,12 +204,13 @@ mod tests {
 
     #[tokio::test]
     async fn line_and_secret_have_to_agree_and_the_secret_is_no_password_of_ad() {
-        if !nix::unistd::Uid::effective().is_root() {
+        if !motion_ad_support::is_root() {
             return;
         }
         let env = |url: &str, admin: &str, password: &str| {
             format!(
-                "XC_ACTIVEDIRECTORY_URL='{url}'\nXC_ACTIVEDIRECTORY_ADMIN='{admin}'\nXC_ACTIVEDIRECTORY_PASSWORD='{password}'\n"
+                "XC_ACTIVEDIRECTORY_URL='{url}'\nXC_ACTIVEDIRECTORY_ADMIN='{admin}'\n\
+                 XC_ACTIVEDIRECTORY_PASSWORD='{password}'\n"
             )
         };
         let here = "ldap://127.0.0.1:3890";

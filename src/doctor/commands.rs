@@ -129,12 +129,14 @@ commands! {
     /// Registers a domain controller's addresses in DNS.
     ADDRESSES_WINDOWS: Step, Windows, "ipconfig /registerdns";
     /// Shows the hosts that DNS names as domain controllers.
-    RECORDS_WINDOWS: Look, Windows, "Get-DnsServerResourceRecord -ZoneName {} -Name _ldap._tcp.dc -RRType Srv";
+    RECORDS_WINDOWS: Look, Windows, "Get-DnsServerResourceRecord -ZoneName {} -Name _ldap._tcp.dc -RRType \
+                                     Srv";
     /// The same on Samba.
     RECORDS_SAMBA: Look, Samba, "samba-tool dns query localhost {} _ldap._tcp.dc SRV -P";
     /// Shows the firewall rules of a domain controller.
     FIREWALL_WINDOWS: Look, Windows,
-        "Get-NetFirewallRule -DisplayGroup 'Active Directory Domain Services' | Format-Table DisplayName, Enabled, Action";
+        "Get-NetFirewallRule -DisplayGroup 'Active Directory Domain Services' | Format-Table DisplayName, \
+         Enabled, Action";
     /// Shows the listening programs on a domain controller's ports.
     PORTS_SAMBA: Look, Samba, "ss -ltnp";
     /// Shows the state of the replication between domain controllers.

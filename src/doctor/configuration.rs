@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_key_is_found_in_its_table() {
-        let text = "tls.mode = \"auto\"\n[domain]\n # base_dn = \"dc=x\"\n  base_dn=\"dc=acme,dc=com\"\n[tls]\nca_file = \"/ca\"\n";
+        let text = "tls.mode = \"auto\"\n[domain]\n # base_dn = \"dc=x\"\n  base_dn=\"dc=acme,dc=com\"\n\
+                    [tls]\nca_file = \"/ca\"\n";
         let cases = [
             ("domain", "base_dn", Some(4)),
             ("tls", "ca_file", Some(6)),

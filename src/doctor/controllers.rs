@@ -107,8 +107,8 @@ fn opened(finding: Finding) -> Finding {
         _ => finding
             .advise(
                 Place::Network,
-                "let this host reach the port: a firewall between the two or on the domain controller is in the way, \
-                 or the service does not run there",
+                "let this host reach the port: a firewall between the two or on the domain controller is in \
+                 the way, or the service does not run there",
             )
             .there(&commands::FIREWALL_WINDOWS, &commands::PORTS_SAMBA, ""),
     }

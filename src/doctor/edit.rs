@@ -156,9 +156,11 @@ mod tests {
         let cases = [
             ("[login]\nalow_groups = [\"A\"]\n", Some("[login]\nallow_groups = [\"A\"]\n")),
             (
-                "[login]\n# mine\nwarn_days = 3\n[tls]\n[login]\nallow_groups = [\"A\"] # these\ndeny_groups = [\"B\"]\n",
+                "[login]\n# mine\nwarn_days = 3\n[tls]\n[login]\nallow_groups = [\"A\"] # these\n\
+                 deny_groups = [\"B\"]\n",
                 Some(
-                    "[login]\n# mine\nwarn_days = 3\nallow_groups = [\"A\"] # these\ndeny_groups = [\"B\"]\n[tls]\n",
+                    "[login]\n# mine\nwarn_days = 3\nallow_groups = [\"A\"] # these\ndeny_groups = [\"B\"]\n\
+                     [tls]\n",
                 ),
             ),
             ("[login]\nallow_groups = [\"A\"]\n[login]\nallow_groups = [\"B\"]\n", None),

@@ -44,8 +44,8 @@ pub(super) const HOME: &str = "/var/opt/motion2";
 
 /// Time limit of one query to the broker, which itself waits two seconds for DNS before it reports its state.
 const BROKER: Duration = Duration::from_secs(4);
-/// The same for queries that decide if users can log in: the default deadline of a login, so that the broker does not
-/// fail here where a login succeeds.
+/// The same for queries that decide if users can log in: the default deadline of a login, so that the broker
+/// does not fail here where a login succeeds.
 pub(super) const PATIENT: Duration = Duration::from_secs(5);
 /// Time limit of the machine's connection to one domain controller, its ticket included.
 const MACHINE: Duration = Duration::from_secs(4);
@@ -559,8 +559,8 @@ impl Servers for One {
 
 /// Returns systemd's properties of a unit by their names.
 pub(super) async fn unit(name: &str) -> io::Result<BTreeMap<String, String>> {
-    const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,DropInPaths,FragmentPath,\
-                              SocketMode,SocketUser,SocketGroup,MainPID,Result";
+    const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,DropInPaths,\
+                              FragmentPath,SocketMode,SocketUser,SocketGroup,MainPID,Result";
     let Answer { out, .. } = command::ask("systemctl", &["show", PROPERTIES, name]).await?;
     let pairs = out.lines().filter_map(|line| line.split_once('='));
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())

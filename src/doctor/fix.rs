@@ -389,7 +389,8 @@ mod tests {
             (Run::MakeUser, "systemd-sysusers motion-ad.conf"),
             (
                 Run::Access { path: path.clone(), owner: Some("root:root".into()), mode: 0o644 },
-                "chown --no-dereference root:root '/etc/motion-ad/my ca.pem' && chmod 0644 '/etc/motion-ad/my ca.pem'",
+                "chown --no-dereference root:root '/etc/motion-ad/my ca.pem' && chmod 0644 \
+                 '/etc/motion-ad/my ca.pem'",
             ),
             (
                 Run::ReplaceSocket(path),

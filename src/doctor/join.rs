@@ -78,8 +78,8 @@ async fn not_named(facts: &Facts, shown: &str) -> Finding {
     };
     let domain = realm.to_lowercase();
     let finding = Finding::failure(format!(
-        "{what}, but the keytab has the key of {machine} in {realm}: this host is joined, and only domain.name is \
-         missing from config.toml"
+        "{what}, but the keytab has the key of {machine} in {realm}: this host is joined, and only \
+         domain.name is missing from config.toml"
     ));
     let options = facts.options();
     let text = fs::read_to_string(&options.config).unwrap_or_default();
@@ -187,7 +187,10 @@ pub(super) async fn keytab(facts: &Facts) -> Finding {
     if let Some(joined) = joined_as(keytab, &name) {
         return Finding::warning(format!("this host is called {name}, and was joined as {joined}")).advise(
             Place::Here,
-            format!("give it the name {joined} again, or join it under the new one; a copy of another host needs its own join"),
+            format!(
+                "give it the name {joined} again, or join it under the new one; a copy of another host \
+                     needs its own join"
+            ),
         );
     }
     let versions = versions(keytab, machine).iter().map(u32::to_string).collect::<Vec<_>>();

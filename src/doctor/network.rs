@@ -193,7 +193,8 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
         return Finding::skipped("no domain controller is known, so neither is this host's own address");
     };
     let hosts = format!(
-        "register {full} with {address} in DNS, or name them in a line of /etc/hosts: {address} {full} {short}"
+        "register {full} with {address} in DNS, or name them in a line of /etc/hosts: {address} {full} \
+         {short}"
     );
     if !resolves(&full).await {
         return Finding::warning(format!("{full}, this host's own name, does not resolve"))
@@ -215,8 +216,8 @@ pub(super) async fn own_name(facts: &Facts) -> Finding {
     }
 }
 
-/// Returns true if the system's resolver knows an address of `name`. Both families are queried at the same time: a DNS
-/// server that never answers for one of them delays nothing.
+/// Returns true if the system's resolver knows an address of `name`. Both families are queried at the same
+/// time: a DNS server that never answers for one of them delays nothing.
 async fn resolves(name: &str) -> bool {
     let of = |family| async move { !getent(family, name).await.trim().is_empty() };
     let (v4, v6) = (pin!(of("ahostsv4")), pin!(of("ahostsv6")));

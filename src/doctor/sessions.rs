@@ -36,8 +36,8 @@ pub(super) async fn register(facts: &Facts) -> Finding {
         if finding.level != Level::Ok {
             return finding.command(&commands::SHOW_REDIS, "").advise(
                 Place::Redis,
-                "start the Redis, or let this host reach it: sessions.store names it, and the network between them \
-                 decides",
+                "start the Redis, or let this host reach it: sessions.store names it, and the network \
+                 between them decides",
             );
         }
     }

@@ -27,8 +27,8 @@ pub(super) fn check(cli: &Cli) -> Result<Page, Failure> {
     doctor::only(cli, &CHECKS)
 }
 
-/// Shows each key with its value and its source. If the broker keeps the last good configuration in force because
-/// the files cannot be used, shows that and fails.
+/// Shows each key with its value and its source. If the broker keeps the last good configuration in force
+/// because the files cannot be used, shows that and fails.
 pub(super) fn show(cli: &Cli, args: &ConfigShow) -> Result<Exit, Failure> {
     let print_all = |all: &[Setting]| {
         let text = if args.json { show::json(&all)? } else { table(all) };

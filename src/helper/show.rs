@@ -9,10 +9,12 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// Returns true if a terminal would obey `c` instead of showing it, show its line in another order, or show nothing.
+/// Returns true if a terminal would obey `c` instead of showing it, show its line in another order, or show
+/// nothing.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Escapes every character in `text` that a terminal would obey.
@@ -275,11 +277,13 @@ mod tests {
 
     #[test]
     fn a_sentence_is_broken_between_words_and_coloured_and_nothing_else_is() {
-        let text = " john  x\nproblem: the group \"Aliens\" does not exist\n{\"a\": \"b may log in\"}\nall is well\n";
+        let text = " john  x\nproblem: the group \"Aliens\" does not exist\n{\"a\": \"b may log in\"}\n\
+                    all is well\n";
         let plain = for_terminal(text, 30, false);
         assert_eq!(
             plain,
-            " john  x\nproblem: the group \"Aliens\"\n  does not exist\n{\"a\": \"b may log in\"}\nall is well\n"
+            " john  x\nproblem: the group \"Aliens\"\n  does not exist\n{\"a\": \"b may log in\"}\n\
+             all is well\n"
         );
         let coloured = for_terminal(text, 80, true);
         assert_eq!(coloured.matches('\u{1b}').count(), 4, "{coloured:?}");

@@ -50,7 +50,8 @@ pub enum KerberosError {
     KeytabMissing(String),
     /// The keytab cannot be read.
     #[error(
-        "the keytab {path} cannot be read ({cause}): check its owner and mode, or join again with `adcli join`"
+        "the keytab {path} cannot be read ({cause}): check its owner and mode, or join again with `adcli \
+         join`"
     )]
     KeytabUnreadable {
         /// The keytab.

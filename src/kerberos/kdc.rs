@@ -97,8 +97,9 @@ impl Silence {
     }
 }
 
-/// Asks one KDC. Its addresses have until `connected`; the first that accepts has until `deadline`. If an address
-/// breaks off, the message may have arrived: `lost` gets that address before the next one gets the message.
+/// Asks one KDC. Its addresses have until `connected`; the first that accepts has until `deadline`. If an
+/// address breaks off, the message may have arrived: `lost` gets that address before the next one gets the
+/// message.
 pub(super) async fn ask_one(
     kdc: &Kdc,
     message: &[u8],

@@ -25,8 +25,8 @@ pub fn local(at: SystemTime, today: SystemTime) -> String {
 fn parts(at: SystemTime) -> Option<libc::tm> {
     let seconds = libc::time_t::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()?;
     let mut parts = MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: both point to memory of their types that lives during the call. localtime_r(3) may be called by any
-    // thread; it reads the variable TZ, which this process never sets.
+    // SAFETY: both point to memory of their types that lives during the call. localtime_r(3) may be called by
+    // any thread; it reads the variable TZ, which this process never sets.
     let done = unsafe { libc::localtime_r(&raw const seconds, parts.as_mut_ptr()) };
     // SAFETY: all bits zero are a valid `tm`, and the call has only written to it.
     (!done.is_null()).then(|| unsafe { parts.assume_init() })

@@ -76,7 +76,8 @@ pub(super) fn new_authtok(pamh: &mut PamHandle) -> PamResult<Secret> {
     // SAFETY: as in `authtok`; without a prompt libpam takes its own.
     let mut code = unsafe { pam_get_authtok_noverify(pamh, &raw mut authtok, null()) };
     if code == PamResultCode::PAM_SUCCESS as c_int && !is_known {
-        // SAFETY: the same; `authtok` still points to what libpam keeps, which is compared with the second answer.
+        // SAFETY: the same; `authtok` still points to what libpam keeps, which is compared with the second
+        // answer.
         code = unsafe { pam_get_authtok_verify(pamh, &raw mut authtok, null()) };
     }
     // SAFETY: `authtok` is what libpam just answered about `pamh`.
@@ -90,8 +91,8 @@ pub(super) fn new_authtok(pamh: &mut PamHandle) -> PamResult<Secret> {
 unsafe fn taken(_pamh: &mut PamHandle, code: c_int, authtok: *const c_char) -> PamResult<Secret> {
     match PamResultCode::try_from(code) {
         Ok(PamResultCode::PAM_SUCCESS) if !authtok.is_null() => {
-            // SAFETY: on success libpam points us to a NUL-terminated string, which it keeps until the item is
-            // set again; the handle is borrowed mutably, so nobody does that before the copy is made.
+            // SAFETY: on success libpam points us to a NUL-terminated string, which it keeps until the item
+            // is set again; the handle is borrowed mutably, so nobody does that before the copy is made.
             let bytes = unsafe { CStr::from_ptr(authtok) }.to_bytes();
             Ok(Secret::new(bytes.to_vec()))
         }
@@ -102,15 +103,15 @@ unsafe fn taken(_pamh: &mut PamHandle, code: c_int, authtok: *const c_char) -> P
 
 /// Unsets PAM_AUTHTOK, which libpam wipes, so that no module that follows takes it for the new password.
 pub(super) fn forget_authtok(pamh: &mut PamHandle) {
-    // SAFETY: `pamh` is libpam's own handle, borrowed for this call; NULL unsets an item. It fails only for callers
-    // that are no modules.
+    // SAFETY: `pamh` is libpam's own handle, borrowed for this call; NULL unsets an item. It fails only for
+    // callers that are no modules.
     unsafe { pam_set_item(pamh, PAM_AUTHTOK, null()) };
 }
 
 /// Sets a variable of the handle's environment (`NAME=value`), or unsets it (`NAME`).
 pub(super) fn putenv(pamh: &mut PamHandle, name_value: &CStr) {
-    // SAFETY: `pamh` is libpam's own handle, borrowed for this call, and `name_value` outlives it; libpam copies it.
-    // Without memory for it the application does not learn it.
+    // SAFETY: `pamh` is libpam's own handle, borrowed for this call, and `name_value` outlives it; libpam
+    // copies it. Without memory for it the application does not learn it.
     unsafe { pam_putenv(pamh, name_value.as_ptr()) };
 }
 
@@ -118,7 +119,8 @@ pub(super) fn putenv(pamh: &mut PamHandle, name_value: &CStr) {
 pub(super) fn syslog(pamh: &PamHandle, priority: c_int, line: &str) {
     // Our lines hold no NUL: what others typed is escaped. A line that did would not be cut, but lost.
     let Ok(line) = CString::new(line) else { return };
-    // SAFETY: the format has one `%s`, its one argument is a NUL-terminated string, and both outlive the call.
+    // SAFETY: the format has one `%s`, its one argument is a NUL-terminated string, and both outlive the
+    // call.
     unsafe { pam_syslog(pamh, priority, c"%s".as_ptr(), line.as_ptr()) }
 }
 

@@ -87,7 +87,8 @@ impl Decoder {
     /// message and its secret once the frame is whole. Further bytes are ignored.
     ///
     /// # Errors
-    /// Returns [`FrameError`] if the peer closed or cut the frame, or if the frame is too long or holds no `T`.
+    /// Returns [`FrameError`] if the peer closed or cut the frame, or if the frame is too long or holds no
+    /// `T`.
     pub fn read<T: DeserializeOwned>(&mut self, count: usize) -> Result<Option<(T, Secret)>, FrameError> {
         match (count, self.filled) {
             (0, 0) => return Err(FrameError::Closed),

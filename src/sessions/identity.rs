@@ -102,8 +102,8 @@ impl Identity {
         let Server { name, .. } = &self.server;
         (*self.place.borrow() == Place::Taken).then(|| {
             format!(
-                "another server that runs has the machine-id and the name of this one, {name}: give each its own \
-                 machine-id (docs/several-servers.md)"
+                "another server that runs has the machine-id and the name of this one, {name}: give each its \
+                 own machine-id (docs/several-servers.md)"
             )
         })
     }

@@ -11,7 +11,8 @@ pub type Modules = BTreeMap<Names, String>;
 /// The parts of each folder that each part uses, by the folder.
 pub type Arrows = BTreeMap<Names, BTreeMap<String, BTreeSet<String>>>;
 
-/// Returns the arrows between the parts of each folder. A file and the `mod.rs` of its folder are no two parts.
+/// Returns the arrows between the parts of each folder. A file and the `mod.rs` of its folder are no two
+/// parts.
 pub fn arrows(modules: &Modules) -> Arrows {
     let paths: Vec<(&Names, Names)> = modules
         .iter()

@@ -236,11 +236,9 @@ impl Collector for Page {
 }
 
 #[cfg(test)]
-#[path = "../../../tests/openmetrics/mod.rs"]
-mod openmetrics;
-
-#[cfg(test)]
 mod tests {
+    use motion_ad_support::openmetrics;
+
     use super::*;
 
     /// A page with a value for every family.

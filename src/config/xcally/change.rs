@@ -51,7 +51,8 @@ pub fn set(text: &str, name: &str, written: Option<&str>) -> String {
 mod tests {
     use super::*;
 
-    const FILE: &str = "# XCALLY\nXC_PORT=80\nexport URL = 'ldap://ad.acme.com' # the old one\r\nPASSWORD='line one\n\
+    const FILE: &str = "# XCALLY\nXC_PORT=80\nexport URL = 'ldap://ad.acme.com' # the old one\r\n\
+        PASSWORD='line one\n\
         URL=ldap://evil'\nBASE=\nDOMAIN=acme.com # x\nLAST=1";
 
     #[test]

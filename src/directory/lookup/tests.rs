@@ -84,7 +84,8 @@ async fn uid_and_mail_are_filled_where_ad_has_none() {
     assert_eq!(text(&entries[0], "uid").as_deref(), Some("john.doe"));
     assert_eq!(text(&entries[0], "mail").as_deref(), Some("john.doe@acme.com"));
     let own = john().with("uid", ["jd"]).with("mail", ["j@acme.example"]);
-    let asked = "(|(mail=j\\40acme\\2eexample)(&(userPrincipalName=j\\40acme\\2eexample)(sAMAccountType=805306368)(!(mail=*))))";
+    let asked = "(|(mail=j\\40acme\\2eexample)(&(userPrincipalName=j\\40acme\\2eexample)\
+                 (sAMAccountType=805306368)(!(mail=*))))";
     let entries = found("(mail=j@acme.example)", asked, vec![own]).await;
     assert_eq!(text(&entries[0], "uid").as_deref(), Some("jd"));
     assert_eq!(text(&entries[0], "mail").as_deref(), Some("j@acme.example"));

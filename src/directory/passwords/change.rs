@@ -142,7 +142,8 @@ mod tests {
     fn each_result_of_a_modification_has_its_outcome() {
         let windows = |error: &str| {
             format!(
-                "{error}: AtrErr: DSID-03191083, #1:\n\t0: {error}: DSID-03191083, problem 1005 (CONSTRAINT_ATT_TYPE), data 0, Att 9005a (unicodePwd)"
+                "{error}: AtrErr: DSID-03191083, #1:\n\t0: {error}: DSID-03191083, problem 1005 \
+                 (CONSTRAINT_ATT_TYPE), data 0, Att 9005a (unicodePwd)"
             )
         };
         let samba =

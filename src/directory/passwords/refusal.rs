@@ -27,8 +27,9 @@ const CODES: &[(u32, Outcome, &str)] = &[
     (0x775, Outcome::LockedOut, "the account is locked out"),
 ];
 
-/// Sub-codes of a domain controller that takes no simple bind, because NTLM is off: the low half of STATUS_NTLM_BLOCKED
-/// (MS-ERREF 2.3.1), which Samba sends, and ERROR_NTLM_BLOCKED (MS-ERREF 2.2). It has not checked the password.
+/// Sub-codes of a domain controller that takes no simple bind, because NTLM is off: the low half of
+/// STATUS_NTLM_BLOCKED (MS-ERREF 2.3.1), which Samba sends, and ERROR_NTLM_BLOCKED (MS-ERREF 2.2). It has not
+/// checked the password.
 const BLOCKED: [u32; 2] = [0x418, 0x791];
 
 const SUCCESS: u32 = 0;
@@ -37,8 +38,8 @@ const NO_SUCH_OBJECT: u32 = 32;
 /// busy, unavailable, unwillingToPerform: this domain controller cannot answer, but another one may.
 const SERVER_TROUBLE: [u32; 3] = [51, 52, 53];
 
-/// A bind that the domain controller has not decided: it has not checked the password, so AD has counted nothing. The text
-/// is its answer.
+/// A bind that the domain controller has not decided: it has not checked the password, so AD has counted
+/// nothing. The text is its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undecided {
     /// It has a problem.

@@ -73,8 +73,8 @@ impl DirectoryError {
 /// A name without a domain that is the explicit name of one account and the implicit name of another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{name} is the userPrincipalName of {explicit} and the sAMAccountName of {implicit}; a line in names.map decides: \
-     \"{name} = {principal}\" for the first, \"{name} = {account}\" for the second",
+    "{name} is the userPrincipalName of {explicit} and the sAMAccountName of {implicit}; a line in names.map \
+     decides: \"{name} = {principal}\" for the first, \"{name} = {account}\" for the second",
     name = principal.user()
 )]
 pub struct Clash {
@@ -176,8 +176,8 @@ impl<M: Machine> Directory<M> {
     /// Returns the SIDs of the configured groups that apply to `person`.
     ///
     /// # Errors
-    /// Returns an error if AD does not answer before `deadline`, or if one of the groups does not exist. Also if
-    /// the domain of `person` does not show membership in a denied group.
+    /// Returns an error if AD does not answer before `deadline`, or if one of the groups does not exist. Also
+    /// if the domain of `person` does not show membership in a denied group.
     pub async fn group_rules(
         &self,
         person: &Person,

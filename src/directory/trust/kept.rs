@@ -24,7 +24,8 @@ const CERTIFICATE: &str = "CERTIFICATE";
 const CRL: &str = "X509 CRL";
 const HEAD: &str = "\
 # The forest's trusted root CAs and CRLs, as Active Directory published them when this file was last written.
-# The broker reads it when it starts and writes it after each reading of Active Directory; a change here is lost.
+# The broker reads it when it starts and writes it after each reading of Active Directory; a change here is \
+lost.
 ";
 
 /// Reads AD's last answer from `directory`, with the time when it was written; `None` if there is none.

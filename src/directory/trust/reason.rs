@@ -168,11 +168,11 @@ fn not_for(expected: &ServerName<'_>, presented: &[String]) -> String {
 pub fn of_handshake(error: &io::Error) -> Option<&'static str> {
     const VERSION: &str =
         "the domain controller offers neither TLS 1.2 nor TLS 1.3; switch one of them on there";
-    const NOTHING_COMMON: &str = "the domain controller has no cipher or signature in common with this host: let it offer \
-        ECDHE with AES-GCM, and a certificate with an RSA key of 2048 bits or more, or on P-256 or P-384 (P-521, \
-        RSASSA-PSS keys and CBC ciphers are not supported)";
-    const BROKEN_OFF: &str = "the domain controller broke the handshake off: it has no certificate or one with an \
-        unsupported key (P-521, RSASSA-PSS), or offers neither TLS 1.2 nor TLS 1.3 with AES-GCM";
+    const NOTHING_COMMON: &str = "the domain controller has no cipher or signature in common with this host: \
+        let it offer ECDHE with AES-GCM, and a certificate with an RSA key of 2048 bits or more, or on P-256 \
+        or P-384 (P-521, RSASSA-PSS keys and CBC ciphers are not supported)";
+    const BROKEN_OFF: &str = "the domain controller broke the handshake off: it has no certificate or one \
+        with an unsupported key (P-521, RSASSA-PSS), or offers neither TLS 1.2 nor TLS 1.3 with AES-GCM";
     let of = |error: &Error| match error {
         Error::AlertReceived(AlertDescription::ProtocolVersion)
         | Error::PeerIncompatible(
@@ -240,7 +240,8 @@ mod tests {
         };
         assert_eq!(
             of(&[]),
-            "it has no subjectAltName, so it names no host; issue one whose subjectAltName has DNS:ad.acme.com"
+            "it has no subjectAltName, so it names no host; issue one whose subjectAltName has \
+             DNS:ad.acme.com"
         );
         assert!(of(&["DnsName(\"acme.com\")"]).starts_with("it is for acme.com, not for ad.acme.com; "));
     }

@@ -354,19 +354,16 @@ mod tests {
         with(&rows, &answers, |findings| {
             assert_eq!(
                 findings.text(false),
-                " 9  names\n 5  may log in\n 1  lead elsewhere by names.map\n \
-                 2  have a password or an account that expires within 14 days\n \
-                 1  may not: disabled\n 2  may not: unknown_user\n 1  may not: unmapped\n \
-                 1  repeat an earlier name of the list\n 1  lead to the account of another name in the list\n\n    \
-                    LINE  NAME        ACCOUNT     WHAT\n       \
-                       1  john        1@acme.com  password expires in 3 days\n       \
-                       2  John        1@acme.com  the account of john too\n       \
-                       3  john        1@acme.com  password expires in 3 days; stands on line 1 too\n \
-                 x     4  dora        2@acme.com  disabled\n \
-                 x     5  jdoe                    unknown_user; AD has no account\n \
-                 x     6  anne                    unknown_user; AD has no account\n       \
-                       7  front desk  3@acme.com  by names.map\n \
-                 x     8  x\\u{1b}                 unmapped; the name is not UTF-8\n\n\
+                " 9  names\n 5  may log in\n 1  lead elsewhere by names.map\n 2  have a password or an \
+                 account that expires within 14 days\n 1  may not: disabled\n 2  may not: unknown_user\n 1  \
+                 may not: unmapped\n 1  repeat an earlier name of the list\n 1  lead to the account of \
+                 another name in the list\n\n    LINE  NAME        ACCOUNT     WHAT\n       1  john        \
+                 1@acme.com  password expires in 3 days\n       2  John        1@acme.com  the account of \
+                 john too\n       3  john        1@acme.com  password expires in 3 days; stands on line 1 \
+                 too\n x     4  dora        2@acme.com  disabled\n x     5  jdoe                    \
+                 unknown_user; AD has no account\n x     6  anne                    unknown_user; AD has no \
+                 account\n       7  front desk  3@acme.com  by names.map\n x     8  x\\u{1b}                 \
+                 unmapped; the name is not UTF-8\n\n\
                  # Suggestions for names.map, made from similar accounts. Check each before you use it.\n\
                  # initial and surname: CN=x\njdoe = jane.doe@acme.com\n"
             );

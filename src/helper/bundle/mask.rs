@@ -27,7 +27,8 @@ pub(super) fn text(text: &str) -> String {
     masked
 }
 
-/// Returns a file of settings, one a line, in addition without the values of settings that are secrets, also in comments.
+/// Returns a file of settings, one a line, in addition without the values of settings that are secrets, also
+/// in comments.
 pub(super) fn settings(file: &str) -> String {
     let line = |line: &str| {
         let end = if line.ends_with('\n') { "\n" } else { "" };

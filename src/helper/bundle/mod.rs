@@ -1,6 +1,7 @@
 //! `motion-ad doctor --bundle`: one archive with all that a support case needs, and without a secret.
 //!
-//! Each part is a text. Secrets are masked in it, and names replaced if that is requested, before the archive is made.
+//! Each part is a text. Secrets are masked in it, and names replaced if that is requested, before the archive
+//! is made.
 
 mod mask;
 mod pseudonyms;

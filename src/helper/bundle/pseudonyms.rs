@@ -1,6 +1,7 @@
 //! Replaces the names of users, each by the same pseudonym everywhere.
 //!
-//! A name is known from the log, from names.map, or from its form: `name@domain`, or the `CN=` of a name in AD.
+//! A name is known from the log, from names.map, or from its form: `name@domain`, or the `CN=` of a name in
+//! AD.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,7 +9,8 @@ use crate::helper::log::line::parse;
 
 /// Fields of a log line that hold a name as the user typed it, or the account's.
 const FIELDS: [&str; 3] = ["user", "principal", "login"];
-/// Shortest name that is replaced wherever it stands. Shorter ones are replaced in log lines and in names.map alone.
+/// Shortest name that is replaced wherever it stands. Shorter ones are replaced in log lines and in names.map
+/// alone.
 const SHORTEST: usize = 3;
 /// Beginning of a pseudonym, before its number.
 const PSEUDONYM: &str = "pseudonym-";
@@ -232,19 +234,22 @@ mod tests {
         let map = names.map("# Jane's line\njd = john.doe@acme.com # John\nboss = ACME\\Jane\n");
         assert_eq!(
             map,
-            "# (a comment)\npseudonym-1 = pseudonym-2@acme.com # (a comment)\npseudonym-3 = ACME\\pseudonym-4\n"
+            "# (a comment)\npseudonym-1 = pseudonym-2@acme.com # (a comment)\n\
+             pseudonym-3 = ACME\\pseudonym-4\n"
         );
         let log = names.log(
-            "Nov 28 host motion-ad-broker[1]: event=login user=JD principal=john.doe@acme.com outcome=success ms=1\n\
-             event=login user=\"ACME\\\\john.doe\" principal=john.doe@acme.com outcome=denied reason=\"of CN=John \
-             Doe,OU=People,DC=acme,DC=com\"\n\
+            "Nov 28 host motion-ad-broker[1]: event=login user=JD principal=john.doe@acme.com \
+             outcome=success ms=1\n\
+             event=login user=\"ACME\\\\john.doe\" principal=john.doe@acme.com outcome=denied reason=\"of \
+             CN=John Doe,OU=People,DC=acme,DC=com\"\n\
              event=login user=\"Mary \\\"Ann\" outcome=unmapped\nevent=login user=root outcome=unmapped\n",
         );
         names.learn(&log);
         let log = names.text(&log);
         assert_eq!(
             log,
-            "Nov 28 host motion-ad-broker[1]: event=login user=pseudonym-1 principal=pseudonym-2@acme.com outcome=success ms=1\n\
+            "Nov 28 host motion-ad-broker[1]: event=login user=pseudonym-1 principal=pseudonym-2@acme.com \
+             outcome=success ms=1\n\
              event=login user=ACME\\pseudonym-2 principal=pseudonym-2@acme.com outcome=denied reason=\"of \
              CN=pseudonym-6,OU=People,DC=acme,DC=com\"\n\
              event=login user=pseudonym-5 outcome=unmapped\nevent=login user=root outcome=unmapped\n"
@@ -253,20 +258,21 @@ mod tests {
             .text("JOHN.DOE, john.doe. and john.doe2 or x.john.doe; jane@acme.com; JD; John Doe; motion");
         assert_eq!(
             text,
-            "pseudonym-2, pseudonym-2. and john.doe2 or x.john.doe; pseudonym-4@acme.com; JD; pseudonym-6; motion"
+            "pseudonym-2, pseudonym-2. and john.doe2 or x.john.doe; pseudonym-4@acme.com; JD; pseudonym-6; \
+             motion"
         );
     }
 
     #[test]
     fn hosts_machines_and_services_keep_their_names() {
         let mut names = Pseudonyms::new([]);
-        let text = "XCALLY$@ACME.COM ldap/ad.acme.com@ACME.COM clash (userPrincipalName of CN=a,OU=P,DC=acme) \
-                    CN=acme-CA,O=Acme x@acme.com";
+        let text = "XCALLY$@ACME.COM ldap/ad.acme.com@ACME.COM clash (userPrincipalName of \
+                    CN=a,OU=P,DC=acme) CN=acme-CA,O=Acme x@acme.com";
         names.learn(text);
         assert_eq!(
             names.text(text),
-            "XCALLY$@ACME.COM ldap/ad.acme.com@ACME.COM pseudonym-3 (userPrincipalName of CN=a,OU=P,DC=acme) CN=acme-CA,O=Acme \
-             pseudonym-1@acme.com"
+            "XCALLY$@ACME.COM ldap/ad.acme.com@ACME.COM pseudonym-3 (userPrincipalName of CN=a,OU=P,DC=acme) \
+             CN=acme-CA,O=Acme pseudonym-1@acme.com"
         );
     }
 }

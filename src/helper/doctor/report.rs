@@ -133,16 +133,14 @@ mod tests {
             "package and PAM\n  \
                ok       root               as root\n  \
                WARNING  broker             slow\\u{1b}\n           \
-                        fix: systemctl restart motion-ad.service\n\n\
-             host\n  \
-               FAILURE  srv-ldap           none\n           \
-                        for you, on a domain controller that runs Windows: nltest /dsregdns\n           \
-                        for you, on a domain controller that runs Samba: samba_dnsupdate --use-samba-tool\n           \
-                        for you, in the network: open the port\n  \
+               fix: systemctl restart motion-ad.service\n\n\
+               host\n  FAILURE  srv-ldap           none\n           for you, on a domain controller that \
+               runs Windows: nltest /dsregdns\n           for you, on a domain controller that runs Samba: \
+               samba_dnsupdate --use-samba-tool\n           for you, in the network: open the port\n  \
                skipped  addresses          because of srv-ldap\n\n\
-             1 failed, 1 with a warning, 1 ok, 1 skipped; 1.2 s\n\
-             begin with srv-ldap; `motion-ad doctor --explain srv-ldap` says more about it\n\
-             `motion-ad doctor --fix` shows each fix, asks, applies it and checks again\n"
+               1 failed, 1 with a warning, 1 ok, 1 skipped; 1.2 s\n\
+               begin with srv-ldap; `motion-ad doctor --explain srv-ldap` says more about it\n\
+               `motion-ad doctor --fix` shows each fix, asks, applies it and checks again\n"
         );
     }
 

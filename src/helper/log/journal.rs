@@ -12,7 +12,8 @@ use crate::helper::Failure;
 
 /// The program that reads the journal.
 const PROGRAM: &str = "journalctl";
-/// Selects what processes of the broker's unit wrote, by the kernel's word: any user may write a line with the broker's name.
+/// Selects what processes of the broker's unit wrote, by the kernel's word: any user may write a line with
+/// the broker's name.
 const UNIT: &str = "_SYSTEMD_UNIT=motion-ad.service";
 /// Longest record of the journal, in bytes; longer ones are skipped.
 const RECORD: usize = 262_144;
@@ -127,8 +128,8 @@ fn judge(is_success: bool, complaints: &str) -> Result<(), Failure> {
     }
     match is_success {
         _ if text.contains(NO_JOURNAL) => Err(Failure::Journal(
-            "this host keeps no journal; the lines of motion-ad-broker are in the files of its syslog daemon, such as \
-             /var/log/auth.log"
+            "this host keeps no journal; the lines of motion-ad-broker are in the files of its syslog \
+             daemon, such as /var/log/auth.log"
                 .into(),
         )),
         true => Ok(()),
@@ -179,7 +180,8 @@ impl Decoder {
     }
 }
 
-/// A record in `journalctl`'s JSON. A field that occurs several times is an array of values, and is no record of the broker.
+/// A record in `journalctl`'s JSON. A field that occurs several times is an array of values, and is no record
+/// of the broker.
 #[derive(Deserialize)]
 struct Raw {
     #[serde(rename = "__REALTIME_TIMESTAMP")]
@@ -208,12 +210,14 @@ pub(super) mod tests {
 
     #[test]
     fn records_are_read_however_they_arrive() {
-        let text = "{\"__CURSOR\":\"c1\",\"__REALTIME_TIMESTAMP\":\"1000000\",\"MESSAGE\":\"event=login user=john\"}\n\
+        let text = "{\"__CURSOR\":\"c1\",\"__REALTIME_TIMESTAMP\":\"1000000\",\"MESSAGE\":\"event=login \
+                    user=john\"}\n\
                     {\"__REALTIME_TIMESTAMP\":\"2\",\"MESSAGE\":\"Started the unit.\"}\n\
                     {\"__REALTIME_TIMESTAMP\":\"3\",\"MESSAGE\":null}\n\
                     {\"__REALTIME_TIMESTAMP\":\"3\",\"MESSAGE\":[\"event=a\",\"event=b\"]}\n\
                     rubbish\n\
-                    {\"__CURSOR\":\"c2\",\"__REALTIME_TIMESTAMP\":\"2000000\",\"MESSAGE\":[101,118,101,110,116,61,255]}\n";
+                    {\"__CURSOR\":\"c2\",\"__REALTIME_TIMESTAMP\":\"2000000\",\"MESSAGE\":[101,118,101,110,\
+                    116,61,255]}\n";
         for size in [1, 7, 100, text.len()] {
             let mut decoder = Decoder::default();
             let records: Vec<_> = text.as_bytes().chunks(size).flat_map(|part| decoder.feed(part)).collect();
@@ -245,8 +249,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_journal_that_was_not_read_is_no_empty_one() {
-        let hint = "Hint: You are currently not seeing messages from other users and the system.\n      Users in groups \
-                    'adm', 'systemd-journal' can see all messages. Pass -q to\n      turn off this notice.\n";
+        let hint = "Hint: You are currently not seeing messages from other users and the system.\n      \
+                    Users in groups 'adm', 'systemd-journal' can see all messages. Pass -q to\n      turn \
+                    off this notice.\n";
         for (is_success, complaints, expected) in [
             (true, "", None),
             (true, hint, Some("may read the journal")),

@@ -1,4 +1,5 @@
-//! `motion-ad log --follow`: a line for each login as it happens. On a terminal, the last row sums up the last minute.
+//! `motion-ad log --follow`: a line for each login as it happens. On a terminal, the last row sums up the
+//! last minute.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -253,8 +254,8 @@ mod tests {
 
     #[test]
     fn a_line_is_cut_between_words_and_is_one_line() {
-        let line = "event=login user=\"x\\u{a}\\u{1b}[2J\" outcome=wrong_password reason=\"AD says: the password is wrong\" \
-                    rhost=192.0.2.7";
+        let line = "event=login user=\"x\\u{a}\\u{1b}[2J\" outcome=wrong_password reason=\"AD says: the \
+                    password is wrong\" rhost=192.0.2.7";
         let text = text(&record(1_784_000_000, line));
         assert!(
             text.ends_with("x\\n\\u{1b}[2J from 192.0.2.7  wrong_password: AD says: the password is wrong"),

@@ -354,7 +354,8 @@ mod tests {
             .fold(text.to_owned(), |text, change| set(&text, &name(change.short), change.new.as_deref()))
     }
 
-    const FULL: &str = "# AD\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\nXC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
+    const FULL: &str = "# AD\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\n\
+        XC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
         XC_ACTIVEDIRECTORY_PASSWORD='Hush-1' # secret\nXC_ACTIVEDIRECTORY_BASE_DN='ou=user,dc=acme,dc=com'\n\
         XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\nXC_ACTIVEDIRECTORY_DOMAIN='acme.com'\nXC_PORT=80\n";
 
@@ -381,7 +382,8 @@ mod tests {
 
     #[test]
     fn without_an_administrator_one_line_changes_and_what_is_missing_is_added() {
-        let page = "XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\nXC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\n\
+        let page = "XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n\
+            XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\n\
             XC_ACTIVEDIRECTORY_DOMAIN='acme.com'\n";
         let new = apply(page, &changes(page, &config(), &admin()));
         assert_eq!(new, page.replace("ldap://ad.acme.com", URL));
@@ -390,7 +392,8 @@ mod tests {
             &changes("XC_ACTIVEDIRECTORY_DOMAIN=''", &config(), &admin()),
         );
         let expected = format!(
-            "XC_ACTIVEDIRECTORY_DOMAIN='acme.com'\nXC_ACTIVEDIRECTORY_URL='{URL}'\nXC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n"
+            "XC_ACTIVEDIRECTORY_DOMAIN='acme.com'\nXC_ACTIVEDIRECTORY_URL='{URL}'\n\
+             XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n"
         );
         assert_eq!(new, expected);
         assert_eq!(

@@ -102,10 +102,9 @@ mod tests {
              +[domain]\n \n \
              # The joined domain. Any other domain is an error.\n \
              # DNS name. Default: ad_domain in sssd.conf.\n\
-             @@ -25,6 +25,7 @@\n \
-             # The domain controllers, in the order to try; \"_srv_\" stands for those that DNS knows. An empty list queries DNS.\n \
-             # List of DNS names. Default: ad_server in sssd.conf, else found by DNS SRV.\n \
-             #servers = [\"ad.acme.com\", \"ad2.acme.com\"]\n\
+             @@ -25,6 +25,7 @@\n # The domain controllers, in the order to try; \"_srv_\" stands for those \
+             that DNS knows. An empty list queries DNS.\n # List of DNS names. Default: ad_server in \
+             sssd.conf, else found by DNS SRV.\n #servers = [\"ad.acme.com\", \"ad2.acme.com\"]\n\
              +servers = [\"ad.acme.com\", \"ad2.acme.com\"]\n \n \
              # The site of this host. Those domain controllers of DNS that serve it are tried first.\n \
              # AD site. Default: ad_site in sssd.conf, else what a domain controller answers.\n\
@@ -113,9 +112,8 @@ mod tests {
              # Only accounts below it are found. It must be inside the domain.\n \
              # Distinguished name. Default: the whole domain.\n \
              #base_dn = \"dc=acme,dc=com\"\n\
-             +base_dn = \"ou=user,dc=acme,dc=com\"\n \n \
-             # How the connections that carry users' passwords are verified. There is no switch to turn that off.\n \
-             #[tls]\n"
+             +base_dn = \"ou=user,dc=acme,dc=com\"\n \n # How the connections that carry users' passwords \
+             are verified. There is no switch to turn that off.\n #[tls]\n"
         );
         assert_eq!(
             set(&changed).unwrap(),

@@ -287,15 +287,16 @@ impl Plan {
         };
         if let Some(owner) = host.owner.as_ref().filter(|owner| !is_answered(owner)) {
             warn(format!(
-                "the .env belongs to {owner}, who is not in broker.users ({}): if XCALLY runs as {owner}, add it there",
+                "the .env belongs to {owner}, who is not in broker.users ({}): if XCALLY runs as {owner}, \
+                 add it there",
                 users.join(", ")
             ));
         }
         let realm = &host.config.domain.realm;
         if let Some(other) = host.realm.as_ref().filter(|other| *other != realm) {
             warn(format!(
-                "krb5.conf says default_realm = {other}, but the realm of the joined domain is {realm}: `realm join` \
-                 writes both"
+                "krb5.conf says default_realm = {other}, but the realm of the joined domain is {realm}: \
+                 `realm join` writes both"
             ));
         }
     }
@@ -388,8 +389,8 @@ impl Server {
             }
             Dns::Nothing if is_address => {
                 let text = format!(
-                    "DNS names no domain controllers of {domain}, and {server} cannot stand in for them: {address}. \
-                     Fix DNS, or set domain.servers to the names of the domain controllers"
+                    "DNS names no domain controllers of {domain}, and {server} cannot stand in for them: \
+                     {address}. Fix DNS, or set domain.servers to the names of the domain controllers"
                 );
                 (Kind::Decide, text)
             }

@@ -46,8 +46,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The bookmark of a server without a command: events before a command is set do not count for it.
 const NO_COMMAND: &str = "";
 
-/// Writes the bookmark of a command that has none, once per broker. Every end of a session that this broker decides
-/// waits for it: an eviction in the first moments after a start, by the sweep or by a login, comes after the bookmark.
+/// Writes the bookmark of a command that has none, once per broker. Every end of a session that this broker
+/// decides waits for it: an eviction in the first moments after a start, by the sweep or by a login, comes
+/// after the bookmark.
 ///
 /// # Errors
 /// Returns the store's error; the next call tries again.
@@ -75,8 +76,8 @@ async fn located(register: &Register, name: &str, deadline: Instant) -> Result<S
     }
 }
 
-/// Writes a bookmark after all events so far, because a command is not meant for those before it was set, and returns
-/// its cursor.
+/// Writes a bookmark after all events so far, because a command is not meant for those before it was set, and
+/// returns its cursor.
 async fn start(register: &Register, name: &str, deadline: Instant) -> Result<String, StoreError> {
     let now = register.read(register.store.events(&Position::Now, 1, deadline).await)?.cursor;
     register.written(register.store.bookmark(name, &now, deadline).await)?;

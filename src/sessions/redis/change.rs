@@ -43,8 +43,8 @@ impl Loss {
         match self {
             Loss::Keys => EVICTION,
             Loss::All => {
-                "set appendonly of the server to yes, and see motion-ad.toml(5) about its user default, whose rights \
-                 decide what it reads again at its start"
+                "set appendonly of the server to yes, and see motion-ad.toml(5) about its user default, \
+                 whose rights decide what it reads again at its start"
             }
             Loss::Newest => "see motion-ad.toml(5) about min-replicas-to-write",
         }

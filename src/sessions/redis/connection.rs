@@ -53,8 +53,8 @@ impl Line {
     }
 }
 
-/// Time when the server last sent a byte on a connection. Replies come in order: while any of them arrives, the server is
-/// busy and not dead, and a later reply will come.
+/// Time when the server last sent a byte on a connection. Replies come in order: while any of them arrives,
+/// the server is busy and not dead, and a later reply will come.
 #[derive(Clone)]
 pub(super) struct Heard(Arc<Mutex<Instant>>);
 
@@ -232,7 +232,8 @@ impl Connector {
                         Some((_, votes)) => *votes += 1,
                         None => votes.push((server, 1)),
                     }
-                    // A Sentinel that was cut off names the former master: only a majority ends the search early.
+                    // A Sentinel that was cut off names the former master: only a majority ends the search
+                    // early.
                     if votes.iter().any(|(_, votes)| *votes > sentinels.len() / 2) {
                         break;
                     }
@@ -354,7 +355,8 @@ impl Connector {
             Some(distrust) => Trouble::new(
                 Kind::Barred,
                 format!("TLS: {distrust}"),
-                "let sessions.ca_file name the CA that issued it; the certificate must bear the name in sessions.store",
+                "let sessions.ca_file name the CA that issued it; the certificate must bear the name in \
+                 sessions.store",
             ),
             None => Trouble::lost(format!("TLS: {error}")),
         })?;

@@ -394,9 +394,8 @@ async fn a_dead_server_costs_nothing_and_the_first_call_after_it_is_back_works()
     server.kill();
     for _ in 0..20 {
         let (error, took) = failing(&store).await;
-        assert!(
-            matches!(&error, StoreError::Unavailable(cause) | StoreError::Timeout(cause) if cause.contains("127.0.0.1"))
-        );
+        let (StoreError::Unavailable(cause) | StoreError::Timeout(cause)) = &error else { panic!("{error}") };
+        assert!(cause.contains("127.0.0.1"), "{cause}");
         assert!(took < ANSWER, "it waited for an answer: {took:?}");
     }
     let (error, _) = failing(&store).await;
@@ -826,7 +825,8 @@ fn tls(folder: &TempDir, host: &str) -> (PathBuf, String) {
     let ca_file = write("ca.pem", ca.pem());
     let files = [write("cert.pem", certificate.pem()), write("key.pem", key.serialize_pem())];
     let options = format!(
-        "tls-port PORT\ntls-auth-clients no\ntls-replication yes\ntls-ca-cert-file {}\ntls-cert-file {}\ntls-key-file {}",
+        "tls-port PORT\ntls-auth-clients no\ntls-replication yes\ntls-ca-cert-file {}\ntls-cert-file {}\n\
+         tls-key-file {}",
         ca_file.display(),
         files[0].display(),
         files[1].display()
@@ -961,7 +961,8 @@ async fn a_clone_is_refused_and_says_why_and_the_original_goes_on() {
 #[ignore = "prints a measurement"]
 async fn how_long_a_failover_takes_with_replicas_that_must_be_there() {
     let mut watched = Watched::start("");
-    let lab = "user lab on >secret ~* &* +@all\nmasteruser lab\nmasterauth secret\nmin-replicas-to-write 1\nmin-replicas-max-lag 5";
+    let lab = "user lab on >secret ~* &* +@all\nmasteruser lab\nmasterauth secret\nmin-replicas-to-write 1\n\
+               min-replicas-max-lag 5";
     let motion = format!("{DEFAULT_USER}\nuser motion on >{PASSWORD} {RIGHTS}");
     let third = Server::start(&format!(
         "{lab}\n{motion}\nappendonly yes\nreplicaof 127.0.0.1 {}",
@@ -1016,7 +1017,8 @@ impl Watched {
         let master = Server::start(&options);
         let replica = Server::start(&format!("{options}\nreplicaof 127.0.0.1 {}", master.port));
         let watch = format!(
-            "sentinel monitor motion 127.0.0.1 {} 2\nsentinel auth-user motion lab\nsentinel auth-pass motion secret\n\
+            "sentinel monitor motion 127.0.0.1 {} 2\nsentinel auth-user motion lab\n\
+             sentinel auth-pass motion secret\n\
              sentinel down-after-milliseconds motion 500\nsentinel failover-timeout motion 3000\n{more}",
             master.port
         );

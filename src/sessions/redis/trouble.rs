@@ -146,18 +146,21 @@ mod tests {
             ("WRONGPASS invalid username-password pair or user is disabled.", Kind::Barred, "password_file"),
             ("NOAUTH Authentication required.", Kind::Barred, "password_file"),
             (
-                "ERR AUTH <password> called without any password configured for the default user. Are you sure",
+                "ERR AUTH <password> called without any password configured for the default user. Are you \
+                 sure",
                 Kind::Barred,
                 "leave",
             ),
             ("NOPERM this user has no permissions to run the 'xadd' command", Kind::Barred, "rights"),
             (
-                "ERR ACL failure in script: User x has no permissions to run the 'zadd' command script: 0, on @user_script:1.",
+                "ERR ACL failure in script: User x has no permissions to run the 'zadd' command script: 0, \
+                 on @user_script:1.",
                 Kind::Barred,
                 "rights",
             ),
             (
-                "ERR The user executing the script can't run this command or subcommand script: 0f, on @user_script:110.",
+                "ERR The user executing the script can't run this command or subcommand script: 0f, on \
+                 @user_script:110.",
                 Kind::Barred,
                 "rights",
             ),
@@ -167,7 +170,8 @@ mod tests {
                 "master",
             ),
             (
-                "ERR Error running script (call to f_0f): @user_script:3: @user_script: 3: -READONLY You can't write",
+                "ERR Error running script (call to f_0f): @user_script:3: @user_script: 3: -READONLY You \
+                 can't write",
                 Kind::NotHere,
                 "master",
             ),

@@ -139,8 +139,8 @@ impl Keeper {
                     Err(trouble) => {
                         self.is_missing = true;
                         (self.tell)(&format!(
-                            "{}: it was deleted while it was used, and cannot be written again: {}; the next start \
-                             of the broker loses all sessions",
+                            "{}: it was deleted while it was used, and cannot be written again: {}; the next \
+                             start of the broker loses all sessions",
                             self.path.display(),
                             trouble.text()
                         ));

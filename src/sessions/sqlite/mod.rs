@@ -121,7 +121,8 @@ fn run<T>(
             Err(Trouble::Row(id, why)) => match set_row_aside(connection, &id) {
                 Ok(text) => {
                     (keeper.tell)(&format!(
-                        "the session {id} in {} could not be read ({why}) and has ended; its record was {text:?}",
+                        "the session {id} in {} could not be read ({why}) and has ended; its record was \
+                         {text:?}",
                         path.display()
                     ));
                     continue;
@@ -266,7 +267,8 @@ fn add(transaction: &Transaction, session: &Session) -> Result<(), Trouble> {
     let ended = session.ended.as_ref().map(|ended| signed(ended.at));
     transaction
         .prepare_cached(
-            "INSERT INTO sessions (id, guid, principal, machine, ended, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO sessions (id, guid, principal, machine, ended, session) VALUES (?1, ?2, ?3, ?4, ?5, \
+             ?6)",
         )?
         .execute(params![session.id, session.guid, session.principal, session.machine, ended, text])?;
     tell(transaction, &text)
@@ -334,7 +336,8 @@ fn list(connection: &Connection, which: &Which, after: Option<&str>, limit: usiz
         Which::Machine(machine) => ("machine = ?3 AND", Some(machine)),
     };
     let sql = format!(
-        "SELECT number, id, session FROM sessions WHERE {condition} ended IS NULL AND number > ?1 ORDER BY number LIMIT ?2"
+        "SELECT number, id, session FROM sessions WHERE {condition} ended IS NULL AND number > ?1 ORDER BY \
+         number LIMIT ?2"
     );
     let limited = one_more(limit);
     let mut values: Vec<&dyn ToSql> = vec![&after, &limited];

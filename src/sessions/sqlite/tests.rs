@@ -244,9 +244,11 @@ async fn a_file_of_the_layout_before_is_carried_over() {
     let connection = Connection::open(folder.path().join(FILE)).unwrap();
     let before = TABLES.replace("machine", "host");
     connection.execute_batch(&before).unwrap();
-    let a = r#"{"id":"a","user":"john","principal":"john@acme.com","guid":"john","service":"motion","rhost":"","tty":"",
+    let a = r#"{"id":"a","user":"john","principal":"john@acme.com","guid":"john","service":"motion",
+        "rhost":"","tty":"",
         "host":"xcally","uid":998,"pid":1,"started":1,"boot":"b","since":1,"ended":null}"#;
-    let insert = "INSERT INTO sessions (id, guid, principal, host, session) VALUES ('a', 'john', 'john@acme.com', 'xcally', ?1)";
+    let insert = "INSERT INTO sessions (id, guid, principal, host, session) VALUES ('a', 'john', \
+                  'john@acme.com', 'xcally', ?1)";
     connection.execute(insert, [a]).unwrap();
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);

@@ -1,5 +1,5 @@
-//! Sequential binds on one open connection, and nothing else: with TLS at a domain controller, as the lower bound of the
-//! comparison, and without TLS at the LDAP bridge.
+//! Sequential binds on one open connection, and nothing else: with TLS at a domain controller, as the lower
+//! bound of the comparison, and without TLS at the LDAP bridge.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -78,7 +78,8 @@ fn result(message: &[u8]) -> Option<u8> {
     code.first().copied()
 }
 
-/// Returns the content of the first element in `bytes` and the rest, once the element is complete (X.690, 8.1).
+/// Returns the content of the first element in `bytes` and the rest, once the element is complete (X.690,
+/// 8.1).
 pub fn element(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (head, rest) = bytes.get(1..)?.split_first()?;
     let (length, rest) = match usize::from(*head) {

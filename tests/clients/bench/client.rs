@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
+use motion_ad_support::libpam::{self, Handle, Password};
+use motion_ad_support::plan::{Block, Candidate, Done, Setup, Took, Way};
+
 use crate::bind::{self, Connection};
-use crate::libpam::{self, Conversation};
-use crate::plan::{Block, Candidate, Done, Setup, Took, Way};
 
 /// Suffix that makes a right password wrong.
 const WRONG: &str = "-no";
@@ -207,25 +208,12 @@ fn cpu() -> f64 {
 
 /// Logs in on a new handle: authenticate and, if it succeeds and `account` is set, acct_mgmt.
 fn pam_login(Ready { service, folder, .. }: &Ready, user: &CStr, password: &CStr, account: bool) -> c_int {
-    let conversation = Conversation::password(password);
-    let mut handle = std::ptr::null_mut();
-    // SAFETY: the strings and the conversation outlive the handle, which is ended before they are dropped.
-    unsafe {
-        let (service, user, conversation) = (service.as_ptr(), user.as_ptr(), &raw const conversation);
-        let started = match folder {
-            Some(folder) => {
-                libpam::pam_start_confdir(service, user, conversation, folder.as_ptr(), &raw mut handle)
-            }
-            None => libpam::pam_start(service, user, conversation, &raw mut handle),
-        };
-        if started != 0 {
-            return started;
-        }
-        let mut code = libpam::pam_authenticate(handle, 0);
-        if code == 0 && account {
-            code = libpam::pam_acct_mgmt(handle, 0);
-        }
-        libpam::pam_end(handle, code);
-        code
+    let handle = match Handle::start(service, user, folder.as_deref(), Password(password)) {
+        Ok(handle) => handle,
+        Err(code) => return code,
+    };
+    match handle.authenticate(0) {
+        libpam::PAM_SUCCESS if account => handle.acct_mgmt(0),
+        code => code,
     }
 }

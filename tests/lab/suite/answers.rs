@@ -6,16 +6,17 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use motion_ad_support::scripted::{
+    Action, Event, Identity, Received, Record, Script, Security, Server, busy, done, entry, notice, referral,
+    refused, result, success, unavailable, unwilling,
+};
+
 use crate::cast::person;
 use crate::lab::{Lab, wait};
 use crate::pam::authenticate;
 use crate::ready::ready;
 use crate::report::{Check, Report, contains, equal};
 use crate::row::fields;
-use crate::scripted::{
-    Action, Event, Identity, Received, Record, Script, Security, Server, busy, done, entry, notice, referral,
-    refused, result, success, unavailable, unwilling,
-};
 
 /// First argument of this program when it runs as that server.
 pub const SCRIPTED: &str = "--scripted";

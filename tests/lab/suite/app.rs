@@ -1,5 +1,5 @@
-//! An application on the host, running as XCALLY's user. It is this program with other arguments, which keeps PAM
-//! handles open and reports the results.
+//! An application on the host, running as XCALLY's user. It is this program with other arguments, which keeps
+//! PAM handles open and reports the results.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! The table of `docs/moving-over.md` that compares logins of XCALLY's own integration before and after the bridge.
-//! Each row is a real login in the suite.
+//! The table of `docs/moving-over.md` that compares logins of XCALLY's own integration before and after the
+//! bridge. Each row is a real login in the suite.
 
 use crate::cast::{everybody, person};
 

@@ -1,7 +1,7 @@
 //! Login times compared with other PAM modules for AD, and with the lower bound: binds on an open connection.
 //!
 //! All candidates run in turn, in one run of one long-lived application on the host, because a machine's speed
-//! drifts. `tests/clients/bench.rs` measures; this file controls it, and reads the CPU time and memory from the
+//! drifts. `tests/clients/bench` measures; this file controls it, and reads the CPU time and memory from the
 //! kernel.
 
 use std::fs;
@@ -9,9 +9,10 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, ExitCode};
 
+use motion_ad_support::plan::{Block, Candidate, Done, Setup, Took, Way};
+
 use crate::cast::person;
 use crate::lab::{Lab, Size};
-use crate::plan::{Block, Candidate, Done, Setup, Took, Way};
 use crate::report::{Check, Report};
 use crate::{ONE_OF_EACH, join};
 

@@ -1,5 +1,5 @@
-//! The LDAP bridge under clients that do it no good, and while what it depends on fails: it stays within its bounds, logs
-//! each trouble once, and logins go on.
+//! The LDAP bridge under clients that do it no good, and while what it depends on fails: it stays within its
+//! bounds, logs each trouble once, and logins go on.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -79,8 +79,8 @@ impl Hostile {
     }
 }
 
-/// Logs John in while the connections are open. Checks that the log has one line about them, and that the bridge closes
-/// them all if `closes` is set.
+/// Logs John in while the connections are open. Checks that the log has one line about them, and that the
+/// bridge closes them all if `closes` is set.
 fn attack(lab: &Lab, kind: &str, times: usize, closes: bool, reason: &str) -> Check {
     lab.host_sh("systemctl restart motion-ad-ldap.service").ok()?;
     logs_in(lab)?;

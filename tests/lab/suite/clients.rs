@@ -1,5 +1,5 @@
-//! Third-party applications as user motion on the host. Each rejects the users that must not log in, whichever PAM
-//! calls it makes. A wrong password counts once, and no application writes a password down.
+//! Third-party applications as user motion on the host. Each rejects the users that must not log in,
+//! whichever PAM calls it makes. A wrong password counts once, and no application writes a password down.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,13 +25,14 @@ const PARTS: [&str; 6] = ["node", "python", "web", "motion-login", "ldap", "xcal
 const NODE: &str = "/opt/clients/node/login.js";
 pub const PYTHON: &str = "/opt/clients/python/login.py";
 
-/// A service with texts, which some conversation functions answer with the password, and one for applications that
-/// offer a password change.
+/// A service with texts, which some conversation functions answer with the password, and one for applications
+/// that offer a password change.
 const TALKATIVE: &str = "motion-messages";
 const OFFERING: &str = "motion-expired";
 const SERVICES: &[(&str, &str)] = &[(TALKATIVE, "messages"), (OFFERING, "expired=account")];
 
-/// Maximum duration of a login: the module's timeout of 5 s, and a margin for the application and a busy machine.
+/// Maximum duration of a login: the module's timeout of 5 s, and a margin for the application and a busy
+/// machine.
 const WAITED: Duration = Duration::from_secs(8);
 const BACK: Duration = Duration::from_secs(20);
 
@@ -88,8 +89,8 @@ const APPLICATIONS: &[Application] = &[
     },
 ];
 
-/// Users that get access. They have an ordinary password, one with every special character, a non-ASCII name, or a
-/// long password.
+/// Users that get access. They have an ordinary password, one with every special character, a non-ASCII name,
+/// or a long password.
 const ALLOWED: &[&str] = &["john", "quentin", "joerg", LONG];
 const LONG: &str = "lydia";
 /// The application that cuts passwords at 127 bytes.

@@ -77,10 +77,11 @@ const NAMES: &[Row] = &[
     row("john",  "ghost",         Right, Auth,     "unknown_user",   0, "PAM_USER_UNKNOWN").principal("no.body@acme.com"),
 ];
 
-/// A map as a Windows editor saves it. The byte order mark must not hide the first line, whose name is also an
-/// account's.
+/// A map as a Windows editor saves it. The byte order mark must not hide the first line, whose name is also
+/// an account's.
 const MAP: &str = "\u{feff}lena.lock = wendy.wrong@acme.com\n# people\n\njd = john.doe@acme.com\n\
-    joerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\nclash = ACME\\clash\nanna = clash@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
+    joerg = jörg.müller@acme.com\nnight desk = 2 = john.doe@acme.com\nclash = ACME\\clash\n\
+    anna = clash@acme.com\nroot = john.doe@acme.com\nghost = no.body@acme.com\n";
 
 /// An unreadable map does not count as an empty one: all users are rejected, mapped or not.
 const fn broken(reason: &'static str) -> [Row; 3] {
@@ -220,8 +221,8 @@ fn broken_files(lab: &Lab, report: &mut Report) -> Result<(), String> {
             let command = command.replace("MAP", map);
             report.note(&command);
             lab.host_sh(&command).ok()?;
-            // A file saved with an error keeps the last valid one in force. Such a file at the start of the broker
-            // denies all logins. A name that the invalid map redirects is rejected.
+            // A file saved with an error keeps the last valid one in force. Such a file at the start of the
+            // broker denies all logins. A name that the invalid map redirects is rejected.
             let row = if command.contains("JD = ") { JD_REFUSED } else { HAS_JD };
             run(lab, report, "motion", row)?;
             kept(lab, report, &reason.replace("MAP", map));
@@ -305,8 +306,8 @@ fn stricter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that the helper names the same cause, and exits accordingly. As root it can read all files, so the map's
-/// mode affects only the broker.
+/// Checks that the helper names the same cause, and exits accordingly. As root it can read all files, so the
+/// map's mode affects only the broker.
 fn helper_says(lab: &Lab, report: &mut Report, reason: &str) -> Result<(), String> {
     report.check("motion-ad status, check and map name the cause", || {
         let status = lab.host("root", &["motion-ad", "status"], "");

@@ -1,6 +1,7 @@
 //! `make demo`: real logins, as a first impression.
 //!
-//! Its rows come from the suite's tables (`people.rs`, `config.rs`, `before_after.rs`) and are checked in the same way.
+//! Its rows come from the suite's tables (`people.rs`, `config.rs`, `before_after.rs`) and are checked in the
+//! same way.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -18,8 +19,8 @@ use crate::people::{CAST, NAMES};
 use crate::report::{Check, Report};
 use crate::row::{Acct, Row, fields};
 
-const HEADING: &str = "Logins at the PAM service `motion`, by the user that XCALLY Motion runs as, on a host that has \
-joined a real\nActive Directory (acme.com) by `realm join`:";
+const HEADING: &str = "Logins at the PAM service `motion`, by the user that XCALLY Motion runs as, on a host \
+that has joined a real\nActive Directory (acme.com) by `realm join`:";
 
 const LEGEND: &str = "\
 AD says       what AD itself answers to this name and password: an LDAP bind by ldapsearch, without motion-ad
@@ -28,8 +29,8 @@ log           the outcome in the broker's log; - where the module refused withou
 DC, BRIDGE    the same bind at the server that .env names: before the change, and after it
 ok            code, texts, badPwdCount of everybody in AD and log line are as tests/lab/suite expects them";
 
-const FURTHER: &str = "Look further: `make lab-up` brings such a lab up to stay, `tests/lab/lab shell host` opens a \
-shell on its host.";
+const FURTHER: &str = "Look further: `make lab-up` brings such a lab up to stay, `tests/lab/lab shell host` \
+opens a shell on its host.";
 
 /// Meanings of AD's error codes (MS-ERREF 2.2).
 const MEANINGS: &[(&str, &str)] = &[
@@ -145,8 +146,8 @@ fn condition(key: &str) -> String {
     format!("{} ({})", person.key, person.condition)
 }
 
-/// Returns AD's own answer to the same password: a simple bind from the same host without this project's code. It
-/// runs after PAM, because a wrong password counts here, too.
+/// Returns AD's own answer to the same password: a simple bind from the same host without this project's
+/// code. It runs after PAM, because a wrong password counts here, too.
 fn ad_says(lab: &Lab, row: &Row) -> String {
     let password = row.password();
     if row.who.is_empty() || !row.is_sent() {

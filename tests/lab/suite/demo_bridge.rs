@@ -1,7 +1,9 @@
-//! The last part of `make demo`: logins of XCALLY's own integration, with a domain controller and with the bridge.
+//! The last part of `make demo`: logins of XCALLY's own integration, with a domain controller and with the
+//! bridge.
 //!
-//! The rows are those of `docs/moving-over.md`, which `make test-bridge` performs with a browser. Here the client is
-//! OpenLDAP's `ldapsearch`. It is configured as XCALLY is, by `.env` alone, and binds as XCALLY's library does.
+//! The rows are those of `docs/moving-over.md`, which `make test-bridge` performs with a browser. Here the
+//! client is OpenLDAP's `ldapsearch`. It is configured as XCALLY is, by `.env` alone, and binds as XCALLY's
+//! library does.
 
 use comfy_table::Table;
 
@@ -17,10 +19,11 @@ use crate::xcally::{BACK, counted, with_seats};
 pub const TITLE: &str =
     "XCALLY's own integration, by its .env alone: before and after `motion-ad setup --bridge --apply`";
 
-/// Binds at the server of `.env`, with the domain of `.env` behind the name. The password is a line of standard input.
+/// Binds at the server of `.env`, with the domain of `.env` behind the name. The password is a line of
+/// standard input.
 const CLIENT: &str = r#"set -a; . /var/opt/motion2/.env; IFS= read -r password
-printf %s "$password" | ldapsearch -x -LLL -H "$XC_ACTIVEDIRECTORY_URL" -D "$1@$XC_ACTIVEDIRECTORY_DOMAIN" -y /dev/stdin \
-    -s base -b "" 1.1"#;
+printf %s "$password" | ldapsearch -x -LLL -H "$XC_ACTIVEDIRECTORY_URL" -D "$1@$XC_ACTIVEDIRECTORY_DOMAIN" \
+    -y /dev/stdin -s base -b "" 1.1"#;
 /// LDAP's codes for a rejected password or account, and for a user who is logged in elsewhere.
 const REJECTED: [i32; 2] = [49, 53];
 

@@ -1,11 +1,12 @@
-//! Runs every command of README.md and docs/*.md on the host, from top to bottom as a reader would. `blocks.rs`
-//! explains the annotations of the blocks.
+//! Runs every command of README.md and docs/*.md on the host, from top to bottom as a reader would.
+//! `blocks.rs` of `tests/support` explains the annotations of the blocks.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::blocks::{Block, blocks, documents};
+use motion_ad_support::blocks::{Block, blocks, documents};
+
 use crate::cast::everybody;
 use crate::lab::{Lab, Ran, repository};
 use crate::ready::ready;
@@ -33,7 +34,8 @@ const CHANGED: [&str; 5] = [
 ];
 /// Command that removes the files that documents create.
 const LEFT: &str = "rm -rf /etc/motion-ad/local.passwd /etc/motion-ad/redis* /etc/motion-ad/config.toml.bak \
-    /etc/pam.d/motion-desk /etc/pam.d/motion-bridge /var/lib/motion-faillock /root/redis* /root/names.txt /root/users.csv /root/*.deb /root/case.tar.gz";
+    /etc/pam.d/motion-desk /etc/pam.d/motion-bridge /var/lib/motion-faillock /root/redis* /root/names.txt \
+    /root/users.csv /root/*.deb /root/case.tar.gz";
 /// Users whose passwords the documents change.
 const RESTORED: [&str; 2] = ["john.doe", "max.mustchange"];
 
@@ -71,8 +73,8 @@ fn one(lab: &Lab, report: &mut Report, block: &Block) {
     }
 }
 
-/// Prepares the state that every document assumes: a joined host, the package, its configuration, and the mentioned
-/// files.
+/// Prepares the state that every document assumes: a joined host, the package, its configuration, and the
+/// mentioned files.
 fn before(lab: &Lab) -> Result<Vec<(&'static str, String)>, String> {
     lab.run(&["cast", "reset"]).ok()?;
     lab.write(&format!("{HOME}/names.txt"), NAMES)?;
@@ -154,7 +156,8 @@ fn commands(lab: &Lab, block: &Block) -> Check {
     let allowed: Vec<_> = codes.iter().map(ToString::to_string).collect();
     let script = format!(
         "cd; set -u -o pipefail\n\
-         trap 'code=$?; case \" {} \" in *\" $code \"*) ;; *) echo \"exit code $code: $BASH_COMMAND\" >&2; exit 99 ;; esac' ERR\n{}",
+         trap 'code=$?; case \" {} \" in *\" $code \"*) ;; *) echo \"exit code $code: $BASH_COMMAND\" >&2; \
+         exit 99 ;; esac' ERR\n{}",
         allowed.join(" "),
         block.text
     );

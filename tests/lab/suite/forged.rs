@@ -1,5 +1,5 @@
-//! A forged KDC of the realm that knows John's password, but not this host's key. For users whose password it does
-//! not know, it reports an expired password and accepts a change.
+//! A forged KDC of the realm that knows John's password, but not this host's key. For users whose password it
+//! does not know, it reports an expired password and accepts a change.
 
 use crate::app::{App, Call, Job};
 use crate::lab::Lab;
@@ -36,8 +36,8 @@ fn forgery(lab: &Lab, report: &mut Report) -> Check {
     admission(lab, report)
 }
 
-/// Two users without a userPrincipalName, which stock KDCs cannot forge. The first may log in, the second must change
-/// the password first.
+/// Two users without a userPrincipalName, which stock KDCs cannot forge. The first may log in, the second
+/// must change the password first.
 const PEOPLE: [(&str, &str); 2] = [("fiona.forged", ""), ("frank.forged", "--must-change-at-next-login")];
 
 /// Calls authenticate, acct_mgmt and chauthtok with the attacker's password, which is not valid in AD.
@@ -47,8 +47,9 @@ fn admission(lab: &Lab, report: &mut Report) -> Check {
     lab.write(&format!("/etc/pam.d/{SERVICE}"), &lines.concat())?;
     for (sam, option) in PEOPLE {
         let no_upn = format!(
-            "samba-tool user create {sam} {REAL} {option} && printf 'dn: CN={sam},CN=Users,DC=acme,DC=com\\nchangetype: \
-             modify\\ndelete: userPrincipalName\\n' | ldbmodify -H /var/lib/samba/private/sam.ldb"
+            "samba-tool user create {sam} {REAL} {option} && printf 'dn: \
+             CN={sam},CN=Users,DC=acme,DC=com\\nchangetype: modify\\ndelete: userPrincipalName\\n' | \
+             ldbmodify -H /var/lib/samba/private/sam.ldb"
         );
         lab.dc(&["sh", "-c", &no_upn]).ok()?;
     }
@@ -70,7 +71,8 @@ fn admission(lab: &Lab, report: &mut Report) -> Check {
     ready(lab)
 }
 
-/// Returns the codes for an application that continues after every failure, and finally calls acct_mgmt again.
+/// Returns the codes for an application that continues after every failure, and finally calls acct_mgmt
+/// again.
 fn attack(lab: &Lab, sam: &str) -> Result<Vec<String>, String> {
     let position = lab.log_position()?;
     let mut app = App::start(lab)?;

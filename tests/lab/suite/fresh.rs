@@ -1,5 +1,5 @@
-//! A new host: joined, the package installed, no file edited. Users log in whatever the domain offers, and a wrong
-//! password counts once.
+//! A new host: joined, the package installed, no file edited. Users log in whatever the domain offers, and a
+//! wrong password counts once.
 
 use std::fs;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A domain controller hardened as far as Samba allows: the statements of docs/windows-hardening.md that are marked
-//! as seen and that no other chapter covers.
+//! A domain controller hardened as far as Samba allows: the statements of docs/windows-hardening.md that are
+//! marked as seen and that no other chapter covers.
 
 use std::fs;
 use std::path::PathBuf;

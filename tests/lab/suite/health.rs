@@ -1,4 +1,5 @@
-//! All faults that reject every user, with the reports of `status`, `ready`, the metrics and systemd, in one table.
+//! All faults that reject every user, with the reports of `status`, `ready`, the metrics and systemd, in one
+//! table.
 
 use std::fs;
 use std::time::Duration;
@@ -10,11 +11,12 @@ use crate::report::{Check, Report, contains, equal};
 
 /// Maximum time until a broker restarts, or until a change of a domain controller's state is detected.
 const SETTLED: Duration = Duration::from_secs(45);
-/// Gives only the broker a different clock, through libfaketime. The lab's machines share the kernel's clock, and
-/// none may set it.
-const OTHER_CLOCK: &str = "mkdir -p /run/systemd/system/motion-ad.service.d && printf '[Service]\\nEnvironment=FAKETIME=+10m \
-    DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1 LD_PRELOAD=%s\\n' /usr/lib/*/faketime/libfaketime.so.1 \
-    >/run/systemd/system/motion-ad.service.d/clock.conf && systemctl daemon-reload && systemctl restart motion-ad.service";
+/// Gives only the broker a different clock, through libfaketime. The lab's machines share the kernel's clock,
+/// and none may set it.
+const OTHER_CLOCK: &str = "mkdir -p /run/systemd/system/motion-ad.service.d && printf \
+    '[Service]\\nEnvironment=FAKETIME=+10m DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1 LD_PRELOAD=%s\\n' \
+    /usr/lib/*/faketime/libfaketime.so.1 >/run/systemd/system/motion-ad.service.d/clock.conf && systemctl \
+    daemon-reload && systemctl restart motion-ad.service";
 const OWN_CLOCK: &str = "rm -rf /run/systemd/system/motion-ad.service.d && systemctl daemon-reload && \
     systemctl restart motion-ad.service";
 
@@ -31,7 +33,8 @@ use Step::{Configure, Host};
 
 /// The configuration after [`Lab::configure`] with no additional text.
 const PLAIN: Step = Configure("");
-/// Comes before the change of a file that a broker must find at its start, as in [`crate::ready::start_after`].
+/// Comes before the change of a file that a broker must find at its start, as in
+/// [`crate::ready::start_after`].
 const STOP: Step = Host("systemctl stop motion-ad.service");
 const RESTART: Step = Host("systemctl restart motion-ad.service");
 const MAP: Step = Host("printf '# nobody\\n' >/etc/motion-ad/names.map; chmod 644 /etc/motion-ad/names.map");
@@ -118,8 +121,8 @@ fn run(lab: &Lab, report: &mut Report, chosen: fn(&Row) -> bool) -> Check {
         report.check(&format!("{}: nobody logs in, and all four say so", row.name), || {
             steps(lab, row.breaks)?;
             said = Some(wait(SETTLED, || not_well(lab, row.says))?);
-            // A register that rejects sessions denies only services that open sessions. Other faults deny every
-            // login.
+            // A register that rejects sessions denies only services that open sessions. Other faults deny
+            // every login.
             let answer = login(lab, row.says.contains("register"))?;
             equal("a right password is let in", answer.code == "PAM_SUCCESS", false)
         });

@@ -1,5 +1,5 @@
-//! Every user on the host may connect to the broker's socket. The broker rejects unauthorized or idle clients in
-//! time, logs this once, and continues to serve logins.
+//! Every user on the host may connect to the broker's socket. The broker rejects unauthorized or idle clients
+//! in time, logs this once, and continues to serve logins.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -82,7 +82,8 @@ fn attack(lab: &Lab, kind: &str, times: usize, uid: u32, words: &[String]) -> Ch
         }
     })?;
     println!("         logins took {took:.2?}, without an attack {usual:.2?}; {finished}");
-    // A login behind the attack would wait until the attacker is dropped. A busy machine delays only single logins.
+    // A login behind the attack would wait until the attacker is dropped. A busy machine delays only single
+    // logins.
     if took[2] > usual + DROPPED / 2 {
         return Err(format!("logins took {took:?}, without an attack {usual:?}"));
     }
@@ -184,8 +185,8 @@ fn meet(kind: &str, times: u32) -> Result<String, String> {
         }
     }
     if kind == "deaf" {
-        // Longer than the broker waits for a client to read. The broker never waits, because an answer fits into the
-        // socket.
+        // Longer than the broker waits for a client to read. The broker never waits, because an answer fits
+        // into the socket.
         std::thread::sleep(Duration::from_secs(2));
     }
     let (mut slowest, mut refused) = (Duration::ZERO, 0);
@@ -211,7 +212,8 @@ fn meet(kind: &str, times: u32) -> Result<String, String> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let told = kind != "leave" && kind != "cut" && kind != "deaf";
-    // The broker may close the connection before it reads the whole message, but it always sends the rejection.
+    // The broker may close the connection before it reads the whole message, but it always sends the
+    // rejection.
     if told && refused != times {
         return Err(format!("{refused} of {times} were told that they are refused"));
     }

@@ -1,5 +1,5 @@
-//! Joined hosts as they occur in practice: containers, edited SSSD files, keytabs from before a rename, unusual DNS
-//! files. On each, John can log in as before, and a wrong password is rejected.
+//! Joined hosts as they occur in practice: containers, edited SSSD files, keytabs from before a rename,
+//! unusual DNS files. On each, John can log in as before, and a wrong password is rejected.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -22,8 +22,8 @@ const KEYTAB: &str = "/etc/krb5.keytab";
 const HOSTS: &[(&str, &str, &str)] = &[
     (
         "sssd.conf: the domain stands in a snippet",
-        "cp -p /etc/sssd/sssd.conf /root/sssd.conf && cp -p /etc/sssd/sssd.conf /etc/sssd/conf.d/10-acme.conf && \
-         printf '[sssd]\\nservices = nss, pam\\n' >/etc/sssd/sssd.conf",
+        "cp -p /etc/sssd/sssd.conf /root/sssd.conf && cp -p /etc/sssd/sssd.conf \
+         /etc/sssd/conf.d/10-acme.conf && printf '[sssd]\\nservices = nss, pam\\n' >/etc/sssd/sssd.conf",
         "rm /etc/sssd/conf.d/10-acme.conf && cp -p /root/sssd.conf /etc/sssd/sssd.conf",
     ),
     (
@@ -36,8 +36,8 @@ const HOSTS: &[(&str, &str, &str)] = &[
     (
         "sssd.conf: other letter cases, enabled without domains",
         "cp -p /etc/sssd/sssd.conf /root/sssd.conf && sed -i 's/^domains = .*//; s/^\\[sssd\\]/[SSSD]/; \
-         s/^\\[domain.acme.com\\]/[Domain\\/ACME.COM]\\nEnabled = True/; s/^id_provider/ID_Provider/; s/^ad_domain/AD_Domain/' \
-         /etc/sssd/sssd.conf",
+         s/^\\[domain.acme.com\\]/[Domain\\/ACME.COM]\\nEnabled = True/; s/^id_provider/ID_Provider/; \
+         s/^ad_domain/AD_Domain/' /etc/sssd/sssd.conf",
         "cp -p /root/sssd.conf /etc/sssd/sssd.conf",
     ),
     (
@@ -202,7 +202,8 @@ fn dead_address(lab: &Lab) -> Check {
     equal("logins that waited for it", waited, 0)
 }
 
-/// Starts a broker that knows no domain controller, with a DNS server that is silent for AAAA, and with the usual one.
+/// Starts a broker that knows no domain controller, with a DNS server that is silent for AAAA, and with the
+/// usual one.
 fn no_aaaa(lab: &Lab) -> Check {
     let usual = first_login(lab)?;
     let dns = Dns::start(lab)?;
@@ -310,9 +311,11 @@ fn comes_and_stays_out(lab: &Lab) -> Check {
 }
 
 /// The unit file as distrobuilder's generator writes it.
-const LXC: &str = "mkdir -p /run/systemd/system/service.d && printf '[Service]\\nProcSubset=all\\nProtectProc=default\\n\
+const LXC: &str = "mkdir -p /run/systemd/system/service.d && printf \
+    '[Service]\\nProcSubset=all\\nProtectProc=default\\n\
     ProtectControlGroups=no\\nProtectKernelTunables=no\\nNoNewPrivileges=no\\nLoadCredential=\\n' \
-    >/run/systemd/system/service.d/zzz-lxc-service.conf && systemctl daemon-reload && systemctl restart motion-ad.service";
+    >/run/systemd/system/service.d/zzz-lxc-service.conf && systemctl daemon-reload && systemctl restart \
+    motion-ad.service";
 const NO_LXC: &str =
     "rm -rf /run/systemd/system/service.d; systemctl daemon-reload; systemctl restart motion-ad.service";
 
@@ -324,9 +327,9 @@ fn without_credentials(lab: &Lab) -> Check {
 }
 
 fn withheld(lab: &Lab) -> Check {
-    const LATER: &str = "mkdir -p /run/systemd/system/motion-ad.service.d && printf '[Service]\\nLoadCredential=\\n' \
-        >/run/systemd/system/motion-ad.service.d/zzzzzz.conf && systemctl daemon-reload && \
-        systemctl restart motion-ad.service";
+    const LATER: &str = "mkdir -p /run/systemd/system/motion-ad.service.d && printf \
+        '[Service]\\nLoadCredential=\\n' >/run/systemd/system/motion-ad.service.d/zzzzzz.conf && systemctl \
+        daemon-reload && systemctl restart motion-ad.service";
     const BACK: &str = "rm -rf /run/systemd/system/motion-ad.service.d; systemctl daemon-reload; \
         systemctl restart motion-ad.service";
     let position = lab.log_position()?;
@@ -394,7 +397,8 @@ fn keytab_elsewhere(lab: &Lab) -> Check {
     const MOVED: &str = "/etc/sssd/acme.keytab";
     let position = lab.log_position()?;
     lab.host_sh(&format!(
-        "cp -p {SSSD} /root/sssd.conf && mv {KEYTAB} {MOVED} && sed -i '/^ad_domain/a krb5_keytab = {MOVED}' {SSSD}"
+        "cp -p {SSSD} /root/sssd.conf && mv {KEYTAB} {MOVED} && sed -i '/^ad_domain/a krb5_keytab = {MOVED}' \
+         {SSSD}"
     ))
     .ok()?;
     let line = lab.wait_for_log(&position, &["problem=", MOVED])?;
@@ -434,8 +438,8 @@ fn other_dns(lab: &Lab) -> Check {
 fn hosts_alone(lab: &Lab) -> Check {
     lab.configure("[domain]\nservers = [\"ad.acme.com\"]\n")?;
     lab.host_sh(
-        "cp /etc/hosts /root/hosts && cp /etc/resolv.conf /root/resolv.conf && echo 'nameserver 10.73.0.99' >/etc/resolv.conf && \
-         echo '10.73.0.98 ad.acme.com' >>/etc/hosts",
+        "cp /etc/hosts /root/hosts && cp /etc/resolv.conf /root/resolv.conf && echo 'nameserver 10.73.0.99' \
+         >/etc/resolv.conf && echo '10.73.0.98 ad.acme.com' >>/etc/hosts",
     )
     .ok()?;
     // What the broker knew before would do.

@@ -1,4 +1,5 @@
-//! Brings the lab to the state in which most chapters begin: joined, with the package installed and configured.
+//! Brings the lab to the state in which most chapters begin: joined, with the package installed and
+//! configured.
 
 use std::time::Duration;
 

@@ -51,15 +51,15 @@ impl Release {
     }
 }
 
-/// Returns the folder of the checkout that this program was built in. Cargo names it at run time, and a copied checkout
-/// has a copied program that was compiled for another folder.
+/// Returns the folder of the checkout that this program was built in. Cargo names this crate's folder at run time, and a
+/// copied checkout has a copied program that was compiled for another folder.
 pub fn repository() -> PathBuf {
-    let by_cargo = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let beside = || {
-        let program = std::env::current_exe().ok()?;
-        program.ancestors().find(|folder| folder.join("tests/lab/lab").exists()).map(Path::to_owned)
+    let above = |path: PathBuf| {
+        path.ancestors().find(|folder| folder.join("tests/lab/lab").exists()).map(Path::to_owned)
     };
-    by_cargo.or_else(beside).unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
+    let by_cargo = || std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).and_then(above);
+    let beside = || std::env::current_exe().ok().and_then(above);
+    by_cargo().or_else(beside).unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../..").into())
 }
 
 /// Number of machines of each kind.

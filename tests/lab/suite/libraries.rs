@@ -1,5 +1,6 @@
-//! Logs in through the LDAP bridge by third-party libraries, as user motion on the host. Each runs every row of the cast,
-//! with an admin and without. Compares the library's result, AD's counters of every account, and the lines of the log.
+//! Logs in through the LDAP bridge by third-party libraries, as user motion on the host. Each runs every row
+//! of the cast, with an admin and without. Compares the library's result, AD's counters of every account, and
+//! the lines of the log.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,8 +26,8 @@ const UNKNOWN: &[&str] = &["ACME\\john.doe", "nobody.at.all", "motion"];
 /// Number of logins at the same time.
 const CROWD: usize = 40;
 
-/// Rows in addition to the bridge's cast: groups, a mapped name, a comma in the CN (of sally), wrong passwords of unusual
-/// names.
+/// Rows in addition to the bridge's cast: groups, a mapped name, a comma in the CN (of sally), wrong
+/// passwords of unusual names.
 #[rustfmt::skip]
 const MORE: &[Bind] = &[
     // who        as                         by           code  data   counted
@@ -274,8 +275,8 @@ fn table(lab: &Lab, report: &mut Report, library: &Library, talk: &mut Talk, wit
         .try_for_each(|who| lab.run(&["cast", "reset", who]).ok().map(drop))
 }
 
-/// Returns the results and AD codes of the users' binds after the first `logged` lines, without the admin's binds, which
-/// must succeed.
+/// Returns the results and AD codes of the users' binds after the first `logged` lines, without the admin's
+/// binds, which must succeed.
 fn binds(lab: &Lab, logged: usize) -> Result<Vec<(String, String)>, String> {
     let mut users = Vec::new();
     for line in lines(lab, "bind")?.iter().skip(logged) {

@@ -15,8 +15,8 @@ const PEOPLE: &str = "/var/tmp/people";
 /// An SPN of the host for LDAP.
 const MEMBER: &str = "ldap/xcally.acme.com";
 
-/// A test's name, its environment, and its cases that do not run here. Some are children of other cases; others take
-/// minutes, or need a restarted or a forged domain controller.
+/// A test's name, its environment, and its cases that do not run here. Some are children of other cases;
+/// others take minutes, or need a restarted or a forged domain controller.
 const TESTS: &[(&str, &[&str], &[&str])] = &[
     (
         "machine",
@@ -77,8 +77,8 @@ fn run(lab: &Lab, report: &mut Report, test: &str, environment: &[&str], elsewhe
     }
 }
 
-/// Returns a user of each kind in the format of `tests/kerberos.rs`. With armor, Samba 4.17 reports only that an
-/// account may not log in, but no reason.
+/// Returns a user of each kind in the format of `tests/kerberos.rs`. With armor, Samba 4.17 reports only that
+/// an account may not log in, but no reason.
 fn people() -> String {
     let expected = [
         ("john", "", "success"),

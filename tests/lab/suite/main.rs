@@ -3,8 +3,7 @@
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
 //! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge` with `--bridge`,
 //! `make bench` with `--bench`, `make demo` with `--demo`. A word after one of the first six chooses the chapters whose
-//! names contain it. Without `MOTION_AD_LAB=1` the suite does nothing, so that `cargo test` needs neither root nor a lab.
-//! It has separate labs (`LAB_NAME`, default `suite`; the parts of `--suite` add their number) and removes them when it
+//! names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the parts of `--suite` add their number) and removes them when it
 //! ends, for whatever reason; `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
@@ -13,12 +12,10 @@
 mod ansible;
 mod answers;
 mod app;
-#[path = "../../clients/application.rs"]
 mod application;
 mod audit;
 mod before_after;
 mod bench;
-mod blocks;
 mod bridge;
 mod bridge_faults;
 mod cast;
@@ -39,33 +36,23 @@ mod hostile;
 mod hosts;
 mod join;
 mod lab;
-#[path = "../../clients/libpam.rs"]
-#[allow(dead_code)]
-mod libpam;
 mod libraries;
 mod load;
 mod login_page;
-#[path = "../../clients/login_rate.rs"]
 mod login_rate;
 mod machine;
 mod methods;
 mod one_account;
-#[path = "../../openmetrics/mod.rs"]
-mod openmetrics;
 mod package;
 mod pam;
 mod passwords;
 mod people;
-#[path = "../../clients/bench/plan.rs"]
-mod plan;
 mod ready;
 mod register;
 mod report;
 mod repository;
 mod restrictions;
 mod row;
-#[path = "../../scripted/mod.rs"]
-mod scripted;
 mod secrets;
 mod sessions;
 mod setup;
@@ -219,10 +206,6 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let Some(done) = another_program(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
         return done;
-    }
-    if std::env::var("MOTION_AD_LAB").as_deref() != Ok("1") {
-        println!("The lab's suite was not run: it needs root and a lab. `make test` runs it.");
-        return ExitCode::SUCCESS;
     }
     if let [mode, number, filter] = arguments.as_slice()
         && mode == side_by_side::PART

@@ -1,5 +1,5 @@
-//! The tables of users and groups again, with the KDC checking the passwords. A row that differs from an LDAP bind
-//! gives the reason.
+//! The tables of users and groups again, with the KDC checking the passwords. A row that differs from an LDAP
+//! bind gives the reason.
 
 use crate::cast::person;
 use crate::config;
@@ -29,15 +29,16 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
 /// Path of the domain controller's database.
 const SAM: &str = "/var/lib/samba/private/sam.ldb";
 
-/// An account without pre-authentication. A KDC may issue its tickets to any client, and a wrong password counts
-/// nowhere. Samba 4.17 still requires pre-authentication, and counts it.
+/// An account without pre-authentication. A KDC may issue its tickets to any client, and a wrong password
+/// counts nowhere. Samba 4.17 still requires pre-authentication, and counts it.
 fn without_preauth(lab: &Lab) -> Check {
     let seth = person("seth");
     // NORMAL_ACCOUNT, and DONT_REQ_PREAUTH (0x400000).
     let set = |control: &str| {
         let change = format!(
             "dn=$(ldbsearch -H {SAM} '(sAMAccountName={})' dn | grep ^dn:) && printf '%s\\nchangetype: \
-             modify\\nreplace: userAccountControl\\nuserAccountControl: {control}\\n' \"$dn\" | ldbmodify -H {SAM}",
+             modify\\nreplace: userAccountControl\\nuserAccountControl: {control}\\n' \"$dn\" | ldbmodify -H \
+             {SAM}",
             seth.sam
         );
         lab.dc(&["sh", "-c", &change]).ok().map(drop)

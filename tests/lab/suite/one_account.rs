@@ -1,8 +1,9 @@
-//! A name belongs to the account that currently has it. Accounts are moved, renamed, swapped, deleted and created
-//! again while the broker remembers them. The next login, account check and session must be those of the current
-//! account.
+//! A name belongs to the account that currently has it. Accounts are moved, renamed, swapped, deleted and
+//! created again while the broker remembers them. The next login, account check and session must be those of
+//! the current account.
 //!
-//! All accounts of a round are created together, log in once so that the broker remembers them, and change together.
+//! All accounts of a round are created together, log in once so that the broker remembers them, and change
+//! together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -53,7 +54,8 @@ fn rounds(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
-/// Names without a one-to-one mapping of upper and lower case in Unicode: first as AD has them, then as typed.
+/// Names without a one-to-one mapping of upper and lower case in Unicode: first as AD has them, then as
+/// typed.
 const LETTERS: &[(&str, &str)] = &[
     ("νίκος.παππάς", "νίκος.παππάς"),
     ("νίκος.παππάς", "ΝΊΚΟΣ.ΠΑΠΠΆΣ"),
@@ -83,8 +85,8 @@ fn letters(lab: &Lab, report: &mut Report) {
     });
 }
 
-/// Gives a user who must change the password (`pwdLastSet` 0) a password that never expires. AD computes no expiry for
-/// it and authenticates the user (MS-ADTS 3.1.1.4.5.17).
+/// Gives a user who must change the password (`pwdLastSet` 0) a password that never expires. AD computes no
+/// expiry for it and authenticates the user (MS-ADTS 3.1.1.4.5.17).
 fn never_expires(lab: &Lab) -> Check {
     // NORMAL_ACCOUNT and DONT_EXPIRE_PASSWD.
     const NEVER: &str = "66048";
@@ -138,8 +140,8 @@ fn cut(lab: &Lab) -> Check {
     back
 }
 
-/// An account with its common name, which is part of its DN, and its sAMAccountName. The password comes from the
-/// former.
+/// An account with its common name, which is part of its DN, and its sAMAccountName. The password comes from
+/// the former.
 #[derive(Clone, Copy)]
 struct Account {
     cn: &'static str,
@@ -374,8 +376,8 @@ impl Round<'_> {
         equal("the session's account", Some(&guid), self.guids.get(dn))
     }
 
-    /// Checks that at most one login fails. Its right password may go out under the former meaning of the name. It
-    /// then counts only for the account that received it, and the next login succeeds.
+    /// Checks that at most one login fails. Its right password may go out under the former meaning of the
+    /// name. It then counts only for the account that received it, and the next login succeeds.
     fn enters_soon(&self, name: &str, password: &str, dn: &str) -> Check {
         let answer = self.try_in(name, password, LOGIN);
         match answer.code.as_str() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cast::person;
-use crate::lab::Lab;
+use crate::lab::{Lab, repository};
 use crate::pam::authenticate;
 use crate::ready::{john, ready, while_john_logs_in};
 use crate::report::{Check, Report, contains, equal};
@@ -117,19 +117,28 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
         let units = lab.host_sh(&format!("systemctl is-active {}", UNITS.join(" "))).stdout;
         equal("units", units, "inactive\n".repeat(UNITS.len()))
     });
-    report.check("purged it leaves what it did not create, and the user whose files may be among that", || {
-        lab.host_sh("cd /etc/motion-ad && rm -rf *.pem backup && mkdir backup && touch backup/xcally.env config.toml.bak && echo mine >mine.pem").ok()?;
-        lab.run(&["purge"]).ok()?;
-        equal("files", lab.host_sh("ls -A /etc/motion-ad").stdout.as_str(), "backup\nmine.pem\n")?;
-        lab.host_sh("getent passwd motion-ad").ok()?;
-        lab.run(&["install"]).ok()?;
-        lab.host_sh("rm -r /etc/motion-ad/mine.pem /etc/motion-ad/backup").ok().map(drop)
-    });
+    report.check(
+        "purged it leaves what it did not create, and the user whose files may be among that",
+        || {
+            lab.host_sh(
+                "cd /etc/motion-ad && rm -rf *.pem backup && mkdir backup && touch backup/xcally.env \
+                     config.toml.bak && echo mine >mine.pem",
+            )
+            .ok()?;
+            lab.run(&["purge"]).ok()?;
+            equal("files", lab.host_sh("ls -A /etc/motion-ad").stdout.as_str(), "backup\nmine.pem\n")?;
+            lab.host_sh("getent passwd motion-ad").ok()?;
+            lab.run(&["install"]).ok()?;
+            lab.host_sh("rm -r /etc/motion-ad/mine.pem /etc/motion-ad/backup").ok().map(drop)
+        },
+    );
     report.check("purged it leaves nothing", || {
         lab.run(&["purge"]).ok()?;
         // The lab's own copies of the installed packages do not count.
-        let left = "find / -xdev -name '*motion[-_]ad*' ! -path '/var/cache/motion-ad-lab*'; find /run /tmp -name '*motion-ad*'
-            ls /etc/pam.d/motion; getent passwd motion-ad motion-ad-ldap; getent group motion-ad motion-ad-ldap motion-ad-metrics; systemctl list-unit-files --no-legend 'motion-ad*'";
+        let left = "find / -xdev -name '*motion[-_]ad*' ! -path '/var/cache/motion-ad-lab*'; find /run /tmp \
+                    -name '*motion-ad*'
+            ls /etc/pam.d/motion; getent passwd motion-ad motion-ad-ldap; getent group motion-ad \
+motion-ad-ldap motion-ad-metrics; systemctl list-unit-files --no-legend 'motion-ad*'";
         equal("what is left", lab.host_sh(left).stdout.as_str(), "")
     });
     report.check("installed and purged once more, the host's files and accounts are as they were", || {
@@ -152,14 +161,16 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
     Ok(())
 }
 
-/// Returns every file of the host with its mode and owner, the content of configuration files, and every account.
-/// Data that other programs write over time is excluded: logs, caches, the package list, and backups of the account
-/// files.
+/// Returns every file of the host with its mode and owner, the content of configuration files, and every
+/// account. Data that other programs write over time is excluded: logs, caches, the package list, and backups
+/// of the account files.
 fn traces(lab: &Lab) -> Result<BTreeSet<String>, String> {
-    let script = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run -o -path /var/log -o -path /var/cache \
-        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/sss -o -path /var/lib/systemd -o -path /root \\) -prune \
-        -o -printf '%m %u:%g %p\\n' | grep -v -e '/etc/.*-$' -e '\\.pwd\\.lock$'
-        find /etc -xdev -type f ! -name '*-' ! -path '/etc/krb5.keytab' -exec sha256sum {} +; cat /etc/passwd /etc/group; ls -A /run/systemd/generator* /etc/systemd/system/*.wants";
+    let script = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run -o \
+        -path /var/log -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path \
+        /var/lib/sss -o -path /var/lib/systemd -o -path /root \\) -prune -o -printf '%m %u:%g %p\\n' | grep \
+        -v -e '/etc/.*-$' -e '\\.pwd\\.lock$'
+        find /etc -xdev -type f ! -name '*-' ! -path '/etc/krb5.keytab' -exec sha256sum {} +; cat \
+/etc/passwd /etc/group; ls -A /run/systemd/generator* /etc/systemd/system/*.wants";
     Ok(lab.host_sh(script).ok()?.lines().map(str::to_owned).collect())
 }
 
@@ -210,7 +221,9 @@ pub fn version(lab: &Lab) -> Result<String, String> {
 
 /// Returns the package under test with its version changed to `version`.
 pub fn newer(lab: &Lab, version: &str) -> Result<PathBuf, String> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libpam-motion-ad_{version}"));
+    let temporary = repository().join("target/tmp");
+    fs::create_dir_all(&temporary).map_err(|e| format!("{}: {e}", temporary.display()))?;
+    let folder = temporary.join(format!("libpam-motion-ad_{version}"));
     let deb = folder.with_file_name(format!("libpam-motion-ad_{version}.deb"));
     // An earlier run may have left files of another package.
     let _ = fs::remove_dir_all(&folder);

@@ -44,8 +44,8 @@ pub struct Answer {
     pub output: String,
 }
 
-/// Calls the entry points of `service` in order, and stops at the first failure. If there are several prompts,
-/// `password` has one line for each.
+/// Calls the entry points of `service` in order, and stops at the first failure. If there are several
+/// prompts, `password` has one line for each.
 pub fn pam(lab: &Lab, service: &str, user: &str, password: &str, entry_points: &[&str]) -> Answer {
     let mut command = vec!["pamtester", service, user];
     command.extend(entry_points);
@@ -60,7 +60,8 @@ pub fn pamtester(lab: &Lab, command: &[&str], password: &str) -> Answer {
 /// Pause of the user in [`slowly`]. It is long enough for all effects of the first answer.
 pub const SLOWLY: Duration = Duration::from_secs(2);
 
-/// Same as [`pam`] at `motion`, but the user pauses after the first line of `password`, and `meanwhile` runs then.
+/// Same as [`pam`] at `motion`, but the user pauses after the first line of `password`, and `meanwhile` runs
+/// then.
 pub fn slowly(
     lab: &Lab,
     user: &str,

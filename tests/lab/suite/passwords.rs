@@ -1,5 +1,6 @@
-//! Password changes through PAM, by users and by applications. A new password that AD accepts is valid at once, and a
-//! rejection is explained in words. A wrong current password counts once, and no other counter changes.
+//! Password changes through PAM, by users and by applications. A new password that AD accepts is valid at
+//! once, and a rejection is explained in words. A wrong current password counts once, and no other counter
+//! changes.
 
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ const REFUSED: &str = "PAM_AUTHTOK_ERR";
 const FORBIDDEN: &str = "PAM_PERM_DENIED";
 
 const SHORT: &str = "Your new password must have at least 12 characters.";
-const SIMPLE: &str = "Your new password must have characters of three of these kinds: capital letters, small letters, \
-                      digits, others.";
+const SIMPLE: &str = "Your new password must have characters of three of these kinds: capital letters, small \
+                      letters, digits, others.";
 const USED_HERE: &str = "Your new password may not be one of your last 5 passwords.";
 // Only kpasswd reports how many passwords are remembered. The machine account may not read the policy.
 const USED: &str = "Your new password may not be one ";
@@ -68,8 +69,8 @@ const CHANGES: &[Change] = &[
     change("sally", "",                       REFUSED,   "the password is empty"),
 ];
 
-/// Rules of the domain's policy, which applies to accounts without another one. Each has the option that sets it, and
-/// a change of John's that it rejects.
+/// Rules of the domain's policy, which applies to accounts without another one. Each has the option that sets
+/// it, and a change of John's that it rejects.
 #[rustfmt::skip]
 const DOMAIN: &[(&str, Change)] = &[
     ("--min-pwd-length=14",  change("john", "J0hn-rides",           REFUSED, "Your new password must have at least 14 characters.")),
@@ -210,8 +211,8 @@ impl Change {
         in_force.unwrap_or(Ok(()))
     }
 
-    /// Returns true if the module prompts for a new password. AD first decides if the current one may be changed at
-    /// all.
+    /// Returns true if the module prompts for a new password. AD first decides if the current one may be
+    /// changed at all.
     fn reaches_the_new_one(&self) -> bool {
         [DONE, REFUSED].contains(&self.code) || self.who == "carl"
     }
@@ -437,8 +438,8 @@ impl Flow {
     }
 }
 
-/// The domain controller makes the change, but its answer is lost. (kpasswd has a separate port, and serves the
-/// accounts that cannot bind.) If AD is still readable, pwdLastSet shows that the password changed.
+/// The domain controller makes the change, but its answer is lost. (kpasswd has a separate port, and serves
+/// the accounts that cannot bind.) If AD is still readable, pwdLastSet shows that the password changed.
 fn lost(lab: &Lab, report: &mut Report) {
     let read = "the answer of kpasswd is lost, and AD shows that it was changed: success";
     report.check(read, || lose(lab, false, DONE, "", "pwdLastSet shows that"));
@@ -474,8 +475,8 @@ fn lose(lab: &Lab, silent: bool, code: &str, text: &str, logged: &str) -> Check 
     equal("badPwdCount", counted, 0)
 }
 
-/// The domain controller dies during a change, at each of `moments`, in milliseconds from the start. The text that
-/// the user sees must be true in each case.
+/// The domain controller dies during a change, at each of `moments`, in milliseconds from the start. The text
+/// that the user sees must be true in each case.
 fn cut(lab: &Lab, report: &mut Report, moments: &[u64]) {
     for who in ["seth", "max"] {
         for milliseconds in moments {

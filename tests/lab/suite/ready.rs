@@ -32,8 +32,8 @@ pub fn john_at(lab: &Lab, service: &str, entry_points: &[&str]) -> (Answer, Dura
     (answer, begun.elapsed())
 }
 
-/// Logs John in repeatedly while `work` runs. At least one login must happen, and all must succeed. Returns their
-/// number and the slowest duration.
+/// Logs John in repeatedly while `work` runs. At least one login must happen, and all must succeed. Returns
+/// their number and the slowest duration.
 pub fn while_john_logs_in(lab: &Lab, work: impl FnOnce() -> Check) -> Result<(u32, Duration), String> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -64,8 +64,9 @@ pub fn restart(lab: &Lab) -> Check {
     lab.host_sh("systemctl restart motion-ad.service").ok().map(drop)
 }
 
-/// Starts a broker that finds the files as `change` leaves them. A broker that runs meanwhile may notice the change,
-/// restart itself and hand its last good configuration on, and a restart by hand in that moment would find it.
+/// Starts a broker that finds the files as `change` leaves them. A broker that runs meanwhile may notice the
+/// change, restart itself and hand its last good configuration on, and a restart by hand in that moment would
+/// find it.
 pub fn start_after(lab: &Lab, change: impl FnOnce() -> Check) -> Check {
     lab.host_sh("systemctl stop motion-ad.service").ok()?;
     change()?;

@@ -112,8 +112,9 @@ pub fn ends(lab: &Lab, id: &str, reason: EndReason, within: Duration) -> Check {
     .and_then(|seen| equal(id, seen, reason))
 }
 
-/// Checks the events of one user's logins that all replaced each other. Exactly one session is open, and an event
-/// reported the end of each of the others. `known` are the sessions that applications received. Returns the open one.
+/// Checks the events of one user's logins that all replaced each other. Exactly one session is open, and an
+/// event reported the end of each of the others. `known` are the sessions that applications received. Returns
+/// the open one.
 pub fn one_remains(events: &[Event], open: &[Session], known: &[String]) -> Result<String, String> {
     let [last] = open else {
         return Err(format!("{} sessions are open: {open:?}", open.len()));

@@ -1,5 +1,5 @@
-//! The apt repository of a release: a host installs the package from it over HTTP, and goes to the next version and back
-//! while users log in.
+//! The apt repository of a release: a host installs the package from it over HTTP, and goes to the next
+//! version and back while users log in.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! Restrictions of AD apart from an account's state: members of Protected Users, authentication policies and silos, and
-//! binds where NTLM is off. Samba 4.22 knows all of them, Samba 4.17 Protected Users alone.
+//! Restrictions of AD apart from an account's state: members of Protected Users, authentication policies and
+//! silos, and binds where NTLM is off. Samba 4.22 knows all of them, Samba 4.17 Protected Users alone.
 
 use std::fs;
 use std::time::Duration;

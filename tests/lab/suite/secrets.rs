@@ -70,7 +70,8 @@ pub fn nowhere(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
     });
 }
 
-/// Logs in and records the password. Other chapters check the result; this one requires only that there is one.
+/// Logs in and records the password. Other chapters check the result; this one requires only that there is
+/// one.
 fn login(lab: &Lab, user: &str, password: &str, used: &mut BTreeSet<String>) -> Result<String, String> {
     used.insert(password.to_owned());
     let answer = pam(lab, LOUD, user, password, &["authenticate", "acct_mgmt"]);
@@ -203,16 +204,20 @@ const DROP_IN: &str = "/etc/systemd/system/motion-ad.service.d/planted.conf";
 /// Secrets in files that a bundle contains: in the configuration, in the join's file, in the unit.
 const PLANTED: [&str; 3] = ["R3dis-in-a-url", "B1nd-secret-of-sssd", "Un1t-secret-in-a-variable"];
 
-/// Searches the archives of `doctor --bundle` for every password, for planted secrets and for the machine's keys.
+/// Searches the archives of `doctor --bundle` for every password, for planted secrets and for the machine's
+/// keys.
 fn bundles(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
     let secrets: BTreeSet<_> = passwords.iter().cloned().chain(PLANTED.map(str::to_owned)).collect();
     let needles = Needles::new(&secrets);
     report.check("bundle: one archive, readable for root alone, with every part", || {
         let [url, bind, variable] = PLANTED;
         lab.host_sh(&format!(
-            "rm -rf {BUNDLES}; mkdir -m 700 {BUNDLES} && cd {BUNDLES} && cp /etc/motion-ad/*.* . && cp /etc/sssd/sssd.conf . &&
-             echo '# store = \"rediss://motion:{url}@redis1/0\"' >>config.toml && echo '# ldap_default_authtok = {bind}' >>sssd.conf &&
-             mkdir -p $(dirname {DROP_IN}) && printf '[Service]\\nEnvironment=REDIS_PASSWORD={variable}\\n' >{DROP_IN}"
+            "rm -rf {BUNDLES}; mkdir -m 700 {BUNDLES} && cd {BUNDLES} && cp /etc/motion-ad/*.* . && cp \
+             /etc/sssd/sssd.conf . &&
+             echo '# store = \"rediss://motion:{url}@redis1/0\"' >>config.toml && echo '# \
+ldap_default_authtok = {bind}' >>sssd.conf &&
+             mkdir -p $(dirname {DROP_IN}) && printf '[Service]\\nEnvironment=REDIS_PASSWORD={variable}\\n' \
+>{DROP_IN}"
         ))
         .ok()?;
         // The search finds what is planted where it is not masked.
@@ -236,7 +241,12 @@ fn bundles(lab: &Lab, report: &mut Report, passwords: &BTreeSet<String>) {
             ("files/etc/pam.d/motion", "pam_motion_ad.so"),
             ("files/var/tmp/bundles/sssd.conf", "(masked)"),
         ] {
-            let text = fs::read_to_string(parts(lab, "whole")?.join(file)).map_err(|e| format!("{file}: {e}"))?;
+            let text = fs::read_to_string(parts(lab, "whole")?.join(file)).map_err(|e| {
+                format!(
+                    "{file}: \
+                {e}"
+                )
+            })?;
             contains(file, &text, part)?;
         }
         Ok(())

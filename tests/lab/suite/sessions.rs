@@ -1,5 +1,6 @@
-//! Sessions on one host with the register in a file: one seat per user and the other policies, all ways in which a
-//! session ends, the notices about it, and the effects of many concurrent logins, crashes and a full disk.
+//! Sessions on one host with the register in a file: one seat per user and the other policies, all ways in
+//! which a session ends, the notices about it, and the effects of many concurrent logins, crashes and a full
+//! disk.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -18,8 +19,8 @@ use crate::ready::ready;
 use crate::register::{self, clear, end_of, ends, of, one_remains, show};
 use crate::report::{Check, Report, contains, equal};
 
-/// A service whose authenticate registers, one with messages, and one with a timeout long enough for hundreds of
-/// logins.
+/// A service whose authenticate registers, one with messages, and one with a timeout long enough for hundreds
+/// of logins.
 const BY_AUTH: &str = "motion-auth";
 const TALKATIVE: &str = "motion-messages";
 const PATIENT: &str = "motion-patient";
@@ -396,8 +397,8 @@ fn ends_of_all_kinds(lab: &Lab, report: &mut Report) -> Check {
     configure(lab, "")
 }
 
-/// A run of `motion-ad sessions`: the user, the arguments, the exit code, and a part of the output. OPEN, ENDED and
-/// NONE stand for the ids of sessions.
+/// A run of `motion-ad sessions`: the user, the arguments, the exit code, and a part of the output. OPEN,
+/// ENDED and NONE stand for the ids of sessions.
 type Command = (&'static str, &'static [&'static str], i32, &'static str);
 
 #[rustfmt::skip]
@@ -533,15 +534,16 @@ fn storm(lab: &Lab, report: &mut Report, name: &str, logins: usize, kills: u32) 
         let mut known = came_in(&done.into_values().collect::<Vec<_>>(), kills == 0)?;
         println!("         {} of {logins} came in", known.len());
         ready(lab)?;
-        // The number of successes between two kills depends on the load. One login after the last kill must succeed.
+        // The number of successes between two kills depends on the load. One login after the last kill must
+        // succeed.
         known.extend(came_in(&[app.run(login("storm-last", "seth", PATIENT))?], true)?);
         let events = register::since(lab, &cursor)?;
         one_remains(&events, &of(lab, person("seth").sam)?, &known).map(drop)
     });
 }
 
-/// Returns the sessions of the successful logins, which are all if `everybody` is set. The others must have failed
-/// because the broker was unavailable.
+/// Returns the sessions of the successful logins, which are all if `everybody` is set. The others must have
+/// failed because the broker was unavailable.
 pub fn came_in(done: &[Done], everybody: bool) -> Result<Vec<String>, String> {
     let mut known = BTreeSet::new();
     for done in done {
@@ -571,8 +573,8 @@ pub fn kill_broker(lab: &Lab, times: u32) -> Check {
     Ok(())
 }
 
-/// Logs one user in until a login gets no session. Returns that login and the last session before it, if any. Some
-/// logins still fit into the free space of the register's file.
+/// Logs one user in until a login gets no session. Returns that login and the last session before it, if any.
+/// Some logins still fit into the free space of the register's file.
 fn logins_until_full(app: &mut App, name: &str) -> Result<(Option<String>, Done), String> {
     let mut before = None;
     for number in 0..ROOM {

@@ -1,4 +1,5 @@
-//! `motion-ad setup` on the host, from the `.env` file that XCALLY's documentation has the administrator write.
+//! `motion-ad setup` on the host, from the `.env` file that XCALLY's documentation has the administrator
+//! write.
 
 use std::fs;
 
@@ -33,8 +34,8 @@ fn checks(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
             "PASSWORD, line 3: remove it\n    take the line out and change the password of \
              cn=Administrator,cn=Users,dc=acme,dc=com in AD",
             "BASE_DN, line 4: nothing to set",
-            "DNS names the domain controllers of acme.com (ad.acme.com); if one fails, the broker uses another. With ldap:// \
-             passwords crossed the network in the clear",
+            "DNS names the domain controllers of acme.com (ad.acme.com); if one fails, the broker uses \
+             another. With ldap:// passwords crossed the network in the clear",
             "acme.com is the domain that this host is joined to",
             "there is nothing to change\n",
         ] {
@@ -104,7 +105,8 @@ fn checks(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
     without_srv(lab, report, env)
 }
 
-/// Moves Seth into an organizational unit whose name has to be escaped in a distinguished name (RFC 4514, 2.4).
+/// Moves Seth into an organizational unit whose name has to be escaped in a distinguished name (RFC 4514,
+/// 2.4).
 fn base_with_a_comma(lab: &Lab, env: &str) -> Check {
     const NIGHT: &str = "OU=Agenten\\, Nacht,DC=acme,DC=com";
     let (seth, john) = (person("seth"), person("john"));

@@ -295,8 +295,8 @@ impl<'a> Stage<'a> {
         self.configure(host)
     }
 
-    /// Waits until the master counts `number` replicas for min-replicas-to-write. Before the first one it accepts no
-    /// writes.
+    /// Waits until the master counts `number` replicas for min-replicas-to-write. Before the first one it
+    /// accepts no writes.
     fn replicas(&self, number: u32) -> Check {
         wait(ELECTED, || {
             let state = self.lab.run(&["redis", "cli", "info", "replication"]).ok()?;

@@ -1,4 +1,5 @@
-//! Runs parts of the suite next to each other: each in a separate process and lab, because a part mostly waits.
+//! Runs parts of the suite next to each other: each in a separate process and lab, because a part mostly
+//! waits.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -10,8 +11,8 @@ use crate::report::Sum;
 /// First argument of a process that runs one part; the part's number and a filter follow.
 pub const PART: &str = "--part";
 
-/// Runs these parts of the suite at the same time, prints their chapters, each as a whole once it is over, and returns
-/// the sum.
+/// Runs these parts of the suite at the same time, prints their chapters, each as a whole once it is over,
+/// and returns the sum.
 pub fn run(parts: &[usize], filter: &str) -> Sum {
     // The lock also keeps the chapters apart.
     let sum = Mutex::new(Sum::default());

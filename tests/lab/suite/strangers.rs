@@ -1,7 +1,10 @@
-//! A host that DNS names as a domain controller, before the real one, with a certificate from the forest's own root.
-//! It accepts every password. Because AD does not list it, it gets no password. Once AD lists it, the broker uses it.
+//! A host that DNS names as a domain controller, before the real one, with a certificate from the forest's
+//! own root. It accepts every password. Because AD does not list it, it gets no password. Once AD lists it,
+//! the broker uses it.
 
 use std::time::Duration;
+
+use motion_ad_support::scripted::Received;
 
 use crate::answers::{FAKE, REAL, Running};
 use crate::cast::person;
@@ -10,7 +13,6 @@ use crate::pam::authenticate;
 use crate::ready::{john, ready};
 use crate::report::{Check, Report, contains, equal};
 use crate::row::fields;
-use crate::scripted::Received;
 
 /// The broker's stored list of domain controllers.
 const KEPT: &str = "/var/lib/motion-ad/controllers.json";

@@ -1,4 +1,5 @@
-//! A program on the host that answers each line of JSON on its standard input with one on its standard output.
+//! A program on the host that answers each line of JSON on its standard input with one on its standard
+//! output.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};

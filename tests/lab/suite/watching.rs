@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use motion_ad_support::openmetrics::parse;
+
 use crate::cast::person;
 use crate::lab::{Lab, wait};
-use crate::openmetrics::parse;
 use crate::pam::authenticate;
 use crate::ready::{john, ready};
 use crate::report::{Check, Report, contains, equal};
@@ -131,9 +132,9 @@ pub fn agent(lab: &Lab) -> Check {
 pub fn no_agent(lab: &Lab) {
     lab.host_sh(
         "systemctl disable --now motion-ad-textfile.timer motion-ad-exporter.socket motion-ad-ready.timer; \
-         systemctl stop motion-ad-textfile.service motion-ad-exporter.service motion-ad-ready.service motion-ad-ready-failed.service; \
-         rm -rf /etc/systemd/system/motion-ad-textfile.* /etc/systemd/system/motion-ad-exporter.* /etc/systemd/system/motion-ad-ready* \
-         /var/lib/prometheus; \
+         systemctl stop motion-ad-textfile.service motion-ad-exporter.service motion-ad-ready.service \
+         motion-ad-ready-failed.service; rm -rf /etc/systemd/system/motion-ad-textfile.* \
+         /etc/systemd/system/motion-ad-exporter.* /etc/systemd/system/motion-ad-ready* /var/lib/prometheus; \
          userdel prometheus; systemctl daemon-reload",
     );
 }
@@ -142,11 +143,20 @@ fn examples(lab: &Lab) -> Check {
     let folder = "/usr/share/doc/libpam-motion-ad/examples";
     agent(lab)?;
     let units = format!(
-        "cp {folder}/motion-ad-textfile.* {folder}/motion-ad-exporter.* /etc/systemd/system && systemctl daemon-reload"
+        "cp {folder}/motion-ad-textfile.* {folder}/motion-ad-exporter.* /etc/systemd/system && systemctl \
+         daemon-reload"
     );
     lab.host_sh(&units).ok()?;
-    let verified = lab.host_sh("systemd-analyze verify --man=no /etc/systemd/system/motion-ad-textfile.* /etc/systemd/system/motion-ad-exporter.*");
-    let wrote = lab.host_sh("systemctl start motion-ad-textfile.service && cat /var/lib/prometheus/node-exporter/motion-ad.prom").ok();
+    let verified = lab.host_sh(
+        "systemd-analyze verify --man=no /etc/systemd/system/motion-ad-textfile.* \
+                                /etc/systemd/system/motion-ad-exporter.*",
+    );
+    let wrote = lab
+        .host_sh(
+            "systemctl start motion-ad-textfile.service && cat \
+                             /var/lib/prometheus/node-exporter/motion-ad.prom",
+        )
+        .ok();
     let served = lab
         .host_sh("systemctl start motion-ad-exporter.socket && curl -sS --fail http://127.0.0.1:9749/metrics")
         .ok();
@@ -167,7 +177,7 @@ fn metrics(lab: &Lab) -> Result<String, String> {
 fn number(text: &str, name: &str, labels: &[(&str, &str)]) -> Result<f64, String> {
     let all = parse(text)?;
     let mut samples = all.values().flat_map(|family| &family.samples);
-    let fits = |(known, has, _): &&(String, crate::openmetrics::Labels, f64)| {
+    let fits = |(known, has, _): &&(String, motion_ad_support::openmetrics::Labels, f64)| {
         known == name && labels.iter().all(|(key, value)| has.get(*key).is_some_and(|has| has == value))
     };
     samples.find(fits).map(|(.., value)| *value).ok_or_else(|| format!("no {name} {labels:?} in\n{text}"))

@@ -1,5 +1,6 @@
-//! XCALLY's own integration as it is, before and after the bridge: the service of `tests/clients/xcally-login` with a
-//! browser. No file of the service changes between the two, only `.env`, and only by `motion-ad setup`.
+//! XCALLY's own integration as it is, before and after the bridge: the service of
+//! `tests/clients/xcally-login` with a browser. No file of the service changes between the two, only `.env`,
+//! and only by `motion-ad setup`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,12 +26,12 @@ const ENV: &str = "/var/opt/motion2/.env";
 const INSTALL: &str = "cp -r /opt/clients/xcally-login/. /var/opt/motion2 && \
     cp /opt/clients/xcally-login/motion.service /etc/systemd/system && \
     systemctl daemon-reload && systemctl start motion.service";
-const REMOVE: &str = "systemctl stop motion.service; rm /etc/systemd/system/motion.service; systemctl daemon-reload; \
-    cd /var/opt/motion2 && rm -rf .npm $(ls /opt/clients/xcally-login); \
-    rm -rf /etc/motion-ad/backup /etc/pam.d/motion-bridge";
+const REMOVE: &str = "systemctl stop motion.service; rm /etc/systemd/system/motion.service; systemctl \
+    daemon-reload; cd /var/opt/motion2 && rm -rf .npm $(ls /opt/clients/xcally-login); rm -rf \
+    /etc/motion-ad/backup /etc/pam.d/motion-bridge";
 /// Hashes of every file of the service, its libraries included.
-const HASHES: &str = "cd /var/opt/motion2 && find . -type f ! -name .env ! -path './.npm/*' ! -path './.bash*' -print0 | \
-    sort -z | xargs -0 sha256sum";
+const HASHES: &str = "cd /var/opt/motion2 && find . -type f ! -name .env ! -path './.npm/*' ! -path \
+    './.bash*' -print0 | sort -z | xargs -0 sha256sum";
 const URL: &str = "http://127.0.0.1:3000";
 const LIBRARIES: [&str; 2] = ["activedirectory", "passport-ldapauth"];
 const REJECTED: &str = "The user name or the password is wrong.";
@@ -180,8 +181,8 @@ pub fn counted(before: &Counts, after: &Counts, row: &Row) -> u32 {
     count(after).saturating_sub(count(before))
 }
 
-/// Performs all logins of a row, the last one in the second window. Returns true if the last one is accepted, and the
-/// first window still is logged in then.
+/// Performs all logins of a row, the last one in the second window. Returns true if the last one is accepted,
+/// and the first window still is logged in then.
 fn logs_in(browser: &mut Browser, row: &Row) -> Result<bool, String> {
     let person = person(row.who);
     let mut is_in = false;

@@ -1,8 +1,4 @@
 //! The broker's metrics as a monitoring system reads them, and their documentation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod openmetrics;
-mod process;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +8,9 @@ use std::path::Path;
 use std::process::Command;
 
 use motion_ad::broker::metrics::{Family, Kind};
-use openmetrics::{Labels, parse};
-use process::{Broker, DOMAIN};
+use motion_ad_support::openmetrics::{Labels, parse};
+
+use crate::process::{Broker, DOMAIN};
 
 /// Returns the complete response to `request` at the metrics socket.
 fn http(broker: &Broker, request: &[u8]) -> String {

@@ -1,18 +1,11 @@
 //! The pool of connections for users' binds against scripted domain controllers: when it changes to another one, the
 //! delay that this costs, and the passwords that it never sends.
-#![cfg(feature = "broker")]
-// clippy's exemption covers functions marked #[test] only, not their helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod controllers;
-mod scripted;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use controllers::{Controller, Directory, LDAP, LDAPS, Network, root_dse};
 use motion_ad::checked::Checked;
 use motion_ad::config::{Pool as Settings, TlsMode};
 use motion_ad::directory::controllers::discovery::Wanted;
@@ -24,12 +17,14 @@ use motion_ad::directory::passwords::pool::{Pool, PoolError, Renew};
 use motion_ad::directory::trust::{Refreshed, Trust};
 use motion_ad::patience::ATTEMPT;
 use motion_ad::verdict::Outcome;
+use motion_ad_support::scripted::*;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use scripted::*;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::network::{Controller, Directory, LDAP, LDAPS, Network, root_dse};
 
 const JOHN: &str = "CN=john.doe,OU=People,DC=acme,DC=com";
 const MARY: &str = "CN=mary.roe,OU=People,DC=acme,DC=com";

@@ -1,6 +1,4 @@
-//! The broker as a process, started as systemd starts it, for integration tests.
-// Each of them uses only part of this module.
-#![allow(dead_code)]
+//! The broker as a process, started as systemd starts it.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -106,8 +104,8 @@ impl Drop for Broker {
     }
 }
 
-/// Configuration of a domain on a host that is not joined. It names the servers and the CA file, so that the broker
-/// takes neither from this machine.
+/// Configuration of a domain on a host that is not joined. It names the servers and the CA file, so that the
+/// broker takes neither from this machine.
 pub const DOMAIN: &str = concat!(
     "[domain]\nname = \"acme.example\"\nservers = [\"dc.invalid\"]\n[tls]\nca_file = \"",
     env!("CARGO_MANIFEST_DIR"),

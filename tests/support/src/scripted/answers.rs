@@ -63,7 +63,8 @@ pub fn referral(url: &str) -> Action {
     send(Message::Result(LdapResult { code: REFERRAL, text, referral: vec![url.to_owned()] }))
 }
 
-/// Returns the notice of disconnection (RFC 4511, 4.4.1). The server that sends it closes the connection next.
+/// Returns the notice of disconnection (RFC 4511, 4.4.1). The server that sends it closes the connection
+/// next.
 pub fn notice(code: i64, text: &str) -> Action {
     send(Message::Notice(LdapResult { code, text: text.to_owned(), referral: Vec::new() }))
 }
@@ -81,7 +82,8 @@ pub fn reference(url: &str) -> Action {
     send(Message::Reference(vec![url.to_owned()]))
 }
 
-/// Returns the answer to a netlogon ping. Use it with [`super::Event::root_dse`] and `DnsDomain`, for example.
+/// Returns the answer to a netlogon ping. Use it with [`super::Event::root_dse`] and `DnsDomain`, for
+/// example.
 pub fn closest(netlogon: &Netlogon) -> [Action; 2] {
     [entry("", &[("Netlogon", &[&netlogon.encode()])]), done()]
 }

@@ -1,5 +1,5 @@
-//! A network of scripted domain controllers that needs no lab. Each has a separate loopback address, the ports of a
-//! real one, a certificate from the test's authority, and an entry in a table that replaces DNS.
+//! A network of scripted domain controllers that needs no lab. Each has a separate loopback address, the
+//! ports of a real one, a certificate from the test's authority, and an entry in a table that replaces DNS.
 //!
 //! ```ignore
 //! let Some(network) = Network::new() else { return };
@@ -7,14 +7,12 @@
 //! // … `network.names()` finds it and `network.trust()` trusts it. Then check what it received:
 //! assert_eq!(dc.log().binds(), 1);
 //! ```
-// Each integration test uses only part of this module.
-#![allow(dead_code)]
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,10 +22,12 @@ use motion_ad::directory::entry::Entry;
 use motion_ad::directory::machine::{Machine, MachineError, Place, Search};
 use motion_ad::directory::trust::Trust;
 use motion_ad::net::BoxFuture;
+use motion_ad_support::scripted::{
+    Action, Authority, Event, Identity, Log, Script, Security, Server, done, entry,
+};
+use motion_ad_support::skipped;
 use tempfile::NamedTempFile;
 use tokio::time::Instant;
-
-use crate::scripted::{Action, Authority, Event, Log, Script, Security, Server, done, entry};
 
 /// The ports for LDAP with StartTLS, and for LDAP over TLS from the first byte.
 pub const LDAP: u16 = 389;
@@ -53,20 +53,20 @@ pub struct Network {
 }
 
 impl Network {
-    /// Returns a network without domain controllers, or `None` if this process may not bind port 389, which only root
-    /// may do (ip(7), `ip_unprivileged_port_start`).
+    /// Returns a network without domain controllers, or `None` if this process may not bind port 389, which
+    /// only root may do (ip(7), `ip_unprivileged_port_start`).
     pub fn new() -> Option<Self> {
         match TcpListener::bind((address(), LDAP)) {
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-                println!("skipped: port {LDAP} is for root: {e}");
+                skipped(format_args!("port {LDAP} is for root: {e}"));
                 None
             }
             _ => Some(Network { authority: authority(), zone: Arc::default() }),
         }
     }
 
-    /// Adds a domain controller for the parent domain of `host`. DNS lists domain controllers by their creation.
-    /// `script` adds rules to an empty script. The rule for a healthy root DSE follows them.
+    /// Adds a domain controller for the parent domain of `host`. DNS lists domain controllers by their
+    /// creation. `script` adds rules to an empty script. The rule for a healthy root DSE follows them.
     pub async fn controller(&self, host: &str, script: impl FnOnce(Script) -> Script) -> Controller {
         let mut controller = self.silent(host, script);
         controller.listen(LDAPS).await;
@@ -88,8 +88,8 @@ impl Network {
         }
     }
 
-    /// Adds a host that DNS names as a domain controller of `domain`, but that AD does not list. It has a certificate
-    /// for its own name from the same authority.
+    /// Adds a host that DNS names as a domain controller of `domain`, but that AD does not list. It has a
+    /// certificate for its own name from the same authority.
     pub async fn stranger(
         &self,
         domain: &str,
@@ -142,7 +142,7 @@ pub struct Controller {
     /// DNS name.
     pub host: String,
     address: IpAddr,
-    identity: crate::scripted::Identity,
+    identity: Identity,
     server: Server,
 }
 
@@ -160,20 +160,21 @@ impl Controller {
     }
 }
 
-/// Creates an authority with a unique name. A client would report another key under a known name as a bad signature.
+/// Creates an authority with a unique name. A client would report another key under a known name as a bad
+/// signature.
 fn authority() -> Authority {
-    static COUNT: AtomicU8 = AtomicU8::new(1);
+    static COUNT: AtomicU16 = AtomicU16::new(1);
     Authority::new(&format!("Acme Root CA {}", COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
 }
 
-/// Returns a loopback address that no other test uses. The middle comes from the process id, the end from a counter.
+/// Returns a loopback address that no other test uses: from the process id and a counter.
 fn address() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let end = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert!(end < u8::MAX, "this process needs more addresses than it has");
-    // Avoids 127.0.x.y, where services of the machine may listen.
-    Ipv4Addr::new(127, high | 0x80, low, end).into()
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < 1 << 10, "this process needs more addresses than it has");
+    let process = std::process::id() & 0x1fff;
+    // Avoids 127.0.x.y to 127.127.x.y, where services of the machine may listen.
+    Ipv4Addr::from_bits(0x7f80_0000 | process << 10 | u32::from(number)).into()
 }
 
 /// A DNS table of SRV records and addresses.
@@ -227,7 +228,8 @@ impl Names for Zone {
     }
 }
 
-/// A scripted directory. A search gets the entries of the first answer for its place whose text is in `BASE FILTER`.
+/// A scripted directory. A search gets the entries of the first answer for its place whose text is in
+/// `BASE FILTER`.
 pub struct Directory {
     answers: Vec<(Place, &'static str, Vec<Entry>)>,
     asked: Mutex<Vec<(Place, String)>>,

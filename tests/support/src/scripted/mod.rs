@@ -11,12 +11,8 @@
 //! assert_eq!(server.log().binds_as("CN=john"), 1);
 //! ```
 //!
-//! It logs requests, but never a password. It answers a request without a rule with protocolError, so that a missing
-//! rule is visible. Dropping the server ends its connections and its listeners.
-//!
-//! Integration tests include it by `mod scripted;`, the lab's suite by its path.
-// Each of them uses only part of this module.
-#![allow(dead_code, unused_imports)]
+//! It logs requests, but never a password. It answers a request without a rule with protocolError, so that a
+//! missing rule is visible. Dropping the server ends its connections and its listeners.
 
 mod answers;
 mod certificate;
@@ -101,8 +97,8 @@ impl Server {
         Ok(address)
     }
 
-    /// Listens on a UDP port for connectionless searches (MS-ADTS 6.3.3: the netlogon ping), and returns the address.
-    /// Their connection number is 0.
+    /// Listens on a UDP port for connectionless searches (MS-ADTS 6.3.3: the netlogon ping), and returns the
+    /// address. Their connection number is 0.
     ///
     /// # Errors
     /// If the address is not available.

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `host` | commands for root on the XCALLY server, which is the lab's host |
 //! | `as=USER` | run as this user of the host |
-//! | `exit=CODE,…` | the last command ends with one of these, the others with one of these or 0; without it all end with 0 |
+//! | `exit=CODE,…` | the last command ends with one of these, the others with these or 0; default: 0 |
 //! | `type=WORD,…` | typed lines; a key of `tests/lab/cast` stands for that user's password |
 //! | `tty` | on a terminal, where each line is typed at its prompt |
 //! | `state=WORD` | the state to prepare: see `documents.rs` |

@@ -1,7 +1,4 @@
 //! The broker's process and the module's client over a Unix socket, on a host without a domain.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod process;
 
 use std::io::{Read, Write};
 use std::process::Command;
@@ -10,19 +7,16 @@ use std::time::{Duration, Instant};
 use motion_ad::client::request;
 use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
 use motion_ad::verdict::Outcome;
+use motion_ad_support::is_root;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
-use process::{Broker, DOMAIN};
+use nix::unistd::Pid;
 
-/// Returns true if this process is root. Without settings the broker answers only root and `motion`, so tests run by
-/// other users are skipped.
-fn only_root_is_answered() -> bool {
-    geteuid().is_root()
-}
+use crate::process::{Broker, DOMAIN};
 
 #[test]
 fn a_host_that_is_not_joined_denies_and_says_what_to_do() {
-    if !only_root_is_answered() {
+    // Without settings the broker answers only root and `motion`.
+    if !is_root() {
         return;
     }
     let verdict = Broker::start("").login();
@@ -39,7 +33,8 @@ fn a_host_without_a_keytab_denies_and_says_what_to_do() {
 
 #[test]
 fn a_broken_configuration_denies_and_names_its_line() {
-    if !only_root_is_answered() {
+    // Without settings the broker answers only root and `motion`.
+    if !is_root() {
         return;
     }
     let verdict = Broker::start("[tls]\nverify = false\n").login();
@@ -107,7 +102,8 @@ fn many_idle_connections_keep_nobody_out() {
 
 #[test]
 fn a_changed_file_ends_the_process_for_a_new_start() {
-    if !only_root_is_answered() {
+    // Without settings the broker answers only root and `motion`.
+    if !is_root() {
         return;
     }
     for (config, file) in

@@ -1,16 +1,9 @@
-//! Password changes by LDAP against scripted domain controllers: the messages sent, their number, and the result of
-//! each answer and of a missing one.
-#![cfg(feature = "broker")]
-// clippy's exemption covers functions marked #[test] only, not their helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod controllers;
-mod scripted;
+//! Password changes by LDAP against scripted domain controllers: the messages sent, their number, and the
+//! result of each answer and of a missing one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use controllers::{Controller, Network};
 use motion_ad::checked::Method;
 use motion_ad::config::{self, Pool as Settings, TlsMode};
 use motion_ad::directory::controllers::discovery::Wanted;
@@ -23,8 +16,10 @@ use motion_ad::login::passwords::{Attempt, Changes, DomainPasswords, Pools};
 use motion_ad::login::refusal::Refusal;
 use motion_ad::net::BoxFuture;
 use motion_ad::verdict::Outcome;
-use scripted::*;
+use motion_ad_support::scripted::*;
 use tokio::time::Instant;
+
+use crate::network::{Controller, Network};
 
 const JOHN: &str = "CN=john.doe,OU=People,DC=acme,DC=com";
 const PRESENT: &str = "0ld-secret";
@@ -92,8 +87,8 @@ fn received(controller: &Controller) -> (usize, usize) {
     (log.binds_as(JOHN), log.count(is_change))
 }
 
-/// Creates two domain controllers. The first answers John's bind and change with `bind` and `change`; the second one
-/// accepts both.
+/// Creates two domain controllers. The first answers John's bind and change with `bind` and `change`; the
+/// second one accepts both.
 async fn two(
     network: &Network,
     bind: Action,
@@ -178,8 +173,10 @@ async fn a_change_without_an_answer_is_lost_and_goes_to_nobody_else() {
 
 #[tokio::test]
 async fn a_refused_change_is_an_answer_and_leaves_the_connection_usable() {
-    let windows = "0000052D: AtrErr: DSID-03191083, #1:\n\t0: 0000052D: DSID-03191083, problem 1005 (CONSTRAINT_ATT_TYPE), data 0, Att 9005a (unicodePwd)\0";
-    let samba = "0000052D: Constraint violation - check_password_restrictions: the password is too short. It should be equal or longer than 7 characters!";
+    let windows = "0000052D: AtrErr: DSID-03191083, #1:\n\t0: 0000052D: DSID-03191083, problem 1005 \
+                   (CONSTRAINT_ATT_TYPE), data 0, Att 9005a (unicodePwd)\0";
+    let samba = "0000052D: Constraint violation - check_password_restrictions: the password is too short. It \
+                 should be equal or longer than 7 characters!";
     let cases = [
         (19, windows, None),
         (19, samba, None),

@@ -1,12 +1,12 @@
-//! Logs in through PAM at a fixed rate from one process, as a busy login page does, regardless of the results.
+//! Logs in through PAM at a fixed rate from one process, as a busy login page does, regardless of the
+//! results.
 //!
-//! The arguments are `SERVICE RATE THREADS`. Each line on standard input is a login: user, tab, password. Login n
-//! begins n/RATE seconds after the first, unless all THREADS wait for earlier ones. Standard output begins with a
-//! line `started`. A line of JSON follows for each finished login. At the end, a total is printed to standard error.
+//! The arguments are `SERVICE RATE THREADS`. Each line on standard input is a login: user, tab, password.
+//! Login n begins n/RATE seconds after the first, unless all THREADS wait for earlier ones. Standard output
+//! begins with a line `started`. A line of JSON follows for each finished login. At the end, a total is
+//! printed to standard error.
 //!
 //! It is part of the lab's suite, which starts itself on the joined host with these arguments.
-// The program calls libpam through its C interface.
-#![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_int};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::libpam::{self, Conversation};
+use motion_ad_support::libpam::{self, Handle, Password};
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of threads: enough for logins of 20 seconds at 100 per second.
@@ -110,20 +110,12 @@ fn c_string(text: &str) -> Result<CString, String> {
 
 /// Logs in as a login page does: authenticate and acct_mgmt on one handle.
 fn login(service: &CStr, user: &CStr, password: &CStr) -> c_int {
-    let conversation = Conversation::password(password);
-    let mut handle = std::ptr::null_mut();
-    // SAFETY: the strings and the conversation outlive the handle, which is ended before they are dropped.
-    unsafe {
-        let started =
-            libpam::pam_start(service.as_ptr(), user.as_ptr(), &raw const conversation, &raw mut handle);
-        if started != 0 {
-            return started;
-        }
-        let mut code = libpam::pam_authenticate(handle, 0);
-        if code == 0 {
-            code = libpam::pam_acct_mgmt(handle, 0);
-        }
-        libpam::pam_end(handle, code);
-        code
+    let handle = match Handle::start(service, user, None, Password(password)) {
+        Ok(handle) => handle,
+        Err(code) => return code,
+    };
+    match handle.authenticate(0) {
+        libpam::PAM_SUCCESS => handle.acct_mgmt(0),
+        code => code,
     }
 }

@@ -10,7 +10,8 @@ use super::wire::{Credentials, Message, Operation};
 pub enum Event {
     /// The server accepted a connection, and has read nothing from it.
     Connected,
-    /// The first byte of a TLS handshake arrived and is not yet read. The handshake continues after the actions.
+    /// The first byte of a TLS handshake arrived and is not yet read. The handshake continues after the
+    /// actions.
     ClientHello,
     /// StartTLS. After an answer of success, the handshake follows.
     StartTls,
@@ -112,8 +113,9 @@ pub enum Action {
     },
     /// Sends a short LDAPMessage of this many nested sequences.
     Nested(usize),
-    /// Sends the first half of a TLS server's answer to the ClientHello. Only for [`Event::ClientHello`]. It uses up
-    /// the ClientHello, so only [`Action::Silence`], [`Action::Close`] or [`Action::Reset`] may follow.
+    /// Sends the first half of a TLS server's answer to the ClientHello. Only for [`Event::ClientHello`]. It
+    /// uses up the ClientHello, so only [`Action::Silence`], [`Action::Close`] or [`Action::Reset`] may
+    /// follow.
     HalfServerHello,
     /// Waits.
     Delay(Duration),

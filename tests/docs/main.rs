@@ -2,10 +2,7 @@
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "docs/imports.rs"]
-mod arrows;
-#[path = "lab/suite/blocks.rs"]
-mod blocks;
+mod imports;
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -19,6 +16,7 @@ use motion_ad::helper::Cli;
 use motion_ad::module::arguments::{ARGUMENTS, Arguments};
 use motion_ad::name::NameMap;
 use motion_ad::verdict::Outcome;
+use motion_ad_support::blocks;
 
 /// Documents in addition to README.md and docs/.
 const DOCUMENTS: [&str; 5] =
@@ -294,7 +292,7 @@ fn every_command_is_run_in_the_lab_or_says_why_not() {
     assert!(commands.len() > 20 && unrun.len() <= 4, "{unrun:?}");
     for block in &commands {
         let place = &block.place;
-        assert!(block.host != block.unrun.is_some(), "{place}: see tests/lab/suite/blocks.rs");
+        assert!(block.host != block.unrun.is_some(), "{place}: see tests/support/src/blocks.rs");
         assert!(block.unrun.as_ref().is_none_or(|reason| reason.len() > 20), "{place}: why is it not run?");
     }
     let known = ["sh", "toml", "pam", "names", "redis", "text"];
@@ -446,7 +444,7 @@ const OF_TESTS: [&str; 4] = ["tests.rs", "suite.rs", "scripted.rs", "changepw.rs
 #[test]
 fn no_folder_has_a_circle_of_imports() {
     let source = root().join("src");
-    let mut modules = arrows::Modules::new();
+    let mut modules = imports::Modules::new();
     for file in sources(&source) {
         let is_of_tests = OF_TESTS.iter().any(|name| file.ends_with(name));
         let path = file.strip_prefix(&source).unwrap().with_extension("");
@@ -456,10 +454,10 @@ fn no_folder_has_a_circle_of_imports() {
             modules.insert(names, read(&file));
         }
     }
-    let arrows = arrows::arrows(&modules);
+    let arrows = imports::arrows(&modules);
     assert!(arrows.len() > 10 && arrows[&Vec::new()].len() > 10, "{arrows:?}");
     for (folder, parts) in &arrows {
-        assert_eq!(arrows::circle(parts), None, "src/{}", folder.join("/"));
+        assert_eq!(imports::circle(parts), None, "src/{}", folder.join("/"));
     }
 }
 

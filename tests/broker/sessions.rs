@@ -1,7 +1,4 @@
 //! Sessions over the real socket: the register outlives its broker, and applications learn of every event.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod process;
 
 use std::io::{BufRead, BufReader};
 use std::num::NonZeroUsize;
@@ -18,9 +15,10 @@ use motion_ad::sessions::sqlite::Sqlite;
 use motion_ad::sessions::store::Store;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gethostname};
-use process::{Broker, DOMAIN};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::process::{Broker, DOMAIN};
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
@@ -164,7 +162,8 @@ fn sessions_outlive_the_broker_and_watchers_miss_nothing() {
         run(&broker, &["end", "b", "b", "x"]),
         (
             1,
-            "b: ended\nb: had ended already\nx: no such session; one that has ended is known by its whole id\n\
+            "b: ended\nb: had ended already\nx: no such session; one that has ended is known by its whole \
+             id\n\
              no user is disconnected: `motion-ad sessions kick` does that\n"
                 .into()
         )
@@ -268,7 +267,8 @@ fn what_is_over_is_swept_at_the_start_and_evictions_are_told_by_a_command() {
     let script = folder.path().join("kick");
     std::fs::write(&script, "#!/bin/sh\nprintf '%s ' \"$@\" >>\"${0%/*}/kicked\"\n").unwrap();
     let run_by = format!(
-        "[sessions]\nmax_age = 60\non_evict = [\"/bin/sh\", {:?}, \"{{id}}\", \"{{user}}\", \"{{reason}}\"]\n{DOMAIN}",
+        "[sessions]\nmax_age = 60\non_evict = [\"/bin/sh\", {:?}, \"{{id}}\", \"{{user}}\", \"{{reason}}\"]\n\
+         {DOMAIN}",
         script
     );
     let broker = Broker::start_in(folder.clone(), &run_by);

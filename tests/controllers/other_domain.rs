@@ -1,16 +1,9 @@
 //! Users of a forest with two domains. Each is bound only at a domain controller of the user's domain.
-#![cfg(feature = "broker")]
-// clippy's exemption covers functions marked #[test] only, not their helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod controllers;
-mod scripted;
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use controllers::{Controller, Network, Zone};
 use motion_ad::checked::Method;
 use motion_ad::config::Config;
 use motion_ad::directory::controllers::discovery::{Role, Wanted};
@@ -25,8 +18,10 @@ use motion_ad::login::decision::Decision;
 use motion_ad::login::logins::Logins;
 use motion_ad::login::passwords::DomainPasswords;
 use motion_ad::verdict::Outcome;
-use scripted::*;
+use motion_ad_support::scripted::*;
 use tokio::time::Instant;
+
+use crate::network::{self, Controller, Network, Zone};
 
 const JOHN: &str = "CN=John Doe,CN=Users,DC=acme,DC=com";
 const ERNA: &str = "CN=Erna Beispiel,CN=Users,DC=emea,DC=acme,DC=com";
@@ -55,7 +50,8 @@ fn person(dn: &str, id: u8, sam: &str, upn: Option<&str>) -> Vec<Entry> {
     vec![state.into_iter().fold(entry, |entry, (name, value)| entry.with(name, [value]))]
 }
 
-/// Returns the forest of acme.com, emea.acme.com and apac.acme.com, whose accounts may have the suffix brand.example.
+/// Returns the forest of acme.com, emea.acme.com and apac.acme.com, whose accounts may have the suffix
+/// brand.example.
 fn forest() -> [(Place, &'static str, Vec<Entry>); 2] {
     let root = Entry::new("").with("configurationNamingContext", ["CN=Configuration,DC=acme,DC=com"]);
     let cross_ref = |label: &str, name: &str, dn: &str| {
@@ -71,9 +67,10 @@ fn forest() -> [(Place, &'static str, Vec<Entry>); 2] {
     [(OWN, "CN=Partitions,", partitions), (OWN, " (objectClass=*)", vec![root])]
 }
 
-/// Returns the directory that the machine account reads. john is in its own domain, so the catalog is not needed for
-/// him. The catalog knows erna of the other domain, but only her own domain knows her account state.
-fn directory() -> controllers::Directory {
+/// Returns the directory that the machine account reads. john is in its own domain, so the catalog is not
+/// needed for him. The catalog knows erna of the other domain, but only her own domain knows her account
+/// state.
+fn directory() -> network::Directory {
     let john = || person(JOHN, JOHN_ID, "john", Some("john@brand.example"));
     let erna = |upn| person(ERNA, ERNA_ID, "erna", upn);
     let known = [
@@ -84,12 +81,12 @@ fn directory() -> controllers::Directory {
         (CATALOGUE, "(objectCategory=person)", vec![]),
         (emea(), "<GUID=02020202-0202-0202-0202-020202020202>", erna(None)),
     ];
-    controllers::Directory::new(known.into_iter().chain(forest()))
+    network::Directory::new(known.into_iter().chain(forest()))
 }
 
 /// The broker's logic from name to bind, on a host in acme.com that accepts users of emea.acme.com.
 struct Bench {
-    logins: Logins<controllers::Directory, Arc<DomainPasswords>>,
+    logins: Logins<network::Directory, Arc<DomainPasswords>>,
     zone: Arc<Zone>,
 }
 
@@ -122,7 +119,8 @@ impl Bench {
 
 fn config() -> Config {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let text = "[domain]\nname = \"acme.com\"\n[names]\nmap_file = \"/dev/null\"\ndomains = [\"emea.acme.com\"]\n\
+    let text = "[domain]\nname = \"acme.com\"\n[names]\nmap_file = \"/dev/null\"\n\
+        domains = [\"emea.acme.com\"]\n\
         [login]\nmethod = \"ldap\"\n";
     std::fs::write(file.path(), text).unwrap();
     Config::load(file.path(), Path::new("/nonexistent/sssd.conf")).unwrap()

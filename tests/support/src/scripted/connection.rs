@@ -209,8 +209,8 @@ impl Connection {
         Ok(after)
     }
 
-    /// Answers searches that arrive as datagrams. All messages of a rule go into one datagram, as in connectionless
-    /// LDAP.
+    /// Answers searches that arrive as datagrams. All messages of a rule go into one datagram, as in
+    /// connectionless LDAP.
     pub async fn run_udp(self, socket: UdpSocket) {
         let mut buffer = vec![0; DATAGRAM];
         // An error here means that an earlier datagram was not delivered.
@@ -277,7 +277,8 @@ async fn whole<T: Transport>(stream: &mut T, bytes: &[u8]) -> io::Result<()> {
     stream.flush().await
 }
 
-/// Shuts down the sending side, then reads all that the client still sends. Closing with unread bytes would be a reset.
+/// Shuts down the sending side, then reads all that the client still sends. Closing with unread bytes would
+/// be a reset.
 async fn close(tcp: &TcpStream) -> io::Result<()> {
     shutdown(tcp.as_raw_fd(), Shutdown::Write)?;
     let mut buffer = vec![0; CHUNK];

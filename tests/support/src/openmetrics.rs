@@ -1,7 +1,5 @@
 //! A strict reader of OpenMetrics 1.0. It rejects what the specification forbids, and also what
 //! Prometheus' older text format cannot express.
-// Each test uses only part of this module.
-#![allow(dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
