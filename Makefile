@@ -224,7 +224,7 @@ lint: lint-fast ## check format, Rust and shell; licences and sources too where 
 	    && promtool test rules prometheus-alerts.test.yml; \
 	else $(call skipped,promtool (Debian: prometheus) is not installed: the example's alerts were not checked); fi
 	@if command -v ansible-lint >/dev/null; then ansible-lint --offline -q packaging/ansible/motion_ad packaging/ansible/playbook.yml; \
-	else $(call skipped,ansible-lint is not installed: the role was checked by `make test-clients` alone); fi
+	else $(call skipped,ansible-lint is not installed: the role was not checked; make test-clients checks it); fi
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
 	else $(call skipped,cargo-deny is not installed: licences and sources were not checked); fi
 
