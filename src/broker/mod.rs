@@ -386,7 +386,7 @@ impl Broker {
         let Decision { verdict, dc, method, .. } = decision;
         self.metrics.decided(event, verdict.outcome, *method, took);
         if event == Event::Login {
-            self.watch.login(verdict.outcome, &verdict.reason, *method);
+            self.watch.login(verdict.outcome, &verdict.reason, *method, took);
         }
         let line = Line::new(event.name())
             .with("user", &request.user)
