@@ -13,6 +13,9 @@ use tokio::time::{Instant, sleep_until};
 /// Time for one domain controller, from the first packet to the answer, if there is another one to try.
 pub const ATTEMPT: Duration = Duration::from_millis(800);
 
+/// Number of checks that decide the usual time of one: the weight of each is one of so many parts.
+const SMOOTHING: u32 = 8;
+
 /// The other domain controllers that a login could turn to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
@@ -51,6 +54,26 @@ pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
         Others::Better => false,
         // The last moments belong to those that failed before: one of them may be back.
         Others::Failed => left > ATTEMPT,
+    }
+}
+
+/// The usual time of a check, as the last ones took. While more logins arrive than the domain controllers carry, each
+/// one waits for its turn. If those whose time is nearly over took a turn, none would end in time.
+#[derive(Default)]
+pub struct Pace(Mutex<Duration>);
+
+impl Pace {
+    /// Notes that a check took so long.
+    pub fn took(&self, time: Duration) {
+        let mut usual = self.0.lock();
+        *usual = (*usual * (SMOOTHING - 1) + time) / SMOOTHING;
+    }
+
+    /// Returns true if a check that begins now ends before `deadline` even if it takes half as long again as usual.
+    /// The login whose turn it is has just this time left while too many arrive, so without a margin every second one
+    /// would be late.
+    pub fn fits(&self, deadline: Instant) -> bool {
+        Instant::now() + *self.0.lock() * 3 / 2 < deadline
     }
 }
 
@@ -146,6 +169,23 @@ mod tests {
             drop((first, second));
         };
         assert_eq!(tokio::join!(waiting, ending).0, ATTEMPT + Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_begins_only_if_the_last_ones_would_have_ended_in_time() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        assert!(pace.fits(now + Duration::from_millis(1)), "nothing is known yet");
+        assert!(!pace.fits(now));
+        for _ in 0..64 {
+            pace.took(Duration::from_secs(1));
+        }
+        assert!(
+            pace.fits(now + Duration::from_millis(1501)) && !pace.fits(now + Duration::from_millis(1400))
+        );
+        // A single slow one says little.
+        let pace = Pace::default();
+        pace.took(Duration::from_secs(4));
+        assert!(pace.fits(now + Duration::from_millis(751)));
     }
 
     #[test]

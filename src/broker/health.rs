@@ -120,7 +120,16 @@ pub(super) struct Watch {
     seen: Mutex<Option<Seen>>,
     /// Held by the look in progress, so that concurrent requests share it.
     looking: tokio::sync::Mutex<()>,
-    failed: Mutex<Option<Failed>>,
+    last: Mutex<Last>,
+}
+
+/// What the last logins showed.
+#[derive(Default)]
+struct Last {
+    /// Time when AD last decided a login.
+    decided: Option<Instant>,
+    /// The last login that failed, if AD has decided none since.
+    failed: Option<Failed>,
 }
 
 /// A look that has ended.
@@ -141,22 +150,26 @@ struct Failed {
 }
 
 impl Watch {
-    /// Records the decision on a login, if it shows a fault that affects every user, or that AD decides again.
-    pub(super) fn login(&self, decision: &Decision) {
+    /// Records the decision on a login that `took` so long, if it shows a fault that affects every user, or that AD
+    /// decides again. A login that failed shows no fault if AD decided another one while it waited.
+    pub(super) fn login(&self, decision: &Decision, took: Duration) {
         let Decision { verdict, method, binds_off, .. } = decision;
-        let mut failed = self.failed.lock();
-        if verdict.outcome.conclusion() == Conclusion::Undecided {
+        let is_service = verdict.outcome.conclusion() == Conclusion::Undecided;
+        let at = Instant::now();
+        let mut last = self.last.lock();
+        let is_disproved = || last.decided.is_some_and(|decided| decided + took > at);
+        if *binds_off || is_service && !is_disproved() {
             let reason = verdict.reason.clone();
-            *failed = Some(Failed { at: Instant::now(), reason, binds_off: *binds_off });
-        } else if method.is_some() {
-            *failed = None;
+            last.failed = Some(Failed { at, reason, binds_off: *binds_off });
+        } else if !is_service && method.is_some() {
+            *last = Last { decided: Some(at), failed: None };
         }
     }
 
     /// Returns the problem that the last failed login shows, for a look that finds none.
     fn failure(&self) -> Option<Problem> {
-        let failed = self.failed.lock();
-        let failed = failed.as_ref()?;
+        let last = self.last.lock();
+        let failed = last.failed.as_ref()?;
         let age = failed.at.elapsed();
         match failed.binds_off {
             true => Some(Problem::stops(format!("{}. Last login: {} s ago", failed.reason, age.as_secs()))),
@@ -345,22 +358,28 @@ impl Service {
                     }
                 };
                 let done = timeout_at(until, look).await;
-                (controller, part, done.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+                let done = done.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                let is_slow = until < patience && Instant::now() >= until;
+                (controller, part, is_slow, done)
             });
         }
         while let Some(done) = probes.join_next().await {
             match done {
-                Ok((controller, part, Ok(()))) => {
-                    servers.answered(&controller.host, part);
+                Ok((controller, part, _, Ok(()))) => {
+                    servers.reached(&controller.host, part);
                     if part == Part::Binds {
                         self.logins.passwords.settled(&self.domain, &controller.host);
                     }
                 }
                 // A service that answered a login in the meantime is slow, not dead.
-                Ok((controller, part, Err(cause)))
+                Ok((controller, part, is_slow, Err(cause)))
                     if !servers.answered_since(&controller.host, part, begun) =>
                 {
-                    servers.failed(&controller.host, part, &cause);
+                    match is_slow {
+                        // It had less time than a login: another probe decides.
+                        true => servers.doubted(&controller.host, part, &cause),
+                        false => servers.failed(&controller.host, part, &cause),
+                    }
                 }
                 _ => {}
             }
@@ -661,29 +680,49 @@ mod tests {
     async fn a_login_that_ad_did_not_answer_counts_until_ad_decides_one_or_half_a_minute_has_passed() {
         let watch = Watch::default();
         assert_eq!(watch.failure(), None);
-        watch.login(&decided(Outcome::Unavailable, "no domain controller answered", None));
+        watch.login(&decided(Outcome::Unavailable, "no domain controller answered", None), Duration::ZERO);
         tokio::time::advance(Duration::from_secs(12)).await;
         let failure = watch.failure().unwrap();
         assert!(failure.text.starts_with("the last login, 12 s ago, failed: no domain"), "{}", failure.text);
-        watch.login(&decided(Outcome::WrongPassword, "data 52e", Some(Method::Ldap)));
+        watch.login(&decided(Outcome::WrongPassword, "data 52e", Some(Method::Ldap)), Duration::ZERO);
         assert_eq!(watch.failure(), None);
-        watch.login(&decided(Outcome::Unavailable, "x", None));
+        watch.login(&decided(Outcome::Unavailable, "x", None), Duration::ZERO);
         tokio::time::advance(REMEMBERED).await;
+        assert_eq!(watch.failure(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_failed_while_ad_decided_another_one_does_not_count() {
+        let watch = Watch::default();
+        let five = Duration::from_secs(5);
+        tokio::time::advance(five).await;
+        watch.login(&decided(Outcome::Success, "", Some(Method::Ldap)), Duration::from_millis(20));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        // It began before the other one ended.
+        watch.login(&decided(Outcome::Unavailable, "no domain controller answered", None), five);
+        assert_eq!(watch.failure(), None);
+        // It began after that.
+        watch.login(&decided(Outcome::Unavailable, "no domain controller answered", None), Duration::from_secs(2));
+        assert!(watch.failure().is_some());
+        // A name that nobody has is no proof, and a decision of AD is.
+        watch.login(&decided(Outcome::UnknownUser, "", None), five);
+        assert!(watch.failure().is_some());
+        watch.login(&decided(Outcome::Success, "", Some(Method::Kerberos)), five);
         assert_eq!(watch.failure(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn that_binds_are_switched_off_counts_until_a_bind_is_decided() {
         let watch = Watch::default();
-        watch.login(&decided(Outcome::AccountRestriction, "… (data 52f)", Some(Method::Ldap)));
+        watch.login(&decided(Outcome::AccountRestriction, "… (data 52f)", Some(Method::Ldap)), Duration::ZERO);
         assert_eq!(watch.failure(), None, "that is about one account");
         let no_binds = PoolError::NoBinds("dc1: NTLM is off (data 418)".to_owned());
-        watch.login(&Refusal::from(no_binds).into());
+        watch.login(&Refusal::from(no_binds).into(), Duration::ZERO);
         tokio::time::advance(REMEMBERED * 10).await;
         // A name that cannot be mapped proves nothing about binds.
-        watch.login(&decided(Outcome::Unmapped, "", None));
+        watch.login(&decided(Outcome::Unmapped, "", None), Duration::ZERO);
         assert!(watch.failure().unwrap().text.contains("login.method = \"auto\""));
-        watch.login(&decided(Outcome::Success, "", Some(Method::Ldap)));
+        watch.login(&decided(Outcome::Success, "", Some(Method::Ldap)), Duration::ZERO);
         assert_eq!(watch.failure(), None);
     }
 }

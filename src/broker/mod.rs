@@ -382,7 +382,7 @@ impl Broker {
         let Decision { verdict, dc, method, .. } = decision;
         self.metrics.decided(event, verdict.outcome, *method, took);
         if event == Event::Login {
-            self.watch.login(decision);
+            self.watch.login(decision, took);
         }
         let line = Line::new(event.name())
             .with("user", &request.user)

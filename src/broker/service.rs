@@ -17,6 +17,7 @@ use crate::directory::controllers::dns::{Names, Network};
 use crate::directory::controllers::domains::{Domains, probe_ldap};
 use crate::directory::controllers::health::{Change, Service as Part, State};
 use crate::directory::controllers::roster::Roster;
+use crate::directory::controllers::servers::PROBE;
 use crate::directory::machine::{MachineConnection, Settings};
 use crate::directory::machines::Machines;
 use crate::directory::passwords::pool::{Pool, Renew};
@@ -33,8 +34,6 @@ use crate::supervise::{self, Ended};
 
 /// Longest time of the whole warm-up, ahead of the first login.
 const WARM_UP: Duration = Duration::from_secs(20);
-/// Longest time of one probe of a domain controller.
-const PROBE: Duration = Duration::from_secs(2);
 /// Time between two checks whether the trusted roots are due to be read again.
 const LOOK: Duration = Duration::from_secs(5);
 /// Longest time of one read of the roots.
@@ -167,7 +166,7 @@ pub(super) struct Parts {
     domain: String,
 }
 
-/// Logs that a circuit opened or closed.
+/// Logs that a circuit opened or closed, and puts a part that works again back to use.
 fn changed(log: &Log, parts: &SetOnce<Parts>, domain: &str, change: &Change) {
     let Change { host, service, state } = change;
     let line = Line::new("dc").with("host", host).with("service", service);
@@ -176,8 +175,10 @@ fn changed(log: &Log, parts: &SetOnce<Parts>, domain: &str, change: &Change) {
             log.write(Level::Warning, &line.with("state", "down").with("cause", cause));
         }
         State::Up(after) => {
-            let after = after.map(|after| format!("{:.1}", after.as_secs_f64())).unwrap_or_default();
-            log.write(Level::Info, &line.with("state", "up").with("seconds", after));
+            if let Some(after) = after {
+                let after = format!("{:.1}", after.as_secs_f64());
+                log.write(Level::Info, &line.with("state", "up").with("seconds", after));
+            }
             if let Some(parts) = parts.get() {
                 parts.is_up(domain, host, *service);
             }

@@ -106,6 +106,8 @@ pub(super) struct Initial {
     pub(super) kdc: String,
     /// True if the KDC opened the armour, and so has proved that it knows the machine's ticket.
     pub(super) armoured: bool,
+    /// Time when the exchange got its turn.
+    pub(super) begun: Instant,
 }
 
 /// Requirement that the KDC asks for a proof before it issues a ticket.
@@ -231,6 +233,12 @@ impl From<Ended> for Stop {
     }
 }
 
+impl From<Silence> for Stop {
+    fn from(silence: Silence) -> Self {
+        Stop::Silent(silence)
+    }
+}
+
 impl From<Unfinished> for Stop {
     fn from(unfinished: Unfinished) -> Self {
         Stop::Ended(unfinished.into())
@@ -281,7 +289,8 @@ async fn initial_at_one(
     let library = |failure| Ended::Library(failure, String::new());
     // One turn for the whole exchange. If there are more logins than the KDC can serve, those that have
     // started can finish; with turns for single messages all of them would be late.
-    let _turn = one.turn().await;
+    let _turn = one.turn().await?;
+    let begun = Instant::now();
     let mut exchange =
         cpu::run(deadline, move || InitialExchange::new(&request, key)).await?.map_err(library)?;
     let mut sent = Sent::default();
@@ -305,7 +314,7 @@ async fn initial_at_one(
         match step {
             Ok(Step::Done) => {
                 let granted = cpu::run(deadline, move || exchange.finish()).await?.map_err(library)?;
-                return Ok(Initial { granted, kdc: kdc.unwrap_or_default(), armoured });
+                return Ok(Initial { granted, kdc: kdc.unwrap_or_default(), armoured, begun });
             }
             Ok(Step::Send { realm, message }) => {
                 let asked = asked.get_or_insert_with(|| realm.clone());
@@ -385,7 +394,7 @@ pub(super) async fn service(
                 let answer = race(access, &realm, preferred, deadline, |one| {
                     let message = &message;
                     async move {
-                        let _turn = one.turn().await;
+                        let _turn = one.turn_to_continue().await;
                         one.ask(message, &mut Vec::new()).await
                     }
                 });

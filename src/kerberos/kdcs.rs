@@ -14,9 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use super::kdc::{ANSWERS, Kdc, Kind, Silence, ask_one};
 use super::krb5::Refused;
 use crate::net::BoxFuture;
-use crate::patience::{ATTEMPT, Others, first_of, stays};
+use crate::patience::{ATTEMPT, Others, Pace, first_of, stays};
 
-/// Maximum number of concurrent exchanges with one KDC.
+/// Maximum number of concurrent exchanges with one KDC: of those that begin a login, and of those that continue one.
 const TURNS: usize = 16;
 /// Number of KDCs that turns are kept for.
 const HOSTS: usize = 256;
@@ -83,6 +83,11 @@ impl<'k> Access<'k> {
         Access { kdcs, turns, is_for_machine: true }
     }
 
+    /// Notes that a login at `host` took so long from its turn to its end.
+    pub(super) fn took(&self, host: &str, time: Duration) {
+        self.turns.of(host).pace.took(time);
+    }
+
     /// Returns the KDCs of `realm`, in the order to try; the error says why there are none.
     async fn candidates(&self, realm: &str) -> Result<Vec<Kdc>, String> {
         match self.is_for_machine {
@@ -95,16 +100,32 @@ impl<'k> Access<'k> {
 /// The turns for concurrent exchanges, a bounded number for each KDC: a busy KDC would break off many
 /// connections at once.
 #[derive(Default)]
-pub(super) struct Turns(Mutex<HashMap<String, Arc<Semaphore>>>);
+pub(super) struct Turns(Mutex<HashMap<String, Arc<Line>>>);
+
+/// The turns at one KDC. Exchanges that continue a login do not queue behind those that begin one: otherwise a login
+/// would queue twice, and while more arrive than the KDC serves, none would end in time.
+struct Line {
+    beginning: Arc<Semaphore>,
+    continuing: Arc<Semaphore>,
+    /// The usual time of a login from its turn to its end.
+    pace: Pace,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        let turns = || Arc::new(Semaphore::new(TURNS));
+        Line { beginning: turns(), continuing: turns(), pace: Pace::default() }
+    }
+}
 
 impl Turns {
-    fn of(&self, host: &str) -> Arc<Semaphore> {
+    fn of(&self, host: &str) -> Arc<Line> {
         let mut turns = self.0.lock();
         // Domain controllers come and go; a turn in use keeps its semaphore.
         if turns.len() > HOSTS && !turns.contains_key(host) {
             turns.clear();
         }
-        turns.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(TURNS))).clone()
+        turns.entry(host.to_owned()).or_default().clone()
     }
 }
 
@@ -157,9 +178,27 @@ impl One<'_> {
         &self.kdc.host
     }
 
-    /// Waits for the turn to begin an exchange; few run concurrently with this KDC.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        let turns = self.access.turns.of(&self.kdc.host);
+    /// Waits for the turn to begin a login; few run concurrently with this KDC.
+    ///
+    /// # Errors
+    /// Returns a failure of this host if the time that is left is too short for a login.
+    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, Silence> {
+        let line = self.access.turns.of(&self.kdc.host);
+        let late = || Silence::unasked("more logins than it answers in time");
+        if let Ok(turn) = line.beginning.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        let turn = timeout_at(self.deadline, line.beginning.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| late())?.map_err(|_| late())?;
+        match line.pace.fits(self.deadline) {
+            true => Ok(turn),
+            false => Err(late()),
+        }
+    }
+
+    /// Waits for the turn to continue a login that has a ticket.
+    pub(super) async fn turn_to_continue(&self) -> Option<OwnedSemaphorePermit> {
+        let turns = self.access.turns.of(&self.kdc.host).continuing.clone();
         timeout_at(self.deadline, turns.acquire_owned()).await.ok()?.ok()
     }
 
@@ -185,7 +224,9 @@ impl One<'_> {
 struct Running<F> {
     kdc: Kdc,
     future: Pin<Box<F>>,
-    /// Start of the attempt, or of its last check.
+    /// Start of the attempt.
+    begun: Instant,
+    /// The same, or the time of its last check.
     since: Instant,
     /// Time when the login next checks if the wait is worthwhile.
     until: Instant,
@@ -231,7 +272,11 @@ pub(super) async fn race<'k, T, F: Future<Output = Result<T, Silence>>>(
     }
     for running in race.running {
         let cause = "no answer in time".to_owned();
-        kdcs.silent(&running.kdc.host, &cause);
+        // A short wait shows nothing, and one that answered others is slow.
+        let host = &running.kdc.host;
+        if running.begun.elapsed() >= ATTEMPT && !kdcs.answered_since(host, running.begun) {
+            kdcs.silent(host, &cause);
+        }
         failed.push((running.kdc.host, cause));
     }
     let causes: Vec<_> = failed.iter().map(|(host, cause)| format!("{host}: {cause}")).collect();
@@ -268,7 +313,7 @@ where
         let until = self.deadline.min(since + ATTEMPT);
         let has_better = self.others(&kdc) == Others::Better;
         let one = One { access: self.access, kdc: kdc.clone(), has_better, deadline: self.deadline };
-        self.running.push(Running { kdc, future: Box::pin((self.attempt)(one)), since, until });
+        self.running.push(Running { kdc, future: Box::pin((self.attempt)(one)), begun: since, since, until });
     }
 
     /// Waits for the next attempt to end; `None` when the last one is due for a check, or a busy KDC for
@@ -450,7 +495,7 @@ mod tests {
     async fn asked(known: &Known, preferred: Option<&str>, seconds: f32) -> Result<Answer, Unanswered> {
         let deadline = Instant::now() + Duration::from_secs_f32(seconds);
         race(Access::for_users(known, &Turns::default()), "ACME.COM", preferred, deadline, |one| async move {
-            let _turn = one.turn().await;
+            let _turn = one.turn().await?;
             one.ask(b"message", &mut Vec::new()).await
         })
         .await
@@ -627,7 +672,7 @@ mod tests {
                     None,
                     deadline,
                     |one| async move {
-                        let _turn = one.turn().await;
+                        let _turn = one.turn().await?;
                         one.ask(b"message", &mut Vec::new()).await
                     },
                 );
@@ -638,6 +683,34 @@ mod tests {
             assert_eq!(answer.unwrap().unwrap(), "kdc");
         }
         assert!((2..=TURNS).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    }
+
+    #[tokio::test]
+    async fn who_waited_too_long_for_a_turn_takes_none_and_who_has_a_ticket_does_not_queue_again() {
+        let known = known(&[Manner::Says(GOOD)]).await;
+        let turns = Turns::default();
+        let access = Access::for_users(&known, &turns);
+        let one = |milliseconds| One {
+            access,
+            kdc: known.kdcs[0].clone(),
+            has_better: false,
+            deadline: Instant::now() + Duration::from_millis(milliseconds),
+        };
+        for _ in 0..64 {
+            access.took("kdc0", Duration::from_secs(30));
+        }
+        // A turn that is free needs no prediction.
+        let mut taken = Vec::new();
+        for _ in 0..TURNS {
+            taken.push(one(1000).turn().await.unwrap());
+        }
+        assert!(one(60_000).turn_to_continue().await.is_some());
+        let begin = async |milliseconds| one(milliseconds).turn().await;
+        assert_eq!(begin(50).await.unwrap_err().kind, Kind::Unasked, "there was none");
+        // Polled after the first one has begun to wait.
+        let (late, ()) = tokio::join!(begin(20_000), async { drop(taken.pop()) });
+        assert_eq!(late.unwrap_err().kind, Kind::Unasked, "too little time is left");
+        assert!(begin(60_000).await.is_ok());
     }
 
     #[tokio::test]

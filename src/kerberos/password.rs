@@ -149,6 +149,7 @@ impl Kerberos {
             }
         };
         self.verify(&initial, &account, deadline).await?;
+        self.inner.for_users().took(&initial.kdc, initial.begun.elapsed());
         // The KDC is verified: only now is its ticket trustworthy.
         if let Some(stranger) = initial.granted.stranger {
             return Err(CheckError::SomebodyElse { kdc: initial.kdc, stranger });

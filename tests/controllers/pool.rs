@@ -66,13 +66,17 @@ impl Bench {
     }
 
     fn with(network: &Network, mode: TlsMode, trust: Arc<Trust>, renew: Renew) -> Self {
+        Bench::of(network, mode, trust, LOGINS, renew)
+    }
+
+    fn of(network: &Network, mode: TlsMode, trust: Arc<Trust>, connections: usize, renew: Renew) -> Self {
         let (told, changes) = mpsc::unbounded_channel();
         let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
         let observer = Box::new(move |change: &Change| {
             let _ = told.send(change.clone());
         });
         let servers = ServerList::new(wanted, network.names(), network.roster(), observer);
-        let settings = Settings { connections: LOGINS, idle: Duration::from_secs(60) };
+        let settings = Settings { connections, idle: Duration::from_secs(60) };
         Bench { pool: Pool::new(servers.clone(), trust, mode, settings, renew), servers, changes }
     }
 
@@ -109,9 +113,17 @@ impl Bench {
         }));
     }
 
-    /// Returns the changes reported since the last call.
+    /// Waits until binds at `host` work, as far as this host knows.
+    async fn up(&self, host: &str) {
+        while self.servers.is_down(host, Service::Binds) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Returns the changes reported since the last call. The end of a doubt is none that the log has.
     fn told(&mut self) -> Vec<Change> {
-        std::iter::from_fn(|| self.changes.try_recv().ok()).collect()
+        let changes = std::iter::from_fn(|| self.changes.try_recv().ok());
+        changes.filter(|change| change.state != State::Up(None)).collect()
     }
 }
 
@@ -173,19 +185,27 @@ struct Scenario {
     in_doubt: bool,
     /// Text that the reported cause contains.
     says: &'static str,
+    /// True if it is only silent: it may be slow, and nothing is reported before a probe fails.
+    is_silent: bool,
 }
 
 const fn unbound(name: &'static str, fails: fn() -> Vec<Rule>, says: &'static str) -> Scenario {
-    Scenario { name, fails, is_bound: false, in_doubt: false, says }
+    Scenario { name, fails, is_bound: false, in_doubt: false, says, is_silent: false }
 }
 
 const fn bound(name: &'static str, fails: fn() -> Vec<Rule>, says: &'static str) -> Scenario {
-    Scenario { name, fails, is_bound: true, in_doubt: true, says }
+    Scenario { name, fails, is_bound: true, in_doubt: true, says, is_silent: false }
 }
 
 /// A scenario in which it answers that it cannot decide.
 const fn declined(name: &'static str, fails: fn() -> Vec<Rule>, says: &'static str) -> Scenario {
-    Scenario { name, fails, is_bound: true, in_doubt: false, says }
+    Scenario { name, fails, is_bound: true, in_doubt: false, says, is_silent: false }
+}
+
+impl Scenario {
+    const fn silent(self) -> Self {
+        Scenario { is_silent: true, ..self }
+    }
 }
 
 fn once(event: Event, actions: impl IntoIterator<Item = Action>) -> Vec<Rule> {
@@ -204,17 +224,17 @@ fn binds(actions: impl IntoIterator<Item = Action>) -> Vec<Rule> {
 #[rustfmt::skip]
 const SCENARIOS: &[Scenario] = &[
     unbound("refuses",                  Vec::new,                                                "refused"),
-    unbound("swallows",                 || once(Event::Connected, [Action::Silence]),            "no connection in time"),
-    unbound("silent in the handshake",  || once(Event::ClientHello, [Action::Silence]),          "no connection in time"),
-    unbound("silent in its middle",     || once(Event::ClientHello, [Action::HalfServerHello, Action::Silence]), "no connection in time"),
-    unbound("silent after it",          || once(Event::root_dse(""), [Action::Silence]),         "no connection in time"),
+    unbound("swallows",                 || once(Event::Connected, [Action::Silence]),            "no connection in time").silent(),
+    unbound("silent in the handshake",  || once(Event::ClientHello, [Action::Silence]),          "no connection in time").silent(),
+    unbound("silent in its middle",     || once(Event::ClientHello, [Action::HalfServerHello, Action::Silence]), "no connection in time").silent(),
+    unbound("silent after it",          || once(Event::root_dse(""), [Action::Silence]),         "no connection in time").silent(),
     unbound("breaks handshakes off",    || handshakes(Action::Close),                            "TLS failed"),
     unbound("resets handshakes",        || handshakes(Action::Reset),                            "TLS failed"),
     unbound("read-only",                || once(Event::root_dse(""), root_dse(&[READ_ONLY], "TRUE")), "read-only"),
     unbound("not synchronized",         || once(Event::root_dse(""), root_dse(&[], "FALSE")),    "not synchronized"),
-    bound("silent after the bind",      || binds([Action::Silence]),                             "no answer to a bind in time"),
-    bound("late after the bind",        || binds([Action::Delay(Duration::from_secs(4)), refused(0x52e)]), "no answer to a bind in time"),
-    bound("silent in its answer",       || binds([refused(0x52e).cut(6), Action::Silence]),      "no answer to a bind in time"),
+    bound("silent after the bind",      || binds([Action::Silence]),                             "no answer to a bind in time").silent(),
+    bound("late after the bind",        || binds([Action::Delay(Duration::from_secs(4)), refused(0x52e)]), "no answer to a bind in time").silent(),
+    bound("silent in its answer",       || binds([refused(0x52e).cut(6), Action::Silence]),      "no answer to a bind in time").silent(),
     bound("resets",                     || binds([Action::Reset]),                               "reset"),
     bound("closes",                     || binds([Action::Close]),                               "closed"),
     declined("busy",                    || binds([busy()]),                                      "LDAP result 51"),
@@ -266,7 +286,7 @@ async fn left_and_taken_back(
     scenario: &Scenario,
     control: Arc<Control>,
 ) -> Result<(), String> {
-    let Scenario { name, fails, is_bound, in_doubt, says } = scenario;
+    let Scenario { name, fails, is_bound, in_doubt, says, is_silent } = scenario;
     let fails = fails();
     let refuses = fails.is_empty();
     let script = |script| fails.into_iter().fold(script, Script::rule).on(Event::bind(), [success()]);
@@ -298,7 +318,13 @@ async fn left_and_taken_back(
             && change.service == Service::Binds
             && matches!(&change.state, State::Down(cause) if cause.contains(says))
     };
-    check("its failure is told once", matches!(told.as_slice(), [change] if is_down(change)), &told)?;
+    match is_silent {
+        true => check("it may be slow: nothing is told", told.is_empty(), &told)?,
+        false => {
+            check("its failure is told once", matches!(told.as_slice(), [change] if is_down(change)), &told)?;
+        }
+    }
+    check("it comes after the other one", bench.servers.is_down(DC1, Service::Binds), &told)?;
 
     let connections = first.log().connections();
     let answer = bench.bind().await;
@@ -313,18 +339,93 @@ async fn left_and_taken_back(
         first.listen(LDAPS).await;
     }
     bench.keep();
-    let change = timeout(RECOVERY, bench.changes.recv()).await;
     let is_up = |change: &Change| change.host == DC1 && matches!(change.state, State::Up(Some(_)));
-    let log = first.log().all();
-    match change {
-        Ok(Some(change)) if is_up(&change) => {}
-        other => return Err(format!("{name}: it is not taken back: {other:?}\n  {DC1}: {log:?}")),
+    let taken_back = timeout(RECOVERY, bench.up(DC1)).await;
+    let (told, log) = (bench.told(), first.log().all());
+    let is_told_well = match is_silent {
+        true => told.is_empty(),
+        false => matches!(told.as_slice(), [change] if is_up(change)),
+    };
+    if taken_back.is_err() || !is_told_well {
+        return Err(format!("{name}: it is not taken back: {told:?}\n  {DC1}: {log:?}"));
     }
     let answer = bench.bind().await;
     match success_at(&answer, DC1) && bench.told().is_empty() {
         true => Ok(()),
         false => Err(format!("{name}: it is not asked again: {answer:?}")),
     }
+}
+
+#[tokio::test]
+async fn one_that_stays_silent_is_told_of_once_and_taken_back() {
+    let Some(network) = Network::new() else { return };
+    // The first login and the first two probes meet silence.
+    let silent = Rule::new(Event::ClientHello, [Action::Silence]).times(3);
+    let _first = network.controller(DC1, |script| script.rule(silent).on(Event::bind(), [success()])).await;
+    let _second = network.controller(DC2, |script| script.on(Event::bind(), [success()])).await;
+    let mut bench = Bench::new(&network);
+    bench.keep();
+    assert!(success_at(&bench.bind().await, DC2));
+    let mut states = Vec::new();
+    for _ in 0..2 {
+        states.push(timeout(RECOVERY, bench.changes.recv()).await.unwrap().unwrap().state);
+    }
+    assert!(matches!(states.as_slice(), [State::Down(_), State::Up(Some(_))]), "{states:?}");
+    assert!(success_at(&bench.bind().await, DC1));
+    assert_eq!(bench.told(), []);
+}
+
+#[tokio::test]
+async fn a_login_with_little_time_says_nothing_about_a_domain_controller_and_leaves_the_connections() {
+    let Some(network) = Network::new() else { return };
+    let slow = [Action::Delay(Duration::from_millis(600)), success()];
+    let first = network.controller(DC1, |script| script.on(Event::bind(), slow)).await;
+    let mut bench = Bench::new(&network);
+    let [controller] = bench.servers.controllers(Service::Binds).await.unwrap().try_into().unwrap();
+    for _ in 0..3 {
+        bench.pool.probe(&controller, soon()).await.unwrap();
+    }
+    let late = bench.pool.bind(JOHN, "secret", Instant::now() + Duration::from_millis(100)).await;
+    assert!(matches!(late, Err(PoolError::Unanswered(_))), "{late:?}");
+    assert!(!bench.servers.is_down(DC1, Service::Binds));
+    // The one that had the bind is closed.
+    assert_eq!((bench.pool.report().idle, first.log().connections()), (2, 3));
+    assert!(success_at(&bench.bind().await, DC1));
+    assert_eq!((first.log().connections(), bench.told()), (3, Vec::new()));
+}
+
+#[tokio::test]
+async fn more_logins_than_it_serves_in_time_do_not_fail_as_a_whole() {
+    const SERVES: Duration = Duration::from_millis(400);
+    const CONNECTIONS: usize = 4;
+    const TIMES: usize = 4;
+    let Some(network) = Network::new() else { return };
+    let bind = [Action::Delay(SERVES), success()];
+    let first = network.controller(DC1, |script| script.on(Event::bind(), bind)).await;
+    let renew: Renew = Box::new(|_| Box::pin(async {}));
+    let mut bench = Bench::of(&network, TlsMode::Auto, network.trust(), CONNECTIONS, renew);
+    // Several times as many as the connections carry, for three times as long as each one waits.
+    let deadline = SERVES * 5;
+    let carried = CONNECTIONS * 5 * 3;
+    let mut logins = JoinSet::new();
+    let begun = Instant::now();
+    for number in 0..carried * TIMES {
+        let (pool, due) = (bench.pool.clone(), deadline * 3 * number as u32 / (carried * TIMES) as u32);
+        logins.spawn(async move {
+            tokio::time::sleep_until(begun + due).await;
+            pool.bind(JOHN, "secret", Instant::now() + deadline).await
+        });
+    }
+    let answers = logins.join_all().await;
+    let succeeded = answers.iter().filter(|answer| answer.is_ok()).count();
+    let busy = answers.iter().filter(|answer| matches!(answer, Err(PoolError::Busy(_)))).count();
+    let binds = first.log().binds();
+    let seen = format!("{succeeded} of {carried} succeeded, {busy} found no connection, {binds} binds");
+    assert!(succeeded > carried / 3, "{seen}");
+    // Few binds were given up.
+    assert!(binds <= succeeded + succeeded / 3 + CONNECTIONS, "{seen}");
+    assert_eq!(bench.told(), []);
+    assert!(!bench.servers.is_down(DC1, Service::Binds), "{seen}");
 }
 
 #[tokio::test]
@@ -336,12 +437,10 @@ async fn a_connection_that_was_given_up_says_nothing_later() {
     let mut bench = Bench::new(&network);
     assert!(success_at(&bench.bind().await, DC2));
     bench.keep();
-    for is_down in [true, false] {
-        let change = timeout(RECOVERY, bench.changes.recv()).await.unwrap().unwrap();
-        assert!(change.host == DC1 && matches!(change.state, State::Down(_)) == is_down, "{change:?}");
-    }
-    let later = timeout(CONNECT, bench.changes.recv()).await;
-    assert!(later.is_err(), "{later:?}");
+    timeout(RECOVERY, bench.up(DC1)).await.unwrap();
+    sleep(CONNECT).await;
+    assert_eq!(bench.told(), []);
+    assert!(!bench.servers.is_down(DC1, Service::Binds));
 }
 
 #[tokio::test]
@@ -436,7 +535,7 @@ async fn a_cold_pool_serves_many_at_once_and_makes_few_connections_at_a_time() {
 }
 
 #[tokio::test]
-async fn many_at_once_leave_one_that_is_silent_and_say_so_once() {
+async fn many_at_once_leave_one_that_is_silent_until_a_probe_finds_it_working() {
     let Some(network) = Network::new() else { return };
     let silent = Rule::new(Event::ClientHello, [Action::Silence]).times(CONNECTING);
     // If all logins shared one connection, this delay would use up their time.
@@ -455,10 +554,11 @@ async fn many_at_once_leave_one_that_is_silent_and_say_so_once() {
         (first.log().connections(), first.log().binds(), second.log().binds()),
         (CONNECTING, 0, LOGINS)
     );
-    assert!(matches!(bench.told().as_slice(), [change] if change.host == DC1));
+    assert!(bench.servers.is_down(DC1, Service::Binds));
     bench.keep();
-    let change = timeout(RECOVERY, bench.changes.recv()).await.unwrap().unwrap();
-    assert!(matches!(change.state, State::Up(_)), "{change:?}");
+    timeout(RECOVERY, bench.up(DC1)).await.unwrap();
+    // It was slow and not dead.
+    assert_eq!(bench.told(), []);
     // Connection attempts that still wait for the silent handshakes delay no login.
     let control = Bench::new(&network);
     let (took, usual) = tokio::join!(bench.logins_at(DC1), control.logins_at(DC1));

@@ -57,7 +57,8 @@ pub struct Change {
 /// State of a service, seen from this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It works; the duration is that of the outage that has just ended.
+    /// It works; the duration is that of the outage that has just ended. In a change without it, a doubt has ended
+    /// that was never reported.
     Up(Option<Duration>),
     /// It fails, with the cause.
     Down(String),
@@ -79,6 +80,18 @@ struct Circuit {
     closed: Option<(Instant, Duration)>,
     /// Number of times that it opened.
     outages: u64,
+    /// Number of times that it was silent since it last did its work.
+    silences: u32,
+}
+
+impl Circuit {
+    /// Returns the time from a failure at `now` to the first probe.
+    fn pause(&self, now: Instant) -> Duration {
+        match self.closed {
+            Some((closed, pause)) if now < closed + STEADY => (pause * 2).min(LAST_PROBE),
+            _ => FIRST_PROBE,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -96,14 +109,17 @@ struct Open {
 impl Health {
     /// Notes that `service` of `host` worked.
     pub fn answered(&mut self, host: &str, service: Service, now: Instant) -> Option<Change> {
+        self.circuit(host, service).silences = 0;
+        self.reached(host, service, now)
+    }
+
+    /// Notes that `service` of `host` accepts connections. For binds, that does not show that it answers one.
+    pub fn reached(&mut self, host: &str, service: Service, now: Instant) -> Option<Change> {
         let circuit = self.circuit(host, service);
         circuit.answered = Some(now);
         let open = circuit.open.take()?;
-        if open.doubted {
-            return None;
-        }
         circuit.closed = Some((now, open.pause));
-        let state = State::Up(Some(now - open.since));
+        let state = State::Up((!open.doubted).then(|| now - open.since));
         Some(Change { host: host.to_owned(), service, state })
     }
 
@@ -127,10 +143,7 @@ impl Health {
             circuit.outages += 1;
             return Some(Change { host: host.to_owned(), service, state: State::Down(cause) });
         }
-        let pause = match circuit.closed {
-            Some((closed, pause)) if now < closed + STEADY => (pause * 2).min(LAST_PROBE),
-            _ => FIRST_PROBE,
-        };
+        let pause = circuit.pause(now);
         let (probe, probed, doubted) = (now + pause, None, false);
         circuit.open =
             Some(Open { since: now, cause: cause.clone(), silence, pause, probe, probed, doubted });
@@ -143,10 +156,30 @@ impl Health {
     pub fn doubted(&mut self, host: &str, service: Service, cause: &str, now: Instant) {
         let circuit = self.circuit(host, service);
         if circuit.open.is_none() {
-            let (cause, silence, pause) = (cause.to_owned(), false, FIRST_PROBE);
-            let (since, probe, probed, doubted) = (now, now, None, true);
-            circuit.open = Some(Open { since, cause, silence, pause, probe, probed, doubted });
+            let (since, probed) = (now, None);
+            let (cause, silence, doubted) = (cause.to_owned(), false, true);
+            circuit.open =
+                Some(Open { since, cause, silence, pause: FIRST_PROBE, probe: now, probed, doubted });
         }
+    }
+
+    /// Notes that `service` of `host` did not answer at all, which makes every other service of the same host
+    /// suspect. The first time it may be slow: a probe shows that. One that is silent again before it has done its
+    /// work has failed, although probes find it working.
+    pub fn silent(&mut self, host: &str, service: Service, cause: &str, now: Instant) -> Option<Change> {
+        let circuit = self.circuit(host, service);
+        if circuit.open.is_some() {
+            return None;
+        }
+        circuit.silences += 1;
+        if circuit.silences > 1 {
+            return self.failed(host, service, cause, true, now);
+        }
+        let pause = circuit.pause(now);
+        let (cause, probe) = (cause.to_owned(), now + pause);
+        circuit.open =
+            Some(Open { since: now, cause, silence: true, pause, probe, probed: None, doubted: true });
+        None
     }
 
     /// Returns whether `service` of `host` has failed, and whether the host is suspect: silent at any service,
@@ -175,6 +208,24 @@ impl Health {
         };
         let answered = |service: &Service| self.get(host, *service).and_then(|circuit| circuit.answered);
         alike.iter().filter_map(answered).any(|answered| answered >= since)
+    }
+
+    /// Notes that a probe of `service` of `host`, which began at `begun`, failed. If the service has answered a
+    /// login since then, it is slow and not dead: the probe proves nothing.
+    pub fn probe_failed(
+        &mut self,
+        host: &str,
+        service: Service,
+        cause: &str,
+        begun: Instant,
+        now: Instant,
+    ) -> Option<Change> {
+        let circuit = self.circuit(host, service);
+        let silence = circuit.open.as_ref().is_some_and(|open| open.silence);
+        match circuit.answered.is_some_and(|answered| answered >= begun) {
+            true => None,
+            false => self.failed(host, service, cause, silence, now),
+        }
     }
 
     /// Returns the services to probe at `now`; each is due again after twice the time.
@@ -285,8 +336,9 @@ mod tests {
         health.doubted("a", B, "slow", now);
         assert!(health.is_down("a", B) && health.rank("a", B) > health.rank("b", B));
         assert_eq!((health.state("a", B), health.outages("a", B)), (Some(State::Up(None)), 0));
-        // A probe is due at once. Neither the doubt nor a probe that passes is reported.
+        // A probe is due at once. If it passes, there was no outage.
         assert_eq!(health.due(now), [("a".to_owned(), B)]);
+        assert_eq!(health.answered("a", B, now).map(|change| change.state), Some(State::Up(None)));
         assert_eq!(health.answered("a", B, now), None);
         assert!(!health.is_down("a", B));
         // A probe that fails is reported.
@@ -298,6 +350,47 @@ mod tests {
         health.doubted("a", B, "slow", now);
         assert_eq!(health.state("a", B), Some(State::Down("no answer in time".into())));
         assert!(matches!(health.answered("a", B, now), Some(Change { state: State::Up(Some(_)), .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_accepts_connections_and_answers_no_bind_is_told_of_and_probed_ever_more_rarely() {
+        let (mut health, mut now) = (Health::default(), Instant::now());
+        let (mut told, mut gaps) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            told.extend(health.silent("a", B, "no answer to a bind in time", now));
+            assert_eq!(health.silent("a", B, "no answer to a bind in time", now), None);
+            assert!(health.rank("a", Service::Reading).1, "the host is suspect");
+            let next = health.next().unwrap();
+            gaps.push((next - now).as_secs());
+            now = next;
+            told.extend(health.reached("a", B, now));
+        }
+        assert_eq!(gaps, [1, 2, 4, 8]);
+        let down = told.iter().filter(|change| matches!(change.state, State::Down(_))).count();
+        assert_eq!((down, health.outages("a", B)), (3, 3), "the first time it may have been slow: {told:?}");
+        // One that answers binds in between is slow.
+        for _ in 0..4 {
+            now += STEADY;
+            health.answered("a", B, now);
+            assert_eq!(health.silent("a", B, "no connection in time", now), None);
+        }
+        assert_eq!(health.outages("a", B), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_was_late_while_logins_were_answered_proves_nothing() {
+        let (mut health, begun) = (Health::default(), Instant::now());
+        let [answered, ended] = [3, 5].map(|seconds| begun + Duration::from_secs(seconds));
+        health.doubted("a", B, "slow", begun);
+        health.answered("a", B, answered);
+        assert_eq!(health.probe_failed("a", B, "no answer in time", begun, ended), None);
+        assert!(!health.is_down("a", B));
+        // Nothing has answered since the next probe began.
+        let change = health.probe_failed("a", B, "no answer in time", ended, ended + LAST_PROBE);
+        assert_eq!(change.map(|change| change.state), Some(State::Down("no answer in time".into())));
+        // Another service of the same host is no proof for this one.
+        health.answered("b", Service::Reading, answered);
+        assert!(health.probe_failed("b", B, "no answer in time", begun, ended).is_some());
     }
 
     #[tokio::test(start_paused = true)]

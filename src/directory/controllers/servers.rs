@@ -24,8 +24,9 @@ use crate::net::BoxFuture;
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 
-/// Time limit of one probe.
-const PROBE: Duration = Duration::from_secs(2);
+/// Time limit of one probe: the default deadline of a login. A probe that gave up earlier would report a domain
+/// controller as dead on which logins succeed.
+pub const PROBE: Duration = Duration::from_secs(5);
 /// Minimum age of a list before it is refreshed because a host with several addresses failed.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Time after a failed DNS query until the next one, while the last good list is used.
@@ -120,7 +121,8 @@ impl ServerList {
         if let Some((list, down)) = lasting.and_then(|lasting| lasting.list(|host| wanted.may_name(host))) {
             let now = Instant::now();
             for (host, service) in down {
-                known.health.doubted(&host, service, "it did not answer before the broker started", now);
+                let cause = "it did not answer before the broker started";
+                known.health.doubted(&host, service, cause, now);
             }
             known.list = Some(Arc::new(list));
             known.due = Some(now);
@@ -230,18 +232,38 @@ impl ServerList {
 
     /// Notes that `service` of `host` failed, and why.
     pub fn failed(&self, host: &str, service: Service, cause: &str) {
-        self.open(host, service, cause, false);
-    }
-
-    /// Notes that `service` of `host` did not answer at all, which makes the whole host suspect.
-    pub fn silent(&self, host: &str, service: Service, cause: &str) {
-        self.open(host, service, cause, true);
+        self.note(|health| health.failed(host, service, cause, false, Instant::now()));
+        self.look_again(host);
+        self.changed.notify_one();
     }
 
     /// Notes that `service` of `host` is slow or dead: it is probed at once, and others come first until
     /// the probe ends.
     pub fn doubted(&self, host: &str, service: Service, cause: &str) {
         self.state.lock().health.doubted(host, service, cause, Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// Notes that `service` of `host` did not answer at all, which makes the whole host suspect. The first time a
+    /// probe shows if it is only slow.
+    pub fn silent(&self, host: &str, service: Service, cause: &str) {
+        self.note(|health| health.silent(host, service, cause, Instant::now()));
+        self.look_again(host);
+        self.changed.notify_one();
+    }
+
+    /// Notes that a probe or a new connection reached `service` of `host`. Only a bind shows that it answers binds.
+    pub fn reached(&self, host: &str, service: Service) {
+        self.note(|health| match service {
+            Service::Binds => health.reached(host, service, Instant::now()),
+            Service::Reading | Service::Kdc => health.answered(host, service, Instant::now()),
+        });
+    }
+
+    /// Notes that a probe of `service` of `host`, which began at `begun`, failed.
+    pub fn probe_failed(&self, host: &str, service: Service, cause: &str, begun: Instant) {
+        self.note(|health| health.probe_failed(host, service, cause, begun, Instant::now()));
+        self.look_again(host);
         self.changed.notify_one();
     }
 
@@ -448,12 +470,6 @@ impl ServerList {
         }
     }
 
-    fn open(&self, host: &str, service: Service, cause: &str, silence: bool) {
-        self.note(|health| health.failed(host, service, cause, silence, Instant::now()));
-        self.look_again(host);
-        self.changed.notify_one();
-    }
-
     /// Has the list refreshed soon if `host` has several addresses: another one may answer by now.
     fn look_again(&self, host: &str) {
         let mut known = self.state.lock();
@@ -513,7 +529,7 @@ struct Due {
 }
 
 async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> Ended {
-    // Bounded by the list: two probes of one service are at least a second apart, and each takes at most two.
+    // Bounded by the list: two probes of one service are at least a second apart, and each takes at most [`PROBE`].
     let mut probes = JoinSet::new();
     // The content on disk, and the earliest time of the next write.
     let (mut kept, mut keeping) = (Lasting::default(), Instant::now());
@@ -532,10 +548,11 @@ async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> 
                 servers.asking();
             }
             for (controller, service) in due.probes {
-                let work = probe(Arc::clone(&controller), service);
+                let (work, begun) = (probe(Arc::clone(&controller), service), Instant::now());
                 probes.spawn(async move {
                     let result = timeout(PROBE, work).await;
-                    (controller, service, result.unwrap_or_else(|_| Err("no answer in time".to_owned())))
+                    let result = result.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                    (controller, service, begun, result)
                 });
             }
             due.next
@@ -546,9 +563,9 @@ async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> 
             Some(done) = probes.join_next() => {
                 let Some(servers) = servers.upgrade() else { return Ok(()) };
                 match done {
-                    Ok((controller, service, Ok(()))) => servers.answered(&controller.host, service),
-                    Ok((controller, service, Err(cause))) => {
-                        servers.failed(&controller.host, service, &cause);
+                    Ok((controller, service, _, Ok(()))) => servers.reached(&controller.host, service),
+                    Ok((controller, service, begun, Err(cause))) => {
+                        servers.probe_failed(&controller.host, service, &cause, begun);
                     }
                     Err(_) => {}
                 }

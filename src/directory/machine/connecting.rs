@@ -20,9 +20,10 @@ use crate::patience::first_of;
 const INVALID_CREDENTIALS: u32 = 49;
 
 impl Inner {
-    /// Connects to the first domain controller that accepts the machine account.
-    pub(super) async fn connect(self: &Arc<Self>) -> Outcome {
-        let deadline = Instant::now() + self.settings.connect;
+    /// Connects to the first domain controller that accepts the machine account. It has until `deadline` if that is
+    /// later than its usual time.
+    pub(super) async fn connect(self: &Arc<Self>, deadline: Instant) -> Outcome {
+        let deadline = deadline.max(Instant::now() + self.settings.connect);
         let dns = "the search for domain controllers in DNS";
         self.slot.lock().doing = dns.to_owned();
         let candidates = timeout_at(deadline, self.servers.candidates())

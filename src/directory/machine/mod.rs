@@ -79,7 +79,8 @@ pub trait Servers: Send + Sync + 'static {
 /// Bounds of a [`MachineConnection`].
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Time limit for finding a domain controller, connecting and binding together.
+    /// Time limit for finding a domain controller, connecting and binding together. A search with a longer deadline
+    /// waits that long.
     pub connect: Duration,
     /// Time for one address of one domain controller before the next one is tried in parallel.
     pub attempt: Duration,
@@ -463,7 +464,7 @@ impl fmt::Debug for MachineConnection {
 impl Inner {
     /// Opens another connection next to the one in use; if that fails, the future never completes.
     async fn fresh(self: &Arc<Self>) -> Arc<Link> {
-        let mut connecting = self.slot.lock().connecting(self);
+        let mut connecting = self.slot.lock().connecting(self, Instant::now());
         let made = match connecting.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone(),
             Err(_) => None,
@@ -494,7 +495,7 @@ impl Inner {
         // now. That holds for an earlier failure, and once for an attempt that another search had started.
         let mut again = true;
         loop {
-            let entrance = self.slot.lock().enter(self)?;
+            let entrance = self.slot.lock().enter(self, deadline)?;
             let (mut connecting, joined) = match entrance {
                 Entrance::Open(link) => return Ok(link),
                 Entrance::Failed(error, until) if !error.is_passing() || until >= deadline => {
@@ -533,14 +534,14 @@ enum Entrance {
 }
 
 impl Slot {
-    fn enter(&mut self, inner: &Arc<Inner>) -> Result<Entrance, MachineError> {
+    fn enter(&mut self, inner: &Arc<Inner>, deadline: Instant) -> Result<Entrance, MachineError> {
         if self.closed {
             return Err(MachineError::Closed);
         }
         if let Some(link) = self.current.clone().filter(|link| link.is_usable()) {
             // A successor is opened in parallel; if that fails, this search still succeeds.
             if link.is_due() && self.recent_failure().is_none() {
-                self.connecting(inner);
+                self.connecting(inner, deadline);
             }
             return Ok(Entrance::Open(link));
         }
@@ -548,12 +549,12 @@ impl Slot {
             return Ok(Entrance::Failed(error, until));
         }
         let joined = self.connecting.is_some();
-        Ok(Entrance::Connecting { receiver: self.connecting(inner), joined })
+        Ok(Entrance::Connecting { receiver: self.connecting(inner, deadline), joined })
     }
 
     /// Returns the connecting task, which is started if none is running. No caller owns it, so a search that
-    /// gives up does not cancel it for the others.
-    fn connecting(&mut self, inner: &Arc<Inner>) -> watch::Receiver<Option<Outcome>> {
+    /// gives up does not cancel it for the others. It has until `deadline` if that is later than its usual time.
+    fn connecting(&mut self, inner: &Arc<Inner>, deadline: Instant) -> watch::Receiver<Option<Outcome>> {
         if let Some(receiver) = self.connecting.as_ref().filter(|receiver| receiver.has_changed().is_ok()) {
             return receiver.clone();
         }
@@ -561,7 +562,7 @@ impl Slot {
         self.connecting = Some(receiver.clone());
         let inner = Arc::clone(inner);
         tokio::spawn(async move {
-            let outcome = inner.connect().await;
+            let outcome = inner.connect(deadline).await;
             inner.slot.lock().settle(&outcome);
             let _ = sender.send(Some(outcome));
         });
@@ -697,9 +698,21 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_has_an_end_of_its_own() {
-        let (_, machine) = nowhere(60_000);
+        let (servers, machine) = nowhere(60_000);
+        let answer = machine.root(within(20)).await;
+        assert!(matches!(answer, Err(MachineError::Timeout(_))), "{answer:?}");
+        // The next search waits until then, and for an attempt of its own.
         let answer = machine.root(within(5000)).await;
         assert!(matches!(answer, Err(MachineError::Timeout(_))), "{answer:?}");
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_lasts_as_long_as_the_search_that_needs_it() {
+        let (servers, machine) = nowhere(600);
+        let answer = machine.root(within(60_000)).await;
+        assert_eq!(answer, Err(MachineError::NoServer("DNS knows none".into())));
+        assert_eq!(servers.asked.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

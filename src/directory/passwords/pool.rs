@@ -28,7 +28,7 @@ use crate::directory::passwords::refusal::{self, Undecided};
 use crate::directory::trust::Trust;
 use crate::ldap::{ExchangeError, LDAP, LDAPS, Response};
 use crate::net::{BoxFuture, connect_tuned};
-use crate::patience::{ATTEMPT, Others, Sending, first_of, stays};
+use crate::patience::{ATTEMPT, Others, Pace, Sending, first_of, stays};
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
@@ -58,6 +58,8 @@ pub struct Pool {
     mode: TlsMode,
     settings: config::Pool,
     permits: Semaphore,
+    /// The usual time of a login with a permit.
+    pace: Pace,
     idle: Mutex<Vec<Connection>>,
     /// Notified when a connection is put back.
     returned: Notify,
@@ -136,7 +138,9 @@ struct Wait<'a> {
     controller: &'a Arc<Controller>,
     /// The domain controllers after it.
     rest: &'a [Arc<Controller>],
-    /// Start of the wait, or of its last check.
+    /// Start of the wait for a connection, or for the answer to a bind.
+    begun: Instant,
+    /// The same, or the time of the last check.
     since: Instant,
     /// Time of the next check if the wait is worthwhile.
     until: Instant,
@@ -146,7 +150,7 @@ struct Wait<'a> {
 impl<'a> Wait<'a> {
     fn new(controller: &'a Arc<Controller>, rest: &'a [Arc<Controller>], deadline: Instant) -> Self {
         let now = Instant::now();
-        Wait { controller, rest, since: now, until: deadline.min(now + ATTEMPT), deadline }
+        Wait { controller, rest, begun: now, since: now, until: deadline.min(now + ATTEMPT), deadline }
     }
 }
 
@@ -260,6 +264,7 @@ impl Pool {
             renew,
             mode,
             permits: Semaphore::new(settings.connections),
+            pace: Pace::default(),
             settings,
             idle: Mutex::default(),
             returned: Notify::new(),
@@ -330,8 +335,19 @@ impl Pool {
             self.refused.fetch_add(1, Ordering::Relaxed);
             PoolError::Busy(self.settings.connections)
         };
-        let permit =
-            timeout_at(deadline, self.permits.acquire()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let queued = timeout_at(deadline, self.permits.acquire()).await;
+                let permit = queued.map_err(|_| busy())?.map_err(|_| busy())?;
+                // A bind that its login gives up costs the domain controller as much as another one, and a connection.
+                if !self.pace.fits(deadline) {
+                    return Err(busy());
+                }
+                permit
+            }
+        };
+        let begun = Instant::now();
         let controllers = match timeout_at(deadline, self.servers.controllers(Service::Binds)).await {
             Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
             Err(_) => return Err(PoolError::Unanswered(self.servers.awaited().to_owned())),
@@ -357,6 +373,7 @@ impl Pool {
             };
             is_next_due = match ended {
                 Some((_, Some((answered, connection)))) => {
+                    self.pace.took(begun.elapsed());
                     let unanswered = std::mem::take(&mut lock(&tried).unanswered);
                     return Ok((Checked { unanswered, ..answered }, connection, permit));
                 }
@@ -396,7 +413,7 @@ impl Pool {
             return true;
         }
         let what = if sent.is_some() { "no answer to a bind" } else { "no connection" };
-        self.give_up(&last.controller, &format!("{host}: {what} in time"));
+        self.doubt(&last.controller, &format!("{host}: {what} in time"), since);
         false
     }
 
@@ -467,7 +484,8 @@ impl Pool {
                     return None;
                 }
                 Err(Failure::Silence(cause)) => {
-                    tried.causes.push(self.give_up(controller, &cause));
+                    self.doubt_if_silent(&wait, &cause);
+                    tried.causes.push(cause);
                     return None;
                 }
             }
@@ -509,7 +527,14 @@ impl Pool {
     /// # Errors
     /// Returns a text for the administrator if it does not.
     pub async fn probe(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
-        let connection = self.connect(controller, deadline).await.map_err(|e| e.cause().to_owned())?;
+        let begun = Instant::now();
+        let connection = match self.connect(controller, deadline).await {
+            Ok(connection) => connection,
+            Err(unusable) => {
+                self.abandon(|connection| connection.host == controller.host && connection.used < begun);
+                return Err(unusable.cause().to_owned());
+            }
+        };
         // Attempts that started before it worked again must not hold up new ones.
         self.connecting().remove(&controller.host);
         self.put_back(connection);
@@ -604,16 +629,29 @@ impl Pool {
         cause.to_owned()
     }
 
-    /// The same for a host that did not answer at all.
-    fn give_up(&self, controller: &Controller, cause: &str) -> String {
-        self.abandon_idle(&controller.host);
+    /// Notes that a host which got a request at `since` is slow or dead: a probe shows which. The idle connections
+    /// that have not answered since may be dead even if the host is not.
+    fn doubt(&self, controller: &Controller, cause: &str, since: Instant) {
+        self.abandon(|connection| connection.host == controller.host && connection.used < since);
         self.servers.silent(&controller.host, Service::Binds, cause);
-        cause.to_owned()
+    }
+
+    /// Notes the same at the end of a login's wait, unless that was too short to show anything.
+    fn doubt_if_silent(&self, wait: &Wait, cause: &str) {
+        let host = &wait.controller.host;
+        let is_long = wait.begun.elapsed() >= ATTEMPT;
+        if is_long && !self.servers.answered_since(host, Service::Binds, wait.begun) {
+            self.doubt(wait.controller, cause, wait.begun);
+        }
     }
 
     /// Closes the idle connections to `host`.
     fn abandon_idle(&self, host: &str) {
-        for connection in self.idle().extract_if(.., |connection| connection.host == host) {
+        self.abandon(|connection| connection.host == host);
+    }
+
+    fn abandon(&self, is_meant: impl Fn(&Connection) -> bool) {
+        for connection in self.idle().extract_if(.., |connection| is_meant(connection)) {
             connection.bind.abandon();
         }
     }
@@ -627,7 +665,7 @@ impl Pool {
     ) -> Result<(Checked, Connection), Failure> {
         let begun = Instant::now();
         // A successful connection does not show that binds work.
-        wait.since = begun;
+        (wait.begun, wait.since) = (begun, begun);
         let host = connection.host.clone();
         let mut busy = Busy(Some(connection));
         let answer = {
@@ -703,7 +741,8 @@ impl Pool {
                 () = sleep_until(wait.until) => {
                     if !self.stays(wait) {
                         let cause = format!("{host}: no connection in time");
-                        return Err(Unusable::Unreachable(self.give_up(controller, &cause)));
+                        self.doubt_if_silent(wait, &cause);
+                        return Err(Unusable::Unreachable(cause));
                     }
                 }
             }
@@ -726,7 +765,7 @@ impl Pool {
             drop(turn);
             match connected {
                 Ok(connection) => {
-                    pool.servers.answered(&controller.host, Service::Binds);
+                    pool.servers.reached(&controller.host, Service::Binds);
                     pool.put_back(connection);
                     Ok(())
                 }

@@ -11,23 +11,31 @@ use crate::ready::ready;
 use crate::report::{Check, Report, equal};
 use crate::row::{Method, fields};
 
-/// Logins per second. All logins that waited for a silent domain controller move to the other one at once. By
+/// Most logins per second. All logins that waited for a silent domain controller move to the other one at once. By
 /// Kerberos, 50 of them are more than a second's work for the two cores that run both domain controllers, the host
 /// and the clients.
-const fn rate(method: Method) -> usize {
+const fn most(method: Method) -> usize {
     match method {
         Method::Ldap => 50,
         Method::Kerberos => 15,
     }
 }
+/// Part of the control's throughput that the logins need. The rest is for the domain controllers that start, and for
+/// the logins that move to another one at once: this machine carries no more than in the control.
+const PART: f64 = 0.3;
+/// Logins of the control that measures the throughput, and how many of them run at once.
+const CONTROL: (usize, usize) = (200, 8);
+/// Seconds of the control at the chosen rate, while nothing fails.
+const CALM: usize = 15;
+
 /// The module's deadline in milliseconds.
 const WHOLE: f64 = 5000.0;
 /// Maximum time of a login. Without a deadline it would wait for the whole outage, which is at least twice as long.
 const DEADLINE: f64 = WHOLE * 1.5;
 /// Time above which a login was slowed by an outage.
 const SLOW: f64 = 250.0;
-/// Maximum cost of one domain controller that dies. A login that stays with it waits for its whole deadline. On an
-/// idle machine the cost is one second, but here two cores run all machines.
+/// Maximum cost of one domain controller that dies, in addition to the slowest login of the control. A login that stays
+/// with it waits for its whole deadline. On an idle machine the cost is one second, but here two cores run all machines.
 const ONCE: f64 = WHOLE / 2.0;
 
 /// Users that log in with the right password, and users that log in only with a wrong one, by key. None has hundreds
@@ -89,7 +97,8 @@ fn by_each_method(lab: &Lab, report: &mut Report, events: &[Event], seconds: usi
 fn run(lab: &Lab, report: &mut Report, method: Method, events: &[Event], seconds: usize) -> Check {
     ready(lab)?;
     lab.run(&["cast", "reset"]).ok()?;
-    let rate = rate(method);
+    let rate = carried(lab, method)?;
+    let control = Control::at(lab, rate)?;
     let plan = plan(events, rate, seconds);
     let position = lab.log_position()?;
     let load =
@@ -107,7 +116,7 @@ fn run(lab: &Lab, report: &mut Report, method: Method, events: &[Event], seconds
     figures(&logins, &right, &wrong, &happened, &reasons);
 
     report.check("every login was answered", || equal("logins", logins.len(), plan.len()));
-    report.check("the load itself was in time", || none(&logins, |login| login.late > ONCE));
+    report.check("the load itself was in time", || none(&logins, |login| login.late > control.latest + ONCE));
     report.check("no login took longer than its deadline", || none(&logins, |login| login.took > DEADLINE));
     report.check("nobody was denied whose password is right", || {
         none(right.iter().copied(), |login| login.code != "PAM_SUCCESS")
@@ -116,11 +125,51 @@ fn run(lab: &Lab, report: &mut Report, method: Method, events: &[Event], seconds
         none(wrong.iter().copied(), |login| login.code != "PAM_AUTH_ERR")
     });
     report.check("a login waits for a domain controller that died at most for half of its deadline", || {
-        none(&logins, |login| is_one_away(events, login.due) && login.took > ONCE)
+        none(&logins, |login| is_one_away(events, login.due) && login.took > control.slowest + ONCE)
     });
     report.check("each wrong password counted once, no right one did", || counters(lab, &plan, &position));
     report.check("each change is in the log once", || changes(lab, &position, events));
     lab.run(&["cast", "reset"]).ok().map(drop)
+}
+
+/// Returns logins of users with the right password.
+fn right(count: usize) -> impl Iterator<Item = (&'static str, &'static str)> {
+    (0..count).map(|number| person(RIGHT[number % RIGHT.len()])).map(|person| (person.sam, person.password))
+}
+
+/// Returns the number of logins per second for a test on this machine, as busy as it is now.
+fn carried(lab: &Lab, method: Method) -> Result<usize, String> {
+    let (count, at_once) = CONTROL;
+    let throughput = Load::throughput(lab, at_once, right(count))?;
+    let rate = most(method).min((throughput * PART) as usize);
+    println!(
+        "         control: {throughput:.0} logins per second, {at_once} at a time; the test makes {rate}"
+    );
+    match rate {
+        0 => Err(format!("this machine carries only {throughput:.1} logins per second")),
+        rate => Ok(rate),
+    }
+}
+
+/// Logins at the rate of the test while nothing fails, just before it. Times are in milliseconds.
+struct Control {
+    slowest: f64,
+    latest: f64,
+}
+
+impl Control {
+    fn at(lab: &Lab, rate: usize) -> Result<Self, String> {
+        let logins = Load::start(lab, rate, right(rate * CALM))?.finish()?;
+        none(&logins, |login| login.code != "PAM_SUCCESS").map_err(|e| format!("without a fault: {e}"))?;
+        let most = |of: fn(&Login) -> f64| logins.iter().map(of).fold(0.0, f64::max);
+        let control = Control { slowest: most(|login| login.took), latest: most(|login| login.late) };
+        let Control { slowest, latest } = control;
+        println!("         control: the slowest took {slowest:.0} ms, the latest began {latest:.0} ms late");
+        match slowest < ONCE {
+            true => Ok(control),
+            false => Err(format!("without a fault a login took {slowest:.0} ms: this machine is too busy")),
+        }
+    }
 }
 
 /// Returns true if the last event before `due`, in milliseconds, took a domain controller away. The start of a Samba

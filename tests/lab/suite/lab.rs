@@ -411,18 +411,29 @@ impl Drop for Lab {
     }
 }
 
+/// Greatest factor by which a wait for a state of the lab is longer on a busy machine.
+const BUSIEST: f64 = 4.0;
+
 /// A cursor in the host's journal.
 #[derive(Clone, Debug)]
 pub struct LogPosition(String);
 
-/// Retries until `attempt` succeeds or the time is over. Then returns the last error.
+/// Retries until `attempt` succeeds or the time is over, and on a busy machine for longer. Then returns the last error.
 pub fn wait<T>(time: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let begun = Instant::now();
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(error) if begun.elapsed() >= time => return Err(error),
+            Err(error) if begun.elapsed() >= time * waiting_for_a_core() => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
+}
+
+/// Number of tasks that share each core now, at most [`BUSIEST`]: so much slower is all that runs on this machine.
+fn waiting_for_a_core() -> u32 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let running: f64 = load.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    (running / cores as f64).ceil().clamp(1.0, BUSIEST) as u32
 }

@@ -14,6 +14,9 @@ pub const LOGIN_RATE: &str = "--login-rate";
 /// Seconds for which a login may occupy its thread: the module's deadline and a margin.
 const LONGEST: usize = 8;
 
+/// Logins per second that no machine reaches.
+const FASTEST: usize = 100_000;
+
 /// A running series of logins.
 pub struct Load {
     child: Child,
@@ -28,8 +31,32 @@ impl Load {
         rate: usize,
         logins: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, String> {
+        Load::start_with(lab, rate, rate * LONGEST, logins)
+    }
+
+    /// Makes these logins as fast as they are answered, `at_once` at a time. Returns the number of successful ones per
+    /// second.
+    pub fn throughput<'a>(
+        lab: &Lab,
+        at_once: usize,
+        logins: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<f64, String> {
+        let logins = Load::start_with(lab, FASTEST, at_once, logins)?.finish()?;
+        let ends = logins.iter().map(|login| login.due + login.late + login.took);
+        let seconds = ends.fold(0.0, f64::max) / 1000.0;
+        let succeeded = logins.iter().filter(|login| login.code == "PAM_SUCCESS").count();
+        equal("the logins of the control that succeeded", succeeded, logins.len())?;
+        Ok(succeeded as f64 / seconds)
+    }
+
+    fn start_with<'a>(
+        lab: &Lab,
+        rate: usize,
+        threads: usize,
+        logins: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, String> {
         let program = lab.program()?;
-        let (each_second, threads) = (rate.to_string(), (rate * LONGEST).to_string());
+        let (each_second, threads) = (rate.to_string(), threads.to_string());
         let command = [program, LOGIN_RATE, "motion", &each_second, &threads];
         let mut child = lab.host_child("motion", &command)?;
         let mut stdin = child.stdin.take().ok_or("no standard input")?;
