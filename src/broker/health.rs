@@ -702,7 +702,10 @@ mod tests {
         watch.login(&decided(Outcome::Unavailable, "no domain controller answered", None), five);
         assert_eq!(watch.failure(), None);
         // It began after that.
-        watch.login(&decided(Outcome::Unavailable, "no domain controller answered", None), Duration::from_secs(2));
+        watch.login(
+            &decided(Outcome::Unavailable, "no domain controller answered", None),
+            Duration::from_secs(2),
+        );
         assert!(watch.failure().is_some());
         // A name that nobody has is no proof, and a decision of AD is.
         watch.login(&decided(Outcome::UnknownUser, "", None), five);
@@ -714,7 +717,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn that_binds_are_switched_off_counts_until_a_bind_is_decided() {
         let watch = Watch::default();
-        watch.login(&decided(Outcome::AccountRestriction, "… (data 52f)", Some(Method::Ldap)), Duration::ZERO);
+        watch
+            .login(&decided(Outcome::AccountRestriction, "… (data 52f)", Some(Method::Ldap)), Duration::ZERO);
         assert_eq!(watch.failure(), None, "that is about one account");
         let no_binds = PoolError::NoBinds("dc1: NTLM is off (data 418)".to_owned());
         watch.login(&Refusal::from(no_binds).into(), Duration::ZERO);
