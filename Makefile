@@ -198,6 +198,14 @@ demo: root ## show logins on a real joined host with a real Active Directory (ro
 	@echo "3. the domain, the realm join, and the logins"
 	$(lab_tests) --demo
 
+deny := cargo deny --offline --locked check bans licenses sources
+
+# Its installation compiles for several minutes. `cargo test` checks most of the same rules (tests/sbom.rs).
+.PHONY: deny
+deny: ## check licences, bans and sources of every crate by cargo-deny; installs it first
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	$(deny)
+
 .PHONY: lint-fast
 lint-fast: ## check format and shell: the part of lint that takes seconds
 	cargo fmt --check
@@ -210,8 +218,8 @@ lint: lint-fast ## check format, Rust and shell; licences and sources too where 
 	@if command -v promtool >/dev/null; then cd packaging/examples && promtool check rules prometheus-alerts.yml \
 	    && promtool test rules prometheus-alerts.test.yml; \
 	else echo "promtool (Debian: prometheus) is not installed: the example's alerts were not checked"; fi
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
-	else echo "cargo-deny is not installed: licences and sources were not checked"; fi
+	@if cargo deny --version >/dev/null 2>&1; then $(deny); \
+	else echo "cargo-deny is not installed ('make deny' installs it): licences were checked for one architecture, by a test"; fi
 
 .PHONY: lab-up
 lab-up: root ## start the lab: a domain controller and a joined host (root)
