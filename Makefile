@@ -221,6 +221,17 @@ lint: lint-fast ## check format, Rust and shell; licences and sources too where 
 	@if cargo deny --version >/dev/null 2>&1; then $(deny); \
 	else echo "cargo-deny is not installed ('make deny' installs it): licences were checked for one architecture, by a test"; fi
 
+# Sanitizers need a nightly toolchain; its standard library is the one that comes with it. The dependencies are those of
+# Cargo.lock, to which cargo adds the fuzzer's own.
+fuzz_flags := --cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 \
+	inline-8bit-counters pc-table trace-compares)
+
+.PHONY: fuzz
+fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for some, KEEP=1 adds what they find to the corpora
+	cp Cargo.lock fuzz
+	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
+	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)
+
 .PHONY: lab-up
 lab-up: root ## start the lab: a domain controller and a joined host (root)
 	tests/lab/lab up

@@ -197,7 +197,7 @@ impl Default for Sessions {
 
 /// A `config.toml` as it was read; empty if there is none.
 #[derive(Debug, Default)]
-pub(super) struct File {
+pub(crate) struct File {
     path: PathBuf,
     text: String,
     keys: Keys,
@@ -209,7 +209,7 @@ impl File {
     }
 
     /// Parses `text` as the contents of the file `path`.
-    pub(super) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
+    pub(crate) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
         if let Some(flaw) = text::invisible_in_toml(&text) {
             return Err(flaw.of(path));
         }
@@ -233,12 +233,12 @@ impl File {
     }
 
     /// Returns the domain that the file names, if it does.
-    pub(super) fn domain_name(&self) -> Option<&str> {
+    pub(crate) fn domain_name(&self) -> Option<&str> {
         self.keys.domain.name.as_ref().map(|name| name.get_ref().as_str())
     }
 
     /// Returns the settings in force; the name map is still empty.
-    pub(super) fn complete(self, join: &Join) -> Result<Config, ConfigError> {
+    pub(crate) fn complete(self, join: &Join) -> Result<Config, ConfigError> {
         let domain = self.domain(join)?;
         let names = self.names(&domain, join)?;
         let map_file = self.path_of(self.keys.names.map_file.as_ref())?;

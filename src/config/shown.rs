@@ -73,7 +73,7 @@ fn line(document: &DeTable<'_>, text: &str, table: &str, name: &str) -> Option<u
 }
 
 /// Returns the value of a key as TOML.
-fn value(config: &Config, table: &str, name: &str) -> String {
+pub(crate) fn value(config: &Config, table: &str, name: &str) -> String {
     let quoted = |text: &str| Value::String(text.to_owned()).to_string();
     let list = |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect()).to_string();
     let path = |path: Option<&Path>| path.map(|path| quoted(&path.display().to_string())).unwrap_or_default();
