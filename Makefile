@@ -211,6 +211,14 @@ demo: root ## show logins on a real joined host with a real Active Directory (ro
 	@echo "3. the domain, the realm join, and the logins"
 	$(lab_tests) --demo
 
+deny := cargo deny --offline --locked check bans licenses sources
+
+# Its installation compiles for several minutes. `cargo test` checks most of the same rules (tests/sbom.rs).
+.PHONY: deny
+deny: ## check licences, bans and sources of every crate by cargo-deny; installs it first
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	$(deny)
+
 .PHONY: lint-fast
 lint-fast: ## check format and shell: the part of lint that takes seconds
 	cargo fmt --check
@@ -225,8 +233,8 @@ lint: lint-fast ## check format, Rust and shell; licences and sources too where 
 	else $(call skipped,promtool (Debian: prometheus) is not installed: the example's alerts were not checked); fi
 	@if command -v ansible-lint >/dev/null; then ansible-lint --offline -q packaging/ansible/motion_ad packaging/ansible/playbook.yml; \
 	else $(call skipped,ansible-lint is not installed: the role was not checked; make test-clients checks it); fi
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
-	else $(call skipped,cargo-deny is not installed: licences and sources were not checked); fi
+	@if cargo deny --version >/dev/null 2>&1; then $(deny); \
+	else $(call skipped,cargo-deny is not installed (make deny installs it): a test checked the licences for one architecture); fi
 
 # Not in `lint`, because it compiles everything once more, in a folder of its own.
 .PHONY: msrv
@@ -236,6 +244,17 @@ msrv: build-deps ## check that everything compiles with the oldest Rust that Car
 	    cargo +$(oldest_rust) check --locked --workspace --all-targets && \
 	    cargo +$(oldest_rust) check --locked --lib --no-default-features; \
 	else $(call skipped,rustup has no Rust $(oldest_rust): nobody knows if it compiles this); fi
+
+# Sanitizers need a nightly toolchain; its standard library is the one that comes with it. The dependencies are those of
+# Cargo.lock, to which cargo adds the fuzzer's own.
+fuzz_flags := --cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 \
+	inline-8bit-counters pc-table trace-compares)
+
+.PHONY: fuzz
+fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for some, KEEP=1 adds what they find to the corpora
+	cp Cargo.lock fuzz
+	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
+	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)
 
 .PHONY: lab-up
 lab-up: root ## start the lab: a domain controller and a joined host (root)

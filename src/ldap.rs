@@ -274,7 +274,7 @@ where
 }
 
 /// The message that `buffer` begins with, once it is whole, and its length.
-fn first(buffer: &[u8]) -> Result<Option<(usize, StructureTag)>, ExchangeError> {
+pub(crate) fn first(buffer: &[u8]) -> Result<Option<(usize, StructureTag)>, ExchangeError> {
     match length(buffer)? {
         Some(length) if buffer.len() >= length => {
             let (_, message) = parse_tag(buffer).map_err(|_| ExchangeError::Malformed)?;
@@ -330,7 +330,12 @@ fn entry(message: StructureTag, id: i64) -> Result<StructureTag, ExchangeError> 
     answer(message, id, SEARCH_RESULT_DONE, true).and(Err(ExchangeError::Malformed))
 }
 
-fn answer(message: StructureTag, id: i64, tag: u64, alone: bool) -> Result<Response, ExchangeError> {
+pub(crate) fn answer(
+    message: StructureTag,
+    id: i64,
+    tag: u64,
+    alone: bool,
+) -> Result<Response, ExchangeError> {
     match parse(message) {
         Some((0, EXTENDED_RESPONSE, Response { code, text, .. })) => {
             Err(ExchangeError::Notice { code, text })

@@ -65,6 +65,8 @@ pub mod directory;
 pub mod dn;
 #[cfg(feature = "broker")]
 pub mod doctor;
+#[cfg(all(feature = "broker", any(test, fuzzing)))]
+pub mod fuzzing;
 #[cfg(feature = "broker")]
 pub mod helper;
 #[cfg(feature = "broker")]

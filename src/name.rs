@@ -277,14 +277,15 @@ impl Rules {
             self.target(target, &Known::default()).is_ok_and(|target| target.is_alike(principal))
         };
         let lines = self.map.lines().into_iter();
-        let lines = lines.filter(|(_, _, target)| is_it(target));
+        // A name that is refused leads nowhere, whatever its line says.
+        let leads_there = |name: &str| self.principal(name).is_ok_and(|found| found.is_alike(principal));
+        let lines = lines.filter(|(_, name, target)| is_it(target) && leads_there(name));
         let mut names: Vec<_> = lines.map(|(_, name, _)| name.to_owned()).collect();
         let by_rule = match fold(&self.domain) == principal.domain() {
             true => principal.user().to_owned(),
             false => principal.to_string(),
         };
-        let leads_there = self.principal(&by_rule).is_ok_and(|found| found.is_alike(principal));
-        if leads_there && !names.contains(&by_rule) {
+        if leads_there(&by_rule) && !names.contains(&by_rule) {
             names.push(by_rule);
         }
         names
@@ -422,6 +423,8 @@ pub enum MapProblem {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rules(map: &str) -> Rules {
@@ -659,5 +662,87 @@ mod tests {
         assert_eq!(names("jane@acme.com"), Vec::<String>::new());
         assert_eq!(names("root@acme.com"), Vec::<String>::new());
         assert_eq!(names("x@evil.example"), Vec::<String>::new());
+    }
+
+    /// A character that may make two names one: of either case, without a partner, composed, wide.
+    fn letters() -> impl Strategy<Value = String> {
+        "[a-cA-C.0-9äÄßẞſςΣİıéK\u{212a}\u{301}ﬁ*()\\\\@ =#]{1,8}"
+    }
+
+    /// Names as users type them, of all forms.
+    fn typed() -> impl Strategy<Value = String> {
+        let word = || prop_oneof![4 => Just("john".to_owned()), 1 => Just("Root".to_owned()), 4 => letters()];
+        let domain =
+            prop_oneof![Just("ACME.com"), Just("acme"), Just("sales.acme.example"), Just("evil.com")];
+        (word(), domain, 0..4).prop_map(|(word, domain, form)| match form {
+            0 => format!("{word}@{domain}"),
+            1 => format!("{domain}\\{word}"),
+            _ => word,
+        })
+    }
+
+    fn maps() -> impl Strategy<Value = NameMap> {
+        let lines = prop::collection::vec((typed(), typed()), 0..6);
+        lines.prop_map(|lines| {
+            let text = |(name, target): &(String, String)| format!("{name} = {target}\n");
+            // Each line alone, because most lines of chance are malformed or contradict each other.
+            let sound = lines.iter().map(text).fold(String::new(), |map, line| {
+                if NameMap::parse(&(map.clone() + &line)).is_ok() { map + &line } else { map }
+            });
+            NameMap::parse(&sound).unwrap()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Each name that the reverse returns is one under which the application reaches that account.
+        #[test]
+        fn every_name_that_an_account_may_have_leads_back_to_it(name in typed(), map in maps()) {
+            let rules = Rules { map, ..rules("") };
+            if let Ok(principal) = rules.principal(&name) {
+                for back in rules.names(&principal) {
+                    prop_assert_eq!(rules.principal(&back).unwrap().to_string(), principal.to_string());
+                }
+            }
+        }
+
+        #[test]
+        fn letter_case_makes_no_difference(name in typed(), map in maps()) {
+            let rules = Rules { map, ..rules("") };
+            prop_assert_eq!(rules.principal(&fold(&name)).ok(), rules.principal(&name).ok());
+            let capitals: String = name.chars().map(|c| c.to_ascii_uppercase()).collect();
+            prop_assert_eq!(rules.principal(&capitals).ok(), rules.principal(&name).ok());
+        }
+
+        /// What is refused stays refused, however it is written and whatever the map says.
+        #[test]
+        fn no_map_opens_a_refused_name(map in maps(), domain in "[a-z]{3,6}") {
+            let rules = Rules { map, ..rules("") };
+            for name in ["root", "ROOT", "root@acme.com", "ACME\\Root", "rooT@acme"] {
+                prop_assert!(rules.principal(name).is_err() || rules.is_mapped(name), "{}", name);
+            }
+            let elsewhere = format!("john@{domain}.example");
+            prop_assert!(rules.principal(&elsewhere).is_err());
+            for (_, name, target) in rules.map.lines() {
+                let refused = rules.refuses(name) || rules.refuses(target.user());
+                prop_assert!(!refused || rules.principal(name).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_name_is_no_name_of_an_account() {
+        let rules = rules("root = john@acme.com\njd = john@acme.com");
+        assert_eq!(rules.names(&rules.principal("jd").unwrap()), ["jd", "john"]);
+    }
+
+    #[test]
+    fn each_letter_is_folded_to_one_letter_that_stays() {
+        for letter in '\0'..=char::MAX {
+            let folded = fold(letter.encode_utf8(&mut [0; 4]));
+            assert_eq!(folded.chars().count(), 1, "{letter:?}");
+            assert_eq!(fold(&folded), folded, "{letter:?}");
+        }
     }
 }

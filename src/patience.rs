@@ -149,6 +149,10 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tokio::runtime::Builder;
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -219,6 +223,60 @@ mod tests {
         ];
         for (answers_others, others, left, expected) in cases {
             assert_eq!(stays(answers_others, others, left), expected, "{answers_others} {others:?} {left:?}");
+        }
+    }
+
+    /// Attempts of one login: when each wants to send, and how long it then waits for its answer, in milliseconds.
+    fn attempts() -> impl Strategy<Value = Vec<(u64, u64)>> {
+        let time = prop_oneof![0_u64..2000, Just(0), Just(799), Just(800), Just(801)];
+        prop::collection::vec((time.clone(), time), 1..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_password_is_under_way_once_until_its_domain_controller_was_silent(attempts in attempts()) {
+            let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let mut sent = runtime.block_on(async {
+                let sending = std::sync::Arc::new(Sending::default());
+                let mut running = JoinSet::new();
+                for (wait, answer) in attempts {
+                    let sending = sending.clone();
+                    running.spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                        let turn = sending.turn().await;
+                        let begun = Instant::now();
+                        tokio::time::sleep(Duration::from_millis(answer)).await;
+                        drop(turn);
+                        (begun, begun + Duration::from_millis(answer))
+                    });
+                }
+                running.join_all().await
+            });
+            sent.sort_unstable();
+            for (first, second) in sent.iter().zip(sent.iter().skip(1)) {
+                prop_assert!(second.0 >= first.1.min(first.0 + ATTEMPT), "{:?}", sent);
+            }
+        }
+
+        #[test]
+        fn the_order_of_the_others_does_not_matter(failed: bool, mut others in prop::collection::vec(any::<bool>(), 0..6)) {
+            let answer = Others::new(failed, others.iter().copied());
+            others.sort_unstable();
+            prop_assert_eq!(Others::new(failed, others.iter().copied()), answer);
+            others.reverse();
+            prop_assert_eq!(Others::new(failed, others.iter().copied()), answer);
+            prop_assert_eq!(answer == Others::None, others.is_empty());
+        }
+
+        /// Whoever stays with more time left may leave with less, and never the other way round.
+        #[test]
+        fn patience_only_shrinks_with_the_time_left(answers: bool, which in 0..3, one in 0_u64..5000, other in 0_u64..5000) {
+            let others = match which { 0 => Others::None, 1 => Others::Failed, _ => Others::Better };
+            let (less, more) = (Duration::from_millis(one.min(other)), Duration::from_millis(one.max(other)));
+            prop_assert!(!stays(answers, others, less) || stays(answers, others, more));
+            prop_assert!(!stays(answers, others, Duration::ZERO));
         }
     }
 }

@@ -28,7 +28,7 @@ const MODULES: [(&str, i32); 6] = [
     ("pam_debug.so auth=cred_unavail", 15),
 ];
 
-const CONTROLS: [&str; 14] = [
+const CONTROLS: [&str; 19] = [
     "required",
     "Requisite",
     "sufficient",
@@ -43,13 +43,25 @@ const CONTROLS: [&str; 14] = [
     "[success=ok auth_err=reset]",
     "[new_authtok_reqd=ok user_unknown=ok]",
     "[success=bad default=ok]",
+    // Spaces are optional, the first default counts, and a number has no sign.
+    "[success = done default =ignore]",
+    "[success=okdefault=ignore]",
+    "[default=ignore success=ok default=die]",
+    "[success=+1 default=ignore]",
+    "[success=okay default=ignore]",
 ];
 
 /// Unusual or malformed lines.
-const ODD: [&str; 10] = [
+const ODD: [&str; 15] = [
     "auth perhaps pam_permit.so\n",
     "auth [success=maybe] pam_permit.so\n",
     "author required pam_permit.so\n",
+    "author sufficient pam_permit.so\n",
+    "auth sufficient\n",
+    // As an editor of Windows ends a line, and as a word processor separates words.
+    "auth required pam_permit.so\r\n",
+    "auth required\u{a0}pam_permit.so\n",
+    "auth [success=maybe] pam_deny.so\n",
     "-auth required pam_absent.so\n",
     "auth required pam_absent.so\n",
     "auth required \\\n  pam_permit.so # comment\n",

@@ -92,3 +92,95 @@ fn it_is_cyclonedx_with_a_checksum_and_a_licence_of_each() {
     }
     assert_eq!(reached, known);
 }
+
+/// Returns true if a licence expression (SPDX) is satisfied by licences of `allowed` alone.
+fn is_allowed(expression: &str, allowed: &BTreeSet<&str>) -> bool {
+    let text = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
+    let mut words = text.split_whitespace().peekable();
+    fn any<'a>(words: &mut Words<'a>, allowed: &BTreeSet<&str>) -> bool {
+        let mut result = all(words, allowed);
+        while words.next_if_eq(&"OR").is_some() {
+            result |= all(words, allowed);
+        }
+        result
+    }
+    fn all<'a>(words: &mut Words<'a>, allowed: &BTreeSet<&str>) -> bool {
+        let mut result = one(words, allowed);
+        while words.next_if_eq(&"AND").is_some() {
+            result &= one(words, allowed);
+        }
+        result
+    }
+    fn one<'a>(words: &mut Words<'a>, allowed: &BTreeSet<&str>) -> bool {
+        let word = words.next().unwrap();
+        if word == "(" {
+            let result = any(words, allowed);
+            assert_eq!(words.next(), Some(")"));
+            return result;
+        }
+        // An exception is a licence of its own here: deny.toml would have to name it.
+        match words.next_if_eq(&"WITH") {
+            Some(_) => allowed.contains(format!("{word} WITH {}", words.next().unwrap()).as_str()),
+            None => allowed.contains(word),
+        }
+    }
+    let result = any(&mut words, allowed);
+    assert_eq!(words.next(), None, "{expression}");
+    result
+}
+
+type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
+
+#[test]
+fn licences_are_read_as_spdx_has_them() {
+    let allowed = ["MIT", "ISC"].into();
+    let cases = [
+        ("MIT", true),
+        ("MIT/Apache-2.0", true),
+        ("GPL-3.0", false),
+        ("MIT AND GPL-3.0", false),
+        ("GPL-3.0 OR MIT AND ISC", true),
+        ("(MIT OR GPL-3.0) AND (ISC OR GPL-3.0)", true),
+        ("(MIT OR ISC) AND GPL-3.0", false),
+        ("MIT WITH exception", false),
+        ("GPL-3.0 WITH exception OR ISC", true),
+    ];
+    for (expression, expected) in cases {
+        assert_eq!(is_allowed(expression, &allowed), expected, "{expression}");
+    }
+}
+
+/// The rules of `deny.toml` that need no other tool. `make deny` checks them by cargo-deny, for every architecture.
+#[test]
+fn every_crate_obeys_the_rules_for_licences_sources_and_bans() {
+    let read =
+        |name: &str| std::fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let rules: toml::Table = read("deny.toml").parse().unwrap();
+    let list = |table: &str, key: &str| rules[table][key].as_array().unwrap().clone();
+    let allowed = list("licenses", "allow");
+    let allowed: BTreeSet<_> = allowed.iter().map(|licence| licence.as_str().unwrap()).collect();
+    let banned = list("bans", "deny");
+    let banned: BTreeSet<_> = banned.iter().map(|one| one["crate"].as_str().unwrap()).collect();
+    assert!(!allowed.is_empty() && !banned.is_empty());
+    let arguments = ["metadata", "--locked", "--offline", "--all-features", "--format-version", "1"];
+    let metadata = output(cargo(&arguments).args(["--filter-platform", TARGET]));
+    let metadata: Value = serde_json::from_str(&metadata).unwrap();
+    let used: BTreeSet<_> = texts(&metadata["resolve"]["nodes"], "id");
+    for package in metadata["packages"].as_array().unwrap() {
+        let (id, name) = (package["id"].as_str().unwrap(), package["name"].as_str().unwrap());
+        if used.contains(id) {
+            let licence = package["license"].as_str().unwrap_or("none");
+            assert!(is_allowed(licence, &allowed), "{id}: {licence}");
+            assert!(!banned.contains(name), "{id}");
+        }
+        if name == "motion-ad" {
+            for dependency in package["dependencies"].as_array().unwrap() {
+                assert_ne!(dependency["req"], "*", "{dependency}");
+            }
+        }
+    }
+    assert!(used.len() > 200, "{}", used.len());
+    let registry = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    let lock = read("Cargo.lock");
+    assert!(lock.lines().filter(|line| line.starts_with("source = ")).all(|line| line == registry));
+}

@@ -75,7 +75,7 @@ fn question(socket_id: SocketId) -> Vec<u8> {
 }
 
 /// Returns the owner of the socket `id` from the kernel's reply.
-fn owner(answer: &[u8], id: &SocketId) -> io::Result<u32> {
+pub(crate) fn owner(answer: &[u8], id: &SocketId) -> io::Result<u32> {
     let gone = |text: &str| io::Error::new(io::ErrorKind::NotConnected, text.to_owned());
     let message = NetlinkMessage::<SockDiagMessage>::deserialize(answer).map_err(io::Error::other)?;
     let socket = match message.payload {

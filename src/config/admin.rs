@@ -94,7 +94,7 @@ impl LocalAdmin {
         let (name, secret) = (line.get(..colon), line.get(colon.saturating_add(1)..));
         let name = name.and_then(|name| std::str::from_utf8(name).ok()).map(str::trim).unwrap_or_default();
         let secret = secret.unwrap_or_default();
-        if name.is_empty() || secret.contains(&b'\n') {
+        if name.is_empty() || line.contains(&b'\n') {
             return Err(AdminError::NoLine);
         }
         match secret.len() >= SHORTEST {
@@ -143,6 +143,7 @@ mod tests {
             ("motion-ad", "NAME:SECRET"),
             (":0123456789abcdef0123456789abcdef", "NAME:SECRET"),
             ("a:0123456789abcdef01234\nb:0123456789abcdef01234", "NAME:SECRET"),
+            ("a\nb:0123456789abcdef01234", "NAME:SECRET"),
             ("motion-ad:short", "shorter than 20"),
         ] {
             assert!(parse(text).unwrap_err().to_string().contains(expected), "{text}");

@@ -70,7 +70,7 @@ impl Command {
     ///
     /// # Errors
     /// Returns a description of the mistake.
-    pub(super) fn parse(words: &[String]) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(words: &[String]) -> Result<Option<Self>, String> {
         let Some((program, arguments)) = words.split_first() else { return Ok(None) };
         if !Path::new(program).is_absolute() {
             return Err(format!("expected the absolute path of a program first, not {program:?}"));

@@ -40,7 +40,7 @@ impl From<BridgeKeys> for Bridge {
 
 /// A `config.toml` as it was read; empty if there is none.
 #[derive(Debug, Default)]
-pub(super) struct File {
+pub(crate) struct File {
     path: PathBuf,
     text: String,
     keys: Keys,
@@ -52,7 +52,7 @@ impl File {
     }
 
     /// Parses `text` as the contents of the file `path`.
-    pub(super) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
+    pub(crate) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
         if let Some(flaw) = text::invisible_in_toml(&text) {
             return Err(flaw.of(path));
         }
@@ -76,12 +76,12 @@ impl File {
     }
 
     /// Returns the domain that the file names, if it does.
-    pub(super) fn domain_name(&self) -> Option<&str> {
+    pub(crate) fn domain_name(&self) -> Option<&str> {
         self.keys.domain.name.get_ref().as_deref()
     }
 
     /// Returns the settings in force; the name map is still empty.
-    pub(super) fn complete(self, join: &Join) -> Result<Config, ConfigError> {
+    pub(crate) fn complete(self, join: &Join) -> Result<Config, ConfigError> {
         self.keys.check().map_err(|wrong| self.wrong(wrong))?;
         let domain = self.domain(join)?;
         let rules = self.rules(&domain, join);

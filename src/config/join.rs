@@ -48,7 +48,7 @@ impl Join {
         Join { domain: Some(fold(&realm)), realm: Some(realm), ..Join::default() }
     }
 
-    fn of(sssd: &Sssd, domain: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn of(sssd: &Sssd, domain: Option<&str>) -> Result<Self, Problem> {
         let Some((name, section)) = section(sssd, domain)? else { return Ok(Join::default()) };
         let text = |key| Ok::<_, Problem>(section.get(key)?.map(str::to_owned));
         let listed = |key| Ok::<_, Problem>(section.list(key)?.into_iter().map(str::to_owned).collect());
@@ -110,7 +110,7 @@ impl Access {
         }
     }
 
-    fn of(sssd: &Sssd, domain: Option<&str>) -> Result<Option<Self>, Problem> {
+    pub(crate) fn of(sssd: &Sssd, domain: Option<&str>) -> Result<Option<Self>, Problem> {
         let Some((_, section)) = section(sssd, domain)? else { return Ok(None) };
         let value = |key| Ok::<_, Problem>(section.get(key)?.map(fold));
         let listed = |key| Ok::<Vec<_>, Problem>(section.list(key)?.into_iter().map(str::to_owned).collect());

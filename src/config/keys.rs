@@ -36,7 +36,7 @@ pub struct Key {
     /// Its description.
     pub text: &'static str,
     /// Returns the value in force as TOML; empty if there is none.
-    pub(super) show: fn(&Config) -> String,
+    pub(crate) show: fn(&Config) -> String,
     /// Puts the stricter value of a new configuration into the present one; returns false if neither is the stricter. `None`:
     /// the key does not decide about access.
     pub(super) stricter: Option<fn(&mut Config, &Config) -> bool>,

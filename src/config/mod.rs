@@ -4,17 +4,17 @@
 //! denies every login until it is fixed.
 
 pub mod admin;
-mod command;
+pub(crate) mod command;
 mod explain;
-mod file;
-mod join;
+pub(crate) mod file;
+pub(crate) mod join;
 pub mod kept;
 pub mod keys;
-mod redis;
-mod samba;
+pub(crate) mod redis;
+pub(crate) mod samba;
 pub mod shown;
 mod sources;
-mod sssd;
+pub(crate) mod sssd;
 mod stricter;
 pub mod text;
 pub mod xcally;

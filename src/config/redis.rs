@@ -66,7 +66,7 @@ impl Redis {
     ///
     /// # Errors
     /// Returns a description of the mistake that never quotes a password.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let expected = "expected \"sqlite\", redis://HOST, rediss://HOST, redis-sentinel://HOST,HOST/SERVICE or \
                         rediss-sentinel://HOST,HOST/SERVICE";
         let (scheme, rest) = url.split_once("://").ok_or_else(|| expected.to_owned())?;

@@ -15,7 +15,7 @@ pub(super) fn realm(path: &Path) -> Option<String> {
 
 /// Parses the file. Names of sections and parameters ignore case and spaces; the last value of a parameter
 /// counts. A member server without `security` is a member of an AD domain.
-fn realm_in(text: &str) -> Option<String> {
+pub(crate) fn realm_in(text: &str) -> Option<String> {
     let plain = |name: &str| fold(name).split_whitespace().collect::<String>();
     let (mut is_global, mut security, mut is_server, mut realm) = (false, None, false, None);
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {

@@ -39,13 +39,13 @@ pub(super) const COPIED: &str = "sssd.conf.d_";
 
 /// The sections of the file and its snippets.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Sssd {
+pub(crate) struct Sssd {
     sections: Vec<Section>,
 }
 
 /// A section.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Section {
+pub(crate) struct Section {
     /// Its name as it is first written.
     pub(super) name: String,
     values: HashMap<String, Value>,
@@ -120,7 +120,7 @@ impl Sssd {
         }
     }
 
-    fn parse(&mut self, file: &Path, text: &str) -> Result<(), Problem> {
+    pub(crate) fn parse(&mut self, file: &Path, text: &str) -> Result<(), Problem> {
         let (mut section, mut in_comment) = (None, false);
         for (line, text) in (1..).zip(text.lines()) {
             if is_comment(text, &mut in_comment) {

@@ -69,7 +69,7 @@ impl Forest {
         Ok(Forest::of(&machine.search(&search, deadline).await?)?)
     }
 
-    fn of(entries: &[Entry]) -> Result<Self, EntryError> {
+    pub(crate) fn of(entries: &[Entry]) -> Result<Self, EntryError> {
         let mut forest = Forest::default();
         for entry in entries {
             let suffixes = entry.texts("uPNSuffixes")?.into_iter().filter(|suffix| is_domain(suffix));

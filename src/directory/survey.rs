@@ -116,7 +116,7 @@ pub struct Root {
 }
 
 impl Root {
-    fn of(entry: &Entry, host: &str, now: SystemTime) -> Self {
+    pub(crate) fn of(entry: &Entry, host: &str, now: SystemTime) -> Self {
         let text = |name: &str| entry.text(name).ok().flatten().unwrap_or_default();
         let is = |name: &str, value: &str| text(name).eq_ignore_ascii_case(value);
         Root {

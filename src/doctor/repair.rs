@@ -127,7 +127,8 @@ fn understood(text: &str, service: &Service, fault: &Fault, host: &Host<'_>) -> 
     if !written.contains(MODULE) {
         return None;
     }
-    match has_ours(service, kind) {
+    let is_other = |rule: &Rule| is_ours(rule) && (rule.line, &rule.file) != (line, &fault.file);
+    match service.stack(kind).into_iter().any(is_other) {
         true => Some(take_out(text, &[line])),
         false => replace(text, line, &with_control(written, kind)?),
     }

@@ -9,7 +9,7 @@ mod bundle;
 mod cli;
 mod configuration;
 mod doctor;
-mod log;
+pub(crate) mod log;
 mod map;
 mod metrics;
 mod passwd;

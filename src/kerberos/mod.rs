@@ -32,8 +32,8 @@ pub mod sealing;
 mod cpu;
 mod der;
 mod exchange;
-mod refusal;
-mod sasl;
+pub(crate) mod refusal;
+pub(crate) mod sasl;
 
 pub use change::Sent;
 pub use credential::{Credential, Kerberos, computer_name};

@@ -82,7 +82,7 @@ const STATUSES: &[(u32, Outcome, &str)] = &[
 ];
 
 /// Reads the code and the e-data of a KRB-ERROR. `proved` is true if the KDC had got a proof of the password.
-pub(super) fn read(code: u32, data: &[u8], proved: bool) -> Decided {
+pub(crate) fn read(code: u32, data: &[u8], proved: bool) -> Decided {
     let status = status(data);
     let known = status.and_then(|status| STATUSES.iter().find(|(known, ..)| *known == status));
     let reason = match (status, known) {
@@ -119,7 +119,7 @@ fn status(data: &[u8]) -> Option<u32> {
 }
 
 /// Returns true if an AS-REQ is armoured: it holds PA-FX-FAST (RFC 6113, 5.4.2).
-pub(super) fn is_armoured(request: &[u8]) -> bool {
+pub(crate) fn is_armoured(request: &[u8]) -> bool {
     const AS_REQ: u8 = 0x6a;
     const PADATA: u8 = 0xa3;
     const FX_FAST: i64 = 136;

@@ -82,7 +82,7 @@ impl LdapService {
     }
 
     /// Returns the name of the service in Kerberos. Characters that could start another part are rejected.
-    fn principal(&self) -> Result<String, TransportError> {
+    pub(crate) fn principal(&self) -> Result<String, TransportError> {
         let plain = |name: &str| {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
@@ -200,7 +200,7 @@ where
 
 /// Reads the server's offer (RFC 4752, 3.1): one byte of layers and three bytes of the longest token it
 /// accepts.
-fn accept(offer: &[u8]) -> Result<usize, TransportError> {
+pub(crate) fn accept(offer: &[u8]) -> Result<usize, TransportError> {
     let &[layers, a, b, c] = offer else {
         return Err(TransportError::Protocol("the offer of security layers is malformed"));
     };
@@ -211,7 +211,7 @@ fn accept(offer: &[u8]) -> Result<usize, TransportError> {
         .map_err(|_| TransportError::Protocol("the offer of security layers is malformed"))
 }
 
-fn in_progress(response: Response) -> Result<Vec<u8>, TransportError> {
+pub(crate) fn in_progress(response: Response) -> Result<Vec<u8>, TransportError> {
     match response {
         Response { code: SASL_BIND_IN_PROGRESS, token: Some(token), .. } => Ok(token),
         Response { code: SASL_BIND_IN_PROGRESS | SUCCESS, .. } => {

@@ -121,7 +121,7 @@ impl Relay {
 }
 
 /// The protection of the bytes; a trait so that the framing can be tested without a KDC.
-pub(super) trait Layer: Send + 'static {
+pub(crate) trait Layer: Send + 'static {
     type Buffer: Deref<Target = [u8]> + Send;
     /// Encrypts.
     fn wrap(&mut self, plain: &[u8]) -> Result<Self::Buffer, String>;
@@ -151,7 +151,7 @@ impl Layer for Gss {
 
 /// Returns true if a wrap token is marked as encrypted: by the flag `Sealed` of RFC 4121, 4.2.2, or for RC4
 /// by any SEAL_ALG but `ff ff` after the mechanism's header (RFC 1964, 1.2.2; RFC 4757, 7.3).
-fn is_sealed(token: &[u8]) -> bool {
+pub(crate) fn is_sealed(token: &[u8]) -> bool {
     const MECHANISM: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02";
     match token {
         [0x05, 0x04, flags, ..] => flags & 0x02 != 0,
@@ -204,7 +204,7 @@ where
 }
 
 /// Carries the client's bytes to the server.
-async fn seal<R, W, L>(
+pub(crate) async fn seal<R, W, L>(
     mut from: R,
     mut to: W,
     layer: &Mutex<L>,
@@ -235,7 +235,12 @@ where
 }
 
 /// Carries the server's bytes to the client.
-async fn unseal<R, W, L>(from: R, mut to: W, layer: &Mutex<L>, received: &AtomicU64) -> Result<(), String>
+pub(crate) async fn unseal<R, W, L>(
+    from: R,
+    mut to: W,
+    layer: &Mutex<L>,
+    received: &AtomicU64,
+) -> Result<(), String>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,

@@ -66,7 +66,7 @@ fn is_no_process(error: &std::io::Error) -> bool {
 
 /// Parses the third, 20th and 22nd field: `state`, `num_threads` and `starttime`. The second field, in
 /// parentheses, may hold anything.
-fn parse(stat: &[u8]) -> Option<Process> {
+pub(crate) fn parse(stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end.checked_add(1)?..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();

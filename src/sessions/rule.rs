@@ -40,6 +40,8 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -63,6 +65,59 @@ mod tests {
         ];
         for (admission, open, decision) in cases {
             assert_eq!(admission.decide(open), decision, "{admission:?}, {open} open");
+        }
+    }
+
+    /// What happens to the sessions of one user.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Open(Admission),
+        Close(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let limit = (1_usize..5).prop_map(|limit| NonZeroUsize::new(limit).unwrap());
+        let admission = prop_oneof![
+            limit.clone().prop_map(Admission::Replace),
+            limit.prop_map(Admission::Deny),
+            Just(Admission::Unlimited),
+        ];
+        prop::collection::vec(
+            prop_oneof![3 => admission.prop_map(Step::Open), 1 => any::<usize>().prop_map(Step::Close)],
+            0..40,
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn after_every_login_there_are_no_more_than_the_limit_and_the_newest_is_there(steps in steps()) {
+            let mut open = Vec::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                let before = open.len();
+                match step {
+                    Step::Close(which) if before > 0 => drop(open.remove(which % before)),
+                    Step::Close(_) => {}
+                    Step::Open(admission) => match admission.decide(before) {
+                        Decision::Enter { evict } => {
+                            prop_assert!(evict <= before);
+                            open.drain(..evict);
+                            open.push(number);
+                            match admission {
+                                Admission::Replace(limit) => prop_assert!(open.len() <= limit.get()),
+                                Admission::Deny(limit) => prop_assert!(evict == 0 && open.len() <= limit.get()),
+                                Admission::Unlimited => prop_assert_eq!(evict, 0),
+                            }
+                        }
+                        // Only Deny denies, and only at the limit.
+                        Decision::Denied => match admission {
+                            Admission::Deny(limit) => prop_assert!(before >= limit.get()),
+                            other => prop_assert!(false, "{:?} denied", other),
+                        },
+                    },
+                }
+            }
         }
     }
 }

@@ -74,7 +74,7 @@ async fn answer(mut stream: UnixStream, broker: &Broker) -> io::Result<()> {
 }
 
 /// Returns the target of a request's start: `None` while it is incomplete, the metrics, or an error status.
-fn asked(request: &[u8]) -> Option<Result<(), &'static str>> {
+pub(crate) fn asked(request: &[u8]) -> Option<Result<(), &'static str>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(request) {

@@ -128,7 +128,7 @@ pub fn read(path: &Path) -> Result<Option<Kept>, Problem> {
 }
 
 /// Returns the bytes as text, without a copy: question marks replace the bytes that are not UTF-8.
-fn as_text(bytes: &mut [u8]) -> &str {
+pub(crate) fn as_text(bytes: &mut [u8]) -> &str {
     let mut begin = 0;
     while let Err(error) = std::str::from_utf8(bytes.get(begin..).unwrap_or_default()) {
         begin += error.valid_up_to();
@@ -141,7 +141,7 @@ fn as_text(bytes: &mut [u8]) -> &str {
 }
 
 /// Parses the properties in `text`. If a name is given twice, the last one counts.
-fn parse(text: &str) -> Vec<Property> {
+pub(crate) fn parse(text: &str) -> Vec<Property> {
     let mut properties = Vec::<Property>::new();
     for (name, value) in assignments(text).filter(|(name, _)| name.starts_with(PREFIX)) {
         properties.retain(|earlier| earlier.name != name);
@@ -151,7 +151,7 @@ fn parse(text: &str) -> Vec<Property> {
 }
 
 /// Returns every name with its value as it is written.
-fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
         while !rest.is_empty() {

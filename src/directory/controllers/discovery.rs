@@ -369,6 +369,7 @@ pub(crate) mod tests {
     use std::collections::HashMap;
 
     use parking_lot::Mutex;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::net::BoxFuture;
@@ -581,5 +582,29 @@ pub(crate) mod tests {
             *first.entry(hosts[0].clone()).or_insert(0) += 1;
         }
         assert_eq!((first["a"], first["b"], first["c"]), (1, 10, 90));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn each_target_comes_once_and_none_before_a_lower_priority(
+            records in prop::collection::vec((0_u16..3, any::<u16>(), 0_u8..5), 0..20),
+            chance: u32,
+        ) {
+            let records: Vec<_> = records
+                .into_iter()
+                .map(|(priority, weight, host)| Srv { priority, weight, host: host.to_string() })
+                .collect();
+            let order = order(records.clone(), |below| chance % below);
+            let first = |host: &String| {
+                let own = records.iter().filter(|record| record.host == *host);
+                own.map(|record| record.priority).min().unwrap()
+            };
+            prop_assert!(order.is_sorted_by_key(first), "{:?}", order);
+            let all: std::collections::BTreeSet<_> = records.iter().map(|record| &record.host).collect();
+            prop_assert_eq!(order.iter().collect::<std::collections::BTreeSet<_>>(), all.clone());
+            prop_assert_eq!(order.len(), all.len());
+        }
     }
 }

@@ -58,6 +58,15 @@ pub struct Srv {
     pub host: String,
 }
 
+impl Srv {
+    /// Reads a record of an answer. A target of "." means that there is no such service (RFC 2782).
+    pub(crate) fn of(data: &RData) -> Option<Self> {
+        let RData::SRV(srv) = data else { return None };
+        let host = srv.target.to_utf8().trim_end_matches('.').to_lowercase();
+        (!host.is_empty()).then_some(Srv { priority: srv.priority, weight: srv.weight, host })
+    }
+}
+
 /// An answer, and the time until which it is valid.
 pub type Timed<T> = (T, Instant);
 
@@ -170,7 +179,7 @@ impl Resolvers {
 /// The settings of `resolv.conf(5)` that are used. Names here are always absolute, so search domains are not
 /// needed.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Resolv {
+pub(crate) struct Resolv {
     /// In order; never empty.
     servers: Vec<IpAddr>,
     attempts: Option<usize>,
@@ -178,7 +187,7 @@ struct Resolv {
 
 impl Resolv {
     /// Reads the text of the file. Malformed lines are skipped, as in the C library.
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut resolv = Resolv::default();
         for line in text.lines() {
             let mut words = line.split_whitespace();
@@ -272,17 +281,7 @@ impl Network {
         let answer = resolvers.v4.srv_lookup(absolute(name)).await;
         let none = |why: &str| format!("no SRV records {name}: {why}");
         let answer = answer.map_err(|e| (none(&words(&e, &resolvers.servers)), e.is_no_records_found()))?;
-        let record = |data: &RData| match data {
-            RData::SRV(srv) => Some(Srv {
-                priority: srv.priority,
-                weight: srv.weight,
-                host: srv.target.to_utf8().trim_end_matches('.').to_lowercase(),
-            }),
-            _ => None,
-        };
-        // A target of "." means that there is no such service (RFC 2782).
-        let records = answer.answers().iter().filter_map(|answer| record(&answer.data));
-        let records: Vec<_> = records.filter(|srv| !srv.host.is_empty()).collect();
+        let records: Vec<_> = answer.answers().iter().filter_map(|answer| Srv::of(&answer.data)).collect();
         match records.is_empty() {
             true => Err((none("DNS says that there is no such service"), true)),
             false => Ok((records, Instant::from_std(answer.valid_until()))),

@@ -309,6 +309,8 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const B: Service = Service::Binds;
@@ -500,5 +502,57 @@ mod tests {
         health.failed("b", B, "refused", false, now);
         health.retain(|host| host == "a");
         assert_eq!(health.state("b", B), None);
+    }
+
+    /// What happens, and how many milliseconds later.
+    fn history() -> impl Strategy<Value = Vec<(u64, u8, usize, usize)>> {
+        let pause = prop_oneof![0_u64..2000, Just(10_000), Just(60_000)];
+        prop::collection::vec((pause, 0_u8..6, 0_usize..3, 0_usize..3), 0..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_happens_the_working_come_first_and_the_others_are_probed(history in history()) {
+            const HOSTS: [&str; 3] = ["a", "b", "c"];
+            let (mut health, mut now) = (Health::default(), Instant::now());
+            for (pause, kind, host, service) in history {
+                now += Duration::from_millis(pause);
+                let (host, service) = (HOSTS[host], Service::ALL[service]);
+                match kind {
+                    0 => {
+                        let was_down = health.is_down(host, service);
+                        let change = health.answered(host, service, now);
+                        prop_assert!(change.is_none() || was_down);
+                        prop_assert!(!health.is_down(host, service));
+                        prop_assert!(health.answered_since(host, service, now));
+                    }
+                    1 => drop(health.failed(host, service, "refused", false, now)),
+                    2 => {
+                        health.failed(host, service, "silent", true, now);
+                        // Every service of a silent host is suspect.
+                        prop_assert!(Service::ALL.iter().all(|other| health.rank(host, *other).1));
+                    }
+                    3 => health.doubted(host, service, "slow", now),
+                    4 => health.hurry(service, now),
+                    _ => {
+                        for (host, service) in health.due(now) {
+                            prop_assert!(health.is_down(&host, service));
+                        }
+                        prop_assert_eq!(health.due(now), []);
+                    }
+                }
+                for service in Service::ALL {
+                    let mut order = HOSTS;
+                    order.sort_by_key(|host| health.rank(host, service));
+                    prop_assert!(order.is_sorted_by_key(|host| health.is_down(host, service)));
+                }
+                // None that failed waits longer than the longest pause, and none that works is probed.
+                let is_down = |host: &&str| Service::ALL.iter().any(|service| health.is_down(host, *service));
+                prop_assert_eq!(health.next().is_some(), HOSTS.iter().any(is_down));
+                prop_assert!(health.next().is_none_or(|next| next <= now + LAST_PROBE));
+            }
+        }
     }
 }

@@ -84,7 +84,7 @@ impl Listed {
         }
     }
 
-    fn of(entries: &[Entry]) -> Result<Self, EntryError> {
+    pub(crate) fn of(entries: &[Entry]) -> Result<Self, EntryError> {
         let mut servers = BTreeMap::new();
         for entry in entries {
             if let Some(host) = entry.text("dNSHostName")? {

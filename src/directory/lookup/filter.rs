@@ -16,7 +16,7 @@ const RULES: [&str; 3] = ["1.2.840.113556.1.4.803", "1.2.840.113556.1.4.804", "1
 
 /// Conditions on entries (RFC 4511, 4.5.1.7), with readable attributes only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     /// All of these; an empty list is always true.
     And(Vec<Filter>),
     /// One of these.
@@ -31,7 +31,7 @@ pub(super) enum Filter {
 
 /// Condition on an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Test {
+pub(crate) enum Test {
     /// There is a value.
     Present,
     /// A value is this one.
@@ -50,7 +50,7 @@ pub(super) enum Test {
 
 /// Reason why a text is not accepted as a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FilterError {
+pub(crate) enum FilterError {
     /// Longer than [`MAX_FILTER`].
     #[error("the filter is longer than {MAX_FILTER} bytes")]
     TooLong,
@@ -67,7 +67,7 @@ impl Filter {
     ///
     /// # Errors
     /// Returns [`FilterError`] if `text` exceeds a bound or is malformed.
-    pub(super) fn parse(text: &str) -> Result<Self, FilterError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, FilterError> {
         if text.len() > MAX_FILTER {
             return Err(FilterError::TooLong);
         }
@@ -93,7 +93,7 @@ impl Filter {
     }
 
     /// Calls `look` for each test.
-    pub(super) fn visit(&self, look: &mut impl FnMut(&'static str, &Test)) {
+    pub(crate) fn visit(&self, look: &mut impl FnMut(&'static str, &Test)) {
         match self {
             Filter::And(parts) | Filter::Or(parts) => parts.iter().for_each(|part| part.visit(look)),
             Filter::Not(part) => part.visit(look),

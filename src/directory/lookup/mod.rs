@@ -11,7 +11,7 @@
 //!   and also in `sAMAccountName` if the filter tested that.
 
 mod attributes;
-mod filter;
+pub(crate) mod filter;
 
 use ldap3::Scope;
 use tokio::time::Instant;

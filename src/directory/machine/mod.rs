@@ -210,7 +210,7 @@ impl RootDse {
         "dnsHostName",
     ];
 
-    fn from_entry(entry: &Entry) -> Result<Self, EntryError> {
+    pub(crate) fn from_entry(entry: &Entry) -> Result<Self, EntryError> {
         let [default, configuration, schema, root, host] =
             Self::ATTRIBUTES.map(|name| entry.text(name).map(|text| text.unwrap_or_default().to_owned()));
         Ok(RootDse {

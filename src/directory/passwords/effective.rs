@@ -17,12 +17,12 @@ use crate::directory::people::{Directory, DirectoryError};
 const RESULTANT: &str = "msDS-ResultantPSO";
 /// Minimum length, history and minimum age in a fine-grained policy (MS-ADA2), and in a domain (MS-ADA1 to
 /// MS-ADA3).
-const FINE: [&str; 3] =
+pub(crate) const FINE: [&str; 3] =
     ["msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength", "msDS-MinimumPasswordAge"];
-const DOMAIN: [&str; 3] = ["minPwdLength", "pwdHistoryLength", "minPwdAge"];
+pub(crate) const DOMAIN: [&str; 3] = ["minPwdLength", "pwdHistoryLength", "minPwdAge"];
 /// Complexity requirement: a Boolean in a fine-grained policy, a flag in a domain.
-const FINE_COMPLEX: &str = "msDS-PasswordComplexityEnabled";
-const DOMAIN_PROPERTIES: &str = "pwdProperties";
+pub(crate) const FINE_COMPLEX: &str = "msDS-PasswordComplexityEnabled";
+pub(crate) const DOMAIN_PROPERTIES: &str = "pwdProperties";
 
 impl<M: Machine> Directory<M> {
     /// Reads the facts about `person` that a new password is measured by, and the policy. If the policy is
@@ -61,7 +61,11 @@ impl<M: Machine> Directory<M> {
 }
 
 /// Returns the policy in `entry`; `None` if a part of it is unreadable.
-fn policy_of(entry: &Entry, names: [&str; 3], complex: &str) -> Result<Option<Policy>, EntryError> {
+pub(crate) fn policy_of(
+    entry: &Entry,
+    names: [&str; 3],
+    complex: &str,
+) -> Result<Option<Policy>, EntryError> {
     let [length, history, age] = names.map(|name| entry.integer(name));
     let number = |value: Option<i64>| value.map(|value| u32::try_from(value).unwrap_or_default());
     let complex = match complex {

@@ -2,7 +2,7 @@
 
 pub mod bind;
 pub mod change;
-pub(super) mod effective;
+pub(crate) mod effective;
 pub mod last_set;
 pub mod policy;
 pub mod pool;

@@ -258,7 +258,7 @@ fn named(entry: &Entry, attribute: &str) -> Result<Option<String>, EntryError> {
 }
 
 /// Converts AD's time: units of 100 ns since 1601; 0 and 2^63-1 mean never (MS-ADA1 2.1, accountExpires).
-pub(in crate::directory) fn time_of(ticks: i64) -> Option<SystemTime> {
+pub(crate) fn time_of(ticks: i64) -> Option<SystemTime> {
     match u64::try_from(ticks) {
         Ok(0) | Err(_) => None,
         Ok(ticks) if ticks == i64::MAX as u64 => None,
@@ -288,6 +288,8 @@ fn allows(hours: &[u8; 21], now: SystemTime) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Monday 2026-11-23 15:30:00 UTC.
@@ -509,5 +511,67 @@ mod tests {
             (refusing[0].name.as_str(), refusing[0].value.as_str()),
             ("account expires", "2026-11-23T15:30:00Z")
         );
+    }
+
+    /// Any number of AD's, most of them where something changes.
+    fn any_ticks() -> impl Strategy<Value = i64> {
+        let second = 10_000_000_i64;
+        let from_1970 = 116_444_736_000_000_000;
+        prop_oneof![
+            any::<i64>(),
+            -2_i64..3,
+            (0_i64..3).prop_map(|less| i64::MAX - less),
+            (0_i64..3).prop_map(|more| i64::MIN + more),
+            (-2 * second..2 * second).prop_map(move |about| from_1970 + about),
+            (-2 * second..2 * second).prop_map(|about| ticks(now()) + about),
+        ]
+    }
+
+    /// Any time of this system, from 1970 on.
+    fn any_time() -> impl Strategy<Value = SystemTime> {
+        let seconds = prop_oneof![0..=i64::MAX as u64, 0_u64..3, 1_795_447_798_u64..1_795_447_803];
+        seconds.prop_map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_later_number_is_a_later_time_and_only_two_numbers_mean_never(one in any_ticks(), other in any_ticks()) {
+            let (earlier, later) = (one.min(other), one.max(other));
+            if let (Some(earlier), Some(later)) = (time_of(earlier), time_of(later)) {
+                prop_assert!(UNIX_EPOCH <= earlier && earlier <= later);
+            }
+            prop_assert_eq!(time_of(one).is_none(), one <= 0 || one == i64::MAX);
+        }
+
+        #[test]
+        fn an_account_is_expired_from_its_time_on(expires in any_ticks(), password in any_ticks(), now in any_time()) {
+            let entry = replaced("accountExpires", &expires.to_string());
+            let account = Account::from_entry(&Entry::with(entry, "x", [""])).unwrap();
+            let is_over = time_of(expires).is_some_and(|at| at <= now);
+            prop_assert_eq!(account.refusal(now, "XCALLY"), is_over.then_some(Outcome::AccountExpired));
+            prop_assert_eq!(account.expulsion(now), account.refusal(now, "XCALLY"));
+            // When a password expires is information alone: AD's flag decides.
+            let entry = replaced("msDS-UserPasswordExpiryTimeComputed", &password.to_string());
+            let account = Account::from_entry(&entry).unwrap();
+            prop_assert_eq!(account.refusal(now, "XCALLY"), None);
+            prop_assert!(account.facts(now, "XCALLY").iter().all(|fact| !fact.value.is_empty()));
+        }
+
+        #[test]
+        fn only_zero_means_that_the_password_must_change(set in any_ticks(), now in any_time()) {
+            let account = Account::from_entry(&replaced("pwdLastSet", &set.to_string())).unwrap();
+            prop_assert_eq!(account.refusal(now, "XCALLY"), (set == 0).then_some(Outcome::MustChange));
+        }
+
+        #[test]
+        fn logon_hours_repeat_each_week(hours in any::<[u8; 21]>(), now in any_time(), week in 0_u64..2000) {
+            let later = Duration::from_secs(week * 7 * 24 * 3600);
+            if let Some(later) = now.checked_add(later) {
+                prop_assert_eq!(allows(&hours, now), allows(&hours, later));
+            }
+            prop_assert!(allows(&[0xff; 21], now) && !allows(&[0; 21], now));
+        }
     }
 }

@@ -22,7 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// Returns the filter for accounts with `principal` as their explicit name; AD itself compares the typed
 /// name.
-fn named_explicitly(principal: &Principal) -> String {
+pub(crate) fn named_explicitly(principal: &Principal) -> String {
     match principal.form() {
         Form::Account => String::new(),
         Form::Bare | Form::Full => {
@@ -31,7 +31,7 @@ fn named_explicitly(principal: &Principal) -> String {
     }
 }
 
-fn named_implicitly(principal: &Principal) -> String {
+pub(crate) fn named_implicitly(principal: &Principal) -> String {
     named("sAMAccountName", principal.typed_user())
 }
 
@@ -206,7 +206,7 @@ impl<M: Machine> Directory<M> {
 /// Returns the one of `people` that has the name. AD compares more loosely than readers do (accents, spaces),
 /// so each must also have the name by this program's comparison. `netbios` is the short name of this host's
 /// domain, for messages.
-pub(super) fn choose(
+pub(crate) fn choose(
     netbios: &str,
     principal: &Principal,
     people: Vec<Person>,

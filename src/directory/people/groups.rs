@@ -69,7 +69,7 @@ fn group_search(place: Place, base: &str, scope: Scope, name: &str) -> Search {
 
 /// A configured group, as read from AD.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::directory) struct Group {
+pub(crate) struct Group {
     /// Its name in the configuration; for a SID, with the group's name.
     written: String,
     sid: Sid,
@@ -92,7 +92,7 @@ pub(in crate::directory) fn sids_in(groups: &[Group], place: &Place) -> Vec<Sid>
 }
 
 /// Returns the only group among `entries`, which were found in `home`.
-fn group_of(group: &str, home: Place, entries: &[Entry]) -> Result<Group, GroupError> {
+pub(crate) fn group_of(group: &str, home: Place, entries: &[Entry]) -> Result<Group, GroupError> {
     let [entry] = entries else {
         return Err(match entries {
             [] => GroupError::Unknown(group.to_owned()),

@@ -49,7 +49,7 @@ pub(in crate::directory) fn named(attribute: &str, name: &str) -> String {
     format!("({attribute}={})", ldap_escape(name))
 }
 
-pub(in crate::directory) fn people_search(place: Place, base: &str, names: &str, limit: usize) -> Search {
+pub(crate) fn people_search(place: Place, base: &str, names: &str, limit: usize) -> Search {
     Search {
         place,
         base: base.to_owned(),
@@ -63,7 +63,7 @@ pub(in crate::directory) fn people_search(place: Place, base: &str, names: &str,
 }
 
 /// Returns the users' accounts among `entries`; `domain` returns the domain of a distinguished name.
-pub(in crate::directory) fn people_of(
+pub(crate) fn people_of(
     entries: &[Entry],
     domain: impl Fn(&str) -> String,
 ) -> Result<Vec<Person>, EntryError> {
@@ -73,7 +73,7 @@ pub(in crate::directory) fn people_of(
     entries.iter().filter(is_person).map(|entry| person_of(entry, domain(entry.dn()))).collect()
 }
 
-pub(in crate::directory) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
+pub(crate) fn person_of(entry: &Entry, domain: String) -> Result<Person, EntryError> {
     let missing = |attribute: &str, expected| EntryError::Value {
         attribute: attribute.to_owned(),
         dn: entry.dn().to_owned(),

@@ -140,7 +140,7 @@ pub(in crate::directory) fn guid_of(entry: &Entry) -> Option<Uuid> {
     Some(Uuid::from_bytes_le(entry.bytes(GUID).ok()??.try_into().ok()?))
 }
 
-fn standing_of(entry: &Entry, domain: &str) -> Standing {
+pub(crate) fn standing_of(entry: &Entry, domain: &str) -> Standing {
     let read = person_of(entry, domain.to_owned())
         .and_then(|person| Ok((person, Box::new(Account::from_entry(entry)?))));
     match read {

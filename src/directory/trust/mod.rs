@@ -10,7 +10,7 @@
 
 mod current;
 mod kept;
-mod points;
+pub(crate) mod points;
 mod published;
 pub mod reason;
 pub mod verifier;

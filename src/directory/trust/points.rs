@@ -99,7 +99,7 @@ impl Points {
 
 /// Returns the `http://` URLs of complete CRLs: rustls cannot use a point that is limited to some reasons or
 /// has another issuer.
-fn named_by(certificate: &CertificateDer<'_>) -> Vec<String> {
+pub(crate) fn named_by(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let extensions = certificate.extensions().iter().map(|extension| extension.parsed_extension());
     let points = extensions.filter_map(|extension| match extension {

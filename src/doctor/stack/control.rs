@@ -87,6 +87,31 @@ pub(super) enum Action {
     Jump(usize),
 }
 
+/// Returns `text` without its leading spaces, as C's `isspace` knows them.
+fn unspaced(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r'])
+}
+
+/// Returns the action that `text` begins with, and the text after it.
+fn action(text: &str) -> Option<(Action, &str)> {
+    let words = [
+        ("ignore", Action::Ignore),
+        ("ok", Action::Ok),
+        ("done", Action::Done),
+        ("bad", Action::Bad),
+        ("die", Action::Die),
+        ("reset", Action::Reset),
+    ];
+    if let Some(found) = words.iter().find_map(|(word, action)| Some((*action, text.strip_prefix(word)?))) {
+        return Some(found);
+    }
+    let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = text.strip_suffix(after).filter(|digits| !digits.is_empty())?;
+    // A number beyond every stack, too.
+    let lines = digits.parse().unwrap_or(usize::MAX);
+    (lines > 0).then_some((Action::Jump(lines), after))
+}
+
 /// An action for each value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Control([Action; VALUES.len()]);
@@ -118,28 +143,24 @@ impl Control {
         Some(Control(std::array::from_fn(action)))
     }
 
-    /// Parses `value=action …` from between brackets. Values that it does not name are bad.
+    /// Parses `value=action …` from between brackets, as libpam does (`_pam_parse_control`): spaces are optional, the
+    /// first `default` counts, and values that are not named are bad.
     pub(super) fn list(text: &str) -> Option<Self> {
         let mut actions = [None; VALUES.len()];
-        let mut default = Action::Bad;
-        for pair in text.split_whitespace() {
-            let (value, action) = pair.split_once('=')?;
-            let action = match action {
-                "ignore" => Action::Ignore,
-                "ok" => Action::Ok,
-                "done" => Action::Done,
-                "bad" => Action::Bad,
-                "die" => Action::Die,
-                "reset" => Action::Reset,
-                number => Action::Jump(number.parse().ok().filter(|jump| *jump > 0)?),
-            };
-            match VALUES.iter().position(|known| *known == value) {
+        let mut rest = unspaced(text);
+        while !rest.is_empty() {
+            let known = VALUES.iter().enumerate();
+            let named =
+                known.into_iter().find_map(|(index, name)| Some((Some(index), rest.strip_prefix(name)?)));
+            let (value, after) = named.or_else(|| Some((None, rest.strip_prefix("default")?)))?;
+            let (action, after) = action(unspaced(unspaced(after).strip_prefix('=')?))?;
+            match value {
                 Some(index) => *actions.get_mut(index)? = Some(action),
-                None if value == "default" => default = action,
-                None => return None,
+                None => actions.iter_mut().for_each(|slot| *slot = slot.or(Some(action))),
             }
+            rest = unspaced(after);
         }
-        Some(Control(actions.map(|action| action.unwrap_or(default))))
+        Some(Control(actions.map(|action| action.unwrap_or(Action::Bad))))
     }
 
     /// Returns the length of its longest jump.

@@ -137,6 +137,17 @@ mod tests {
             ("auth [success=2 default=ignore] s\nauth required s2\n", "PAM_PERM_DENIED s"),
             ("auth [success=ok] u\n", "PAM_USER_UNKNOWN u"),
             ("auth required s\nauth [default=reset] f\n", "PAM_PERM_DENIED s f"),
+            // Spaces around the equals sign are optional, and so are those between two pairs.
+            ("auth [success = done default =ignore] s\nauth required f\n", "PAM_SUCCESS s"),
+            ("auth [success=okdefault=ignore] s\n", "PAM_SUCCESS s"),
+            ("auth [default=ignore success=ok default=die] f\nauth required s\n", "PAM_SUCCESS f s"),
+            // A control that cannot be parsed makes every answer bad; the module is still called.
+            ("auth [success=maybe] f\nauth required s\n", "PAM_AUTH_ERR f s"),
+            ("auth [success=+1 default=ignore] s\nauth required s2\n", "PAM_PERM_DENIED s s2"),
+            // A line without a module or of no kind is a rejection, subject to its own control.
+            ("auth sufficient\nauth required s\n", "PAM_SUCCESS s"),
+            ("author sufficient s\nauth required s2\n", "PAM_SUCCESS s2"),
+            ("author required s\nauth required s2\n", "PAM_PERM_DENIED s2"),
         ];
         for (text, expected) in cases {
             assert_eq!(outcome(&[("motion", text)]), expected, "{text}");

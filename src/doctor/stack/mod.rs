@@ -18,6 +18,8 @@ pub const SERVICES: &str = "/etc/pam.d";
 
 /// Maximum depth of nested includes (`PAM_SUBSTACK_MAX_LEVEL` in libpam).
 const DEPTH: usize = 16;
+/// The characters between words. A carriage return, as editors of Windows write it, is a part of a word.
+const SPACE: [char; 3] = [' ', '\t', '\n'];
 /// Maximum number of lines of one service: above any real one, and a bound on circular includes.
 const RULES: usize = 500;
 
@@ -208,7 +210,8 @@ impl Reader<'_> {
                 (Err(error), None) => Err(error),
                 (Err(error), Some(kind)) => {
                     self.service.rules.push(at.broken(kind));
-                    self.fault(at, error.to_string())
+                    self.fault(at, error.to_string());
+                    Ok(())
                 }
             };
         }
@@ -216,17 +219,19 @@ impl Reader<'_> {
             Some(word) => (true, word),
             None => (false, first.as_str()),
         };
-        let Some(kind) = Kind::parse(word) else {
-            // libpam assumes the most sensitive kind.
-            self.service.rules.push(at.broken(only.unwrap_or(Kind::Auth)));
-            let [auth, account, password, session] = Kind::ALL.map(Kind::name);
-            return self.fault(at, format!("{word:?} is none of {auth}, {account}, {password}, {session}"));
-        };
+        // libpam takes an unknown kind for the most sensitive one, and reads the rest of the line.
+        let known = Kind::parse(word);
+        let kind = known.or(only).unwrap_or(Kind::Auth);
         if only.is_some_and(|only| only != kind) {
             return Ok(());
         }
-        let written = words.next().unwrap_or_default();
-        let module = words.next().unwrap_or_default();
+        if known.is_none() {
+            let [auth, account, password, session] = Kind::ALL.map(Kind::name);
+            self.fault(at, format!("{word:?} is none of {auth}, {account}, {password}, {session}"));
+        }
+        let (written, module) = (words.next(), words.next());
+        let has_module = module.is_some();
+        let (written, module) = (written.unwrap_or_default(), module.unwrap_or_default());
         let rule = Rule { silent, module, arguments: words.collect(), written, ..at.broken(kind) };
         let is_substack = rule.written.eq_ignore_ascii_case("substack");
         if is_substack || rule.written.eq_ignore_ascii_case("include") {
@@ -238,35 +243,29 @@ impl Reader<'_> {
                     ..rule
                 });
             }
-            return match self.file(&name, Some(kind), at.within.include(is_substack)) {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    self.service.rules.push(at.broken(kind));
-                    self.fault(at, error.to_string())
-                }
-            };
-        }
-        match Control::keyword(&rule.written).or_else(|| Control::list(&rule.written)) {
-            Some(control) if !rule.module.is_empty() => {
-                self.service.rules.push(Rule { role: Role::Module, control, ..rule });
+            if let Err(error) = self.file(&name, Some(kind), at.within.include(is_substack)) {
+                self.service.rules.push(at.broken(kind));
+                self.fault(at, error.to_string());
             }
-            control => {
-                let text = match control {
-                    Some(_) => "no module is named".to_owned(),
-                    None => format!("{:?} is no control", rule.written),
-                };
-                self.service.rules.push(rule);
-                return self.fault(at, text);
-            }
+            return Ok(());
         }
+        let control = Control::keyword(&rule.written).or_else(|| Control::list(&rule.written));
+        match &control {
+            None => self.fault(at, format!("{:?} is no control", rule.written)),
+            Some(_) if !has_module => self.fault(at, "no module is named".to_owned()),
+            Some(_) => {}
+        }
+        // A module is called whatever the control; without one, libpam's rejection is subject to the control.
+        let role = if has_module && known.is_some() { Role::Module } else { Role::Broken };
+        let control = control.unwrap_or(Control::all(Action::Bad));
+        self.service.rules.push(Rule { role, control, ..rule });
         Ok(())
     }
 
     /// Records a fault of one line; the lines after it still count.
-    fn fault(&mut self, at: Place<'_>, text: String) -> io::Result<()> {
+    fn fault(&mut self, at: Place<'_>, text: String) {
         let (file, line) = (at.file.to_owned(), Some(at.line));
         self.service.faults.push(Fault { file, line, text, is_fatal: false });
-        Ok(())
     }
 }
 
@@ -318,15 +317,15 @@ impl Place<'_> {
 fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
     let mut lines = Vec::new();
     let mut open: Option<(usize, String)> = None;
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim_start();
+    for (number, line) in (1..).zip(text.split('\n')) {
+        let line = line.trim_start_matches(SPACE);
         // A comment or an empty line, which may also interrupt a continued one.
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let (line, cut) = match line.split_once('#') {
             Some((line, _)) => (line, true),
-            None => (line.trim_end(), false),
+            None => (line.trim_end_matches(SPACE), false),
         };
         let (begun, mut whole) = open.take().unwrap_or((number, String::new()));
         match line.strip_suffix('\\').filter(|_| !cut) {
@@ -347,7 +346,7 @@ fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
 /// Splits a line into words. Text in brackets is one word without the brackets; `\]` is a bracket in it.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start_matches(SPACE);
     while let Some(first) = rest.chars().next() {
         let end;
         if first == '[' {
@@ -369,10 +368,10 @@ fn words(text: &str) -> Vec<String> {
             words.push(word);
             end = length;
         } else {
-            end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            end = rest.find(SPACE).unwrap_or(rest.len());
             words.push(rest.get(..end).unwrap_or_default().to_owned());
         }
-        rest = rest.get(end..).unwrap_or_default().trim_start();
+        rest = rest.get(end..).unwrap_or_default().trim_start_matches(SPACE);
     }
     words
 }
@@ -451,6 +450,14 @@ mod tests {
             assert!(fault.is_fatal || !decision.is_success(), "{text}");
         }
         assert!(service(&[]).faults[0].text.contains("cannot be read"));
+    }
+
+    #[test]
+    fn words_end_where_libpam_ends_them() {
+        // A line as an editor of Windows ends it, and words that a non-breaking space separates.
+        let read = service(&[("motion", "auth required pam_a.so\r\nauth\u{a0}required pam_b.so\n")]);
+        assert_eq!(read.rules[0].module, "pam_a.so\r");
+        assert!(read.faults[0].text.contains("none of auth"), "{:?}", read.faults);
     }
 
     #[test]

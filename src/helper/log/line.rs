@@ -1,11 +1,11 @@
 //! A line of the broker's log, read back into its fields.
 
 /// A field's name and value.
-pub(in crate::helper) type Field = (String, String);
+pub(crate) type Field = (String, String);
 
 /// Parses a line of `name=value` fields. A value in quotation marks has escapes: `\"`, `\\` and `\u{HEX}`. The rest of a line
 /// that was cut short, or that another program wrote, is left out.
-pub(in crate::helper) fn parse(line: &str) -> Vec<Field> {
+pub(crate) fn parse(line: &str) -> Vec<Field> {
     let mut fields = Vec::new();
     let mut rest = line.trim();
     while let Some((name, after)) = rest.split_once('=') {

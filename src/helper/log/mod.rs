@@ -1,7 +1,7 @@
 //! `motion-ad log`: the logins that the journal holds, as a table or as they happen.
 
 mod journal;
-pub(super) mod line;
+pub(crate) mod line;
 mod live;
 mod table;
 

@@ -16,7 +16,7 @@ use super::{Context, Failure, Principal};
 const KIND: &CStr = c"MEMORY";
 
 /// A ticket cache, destroyed when dropped.
-pub(in crate::kerberos) struct Cache {
+pub(crate) struct Cache {
     context: Context,
     raw: Opaque,
     /// `MEMORY:…`; every context of this process resolves it to the same tickets.
@@ -47,7 +47,7 @@ impl Cache {
     }
 
     /// The name that other contexts open it by.
-    pub(in crate::kerberos) fn name(&self) -> &CStr {
+    pub(crate) fn name(&self) -> &CStr {
         &self.name
     }
 }
@@ -114,4 +114,22 @@ pub(in crate::kerberos) fn gss_credential(name: &CStr) -> Result<Cred, GssFailur
 pub(in crate::kerberos) enum GssFailure {
     Cache(Failure),
     Gss(GssError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::changepw::Service;
+    use super::*;
+
+    #[test]
+    fn tickets_are_in_memory_alone_and_gone_with_their_cache() {
+        let service = Service::new();
+        let name = service.cache.name().to_owned();
+        assert!(name.to_bytes().starts_with(b"MEMORY:"), "{name:?}");
+        let context = Context::new().unwrap();
+        let has_tickets = || OpenCache::new(&context, &name).unwrap().principal().is_ok();
+        assert!(has_tickets());
+        drop(service);
+        assert!(!has_tickets());
+    }
 }

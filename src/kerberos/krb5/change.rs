@@ -31,7 +31,7 @@ const OTHER_VERSION: u16 = 0xff80;
 const LAST_RESULT: u16 = 7;
 
 /// A request that was built, and whose reply can be read.
-pub(in crate::kerberos) struct ChangeExchange {
+pub(crate) struct ChangeExchange {
     context: Context,
     auth: Opaque,
 }
@@ -46,11 +46,7 @@ impl ChangeExchange {
     ///
     /// # Errors
     /// Returns an error if the cache holds no ticket for the service, or one that is too large.
-    pub(in crate::kerberos) fn new(
-        cache: &CStr,
-        new: &[u8],
-        local: IpAddr,
-    ) -> Result<(Self, Vec<u8>), Failure> {
+    pub(crate) fn new(cache: &CStr, new: &[u8], local: IpAddr) -> Result<(Self, Vec<u8>), Failure> {
         let mut exchange = ChangeExchange { context: Context::new()?, auth: ptr::null_mut() };
         let service = CHANGE_PASSWORD.to_string_lossy();
         let mut creds = ticket(&exchange.context, cache, |realm| format!("{service}@{realm}"))?;
@@ -110,7 +106,7 @@ impl ChangeExchange {
     /// # Errors
     /// Returns an error if the reply is not trustworthy: truncated, forged, for another request, or an
     /// unprotected error that anyone could have written. Then it stays unknown whether the change was made.
-    pub(in crate::kerberos) fn read(self, reply: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
+    pub(crate) fn read(self, reply: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
         let (proof, message) = parts(reply).ok_or_else(|| Failure::own("the reply is cut short"))?;
         if proof.is_empty() {
             return Err(unprotected(message));

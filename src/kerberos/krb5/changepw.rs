@@ -1,6 +1,9 @@
 //! The service that changes passwords, for tests: it has a ticket for the client, and replies as the test
 //! directs.
 
+// The fuzzer compiles it without `cfg(test)`, so clippy does not take it for a test.
+#![allow(clippy::unwrap_used)]
+
 use std::ffi::CStr;
 use std::ptr;
 
@@ -21,17 +24,17 @@ const BEGIN: (i32, &[u8]) = (1_577_836_800, b"20200101000000Z");
 const END: (i32, &[u8]) = (2_082_758_400, b"20360101000000Z");
 
 /// The service, and a ticket for it.
-pub(in crate::kerberos) struct Service {
+pub(crate) struct Service {
     /// Holds the ticket.
-    pub(in crate::kerberos) cache: Cache,
+    pub(crate) cache: Cache,
 }
 
 /// A request that was accepted.
-pub(in crate::kerberos) struct Accepted {
+pub(crate) struct Accepted {
     context: Context,
     auth: Opaque,
     /// The new password in it.
-    pub(in crate::kerberos) password: Vec<u8>,
+    pub(crate) password: Vec<u8>,
 }
 
 fn key(bytes: &mut [u8; 32]) -> Keyblock {
@@ -39,7 +42,7 @@ fn key(bytes: &mut [u8; 32]) -> Keyblock {
 }
 
 impl Service {
-    pub(in crate::kerberos) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let context = Context::new().unwrap();
         let cache = Cache::new().unwrap();
         store(&context, cache.name());
@@ -47,7 +50,7 @@ impl Service {
     }
 
     /// Opens a request as the service does.
-    pub(in crate::kerberos) fn accept(&self, request: &[u8]) -> Accepted {
+    pub(crate) fn accept(&self, request: &[u8]) -> Accepted {
         let length = usize::from(u16::from_be_bytes([request[4], request[5]]));
         let (proof, message) = request[6..].split_at(length);
         let context = Context::new().unwrap();
@@ -85,13 +88,13 @@ impl Service {
 
 impl Accepted {
     /// The reply with this result.
-    pub(in crate::kerberos) fn reply(self, result: &[u8]) -> Vec<u8> {
+    pub(crate) fn reply(self, result: &[u8]) -> Vec<u8> {
         let (proof, message) = self.parts(result);
         reply(&proof, &message)
     }
 
     /// Its AP-REP and its KRB-PRIV.
-    pub(in crate::kerberos) fn parts(self, result: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn parts(self, result: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let context = &self.context;
         let (mut proof, mut message) = (Bytes::empty(context), Bytes::empty(context));
         let mut ip = [192, 0, 2, 1];
@@ -121,7 +124,7 @@ impl Drop for Accepted {
 }
 
 /// A reply of these two parts.
-pub(in crate::kerberos) fn reply(proof: &[u8], message: &[u8]) -> Vec<u8> {
+pub(crate) fn reply(proof: &[u8], message: &[u8]) -> Vec<u8> {
     let length = |length: usize| u16::try_from(length).unwrap().to_be_bytes();
     let header = [length(6 + proof.len() + message.len()), [0, 1], length(proof.len())].concat();
     [&header, proof, message].concat()

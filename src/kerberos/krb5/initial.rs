@@ -178,7 +178,7 @@ impl InitialExchange {
             raw::krb5_init_creds_init(
                 context.0,
                 self.client,
-                ptr::null(),
+                None,
                 ptr::null_mut(),
                 0,
                 self.options,

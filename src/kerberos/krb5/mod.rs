@@ -20,13 +20,13 @@
 #![allow(unsafe_code)]
 
 mod cache;
-mod change;
-#[cfg(test)]
-pub(super) mod changepw;
+pub(crate) mod change;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod changepw;
 mod initial;
 mod keytab;
 mod raw;
-mod refused;
+pub(crate) mod refused;
 mod service;
 
 use std::ffi::{CStr, CString, c_char, c_uint, c_void};
@@ -64,7 +64,7 @@ pub fn default_realm() -> Result<String, KerberosError> {
 
 /// An error code of libkrb5 and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// 0 if the failure is not libkrb5's.
     pub(super) code: Code,
     pub(super) text: String,

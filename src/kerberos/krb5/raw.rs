@@ -14,6 +14,10 @@ pub(super) type Code = i32;
 /// The library's opaque types: contexts, caches, keytabs, exchanges.
 pub(super) type Opaque = *mut c_void;
 
+/// The type of a function that asks the user (`krb5_prompter_fct`). It has no value, so the library gets none: no
+/// module of Kerberos can ask for, or store, an answer of the user.
+pub(super) enum NoPrompter {}
+
 /// `krb5_data`.
 #[repr(C)]
 pub(super) struct Data {
@@ -206,7 +210,7 @@ unsafe extern "C" {
     pub(super) fn krb5_init_creds_init(
         context: Opaque,
         client: Opaque,
-        prompter: *const c_void,
+        prompter: Option<&'static NoPrompter>,
         data: *mut c_void,
         start: i32,
         options: Opaque,
@@ -322,7 +326,7 @@ unsafe extern "C" {
 }
 
 // For tests, which play the service.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[link(name = "k5crypto")]
 unsafe extern "C" {
     pub(super) fn krb5_c_encrypt_length(context: Opaque, kind: i32, input: usize, length: *mut usize)
@@ -338,7 +342,7 @@ unsafe extern "C" {
 }
 
 // For the same tests.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[link(name = "krb5")]
 unsafe extern "C" {
     pub(super) fn krb5_cc_initialize(context: Opaque, cache: Opaque, principal: Opaque) -> Code;
@@ -350,7 +354,7 @@ unsafe extern "C" {
 }
 
 /// `krb5_enc_data`.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[repr(C)]
 pub(super) struct EncData {
     pub(super) magic: i32,
@@ -429,7 +433,9 @@ mod tests {
     fn in_c(ours: &str) -> String {
         let pointer = ours.strip_prefix("*mut ").or(ours.strip_prefix("*const "));
         match (ours, pointer) {
-            ("Opaque" | "SendHook", _) | (_, Some("Opaque" | "c_void")) => "void *".to_owned(),
+            ("Opaque" | "SendHook" | "Option<&'static NoPrompter>", _) | (_, Some("Opaque" | "c_void")) => {
+                "void *".to_owned()
+            }
             (_, Some("c_char")) if ours.starts_with("*const") => "const char *".to_owned(),
             (_, Some(target)) => format!("{} *", in_c(target)),
             ("Code" | "c_int" | "i32", None) => "int".to_owned(),
@@ -460,6 +466,28 @@ mod tests {
             writeln!(c, "void call_{name}(void) {{ {call}; RETURNS({result}, {call}); }}").unwrap();
         }
         c
+    }
+
+    /// libkrb5 asks no user anything: the parameter has no value but C's null pointer.
+    #[test]
+    fn the_library_can_get_no_prompter() {
+        type Begin = unsafe extern "C" fn(
+            Opaque,
+            Opaque,
+            Option<&'static NoPrompter>,
+            *mut c_void,
+            i32,
+            Opaque,
+            *mut Opaque,
+        ) -> Code;
+        let _: Begin = krb5_init_creds_init;
+        let only: Option<&'static NoPrompter> = None;
+        match only {
+            None => assert_eq!(size_of_val(&only), size_of::<*const c_void>()),
+            Some(never) => match *never {},
+        }
+        let declarations = include_str!("raw.rs").split("#[cfg(test)]\nmod tests").next().unwrap();
+        assert_eq!(declarations.matches("prompter:").count(), 1);
     }
 
     #[test]

@@ -10,13 +10,13 @@ use super::{Context, Failure, input, slice};
 
 /// The content of a KRB-ERROR.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::kerberos) struct Refused {
+pub(crate) struct Refused {
     /// The error code (RFC 4120, 7.5.9).
-    pub(in crate::kerberos) code: u32,
+    pub(crate) code: u32,
     /// The KDC's clock.
-    pub(in crate::kerberos) time: SystemTime,
+    pub(crate) time: SystemTime,
     /// More about the error; its meaning depends on the code and on the KDC.
-    pub(in crate::kerberos) data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 impl std::fmt::Debug for Refused {
@@ -33,7 +33,7 @@ impl Refused {
     ///
     /// # Errors
     /// Returns an error if it begins like a KRB-ERROR but is malformed.
-    pub(in crate::kerberos) fn read(message: &[u8]) -> Result<Option<Self>, Failure> {
+    pub(crate) fn read(message: &[u8]) -> Result<Option<Self>, Failure> {
         if message.first() != Some(&Self::TAG) {
             return Ok(None);
         }

@@ -203,7 +203,7 @@ impl Redis {
 }
 
 /// Parses a record of the register; returns `None` if it is malformed.
-fn session_of(record: &str) -> Option<Session> {
+pub(crate) fn session_of(record: &str) -> Option<Session> {
     let (session, ended) = record.split_once('\n').map_or((record, None), |(one, two)| (one, Some(two)));
     let session: Session = serde_json::from_str(session).ok()?;
     let ended = ended.map(serde_json::from_str).transpose().ok()?;
@@ -211,7 +211,7 @@ fn session_of(record: &str) -> Option<Session> {
 }
 
 /// A text from the register, which may not be UTF-8.
-struct Text(String);
+pub(crate) struct Text(pub(crate) String);
 
 impl FromRedisValue for Text {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
@@ -254,7 +254,7 @@ fn number(text: &str) -> Option<&str> {
 }
 
 /// Splits a cursor, which has the form `NUMBER-MARK`.
-fn event_cursor(cursor: &str) -> Result<(&str, &str), StoreError> {
+pub(crate) fn event_cursor(cursor: &str) -> Result<(&str, &str), StoreError> {
     let parts = cursor.split_once('-').and_then(|(text, mark)| Some((number(text)?, mark)));
     let is_mark = |mark: &str| mark.len() == 16 && mark.bytes().all(|byte| byte.is_ascii_hexdigit());
     parts.filter(|(_, mark)| is_mark(mark)).ok_or_else(|| StoreError::Cursor(cursor.to_owned()))

@@ -8,6 +8,9 @@ use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use tokio::time::{Instant, timeout};
 
 use super::*;
@@ -42,6 +45,7 @@ macro_rules! keeps_its_promises {
             a_change_wakes_who_waits
             at_the_same_instant_exactly_one_remains
             at_the_same_instant_no_more_than_the_limit_come_in
+            any_order_of_logins_and_logouts_leaves_no_more_than_the_limit
             a_bookmark_stays_until_the_next
             texts_come_back_as_they_were
             a_passed_deadline_is_no_answer
@@ -497,4 +501,47 @@ pub async fn a_passed_deadline_is_no_answer(store: Arc<dyn Store>) {
     assert!(begun.elapsed() < Duration::from_secs(10), "they waited for the store");
     // A late call does not affect calls before their deadline.
     open(&*store, &session("b", "jane", NOW), ONE).await;
+}
+
+/// Compares the store with a list in memory, over random histories of two users that are the same in every run.
+pub async fn any_order_of_logins_and_logouts_leaves_no_more_than_the_limit(store: Arc<dyn Store>) {
+    let mut runner = TestRunner::deterministic();
+    let step = (0_usize..2, 0_usize..4, 1_usize..4, any::<usize>());
+    let history = prop::collection::vec(step, 250).new_tree(&mut runner).unwrap().current();
+    let mut open: [Vec<Session>; 2] = Default::default();
+    for (number, (user, kind, limit, which)) in history.into_iter().enumerate() {
+        let guid = ["john", "jane"][user];
+        let since = NOW + number as u64;
+        let limit = NonZeroUsize::new(limit).unwrap();
+        let fresh = session(&format!("s{number:03}"), guid, since);
+        let sessions = &mut open[user];
+        match kind {
+            0 if !sessions.is_empty() => {
+                let gone = sessions.remove(which % sessions.len());
+                let ended = Ended { at: since, reason: EndReason::Closed, detail: String::new() };
+                let closed = store.close(&gone.id, &ended, soon()).await.unwrap();
+                assert_eq!(closed, Closed::Now(Session { ended: Some(ended), ..gone }));
+            }
+            1 => match store.open(&fresh, Admission::Deny(limit), soon()).await.unwrap() {
+                Opened::Registered(gone) => {
+                    assert_eq!(gone, []);
+                    sessions.push(fresh);
+                    assert!(sessions.len() <= limit.get());
+                }
+                Opened::Denied(there) => {
+                    assert_eq!(there, *sessions);
+                    assert!(sessions.len() >= limit.get());
+                }
+            },
+            _ => {
+                let opened = store.open(&fresh, Admission::Replace(limit), soon()).await.unwrap();
+                let surplus = (sessions.len() + 1).saturating_sub(limit.get());
+                let gone = sessions.drain(..surplus).map(|session| replaced(&session, &fresh)).collect();
+                assert_eq!(opened, Opened::Registered(gone));
+                sessions.push(fresh);
+                assert!(sessions.len() <= limit.get());
+            }
+        }
+        assert_eq!(listed(&*store, Which::Guid(guid.into())).await, *sessions);
+    }
 }
