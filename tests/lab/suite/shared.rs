@@ -8,7 +8,7 @@ use motion_ad::protocol::report::EndReason;
 use crate::app::App;
 use crate::cast::person;
 use crate::lab::{Lab, wait};
-use crate::ready::ready;
+use crate::ready::{ready, start_after};
 use crate::register::{self, clear, end_of, of, one_remains};
 use crate::report::{Check, Report, contains, equal};
 use crate::sessions::{came_in, kill_broker, login, services};
@@ -101,10 +101,10 @@ impl<'a> Stage<'a> {
 
     fn configure(&self, host: &Lab) -> Check {
         let ca = if self.tls { format!("ca_file = \"{CA}\"\n") } else { String::new() };
-        host.configure(&format!(
-            "[sessions]\nstore = \"{}\"\npassword_file = \"{PASSWORD}\"\n{ca}",
-            self.url
-        ))?;
+        let sessions = format!("[sessions]\nstore = \"{}\"\npassword_file = \"{PASSWORD}\"\n{ca}", self.url);
+        // The broker may have looked at its files just before another certificate or password came: the next look is
+        // two seconds later.
+        start_after(host, || host.configure(&sessions))?;
         ready(host)
     }
 
