@@ -191,6 +191,15 @@ fn reply(data: &[u8]) {
 
 // LDAP of a domain controller.
 
+/// Returns true if every tag has a number of one byte: LDAP has no others, and the library writes none.
+fn is_written(tag: &StructureTag) -> bool {
+    let parts = match &tag.payload {
+        PL::C(parts) => parts.as_slice(),
+        PL::P(_) => &[],
+    };
+    tag.id <= 30 && parts.iter().all(is_written)
+}
+
 fn ldap_answer(data: &[u8]) {
     const TAILS: [&[u8]; 3] = [b"\0", b"\x30\x84\xff\xff\xff\xff", b"\x30\x05\x02\x01\x01\x42\x00"];
     match ldap::first(data) {
@@ -202,8 +211,10 @@ fn ldap_answer(data: &[u8]) {
             for cut in [1, 2, length / 2, length - 1].into_iter().filter(|cut| *cut < length) {
                 assert!(ldap::first(&data[..cut]).unwrap().is_none());
             }
-            let encoded = bridge::ber::encode(message.clone());
-            assert_eq!(ldap::first(&encoded).unwrap().unwrap(), (encoded.len(), message.clone()));
+            if is_written(&message) {
+                let encoded = bridge::ber::encode(message.clone());
+                assert_eq!(ldap::first(&encoded).unwrap().unwrap(), (encoded.len(), message.clone()));
+            }
             for kind in [ldap::BIND_RESPONSE, 5, 7, 24] {
                 let Ok(response) = ldap::answer(message.clone(), 1, kind, true) else { continue };
                 let decided = refusal::read(response.code, &response.text);

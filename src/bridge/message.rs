@@ -121,6 +121,9 @@ impl Message {
     /// # Errors
     /// Returns [`Malformed`] if the bytes are not a message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        if bytes.first() != Some(&ber::SEQUENCE) {
+            return Err(Malformed::NoMessage);
+        }
         let mut parts = Elements::of(ber::decode(bytes)?, "the message")?;
         let id = parts.integer()?;
         let request = Request::of(parts.any()?)?;
@@ -366,6 +369,16 @@ mod tests {
         let sasl =
             decode(application(0, vec![integer(3), octets(""), context_of(3, vec![octets("GSSAPI")])]), None);
         assert!(matches!(sasl.unwrap().request, Request::Bind(Bind { password: None, .. })));
+    }
+
+    #[test]
+    fn a_message_is_a_sequence() {
+        let mut bytes = message(7, application(3, a_search()), None);
+        assert!(Message::decode(&bytes).is_ok());
+        for tag in [0xa2, 0x31, 0x60] {
+            bytes[0] = tag;
+            assert_eq!(Message::decode(&bytes).err(), Some(Malformed::NoMessage), "{tag:#x}");
+        }
     }
 
     #[test]
