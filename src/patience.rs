@@ -3,12 +3,13 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Time for one domain controller, from the first packet to the answer, if there is another one to try.
 pub const ATTEMPT: Duration = Duration::from_millis(800);
@@ -60,11 +61,11 @@ pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
 /// The usual time of a check, as the last ones took. While more logins arrive than the domain controllers carry, each
 /// one waits for its turn. If those whose time is nearly over took a turn, none would end in time.
 #[derive(Default)]
-pub struct Pace(Mutex<Duration>);
+struct Pace(Mutex<Duration>);
 
 impl Pace {
     /// Notes that a check took so long.
-    pub fn took(&self, time: Duration) {
+    fn took(&self, time: Duration) {
         let mut usual = self.0.lock();
         *usual = (*usual * (SMOOTHING - 1) + time) / SMOOTHING;
     }
@@ -72,8 +73,42 @@ impl Pace {
     /// Returns true if a check that begins now ends before `deadline` even if it takes half as long again as usual.
     /// The login whose turn it is has just this time left while too many arrive, so without a margin every second one
     /// would be late.
-    pub fn fits(&self, deadline: Instant) -> bool {
+    fn fits(&self, deadline: Instant) -> bool {
         Instant::now() + *self.0.lock() * 3 / 2 < deadline
+    }
+}
+
+/// The logins at one place, of which few run at once, and their usual time.
+pub struct Queue {
+    turns: Arc<Semaphore>,
+    pace: Pace,
+}
+
+impl Queue {
+    /// Returns a queue that gives out so many turns at once.
+    pub fn new(turns: usize) -> Self {
+        Queue { turns: Arc::new(Semaphore::new(turns)), pace: Pace::default() }
+    }
+
+    /// Waits for a turn. Returns `None` if there is none before `deadline`, or if it comes too late for a login of the
+    /// usual time: one that gives up costs the domain controller as much as another one. A turn that is free needs no
+    /// prediction.
+    pub async fn turn(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Some(turn);
+        }
+        let turn = timeout_at(deadline, self.turns.clone().acquire_owned()).await.ok()?.ok()?;
+        self.pace.fits(deadline).then_some(turn)
+    }
+
+    /// Notes that a login took so long from its turn to its end.
+    pub fn took(&self, time: Duration) {
+        self.pace.took(time);
+    }
+
+    /// Returns the number of turns that are free.
+    pub fn free(&self) -> usize {
+        self.turns.available_permits()
     }
 }
 
@@ -239,7 +274,7 @@ mod tests {
         fn the_password_is_under_way_once_until_its_domain_controller_was_silent(attempts in attempts()) {
             let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             let mut sent = runtime.block_on(async {
-                let sending = std::sync::Arc::new(Sending::default());
+                let sending = Arc::new(Sending::default());
                 let mut running = JoinSet::new();
                 for (wait, answer) in attempts {
                     let sending = sending.clone();

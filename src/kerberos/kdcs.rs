@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::kdc::{ANSWERS, Kdc, Kind, Silence, ask_one};
 use super::krb5::Refused;
 use crate::net::BoxFuture;
-use crate::patience::{ATTEMPT, Others, Pace, first_of, stays};
+use crate::patience::{ATTEMPT, Others, Queue, first_of, stays};
 
 /// Maximum number of concurrent exchanges with one KDC: of those that begin a login, and of those that continue one.
 const TURNS: usize = 16;
@@ -85,7 +85,7 @@ impl<'k> Access<'k> {
 
     /// Notes that a login at `host` took so long from its turn to its end.
     pub(super) fn took(&self, host: &str, time: Duration) {
-        self.turns.of(host).pace.took(time);
+        self.turns.of(host).beginning.took(time);
     }
 
     /// Returns the KDCs of `realm`, in the order to try; the error says why there are none.
@@ -105,16 +105,13 @@ pub(super) struct Turns(Mutex<HashMap<String, Arc<Line>>>);
 /// The turns at one KDC. Exchanges that continue a login do not queue behind those that begin one: otherwise a login
 /// would queue twice, and while more arrive than the KDC serves, none would end in time.
 struct Line {
-    beginning: Arc<Semaphore>,
+    beginning: Queue,
     continuing: Arc<Semaphore>,
-    /// The usual time of a login from its turn to its end.
-    pace: Pace,
 }
 
 impl Default for Line {
     fn default() -> Self {
-        let turns = || Arc::new(Semaphore::new(TURNS));
-        Line { beginning: turns(), continuing: turns(), pace: Pace::default() }
+        Line { beginning: Queue::new(TURNS), continuing: Arc::new(Semaphore::new(TURNS)) }
     }
 }
 
@@ -183,17 +180,8 @@ impl One<'_> {
     /// # Errors
     /// Returns a failure of this host if the time that is left is too short for a login.
     pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, Silence> {
-        let line = self.access.turns.of(&self.kdc.host);
-        let late = || Silence::unasked("more logins than it answers in time");
-        if let Ok(turn) = line.beginning.clone().try_acquire_owned() {
-            return Ok(turn);
-        }
-        let turn = timeout_at(self.deadline, line.beginning.clone().acquire_owned()).await;
-        let turn = turn.map_err(|_| late())?.map_err(|_| late())?;
-        match line.pace.fits(self.deadline) {
-            true => Ok(turn),
-            false => Err(late()),
-        }
+        let turn = self.access.turns.of(&self.kdc.host).beginning.turn(self.deadline).await;
+        turn.ok_or_else(|| Silence::unasked("more logins than it answers in time"))
     }
 
     /// Waits for the turn to continue a login that has a ticket.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::checked::Checked;
@@ -28,7 +28,7 @@ use crate::directory::passwords::refusal::{self, Undecided};
 use crate::directory::trust::Trust;
 use crate::ldap::{ExchangeError, LDAP, LDAPS, Response};
 use crate::net::{BoxFuture, connect_tuned};
-use crate::patience::{ATTEMPT, Others, Pace, Sending, first_of, stays};
+use crate::patience::{ATTEMPT, Others, Queue, Sending, first_of, stays};
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
@@ -57,9 +57,7 @@ pub struct Pool {
     renew: Renew,
     mode: TlsMode,
     settings: config::Pool,
-    permits: Semaphore,
-    /// The usual time of a login with a permit.
-    pace: Pace,
+    queue: Queue,
     idle: Mutex<Vec<Connection>>,
     /// Notified when a connection is put back.
     returned: Notify,
@@ -263,8 +261,7 @@ impl Pool {
             trust,
             renew,
             mode,
-            permits: Semaphore::new(settings.connections),
-            pace: Pace::default(),
+            queue: Queue::new(settings.connections),
             settings,
             idle: Mutex::default(),
             returned: Notify::new(),
@@ -286,7 +283,7 @@ impl Pool {
     /// # Errors
     /// Returns an error if no domain controller answers before the deadline.
     pub async fn bind(&self, dn: &str, password: &str, deadline: Instant) -> Result<Checked, PoolError> {
-        let (bound, connection, _permit) = self.bound(dn, password, deadline).await?;
+        let (bound, connection, _turn) = self.bound(dn, password, deadline).await?;
         self.put_back(connection);
         Ok(bound)
     }
@@ -304,7 +301,7 @@ impl Pool {
         new: &str,
         deadline: Instant,
     ) -> Result<(Checked, Option<Sent>), PoolError> {
-        let (bound, mut connection, _permit) = self.bound(dn, present, deadline).await?;
+        let (bound, mut connection, _turn) = self.bound(dn, present, deadline).await?;
         if bound.outcome != Outcome::Success {
             self.put_back(connection);
             return Ok((bound, None));
@@ -324,29 +321,18 @@ impl Pool {
         Ok((bound, Some(Sent::Lost(cause))))
     }
 
-    /// Returns an answered bind, its connection, and the permit that belongs to it.
+    /// Returns an answered bind, its connection, and the turn that belongs to it.
     async fn bound(
         &self,
         dn: &str,
         password: &str,
         deadline: Instant,
-    ) -> Result<(Checked, Connection, SemaphorePermit<'_>), PoolError> {
+    ) -> Result<(Checked, Connection, OwnedSemaphorePermit), PoolError> {
         let busy = || {
             self.refused.fetch_add(1, Ordering::Relaxed);
             PoolError::Busy(self.settings.connections)
         };
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let queued = timeout_at(deadline, self.permits.acquire()).await;
-                let permit = queued.map_err(|_| busy())?.map_err(|_| busy())?;
-                // A bind that its login gives up costs the domain controller as much as another one, and a connection.
-                if !self.pace.fits(deadline) {
-                    return Err(busy());
-                }
-                permit
-            }
-        };
+        let turn = self.queue.turn(deadline).await.ok_or_else(busy)?;
         let begun = Instant::now();
         let controllers = match timeout_at(deadline, self.servers.controllers(Service::Binds)).await {
             Ok(controllers) => controllers.map_err(PoolError::Unanswered)?,
@@ -373,9 +359,9 @@ impl Pool {
             };
             is_next_due = match ended {
                 Some((_, Some((answered, connection)))) => {
-                    self.pace.took(begun.elapsed());
+                    self.queue.took(begun.elapsed());
                     let unanswered = std::mem::take(&mut lock(&tried).unanswered);
-                    return Ok((Checked { unanswered, ..answered }, connection, permit));
+                    return Ok((Checked { unanswered, ..answered }, connection, turn));
                 }
                 Some((index, None)) => {
                     drop(running.remove(index));
@@ -563,7 +549,7 @@ impl Pool {
     pub fn report(&self) -> report::Pool {
         report::Pool {
             idle: self.idle().len(),
-            busy: self.settings.connections - self.permits.available_permits(),
+            busy: self.settings.connections - self.queue.free(),
             max: self.settings.connections,
         }
     }
