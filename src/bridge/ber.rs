@@ -15,7 +15,7 @@ pub const DEPTH: usize = 24;
 /// Maximum number of elements in a message.
 pub const ELEMENTS: usize = 2048;
 /// Tag of a SEQUENCE, the first byte of every message.
-pub(super) const SEQUENCE: u8 = 0x30;
+const SEQUENCE: u8 = 0x30;
 /// Tag bit of a constructed element: its content is further elements.
 const CONSTRUCTED: u8 = 0x20;
 /// Tag bits that hold the tag number. All of them set means that the number continues in further bytes.

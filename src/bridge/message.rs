@@ -121,9 +121,7 @@ impl Message {
     /// # Errors
     /// Returns [`Malformed`] if the bytes are not a message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        if bytes.first() != Some(&ber::SEQUENCE) {
-            return Err(Malformed::NoMessage);
-        }
+        ber::length(bytes)?;
         let mut parts = Elements::of(ber::decode(bytes)?, "the message")?;
         let id = parts.integer()?;
         let request = Request::of(parts.any()?)?;

@@ -896,6 +896,19 @@ fn forest_that_trusts(network: &Network) -> Directory {
     ])
 }
 
+/// Reads the forest's authorities, counts that, and checks whether `trust` changed.
+fn reading(asked: &Arc<AtomicUsize>, trust: &Arc<Trust>, directory: &Arc<Directory>, changes: bool) -> Renew {
+    let (asked, trust, directory) = (asked.clone(), trust.clone(), directory.clone());
+    Box::new(move |deadline| {
+        asked.fetch_add(1, Ordering::SeqCst);
+        let (trust, directory) = (trust.clone(), directory.clone());
+        Box::pin(async move {
+            let done = trust.refresh(&*directory, deadline).await;
+            assert_eq!(done == Ok(Refreshed::Changed), changes, "{done:?}");
+        })
+    })
+}
+
 #[tokio::test]
 async fn a_new_authority_of_the_forest_is_asked_for_once() {
     let Some(control) = Control::start() else { return };
@@ -904,16 +917,7 @@ async fn a_new_authority_of_the_forest_is_asked_for_once() {
     // The system's store, which contains no authority of a test.
     let trust = Arc::new(Trust::load(None, None).unwrap());
     let (asked, directory) = (Arc::new(AtomicUsize::new(0)), Arc::new(forest_that_trusts(&network)));
-    let renew: Renew = Box::new({
-        let (asked, trust) = (asked.clone(), trust.clone());
-        move |deadline| {
-            asked.fetch_add(1, Ordering::SeqCst);
-            let (trust, directory) = (trust.clone(), directory.clone());
-            Box::pin(async move {
-                assert_eq!(trust.refresh(&*directory, deadline).await, Ok(Refreshed::Changed));
-            })
-        }
-    });
+    let renew = reading(&asked, &trust, &directory, true);
     let mut bench = Bench::with(&network, TlsMode::Auto, trust, renew);
     for _ in 0..2 {
         let answer = bench.bind().await;
@@ -954,17 +958,7 @@ async fn an_authority_that_nobody_knows_gets_no_password() {
         let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
         let trust = if has_others { Arc::new(Trust::load(None, None).unwrap()) } else { elsewhere.trust() };
         let (asked, directory) = (Arc::new(AtomicUsize::new(0)), Arc::new(forest_that_trusts(&elsewhere)));
-        let renew: Renew = Box::new({
-            let (asked, trust) = (asked.clone(), trust.clone());
-            move |deadline| {
-                asked.fetch_add(1, Ordering::SeqCst);
-                let (trust, directory) = (trust.clone(), directory.clone());
-                Box::pin(async move {
-                    let is_new = trust.refresh(&*directory, deadline).await == Ok(Refreshed::Changed);
-                    assert_eq!(is_new, has_others);
-                })
-            }
-        });
+        let renew = reading(&asked, &trust, &directory, has_others);
         let bench = Bench::with(&network, TlsMode::Auto, trust, renew);
         let (answer, took) = bench.bind().await;
         assert!(

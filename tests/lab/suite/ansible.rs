@@ -24,7 +24,8 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     fs::copy(&deb, lab.path(&format!("{FOLDER}/{name}"))).map_err(|e| e.to_string())?;
     let ca = lab.run(&["ca"]).ok()?;
     fs::copy(ca.trim(), lab.path(&format!("{FOLDER}/ca.pem"))).map_err(|e| e.to_string())?;
-    let config = fs::read_to_string(lab.path(CONFIG)).map_err(|e| e.to_string())?;
+    let read = || fs::read_to_string(lab.path(CONFIG)).map_err(|e| e.to_string());
+    let config = read()?;
     let package = format!("\"motion_ad_deb\": \"{name}\"");
     let text = |config: &str| serde_json::Value::from(config).to_string();
     let all = format!(
@@ -40,7 +41,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     report.check("a host without the package: it is installed and configured, and users log in", || {
         lab.run(&["purge"]).ok()?;
         played(&play(lab, &all, &[]).ok()?, true)?;
-        equal(CONFIG, fs::read_to_string(lab.path(CONFIG)).map_err(|e| e.to_string())?, config.clone())?;
+        equal(CONFIG, read()?, config.clone())?;
         ready(lab)
     });
     report.check("once more: nothing changes", || played(&play(lab, &all, &[]).ok()?, false));
@@ -50,7 +51,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         let said = play(lab, &other, &["--check", "--diff"]).ok()?;
         contains("the difference", &said, "+# another line")?;
         played(&said, true)?;
-        equal(CONFIG, fs::read_to_string(lab.path(CONFIG)).map_err(|e| e.to_string())?, config.clone())
+        equal(CONFIG, read()?, config.clone())
     });
     report.check("a configuration that the broker cannot use is not written", || {
         let broken =
@@ -58,7 +59,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         let ran = play(lab, &broken, &[]);
         equal("the play succeeds", ran.code == 0, false)?;
         contains("the play", &ran.stdout, "telepathy")?;
-        equal(CONFIG, fs::read_to_string(lab.path(CONFIG)).map_err(|e| e.to_string())?, config.clone())?;
+        equal(CONFIG, read()?, config.clone())?;
         ready(lab)
     });
     report.check("a host that is not joined gets no package, and the play says what to do", || {
