@@ -1,4 +1,5 @@
-//! Writes `docs/log-and-codes.md`, the meaning of each log line and each PAM code, from the tables that the programs use.
+//! Writes `docs/log-and-codes.md`, the meaning of each log line and each PAM code, from the tables that the
+//! programs use.
 
 use std::fmt::Write as _;
 
@@ -9,7 +10,8 @@ use motion_ad::verdict::Outcome;
 const HEAD: &str = "\
 # Log lines and PAM codes
 
-<!-- Written by `cargo run --example man -- --codes >docs/log-and-codes.md` from the tables of the programs. -->
+<!-- Written by `cargo run --example man -- --codes >docs/log-and-codes.md` from the tables of the programs. \
+-->
 
 The broker writes one line for each login, account check, password change and session, facility AUTHPRIV:
 
@@ -18,11 +20,14 @@ journalctl -t motion-ad-broker -n 20
 ```
 
 ```text
-event=login user=wendy.wrong principal=wendy.wrong@acme.com outcome=wrong_password reason=\"AD says: the password is wrong (data 52e)\" method=ldap dc=ad.acme.com peer=uid:999,pid:412 service=motion ms=5.2
+event=login user=wendy.wrong principal=wendy.wrong@acme.com outcome=wrong_password reason=\"AD says: the \
+password is wrong (data 52e)\" method=ldap dc=ad.acme.com peer=uid:999,pid:412 service=motion ms=5.2
 ```
 
-A line is a list of fields, `name=value`. A value that is more than a plain word is quoted, and special characters in it are
-escaped, so that no user name can begin a field or a line. If you have to fix something, the line has the level error and
+A line is a list of fields, `name=value`. A value that is more than a plain word is quoted, and special \
+characters in it are
+escaped, so that no user name can begin a field or a line. If you have to fix something, the line has the \
+level error and
 ends with `advice`. `motion-ad log` shows these lines as a table, for one user or for all, with the advice:
 
 ```sh host exit=0,1
@@ -81,10 +86,10 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ("session_close", "the application closed a session", "nothing"),
     (
         "session_end",
-        "a session ended in another way: `reason` is one of `replaced`, `refused`, `process_gone`, `too_old`, `kicked`, \
-         `unconfirmed`, `closed`",
-        "nothing; the application learns of it from `motion-ad sessions watch` or `sessions.on_evict`. After `kicked`, `detail` \
-         names the process of the administrator",
+        "a session ended in another way: `reason` is one of `replaced`, `refused`, `process_gone`, \
+         `too_old`, `kicked`, `unconfirmed`, `closed`",
+        "nothing; the application learns of it from `motion-ad sessions watch` or `sessions.on_evict`. After \
+         `kicked`, `detail` names the process of the administrator",
     ),
     (
         "sessions",
@@ -199,7 +204,8 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Lines that the module logs under the application's name: a part of the line, and what an administrator does about it.
+/// Lines that the module logs under the application's name: a part of the line, and what an administrator
+/// does about it.
 pub const MODULE: &[(&str, &str)] = &[
     (
         "could not be queried",
@@ -227,7 +233,8 @@ fn advice(code: Code) -> &'static str {
         }
         Code::NewAuthtokReqd => "offer a password change (chauthtok), or send the user to a page that does",
         Code::AuthinfoUnavail => {
-            "report that the login cannot be checked now, and try later; after a change, the new password may be in force"
+            "report that the login cannot be checked now, and try later; after a change, the new password \
+             may be in force"
         }
         Code::ServiceErr | Code::SystemErr => "call the administrator: the log has the cause",
         Code::BufErr => "check the host's memory",
@@ -249,9 +256,10 @@ pub fn document() -> String {
         FIELDS.iter().map(|(name, holds)| [format!("`{name}`"), (*holds).to_owned()]),
     );
     text += "\n## The outcomes\n\n\
-        The first code is the result of authenticate and acct_mgmt. If a password change has other codes, they follow: \
-        first that of its first call. `expired=account` moves PAM_NEW_AUTHTOK_REQD from authenticate to acct_mgmt. \
-        The user sees the text only with the argument `messages`, but always while a password is changed.\n\n";
+        The first code is the result of authenticate and acct_mgmt. If a password change has other codes, \
+        they follow: first that of its first call. `expired=account` moves PAM_NEW_AUTHTOK_REQD from \
+        authenticate to acct_mgmt. The user sees the text only with the argument `messages`, but always \
+        while a password is changed.\n\n";
     let heading = ["`outcome`", "Meaning", "PAM code", "Text for the user", "Action"];
     table(&mut text, heading, Outcome::ALL.iter().map(|outcome| of(*outcome)));
     text += "\n## The PAM codes\n\n\
@@ -263,10 +271,11 @@ pub fn document() -> String {
             .iter()
             .map(|code| [code.name().to_owned(), code.text().to_owned(), advice(*code).to_owned()]),
     );
-    text += "\nA password that can never be right (empty, over 1024 bytes, not UTF-8) is PAM_AUTH_ERR, and a name that can never \
-        be right is PAM_USER_UNKNOWN. The broker logs no line for them, because the module sends no request. An argument \
-        with a broken value is PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR. `open_session` and `close_session` return \
-        PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for everything else.\n";
+    text += "\nA password that can never be right (empty, over 1024 bytes, not UTF-8) is PAM_AUTH_ERR, and a \
+        name that can never be right is PAM_USER_UNKNOWN. The broker logs no line for them, because the \
+        module sends no request. An argument with a broken value is PAM_SERVICE_ERR, for sessions \
+        PAM_SESSION_ERR. `open_session` and `close_session` return PAM_SUCCESS, PAM_PERM_DENIED for \
+        session_denied, and PAM_SESSION_ERR for everything else.\n";
     text += "\n## The events\n\n";
     table(
         &mut text,
@@ -275,8 +284,8 @@ pub fn document() -> String {
     );
     text += "\nA complaint that repeats is logged once a minute, with `repeated`.\n\n\
         ## Lines of the module\n\n\
-        The module logs under the application's name, with `pam_motion_ad(SERVICE:CALL)` before the text. With the argument \
-        `debug` it logs one more line for each call, with its code.\n\n";
+        The module logs under the application's name, with `pam_motion_ad(SERVICE:CALL)` before the text. \
+        With the argument `debug` it logs one more line for each call, with its code.\n\n";
     table(
         &mut text,
         ["Part of the line", "Action"],

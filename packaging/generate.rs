@@ -1,4 +1,5 @@
-//! Writes the files that are generated: most of them from the tables of the programs. The arguments choose one:
+//! Writes the files that are generated: most of them from the tables of the programs. The arguments choose
+//! one:
 //!
 //! - `FOLDER`: the man pages
 //! - `--completions FOLDER`: the completions for bash, zsh and fish
@@ -6,8 +7,9 @@
 //! - `--config`: the shipped `config.toml`, to standard output
 //! - `--codes`: `docs/log-and-codes.md`, to standard output
 //!
-//! This is a binary for `make deb`, which needs none of the tests' dependencies, and the example `man` (`man.rs`) where
-//! the tests are built anyway: cargo builds the libraries a second time if the tests' dependencies are among them.
+//! This is a binary for `make deb`, which needs none of the tests' dependencies, and the example `man`
+//! (`man.rs`) where the tests are built anyway: cargo builds the libraries a second time if the tests'
+//! dependencies are among them.
 
 mod codes;
 mod completions;

@@ -29,11 +29,12 @@ pub struct Decided {
     /// The outcome, as far as the domain controller reports it.
     pub outcome: Outcome,
     /// True if the account's state has to confirm or explain the outcome. A KDC may report less than it
-    /// knows: a revoked account is disabled, expired, locked or outside its logon hours (Samba 4.17 reports no
-    /// more of a locked one, whatever the password). An expired password needs confirmation because it leads
-    /// to a change of the password and so to access, and a refusal does not prove the KDC's identity.
+    /// knows: a revoked account is disabled, expired, locked or outside its logon hours (Samba 4.17 reports
+    /// no more of a locked one, whatever the password). An expired password needs confirmation because it
+    /// leads to a change of the password and so to access, and a refusal does not prove the KDC's identity.
     pub unexplained: bool,
-    /// True if the domain controller rejected the account before it got a proof of the password, which may be wrong.
+    /// True if the domain controller rejected the account before it got a proof of the password, which may be
+    /// wrong.
     pub before_proof: bool,
     /// The answer, for the log; empty after a success.
     pub reason: String,
@@ -48,15 +49,15 @@ pub struct Checked {
     pub outcome: Outcome,
     /// AD's answer, for the log; empty after a success.
     pub reason: String,
-    /// True if the account's state has to confirm or explain the outcome, see [`Decided::unexplained`]. If the
-    /// state does not, `outcome` stands.
+    /// True if the account's state has to confirm or explain the outcome, see [`Decided::unexplained`]. If
+    /// the state does not, `outcome` stands.
     pub unexplained: bool,
     /// True if AD rejected the account before it got a proof of the password, see [`Decided::before_proof`].
     pub before_proof: bool,
     /// The domain controller that decided.
     pub dc: String,
-    /// True if the exchange itself proved that the server is a domain controller: by its certificate, or because
-    /// it was armoured with the machine's ticket. A refusal in armour proves nothing.
+    /// True if the exchange itself proved that the server is a domain controller: by its certificate, or
+    /// because it was armoured with the machine's ticket. A refusal in armour proves nothing.
     pub proven: bool,
     /// Domain controllers that received the attempt earlier and did not answer: each may have counted it too.
     pub unanswered: Vec<String>,

@@ -1,8 +1,8 @@
 //! The fuzz targets: oracles that hold for any bytes from outside.
 //!
-//! Each target is a function that takes arbitrary bytes and panics if an oracle fails. `make fuzz` runs it on random
-//! bytes (`fuzz/`), and the test at the end of this file on every file of its corpus. Compiled for tests and for the
-//! fuzzer (`cfg(fuzzing)`), never into what is shipped.
+//! Each target is a function that takes arbitrary bytes and panics if an oracle fails. `make fuzz` runs it on
+//! random bytes (`fuzz/`), and the test at the end of this file on every file of its corpus. Compiled for
+//! tests and for the fuzzer (`cfg(fuzzing)`), never into what is shipped.
 
 // A failed oracle is a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -152,7 +152,8 @@ fn read_frame<T: DeserializeOwned>(mut bytes: &[u8], limit: usize, step: usize) 
     }
 }
 
-/// A frame is the same in any pieces; a refused one is refused whatever follows; what is encoded decodes to the same.
+/// A frame is the same in any pieces; a refused one is refused whatever follows; what is encoded decodes to
+/// the same.
 fn frame<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8], limit: usize) {
     let Some((step, bytes)) = data.split_first() else { return };
     let whole = read_frame::<T>(bytes, limit, usize::MAX);
@@ -349,8 +350,8 @@ const ATTRIBUTES: [&str; 36] = [
     "supportedCapabilities",
 ];
 
-/// Entries with these attributes: bytes of a number, a length, and a value of this length. The number after the last
-/// one begins another entry, whose name is the value.
+/// Entries with these attributes: bytes of a number, a length, and a value of this length. The number after
+/// the last one begins another entry, whose name is the value.
 fn attributes(data: &[u8]) {
     let mut entries = vec![Entry::new("CN=John Doe,CN=Users,DC=acme,DC=com")];
     let mut rest = data;
@@ -463,8 +464,8 @@ fn kdc_error(data: &[u8]) {
     }
 }
 
-/// The e-data of an error, whose code is the first byte. It is never a success, and an element counts alike alone and in
-/// a list.
+/// The e-data of an error, whose code is the first byte. It is never a success, and an element counts alike
+/// alone and in a list.
 fn edata(data: &[u8]) {
     kerberos::refusal::is_armoured(data);
     let Some((code, data)) = data.split_first() else { return };
@@ -481,8 +482,8 @@ fn edata(data: &[u8]) {
     }
 }
 
-/// A reply of kpasswd: the right one with changes, each of two bytes of place and one of value, or any bytes after a
-/// byte zero. Only the right reply has a result.
+/// A reply of kpasswd: the right one with changes, each of two bytes of place and one of value, or any bytes
+/// after a byte zero. Only the right reply has a result.
 fn kpasswd(data: &[u8]) {
     thread_local! {
         static SERVICE: changepw::Service = changepw::Service::new();
@@ -601,8 +602,8 @@ fn search_of(principal: &Principal) -> String {
     shape(&parsed.into_structure())
 }
 
-/// A name as a user types it. It never yields a filter of another shape, nor a domain that is not accepted, and its
-/// letter case does not matter.
+/// A name as a user types it. It never yields a filter of another shape, nor a domain that is not accepted,
+/// and its letter case does not matter.
 fn name(data: &[u8]) {
     let Ok(typed) = std::str::from_utf8(data) else { return };
     assert_eq!(fold(&fold(typed)), fold(typed));
@@ -905,7 +906,8 @@ fn kernel(data: &[u8]) {
     sessions::process::parse(data);
 }
 
-/// Short texts of the configuration, and the arguments of the module. Each is the same after it was written again.
+/// Short texts of the configuration, and the arguments of the module. Each is the same after it was written
+/// again.
 fn words(data: &[u8]) {
     let line = Secret::new(data.to_vec());
     if let Ok(Some(admin)) = LocalAdmin::parse(&line) {

@@ -31,7 +31,8 @@
 //! Without the feature `broker` only the module and the pure parts are compiled: that is the shared object
 //! that the application loads, and the compiler itself keeps everything else out of it.
 
-// No value from AD, DNS, a file or a client may panic or be cut: what indexes or casts is checked. Tests may be shorter.
+// No value from AD, DNS, a file or a client may panic or be cut: what indexes or casts is checked. Tests may
+// be shorter.
 #![cfg_attr(
     not(test),
     deny(

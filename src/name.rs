@@ -625,7 +625,8 @@ mod tests {
     #[test]
     fn a_map_line_wins_over_the_rule_but_not_over_the_refusals() {
         let rules = rules(
-            "# people\n\nJDoe = john.doe@acme.com\numa = uma.upn@other.example\nroot = john.doe@acme.com\nboss=root@acme.com",
+            "# people\n\nJDoe = john.doe@acme.com\numa = uma.upn@other.example\nroot = john.doe@acme.com\n\
+             boss=root@acme.com",
         );
         assert_eq!(rules.principal("jdoe").unwrap().to_string(), "john.doe@acme.com");
         assert_eq!(rules.principal("UMA").unwrap().to_string(), "uma.upn@other.example");
@@ -694,7 +695,9 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 500, failure_persistence: None, ..ProptestConfig::default()
+        })]
 
         /// Each name that the reverse returns is one under which the application reaches that account.
         #[test]

@@ -58,8 +58,9 @@ pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
     }
 }
 
-/// The usual time of a check, as the last ones took. While more logins arrive than the domain controllers carry, each
-/// one waits for its turn. If those whose time is nearly over took a turn, none would end in time.
+/// The usual time of a check, as the last ones took. While more logins arrive than the domain controllers
+/// carry, each one waits for its turn. If those whose time is nearly over took a turn, none would end in
+/// time.
 #[derive(Default)]
 struct Pace(Mutex<Duration>);
 
@@ -70,9 +71,9 @@ impl Pace {
         *usual = (*usual * (SMOOTHING - 1) + time) / SMOOTHING;
     }
 
-    /// Returns true if a check that begins now ends before `deadline` even if it takes half as long again as usual.
-    /// The login whose turn it is has just this time left while too many arrive, so without a margin every second one
-    /// would be late.
+    /// Returns true if a check that begins now ends before `deadline` even if it takes half as long again as
+    /// usual. The login whose turn it is has just this time left while too many arrive, so without a margin
+    /// every second one would be late.
     fn fits(&self, deadline: Instant) -> bool {
         Instant::now() + *self.0.lock() * 3 / 2 < deadline
     }
@@ -90,9 +91,9 @@ impl Queue {
         Queue { turns: Arc::new(Semaphore::new(turns)), pace: Pace::default() }
     }
 
-    /// Waits for a turn. Returns `None` if there is none before `deadline`, or if it comes too late for a login of the
-    /// usual time: one that gives up costs the domain controller as much as another one. A turn that is free needs no
-    /// prediction.
+    /// Waits for a turn. Returns `None` if there is none before `deadline`, or if it comes too late for a
+    /// login of the usual time: one that gives up costs the domain controller as much as another one. A turn
+    /// that is free needs no prediction.
     pub async fn turn(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
         if let Ok(turn) = self.turns.clone().try_acquire_owned() {
             return Some(turn);
@@ -261,7 +262,8 @@ mod tests {
         }
     }
 
-    /// Attempts of one login: when each wants to send, and how long it then waits for its answer, in milliseconds.
+    /// Attempts of one login: when each wants to send, and how long it then waits for its answer, in
+    /// milliseconds.
     fn attempts() -> impl Strategy<Value = Vec<(u64, u64)>> {
         let time = prop_oneof![0_u64..2000, Just(0), Just(799), Just(800), Just(801)];
         prop::collection::vec((time.clone(), time), 1..6)
@@ -296,7 +298,9 @@ mod tests {
         }
 
         #[test]
-        fn the_order_of_the_others_does_not_matter(failed: bool, mut others in prop::collection::vec(any::<bool>(), 0..6)) {
+        fn the_order_of_the_others_does_not_matter(
+            failed: bool, mut others in prop::collection::vec(any::<bool>(), 0..6),
+        ) {
             let answer = Others::new(failed, others.iter().copied());
             others.sort_unstable();
             prop_assert_eq!(Others::new(failed, others.iter().copied()), answer);
@@ -307,7 +311,9 @@ mod tests {
 
         /// Whoever stays with more time left may leave with less, and never the other way round.
         #[test]
-        fn patience_only_shrinks_with_the_time_left(answers: bool, which in 0..3, one in 0_u64..5000, other in 0_u64..5000) {
+        fn patience_only_shrinks_with_the_time_left(
+            answers: bool, which in 0..3, one in 0_u64..5000, other in 0_u64..5000,
+        ) {
             let others = match which { 0 => Others::None, 1 => Others::Failed, _ => Others::Better };
             let (less, more) = (Duration::from_millis(one.min(other)), Duration::from_millis(one.max(other)));
             prop_assert!(!stays(answers, others, less) || stays(answers, others, more));

@@ -54,7 +54,11 @@ pub enum Remedy {
 
 /// Declares the outcomes as one table, so that no column can be forgotten.
 macro_rules! outcomes {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $severity:ident, $conclusion:ident, $audience:ident, $remedy:ident, text: $text:expr, advice: $advice:literal;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $variant:ident = $name:literal, $severity:ident, $conclusion:ident, $audience:ident, $remedy:ident,
+            text: $text:expr, advice: $advice:literal;
+    )+) => {
         /// The outcome of a login or of an account check.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Outcome {
@@ -95,14 +99,14 @@ macro_rules! outcomes {
                 match self { $(Outcome::$variant => Remedy::$remedy,)+ }
             }
 
-            /// Returns the text that the login page may show. `None` if a stranger must not learn the outcome, or if only the
-            /// administrator can do something about it.
+            /// Returns the text that the login page may show. `None` if a stranger must not learn the
+            /// outcome, or if only the administrator can do something about it.
             pub fn text(self) -> Option<&'static str> {
                 match self { $(Outcome::$variant => $text,)+ }
             }
 
-            /// Returns the advice for the administrator; empty if nothing is wrong. It never tells to widen access: where that
-            /// is a way out, the decision about the user comes first.
+            /// Returns the advice for the administrator; empty if nothing is wrong. It never tells to widen
+            /// access: where that is a way out, the decision about the user comes first.
             pub fn advice(self) -> &'static str {
                 match self { $(Outcome::$variant => $advice,)+ }
             }
@@ -137,8 +141,8 @@ outcomes! {
     /// The account may only log on to named workstations (`data 531`).
     Workstation = "workstation", Info, No, Proved, Directory,
         text: Some("Your account may not log in from this computer."),
-        advice: "if the user should have access here, add this server (and, on Windows, the domain controllers) to \
-         userWorkstations of the account in AD";
+        advice: "if the user should have access here, add this server (and, on Windows, the domain \
+         controllers) to userWorkstations of the account in AD";
     /// The password has expired (`data 532`).
     PasswordExpired = "password_expired", Info, Renew, Proved, User,
         text: Some("Your password has expired and must be changed."),
@@ -159,14 +163,14 @@ outcomes! {
     LockedOut = "locked_out", Info, No, Anyone, Directory,
         text: Some("Your account is locked. Try again later or ask your administrator."),
         advice: "wait for the lockout duration of the domain, or unlock the account in AD";
-    /// A restriction of the account forbids this way to log in, whatever the password: the group Protected Users, an
-    /// authentication policy or silo, or a smart card that is required (`data 52f`, KDC error 12).
+    /// A restriction of the account forbids this way to log in, whatever the password: the group Protected
+    /// Users, an authentication policy or silo, or a smart card that is required (`data 52f`, KDC error 12).
     AccountRestriction = "account_restriction", Info, No, Anyone, Directory,
         text: None,
-        advice: "if the user should have access here, let the account's authentication policy or silo in AD admit this host; \
-         members of Protected Users need login.method = \"auto\" or \"kerberos\"";
-    /// The KDC rejected the account before it checked the password. The user learns no more than after a wrong password,
-    /// which AD has not counted; the reason gives the account's state.
+        advice: "if the user should have access here, let the account's authentication policy or silo in AD \
+         admit this host; members of Protected Users need login.method = \"auto\" or \"kerberos\"";
+    /// The KDC rejected the account before it checked the password. The user learns no more than after a
+    /// wrong password, which AD has not counted; the reason gives the account's state.
     NotChecked = "not_checked", Info, No, Anyone, Directory,
         text: None,
         advice: "if the user should have access, correct the account's state, which the reason gives, in AD";
@@ -197,8 +201,8 @@ outcomes! {
     /// The user has as many sessions as `sessions.limit` allows (`sessions.policy = "deny"`).
     SessionDenied = "session_denied", Info, No, Proved, Host,
         text: Some("You are logged in elsewhere already."),
-        advice: "ask the user to log out there; `motion-ad sessions list` shows a stale session, `motion-ad sessions end ID` \
-         ends it";
+        advice: "ask the user to log out there; `motion-ad sessions list` shows a stale session, `motion-ad \
+         sessions end ID` ends it";
     /// The register of sessions cannot be read or written (`sessions.on_store_failure = "deny"`).
     SessionStore = "session_store", Error, No, Proved, Host,
         text: Some("Your session cannot be registered. Try again in a moment."),
@@ -210,11 +214,13 @@ outcomes! {
     /// AD, or the broker, did not answer in time.
     Unavailable = "unavailable", Error, Undecided, Anyone, Host,
         text: Some("The login service cannot reach Active Directory. Try again in a moment."),
-        advice: "see the reason; `motion-ad status` shows the state of the broker and of the domain controllers";
+        advice: "see the reason; `motion-ad status` shows the state of the broker and of the domain \
+                 controllers";
     /// The configuration, the name map or a configured group is broken.
     Misconfigured = "misconfigured", Error, Undecided, Anyone, Host,
         text: None,
-        advice: "fix the cause in the reason; `motion-ad config check` names the file, the line and the near name";
+        advice: "fix the cause in the reason; `motion-ad config check` names the file, the line and the near \
+                 name";
 }
 
 impl Outcome {
@@ -248,8 +254,8 @@ pub struct Verdict {
     /// The principal that the name was mapped to, once it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// `objectGUID` of the account that gets access, at once or with a new password. The module keeps it on the PAM
-    /// handle, so that later calls are about the same account.
+    /// `objectGUID` of the account that gets access, at once or with a new password. The module keeps it on
+    /// the PAM handle, so that later calls are about the same account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// The cause, for the log and for `motion-ad login`; the application's users never see it.

@@ -1,4 +1,5 @@
-//! The real shared object under the real libpam, with a scripted broker. Needs no root and no Active Directory.
+//! The real shared object under the real libpam, with a scripted broker. Needs no root and no Active
+//! Directory.
 //!
 //! `MOTION_AD_MODULE` names a built module to test. Without it, the tests build the module themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -181,7 +182,8 @@ struct Stack {
 }
 
 impl Stack {
-    /// Creates the service from these lines. MODULE stands for the shared object, SOCKET for the argument `socket=`.
+    /// Creates the service from these lines. MODULE stands for the shared object, SOCKET for the argument
+    /// `socket=`.
     fn new(lines: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = format!("socket={}", folder.path().join("broker.sock").display());
@@ -707,7 +709,8 @@ fn an_expired_password_is_changed_where_the_line_leaves_it_to_acct_mgmt_and_wher
     }
 }
 
-/// Returns a broker that registers sessions `s1`, `s2`, …, and the list of the sessions that applications closed.
+/// Returns a broker that registers sessions `s1`, `s2`, …, and the list of the sessions that applications
+/// closed.
 fn register(stack: &Stack) -> (Broker, Arc<Mutex<Vec<String>>>) {
     let told = Arc::<Mutex<Vec<String>>>::default();
     let count = Mutex::new(0);
@@ -749,7 +752,8 @@ fn a_session_is_registered_named_and_ended() {
     assert_eq!(broker.asked(), 2);
     assert_eq!(login.close_session(0), SUCCESS);
     assert_eq!((login.session(), ended()), (None, vec!["s1 of john".to_owned()]));
-    // pamela closes on another handle than it opened on. The broker finds the session by user, service and process.
+    // pamela closes on another handle than it opened on. The broker finds the session by user, service and
+    // process.
     assert_eq!(Login::john(&stack).open_session(0), SUCCESS);
     assert_eq!(Login::john(&stack).close_session(0), SUCCESS);
     assert_eq!(ended(), [" of john"]);

@@ -1,5 +1,5 @@
-//! The doctor's reading of PAM services, compared with libpam itself. Both decide random services, whose modules have
-//! known results.
+//! The doctor's reading of PAM services, compared with libpam itself. Both decide random services, whose
+//! modules have known results.
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

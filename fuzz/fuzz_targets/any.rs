@@ -1,5 +1,5 @@
-//! Runs the target of `src/fuzzing.rs` that the environment variable FUZZ_TARGET names. One program for all targets is
-//! compiled and linked once.
+//! Runs the target of `src/fuzzing.rs` that the environment variable FUZZ_TARGET names. One program for all
+//! targets is compiled and linked once.
 #![no_main]
 
 use std::sync::LazyLock;

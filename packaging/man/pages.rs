@@ -168,24 +168,25 @@ fn module() -> Page {
     page.section("SYNOPSIS");
     page.text("`pam_motion_ad.so` [ARGUMENT…], on lines of a service in /etc/pam.d");
     page.section("DESCRIPTION").text(
-        "Queries the broker, motion-ad-broker(8), for the outcome of a login, and returns it to PAM. The module reads no \
-         configuration except its arguments, keeps only verdicts and the id of a session on the handle, starts no \
-         thread, and waits no longer than its timeout.\n\n\
-         `authenticate` rejects a wrong password, and also an account that is disabled, locked, expired, outside its \
-         hours or outside the allowed groups, so that applications that call nothing else do not grant access by \
-         mistake. A password that can never be right (empty, over 1024 bytes, not UTF-8) is rejected without a request \
-         to the broker.\n\n\
-         `acct_mgmt` repeats the verdict of authenticate on the same handle for up to 60 seconds; otherwise it requests \
-         the account's state, without a password.\n\n\
-         `chauthtok` changes the password, `open_session` and `close_session` register and end sessions: see PASSWORD \
-         CHANGE and SESSIONS. `setcred` does nothing and succeeds.\n\n\
-         With `messages` a user whose password expires within `login.warn_days` days (motion-ad.toml(5)) is warned, \
-         once on a handle: by authenticate, or by acct_mgmt if nothing else is called.\n\n\
+        "Queries the broker, motion-ad-broker(8), for the outcome of a login, and returns it to PAM. The \
+         module reads no configuration except its arguments, keeps only verdicts and the id of a session on \
+         the handle, starts no thread, and waits no longer than its timeout.\n\n\
+         `authenticate` rejects a wrong password, and also an account that is disabled, locked, expired, \
+         outside its hours or outside the allowed groups, so that applications that call nothing else do not \
+         grant access by mistake. A password that can never be right (empty, over 1024 bytes, not UTF-8) is \
+         rejected without a request to the broker.\n\n\
+         `acct_mgmt` repeats the verdict of authenticate on the same handle for up to 60 seconds; otherwise \
+         it requests the account's state, without a password.\n\n\
+         `chauthtok` changes the password, `open_session` and `close_session` register and end sessions: see \
+         PASSWORD CHANGE and SESSIONS. `setcred` does nothing and succeeds.\n\n\
+         With `messages` a user whose password expires within `login.warn_days` days (motion-ad.toml(5)) is \
+         warned, once on a handle: by authenticate, or by acct_mgmt if nothing else is called.\n\n\
          PAM_USER stays as the application set it. The prompt is \"Password: \".",
     );
     page.section("ARGUMENTS").text(
         "An unknown argument is logged and ignored. A known one with a broken value rejects every login \
-         (PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR) until it is fixed. If an argument is given twice, the last one counts.",
+         (PAM_SERVICE_ERR, for sessions PAM_SESSION_ERR) until it is fixed. If an argument is given twice, \
+         the last one counts.",
     );
     for argument in ARGUMENTS {
         let name = match argument.value {
@@ -199,31 +200,36 @@ fn module() -> Page {
         page.item(&name, "", &[argument.text, &facts]);
     }
     page.section("PASSWORD CHANGE").text(
-        "libpam calls `chauthtok` twice. The first call prompts for the present password, unless an earlier password line \
-         has done so, and the broker checks if it may be changed; nothing is changed yet. The second call prompts twice for \
-         the new password, and the broker changes it, once. The prompts are those of libpam: \"Current password: \", \
-         \"New password: \", \"Retype new password: \" (see `authtok_type=`). libpam keeps no password of an earlier \
-         authenticate, so the user types the present one again.\n\n\
-         With PAM_CHANGE_EXPIRED_AUTHTOK a password that has not expired is left alone, without a prompt, and the result \
-         is PAM_SUCCESS: PAM_IGNORE would be a failure in a service that has no other password line. A user who may not log \
-         in for another reason cannot change the password in this way.\n\n\
-         Texts, in particular AD's reason for rejecting a new password, are shown without `messages`, but not with \
-         PAM_SILENT. Those of libpam itself (\"Sorry, passwords do not match.\") are always shown.\n\n\
-         If the answer to a change is lost, the result is PAM_AUTHINFO_UNAVAIL, which means nothing else in the second call: \
-         the new password may be in force. After a success PAM_AUTHTOK is the new password for the lines that follow; \
-         otherwise it is unset. A present password that was rejected in the first call is not sent again in the second one.",
+        "libpam calls `chauthtok` twice. The first call prompts for the present password, unless an earlier \
+         password line has done so, and the broker checks if it may be changed; nothing is changed yet. The \
+         second call prompts twice for the new password, and the broker changes it, once. The prompts are \
+         those of libpam: \"Current password: \", \"New password: \", \"Retype new password: \" (see \
+         `authtok_type=`). libpam keeps no password of an earlier authenticate, so the user types the \
+         present one again.\n\n\
+         With PAM_CHANGE_EXPIRED_AUTHTOK a password that has not expired is left alone, without a prompt, \
+         and the result is PAM_SUCCESS: PAM_IGNORE would be a failure in a service that has no other \
+         password line. A user who may not log in for another reason cannot change the password in this \
+         way.\n\n\
+         Texts, in particular AD's reason for rejecting a new password, are shown without `messages`, but \
+         not with PAM_SILENT. Those of libpam itself (\"Sorry, passwords do not match.\") are always \
+         shown.\n\n\
+         If the answer to a change is lost, the result is PAM_AUTHINFO_UNAVAIL, which means nothing else in \
+         the second call: the new password may be in force. After a success PAM_AUTHTOK is the new password \
+         for the lines that follow; otherwise it is unset. A present password that was rejected in the first \
+         call is not sent again in the second one.",
     );
     page.section("SESSIONS").text(
-        "With `session=pam` open_session registers a session and close_session ends it. With `session=auth` a successful \
-         authenticate registers it, open_session succeeds and registers no second one, and close_session ends it as well. \
-         `sessions.policy` in motion-ad.toml(5) decides about a second session of the same user. close_session on a \
-         handle that opened none ends the newest session of the user that the same process opened with the same service, \
-         otherwise one of another process of the same user. A PAM_RHOST or PAM_TTY that is set must be the session's.\n\n\
-         A handle has one session. If an application authenticates or opens another one on it, the earlier session ends \
-         once the new one is registered. If a user may have one session and a second one is denied, call close_session \
-         first.\n\n\
-         Together with `expired=account`, a user who must change the password has no session before the change. The change \
-         registers it, otherwise acct_mgmt or open_session after it.",
+        "With `session=pam` open_session registers a session and close_session ends it. With `session=auth` \
+         a successful authenticate registers it, open_session succeeds and registers no second one, and \
+         close_session ends it as well. `sessions.policy` in motion-ad.toml(5) decides about a second \
+         session of the same user. close_session on a handle that opened none ends the newest session of the \
+         user that the same process opened with the same service, otherwise one of another process of the \
+         same user. A PAM_RHOST or PAM_TTY that is set must be the session's.\n\n\
+         A handle has one session. If an application authenticates or opens another one on it, the earlier \
+         session ends once the new one is registered. If a user may have one session and a second one is \
+         denied, call close_session first.\n\n\
+         Together with `expired=account`, a user who must change the password has no session before the \
+         change. The change registers it, otherwise acct_mgmt or open_session after it.",
     );
     page.section("ENVIRONMENT");
     page.item(
@@ -232,8 +238,8 @@ fn module() -> Page {
         &["Set in the environment of the handle (pam_getenv(3)): the id of the session."],
     );
     page.section("RETURN VALUES").text(
-        "Both authenticate and acct_mgmt return the same code for an outcome (see `expired=` for the one exception). \
-         The names of the outcomes are those of the log and of motion-ad(1).",
+        "Both authenticate and acct_mgmt return the same code for an outcome (see `expired=` for the one \
+         exception). The names of the outcomes are those of the log and of motion-ad(1).",
     );
     for code in Code::ALL {
         page.item(code.name(), "", &[code.text()]);
@@ -257,8 +263,8 @@ fn module() -> Page {
         }
     }
     page.text(
-        "`open_session` and `close_session` return PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and PAM_SESSION_ERR for \
-         everything else.",
+        "`open_session` and `close_session` return PAM_SUCCESS, PAM_PERM_DENIED for session_denied, and \
+         PAM_SESSION_ERR for everything else.",
     );
     page.section("MESSAGES").text("Texts for the user with `messages`, which chauthtok always shows:");
     for outcome in Outcome::ALL {
@@ -280,13 +286,14 @@ fn configuration() -> Page {
         Page::new("motion-ad.toml", 5, "configuration of the Active Directory login for XCALLY Motion");
     page.section("SYNOPSIS").text(&format!("`{}`", motion_ad::config::CONFIG));
     page.section("DESCRIPTION").text(
-        "Settings of motion-ad-broker(8) and motion-ad(1), in TOML. An empty file works on a joined host: the domain \
-         and its domain controllers come from sssd.conf(5) as the realm join wrote it and from DNS, and the certificate \
-         authorities that vouch for them from AD.\n\n\
-         An unknown key, an invalid value and a contradiction are errors, reported with file and line. A broker that starts \
-         with such a file denies every login until you fix it, because it cannot know your intention. If the file breaks \
-         while the broker runs, the last good configuration stays in force. The broker notices a change by itself. To check \
-         the file first, run `/usr/libexec/motion-ad/motion-ad-broker --check-config`.",
+        "Settings of motion-ad-broker(8) and motion-ad(1), in TOML. An empty file works on a joined host: \
+         the domain and its domain controllers come from sssd.conf(5) as the realm join wrote it and from \
+         DNS, and the certificate authorities that vouch for them from AD.\n\n\
+         An unknown key, an invalid value and a contradiction are errors, reported with file and line. A \
+         broker that starts with such a file denies every login until you fix it, because it cannot know \
+         your intention. If the file breaks while the broker runs, the last good configuration stays in \
+         force. The broker notices a change by itself. To check the file first, run \
+         `/usr/libexec/motion-ad/motion-ad-broker --check-config`.",
     );
     for (table, text) in TABLES {
         page.section(&format!("[{table}]")).text(text);
@@ -299,33 +306,37 @@ fn configuration() -> Page {
         }
     }
     page.section("A REDIS FOR SEVERAL SERVERS").text(
-        "Servers with the same `sessions.store` share one register. It needs a Redis 7, or Sentinels and the servers that \
-         they monitor. Its keys there begin with motion-ad:. In redis.conf(5):",
+        "Servers with the same `sessions.store` share one register. It needs a Redis 7, or Sentinels and the \
+         servers that they monitor. Its keys there begin with motion-ad:. In redis.conf(5):",
     );
     page.example(&format!("user motion on >PASSWORD {RIGHTS}\nappendonly yes\nmaxmemory-policy noeviction"));
     page.text(
-        "Without appendonly a restart of the server loses the register; `appendfsync always` keeps every confirmed change \
-         even if the server is killed or the power fails. A restart also loses the register if the user default has \
-         no rights, as after `user default off`: such a server skips the changes of scripts when it reads its log \
-         (redis/redis#14541). This line switches the user off as well, and keeps its rights:",
+        "Without appendonly a restart of the server loses the register; `appendfsync always` keeps every \
+         confirmed change even if the server is killed or the power fails. A restart also loses the register \
+         if the user default has no rights, as after `user default off`: such a server skips the changes of \
+         scripts when it reads its log (redis/redis#14541). This line switches the user off as well, and \
+         keeps its rights:",
     );
     page.example(DEFAULT_USER);
     page.text(
-        "Any other `maxmemory-policy` evicts keys, and the register with them: it starts empty, and the log reports \
-         this. A login takes about a kilobyte for a day, and the newest 10,000 events stay.\n\n\
-         With replicas, set `min-replicas-to-write 1` and `min-replicas-max-lag 5`, and run at least two of them, because \
-         the one that becomes the master needs a replica in turn. A master that is cut off then accepts no sessions, and \
-         logins are denied, or get access by `sessions.on_store_failure`. Even so, a change that a master confirmed in \
-         its last moment may be lost with it: a user is then logged in without a registered session.\n\n\
-         The broker queries Sentinels without a password, or with the same user and password if they require one:",
+        "Any other `maxmemory-policy` evicts keys, and the register with them: it starts empty, and the log \
+         reports this. A login takes about a kilobyte for a day, and the newest 10,000 events stay.\n\n\
+         With replicas, set `min-replicas-to-write 1` and `min-replicas-max-lag 5`, and run at least two of \
+         them, because the one that becomes the master needs a replica in turn. A master that is cut off \
+         then accepts no sessions, and logins are denied, or get access by `sessions.on_store_failure`. Even \
+         so, a change that a master confirmed in its last moment may be lost with it: a user is then logged \
+         in without a registered session.\n\n\
+         The broker queries Sentinels without a password, or with the same user and password if they require \
+         one:",
     );
     page.example(&format!("user motion on >PASSWORD {SENTINEL_RIGHTS}"));
     page.text(
-        "With TLS a server must have a certificate for the name in `sessions.store`, or for the name or address \
-         that the Sentinels report: `sentinel resolve-hostnames yes` and `sentinel announce-hostnames yes` make it a \
-         name. Without TLS the password and the register are sent in the clear.\n\n\
-         A client that may write there can end and invent sessions, and so choose the arguments of `sessions.on_evict`. \
-         No password is kept there.",
+        "With TLS a server must have a certificate for the name in `sessions.store`, or for the name or \
+         address that the Sentinels report: `sentinel resolve-hostnames yes` and `sentinel \
+         announce-hostnames yes` make it a name. Without TLS the password and the register are sent in the \
+         clear.\n\n\
+         A client that may write there can end and invent sessions, and so choose the arguments of \
+         `sessions.on_evict`. No password is kept there.",
     );
     page.section("EXAMPLES")
         .text("A domain with a private CA, where only the members of one group may log in:");
@@ -342,26 +353,28 @@ front desk = reception@sales.acme.com";
     let mut page = Page::new("names.map", 5, "XCALLY names that differ from those in Active Directory");
     page.section("SYNOPSIS").text("`/etc/motion-ad/names.map`");
     page.section("DESCRIPTION").text(
-        "By default, a name that a user types at the login page is an AD account of the joined domain: john.doe becomes \
-         john.doe@acme.com. john.doe@DOMAIN and DOMAIN\\john.doe are accepted if DOMAIN is the joined domain or in \
-         `names.domains` of motion-ad.toml(5), and NAME@SUFFIX if the forest publishes the UPN suffix. A line of this file \
-         has precedence over this rule.\n\n\
-         The form of a name decides which account it is, as in AD. DOMAIN\\name and name@DOMAIN, with the NetBIOS name of the \
-         domain, are the sAMAccountName alone. name@acme.com is the account with that userPrincipalName, otherwise the one \
-         with that sAMAccountName. A name without a domain stands for name@acme.com. If the userPrincipalName and the \
-         sAMAccountName belong to two accounts, the name is rejected until a line of this file decides, and the log names \
-         both accounts.\n\n\
-         A line is a name, an equals sign, and user@domain or DOMAIN\\user. Spaces around them are ignored, and so are empty \
-         lines and lines that begin with #. The last equals sign of a line is the separator. Names are compared without \
-         case. The domain may be any by which AD knows the account, also one that users may not type.\n\n\
-         The file is UTF-8, with or without a byte order mark. An invisible character, such as a no-break space or a \
-         zero width space, is rejected: delete it.\n\n\
-         A line that is malformed, or that contradicts an earlier one, is an error: skipping it might give a user access to \
-         another user's account. A broker that starts with such a file denies every login until you fix it. If the \
-         file breaks while the broker runs, the lines that did not change stay in force, and names that the broken file maps \
-         differently are rejected. Two names may stand for one account.\n\n\
-         `motion-ad map` NAME shows the account of a name, and `motion-ad map --reverse` the names of an account. The broker \
-         notices a change by itself.",
+        "By default, a name that a user types at the login page is an AD account of the joined domain: \
+         john.doe becomes john.doe@acme.com. john.doe@DOMAIN and DOMAIN\\john.doe are accepted if DOMAIN is \
+         the joined domain or in `names.domains` of motion-ad.toml(5), and NAME@SUFFIX if the forest \
+         publishes the UPN suffix. A line of this file has precedence over this rule.\n\n\
+         The form of a name decides which account it is, as in AD. DOMAIN\\name and name@DOMAIN, with the \
+         NetBIOS name of the domain, are the sAMAccountName alone. name@acme.com is the account with that \
+         userPrincipalName, otherwise the one with that sAMAccountName. A name without a domain stands for \
+         name@acme.com. If the userPrincipalName and the sAMAccountName belong to two accounts, the name is \
+         rejected until a line of this file decides, and the log names both accounts.\n\n\
+         A line is a name, an equals sign, and user@domain or DOMAIN\\user. Spaces around them are ignored, \
+         and so are empty lines and lines that begin with #. The last equals sign of a line is the \
+         separator. Names are compared without case. The domain may be any by which AD knows the account, \
+         also one that users may not type.\n\n\
+         The file is UTF-8, with or without a byte order mark. An invisible character, such as a no-break \
+         space or a zero width space, is rejected: delete it.\n\n\
+         A line that is malformed, or that contradicts an earlier one, is an error: skipping it might give a \
+         user access to another user's account. A broker that starts with such a file denies every login \
+         until you fix it. If the file breaks while the broker runs, the lines that did not change stay in \
+         force, and names that the broken file maps differently are rejected. Two names may stand for one \
+         account.\n\n\
+         `motion-ad map` NAME shows the account of a name, and `motion-ad map --reverse` the names of an \
+         account. The broker notices a change by itself.",
     );
     page.section("EXAMPLES").example(EXAMPLE);
     Ok(page)

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout};
 pub const CONNECTIONS: usize = 200;
 /// Shortest idle time after which a connection without a request can be closed for another one.
 const SILENT: Duration = Duration::from_secs(1);
-/// Same for a connection that has sent a request. Some libraries open hundreds of connections at once, one for each
-/// group of a user, and need a while for the next request of each.
+/// Same for a connection that has sent a request. Some libraries open hundreds of connections at once, one
+/// for each group of a user, and need a while for the next request of each.
 const BETWEEN: Duration = Duration::from_secs(5);
 /// Pause between two attempts to find an idle connection.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -80,8 +80,9 @@ impl House {
         Arc::new(House { room: Arc::new(Semaphore::new(places)), guests: Mutex::default() })
     }
 
-    /// Waits for a place. If none is free, the connection that has been idle too long for the longest time makes room:
-    /// applications keep connections open for hours, and open a new one if the old one was closed.
+    /// Waits for a place. If none is free, the connection that has been idle too long for the longest time
+    /// makes room: applications keep connections open for hours, and open a new one if the old one was
+    /// closed.
     pub async fn enter(self: &Arc<Self>) -> Option<Stay> {
         let permit = loop {
             if let Ok(permit) = self.room.clone().try_acquire_owned() {

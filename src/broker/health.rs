@@ -32,8 +32,8 @@ use crate::verdict::Conclusion;
 const EVERY: Duration = Duration::from_secs(10);
 /// Maximum time that one look waits for DNS, probes of domain controllers and the register of sessions.
 const LOOKING: Duration = Duration::from_secs(2);
-/// Maximum time that one look waits for the machine account while a domain controller can be used: the default
-/// deadline of a login. A look that gave up earlier would report logins as failing that succeed.
+/// Maximum time that one look waits for the machine account while a domain controller can be used: the
+/// default deadline of a login. A look that gave up earlier would report logins as failing that succeed.
 const LOGIN: Duration = Duration::from_secs(5);
 /// Time that the reply to an administrator keeps of the request's deadline.
 const REPLYING: Duration = Duration::from_millis(500);
@@ -95,8 +95,8 @@ impl Health {
         }
     }
 
-    /// Completes a look that ended too early to decide: what stopped logins at the `last` one still does. Before
-    /// the first look that decides, no login is known to succeed.
+    /// Completes a look that ended too early to decide: what stopped logins at the `last` one still does.
+    /// Before the first look that decides, no login is known to succeed.
     fn take_over(&mut self, last: Option<&Health>) {
         match last {
             None => self.add(Problem::stops(STARTING)),
@@ -150,8 +150,8 @@ struct Failed {
 }
 
 impl Watch {
-    /// Records the decision on a login that `took` so long, if it shows a fault that affects every user, or that AD
-    /// decides again. A login that failed shows no fault if AD decided another one while it waited.
+    /// Records the decision on a login that `took` so long, if it shows a fault that affects every user, or
+    /// that AD decides again. A login that failed shows no fault if AD decided another one while it waited.
     pub(super) fn login(&self, decision: &Decision, took: Duration) {
         let Decision { verdict, method, binds_off, .. } = decision;
         let is_service = verdict.outcome.conclusion() == Conclusion::Undecided;
@@ -194,8 +194,8 @@ pub async fn keep(broker: Arc<Broker>) -> Ended {
 }
 
 impl Broker {
-    /// Returns the present health, after a new look unless the last one was just now. The look leaves time for
-    /// a reply before `deadline`.
+    /// Returns the present health, after a new look unless the last one was just now. The look leaves time
+    /// for a reply before `deadline`.
     pub(super) async fn look_now(&self, deadline: Instant) -> Health {
         self.look(ASKED, deadline.checked_sub(REPLYING)).await;
         self.health()
@@ -279,7 +279,8 @@ impl Service {
             let probes = self.probe_quiet(quiet, deadline, patience);
             while_worthwhile(self.ask_machine(has_keytab, patience), probes, is_pointless).await.flatten()
         };
-        // Beside AD: DNS that is silent takes no time away from the register, which would be called slow then.
+        // Beside AD: DNS that is silent takes no time away from the register, which would be called slow
+        // then.
         let (asked, sessions) = tokio::join!(asked, of_sessions(&self.register, deadline));
         self.choose_method(patience).await;
 
@@ -321,8 +322,8 @@ impl Service {
         Seen { at: Instant::now(), health: health.sorted(), is_decided }
     }
 
-    /// Queries the machine connection. Returns `None` without a keytab, else the connection's error and the state that was
-    /// read over it.
+    /// Queries the machine connection. Returns `None` without a keytab, else the connection's error and the
+    /// state that was read over it.
     async fn ask_machine(
         &self,
         has_keytab: bool,
@@ -398,8 +399,8 @@ impl Service {
     }
 }
 
-/// Returns the time until which a look waits for what a login waits for as well, and whether that is as long as a
-/// login waits.
+/// Returns the time until which a look waits for what a login waits for as well, and whether that is as long
+/// as a login waits.
 fn patience(begun: Instant, until: Option<Instant>) -> (Instant, bool) {
     let full = begun + LOGIN;
     let patience = until.map_or(full, |until| until.clamp(begun + LOOKING, full));
@@ -477,7 +478,8 @@ fn unready(readiness: &Readiness, method: &report::Method, is_reached: bool, had
         Ok(Some(ahead)) if ahead.unsigned_abs() > MAX_SKEW => {
             let side = if *ahead > 0 { "ahead of" } else { "behind" };
             let text = format!(
-                "this host's clock is {} s {side} the domain controller's: synchronise it (NTP); Kerberos allows {MAX_SKEW} s",
+                "this host's clock is {} s {side} the domain controller's: synchronise it (NTP); Kerberos \
+                 allows {MAX_SKEW} s",
                 ahead.unsigned_abs()
             );
             problems.push(Problem { text, stops_logins: method.name == Method::Kerberos.to_string() });

@@ -510,7 +510,8 @@ fn restrict(decision: &mut Decision, account: Option<&str>) {
         Some(proved) if bearer.as_deref() != Some(proved) && (bearer.is_some() || may_lead_in) => {
             let dn = decision.person.as_ref().map_or("another account", |person| person.dn.as_str());
             let reason = format!(
-                "the name is now that of {dn}; the account that logged in does not bear it any more: log in again"
+                "the name is now that of {dn}; the account that logged in does not bear it any more: log in \
+                 again"
             );
             let principal = decision.verdict.principal.take();
             decision.verdict = Verdict { principal, ..Verdict::new(Outcome::UnknownUser, reason) };

@@ -259,8 +259,8 @@ async fn keep_trust(renewal: Renewal) -> Ended {
     }
 }
 
-/// Queries DNS for the domain controllers again when a file of DNS has changed. The known ones stay in use until the
-/// answer.
+/// Queries DNS for the domain controllers again when a file of DNS has changed. The known ones stay in use
+/// until the answer.
 async fn keep_names(network: Arc<Network>, domains: Arc<Domains>, log: Arc<Log>) -> Ended {
     let mut look = tokio::time::interval(NAMES);
     loop {

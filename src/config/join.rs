@@ -20,7 +20,8 @@ pub struct Join {
     pub servers: Vec<String>,
     /// `ad_backup_server` in its order: used if none of [`Join::servers`] replies.
     pub backup: Vec<String>,
-    /// `ad_site`: the AD site to look for domain controllers in, instead of the one that AD names for this host.
+    /// `ad_site`: the AD site to look for domain controllers in, instead of the one that AD names for this
+    /// host.
     pub site: Option<String>,
     /// `ad_enabled_domains`: the domains of the forest whose users may log in. Empty: not configured.
     pub enabled_domains: Vec<String>,
@@ -229,10 +230,13 @@ mod tests {
             "[domain/acme.com]\nid_provider = ad\nenabled = true\n",
             "[sssd]\ndomains = old.com, acme.com\n[domain/old.com]\nid_provider = ad\nenabled = false\n\
              [domain/acme.com]\nid_provider = ad\n",
-            "[sssd]\ndomains = old.com\ndomains = acme.com\n[domain/old.com]\nid_provider=ad\n[domain/acme.com]\nid_provider=ad\n",
-            "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ldap\n[domain/acme.com]\nid_provider = ad\n",
+            "[sssd]\ndomains = old.com\ndomains = acme.com\n[domain/old.com]\nid_provider=ad\n\
+             [domain/acme.com]\nid_provider=ad\n",
+            "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ldap\n[domain/acme.com]\n\
+             id_provider = ad\n",
             "\u{feff}[sssd]\r\ndomains = acme.com\r\n[domain/acme.com]\r\nid_provider = ad\r\n",
-            "; x\n// y\n/* [domain/z]\n*/\n  \n[ sssd ]\n  domains = acme.com\n[domain/acme.com]\nid_provider = ad\n",
+            "; x\n// y\n/* [domain/z]\n*/\n  \n[ sssd ]\n  domains = acme.com\n[domain/acme.com]\n\
+             id_provider = ad\n",
             "[sssd]\ndomains = acme.com\n[domain/acme.com/emea.acme.com]\nenabled = true\nid_provider = ad\n\
              [domain/acme.com]\nid_provider = ad\nad_domain =\n",
         ] {
@@ -240,7 +244,8 @@ mod tests {
         }
         let off = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nenabled = FALSE\n";
         assert_eq!(on(&[("sssd.conf", off)]), Join::default());
-        let text = "[sssd]\ndomains = ad\n[domain/ad]\nid_provider = ad\nad_domain = acme.com\nad_server = a\nad_server = b\n";
+        let text = "[sssd]\ndomains = ad\n[domain/ad]\nid_provider = ad\nad_domain = acme.com\n\
+                    ad_server = a\nad_server = b\n";
         let named =
             Join::load(&host(&[("sssd.conf", text)]).path().join("sssd.conf"), Some("ACME.com")).unwrap();
         assert_eq!((named.domain.as_deref(), named.servers), (Some("acme.com"), vec!["b".to_owned()]));
@@ -313,7 +318,8 @@ mod tests {
             assert!(error.text.contains(said), "{text}: {}", error.text);
         }
         // A value that is not used may hold anything.
-        let text = "[sssd]\ndomains = a.b\n[domain/a.b]\nid_provider = ad\n[nss]\noverride_homedir = /home/\u{a0}%u\n";
+        let text = "[sssd]\ndomains = a.b\n[domain/a.b]\nid_provider = ad\n[nss]\n\
+                    override_homedir = /home/\u{a0}%u\n";
         assert_eq!(on(&[("sssd.conf", text)]).domain.as_deref(), Some("a.b"));
     }
 

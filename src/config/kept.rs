@@ -48,8 +48,8 @@ impl LastGood {
     /// used. `is_usable` checks the files that a configuration names.
     ///
     /// # Errors
-    /// Returns `ConfigError` if the last good configuration no longer fits the join, or if the unusable file changes a
-    /// rule so that neither its value nor the last good one is the stricter.
+    /// Returns `ConfigError` if the last good configuration no longer fits the join, or if the unusable file
+    /// changes a rule so that neither its value nor the last good one is the stricter.
     pub fn keep(
         &self,
         path: &Path,
@@ -124,8 +124,8 @@ fn tighten(
         let before = config.clone();
         if !take_stricter(config, &new) {
             let text = format!(
-                "{} was changed, and of the old and the new value neither is the stricter, so that the last good \
-                 configuration cannot be kept",
+                "{} was changed, and of the old and the new value neither is the stricter, so that the last \
+                 good configuration cannot be kept",
                 key.path()
             );
             return Err(conflict(path, text));

@@ -1,5 +1,5 @@
-//! The keys of `config.toml`, each in one row: its type, default, description, check, the value in force, and which of two
-//! values is the stricter. The parser, the shipped file and the man page follow from this table.
+//! The keys of `config.toml`, each in one row: its type, default, description, check, the value in force, and
+//! which of two values is the stricter. The parser, the shipped file and the man page follow from this table.
 
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
@@ -37,8 +37,8 @@ pub struct Key {
     pub text: &'static str,
     /// Returns the value in force as TOML; empty if there is none.
     pub(crate) show: fn(&Config) -> String,
-    /// Puts the stricter value of a new configuration into the present one; returns false if neither is the stricter. `None`:
-    /// the key does not decide about access.
+    /// Puts the stricter value of a new configuration into the present one; returns false if neither is the
+    /// stricter. `None`: the key does not decide about access.
     pub(super) stricter: Option<fn(&mut Config, &Config) -> bool>,
 }
 
@@ -85,7 +85,8 @@ pub enum Method {
     Kerberos,
 }
 
-/// The rule for a further login of a user who has the maximum number of sessions; the strictest is the greatest.
+/// The rule for a further login of a user who has the maximum number of sessions; the strictest is the
+/// greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
@@ -110,15 +111,17 @@ pub enum OnStoreFailure {
 /// A value that cannot be used: its place in the text, and the expected value.
 pub(super) type Wrong = (usize, String);
 
-/// Declares the keys as one table, so that no column can be forgotten. A row has the text, the name, the type, the default, the
-/// kind of the value, and the value in force (`show`). Optional are the source of the default with an example (`or`, `like`),
-/// a check of the value by itself (`check`), and the choice of the stricter value (`stricter`).
+/// Declares the keys as one table, so that no column can be forgotten. A row has the text, the name, the
+/// type, the default, the kind of the value, and the value in force (`show`). Optional are the source of the
+/// default with an example (`or`, `like`), a check of the value by itself (`check`), and the choice of the
+/// stricter value (`stricter`).
 macro_rules! keys {
     ($(
         $(#[doc = $subject:literal])+
         $table:ident: $keys:ident {$(
             $(#[doc = $text:literal])+
-            $name:ident: $type:ty = $default:expr, $kind:literal $(or $otherwise:literal like $example:literal)?,
+            $name:ident: $type:ty = $default:expr,
+                $kind:literal $(or $otherwise:literal like $example:literal)?,
                 $(check $check:expr,)? show $show:expr $(, stricter $stricter:expr)?;
         )+}
     )+) => {
@@ -198,10 +201,11 @@ keys! {
             or "krb5_realm in sssd.conf, else the domain in capitals" like r#""ACME.COM""#,
             show |config| toml(&config.domain.realm);
         /// The domain's short name, for users who type DOMAIN\user.
-        netbios: Option<String> = None, "NetBIOS name" or "the first label of the domain in capitals" like r#""ACME""#,
+        netbios: Option<String> = None,
+            "NetBIOS name" or "the first label of the domain in capitals" like r#""ACME""#,
             show |config| toml(&config.names.netbios);
-        /// The domain controllers, in the order to try; "_srv_" stands for those that DNS knows. An empty list
-        /// queries DNS.
+        /// The domain controllers, in the order to try; "_srv_" stands for those that DNS knows. An empty
+        /// list queries DNS.
         servers: Option<Vec<String>> = None, "list of DNS names"
             or "ad_server in sssd.conf, else found by DNS SRV" like r#"["ad.acme.com", "ad2.acme.com"]"#,
             check given(hosts),
@@ -221,8 +225,8 @@ keys! {
         /// LDAPS is port 636, StartTLS port 389; auto takes StartTLS where nothing listens on 636.
         mode: TlsMode = TlsMode::Auto, r#""auto", "ldaps" or "starttls""#,
             show |config| toml(config.tls.mode);
-        /// PEM file of the only certificate authorities that may vouch for a domain controller. The user motion-ad
-        /// must be able to read it.
+        /// PEM file of the only certificate authorities that may vouch for a domain controller. The user
+        /// motion-ad must be able to read it.
         ca_file: Option<PathBuf> = None, "absolute path"
             or "ldap_tls_cacert in sssd.conf, else the system's store and the root CAs that the forest trusts"
             like r#""/etc/motion-ad/ca.pem""#,
@@ -235,38 +239,43 @@ keys! {
         /// Names that do not follow the rule username + domain; see names.map(5).
         map_file: PathBuf = "/etc/motion-ad/names.map".into(), "absolute path",
             check absolute, show |config| toml(&config.map_file);
-        /// Further domains of the forest whose users may log in, as the users type them after the @. The UPN suffixes
-        /// that the forest publishes are accepted anyway.
-        domains: Option<Vec<String>> = None, "list of domains" or "ad_enabled_domains in sssd.conf" like r#"["emea.acme.com"]"#,
+        /// Further domains of the forest whose users may log in, as the users type them after the @. The UPN
+        /// suffixes that the forest publishes are accepted anyway.
+        domains: Option<Vec<String>> = None,
+            "list of domains" or "ad_enabled_domains in sssd.conf" like r#"["emea.acme.com"]"#,
             check given(domains),
             show |config| toml(&config.names.domains),
             stricter |kept, new| narrow(&mut kept.names.domains, &new.names.domains, Empty::Nothing);
         /// Names that are never logged in, whatever their domain and whatever the name map says.
         refuse: Vec<String> = list(&["root", "motion"]), "list of names",
-            show |config| toml(&config.names.refuse), stricter |kept, new| widen(&mut kept.names.refuse, &new.names.refuse);
+            show |config| toml(&config.names.refuse),
+            stricter |kept, new| widen(&mut kept.names.refuse, &new.names.refuse);
     }
-    /// How passwords are checked, and which users may log in. Nested membership counts; groups are compared by SID.
+    /// How passwords are checked, and which users may log in. Nested membership counts; groups are compared
+    /// by SID.
     login: LoginKeys {
-        /// How a password is checked: by an LDAP bind over verified TLS, or by the KDC, whose ticket is verified with
-        /// the host's keytab. auto takes LDAP where a domain controller offers TLS that can be verified, else
-        /// Kerberos; also if domain controllers take no simple binds (NTLM is off), and for members of Protected
-        /// Users, because such a bind checks no password. No password is ever checked by both. Accounts without
-        /// Kerberos pre-authentication are checked by LDAP also with kerberos, where a domain controller offers TLS:
-        /// AD would not count a wrong password otherwise.
+        /// How a password is checked: by an LDAP bind over verified TLS, or by the KDC, whose ticket is
+        /// verified with the host's keytab. auto takes LDAP where a domain controller offers TLS that can be
+        /// verified, else Kerberos; also if domain controllers take no simple binds (NTLM is off), and for
+        /// members of Protected Users, because such a bind checks no password. No password is ever checked by
+        /// both. Accounts without Kerberos pre-authentication are checked by LDAP also with kerberos, where a
+        /// domain controller offers TLS: AD would not count a wrong password otherwise.
         method: Method = Method::Auto, r#""auto", "ldap" or "kerberos""#,
             show |config| toml(config.login.method);
-        /// Only members of at least one of these get access; an empty list gives every user access. A group is a
-        /// name, DOMAIN\name, a distinguished name or a SID. One that AD does not know denies every login. A BUILTIN
-        /// group, S-1-5-32-…, counts for accounts of its own domain: every domain has one with that SID.
+        /// Only members of at least one of these get access; an empty list gives every user access. A group
+        /// is a name, DOMAIN\name, a distinguished name or a SID. One that AD does not know denies every
+        /// login. A BUILTIN group, S-1-5-32-…, counts for accounts of its own domain: every domain has one
+        /// with that SID.
         allow_groups: Vec<String> = list(&[]), "list of groups",
             show |config| toml(&config.login.allow_groups),
-            stricter |kept, new| narrow(&mut kept.login.allow_groups, &new.login.allow_groups, Empty::Everything);
+            stricter |kept, new|
+                narrow(&mut kept.login.allow_groups, &new.login.allow_groups, Empty::Everything);
         /// Members of any of these are rejected, whatever other groups they are in.
         deny_groups: Vec<String> = list(&[]), "list of groups",
             show |config| toml(&config.login.deny_groups),
             stricter |kept, new| widen(&mut kept.login.deny_groups, &new.login.deny_groups);
-        /// Users whose password expires within this many days are warned when they log in, if the module's line has
-        /// the argument messages; 0 warns no user.
+        /// Users whose password expires within this many days are warned when they log in, if the module's
+        /// line has the argument messages; 0 warns no user.
         warn_days: u32 = 0, "0 to 365",
             check |days| within(days, 0..=365), show |config| toml(config.login.warn.as_secs() / DAY);
     }
@@ -281,38 +290,38 @@ keys! {
         connections: usize = 4096, "16 to 4096",
             check |count| within(count, 16..=4096), show |config| toml(config.broker.connections);
     }
-    /// The LDAP server on loopback, for applications that only speak LDAP (motion-ad-ldap.socket, which must be
-    /// enabled).
+    /// The LDAP server on loopback, for applications that only speak LDAP (motion-ad-ldap.socket, which must
+    /// be enabled).
     bridge: BridgeKeys {
         /// The PAM service that decides whether a bind is a login.
         service: String = "motion".to_owned(), "name of a file in /etc/pam.d",
             check service, show |config| toml(&config.bridge.service);
-        /// PEM file of the host's own certificate, and of those that lead to its authority, for applications that
-        /// insist on StartTLS or ldaps://localhost:3890. If neither this file nor the key's exists, there is no TLS;
-        /// over loopback the password crosses no network.
+        /// PEM file of the host's own certificate, and of those that lead to its authority, for applications
+        /// that insist on StartTLS or ldaps://localhost:3890. If neither this file nor the key's exists,
+        /// there is no TLS; over loopback the password crosses no network.
         certificate: PathBuf = "/etc/motion-ad/ldap.pem".into(), "absolute path",
             check absolute, show |config| toml(&config.bridge.certificate);
-        /// PEM file of the key of that certificate. The user motion-ad-ldap must be able to read it, but not every
-        /// user: chown root:motion-ad-ldap, chmod 640.
+        /// PEM file of the key of that certificate. The user motion-ad-ldap must be able to read it, but not
+        /// every user: chown root:motion-ad-ldap, chmod 640.
         key: PathBuf = "/etc/motion-ad/ldap.key".into(), "absolute path",
             check absolute, show |config| toml(&config.bridge.key);
     }
     /// The connections to domain controllers that check passwords.
     pool: PoolKeys {
-        /// Maximum number of connections to domain controllers at once, each for one login at a time; more logins
-        /// wait.
+        /// Maximum number of connections to domain controllers at once, each for one login at a time; more
+        /// logins wait.
         connections: usize = 32, "1 to 1024",
             check |count| within(count, 1..=1024), show |config| toml(config.pool.connections);
         /// An unused connection is closed after this time. AD cuts it after 15 minutes.
         idle: u64 = 300, "1 to 900 seconds",
             check |seconds| within(seconds, 1..=900), show |config| toml(config.pool.idle.as_secs());
     }
-    /// The register of logged-in users. A session begins where the application opens a PAM session, or with a login
-    /// where the module has the argument session=auth. Sessions are counted per account, whatever name the user
-    /// types.
+    /// The register of logged-in users. A session begins where the application opens a PAM session, or with a
+    /// login where the module has the argument session=auth. Sessions are counted per account, whatever name
+    /// the user types.
     sessions: SessionsKeys {
-        /// What happens to a further login of a user who has as many sessions as sessions.limit allows: replace ends
-        /// the oldest session in its place; deny rejects the login; unlimited sets no limit.
+        /// What happens to a further login of a user who has as many sessions as sessions.limit allows:
+        /// replace ends the oldest session in its place; deny rejects the login; unlimited sets no limit.
         policy: Policy = Policy::Replace, r#""replace", "deny" or "unlimited""#,
             show |config| toml(config.sessions.policy),
             stricter |kept, new| raise(&mut kept.sessions.policy, new.sessions.policy);
@@ -321,27 +330,32 @@ keys! {
             check |count| within(count, 1..=1000),
             show |config| toml(config.sessions.limit),
             stricter |kept, new| lower(&mut kept.sessions.limit, new.sessions.limit);
-        /// Members of any of these may have any number of sessions. A group is written as in login.allow_groups. One
-        /// that AD does not know denies every login that would open a session.
+        /// Members of any of these may have any number of sessions. A group is written as in
+        /// login.allow_groups. One that AD does not know denies every login that would open a session.
         exempt_groups: Vec<String> = list(&[]), "list of groups",
             show |config| toml(&config.sessions.exempt_groups),
-            stricter |kept, new| narrow(&mut kept.sessions.exempt_groups, &new.sessions.exempt_groups, Empty::Nothing);
+            stricter |kept, new|
+                narrow(&mut kept.sessions.exempt_groups, &new.sessions.exempt_groups, Empty::Nothing);
         /// Where the register is kept: in a file in /var/lib/motion-ad, or for several servers in a Redis,
-        /// redis://[USER@]HOST[:PORT][/DB] or, by its Sentinels, redis-sentinel://[USER@]HOST[:PORT],…/SERVICE[/DB];
-        /// with rediss in place of redis by TLS. HOST is a whole DNS name or an address. The URL holds no password:
-        /// see sessions.password_file. How the Redis has to be set up is in motion-ad.toml(5).
+        /// redis://[USER@]HOST[:PORT][/DB] or, by its Sentinels,
+        /// redis-sentinel://[USER@]HOST[:PORT],…/SERVICE[/DB]; with rediss in place of redis by TLS. HOST is
+        /// a whole DNS name or an address. The URL holds no password: see sessions.password_file. How the
+        /// Redis has to be set up is in motion-ad.toml(5).
         store: String = SQLITE.to_owned(), r#""sqlite" or a URL"#,
             show |config| redis(config).map_or_else(|| toml(SQLITE), |redis| toml(redis.to_string()));
-        /// File whose first line is the password for the Redis. The user motion-ad must be able to read it, but not
-        /// every user: chown root:motion-ad, chmod 640. It is read again for each connection.
-        password_file: Option<PathBuf> = None, "absolute path" or "no password" like r#""/etc/motion-ad/redis.password""#,
-            check given(absolute), show |config| toml(redis(config).and_then(|redis| redis.password_file.as_ref()));
-        /// PEM file of the only certificate authorities that may vouch for the Redis and its Sentinels. The user
-        /// motion-ad must be able to read it.
-        ca_file: Option<PathBuf> = None, "absolute path" or "the system's store" like r#""/etc/motion-ad/redis-ca.pem""#,
+        /// File whose first line is the password for the Redis. The user motion-ad must be able to read it,
+        /// but not every user: chown root:motion-ad, chmod 640. It is read again for each connection.
+        password_file: Option<PathBuf> = None,
+            "absolute path" or "no password" like r#""/etc/motion-ad/redis.password""#,
+            check given(absolute),
+            show |config| toml(redis(config).and_then(|redis| redis.password_file.as_ref()));
+        /// PEM file of the only certificate authorities that may vouch for the Redis and its Sentinels. The
+        /// user motion-ad must be able to read it.
+        ca_file: Option<PathBuf> = None,
+            "absolute path" or "the system's store" like r#""/etc/motion-ad/redis-ca.pem""#,
             check given(absolute), show |config| toml(redis(config).and_then(|redis| redis.ca_file.as_ref()));
-        /// What happens to a login whose session cannot be registered, because the disk is full or the Redis does not
-        /// answer: deny rejects it; allow grants access without a session, with a line in the log.
+        /// What happens to a login whose session cannot be registered, because the disk is full or the Redis
+        /// does not answer: deny rejects it; allow grants access without a session, with a line in the log.
         on_store_failure: OnStoreFailure = OnStoreFailure::Deny, r#""deny" or "allow""#,
             show |config| toml(config.sessions.on_store_failure),
             stricter |kept, new| raise(&mut kept.sessions.on_store_failure, new.sessions.on_store_failure);
@@ -350,26 +364,26 @@ keys! {
             check |seconds| never_or_within(seconds, 60),
             show |config| toml(config.sessions.max_age.unwrap_or_default().as_secs()),
             stricter |kept, new| sooner(&mut kept.sessions.max_age, new.sessions.max_age);
-        /// How often the accounts of users with a session on this server are read again. A session ends when its
-        /// account was deleted, disabled, has expired, or may no longer log in by login.allow_groups and
-        /// login.deny_groups. It does not end because the account is locked out, which anyone can cause with wrong
-        /// passwords, nor because the password has expired or its logon hours are over: AD, too, checks them only at
-        /// a logon. While AD does not answer, no session ends.
+        /// How often the accounts of users with a session on this server are read again. A session ends when
+        /// its account was deleted, disabled, has expired, or may no longer log in by login.allow_groups and
+        /// login.deny_groups. It does not end because the account is locked out, which anyone can cause with
+        /// wrong passwords, nor because the password has expired or its logon hours are over: AD, too, checks
+        /// them only at a logon. While AD does not answer, no session ends.
         recheck: u64 = 900, "10 to 31536000 seconds, or 0 for never",
             check |seconds| never_or_within(seconds, 10),
             show |config| toml(config.sessions.recheck.unwrap_or_default().as_secs()),
             stricter |kept, new| sooner(&mut kept.sessions.recheck, new.sessions.recheck);
         /// A command that is run for each session of this server that ended without its application's doing:
-        /// replaced, no longer allowed, too old, or ended by an administrator. {id} {user} {principal} {service}
-        /// {rhost} {tty} {pid} {host} {reason} {at} {detail} in its arguments stand for what the session has; {at} is
-        /// when it ended, in seconds since 1970. It is run at least once: after a crash of the broker up to 100
-        /// evictions of the last hour are run again, and more where the Redis lost what it held while the broker was
-        /// away. A session is evicted once, so its {id} tells a repeat. What happened before the command was set is
-        /// not run. No shell reads it. A "-" with which such a value would begin an argument becomes "_", so that no
-        /// name becomes an option of the program. It is run as the user motion-ad in the broker's sandbox: without
-        /// privileges, with read-only files, without a home, without memory that is both written and executed, which
-        /// Node.js and Java need; a program like curl, or a script of sh, works. It has 10 seconds, no input, and its
-        /// output is lost.
+        /// replaced, no longer allowed, too old, or ended by an administrator. {id} {user} {principal}
+        /// {service} {rhost} {tty} {pid} {host} {reason} {at} {detail} in its arguments stand for what the
+        /// session has; {at} is when it ended, in seconds since 1970. It is run at least once: after a crash
+        /// of the broker up to 100 evictions of the last hour are run again, and more where the Redis lost
+        /// what it held while the broker was away. A session is evicted once, so its {id} tells a repeat.
+        /// What happened before the command was set is not run. No shell reads it. A "-" with which such a
+        /// value would begin an argument becomes "_", so that no name becomes an option of the program. It is
+        /// run as the user motion-ad in the broker's sandbox: without privileges, with read-only files,
+        /// without a home, without memory that is both written and executed, which Node.js and Java need; a
+        /// program like curl, or a script of sh, works. It has 10 seconds, no input, and its output is lost.
         on_evict: Vec<String> = list(&[]), "list: an absolute path and arguments",
             show |config| toml(config.sessions.on_evict.as_ref().map(Command::words).unwrap_or_default());
     }
@@ -453,9 +467,11 @@ fn expect(is_right: bool, text: impl FnOnce() -> String) -> Result<(), String> {
 const HEAD: &str = "\
 # motion-ad: Active Directory login for XCALLY Motion. See motion-ad.toml(5).
 #
-# On a joined host nothing needs to be set here: the domain and the trusted roots are known from the realm join. Every
+# On a joined host nothing needs to be set here: the domain and the trusted roots are known from the realm \
+join. Every
 # key is listed with its default; where the realm join decides, with an example.
-# To set a key, take the # before it away, and the # before the [table] above it. A block of a document may be put at
+# To set a key, take the # before it away, and the # before the [table] above it. A block of a document may \
+be put at
 # the end as it is, where its [table] is still a comment here; else its keys belong below that [table].
 # The broker notices a change by itself. To check the file, run as root:
 #   /usr/libexec/motion-ad/motion-ad-broker --check-config

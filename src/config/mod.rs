@@ -340,7 +340,8 @@ mod tests {
         }
     }
 
-    const JOINED: &str = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\nad_domain = acme.com\nkrb5_realm = ACME.COM\n";
+    const JOINED: &str = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n\
+                          ad_domain = acme.com\nkrb5_realm = ACME.COM\n";
     const MAPPED: &str = "[names]\nmap_file = \"MAP\"\n";
 
     #[test]
@@ -377,7 +378,8 @@ mod tests {
     #[test]
     fn the_file_wins_over_the_join() {
         let text = format!(
-            "{MAPPED}domains = [\"sales.example\"]\n[domain]\nnetbios = \"CORP\"\nservers = [\"dc9.acme.com\"]\n[pool]\nconnections = 3\nidle = 60\n[login]\nwarn_days = 14\n"
+            "{MAPPED}domains = [\"sales.example\"]\n[domain]\nnetbios = \"CORP\"\n\
+             servers = [\"dc9.acme.com\"]\n[pool]\nconnections = 3\nidle = 60\n[login]\nwarn_days = 14\n"
         );
         let config = Files::new(&text, JOINED).load().unwrap();
         assert_eq!(config.domain.servers, ["dc9.acme.com"]);

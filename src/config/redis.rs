@@ -9,9 +9,9 @@ const SENTINEL_PORT: u16 = 26379;
 
 /// The rights of the ACL user (redis.io/docs/management/security/acl): exactly those that the register
 /// requires.
-pub const RIGHTS: &str = "~motion-ad:* resetchannels -@all +ping +select +evalsha +script|load +xread +xadd +xlen \
-    +xrange +xrevrange +get +set +del +exists +hget +hset +hdel +hlen +hexists +zadd +zrem +zcard +zscore +zrangebyscore \
-    +zrangebylex";
+pub const RIGHTS: &str = "~motion-ad:* resetchannels -@all +ping +select +evalsha +script|load +xread +xadd \
+    +xlen +xrange +xrevrange +get +set +del +exists +hget +hset +hdel +hlen +hexists +zadd +zrem +zcard \
+    +zscore +zrangebyscore +zrangebylex";
 
 /// The rule that disables the user `default`. Without its rights, a server omits the changes of scripts when
 /// it reads its log at its start (redis/redis#14541).
@@ -67,8 +67,8 @@ impl Redis {
     /// # Errors
     /// Returns a description of the mistake that never quotes a password.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let expected = "expected \"sqlite\", redis://HOST, rediss://HOST, redis-sentinel://HOST,HOST/SERVICE or \
-                        rediss-sentinel://HOST,HOST/SERVICE";
+        let expected = "expected \"sqlite\", redis://HOST, rediss://HOST, redis-sentinel://HOST,HOST/SERVICE \
+                        or rediss-sentinel://HOST,HOST/SERVICE";
         let (scheme, rest) = url.split_once("://").ok_or_else(|| expected.to_owned())?;
         let (tls, sentinel) = match scheme {
             "redis" => (false, false),

@@ -11,8 +11,8 @@ use super::text;
 use super::{Config, ConfigError, Join, Problem};
 use crate::protocol::report::Setting;
 
-/// Returns the keys of `config`, completed from the join's `sssd`, in the order of the shipped file. A value comes from
-/// a line of the file, from the realm join, or is the default.
+/// Returns the keys of `config`, completed from the join's `sssd`, in the order of the shipped file. A value
+/// comes from a line of the file, from the realm join, or is the default.
 ///
 /// # Errors
 /// Returns the same errors as [`Config::load`].

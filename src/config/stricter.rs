@@ -1,5 +1,5 @@
-//! The stricter of two values of a key that decides about access. Each function puts it into the first one, and returns false
-//! if neither is the stricter.
+//! The stricter of two values of a key that decides about access. Each function puts it into the first one,
+//! and returns false if neither is the stricter.
 
 use crate::dn::{Dn, Place};
 use crate::name::fold;

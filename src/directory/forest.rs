@@ -27,9 +27,9 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Maximum time that a login waits for a refresh, if an older answer is known.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The objects below `CN=Partitions`: the container with the suffixes (MS-ADTS 6.1.1.2.1), and a crossRef for each
-/// domain. Other partitions lack FLAG_CR_NTDS_DOMAIN, 0x2, and one that is not enabled is only intended (MS-ADTS
-/// 3.1.1.5.2.7).
+/// The objects below `CN=Partitions`: the container with the suffixes (MS-ADTS 6.1.1.2.1), and a crossRef for
+/// each domain. Other partitions lack FLAG_CR_NTDS_DOMAIN, 0x2, and one that is not enabled is only intended
+/// (MS-ADTS 3.1.1.5.2.7).
 const FILTER: &str = "(|(objectClass=crossRefContainer)\
     (&(objectClass=crossRef)(systemFlags:1.2.840.113556.1.4.803:=2)(!(enabled=FALSE))))";
 

@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_the_broker_logged_and_nothing_else() {
-        let line = "event=login user=john.doe outcome=wrong_password reason=\"data 52e: \\\"no\\\" match\" service=motion ms=5";
+        let line = "event=login user=john.doe outcome=wrong_password reason=\"data 52e: \\\"no\\\" match\" \
+                    service=motion ms=5";
         let answers = Answers { authenticate: "PAM_AUTH_ERR".into(), ..Answers::default() };
         let attempt = Attempt::by_pam(answers);
         let found = refused(&john(Way::Pam), &attempt, Some(line));
@@ -214,8 +215,8 @@ mod tests {
         let found = refused(&john(Way::Bridge), &attempt, None);
         assert_eq!(
             found.seen,
-            "john.doe was rejected; the bridge answered LDAP result 53 (a bind without a password is refused); one \
-             attempt was made"
+            "john.doe was rejected; the bridge answered LDAP result 53 (a bind without a password is \
+             refused); one attempt was made"
         );
         assert!(Attempt::by_bridge(&Bound { code: 0, ..bound }, "motion".to_owned()).has_access);
     }

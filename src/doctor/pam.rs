@@ -23,8 +23,8 @@ use crate::config::{Access, JoinError};
 use crate::module::arguments::{ARGUMENTS, Arguments};
 
 /// Advice for a service that no safe change can fix.
-const BY_HAND: &str = "change /etc/pam.d/motion by hand, and no other file of /etc/pam.d: those are for other services, su \
-                       and sudo among them";
+const BY_HAND: &str = "change /etc/pam.d/motion by hand, and no other file of /etc/pam.d: those are for \
+                       other services, su and sudo among them";
 
 pub(super) async fn service(facts: &Facts) -> Finding {
     let found = match fs::metadata(facts.path(FILE)) {
@@ -358,8 +358,10 @@ mod tests {
     use super::*;
 
     fn service(text: &str) -> Service {
-        const COMMON: &str = "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\n\
-            auth required pam_permit.so\naccount [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\n\
+        const COMMON: &str = "auth [success=1 default=ignore] pam_unix.so nullok\n\
+            auth requisite pam_deny.so\n\
+            auth required pam_permit.so\naccount [success=1 new_authtok_reqd=done default=ignore] \
+            pam_unix.so\n\
             account requisite pam_deny.so\naccount required pam_permit.so\n";
         const SSSD: &str = "auth [success=2 default=ignore] pam_unix.so nullok\n\
             auth [success=1 default=ignore] pam_sss.so use_first_pass\nauth requisite pam_deny.so\n\
@@ -433,28 +435,33 @@ auth required pam_deny.so\n",
                 "give access to users whom AD rejects: /etc/pam.d/motion, line 2 (pam_sss.so)",
             ),
             (
-                "auth [success=done authinfo_unavail=ignore user_unknown=ignore default=die] pam_motion_ad.so\nauth required pam_sss.so\n",
+                "auth [success=done authinfo_unavail=ignore user_unknown=ignore default=die] \
+                 pam_motion_ad.so\nauth required pam_sss.so\n",
                 Level::Ok,
                 "only users whom AD accepts",
             ),
             (
-                "auth [success=done auth_err=ignore default=die] pam_motion_ad.so\nauth required pam_sss.so\n",
+                "auth [success=done auth_err=ignore default=die] pam_motion_ad.so\n\
+                 auth required pam_sss.so\n",
                 Level::Warning,
                 "counts twice",
             ),
             (
-                "auth required pam_faillock.so preauth\nauth [success=1 default=bad] pam_motion_ad.so\nauth [default=die] pam_faillock.so authfail\nauth sufficient pam_faillock.so authsucc\n",
+                "auth required pam_faillock.so preauth\nauth [success=1 default=bad] pam_motion_ad.so\n\
+                 auth [default=die] pam_faillock.so authfail\nauth sufficient pam_faillock.so authsucc\n",
                 Level::Ok,
                 "only users whom AD accepts",
             ),
             (
-                "auth [success=1 default=ignore] pam_unix.so\nauth required pam_motion_ad.so\nauth required pam_permit.so\n",
+                "auth [success=1 default=ignore] pam_unix.so\nauth required pam_motion_ad.so\n\
+                 auth required pam_permit.so\n",
                 Level::Failure,
                 "runs before",
             ),
             ("auth [success=ignore] pam_motion_ad.so\n", Level::Failure, "none of these lines"),
             (
-                "auth [success=1 default=ignore] pam_succeed_if.so quiet user = admin\nauth [success=done default=die] pam_motion_ad.so\nauth required pam_pwdfile.so pwdfile=/x\n",
+                "auth [success=1 default=ignore] pam_succeed_if.so quiet user = admin\n\
+                 auth [success=done default=die] pam_motion_ad.so\nauth required pam_pwdfile.so pwdfile=/x\n",
                 Level::Ok,
                 "so do local users",
             ),

@@ -269,12 +269,14 @@ mod tests {
     const COMMON: &[(&str, &str)] = &[
         (
             "/etc/pam.d/common-auth",
-            "auth [success=2 default=ignore] pam_unix.so nullok\nauth [success=1 default=ignore] pam_sss.so use_first_pass\n\
+            "auth [success=2 default=ignore] pam_unix.so nullok\n\
+             auth [success=1 default=ignore] pam_sss.so use_first_pass\n\
              auth requisite pam_deny.so\nauth required pam_permit.so\nauth optional pam_cap.so\n",
         ),
         (
             "/etc/pam.d/common-account",
-            "account [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\naccount requisite pam_deny.so\n\
+            "account [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\n\
+             account requisite pam_deny.so\n\
              account required pam_permit.so\naccount sufficient pam_localuser.so\n\
              account [default=bad success=ok user_unknown=ignore] pam_sss.so\n",
         ),
@@ -285,7 +287,8 @@ mod tests {
         ("/etc/pam.d/closed", "auth required pam_deny.so\n"),
         (
             "/etc/pam.d/all",
-            "auth required pam_unix.so\naccount required pam_unix.so\npassword required pam_unix.so\nsession required pam_unix.so\n",
+            "auth required pam_unix.so\naccount required pam_unix.so\npassword required pam_unix.so\n\
+             session required pam_unix.so\n",
         ),
     ];
     const OURS: &str = "auth required pam_motion_ad.so\naccount required pam_motion_ad.so\n";
@@ -337,42 +340,93 @@ mod tests {
                 format!("# @include common-auth\n# @include common-account\n{OURS}"),
             ),
             (
-                "auth sufficient pam_motion_ad.so\n@include common-auth\naccount required pam_motion_ad.so\n".into(),
-                "auth sufficient pam_motion_ad.so\n# @include common-auth\naccount required pam_motion_ad.so\n".into(),
+                "auth sufficient pam_motion_ad.so\n@include common-auth\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
+                "auth sufficient pam_motion_ad.so\n# @include common-auth\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
             ),
             (format!("auth substack common-auth\n{OURS}"), format!("# auth substack common-auth\n{OURS}")),
             (format!("auth include common-auth\n{OURS}"), format!("# auth include common-auth\n{OURS}")),
             (
-                "auth [success=1 default=ignore] pam_motion_ad.so\n@include common-auth\naccount required pam_motion_ad.so\n".into(),
-                "auth required pam_motion_ad.so\n# @include common-auth\naccount required pam_motion_ad.so\n".into(),
+                "auth [success=1 default=ignore] pam_motion_ad.so\n@include common-auth\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
+                "auth required pam_motion_ad.so\n# @include common-auth\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
             ),
             (
-                format!("auth [success=2 default=ignore] pam_unix.so\nauth [success=1 default=ignore] pam_sss.so\nauth requisite pam_deny.so\nauth required pam_permit.so\n{OURS}"),
-                format!("# auth [success=2 default=ignore] pam_unix.so\n# auth [success=1 default=ignore] pam_sss.so\n# auth requisite pam_deny.so\nauth required pam_permit.so\n{OURS}"),
+                format!(
+                    "auth [success=2 default=ignore] pam_unix.so\n\
+                         auth [success=1 default=ignore] pam_sss.so\nauth requisite pam_deny.so\n\
+                         auth required pam_permit.so\n{OURS}"
+                ),
+                format!(
+                    "# auth [success=2 default=ignore] pam_unix.so\n\
+                         # auth [success=1 default=ignore] pam_sss.so\n# auth requisite pam_deny.so\n\
+                         auth required pam_permit.so\n{OURS}"
+                ),
             ),
             // Kinds that lose all their lines get ours.
             (
                 "@include all\nauth required pam_motion_ad.so\n".into(),
-                "# @include all\nauth required pam_motion_ad.so\naccount   required  pam_motion_ad.so\npassword  required  pam_motion_ad.so\nsession   required  pam_motion_ad.so\n".into(),
+                "# @include all\nauth required pam_motion_ad.so\naccount   required  pam_motion_ad.so\n\
+                 password  required  pam_motion_ad.so\nsession   required  pam_motion_ad.so\n"
+                    .into(),
             ),
             // Lines that grant access.
             (
-                "auth optional pam_motion_ad.so debug\nauth required pam_permit.so\naccount required pam_motion_ad.so\n".into(),
-                "auth required pam_motion_ad.so debug\nauth required pam_permit.so\naccount required pam_motion_ad.so\n".into(),
+                "auth optional pam_motion_ad.so debug\nauth required pam_permit.so\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
+                "auth required pam_motion_ad.so debug\nauth required pam_permit.so\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
             ),
-            (format!("auth sufficient pam_permit.so\n{OURS}"), format!("# auth sufficient pam_permit.so\n{OURS}")),
-            (format!("auth sufficient pam_unix.so\n{OURS}"), format!("# auth sufficient pam_unix.so\n{OURS}")),
             (
-                "auth sufficient pam_motion_ad.so\nauth sufficient pam_sss.so\nauth required pam_deny.so\naccount required pam_motion_ad.so\n".into(),
-                "auth sufficient pam_motion_ad.so\n# auth sufficient pam_sss.so\nauth required pam_deny.so\naccount required pam_motion_ad.so\n".into(),
+                format!("auth sufficient pam_permit.so\n{OURS}"),
+                format!(
+                    "# auth sufficient pam_permit.so\n\
+                {OURS}"
+                ),
+            ),
+            (
+                format!("auth sufficient pam_unix.so\n{OURS}"),
+                format!(
+                    "# auth sufficient pam_unix.so\n\
+                {OURS}"
+                ),
+            ),
+            (
+                "auth sufficient pam_motion_ad.so\nauth sufficient pam_sss.so\nauth required pam_deny.so\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
+                "auth sufficient pam_motion_ad.so\n# auth sufficient pam_sss.so\nauth required pam_deny.so\n\
+                 account required pam_motion_ad.so\n"
+                    .into(),
             ),
             // Lines that are missing, or that libpam cannot parse.
-            ("account required pam_motion_ad.so\n".into(), "account required pam_motion_ad.so\nauth      required  pam_motion_ad.so\n".into()),
+            (
+                "account required pam_motion_ad.so\n".into(),
+                "account required pam_motion_ad.so\n\
+                                                            auth      required  pam_motion_ad.so\n"
+                    .into(),
+            ),
             (
                 "auth required pam_motion_ad.so\naccount required pam_unix.so\n".into(),
-                "auth required pam_motion_ad.so\n# account required pam_unix.so\naccount   required  pam_motion_ad.so\n".into(),
+                "auth required pam_motion_ad.so\n# account required pam_unix.so\n\
+                 account   required  pam_motion_ad.so\n"
+                    .into(),
             ),
-            (format!("{OURS}auth perhaps pam_motion_ad.so\n"), format!("{OURS}# auth perhaps pam_motion_ad.so\n")),
+            (
+                format!("{OURS}auth perhaps pam_motion_ad.so\n"),
+                format!(
+                    "{OURS}# auth perhaps \
+                pam_motion_ad.so\n"
+                ),
+            ),
             (
                 "-auth   perhaps\tpam_motion_ad.so debug\naccount required pam_motion_ad.so\n".into(),
                 "-auth   required\tpam_motion_ad.so debug\naccount required pam_motion_ad.so\n".into(),
@@ -380,7 +434,10 @@ mod tests {
             // A restriction by the administrator stays.
             (
                 format!("auth required pam_succeed_if.so user ingroup agents\n@include common-auth\n{OURS}"),
-                format!("auth required pam_succeed_if.so user ingroup agents\n# @include common-auth\n{OURS}"),
+                format!(
+                    "auth required pam_succeed_if.so user ingroup agents\n# @include common-auth\n\
+                         {OURS}"
+                ),
             ),
         ];
         let host = host(false, false);
@@ -401,7 +458,8 @@ mod tests {
             format!("@include faillock\n{OURS}"),
             // Between an administrator's jump and its target.
             format!(
-                "auth [success=1 default=ignore] pam_succeed_if.so user ingroup x\nauth required pam_unix.so\n{OURS}"
+                "auth [success=1 default=ignore] pam_succeed_if.so user ingroup x\n\
+                 auth required pam_unix.so\n{OURS}"
             ),
             // A missing module that may be a rule.
             format!("auth required pam_gone.so\n{OURS}"),

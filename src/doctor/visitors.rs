@@ -67,7 +67,10 @@ const OTHERS: &[(&str, Other)] = &[
 /// Returns the known behaviour of the line's module.
 pub(super) fn other(rule: &Rule) -> Other {
     // pam_succeed_if(8): `user = NAME`, `user in NAME:NAME`. Other conditions, as on groups, are unknown.
-    let names = |words: &[String]| matches!(words, [what, how, _] if what == "user" && ["=", "in"].contains(&how.as_str()));
+    let names = |words: &[String]| match words {
+        [what, how, _] => what == "user" && ["=", "in"].contains(&how.as_str()),
+        _ => false,
+    };
     if rule.name() == "pam_succeed_if.so" && rule.arguments.windows(3).any(names) {
         return Other::Names;
     }

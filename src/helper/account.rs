@@ -219,7 +219,8 @@ mod tests {
         };
         assert_eq!(
             check_text(&check),
-            " name       lou\n principal  lou@acme.com\n\n    FACT        VALUE\n    disabled    no\n x  locked out  yes\n\n\
+            " name       lou\n principal  lou@acme.com\n\n    FACT        VALUE\n    disabled    no\n x  \
+             locked out  yes\n\n\
              lou may not log in: locked_out: locked out until 10:00\n\
              advice: wait for the lockout duration of the domain, or unlock the account in AD\n"
         );
@@ -234,7 +235,8 @@ mod tests {
         };
         assert_eq!(
             login_text("john", &verdict),
-            " name      john\n outcome   success\n PAM code  PAM_SUCCESS\n\n STEP       MS  SHARE\n connect  12.3   75 %\n bind      4.1   25 %\n total    16.4\n\njohn may log in\n"
+            " name      john\n outcome   success\n PAM code  PAM_SUCCESS\n\n STEP       MS  SHARE\n connect  \
+             12.3   75 %\n bind      4.1   25 %\n total    16.4\n\njohn may log in\n"
         );
     }
 

@@ -30,8 +30,8 @@ Examples:
 Exit status of every command:
   0    yes: mapped, may log in, all is well
   1    no; of doctor: warnings alone
-  2    no answer: the configuration cannot be used, or Active Directory or the broker does not answer; of doctor: \
-a check has failed
+  2    no answer: the configuration cannot be used, or Active Directory or the broker does not answer; of \
+doctor: a check has failed
   3    not attempted: the usage or the input is wrong, or you may not do it
   130  interrupted at a prompt";
 
@@ -50,7 +50,8 @@ pub struct Cli {
     pub config: PathBuf,
 
     /// File that the realm join wrote, for settings that the configuration leaves out
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", default_value_os_t = Credentials::find(None).sssd)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH",
+          default_value_os_t = Credentials::find(None).sssd)]
     pub sssd: PathBuf,
 
     /// How long to wait for the broker's answer
@@ -161,10 +162,11 @@ pub enum Command {
     AsApplication(AsApplication),
 }
 
-const MAP: &str = "\
-Works without the broker and without the network, for every user: where sssd.conf may not be read, \
-the domain is the configuration's domain.name, else the default realm of krb5.conf. Each name gives one line, in \
-order; a name without an account gives none, and its reason on standard error. --json keeps both together.
+const MAP: &str =
+    "Works without the broker and without the network, for every user: where sssd.conf may not \
+be read, the domain is the configuration's domain.name, else the default realm of krb5.conf. Each name gives \
+one line, in order; a name without an account gives none, and its reason on standard error. --json keeps \
+both together.
 
 With --reverse each line is a principal as it was given, a tab, and one of its names: a principal with two \
 names gives two lines.
@@ -266,8 +268,8 @@ Examples:
 Exit status:
   0    changed
   1    not changed
-  2    the broker's configuration cannot be used, Active Directory or the broker does not answer, or it is not known \
-whether the password was changed
+  2    the broker's configuration cannot be used, Active Directory or the broker does not answer, or it is \
+not known whether the password was changed
   3    the usage is wrong, or there are no passwords
   130  interrupted at a prompt";
 
@@ -282,7 +284,8 @@ pub struct Passwd {
     #[arg(long)]
     pub password_stdin: bool,
 
-    /// Print JSON: outcome, changed (null if it is not known), principal, text for the user, reason, advice, and steps
+    /// Print JSON: outcome, changed (null if it is not known), principal, text for the user, reason, advice,
+    /// and steps
     #[arg(long)]
     pub json: bool,
 }
@@ -342,17 +345,17 @@ pub struct Metrics {
     pub metrics_socket: PathBuf,
 }
 
-const LOG: &str = "\
-Reads the broker's lines in the systemd journal, as root or as a member of the group adm or systemd-journal; works \
-without the broker. Shows logins, password changes, evicted sessions, and account checks and sessions that were rejected, \
-in local time. NAME is what the user typed, or any other name of the account: the name map decides which account that is \
-now. The newest 10000 lines are shown.
+const LOG: &str = "Reads the broker's lines in the systemd journal, as root or as a member of the group adm \
+or systemd-journal; works without the broker. Shows logins, password changes, evicted sessions, and account \
+checks and sessions that were rejected, in local time. NAME is what the user typed, or any other name of the \
+account: the name map decides which account that is now. The newest 10000 lines are shown.
 
-A time is like `2 h` (or s, min, d, w), `09:00`, `yesterday 9:00`, `2026-11-28 09:00`, or what systemd.time(7) describes.
+A time is like `2 h` (or s, min, d, w), `09:00`, `yesterday 9:00`, `2026-11-28 09:00`, or what \
+systemd.time(7) describes.
 
---follow prints a line for each login as it happens, after those of the last 10 minutes. On a terminal, the last row \
-counts all logins of the last minute: the rejected ones, the median time, and the domain controllers that answered or \
-failed. It ends with Ctrl-C, or when its output is closed.
+--follow prints a line for each login as it happens, after those of the last 10 minutes. On a terminal, the \
+last row counts all logins of the last minute: the rejected ones, the median time, and the domain \
+controllers that answered or failed. It ends with Ctrl-C, or when its output is closed.
 
 Examples:
   sudo motion-ad log john.doe
@@ -394,10 +397,9 @@ pub struct Log {
     pub json: bool,
 }
 
-const SESSIONS: &str = "\
-All of them query the broker, as root or as a user in broker.users. Name a session by its id; the short id of the \
-list is enough for an open one. Times in JSON are \
-milliseconds since 1970-01-01 UTC.
+const SESSIONS: &str = "All of them query the broker, as root or as a user in broker.users. Name a session \
+by its id; the short id of the list is enough for an open one. Times in JSON are milliseconds since \
+1970-01-01 UTC.
 
 Examples:
   sudo motion-ad sessions list --user john.doe
@@ -475,11 +477,10 @@ pub struct SessionsShow {
     pub json: bool,
 }
 
-const SESSIONS_KICK: &str = "\
-The reason is `kicked`, and the detail names the process that asked, by the kernel's word: `by uid:0,pid:4711`. The \
-application learns of it as of every eviction, from `sessions watch` or by sessions.on_evict, and must log the user out. An \
-application that does neither keeps the user connected. The user can log in again: to prevent that, disable the account in AD \
-first.
+const SESSIONS_KICK: &str = "The reason is `kicked`, and the detail names the process that asked, by the \
+kernel's word: `by uid:0,pid:4711`. The application learns of it as of every eviction, from `sessions watch` \
+or by sessions.on_evict, and must log the user out. An application that does neither keeps the user \
+connected. The user can log in again: to prevent that, disable the account in AD first.
 
 Examples:
   sudo motion-ad sessions kick 8f14e45f
@@ -504,9 +505,10 @@ pub struct SessionsKick {
     pub user: Option<String>,
 }
 
-const SESSIONS_END: &str = "\
-Disconnects no user: the reason is `closed`, so the application gets no eviction and keeps a user who is still connected. Use \
-this for stale sessions, which the application no longer knows, and `sessions kick` to log a user out.
+const SESSIONS_END: &str =
+    "Disconnects no user: the reason is `closed`, so the application gets no eviction \
+and keeps a user who is still connected. Use this for stale sessions, which the application no longer knows, \
+and `sessions kick` to log a user out.
 
 Examples:
   sudo motion-ad sessions end 8f14e45f-ceea-467f-a8b1-3c1a2e5f7d90
@@ -542,18 +544,21 @@ Events:
   ready   it watches now: compare once with what `sessions list` says; the first line if --after is not given
   opened  a session was opened
   ended   a session has ended; session.ended says when, why and by what
-  gap     events were lost: compare with what `sessions list` says; the events after this line are the oldest kept
+  gap     events were lost: compare with what `sessions list` says; the events after this line are the \
+oldest kept
 
 Fields:
   event    one of the above
   cursor   for --after, to go on after this line
   evicted  of opened and ended: the session ended by replaced, refused, too_old or kicked, so log the user out
-  session  of opened and ended: id, user, principal, guid, service, rhost, tty, host, uid, pid, started, boot, since, ended
+  session  of opened and ended: id, user, principal, guid, service, rhost, tty, host, uid, pid, started, \
+boot, since, ended
 
 Reasons:
   closed        the application or `sessions end` ended it
   replaced      another login took its place; detail is that session's id
-  refused       the account may not log in any more; detail is disabled, account_expired, unknown_user, denied or not_allowed
+  refused       the account may not log in any more; detail is disabled, account_expired, unknown_user, \
+denied or not_allowed
   process_gone  its process has ended
   too_old       it was older than sessions.max_age
   kicked        an administrator ended it by `sessions kick`; detail names the process that asked
@@ -595,10 +600,9 @@ pub enum ConfigCommand {
     Show(ConfigShow),
 }
 
-const CONFIG_CHECK: &str = "\
-Runs those checks of `motion-ad doctor` that are about the configuration: the files and their syntax, the name map and \
-its accounts, the CA, the base DN, the groups, the users of the broker, and the register of sessions. Run it after each \
-change: a file with a mistake is not in force.
+const CONFIG_CHECK: &str = "Runs those checks of `motion-ad doctor` that are about the configuration: the \
+files and their syntax, the name map and its accounts, the CA, the base DN, the groups, the users of the \
+broker, and the register of sessions. Run it after each change: a file with a mistake is not in force.
 
 Examples:
   sudo motion-ad config check
@@ -630,22 +634,22 @@ pub struct ConfigShow {
     pub json: bool,
 }
 
-const SETUP: &str = "\
-Reads XCALLY's .env, as Node's dotenv does, and what the realm join left on this host; says what becomes of each \
-XC_ACTIVEDIRECTORY_ property; and shows as a diff what changes in the configuration, with a reason for each line. \
-Mostly nothing does: the join knows the domain, and DNS the domain controllers. The administrator's password in the \
-.env is neither read nor kept. Works without the broker. What the configuration sets already stays as it is, comments \
-too.
+const SETUP: &str = "Reads XCALLY's .env, as Node's dotenv does, and what the realm join left on this host; \
+says what becomes of each XC_ACTIVEDIRECTORY_ property; and shows as a diff what changes in the \
+configuration, with a reason for each line. Mostly nothing does: the join knows the domain, and DNS the \
+domain controllers. The administrator's password in the .env is neither read nor kept. Works without the \
+broker. What the configuration sets already stays as it is, comments too.
 
---apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file as \
-config.toml.bak. On a terminal it asks first; it never writes what the broker would refuse to read.
+--apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file \
+as config.toml.bak. On a terminal it asks first; it never writes what the broker would refuse to read.
 
---bridge is for XCALLY as it is, which speaks only LDAP: XC_ACTIVEDIRECTORY_URL becomes ldap://127.0.0.1:3890, and an \
-administrator of AD in the .env becomes a local name with a random secret, kept in /etc/motion-ad/ldap-admin. A \
-missing base DN or domain is added; every other line stays, as do owner and mode. The file as it was goes to \
-/etc/motion-ad/backup/xcally.env, which only root can read. --apply also enables motion-ad-ldap.socket and tries a bind as \
-the user who owns the .env. --new-secret replaces the secret in both places. --no-bridge gives the lines the values that \
-they had in the backup, turns the bridge off, and removes backup and secret.
+--bridge is for XCALLY as it is, which speaks only LDAP: XC_ACTIVEDIRECTORY_URL becomes \
+ldap://127.0.0.1:3890, and an administrator of AD in the .env becomes a local name with a random secret, \
+kept in /etc/motion-ad/ldap-admin. A missing base DN or domain is added; every other line stays, as do owner \
+and mode. The file as it was goes to /etc/motion-ad/backup/xcally.env, which only root can read. --apply \
+also enables motion-ad-ldap.socket and tries a bind as the user who owns the .env. --new-secret replaces the \
+secret in both places. --no-bridge gives the lines the values that they had in the backup, turns the bridge \
+off, and removes backup and secret.
 
 Examples:
   sudo motion-ad setup
@@ -686,7 +690,8 @@ pub struct Setup {
     #[arg(long, requires = "apply")]
     pub yes: bool,
 
-    /// Print JSON: findings (property, line, kind, text), changes (key, value, reason), diff, written; never asks
+    /// Print JSON: findings (property, line, kind, text), changes (key, value, reason), diff, written; never
+    /// asks
     #[arg(long)]
     pub json: bool,
 }
@@ -699,8 +704,8 @@ seconds; if the forest has several domains, group rules and users of other domai
 one, which takes longer.
 
 For a name without an account it suggests a line for names.map if exactly one account is similar: by another \
-UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. Check \
-each suggestion before you use it; none is made for an account that another name of the list leads to.
+UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. \
+Check each suggestion before you use it; none is made for an account that another name of the list leads to.
 
 Examples:
   sudo motion-ad audit names.txt
@@ -720,7 +725,8 @@ pub struct Audit {
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
 
-    /// The list is a CSV file: the column with the names, by its name in the first row or by its number from 1
+    /// The list is a CSV file: the column with the names, by its name in the first row or by its number from
+    /// 1
     #[arg(long, value_name = "NAME|NUMBER")]
     pub column: Option<String>,
 
@@ -733,14 +739,16 @@ pub struct Audit {
     pub header: bool,
 
     /// Say which passwords and accounts expire within this many days
-    #[arg(long, value_name = "DAYS", default_value = "14", value_parser = clap::value_parser!(u32).range(0..=3650))]
+    #[arg(long, value_name = "DAYS", default_value = "14",
+          value_parser = clap::value_parser!(u32).range(0..=3650))]
     pub soon: u32,
 
     /// Also show the names with nothing to report
     #[arg(long)]
     pub all: bool,
 
-    /// Print JSON: summary (counts), and names (line, name, principal, may_log_in, outcome, reason, suggestion, …)
+    /// Print JSON: summary (counts), and names (line, name, principal, may_log_in, outcome, reason,
+    /// suggestion, …)
     #[arg(long, conflicts_with_all = ["csv", "all"])]
     pub json: bool,
 
@@ -758,18 +766,20 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-const DOCTOR: &str = "\
-Works without the broker, too. It needs no password, and reads no more in AD than the broker does. Each check is ok, or \
-a warning (logins work), or a failure (they do not, or not safely), with what was seen and what can be \
-done; a check that depends on a failed one is skipped, so the first failure is the cause.
+const DOCTOR: &str = "Works without the broker, too. It needs no password, and reads no more in AD than the \
+broker does. Each check is ok, or a warning (logins work), or a failure (they do not, or not safely), with \
+what was seen and what can be done; a check that depends on a failed one is skipped, so the first failure is \
+the cause.
 
 What can be done is a fix, which --fix applies; a step for you, with the place where to take it; or a \
-command that only shows something. A fix changes this package's files, its units and /etc/pam.d/motion, and nothing else; no \
-fix removes a rule or gives more users access. The file as it was is kept in /etc/motion-ad/backup with the time of the change.
+command that only shows something. A fix changes this package's files, its units and /etc/pam.d/motion, and \
+nothing else; no fix removes a rule or gives more users access. The file as it was is kept in \
+/etc/motion-ad/backup with the time of the change.
 
---bundle writes what a support case needs into one archive, which only you can read: this report, status, configuration, \
-versions, units, PAM services, the answers of DNS, certificates, and the last lines of the log. Passwords and keys are left \
-out. --pseudonyms replaces each name of a user by the same pseudonym everywhere; names of hosts, groups and domains stay.
+--bundle writes what a support case needs into one archive, which only you can read: this report, status, \
+configuration, versions, units, PAM services, the answers of DNS, certificates, and the last lines of the \
+log. Passwords and keys are left out. --pseudonyms replaces each name of a user by the same pseudonym \
+everywhere; names of hosts, groups and domains stay.
 
 Examples:
   sudo motion-ad doctor
@@ -810,12 +820,13 @@ pub struct Doctor {
     pub json: bool,
 
     /// Explain a check, and run none
-    #[arg(long, value_name = "CHECK", value_parser = PossibleValuesParser::new(CHECKS.iter().map(|check| check.id)),
+    #[arg(long, value_name = "CHECK",
+          value_parser = PossibleValuesParser::new(CHECKS.iter().map(|check| check.id)),
           hide_possible_values = true, conflicts_with_all = ["json", "login"])]
     pub explain: Option<String>,
 
-    /// Fix what can be fixed on this host: show each change, ask, keep a copy, apply it, check again, and undo it
-    /// if the check does not pass
+    /// Fix what can be fixed on this host: show each change, ask, keep a copy, apply it, check again, and
+    /// undo it if the check does not pass
     #[arg(long, conflicts_with_all = ["json", "explain", "login"])]
     pub fix: bool,
 

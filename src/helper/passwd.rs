@@ -98,9 +98,11 @@ mod tests {
         };
         assert_eq!(
             text("john", &refused),
-            " name       john\n principal  john@acme.com\n outcome    password_refused\n reason     AD answered 0000052D\n\n\
+            " name       john\n principal  john@acme.com\n outcome    password_refused\n reason     AD \
+             answered 0000052D\n\n\
              the password of john was not changed\nYour new password must have at least 12 characters.\n\
-             advice: the user must choose another password, or wait; the text or the reason gives AD's objection\n"
+             advice: the user must choose another password, or wait; the text or the reason gives AD's \
+             objection\n"
         );
         let cases = [
             (Outcome::Success, "\nthe password of john was changed\n"),

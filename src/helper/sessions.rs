@@ -123,8 +123,8 @@ fn close(
     Ok(())
 }
 
-/// Lists words for a shell that completes: the short ids of open sessions, or the names of their users. Prints nothing if the
-/// user may not know them, or if the broker does not answer at once.
+/// Lists words for a shell that completes: the short ids of open sessions, or the names of their users.
+/// Prints nothing if the user may not know them, or if the broker does not answer at once.
 pub(super) fn complete(cli: &Cli, args: &Complete) -> Page {
     let request = Request {
         service: "sessions".into(),

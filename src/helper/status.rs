@@ -295,25 +295,18 @@ mod tests {
         let text = status_text(&status, &problems(&status));
         assert_eq!(
             text,
-            " broker           version 0.1.0, process 42, up 1 min 1 s\n \
-              domain           acme.com\n \
-              site             Berlin\n \
-              passwords by     ldap: login.method\n \
-              machine account  connected to dc1.acme.com as XCALLY$@ACME.COM, ticket valid for 1 h 0 min\n \
-              trusted roots    /etc/ssl/certs and 1 root of the forest, 2 CRLs, read 2 h 0 min ago\n                  \
-                               a CRL of the forest is skipped\n \
-              pool             0 busy, 0 idle, at most 0\n \
-              background task  recheck failed 2 times, last because it\\npanicked\n\n    \
-                 DOMAIN CONTROLLER  OUR SITE  BINDS         READING  KDC\n    \
-                 dc1.acme.com       yes       ok, 12 s ago  ok       unknown\n \
-              x  dc1.acme.com       yes       down          ok       ok\n    \
-                 dc1.acme.com  binds  for 2 min 5 s  timed out\n\n    \
-                 TRUSTED ROOT  SHA-256                  VALID UNTIL\n    \
-                 CN=Acme Root  01:23:45:67:89:ab:cd:ef  2033-05-18\n\n \
-              OUTCOME  LOGINS\n \
-              success      12\n\n\
-             problem: config.toml\\u{1b}\n\
-             no user can log in\n"
+            " broker           version 0.1.0, process 42, up 1 min 1 s\n domain           acme.com\n \
+              site             Berlin\n passwords by     ldap: login.method\n machine account  connected to \
+              dc1.acme.com as XCALLY$@ACME.COM, ticket valid for 1 h 0 min\n trusted roots    /etc/ssl/certs \
+              and 1 root of the forest, 2 CRLs, read 2 h 0 min ago\n                  a CRL of the forest is \
+              skipped\n pool             0 busy, 0 idle, at most 0\n background task  recheck failed 2 \
+              times, last because it\\npanicked\n\n    DOMAIN CONTROLLER  OUR SITE  BINDS         READING  \
+              KDC\n    dc1.acme.com       yes       ok, 12 s ago  ok       unknown\n x  dc1.acme.com       \
+              yes       down          ok       ok\n    dc1.acme.com  binds  for 2 min 5 s  timed out\n\n    \
+              TRUSTED ROOT  SHA-256                  VALID UNTIL\n    CN=Acme Root  01:23:45:67:89:ab:cd:ef  \
+              2033-05-18\n\n OUTCOME  LOGINS\n success      12\n\n\
+              problem: config.toml\\u{1b}\n\
+              no user can log in\n"
         );
     }
 

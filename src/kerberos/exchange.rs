@@ -641,8 +641,9 @@ mod tests {
 
     #[tokio::test]
     async fn two_slow_ones_do_not_get_the_proof_at_once() {
-        // The second one is tried after 0.8 s and has the proof from then on. The first one asks for it 0.2 s later, and the
-        // second one answers after another 0.2 s. At 1.6 s the first one would get the proof as well.
+        // The second one is tried after 0.8 s and has the proof from then on. The first one asks for it 0.2 s
+        // later, and the second one answers after another 0.2 s. At 1.6 s the first one would get the proof
+        // as well.
         for _ in 0..5 {
             let first = Scripted::slow(vec![(1000, refusal(25, 0)), (0, refusal(24, 0))]).await;
             let second = Scripted::slow(vec![(0, refusal(25, 0)), (400, refusal(24, 0))]).await;

@@ -16,7 +16,8 @@ use super::krb5::Refused;
 use crate::net::BoxFuture;
 use crate::patience::{ATTEMPT, Others, Queue, first_of, stays};
 
-/// Maximum number of concurrent exchanges with one KDC: of those that begin a login, and of those that continue one.
+/// Maximum number of concurrent exchanges with one KDC: of those that begin a login, and of those that
+/// continue one.
 const TURNS: usize = 16;
 /// Number of KDCs that turns are kept for.
 const HOSTS: usize = 256;
@@ -76,9 +77,10 @@ impl<'k> Access<'k> {
 
     /// The KDCs that the machine's own tickets may come from: all that DNS names.
     ///
-    /// Their answer has to be made with the machine's key, or with the key of such a ticket, and only a KDC of
-    /// the realm knows these. A stranger only learns a proof of a key that is too long to guess. A user's
-    /// password is different: a stranger could guess it from the exchange, and could answer anything about it.
+    /// Their answer has to be made with the machine's key, or with the key of such a ticket, and only a KDC
+    /// of the realm knows these. A stranger only learns a proof of a key that is too long to guess. A user's
+    /// password is different: a stranger could guess it from the exchange, and could answer anything about
+    /// it.
     pub(super) fn for_machine(kdcs: &'k dyn Kdcs, turns: &'k Turns) -> Self {
         Access { kdcs, turns, is_for_machine: true }
     }
@@ -102,8 +104,8 @@ impl<'k> Access<'k> {
 #[derive(Default)]
 pub(super) struct Turns(Mutex<HashMap<String, Arc<Line>>>);
 
-/// The turns at one KDC. Exchanges that continue a login do not queue behind those that begin one: otherwise a login
-/// would queue twice, and while more arrive than the KDC serves, none would end in time.
+/// The turns at one KDC. Exchanges that continue a login do not queue behind those that begin one: otherwise
+/// a login would queue twice, and while more arrive than the KDC serves, none would end in time.
 struct Line {
     beginning: Queue,
     continuing: Arc<Semaphore>,

@@ -61,8 +61,8 @@ pub enum CheckError {
     Unavailable(String),
     /// The account needs no pre-authentication, so the password was not tried.
     #[error(
-        "the account needs no Kerberos pre-authentication (the KDC {0} asked for no proof), so that AD would not count a \
-         wrong password; clear \"Do not require Kerberos preauthentication\" of the account"
+        "the account needs no Kerberos pre-authentication (the KDC {0} asked for no proof), so that AD would \
+         not count a wrong password; clear \"Do not require Kerberos preauthentication\" of the account"
     )]
     NoPreauth(String),
     /// The clocks differ too much.
@@ -70,8 +70,8 @@ pub enum CheckError {
     ClockSkew(Skew),
     /// The KDC accepted the password but does not know this host's key.
     #[error(
-        "the KDC {kdc} does not hold this host's key: a forged KDC or a stale keytab ({cause}); if the machine \
-         password was changed, join again with `adcli join`"
+        "the KDC {kdc} does not hold this host's key: a forged KDC or a stale keytab ({cause}); if the \
+         machine password was changed, join again with `adcli join`"
     )]
     Forged {
         /// The KDC.
@@ -82,8 +82,8 @@ pub enum CheckError {
     /// The KDC accepted the password, but its ticket is for a version of this host's key that the keytab does
     /// not hold: the machine's password has just changed, the keytab is stale, or the KDC is forged.
     #[error(
-        "the KDC {kdc} uses another version of this host's key than the keytab: a stale keytab or a forged KDC \
-         ({cause}); join again with `adcli join`"
+        "the KDC {kdc} uses another version of this host's key than the keytab: a stale keytab or a forged \
+         KDC ({cause}); join again with `adcli join`"
     )]
     KeyVersion {
         /// The KDC.
@@ -91,11 +91,11 @@ pub enum CheckError {
         /// The version.
         cause: String,
     },
-    /// The KDC accepted the password and grants the account no ticket for this host (KDC_ERR_POLICY): an authentication
-    /// policy or silo says who may authenticate to it.
+    /// The KDC accepted the password and grants the account no ticket for this host (KDC_ERR_POLICY): an
+    /// authentication policy or silo says who may authenticate to it.
     #[error(
-        "the KDC {kdc} grants the account no ticket for {host}: an authentication policy or silo forbids it (KDC error 12); \
-         see AllowedToAuthenticateTo of the policy of {host}"
+        "the KDC {kdc} grants the account no ticket for {host}: an authentication policy or silo forbids it \
+         (KDC error 12); see AllowedToAuthenticateTo of the policy of {host}"
     )]
     Policy {
         /// The KDC.

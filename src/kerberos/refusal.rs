@@ -25,7 +25,8 @@ const WORDS: &[(u32, &str)] = &[
     (11, "the ticket would have no lifetime"),
     (
         POLICY,
-        "a policy forbids it: an authentication policy or silo, workstations, or a smart card that is required",
+        "a policy forbids it: an authentication policy or silo, workstations, or a smart card that is \
+         required",
     ),
     (13, "it cannot grant a requested option"),
     (14, "it supports none of the encryption types"),

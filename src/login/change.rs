@@ -95,8 +95,8 @@ impl<M: Machine, P: Changes> Logins<M, P> {
             Answer::Done if present.proven => Ok(()),
             Answer::Done => {
                 let said = format!(
-                    "{} says that the password was changed, and has not proved that it is a domain controller (its KDC \
-                     offers no armour)",
+                    "{} says that the password was changed, and has not proved that it is a domain \
+                     controller (its KDC offers no armour)",
                     present.dc
                 );
                 Ok(self.look(&person, before, &said, deadline).await?)

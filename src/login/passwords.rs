@@ -52,8 +52,8 @@ pub enum Attempt {
     Sent {
         /// The result of the check of the present password.
         present: Checked,
-        /// The answer to the change. It may be forged, unless the server that checked the present password has
-        /// proved itself.
+        /// The answer to the change. It may be forged, unless the server that checked the present password
+        /// has proved itself.
         answer: Answer,
     },
 }
@@ -161,7 +161,8 @@ impl DomainPasswords {
         }
     }
 
-    /// Records that `dc` of `domain` offers TLS that can be verified. That proves nothing while it takes no simple binds.
+    /// Records that `dc` of `domain` offers TLS that can be verified. That proves nothing while it takes no
+    /// simple binds.
     pub fn settled(&self, domain: &str, dc: &str) {
         match self.configured {
             config::Method::Auto if self.pool(domain).is_blocked(dc) => {}

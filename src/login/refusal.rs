@@ -28,8 +28,8 @@ impl Refusal {
         Refusal { outcome, reason: reason.to_string(), text: None, binds_off: false }
     }
 
-    /// Returns the refusal for a user whose password AD has not checked: the log names the account's state, and the user
-    /// learns no more than after a wrong password.
+    /// Returns the refusal for a user whose password AD has not checked: the log names the account's state,
+    /// and the user learns no more than after a wrong password.
     pub fn before_proof(self) -> Self {
         match self.outcome.audience() {
             Audience::Proved => {

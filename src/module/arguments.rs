@@ -144,7 +144,8 @@ pub const ARGUMENTS: &[Argument] = &[
         default: "5",
         entry_points: "all but setcred",
         text: "How long one call may wait for the broker, 1 to 60. The application waits as long. The \
-               broker's own deadline is 0.2 seconds earlier, so that its \"AD did not answer\" still arrives.",
+               broker's own deadline is 0.2 seconds earlier, so that its \"AD did not answer\" still \
+               arrives.",
         since: "0.1.0",
         cost: "a thread of the application is busy for at most this time",
         read: Read::Value(
@@ -158,9 +159,9 @@ pub const ARGUMENTS: &[Argument] = &[
         default: "auth",
         entry_points: "authenticate",
         text: "Which function rejects an expired password, or one that must be changed. With `auth` it is \
-               authenticate: right for every application. With `account` authenticate succeeds, given the right \
-               password, and acct_mgmt answers PAM_NEW_AUTHTOK_REQD: for applications that offer a password \
-               change, never for one that calls authenticate only.",
+               authenticate: right for every application. With `account` authenticate succeeds, given the \
+               right password, and acct_mgmt answers PAM_NEW_AUTHTOK_REQD: for applications that offer a \
+               password change, never for one that calls authenticate only.",
         since: "0.1.0",
         cost: "none",
         read: Read::Value(
@@ -173,9 +174,9 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "pam|auth",
         default: "pam",
         entry_points: "authenticate, open_session, close_session",
-        text: "What registers a session. With `pam` it is open_session. With `auth` it is a successful authenticate, and \
-               open_session registers no second one: for applications that open no sessions. Write it on the auth line \
-               and on the session line.",
+        text: "What registers a session. With `pam` it is open_session. With `auth` it is a successful \
+               authenticate, and open_session registers no second one: for applications that open no \
+               sessions. Write it on the auth line and on the session line.",
         since: "0.1.0",
         cost: "with `auth` one write to the register at each login, which is denied where that fails",
         read: Read::Value(
@@ -201,11 +202,12 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "",
         default: "no variable",
         entry_points: "authenticate, acct_mgmt, chauthtok",
-        text: "Put the name of the outcome into the environment of the PAM handle, as MOTION_AD_OUTCOME: the names are \
-               those of the table of outcomes. The application reads it with pam_getenv(3) after the call, and learns \
-               more than the PAM code says: which of several reasons refused an account. Where the module refuses a \
-               name or a password without asking the broker, the variable is not set. It is for the application alone: \
-               do not show it to a user whose password was wrong.",
+        text: "Put the name of the outcome into the environment of the PAM handle, as MOTION_AD_OUTCOME: the \
+               names are those of the table of outcomes. The application reads it with pam_getenv(3) after \
+               the call, and learns more than the PAM code says: which of several reasons refused an \
+               account. Where the module refuses a name or a password without asking the broker, the \
+               variable is not set. It is for the application alone: do not show it to a user whose password \
+               was wrong.",
         since: "0.1.0",
         cost: "none",
         read: Read::Flag(|arguments| arguments.outcome = true),
@@ -227,8 +229,9 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "",
         default: "what happens anyway",
         entry_points: "authenticate, chauthtok",
-        text: "Use an earlier module's password, and ask where there is none. A first password that AD refuses is not \
-               followed by a prompt for a second, because each attempt counts towards AD's lockout.",
+        text: "Use an earlier module's password, and ask where there is none. A first password that AD \
+               refuses is not followed by a prompt for a second, because each attempt counts towards AD's \
+               lockout.",
         since: "0.1.0",
         cost: "none",
         read: Read::Flag(|_| {}),
@@ -238,8 +241,8 @@ pub const ARGUMENTS: &[Argument] = &[
         value: "",
         default: "ask where there is none",
         entry_points: "chauthtok",
-        text: "Never ask for the new password: use the one that an earlier password line asked for, or refuse with \
-               PAM_AUTHTOK_ERR.",
+        text: "Never ask for the new password: use the one that an earlier password line asked for, or \
+               refuse with PAM_AUTHTOK_ERR.",
         since: "0.1.0",
         cost: "none",
         read: Read::Flag(|_| {}),

@@ -75,14 +75,15 @@ codes! {
 /// The codes of an outcome.
 #[derive(Clone, Copy)]
 struct Row {
-    /// For `pam_sm_authenticate` and `pam_sm_acct_mgmt`. They share it: pam.d(5) permits any code in a `[value=action]` on
-    /// any line, and a locked account would otherwise look like a denied one.
+    /// For `pam_sm_authenticate` and `pam_sm_acct_mgmt`. They share it: pam.d(5) permits any code in a
+    /// `[value=action]` on any line, and a locked account would otherwise look like a denied one.
     code: Code,
-    /// True if the outcome settles the state of the account, so that `acct_mgmt` may repeat it without a request.
+    /// True if the outcome settles the state of the account, so that `acct_mgmt` may repeat it without a
+    /// request.
     settles: bool,
-    /// For the first and the second call of `pam_sm_chauthtok`. The codes of pam_sm_chauthtok(3) stand for problems with a
-    /// password; outcomes about the account keep their usual code. PAM_AUTHINFO_UNAVAIL is reserved for a change that may
-    /// have been made.
+    /// For the first and the second call of `pam_sm_chauthtok`. The codes of pam_sm_chauthtok(3) stand for
+    /// problems with a password; outcomes about the account keep their usual code. PAM_AUTHINFO_UNAVAIL is
+    /// reserved for a change that may have been made.
     chauthtok: [Code; 2],
     /// For `pam_sm_open_session` and `pam_sm_close_session` (pam_sm_open_session(3)).
     session: Code,

@@ -114,7 +114,8 @@ impl Memory {
         self.probe.as_ref().filter(|probe| probe.subject.is(user, socket)).map(|probe| probe.result)
     }
 
-    /// Returns true if a line with `session=auth` has registered the session that this user has on the handle.
+    /// Returns true if a line with `session=auth` has registered the session that this user has on the
+    /// handle.
     pub fn is_registered(&self, user: &str, socket: &Path) -> bool {
         self.sessions.get(socket).is_some_and(|session| session.by_auth && session.user == user)
     }

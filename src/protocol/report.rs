@@ -301,8 +301,8 @@ pub struct Ended {
     pub at: u64,
     /// Reason for the end.
     pub reason: EndReason,
-    /// Id of the session that replaced it, the process that asked for an eviction, or the cause as text; empty if the
-    /// reason says enough.
+    /// Id of the session that replaced it, the process that asked for an eviction, or the cause as text;
+    /// empty if the reason says enough.
     #[serde(default)]
     pub detail: String,
 }

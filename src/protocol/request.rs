@@ -21,8 +21,8 @@ pub enum Operation {
     },
     /// Checks the access of a user who was authenticated elsewhere. Answered by a verdict.
     Account {
-        /// [`Verdict::account`](crate::verdict::Verdict::account) of an earlier answer on the same PAM handle.
-        /// The broker rejects the request if the name belongs to another account by now.
+        /// [`Verdict::account`](crate::verdict::Verdict::account) of an earlier answer on the same PAM
+        /// handle. The broker rejects the request if the name belongs to another account by now.
         account: Option<String>,
         /// As for [`Operation::Authenticate`].
         warn: bool,
@@ -255,7 +255,8 @@ mod tests {
     use super::*;
     use crate::protocol::{Secret, receive, search, send};
 
-    /// Requests of every operation, with their JSON after the terminal: old modules send and old brokers read it.
+    /// Requests of every operation, with their JSON after the terminal: old modules send and old brokers read
+    /// it.
     fn on_the_wire() -> Vec<(Request, &'static str, &'static str)> {
         let request = |operation| Request {
             service: "motion".into(),
@@ -314,7 +315,11 @@ mod tests {
             (
                 request(Operation::Search(Box::new(search))),
                 "search",
-                r#""register":false,"warn":false,"session":"","cursor":null,"search":{"base":"DC=acme","scope":"one","filter":"(cn=john)","attributes":["cn"],"size_limit":5}"#,
+                concat!(
+                    r#""register":false,"warn":false,"session":"","cursor":null,"#,
+                    r#""search":{"base":"DC=acme","scope":"one","filter":"(cn=john)","#,
+                    r#""attributes":["cn"],"size_limit":5}"#,
+                ),
             ),
         ]
     }
@@ -323,9 +328,8 @@ mod tests {
     fn requests_keep_their_bytes() {
         let secret = Secret::new(b"\0\x03oldnew".to_vec());
         for (request, operation, rest) in on_the_wire() {
-            let json = format!(
-                r#"{{"version":2,"operation":"{operation}","user":"john.doe","service":"motion","rhost":"client.example","tty":"tty1",{rest},"deadline":7}}"#
-            );
+            let who = r#""user":"john.doe","service":"motion","rhost":"client.example","tty":"tty1""#;
+            let json = format!(r#"{{"version":2,"operation":"{operation}",{who},{rest},"deadline":7}}"#);
             let mut wire = Vec::new();
             send(&mut wire, &request, &secret).unwrap();
             let lengths = [u32::try_from(json.len()).unwrap().to_be_bytes(), 8_u32.to_be_bytes()].concat();

@@ -2,8 +2,8 @@
 //!
 //! A session begins when an application opens it. It ends when the application closes it, when another login
 //! of the user replaces it, when its process is gone, when it is too old, or when AD no longer grants the
-//! user access, or when an administrator ends it. A session that is replaced, too old, without access or ended by an
-//! administrator is evicted: the application did not end it and learns of it from the events.
+//! user access, or when an administrator ends it. A session that is replaced, too old, without access or
+//! ended by an administrator is evicted: the application did not end it and learns of it from the events.
 
 mod evict;
 pub mod identity;
@@ -299,8 +299,8 @@ impl Register {
         closed.inspect_err(|_| self.owe(Due::End(id.to_owned(), ended)))
     }
 
-    /// Evicts the session `id`, because an administrator says so by the process `peer`. The event and the log name that
-    /// process as the kernel knows it.
+    /// Evicts the session `id`, because an administrator says so by the process `peer`. The event and the log
+    /// name that process as the kernel knows it.
     ///
     /// # Errors
     /// Returns an error if the store did not end the session.

@@ -106,7 +106,9 @@ mod tests {
                             open.push(number);
                             match admission {
                                 Admission::Replace(limit) => prop_assert!(open.len() <= limit.get()),
-                                Admission::Deny(limit) => prop_assert!(evict == 0 && open.len() <= limit.get()),
+                                Admission::Deny(limit) => {
+                                    prop_assert!(evict == 0 && open.len() <= limit.get());
+                                }
                                 Admission::Unlimited => prop_assert_eq!(evict, 0),
                             }
                         }

@@ -1,5 +1,5 @@
-//! The pool of connections for users' binds against scripted domain controllers: when it changes to another one, the
-//! delay that this costs, and the passwords that it never sends.
+//! The pool of connections for users' binds against scripted domain controllers: when it changes to another
+//! one, the delay that this costs, and the passwords that it never sends.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,8 +31,8 @@ const MARY: &str = "CN=mary.roe,OU=People,DC=acme,DC=com";
 const DC1: &str = "dc1.acme.com";
 const DC2: &str = "dc2.acme.com";
 
-/// Maximum wait of the first login that meets a silent domain controller, in attempts at a silent one: it waits for one
-/// attempt, and not for a second one. [`Control`] tells how much of its time was a wait.
+/// Maximum wait of the first login that meets a silent domain controller, in attempts at a silent one: it
+/// waits for one attempt, and not for a second one. [`Control`] tells how much of its time was a wait.
 const FIRST: u32 = 2;
 /// Same for the logins after it, which wait for none.
 const LATER: u32 = 1;
@@ -127,8 +127,8 @@ impl Bench {
     }
 }
 
-/// Logins that meet no trouble, one after the other, while a test runs. A busy machine delays these as well, so that
-/// they tell how much of another login's time was a wait for a domain controller.
+/// Logins that meet no trouble, one after the other, while a test runs. A busy machine delays these as well,
+/// so that they tell how much of another login's time was a wait for a domain controller.
 struct Control {
     /// The slowest so far, and the start of the present one.
     seen: Arc<Mutex<(Duration, Instant)>>,
@@ -243,7 +243,8 @@ const SCENARIOS: &[Scenario] = &[
     bound("notice of disconnection",    || binds([notice(52, "shutting down"), Action::Close]),  "LDAP result 52"),
 ];
 
-/// The attacker controls a DNS answer, and has a certificate for another name from an authority that is trusted.
+/// The attacker controls a DNS answer, and has a certificate for another name from an authority that is
+/// trusted.
 #[tokio::test]
 async fn a_host_that_dns_names_and_ad_does_not_list_gets_no_password() {
     for is_alone in [false, true] {
@@ -447,7 +448,8 @@ async fn a_connection_that_was_given_up_says_nothing_later() {
 async fn an_idle_connection_that_ended_is_replaced() {
     let Some(control) = Control::start() else { return };
     let Some(network) = Network::new() else { return };
-    // The first connection ends after its first bind, the second one in place of an answer to its second bind.
+    // The first connection ends after its first bind, the second one in place of an answer to its second
+    // bind.
     let ends = |number, actions: Vec<Action>| Rule::new(Event::bind(), actions).connection(number);
     let script = |script: Script| {
         script
@@ -503,8 +505,8 @@ async fn looking_again_and_again_does_not_fill_the_pool() {
     }
 }
 
-/// Returns the maximum number of connections in progress at once. Each counts from its acceptance to the search that
-/// follows the handshake.
+/// Returns the maximum number of connections in progress at once. Each counts from its acceptance to the
+/// search that follows the handshake.
 fn made_at_once(controller: &Controller) -> usize {
     let mut making = HashSet::new();
     let mut most = 0;
@@ -569,7 +571,8 @@ async fn many_at_once_leave_one_that_is_silent_until_a_probe_finds_it_working() 
 #[tokio::test]
 async fn who_is_slow_and_answers_others_is_not_left() {
     let Some(network) = Network::new() else { return };
-    // Longer than one attempt. The pool would leave DC1 if it answered no other login, as the scenario "late" shows.
+    // Longer than one attempt. The pool would leave DC1 if it answered no other login, as the scenario "late"
+    // shows.
     let slow = [Action::Delay(Duration::from_millis(1500)), success()];
     let script = |script: Script| script.on(Event::bind_as(MARY), slow).on(Event::bind(), [success()]);
     let first = network.controller(DC1, script).await;
@@ -628,8 +631,8 @@ async fn who_failed_before_is_asked_where_nobody_else_answers() {
         assert!(success_at(&answer, DC1), "{answer:?}");
         assert_eq!(answer.0.unwrap().unanswered, [DC2]);
         assert_eq!(second.log().binds(), 1);
-        // With probes the answer comes after the first success. Without them it comes in the last attempt before the
-        // deadline of five seconds.
+        // With probes the answer comes after the first success. Without them it comes in the last attempt
+        // before the deadline of five seconds.
         match is_probed {
             true => assert!(control.allows(answer.1, 4), "{:?}", answer.1),
             false => assert!(answer.1 > ATTEMPT * 5, "{:?}", answer.1),
@@ -671,7 +674,8 @@ async fn without_tls_anywhere_nothing_is_sent() {
     }
 }
 
-/// The answers of domain controllers on which NTLM is off: Samba's, and the one that MS-ERREF has for Windows.
+/// The answers of domain controllers on which NTLM is off: Samba's, and the one that MS-ERREF has for
+/// Windows.
 const NO_BINDS: [u32; 2] = [0x418, 0x791];
 
 #[tokio::test]
@@ -855,8 +859,9 @@ async fn a_first_login_after_a_start_meets_none_of_five_that_were_dead() {
 
 #[tokio::test]
 async fn two_slow_ones_do_not_get_the_password_at_once() {
-    // The second one is tried after 0.8 s and has the bind from then on. The first one is ready for it 0.2 s later, and
-    // the second one refuses after another 0.3 s. At 1.6 s the first one would get the bind as well.
+    // The second one is tried after 0.8 s and has the bind from then on. The first one is ready for it 0.2 s
+    // later, and the second one refuses after another 0.3 s. At 1.6 s the first one would get the bind as
+    // well.
     for _ in 0..5 {
         let Some(network) = Network::new() else { return };
         let [entry, done] = root_dse(&[], "TRUE");

@@ -478,3 +478,28 @@ fn background_work_is_supervised() {
         }
     }
 }
+
+/// rustfmt breaks neither comments nor strings. Only a table that it must leave alone may be wider.
+#[test]
+fn no_line_of_rust_is_wider_than_rustfmt_makes_it() {
+    let settings = read("rustfmt.toml");
+    let width = settings.lines().find_map(|line| line.strip_prefix("max_width = ")).unwrap();
+    let width: usize = width.parse().unwrap();
+    let files = ["build.rs", "packaging", "src", "tests"].iter().flat_map(|path| sources(&root().join(path)));
+    let mut wide = Vec::new();
+    for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        // The indentation of the table that the line belongs to.
+        let mut table = None;
+        for (number, line) in (1..).zip(read(&file).lines()) {
+            let indent = line.len() - line.trim_start().len();
+            match table {
+                _ if line.trim() == "#[rustfmt::skip]" => table = Some(indent),
+                Some(of) if indent == of && line.ends_with(['}', ';']) => table = None,
+                Some(_) => {}
+                None if line.chars().count() > width => wide.push(format!("{}:{number}", file.display())),
+                None => {}
+            }
+        }
+    }
+    assert!(wide.is_empty(), "{wide:#?}");
+}

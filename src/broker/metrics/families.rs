@@ -86,15 +86,18 @@ families! {
     Serving = "serving", Gauge, [],
         "1 if a login can succeed now, as checked within the last 10 seconds; 0 if none can, for any cause.";
     Well = "well", Gauge, [],
-        "1 if all is well, as in motion-ad status and motion-ad ready; 0 if there is a problem, even if users can still log in.";
+        "1 if all is well, as in motion-ad status and motion-ad ready; 0 if there is a problem, even if \
+         users can still log in.";
     ConfigCurrent = "config_current", Gauge, [],
         "0 while the last good configuration stays in force because the file on disk cannot be used; else 1.";
     BuildInfo = "build_info", Gauge, ["version"], "The version of the package; its value is always 1.";
     Started = "start_timestamp", Seconds, [],
-        "When the broker started; it restarts after each change of its configuration or of the join, and counts on.";
+        "When the broker started; it restarts after each change of its configuration or of the join, and \
+         counts on.";
     Logins = "logins", Counter, ["outcome"], "Logins by outcome.";
     LoginDuration = "login_duration", Times, ["method"],
-        "Time that logins took in the broker, by the method that checked the password: ldap, kerberos, or none.";
+        "Time that logins took in the broker, by the method that checked the password: ldap, kerberos, or \
+         none.";
     AccountChecks = "account_checks", Counter, ["outcome"],
         "Checks of accounts whose password was checked elsewhere, by outcome.";
     PasswordProbes = "password_probes", Counter, ["outcome"],
@@ -103,9 +106,11 @@ families! {
     SessionOpens = "session_opens", Counter, ["outcome"], "Calls of open_session by outcome.";
     SessionCloses = "session_closes", Counter, ["outcome"], "Calls of close_session by outcome.";
     Refused = "requests_refused", Counter, ["reason"],
-        "Requests without a decision: from a user without the right (stranger), malformed, read too late (overloaded), or whose answer no client read (unanswered).";
+        "Requests without a decision: from a user without the right (stranger), malformed, read too late \
+         (overloaded), or whose answer no client read (unanswered).";
     Connections = "connections", Gauge, [], "Connections from applications.";
-    ConnectionsMax = "connections_max", Gauge, [], "Maximum number of connections from applications (broker.connections).";
+    ConnectionsMax = "connections_max", Gauge, [], "Maximum number of connections from applications \
+                                                    (broker.connections).";
     LogLost = "log_lines_lost", Counter, [], "Lines of the log that were lost because syslog is too slow.";
     Panics = "panics", Counter, [],
         "Faults of the program (panics) that were caught; each is a line `event=panic` in the log.";
@@ -116,7 +121,8 @@ families! {
     PasswordMethod = "password_method", Gauge, ["domain", "method"],
         "How passwords are checked, once that is known; its value is always 1.";
     DcUp = "dc_up", Gauge, ["domain", "dc", "service"],
-        "1 if the last request to this service of a domain controller succeeded, else 0; absent before the first request.";
+        "1 if the last request to this service of a domain controller succeeded, else 0; absent before the \
+         first request.";
     DcOutages = "dc_outages", Counter, ["domain", "dc", "service"],
         "How often a service of a domain controller failed after it had worked.";
     DcCertificate = "dc_certificate_expiry_timestamp", Seconds, ["domain", "dc"],
@@ -125,7 +131,8 @@ families! {
         "1 if the list of domain controllers is as DNS or the configuration has it; 0 if DNS did not answer.";
     Pool = "pool_connections", Gauge, ["domain", "state"],
         "Connections for binds: busy with a login, or idle.";
-    PoolMax = "pool_connections_max", Gauge, ["domain"], "Maximum number of connections for binds (pool.connections).";
+    PoolMax = "pool_connections_max", Gauge, ["domain"], "Maximum number of connections for binds \
+                                                          (pool.connections).";
     PoolRefused = "pool_refused", Counter, ["domain"],
         "Logins that were denied because every connection was busy until their deadline.";
     MachineConnected = "machine_connected", Gauge, [],

@@ -100,7 +100,8 @@ fn plain(status: &str, text: &str) -> String {
 fn response(status: &str, kind: &str, text: &str) -> String {
     let length = text.len();
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nAllow: GET\r\nConnection: close\r\n\r\n{text}"
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nAllow: GET\r\n\
+         Connection: close\r\n\r\n{text}"
     )
 }
 

@@ -175,9 +175,9 @@ pub async fn discover(
 }
 
 impl List {
-    /// Keeps from `last` what has no better replacement. The former addresses of a host stay unless one of the
-    /// new ones is the first to accept a connection. If DNS names no `admitted` domain controller, the former
-    /// ones stay.
+    /// Keeps from `last` what has no better replacement. The former addresses of a host stay unless one of
+    /// the new ones is the first to accept a connection. If DNS names no `admitted` domain controller, the
+    /// former ones stay.
     pub async fn keeping(
         mut self,
         last: &List,

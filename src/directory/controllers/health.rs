@@ -57,8 +57,8 @@ pub struct Change {
 /// State of a service, seen from this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It works; the duration is that of the outage that has just ended. In a change without it, a doubt has ended
-    /// that was never reported.
+    /// It works; the duration is that of the outage that has just ended. In a change without it, a doubt has
+    /// ended that was never reported.
     Up(Option<Duration>),
     /// It fails, with the cause.
     Down(String),
@@ -164,8 +164,8 @@ impl Health {
     }
 
     /// Notes that `service` of `host` did not answer at all, which makes every other service of the same host
-    /// suspect. The first time it may be slow: a probe shows that. One that is silent again before it has done its
-    /// work has failed, although probes find it working.
+    /// suspect. The first time it may be slow: a probe shows that. One that is silent again before it has
+    /// done its work has failed, although probes find it working.
     pub fn silent(&mut self, host: &str, service: Service, cause: &str, now: Instant) -> Option<Change> {
         let circuit = self.circuit(host, service);
         if circuit.open.is_some() {
@@ -182,8 +182,8 @@ impl Health {
         None
     }
 
-    /// Returns whether `service` of `host` has failed, and whether the host is suspect: silent at any service,
-    /// or for reading, without an answer from its KDC. Sorting by it puts the best first.
+    /// Returns whether `service` of `host` has failed, and whether the host is suspect: silent at any
+    /// service, or for reading, without an answer from its KDC. Sorting by it puts the best first.
     ///
     /// The machine account asks the KDC before it connects. A dead host that has already cost it a wait there
     /// does not cost it another one.
@@ -210,8 +210,8 @@ impl Health {
         alike.iter().filter_map(answered).any(|answered| answered >= since)
     }
 
-    /// Notes that a probe of `service` of `host`, which began at `begun`, failed. If the service has answered a
-    /// login since then, it is slow and not dead: the probe proves nothing.
+    /// Notes that a probe of `service` of `host`, which began at `begun`, failed. If the service has answered
+    /// a login since then, it is slow and not dead: the probe proves nothing.
     pub fn probe_failed(
         &mut self,
         host: &str,

@@ -24,8 +24,8 @@ use crate::net::BoxFuture;
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 
-/// Time limit of one probe: the default deadline of a login. A probe that gave up earlier would report a domain
-/// controller as dead on which logins succeed.
+/// Time limit of one probe: the default deadline of a login. A probe that gave up earlier would report a
+/// domain controller as dead on which logins succeed.
 pub const PROBE: Duration = Duration::from_secs(5);
 /// Minimum age of a list before it is refreshed because a host with several addresses failed.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -244,15 +244,16 @@ impl ServerList {
         self.changed.notify_one();
     }
 
-    /// Notes that `service` of `host` did not answer at all, which makes the whole host suspect. The first time a
-    /// probe shows if it is only slow.
+    /// Notes that `service` of `host` did not answer at all, which makes the whole host suspect. The first
+    /// time a probe shows if it is only slow.
     pub fn silent(&self, host: &str, service: Service, cause: &str) {
         self.note(|health| health.silent(host, service, cause, Instant::now()));
         self.look_again(host);
         self.changed.notify_one();
     }
 
-    /// Notes that a probe or a new connection reached `service` of `host`. Only a bind shows that it answers binds.
+    /// Notes that a probe or a new connection reached `service` of `host`. Only a bind shows that it answers
+    /// binds.
     pub fn reached(&self, host: &str, service: Service) {
         self.note(|health| match service {
             Service::Binds => health.reached(host, service, Instant::now()),
@@ -529,7 +530,8 @@ struct Due {
 }
 
 async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> Ended {
-    // Bounded by the list: two probes of one service are at least a second apart, and each takes at most [`PROBE`].
+    // Bounded by the list: two probes of one service are at least a second apart, and each takes at most
+    // [`PROBE`].
     let mut probes = JoinSet::new();
     // The content on disk, and the earliest time of the next write.
     let (mut kept, mut keeping) = (Lasting::default(), Instant::now());

@@ -296,7 +296,8 @@ fn whole(entries: impl Iterator<Item = FoundEntry>, mut is_cut: bool, size_limit
             false => (
                 code::ADMIN_LIMIT_EXCEEDED,
                 format!(
-                    "there are more entries than one search returns ({MAX_ENTRIES} entries, {MAX_FOUND} bytes)"
+                    "there are more entries than one search returns ({MAX_ENTRIES} entries, {MAX_FOUND} \
+                     bytes)"
                 ),
             ),
         };

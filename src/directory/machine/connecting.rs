@@ -1,5 +1,5 @@
-//! Opening the machine connection: the domain controllers in their order, and the next one in addition to one that is
-//! slow.
+//! Opening the machine connection: the domain controllers in their order, and the next one in addition to one
+//! that is slow.
 
 use std::iter::Peekable;
 use std::net::SocketAddr;
@@ -20,8 +20,8 @@ use crate::patience::first_of;
 const INVALID_CREDENTIALS: u32 = 49;
 
 impl Inner {
-    /// Connects to the first domain controller that accepts the machine account. It has until `deadline` if that is
-    /// later than its usual time.
+    /// Connects to the first domain controller that accepts the machine account. It has until `deadline` if
+    /// that is later than its usual time.
     pub(super) async fn connect(self: &Arc<Self>, deadline: Instant) -> Outcome {
         let deadline = deadline.max(Instant::now() + self.settings.connect);
         let dns = "the search for domain controllers in DNS";
@@ -32,8 +32,8 @@ impl Inner {
             .map_err(MachineError::NoServer)?;
         self.slot.lock().doing = "the KDC's ticket for the machine account".to_owned();
         let credential = self.kerberos.credential(deadline).await?;
-        // A host whose KDC was silent in the meantime now comes after the others, so that a dead host is waited
-        // for once and not twice.
+        // A host whose KDC was silent in the meantime now comes after the others, so that a dead host is
+        // waited for once and not twice.
         let candidates = match timeout_at(deadline, self.servers.candidates()).await {
             Ok(Ok(again)) => again,
             _ => candidates,
@@ -49,7 +49,8 @@ impl Inner {
             if race.running.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            // One that is slow is waited for while the next one is tried beside it; another address of the same host soon.
+            // One that is slow is waited for while the next one is tried beside it; another address of the
+            // same host soon.
             let (until, is_same) = match (race.waiting.peek(), race.running.last()) {
                 (Some((next, _)), Some(last)) if next.service.host == last.server.service.host => {
                     (deadline.min(Instant::now() + LEAD), true)

@@ -79,8 +79,8 @@ pub trait Servers: Send + Sync + 'static {
 /// Bounds of a [`MachineConnection`].
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Time limit for finding a domain controller, connecting and binding together. A search with a longer deadline
-    /// waits that long.
+    /// Time limit for finding a domain controller, connecting and binding together. A search with a longer
+    /// deadline waits that long.
     pub connect: Duration,
     /// Time for one address of one domain controller before the next one is tried in parallel.
     pub attempt: Duration,
@@ -553,7 +553,8 @@ impl Slot {
     }
 
     /// Returns the connecting task, which is started if none is running. No caller owns it, so a search that
-    /// gives up does not cancel it for the others. It has until `deadline` if that is later than its usual time.
+    /// gives up does not cancel it for the others. It has until `deadline` if that is later than its usual
+    /// time.
     fn connecting(&mut self, inner: &Arc<Inner>, deadline: Instant) -> watch::Receiver<Option<Outcome>> {
         if let Some(receiver) = self.connecting.as_ref().filter(|receiver| receiver.has_changed().is_ok()) {
             return receiver.clone();

@@ -248,7 +248,8 @@ mod tests {
     }
 
     /// Windows's answer for every rule, by LDAP.
-    const WINDOWS: &str = "0000052D: AtrErr: DSID-03191083, #1:\n\t0: 0000052D: DSID-03191083, problem 1005 (CONSTRAINT_ATT_TYPE), data 0, Att 9005a (unicodePwd)";
+    const WINDOWS: &str = "0000052D: AtrErr: DSID-03191083, #1:\n\t0: 0000052D: DSID-03191083, problem 1005 \
+                           (CONSTRAINT_ATT_TYPE), data 0, Att 9005a (unicodePwd)";
 
     #[test]
     fn complexity_is_three_of_five_kinds_and_no_name() {
@@ -293,7 +294,8 @@ mod tests {
             (
                 &policy(),
                 "abcdefgh",
-                "Your new password must have characters of three of these kinds: capital letters, small letters, digits, others.",
+                "Your new password must have characters of three of these kinds: capital letters, small \
+                 letters, digits, others.",
             ),
             (
                 &policy(),
@@ -375,12 +377,14 @@ mod tests {
                 "Your new password must have at least 12 characters.",
             ),
             (
-                "Password is already in password history. New password must not match any of your 5 previous passwords.".to_owned(),
+                "Password is already in password history. New password must not match any of your 5 previous \
+                 passwords.".to_owned(),
                 "Your new password may not be one of your last 5 passwords.",
                 "Your new password may not be one of your last 5 passwords.",
             ),
             (
-                "Password change rejected, password changes may not be permitted on this account, or the minimum password age may not have elapsed.".to_owned(),
+                "Password change rejected, password changes may not be permitted on this account, or the \
+                 minimum password age may not have elapsed.".to_owned(),
                 "Your password was changed less than 1 day ago; it may not be changed again yet.",
                 "You may not change your password, or not yet.",
             ),

@@ -33,18 +33,18 @@ use crate::protocol::report;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
 
-/// Connections that are made to one domain controller at a time. It works hardest for those: many at once would make
-/// each too late for its login, and the next ones would make it worse.
+/// Connections that are made to one domain controller at a time. It works hardest for those: many at once
+/// would make each too late for its login, and the next ones would make it worse.
 const CONNECTING: usize = 4;
-/// Time limit for opening one connection, even if the login that started it has given up. A login with a longer
-/// deadline waits that long.
+/// Time limit for opening one connection, even if the login that started it has given up. A login with a
+/// longer deadline waits that long.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Maximum number of binds sent for one login. AD may have counted a bind that got no answer, so few are
 /// repeated.
 const BINDS: usize = 3;
 
-/// Time after which a domain controller that takes no simple binds gets one again. It has counted nothing, but each bind
-/// costs its login time.
+/// Time after which a domain controller that takes no simple binds gets one again. It has counted nothing,
+/// but each bind costs its login time.
 const BLOCKED: Duration = Duration::from_secs(60);
 
 /// Has the trusted roots read again.
@@ -99,8 +99,8 @@ pub enum PoolError {
     /// No domain controller that answers has trustworthy TLS; the text lists the causes. No bind was sent.
     #[error("no domain controller offers TLS that can be verified: {0}")]
     NoTls(String),
-    /// Domain controllers answered that they take no simple binds, and no other one can be used; the text lists the causes. AD
-    /// has counted nothing.
+    /// Domain controllers answered that they take no simple binds, and no other one can be used; the text
+    /// lists the causes. AD has counted nothing.
     #[error(
         "no domain controller takes simple binds: {0}; login.method = \"auto\" or \"kerberos\" does without"
     )]
@@ -615,8 +615,8 @@ impl Pool {
         cause.to_owned()
     }
 
-    /// Notes that a host which got a request at `since` is slow or dead: a probe shows which. The idle connections
-    /// that have not answered since may be dead even if the host is not.
+    /// Notes that a host which got a request at `since` is slow or dead: a probe shows which. The idle
+    /// connections that have not answered since may be dead even if the host is not.
     fn doubt(&self, controller: &Controller, cause: &str, since: Instant) {
         self.abandon(|connection| connection.host == controller.host && connection.used < since);
         self.servers.silent(&controller.host, Service::Binds, cause);

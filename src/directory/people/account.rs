@@ -48,7 +48,8 @@ pub struct Account {
     pub groups: Option<Vec<Sid>>,
     /// True if the account is in the group Protected Users; `None` if its groups were not requested.
     pub protected: Option<bool>,
-    /// Name of the authentication policy silo that the account is assigned to (`msDS-AssignedAuthNPolicySilo`).
+    /// Name of the authentication policy silo that the account is assigned to
+    /// (`msDS-AssignedAuthNPolicySilo`).
     pub silo: Option<String>,
     /// Name of its authentication policy (`msDS-AssignedAuthNPolicy`).
     pub policy: Option<String>,
@@ -218,14 +219,14 @@ impl Account {
         facts
     }
 
-    /// Returns the name of the restriction because of which AD rejects every bind of the account, whatever the password,
-    /// if that is certain. A policy or silo may not be enforced, or admit this host.
+    /// Returns the name of the restriction because of which AD rejects every bind of the account, whatever
+    /// the password, if that is certain. A policy or silo may not be enforced, or admit this host.
     pub fn binds_forbidden(&self) -> Option<&'static str> {
         (self.protected == Some(true)).then_some(PROTECTED)
     }
 
-    /// Returns the restrictions that AD applies to a logon in addition to the state, each with its value for the
-    /// administrator. Only a logon shows their effect.
+    /// Returns the restrictions that AD applies to a logon in addition to the state, each with its value for
+    /// the administrator. Only a logon shows their effect.
     pub fn restrictions(&self) -> Vec<(&'static str, String)> {
         let by_kerberos = |what: &str| format!("{what}passwords are checked by Kerberos alone");
         let protected = (self.protected == Some(true)).then(|| (PROTECTED, by_kerberos("member; ")));
@@ -534,10 +535,14 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 1000, failure_persistence: None, ..ProptestConfig::default()
+        })]
 
         #[test]
-        fn a_later_number_is_a_later_time_and_only_two_numbers_mean_never(one in any_ticks(), other in any_ticks()) {
+        fn a_later_number_is_a_later_time_and_only_two_numbers_mean_never(
+            one in any_ticks(), other in any_ticks(),
+        ) {
             let (earlier, later) = (one.min(other), one.max(other));
             if let (Some(earlier), Some(later)) = (time_of(earlier), time_of(later)) {
                 prop_assert!(UNIX_EPOCH <= earlier && earlier <= later);
@@ -546,7 +551,9 @@ mod tests {
         }
 
         #[test]
-        fn an_account_is_expired_from_its_time_on(expires in any_ticks(), password in any_ticks(), now in any_time()) {
+        fn an_account_is_expired_from_its_time_on(
+            expires in any_ticks(), password in any_ticks(), now in any_time(),
+        ) {
             let entry = replaced("accountExpires", &expires.to_string());
             let account = Account::from_entry(&Entry::with(entry, "x", [""])).unwrap();
             let is_over = time_of(expires).is_some_and(|at| at <= now);

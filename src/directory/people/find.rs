@@ -285,8 +285,8 @@ mod tests {
         let error = chosen("ceo", "").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "ceo is the userPrincipalName of CN=helped and the sAMAccountName of CN=ceo; a line in names.map decides: \
-             \"ceo = ceo@acme.com\" for the first, \"ceo = ACME\\ceo\" for the second"
+            "ceo is the userPrincipalName of CN=helped and the sAMAccountName of CN=ceo; a line in names.map \
+             decides: \"ceo = ceo@acme.com\" for the first, \"ceo = ACME\\ceo\" for the second"
         );
         // Typed in full, as domain controllers accept it.
         assert_eq!(chosen("ceo@acme.com", "").unwrap(), "helped");
@@ -386,10 +386,12 @@ mod tests {
     async fn an_explicit_name_is_found_anywhere_in_the_forest_and_read_at_home() {
         let searches = [
             nobody(
-                "own dc=acme,dc=com (&(|(userPrincipalName=m.rossi@brand.example))(objectCategory=person)(objectClass=user))",
+                "own dc=acme,dc=com \
+                 (&(|(userPrincipalName=m.rossi@brand.example))(objectCategory=person)(objectClass=user))",
             ),
             (
-                "catalogue  (&(|(userPrincipalName=m.rossi@brand.example))(objectCategory=person)(objectClass=user))",
+                "catalogue  \
+                 (&(|(userPrincipalName=m.rossi@brand.example))(objectCategory=person)(objectClass=user))",
                 Ok(vec![mary()]),
             ),
             // Moved since the catalogue was updated.
@@ -410,10 +412,12 @@ mod tests {
         let searches = [
             nobody("own dc=acme,dc=com"),
             nobody(
-                "catalogue  (&(|(userPrincipalName=mary@emea.acme.com))(objectCategory=person)(objectClass=user))",
+                "catalogue  \
+                 (&(|(userPrincipalName=mary@emea.acme.com))(objectCategory=person)(objectClass=user))",
             ),
             (
-                "catalogue DC=emea,DC=acme,DC=com (&(|(sAMAccountName=mary))(objectCategory=person)(objectClass=user))",
+                "catalogue DC=emea,DC=acme,DC=com \
+                 (&(|(sAMAccountName=mary))(objectCategory=person)(objectClass=user))",
                 Ok(namesakes),
             ),
             at_home(mary()),

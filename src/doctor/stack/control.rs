@@ -143,8 +143,8 @@ impl Control {
         Some(Control(std::array::from_fn(action)))
     }
 
-    /// Parses `value=action …` from between brackets, as libpam does (`_pam_parse_control`): spaces are optional, the
-    /// first `default` counts, and values that are not named are bad.
+    /// Parses `value=action …` from between brackets, as libpam does (`_pam_parse_control`): spaces are
+    /// optional, the first `default` counts, and values that are not named are bad.
     pub(super) fn list(text: &str) -> Option<Self> {
         let mut actions = [None; VALUES.len()];
         let mut rest = unspaced(text);

@@ -3,8 +3,8 @@
 /// A field's name and value.
 pub(crate) type Field = (String, String);
 
-/// Parses a line of `name=value` fields. A value in quotation marks has escapes: `\"`, `\\` and `\u{HEX}`. The rest of a line
-/// that was cut short, or that another program wrote, is left out.
+/// Parses a line of `name=value` fields. A value in quotation marks has escapes: `\"`, `\\` and `\u{HEX}`.
+/// The rest of a line that was cut short, or that another program wrote, is left out.
 pub(crate) fn parse(line: &str) -> Vec<Field> {
     let mut fields = Vec::new();
     let mut rest = line.trim();

@@ -108,8 +108,8 @@ impl Wanted {
     }
 }
 
-/// Returns true for a line that says how a login, a password change or a session turned out. Steps that follow a login and
-/// succeed are left out, and so are sessions that their application ends.
+/// Returns true for a line that says how a login, a password change or a session turned out. Steps that
+/// follow a login and succeed are left out, and so are sessions that their application ends.
 fn is_shown(record: &Record) -> bool {
     match record.get("event") {
         "login" | "password" => true,

@@ -45,8 +45,8 @@ pub(super) fn text(found: &Found, width: Option<usize>, now: OffsetDateTime) -> 
     text
 }
 
-/// Returns a heading and a line for each record. Columns without a value are left out, and on a narrow terminal also those
-/// that say least.
+/// Returns a heading and a line for each record. Columns without a value are left out, and on a narrow
+/// terminal also those that say least.
 fn rows(found: &Found, width: Option<usize>, now: OffsetDateTime) -> (String, impl Iterator<Item = &Record>) {
     let is_today = found.list.iter().all(|record| day(moment(record)) == day(now));
     let time = |record: &Record| match (moment(record), is_today) {
@@ -188,15 +188,17 @@ mod tests {
     }
 
     const LINES: &[&str] = &[
-        "event=login user=john.doe principal=john.doe@acme.com outcome=success method=ldap dc=ad.acme.com peer=uid:999 \
-         service=motion rhost=192.0.2.7 ms=4.2",
-        "event=login user=jd principal=john.doe@acme.com outcome=wrong_password reason=\"AD says: the password is wrong (data \
-         52e)\" method=ldap dc=ad.acme.com service=motion ms=5.2",
-        "event=password user=petra.expired principal=petra.expired@acme.com outcome=password_refused reason=\"AD refuses the \
-         new password\" text=\"It is too short.\" ms=30.0",
-        "event=session_end session=8f14e45f user=seth.seat principal=seth.seat@acme.com reason=replaced detail=9f14e45f",
-        "event=login user=\"evil\\u{1b}[2J\\u{202e}name that is long enough to be cut off on every terminal\" \
-         outcome=unmapped reason=\"the name contains a control character\" advice=\"as the line says\"",
+        "event=login user=john.doe principal=john.doe@acme.com outcome=success method=ldap dc=ad.acme.com \
+         peer=uid:999 service=motion rhost=192.0.2.7 ms=4.2",
+        "event=login user=jd principal=john.doe@acme.com outcome=wrong_password reason=\"AD says: the \
+         password is wrong (data 52e)\" method=ldap dc=ad.acme.com service=motion ms=5.2",
+        "event=password user=petra.expired principal=petra.expired@acme.com outcome=password_refused \
+         reason=\"AD refuses the new password\" text=\"It is too short.\" ms=30.0",
+        "event=session_end session=8f14e45f user=seth.seat principal=seth.seat@acme.com reason=replaced \
+         detail=9f14e45f",
+        "event=login user=\"evil\\u{1b}[2J\\u{202e}name that is long enough to be cut off on every \
+         terminal\" outcome=unmapped reason=\"the name contains a control character\" advice=\"as the line \
+         says\"",
     ];
 
     #[test]
@@ -216,7 +218,8 @@ mod tests {
                 "seth.seat replaced",
                 "session ended: 9f14e45f",
                 "unmapped: as the line says",
-                "wrong_password: ask the user to type the password again; each attempt counts towards AD's lockout",
+                "wrong_password: ask the user to type the password again; each attempt counts towards AD's \
+                 lockout",
                 "1 success",
             ] {
                 assert!(words.contains(part), "{width:?}: no {part:?} in\n{text}");

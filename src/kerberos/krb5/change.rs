@@ -93,8 +93,8 @@ impl ChangeExchange {
             raw::krb5_auth_con_setaddrs(context.0, self.auth, &mut local, ptr::null_mut())
         })?;
         let mut message = Bytes::empty(context);
-        // SAFETY: everything is valid, the password is only read; without a flag that asks for it no replay data is
-        // written.
+        // SAFETY: everything is valid, the password is only read; without a flag that asks for it no replay
+        // data is written.
         context.check(unsafe {
             raw::krb5_mk_priv(context.0, self.auth, &input(new)?, &mut message.raw, ptr::null_mut())
         })?;

@@ -127,7 +127,8 @@ impl Context {
         // SAFETY: `raw` is written on success only.
         match unsafe { raw::krb5_init_context(&mut raw) } {
             0 => {
-                // SAFETY: the context was just made; the hook has the type of the declaration and needs no data.
+                // SAFETY: the context was just made; the hook has the type of the declaration and needs no
+                // data.
                 unsafe { raw::krb5_set_kdc_send_hook(raw, unreachable_kdc, ptr::null_mut()) };
                 Ok(Context(raw))
             }

@@ -14,8 +14,8 @@ pub(super) type Code = i32;
 /// The library's opaque types: contexts, caches, keytabs, exchanges.
 pub(super) type Opaque = *mut c_void;
 
-/// The type of a function that asks the user (`krb5_prompter_fct`). It has no value, so the library gets none: no
-/// module of Kerberos can ask for, or store, an answer of the user.
+/// The type of a function that asks the user (`krb5_prompter_fct`). It has no value, so the library gets
+/// none: no module of Kerberos can ask for, or store, an answer of the user.
 pub(super) enum NoPrompter {}
 
 /// `krb5_data`.
@@ -408,7 +408,9 @@ mod tests {
             PrincipalData is krb5_principal_data {
                 magic is magic, realm is realm, data is data, length is length, kind is type,
             }
-            Keyblock is krb5_keyblock { magic is magic, enctype is enctype, length is length, contents is contents }
+            Keyblock is krb5_keyblock {
+                magic is magic, enctype is enctype, length is length, contents is contents,
+            }
             Entry is krb5_keytab_entry {
                 magic is magic, principal is principal, timestamp is timestamp, vno is vno, key is key,
             }
@@ -421,10 +423,12 @@ mod tests {
                 second_ticket is second_ticket, authdata is authdata,
             }
             KrbError is krb5_error {
-                magic is magic, ctime is ctime, cusec is cusec, susec is susec, stime is stime, error is error,
-                client is client, server is server, text is text, e_data is e_data,
+                magic is magic, ctime is ctime, cusec is cusec, susec is susec, stime is stime,
+                error is error, client is client, server is server, text is text, e_data is e_data,
             }
-            Address is krb5_address { magic is magic, kind is addrtype, length is length, contents is contents }
+            Address is krb5_address {
+                magic is magic, kind is addrtype, length is length, contents is contents,
+            }
             EncData is krb5_enc_data { magic is magic, kind is enctype, version is kvno, text is ciphertext }
         }
     }

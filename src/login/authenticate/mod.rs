@@ -94,7 +94,8 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         }
         progress.person = Some(person.clone());
         let (checked, read) = (tried.checked?, tried.read);
-        // A stranger can type a name, too. So before the password is proved, only the log names the account's state.
+        // A stranger can type a name, too. So before the password is proved, only the log names the account's
+        // state.
         let (before_proof, said) = (checked.before_proof, checked.reason.clone());
         self.conclude(&person, checked, read, deadline, progress).await.map_err(
             |refusal| match before_proof {
@@ -231,8 +232,8 @@ fn unconfirmed(checked: Checked) -> Refusal {
         true => {
             let Checked { outcome, reason, dc, .. } = checked;
             let text = format!(
-                "{reason}, which is {outcome}, and the account's state in AD says otherwise: {dc} is a forged KDC, or the \
-                 domain controllers have not replicated yet"
+                "{reason}, which is {outcome}, and the account's state in AD says otherwise: {dc} is a \
+                 forged KDC, or the domain controllers have not replicated yet"
             );
             Refusal::new(Outcome::Unavailable, text)
         }

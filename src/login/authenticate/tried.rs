@@ -1,5 +1,5 @@
-//! One check of a password, and what is read from AD while it runs: the data that the check does not prove, and the account
-//! that bears a remembered name now.
+//! One check of a password, and what is read from AD while it runs: the data that the check does not prove,
+//! and the account that bears a remembered name now.
 
 use std::time::Duration;
 

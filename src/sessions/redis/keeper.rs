@@ -21,8 +21,8 @@ use crate::config::Server;
 
 /// Maximum time for one attempt to connect, including the queries to Sentinels and two handshakes.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
-/// Maximum silence of the server while a reply is due, after which it counts as dead. While other replies arrive, it is
-/// only busy.
+/// Maximum silence of the server while a reply is due, after which it counts as dead. While other replies
+/// arrive, it is only busy.
 pub(super) const ANSWER: Duration = Duration::from_millis(1500);
 /// Maximum time for one reply of a busy server to a check of this file.
 const BUSY: Duration = Duration::from_secs(15);

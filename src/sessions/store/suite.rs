@@ -503,7 +503,8 @@ pub async fn a_passed_deadline_is_no_answer(store: Arc<dyn Store>) {
     open(&*store, &session("b", "jane", NOW), ONE).await;
 }
 
-/// Compares the store with a list in memory, over random histories of two users that are the same in every run.
+/// Compares the store with a list in memory, over random histories of two users that are the same in every
+/// run.
 pub async fn any_order_of_logins_and_logouts_leaves_no_more_than_the_limit(store: Arc<dyn Store>) {
     let mut runner = TestRunner::deterministic();
     let step = (0_usize..2, 0_usize..4, 1_usize..4, any::<usize>());

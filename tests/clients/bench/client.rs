@@ -161,8 +161,8 @@ fn thread(
         && number < block.logins
         && Instant::now() < end
     {
-        // What a module leaves to do after its answer (SSSD writes its cache) is a cost for whatever comes next. In a
-        // new order each time, no candidate always pays for the same one.
+        // What a module leaves to do after its answer (SSSD writes its cache) is a cost for whatever comes
+        // next. In a new order each time, no candidate always pays for the same one.
         fastrand::shuffle(&mut order);
         for &index in &order {
             let (candidate, connection, took) = (chosen[index], &mut connections[index], &mut took[index]);

@@ -12,7 +12,8 @@ const FOLDER: &str = "/root/ansible";
 const CONFIG: &str = "/etc/motion-ad/config.toml";
 const ENV: &str = "/var/opt/motion2/.env";
 /// An application's `.env` with an administrator of AD.
-const BEFORE: &str = "# XCALLY\nXC_ACTIVEDIRECTORY_URL=ldap://ad.acme.com\nXC_ACTIVEDIRECTORY_BASE_DN=DC=acme,DC=com\n\
+const BEFORE: &str = "# XCALLY\nXC_ACTIVEDIRECTORY_URL=ldap://ad.acme.com\n\
+    XC_ACTIVEDIRECTORY_BASE_DN=DC=acme,DC=com\n\
     XC_ACTIVEDIRECTORY_ADMIN=Administrator@acme.com\nXC_ACTIVEDIRECTORY_PASSWORD=of-an-administrator\n\
     XC_ACTIVEDIRECTORY_DOMAIN=acme.com\n";
 

@@ -1,5 +1,6 @@
-//! A scripted domain controller before the real one. It answers as Windows does and Samba does not, or as no server
-//! should. An answer decides the login. Without an answer, the same login continues at the real domain controller.
+//! A scripted domain controller before the real one. It answers as Windows does and Samba does not, or as no
+//! server should. An answer decides the login. Without an answer, the same login continues at the real domain
+//! controller.
 
 use std::io::{BufRead, BufReader};
 use std::process::Child;
@@ -23,11 +24,12 @@ pub const SCRIPTED: &str = "--scripted";
 /// Host names of the scripted server and of the real domain controller.
 pub const FAKE: &str = "fake.acme.com";
 pub const REAL: &str = "ad.acme.com";
-/// Maximum time that the first login takes longer than a usual one. A login that stayed with the silent domain controller
-/// would use its full deadline of 5 s. A domain controller that is silent to the search and to the bind costs 0.8 s twice.
+/// Maximum time that the first login takes longer than a usual one. A login that stayed with the silent
+/// domain controller would use its full deadline of 5 s. A domain controller that is silent to the search and
+/// to the bind costs 0.8 s twice.
 const FIRST: Duration = Duration::from_millis(5000 / 2);
-/// Maximum time that the next login takes longer than one after it. It would be 0.8 s if it met the silent domain
-/// controller again.
+/// Maximum time that the next login takes longer than one after it. It would be 0.8 s if it met the silent
+/// domain controller again.
 const LATER: Duration = Duration::from_millis(700);
 /// Text about a domain controller that is silent, or slow.
 const SILENT: &str = "in time";
@@ -43,10 +45,11 @@ struct Scenario {
     dc: &'static str,
     code: &'static str,
     outcome: &'static str,
-    /// Text in the log: about the login if the script decided, else about the domain controller that was left.
+    /// Text in the log: about the login if the script decided, else about the domain controller that was
+    /// left.
     says: &'static str,
-    /// Maximum number of binds that the script receives. An idle connection that ends silently may have ended long
-    /// ago, so the broker sends one more bind over a new connection.
+    /// Maximum number of binds that the script receives. An idle connection that ends silently may have ended
+    /// long ago, so the broker sends one more bind over a new connection.
     binds: usize,
 }
 
@@ -183,7 +186,8 @@ fn check(lab: &Lab, index: usize, files: &[&str]) -> Check {
     equal("binds at the script, at most", met.min(scenario.binds), met).map_err(told)?;
     let down = ["event=dc", &format!("host={FAKE}"), "service=binds", "state=down", scenario.says];
     if scenario.says == SILENT {
-        // It may be slow. A probe that fails shows that it is not, or a further login that it does not answer.
+        // It may be slow. A probe that fails shows that it is not, or a further login that it does not
+        // answer.
         wait(TOLD, || {
             equal("PAM of a further login", login(john.password).0.as_str(), "PAM_SUCCESS")?;
             let lines = lab.log_since(&position)?;
@@ -285,8 +289,8 @@ impl Drop for Running {
     }
 }
 
-/// Runs as the server: `SCENARIO CERTIFICATE KEY`. It listens on the ports of a domain controller, prints what it
-/// receives, and ends with its standard input.
+/// Runs as the server: `SCENARIO CERTIFICATE KEY`. It listens on the ports of a domain controller, prints
+/// what it receives, and ends with its standard input.
 ///
 /// # Errors
 /// If it cannot listen.
@@ -303,7 +307,8 @@ pub fn scripted(arguments: &[&str]) -> Result<(), String> {
 
 async fn serve(scenario: &Scenario, certificate: &str, key: &str) -> std::io::Result<()> {
     let identity = Identity::from_files(certificate.as_ref(), key.as_ref())?;
-    // Before a bind, the broker reads the root DSE to check that the server is a domain controller for logins.
+    // Before a bind, the broker reads the root DSE to check that the server is a domain controller for
+    // logins.
     let script = (scenario.script)().on(Event::root_dse("objectClass"), [entry("", &ROOT), done()]);
     let mut server = Server::new(script);
     server.listen("0.0.0.0:636", Security::Ldaps(identity.clone())).await?;

@@ -33,11 +33,11 @@ const MAP: &str = "jd = john.doe@acme.com\nghost = no.body@acme.com\n";
 const GROUPS: &str = "[login]\nallow_groups = [\"XCALLY Agents\"]\ndeny_groups = [\"XCALLY Denied\"]\n\
     [names]\ndomains = [\"sales.acme.example\"]\n";
 
-/// Number of users in the crowd. MOTION_AD_CROWD overrides it for this chapter only, because the searches of the next
-/// chapters return at most a thousand users.
+/// Number of users in the crowd. MOTION_AD_CROWD overrides it for this chapter only, because the searches of
+/// the next chapters return at most a thousand users.
 const CROWD: usize = 120;
-/// Number of names that may take as long as an audit of one name, which starts the program and asks the broker. On an
-/// idle machine, twenty thousand names take thirty seconds.
+/// Number of names that may take as long as an audit of one name, which starts the program and asks the
+/// broker. On an idle machine, twenty thousand names take thirty seconds.
 const FOR_ONE: usize = 40;
 /// Audits of one name that the list may take in addition.
 const BESIDES: u32 = 20;
@@ -146,7 +146,8 @@ fn crowd(lab: &Lab, report: &mut Report) -> Result<(), String> {
     let number = std::env::var("MOTION_AD_CROWD").ok().and_then(|text| text.parse().ok()).unwrap_or(CROWD);
     lab.run(&["cast", "load", &number.to_string()]).ok()?;
     lab.configure(GROUPS)?;
-    // The broker remembers the groups inside the configured ones, and a configuration with the same contents does not restart it.
+    // The broker remembers the groups inside the configured ones, and a configuration with the same contents
+    // does not restart it.
     restart(lab)?;
     let name = |number: usize| format!("u{number:05}");
     let list: String = (1..=number).map(|number| name(number) + "\n").collect();
@@ -170,11 +171,18 @@ fn crowd(lab: &Lab, report: &mut Report) -> Result<(), String> {
         Ok(())
     });
     report.check("names that look like somebody become lines for names.map", || {
-        let ran = lab.host("root", &["motion-ad", "audit"], "given7.sur7\nsur8-given8\ngsur9\nxsur9\nu00011\ngsur11\n");
+        let ran = lab.host(
+            "root",
+            &["motion-ad", "audit"],
+            "given7.sur7\nsur8-given8\ngsur9\nxsur9\nu00011\n\
+            gsur11\n",
+        );
         equal("exit code", ran.code, 1)?;
         for text in [
-            "# its mail address begins with this name: CN=u00007,OU=Crowd,DC=acme,DC=com\ngiven7.sur7 = u00007@acme.com\n",
-            "# its given name and surname: CN=u00008,OU=Crowd,DC=acme,DC=com\nsur8-given8 = u00008@acme.com\n",
+            "# its mail address begins with this name: CN=u00007,OU=Crowd,DC=acme,DC=com\n\
+             given7.sur7 = u00007@acme.com\n",
+            "# its given name and surname: CN=u00008,OU=Crowd,DC=acme,DC=com\n\
+             sur8-given8 = u00008@acme.com\n",
             "# initial and surname: CN=u00009,OU=Crowd,DC=acme,DC=com\ngsur9 = u00009@acme.com\n",
         ] {
             contains("standard output", &ran.stdout, text)?;
@@ -184,7 +192,8 @@ fn crowd(lab: &Lab, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that none of these names has a suggested line. Either no account is similar, or the account is in the list.
+/// Checks that none of these names has a suggested line. Either no account is similar, or the account is in
+/// the list.
 fn suggests(text: &str, not: &[&str]) -> Check {
     match not.iter().find(|name| text.contains(&format!("{name} = "))) {
         Some(name) => Err(format!("a line for {name} in:\n{text}")),

@@ -1,8 +1,8 @@
 //! Login times compared with other PAM modules for AD, and with the lower bound: binds on an open connection.
 //!
-//! All candidates run in turn, in one run of one long-lived application on the host, because a machine's speed
-//! drifts. `tests/clients/bench` measures; this file controls it, and reads the CPU time and memory from the
-//! kernel.
+//! All candidates run in turn, in one run of one long-lived application on the host, because a machine's
+//! speed drifts. `tests/clients/bench` measures; this file controls it, and reads the CPU time and memory
+//! from the kernel.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
@@ -50,20 +50,22 @@ const SERVICES: [(&str, &str, &str); 6] = [
     ("pam_ldapd", "bench-ldapd", "john.doe"),
     ("pam_sss", "bench-sss", "john.doe@acme.com"),
 ];
-/// Numbers of the candidates with the real domain controller: the lower bound, the services, and the LDAP bridge.
+/// Numbers of the candidates with the real domain controller: the lower bound, the services, and the LDAP
+/// bridge.
 const REAL: [usize; SERVICES.len() + 2] = numbers(0);
-/// Same with the scripted one: the lower bound, this module, libpam with a module that does nothing, and the bridge.
+/// Same with the scripted one: the lower bound, this module, libpam with a module that does nothing, and the
+/// bridge.
 const SCRIPTED: [usize; 4] = numbers(REAL.len());
 /// Addresses of the bridge, and of one whose service uses the scripted domain controller.
 const BRIDGES: [&str; 2] = ["127.0.0.1:3890", "127.0.0.1:3891"];
-/// Folder of the services that measure only this module's share. Its default service is one line. libpam reads the
-/// default service at every login, and on a joined Debian it has about twenty lines.
+/// Folder of the services that measure only this module's share. Its default service is one line. libpam
+/// reads the default service at every login, and on a joined Debian it has about twenty lines.
 const ALONE: &str = "/etc/bench-pam.d";
 const ALONE_SERVICES: [&str; 2] = ["bench-scripted", "bench-permit"];
 const THREADS: [usize; 2] = [8, 64];
 
-/// From `lib/build-crowd.sh`: the user with a thousand groups, the common password, and the number of users that have
-/// it.
+/// From `lib/build-crowd.sh`: the user with a thousand groups, the common password, and the number of users
+/// that have it.
 const THOUSAND: &str = "thomas.thousand";
 const CROWD_PASSWORD: &str = "Cr0wds-come-in-coaches";
 const SHIFT: usize = 5000;
@@ -104,8 +106,8 @@ fn joined(size: Size) -> Result<Lab, String> {
     Ok(lab)
 }
 
-/// `BENCH=scale make bench`: compares a domain of 50,000 users with one of about thirty, at the same time and in
-/// turn.
+/// `BENCH=scale make bench`: compares a domain of 50,000 users with one of about thirty, at the same time and
+/// in turn.
 fn scale() -> Check {
     let labs = [("small", joined(ONE_OF_EACH)?), ("crowd", joined(Size { crowd: true, ..ONE_OF_EACH })?)];
     let mut table = Vec::new();
@@ -137,8 +139,8 @@ fn scale() -> Check {
     }
     for round in 0..SCALE_ROUNDS + 1 {
         for (client, names, figures) in &mut clients {
-            // There are few logins of the user with a thousand groups, because each costs the domain controller so
-            // much.
+            // There are few logins of the user with a thousand groups, because each costs the domain
+            // controller so much.
             let john = Block {
                 candidates: vec![0, 1, 2],
                 threads: 1,
@@ -226,8 +228,8 @@ fn bridges(lab: &Lab) -> Check {
     lab.write(file, "[bridge]\nservice = \"bench-scripted\"\n")?;
     let address = BRIDGES[1];
     lab.host_sh(&format!(
-        "systemctl cat motion-ad-ldap.service | sed -e 's,^ExecStart=.*,& --config {file} --listen {address},' \
-            -e '/^Requires=/d' -e '/^Sockets=/d' >/run/systemd/system/bench-bridge.service
+        "systemctl cat motion-ad-ldap.service | sed -e 's,^ExecStart=.*,& --config {file} --listen \
+            {address},' -e '/^Requires=/d' -e '/^Sockets=/d' >/run/systemd/system/bench-bridge.service
         systemctl daemon-reload && systemctl restart bench-bridge.service && \
         systemctl enable --now motion-ad-ldap.socket"
     ))
@@ -252,8 +254,9 @@ fn pam(service: &str) -> Way {
     Way::Pam { service: service.to_owned(), folder: folder(service).map(str::to_owned), account: true }
 }
 
-/// Starts a second broker next to the host's, with another configuration, as the PAM service bench-NAME. Its unit is the
-/// host's with all drop-ins, one of which hands over the join's secrets. The LDAP bridge may connect, too.
+/// Starts a second broker next to the host's, with another configuration, as the PAM service bench-NAME. Its
+/// unit is the host's with all drop-ins, one of which hands over the join's secrets. The LDAP bridge may
+/// connect, too.
 fn broker(lab: &Lab, name: &str, config: &str) -> Check {
     let file = format!("/etc/motion-ad/{name}.toml");
     lab.write(&file, &format!("[tls]\nca_file = \"{CA_FILE}\"\n{config}"))?;
@@ -263,8 +266,9 @@ fn broker(lab: &Lab, name: &str, config: &str) -> Check {
     );
     service(lab, &format!("bench-{name}"), &lines)?;
     lab.host_sh(&format!(
-        "systemctl cat motion-ad.service | sed -e 's,^ExecStart=.*,& --config {file} --listen {socket},' -e '/^Requires=/d' \
-            -e 's,^StateDirectory=.*,StateDirectory=bench-{name}\\nRuntimeDirectory=bench-{name},' \
+        "systemctl cat motion-ad.service | sed -e 's,^ExecStart=.*,& --config {file} --listen {socket},' -e \
+            '/^Requires=/d' -e \
+            's,^StateDirectory=.*,StateDirectory=bench-{name}\\nRuntimeDirectory=bench-{name},' \
             >/run/systemd/system/bench-{name}.service
         systemctl daemon-reload && systemctl restart bench-{name}.service && chmod 666 {socket}"
     ))
@@ -527,7 +531,8 @@ impl<'a> Bench<'a> {
             let mut figures = Figures::default();
             figures.add(took, done.seconds);
             println!(
-                "broker after {logins} logins by 16 threads: {} KiB resident, {} descriptors; p50 {:.3} ms, p99 {:.3} ms, {:.0}/s, {} failed",
+                "broker after {logins} logins by 16 threads: {} KiB resident, {} descriptors; p50 {:.3} ms, \
+                 p99 {:.3} ms, {:.0}/s, {} failed",
                 broker.resident,
                 broker.descriptors,
                 figures.quantile(50),
@@ -584,8 +589,8 @@ fn client(lab: &Lab, setup: &Setup) -> Result<Running, String> {
 /// Returns the modules in the bench's services and the default service, as libpam names them.
 fn modules(lab: &Lab) -> Result<Vec<String>, String> {
     let found = lab.host_sh(
-        "cd /etc/pam.d; cat motion other common-* bench-* | grep -o '^[^#]*' | grep -o 'pam_[a-z0-9_]*\\.so' | sort -u; \
-         dirname /lib/*/security/pam_unix.so",
+        "cd /etc/pam.d; cat motion other common-* bench-* | grep -o '^[^#]*' | grep -o 'pam_[a-z0-9_]*\\.so' \
+         | sort -u; dirname /lib/*/security/pam_unix.so",
     );
     let found = found.ok()?;
     let mut lines: Vec<_> = found.lines().collect();

@@ -1,5 +1,5 @@
-//! The LDAP bridge on a joined host, used by OpenLDAP's clients as the application's user. Checks accepted binds, the
-//! answers to rejected ones, AD's counters, and clients that are not served at all.
+//! The LDAP bridge on a joined host, used by OpenLDAP's clients as the application's user. Checks accepted
+//! binds, the answers to rejected ones, AD's counters, and clients that are not served at all.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ const MEMORY: u32 = 12 * 1024;
 
 pub type Bind = (&'static str, &'static str, Option<&'static str>, i32, &'static str, u32);
 
-/// Binds: the user, the name, the password's owner, LDAP's code, AD's code, and the number added to the counter.
+/// Binds: the user, the name, the password's owner, LDAP's code, AD's code, and the number added to the
+/// counter.
 #[rustfmt::skip]
 pub const CAST: &[Bind] = &[
     // who        as                         by           code  data   counted
@@ -73,8 +74,8 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
 /// Has the bridge listen, with an admin.
 pub fn enable(lab: &Lab) -> Check {
     let script = format!(
-        "printf '%s:%s\\n' {ADMIN} {SECRET} >/etc/motion-ad/ldap-admin && chmod 600 /etc/motion-ad/ldap-admin && \
-         systemctl enable --now motion-ad-ldap.socket"
+        "printf '%s:%s\\n' {ADMIN} {SECRET} >/etc/motion-ad/ldap-admin && chmod 600 \
+         /etc/motion-ad/ldap-admin && systemctl enable --now motion-ad-ldap.socket"
     );
     lab.host_sh(&script).ok().map(drop)
 }
@@ -150,7 +151,8 @@ fn logins(lab: &Lab, report: &mut Report) {
     }
 }
 
-/// Checks that AD counted `times` wrong passwords more for this account, and none for any other account of the domain.
+/// Checks that AD counted `times` wrong passwords more for this account, and none for any other account of
+/// the domain.
 pub fn counted_for(before: &Counts, after: &Counts, sam: &str, times: u32) -> Check {
     for one in everybody() {
         let count = |counts: &Counts| counts.get(one.sam).map_or(0, |count| count.bad_passwords);
@@ -249,8 +251,8 @@ fn strangers(lab: &Lab, report: &mut Report) {
 fn bounds(lab: &Lab, report: &mut Report) {
     report.check("more idle connections than there are places: logins go on", || {
         let script = format!(
-            "ulimit -n 1000; for i in $(seq {IDLE}); do exec {{fd}}<>/dev/tcp/127.0.0.1/3890; printf '\\060\\040\\002' >&$fd; done; \
-             echo open; read -r _"
+            "ulimit -n 1000; for i in $(seq {IDLE}); do exec {{fd}}<>/dev/tcp/127.0.0.1/3890; printf \
+             '\\060\\040\\002' >&$fd; done; echo open; read -r _"
         );
         let mut idle = lab.host_child("motion", &["bash", "-c", &script])?;
         let mut first = String::new();
@@ -264,8 +266,8 @@ fn bounds(lab: &Lab, report: &mut Report) {
     report.check("TLS by the host's own certificate, by StartTLS and from the first byte", || {
         lab.host_sh(
             "cd /etc/motion-ad && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost \
-             -addext subjectAltName=DNS:localhost,DNS:$(hostname -f) -keyout ldap.key -out ldap.pem 2>/dev/null && \
-             chown root:motion-ad-ldap ldap.key && chmod 640 ldap.key",
+             -addext subjectAltName=DNS:localhost,DNS:$(hostname -f) -keyout ldap.key -out ldap.pem \
+             2>/dev/null && chown root:motion-ad-ldap ldap.key && chmod 640 ldap.key",
         )
         .ok()?;
         lab.configure(
@@ -292,7 +294,8 @@ fn bounds(lab: &Lab, report: &mut Report) {
         file("/pam_motion_ad.so")?;
         // A module of the default service, which libpam loads as well.
         let other = file("/pam_unix.so")?;
-        // Another file with the same contents would change nothing; a byte after the end of the library harms nobody.
+        // Another file with the same contents would change nothing; a byte after the end of the library harms
+        // nobody.
         lab.host_sh(&format!("cp -p {other} {other}.new && echo >>{other}.new && mv {other}.new {other}"))
             .ok()?;
         wait(Duration::from_secs(20), || {

@@ -1,6 +1,7 @@
-//! `motion-ad doctor` on a host that is broken in many ways, one after the other. Each time the doctor first reports
-//! the right check. `--fix --yes` repairs it and changes no other program's files, or changes nothing if an
-//! administrator must decide. Afterwards all checks pass, the right users log in, and the others are rejected.
+//! `motion-ad doctor` on a host that is broken in many ways, one after the other. Each time the doctor first
+//! reports the right check. `--fix --yes` repairs it and changes no other program's files, or changes nothing
+//! if an administrator must decide. Afterwards all checks pass, the right users log in, and the others are
+//! rejected.
 
 use std::fs;
 use std::thread;
@@ -16,8 +17,9 @@ use crate::report::{Check, Report, contains, equal};
 
 /// Maximum duration of the whole run in seconds, whichever servers are dead.
 const WHOLE: f64 = 10.0;
-/// Delay of a slow domain controller's packets in each direction, in milliseconds. The machine account's connection and
-/// its first search take about twelve round trips: more than two seconds, and less than a login's five.
+/// Delay of a slow domain controller's packets in each direction, in milliseconds. The machine account's
+/// connection and its first search take about twelve round trips: more than two seconds, and less than a
+/// login's five.
 const LATE: &str = "100";
 /// Maximum time until a broker restarts, or until a domain controller is detected as working again.
 const SETTLED: Duration = Duration::from_secs(40);
@@ -26,8 +28,8 @@ const LOCAL: &str = "lara";
 const LOCAL_PASSWORD: &str = "L4ra-is-local";
 /// Folder on the host where `lab install` leaves the package.
 const PACKAGES: &str = "/var/cache/motion-ad-lab";
-/// Gives only the doctor a different clock, through libfaketime and /etc/faketimerc. The lab's machines share the
-/// kernel's clock, and none may set it.
+/// Gives only the doctor a different clock, through libfaketime and /etc/faketimerc. The lab's machines share
+/// the kernel's clock, and none may set it.
 const OWN_CLOCK: &str = "LD_PRELOAD=$(echo /usr/lib/*/faketime/libfaketime.so.1) DONT_FAKE_MONOTONIC=1 ";
 
 /// A step that breaks or repairs something.
@@ -69,7 +71,8 @@ struct Row {
     /// Part of the text that it reports.
     seen: &'static str,
     cure: Cure,
-    /// Users that log in afterwards or are rejected, for rows that concern the PAM service or the configuration.
+    /// Users that log in afterwards or are rejected, for rows that concern the PAM service or the
+    /// configuration.
     users: Users,
     /// Steps that clean up what the cure does not cover.
     after: &'static [Step],
@@ -143,14 +146,18 @@ const OTHER_VERSION: &str = r#"perl -e '
     }
     open F, ">:raw", "/etc/krb5.keytab"; print F $d; close F'"#;
 
-/// A substitute for Debian's package of this name, which would need a hundred others. The host has no network.
-const CAMERA: &str = "d=$(mktemp -d) && mkdir -p $d/DEBIAN $d/etc/motion && \
-    printf 'Package: motion\\nVersion: 4.5.1-2\\nArchitecture: all\\nMaintainer: lab <lab@example.org>\\nDescription: \
-    stands for the camera daemon\\n' >$d/DEBIAN/control && echo /etc/motion/motion.conf >$d/DEBIAN/conffiles && \
-    echo 'daemon off' >$d/etc/motion/motion.conf && dpkg-deb -b $d /var/tmp/motion.deb && dpkg -i /var/tmp/motion.deb";
+/// A substitute for Debian's package of this name, which would need a hundred others. The host has no
+/// network.
+const CAMERA: &str = "d=$(mktemp -d) && mkdir -p $d/DEBIAN $d/etc/motion && printf 'Package: \
+    motion\\nVersion: 4.5.1-2\\nArchitecture: all\\nMaintainer: lab <lab@example.org>\\nDescription: stands \
+    for the camera daemon\\n' >$d/DEBIAN/control && echo /etc/motion/motion.conf >$d/DEBIAN/conffiles && \
+    echo 'daemon off' >$d/etc/motion/motion.conf && dpkg-deb -b $d /var/tmp/motion.deb && dpkg -i \
+    /var/tmp/motion.deb";
 
 /// A substitute for the time service, which the lab does not run. It corrects the doctor's clock.
-const TIME_SERVICE: &str = "echo +10m >/etc/faketimerc && rm -f /etc/systemd/system/systemd-timesyncd.service && printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\n\
+const TIME_SERVICE: &str = "echo +10m >/etc/faketimerc && rm -f \
+    /etc/systemd/system/systemd-timesyncd.service && printf \
+    '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\n\
     ExecStart=/bin/rm -f /etc/faketimerc\\n[Install]\\nWantedBy=multi-user.target\\n' \
     >/etc/systemd/system/systemd-timesyncd.service && systemctl daemon-reload";
 const NO_TIME_SERVICE: &str = "systemctl disable --now systemd-timesyncd.service; \
@@ -364,8 +371,9 @@ const ROWS: &[Row] = &[
         "env-mode", "mode 0644", ByHand(&[Host("chmod 0600 /var/opt/motion2/.env")])),
 ];
 
-/// Removes the access of "Pre-Windows 2000 Compatible Access" to the property set User-Logon, with every other entry
-/// that lets that group read it. Other property sets stay readable. samba-tool 4.17 cannot remove access.
+/// Removes the access of "Pre-Windows 2000 Compatible Access" to the property set User-Logon, with every
+/// other entry that lets that group read it. Other property sets stay readable. samba-tool 4.17 cannot remove
+/// access.
 const HIDE_LOGON_INFORMATION: &str = r#"python3 - <<'END'
 import ldb, re
 from samba.auth import system_session
@@ -464,8 +472,8 @@ pub fn two(lab: &Lab, report: &mut Report) -> Check {
     done(lab)
 }
 
-/// Checks that the broker's health is no stricter than a login: a broker that starts while one domain controller is
-/// dead and the other one answers late lets users log in, so nothing may say that it does not.
+/// Checks that the broker's health is no stricter than a login: a broker that starts while one domain
+/// controller is dead and the other one answers late lets users log in, so nothing may say that it does not.
 fn slow_and_dead(lab: &Lab, report: &mut Report) {
     for dead in ["dc2", "dc"] {
         let slow = if dead == "dc" { "dc2" } else { "dc" };
@@ -520,13 +528,20 @@ fn run(lab: &Lab, report: &mut Report, rows: Vec<&Row>) -> Check {
         lab.write("/etc/motion-ad/names.map", "# nobody\n")?;
         decided
     });
-    report.check("a host whose name has 127.0.1.1 in /etc/hosts, as Debian's installer leaves it: all is well", || {
-        lab.host_sh("cp /etc/hosts /root/hosts; n=$(hostname); printf '127.0.0.1 localhost\n127.0.1.1 %s.acme.com %s\n' $n $n >/etc/hosts")
+    report.check(
+        "a host whose name has 127.0.1.1 in /etc/hosts, as Debian's installer leaves it: all is \
+                  well",
+        || {
+            lab.host_sh(
+                "cp /etc/hosts /root/hosts; n=$(hostname); printf '127.0.0.1 localhost\n\
+                     127.0.1.1 %s.acme.com %s\n' $n $n >/etc/hosts",
+            )
             .ok()?;
-        let seen = healthy(lab, "");
-        lab.host_sh("cat /root/hosts >/etc/hosts").ok()?;
-        seen
-    });
+            let seen = healthy(lab, "");
+            lab.host_sh("cat /root/hosts >/etc/hosts").ok()?;
+            seen
+        },
+    );
     login(lab, report);
     for row in rows {
         check(lab, report, row);
@@ -551,7 +566,8 @@ fn prepare(lab: &Lab) -> Check {
     lab.host_sh("cp -p /etc/pam.d/motion /root/pam-motion; cp -p /etc/resolv.conf /root/resolv.conf").ok()?;
     lab.host_sh("cp -p /var/opt/motion2/.env /root/env").ok()?;
     lab.host_sh(&format!(
-        "id {LOCAL} || useradd --create-home --shell /bin/sh {LOCAL}; echo '{LOCAL}:{LOCAL_PASSWORD}' | chpasswd"
+        "id {LOCAL} || useradd --create-home --shell /bin/sh {LOCAL}; echo '{LOCAL}:{LOCAL_PASSWORD}' | \
+         chpasswd"
     ))
     .ok()?;
     for (argument, name) in [("--other", "other-ca.pem"), ("--expired", "expired-ca.pem")] {
@@ -614,8 +630,8 @@ fn cure(lab: &Lab, row: &Row, found: &Found) -> Check {
     }
 }
 
-/// Checks that `--fix --yes` repairs it, that other programs' files do not change, and that other services still
-/// decide as before.
+/// Checks that `--fix --yes` repairs it, that other programs' files do not change, and that other services
+/// still decide as before.
 fn fixed(lab: &Lab, row: &Row, found: &Found) -> Check {
     let kinds = found.kinds(row.first);
     if !kinds.iter().any(|kind| kind == "edit" || kind == "run") {
@@ -675,12 +691,13 @@ fn lines(lab: &Lab, script: &str) -> Result<Vec<String>, String> {
 fn others_files(lab: &Lab) -> Result<Vec<String>, String> {
     lines(
         lab,
-        "find /etc -path /etc/motion-ad -prune -o -path /etc/pam.d/motion -prune -o -type f -print0 | sort -z | \
-         xargs -0 sha256sum",
+        "find /etc -path /etc/motion-ad -prune -o -path /etc/pam.d/motion -prune -o -type f -print0 | sort \
+         -z | xargs -0 sha256sum",
     )
 }
 
-/// Returns the decisions of other PAM services for a local user and root, with the right and a wrong password.
+/// Returns the decisions of other PAM services for a local user and root, with the right and a wrong
+/// password.
 fn others_decisions(lab: &Lab) -> Result<Vec<String>, String> {
     let users = [(LOCAL, LOCAL_PASSWORD), (LOCAL, "wrong"), ("root", "wrong")];
     let tries =
@@ -883,24 +900,25 @@ fn several_at_once(lab: &Lab, breaks: &str) -> Check {
     healthy(lab, "")
 }
 
-/// Checks that a fix that does not help is undone. A broken argument is corrected; meanwhile another program writes one
-/// into a file that the service includes.
+/// Checks that a fix that does not help is undone. A broken argument is corrected; meanwhile another program
+/// writes one into a file that the service includes.
 fn taken_back(lab: &Lab) -> Check {
     const FILE: &str = "/etc/pam.d/motion";
     let state = format!("stat -c '%u:%g %a' {FILE} && sha256sum {FILE}");
     lab.host_sh(&format!(
-        "rm -rf /etc/motion-ad/backup; cp -p {FILE} /root/motion; echo 'session optional pam_permit.so' >{FILE}-more; \
-         sed -i '/pam_motion_ad/s/$/ timeout=5s/' {FILE}; echo 'session include motion-more' >>{FILE}; \
-         chown root:motion-ad {FILE}; chmod 0444 {FILE}; systemd-run --quiet --collect --unit=meddler sh -c \
-         'until [ -e /etc/motion-ad/backup ]; do :; done; \
-          echo session optional pam_motion_ad.so timeout=6s >{FILE}-more'"
+        "rm -rf /etc/motion-ad/backup; cp -p {FILE} /root/motion; echo 'session optional pam_permit.so' \
+         >{FILE}-more; sed -i '/pam_motion_ad/s/$/ timeout=5s/' {FILE}; echo 'session include motion-more' \
+         >>{FILE}; chown root:motion-ad {FILE}; chmod 0444 {FILE}; systemd-run --quiet --collect \
+         --unit=meddler sh -c 'until [ -e /etc/motion-ad/backup ]; do :; done; echo session optional \
+         pam_motion_ad.so timeout=6s >{FILE}-more'"
     ))
     .ok()?;
     let before = lab.host_sh(&state).ok()?;
     let ran = lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
     let after = lab.host_sh(&state).ok()?;
     lab.host_sh(&format!(
-        "systemctl stop meddler.service 2>/dev/null; rm {FILE}-more; mv /root/motion {FILE}; chmod 0644 {FILE}"
+        "systemctl stop meddler.service 2>/dev/null; rm {FILE}-more; mv /root/motion {FILE}; chmod 0644 \
+         {FILE}"
     ))
     .ok()?;
     let all = |e: String| format!("{e}\n{}{}", ran.stdout, ran.stderr);
@@ -910,8 +928,8 @@ fn taken_back(lab: &Lab) -> Check {
     healthy(lab, "")
 }
 
-/// Checks that the doctor tries an outdated machine key only once. Broker and SSSD are stopped so that they do not
-/// try it.
+/// Checks that the doctor tries an outdated machine key only once. Broker and SSSD are stopped so that they
+/// do not try it.
 fn one_attempt(lab: &Lab) -> Check {
     let counted = || -> Result<u32, String> {
         let search =

@@ -1,5 +1,5 @@
-//! Logins at a fixed rate with two domain controllers, one of which fails from time to time. No right password is
-//! denied, no login exceeds the deadline, and each wrong password counts once.
+//! Logins at a fixed rate with two domain controllers, one of which fails from time to time. No right
+//! password is denied, no login exceeds the deadline, and each wrong password counts once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::ready::ready;
 use crate::report::{Check, Report, equal};
 use crate::row::{Method, fields};
 
-/// Most logins per second. All logins that waited for a silent domain controller move to the other one at once. By
-/// Kerberos, 50 of them are more than a second's work for the two cores that run both domain controllers, the host
-/// and the clients.
+/// Most logins per second. All logins that waited for a silent domain controller move to the other one at
+/// once. By Kerberos, 50 of them are more than a second's work for the two cores that run both domain
+/// controllers, the host and the clients.
 const fn most(method: Method) -> usize {
     match method {
         Method::Ldap => 50,
         Method::Kerberos => 15,
     }
 }
-/// Part of the control's throughput that the logins need. The rest is for the domain controllers that start, and for
-/// the logins that move to another one at once: this machine carries no more than in the control.
+/// Part of the control's throughput that the logins need. The rest is for the domain controllers that start,
+/// and for the logins that move to another one at once: this machine carries no more than in the control.
 const PART: f64 = 0.3;
 /// Logins of the control that measures the throughput, and how many of them run at once.
 const CONTROL: (usize, usize) = (200, 8);
@@ -30,16 +30,18 @@ const CALM: usize = 15;
 
 /// The module's deadline in milliseconds.
 const WHOLE: f64 = 5000.0;
-/// Maximum time of a login. Without a deadline it would wait for the whole outage, which is at least twice as long.
+/// Maximum time of a login. Without a deadline it would wait for the whole outage, which is at least twice as
+/// long.
 const DEADLINE: f64 = WHOLE * 1.5;
 /// Time above which a login was slowed by an outage.
 const SLOW: f64 = 250.0;
-/// Maximum cost of one domain controller that dies, in addition to the slowest login of the control. A login that stays
-/// with it waits for its whole deadline. On an idle machine the cost is one second, but here two cores run all machines.
+/// Maximum cost of one domain controller that dies, in addition to the slowest login of the control. A login
+/// that stays with it waits for its whole deadline. On an idle machine the cost is one second, but here two
+/// cores run all machines.
 const ONCE: f64 = WHOLE / 2.0;
 
-/// Users that log in with the right password, and users that log in only with a wrong one, by key. None has hundreds
-/// of groups: such a bind costs Samba 0.1 s of a core, so the rate would measure Samba.
+/// Users that log in with the right password, and users that log in only with a wrong one, by key. None has
+/// hundreds of groups: such a bind costs Samba 0.1 s of a core, so the rate would measure Samba.
 const RIGHT: [&str; 4] = ["john", "wendy", "nina", "dean"];
 const WRONG: [&str; 9] = ["mary", "joerg", "miles", "lydia", "clash-a", "uma", "quentin", "lena", "otto"];
 /// Delays of the wrong passwords after each event in milliseconds: during it, and after it.
@@ -172,8 +174,8 @@ impl Control {
     }
 }
 
-/// Returns true if the last event before `due`, in milliseconds, took a domain controller away. The start of a Samba
-/// needs the cores that the other one runs on, so logins after it would measure the machine.
+/// Returns true if the last event before `due`, in milliseconds, took a domain controller away. The start of
+/// a Samba needs the cores that the other one runs on, so logins after it would measure the machine.
 fn is_one_away(events: &[Event], due: f64) -> bool {
     let last = events.iter().rfind(|(at, _)| Duration::from_secs(*at).as_secs_f64() * 1000.0 <= due);
     last.is_some_and(|(_, what)| matches!(what.get(1), Some(&("kill" | "blackhole" | "hang"))))
@@ -202,8 +204,8 @@ fn none<'a>(logins: impl IntoIterator<Item = &'a Login>, is_so: impl Fn(&Login) 
     }
 }
 
-/// Checks the counters. badPwdCount is local to each domain controller, so the sum is AD's count. A domain controller
-/// that died before it answered a bind may or may not have counted it. The log names these logins.
+/// Checks the counters. badPwdCount is local to each domain controller, so the sum is AD's count. A domain
+/// controller that died before it answered a bind may or may not have counted it. The log names these logins.
 fn counters(lab: &Lab, plan: &[(&str, String)], position: &LogPosition) -> Check {
     let counted = lab.counted_everywhere()?;
     let lines = lab.log_since(position)?;
@@ -299,7 +301,8 @@ fn figures(
         let slowest = slow.iter().map(|login| login.took).fold(0.0, f64::max);
         let last = slow.iter().map(|login| login.due + login.took - begun).fold(0.0, f64::max);
         println!(
-            "         {:6.1} s  {name:<18} recovered after {:.2} s; {} logins over {SLOW:.0} ms, at most {slowest:.0} ms",
+            "         {:6.1} s  {name:<18} recovered after {:.2} s; {} logins over {SLOW:.0} ms, at most \
+             {slowest:.0} ms",
             begun / 1000.0,
             last / 1000.0,
             slow.len()

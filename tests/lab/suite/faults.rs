@@ -1,5 +1,5 @@
-//! Every component around the broker fails in turn. Logins fail in time, the log names the cause, and the next login
-//! after the repair succeeds.
+//! Every component around the broker fails in turn. Logins fail in time, the log names the cause, and the
+//! next login after the repair succeeds.
 
 use std::fs;
 use std::time::Duration;
@@ -48,7 +48,8 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     fs::remove_file(lab.path(&format!("/etc/pam.d/{SHORT}"))).map_err(|e| e.to_string())
 }
 
-/// Applies the fault, checks that two logins fail as expected, repairs it, and checks that the next login succeeds.
+/// Applies the fault, checks that two logins fail as expected, repairs it, and checks that the next login
+/// succeeds.
 fn check(lab: &Lab, report: &mut Report, fault: &Fault) {
     let Fault { name, breaks, repairs, services, code, words } = fault;
     report.check(name, || {
@@ -89,8 +90,8 @@ fn denied(lab: &Lab, service: &str, deadline: Duration, code: &str, words: &[&st
     for word in words {
         contains(service, &line, word)?;
     }
-    // What is broken stays so until it is repaired: without a deadline the answer would not come at all. On top of it come the
-    // way into the host and pamtester's start, on a busy machine.
+    // What is broken stays so until it is repaired: without a deadline the answer would not come at all. On
+    // top of it come the way into the host and pamtester's start, on a busy machine.
     if took > deadline * 3 / 2 {
         return Err(format!("{service}: took {:.2} s of {deadline:?}", took.as_secs_f64()));
     }
@@ -322,7 +323,8 @@ fn knowing_nothing(lab: &Lab) -> Check {
     start_after(lab, || sh(lab, FORGET))
 }
 
-/// One service of the domain controller is silent while the others answer. Routing drops its answers from that port.
+/// One service of the domain controller is silent while the others answer. Routing drops its answers from
+/// that port.
 fn services(lab: &Lab, report: &mut Report) {
     let silent = |port| dc(lab, &["ip", "rule", "add", "sport", port, "blackhole"]);
     let heard = |port| dc(lab, &["ip", "rule", "delete", "sport", port, "blackhole"]);
@@ -436,8 +438,10 @@ fn starttls(lab: &Lab, report: &mut Report) {
     let ports = |mode: &str, port: u16| -> Check {
         lab.configure(&format!("mode = \"{mode}\"\n"))?;
         john(lab)?;
-        let ldap =
-            lab.host_sh("ss -Htnp state established dst 10.73.0.10 | grep motion-ad | grep -oE '10.73.0.10:[0-9]+' | sort -u");
+        let ldap = lab.host_sh(
+            "ss -Htnp state established dst 10.73.0.10 | grep motion-ad | grep -oE \
+                         '10.73.0.10:[0-9]+' | sort -u",
+        );
         // Port 389 always has a connection: the machine account's sealed one.
         let open: Vec<_> = ldap.stdout.lines().filter_map(|line| line.rsplit(':').next()).collect();
         equal("LDAPS is open", open.contains(&"636"), port == 636)
@@ -512,7 +516,8 @@ fn join(lab: &Lab, report: &mut Report) {
     check(lab, report, &fault);
 }
 
-/// Time in which a broker that restarts for ever does so several times: it looks at its files every two seconds.
+/// Time in which a broker that restarts for ever does so several times: it looks at its files every two
+/// seconds.
 const WAITS: Duration = Duration::from_secs(8);
 
 /// Replaces the keytab by one without keys. The broker restarts once, and again when the keytab is back.

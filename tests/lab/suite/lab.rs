@@ -51,8 +51,8 @@ impl Release {
     }
 }
 
-/// Returns the folder of the checkout that this program was built in. Cargo names this crate's folder at run time, and a
-/// copied checkout has a copied program that was compiled for another folder.
+/// Returns the folder of the checkout that this program was built in. Cargo names this crate's folder at run
+/// time, and a copied checkout has a copied program that was compiled for another folder.
 pub fn repository() -> PathBuf {
     let above = |path: PathBuf| {
         path.ancestors().find(|folder| folder.join("tests/lab/lab").exists()).map(Path::to_owned)
@@ -67,7 +67,8 @@ pub fn repository() -> PathBuf {
 pub struct Size {
     pub dcs: usize,
     pub hosts: usize,
-    /// Adds 50,000 users to the domain. Such a lab has a different name, so that it can run next to another one.
+    /// Adds 50,000 users to the domain. Such a lab has a different name, so that it can run next to another
+    /// one.
     pub crowd: bool,
     /// Installs the third-party applications on the hosts.
     pub clients: bool,
@@ -267,8 +268,9 @@ impl Lab {
         self.kerberos.store(method == Method::Kerberos, Ordering::Relaxed);
     }
 
-    /// Writes the host's `config.toml`: the DC's CA, the method, and `more`, whose sections come after `[tls]`. The
-    /// method is always explicit, because the broker would otherwise use the other one if the first fails.
+    /// Writes the host's `config.toml`: the DC's CA, the method, and `more`, whose sections come after
+    /// `[tls]`. The method is always explicit, because the broker would otherwise use the other one if the
+    /// first fails.
     pub fn configure(&self, more: &str) -> Check {
         let login = format!("[login]\nmethod = \"{}\"\n", self.method().name());
         let more = match more.contains("[login]\n") {
@@ -353,8 +355,8 @@ impl Lab {
         Ok(self.journal_since(position)?.iter().filter_map(of_broker).collect())
     }
 
-    /// Returns every line of the host's journal since `position`. journalctl runs without a filter, because systemd
-    /// 252 drops the first matching line if a filter is combined with `--after-cursor`.
+    /// Returns every line of the host's journal since `position`. journalctl runs without a filter, because
+    /// systemd 252 drops the first matching line if a filter is combined with `--after-cursor`.
     fn journal_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
         let after = format!("--after-cursor={}", position.0);
         let all = self.host("root", &["journalctl", "-q", "-o", "short", &after], "").ok()?;
@@ -388,8 +390,8 @@ impl Lab {
         }
     }
 
-    /// Returns the broker's first line since `position` that contains all `parts`. Waits up to 10 s, because the
-    /// broker writes the log concurrently.
+    /// Returns the broker's first line since `position` that contains all `parts`. Waits up to 10 s, because
+    /// the broker writes the log concurrently.
     pub fn wait_for_log(&self, position: &LogPosition, parts: &[&str]) -> Result<String, String> {
         let mut lines = Vec::new();
         wait(Duration::from_secs(10), || {
@@ -418,7 +420,8 @@ const BUSIEST: f64 = 4.0;
 #[derive(Clone, Debug)]
 pub struct LogPosition(String);
 
-/// Retries until `attempt` succeeds or the time is over, and on a busy machine for longer. Then returns the last error.
+/// Retries until `attempt` succeeds or the time is over, and on a busy machine for longer. Then returns the
+/// last error.
 pub fn wait<T>(time: Duration, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let begun = Instant::now();
     loop {
@@ -430,7 +433,8 @@ pub fn wait<T>(time: Duration, mut attempt: impl FnMut() -> Result<T, String>) -
     }
 }
 
-/// Number of tasks that share each core now, at most [`BUSIEST`]: so much slower is all that runs on this machine.
+/// Number of tasks that share each core now, at most [`BUSIEST`]: so much slower is all that runs on this
+/// machine.
 fn waiting_for_a_core() -> u32 {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let running: f64 = load.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();

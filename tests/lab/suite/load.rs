@@ -34,8 +34,8 @@ impl Load {
         Load::start_with(lab, rate, rate * LONGEST, logins)
     }
 
-    /// Makes these logins as fast as they are answered, `at_once` at a time. Returns the number of successful ones per
-    /// second.
+    /// Makes these logins as fast as they are answered, `at_once` at a time. Returns the number of successful
+    /// ones per second.
     pub fn throughput<'a>(
         lab: &Lab,
         at_once: usize,

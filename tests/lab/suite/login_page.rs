@@ -35,8 +35,8 @@ const EVICTED: &str = "You have logged in somewhere else, so you were logged out
 const THROWN_OUT: &str = "Your account may no longer be logged in. Ask your administrator.";
 const GONE: &str = "You are logged in no longer.";
 
-/// A login, with the right password unless `wrong` is set: the visible part of the page, its text, and the number
-/// that the wrong password adds to the counter.
+/// A login, with the right password unless `wrong` is set: the visible part of the page, its text, and the
+/// number that the wrong password adds to the counter.
 struct Login {
     who: &'static str,
     wrong: bool,
@@ -188,9 +188,11 @@ fn change(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
     let carl = person("carl");
     report.check("who may not change the password is told so", || {
         // No password has expired, but a request for a change must still get an answer.
-        let body = json!({ "username": carl.sam, "password": carl.password, "newPassword": "C4rl-cuts-corks" });
+        let body =
+            json!({ "username": carl.sam, "password": carl.password, "newPassword": "C4rl-cuts-corks" });
         let script = "import json,sys,urllib.request as u,urllib.error as e\n\
-                      r=u.Request(sys.argv[1],sys.stdin.read().encode(),{'Content-Type':'application/json'})\n\
+                      r=u.Request(sys.argv[1],sys.stdin.read().encode(),{'Content-Type':'application/\
+                      json'})\n\
                       try: print(u.urlopen(r).read().decode())\n\
                       except e.HTTPError as x: print(x.read().decode())";
         let url = format!("{URL}/password");
@@ -265,7 +267,8 @@ fn unreachable(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
             took.as_secs_f64()
         );
         equal("seen", seen, ("login".to_owned(), UNAVAILABLE.to_owned()))?;
-        // An application that stands still serves the page after the answer, and a login without a deadline has none.
+        // An application that stands still serves the page after the answer, and a login without a deadline
+        // has none.
         equal("served while the login waits", served < took / 2, true)?;
         equal("answered within twice its deadline", took < Duration::from_secs(5) * 2, true)
     });

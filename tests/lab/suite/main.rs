@@ -1,10 +1,11 @@
 //! The lab's suite: the installed package on a joined host, against a real Active Directory.
 //!
-//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with `--sessions`,
-//! `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge` with `--bridge`,
-//! `make bench` with `--bench`, `make demo` with `--demo`. A word after one of the first six chooses the chapters whose
-//! names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the parts of `--suite` add their number) and removes them when it
-//! ends, for whatever reason; `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
+//! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with
+//! `--sessions`, `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge`
+//! with `--bridge`, `make bench` with `--bench`, `make demo` with `--demo`. A word after one of the first six
+//! chooses the chapters whose names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the
+//! parts of `--suite` add their number) and removes them when it ends, for whatever reason;
+//! `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -69,8 +70,8 @@ use std::process::ExitCode;
 use lab::{Lab, Size};
 use report::{Report, Sum};
 
-/// A part of the suite. Chapters run in this order. Each restores the host: joined, with the package installed and
-/// `config.toml` as [`Lab::configure`] writes it.
+/// A part of the suite. Chapters run in this order. Each restores the host: joined, with the package
+/// installed and `config.toml` as [`Lab::configure`] writes it.
 type Chapter = (&'static str, fn(&Lab, &mut Report) -> Result<(), String>);
 
 /// Chapters that share a lab of this size.
@@ -134,8 +135,8 @@ const SUITE: &[Part] = &[
     (TWO_DCS, &[JOIN, ("failover", failover::short)]),
 ];
 
-/// Parts of [`SUITE`] that run next to each other, by their place in it. The last part has the machine for itself: its
-/// logins come at a rate that two cores only just carry.
+/// Parts of [`SUITE`] that run next to each other, by their place in it. The last part has the machine for
+/// itself: its logins come at a rate that two cores only just carry.
 const GROUPS: &[&[usize]] = &[&[0, 1, 2], &[3]];
 
 /// Logins with every kind of domain, and while domain controllers fail.

@@ -11,9 +11,11 @@ const CONFIRMED: &str = "confirmed by a ticket for kadmin/changepw, a success to
 /// Reason why a workstation that is not allowed resets it.
 const KDC_LOOKS_AWAY: &str = "Samba's KDC passes over userWorkstations, the broker does not";
 
-/// Samba 4.17 takes the name in his ticket for clash-a's, whose userPrincipalName is equal, and revokes the ticket.
+/// Samba 4.17 takes the name in his ticket for clash-a's, whose userPrincipalName is equal, and revokes the
+/// ticket.
 pub const CLASH: &str = "Samba's KDC takes his ticket for another's";
-pub const TWO_ACCOUNTS: &str = "clash is the userPrincipalName of CN=clash.a,OU=People,DC=acme,DC=com and the sAMAccountName of CN=clash,OU=People,DC=acme,DC=com";
+pub const TWO_ACCOUNTS: &str = "clash is the userPrincipalName of CN=clash.a,OU=People,DC=acme,DC=com and \
+                                the sAMAccountName of CN=clash,OU=People,DC=acme,DC=com";
 const CLASHING: &str = "clash@acme.com";
 
 /// Results of each condition of an account.
@@ -113,7 +115,8 @@ pub const CAST: &[Row] = &[
     row("sophie",      "sophie.super",   Right, AuthAcct, "success",           0, "PAM_SUCCESS"),
     row("sophie",      "sophie.super",   Right, Acct,     "success",           0, "PAM_SUCCESS"),
 
-    // clash@acme.com is clash-a's explicit name and clash-b's implicit one, so the bare name identifies neither.
+    // clash@acme.com is clash-a's explicit name and clash-b's implicit one, so the bare name identifies
+    // neither.
     row("clash-a",     "clash",          Wrong, Auth,     "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
     row("clash-a",     "clash",          Right, AuthAcct, "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
     row("clash-b",     "clash",          Right, AuthAcct, "ambiguous",         0, "PAM_USER_UNKNOWN").reason(TWO_ACCOUNTS),
@@ -131,8 +134,8 @@ pub const CAST: &[Row] = &[
     row("clash-b",     "clash.b",        Right, AuthAcct, "success",           0, "PAM_SUCCESS").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
     row("clash-b",     "clash.b",        Right, Acct,     "success",           0, "PAM_SUCCESS"),
 
-    // Without a userPrincipalName, only the implicit name exists. (The lab reads the counters with this account's
-    // password, so AD resets the counter.)
+    // Without a userPrincipalName, only the implicit name exists. (The lab reads the counters with this
+    // account's password, so AD resets the counter.)
     row("administrator", "Administrator", Wrong, Auth,    "wrong_password",    0, "PAM_AUTH_ERR"),
     row("administrator", "Administrator", Right, AuthAcct, "success",          0, "PAM_SUCCESS"),
     row("administrator", "Administrator", Right, Acct,    "success",           0, "PAM_SUCCESS"),
@@ -158,7 +161,8 @@ pub const NAMES: &[Row] = &[
     row("mary",  "mary.ann",                    Right, Auth,     "success",   0, "PAM_SUCCESS"),
     row("clash-b", "clash.b@acme.com",          Right, Auth,     "success",   0, "PAM_SUCCESS").principal("clash.b@acme.com").kdc_refuses("ambiguous", "PAM_USER_UNKNOWN", CLASH),
 
-    // Other domains. uma's suffix is rejected unless names.domains lists it; her short name is always accepted.
+    // Other domains. uma's suffix is rejected unless names.domains lists it; her short name is always
+    // accepted.
     row("john",  "EVIL\\john.doe",              Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("\"EVIL\" is not accepted"),
     row("john",  "john.doe@evil.example",       Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.domains"),
     row("uma",   "uma.upn@sales.acme.example",  Right, Auth,     "unmapped",  0, "PAM_USER_UNKNOWN").principal("-").reason("names.domains"),

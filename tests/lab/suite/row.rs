@@ -1,7 +1,7 @@
 //! A login as a row of a table: the account, the typed password, and all expected results.
 //!
-//! After each row, the counters of all accounts in the domain are compared. After each table, the broker's log is
-//! compared line by line.
+//! After each row, the counters of all accounts in the domain are compared. After each table, the broker's
+//! log is compared line by line.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::report::{Check, Report, equal};
 const LOCKOUT: u32 = 3;
 
 /// Reason why a KDC of Samba 4.22 tells a right password from a wrong one no more.
-const KDC_FIRST: &str = "Samba 4.22's KDC looks at the account's state before it asks for a proof; 4.17 checks the password first";
+const KDC_FIRST: &str = "Samba 4.22's KDC looks at the account's state before it asks for a proof; 4.17 \
+                         checks the password first";
 
 /// Text typed at the password prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +69,8 @@ impl Method {
 /// One login.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// Key in the cast of the account that the name means. A wrong password raises its counter. Empty: no account.
+    /// Key in the cast of the account that the name means. A wrong password raises its counter. Empty: no
+    /// account.
     pub who: &'static str,
     pub name: &'static str,
     pub typed: Typed,
@@ -162,8 +164,8 @@ impl Row {
         Row { kdc_refuses: Some((outcome, code, why)), ..self }
     }
 
-    /// Samba 4.22's KDC rejects the account before it asks for a proof of the password, as Windows documents: no password
-    /// counts, and the user learns nothing.
+    /// Samba 4.22's KDC rejects the account before it asks for a proof of the password, as Windows documents:
+    /// no password counts, and the user learns nothing.
     pub const fn kdc_first(self) -> Row {
         Row { kdc_first: true, ..self }
     }
@@ -349,7 +351,8 @@ impl Row {
             return Err(format!("expected a reason with {:?}: {line}", self.reason));
         }
         if self.outcome == "misconfigured" {
-            // A malformed file is detected before the name is mapped, a missing group only after the DC's decision.
+            // A malformed file is detected before the name is mapped, a missing group only after the DC's
+            // decision.
             fields.remove("dc");
             fields.remove("principal");
             equal("there is advice", advice.is_empty(), false)?;
@@ -418,8 +421,8 @@ fn check_log(lab: &Lab, position: &LogPosition, service: &str, rows: &[&Row]) ->
     equal("lines", logins.len(), rows.len())
 }
 
-/// Returns the unescaped fields of a line of logfmt. A duplicate field is an error, because only a forged value
-/// could produce it.
+/// Returns the unescaped fields of a line of logfmt. A duplicate field is an error, because only a forged
+/// value could produce it.
 pub fn fields(line: &str) -> Result<BTreeMap<String, String>, String> {
     let mut fields = BTreeMap::new();
     let mut rest = line;

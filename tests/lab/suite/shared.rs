@@ -102,8 +102,8 @@ impl<'a> Stage<'a> {
     fn configure(&self, host: &Lab) -> Check {
         let ca = if self.tls { format!("ca_file = \"{CA}\"\n") } else { String::new() };
         let sessions = format!("[sessions]\nstore = \"{}\"\npassword_file = \"{PASSWORD}\"\n{ca}", self.url);
-        // The broker may have looked at its files just before another certificate or password came: the next look is
-        // two seconds later.
+        // The broker may have looked at its files just before another certificate or password came: the next
+        // look is two seconds later.
         start_after(host, || host.configure(&sessions))?;
         ready(host)
     }

@@ -1,5 +1,5 @@
-//! Warnings before a password expires: the users and services that get them. Wilma's password expires three and a
-//! half days after the lab starts.
+//! Warnings before a password expires: the users and services that get them. Wilma's password expires three
+//! and a half days after the lab starts.
 
 use crate::app::{App, Call, Job, Style};
 use crate::cast::person;

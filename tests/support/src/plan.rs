@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 /// The first line, with the candidates. The client answers with an empty line when all are ready.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Setup {
-    /// Shared objects that stay loaded, as in a long-lived application. pam_sss would crash the client otherwise.
+    /// Shared objects that stay loaded, as in a long-lived application. pam_sss would crash the client
+    /// otherwise.
     pub keep: Vec<String>,
     pub candidates: Vec<Candidate>,
 }
@@ -45,8 +46,8 @@ pub struct Block {
     /// The block ends after this time, or after `logins` logins of each candidate.
     pub seconds: f64,
     pub logins: usize,
-    /// Logins due per second; late ones begin as soon as they can. Zero means no limit. With a rate, the measured
-    /// time begins when a login is due.
+    /// Logins due per second; late ones begin as soon as they can. Zero means no limit. With a rate, the
+    /// measured time begins when a login is due.
     pub rate: f64,
     /// Uses wrong passwords. A login that succeeds then counts as failed.
     pub wrong: bool,
