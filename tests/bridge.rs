@@ -187,7 +187,7 @@ impl Running {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn each_outcome_is_one_login_and_ads_own_code() {
     let outcomes: Vec<_> = Outcome::ALL.iter().map(|outcome| (outcome.name(), *outcome)).collect();
     let bridge = Running::start(&outcomes, 0).await;
@@ -213,7 +213,7 @@ async fn each_outcome_is_one_login_and_ads_own_code() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_can_never_be_right_is_asked_of_nobody() {
     let bridge = Running::start(&[], 0).await;
     let long = "x".repeat(257);
@@ -240,7 +240,7 @@ async fn what_can_never_be_right_is_asked_of_nobody() {
     assert_eq!(bridge.script.asked(), Vec::<String>::new());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_a_search_returned_logs_in_its_own_account() {
     let bridge = Running::start(&[], 0).await;
     for spelling in [JOHN, "cn=doe\\2C john, ou=people, dc=ACME, dc=com"] {
@@ -252,7 +252,7 @@ async fn a_name_that_a_search_returned_logs_in_its_own_account() {
     assert_eq!(bridge.script.asked().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn only_who_is_bound_may_search() {
     let bridge = Running::start(&[], 2).await;
     let mut ldap = bridge.client().await;
@@ -280,7 +280,7 @@ async fn only_who_is_bound_may_search() {
     assert_eq!(search(&mut bridge.admin().await).await.1.rc, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_root_is_answered_to_everybody_who_may_connect() {
     let bridge = Running::start(&[], 0).await;
     let mut ldap = bridge.client().await;
@@ -303,7 +303,7 @@ async fn page(ldap: &mut Ldap, size: i32, cookie: Vec<u8>) -> (usize, u32, Vec<u
     (found.0.len(), found.1.rc, cookie)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn pages_are_cut_from_one_answer() {
     let bridge = Running::start(&[], 6).await;
     let mut ldap = bridge.admin().await;
@@ -319,7 +319,7 @@ async fn pages_are_cut_from_one_answer() {
     assert_eq!(page(&mut bridge.admin().await, 3, cookie).await.1, 53, "and on its own connection");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_rests_of_pages_are_bounded() {
     let bridge = Running::start(&[], 6).await;
     let mut open = Vec::new();
@@ -340,7 +340,7 @@ async fn the_rests_of_pages_are_bounded() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_else_is_refused_with_its_code() {
     let bridge = Running::start(&[], 0).await;
     let mut ldap = bridge.admin().await;
@@ -359,7 +359,7 @@ async fn everything_else_is_refused_with_its_code() {
     assert_eq!(found.1.rc, 12);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn types_only_gives_the_attributes_without_values() {
     let bridge = Running::start(&[], 0).await;
     let mut ldap = bridge.admin().await;
@@ -375,7 +375,7 @@ async fn types_only_gives_the_attributes_without_values() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_abandon_has_no_answer_and_the_connection_goes_on() {
     let bridge = Running::start(&[], 0).await;
     let mut stream = bridge.raw().await;
@@ -437,7 +437,7 @@ async fn a_bridge_that_ends_answers_the_logins_in_progress() {
     task.await.unwrap().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_by_the_first_byte_and_by_starttls() {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -477,7 +477,7 @@ async fn said(bridge: &Running, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_bytes_cost_their_own_connection_alone() {
     let bridge = Running::start(&[], 0).await;
     // Nested SEQUENCEs, each with a length of four bytes.
@@ -509,7 +509,7 @@ async fn hostile_bytes_cost_their_own_connection_alone() {
     assert!(bridge.script.asked().iter().all(|user| user == "john.doe"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_that_drip_are_dropped_and_logins_go_on() {
     let bridge = Running::start(&[], 0).await;
     let mut drips = Vec::new();
@@ -539,7 +539,7 @@ async fn clients_that_drip_are_dropped_and_logins_go_on() {
     bridge.logs_in().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_filter_over_the_bounds_is_refused() {
     let bridge = Running::start(&[], 0).await;
     let mut ldap = bridge.admin().await;
@@ -549,7 +549,7 @@ async fn a_filter_over_the_bounds_is_refused() {
     assert_eq!(bridge.directory.asked.lock().unwrap().len(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_and_half_messages_make_room() {
     let bridge = Running::start(&[], 0).await;
     let mut idle = Vec::new();
@@ -588,7 +588,7 @@ async fn idle_connections_and_half_messages_make_room() {
 }
 
 /// libpam with a service of Debian's own modules.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn libpam_decides_by_the_lines_of_the_service() {
     for (lines, code, data) in [
         ("auth required pam_permit.so\naccount required pam_permit.so\n", 0, ""),

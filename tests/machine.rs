@@ -135,7 +135,12 @@ fn resident() -> u64 {
 struct Proxy {
     address: SocketAddr,
     accepted: Arc<AtomicU64>,
+    /// The last of the connections on which no data moves.
     frozen: Arc<AtomicU64>,
+    /// Number of requests that were passed on, of all connections together.
+    requests: Arc<AtomicU64>,
+    /// Number of requests after which a connection is frozen, once there is such a number.
+    enough: Arc<AtomicU64>,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
@@ -146,20 +151,30 @@ impl Proxy {
             address: listener.local_addr().unwrap(),
             accepted: Arc::default(),
             frozen: Arc::default(),
+            requests: Arc::default(),
+            enough: Arc::new(u64::MAX.into()),
             tasks: Arc::default(),
         };
         let (accepted, frozen, tasks) = (proxy.accepted.clone(), proxy.frozen.clone(), proxy.tasks.clone());
+        let (requests, enough) = (proxy.requests.clone(), proxy.enough.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let id = accepted.fetch_add(1, Ordering::SeqCst) + 1;
-                let frozen = frozen.clone();
+                let (frozen, requests, enough) = (frozen.clone(), requests.clone(), enough.clone());
                 let task = tokio::spawn(async move {
                     let far = TcpStream::connect(target).await.unwrap();
                     let ((near_read, near_write), (far_read, far_write)) =
                         (near.into_split(), far.into_split());
+                    let mut asked = 0;
+                    let passes = || {
+                        asked += 1;
+                        let passes = asked <= enough.load(Ordering::SeqCst);
+                        requests.fetch_add(u64::from(passes), Ordering::SeqCst);
+                        passes && frozen.load(Ordering::SeqCst) < id
+                    };
                     tokio::select! {
-                        () = carry(near_read, far_write, id, frozen.clone()) => {}
-                        () = carry(far_read, near_write, id, frozen) => {}
+                        () = carry(near_read, far_write, passes) => {}
+                        () = carry(far_read, near_write, || frozen.load(Ordering::SeqCst) < id) => {}
                     }
                 });
                 tasks.lock().unwrap().push(task.abort_handle());
@@ -182,12 +197,11 @@ impl Proxy {
 async fn carry(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    id: u64,
-    frozen: Arc<AtomicU64>,
+    mut passes: impl FnMut() -> bool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if frozen.load(Ordering::SeqCst) >= id {
+        if !passes() {
             std::future::pending::<()>().await;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
@@ -403,6 +417,26 @@ async fn a_connection_that_goes_silent_is_replaced_within_the_deadline() {
     timeout(Duration::from_secs(60), replaced).await.unwrap();
     assert_eq!(machine.state().connects, connects + 1, "{:?}", machine.state());
     assert_eq!(machine.search(&domain, within(5)).await.unwrap().len(), 1);
+}
+
+/// A domain controller under load may answer on none of several connections in time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_search_is_repeated_on_each_connection_that_replaces_a_silent_one() {
+    let Some(dc) = dc() else { return };
+    let (proxy, machine) = proxied(&dc, Settings::default()).await;
+    let domain = domain(&machine).await;
+    // Each connection is made, and then its first search is not answered.
+    proxy.enough.store(proxy.requests.load(Ordering::SeqCst), Ordering::SeqCst);
+    let waiting = tokio::spawn({
+        let (machine, domain) = (machine.clone(), domain.clone());
+        async move { machine.search(&domain, within(60)).await }
+    });
+    while proxy.accepted.load(Ordering::SeqCst) < 4 && !waiting.is_finished() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    proxy.enough.store(u64::MAX, Ordering::SeqCst);
+    assert_eq!(waiting.await.unwrap().unwrap().len(), 1, "{:?}", machine.state());
+    assert!(machine.state().connects >= 4, "{:?}", machine.state());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -144,6 +144,17 @@ impl Elements {
         Ok(Elements { what, rest: inner.into_iter() })
     }
 
+    /// Returns the elements inside `tag`, a SEQUENCE or SEQUENCE OF.
+    ///
+    /// # Errors
+    /// Returns [`Malformed::Operation`] if it has another type.
+    pub fn sequence(tag: StructureTag, what: &'static str) -> Result<Self, Malformed> {
+        match (tag.class, tag.id) {
+            (TagClass::Universal, SEQUENCE_NUMBER) => Elements::of(tag, what),
+            _ => Err(Malformed::Operation(what)),
+        }
+    }
+
     /// Returns the next element, if there is one.
     pub fn optional(&mut self) -> Option<StructureTag> {
         self.rest.next()
@@ -155,6 +166,18 @@ impl Elements {
     /// Returns [`Malformed::Operation`] if no element is left.
     pub fn any(&mut self) -> Result<StructureTag, Malformed> {
         self.optional().ok_or(Malformed::Operation(self.what))
+    }
+
+    /// Returns the content of every element that is left; all are OCTET STRINGs that hold UTF-8 text.
+    ///
+    /// # Errors
+    /// Returns [`Malformed::Operation`] if one has another type or is not UTF-8.
+    pub fn texts(mut self) -> Result<Vec<String>, Malformed> {
+        let mut texts = Vec::with_capacity(self.rest.len());
+        while self.rest.len() > 0 {
+            texts.push(self.text()?);
+        }
+        Ok(texts)
     }
 
     fn primitive(&mut self, number: u64) -> Result<Vec<u8>, Malformed> {

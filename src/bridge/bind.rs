@@ -1,9 +1,9 @@
 //! A bind: one login through PAM, or a check of the local admin's secret. Binds that cannot succeed are
 //! rejected without a call to PAM or AD.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 use super::Bridge;
@@ -82,7 +82,7 @@ async fn decide(bridge: &Bridge, bind: message::Bind) -> (Answer, Identity) {
         Ok(user) => user,
         Err(answer) => return nobody(answer),
     };
-    (login(bridge, user.clone(), password).await, Identity::User(user))
+    (login(bridge, &user, &password).await, Identity::User(user))
 }
 
 /// Returns the name of a bind as text, or `None` if it cannot be a name: empty, too long, a NUL byte, not
@@ -105,16 +105,14 @@ async fn account(bridge: &Bridge, name: &str) -> Result<String, Answer> {
         return Ok(name.to_owned());
     }
     let Ok(_place) = timeout(QUEUED, bridge.threads.acquire()).await else { return Err(busy()) };
-    let (directory, base) = (bridge.directory.clone(), name.to_owned());
     let search = Search {
-        base,
+        base: name.to_owned(),
         scope: Scope::Base,
         filter: "(objectClass=*)".to_owned(),
         attributes: vec!["cn".to_owned()],
         size_limit: 1,
     };
-    let found = tokio::task::spawn_blocking(move || directory.search(search, LOOKUP)).await;
-    let Ok(found) = found else { return Err(Answer::of(crate::verdict::Outcome::Unavailable)) };
+    let found = block_in_place(|| bridge.directory.search(search, LOOKUP));
     match found.code {
         code::SUCCESS | code::SIZE_LIMIT_EXCEEDED => {}
         code::NO_SUCH_OBJECT | code::INVALID_DN_SYNTAX => return Err(Answer::refused("unknown_user", "525")),
@@ -132,16 +130,9 @@ fn busy() -> Answer {
 }
 
 /// Performs one login through PAM.
-async fn login(bridge: &Bridge, user: String, password: Secret) -> Answer {
-    let place = timeout(QUEUED, bridge.threads.clone().acquire_owned()).await;
-    let Ok(Ok(place)) = place else { return busy() };
-    let logins = Arc::clone(&bridge.logins);
-    let decided = tokio::task::spawn_blocking(move || {
-        let answer = logins.login(&user, &password);
-        drop(place);
-        answer
-    });
-    decided.await.unwrap_or_else(|_| Answer::of(crate::verdict::Outcome::Unavailable))
+async fn login(bridge: &Bridge, user: &str, password: &Secret) -> Answer {
+    let Ok(Ok(_place)) = timeout(QUEUED, bridge.threads.acquire()).await else { return busy() };
+    block_in_place(|| bridge.logins.login(user, password))
 }
 
 #[cfg(test)]

@@ -62,23 +62,25 @@ fn inside(id: u64, parts: Vec<StructureTag>) -> Result<Elements, Malformed> {
 fn substrings(mut parts: Elements, text: &mut String) -> Result<(), Malformed> {
     attribute(&parts.octets()?, text)?;
     text.push('=');
-    let pieces = parts.any()?.expect_constructed().ok_or(FILTER)?;
-    let last = pieces.len().checked_sub(1).ok_or(FILTER)?;
-    for (index, piece) in pieces.into_iter().enumerate() {
-        let is_first = index == 0;
+    let mut pieces = Elements::sequence(parts.any()?, "the filter")?;
+    let mut next = Some(pieces.any()?);
+    let mut is_first = true;
+    while let Some(piece) = next {
+        next = pieces.optional();
         match (piece.class, piece.id, piece.payload) {
             (TagClass::Context, 0, PL::P(bytes)) if is_first => value(&bytes, text),
             (TagClass::Context, 1, PL::P(bytes)) => {
                 text.push('*');
                 value(&bytes, text);
             }
-            (TagClass::Context, 2, PL::P(bytes)) if index == last => {
+            (TagClass::Context, 2, PL::P(bytes)) if next.is_none() => {
                 text.push('*');
                 value(&bytes, text);
                 return Ok(());
             }
             _ => return Err(FILTER),
         }
+        is_first = false;
     }
     text.push('*');
     Ok(())
@@ -138,7 +140,7 @@ fn value(bytes: &[u8], text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ber::{context, context_of, octets, sequence};
+    use super::super::ber::{context, context_of, octets, sequence, set};
     use super::*;
 
     fn equal(name: &str, value: &str) -> StructureTag {
@@ -198,6 +200,7 @@ mod tests {
             context_of(2, vec![]),
             context_of(2, vec![equal("a", "b"), equal("a", "b")]),
             context_of(4, vec![octets("cn"), sequence(vec![])]),
+            context_of(4, vec![octets("cn"), set(vec![context(1, "a")])]),
             context_of(4, vec![octets("cn"), sequence(vec![context(1, "a"), context(0, "b")])]),
             context_of(4, vec![octets("cn"), sequence(vec![context(2, "a"), context(2, "b")])]),
             context_of(9, vec![context(3, "x")]),

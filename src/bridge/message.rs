@@ -122,7 +122,7 @@ impl Message {
     /// Returns [`Malformed`] if the bytes are not a message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         ber::length(bytes)?;
-        let mut parts = Elements::of(ber::decode(bytes)?, "the message")?;
+        let mut parts = Elements::sequence(ber::decode(bytes)?, "the message")?;
         let id = parts.integer()?;
         let request = Request::of(parts.any()?)?;
         let controls = match parts.optional() {
@@ -212,12 +212,7 @@ fn search(tag: StructureTag) -> Result<Request, Malformed> {
     parts.enumerated()?;
     let (size_limit, time_limit, types_only) = (parts.integer()?, parts.integer()?, parts.boolean()?);
     let filter = filter::text(parts.any()?)?;
-    let mut names = Elements::of(parts.any()?, "the search")?;
-    let mut attributes = Vec::new();
-    while let Some(name) = names.optional() {
-        let name = name.expect_primitive().and_then(|name| String::from_utf8(name).ok());
-        attributes.push(name.ok_or(WRONG)?);
-    }
+    let attributes = Elements::sequence(parts.any()?, "the search")?.texts()?;
     Ok(Request::Search(Search { base, scope, size_limit, time_limit, types_only, filter, attributes }))
 }
 
@@ -240,12 +235,15 @@ fn controls(tag: StructureTag) -> Result<Vec<Control>, Malformed> {
         if controls.len() >= CONTROLS {
             return Err(WRONG);
         }
-        let mut parts = Elements::of(control, "a control")?;
+        let mut parts = Elements::sequence(control, "a control")?;
         let oid = parts.text()?;
         let (mut is_critical, mut value) = (false, Vec::new());
         while let Some(part) = parts.optional() {
             match (part.class, part.id, part.payload) {
-                (TagClass::Universal, 1, PL::P(flag)) => is_critical = flag.iter().any(|byte| *byte != 0),
+                (TagClass::Universal, 1, PL::P(flag)) => match flag[..] {
+                    [flag] => is_critical = flag != 0,
+                    _ => return Err(WRONG),
+                },
                 (TagClass::Universal, 4, PL::P(bytes)) => value = bytes,
                 _ => return Err(WRONG),
             }
@@ -260,7 +258,7 @@ fn controls(tag: StructureTag) -> Result<Vec<Control>, Malformed> {
 /// # Errors
 /// Returns [`Malformed`] if the bytes are not such a value.
 pub fn page(value: &[u8]) -> Result<(u32, Vec<u8>), Malformed> {
-    let mut parts = Elements::of(ber::decode(value)?, "the control for pages")?;
+    let mut parts = Elements::sequence(ber::decode(value)?, "the control for pages")?;
     Ok((parts.integer()?, parts.octets()?))
 }
 
@@ -413,12 +411,19 @@ mod tests {
         no_scope[1] = enumerated(3);
         let mut too_few = a_search();
         too_few.pop();
+        let with_names = |names| {
+            let mut search = too_few.clone();
+            search.push(names);
+            application(3, search)
+        };
         let cases = [
+            with_names(set(vec![octets("cn")])),
+            with_names(sequence(vec![enumerated(1)])),
             application(0, vec![]),
             application(0, vec![integer(3), octets("x")]),
             application(0, vec![integer(3), octets("x"), context(1, "x")]),
             application(3, no_scope),
-            application(3, too_few),
+            application(3, too_few.clone()),
             application(23, vec![]),
             application(1, vec![]),
             application(25, vec![]),
@@ -446,6 +451,10 @@ mod tests {
         assert_eq!(unknown(bind, of(PAGED, 0xff)).as_deref(), Some(PAGED));
         let many = vec![sequence(vec![octets("1.2.3")]); CONTROLS + 1];
         assert!(decode(search(), Some(context_of(0, many))).is_err());
+        let no_flag = StructureTag { payload: PL::P(vec![0, 0xff]), ..flag(0) };
+        for control in [set(vec![octets("1.2.3")]), sequence(vec![octets("1.2.3"), no_flag])] {
+            assert!(decode(search(), Some(context_of(0, vec![control]))).is_err());
+        }
     }
 
     #[test]

@@ -58,7 +58,9 @@ pub struct Bridge {
     peers: Peers,
     log: Arc<Log>,
     house: Arc<House>,
-    threads: Arc<Semaphore>,
+    // A connection's task calls PAM and the broker on its own thread (`block_in_place`): waking another thread
+    // for it costs a tenth of a millisecond, twice. These two bound the number of such threads.
+    threads: Semaphore,
     searches: Semaphore,
     kept: Arc<Semaphore>,
     end: watch::Sender<bool>,
@@ -92,7 +94,7 @@ impl Bridge {
             peers,
             log,
             house: House::new(house::CONNECTIONS),
-            threads: Arc::new(Semaphore::new(bind::THREADS)),
+            threads: Semaphore::new(bind::THREADS),
             searches: Semaphore::new(search::SEARCHES),
             kept: Arc::new(Semaphore::new(paging::KEPT)),
             end: watch::Sender::new(false),

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
+use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 use super::Bridge;
@@ -41,7 +42,10 @@ pub async fn search<S: AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let end = |outcome: &Outcome| message::done(id, answer::SEARCH, outcome);
     if search.base.is_empty() && search.scope == Scope::Base {
-        let mut bytes = message::entry(id, root(bridge, &search.attributes).await, search.types_only);
+        let Ok(Ok(_turn)) = timeout(QUEUED, bridge.searches.acquire()).await else {
+            return send(stream, &end(&busy())).await;
+        };
+        let mut bytes = message::entry(id, root(bridge, &search.attributes), search.types_only);
         bytes.extend(end(&Outcome::success()));
         return send(stream, &bytes).await;
     }
@@ -63,7 +67,7 @@ pub async fn search<S: AsyncWrite + Unpin>(
                 return send(stream, &end(&busy())).await;
             };
             let types_only = search.types_only;
-            let found = ask(bridge, search).await;
+            let found = ask(bridge, search);
             let outcome = Outcome::new(found.code, found.text);
             entries(stream, id, found.entries, types_only, end(&outcome)).await
         }
@@ -90,7 +94,7 @@ async fn paged<S: AsyncWrite + Unpin>(
             let Ok(Ok(_turn)) = timeout(QUEUED, bridge.searches.acquire()).await else {
                 return send(stream, &message::page_done(id, &busy(), &[])).await;
             };
-            let found = ask(bridge, search.clone()).await;
+            let found = ask(bridge, search.clone());
             let outcome = Outcome::new(found.code, found.text);
             // Libraries request pages for every search. A result that fits into the first page needs no
             // place. A size of zero in the first request asks for the number of entries; the entries
@@ -144,7 +148,7 @@ async fn entries<S: AsyncWrite + Unpin>(
     send(stream, &bytes).await
 }
 
-async fn ask(bridge: &Bridge, search: Search) -> Found {
+fn ask(bridge: &Bridge, search: Search) -> Found {
     if search.filter.len() > MAX_FILTER {
         return Found::failed(
             code::ADMIN_LIMIT_EXCEEDED,
@@ -155,7 +159,6 @@ async fn ask(bridge: &Bridge, search: Search) -> Found {
         0 => SEARCH,
         seconds => SEARCH.min(Duration::from_secs(seconds.into())),
     };
-    let directory = bridge.directory.clone();
     let search = asked::Search {
         base: search.base,
         scope: search.scope,
@@ -163,14 +166,12 @@ async fn ask(bridge: &Bridge, search: Search) -> Found {
         attributes: search.attributes,
         size_limit: search.size_limit,
     };
-    let found = tokio::task::spawn_blocking(move || directory.search(search, wanted)).await;
-    found.unwrap_or_else(|_| Found::failed(code::OTHER, "the search failed; see the log"))
+    block_in_place(|| bridge.directory.search(search, wanted))
 }
 
 /// Returns the root of the directory with the attributes that clients use (RFC 4512, 5.1).
-async fn root(bridge: &Bridge, wanted: &[String]) -> FoundEntry {
-    let directory = bridge.directory.clone();
-    let domain = tokio::task::spawn_blocking(move || directory.domain()).await.ok().flatten();
+fn root(bridge: &Bridge, wanted: &[String]) -> FoundEntry {
+    let domain = block_in_place(|| bridge.directory.domain());
     let mut extensions = vec![WHO_AM_I.to_owned()];
     if bridge.tls.is_some() {
         extensions.push(START_TLS.to_owned());

@@ -21,8 +21,25 @@ pub fn quoted(value: &str) -> Option<String> {
     Some(format!("{quote}{value}{quote}"))
 }
 
-/// Sets the value of `name` to `written`, which includes the quotes; `None` removes the property.
-pub fn set(text: &str, name: &str, written: Option<&str>) -> String {
+/// Sets the value of `name` to `written`, which includes the quotes; `None` removes the property. Returns
+/// `None` if dotenv would read anything else differently: a quote that is never closed, or `name:` at the end of
+/// the file, takes an added line for its own value.
+pub fn set(text: &str, name: &str, written: Option<&str>) -> Option<String> {
+    fn all(text: &str) -> Vec<(&str, &str)> {
+        assignments(text).map(|(name, raw)| (name, raw.trim_matches(is_space))).collect()
+    }
+    let mut expected = all(text);
+    let last = expected.iter().rposition(|(found, _)| *found == name);
+    match (last.and_then(|last| expected.get_mut(last)), written) {
+        (Some((_, raw)), Some(written)) => *raw = written,
+        (None, Some(written)) => expected.push((name, written)),
+        (_, None) => drop(last.map(|last| expected.remove(last))),
+    }
+    let changed = replaced(text, name, written);
+    (all(&changed) == expected).then_some(changed)
+}
+
+fn replaced(text: &str, name: &str, written: Option<&str>) -> String {
     let Some((found, raw)) = assignments(text).filter(|(found, _)| *found == name).last() else {
         let Some(written) = written else { return text.to_owned() };
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -50,6 +67,10 @@ pub fn set(text: &str, name: &str, written: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn set(text: &str, name: &str, written: Option<&str>) -> String {
+        super::set(text, name, written).unwrap()
+    }
 
     const FILE: &str = "# XCALLY\nXC_PORT=80\nexport URL = 'ldap://ad.acme.com' # the old one\r\n\
         PASSWORD='line one\n\
@@ -96,6 +117,16 @@ mod tests {
         }
         assert_eq!(written(FILE, "NEW"), None);
         assert!(!has(FILE, "DOMAIN", b"acme.co") && !has(FILE, "NEW", b""));
+    }
+
+    #[test]
+    fn a_file_whose_end_takes_an_added_line_for_a_value_is_not_changed() {
+        for open in ["A='x", "A='x\nB=1\n", "A=\"x\n\n", "A=1\nB:", "B:\n"] {
+            let added = super::set(open, "URL", Some("'ldap://127.0.0.1:3890'"));
+            assert!(added.is_none_or(|text| has(&text, "URL", b"ldap://127.0.0.1:3890")), "{open:?}");
+        }
+        assert_eq!(super::set("A='x\n", "URL", Some("'u'")), None);
+        assert_eq!(super::set("A=1\nB:", "URL", Some("'u'")), None);
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::kerberos::{Credential, Sealed};
 /// Entries per page. AD returns at most 1,000 for an unpaged search (`MaxPageSize`, MS-ADTS 3.1.1.3.4.6).
 const PAGE: usize = 500;
 
+/// Cause of the end of a connection that we closed in favour of a later one.
+const REPLACED: &str = "a further connection to the same domain controller was faster";
+
 /// LDAP result codes (RFC 4511, 4.1.9).
 const SUCCESS: u32 = 0;
 const SIZE_LIMIT_EXCEEDED: u32 = 4;
@@ -144,6 +147,11 @@ impl Link {
     /// Number of searches so far.
     pub(super) fn searches(&self) -> u64 {
         self.searches.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if a later connection to the same domain controller replaced this one.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.broken.get().is_some_and(|cause| cause == REPLACED)
     }
 
     /// Returns the reason for the end of the connection.
@@ -292,7 +300,7 @@ impl Link {
                         return;
                     }
                     if fresh.host == self.host {
-                        self.close("a further connection to the same domain controller was faster");
+                        self.close(REPLACED);
                         return;
                     }
                 }

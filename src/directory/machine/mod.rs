@@ -376,19 +376,23 @@ impl MachineConnection {
             .await
             .map_err(|_| MachineError::Timeout("too many searches are waiting".to_owned()))?
             .map_err(|_| MachineError::Closed)?;
-        let link = self.inner.link(deadline).await?;
-        match self.inner.search_on(&link, search, bytes, deadline).await {
-            Err(Failure::Answer(error)) => return Err(error),
-            // Closed explicitly, so that the second attempt gets another connection.
-            Err(Failure::Broken) => link.close("the connection broke"),
-            Ok(part) => return Ok(part),
-        }
         // A repeated search does no harm, and the first attempt may have met a connection that had just died.
-        let link = self.inner.link(deadline).await?;
-        self.inner.search_on(&link, search, bytes, deadline).await.map_err(|failure| match failure {
-            Failure::Broken => MachineError::Broken(link.end()),
-            Failure::Answer(error) => error,
-        })
+        let mut is_repeated = false;
+        loop {
+            let link = self.inner.link(deadline).await?;
+            match self.inner.search_on(&link, search, bytes, deadline).await {
+                Ok(part) => return Ok(part),
+                Err(Failure::Answer(error)) => return Err(error),
+                // We closed it ourselves, because a later connection answered first.
+                Err(Failure::Broken) if link.is_replaced() => {}
+                Err(Failure::Broken) if is_repeated => return Err(MachineError::Broken(link.end())),
+                Err(Failure::Broken) => {
+                    // Closed explicitly, so that the second attempt gets another connection.
+                    link.close("the connection broke");
+                    is_repeated = true;
+                }
+            }
+        }
     }
 
     /// Returns the rootDSE of the domain controller, read when the connection was made.

@@ -172,6 +172,13 @@ fn full(name: &str) -> String {
     if name.starts_with('/') { name.to_owned() } else { format!("{SERVICES}/{name}") }
 }
 
+/// Returns true if libpam finds a module's name in its path: the file's name up to the last dot.
+fn is_named(module: &str) -> bool {
+    let file = module.rsplit('/').next().unwrap_or_default();
+    let name = file.rsplit_once('.').map_or(file, |(name, _)| name);
+    !["", "?"].contains(&name)
+}
+
 impl Reader<'_> {
     /// Reads the lines of one file; only those of kind `only` if a line of that kind includes it.
     fn file(&mut self, name: &str, only: Option<Kind>, within: Within) -> io::Result<()> {
@@ -248,6 +255,11 @@ impl Reader<'_> {
                 self.fault(at, error.to_string());
             }
             return Ok(());
+        }
+        if has_module && !is_named(&rule.module) {
+            let Place { file, line, .. } = at;
+            let text = format!("line {line} of {file}: {:?} leaves no name for a module", rule.module);
+            return Err(io::Error::other(text));
         }
         let control = Control::keyword(&rule.written).or_else(|| Control::list(&rule.written));
         match &control {
@@ -440,6 +452,9 @@ mod tests {
             ("auth include absent\n", Some(1), "/etc/pam.d/absent"),
             ("auth required pam_a.so\nauth required \\\n", None, "line 2 of /etc/pam.d/motion goes on"),
             ("auth include motion\n", Some(1), "include each other"),
+            ("auth required .so\n", None, "line 1 of /etc/pam.d/motion: \".so\" leaves no name"),
+            ("auth required /lib/security/?.so\n", None, "leaves no name"),
+            ("auth required /lib/security/\n", None, "leaves no name"),
         ];
         for (text, line, part) in cases {
             let read = service(&[("motion", text)]);

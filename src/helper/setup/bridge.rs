@@ -75,6 +75,7 @@ pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
         None => made()?,
     };
     let changes = changes(&file.text, &config, &admin);
+    file.changed(&changes)?;
     let has_admin = needs_admin(&file.text);
     let text = shown(&file, &changes, "the LDAP bridge of this host");
     if !args.apply {
@@ -139,6 +140,7 @@ pub(super) fn no_bridge(args: &Setup) -> Result<Page, Failure> {
         }
     };
     let changes = back(&file.text, &old.text);
+    file.changed(&changes)?;
     let text = shown(&file, &changes, "the domain controller, as before");
     if !args.apply {
         let text = text
@@ -185,6 +187,23 @@ impl File {
         Ok(File { path: path.to_owned(), text, metadata })
     }
 
+    /// Returns the text with `changes`.
+    ///
+    /// # Errors
+    /// Returns an error if the file has a flaw because of which XCALLY would read it otherwise.
+    fn changed(&self, changes: &[Change]) -> Result<String, Failure> {
+        changes.iter().try_fold(self.text.clone(), |text, change| {
+            set(&text, &name(change.short), change.new.as_deref()).ok_or_else(|| {
+                let text = format!(
+                    "{} cannot be set: a line before it has a quote that is not closed, or ends in a colon; \
+                     correct that line first",
+                    name(change.short)
+                );
+                Failure::Config(Problem { file: self.path.clone(), line: None, text }.into())
+            })
+        })
+    }
+
     /// Writes the file with `changes`, unless it has changed since it was read.
     fn change(&self, changes: &[Change]) -> Result<(), Failure> {
         if changes.is_empty() {
@@ -194,9 +213,7 @@ impl File {
         if now.text != self.text {
             return Err(Failure::Changed(self.path.clone()));
         }
-        let new = changes
-            .iter()
-            .fold(self.text.clone(), |text, change| set(&text, &name(change.short), change.new.as_deref()));
+        let new = self.changed(changes)?;
         write::put_as(&self.path, &new, &now.metadata)
             .map_err(|error| Failure::Write { file: self.path.clone(), error })
     }
@@ -349,9 +366,9 @@ mod tests {
     }
 
     fn apply(text: &str, changes: &[Change]) -> String {
-        changes
-            .iter()
-            .fold(text.to_owned(), |text, change| set(&text, &name(change.short), change.new.as_deref()))
+        changes.iter().fold(text.to_owned(), |text, change| {
+            set(&text, &name(change.short), change.new.as_deref()).unwrap()
+        })
     }
 
     const FULL: &str = "# AD\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\n\
