@@ -1,4 +1,4 @@
-//! Runs the target of `src/fuzzing.rs` that the environment variable FUZZ_TARGET names. One program for all
+//! Runs the target of `src/fuzzing` that the environment variable FUZZ_TARGET names. One program for all
 //! targets is compiled and linked once.
 #![no_main]
 

@@ -23,7 +23,7 @@ use crate::directory::machine::MachineError;
 use crate::directory::people::DirectoryError;
 use crate::directory::readiness::Readiness;
 use crate::login::decision::Decision;
-use crate::protocol::report;
+use crate::protocol::{DEADLINE, report};
 use crate::sessions::Register;
 use crate::supervise::{self, Ended};
 use crate::verdict::Conclusion;
@@ -32,9 +32,6 @@ use crate::verdict::Conclusion;
 const EVERY: Duration = Duration::from_secs(10);
 /// Maximum time that one look waits for DNS, probes of domain controllers and the register of sessions.
 const LOOKING: Duration = Duration::from_secs(2);
-/// Maximum time that one look waits for the machine account while a domain controller can be used: the
-/// default deadline of a login. A look that gave up earlier would report logins as failing that succeed.
-const LOGIN: Duration = Duration::from_secs(5);
 /// Time that the reply to an administrator keeps of the request's deadline.
 const REPLYING: Duration = Duration::from_millis(500);
 /// Maximum age of a look that also answers concurrent requests.
@@ -400,9 +397,9 @@ impl Service {
 }
 
 /// Returns the time until which a look waits for what a login waits for as well, and whether that is as long
-/// as a login waits.
+/// as a login waits. That is the longest time, as long as a domain controller can be used.
 fn patience(begun: Instant, until: Option<Instant>) -> (Instant, bool) {
-    let full = begun + LOGIN;
+    let full = begun + DEADLINE;
     let patience = until.map_or(full, |until| until.clamp(begun + LOOKING, full));
     (patience, patience == full)
 }

@@ -197,8 +197,6 @@ impl Broker {
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
         let begin =
             |event| Record { broker: self, event, request, peer, begun: Instant::now(), decided: None };
-        // Requests other than logins are boxed. The future of every login is as large as the largest of them
-        // all, and is moved about and wiped.
         match &request.operation {
             Operation::Authenticate { register, warn } => {
                 let record = begin(Event::Login);
@@ -207,41 +205,37 @@ impl Broker {
             Operation::Account { account, warn } => {
                 let record = begin(Event::Account);
                 let account = self.account(request, account.as_deref(), *warn, deadline);
-                record.answer(Box::pin(account).await)
+                record.answer(account.await)
             }
             Operation::ProbePassword => {
                 let record = begin(Event::PasswordProbe);
-                record.answer(Box::pin(self.probe_password(request, secret, deadline)).await)
+                record.answer(self.probe_password(request, secret, deadline).await)
             }
             Operation::ChangePassword => {
                 let record = begin(Event::PasswordChange);
-                record.answer(Box::pin(self.change_password(request, secret, deadline)).await)
+                record.answer(self.change_password(request, secret, deadline).await)
             }
             Operation::OpenSession { account } => {
                 let record = begin(Event::SessionOpen);
                 let session = self.open_session(request, account.as_deref(), peer, deadline);
-                record.answer(Box::pin(session).await)
+                record.answer(session.await)
             }
             Operation::CloseSession { session } => {
                 let record = begin(Event::SessionClose);
                 let end = self.close_session(request, session.as_deref(), peer, deadline);
-                record.answer(Box::pin(end).await)
+                record.answer(end.await)
             }
-            Operation::Status => Reply::Status(Box::new(Box::pin(self.status(deadline)).await)).into(),
-            Operation::Check => {
-                Reply::Check(Box::new(Box::pin(self.check(&request.user, deadline)).await)).into()
-            }
-            Operation::KickSession { session } => {
-                Box::pin(self.kick_session(session, peer, deadline)).await.into()
-            }
-            Operation::Audit { names } => Box::pin(self.audit(names, deadline, peer)).await.into(),
-            Operation::Search(search) => Box::pin(self.search(search, deadline, peer)).await.into(),
+            Operation::Status => Reply::Status(Box::new(self.status(deadline).await)).into(),
+            Operation::Check => Reply::Check(Box::new(self.check(&request.user, deadline).await)).into(),
+            Operation::KickSession { session } => self.kick_session(session, peer, deadline).await.into(),
+            Operation::Audit { names } => self.audit(names, deadline, peer).await.into(),
+            Operation::Search(search) => self.search(search, deadline, peer).await.into(),
             Operation::ListSessions { cursor } => {
-                Box::pin(self.list_sessions(&request.user, cursor.as_deref(), deadline)).await.into()
+                self.list_sessions(&request.user, cursor.as_deref(), deadline).await.into()
             }
-            Operation::ShowSession { session } => Box::pin(self.show_session(session, deadline)).await.into(),
+            Operation::ShowSession { session } => self.show_session(session, deadline).await.into(),
             Operation::WatchSessions { cursor } => {
-                Box::pin(self.watch_sessions(cursor.as_deref(), deadline)).await.into()
+                self.watch_sessions(cursor.as_deref(), deadline).await.into()
             }
         }
     }
@@ -309,7 +303,7 @@ impl Broker {
         let mut decision = service.logins.authenticate(&request.user, password, warn, deadline).await;
         complete(service, &mut decision, None, deadline).await;
         Ok(match register && decision.verdict.outcome.is_success() {
-            true => Box::pin(service.open_session(decision, request, peer, deadline, &self.log)).await,
+            true => service.open_session(decision, request, peer, deadline, &self.log).await,
             false => decision,
         })
     }
@@ -497,7 +491,7 @@ fn observe(log: &Arc<Log>) {
 async fn complete(service: &Service, decision: &mut Decision, account: Option<&str>, deadline: Deadline) {
     restrict(decision, account);
     if decision.verdict.outcome == Outcome::LockedOut {
-        Box::pin(service.logins.tell_lock(decision, deadline)).await;
+        service.logins.tell_lock(decision, deadline).await;
     }
 }
 

@@ -17,7 +17,6 @@ use crate::directory::controllers::dns::{Names, Network};
 use crate::directory::controllers::domains::{Domains, probe_ldap};
 use crate::directory::controllers::health::{Change, Service as Part, State};
 use crate::directory::controllers::roster::Roster;
-use crate::directory::controllers::servers::PROBE;
 use crate::directory::machine::{MachineConnection, Settings};
 use crate::directory::machines::Machines;
 use crate::directory::passwords::pool::{Pool, Renew};
@@ -28,6 +27,7 @@ use crate::log::{Level, Line, Log};
 use crate::login::logins::Logins;
 use crate::login::passwords::{DomainPasswords, Pools};
 use crate::net::BoxFuture;
+use crate::protocol::DEADLINE;
 use crate::sessions::identity::Server;
 use crate::sessions::{Register, open_store};
 use crate::supervise::{self, Ended};
@@ -76,7 +76,7 @@ impl Service {
                 move |domain, change| changed(&log, &told, domain, change)
             }),
             Arc::new(move |domain, role, controller, part| {
-                probe(&probed, domain, role, controller, part, Instant::now() + PROBE)
+                probe(&probed, domain, role, controller, part, Instant::now() + DEADLINE)
             }),
         );
         let kerberos = Arc::new(Kerberos::of_realm(domains.clone(), &config.domain.realm));
@@ -385,7 +385,7 @@ mod tests {
         let kerberos = Arc::new(Kerberos::of_realm(domains.clone(), "ACME.COM"));
         let machine = Machines::of(&domains, &kerberos, &Settings::default()).own().clone();
         let host = Controller { host: "dc".into(), addresses: Vec::new(), in_site: false };
-        let deadline = Instant::now() + PROBE;
+        let deadline = Instant::now() + DEADLINE;
         let probing =
             tokio::spawn(probe(&parts, "acme.com", Role::Domain, Arc::new(host), Part::Binds, deadline));
         tokio::task::yield_now().await;

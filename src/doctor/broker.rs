@@ -11,13 +11,13 @@ use tokio::time::{Instant, sleep};
 use super::command;
 use super::commands;
 use super::commands::Place;
-use super::facts::{Facts, PATIENT, unit, user};
+use super::facts::{Facts, unit, user};
 use super::finding::Finding;
 use super::fix::access;
 use super::fix::{BOTH, OwnPath, Run, Unit as Ours, Verb};
 use crate::client::AskError;
 use crate::protocol::report::{Check, Status};
-use crate::protocol::{FrameError, Operation, Reply};
+use crate::protocol::{DEADLINE, FrameError, Operation, Reply};
 
 const SOCKET_UNIT: &str = "motion-ad.socket";
 const SERVICE_UNIT: &str = "motion-ad.service";
@@ -256,9 +256,11 @@ pub(super) async fn version(facts: &Facts) -> Finding {
 /// Reports problems that only the broker knows. Both queries make the broker read AD, so that an old failure
 /// that nothing has retried since is not reported.
 pub(super) async fn state(facts: &Facts) -> Finding {
-    let had_time = facts.deadline().saturating_duration_since(Instant::now()) >= PATIENT;
-    let (check, status) =
-        tokio::join!(facts.ask(Operation::Check, NOBODY, PATIENT), facts.ask(Operation::Status, "", PATIENT));
+    let had_time = facts.deadline().saturating_duration_since(Instant::now()) >= DEADLINE;
+    let (check, status) = tokio::join!(
+        facts.ask(Operation::Check, NOBODY, DEADLINE),
+        facts.ask(Operation::Status, "", DEADLINE)
+    );
     match (check, status) {
         (Ok(Reply::Check(check)), Ok(Reply::Status(status))) => judged(&check, &status, had_time),
         (Ok(_), Ok(_)) => Finding::skipped("the broker gave an unexpected answer"),

@@ -32,7 +32,7 @@ use crate::kerberos::krb5::{Keytab, default_realm, keytab};
 use crate::kerberos::{Kerberos, KerberosError, LdapService, sealing};
 use crate::net::BoxFuture;
 use crate::protocol::report::Status;
-use crate::protocol::{Operation, Reply, Secret};
+use crate::protocol::{DEADLINE, Operation, Reply, Secret};
 
 /// PAM service of the application.
 pub(super) const SERVICE: &str = "motion";
@@ -44,9 +44,6 @@ pub(super) const HOME: &str = "/var/opt/motion2";
 
 /// Time limit of one query to the broker, which itself waits two seconds for DNS before it reports its state.
 const BROKER: Duration = Duration::from_secs(4);
-/// The same for queries that decide if users can log in: the default deadline of a login, so that the broker
-/// does not fail here where a login succeeds.
-pub(super) const PATIENT: Duration = Duration::from_secs(5);
 /// Time limit of the machine's connection to one domain controller, its ticket included.
 const MACHINE: Duration = Duration::from_secs(4);
 /// Time limit for AD's list of domain controllers, after which the checks go on without it.
@@ -168,7 +165,7 @@ impl Facts {
     /// The same for a host whose files begin at `root`.
     #[cfg(test)]
     pub(super) fn at_root(options: Options, root: &Path) -> Self {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + DEADLINE;
         Facts { root: root.to_owned(), ..Facts::new(options, deadline) }
     }
 

@@ -84,9 +84,7 @@ impl<M: Machine, P> Logins<M, P> {
         deadline: Instant,
     ) -> Result<(), Refusal> {
         match groups {
-            Some(groups) => {
-                check_groups(groups, &Box::pin(self.directory.group_rules(person, deadline)).await?)
-            }
+            Some(groups) => check_groups(groups, &self.directory.group_rules(person, deadline).await?),
             None if self.directory.has_group_rules() => {
                 Err(Refusal::new(Outcome::Unavailable, "the machine account may not read tokenGroups"))
             }

@@ -207,8 +207,6 @@ impl DomainPasswords {
     /// runs `kerberos` if no domain controller has checked the password: nothing could be sent because no TLS
     /// was offered, no simple binds are taken, or the account is restricted to Kerberos. The argument of
     /// `kerberos` permits a password that AD would not count, see [`Who::uncounted`].
-    ///
-    /// Kerberos is boxed so that the common login future stays small.
     async fn by_either<T: AsRef<Checked>, K: Future<Output = Result<T, CheckError>>>(
         &self,
         person: &Person,
@@ -216,14 +214,14 @@ impl DomainPasswords {
         kerberos: impl Fn(bool) -> K,
     ) -> Result<T, Refusal> {
         if self.preferred(person) == Method::Kerberos {
-            let no_preauth = match Box::pin(kerberos(false)).await {
+            let no_preauth = match kerberos(false).await {
                 Err(error @ CheckError::NoPreauth(_)) => error,
                 decided => return Ok(decided?),
             };
             // The password was not sent yet, and AD counts a bind.
             return match ldap.await {
                 Ok(done) => Ok(done),
-                Err(PoolError::NoTls(_) | PoolError::NoBinds(_)) => Ok(Box::pin(kerberos(true)).await?),
+                Err(PoolError::NoTls(_) | PoolError::NoBinds(_)) => Ok(kerberos(true).await?),
                 Err(error) => Err(Refusal::new(Outcome::Unavailable, format!("{no_preauth}; {error}"))),
             };
         }
@@ -232,7 +230,7 @@ impl DomainPasswords {
                 self.settled(&person.domain, &done.as_ref().dc);
                 let is_restricted = done.as_ref().outcome == Outcome::AccountRestriction;
                 match is_restricted && self.configured == config::Method::Auto {
-                    true => Ok(Box::pin(kerberos(false)).await?),
+                    true => Ok(kerberos(false).await?),
                     false => Ok(done),
                 }
             }
@@ -241,7 +239,7 @@ impl DomainPasswords {
                 if self.configured == config::Method::Auto =>
             {
                 self.choose(&person.domain, Method::Kerberos, &cause);
-                Ok(Box::pin(kerberos(true)).await?)
+                Ok(kerberos(true).await?)
             }
             Err(e) => Err(e.into()),
         }

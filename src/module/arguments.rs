@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::net::SocketAddrUnix;
 
-use crate::protocol::SOCKET;
+use crate::protocol::{DEADLINE, SOCKET};
 
 /// The entry point that rejects an expired password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Default for Arguments {
     fn default() -> Self {
         Arguments {
             socket: PathBuf::from(SOCKET),
-            timeout: Duration::from_secs(5),
+            timeout: DEADLINE,
             expired: Expired::Auth,
             session: Register::Pam,
             messages: false,

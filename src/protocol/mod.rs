@@ -32,6 +32,10 @@ pub const MAX_PASSWORD: usize = 1024;
 /// The longest name that a user may type, in bytes.
 pub const MAX_USER: usize = 256;
 
+/// Deadline of a login if the module's argument `timeout` gives no other. Work that decides whether logins
+/// succeed waits as long: if it gave up earlier, it would report failures where logins succeed.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
 /// Path of the broker's socket.
 pub const SOCKET: &str = "/run/motion-ad/broker.sock";
 

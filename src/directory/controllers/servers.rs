@@ -21,12 +21,9 @@ use crate::directory::controllers::roster::{Listed, Roster};
 use crate::directory::machine::{Server, Servers};
 use crate::kerberos::LdapService;
 use crate::net::BoxFuture;
-use crate::protocol::report;
+use crate::protocol::{DEADLINE, report};
 use crate::supervise::{self, Ended};
 
-/// Time limit of one probe: the default deadline of a login. A probe that gave up earlier would report a
-/// domain controller as dead on which logins succeed.
-pub const PROBE: Duration = Duration::from_secs(5);
 /// Minimum age of a list before it is refreshed because a host with several addresses failed.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Time after a failed DNS query until the next one, while the last good list is used.
@@ -531,7 +528,7 @@ struct Due {
 
 async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> Ended {
     // Bounded by the list: two probes of one service are at least a second apart, and each takes at most
-    // [`PROBE`].
+    // [`DEADLINE`].
     let mut probes = JoinSet::new();
     // The content on disk, and the earliest time of the next write.
     let (mut kept, mut keeping) = (Lasting::default(), Instant::now());
@@ -552,7 +549,7 @@ async fn keep(servers: Weak<ServerList>, changed: Arc<Notify>, probe: Probe) -> 
             for (controller, service) in due.probes {
                 let (work, begun) = (probe(Arc::clone(&controller), service), Instant::now());
                 probes.spawn(async move {
-                    let result = timeout(PROBE, work).await;
+                    let result = timeout(DEADLINE, work).await;
                     let result = result.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                     (controller, service, begun, result)
                 });

@@ -50,7 +50,7 @@ impl<M: Machine> Directory<M> {
     ) -> Result<Result<Principal, NameError>, DirectoryError> {
         match rules.principal(name) {
             Err(NameError::Domain(_)) => {
-                Ok(rules.principal_among(name, Box::pin(self.forest(deadline)).await?.known()))
+                Ok(rules.principal_among(name, self.forest(deadline).await?.known()))
             }
             decided => Ok(decided),
         }
@@ -66,8 +66,7 @@ impl<M: Machine> Directory<M> {
         {
             return Ok(Found { person: person.clone(), remembered: true, hides: None });
         }
-        // Most logins are answered above; boxed so that their future stays small.
-        Box::pin(self.find_afresh(principal, deadline)).await
+        self.find_afresh(principal, deadline).await
     }
 
     /// Like [`Directory::find`], but never from memory.

@@ -79,7 +79,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 }
                 // Either the password or the data that was read belongs to another account.
                 if !was_for || (now.guid != person.guid && !tried.is_refused()) {
-                    tried = Box::pin(self.check(&now, None, password, deadline, progress)).await;
+                    tried = self.check(&now, None, password, deadline, progress).await;
                 }
                 person = now;
             }
@@ -124,7 +124,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                 let account = match read {
                     Read::Account(account) => account,
                     Read::Nothing | Read::Part(_) => {
-                        Box::pin(self.directory.account(person, deadline)).await.map_err(Refusal::from)
+                        self.directory.account(person, deadline).await.map_err(Refusal::from)
                     }
                 };
                 let account = match account {

@@ -40,16 +40,15 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         let check = self.passwords.check(person, password, deadline);
         let method = self.passwords.method(person);
         let parts = self.parts(progress.warn);
-        // Boxed so that the future of a login, which is moved about, stays small: most logins read nothing.
         let read = async move {
             match method == Method::Ldap && parts.is_empty() {
                 true => Read::Nothing,
-                false => Box::pin(self.read(person, method, &parts, deadline)).await,
+                false => self.read(person, method, &parts, deadline).await,
             }
         };
         let confirm = async {
             match remembered_for {
-                Some(principal) => Box::pin(self.bearer(principal, deadline)).await,
+                Some(principal) => self.bearer(principal, deadline).await,
                 None => Bearer::Asked,
             }
         };
@@ -142,7 +141,7 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
     /// none. If AD does not say, the attempt may have counted.
     pub(super) async fn is_gone(&self, tried: &Tried, person: &Person, deadline: Instant) -> bool {
         let deadline = deadline.min(Instant::now() + CONFIRMATION);
-        tried.by() == Method::Ldap && Box::pin(self.directory.exists(person, deadline)).await == Ok(false)
+        tried.by() == Method::Ldap && self.directory.exists(person, deadline).await == Ok(false)
     }
 }
 

@@ -5,19 +5,20 @@
 //! on demand to a bound, and replaces connections that are broken or idle for long. If a domain controller
 //! does not answer, the same login tries the next one.
 
+mod attempts;
+mod connecting;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustls::ClientConfig;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use self::attempts::{Attempts, Tried, lock};
 use crate::checked::Checked;
 use crate::config::{self, TlsMode};
 use crate::directory::controllers::discovery::Controller;
@@ -26,22 +27,12 @@ use crate::directory::controllers::servers::ServerList;
 use crate::directory::passwords::bind::{BindConnection, Unusable};
 use crate::directory::passwords::refusal::{self, Undecided};
 use crate::directory::trust::Trust;
-use crate::ldap::{ExchangeError, LDAP, LDAPS, Response};
-use crate::net::{BoxFuture, connect_tuned};
+use crate::ldap::{ExchangeError, Response};
+use crate::net::BoxFuture;
 use crate::patience::{ATTEMPT, Others, Queue, Sending, first_of, stays};
 use crate::protocol::report;
 use crate::supervise::{self, Ended};
 use crate::verdict::Outcome;
-
-/// Connections that are made to one domain controller at a time. It works hardest for those: many at once
-/// would make each too late for its login, and the next ones would make it worse.
-const CONNECTING: usize = 4;
-/// Time limit for opening one connection, even if the login that started it has given up. A login with a
-/// longer deadline waits that long.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Maximum number of binds sent for one login. AD may have counted a bind that got no answer, so few are
-/// repeated.
-const BINDS: usize = 3;
 
 /// Time after which a domain controller that takes no simple binds gets one again. It has counted nothing,
 /// but each bind costs its login time.
@@ -177,72 +168,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
             connection.bind.abandon();
-        }
-    }
-}
-
-/// State that the attempts of a login at several domain controllers share.
-#[derive(Default)]
-struct Attempts {
-    sending: Sending,
-    tried: Mutex<Tried>,
-}
-
-fn lock(attempts: &Attempts) -> MutexGuard<'_, Tried> {
-    attempts.tried.lock()
-}
-
-/// The attempts of a login so far.
-#[derive(Default)]
-struct Tried {
-    binds: usize,
-    /// Domain controllers that got a bind and have not answered it.
-    unanswered: Vec<String>,
-    /// Domain controllers that got a bind, with the time.
-    sent: Vec<(String, Instant)>,
-    causes: Vec<String>,
-    no_tls: bool,
-    /// True if a domain controller takes no simple binds.
-    blocked: bool,
-    /// Binds that were answered without a check of the password.
-    uncounted: usize,
-}
-
-impl Tried {
-    /// Notes that a bind goes to `host`; returns false if the maximum was already sent.
-    fn send(&mut self, host: &str) -> bool {
-        if self.binds == BINDS {
-            return false;
-        }
-        self.binds += 1;
-        self.unanswered.push(host.to_owned());
-        self.sent.push((host.to_owned(), Instant::now()));
-        true
-    }
-
-    /// Notes that `host` answered its last bind.
-    fn answered(&mut self, host: &str) {
-        if let Some(at) = self.unanswered.iter().rposition(|known| known == host) {
-            self.unanswered.remove(at);
-        }
-    }
-
-    /// Returns the time when `host` last got a bind.
-    fn sent(&self, host: &str) -> Option<Instant> {
-        self.sent.iter().rev().find(|(known, _)| known == host).map(|(_, at)| *at)
-    }
-
-    fn error(self) -> PoolError {
-        let causes = match self.causes.is_empty() {
-            true => "the deadline had passed".to_owned(),
-            false => self.causes.join("; "),
-        };
-        // No domain controller may have counted the password.
-        let is_unsent = self.binds == self.uncounted;
-        match (is_unsent, self.blocked, self.no_tls) {
-            (true, true, _) => PoolError::NoBinds(causes),
-            (true, false, true) if self.binds == 0 => PoolError::NoTls(causes),
-            _ => PoolError::Unanswered(causes),
         }
     }
 }
@@ -479,67 +404,6 @@ impl Pool {
         None
     }
 
-    /// Opens a connection before the first login, so that a broken setup is known at the start.
-    ///
-    /// # Errors
-    /// Returns the causes if no domain controller accepts a connection before the deadline.
-    pub async fn warm_up(&self, deadline: Instant) -> Result<String, PoolError> {
-        let controllers = self.servers.controllers(Service::Binds).await.map_err(PoolError::Unanswered)?;
-        let mut tried = Tried::default();
-        for (index, controller) in controllers.iter().enumerate() {
-            if let Some(answer) = self.takes_no_binds(&controller.host) {
-                tried.blocked = true;
-                tried.causes.push(answer);
-                continue;
-            }
-            let rest = controllers.get(index + 1..).unwrap_or_default();
-            let until = deadline.min(Instant::now() + CONNECT);
-            match self.connection(&mut Wait::new(controller, rest, until)).await {
-                Ok((connection, _)) => {
-                    self.put_back(connection);
-                    return Ok(controller.host.clone());
-                }
-                Err(unusable) => {
-                    tried.no_tls |= unusable.lacks_tls();
-                    tried.causes.push(unusable.cause().to_owned());
-                }
-            }
-        }
-        Err(tried.error())
-    }
-
-    /// Checks that `controller` accepts connections for binds; the connection is kept.
-    ///
-    /// # Errors
-    /// Returns a text for the administrator if it does not.
-    pub async fn probe(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
-        let begun = Instant::now();
-        let connection = match self.connect(controller, deadline).await {
-            Ok(connection) => connection,
-            Err(unusable) => {
-                self.abandon(|connection| connection.host == controller.host && connection.used < begun);
-                return Err(unusable.cause().to_owned());
-            }
-        };
-        // Attempts that started before it worked again must not hold up new ones.
-        self.connecting().remove(&controller.host);
-        self.put_back(connection);
-        Ok(())
-    }
-
-    /// Like [`Pool::probe`], for regular checks: the connection is kept only if no other one to `controller`
-    /// is idle, so that the checks do not fill the pool.
-    ///
-    /// # Errors
-    /// Like [`Pool::probe`].
-    pub async fn look(&self, controller: &Controller, deadline: Instant) -> Result<(), String> {
-        let connection = self.connect(controller, deadline).await.map_err(|e| e.cause().to_owned())?;
-        if !self.idle().iter().any(|idle| idle.host == controller.host) {
-            self.put_back(connection);
-        }
-        Ok(())
-    }
-
     /// Closes the idle connections.
     pub fn clear(&self) {
         self.idle().clear();
@@ -700,158 +564,6 @@ impl Pool {
         }
     }
 
-    /// Returns a connection to the domain controller of `wait`: an open one, or the first that is opened or
-    /// put back during the wait. The duration is that of the wait, if there was one.
-    async fn connection(&self, wait: &mut Wait<'_>) -> Result<(Connection, Option<Duration>), Unusable> {
-        let controller = wait.controller;
-        let host = &controller.host;
-        let begun = Instant::now();
-        let attempt = self.attempt(controller, wait.deadline);
-        tokio::pin!(attempt);
-        let mut waited = None;
-        loop {
-            let returned = self.returned.notified();
-            tokio::pin!(returned);
-            // Enabled before the check, so that a connection put back in between is not missed.
-            returned.as_mut().enable();
-            if let Some(connection) = self.take(host) {
-                return Ok((connection, waited));
-            }
-            tokio::select! {
-                () = returned => {}
-                done = &mut attempt => {
-                    done?;
-                    // Another login may have taken the new connection.
-                    attempt.set(self.attempt(controller, wait.deadline));
-                }
-                () = sleep_until(wait.until) => {
-                    if !self.stays(wait) {
-                        let cause = format!("{host}: no connection in time");
-                        self.doubt_if_silent(wait, &cause);
-                        return Err(Unusable::Unreachable(cause));
-                    }
-                }
-            }
-            waited = Some(begun.elapsed());
-        }
-    }
-
-    /// Opens a connection to `controller` and puts it back, when it is its turn. Once started, it finishes
-    /// even if its login has given up: the next logins will need the connection. It has [`CONNECT`], or the
-    /// time until the login's `deadline` if that is longer.
-    async fn attempt(&self, controller: &Arc<Controller>, deadline: Instant) -> Result<(), Unusable> {
-        let failed = |text: &str| Unusable::Unreachable(format!("{}: {text}", controller.host));
-        let turn = self.turns(&controller.host).acquire_owned().await;
-        let turn = turn.map_err(|_| failed("no more connections are allowed"))?;
-        let (pool, controller) = (self.me.upgrade(), Arc::clone(controller));
-        let pool = pool.ok_or_else(|| failed("the pool is gone"))?;
-        let task = tokio::spawn(async move {
-            let begun = Instant::now();
-            let connected = pool.connect(&controller, deadline.max(begun + CONNECT)).await;
-            drop(turn);
-            match connected {
-                Ok(connection) => {
-                    pool.servers.reached(&controller.host, Service::Binds);
-                    pool.put_back(connection);
-                    Ok(())
-                }
-                Err(unusable) => {
-                    // If it answered other requests it is slow, not dead. Having no TLS is an answer.
-                    if unusable.is_final()
-                        || unusable.lacks_tls()
-                        || !pool.servers.answered_since(&controller.host, Service::Binds, begun)
-                    {
-                        pool.fail(&controller, unusable.cause());
-                    }
-                    Err(unusable)
-                }
-            }
-        });
-        task.await.unwrap_or_else(|_| Err(failed("the connecting task failed")))
-    }
-
-    fn turns(&self, host: &str) -> Arc<Semaphore> {
-        let mut connecting = self.connecting();
-        let turns = connecting.entry(host.to_owned());
-        turns.or_insert_with(|| Arc::new(Semaphore::new(CONNECTING))).clone()
-    }
-
-    /// Connects to `controller` at the first port with usable TLS.
-    async fn connect(&self, controller: &Controller, until: Instant) -> Result<Connection, Unusable> {
-        let host = &controller.host;
-        let mut ports = match self.mode {
-            TlsMode::Ldaps => vec![LDAPS],
-            TlsMode::Starttls => vec![LDAP],
-            TlsMode::Auto if self.starttls().contains(host) => vec![LDAP, LDAPS],
-            TlsMode::Auto => vec![LDAPS, LDAP],
-        };
-        let mut causes: Vec<Unusable> = Vec::new();
-        let mut renewed = false;
-        while !ports.is_empty() {
-            let addresses = |port| controller.addresses.iter().map(move |ip| SocketAddr::new(*ip, port));
-            let addresses: Vec<_> = ports.iter().flat_map(|port| addresses(*port)).collect();
-            let (stream, port) = match connect_tuned(&addresses, until).await {
-                Ok((stream, address)) => (stream, address.port()),
-                Err(cause) => {
-                    causes.push(Unusable::Unreachable(cause));
-                    break;
-                }
-            };
-            ports.retain(|other| *other != port);
-            let config = self.trust.config();
-            let failure = match self.secure(stream, host, port, config.clone(), until).await {
-                Ok(bind) => {
-                    match port {
-                        LDAP => self.starttls().insert(host.clone()),
-                        _ => self.starttls().remove(host),
-                    };
-                    return Ok(Connection { bind, host: host.clone(), used: Instant::now() });
-                }
-                Err(failure) => failure,
-            };
-            // The domain controller's certificate may come from a CA that the forest has only recently begun
-            // to trust. The roots may also have arrived during the handshake, as at a first start.
-            if matches!(failure, Unusable::Unverified { unknown_issuer: true, .. }) && !renewed {
-                (self.renew)(until).await;
-                if !Arc::ptr_eq(&config, &self.trust.config()) {
-                    (renewed, ports) = (true, vec![port]);
-                    continue;
-                }
-            }
-            let is_final = failure.is_final();
-            causes.push(failure);
-            if is_final {
-                break;
-            }
-        }
-        Err(summary(host, causes))
-    }
-
-    async fn secure(
-        &self,
-        stream: TcpStream,
-        host: &str,
-        port: u16,
-        config: Arc<ClientConfig>,
-        until: Instant,
-    ) -> Result<BindConnection, Unusable> {
-        let opening = BindConnection::open(stream, host, config, port == LDAP);
-        let late = || Unusable::Unreachable("no answer in time".to_owned());
-        let opened = timeout_at(until, opening).await.unwrap_or_else(|_| Err(late()));
-        let roots = |failure: &Unusable| match failure {
-            Unusable::Unverified { .. } => format!(" (trusted roots: {})", self.trust.source()),
-            _ => String::new(),
-        };
-        if let Some(ends) = opened.as_ref().ok().and_then(BindConnection::certificate_ends) {
-            let mut known = self.certificates.lock();
-            known.insert(host.to_owned(), ends);
-        }
-        opened.map_err(|failure| {
-            let roots = roots(&failure);
-            failure.map(|cause| format!("port {port}: {cause}{roots}"))
-        })
-    }
-
     /// Takes an open connection to `host`.
     fn take(&self, host: &str) -> Option<Connection> {
         let mut idle = self.idle();
@@ -883,14 +595,6 @@ impl Pool {
     }
 }
 
-/// Combines the failures of all ports of `host`: an answer from one port says more than silence from another.
-fn summary(host: &str, causes: Vec<Unusable>) -> Unusable {
-    let text = causes.iter().map(Unusable::cause).collect::<Vec<_>>().join("; ");
-    let telling = |failure: &&Unusable| !matches!(failure, Unusable::Unreachable(_));
-    let kind = causes.iter().find(telling).or(causes.first()).cloned();
-    kind.unwrap_or(Unusable::Unreachable(String::new())).map(|_| format!("{host}: {text}"))
-}
-
 async fn reap(pool: Weak<Pool>) -> Ended {
     let mut tick = tokio::time::interval(Duration::from_secs(15));
     loop {
@@ -907,25 +611,6 @@ mod tests {
     use crate::directory::controllers::discovery::Wanted;
     use crate::directory::controllers::discovery::tests::{names, zone};
     use crate::directory::controllers::roster::Roster;
-
-    #[test]
-    fn that_it_answers_says_more_than_that_a_port_does_not() {
-        let unreachable = || Unusable::Unreachable("port 636: refused".into());
-        let no_tls = || Unusable::NoTls("port 389: no StartTLS".into());
-        let both = Unusable::NoTls("ad: port 636: refused; port 389: no StartTLS".into());
-        assert_eq!(summary("ad", vec![unreachable(), no_tls()]), both);
-        assert!(!summary("ad", vec![unreachable(), unreachable()]).lacks_tls());
-        assert!(summary("ad", vec![no_tls(), unreachable()]).lacks_tls());
-    }
-
-    #[test]
-    fn without_tls_is_only_said_where_no_bind_was_sent() {
-        let tried =
-            |binds, no_tls| Tried { binds, no_tls, causes: vec!["x".into()], ..Tried::default() }.error();
-        assert_eq!(tried(0, true), PoolError::NoTls("x".into()));
-        assert_eq!(tried(1, true), PoolError::Unanswered("x".into()));
-        assert_eq!(tried(0, false), PoolError::Unanswered("x".into()));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn who_works_is_not_left_for_who_does_not() {
