@@ -3,6 +3,9 @@
 //! Pure: builds the request as an LDAP filter and reads the reply's bytes (MS-ADTS 6.3.3, 6.3.1.9).
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use hickory_resolver::proto::rr::Name;
+use hickory_resolver::proto::serialize::binary::{BinDecodable as _, BinDecoder};
+
 /// Requests the extended reply with the client's site and the next closest one (NETLOGON_NT_VERSION_5 |
 /// NETLOGON_NT_VERSION_5EX | NETLOGON_NT_VERSION_WITH_CLOSEST_SITE, MS-ADTS 6.3.1.1).
 const VERSION: u32 = 0x2 | 0x4 | 0x10;
@@ -30,47 +33,14 @@ pub fn client_site(answer: &[u8]) -> Option<String> {
     if !OPCODES.contains(&opcode) {
         return None;
     }
-    let mut at = NAMES;
+    // The names are compressed as in DNS (RFC 1035, 4.1.4), over the whole reply.
+    let mut reader = BinDecoder::new(answer);
+    reader.read_slice(NAMES).ok()?;
     for _ in 0..BEFORE {
-        name(answer, &mut at)?;
+        Name::read(&mut reader).ok()?;
     }
-    name(answer, &mut at)
-}
-
-/// Reads the name at `at`, compressed as in DNS (RFC 1035, 4.1.4), and moves `at` past it.
-fn name(bytes: &[u8], at: &mut usize) -> Option<String> {
-    let mut labels = Vec::new();
-    let mut position = *at;
-    // End of the name in the message, once a pointer has led elsewhere.
-    let mut behind = None;
-    // Pointers lead only backwards, so that every name ends.
-    let mut floor = bytes.len();
-    loop {
-        let length = usize::from(*bytes.get(position)?);
-        match length {
-            0 => break,
-            1..=63 => {
-                let begin = position.checked_add(1)?;
-                let end = begin.checked_add(length)?;
-                labels.push(std::str::from_utf8(bytes.get(begin..end)?).ok()?);
-                position = end;
-            }
-            192.. => {
-                let low = position.checked_add(1)?;
-                let target = (length & 0x3f) << 8 | usize::from(*bytes.get(low)?);
-                behind.get_or_insert(low.checked_add(1)?);
-                if target >= floor.min(position) {
-                    return None;
-                }
-                (floor, position) = (target, target);
-            }
-            _ => return None,
-        }
-        if labels.len() > 127 {
-            return None;
-        }
-    }
-    *at = behind.or(position.checked_add(1))?;
+    let site = Name::read(&mut reader).ok()?;
+    let labels: Vec<_> = site.iter().map(std::str::from_utf8).collect::<Result<_, _>>().ok()?;
     Some(labels.join("."))
 }
 
