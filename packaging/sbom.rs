@@ -98,7 +98,6 @@ fn bom(
         let package = packages.get(id)?;
         let (crate_name, version) = (package.get("name")?.as_str()?, package.get("version")?.as_str()?);
         let sum = sums.get(&(crate_name.to_owned(), version.to_owned()))?;
-        let sum = sums.get(&(crate_name.to_owned(), version.to_owned()))?;
         let mut component = json!({
             "type": "library",
             "bom-ref": name(id)?,

@@ -331,7 +331,7 @@ impl Service {
         }
         let root = self.machine.root(deadline).await;
         let readiness = match &root {
-            Ok(_) => Some(self.logins.directory.readiness(deadline).await),
+            Ok(_) => Some(Box::pin(self.logins.directory.readiness(deadline)).await),
             Err(_) => None,
         };
         Some((root.err(), readiness))

@@ -300,7 +300,8 @@ impl Broker {
         deadline: Deadline,
     ) -> Result<Decision, Refusal> {
         let (service, password) = (self.ready(deadline)?, secret.password()?);
-        let mut decision = service.logins.authenticate(&request.user, password, warn, deadline).await;
+        let login = service.logins.authenticate(&request.user, password, warn, deadline);
+        let mut decision = Box::pin(login).await;
         complete(service, &mut decision, None, deadline).await;
         Ok(match register && decision.verdict.outcome.is_success() {
             true => service.open_session(decision, request, peer, deadline, &self.log).await,

@@ -32,7 +32,7 @@ use crate::kerberos::krb5::{Keytab, default_realm, keytab};
 use crate::kerberos::{Kerberos, KerberosError, LdapService, sealing};
 use crate::net::BoxFuture;
 use crate::protocol::report::Status;
-use crate::protocol::{DEADLINE, Operation, Reply, Secret};
+use crate::protocol::{Operation, Reply, Secret};
 
 /// PAM service of the application.
 pub(super) const SERVICE: &str = "motion";
@@ -165,7 +165,7 @@ impl Facts {
     /// The same for a host whose files begin at `root`.
     #[cfg(test)]
     pub(super) fn at_root(options: Options, root: &Path) -> Self {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + crate::protocol::DEADLINE;
         Facts { root: root.to_owned(), ..Facts::new(options, deadline) }
     }
 

@@ -1,6 +1,6 @@
 //! Requests to the LDAP bridge.
 
-use ldap3::asn1::{PL, StructureTag};
+use ldap3::asn1::{ASNTag as _, PL, StructureTag};
 
 use crate::bridge;
 use crate::bridge::message::{self, Message, Request as BridgeRequest};

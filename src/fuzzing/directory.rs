@@ -11,8 +11,6 @@ use ldap3::asn1::{PL, StructureTag, TagClass};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
-use crate::bridge::message;
-use crate::config::text;
 use crate::directory::controllers::dns::{Resolv, Srv};
 use crate::directory::controllers::netlogon;
 use crate::directory::controllers::roster::Listed;

@@ -11,7 +11,6 @@ use crate::config::keys::{KEYS, TABLES};
 use crate::config::sssd::Sssd;
 use crate::config::xcally::{self, change};
 use crate::config::{Config, samba, text};
-use crate::directory::passwords::change as changed;
 use crate::doctor::stack::{Kind, Rule, Service, Value, decide};
 use crate::libpam;
 use crate::protocol::Secret;

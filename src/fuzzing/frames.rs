@@ -5,8 +5,6 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bridge::message::{self, Message};
-use crate::kerberos::krb5::refused::Refused;
 use crate::protocol::search::MAX_FOUND;
 use crate::protocol::{Decoder, FrameError, MAX_FRAME, Passwords, Reply, Request, Secret, encode_up_to};
 

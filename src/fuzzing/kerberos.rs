@@ -2,9 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::config::xcally::change;
 use crate::directory::passwords::{change as changed, refusal};
-use crate::doctor::stack::Service;
 use crate::kerberos;
 use crate::kerberos::krb5::change::ChangeExchange;
 use crate::kerberos::krb5::changepw;

@@ -2,12 +2,11 @@
 
 use std::sync::LazyLock;
 
-use ldap3::asn1::{PL, StructureTag};
+use ldap3::asn1::{ASNTag as _, PL, StructureTag};
 
-use crate::config::{Base, text};
+use crate::config::Base;
 use crate::directory::lookup::filter::{Filter, FilterError};
 use crate::directory::machine::Place as Partition;
-use crate::directory::people::account::Account;
 use crate::directory::people::find::{named_explicitly, named_implicitly};
 use crate::directory::people::person::people_search;
 use crate::dn::{Dn, Place};

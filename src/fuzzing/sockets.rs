@@ -4,11 +4,11 @@ use std::ffi::{CStr, CString};
 use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_sock_diag::inet::SocketId;
+use redis::FromRedisValue as _;
 
 use crate::config::admin::LocalAdmin;
 use crate::config::command::Command;
 use crate::config::redis::Redis as RedisUrl;
-use crate::config::text;
 use crate::helper::log::line;
 use crate::log::Line;
 use crate::module::arguments::{ArgumentError, Arguments};
