@@ -53,8 +53,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     supervise::report_panics();
     let (log, writer) = Log::open_as(NAME)?;
     let log = Arc::new(log);
-    // Logins and searches each block a thread while they wait, and another one takes over its tasks; a few more
-    // resolve names.
+    // Logins and searches each block a thread while they wait, and another one takes over its tasks; a few
+    // more resolve names.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(THREADS + SEARCHES + 4)

@@ -58,8 +58,9 @@ pub struct Bridge {
     peers: Peers,
     log: Arc<Log>,
     house: Arc<House>,
-    // A connection's task calls PAM and the broker on its own thread (`block_in_place`): waking another thread
-    // for it costs a tenth of a millisecond, twice. These two bound the number of such threads.
+    // A connection's task calls PAM and the broker on its own thread (`block_in_place`), because waking
+    // another one and being woken by it cost more than the rest of the bridge. These two bound the number of
+    // such threads.
     threads: Semaphore,
     searches: Semaphore,
     kept: Arc<Semaphore>,

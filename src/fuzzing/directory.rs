@@ -11,6 +11,7 @@ use ldap3::asn1::{PL, StructureTag, TagClass};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
+use crate::bridge;
 use crate::directory::controllers::dns::{Resolv, Srv};
 use crate::directory::controllers::netlogon;
 use crate::directory::controllers::roster::Listed;
@@ -28,9 +29,9 @@ use crate::directory::survey::{Certificate, Root};
 use crate::directory::trust::points::named_by;
 use crate::kerberos::sasl;
 use crate::kerberos::sealing::{self, Layer};
+use crate::ldap;
 use crate::name::{Principal, fold};
 use crate::verdict::Outcome;
-use crate::{bridge, ldap};
 
 /// Returns true if every tag has a number of one byte: LDAP has no others, and the library writes none.
 fn is_written(tag: &StructureTag) -> bool {

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use netlink_packet_sock_diag::inet::SocketId;
 use redis::FromRedisValue as _;
 
+use crate::bridge;
+use crate::broker;
 use crate::config::admin::LocalAdmin;
 use crate::config::command::Command;
 use crate::config::redis::Redis as RedisUrl;
@@ -13,8 +15,8 @@ use crate::helper::log::line;
 use crate::log::Line;
 use crate::module::arguments::{ArgumentError, Arguments};
 use crate::protocol::{Secret, report};
+use crate::sessions;
 use crate::sessions::redis::{Text, event_cursor, session_of};
-use crate::{bridge, broker, sessions};
 
 /// Once there is an answer, nothing that follows changes it.
 pub(super) fn metrics(data: &[u8]) {

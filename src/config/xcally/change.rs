@@ -22,8 +22,8 @@ pub fn quoted(value: &str) -> Option<String> {
 }
 
 /// Sets the value of `name` to `written`, which includes the quotes; `None` removes the property. Returns
-/// `None` if dotenv would read anything else differently: a quote that is never closed, or `name:` at the end of
-/// the file, takes an added line for its own value.
+/// `None` if dotenv would then read anything else differently: `name:` at the end of the file takes an added
+/// line for its own value.
 pub fn set(text: &str, name: &str, written: Option<&str>) -> Option<String> {
     fn all(text: &str) -> Vec<(&str, &str)> {
         assignments(text).map(|(name, raw)| (name, raw.trim_matches(is_space))).collect()

@@ -195,8 +195,8 @@ impl File {
         changes.iter().try_fold(self.text.clone(), |text, change| {
             set(&text, &name(change.short), change.new.as_deref()).ok_or_else(|| {
                 let text = format!(
-                    "{} cannot be set: a line before it has a quote that is not closed, or ends in a colon; \
-                     correct that line first",
+                    "{} cannot be set, because the line before its place ends in a colon and would take it \
+                     for its own value: correct that line first",
                     name(change.short)
                 );
                 Failure::Config(Problem { file: self.path.clone(), line: None, text }.into())

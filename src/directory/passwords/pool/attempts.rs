@@ -1,4 +1,5 @@
-//! State that the attempts of one login at several domain controllers share, and the error if none of them answers.
+//! State that the attempts of one login at several domain controllers share, and the error if none of them
+//! answers.
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;

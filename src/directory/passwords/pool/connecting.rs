@@ -1,4 +1,5 @@
-//! Opening connections for binds: a few at a time for each domain controller, at the first port with usable TLS.
+//! Opening connections for binds: a few at a time for each domain controller, at the first port with usable
+//! TLS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
