@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::message::{self, Outcome, code};
 use super::state::{Identity, State};
 use crate::dn::Dn;
-use crate::log::{Level, Line};
+use crate::log::{Level, Line, Log};
 use crate::protocol::search::{Scope, Search};
 use crate::protocol::{MAX_USER, Secret};
 
@@ -26,8 +26,21 @@ pub const NAME: usize = 2048;
 /// The only supported version of LDAP.
 const VERSION: u32 = 3;
 
-/// Performs a bind, logs it and returns its result.
-pub async fn bind(bridge: &Bridge, state: &mut State, bind: message::Bind) -> Outcome {
+/// The line of a bind, which goes into the log when this is dropped: after the reply, because the client need
+/// not wait for it, and also if the reply cannot be sent.
+pub struct Logged<'a> {
+    log: &'a Log,
+    line: Line,
+}
+
+impl Drop for Logged<'_> {
+    fn drop(&mut self) {
+        self.log.write(Level::Info, &self.line);
+    }
+}
+
+/// Performs a bind. Returns its result and its line for the log.
+pub async fn bind<'a>(bridge: &'a Bridge, state: &mut State, bind: message::Bind) -> (Outcome, Logged<'a>) {
     let begun = Instant::now();
     // A bind drops the previous identity, even if it fails (RFC 4511, 4.2.1).
     state.identity = Identity::Anonymous;
@@ -49,8 +62,7 @@ pub async fn bind(bridge: &Bridge, state: &mut State, bind: message::Bind) -> Ou
     if answer.outcome.code == code::SUCCESS {
         state.identity = identity;
     }
-    bridge.log.write(Level::Info, &line);
-    answer.outcome
+    (answer.outcome, Logged { log: &bridge.log, line })
 }
 
 /// Decides a bind. Returns the reply and the identity that a success gives to the connection.

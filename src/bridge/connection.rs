@@ -166,7 +166,7 @@ where
     }
     match message.request {
         Request::Bind(bind) => {
-            let outcome = bind::bind(bridge, state, bind).await;
+            let (outcome, _logged) = bind::bind(bridge, state, bind).await;
             send(stream, &message::done(id, message::answer::BIND, &outcome)).await?;
         }
         Request::Search(search) => {
