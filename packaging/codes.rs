@@ -52,7 +52,7 @@ const FIELDS: &[(&str, &str)] = &[
     (
         "text",
         "the text that the user saw instead of the outcome's own text, such as the reason why a new password \
-         was rejected",
+         was rejected; in English, whatever `lang=` says",
     ),
     ("method", "`ldap` or `kerberos`, if a password was checked"),
     ("dc", "the domain controller that answered"),

@@ -26,6 +26,7 @@
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`doctor`] | everything between the application and AD, looked at one by one |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
+//! | [`texts`] | the texts that users see, in each language |
 //! | [`verdict`] | every outcome of a login, once; pure |
 //!
 //! Without the feature `broker` only the module and the pure parts are compiled: that is the shared object
@@ -48,6 +49,7 @@ pub mod client;
 pub mod module;
 pub mod name;
 pub mod protocol;
+pub mod texts;
 pub mod verdict;
 
 #[cfg(feature = "broker")]

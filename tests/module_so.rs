@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use motion_ad::protocol::{Operation, Reply, Request, Secret, receive, send};
+use motion_ad::texts::Language;
 use motion_ad::verdict::{Outcome, Verdict};
 use motion_ad_support::libpam::{self, Application, Handle, Message};
 
@@ -444,6 +445,28 @@ fn hostile_conversations() {
         assert_eq!(login(manner), CONV_ERR, "{manner:?}");
     }
     assert_eq!(broker.asked(), 2);
+}
+
+#[test]
+fn a_text_is_in_the_language_of_the_line() {
+    let _alone = alone();
+    let stack = Stack::with("messages lang=it");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let languages = asked.clone();
+    let text = "Il Suo account è disabilitato.";
+    let broker = Broker::new(&stack, move |request, _| {
+        languages.lock().unwrap().push(request.language);
+        Verdict { text: Some(text.to_owned()), ..Verdict::new(Outcome::Disabled, "") }
+    });
+    let login = Login::start(&stack, c"john", Manner::Proper, "secret");
+    assert_eq!(login.authenticate(0), PERM_DENIED);
+    assert_eq!(login.heard(), [shown(ECHO_OFF, "Password: "), shown(ERROR_MSG, text)]);
+    assert_eq!(*asked.lock().unwrap(), [Language::Italian]);
+    // Without a broker, the module's own text.
+    drop(broker);
+    assert_eq!(login.authenticate(0), AUTHINFO_UNAVAIL);
+    let own = "Il servizio di accesso non riesce a raggiungere Active Directory. Riprovi tra poco.";
+    assert_eq!(login.heard(), [shown(ECHO_OFF, "Password: "), shown(ERROR_MSG, own)]);
 }
 
 #[test]

@@ -441,7 +441,7 @@ impl<'a> Record<'a> {
     /// Makes the answer of the decision, which also becomes the log line.
     fn answer(mut self, decision: Result<Decision, Refusal>) -> Answer<'a> {
         let decision = decision.unwrap_or_else(Decision::from);
-        let reply = Reply::Verdict(decision.verdict.clone());
+        let reply = Reply::Verdict(decision.verdict_in(self.request.language));
         let seat = self.broker.seat(self.request, &decision);
         self.decided = Some((decision, self.begun.elapsed()));
         Answer { reply, record: Some(self), seat }

@@ -89,7 +89,7 @@ impl Service {
             Some(id) => self.register.close_for(id, deadline).await.map_err(Refusal::from),
             None => self.close_newest(request, peer, deadline).await,
         };
-        Decision { verdict: told(closed), dc: None, method: None, person: None, binds_off: false }
+        Decision { verdict: told(closed), text: None, dc: None, method: None, person: None, binds_off: false }
     }
 
     async fn close_newest(

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::show;
 use crate::config::{CONFIG, Credentials};
 use crate::doctor::{CHECKS, Group};
 use crate::protocol::{METRICS_SOCKET, SOCKET};
+use crate::texts::Language;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -284,10 +285,21 @@ pub struct Passwd {
     #[arg(long)]
     pub password_stdin: bool,
 
+    /// Language of the text for the user: en, it, de, es, fr or pt
+    #[arg(long, value_name = "LANGUAGE", value_parser = languages(), hide_possible_values = true,
+          default_value = "en")]
+    pub lang: Language,
+
     /// Print JSON: outcome, changed (null if it is not known), principal, text for the user, reason, advice,
     /// and steps
     #[arg(long)]
     pub json: bool,
+}
+
+/// Parses the code of a language.
+fn languages() -> impl TypedValueParser<Value = Language> {
+    PossibleValuesParser::new(Language::ALL.iter().map(|language| language.code()))
+        .map(|code| Language::of(&code).unwrap_or_default())
 }
 
 const STATUS: &str = "\

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::account::{StepJson, steps_text};
 use super::show::{self, Columns};
 use super::{Cli, Failure, Page, Passwd, ask_verdict, password, request};
-use crate::protocol::{Operation, Passwords};
+use crate::protocol::{Operation, Passwords, Request};
 use crate::verdict::{Conclusion, Outcome, Verdict};
 
 /// Changes a password.
@@ -13,7 +13,8 @@ pub(super) fn passwd(cli: &Cli, args: &Passwd) -> Result<Page, Failure> {
     let [present, new] =
         if args.password_stdin { password::from_stdin()? } else { password::prompt_change(&args.name)? };
     let both = Passwords { present, new }.to_secret()?;
-    let request = request(cli, "passwd", Operation::ChangePassword, &args.name);
+    let request =
+        Request { language: args.lang, ..request(cli, "passwd", Operation::ChangePassword, &args.name) };
     let verdict = ask_verdict(cli, &request, &both)?;
     let text = match args.json {
         true => show::json(&PasswdJson::new(&args.name, &verdict))?,

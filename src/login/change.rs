@@ -21,6 +21,7 @@ use crate::directory::passwords::policy;
 use crate::directory::passwords::policy::{Policy, Subject};
 use crate::directory::people::person::Person;
 use crate::protocol::{PasswordError, Passwords};
+use crate::texts::Text;
 use crate::verdict::Outcome;
 
 /// Time reserved to read `pwdLastSet` when the answer does not arrive.
@@ -72,7 +73,7 @@ impl<M: Machine, P: Changes> Logins<M, P> {
         let (present, new) = (passwords.present.password()?, passwords.new.password().map_err(impossible)?);
         if present == new {
             let reason = "the new password is the present one; AD was not queried";
-            return Err(unacceptable(reason, "Your new password is the same as your current one."));
+            return Err(unacceptable(reason, Text::NewSame));
         }
         let person = self.resolve(name, Memory::Avoided, deadline, progress).await?.1.person;
         let before = self.directory.last_set(&person, deadline).await.ok().flatten();
@@ -198,18 +199,16 @@ impl<M: Machine, P: Changes> Logins<M, P> {
 }
 
 /// Builds the refusal of a new password that AD would reject too; `text` is for the user.
-fn unacceptable(reason: impl ToString, text: &str) -> Refusal {
-    Refusal { text: Some(text.to_owned()), ..Refusal::new(Outcome::PasswordRefused, reason) }
+fn unacceptable(reason: impl ToString, text: Text) -> Refusal {
+    Refusal { text: Some(text), ..Refusal::new(Outcome::PasswordRefused, reason) }
 }
 
 /// Builds the refusal of a new password that no account can have.
 fn impossible(error: PasswordError) -> Refusal {
     let text = match error {
-        PasswordError::Empty => "Your new password is empty.",
-        PasswordError::TooLong => "Your new password is too long.",
-        PasswordError::Nul | PasswordError::NotUtf8 => {
-            "Your new password has characters that no password can have."
-        }
+        PasswordError::Empty => Text::NewEmpty,
+        PasswordError::TooLong => Text::NewTooLong,
+        PasswordError::Nul | PasswordError::NotUtf8 => Text::NewCharacters,
     };
     unacceptable(format!("of the new one: {error}; AD was not queried"), text)
 }

@@ -6,6 +6,7 @@ use super::refusal::Refusal;
 use crate::checked::{Checked, Method};
 use crate::config::ConfigError;
 use crate::directory::people::person::Person;
+use crate::texts::{Language, Text};
 use crate::verdict::{Outcome, Step, Verdict};
 
 /// The result of a login, with details for the log.
@@ -13,6 +14,9 @@ use crate::verdict::{Outcome, Step, Verdict};
 pub struct Decision {
     /// The reply to the module.
     pub verdict: Verdict,
+    /// The verdict's text for the user, for other languages. The verdict itself has it in English, as the
+    /// log does.
+    pub text: Option<Text>,
     /// The domain controller that decided.
     pub dc: Option<String>,
     /// The method by which the password was checked.
@@ -21,6 +25,25 @@ pub struct Decision {
     pub person: Option<Person>,
     /// True if the password was not checked because AD takes no simple binds.
     pub binds_off: bool,
+}
+
+impl Decision {
+    /// Returns the verdict for a user who reads `language`.
+    ///
+    /// An outcome without a text in English has none in any language. The module writes the warning of a
+    /// password that expires in English itself.
+    pub fn verdict_in(&self, language: Language) -> Verdict {
+        let mut verdict = self.verdict.clone();
+        if !language.is_default() {
+            let own = self.text.filter(|_| verdict.text.is_some());
+            let text = match verdict.expires_in {
+                Some(seconds) if verdict.outcome.is_success() => Some(Text::expires(seconds)),
+                _ => own.or(Some(Text::Outcome(verdict.outcome))),
+            };
+            verdict.text = text.and_then(|text| text.to(language)).or(verdict.text);
+        }
+        verdict
+    }
 }
 
 /// A decision that was made before the broker queried AD.
@@ -82,7 +105,58 @@ impl Progress {
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let reason = reason.into_iter().chain(self.notes).collect::<Vec<_>>().join("; ");
         let (principal, steps) = (self.principal, self.steps);
-        let verdict = Verdict { principal, text, steps, expires_in, ..Verdict::new(outcome, reason) };
-        Decision { verdict, dc: self.dc, method: self.method, person: self.person, binds_off }
+        let english = text.and_then(|text| text.to(Language::English));
+        let verdict =
+            Verdict { principal, text: english, steps, expires_in, ..Verdict::new(outcome, reason) };
+        Decision { verdict, text, dc: self.dc, method: self.method, person: self.person, binds_off }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::Audience;
+
+    #[test]
+    fn a_verdict_is_told_in_the_language_of_its_user() {
+        let told = |refusal: Refusal, language| Decision::from(refusal).verdict_in(language).text;
+        let disabled = || Refusal::new(Outcome::Disabled, "");
+        assert_eq!(told(disabled(), Language::English), None);
+        assert_eq!(told(disabled(), Language::German).as_deref(), Some("Ihr Konto ist deaktiviert."));
+        let short =
+            || Refusal { text: Some(Text::TooShortFor(12)), ..Refusal::new(Outcome::PasswordRefused, "") };
+        let english = "Your new password must have at least 12 characters.";
+        assert_eq!(told(short(), Language::English).as_deref(), Some(english));
+        let italian = "La nuova password deve avere almeno 12 caratteri.";
+        assert_eq!(told(short(), Language::Italian).as_deref(), Some(italian));
+        // The log stays in English.
+        assert_eq!(Decision::from(short()).verdict.text.as_deref(), Some(english));
+    }
+
+    #[test]
+    fn a_user_who_proved_nothing_learns_nothing_in_any_language() {
+        for language in Language::ALL {
+            for outcome in Outcome::ALL {
+                let refusal = Refusal::new(*outcome, "").before_proof();
+                let is_open = outcome.audience() == Audience::Anyone && outcome.text().is_some();
+                // The module has the English text itself.
+                let may_know = is_open && !language.is_default();
+                let told = Decision::from(refusal).verdict_in(*language).text;
+                assert_eq!(told.is_some(), may_know, "{outcome} in {language:?}: {told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_warning_is_told_with_a_success_only() {
+        let of = |outcome, expires_in| {
+            let verdict = Verdict { expires_in, ..Verdict::new(outcome, "") };
+            let decision = Decision { verdict, ..Refusal::new(outcome, "").into() };
+            decision.verdict_in(Language::Italian).text
+        };
+        let days = Some(3 * 86_400 + 5);
+        assert_eq!(of(Outcome::Success, days).as_deref(), Some("La Sua password scade tra 3 giorni."));
+        assert_eq!(of(Outcome::Success, None), None);
+        assert_eq!(of(Outcome::Disabled, days).as_deref(), Some("Il Suo account è disabilitato."));
     }
 }

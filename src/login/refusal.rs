@@ -7,6 +7,7 @@ use crate::directory::people::DirectoryError;
 use crate::kerberos::CheckError;
 use crate::name::NameError;
 use crate::protocol::PasswordError;
+use crate::texts::Text;
 use crate::verdict::{Audience, Outcome};
 
 /// The rejection of a login or of another request.
@@ -17,7 +18,7 @@ pub struct Refusal {
     /// For the log.
     pub reason: String,
     /// Text for the user, in place of the outcome's text.
-    pub text: Option<String>,
+    pub text: Option<Text>,
     /// True if AD takes no simple binds, so that no password can be checked.
     pub binds_off: bool,
 }

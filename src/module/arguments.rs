@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustix::net::SocketAddrUnix;
 
 use crate::protocol::{DEADLINE, SOCKET};
+use crate::texts::Language;
 
 /// The entry point that rejects an expired password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Arguments {
     pub session: Register,
     /// `messages`
     pub messages: bool,
+    /// `lang=`
+    pub language: Language,
     /// `outcome`
     pub outcome: bool,
     /// `debug`
@@ -64,6 +67,7 @@ impl Default for Arguments {
             expired: Expired::Auth,
             session: Register::Pam,
             messages: false,
+            language: Language::default(),
             outcome: false,
             debug: false,
         }
@@ -198,6 +202,21 @@ pub const ARGUMENTS: &[Argument] = &[
         read: Read::Flag(|arguments| arguments.messages = true),
     },
     Argument {
+        name: "lang",
+        value: "en|it|de|es|fr|pt",
+        default: "en",
+        entry_points: "authenticate, acct_mgmt, chauthtok, open_session, close_session",
+        text: "The language of the texts for users: English, Italian, German, Spanish, French or Portuguese \
+               (of Brazil). It changes neither who sees a text nor what the text reveals, and no line of the \
+               log. The prompts for passwords are libpam's and follow the locale of the application.",
+        since: "0.2.0",
+        cost: "none",
+        read: Read::Value(
+            |arguments, value| language(value).map(|language| arguments.language = language),
+            "lang= takes en, it, de, es, fr or pt",
+        ),
+    },
+    Argument {
         name: "outcome",
         value: "",
         default: "no variable",
@@ -313,6 +332,10 @@ fn register(value: &[u8]) -> Option<Register> {
     }
 }
 
+fn language(value: &[u8]) -> Option<Language> {
+    Language::of(std::str::from_utf8(value).ok()?)
+}
+
 /// Parses an absolute path that fits into a socket address.
 fn socket(value: &[u8]) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(value));
@@ -344,6 +367,7 @@ mod tests {
             c"expired=account",
             c"session=auth",
             c"messages",
+            c"lang=it",
             c"outcome",
             c"use_first_pass",
             c"try_first_pass",
@@ -358,6 +382,7 @@ mod tests {
             expired: Expired::Account,
             session: Register::Auth,
             messages: true,
+            language: Language::Italian,
             outcome: true,
             debug: true,
         };
@@ -369,6 +394,18 @@ mod tests {
         for argument in ARGUMENTS.iter().filter(|argument| !argument.value.is_empty()) {
             let written = CString::new(format!("{}={}", argument.name, argument.default)).unwrap();
             assert_eq!(Arguments::parse(&[&written]), (Arguments::default(), Vec::new()));
+        }
+    }
+
+    #[test]
+    fn every_language_can_be_chosen() {
+        let codes: Vec<_> = Language::ALL.iter().map(|language| language.code()).collect();
+        let argument = ARGUMENTS.iter().find(|argument| argument.name == "lang");
+        assert_eq!(argument.map(|argument| argument.value), Some(codes.join("|").as_str()));
+        for language in Language::ALL {
+            let written = CString::new(format!("lang={}", language.code())).unwrap();
+            let expected = Arguments { language: *language, ..Arguments::default() };
+            assert_eq!(Arguments::parse(&[&written]), (expected, Vec::new()));
         }
     }
 
@@ -406,6 +443,10 @@ mod tests {
             c"timeout=0.5",
             c"timeout=-1",
             c"timeout=99999999999999999999",
+            c"lang",
+            c"lang=",
+            c"lang=IT",
+            c"lang=nl",
             c"expired",
             c"expired=",
             c"expired=never",

@@ -51,6 +51,8 @@ pub struct Login {
     pub subject: Subject,
     /// The outcome.
     pub outcome: Outcome,
+    /// The broker's text for the user, if the outcome's own text is not it.
+    pub text: Option<String>,
     /// The time of the outcome, by the monotonic clock.
     pub at: Duration,
 }
@@ -96,11 +98,11 @@ pub struct Session {
 }
 
 impl Memory {
-    /// Returns the last outcome for the account, if `acct_mgmt` may repeat it at `now`.
-    pub fn account(&self, user: &str, socket: &Path, now: Duration) -> Option<Outcome> {
+    /// Returns the last outcome for the account, and its text, if `acct_mgmt` may repeat them at `now`.
+    pub fn account(&self, user: &str, socket: &Path, now: Duration) -> Option<(Outcome, Option<String>)> {
         let login = self.login.as_ref().filter(|login| login.subject.is(user, socket))?;
         let fresh = now.checked_sub(login.at).is_some_and(|age| age <= VALIDITY);
-        (fresh && settles_account(login.outcome)).then_some(login.outcome)
+        (fresh && settles_account(login.outcome)).then(|| (login.outcome, login.text.clone()))
     }
 
     /// Returns the `objectGUID` of the account that was authenticated by this name, however long ago.
@@ -137,7 +139,7 @@ mod tests {
     }
 
     fn memory(outcome: Outcome) -> Memory {
-        let login = Login { subject: john(), outcome, at: 100 * SECOND };
+        let login = Login { subject: john(), outcome, text: Some("why".into()), at: 100 * SECOND };
         let probe = Probe { subject: john(), result: Probed::Ready };
         Memory { login: Some(login), probe: Some(probe), owed: Some(john()), ..Memory::default() }
     }
@@ -145,8 +147,9 @@ mod tests {
     #[test]
     fn it_answers_for_the_same_person_and_broker_for_a_minute() {
         let (socket, memory) = (Path::new("/run/a"), memory(Outcome::Success));
-        assert_eq!(memory.account("john", socket, 100 * SECOND), Some(Outcome::Success));
-        assert_eq!(memory.account("john", socket, 160 * SECOND), Some(Outcome::Success));
+        let known = Some((Outcome::Success, Some("why".to_owned())));
+        assert_eq!(memory.account("john", socket, 100 * SECOND), known);
+        assert_eq!(memory.account("john", socket, 160 * SECOND), known);
         assert_eq!(memory.account("john", socket, 161 * SECOND), None);
         assert_eq!(memory.account("john", socket, 99 * SECOND), None, "from the future");
         assert_eq!(memory.account("John", socket, 100 * SECOND), None);
@@ -158,7 +161,8 @@ mod tests {
     fn a_wrong_password_says_nothing_about_the_account() {
         let socket = Path::new("/run/a");
         assert_eq!(memory(Outcome::WrongPassword).account("john", socket, 100 * SECOND), None);
-        assert_eq!(memory(Outcome::Disabled).account("john", socket, 100 * SECOND), Some(Outcome::Disabled));
+        let known = memory(Outcome::Disabled).account("john", socket, 100 * SECOND);
+        assert_eq!(known.map(|(outcome, _)| outcome), Some(Outcome::Disabled));
     }
 
     #[test]

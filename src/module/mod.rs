@@ -12,6 +12,7 @@
 //! | [`memory`] | the memory on the handle between the entry points |
 //! | [`code`] | outcome to PAM code |
 //! | `warning` | the text for a password that expires soon |
+//! | `texts` | the texts without an answer of the broker, in other languages |
 //! | `ffi` | functions that `pam-bindings` lacks, and all the unsafe code |
 //!
 //! The module runs in the processes of applications: it starts no threads, writes to no stream, reads no
@@ -28,6 +29,7 @@ pub mod question;
 #[cfg(test)]
 mod script;
 pub mod session;
+mod texts;
 mod warning;
 
 use std::ffi::CStr;
@@ -101,7 +103,8 @@ pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
         let outcome = verdict.outcome;
         let code = code::authenticate(outcome, arguments.expired);
         let subject = Subject { user: user.clone(), socket: arguments.socket.clone() };
-        let login = Login { subject: subject.clone(), outcome, at: pam.now() };
+        let text = verdict.text.clone().filter(|_| !outcome.is_success());
+        let login = Login { subject: subject.clone(), outcome, text, at: pam.now() };
         // A user who must change the password first gets no session before that.
         let owes = register && code == Code::Success && !outcome.is_success();
         let proved = proved(&subject, &verdict);
@@ -123,7 +126,9 @@ pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
         let memory = pam.recall();
         let mut warn = false;
         let mut verdict = match memory.account(&user, &arguments.socket, pam.now()) {
-            Some(outcome) => Verdict::new(outcome, "same outcome as authenticate"),
+            Some((outcome, text)) => {
+                Verdict { text, ..Verdict::new(outcome, "same outcome as authenticate") }
+            }
             None => {
                 warn = may_warn(pam, arguments, flags, &user);
                 let account = broker.account(pam, &user);
@@ -138,8 +143,9 @@ pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
             }
         };
         if verdict.outcome.is_success() && memory.owes(&user, &arguments.socket) {
-            let expires_in = verdict.expires_in;
-            verdict = Verdict { expires_in, ..session::register(pam, broker, &user) };
+            let Verdict { expires_in, text, .. } = verdict;
+            let registered = session::register(pam, broker, &user);
+            verdict = Verdict { expires_in, text: registered.text.clone().or(text), ..registered };
         }
         let answer = || Answer::verdict(code::account(verdict.outcome), &verdict);
         Ok(warning(pam, &user, &verdict, warn).unwrap_or_else(answer))
@@ -215,7 +221,8 @@ fn may_warn(pam: &impl Handle, arguments: &Arguments, flags: PamFlag, user: &str
 fn warning(pam: &mut impl Handle, user: &str, verdict: &Verdict, warn: bool) -> Option<Answer> {
     let seconds = verdict.expires_in.filter(|_| warn && verdict.outcome.is_success())?;
     pam.note(|memory| memory.warned = Some(user.to_owned()));
-    let text = Some(Text::Info(warning::text(seconds)));
+    let told = verdict.text.as_deref().map(printable);
+    let text = Some(Text::Info(told.unwrap_or_else(|| warning::text(seconds))));
     Some(Answer { text, ..Answer::verdict(Code::Success, verdict) })
 }
 
@@ -246,6 +253,7 @@ mod tests {
     };
     use super::*;
     use crate::client::AskError;
+    use crate::texts::Language;
 
     /// Runs authenticate on a new handle.
     fn authenticated(
@@ -320,6 +328,36 @@ mod tests {
         let asked = login().wants_warning().replies(verdict);
         let steps = [john(), password(), asked, told("You are logged in at front -desk.")];
         assert_eq!(authenticated(&[c"messages"], 0, steps).0, Code::PermDenied);
+    }
+
+    #[test]
+    fn texts_are_in_the_language_of_the_line() {
+        let args = [c"messages", c"lang=it"];
+        let asked = || login().wants_warning().reads(Language::Italian);
+        let says = |outcome, text: &str| Verdict { text: Some(text.into()), ..Verdict::new(outcome, "") };
+        let disabled = "Il Suo account è disabilitato.";
+        let reply = asked().replies(says(Outcome::Disabled, disabled));
+        let (code, mut script) = authenticated(&args, 0, [john(), password(), reply, told(disabled)]);
+        assert_eq!(code, Code::PermDenied);
+        // acct_mgmt repeats the text with the outcome.
+        assert_eq!(script.call(acct_mgmt, &args, 0, [john(), told(disabled)]), Code::PermDenied);
+        let soon = "La Sua password scade tra 3 giorni.";
+        let warning = Verdict { text: Some(soon.into()), ..expires_in(3) };
+        let steps = [john(), password(), asked().replies(warning), informed(soon)];
+        let (code, mut script) = authenticated(&args, 0, steps);
+        assert_eq!(code, Code::Success);
+        // The warning is no refusal, and a later one of another kind has its own text.
+        assert_eq!(script.call(acct_mgmt, &args, 0, [john()]), Code::Success);
+        // Without an answer, the text is the module's own.
+        let own = "Il servizio di accesso non riesce a raggiungere Active Directory. Riprovi tra poco.";
+        let steps = [john(), password(), asked().fails(absent()), complaint(&["broker.sock"]), told(own)];
+        assert_eq!(authenticated(&args, 0, steps).0, Code::AuthinfoUnavail);
+        // An older broker answers in English, and a wrong password has no text in any language.
+        let steps =
+            [john(), password(), asked().says(Outcome::Disabled), told(Outcome::Disabled.text().unwrap())];
+        assert_eq!(authenticated(&args, 0, steps).0, Code::PermDenied);
+        let steps = [john(), password(), asked().says(Outcome::WrongPassword)];
+        assert_eq!(authenticated(&args, 0, steps).0, Code::AuthErr);
     }
 
     #[test]

@@ -14,8 +14,10 @@ use super::handle::{Handle, Priority, Text};
 use super::memory::{Probe, Probed, Subject};
 use super::question::{Ask, Broker};
 use super::session;
+use super::texts;
 use super::{Answer, EntryPoint, decide, user};
 use crate::protocol::{Operation, PasswordError, Passwords, Secret};
+use crate::texts::Language;
 use crate::verdict::{Conclusion, Outcome, Verdict};
 
 /// libpam's flag for the second call (security/pam_modules.h). A call without it changes nothing.
@@ -90,7 +92,8 @@ impl Change<'_> {
             }
         }
         let present = present(pam)?;
-        let answer = new(pam).and_then(|new| self.send(pam, broker, &Passwords { present, new }));
+        let language = broker.arguments.language;
+        let answer = new(pam, language).and_then(|new| self.send(pam, broker, &Passwords { present, new }));
         if !matches!(answer, Ok(Answer { code: Code::Success, .. })) {
             // A module that follows must not take the rejected password for the new one.
             pam.forget_new_password();
@@ -138,7 +141,7 @@ impl Change<'_> {
     ) -> Result<bool, Answer> {
         let known = pam.recall().account(self.user, &broker.arguments.socket, pam.now());
         let verdict = match known {
-            Some(outcome) => Verdict::new(outcome, "same outcome as before"),
+            Some((outcome, text)) => Verdict { text, ..Verdict::new(outcome, "same outcome as before") },
             None => {
                 let account = broker.account(pam, self.user);
                 let request = broker.request(pam, Operation::Account { account, warn: false }, self.user);
@@ -175,10 +178,10 @@ fn present<H: Handle>(pam: &mut H) -> Result<Secret, Answer> {
 }
 
 /// Returns the new password, if it is well-formed.
-fn new<H: Handle>(pam: &mut H) -> Result<Secret, Answer> {
+fn new<H: Handle>(pam: &mut H, language: Language) -> Result<Secret, Answer> {
     let password = pam.new_password().map_err(|code| Answer::new(code, "no new password"))?;
     password.password().map_err(|error| {
-        let text = format!("Your new password was not accepted: {error}.");
+        let text = texts::new_password(error, language);
         Answer { text: Some(Text::Error(text)), ..Answer::new(Code::AuthtokErr, error.to_string()) }
     })?;
     Ok(password)
@@ -315,6 +318,29 @@ mod tests {
             let steps = [john(), present(), Step::Want(Item::New, Ok(wrong)), forgotten(), told(text)];
             assert_eq!(changed(&[], 0, steps).0, Code::AuthtokErr);
         }
+    }
+
+    #[test]
+    fn a_change_is_told_in_the_language_of_the_line() {
+        let args = [c"lang=de"];
+        let german = |question: Question| question.reads(Language::German);
+        let probe = || [john(), present(), german(probe()).says(Outcome::Success)];
+        let update = |steps: Vec<Step>| {
+            let mut script = Script::new();
+            assert_eq!(script.call(chauthtok, &args, PRELIM, probe()), Code::Success);
+            script.call(chauthtok, &args, UPDATE, [john(), present()].into_iter().chain(steps))
+        };
+        let text = "Ihr neues Kennwort muss mindestens 12 Zeichen haben.";
+        let verdict =
+            Verdict { text: Some(text.into()), ..Verdict::new(Outcome::PasswordRefused, "0000052D") };
+        let steps = vec![new(), german(change()).replies(verdict), forgotten(), told(text)];
+        assert_eq!(update(steps), Code::AuthtokErr);
+        let unknown = "Es ist nicht sicher, ob Ihr Kennwort geändert wurde. Versuchen Sie, sich mit dem \
+                       neuen anzumelden.";
+        let steps = vec![new(), german(change()).fails(lost()), complaint(&[]), forgotten(), told(unknown)];
+        assert_eq!(update(steps), Code::AuthinfoUnavail);
+        let empty = Step::Want(Item::New, Ok(b""));
+        assert_eq!(update(vec![empty, forgotten(), told("Ihr neues Kennwort ist leer.")]), Code::AuthtokErr);
     }
 
     #[test]

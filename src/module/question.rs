@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::arguments::Arguments;
 use super::handle::{Handle, Priority};
+use super::texts;
 use crate::client::{self, AskError};
 use crate::protocol::{Operation, Request, Secret};
 use crate::verdict::{Outcome, Verdict};
@@ -35,6 +36,7 @@ impl<'a, A: Ask> Broker<'a, A> {
             service: items.service,
             rhost: items.rhost,
             tty: items.tty,
+            language: self.arguments.language,
             ..client::request(operation, user, self.left)
         }
     }
@@ -59,7 +61,8 @@ impl<'a, A: Ask> Broker<'a, A> {
             let line =
                 format!("the broker at {socket:?} could not be queried: {error}; {consequence}{advice}");
             pam.log(Priority::Error, &line);
-            Verdict::new(outcome, "no answer")
+            let text = texts::unanswered(lost, self.arguments.language);
+            Verdict { text, ..Verdict::new(outcome, "no answer") }
         })
     }
 }

@@ -17,6 +17,7 @@ use super::handle::{Handle, Items, Priority, Text};
 use super::memory::Memory;
 use crate::client::AskError;
 use crate::protocol::{Operation, Request, Secret};
+use crate::texts::Language;
 use crate::verdict::{Outcome, Verdict};
 
 /// An expected action of the module, and its result.
@@ -60,6 +61,7 @@ pub enum Item {
 pub struct Question {
     operation: Operation,
     user: &'static str,
+    language: Language,
     secret: Vec<u8>,
     within: Duration,
     takes: Duration,
@@ -71,11 +73,17 @@ impl Question {
         let (within, takes) = (Duration::from_secs(5), Duration::ZERO);
         let reply = Ok(Verdict::new(Outcome::Success, ""));
         let secret = Vec::new();
-        Question { operation, user, secret, within, takes, reply }
+        let language = Language::default();
+        Question { operation, user, language, secret, within, takes, reply }
     }
 
     pub fn with(self, secret: &[u8]) -> Self {
         Question { secret: secret.to_vec(), ..self }
+    }
+
+    /// The user reads this language.
+    pub fn reads(self, language: Language) -> Self {
+        Question { language, ..self }
     }
 
     /// Checks the access of `user`.
@@ -245,6 +253,7 @@ impl Script {
         Box::new(move |_, request, secret| match next(&steps, &format!("{:?}", request.operation)) {
             Step::Ask(expected) => {
                 assert_eq!((&request.operation, request.user.as_str()), (&expected.operation, expected.user));
+                assert_eq!(request.language, expected.language);
                 assert_eq!((request.service.as_str(), request.rhost.as_str()), ("motion", "client.example"));
                 assert!(request.remaining() <= expected.within, "{:?}", request.remaining());
                 assert!(secret.bytes() == expected.secret, "another password was sent");

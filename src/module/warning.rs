@@ -40,6 +40,8 @@ mod tests {
         ];
         for (seconds, left) in cases {
             assert_eq!(text(seconds), format!("Your password expires {left}."), "{seconds}");
+            #[cfg(feature = "broker")]
+            assert_eq!(Some(text(seconds)), crate::texts::Text::expires(seconds).to(Default::default()));
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "broker")]
 use super::search::Search;
 use super::{VERSION, monotonic};
+use crate::texts::Language;
 
 /// Operation that the broker performs, with the fields that belong to it alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Request {
     pub rhost: String,
     /// PAM_TTY.
     pub tty: String,
+    /// The language of the reply's text for the user.
+    pub language: Language,
     /// Time at which the sender stops waiting, in nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
     pub deadline: u64,
 }
@@ -110,6 +113,7 @@ impl Request {
             service: String::new(),
             rhost: String::new(),
             tty: String::new(),
+            language: Language::default(),
             deadline: nanoseconds(monotonic().saturating_add(timeout)),
         }
     }
@@ -154,6 +158,8 @@ struct Wire {
     #[cfg(feature = "broker")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     search: Option<Box<Search>>,
+    #[serde(default, skip_serializing_if = "Language::is_default")]
+    lang: Language,
     deadline: u64,
 }
 
@@ -180,7 +186,7 @@ enum Name {
 
 impl From<Request> for Wire {
     fn from(request: Request) -> Self {
-        let Request { version, operation, user, service, rhost, tty, deadline } = request;
+        let Request { version, operation, user, service, rhost, tty, language, deadline } = request;
         let plain = |operation| Wire {
             version,
             operation,
@@ -196,6 +202,7 @@ impl From<Request> for Wire {
             names: Vec::new(),
             #[cfg(feature = "broker")]
             search: None,
+            lang: language,
             deadline,
         };
         match operation {
@@ -227,6 +234,7 @@ impl TryFrom<Wire> for Request {
 
     fn try_from(wire: Wire) -> Result<Self, Self::Error> {
         let Wire { version, user, service, rhost, tty, account, register, warn, session, cursor, .. } = wire;
+        let (language, deadline) = (wire.lang, wire.deadline);
         let operation = match wire.operation {
             Name::Authenticate => Operation::Authenticate { register, warn },
             Name::Account => Operation::Account { account, warn },
@@ -246,7 +254,7 @@ impl TryFrom<Wire> for Request {
             #[cfg(feature = "broker")]
             Name::Search => Operation::Search(wire.search.ok_or("a search says nothing to search for")?),
         };
-        Ok(Request { version, operation, user, service, rhost, tty, deadline: wire.deadline })
+        Ok(Request { version, operation, user, service, rhost, tty, language, deadline })
     }
 }
 
@@ -336,6 +344,22 @@ mod tests {
             assert_eq!(wire, [lengths.as_slice(), json.as_bytes(), secret.bytes()].concat(), "{json}");
             assert_eq!(receive::<Request>(&mut wire.as_slice()).unwrap().0, request);
         }
+    }
+
+    #[test]
+    fn a_request_names_its_language_unless_it_is_english() {
+        let of = |language| Request {
+            language,
+            deadline: 7,
+            ..Request::new(Operation::ChangePassword, "john", Duration::ZERO)
+        };
+        let german = serde_json::to_string(&of(Language::German)).unwrap();
+        assert!(german.contains(r#""cursor":null,"lang":"de","deadline":7"#), "{german}");
+        assert_eq!(serde_json::from_str::<Request>(&german).unwrap(), of(Language::German));
+        assert!(!serde_json::to_string(&of(Language::English)).unwrap().contains("lang"));
+        // The language of a later version.
+        let dutch = german.replace(r#""de""#, r#""nl""#);
+        assert_eq!(serde_json::from_str::<Request>(&dutch).unwrap(), of(Language::English));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::texts::Text;
+
 /// Non-alphanumeric characters (MS-SAMR 3.1.1.7.2).
 const SPECIAL: &str = "~!@#$%^&*_-+=`|\\(){}[]:;\"'<>,.?/";
 /// Characters that split a display name into parts.
@@ -72,7 +74,7 @@ const WORDS: [(&str, Rule); 6] = [
     ("minimum password age may not have elapsed", Rule::AgeOrRight),
 ];
 
-/// Explains to the user in one sentence why a domain controller that answered `said` refuses `new`; `None` if
+/// Explains to the user why a domain controller that answered `said` refuses `new`; `None` if
 /// the reason is unknown.
 ///
 /// A rule that the answer names counts first, then the policy. Windows names no rule.
@@ -82,7 +84,7 @@ pub fn refusal(
     new: &str,
     subject: &Subject,
     now: SystemTime,
-) -> Option<String> {
+) -> Option<Text> {
     let broken = || policy.and_then(|policy| broken(policy, new, subject, now));
     let rule = match named(said) {
         // The policy can only decide if the password is too young.
@@ -94,7 +96,7 @@ pub fn refusal(
         Some(rule) => rule.completed(policy),
         None => broken().or_else(|| left(policy?))?,
     };
-    Some(rule.sentence())
+    Some(rule.text())
 }
 
 /// Returns the rule that a domain controller names, with its number if it gives one.
@@ -169,57 +171,22 @@ impl Rule {
         }
     }
 
-    fn sentence(self) -> String {
+    fn text(self) -> Text {
         match self {
-            Rule::Age(Some(age)) if !age.is_zero() => {
-                format!(
-                    "Your password was changed less than {} ago; it may not be changed again yet.",
-                    span(age)
-                )
-            }
-            Rule::Age(_) => {
-                "Your password was changed a short time ago; it may not be changed again yet.".to_owned()
-            }
-            Rule::Length(Some(length @ 1..)) => {
-                format!("Your new password must have at least {}.", count(length.into(), "character"))
-            }
-            Rule::Length(_) => "Your new password is too short.".to_owned(),
-            Rule::Kinds => {
-                "Your new password must have characters of three of these kinds: capital letters, \
-                            small letters, digits, others."
-                    .to_owned()
-            }
-            Rule::Name => {
-                "Your new password may not contain your login name or a part of your name.".to_owned()
-            }
-            Rule::Complexity => "Your new password is too easy to guess.".to_owned(),
-            Rule::History(Some(history @ 2..)) => {
-                format!("Your new password may not be one of your last {history} passwords.")
-            }
-            Rule::History(_) => "Your new password may not be one that you had before.".to_owned(),
-            Rule::HistoryOrList(history @ 2..) => {
-                format!("Your new password is one of your last {history} passwords, or too easy to guess.")
-            }
-            Rule::HistoryOrList(_) => {
-                "Your new password is one that you had before, or too easy to guess.".to_owned()
-            }
-            Rule::AgeOrRight => "You may not change your password, or not yet.".to_owned(),
+            Rule::Age(Some(age)) if !age.is_zero() => Text::too_young(age),
+            Rule::Age(_) => Text::TooYoung,
+            Rule::Length(Some(length @ 1..)) => Text::TooShortFor(length.into()),
+            Rule::Length(_) => Text::TooShort,
+            Rule::Kinds => Text::Kinds,
+            Rule::Name => Text::Name,
+            Rule::Complexity => Text::Complexity,
+            Rule::History(Some(history @ 2..)) => Text::HistoryOf(history.into()),
+            Rule::History(_) => Text::History,
+            Rule::HistoryOrList(history @ 2..) => Text::HistoryOrListOf(history.into()),
+            Rule::HistoryOrList(_) => Text::HistoryOrList,
+            Rule::AgeOrRight => Text::AgeOrRight,
         }
     }
-}
-
-/// Writes a span of time in its largest whole unit.
-fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let units = [(86_400, "day"), (3600, "hour"), (60, "minute")];
-    match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit)) {
-        Some((unit, name)) => count(seconds / unit, name),
-        None => count(seconds, "second"),
-    }
-}
-
-fn count(number: u64, name: &str) -> String {
-    format!("{number} {name}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -227,6 +194,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::texts::Language;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -244,7 +212,8 @@ mod tests {
     }
 
     fn refused(said: &str, policy: Option<&Policy>, new: &str) -> String {
-        refusal(said, policy, new, &john(), now()).unwrap_or_default()
+        let text = refusal(said, policy, new, &john(), now());
+        text.map(|text| text.to(Language::English).unwrap()).unwrap_or_default()
     }
 
     /// Windows's answer for every rule, by LDAP.
@@ -396,19 +365,5 @@ mod tests {
         let complexity = ldap("the password does not meet the complexity criteria!");
         assert!(refused(&complexity, None, "Smith-1234").contains("a part of your name"));
         assert!(refused(&complexity, None, "abcdefgh").contains("three of these kinds"));
-    }
-
-    #[test]
-    fn spans_have_one_unit() {
-        let cases = [
-            (86_400, "1 day"),
-            (172_800, "2 days"),
-            (5400, "90 minutes"),
-            (7200, "2 hours"),
-            (61, "61 seconds"),
-        ];
-        for (seconds, text) in cases {
-            assert_eq!(span(Duration::from_secs(seconds)), text);
-        }
     }
 }

@@ -1,20 +1,20 @@
 'use strict';
-// One login: asks PAM once, and converts its answer to a text for the user.
+// One login: asks PAM once, and converts its answer to an outcome and the name of a text for the user (texts.js).
 
 const { pamAuthenticatePromise, pamErrors } = require('node-linux-pam');
 
-// Outcome and text for each answer of PAM. A text reveals no more than Active Directory reveals after the same password.
-const WRONG = ['wrong', 'The user name or the password is wrong.'];
+// Outcome and text for each answer of PAM.
+const WRONG = ['wrong', 'wrong'];
 const ANSWERS = new Map([
   [pamErrors.PAM_AUTH_ERR, WRONG],
   [pamErrors.PAM_USER_UNKNOWN, WRONG],
-  [pamErrors.PAM_MAXTRIES, ['locked', 'Your account is locked. Try again later or ask your administrator.']],
-  [pamErrors.PAM_NEW_AUTHTOK_REQD, ['expired', 'Your password has expired. Choose a new one.']],
-  [pamErrors.PAM_ACCT_EXPIRED, ['refused', 'Your account has expired. Ask your administrator.']],
-  [pamErrors.PAM_PERM_DENIED, ['refused', 'Your account may not log in. Ask your administrator.']],
+  [pamErrors.PAM_MAXTRIES, ['locked', 'locked']],
+  [pamErrors.PAM_NEW_AUTHTOK_REQD, ['expired', 'expired']],
+  [pamErrors.PAM_ACCT_EXPIRED, ['refused', 'accountExpired']],
+  [pamErrors.PAM_PERM_DENIED, ['refused', 'refused']],
 ]);
 // All other answers are no fault of the user. The log has the cause: journalctl -t motion-ad-broker.
-const UNAVAILABLE = ['unavailable', 'Nobody can log in at the moment. Try again in a minute.'];
+const UNAVAILABLE = ['unavailable', 'unavailable'];
 
 // A login occupies a thread of libuv while PAM runs, at most the 5 seconds of timeout= in /etc/pam.d. The page is still
 // served, but the threads are few, so the queue for them is bounded: no login takes longer than four of these times.
@@ -28,7 +28,7 @@ async function logIn(username, password, remoteHost) {
   waiting += 1;
   try {
     await pamAuthenticatePromise({ username, password, remoteHost, serviceName: 'motion-login' });
-    return ['in', ''];
+    return ['in'];
   } catch (error) {
     return ANSWERS.get(error.code) ?? UNAVAILABLE;
   } finally {

@@ -3,14 +3,15 @@
 // motion-ad's helper, which does the same as PAM. Each change needs a process, but changes are rare.
 
 const { spawn } = require('child_process');
+const { text } = require('./texts');
 
 /**
- * Changes a password. Resolves to [changed, text], with a text for the user; changed is null if it is unknown.
+ * Changes a password. Resolves to [changed, text], with a text in the user's language; changed is null if it is unknown.
  * The passwords go through a pipe, because every user of this server can read arguments.
  */
-function changePassword(username, present, next) {
+function changePassword(username, present, next, language) {
   return new Promise((resolve) => {
-    const child = spawn('motion-ad', ['passwd', '--json', '--password-stdin', '--', username], {
+    const child = spawn('motion-ad', ['passwd', '--json', '--password-stdin', '--lang', language, '--', username], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     let printed = '';
@@ -18,18 +19,17 @@ function changePassword(username, present, next) {
     child.stdin.on('error', () => {}); // It has already ended; its output has the cause.
     child.stdin.end(`${present}\n${next}\n`);
     child.on('error', () => resolve([false, '']));
-    child.on('close', () => resolve(answer(printed)));
+    child.on('close', () => resolve(answer(printed, language)));
   });
 }
 
-function answer(printed) {
+function answer(printed, language) {
   try {
-    const { changed, text, outcome } = JSON.parse(printed);
+    const { changed, text: reason, outcome } = JSON.parse(printed);
     if (changed) return [true, ''];
-    const wrong = outcome === 'wrong_password' ? 'The present password is wrong.' : null;
-    return [changed, text ?? wrong ?? 'The password was not changed. Ask your administrator.'];
+    return [changed, reason ?? text(language, outcome === 'wrong_password' ? 'presentWrong' : 'notChanged')];
   } catch {
-    return [false, 'Passwords cannot be changed at the moment. Try again in a minute.'];
+    return [false, text(language, 'noChanges')];
   }
 }
 

@@ -8,16 +8,14 @@ const express = require('express');
 const session = require('express-session');
 const { logIn, UNAVAILABLE } = require('./pam');
 const { changePassword } = require('./passwords');
+const { TEXTS, languageOf, text } = require('./texts');
 const { watch, nextSeat, leave, oneAtATime, TOLD } = require('./seats');
 
 const STATUS = { in: 200, wrong: 401, locked: 401, expired: 401, refused: 403, unavailable: 503, ended: 401 };
-const ENDED = {
-  replaced: 'You have logged in somewhere else, so you were logged out here.',
-  refused: 'Your account may no longer be logged in. Ask your administrator.',
-  kicked: 'Your administrator has logged you out.',
-};
+// The text for each reason why a seat ended.
+const ENDED = { replaced: 'replaced', refused: 'sessionRefused', kicked: 'kicked' };
 
-// Logged-in users: the seat by the id of the browser's session, and the pages that wait for its end.
+// Logged-in users, by the id of the browser's session: the seat, its language, and the pages that wait for its end.
 const seated = new Map();
 
 const app = express();
@@ -35,7 +33,12 @@ app.use(
 app.use(express.json({ limit: '8kb' }));
 app.use(express.static(path.join(__dirname, 'public')));
 
-function say(response, outcome, text) {
+// Answers with a text of texts.js.
+function say(response, outcome, name) {
+  tell(response, outcome, name ? text(languageOf(response.req), name) : '');
+}
+
+function tell(response, outcome, text) {
   response.status(STATUS[outcome]).json({ outcome, text });
 }
 
@@ -62,21 +65,21 @@ async function enter(request, response, user, password) {
     const seat = await taken;
     clearTimeout(late);
     // Without a seat, the application would get no event when it ends.
-    return seat ? [...answer, seat] : UNAVAILABLE;
+    return seat ? ['in', null, seat] : UNAVAILABLE;
   });
-  const [outcome, text, seat] = (await login) ?? UNAVAILABLE;
-  if (!seat) return say(response, outcome, text);
+  const [outcome, name, seat] = (await login) ?? UNAVAILABLE;
+  if (!seat) return say(response, outcome, name);
 
   forget(request); // The user who was logged in before in the same browser.
   // A new id, so that the old one gives no access (session fixation).
   await new Promise((resolve, reject) => request.session.regenerate((e) => (e ? reject(e) : resolve())));
   const id = request.sessionID;
   request.session.user = user;
-  seated.set(id, { seat, pages: new Set() });
+  seated.set(id, { seat, language: languageOf(request), pages: new Set() });
   const thrownOut = () => throwOut(id, seat, request.sessionStore);
   if (seat.ended) thrownOut(); // Another login has already taken it.
   else seat.once('ended', thrownOut);
-  say(response, 'in', '');
+  say(response, 'in');
 }
 
 function throwOut(id, seat, store) {
@@ -84,8 +87,8 @@ function throwOut(id, seat, store) {
   if (place?.seat !== seat) return;
   seated.delete(id);
   store.destroy(id);
-  const text = ENDED[seat.ended] ?? 'Your session has ended. Log in again.';
-  for (const page of place.pages) page.end(`data: ${JSON.stringify({ outcome: 'ended', text })}\n\n`);
+  const reason = text(place.language, ENDED[seat.ended] ?? 'ended');
+  for (const page of place.pages) page.end(`data: ${JSON.stringify({ outcome: 'ended', text: reason })}\n\n`);
 }
 
 function forget(request) {
@@ -99,13 +102,19 @@ function forget(request) {
 // All routes except the login require a logged-in user.
 function inside(request, response, next) {
   if (seated.has(request.sessionID)) return next();
-  say(response, 'ended', '');
+  say(response, 'ended');
 }
+
+// The texts of the page itself.
+app.get('/texts', (request, response) => {
+  const language = languageOf(request);
+  response.json({ language, page: TEXTS[language].page });
+});
 
 app.post('/login', async (request, response) => {
   const { password } = request.body ?? {};
   const user = userName(request.body?.username);
-  if (!user || !isText(password, 1024)) return say(response, 'wrong', 'Type your user name and your password.');
+  if (!user || !isText(password, 1024)) return say(response, 'wrong', 'typeBoth');
   await enter(request, response, user, password);
 });
 
@@ -114,9 +123,9 @@ app.post('/password', async (request, response) => {
   const { password, newPassword } = request.body ?? {};
   const user = userName(request.body?.username);
   const isLine = (text) => isText(text, 1024) && !/[\r\n]/.test(text);
-  if (!user || !isLine(password) || !isLine(newPassword)) return say(response, 'expired', 'Type both passwords.');
-  const [changed, text] = await changePassword(user, password, newPassword);
-  if (!changed) return say(response, 'expired', text);
+  if (!user || !isLine(password) || !isLine(newPassword)) return say(response, 'expired', 'typePasswords');
+  const [changed, reason] = await changePassword(user, password, newPassword, languageOf(request));
+  if (!changed) return tell(response, 'expired', reason);
   await enter(request, response, user, newPassword);
 });
 
@@ -135,14 +144,14 @@ app.get('/seat', inside, (request, response) => {
 
 app.post('/logout', inside, (request, response) => {
   forget(request);
-  request.session.destroy(() => response.json({ outcome: 'ended', text: 'You have logged out.' }));
+  request.session.destroy(() => response.json({ outcome: 'ended', text: text(languageOf(request), 'loggedOut') }));
 });
 
 // Logs nothing of a malformed request, because it may contain a password.
-app.use((error, _request, response, next) => {
+app.use((error, request, response, next) => {
   if (response.headersSent) return next(error);
   if (!(error.status < 500)) console.error(error.stack);
-  response.status(error.status ?? 500).json({ outcome: 'unavailable', text: UNAVAILABLE[1] });
+  response.status(error.status ?? 500).json({ outcome: 'unavailable', text: text(languageOf(request), UNAVAILABLE[1]) });
 });
 
 watch();

@@ -6,6 +6,8 @@
 //   press     the text of a button
 //   reload    loads the page again
 //   wait      a text that the page must show within some seconds
+//   labels    the answer has the texts of the visible fields and buttons as well
+// The first action of a window may name the language of its browser, `language`.
 // The answer is a line of JSON: the id, the page's text for the user, and its visible part.
 
 const readline = require('readline');
@@ -13,15 +15,15 @@ const { chromium } = require('playwright-core');
 
 const PATIENCE = 30_000;
 
-async function open(browser, url) {
-  const page = await (await browser.newContext()).newPage();
+async function open(browser, url, locale = 'en-US') {
+  const page = await (await browser.newContext({ locale })).newPage();
   page.setDefaultTimeout(PATIENCE);
   await page.goto(url);
   return page;
 }
 
 // Performs an action, and returns the result.
-async function act(page, { type, press, reload, wait }) {
+async function act(page, { type, press, reload, wait, labels }) {
   if (reload) await page.reload();
   if (press) await page.getByRole('button', { name: press }).click();
   for (const [name, text] of Object.entries(type ?? {})) await page.locator(`[name=${name}]`).fill(text);
@@ -30,7 +32,8 @@ async function act(page, { type, press, reload, wait }) {
   if (wait) await page.getByText(wait).waitFor();
   const seen = (id) => page.locator(`#${id}`).isVisible();
   const view = (await seen('home')) ? 'home' : (await seen('change')) ? 'change' : 'login';
-  return { view, text: await page.locator('#text').textContent() };
+  const named = labels ? { labels: await page.locator('[data-text]:visible').allInnerTexts() } : {};
+  return { view, text: await page.locator('#text').textContent(), ...named };
 }
 
 async function main() {
@@ -42,7 +45,7 @@ async function main() {
     const step = JSON.parse(line);
     let seen;
     try {
-      if (!windows.has(step.window)) windows.set(step.window, await open(browser, process.argv[2]));
+      if (!windows.has(step.window)) windows.set(step.window, await open(browser, process.argv[2], step.language));
       seen = await act(windows.get(step.window), step);
     } catch (error) {
       seen = { error: String(error.message) };

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use motion_ad::protocol::report::EndReason;
+use motion_ad::texts::Language;
 use serde_json::{Value, json};
 
 use crate::cast::person;
@@ -66,6 +67,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     begin(lab)?;
     let mut browser = Browser::start(lab, URL)?;
     logins(lab, report, &mut browser);
+    languages(lab, report, &mut browser);
     change(lab, report, &mut browser)?;
     seats(lab, report, &mut browser)?;
     crowd(lab, report);
@@ -169,6 +171,43 @@ fn logins(lab: &Lab, report: &mut Report, browser: &mut Browser) {
     });
 }
 
+/// The label of the first field, and the text after a wrong password, in the browser's language.
+const LANGUAGES: &[(&str, &str, &str)] = &[
+    ("en-GB", "User name", WRONG),
+    ("it-IT", "Nome utente", "Il nome utente o la password non è corretta."),
+    ("de-AT", "Benutzername", "Der Benutzername oder das Kennwort ist falsch."),
+    ("es-MX", "Nombre de usuario", "El nombre de usuario o la contraseña no es correcta."),
+    ("fr-CA", "Nom d'utilisateur", "Le nom d'utilisateur ou le mot de passe est incorrect."),
+    ("pt-BR", "Nome de usuário", "O nome de usuário ou a senha está incorreta."),
+    ("nl-NL", "User name", WRONG),
+];
+
+fn languages(lab: &Lab, report: &mut Report, browser: &mut Browser) {
+    report.check("the page has each text in each language", || {
+        let script = "const { TEXTS } = require('./texts'), { languages } = JSON.parse(process.argv[1]);\n\
+                      const names = (o) => Object.keys(o).flatMap((k) => (o[k].length ? k : names(o[k])));\n\
+                      const all = languages.map((language) => String(names(TEXTS[language])));\n\
+                      console.log(all.every((one) => one === all[0]), Object.keys(TEXTS).length);";
+        let codes: Vec<_> = Language::ALL.iter().map(|language| language.code()).collect();
+        let run = format!("cd {HOME}/motion-login && exec node -e \"$1\" \"$2\"");
+        let codes = json!({ "languages": codes }).to_string();
+        let said = lab.host("nobody", &["sh", "-c", &run, "sh", script, &codes], "").ok()?;
+        equal("the same texts, languages", said.trim(), format!("true {}", Language::ALL.len()).as_str())
+    });
+    for &(language, label, wrong) in LANGUAGES {
+        report.check(&format!("a browser in {language}: {label:?} and {wrong:?}"), || {
+            let wendy = person("wendy").sam;
+            let labels =
+                browser.0.ask(vec![json!({ "window": language, "language": language, "labels": true })])?;
+            let first = labels.first().and_then(|answer| answer["labels"][0].as_str());
+            equal("the first label", first, Some(label))?;
+            let seen = browser.type_in(language, wendy, WRONGLY_TYPED)?;
+            equal("seen", seen, ("login".to_owned(), wrong.to_owned()))?;
+            lab.run(&["cast", "reset", "wendy"]).ok().map(drop)
+        });
+    }
+}
+
 fn change(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
     let petra = person("petra");
     let mut typed = |again: &str| {
@@ -186,20 +225,42 @@ fn change(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
         equal("the new one", authenticate(lab, petra.sam, NEW).code.as_str(), "PAM_SUCCESS")
     });
     let carl = person("carl");
-    report.check("who may not change the password is told so", || {
-        // No password has expired, but a request for a change must still get an answer.
-        let body =
-            json!({ "username": carl.sam, "password": carl.password, "newPassword": "C4rl-cuts-corks" });
-        let script = "import json,sys,urllib.request as u,urllib.error as e\n\
-                      r=u.Request(sys.argv[1],sys.stdin.read().encode(),{'Content-Type':'application/\
-                      json'})\n\
-                      try: print(u.urlopen(r).read().decode())\n\
-                      except e.HTTPError as x: print(x.read().decode())";
-        let url = format!("{URL}/password");
-        let said = lab.host("nobody", &["python3", "-c", script, &url], &body.to_string()).ok()?;
-        contains("said", &said, "You may not change your password.")
+    // No password has expired, but a request for a change must still get an answer.
+    let body = json!({ "username": carl.sam, "password": carl.password, "newPassword": "C4rl-cuts-corks" });
+    for (language, text) in [
+        ("en-US,en;q=0.9", "You may not change your password."),
+        ("it-IT,it;q=0.9,en;q=0.8", "Non Le è consentito cambiare la password."),
+        ("nl", "You may not change your password."),
+    ] {
+        report.check(&format!("who may not change the password is told so, in {language}"), || {
+            equal("said", post(lab, "password", &body, language)?.as_str(), text)
+        });
+    }
+    report.check("who may not log in is told so in Italian, and nothing more after a wrong password", || {
+        let dora = person("dora");
+        for (password, text) in [
+            (dora.password, "Il Suo account non può accedere. Si rivolga all'amministratore."),
+            (WRONGLY_TYPED, "Il nome utente o la password non è corretta."),
+        ] {
+            let body = json!({ "username": dora.sam, "password": password });
+            equal("said", post(lab, "login", &body, "it")?.as_str(), text)?;
+        }
+        lab.run(&["cast", "reset", "dora"]).ok().map(drop)
     });
     lab.run(&["cast", "restore", petra.sam]).ok().map(drop)
+}
+
+/// Sends a form as a browser of this language does, and returns the text of the reply.
+fn post(lab: &Lab, path: &str, body: &Value, language: &str) -> Result<String, String> {
+    let script = "import sys,urllib.request as u,urllib.error as e\n\
+                  h={'Content-Type':'application/json','Accept-Language':sys.argv[2]}\n\
+                  r=u.Request(sys.argv[1],sys.stdin.read().encode(),h)\n\
+                  try: print(u.urlopen(r).read().decode())\n\
+                  except e.HTTPError as x: print(x.read().decode())";
+    let url = format!("{URL}/{path}");
+    let said = lab.host("nobody", &["python3", "-c", script, &url, language], &body.to_string()).ok()?;
+    let said: Value = serde_json::from_str(&said).map_err(|e| format!("{said}: {e}"))?;
+    said["text"].as_str().map(str::to_owned).ok_or_else(|| format!("no text: {said}"))
 }
 
 /// One seat per user.

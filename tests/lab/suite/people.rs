@@ -239,6 +239,19 @@ const MESSAGES: &[Row] = &[
     row("",      "nobody.here",    Wrong, Auth,     "unknown_user",     0, "PAM_USER_UNKNOWN"),
 ];
 
+/// `messages lang=it`: the same in Italian. A wrong password and an unknown name have no text in Italian
+/// either.
+#[rustfmt::skip]
+const ITALIAN: &[Row] = &[
+    row("dora",  "dora.disabled",  Wrong, Auth,     "wrong_password",   1, "PAM_AUTH_ERR").kdc_first(),
+    row("dora",  "dora.disabled",  Right, AuthAcct, "disabled",         0, "PAM_PERM_DENIED").told("Il Suo account è disabilitato.").kdc_first(),
+    row("dora",  "dora.disabled",  Right, Acct,     "disabled",         0, "PAM_PERM_DENIED").told("Il Suo account è disabilitato."),
+    row("max",   "max.mustchange", Right, Auth,     "must_change",      0, "PAM_NEW_AUTHTOK_REQD").told("Prima di accedere deve cambiare la Sua password.").kdc_accepts(CONFIRMED),
+    row("lou",   "lou.locked",     Right, Auth,     "locked_out",       0, "PAM_MAXTRIES").told("Il Suo account è bloccato. Riprovi più tardi o si rivolga all'amministratore."),
+    row("john",  "john.doe",       Right, AuthAcct, "success",          0, "PAM_SUCCESS"),
+    row("",      "nobody.here",    Wrong, Auth,     "unknown_user",     0, "PAM_USER_UNKNOWN"),
+];
+
 /// From the first wrong password to the lock, and to its end.
 #[rustfmt::skip]
 const LOCKOUT: &[Row] = &[
@@ -287,8 +300,12 @@ fn variants(lab: &Lab, report: &mut Report) -> Result<(), String> {
     lab.write("/etc/pam.d/motion-messages", &both("messages"))?;
     run(lab, report, "motion-messages", MESSAGES)?;
     lab.run(&["cast", "reset"]).ok()?;
+    lab.write("/etc/pam.d/motion-italian", &both("messages lang=it"))?;
+    run(lab, report, "motion-italian", ITALIAN)?;
+    lab.run(&["cast", "reset"]).ok()?;
     passed_on_passwords(lab, report)?;
-    let ours = ["account", "messages", "first", "stack"].map(|name| format!("/etc/pam.d/motion-{name}"));
+    let ours =
+        ["account", "messages", "italian", "first", "stack"].map(|name| format!("/etc/pam.d/motion-{name}"));
     lab.host_sh(&format!("rm -f {}", ours.join(" "))).ok().map(|_| ())
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use motion_ad::texts::{Language, Text};
 use motion_ad::verdict::Outcome;
 
 use crate::cast::person;
@@ -276,9 +277,12 @@ impl Row {
         // A name that no account can have is rejected before the password prompt.
         let asked = self.calls != Acct && !(self.outcome.is_empty() && self.code == "PAM_USER_UNKNOWN");
         equal("prompts", answer.output.matches("Password: ").count(), usize::from(asked))?;
-        let texts = Outcome::ALL.iter().filter_map(|outcome| outcome.text());
+        // A text in another language than the service's is unexpected, too.
+        let in_language =
+            |language| Outcome::ALL.iter().filter_map(move |outcome| Text::Outcome(*outcome).to(language));
+        let texts = Language::ALL.iter().flat_map(|language| in_language(*language));
         let told: Vec<_> = texts.filter(|text| answer.output.contains(text)).collect();
-        let unexpected = told.iter().find(|text| **text != self.told);
+        let unexpected = told.iter().find(|text| *text != self.told);
         match unexpected {
             Some(text) => Err(format!("the person was told {text:?}")),
             None if !self.told.is_empty() && told.is_empty() => {

@@ -11,12 +11,15 @@ use crate::row::Method;
 /// A service that can show messages, and one that cannot.
 const TALKATIVE: &str = "motion-messages";
 const SILENT: &str = "motion";
+/// The first one, in Italian.
+const ITALIAN: &str = "motion-italian";
 
 const BOTH: &[Call] = &[Call::Authenticate, Call::Account];
 const AUTH: &[Call] = &[Call::Authenticate];
 const ACCT: &[Call] = &[Call::Account];
 const SILENTLY: &[Call] = &[Call::Silently];
 const ONE: &[&str] = &["Your password expires in 3 days."];
+const UNO: &[&str] = &["La Sua password scade tra 3 giorni."];
 const NONE: &[&str] = &[];
 
 /// `login.warn_days`, the user, the service, the calls, and the expected messages.
@@ -29,6 +32,7 @@ const ROWS: &[Row] = &[
     (7, "wilma", TALKATIVE, BOTH,       ONE),
     (7, "wilma", TALKATIVE, AUTH, ONE),
     (7, "wilma", TALKATIVE, ACCT, ONE),
+    (7, "wilma", ITALIAN,   BOTH,       UNO),
     (7, "wilma", TALKATIVE, SILENTLY,   NONE),
     (7, "wilma", SILENT,    BOTH,       NONE),
     (7, "john",  TALKATIVE, BOTH,       NONE),
@@ -36,14 +40,16 @@ const ROWS: &[Row] = &[
 ];
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
-    let line = "required pam_motion_ad.so messages\n";
-    lab.write(&format!("/etc/pam.d/{TALKATIVE}"), &format!("auth {line}account {line}"))?;
+    for (service, arguments) in [(TALKATIVE, "messages"), (ITALIAN, "messages lang=it")] {
+        let line = format!("required pam_motion_ad.so {arguments}\n");
+        lab.write(&format!("/etc/pam.d/{service}"), &format!("auth {line}account {line}"))?;
+    }
     let done = [Method::Ldap, Method::Kerberos].into_iter().try_for_each(|method| {
         lab.set_method(method);
         by_method(lab, report)
     });
     lab.set_method(Method::Ldap);
-    lab.host_sh(&format!("rm /etc/pam.d/{TALKATIVE}")).ok()?;
+    lab.host_sh(&format!("rm /etc/pam.d/{TALKATIVE} /etc/pam.d/{ITALIAN}")).ok()?;
     lab.configure("").and(done)
 }
 
