@@ -54,6 +54,11 @@ const FIELDS: &[(&str, &str)] = &[
         "the text that the user saw instead of the outcome's own text, such as the reason why a new password \
          was rejected; in English, whatever `lang=` says",
     ),
+    (
+        "mode",
+        "`observe` if another module of the PAM stack decided (the module's argument `observe`); absent \
+         otherwise",
+    ),
     ("method", "`ldap` or `kerberos`, if a password was checked"),
     ("dc", "the domain controller that answered"),
     ("peer", "the process that sent the request: uid and pid of the application"),

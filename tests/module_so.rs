@@ -447,6 +447,85 @@ fn hostile_conversations() {
     assert_eq!(broker.asked(), 2);
 }
 
+/// The controls under which a line with the argument `observe` does not decide.
+const OBSERVING: [&str; 4] = ["[default=ignore]", "sufficient", "optional", "[success=done default=ignore]"];
+
+/// Other lines decide, whatever the broker says.
+#[test]
+fn an_observed_login_neither_admits_nor_rejects() {
+    let _alone = alone();
+    for control in OBSERVING {
+        let observing = format!("{control} MODULE SOCKET observe messages outcome session=auth\n");
+        for (others, admits) in
+            [("required pam_permit.so", true), ("required pam_deny.so", false), ("", false)]
+        {
+            let line = |kind: &str| match others {
+                "" => format!("{kind} {observing}"),
+                others => format!("{kind} {observing}{kind} {others}\n"),
+            };
+            for outcome in [Some(Outcome::Success), Some(Outcome::MustChange), Some(Outcome::Disabled), None]
+            {
+                let stack = Stack::new(&(line("auth") + &line("account")));
+                let broker = Broker::new(&stack, move |request, _| {
+                    assert!(request.observe);
+                    outcome.map_or(Answer::HangsUp, Answer::from)
+                });
+                let login = Login::start(&stack, c"john", Manner::Proper, "secret");
+                assert_eq!(login.authenticate(0) == SUCCESS, admits, "{control} {outcome:?} {others}");
+                // The user sees nothing but the prompt.
+                assert_eq!(login.heard(), [shown(ECHO_OFF, "Password: ")], "{outcome:?}");
+                assert_eq!(login.acct_mgmt(0) == SUCCESS, admits, "{control} {outcome:?} {others}");
+                assert_eq!(login.heard(), [], "{outcome:?}");
+                let first = broker.questions().first().cloned();
+                let operation = Operation::Authenticate { register: false, warn: false };
+                assert_eq!(first, Some((operation, b"secret".to_vec())));
+            }
+        }
+    }
+}
+
+/// Under a control that enforces its answer, a line that observes admits no user, so it cannot stay
+/// unnoticed.
+#[test]
+fn a_line_that_observes_admits_no_user_by_itself() {
+    let _alone = alone();
+    for control in ["required", "requisite", "[success=ok new_authtok_reqd=ok default=die]"] {
+        for others in ["", "auth required pam_permit.so\n"] {
+            let stack = Stack::new(&format!("auth {control} MODULE SOCKET observe\n{others}"));
+            let broker = Broker::new(&stack, |_, _| Outcome::Success);
+            let login = Login::start(&stack, c"john", Manner::Proper, "secret");
+            assert_eq!(login.authenticate(0), PERM_DENIED, "{control} {others}");
+            assert_eq!(broker.asked(), 1);
+        }
+    }
+}
+
+/// The user types the password once, and the line that decides gets it.
+#[test]
+fn the_password_of_an_observed_login_stays_for_the_next_line() {
+    let _alone = alone();
+    for argument in ["use_first_pass", "try_first_pass", ""] {
+        let lines = format!(
+            "auth [default=ignore] MODULE SOCKET observe\nauth required MODULE SOCKET {argument}\n\
+             session required MODULE SOCKET observe\n"
+        );
+        let stack = Stack::new(&lines);
+        let broker = Broker::new(&stack, |request, _| match request.observe {
+            true => Outcome::Disabled,
+            false => Outcome::Success,
+        });
+        let login = Login::start(&stack, c"john", Manner::Proper, "secret");
+        assert_eq!(login.authenticate(0), SUCCESS);
+        assert_eq!(login.heard(), [shown(ECHO_OFF, "Password: ")]);
+        let questions = broker.questions();
+        assert_eq!(questions.len(), 2);
+        assert!(questions.iter().all(|(_, secret)| secret == b"secret"));
+        // A session cannot be observed.
+        assert_eq!(login.open_session(0), SESSION_ERR);
+        assert_eq!(broker.asked(), 0);
+    }
+}
+
 #[test]
 fn a_text_is_in_the_language_of_the_line() {
     let _alone = alone();

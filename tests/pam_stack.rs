@@ -28,7 +28,7 @@ const MODULES: [(&str, i32); 6] = [
     ("pam_debug.so auth=cred_unavail", 15),
 ];
 
-const CONTROLS: [&str; 19] = [
+const CONTROLS: [&str; 20] = [
     "required",
     "Requisite",
     "sufficient",
@@ -49,6 +49,7 @@ const CONTROLS: [&str; 19] = [
     "[default=ignore success=ok default=die]",
     "[success=+1 default=ignore]",
     "[success=okay default=ignore]",
+    "[default=ignore]",
 ];
 
 /// Unusual or malformed lines.
@@ -141,6 +142,32 @@ fn doctor_decides(folder: &Path) -> Option<i32> {
     }
     let decided = decide(&stack, &answer).value;
     (0..32).find(|code| Value::of(*code) == Some(decided))
+}
+
+/// Writes the service `motion`, and returns libpam's decision and the doctor's prediction of it.
+fn both_decide(lines: &str) -> (i32, Option<i32>) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("other"), "auth required pam_deny.so\n").unwrap();
+    fs::write(folder.path().join("motion"), lines).unwrap();
+    (libpam_decides(folder.path()), doctor_decides(folder.path()))
+}
+
+/// A line that is ignored neither admits nor rejects, and alone it admits no user (`observe`).
+#[test]
+fn a_line_that_is_ignored_decides_nothing() {
+    const PERM_DENIED: i32 = 6;
+    for (module, code) in MODULES {
+        let ignored = format!("auth [default=ignore] {module}\n");
+        for (others, decision) in [
+            ("", PERM_DENIED),
+            ("auth required pam_permit.so\n", 0),
+            ("auth required pam_deny.so\n", 7),
+            ("auth [default=ignore] pam_permit.so\n", PERM_DENIED),
+        ] {
+            let decided = both_decide(&format!("{ignored}{others}"));
+            assert_eq!(decided, (decision, Some(decision)), "{module} ({code}), then {others:?}");
+        }
+    }
 }
 
 #[test]

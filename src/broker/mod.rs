@@ -23,7 +23,7 @@ mod status;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -194,13 +194,20 @@ impl Broker {
         if !self.peers.may(peer.uid, &request.operation) {
             return self.forbid(&request.operation, peer).into();
         }
+        let can_be_observed =
+            matches!(request.operation, Operation::Authenticate { .. } | Operation::Account { .. });
+        if request.observe && !can_be_observed {
+            self.metrics.refused(Refused::Malformed);
+            return Reply::Refused("only logins and account checks can be observed".to_owned()).into();
+        }
         let deadline = Deadline::now() + request.remaining().min(LONGEST);
         let begin =
             |event| Record { broker: self, event, request, peer, begun: Instant::now(), decided: None };
         match &request.operation {
             Operation::Authenticate { register, warn } => {
                 let record = begin(Event::Login);
-                record.answer(self.authenticate(request, secret, *register, *warn, peer, deadline).await)
+                let register = *register && !request.observe;
+                record.answer(self.authenticate(request, secret, register, *warn, peer, deadline).await)
             }
             Operation::Account { account, warn } => {
                 let record = begin(Event::Account);
@@ -376,6 +383,9 @@ impl Broker {
     fn record(&self, event: Event, request: &Request, decision: &Decision, peer: &Peer, took: Duration) {
         let Decision { verdict, dc, method, .. } = decision;
         self.metrics.decided(event, verdict.outcome, *method, took);
+        if request.observe {
+            self.metrics.observed(verdict.outcome, SystemTime::now());
+        }
         if event == Event::Login {
             self.watch.login(decision, took);
         }
@@ -385,6 +395,7 @@ impl Broker {
             .with("outcome", verdict.outcome)
             .with("reason", &verdict.reason)
             .with("text", verdict.text.as_deref().unwrap_or_default())
+            .with("mode", if request.observe { "observe" } else { "" })
             .with("method", method.map(|method| method.to_string()).unwrap_or_default())
             .with("dc", dc.as_deref().unwrap_or_default())
             .with("peer", peer)

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sd_notify::NotifyState;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -67,12 +67,15 @@ impl Broker {
             Some(line(&service.glance(), sessions, logins))
         };
         let problem = health.problems.first().map(|problem| problem.text.as_str());
-        match (problem, health.notes.first()) {
+        let observed = self.metrics.observing(SystemTime::now());
+        let observed = observed.map(|observed| format!("; {}", observed.text)).unwrap_or_default();
+        let state = match (problem, health.notes.first()) {
             (Some(problem), _) if !health.is_serving() => format!("No login can succeed: {problem}"),
             (Some(problem), _) => format!("Logins work, but: {problem}"),
             (None, Some(note)) => format!("{}; {note}", usual().unwrap_or_default()),
             (None, None) => usual().unwrap_or_default(),
-        }
+        };
+        state + &observed
     }
 }
 

@@ -1,6 +1,6 @@
 //! Replies to `motion-ad check` and `motion-ad status`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant as Deadline;
 
@@ -91,6 +91,7 @@ impl Broker {
                 problem: kept.problem.to_string(),
                 settings: kept.settings.clone(),
             }),
+            observed: self.metrics.observing(SystemTime::now()),
             ..Status::default()
         };
         let health = self.look_now(deadline).await;

@@ -44,6 +44,7 @@ mod module;
 mod near;
 mod network;
 mod objects;
+mod observe;
 mod pam;
 mod repair;
 mod sessions;

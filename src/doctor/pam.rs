@@ -18,7 +18,7 @@ use super::fix::access;
 use super::module;
 use super::repair::Host;
 use super::stack::{Kind, Rule, Value};
-use super::visitors::{Judgement, MODULE, Missing, RIGHT, Trouble, Visitor, is_ours, judge, visit};
+use super::visitors::{Judgement, MODULE, Missing, RIGHT, Trouble, Visitor, is_ours, judge, observes, visit};
 use crate::config::{Access, JoinError};
 use crate::module::arguments::{ARGUMENTS, Arguments};
 
@@ -78,7 +78,8 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
     let service = facts.service().await;
     for kind in [Kind::Auth, Kind::Account] {
         let stack = service.stack(kind);
-        if stack.iter().any(|rule| is_ours(rule)) {
+        // A service that only observes does not need both.
+        if stack.iter().any(|rule| is_ours(rule)) || service.rules.iter().any(observes) {
             continue;
         }
         let finding = Finding::failure(match stack.is_empty() {
@@ -221,6 +222,9 @@ fn meant(argument: &str) -> Option<String> {
 
 pub(super) async fn order(facts: &Facts) -> Finding {
     let service = facts.service().await;
+    if service.rules.iter().any(|rule| observes(rule) && rule.ignores_rejections()) {
+        return Finding::skipped("logins are only observed, see pam-observe");
+    }
     let modules = service.rules.iter().filter(|rule| rule.is_module() && !is_ours(rule));
     let missing: Missing =
         modules.map(|rule| rule.module.clone()).filter(|module| is_missing(facts, module)).collect();

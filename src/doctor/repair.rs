@@ -8,7 +8,9 @@ use std::io;
 use std::path::Path;
 
 use super::stack::{Fault, Kind, Rule, Service, Value};
-use super::visitors::{Judgement, MODULE, Missing, Other, Trouble, Visitor, is_ours, judge, other, visit};
+use super::visitors::{
+    Judgement, MODULE, Missing, Other, Trouble, Visitor, is_ours, judge, observes, other, visit,
+};
 
 /// Maximum number of changes, made one after the other.
 const CHANGES: usize = 12;
@@ -50,6 +52,10 @@ impl Host<'_> {
 /// Returns the repaired text of the service; `None` if only the administrator can decide.
 pub(super) fn repair(text: &str, host: &Host<'_>) -> Option<String> {
     let before = host.load(text);
+    // When motion-ad begins to decide is the administrator's choice.
+    if before.rules.iter().any(observes) {
+        return None;
+    }
     let mut text = text.to_owned();
     for _ in 0..CHANGES {
         let service = host.load(&text);

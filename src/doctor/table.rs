@@ -5,7 +5,7 @@
 use super::facts::Facts;
 use super::finding::{Finding, Level};
 use super::{
-    bridge, broker, configuration, controllers, join, login, machine, module, network, objects, pam,
+    bridge, broker, configuration, controllers, join, login, machine, module, network, objects, observe, pam,
     sessions, xcally,
 };
 use crate::net::BoxFuture;
@@ -159,6 +159,11 @@ pub const CHECKS: &[Check] = &[
         "The lines are evaluated as libpam does. Users whom AD rejects must not get access, and users whom \
          AD accepts must. No password may be tried twice in AD, and no local password before AD is queried.",
         |facts| Box::pin(pam::order(facts))),
+    check(Package, "pam-observe", "logins that are only observed", &["pam-service"],
+        "Lines with the argument observe, in every PAM service of this host: other lines decide about these \
+         logins. A line whose control enforces its answer admits no user. A line that is ignored without the \
+         argument is reported nowhere else. A service in which every line is ignored admits no user.",
+        |facts| Box::pin(observe::lines(facts))),
     check(Package, "pam-sss", "pam_sss next to the module", &["pam-lines"],
         "realm join makes SSSD apply group policies to every login (access_provider = ad), and SSSD refuses \
          PAM services that it has no mapping for. If pam_sss is among the account lines, ad_gpo_map_permit \

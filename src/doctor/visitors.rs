@@ -16,6 +16,11 @@ pub(super) fn is_ours(rule: &Rule) -> bool {
     rule.is_module() && rule.name() == MODULE
 }
 
+/// Returns true if the line calls our module with the argument `observe`.
+pub(super) fn observes(rule: &Rule) -> bool {
+    is_ours(rule) && rule.arguments.iter().any(|argument| argument == "observe")
+}
+
 /// Known behaviour of a module that is not ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Other {
@@ -104,7 +109,9 @@ pub(super) fn visit(stack: &[&Rule], visitor: Visitor, missing: &Missing) -> Dec
     decide(stack, &|rule| {
         let says = |yes: bool, no: Value| if yes { Value::SUCCESS } else { no };
         if is_ours(rule) {
-            return visitor.ours;
+            // A line that observes never gives access.
+            let admits = observes(rule) && visitor.ours == Value::SUCCESS;
+            return if admits { Value::PERM_DENIED } else { visitor.ours };
         }
         match other(rule) {
             _ if missing.contains(&rule.module) => Value::MODULE_UNKNOWN,

@@ -55,7 +55,9 @@ fn ready_text(status: &Status, problems: &[String]) -> String {
             )
         }
     };
-    format!("{}\n", show::escape(&line))
+    // Whatever else there is to say: nobody may forget that motion-ad does not decide yet.
+    let observed = status.observed.as_ref().map(|observed| format!("; {}", observed.text));
+    format!("{}\n", show::escape(&(line + &observed.unwrap_or_default())))
 }
 
 /// Returns the broker's problems, or one that the broker did not report.
@@ -137,10 +139,11 @@ fn status_text(status: &Status, problems: &[String]) -> String {
     for problem in problems {
         text += &format!("problem: {}\n", show::escape(problem));
     }
-    for note in &status.notes {
+    let notes: Vec<_> = status.observed.iter().map(|observed| &observed.text).chain(&status.notes).collect();
+    for note in &notes {
         text += &format!("note: {}\n", show::escape(note));
     }
-    text += match (problems, status.notes.as_slice()) {
+    text += match (problems, notes.as_slice()) {
         ([], []) => "all is well\n",
         ([], _) => "users can log in\n",
         (_, _) if status.serving => "users can still log in\n",
@@ -212,7 +215,7 @@ fn status_json(status: &Status, exit: Exit) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::report::{Method, Servers, Task};
+    use crate::protocol::report::{Method, Observed, Servers, Task};
     use crate::verdict::Outcome;
 
     fn server(binds: &str, kdc: &str) -> Server {
@@ -345,6 +348,15 @@ mod tests {
                 "no user can log in\n",
             ),
         ];
+        // Logins that are only observed are reported whatever else there is to say.
+        let text = "3 logins were only observed since 14:02".to_owned();
+        for problems in [vec![], vec!["a".to_owned()]] {
+            let observed = Some(Observed { text: text.clone(), ..Observed::default() });
+            let status = Status { serving: true, observed, ..Status::default() };
+            assert!(ready_text(&status, &problems).ends_with(&format!("; {text}\n")));
+            let shown = status_text(&status, &problems);
+            assert!(shown.contains(&format!("note: {text}\nusers can ")), "{shown}");
+        }
         for (serving, problems, notes, ready, end) in cases {
             let (line, text) = of(serving, &problems, &notes);
             assert!(line.ends_with(ready) && text.ends_with(end), "{line}{text}");

@@ -16,7 +16,7 @@
 pub mod authenticate;
 pub mod change;
 pub mod decision;
-mod local_time;
+pub mod local_time;
 pub mod lockout;
 pub mod logins;
 pub mod passwords;

@@ -55,6 +55,8 @@ pub struct Arguments {
     pub language: Language,
     /// `outcome`
     pub outcome: bool,
+    /// `observe`
+    pub observe: bool,
     /// `debug`
     pub debug: bool,
 }
@@ -69,6 +71,7 @@ impl Default for Arguments {
             messages: false,
             language: Language::default(),
             outcome: false,
+            observe: false,
             debug: false,
         }
     }
@@ -232,6 +235,22 @@ pub const ARGUMENTS: &[Argument] = &[
         read: Read::Flag(|arguments| arguments.outcome = true),
     },
     Argument {
+        name: "observe",
+        value: "",
+        default: "the answer decides",
+        entry_points: "authenticate, acct_mgmt",
+        text: "Only observe, for the time before motion-ad decides: write it with the control \
+               `[default=ignore]` before the lines that decide today. The login is checked and logged as \
+               usual, with `mode=observe`, and the control ignores the code. The code never gives access: \
+               where the login would succeed, it is PAM_PERM_DENIED. No session is registered, no text is \
+               shown, no variable is set, and the password stays for the next module. A password or session \
+               line with the argument rejects every call.",
+        since: "0.2.0",
+        cost: "the time of a check, at most `timeout=`; a wrong password counts in AD, and twice if the line \
+               that decides queries AD, too",
+        read: Read::Flag(|arguments| arguments.observe = true),
+    },
+    Argument {
         name: "use_first_pass",
         value: "",
         default: "ask where there is no password",
@@ -369,6 +388,7 @@ mod tests {
             c"messages",
             c"lang=it",
             c"outcome",
+            c"observe",
             c"use_first_pass",
             c"try_first_pass",
             c"use_authtok",
@@ -384,6 +404,7 @@ mod tests {
             messages: true,
             language: Language::Italian,
             outcome: true,
+            observe: true,
             debug: true,
         };
         assert_eq!(arguments, expected);

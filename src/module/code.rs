@@ -72,6 +72,17 @@ codes! {
     SessionErr = PAM_SESSION_ERR;
 }
 
+impl Code {
+    /// Returns the code of a line that only observes (the argument `observe`). It never gives access,
+    /// whatever the control of the line does with a success.
+    pub fn observed(self) -> Self {
+        match self {
+            Code::Success | Code::NewAuthtokReqd => Code::PermDenied,
+            refusal => refusal,
+        }
+    }
+}
+
 /// The codes of an outcome.
 #[derive(Clone, Copy)]
 struct Row {

@@ -57,10 +57,17 @@ struct EntryPoint {
     explains: bool,
     /// True if the argument `outcome` applies to it.
     names_outcome: bool,
+    /// True if it can only observe (the argument `observe`).
+    observes: bool,
 }
 
-const AUTHENTICATE: EntryPoint =
-    EntryPoint { name: "authenticate", malformed: Code::ServiceErr, explains: false, names_outcome: true };
+const AUTHENTICATE: EntryPoint = EntryPoint {
+    name: "authenticate",
+    malformed: Code::ServiceErr,
+    explains: false,
+    names_outcome: true,
+    observes: true,
+};
 const ACCT_MGMT: EntryPoint = EntryPoint { name: "acct_mgmt", ..AUTHENTICATE };
 
 /// The result of an entry point: the code for the application, and the reason for the log.
@@ -96,7 +103,7 @@ pub fn authenticate<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags
         let password = pam.password(PROMPT).map_err(|code| Answer::new(code, "no password"))?;
         password.password().map_err(|error| Answer::new(Code::AuthErr, error.to_string()))?;
         let arguments = broker.arguments;
-        let register = arguments.session == Register::Auth;
+        let register = arguments.session == Register::Auth && !arguments.observe;
         let warn = may_warn(pam, arguments, flags, &user);
         let request = broker.request(pam, Operation::Authenticate { register, warn }, &user);
         let verdict = broker.ask(pam, &request, &password);
@@ -142,7 +149,7 @@ pub fn acct_mgmt<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: P
                 verdict
             }
         };
-        if verdict.outcome.is_success() && memory.owes(&user, &arguments.socket) {
+        if verdict.outcome.is_success() && memory.owes(&user, &arguments.socket) && !arguments.observe {
             let Verdict { expires_in, text, .. } = verdict;
             let registered = session::register(pam, broker, &user);
             verdict = Verdict { expires_in, text: registered.text.clone().or(text), ..registered };
@@ -177,13 +184,19 @@ fn decide<H: Handle, A: Ask>(
     }
     let Answer { code, text, why, outcome } = if errors.iter().any(|error| error.is_fatal()) {
         Answer::new(entry_point.malformed, "malformed arguments")
+    } else if arguments.observe && !entry_point.observes {
+        // A success that observed nothing would admit a user whom the register rejects.
+        let line = format!("observe is for auth and account lines: {} rejected", entry_point.name);
+        pam.log(Priority::Error, &line);
+        Answer::new(entry_point.malformed, "nothing to observe")
     } else {
         decision(pam, &mut Broker::new(ask, &arguments)).unwrap_or_else(|early| early)
     };
-    if arguments.outcome && entry_point.names_outcome {
+    let code = if arguments.observe { code.observed() } else { code };
+    if arguments.outcome && entry_point.names_outcome && !arguments.observe {
         pam.name_outcome(outcome);
     }
-    let shows = (arguments.messages || entry_point.explains) && flags & PAM_SILENT == 0;
+    let shows = (arguments.messages || entry_point.explains) && flags & PAM_SILENT == 0 && !arguments.observe;
     if let Some(text) = text.filter(|_| shows) {
         pam.tell(&text);
     }
@@ -214,7 +227,10 @@ fn proved(subject: &Subject, verdict: &Verdict) -> Option<Proved> {
 
 /// Returns true if the user can see a warning and has not seen one on this handle.
 fn may_warn(pam: &impl Handle, arguments: &Arguments, flags: PamFlag, user: &str) -> bool {
-    arguments.messages && flags & PAM_SILENT == 0 && pam.recall().warned.as_deref() != Some(user)
+    arguments.messages
+        && !arguments.observe
+        && flags & PAM_SILENT == 0
+        && pam.recall().warned.as_deref() != Some(user)
 }
 
 /// Returns the answer for a user who gets access and whose password expires soon.
@@ -358,6 +374,52 @@ mod tests {
         assert_eq!(authenticated(&args, 0, steps).0, Code::PermDenied);
         let steps = [john(), password(), asked().says(Outcome::WrongPassword)];
         assert_eq!(authenticated(&args, 0, steps).0, Code::AuthErr);
+    }
+
+    #[test]
+    fn an_observed_login_admits_no_user_and_shows_nothing() {
+        let args = [c"observe", c"messages", c"outcome", c"session=auth"];
+        for &outcome in Outcome::ALL {
+            let expected = match code::account(outcome) {
+                // Whatever the control of the line does with a success.
+                Code::Success | Code::NewAuthtokReqd => Code::PermDenied,
+                code => code,
+            };
+            let asked = login().observed().says_of(outcome, "one");
+            let (code, mut script) = authenticated(&args, 0, [john(), password(), asked]);
+            assert_eq!(code, expected, "{outcome}");
+            let asks = Question::about("john").observed().of_account("one").says(outcome);
+            let asks = (!code::settles_account(outcome)).then_some(asks);
+            let steps = [john()].into_iter().chain(asks);
+            assert_eq!(script.call(acct_mgmt, &args, 0, steps), expected, "{outcome}");
+        }
+        let steps = [john(), password(), login().observed().fails(absent()), complaint(&["broker.sock"])];
+        assert_eq!(authenticated(&args, 0, steps).0, Code::AuthinfoUnavail);
+        // The warning of a password that expires is a text as well.
+        let steps = [john(), password(), login().observed().replies(expires_in(3))];
+        assert_eq!(authenticated(&args, 0, steps).0, Code::PermDenied);
+    }
+
+    #[test]
+    fn an_observing_line_registers_no_session_that_another_line_owes() {
+        let steps = [john(), password(), login().registers().says(Outcome::MustChange)];
+        let deciding = [c"session=auth", c"expired=account"];
+        let (code, mut script) = authenticated(&deciding, 0, steps);
+        assert_eq!(code, Code::Success);
+        let asks = Question::about("john").observed().says(Outcome::Success);
+        script.wait(61);
+        assert_eq!(script.call(acct_mgmt, &[c"observe"], 0, [john(), asks]), Code::PermDenied);
+    }
+
+    #[test]
+    fn what_cannot_be_observed_is_refused() {
+        let refused = || complaint(&["observe is for auth and account lines"]);
+        let args = [c"observe"];
+        assert_eq!(Script::new().call(session::open_session, &args, 0, [refused()]), Code::SessionErr);
+        assert_eq!(Script::new().call(session::close_session, &args, 0, [refused()]), Code::SessionErr);
+        for flags in [0x4000, 0x2000] {
+            assert_eq!(Script::new().call(password::chauthtok, &args, flags, [refused()]), Code::ServiceErr);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::memory::{Probe, Probed, Subject};
 use super::question::{Ask, Broker};
 use super::session;
 use super::texts;
-use super::{Answer, EntryPoint, decide, user};
+use super::{AUTHENTICATE, Answer, EntryPoint, decide, user};
 use crate::protocol::{Operation, PasswordError, Passwords, Secret};
 use crate::texts::Language;
 use crate::verdict::{Conclusion, Outcome, Verdict};
@@ -27,7 +27,7 @@ const PAM_UPDATE_AUTHTOK: PamFlag = 0x2000;
 /// reason for the rejection. An application that calls chauthtok has a conversation, or it could not ask for
 /// passwords.
 const CHAUTHTOK: EntryPoint =
-    EntryPoint { name: "chauthtok", malformed: Code::ServiceErr, explains: true, names_outcome: true };
+    EntryPoint { name: "chauthtok", explains: true, observes: false, ..AUTHENTICATE };
 
 /// Implements `pam_sm_chauthtok`: changes the password, or, in the first of libpam's two calls, checks
 /// whether it can.

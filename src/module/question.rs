@@ -37,6 +37,7 @@ impl<'a, A: Ask> Broker<'a, A> {
             rhost: items.rhost,
             tty: items.tty,
             language: self.arguments.language,
+            observe: self.arguments.observe,
             ..client::request(operation, user, self.left)
         }
     }

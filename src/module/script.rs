@@ -62,6 +62,7 @@ pub struct Question {
     operation: Operation,
     user: &'static str,
     language: Language,
+    observe: bool,
     secret: Vec<u8>,
     within: Duration,
     takes: Duration,
@@ -74,11 +75,16 @@ impl Question {
         let reply = Ok(Verdict::new(Outcome::Success, ""));
         let secret = Vec::new();
         let language = Language::default();
-        Question { operation, user, language, secret, within, takes, reply }
+        Question { operation, user, language, observe: false, secret, within, takes, reply }
     }
 
     pub fn with(self, secret: &[u8]) -> Self {
         Question { secret: secret.to_vec(), ..self }
+    }
+
+    /// The login is only observed.
+    pub fn observed(self) -> Self {
+        Question { observe: true, ..self }
     }
 
     /// The user reads this language.
@@ -253,7 +259,7 @@ impl Script {
         Box::new(move |_, request, secret| match next(&steps, &format!("{:?}", request.operation)) {
             Step::Ask(expected) => {
                 assert_eq!((&request.operation, request.user.as_str()), (&expected.operation, expected.user));
-                assert_eq!(request.language, expected.language);
+                assert_eq!((request.language, request.observe), (expected.language, expected.observe));
                 assert_eq!((request.service.as_str(), request.rhost.as_str()), ("motion", "client.example"));
                 assert!(request.remaining() <= expected.within, "{:?}", request.remaining());
                 assert!(secret.bytes() == expected.secret, "another password was sent");

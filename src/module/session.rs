@@ -12,14 +12,14 @@ use super::code::{self, Code};
 use super::handle::{Handle, Priority};
 use super::memory::Session;
 use super::question::{Ask, Broker};
-use super::{Answer, EntryPoint, decide, user};
+use super::{AUTHENTICATE, Answer, EntryPoint, decide, user};
 use crate::protocol::{Operation, Secret};
 use crate::verdict::Verdict;
 
 const OPEN: EntryPoint = EntryPoint { name: "open_session", ..SESSION };
 const CLOSE: EntryPoint = EntryPoint { name: "close_session", ..SESSION };
 const SESSION: EntryPoint =
-    EntryPoint { name: "", malformed: Code::SessionErr, explains: false, names_outcome: false };
+    EntryPoint { malformed: Code::SessionErr, names_outcome: false, observes: false, ..AUTHENTICATE };
 
 /// Implements `pam_sm_open_session`: registers a session.
 pub fn open_session<H: Handle>(pam: &mut H, ask: impl Ask, args: &[&CStr], flags: PamFlag) -> Code {

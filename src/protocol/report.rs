@@ -82,6 +82,22 @@ pub struct Status {
     /// The configuration in force in place of the files; `None` if the files are in force.
     #[serde(default)]
     pub kept: Option<KeptSettings>,
+    /// Logins that were only observed within a day; `None` if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
+}
+
+/// Logins that another module of the PAM stack decided (the module's argument `observe`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// How many.
+    pub logins: u64,
+    /// Time of the first one, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+    /// Time of the last one.
+    pub last: u64,
+    /// The same in words, in local time.
+    pub text: String,
 }
 
 /// The last good configuration, which is in force because the files cannot be used.

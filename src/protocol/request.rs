@@ -99,6 +99,8 @@ pub struct Request {
     pub tty: String,
     /// The language of the reply's text for the user.
     pub language: Language,
+    /// True if the login is only observed: another module of the stack decides (the argument `observe`).
+    pub observe: bool,
     /// Time at which the sender stops waiting, in nanoseconds of CLOCK_MONOTONIC (`clock_gettime(2)`).
     pub deadline: u64,
 }
@@ -114,6 +116,7 @@ impl Request {
             rhost: String::new(),
             tty: String::new(),
             language: Language::default(),
+            observe: false,
             deadline: nanoseconds(monotonic().saturating_add(timeout)),
         }
     }
@@ -160,6 +163,8 @@ struct Wire {
     search: Option<Box<Search>>,
     #[serde(default, skip_serializing_if = "Language::is_default")]
     lang: Language,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    observe: bool,
     deadline: u64,
 }
 
@@ -186,7 +191,7 @@ enum Name {
 
 impl From<Request> for Wire {
     fn from(request: Request) -> Self {
-        let Request { version, operation, user, service, rhost, tty, language, deadline } = request;
+        let Request { version, operation, user, service, rhost, tty, language, observe, deadline } = request;
         let plain = |operation| Wire {
             version,
             operation,
@@ -203,6 +208,7 @@ impl From<Request> for Wire {
             #[cfg(feature = "broker")]
             search: None,
             lang: language,
+            observe,
             deadline,
         };
         match operation {
@@ -234,7 +240,7 @@ impl TryFrom<Wire> for Request {
 
     fn try_from(wire: Wire) -> Result<Self, Self::Error> {
         let Wire { version, user, service, rhost, tty, account, register, warn, session, cursor, .. } = wire;
-        let (language, deadline) = (wire.lang, wire.deadline);
+        let (language, observe, deadline) = (wire.lang, wire.observe, wire.deadline);
         let operation = match wire.operation {
             Name::Authenticate => Operation::Authenticate { register, warn },
             Name::Account => Operation::Account { account, warn },
@@ -254,7 +260,7 @@ impl TryFrom<Wire> for Request {
             #[cfg(feature = "broker")]
             Name::Search => Operation::Search(wire.search.ok_or("a search says nothing to search for")?),
         };
-        Ok(Request { version, operation, user, service, rhost, tty, language, deadline })
+        Ok(Request { version, operation, user, service, rhost, tty, language, observe, deadline })
     }
 }
 
@@ -360,6 +366,18 @@ mod tests {
         // The language of a later version.
         let dutch = german.replace(r#""de""#, r#""nl""#);
         assert_eq!(serde_json::from_str::<Request>(&dutch).unwrap(), of(Language::English));
+    }
+
+    #[test]
+    fn a_request_says_that_its_login_is_only_observed() {
+        let login = Operation::Authenticate { register: false, warn: false };
+        let of = |observe| Request { observe, ..Request::new(login.clone(), "john", Duration::ZERO) };
+        for observe in [false, true] {
+            let json = serde_json::to_string(&of(observe)).unwrap();
+            assert_eq!(json.contains(r#""observe":true"#), observe, "{json}");
+            assert_eq!(json.contains("observe"), observe, "{json}");
+            assert_eq!(serde_json::from_str::<Request>(&json).unwrap().observe, observe);
+        }
     }
 
     #[test]

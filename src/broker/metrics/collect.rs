@@ -54,6 +54,9 @@ impl Metrics {
                 page.add(event.family(), [outcome.name()], count);
             }
         }
+        for (outcome, count) in self.observed_outcomes() {
+            page.add(Family::Observed, [outcome.name()], count);
+        }
         for (method, times) in METHODS.iter().zip(&self.logins) {
             let method = method.map_or_else(|| "none".to_owned(), |method| method.to_string());
             page.times(Family::LoginDuration, [&method], times.histogram());

@@ -100,6 +100,9 @@ families! {
          none.";
     AccountChecks = "account_checks", Counter, ["outcome"],
         "Checks of accounts whose password was checked elsewhere, by outcome.";
+    Observed = "observed", Counter, ["outcome"],
+        "Logins and account checks that were only observed (argument observe), by outcome; the two families \
+         above count them, too.";
     PasswordProbes = "password_probes", Counter, ["outcome"],
         "Checks of the present password before a change, by outcome.";
     PasswordChanges = "password_changes", Counter, ["outcome"], "Changes of passwords by outcome.";

@@ -6,12 +6,16 @@
 mod collect;
 mod families;
 pub mod http;
+mod observed;
 mod saved;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
+
 pub use self::families::{Family, Kind};
+use self::observed::Observed;
 pub use self::saved::Saved;
 use crate::checked::Method;
 use crate::verdict::Outcome;
@@ -106,6 +110,9 @@ const METHODS: [Option<Method>; 3] = [Some(Method::Ldap), Some(Method::Kerberos)
 #[derive(Debug)]
 pub struct Metrics {
     decided: [[AtomicU64; Outcome::ALL.len()]; Event::ALL.len()],
+    /// Logins and account checks that were only observed, by outcome.
+    observed: [AtomicU64; Outcome::ALL.len()],
+    observing: Mutex<Option<Observed>>,
     logins: [Times; METHODS.len()],
     refused: [AtomicU64; Refused::ALL.len()],
     started: SystemTime,
@@ -115,6 +122,8 @@ impl Default for Metrics {
     fn default() -> Self {
         Metrics {
             decided: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
+            observed: std::array::from_fn(|_| AtomicU64::new(0)),
+            observing: Mutex::default(),
             logins: std::array::from_fn(|_| Times::default()),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
             started: SystemTime::now(),

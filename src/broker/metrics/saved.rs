@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use super::observed::Observed;
 use super::{Event, METHODS, Metrics, Refused};
 
 /// The counters of a broker that restarts itself.
@@ -13,6 +14,11 @@ pub struct Saved {
     /// By event and outcome.
     decided: BTreeMap<String, BTreeMap<String, u64>>,
     refused: BTreeMap<String, u64>,
+    /// By outcome.
+    #[serde(default)]
+    observed: BTreeMap<String, u64>,
+    #[serde(default)]
+    observing: Option<Observed>,
     /// By method: the counts of each bucket, and the sum in microseconds.
     logins: BTreeMap<String, (Vec<u64>, u64)>,
 }
@@ -30,7 +36,15 @@ impl Metrics {
             (name(*method), (buckets, times.micros.load(Ordering::Relaxed)))
         });
         let refused = Refused::ALL.into_iter().map(|why| (why.name().to_owned(), self.refusals(why)));
-        Saved { decided: decided.collect(), refused: refused.collect(), logins: logins.collect() }
+        let observed = self.observed_outcomes().filter(|(_, count)| *count > 0);
+        let observed = observed.map(|(outcome, count)| (outcome.name().to_owned(), count));
+        Saved {
+            decided: decided.collect(),
+            refused: refused.collect(),
+            observed: observed.collect(),
+            observing: self.observing.lock().clone(),
+            logins: logins.collect(),
+        }
     }
 
     /// Creates counters that continue from `saved`.
@@ -45,6 +59,10 @@ impl Metrics {
         for (why, count) in Refused::ALL.into_iter().zip(&metrics.refused) {
             count.store(saved.refused.get(why.name()).copied().unwrap_or_default(), Ordering::Relaxed);
         }
+        for (outcome, count) in crate::verdict::Outcome::ALL.iter().zip(&metrics.observed) {
+            count.store(saved.observed.get(outcome.name()).copied().unwrap_or_default(), Ordering::Relaxed);
+        }
+        metrics.observing.lock().clone_from(&saved.observing);
         for (method, times) in METHODS.iter().zip(&metrics.logins) {
             // Buckets of another version with other bounds are dropped.
             let Some((counts, micros)) = saved.logins.get(&name(*method)) else { continue };

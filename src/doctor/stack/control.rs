@@ -112,6 +112,9 @@ fn action(text: &str) -> Option<(Action, &str)> {
     (lines > 0).then_some((Action::Jump(lines), after))
 }
 
+/// Number of `new_authtok_reqd`.
+const EXPIRED: usize = 12;
+
 /// An action for each value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Control([Action; VALUES.len()]);
@@ -131,8 +134,6 @@ impl Control {
             "optional" => (Action::Ok, Action::Ok, Action::Ignore),
             _ => return None,
         };
-        /// Number of `new_authtok_reqd`.
-        const EXPIRED: usize = 12;
         let (succeeded, ignored) = (usize::from(Value::SUCCESS.0), usize::from(Value::IGNORE.0));
         let action = |value| match value {
             EXPIRED => expired,
@@ -170,6 +171,13 @@ impl Control {
             _ => None,
         });
         jumps.max().unwrap_or_default()
+    }
+
+    /// Returns true if no answer has an effect, or none that rejects.
+    pub(super) fn ignores(&self, rejections_only: bool) -> bool {
+        let admits = |value: usize| value == usize::from(Value::SUCCESS.0) || value == EXPIRED;
+        let mut actions = self.0.iter().enumerate();
+        actions.all(|(value, action)| *action == Action::Ignore || (rejections_only && admits(value)))
     }
 
     pub(super) fn action(&self, value: Value) -> Action {

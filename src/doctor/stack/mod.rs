@@ -110,6 +110,16 @@ impl Rule {
         self.control.jump()
     }
 
+    /// Returns true if no answer of its module has an effect on the decision.
+    pub fn ignores(&self) -> bool {
+        self.is_module() && self.control.ignores(false)
+    }
+
+    /// Returns true if no rejection by its module has an effect on the decision.
+    pub fn ignores_rejections(&self) -> bool {
+        self.is_module() && self.control.ignores(true)
+    }
+
     /// Returns true if the stack rejects the user after its module has answered `value`.
     pub fn refuses(&self, value: Value) -> bool {
         matches!(self.control.action(value), Action::Bad | Action::Die)

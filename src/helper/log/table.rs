@@ -122,6 +122,7 @@ pub(super) fn detail(record: &Record) -> String {
         "session_end" => Some("session ended".to_owned()),
         _ => None,
     });
+    head.extend((record.get("mode") == "observe").then(|| "only observed".to_owned()));
     head.extend(account(record).map(|principal| format!("as {principal}")));
     let reason = match record.get("event") {
         "session_end" => record.get("detail"),

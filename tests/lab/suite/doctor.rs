@@ -234,6 +234,12 @@ const ROWS: &[Row] = &[
     row("the service is closed on purpose",
         &[Host("sed -i '1i auth requisite pam_deny.so' /etc/pam.d/motion")],
         "pam-order", "line 1 (pam_deny.so)", ByHand(&[PAM])).tried(Users::OfAd),
+    row("logins are only observed, and another line decides",
+        &[Host("sed -i 's/^auth .*/auth [default=ignore] pam_motion_ad.so observe\\nauth required pam_permit.so/' /etc/pam.d/motion")],
+        "pam-observe", "logins at motion are only observed", ByHand(&[PAM])).warns(),
+    row("logins are only observed, and no line decides",
+        &[Host("sed -i 's/^auth .*/auth [default=ignore] pam_motion_ad.so observe/' /etc/pam.d/motion")],
+        "pam-observe", "users cannot log in: no auth line", ByHand(&[PAM])).tried(Users::OfAd),
     row("pam_sss stands beside us, and SSSD's group policies refuse the service",
         &[Host("cp -p /etc/sssd/sssd.conf /root/sssd.conf && sed -i '/^account/a account required pam_sss.so' /etc/pam.d/motion && \
             sed -i 's/^use_fully_qualified_names = .*/use_fully_qualified_names = False/' /etc/sssd/sssd.conf && systemctl restart sssd.service")],

@@ -43,6 +43,7 @@ mod login_page;
 mod login_rate;
 mod machine;
 mod methods;
+mod observe;
 mod one_account;
 mod package;
 mod pam;
@@ -115,6 +116,7 @@ const SUITE: &[Part] = &[
             ("doctor", doctor::short),
             ("warnings", warnings::chapter),
             ("one-account", one_account::chapter),
+            ("observe", observe::chapter),
             ("bridge", bridge::chapter),
             ("watching", watching::chapter),
             ("health", health::short),
