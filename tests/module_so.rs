@@ -131,6 +131,11 @@ impl Login {
         self.variable(c"MOTION_AD_OUTCOME")
     }
 
+    /// Returns the seconds until the password expires, as the application sees them.
+    fn expires_in(&self) -> Option<String> {
+        self.variable(c"MOTION_AD_EXPIRES_IN")
+    }
+
     /// Returns the prompts and texts since the last call.
     fn heard(&self) -> Vec<(c_int, String)> {
         std::mem::take(&mut self.application().heard)
@@ -940,12 +945,14 @@ fn whose_password_expires_soon_is_told_once() {
         let login = Login::start(&stack, c"john", manner, "secret");
         assert_eq!((login.authenticate(0), login.acct_mgmt(0)), (SUCCESS, SUCCESS));
         assert_eq!(login.heard(), [prompts(["Password: "]), vec![warning()]].concat(), "{manner:?}");
+        assert_eq!(login.expires_in().as_deref(), Some("18000"), "{manner:?}");
         let login = Login::start(&stack, c"john", manner, "secret");
         assert_eq!((login.acct_mgmt(0), login.acct_mgmt(0)), (SUCCESS, SUCCESS));
         assert_eq!(login.heard(), [warning()], "{manner:?}");
     }
     let login = Login::john(&stack);
     assert_eq!((login.authenticate(SILENT), login.heard()), (SUCCESS, prompts(["Password: "])));
+    assert_eq!(login.expires_in(), None);
     drop(broker);
 }
 

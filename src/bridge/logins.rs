@@ -65,7 +65,6 @@ impl Pam {
             rhost: Some(&self.rhost),
             tty: Some(&self.tty),
             folder: self.folder.as_deref(),
-            variable: Some(&self.variable),
         }
     }
 }
@@ -82,9 +81,11 @@ impl Logins for Pam {
     fn login(&self, user: &str, password: &Secret) -> Answer {
         // The caller rejects names and passwords with a NUL byte, which can never be right.
         let Ok(user) = CString::new(user) else { return Answer::refused("unmapped", "525") };
-        let mut talk = Talk::new(&user, password);
-        match libpam::login(&self.application(), &user, &mut talk) {
-            Ok(said) => Answer::of_pam(said.authenticate, said.account, said.variable.as_deref()),
+        match libpam::login(&self.application(), &user, Talk::new(&user, &[password.bytes()])) {
+            Ok(said) => {
+                let outcome = said.handle.variable(&self.variable);
+                Answer::of_pam(said.authenticate, said.account, outcome.as_deref())
+            }
             Err(_) => Answer::of(crate::verdict::Outcome::Misconfigured),
         }
     }

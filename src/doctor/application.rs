@@ -92,13 +92,14 @@ pub fn read_here(path: &Path) -> Result<(), String> {
 pub fn login_here(name: &str, password: &Secret) -> Result<Answers, String> {
     let service = CString::new(SERVICE).map_err(|e| e.to_string())?;
     let user = CString::new(name).map_err(|e| e.to_string())?;
-    let mut talk = Talk::new(&user, password);
-    let answer = libpam::login(&libpam::Application::new(&service), &user, &mut talk)?;
+    let talk = Talk::new(&user, &[password.bytes()]);
+    let mut answer =
+        libpam::login(&libpam::Application::new(&service), &user, talk).map_err(|e| e.to_string())?;
     let name = |code: i32| Value::of(code).map_or_else(|| code.to_string(), Value::name);
     Ok(Answers {
         authenticate: name(answer.authenticate),
         account: answer.account.map(name),
-        texts: talk.into_texts(),
+        texts: answer.handle.texts().into_iter().map(|shown| shown.text).collect(),
     })
 }
 

@@ -130,9 +130,8 @@ pub(super) fn pam_service(data: &[u8]) {
         (folder, path)
     });
     std::fs::write(FOLDER.0.path().join("motion"), text).unwrap();
-    let nothing = Secret::default();
     let application = libpam::Application { folder: Some(&FOLDER.1), ..libpam::Application::new(c"motion") };
-    let theirs = libpam::login(&application, c"john", &mut libpam::Talk::new(c"john", &nothing));
+    let theirs = libpam::login(&application, c"john", libpam::Talk::new(c"john", &[b""]));
     let is_fatal = service.faults.iter().any(|fault| fault.is_fatal);
     match theirs {
         Err(_) => assert!(is_fatal, "libpam does not start: {text:?} {service:?}"),

@@ -197,8 +197,9 @@ pub const ARGUMENTS: &[Argument] = &[
         default: "no message",
         entry_points: "authenticate, acct_mgmt, open_session, close_session",
         text: "Tell the user why the account was rejected, as a PAM_ERROR_MSG, and when the password \
-               expires soon, as a PAM_TEXT_INFO, unless the application asks for silence (PAM_SILENT). Some \
-               applications fail the login on any message. chauthtok gives the reason anyway.",
+               expires soon, as a PAM_TEXT_INFO and for the application in seconds in the variable \
+               MOTION_AD_EXPIRES_IN, unless the application asks for silence (PAM_SILENT). Some applications \
+               fail the login on any message. chauthtok gives the reason anyway.",
         since: "0.1.0",
         cost: "one more call of the conversation; with `login.warn_days` one more query to AD, in addition \
                to the login's own",

@@ -50,6 +50,10 @@ pub const SESSION: &str = "MOTION_AD_SESSION";
 /// `outcome`.
 pub const OUTCOME: &str = "MOTION_AD_OUTCOME";
 
+/// Name of the variable in the handle's environment that holds the seconds until the password expires, with
+/// the argument `messages`, if the user is warned.
+pub const EXPIRES_IN: &str = "MOTION_AD_EXPIRES_IN";
+
 /// The operations of PAM that the module uses. Tests implement it with a script.
 pub trait Handle {
     /// Returns PAM_USER; libpam asks the application if it is not set.
@@ -91,6 +95,9 @@ pub trait Handle {
 
     /// Gives the application the name of the outcome ([`OUTCOME`]), or removes it.
     fn name_outcome(&mut self, outcome: Option<Outcome>);
+
+    /// Gives the application the seconds until the password expires ([`EXPIRES_IN`]).
+    fn name_expiry(&mut self, seconds: u64);
 
     /// Stores `memory` on the handle and replaces any earlier one.
     fn remember(&mut self, memory: Memory);
@@ -209,6 +216,10 @@ impl Handle for Libpam<'_> {
 
     fn name_outcome(&mut self, outcome: Option<Outcome>) {
         self.set(OUTCOME, outcome.map(Outcome::name));
+    }
+
+    fn name_expiry(&mut self, seconds: u64) {
+        self.set(EXPIRES_IN, Some(&seconds.to_string()));
     }
 
     fn remember(&mut self, memory: Memory) {

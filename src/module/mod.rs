@@ -237,6 +237,7 @@ fn may_warn(pam: &impl Handle, arguments: &Arguments, flags: PamFlag, user: &str
 fn warning(pam: &mut impl Handle, user: &str, verdict: &Verdict, warn: bool) -> Option<Answer> {
     let seconds = verdict.expires_in.filter(|_| warn && verdict.outcome.is_success())?;
     pam.note(|memory| memory.warned = Some(user.to_owned()));
+    pam.name_expiry(seconds);
     let told = verdict.text.as_deref().map(printable);
     let text = Some(Text::Info(told.unwrap_or_else(|| warning::text(seconds))));
     Some(Answer { text, ..Answer::verdict(Code::Success, verdict) })
@@ -264,8 +265,8 @@ mod tests {
     use pam::constants::PAM_DISALLOW_NULL_AUTHTOK;
 
     use super::script::{
-        Item, Question, Script, Step, account, complaint, decided, informed, john, login, password, told,
-        undecided,
+        Item, Question, Script, Step, account, complaint, decided, expiring, informed, john, login, password,
+        told, undecided,
     };
     use super::*;
     use crate::client::AskError;
@@ -519,15 +520,16 @@ mod tests {
         Verdict { expires_in: Some(days * 86_400), ..Verdict::new(Outcome::Success, "") }
     }
 
-    fn warned() -> Step {
-        informed("Your password expires in 3 days.")
+    fn warned() -> [Step; 2] {
+        [expiring(3 * 86_400), informed("Your password expires in 3 days.")]
     }
 
     #[test]
     fn whose_password_expires_soon_is_told_once_on_a_handle() {
         let args = [c"messages"];
         let asked = login().wants_warning().replies(expires_in(3));
-        let (code, mut script) = authenticated(&args, 0, [john(), password(), asked, warned()]);
+        let (code, mut script) =
+            authenticated(&args, 0, [john(), password(), asked].into_iter().chain(warned()));
         assert_eq!(code, Code::Success);
         assert_eq!(script.call(acct_mgmt, &args, 0, [john()]), Code::Success);
         // A later call on the same handle does not warn again.
@@ -537,14 +539,15 @@ mod tests {
         assert_eq!(script.call(authenticate, &args, 0, again), Code::Success);
         // Another user is warned, too.
         let jane = Question::about("jane").wants_warning().replies(expires_in(3));
-        let steps = [Step::Want(Item::User, Ok(b"jane")), jane, warned()];
+        let steps = [Step::Want(Item::User, Ok(b"jane")), jane].into_iter().chain(warned());
         assert_eq!(script.call(acct_mgmt, &args, 0, steps), Code::Success);
     }
 
     #[test]
     fn acct_mgmt_alone_warns_as_well() {
         let asked = || Question::about("john");
-        let steps = [john(), asked().wants_warning().replies(expires_in(3)), warned()];
+        let asked_to_warn = asked().wants_warning().replies(expires_in(3));
+        let steps = [john(), asked_to_warn].into_iter().chain(warned());
         assert_eq!(Script::new().call(acct_mgmt, &[c"messages"], 0, steps), Code::Success);
         for (args, flags) in [(vec![], 0), (vec![c"messages"], PAM_SILENT)] {
             // Text that the module did not request is not shown.

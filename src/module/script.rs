@@ -44,6 +44,8 @@ pub enum Deed {
     NameSession(Option<String>),
     /// The module names the outcome for the application.
     NameOutcome(Option<Outcome>),
+    /// The module names the seconds until the password expires, for the application.
+    NameExpiry(u64),
 }
 
 /// An item that the module asks for.
@@ -195,6 +197,11 @@ pub fn undecided() -> Step {
     Step::Do(Deed::NameOutcome(None))
 }
 
+/// The application gets the seconds until the password expires.
+pub fn expiring(seconds: u64) -> Step {
+    Step::Do(Deed::NameExpiry(seconds))
+}
+
 /// The new password is unset for the modules that follow.
 pub fn forgotten() -> Step {
     Step::Do(Deed::ForgetNew)
@@ -324,6 +331,10 @@ impl Handle for Script {
 
     fn name_outcome(&mut self, outcome: Option<Outcome>) {
         self.does(&Deed::NameOutcome(outcome));
+    }
+
+    fn name_expiry(&mut self, seconds: u64) {
+        self.does(&Deed::NameExpiry(seconds));
     }
 
     fn remember(&mut self, memory: Memory) {
