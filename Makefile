@@ -96,6 +96,11 @@ build: build-deps ## build broker, bridge and helper as they are shipped
 module: build-deps ## build the PAM module as it is shipped
 	$(shipped) cargo rustc --locked --lib --crate-type cdylib --no-default-features $(module_flags) $(for_arch)
 
+.PHONY: node
+node: build-deps ## build the npm package motion-ad-client as it is shipped, in target/npm
+	$(shipped) cargo build --locked --package motion-ad-client $(module_flags) $(for_arch)
+	packaging/npm $(libraries)/libmotion_ad_client.so $(ARCH) target/npm
+
 .PHONY: man
 man: build ## write man pages and completions to target/man and target/completions
 	$(generate) target/man
@@ -145,7 +150,7 @@ test: root deps ## run every test: unit and integration, then the package in a r
 	$(with_roots) forger redis pair -- $(again) programs
 	@echo "the package is compiled while the tests run, which mostly wait; its output comes after theirs"
 	@nice $(again) deb >target/deb.log 2>&1 & deb=$$!; trap 'kill $$deb; exit 130' INT TERM; \
-	RUST_TEST_THREADS=4 cargo test --locked || { kill $$deb; exit 1; }; \
+	{ RUST_TEST_THREADS=4 cargo test --locked && $(again) test-node; } || { kill $$deb; exit 1; }; \
 	tail --lines=+1 --follow --pid=$$deb target/deb.log; wait $$deb
 	$(lab_tests) --suite
 
@@ -157,6 +162,15 @@ programs:
 
 .PHONY: test-matrix
 test-matrix: root deps ## run the suite with Debian 12 and 13 as host and as domain controller: one table (root, more than an hour)
+# Without optimisation, and in a folder of its own: `make test` builds the package at the same time.
+.PHONY: test-node
+test-node: ## test the npm package by node:test, with libpam and modules of Debian (Node.js 18 or later)
+	@if command -v node >/dev/null; then \
+	    cargo build --locked --package motion-ad-client && \
+	    packaging/npm target/debug/libmotion_ad_client.so $(native) target/npm-test && \
+	    MOTION_AD_CLIENT=$(CURDIR)/target/npm-test/package node --test clients/node/test/; \
+	else $(call skipped,node (Debian: nodejs) is not installed: the npm package was not tested); fi
+
 	$(MAKE) deb
 	tests/lab/matrix $(CHAPTER)
 

@@ -6,6 +6,7 @@
 //! - `--sbom ARCHITECTURE TARGET`: the list of the package's parts, to standard output
 //! - `--config`: the shipped `config.toml`, to standard output
 //! - `--codes`: `docs/log-and-codes.md`, to standard output
+//! - `--outcomes`: `clients/node/lib/outcomes.json`, to standard output
 //!
 //! This is a binary for `make deb`, which needs none of the tests' dependencies, and the example `man`
 //! (`man.rs`) where the tests are built anyway: cargo builds the libraries a second time if the tests'
@@ -13,6 +14,7 @@
 
 mod codes;
 mod completions;
+mod outcomes;
 #[path = "man/pages.rs"]
 mod pages;
 mod sbom;
@@ -28,11 +30,13 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--config"] => print!("{}", keys::example()),
         ["--codes"] => print!("{}", codes::document()),
+        ["--outcomes"] => print!("{}", outcomes::document()),
         ["--completions", folder] => completions::write(Path::new(folder))?,
         ["--sbom", architecture, target] => println!("{}", sbom::document(architecture, target)?),
         [folder] if !folder.starts_with('-') => pages::write(Path::new(folder))?,
         _ => {
-            let usage = "FOLDER | --completions FOLDER | --sbom ARCHITECTURE TARGET | --config | --codes";
+            let usage = "FOLDER | --completions FOLDER | --sbom ARCHITECTURE TARGET | --config | --codes | \
+                         --outcomes";
             return Err(format!("usage: {usage}").into());
         }
     }

@@ -7,6 +7,8 @@
 mod codes;
 #[path = "../packaging/completions.rs"]
 mod completions;
+#[path = "../packaging/outcomes.rs"]
+mod outcomes;
 #[path = "../packaging/man/pages.rs"]
 mod pages;
 
@@ -22,6 +24,8 @@ use motion_ad::config::keys::{KEYS, TABLES};
 use motion_ad::helper::Cli;
 use motion_ad::module::arguments::ARGUMENTS;
 use motion_ad::module::code::Code;
+use motion_ad::module::handle::{EXPIRES_IN, OUTCOME, SESSION};
+use motion_ad::protocol::report::EndReason;
 use motion_ad::verdict::Outcome;
 use motion_ad_support::skipped;
 use tempfile::TempDir;
@@ -257,6 +261,32 @@ fn the_document_of_codes_is_that_of_the_tables() {
     for code in Code::ALL {
         assert!(kept.contains(&format!("| {} |", code.name())), "{}", code.name());
     }
+}
+
+#[test]
+fn the_npm_package_knows_every_outcome_every_code_and_this_version() {
+    let read = |name: &str| fs::read_to_string(root().join("clients/node").join(name)).unwrap();
+    assert!(
+        read("lib/outcomes.json") == outcomes::document(),
+        "write it anew: cargo run --example man -- --outcomes >clients/node/lib/outcomes.json"
+    );
+    let types = read("index.d.ts");
+    let is_type = |name: &str| types.contains(&format!("\n  | '{name}'"));
+    for outcome in Outcome::ALL {
+        assert!(is_type(outcome.name()), "{outcome}");
+    }
+    for code in Code::ALL {
+        assert!(is_type(code.name()), "{}", code.name());
+    }
+    for reason in EndReason::ALL {
+        assert!(is_type(reason.name()), "{}", reason.name());
+        let is_listed = read("testing.js").contains(&format!("'{}'", reason.name()));
+        assert!(is_listed || !reason.is_eviction(), "{}", reason.name());
+    }
+    for variable in [OUTCOME, SESSION, EXPIRES_IN] {
+        assert!(read("src/call.rs").contains(&format!("c\"{variable}\"")), "{variable}");
+    }
+    assert!(read("package.json").contains(&format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"))));
 }
 
 /// Returns the sources below `path`, without their tests.
