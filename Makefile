@@ -108,7 +108,7 @@ man: build ## write man pages and completions to target/man and target/completio
 
 # The documents lose what follows the language of a block, which is for the tests.
 .PHONY: deb
-deb: build module man ## build the Debian package in target/debian, and beside it a list of what it is made of (SBOM)
+deb: build module node man ## build the Debian package in target/debian, and beside it a list of what it is made of (SBOM)
 	@changelog=$$(dpkg-parsechangelog -l packaging/debian/changelog -S Version); \
 	[ "$$changelog" = "$(version)" ] || { \
 	    echo "Cargo.toml says version $(version), packaging/debian/changelog says $$changelog" >&2; exit 1; }
@@ -118,12 +118,14 @@ deb: build module man ## build the Debian package in target/debian, and beside i
 	cp -r --parents packaging pam.d target/man target/completions $(stage)
 	cp -r --parents docs README.md SECURITY.md CHANGELOG.md tests/clients/motion-login $(stage)
 	sed -i -E 's/^(```[a-z]+) .*/\1/' $(stage)/README.md $(stage)/docs/*.md
-	cargo tree --target $(rust) --locked --edges normal,no-proc-macro --prefix none --format '{p}: {l}' \
-	    | sed '/^motion-ad /d; s/ (\*)$$//' | sort -u >$(stage)/crates
+	cargo tree --package motion-ad --package motion-ad-client --target $(rust) --locked --edges normal,no-proc-macro \
+	    --prefix none --format '{p}: {l}' | sed '/^motion-ad/d; /^$$/d; s/ (\*)$$//' | sort -u >$(stage)/crates
 	install -D -t $(stage)/target/release $(binaries)/motion-ad $(binaries)/motion-ad-broker $(binaries)/motion-ad-ldap
 	install -D -t $(stage)/target/module $(libraries)/libmotion_ad.so
+	cp -r --parents target/npm/package $(stage)
 	cd $(stage) && $(packaging) dpkg-buildpackage --build=binary --no-sign --host-arch=$(ARCH)
 	mv target/debian-build/*.deb target/debian
+	cp target/npm/*.tgz target/debian
 	$(generate) --sbom $(ARCH) $(rust) >target/debian/$(deb).cdx.json
 	$(check_package)
 
@@ -134,7 +136,7 @@ reproducible: deb ## build the package once more in another folder, and compare 
 	mkdir -p target/again/another-folder
 	tar --exclude=./target --exclude=./.git -cf - . | tar -C target/again/another-folder -xf -
 	$(MAKE) -C target/again/another-folder deb ARCH=$(ARCH)
-	@for file in target/debian/*_$(ARCH).deb target/debian/$(deb).cdx.json; do \
+	@for file in target/debian/*_$(ARCH).deb target/debian/*.tgz target/debian/$(deb).cdx.json; do \
 	    cmp "$$file" "target/again/another-folder/$$file" || exit 1; sha256sum "$$file"; done
 	rm -rf target/again
 
@@ -160,8 +162,6 @@ programs:
 	cargo test --locked --no-run
 	cargo build --locked --package motion-ad-lab
 
-.PHONY: test-matrix
-test-matrix: root deps ## run the suite with Debian 12 and 13 as host and as domain controller: one table (root, more than an hour)
 # Without optimisation, and in a folder of its own: `make test` builds the package at the same time.
 .PHONY: test-node
 test-node: ## test the npm package by node:test, with libpam and modules of Debian (Node.js 18 or later)
@@ -171,6 +171,8 @@ test-node: ## test the npm package by node:test, with libpam and modules of Debi
 	    MOTION_AD_CLIENT=$(CURDIR)/target/npm-test/package node --test clients/node/test/; \
 	else $(call skipped,node (Debian: nodejs) is not installed: the npm package was not tested); fi
 
+.PHONY: test-matrix
+test-matrix: root deps ## run the suite with Debian 12 and 13 as host and as domain controller: one table (root, more than an hour)
 	$(MAKE) deb
 	tests/lab/matrix $(CHAPTER)
 

@@ -11,6 +11,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+/// The crates of this project whose binaries are in the package.
+pub const PACKAGES: [&str; 2] = ["motion-ad", "motion-ad-client"];
+
 /// Returns the list for Debian's architecture and Rust's target of a build.
 ///
 /// # Errors
@@ -18,8 +21,9 @@ use serde_json::{Value, json};
 pub fn document(architecture: &str, target: &str) -> Result<String, Box<dyn Error>> {
     let metadata = cargo(&["metadata", "--locked", "--format-version", "1", "--filter-platform", target])?;
     let metadata: Value = serde_json::from_slice(&metadata)?;
-    let tree =
-        ["tree", "--locked", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "none"];
+    let mut tree =
+        vec!["tree", "--locked", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "none"];
+    tree.extend(PACKAGES.iter().flat_map(|package| ["--package", package]));
     let tree = String::from_utf8(cargo(&tree)?)?;
     let lock: toml::Table = toml::from_str(include_str!("../Cargo.lock"))?;
     let bom = bom(&metadata, &linked(&tree), &checksums(&lock), architecture)
@@ -81,6 +85,12 @@ fn bom(
         links.insert(id(&node, "id")?, linked.collect());
     }
     let root = id(metadata.get("resolve")?, "root")?;
+    let is_ours = |package: &Value| PACKAGES.iter().any(|name| package["name"] == **name);
+    // The package stands for all of its crates.
+    for (id, _) in packages.iter().filter(|(id, package)| **id != root && is_ours(package)) {
+        let more = links.remove(id).unwrap_or_default();
+        links.entry(root.clone()).or_default().extend(more);
+    }
     let (mut shipped, mut next) = (BTreeSet::new(), vec![root.clone()]);
     while let Some(id) = next.pop() {
         if shipped.insert(id.clone()) {
