@@ -168,7 +168,7 @@ test-node: ## test the npm package by node:test, with libpam and modules of Debi
 	@if command -v node >/dev/null; then \
 	    cargo build --locked --package motion-ad-client && \
 	    packaging/npm target/debug/libmotion_ad_client.so $(native) target/npm-test && \
-	    MOTION_AD_CLIENT=$(CURDIR)/target/npm-test/package node --test clients/node/test/; \
+	    MOTION_AD_CLIENT=$(CURDIR)/target/npm-test/package node --test clients/node/test/*.test.js; \
 	else $(call skipped,node (Debian: nodejs) is not installed: the npm package was not tested); fi
 
 .PHONY: test-matrix

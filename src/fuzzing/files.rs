@@ -13,7 +13,6 @@ use crate::config::xcally::{self, change};
 use crate::config::{Config, samba, text};
 use crate::doctor::stack::{Kind, Rule, Service, Value, decide};
 use crate::libpam;
-use crate::protocol::Secret;
 
 fn join() -> Join {
     Join { domain: Some("acme.com".into()), ..Join::default() }

@@ -6,7 +6,7 @@
 
 const readline = require('readline');
 
-const library = require(require.resolve(process.argv[2], { paths: [__dirname, '/opt/clients/motion-login'] }));
+const library = require(process.argv[2]);
 const REMOTE = '192.0.2.7';
 
 const ways = {

@@ -27,10 +27,9 @@ ln -s "/opt/clients/$node/bin/node" "$root/usr/local/bin/node"
 npm=node/node_modules/npm/bin/npm-cli.js
 chmod 755 "$opt/$npm"
 ln -s "/opt/clients/$npm" "$root/usr/local/bin/npm"
-pam=motion-login/node_modules/node-linux-pam
-# The published package calls one of its files otherwise than its binding.gyp does.
-mv "$opt/$pam/src/pam_worker.cc" "$opt/$pam/src/pam_worker.cpp"
-for addon in "$pam" node/node_modules/authenticate-pam; do
+for addon in motion-login/node_modules/node-linux-pam node/node_modules/{node-linux-pam,authenticate-pam}; do
+    # node-linux-pam as published calls one of its files otherwise than its binding.gyp does.
+    [ ! -e "$opt/$addon/src/pam_worker.cc" ] || mv "$opt/$addon/src/pam_worker.cc" "$opt/$addon/src/pam_worker.cpp"
     inside "$addon" /usr/local/bin/node /opt/clients/node/node_modules/node-gyp/bin/node-gyp.js rebuild \
         --nodedir="/opt/clients/$node"
     rm -rf "$opt/$addon/build/Release/obj.target"
@@ -40,5 +39,5 @@ install -D -m 644 -t "$opt/python" "$clients/python/requirements.txt"
 inside python pip3 install --no-deps --require-hashes --only-binary :all: --no-cache-dir \
     --target /opt/clients/python/lib --requirement requirements.txt
 
-rm -rf "${opt:?}/home" "${opt:?}/$node/include"
+rm -rf "${opt:?}/home" "${opt:?}"/node/node_modules/node*/include
 rm -rf "${root:?}"/tmp/*

@@ -21,7 +21,7 @@ use crate::talk::Talk;
 /// Folder on the host for the applications' files from this repository.
 pub const HOME: &str = "/opt/clients";
 /// The folders that are copied to the host.
-const PARTS: [&str; 6] = ["node", "python", "web", "motion-login", "ldap", "xcally-login"];
+const PARTS: [&str; 7] = ["node", "npm", "python", "web", "motion-login", "ldap", "xcally-login"];
 const NODE: &str = "/opt/clients/node/login.js";
 pub const PYTHON: &str = "/opt/clients/python/login.py";
 

@@ -43,6 +43,7 @@ mod login_page;
 mod login_rate;
 mod machine;
 mod methods;
+mod npm;
 mod observe;
 mod one_account;
 mod package;
@@ -185,6 +186,7 @@ const CLIENTS: &[Part] = &[(
     &[
         JOIN,
         ("clients", clients::chapter),
+        ("npm", npm::chapter),
         ("login-page", login_page::chapter),
         ("ansible", ansible::chapter),
     ],

@@ -186,15 +186,21 @@ fn planted(lab: &Lab) -> Check {
 
 /// Searches the broker's memory for the passwords of finished logins.
 fn memory(lab: &Lab, passwords: &BTreeSet<String>) -> Check {
-    let pid = outer_pid(lab, lab.broker()?)?;
+    // The broker remembers names.
+    not_in_memory(lab, lab.broker()?, passwords, "john.doe")
+}
+
+/// Checks that the memory of the host's process `pid` contains none of these passwords. It must contain
+/// `name`: otherwise the wrong memory was read.
+pub fn not_in_memory(lab: &Lab, pid: u32, passwords: &BTreeSet<String>, name: &str) -> Check {
+    let pid = outer_pid(lab, pid)?;
     // A mapping that ends while it is read makes the search begin again.
     let search = |needles: &Needles| wait(Duration::from_secs(10), || needles.in_memory(pid));
     let (size, found) = search(&Needles::new(passwords))?;
     println!("         {:.1} MB of memory searched", size as f64 / 1e6);
-    // The broker remembers names, so it must contain this one. Otherwise the wrong memory was read.
-    let name = search(&Needles::new(&["john.doe".to_owned()].into()))?.1;
+    let name = search(&Needles::new(&[name.to_owned()].into()))?.1;
     equal("the user's name was found", name.is_empty(), false)?;
-    clean("the broker's memory", &found)
+    clean("the memory", &found)
 }
 
 /// Folder of the host for bundles and for the files that hold planted secrets.
