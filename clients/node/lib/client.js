@@ -116,8 +116,8 @@ function createClient({ Call }) {
     const reply = await finish(call, pending, limits);
     const session = reply.session ? new Session(reply.session) : null;
     if (limits.signal?.aborted) {
-      // The answer came at the same moment: nobody will use the session.
-      await session?.close();
+      // The answer came at the same moment. Its session ends, and the caller need not wait for that.
+      session?.close().catch(() => {});
       throw limits.signal.reason;
     }
     return answerOf(reply, what, session);

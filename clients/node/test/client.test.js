@@ -242,6 +242,21 @@ test('a password is changed, or not', async () => {
   assert.deepEqual([ok, outcome, code], [false, 'password_refused', 'PAM_AUTHTOK_ERR']);
 });
 
+test('a change that was begun and has no answer is unknown, and one that waited was not made', async () => {
+  const slow = service('slow-change', [`password required pam_exec.so quiet ${script}`]);
+  const change = (user) =>
+    here.changePassword({ service: slow, user, password: right(), newPassword: Buffer.from('new'), deadline: 300 });
+  client.configure({ threads: 1 });
+  try {
+    const said = await Promise.all([change('slow1'), change('late3')]);
+    assert.deepEqual(said.map(({ ok, outcome }) => [ok, outcome]), [[false, 'change_unknown'], [false, 'unavailable']]);
+    await sleep(1500);
+    assert.ok(!seen().some((line) => line.includes('late3')));
+  } finally {
+    client.configure();
+  }
+});
+
 test('what a module shows is the text', async () => {
   fs.writeFileSync(path.join(folder, 'note'), 'Maintenance at noon');
   const echo = service('echo', [
