@@ -46,9 +46,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The bookmark of a server without a command: events before a command is set do not count for it.
 const NO_COMMAND: &str = "";
 
-/// Writes the bookmark of a command that has none, once per broker. Every end of a session that this broker
-/// decides waits for it: an eviction in the first moments after a start, by the sweep or by a login, comes
-/// after the bookmark.
+/// Writes the bookmark of a command that was not set before, once per broker. Every end of a session that
+/// this broker decides waits for it: an eviction in the first moments after a start, by the sweep or by a
+/// login, comes after the bookmark.
 ///
 /// # Errors
 /// Returns the store's error; the next call tries again.
@@ -68,12 +68,16 @@ fn bookmark_name(register: &Register) -> String {
     }
 }
 
-/// Returns the cursor of the bookmark, which is written if there is none for a command.
-async fn located(register: &Register, name: &str, deadline: Instant) -> Result<String, StoreError> {
-    match register.read(register.store.bookmarked(name, deadline).await)? {
-        Some(cursor) if cursor != NO_COMMAND => Ok(cursor),
-        _ => start(register, name, deadline).await,
-    }
+/// Returns the position of the bookmark, which is written if there was no command before.
+///
+/// Without a bookmark, the position is the oldest event: the server has no events yet, or the bookmark was
+/// lost with the newest changes of the register, and evictions of sessions opened since must not be missed.
+async fn located(register: &Register, name: &str, deadline: Instant) -> Result<Position, StoreError> {
+    Ok(match register.read(register.store.bookmarked(name, deadline).await)? {
+        None => Position::Oldest,
+        Some(cursor) if cursor != NO_COMMAND => Position::After(cursor),
+        Some(_) => Position::After(start(register, name, deadline).await?),
+    })
 }
 
 /// Writes a bookmark after all events so far, because a command is not meant for those before it was set, and
@@ -125,8 +129,8 @@ struct Reader {
     position: Option<Position>,
     /// The running commands; each returns the number of its eviction.
     running: JoinSet<u64>,
-    /// For each eviction whose command runs, by its number: the cursor before it.
-    begun: BTreeMap<u64, String>,
+    /// For each eviction whose command runs, by its number: the cursor before it, if there is one.
+    begun: BTreeMap<u64, Option<String>>,
     /// Number of evictions whose commands were started; reset when the bookmark has passed them all.
     met: u64,
     told: Told,
@@ -177,8 +181,8 @@ impl Reader {
             }
             let is_end = events.list.is_empty();
             let mut before = match position {
-                Position::After(cursor) => cursor,
-                Position::Now | Position::Oldest => events.cursor.clone(),
+                Position::After(cursor) => Some(cursor),
+                Position::Now | Position::Oldest => None,
             };
             self.marked.1 += events.list.len();
             for Event { cursor, session } in events.list {
@@ -186,7 +190,7 @@ impl Reader {
                     self.room().await;
                     self.run(register, session, std::mem::take(&mut before));
                 }
-                before.clone_from(&cursor);
+                before = Some(cursor.clone());
                 self.position = Some(Position::After(cursor));
             }
             self.position = Some(Position::After(events.cursor));
@@ -197,13 +201,16 @@ impl Reader {
         }
     }
 
-    /// Returns the position of a new process: the bookmark, else everything that happens from now on.
+    /// Returns the position of a new process; see [`located`].
     async fn begin(&mut self, register: &Register) -> Result<Position, StoreError> {
         let deadline = Instant::now() + CALL;
         prepare(register, deadline).await?;
-        let cursor = located(register, &self.name, deadline).await?;
-        self.marked = (cursor.clone(), 0);
-        Ok(Position::After(cursor))
+        let position = located(register, &self.name, deadline).await?;
+        self.marked = match &position {
+            Position::After(cursor) => (cursor.clone(), 0),
+            Position::Now | Position::Oldest => Default::default(),
+        };
+        Ok(position)
     }
 
     /// Passes over all events so far.
@@ -218,9 +225,10 @@ impl Reader {
     async fn mark(&mut self, register: &Register, at_once: bool) -> Result<(), StoreError> {
         let cursor = match (self.begun.values().next(), &self.position) {
             (Some(before), _) => before.clone(),
-            (None, Some(Position::After(cursor))) => cursor.clone(),
-            (None, _) => return Ok(()),
+            (None, Some(Position::After(cursor))) => Some(cursor.clone()),
+            (None, _) => None,
         };
+        let Some(cursor) = cursor else { return Ok(()) };
         let is_due = at_once || self.met > 0 || self.marked.1 >= UNMARKED;
         if is_due && cursor != self.marked.0 {
             let deadline = Instant::now() + CALL;
@@ -247,7 +255,7 @@ impl Reader {
         }
     }
 
-    fn run(&mut self, register: &Register, session: Session, before: String) {
+    fn run(&mut self, register: &Register, session: Session, before: Option<String>) {
         self.met += 1;
         self.begun.insert(self.met, before);
         let (number, time, command) = (self.met, self.time, self.command.clone());
@@ -418,6 +426,27 @@ mod tests {
         Reader::new(bookmark_name(&register), command).through(&register).await;
         let noted = noted(folder.path());
         assert!(noted.len() == 1 && noted[0].starts_with("old|old|why=too_old:"), "{noted:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_eviction_is_told_although_the_bookmark_was_lost() {
+        let (register, _keep) = register(settings());
+        let (command, folder) = script(NOTE);
+        // As after a kill, if the register has lost the bookmark.
+        for id in ["a", "b", "c"] {
+            open(&register, here(id, "john")).await;
+        }
+        assert_eq!(bookmark(&register).await, None);
+        // While a command runs that no cursor comes before, there is no bookmark to write.
+        let mut first = reader(&command);
+        first.position = Some(Position::After("2".into()));
+        first.begun.insert(1, None);
+        first.mark(&register, true).await.unwrap();
+        assert_eq!(bookmark(&register).await, None);
+        reader(&command).through(&register).await;
+        assert_eq!(noted(folder.path()), ["a|john|why=replaced:b|", "b|john|why=replaced:c|"]);
+        let marked = Position::After(bookmark(&register).await.unwrap());
+        assert_eq!(register.store.events(&marked, 9, soon()).await.unwrap().list, []);
     }
 
     #[tokio::test(flavor = "multi_thread")]
