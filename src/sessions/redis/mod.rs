@@ -2,7 +2,8 @@
 //!
 //! Each change is one script in the Redis, and so one step for all servers; the scripts document the keys. A
 //! call whose reply is lost is made a second time on the next connection. If the first call made the change,
-//! the second one changes nothing.
+//! the second one changes nothing. If the second one is denied, the session is undone, because the server may
+//! still carry out the first one.
 //!
 //! A master may die after it has replied and before a replica has the change. If Sentinels then promote the
 //! replica, the change is lost. `WAIT` would report such a loss but not prevent it, and it would delay all
@@ -34,6 +35,7 @@ use self::trouble::{Kind, Trouble};
 use super::now;
 use super::rule::Admission;
 use super::store::{Answer, Closed, ENDED, Listed, Opened, Page, Position, Store, StoreError, Undone, Which};
+use super::unconfirmed;
 use crate::config;
 use crate::directory::controllers::dns::Names;
 use crate::protocol::report::{EndReason, Ended, Event, Events, Session};
@@ -88,6 +90,15 @@ impl Redis {
     }
 
     async fn call<T: FromRedisValue>(&self, ask: Ask, deadline: Instant) -> Result<T, StoreError> {
+        self.answered(ask, deadline).await.map(|(answer, _)| answer)
+    }
+
+    /// Returns the reply, and true if an earlier attempt was lost: the server may still carry that one out.
+    async fn answered<T: FromRedisValue>(
+        &self,
+        ask: Ask,
+        deadline: Instant,
+    ) -> Result<(T, bool), StoreError> {
         let late = |cause: &str| StoreError::Timeout(format!("{}: {cause}", self.name));
         if Instant::now() >= deadline {
             return Err(late("no request was sent, because the deadline had passed"));
@@ -108,7 +119,7 @@ impl Redis {
             let heard = link.heard.clone();
             let asking = async { ask.put(&mut link.connection).await.map_err(Trouble::from) };
             let trouble = match heard.in_time(deadline, ANSWER, asking).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, lost.is_some())),
                 Err(trouble) => trouble,
             };
             why = trouble.of(&link.server);
@@ -177,15 +188,19 @@ impl Redis {
         }
     }
 
-    /// Runs `script`, and again after it meets and sets aside a session that cannot be read.
+    /// Runs `script`, and again after it meets and sets aside a session that cannot be read. Sets `lost` if
+    /// an attempt was lost.
     async fn run(
         &self,
         script: &'static Script,
         arguments: &[String],
         deadline: Instant,
+        lost: &mut bool,
     ) -> Result<Vec<String>, StoreError> {
         for _ in 0..ROWS {
-            let answer: Vec<Text> = self.call(Ask::Script(script, arguments.to_vec()), deadline).await?;
+            let ask = Ask::Script(script, arguments.to_vec());
+            let (answer, is_lost): (Vec<Text>, bool) = self.answered(ask, deadline).await?;
+            *lost |= is_lost;
             match answer.as_slice() {
                 [Text(word), Text(id), Text(record)] if word == "unreadable" => {
                     self.set_aside(id, record, deadline).await?;
@@ -194,6 +209,16 @@ impl Redis {
             }
         }
         Err(self.malformed("many sessions that cannot be read"))
+    }
+
+    /// Ensures that a lost attempt opens no session after another attempt was denied.
+    async fn bar(&self, session: &Session, deadline: Instant) -> Result<(), StoreError> {
+        let ended = unconfirmed("the policy denied it, and an earlier attempt was lost");
+        match self.undo(session, &ended, deadline).await {
+            Ok(_) => Ok(()),
+            // The caller undoes it later.
+            Err(error) => Err(StoreError::Timeout(error.to_string())),
+        }
     }
 
     /// Returns the error for data that another program has written.
@@ -293,8 +318,9 @@ impl Store for Redis {
                 policy.to_owned(),
                 limit.to_string(),
             ];
+            let mut lost = false;
             for _ in 0..ROWS {
-                let answer = self.run(&OPEN, &arguments, deadline).await?;
+                let answer = self.run(&OPEN, &arguments, deadline, &mut lost).await?;
                 match answer.split_first() {
                     Some((word, gone)) if word == "registered" => {
                         let gone = gone.iter().map(|record| ("", record.as_str()));
@@ -305,6 +331,9 @@ impl Store for Redis {
                             || open.chunks_exact(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
                         let Some((id, record)) = pairs().find(|(_, record)| session_of(record).is_none())
                         else {
+                            if lost {
+                                self.bar(session, deadline).await?;
+                            }
                             return Ok(Opened::Denied(
                                 self.read_all(pairs().map(|(id, r)| (id.as_str(), r.as_str()))),
                             ));
@@ -321,7 +350,7 @@ impl Store for Redis {
     fn close<'a>(&'a self, id: &'a str, ended: &'a Ended, deadline: Instant) -> Answer<'a, Closed> {
         Box::pin(async move {
             let arguments = vec![id.to_owned(), json(ended)?, ended.at.to_string(), forgotten(ended.at)];
-            let answer = self.run(&CLOSE, &arguments, deadline).await?;
+            let answer = self.run(&CLOSE, &arguments, deadline, &mut false).await?;
             match answer.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
                 ["unknown"] => Ok(Closed::Unknown),
                 [word, record] => self.closed(word, id, record, ended),
@@ -339,7 +368,7 @@ impl Store for Redis {
                 ended.at.to_string(),
                 forgotten(ended.at),
             ];
-            let answer = self.run(&UNDO, &arguments, deadline).await?;
+            let answer = self.run(&UNDO, &arguments, deadline, &mut false).await?;
             match answer.as_slice() {
                 [word, record, gone @ ..] => {
                     let closed = self.closed(word, &session.id, record, ended)?;

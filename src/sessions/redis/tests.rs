@@ -891,6 +891,69 @@ async fn a_login_that_a_stalled_server_had_refused_has_no_session_once_it_goes_o
     assert_eq!(register.store.count(soon()).await.unwrap(), 1);
 }
 
+/// Carries calls to `server`. The first one with `word` is kept until the second notice, after which it is
+/// delivered, and the connection that it came by is closed at once. Returns the port and the notices: one
+/// that delivers, and one of the delivery.
+async fn keeping(server: &Server, word: &'static str) -> (u16, [Arc<tokio::sync::Notify>; 2]) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, target) = (listener.local_addr().unwrap().port(), server.port);
+    let notices: [Arc<tokio::sync::Notify>; 2] = Default::default();
+    let [deliver, delivered] = notices.clone();
+    let is_kept = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+            let (deliver, delivered, is_kept) = (deliver.clone(), delivered.clone(), is_kept.clone());
+            tokio::spawn(async move {
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                let replies =
+                    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+                let mut piece = [0; 65536];
+                while let Ok(length @ 1..) = from_client.read(&mut piece).await {
+                    let has_word = String::from_utf8_lossy(&piece[..length]).contains(word);
+                    if has_word && !is_kept.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                        replies.abort();
+                        let _ = replies.await;
+                        drop(from_client);
+                        deliver.notified().await;
+                        to_server.write_all(&piece[..length]).await.unwrap();
+                        sleep(Duration::from_millis(300)).await;
+                        return delivered.notify_one();
+                    }
+                    if to_server.write_all(&piece[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (port, notices)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_call_opens_no_session_after_the_next_one_was_denied() {
+    const DENY: Admission = Admission::Deny(std::num::NonZeroUsize::MIN);
+    let server = Server::start("");
+    let (port, [deliver, delivered]) = keeping(&server, "the late one").await;
+    let at = RedisAt::Server(config::Server { host: "127.0.0.1".into(), port });
+    let (store, _) = store_of(config::Redis { at, ..server.at() });
+    let first = session("first", "john", NOW);
+    store.open(&first, DENY, soon()).await.unwrap();
+    let late = session("the late one", "john", NOW + 1);
+    assert_eq!(store.open(&late, DENY, soon()).await, Ok(Opened::Denied(vec![first])));
+    store.close("first", &closed_now(), soon()).await.unwrap();
+    // What the first attempt has sent arrives now.
+    deliver.notify_one();
+    timeout(Duration::from_secs(10), delivered.notified()).await.unwrap();
+    assert_eq!(listed(&store, Which::All).await, []);
+    // Without a lost call, a denial changes nothing.
+    store.open(&session("second", "john", NOW + 2), DENY, soon()).await.unwrap();
+    let before = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    store.open(&session("third", "john", NOW + 3), DENY, soon()).await.unwrap();
+    assert_eq!(store.events(&Position::Now, 1, soon()).await.unwrap().cursor, before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_of_one_name_leave_each_others_sessions_alone_and_a_renamed_one_finds_its_own() {
     let server = Server::start("");

@@ -47,7 +47,7 @@ pub enum Opened {
     /// the oldest first, as they are after their end. It is empty if the registered session has ended in the
     /// meantime.
     Registered(Vec<Session>),
-    /// Not registered, because these sessions are open.
+    /// Not registered, now or later, because these sessions are open.
     Denied(Vec<Session>),
 }
 
@@ -128,7 +128,8 @@ pub trait Store: Send + Sync + 'static {
     /// This is one atomic step. First, the oldest of those sessions end with [`EndReason::Replaced`],
     /// `session.since` as their time and `session.id` as detail. Each end gives an event, in the order in
     /// which the sessions were registered. Then `session` is registered, which gives an event. If it is
-    /// denied, nothing changes and there is no event. A session whose id is known, open or ended, changes
+    /// denied, nothing changes and there is no event, except that the store may undo the session as by
+    /// [`Store::undo`], so that no lost call opens it later. A session whose id is known, open or ended, changes
     /// nothing and counts as registered.
     ///
     /// The store may remove events beyond [`EVENTS`], and sessions that ended more than [`ENDED`] before
