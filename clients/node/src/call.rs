@@ -46,7 +46,7 @@ impl Start {
     }
 }
 
-/// What a call does.
+/// The work of a call.
 pub enum Work {
     Login { start: Start, password: Zeroizing<Vec<u8>>, session: bool },
     Change { start: Start, present: Zeroizing<Vec<u8>>, new: Zeroizing<Vec<u8>> },
@@ -126,7 +126,7 @@ fn rejected(mut handle: Handle, stage: &'static str, code: i32) -> Done {
 }
 
 impl Done {
-    /// Returns the reply, and the handle that has no session and is to be ended.
+    /// Returns the reply, and the handle if it has no session and must be ended.
     fn into_reply(mut self) -> (Reply, Option<Handle>) {
         let variable = |name| self.handle.as_ref().and_then(|handle: &Handle| handle.variable(name));
         let (outcome, expires_in, id) = (variable(OUTCOME), variable(EXPIRES_IN), variable(SESSION));
@@ -147,7 +147,7 @@ impl Done {
         (reply, rest)
     }
 
-    /// Ends the session of a login whose answer nobody waits for any more.
+    /// Ends the session of a login that was cancelled while it ran.
     fn undo(self) {
         if let Some(mut handle) = self.handle.filter(|_| self.is_open) {
             handle.close_session();

@@ -1,4 +1,4 @@
-//! The native part of `motion-ad-client`: calls libpam on threads beside Node's event loop.
+//! The native part of `motion-ad-client`: calls libpam on threads outside Node's event loop.
 //!
 //! | File | Subject |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | [`pool`] | a bounded number of threads, and a bounded queue for them |
 //! | [`libpam`] | libpam as an application calls it, with all the unsafe code; shared with the LDAP bridge |
 //!
-//! It calls PAM and nothing else: it opens no socket, reads no file, and knows no outcome. What a PAM code
-//! means is in `lib/client.js`.
+//! It calls PAM and nothing else: it opens no socket, reads no file, and knows no outcome. The meaning
+//! of a PAM code is in `lib/answer.js`.
 
 // No value from the application may panic or be cut.
 #![deny(
@@ -65,7 +65,7 @@ impl Request {
     }
 }
 
-/// What became of a call.
+/// The result of a call.
 #[napi(object, object_from_js = false)]
 pub struct Reply {
     /// `done`, `cancelled`, or `failed` if the call ended without a result.

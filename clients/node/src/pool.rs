@@ -1,8 +1,8 @@
-//! A bounded number of threads for PAM beside libuv's own, which file and DNS calls of the application use,
-//! and a bounded queue for them.
+//! A bounded number of threads for PAM, and a bounded queue for them. libuv's own threads stay free for the
+//! file and DNS calls of the application.
 //!
 //! A thread that was started stays. When a thread ends, it runs the destructors of modules that libpam has
-//! unmapped meanwhile, and some modules crash the process then.
+//! unmapped before, and some modules crash the process then.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,7 +73,7 @@ pub fn submit(call: &Arc<Call>) {
     NEWS.notify_one();
 }
 
-/// Ends a handle whose session nobody closes.
+/// Ends the handle of a session that the application did not close.
 pub fn end(handle: Handle) {
     submit(&Arc::new(Call::without_answer(Work::End { handle })));
 }
