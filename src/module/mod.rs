@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(script.call(acct_mgmt, &args, 0, [john(), told(disabled)]), Code::PermDenied);
         let soon = "La Sua password scade tra 3 giorni.";
         let warning = Verdict { text: Some(soon.into()), ..expires_in(3) };
-        let steps = [john(), password(), asked().replies(warning), informed(soon)];
+        let steps = [john(), password(), asked().replies(warning), expiring(3 * 86_400), informed(soon)];
         let (code, mut script) = authenticated(&args, 0, steps);
         assert_eq!(code, Code::Success);
         // The warning is no refusal, and a later one of another kind has its own text.

@@ -129,8 +129,8 @@ pub trait Store: Send + Sync + 'static {
     /// `session.since` as their time and `session.id` as detail. Each end gives an event, in the order in
     /// which the sessions were registered. Then `session` is registered, which gives an event. If it is
     /// denied, nothing changes and there is no event, except that the store may undo the session as by
-    /// [`Store::undo`], so that no lost call opens it later. A session whose id is known, open or ended, changes
-    /// nothing and counts as registered.
+    /// [`Store::undo`], so that no lost call opens it later. A session whose id is known, open or ended,
+    /// changes nothing and counts as registered.
     ///
     /// The store may remove events beyond [`EVENTS`], and sessions that ended more than [`ENDED`] before
     /// `session.since`.
