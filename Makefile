@@ -152,7 +152,8 @@ test: root deps ## run every test: unit and integration, then the package in a r
 	$(with_roots) forger redis pair -- $(again) programs
 	@echo "the package is compiled while the tests run, which mostly wait; its output comes after theirs"
 	@nice $(again) deb >target/deb.log 2>&1 & deb=$$!; trap 'kill $$deb; exit 130' INT TERM; \
-	{ RUST_TEST_THREADS=4 cargo test --locked && $(again) test-node; } || { kill $$deb; exit 1; }; \
+	{ RUST_TEST_THREADS=4 cargo test --locked && cargo test --locked --package motion-ad-model && $(again) test-node; } || \
+	    { kill $$deb; exit 1; }; \
 	tail --lines=+1 --follow --pid=$$deb target/deb.log; wait $$deb
 	$(lab_tests) --suite
 
@@ -160,6 +161,7 @@ test: root deps ## run every test: unit and integration, then the package in a r
 .PHONY: programs
 programs:
 	cargo test --locked --no-run
+	cargo test --locked --package motion-ad-model --no-run
 	cargo build --locked --package motion-ad-lab
 
 # Without optimisation, and in a folder of its own: `make test` builds the package at the same time.
@@ -260,6 +262,10 @@ msrv: build-deps ## check that everything compiles with the oldest Rust that Car
 	    cargo +$(oldest_rust) check --locked --workspace --all-targets && \
 	    cargo +$(oldest_rust) check --locked --lib --no-default-features; \
 	else $(call skipped,rustup has no Rust $(oldest_rust): nobody knows if it compiles this); fi
+
+.PHONY: model
+model: ## explore every interleaving of the sessions' protocol with larger bounds (minutes, and gigabytes of memory)
+	MODEL_BOUNDS=large cargo test --locked --package motion-ad-model -- --nocapture
 
 # Sanitizers need a nightly toolchain; its standard library is the one that comes with it. The dependencies are those of
 # Cargo.lock, to which cargo adds the fuzzer's own.

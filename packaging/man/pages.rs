@@ -325,7 +325,8 @@ fn configuration() -> Page {
          them, because the one that becomes the master needs a replica in turn. A master that is cut off \
          then accepts no sessions, and logins are denied, or get access by `sessions.on_store_failure`. Even \
          so, a change that a master confirmed in its last moment may be lost with it: a user is then logged \
-         in without a registered session.\n\n\
+         in without a registered session, or a session that has ended is open again until its process ends \
+         or it is too old.\n\n\
          The broker queries Sentinels without a password, or with the same user and password if they require \
          one:",
     );

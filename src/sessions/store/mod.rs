@@ -8,6 +8,8 @@
 //! dropped, but the store may still make the change.
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 pub(crate) mod suite;
 
 use tokio::sync::watch;

@@ -13,6 +13,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use tokio::time::{Instant, timeout};
 
+pub use super::model::it_changes_as_the_register_of_the_model;
 use super::*;
 use crate::protocol::report::EndReason;
 
@@ -47,6 +48,7 @@ macro_rules! keeps_its_promises {
             at_the_same_instant_no_more_than_the_limit_come_in
             any_order_of_logins_and_logouts_leaves_no_more_than_the_limit
             a_bookmark_stays_until_the_next
+            it_changes_as_the_register_of_the_model
             texts_come_back_as_they_were
             a_passed_deadline_is_no_answer
         }
