@@ -5,7 +5,8 @@
 //! not read these sources, but every user may read a file's times, so a `stat` before each login is enough.
 //!
 //! A start of SSSD touches `krb5.conf` and sets the modes of its own files. So a file that this process may
-//! read counts as changed only if its contents differ, and another one not if only its owner or mode does.
+//! read counts as changed only if its contents differ, and another one not if only its owner or mode does,
+//! unless that makes it readable.
 
 use std::fs::Metadata;
 use std::io;
@@ -148,6 +149,8 @@ pub struct Source {
     seen: Look,
     /// The contents; `None` if the process may not read the file, or reads a copy.
     contents: Option<Contents>,
+    /// True if the process reads a copy.
+    is_copied: bool,
 }
 
 /// Digest of a file's contents.
@@ -178,7 +181,7 @@ impl Source {
     pub fn read(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let seen = look(&path).unwrap_or(Look::Absent);
-        Source { seen, contents: contents(&path), path }
+        Source { seen, contents: contents(&path), path, is_copied: false }
     }
 
     /// Returns the path of the file.
@@ -213,7 +216,7 @@ impl Source {
             _ if filled => Look::Past,
             _ => Look::Absent,
         };
-        Source { path: path.to_owned(), seen, contents: None }
+        Source { path: path.to_owned(), seen, contents: None, is_copied: true }
     }
 
     /// Returns true if the file has changed since its state was `seen`. A file that the broker may not `stat`
@@ -224,7 +227,11 @@ impl Source {
         let (Look::There(before), Look::There(after)) = (&*seen, &now) else { return true };
         let is_same = match self.contents {
             Some(known) => contents(&self.path) == Some(known),
-            None => (before.inode, before.size, before.written) == (after.inode, after.size, after.written),
+            // A file that the process may read now, and could not read before, is a change.
+            None => {
+                (before.inode, before.size, before.written) == (after.inode, after.size, after.written)
+                    && (self.is_copied || contents(&self.path).is_none())
+            }
         };
         // A change during the read is noticed next time.
         if is_same && look(&self.path) == Some(now) {
@@ -372,13 +379,13 @@ mod tests {
         let mode = |mode| set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         std::fs::write(&path, "one").unwrap();
         let readable = Sources::of([Source::read(&path)]);
-        let unreadable = || Sources::of([Source { contents: None, ..Source::read(&path) }]);
+        let copy = || Sources::of([Source { contents: None, is_copied: true, ..Source::read(&path) }]);
 
         later();
         touch();
         assert_eq!(readable.stale(), None, "touched");
         later();
-        let (copied, folder) = (unreadable(), Sources::of([Source::read(dir.path())]));
+        let (copied, folder) = (copy(), Sources::of([Source::read(dir.path())]));
         mode(0o640);
         set_permissions(dir.path(), Permissions::from_mode(0o751)).unwrap();
         for sources in [&readable, &copied, &folder] {
@@ -398,6 +405,21 @@ mod tests {
         assert!(readable.stale().is_some());
         std::fs::create_dir(&path).unwrap();
         assert!(readable.stale().is_some(), "contents that cannot be read");
+    }
+
+    #[test]
+    fn a_file_that_becomes_readable_is_a_change() {
+        use std::fs::{Permissions, set_permissions};
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        std::fs::write(&path, "roots").unwrap();
+        // As a process sees the file that may not read it.
+        let sources = Sources::of([Source { contents: None, ..Source::read(&path) }]);
+        assert_eq!(sources.stale(), None);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(sources.stale(), Some(path.as_path()));
     }
 
     /// Creates copies of a host's files in `directory`, as systemd does; a missing `keytab` has the default
