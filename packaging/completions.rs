@@ -29,7 +29,10 @@ pub fn write(folder: &Path) -> io::Result<()> {
         // clap_complete 4.6: for a program with a hyphen, bash looks up the commands by another name than the
         // list has.
         let text = String::from_utf8_lossy(&text).replace("motion__subcmd__ad__", "motion__ad__");
-        let text = text + more(shell);
+        let text = match shell {
+            Shell::Zsh => with_sessions(&text),
+            _ => text + more(shell),
+        };
         fs::create_dir_all(folder.join(name))?;
         fs::write(folder.join(name).join(file), text)?;
     }
@@ -66,6 +69,33 @@ complete -c motion-ad \
     -n "__fish_seen_subcommand_from sessions; and __fish_seen_subcommand_from kick list" \
     -l user -x -a "(motion-ad complete names 2>/dev/null)"
 "#;
+
+/// The same for zsh, as functions that [`with_sessions`] names where clap_complete has nothing to offer.
+const ZSH: &str = r#"_motion_ad_ids() {
+    local -a found=("${(@f)$(motion-ad complete ids 2>/dev/null)}")
+    found=("${(@)found:#}")
+    compadd -a found
+}
+
+_motion_ad_names() {
+    local -a found=("${(@f)$(motion-ad complete names 2>/dev/null)}")
+    found=("${(@)found:#}")
+    compadd -a found
+}
+
+"#;
+
+/// Returns zsh's completion with the ids and names of open sessions.
+fn with_sessions(text: &str) -> String {
+    const BEGIN: &str = "if [ \"$funcstack[1]\"";
+    let line = |line: &str| match line {
+        user if user.starts_with("'--user=[") => user.replace(":NAME:_default", ":NAME:_motion_ad_names"),
+        id if id.contains(":id -- ") || id.contains(":ids -- ") => id.replace(":_default", ":_motion_ad_ids"),
+        other => other.to_owned(),
+    };
+    let lines: String = text.lines().map(|one| line(one) + "\n").collect();
+    lines.replacen(BEGIN, &format!("{ZSH}{BEGIN}"), 1)
+}
 
 /// Returns what a shell's completion has in addition to the arguments.
 fn more(shell: Shell) -> &'static str {

@@ -324,6 +324,38 @@ fn the_lines_of_the_module_are_its_own() {
 }
 
 #[test]
+fn zsh_completes_ids_and_names_of_sessions_and_runs_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    completions::write(folder.path()).unwrap();
+    let path = completion(folder.path(), "zsh");
+    let text = fs::read_to_string(&path).unwrap();
+    let actions = |action: &str| text.lines().filter(|line| line.contains(&format!(":{action}'"))).count();
+    // The ids of kick, end and show, and --user of list and kick.
+    assert_eq!((actions("_motion_ad_ids"), actions("_motion_ad_names")), (3, 2));
+    let script = r#"
+        compdef() { :; }
+        compadd() { print -rl -- "$1" "${(@P)2}"; }
+        motion-ad() {
+            [[ $1 == complete && $2 != $none ]] && print -rl -- "$2-1" '$(touch hit)' '`touch hit`' '-x'
+        }
+        . "$0"
+        _motion_ad_ids
+        _motion_ad_names
+        none=ids _motion_ad_ids
+    "#;
+    let words = |kind: &str| ["-a", &format!("{kind}-1"), "$(touch hit)", "`touch hit`", "-x"].join("\n");
+    let hit = folder.path().join("hit");
+    let script = format!("cd {} && {script}", folder.path().display());
+    if let Some((done, said)) =
+        looked("zsh", &[OsStr::new("-f"), OsStr::new("-c"), OsStr::new(&script), path.as_os_str()])
+    {
+        assert!(done, "{said}");
+        assert_eq!(said.trim(), format!("{}\n{}\n-a", words("ids"), words("names")));
+        assert!(!hit.exists());
+    }
+}
+
+#[test]
 fn bash_completes_ids_and_names_of_sessions_and_runs_none_of_them() {
     let folder = tempfile::tempdir().unwrap();
     completions::write(folder.path()).unwrap();
