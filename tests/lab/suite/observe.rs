@@ -1,10 +1,12 @@
 //! Logins that are only observed: the control `[default=ignore]` and the module's argument `observe`, before
 //! a line of another module that decides. `pam_listfile` is that module: it admits the users on a list.
 
+use std::time::Duration;
+
 use motion_ad::verdict::Outcome;
 
 use crate::cast::person;
-use crate::lab::Lab;
+use crate::lab::{Lab, wait};
 use crate::pam::{Answer, pam};
 use crate::ready::{self, ready};
 use crate::register;
@@ -114,9 +116,12 @@ fn told(lab: &Lab, report: &mut Report) {
         (&["motion-ad", "doctor"], "logins at motion-observe are only observed"),
     ] {
         report.check(&format!("`{}` says that logins are only observed", command.join(" ")), || {
-            let ran = lab.host("root", command, "");
-            // Lines are wrapped for a terminal of 80 columns only.
-            contains("output", &ran.stdout.split_whitespace().collect::<Vec<_>>().join(" "), text)
+            // The broker gives systemd its state every ten seconds.
+            wait(Duration::from_secs(20), || {
+                let ran = lab.host("root", command, "");
+                // Lines are wrapped for a terminal of 80 columns only.
+                contains("output", &ran.stdout.split_whitespace().collect::<Vec<_>>().join(" "), text)
+            })
         });
     }
 }
