@@ -71,17 +71,13 @@ complete -c motion-ad \
 "#;
 
 /// The same for zsh, as functions that [`with_sessions`] names where clap_complete has nothing to offer.
-const ZSH: &str = r#"_motion_ad_ids() {
-    local -a found=("${(@f)$(motion-ad complete ids 2>/dev/null)}")
+const ZSH: &str = r#"_motion_ad_open() {
+    local -a found=("${(@f)$(motion-ad complete $1 2>/dev/null)}")
     found=("${(@)found:#}")
     compadd -a found
 }
-
-_motion_ad_names() {
-    local -a found=("${(@f)$(motion-ad complete names 2>/dev/null)}")
-    found=("${(@)found:#}")
-    compadd -a found
-}
+_motion_ad_ids() { _motion_ad_open ids }
+_motion_ad_names() { _motion_ad_open names }
 
 "#;
 

@@ -122,7 +122,7 @@ impl Message {
     /// Returns [`Malformed`] if the bytes are not a message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         ber::length(bytes)?;
-        let mut parts = Elements::sequence(ber::decode(bytes)?, "the message")?;
+        let mut parts = Elements::of(ber::decode(bytes)?, "the message")?;
         let id = parts.integer()?;
         let request = Request::of(parts.any()?)?;
         let controls = match parts.optional() {
