@@ -11,6 +11,7 @@ use ldap3::{
     Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope, SearchOptions, SearchStream,
     StdStream,
 };
+use tokio::sync::{Notify, SetOnce};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Inner, MachineError, RootDse, Search, Server, Servers, Settings};
@@ -22,9 +23,6 @@ use crate::kerberos::{Credential, Sealed};
 
 /// Entries per page. AD returns at most 1,000 for an unpaged search (`MaxPageSize`, MS-ADTS 3.1.1.3.4.6).
 const PAGE: usize = 500;
-
-/// Cause of the end of a connection that we closed in favour of a later one.
-const REPLACED: &str = "a further connection to the same domain controller was faster";
 
 /// LDAP result codes (RFC 4511, 4.1.9).
 const SUCCESS: u32 = 0;
@@ -56,6 +54,25 @@ impl From<LdapError> for Failure {
     }
 }
 
+/// Why a connection takes no further search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retired {
+    /// A later connection to the same domain controller answered first. The kernel would have ended this one
+    /// if the requests had not arrived (`TCP_USER_TIMEOUT`), so the domain controller is at work on them.
+    Overtaken,
+    /// The domain controller stopped answering.
+    Silent,
+}
+
+impl Retired {
+    fn cause(self) -> &'static str {
+        match self {
+            Retired::Overtaken => "a further connection to the same domain controller was faster",
+            Retired::Silent => "the domain controller stopped answering",
+        }
+    }
+}
+
 /// A connection that is bound as the machine account.
 pub(super) struct Link {
     pub(super) host: String,
@@ -75,6 +92,8 @@ pub(super) struct Link {
     searches: AtomicU64,
     probing: AtomicBool,
     superseded: AtomicBool,
+    /// Why no further search is sent on it. Those under way may still be answered.
+    retired: SetOnce<Retired>,
     broken: OnceLock<String>,
 }
 
@@ -110,6 +129,7 @@ impl Link {
             searches: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             superseded: AtomicBool::new(false),
+            retired: SetOnce::new(),
             broken: OnceLock::new(),
         };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -125,10 +145,12 @@ impl Link {
 
     /// Returns true if a search may be sent.
     pub(super) fn is_usable(&self) -> bool {
-        self.broken.get().is_none()
-            && !self.relay.is_closed()
-            && !self.ldap.clone().is_closed()
-            && Instant::now() < self.expires
+        self.broken.get().is_none() && !self.is_retired() && self.is_open() && Instant::now() < self.expires
+    }
+
+    /// Returns true if messages can be sent and received.
+    fn is_open(&self) -> bool {
+        !self.relay.is_closed() && !self.ldap.clone().is_closed()
     }
 
     /// Returns true if a successor should be opened: the ticket is about to end, ldap3 has handled many
@@ -149,14 +171,21 @@ impl Link {
         self.searches.load(Ordering::Relaxed)
     }
 
-    /// Returns true if a later connection to the same domain controller replaced this one.
-    pub(super) fn is_replaced(&self) -> bool {
-        self.broken.get().is_some_and(|cause| cause == REPLACED)
+    /// Returns true if it did not answer in time, so that another connection takes its place.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.initialized()
+    }
+
+    /// Takes no further search. Those under way keep waiting, because a domain controller that needs long for
+    /// one would need as long on every connection.
+    fn retire(&self, cause: Retired) {
+        let _ = self.retired.set(cause);
     }
 
     /// Returns the reason for the end of the connection.
     pub(super) fn end(&self) -> String {
         let end = self.relay.end().or_else(|| self.broken.get().map(String::as_str));
+        let end = end.or_else(|| self.retired.get().map(|retired| retired.cause()));
         end.unwrap_or("the connection was closed").to_owned()
     }
 
@@ -167,24 +196,43 @@ impl Link {
     }
 
     /// Runs one search, page by page. With `bytes`, the result is also cut at that size, and the domain
-    /// controller gets `deadline` as its time limit.
+    /// controller gets `deadline` as its time limit. After `silence` the connection is probed. If it is
+    /// retired, the search goes on, and `repeat` is told when another connection should try as well: at once if
+    /// the domain controller is silent, and after as long again if it is at work on the search.
     pub(super) async fn search(
         self: &Arc<Self>,
         search: &Search,
         bytes: Option<usize>,
         deadline: Instant,
+        silence: Duration,
+        repeat: &Notify,
     ) -> Result<Part, Failure> {
+        let begun = Instant::now();
         let asked = self.ask(search, bytes, deadline);
         tokio::pin!(asked);
-        loop {
+        while !self.is_retired() {
             let before = self.relay.received();
             tokio::select! {
                 answer = &mut asked => return answer,
-                () = sleep(self.settings.silence) => {}
+                _ = self.retired.wait() => {}
+                () = sleep(silence) => {
+                    if self.relay.received() == before {
+                        self.probe();
+                    }
+                }
             }
-            if self.relay.received() == before {
-                self.probe();
+        }
+        if self.retired.get() == Some(&Retired::Overtaken) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Ok(answer) = timeout(begun.elapsed().min(left / 2), &mut asked).await {
+                return answer;
             }
+        }
+        repeat.notify_one();
+        match asked.await {
+            // The repetition decides.
+            Err(Failure::Broken) => std::future::pending().await,
+            answer => answer,
         }
     }
 
@@ -261,22 +309,22 @@ impl Link {
         Ok(RootDse::from_entry(&root).map_err(MachineError::from)?)
     }
 
-    /// Probes the connection, one probe at a time, and closes it if there is no sign of life. Any received
+    /// Probes the connection, one probe at a time, and retires it if there is no sign of life. Any received
     /// byte counts, because a server may be busy with the answer to another search.
     pub(super) fn probe(self: &Arc<Self>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.probing.swap(true, Ordering::AcqRel) {
+        if self.is_retired() || self.probing.swap(true, Ordering::AcqRel) {
             return;
         }
         let link = Arc::clone(self);
         runtime.spawn(async move {
             // Cleared however the probe ends: a flag that stayed set would prevent every later probe.
             let _probing = Probing(&link);
-            link.close_if_silent().await;
+            link.retire_if_silent().await;
         });
     }
 
-    async fn close_if_silent(&self) {
+    async fn retire_if_silent(&self) {
         let (before, begun) = (self.relay.received(), Instant::now());
         let answer = self.read_root();
         tokio::pin!(answer);
@@ -284,7 +332,6 @@ impl Link {
         if timeout(self.settings.probe, &mut answer).await.is_ok() || !silent() {
             return;
         }
-        let cause = "the domain controller stopped answering";
         if self.servers.is_worth_waiting_for(&self.host, begun) {
             // The server is slow, or only this connection is dead: the outcome of another connection decides.
             let fresh = async {
@@ -300,7 +347,7 @@ impl Link {
                         return;
                     }
                     if fresh.host == self.host {
-                        self.close(REPLACED);
+                        self.retire(Retired::Overtaken);
                         return;
                     }
                 }
@@ -311,8 +358,8 @@ impl Link {
                 }
             }
         }
-        self.servers.silent(&self.host, cause);
-        self.close(cause);
+        self.servers.silent(&self.host, Retired::Silent.cause());
+        self.retire(Retired::Silent);
     }
 }
 
@@ -388,7 +435,7 @@ impl<'a> Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.done || !self.link.is_usable() {
+        if self.done || !self.link.is_open() {
             return;
         }
         let mut ldap = self.link.ldap.clone();

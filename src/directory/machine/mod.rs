@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use ldap3::Scope;
@@ -23,6 +23,7 @@ use self::link::{Failure, Link};
 use super::entry::{Entry, EntryError};
 use crate::kerberos::{Kerberos, KerberosError, LdapService};
 use crate::net::BoxFuture;
+use crate::patience::first_of;
 
 /// Maximum number of searches under way. ldap3 does not read while it writes, so all requests that are sent
 /// before the first answer must fit into the sockets' buffers.
@@ -376,21 +377,45 @@ impl MachineConnection {
             .await
             .map_err(|_| MachineError::Timeout("too many searches are waiting".to_owned()))?
             .map_err(|_| MachineError::Closed)?;
-        // A repeated search does no harm, and the first attempt may have met a connection that had just died.
-        let mut is_repeated = false;
+        // A repeated search does no harm, and the connection may have just died. Each repetition leaves the
+        // connection twice as long in peace, so that a slow domain controller is not given ever more work.
+        let repeat = Notify::new();
+        let mut silence = self.inner.settings.silence;
+        let mut attempt = || {
+            let attempt = Box::pin(self.inner.search_once(search, bytes, deadline, silence, &repeat));
+            silence = silence.saturating_mul(2);
+            attempt
+        };
+        let mut running = vec![attempt()];
+        let mut has_broken = false;
         loop {
-            let link = self.inner.link(deadline).await?;
-            match self.inner.search_on(&link, search, bytes, deadline).await {
-                Ok(part) => return Ok(part),
-                Err(Failure::Answer(error)) => return Err(error),
-                // We closed it ourselves, because a later connection answered first.
-                Err(Failure::Broken) if link.is_replaced() => {}
-                Err(Failure::Broken) if is_repeated => return Err(MachineError::Broken(link.end())),
-                Err(Failure::Broken) => {
-                    // Closed explicitly, so that the second attempt gets another connection.
-                    link.close("the connection broke");
-                    is_repeated = true;
+            let ended = tokio::select! {
+                () = repeat.notified() => {
+                    running.push(attempt());
+                    continue;
                 }
+                (index, ended) = first_of(&mut running, |attempt| attempt) => {
+                    drop(running.swap_remove(index));
+                    ended
+                }
+            };
+            match ended {
+                Ok(part) => return Ok(part),
+                Err(Ended::Answer(error) | Ended::Unconnected(error @ MachineError::Closed)) => {
+                    return Err(error);
+                }
+                Err(Ended::Broken(link)) if !has_broken || link.is_retired() => {
+                    // Closed explicitly, so that the next attempt gets another connection.
+                    link.close("the connection broke");
+                    has_broken = true;
+                    running.push(attempt());
+                }
+                Err(Ended::Broken(link)) if running.is_empty() => {
+                    return Err(MachineError::Broken(link.end()));
+                }
+                Err(Ended::Unconnected(error)) if running.is_empty() => return Err(error),
+                // An earlier attempt may still be answered.
+                Err(Ended::Broken(_) | Ended::Unconnected(_)) => {}
             }
         }
     }
@@ -479,18 +504,32 @@ impl Inner {
         }
     }
 
-    async fn search_on(
-        &self,
-        link: &Arc<Link>,
+    /// Runs a search on the present connection; see [`Link::search`].
+    async fn search_once(
+        self: &Arc<Self>,
         search: &Search,
         bytes: Option<usize>,
         deadline: Instant,
-    ) -> Result<Part, Failure> {
-        timeout_at(deadline, link.search(search, bytes, deadline)).await.unwrap_or_else(|_| {
-            // A probe soon shows if the search was slow or the connection is dead.
-            link.probe();
-            Err(MachineError::Timeout(format!("{} did not answer a search", link.host)).into())
-        })
+        silence: Duration,
+        repeat: &Notify,
+    ) -> Result<Part, Ended> {
+        let link = self.link(deadline).await.map_err(Ended::Unconnected)?;
+        match timeout_at(deadline, link.search(search, bytes, deadline, silence, repeat)).await {
+            Ok(Ok(part)) => {
+                if link.is_retired() {
+                    // It was only slow, not dead.
+                    self.servers.answered(&link.host);
+                }
+                Ok(part)
+            }
+            Ok(Err(Failure::Answer(error))) => Err(Ended::Answer(error)),
+            Ok(Err(Failure::Broken)) => Err(Ended::Broken(link)),
+            Err(_) => {
+                // A probe soon shows if the search was slow or the connection is dead.
+                link.probe();
+                Err(Ended::Answer(MachineError::Timeout(format!("{} did not answer a search", link.host))))
+            }
+        }
     }
 
     /// Returns the present connection, or waits for the one under way.
@@ -523,6 +562,16 @@ impl Inner {
             }
         }
     }
+}
+
+/// Why an attempt of a search has no result.
+enum Ended {
+    /// The answer is an error, or the deadline has passed.
+    Answer(MachineError),
+    /// There is no connection.
+    Unconnected(MachineError),
+    /// The connection broke before the answer.
+    Broken(Arc<Link>),
 }
 
 /// State of the connection, as found by a search that needs it.

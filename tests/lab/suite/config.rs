@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::{Lab, wait};
+use crate::pam::patiently;
 use crate::people::CLASH;
 use crate::report::{Report, contains, equal};
 use crate::row::{Acct, Auth, AuthAcct, Of, Right, Row, Wrong, row, run};
@@ -145,7 +146,7 @@ pub fn by_method(lab: &Lab, report: &mut Report) -> Result<(), String> {
 
 fn tables(lab: &Lab, report: &mut Report) -> Result<(), String> {
     lab.run(&["cast", "reset"]).ok()?;
-    groups(lab, report).and_then(|()| names(lab, report))
+    patiently(lab, || groups(lab, report).and_then(|()| names(lab, report)))
 }
 
 fn restore(lab: &Lab) -> Result<(), String> {
