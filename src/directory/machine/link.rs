@@ -197,8 +197,8 @@ impl Link {
 
     /// Runs one search, page by page. With `bytes`, the result is also cut at that size, and the domain
     /// controller gets `deadline` as its time limit. After `silence` the connection is probed. If it is
-    /// retired, the search goes on, and `repeat` is told when another connection should try as well: at once if
-    /// the domain controller is silent, and after as long again if it is at work on the search.
+    /// retired, the search goes on, and `repeat` is told when another connection should try as well: at once
+    /// if the domain controller is silent, and after as long again if it is at work on the search.
     pub(super) async fn search(
         self: &Arc<Self>,
         search: &Search,
