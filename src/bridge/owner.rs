@@ -29,15 +29,7 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// # Errors
 /// Returns `NotConnected` or `NotFound` if the connection is gone, or another error if the query fails.
 pub fn uid(client: SocketAddr, server: SocketAddr) -> io::Result<u32> {
-    let (client, server) = (plain(client), plain(server));
-    let id = SocketId {
-        source_port: client.port(),
-        destination_port: server.port(),
-        source_address: client.ip(),
-        destination_address: server.ip(),
-        interface_id: 0,
-        cookie: NO_COOKIE,
-    };
+    let id = socket_id(client, server);
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -49,6 +41,19 @@ pub fn uid(client: SocketAddr, server: SocketAddr) -> io::Result<u32> {
     let mut buffer = [0; LONGEST];
     let (length, _) = recv(&socket, &mut buffer, RecvFlags::empty())?;
     owner(buffer.get(..length).unwrap_or_default(), &id)
+}
+
+/// Returns the identity of the socket at `client`, connected to `server`.
+pub(crate) fn socket_id(client: SocketAddr, server: SocketAddr) -> SocketId {
+    let (client, server) = (plain(client), plain(server));
+    SocketId {
+        source_port: client.port(),
+        destination_port: server.port(),
+        source_address: client.ip(),
+        destination_address: server.ip(),
+        interface_id: 0,
+        cookie: NO_COOKIE,
+    }
 }
 
 /// Converts a mapped address to IPv4. An IPv6 socket shows an IPv4 peer with a mapped address.
@@ -145,15 +150,7 @@ mod tests {
 
     #[test]
     fn only_a_connected_socket_with_an_owner_counts() {
-        let local = Ipv4Addr::LOCALHOST.into();
-        let id = SocketId {
-            source_port: 40_000,
-            destination_port: 3890,
-            source_address: local,
-            destination_address: local,
-            interface_id: 0,
-            cookie: NO_COOKIE,
-        };
+        let id = socket_id((Ipv4Addr::LOCALHOST, 40_000).into(), (Ipv4Addr::LOCALHOST, 3890).into());
         let other = SocketId { destination_port: 0, ..id.clone() };
         assert_eq!(owner(&answer(TCP_ESTABLISHED, 999, 7, &id), &id).unwrap(), 999);
         // The kernel reports orphaned sockets as owned by root.

@@ -1,9 +1,8 @@
 //! What other programs send or write: HTTP, Redis, records, the kernel, commands, the log.
 
 use std::ffi::{CStr, CString};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use netlink_packet_sock_diag::inet::SocketId;
 use redis::FromRedisValue as _;
 
 use crate::bridge;
@@ -56,15 +55,8 @@ pub(super) fn record(data: &[u8]) {
 
 /// Replies of the kernel about a socket and a process.
 pub(super) fn kernel(data: &[u8]) {
-    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let id = SocketId {
-        source_port: 40_000,
-        destination_port: 3890,
-        source_address: local,
-        destination_address: local,
-        interface_id: 0,
-        cookie: [0xff; 8],
-    };
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let id = bridge::owner::socket_id(at(40_000), at(3890));
     if bridge::owner::owner(data, &id).is_ok() {
         // The state, the ports and the inode of the answer.
         assert!(data.len() >= 88 && data[17] == 1 && data[20..24] == [0x9c, 0x40, 0x0f, 0x32]);

@@ -112,8 +112,8 @@ families! {
         "Requests without a decision: from a user without the right (stranger), malformed, read too late \
          (overloaded), or whose answer no client read (unanswered).";
     Connections = "connections", Gauge, [], "Connections from applications.";
-    ConnectionsMax = "connections_max", Gauge, [], "Maximum number of connections from applications \
-                                                    (broker.connections).";
+    ConnectionsMax = "connections_max", Gauge, [],
+        "Maximum number of connections from applications (broker.connections).";
     LogLost = "log_lines_lost", Counter, [], "Lines of the log that were lost because syslog is too slow.";
     Panics = "panics", Counter, [],
         "Faults of the program (panics) that were caught; each is a line `event=panic` in the log.";
@@ -134,8 +134,8 @@ families! {
         "1 if the list of domain controllers is as DNS or the configuration has it; 0 if DNS did not answer.";
     Pool = "pool_connections", Gauge, ["domain", "state"],
         "Connections for binds: busy with a login, or idle.";
-    PoolMax = "pool_connections_max", Gauge, ["domain"], "Maximum number of connections for binds \
-                                                          (pool.connections).";
+    PoolMax = "pool_connections_max", Gauge, ["domain"],
+        "Maximum number of connections for binds (pool.connections).";
     PoolRefused = "pool_refused", Counter, ["domain"],
         "Logins that were denied because every connection was busy until their deadline.";
     MachineConnected = "machine_connected", Gauge, [],
