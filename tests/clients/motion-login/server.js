@@ -8,7 +8,7 @@ const express = require('express');
 const session = require('express-session');
 const { login, changePassword } = require('motion-ad-client');
 const { watch, sit } = require('./seats');
-const { languageOf, textsOf, explain } = require('./texts');
+const { languageOf, textsOf, explain, explainChange } = require('./texts');
 
 const EXPIRED = ['password_expired', 'must_change'];
 const UNAVAILABLE = ['unavailable', 'misconfigured', 'session_store', 'too_many_groups'];
@@ -101,7 +101,7 @@ app.post('/password', async (request, response) => {
   if (!has(request, 'username', 'password', 'newPassword')) return again(textsOf(request).typePasswords);
   const { password, newPassword } = request.body;
   const answer = await changePassword({ ...originOf(request), password, newPassword });
-  if (!answer.ok) return again(explain(request, answer));
+  if (!answer.ok) return again(explainChange(request, answer));
   await enter(request, response, newPassword);
 });
 

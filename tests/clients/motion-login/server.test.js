@@ -148,7 +148,10 @@ test('an expired password is changed, and the new one logs in', async () => {
   const change = { ...john, newPassword: 'better' };
   for (const [outcome, reason, text] of [
     ['wrong_password', undefined, TEXTS.fr.outcomes.wrong_password],
-    ['change_forbidden', 'You may not change your password.', TEXTS.fr.outcomes.change_forbidden],
+    ['change_forbidden', undefined, TEXTS.fr.outcomes.change_forbidden],
+    // Without the argument `outcome`, this code of PAM has several causes, and the text has the right one.
+    ['change_forbidden', 'Your account is disabled.', TEXTS.fr.outcomes.disabled],
+    ['change_forbidden', TEXTS.it.outcomes.change_forbidden, TEXTS.fr.outcomes.change_forbidden], // lang=it
     ['password_refused', undefined, TEXTS.fr.outcomes.password_refused],
     ['password_refused', 'Your new password is too short.', 'Your new password is too short.'],
   ]) {

@@ -282,11 +282,19 @@ function textsOf(request) {
   return TEXTS[languageOf(request)];
 }
 
-/** Returns the text for an answer of motion-ad-client: that of its outcome, or the answer's own if there is none here. */
+/** Returns the text for a login: that of its outcome, or the answer's own if there is none here. */
 function explain(request, { outcome, text }) {
-  // motion-ad says why Active Directory rejected a new password, in the language of lang= in /etc/pam.d/motion.
-  if (outcome === 'password_refused' && text !== TEXTS.en.outcomes[outcome]) return text;
   return textsOf(request).outcomes[SAME[outcome] ?? outcome] ?? text;
 }
 
-module.exports = { TEXTS, SAME, languageOf, textsOf, explain };
+/**
+ * Returns the text for a password change. motion-ad's own text says more than the outcome, because it names the rule that the
+ * new password violates. Such a reason is in the language of lang= in /etc/pam.d/motion; the texts of outcomes are translated.
+ */
+function explainChange(request, { text }) {
+  const all = Object.values(TEXTS).flatMap(({ outcomes }) => Object.entries(outcomes));
+  const [name] = all.find(([, known]) => known === text) ?? [];
+  return name ? textsOf(request).outcomes[name] : text;
+}
+
+module.exports = { TEXTS, SAME, languageOf, textsOf, explain, explainChange };
