@@ -6,17 +6,16 @@ const crypto = require('crypto');
 const path = require('path');
 const express = require('express');
 const session = require('express-session');
-const { logIn, UNAVAILABLE } = require('./pam');
-const { changePassword } = require('./passwords');
-const { TEXTS, languageOf, text } = require('./texts');
-const { watch, nextSeat, leave, oneAtATime, TOLD } = require('./seats');
+const { login, changePassword } = require('motion-ad-client');
+const { watch, sit } = require('./seats');
+const { languageOf, textsOf, explain, explainChange } = require('./texts');
 
-const STATUS = { in: 200, wrong: 401, locked: 401, expired: 401, refused: 403, unavailable: 503, ended: 401 };
-// The text for each reason why a seat ended.
-const ENDED = { replaced: 'replaced', refused: 'sessionRefused', kicked: 'kicked' };
+const EXPIRED = ['password_expired', 'must_change'];
+const UNAVAILABLE = ['unavailable', 'misconfigured', 'session_store', 'too_many_groups'];
 
-// Logged-in users, by the id of the browser's session: the seat, its language, and the pages that wait for its end.
-const seated = new Map();
+// Logged-in users, by the id of the browser's session: the seat, the texts in the user's language, and the pages that wait
+// for the seat's end.
+const inside = new Map();
 
 const app = express();
 app.disable('x-powered-by');
@@ -33,126 +32,103 @@ app.use(
 app.use(express.json({ limit: '8kb' }));
 app.use(express.static(path.join(__dirname, 'public')));
 
-// Answers with a text of texts.js.
-function say(response, outcome, name) {
-  tell(response, outcome, name ? text(languageOf(response.req), name) : '');
+const say = (response, status, outcome, text = '') => response.status(status).json({ outcome, text });
+const has = ({ body }, ...fields) => fields.every((field) => body?.[field] && typeof body[field] === 'string');
+const originOf = ({ body, ip }) => ({ service: 'motion', user: body.username.trim().toLowerCase(), rhost: ip });
+
+// Answers a login without access. The page offers a password change for the outcome "expired".
+function reject(response, answer) {
+  const status = UNAVAILABLE.includes(answer.outcome) ? 503 : 401;
+  const outcome = EXPIRED.includes(answer.outcome) ? 'expired' : answer.outcome;
+  say(response, status, outcome, explain(response.req, answer));
 }
 
-function tell(response, outcome, text) {
-  response.status(STATUS[outcome]).json({ outcome, text });
-}
+async function enter(request, response, password) {
+  const origin = originOf(request);
+  const answer = await login({ ...origin, password, openSession: true });
+  if (!answer.ok) return reject(response, answer);
+  const seat = answer.session;
+  if (!seat.id) {
+    // The register could not take the session, so this application would not learn of its end.
+    await seat.close();
+    return reject(response, { outcome: 'session_store' });
+  }
 
-// Returns true if PAM can get the text unchanged. The bindings cut it at a NUL: "right\0" would count as "right".
-function isText(value, longest) {
-  return typeof value === 'string' && value.length > 0 && value.length <= longest && !value.includes('\0');
-}
-
-/** Returns the user's name in one spelling for all logins, or null if it is not a possible name. */
-function userName(value) {
-  return isText(value, 256) ? value.trim().toLowerCase() : null;
-}
-
-async function enter(request, response, user, password) {
-  const login = oneAtATime(user, async () => {
-    const stop = new AbortController();
-    const taken = nextSeat(user, stop.signal).catch(() => null);
-    const answer = await logIn(user, password, request.ip);
-    if (answer[0] !== 'in') {
-      stop.abort();
-      return answer;
-    }
-    const late = setTimeout(() => stop.abort(), TOLD);
-    const seat = await taken;
-    clearTimeout(late);
-    // Without a seat, the application would get no event when it ends.
-    return seat ? ['in', null, seat] : UNAVAILABLE;
-  });
-  const [outcome, name, seat] = (await login) ?? UNAVAILABLE;
-  if (!seat) return say(response, outcome, name);
-
-  forget(request); // The user who was logged in before in the same browser.
+  leave(request); // The user who was logged in before in the same browser.
   // A new id, so that the old one gives no access (session fixation).
   await new Promise((resolve, reject) => request.session.regenerate((e) => (e ? reject(e) : resolve())));
-  const id = request.sessionID;
-  request.session.user = user;
-  seated.set(id, { seat, language: languageOf(request), pages: new Set() });
-  const thrownOut = () => throwOut(id, seat, request.sessionStore);
-  if (seat.ended) thrownOut(); // Another login has already taken it.
-  else seat.once('ended', thrownOut);
-  say(response, 'in');
+  request.session.user = origin.user;
+  const { sessionID: id, sessionStore } = request;
+  const place = { seat, texts: textsOf(request), pages: new Set() };
+  inside.set(id, place);
+  say(response, 200, 'in');
+  sit(seat.id, (reason) => {
+    if (inside.get(id) !== place) return; // The user has logged out.
+    inside.delete(id);
+    sessionStore.destroy(id);
+    const text = place.texts.ends[reason] ?? place.texts.ends.other;
+    for (const page of place.pages) page.end(`data: ${JSON.stringify({ outcome: 'ended', text })}\n\n`);
+  });
 }
 
-function throwOut(id, seat, store) {
-  const place = seated.get(id);
-  if (place?.seat !== seat) return;
-  seated.delete(id);
-  store.destroy(id);
-  const reason = text(place.language, ENDED[seat.ended] ?? 'ended');
-  for (const page of place.pages) page.end(`data: ${JSON.stringify({ outcome: 'ended', text: reason })}\n\n`);
-}
-
-function forget(request) {
-  const place = seated.get(request.sessionID);
+function leave({ sessionID }) {
+  const place = inside.get(sessionID);
   if (!place) return;
-  seated.delete(request.sessionID);
-  leave(place.seat.id);
+  inside.delete(sessionID);
+  place.seat.close().catch(console.error);
   for (const page of place.pages) page.end();
 }
 
 // All routes except the login require a logged-in user.
-function inside(request, response, next) {
-  if (seated.has(request.sessionID)) return next();
-  say(response, 'ended');
+function required(request, response, next) {
+  if (inside.has(request.sessionID)) return next();
+  say(response, 401, 'ended');
 }
 
 // The texts of the page itself.
 app.get('/texts', (request, response) => {
-  const language = languageOf(request);
-  response.json({ language, page: TEXTS[language].page });
+  response.json({ language: languageOf(request), page: textsOf(request).page });
 });
 
 app.post('/login', async (request, response) => {
-  const { password } = request.body ?? {};
-  const user = userName(request.body?.username);
-  if (!user || !isText(password, 1024)) return say(response, 'wrong', 'typeBoth');
-  await enter(request, response, user, password);
+  if (!has(request, 'username', 'password')) return say(response, 401, 'wrong_password', textsOf(request).typeBoth);
+  await enter(request, response, request.body.password);
 });
 
 // Changes the password, and logs in with the new one.
 app.post('/password', async (request, response) => {
-  const { password, newPassword } = request.body ?? {};
-  const user = userName(request.body?.username);
-  const isLine = (text) => isText(text, 1024) && !/[\r\n]/.test(text);
-  if (!user || !isLine(password) || !isLine(newPassword)) return say(response, 'expired', 'typePasswords');
-  const [changed, reason] = await changePassword(user, password, newPassword, languageOf(request));
-  if (!changed) return tell(response, 'expired', reason);
-  await enter(request, response, user, newPassword);
+  const again = (text) => say(response, 401, 'expired', text);
+  if (!has(request, 'username', 'password', 'newPassword')) return again(textsOf(request).typePasswords);
+  const { password, newPassword } = request.body;
+  const answer = await changePassword({ ...originOf(request), password, newPassword });
+  if (!answer.ok) return again(explainChange(request, answer));
+  await enter(request, response, newPassword);
 });
 
-app.get('/me', inside, (request, response) => {
+app.get('/me', required, (request, response) => {
   response.json({ user: request.session.user });
 });
 
 // Notifies the page at once when its seat ends (server-sent events; XCALLY would use its existing socket).
-app.get('/seat', inside, (request, response) => {
-  const { pages } = seated.get(request.sessionID);
+app.get('/seat', required, (request, response) => {
+  const { pages } = inside.get(request.sessionID);
   response.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store' });
   response.flushHeaders();
   pages.add(response);
   response.on('close', () => pages.delete(response));
 });
 
-app.post('/logout', inside, (request, response) => {
-  forget(request);
-  request.session.destroy(() => response.json({ outcome: 'ended', text: text(languageOf(request), 'loggedOut') }));
+app.post('/logout', required, (request, response) => {
+  leave(request);
+  request.session.destroy(() => say(response, 200, 'ended', textsOf(request).loggedOut));
 });
 
 // Logs nothing of a malformed request, because it may contain a password.
 app.use((error, request, response, next) => {
   if (response.headersSent) return next(error);
   if (!(error.status < 500)) console.error(error.stack);
-  response.status(error.status ?? 500).json({ outcome: 'unavailable', text: text(languageOf(request), UNAVAILABLE[1]) });
+  say(response, error.status ?? 500, 'unavailable', textsOf(request).outcomes.misconfigured);
 });
 
-watch();
-app.listen(Number(process.env.PORT ?? 3000), process.env.ADDRESS ?? '127.0.0.1');
+watch(); // If it fails, the process ends, and systemd starts it again.
+module.exports = app.listen(Number(process.env.PORT ?? 3000), process.env.ADDRESS ?? '127.0.0.1');

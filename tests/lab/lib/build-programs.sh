@@ -27,9 +27,10 @@ ln -s "/opt/clients/$node/bin/node" "$root/usr/local/bin/node"
 npm=node/node_modules/npm/bin/npm-cli.js
 chmod 755 "$opt/$npm"
 ln -s "/opt/clients/$npm" "$root/usr/local/bin/npm"
-for addon in motion-login/node_modules/node-linux-pam node/node_modules/{node-linux-pam,authenticate-pam}; do
-    # node-linux-pam as published calls one of its files otherwise than its binding.gyp does.
-    [ ! -e "$opt/$addon/src/pam_worker.cc" ] || mv "$opt/$addon/src/pam_worker.cc" "$opt/$addon/src/pam_worker.cpp"
+pam=node/node_modules/node-linux-pam
+# The published package calls one of its files otherwise than its binding.gyp does.
+mv "$opt/$pam/src/pam_worker.cc" "$opt/$pam/src/pam_worker.cpp"
+for addon in "$pam" node/node_modules/authenticate-pam; do
     inside "$addon" /usr/local/bin/node /opt/clients/node/node_modules/node-gyp/bin/node-gyp.js rebuild \
         --nodedir="/opt/clients/$node"
     rm -rf "$opt/$addon/build/Release/obj.target"

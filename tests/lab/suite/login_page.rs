@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use motion_ad::protocol::report::EndReason;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use crate::cast::person;
 use crate::clients::{self, HOME, PYTHON};
 use crate::lab::{Lab, wait};
+use crate::npm::INSTALLED;
 use crate::pam::authenticate;
 use crate::ready::{self, john, ready};
 use crate::register;
@@ -20,18 +20,19 @@ use crate::secrets;
 use crate::talk::Talk;
 
 const UNIT: &str = "motion-login.service";
-const SERVICE: &str = "/etc/pam.d/motion-login";
 const URL: &str = "http://127.0.0.1:3000";
 /// Command that starts Chromium as an arbitrary user, without the URL.
 const BROWSER: [&str; 4] = ["env", "HOME=/tmp", "node", "/opt/clients/node/browser.js"];
 
-/// Texts of the page, one per outcome.
+/// Texts of the page, one per outcome and one per reason why a seat ended.
 const WRONG: &str = "The user name or the password is wrong.";
 const LOCKED: &str = "Your account is locked. Try again later or ask your administrator.";
-const REFUSED: &str = "Your account may not log in. Ask your administrator.";
-const ENDED: &str = "Your account has expired. Ask your administrator.";
-const EXPIRED: &str = "Your password has expired. Choose a new one.";
-const UNAVAILABLE: &str = "Nobody can log in at the moment. Try again in a minute.";
+const DISABLED: &str = "Your account is disabled.";
+const ELSEWHERE: &str = "Your account may not log in from this computer.";
+const ENDED: &str = "Your account has expired.";
+const MUST_CHANGE: &str = "Your password must be changed before you can log in.";
+const EXPIRED: &str = "Your password has expired and must be changed.";
+const UNAVAILABLE: &str = "The login service cannot reach Active Directory. Try again in a moment.";
 const EVICTED: &str = "You have logged in somewhere else, so you were logged out here.";
 const THROWN_OUT: &str = "Your account may no longer be logged in. Ask your administrator.";
 const GONE: &str = "You are logged in no longer.";
@@ -56,15 +57,16 @@ const LOGINS: &[Login] = &[
     login("john", "home", ""),
     Login { wrong: true, ..login("wendy", "login", WRONG) },
     login("lou", "login", LOCKED),
-    login("dora", "login", REFUSED),
-    login("walt", "login", REFUSED),
+    login("dora", "login", DISABLED),
+    login("walt", "login", ELSEWHERE),
     login("ed", "login", ENDED),
-    login("max", "change", EXPIRED),
+    login("max", "change", MUST_CHANGE),
     login("petra", "change", EXPIRED),
 ];
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     begin(lab)?;
+    own_tests(lab, report);
     let mut browser = Browser::start(lab, URL)?;
     logins(lab, report, &mut browser);
     languages(lab, report, &mut browser);
@@ -80,7 +82,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         .chain([NEW, WRONGLY_TYPED].map(str::to_owned))
         .collect();
     secrets::nowhere(lab, report, &passwords);
-    lab.host_sh(&format!("systemctl stop {UNIT}; rm {SERVICE} /etc/systemd/system/{UNIT}")).ok()?;
+    lab.host_sh(&format!("systemctl stop {UNIT}; rm /etc/systemd/system/{UNIT}")).ok()?;
     register::clear(lab)?;
     lab.run(&["cast", "reset"]).ok()?;
     lab.configure("")
@@ -88,17 +90,28 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
 
 fn begin(lab: &Lab) -> Check {
     clients::install(lab)?;
-    let files = Path::new(HOME).join("motion-login");
-    for (from, to) in [("motion-login.pam", SERVICE), (UNIT, "/etc/systemd/system/motion-login.service")] {
-        let from = lab.path(&files.join(from).to_string_lossy());
-        fs::copy(from, lab.path(to)).map_err(|e| format!("{to}: {e}"))?;
-    }
+    let folder = format!("{HOME}/motion-login");
+    lab.host_sh(&format!("cd {folder} && npm install --no-save --offline --no-audit --no-fund {INSTALLED}"))
+        .ok()?;
+    let unit = lab.path(&format!("{folder}/{UNIT}"));
+    let to = lab.path(&format!("/etc/systemd/system/{UNIT}"));
+    fs::copy(unit, &to).map_err(|e| format!("{}: {e}", to.display()))?;
     lab.configure("[sessions]\nrecheck = 10\n")?;
     ready(lab)?;
     register::clear(lab)?;
     lab.run(&["cast", "reset"]).ok()?;
     lab.host_sh(&format!("systemctl daemon-reload && systemctl restart {UNIT}")).ok()?;
     wait(Duration::from_secs(20), || is_served(lab))
+}
+
+/// Runs the application's own tests, with the fake of the installed package.
+fn own_tests(lab: &Lab, report: &mut Report) {
+    report.check("its own tests, in which a fake plays each outcome: all succeed", || {
+        let run = format!("cd {HOME}/motion-login && exec node --test --test-reporter=tap");
+        let said = lab.host("nobody", &["sh", "-c", &run], "").ok()?;
+        contains("the counts", &said, "# fail 0")?;
+        equal("none ran", said.contains("# pass 0"), false)
+    });
 }
 
 /// Checks that the page is served without a login.
@@ -239,7 +252,7 @@ fn change(lab: &Lab, report: &mut Report, browser: &mut Browser) -> Check {
     report.check("who may not log in is told so in Italian, and nothing more after a wrong password", || {
         let dora = person("dora");
         for (password, text) in [
-            (dora.password, "Il Suo account non può accedere. Si rivolga all'amministratore."),
+            (dora.password, "Il Suo account è disabilitato."),
             (WRONGLY_TYPED, "Il nome utente o la password non è corretta."),
         ] {
             let body = json!({ "username": dora.sam, "password": password });
