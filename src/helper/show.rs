@@ -109,7 +109,7 @@ impl Columns {
 
 /// Width of a list, in columns: that of the terminal, or else 80.
 pub(super) fn columns() -> u16 {
-    width().and_then(|columns| u16::try_from(columns).ok()).filter(|columns| *columns > 0).unwrap_or(80)
+    width().and_then(|columns| u16::try_from(columns).ok()).unwrap_or(80)
 }
 
 pub(super) fn is_terminal() -> bool {
@@ -158,9 +158,10 @@ pub(super) fn for_terminal(text: &str, width: usize, colour: bool) -> String {
     shown
 }
 
-/// Width of the terminal in columns, if standard output is one.
+/// Width of the terminal in columns, if standard output is one that knows its width.
 pub(super) fn width() -> Option<usize> {
-    Table::new().width().map(usize::from)
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// Wraps `text` between words at `width` columns. The lines after the first one are indented; the first one
