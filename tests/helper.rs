@@ -799,7 +799,11 @@ fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable
 fn lines_fit_the_terminal() {
     let longest = |columns: usize| {
         let command = format!("stty columns {columns}; {} doctor --help", env!("CARGO_BIN_EXE_motion-ad"));
-        let ran = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+        let ran = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
         let said = String::from_utf8(ran.stdout).unwrap();
         said.lines().map(|line| line.trim_end().chars().count()).max().unwrap()
     };

@@ -101,6 +101,25 @@ fn begin(lab: &Lab) -> Check {
     wait(Duration::from_secs(20), || is_served(lab))
 }
 
+/// Width of the pictured page, in points.
+const WIDTH: u16 = 440;
+/// Picture of the page, on the host.
+const PICTURE: &str = "/tmp/login-page.png";
+
+/// Writes a picture of the page to `file`: AD has rejected the login, because the password has expired.
+pub fn picture(lab: &Lab, file: &Path) -> Check {
+    begin(lab)?;
+    let john = person("john");
+    let password = format!("--newpassword={}", john.password);
+    let set = ["samba-tool", "user", "setpassword", john.sam, &password, "--must-change-at-next-login"];
+    lab.dc(&set).ok()?;
+    let mut browser = Browser::start(lab, URL)?;
+    let typed = json!({ "username": john.sam, "password": john.password });
+    let seen = browser.act("picture", json!({ "width": WIDTH, "type": typed, "picture": PICTURE }))?;
+    equal("seen", seen, ("change".to_owned(), EXPIRED.to_owned()))?;
+    fs::copy(lab.live_path(PICTURE)?, file).map(drop).map_err(|e| format!("{PICTURE}: {e}"))
+}
+
 /// Checks that the page is served without a login.
 fn is_served(lab: &Lab) -> Check {
     let ask = "exec 3<>/dev/tcp/127.0.0.1/3000 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -n 1 <&3";
