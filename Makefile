@@ -229,6 +229,14 @@ demo: root ## show logins on a real joined host with a real Active Directory (ro
 	@echo "3. the domain, the realm join, and the logins"
 	$(lab_tests) --demo
 
+# Not optimised, as for the demo: the pictures show the same.
+.PHONY: pictures
+pictures: PROFILE = dev
+pictures: root ## renew the pictures of README.md from the lab, in docs/pictures (root)
+	packaging/deps --pictures
+	$(with_roots) clients workshop programs -- $(again) deb PROFILE=$(PROFILE)
+	tests/lab/pictures
+
 deny := cargo deny --offline --locked check bans licenses sources
 
 # Its installation compiles for several minutes. `cargo test` checks most of the same rules (tests/sbom.rs).

@@ -795,6 +795,24 @@ fn a_child_that_is_the_application_has_no_terminal_no_descriptor_and_no_readable
     assert_eq!(noted, expected);
 }
 
+#[test]
+fn lines_fit_the_terminal() {
+    let longest = |columns: usize| {
+        let command = format!("stty columns {columns}; {} doctor --help", env!("CARGO_BIN_EXE_motion-ad"));
+        let ran = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(ran.stdout).unwrap();
+        said.lines().map(|line| line.trim_end().chars().count()).max().unwrap()
+    };
+    for columns in [60, 80] {
+        let longest = longest(columns);
+        assert!(longest <= columns && longest > columns - 20, "{longest} on {columns}");
+    }
+}
+
 /// The hidden command that runs as the application's user does nothing but load modules.
 #[test]
 fn the_doctors_other_self_loads_modules_only() {

@@ -109,7 +109,7 @@ impl Columns {
 
 /// Width of a list, in columns: that of the terminal, or else 80.
 pub(super) fn columns() -> u16 {
-    width().and_then(|columns| u16::try_from(columns).ok()).filter(|columns| *columns > 0).unwrap_or(80)
+    width().and_then(|columns| u16::try_from(columns).ok()).unwrap_or(80)
 }
 
 pub(super) fn is_terminal() -> bool {
@@ -135,6 +135,18 @@ const COLOURS: [(&str, &str); 8] = [
 /// The same for the verdict on one account, which follows its name.
 const VERDICTS: [(&str, &str); 3] =
     [(" may log in", "32"), (" may not log in", "31"), (" cannot be checked", "31")];
+/// The levels of the doctor's report, which begin a line after two spaces, each with its colour.
+const LEVELS: [(&str, &str); 3] = [("ok", "32"), ("WARNING", "33"), ("FAILURE", "31")];
+
+/// Colours the level of a line of the doctor's report.
+fn coloured_level(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("  ")?;
+    let (level, code, rest) = LEVELS.iter().find_map(|(level, code)| {
+        let rest = rest.strip_prefix(level).filter(|rest| rest.starts_with(' '))?;
+        Some((level, code, rest))
+    })?;
+    Some(format!("  \u{1b}[{code}m{level}\u{1b}[0m{rest}"))
+}
 
 /// Formats `text` for a terminal: wraps sentences between words, and colours those that report a state.
 pub(super) fn for_terminal(text: &str, width: usize, colour: bool) -> String {
@@ -146,21 +158,20 @@ pub(super) fn for_terminal(text: &str, width: usize, colour: bool) -> String {
         // The output of `ready` is one line for every reader.
         let is_sentence = (found.is_some() || line.starts_with("advice:")) && !line.contains("ready:");
         let lines = if is_sentence { hang(line, 2, Some(width)) } else { line.to_owned() };
-        match found.filter(|_| colour) {
-            Some((_, code)) => {
-                let _ = writeln!(shown, "\u{1b}[{code}m{lines}\u{1b}[0m");
-            }
-            None => {
-                let _ = writeln!(shown, "{lines}");
-            }
-        }
+        let coloured = match found {
+            _ if !colour => None,
+            Some((_, code)) => Some(format!("\u{1b}[{code}m{lines}\u{1b}[0m")),
+            None => coloured_level(&lines),
+        };
+        let _ = writeln!(shown, "{}", coloured.unwrap_or(lines));
     }
     shown
 }
 
-/// Width of the terminal in columns, if standard output is one.
+/// Width of the terminal in columns, if standard output is one that knows its width.
 pub(super) fn width() -> Option<usize> {
-    Table::new().width().map(usize::from)
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 /// Wraps `text` between words at `width` columns. The lines after the first one are indented; the first one
@@ -293,6 +304,17 @@ mod tests {
             "\u{1b}[31mjohn may not log in: denied\u{1b}[0m\n"
         );
         assert_eq!(for_terminal("not ready: a b c\n", 5, false), "not ready: a b c\n");
+    }
+
+    #[test]
+    fn the_level_of_a_finding_is_coloured_and_its_text_is_not() {
+        let text = "host\n  ok       join  joined\n  FAILURE  keytab\n           FAILURE okay\n  okay\n";
+        let coloured = for_terminal(text, 80, true);
+        let expected = "host\n  \u{1b}[32mok\u{1b}[0m       join  joined\n\
+                        \u{20} \u{1b}[31mFAILURE\u{1b}[0m  keytab\n\
+                        \u{20}          FAILURE okay\n  okay\n";
+        assert_eq!(coloured, expected);
+        assert_eq!(for_terminal(text, 80, false), text);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod imports;
+mod pictures;
 
 use std::collections::BTreeSet;
 use std::ffi::CString;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use motion_ad::protocol::report::EndReason;
@@ -112,6 +113,26 @@ fn own_tests(lab: &Lab, report: &mut Report) {
         contains("the counts", &said, "# fail 0")?;
         equal("none ran", said.contains("# pass 0"), false)
     });
+}
+
+/// Width of the pictured page, in points.
+const WIDTH: u16 = 440;
+/// Picture of the page, on the host.
+const PICTURE: &str = "/tmp/login-page.png";
+
+/// Writes a picture of the page to `file`: AD has rejected the login, because the password must be
+/// changed.
+pub fn picture(lab: &Lab, file: &Path) -> Check {
+    begin(lab)?;
+    let john = person("john");
+    let password = format!("--newpassword={}", john.password);
+    let set = ["samba-tool", "user", "setpassword", john.sam, &password, "--must-change-at-next-login"];
+    lab.dc(&set).ok()?;
+    let mut browser = Browser::start(lab, URL)?;
+    let typed = json!({ "username": john.sam, "password": john.password });
+    let seen = browser.act("picture", json!({ "width": WIDTH, "type": typed, "picture": PICTURE }))?;
+    equal("seen", seen, ("change".to_owned(), MUST_CHANGE.to_owned()))?;
+    fs::copy(lab.live_path(PICTURE)?, file).map(drop).map_err(|e| format!("{PICTURE}: {e}"))
 }
 
 /// Checks that the page is served without a login.

@@ -2,7 +2,8 @@
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with
 //! `--sessions`, `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge`
-//! with `--bridge`, `make bench` with `--bench`, `make demo` with `--demo`. A word after one of the first six
+//! with `--bridge`, `make bench` with `--bench`, `make demo` with `--demo`, `make pictures` with
+//! `--pictures` and the folder to write to. A word after one of the first six
 //! chooses the chapters whose names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the
 //! parts of `--suite` add their number) and removes them when it ends, for whatever reason;
 //! `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
@@ -50,6 +51,7 @@ mod package;
 mod pam;
 mod passwords;
 mod people;
+mod pictures;
 mod ready;
 mod register;
 mod report;
@@ -232,9 +234,10 @@ fn main() -> ExitCode {
         "--repository" => suite(REPOSITORY, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
+        "--pictures" if !filter.is_empty() => pictures::run(filter),
         _ => Err(
             "usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--repository [CHAPTER] | \
-                  --bench | --demo"
+                  --bench | --demo | --pictures FOLDER"
                 .to_owned(),
         ),
     };
