@@ -69,7 +69,7 @@ pub fn pamtester(lab: &Lab, command: &[&str], password: &str) -> Answer {
 }
 
 /// Pause of the user in [`slowly`]. It is long enough for all effects of the first answer.
-pub const SLOWLY: Duration = Duration::from_secs(2);
+const SLOWLY: Duration = Duration::from_secs(2);
 
 /// Same as [`pam`] at `motion`, but the user pauses after the first line of `password`, and `meanwhile` runs
 /// then.

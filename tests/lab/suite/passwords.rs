@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::app::{App, Call, Job, Style};
 use crate::cast::{Person, person};
 use crate::lab::{Counters, Lab, wait};
-use crate::pam::{Answer, SLOWLY, authenticate, pam, slowly};
+use crate::pam::{Answer, authenticate, pam, slowly};
 use crate::ready::ready;
 use crate::report::{Check, Report, contains, equal};
 use crate::row::{Counts, Method};
@@ -454,9 +454,13 @@ fn lose(lab: &Lab, silent: bool, code: &str, text: &str, logged: &str) -> Check 
     let answer = std::thread::scope(|scope| {
         if silent {
             scope.spawn(|| {
-                // By now the new password was sent, and its answer is awaited.
-                std::thread::sleep(SLOWLY + Duration::from_secs(2));
-                lab.run(&["net", "swallow", "dc", "389"])
+                // With a connection to kpasswd, the account was read; the new password follows at once.
+                let sent = || match lab.host_sh("ss -Htn state established 'dport = :464'").ok()?.trim() {
+                    "" => Err("no connection to kpasswd".to_owned()),
+                    _ => Ok(()),
+                };
+                wait(Duration::from_secs(30), sent)?;
+                lab.run(&["net", "swallow", "dc", "389"]).ok()
             });
         }
         slowly(lab, max.sam, "chauthtok", &lines, || lab.run(&["net", "mute", "dc", "464"]).ok().map(drop))
