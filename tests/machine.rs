@@ -119,6 +119,24 @@ async fn domain(machine: &MachineConnection) -> Search {
     Search { limit: 1, ..search(&root.default_naming_context, Scope::Base, "(objectClass=*)") }
 }
 
+/// Makes the same search so many times at once, each within so many seconds, and checks every result.
+async fn at_once(
+    count: usize,
+    machine: &MachineConnection,
+    search: &Search,
+    seconds: u64,
+    check: impl Fn(Vec<Entry>),
+) {
+    let mut running = JoinSet::new();
+    for _ in 0..count {
+        let (machine, search) = (machine.clone(), search.clone());
+        running.spawn(async move { machine.search(&search, within(seconds)).await });
+    }
+    while let Some(answer) = running.join_next().await {
+        check(answer.unwrap().unwrap_or_else(|error| panic!("{error}: {:?}", machine.state())));
+    }
+}
+
 fn size(entries: &[Entry]) -> usize {
     let values = entries.iter().flat_map(Entry::attributes).flat_map(|(_, values)| values);
     values.map(Vec::len).sum::<usize>()
@@ -159,8 +177,7 @@ impl Proxy {
             tasks: Arc::default(),
         };
         let (accepted, frozen, tasks) = (proxy.accepted.clone(), proxy.frozen.clone(), proxy.tasks.clone());
-        let (requests, enough) = (proxy.requests.clone(), proxy.enough.clone());
-        let hold = proxy.hold.clone();
+        let (requests, enough, hold) = (proxy.requests.clone(), proxy.enough.clone(), proxy.hold.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let id = accepted.fetch_add(1, Ordering::SeqCst) + 1;
@@ -276,28 +293,14 @@ async fn two_hundred_searches_at_once_lose_nothing() {
     let expected = machine.search(&groups, within(20)).await.unwrap();
     // Long deadlines: the test checks that no answer is lost, also on a busy machine.
     let start = Instant::now();
-    let mut running = JoinSet::new();
-    for _ in 0..200 {
-        let (machine, groups) = (machine.clone(), groups.clone());
-        running.spawn(async move { machine.search(&groups, within(300)).await });
-    }
-    while let Some(answer) = running.join_next().await {
-        assert!(answer.unwrap().unwrap() == expected);
-    }
+    at_once(200, &machine, &groups, 300, |entries| assert!(entries == expected)).await;
     println!("200 at once, {} entries each: {:?}", expected.len(), start.elapsed());
     assert_eq!(machine.state().connects, 1);
 
     let mut one = domain(&machine).await;
     one.attributes = vec!["distinguishedName".into()];
     let start = Instant::now();
-    let mut running = JoinSet::new();
-    for _ in 0..200 {
-        let (machine, one) = (machine.clone(), one.clone());
-        running.spawn(async move { machine.search(&one, within(300)).await });
-    }
-    while let Some(answer) = running.join_next().await {
-        assert_eq!(answer.unwrap().unwrap().len(), 1);
-    }
+    at_once(200, &machine, &one, 300, |entries| assert_eq!(entries.len(), 1)).await;
     println!("200 at once, one entry each: {:?}", start.elapsed());
 }
 
@@ -314,14 +317,7 @@ async fn answers_of_megabytes_come_whole() {
     println!("{} entries, {megabytes:.1} MB of values in pages: {:?}", expected.len(), start.elapsed());
     assert!(megabytes > 1.5);
     let start = Instant::now();
-    let mut running = JoinSet::new();
-    for _ in 0..4 {
-        let (machine, everything) = (machine.clone(), everything.clone());
-        running.spawn(async move { machine.search(&everything, within(120)).await });
-    }
-    while let Some(answer) = running.join_next().await {
-        assert!(answer.unwrap().unwrap() == expected);
-    }
+    at_once(4, &machine, &everything, 120, |entries| assert!(entries == expected)).await;
     println!("four times that at once: {:?}", start.elapsed());
     assert_eq!(machine.state().connects, 1);
 }
@@ -397,14 +393,7 @@ async fn a_connection_that_goes_silent_is_replaced_within_the_deadline() {
     let domain = domain(&machine).await;
     proxy.freeze();
     let start = Instant::now();
-    let mut running = JoinSet::new();
-    for _ in 0..20 {
-        let (machine, domain) = (machine.clone(), domain.clone());
-        running.spawn(async move { machine.search(&domain, within(5)).await });
-    }
-    while let Some(answer) = running.join_next().await {
-        assert_eq!(answer.unwrap().unwrap().len(), 1);
-    }
+    at_once(20, &machine, &domain, 5, |entries| assert_eq!(entries.len(), 1)).await;
     let took = start.elapsed();
     assert_eq!(machine.state().connects, 2);
     // The control: a connection on the same machine a moment later. The doubt, the probe and as long again
@@ -463,14 +452,7 @@ async fn a_search_that_is_slow_on_every_connection_is_answered() {
     proxy.hold.store(3000, Ordering::SeqCst);
     proxy.enough.store(proxy.requests.load(Ordering::SeqCst), Ordering::SeqCst);
     let start = Instant::now();
-    let mut running = JoinSet::new();
-    for _ in 0..20 {
-        let (machine, domain) = (machine.clone(), domain.clone());
-        running.spawn(async move { machine.search(&domain, within(60)).await });
-    }
-    while let Some(answer) = running.join_next().await {
-        assert_eq!(answer.unwrap().unwrap().len(), 1, "{:?}", machine.state());
-    }
+    at_once(20, &machine, &domain, 60, |entries| assert_eq!(entries.len(), 1)).await;
     println!("20 searches, the first request held back for 3 s: {:?}", start.elapsed());
     // It did look for a better connection.
     assert!(proxy.accepted.load(Ordering::SeqCst) >= 2, "{:?}", machine.state());

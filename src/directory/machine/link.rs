@@ -198,7 +198,8 @@ impl Link {
     /// Runs one search, page by page. With `bytes`, the result is also cut at that size, and the domain
     /// controller gets `deadline` as its time limit. After `silence` the connection is probed. If it is
     /// retired, the search goes on, and `repeat` is told when another connection should try as well: at once
-    /// if the domain controller is silent, and after as long again if it is at work on the search.
+    /// if the domain controller is silent; if it is at work on the search, after as long again, and only if
+    /// nothing was received in that time.
     pub(super) async fn search(
         self: &Arc<Self>,
         search: &Search,
@@ -349,22 +350,17 @@ impl Link {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let is_overtaken = tokio::select! {
                 _ = &mut answer => return,
-                fresh = fresh => {
-                    if !silent() {
-                        return;
-                    }
-                    if fresh.host == self.host {
-                        self.retire(Retired::Overtaken);
-                        return;
-                    }
-                }
-                () = sleep_until(begun + self.settings.connect) => {
-                    if !silent() {
-                        return;
-                    }
-                }
+                fresh = fresh => fresh.host == self.host,
+                () = sleep_until(begun + self.settings.connect) => false,
+            };
+            if !silent() {
+                return;
+            }
+            if is_overtaken {
+                self.retire(Retired::Overtaken);
+                return;
             }
         }
         self.servers.silent(&self.host, Retired::Silent.cause());
