@@ -36,7 +36,7 @@ use self::redis::{Change, Redis};
 use self::rule::Admission;
 use self::seat::Opening;
 use self::sqlite::Sqlite;
-use self::store::{Closed, Opened, Store, StoreError, Which};
+use self::store::{Closed, Opened, Position, Store, StoreError, Which};
 use crate::config;
 use crate::directory::controllers::dns::Names;
 use crate::log::{Level, Line, Log};
@@ -88,8 +88,8 @@ pub struct Register {
     ending: watch::Sender<bool>,
     /// Ends that the store has not taken yet.
     owed: Owed,
-    /// Set once the bookmark of `sessions.on_evict` is in the store.
-    prepared: OnceCell<()>,
+    /// Position of the bookmark of `sessions.on_evict`, set once the bookmark is in the store.
+    prepared: OnceCell<Position>,
     /// Sessions that were ended from here, by reason.
     ended: [AtomicU64; EndReason::ALL.len()],
     /// Time of the last complete recheck of the accounts, and the problem that has prevented another since.

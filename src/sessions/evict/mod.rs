@@ -53,11 +53,16 @@ const NO_COMMAND: &str = "";
 /// # Errors
 /// Returns the store's error; the next call tries again.
 pub(super) async fn prepare(register: &Register, deadline: Instant) -> Result<(), StoreError> {
-    if register.settings.on_evict.is_none() {
-        return Ok(());
+    match register.settings.on_evict {
+        Some(_) => prepared(register, deadline).await.map(drop),
+        None => Ok(()),
     }
-    let write = async || located(register, &bookmark_name(register), deadline).await.map(drop);
-    register.prepared.get_or_try_init(write).await.copied()
+}
+
+/// Returns the position of the bookmark as this broker found it, or as it wrote it.
+async fn prepared(register: &Register, deadline: Instant) -> Result<&Position, StoreError> {
+    let write = async || located(register, &bookmark_name(register), deadline).await;
+    register.prepared.get_or_try_init(write).await
 }
 
 /// Name of this server's bookmark in the store.
@@ -201,11 +206,23 @@ impl Reader {
         }
     }
 
-    /// Returns the position of a new process; see [`located`].
+    /// Returns the position of a new process.
+    ///
+    /// If the bookmark says that there was no command, a master has died and the bookmark with it: this broker
+    /// has written one, and evictions since then need the command.
     async fn begin(&mut self, register: &Register) -> Result<Position, StoreError> {
         let deadline = Instant::now() + CALL;
-        prepare(register, deadline).await?;
-        let position = located(register, &self.name, deadline).await?;
+        let prepared = prepared(register, deadline).await?;
+        let position = match register.read(register.store.bookmarked(&self.name, deadline).await)? {
+            None => Position::Oldest,
+            Some(cursor) if cursor != NO_COMMAND => Position::After(cursor),
+            Some(_) => {
+                if let Position::After(cursor) = prepared {
+                    register.written(register.store.bookmark(&self.name, cursor, deadline).await)?;
+                }
+                prepared.clone()
+            }
+        };
         self.marked = match &position {
             Position::After(cursor) => (cursor.clone(), 0),
             Position::Now | Position::Oldest => Default::default(),
@@ -327,7 +344,7 @@ mod tests {
     use crate::protocol::report::{EndReason, Ended};
 
     fn reader(command: &config::Command) -> Reader {
-        Reader::new("on_evict here".into(), command.clone())
+        Reader::new("on_evict".into(), command.clone())
     }
 
     impl Reader {
@@ -351,7 +368,7 @@ mod tests {
     }
 
     async fn bookmark(register: &Register) -> Option<String> {
-        register.store.bookmarked("on_evict here", soon()).await.unwrap()
+        register.store.bookmarked("on_evict", soon()).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -392,7 +409,7 @@ mod tests {
             replace(id, now()).await;
         }
         // The command is removed; then one is set on a running broker, which starts at the present events.
-        forget(&register, "on_evict here").await.unwrap();
+        forget(&register, "on_evict").await.unwrap();
         for id in ["c", "d"] {
             replace(id, now()).await;
         }
@@ -426,6 +443,23 @@ mod tests {
         Reader::new(bookmark_name(&register), command).through(&register).await;
         let noted = noted(folder.path());
         assert!(noted.len() == 1 && noted[0].starts_with("old|old|why=too_old:"), "{noted:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_eviction_is_told_although_a_first_bookmark_was_lost_with_a_master() {
+        let (command, folder) = script(NOTE);
+        let (register, _keep) = register(config::Sessions { on_evict: Some(command.clone()), ..settings() });
+        forget(&register, "on_evict").await.unwrap();
+        open(&register, here("before", "jane")).await;
+        close(&register, "before", EndReason::Refused).await;
+        prepare(&register, soon()).await.unwrap();
+        // The replica that has taken the master's place did not have the bookmark.
+        forget(&register, "on_evict").await.unwrap();
+        open(&register, here("a", "john")).await;
+        close(&register, "a", EndReason::Refused).await;
+        reader(&command).through(&register).await;
+        assert_eq!(noted(folder.path()), ["a|john|why=refused:x y|"]);
+        assert!(!matches!(bookmark(&register).await.as_deref(), None | Some(NO_COMMAND)));
     }
 
     #[tokio::test(flavor = "multi_thread")]

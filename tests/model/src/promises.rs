@@ -10,7 +10,8 @@ use crate::world::{Failover, Login, Scenario, World};
 /// No copy of the register ever has more open sessions of the user than the limit.
 pub const LIMIT: &str = "never more open sessions than the limit";
 /// The session of an application is open, or its eviction was reported to the application, or the log reports
-/// a gap in the events. The exception is a session whose registration was lost with a master.
+/// a gap in the events. The exceptions are a session whose registration was lost with a master, and sessions
+/// of a broker that was killed after a master had died with its server's first bookmark.
 pub const TOLD: &str = "every eviction is reported, or the gap is";
 /// A session does not outlive its process.
 pub const GONE: &str = "no session stays after its process";
@@ -64,7 +65,7 @@ fn limit(scenario: &Scenario, world: &World) -> bool {
 fn is_untold(scenario: &Scenario, world: &World, register: &Register, id: Id) -> bool {
     let past = world.past[id];
     let is_held = world.logins[id] == Login::Held && !past.dead && scenario.home(id) < scenario.followers;
-    is_held && !is_open(register, id) && !past.told && !past.gap && !past.lost
+    is_held && !is_open(register, id) && !past.told && !past.gap && !past.lost && !past.unmarked
 }
 
 fn is_left_behind(_: &Scenario, world: &World, register: &Register, id: Id) -> bool {

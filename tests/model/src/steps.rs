@@ -203,7 +203,7 @@ impl Scenario {
     fn of_login(&self, world: &World, id: Id, steps: &mut Vec<Step>) {
         let server = self.home(id);
         let broker = &world.brokers[server];
-        let is_prepared = broker.prepared == Prepared::Yes || self.is(Wrong::OpensBeforeBookmark);
+        let is_prepared = matches!(broker.prepared, Prepared::Yes(_)) || self.is(Wrong::OpensBeforeBookmark);
         let may_depart = world.faults.departures > 0;
         let past = world.past[id];
         match world.logins[id] {
@@ -266,7 +266,7 @@ impl Scenario {
         match broker.prepared {
             Prepared::No | Prepared::Missing => steps.push(Step::Prepare(server)),
             Prepared::Located(_) => steps.extend(accepts.then_some(Step::Prepare(server))),
-            Prepared::Yes => {
+            Prepared::Yes(_) => {
                 let is_news = broker.position.is_none_or(|position| self.is_news(world, server, position));
                 steps.extend((is_news && server < self.followers).then_some(Step::Read(server)));
             }
@@ -279,7 +279,7 @@ impl Scenario {
                 steps.push(Step::Settle(server, *id));
                 steps.extend((world.faults.lost_calls > 0).then_some(Step::LoseSettled(server, *id)));
             }
-            if world.kicks > 0 && broker.prepared == Prepared::Yes {
+            if world.kicks > 0 && matches!(broker.prepared, Prepared::Yes(_)) {
                 steps.extend(register.open_now().into_iter().map(|id| Step::Kick(server, id)));
             }
         }
@@ -468,14 +468,15 @@ impl Scenario {
             Prepared::No => match register.bookmarks[server] {
                 Bookmark::NoCommand => Prepared::Missing,
                 Bookmark::Absent if self.is(Wrong::StartsAtNewest) => Prepared::Missing,
-                Bookmark::Absent | Bookmark::At(_) => Prepared::Yes,
+                Bookmark::Absent => Prepared::Yes(Position::Oldest),
+                Bookmark::At(cursor) => Prepared::Yes(Position::After(cursor)),
             },
             Prepared::Missing => Prepared::Located(register.newest()),
             Prepared::Located(cursor) => {
                 register.bookmarks[server] = Bookmark::At(cursor);
-                Prepared::Yes
+                Prepared::Yes(Position::After(cursor))
             }
-            Prepared::Yes => Prepared::Yes,
+            ready @ Prepared::Yes(_) => ready,
         };
     }
 
@@ -485,16 +486,21 @@ impl Scenario {
         let Some(register) = &mut world.copies[copy] else { return };
         let broker = &mut world.brokers[server];
         let Some(position) = broker.position else {
-            let start = match register.bookmarks[server] {
-                Bookmark::At(cursor) => Some(cursor),
-                Bookmark::Absent if !self.is(Wrong::StartsAtNewest) => None,
-                Bookmark::Absent | Bookmark::NoCommand => Some(register.newest()),
+            let prepared = match broker.prepared {
+                Prepared::Yes(position) if !self.is(Wrong::ForgetsItsBookmark) => position,
+                _ => Position::After(register.newest()),
             };
-            if let Some(cursor) = start {
+            let start = match register.bookmarks[server] {
+                Bookmark::At(cursor) => Position::After(cursor),
+                Bookmark::Absent if !self.is(Wrong::StartsAtNewest) => Position::Oldest,
+                Bookmark::Absent | Bookmark::NoCommand => prepared,
+            };
+            broker.position = Some(start);
+            broker.marked = None;
+            if let Position::After(cursor) = start {
                 register.bookmarks[server] = Bookmark::At(cursor);
+                broker.marked = Some(cursor);
             }
-            broker.position = Some(start.map_or(Position::Oldest, Position::After));
-            broker.marked = start;
             return;
         };
         let mut events = register.events(position, self.keep);
@@ -569,6 +575,11 @@ impl Scenario {
             }
             world.logins[id] = Login::Rejected;
             world.past[id].orphaned = true;
+        }
+        let has_bookmark = matches!(world.brokers[server].prepared, Prepared::Yes(_));
+        let is_lost = |register: &Register| register.bookmarks[server] == Bookmark::NoCommand;
+        if has_bookmark && world.copies[world.master].as_ref().is_some_and(is_lost) {
+            self.logins_at(server).for_each(|id| world.past[id].unmarked = true);
         }
         world.brokers[server] = Broker::default();
         world.unreported[server] = false;

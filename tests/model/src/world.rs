@@ -161,8 +161,8 @@ pub enum Prepared {
     Missing,
     /// And this is the newest event.
     Located(Cursor),
-    /// An eviction from now on comes after the bookmark.
-    Yes,
+    /// An eviction from now on comes after the bookmark, which is here.
+    Yes(Position),
 }
 
 /// A broker. Being killed makes it a new one.
@@ -220,6 +220,8 @@ pub struct History {
     pub reopened: bool,
     /// The broker was killed while it was responsible for the session.
     pub orphaned: bool,
+    /// The broker was killed after a master had died with the first bookmark of its server.
+    pub unmarked: bool,
     /// Its process has ended.
     pub dead: bool,
 }
@@ -261,7 +263,7 @@ impl World {
         let mut broker = Broker { up: true, ..Broker::default() };
         register.bookmarks = [scenario.bookmark; 2];
         if let Bookmark::At(start) = scenario.bookmark {
-            (broker.link, broker.prepared) = (Some(0), Prepared::Yes);
+            (broker.link, broker.prepared) = (Some(0), Prepared::Yes(Position::After(start)));
             (broker.position, broker.marked) = (Some(Position::After(start)), Some(start));
             broker.seen = Some(start).filter(|_| scenario.listens);
         }

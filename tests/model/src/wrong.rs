@@ -23,6 +23,8 @@ pub enum Wrong {
     OpensBeforeBookmark,
     /// A broker whose bookmark was lost goes on at the newest event.
     StartsAtNewest,
+    /// A broker whose first bookmark was lost with a master goes on at the newest event.
+    ForgetsItsBookmark,
     /// Processes are not checked.
     NeverSweeps,
     /// A rejected login whose call is lost is not undone.

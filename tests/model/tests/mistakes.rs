@@ -32,6 +32,7 @@ fn all() -> Vec<(Wrong, &'static str, Scenario)> {
         (Wrong::SkipsAfterGap, TOLD, few(2, kill())),
         (Wrong::OpensBeforeBookmark, TOLD, Scenario { bookmark: Bookmark::NoCommand, ..kill() }),
         (Wrong::StartsAtNewest, TOLD, Scenario { bookmark: Bookmark::Absent, ..crash(kill()) }),
+        (Wrong::ForgetsItsBookmark, TOLD, Scenario { bookmark: Bookmark::NoCommand, ..crash(plain()) }),
         (Wrong::NeverSweeps, GONE, Scenario { deaths: true, ..plain() }),
         (Wrong::ForgetsTheLost, REJECTED, lost()),
         (Wrong::TrustsTheLastError, REJECTED, lost()),

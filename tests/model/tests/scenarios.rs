@@ -92,6 +92,13 @@ fn with_failovers() -> Vec<Scenario> {
         Scenario { logouts: true, listens: true, ..crash("failover-noticed", 2) },
         Scenario { faults: kill, ..crash("failover-kill", 2) },
         Scenario { faults: kill, bookmark: Bookmark::Absent, followers, ..crash("failover-first-start", 2) },
+        Scenario { bookmark: Bookmark::NoCommand, followers, ..crash("failover-first-command", 2) },
+        Scenario {
+            faults: kill,
+            bookmark: Bookmark::NoCommand,
+            followers,
+            ..crash("failover-kill-first-command", 2)
+        },
         Scenario { failover: Failover::Crash, name: "deny-failover", deaths: true, followers, ..deny() },
         cut("cut-off-with-min-replicas", true),
         cut("cut-off", false),
