@@ -117,6 +117,7 @@ deb: build module node man ## build the Debian package in target/debian, and bes
 	cp -r packaging/debian $(stage)
 	cp -r --parents packaging pam.d target/man target/completions $(stage)
 	cp -r --parents docs README.md SECURITY.md CHANGELOG.md tests/clients/motion-login $(stage)
+	rm -rf $(stage)/tests/clients/motion-login/node_modules
 	sed -i -E 's/^(```[a-z]+) .*/\1/' $(stage)/README.md $(stage)/docs/*.md
 	cargo tree --package motion-ad --package motion-ad-client --target $(rust) --locked --edges normal,no-proc-macro \
 	    --prefix none --format '{p}: {l}' | sed '/^motion-ad/d; /^$$/d; s/ (\*)$$//' | sort -u >$(stage)/crates
