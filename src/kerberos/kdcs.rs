@@ -592,7 +592,8 @@ mod tests {
     async fn who_failed_before_gets_the_last_moments_of_who_is_silent() {
         let kdcs = [Manner::Silent, Manner::Says(GOOD)];
         let known = Known { down: vec!["kdc1"], ..known(&kdcs).await };
-        assert_eq!(asked(&known, None, 2.5).await.unwrap().host, "kdc1");
+        // Two attempts, and then almost as long as one: a busy machine needs some of it.
+        assert_eq!(asked(&known, None, 2.3).await.unwrap().host, "kdc1");
         assert_eq!(known.said.lock()[0], "hurry, kdc0 is silent");
     }
 
