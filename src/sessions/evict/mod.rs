@@ -208,8 +208,8 @@ impl Reader {
 
     /// Returns the position of a new process.
     ///
-    /// If the bookmark says that there was no command, a master has died and the bookmark with it: this broker
-    /// has written one, and evictions since then need the command.
+    /// If the bookmark says that there was no command, a master has died and the bookmark with it: this
+    /// broker has written one, and evictions since then need the command.
     async fn begin(&mut self, register: &Register) -> Result<Position, StoreError> {
         let deadline = Instant::now() + CALL;
         let prepared = prepared(register, deadline).await?;
