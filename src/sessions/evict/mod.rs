@@ -61,7 +61,10 @@ pub(super) async fn prepare(register: &Register, deadline: Instant) -> Result<()
 
 /// Returns the position of the bookmark as this broker found it, or as it wrote it.
 async fn prepared(register: &Register, deadline: Instant) -> Result<&Position, StoreError> {
-    let write = async || located(register, &bookmark_name(register), deadline).await;
+    let write = async || match found(register, deadline).await? {
+        Some(position) => Ok(position),
+        None => Ok(Position::After(start(register, deadline).await?)),
+    };
     register.prepared.get_or_try_init(write).await
 }
 
@@ -73,37 +76,42 @@ fn bookmark_name(register: &Register) -> String {
     }
 }
 
-/// Returns the position of the bookmark, which is written if there was no command before.
+/// Returns the position of the bookmark; `None` if there was no command.
 ///
 /// Without a bookmark, the position is the oldest event: the server has no events yet, or the bookmark was
 /// lost with the newest changes of the register, and evictions of sessions opened since must not be missed.
-async fn located(register: &Register, name: &str, deadline: Instant) -> Result<Position, StoreError> {
-    Ok(match register.read(register.store.bookmarked(name, deadline).await)? {
-        None => Position::Oldest,
-        Some(cursor) if cursor != NO_COMMAND => Position::After(cursor),
-        Some(_) => Position::After(start(register, name, deadline).await?),
+async fn found(register: &Register, deadline: Instant) -> Result<Option<Position>, StoreError> {
+    let name = bookmark_name(register);
+    Ok(match register.read(register.store.bookmarked(&name, deadline).await)? {
+        None => Some(Position::Oldest),
+        Some(cursor) if cursor != NO_COMMAND => Some(Position::After(cursor)),
+        Some(_) => None,
     })
+}
+
+/// Writes the bookmark.
+async fn write(register: &Register, cursor: &str, deadline: Instant) -> Result<(), StoreError> {
+    register.written(register.store.bookmark(&bookmark_name(register), cursor, deadline).await)
 }
 
 /// Writes a bookmark after all events so far, because a command is not meant for those before it was set, and
 /// returns its cursor.
-async fn start(register: &Register, name: &str, deadline: Instant) -> Result<String, StoreError> {
+async fn start(register: &Register, deadline: Instant) -> Result<String, StoreError> {
     let now = register.read(register.store.events(&Position::Now, 1, deadline).await)?.cursor;
-    register.written(register.store.bookmark(name, &now, deadline).await)?;
+    write(register, &now, deadline).await?;
     Ok(now)
 }
 
 /// Follows the events until the broker ends.
 pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
-    let name = bookmark_name(&register);
     let Some(command) = register.settings.on_evict.clone() else {
-        while forget(&register, &name).await.is_err() {
+        while forget(&register).await.is_err() {
             sleep(RETRY).await;
         }
         return Ok(());
     };
     Orphans::adopt();
-    let mut reader = Reader::new(name, command);
+    let mut reader = Reader::new(command);
     let mut changes = register.store.changes();
     loop {
         changes.mark_unchanged();
@@ -121,13 +129,12 @@ pub(super) async fn keep(register: Arc<Register>) -> supervise::Ended {
 }
 
 /// Records that there is no command.
-async fn forget(register: &Register, name: &str) -> Result<(), StoreError> {
-    register.written(register.store.bookmark(name, NO_COMMAND, Instant::now() + CALL).await)
+async fn forget(register: &Register) -> Result<(), StoreError> {
+    write(register, NO_COMMAND, Instant::now() + CALL).await
 }
 
 /// The position in the events, and the commands that were started.
 struct Reader {
-    name: String,
     command: config::Command,
     /// Maximum duration of a command.
     time: Duration,
@@ -147,9 +154,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(name: String, command: config::Command) -> Self {
+    fn new(command: config::Command) -> Self {
         Reader {
-            name,
             command,
             time: TIME,
             position: None,
@@ -213,12 +219,11 @@ impl Reader {
     async fn begin(&mut self, register: &Register) -> Result<Position, StoreError> {
         let deadline = Instant::now() + CALL;
         let prepared = prepared(register, deadline).await?;
-        let position = match register.read(register.store.bookmarked(&self.name, deadline).await)? {
-            None => Position::Oldest,
-            Some(cursor) if cursor != NO_COMMAND => Position::After(cursor),
-            Some(_) => {
+        let position = match found(register, deadline).await? {
+            Some(position) => position,
+            None => {
                 if let Position::After(cursor) = prepared {
-                    register.written(register.store.bookmark(&self.name, cursor, deadline).await)?;
+                    write(register, cursor, deadline).await?;
                 }
                 prepared.clone()
             }
@@ -232,7 +237,7 @@ impl Reader {
 
     /// Passes over all events so far.
     async fn start(&mut self, register: &Register) -> Result<Position, StoreError> {
-        let now = start(register, &self.name, Instant::now() + CALL).await?;
+        let now = start(register, Instant::now() + CALL).await?;
         self.marked = (now.clone(), 0);
         Ok(Position::After(now))
     }
@@ -249,7 +254,7 @@ impl Reader {
         let is_due = at_once || self.met > 0 || self.marked.1 >= UNMARKED;
         if is_due && cursor != self.marked.0 {
             let deadline = Instant::now() + CALL;
-            register.written(register.store.bookmark(&self.name, &cursor, deadline).await)?;
+            write(register, &cursor, deadline).await?;
             self.marked = (cursor, 0);
             if self.begun.is_empty() {
                 self.met = 0;
@@ -344,7 +349,7 @@ mod tests {
     use crate::protocol::report::{EndReason, Ended};
 
     fn reader(command: &config::Command) -> Reader {
-        Reader::new("on_evict".into(), command.clone())
+        Reader::new(command.clone())
     }
 
     impl Reader {
@@ -409,7 +414,7 @@ mod tests {
             replace(id, now()).await;
         }
         // The command is removed; then one is set on a running broker, which starts at the present events.
-        forget(&register, "on_evict").await.unwrap();
+        forget(&register).await.unwrap();
         for id in ["c", "d"] {
             replace(id, now()).await;
         }
@@ -440,7 +445,7 @@ mod tests {
         }
         // The sweep of the first moment is faster than the task that follows the events.
         super::super::sweep::sweep(&register, now()).await.unwrap();
-        Reader::new(bookmark_name(&register), command).through(&register).await;
+        Reader::new(command).through(&register).await;
         let noted = noted(folder.path());
         assert!(noted.len() == 1 && noted[0].starts_with("old|old|why=too_old:"), "{noted:?}");
     }
@@ -449,12 +454,12 @@ mod tests {
     async fn an_eviction_is_told_although_a_first_bookmark_was_lost_with_a_master() {
         let (command, folder) = script(NOTE);
         let (register, _keep) = register(config::Sessions { on_evict: Some(command.clone()), ..settings() });
-        forget(&register, "on_evict").await.unwrap();
+        forget(&register).await.unwrap();
         open(&register, here("before", "jane")).await;
         close(&register, "before", EndReason::Refused).await;
         prepare(&register, soon()).await.unwrap();
         // The replica that has taken the master's place did not have the bookmark.
-        forget(&register, "on_evict").await.unwrap();
+        forget(&register).await.unwrap();
         open(&register, here("a", "john")).await;
         close(&register, "a", EndReason::Refused).await;
         reader(&command).through(&register).await;

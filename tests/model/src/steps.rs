@@ -203,7 +203,7 @@ impl Scenario {
     fn of_login(&self, world: &World, id: Id, steps: &mut Vec<Step>) {
         let server = self.home(id);
         let broker = &world.brokers[server];
-        let is_prepared = matches!(broker.prepared, Prepared::Yes(_)) || self.is(Wrong::OpensBeforeBookmark);
+        let is_prepared = broker.prepared.is_done() || self.is(Wrong::OpensBeforeBookmark);
         let may_depart = world.faults.departures > 0;
         let past = world.past[id];
         match world.logins[id] {
@@ -279,7 +279,7 @@ impl Scenario {
                 steps.push(Step::Settle(server, *id));
                 steps.extend((world.faults.lost_calls > 0).then_some(Step::LoseSettled(server, *id)));
             }
-            if world.kicks > 0 && matches!(broker.prepared, Prepared::Yes(_)) {
+            if world.kicks > 0 && broker.prepared.is_done() {
                 steps.extend(register.open_now().into_iter().map(|id| Step::Kick(server, id)));
             }
         }
@@ -576,7 +576,7 @@ impl Scenario {
             world.logins[id] = Login::Rejected;
             world.past[id].orphaned = true;
         }
-        let has_bookmark = matches!(world.brokers[server].prepared, Prepared::Yes(_));
+        let has_bookmark = world.brokers[server].prepared.is_done();
         let is_lost = |register: &Register| register.bookmarks[server] == Bookmark::NoCommand;
         if has_bookmark && world.copies[world.master].as_ref().is_some_and(is_lost) {
             self.logins_at(server).for_each(|id| world.past[id].unmarked = true);

@@ -165,6 +165,13 @@ pub enum Prepared {
     Yes(Position),
 }
 
+impl Prepared {
+    /// Returns true if sessions may be opened and evicted.
+    pub fn is_done(self) -> bool {
+        matches!(self, Prepared::Yes(_))
+    }
+}
+
 /// A broker. Being killed makes it a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Broker {
