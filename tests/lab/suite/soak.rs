@@ -26,7 +26,7 @@ use crate::pam::Answer;
 use crate::passwords::{is_true, typed};
 use crate::register::{self, clear, of, one_remains};
 use crate::report::{Check, Report, equal};
-use crate::row::fields;
+use crate::row::{Method, fields};
 use crate::sessions::{PATIENT, came_in, login, services};
 use crate::soak_bounds::{Rest, log, marks};
 use crate::soak_events::{CHANGED, CHANGING, Deck, LASTING, Planned, Round, Stage, steps};
@@ -49,6 +49,9 @@ const CONTROLS: usize = 3;
 /// Pause between two session logins, and between two binds.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The code of a login that was not decided.
+const UNDECIDED: &str = "PAM_AUTHINFO_UNAVAIL";
+
 /// User of the session logins. All of them replace each other.
 const SEATED: &str = "seth";
 /// Users that bind at the bridge: with the right password, and with a wrong one.
@@ -68,6 +71,9 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     report.check("the broker's clock steps while it runs", || steps(lab));
     lab.run(&["cast", "reset"]).ok()?;
     let mut soak = Soak::new(stage, seed);
+    // Every round with restarts has both methods, and this one the rate that both carry.
+    soak.stage.configure(&CHANGING[1])?;
+    soak.rate(&CHANGING[1])?;
     let mut rounds = CHANGING.iter().cycle();
     let (begun, mut left) = (Instant::now(), CHANGING.len());
     while left > 0 || begun.elapsed() < whole / 2 {
@@ -88,7 +94,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     report.check("this machine carried the logins in half of the rounds or more", || {
         equal("enough", soak.sum.unjudged * 2 <= soak.sum.rounds, true)
     });
-    soak.quiet(report);
+    soak.quiet(report, &LASTING);
     soak.rest.check(report);
     report.check("the doctor says that all is well", || healthy(lab, ""));
     soak.stage.clear()?;
@@ -100,14 +106,15 @@ struct Soak<'a> {
     stage: Stage<'a>,
     random: Rng,
     deck: Deck,
-    /// Logins per second.
+    /// Logins per second: now, and with Kerberos when that was last measured.
     rate: usize,
+    by_kerberos: usize,
     control: Control,
     rest: Rest,
     sum: Sum,
 }
 
-/// What happened in all rounds.
+/// Numbers of all rounds together.
 #[derive(Default)]
 struct Sum {
     rounds: usize,
@@ -140,10 +147,24 @@ struct Seen {
     binds: Vec<Login>,
     seats: Vec<Done>,
     changes: Vec<Answer>,
-    /// Beginnings and ends of the events.
-    happened: Vec<(f64, String)>,
+    happened: Happened,
+}
+
+/// The events as they happened, in milliseconds.
+#[derive(Default)]
+struct Happened {
+    /// Beginnings and ends.
+    all: Vec<(f64, String)>,
     /// Times in which AD could not be reached.
     hidden: Vec<(f64, f64)>,
+}
+
+impl Happened {
+    /// Returns true if AD could not be reached during a part of the login.
+    fn hides(&self, login: &Login) -> bool {
+        let (from, to) = (login.due + login.late, login.due + login.late + login.took);
+        self.hidden.iter().any(|(begun, over)| from < *over && to > *begun)
+    }
 }
 
 impl<'a> Soak<'a> {
@@ -153,6 +174,7 @@ impl<'a> Soak<'a> {
             random: Rng::with_seed(seed),
             deck: Deck::default(),
             rate: 1,
+            by_kerberos: 1,
             control: Control { slowest: 0.0, latest: 0.0 },
             rest: Rest::default(),
             sum: Sum::default(),
@@ -165,7 +187,7 @@ impl<'a> Soak<'a> {
         self.sum.rounds += 1;
         report.note(&format!("round {}: {}", self.sum.rounds, round.name));
         clear(lab)?;
-        let mut is_carried = self.quiet(report);
+        let mut is_carried = self.quiet(report, round);
         let (planned, seconds) = round.plan(&mut self.random, &mut self.deck);
         let (position, cursor, pid) = (lab.log_position()?, register::now(lab)?, lab.broker()?);
         let mut app = App::start(lab)?;
@@ -216,14 +238,13 @@ impl<'a> Soak<'a> {
     /// Measures how many logins this machine carries, as busy as it is now, and how long they take while
     /// nothing happens. A machine that is too busy for that gets further attempts. Returns true if it carries
     /// them.
-    fn quiet(&mut self, report: &mut Report) -> bool {
+    fn quiet(&mut self, report: &mut Report, round: &Round) -> bool {
         let lab = self.stage.lab;
         let mut control = Err("no control".to_owned());
         report.check("at rest all is well, and logins succeed", || {
             for _ in 0..CONTROLS {
                 wait(BACK, || well(lab))?;
-                control = carried(lab, lab.method())
-                    .and_then(|rate| Control::at(lab, rate).map(|control| (rate, control)));
+                control = self.rate(round).and_then(|rate| Ok((rate, Control::at(lab, rate)?)));
                 match &control {
                     Ok(_) => return Ok(()),
                     Err(error) => println!("         {error}"),
@@ -240,7 +261,16 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// Runs the events, and everything that users do meanwhile.
+    /// Returns the number of logins per second that this machine carries by every method of the round.
+    fn rate(&mut self, round: &Round) -> Result<usize, String> {
+        let rate = carried(self.stage.lab, round.method)?;
+        if round.method == Method::Kerberos {
+            self.by_kerberos = rate;
+        }
+        Ok(if round.restarts { rate.min(self.by_kerberos) } else { rate })
+    }
+
+    /// Runs the events, and everything that users do during them.
     fn let_happen(
         &mut self,
         report: &mut Report,
@@ -270,51 +300,43 @@ impl<'a> Soak<'a> {
             over.store(true, Ordering::Relaxed);
             (happened, seats.join(), binds.join(), changes.join())
         });
-        let (happened, hidden) = happened?;
         let gone = |_| "a thread of the users ended".to_owned();
         let done = Seen {
             logins: load.finish()?,
             binds: binds.map_err(gone)?,
             seats: seats.map_err(gone)??,
             changes: changes.map_err(gone)?,
-            happened,
-            hidden,
+            happened: happened?,
         };
         report.check("every login was answered", || equal("logins", done.logins.len(), plan.len()));
         self.sum.add(&done);
         Ok(done)
     }
 
-    /// Lets each event begin and end at its time, one after the other. Returns the beginnings and ends, and the
-    /// times in which AD could not be reached, all in milliseconds.
-    fn events(
-        &mut self,
-        report: &mut Report,
-        planned: &[Planned],
-        load: &Load,
-    ) -> Result<(Vec<(f64, String)>, Vec<(f64, f64)>), String> {
+    /// Lets each event begin and end at its time, one after the other. Returns the times.
+    fn events(&mut self, report: &mut Report, planned: &[Planned], load: &Load) -> Result<Happened, String> {
         let lab = self.stage.lab;
         let now = || load.elapsed().as_secs_f64() * 1000.0;
-        let (mut happened, mut hidden) = (Vec::new(), Vec::new());
+        let mut happened = Happened::default();
         for Planned { at, until, event } in planned {
             load.wait_until(Duration::from_secs(*at));
             let begun = now();
-            happened.push((begun, event.name.to_owned()));
+            happened.all.push((begun, event.name.to_owned()));
             let hides = event.hides_ad(lab.method());
-            let begin = (event.begin)(&self.stage);
+            let begin = self.stage.act(event.begin);
             load.wait_until(Duration::from_secs(*until));
             self.rest.sample(lab)?;
-            happened.push((now(), format!("  it ends ({})", event.name)));
-            let end = (event.end)(&self.stage);
+            happened.all.push((now(), format!("  it ends ({})", event.name)));
+            let end = self.stage.act(event.end);
             if hides {
-                hidden.push((begun, now() + self.control.slowest + ONCE));
+                happened.hidden.push((begun, now() + self.control.slowest + ONCE));
             }
             self.rest.sample(lab)?;
             if let Err(error) = begin.and(end) {
                 report.check(event.name, || Err(error));
             }
         }
-        Ok((happened, hidden))
+        Ok(happened)
     }
 
     /// Returns the broker's lines of the round, which are complete.
@@ -327,19 +349,15 @@ impl<'a> Soak<'a> {
             })
         });
         let (wrong, right): (Vec<_>, Vec<_>) = done.logins.iter().partition(|login| is_wrong(login));
-        figures(&done.logins, &right, &wrong, &done.happened, &reasons(&lines)?);
+        figures(&done.logins, &right, &wrong, &done.happened.all, &reasons(&lines)?);
         Ok(lines)
     }
 
     /// Checks that logins were decided whenever AD could be reached, and in time.
     fn available(&self, report: &mut Report, done: &Seen) {
-        let hidden = |login: &Login| {
-            let (from, to) = (login.due + login.late, login.due + login.late + login.took);
-            done.hidden.iter().any(|(begun, over)| from < *over && to > *begun)
-        };
         let expected = |login: &Login| if is_wrong(login) { "PAM_AUTH_ERR" } else { "PAM_SUCCESS" };
         report.check("every login was decided while AD could be reached", || {
-            none(done.all(), |login| login.code != expected(login) && !hidden(login))
+            none(done.all(), |login| login.code != expected(login) && !done.happened.hides(login))
         });
         report.check("no login took longer than its deadline", || {
             // The clients of the bridge are started on the host for each bind.
@@ -384,7 +402,6 @@ impl<'a> Soak<'a> {
 
 /// Checks what must hold however busy the machine is: no answer says the opposite of the truth.
 fn safe(report: &mut Report, done: &Seen) {
-    const UNDECIDED: &str = "PAM_AUTHINFO_UNAVAIL";
     let other = |login: &Login, code: &str| ![code, UNDECIDED].contains(&login.code.as_str());
     report.check("no wrong password was accepted, or answered as anything but wrong or unavailable", || {
         none(done.all().filter(|login| is_wrong(login)), |login| other(login, "PAM_AUTH_ERR"))
@@ -405,9 +422,9 @@ impl Sum {
         self.logins += done.logins.len();
         self.binds += done.binds.len();
         self.wrong += done.all().filter(|login| is_wrong(login)).count();
-        self.unavailable += done.all().filter(|login| login.code == "PAM_AUTHINFO_UNAVAIL").count();
+        self.unavailable += done.all().filter(|login| login.code == UNDECIDED).count();
         self.seats += done.seats.len();
-        self.events += done.happened.len() / 2;
+        self.events += done.happened.all.len() / 2;
     }
 }
 
@@ -453,14 +470,20 @@ fn binds(lab: &Lab, load: &Load, over: &AtomicBool) -> Vec<Login> {
             false => (person(BINDS_WRONG), NOBODYS),
         };
         let due = load.elapsed().as_secs_f64() * 1000.0;
-        let code = match bridge::whoami(lab, "motion", person.sam, password, &[]).code {
-            0 => "PAM_SUCCESS".to_owned(),
-            49 => "PAM_AUTH_ERR".to_owned(),
-            51 | 52 => "PAM_AUTHINFO_UNAVAIL".to_owned(),
-            code => format!("LDAP's {code}"),
+        let ran = bridge::whoami(lab, "motion", person.sam, password, &[]);
+        let code = match ran.code {
+            // A bridge that restarts may end the connection between the bind and the next request.
+            1 if !ran.stderr.contains("ldap_bind") => "PAM_SUCCESS",
+            0 => "PAM_SUCCESS",
+            49 => "PAM_AUTH_ERR",
+            51 | 52 => UNDECIDED,
+            code => {
+                println!("         LDAP's {code}: {}", ran.stderr.trim());
+                UNDECIDED
+            }
         };
         let took = load.elapsed().as_secs_f64() * 1000.0 - due;
-        all.push(Login { number, user: person.sam.to_owned(), due, late: 0.0, took, code });
+        all.push(Login { number, user: person.sam.to_owned(), due, late: 0.0, took, code: code.to_owned() });
         thread::sleep(PAUSE);
     }
     all
@@ -472,7 +495,7 @@ fn one_line_each(logins: &[Login], lines: &[String]) -> Check {
     for login in logins {
         let (all, unavailable, _) = counts.entry(&login.user).or_default();
         *all += 1;
-        *unavailable += usize::from(login.code == "PAM_AUTHINFO_UNAVAIL");
+        *unavailable += usize::from(login.code == UNDECIDED);
     }
     for line in lines.iter().filter(|line| line.starts_with("event=login ")) {
         if let Some((_, _, lines)) = counts.get_mut(fields(line)?["user"].as_str()) {

@@ -7,7 +7,7 @@ use motion_ad::protocol::report::EndReason;
 
 use crate::app::App;
 use crate::cast::person;
-use crate::lab::{Lab, wait};
+use crate::lab::{self, wait};
 use crate::pam::pam;
 use crate::ready::{ready, start_after};
 use crate::register::{end_of, of};
@@ -30,18 +30,28 @@ const CLOCK: &str = "/run/motion-ad-clock";
 const STEPPED: Duration = Duration::from_secs(10);
 const DROP_IN: &str = "/run/systemd/system/motion-ad.service.d";
 
-/// An event. It `lasts` so many seconds, and then its end takes about as long as `takes`.
+/// An event. Times are in seconds: it `lasts` until its end begins, which `takes` about that time.
 #[derive(Clone, Copy)]
 pub struct Event {
     pub name: &'static str,
     lasts: u64,
     takes: u64,
-    pub begin: fn(&Stage) -> Check,
-    pub end: fn(&Stage) -> Check,
+    pub begin: Act,
+    pub end: Act,
     hides: Hides,
 }
 
-/// Whether a login can get an answer of AD during an event.
+/// A step that begins or ends an event.
+#[derive(Clone, Copy)]
+pub enum Act {
+    Nothing,
+    /// A command of the lab.
+    Lab(&'static [&'static str]),
+    Do(fn(&Stage) -> Check),
+}
+use Act::{Do, Lab, Nothing};
+
+/// The logins that get no answer of AD during an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hides {
     Nothing,
@@ -51,12 +61,7 @@ enum Hides {
     AdFromKerberos,
 }
 
-const fn event(
-    name: &'static str,
-    (lasts, takes): (u64, u64),
-    begin: fn(&Stage) -> Check,
-    end: fn(&Stage) -> Check,
-) -> Event {
+const fn event(name: &'static str, (lasts, takes): (u64, u64), begin: Act, end: Act) -> Event {
     Event { name, lasts, takes, begin, end, hides: Hides::Nothing }
 }
 
@@ -75,59 +80,50 @@ impl Event {
     }
 }
 
-const DC_KILLED: Event = event(
-    "a domain controller is killed",
-    (8, 12),
-    |s| s.lab(&["dc", "kill", "dc"]),
-    |s| s.lab(&["dc", "start", "dc"]),
-);
-const SECOND_KILLED: Event = event(
-    "the second domain controller is killed",
-    (8, 12),
-    |s| s.lab(&["dc", "kill", "dc2"]),
-    |s| s.lab(&["dc", "start", "dc2"]),
-);
-const SECOND_HANGS: Event = event(
-    "the second domain controller hangs",
-    (7, 1),
-    |s| s.lab(&["dc", "hang", "dc2"]),
-    |s| s.lab(&["dc", "continue", "dc2"]),
-);
-const DC_SILENT: Event = event(
-    "packets to a domain controller vanish",
-    (7, 1),
-    |s| s.lab(&["net", "blackhole", "dc"]),
-    |s| s.lab(&["net", "heal", "dc"]),
-);
-const BOTH_SILENT: Event =
-    event("packets to both domain controllers vanish", (6, 3), |s| s.both("blackhole"), |s| s.both("heal"))
-        .hides(Hides::Ad);
+const DC_KILLED: Event =
+    event("a domain controller is killed", (8, 12), Lab(&["dc", "kill", "dc"]), Lab(&["dc", "start", "dc"]));
+#[rustfmt::skip]
+const SECOND_KILLED: Event =
+    event("the second domain controller is killed", (8, 12), Lab(&["dc", "kill", "dc2"]), Lab(&["dc", "start", "dc2"]));
+#[rustfmt::skip]
+const SECOND_HANGS: Event =
+    event("the second domain controller hangs", (7, 1), Lab(&["dc", "hang", "dc2"]), Lab(&["dc", "continue", "dc2"]));
+#[rustfmt::skip]
+const DC_SILENT: Event =
+    event("packets to a domain controller vanish", (7, 1), Lab(&["net", "blackhole", "dc"]), Lab(&["net", "heal", "dc"]));
+const BOTH_SILENT: Event = event(
+    "packets to both domain controllers vanish",
+    (6, 3),
+    Do(|s| s.both("blackhole")),
+    Do(|s| s.both("heal")),
+)
+.hides(Hides::Ad);
 const REDIS_KILLED: Event =
-    event("Redis is killed", (5, 3), |s| s.lab(&["redis", "kill"]), |s| s.lab(&["redis", "start"]));
-const REDIS_RESTARTED: Event = event("Redis is restarted", (0, 4), |s| s.lab(&["redis", "restart"]), nothing);
-const DISK_FULL: Event = event("the disk is full", (7, 1), |s| s.disk("full"), |s| s.disk("free"));
-const CLOCK_AHEAD: Event =
-    event("the broker's clock is two minutes ahead", (6, 2), |s| clock(s.lab, 120), |s| clock(s.lab, 0));
+    event("Redis is killed", (5, 3), Lab(&["redis", "kill"]), Lab(&["redis", "start"]));
+const REDIS_RESTARTED: Event = event("Redis is restarted", (0, 4), Lab(&["redis", "restart"]), Nothing);
+const DISK_FULL: Event = event("the disk is full", (7, 1), Do(|s| s.disk("full")), Do(|s| s.disk("free")));
+const CLOCK_AHEAD: Event = event(
+    "the broker's clock is two minutes ahead",
+    (6, 2),
+    Do(|s| clock(s.lab, 120)),
+    Do(|s| clock(s.lab, 0)),
+);
 const CLOCK_OFF: Event =
-    event("the broker's clock is an hour ahead", (6, 2), |s| clock(s.lab, 3600), |s| clock(s.lab, 0))
+    event("the broker's clock is an hour ahead", (6, 2), Do(|s| clock(s.lab, 3600)), Do(|s| clock(s.lab, 0)))
         .hides(Hides::AdFromKerberos);
-const KICK: Event = event("an administrator evicts a user", (0, 2), |s| kick(s.lab), nothing);
+const KICK: Event = event("an administrator evicts a user", (0, 2), Do(|s| kick(s.lab)), Nothing);
 
 // These restart the broker, because a file that it was started from changes.
 const NEW_KEY: Event = event(
     "the machine's password is renewed",
     (2, 2),
-    |s| s.sh("adcli update --domain=acme.com --computer-password-lifetime=0"),
-    |s| s.lab(&["dc", "replicate"]),
+    Do(|s| s.sh("adcli update --domain=acme.com --computer-password-lifetime=0")),
+    Lab(&["dc", "replicate"]),
 );
 const OTHER_METHOD: Event =
-    event("the configuration has another method", (7, 3), |s| s.other_method(), |s| s.own_method());
+    event("the configuration has another method", (7, 3), Do(|s| s.other_method()), Do(|s| s.own_method()));
 /// The files.
 pub const CHANGED: [&str; 3] = ["/etc/krb5.keytab", "/etc/motion-ad/config.toml", "/etc/motion-ad/ca.pem"];
-
-fn nothing(_: &Stage) -> Check {
-    Ok(())
-}
 
 /// A configuration, and the events that happen with it.
 pub struct Round {
@@ -234,7 +230,7 @@ impl Deck {
 
 /// The host, and the configuration of the present round.
 pub struct Stage<'a> {
-    pub lab: &'a Lab,
+    pub lab: &'a lab::Lab,
     redis: Shared,
     method: Method,
     sessions: String,
@@ -242,7 +238,7 @@ pub struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// Prepares the host for every event.
-    pub fn set(lab: &'a Lab) -> Result<Self, String> {
+    pub fn set(lab: &'a lab::Lab) -> Result<Self, String> {
         let redis = Shared::up(lab, &[lab], &["--tls"])?;
         let stage = Stage { lab, redis, method: Method::Ldap, sessions: String::new() };
         stage.disk("small")?;
@@ -289,6 +285,15 @@ impl<'a> Stage<'a> {
         self.lab.configure(&self.sessions)
     }
 
+    /// Begins or ends an event.
+    pub fn act(&self, act: Act) -> Check {
+        match act {
+            Nothing => Ok(()),
+            Lab(command) => self.lab(command),
+            Do(act) => act(self),
+        }
+    }
+
     fn lab(&self, command: &[&str]) -> Check {
         self.lab.run(command).ok().map(drop)
     }
@@ -307,13 +312,13 @@ impl<'a> Stage<'a> {
 }
 
 /// Sets the broker's clock ahead by these seconds. Within a second it steps.
-pub fn clock(lab: &Lab, ahead: u64) -> Check {
+pub fn clock(lab: &lab::Lab, ahead: u64) -> Check {
     // A reader finds the old or the new line, never an empty file.
     lab.host_sh(&format!("echo +{ahead} >{CLOCK}.new && mv {CLOCK}.new {CLOCK}")).ok().map(drop)
 }
 
 /// Checks that the broker's clock steps while it runs, ahead and back: a session says when it was opened.
-pub fn steps(lab: &Lab) -> Check {
+pub fn steps(lab: &lab::Lab) -> Check {
     let sally = person("sally");
     for ahead in [120, 0] {
         clock(lab, ahead)?;
@@ -328,7 +333,7 @@ pub fn steps(lab: &Lab) -> Check {
     Ok(())
 }
 
-fn kick(lab: &Lab) -> Check {
+fn kick(lab: &lab::Lab) -> Check {
     let mut app = App::start(lab)?;
     let id = came_in(&[app.run(login("kicked", "sally", PATIENT))?], true)?.remove(0);
     lab.host("root", &["motion-ad", "sessions", "kick", &id], "").ok()?;
