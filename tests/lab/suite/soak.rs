@@ -133,9 +133,9 @@ impl std::fmt::Display for Sum {
         let Sum { rounds, unjudged, logins, wrong, unavailable, seats, binds, events } = self;
         write!(
             f,
-            "{rounds} rounds, {unjudged} of them on a machine that was too busy; {events} events; {logins} logins \
-             and {binds} binds, {wrong} of them with a wrong password, {unavailable} unavailable; {seats} session \
-             logins"
+            "{rounds} rounds, {unjudged} of them on a machine that was too busy; {events} events; {logins} \
+             logins and {binds} binds, {wrong} of them with a wrong password, {unavailable} unavailable; \
+             {seats} session logins"
         )
     }
 }

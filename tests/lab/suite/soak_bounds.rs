@@ -34,8 +34,8 @@ const PROGRAMS: [Bounds; 2] = [
     },
 ];
 
-/// Factor by which memory may grow between the first round of a process and the last one, and what is added:
-/// KiB, descriptors and threads.
+/// Most growth between the first round of a process and its last one: a factor for memory, and then KiB,
+/// descriptors and threads. Connections to domain controllers and tokio's threads come and go.
 const GROWTH: f64 = 1.25;
 const MORE: (u64, usize, usize) = (1024, 16, 8);
 
@@ -68,8 +68,8 @@ impl Rest {
     /// Adds the state after a round.
     pub fn take(&mut self, lab: &Lab) -> Check {
         let now = self.sample(lab)?;
-        for (Bounds { program, .. }, one) in PROGRAMS.iter().zip(&now) {
-            println!("         {program}: {}", figures(one));
+        for one in &now {
+            println!("         {} {}", one.command, figures(one));
         }
         self.rounds.push(now);
         Ok(())
@@ -91,8 +91,7 @@ impl Rest {
         Ok(now)
     }
 
-    /// Compares the peaks with the bounds, and the last process after its first round with the same one at the
-    /// end.
+    /// Compares the peaks with the bounds, and the last process with itself after its first round.
     pub fn check(&self, report: &mut Report) {
         for bounds in &PROGRAMS {
             let program = bounds.program;

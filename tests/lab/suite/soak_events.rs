@@ -81,23 +81,16 @@ impl Event {
 }
 
 const DC_KILLED: Event =
-    event("a domain controller is killed", (8, 12), Lab(&["dc", "kill", "dc"]), Lab(&["dc", "start", "dc"]));
-#[rustfmt::skip]
+    event("a DC is killed", (8, 12), Lab(&["dc", "kill", "dc"]), Lab(&["dc", "start", "dc"]));
 const SECOND_KILLED: Event =
-    event("the second domain controller is killed", (8, 12), Lab(&["dc", "kill", "dc2"]), Lab(&["dc", "start", "dc2"]));
-#[rustfmt::skip]
+    event("the second DC is killed", (8, 12), Lab(&["dc", "kill", "dc2"]), Lab(&["dc", "start", "dc2"]));
 const SECOND_HANGS: Event =
-    event("the second domain controller hangs", (7, 1), Lab(&["dc", "hang", "dc2"]), Lab(&["dc", "continue", "dc2"]));
-#[rustfmt::skip]
+    event("the second DC hangs", (7, 1), Lab(&["dc", "hang", "dc2"]), Lab(&["dc", "continue", "dc2"]));
 const DC_SILENT: Event =
-    event("packets to a domain controller vanish", (7, 1), Lab(&["net", "blackhole", "dc"]), Lab(&["net", "heal", "dc"]));
-const BOTH_SILENT: Event = event(
-    "packets to both domain controllers vanish",
-    (6, 3),
-    Do(|s| s.both("blackhole")),
-    Do(|s| s.both("heal")),
-)
-.hides(Hides::Ad);
+    event("packets to a DC vanish", (7, 1), Lab(&["net", "blackhole", "dc"]), Lab(&["net", "heal", "dc"]));
+const BOTH_SILENT: Event =
+    event("packets to both DCs vanish", (6, 3), Do(|s| s.both("blackhole")), Do(|s| s.both("heal")))
+        .hides(Hides::Ad);
 const REDIS_KILLED: Event =
     event("Redis is killed", (5, 3), Lab(&["redis", "kill"]), Lab(&["redis", "start"]));
 const REDIS_RESTARTED: Event = event("Redis is restarted", (0, 4), Lab(&["redis", "restart"]), Nothing);
