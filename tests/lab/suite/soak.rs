@@ -95,7 +95,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
         equal("enough", soak.sum.unjudged * 2 <= soak.sum.rounds, true)
     });
     soak.quiet(report, &LASTING);
-    soak.rest.check(report);
+    soak.rest.check(report, soak.fastest);
     report.check("the doctor says that all is well", || healthy(lab, ""));
     soak.stage.clear()?;
     bridge::disable(lab)
@@ -109,6 +109,8 @@ struct Soak<'a> {
     /// Logins per second: now, and with Kerberos when that was last measured.
     rate: usize,
     by_kerberos: usize,
+    /// Highest rate of a round.
+    fastest: usize,
     control: Control,
     rest: Rest,
     sum: Sum,
@@ -175,6 +177,7 @@ impl<'a> Soak<'a> {
             deck: Deck::default(),
             rate: 1,
             by_kerberos: 1,
+            fastest: 1,
             control: Control { slowest: 0.0, latest: 0.0 },
             rest: Rest::default(),
             sum: Sum::default(),
@@ -267,7 +270,9 @@ impl<'a> Soak<'a> {
         if round.method == Method::Kerberos {
             self.by_kerberos = rate;
         }
-        Ok(if round.restarts { rate.min(self.by_kerberos) } else { rate })
+        let rate = if round.restarts { rate.min(self.by_kerberos) } else { rate };
+        println!("         this round makes {rate} logins per second");
+        Ok(rate)
     }
 
     /// Runs the events, and everything that users do during them.
@@ -279,6 +284,7 @@ impl<'a> Soak<'a> {
         app: &mut App,
     ) -> Result<Seen, String> {
         let lab = self.stage.lab;
+        self.fastest = self.fastest.max(self.rate);
         let plan = logins(planned, self.rate, seconds);
         let mut moments = [(); CHANGES.len()].map(|()| self.random.u64(0..seconds));
         moments.sort_unstable();
@@ -328,8 +334,8 @@ impl<'a> Soak<'a> {
             self.rest.sample(lab)?;
             happened.all.push((now(), format!("  it ends ({})", event.name)));
             let end = self.stage.act(event.end);
-            if hides {
-                happened.hidden.push((begun, now() + self.control.slowest + ONCE));
+            if let Some(after) = hides {
+                happened.hidden.push((begun, now() + after + self.control.slowest + ONCE));
             }
             self.rest.sample(lab)?;
             if let Err(error) = begin.and(end) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::bridge;
 use crate::lab::{Lab, of_broker};
+use crate::load::LONGEST;
 use crate::process::{Process, ours};
 use crate::report::{Check, Report, equal};
 
@@ -13,6 +14,8 @@ struct Bounds {
     /// Resident memory in KiB.
     memory: u64,
     descriptors: usize,
+    /// Descriptors for each login per second, in addition.
+    each: usize,
     threads: usize,
 }
 
@@ -20,9 +23,10 @@ const PROGRAMS: [Bounds; 2] = [
     Bounds {
         program: "/usr/libexec/motion-ad/motion-ad-broker",
         memory: 32 * 1024,
-        // `pool.connections` for each of the two domain controllers, and as many for all the rest: waiting
-        // logins, connections that are being replaced, files.
+        // `pool.connections` for each of the two domain controllers, and as many for all the rest:
+        // connections that are being replaced, the register, files. Each login that waits has its client's.
         descriptors: 4 * 32,
+        each: LONGEST,
         // Two workers, the log, SQLite, the name service, eight for Kerberos, and tokio's for files.
         threads: 32,
     },
@@ -30,6 +34,7 @@ const PROGRAMS: [Bounds; 2] = [
         program: "/usr/libexec/motion-ad/motion-ad-ldap",
         memory: bridge::MEMORY as u64,
         descriptors: 32,
+        each: 0,
         threads: 16,
     },
 ];
@@ -91,8 +96,9 @@ impl Rest {
         Ok(now)
     }
 
-    /// Compares the peaks with the bounds, and the last process with itself after its first round.
-    pub fn check(&self, report: &mut Report) {
+    /// Compares the peaks with the bounds for this rate of logins, and the last process with itself after its
+    /// first round.
+    pub fn check(&self, report: &mut Report, rate: usize) {
         for bounds in &PROGRAMS {
             let program = bounds.program;
             report.check(
@@ -102,7 +108,7 @@ impl Rest {
                     let Process { peak, descriptors, threads, .. } = peak;
                     println!("         at most {peak} KiB, {descriptors} descriptors, {threads} threads");
                     within("memory in KiB", *peak, bounds.memory)?;
-                    within("descriptors", *descriptors, bounds.descriptors)?;
+                    within("descriptors", *descriptors, bounds.descriptors + bounds.each * rate)?;
                     within("threads", *threads, bounds.threads)
                 },
             );

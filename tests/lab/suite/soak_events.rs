@@ -59,7 +59,13 @@ enum Hides {
     Ad,
     /// A KDC rejects the requests of a host whose clock is off by more than five minutes.
     AdFromKerberos,
+    /// A KDC rejects the machine's new key until it has it by replication, as Samba's does. The broker then
+    /// tries again after [`NEXT_KEY`], and no other KDC before.
+    AdFromMachine,
 }
+
+/// `LONG_PAUSE` in `src/kerberos/credential.rs`, in milliseconds.
+const NEXT_KEY: f64 = 10_000.0;
 
 const fn event(name: &'static str, (lasts, takes): (u64, u64), begin: Act, end: Act) -> Event {
     Event { name, lasts, takes, begin, end, hides: Hides::Nothing }
@@ -70,12 +76,14 @@ impl Event {
         Event { hides, ..self }
     }
 
-    /// Returns true if logins by this method may be answered as unavailable.
-    pub fn hides_ad(&self, method: Method) -> bool {
+    /// Returns the time after the event, in milliseconds, during which logins by this method may still be
+    /// answered as unavailable; `None` if they may not be even during the event.
+    pub fn hides_ad(&self, method: Method) -> Option<f64> {
         match self.hides {
-            Hides::Nothing => false,
-            Hides::Ad => true,
-            Hides::AdFromKerberos => method == Method::Kerberos,
+            Hides::Nothing => None,
+            Hides::Ad => Some(0.0),
+            Hides::AdFromKerberos => (method == Method::Kerberos).then_some(0.0),
+            Hides::AdFromMachine => Some(NEXT_KEY),
         }
     }
 }
@@ -112,10 +120,11 @@ const NEW_KEY: Event = event(
     (2, 2),
     Do(|s| s.sh("adcli update --domain=acme.com --computer-password-lifetime=0")),
     Lab(&["dc", "replicate"]),
-);
+)
+.hides(Hides::AdFromMachine);
 const OTHER_METHOD: Event =
     event("the configuration has another method", (7, 3), Do(|s| s.other_method()), Do(|s| s.own_method()));
-/// The files.
+/// The files of these events.
 pub const CHANGED: [&str; 3] = ["/etc/krb5.keytab", "/etc/motion-ad/config.toml", "/etc/motion-ad/ca.pem"];
 
 /// A configuration, and the events that happen with it.
