@@ -196,7 +196,7 @@ test-doctor: root ## break a host in every way that motion-ad doctor is to name 
 
 # Minutes for the faults; the lab's start and end come in addition.
 .PHONY: soak
-soak: root ## log in while everything around the broker fails in turn, for SOAK_MINUTES (60); SOAK_SEED (root)
+soak: root ## log in while everything around the broker fails in turn; SOAK_MINUTES (60), SOAK_SEED (root)
 	$(with_roots) redis pair -- $(again) deb
 	$(lab_tests) --soak
 

@@ -512,7 +512,7 @@ fn cut_at(lab: &Lab, person: &Person, moment: Duration) -> Check {
     is_true(lab, person, new, &answer)
 }
 
-/// Checks that a change to `new` had the result that the user was told, and counted no wrong password. All
+/// Checks that a change to `new` had the result that its answer promises, and counted no wrong password. All
 /// domain controllers must know what the others do.
 pub fn is_true(lab: &Lab, person: &Person, new: &str, answer: &Answer) -> Check {
     let all = |text: String| format!("{text}\npamtester said:\n{}", answer.output);
