@@ -28,7 +28,7 @@ const PROGRAMS: [Bounds; 2] = [
         descriptors: 4 * 32,
         each: LONGEST,
         // Two workers, the log, SQLite, the name service, eight for Kerberos, and tokio's for files.
-        threads: 32,
+        threads: 48,
     },
     Bounds {
         program: "/usr/libexec/motion-ad/motion-ad-ldap",
