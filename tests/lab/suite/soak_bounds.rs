@@ -23,9 +23,9 @@ const PROGRAMS: [Bounds; 2] = [
     Bounds {
         program: "/usr/libexec/motion-ad/motion-ad-broker",
         memory: 32 * 1024,
-        // `pool.connections` for each of the two domain controllers, and as many for all the rest:
-        // connections that are being replaced, the register, files. Each login that waits has its client's.
-        descriptors: 4 * 32,
+        // `pool.connections`, the turns of both KDCs (`TURNS` in src/kerberos/kdcs.rs), and 32 for the rest:
+        // the machine's connections, the register, files. Each login that waits has its client's.
+        descriptors: 32 + 2 * 32 + 32,
         each: LONGEST,
         // Two workers, the log, SQLite, the name service, eight for Kerberos, and tokio's for files.
         threads: 48,
