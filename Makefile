@@ -194,6 +194,12 @@ test-doctor: root ## break a host in every way that motion-ad doctor is to name 
 	$(with_roots) pair -- $(again) deb
 	$(lab_tests) --doctor
 
+# Minutes for the faults; the lab's start and end come in addition.
+.PHONY: soak
+soak: root ## log in while everything around the broker fails in turn; SOAK_MINUTES (60), SOAK_SEED (root)
+	$(with_roots) redis pair -- $(again) deb
+	$(lab_tests) --soak
+
 .PHONY: bench
 bench: root ## compare logins with the other PAM modules for AD in the lab; BENCH=quick in ten minutes (root)
 	$(with_roots) -- $(again) deb

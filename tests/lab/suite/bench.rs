@@ -6,13 +6,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, ExitCode};
 
 use motion_ad_support::plan::{Block, Candidate, Done, Setup, Took, Way};
 
 use crate::cast::person;
 use crate::lab::{Lab, Size};
+use crate::process::{Process, ours, processes};
 use crate::report::{Check, Report};
 use crate::{ONE_OF_EACH, join};
 
@@ -607,50 +607,4 @@ fn modules(lab: &Lab) -> Result<Vec<String>, String> {
     let mut lines: Vec<_> = found.lines().collect();
     let folder = lines.pop().ok_or("no PAM modules")?;
     Ok(lines.iter().map(|name| format!("{folder}/{name}")).collect())
-}
-
-/// A process in a machine of the lab.
-struct Process {
-    command: String,
-    /// CPU seconds, including those of ended children.
-    cpu: f64,
-    /// Resident memory in KiB.
-    resident: u64,
-    descriptors: usize,
-}
-
-/// Returns the host's processes of these programs.
-fn ours(lab: &Lab, programs: &[&str]) -> Result<Vec<Process>, String> {
-    let host = lab.host_pid()?.to_string();
-    let mut found = processes(&host)?;
-    found.retain(|process| programs.iter().any(|program| process.command.contains(program)));
-    Ok(found)
-}
-
-/// Returns the processes in the same pid namespace as `leader`.
-fn processes(leader: &str) -> Result<Vec<Process>, String> {
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let wanted = namespace(leader).ok_or("the machine is down")?;
-    let entries = fs::read_dir("/proc").map_err(|e| e.to_string())?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let pids = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
-    Ok(pids.filter(|pid| namespace(pid).as_ref() == Some(&wanted)).filter_map(|pid| process(&pid)).collect())
-}
-
-/// Reads a process; returns `None` if it has just ended (proc(5)).
-fn process(pid: &str) -> Option<Process> {
-    let folder = Path::new("/proc").join(pid);
-    let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
-    let stat = text("stat")?;
-    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    // utime, stime, cutime and cstime, in ticks of 10 ms.
-    let ticks: u64 = fields.get(11..15)?.iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    let status = text("status")?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Some(Process {
-        command: text("cmdline")?.replace('\0', " "),
-        cpu: ticks as f64 / 100.0,
-        resident: resident.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0),
-        descriptors: fs::read_dir(folder.join("fd")).map_or(0, Iterator::count),
-    })
 }

@@ -19,7 +19,7 @@ const FREE: &str = "127.0.0.1:3892";
 /// Number of idle connections, more than the bridge allows.
 const IDLE: usize = 260;
 /// Maximum resident memory of the process after all tests, in KiB.
-const MEMORY: u32 = 12 * 1024;
+pub const MEMORY: u32 = 12 * 1024;
 
 pub type Bind = (&'static str, &'static str, Option<&'static str>, i32, &'static str, u32);
 
@@ -95,7 +95,7 @@ fn listeners(lab: &Lab) -> Result<String, String> {
 }
 
 /// Binds and runs "who am I?", as `user` of the host.
-fn whoami(lab: &Lab, user: &str, name: &str, password: &str, more: &[&str]) -> Ran {
+pub fn whoami(lab: &Lab, user: &str, name: &str, password: &str, more: &[&str]) -> Ran {
     let mut command = vec!["ldapwhoami", "-x", "-D", name, "-w", password];
     if more.is_empty() {
         command.extend(["-H", URL]);

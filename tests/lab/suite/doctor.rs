@@ -822,7 +822,7 @@ fn begins_with(found: &Found, first: &str, level: &str, seen: &str) -> Check {
 }
 
 /// Waits until every check is ok, because a broker may just be starting.
-fn healthy(lab: &Lab, environment: &str) -> Check {
+pub fn healthy(lab: &Lab, environment: &str) -> Check {
     wait(SETTLED, || {
         let found = doctor(lab, environment, &[])?;
         equal("level", found.value["level"].as_str(), Some("ok")).map_err(|e| found.explain(e))?;

@@ -218,7 +218,7 @@ fn not_well(lab: &Lab, says: &str) -> Result<[(&'static str, String); 4], String
 }
 
 /// Checks the reports while all is well.
-fn well(lab: &Lab) -> Check {
+pub fn well(lab: &Lab) -> Check {
     let status = lab.host("root", &["motion-ad", "status"], "");
     contains("status", &status.stdout, "\nall is well\n")?;
     equal("exit code of status", status.code, 0)?;

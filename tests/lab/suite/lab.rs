@@ -350,14 +350,12 @@ impl Lab {
 
     /// Returns the broker's lines since `position`.
     pub fn log_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
-        let tag = " motion-ad-broker[";
-        let of_broker = |line: &String| Some(line.split_once(tag)?.1.split_once("]: ")?.1.to_owned());
-        Ok(self.journal_since(position)?.iter().filter_map(of_broker).collect())
+        Ok(self.journal_since(position)?.iter().filter_map(|line| of_broker(line)).collect())
     }
 
     /// Returns every line of the host's journal since `position`. journalctl runs without a filter, because
     /// systemd 252 drops the first matching line if a filter is combined with `--after-cursor`.
-    fn journal_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
+    pub fn journal_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
         let after = format!("--after-cursor={}", position.0);
         let all = self.host("root", &["journalctl", "-q", "-o", "short", &after], "").ok()?;
         Ok(all.lines().map(str::to_owned).collect())
@@ -411,6 +409,11 @@ impl Drop for Lab {
             let _ = keeper.wait();
         }
     }
+}
+
+/// Returns the broker's text in a line of the journal, if it is the broker's.
+pub fn of_broker(line: &str) -> Option<String> {
+    Some(line.split_once(" motion-ad-broker[")?.1.split_once("]: ")?.1.to_owned())
 }
 
 /// Greatest factor by which a wait for a state of the lab is longer on a busy machine.

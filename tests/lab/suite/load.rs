@@ -12,7 +12,7 @@ use crate::report::equal;
 /// First argument of this program when it runs as that client.
 pub const LOGIN_RATE: &str = "--login-rate";
 /// Seconds for which a login may occupy its thread: the module's deadline and a margin.
-const LONGEST: usize = 8;
+pub const LONGEST: usize = 8;
 
 /// Logins per second that no machine reaches.
 const FASTEST: usize = 100_000;

@@ -2,8 +2,8 @@
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with
 //! `--sessions`, `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge`
-//! with `--bridge`, `make bench` with `--bench`, `make demo` with `--demo`, `make pictures` with
-//! `--pictures` and the folder to write to. A word after one of the first six
+//! with `--bridge`, `make soak` with `--soak`, `make bench` with `--bench`, `make demo` with `--demo`, `make
+//! pictures` with `--pictures` and the folder to write to. A word after one of the first six
 //! chooses the chapters whose names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the
 //! parts of `--suite` add their number) and removes them when it ends, for whatever reason;
 //! `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
@@ -52,6 +52,7 @@ mod pam;
 mod passwords;
 mod people;
 mod pictures;
+mod process;
 mod ready;
 mod register;
 mod report;
@@ -63,6 +64,9 @@ mod sessions;
 mod setup;
 mod shared;
 mod side_by_side;
+mod soak;
+mod soak_bounds;
+mod soak_events;
 mod strangers;
 mod talk;
 mod warnings;
@@ -206,6 +210,9 @@ const BRIDGE: &[Part] = &[(
     ],
 )];
 
+/// An hour of faults.
+const SOAK: &[Part] = &[(TWO_DCS, &[JOIN, ("soak", soak::chapter)])];
+
 /// The apt repository of a release.
 const REPOSITORY: &[Part] = &[(ONE_OF_EACH, &[JOIN, ("repository", repository::chapter)])];
 
@@ -232,12 +239,13 @@ fn main() -> ExitCode {
         "--clients" => suite(CLIENTS, filter),
         "--bridge" => suite(BRIDGE, filter),
         "--repository" => suite(REPOSITORY, filter),
+        "--soak" if filter.is_empty() => suite(SOAK, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
         "--pictures" if !filter.is_empty() => pictures::run(filter),
         _ => Err(
             "usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--repository [CHAPTER] | \
-                  --bench | --demo | --pictures FOLDER"
+                  --soak | --bench | --demo | --pictures FOLDER"
                 .to_owned(),
         ),
     };

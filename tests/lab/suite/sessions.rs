@@ -23,7 +23,7 @@ use crate::report::{Check, Report, contains, equal};
 /// of logins.
 const BY_AUTH: &str = "motion-auth";
 const TALKATIVE: &str = "motion-messages";
-const PATIENT: &str = "motion-patient";
+pub const PATIENT: &str = "motion-patient";
 const SERVICES: &[(&str, &str)] =
     &[(BY_AUTH, "session=auth"), (TALKATIVE, "messages"), (PATIENT, "timeout=60")];
 /// Maximum time until an ended process is noticed. The broker checks every half minute.

@@ -11,9 +11,8 @@ use crate::lab::{Lab, wait};
 use crate::ready::{ready, start_after};
 use crate::register::{self, clear, end_of, of, one_remains};
 use crate::report::{Check, Report, contains, equal};
-use crate::sessions::{came_in, kill_broker, login, services};
+use crate::sessions::{PATIENT, came_in, kill_broker, login, services};
 
-const PATIENT: &str = "motion-patient";
 const PASSWORD: &str = "/etc/motion-ad/redis.password";
 const CA: &str = "/etc/motion-ad/redis-ca.pem";
 /// Maximum time until a new master of Redis is elected and both brokers find it.
@@ -36,12 +35,50 @@ const RESTARTED: Trouble =
     Trouble { name: ", both brokers killed and Redis restarted", kills: 3, redis: Some(("restart", 2)) };
 const CRASHED: Trouble = Trouble { name: ", Redis killed and started", kills: 0, redis: Some(("kill", 2)) };
 
-/// The hosts, and their configuration for Redis.
+/// The hosts, and their register in Redis.
 struct Stage<'a> {
     lab: &'a Lab,
     hosts: [&'a Lab; 2],
+    register: Shared,
+}
+
+/// A register of sessions in the lab's Redis, for which hosts have the files.
+pub struct Shared {
     url: String,
     tls: bool,
+}
+
+impl Shared {
+    /// Starts an empty Redis with these options of `lab redis up`.
+    pub fn up(lab: &Lab, hosts: &[&Lab], options: &[&str]) -> Result<Self, String> {
+        let printed = lab.run(&[&["redis", "up"], options].concat()).ok()?;
+        let [url, password, ca] = printed.lines().collect::<Vec<_>>()[..] else {
+            return Err(format!("lab redis up said {printed:?}"));
+        };
+        for host in hosts {
+            for (from, to) in [(password, PASSWORD), (ca, CA)] {
+                fs::copy(from, host.path(to)).map_err(|e| format!("{to}: {e}"))?;
+            }
+            host.host_sh(&format!("chown motion-ad {PASSWORD} && chmod 400 {PASSWORD} && chmod 644 {CA}"))
+                .ok()?;
+        }
+        Ok(Shared { url: url.to_owned(), tls: options.contains(&"--tls") })
+    }
+
+    /// Returns the section of `config.toml`.
+    pub fn section(&self) -> String {
+        let ca = if self.tls { format!("ca_file = \"{CA}\"\n") } else { String::new() };
+        format!("[sessions]\nstore = \"{}\"\npassword_file = \"{PASSWORD}\"\n{ca}", self.url)
+    }
+
+    /// Removes the Redis, and the files from the hosts.
+    pub fn down(lab: &Lab, hosts: &[&Lab]) -> Check {
+        for host in hosts {
+            host.host_sh(&format!("rm -f {PASSWORD} {CA}")).ok()?;
+            host.configure("")?;
+        }
+        lab.run(&["redis", "down"]).ok().map(drop)
+    }
 }
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
@@ -67,11 +104,7 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
             _ => stage.failover(report)?,
         }
     }
-    for host in hosts {
-        host.host_sh(&format!("rm -f {PASSWORD} {CA}")).ok()?;
-        host.configure("")?;
-    }
-    lab.run(&["redis", "down"]).ok().map(drop)
+    Shared::down(lab, &hosts)
 }
 
 /// Returns true if the line reports a login that failed, or a problem with the register.
@@ -82,17 +115,8 @@ fn is_of_failure(line: &str) -> bool {
 
 impl<'a> Stage<'a> {
     fn set(lab: &'a Lab, hosts: [&'a Lab; 2], options: &[&str]) -> Result<Self, String> {
-        let printed = lab.run(&[&["redis", "up"], options].concat()).ok()?;
-        let [url, password, ca] = printed.lines().collect::<Vec<_>>()[..] else {
-            return Err(format!("lab redis up said {printed:?}"));
-        };
-        let stage = Stage { lab, hosts, url: url.to_owned(), tls: options.contains(&"--tls") };
+        let stage = Stage { lab, hosts, register: Shared::up(lab, &hosts, options)? };
         for host in hosts {
-            for (from, to) in [(password, PASSWORD), (ca, CA)] {
-                fs::copy(from, host.path(to)).map_err(|e| format!("{to}: {e}"))?;
-            }
-            host.host_sh(&format!("chown motion-ad {PASSWORD} && chmod 400 {PASSWORD} && chmod 644 {CA}"))
-                .ok()?;
             stage.configure(host)?;
             clear(host)?;
         }
@@ -100,8 +124,7 @@ impl<'a> Stage<'a> {
     }
 
     fn configure(&self, host: &Lab) -> Check {
-        let ca = if self.tls { format!("ca_file = \"{CA}\"\n") } else { String::new() };
-        let sessions = format!("[sessions]\nstore = \"{}\"\npassword_file = \"{PASSWORD}\"\n{ca}", self.url);
+        let sessions = self.register.section();
         // The broker may have looked at its files just before another certificate or password came: the next
         // look is two seconds later.
         start_after(host, || host.configure(&sessions))?;
