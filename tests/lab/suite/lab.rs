@@ -357,7 +357,7 @@ impl Lab {
 
     /// Returns every line of the host's journal since `position`. journalctl runs without a filter, because
     /// systemd 252 drops the first matching line if a filter is combined with `--after-cursor`.
-    fn journal_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
+    pub fn journal_since(&self, position: &LogPosition) -> Result<Vec<String>, String> {
         let after = format!("--after-cursor={}", position.0);
         let all = self.host("root", &["journalctl", "-q", "-o", "short", &after], "").ok()?;
         Ok(all.lines().map(str::to_owned).collect())

@@ -2,8 +2,8 @@
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with
 //! `--sessions`, `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge`
-//! with `--bridge`, `make bench` with `--bench`, `make demo` with `--demo`, `make pictures` with
-//! `--pictures` and the folder to write to. A word after one of the first six
+//! with `--bridge`, `make test-syscalls` with `--syscalls`, `make bench` with `--bench`, `make demo` with
+//! `--demo`, `make pictures` with `--pictures` and the folder to write to. A word after one of the first seven
 //! chooses the chapters whose names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the
 //! parts of `--suite` add their number) and removes them when it ends, for whatever reason;
 //! `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
@@ -52,6 +52,7 @@ mod pam;
 mod passwords;
 mod people;
 mod pictures;
+mod piecewise;
 mod ready;
 mod register;
 mod report;
@@ -63,7 +64,9 @@ mod sessions;
 mod setup;
 mod shared;
 mod side_by_side;
+mod strace;
 mod strangers;
+mod syscalls;
 mod talk;
 mod warnings;
 mod watching;
@@ -206,6 +209,19 @@ const BRIDGE: &[Part] = &[(
     ],
 )];
 
+/// Faults in system calls.
+const SYSCALLS: &[Part] = &[(
+    ONE_OF_EACH,
+    &[
+        JOIN,
+        ("control", syscalls::control),
+        ("broker", syscalls::broker),
+        ("bridge", syscalls::bridge),
+        ("application", syscalls::application),
+        ("pieces", syscalls::pieces),
+    ],
+)];
+
 /// The apt repository of a release.
 const REPOSITORY: &[Part] = &[(ONE_OF_EACH, &[JOIN, ("repository", repository::chapter)])];
 
@@ -231,13 +247,14 @@ fn main() -> ExitCode {
         "--doctor" => suite(DOCTOR, filter),
         "--clients" => suite(CLIENTS, filter),
         "--bridge" => suite(BRIDGE, filter),
+        "--syscalls" => suite(SYSCALLS, filter),
         "--repository" => suite(REPOSITORY, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
         "--pictures" if !filter.is_empty() => pictures::run(filter),
         _ => Err(
-            "usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--repository [CHAPTER] | \
-                  --bench | --demo | --pictures FOLDER"
+            "usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--syscalls|--repository \
+                  [CHAPTER] | --bench | --demo | --pictures FOLDER"
                 .to_owned(),
         ),
     };
@@ -258,6 +275,7 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
         [app::APPLICATION] => application::run(),
         [load::LOGIN_RATE, logins @ ..] => login_rate::run(logins),
         [answers::SCRIPTED, script @ ..] => answers::scripted(script),
+        [piecewise::PIECEWISE, from, to] => piecewise::run(from, to),
         [hosts::NO_AAAA] => hosts::dns_without_aaaa(),
         _ => return None,
     };
