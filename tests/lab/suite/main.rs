@@ -3,9 +3,9 @@
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with
 //! `--sessions`, `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge`
 //! with `--bridge`, `make test-syscalls` with `--syscalls`, `make bench` with `--bench`, `make demo` with
-//! `--demo`, `make pictures` with `--pictures` and the folder to write to. A word after one of the first seven
-//! chooses the chapters whose names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the
-//! parts of `--suite` add their number) and removes them when it ends, for whatever reason;
+//! `--demo`, `make pictures` with `--pictures` and the folder to write to. A word after one of the first
+//! seven chooses the chapters whose names contain it. The suite has separate labs (`LAB_NAME`, default
+//! `suite`; the parts of `--suite` add their number) and removes them when it ends, for whatever reason;
 //! `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].

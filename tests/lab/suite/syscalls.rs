@@ -11,6 +11,7 @@
 //! is no alternative: systemd starts the programs, their libraries are loaded already, and std calls the
 //! kernel through the same libc as SQLite and Kerberos do, so it would change more than one call.
 
+use std::fs;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -46,8 +47,12 @@ const ENOUGH: usize = 50;
 const SMALL: &str = "4096 4096 4096";
 /// Time after a login in which its session is written back, twice over.
 const WRITTEN_BACK: Duration = Duration::from_secs(2);
-/// Time after which tokio ends a thread without work, and a second more.
-const IDLE: Duration = Duration::from_secs(11);
+/// Maximum time until the threads of earlier logins have ended. tokio ends a thread after ten seconds without
+/// work.
+const REST: Duration = Duration::from_secs(40);
+/// Name of the threads of tokio, and how many of them never end.
+const RUNTIME_THREAD: &str = "tokio-rt-worker";
+const WORKERS: usize = 2;
 /// Maximum time until a user logs in after a fault.
 const BACK: Duration = Duration::from_secs(15);
 
@@ -124,6 +129,21 @@ enum State {
 }
 use State::*;
 
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Usual => "usual",
+            Reconnecting => "new connections",
+            Kerberos => "Kerberos",
+            Sessions => "a session",
+            WritingBack => "the register is written back",
+            Idle => "after a pause",
+            KerberosIdle => "Kerberos after a pause",
+            NewHandles => "a new handle",
+        }
+    }
+}
+
 /// Result of a right password.
 #[derive(Clone, Copy, Debug)]
 enum Seen {
@@ -131,8 +151,6 @@ enum Seen {
     Nothing,
     /// One of these codes, and a log line with these words, if there are any. `%m` is the error's text.
     Denied(Codes, &'static [&'static str]),
-    /// Success or one of these codes: the fault may meet calls that a login can do without.
-    Perhaps(Codes),
     /// A fault of the program: as `Denied`, but the line is about a panic, which ends the login alone.
     Panics(Codes, &'static [&'static str]),
     /// A fault of the program or of std: as `Panics`, but the process ends, and systemd starts it again.
@@ -169,12 +187,15 @@ impl Fault {
     }
 }
 
-const UNAVAILABLE: Codes = &["PAM_AUTHINFO_UNAVAIL"];
+const UNAVAIL: Codes = &["PAM_AUTHINFO_UNAVAIL"];
 /// The connection of an LDAP client was closed, or its time was over before the bridge accepted it.
 const CLOSED: Codes = &["254", "255"];
-const UNANSWERED: Codes = &["124"];
-const UNAVAILABLE_52: Codes = &["52"];
-const DESCRIPTORS: &[&str] = &["EMFILE", "ENFILE", "ENOMEM"];
+const LATE: Codes = &["124"];
+const AWAY: Codes = &["52"];
+/// The register did not take the session; libpam could not start a handle.
+const UNREGISTERED: Codes = &["PAM_SESSION_ERR"];
+const ABORTED: Codes = &["pam_start: PAM_ABORT"];
+const FILES: &[&str] = &["EMFILE", "ENFILE", "ENOMEM"];
 const BUFFERS: &[&str] = &["ENOMEM", "ENOBUFS"];
 const ENOMEM: &[&str] = &["ENOMEM"];
 const EINTR: &[&str] = &["EINTR"];
@@ -184,76 +205,81 @@ const UNDECIDED: &[&str] = &["event=login", "outcome=unavailable", "%m"];
 const KEYTAB: &[&str] = &["event=login", "outcome=unavailable", "keytab", "%m"];
 const REGISTER: &[&str] = &["event=session_open", "outcome=session_store", "sessions.db"];
 const REFUSED: &[&str] = &["event=refused", "%m"];
-const UNKNOWN_PEER: &[&str] = &["event=refused", "the kernel does not say who connects", "%m"];
+const NO_PEER: &[&str] = &["event=refused", "the kernel does not say who connects", "%m"];
 const BIND: &[&str] = &["event=bind", "outcome=unavailable", "result=52"];
 const MODULE: &[&str] = &["pam_motion_ad(", "/run/motion-ad/broker.sock", "%m"];
+/// The broker accepts no connection in time.
+const FULL: &[&str] = &["pam_motion_ad(", "no connection: timed out"];
 /// The place in std of a new thread that gets no memory for its signal stack.
 const THREAD: &[&str] = &["library/std/src/sys/pal/unix/stack_overflow.rs"];
 
+/// The place in the broker that needs a thread which cannot be started.
+const PANIC: &[&str] = &["event=panic", "src/kerberos/cpu.rs"];
+/// The place in tokio of a thread that cannot be started.
+const RUNTIME: &[&str] = &["Panicked", "multi_thread/worker.rs"];
+
 #[rustfmt::skip]
 const FAULTS: &[Fault] = &[
-    fault(Broker, Usual,        "accept4",    &["EMFILE", "ENFILE"], Denied(UNAVAILABLE, &["event=accept", "%m"])),
-    fault(Broker, Usual,        "epoll_wait", EINTR, Nothing).each(SECOND),
-    fault(Broker, Usual,        "getrandom",  EINTR, Nothing).each(SECOND),
-    fault(Broker, Usual,        "ppoll",      ENOMEM, Nothing),
-    fault(Broker, Usual,        "statx",      ENOMEM, Nothing),
-    fault(Broker, Usual,        "recvfrom",   ENOMEM, Denied(UNAVAILABLE, REFUSED)),
-    fault(Broker, Usual,        "sendto",     BUFFERS, Denied(UNAVAILABLE, UNDECIDED)),
-    fault(Broker, Usual,        "writev",     ENOMEM, Denied(UNAVAILABLE, UNDECIDED)),
+    fault(Broker, Usual, "accept4", &["EMFILE", "ENFILE"], Denied(UNAVAIL, &["event=accept", "%m"])),
+    fault(Broker, Usual, "epoll_wait", EINTR, Nothing).each(SECOND),
+    fault(Broker, Usual, "getrandom", EINTR, Nothing).each(SECOND),
+    fault(Broker, Usual, "ppoll", ENOMEM, Nothing),
+    fault(Broker, Usual, "statx", ENOMEM, Nothing),
+    fault(Broker, Usual, "recvfrom", ENOMEM, Denied(UNAVAIL, REFUSED)),
+    fault(Broker, Usual, "sendto", BUFFERS, Denied(UNAVAIL, UNDECIDED)),
+    fault(Broker, Usual, "writev", ENOMEM, Denied(UNAVAIL, UNDECIDED)),
     // The broker closes a connection that it cannot wait for, and the module names that.
-    fault(Broker, Usual,        "epoll_ctl",  &["ENOMEM", "ENOSPC"], Denied(UNAVAILABLE, &["pam_motion_ad("])),
-    fault(Broker, Reconnecting, "socket",     DESCRIPTORS, Denied(UNAVAILABLE, UNDECIDED)),
-    fault(Broker, Reconnecting, "connect",    &["EADDRNOTAVAIL", "ENOMEM"], Denied(UNAVAILABLE, UNDECIDED)),
-    fault(Broker, Sessions,     "pwrite64",   &["ENOSPC", "EDQUOT", "EIO"], Denied(&["PAM_SESSION_ERR"], REGISTER)),
+    fault(Broker, Usual, "epoll_ctl", &["ENOMEM", "ENOSPC"], Denied(UNAVAIL, &["pam_motion_ad("])),
+    fault(Broker, Reconnecting, "socket", FILES, Denied(UNAVAIL, UNDECIDED)),
+    fault(Broker, Reconnecting, "connect", &["EADDRNOTAVAIL", "ENOMEM"], Denied(UNAVAIL, UNDECIDED)),
+    fault(Broker, Sessions, "pwrite64", &["ENOSPC", "EDQUOT", "EIO"], Denied(UNREGISTERED, REGISTER)),
     // The process of a session is not known then.
-    fault(Broker, Sessions,     "openat",     DESCRIPTORS, Nothing),
-    fault(Broker, WritingBack,  "pread64",    &["EIO"], Nothing),
-    fault(Broker, WritingBack,  "fdatasync",  &["EIO", "ENOSPC"], Nothing),
-    fault(Broker, WritingBack,  "ftruncate",  &["EIO"], Nothing),
-    fault(Broker, Kerberos,     "socket",     DESCRIPTORS, Denied(UNAVAILABLE, UNDECIDED)),
-    fault(Broker, Kerberos,     "connect",    &["EADDRNOTAVAIL"], Denied(UNAVAILABLE, UNDECIDED)),
-    fault(Broker, Kerberos,     "openat",     DESCRIPTORS, Denied(UNAVAILABLE, KEYTAB)),
-    fault(Broker, Kerberos,     "read",       &["EIO"], Denied(UNAVAILABLE, KEYTAB)),
-    fault(Broker, Kerberos,     "getrandom",  EINTR, Nothing).each(SECOND),
-    fault(Broker, KerberosIdle, "clone3",     &["EAGAIN"], Perhaps(UNAVAILABLE)),
-    fault(Broker, KerberosIdle, "mmap",       ENOMEM, Ends(UNAVAILABLE, THREAD)),
-    fault(Broker, KerberosIdle, "mprotect",   ENOMEM, Ends(UNAVAILABLE, THREAD)),
+    fault(Broker, Sessions, "openat", FILES, Nothing),
+    fault(Broker, WritingBack, "pread64", &["EIO"], Nothing),
+    fault(Broker, WritingBack, "fdatasync", &["EIO", "ENOSPC"], Nothing),
+    fault(Broker, WritingBack, "ftruncate", &["EIO"], Nothing),
+    fault(Broker, Kerberos, "socket", FILES, Denied(UNAVAIL, UNDECIDED)),
+    fault(Broker, Kerberos, "connect", &["EADDRNOTAVAIL"], Denied(UNAVAIL, UNDECIDED)),
+    fault(Broker, Kerberos, "openat", FILES, Denied(UNAVAIL, KEYTAB)),
+    fault(Broker, Kerberos, "read", &["EIO"], Denied(UNAVAIL, KEYTAB)),
+    fault(Broker, Kerberos, "getrandom", EINTR, Nothing).each(SECOND),
+    fault(Broker, KerberosIdle, "clone3", &["EAGAIN"], Panics(UNAVAIL, PANIC)),
+    fault(Broker, KerberosIdle, "mmap", ENOMEM, Ends(UNAVAIL, THREAD)),
+    fault(Broker, KerberosIdle, "mprotect", ENOMEM, Ends(UNAVAIL, THREAD)),
 
-    fault(Bridge, Usual,        "accept4",    &["EMFILE"], Denied(UNANSWERED, &["event=accept", "%m"])),
-    fault(Bridge, Usual,        "epoll_wait", EINTR, Nothing).each(SECOND),
-    fault(Bridge, Usual,        "epoll_ctl",  &["ENOMEM", "ENOSPC"], Denied(CLOSED, &["event=accept", "%m"])),
-    fault(Bridge, Usual,        "socket",     DESCRIPTORS, Denied(CLOSED, UNKNOWN_PEER)),
-    fault(Bridge, Usual,        "sendto",     BUFFERS, Denied(CLOSED, UNKNOWN_PEER)),
-    fault(Bridge, Usual,        "recvfrom",   ENOMEM, Denied(CLOSED, UNKNOWN_PEER)),
-    fault(Bridge, Usual,        "connect",    &["EAGAIN", "ENOMEM"], Denied(UNAVAILABLE_52, BIND)),
-    fault(Bridge, Usual,        "connect",    EINTR, Nothing).each(SECOND),
-    fault(Bridge, Usual,        "sendmsg",    ENOMEM, Denied(UNAVAILABLE_52, BIND)),
-    fault(Bridge, Usual,        "ppoll",      EINTR, Nothing).each(SECOND),
-    fault(Bridge, Usual,        "ppoll",      ENOMEM, Denied(UNAVAILABLE_52, MODULE)),
-    fault(Bridge, Usual,        "openat",     DESCRIPTORS, Denied(UNAVAILABLE_52, &["outcome=misconfigured"])),
+    fault(Bridge, Usual, "accept4", &["EMFILE"], Denied(LATE, &["event=accept", "%m"])),
+    fault(Bridge, Usual, "epoll_wait", EINTR, Nothing).each(SECOND),
+    fault(Bridge, Usual, "epoll_ctl", &["ENOMEM", "ENOSPC"], Denied(CLOSED, &["event=accept", "%m"])),
+    fault(Bridge, Usual, "socket", FILES, Denied(CLOSED, NO_PEER)),
+    fault(Bridge, Usual, "sendto", BUFFERS, Denied(CLOSED, NO_PEER)),
+    fault(Bridge, Usual, "recvfrom", ENOMEM, Denied(CLOSED, NO_PEER)),
+    fault(Bridge, Usual, "connect", &["EAGAIN", "ENOMEM"], Denied(AWAY, BIND)),
+    fault(Bridge, Usual, "connect", EINTR, Nothing).each(SECOND),
+    fault(Bridge, Usual, "sendmsg", ENOMEM, Denied(AWAY, BIND)),
+    fault(Bridge, Usual, "ppoll", EINTR, Nothing).each(SECOND),
+    fault(Bridge, Usual, "ppoll", ENOMEM, Denied(AWAY, MODULE)),
+    fault(Bridge, Usual, "openat", FILES, Denied(AWAY, &["outcome=misconfigured"])),
     // libpam finds no line in a service that it cannot read, and denies. The bridge says "disabled" then.
-    fault(Bridge, Usual,        "read",       &["EIO"], Denied(&["49"], &["outcome=disabled"])),
-    fault(Bridge, Idle,         "clone3",     &["EAGAIN"], Panics(CLOSED, &["Panicked", "multi_thread/worker.rs"])),
-    fault(Bridge, Idle,         "mprotect",   ENOMEM, Panics(CLOSED, &["Panicked", "multi_thread/worker.rs"])),
-    fault(Bridge, Idle,         "mmap",       ENOMEM, Ends(CLOSED, THREAD)),
+    fault(Bridge, Usual, "read", &["EIO"], Denied(&["49"], &["outcome=disabled"])),
+    fault(Bridge, Idle, "clone3", &["EAGAIN"], Panics(CLOSED, RUNTIME)),
+    fault(Bridge, Idle, "mprotect", ENOMEM, Panics(CLOSED, RUNTIME)),
+    fault(Bridge, Idle, "mmap", ENOMEM, Panics(CLOSED, RUNTIME)),
 
     // libpam's audit needs a socket, too, and syslog as well, so no line names the cause.
-    fault(Application, Usual,   "socket",     DESCRIPTORS, Denied(&["PAM_SYSTEM_ERR"], &[])),
-    fault(Application, Usual,   "socket",     DESCRIPTORS, Denied(UNAVAILABLE, MODULE)).each(FIRST),
-    fault(Application, Usual,   "connect",    &["EAGAIN"], Denied(UNAVAILABLE, &["no connection: timed out"])).each(FIRST),
-    fault(Application, Usual,   "connect",    ENOMEM, Denied(UNAVAILABLE, MODULE)).each(FIRST),
-    fault(Application, Usual,   "connect",    EINTR, Nothing).each(SECOND),
+    fault(Application, Usual, "socket", FILES, Denied(&["PAM_SYSTEM_ERR"], &[])),
+    fault(Application, Usual, "socket", FILES, Denied(UNAVAIL, MODULE)).each(FIRST),
+    fault(Application, Usual, "connect", &["EAGAIN"], Denied(UNAVAIL, FULL)).each(FIRST),
+    fault(Application, Usual, "connect", ENOMEM, Denied(UNAVAIL, MODULE)).each(FIRST),
+    fault(Application, Usual, "connect", EINTR, Nothing).each(SECOND),
     // The broker answers a request that did not come, and that answer is in the log.
-    fault(Application, Usual,   "sendmsg",    ENOMEM, Denied(UNAVAILABLE, &["no whole request in time"])),
-    fault(Application, Usual,   "recvfrom",   ENOMEM, Denied(UNAVAILABLE, MODULE)).each(FIRST),
-    fault(Application, Usual,   "recvfrom",   &["EAGAIN"], Nothing).each(SECOND),
-    fault(Application, Usual,   "ppoll",      EINTR, Nothing).each(SECOND),
-    fault(Application, Usual,   "ppoll",      ENOMEM, Denied(UNAVAILABLE, MODULE)),
-    fault(Application, Usual,   "openat",     DESCRIPTORS, Nothing),
-    fault(Application, NewHandles, "openat",  DESCRIPTORS, Denied(&["pam_start: PAM_ABORT"], &[])),
-    fault(Application, NewHandles, "mmap",    ENOMEM, Perhaps(&["pam_start: PAM_ABORT"])),
-    fault(Application, NewHandles, "mprotect",    ENOMEM, Perhaps(&["pam_start: PAM_ABORT"])),
-    fault(Application, NewHandles, "brk",    ENOMEM, Perhaps(&["pam_start: PAM_ABORT"])),
+    fault(Application, Usual, "sendmsg", ENOMEM, Denied(UNAVAIL, &["no whole request in time"])),
+    fault(Application, Usual, "recvfrom", ENOMEM, Denied(UNAVAIL, MODULE)).each(FIRST),
+    fault(Application, Usual, "recvfrom", &["EAGAIN"], Nothing).each(SECOND),
+    fault(Application, Usual, "ppoll", EINTR, Nothing).each(SECOND),
+    fault(Application, Usual, "ppoll", ENOMEM, Denied(UNAVAIL, MODULE)),
+    fault(Application, Usual, "openat", FILES, Nothing),
+    fault(Application, NewHandles, "openat", FILES, Denied(ABORTED, &[])),
+    fault(Application, NewHandles, "mmap,mprotect", ENOMEM, Nothing),
 ];
 
 /// Returns the text of an error in a log line.
@@ -303,7 +329,8 @@ fn of(lab: &Lab, report: &mut Report, process: Process) -> Check {
             for error in fault.errors {
                 let Fault { state, calls, when, .. } = fault;
                 let which = if *when == ALL { String::new() } else { format!(", when={when}") };
-                report.check(&format!("{state:?}: {calls} {error}{which}"), || check(lab, fault, error));
+                report
+                    .check(&format!("{calls} {error}, {}{which}", state.name()), || check(lab, fault, error));
             }
         }
         lab.set_method(Method::Ldap);
@@ -483,9 +510,7 @@ fn logins(lab: &Lab, client: &mut Client, process: Process, seen: Seen) -> Check
     let codes = |index: usize| match seen {
         Nothing => usual[index].to_vec(),
         Denied(codes, _) | Panics(codes, _) | Ends(codes, _) if index == 0 => codes.to_vec(),
-        Denied(codes, _) | Panics(codes, _) | Ends(codes, _) | Perhaps(codes) => {
-            [usual[index], codes].concat()
-        }
+        Denied(codes, _) | Panics(codes, _) | Ends(codes, _) => [usual[index], codes].concat(),
     };
     let passwords = [person(RIGHT).password, WRONG, person(DISABLED).password];
     for (index, (who, password)) in USERS.iter().zip(passwords).enumerate() {
@@ -516,7 +541,7 @@ fn check(lab: &Lab, fault: &Fault, error: &str) -> Check {
     recovers(lab, &mut client, *process)?;
     let (before, counters) = (Before::of(lab)?, lab.everybodys_counters()?);
     if matches!(state, Idle | KerberosIdle) {
-        std::thread::sleep(IDLE);
+        rests(outer_pid(lab, client.pid(lab)?)?)?;
     }
     let strace = Strace::attach(lab, client.pid(lab)?, &[&format!("trace={calls}"), &inject])?;
     if *state == Reconnecting {
@@ -536,13 +561,22 @@ fn check(lab: &Lab, fault: &Fault, error: &str) -> Check {
     match seen {
         Panics(..) => equal("the processes", Before::processes(lab)?, before.processes)?,
         Ends(..) => equal("the same processes", Before::processes(lab)? == before.processes, false)?,
-        Nothing | Perhaps(_) | Denied(..) => before.still_holds(lab)?,
+        Nothing | Denied(..) => before.still_holds(lab)?,
     }
     if let Denied(_, words) | Panics(_, words) | Ends(_, words) = seen {
         let words: Vec<_> = words.iter().map(|word| if *word == "%m" { text(error) } else { word }).collect();
         before.names(lab, &words)?;
     }
     counted(lab, &counters)
+}
+
+/// Waits until this process has no thread of an earlier login, so that the next one needs a new thread.
+fn rests(pid: u32) -> Check {
+    wait(REST, || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| e.to_string())?;
+        let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        equal("threads", names.filter(|name| name.trim() == RUNTIME_THREAD).count(), WORKERS)
+    })
 }
 
 /// Waits until a right password gives access, and returns how long that took.
@@ -600,7 +634,7 @@ fn controls(lab: &Lab, report: &mut Report) -> Check {
         contains("the row", &error, "no call failed")
     });
     report.check("control: a fault that a login does not notice fails a row that expects it", || {
-        let fault = fault(Broker, Usual, "epoll_wait", EINTR, Denied(UNAVAILABLE, &[])).each(SECOND);
+        let fault = fault(Broker, Usual, "epoll_wait", EINTR, Denied(UNAVAIL, &[])).each(SECOND);
         let error = check(lab, &fault, "EINTR").err().unwrap_or_default();
         contains("the row", &error, "saw PAM_SUCCESS")
     });
@@ -609,20 +643,30 @@ fn controls(lab: &Lab, report: &mut Report) -> Check {
 
 /// Stops and continues a process until it is dropped. The kernel then interrupts calls that wait, although no
 /// signal is handled (signal(7)).
-struct Stops(Child);
+struct Stops {
+    child: Child,
+    /// The process, as this machine sees it.
+    pid: u32,
+}
 
 impl Stops {
+    /// Begins with the host's process `pid`.
     fn begin(lab: &Lab, pid: u32) -> Result<Self, String> {
-        let script =
-            format!("while kill -STOP {0} && kill -CONT {0}; do sleep 0.002; done", outer_pid(lab, pid)?);
-        Command::new("sh").args(["-c", &script]).spawn().map(Stops).map_err(|e| format!("sh: {e}"))
+        let pid = outer_pid(lab, pid)?;
+        let script = format!("while kill -STOP {pid} && kill -CONT {pid}; do sleep 0.002; done");
+        let child = Command::new("sh").args(["-c", &script]).spawn().map_err(|e| format!("sh: {e}"))?;
+        Ok(Stops { child, pid })
     }
+}
 
-    /// Ends the loop. The process may be stopped at that moment.
-    fn end(mut self, lab: &Lab, pid: u32) -> Check {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        lab.host_sh(&format!("kill -CONT {pid}")).ok().map(drop)
+impl Drop for Stops {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The process may be stopped at this moment, and nsenter(1), which started it, stops with it.
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or_default();
+        let _ = Command::new("kill").args(["-CONT", &self.pid.to_string(), parent.trim()]).status();
     }
 }
 
@@ -636,7 +680,7 @@ fn stopped(lab: &Lab, process: Process) -> Check {
         logins(lab, &mut client, process, Nothing)
             .and_then(|()| lab.run(&["cast", "reset", WRONGED]).ok().map(drop))
     });
-    stops.end(lab, pid)?;
+    drop(stops);
     let calls = strace.detach()?;
     done?;
     let interrupted =
