@@ -1,4 +1,4 @@
-//! A proxy that passes on one byte at a time in both directions: whoever reads gets short reads.
+//! A proxy that passes on one byte at a time in both directions, so that both ends get short reads.
 //!
 //! It is part of the lab's suite, which starts itself on the joined host with these arguments.
 

@@ -3,13 +3,14 @@
 //!
 //! While a fault lasts, a right password gives access or a clear code in time, and a wrong password and a
 //! disabled account give none. No process ends or panics, the log names the cause, and afterwards users log
-//! in without a restart.
+//! in without a restart. The rows with [`Panics`] and [`Ends`] show known faults, and fail when those are
+//! mended.
 //!
-//! strace(1) lets the calls fail. It can only invent results, so an error is in the table only where the
-//! kernel could give it, too: no EAGAIN of a socket that has data, and no EINTR of a call that never waits.
-//! Invented short reads would be bytes that nobody sent, so [`pieces`] has real ones. An LD_PRELOAD library
-//! is no alternative: systemd starts the programs, their libraries are loaded already, and std calls the
-//! kernel through the same libc as SQLite and Kerberos do, so it would change more than one call.
+//! Why strace(1): it attaches to a running process and leaves it again. A filter of seccomp stays until the
+//! process ends, and a library of LD_PRELOAD misses the calls that rustix makes without libc. strace invents
+//! the results, so an error is in the table only where the kernel could return it, too: a socket with data
+//! never returns EAGAIN, and a call that never waits never returns EINTR. An invented short read would hand
+//! out bytes that were never sent, so [`pieces`] makes the kernel return short reads and short writes.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -118,9 +119,9 @@ enum State {
     Kerberos,
     /// Each login registers a session.
     Sessions,
-    /// No login was made for so long that the threads for them have ended.
+    /// The threads of earlier logins have ended.
     Idle,
-    /// Both.
+    /// The same, and passwords are checked by Kerberos.
     KerberosIdle,
     /// Each login registers a session, and then the register is written back.
     WritingBack,
@@ -144,7 +145,7 @@ impl State {
     }
 }
 
-/// Result of a right password.
+/// Expected result of a right password.
 #[derive(Clone, Copy, Debug)]
 enum Seen {
     /// The user notices nothing.
@@ -422,7 +423,7 @@ impl Client {
                 pam(lab, SERVICE, user.sam, password, calls).code
             }
             Client::Ldap(url) => {
-                // Like other clients, it waits for an answer as long as nobody ends it.
+                // By itself, it waits for an answer without a limit.
                 let command =
                     ["timeout", PATIENCE, "ldapwhoami", "-x", "-H", url, "-D", user.upn, "-w", password];
                 lab.host("motion", &command, "").code.to_string()
