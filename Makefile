@@ -223,6 +223,12 @@ test-bridge: root ## log in by LDAP libraries of Node and Python through the bri
 	$(with_roots) clients workshop programs -- $(again) deb
 	$(lab_tests) --bridge
 
+.PHONY: test-syscalls
+test-syscalls: root ## let system calls of broker, bridge and module fail during logins (root)
+	packaging/deps --strace
+	$(with_roots) -- $(again) deb
+	$(lab_tests) --syscalls
+
 # Not optimised: that compiles in less than half the time, and shows the same logins. `make demo PROFILE=release` shows what
 # is shipped.
 .PHONY: demo

@@ -60,7 +60,7 @@ pub enum Call {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     pub handle: String,
-    /// The names of the calls' return codes, in order.
+    /// The names of the calls' return codes, in order; or only the reason why the handle did not start.
     pub codes: Vec<String>,
     pub said: Vec<Said>,
     /// The session id that the module gave to the application.
@@ -133,12 +133,14 @@ fn thread(done: &Sender<Result<Done, String>>) -> Sender<Job> {
                 Ok(open) => {
                     let result = work(&open, &job);
                     handle = Some(open).filter(|_| !job.end);
-                    Ok(result)
+                    result
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    Done { handle: job.handle, codes: vec![error], said: Vec::new(), session: None }
+                }
             };
             // The printing thread lives until the process ends.
-            let _ = done.send(result);
+            let _ = done.send(Ok(result));
         }
     });
     jobs

@@ -2,10 +2,11 @@
 //!
 //! `make test` runs it with `--suite`, `make test-failover` with `--failover`, `make test-sessions` with
 //! `--sessions`, `make test-doctor` with `--doctor`, `make test-clients` with `--clients`, `make test-bridge`
-//! with `--bridge`, `make soak` with `--soak`, `make bench` with `--bench`, `make demo` with `--demo`, `make
-//! pictures` with `--pictures` and the folder to write to. A word after one of the first six
-//! chooses the chapters whose names contain it. The suite has separate labs (`LAB_NAME`, default `suite`; the
-//! parts of `--suite` add their number) and removes them when it ends, for whatever reason;
+//! with `--bridge`, `make test-syscalls` with `--syscalls`, `make soak` with `--soak`, `make bench` with
+//! `--bench`, `make demo` with `--demo`, `make pictures` with `--pictures` and the folder to write to. A word
+//! after one of the first seven chooses the chapters whose names contain it. The suite has separate labs
+//! (`LAB_NAME`, default `suite`; the parts of `--suite` add their number) and removes them when it ends, for
+//! whatever reason;
 //! `MOTION_AD_KEEP_LAB=1` keeps the last lab of each name.
 #![allow(missing_docs)]
 // These are tests, though none is marked #[test].
@@ -52,6 +53,7 @@ mod pam;
 mod passwords;
 mod people;
 mod pictures;
+mod piecewise;
 mod process;
 mod ready;
 mod register;
@@ -67,7 +69,9 @@ mod side_by_side;
 mod soak;
 mod soak_bounds;
 mod soak_events;
+mod strace;
 mod strangers;
+mod syscalls;
 mod talk;
 mod warnings;
 mod watching;
@@ -213,6 +217,19 @@ const BRIDGE: &[Part] = &[(
 /// An hour of faults.
 const SOAK: &[Part] = &[(TWO_DCS, &[JOIN, ("soak", soak::chapter)])];
 
+/// Faults in system calls.
+const SYSCALLS: &[Part] = &[(
+    ONE_OF_EACH,
+    &[
+        JOIN,
+        ("control", syscalls::control),
+        ("broker", syscalls::broker),
+        ("bridge", syscalls::bridge),
+        ("application", syscalls::application),
+        ("pieces", syscalls::pieces),
+    ],
+)];
+
 /// The apt repository of a release.
 const REPOSITORY: &[Part] = &[(ONE_OF_EACH, &[JOIN, ("repository", repository::chapter)])];
 
@@ -238,14 +255,15 @@ fn main() -> ExitCode {
         "--doctor" => suite(DOCTOR, filter),
         "--clients" => suite(CLIENTS, filter),
         "--bridge" => suite(BRIDGE, filter),
+        "--syscalls" => suite(SYSCALLS, filter),
         "--repository" => suite(REPOSITORY, filter),
         "--soak" if filter.is_empty() => suite(SOAK, filter),
         "--bench" if filter.is_empty() => bench::run(),
         "--demo" if filter.is_empty() => demo::run(),
         "--pictures" if !filter.is_empty() => pictures::run(filter),
         _ => Err(
-            "usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--repository [CHAPTER] | \
-                  --soak | --bench | --demo | --pictures FOLDER"
+            "usage: lab --suite|--failover|--sessions|--doctor|--clients|--bridge|--syscalls|--repository \
+                  [CHAPTER] | --soak | --bench | --demo | --pictures FOLDER"
                 .to_owned(),
         ),
     };
@@ -266,6 +284,7 @@ fn another_program(arguments: &[&str]) -> Option<ExitCode> {
         [app::APPLICATION] => application::run(),
         [load::LOGIN_RATE, logins @ ..] => login_rate::run(logins),
         [answers::SCRIPTED, script @ ..] => answers::scripted(script),
+        [piecewise::PIECEWISE, from, to] => piecewise::run(from, to),
         [hosts::NO_AAAA] => hosts::dns_without_aaaa(),
         _ => return None,
     };

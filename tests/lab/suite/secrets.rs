@@ -329,7 +329,7 @@ fn processes(lab: &Lab) -> Result<Vec<u32>, String> {
 }
 
 /// Returns the pid on this machine of the host's process `pid`.
-fn outer_pid(lab: &Lab, pid: u32) -> Result<u32, String> {
+pub fn outer_pid(lab: &Lab, pid: u32) -> Result<u32, String> {
     let inner = |outer: &u32| -> Option<u32> {
         let status = fs::read_to_string(format!("/proc/{outer}/status")).ok()?;
         status
