@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -48,6 +49,18 @@ fn program() -> Command {
     command
 }
 
+/// Returns a free port below those that the kernel gives to connections (ip(7), ip_local_port_range), so that
+/// none of this machine's takes it before the server listens, or while the server is stopped.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() % 200 * 100;
+    (0..20_000)
+        .map(|_| 10_000 + (first + TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("every port is in use")
+}
+
 impl Server {
     /// Starts a Redis that keeps its data, with `options`.
     fn start(options: &str) -> Self {
@@ -56,7 +69,7 @@ impl Server {
 
     fn begin(sentinel: bool, options: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let options = format!(
             "save \"\"\nbind 127.0.0.1\ndir {}\nrepl-diskless-sync-delay 0\n{options}\n",
             folder.path().display()
@@ -229,6 +242,20 @@ async fn failing(store: &Redis) -> (StoreError, Duration) {
     let begun = Instant::now();
     let error = open(store, "x").await.unwrap_err();
     (error, begun.elapsed())
+}
+
+/// Repeats a call that must fail until the register is unavailable for a reason with the words `text`. The
+/// first call can meet its connection in the moment in which the server closes it.
+async fn fails_saying(store: &Redis, text: &str) {
+    let begun = Instant::now();
+    loop {
+        let (error, _) = failing(store).await;
+        if matches!(&error, StoreError::Unavailable(why) if why.contains(text)) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Waits until `store` has connected again: an attempt that failed a moment ago is not repeated at once.
@@ -537,14 +564,11 @@ async fn a_new_password_needs_no_new_start() {
 async fn a_replica_is_refused_with_advice_and_a_master_that_becomes_one_is_left() {
     let master = Server::start("");
     let replica = Server::start(&format!("replicaof 127.0.0.1 {}", master.port));
-    let (error, _) = failing(&store(&replica)).await;
-    let text = error.to_string();
-    assert!(matches!(error, StoreError::Unavailable(_)) && text.contains("name the master"), "{text}");
+    fails_saying(&store(&replica), "name the master").await;
     let used = store(&master);
     open(&used, "a").await.unwrap();
     master.does(&["REPLICAOF", "127.0.0.1", &replica.port.to_string()]).await.unwrap();
-    let (error, _) = failing(&used).await;
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    fails_saying(&used, "name the master").await;
     master.does(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
     in_a_while(&used, "b").await;
 }
