@@ -27,15 +27,22 @@ async fn open(store: &Sqlite, id: &str) -> Result<Opened, StoreError> {
 
 /// Opens the file in `folder`, and returns what is reported.
 async fn said(folder: &Path) -> (Sqlite, Vec<String>) {
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let store = Sqlite::new(folder, {
-        let said = said.clone();
-        Arc::new(move |text| said.lock().unwrap().push(text.to_owned()))
-    });
-    let store = store.unwrap();
+    let said = Arc::default();
+    let store = telling(folder, &said);
     store.count(soon()).await.unwrap();
     let said = said.lock().unwrap().clone();
     (store, said)
+}
+
+/// Ends `store`, and returns when its thread has released the file.
+async fn close(store: Sqlite) {
+    let (reply, done) = oneshot::channel();
+    let closing: Job = Box::new(move |keeper| {
+        keeper.close();
+        reply.send(()).unwrap();
+    });
+    assert!(store.jobs.send(closing).is_ok());
+    done.await.unwrap();
 }
 
 fn files(folder: &Path) -> usize {
@@ -52,7 +59,7 @@ async fn the_next_process_finds_everything_and_only_its_own_user_may_read_it() {
     }
     store.bookmark("x", "7", soon()).await.unwrap();
     let events = all_events(&store).await;
-    drop(store);
+    close(store).await;
     let store = Sqlite::new(folder.path(), silent()).unwrap();
     assert_eq!(listed(&store, Which::All).await, [session("b", "john", NOW)]);
     assert_eq!(all_events(&store).await, events);
@@ -78,15 +85,11 @@ async fn a_damaged_file_is_set_aside_and_its_cursors_are_gaps() {
         open(&store, &number.to_string()).await.unwrap();
     }
     let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
-    drop(store);
+    close(store).await;
     let path = folder.path().join(FILE);
     let damages: [fn(&mut Vec<u8>); 3] =
         [|bytes| bytes.fill(b'x'), |bytes| bytes.truncate(bytes.len() / 2), |bytes| bytes[4096..].fill(0xff)];
     for (number, damage) in damages.into_iter().enumerate() {
-        // Wait until the thread has closed the file.
-        while Connection::open(&path).unwrap().query_row("SELECT 1 FROM sessions", [], |_| Ok(())).is_err() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
         let mut bytes = std::fs::read(&path).unwrap();
         damage(&mut bytes);
         std::fs::write(&path, bytes).unwrap();
@@ -103,6 +106,7 @@ async fn a_damaged_file_is_set_aside_and_its_cursors_are_gaps() {
         let events = store.events(&Position::After(cursor.clone()), 1, soon()).await.unwrap();
         assert!(events.gap);
         assert_eq!(events.list[0].session.id, "0");
+        close(store).await;
     }
 }
 
@@ -112,9 +116,9 @@ async fn few_damaged_files_are_kept() {
     for _ in 0..ASIDE + 2 {
         std::fs::write(folder.path().join(FILE), "this is no database, but long enough to look like one")
             .unwrap();
-        assert_eq!(said(folder.path()).await.1.len(), 1);
-        // Wait until the thread has released the file.
-        std::thread::sleep(Duration::from_millis(50));
+        let (store, lines) = said(folder.path()).await;
+        assert_eq!(lines.len(), 1);
+        close(store).await;
     }
     assert_eq!(files(folder.path()), ASIDE);
 }
@@ -191,7 +195,7 @@ async fn a_file_that_is_deleted_while_it_is_used_is_written_again() {
     for parts in [&["", "-wal"][..], &[""], &["-wal", ""]] {
         let folder = tempfile::tempdir().unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
-        let store = until_free(folder.path(), &told).await;
+        let store = telling(folder.path(), &told);
         for id in ["a", "b"] {
             open(&store, id).await.unwrap();
         }
@@ -202,8 +206,8 @@ async fn a_file_that_is_deleted_while_it_is_used_is_written_again() {
         assert_eq!(listed(&store, Which::All).await, [session("b", "john", NOW)]);
         let lines = told.lock().unwrap().clone();
         assert!(matches!(lines.as_slice(), [line] if line.contains("was deleted")), "{lines:?}");
-        drop(store);
-        let store = until_free(folder.path(), &told).await;
+        close(store).await;
+        let store = telling(folder.path(), &told);
         assert_eq!(all_events(&store).await, events);
         open(&store, "z").await.unwrap();
         assert_eq!(told.lock().unwrap().len(), 1);
@@ -214,28 +218,21 @@ async fn a_file_that_is_deleted_while_it_is_used_is_written_again() {
 async fn another_file_in_its_place_is_said_and_used() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let told = Arc::new(Mutex::new(Vec::new()));
-    let store = until_free(folder.path(), &told).await;
+    let store = telling(folder.path(), &told);
     open(&store, "a").await.unwrap();
     let (second, _) = said(other.path()).await;
     second.open(&session("b", "jane", NOW), ONE, soon()).await.unwrap();
-    drop(second);
-    drop(until_free(other.path(), &told).await);
-    std::thread::sleep(Duration::from_millis(100));
+    close(second).await;
     std::fs::rename(other.path().join(FILE), folder.path().join(FILE)).unwrap();
     assert_eq!(listed(&store, Which::All).await, [session("b", "jane", NOW)]);
     let lines = told.lock().unwrap().clone();
     assert!(matches!(lines.as_slice(), [line] if line.contains("another file took its place")), "{lines:?}");
 }
 
-/// Opens a store in `folder` after the previous one has released the file.
-async fn until_free(folder: &Path, told: &Arc<Mutex<Vec<String>>>) -> Sqlite {
+/// Creates a store in `folder`, which writes into `told` what it reports.
+fn telling(folder: &Path, told: &Arc<Mutex<Vec<String>>>) -> Sqlite {
     let told = told.clone();
-    let store = Sqlite::new(folder, Arc::new(move |text: &str| told.lock().unwrap().push(text.to_owned())));
-    let store = store.unwrap();
-    while store.count(soon()).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    store
+    Sqlite::new(folder, Arc::new(move |text: &str| told.lock().unwrap().push(text.to_owned()))).unwrap()
 }
 
 #[tokio::test]
@@ -256,9 +253,7 @@ async fn a_file_of_the_layout_before_is_carried_over() {
         let store = Sqlite::new(folder.path(), silent()).unwrap();
         let [open] = listed(&store, Which::All).await.try_into().unwrap();
         assert_eq!((open.id.as_str(), open.host.as_str(), open.machine.as_str()), ("a", "xcally", ""));
-        // Wait until the thread has released the file.
-        drop(store);
-        std::thread::sleep(Duration::from_millis(200));
+        close(store).await;
     }
     let store = Sqlite::new(folder.path(), silent()).unwrap();
     let Opened::Registered(gone) = open(&store, "b").await.unwrap() else { panic!("denied") };
@@ -366,7 +361,7 @@ async fn it_survives_being_killed_in_the_middle_of_writing() {
         let now: i64 = store.events(&Position::Now, 1, soon()).await.unwrap().cursor.parse().unwrap();
         assert!(now > events, "nothing was written");
         events = now;
-        drop(store);
+        close(store).await;
     }
 }
 
