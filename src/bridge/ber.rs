@@ -168,6 +168,14 @@ impl Elements {
         self.optional().ok_or(Malformed::Operation(self.what))
     }
 
+    /// Checks that no element is left.
+    ///
+    /// # Errors
+    /// Returns [`Malformed::Operation`] if one is.
+    pub fn end(mut self) -> Result<(), Malformed> {
+        self.optional().map_or(Ok(()), |_| Err(Malformed::Operation(self.what)))
+    }
+
     /// Returns the content of every element that is left; all are OCTET STRINGs that hold UTF-8 text.
     ///
     /// # Errors

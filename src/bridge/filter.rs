@@ -42,6 +42,7 @@ fn write(filter: StructureTag, text: &mut String) -> Result<(), Malformed> {
                 _ => "~=",
             });
             value(&parts.octets()?, text);
+            parts.end()?;
         }
         (4, PL::C(parts)) => substrings(inside(4, parts)?, text)?,
         (7, PL::P(name)) => {
@@ -63,6 +64,7 @@ fn substrings(mut parts: Elements, text: &mut String) -> Result<(), Malformed> {
     attribute(&parts.octets()?, text)?;
     text.push('=');
     let mut pieces = Elements::sequence(parts.any()?, "the filter")?;
+    parts.end()?;
     let mut next = Some(pieces.any()?);
     let mut is_first = true;
     while let Some(piece) = next {
@@ -86,7 +88,11 @@ fn substrings(mut parts: Elements, text: &mut String) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Writes an extensible match (RFC 4511, 4.5.1.7.7), whose fields each stand at most once and in order.
 fn extensible(parts: Vec<StructureTag>, text: &mut String) -> Result<(), Malformed> {
+    if !parts.is_sorted_by(|one, next| one.id < next.id) {
+        return Err(FILTER);
+    }
     let (mut rule, mut name, mut wanted, mut is_dn) = (None, None, None, false);
     for part in parts {
         match (part.class, part.id, part.payload) {
@@ -205,6 +211,11 @@ mod tests {
             context_of(4, vec![octets("cn"), sequence(vec![context(2, "a"), context(2, "b")])]),
             context_of(9, vec![context(3, "x")]),
             context_of(9, vec![context(2, "cn")]),
+            context_of(9, vec![context(2, "cn"), context(3, "x"), context(3, "y")]),
+            context_of(9, vec![context(2, "cn"), context(2, "uid"), context(3, "x")]),
+            context_of(9, vec![context(3, "x"), context(2, "cn")]),
+            context_of(3, vec![octets("cn"), octets("x"), octets("y")]),
+            context_of(4, vec![octets("cn"), sequence(vec![context(1, "a")]), octets("y")]),
         ];
         for filter in cases {
             assert_eq!(text(filter.clone()), Err(FILTER), "{filter:?}");
