@@ -339,7 +339,7 @@ impl Place<'_> {
 fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
     let mut lines = Vec::new();
     let mut open: Option<(usize, String)> = None;
-    for (number, line) in (1..).zip(text.split('\n')) {
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         let line = line.trim_start_matches(SPACE);
         // A comment or an empty line, which may also interrupt a continued one.
         if line.is_empty() || line.starts_with('#') {
@@ -347,10 +347,11 @@ fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
         }
         let (line, cut) = match line.split_once('#') {
             Some((line, _)) => (line, true),
-            None => (line.trim_end_matches(SPACE), false),
+            None => (line, false),
         };
         let (begun, mut whole) = open.take().unwrap_or((number, String::new()));
-        match line.strip_suffix('\\').filter(|_| !cut) {
+        // Otherwise the end of the line stays, because it can be a part of a word in brackets that are not closed.
+        match line.trim_end_matches(SPACE).strip_suffix('\\').filter(|_| !cut) {
             Some(line) => {
                 whole.push_str(line);
                 whole.push(' ');
