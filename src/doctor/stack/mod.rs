@@ -350,7 +350,7 @@ fn assemble(text: &str) -> (Vec<(usize, String)>, Option<usize>) {
             None => (line, false),
         };
         let (begun, mut whole) = open.take().unwrap_or((number, String::new()));
-        // Otherwise the end of the line stays, because it can be a part of a word in brackets that are not closed.
+        // Otherwise the line's end stays: in a bracket that is not closed it is a part of the word.
         match line.trim_end_matches(SPACE).strip_suffix('\\').filter(|_| !cut) {
             Some(line) => {
                 whole.push_str(line);
