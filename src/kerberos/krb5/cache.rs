@@ -9,7 +9,7 @@ use std::ptr;
 use libgssapi::credential::Cred;
 use libgssapi::error::{Error as GssError, MajorFlags};
 
-use super::raw::{self, Opaque};
+use super::raw::{self, krb5_ccache};
 use super::{Context, Failure, Principal};
 
 /// The type of cache that never touches a file.
@@ -18,7 +18,7 @@ const KIND: &CStr = c"MEMORY";
 /// A ticket cache, destroyed when dropped.
 pub(crate) struct Cache {
     context: Context,
-    raw: Opaque,
+    raw: krb5_ccache,
     /// `MEMORY:…`; every context of this process resolves it to the same tickets.
     name: CString,
 }
@@ -62,7 +62,7 @@ impl Drop for Cache {
 /// A handle on a cache in another context, closed when dropped.
 pub(super) struct OpenCache<'a> {
     context: &'a Context,
-    pub(super) raw: Opaque,
+    pub(super) raw: krb5_ccache,
 }
 
 impl<'a> OpenCache<'a> {
@@ -82,7 +82,7 @@ impl<'a> OpenCache<'a> {
     }
 
     /// Returns the handle, which the caller has to close.
-    pub(super) fn into_raw(self) -> Opaque {
+    pub(super) fn into_raw(self) -> krb5_ccache {
         ManuallyDrop::new(self).raw
     }
 }

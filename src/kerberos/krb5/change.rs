@@ -11,18 +11,17 @@ use std::net::IpAddr;
 use std::ptr;
 
 use super::initial::CHANGE_PASSWORD;
-use super::raw::{self, Address, Creds, Keyblock, Opaque};
+use super::raw::{
+    self, ADDRTYPE_INET, ADDRTYPE_INET6, krb5_address, krb5_auth_context, krb5_creds, krb5_keyblock,
+};
 use super::refused::Refused;
 use super::service::ticket;
 use super::{Bytes, Context, Failure, input};
 
-/// `AP_OPTS_MUTUAL_REQUIRED` and `AP_OPTS_USE_SUBKEY` (`krb5.h`).
-const OPTIONS: i32 = 0x2000_0000 | 1;
-/// `KRB5_AUTH_CONTEXT_DO_SEQUENCE` (`krb5.h`): the number reveals a reply to another request.
-const DO_SEQUENCE: i32 = 4;
-/// `ADDRTYPE_INET` and `ADDRTYPE_INET6` (RFC 4120, 7.5.3).
-const INET: i32 = 2;
-const INET6: i32 = 24;
+/// The service must prove itself, and the request gets a key of its own.
+const OPTIONS: i32 = raw::AP_OPTS_MUTUAL_REQUIRED | raw::AP_OPTS_USE_SUBKEY;
+/// Messages are numbered: the number reveals a reply to another request.
+const DO_SEQUENCE: i32 = raw::KRB5_AUTH_CONTEXT_DO_SEQUENCE;
 
 /// The version of a request; a reply may also have the other one.
 const VERSION: u16 = 1;
@@ -33,7 +32,7 @@ const LAST_RESULT: u16 = 7;
 /// A request that was built, and whose reply can be read.
 pub(crate) struct ChangeExchange {
     context: Context,
-    auth: Opaque,
+    auth: krb5_auth_context,
 }
 
 // SAFETY: everything in it belongs to its own context, which moves with it, and only one thread at a time
@@ -58,7 +57,7 @@ impl ChangeExchange {
     }
 
     /// Builds the AP-REQ (RFC 4120, 5.5.1).
-    fn present(&mut self, creds: &mut Creds) -> Result<Vec<u8>, Failure> {
+    fn present(&mut self, creds: &mut krb5_creds) -> Result<Vec<u8>, Failure> {
         let context = &self.context;
         // SAFETY: the context is valid; `auth` is written on success only. It is null again only in `drop`.
         context.check(unsafe { raw::krb5_auth_con_init(context.0, &mut self.auth) })?;
@@ -82,11 +81,11 @@ impl ChangeExchange {
     /// Builds the KRB-PRIV (RFC 4120, 5.7.1) that holds the new password.
     fn protect(&self, new: &[u8], local: IpAddr) -> Result<Vec<u8>, Failure> {
         let (kind, mut bytes) = match local {
-            IpAddr::V4(ip) => (INET, ip.octets().to_vec()),
-            IpAddr::V6(ip) => (INET6, ip.octets().to_vec()),
+            IpAddr::V4(ip) => (ADDRTYPE_INET, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (ADDRTYPE_INET6, ip.octets().to_vec()),
         };
         let length = c_uint::try_from(bytes.len()).unwrap_or(0);
-        let mut local = Address { magic: 0, kind, length, contents: bytes.as_mut_ptr() };
+        let mut local = krb5_address { magic: 0, addrtype: kind, length, contents: bytes.as_mut_ptr() };
         let context = &self.context;
         // SAFETY: everything is valid; the library copies the address.
         context.check(unsafe {
@@ -162,11 +161,11 @@ impl Drop for ChangeExchange {
 /// The key that was created for the request.
 struct SubKey<'a> {
     context: &'a Context,
-    raw: *mut Keyblock,
+    raw: *mut krb5_keyblock,
 }
 
 impl<'a> SubKey<'a> {
-    fn of(context: &'a Context, auth: Opaque) -> Result<Self, Failure> {
+    fn of(context: &'a Context, auth: krb5_auth_context) -> Result<Self, Failure> {
         let mut raw = ptr::null_mut();
         // SAFETY: both are valid; `raw` is written on success only, and is then a copy of ours.
         context.check(unsafe { raw::krb5_auth_con_getsendsubkey(context.0, auth, &mut raw) })?;

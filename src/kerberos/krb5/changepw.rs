@@ -8,17 +8,20 @@ use std::ffi::CStr;
 use std::ptr;
 
 use super::cache::OpenCache;
-use super::raw::{self, Address, Creds, Data, EncData, Keyblock, Opaque, Times};
+use super::raw::{
+    self, krb5_address, krb5_auth_context, krb5_creds, krb5_data, krb5_enc_data, krb5_keyblock,
+    krb5_ticket_times,
+};
 use super::{Bytes, Cache, Context, Principal, input};
 use crate::ber;
 
 const REALM: &str = "ACME.COM";
 /// AES-256 (RFC 3962), and a key of it.
-const AES_256: i32 = 18;
+const AES_256: i32 = raw::ENCTYPE_AES256_CTS_HMAC_SHA1_96;
 const KEY: [u8; 32] = [7; 32];
 /// The key usage of a ticket (RFC 4120, 7.5.1).
-const TICKET: i32 = 2;
-const DO_SEQUENCE: i32 = 4;
+const TICKET: i32 = raw::KRB5_KEYUSAGE_KDC_REP_TICKET;
+const DO_SEQUENCE: i32 = raw::KRB5_AUTH_CONTEXT_DO_SEQUENCE;
 /// Tickets of these tests are valid from 2020 until 2036.
 const BEGIN: (i32, &[u8]) = (1_577_836_800, b"20200101000000Z");
 const END: (i32, &[u8]) = (2_082_758_400, b"20360101000000Z");
@@ -32,14 +35,14 @@ pub(crate) struct Service {
 /// A request that was accepted.
 pub(crate) struct Accepted {
     context: Context,
-    auth: Opaque,
+    auth: krb5_auth_context,
     /// The new password in it.
     #[cfg_attr(not(test), expect(dead_code, reason = "the fuzz target reads the answer alone"))]
     pub(crate) password: Vec<u8>,
 }
 
-fn key(bytes: &mut [u8; 32]) -> Keyblock {
-    Keyblock { magic: 0, enctype: AES_256, length: 32, contents: bytes.as_mut_ptr() }
+fn key(bytes: &mut [u8; 32]) -> krb5_keyblock {
+    krb5_keyblock { magic: 0, enctype: AES_256, length: 32, contents: bytes.as_mut_ptr() }
 }
 
 impl Service {
@@ -99,7 +102,8 @@ impl Accepted {
         let context = &self.context;
         let (mut proof, mut message) = (Bytes::empty(context), Bytes::empty(context));
         let mut ip = [192, 0, 2, 1];
-        let mut local = Address { magic: 0, kind: 2, length: 4, contents: ip.as_mut_ptr() };
+        let mut local =
+            krb5_address { magic: 0, addrtype: raw::ADDRTYPE_INET, length: 4, contents: ip.as_mut_ptr() };
         let mut sub = ptr::null_mut();
         // SAFETY: everything is valid, and the owner of each written value frees it.
         unsafe {
@@ -138,15 +142,13 @@ fn store(context: &Context, cache: &CStr) {
     let service = Principal::parse(context, "kadmin/changepw@ACME.COM").unwrap();
     let (mut bytes, der) = (KEY, ticket(context));
     let (authtime, endtime) = (BEGIN.0, END.0);
-    // SAFETY: C's own empty value of this structure is all zeros.
-    let empty: Creds = unsafe { std::mem::zeroed() };
-    let mut creds = Creds {
+    let mut creds = krb5_creds {
         client: client.raw,
         server: service.raw,
         keyblock: key(&mut bytes),
-        times: Times { authtime, starttime: authtime, endtime, renew_till: 0 },
+        times: krb5_ticket_times { authtime, starttime: authtime, endtime, renew_till: 0 },
         ticket: input(&der).unwrap(),
-        ..empty
+        ..krb5_creds::default()
     };
     // SAFETY: everything is valid; the library copies what it keeps.
     unsafe {
@@ -200,8 +202,9 @@ fn encrypted(context: &Context, clear: &[u8]) -> Vec<u8> {
         let code = raw::krb5_c_encrypt_length(context.0, AES_256, clear.len(), &mut length);
         context.check(code).unwrap();
         let mut output = vec![0_u8; length];
-        let text = Data { magic: 0, length: length.try_into().unwrap(), data: output.as_mut_ptr().cast() };
-        let mut out = EncData { magic: 0, kind: 0, version: 0, text };
+        let text =
+            krb5_data { magic: 0, length: length.try_into().unwrap(), data: output.as_mut_ptr().cast() };
+        let mut out = krb5_enc_data { magic: 0, enctype: 0, kvno: 0, ciphertext: text };
         let input = input(clear).unwrap();
         let key = key(&mut bytes);
         let code = raw::krb5_c_encrypt(context.0, &key, TICKET, ptr::null(), &input, &mut out);

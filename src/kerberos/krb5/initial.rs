@@ -9,7 +9,10 @@ use zeroize::Zeroizing;
 
 use super::cache::OpenCache;
 use super::keytab::OpenKeytab;
-use super::raw::{self, Creds, Opaque};
+use super::raw::{
+    self, krb5_ccache, krb5_creds, krb5_get_init_creds_opt, krb5_init_creds_context, krb5_keytab,
+    krb5_principal,
+};
 use super::refused::Refused;
 use super::{Cache, Context, Failure, Principal, Step, single_name, step};
 
@@ -43,10 +46,6 @@ pub(in crate::kerberos) enum Client {
     Written(String),
 }
 
-/// Types of names (RFC 4120, 6.2; RFC 6806, 5).
-const NT_PRINCIPAL: i32 = 1;
-const NT_ENTERPRISE: i32 = 10;
-
 impl Client {
     /// The realm of the account.
     pub(in crate::kerberos) fn realm(&self) -> &str {
@@ -59,9 +58,11 @@ impl Client {
     fn principal<'a>(&self, context: &'a Context) -> Result<Principal<'a>, Failure> {
         match self {
             Client::Person { upn: Some(upn), realm, .. } => {
-                Principal::single(context, upn, realm, NT_ENTERPRISE)
+                Principal::single(context, upn, realm, raw::KRB5_NT_ENTERPRISE_PRINCIPAL)
             }
-            Client::Person { sam, upn: None, realm } => Principal::single(context, sam, realm, NT_PRINCIPAL),
+            Client::Person { sam, upn: None, realm } => {
+                Principal::single(context, sam, realm, raw::KRB5_NT_PRINCIPAL)
+            }
             Client::Written(name) => Principal::parse(context, name),
         }
     }
@@ -93,14 +94,14 @@ pub(in crate::kerberos) struct Granted {
 /// A running exchange.
 pub(in crate::kerberos) struct InitialExchange {
     context: Context,
-    client: Opaque,
+    client: krb5_principal,
     expected: Client,
-    options: Opaque,
-    keytab: Opaque,
-    raw: Opaque,
+    options: *mut krb5_get_init_creds_opt,
+    keytab: krb5_keytab,
+    raw: krb5_init_creds_context,
     /// The cache for the ticket, until it is handed over.
     cache: Option<Cache>,
-    handle: Opaque,
+    handle: krb5_ccache,
     /// The library keeps a pointer to it.
     encryption: Vec<i32>,
 }
@@ -260,9 +261,8 @@ impl InitialExchange {
         }
     }
 
-    fn creds<T>(&self, look: impl FnOnce(&Creds) -> T) -> Result<T, Failure> {
-        // SAFETY: C's own empty value of this structure is all zeros.
-        let mut creds: Creds = unsafe { std::mem::zeroed() };
+    fn creds<T>(&self, look: impl FnOnce(&krb5_creds) -> T) -> Result<T, Failure> {
+        let mut creds = krb5_creds::default();
         // SAFETY: everything is valid; `creds` is filled on success only.
         let code = unsafe { raw::krb5_init_creds_get_creds(self.context.0, self.raw, &mut creds) };
         self.context.check(code)?;
@@ -290,5 +290,25 @@ impl Drop for InitialExchange {
             }
             raw::krb5_free_principal(self.context.0, self.client);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_void;
+
+    use super::*;
+
+    /// libkrb5 asks no user anything: the parameter has no value but C's null pointer.
+    #[test]
+    fn the_library_can_get_no_prompter() {
+        let only: raw::krb5_prompter_fct = None;
+        match only {
+            None => assert_eq!(size_of_val(&only), size_of::<*const c_void>()),
+            Some(never) => match *never {},
+        }
+        let declarations = include_str!("raw.rs");
+        assert!(declarations.contains("        prompter: krb5_prompter_fct,\n"));
+        assert_eq!(declarations.matches("prompter:").count(), 1);
     }
 }

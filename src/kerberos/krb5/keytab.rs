@@ -8,13 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-use super::raw::{self, Code, Entry, Keyblock, Opaque};
+use super::raw::{self, KRB5_KT_END, krb5_keytab, krb5_keytab_entry, krb5_kt_cursor, krb5_principal};
 use super::{Context, Failure, text};
 use crate::kerberos::KerberosError;
 use crate::name::fold;
-
-/// The keytab has no further entry (`krb5.h`).
-const KRB5_KT_END: Code = -1765328202;
 
 /// One entry of a keytab; the key itself is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +83,7 @@ pub fn host_keytab() -> Result<Keytab, KerberosError> {
 /// A keytab handle, closed when dropped.
 pub(super) struct OpenKeytab<'a> {
     context: &'a Context,
-    pub(super) raw: Opaque,
+    pub(super) raw: krb5_keytab,
 }
 
 impl<'a> OpenKeytab<'a> {
@@ -99,7 +96,7 @@ impl<'a> OpenKeytab<'a> {
     }
 
     /// Returns the handle, which the caller has to close.
-    pub(super) fn into_raw(self) -> Opaque {
+    pub(super) fn into_raw(self) -> krb5_keytab {
         ManuallyDrop::new(self).raw
     }
 
@@ -127,16 +124,10 @@ impl<'a> OpenKeytab<'a> {
         }
     }
 
-    fn entries(&self, cursor: &mut Opaque) -> Result<Vec<KeytabEntry>, Failure> {
+    fn entries(&self, cursor: &mut krb5_kt_cursor) -> Result<Vec<KeytabEntry>, Failure> {
         let mut entries = Vec::new();
         loop {
-            let mut entry = Entry {
-                magic: 0,
-                principal: ptr::null_mut(),
-                timestamp: 0,
-                vno: 0,
-                key: Keyblock { magic: 0, enctype: 0, length: 0, contents: ptr::null_mut() },
-            };
+            let mut entry = krb5_keytab_entry::default();
             // SAFETY: context, keytab and cursor are valid; `entry` is filled on success only.
             let code = unsafe { raw::krb5_kt_next_entry(self.context.0, self.raw, &mut entry, cursor) };
             if code == KRB5_KT_END {
@@ -157,7 +148,7 @@ impl<'a> OpenKeytab<'a> {
         }
     }
 
-    fn unparse(&self, principal: Opaque) -> Result<String, Failure> {
+    fn unparse(&self, principal: krb5_principal) -> Result<String, Failure> {
         let mut raw = ptr::null_mut();
         // SAFETY: the principal belongs to an entry that is still alive; `raw` is written on success only.
         self.context.check(unsafe { raw::krb5_unparse_name(self.context.0, principal, &mut raw) })?;

@@ -5,7 +5,7 @@
 //!
 //! | File | Subject |
 //! |---|---|
-//! | `raw.rs` | libkrb5's declarations |
+//! | `raw.rs` | libkrb5's declarations, made by bindgen |
 //! | `keytab.rs` | the content of a keytab |
 //! | `cache.rs` | tickets in memory, and GSSAPI's access to them |
 //! | `initial.rs` | the AS exchange, step by step |
@@ -40,11 +40,8 @@ pub use keytab::{Keytab, KeytabEntry, host_keytab, keytab};
 pub(super) use refused::Refused;
 pub(super) use service::ServiceExchange;
 
-use self::raw::{Code, Data, Opaque, PrincipalData};
+use self::raw::{KRB5_KDC_UNREACH, krb5_context, krb5_data, krb5_error_code, krb5_principal};
 use super::KerberosError;
-
-/// `KRB5_KDC_UNREACH` (`krb5.h`).
-const KRB5_KDC_UNREACH: Code = -1765328228;
 
 /// Returns the default realm of `krb5.conf`.
 ///
@@ -66,7 +63,7 @@ pub fn default_realm() -> Result<String, KerberosError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// 0 if the failure is not libkrb5's.
-    pub(super) code: Code,
+    pub(super) code: krb5_error_code,
     pub(super) text: String,
 }
 
@@ -89,17 +86,28 @@ pub(super) enum Step {
     Done,
 }
 
-/// `KRB5_INIT_CREDS_STEP_FLAG_CONTINUE` and `KRB5_TKT_CREDS_STEP_FLAG_CONTINUE` (`krb5.h`).
-const CONTINUE: c_uint = 1;
+/// A function that makes one step of an exchange.
+type StepFn<Exchange> = unsafe extern "C" fn(
+    context: krb5_context,
+    exchange: Exchange,
+    reply: *mut krb5_data,
+    request: *mut krb5_data,
+    realm: *mut krb5_data,
+    flags: *mut c_uint,
+) -> krb5_error_code;
+
+/// The flag of a step after which there is another one, the same in both exchanges.
+const CONTINUE: c_uint = raw::KRB5_INIT_CREDS_STEP_FLAG_CONTINUE;
+const _: () = assert!(CONTINUE == raw::KRB5_TKT_CREDS_STEP_FLAG_CONTINUE);
 
 /// Passes the KDC's reply to an exchange, empty at first, and returns the next step.
 ///
 /// # Safety
-/// `exchange` is one of the kind that `call` is for, and was made with `context`.
-unsafe fn step(
+/// `exchange` was made with `context`.
+unsafe fn step<Exchange>(
     context: &Context,
-    call: raw::StepFn,
-    exchange: Opaque,
+    call: StepFn<Exchange>,
+    exchange: Exchange,
     reply: &[u8],
 ) -> Result<Step, Failure> {
     let mut reply = input(reply)?;
@@ -116,7 +124,7 @@ unsafe fn step(
 }
 
 /// An owned `krb5_context`.
-struct Context(Opaque);
+struct Context(krb5_context);
 
 // SAFETY: a context is bound to no thread. Two threads must not use it at once, and it is not `Sync`.
 unsafe impl Send for Context {}
@@ -129,14 +137,14 @@ impl Context {
             0 => {
                 // SAFETY: the context was just made; the hook has the type of the declaration and needs no
                 // data.
-                unsafe { raw::krb5_set_kdc_send_hook(raw, unreachable_kdc, ptr::null_mut()) };
+                unsafe { raw::krb5_set_kdc_send_hook(raw, Some(unreachable_kdc), ptr::null_mut()) };
                 Ok(Context(raw))
             }
             code => Err(Failure { code, text: format!("krb5.conf cannot be read (libkrb5 says {code})") }),
         }
     }
 
-    fn check(&self, code: Code) -> Result<(), Failure> {
+    fn check(&self, code: krb5_error_code) -> Result<(), Failure> {
         if code == 0 {
             return Ok(());
         }
@@ -159,20 +167,20 @@ impl Drop for Context {
 
 /// Contacts no KDC, so that libkrb5 never sends anything itself.
 unsafe extern "C" fn unreachable_kdc(
-    _: Opaque,
+    _: krb5_context,
     _: *mut c_void,
-    _: *const Data,
-    _: *const Data,
-    _: *mut *mut Data,
-    _: *mut *mut Data,
-) -> Code {
+    _: *const krb5_data,
+    _: *const krb5_data,
+    _: *mut *mut krb5_data,
+    _: *mut *mut krb5_data,
+) -> krb5_error_code {
     KRB5_KDC_UNREACH
 }
 
 /// A `krb5_principal`, freed when dropped.
 struct Principal<'a> {
     context: &'a Context,
-    raw: Opaque,
+    raw: krb5_principal,
 }
 
 impl<'a> Principal<'a> {
@@ -196,7 +204,7 @@ impl<'a> Principal<'a> {
         };
         context.check(code)?;
         // SAFETY: the library has just made it, and nothing else holds it.
-        unsafe { (*raw.cast::<PrincipalData>()).kind = kind };
+        unsafe { (*raw).type_ = kind };
         Ok(Principal { context, raw })
     }
 
@@ -210,7 +218,7 @@ impl<'a> Principal<'a> {
     }
 
     /// Returns the principal, which the caller has to free.
-    fn into_raw(self) -> Opaque {
+    fn into_raw(self) -> krb5_principal {
         ManuallyDrop::new(self).raw
     }
 }
@@ -225,12 +233,12 @@ impl Drop for Principal<'_> {
 /// `krb5_data` that the library allocated.
 struct Bytes<'a> {
     context: &'a Context,
-    raw: Data,
+    raw: krb5_data,
 }
 
 impl<'a> Bytes<'a> {
     fn empty(context: &'a Context) -> Self {
-        Bytes { context, raw: Data { magic: 0, length: 0, data: ptr::null_mut() } }
+        Bytes { context, raw: krb5_data::default() }
     }
 
     fn as_slice(&self) -> &[u8] {
@@ -247,14 +255,14 @@ impl Drop for Bytes<'_> {
 }
 
 /// Wraps `bytes` as the library's input. The library does not change it, although C does not declare that.
-fn input(bytes: &[u8]) -> Result<Data, Failure> {
+fn input(bytes: &[u8]) -> Result<krb5_data, Failure> {
     let length = c_uint::try_from(bytes.len()).map_err(|_| Failure::own("a message is too long"))?;
-    Ok(Data { magic: 0, length, data: bytes.as_ptr().cast_mut().cast() })
+    Ok(krb5_data { magic: 0, length, data: bytes.as_ptr().cast_mut().cast() })
 }
 
 /// # Safety
 /// `data` was filled by the library, and lives as long as the result.
-unsafe fn slice(data: &Data) -> &[u8] {
+unsafe fn slice(data: &krb5_data) -> &[u8] {
     let length = usize::try_from(data.length).unwrap_or(0);
     if data.data.is_null() || length == 0 {
         return &[];
@@ -267,10 +275,10 @@ unsafe fn slice(data: &Data) -> &[u8] {
 ///
 /// # Safety
 /// `raw` is a valid principal, and lives as long as the result.
-unsafe fn single_name<'a>(raw: Opaque) -> (&'a [u8], Option<&'a [u8]>) {
+unsafe fn single_name<'a>(raw: krb5_principal) -> (&'a [u8], Option<&'a [u8]>) {
     // SAFETY: guaranteed by the caller; a length of 1 means that there is one component.
     unsafe {
-        let principal = &*raw.cast::<PrincipalData>();
+        let principal = &*raw;
         let name = (principal.length == 1 && !principal.data.is_null()).then(|| slice(&*principal.data));
         (slice(&principal.realm), name)
     }

@@ -5,7 +5,7 @@
 use std::ptr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::raw::{self, KrbError};
+use super::raw::{self, krb5_error};
 use super::{Context, Failure, input, slice};
 
 /// The content of a KRB-ERROR.
@@ -50,7 +50,7 @@ impl Refused {
     ///
     /// # Safety
     /// `raw` was made by the library and belongs to the caller.
-    pub(super) unsafe fn take(context: &Context, raw: *mut KrbError) -> Self {
+    pub(super) unsafe fn take(context: &Context, raw: *mut krb5_error) -> Self {
         // SAFETY: guaranteed by the caller.
         let error = unsafe { &*raw };
         let seconds = u64::from(error.stime.cast_unsigned());

@@ -8,18 +8,15 @@ use std::ptr;
 
 use super::cache::OpenCache;
 use super::keytab::OpenKeytab;
-use super::raw::{self, Creds, Data, Opaque};
+use super::raw::{self, krb5_auth_context, krb5_creds, krb5_data, krb5_tkt_creds_context};
 use super::{Bytes, Context, Failure, Principal, Step, single_name, step};
-
-/// `KRB5_GC_USER_USER` (`krb5.h`).
-const USER_TO_USER: i32 = 1;
 
 /// A running exchange. It follows referrals to other realms (RFC 6806, 8); each step names the next realm.
 pub(in crate::kerberos) struct ServiceExchange {
     context: Context,
-    raw: Opaque,
+    raw: krb5_tkt_creds_context,
     /// The service's ticket-granting ticket, if its session key replaces the service's key.
-    own: Option<Creds>,
+    own: Option<krb5_creds>,
 }
 
 // SAFETY: everything in it belongs to its own context, which moves with it, and only one thread at a time
@@ -53,24 +50,27 @@ impl ServiceExchange {
         Self::begin(context, cache, service, Some(own))
     }
 
-    fn begin(context: Context, cache: &CStr, service: &str, own: Option<Creds>) -> Result<Self, Failure> {
+    fn begin(
+        context: Context,
+        cache: &CStr,
+        service: &str,
+        own: Option<krb5_creds>,
+    ) -> Result<Self, Failure> {
         // From here on, dropping the value frees what it holds.
         let mut exchange = ServiceExchange { context, raw: ptr::null_mut(), own };
         let context = &exchange.context;
         let cache = OpenCache::new(context, cache)?;
         let client = cache.principal()?;
         let service = Principal::parse(context, service)?;
-        // SAFETY: C's own empty value of this structure is all zeros.
-        let mut wanted: Creds = unsafe { std::mem::zeroed() };
-        (wanted.client, wanted.server) = (client.raw, service.raw);
+        let mut wanted = krb5_creds { client: client.raw, server: service.raw, ..krb5_creds::default() };
         let mut options = 0;
         if let Some(own) = &exchange.own {
-            options = USER_TO_USER;
-            wanted.second_ticket = Data { ..own.ticket };
+            options = raw::KRB5_GC_USER_USER;
+            wanted.second_ticket = krb5_data { ..own.ticket };
         }
         let mut raw = ptr::null_mut();
         // SAFETY: everything is valid; the library copies what it needs.
-        let code = unsafe { raw::krb5_tkt_creds_init(context.0, cache.raw, &wanted, options, &mut raw) };
+        let code = unsafe { raw::krb5_tkt_creds_init(context.0, cache.raw, &mut wanted, options, &mut raw) };
         context.check(code)?;
         drop((cache, client, service));
         exchange.raw = raw;
@@ -126,8 +126,7 @@ impl ServiceExchange {
     /// Builds the AP-REQ (RFC 4120, 5.5.1) that presents the ticket to its service.
     fn present(&self) -> Result<Bytes<'_>, Failure> {
         let context = &self.context;
-        // SAFETY: C's own empty value of this structure is all zeros.
-        let mut creds: Creds = unsafe { std::mem::zeroed() };
+        let mut creds = krb5_creds::default();
         // SAFETY: everything is valid; `creds` is filled on success only.
         context.check(unsafe { raw::krb5_tkt_creds_get_creds(context.0, self.raw, &mut creds) })?;
         let mut auth = Authentication { context, raw: ptr::null_mut() };
@@ -167,16 +166,15 @@ pub(super) fn ticket(
     context: &Context,
     cache: &CStr,
     service: impl FnOnce(&str) -> String,
-) -> Result<Creds, Failure> {
+) -> Result<krb5_creds, Failure> {
     let cache = OpenCache::new(context, cache)?;
     let client = cache.principal()?;
     // SAFETY: the principal is valid until the end of this function.
     let (realm, _) = unsafe { single_name(client.raw) };
     let realm = String::from_utf8_lossy(realm);
     let service = Principal::parse(context, &service(&realm))?;
-    // SAFETY: C's own empty value of this structure is all zeros.
-    let (mut wanted, mut creds): (Creds, Creds) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    (wanted.client, wanted.server) = (client.raw, service.raw);
+    let mut wanted = krb5_creds { client: client.raw, server: service.raw, ..krb5_creds::default() };
+    let mut creds = krb5_creds::default();
     // SAFETY: everything is valid; `creds` is filled on success only.
     context.check(unsafe { raw::krb5_cc_retrieve_cred(context.0, cache.raw, 0, &mut wanted, &mut creds) })?;
     Ok(creds)
@@ -185,7 +183,7 @@ pub(super) fn ticket(
 /// A `krb5_auth_context`, freed when dropped.
 struct Authentication<'a> {
     context: &'a Context,
-    raw: Opaque,
+    raw: krb5_auth_context,
 }
 
 impl Drop for Authentication<'_> {
