@@ -367,7 +367,8 @@ systemd.time(7) describes.
 
 --follow prints a line for each login as it happens, after those of the last 10 minutes. On a terminal, the \
 last row counts all logins of the last minute: the rejected ones, the median time, and the domain \
-controllers that answered or failed. It ends with Ctrl-C, or when its output is closed.
+controllers that answered or failed. It ends with Ctrl-C, or when its output is closed. If journalctl ends \
+before, for example by a signal, it is started again after the last line.
 
 Examples:
   sudo motion-ad log john.doe
