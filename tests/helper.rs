@@ -926,7 +926,7 @@ fn what_follows_the_log_is_a_line_for_each_login_and_ends_with_its_reader() {
     std::io::BufRead::read_line(&mut out, &mut line).unwrap();
     assert_eq!(line, "03:33:20  jd from 192.0.2.7  success\n");
     // The second journalctl notes its arguments when it runs, which may be after the first line.
-    let wanted = "--follow --no-tail --after-cursor=c1784000000 _SYSTEMD_UNIT=motion-ad.service";
+    let wanted = "--follow --no-tail --cursor=c1784000000 _SYSTEMD_UNIT=motion-ad.service";
     let called = || fs::read_to_string(host.path("called")).unwrap();
     let until = Instant::now() + Duration::from_secs(30);
     while !called().contains(wanted) {
@@ -938,4 +938,43 @@ fn what_follows_the_log_is_a_line_for_each_login_and_ends_with_its_reader() {
     drop(out);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// A `journalctl` that follows can end: by a signal, or because no inotify instance is left.
+#[test]
+fn a_journalctl_that_ends_is_started_again_and_no_line_is_lost_or_told_twice() {
+    let host = Host::new();
+    journalctl(&host, "", "", 0);
+    // The first call reads what is past. Each later one begins with the record of its cursor: the third one
+    // ends within a record, and from the fifth one on there is nothing new.
+    let lines: String = (1..=6)
+        .map(|at| record(1_784_000_000 + at, &format!("event=login user=user{at} outcome=success")))
+        .collect();
+    fs::write(host.path("lines"), lines).unwrap();
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >>{0}/called\ncalls=$(wc -l <{0}/called)\n\
+         case $calls in\n\
+         1) ;;\n\
+         2) sed -n 1,2p {0}/lines; kill -TERM $$;;\n\
+         3) sed -n 2,4p {0}/lines; sed -n 5p {0}/lines | cut -c 1-40 | tr -d '\\n';;\n\
+         4) sed -n 4,6p {0}/lines; echo 'Insufficient watch descriptors available.' >&2;;\n\
+         *) sed -n 6p {0}/lines; echo 'Insufficient watch descriptors available.' >&2;;\n\
+         esac\n",
+        host.0.path().display()
+    );
+    fs::write(host.path("bin/journalctl"), script).unwrap();
+    let done = Done::from(with_journalctl(&host, &["log", "--follow"]).output().unwrap());
+    let expected: String = (1..=6).map(|at| format!("03:33:2{at}  user{at}  success\n")).collect();
+    assert_eq!((done.exit, done.out.as_str()), (2, expected.as_str()), "{done:?}");
+    let ended = "the journal cannot be followed, after 5 attempts: journalctl has ended: Insufficient watch \
+                 descriptors available.";
+    assert!(done.err.contains(ended), "{done:?}");
+    let called = fs::read_to_string(host.path("called")).unwrap();
+    let cursors: Vec<_> = called
+        .lines()
+        .filter_map(|line| line.split_once("--cursor="))
+        .map(|(_, cursor)| &cursor[..11])
+        .collect();
+    let places = [2, 4, 6, 6, 6, 6].map(|at| format!("c{}", 1_784_000_000 + at));
+    assert_eq!(cursors, places, "{called}");
 }

@@ -125,6 +125,8 @@ pub(super) struct Watch {
 struct Last {
     /// Time when AD last decided a login.
     decided: Option<Instant>,
+    /// Time when a login last succeeded.
+    succeeded: Option<Instant>,
     /// The last login that failed, if AD has decided none since.
     failed: Option<Failed>,
 }
@@ -132,6 +134,8 @@ struct Last {
 /// A look that has ended.
 #[derive(Clone)]
 struct Seen {
+    /// Time when it began.
+    begun: Instant,
     at: Instant,
     health: Health,
     /// False if it gave up before a login would have.
@@ -159,8 +163,22 @@ impl Watch {
             let reason = verdict.reason.clone();
             last.failed = Some(Failed { at, reason, binds_off: *binds_off });
         } else if !is_service && method.is_some() {
-            *last = Last { decided: Some(at), failed: None };
+            let succeeded = if verdict.outcome.is_success() { Some(at) } else { last.succeeded };
+            *last = Last { decided: Some(at), succeeded, failed: None };
         }
+    }
+
+    /// Returns true if `seen` reports that no login can succeed, although one has since it began. What it saw
+    /// may be older than that login, so only another look decides. A login that succeeded before a look
+    /// proves nothing against it.
+    fn disproves(&self, seen: &Seen) -> bool {
+        !seen.health.is_serving() && self.last.lock().succeeded.is_some_and(|at| at >= seen.begun)
+    }
+
+    /// Returns true if the last look answers a request from the time `begun`, without another one.
+    fn has_answer(&self, begun: Instant) -> bool {
+        let seen = self.seen.lock().clone();
+        seen.is_some_and(|seen| seen.at + FRESH > begun && seen.is_decided && !self.disproves(&seen))
     }
 
     /// Returns the problem that the last failed login shows, for a look that finds none.
@@ -192,9 +210,15 @@ pub async fn keep(broker: Arc<Broker>) -> Ended {
 
 impl Broker {
     /// Returns the present health, after a new look unless the last one was just now. The look leaves time
-    /// for a reply before `deadline`.
+    /// for a reply before `deadline`. If a login succeeds during a look that finds that none can, another
+    /// look decides.
     pub(super) async fn look_now(&self, deadline: Instant) -> Health {
-        self.look(ASKED, deadline.checked_sub(REPLYING)).await;
+        let until = deadline.checked_sub(REPLYING);
+        self.look(ASKED, until).await;
+        let is_disproved = self.watch.seen.lock().clone().is_some_and(|seen| self.watch.disproves(&seen));
+        if is_disproved && until.is_some_and(|until| until > Instant::now() + LOOKING) {
+            self.look(ASKED, until).await;
+        }
         self.health()
     }
 
@@ -246,10 +270,10 @@ impl Broker {
         let begun = Instant::now();
         let turn = timeout_at(until.unwrap_or(begun + OLD), self.watch.looking.lock());
         let Ok(_turn) = turn.await else { return };
-        let last = self.watch.seen.lock().clone();
-        if last.as_ref().is_some_and(|last| last.at + FRESH > begun && last.is_decided) {
+        if self.watch.has_answer(begun) {
             return;
         }
+        let last = self.watch.seen.lock().clone();
         let mut seen = service.look(self.problem().is_none(), quiet, until).await;
         if !seen.is_decided {
             seen.health.take_over(last.as_ref().map(|last| &last.health));
@@ -316,7 +340,7 @@ impl Service {
                 .stands_in(&self.domain)
                 .map(|reason| format!("logins work by Kerberos alone, because binds do not: {reason}")),
         );
-        Seen { at: Instant::now(), health: health.sorted(), is_decided }
+        Seen { begun, at: Instant::now(), health: health.sorted(), is_decided }
     }
 
     /// Queries the machine connection. Returns `None` without a keytab, else the connection's error and the
@@ -711,6 +735,55 @@ mod tests {
         assert!(watch.failure().is_some());
         watch.login(&decided(Outcome::Success, "", Some(Method::Kerberos)), five);
         assert_eq!(watch.failure(), None);
+    }
+
+    /// A look that took this many milliseconds until now, and found this problem.
+    fn looked(milliseconds: u64, problem: Option<Problem>) -> Seen {
+        let at = Instant::now();
+        let health = Health { problems: problem.into_iter().collect(), ..Health::default() };
+        Seen { begun: at - Duration::from_millis(milliseconds), at, health, is_decided: true }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_succeeded_disproves_an_older_look_and_no_newer_one() {
+        let watch = Watch::default();
+        let pass = async |milliseconds| tokio::time::advance(Duration::from_millis(milliseconds)).await;
+        let see = |milliseconds, problem| *watch.seen.lock() = Some(looked(milliseconds, problem));
+        let login = |outcome| watch.login(&decided(outcome, "", Some(Method::Ldap)), Duration::ZERO);
+        let is_answered = || watch.has_answer(Instant::now());
+        let down = || Some(Problem::stops("no domain controller can be used"));
+        pass(10_000).await;
+        assert!(!is_answered(), "the broker has not looked yet");
+
+        // The look met a domain controller in its restart, and a request half a second later gets its result …
+        see(20, down());
+        pass(100).await;
+        assert!(is_answered());
+        // … unless a login has succeeded since. A rejection shows that AD decides, and not that a login succeeds.
+        login(Outcome::WrongPassword);
+        assert!(is_answered());
+        login(Outcome::Success);
+        assert!(!is_answered());
+        // A look that began after that login decides, even if it finds the same.
+        pass(100).await;
+        see(20, down());
+        assert!(is_answered());
+
+        // The login succeeded while the look went on: what it saw may be older.
+        login(Outcome::Success);
+        pass(10).await;
+        see(20, down());
+        assert!(!is_answered());
+        pass(100).await;
+        see(20, down());
+        assert!(is_answered());
+
+        // A look that found that logins can succeed is disproved by none, and is as old as before.
+        see(20, Some(Problem::hurts("dc2: refused")));
+        login(Outcome::Success);
+        assert!(is_answered());
+        pass(500).await;
+        assert!(!is_answered());
     }
 
     #[tokio::test(start_paused = true)]

@@ -386,9 +386,6 @@ impl Broker {
         if request.observe {
             self.metrics.observed(verdict.outcome, SystemTime::now());
         }
-        if event == Event::Login {
-            self.watch.login(decision, took);
-        }
         let line = Line::new(event.name())
             .with("user", &request.user)
             .with("principal", verdict.principal.as_deref().unwrap_or_default())
@@ -454,15 +451,28 @@ impl<'a> Record<'a> {
         let decision = decision.unwrap_or_else(Decision::from);
         let reply = Reply::Verdict(decision.verdict_in(self.request.language));
         let seat = self.broker.seat(self.request, &decision);
-        self.decided = Some((decision, self.begun.elapsed()));
+        let took = self.begun.elapsed();
+        self.watched(&decision, took);
+        self.decided = Some((decision, took));
         Answer { reply, record: Some(self), seat }
+    }
+
+    /// Reports a login to the watch over the broker's health, before the reply: a client that has the answer
+    /// and then asks for the state finds the login counted.
+    fn watched(&self, decision: &Decision, took: Duration) {
+        if self.event == Event::Login {
+            self.broker.watch.login(decision, took);
+        }
     }
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let (decision, took) =
-            self.decided.take().unwrap_or_else(|| (undecided(self.event).into(), self.begun.elapsed()));
+        let (decision, took) = self.decided.take().unwrap_or_else(|| {
+            let (decision, took) = (undecided(self.event).into(), self.begun.elapsed());
+            self.watched(&decision, took);
+            (decision, took)
+        });
         self.broker.record(self.event, self.request, &decision, self.peer, took);
     }
 }

@@ -367,7 +367,8 @@ systemd.time(7) describes.
 
 --follow prints a line for each login as it happens, after those of the last 10 minutes. On a terminal, the \
 last row counts all logins of the last minute: the rejected ones, the median time, and the domain \
-controllers that answered or failed. It ends with Ctrl-C, or when its output is closed.
+controllers that answered or failed. It ends with Ctrl-C, or when its output is closed. If journalctl ends \
+before, for example by a signal, it is started again after the last line.
 
 Examples:
   sudo motion-ad log john.doe
@@ -661,7 +662,8 @@ kept in /etc/motion-ad/ldap-admin. A missing base DN or domain is added; every o
 and mode. The file as it was goes to /etc/motion-ad/backup/xcally.env, which only root can read. --apply \
 also enables motion-ad-ldap.socket and tries a bind as the user who owns the .env. --new-secret replaces the \
 secret in both places. --no-bridge gives the lines the values that they had in the backup, turns the bridge \
-off, and removes backup and secret.
+off, and removes backup and secret. A purge of the package removes them, too, and not the lines in the .env: \
+use --no-bridge before.
 
 Examples:
   sudo motion-ad setup
@@ -786,7 +788,7 @@ the cause.
 What can be done is a fix, which --fix applies; a step for you, with the place where to take it; or a \
 command that only shows something. A fix changes this package's files, its units and /etc/pam.d/motion, and \
 nothing else; no fix removes a rule or gives more users access. The file as it was is kept in \
-/etc/motion-ad/backup with the time of the change.
+/etc/motion-ad/backup with the time of the change, until the package is purged.
 
 --bundle writes what a support case needs into one archive, which only you can read: this report, status, \
 configuration, versions, units, PAM services, the answers of DNS, certificates, and the last lines of the \

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use serde::Deserialize;
 
@@ -53,8 +53,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Starts `journalctl` with these arguments.
-    pub(super) fn open(arguments: &[String]) -> Result<Self, Failure> {
+    /// Starts `journalctl` with these arguments. If they begin at a cursor, `told` is that of a record that is
+    /// not returned again.
+    pub(super) fn open(arguments: &[String], told: Option<&str>) -> Result<Self, Failure> {
         let missing = |error: io::Error| Failure::Journal(format!("{PROGRAM} cannot be run: {error}"));
         let complaints = tempfile::tempfile().map_err(missing)?;
         let mut command = command(arguments);
@@ -62,7 +63,8 @@ impl Journal {
         let mut child = command.stderr(complaints.try_clone().map_err(missing)?).spawn().map_err(missing)?;
         let out = child.stdout.take();
         let out = out.ok_or_else(|| Failure::Journal(format!("{PROGRAM} has no output")))?;
-        Ok(Journal { child, out, complaints, decoder: Decoder::default() })
+        let decoder = Decoder { told: told.map(str::to_owned), ..Decoder::default() };
+        Ok(Journal { child, out, complaints, decoder })
     }
 
     /// Waits for output and returns its records, perhaps none; `None` after the end.
@@ -92,13 +94,29 @@ impl Journal {
     ///
     /// # Errors
     /// Returns the reason if it could not read the whole journal.
-    pub(super) fn finish(mut self) -> Result<(), Failure> {
-        let status = self.child.wait().map_err(|error| Failure::Journal(format!("{PROGRAM}: {error}")))?;
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        let (status, complaints) = self.end()?;
+        judge(status, &complaints)
+    }
+
+    /// Waits for the end of a program that should have gone on, and returns the reason for the end.
+    pub(super) fn fault(self) -> Failure {
+        let (status, complaints) = match self.end() {
+            Ok(end) => end,
+            Err(failure) => return failure,
+        };
+        let unexpected = || Failure::Journal(format!("{PROGRAM} has ended: {}", said(status, &complaints)));
+        judge(status, &complaints).err().unwrap_or_else(unexpected)
+    }
+
+    /// Waits for the end, and returns the exit status and the complaints.
+    fn end(mut self) -> Result<(ExitStatus, String), Failure> {
+        let failed = |error: io::Error| Failure::Journal(format!("{PROGRAM}: {error}"));
+        let status = self.child.wait().map_err(failed)?;
         let mut text = Vec::new();
-        let rewound = self.complaints.rewind();
-        let read = rewound.and_then(|()| (&mut self.complaints).take(COMPLAINT).read_to_end(&mut text));
-        read.map_err(|error| Failure::Journal(format!("{PROGRAM}: {error}")))?;
-        judge(status.success(), &String::from_utf8_lossy(&text))
+        self.complaints.rewind().map_err(failed)?;
+        (&mut self.complaints).take(COMPLAINT).read_to_end(&mut text).map_err(failed)?;
+        Ok((status, String::from_utf8_lossy(&text).into_owned()))
     }
 }
 
@@ -120,13 +138,12 @@ fn command(arguments: &[String]) -> Command {
 }
 
 /// Decides from the complaints whether the journal was read.
-fn judge(is_success: bool, complaints: &str) -> Result<(), Failure> {
-    // The hint is folded to the width of a terminal.
-    let text = complaints.split_whitespace().collect::<Vec<_>>().join(" ");
+fn judge(status: ExitStatus, complaints: &str) -> Result<(), Failure> {
+    let text = said(status, complaints);
     if DENIED.iter().any(|part| text.contains(part)) {
         return Err(Failure::NoJournalAccess);
     }
-    match is_success {
+    match status.success() {
         _ if text.contains(NO_JOURNAL) => Err(Failure::Journal(
             "this host keeps no journal; the lines of motion-ad-broker are in the files of its syslog \
              daemon, such as /var/log/auth.log"
@@ -138,6 +155,22 @@ fn judge(is_success: bool, complaints: &str) -> Result<(), Failure> {
     }
 }
 
+/// Returns the complaints in one line, or the exit status if there are none.
+fn said(status: ExitStatus, complaints: &str) -> String {
+    // The hint is folded to the width of a terminal.
+    match complaints.split_whitespace().collect::<Vec<_>>().join(" ") {
+        text if text.is_empty() => status.to_string(),
+        text => text,
+    }
+}
+
+/// Returns true if two cursors are those of one entry. The journal numbers an entry again when it moves the
+/// entry from memory to disk, so the numbers (`s` and `i`) do not count.
+fn is_same(one: &str, other: &str) -> bool {
+    let stays = |part: &&str| !part.starts_with("s=") && !part.starts_with("i=");
+    one.split(';').filter(stays).eq(other.split(';').filter(stays))
+}
+
 /// Divides the output into records.
 #[derive(Default)]
 struct Decoder {
@@ -145,6 +178,8 @@ struct Decoder {
     /// True while the rest of a record that is too long arrives.
     is_skipping: bool,
     cursor: Option<String>,
+    /// Cursor of a record that was returned before; the first record may be that one.
+    told: Option<String>,
 }
 
 impl Decoder {
@@ -168,6 +203,10 @@ impl Decoder {
 
     fn record(&mut self, json: &[u8]) -> Option<Record> {
         let raw: Raw = serde_json::from_slice(json).ok()?;
+        let told = self.told.take();
+        if told.zip(raw.cursor.as_deref()).is_some_and(|(told, cursor)| is_same(&told, cursor)) {
+            return None;
+        }
         self.cursor = raw.cursor.or(self.cursor.take());
         let message = match raw.message? {
             Message::Text(text) => text,
@@ -201,6 +240,8 @@ enum Message {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
     /// A record at a second since 1970.
@@ -248,6 +289,31 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_record_that_was_returned_before_is_skipped_and_its_successor_never() {
+        let entry = |number: u32, time: u32| format!("s=ab{number};i={number};b=cd;m={time};t={time};x=ef");
+        let json = |cursor: &str, time: u32| {
+            format!(
+                "{{\"__CURSOR\":\"{cursor}\",\"__REALTIME_TIMESTAMP\":\"{time}000000\",\"MESSAGE\":\
+                 \"event=login\"}}\n"
+            )
+        };
+        let read = |text: String| {
+            let mut decoder = Decoder { told: Some(entry(1, 1)), ..Decoder::default() };
+            let times: Vec<_> = decoder.feed(text.as_bytes()).iter().map(|record| record.at).collect();
+            (times, decoder.cursor)
+        };
+        let second = Some(entry(2, 2));
+        let both = json(&entry(1, 1), 1) + &json(&entry(2, 2), 2);
+        assert_eq!(read(both.clone()), (vec![2_000_000], second.clone()));
+        // The journal was moved to disk meanwhile.
+        assert_eq!(read(both.replacen("s=ab1;i=1", "s=99;i=9", 1)), (vec![2_000_000], second.clone()));
+        // The record that was returned is no longer kept.
+        assert_eq!(read(json(&entry(2, 2), 2)), (vec![2_000_000], second));
+        // A record that is skipped is no progress.
+        assert_eq!(read(json(&entry(1, 1), 1)), (vec![], None));
+    }
+
+    #[test]
     fn a_journal_that_was_not_read_is_no_empty_one() {
         let hint = "Hint: You are currently not seeing messages from other users and the system.\n      \
                     Users in groups 'adm', 'systemd-journal' can see all messages. Pass -q to\n      turn \
@@ -263,8 +329,10 @@ pub(super) mod tests {
             (true, "No journal files were found.\n", Some("keeps no journal")),
             (false, "Failed to parse timestamp: x\n", Some("timestamp: x")),
             (false, "Bad message\n", Some("journalctl failed: Bad message")),
+            (false, "", Some("journalctl failed: exit status: 1")),
         ] {
-            let said = judge(is_success, complaints).map_err(|failure| failure.to_string());
+            let status = ExitStatus::from_raw(if is_success { 0 } else { 1 << 8 });
+            let said = judge(status, complaints).map_err(|failure| failure.to_string());
             match expected {
                 None => assert_eq!(said, Ok(())),
                 Some(part) => assert!(said.as_ref().is_err_and(|text| text.contains(part)), "{said:?}"),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IsTerminal as _, Write as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -16,7 +16,12 @@ use crate::helper::{Exit, Failure, Log, show};
 const WINDOW: Duration = Duration::from_secs(60);
 /// Maximum number of logins that the last row counts.
 const MOST: usize = 100_000;
-/// Time after which the last row is written again without a login.
+/// Ends of `journalctl` in a row, without a new record, after which it is not started again.
+const ENDS: u32 = 5;
+/// A `journalctl` that has run for this time has worked, even without a new record.
+const WORKED: Duration = Duration::from_secs(60);
+/// Time after which the last row is written again without a login, and `journalctl` starts again after its
+/// end.
 const REFRESH: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Moves the cursor up by one row and clears that row (ECMA-48, CUU and EL).
 const UP: &str = "\u{1b}[1A\u{1b}[2K";
@@ -30,11 +35,8 @@ pub(super) fn follow(args: &Log, wanted: &Wanted) -> Result<Exit, Failure> {
     let begun = now() / 1_000_000;
     let (found, cursor) = read(args, wanted)?;
     let mut new: Vec<_> = found.list.into();
-    let position = match cursor {
-        Some(cursor) => format!("--after-cursor={cursor}"),
-        None => format!("--since=@{begun}"),
-    };
-    let mut journal = Journal::open(&["--follow".to_owned(), "--no-tail".to_owned(), position])?;
+    let mut source = Source { cursor, begun, journal: None, opened: Instant::now(), ends: Ends::default() };
+    source.open()?;
     loop {
         let mut lines = String::new();
         for record in &new {
@@ -48,17 +50,86 @@ pub(super) fn follow(args: &Log, wanted: &Wanted) -> Result<Exit, Failure> {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Exit::Yes),
             written => written?,
         }
-        new = match wait(&journal)? {
-            Woken::Journal => match journal.read()? {
-                Some(records) => records,
-                None => {
-                    journal.finish()?;
-                    return Err(Failure::Journal("journalctl has ended".into()));
-                }
-            },
+        new = match wait(source.journal.as_ref())? {
+            Woken::Journal => source.read()?,
             Woken::Reader => return Ok(Exit::Yes),
-            Woken::Clock => Vec::new(),
+            Woken::Clock => {
+                source.open()?;
+                Vec::new()
+            }
         };
+    }
+}
+
+/// The journal from a place on. `journalctl` can end although it follows the journal: a signal, an error
+/// while a file is rotated or removed, or no inotify instance left (it then prints what there is and ends
+/// with status 0). It starts again at the last record.
+struct Source {
+    /// Cursor of the last record.
+    cursor: Option<String>,
+    /// Second since 1970 from which records are new, as long as there is no cursor.
+    begun: u64,
+    /// `None` from its end until it starts again.
+    journal: Option<Journal>,
+    /// Time when it last started.
+    opened: Instant,
+    ends: Ends,
+}
+
+impl Source {
+    /// Starts `journalctl` unless it runs.
+    fn open(&mut self) -> Result<(), Failure> {
+        if self.journal.is_some() {
+            return Ok(());
+        }
+        // With `--after-cursor`, journalctl 252 skips the first record if that of the cursor was removed.
+        let position = match &self.cursor {
+            Some(cursor) => format!("--cursor={cursor}"),
+            None => format!("--since=@{}", self.begun),
+        };
+        let arguments = ["--follow".to_owned(), "--no-tail".to_owned(), position];
+        self.opened = Instant::now();
+        self.journal = Some(Journal::open(&arguments, self.cursor.as_deref())?);
+        Ok(())
+    }
+
+    /// Returns the records that have arrived. After the end of `journalctl` there are none, and the next
+    /// call of `open` starts it again.
+    ///
+    /// # Errors
+    /// If it has ended too often in a row, or for a reason that stays.
+    fn read(&mut self) -> Result<Vec<Record>, Failure> {
+        let Some(journal) = &mut self.journal else { return Ok(Vec::new()) };
+        if let Some(records) = journal.read()? {
+            if let Some(cursor) = journal.cursor().filter(|cursor| self.cursor.as_deref() != Some(cursor)) {
+                self.cursor = Some(cursor.to_owned());
+                self.ends = Ends::default();
+            }
+            return Ok(records);
+        }
+        match self.journal.take().map(Journal::fault) {
+            Some(Failure::Journal(cause)) if self.ends.may_start_again(self.opened.elapsed()) => {
+                eprintln!("motion-ad: {cause}; reading on");
+                Ok(Vec::new())
+            }
+            Some(Failure::Journal(cause)) => Err(Failure::Journal(format!(
+                "the journal cannot be followed, after {ENDS} attempts: {cause}"
+            ))),
+            Some(failure) => Err(failure),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The ends of `journalctl` in a row.
+#[derive(Default)]
+struct Ends(u32);
+
+impl Ends {
+    /// Counts an end after this time, and returns true if `journalctl` may start again.
+    fn may_start_again(&mut self, ran: Duration) -> bool {
+        self.0 = if ran >= WORKED { 1 } else { self.0.saturating_add(1) };
+        self.0 < ENDS
     }
 }
 
@@ -71,15 +142,16 @@ enum Woken {
     Clock,
 }
 
-fn wait(journal: &Journal) -> Result<Woken, Failure> {
+/// Waits for the journal, unless it has ended, and for the end of the output's reader.
+fn wait(journal: Option<&Journal>) -> Result<Woken, Failure> {
     let out = io::stdout();
     // poll reports errors and hang-ups even if no event is requested (poll(2)).
-    let ours = PollFd::new(&out, PollFlags::empty());
-    let mut files = [ours, PollFd::from_borrowed_fd(journal.descriptor(), PollFlags::IN)];
+    let mut files = vec![PollFd::new(&out, PollFlags::empty())];
+    files.extend(journal.map(|journal| PollFd::from_borrowed_fd(journal.descriptor(), PollFlags::IN)));
     match poll(&mut files, Some(&REFRESH)) {
         Ok(0) | Err(rustix::io::Errno::INTR) => Ok(Woken::Clock),
-        Ok(_) => match &files {
-            [ours, _] if !ours.revents().is_empty() => Ok(Woken::Reader),
+        Ok(_) => match files.first() {
+            Some(ours) if !ours.revents().is_empty() => Ok(Woken::Reader),
             _ => Ok(Woken::Journal),
         },
         Err(error) => Err(Failure::Journal(error.to_string())),
@@ -250,6 +322,19 @@ mod tests {
         );
         summary.add(&record(71, "event=dc host=dc2.acme.com service=binds state=up"));
         assert_eq!(summary.text(900_000_000), "last 60 s: 0 logins, 0 rejected");
+    }
+
+    #[test]
+    fn journalctl_starts_again_unless_it_ends_too_often_in_a_row() {
+        let mut ends = Ends::default();
+        let short = Duration::from_secs(1);
+        for _ in 1..ENDS {
+            assert!(ends.may_start_again(short));
+        }
+        assert!(!ends.may_start_again(short));
+        // The last one had worked.
+        assert!(ends.may_start_again(WORKED));
+        assert!(ends.may_start_again(short));
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn read(args: &Log, wanted: &Wanted) -> Result<(Found, Option<String>), Failure>
     let default = if args.follow { FOLLOWED } else { SINCE };
     let mut arguments = vec![format!("--since={}", when(args.since.as_deref().unwrap_or(default), now))];
     arguments.extend(args.until.as_deref().map(|until| format!("--until={}", when(until, now))));
-    let mut journal = Journal::open(&arguments)?;
+    let mut journal = Journal::open(&arguments, None)?;
     let mut found = Found::default();
     while let Some(records) = journal.read()? {
         found.list.extend(records.into_iter().filter(|record| wanted.fits(record)));

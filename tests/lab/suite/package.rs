@@ -121,18 +121,25 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
         "purged it leaves what it did not create, and the user whose files may be among that",
         || {
             lab.host_sh(
-                "cd /etc/motion-ad && rm -rf *.pem backup && mkdir backup && touch backup/xcally.env \
-                     config.toml.bak && echo mine >mine.pem",
+                "cd /etc/motion-ad && rm -rf *.pem backup && mkdir -m 700 backup && touch backup/xcally.env \
+                     backup/motion.2026-11-30T062000Z.0 backup/mine.env config.toml.bak && echo mine >mine.pem",
             )
             .ok()?;
             lab.run(&["purge"]).ok()?;
             equal("files", lab.host_sh("ls -A /etc/motion-ad").stdout.as_str(), "backup\nmine.pem\n")?;
+            let copies = lab.host_sh("ls -A /etc/motion-ad/backup").stdout;
+            equal("copies", copies.as_str(), "mine.env\n")?;
             lab.host_sh("getent passwd motion-ad").ok()?;
             lab.run(&["install"]).ok()?;
             lab.host_sh("rm -r /etc/motion-ad/mine.pem /etc/motion-ad/backup").ok().map(drop)
         },
     );
-    report.check("purged it leaves nothing", || {
+    report.check("purged it leaves nothing, and no copy of a file that may hold a password", || {
+        lab.host_sh(
+            "cd /etc/motion-ad && mkdir -m 700 backup && echo PASSWORD=x >backup/xcally.env && \
+             touch backup/config.toml.2026-11-30T062000Z.1",
+        )
+        .ok()?;
         lab.run(&["purge"]).ok()?;
         // The lab's own copies of the installed packages do not count.
         let left = "find / -xdev -name '*motion[-_]ad*' ! -path '/var/cache/motion-ad-lab*'; find /run /tmp \
