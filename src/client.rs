@@ -15,6 +15,7 @@ use crate::protocol::search::{Found, MAX_FOUND, Search};
 use crate::protocol::{
     FrameError, MAX_FRAME, Operation, Reply, Request, Secret, monotonic, receive_up_to, send as send_frame,
 };
+use crate::scarce;
 use crate::verdict::Verdict;
 
 /// Time by which the broker's deadline precedes the client's, so that a reply in the last moment,
@@ -60,6 +61,15 @@ impl AskError {
             }
             _ => None,
         };
+        let scarce = match self {
+            AskError::Connect(error)
+            | AskError::Send(FrameError::Io(error))
+            | AskError::Receive(FrameError::Io(error)) => scarce::advice(error),
+            _ => None,
+        };
+        if let Some(advice) = scarce {
+            return advice;
+        }
         match (self, kind) {
             (AskError::Refused(reason), _) if reason.contains("broker.users") => {
                 "the broker notices a change of that file by itself"
@@ -114,12 +124,24 @@ fn ask_up_to(socket: &Path, request: &Request, secret: &Secret, limit: usize) ->
     // A broker that refuses us may answer and hang up before it has read the request: look for its reply
     // first.
     let sent = send_frame(&mut broker, request, secret);
+    // Otherwise the broker would wait for the rest, and its reply would name another cause.
+    let sent = match sent {
+        Err(error) if !may_be_answered(&error) => return Err(AskError::Send(error)),
+        sent => sent,
+    };
     match (sent, receive_up_to(&mut broker, limit)) {
         (_, Ok((Reply::Refused(reason), _))) => Err(AskError::Refused(reason)),
         (_, Ok((reply, _))) => Ok(reply),
         (Err(error), Err(_)) => Err(AskError::Send(error)),
         (Ok(()), Err(error)) => Err(AskError::Receive(error)),
     }
+}
+
+/// Returns true if the broker may have replied to a request that was not sent: it has closed its end, or does
+/// not read.
+fn may_be_answered(error: &FrameError) -> bool {
+    let FrameError::Io(error) = error else { return false };
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::TimedOut)
 }
 
 /// Sends a request that the broker answers with a verdict.

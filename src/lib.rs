@@ -23,6 +23,8 @@
 //! | [`log`] | the log, one line per event |
 //! | [`patience`] | when a login asks the next domain controller in addition to a silent one |
 //! | [`supervise`] | background work that is started again when it fails |
+//! | [`threads`] | a runtime whose threads all start with the process |
+//! | [`scarce`] | advice for errors of the kernel about a lack of descriptors, memory or threads; pure |
 //! | [`config`] | `config.toml`, and what the realm join knows |
 //! | [`doctor`] | everything between the application and AD, looked at one by one |
 //! | [`helper`] | the commands of `motion-ad`, for people and scripts |
@@ -49,6 +51,7 @@ pub mod client;
 pub mod module;
 pub mod name;
 pub mod protocol;
+pub mod scarce;
 pub mod texts;
 pub mod verdict;
 
@@ -90,3 +93,5 @@ pub mod patience;
 pub mod sessions;
 #[cfg(feature = "broker")]
 pub mod supervise;
+#[cfg(feature = "broker")]
+pub mod threads;

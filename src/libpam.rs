@@ -347,11 +347,13 @@ impl Handle {
         std::mem::take(&mut talk.texts)
     }
 
-    /// Wipes the passwords that no prompt has asked for.
-    pub fn forget_passwords(&mut self) {
+    /// Wipes the passwords that no prompt has asked for. Returns true if there were any.
+    pub fn forget_passwords(&mut self) -> bool {
         // SAFETY: as in `texts`.
         let talk = unsafe { &mut *self.talk };
+        let were_any = !talk.passwords.is_empty();
         talk.passwords.clear();
+        were_any
     }
 }
 
@@ -383,6 +385,8 @@ pub struct Login {
     pub authenticate: i32,
     /// PAM code of `pam_acct_mgmt`, which is called only after a success.
     pub account: Option<i32>,
+    /// True if no module prompted for the password.
+    pub unasked: bool,
     /// The handle of the login.
     pub handle: Handle,
 }
@@ -394,9 +398,9 @@ pub struct Login {
 pub fn login(application: &Application<'_>, user: &CStr, talk: Talk) -> Result<Login, Failed> {
     let mut handle = Handle::start(application, user, talk)?;
     let authenticate = handle.authenticate();
-    handle.forget_passwords();
+    let unasked = handle.forget_passwords();
     let account = (authenticate == SUCCESS).then(|| handle.account());
-    Ok(Login { authenticate, account, handle })
+    Ok(Login { authenticate, account, unasked, handle })
 }
 
 /// Loads a module as libpam does (`_pam_dlopen`: every symbol at once), and unloads it again.
@@ -473,9 +477,10 @@ mod tests {
         std::fs::write(folder.path().join("motion"), permit).unwrap();
         let folder = CString::new(folder.path().to_str().unwrap()).unwrap();
         let application = Application { folder: Some(&folder), ..Application::new(c"motion") };
-        let Login { authenticate, account, mut handle } =
+        let Login { authenticate, account, unasked, mut handle } =
             login(&application, c"john", Talk::new(c"john", &[b"secret"])).unwrap();
         assert_eq!((authenticate, account, handle.open_session()), (SUCCESS, Some(SUCCESS), SUCCESS));
+        assert!(unasked, "pam_permit asks for no password");
         let closed = std::thread::spawn(move || {
             let changed = handle.change_password();
             assert_ne!(changed, SUCCESS);

@@ -188,6 +188,24 @@ impl Log {
     }
 }
 
+/// Logs the events of supervised tasks into `log`.
+pub fn report_tasks(log: &Arc<Log>) {
+    let log = log.clone();
+    supervise::tasks().observe(move |event| {
+        let line = match event {
+            supervise::Event::Failed { task, cause, pause } => Line::new("task")
+                .with("task", task)
+                .with("problem", cause)
+                .with("consequence", format!("it starts again in {} s", pause.as_secs())),
+            supervise::Event::Panicked { place } => Line::new("panic")
+                .with("place", place)
+                .with("thread", std::thread::current().name().unwrap_or_default())
+                .with("advice", "a fault in motion-ad: report it with this line"),
+        };
+        log.write(Level::Error, &line);
+    });
+}
+
 fn write_all(program: &'static str, lines: &Receiver<Message>, lost: &AtomicU64) -> Ended {
     let (mut logger, mut told) = (None, 0);
     while let Ok(Message::Line(level, line)) = lines.recv() {

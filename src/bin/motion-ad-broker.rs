@@ -15,7 +15,7 @@ use motion_ad::config::{Credentials, Store};
 use motion_ad::directory::trust::Trust;
 use motion_ad::log::{Level, Line, Log};
 use motion_ad::sessions::redis::Redis;
-use motion_ad::supervise;
+use motion_ad::{kerberos, supervise, threads};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,6 +26,8 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 
 /// Name of the socket for metrics (`FileDescriptorName=`, systemd.socket(5)).
 const METRICS: &str = "metrics";
+/// Number of threads for files and for revocation lists.
+const FILES: usize = 4;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -59,7 +61,7 @@ fn run(arguments: Arguments, credentials: Credentials) -> Result<(), Box<dyn Err
     nix::sys::prctl::set_dumpable(false)?;
     supervise::report_panics();
     let (log, writer) = Log::open()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = threads::runtime(kerberos::THREADS + FILES)?;
     let end: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let mut told = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;

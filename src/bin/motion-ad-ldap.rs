@@ -13,14 +13,14 @@ use motion_ad::bridge::admin::{Admin, CREDENTIAL};
 use motion_ad::bridge::bind::THREADS;
 use motion_ad::bridge::cli::Arguments;
 use motion_ad::bridge::directory::Broker;
-use motion_ad::bridge::logins::Pam;
+use motion_ad::bridge::logins::{Pam, SERVICES};
 use motion_ad::bridge::search::SEARCHES;
 use motion_ad::bridge::{Bridge, Parts, server, tls};
 use motion_ad::broker::peers::{Nss, Peers};
 use motion_ad::config::admin::{ADMIN, LocalAdmin};
 use motion_ad::config::{Front, Source, Sources};
-use motion_ad::log::{Level, Line, Log};
-use motion_ad::supervise;
+use motion_ad::log::{self, Level, Line, Log};
+use motion_ad::{supervise, threads};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,8 +31,7 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 
 /// The name in the log.
 const NAME: &str = "motion-ad-ldap";
-/// Folder of the PAM services, and the service whose modules libpam loads in addition for every other one.
-const SERVICES: &str = "/etc/pam.d";
+/// The service whose modules libpam loads in addition for every other one.
 const DEFAULT: &str = "other";
 /// Interval between checks for changed files.
 const LOOK: Duration = Duration::from_secs(2);
@@ -53,13 +52,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     supervise::report_panics();
     let (log, writer) = Log::open_as(NAME)?;
     let log = Arc::new(log);
-    // Logins and searches each block a thread while they wait, and another one takes over its tasks; a few
-    // more resolve names.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(THREADS + SEARCHES + 4)
-        .enable_all()
-        .build()?;
+    log::report_tasks(&log);
+    // Logins and searches each block a thread while they wait, and another one takes over its tasks. A few
+    // more are on their way back.
+    let runtime = threads::runtime(THREADS + SEARCHES + 4)?;
     let end: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let mut told = signal(SignalKind::terminate())?;
         let mut interrupted = signal(SignalKind::interrupt())?;

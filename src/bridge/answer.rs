@@ -16,12 +16,14 @@ pub struct Answer {
     pub data: Option<Data>,
     /// Result that is sent to the client.
     pub outcome: Outcome,
+    /// Cause for the log, if PAM itself failed.
+    pub problem: String,
 }
 
 impl Answer {
     /// Returns the reply to a bind that succeeded.
     pub fn success() -> Self {
-        Answer { name: verdict::Outcome::Success.name(), data: None, outcome: Outcome::success() }
+        Answer::with(verdict::Outcome::Success.name(), None, Outcome::success())
     }
 
     /// Returns result code 49 with AD's text: the account may not log in, or the password is wrong.
@@ -29,13 +31,22 @@ impl Answer {
         let text = format!(
             "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {data}, v1db1"
         );
-        Answer { name, data: Some(data), outcome: Outcome::new(code::INVALID_CREDENTIALS, text) }
+        Answer::with(name, Some(data), Outcome::new(code::INVALID_CREDENTIALS, text))
     }
 
     /// Returns a reply without a sub-code: the bind was not decided, or was rejected before any login
     /// attempt.
     pub fn other(name: &'static str, code: u8, text: &str) -> Self {
-        Answer { name, data: None, outcome: Outcome::new(code, text) }
+        Answer::with(name, None, Outcome::new(code, text))
+    }
+
+    fn with(name: &'static str, data: Option<Data>, outcome: Outcome) -> Self {
+        Answer { name, data, outcome, problem: String::new() }
+    }
+
+    /// Returns the reply to a bind that PAM did not decide, because of `problem`.
+    pub fn undecided(problem: impl ToString) -> Self {
+        Answer { problem: problem.to_string(), ..Answer::of(verdict::Outcome::Misconfigured) }
     }
 
     /// Maps an outcome of the broker to its reply.
@@ -110,7 +121,7 @@ impl Answer {
 // PAM's return codes (security/_pam_types.h).
 const SUCCESS: i32 = 0;
 const SERVICE_ERR: i32 = 3;
-const PERM_DENIED: i32 = 6;
+pub(super) const PERM_DENIED: i32 = 6;
 const AUTH_ERR: i32 = 7;
 const UNAVAILABLE: i32 = 9;
 const USER_UNKNOWN: i32 = 10;
@@ -187,6 +198,21 @@ mod tests {
             let answer = Answer::of_pam(pam, None, None);
             assert_eq!((answer.outcome.code, answer.data), (code, data), "{pam}");
         }
+    }
+
+    #[test]
+    fn a_failure_of_pam_itself_is_no_statement_about_the_password() {
+        // All of security/_pam_types.h, those of the test above excepted.
+        let decided = [PERM_DENIED, AUTH_ERR, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD, ACCT_EXPIRED];
+        for pam in (1..32).filter(|pam| !decided.contains(pam)) {
+            for (authenticate, account) in [(pam, None), (SUCCESS, Some(pam))] {
+                for variable in [None, Some("success")] {
+                    let answer = Answer::of_pam(authenticate, account, variable);
+                    assert_eq!((answer.outcome.code, answer.data), (code::UNAVAILABLE, None), "{pam}");
+                }
+            }
+        }
+        assert_eq!(Answer::undecided("no line").outcome.code, code::UNAVAILABLE);
     }
 
     #[test]

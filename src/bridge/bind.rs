@@ -57,6 +57,7 @@ pub async fn bind<'a>(bridge: &'a Bridge, state: &mut State, bind: message::Bind
         .with("outcome", answer.name)
         .with("result", answer.outcome.code)
         .with("data", answer.data.unwrap_or_default())
+        .with("problem", &answer.problem)
         .with("peer", state.peer)
         .with("ms", format!("{:.1}", begun.elapsed().as_secs_f64() * 1000.0));
     if answer.outcome.code == code::SUCCESS {

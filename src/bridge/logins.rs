@@ -1,11 +1,13 @@
 //! One login through PAM for each bind: libpam runs the modules of the service, and our module queries AD.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
-use std::path::PathBuf;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use super::answer::Answer;
-use crate::libpam::{self, Application, Modules, Talk};
+use super::answer::{Answer, PERM_DENIED};
+use super::message::code;
+use crate::libpam::{self, Application, Login, Modules, Talk};
 use crate::module::handle::OUTCOME;
 use crate::protocol::Secret;
 
@@ -14,6 +16,8 @@ use crate::protocol::Secret;
 /// for a plain word it sends two. [`TTY`] is PAM_TTY.
 pub const RHOST: &str = "::1%motion-ad-ldap";
 const TTY: &str = "ldap";
+/// Folder of the PAM services.
+pub const SERVICES: &str = "/etc/pam.d";
 /// Lists the memory of this process, with the file that each part belongs to (proc(5)).
 const MAPS: &str = "/proc/self/maps";
 
@@ -59,6 +63,20 @@ impl Pam {
         loaded().difference(&before).cloned().collect()
     }
 
+    /// Returns the reason why a rejection without an outcome of our module is no decision about the account.
+    ///
+    /// If libpam cannot read a line of the service, it uses the lines of `other`. Without any line it returns
+    /// PAM_PERM_DENIED, the code of a disabled account.
+    fn failed(&self, said: &Login) -> Option<String> {
+        if said.authenticate == PERM_DENIED && said.unasked {
+            return Some("no module of the PAM service asked for the password".to_owned());
+        }
+        let folder = self.folder.as_ref().map_or(SERVICES.as_bytes(), |folder| folder.as_bytes());
+        let file = Path::new(OsStr::from_bytes(folder)).join(OsStr::from_bytes(self.service.as_bytes()));
+        let error = std::fs::read(&file).err()?;
+        Some(format!("{} cannot be read: {error}", file.display()))
+    }
+
     fn application(&self) -> Application<'_> {
         Application {
             service: &self.service,
@@ -84,9 +102,13 @@ impl Logins for Pam {
         match libpam::login(&self.application(), &user, Talk::new(&user, &[password.bytes()])) {
             Ok(said) => {
                 let outcome = said.handle.variable(&self.variable);
-                Answer::of_pam(said.authenticate, said.account, outcome.as_deref())
+                let answer = Answer::of_pam(said.authenticate, said.account, outcome.as_deref());
+                match outcome.is_none() && answer.outcome.code == code::INVALID_CREDENTIALS {
+                    true => self.failed(&said).map_or(answer, Answer::undecided),
+                    false => answer,
+                }
             }
-            Err(_) => Answer::of(crate::verdict::Outcome::Misconfigured),
+            Err(failed) => Answer::undecided(failed),
         }
     }
 }
@@ -131,6 +153,30 @@ mod tests {
         let address = RHOST.split_once('%').unwrap().0;
         assert!(address.parse::<std::net::Ipv6Addr>().unwrap().is_loopback());
         assert!((RHOST, 0).to_socket_addrs().is_err());
+    }
+
+    #[test]
+    fn a_service_without_lines_says_nothing_about_the_account() {
+        let bind = |motion: &[u8], other: &str| {
+            let services = services(motion, other);
+            let pam = Pam::new("motion", services.path().to_str()).unwrap();
+            pam.login("john.doe", &Secret::new(b"x".to_vec()))
+        };
+        let empty = bind(b"", "");
+        assert_eq!((empty.outcome.code, empty.data), (52, None));
+        assert!(empty.problem.contains("no module"), "{}", empty.problem);
+        let denied = bind(b"auth required pam_deny.so\n", "");
+        assert_eq!((denied.outcome.code, denied.problem.as_str()), (49, ""));
+    }
+
+    #[test]
+    fn a_service_that_cannot_be_read_says_nothing_about_the_account() {
+        let services = services(b"", "auth required pam_deny.so\n");
+        fs::remove_file(services.path().join("motion")).unwrap();
+        let pam = Pam::new("motion", services.path().to_str()).unwrap();
+        let answer = pam.login("john.doe", &Secret::new(b"x".to_vec()));
+        assert_eq!(answer.outcome.code, 52);
+        assert!(answer.problem.contains("motion cannot be read"), "{}", answer.problem);
     }
 
     #[test]

@@ -12,8 +12,10 @@ use tokio::time::timeout;
 
 use super::{Bridge, connection, owner};
 use crate::broker::peers::{self, Access};
+use crate::broker::server::not_accepted;
 use crate::log::{Level, Line};
 use crate::protocol::Peer;
+use crate::scarce;
 
 /// Maximum number of accepted connections that have no place yet: their user is unknown, or they wait for a
 /// place.
@@ -23,6 +25,8 @@ pub const ARRIVING: usize = 64;
 pub const DRAIN: Duration = Duration::from_secs(6);
 /// Pause after a failed `accept`, for example without free file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Advice if the kernel does not report the owner of a connection.
+const NEEDED: &str = "the kernel needs inet_diag and tcp_diag: modprobe tcp_diag";
 
 /// Checks that only this host can reach a listener.
 ///
@@ -104,8 +108,7 @@ async fn accept(listener: TcpListener, bridge: Arc<Bridge>, arriving: Arc<Semaph
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             // Mostly a lack of file descriptors, which only time can relieve.
             Err(error) => {
-                let line = Line::new("accept").with("problem", &error);
-                bridge.log.complain(Level::Error, "accept", line);
+                not_accepted(&bridge.log, &error);
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -131,8 +134,8 @@ async fn admitted(bridge: &Bridge, stream: &TcpStream) -> Option<Peer> {
         Err(error) => {
             let line = Line::new("refused")
                 .with("reason", format!("the kernel does not say who connects: {error}"))
-                .with("advice", "the kernel needs inet_diag and tcp_diag: modprobe tcp_diag");
-            bridge.log.complain(Level::Error, "sock_diag", line);
+                .with("advice", scarce::advice(&error).unwrap_or(NEEDED));
+            bridge.log.complain(Level::Error, &format!("sock_diag {error}"), line);
             return None;
         }
     };

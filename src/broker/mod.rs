@@ -37,12 +37,12 @@ use self::service::Service;
 use crate::config::kept::LastGood;
 use crate::config::{self, Config, ConfigError, Credentials, Source, Sources};
 use crate::directory::trust::SYSTEM_ROOTS;
-use crate::log::{Level, Line, Log};
+use crate::log::{self, Level, Line, Log};
 use crate::login::decision::Decision;
 use crate::login::refusal::Refusal;
 use crate::protocol::{Operation, Passwords, Peer, Reply, Request, Secret, VERSION};
+use crate::scarce;
 use crate::sessions::seat::Seat;
-use crate::supervise;
 use crate::verdict::{Outcome, Severity, Verdict};
 
 /// Longest time that the broker waits for AD, whatever the deadline of a request.
@@ -97,7 +97,7 @@ impl Broker {
     pub fn new(start: Start) -> std::io::Result<Arc<Self>> {
         let Start { config: path, credentials, log } = start;
         let log = Arc::new(log);
-        observe(&log);
+        log::report_tasks(&log);
         // Only a read shows which files there are. After each was recorded, the configuration is read again,
         // so that a change in between is noticed.
         // Those of DNS are followed without a new start (`service.rs`).
@@ -406,6 +406,12 @@ impl Broker {
             Severity::Warning => (Level::Warning, verdict.outcome.advice()),
             Severity::Info => (Level::Info, ""),
         };
+        let advice = match verdict.outcome {
+            Outcome::Unavailable | Outcome::SessionStore => {
+                scarce::advice_for(&verdict.reason).unwrap_or(advice)
+            }
+            _ => advice,
+        };
         self.log.write(level, &line.with("advice", advice));
     }
 }
@@ -488,24 +494,6 @@ fn undecided(event: Event) -> Refusal {
         false => "cut off by the end of the broker; AD may have counted the password",
     };
     Refusal::new(outcome, reason)
-}
-
-/// Logs the events of supervised tasks into `log`.
-fn observe(log: &Arc<Log>) {
-    let log = log.clone();
-    supervise::tasks().observe(move |event| {
-        let line = match event {
-            supervise::Event::Failed { task, cause, pause } => Line::new("task")
-                .with("task", task)
-                .with("problem", cause)
-                .with("consequence", format!("it starts again in {} s", pause.as_secs())),
-            supervise::Event::Panicked { place } => Line::new("panic")
-                .with("place", place)
-                .with("thread", std::thread::current().name().unwrap_or_default())
-                .with("advice", "a fault in motion-ad: report it with this line"),
-        };
-        log.write(Level::Error, &line);
-    });
 }
 
 /// Completes a decision for a request about `account`: restricts it to that account, and says until when the

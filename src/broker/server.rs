@@ -17,10 +17,11 @@ use super::Broker;
 use super::metrics::Refused;
 use super::peers::{self, Access};
 use super::place::Place;
-use crate::log::{Level, Line};
+use crate::log::{Level, Line, Log};
 use crate::protocol::Peer;
 use crate::protocol::search::MAX_FOUND;
 use crate::protocol::{Decoder, FrameError, MAX_FRAME, Reply, Request, Secret, encode_up_to};
+use crate::scarce;
 
 /// A request must be whole within this time after its connection was accepted.
 const READ: Duration = Duration::from_secs(2);
@@ -103,8 +104,7 @@ pub async fn serve(
                 }
                 // Out of descriptors: the only remedy is a short wait.
                 Ok((Ok(Err(e)), _)) if e.kind() != io::ErrorKind::Interrupted => {
-                    let line = Line::new("accept").with("problem", &e);
-                    broker.log().complain(Level::Error, "accept", line);
+                    not_accepted(broker.log(), &e);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Ok(_) => {}
@@ -138,8 +138,11 @@ fn somebody_waits(listener: &StdListener) -> bool {
 
 async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
     let opened = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
-    let Ok(mut stream) = opened else { return };
-    let Ok(peer) = stream.peer_cred() else { return };
+    let opened = opened.and_then(|stream| stream.peer_cred().map(|peer| (stream, peer)));
+    let (mut stream, peer) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return not_accepted(broker.log(), &error),
+    };
     let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
     let peer = Peer { uid: peer.uid(), pid: pid.unwrap_or_default() };
     let (uid, name) = (peer.uid, peer.to_string());
@@ -154,6 +157,7 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
         Err(error) => {
             broker.metrics.refused(Refused::Malformed);
             let line = Line::new("refused").with("peer", &name).with("reason", &error);
+            let line = line.with("advice", scarce::advice_for(&error.to_string()).unwrap_or_default());
             broker.log().complain(Level::Warning, &format!("frame {uid}"), line);
             let _ = reply(&mut stream, &Reply::Refused(error.to_string())).await;
             return;
@@ -173,6 +177,18 @@ async fn answer(stream: std::os::unix::net::UnixStream, broker: &Broker) {
             Line::new("unanswered").with("peer", &name).with("user", &request.user).with("reason", error);
         broker.log().complain(Level::Warning, &format!("reply {uid}"), line);
     }
+}
+
+/// Logs that a connection could not be accepted, once a minute for each cause.
+pub(crate) fn not_accepted(log: &Log, error: &io::Error) {
+    // epoll_ctl(2) has its own limit.
+    let watches = || {
+        let is_full = error.kind() == io::ErrorKind::StorageFull;
+        is_full.then_some("the user has no watches left: raise the sysctl fs.epoll.max_user_watches")
+    };
+    let advice = scarce::advice(error).or_else(watches).unwrap_or_default();
+    let line = Line::new("accept").with("problem", error).with("advice", advice);
+    log.complain(Level::Error, &format!("accept {error}"), line);
 }
 
 /// Rejects a peer, and reports to it and to the administrator why.

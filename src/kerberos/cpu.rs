@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// Maximum number of threads, enough to keep several processors busy. A queued call waits only for
 /// milliseconds, because none of this work waits for the network.
-const THREADS: usize = 8;
+pub const THREADS: usize = 8;
 
 static GATE: Semaphore = Semaphore::const_new(THREADS);
 

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use libgssapi::error::Error as GssError;
 
+use crate::scarce;
+
 /// Maximum difference of the clocks (RFC 4120, 7.5.2; AD's default, MaxClockSkew). libkrb5 would adopt a
 /// KDC's time, however wrong, and accept expired tickets.
 const MAX_SKEW: Duration = Duration::from_secs(300);
@@ -50,8 +52,8 @@ pub enum KerberosError {
     KeytabMissing(String),
     /// The keytab cannot be read.
     #[error(
-        "the keytab {path} cannot be read ({cause}): check its owner and mode, or join again with `adcli \
-         join`"
+        "the keytab {path} cannot be read ({cause}): {}",
+        scarce::advice_for(.cause).unwrap_or("check its owner and mode, or join again with `adcli join`")
     )]
     KeytabUnreadable {
         /// The keytab.
@@ -244,6 +246,17 @@ mod tests {
             assert_eq!(ended.error(machine, service), expected, "{code}");
         }
         assert_eq!(KerberosError::from_code(5, machine, ""), None);
+    }
+
+    #[test]
+    fn a_keytab_that_cannot_be_opened_for_want_of_descriptors_says_so() {
+        let text = |cause: &str| {
+            let (path, cause) = ("/etc/krb5.keytab".to_owned(), cause.to_owned());
+            KerberosError::KeytabUnreadable { path, cause }.to_string()
+        };
+        let full = text("Too many open files");
+        assert!(full.contains("LimitNOFILE=") && !full.contains("join"), "{full}");
+        assert!(text("Permission denied").contains("check its owner and mode"));
     }
 
     #[test]

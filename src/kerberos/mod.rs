@@ -36,6 +36,7 @@ pub(crate) mod refusal;
 pub(crate) mod sasl;
 
 pub use change::Sent;
+pub use cpu::THREADS;
 pub use credential::{Credential, Kerberos, computer_name};
 pub use error::{KerberosError, Skew};
 pub use kdc::Kdc;

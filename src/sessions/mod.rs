@@ -42,6 +42,7 @@ use crate::directory::controllers::dns::Names;
 use crate::log::{Level, Line, Log};
 use crate::protocol::report::{EndReason, Ended, Session};
 use crate::protocol::{Peer, Request};
+use crate::scarce;
 use crate::supervise;
 
 /// Maximum length of a text in a session, in bytes; longer texts are cut.
@@ -243,6 +244,10 @@ impl Register {
         let mut id = [0; 16];
         let failed = |_| StoreError::Unavailable("the kernel gives no random numbers".to_owned());
         SystemRandom::new().fill(&mut id).map_err(failed)?;
+        let started = match peer.pid {
+            0 => 0,
+            pid => self.identify(pid),
+        };
         Ok(Session {
             id: uuid::Builder::from_random_bytes(id).into_uuid().to_string(),
             user: cut(&request.user),
@@ -255,11 +260,28 @@ impl Register {
             machine: self.identity.server.machine.clone(),
             uid: peer.uid,
             pid: peer.pid,
-            started: if peer.pid == 0 { 0 } else { Process::look(peer.pid).started() },
+            started,
             boot: self.boot.clone(),
             since: now(),
             ended: None,
         })
+    }
+
+    /// Returns the start time of a session's process; 0 if it is unknown. Then the session ends when no process
+    /// has that id, or by its age.
+    fn identify(&self, pid: u32) -> u64 {
+        let (started, problem) = Process::identify(pid);
+        if let Some(error) = problem {
+            let line = Line::new("sessions")
+                .with("problem", format!("the process {pid} of a session cannot be identified: {error}"))
+                .with(
+                    "consequence",
+                    "if another process gets its id, the session ends by sessions.max_age only",
+                )
+                .with("advice", scarce::advice(&error).unwrap_or_default());
+            self.log.complain(Level::Warning, &format!("process {error}"), line);
+        }
+        started
     }
 
     /// Ends a session that its application does not know of, as soon as the store can be reached.

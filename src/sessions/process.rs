@@ -36,17 +36,38 @@ pub enum Process {
 impl Process {
     /// Returns the present state of the process with this id.
     pub fn look(pid: u32) -> Self {
-        match fs::read(format!("/proc/{pid}/stat")) {
-            Ok(stat) => parse(&stat).unwrap_or(Process::Hidden),
-            // /proc may hide processes of other users (hidepid, proc(5)); kill(2) reports whether one exists.
+        Self::seen(read(pid), || Self::exists(pid)).unwrap_or(Process::Hidden)
+    }
+
+    /// Returns the state that `stat`, the content of the process's file, shows. Without the file, `exists`
+    /// decides.
+    fn seen(stat: std::io::Result<Vec<u8>>, exists: impl FnOnce() -> Self) -> std::io::Result<Self> {
+        match stat {
+            Ok(stat) => Ok(parse(&stat).unwrap_or(Process::Hidden)),
+            // /proc may hide processes of other users (hidepid, proc(5)).
             Err(error) if matches!(error.kind(), ErrorKind::NotFound) || is_no_process(&error) => {
-                let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw);
-                match pid.map(|pid| kill(pid, None)) {
-                    Some(Err(Errno::ESRCH)) => Process::Gone,
-                    _ => Process::Hidden,
-                }
+                Ok(exists())
             }
-            Err(_) => Process::Hidden,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(Process::Hidden),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether the process exists: kill(2) reports it for a hidden one, too.
+    fn exists(pid: u32) -> Self {
+        let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).map(Pid::from_raw);
+        match pid.map(|pid| kill(pid, None)) {
+            Some(Err(Errno::ESRCH)) => Process::Gone,
+            _ => Process::Hidden,
+        }
+    }
+
+    /// Returns the start time of the process with this id. 0 stands for an unknown one, with the cause unless
+    /// /proc hides the process for good.
+    pub fn identify(pid: u32) -> (u64, Option<std::io::Error>) {
+        match Self::seen(read(pid), || Self::exists(pid)) {
+            Ok(process) => (process.started(), None),
+            Err(error) => (0, Some(error)),
         }
     }
 
@@ -57,6 +78,10 @@ impl Process {
             Process::Hidden | Process::Gone => 0,
         }
     }
+}
+
+fn read(pid: u32) -> std::io::Result<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/stat"))
 }
 
 /// Returns true if the process ended while its file was read.
@@ -122,6 +147,22 @@ mod tests {
         assert_eq!(Process::look(pid), Process::Gone);
         // A process of another user, which works even if the tests do not run as root.
         assert!(matches!(Process::look(1), Process::Since(_) | Process::Hidden));
+    }
+
+    #[test]
+    fn only_a_file_that_could_be_there_is_missed() {
+        let seen = |code: Errno| {
+            let error = std::io::Error::from_raw_os_error(code as i32);
+            Process::seen(Err(error), || Process::Gone).map_err(|error| error.raw_os_error())
+        };
+        assert_eq!(seen(Errno::ENOENT), Ok(Process::Gone));
+        assert_eq!(seen(Errno::ESRCH), Ok(Process::Gone));
+        assert_eq!(seen(Errno::EACCES), Ok(Process::Hidden));
+        for code in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            assert_eq!(seen(code), Err(Some(code as i32)));
+        }
+        let (started, problem) = Process::identify(std::process::id());
+        assert!(started > 0 && problem.is_none());
     }
 
     #[test]
