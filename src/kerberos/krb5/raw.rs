@@ -165,6 +165,7 @@ unsafe extern "C" {
         cursor: *mut Opaque,
     ) -> Code;
     pub(super) fn krb5_kt_end_seq_get(context: Opaque, keytab: Opaque, cursor: *mut Opaque) -> Code;
+    pub(super) fn krb5_kt_add_entry(context: Opaque, keytab: Opaque, entry: *mut Entry) -> Code;
     pub(super) fn krb5_free_keytab_entry_contents(context: Opaque, entry: *mut Entry) -> Code;
 
     pub(super) fn krb5_cc_new_unique(
