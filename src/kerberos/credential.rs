@@ -1,5 +1,6 @@
 //! The machine's credential: a ticket for the computer account, obtained with the key in the host keytab.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::KerberosError;
 use super::cpu::{self, Unfinished};
 use super::exchange::{self, Ended, Initial, Proof};
 use super::kdcs::{Access, Kdcs, Turns};
-use super::krb5::{self, Cache, Client, GssFailure, Key, Keytab, Request, ServiceExchange};
+use super::krb5::{self, Cache, Client, Granted, GssFailure, Key, Keytab, Request, ServiceExchange};
 
 /// Time limit for obtaining the machine's ticket, which all callers share.
 const ACQUIRE: Duration = Duration::from_secs(10);
@@ -21,12 +22,23 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// [`ATTEMPT`](crate::patience::ATTEMPT)).
 const ARMOUR: Duration = Duration::from_millis(1500);
 
+/// Number of versions of the machine's key that are tried: the newest, and the next older one. A KDC that has
+/// not replicated a change of the machine's password only knows the older one.
+const KEYS: usize = 2;
+
+/// Maximum number of KDCs that get each key. A KDC may count a key that it rejects as a wrong password.
+const KDCS: usize = 3;
+
+/// Maximum time for all attempts after the first rejected key. A login waits for them.
+const FURTHER: Duration = Duration::from_secs(3);
+
 /// Minimum remaining life of a usable ticket: Samba accepts none with less than two minutes (CVE-2022-2031).
 const LEFT: Duration = Duration::from_secs(150);
 
 /// Pause before the next request after a passing failure.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Pause after a failure that an administrator has to fix. The KDC counts a wrong key as a wrong password.
+/// Pause after a failure that an administrator has to fix, for example if no KDC accepts a key. The KDC counts
+/// a wrong key as a wrong password.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
 /// Encryption types by preference (RFC 3961, RFC 3962, RFC 8009, RFC 4757): AES-256, AES-128, the same with
@@ -186,25 +198,10 @@ impl Inner {
             armour: None,
         };
         let principal = account.principal();
-        let key = Key::Keytab(account.encryption.clone());
-        let asked = Instant::now();
-        let granted = match exchange::initial(
-            self.for_machine(),
-            request,
-            key,
-            Proof::Spared,
-            None,
-            deadline,
-            &mut Vec::new(),
-        )
-        .await
-        {
-            Ok(Initial { granted, .. }) if granted.stranger.is_none() => granted,
-            Ok(_) => {
-                return Err(KerberosError::Other("the KDC gave a ticket of another account".to_owned()));
-            }
-            Err(ended) => return Err(account.explain(ended)),
-        };
+        let (granted, asked) = self.request(&account, request, deadline).await?;
+        if granted.stranger.is_some() {
+            return Err(KerberosError::Other("the KDC gave a ticket of another account".to_owned()));
+        }
         let name = granted.cache.name().to_owned();
         let cred = cpu::run(deadline, move || krb5::gss_credential(&name)).await.map_err(unfinished)?;
         let cred = cred.map_err(|failure| match failure {
@@ -221,6 +218,80 @@ impl Inner {
             expires: asked + life,
         };
         Ok(Credential { tickets: Arc::new(tickets) })
+    }
+
+    /// Requests the ticket with the keys of `account`, as [`Attempts`] orders them. Returns it with the time
+    /// of the request. If no KDC accepts a key, the error is that of the newest one.
+    async fn request(
+        &self,
+        account: &Account,
+        request: Request,
+        mut deadline: Instant,
+    ) -> Result<(Granted, Instant), KerberosError> {
+        let mut attempts = Attempts { keys: &account.keys, rejections: Vec::new() };
+        let mut first = None;
+        while let Some(Attempt { key, without, preferred }) = attempts.next() {
+            let asked = Instant::now();
+            let key = Key::Keytab { version: key.version, encryption: key.encryption.clone() };
+            let (access, request) = (self.for_machine().without(&without), request.clone());
+            let (preferred, ignored) = (preferred.as_deref(), &mut Vec::new());
+            let ended =
+                exchange::initial(access, request, key, Proof::Spared, preferred, deadline, ignored).await;
+            let ended = match ended {
+                Ok(Initial { granted, .. }) => return Ok((granted, asked)),
+                Err(ended) => ended,
+            };
+            let host = ended.kdc().map(str::to_owned);
+            let error = account.explain(ended);
+            let is_rejected = matches!(error, KerberosError::KeyRejected { .. });
+            if first.is_none() {
+                deadline = deadline.min(Instant::now() + FURTHER);
+                first = Some(error);
+            }
+            match host {
+                Some(host) if is_rejected => attempts.rejected(host),
+                _ => break,
+            }
+        }
+        Err(first.unwrap_or_else(|| KerberosError::Other("the machine account has no key".to_owned())))
+    }
+}
+
+/// The order in which the machine's keys go to the KDCs. A KDC that rejects the newest key has answered and
+/// gets the next older one at once; then another KDC gets the newest one. No KDC gets a key that it has
+/// rejected.
+struct Attempts<'a> {
+    /// The keys, newest first.
+    keys: &'a [MachineKey],
+    /// The version of each rejected key, and the host of the KDC.
+    rejections: Vec<(u32, String)>,
+}
+
+/// One request with one of the machine's keys.
+struct Attempt<'a> {
+    key: &'a MachineKey,
+    /// KDCs that have rejected the key.
+    without: Vec<String>,
+    /// KDC to try first.
+    preferred: Option<String>,
+}
+
+impl<'a> Attempts<'a> {
+    /// Returns the next attempt; `None` if the maximum is reached.
+    fn next(&self) -> Option<Attempt<'a>> {
+        let done = self.rejections.len();
+        let key = self.keys.get(done.checked_rem(self.keys.len())?)?;
+        let without = self.rejections.iter().filter(|(version, _)| *version == key.version);
+        let without: Vec<_> = without.map(|(_, host)| host.clone()).collect();
+        let preferred = self.rejections.last().map(|(_, host)| host.clone());
+        (without.len() < KDCS).then_some(Attempt { key, without, preferred })
+    }
+
+    /// Notes that the KDC on `host` rejects the key of the present attempt.
+    fn rejected(&mut self, host: String) {
+        if let Some(Attempt { key, .. }) = self.next() {
+            self.rejections.push((key.version, host));
+        }
     }
 }
 
@@ -291,10 +362,15 @@ pub(super) struct Account {
     /// Its name in libkrb5's notation, for example `XCALLY$`.
     name: String,
     realm: String,
-    /// The version of its newest key, and the next older one.
+    /// Its keys by version, newest first, at most [`KEYS`].
+    keys: Vec<MachineKey>,
+}
+
+/// The keys of one version of the machine account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct MachineKey {
     version: u32,
-    older: Option<u32>,
-    /// Encryption types of its newest keys, best first.
+    /// Their encryption types, best first.
     encryption: Vec<i32>,
 }
 
@@ -328,15 +404,16 @@ impl Account {
             });
         };
         let own = || keytab.entries.iter().filter(|entry| entry.principal == principal);
-        let version = own().map(|entry| entry.version).max().unwrap_or_default();
-        let newest = own().filter(|entry| entry.version == version).map(|entry| entry.encryption);
-        let newest: Vec<_> = newest.collect();
+        let versions: BTreeSet<_> = own().map(|entry| entry.version).collect();
+        let key = |version| {
+            let is_there =
+                |known: &i32| own().any(|entry| entry.version == version && entry.encryption == *known);
+            MachineKey { version, encryption: ENCRYPTION.into_iter().filter(is_there).collect() }
+        };
         Ok(Account {
             name: name.to_owned(),
             realm: realm.to_owned(),
-            version,
-            older: own().map(|entry| entry.version).filter(|older| *older < version).max(),
-            encryption: ENCRYPTION.into_iter().filter(|known| newest.contains(known)).collect(),
+            keys: versions.into_iter().rev().take(KEYS).map(key).collect(),
         })
     }
 
@@ -364,7 +441,8 @@ impl Account {
         let service = format!("krbtgt/{0}@{0}", self.realm);
         match ended.error(&self.principal(), &service) {
             KerberosError::KeyRejected { principal, .. } => {
-                KerberosError::KeyRejected { principal, version: Some(self.version), older: self.older }
+                let version = |at: usize| self.keys.get(at).map(|key| key.version);
+                KerberosError::KeyRejected { principal, version: version(0), older: version(1) }
             }
             other => other,
         }
@@ -433,9 +511,51 @@ mod tests {
             (own, 1, 18),
         ]);
         let account = Account::of(&all, None).unwrap();
-        assert_eq!((account.version, account.older), (3, Some(2)));
-        assert_eq!(account.encryption, [18, 17]);
-        assert_eq!(Account::of(&named(&[own]), None).unwrap().older, None);
+        assert_eq!(account.keys, [key(3, &[18, 17]), key(2, &[23])]);
+        assert_eq!(Account::of(&named(&[own]), None).unwrap().keys, [key(1, &[18])]);
+    }
+
+    fn key(version: u32, encryption: &[i32]) -> MachineKey {
+        MachineKey { version, encryption: encryption.to_vec() }
+    }
+
+    /// Makes the attempts at these KDCs, each with the version that it knows, until one accepts the key.
+    /// Returns the version and the host of each attempt.
+    fn attempts<'a>(keys: &[MachineKey], kdcs: &[(&'a str, u32)]) -> Vec<(u32, &'a str)> {
+        let mut attempts = Attempts { keys, rejections: Vec::new() };
+        let mut made = Vec::new();
+        while let Some(Attempt { key, without, preferred }) = attempts.next() {
+            let mut kdcs: Vec<_> =
+                kdcs.iter().filter(|(host, _)| !without.contains(&(*host).into())).collect();
+            kdcs.sort_by_key(|(host, _)| preferred.as_deref() != Some(*host));
+            let Some((host, known)) = kdcs.first() else { break };
+            made.push((key.version, *host));
+            if key.version == *known {
+                break;
+            }
+            attempts.rejected((*host).to_owned());
+        }
+        made
+    }
+
+    #[test]
+    fn a_kdc_that_rejects_the_newest_key_gets_the_older_one_and_then_others_get_both() {
+        let keys = [key(3, &[18]), key(2, &[18])];
+        assert_eq!(attempts(&keys, &[("ad", 3), ("ad2", 3)]), [(3, "ad")]);
+        // It has not replicated the change of the machine's password.
+        assert_eq!(attempts(&keys, &[("ad", 2), ("ad2", 3)]), [(3, "ad"), (2, "ad")]);
+        // It is two changes behind, and the keytab holds no key of it.
+        let behind = [("ad", 1), ("ad2", 3)];
+        assert_eq!(attempts(&keys, &behind), [(3, "ad"), (2, "ad"), (3, "ad2")]);
+        assert_eq!(attempts(&keys[..1], &behind), [(3, "ad"), (3, "ad2")]);
+        // No KDC accepts a key: each gets each once.
+        let all = [(3, "ad"), (2, "ad"), (3, "ad2"), (2, "ad2")];
+        assert_eq!(attempts(&keys, &[("ad", 4), ("ad2", 4)]), all);
+        // And few get any.
+        let many = [("a", 4), ("b", 4), ("c", 4), ("d", 4), ("e", 4)];
+        assert_eq!(attempts(&keys, &many).len(), KEYS * KDCS);
+        assert_eq!(attempts(&keys[..1], &many), [(3, "a"), (3, "b"), (3, "c")]);
+        assert_eq!(attempts(&[], &many), []);
     }
 
     #[test]

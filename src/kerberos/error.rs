@@ -87,7 +87,7 @@ pub enum KerberosError {
         principal: String,
         /// The version of the tried key, which is the newest (`msDS-KeyVersionNumber`).
         version: Option<u32>,
-        /// The next older version in the keytab; the KDC may still have that one.
+        /// The next older version in the keytab, which is tried as well.
         older: Option<u32>,
     },
     /// The KDC does not know the machine account.

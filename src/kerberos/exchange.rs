@@ -57,6 +57,14 @@ pub(super) enum Ended {
 }
 
 impl Ended {
+    /// Returns the host of the KDC whose answer ended the exchange.
+    pub(super) fn kdc(&self) -> Option<&str> {
+        match self {
+            Ended::Refused { kdc, .. } | Ended::Library(_, kdc) | Ended::NoPreauth(kdc) => Some(kdc),
+            _ => None,
+        }
+    }
+
     /// Interprets the end of an exchange for `principal`, which requested `service`.
     pub(super) fn error(self, principal: &str, service: &str) -> KerberosError {
         match self {

@@ -67,12 +67,14 @@ pub(super) struct Access<'k> {
     pub(super) kdcs: &'k dyn Kdcs,
     turns: &'k Turns,
     is_for_machine: bool,
+    /// Hosts of KDCs that are left out.
+    without: &'k [String],
 }
 
 impl<'k> Access<'k> {
     /// The KDCs that a proof of a user's password may go to.
     pub(super) fn for_users(kdcs: &'k dyn Kdcs, turns: &'k Turns) -> Self {
-        Access { kdcs, turns, is_for_machine: false }
+        Access { kdcs, turns, is_for_machine: false, without: &[] }
     }
 
     /// The KDCs that the machine's own tickets may come from: all that DNS names.
@@ -82,7 +84,12 @@ impl<'k> Access<'k> {
     /// password is different: a stranger could guess it from the exchange, and could answer anything about
     /// it.
     pub(super) fn for_machine(kdcs: &'k dyn Kdcs, turns: &'k Turns) -> Self {
-        Access { kdcs, turns, is_for_machine: true }
+        Access { kdcs, turns, is_for_machine: true, without: &[] }
+    }
+
+    /// Leaves out the KDCs on these hosts.
+    pub(super) fn without(self, hosts: &'k [String]) -> Self {
+        Access { without: hosts, ..self }
     }
 
     /// Notes that a login at `host` took so long from its turn to its end.
@@ -239,7 +246,7 @@ pub(super) async fn race<'k, T, F: Future<Output = Result<T, Silence>>>(
         Err(_) => return Err(none("none is known".to_owned(), true)),
     };
     let kdcs = access.kdcs;
-    candidates.retain(|kdc| !kdc.addresses.is_empty());
+    candidates.retain(|kdc| !kdc.addresses.is_empty() && !access.without.contains(&kdc.host));
     // Stable: the others keep their order.
     candidates.sort_by_key(|kdc| Some(kdc.host.as_str()) != preferred || kdcs.is_down(&kdc.host));
     let mut race =

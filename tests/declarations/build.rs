@@ -62,6 +62,7 @@ const FUNCTIONS: &[&str] = &[
     "krb5_kt_start_seq_get",
     "krb5_kt_next_entry",
     "krb5_kt_end_seq_get",
+    "krb5_kt_add_entry",
     "krb5_free_keytab_entry_contents",
     // Caches.
     "krb5_cc_new_unique",

@@ -24,8 +24,13 @@ pub(in crate::kerberos) const CHANGE_PASSWORD: &CStr = c"kadmin/changepw";
 pub(in crate::kerberos) enum Key {
     /// A password and its terminating NUL.
     Password(Zeroizing<Vec<u8>>),
-    /// The host keytab, with the encryption types of its keys, best first.
-    Keytab(Vec<i32>),
+    /// The client's keys of one version in the host keytab.
+    Keytab {
+        /// The version.
+        version: u32,
+        /// The encryption types of the keys, best first.
+        encryption: Vec<i32>,
+    },
 }
 
 /// The client of an exchange.
@@ -129,7 +134,7 @@ impl InitialExchange {
             cache: None,
             handle: ptr::null_mut(),
             encryption: match &key {
-                Key::Keytab(types) => types.clone(),
+                Key::Keytab { encryption, .. } => encryption.clone(),
                 Key::Password(_) => Vec::new(),
             },
         };
@@ -195,8 +200,8 @@ impl InitialExchange {
                     raw::krb5_init_creds_set_password(context.0, self.raw, password.as_ptr())
                 })?;
             }
-            Key::Keytab(_) => {
-                self.keytab = OpenKeytab::host(context)?.into_raw();
+            Key::Keytab { version, .. } => {
+                self.keytab = OpenKeytab::host(context)?.of_version(self.client, version)?.into_raw();
                 // SAFETY: the keytab stays open until the exchange is freed.
                 let code = unsafe { raw::krb5_init_creds_set_keytab(context.0, self.raw, self.keytab) };
                 context.check(code)?;

@@ -7,6 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::raw::{self, KRB5_KT_END, krb5_keytab, krb5_keytab_entry, krb5_kt_cursor, krb5_principal};
 use super::{Context, Failure, text};
@@ -64,11 +65,7 @@ pub fn keytab(path: &Path) -> Result<Keytab, KerberosError> {
     let name = CString::new([b"FILE:", path.as_os_str().as_bytes()].concat())
         .map_err(|_| KerberosError::KeytabMissing(path.display().to_string()))?;
     let context = Context::new().map_err(Failure::other)?;
-    let mut raw = ptr::null_mut();
-    // SAFETY: context and name are valid; `raw` is written on success only.
-    let code = unsafe { raw::krb5_kt_resolve(context.0, name.as_ptr(), &mut raw) };
-    context.check(code).map_err(Failure::other)?;
-    OpenKeytab { context: &context, raw }.read()
+    OpenKeytab::named(&context, &name).map_err(Failure::other)?.read()
 }
 
 /// Reads this host's keytab (from `KRB5_KTNAME`, or as `krb5.conf` configures it).
@@ -95,6 +92,41 @@ impl<'a> OpenKeytab<'a> {
         Ok(OpenKeytab { context, raw })
     }
 
+    fn named(context: &'a Context, name: &CStr) -> Result<Self, Failure> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: context and name are valid; `raw` is written on success only.
+        context.check(unsafe { raw::krb5_kt_resolve(context.0, name.as_ptr(), &mut raw) })?;
+        Ok(OpenKeytab { context, raw })
+    }
+
+    /// Copies the keys of this `version` of a principal into a keytab in memory. From a keytab with several
+    /// versions, libkrb5 uses the newest. Closing the copy wipes it.
+    ///
+    /// # Errors
+    /// Returns an error if the keytab cannot be read, or holds no such key.
+    pub(super) fn of_version(&self, principal: krb5_principal, version: u32) -> Result<Self, Failure> {
+        /// Number of copies so far: each has a separate name, because names are valid in the whole process.
+        static COPIES: AtomicU64 = AtomicU64::new(0);
+        let name = format!("MEMORY:motion-ad-{}", COPIES.fetch_add(1, Ordering::Relaxed));
+        let name = CString::new(name).map_err(|_| Failure::own("a keytab's name holds a NUL"))?;
+        let (context, copy) = (self.context, OpenKeytab::named(self.context, &name)?);
+        let mut found = false;
+        self.each(|entry| {
+            // SAFETY: context and both principals are valid.
+            let is_own = unsafe { raw::krb5_principal_compare(context.0, entry.principal, principal) } != 0;
+            if !is_own || entry.vno != version {
+                return Ok(());
+            }
+            found = true;
+            // SAFETY: context, copy and entry are valid; the library copies the entry.
+            context.check(unsafe { raw::krb5_kt_add_entry(context.0, copy.raw, entry) })
+        })?;
+        match found {
+            true => Ok(copy),
+            false => Err(Failure::own("the key that was chosen has left the keytab")),
+        }
+    }
+
     /// Returns the handle, which the caller has to close.
     pub(super) fn into_raw(self) -> krb5_keytab {
         ManuallyDrop::new(self).raw
@@ -102,49 +134,53 @@ impl<'a> OpenKeytab<'a> {
 
     fn read(&self) -> Result<Keytab, KerberosError> {
         let name = self.name()?;
-        let mut cursor = ptr::null_mut();
-        // SAFETY: context and keytab are valid; `cursor` is written on success only.
-        let started = unsafe { raw::krb5_kt_start_seq_get(self.context.0, self.raw, &mut cursor) };
-        match self.context.check(started) {
-            Ok(()) => {}
-            Err(failure) if failure.code == libc::ENOENT => return Err(KerberosError::KeytabMissing(name)),
+        let mut entries = Vec::new();
+        let read = self.each(|entry| {
+            let principal = self.unparse(entry.principal)?;
+            entries.push(KeytabEntry { principal, version: entry.vno, encryption: entry.key.enctype });
+            Ok(())
+        });
+        match read {
+            Ok(()) if entries.is_empty() => Err(KerberosError::KeytabEmpty(name)),
+            Ok(()) => Ok(Keytab { name, entries }),
+            Err(failure) if failure.code == libc::ENOENT => Err(KerberosError::KeytabMissing(name)),
             // An empty file lacks even the format's version.
             Err(_) if std::fs::metadata(&name).is_ok_and(|m| m.len() == 0) => {
-                return Err(KerberosError::KeytabEmpty(name));
+                Err(KerberosError::KeytabEmpty(name))
             }
-            Err(failure) => return Err(KerberosError::KeytabUnreadable { path: name, cause: failure.text }),
-        }
-        let entries = self.entries(&mut cursor);
-        // SAFETY: `cursor` was started above and is ended once.
-        let _ = unsafe { raw::krb5_kt_end_seq_get(self.context.0, self.raw, &mut cursor) };
-        match entries {
-            Ok(entries) if entries.is_empty() => Err(KerberosError::KeytabEmpty(name)),
-            Ok(entries) => Ok(Keytab { name, entries }),
             Err(failure) => Err(KerberosError::KeytabUnreadable { path: name, cause: failure.text }),
         }
     }
 
-    fn entries(&self, cursor: &mut krb5_kt_cursor) -> Result<Vec<KeytabEntry>, Failure> {
-        let mut entries = Vec::new();
+    /// Passes each entry to `visit`, which may read it during the call.
+    fn each(&self, visit: impl FnMut(&mut krb5_keytab_entry) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut cursor = ptr::null_mut();
+        // SAFETY: context and keytab are valid; `cursor` is written on success only.
+        let started = unsafe { raw::krb5_kt_start_seq_get(self.context.0, self.raw, &mut cursor) };
+        self.context.check(started)?;
+        let visited = self.visit(&mut cursor, visit);
+        // SAFETY: `cursor` was started above and is ended once.
+        let _ = unsafe { raw::krb5_kt_end_seq_get(self.context.0, self.raw, &mut cursor) };
+        visited
+    }
+
+    fn visit(
+        &self,
+        cursor: &mut krb5_kt_cursor,
+        mut visit: impl FnMut(&mut krb5_keytab_entry) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         loop {
             let mut entry = krb5_keytab_entry::default();
             // SAFETY: context, keytab and cursor are valid; `entry` is filled on success only.
             let code = unsafe { raw::krb5_kt_next_entry(self.context.0, self.raw, &mut entry, cursor) };
             if code == KRB5_KT_END {
-                return Ok(entries);
+                return Ok(());
             }
             self.context.check(code)?;
-            let principal = self.unparse(entry.principal);
-            entries.push(KeytabEntry {
-                principal: String::new(),
-                version: entry.vno,
-                encryption: entry.key.enctype,
-            });
+            let visited = visit(&mut entry);
             // SAFETY: filled by the library just now and freed once; it wipes the key.
             unsafe { raw::krb5_free_keytab_entry_contents(self.context.0, &mut entry) };
-            if let Some(last) = entries.last_mut() {
-                last.principal = principal?;
-            }
+            visited?;
         }
     }
 
@@ -181,21 +217,28 @@ impl Drop for OpenKeytab<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kerberos::krb5::Principal;
 
     /// Builds a keytab in MIT's file format 0x502: each entry has its length, then components, realm, names,
     /// type, time, version, and the key.
     fn written(principals: &[(&[&str], &str)]) -> Vec<u8> {
+        let third: Vec<_> = principals.iter().map(|(components, realm)| (*components, *realm, 3)).collect();
+        versions(&third)
+    }
+
+    /// The same with the version of each entry.
+    fn versions(principals: &[(&[&str], &str, u8)]) -> Vec<u8> {
         fn counted(text: &str) -> Vec<u8> {
             [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
         }
         let mut file = vec![5, 2];
-        for (components, realm) in principals {
+        for (components, realm, version) in principals {
             let mut entry = u16::try_from(components.len()).unwrap().to_be_bytes().to_vec();
             entry.extend(counted(realm));
             entry.extend(components.iter().flat_map(|c| counted(c)));
             entry.extend(1_u32.to_be_bytes());
             entry.extend(0_u32.to_be_bytes());
-            entry.push(3);
+            entry.push(*version);
             entry.extend(18_u16.to_be_bytes());
             entry.extend(32_u16.to_be_bytes());
             entry.extend([7; 32]);
@@ -215,6 +258,29 @@ mod tests {
         assert_eq!(keytab.name, path.to_str().unwrap());
         let entry = |principal: &str| KeytabEntry { principal: principal.into(), version: 3, encryption: 18 };
         assert_eq!(keytab.entries, [entry("host/xcally@ACME.COM"), entry("XCALLY$@ACME.COM")]);
+    }
+
+    #[test]
+    fn a_copy_holds_one_version_of_one_principal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keytab");
+        let (own, other): (&[&str], &[&str]) = (&["XCALLY$"], &["host", "xcally"]);
+        let file = [(own, "ACME.COM", 3), (own, "ACME.COM", 2), (own, "B", 2), (other, "ACME.COM", 2)];
+        std::fs::write(&path, versions(&file)).unwrap();
+        let context = Context::new().unwrap();
+        let name = CString::new(format!("FILE:{}", path.display())).unwrap();
+        let whole = OpenKeytab::named(&context, &name).unwrap();
+        let principal = Principal::parse(&context, "XCALLY$@ACME.COM").unwrap();
+        let copies: Vec<_> =
+            [2, 3].map(|version| whole.of_version(principal.raw, version).unwrap()).into_iter().collect();
+        for (copy, version) in copies.iter().zip([2, 3]) {
+            let entry = KeytabEntry { principal: "XCALLY$@ACME.COM".into(), version, encryption: 18 };
+            assert_eq!(copy.read().unwrap().entries, [entry]);
+        }
+        let failure = whole.of_version(principal.raw, 4).err().unwrap();
+        assert_eq!(failure.text, "the key that was chosen has left the keytab");
+        // The file is as it was.
+        assert_eq!(whole.read().unwrap().entries.len(), file.len());
     }
 
     #[test]

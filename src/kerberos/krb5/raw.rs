@@ -732,6 +732,11 @@ unsafe extern "C" {
         context: krb5_context,
         entry: *mut krb5_keytab_entry,
     ) -> krb5_error_code;
+    pub fn krb5_kt_add_entry(
+        context: krb5_context,
+        id: krb5_keytab,
+        entry: *mut krb5_keytab_entry,
+    ) -> krb5_error_code;
     pub fn krb5_cc_resolve(
         context: krb5_context,
         name: *const ::std::ffi::c_char,
