@@ -18,7 +18,7 @@ fn libkrb5_is_declared_as_its_headers_say() {
     assert!(
         kept == made,
         "src/kerberos/krb5/raw.rs is not what bindgen makes of this system's krb5.h; first difference: \
-         {differs:#?}\nCONTRIBUTING.md, \"Call another function of libkrb5\", says how to renew it. If only the \
-         header of another release of MIT Kerberos differs, the declared items must suit both."
+         {differs:#?}\nCONTRIBUTING.md, \"Call another function of libkrb5\", says how to renew it. If \
+         another release of MIT Kerberos has another header, the declarations must suit both."
     );
 }
