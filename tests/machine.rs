@@ -30,7 +30,7 @@ use motion_ad::directory::machine::{
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos, LdapService};
 use motion_ad::net::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -462,7 +462,10 @@ async fn a_search_that_is_slow_on_every_connection_is_answered() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_domain_controller_is_tried() {
     let Some(dc) = dc() else { return };
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Bound, so that no other process listens there, and without a listener.
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = bound.local_addr().unwrap();
     let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let bad = vec![closed, hole.local_addr().unwrap()];
     let servers = fixed(vec![Server { addresses: bad, ..dc.clone() }, dc.clone()]);

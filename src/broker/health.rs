@@ -755,11 +755,11 @@ mod tests {
         pass(10_000).await;
         assert!(!is_answered(), "the broker has not looked yet");
 
-        // The look met a domain controller in its restart, and a request half a second later gets its result …
+        // The look met a domain controller in its restart, and the next request gets its result …
         see(20, down());
         pass(100).await;
         assert!(is_answered());
-        // … unless a login has succeeded since. A rejection shows that AD decides, and not that a login succeeds.
+        // … unless a login has succeeded since. A rejection does not show that a login can succeed.
         login(Outcome::WrongPassword);
         assert!(is_answered());
         login(Outcome::Success);

@@ -1,4 +1,7 @@
 //! The result of a check: its severity, the observation, and the fixes.
+//!
+//! An observation and a step in words are phrases without a full stop at the end: the report joins them by
+//! semicolons, and sets them in a list.
 
 use serde::Serialize;
 
@@ -149,7 +152,31 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+
+    /// The texts of `table.rs` are sentences, as its own tests require.
+    #[test]
+    fn no_observation_and_no_step_ends_with_a_full_stop() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/doctor");
+        let mut seen = 0;
+        for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.is_dir() || file.ends_with("table.rs") {
+                continue;
+            }
+            let source = fs::read_to_string(&file).unwrap();
+            let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let sentence = line.split(".\"").next().filter(|before| *before != line);
+                let words = sentence.map(|before| before.rsplit('"').next().unwrap_or_default());
+                assert!(!words.is_some_and(|words| words.contains(' ')), "{}: {line}", file.display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 3000, "{seen}");
+    }
 
     fn part(subject: &str, level: Level) -> Part {
         Part { subject: subject.into(), level, seen: format!("{level:?}") }

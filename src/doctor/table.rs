@@ -399,6 +399,7 @@ mod tests {
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             assert!(check.id.chars().all(plain), "{}", check.id);
             assert!(!check.title.is_empty() && check.text.ends_with('.'), "{}", check.id);
+            assert!(!check.title.ends_with('.'), "{}", check.id);
         }
     }
 

@@ -286,6 +286,33 @@ fn every_argument_of_the_module_is_accepted() {
     }
 }
 
+/// The comments of the shipped service advise the same arguments on all lines, and each line has those that
+/// mean something there.
+#[test]
+fn an_argument_is_on_each_line_of_the_shipped_service_that_it_concerns() {
+    const ENTRY_POINTS: [(&str, &[&str]); 4] = [
+        ("auth", &["authenticate", "setcred"]),
+        ("account", &["acct_mgmt"]),
+        ("password", &["chauthtok"]),
+        ("session", &["open_session", "close_session"]),
+    ];
+    let service = read("pam.d/motion");
+    let lines = service.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let lines: Vec<Vec<_>> = lines.map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.iter().map(|line| line[0]).collect::<Vec<_>>(), ENTRY_POINTS.map(|(kind, _)| kind));
+    let written: BTreeSet<_> = lines.iter().flat_map(|line| &line[3..]).copied().collect();
+    assert!(!written.is_empty());
+    for argument in written {
+        let name = argument.split('=').next().unwrap();
+        let known = ARGUMENTS.iter().find(|known| known.name == name).unwrap();
+        for (line, (kind, entry_points)) in lines.iter().zip(ENTRY_POINTS) {
+            let is_common = known.entry_points.starts_with("all");
+            let concerns = is_common || known.entry_points.split(", ").any(|one| entry_points.contains(&one));
+            assert_eq!(line[3..].contains(&argument), concerns, "{argument} on the {kind} line");
+        }
+    }
+}
+
 #[test]
 fn every_command_is_run_in_the_lab_or_says_why_not() {
     let commands = fenced("sh");

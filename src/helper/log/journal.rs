@@ -53,8 +53,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Starts `journalctl` with these arguments. If they begin at a cursor, `told` is that of a record that is
-    /// not returned again.
+    /// Starts `journalctl` with these arguments. `told` is the cursor of a record that is not returned
+    /// again.
     pub(super) fn open(arguments: &[String], told: Option<&str>) -> Result<Self, Failure> {
         let missing = |error: io::Error| Failure::Journal(format!("{PROGRAM} cannot be run: {error}"));
         let complaints = tempfile::tempfile().map_err(missing)?;

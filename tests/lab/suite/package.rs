@@ -121,8 +121,9 @@ pub fn lifecycle(lab: &Lab, report: &mut Report) -> Check {
         "purged it leaves what it did not create, and the user whose files may be among that",
         || {
             lab.host_sh(
-                "cd /etc/motion-ad && rm -rf *.pem backup && mkdir -m 700 backup && touch backup/xcally.env \
-                     backup/motion.2026-11-30T062000Z.0 backup/mine.env config.toml.bak && echo mine >mine.pem",
+                "cd /etc/motion-ad && rm -rf *.pem backup && mkdir -m 700 backup && touch \
+                     backup/xcally.env backup/motion.2026-11-30T062000Z.0 backup/mine.env \
+                     config.toml.bak && echo mine >mine.pem",
             )
             .ok()?;
             lab.run(&["purge"]).ok()?;
