@@ -113,22 +113,48 @@ fn extensible(parts: Vec<StructureTag>, text: &mut String) -> Result<(), Malform
         text.push_str(":dn");
     }
     if let Some(rule) = rule {
-        text.push(':');
-        attribute(&rule, text)?;
+        matching_rule(&rule, text)?;
     }
     text.push_str(":=");
     value(&wanted.ok_or(FILTER)?, text);
     Ok(())
 }
 
-/// Writes an attribute description or a matching rule (RFC 4512, 2.5).
+/// Writes an attribute description: a type and its options (RFC 4512, 2.5).
 fn attribute(name: &[u8], text: &mut String) -> Result<(), Malformed> {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-.;".contains(byte);
-    if name.is_empty() || !name.iter().all(is_plain) {
+    let mut parts = name.split(|byte| *byte == b';');
+    let is_option = |part: &[u8]| !part.is_empty() && part.iter().all(is_plain);
+    if !is_type(parts.next().unwrap_or_default()) || !parts.all(is_option) {
         return Err(FILTER);
     }
     text.push_str(&String::from_utf8_lossy(name));
     Ok(())
+}
+
+/// Writes a matching rule. In the text, one that begins with `dn` would be read as the flag `:dn`.
+fn matching_rule(name: &[u8], text: &mut String) -> Result<(), Malformed> {
+    if !is_type(name) || name.starts_with(b"dn") {
+        return Err(FILTER);
+    }
+    text.push(':');
+    text.push_str(&String::from_utf8_lossy(name));
+    Ok(())
+}
+
+/// Returns true for a name or a numeric identifier (RFC 4512, 1.4).
+fn is_type(name: &[u8]) -> bool {
+    let is_number = |part: &[u8]| match part {
+        [b'0', _, ..] | [] => false,
+        digits => digits.iter().all(u8::is_ascii_digit),
+    };
+    match name.first() {
+        Some(first) if first.is_ascii_alphabetic() => name.iter().all(is_plain),
+        _ => name.split(|byte| *byte == b'.').all(is_number),
+    }
+}
+
+fn is_plain(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte == b'-'
 }
 
 /// Writes a value. Escapes bytes with a meaning in filters, control characters and bytes beyond ASCII.
@@ -179,6 +205,8 @@ mod tests {
             (context_of(4, vec![octets("cn"), sequence(vec![context(0, "a")])]), "(cn=a*)"),
             (context_of(4, vec![octets("cn"), sequence(vec![context(2, "a")])]), "(cn=*a)"),
             (context_of(4, vec![octets("cn"), sequence(vec![context(1, "a")])]), "(cn=*a*)"),
+            (context(7, "userCertificate;binary"), "(userCertificate;binary=*)"),
+            (context(7, "2.5.4.0"), "(2.5.4.0=*)"),
             (
                 context_of(
                     9,
@@ -211,6 +239,13 @@ mod tests {
             context_of(4, vec![octets("cn"), sequence(vec![context(2, "a"), context(2, "b")])]),
             context_of(9, vec![context(3, "x")]),
             context_of(9, vec![context(2, "cn")]),
+            context(7, "1.A"),
+            context(7, "1.02"),
+            context(7, "a.b"),
+            context(7, "cn;"),
+            context(7, ";x"),
+            context_of(9, vec![context(1, "dn"), context(2, "cn"), context(3, "x")]),
+            context_of(9, vec![context(1, "cn;x"), context(3, "x")]),
             context_of(9, vec![context(2, "cn"), context(3, "x"), context(3, "y")]),
             context_of(9, vec![context(2, "cn"), context(2, "uid"), context(3, "x")]),
             context_of(9, vec![context(3, "x"), context(2, "cn")]),
