@@ -184,8 +184,8 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "accept",
-        "the broker has no descriptors left for another connection",
-        "check `broker.connections`, and find the process that opens so many: `ss -xp`",
+        "the broker or the LDAP bridge cannot accept a connection; `problem` has the cause, mostly no free descriptor",
+        "follow `advice`; check `broker.connections`, and find the process that opens so many: `ss -xp`",
     ),
     (
         "socket",

@@ -8,12 +8,12 @@ use std::io;
 const ERRORS: &[(&str, &str)] = &[
     (
         "Too many open files in system",
-        "the host has no descriptors left: raise the sysctl fs.file-max, or find the process that opens so many",
+        "the host has no descriptors left: raise the sysctl fs.file-max, or find the process with so many",
     ),
     (
         "Too many open files",
-        "the process has no descriptors left: raise LimitNOFILE= of its unit, or find what it has open: `lsof -p \
-         PID`",
+        "the process has no descriptors left: raise LimitNOFILE= of its unit, or see what it has open: \
+         `lsof -p PID`",
     ),
     ("Cannot allocate memory", MEMORY),
     ("No buffer space available", MEMORY),

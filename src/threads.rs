@@ -56,8 +56,8 @@ fn start(runtime: &Runtime, blocking: usize) -> io::Result<()> {
 
 fn missing(started: usize, all: usize) -> io::Error {
     io::Error::other(format!(
-        "only {started} of {all} threads could be started: raise TasksMax= or LimitNPROC= of the unit, or free \
-         memory"
+        "only {started} of {all} threads could be started: raise TasksMax= or LimitNPROC= of the unit, or \
+         free memory"
     ))
 }
 

@@ -27,22 +27,23 @@ const PROGRAMS: [Bounds; 2] = [
         // the machine's connections, the register, files. Each login that waits has its client's.
         descriptors: 32 + 2 * 32 + 32,
         each: LONGEST,
-        // Two workers, the log, SQLite, the name service, eight for Kerberos, and tokio's for files.
-        threads: 48,
+        // The main thread, two workers, the log, SQLite, the name service, eight for Kerberos, four for files.
+        threads: 20,
     },
     Bounds {
         program: "/usr/libexec/motion-ad/motion-ad-ldap",
         memory: bridge::MEMORY as u64,
         descriptors: 32,
         each: 0,
-        threads: 16,
+        // The main thread, two workers, the log, the name service, 64 for logins, eight for searches.
+        threads: 80,
     },
 ];
 
 /// Most growth between the first round of a process and its last one: a factor for memory, and then KiB,
-/// descriptors and threads. Connections to domain controllers and tokio's threads come and go.
+/// descriptors and threads. Connections to domain controllers come and go.
 const GROWTH: f64 = 1.25;
-const MORE: (u64, usize, usize) = (1024, 16, 8);
+const MORE: (u64, usize, usize) = (1024, 16, 2);
 
 /// Most lines per event of a round that no request caused: domain controllers that are down or up again, the
 /// register, starts.
