@@ -53,8 +53,9 @@ pub fn stays(answers_others: bool, others: Others, left: Duration) -> bool {
         Others::None => true,
         _ if answers_others => true,
         Others::Better => false,
-        // The last moments belong to those that failed before: one of them may be back.
-        Others::Failed => left > ATTEMPT,
+        // The last moments belong to those that failed before: one of them may be back. At the next check,
+        // less than the time for an attempt would be left.
+        Others::Failed => left > ATTEMPT * 2,
     }
 }
 
@@ -254,11 +255,24 @@ mod tests {
             (true, Others::Better, little, true),
             (false, Others::Failed, much, true),
             (false, Others::Failed, little, false),
+            (false, Others::Failed, ATTEMPT * 2, false),
             (true, Others::Failed, little, true),
             (true, Others::None, Duration::ZERO, false),
         ];
         for (answers_others, others, left, expected) in cases {
             assert_eq!(stays(answers_others, others, left), expected, "{answers_others} {others:?} {left:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_failed_before_gets_the_time_of_an_attempt_in_the_end() {
+        // The module's deadline, shorter and longer ones, and those next to a check.
+        for whole in [1600, 1601, 2000, 2399, 2400, 2401, 5000, 30_000].map(Duration::from_millis) {
+            let mut left = whole - ATTEMPT;
+            while stays(false, Others::Failed, left) {
+                left -= ATTEMPT;
+            }
+            assert!((ATTEMPT..=ATTEMPT * 2).contains(&left), "{left:?} of {whole:?}");
         }
     }
 

@@ -173,8 +173,20 @@ impl KerberosError {
     }
 }
 
+/// Returns true if libkrb5's `code` says that a ticket which was just issued has ended or is not valid yet, or
+/// that the clocks differ: the clock of this host is wrong, or that of a domain controller.
+pub(super) fn is_of_clocks(code: i32) -> bool {
+    let error = KerberosError::from_code(code, "", "");
+    matches!(error, Some(KerberosError::Clocks | KerberosError::TicketEnded(_)))
+}
+
 /// `ERROR_TABLE_BASE_krb5` (MIT's `krb5_err.et`).
-pub(super) const TABLE_BASE: i32 = -1765328384;
+const TABLE_BASE: i32 = -1765328384;
+
+/// Returns libkrb5's code for the code of a KDC's refusal; 0 if there is none.
+pub(super) fn library_code(refused: u32) -> i32 {
+    i32::try_from(refused).ok().and_then(|code| code.checked_add(TABLE_BASE)).unwrap_or_default()
+}
 
 fn versions(version: &Option<u32>, older: &Option<u32>) -> String {
     match (version, older) {

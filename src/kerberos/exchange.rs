@@ -69,16 +69,13 @@ impl Ended {
     pub(super) fn error(self, principal: &str, service: &str) -> KerberosError {
         match self {
             Ended::Refused { refused, kdc, .. } => {
-                let code =
-                    i32::try_from(refused.code).ok().and_then(|code| code.checked_add(error::TABLE_BASE));
-                code.and_then(|code| KerberosError::from_code(code, principal, service)).unwrap_or_else(
-                    || {
-                        KerberosError::Other(format!(
-                            "{kdc} refused {service}: {}",
-                            refusal::described(refused.code)
-                        ))
-                    },
-                )
+                let code = error::library_code(refused.code);
+                KerberosError::from_code(code, principal, service).unwrap_or_else(|| {
+                    KerberosError::Other(format!(
+                        "{kdc} refused {service}: {}",
+                        refusal::described(refused.code)
+                    ))
+                })
             }
             Ended::Skew(skew) => KerberosError::ClockSkew(skew),
             Ended::Unanswered(none) if none.late => KerberosError::Stalled(format!(" ({})", none.causes)),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::credential::{Account, Credential, Kerberos};
-use super::error::Skew;
+use super::error::{self, Skew};
 use super::exchange::{self, Ended, Initial, Proof};
 use super::kdc::{self, Kdc};
 use super::krb5::{self, Client, Failure, Granted, InitialExchange, Key, Request, ServiceExchange, Step};
@@ -68,6 +68,18 @@ pub enum CheckError {
     /// The clocks differ too much.
     #[error("{0}: synchronise this host's clock (NTP)")]
     ClockSkew(Skew),
+    /// The same, as a ticket shows that was just issued: by this host's clock it has ended, or is not valid
+    /// yet.
+    #[error(
+        "the clocks of this host and of the KDC {kdc} differ too much ({cause}): synchronise this host's \
+         clock (NTP)"
+    )]
+    Clocks {
+        /// The KDC.
+        kdc: String,
+        /// The mismatch.
+        cause: String,
+    },
     /// The KDC accepted the password but does not know this host's key.
     #[error(
         "the KDC {kdc} does not hold this host's key: a forged KDC or a stale keytab ({cause}); if the \
@@ -213,7 +225,6 @@ impl Kerberos {
         deadline: Instant,
     ) -> Result<(), CheckError> {
         let host = account.principal();
-        let forged = |cause: String| CheckError::Forged { kdc: initial.kdc.clone(), cause };
         let ticket = exchange::service(self.inner.for_users(), new, Some(&initial.kdc), deadline).await;
         let mut ticket = ticket.map_err(|failure| match failure {
             // The KDC recognises the ticket as its own, but takes its holder for another account.
@@ -225,16 +236,24 @@ impl Kerberos {
                 CheckError::Policy { kdc, host: host.clone() }
             }
             Ended::Refused { refused, .. } => {
-                forged(format!("it gives no ticket for {host}: {}", refusal::described(refused.code)))
+                let cause = format!("it gives no ticket for {host}: {}", refusal::described(refused.code));
+                unproven(&initial.kdc, Failure { code: error::library_code(refused.code), text: cause })
             }
-            Ended::Library(failure, _) => forged(failure.text),
+            Ended::Library(failure, _) => unproven(&initial.kdc, failure),
             other => ended(other),
         })?;
         let verified = cpu::run(deadline, move || ticket.verify(&host)).await.map_err(|u| ended(u.into()))?;
-        verified.map_err(|failure| match failure.code {
-            BAD_KEY_VERSION => CheckError::KeyVersion { kdc: initial.kdc.clone(), cause: failure.text },
-            _ => forged(failure.text),
-        })
+        verified.map_err(|failure| unproven(&initial.kdc, failure))
+    }
+}
+
+/// Interprets a failure to prove that `kdc`, which accepted the password, holds this host's key.
+fn unproven(kdc: &str, Failure { code, text: cause }: Failure) -> CheckError {
+    let kdc = kdc.to_owned();
+    match code {
+        BAD_KEY_VERSION => CheckError::KeyVersion { kdc, cause },
+        code if error::is_of_clocks(code) => CheckError::Clocks { kdc, cause },
+        _ => CheckError::Forged { kdc, cause },
     }
 }
 
@@ -362,11 +381,45 @@ pub(super) fn ended(ended: Ended) -> CheckError {
         Ended::Skew(skew) => CheckError::ClockSkew(skew),
         Ended::Unanswered(none) => CheckError::Unavailable(none.causes),
         Ended::Late => CheckError::Unavailable("the deadline passed".to_owned()),
+        Ended::Library(failure, kdc) if error::is_of_clocks(failure.code) => {
+            CheckError::Clocks { kdc, cause: failure.text }
+        }
         Ended::Library(failure, _) => CheckError::Failed(failure.text),
         Ended::ArmourRefused(text) => CheckError::Failed(text),
         Ended::NoPreauth(kdc) => CheckError::NoPreauth(kdc),
         Ended::Refused { refused, kdc, .. } => {
             CheckError::Failed(format!("the KDC {kdc} says: {}", refusal::described(refused.code)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_that_the_clock_rejects_is_no_sign_of_a_forged_kdc() {
+        let failure = |code| Failure { code: error::library_code(code), text: "Ticket expired".into() };
+        // KRB_AP_ERR_TKT_EXPIRED, KRB_AP_ERR_TKT_NYV, KRB_AP_ERR_SKEW, KRB5_KDCREP_SKEW.
+        for code in [32, 33, 37, 148] {
+            let errors = [
+                unproven("ad.acme.com", failure(code)),
+                ended(Ended::Library(failure(code), "ad.acme.com".into())),
+            ];
+            for error in errors {
+                let text = error.to_string();
+                let expected = "the clocks of this host and of the KDC ad.acme.com differ too much (Ticket \
+                                expired): synchronise this host's clock (NTP)";
+                assert_eq!(text, expected, "{code}");
+            }
+        }
+        // KRB_AP_ERR_BAD_INTEGRITY, KRB_AP_ERR_MODIFIED, KDC_ERR_S_PRINCIPAL_UNKNOWN.
+        for code in [31, 41, 7] {
+            let error = unproven("ad.acme.com", failure(code));
+            assert!(matches!(error, CheckError::Forged { .. }), "{error}");
+        }
+        let error = unproven("ad.acme.com", failure(44));
+        assert!(matches!(error, CheckError::KeyVersion { .. }), "{error}");
+        assert!(matches!(ended(Ended::Library(failure(31), String::new())), CheckError::Failed(_)));
     }
 }

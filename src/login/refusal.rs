@@ -91,6 +91,7 @@ impl From<CheckError> for Refusal {
             | CheckError::Unavailable(_)
             | CheckError::NoPreauth(_)
             | CheckError::ClockSkew(_)
+            | CheckError::Clocks { .. }
             | CheckError::Forged { .. }
             | CheckError::KeyVersion { .. }
             | CheckError::Failed(_) => Outcome::Unavailable,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cast::person;
-use crate::lab::{Lab, LogPosition};
+use crate::lab::{Lab, LogPosition, wait};
 use crate::load::{Load, Login};
-use crate::ready::ready;
+use crate::ready::{john, ready, while_john_logs_in};
 use crate::report::{Check, Report, equal};
 use crate::row::{Method, fields};
 
@@ -86,6 +86,61 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
 /// Runs the test of the main suite.
 pub fn short(lab: &Lab, report: &mut Report) -> Check {
     run(lab, report, Method::Ldap, SHORT, 40)
+}
+
+/// The administrator's password, on the domain controllers.
+const PASSWORD: &str = "/usr/local/lib/lab/admin-password";
+
+/// Renewals of the machine's password that one domain controller does not learn of. The method is `auto`
+/// where the configuration names none.
+pub fn not_replicated(lab: &Lab, report: &mut Report) -> Check {
+    ready(lab)?;
+    for (method, behind, other) in [
+        ("ldap", "ad.acme.com", "ad2.acme.com"),
+        ("kerberos", "ad.acme.com", "ad2.acme.com"),
+        ("auto", "ad.acme.com", "ad2.acme.com"),
+        ("kerberos", "ad2.acme.com", "ad.acme.com"),
+    ] {
+        let name =
+            format!("by {method}: {behind} does not learn of the machine's new password, and logins go on");
+        report.check(&name, || {
+            let config = match method {
+                "auto" => String::new(),
+                method => format!("[login]\nmethod = \"{method}\"\n"),
+            };
+            let config = format!("[tls]\nca_file = \"/etc/motion-ad/ca.pem\"\n{config}");
+            lab.write("/etc/motion-ad/config.toml", &config)?;
+            wait(Duration::from_secs(30), || ready(lab))?;
+            let replication = |sign: &str| {
+                let option = format!("--dsa-option={sign}DISABLE_INBOUND_REPL");
+                let command = format!(
+                    "PASSWD_FILE={PASSWORD} samba-tool drs options {behind} {option} -U Administrator"
+                );
+                lab.dc(&["sh", "-c", &command]).ok()
+            };
+            replication("+")?;
+            let seen = renewed_elsewhere(lab, other);
+            replication("-")?;
+            lab.run(&["dc", "replicate"]).ok()?;
+            seen
+        });
+    }
+    lab.configure("")
+}
+
+/// Renews the machine's password at `other` while John logs in, until the broker has started with the new
+/// keytab and opened a connection with it.
+fn renewed_elsewhere(lab: &Lab, other: &str) -> Check {
+    let position = lab.log_position()?;
+    let (logins, slowest) = while_john_logs_in(lab, || {
+        let renew = format!("adcli update --domain-controller={other} --computer-password-lifetime=0");
+        lab.host_sh(&renew).ok()?;
+        lab.wait_for_log(&position, &["event=restart", "changed=/etc/krb5.keytab"])?;
+        lab.wait_for_log(&position, &["event=start", "dc="]).map(|line| println!("         {line}"))
+    })?;
+    println!("         {logins} logins, the slowest {:.2} s", slowest.as_secs_f64());
+    // The broker that has just started.
+    (0..3).try_for_each(|_| john(lab).map(drop))
 }
 
 fn by_each_method(lab: &Lab, report: &mut Report, events: &[Event], seconds: usize) -> Check {

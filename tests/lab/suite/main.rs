@@ -145,7 +145,7 @@ const SUITE: &[Part] = &[
             ("package-lifecycle", package::lifecycle),
         ],
     ),
-    (TWO_DCS, &[JOIN, ("failover", failover::short)]),
+    (TWO_DCS, &[JOIN, ("not-replicated", failover::not_replicated), ("failover", failover::short)]),
 ];
 
 /// Parts of [`SUITE`] that run next to each other, by their place in it. The last part has the machine for
@@ -166,7 +166,7 @@ const FAILOVER: &[Part] = &[
             ("strangers", strangers::chapter),
         ],
     ),
-    (TWO_DCS, &[JOIN, ("failover", failover::full)]),
+    (TWO_DCS, &[JOIN, ("not-replicated", failover::not_replicated), ("failover", failover::full)]),
 ];
 
 /// All tests of passwords and sessions.

@@ -334,8 +334,8 @@ impl<'a> Soak<'a> {
             self.rest.sample(lab)?;
             happened.all.push((now(), format!("  it ends ({})", event.name)));
             let end = self.stage.act(event.end);
-            if let Some(after) = hides {
-                happened.hidden.push((begun, now() + after + self.control.slowest + ONCE));
+            if hides {
+                happened.hidden.push((begun, now() + self.control.slowest + ONCE));
             }
             self.rest.sample(lab)?;
             if let Err(error) = begin.and(end) {

@@ -59,13 +59,7 @@ enum Hides {
     Ad,
     /// A KDC rejects the requests of a host whose clock is off by more than five minutes.
     AdFromKerberos,
-    /// A KDC rejects the machine's new key until it has it by replication, as Samba's does. The broker then
-    /// tries again after [`NEXT_KEY`], and no other KDC before.
-    AdFromMachine,
 }
-
-/// `LONG_PAUSE` in `src/kerberos/credential.rs`, in milliseconds.
-const NEXT_KEY: f64 = 10_000.0;
 
 const fn event(name: &'static str, (lasts, takes): (u64, u64), begin: Act, end: Act) -> Event {
     Event { name, lasts, takes, begin, end, hides: Hides::Nothing }
@@ -76,14 +70,12 @@ impl Event {
         Event { hides, ..self }
     }
 
-    /// Returns the time after the event, in milliseconds, during which logins by this method may still be
-    /// answered as unavailable; `None` if they may not be even during the event.
-    pub fn hides_ad(&self, method: Method) -> Option<f64> {
+    /// Returns true if logins by this method may be answered as unavailable during the event.
+    pub fn hides_ad(&self, method: Method) -> bool {
         match self.hides {
-            Hides::Nothing => None,
-            Hides::Ad => Some(0.0),
-            Hides::AdFromKerberos => (method == Method::Kerberos).then_some(0.0),
-            Hides::AdFromMachine => Some(NEXT_KEY),
+            Hides::Nothing => false,
+            Hides::Ad => true,
+            Hides::AdFromKerberos => method == Method::Kerberos,
         }
     }
 }
@@ -120,8 +112,7 @@ const NEW_KEY: Event = event(
     (2, 2),
     Do(|s| s.sh("adcli update --domain=acme.com --computer-password-lifetime=0")),
     Lab(&["dc", "replicate"]),
-)
-.hides(Hides::AdFromMachine);
+);
 const OTHER_METHOD: Event =
     event("the configuration has another method", (7, 3), Do(|s| s.other_method()), Do(|s| s.own_method()));
 /// The files of these events.
