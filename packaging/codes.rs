@@ -184,7 +184,7 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "accept",
-        "the broker or the LDAP bridge cannot accept a connection; `problem` has the cause, mostly no free descriptor",
+        "broker or LDAP bridge cannot accept a connection; `problem` has the cause, often no descriptor",
         "follow `advice`; check `broker.connections`, and find the process that opens so many: `ss -xp`",
     ),
     (

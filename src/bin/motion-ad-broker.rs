@@ -13,9 +13,11 @@ use motion_ad::broker::server::{End, serve};
 use motion_ad::broker::{Broker, Start, health, metrics, pulse};
 use motion_ad::config::{Credentials, Store};
 use motion_ad::directory::trust::Trust;
+use motion_ad::kerberos;
 use motion_ad::log::{Level, Line, Log};
 use motion_ad::sessions::redis::Redis;
-use motion_ad::{kerberos, supervise, threads};
+use motion_ad::supervise;
+use motion_ad::threads;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 

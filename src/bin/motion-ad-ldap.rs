@@ -20,7 +20,8 @@ use motion_ad::broker::peers::{Nss, Peers};
 use motion_ad::config::admin::{ADMIN, LocalAdmin};
 use motion_ad::config::{Front, Source, Sources};
 use motion_ad::log::{self, Level, Line, Log};
-use motion_ad::{supervise, threads};
+use motion_ad::supervise;
+use motion_ad::threads;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 

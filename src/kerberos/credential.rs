@@ -37,8 +37,8 @@ const LEFT: Duration = Duration::from_secs(150);
 
 /// Pause before the next request after a passing failure.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Pause after a failure that an administrator has to fix, for example if no KDC accepts a key. The KDC counts
-/// a wrong key as a wrong password.
+/// Pause after a failure that an administrator has to fix, for example if no KDC accepts a key. The KDC
+/// counts a wrong key as a wrong password.
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
 /// Encryption types by preference (RFC 3961, RFC 3962, RFC 8009, RFC 4757): AES-256, AES-128, the same with

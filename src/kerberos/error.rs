@@ -173,8 +173,8 @@ impl KerberosError {
     }
 }
 
-/// Returns true if libkrb5's `code` says that a ticket which was just issued has ended or is not valid yet, or
-/// that the clocks differ: the clock of this host is wrong, or that of a domain controller.
+/// Returns true if libkrb5's `code` says that a ticket which was just issued has ended or is not valid yet,
+/// or that the clocks differ: the clock of this host is wrong, or that of a domain controller.
 pub(super) fn is_of_clocks(code: i32) -> bool {
     let error = KerberosError::from_code(code, "", "");
     matches!(error, Some(KerberosError::Clocks | KerberosError::TicketEnded(_)))

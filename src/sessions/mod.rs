@@ -267,8 +267,8 @@ impl Register {
         })
     }
 
-    /// Returns the start time of a session's process; 0 if it is unknown. Then the session ends when no process
-    /// has that id, or by its age.
+    /// Returns the start time of a session's process; 0 if it is unknown. Then the session ends when no
+    /// process has that id, or by its age.
     fn identify(&self, pid: u32) -> u64 {
         let (started, problem) = Process::identify(pid);
         if let Some(error) = problem {

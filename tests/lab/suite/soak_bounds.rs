@@ -27,7 +27,7 @@ const PROGRAMS: [Bounds; 2] = [
         // the machine's connections, the register, files. Each login that waits has its client's.
         descriptors: 32 + 2 * 32 + 32,
         each: LONGEST,
-        // The main thread, two workers, the log, SQLite, the name service, eight for Kerberos, four for files.
+        // The main thread, two workers, log, SQLite, the name service, eight for Kerberos, four for files.
         threads: 20,
     },
     Bounds {

@@ -145,8 +145,8 @@ impl State {
 enum Seen {
     /// The user notices nothing.
     Nothing,
-    /// One of these codes, and a log line with these words, if there are any. `%m` is the error's text, `%a` a
-    /// word of its advice.
+    /// One of these codes, and a log line with these words, if there are any. `%m` is the error's text, `%a`
+    /// a word of its advice.
     Denied(Codes, &'static [&'static str]),
     /// As `Nothing`, but with a log line.
     Told(&'static [&'static str]),
