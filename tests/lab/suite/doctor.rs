@@ -934,8 +934,8 @@ fn taken_back(lab: &Lab) -> Check {
     healthy(lab, "")
 }
 
-/// Checks that the doctor tries each outdated machine key only once: the newest, and the older one. Broker and
-/// SSSD are stopped so that they do not try it.
+/// Checks that the doctor tries each outdated machine key only once: the newest, and the older one. Broker
+/// and SSSD are stopped so that they do not try it.
 fn one_attempt(lab: &Lab) -> Check {
     let counted = || -> Result<u32, String> {
         let search =
