@@ -4,6 +4,9 @@
 //! The binaries link Debian's libraries, too; those are the package's `Depends`, and Debian updates them.
 //! Build scripts and macros are left out, because they run only during the build and are not shipped. The
 //! list holds no time and no random number, so that two builds are identical.
+//!
+//! `cargo-cyclonedx` 0.5.9 finds the same crates, but also the macros. It writes a file for each package of
+//! the workspace, with the path of its folder: a build in another folder gives another list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
