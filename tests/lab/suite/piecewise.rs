@@ -13,8 +13,8 @@ use crate::report::equal;
 
 /// First argument of this program when it runs as the proxy.
 pub const PIECEWISE: &str = "--piecewise";
-/// Pause after each byte, in which the other end reads it.
-const PAUSE: Duration = Duration::from_micros(100);
+/// Pause after each byte, in which the other end reads it, also under strace on a busy machine.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Runs as the proxy from one address to another until its standard input ends. An address is the path of a
 /// Unix socket, or an IP address with a port.
