@@ -8,6 +8,8 @@ use std::ptr;
 
 use zeroize::Zeroizing;
 
+/// Folder of the PAM services (pam.d(5)).
+pub const SERVICES: &str = "/etc/pam.d";
 /// libpam's code for success.
 pub const SUCCESS: c_int = 0;
 const BUF_ERR: c_int = 5;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::answer::{Answer, PERM_DENIED};
 use super::message::code;
-use crate::libpam::{self, Application, Login, Modules, Talk};
+use crate::libpam::{self, Application, Login, Modules, SERVICES, Talk};
 use crate::module::handle::OUTCOME;
 use crate::protocol::Secret;
 
@@ -16,8 +16,6 @@ use crate::protocol::Secret;
 /// for a plain word it sends two. [`TTY`] is PAM_TTY.
 pub const RHOST: &str = "::1%motion-ad-ldap";
 const TTY: &str = "ldap";
-/// Folder of the PAM services.
-pub const SERVICES: &str = "/etc/pam.d";
 /// Lists the memory of this process, with the file that each part belongs to (proc(5)).
 const MAPS: &str = "/proc/self/maps";
 

@@ -8,8 +8,9 @@ use std::path::Path;
 use super::commands::Place;
 use super::facts::{Facts, SERVICE};
 use super::finding::Finding;
-use super::stack::{Kind, Rule, SERVICES, Service, Value};
+use super::stack::{Kind, Rule, Service, Value};
 use super::visitors::{MODULE, Missing, Other, RIGHT, Visitor, is_ours, observes, other, visit};
+use crate::libpam::SERVICES;
 
 pub(super) async fn lines(facts: &Facts) -> Finding {
     let read = |path: &Path| fs::read_to_string(facts.path(path));

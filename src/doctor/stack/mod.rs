@@ -12,9 +12,7 @@ use std::path::Path;
 pub use self::control::Value;
 use self::control::{Action, Control};
 pub use self::decide::{Decision, decide};
-
-/// Folder of the services.
-pub const SERVICES: &str = "/etc/pam.d";
+use crate::libpam::SERVICES;
 
 /// Maximum depth of nested includes (`PAM_SUBSTACK_MAX_LEVEL` in libpam).
 const DEPTH: usize = 16;

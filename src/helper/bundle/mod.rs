@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use self::pseudonyms::Pseudonyms;
 use super::{Cli, Exit, Failure, Page, show};
+use crate::libpam::SERVICES;
 use crate::verdict::Outcome;
 
 /// Time limit of one program.
@@ -32,8 +33,7 @@ const PART: u64 = 4_194_304;
 const FOLDER: &str = "motion-ad-bundle";
 /// The program that makes the archive; it is in every Debian.
 const TAR: &str = "tar";
-/// The folder of PAM's services, and a word of those that belong to a bundle.
-const PAM: &str = "/etc/pam.d";
+/// A word of those PAM services that belong to a bundle.
 const MODULE: &str = "pam_motion_ad";
 
 /// A part that another program prints.
@@ -94,7 +94,7 @@ const OUTPUTS: &[Output] = &[
     output("kernel.txt", "uname", &["-a"]),
     output("time.txt", "timedatectl", &["show"]),
     output("keytab.txt", "klist", &["-k", "-t", "-e"]),
-    output("files.txt", "ls", &["-lan", "/etc/motion-ad", "/run/motion-ad", "/var/lib/motion-ad", PAM]),
+    output("files.txt", "ls", &["-lan", "/etc/motion-ad", "/run/motion-ad", "/var/lib/motion-ad", SERVICES]),
     output(
         "processes.txt",
         "ps",
@@ -325,7 +325,7 @@ fn copy(path: &Path) -> Part {
 
 /// Returns PAM's services that name the module, and those that the others include.
 fn services() -> Vec<PathBuf> {
-    let entries = fs::read_dir(PAM).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries = fs::read_dir(SERVICES).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_wanted = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name == "motion" || name.starts_with("common-") || read(path).is_ok_and(|text| text.contains(MODULE))
