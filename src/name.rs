@@ -585,6 +585,17 @@ mod tests {
         for (name, error) in cases {
             assert_eq!(rules("").principal(name), Err(error), "{name:?}");
         }
+        // The longest one.
+        let longest = "x".repeat(MAX_USER);
+        assert_eq!(rules("").principal(&longest).map(|known| known.user().len()), Ok(MAX_USER));
+    }
+
+    #[test]
+    fn principals_that_are_equal_have_no_order_either() {
+        let [typed, other] = ["John@acme.com", "john@ACME.com"].map(|name| Principal::parse(name).unwrap());
+        assert_eq!(typed, other);
+        assert_eq!(typed.partial_cmp(&other), Some(Ordering::Equal));
+        assert_eq!(typed.cmp(&other), Ordering::Equal);
     }
 
     #[test]

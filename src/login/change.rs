@@ -233,9 +233,9 @@ mod tests {
     /// The cause of a lost answer.
     const LOST: &str = "ad.acme.com: closed";
 
-    /// The expected attempts, in order.
+    /// The expected attempts, in order, and the duration of each.
     #[derive(Default)]
-    struct Expected(Mutex<VecDeque<Result<Attempt, Refusal>>>);
+    struct Expected(Mutex<VecDeque<Result<Attempt, Refusal>>>, Duration);
 
     impl Expected {
         fn next(&self) -> Result<Attempt, Refusal> {
@@ -264,6 +264,7 @@ mod tests {
             assert!(at.is_none_or(|dc| dc == "ad.acme.com"), "{at:?}");
             let left = deadline - Instant::now();
             assert!(left <= Duration::from_secs(5) - RESERVE, "{left:?} leaves no time for a look");
+            sleep(self.1).await;
             self.next()
         }
     }
@@ -276,7 +277,7 @@ mod tests {
         Logins {
             directory: Directory::new(Scripted::new(searches), &config),
             names: config.names,
-            passwords: Expected(Mutex::new(attempts.into_iter().collect())),
+            passwords: Expected(Mutex::new(attempts.into_iter().collect()), Duration::ZERO),
             host: "XCALLY".into(),
             warn: Duration::ZERO,
             clock: SystemTime::now,
@@ -352,6 +353,54 @@ mod tests {
         assert_eq!(verdict.principal.as_deref(), Some("john@acme.com"));
         let steps: Vec<_> = verdict.steps.iter().map(|step| step.name.as_str()).collect();
         assert_eq!(steps, ["resolve", "kerberos", "change"]);
+    }
+
+    /// Some of the time stays for a look at `pwdLastSet`, unless so little is left that the change needs it.
+    #[tokio::test(start_paused = true)]
+    async fn time_for_a_look_is_kept_back_unless_it_is_short() {
+        struct Until(Mutex<Option<Duration>>);
+        impl Changes for Until {
+            async fn probe(&self, _: &Person, _: &str, _: Instant) -> Result<Checked, Refusal> {
+                panic!("nobody probes")
+            }
+            async fn change(
+                &self,
+                _: &Person,
+                _: &str,
+                _: &str,
+                _: Option<&str>,
+                deadline: Instant,
+            ) -> Result<Attempt, Refusal> {
+                *self.0.lock().unwrap() = Some(deadline - Instant::now());
+                sent(Answer::Done)
+            }
+        }
+        let tick = Duration::from_millis(1);
+        let cases = [
+            (Duration::from_secs(5), Duration::from_secs(5) - RESERVE),
+            (2 * RESERVE + tick, RESERVE + tick),
+            (2 * RESERVE, 2 * RESERVE),
+            (RESERVE, RESERVE),
+        ];
+        for (left, expected) in cases {
+            let Logins { names, directory, host, warn, clock, .. } = logins([found(), last_set("100")], []);
+            let logins = Logins { names, directory, passwords: Until(Mutex::default()), host, warn, clock };
+            let decision = logins.change_password("john", &pair(PRESENT, NEW), Instant::now() + left).await;
+            assert!(decision.verdict.outcome.is_success(), "{decision:?}");
+            assert_eq!(*logins.passwords.0.lock().unwrap(), Some(expected), "{left:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_step_of_the_change_is_without_the_check_and_its_connection() {
+        let present = Checked { connect: Some(Duration::from_millis(20)), ..checked(Outcome::Success) };
+        let mut logins =
+            logins([found(), last_set("100")], [Ok(Attempt::Sent { present, answer: Answer::Done })]);
+        logins.passwords.1 = Duration::from_millis(100);
+        let verdict = decided(&logins, &pair(PRESENT, NEW)).await.verdict;
+        let step = verdict.steps.iter().find(|step| step.name == "change");
+        // 100 ms less 4 ms for the check and 20 ms for its connection.
+        assert_eq!(step.map(|step| step.micros), Some(76_000), "{verdict:?}");
     }
 
     #[tokio::test]

@@ -54,6 +54,99 @@ fn span(lock: &Lockout, now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::entry::Entry;
+    use crate::directory::machine::{MachineError, Place, Search};
+    use crate::directory::people::Directory;
+    use crate::directory::scripted::{Answer, Scripted, config, unreachable};
+    use crate::login::refusal::Refusal;
+
+    fn john() -> Person {
+        let guid = uuid::Uuid::from_bytes([1; 16]);
+        Person { dn: "CN=John".into(), guid, sam: "john".into(), upn: None, domain: "acme.com".into() }
+    }
+
+    fn logins<M: Machine>(machine: M) -> Logins<M, ()> {
+        let config = config("");
+        Logins {
+            directory: Directory::new(machine, &config),
+            names: config.names,
+            passwords: (),
+            host: "XCALLY".into(),
+            warn: Duration::ZERO,
+            clock: || SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_060),
+        }
+    }
+
+    /// A lock that began at 1,700,000,000 seconds of Unix, in AD's ticks, or a number of its own.
+    fn locked(since: &'static str) -> [Answer; 2] {
+        let head = Entry::new("DC=acme,DC=com").with("lockoutDuration", ["0"]);
+        let entry = Entry::new("CN=John").with("lockoutTime", [since]);
+        [("<GUID=", Ok(vec![entry])), ("own dc=acme,dc=com", Ok(vec![head]))]
+    }
+
+    const SINCE: &str = "133444736000000000";
+
+    #[tokio::test]
+    async fn a_lock_is_added_to_the_reason_of_a_locked_account_alone() {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let now = since + Duration::from_secs(60);
+        let lock =
+            format!("locked out since {}, until an administrator unlocks the account", local(since, now));
+        let cases = [
+            (Outcome::LockedOut, "", Some(SINCE), lock.clone()),
+            (Outcome::LockedOut, "AD says so", Some(SINCE), format!("{lock}; AD says so")),
+            // The domain controller that is read has no lock, or does not answer.
+            (Outcome::LockedOut, "AD says so", Some("0"), "AD says so".to_owned()),
+            (Outcome::LockedOut, "AD says so", None, "AD says so".to_owned()),
+            (Outcome::Disabled, "AD says so", Some(SINCE), "AD says so".to_owned()),
+        ];
+        for (outcome, reason, since, expected) in cases {
+            let answers = match since {
+                Some(since) => locked(since),
+                None => [("<GUID=", Err(unreachable())), ("own dc=acme,dc=com", Err(unreachable()))],
+            };
+            let logins = logins(Scripted::new(answers));
+            let mut decision = Decision::from(Refusal::new(outcome, reason));
+            decision.person = Some(john());
+            logins.tell_lock(&mut decision, Instant::now() + Duration::from_secs(5)).await;
+            assert_eq!(decision.verdict.reason, expected, "{outcome}");
+            assert_eq!(decision.verdict.outcome, outcome);
+        }
+    }
+
+    /// A directory that never answers.
+    struct Silent;
+
+    impl Machine for Silent {
+        async fn search(&self, _: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
+            std::future::pending().await
+        }
+        fn host(&self, _: &Place) -> Option<String> {
+            None
+        }
+    }
+
+    /// Answers after half of the time that a refusal may wait.
+    struct Slow(Scripted);
+
+    impl Machine for Slow {
+        async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
+            tokio::time::sleep(READING / 2).await;
+            self.0.search(search, deadline).await
+        }
+        fn host(&self, _: &Place) -> Option<String> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_waits_a_moment_for_the_lock_and_no_longer() {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        assert!(logins(Slow(Scripted::new(locked(SINCE)))).lock(&john(), deadline).await.is_some());
+        let begun = Instant::now();
+        assert_eq!(logins(Silent).lock(&john(), deadline).await, None);
+        assert_eq!(begun.elapsed(), READING);
+    }
 
     #[test]
     fn a_lock_is_told_in_words() {

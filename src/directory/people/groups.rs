@@ -311,6 +311,47 @@ mod tests {
         assert_eq!(group_of(&[group("2")]), Err(GroupError::Distribution("g".into())));
     }
 
+    /// A log line about a denied group names it as the configuration does, and a SID also by its name.
+    #[tokio::test]
+    async fn a_group_is_named_as_it_is_written_and_a_sid_also_by_its_name() {
+        let named = || unique("CN=Agents", GLOBAL).with("sAMAccountName", ["Agents"]);
+        let answers = |search| [(search, Ok(vec![named()]))];
+        let own = "own dc=acme,dc=com (&(objectCategory=group)";
+        let sid: Sid = UNIQUE.parse().unwrap();
+        let by_sid = format!("Agents ({UNIQUE})");
+        for (written, name) in [("Agents", "Agents"), (UNIQUE, by_sid.as_str())] {
+            let rules =
+                rules(&format!("deny_groups = ['{written}']"), "acme.com", answers(own)).await.unwrap();
+            assert_eq!(rules.name(&sid), Some(name));
+            assert_eq!(rules.name(&BUILTIN.parse().unwrap()), None);
+            let directory = Directory::new(Scripted::new(answers(own)), &config(""));
+            let checked = directory.check_group(written, Instant::now() + Duration::from_secs(5)).await;
+            assert_eq!(checked.as_deref(), Ok(name));
+        }
+        let directory = Directory::new(Scripted::new([(own, Ok(Vec::new()))]), &config(""));
+        let error = directory.check_group("Agents", Instant::now() + Duration::from_secs(5)).await;
+        assert_eq!(error, Err(GroupError::Unknown("Agents".into()).into()));
+    }
+
+    #[tokio::test]
+    async fn who_is_exempt_from_the_session_limit_is_a_member_of_an_exempt_group() {
+        let exempt = "[sessions]\nexempt_groups = ['Supervisors']";
+        let group = || ("sAMAccountName=Supervisors", Ok(vec![unique("CN=Supervisors", GLOBAL)]));
+        let member_of = |sid: Vec<u8>| ("<GUID=", Ok(vec![Entry::new("CN=x").with("tokenGroups", [sid])]));
+        let mine = unique("", GLOBAL).bytes("objectSid").unwrap().unwrap().to_vec();
+        let other = vec![1, 1, 0, 0, 0, 0, 0, 5, 9, 0, 0, 0];
+        for (sid, is_exempt) in [(mine, true), (other, false)] {
+            let directory = Directory::new(Scripted::new([group(), member_of(sid)]), &config(exempt));
+            let until = Instant::now() + Duration::from_secs(5);
+            assert_eq!(directory.is_exempt(&person("acme.com"), until).await, Ok(is_exempt));
+            directory.machine().is_finished();
+        }
+        let unknown = Scripted::new([("sAMAccountName=Supervisors", Ok(Vec::new()))]);
+        let directory = Directory::new(unknown, &config(exempt));
+        let error = directory.is_exempt(&person("acme.com"), Instant::now() + Duration::from_secs(5)).await;
+        assert_eq!(error, Err(DirectoryError::Exempt(GroupError::Unknown("Supervisors".into()))));
+    }
+
     fn person(domain: &str) -> Person {
         Person {
             dn: "CN=x".into(),

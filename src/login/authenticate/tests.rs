@@ -45,6 +45,10 @@ struct Expected {
     by: Method,
     /// True if AD decides before it has a proof of the password.
     before_proof: bool,
+    /// The reason of each answer.
+    reason: &'static str,
+    /// Duration of the check's connection.
+    connect: Option<Duration>,
     checks: Mutex<VecDeque<(&'static str, Result<Outcome, Refusal>)>>,
     unanswered: Vec<String>,
 }
@@ -70,7 +74,7 @@ impl Passwords for Expected {
         answer.map(|outcome| Checked {
             method: self.by,
             outcome,
-            reason: String::new(),
+            reason: self.reason.to_owned(),
             unexplained: self.by == Method::Kerberos
                 && (outcome == REVOKED
                     || outcome == Outcome::AccountRestriction
@@ -79,7 +83,7 @@ impl Passwords for Expected {
             dc: "ad.acme.com".into(),
             proven: true,
             unanswered: self.unanswered.clone(),
-            connect: None,
+            connect: self.connect,
             took: Duration::from_millis(4),
         })
     }
@@ -127,6 +131,8 @@ fn logins_by(
             method,
             by: method,
             before_proof: false,
+            reason: "",
+            connect: None,
             checks: Mutex::new(checks.into_iter().collect()),
             unanswered: Vec::new(),
         },
@@ -563,6 +569,17 @@ async fn groups_that_cannot_be_read_deny() {
 }
 
 #[tokio::test]
+async fn an_account_check_without_groups_denies_where_rules_need_them() {
+    let state = || (BY_GUID, Ok(vec![scripted::state(john("CN=John"))]));
+    for (login, outcome) in [(plain(), Outcome::Success), (rules(), Outcome::Unavailable)] {
+        let logins = logins(login, [found(), state()], []);
+        let verdict = logins.account("john", false, soon()).await.verdict;
+        assert_eq!(verdict.outcome, outcome, "{verdict:?}");
+        assert_eq!(verdict.reason.contains("may not read tokenGroups"), !outcome.is_success());
+    }
+}
+
+#[tokio::test]
 async fn an_account_check_reads_the_state_and_binds_nothing() {
     let with = |flags: &'static str| {
         let entry = john("CN=John");
@@ -655,6 +672,22 @@ async fn before_the_proof_only_the_log_names_the_state() {
 }
 
 #[tokio::test]
+async fn before_the_proof_the_kdcs_reason_stands_in_the_log_once() {
+    let cases = [
+        // The account's state is the refusal, and the KDC's reason is added to it.
+        (state("userAccountControl", "514"), "disabled: the account's state in AD; KDC_ERR_CLIENT_REVOKED"),
+        // The KDC's reason is the refusal.
+        (state("description", "fine"), "KDC_ERR_CLIENT_REVOKED"),
+    ];
+    for (state, reason) in cases {
+        let mut logins = logins_by(Method::Kerberos, plain(), [found(), state], [("john", Ok(REVOKED))]);
+        logins.passwords.before_proof = true;
+        logins.passwords.reason = "KDC_ERR_CLIENT_REVOKED";
+        assert_eq!(authenticate(&logins, "john").await.reason, reason);
+    }
+}
+
+#[tokio::test]
 async fn groups_count_by_kerberos_too() {
     for (groups, outcome) in [(vec![ALLOWED], Outcome::Success), (vec![DENIED], Outcome::Denied)] {
         let searches = [found(), member_of(&groups)];
@@ -731,7 +764,14 @@ async fn authenticate_and_warn(logins: &Logins<Scripted, Expected>) -> Verdict {
 
 #[tokio::test]
 async fn a_password_that_expires_soon_is_told_whatever_checks_it_and_with_and_without_groups() {
-    let cases = [(Some(2 * DAY), true), (Some(4 * DAY), false), (None, false)];
+    let second = Duration::from_secs(1);
+    let cases = [
+        (Some(2 * DAY), true),
+        (Some(3 * DAY - second), true),
+        (Some(3 * DAY), false),
+        (Some(4 * DAY), false),
+        (None, false),
+    ];
     for method in [Method::Ldap, Method::Kerberos] {
         for login in [plain(), rules()] {
             for (left, is_told) in cases {
@@ -742,7 +782,8 @@ async fn a_password_that_expires_soon_is_told_whatever_checks_it_and_with_and_wi
                 let verdict = authenticate_and_warn(&logins).await;
                 assert_eq!((verdict.outcome, verdict.reason.as_str()), (Outcome::Success, ""));
                 let told = verdict.expires_in.map(|seconds| seconds.div_ceil(86_400));
-                assert_eq!(told, is_told.then_some(2), "{method} {left:?}");
+                let days = left.map(|left| left.as_secs().div_ceil(86_400)).filter(|_| is_told);
+                assert_eq!(told, days, "{method} {left:?}");
             }
         }
     }
@@ -789,6 +830,69 @@ async fn a_warning_that_cannot_be_read_is_a_note_and_no_refusal() {
         // The clock of the test counts whole milliseconds.
         assert!(begun.elapsed() < 2 * WARNING, "{note}: {:?}", begun.elapsed());
     }
+}
+
+/// Only a warning may be given up after [`WARNING`]: the state, and the groups that rules name, decide.
+#[tokio::test(start_paused = true)]
+async fn what_decides_is_waited_for_however_long_the_warning_may_take() {
+    const EACH: Duration = Duration::from_secs(1);
+    for (method, login) in [(Method::Kerberos, plain()), (Method::Ldap, rules())] {
+        for (sids, outcome) in [(ALLOWED, Outcome::Success), (DENIED, Outcome::Denied)] {
+            let name = if method == Method::Ldap { "CN=John" } else { "john" };
+            let (login, outcome) = match method {
+                Method::Ldap => (login.clone(), outcome),
+                Method::Kerberos => (login.clone(), Outcome::Workstation),
+            };
+            let (_, read) = match method {
+                Method::Ldap => member_of(&[sids]),
+                Method::Kerberos => state("userWorkstations", "OTHERPC"),
+            };
+            let checks = [(name, Ok(Outcome::Success))];
+            let config = config(warned(login.clone()));
+            let Logins { names, passwords, host, warn, clock, .. } =
+                logins_by(method, warned(login), [], checks);
+            let machine = Slow(Scripted(Mutex::new([found(), (BY_GUID, read)].into())), EACH);
+            let directory = Directory::new(machine, &config);
+            let logins = Logins { names, directory, passwords, host, warn, clock };
+            let verdict = logins.authenticate("john", "secret", true, soon()).await.verdict;
+            assert_eq!(verdict.outcome, outcome, "{method} {verdict:?}");
+        }
+    }
+}
+
+/// "state, after that" is the time that reading took longer than the check, whose connection counts as a part
+/// of it. It is there if AD was read beside the check.
+#[tokio::test(start_paused = true)]
+async fn the_time_after_the_check_is_a_step_of_its_own() {
+    const EACH: Duration = Duration::from_millis(50);
+    let begun = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
+    let Logins { names, mut passwords, host, warn, clock, .. } = logins(plain(), [], begun);
+    passwords.connect = Some(Duration::from_millis(20));
+    let machine = Slow(Scripted(Mutex::new([found(), found()].into())), EACH);
+    let logins =
+        Logins { names, directory: Directory::new(machine, &config(plain())), passwords, host, warn, clock };
+    // 50 ms for the present bearer of the name, less 4 ms for the bind and 20 ms for its connection.
+    for expected in [None, Some(EACH - Duration::from_millis(24))] {
+        let verdict = logins.authenticate("john", "secret", false, soon()).await.verdict;
+        let step = verdict.steps.iter().find(|step| step.name == "state, after that");
+        assert_eq!(step.map(|step| Duration::from_micros(step.micros)), expected, "{verdict:?}");
+    }
+    // Also without a memory, where the groups are read.
+    let searches = [found(), member_of(&[ALLOWED])];
+    let logins = logins_by(Method::Ldap, rules(), searches, [("CN=John", Ok(Outcome::Success))]);
+    let verdict = authenticate(&logins, "john").await;
+    assert!(verdict.steps.iter().any(|step| step.name == "state, after that"), "{verdict:?}");
+}
+
+/// Whether an account is gone is asked after a wrong password, so the question has its own short deadline.
+#[tokio::test(start_paused = true)]
+async fn whether_a_dn_is_gone_is_asked_for_a_moment() {
+    let moved = borne_by(john("CN=John,OU=New"));
+    let silent = ("CN=John (objectClass=*)", Err(MachineError::Timeout("CN=John".into())));
+    let logins = by_ldap([moved, silent], [("CN=John", Ok(Outcome::WrongPassword))]).await;
+    let begun = Instant::now();
+    assert_eq!(log_in(&logins).await.verdict.outcome, Outcome::WrongPassword);
+    assert_eq!(begun.elapsed(), CONFIRMATION);
 }
 
 #[tokio::test]
