@@ -243,12 +243,16 @@ mod tests {
         }
     }
 
-    /// Rejects every check: an audit checks no password.
-    struct Never;
+    /// Rejects every check: an audit checks no password. The field is [`Passwords::binds_only`].
+    struct Never(bool);
 
     impl Passwords for Never {
         fn method(&self, _: &Person) -> Method {
             Method::Ldap
+        }
+
+        fn binds_only(&self) -> bool {
+            self.0
         }
 
         async fn check(&self, _: &Person, _: &str, _: Instant) -> Result<Checked, Refusal> {
@@ -273,14 +277,17 @@ mod tests {
     }
 
     async fn audit(accounts: Vec<Entry>, names: &[String]) -> Audit {
+        audit_by(Never(false), accounts, names).await
+    }
+
+    async fn audit_by(passwords: Never, accounts: Vec<Entry>, names: &[String]) -> Audit {
         let map = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(map.path(), "boss = john@acme.com\nghost = no.body@acme.com\n").unwrap();
         let text = format!("names.map_file = {:?}\ndomain.name = \"acme.com\"", map.path());
         let config = Config::load_text("config.toml".as_ref(), text, "/nonexistent".as_ref()).unwrap();
         let directory = Directory::new(Domain(accounts), &config);
         let (host, warn) = ("XCALLY".to_owned(), Duration::ZERO);
-        let logins =
-            Logins { names: config.names, directory, passwords: Never, host, warn, clock: SystemTime::now };
+        let logins = Logins { names: config.names, directory, passwords, host, warn, clock: SystemTime::now };
         logins.audit(names, Instant::now() + Duration::from_secs(5)).await.unwrap()
     }
 
@@ -317,6 +324,18 @@ mod tests {
         let outcomes: Vec<_> = list.iter().map(|audited| audited.outcome).collect();
         assert_eq!(outcomes, [Outcome::Unavailable, Outcome::Unmapped, Outcome::Success]);
         assert_eq!(list[2].guid, Some(guid(1).to_string()));
+    }
+
+    /// AD accepts no bind for a member of Protected Users (S-1-5-21-…-525), so only Kerberos can log it in.
+    #[tokio::test]
+    async fn where_binds_alone_are_permitted_protected_users_cannot_log_in() {
+        let mut protected = vec![1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0];
+        protected.extend(525_u32.to_le_bytes());
+        let accounts = || vec![account(1, "john", "512").with("tokenGroups", [protected.clone()])];
+        for (binds_only, outcome) in [(false, Outcome::Success), (true, Outcome::AccountRestriction)] {
+            let list = audit_by(Never(binds_only), accounts(), &names(&["john"])).await.list;
+            assert_eq!(list[0].outcome, outcome, "{list:?}");
+        }
     }
 
     #[tokio::test]

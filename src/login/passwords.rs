@@ -30,9 +30,7 @@ pub trait Passwords: Send + Sync {
     fn method(&self, person: &Person) -> Method;
 
     /// Returns true if the configuration permits binds alone.
-    fn binds_only(&self) -> bool {
-        false
-    }
+    fn binds_only(&self) -> bool;
 
     /// Checks the password of `person`. At most one attempt is answered.
     fn check(

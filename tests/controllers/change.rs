@@ -12,7 +12,7 @@ use motion_ad::directory::passwords::change::Answer;
 use motion_ad::directory::passwords::pool::Pool;
 use motion_ad::directory::people::person::Person;
 use motion_ad::kerberos::{Kdc, Kdcs, Kerberos};
-use motion_ad::login::passwords::{Attempt, Changes, DomainPasswords, Pools};
+use motion_ad::login::passwords::{Attempt, Changes, DomainPasswords, MethodObserver, Pools};
 use motion_ad::login::refusal::Refusal;
 use motion_ad::net::BoxFuture;
 use motion_ad::verdict::Outcome;
@@ -45,6 +45,11 @@ fn passwords(network: &Network) -> Arc<DomainPasswords> {
 
 /// The same for another `login.method`.
 fn passwords_by(method: config::Method, network: &Network) -> Arc<DomainPasswords> {
+    observed(method, network, Arc::new(|_, _, _| {}))
+}
+
+/// The same with an observer of the method.
+pub fn observed(method: config::Method, network: &Network, observer: MethodObserver) -> Arc<DomainPasswords> {
     let wanted = Wanted { domain: "acme.com".into(), ..Wanted::default() };
     let servers = ServerList::new(wanted, network.names(), network.roster(), Box::new(|_| {}));
     let settings = Settings { connections: 4, idle: Duration::from_secs(60) };
@@ -52,14 +57,18 @@ fn passwords_by(method: config::Method, network: &Network) -> Arc<DomainPassword
     let pool = Pool::new(servers, network.trust(), TlsMode::Auto, settings, renew);
     let pools: Pools = Box::new(move |_| pool.clone());
     let kerberos = Arc::new(Kerberos::new(Arc::new(Nowhere)));
-    Arc::new(DomainPasswords::new(method, kerberos, pools, Arc::new(|_, _, _| {})))
+    Arc::new(DomainPasswords::new(method, kerberos, pools, observer))
+}
+
+/// John Doe of acme.com.
+pub fn john() -> Person {
+    let domain = "acme.com".to_owned();
+    let guid = "01010101-0101-0101-0101-010101010101".parse().unwrap();
+    Person { dn: JOHN.into(), guid, sam: "john.doe".into(), upn: None, domain }
 }
 
 async fn change(passwords: &Arc<DomainPasswords>) -> Result<Attempt, Refusal> {
-    let domain = "acme.com".to_owned();
-    let guid = "01010101-0101-0101-0101-010101010101".parse().unwrap();
-    let john = Person { dn: JOHN.into(), guid, sam: "john.doe".into(), upn: None, domain };
-    passwords.change(&john, PRESENT, NEW, None, Instant::now() + Duration::from_millis(1500)).await
+    passwords.change(&john(), PRESENT, NEW, None, Instant::now() + Duration::from_millis(1500)).await
 }
 
 /// Returns the answer to a change that was sent.

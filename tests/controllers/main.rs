@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod change;
+mod method;
 mod network;
 mod other_domain;
 mod pool;

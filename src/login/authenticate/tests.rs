@@ -61,6 +61,10 @@ impl Passwords for Expected {
         self.method
     }
 
+    fn binds_only(&self) -> bool {
+        false
+    }
+
     async fn check(&self, person: &Person, password: &str, _: Instant) -> Result<Checked, Refusal> {
         assert_eq!(password, "secret");
         let (expected, answer) = self.checks.lock().unwrap().pop_front().expect("one check too many");
@@ -305,6 +309,10 @@ struct SlowPasswords(Expected, Duration);
 impl Passwords for SlowPasswords {
     fn method(&self, person: &Person) -> Method {
         self.0.method(person)
+    }
+
+    fn binds_only(&self) -> bool {
+        false
     }
 
     async fn check(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, Refusal> {
