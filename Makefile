@@ -151,8 +151,8 @@ release: root ## build what is published: packages, checksums and an apt reposit
 test: root deps ## run every test: unit and integration, then the package in a real Active Directory (root)
 	@echo "make test takes 20 to 30 minutes on two cores: a third of it compiles, the rest tests in a real Active Directory"
 	$(with_roots) forger redis pair -- $(again) programs
-	@echo "the package is compiled while the tests run, which mostly wait; its output comes after theirs"
-	@nice $(again) deb >target/deb.log 2>&1 & deb=$$!; trap 'kill $$deb; exit 130' INT TERM; \
+	@echo "cargo-deny runs, and the package is compiled, while the tests run, which mostly wait; their output comes after that of the tests"
+	@nice $(again) deny deb >target/deb.log 2>&1 & deb=$$!; trap 'kill $$deb; exit 130' INT TERM; \
 	{ RUST_TEST_THREADS=4 cargo test --locked && cargo test --locked --package motion-ad-model && $(again) test-node; } || \
 	    { kill $$deb; exit 1; }; \
 	tail --lines=+1 --follow --pid=$$deb target/deb.log; wait $$deb
@@ -250,13 +250,16 @@ pictures: root ## renew the pictures of README.md from the lab, in docs/pictures
 	$(with_roots) clients workshop programs -- $(again) deb PROFILE=$(PROFILE)
 	tests/lab/pictures
 
-deny := cargo deny --offline --locked check bans licenses sources
+# Tools of the crates registry that are not on the PATH are installed in target/tools. They are compiled without optimisation,
+# which takes a fraction of the time: one to two minutes each.
+tool = { command -v $(1) >/dev/null || [ -x target/tools/bin/$(1) ] || \
+	cargo install --quiet --locked --debug --root target/tools $(1); }
+deny coverage mutants: export PATH := $(PATH):$(CURDIR)/target/tools/bin
 
-# Its installation compiles for several minutes. `cargo test` checks most of the same rules (tests/sbom.rs).
 .PHONY: deny
-deny: ## check licences, bans and sources of every crate by cargo-deny; installs it first
-	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
-	$(deny)
+deny: build-deps ## check licences, bans and sources of every crate by cargo-deny, which it installs in target/tools
+	$(call tool,cargo-deny)
+	cargo deny --offline --locked check bans licenses sources
 
 .PHONY: lint-fast
 lint-fast: ## check format and shell: the part of lint that takes seconds
@@ -264,7 +267,7 @@ lint-fast: ## check format and shell: the part of lint that takes seconds
 	shellcheck --external-sources --source-path=SCRIPTDIR $(shell_scripts)
 
 .PHONY: lint
-lint: lint-fast ## check format, Rust and shell; licences and sources too where cargo-deny is installed
+lint: lint-fast ## check format, Rust, shell, licences and sources
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	@if command -v promtool >/dev/null; then cd packaging/examples && promtool check rules prometheus-alerts.yml \
@@ -272,8 +275,7 @@ lint: lint-fast ## check format, Rust and shell; licences and sources too where 
 	else $(call skipped,promtool (Debian: prometheus) is not installed: the example's alerts were not checked); fi
 	@if command -v ansible-lint >/dev/null; then ansible-lint --offline -q packaging/ansible/motion_ad packaging/ansible/playbook.yml; \
 	else $(call skipped,ansible-lint is not installed: the role was not checked; make test-clients checks it); fi
-	@if cargo deny --version >/dev/null 2>&1; then $(deny); \
-	else $(call skipped,cargo-deny is not installed (make deny installs it): a test checked the licences for one architecture); fi
+	$(again) deny
 
 # Not in `lint`, because it compiles everything once more, in a folder of its own.
 .PHONY: msrv
@@ -298,6 +300,32 @@ fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for so
 	cp Cargo.lock fuzz
 	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
 	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)
+
+# The parts without C that miri can run: parsers and rules. Few cases of each property, because miri is hundreds of times slower
+# than the processor, and without three tests that visit all of Unicode.
+miri_rooms := ber:: dn:: name:: protocol:: verdict:: directory::sid directory::people::account directory::people::groups \
+	login::decision module::code module::memory sessions::rule
+miri_skips := $(addprefix --skip ,each_letter every_letter these_are_all)
+
+.PHONY: miri
+miri: build-deps ## run the unit tests of what has no C under miri (a nightly toolchain with miri and rust-src; ten minutes)
+	PROPTEST_CASES=3 MIRIFLAGS=-Zmiri-disable-isolation \
+	    cargo +nightly miri test --locked --lib -- $(miri_skips) $(miri_rooms)
+
+.PHONY: coverage
+coverage: build-deps ## lines that `cargo test` runs, by room; installs cargo-llvm-cov in target/tools (a quarter of an hour)
+	$(call tool,cargo-llvm-cov)
+	tests/coverage
+
+# What decides a login. Each mutant is compiled and tested by itself, so all of them take hours.
+mutants := src/directory/people/account.rs src/directory/people/groups.rs src/login/** src/module/code.rs \
+	src/module/memory.rs src/name.rs src/sessions/rule.rs src/verdict.rs
+
+.PHONY: mutants
+mutants: build-deps ## change what decides a login line by line, and see a test fail; MUTANTS="src/name.rs" for some files (hours)
+	$(call tool,cargo-mutants)
+	cargo mutants --package motion-ad --output target $(foreach file,$(or $(MUTANTS),$(mutants)),--file '$(file)') -- \
+	    --lib --test broker --test controllers
 
 .PHONY: lab-up
 lab-up: root ## start the lab: a domain controller and a joined host (root)
