@@ -296,7 +296,7 @@ fuzz_flags := --cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module $(addpref
 	inline-8bit-counters pc-table trace-compares)
 
 .PHONY: fuzz
-fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for some, KEEP=1 adds what they find to the corpora
+fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for some, KEEP=1 keeps what reached new code
 	cp Cargo.lock fuzz
 	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
 	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)

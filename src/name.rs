@@ -591,6 +591,36 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_has_labels_of_letters_digits_hyphens_and_underscores() {
+        let label = "x".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "x".repeat(61));
+        for domain in
+            ["acme", "acme.com", "a-c.me", "_sites.acme.com", "4u.example", "bücher.example", &longest]
+        {
+            assert!(is_domain(domain), "{domain}");
+        }
+        let too_long = format!("{longest}x");
+        let long_label = format!("{label}x.com");
+        let cases = [
+            "",
+            ".",
+            "acme.",
+            ".acme",
+            "a..b",
+            "-a.com",
+            "a-.com",
+            "a b",
+            "a/b",
+            "a@b",
+            &too_long,
+            &long_label,
+        ];
+        for domain in cases {
+            assert!(!is_domain(domain), "{domain}");
+        }
+    }
+
+    #[test]
     fn principals_that_are_equal_have_no_order_either() {
         let [typed, other] = ["John@acme.com", "john@ACME.com"].map(|name| Principal::parse(name).unwrap());
         assert_eq!(typed, other);

@@ -1,7 +1,7 @@
 //! The fuzz targets: oracles that hold for any bytes from outside.
 //!
 //! Each target is a function that takes arbitrary bytes and panics if an oracle fails. `make fuzz` runs it on
-//! random bytes (`fuzz/`), and the test at the end of this file on every file of its corpus. Compiled for
+//! random bytes (`fuzz/`), and the test at the end of this file on every input that is kept. Compiled for
 //! tests and for the fuzzer (`cfg(fuzzing)`), never into what is shipped.
 
 // A failed oracle is a panic.
@@ -15,7 +15,8 @@ mod kerberos;
 mod names;
 mod sockets;
 
-/// A fuzz target. Its corpus is the folder `fuzz/corpus/NAME`.
+/// A fuzz target. Its corpus is the folder `fuzz/corpus/NAME`: real inputs, and those that broke an oracle once.
+/// The file `fuzz/minimised/NAME` has what the fuzzer found in addition.
 pub struct Target {
     pub name: &'static str,
     /// Panics if an oracle fails.
@@ -66,33 +67,46 @@ mod tests {
 
     use super::*;
 
-    fn corpus(target: &Target) -> Vec<PathBuf> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
-        let files =
-            std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        files.map(|file| file.unwrap().path()).collect()
+    fn folder() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
     }
 
-    /// Each file of a corpus was interesting to the fuzzer, or broke an oracle once.
+    /// The inputs of a target in its corpus, each with the name of its file.
+    fn corpus(target: &Target) -> Vec<(String, Vec<u8>)> {
+        let files = std::fs::read_dir(folder().join("corpus").join(target.name)).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        files.map(|file| (file.display().to_string(), std::fs::read(&file).unwrap())).collect()
+    }
+
+    /// The inputs that the fuzzer kept for a target, each with its line.
+    fn minimised(target: &Target) -> Vec<(String, Vec<u8>)> {
+        let digits = |line: &str| {
+            let byte = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
+            (0..line.len()).step_by(2).map(byte).collect()
+        };
+        let file = format!("minimised/{}", target.name);
+        let text = std::fs::read_to_string(folder().join(&file)).unwrap();
+        text.lines().enumerate().map(|(at, line)| (format!("{file}:{}", at + 1), digits(line))).collect()
+    }
+
+    /// Each input reached code that no other one did, or broke an oracle once.
     #[test]
     fn every_oracle_holds_for_its_corpus() {
         for target in TARGETS {
-            let files = corpus(target);
-            assert!(files.len() > 2, "{} has no corpus", target.name);
+            let corpus = corpus(target);
+            assert!(corpus.len() > 2, "{} has no corpus", target.name);
             (target.run)(b"");
-            for file in files {
-                let data = std::fs::read(&file).unwrap();
+            for (name, data) in corpus.into_iter().chain(minimised(target)) {
                 let ran = std::panic::catch_unwind(|| (target.run)(&data));
-                assert!(ran.is_ok(), "{} fails", file.display());
+                assert!(ran.is_ok(), "{name} fails");
             }
         }
     }
 
     #[test]
     fn every_corpus_and_every_dictionary_belongs_to_a_target() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
-        for inside in ["corpus", "dictionary"] {
-            for file in std::fs::read_dir(folder.join(inside)).unwrap() {
+        for inside in ["corpus", "dictionary", "minimised"] {
+            for file in std::fs::read_dir(folder().join(inside)).unwrap() {
                 let name = file.unwrap().file_name().into_string().unwrap();
                 assert!(target(name.trim_end_matches(".dict")).is_some(), "{inside}/{name}");
             }
