@@ -299,6 +299,11 @@ fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for so
 	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
 	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)
 
+# A nightly toolchain with its source: rustup toolchain install nightly --component rust-src
+.PHONY: sanitize
+sanitize: ## run the module under libpam, and the Kerberos bindings, with sanitizers (half an hour)
+	tests/sanitize
+
 .PHONY: lab-up
 lab-up: root ## start the lab: a domain controller and a joined host (root)
 	tests/lab/lab up
