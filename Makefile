@@ -301,7 +301,8 @@ fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for so
 
 # A nightly toolchain with its source: rustup toolchain install nightly --component rust-src
 .PHONY: sanitize
-sanitize: ## run the module under libpam, and the Kerberos bindings, with sanitizers (half an hour)
+sanitize: ## run the module under libpam, and the Kerberos bindings, with sanitizers and valgrind (half an hour)
+	packaging/deps --valgrind
 	tests/sanitize
 
 .PHONY: lab-up
