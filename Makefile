@@ -327,6 +327,12 @@ mutants: build-deps ## change what decides a login line by line, and see a test 
 	cargo mutants --package motion-ad --output target $(foreach file,$(or $(MUTANTS),$(mutants)),--file '$(file)') -- \
 	    --lib --test broker --test controllers
 
+# A nightly toolchain with its source: rustup toolchain install nightly --component rust-src
+.PHONY: sanitize
+sanitize: ## run the module under libpam, and the Kerberos bindings, with sanitizers and valgrind (half an hour)
+	packaging/deps --valgrind
+	tests/sanitize
+
 .PHONY: lab-up
 lab-up: root ## start the lab: a domain controller and a joined host (root)
 	tests/lab/lab up
