@@ -151,8 +151,8 @@ fn licences_are_read_as_spdx_has_them() {
     }
 }
 
-/// The rules of `deny.toml` that need no other tool, for `cargo test` alone. `make test` checks all of them by
-/// cargo-deny, for every architecture.
+/// The rules of `deny.toml` that need no other tool, for `cargo test` alone. `make test` checks all of them
+/// by cargo-deny, for every architecture.
 #[test]
 fn every_crate_obeys_the_rules_for_licences_sources_and_bans() {
     let read =

@@ -15,8 +15,8 @@ mod kerberos;
 mod names;
 mod sockets;
 
-/// A fuzz target. Its corpus is the folder `fuzz/corpus/NAME`: real inputs, and those that broke an oracle once.
-/// The file `fuzz/minimised/NAME` has what the fuzzer found in addition.
+/// A fuzz target. Its corpus is the folder `fuzz/corpus/NAME`: real inputs, and those that broke an oracle
+/// once. The file `fuzz/minimised/NAME` has what the fuzzer found in addition.
 pub struct Target {
     pub name: &'static str,
     /// Panics if an oracle fails.
