@@ -299,7 +299,7 @@ fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for so
 	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
 	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)
 
-# A nightly toolchain with its source: rustup toolchain install nightly --component rust-src
+# A nightly toolchain with its source: rustup toolchain install nightly --component rust-src. It needs seven gigabytes in target.
 .PHONY: sanitize
 sanitize: ## run the module under libpam, and the Kerberos bindings, with sanitizers and valgrind (half an hour)
 	packaging/deps --valgrind
