@@ -327,7 +327,7 @@ mutants: build-deps ## change what decides a login line by line, and see a test 
 	cargo mutants --package motion-ad --output target $(foreach file,$(or $(MUTANTS),$(mutants)),--file '$(file)') -- \
 	    --lib --test broker --test controllers
 
-# A nightly toolchain with its source: rustup toolchain install nightly --component rust-src
+# A nightly toolchain with its source: rustup toolchain install nightly --component rust-src. It needs seven gigabytes in target.
 .PHONY: sanitize
 sanitize: ## run the module under libpam, and the Kerberos bindings, with sanitizers and valgrind (half an hour)
 	packaging/deps --valgrind
