@@ -301,16 +301,15 @@ fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for so
 	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
 	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)
 
-# The parts without C that miri can run: parsers and rules. Few cases of each property, because miri is hundreds of times slower
+# What the module has in the application's process and no C. Few cases of each property, because miri is hundreds of times slower
 # than the processor, and without three tests that visit all of Unicode.
-miri_rooms := ber:: dn:: name:: protocol:: verdict:: directory::sid directory::people::account directory::people::groups \
-	login::decision module::code module::memory sessions::rule
+miri_rooms := module::arguments module::code module::memory name:: protocol:: scarce:: texts:: verdict::
 miri_skips := $(addprefix --skip ,each_letter every_letter these_are_all)
 
 .PHONY: miri
-miri: build-deps ## run the unit tests of what has no C under miri (a nightly toolchain with miri and rust-src; ten minutes)
+miri: build-deps ## run the module's tests that call no C under miri (a nightly toolchain with miri and rust-src; ten minutes)
 	PROPTEST_CASES=3 MIRIFLAGS=-Zmiri-disable-isolation \
-	    cargo +nightly miri test --locked --lib -- $(miri_skips) $(miri_rooms)
+	    cargo +nightly miri test --locked --no-default-features --lib -- $(miri_skips) $(miri_rooms)
 
 .PHONY: coverage
 coverage: build-deps ## lines that `cargo test` runs, by room; installs cargo-llvm-cov in target/tools (a quarter of an hour)

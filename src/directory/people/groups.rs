@@ -469,6 +469,9 @@ mod tests {
             assert_eq!(sids(rules(&config, "acme.com", [own]).await.unwrap()), vec![unique.clone()]);
             let far = forest().into_iter().chain([nothing(), catalogue(emea, GLOBAL)]);
             assert_eq!(sids(rules(&config, "acme.com", far).await.unwrap()), vec![unique.clone()]);
+            // A group that was migrated has another SID by now, and tokens have the configured one, too.
+            let migrated = ("own dc=acme,dc=com", Ok(vec![group(GLOBAL)]));
+            assert_eq!(sids(rules(&config, "acme.com", [migrated]).await.unwrap()), vec![unique.clone()]);
             let none = forest().into_iter().chain([nothing(), ("catalogue  (&", Ok(Vec::new()))]);
             let error = rules(&config, "acme.com", none).await.unwrap_err();
             assert_eq!(error, GroupError::Unknown(UNIQUE.into()).into());
