@@ -277,10 +277,13 @@ impl Health {
         (circuit.answered.map(age), circuit.open.as_ref().map(|open| age(open.since)))
     }
 
-    /// Returns true if `service` of `host` is not known to fail and has not answered since `since`.
+    /// Returns true if `service` of `host` is not known to fail and has not answered since `since`. One that
+    /// is doubted is not known to fail, whenever it answered.
     pub fn is_quiet(&self, host: &str, service: Service, since: Instant) -> bool {
-        self.get(host, service)
-            .is_none_or(|circuit| circuit.open.is_none() && circuit.answered.is_none_or(|at| at < since))
+        self.get(host, service).is_none_or(|circuit| match &circuit.open {
+            Some(open) => open.doubted,
+            None => circuit.answered.is_none_or(|at| at < since),
+        })
     }
 
     /// Returns how often `service` of `host` began to fail since this host was first seen.
@@ -487,6 +490,10 @@ mod tests {
         health.failed("a", B, "refused", false, later);
         assert!(!health.is_quiet("a", B, later), "its probes are under way");
         assert_eq!(health.ages("a", B, later + Duration::from_secs(3)), (Some(15), Some(3)));
+        // Whether a doubted one works is not known, so a look asks it itself.
+        health.answered("b", B, later);
+        health.doubted("b", B, "it did not answer before the broker started", later);
+        assert!(health.is_quiet("b", B, later) && health.is_quiet("b", B, begun));
     }
 
     #[tokio::test(start_paused = true)]
