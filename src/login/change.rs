@@ -235,13 +235,18 @@ mod tests {
     /// The cause of a lost answer.
     const LOST: &str = "ad.acme.com: closed";
 
-    /// The expected attempts, in order, and the duration of each.
-    #[derive(Default)]
-    struct Expected(Mutex<VecDeque<Result<Attempt, Refusal>>>, Duration);
+    struct Expected {
+        /// The answers to the expected attempts, in order.
+        attempts: Mutex<VecDeque<Result<Attempt, Refusal>>>,
+        /// The duration of each.
+        took: Duration,
+        /// The new password of each.
+        new: &'static str,
+    }
 
     impl Expected {
         fn next(&self) -> Result<Attempt, Refusal> {
-            self.0.lock().unwrap().pop_front().expect("one attempt too many")
+            self.attempts.lock().unwrap().pop_front().expect("one attempt too many")
         }
     }
 
@@ -262,12 +267,11 @@ mod tests {
             at: Option<&str>,
             deadline: Instant,
         ) -> Result<Attempt, Refusal> {
-            assert_eq!((person.sam.as_str(), present), ("john", PRESENT));
-            assert!([NEW, NAMED].contains(&new));
+            assert_eq!((person.sam.as_str(), present, new), ("john", PRESENT, self.new));
             assert!(at.is_none_or(|dc| dc == "ad.acme.com"), "{at:?}");
             let left = deadline - Instant::now();
             assert!(left <= Duration::from_secs(5) - RESERVE, "{left:?} leaves no time for a look");
-            sleep(self.1).await;
+            sleep(self.took).await;
             self.next()
         }
     }
@@ -280,7 +284,11 @@ mod tests {
         Logins {
             directory: Directory::new(Scripted::new(searches), &config),
             names: config.names,
-            passwords: Expected(Mutex::new(attempts.into_iter().collect()), Duration::ZERO),
+            passwords: Expected {
+                attempts: Mutex::new(attempts.into_iter().collect()),
+                took: Duration::ZERO,
+                new: NEW,
+            },
             host: "XCALLY".into(),
             warn: Duration::ZERO,
             clock: SystemTime::now,
@@ -343,7 +351,7 @@ mod tests {
         let logins = logins(searches, attempts);
         let decision = decided(&logins, &pair(PRESENT, NEW)).await;
         logins.directory.machine().is_finished();
-        assert!(logins.passwords.0.lock().unwrap().is_empty(), "an attempt was not made");
+        assert!(logins.passwords.attempts.lock().unwrap().is_empty(), "an attempt was not made");
         decision
     }
 
@@ -399,7 +407,7 @@ mod tests {
         let present = Checked { connect: Some(Duration::from_millis(20)), ..checked(Outcome::Success) };
         let mut logins =
             logins([found(), last_set("100")], [Ok(Attempt::Sent { present, answer: Answer::Done })]);
-        logins.passwords.1 = Duration::from_millis(100);
+        logins.passwords.took = Duration::from_millis(100);
         let verdict = decided(&logins, &pair(PRESENT, NEW)).await.verdict;
         let step = verdict.steps.iter().find(|step| step.name == "change");
         // 100 ms less 4 ms for the check and 20 ms for its connection.
@@ -528,7 +536,8 @@ mod tests {
         // The account's name is known also if AD cannot be read.
         let complex = Policy { complex: true, ..Policy::default() };
         let unread = [found(), last_set("100"), (BY_GUID, Err(unreachable()))];
-        let logins = logins(unread, [refused(Some(complex))]);
+        let mut logins = logins(unread, [refused(Some(complex))]);
+        logins.passwords.new = NAMED;
         let text = decided(&logins, &pair(PRESENT, NAMED)).await.verdict.text;
         assert!(text.as_deref().is_some_and(|text| text.contains("your name")), "{text:?}");
         let forbidden = sent(Answer::Refused(Outcome::ChangeForbidden, "no".into()));

@@ -303,6 +303,20 @@ impl Machine for Slow {
     }
 }
 
+/// Like [`logins_by`], with a directory that answers each search after `each`.
+fn slowly(
+    each: Duration,
+    method: Method,
+    login: Login,
+    searches: impl IntoIterator<Item = Answer>,
+    checks: impl IntoIterator<Item = Check>,
+) -> Logins<Slow, Expected> {
+    let machine = Slow(Scripted(Mutex::new(searches.into_iter().collect())), each);
+    let directory = Directory::new(machine, &config(login.clone()));
+    let Logins { names, passwords, host, warn, clock, .. } = logins_by(method, login, [], checks);
+    Logins { names, directory, passwords, host, warn, clock }
+}
+
 /// Password checks that take as long.
 struct SlowPasswords(Expected, Duration);
 
@@ -312,7 +326,7 @@ impl Passwords for SlowPasswords {
     }
 
     fn binds_only(&self) -> bool {
-        false
+        self.0.binds_only()
     }
 
     async fn check(&self, person: &Person, password: &str, deadline: Instant) -> Result<Checked, Refusal> {
@@ -325,9 +339,8 @@ impl Passwords for SlowPasswords {
 async fn confirming_a_name_takes_no_time_of_its_own() {
     const EACH: Duration = Duration::from_millis(50);
     let checks = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
-    let Logins { names, passwords, host, warn, clock, .. } = logins(plain(), [found(), found()], checks);
-    let machine = Slow(Scripted(Mutex::new([found(), found()].into())), EACH);
-    let directory = Directory::new(machine, &config(plain()));
+    let Logins { names, directory, passwords, host, warn, clock } =
+        slowly(EACH, Method::Ldap, plain(), [found(), found()], checks);
     let logins = Logins { names, directory, passwords: SlowPasswords(passwords, EACH), host, warn, clock };
     for (expected, what) in [(2 * EACH, "resolved, then bound"), (EACH, "confirmed beside the bind")] {
         let begun = Instant::now();
@@ -844,27 +857,17 @@ async fn a_warning_that_cannot_be_read_is_a_note_and_no_refusal() {
 #[tokio::test(start_paused = true)]
 async fn what_decides_is_waited_for_however_long_the_warning_may_take() {
     const EACH: Duration = Duration::from_secs(1);
-    for (method, login) in [(Method::Kerberos, plain()), (Method::Ldap, rules())] {
-        for (sids, outcome) in [(ALLOWED, Outcome::Success), (DENIED, Outcome::Denied)] {
-            let name = if method == Method::Ldap { "CN=John" } else { "john" };
-            let (login, outcome) = match method {
-                Method::Ldap => (login.clone(), outcome),
-                Method::Kerberos => (login.clone(), Outcome::Workstation),
-            };
-            let (_, read) = match method {
-                Method::Ldap => member_of(&[sids]),
-                Method::Kerberos => state("userWorkstations", "OTHERPC"),
-            };
-            let checks = [(name, Ok(Outcome::Success))];
-            let config = config(warned(login.clone()));
-            let Logins { names, passwords, host, warn, clock, .. } =
-                logins_by(method, warned(login), [], checks);
-            let machine = Slow(Scripted(Mutex::new([found(), (BY_GUID, read)].into())), EACH);
-            let directory = Directory::new(machine, &config);
-            let logins = Logins { names, directory, passwords, host, warn, clock };
-            let verdict = logins.authenticate("john", "secret", true, soon()).await.verdict;
-            assert_eq!(verdict.outcome, outcome, "{method} {verdict:?}");
-        }
+    let cases = [
+        (Method::Ldap, rules(), member_of(&[ALLOWED]), Outcome::Success),
+        (Method::Ldap, rules(), member_of(&[DENIED]), Outcome::Denied),
+        (Method::Kerberos, plain(), state("userWorkstations", "OTHERPC"), Outcome::Workstation),
+    ];
+    for (method, login, read, outcome) in cases {
+        let name = if method == Method::Ldap { "CN=John" } else { "john" };
+        let checks = [(name, Ok(Outcome::Success))];
+        let logins = slowly(EACH, method, warned(login), [found(), read], checks);
+        let verdict = logins.authenticate("john", "secret", true, soon()).await.verdict;
+        assert_eq!(verdict.outcome, outcome, "{method} {verdict:?}");
     }
 }
 
@@ -873,12 +876,9 @@ async fn what_decides_is_waited_for_however_long_the_warning_may_take() {
 #[tokio::test(start_paused = true)]
 async fn the_time_after_the_check_is_a_step_of_its_own() {
     const EACH: Duration = Duration::from_millis(50);
-    let begun = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
-    let Logins { names, mut passwords, host, warn, clock, .. } = logins(plain(), [], begun);
-    passwords.connect = Some(Duration::from_millis(20));
-    let machine = Slow(Scripted(Mutex::new([found(), found()].into())), EACH);
-    let logins =
-        Logins { names, directory: Directory::new(machine, &config(plain())), passwords, host, warn, clock };
+    let twice = [("CN=John", Ok(Outcome::Success)), ("CN=John", Ok(Outcome::Success))];
+    let mut logins = slowly(EACH, Method::Ldap, plain(), [found(), found()], twice);
+    logins.passwords.connect = Some(Duration::from_millis(20));
     // 50 ms for the present bearer of the name, less 4 ms for the bind and 20 ms for its connection.
     for expected in [None, Some(EACH - Duration::from_millis(24))] {
         let verdict = logins.authenticate("john", "secret", false, soon()).await.verdict;

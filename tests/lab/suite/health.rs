@@ -120,10 +120,8 @@ fn started_after_a_failure(lab: &Lab, report: &mut Report) -> Check {
         report.check(
             &format!("{name}: all had failed before the start, and the first report is well"),
             || {
-                lab.host_sh(&format!(
-                    "sed -i 's/^method = .*/method = \"{name}\"/' /etc/motion-ad/config.toml"
-                ))
-                .ok()?;
+                lab.set_method(method);
+                lab.configure("")?;
                 wait(SETTLED, || well(lab))?;
                 for down in ["kdc", "reading", "binds", "binds\",\"reading\",\"kdc"].repeat(3) {
                     STOP.take(lab)?;
@@ -138,6 +136,7 @@ fn started_after_a_failure(lab: &Lab, report: &mut Report) -> Check {
             },
         );
     }
+    lab.set_method(Method::Ldap);
     lab.configure("")
 }
 
