@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -15,46 +16,86 @@ use crate::directory::machine::{Machine, Place};
 /// The answer to a search with this text in its `PLACE BASE FILTER`.
 pub(crate) type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
 
-/// A machine connection that returns each answer once.
+/// A machine connection that returns each answer once. After an answer that says that AD was silent, its time
+/// is over.
 #[derive(Default)]
-pub(crate) struct Scripted(Mutex<VecDeque<Answer>>);
+pub(crate) struct Scripted {
+    script: Mutex<VecDeque<Answer>>,
+    /// True if every group exists that the configuration names by its SID.
+    has_groups: bool,
+}
 
 impl Scripted {
     pub(crate) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Scripted(Mutex::new(answers.into_iter().collect()))
+        Scripted { script: Mutex::new(answers.into_iter().collect()), has_groups: false }
+    }
+
+    /// Lets every group exist that the configuration names by its SID.
+    pub(crate) fn with_groups(self) -> Self {
+        Scripted { has_groups: true, ..self }
     }
 
     /// Adds answers.
     pub(crate) fn expect(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.0.lock().unwrap().extend(answers);
+        self.script.lock().unwrap().extend(answers);
     }
 
     /// Panics if an answer was not requested.
     pub(crate) fn is_finished(&self) {
-        let rest: Vec<_> = self.0.lock().unwrap().iter().map(|(part, _)| *part).collect();
+        let rest: Vec<_> = self.script.lock().unwrap().iter().map(|(part, _)| *part).collect();
         assert!(rest.is_empty(), "nobody asked for {rest:?}");
+    }
+
+    /// Removes and returns the answer to the search `asked`. AD compares without case.
+    fn answer(&self, asked: &str) -> Option<Result<Vec<Entry>, MachineError>> {
+        let asked = asked.to_lowercase();
+        let mut script = self.script.lock().unwrap();
+        let at = script.iter().position(|(part, _)| asked.contains(&part.to_lowercase()))?;
+        script.remove(at).map(|(_, answer)| answer)
+    }
+
+    /// Returns the answer to a search that a test says nothing about: nobody is in Protected Users.
+    fn unscripted(&self, filter: &str) -> Option<Vec<Entry>> {
+        match filter.contains("-525>)") {
+            true => Some(Vec::new()),
+            false if self.has_groups => group_of_filter(filter).map(|group| vec![group]),
+            false => None,
+        }
     }
 }
 
 impl Machine for Scripted {
-    async fn search(&self, search: &Search, _: Instant) -> Result<Vec<Entry>, MachineError> {
+    async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
         let place = match &search.place {
             Place::Own => "own",
             Place::Domain(name) => name,
             Place::GlobalCatalogue => "catalogue",
         };
         let asked = format!("{place} {} {}", search.base, search.filter);
-        let mut script = self.0.lock().unwrap();
-        let at = script.iter().position(|(part, _)| asked.contains(part));
-        // Nobody is in Protected Users, unless a test says so.
-        if at.is_none() && asked.contains("-525>)") {
-            return Ok(Vec::new());
+        let answer = self.answer(&asked).or_else(|| self.unscripted(&search.filter).map(Ok));
+        let answer = answer.unwrap_or_else(|| panic!("nobody expected {asked}"));
+        if let Err(MachineError::Timeout(_)) = answer {
+            tokio::time::sleep_until(deadline).await;
         }
-        script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
+        answer
     }
 
     fn host(&self, _: &Place) -> Option<String> {
         Some("ad.acme.com".into())
+    }
+}
+
+/// A directory that takes this time to answer.
+pub(crate) struct Slow(pub(crate) Scripted, pub(crate) Duration);
+
+impl Machine for Slow {
+    async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
+        tokio::time::sleep(self.1).await;
+        self.0.search(search, deadline).await
+    }
+
+    fn host(&self, place: &Place) -> Option<String> {
+        self.0.host(place)
     }
 }
 
@@ -92,7 +133,7 @@ pub(crate) fn state(entry: Entry) -> Entry {
 }
 
 /// Returns the group with the SID that `filter` searches for, if any: tests name groups by their SIDs.
-pub(crate) fn group_of_filter(filter: &str) -> Option<Entry> {
+fn group_of_filter(filter: &str) -> Option<Entry> {
     let (_, sid) = filter.split_once("(objectSid=\\")?;
     let bytes = sid.split_once(')')?.0.split('\\').map(|byte| u8::from_str_radix(byte, 16).unwrap());
     let group = Entry::new("CN=group,DC=acme,DC=com").with("groupType", ["-2147483646"]);

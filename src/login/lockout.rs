@@ -57,7 +57,7 @@ mod tests {
     use crate::directory::entry::Entry;
     use crate::directory::machine::{MachineError, Place, Search};
     use crate::directory::people::Directory;
-    use crate::directory::scripted::{Answer, Scripted, config, unreachable};
+    use crate::directory::scripted::{Answer, Scripted, Slow, config, unreachable};
     use crate::login::refusal::Refusal;
 
     fn john() -> Person {
@@ -126,23 +126,11 @@ mod tests {
         }
     }
 
-    /// Answers after half of the time that a refusal may wait.
-    struct Slow(Scripted);
-
-    impl Machine for Slow {
-        async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
-            tokio::time::sleep(READING / 2).await;
-            self.0.search(search, deadline).await
-        }
-        fn host(&self, _: &Place) -> Option<String> {
-            None
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_refusal_waits_a_moment_for_the_lock_and_no_longer() {
         let deadline = Instant::now() + Duration::from_secs(5);
-        assert!(logins(Slow(Scripted::new(locked(SINCE)))).lock(&john(), deadline).await.is_some());
+        let slow = Slow(Scripted::new(locked(SINCE)), READING / 2);
+        assert!(logins(slow).lock(&john(), deadline).await.is_some());
         let begun = Instant::now();
         assert_eq!(logins(Silent).lock(&john(), deadline).await, None);
         assert_eq!(begun.elapsed(), READING);

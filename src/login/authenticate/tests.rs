@@ -6,37 +6,12 @@ use super::tried::{CONFIRMATION, WARNING};
 use super::*;
 use crate::config::{Config, Join, Login};
 use crate::directory::entry::Entry;
-use crate::directory::machine::{MachineError, Search};
+use crate::directory::machine::MachineError;
 use crate::directory::passwords::pool::PoolError;
 use crate::directory::people::Directory;
-use crate::directory::scripted::{self, group_of_filter};
+use crate::directory::scripted::{self, Answer, Scripted, Slow, unreachable};
 use crate::name::NameMap;
 use crate::verdict::Verdict;
-
-/// The directory of a test: the answer to each search, found by a part of its base or filter.
-#[derive(Default)]
-struct Scripted(Mutex<VecDeque<Answer>>);
-
-type Answer = (&'static str, Result<Vec<Entry>, MachineError>);
-
-impl Machine for Scripted {
-    async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
-        if let Some(group) = group_of_filter(&search.filter) {
-            return Ok(vec![group]);
-        }
-        // AD compares without case.
-        let asked = format!("{} {}", search.base, search.filter).to_lowercase();
-        let answer = {
-            let mut script = self.0.lock().unwrap();
-            let at = script.iter().position(|(part, _)| asked.contains(&part.to_lowercase()));
-            script.remove(at.unwrap_or_else(|| panic!("nobody expected {asked}"))).unwrap().1
-        };
-        if let Err(MachineError::Timeout(_)) = answer {
-            tokio::time::sleep_until(deadline).await;
-        }
-        answer
-    }
-}
 
 /// The expected checks, in order, each with its name and its answer.
 struct Expected {
@@ -127,7 +102,7 @@ fn logins_by(
 ) -> Logins<Scripted, Expected> {
     let config = config(login);
     let warn = config.login.warn;
-    let machine = Scripted(Mutex::new(searches.into_iter().collect()));
+    let machine = Scripted::new(searches).with_groups();
     Logins {
         directory: Directory::new(machine, &config),
         names: config.names,
@@ -170,10 +145,6 @@ fn found() -> Answer {
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
-}
-
-fn unreachable() -> MachineError {
-    MachineError::NoServer("DNS does not answer".into())
 }
 
 async fn authenticate(logins: &Logins<Scripted, Expected>, name: &str) -> Verdict {
@@ -263,8 +234,8 @@ async fn remembered(
     let name = if method == Method::Ldap { "CN=John" } else { "john" };
     let logins = logins_by(method, login, first, [(name, Ok(Outcome::Success))]);
     assert!(logins.authenticate("john", "secret", false, soon()).await.verdict.outcome.is_success());
-    assert!(logins.directory.machine().0.lock().unwrap().is_empty(), "something was not read");
-    logins.directory.machine().0.lock().unwrap().extend(searches);
+    logins.directory.machine().is_finished();
+    logins.directory.machine().expect(searches);
     logins.passwords.checks.lock().unwrap().extend(checks);
     logins
 }
@@ -280,7 +251,7 @@ async fn by_ldap(
 async fn log_in(logins: &Logins<Scripted, Expected>) -> Decision {
     let decision = logins.authenticate("john", "secret", false, soon()).await;
     assert!(logins.passwords.checks.lock().unwrap().is_empty(), "a check was not made");
-    assert!(logins.directory.machine().0.lock().unwrap().is_empty(), "something was not read");
+    logins.directory.machine().is_finished();
     decision
 }
 
@@ -293,16 +264,6 @@ async fn a_remembered_name_is_confirmed_whatever_the_password() {
     }
 }
 
-/// A directory that answers slowly.
-struct Slow(Scripted, Duration);
-
-impl Machine for Slow {
-    async fn search(&self, search: &Search, deadline: Instant) -> Result<Vec<Entry>, MachineError> {
-        tokio::time::sleep(self.1).await;
-        self.0.search(search, deadline).await
-    }
-}
-
 /// Like [`logins_by`], with a directory that answers each search after `each`.
 fn slowly(
     each: Duration,
@@ -311,7 +272,7 @@ fn slowly(
     searches: impl IntoIterator<Item = Answer>,
     checks: impl IntoIterator<Item = Check>,
 ) -> Logins<Slow, Expected> {
-    let machine = Slow(Scripted(Mutex::new(searches.into_iter().collect())), each);
+    let machine = Slow(Scripted::new(searches).with_groups(), each);
     let directory = Directory::new(machine, &config(login.clone()));
     let Logins { names, passwords, host, warn, clock, .. } = logins_by(method, login, [], checks);
     Logins { names, directory, passwords, host, warn, clock }
@@ -348,7 +309,7 @@ async fn confirming_a_name_takes_no_time_of_its_own() {
         assert!(decision.verdict.outcome.is_success(), "{what}");
         assert_eq!(begun.elapsed(), expected, "{what}");
     }
-    assert!(logins.directory.machine().0.0.lock().unwrap().is_empty(), "the name was not confirmed");
+    logins.directory.machine().0.is_finished();
 }
 
 #[tokio::test]
@@ -369,7 +330,7 @@ async fn moved_and_the_dn_reused_the_new_accounts_password_opens_nothing() {
         "{verdict:?}"
     );
     // The next login sends it to his own account.
-    logins.directory.machine().0.lock().unwrap().push_back(moved());
+    logins.directory.machine().expect([moved()]);
     logins.passwords.checks.lock().unwrap().push_back(("CN=John,OU=New", Ok(Outcome::Success)));
     assert!(log_in(&logins).await.verdict.outcome.is_success());
 
@@ -463,7 +424,7 @@ async fn a_name_that_is_nobodys_or_two_accounts_by_now_opens_nothing() {
             let logins = by_ldap([now.clone()], [("CN=John", Ok(bound))]).await;
             assert_eq!(log_in(&logins).await.verdict.outcome, outcome);
             // The account is forgotten: no bind is made for it.
-            logins.directory.machine().0.lock().unwrap().push_back(now.clone());
+            logins.directory.machine().expect([now.clone()]);
             assert_eq!(log_in(&logins).await.verdict.outcome, outcome);
         }
     }
@@ -478,7 +439,7 @@ async fn a_refusal_stands_while_reading_fails_and_shuts_nobody_out_afterwards() 
         assert_eq!(verdict.outcome, outcome);
         assert!(verdict.reason.contains("still bears the name is unknown: "), "{verdict:?}");
         // The account is still remembered, and is confirmed as soon as AD answers.
-        logins.directory.machine().0.lock().unwrap().push_back(found());
+        logins.directory.machine().expect([found()]);
         logins.passwords.checks.lock().unwrap().push_back(("CN=John", Ok(Outcome::Success)));
         let verdict = log_in(&logins).await.verdict;
         assert!(verdict.outcome.is_success());
@@ -779,7 +740,7 @@ fn expires(left: Option<Duration>) -> Answer {
 
 async fn authenticate_and_warn(logins: &Logins<Scripted, Expected>) -> Verdict {
     let verdict = logins.authenticate("john", "secret", true, soon()).await.verdict;
-    assert!(logins.directory.machine().0.lock().unwrap().is_empty(), "something was not read");
+    logins.directory.machine().is_finished();
     verdict
 }
 
