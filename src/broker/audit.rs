@@ -128,13 +128,14 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             // The state was read in a separate query, or no group rules apply.
             None => self.judge(person, account, deadline).await,
             Some(membership) => match account.refusal((self.clock)(), &self.host) {
-                Some(outcome) => Err(Refusal::new(outcome, "")),
-                None if membership.denied => {
+                Some(outcome) if !outcome.wants_new_password() => Err(Refusal::new(outcome, "")),
+                _ if membership.denied => {
                     Err(Refusal::new(Outcome::Denied, "member of one of login.deny_groups"))
                 }
-                None if !membership.allowed => {
+                _ if !membership.allowed => {
                     Err(Refusal::new(Outcome::NotAllowed, "member of none of login.allow_groups"))
                 }
+                Some(outcome) => Err(Refusal::new(outcome, "")),
                 None => Ok(()),
             },
         };

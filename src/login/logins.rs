@@ -66,15 +66,17 @@ impl<M: Machine, P> Logins<M, P> {
         Ok((principal, found))
     }
 
-    /// Decides by the account's state and groups.
+    /// Decides by the account's state and groups. The groups come before an outcome that wants a new
+    /// password, because the user gets access after the change, and nothing judges the groups then.
     ///
     /// # Errors
     /// Returns the refusal if they deny access, or if the groups cannot be read.
     pub async fn judge(&self, person: &Person, account: &Account, deadline: Instant) -> Result<(), Refusal> {
-        if let Some(outcome) = account.refusal((self.clock)(), &self.host) {
-            return Err(Refusal::new(outcome, "the account's state in AD"));
+        let refusal = account.refusal((self.clock)(), &self.host);
+        if refusal.is_none_or(Outcome::wants_new_password) {
+            self.judge_groups(person, account.groups.as_deref(), deadline).await?;
         }
-        self.judge_groups(person, account.groups.as_deref(), deadline).await
+        refusal.map_or(Ok(()), |outcome| Err(Refusal::new(outcome, "the account's state in AD")))
     }
 
     pub(super) async fn judge_groups(

@@ -116,6 +116,10 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
         progress: &mut Progress,
     ) -> Result<(), Refusal> {
         if checked.outcome != Outcome::Success && !checked.unexplained {
+            // A new password would lead to access.
+            if checked.outcome.wants_new_password() && self.directory.has_group_rules() {
+                let _ = self.after_bind(person, read, deadline).await?;
+            }
             return Err(Refusal::new(checked.outcome, checked.reason));
         }
         let expiry = match checked.method {

@@ -523,6 +523,10 @@ async fn groups_decide_only_after_the_right_password() {
         (vec![ALLOWED, DENIED], Outcome::Success, Outcome::Denied),
         (vec![other], Outcome::WrongPassword, Outcome::WrongPassword),
         (vec![ALLOWED, DENIED], Outcome::Disabled, Outcome::Disabled),
+        // These lead to access, after a change that judges no groups.
+        (vec![ALLOWED], Outcome::MustChange, Outcome::MustChange),
+        (vec![ALLOWED, DENIED], Outcome::MustChange, Outcome::Denied),
+        (vec![other], Outcome::PasswordExpired, Outcome::NotAllowed),
     ];
     for (groups, bound, outcome) in cases {
         let logins = logins(rules(), [found(), member_of(&groups)], [("CN=John", Ok(bound))]);
@@ -538,8 +542,10 @@ async fn groups_that_cannot_be_read_deny() {
         (BY_GUID, Ok(vec![]), Outcome::Unavailable),
     ];
     for (part, answer, outcome) in cases {
-        let logins = logins(rules(), [found(), (part, answer)], [("CN=John", Ok(Outcome::Success))]);
-        assert_eq!(authenticate(&logins, "john").await.outcome, outcome);
+        for bound in [Outcome::Success, Outcome::MustChange] {
+            let logins = logins(rules(), [found(), (part, answer.clone())], [("CN=John", Ok(bound))]);
+            assert_eq!(authenticate(&logins, "john").await.outcome, outcome, "{bound}");
+        }
     }
     let named = Login { allow_groups: vec!["Agents".into()], ..plain() };
     let nowhere = ("(sAMAccountName=Agents)", Ok(vec![]));
@@ -563,20 +569,24 @@ async fn an_account_check_without_groups_denies_where_rules_need_them() {
 
 #[tokio::test]
 async fn an_account_check_reads_the_state_and_binds_nothing() {
-    let with = |flags: &'static str| {
-        let entry = john("CN=John");
-        let kept = scripted::state(Entry::new(entry.dn()).with("userAccountControl", [flags]));
-        (BY_GUID, Ok(vec![kept.with("tokenGroups", [vec![1, 1, 0, 0, 0, 0, 0, 5, 9, 0, 0, 0]])]))
+    let with = |flags: &'static str, set: &'static str| {
+        let entry = Entry::new("CN=John").with("userAccountControl", [flags]).with("pwdLastSet", [set]);
+        let group = vec![1, 1, 0, 0, 0, 0, 0, 5, 9, 0, 0, 0];
+        (BY_GUID, Ok(vec![scripted::state(entry).with("tokenGroups", [group])]))
     };
+    const SET: &str = "133700000000000000";
     let cases = [
-        (plain(), "512", Outcome::Success),
-        (plain(), "514", Outcome::Disabled),
-        (rules(), "514", Outcome::Disabled),
-        (rules(), "512", Outcome::NotAllowed),
+        (plain(), "512", SET, Outcome::Success),
+        (plain(), "514", SET, Outcome::Disabled),
+        (plain(), "512", "0", Outcome::MustChange),
+        (rules(), "514", SET, Outcome::Disabled),
+        (rules(), "512", SET, Outcome::NotAllowed),
+        (rules(), "512", "0", Outcome::NotAllowed),
+        (rules(), "514", "0", Outcome::Disabled),
     ];
-    for (login, flags, outcome) in cases {
-        let logins = logins(login, [found(), with(flags)], []);
-        assert_eq!(logins.account("john", false, soon()).await.verdict.outcome, outcome, "{flags}");
+    for (login, flags, set, outcome) in cases {
+        let logins = logins(login, [found(), with(flags, set)], []);
+        assert_eq!(logins.account("john", false, soon()).await.verdict.outcome, outcome, "{flags} {set}");
     }
 }
 

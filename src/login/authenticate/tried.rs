@@ -27,7 +27,7 @@ pub(super) const CONFIRMATION: Duration = Duration::from_millis(500);
 impl<M: Machine, P: Passwords> Logins<M, P> {
     /// Checks the password of `person`. While the check runs, it reads what the check will not prove. If
     /// `person` was remembered for a principal, it also reads which account that principal means now. If the
-    /// password is rejected, it waits for that account alone, for [`CONFIRMATION`] at most.
+    /// password is rejected for good, it waits for that account alone, for [`CONFIRMATION`] at most.
     pub(super) async fn check(
         &self,
         person: &Person,
@@ -66,7 +66,12 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
             progress.password(checked);
         }
         let mut tried = Tried { checked, method, bearer: Bearer::Asked, read: Read::Nothing };
-        let is_warning = method == Method::Ldap && !self.directory.has_group_rules();
+        // Without group rules, the read is for a warning alone, and only a success has one.
+        let patience = match method == Method::Ldap && !self.directory.has_group_rules() {
+            true if tried.wants_new_password() => Some(Duration::ZERO),
+            true => Some(WARNING),
+            false => None,
+        };
         (tried.bearer, tried.read) = match (tried.is_refused(), bearer) {
             // Without an answer from AD, the bearer of the name does not matter.
             _ if !tried.may_be_judged() => (Bearer::Asked, Read::Nothing),
@@ -84,10 +89,10 @@ impl<M: Machine, P: Passwords> Logins<M, P> {
                     }
                 };
                 let read = async {
-                    match early {
-                        Some(early) => early,
-                        None if is_warning => timeout(WARNING, read).await.unwrap_or(Read::Nothing),
-                        None => read.await,
+                    match (early, patience) {
+                        (Some(early), _) => early,
+                        (None, Some(patience)) => timeout(patience, read).await.unwrap_or(Read::Nothing),
+                        (None, None) => read.await,
                     }
                 };
                 tokio::join!(bearer, read)
@@ -167,11 +172,18 @@ pub(super) struct Tried {
 }
 
 impl Tried {
-    /// Returns true if AD rejected the password and nothing else has to explain the rejection.
+    /// Returns true if AD rejected the password for good and nothing else has to explain the rejection.
     pub(super) fn is_refused(&self) -> bool {
         self.checked
             .as_ref()
-            .map_or(true, |checked| checked.outcome != Outcome::Success && !checked.unexplained)
+            .map_or(true, |checked| !checked.outcome.leads_to_access() && !checked.unexplained)
+    }
+
+    /// Returns true if the password is right, and AD wants a new one: the user gets access after the change.
+    fn wants_new_password(&self) -> bool {
+        self.checked
+            .as_ref()
+            .is_ok_and(|checked| checked.outcome.wants_new_password() && !checked.unexplained)
     }
 
     /// The method by which the password was checked.
