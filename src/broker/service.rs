@@ -120,12 +120,14 @@ impl Service {
             config.broker.connections,
             log.clone(),
         );
+        // A host may be joined under a name other than its own.
+        let host = kerberos::computer_name(Some(&config.domain.realm)).unwrap_or_else(|_| netbios_name());
+        let host = format!("{host}.{}", config.domain.name);
         let logins = Arc::new(Logins {
             directory: Directory::new(machines, &config),
             names: config.names,
             passwords,
-            // A host may be joined under a name other than its own.
-            host: kerberos::computer_name(Some(&config.domain.realm)).unwrap_or_else(|_| netbios_name()),
+            host,
             warn: config.login.warn,
             clock: SystemTime::now,
         });

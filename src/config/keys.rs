@@ -246,8 +246,10 @@ keys! {
             check given(domains),
             show |config| toml(&config.names.domains),
             stricter |kept, new| narrow(&mut kept.names.domains, &new.names.domains, Empty::Nothing);
-        /// Names that are never logged in, whatever their domain and whatever the name map says.
-        refuse: Vec<String> = list(&["root", "motion"]), "list of names",
+        /// Names that are never logged in, whatever their domain and whatever the name map says: what stands
+        /// before the @, or after the backslash.
+        refuse: Vec<String> = list(&["root", "motion"]), "list of names without a domain",
+            check names_alone,
             show |config| toml(&config.names.refuse),
             stricter |kept, new| widen(&mut kept.names.refuse, &new.names.refuse);
     }
@@ -270,7 +272,9 @@ keys! {
             show |config| toml(&config.login.allow_groups),
             stricter |kept, new|
                 narrow(&mut kept.login.allow_groups, &new.login.allow_groups, Empty::Everything);
-        /// Members of any of these are rejected, whatever other groups they are in.
+        /// Members of any of these are rejected, whatever other groups they are in. With a domain local or
+        /// BUILTIN group here, no account of another domain gets access: its own domain does not show if it
+        /// is a member.
         deny_groups: Vec<String> = list(&[]), "list of groups",
             show |config| toml(&config.login.deny_groups),
             stricter |kept, new| widen(&mut kept.login.deny_groups, &new.login.deny_groups);
@@ -439,6 +443,15 @@ fn hosts(hosts: &impl AsRef<[String]>) -> Result<(), String> {
 fn domains(domains: &impl AsRef<[String]>) -> Result<(), String> {
     let wrong = domains.as_ref().iter().find(|domain| !is_domain(domain));
     wrong.map_or(Ok(()), |wrong| Err(format!("{wrong:?} is no domain")))
+}
+
+/// A name with a domain would be compared with what a user types, and so refuse one spelling of many.
+fn names_alone(names: &impl AsRef<[String]>) -> Result<(), String> {
+    let is_alone = |name: &String| !name.is_empty() && name.trim() == name && !name.contains(['@', '\\']);
+    let wrong = names.as_ref().iter().find(|name| !is_alone(name));
+    wrong.map_or(Ok(()), |wrong| {
+        Err(format!("{wrong:?} is no name alone: write it without a domain, and it counts for every domain"))
+    })
 }
 
 /// A site is one label of a DNS name (MS-ADTS 6.3.2.3).

@@ -23,7 +23,7 @@ pub struct Logins<M, P> {
     pub directory: Directory<M>,
     /// Checks passwords.
     pub passwords: P,
-    /// This host's NetBIOS name, for `userWorkstations`.
+    /// This host's NetBIOS name with its domain, `XCALLY.acme.com`, for `userWorkstations`.
     pub host: String,
     /// How long before a password's expiry the user is warned; zero is never.
     pub warn: Duration,

@@ -42,7 +42,7 @@ pub struct Account {
     pub password_expires: Option<SystemTime>,
     /// `logonHours`: a bit for each hour of the week in UTC from Sunday 00:00; `None` if unrestricted.
     pub logon_hours: Option<[u8; 21]>,
-    /// `userWorkstations`: NetBIOS names; empty if unrestricted.
+    /// `userWorkstations`: NetBIOS or DNS names (MS-ADA3, userWorkstations); empty if unrestricted.
     pub workstations: Vec<String>,
     /// `tokenGroups`: every group, including nested ones; `None` if they were not requested.
     pub groups: Option<Vec<Sid>>,
@@ -166,7 +166,8 @@ impl Account {
         let disabled = self.control & DISABLED != 0;
         let expired = self.expires.is_some_and(|at| at <= now);
         let in_hours = self.logon_hours.is_none_or(|hours| allows(&hours, now));
-        let here = |name: &String| name.eq_ignore_ascii_case(host);
+        let netbios = host.split('.').next().unwrap_or_default();
+        let here = |name: &String| [netbios, host].iter().any(|own| name.eq_ignore_ascii_case(own));
         let elsewhere = !self.workstations.is_empty() && !self.workstations.iter().any(here);
         // The computed flags also mark a password that must be changed as expired.
         let password_expired = self.computed & PASSWORD_EXPIRED != 0 && !self.must_change;
@@ -194,8 +195,9 @@ impl Account {
         ]
     }
 
-    /// Returns the reason why the account may not log in at `now` on the computer with the NetBIOS name
-    /// `host`, even with the right password. Groups depend on the configuration and are not considered.
+    /// Returns the reason why the account may not log in at `now` on the computer `host`, named by its NetBIOS
+    /// name and its domain, even with the right password. Groups depend on the configuration and are not
+    /// considered.
     pub fn refusal(&self, now: SystemTime, host: &str) -> Option<Outcome> {
         self.rules(now, host).into_iter().find_map(|(_, _, refusal)| refusal)
     }
@@ -313,7 +315,7 @@ mod tests {
     }
 
     fn refusal(entry: &Entry) -> Option<Outcome> {
-        Account::from_entry(entry).unwrap().refusal(now(), "XCALLY")
+        Account::from_entry(entry).unwrap().refusal(now(), "XCALLY.acme.com")
     }
 
     fn replaced(attribute: &str, value: &str) -> Entry {
@@ -341,6 +343,8 @@ mod tests {
             ("pwdLastSet", "0", Some(Outcome::MustChange)),
             ("userWorkstations", "OTHERPC", Some(Outcome::Workstation)),
             ("userWorkstations", "OTHERPC, xcally", None),
+            ("userWorkstations", "OTHERPC,xcally.ACME.com", None),
+            ("userWorkstations", "xcally.other.com,acme.com,com", Some(Outcome::Workstation)),
             ("userWorkstations", "", None),
         ];
         for (attribute, value, outcome) in cases {

@@ -31,7 +31,10 @@ pub enum GroupError {
     #[error("the group {0:?} is of no domain of this forest, and AD counts no other groups")]
     Domain(String),
     /// Other domains do not show if their accounts are members.
-    #[error("the group {0:?} is domain local and hides its members from other domains; make it universal")]
+    #[error(
+        "the group {0:?} is domain local and hides its members from other domains; make it universal, or deny \
+         a universal group instead"
+    )]
     Local(String),
 }
 
@@ -242,7 +245,7 @@ impl<M: Machine> Directory<M> {
     }
 
     /// Returns the place and base for a group with `domain` before its name. For this domain no search is
-    /// needed.
+    /// needed. `domain.base_dn` limits accounts, not groups.
     async fn named_domain(
         &self,
         group: &str,
@@ -250,7 +253,7 @@ impl<M: Machine> Directory<M> {
         deadline: Instant,
     ) -> Result<(Place, String), DirectoryError> {
         let Some(domain) = domain.filter(|domain| fold(domain) != fold(&self.netbios)) else {
-            return Ok((Place::Own, self.base.clone()));
+            return Ok((Place::Own, self.root.clone()));
         };
         let forest = self.forest(deadline).await?;
         let found = forest.by_netbios(domain).or_else(|| forest.by_name(domain));
@@ -401,6 +404,19 @@ mod tests {
         }
         let error = rules("allow_groups = ['EVIL\\Agents']", "acme.com", forest()).await.unwrap_err();
         assert_eq!(error, GroupError::Domain("EVIL\\Agents".into()).into());
+    }
+
+    #[tokio::test]
+    async fn the_base_of_the_accounts_does_not_limit_the_groups() {
+        let own = "own dc=acme,dc=com (&(objectCategory=group)(sAMAccountName=Agents))";
+        for written in ["Agents", "ACME\\Agents"] {
+            let more = format!("base_dn = 'ou=People,dc=acme,dc=com'\n[login]\nallow_groups = ['{written}']");
+            let answers = Scripted::new([(own, Ok(vec![unique("CN=Agents,OU=Groups", GLOBAL)]))]);
+            let directory = Directory::new(answers, &config(&more));
+            let until = Instant::now() + Duration::from_secs(5);
+            let found = directory.group_rules(&person("acme.com"), until).await;
+            assert_eq!(found.unwrap().allow, Some(vec![UNIQUE.parse().unwrap()]), "{written}");
+        }
     }
 
     #[tokio::test]

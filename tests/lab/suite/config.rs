@@ -44,6 +44,17 @@ const ONLY_DENIED: &[Row] = &[
     row("greta", "greta.groups",  Right, Acct,     "success",        0, "PAM_SUCCESS"),
 ];
 
+/// `expired=account`, and only another group is allowed: a change of the password leads to access, so the
+/// group decides before it.
+#[rustfmt::skip]
+const RENEWED: &[Row] = &[
+    row("max",   "max.mustchange", Right, AuthAcct, "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
+    row("max",   "max.mustchange", Right, Acct,     "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
+    row("max",   "max.mustchange", Wrong, Auth,     "wrong_password", 1, "PAM_AUTH_ERR"),
+    row("petra", "petra.expired",  Right, Auth,     "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
+    row("petra", "petra.expired",  Right, Acct,     "not_allowed",    0, "PAM_PERM_DENIED").reason("login.allow_groups"),
+];
+
 const ABSENT: &str = "the group \"XCALLY Aliens\" does not exist in AD";
 
 /// A group that does not exist, in either list. AD has already accepted the password.
@@ -183,6 +194,14 @@ fn groups(lab: &Lab, report: &mut Report) -> Result<(), String> {
     report.note("deny_groups alone");
     lab.configure("[login]\ndeny_groups = [\"XCALLY Denied\"]\n")?;
     run(lab, report, "motion", ONLY_DENIED)?;
+    report.note("allow_groups, and passwords that must be changed");
+    let both =
+        "auth required pam_motion_ad.so expired=account\naccount required pam_motion_ad.so expired=account\n";
+    lab.write("/etc/pam.d/motion-account", both)?;
+    lab.configure("[login]\nallow_groups = [\"XCALLY Supervisors\"]\n")?;
+    run(lab, report, "motion-account", RENEWED)?;
+    lab.run(&["cast", "reset", "max"]).ok()?;
+    lab.host_sh("rm -f /etc/pam.d/motion-account").ok()?;
     for list in ["allow_groups = [\"XCALLY Agents\", \"XCALLY Aliens\"]", "deny_groups = [\"XCALLY Aliens\"]"]
     {
         report.note(list);
