@@ -69,13 +69,16 @@ fn substrings(mut parts: Elements, text: &mut String) -> Result<(), Malformed> {
     let mut is_first = true;
     while let Some(piece) = next {
         next = pieces.optional();
-        match (piece.class, piece.id, piece.payload) {
-            (TagClass::Context, 0, PL::P(bytes)) if is_first => value(&bytes, text),
-            (TagClass::Context, 1, PL::P(bytes)) => {
+        // As text, an empty piece would be none, and the filter another one: `(cn=*)` asks for any value.
+        let PL::P(bytes) = piece.payload else { return Err(FILTER) };
+        match (piece.class, piece.id) {
+            _ if bytes.is_empty() => return Err(FILTER),
+            (TagClass::Context, 0) if is_first => value(&bytes, text),
+            (TagClass::Context, 1) => {
                 text.push('*');
                 value(&bytes, text);
             }
-            (TagClass::Context, 2, PL::P(bytes)) if next.is_none() => {
+            (TagClass::Context, 2) if next.is_none() => {
                 text.push('*');
                 value(&bytes, text);
                 return Ok(());
@@ -237,6 +240,12 @@ mod tests {
             context_of(4, vec![octets("cn"), set(vec![context(1, "a")])]),
             context_of(4, vec![octets("cn"), sequence(vec![context(1, "a"), context(0, "b")])]),
             context_of(4, vec![octets("cn"), sequence(vec![context(2, "a"), context(2, "b")])]),
+            context_of(4, vec![octets("cn"), sequence(vec![context(0, "")])]),
+            context_of(
+                4,
+                vec![octets("cn"), sequence(vec![context(0, "a"), context(1, ""), context(2, "b")])],
+            ),
+            context_of(4, vec![octets("cn"), sequence(vec![context(2, "")])]),
             context_of(9, vec![context(3, "x")]),
             context_of(9, vec![context(2, "cn")]),
             context(7, "1.A"),
