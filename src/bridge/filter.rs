@@ -217,6 +217,9 @@ mod tests {
                 ),
                 "(memberOf:1.2.840.113556.1.4.1941:=CN=x)",
             ),
+            // BER takes every byte but 0 as true.
+            (context_of(9, vec![context(2, "cn"), context(3, "x"), context(4, "\u{1}")]), "(cn:dn:=x)"),
+            (context_of(9, vec![context(2, "cn"), context(3, "x"), context(4, "\0")]), "(cn:=x)"),
         ];
         for (filter, written) in cases {
             assert_eq!(text(filter).as_deref(), Ok(written));

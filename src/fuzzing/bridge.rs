@@ -6,14 +6,22 @@ use crate::bridge;
 use crate::bridge::message::{self, Message, Request as BridgeRequest};
 use crate::directory::lookup::filter::{Filter, FilterError};
 
-/// The order and the flag `dnAttributes: false` of an extensible match are lost in the text.
+/// The text loses three things of an extensible match: the order, the flag `dnAttributes: false`, and which
+/// byte stands for true.
 fn normal(tag: StructureTag) -> StructureTag {
     let StructureTag { class, id, payload } = tag;
     let payload = match payload {
         PL::C(parts) => {
             let mut parts: Vec<_> = parts.into_iter().map(normal).collect();
             if id == 9 {
-                parts.retain(|part| part.id != 4);
+                parts.retain_mut(|part| match &mut part.payload {
+                    PL::P(flag) if part.id == 4 => {
+                        let is_set = flag.iter().any(|byte| *byte != 0);
+                        *flag = vec![0xff];
+                        is_set
+                    }
+                    _ => true,
+                });
                 parts.sort_by_key(|part| part.id);
             }
             PL::C(parts)

@@ -1,4 +1,4 @@
-//! What a domain controller answers, its certificates, and DNS answers.
+//! What a domain controller answers, and DNS answers.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,6 +11,7 @@ use ldap3::asn1::{PL, StructureTag, TagClass};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
+use super::trust;
 use crate::bridge;
 use crate::directory::controllers::dns::{Resolv, Srv};
 use crate::directory::controllers::netlogon;
@@ -19,14 +20,16 @@ use crate::directory::entry::Entry;
 use crate::directory::forest::Forest;
 use crate::directory::machine::{Place as Partition, RootDse};
 use crate::directory::passwords::{effective, refusal};
-use crate::directory::people::account::Account;
+use crate::directory::people::account::{Account, time_of};
 use crate::directory::people::find::choose;
 use crate::directory::people::groups::group_of;
+use crate::directory::people::lockout::{self, Until};
+use crate::directory::people::many::primary;
 use crate::directory::people::person::people_of;
 use crate::directory::people::standing::standing_of;
 use crate::directory::sid::Sid;
-use crate::directory::survey::{Certificate, Root};
-use crate::directory::trust::points::named_by;
+use crate::directory::survey::Root;
+use crate::directory::trust::published::values;
 use crate::kerberos::sasl;
 use crate::kerberos::sealing::{self, Layer};
 use crate::ldap;
@@ -191,6 +194,29 @@ const ATTRIBUTES: [&str; 36] = [
     "supportedCapabilities",
 ];
 
+/// Further attributes, by the numbers from [`FIRST`] on. So the inputs that the fuzzer kept before keep their
+/// meaning when the list grows.
+const FURTHER: [&str; 16] = [
+    "lockoutTime",
+    "lockoutDuration",
+    "msDS-LockoutDuration",
+    "msDS-ResultantPSO",
+    "cACertificate",
+    "cACertificate;binary",
+    "certificateRevocationList",
+    "certificateRevocationList;binary",
+    "msDS-KeyVersionNumber",
+    "sAMAccountType",
+    "displayName",
+    "isGlobalCatalogReady",
+    "vendorName",
+    "Netlogon",
+    "uid",
+    "mail",
+];
+/// The number of the first one.
+const FIRST: usize = 222;
+
 /// Entries with these attributes: bytes of a number, a length, and a value of this length. The number after
 /// the last one begins another entry, whose name is the value.
 pub(super) fn attributes(data: &[u8]) {
@@ -199,7 +225,9 @@ pub(super) fn attributes(data: &[u8]) {
     while let [number, length, after @ ..] = rest {
         let (value, after) = after.split_at_checked(usize::from(*length)).unwrap_or((after, &[]));
         rest = after;
-        match ATTRIBUTES.get(usize::from(*number) % (ATTRIBUTES.len() + 1)) {
+        let number = usize::from(*number);
+        let further = number.checked_sub(FIRST).and_then(|at| FURTHER.get(at));
+        match further.or_else(|| ATTRIBUTES.get(number % (ATTRIBUTES.len() + 1))) {
             Some(attribute) => {
                 let entry = entries.pop().unwrap_or_default();
                 entries.push(entry.with(attribute, [value]));
@@ -216,9 +244,27 @@ fn times() -> [SystemTime; 3] {
     [UNIX_EPOCH, today, UNIX_EPOCH + Duration::from_secs(i64::MAX as u64)]
 }
 
+/// A lock with each duration that the entry has does not end before it begins.
+fn locked(entry: &Entry) {
+    let Some(since) = entry.integer("lockoutTime").ok().flatten().and_then(time_of) else { return };
+    for attribute in ["lockoutDuration", "msDS-LockoutDuration"] {
+        if let Ok(Some(ticks)) = entry.integer(attribute)
+            && let Until::At(end) = lockout::end(since, ticks)
+        {
+            assert!(end >= since && ticks != 0 && ticks != i64::MIN);
+        }
+    }
+}
+
 /// Reads entries in every way in which the broker does.
 fn judge(entries: &[Entry]) {
     for entry in entries {
+        for (attribute, _) in entry.attributes() {
+            if let Ok(Some(flags)) = entry.flags(attribute) {
+                let number = entry.integer(attribute).unwrap().unwrap();
+                assert_eq!(i64::from(flags), number & 0xffff_ffff);
+            }
+        }
         let account = Account::from_entry(entry);
         if let Ok(account) = &account {
             for now in times() {
@@ -243,6 +289,15 @@ fn judge(entries: &[Entry]) {
         let _ = RootDse::from_entry(entry);
         Root::of(entry, "dc.acme.com", times()[1]);
         let _ = netlogon::client_site(entry.bytes("Netlogon").ok().flatten().unwrap_or_default());
+        locked(entry);
+        if let Ok(Some(primary)) = primary(entry) {
+            let own = Sid::try_from(entry.bytes("objectSid").unwrap().unwrap()).unwrap();
+            assert_eq!(primary.sibling(513), own.sibling(513));
+        }
+        for value in values(entry, "cACertificate") {
+            trust::root(&CertificateDer::from(value), times()[1]);
+        }
+        values(entry, "certificateRevocationList").for_each(trust::crl);
     }
     if let Ok(people) = people_of(entries, |_| "acme.com".to_owned()) {
         for name in ["john.doe@acme.com", "ceo@sales.example"] {
@@ -293,14 +348,6 @@ pub(super) fn ping(data: &[u8]) {
         let shorter = netlogon::client_site(&data[..cut]);
         assert!(shorter.is_none() || shorter == site);
     }
-}
-
-pub(super) fn certificate(data: &[u8]) {
-    for url in named_by(&CertificateDer::from(data)) {
-        assert!(url.len() <= 1024 && url.bytes().all(|byte| byte.is_ascii_graphic()));
-        assert!(url.to_ascii_lowercase().starts_with("http://"));
-    }
-    Certificate::read(data);
 }
 
 pub(super) fn dns(data: &[u8]) {

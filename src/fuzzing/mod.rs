@@ -14,6 +14,7 @@ mod frames;
 mod kerberos;
 mod names;
 mod sockets;
+mod trust;
 
 /// A fuzz target. Its corpus is the folder `fuzz/corpus/NAME`: real inputs, and those that broke an oracle
 /// once. The file `fuzz/minimised/NAME` has what the fuzzer found in addition.
@@ -42,7 +43,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "edata", run: kerberos::edata },
     Target { name: "kpasswd", run: kerberos::kpasswd },
     Target { name: "refusal", run: kerberos::refused },
-    Target { name: "certificate", run: directory::certificate },
+    Target { name: "certificate", run: trust::certificate },
+    Target { name: "crl", run: trust::crl },
     Target { name: "dns", run: directory::dns },
     Target { name: "names_map", run: names::names_map },
     Target { name: "name", run: names::name },

@@ -15,6 +15,8 @@ use crate::log::Line;
 use crate::module::arguments::{ArgumentError, Arguments};
 use crate::protocol::{Secret, report};
 use crate::sessions;
+use crate::sessions::redis::connection::accepted;
+use crate::sessions::redis::keeper::newest_of;
 use crate::sessions::redis::{Text, event_cursor, session_of};
 
 /// Once there is an answer, nothing that follows changes it.
@@ -27,12 +29,18 @@ pub(super) fn metrics(data: &[u8]) {
     }
 }
 
-/// Answers of a Redis in the forms that the scripts have.
+/// Answers of a Redis in the forms that the scripts and commands have.
 pub(super) fn redis(data: &[u8]) {
+    assert_eq!(accepted(data).is_ok(), data.starts_with(b"+") && data.ends_with(b"\r\n"));
     let Ok(value) = redis::parse_redis_value(data) else { return };
     let _ = <(bool, String, Vec<String>, Vec<Text>)>::from_redis_value(value.clone());
     let _ = <(Vec<String>, Vec<String>, Vec<Text>)>::from_redis_value(value.clone());
+    let _ = <(bool, bool, String, String)>::from_redis_value(value.clone());
+    let _ = <Option<(String, u16)>>::from_redis_value(value.clone());
     let _ = u64::from_redis_value(value.clone());
+    if let Ok(Some(cursor)) = newest_of(&value) {
+        assert!(event_cursor(&cursor).is_ok(), "{cursor}");
+    }
     for Text(text) in Vec::<Text>::from_redis_value(value).unwrap_or_default() {
         record(text.as_bytes());
     }

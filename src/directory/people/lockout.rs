@@ -79,7 +79,7 @@ impl<M: Machine> Directory<M> {
 
 /// Returns the end of a lock. `ticks` is its duration as a negative number of 100 ns; 0 and the minimum mean
 /// for ever.
-fn end(since: SystemTime, ticks: i64) -> Until {
+pub(crate) fn end(since: SystemTime, ticks: i64) -> Until {
     match ticks {
         0 | i64::MIN => Until::Unlocked,
         ticks => {
@@ -113,6 +113,20 @@ mod tests {
         let lockout = directory.lockout(&john, Instant::now() + Duration::from_secs(5)).await;
         directory.machine().is_finished();
         lockout
+    }
+
+    proptest::proptest! {
+        /// Any time and any duration that AD may hold: no sum overflows, and no lock ends before it begins.
+        #[test]
+        fn any_lock_has_an_end(since: i64, ticks: i64) {
+            let Some(since) = time_of(since) else { return Ok(()) };
+            for ticks in [ticks, 0, -1, i64::MIN, i64::MIN + 1, i64::MAX] {
+                match end(since, ticks) {
+                    Until::At(at) => assert!(at >= since && ticks != 0 && ticks != i64::MIN, "{ticks}"),
+                    until => assert_eq!(until, Until::Unlocked, "{ticks}"),
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -264,7 +264,11 @@ fn member_of(groups: &[Sid]) -> String {
     groups.iter().map(|sid| format!("(memberOf=<SID={sid}>)")).collect()
 }
 
-fn primary(entry: &Entry) -> Result<Option<Sid>, EntryError> {
+/// Returns the SID of an account's primary group; `None` if one of [`PRIMARY`] is missing.
+///
+/// # Errors
+/// Returns an error if one of them is malformed.
+pub(crate) fn primary(entry: &Entry) -> Result<Option<Sid>, EntryError> {
     let own = entry.bytes("objectSid")?.and_then(|bytes| Sid::try_from(bytes).ok());
     Ok(own.zip(entry.flags("primaryGroupID")?).map(|(own, rid)| own.sibling(rid)))
 }

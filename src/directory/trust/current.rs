@@ -198,7 +198,7 @@ pub(super) fn client(verifier: Arc<Verifier>) -> Result<Arc<ClientConfig>, rustl
 
 /// Describes `certificate` to the administrator if it is valid at `now`: rustls does not check the dates of a
 /// root.
-fn usable(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<report::Root, String> {
+pub(crate) fn usable(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<report::Root, String> {
     let root = describe(certificate).ok_or("it is no certificate")?;
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match (root.not_before..=root.not_after).contains(&now) {

@@ -8,10 +8,11 @@
 //! controllers name by an `http://` URL. A certificate on one of them is rejected. A list that is absent, old
 //! or malformed rejects no certificate.
 
-mod current;
+pub(crate) mod current;
 mod kept;
+pub(crate) mod list;
 pub(crate) mod points;
-mod published;
+pub(crate) mod published;
 pub mod reason;
 pub mod verifier;
 
@@ -25,7 +26,6 @@ use parking_lot::Mutex;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout_at};
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use self::current::{Base, Current, Material, Notes, client, problem, same};
 use self::points::{Points, Presented};
@@ -257,10 +257,8 @@ impl Trust {
             let list = points::fetch(&asked, points::FETCH)?;
             let der = CertificateRevocationListDer::from(list.clone());
             verifier::vouches(&current.roots, der, &presented)?;
-            match known.is_some_and(|known| issued(&known) > issued(&list)) {
-                true => Err("it is older than the one that is in use".to_owned()),
-                false => Ok(list),
-            }
+            list::replaces(&list, known.as_deref())?;
+            Ok(list)
         });
         fetching.await.unwrap_or_else(|error| Err(error.to_string()))
     }
@@ -301,11 +299,6 @@ impl Trust {
     fn current(&self) -> Arc<Current> {
         self.current.lock().clone()
     }
-}
-
-/// Returns the time when a CRL was issued (`thisUpdate`), in seconds since 1970; `None` if it is malformed.
-fn issued(list: &[u8]) -> Option<i64> {
-    Some(CertificateRevocationList::from_der(list).ok()?.1.last_update().timestamp())
 }
 
 #[cfg(test)]

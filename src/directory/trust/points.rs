@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::list;
 use super::published::LIST;
 
 /// Maximum number of known distribution points; beyond it, the one named longest ago is dropped.
@@ -33,7 +34,7 @@ const REDIRECTS: u32 = 3;
 
 /// The known distribution points.
 #[derive(Debug, Default)]
-pub(super) struct Points(Mutex<BTreeMap<String, Point>>);
+pub(crate) struct Points(Mutex<BTreeMap<String, Point>>);
 
 #[derive(Debug)]
 struct Point {
@@ -139,11 +140,7 @@ pub(super) fn fetch(url: &str, bound: Duration) -> Result<Vec<u8>, String> {
     let mut answer = agent.get(url).call().map_err(|e| e.to_string())?;
     let limit = u64::try_from(LIST).unwrap_or(u64::MAX);
     let body = answer.body_mut().with_config().limit(limit).read_to_vec().map_err(|e| e.to_string())?;
-    // RFC 5280 demands DER, but some servers publish PEM.
-    match pem::parse(&body) {
-        Ok(list) => Ok(list.into_contents()),
-        Err(_) => Ok(body),
-    }
+    Ok(list::of_body(body))
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ async fn existing<M: Machine>(
 
 /// Returns the values of a certificate attribute, whether or not the server marks it as binary (RFC 4523,
 /// 2.1). A value of one byte is a placeholder for a missing value that the schema demands.
-fn values<'a>(entry: &'a Entry, attribute: &str) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn values<'a>(entry: &'a Entry, attribute: &str) -> impl Iterator<Item = &'a [u8]> {
     let plain = entry.values(attribute).iter();
     let binary = entry.values(&format!("{attribute};binary")).iter();
     plain.chain(binary).map(Vec::as_slice).filter(|value| value.len() > 1)

@@ -58,7 +58,7 @@ pub(super) fn explained<'a>(
 }
 
 /// Returns the flaw of a certificate that the TLS library rejects, whatever its issuer.
-fn flaw(certificate: &[u8]) -> Option<String> {
+pub(crate) fn flaw(certificate: &[u8]) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let whose = parsed.subject();
     let key = parsed.public_key();
@@ -100,7 +100,7 @@ fn as_end_entity(certificate: &X509Certificate<'_>) -> String {
 }
 
 /// Returns true if `certificate` is a CA's.
-pub(super) fn is_ca(certificate: &[u8]) -> bool {
+pub(crate) fn is_ca(certificate: &[u8]) -> bool {
     X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| parsed.is_ca())
 }
 
@@ -109,7 +109,7 @@ pub(super) fn is_ca(certificate: &[u8]) -> bool {
 ///
 /// # Errors
 /// Returns rustls' error for the violated criterion.
-pub(super) fn judge_named(certificate: &[u8], now: UnixTime) -> Result<(), CertificateError> {
+pub(crate) fn judge_named(certificate: &[u8], now: UnixTime) -> Result<(), CertificateError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let now = i64::try_from(now.as_secs()).map_err(|_| CertificateError::Expired)?;
     let validity = parsed.validity();

@@ -7,6 +7,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{CertificateError, ClientConnection, Error, ServerConfig, ServerConnection};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::super::entry::Entry;
 use super::super::scripted::{Answer, Scripted, unreachable};
@@ -23,7 +24,7 @@ fn ca_params(name: &str) -> CertificateParams {
     params
 }
 
-fn ca(name: &str) -> Ca {
+pub(super) fn ca(name: &str) -> Ca {
     CertifiedIssuer::self_signed(ca_params(name), KeyPair::generate().unwrap()).unwrap()
 }
 
@@ -73,7 +74,7 @@ fn crl(ca: &Ca, serial: u64, until: i32) -> Vec<u8> {
 }
 
 /// The same, issued in `year`.
-fn crl_of(ca: &Ca, serial: u64, year: i32, until: i32) -> Vec<u8> {
+pub(super) fn crl_of(ca: &Ca, serial: u64, year: i32, until: i32) -> Vec<u8> {
     let revoked = RevokedCertParams {
         serial_number: SerialNumber::from(serial),
         revocation_time: date_time_ymd(2020, 1, 1),
@@ -518,4 +519,27 @@ async fn whoever_answers_cannot_take_a_revocation_back() {
     assert_eq!(connect(&trust, &named(66)), Ok(()));
     assert_eq!(connect(&trust, &named(77)), revoked());
     assert!(trust.report().notes.is_empty());
+}
+
+/// rustls compares both names of the algorithm before it reads one; x509-parser reads all of a list.
+#[test]
+fn a_list_that_rustls_uses_has_a_time_of_issue() {
+    let ours = ca("Acme Root");
+    let list = crl_of(&ours, 66, 2022, 2040);
+    // ecdsa-with-SHA256, inside and outside of the signed part; then an identifier that is cut off.
+    let name = b"\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
+    let places: Vec<_> = (0..list.len()).filter(|at| list[*at..].starts_with(name)).collect();
+    assert_eq!(places.len(), 2);
+    let mut unusual = list.clone();
+    places.into_iter().for_each(|at| unusual[at + 1] = 0x09);
+    let mut roots = RootCertStore::empty();
+    roots.add(ours.der().clone()).unwrap();
+    let mut verifier = verifier::Verifier::new(Arc::new(roots), Arc::default());
+    assert_eq!(verifier.add(unusual.clone().into()), Ok(()));
+    assert!(CertificateRevocationList::from_der(&unusual).is_err());
+    assert_eq!(list::issued(&unusual), list::issued(&list));
+    let longer = [&list[..], b"\0"].concat();
+    for wrong in [longer, b"no list".to_vec()] {
+        assert_eq!(verifier.add(wrong.into()), Err(list::UNDATED.to_owned()));
+    }
 }

@@ -14,15 +14,15 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, VerifierBuilderError};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::points::{Points, Presented};
-use super::reason;
+use super::{list, reason};
 
 /// Verifies against a set of roots and CRLs.
 #[derive(Clone, Debug)]
-pub(super) struct Verifier {
+pub(crate) struct Verifier {
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     /// `None` without any root: then every certificate is rejected.
@@ -40,7 +40,7 @@ pub(super) struct Verifier {
 impl Verifier {
     /// Creates a verifier that trusts certificates issued below `roots`, and adds their distribution points
     /// to `points`.
-    pub(super) fn new(roots: Arc<RootCertStore>, points: Arc<Points>) -> Self {
+    pub(crate) fn new(roots: Arc<RootCertStore>, points: Arc<Points>) -> Self {
         let provider = provider();
         // Without CRLs, this fails only if there are no roots.
         let chain = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build().ok();
@@ -80,13 +80,13 @@ impl Verifier {
     /// certificates.
     ///
     /// # Errors
-    /// Returns an error if the list is malformed, or of an unsupported kind, such as a delta CRL.
-    pub(super) fn add(
-        &mut self,
-        crl: CertificateRevocationListDer<'static>,
-    ) -> Result<(), VerifierBuilderError> {
+    /// Returns the reason if the list cannot be used: it is malformed, or of an unsupported kind, such as a
+    /// delta CRL.
+    pub(crate) fn add(&mut self, crl: CertificateRevocationListDer<'static>) -> Result<(), String> {
+        list::issued(&crl).ok_or(list::UNDATED)?;
         let builder = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), self.provider.clone());
-        self.revocation.push(builder.with_crls([crl]).allow_unknown_revocation_status().build()?);
+        let builder = builder.with_crls([crl]).allow_unknown_revocation_status();
+        self.revocation.push(builder.build().map_err(|error| error.to_string())?);
         Ok(())
     }
 }

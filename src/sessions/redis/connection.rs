@@ -383,9 +383,17 @@ async fn authenticate(stream: &mut Box<dyn Stream>, login: Login<'_>) -> Result<
     while !line.ends_with(b"\r\n") && line.len() < ANSWER {
         line.push(stream.read_u8().await?);
     }
-    let line = String::from_utf8_lossy(&line);
+    accepted(&line)
+}
+
+/// Reads the reply to a password.
+///
+/// # Errors
+/// Returns the server's reason if it rejects the password, and an error if the reply is no line of Redis.
+pub(crate) fn accepted(reply: &[u8]) -> Result<(), Trouble> {
+    let line = String::from_utf8_lossy(reply);
     match line.trim_end().split_at_checked(1) {
-        Some(("+", _)) => Ok(()),
+        Some(("+", _)) if reply.ends_with(b"\r\n") => Ok(()),
         Some(("-", text)) => Err(Trouble::answered(text)),
         _ => Err(Trouble::lost("the server does not speak Redis's protocol")),
     }
@@ -415,5 +423,28 @@ fn password(path: &Path) -> Result<Secret, Trouble> {
     match secret.password() {
         Ok(_) => Ok(secret),
         Err(error) => Err(barred(error.to_string(), "its first line is the password")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_line_of_redis_accepts_a_password() {
+        assert_eq!(accepted(b"+OK\r\n"), Ok(()));
+        let endless = [&b"+"[..], &[b'x'; ANSWER - 1]].concat();
+        for (reply, kind, cause) in [
+            (&b"-WRONGPASS invalid username-password pair\r\n"[..], Kind::Barred, "WRONGPASS"),
+            (b"+OK", Kind::Lost, "does not speak"),
+            (&endless, Kind::Lost, "does not speak"),
+            (b"HTTP/1.1 400 Bad Request\r\n", Kind::Lost, "does not speak"),
+            (b"\r\n", Kind::Lost, "does not speak"),
+            (b"", Kind::Lost, "does not speak"),
+        ] {
+            let trouble = accepted(reply).unwrap_err();
+            assert_eq!(trouble.kind, kind);
+            assert!(trouble.cause.contains(cause), "{}", trouble.cause);
+        }
     }
 }

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Value, cmd};
+use redis::{FromRedisValue as _, ParsingError, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::change::{Change, Loss, Tell};
 use super::connection::{Access, Connector, Heard, Line, in_time};
+use super::event_cursor;
 use super::script::{self, BEGIN, EVENTS_KEY, READ};
-use super::trouble::{Kind, Trouble};
+use super::trouble::{FOREIGN, Kind, Trouble};
 use crate::config::Server;
 
 /// Maximum time for one attempt to connect, including the queries to Sentinels and two handshakes.
@@ -365,16 +366,67 @@ async fn read(
     }
     let number = after.map_or("$", |cursor| cursor.split('-').next().unwrap_or(cursor));
     command.arg("STREAMS").arg(EVENTS_KEY).arg(number);
-    // The reply has the name and events of each stream, and the id and fields of each event: m (mark), r
-    // (record).
     let answer: Value = command.query_async(connection).await?;
-    let at = |value: &Value, place: usize| value.as_sequence()?.get(place).cloned();
-    let event = at(&answer, 0)
-        .and_then(|stream| at(&stream, 1))
-        .and_then(|events| events.as_sequence()?.last().cloned());
-    let Some(event) = event else { return Ok(None) };
-    let mark = at(&event, 1).and_then(|fields| at(&fields, 1)).unwrap_or(Value::Nil);
-    let text = |value| redis::from_redis_value::<String>(value).map_err(redis::RedisError::from);
-    let (id, mark) = (text(at(&event, 0).unwrap_or(Value::Nil))?, text(mark)?);
-    Ok(Some(format!("{}-{mark}", id.split('-').next().unwrap_or_default())))
+    newest_of(&answer).map_err(|_| {
+        let cause = format!("{EVENTS_KEY} holds an event that motion-ad did not write");
+        Trouble::new(Kind::Lost, cause, FOREIGN)
+    })
+}
+
+/// Returns the cursor of the last event in a reply to XREAD; `None` if there is no event. The reply has the
+/// name and events of each stream, and the id and fields of each event: m (mark), r (record).
+///
+/// # Errors
+/// Returns an error if the last event has no number or no mark: motion-ad did not write it.
+pub(crate) fn newest_of(answer: &Value) -> Result<Option<String>, ParsingError> {
+    let events = at(answer, 0).and_then(|stream| at(stream, 1)).and_then(Value::as_sequence);
+    let Some(event) = events.and_then(<[_]>::last) else { return Ok(None) };
+    let text = |value: Option<&Value>| String::from_redis_value_ref(value.unwrap_or(&Value::Nil));
+    let (id, mark) = (text(at(event, 0))?, text(at(event, 1).and_then(|fields| at(fields, 1)))?);
+    let cursor = format!("{}-{mark}", id.split('-').next().unwrap_or_default());
+    match event_cursor(&cursor) {
+        Ok(_) => Ok(Some(cursor)),
+        Err(_) => Err(ParsingError::from("no cursor")),
+    }
+}
+
+fn at(value: &Value, place: usize) -> Option<&Value> {
+    value.as_sequence()?.get(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reply to XREAD with this id and these fields of the last event.
+    fn reply(id: &str, fields: &[&str]) -> Value {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let event = |id: &str, fields: &[&str]| {
+            Value::Array(vec![text(id), Value::Array(fields.iter().map(|field| text(field)).collect())])
+        };
+        let earlier = event("6-0", &["m", "00000000000000ff", "r", "{}"]);
+        let stream = vec![text(EVENTS_KEY), Value::Array(vec![earlier, event(id, fields)])];
+        Value::Array(vec![Value::Array(stream)])
+    }
+
+    #[test]
+    fn the_newest_event_of_a_reply_has_a_cursor() {
+        let mark = "0123456789abcdef";
+        let read = newest_of(&reply("7-0", &["m", mark, "r", "{}"]));
+        assert_eq!(read.unwrap().as_deref(), Some("7-0123456789abcdef"));
+        for none in [Value::Nil, Value::Array(vec![])] {
+            assert_eq!(newest_of(&none).unwrap(), None);
+        }
+        let foreign: [(&str, &[&str]); 6] = [
+            ("7-0", &[]),
+            ("7-0", &["m"]),
+            ("7-0", &["m", "x"]),
+            ("7-0", &["m", "0123456789abcdef-0"]),
+            ("", &["m", mark]),
+            ("x-0", &["m", mark]),
+        ];
+        for (id, fields) in foreign {
+            assert!(newest_of(&reply(id, fields)).is_err(), "{id} {fields:?}");
+        }
+    }
 }

@@ -11,8 +11,8 @@
 //! Watchers learn by [`Events::gap`] that events they have seen were lost.
 
 mod change;
-mod connection;
-mod keeper;
+pub(crate) mod connection;
+pub(crate) mod keeper;
 mod script;
 mod trouble;
 

@@ -7,7 +7,7 @@ use redis::{ErrorKind, RedisError};
 
 /// Reason why a call or a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     pub(super) kind: Kind,
     /// The cause; names the server once it is known.
     pub(super) cause: String,
@@ -73,6 +73,8 @@ const CLUSTER: &str = "a Redis Cluster cannot be used: name one server, or Senti
 /// Advice against the loss of keys, which damages a register.
 pub(super) const EVICTION: &str = "set maxmemory-policy of the server to noeviction, and let no other client \
     remove keys that begin with motion-ad:";
+/// Advice against other clients of the register.
+pub(super) const FOREIGN: &str = "let no other client write keys that begin with motion-ad:";
 
 impl Trouble {
     pub(super) fn new(kind: Kind, cause: impl Into<String>, advice: &'static str) -> Self {
