@@ -1,4 +1,4 @@
-# What there is to do with motion-ad; `make` alone prints it. None of it calls sudo: what needs root says so.
+# The targets for building and testing motion-ad; `make` alone lists them. No target calls sudo: those that need root say so.
 
 .DEFAULT_GOAL := help
 
@@ -32,7 +32,7 @@ ifneq ($(ARCH),$(native))
 gnu := $(shell dpkg-architecture -a$(ARCH) -qDEB_HOST_GNU_TYPE 2>/dev/null)
 built := target/$(rust)
 for_arch := --target $(rust)
-# libgssapi looks for no other architecture's library by itself: it is told which one it is.
+# libgssapi looks for no other architecture's library by itself: this names the one.
 shipped += CARGO_TARGET_$(shell echo $(rust) | tr a-z- A-Z_)_LINKER=$(gnu)-gcc CC_$(subst -,_,$(rust))=$(gnu)-gcc \
 	PKG_CONFIG_ALLOW_CROSS=1 PKG_CONFIG_LIBDIR=/usr/lib/$(gnu)/pkgconfig:/usr/share/pkgconfig LIBGSSAPI_IMPL=mit
 endif
@@ -108,7 +108,7 @@ man: build ## write man pages and completions to target/man and target/completio
 
 # The documents lose what follows the language of a block, which is for the tests.
 .PHONY: deb
-deb: build module node man ## build the Debian package in target/debian, and beside it a list of what it is made of (SBOM)
+deb: build module node man ## build the Debian package and the list of its parts (SBOM) in target/debian
 	@changelog=$$(dpkg-parsechangelog -l packaging/debian/changelog -S Version); \
 	[ "$$changelog" = "$(version)" ] || { \
 	    echo "Cargo.toml says version $(version), packaging/debian/changelog says $$changelog" >&2; exit 1; }
@@ -132,7 +132,7 @@ deb: build module node man ## build the Debian package in target/debian, and bes
 
 # In another folder and from nothing, so that neither shows in what is built.
 .PHONY: reproducible
-reproducible: deb ## build the package once more in another folder, and compare the two byte by byte
+reproducible: deb ## build the package again in another folder, and compare the two byte by byte
 	rm -rf target/again
 	mkdir -p target/again/another-folder
 	tar --exclude=./target --exclude=./.git -cf - . | tar -C target/again/another-folder -xf -
@@ -148,7 +148,7 @@ release: root ## build what is published: packages, checksums and an apt reposit
 	packaging/release
 
 .PHONY: test
-test: root deps ## run every test: unit and integration, then the package in a real Active Directory (root)
+test: root deps ## run the unit and integration tests, then the package in a real Active Directory (root)
 	@echo "make test takes 20 to 30 minutes on two cores: a third of it compiles, the rest tests in a real Active Directory"
 	$(with_roots) forger redis pair -- $(again) programs
 	@echo "cargo-deny runs, and the package is compiled, while the tests run, which mostly wait; their output comes after that of the tests"
@@ -165,7 +165,7 @@ programs:
 	cargo test --locked --package motion-ad-model --no-run
 	cargo build --locked --package motion-ad-lab
 
-# Without optimisation, and in a folder of its own: `make test` builds the package at the same time.
+# Without optimisation, and in a separate folder: `make test` builds the package at the same time.
 .PHONY: test-node
 test-node: ## test the npm package by node:test, with libpam and modules of Debian (Node.js 18 or later)
 	@if command -v node >/dev/null; then \
@@ -190,7 +190,7 @@ test-sessions: root ## change passwords and fill the register of sessions, in a 
 	$(lab_tests) --sessions
 
 .PHONY: test-doctor
-test-doctor: root ## break a host in every way that motion-ad doctor is to name and to fix (root, a quarter of an hour)
+test-doctor: root ## break a host in every way that motion-ad doctor must name and fix (root, a quarter of an hour)
 	$(with_roots) pair -- $(again) deb
 	$(lab_tests) --doctor
 
@@ -277,14 +277,14 @@ lint: lint-fast ## check format, Rust, shell, licences and sources
 	else $(call skipped,ansible-lint is not installed: the role was not checked; make test-clients checks it); fi
 	$(again) deny
 
-# Not in `lint`, because it compiles everything once more, in a folder of its own.
+# Not in `lint`, because it compiles everything again, in a separate folder.
 .PHONY: msrv
 msrv: build-deps ## check that everything compiles with the oldest Rust that Cargo.toml promises, which rustup brings
 	@if rustup toolchain install --profile minimal --no-self-update $(oldest_rust); then \
 	    export CARGO_TARGET_DIR=target/msrv && \
 	    cargo +$(oldest_rust) check --locked --workspace --all-targets && \
 	    cargo +$(oldest_rust) check --locked --lib --no-default-features; \
-	else $(call skipped,rustup has no Rust $(oldest_rust): nobody knows if it compiles this); fi
+	else $(call skipped,rustup has no Rust $(oldest_rust): the oldest supported Rust was not checked); fi
 
 .PHONY: model
 model: ## explore every interleaving of the sessions' protocol with larger bounds (minutes, and gigabytes of memory)
@@ -312,7 +312,7 @@ miri: build-deps ## run the module's tests that call no C under miri (a nightly 
 	    cargo +nightly miri test --locked --no-default-features --lib -- $(miri_skips) $(miri_rooms)
 
 .PHONY: coverage
-coverage: build-deps ## lines that `cargo test` runs, by room; installs cargo-llvm-cov in target/tools (a quarter of an hour)
+coverage: build-deps ## lines that `cargo test` runs, by part of src; installs cargo-llvm-cov in target/tools (a quarter of an hour)
 	$(call tool,cargo-llvm-cov)
 	tests/coverage
 

@@ -13,7 +13,8 @@ const HEAD: &str = "\
 <!-- Written by `cargo run --example man -- --codes >docs/log-and-codes.md` from the tables of the programs. \
 -->
 
-The broker writes one line for each login, account check, password change and session, facility AUTHPRIV:
+The broker writes one line for each login, account check, password change and session event, facility \
+AUTHPRIV:
 
 ```sh host says=\"event=\"
 journalctl -t motion-ad-broker -n 20

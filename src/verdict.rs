@@ -200,7 +200,7 @@ outcomes! {
         advice: "the user should try the new password, then the old one; see the reason";
     /// The user has as many sessions as `sessions.limit` allows (`sessions.policy = "deny"`).
     SessionDenied = "session_denied", Info, No, Proved, Host,
-        text: Some("You are logged in elsewhere already."),
+        text: Some("You are already logged in elsewhere."),
         advice: "ask the user to log out there; `motion-ad sessions list` shows a stale session, `motion-ad \
          sessions end ID` ends it";
     /// The register of sessions cannot be read or written (`sessions.on_store_failure = "deny"`).

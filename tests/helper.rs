@@ -588,6 +588,22 @@ fn a_broker_that_refuses_is_no_answer_even_when_it_does_not_listen_first() {
 }
 
 #[test]
+fn who_may_not_query_the_broker_gets_3_from_every_command() {
+    let watch: &[&str] = &["sessions", "watch"];
+    for args in QUESTIONS.into_iter().chain([watch]) {
+        let host = Host::new();
+        let broker = host.broker(|mut stream| {
+            let reason = "uid 7 is neither root nor in broker.users; if it is the application, add it";
+            send(&mut stream, &Reply::Refused(reason.into()), &Default::default()).unwrap();
+        });
+        let error = "motion-ad: you may not query the broker: uid 7 is neither root nor in broker.users; use \
+                     `sudo`, or have root add the user to broker.users in /etc/motion-ad/config.toml\n";
+        host.feed(args, INPUT).is(3, "", error);
+        broker.join().unwrap();
+    }
+}
+
+#[test]
 fn a_broker_that_hangs_up_or_answers_something_else_is_no_answer() {
     for args in QUESTIONS {
         let host = Host::new();

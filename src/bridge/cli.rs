@@ -22,9 +22,10 @@ Exit status:
 /// enabled. A bind becomes a login through PAM by the service in `bridge.service`; a search is answered by
 /// motion-ad-broker(8), from Active Directory. Nothing else is served, and nothing is ever changed.
 ///
-/// The kernel says which user connects. Root and the users in `broker.users` are served.
+/// The bridge serves root and the users in `broker.users`; the kernel reports the user of each connection.
 ///
-/// Each bind is one line in the log, facility AUTHPRIV. It holds no key and no password of Active Directory.
+/// It logs one line for each bind, facility AUTHPRIV. The bridge itself holds no key and no Active Directory
+/// password.
 #[derive(Debug, Parser)]
 #[command(name = "motion-ad-ldap", version, after_long_help = MORE)]
 pub struct Arguments {

@@ -18,15 +18,15 @@ Exit status:
 
 /// Checks logins of XCALLY Motion against Active Directory
 ///
-/// systemd starts it at boot, and on the first connection to /run/motion-ad/broker.sock. It takes the socket,
-/// the machine's keytab and sssd.conf from systemd, and answers root and the users in `broker.users`.
+/// systemd starts it at boot, and on the first connection to /run/motion-ad/broker.sock, and passes it the
+/// socket, the machine's keytab and sssd.conf. It answers root and the users in `broker.users`.
 ///
 /// It writes one line per login to the log, facility AUTHPRIV. When its configuration, the realm join or
-/// krb5.conf changes, it finishes the logins on their way and ends; systemd starts it again. Changes of
+/// krb5.conf changes, it finishes the logins in progress and exits; systemd starts it again. Changes of
 /// resolv.conf and hosts need no restart.
 ///
-/// A configuration that is broken, or a host that is not joined, does not keep it from starting: it denies
-/// every login and says why.
+/// With a broken configuration, or on a host that is not joined, it still starts: it denies every login and
+/// logs the cause.
 #[derive(Debug, Parser)]
 #[command(name = "motion-ad-broker", version, after_long_help = MORE)]
 pub struct Arguments {

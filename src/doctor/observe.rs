@@ -65,7 +65,7 @@ fn of(rule: &Rule) -> Option<Finding> {
         .advise(
             Place::Here,
             "when the log has shown for long enough what you expect, let motion-ad decide: \
-             docs/moving-over.md, \"Before switching over\"",
+             docs/pam-cookbook.md, \"Only observe\"",
         ),
         (true, false) => Finding::failure(format!(
             "{place}: observe, but the control {written:?} enforces the answer: the line admits no user"

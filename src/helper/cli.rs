@@ -30,9 +30,9 @@ Examples:
 
 Exit status of every command:
   0    yes: mapped, may log in, all is well
-  1    no; of doctor: warnings alone
+  1    no; of doctor and config check: warnings alone
   2    no answer: the configuration cannot be used, or Active Directory or the broker does not answer; of \
-doctor: a check has failed
+doctor and config check: a check has failed
   3    not attempted: the usage or the input is wrong, or you may not do it
   130  interrupted at a prompt";
 
@@ -210,7 +210,7 @@ Exit status:
   0  may log in, given the right password
   1  may not, is unknown to AD, or has no mapping
   2  the broker's configuration cannot be used, or Active Directory or the broker does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -236,7 +236,7 @@ Exit status:
   0    may log in
   1    may not
   2    the broker's configuration cannot be used, or Active Directory or the broker does not answer
-  3    the usage is wrong, or there is no password
+  3    the usage is wrong, there is no password, or you may not query the broker
   130  interrupted at the password prompt";
 
 /// Arguments of `login`.
@@ -271,7 +271,7 @@ Exit status:
   1    not changed
   2    the broker's configuration cannot be used, Active Directory or the broker does not answer, or it is \
 not known whether the password was changed
-  3    the usage is wrong, or there are no passwords
+  3    the usage is wrong, there are no passwords, or you may not query the broker
   130  interrupted at a prompt";
 
 /// Arguments of `passwd`.
@@ -311,7 +311,7 @@ Exit status:
   0  all is well: a login can succeed now
   1  there are problems; `serving` of --json says whether users can still log in
   2  the broker does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 const READY: &str = "\
 Prints one line, for scripts and load balancers, and takes a few seconds at most. It says the same as \
@@ -325,7 +325,7 @@ Exit status:
   0  a login can succeed now, and all is well
   1  there is a problem; the line says whether users can still log in
   2  the broker does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -347,7 +347,7 @@ Examples:
 Exit status:
   0  printed
   2  the broker does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not read the socket";
 
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
@@ -423,7 +423,7 @@ Exit status:
   0  yes
   1  no, or there is no such session
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 /// The commands of `sessions`.
 #[derive(Debug, Subcommand)]
@@ -434,7 +434,7 @@ pub enum Sessions {
     /// Show one session, open or ended within the last day
     #[command(after_help = SESSIONS_SHOW)]
     Show(SessionsShow),
-    /// Evict sessions: their applications are told to log the users out
+    /// Evict sessions, and notify their applications, which must log the users out
     #[command(after_help = SESSIONS_KICK)]
     Kick(SessionsKick),
     /// End stale sessions, as their application would; disconnects no user
@@ -454,7 +454,7 @@ Exit status:
   0  the list, also if it is empty
   1  the name has no mapping
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 /// Arguments of `sessions list`.
 #[derive(Debug, Args)]
@@ -476,7 +476,7 @@ Exit status:
   0  it is open
   1  it has ended, or there is no such session
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 /// Arguments of `sessions show`.
 #[derive(Debug, Args)]
@@ -490,9 +490,9 @@ pub struct SessionsShow {
     pub json: bool,
 }
 
-const SESSIONS_KICK: &str = "The reason is `kicked`, and the detail names the process that asked, by the \
-kernel's word: `by uid:0,pid:4711`. The application learns of it as of every eviction, from `sessions watch` \
-or by sessions.on_evict, and must log the user out. An application that does neither keeps the user \
+const SESSIONS_KICK: &str = "The reason is `kicked`. The detail names the process that requested it, as the \
+kernel reports it: `by uid:0,pid:4711`. As for every eviction, `sessions watch` or sessions.on_evict \
+notifies the application, which must log the user out. If the application uses neither, the user stays \
 connected. The user can log in again: to prevent that, disable the account in AD first.
 
 Examples:
@@ -503,7 +503,7 @@ Exit status:
   0  each is evicted, or had ended before
   1  at least one is unknown, the user has no open session, or the name has no mapping
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 /// Arguments of `sessions kick`: ids, or a user.
 #[derive(Debug, Args)]
@@ -530,7 +530,7 @@ Exit status:
   0  each has ended, now or before
   1  at least one is unknown
   2  the broker's configuration cannot be used, or the broker or its register of sessions does not answer
-  3  the usage is wrong";
+  3  the usage is wrong, or you may not query the broker";
 
 /// Arguments of `sessions end`.
 #[derive(Debug, Args)]
@@ -574,12 +574,13 @@ Reasons:
 denied or not_allowed
   process_gone  its process has ended
   too_old       it was older than sessions.max_age
-  kicked        an administrator ended it by `sessions kick`; detail names the process that asked
+  kicked        an administrator ended it by `sessions kick`; detail names the process that requested it
+  unconfirmed   its application never learned of it: the login was rejected, or its reply was lost
 
 Exit status:
   0  the reader has closed its output
-  2  the broker does not answer this user, or the cursor is invalid
-  3  the usage is wrong";
+  2  the broker rejects the request, for example because its version differs
+  3  the usage or the cursor is wrong, or you may not query the broker";
 
 /// Arguments of `sessions watch`.
 #[derive(Debug, Args)]
@@ -647,11 +648,12 @@ pub struct ConfigShow {
     pub json: bool,
 }
 
-const SETUP: &str = "Reads XCALLY's .env, as Node's dotenv does, and what the realm join left on this host; \
-says what becomes of each XC_ACTIVEDIRECTORY_ property; and shows as a diff what changes in the \
-configuration, with a reason for each line. Mostly nothing does: the join knows the domain, and DNS the \
-domain controllers. The administrator's password in the .env is neither read nor kept. Works without the \
-broker. What the configuration sets already stays as it is, comments too.
+const SETUP: &str =
+    "Reads XCALLY's .env, as Node's dotenv does, and the settings of the realm join. Reports \
+what becomes of each XC_ACTIVEDIRECTORY_ property, and shows the changes of the configuration as a diff, \
+with a reason for each line. Usually there are none, because the join defines the domain, and DNS the domain \
+controllers. Without --bridge, the administrator's password in the .env is neither read nor kept. Works \
+without the broker. Settings and comments that the configuration has already stay as they are.
 
 --apply writes the configuration as a whole, with the mode and the owner that it had, and keeps the old file \
 as config.toml.bak. On a terminal it asks first; it never writes what the broker would refuse to read.
@@ -659,11 +661,11 @@ as config.toml.bak. On a terminal it asks first; it never writes what the broker
 --bridge is for XCALLY as it is, which speaks only LDAP: XC_ACTIVEDIRECTORY_URL becomes \
 ldap://127.0.0.1:3890, and an administrator of AD in the .env becomes a local name with a random secret, \
 kept in /etc/motion-ad/ldap-admin. A missing base DN or domain is added; every other line stays, as do owner \
-and mode. The file as it was goes to /etc/motion-ad/backup/xcally.env, which only root can read. --apply \
-also enables motion-ad-ldap.socket and tries a bind as the user who owns the .env. --new-secret replaces the \
-secret in both places. --no-bridge gives the lines the values that they had in the backup, turns the bridge \
-off, and removes backup and secret. A purge of the package removes them, too, and not the lines in the .env: \
-use --no-bridge before.
+and mode. A copy of the original file, administrator's password included, is kept in \
+/etc/motion-ad/backup/xcally.env, which only root can read. --apply also enables motion-ad-ldap.socket and \
+tries a bind as the user who owns the .env. --new-secret replaces the secret in both places. --no-bridge \
+restores the values from the backup, turns the bridge off, and removes backup and secret. A purge of the \
+package also removes both, but does not restore the .env: run `setup --no-bridge --apply` first.
 
 Examples:
   sudo motion-ad setup
@@ -719,7 +721,7 @@ one, which takes longer.
 
 For a name without an account it suggests a line for names.map if exactly one account is similar: by another \
 UPN suffix, by the mail address, by given name and surname or the display name, or by initial and surname. \
-Check each suggestion before you use it; none is made for an account that another name of the list leads to.
+Check each suggestion before you use it. No account is suggested that another name of the list already has.
 
 Examples:
   sudo motion-ad audit names.txt
@@ -730,7 +732,7 @@ Exit status:
   0  all of them may log in
   1  some may not
   2  the broker's configuration cannot be used, or Active Directory or the broker does not answer
-  3  the usage or the list is wrong";
+  3  the usage or the list is wrong, or you may not query the broker";
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
@@ -781,13 +783,13 @@ fn delimiter(text: &str) -> Result<u8, String> {
 }
 
 const DOCTOR: &str = "Works without the broker, too. It needs no password, and reads no more in AD than the \
-broker does. Each check is ok, or a warning (logins work), or a failure (they do not, or not safely), with \
-what was seen and what can be done; a check that depends on a failed one is skipped, so the first failure is \
+broker does. Each check is ok, a warning (logins work) or a failure (they do not, or not safely), and shows \
+an observation and the next step. A check that depends on a failed one is skipped, so the first failure is \
 the cause.
 
-What can be done is a fix, which --fix applies; a step for you, with the place where to take it; or a \
-command that only shows something. A fix changes this package's files, its units and /etc/pam.d/motion, and \
-nothing else; no fix removes a rule or gives more users access. The file as it was is kept in \
+The next step is a fix, which --fix applies; a step for you, with the place where you take it; or a command \
+that only shows details. A fix changes this package's files, its units and /etc/pam.d/motion, and nothing \
+else; no fix removes a rule or gives more users access. A copy of the original file is kept in \
 /etc/motion-ad/backup with the time of the change, until the package is purged.
 
 --bundle writes what a support case needs into one archive, which only you can read: this report, status, \

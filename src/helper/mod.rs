@@ -117,6 +117,8 @@ enum Failure {
     List(String),
     #[error("{0}")]
     SessionId(String),
+    #[error("{0}: omit --after, and compare once with `motion-ad sessions list`")]
+    Cursor(String),
     #[error("CSV cannot be written: {0}")]
     Csv(#[from] csv::Error),
     #[error("only root and members of the groups adm and systemd-journal may read the journal: use `sudo`")]
@@ -143,6 +145,7 @@ impl Failure {
             | Failure::Prompt(_)
             | Failure::Input(_)
             | Failure::SessionId(_)
+            | Failure::Cursor(_)
             | Failure::List(_)
             | Failure::NoJournalAccess
             | Failure::Time(_) => Exit::Usage,
@@ -214,14 +217,19 @@ fn ask<T>(
 ) -> Result<T, Failure> {
     client::ask(&cli.socket, request, secret)
         .and_then(|reply| answer(reply).ok_or(AskError::Unexpected))
-        .map_err(|error| match error {
-            // The broker's advice addresses the administrator that reads its log, and is cut off here.
-            AskError::Refused(reason) if reason.contains("neither root nor in broker.users") => {
-                let stranger = reason.split("; if it is the application").next().unwrap_or_default();
-                Failure::Stranger(stranger.to_owned())
-            }
-            error => Failure::Ask { socket: cli.socket.clone(), error },
-        })
+        .map_err(|error| unanswered(cli, error))
+}
+
+/// Returns the failure of a request without a reply.
+fn unanswered(cli: &Cli, error: AskError) -> Failure {
+    match error {
+        // The broker's advice addresses the administrator that reads its log, and is cut off here.
+        AskError::Refused(reason) if reason.contains("neither root nor in broker.users") => {
+            let stranger = reason.split("; if it is the application").next().unwrap_or_default();
+            Failure::Stranger(stranger.to_owned())
+        }
+        error => Failure::Ask { socket: cli.socket.clone(), error },
+    }
 }
 
 /// Sends a request that the broker answers with a verdict.

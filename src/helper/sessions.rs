@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::show::{self, Columns, span};
 use super::{
     Cli, Complete, Exit, Failure, Page, SessionsEnd, SessionsKick, SessionsList, SessionsShow, SessionsWatch,
-    ask, ask_verdict, complain, request,
+    ask, ask_verdict, complain, request, unanswered,
 };
 use crate::client::{self, AskError};
 use crate::protocol::report::{Events, Session, Sessions};
@@ -292,10 +292,11 @@ pub(super) fn watch(cli: &Cli, args: &SessionsWatch) -> Result<Exit, Failure> {
             Ok(Reply::Verdict(verdict)) => answered(verdict),
             Ok(_) => Failure::Ask { socket: cli.socket.clone(), error: AskError::Unexpected },
             // Waiting cannot change a refusal.
-            Err(error @ AskError::Refused(_)) => {
-                return Err(Failure::Ask { socket: cli.socket.clone(), error });
+            Err(AskError::Refused(reason)) if reason.contains("is no cursor") => {
+                return Err(Failure::Cursor(reason));
             }
-            Err(error) => Failure::Ask { socket: cli.socket.clone(), error },
+            Err(error @ AskError::Refused(_)) => return Err(unanswered(cli, error)),
+            Err(error) => unanswered(cli, error),
         };
         if !std::mem::replace(&mut is_silent, true) {
             complain(&format!("{problem}; trying again"));

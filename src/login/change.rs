@@ -437,7 +437,7 @@ mod tests {
             (
                 pair(PRESENT, "a\0b"),
                 Outcome::PasswordRefused,
-                Some("Your new password has characters that no password can have."),
+                Some("Your new password contains characters that are not allowed in a password."),
             ),
             (pair("", NEW), Outcome::WrongPassword, None),
             (pair("a\0b", NEW), Outcome::WrongPassword, None),

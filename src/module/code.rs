@@ -38,7 +38,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The person may come in.
+    /// The user has access.
     Success = PAM_SUCCESS;
     /// The password is wrong, missing, or can never be right.
     AuthErr = PAM_AUTH_ERR;
@@ -56,9 +56,9 @@ codes! {
     AuthinfoUnavail = PAM_AUTHINFO_UNAVAIL;
     /// The configuration is broken.
     ServiceErr = PAM_SERVICE_ERR;
-    /// Something that only an administrator can mend.
+    /// A problem that only an administrator can fix.
     SystemErr = PAM_SYSTEM_ERR;
-    /// Out of memory, in libpam's words.
+    /// libpam is out of memory.
     BufErr = PAM_BUF_ERR;
     /// The application did not ask the user.
     ConvErr = PAM_CONV_ERR;

@@ -193,7 +193,7 @@ fn sessions_outlive_the_broker_and_watchers_miss_nothing() {
     assert_eq!(watch.next().1, "gap");
     assert_eq!(watch.next().2, "a");
     let (code, text) = run(&broker, &["watch", "--after", "yesterday"]);
-    assert!(code == 2 && text.contains("is no cursor"), "{text}");
+    assert!(code == 3 && text.contains("is no cursor"), "{text}");
 }
 
 #[test]

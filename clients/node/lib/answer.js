@@ -44,7 +44,7 @@ const BY_CODE = {
 // The texts for outcomes without one of motion-ad's own. They tell a stranger nothing about an account.
 const WRONG = 'The user name or the password is wrong.';
 const REFUSED = 'Your account may not log in. Ask your administrator.';
-const UNAVAILABLE = 'Nobody can log in at the moment. Try again in a minute.';
+const UNAVAILABLE = 'Your request could not be completed. Try again in a minute, or ask your administrator.';
 const PLAIN = {
   PAM_SUCCESS: '',
   PAM_AUTH_ERR: WRONG,

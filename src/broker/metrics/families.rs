@@ -93,7 +93,7 @@ families! {
     BuildInfo = "build_info", Gauge, ["version"], "The version of the package; its value is always 1.";
     Started = "start_timestamp", Seconds, [],
         "When the broker started; it restarts after each change of its configuration or of the join, and \
-         counts on.";
+         keeps its counters.";
     Logins = "logins", Counter, ["outcome"], "Logins by outcome.";
     LoginDuration = "login_duration", Times, ["method"],
         "Time that logins took in the broker, by the method that checked the password: ldap, kerberos, or \

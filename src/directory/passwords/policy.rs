@@ -263,13 +263,13 @@ mod tests {
             (
                 &policy(),
                 "abcdefgh",
-                "Your new password must have characters of three of these kinds: capital letters, small \
-                 letters, digits, others.",
+                "Your new password must contain three of these kinds of characters: uppercase letters, \
+                 lowercase letters, digits, others.",
             ),
             (
                 &policy(),
                 "Smith-1234",
-                "Your new password may not contain your login name or a part of your name.",
+                "Your new password must not contain your login name or a part of your name.",
             ),
             (
                 &policy(),
@@ -337,8 +337,8 @@ mod tests {
             ),
             (
                 ldap("the password was already used (in history)!"),
-                "Your new password may not be one of your last 24 passwords.",
-                "Your new password may not be one that you had before.",
+                "Your new password must not be one of your last 24 passwords.",
+                "Your new password must not be one that you had before.",
             ),
             (
                 "Password too short, password must be at least 12 characters long.".to_owned(),
@@ -348,8 +348,8 @@ mod tests {
             (
                 "Password is already in password history. New password must not match any of your 5 previous \
                  passwords.".to_owned(),
-                "Your new password may not be one of your last 5 passwords.",
-                "Your new password may not be one of your last 5 passwords.",
+                "Your new password must not be one of your last 5 passwords.",
+                "Your new password must not be one of your last 5 passwords.",
             ),
             (
                 "Password change rejected, password changes may not be permitted on this account, or the \

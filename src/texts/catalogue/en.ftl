@@ -16,7 +16,7 @@ denied = Your account may not use this service.
 password_refused = Your new password was not accepted.
 change_forbidden = You may not change your password.
 change_unknown = It is not certain whether your password was changed. Try to log in with the new one.
-session_denied = You are logged in elsewhere already.
+session_denied = You are already logged in elsewhere.
 session_store = Your session cannot be registered. Try again in a moment.
 unavailable = The login service cannot reach Active Directory. Try again in a moment.
 
@@ -37,7 +37,7 @@ expires_in_days = { $count ->
 new_same = Your new password is the same as your current one.
 new_empty = Your new password is empty.
 new_too_long = Your new password is too long.
-new_characters = Your new password has characters that no password can have.
+new_characters = Your new password contains characters that are not allowed in a password.
 
 ## The new password, and the rule that it violates
 
@@ -63,11 +63,11 @@ too_short_for = { $count ->
     [one] Your new password must have at least { $count } character.
    *[other] Your new password must have at least { $count } characters.
 }
-kinds = Your new password must have characters of three of these kinds: capital letters, small letters, digits, others.
-name = Your new password may not contain your login name or a part of your name.
+kinds = Your new password must contain three of these kinds of characters: uppercase letters, lowercase letters, digits, others.
+name = Your new password must not contain your login name or a part of your name.
 complexity = Your new password is too easy to guess.
-history = Your new password may not be one that you had before.
-history_of = Your new password may not be one of your last { $count } passwords.
+history = Your new password must not be one that you had before.
+history_of = Your new password must not be one of your last { $count } passwords.
 history_or_list = Your new password is one that you had before, or too easy to guess.
 history_or_list_of = Your new password is one of your last { $count } passwords, or too easy to guess.
 age_or_right = You may not change your password, or not yet.

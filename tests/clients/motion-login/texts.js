@@ -10,7 +10,7 @@ const TEXTS = {
     outcomes: {
       wrong_password: 'The user name or the password is wrong.',
       account_restriction: 'Your account may not log in. Ask your administrator.',
-      misconfigured: 'Nobody can log in at the moment. Try again in a minute.',
+      misconfigured: 'Your request could not be completed. Try again in a minute, or ask your administrator.',
       logon_hours: 'Your account may not log in at this time.',
       workstation: 'Your account may not log in from this computer.',
       password_expired: 'Your password has expired and must be changed.',
@@ -22,7 +22,7 @@ const TEXTS = {
       password_refused: 'Your new password was not accepted.',
       change_forbidden: 'You may not change your password.',
       change_unknown: 'It is not certain whether your password was changed. Try to log in with the new one.',
-      session_denied: 'You are logged in elsewhere already.',
+      session_denied: 'You are already logged in elsewhere.',
       session_store: 'Your session cannot be registered. Try again in a moment.',
       unavailable: 'The login service cannot reach Active Directory. Try again in a moment.',
     },
@@ -52,7 +52,7 @@ const TEXTS = {
     outcomes: {
       wrong_password: 'Il nome utente o la password non è corretta.',
       account_restriction: "Il Suo account non può accedere. Si rivolga all'amministratore.",
-      misconfigured: 'Al momento nessuno può accedere. Riprovi tra un minuto.',
+      misconfigured: "La Sua richiesta non può essere completata. Riprovi tra un minuto o si rivolga all'amministratore.",
       logon_hours: 'Il Suo account non può accedere in questo orario.',
       workstation: 'Il Suo account non può accedere da questo computer.',
       password_expired: 'La Sua password è scaduta e deve essere cambiata.',
@@ -94,7 +94,8 @@ const TEXTS = {
     outcomes: {
       wrong_password: 'Der Benutzername oder das Kennwort ist falsch.',
       account_restriction: 'Mit Ihrem Konto können Sie sich nicht anmelden. Wenden Sie sich an Ihren Administrator.',
-      misconfigured: 'Zurzeit ist keine Anmeldung möglich. Versuchen Sie es in einer Minute noch einmal.',
+      misconfigured:
+        'Ihre Anfrage konnte nicht bearbeitet werden. Versuchen Sie es in einer Minute erneut oder fragen Sie Ihren Administrator.',
       logon_hours: 'Mit Ihrem Konto können Sie sich zu dieser Zeit nicht anmelden.',
       workstation: 'Mit Ihrem Konto können Sie sich an diesem Computer nicht anmelden.',
       password_expired: 'Ihr Kennwort ist abgelaufen und muss geändert werden.',
@@ -136,7 +137,7 @@ const TEXTS = {
     outcomes: {
       wrong_password: 'El nombre de usuario o la contraseña no es correcta.',
       account_restriction: 'Su cuenta no puede iniciar sesión. Consulte a su administrador.',
-      misconfigured: 'En este momento nadie puede iniciar sesión. Inténtelo de nuevo en un minuto.',
+      misconfigured: 'No se ha podido completar su solicitud. Inténtelo de nuevo en un minuto o consulte a su administrador.',
       logon_hours: 'Su cuenta no puede iniciar sesión a esta hora.',
       workstation: 'Su cuenta no puede iniciar sesión desde este equipo.',
       password_expired: 'Su contraseña ha caducado y debe cambiarse.',
@@ -178,7 +179,8 @@ const TEXTS = {
     outcomes: {
       wrong_password: "Le nom d'utilisateur ou le mot de passe est incorrect.",
       account_restriction: 'Votre compte ne permet pas de se connecter. Adressez-vous à votre administrateur.',
-      misconfigured: "Personne ne peut se connecter pour l'instant. Réessayez dans une minute.",
+      misconfigured:
+        "Votre demande n'a pas pu être traitée. Réessayez dans une minute ou adressez-vous à votre administrateur.",
       logon_hours: 'Votre compte ne permet pas de se connecter à cette heure.',
       workstation: 'Votre compte ne permet pas de se connecter depuis cet ordinateur.',
       password_expired: 'Votre mot de passe a expiré et doit être changé.',
@@ -220,7 +222,7 @@ const TEXTS = {
     outcomes: {
       wrong_password: 'O nome de usuário ou a senha está incorreta.',
       account_restriction: 'Sua conta não pode entrar. Fale com o administrador.',
-      misconfigured: 'No momento ninguém consegue entrar. Tente novamente em um minuto.',
+      misconfigured: 'Não foi possível concluir sua solicitação. Tente novamente em um minuto ou fale com o administrador.',
       logon_hours: 'Sua conta não pode entrar neste horário.',
       workstation: 'Sua conta não pode entrar a partir deste computador.',
       password_expired: 'Sua senha expirou e precisa ser alterada.',

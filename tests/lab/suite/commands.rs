@@ -59,6 +59,7 @@ const COMMANDS: &[Command] = &[
     ("nobody", &["status"],                               "",   3, Complains("use `sudo`, or have root add the user to broker.users")),
     ("root",   &["ready"],                                "",   0, Out("ready: acme.com by ldap, 1 of 1 domain controllers\n")),
     ("nobody", &["ready"],                                "",   3, Complains("you may not query the broker: ")),
+    ("nobody", &["sessions", "watch"],                    "",   3, Complains("you may not query the broker: ")),
     ("nobody", &["doctor", "--fix", "--yes"],             "",   3, Complains("--fix needs root: use `sudo`")),
     ("root",   &["config", "check"],                      "",   0, Out("config-file        /etc/motion-ad/config.toml: domain acme.com\n")),
     ("root",   &["--config", CANDIDATE, "config", "check"], "", 2, Out("the group \"XCALLY Agenst\" does not exist in AD: every login is denied; did you mean 'XCALLY Agents'?")),

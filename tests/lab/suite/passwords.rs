@@ -32,11 +32,11 @@ const REFUSED: &str = "PAM_AUTHTOK_ERR";
 const FORBIDDEN: &str = "PAM_PERM_DENIED";
 
 const SHORT: &str = "Your new password must have at least 12 characters.";
-const SIMPLE: &str = "Your new password must have characters of three of these kinds: capital letters, small \
-                      letters, digits, others.";
-const USED_HERE: &str = "Your new password may not be one of your last 5 passwords.";
+const SIMPLE: &str = "Your new password must contain three of these kinds of characters: uppercase letters, \
+                      lowercase letters, digits, others.";
+const USED_HERE: &str = "Your new password must not be one of your last 5 passwords.";
 // Only kpasswd reports how many passwords are remembered. The machine account may not read the policy.
-const USED: &str = "Your new password may not be one ";
+const USED: &str = "Your new password must not be one ";
 const PRESENT: &str = "Your new password is the same as your current one.";
 const YOUNG: &str = "Your password was changed less than 1 day ago; it may not be changed again yet.";
 const UNKNOWN: &str = "It is not certain whether your password was changed. Try to log in with the new one.";

@@ -232,7 +232,7 @@ fn policies(lab: &Lab, report: &mut Report) -> Check {
             equal("codes", done.codes, [DONE, DONE, "PAM_PERM_DENIED"].map(str::to_owned).to_vec())?;
             let told: Vec<_> = done.said.iter().filter(|said| said.style == Style::Error).collect();
             equal("texts", told.len(), 1)?;
-            contains("the text", &told[0].text, "You are logged in elsewhere already.")?;
+            contains("the text", &told[0].text, "You are already logged in elsewhere.")?;
             equal("open", ids(&of(lab, seth)?), vec![first.as_str()])?;
             close(&mut app, "in")?;
             enter(&mut app, "in-now", "seth").map(drop)
