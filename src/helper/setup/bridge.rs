@@ -8,49 +8,26 @@ use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::unistd::{Uid, User};
 
 use super::super::{Cli, Exit, Failure, Page, Setup, is_denied, print, show};
+use super::env::File;
+use super::lines::{Change, URL, back, changes, name, needs_admin};
 use super::{config, env_path, read_or_example, write};
 use crate::config::admin::{ADMIN, AdminError, LocalAdmin};
-use crate::config::xcally;
-use crate::config::xcally::change::{has, quoted, set, written};
-use crate::config::{Config, Problem};
+use crate::config::xcally::change::has;
 use crate::doctor::application::bind_as;
 
-/// URL of the bridge.
-pub(in crate::helper) const URL: &str = "ldap://127.0.0.1:3890";
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 3890);
-/// Properties that may change, without their common prefix.
-const PROPERTIES: [&str; 5] = ["URL", "ADMIN", "PASSWORD", "BASE_DN", "DOMAIN"];
 /// Folder of the original files.
 const BACKUP: &str = "/etc/motion-ad/backup";
 /// Name of the `.env` from before the bridge.
 const KEPT: &str = "xcally.env";
 const SOCKET: &str = "motion-ad-ldap.socket";
 const SERVICE: &str = "motion-ad-ldap.service";
-
-/// A property that gets another value.
-#[derive(Debug, PartialEq, Eq)]
-struct Change {
-    /// Its name without the prefix.
-    short: &'static str,
-    /// The new value as written, with quotes; `None` removes the property.
-    new: Option<String>,
-    /// The old value, as shown to the administrator; `becomes` is the new one.
-    was: String,
-    becomes: String,
-}
-
-/// The `.env`.
-struct File {
-    path: PathBuf,
-    text: String,
-    metadata: fs::Metadata,
-}
 
 /// Shows the change, and applies it on request.
 pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
@@ -171,112 +148,6 @@ pub(super) fn no_bridge(args: &Setup) -> Result<Page, Failure> {
     Ok(Page { text, exit: Exit::Yes })
 }
 
-impl File {
-    fn read(path: &Path) -> Result<Self, Failure> {
-        let broken = |text: &str| {
-            Failure::Config(Problem { file: path.to_owned(), line: None, text: text.to_owned() }.into())
-        };
-        let (bytes, metadata) = xcally::read(path)
-            .map_err(|problem| match is_denied(path) {
-                true => Failure::Denied(problem.into()),
-                false => Failure::Config(problem.into()),
-            })?
-            .ok_or_else(|| broken("there is no such file"))?;
-        let text =
-            std::str::from_utf8(&bytes).map_err(|_| broken("is not UTF-8: change it by hand"))?.to_owned();
-        Ok(File { path: path.to_owned(), text, metadata })
-    }
-
-    /// Returns the text with `changes`.
-    ///
-    /// # Errors
-    /// Returns an error if the file has a flaw because of which XCALLY would read it otherwise.
-    fn changed(&self, changes: &[Change]) -> Result<String, Failure> {
-        changes.iter().try_fold(self.text.clone(), |text, change| {
-            set(&text, &name(change.short), change.new.as_deref()).ok_or_else(|| {
-                let text = format!(
-                    "{} cannot be set, because the line before its place ends in a colon and would take it \
-                     for its own value: correct that line first",
-                    name(change.short)
-                );
-                Failure::Config(Problem { file: self.path.clone(), line: None, text }.into())
-            })
-        })
-    }
-
-    /// Writes the file with `changes`, unless it has changed since it was read.
-    fn change(&self, changes: &[Change]) -> Result<(), Failure> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let now = File::read(&self.path)?;
-        if now.text != self.text {
-            return Err(Failure::Changed(self.path.clone()));
-        }
-        let new = self.changed(changes)?;
-        write::put_as(&self.path, &new, &now.metadata)
-            .map_err(|error| Failure::Write { file: self.path.clone(), error })
-    }
-}
-
-fn name(short: &str) -> String {
-    format!("{}{short}", xcally::PREFIX)
-}
-
-/// Returns true if XCALLY binds as an administrator before it searches for a user.
-fn needs_admin(text: &str) -> bool {
-    let is_set =
-        |short| written(text, &name(short)).is_some_and(|raw| !["", "''", "\"\"", "``"].contains(&raw));
-    is_set("ADMIN") || is_set("PASSWORD")
-}
-
-/// Returns the changes that point XCALLY at the bridge.
-fn changes(text: &str, config: &Config, admin: &LocalAdmin) -> Vec<Change> {
-    let secret = String::from_utf8_lossy(admin.secret.bytes()).into_owned();
-    let is_missing =
-        |short| written(text, &name(short)).is_none_or(|raw| ["", "''", "\"\"", "``"].contains(&raw));
-    let mut wanted = vec![("URL", URL.to_owned())];
-    if needs_admin(text) {
-        wanted.extend([("ADMIN", admin.name.clone()), ("PASSWORD", secret)]);
-    }
-    if is_missing("BASE_DN") {
-        wanted.push(("BASE_DN", config.domain.base_dn.clone()));
-    }
-    if is_missing("DOMAIN") {
-        wanted.push(("DOMAIN", config.domain.name.clone()));
-    }
-    let wanted = wanted.into_iter().filter(|(short, value)| !has(text, &name(short), value.as_bytes()));
-    let change = |(short, value): (&'static str, String)| {
-        let new = quoted(&value)?;
-        let becomes = if short == "PASSWORD" { "a secret of this host".to_owned() } else { new.clone() };
-        Some(Change { short, new: Some(new), was: told(text, short), becomes })
-    };
-    wanted.filter_map(change).collect()
-}
-
-/// Returns the changes that restore the properties as written in `old`.
-fn back(text: &str, old: &str) -> Vec<Change> {
-    let is_other = |short: &&str| written(text, &name(short)) != written(old, &name(short));
-    let change = |short| {
-        let becomes = match written(old, &name(short)) {
-            Some(_) => told(old, short),
-            None => "not set".to_owned(),
-        };
-        Change { short, new: written(old, &name(short)).map(str::to_owned), was: told(text, short), becomes }
-    };
-    PROPERTIES.into_iter().filter(is_other).map(change).collect()
-}
-
-/// Returns the value of a property for display, but never the password.
-fn told(text: &str, short: &str) -> String {
-    match (written(text, &name(short)), short) {
-        (None, _) => "not set".to_owned(),
-        (Some("" | "''" | "\"\"" | "``"), _) => "empty".to_owned(),
-        (Some(_), "PASSWORD") => "a password, which is not shown".to_owned(),
-        (Some(raw), _) => raw.to_owned(),
-    }
-}
-
 fn shown(file: &File, changes: &[Change], whom: &str) -> String {
     let path = file.path.display();
     if changes.is_empty() {
@@ -347,83 +218,4 @@ fn reading(file: &File) -> String {
         "XCALLY reads it when it starts. Restart it as root, as its vendor documents:\n    service motion \
          stop\n    su - motion -c 'cd {folder} && npm run initialize'\n    service motion start\n"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::Secret;
-
-    const SECRET: &str = "feedfeedfeedfeedfeedfeedfeedfeed";
-
-    fn admin() -> LocalAdmin {
-        LocalAdmin { name: "motion-ad".into(), secret: Secret::new(SECRET.into()) }
-    }
-
-    fn config() -> Config {
-        let text = "names.map_file = \"/dev/null\"\ndomain.name = \"acme.com\"\n".to_owned();
-        Config::load_text("config.toml".as_ref(), text, "/nonexistent".as_ref()).unwrap()
-    }
-
-    fn apply(text: &str, changes: &[Change]) -> String {
-        changes.iter().fold(text.to_owned(), |text, change| {
-            set(&text, &name(change.short), change.new.as_deref()).unwrap()
-        })
-    }
-
-    const FULL: &str = "# AD\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\n\
-        XC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
-        XC_ACTIVEDIRECTORY_PASSWORD='Hush-1' # secret\nXC_ACTIVEDIRECTORY_BASE_DN='ou=user,dc=acme,dc=com'\n\
-        XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\nXC_ACTIVEDIRECTORY_DOMAIN='acme.com'\nXC_PORT=80\n";
-
-    #[test]
-    fn of_all_properties_three_change_and_go_back() {
-        let changes = changes(FULL, &config(), &admin());
-        let new = apply(FULL, &changes);
-        let expected = FULL
-            .replace("cn=admin,dc=acme,dc=com", "motion-ad")
-            .replace("Hush-1", SECRET)
-            .replace("ldap://ad.acme.com", URL);
-        assert_eq!(new, expected);
-        assert_eq!(super::changes(&new, &config(), &admin()), []);
-        let back = back(&new, FULL);
-        assert_eq!(back.iter().map(|change| change.short).collect::<Vec<_>>(), ["URL", "ADMIN", "PASSWORD"]);
-        assert_eq!(apply(&new, &back), FULL);
-        // Other changes of the file stay.
-        assert_eq!(apply(&new.replace("=80", "=81"), &back), FULL.replace("=80", "=81"));
-        for change in changes.iter().chain(&back) {
-            let said = format!("{} {}", change.was, change.becomes);
-            assert!(!said.contains("Hush") && !said.contains(SECRET), "{said}");
-        }
-    }
-
-    #[test]
-    fn without_an_administrator_one_line_changes_and_what_is_missing_is_added() {
-        let page = "XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n\
-            XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\n\
-            XC_ACTIVEDIRECTORY_DOMAIN='acme.com'\n";
-        let new = apply(page, &changes(page, &config(), &admin()));
-        assert_eq!(new, page.replace("ldap://ad.acme.com", URL));
-        let new = apply(
-            "XC_ACTIVEDIRECTORY_DOMAIN=''",
-            &changes("XC_ACTIVEDIRECTORY_DOMAIN=''", &config(), &admin()),
-        );
-        let expected = format!(
-            "XC_ACTIVEDIRECTORY_DOMAIN='acme.com'\nXC_ACTIVEDIRECTORY_URL='{URL}'\n\
-             XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n"
-        );
-        assert_eq!(new, expected);
-        assert_eq!(
-            apply(&new, &back(&new, "XC_ACTIVEDIRECTORY_DOMAIN=''")),
-            "XC_ACTIVEDIRECTORY_DOMAIN=''\n"
-        );
-    }
-
-    #[test]
-    fn a_new_secret_is_a_change_of_the_password_alone() {
-        let new = apply(FULL, &changes(FULL, &config(), &admin()));
-        let other = LocalAdmin { secret: Secret::new(b"beefbeefbeefbeefbeefbeef".to_vec()), ..admin() };
-        let changes = changes(&new, &config(), &other);
-        assert_eq!(changes.iter().map(|change| change.short).collect::<Vec<_>>(), ["PASSWORD"]);
-    }
 }

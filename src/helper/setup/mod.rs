@@ -2,6 +2,8 @@
 
 mod bridge;
 mod edit;
+mod env;
+mod lines;
 mod plan;
 pub(super) mod write;
 
