@@ -9,7 +9,7 @@ use super::write;
 use crate::config::xcally::change::set;
 use crate::config::{Problem, xcally};
 
-/// The `.env`.
+/// The `.env`, or a copy of it.
 pub(super) struct File {
     pub(super) path: PathBuf,
     pub(super) text: String,
@@ -17,19 +17,38 @@ pub(super) struct File {
 }
 
 impl File {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If there is no such file, or it cannot be read.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
-        let broken = |text: &str| {
-            Failure::Config(Problem { file: path.to_owned(), line: None, text: text.to_owned() }.into())
-        };
-        let (bytes, metadata) = xcally::read(path)
-            .map_err(|problem| match is_denied(path) {
-                true => Failure::Denied(problem.into()),
-                false => Failure::Config(problem.into()),
-            })?
-            .ok_or_else(|| broken("there is no such file"))?;
+        File::read_or_none(path)?.ok_or_else(|| broken(path, "there is no such file"))
+    }
+
+    /// Reads the file; returns `None` if there is none.
+    ///
+    /// # Errors
+    /// If the file exists, but cannot be read or is not UTF-8.
+    pub(super) fn read_or_none(path: &Path) -> Result<Option<Self>, Failure> {
+        let found = xcally::read(path).map_err(|problem| match is_denied(path) {
+            true => Failure::Denied(problem.into()),
+            false => Failure::Config(problem.into()),
+        })?;
+        let Some((bytes, metadata)) = found else { return Ok(None) };
         let text =
-            std::str::from_utf8(&bytes).map_err(|_| broken("is not UTF-8: change it by hand"))?.to_owned();
-        Ok(File { path: path.to_owned(), text, metadata })
+            std::str::from_utf8(&bytes).map_err(|_| broken(path, "is not UTF-8: change it by hand"))?;
+        Ok(Some(File { path: path.to_owned(), text: text.to_owned(), metadata }))
+    }
+
+    /// Returns the absolute path without links, as the copy names the file.
+    ///
+    /// # Errors
+    /// If the path is not text of one line, or the file is gone.
+    pub(super) fn place(&self) -> Result<String, Failure> {
+        let path = fs::canonicalize(&self.path)
+            .map_err(|error| Failure::Write { file: self.path.clone(), error })?;
+        let text = path.to_str().filter(|text| !text.contains(char::is_control));
+        text.map(str::to_owned).ok_or_else(|| broken(&path, "the path is not UTF-8 on one line"))
     }
 
     /// Returns the text with `changes`.
@@ -62,4 +81,8 @@ impl File {
         write::put_as(&self.path, &new, &now.metadata)
             .map_err(|error| Failure::Write { file: self.path.clone(), error })
     }
+}
+
+fn broken(file: &Path, text: &str) -> Failure {
+    Failure::Config(Problem { file: file.to_owned(), line: None, text: text.to_owned() }.into())
 }
