@@ -4,154 +4,244 @@
 //! Only the necessary lines of `.env` change. The original file is kept in a folder for root only, so that
 //! `--no-bridge` can restore the old values.
 
-use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use nix::unistd::{Uid, User};
 
 use super::super::{Cli, Exit, Failure, Page, Setup, is_denied, print, show};
 use super::env::File;
-use super::lines::{Change, URL, back, changes, name, needs_admin};
-use super::{config, env_path, read_or_example, write};
+use super::kept::{self, BACKUP, Kept};
+use super::lines::{Change, URL, back, changes, is_bridged, name, needs_admin, overwrites};
+use super::units::{self, Bridge, SERVICE, SOCKET};
+use super::{config, env_path, read_or_example};
 use crate::config::admin::{ADMIN, AdminError, LocalAdmin};
+use crate::config::xcally::ENV;
 use crate::config::xcally::change::has;
 use crate::doctor::application::bind_as;
 
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 3890);
-/// Folder of the original files.
-const BACKUP: &str = "/etc/motion-ad/backup";
-/// Name of the `.env` from before the bridge.
-const KEPT: &str = "xcally.env";
-const SOCKET: &str = "motion-ad-ldap.socket";
-const SERVICE: &str = "motion-ad-ldap.service";
 
 /// Shows the change, and applies it on request.
 pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     let file = File::read(env_path(args))?;
-    let sssd_is_denied = is_denied(&cli.sssd);
-    let config = config(cli, &read_or_example(&cli.config)?, sssd_is_denied)?;
-    let admin = LocalAdmin::load(Path::new(ADMIN));
-    let admin = match admin {
-        Ok(admin) => admin,
-        // A user other than root may see what would change.
-        Err(AdminError::Read(error)) if error.kind() == io::ErrorKind::PermissionDenied && !args.apply => {
-            None
-        }
-        Err(AdminError::Read(error)) => return Err(Failure::Write { file: ADMIN.into(), error }),
-        // The bridge does not start with such a file: a new one takes its place.
-        Err(AdminError::NoLine | AdminError::Short) => None,
-    };
-    let is_new = admin.is_none() || args.new_secret;
-    let made = || LocalAdmin::make().map_err(|error| Failure::Write { file: ADMIN.into(), error });
-    let admin = match admin.filter(|_| !is_new) {
+    let config = config(cli, &read_or_example(&cli.config)?, is_denied(&cli.sssd))?;
+    let known = known(args)?;
+    let is_new = known.is_none() || args.new_secret;
+    let admin = match known.clone().filter(|_| !is_new) {
         Some(admin) => admin,
-        None => made()?,
+        None => LocalAdmin::make().map_err(|error| Failure::Write { file: ADMIN.into(), error })?,
     };
     let changes = changes(&file.text, &config, &admin);
     file.changed(&changes)?;
-    let has_admin = needs_admin(&file.text);
+    match Kept::read(Path::new(BACKUP)) {
+        Ok(Some(copy)) => other(&copy, &file, known.as_ref())?,
+        // As for the admin.
+        Err(Failure::Denied(_)) if !args.apply => {}
+        copy => drop(copy?),
+    }
+    let host = Bridge { admin: Path::new(ADMIN), systemctl: &units::systemctl };
     let text = shown(&file, &changes, "the LDAP bridge of this host");
     if !args.apply {
-        let rest = match changes.is_empty() {
-            true => "\n`motion-ad setup --bridge --apply` enables the bridge if it is not\n".to_owned(),
-            false => format!(
-                "\nNothing is written yet; `motion-ad setup --bridge --apply` writes {}\n",
-                file.path.display()
-            ),
-        };
-        return Ok(Page { text: text + &rest, exit: if changes.is_empty() { Exit::Yes } else { Exit::No } });
+        return Ok(proposed(&file, &changes, text, host.is_on()));
     }
     let Some(text) = agreed(args, &file, &changes, text)? else {
         return Ok(Page { text: "Nothing is written.\n".to_owned(), exit: Exit::No });
     };
-    let is_first = !changes.is_empty() && !has(&file.text, &name("URL"), URL.as_bytes());
-    if is_first {
-        keep(&file)?;
+    let kept = copied(Path::new(BACKUP), &file, &changes, known.as_ref())?;
+    let has_admin = needs_admin(&file.text);
+    let new = Some(&admin).filter(|_| has_admin && is_new);
+    let stays = is_bridged(&file.text, known.as_ref());
+    let tried = switch(&host, new, stays, &file, &changes, || tried(&file, has_admin.then_some(&admin)))?;
+    let written = written(&file, &changes);
+    Ok(Page { text: format!("{text}\n{written}.\n{kept}{tried}.\n{}", reading(&file)), exit: Exit::Yes })
+}
+
+/// Reads the present local admin. Returns `None` if there is none that the bridge can use.
+fn known(args: &Setup) -> Result<Option<LocalAdmin>, Failure> {
+    match LocalAdmin::load(Path::new(ADMIN)) {
+        Ok(admin) => Ok(admin),
+        // A user other than root may see what would change.
+        Err(AdminError::Read(error)) if error.kind() == io::ErrorKind::PermissionDenied && !args.apply => {
+            Ok(None)
+        }
+        Err(AdminError::Read(error)) => Err(Failure::Write { file: ADMIN.into(), error }),
+        // The bridge does not start with such a file: a new one takes its place.
+        Err(AdminError::NoLine | AdminError::Short) => Ok(None),
     }
-    // The bridge must know the secret before the application gets it.
-    if has_admin && is_new {
-        write::secret(Path::new(ADMIN), admin.line().bytes())
-            .map_err(|error| Failure::Write { file: ADMIN.into(), error })?;
-    }
-    file.change(&changes)?;
-    systemctl(&["enable", "--now", SOCKET])?;
-    if is_new {
-        systemctl(&["try-restart", SERVICE])?;
-    }
-    let tried = tried(&file, has_admin.then_some(&admin));
-    let exit = if tried.is_ok() { Exit::Yes } else { Exit::Failed };
-    let kept = match is_first {
-        true => format!("The file as it was: {BACKUP}/{KEPT}, which only root can read.\n"),
-        false => String::new(),
+}
+
+/// Returns an error if the copy is that of another file that still names the bridge: there is one copy, and
+/// one secret.
+fn other(copy: &Kept, file: &File, admin: Option<&LocalAdmin>) -> Result<(), Failure> {
+    let Some(of) = copy.of.as_ref().filter(|of| file.place().is_ok_and(|place| place != **of)) else {
+        return Ok(());
     };
-    let tried = match tried {
-        Ok(text) => text,
-        Err(cause) => format!(
-            "The bridge does not answer as it should: {cause}; see `systemctl status {SOCKET} {SERVICE}`"
-        ),
+    match File::read_or_none(Path::new(of)) {
+        Ok(None) => Ok(()),
+        Ok(Some(other)) if !is_bridged(&other.text, admin) => Ok(()),
+        Ok(Some(_)) | Err(_) => Err(Failure::Application(format!(
+            "{} is the copy of {of}, which uses the bridge already. Only one file can: first run `motion-ad \
+             setup --no-bridge --env {of} --apply`",
+            copy.file().display()
+        ))),
+    }
+}
+
+/// Returns the page without `--apply`.
+fn proposed(file: &File, changes: &[Change], text: String, is_on: bool) -> Page {
+    let path = file.path.display();
+    let apply = again(file, "--bridge");
+    let (rest, exit) = match (changes.is_empty(), is_on) {
+        (true, true) => ("The bridge is on.\n".to_owned(), Exit::Yes),
+        (true, false) => {
+            let text = "is not enabled and active, so no AD user can log in to XCALLY";
+            (format!("{SOCKET} {text}: `{apply}` turns the bridge on\n"), Exit::No)
+        }
+        (false, _) => (format!("Nothing is written yet; `{apply}` writes {path}\n"), Exit::No),
     };
-    Ok(Page {
-        text: format!("{text}\n{} is written.\n{kept}{tried}.\n{}", file.path.display(), reading(&file)),
-        exit,
-    })
+    Page { text: format!("{text}\n{rest}"), exit }
+}
+
+/// Copies the file before its change, if it holds anything but setup's own values. Returns the text about it.
+fn copied(
+    folder: &Path,
+    file: &File,
+    changes: &[Change],
+    admin: Option<&LocalAdmin>,
+) -> Result<String, Failure> {
+    if changes.is_empty() {
+        return Ok(String::new());
+    }
+    let told = |what: &str, copy: &Path| format!("{what}: {}, which only root can read.\n", copy.display());
+    if is_bridged(&file.text, admin) {
+        // The copy from before the bridge stays.
+        return match overwrites(changes, &file.text, admin) {
+            true => Ok(told("The file as it was edited", &kept::aside(folder, &file.text)?)),
+            false => Ok(String::new()),
+        };
+    }
+    let (copy, earlier) = kept::keep(folder, &file.place()?, &file.text)?;
+    let earlier = earlier.map(|earlier| told("An earlier copy", &earlier)).unwrap_or_default();
+    Ok(told("The file as it was", &copy) + &earlier)
+}
+
+/// Turns the bridge on, tries it, and only then writes the `.env`: XCALLY must not be sent to a bridge that
+/// does not answer.
+///
+/// # Errors
+/// If a step fails. The `.env` is then unchanged, and the bridge as it was before.
+fn switch(
+    host: &Bridge<'_>,
+    new: Option<&LocalAdmin>,
+    stays: bool,
+    file: &File,
+    changes: &[Change],
+    tried: impl FnOnce() -> Result<String, String>,
+) -> Result<String, Failure> {
+    let failed =
+        |cause: String| Failure::Application(format!("{cause}. {} is unchanged", file.path.display()));
+    let before = host.on(new, stays).map_err(failed)?;
+    let wrong = |cause| {
+        format!("the bridge does not answer as it should: {cause}; see `systemctl status {SOCKET} {SERVICE}`")
+    };
+    let write = |said| file.change(changes).map(|()| said).map_err(|failure| failure.to_string());
+    let done = tried().map_err(wrong).and_then(write);
+    done.map_err(|cause| failed(cause + &host.take_back(&before)))
 }
 
 /// Restores the old values of the properties.
 pub(super) fn no_bridge(args: &Setup) -> Result<Page, Failure> {
     let file = File::read(env_path(args))?;
-    let kept = Path::new(BACKUP).join(KEPT);
-    let old = match File::read(&kept) {
-        Ok(old) => old,
-        Err(failure) if kept.exists() => return Err(failure),
-        Err(_) => {
-            let text = format!(
-                "{}: there is no such file, so the old values are not known: set {} yourself",
-                kept.display(),
-                name("URL")
-            );
-            return Err(Failure::Application(text));
-        }
-    };
-    let changes = back(&file.text, &old.text);
+    let known = LocalAdmin::load(Path::new(ADMIN)).ok().flatten();
+    let copy = original(Path::new(BACKUP), &file, known.as_ref())?;
+    let changes = back(&file.text, &copy.text);
     file.changed(&changes)?;
-    let text = shown(&file, &changes, "the domain controller, as before");
+    let text = shown(&file, &changes, "the domain controller from before the bridge");
+    let apply = again(&file, "--no-bridge");
     if !args.apply {
-        let text = text
-            + &format!(
-                "\nNothing is written yet; `motion-ad setup --no-bridge --apply` writes {}\n",
-                file.path.display()
-            );
-        return Ok(Page { text, exit: Exit::No });
+        let rest = match changes.is_empty() {
+            true => format!("`{apply}` turns the bridge off"),
+            false => format!("Nothing is written yet; `{apply}` writes {}", file.path.display()),
+        };
+        return Ok(Page { text: format!("{text}\n{rest}\n"), exit: Exit::No });
     }
     let Some(text) = agreed(args, &file, &changes, text)? else {
         return Ok(Page { text: "Nothing is written.\n".to_owned(), exit: Exit::No });
     };
-    file.change(&changes)?;
-    systemctl(&["disable", "--now", SOCKET, SERVICE])?;
-    for gone in [kept.as_path(), Path::new(ADMIN)] {
-        match fs::remove_file(gone) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::Write { file: gone.to_owned(), error });
-            }
-            _ => {}
+    let kept = match overwrites(&changes, &file.text, known.as_ref()) {
+        true => {
+            let copy = kept::aside(Path::new(BACKUP), &file.text)?;
+            format!("The file as it was edited: {}, which only root can read.\n", copy.display())
         }
-    }
-    let text = format!(
-        "{text}\n{} is written, the bridge is off, and its secret is gone.\n{}",
-        file.path.display(),
-        reading(&file)
-    );
+        false => String::new(),
+    };
+    // XCALLY must not be sent to a bridge that is off.
+    file.change(&changes)?;
+    let written = written(&file, &changes);
+    let host = Bridge { admin: Path::new(ADMIN), systemctl: &units::systemctl };
+    // The copy is removed last: a second run needs it.
+    let remove = || units::remove(copy.file()).map_err(|e| format!("{}: {e}", copy.file().display()));
+    host.off().and_then(|()| remove()).map_err(|cause| {
+        Failure::Application(format!(
+            "{written}, but the bridge is not off yet: {cause}; then run `{apply}` again"
+        ))
+    })?;
+    let text =
+        format!("{text}\n{written}, the bridge is off, and its secret is gone.\n{kept}{}", reading(&file));
     Ok(Page { text, exit: Exit::Yes })
+}
+
+/// Returns the copy from before the bridge.
+///
+/// # Errors
+/// If there is none for this file, or it does not hold the old values.
+fn original(folder: &Path, file: &File, admin: Option<&LocalAdmin>) -> Result<Kept, Failure> {
+    let unknown = |copy: &Path, cause: &str| {
+        Failure::Application(format!(
+            "{}: {cause}, so the old values are not known: set {}, ADMIN and PASSWORD yourself, and then \
+             turn the bridge off by `systemctl disable --now {SOCKET} {SERVICE}`",
+            copy.display(),
+            name("URL")
+        ))
+    };
+    let Some(copy) = Kept::read(folder)? else {
+        return Err(unknown(&kept::path(folder), "there is no such file"));
+    };
+    let place = file.place()?;
+    if let Some(of) = copy.of.as_ref().filter(|of| **of != place) {
+        return Err(Failure::Application(format!(
+            "{} is the copy of {of}, not of {place}: name that file with --env. If it has moved, correct the \
+             first line of the copy",
+            copy.file().display()
+        )));
+    }
+    let names_bridge = has(&copy.text, &name("URL"), URL.as_bytes());
+    match names_bridge || is_bridged(&copy.text, admin) {
+        true => Err(unknown(copy.file(), "the file names the bridge itself")),
+        false => Ok(copy),
+    }
+}
+
+/// Returns the command that applies the change to this file.
+fn again(file: &File, way: &str) -> String {
+    match file.path == Path::new(ENV) {
+        true => format!("motion-ad setup {way} --apply"),
+        false => format!("motion-ad setup {way} --env {} --apply", file.path.display()),
+    }
+}
+
+fn written(file: &File, changes: &[Change]) -> String {
+    let path = file.path.display();
+    if changes.is_empty() { format!("{path} stays as it is") } else { format!("{path} is written") }
 }
 
 fn shown(file: &File, changes: &[Change], whom: &str) -> String {
     let path = file.path.display();
     if changes.is_empty() {
-        return format!("{path} stays as it is: XCALLY queries {whom} already\n");
+        return format!("{path} stays as it is: it names {whom} already\n");
     }
     let line = |change: &Change| {
         let Change { short, was, becomes, .. } = change;
@@ -171,27 +261,6 @@ fn agreed(args: &Setup, file: &File, changes: &[Change], text: String) -> Result
     }
     print(Page { text, exit: Exit::No })?;
     Ok(super::asked(&file.path)?.then(String::new))
-}
-
-/// Keeps a copy of the file for root only: it may hold an AD password.
-fn keep(file: &File) -> Result<(), Failure> {
-    let kept = Path::new(BACKUP).join(KEPT);
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(BACKUP);
-    made.and_then(|()| write::secret(&kept, file.text.as_bytes()))
-        .map_err(|error| Failure::Write { file: kept, error })
-}
-
-fn systemctl(arguments: &[&str]) -> Result<(), Failure> {
-    let shown = format!("systemctl {}", arguments.join(" "));
-    let ran = Command::new("systemctl").args(arguments).current_dir("/").stdin(Stdio::null()).output();
-    match ran {
-        Ok(ran) if ran.status.success() => Ok(()),
-        Ok(ran) => {
-            let complaint = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-            Err(Failure::Application(format!("{shown}: {complaint}")))
-        }
-        Err(error) => Err(Failure::Application(format!("{shown}: {error}"))),
-    }
 }
 
 /// Tests a bind as the application's user, which owns the `.env`: as the admin, or, if XCALLY has none,
@@ -215,7 +284,8 @@ fn tried(file: &File, admin: Option<&LocalAdmin>) -> Result<String, String> {
 fn reading(file: &File) -> String {
     let folder = file.path.parent().unwrap_or(Path::new("/")).display();
     format!(
-        "XCALLY reads it when it starts. Restart it as root, as its vendor documents:\n    service motion \
-         stop\n    su - motion -c 'cd {folder} && npm run initialize'\n    service motion start\n"
+        "XCALLY reads the file only when it is initialized again. As root, run its vendor's commands:\n    \
+         service motion stop\n    su - motion -c 'cd {folder} && npm run initialize'\n    \
+         service motion start\n"
     )
 }
