@@ -289,3 +289,167 @@ fn reading(file: &File) -> String {
          service motion start\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::protocol::Secret;
+
+    const SECRET: &str = "feedfeedfeedfeedfeedfeedfeedfeed";
+    const ENV: &str = "XC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
+        XC_ACTIVEDIRECTORY_PASSWORD='Hush-1'\nXC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n\
+        XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\nXC_ACTIVEDIRECTORY_DOMAIN='acme.com'\n";
+
+    /// A host with a file that could use the bridge.
+    struct Host(tempfile::TempDir);
+
+    impl Host {
+        fn new() -> Self {
+            let host = Host(tempfile::tempdir().unwrap());
+            fs::write(host.0.path().join(".env"), ENV).unwrap();
+            host
+        }
+
+        fn file(&self) -> File {
+            File::read(&self.0.path().join(".env")).unwrap()
+        }
+
+        fn edit(&self, from: &str, to: &str) {
+            fs::write(self.0.path().join(".env"), self.file().text.replace(from, to)).unwrap();
+        }
+
+        fn copies(&self) -> std::path::PathBuf {
+            self.0.path().join("backup")
+        }
+
+        /// Points the file at the bridge, as `--apply` does.
+        fn bridge(&self) -> String {
+            let (file, admin) = (self.file(), admin());
+            let changes = changes(&file.text, &config(), &admin);
+            let said = copied(&self.copies(), &file, &changes, Some(&admin)).unwrap();
+            file.change(&changes).unwrap();
+            assert!(is_bridged(&self.file().text, None));
+            said
+        }
+
+        /// Restores the old values, as `--no-bridge --apply` does.
+        fn go_back(&self) -> Result<String, Failure> {
+            let file = self.file();
+            let copy = original(&self.copies(), &file, Some(&admin()))?;
+            file.change(&back(&file.text, &copy.text))?;
+            Ok(self.file().text)
+        }
+    }
+
+    fn admin() -> LocalAdmin {
+        LocalAdmin { name: "motion-ad".into(), secret: Secret::new(SECRET.into()) }
+    }
+
+    fn config() -> Config {
+        let text = "names.map_file = \"/dev/null\"\ndomain.name = \"acme.com\"\n".to_owned();
+        Config::load_text("config.toml".as_ref(), text, "/nonexistent".as_ref()).unwrap()
+    }
+
+    #[test]
+    fn what_was_there_before_the_bridge_comes_back_whatever_was_edited_since() {
+        for (from, to, is_copied) in [
+            ("none", "none", false),
+            (":3890", ":389", true),
+            (URL, "ldap://localhost:3890", true),
+            (URL, "ldap://ad.acme.com", true),
+            (SECRET, "another-secret", true),
+            ("'motion-ad'", "''", false),
+        ] {
+            let host = Host::new();
+            assert!(host.bridge().starts_with("The file as it was: "), "{to}");
+            host.edit(from, to);
+            assert_eq!(host.bridge().starts_with("The file as it was edited: "), is_copied, "{to}");
+            assert_eq!(host.go_back().unwrap(), ENV, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_another_administrator_is_an_original_again() {
+        let host = Host::new();
+        host.bridge();
+        fs::write(host.0.path().join(".env"), ENV.replace("Hush-1", "Hush-2")).unwrap();
+        assert!(host.bridge().contains("\nAn earlier copy: "));
+        assert_eq!(host.go_back().unwrap(), ENV.replace("Hush-1", "Hush-2"));
+        assert_eq!(fs::read_dir(host.copies()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_copy_of_another_file_is_neither_replaced_nor_restored() {
+        let (one, two) = (Host::new(), Host::new());
+        one.bridge();
+        let copy = Kept::read(&one.copies()).unwrap().unwrap();
+        let refused = other(&copy, &two.file(), Some(&admin())).err().unwrap().to_string();
+        let place = one.file().place().unwrap();
+        assert!(
+            refused.ends_with(&format!("`motion-ad setup --no-bridge --env {place} --apply`")),
+            "{refused}"
+        );
+        let refused = original(&one.copies(), &two.file(), None).err().unwrap().to_string();
+        assert!(refused.contains(&format!("is the copy of {place}, not of ")), "{refused}");
+        assert!(other(&copy, &one.file(), Some(&admin())).is_ok());
+        // A file that does not name the bridge any more, or is gone, needs it no longer.
+        one.go_back().unwrap();
+        assert!(other(&copy, &two.file(), Some(&admin())).is_ok());
+        fs::remove_file(&place).unwrap();
+        assert!(other(&copy, &two.file(), Some(&admin())).is_ok());
+    }
+
+    #[test]
+    fn a_copy_that_names_the_bridge_is_no_original() {
+        let host = Host::new();
+        assert!(host.go_back().err().unwrap().to_string().contains("there is no such file"));
+        host.bridge();
+        for text in [host.file().text, host.file().text.replace("3890", "389")] {
+            fs::write(kept::path(&host.copies()), text).unwrap();
+            let refused = host.go_back().err().unwrap().to_string();
+            assert!(refused.contains("names the bridge itself"), "{refused}");
+        }
+        // The copy of an earlier version has no line that names its file.
+        fs::write(kept::path(&host.copies()), ENV).unwrap();
+        assert_eq!(host.go_back().unwrap(), ENV);
+    }
+
+    #[test]
+    fn a_file_is_written_only_after_the_bridge_has_answered() {
+        for (fails, answer, changed_meanwhile) in [
+            ("enable", Ok("works".to_owned()), false),
+            ("nothing", Err("49".to_owned()), false),
+            ("nothing", Ok("works".to_owned()), true),
+            ("nothing", Ok("works".to_owned()), false),
+        ] {
+            let host = Host::new();
+            let secret = host.0.path().join("ldap-admin");
+            let systemctl = |arguments: &[&str]| match arguments[0] {
+                "is-enabled" | "is-active" => Err(String::new()),
+                verb if verb == fails => Err("no".to_owned()),
+                _ => Ok(()),
+            };
+            let units = Bridge { admin: &secret, systemctl: &systemctl };
+            let file = host.file();
+            let changes = changes(&file.text, &config(), &admin());
+            let is_fine = fails == "nothing" && answer.is_ok() && !changed_meanwhile;
+            let tried = || {
+                assert_eq!(host.file().text, ENV);
+                if changed_meanwhile {
+                    host.edit("dc=acme", "dc=other");
+                }
+                answer
+            };
+            let done = switch(&units, Some(&admin()), false, &file, &changes, tried);
+            let text = host.file().text;
+            assert_eq!(done.is_ok(), is_fine);
+            assert_eq!((text.contains(URL), secret.exists()), (is_fine, is_fine));
+            if let Err(failure) = done {
+                assert!(failure.to_string().ends_with(".env is unchanged"), "{failure}");
+            }
+        }
+    }
+}
