@@ -38,8 +38,8 @@ impl Bridge<'_> {
         (self.systemctl)(&[question, "--quiet", SOCKET]).is_ok()
     }
 
-    /// Turns the bridge on, with `new` as its admin if there is one. With `stays`, the socket is not turned off
-    /// again, because XCALLY's `.env` names it already.
+    /// Turns the bridge on, with `new` as its admin if there is one. With `stays`, the socket stays on after
+    /// a failure, because XCALLY's `.env` names it already.
     ///
     /// # Errors
     /// If a step fails. The steps before it are taken back.
