@@ -2,6 +2,7 @@
 #![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod foreign;
 mod imports;
 mod pictures;
 

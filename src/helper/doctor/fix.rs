@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::unistd::Uid;
-use time::OffsetDateTime;
 use tokio::runtime::Runtime;
 
 use super::{Found, report};
@@ -199,7 +197,7 @@ fn change(edit: &Edit, folder: &Path) -> Result<Option<PathBuf>, String> {
         return Err(format!("{} has changed since it was read, and stays as it is", file.display()));
     }
     let copy = match edit.before() {
-        Some(before) => Some(backup(file, before, folder).map_err(failed)?),
+        Some(before) => Some(write::backup(file, before, folder).map_err(failed)?),
         None => None,
     };
     write::put(file, edit.after()).map_err(failed)?;
@@ -211,30 +209,6 @@ fn read(file: &Path) -> io::Result<Option<String>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     }
-}
-
-/// Copies the text to a file with the time in its name, in a folder for root only; in /etc/pam.d, it would be
-/// a service.
-fn backup(file: &Path, text: &str, folder: &Path) -> io::Result<PathBuf> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let at = OffsetDateTime::now_utc();
-    let (day, time) = (at.date(), at.time());
-    let (hour, minute, second) = time.as_hms();
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    // Two changes within one second get separate copies.
-    for number in 0..100 {
-        let copy = folder.join(format!("{name}.{day}T{hour:02}{minute:02}{second:02}Z.{number}"));
-        match fs::File::create_new(&copy) {
-            Ok(mut written) => {
-                written.write_all(text.as_bytes())?;
-                written.sync_all()?;
-                return Ok(copy);
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Undoes everything, last change first. Returns the result in words.
@@ -326,16 +300,6 @@ mod tests {
         assert_eq!(change(&edit, &copies), Ok(None));
         assert_eq!(take_back(&Done { files: vec![(edit, None)], ..Done::default() }), "undone");
         assert!(!new.exists());
-    }
-
-    #[test]
-    fn a_copy_has_a_name_of_its_own_and_holds_what_was_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, copies) = (folder.path().join("motion"), folder.path().join("backup"));
-        let one = backup(&file, "one\n", &copies).unwrap();
-        let two = backup(&file, "two\n", &copies).unwrap();
-        assert_ne!(one, two);
-        assert_eq!(fs::read_to_string(one).unwrap() + &fs::read_to_string(two).unwrap(), "one\ntwo\n");
     }
 
     #[test]

@@ -4,283 +4,244 @@
 //! Only the necessary lines of `.env` change. The original file is kept in a folder for root only, so that
 //! `--no-bridge` can restore the old values.
 
-use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
 use super::super::{Cli, Exit, Failure, Page, Setup, is_denied, print, show};
-use super::{config, env_path, read_or_example, write};
+use super::env::File;
+use super::kept::{self, BACKUP, Kept};
+use super::lines::{Change, URL, back, changes, is_bridged, name, needs_admin, overwrites};
+use super::units::{self, Bridge, SERVICE, SOCKET};
+use super::{config, env_path, read_or_example};
 use crate::config::admin::{ADMIN, AdminError, LocalAdmin};
-use crate::config::xcally;
-use crate::config::xcally::change::{has, quoted, set, written};
-use crate::config::{Config, Problem};
+use crate::config::xcally::ENV;
+use crate::config::xcally::change::has;
 use crate::doctor::application::bind_as;
 
-/// URL of the bridge.
-pub(in crate::helper) const URL: &str = "ldap://127.0.0.1:3890";
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 3890);
-/// Properties that may change, without their common prefix.
-const PROPERTIES: [&str; 5] = ["URL", "ADMIN", "PASSWORD", "BASE_DN", "DOMAIN"];
-/// Folder of the original files.
-const BACKUP: &str = "/etc/motion-ad/backup";
-/// Name of the `.env` from before the bridge.
-const KEPT: &str = "xcally.env";
-const SOCKET: &str = "motion-ad-ldap.socket";
-const SERVICE: &str = "motion-ad-ldap.service";
-
-/// A property that gets another value.
-#[derive(Debug, PartialEq, Eq)]
-struct Change {
-    /// Its name without the prefix.
-    short: &'static str,
-    /// The new value as written, with quotes; `None` removes the property.
-    new: Option<String>,
-    /// The old value, as shown to the administrator; `becomes` is the new one.
-    was: String,
-    becomes: String,
-}
-
-/// The `.env`.
-struct File {
-    path: PathBuf,
-    text: String,
-    metadata: fs::Metadata,
-}
 
 /// Shows the change, and applies it on request.
 pub(super) fn bridge(cli: &Cli, args: &Setup) -> Result<Page, Failure> {
     let file = File::read(env_path(args))?;
-    let sssd_is_denied = is_denied(&cli.sssd);
-    let config = config(cli, &read_or_example(&cli.config)?, sssd_is_denied)?;
-    let admin = LocalAdmin::load(Path::new(ADMIN));
-    let admin = match admin {
-        Ok(admin) => admin,
-        // A user other than root may see what would change.
-        Err(AdminError::Read(error)) if error.kind() == io::ErrorKind::PermissionDenied && !args.apply => {
-            None
-        }
-        Err(AdminError::Read(error)) => return Err(Failure::Write { file: ADMIN.into(), error }),
-        // The bridge does not start with such a file: a new one takes its place.
-        Err(AdminError::NoLine | AdminError::Short) => None,
-    };
-    let is_new = admin.is_none() || args.new_secret;
-    let made = || LocalAdmin::make().map_err(|error| Failure::Write { file: ADMIN.into(), error });
-    let admin = match admin.filter(|_| !is_new) {
+    let config = config(cli, &read_or_example(&cli.config)?, is_denied(&cli.sssd))?;
+    let known = known(args)?;
+    let is_new = known.is_none() || args.new_secret;
+    let admin = match known.clone().filter(|_| !is_new) {
         Some(admin) => admin,
-        None => made()?,
+        None => LocalAdmin::make().map_err(|error| Failure::Write { file: ADMIN.into(), error })?,
     };
     let changes = changes(&file.text, &config, &admin);
     file.changed(&changes)?;
-    let has_admin = needs_admin(&file.text);
+    match Kept::read(Path::new(BACKUP)) {
+        Ok(Some(copy)) => other(&copy, &file, known.as_ref())?,
+        // As for the admin.
+        Err(Failure::Denied(_)) if !args.apply => {}
+        copy => drop(copy?),
+    }
+    let host = Bridge { admin: Path::new(ADMIN), systemctl: &units::systemctl };
     let text = shown(&file, &changes, "the LDAP bridge of this host");
     if !args.apply {
-        let rest = match changes.is_empty() {
-            true => "\n`motion-ad setup --bridge --apply` enables the bridge if it is not\n".to_owned(),
-            false => format!(
-                "\nNothing is written yet; `motion-ad setup --bridge --apply` writes {}\n",
-                file.path.display()
-            ),
-        };
-        return Ok(Page { text: text + &rest, exit: if changes.is_empty() { Exit::Yes } else { Exit::No } });
+        return Ok(proposed(&file, &changes, text, host.is_on()));
     }
     let Some(text) = agreed(args, &file, &changes, text)? else {
         return Ok(Page { text: "Nothing is written.\n".to_owned(), exit: Exit::No });
     };
-    let is_first = !changes.is_empty() && !has(&file.text, &name("URL"), URL.as_bytes());
-    if is_first {
-        keep(&file)?;
+    let kept = copied(Path::new(BACKUP), &file, &changes, known.as_ref())?;
+    let has_admin = needs_admin(&file.text);
+    let new = Some(&admin).filter(|_| has_admin && is_new);
+    let stays = is_bridged(&file.text, known.as_ref());
+    let tried = switch(&host, new, stays, &file, &changes, || tried(&file, has_admin.then_some(&admin)))?;
+    let written = written(&file, &changes);
+    Ok(Page { text: format!("{text}\n{written}.\n{kept}{tried}.\n{}", reading(&file)), exit: Exit::Yes })
+}
+
+/// Reads the present local admin. Returns `None` if there is none that the bridge can use.
+fn known(args: &Setup) -> Result<Option<LocalAdmin>, Failure> {
+    match LocalAdmin::load(Path::new(ADMIN)) {
+        Ok(admin) => Ok(admin),
+        // A user other than root may see what would change.
+        Err(AdminError::Read(error)) if error.kind() == io::ErrorKind::PermissionDenied && !args.apply => {
+            Ok(None)
+        }
+        Err(AdminError::Read(error)) => Err(Failure::Write { file: ADMIN.into(), error }),
+        // The bridge does not start with such a file: a new one takes its place.
+        Err(AdminError::NoLine | AdminError::Short) => Ok(None),
     }
-    // The bridge must know the secret before the application gets it.
-    if has_admin && is_new {
-        write::secret(Path::new(ADMIN), admin.line().bytes())
-            .map_err(|error| Failure::Write { file: ADMIN.into(), error })?;
-    }
-    file.change(&changes)?;
-    systemctl(&["enable", "--now", SOCKET])?;
-    if is_new {
-        systemctl(&["try-restart", SERVICE])?;
-    }
-    let tried = tried(&file, has_admin.then_some(&admin));
-    let exit = if tried.is_ok() { Exit::Yes } else { Exit::Failed };
-    let kept = match is_first {
-        true => format!("The file as it was: {BACKUP}/{KEPT}, which only root can read.\n"),
-        false => String::new(),
+}
+
+/// Returns an error if the copy is that of another file that still names the bridge: there is one copy, and
+/// one secret.
+fn other(copy: &Kept, file: &File, admin: Option<&LocalAdmin>) -> Result<(), Failure> {
+    let Some(of) = copy.of.as_ref().filter(|of| file.place().is_ok_and(|place| place != **of)) else {
+        return Ok(());
     };
-    let tried = match tried {
-        Ok(text) => text,
-        Err(cause) => format!(
-            "The bridge does not answer as it should: {cause}; see `systemctl status {SOCKET} {SERVICE}`"
-        ),
+    match File::read_or_none(Path::new(of)) {
+        Ok(None) => Ok(()),
+        Ok(Some(other)) if !is_bridged(&other.text, admin) => Ok(()),
+        Ok(Some(_)) | Err(_) => Err(Failure::Application(format!(
+            "{} is the copy of {of}, which uses the bridge already. Only one file can: first run `motion-ad \
+             setup --no-bridge --env {of} --apply`",
+            copy.file().display()
+        ))),
+    }
+}
+
+/// Returns the page without `--apply`.
+fn proposed(file: &File, changes: &[Change], text: String, is_on: bool) -> Page {
+    let path = file.path.display();
+    let apply = again(file, "--bridge");
+    let (rest, exit) = match (changes.is_empty(), is_on) {
+        (true, true) => ("The bridge is on.\n".to_owned(), Exit::Yes),
+        (true, false) => {
+            let text = "is not enabled and active, so no AD user can log in to XCALLY";
+            (format!("{SOCKET} {text}: `{apply}` turns the bridge on\n"), Exit::No)
+        }
+        (false, _) => (format!("Nothing is written yet; `{apply}` writes {path}\n"), Exit::No),
     };
-    Ok(Page {
-        text: format!("{text}\n{} is written.\n{kept}{tried}.\n{}", file.path.display(), reading(&file)),
-        exit,
-    })
+    Page { text: format!("{text}\n{rest}"), exit }
+}
+
+/// Copies the file before its change, if it holds anything but setup's own values. Returns the text about it.
+fn copied(
+    folder: &Path,
+    file: &File,
+    changes: &[Change],
+    admin: Option<&LocalAdmin>,
+) -> Result<String, Failure> {
+    if changes.is_empty() {
+        return Ok(String::new());
+    }
+    let told = |what: &str, copy: &Path| format!("{what}: {}, which only root can read.\n", copy.display());
+    if is_bridged(&file.text, admin) {
+        // The copy from before the bridge stays.
+        return match overwrites(changes, &file.text, admin) {
+            true => Ok(told("The file as it was edited", &kept::aside(folder, &file.text)?)),
+            false => Ok(String::new()),
+        };
+    }
+    let (copy, earlier) = kept::keep(folder, &file.place()?, &file.text)?;
+    let earlier = earlier.map(|earlier| told("An earlier copy", &earlier)).unwrap_or_default();
+    Ok(told("The file as it was", &copy) + &earlier)
+}
+
+/// Turns the bridge on, tries it, and only then writes the `.env`: XCALLY must not be sent to a bridge that
+/// does not answer.
+///
+/// # Errors
+/// If a step fails. The `.env` is then unchanged, and the bridge as it was before.
+fn switch(
+    host: &Bridge<'_>,
+    new: Option<&LocalAdmin>,
+    stays: bool,
+    file: &File,
+    changes: &[Change],
+    tried: impl FnOnce() -> Result<String, String>,
+) -> Result<String, Failure> {
+    let failed =
+        |cause: String| Failure::Application(format!("{cause}. {} is unchanged", file.path.display()));
+    let before = host.on(new, stays).map_err(failed)?;
+    let wrong = |cause| {
+        format!("the bridge does not answer as it should: {cause}; see `systemctl status {SOCKET} {SERVICE}`")
+    };
+    let write = |said| file.change(changes).map(|()| said).map_err(|failure| failure.to_string());
+    let done = tried().map_err(wrong).and_then(write);
+    done.map_err(|cause| failed(cause + &host.take_back(&before)))
 }
 
 /// Restores the old values of the properties.
 pub(super) fn no_bridge(args: &Setup) -> Result<Page, Failure> {
     let file = File::read(env_path(args))?;
-    let kept = Path::new(BACKUP).join(KEPT);
-    let old = match File::read(&kept) {
-        Ok(old) => old,
-        Err(failure) if kept.exists() => return Err(failure),
-        Err(_) => {
-            let text = format!(
-                "{}: there is no such file, so the old values are not known: set {} yourself",
-                kept.display(),
-                name("URL")
-            );
-            return Err(Failure::Application(text));
-        }
-    };
-    let changes = back(&file.text, &old.text);
+    let known = LocalAdmin::load(Path::new(ADMIN)).ok().flatten();
+    let copy = original(Path::new(BACKUP), &file, known.as_ref())?;
+    let changes = back(&file.text, &copy.text);
     file.changed(&changes)?;
-    let text = shown(&file, &changes, "the domain controller, as before");
+    let text = shown(&file, &changes, "the domain controller from before the bridge");
+    let apply = again(&file, "--no-bridge");
     if !args.apply {
-        let text = text
-            + &format!(
-                "\nNothing is written yet; `motion-ad setup --no-bridge --apply` writes {}\n",
-                file.path.display()
-            );
-        return Ok(Page { text, exit: Exit::No });
+        let rest = match changes.is_empty() {
+            true => format!("`{apply}` turns the bridge off"),
+            false => format!("Nothing is written yet; `{apply}` writes {}", file.path.display()),
+        };
+        return Ok(Page { text: format!("{text}\n{rest}\n"), exit: Exit::No });
     }
     let Some(text) = agreed(args, &file, &changes, text)? else {
         return Ok(Page { text: "Nothing is written.\n".to_owned(), exit: Exit::No });
     };
-    file.change(&changes)?;
-    systemctl(&["disable", "--now", SOCKET, SERVICE])?;
-    for gone in [kept.as_path(), Path::new(ADMIN)] {
-        match fs::remove_file(gone) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Failure::Write { file: gone.to_owned(), error });
-            }
-            _ => {}
+    let kept = match overwrites(&changes, &file.text, known.as_ref()) {
+        true => {
+            let copy = kept::aside(Path::new(BACKUP), &file.text)?;
+            format!("The file as it was edited: {}, which only root can read.\n", copy.display())
         }
-    }
-    let text = format!(
-        "{text}\n{} is written, the bridge is off, and its secret is gone.\n{}",
-        file.path.display(),
-        reading(&file)
-    );
+        false => String::new(),
+    };
+    // XCALLY must not be sent to a bridge that is off.
+    file.change(&changes)?;
+    let written = written(&file, &changes);
+    let host = Bridge { admin: Path::new(ADMIN), systemctl: &units::systemctl };
+    // The copy is removed last: a second run needs it.
+    let remove = || units::remove(copy.file()).map_err(|e| format!("{}: {e}", copy.file().display()));
+    host.off().and_then(|()| remove()).map_err(|cause| {
+        Failure::Application(format!(
+            "{written}, but the bridge is not off yet: {cause}; then run `{apply}` again"
+        ))
+    })?;
+    let text =
+        format!("{text}\n{written}, the bridge is off, and its secret is gone.\n{kept}{}", reading(&file));
     Ok(Page { text, exit: Exit::Yes })
 }
 
-impl File {
-    fn read(path: &Path) -> Result<Self, Failure> {
-        let broken = |text: &str| {
-            Failure::Config(Problem { file: path.to_owned(), line: None, text: text.to_owned() }.into())
-        };
-        let (bytes, metadata) = xcally::read(path)
-            .map_err(|problem| match is_denied(path) {
-                true => Failure::Denied(problem.into()),
-                false => Failure::Config(problem.into()),
-            })?
-            .ok_or_else(|| broken("there is no such file"))?;
-        let text =
-            std::str::from_utf8(&bytes).map_err(|_| broken("is not UTF-8: change it by hand"))?.to_owned();
-        Ok(File { path: path.to_owned(), text, metadata })
-    }
-
-    /// Returns the text with `changes`.
-    ///
-    /// # Errors
-    /// Returns an error if the file has a flaw because of which XCALLY would read it otherwise.
-    fn changed(&self, changes: &[Change]) -> Result<String, Failure> {
-        changes.iter().try_fold(self.text.clone(), |text, change| {
-            set(&text, &name(change.short), change.new.as_deref()).ok_or_else(|| {
-                let text = format!(
-                    "{} cannot be set, because the line before its place ends in a colon and would take it \
-                     for its own value: correct that line first",
-                    name(change.short)
-                );
-                Failure::Config(Problem { file: self.path.clone(), line: None, text }.into())
-            })
-        })
-    }
-
-    /// Writes the file with `changes`, unless it has changed since it was read.
-    fn change(&self, changes: &[Change]) -> Result<(), Failure> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let now = File::read(&self.path)?;
-        if now.text != self.text {
-            return Err(Failure::Changed(self.path.clone()));
-        }
-        let new = self.changed(changes)?;
-        write::put_as(&self.path, &new, &now.metadata)
-            .map_err(|error| Failure::Write { file: self.path.clone(), error })
-    }
-}
-
-fn name(short: &str) -> String {
-    format!("{}{short}", xcally::PREFIX)
-}
-
-/// Returns true if XCALLY binds as an administrator before it searches for a user.
-fn needs_admin(text: &str) -> bool {
-    let is_set =
-        |short| written(text, &name(short)).is_some_and(|raw| !["", "''", "\"\"", "``"].contains(&raw));
-    is_set("ADMIN") || is_set("PASSWORD")
-}
-
-/// Returns the changes that point XCALLY at the bridge.
-fn changes(text: &str, config: &Config, admin: &LocalAdmin) -> Vec<Change> {
-    let secret = String::from_utf8_lossy(admin.secret.bytes()).into_owned();
-    let is_missing =
-        |short| written(text, &name(short)).is_none_or(|raw| ["", "''", "\"\"", "``"].contains(&raw));
-    let mut wanted = vec![("URL", URL.to_owned())];
-    if needs_admin(text) {
-        wanted.extend([("ADMIN", admin.name.clone()), ("PASSWORD", secret)]);
-    }
-    if is_missing("BASE_DN") {
-        wanted.push(("BASE_DN", config.domain.base_dn.clone()));
-    }
-    if is_missing("DOMAIN") {
-        wanted.push(("DOMAIN", config.domain.name.clone()));
-    }
-    let wanted = wanted.into_iter().filter(|(short, value)| !has(text, &name(short), value.as_bytes()));
-    let change = |(short, value): (&'static str, String)| {
-        let new = quoted(&value)?;
-        let becomes = if short == "PASSWORD" { "a secret of this host".to_owned() } else { new.clone() };
-        Some(Change { short, new: Some(new), was: told(text, short), becomes })
+/// Returns the copy from before the bridge.
+///
+/// # Errors
+/// If there is none for this file, or it does not hold the old values.
+fn original(folder: &Path, file: &File, admin: Option<&LocalAdmin>) -> Result<Kept, Failure> {
+    let unknown = |copy: &Path, cause: &str| {
+        Failure::Application(format!(
+            "{}: {cause}, so the old values are not known: set {}, ADMIN and PASSWORD yourself, and then \
+             turn the bridge off by `systemctl disable --now {SOCKET} {SERVICE}`",
+            copy.display(),
+            name("URL")
+        ))
     };
-    wanted.filter_map(change).collect()
-}
-
-/// Returns the changes that restore the properties as written in `old`.
-fn back(text: &str, old: &str) -> Vec<Change> {
-    let is_other = |short: &&str| written(text, &name(short)) != written(old, &name(short));
-    let change = |short| {
-        let becomes = match written(old, &name(short)) {
-            Some(_) => told(old, short),
-            None => "not set".to_owned(),
-        };
-        Change { short, new: written(old, &name(short)).map(str::to_owned), was: told(text, short), becomes }
+    let Some(copy) = Kept::read(folder)? else {
+        return Err(unknown(&kept::path(folder), "there is no such file"));
     };
-    PROPERTIES.into_iter().filter(is_other).map(change).collect()
+    let place = file.place()?;
+    if let Some(of) = copy.of.as_ref().filter(|of| **of != place) {
+        return Err(Failure::Application(format!(
+            "{} is the copy of {of}, not of {place}: name that file with --env. If it has moved, correct the \
+             first line of the copy",
+            copy.file().display()
+        )));
+    }
+    let names_bridge = has(&copy.text, &name("URL"), URL.as_bytes());
+    match names_bridge || is_bridged(&copy.text, admin) {
+        true => Err(unknown(copy.file(), "the file names the bridge itself")),
+        false => Ok(copy),
+    }
 }
 
-/// Returns the value of a property for display, but never the password.
-fn told(text: &str, short: &str) -> String {
-    match (written(text, &name(short)), short) {
-        (None, _) => "not set".to_owned(),
-        (Some("" | "''" | "\"\"" | "``"), _) => "empty".to_owned(),
-        (Some(_), "PASSWORD") => "a password, which is not shown".to_owned(),
-        (Some(raw), _) => raw.to_owned(),
+/// Returns the command that applies the change to this file.
+fn again(file: &File, way: &str) -> String {
+    match file.path == Path::new(ENV) {
+        true => format!("motion-ad setup {way} --apply"),
+        false => format!("motion-ad setup {way} --env {} --apply", file.path.display()),
     }
+}
+
+fn written(file: &File, changes: &[Change]) -> String {
+    let path = file.path.display();
+    if changes.is_empty() { format!("{path} stays as it is") } else { format!("{path} is written") }
 }
 
 fn shown(file: &File, changes: &[Change], whom: &str) -> String {
     let path = file.path.display();
     if changes.is_empty() {
-        return format!("{path} stays as it is: XCALLY queries {whom} already\n");
+        return format!("{path} stays as it is: it names {whom} already\n");
     }
     let line = |change: &Change| {
         let Change { short, was, becomes, .. } = change;
@@ -300,27 +261,6 @@ fn agreed(args: &Setup, file: &File, changes: &[Change], text: String) -> Result
     }
     print(Page { text, exit: Exit::No })?;
     Ok(super::asked(&file.path)?.then(String::new))
-}
-
-/// Keeps a copy of the file for root only: it may hold an AD password.
-fn keep(file: &File) -> Result<(), Failure> {
-    let kept = Path::new(BACKUP).join(KEPT);
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(BACKUP);
-    made.and_then(|()| write::secret(&kept, file.text.as_bytes()))
-        .map_err(|error| Failure::Write { file: kept, error })
-}
-
-fn systemctl(arguments: &[&str]) -> Result<(), Failure> {
-    let shown = format!("systemctl {}", arguments.join(" "));
-    let ran = Command::new("systemctl").args(arguments).current_dir("/").stdin(Stdio::null()).output();
-    match ran {
-        Ok(ran) if ran.status.success() => Ok(()),
-        Ok(ran) => {
-            let complaint = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-            Err(Failure::Application(format!("{shown}: {complaint}")))
-        }
-        Err(error) => Err(Failure::Application(format!("{shown}: {error}"))),
-    }
 }
 
 /// Tests a bind as the application's user, which owns the `.env`: as the admin, or, if XCALLY has none,
@@ -344,17 +284,65 @@ fn tried(file: &File, admin: Option<&LocalAdmin>) -> Result<String, String> {
 fn reading(file: &File) -> String {
     let folder = file.path.parent().unwrap_or(Path::new("/")).display();
     format!(
-        "XCALLY reads it when it starts. Restart it as root, as its vendor documents:\n    service motion \
-         stop\n    su - motion -c 'cd {folder} && npm run initialize'\n    service motion start\n"
+        "XCALLY reads the file only when it is initialized again. As root, run its vendor's commands:\n    \
+         service motion stop\n    su - motion -c 'cd {folder} && npm run initialize'\n    \
+         service motion start\n"
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::config::Config;
     use crate::protocol::Secret;
 
     const SECRET: &str = "feedfeedfeedfeedfeedfeedfeedfeed";
+    const ENV: &str = "XC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
+        XC_ACTIVEDIRECTORY_PASSWORD='Hush-1'\nXC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n\
+        XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\nXC_ACTIVEDIRECTORY_DOMAIN='acme.com'\n";
+
+    /// A host with a file that could use the bridge.
+    struct Host(tempfile::TempDir);
+
+    impl Host {
+        fn new() -> Self {
+            let host = Host(tempfile::tempdir().unwrap());
+            fs::write(host.0.path().join(".env"), ENV).unwrap();
+            host
+        }
+
+        fn file(&self) -> File {
+            File::read(&self.0.path().join(".env")).unwrap()
+        }
+
+        fn edit(&self, from: &str, to: &str) {
+            fs::write(self.0.path().join(".env"), self.file().text.replace(from, to)).unwrap();
+        }
+
+        fn copies(&self) -> std::path::PathBuf {
+            self.0.path().join("backup")
+        }
+
+        /// Points the file at the bridge, as `--apply` does.
+        fn bridge(&self) -> String {
+            let (file, admin) = (self.file(), admin());
+            let changes = changes(&file.text, &config(), &admin);
+            let said = copied(&self.copies(), &file, &changes, Some(&admin)).unwrap();
+            file.change(&changes).unwrap();
+            assert!(is_bridged(&self.file().text, None));
+            said
+        }
+
+        /// Restores the old values, as `--no-bridge --apply` does.
+        fn go_back(&self) -> Result<String, Failure> {
+            let file = self.file();
+            let copy = original(&self.copies(), &file, Some(&admin()))?;
+            file.change(&back(&file.text, &copy.text))?;
+            Ok(self.file().text)
+        }
+    }
 
     fn admin() -> LocalAdmin {
         LocalAdmin { name: "motion-ad".into(), secret: Secret::new(SECRET.into()) }
@@ -365,65 +353,103 @@ mod tests {
         Config::load_text("config.toml".as_ref(), text, "/nonexistent".as_ref()).unwrap()
     }
 
-    fn apply(text: &str, changes: &[Change]) -> String {
-        changes.iter().fold(text.to_owned(), |text, change| {
-            set(&text, &name(change.short), change.new.as_deref()).unwrap()
-        })
-    }
-
-    const FULL: &str = "# AD\nXC_ACTIVEDIRECTORY_STRATEGY=inetOrgPerson\n\
-        XC_ACTIVEDIRECTORY_ADMIN='cn=admin,dc=acme,dc=com'\n\
-        XC_ACTIVEDIRECTORY_PASSWORD='Hush-1' # secret\nXC_ACTIVEDIRECTORY_BASE_DN='ou=user,dc=acme,dc=com'\n\
-        XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\nXC_ACTIVEDIRECTORY_DOMAIN='acme.com'\nXC_PORT=80\n";
-
     #[test]
-    fn of_all_properties_three_change_and_go_back() {
-        let changes = changes(FULL, &config(), &admin());
-        let new = apply(FULL, &changes);
-        let expected = FULL
-            .replace("cn=admin,dc=acme,dc=com", "motion-ad")
-            .replace("Hush-1", SECRET)
-            .replace("ldap://ad.acme.com", URL);
-        assert_eq!(new, expected);
-        assert_eq!(super::changes(&new, &config(), &admin()), []);
-        let back = back(&new, FULL);
-        assert_eq!(back.iter().map(|change| change.short).collect::<Vec<_>>(), ["URL", "ADMIN", "PASSWORD"]);
-        assert_eq!(apply(&new, &back), FULL);
-        // Other changes of the file stay.
-        assert_eq!(apply(&new.replace("=80", "=81"), &back), FULL.replace("=80", "=81"));
-        for change in changes.iter().chain(&back) {
-            let said = format!("{} {}", change.was, change.becomes);
-            assert!(!said.contains("Hush") && !said.contains(SECRET), "{said}");
+    fn what_was_there_before_the_bridge_comes_back_whatever_was_edited_since() {
+        for (from, to, is_copied) in [
+            ("none", "none", false),
+            (":3890", ":389", true),
+            (URL, "ldap://localhost:3890", true),
+            (URL, "ldap://ad.acme.com", true),
+            (SECRET, "another-secret", true),
+            ("'motion-ad'", "''", false),
+        ] {
+            let host = Host::new();
+            assert!(host.bridge().starts_with("The file as it was: "), "{to}");
+            host.edit(from, to);
+            assert_eq!(host.bridge().starts_with("The file as it was edited: "), is_copied, "{to}");
+            assert_eq!(host.go_back().unwrap(), ENV, "{to}");
         }
     }
 
     #[test]
-    fn without_an_administrator_one_line_changes_and_what_is_missing_is_added() {
-        let page = "XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n\
-            XC_ACTIVEDIRECTORY_URL='ldap://ad.acme.com'\n\
-            XC_ACTIVEDIRECTORY_DOMAIN='acme.com'\n";
-        let new = apply(page, &changes(page, &config(), &admin()));
-        assert_eq!(new, page.replace("ldap://ad.acme.com", URL));
-        let new = apply(
-            "XC_ACTIVEDIRECTORY_DOMAIN=''",
-            &changes("XC_ACTIVEDIRECTORY_DOMAIN=''", &config(), &admin()),
-        );
-        let expected = format!(
-            "XC_ACTIVEDIRECTORY_DOMAIN='acme.com'\nXC_ACTIVEDIRECTORY_URL='{URL}'\n\
-             XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'\n"
-        );
-        assert_eq!(new, expected);
-        assert_eq!(
-            apply(&new, &back(&new, "XC_ACTIVEDIRECTORY_DOMAIN=''")),
-            "XC_ACTIVEDIRECTORY_DOMAIN=''\n"
-        );
+    fn a_file_with_another_administrator_is_an_original_again() {
+        let host = Host::new();
+        host.bridge();
+        fs::write(host.0.path().join(".env"), ENV.replace("Hush-1", "Hush-2")).unwrap();
+        assert!(host.bridge().contains("\nAn earlier copy: "));
+        assert_eq!(host.go_back().unwrap(), ENV.replace("Hush-1", "Hush-2"));
+        assert_eq!(fs::read_dir(host.copies()).unwrap().count(), 2);
     }
 
     #[test]
-    fn a_new_secret_is_a_change_of_the_password_alone() {
-        let new = apply(FULL, &changes(FULL, &config(), &admin()));
-        let other = LocalAdmin { secret: Secret::new(b"beefbeefbeefbeefbeefbeef".to_vec()), ..admin() };
-        let changes = changes(&new, &config(), &other);
-        assert_eq!(changes.iter().map(|change| change.short).collect::<Vec<_>>(), ["PASSWORD"]);
+    fn a_copy_of_another_file_is_neither_replaced_nor_restored() {
+        let (one, two) = (Host::new(), Host::new());
+        one.bridge();
+        let copy = Kept::read(&one.copies()).unwrap().unwrap();
+        let refused = other(&copy, &two.file(), Some(&admin())).err().unwrap().to_string();
+        let place = one.file().place().unwrap();
+        assert!(
+            refused.ends_with(&format!("`motion-ad setup --no-bridge --env {place} --apply`")),
+            "{refused}"
+        );
+        let refused = original(&one.copies(), &two.file(), None).err().unwrap().to_string();
+        assert!(refused.contains(&format!("is the copy of {place}, not of ")), "{refused}");
+        assert!(other(&copy, &one.file(), Some(&admin())).is_ok());
+        // A file that does not name the bridge any more, or is gone, needs it no longer.
+        one.go_back().unwrap();
+        assert!(other(&copy, &two.file(), Some(&admin())).is_ok());
+        fs::remove_file(&place).unwrap();
+        assert!(other(&copy, &two.file(), Some(&admin())).is_ok());
+    }
+
+    #[test]
+    fn a_copy_that_names_the_bridge_is_no_original() {
+        let host = Host::new();
+        assert!(host.go_back().err().unwrap().to_string().contains("there is no such file"));
+        host.bridge();
+        for text in [host.file().text, host.file().text.replace("3890", "389")] {
+            fs::write(kept::path(&host.copies()), text).unwrap();
+            let refused = host.go_back().err().unwrap().to_string();
+            assert!(refused.contains("names the bridge itself"), "{refused}");
+        }
+        // The copy of an earlier version has no line that names its file.
+        fs::write(kept::path(&host.copies()), ENV).unwrap();
+        assert_eq!(host.go_back().unwrap(), ENV);
+    }
+
+    #[test]
+    fn a_file_is_written_only_after_the_bridge_has_answered() {
+        for (fails, answer, changed_meanwhile) in [
+            ("enable", Ok("works".to_owned()), false),
+            ("nothing", Err("49".to_owned()), false),
+            ("nothing", Ok("works".to_owned()), true),
+            ("nothing", Ok("works".to_owned()), false),
+        ] {
+            let host = Host::new();
+            let secret = host.0.path().join("ldap-admin");
+            let systemctl = |arguments: &[&str]| match arguments[0] {
+                "is-enabled" | "is-active" => Err(String::new()),
+                verb if verb == fails => Err("no".to_owned()),
+                _ => Ok(()),
+            };
+            let units = Bridge { admin: &secret, systemctl: &systemctl };
+            let file = host.file();
+            let changes = changes(&file.text, &config(), &admin());
+            let is_fine = fails == "nothing" && answer.is_ok() && !changed_meanwhile;
+            let tried = || {
+                assert_eq!(host.file().text, ENV);
+                if changed_meanwhile {
+                    host.edit("dc=acme", "dc=other");
+                }
+                answer
+            };
+            let done = switch(&units, Some(&admin()), false, &file, &changes, tried);
+            let text = host.file().text;
+            assert_eq!(done.is_ok(), is_fine);
+            assert_eq!((text.contains(URL), secret.exists()), (is_fine, is_fine));
+            if let Err(failure) = done {
+                assert!(failure.to_string().ends_with(".env is unchanged"), "{failure}");
+            }
+        }
     }
 }

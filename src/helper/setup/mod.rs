@@ -2,7 +2,11 @@
 
 mod bridge;
 mod edit;
+mod env;
+mod kept;
+mod lines;
 mod plan;
+mod units;
 pub(super) mod write;
 
 use std::io::{self, IsTerminal, Write};

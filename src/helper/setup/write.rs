@@ -1,11 +1,12 @@
 //! Replaces a file as a whole, so that no reader ever sees a part of it.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt, OpenOptionsExt as _, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
+use time::OffsetDateTime;
 
 /// Mode of a new `config.toml`.
 const MODE: u32 = 0o644;
@@ -63,6 +64,31 @@ pub(super) fn secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     File::open(folder(path))?.sync_all()
+}
+
+/// Copies the text to a file with the time in its name, in a folder for root only; in /etc/pam.d, it would be
+/// a service. Returns the path of the copy.
+pub(in crate::helper) fn backup(file: &Path, text: &str, folder: &Path) -> io::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let at = OffsetDateTime::now_utc();
+    let (day, time) = (at.date(), at.time());
+    let (hour, minute, second) = time.as_hms();
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    // Two changes within one second get separate copies.
+    for number in 0..100 {
+        let copy = folder.join(format!("{name}.{day}T{hour:02}{minute:02}{second:02}Z.{number}"));
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy) {
+            Ok(mut written) => {
+                written.write_all(text.as_bytes())?;
+                written.sync_all()?;
+                File::open(folder)?.sync_all()?;
+                return Ok(copy);
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 /// Creates a complete file in the folder of `path`, still under a temporary name.
@@ -131,5 +157,15 @@ mod tests {
         assert_eq!(replace(&path, "new\n").unwrap(), None);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
         assert!(replace(Path::new("/nonexistent/config.toml"), "x").is_err());
+    }
+
+    #[test]
+    fn a_copy_has_a_name_of_its_own_and_holds_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, copies) = (folder.path().join("motion"), folder.path().join("backup"));
+        let one = backup(&file, "one\n", &copies).unwrap();
+        let two = backup(&file, "two\n", &copies).unwrap();
+        assert_ne!(one, two);
+        assert_eq!(fs::read_to_string(one).unwrap() + &fs::read_to_string(two).unwrap(), "one\ntwo\n");
     }
 }

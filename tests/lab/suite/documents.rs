@@ -35,7 +35,8 @@ const CHANGED: [&str; 5] = [
 /// Command that removes the files that documents create.
 const LEFT: &str = "rm -rf /etc/motion-ad/local.passwd /etc/motion-ad/redis* /etc/motion-ad/config.toml.bak \
     /etc/pam.d/motion-desk /etc/pam.d/motion-italian /etc/pam.d/motion-bridge \
-    /var/lib/motion-faillock /root/redis* /root/names.txt /root/users.csv /root/*.deb /root/case.tar.gz";
+    /var/lib/motion-faillock /root/sssd.conf.before* /root/xcally.env.before* /root/redis* \
+    /root/names.txt /root/users.csv /root/*.deb /root/case.tar.gz";
 /// Users whose passwords the documents change.
 const RESTORED: [&str; 2] = ["john.doe", "max.mustchange"];
 

@@ -12,12 +12,24 @@ use crate::report::{Check, Report, contains, equal};
 
 const ENV: &str = "/var/opt/motion2/.env";
 const CONFIG: &str = "/etc/motion-ad/config.toml";
+/// Another file that could use the bridge.
+const OTHER: &str = "/var/opt/motion2/other.env";
+/// Folder of the copies of the `.env`.
+const COPIES: &str = "/etc/motion-ad/backup";
+/// State of a host that never used the bridge.
+const BRIDGE_OFF: &str = "systemctl stop taken.service; systemctl unmask --quiet motion-ad-ldap.socket; \
+    systemctl disable --quiet --now motion-ad-ldap.socket motion-ad-ldap.service; \
+    rm -rf /etc/motion-ad/backup /etc/motion-ad/ldap-admin /var/opt/motion2/other.env";
+/// Takes the port of the bridge.
+const TAKE_PORT: &str = "systemd-run --quiet --unit=taken systemd-socket-activate --listen=127.0.0.1:3890 \
+    /bin/cat && sleep 1";
 const BASE_DN: &str = "XC_ACTIVEDIRECTORY_BASE_DN='dc=acme,dc=com'";
 
 pub fn chapter(lab: &Lab, report: &mut Report) -> Result<(), String> {
     let env = fs::read_to_string(lab.path(ENV)).map_err(|e| format!("{ENV}: {e}"))?;
-    let done = checks(lab, report, &env);
+    let done = checks(lab, report, &env).and_then(|()| bridge(lab, report, &env));
     lab.write(ENV, &env)?;
+    lab.host_sh(BRIDGE_OFF).ok()?;
     lab.host_sh(&format!("chmod 600 {ENV}; rm -f {CONFIG}.bak")).ok()?;
     lab.configure("")?;
     ready::ready(lab)?;
@@ -179,6 +191,81 @@ fn without_srv(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> 
     srv("add")
 }
 
+/// `setup --bridge` and `--no-bridge`: the `.env` names the bridge only while it answers, and its original
+/// values are never lost.
+fn bridge(lab: &Lab, report: &mut Report, env: &str) -> Result<(), String> {
+    lab.write(ENV, env)?;
+    lab.host_sh(&format!("chmod 600 {ENV}; {BRIDGE_OFF}")).ok()?;
+    for (name, fault, undo) in [
+        ("masked", "systemctl mask --quiet motion-ad-ldap.socket", "systemctl unmask motion-ad-ldap.socket"),
+        ("on a port that is taken", TAKE_PORT, "systemctl stop taken.service"),
+    ] {
+        report.check(
+            &format!("--bridge with a socket {name}: .env and the bridge stay as they were"),
+            || {
+                lab.host_sh(fault).ok()?;
+                let ran = setup(lab, "root", &["--bridge", "--apply", "--yes"])?;
+                lab.host_sh(undo).ok()?;
+                equal("exit code", ran.code, 2)?;
+                contains("standard error", &ran.stderr, "/var/opt/motion2/.env is unchanged")?;
+                equal(".env", file(lab, ENV)?.as_str(), env)?;
+                let state = "systemctl is-enabled motion-ad-ldap.socket; ls /etc/motion-ad/ldap-admin";
+                equal("the bridge", lab.host_sh(state).stdout.as_str(), "disabled\n")
+            },
+        );
+    }
+    report.check("an .env that was edited behind the bridge does not replace the original", || {
+        applied(lab, "--bridge", ENV)?;
+        equal("exit code", setup(lab, "root", &["--bridge"])?.code, 0)?;
+        lab.host_sh(&format!("sed -i 's/127.0.0.1:3890/127.0.0.1:389/' {ENV}")).ok()?;
+        applied(lab, "--bridge", ENV)?;
+        applied(lab, "--no-bridge", ENV)?;
+        equal(".env", file(lab, ENV)?.as_str(), env)
+    });
+    report.check("a bridge that is off is said, and turned on", || {
+        applied(lab, "--bridge", ENV)?;
+        lab.host_sh("systemctl disable --now motion-ad-ldap.socket motion-ad-ldap.service").ok()?;
+        let ran = setup(lab, "root", &["--bridge"])?;
+        equal("exit code", ran.code, 1)?;
+        contains("standard output", &ran.stdout, "motion-ad-ldap.socket is not enabled and active")?;
+        applied(lab, "--bridge", ENV)?;
+        lab.host_sh("systemctl is-active motion-ad-ldap.socket").ok().map(drop)
+    });
+    report.check("a second .env gets neither the bridge nor the first one's values", || {
+        let other = env.replace("ldap://ad.acme.com", "ldap://ad.acme.com:389");
+        lab.host_sh(&format!("cp -p {ENV} {OTHER}")).ok()?;
+        lab.write(OTHER, &other)?;
+        for way in ["--bridge", "--no-bridge"] {
+            let ran = setup(lab, "root", &[way, "--env", OTHER, "--apply", "--yes"])?;
+            equal("exit code", ran.code, 2)?;
+            contains("standard error", &ran.stderr, &format!("is the copy of {ENV}"))?;
+            equal(OTHER, file(lab, OTHER)?.as_str(), other.as_str())?;
+        }
+        Ok(())
+    });
+    report.check("a copy that an earlier version made is restored, and nothing is left", || {
+        lab.host_sh(&format!("sed -i 1d {COPIES}/xcally.env")).ok()?;
+        equal("the copy", file(lab, &format!("{COPIES}/xcally.env"))?.as_str(), env)?;
+        applied(lab, "--no-bridge", ENV)?;
+        equal(".env", file(lab, ENV)?.as_str(), env)?;
+        equal("owner and mode", lab.host_sh(&format!("stat -c '%U %a' {ENV}")).ok()?.trim(), "motion 600")?;
+        let left =
+            "cd /etc/motion-ad && ls ldap-admin backup/xcally.env; systemctl is-active motion-ad-ldap.socket";
+        equal("left", lab.host_sh(left).stdout.as_str(), "inactive\n")
+    });
+    Ok(())
+}
+
+/// Applies a way of setup to the `.env`.
+fn applied(lab: &Lab, way: &str, env: &str) -> Check {
+    let ran = setup(lab, "root", &[way, "--env", env, "--apply", "--yes"])?;
+    equal(way, ran.code, 0).map_err(|e| format!("{e}\n{}{}", ran.stdout, ran.stderr))
+}
+
+fn file(lab: &Lab, path: &str) -> Result<String, String> {
+    fs::read_to_string(lab.path(path)).map_err(|e| format!("{path}: {e}"))
+}
+
 /// Runs `motion-ad setup`, and checks that its output does not contain the password.
 fn setup(lab: &Lab, user: &str, arguments: &[&str]) -> Result<Ran, String> {
     let mut command = vec!["motion-ad", "setup"];
@@ -191,5 +278,5 @@ fn setup(lab: &Lab, user: &str, arguments: &[&str]) -> Result<Ran, String> {
 }
 
 fn read(lab: &Lab) -> Result<String, String> {
-    fs::read_to_string(lab.path(CONFIG)).map_err(|e| format!("{CONFIG}: {e}"))
+    file(lab, CONFIG)
 }

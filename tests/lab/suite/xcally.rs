@@ -145,7 +145,7 @@ fn name(line: &str) -> &str {
 fn apply(lab: &Lab, what: &str) -> Check {
     let said = lab.host("root", &["motion-ad", "setup", what, "--apply", "--yes"], "").ok()?;
     let (_, printed) =
-        said.split_once("XCALLY reads it when it starts.").ok_or_else(|| format!("no commands in {said}"))?;
+        said.split_once("XCALLY reads the file only").ok_or_else(|| format!("no commands in {said}"))?;
     let commands: Vec<_> = printed.lines().filter_map(|line| line.strip_prefix("    ")).collect();
     equal(&format!("commands in {said}"), commands.len(), 3)?;
     lab.host_sh(&commands.join(" && ")).ok()?;
