@@ -28,6 +28,8 @@ const PACKAGE: &str = "libpam-motion-ad";
 const NOBODY: &str = "motion-ad-doctor";
 /// Maximum number of a drop-in's settings in one finding.
 const SETTINGS: usize = 3;
+/// Folders of the drop-ins that no package installs (systemd.unit(5)).
+const OWN_SETTINGS: [&str; 2] = ["/etc/systemd/", "/run/systemd/"];
 /// Time that a starting broker has before it counts as failed.
 const STARTING: Duration = Duration::from_secs(3);
 /// Pause between two looks at its unit.
@@ -153,8 +155,14 @@ async fn state_of(name: &str) -> Result<Unit, Finding> {
         return Err(Finding::warning("systemd does not run here"));
     }
     let text = format!("{name} is {active} ({sub}), {enabled}");
-    let overrides = take("DropInPaths").split_whitespace().map(str::to_owned).collect();
+    let overrides = own_settings(&take("DropInPaths"));
     Ok(Unit { load, active, enabled, overrides, text })
+}
+
+/// Returns those of a unit's drop-ins that are not a package's: an administrator or a generator wrote them.
+fn own_settings(paths: &str) -> Vec<String> {
+    let is_own = |path: &&str| OWN_SETTINGS.iter().any(|folder| path.starts_with(folder));
+    paths.split_whitespace().filter(is_own).map(str::to_owned).collect()
 }
 
 /// Checks that the socket's file has the owner and mode of the unit in force.
@@ -305,6 +313,22 @@ mod tests {
     use super::*;
     use crate::doctor::finding::Level;
     use crate::verdict::Outcome;
+
+    #[test]
+    fn a_drop_in_of_a_package_is_no_setting_of_the_administrators() {
+        let paths = "/usr/lib/systemd/system/motion-ad.service.d/zzzz-credentials.conf \
+                     /lib/systemd/system/service.d/10-debian.conf \
+                     /run/systemd/system/service.d/zzz-lxc-service.conf \
+                     /etc/systemd/system/motion-ad.service.d/override.conf";
+        assert_eq!(
+            own_settings(paths),
+            [
+                "/run/systemd/system/service.d/zzz-lxc-service.conf",
+                "/etc/systemd/system/motion-ad.service.d/override.conf"
+            ]
+        );
+        assert_eq!(own_settings(""), Vec::<String>::new());
+    }
 
     #[test]
     fn only_a_broker_that_no_user_can_log_in_by_fails() {
