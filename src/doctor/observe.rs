@@ -12,10 +12,23 @@ use super::stack::{Kind, Rule, Service, Value};
 use super::visitors::{MODULE, Missing, Other, RIGHT, Visitor, is_ours, observes, other, visit};
 use crate::libpam::SERVICES;
 
+/// Ends of the names that package managers, editors and Ansible give to a copy of a file.
+const COPIES: [&str; 9] = ["~", ".bak", ".old", ".orig", ".save", ".swp", ".rpmnew", ".rpmorig", ".rpmsave"];
+/// Parts of such names that other words follow, as in `.dpkg-old` and `.ucf-dist`.
+const MARKS: [&str; 2] = [".dpkg-", ".ucf-"];
+
+/// Returns true if a file of /etc/pam.d is only a copy of a service. libpam reads the file that an
+/// application names, and no application names a copy.
+fn is_copy(name: &str) -> bool {
+    let is_hidden = name.starts_with(['.', '#']);
+    is_hidden || COPIES.iter().any(|end| name.ends_with(end)) || MARKS.iter().any(|mark| name.contains(mark))
+}
+
 pub(super) async fn lines(facts: &Facts) -> Finding {
     let read = |path: &Path| fs::read_to_string(facts.path(path));
     let entries = fs::read_dir(facts.path(SERVICES)).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| !is_copy(name));
     names.retain(|name| read(&Path::new(SERVICES).join(name)).is_ok_and(|text| text.contains(MODULE)));
     names.sort();
     let services: Vec<_> = names.iter().map(|name| Service::load(name, &read)).collect();
@@ -122,6 +135,7 @@ fn denied(motion: &Service) -> Option<Finding> {
 mod tests {
     use std::io;
 
+    use super::super::Options;
     use super::super::finding::Level;
     use super::*;
 
@@ -203,6 +217,39 @@ mod tests {
             ));
             assert_eq!(finding.seen.contains("counts twice"), twice, "{finding:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_a_service_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        fs::create_dir_all(file("etc/pam.d")).unwrap();
+        let (config, sssd) = (file("config.toml"), file("sssd.conf"));
+        let options = Options { config, sssd, socket: file("broker.sock"), login: None };
+        let facts = Facts::at_root(options, folder.path());
+        let decides = format!("auth required pam_motion_ad.so\n{ACCOUNT}");
+        fs::write(file("etc/pam.d/motion"), decides).unwrap();
+        let observes = "auth [default=ignore] pam_motion_ad.so observe\nauth required pam_permit.so\n";
+        for name in [
+            "motion.dpkg-old",
+            "motion.dpkg-dist",
+            "motion.ucf-old",
+            "motion.4711.2026-11-30@12:00:00~",
+            "motion~",
+            "motion.bak",
+            "motion.orig",
+            "motion.rpmsave",
+            ".motion.swp",
+            "#motion#",
+        ] {
+            fs::write(file("etc/pam.d").join(name), observes).unwrap();
+        }
+        let finding = lines(&facts).await;
+        assert_eq!(finding.level, Level::Ok, "{finding:?}");
+        fs::write(file("etc/pam.d/motion-bridge"), observes).unwrap();
+        let finding = lines(&facts).await;
+        assert!(finding.seen.contains("logins at motion-bridge are only observed"), "{finding:?}");
+        assert_eq!(finding.seen.matches("only observed").count(), 1, "{finding:?}");
     }
 
     #[test]
