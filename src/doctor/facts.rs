@@ -241,11 +241,16 @@ impl Facts {
         *access.await
     }
 
+    /// The path of the machine's keytab: the file that systemd hands to the broker.
+    pub(super) fn keytab_file(&self) -> PathBuf {
+        Credentials::keytab_of(&self.options.sssd)
+    }
+
     /// The machine's keytab.
     pub(super) async fn keytab(&self) -> &Result<Keytab, KerberosError> {
         self.keytab
             .get_or_init(|| async {
-                let path = self.path(Credentials::find(None).keytab);
+                let path = self.path(self.keytab_file());
                 let read = spawn_blocking(move || keytab(&path)).await;
                 read.unwrap_or_else(|e| Err(KerberosError::Other(e.to_string())))
             })

@@ -194,8 +194,8 @@ pub const CHECKS: &[Check] = &[
         "libkrb5's own configuration, which the broker must be able to read.",
         |facts| Box::pin(join::krb5_conf(facts))),
     check(Host, "keytab", "the keytab", &[],
-        "/etc/krb5.keytab holds the machine's keys. The broker needs them for everything that it reads in \
-         AD. Joining again asks for an administrator's password, and gives the computer account a new \
+        "/etc/krb5.keytab, or the file that krb5_keytab in sssd.conf names, holds the machine's keys. The broker \
+         needs them for everything that it reads in AD. Joining again asks for an administrator's password, and gives the computer account a new \
          password and this host its keys.",
         |facts| Box::pin(join::keytab(facts))),
     check(Host, "keytab-mode", "who may read the keytab", &["keytab"],
