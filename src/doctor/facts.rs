@@ -14,10 +14,11 @@ use tokio::sync::OnceCell;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
+use super::bridge;
 use super::command::{self, Answer};
 use super::stack::Service;
 use crate::client::{self, AskError};
-use crate::config::{Access, Config, ConfigError, Credentials, Join, JoinError, TlsMode};
+use crate::config::{self, Access, Config, ConfigError, Credentials, Front, Join, JoinError, TlsMode};
 use crate::directory::controllers::discovery::{Controller, Wanted};
 use crate::directory::controllers::dns::{Names, Network};
 use crate::directory::controllers::domains::Domains;
@@ -90,6 +91,7 @@ pub struct Facts {
     root: PathBuf,
     settings: OnceCell<Configured>,
     service: OnceCell<Service>,
+    bridge: OnceCell<Option<UsedBridge>>,
     access: OnceCell<SssdAccess>,
     keytab: OnceCell<Result<Keytab, KerberosError>>,
     status: OnceCell<Result<Status, AskError>>,
@@ -110,6 +112,14 @@ pub(super) struct SssdAccess {
     pub(super) knows: bool,
     /// pam_sss applies an administrator's rules about who may log in.
     pub(super) restricts: bool,
+}
+
+/// The LDAP bridge of a host that uses it.
+pub(super) struct UsedBridge {
+    /// Its settings.
+    pub(super) settings: config::Bridge,
+    /// The PAM service that decides its binds.
+    pub(super) service: Service,
 }
 
 /// The settings from config.toml, the join and the name map.
@@ -148,6 +158,7 @@ impl Facts {
             root: PathBuf::from("/"),
             settings: OnceCell::new(),
             service: OnceCell::new(),
+            bridge: OnceCell::new(),
             access: OnceCell::new(),
             keytab: OnceCell::new(),
             status: OnceCell::new(),
@@ -225,6 +236,19 @@ impl Facts {
         self.service
             .get_or_init(|| async { Service::load(SERVICE, &|path| fs::read_to_string(self.path(path))) })
             .await
+    }
+
+    /// The LDAP bridge, if this host uses it and its settings can be read.
+    pub(super) async fn bridge(&self) -> Option<&UsedBridge> {
+        let bridge = self.bridge.get_or_init(|| async {
+            if !bridge::is_used(self).await {
+                return None;
+            }
+            let settings = Front::load(&self.options.config).ok()?.bridge;
+            let service = Service::load(&settings.service, &|path| fs::read_to_string(self.path(path)));
+            Some(UsedBridge { settings, service })
+        });
+        bridge.await.as_ref()
     }
 
     /// The effect of pam_sss. If sssd.conf cannot be read, it is assumed to know and restrict users.

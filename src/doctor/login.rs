@@ -96,7 +96,7 @@ pub(super) async fn login(facts: &Facts) -> Finding {
 /// Logs the user in by a bind at the LDAP bridge. Returns a failure if the bridge does not answer.
 async fn by_bridge(facts: &Facts, user: &User, login: &Login) -> Result<Attempt, Finding> {
     let front = Front::load(&facts.options().config).map_err(|problem| not_tried(problem.to_string()))?;
-    if let Some(finding) = bridge::unreachable().await {
+    if let Some(finding) = bridge::silence(facts).await {
         return Err(finding);
     }
     match application::login_by_bridge(user, login, bridge::ADDRESS).await {

@@ -294,7 +294,8 @@ pub const CHECKS: &[Check] = &[
          motion-ad.toml(5).",
         |facts| Box::pin(configuration::file(facts))),
     check(Configuration, "config-readable", "the broker may read its files", &["config-file", "broker-user"],
-        "config.toml, the name map and tls.ca_file, as the user motion-ad, whose unit hides /home, /root and /tmp.",
+        "config.toml, the name map and tls.ca_file, as the user motion-ad, whose unit hides /home, /root and /tmp. If this \
+         host uses the LDAP bridge, its certificate and key, too, as the user motion-ad-ldap.",
         |facts| Box::pin(configuration::readable(facts))),
     check(Configuration, "names-map", "the name map", &["config-file"],
         "A line that cannot be understood, or that contradicts another one, denies every login: if the line \
@@ -352,8 +353,10 @@ pub const CHECKS: &[Check] = &[
         "If XC_ACTIVEDIRECTORY_URL names this host, the port must be the bridge's, and name and secret in \
          .env must be those in /etc/motion-ad/ldap-admin.",
         |facts| Box::pin(bridge::line(facts))),
-    check(Xcally, "bridge-socket", "the LDAP bridge answers", &["bridge-line"],
-        "If XCALLY uses the LDAP bridge, the bridge's socket must be enabled and accept connections.",
+    check(Xcally, "bridge-socket", "the LDAP bridge answers", &["config-readable", "bridge-line"],
+        "If XCALLY's .env names the LDAP bridge, or its socket is enabled, the doctor binds there as the \
+         application's user, without a password, which the bridge must refuse. systemd accepts connections also \
+         for a bridge that cannot start.",
         |facts| Box::pin(bridge::socket(facts))),
     check(Xcally, "env-password", "an AD password in .env", &[],
         "XCALLY's own integration keeps an AD administrator's password in /var/opt/motion2/.env. After XCALLY no \
