@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::{Group, Uid, User};
@@ -171,9 +172,7 @@ pub(super) async fn socket_file(facts: &Facts) -> Finding {
     let shown = path.display();
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(e) => {
-            return Finding::failure(format!("{shown}: {e}")).run(Run::Units(Verb::Restart, BOTH));
-        }
+        Err(e) => return absent(facts, Finding::failure(format!("{shown}: {e}"))).await,
     };
     if !found.file_type().is_socket() {
         return Finding::failure(format!("{shown} is no socket"))
@@ -201,6 +200,32 @@ pub(super) async fn socket_file(facts: &Facts) -> Finding {
             .run_with(access(folder, None, 0o755));
     }
     Finding::ok(format!("{shown}, mode {mode:04o}, of {owner}:{group}"))
+}
+
+/// Adds the fix for a socket that is not there. Where the unit listens elsewhere, a restart makes none.
+async fn absent(facts: &Facts, finding: Finding) -> Finding {
+    let listens = listens().await;
+    match listens.first() {
+        Some(other) if !listens.contains(&facts.options().socket) => {
+            let other = other.display();
+            finding.command(&commands::SHOW_UNIT, "").advise(
+                Place::Here,
+                format!("{SOCKET_UNIT} listens on {other}: run motion-ad with --socket {other}"),
+            )
+        }
+        _ => finding.run(Run::Units(Verb::Restart, BOTH)),
+    }
+}
+
+/// Returns the files of the sockets that motion-ad.socket is to listen on; none if systemd does not tell.
+pub(super) async fn listens() -> Vec<PathBuf> {
+    let asked = command::ask("systemctl", &["show", "--property=Listen", SOCKET_UNIT]).await;
+    asked.map(|answer| listed(&answer.out)).unwrap_or_default()
+}
+
+fn listed(shown: &str) -> Vec<PathBuf> {
+    let paths = shown.lines().filter_map(|line| line.strip_prefix("Listen=")?.strip_suffix(" (Stream)"));
+    paths.filter(|path| path.starts_with('/')).map(PathBuf::from).collect()
 }
 
 fn name_of_user(uid: u32) -> String {
@@ -328,6 +353,14 @@ mod tests {
             ]
         );
         assert_eq!(own_settings(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_sockets_of_the_unit_are_read() {
+        let shown = "Listen=/run/motion-ad/broker.sock (Stream)\nListen=127.0.0.1:7 (Stream)\n\
+                     Listen=/run/b c.sock (Stream)\nListen=/run/fifo (FIFO)\n";
+        assert_eq!(listed(shown), ["/run/motion-ad/broker.sock", "/run/b c.sock"].map(PathBuf::from));
+        assert_eq!(listed(""), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -89,8 +89,8 @@ commands! {
     SHOW_STATUS: Look, Here, "motion-ad status";
     /// Shows what AppArmor and SELinux denied.
     SHOW_DENIALS: Look, Here, "journalctl -k --since=-1d -g '(apparmor=\"DENIED\"|avc: +denied).*motion-ad'";
-    /// Shows the application's PAM service.
-    SHOW_SERVICE: Look, Here, "cat /etc/pam.d/motion";
+    /// Shows a PAM service.
+    SHOW_SERVICE: Look, Here, "cat {}";
     /// Makes XCALLY's `.env` name the LDAP bridge, with this host's secret; prompts before.
     SETUP_BRIDGE: Step, Here, "motion-ad setup --bridge --apply";
     /// Enables the LDAP bridge.

@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::application::{self, Answers, Bound};
 use super::commands::{self, Place};
+use super::edit::PAM_SERVICE;
 use super::facts::{Facts, Login, SERVICE, Way};
 use super::finding::Finding;
 use super::{bridge, command};
@@ -122,7 +123,9 @@ fn refused(login: &Login, attempt: &Attempt, line: Option<&str>) -> Finding {
     match (outcome, login.way) {
         (Some(outcome), _) if !outcome.is_success() => finding.advise(place(outcome), outcome.advice()),
         // Another module of the service rejected the user, or the broker was not queried.
-        (_, Way::Pam) => finding.command(&commands::SHOW_SERVICE, "").command(&commands::SHOW_LOG, ""),
+        (_, Way::Pam) => {
+            finding.command(&commands::SHOW_SERVICE, PAM_SERVICE).command(&commands::SHOW_LOG, "")
+        }
         (_, Way::Bridge) => finding.command(&commands::SHOW_BRIDGE, "").command(&commands::SHOW_LOG, ""),
     }
 }

@@ -32,11 +32,16 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
     names.retain(|name| read(&Path::new(SERVICES).join(name)).is_ok_and(|text| text.contains(MODULE)));
     names.sort();
     let services: Vec<_> = names.iter().map(|name| Service::load(name, &read)).collect();
-    found(facts.service().await, &services)
+    let motion = (SERVICE, facts.service().await);
+    let of_bridge = facts.bridge().await.map(|used| (used.settings.service.as_str(), &used.service));
+    let of_bridge = of_bridge.filter(|(name, _)| *name != SERVICE);
+    let deciding: Vec<_> = [motion].into_iter().chain(of_bridge).collect();
+    found(&deciding, &services)
 }
 
-/// Returns the finding for the application's service and all services that name our module.
-fn found(motion: &Service, all: &[Service]) -> Finding {
+/// Returns the finding for the services that decide the application's logins, by their names, and for all
+/// services that name our module.
+fn found(deciding: &[(&str, &Service)], all: &[Service]) -> Finding {
     let mut rules: Vec<&Rule> = Vec::new();
     for rule in all.iter().flat_map(|service| &service.rules).filter(|rule| is_ours(rule)) {
         // A file that several services include has its lines in each of them.
@@ -44,7 +49,9 @@ fn found(motion: &Service, all: &[Service]) -> Finding {
             rules.push(rule);
         }
     }
-    let findings = rules.into_iter().filter_map(of).chain(twice(motion)).chain(denied(motion));
+    let of_all =
+        deciding.iter().flat_map(|(name, service)| twice(service).into_iter().chain(denied(name, service)));
+    let findings = rules.into_iter().filter_map(of).chain(of_all);
     findings.reduce(Finding::and).unwrap_or_else(|| Finding::ok("no line of a PAM service only observes"))
 }
 
@@ -111,7 +118,7 @@ fn twice(motion: &Service) -> Option<Finding> {
 
 /// Returns the failure of a service in which our lines observe and no other line can admit a user: libpam
 /// denies if every line is ignored.
-fn denied(motion: &Service) -> Option<Finding> {
+fn denied(name: &str, motion: &Service) -> Option<Finding> {
     let everybody = Visitor { local: true, asks_ad: Value::SUCCESS, ..RIGHT };
     let kind = [Kind::Auth, Kind::Account].into_iter().find(|kind| {
         let stack = motion.stack(*kind);
@@ -119,7 +126,7 @@ fn denied(motion: &Service) -> Option<Finding> {
             && !visit(&stack, everybody, &Missing::new()).is_success()
     })?;
     let seen = format!(
-        "users cannot log in: no {} line of {SERVICES}/{SERVICE} but those that are ignored can admit them",
+        "users cannot log in: no {} line of {SERVICES}/{name} but those that are ignored can admit them",
         kind.name()
     );
     Some(Finding::failure(seen).advise(
@@ -144,7 +151,7 @@ mod tests {
             Some("/etc/pam.d/motion") => Ok(text.to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
         });
-        found(&service, std::slice::from_ref(&service))
+        found(&[(SERVICE, &service)], std::slice::from_ref(&service))
     }
 
     const ACCOUNT: &str = "account required pam_permit.so\n";
@@ -262,7 +269,7 @@ mod tests {
             _ => Err(io::Error::from(io::ErrorKind::NotFound)),
         };
         let all = ["desk", "motion", "shared"].map(|name| Service::load(name, &read));
-        let finding = found(&all[1], &all);
+        let finding = found(&[(SERVICE, &all[1])], &all);
         assert_eq!(finding.seen.matches("only observed").count(), 1, "{finding:?}");
         assert_eq!(finding.level, Level::Warning);
     }

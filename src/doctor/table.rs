@@ -150,7 +150,8 @@ pub const CHECKS: &[Check] = &[
         |facts| Box::pin(pam::service(facts))),
     check(Package, "pam-lines", "the module's lines", &["pam-service"],
         "An auth line and an account line call pam_motion_ad.so. If the service has no line of a kind, \
-         libpam takes those of /etc/pam.d/other.",
+         libpam takes those of /etc/pam.d/other. Where the LDAP bridge has a service of its own (bridge.service), this check \
+         and the others of PAM services judge that one, too.",
         |facts| Box::pin(pam::lines(facts))),
     check(Package, "pam-arguments", "the module's arguments", &["pam-lines"],
         "A known argument with a broken value refuses every login, an unknown one is ignored. See pam_motion_ad(8).",
