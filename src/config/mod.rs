@@ -31,7 +31,7 @@ pub use file::Base;
 pub use join::{Access, Join};
 pub use keys::{Method, OnStoreFailure, Policy, TlsMode};
 pub use redis::{DEFAULT_USER, RIGHTS, Redis, RedisAt, SENTINEL_RIGHTS, Server};
-pub use sources::{Credentials, Source, Sources};
+pub use sources::{Credentials, KEYTAB, Source, Sources};
 pub use sssd::JoinError;
 
 use crate::name::{NameMap, Rules};

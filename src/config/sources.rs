@@ -23,7 +23,7 @@ use super::sssd::{COPIED, SNIPPETS};
 use super::{Config, ConfigError, Problem};
 
 /// Path of the machine's keys, which the realm join writes.
-const KEYTAB: &str = "/etc/krb5.keytab";
+pub const KEYTAB: &str = "/etc/krb5.keytab";
 
 /// The secrets of the join, as this process has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +46,15 @@ impl Credentials {
         Credentials::of(directory, Path::new(KEYTAB), Path::new(SSSD_CONF), Path::new(SNIPPETS))
     }
 
+    /// Returns the keytab of the host: the one that `sssd` names, else the usual one.
+    pub fn keytab_of(sssd: &Path) -> PathBuf {
+        named_keytab(sssd).unwrap_or_else(|| KEYTAB.into())
+    }
+
     fn of(directory: Option<&Path>, keytab: &Path, sssd: &Path, snippets: &Path) -> Self {
         let copy = |name: &str, of: &Path| directory.map_or(of.to_owned(), |directory| directory.join(name));
         let copied = copy("sssd.conf", sssd);
-        let named = Join::load(&copied, None).ok().and_then(|join| join.keytab);
-        let original = named.unwrap_or_else(|| keytab.to_owned());
+        let original = named_keytab(&copied).unwrap_or_else(|| keytab.to_owned());
         let keytab = match directory {
             Some(directory) => directory.join("keytab"),
             None => original.clone(),
@@ -129,6 +133,11 @@ impl Credentials {
 /// Reason why systemd may omit a file.
 const WITHHELD: &str = "a drop-in that empties LoadCredential= does that, as images of LXC and Incus have \
     one (`systemctl cat motion-ad.service` shows it); remove it, or add one with a later name";
+
+/// Returns the keytab that the join's configuration names, if any.
+fn named_keytab(sssd: &Path) -> Option<PathBuf> {
+    Join::load(sssd, None).ok()?.keytab
+}
 
 /// Returns the command that makes systemd copy `keytab` and SSSD's files.
 fn drop_in(keytab: &Path) -> String {

@@ -132,18 +132,18 @@ pub fn bind_here(address: SocketAddr, name: &str) -> Result<Bound, String> {
 /// If there is no answer.
 pub fn bind_as(user: &User, address: SocketAddr, name: &str, secret: &Secret) -> Result<Bound, String> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(bind(user, address, name, secret, REACH))
+    runtime.block_on(bind(Some(user), address, name, secret, REACH))
 }
 
 async fn bind(
-    user: &User,
+    user: Option<&User>,
     address: SocketAddr,
     name: &str,
     secret: &Secret,
     bound: Duration,
 ) -> Result<Bound, String> {
     let task = ["bind", "--", &address.to_string(), name];
-    let answer = command::ask_ourselves(Some(user), &task, secret.bytes(), bound).await;
+    let answer = command::ask_ourselves(user, &task, secret.bytes(), bound).await;
     if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
         return Err(format!("{address} does not answer"));
     }
@@ -182,7 +182,13 @@ pub(super) async fn login_by_bridge(
     login: &Login,
     address: SocketAddr,
 ) -> Result<Bound, String> {
-    bind(user, address, &login.name, &login.password, LOGIN).await
+    bind(Some(user), address, &login.name, &login.password, LOGIN).await
+}
+
+/// Binds without a password at the LDAP bridge, which refuses that before it queries the broker. As `user`,
+/// or without one as this process's user.
+pub(super) async fn bind_unproved(user: Option<&User>, address: SocketAddr) -> Result<Bound, String> {
+    bind(user, address, "motion-ad-doctor", &Secret::default(), REACH).await
 }
 
 fn succeeded(answer: io::Result<Answer>) -> Result<Answer, String> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::application::{self, Bound};
 use super::facts::Facts;
 use super::finding::Finding;
 use super::{command, commands};
@@ -16,6 +17,11 @@ use crate::config::xcally::{self, ENV, Env, PREFIX, Value};
 pub(super) const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT);
 const PORT: u16 = 3890;
 const SOCKET: &str = "motion-ad-ldap.socket";
+/// The user that the unit runs the bridge as.
+pub(super) const USER: &str = "motion-ad-ldap";
+/// LDAP's result codes of a refused bind without a password, and of a busy server (RFC 4511, appendix A).
+const UNWILLING_TO_PERFORM: u32 = 53;
+const BUSY: u32 = 51;
 
 /// Target of the URL in an `.env`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,30 +122,66 @@ pub(super) async fn line(facts: &Facts) -> Finding {
     }
 }
 
-/// Checks the bridge's socket, if XCALLY uses the bridge.
+/// Returns true if this host uses the bridge: XCALLY's `.env` names it, or its socket is enabled.
+pub(super) async fn is_used(facts: &Facts) -> bool {
+    is_named(facts) || is_enabled().await
+}
+
+fn is_named(facts: &Facts) -> bool {
+    matches!(Env::load(&facts.path(ENV)), Ok(Some(env)) if asked(&env) == Some(Leads::Here))
+}
+
+async fn is_enabled() -> bool {
+    let asked = command::ask("systemctl", &["is-enabled", SOCKET]).await;
+    asked.is_ok_and(|answer| answer.status.success())
+}
+
+/// Checks that the bridge answers, if this host uses it.
 pub(super) async fn socket(facts: &Facts) -> Finding {
-    let is_asked = match Env::load(&facts.path(ENV)) {
-        Ok(Some(env)) => asked(&env) == Some(Leads::Here),
-        _ => false,
-    };
-    if !is_asked {
+    let is_enabled = is_enabled().await;
+    if !is_enabled && !is_named(facts) {
         return Finding::ok("XCALLY does not use the bridge, as far as is known");
     }
-    let enabled = command::ask("systemctl", &["is-enabled", SOCKET]).await;
-    match (unreachable().await, enabled) {
+    match (silence(facts).await, is_enabled) {
         (Some(finding), _) => finding,
-        (None, Ok(answer)) if answer.status.success() => {
-            Finding::ok(format!("{SOCKET} is enabled and {ADDRESS} answers"))
-        }
-        (None, _) => Finding::warning(format!(
+        (None, true) => Finding::ok(format!("{SOCKET} is enabled and {ADDRESS} answers")),
+        (None, false) => Finding::warning(format!(
             "{SOCKET} is not enabled: after a restart of the host no user can log in"
         ))
         .command(&commands::ENABLE_BRIDGE, ""),
     }
 }
 
-/// Returns a failure if the bridge accepts no connection.
-pub(super) async fn unreachable() -> Option<Finding> {
+/// Returns the problem of a bridge that does not answer a bind of the application's user as it should.
+///
+/// A connection alone shows nothing: systemd listens for a bridge that cannot start.
+pub(super) async fn silence(facts: &Facts) -> Option<Finding> {
+    if let Some(finding) = unreachable().await {
+        return Some(finding);
+    }
+    let user = facts.application().await.ok().filter(|_| facts.is_root());
+    answered(application::bind_unproved(user.as_ref(), ADDRESS).await)
+}
+
+/// Returns the finding for the answer to a bind without a password; `None` for the one that a bridge gives.
+fn answered(answer: Result<Bound, String>) -> Option<Finding> {
+    let finding = match answer {
+        Ok(Bound { code: UNWILLING_TO_PERFORM, .. }) => return None,
+        Ok(Bound { code: BUSY, text }) => {
+            Finding::warning(format!("the LDAP bridge at {ADDRESS} is busy: {text}"))
+        }
+        Ok(Bound { code, text }) => Finding::failure(format!(
+            "the LDAP bridge at {ADDRESS} answered a bind without a password with LDAP result {code} ({text})"
+        )),
+        Err(cause) => Finding::failure(format!(
+            "no LDAP bridge answers behind its socket, so no user can log in by it: {cause}"
+        )),
+    };
+    Some(finding.command(&commands::SHOW_BRIDGE, ""))
+}
+
+/// Returns a failure if no connection is accepted.
+async fn unreachable() -> Option<Finding> {
     match timeout(command::ASK, TcpStream::connect(ADDRESS)).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(
@@ -197,6 +239,28 @@ mod tests {
             ("://", Leads::Elsewhere),
         ] {
             assert_eq!(leads(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn only_the_refusal_of_a_running_bridge_is_well() {
+        let bound = |code| Ok(Bound { code, text: "a text".to_owned() });
+        for (answer, expected) in [
+            (bound(53), None),
+            (bound(51), Some((Level::Warning, "busy: a text"))),
+            (bound(0), Some((Level::Failure, "LDAP result 0 (a text)"))),
+            (bound(50), Some((Level::Failure, "LDAP result 50"))),
+            (Err("127.0.0.1:3890 does not answer".to_owned()), Some((Level::Failure, "does not answer"))),
+        ] {
+            let found = answered(answer);
+            assert_eq!(
+                found.as_ref().map(|found| found.level),
+                expected.map(|(level, _)| level),
+                "{found:?}"
+            );
+            if let (Some(found), Some((_, seen))) = (found, expected) {
+                assert!(found.seen.contains(seen) && found.fix.len() == 1, "{found:?}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::{Group, Uid, User};
@@ -28,6 +29,8 @@ const PACKAGE: &str = "libpam-motion-ad";
 const NOBODY: &str = "motion-ad-doctor";
 /// Maximum number of a drop-in's settings in one finding.
 const SETTINGS: usize = 3;
+/// Folders of the drop-ins that no package installs (systemd.unit(5)).
+const OWN_SETTINGS: [&str; 2] = ["/etc/systemd/", "/run/systemd/"];
 /// Time that a starting broker has before it counts as failed.
 const STARTING: Duration = Duration::from_secs(3);
 /// Pause between two looks at its unit.
@@ -153,8 +156,14 @@ async fn state_of(name: &str) -> Result<Unit, Finding> {
         return Err(Finding::warning("systemd does not run here"));
     }
     let text = format!("{name} is {active} ({sub}), {enabled}");
-    let overrides = take("DropInPaths").split_whitespace().map(str::to_owned).collect();
+    let overrides = own_settings(&take("DropInPaths"));
     Ok(Unit { load, active, enabled, overrides, text })
+}
+
+/// Returns those of a unit's drop-ins that are not a package's: an administrator or a generator wrote them.
+fn own_settings(paths: &str) -> Vec<String> {
+    let is_own = |path: &&str| OWN_SETTINGS.iter().any(|folder| path.starts_with(folder));
+    paths.split_whitespace().filter(is_own).map(str::to_owned).collect()
 }
 
 /// Checks that the socket's file has the owner and mode of the unit in force.
@@ -163,9 +172,7 @@ pub(super) async fn socket_file(facts: &Facts) -> Finding {
     let shown = path.display();
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(e) => {
-            return Finding::failure(format!("{shown}: {e}")).run(Run::Units(Verb::Restart, BOTH));
-        }
+        Err(e) => return absent(facts, Finding::failure(format!("{shown}: {e}"))).await,
     };
     if !found.file_type().is_socket() {
         return Finding::failure(format!("{shown} is no socket"))
@@ -193,6 +200,32 @@ pub(super) async fn socket_file(facts: &Facts) -> Finding {
             .run_with(access(folder, None, 0o755));
     }
     Finding::ok(format!("{shown}, mode {mode:04o}, of {owner}:{group}"))
+}
+
+/// Adds the fix for a socket that is not there. Where the unit listens elsewhere, a restart makes none.
+async fn absent(facts: &Facts, finding: Finding) -> Finding {
+    let listens = listens().await;
+    match listens.first() {
+        Some(other) if !listens.contains(&facts.options().socket) => {
+            let other = other.display();
+            finding.command(&commands::SHOW_UNIT, "").advise(
+                Place::Here,
+                format!("{SOCKET_UNIT} listens on {other}: run motion-ad with --socket {other}"),
+            )
+        }
+        _ => finding.run(Run::Units(Verb::Restart, BOTH)),
+    }
+}
+
+/// Returns the files of the sockets that motion-ad.socket is to listen on; none if systemd does not tell.
+pub(super) async fn listens() -> Vec<PathBuf> {
+    let asked = command::ask("systemctl", &["show", "--property=Listen", SOCKET_UNIT]).await;
+    asked.map(|answer| listed(&answer.out)).unwrap_or_default()
+}
+
+fn listed(shown: &str) -> Vec<PathBuf> {
+    let paths = shown.lines().filter_map(|line| line.strip_prefix("Listen=")?.strip_suffix(" (Stream)"));
+    paths.filter(|path| path.starts_with('/')).map(PathBuf::from).collect()
 }
 
 fn name_of_user(uid: u32) -> String {
@@ -305,6 +338,30 @@ mod tests {
     use super::*;
     use crate::doctor::finding::Level;
     use crate::verdict::Outcome;
+
+    #[test]
+    fn a_drop_in_of_a_package_is_no_setting_of_the_administrators() {
+        let paths = "/usr/lib/systemd/system/motion-ad.service.d/zzzz-credentials.conf \
+                     /lib/systemd/system/service.d/10-debian.conf \
+                     /run/systemd/system/service.d/zzz-lxc-service.conf \
+                     /etc/systemd/system/motion-ad.service.d/override.conf";
+        assert_eq!(
+            own_settings(paths),
+            [
+                "/run/systemd/system/service.d/zzz-lxc-service.conf",
+                "/etc/systemd/system/motion-ad.service.d/override.conf"
+            ]
+        );
+        assert_eq!(own_settings(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_sockets_of_the_unit_are_read() {
+        let shown = "Listen=/run/motion-ad/broker.sock (Stream)\nListen=127.0.0.1:7 (Stream)\n\
+                     Listen=/run/b c.sock (Stream)\nListen=/run/fifo (FIFO)\n";
+        assert_eq!(listed(shown), ["/run/motion-ad/broker.sock", "/run/b c.sock"].map(PathBuf::from));
+        assert_eq!(listed(""), Vec::<PathBuf>::new());
+    }
 
     #[test]
     fn only_a_broker_that_no_user_can_log_in_by_fails() {

@@ -89,8 +89,8 @@ commands! {
     SHOW_STATUS: Look, Here, "motion-ad status";
     /// Shows what AppArmor and SELinux denied.
     SHOW_DENIALS: Look, Here, "journalctl -k --since=-1d -g '(apparmor=\"DENIED\"|avc: +denied).*motion-ad'";
-    /// Shows the application's PAM service.
-    SHOW_SERVICE: Look, Here, "cat /etc/pam.d/motion";
+    /// Shows a PAM service.
+    SHOW_SERVICE: Look, Here, "cat {}";
     /// Makes XCALLY's `.env` name the LDAP bridge, with this host's secret; prompts before.
     SETUP_BRIDGE: Step, Here, "motion-ad setup --bridge --apply";
     /// Enables the LDAP bridge.
@@ -104,10 +104,15 @@ commands! {
     REALM_JOIN: Step, Here, "realm join -v -U Administrator {}";
     /// Gives the computer account a new password and this host its keys; prompts for an administrator.
     ADCLI_JOIN: Step, Here, "adcli join --login-user=Administrator --domain={}";
-    /// The same, authenticated by the machine's own password.
+    /// The same with keys in a keytab of another name.
+    ADCLI_JOIN_ELSEWHERE: Step, Here, "adcli join --login-user=Administrator --domain={} --host-keytab={2}";
+    /// Gives the computer account a new password, authenticated by the machine's own.
     ADCLI_UPDATE: Step, Here, "adcli update --computer-password-lifetime=0 --domain={}";
+    /// The same with keys in a keytab of another name.
+    ADCLI_UPDATE_ELSEWHERE: Step, Here,
+        "adcli update --computer-password-lifetime=0 --domain={} --host-keytab={2}";
     /// Restricts the machine's keytab to root.
-    KEYTAB_MODE: Step, Here, "chown root:root /etc/krb5.keytab && chmod 0600 /etc/krb5.keytab";
+    KEYTAB_MODE: Step, Here, "chown root:root {} && chmod 0600 {}";
     /// Sets the clock with chrony.
     CHRONY: Step, Here, "systemctl restart chrony.service && chronyc makestep";
     /// Sets the clock with systemd-timesyncd.
@@ -186,8 +191,8 @@ mod tests {
     use super::super::fix::{BOTH, OwnPath, Run, Unit, Verb};
     use super::*;
 
-    /// Foreign files that a command may name: the keytab, in the join's own commands, and `resolv.conf`.
-    const NAMED: [&str; 2] = ["/etc/krb5.keytab", "/etc/resolv.conf"];
+    /// The foreign file that a command may show. The keytab is a parameter, in the join's own commands.
+    const NAMED: &str = "/etc/resolv.conf";
     /// Programs that only show something.
     const SHOWING: [&str; 17] = [
         "Get-DnsServerResourceRecord",
@@ -275,8 +280,7 @@ mod tests {
 
     fn is_allowed(kind: Kind, path: &str) -> bool {
         let ours = OwnPath::new(Path::new(path)).is_some();
-        // No command may change resolv.conf; the keytab only gets a stricter mode.
-        ours || (NAMED.contains(&path) && (kind == Kind::Look || path != "/etc/resolv.conf"))
+        ours || (NAMED == path && kind == Kind::Look)
     }
 
     #[test]
@@ -325,6 +329,11 @@ mod tests {
     #[test]
     fn a_parameter_is_one_word() {
         assert_eq!(ADCLI_JOIN.with("a b"), "adcli join --login-user=Administrator --domain='a b'");
+        assert_eq!(
+            ADCLI_UPDATE_ELSEWHERE.with("a.b\n/etc/a b.keytab"),
+            "adcli update --computer-password-lifetime=0 --domain=a.b --host-keytab='/etc/a b.keytab'"
+        );
+        assert_eq!(KEYTAB_MODE.with("/a b"), "chown root:root '/a b' && chmod 0600 '/a b'");
         assert_eq!(words(&SHOW_WAY.with("it's; reboot")), ["ip", "route", "get", "it's; reboot"]);
     }
 

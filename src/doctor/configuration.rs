@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 
 use super::application;
+use super::bridge;
 use super::broker::USER;
 use super::commands::Place;
 use super::edit::Edit;
 use super::facts::{Facts, user};
 use super::finding::Finding;
-use super::fix::access;
+use super::fix::{Run, access};
 use super::join::is_not_joined;
 use crate::config::{CONFIG, ConfigError, Problem, Store, distance};
 
-/// Folders that the broker's unit hides, or replaces by private ones (`ProtectHome=`, `PrivateTmp=`).
+/// Folders that the units hide, or replace by private ones (`ProtectHome=`, `PrivateTmp=`).
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 /// Folder of the configuration's files.
 const FOLDER: &str = "/etc/motion-ad";
@@ -98,13 +99,22 @@ fn line_in(text: &str, table: &str, key: &str) -> Option<usize> {
     None
 }
 
-/// A file that the broker reads, and whether it must be secret.
+/// A file that the broker or the bridge reads.
 struct Read {
     path: PathBuf,
-    is_secret: bool,
+    /// The secret in it, if it holds one.
+    secret: Option<&'static str>,
 }
 
-/// Checks that the broker's user can read each of the broker's files, within what the unit lets it see.
+impl Read {
+    /// Returns those of `files` that are there.
+    fn there(files: impl IntoIterator<Item = (PathBuf, Option<&'static str>)>) -> Vec<Self> {
+        let files = files.into_iter().map(|(path, secret)| Read { path, secret });
+        files.filter(|file| file.path.exists()).collect()
+    }
+}
+
+/// Checks that broker and bridge can read each of their files, within what their units let them see.
 pub(super) async fn readable(facts: &Facts) -> Finding {
     if !facts.is_root() {
         return Finding::skipped("needs root");
@@ -113,29 +123,70 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
         Ok(user) => user,
         Err(cause) => return Finding::skipped(cause),
     };
-    // A config.toml elsewhere is a draft, which only the administrator reads.
-    let is_in_force = facts.options().config == Path::new(CONFIG);
-    let mut files: Vec<_> =
-        is_in_force.then(|| (facts.options().config.clone(), false)).into_iter().collect();
-    if let Some(config) = facts.config().await {
-        files.push((config.map_file.clone(), false));
-        files.extend(config.tls.ca_file.clone().map(|file| (file, false)));
-        if let Store::Redis(redis) = &config.sessions.store {
-            files.extend(redis.ca_file.clone().map(|file| (file, false)));
-            files.extend(redis.password_file.clone().map(|file| (file, true)));
+    let files = of_broker(facts).await;
+    let mut found = closed_folder(Path::new(FOLDER));
+    let mut seen = format!("{} may read {} files", user.name, files.len());
+    found = both(found, all_unreadable(facts, &user, &files).await);
+    if let Some(used) = facts.bridge().await {
+        match certificate(facts, &used.settings).await {
+            Ok(count) => seen += &format!(", {} may read {count}", bridge::USER),
+            Err(finding) => found = both(found, Some(finding)),
         }
     }
-    let files = files.into_iter().map(|(path, is_secret)| Read { path, is_secret });
-    let files: Vec<_> = files.filter(|file| file.path.exists()).collect();
-    let mut found = closed_folder(Path::new(FOLDER));
-    for file in &files {
-        let unreadable = unreadable(facts, &user, file).await;
-        found = match (found, unreadable) {
-            (Some(found), Some(other)) => Some(found.and(other)),
-            (found, other) => found.or(other),
-        };
+    found.unwrap_or_else(|| Finding::ok(seen))
+}
+
+/// Returns the number of files of the bridge's certificate and key.
+///
+/// # Errors
+/// Returns the finding if the bridge's user may not read one of them: then the bridge does not start.
+async fn certificate(facts: &Facts, settings: &crate::config::Bridge) -> Result<usize, Finding> {
+    let user = match user(bridge::USER).await {
+        Ok(user) => user,
+        Err(cause) => {
+            return Err(
+                Finding::failure(format!("{cause}: the LDAP bridge runs as this user")).run(Run::MakeUser)
+            );
+        }
+    };
+    let files =
+        Read::there([(settings.certificate.clone(), None), (settings.key.clone(), Some("a private key"))]);
+    match all_unreadable(facts, &user, &files).await {
+        Some(finding) => Err(finding),
+        None => Ok(files.len()),
     }
-    found.unwrap_or_else(|| Finding::ok(format!("{} may read {} files", user.name, files.len())))
+}
+
+/// Returns the broker's files.
+async fn of_broker(facts: &Facts) -> Vec<Read> {
+    // A config.toml elsewhere is a draft, which only the administrator reads.
+    let is_in_force = facts.options().config == Path::new(CONFIG);
+    let mut files: Vec<_> = is_in_force.then(|| (facts.options().config.clone(), None)).into_iter().collect();
+    if let Some(config) = facts.config().await {
+        files.push((config.map_file.clone(), None));
+        files.extend(config.tls.ca_file.clone().map(|file| (file, None)));
+        if let Store::Redis(redis) = &config.sessions.store {
+            files.extend(redis.ca_file.clone().map(|file| (file, None)));
+            files.extend(redis.password_file.clone().map(|file| (file, Some("a password"))));
+        }
+    }
+    Read::there(files)
+}
+
+/// Returns one finding for all files that `user` may not read.
+async fn all_unreadable(facts: &Facts, user: &User, files: &[Read]) -> Option<Finding> {
+    let mut found = None;
+    for file in files {
+        found = both(found, unreadable(facts, user, file).await);
+    }
+    found
+}
+
+fn both(one: Option<Finding>, other: Option<Finding>) -> Option<Finding> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.and(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Returns a finding if not every user may enter the configuration's folder, and so read none of its files.
@@ -152,26 +203,29 @@ async fn unreadable(facts: &Facts, user: &User, file: &Read) -> Option<Finding> 
         let name = file.path.file_name().map(PathBuf::from).unwrap_or_default();
         let to = Path::new(FOLDER).join(name).display().to_string();
         let config = facts.options().config.display();
-        return Some(Finding::failure(format!("{shown}: the broker's unit hides {hidden} from it")).advise(
+        let seen = format!("{shown}: the unit of {} hides {hidden} from it", user.name);
+        return Some(Finding::failure(seen).advise(
             Place::Here,
-            format!("put the file at {to}, where {USER} may read it, and name it so in {config}"),
+            format!("put the file at {to}, where {} may read it, and name it so in {config}", user.name),
         ));
     }
     let open = |finding: Finding| {
-        let (owner, mode) = match file.is_secret {
-            true => (Some(format!("root:{USER}")), 0o640),
-            false => (None, 0o644),
+        let (owner, mode) = match file.secret {
+            Some(_) => (Some(format!("root:{}", user.name)), 0o640),
+            None => (None, 0o644),
         };
         match access(&file.path, owner.as_deref(), mode) {
             Some(run) => finding.run(run),
             None => finding.advise(
                 Place::Here,
-                format!("let {USER} read it; best is a copy in {FOLDER}, named in the configuration"),
+                format!("let {} read it; best is a copy in {FOLDER}, named in the configuration", user.name),
             ),
         }
     };
-    if file.is_secret && fs::metadata(&file.path).is_ok_and(|found| found.mode() & 0o007 != 0) {
-        return Some(open(Finding::failure(format!("every user may read {shown}, which holds a password"))));
+    if let Some(secret) = file.secret
+        && fs::metadata(&file.path).is_ok_and(|found| found.mode() & 0o007 != 0)
+    {
+        return Some(open(Finding::failure(format!("every user may read {shown}, which holds {secret}"))));
     }
     match application::reads(user, &shown).await {
         Ok(()) => None,

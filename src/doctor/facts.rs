@@ -14,10 +14,11 @@ use tokio::sync::OnceCell;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
+use super::bridge;
 use super::command::{self, Answer};
 use super::stack::Service;
 use crate::client::{self, AskError};
-use crate::config::{Access, Config, ConfigError, Credentials, Join, JoinError, TlsMode};
+use crate::config::{self, Access, Config, ConfigError, Credentials, Front, Join, JoinError, TlsMode};
 use crate::directory::controllers::discovery::{Controller, Wanted};
 use crate::directory::controllers::dns::{Names, Network};
 use crate::directory::controllers::domains::Domains;
@@ -90,6 +91,7 @@ pub struct Facts {
     root: PathBuf,
     settings: OnceCell<Configured>,
     service: OnceCell<Service>,
+    bridge: OnceCell<Option<UsedBridge>>,
     access: OnceCell<SssdAccess>,
     keytab: OnceCell<Result<Keytab, KerberosError>>,
     status: OnceCell<Result<Status, AskError>>,
@@ -110,6 +112,14 @@ pub(super) struct SssdAccess {
     pub(super) knows: bool,
     /// pam_sss applies an administrator's rules about who may log in.
     pub(super) restricts: bool,
+}
+
+/// The LDAP bridge of a host that uses it.
+pub(super) struct UsedBridge {
+    /// Its settings.
+    pub(super) settings: config::Bridge,
+    /// The PAM service that decides its binds.
+    pub(super) service: Service,
 }
 
 /// The settings from config.toml, the join and the name map.
@@ -148,6 +158,7 @@ impl Facts {
             root: PathBuf::from("/"),
             settings: OnceCell::new(),
             service: OnceCell::new(),
+            bridge: OnceCell::new(),
             access: OnceCell::new(),
             keytab: OnceCell::new(),
             status: OnceCell::new(),
@@ -227,6 +238,19 @@ impl Facts {
             .await
     }
 
+    /// The LDAP bridge, if this host uses it and its settings can be read.
+    pub(super) async fn bridge(&self) -> Option<&UsedBridge> {
+        let bridge = self.bridge.get_or_init(|| async {
+            if !bridge::is_used(self).await {
+                return None;
+            }
+            let settings = Front::load(&self.options.config).ok()?.bridge;
+            let service = Service::load(&settings.service, &|path| fs::read_to_string(self.path(path)));
+            Some(UsedBridge { settings, service })
+        });
+        bridge.await.as_ref()
+    }
+
     /// The effect of pam_sss. If sssd.conf cannot be read, it is assumed to know and restrict users.
     pub(super) async fn access(&self) -> SssdAccess {
         let access = self.access.get_or_init(|| async {
@@ -241,11 +265,16 @@ impl Facts {
         *access.await
     }
 
+    /// The path of the machine's keytab: the file that systemd hands to the broker.
+    pub(super) fn keytab_file(&self) -> PathBuf {
+        Credentials::keytab_of(&self.options.sssd)
+    }
+
     /// The machine's keytab.
     pub(super) async fn keytab(&self) -> &Result<Keytab, KerberosError> {
         self.keytab
             .get_or_init(|| async {
-                let path = self.path(Credentials::find(None).keytab);
+                let path = self.path(self.keytab_file());
                 let read = spawn_blocking(move || keytab(&path)).await;
                 read.unwrap_or_else(|e| Err(KerberosError::Other(e.to_string())))
             })

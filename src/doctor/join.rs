@@ -3,20 +3,25 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use tokio::task::spawn_blocking;
 
 use super::commands;
-use super::commands::Place;
+use super::commands::{Command, Place};
 use super::edit::Edit;
 use super::facts::Facts;
 use super::finding::Finding;
-use crate::config::{ConfigError, Credentials, Join, JoinError, Problem};
+use crate::config::{ConfigError, Join, JoinError, KEYTAB, Problem};
 use crate::kerberos::KerberosError;
 use crate::kerberos::krb5::{Keytab, default_realm};
 use crate::name::fold;
 
 const KRB5_CONF: &str = "/etc/krb5.conf";
+/// Commands that join again: with the usual keytab, and with another one.
+pub(super) const JOIN_AGAIN: [&Command; 2] = [&commands::ADCLI_JOIN, &commands::ADCLI_JOIN_ELSEWHERE];
+/// The same for those that renew the keys.
+const RENEW_KEYS: [&Command; 2] = [&commands::ADCLI_UPDATE, &commands::ADCLI_UPDATE_ELSEWHERE];
 
 /// Encryption types by their number (RFC 3961, 8; RFC 3962; RFC 8009; RFC 4757).
 const ENCRYPTION: &[(i32, &str)] = &[
@@ -163,25 +168,45 @@ pub(super) fn versions(keytab: &Keytab, principal: &str) -> Vec<u32> {
     versions
 }
 
+/// Adds a command of adcli that writes the machine's keys to `keytab`: in any other file, they are of no use
+/// to the broker, and those that it has would become worthless.
+pub(super) fn with_adcli(
+    finding: Finding,
+    [usual, elsewhere]: [&'static Command; 2],
+    domain: &str,
+    keytab: &Path,
+) -> Finding {
+    match keytab == Path::new(KEYTAB) {
+        true => finding.command(usual, domain),
+        false => finding.command(elsewhere, &format!("{domain}\n{}", keytab.display())),
+    }
+}
+
+/// Returns true if this user may not read the sssd.conf that may name another keytab than the usual one.
+fn is_sssd_denied(facts: &Facts) -> bool {
+    matches!(Join::load(&facts.options().sssd, None), Err(JoinError::Denied(_)))
+}
+
 pub(super) async fn keytab(facts: &Facts) -> Finding {
-    let domain = facts.domain().await;
+    let (domain, path) = (facts.domain().await, facts.keytab_file());
+    let joining = |finding| with_adcli(finding, JOIN_AGAIN, &domain, &path);
     let keytab = match facts.keytab().await {
         Ok(keytab) => keytab,
         Err(KerberosError::KeytabUnreadable { .. }) if !facts.is_root() => {
             return Finding::skipped("needs root");
         }
-        Err(e) => return Finding::failure(e.to_string()).command(&commands::ADCLI_JOIN, &domain),
+        Err(_) if is_sssd_denied(facts) => return Finding::skipped("needs root: sssd.conf"),
+        Err(e) => return joining(Finding::failure(e.to_string())),
     };
     let Some(machine) = machine_of(keytab, &domain) else {
-        return Finding::failure(format!("{} holds no key of a computer account", keytab.name))
-            .command(&commands::ADCLI_JOIN, &domain);
+        return joining(Finding::failure(format!("{} holds no key of a computer account", keytab.name)));
     };
     let realm = machine.rsplit_once('@').map(|(_, realm)| realm).unwrap_or_default();
     if let Some(config) = facts.config().await
         && fold(realm) != fold(&config.domain.realm)
     {
-        return Finding::failure(format!("{} is of another realm than {}", machine, config.domain.realm))
-            .command(&commands::ADCLI_JOIN, &domain);
+        let seen = format!("{} is of another realm than {}", machine, config.domain.realm);
+        return joining(Finding::failure(seen));
     }
     let name = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     if let Some(joined) = joined_as(keytab, &name) {
@@ -211,7 +236,7 @@ fn joined_as<'a>(keytab: &'a Keytab, name: &str) -> Option<&'a str> {
 }
 
 pub(super) async fn keytab_mode(facts: &Facts) -> Finding {
-    let keytab = Credentials::find(None).keytab;
+    let keytab = facts.keytab_file();
     let shown = keytab.display();
     match fs::metadata(facts.path(&keytab)) {
         Ok(found) if found.uid() != 0 || found.mode() & 0o077 != 0 => {
@@ -221,7 +246,7 @@ pub(super) async fn keytab_mode(facts: &Facts) -> Finding {
                  this host in AD",
                 found.uid()
             ))
-            .command(&commands::KEYTAB_MODE, "")
+            .command(&commands::KEYTAB_MODE, &shown.to_string())
         }
         Ok(_) => Finding::ok("root's alone"),
         Err(e) => Finding::failure(format!("{shown}: {e}")),
@@ -232,10 +257,10 @@ pub(super) async fn encryption(facts: &Facts) -> Finding {
     let (Ok(keytab), domain) = (facts.keytab().await, facts.domain().await) else {
         return Finding::because("keytab");
     };
-    judge_encryption(keytab, &domain)
+    judge_encryption(keytab, &domain, &facts.keytab_file())
 }
 
-fn judge_encryption(keytab: &Keytab, domain: &str) -> Finding {
+fn judge_encryption(keytab: &Keytab, domain: &str, path: &Path) -> Finding {
     let Some(machine) = machine_of(keytab, domain) else { return Finding::because("keytab") };
     let newest = versions(keytab, machine).first().copied().unwrap_or_default();
     let own = keytab.entries.iter().filter(|entry| entry.principal == machine && entry.version == newest);
@@ -250,11 +275,11 @@ fn judge_encryption(keytab: &Keytab, domain: &str) -> Finding {
     }
     // RC4: hardened domain controllers issue no ticket for it.
     let seen = format!("the newest key of {machine} is {names} only");
-    match types.contains(&23) {
+    let finding = match types.contains(&23) {
         true => Finding::warning(seen),
         false => Finding::failure(seen),
-    }
-    .command(&commands::ADCLI_UPDATE, domain)
+    };
+    with_adcli(finding, RENEW_KEYS, domain, path)
 }
 
 /// Returns true if there is no configuration because the host is not joined.
@@ -264,7 +289,10 @@ pub(super) fn is_not_joined(error: &ConfigError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::super::finding::Level;
+    use super::super::{Options, Shown};
     use super::*;
     use crate::kerberos::krb5::KeytabEntry;
 
@@ -290,10 +318,50 @@ mod tests {
             (&[("host/x@ACME.COM", 2, 18)], Level::Skipped, ""),
         ];
         for (entries, level, seen) in cases {
-            let finding = judge_encryption(&keytab(entries), "acme.com");
+            let finding = judge_encryption(&keytab(entries), "acme.com", Path::new(KEYTAB));
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.seen.contains(seen), "{finding:?}");
         }
+    }
+
+    /// The commands that a finding prints.
+    fn printed(finding: Finding) -> Vec<String> {
+        finding.fix.into_iter().filter_map(|fix| Shown::from(fix).command).collect()
+    }
+
+    #[tokio::test]
+    async fn a_keytab_elsewhere_is_the_one_that_commands_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let joined = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n";
+        fs::write(file("sssd.conf"), format!("{joined}krb5_keytab = /etc/sssd/acme.keytab\n")).unwrap();
+        let facts = || {
+            let (config, sssd) = (file("config.toml"), file("sssd.conf"));
+            let options = Options { config, sssd, socket: file("broker.sock"), login: None };
+            Facts::at_root(options, folder.path())
+        };
+        let missing = super::keytab(&facts()).await;
+        assert!(missing.seen.contains("/etc/sssd/acme.keytab does not exist"), "{missing:?}");
+        let join = "adcli join --login-user=Administrator --domain=acme.com \
+                    --host-keytab=/etc/sssd/acme.keytab";
+        assert_eq!(printed(missing), [join]);
+
+        fs::create_dir_all(file("etc/sssd")).unwrap();
+        let held = file("etc/sssd/acme.keytab");
+        fs::write(&held, b"\x05\x02").unwrap();
+        fs::set_permissions(&held, fs::Permissions::from_mode(0o644)).unwrap();
+        let mode = keytab_mode(&facts()).await;
+        assert_eq!(mode.level, Level::Failure);
+        let restrict = "chown root:root /etc/sssd/acme.keytab && chmod 0600 /etc/sssd/acme.keytab";
+        assert_eq!(printed(mode), [restrict]);
+
+        let weak = keytab(&[("XCALLY$@ACME.COM", 2, 23)]);
+        let renewed = judge_encryption(&weak, "acme.com", Path::new("/etc/sssd/acme.keytab"));
+        let update = "adcli update --computer-password-lifetime=0 --domain=acme.com \
+                      --host-keytab=/etc/sssd/acme.keytab";
+        assert_eq!(printed(renewed), [update]);
+        let renewed = judge_encryption(&weak, "acme.com", Path::new(KEYTAB));
+        assert_eq!(printed(renewed), ["adcli update --computer-password-lifetime=0 --domain=acme.com"]);
     }
 
     #[test]

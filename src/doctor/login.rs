@@ -7,6 +7,7 @@ use tokio::time::sleep;
 
 use super::application::{self, Answers, Bound};
 use super::commands::{self, Place};
+use super::edit::PAM_SERVICE;
 use super::facts::{Facts, Login, SERVICE, Way};
 use super::finding::Finding;
 use super::{bridge, command};
@@ -96,7 +97,7 @@ pub(super) async fn login(facts: &Facts) -> Finding {
 /// Logs the user in by a bind at the LDAP bridge. Returns a failure if the bridge does not answer.
 async fn by_bridge(facts: &Facts, user: &User, login: &Login) -> Result<Attempt, Finding> {
     let front = Front::load(&facts.options().config).map_err(|problem| not_tried(problem.to_string()))?;
-    if let Some(finding) = bridge::unreachable().await {
+    if let Some(finding) = bridge::silence(facts).await {
         return Err(finding);
     }
     match application::login_by_bridge(user, login, bridge::ADDRESS).await {
@@ -122,7 +123,9 @@ fn refused(login: &Login, attempt: &Attempt, line: Option<&str>) -> Finding {
     match (outcome, login.way) {
         (Some(outcome), _) if !outcome.is_success() => finding.advise(place(outcome), outcome.advice()),
         // Another module of the service rejected the user, or the broker was not queried.
-        (_, Way::Pam) => finding.command(&commands::SHOW_SERVICE, "").command(&commands::SHOW_LOG, ""),
+        (_, Way::Pam) => {
+            finding.command(&commands::SHOW_SERVICE, PAM_SERVICE).command(&commands::SHOW_LOG, "")
+        }
         (_, Way::Bridge) => finding.command(&commands::SHOW_BRIDGE, "").command(&commands::SHOW_LOG, ""),
     }
 }

@@ -4,7 +4,7 @@ use super::commands::Place as At;
 use super::commands::{self, Command};
 use super::facts::{Bound, Facts, unit};
 use super::finding::{Finding, Level, Part};
-use super::join::{machine_of, versions};
+use super::join::{JOIN_AGAIN, machine_of, versions, with_adcli};
 use crate::directory::machine::{MachineError, Place, Scope, Search};
 use crate::kerberos::KerberosError;
 
@@ -96,7 +96,9 @@ pub(super) async fn key(facts: &Facts) -> Finding {
         | KerberosError::NoCommonEncryption(_)
         | KerberosError::KeytabMissing(_)
         | KerberosError::KeytabEmpty(_)
-        | KerberosError::NoMachinePrincipal { .. } => finding.command(&commands::ADCLI_JOIN, &domain),
+        | KerberosError::NoMachinePrincipal { .. } => {
+            with_adcli(finding, JOIN_AGAIN, &domain, &facts.keytab_file())
+        }
         KerberosError::AccountRevoked(principal) => {
             let account = principal.split('@').next().unwrap_or_default();
             finding.there(&commands::ENABLE_WINDOWS, &commands::ENABLE_SAMBA, account)
@@ -136,8 +138,8 @@ pub(super) async fn version(facts: &Facts) -> Finding {
         true => Finding::ok(format!("version {theirs}, in AD and in the keytab")),
         false => {
             let held = held.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-            Finding::failure(format!("AD has version {theirs} of the key of {account}, the keytab {held}"))
-                .command(&commands::ADCLI_JOIN, &config.domain.name)
+            let seen = format!("AD has version {theirs} of the key of {account}, the keytab {held}");
+            with_adcli(Finding::failure(seen), JOIN_AGAIN, &config.domain.name, &facts.keytab_file())
         }
     }
 }

@@ -12,18 +12,36 @@ use super::stack::{Kind, Rule, Service, Value};
 use super::visitors::{MODULE, Missing, Other, RIGHT, Visitor, is_ours, observes, other, visit};
 use crate::libpam::SERVICES;
 
+/// Ends of the names that package managers, editors and Ansible give to a copy of a file.
+const COPIES: [&str; 9] = ["~", ".bak", ".old", ".orig", ".save", ".swp", ".rpmnew", ".rpmorig", ".rpmsave"];
+/// Parts of such names that other words follow, as in `.dpkg-old` and `.ucf-dist`.
+const MARKS: [&str; 2] = [".dpkg-", ".ucf-"];
+
+/// Returns true if a file of /etc/pam.d is only a copy of a service. libpam reads the file that an
+/// application names, and no application names a copy.
+fn is_copy(name: &str) -> bool {
+    let is_hidden = name.starts_with(['.', '#']);
+    is_hidden || COPIES.iter().any(|end| name.ends_with(end)) || MARKS.iter().any(|mark| name.contains(mark))
+}
+
 pub(super) async fn lines(facts: &Facts) -> Finding {
     let read = |path: &Path| fs::read_to_string(facts.path(path));
     let entries = fs::read_dir(facts.path(SERVICES)).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| !is_copy(name));
     names.retain(|name| read(&Path::new(SERVICES).join(name)).is_ok_and(|text| text.contains(MODULE)));
     names.sort();
     let services: Vec<_> = names.iter().map(|name| Service::load(name, &read)).collect();
-    found(facts.service().await, &services)
+    let motion = (SERVICE, facts.service().await);
+    let of_bridge = facts.bridge().await.map(|used| (used.settings.service.as_str(), &used.service));
+    let of_bridge = of_bridge.filter(|(name, _)| *name != SERVICE);
+    let deciding: Vec<_> = [motion].into_iter().chain(of_bridge).collect();
+    found(&deciding, &services)
 }
 
-/// Returns the finding for the application's service and all services that name our module.
-fn found(motion: &Service, all: &[Service]) -> Finding {
+/// Returns the finding for the services that decide the application's logins, by their names, and for all
+/// services that name our module.
+fn found(deciding: &[(&str, &Service)], all: &[Service]) -> Finding {
     let mut rules: Vec<&Rule> = Vec::new();
     for rule in all.iter().flat_map(|service| &service.rules).filter(|rule| is_ours(rule)) {
         // A file that several services include has its lines in each of them.
@@ -31,7 +49,9 @@ fn found(motion: &Service, all: &[Service]) -> Finding {
             rules.push(rule);
         }
     }
-    let findings = rules.into_iter().filter_map(of).chain(twice(motion)).chain(denied(motion));
+    let of_all =
+        deciding.iter().flat_map(|(name, service)| twice(service).into_iter().chain(denied(name, service)));
+    let findings = rules.into_iter().filter_map(of).chain(of_all);
     findings.reduce(Finding::and).unwrap_or_else(|| Finding::ok("no line of a PAM service only observes"))
 }
 
@@ -98,7 +118,7 @@ fn twice(motion: &Service) -> Option<Finding> {
 
 /// Returns the failure of a service in which our lines observe and no other line can admit a user: libpam
 /// denies if every line is ignored.
-fn denied(motion: &Service) -> Option<Finding> {
+fn denied(name: &str, motion: &Service) -> Option<Finding> {
     let everybody = Visitor { local: true, asks_ad: Value::SUCCESS, ..RIGHT };
     let kind = [Kind::Auth, Kind::Account].into_iter().find(|kind| {
         let stack = motion.stack(*kind);
@@ -106,7 +126,7 @@ fn denied(motion: &Service) -> Option<Finding> {
             && !visit(&stack, everybody, &Missing::new()).is_success()
     })?;
     let seen = format!(
-        "users cannot log in: no {} line of {SERVICES}/{SERVICE} but those that are ignored can admit them",
+        "users cannot log in: no {} line of {SERVICES}/{name} but those that are ignored can admit them",
         kind.name()
     );
     Some(Finding::failure(seen).advise(
@@ -122,6 +142,7 @@ fn denied(motion: &Service) -> Option<Finding> {
 mod tests {
     use std::io;
 
+    use super::super::Options;
     use super::super::finding::Level;
     use super::*;
 
@@ -130,7 +151,7 @@ mod tests {
             Some("/etc/pam.d/motion") => Ok(text.to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
         });
-        found(&service, std::slice::from_ref(&service))
+        found(&[(SERVICE, &service)], std::slice::from_ref(&service))
     }
 
     const ACCOUNT: &str = "account required pam_permit.so\n";
@@ -205,6 +226,39 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_copy_of_a_service_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        fs::create_dir_all(file("etc/pam.d")).unwrap();
+        let (config, sssd) = (file("config.toml"), file("sssd.conf"));
+        let options = Options { config, sssd, socket: file("broker.sock"), login: None };
+        let facts = Facts::at_root(options, folder.path());
+        let decides = format!("auth required pam_motion_ad.so\n{ACCOUNT}");
+        fs::write(file("etc/pam.d/motion"), decides).unwrap();
+        let observes = "auth [default=ignore] pam_motion_ad.so observe\nauth required pam_permit.so\n";
+        for name in [
+            "motion.dpkg-old",
+            "motion.dpkg-dist",
+            "motion.ucf-old",
+            "motion.4711.2026-11-30@12:00:00~",
+            "motion~",
+            "motion.bak",
+            "motion.orig",
+            "motion.rpmsave",
+            ".motion.swp",
+            "#motion#",
+        ] {
+            fs::write(file("etc/pam.d").join(name), observes).unwrap();
+        }
+        let finding = lines(&facts).await;
+        assert_eq!(finding.level, Level::Ok, "{finding:?}");
+        fs::write(file("etc/pam.d/motion-bridge"), observes).unwrap();
+        let finding = lines(&facts).await;
+        assert!(finding.seen.contains("logins at motion-bridge are only observed"), "{finding:?}");
+        assert_eq!(finding.seen.matches("only observed").count(), 1, "{finding:?}");
+    }
+
     #[test]
     fn a_line_that_two_services_include_is_named_once() {
         let read = |path: &Path| match path.to_str() {
@@ -215,7 +269,7 @@ mod tests {
             _ => Err(io::Error::from(io::ErrorKind::NotFound)),
         };
         let all = ["desk", "motion", "shared"].map(|name| Service::load(name, &read));
-        let finding = found(&all[1], &all);
+        let finding = found(&[(SERVICE, &all[1])], &all);
         assert_eq!(finding.seen.matches("only observed").count(), 1, "{finding:?}");
         assert_eq!(finding.level, Level::Warning);
     }

@@ -1,62 +1,129 @@
-//! `/etc/pam.d/motion`: whether libpam can read it, and which users its lines admit and reject.
+//! `/etc/pam.d/motion`, and the LDAP bridge's service where it is another one: whether libpam can read them,
+//! and which users their lines admit and reject.
 
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
+use tokio::net::UnixStream;
 use tokio::task::spawn_blocking;
 
 use super::application;
 use super::commands;
 use super::commands::Place;
+use super::configuration::place_of;
 use super::edit::Edit;
 use super::edit::PAM_SERVICE as FILE;
-use super::facts::{Facts, SERVICE};
+use super::facts::{Facts, SERVICE, user};
 use super::finding::{Finding, Level};
 use super::fix::access;
-use super::module;
 use super::repair::Host;
-use super::stack::{Kind, Rule, Value};
+use super::stack::{Kind, Rule, Service, Value};
 use super::visitors::{Judgement, MODULE, Missing, RIGHT, Trouble, Visitor, is_ours, judge, observes, visit};
+use super::{bridge, broker, module};
 use crate::config::{Access, JoinError};
+use crate::libpam::SERVICES;
 use crate::module::arguments::{ARGUMENTS, Arguments};
+use crate::protocol::SOCKET;
 
-/// Advice for a service that no safe change can fix.
-const BY_HAND: &str = "change /etc/pam.d/motion by hand, and no other file of /etc/pam.d: those are for \
-                       other services, su and sudo among them";
+/// A PAM service that decides logins of the application.
+struct Named<'a> {
+    name: &'a str,
+    /// Its own file.
+    file: String,
+    lines: &'a Service,
+}
+
+impl Named<'_> {
+    fn is_of_bridge(&self) -> bool {
+        self.name != SERVICE
+    }
+}
+
+/// Returns the application's service, and that of the LDAP bridge where the bridge uses another one.
+async fn services(facts: &Facts) -> Vec<Named<'_>> {
+    let motion = Named { name: SERVICE, file: FILE.to_owned(), lines: facts.service().await };
+    let of_bridge = facts.bridge().await.filter(|used| used.settings.service != SERVICE);
+    let of_bridge = of_bridge.map(|used| Named {
+        name: &used.settings.service,
+        file: format!("{SERVICES}/{}", used.settings.service),
+        lines: &used.service,
+    });
+    [motion].into_iter().chain(of_bridge).collect()
+}
+
+/// Merges the findings of several services: only those that are a problem, if there is one.
+fn merged(mut findings: Vec<Finding>) -> Finding {
+    let is_problem = |finding: &Finding| finding.level >= Level::Warning;
+    if findings.iter().any(is_problem) {
+        findings.retain(is_problem);
+    }
+    findings.dedup();
+    findings.into_iter().reduce(Finding::and).unwrap_or_else(|| Finding::skipped("there is no service"))
+}
 
 pub(super) async fn service(facts: &Facts) -> Finding {
-    let found = match fs::metadata(facts.path(FILE)) {
+    let mut findings = Vec::new();
+    for named in services(facts).await {
+        findings.push(readable_by_libpam(facts, &named).await);
+    }
+    merged(findings)
+}
+
+async fn readable_by_libpam(facts: &Facts, named: &Named<'_>) -> Finding {
+    let file = &named.file;
+    let found = match fs::metadata(facts.path(file)) {
         Ok(found) => found,
-        Err(e) => return mended(facts, Finding::failure(format!("{FILE}: {e}"))).await,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && named.is_of_bridge() => {
+            return Finding::failure(format!(
+                "{file}: {e}: libpam uses the lines of {SERVICES}/other for logins by the LDAP bridge"
+            ))
+            .advise(
+                Place::Here,
+                format!("correct {}, or write that file", place_of(facts, "bridge", "service")),
+            );
+        }
+        Err(e) => return mended(facts, named, Finding::failure(format!("{file}: {e}"))).await,
     };
     if found.uid() != 0 || found.mode() & 0o022 != 0 {
         let mode = found.mode() & 0o777;
-        return Finding::failure(format!(
-            "users other than root may change {FILE} (mode {mode:04o}, uid {})",
+        let finding = Finding::failure(format!(
+            "users other than root may change {file} (mode {mode:04o}, uid {})",
             found.uid()
-        ))
-        .run_with(access(Path::new(FILE), Some("root:root"), 0o644));
+        ));
+        return match access(Path::new(file), Some("root:root"), 0o644) {
+            Some(run) => finding.run(run),
+            None => finding.advise(Place::Here, format!("give {file} to root:root, with the mode 0644")),
+        };
     }
-    let service = facts.service().await;
-    match service.faults.first() {
+    match named.lines.faults.first() {
         Some(fault) => {
             let place = match fault.line {
                 Some(line) => format!("{}, line {line}", fault.file),
                 None => fault.file.clone(),
             };
-            mended(facts, Finding::failure(format!("{place}: {}", fault.text))).await
+            mended(facts, named, Finding::failure(format!("{place}: {}", fault.text))).await
         }
-        None => Finding::ok(format!("{} lines of {}", service.rules.len(), service.files.join(", "))),
+        None => Finding::ok(format!("{} lines of {}", named.lines.rules.len(), named.lines.files.join(", "))),
     }
 }
 
-/// Adds the change of the service that fixes the finding, or the advice to make one by hand.
-async fn mended(facts: &Facts, finding: Finding) -> Finding {
-    match edit(facts).await {
+/// Adds the change of the service that fixes the finding, or the advice to make one by hand. A service of the
+/// bridge's own is the administrator's.
+async fn mended(facts: &Facts, named: &Named<'_>, finding: Finding) -> Finding {
+    let edit = if named.is_of_bridge() { None } else { edit(facts).await };
+    match edit {
         Some(edit) => finding.edit(edit),
-        None => finding.command(&commands::SHOW_SERVICE, "").advise(Place::Here, BY_HAND),
+        None => finding.command(&commands::SHOW_SERVICE, &named.file).advise(
+            Place::Here,
+            format!(
+                "change {} by hand, and no file of another service: su and sudo are among them",
+                named.file
+            ),
+        ),
     }
 }
 
@@ -75,7 +142,15 @@ async fn edit(facts: &Facts) -> Option<Edit> {
 }
 
 pub(super) async fn lines(facts: &Facts) -> Finding {
-    let service = facts.service().await;
+    let mut findings = Vec::new();
+    for named in services(facts).await {
+        findings.push(calls_ours(facts, &named).await);
+    }
+    merged(findings)
+}
+
+async fn calls_ours(facts: &Facts, named: &Named<'_>) -> Finding {
+    let (service, file) = (named.lines, &named.file);
     for kind in [Kind::Auth, Kind::Account] {
         let stack = service.stack(kind);
         // A service that only observes does not need both.
@@ -84,11 +159,11 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
         }
         let finding = Finding::failure(match stack.is_empty() {
             true => {
-                format!("{FILE} has no {} line at all: libpam takes those of /etc/pam.d/other", kind.name())
+                format!("{file} has no {} line at all: libpam takes those of {SERVICES}/other", kind.name())
             }
-            false => format!("no {} line of {FILE} calls {MODULE}", kind.name()),
+            false => format!("no {} line of {file} calls {MODULE}", kind.name()),
         });
-        return mended(facts, finding).await;
+        return mended(facts, named, finding).await;
     }
     let decides = |rule: &&Rule| matches!(rule.kind, Kind::Auth | Kind::Account) && is_ours(rule);
     let places =
@@ -98,29 +173,53 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
 
 pub(super) async fn arguments(facts: &Facts) -> Finding {
     let text = fs::read_to_string(facts.path(FILE)).unwrap_or_default();
-    let service = facts.service().await;
-    let rules: Vec<_> = service.rules.iter().filter(|rule| is_ours(rule)).collect();
+    let services = services(facts).await;
+    let mut rules: Vec<&Rule> = Vec::new();
+    for rule in services.iter().flat_map(|named| &named.lines.rules).filter(|rule| is_ours(rule)) {
+        // A file that both services include has its lines in each of them.
+        if !rules.iter().any(|known| known.place() == rule.place()) {
+            rules.push(rule);
+        }
+    }
     let misread = misread(&rules);
     if !misread.is_empty() {
         return corrected(&text, misread);
     }
-    let wanted = &facts.options().socket;
-    let mut elsewhere = Vec::new();
-    for rule in rules {
-        let written = rule.arguments.iter().find(|argument| argument.starts_with("socket="));
-        let path = written.and_then(|written| written.strip_prefix("socket="));
-        if let (Some(written), Some(path)) = (written, path)
-            && wanted.to_str() != Some(path)
-        {
-            let seen = format!("{}: {written}, but the broker listens on {}", rule.place(), wanted.display());
-            let change = Some(None);
-            elsewhere.push(Wrong { rule, written, is_fatal: true, seen, change });
-        }
-    }
+    let elsewhere = elsewhere(&rules, &facts.options().socket, &broker::listens().await).await;
     match elsewhere.is_empty() {
         true => Finding::ok("every argument is understood"),
         false => corrected(&text, elsewhere),
     }
+}
+
+/// Returns the arguments that name another socket than those of the unit (`listens`) and the one that the
+/// administrator named (`wanted`). Without the argument the module uses [`SOCKET`], so it is removed only if
+/// the unit listens there, and nothing can listen at the named path.
+async fn elsewhere<'a>(rules: &[&'a Rule], wanted: &Path, listens: &[PathBuf]) -> Vec<Wrong<'a>> {
+    let mut wrong = Vec::new();
+    for rule in rules {
+        let written = rule.arguments.iter().find(|argument| argument.starts_with("socket="));
+        let Some((written, path)) = written.and_then(|all| Some((all, all.strip_prefix("socket=")?))) else {
+            continue;
+        };
+        let path = Path::new(path);
+        if path == wanted || listens.iter().any(|listens| listens == path) {
+            continue;
+        }
+        let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+        let is_removable = !is_socket && listens.iter().any(|listens| listens == Path::new(SOCKET));
+        let listens = listens.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        let listens = if listens.is_empty() { wanted.display().to_string() } else { listens.join(", ") };
+        wrong.push(Wrong {
+            rule,
+            written,
+            // A broker that another unit or an administrator has started may answer there.
+            is_fatal: UnixStream::connect(path).await.is_err(),
+            seen: format!("{}: {written}, but the broker's unit listens on {listens}", rule.place()),
+            change: is_removable.then_some(None),
+        });
+    }
+    wrong
 }
 
 /// A wrong argument.
@@ -221,7 +320,15 @@ fn meant(argument: &str) -> Option<String> {
 }
 
 pub(super) async fn order(facts: &Facts) -> Finding {
-    let service = facts.service().await;
+    let mut findings = Vec::new();
+    for named in services(facts).await {
+        findings.push(admits(facts, &named).await);
+    }
+    merged(findings)
+}
+
+async fn admits(facts: &Facts, named: &Named<'_>) -> Finding {
+    let service = named.lines;
     if service.rules.iter().any(|rule| observes(rule) && rule.ignores_rejections()) {
         return Finding::skipped("logins are only observed, see pam-observe");
     }
@@ -231,7 +338,7 @@ pub(super) async fn order(facts: &Facts) -> Finding {
     let finding = judged(&judge(service, &missing, facts.access().await.knows));
     match finding.level {
         Level::Ok => finding,
-        _ => mended(facts, finding).await,
+        _ => mended(facts, named, finding).await,
     }
 }
 
@@ -279,8 +386,16 @@ fn judged(judgement: &Judgement) -> Finding {
 /// Checks that SSSD does not reject our service: `realm join` makes it apply group policies, which do not
 /// know that service.
 pub(super) async fn sssd(facts: &Facts) -> Finding {
-    let service = facts.service().await;
-    let account = service.stack(Kind::Account);
+    let mut findings = Vec::new();
+    for named in services(facts).await {
+        findings.push(passes_sssd(facts, &named).await);
+    }
+    merged(findings)
+}
+
+async fn passes_sssd(facts: &Facts, named: &Named<'_>) -> Finding {
+    let name = named.name;
+    let account = named.lines.stack(Kind::Account);
     let sss = |rule: &&Rule| rule.is_module() && rule.name() == "pam_sss.so";
     let Some(rule) = account.iter().copied().find(sss) else {
         return Finding::ok("pam_sss is not among the account lines");
@@ -298,67 +413,76 @@ pub(super) async fn sssd(facts: &Facts) -> Finding {
         _ => return Finding::because("join"),
     };
     match access {
-        Some(access) if access.refuses(SERVICE) => Finding::failure(format!(
-            "{} (pam_sss.so): SSSD refuses the service {SERVICE}, which no ad_gpo_map_ of [{}] names",
+        Some(access) if access.refuses(name) => Finding::failure(format!(
+            "{} (pam_sss.so): SSSD refuses the service {name}, which no ad_gpo_map_ of [{}] names",
             rule.place(),
             access.section
         ))
-        .advise(Place::Here, permit(&access, &facts.options().sssd.display().to_string())),
-        _ => Finding::ok(format!("{} (pam_sss.so): SSSD accepts the service {SERVICE}", rule.place())),
+        .advise(Place::Here, permit(&access, &facts.options().sssd.display().to_string(), named)),
+        _ => Finding::ok(format!("{} (pam_sss.so): SSSD accepts the service {name}", rule.place())),
     }
 }
 
 /// Advises how to add the service to SSSD's map of services without a group policy. The file belongs to SSSD
 /// and realm, so the doctor does not edit it.
-fn permit(access: &Access, file: &str) -> String {
+fn permit(access: &Access, file: &str, named: &Named<'_>) -> String {
+    let name = named.name;
     let line = match access.permitted.is_empty() {
-        true => format!("ad_gpo_map_permit = +{SERVICE}"),
-        false => format!("ad_gpo_map_permit = {}, +{SERVICE}", access.permitted.join(", ")),
+        true => format!("ad_gpo_map_permit = +{name}"),
+        false => format!("ad_gpo_map_permit = {}, +{name}", access.permitted.join(", ")),
     };
     format!(
         "keep a copy of {file}, set `{line}` in its section [{}], and restart sssd; or remove pam_sss from \
-         {FILE} if SSSD should not decide there",
-        access.section
+         {} if SSSD should not decide there",
+        access.section, named.file
     )
 }
 
-/// Checks that the application can read the service and its includes, as its real user.
+/// Checks that the application and the LDAP bridge can read their service and its includes, as their real
+/// users.
 pub(super) async fn readable(facts: &Facts) -> Finding {
     if !facts.is_root() {
         return Finding::skipped("needs root");
     }
-    let user = match facts.application().await {
+    let application = match facts.application().await {
         Ok(user) => user,
         Err(cause) => return Finding::skipped(cause),
     };
-    let mut found: Option<Finding> = None;
-    for file in &facts.service().await.files {
-        if let Err(cause) = application::reads(&user, file).await {
-            let finding = Finding::failure(format!("{} may not read {file}: {cause}", user.name));
-            let finding = match access(Path::new(file), None, 0o644) {
-                Some(run) => finding.run(run),
-                None => finding.advise(
-                    Place::Here,
-                    format!(
-                        "{file} is included by {FILE}: every user must be able to read it, as Debian \
-                         installs it"
-                    ),
-                ),
-            };
-            found = Some(match found {
-                Some(found) => found.and(finding),
-                None => finding,
-            });
-        }
+    let mut findings = vec![read_by(&application, facts.service().await, FILE).await];
+    // Without that user, config-readable fails.
+    if let (Some(used), Ok(user)) = (facts.bridge().await, user(bridge::USER).await) {
+        let file = format!("{SERVICES}/{}", used.settings.service);
+        findings.push(read_by(&user, &used.service, &file).await);
     }
-    found.unwrap_or_else(|| Finding::ok(format!("{} may read the service and what it includes", user.name)))
+    merged(findings)
+}
+
+/// Checks that `user` can read the files of a service, of which `own` includes the others.
+async fn read_by(user: &User, service: &Service, own: &str) -> Finding {
+    let mut findings = Vec::new();
+    for file in &service.files {
+        let Err(cause) = application::reads(user, file).await else { continue };
+        let finding = Finding::failure(format!("{} may not read {file}: {cause}", user.name));
+        findings.push(match access(Path::new(file), None, 0o644) {
+            Some(run) => finding.run(run),
+            None => {
+                let included = if file == own { String::new() } else { format!(" is included by {own}:") };
+                finding.advise(
+                    Place::Here,
+                    format!("{file}{included} every user must be able to read it, as Debian installs it"),
+                )
+            }
+        });
+    }
+    let well = || Finding::ok(format!("{} may read the service and what it includes", user.name));
+    findings.into_iter().reduce(Finding::and).unwrap_or_else(well)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::os::unix::net::UnixListener;
 
-    use super::super::stack::Service;
+    use super::super::Options;
     use super::*;
 
     fn service(text: &str) -> Service {
@@ -550,10 +674,96 @@ account required pam_permit.so\n",
         }
     }
 
+    #[tokio::test]
+    async fn a_socket_that_the_unit_listens_on_is_right_and_no_other_is_removed_blindly() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let _listener = UnixListener::bind(path("live")).unwrap();
+        drop(UnixListener::bind(path("dead")).unwrap());
+        let usual = PathBuf::from(SOCKET);
+        // The named socket, those of the unit; whether logins fail, and whether the fix is automatic.
+        for (name, listens, expected) in [
+            ("gone", vec![path("gone")], None),
+            ("gone", vec![usual.clone(), path("gone")], None),
+            ("gone", vec![usual.clone()], Some((true, true))),
+            ("dead", vec![usual.clone()], Some((true, false))),
+            ("live", vec![usual.clone()], Some((false, false))),
+            // Without the argument, the module would connect where nothing listens.
+            ("gone", vec![path("live")], Some((true, false))),
+            ("gone", vec![], Some((true, false))),
+        ] {
+            let line = format!("auth required pam_motion_ad.so socket={}\n", path(name).display());
+            let service = service(&line);
+            let rules: Vec<_> = service.rules.iter().collect();
+            let wrong = elsewhere(&rules, &usual, &listens).await;
+            let found = wrong.first().map(|wrong| (wrong.is_fatal, wrong.change.is_some()));
+            assert_eq!(found, expected, "{name} {listens:?}");
+            assert!(elsewhere(&rules, &path(name), &listens).await.is_empty(), "{name} {listens:?}");
+            if let Some((is_fatal, is_automatic)) = expected {
+                let finding = corrected(&line, wrong);
+                assert_eq!(finding.level == Level::Failure, is_fatal, "{finding:?}");
+                assert_eq!(finding.fix[0].is_automatic(), is_automatic, "{finding:?}");
+            }
+        }
+    }
+
+    /// A host whose bridge has this service, if any.
+    fn host(of_bridge: Option<&str>) -> (tempfile::TempDir, Facts) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        for name in ["var/opt/motion2", "etc/pam.d"] {
+            fs::create_dir_all(file(name)).unwrap();
+        }
+        fs::write(file("var/opt/motion2/.env"), "XC_ACTIVEDIRECTORY_URL='ldap://127.0.0.1:3890'\n").unwrap();
+        fs::write(file("config.toml"), "bridge.service = \"motion-bridge\"\n").unwrap();
+        fs::write(file("etc/pam.d/motion"), SHIPPED).unwrap();
+        let modules = folder.path().join(module::folder().strip_prefix("/").unwrap());
+        fs::create_dir_all(&modules).unwrap();
+        fs::write(modules.join("pam_permit.so"), "").unwrap();
+        if let Some(text) = of_bridge {
+            fs::write(file("etc/pam.d/motion-bridge"), text).unwrap();
+        }
+        let (config, sssd) = (file("config.toml"), file("sssd.conf"));
+        let options = Options { config, sssd, socket: file("broker.sock"), login: None };
+        let facts = Facts::at_root(options, folder.path());
+        (folder, facts)
+    }
+
+    #[tokio::test]
+    async fn the_service_of_the_bridge_is_judged_too() {
+        let (_folder, facts) = host(None);
+        let missing = super::service(&facts).await;
+        assert_eq!(missing.level, Level::Failure);
+        assert!(missing.seen.contains("/etc/pam.d/motion-bridge: No such file"), "{missing:?}");
+        assert!(missing.fix.iter().all(|fix| !fix.is_automatic()), "{missing:?}");
+
+        for (text, of_lines, of_order, seen) in [
+            (SHIPPED, Level::Ok, Level::Ok, "only users whom AD accepts"),
+            (
+                "auth optional pam_motion_ad.so\nauth required pam_permit.so\n\
+                 account required pam_motion_ad.so\n",
+                Level::Ok,
+                Level::Failure,
+                "give access to users whom AD rejects",
+            ),
+            ("auth required pam_permit.so\n", Level::Failure, Level::Ok, ""),
+        ] {
+            let (_folder, facts) = host(Some(text));
+            let found = lines(&facts).await;
+            assert_eq!(found.level, of_lines, "{text}{found:?}");
+            let found = order(&facts).await;
+            assert_eq!(found.level, of_order, "{text}{found:?}");
+            assert!(found.seen.contains(seen), "{text}{found:?}");
+            assert!(found.fix.iter().all(|fix| !fix.is_automatic()), "{found:?}");
+        }
+    }
+
     #[test]
     fn sssds_own_setting_is_named_and_its_file_left_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path();
+        let lines = Service::default();
+        let named = Named { name: SERVICE, file: FILE.to_owned(), lines: &lines };
         let head =
             "[sssd]\ndomains = acme.com\n\n[domain/acme.com]\nid_provider = ad\naccess_provider = ad\n";
         for (more, line) in [
@@ -563,7 +773,7 @@ account required pam_permit.so\n",
             fs::write(path, format!("{head}{more}")).unwrap();
             let access = Access::load(path, None).unwrap().unwrap();
             assert!(access.refuses(SERVICE));
-            assert!(permit(&access, "/etc/sssd/sssd.conf").contains(&format!("`{line}`")));
+            assert!(permit(&access, "/etc/sssd/sssd.conf", &named).contains(&format!("`{line}`")));
             fs::write(path, format!("{head}{line}\n")).unwrap();
             assert!(!Access::load(path, None).unwrap().unwrap().refuses(SERVICE), "{line}");
         }

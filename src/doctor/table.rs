@@ -150,7 +150,8 @@ pub const CHECKS: &[Check] = &[
         |facts| Box::pin(pam::service(facts))),
     check(Package, "pam-lines", "the module's lines", &["pam-service"],
         "An auth line and an account line call pam_motion_ad.so. If the service has no line of a kind, \
-         libpam takes those of /etc/pam.d/other.",
+         libpam takes those of /etc/pam.d/other. Where the LDAP bridge has a service of its own (bridge.service), this check \
+         and the others of PAM services judge that one, too.",
         |facts| Box::pin(pam::lines(facts))),
     check(Package, "pam-arguments", "the module's arguments", &["pam-lines"],
         "A known argument with a broken value refuses every login, an unknown one is ignored. See pam_motion_ad(8).",
@@ -194,8 +195,8 @@ pub const CHECKS: &[Check] = &[
         "libkrb5's own configuration, which the broker must be able to read.",
         |facts| Box::pin(join::krb5_conf(facts))),
     check(Host, "keytab", "the keytab", &[],
-        "/etc/krb5.keytab holds the machine's keys. The broker needs them for everything that it reads in \
-         AD. Joining again asks for an administrator's password, and gives the computer account a new \
+        "/etc/krb5.keytab, or the file that krb5_keytab in sssd.conf names, holds the machine's keys. The broker \
+         needs them for everything that it reads in AD. Joining again asks for an administrator's password, and gives the computer account a new \
          password and this host its keys.",
         |facts| Box::pin(join::keytab(facts))),
     check(Host, "keytab-mode", "who may read the keytab", &["keytab"],
@@ -294,7 +295,8 @@ pub const CHECKS: &[Check] = &[
          motion-ad.toml(5).",
         |facts| Box::pin(configuration::file(facts))),
     check(Configuration, "config-readable", "the broker may read its files", &["config-file", "broker-user"],
-        "config.toml, the name map and tls.ca_file, as the user motion-ad, whose unit hides /home, /root and /tmp.",
+        "config.toml, the name map and tls.ca_file, as the user motion-ad, whose unit hides /home, /root and /tmp. If this \
+         host uses the LDAP bridge, its certificate and key, too, as the user motion-ad-ldap.",
         |facts| Box::pin(configuration::readable(facts))),
     check(Configuration, "names-map", "the name map", &["config-file"],
         "A line that cannot be understood, or that contradicts another one, denies every login: if the line \
@@ -352,8 +354,10 @@ pub const CHECKS: &[Check] = &[
         "If XC_ACTIVEDIRECTORY_URL names this host, the port must be the bridge's, and name and secret in \
          .env must be those in /etc/motion-ad/ldap-admin.",
         |facts| Box::pin(bridge::line(facts))),
-    check(Xcally, "bridge-socket", "the LDAP bridge answers", &["bridge-line"],
-        "If XCALLY uses the LDAP bridge, the bridge's socket must be enabled and accept connections.",
+    check(Xcally, "bridge-socket", "the LDAP bridge answers", &["config-readable", "bridge-line"],
+        "If XCALLY's .env names the LDAP bridge, or its socket is enabled, the doctor binds there as the \
+         application's user, without a password, which the bridge must refuse. systemd accepts connections also \
+         for a bridge that cannot start.",
         |facts| Box::pin(bridge::socket(facts))),
     check(Xcally, "env-password", "an AD password in .env", &[],
         "XCALLY's own integration keeps an AD administrator's password in /var/opt/motion2/.env. After XCALLY no \

@@ -47,13 +47,16 @@ impl Skew {
 pub enum KerberosError {
     /// There is no keytab.
     #[error(
-        "the keytab {0} does not exist: join again with `adcli join`, or for the first time with `realm join`"
+        "the keytab {0} does not exist: join again with `adcli join`, as `motion-ad doctor` prints it, or \
+         for the first time with `realm join`"
     )]
     KeytabMissing(String),
     /// The keytab cannot be read.
     #[error(
         "the keytab {path} cannot be read ({cause}): {}",
-        scarce::advice_for(.cause).unwrap_or("check its owner and mode, or join again with `adcli join`")
+        scarce::advice_for(.cause).unwrap_or(
+            "check its owner and mode, or join again with `adcli join`, as `motion-ad doctor` prints it"
+        )
     )]
     KeytabUnreadable {
         /// The keytab.
@@ -63,12 +66,14 @@ pub enum KerberosError {
     },
     /// The keytab holds no key.
     #[error(
-        "the keytab {0} holds no key: join again with `adcli join`, or for the first time with `realm join`"
+        "the keytab {0} holds no key: join again with `adcli join`, as `motion-ad doctor` prints it, or \
+         for the first time with `realm join`"
     )]
     KeytabEmpty(String),
     /// The keytab holds keys, but not the machine account's.
     #[error(
-        "the keytab {path} holds no key of a machine account (only {found}): join again with `adcli join`"
+        "the keytab {path} holds no key of a machine account (only {found}): join again with `adcli join`, \
+         as `motion-ad doctor` prints it"
     )]
     NoMachinePrincipal {
         /// The keytab.
@@ -79,7 +84,7 @@ pub enum KerberosError {
     /// The KDC does not accept the key.
     #[error(
         "the KDC does not accept the key of {principal}{}: the machine password was changed or the computer \
-         account was reset; join again with `adcli join`",
+         account was reset; join again with `adcli join`, as `motion-ad doctor` prints it",
         versions(.version, .older)
     )]
     KeyRejected {
@@ -92,7 +97,8 @@ pub enum KerberosError {
     },
     /// The KDC does not know the machine account.
     #[error(
-        "the KDC does not know {0}: the computer account was deleted or renamed; join again with `adcli join`"
+        "the KDC does not know {0}: the computer account was deleted or renamed; join again with \
+         `adcli join`, as `motion-ad doctor` prints it"
     )]
     AccountUnknown(String),
     /// The machine account is disabled, expired or locked.
@@ -116,7 +122,10 @@ pub enum KerberosError {
     #[error("the KDC knows no service {0}: the domain controller's name is wrong or its SPN is missing")]
     ServiceUnknown(String),
     /// KDC and keytab have no encryption type in common.
-    #[error("the KDC and the keytab of {0} have no encryption type in common: join again with `adcli join`")]
+    #[error(
+        "the KDC and the keytab of {0} have no encryption type in common: join again with `adcli join`, as \
+         `motion-ad doctor` prints it"
+    )]
     NoCommonEncryption(String),
     /// A ticket has ended, or has too little life left: Samba accepts none with less than two minutes
     /// (CVE-2022-2031).

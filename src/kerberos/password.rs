@@ -83,7 +83,7 @@ pub enum CheckError {
     /// The KDC accepted the password but does not know this host's key.
     #[error(
         "the KDC {kdc} does not hold this host's key: a forged KDC or a stale keytab ({cause}); if the \
-         machine password was changed, join again with `adcli join`"
+         machine password was changed, join again with `adcli join`, as `motion-ad doctor` prints it"
     )]
     Forged {
         /// The KDC.
@@ -95,7 +95,7 @@ pub enum CheckError {
     /// not hold: the machine's password has just changed, the keytab is stale, or the KDC is forged.
     #[error(
         "the KDC {kdc} uses another version of this host's key than the keytab: a stale keytab or a forged \
-         KDC ({cause}); join again with `adcli join`"
+         KDC ({cause}); join again with `adcli join`, as `motion-ad doctor` prints it"
     )]
     KeyVersion {
         /// The KDC.

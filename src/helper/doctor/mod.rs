@@ -3,7 +3,9 @@
 mod fix;
 mod report;
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -11,13 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::cli::{AsApplication, Task};
 use super::{Cli, Exit, Failure, Page, bundle, password, show};
+use crate::config::Credentials;
 use crate::doctor::{
     Check, Evidence, Finding, Level, Login, Options, Way, application, child, examine, gather,
 };
-
-/// Settings for libkrb5, as in the broker's unit: the keytab to use, and not to ask SSSD for a KDC.
-const ENVIRONMENT: [(&str, &str); 2] =
-    [("KRB5_KTNAME", "FILE:/etc/krb5.keytab"), ("SSSD_KRB5_LOCATOR_DISABLE", "1")];
 
 /// Width of an explanation, in columns.
 const WIDTH: usize = 78;
@@ -42,7 +41,7 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
     if let Some(check) = args.explain.as_deref().and_then(Check::find) {
         return Ok(Page { text: explain(check), exit: Exit::Yes });
     }
-    begin_again();
+    begin_again(&cli.sssd);
     let login = match &args.login {
         Some(name) if args.password_stdin => {
             let [password] = password::from_stdin()?;
@@ -73,7 +72,7 @@ pub(super) fn doctor(cli: &Cli, args: &super::Doctor) -> Result<Page, Failure> {
 
 /// Runs the doctor, and reports only the checks with these ids.
 pub(super) fn only(cli: &Cli, ids: &[&str]) -> Result<Page, Failure> {
-    begin_again();
+    begin_again(&cli.sssd);
     let (config, sssd, socket) = (cli.config.clone(), cli.sssd.clone(), cli.socket.clone());
     examined(Options { config, sssd, socket, login: None }, false, |check| ids.contains(&check.id))
 }
@@ -141,15 +140,23 @@ pub(super) fn as_application(args: &AsApplication) -> Result<Page, Failure> {
     done.map(|text| Page { text, exit: Exit::Yes }).map_err(Failure::Application)
 }
 
+/// Returns the settings for libkrb5, as in the broker's unit: the keytab of the host, whatever the caller's
+/// environment names, and not to ask SSSD for a KDC.
+fn environment(sssd: &Path) -> [(&'static str, OsString); 2] {
+    let mut keytab = OsString::from("FILE:");
+    keytab.push(Credentials::keytab_of(sssd));
+    [("KRB5_KTNAME", keytab), ("SSSD_KRB5_LOCATOR_DISABLE", "1".into())]
+}
+
 /// Restarts the program with the environment for libkrb5, which cannot change safely once there are threads.
-fn begin_again() {
-    if ENVIRONMENT.iter().all(|(name, value)| std::env::var(name).as_deref() == Ok(*value)) {
+fn begin_again(sssd: &Path) {
+    let wanted = environment(sssd);
+    if wanted.iter().all(|(name, value)| std::env::var_os(name).as_ref() == Some(value)) {
         return;
     }
     if let Ok(program) = std::env::current_exe() {
         // Returns only on a failure; then krb5.conf names the keytab.
-        let _ =
-            std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(ENVIRONMENT).exec();
+        let _ = std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(wanted).exec();
     }
 }
 
@@ -258,6 +265,16 @@ mod tests {
         for (level, exit) in [(Ok, 0), (Skipped, 0), (Warning, 1), (Failure, 2)] {
             assert_eq!(Exit::from(level) as u8, exit, "{level:?}");
         }
+    }
+
+    #[test]
+    fn libkrb5_reads_the_keytab_that_sssd_conf_names() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let keytab = || environment(file.path())[0].1.clone();
+        assert_eq!(keytab(), "FILE:/etc/krb5.keytab");
+        let text = "[sssd]\ndomains = acme.com\n[domain/acme.com]\nid_provider = ad\n";
+        std::fs::write(file.path(), format!("{text}krb5_keytab = /etc/sssd/acme.keytab\n")).unwrap();
+        assert_eq!(keytab(), "FILE:/etc/sssd/acme.keytab");
     }
 
     #[test]

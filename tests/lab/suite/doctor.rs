@@ -163,6 +163,17 @@ const TIME_SERVICE: &str = "echo +10m >/etc/faketimerc && rm -f \
 const NO_TIME_SERVICE: &str = "systemctl disable --now systemd-timesyncd.service; \
     rm -f /etc/systemd/system/systemd-timesyncd.service /etc/faketimerc; systemctl daemon-reload";
 
+/// Enables the LDAP bridge with a certificate whose key only root may read.
+const CLOSED_KEY: &str = "cd /etc/motion-ad && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj \
+    /CN=localhost -keyout ldap.key -out ldap.pem 2>/dev/null && chown root:root ldap.key && chmod 0600 \
+    ldap.key && systemctl enable --now motion-ad-ldap.socket";
+const BRIDGE: Step = Host("systemctl enable --now motion-ad-ldap.socket");
+const NO_BRIDGE: Step = Host(
+    "systemctl disable --now motion-ad-ldap.socket; systemctl stop motion-ad-ldap.service; rm -f \
+     /etc/motion-ad/ldap.pem /etc/motion-ad/ldap.key /etc/pam.d/motion-bridge",
+);
+const OTHER_SERVICE: Step = Configure("[bridge]\nservice = \"motion-bridge\"\n");
+
 const HEAL: Step = Step::Lab(&["net", "heal", "dc"]);
 const GOOD: Step = Step::Lab(&["dc", "cert", "good"]);
 const CLEAN_MAP: Step = Host("printf '# nobody\\n' >/etc/motion-ad/names.map");
@@ -358,9 +369,35 @@ const ROWS: &[Row] = &[
     row("the Redis of the register does not answer",
         &[Configure("[sessions]\nstore = \"redis://ad.acme.com\"\n")],
         "sessions", "ad.acme.com:6379: Connection refused", ByHand(&[PLAIN])),
+    row("the Redis of the register does not answer, and logins do without",
+        &[Configure("[sessions]\nstore = \"redis://ad.acme.com\"\non_store_failure = \"allow\"\n")],
+        "sessions", "ad.acme.com:6379: Connection refused", ByHand(&[PLAIN])).warns(),
     row("broker.users names nobody of this host",
         &[Configure("[broker]\nusers = [\"motion\", \"wwwdata\"]\n")],
         "broker-users", "there is no user wwwdata; did you mean \"www-data\"?", ByHand(&[PLAIN])).warns(),
+
+    // The LDAP bridge.
+    row("the bridge may not read its key",
+        &[Host(CLOSED_KEY)],
+        "config-readable", "motion-ad-ldap may not read /etc/motion-ad/ldap.key", Fixed).then(&[NO_BRIDGE]),
+    row("the bridge's certificate is malformed: its socket accepts connections, and no process answers",
+        &[Host("echo nonsense >/etc/motion-ad/ldap.pem; cp /etc/motion-ad/ldap.pem /etc/motion-ad/ldap.key; \
+            chmod 0640 /etc/motion-ad/ldap.key; chown root:motion-ad-ldap /etc/motion-ad/ldap.key"), BRIDGE],
+        "bridge-socket", "no LDAP bridge answers behind its socket",
+        ByHand(&[Host("rm /etc/motion-ad/ldap.pem /etc/motion-ad/ldap.key")])).then(&[NO_BRIDGE]),
+    row("bridge.service names a service that is missing",
+        &[OTHER_SERVICE, BRIDGE],
+        "pam-service", "/etc/pam.d/motion-bridge: No such file", ByHand(&[PLAIN])).then(&[PLAIN, NO_BRIDGE]),
+    row("the bridge's own service lets everybody in",
+        &[Host("printf 'auth optional pam_motion_ad.so\\nauth required pam_permit.so\\naccount required pam_motion_ad.so\\n' \
+            >/etc/pam.d/motion-bridge"), OTHER_SERVICE, BRIDGE],
+        "pam-order", "give access to users whom AD rejects",
+        ByHand(&[Host("cp -p /root/pam-motion /etc/pam.d/motion-bridge")])).then(&[PLAIN, NO_BRIDGE]),
+    row("the bridge's own service has no line of ours for accounts",
+        &[Host("printf 'auth optional pam_motion_ad.so\\nauth required pam_permit.so\\n' >/etc/pam.d/motion-bridge"),
+            OTHER_SERVICE, BRIDGE],
+        "pam-lines", "/etc/pam.d/motion-bridge has no account line at all",
+        ByHand(&[Host("cp -p /root/pam-motion /etc/pam.d/motion-bridge")])).then(&[PLAIN, NO_BRIDGE]),
 
     // XCALLY.
     row("Debian's camera daemon is installed",
@@ -428,6 +465,9 @@ pub fn full(lab: &Lab, report: &mut Report) -> Check {
         "a fix after which the check does not pass is undone: the file byte for byte, with owner and mode",
         || taken_back(lab),
     );
+    report.check("a unit that listens elsewhere, and lines that name its socket: --fix leaves them", || {
+        socket_elsewhere(lab)
+    });
     report.check("each wrong key of the machine is tried once", || one_attempt(lab));
     lab.run(&["machine", "restore"]).ok()?;
     report.check(
@@ -932,6 +972,33 @@ fn taken_back(lab: &Lab) -> Check {
     equal("the file", after, before)?;
     equal("exit status", ran.code, 2).map_err(all)?;
     healthy(lab, "")
+}
+
+/// Checks that a host whose unit and lines name another socket is well, and stays so.
+fn socket_elsewhere(lab: &Lab) -> Check {
+    const OTHER: &str = "/run/motion-ad/other.sock";
+    const FOLDER: &str = "/etc/systemd/system/motion-ad.socket.d";
+    const RESTART: &str = "systemctl daemon-reload && systemctl stop motion-ad.service motion-ad.socket && \
+                           systemctl start motion-ad.socket motion-ad.service";
+    lab.host_sh(&format!(
+        "mkdir -p {FOLDER} && printf '[Socket]\\nListenStream=\\nListenStream={OTHER}\\n' \
+         >{FOLDER}/other.conf && {RESTART} && sed -i '/pam_motion_ad/s,$, socket={OTHER},' /etc/pam.d/motion"
+    ))
+    .ok()?;
+    let seen = wait(SETTLED, || john(lab).map(drop)).and_then(|()| {
+        let arguments = |found: &Found| {
+            let check = found.check("pam-arguments")?;
+            equal("pam-arguments", check["level"].as_str(), Some("ok")).map_err(|e| found.explain(e))
+        };
+        arguments(&doctor(lab, "", &[])?)?;
+        let before = lab.host_sh("cat /etc/pam.d/motion").ok()?;
+        lab.host("root", &["motion-ad", "doctor", "--fix", "--yes"], "");
+        equal("the service", lab.host_sh("cat /etc/pam.d/motion").ok()?, before)?;
+        john(lab).map(drop)
+    });
+    lab.host_sh(&format!("rm -r {FOLDER}; {RESTART}")).ok()?;
+    take(lab, PAM)?;
+    seen.and_then(|()| healthy(lab, ""))
 }
 
 /// Checks that the doctor tries each outdated machine key only once: the newest, and the older one. Broker

@@ -404,15 +404,42 @@ fn keytab_elsewhere(lab: &Lab) -> Check {
     let line = lab.wait_for_log(&position, &["problem=", MOVED])?;
     let command = line.split('`').nth(1).ok_or("the log names no command")?.replace("\\\\", "\\");
     lab.host_sh(&command).ok()?;
-    let seen = comes_and_stays_out(lab);
+    let seen = comes_and_stays_out(lab).and_then(|()| examined_elsewhere(lab, MOVED));
     lab.host_sh(&format!(
-        "mv {MOVED} {KEYTAB}; cp -p /root/sssd.conf {SSSD}; rm -r /etc/systemd/system/motion-ad.service.d; \
-         systemctl daemon-reload; systemctl restart motion-ad.service"
+        "chmod 0600 {MOVED}; mv {MOVED} {KEYTAB}; cp -p /root/sssd.conf {SSSD}; rm -r \
+         /etc/systemd/system/motion-ad.service.d; systemctl daemon-reload; systemctl restart \
+         motion-ad.service"
     ))
     .ok()?;
     wait(Duration::from_secs(10), || john(lab).map(drop))?;
     contains("the command", &command, &format!("keytab:{MOVED}"))?;
     seen
+}
+
+/// Checks that the doctor reads the keytab at `path`, and that its command names that file.
+fn examined_elsewhere(lab: &Lab, path: &str) -> Check {
+    let examined = || -> Result<Vec<serde_json::Value>, String> {
+        let doctor = lab.host("root", &["motion-ad", "doctor", "--json"], "").stdout;
+        let report: serde_json::Value =
+            serde_json::from_str(&doctor).map_err(|e| format!("{e}\n{doctor}"))?;
+        Ok(report["checks"].as_array().cloned().unwrap_or_default())
+    };
+    let checks = examined()?;
+    let of = |checks: &[serde_json::Value], id: &str| {
+        checks.iter().find(|check| check["id"] == id).cloned().ok_or_else(|| format!("no check {id}"))
+    };
+    for id in ["keytab", "keytab-mode", "keytab-encryption", "machine-key", "kvno"] {
+        let check = of(&checks, id)?;
+        equal(id, check["level"].as_str(), Some("ok")).map_err(|e| format!("{e}\n{check}"))?;
+    }
+    lab.host_sh(&format!("chmod 0644 {path}")).ok()?;
+    let mode = of(&examined()?, "keytab-mode")?;
+    contains("keytab-mode", mode["seen"].as_str().unwrap_or_default(), &format!("{path} has mode 0644"))?;
+    let command = mode["fix"][0]["command"].as_str().unwrap_or_default();
+    equal("its command", command, format!("chown root:root {path} && chmod 0600 {path}").as_str())?;
+    lab.host_sh(command).ok()?;
+    let mode = of(&examined()?, "keytab-mode")?;
+    equal("keytab-mode after it", mode["level"].as_str(), Some("ok"))
 }
 
 /// Removes the domain controllers that a broker that starts would begin with.
