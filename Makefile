@@ -256,9 +256,11 @@ tool = { command -v $(1) >/dev/null || [ -x target/tools/bin/$(1) ] || \
 	cargo install --quiet --locked --debug --root target/tools $(1); }
 deny coverage mutants: export PATH := $(PATH):$(CURDIR)/target/tools/bin
 
+# cargo-deny reads the manifests of all crates in Cargo.lock, also of those for other systems, which no build has downloaded.
 .PHONY: deny
 deny: build-deps ## check licences, bans and sources of every crate by cargo-deny, which it installs in target/tools
 	$(call tool,cargo-deny)
+	cargo fetch --quiet --locked
 	cargo deny --offline --locked check bans licenses sources
 
 .PHONY: lint-fast
