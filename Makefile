@@ -324,8 +324,8 @@ coverage: test-deps ## lines that `cargo test` runs, by room; installs cargo-llv
 	tests/coverage
 
 # What decides a login. Each mutant is compiled and tested by itself, so all of them take hours.
-mutants := src/directory/people/account.rs src/directory/people/groups.rs src/login/** src/module/code.rs \
-	src/module/memory.rs src/name.rs src/sessions/rule.rs src/verdict.rs
+mutants := src/directory/passwords/refusal.rs src/directory/people/account.rs src/directory/people/groups.rs src/login/** \
+	src/module/code.rs src/module/memory.rs src/name.rs src/sessions/rule.rs src/verdict.rs
 
 .PHONY: mutants
 mutants: test-deps ## change what decides a login line by line, and see a test fail; MUTANTS="src/name.rs" for some files (hours)
