@@ -88,6 +88,11 @@ deps: ## install the Debian packages that building and testing need, where some 
 build-deps:
 	@packaging/deps $(ARCH)
 
+# Not in the help either: those that building and the tests need.
+.PHONY: test-deps
+test-deps:
+	@packaging/deps --test
+
 .PHONY: build
 build: build-deps ## build broker, bridge and helper as they are shipped
 	$(shipped) cargo build --locked $(build_flags) --bin motion-ad --bin motion-ad-broker --bin motion-ad-ldap $(for_arch)
@@ -256,9 +261,11 @@ tool = { command -v $(1) >/dev/null || [ -x target/tools/bin/$(1) ] || \
 	cargo install --quiet --locked --debug --root target/tools $(1); }
 deny coverage mutants: export PATH := $(PATH):$(CURDIR)/target/tools/bin
 
+# cargo-deny reads the manifests of all crates in Cargo.lock, also of those for other systems, which no build has downloaded.
 .PHONY: deny
 deny: build-deps ## check licences, bans and sources of every crate by cargo-deny, which it installs in target/tools
 	$(call tool,cargo-deny)
+	cargo fetch --quiet --locked
 	cargo deny --offline --locked check bans licenses sources
 
 .PHONY: lint-fast
@@ -296,7 +303,7 @@ fuzz_flags := --cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module $(addpref
 	inline-8bit-counters pc-table trace-compares)
 
 .PHONY: fuzz
-fuzz: ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for some, KEEP=1 keeps what reached new code
+fuzz: build-deps ## run the fuzz targets for FUZZ_SECONDS each (600); FUZZ="dn name" for some, KEEP=1 keeps what reached new code
 	cp Cargo.lock fuzz
 	RUSTFLAGS="$(fuzz_flags)" cargo +nightly build --release --target $(rust) --manifest-path fuzz/Cargo.toml
 	FUZZ_PROGRAM=$(CURDIR)/fuzz/target/$(rust)/release/any fuzz/run $(if $(KEEP),--keep) $(FUZZ)
@@ -312,16 +319,16 @@ miri: build-deps ## run the module's tests that call no C under miri (a nightly 
 	    cargo +nightly miri test --locked --no-default-features --lib -- $(miri_skips) $(miri_rooms)
 
 .PHONY: coverage
-coverage: build-deps ## lines that `cargo test` runs, by part of src; installs cargo-llvm-cov in target/tools (a quarter of an hour)
+coverage: test-deps ## lines that `cargo test` runs, by part of src; installs cargo-llvm-cov in target/tools (a quarter of an hour)
 	$(call tool,cargo-llvm-cov)
 	tests/coverage
 
 # What decides a login. Each mutant is compiled and tested by itself, so all of them take hours.
-mutants := src/directory/people/account.rs src/directory/people/groups.rs src/login/** src/module/code.rs \
-	src/module/memory.rs src/name.rs src/sessions/rule.rs src/verdict.rs
+mutants := src/directory/passwords/refusal.rs src/directory/people/account.rs src/directory/people/groups.rs src/login/** \
+	src/module/code.rs src/module/memory.rs src/name.rs src/sessions/rule.rs src/verdict.rs
 
 .PHONY: mutants
-mutants: build-deps ## change what decides a login line by line, and see a test fail; MUTANTS="src/name.rs" for some files (hours)
+mutants: test-deps ## change what decides a login line by line, and see a test fail; MUTANTS="src/name.rs" for some files (hours)
 	$(call tool,cargo-mutants)
 	cargo mutants --package motion-ad --output target $(foreach file,$(or $(MUTANTS),$(mutants)),--file '$(file)') -- \
 	    --lib --test broker --test controllers

@@ -416,6 +416,10 @@ mod tests {
         );
         let refused = b"\x30\x0f\x02\x01\x02\x61\x0a\x0a\x01\x31\x04\x00\x04\x03no\0";
         assert_eq!(read(refused, 2).unwrap(), Response { code: 49, text: "no".into(), token: None });
+        // A password policy control after the result changes nothing about it.
+        let with_control = b"\x30\x2b\x02\x01\x02\x61\x07\x0a\x01\x31\x04\x00\x04\x00\
+            \xa0\x1d\x30\x1b\x04\x191.3.6.1.4.1.42.2.27.8.5.1";
+        assert_eq!(read(with_control, 2).unwrap(), Response { code: 49, text: "".into(), token: None });
     }
 
     #[test]

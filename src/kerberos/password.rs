@@ -395,7 +395,12 @@ pub(super) fn ended(ended: Ended) -> CheckError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
+    use crate::kerberos::Kdcs;
+    use crate::net::BoxFuture;
 
     #[test]
     fn a_ticket_that_the_clock_rejects_is_no_sign_of_a_forged_kdc() {
@@ -421,5 +426,26 @@ mod tests {
         let error = unproven("ad.acme.com", failure(44));
         assert!(matches!(error, CheckError::KeyVersion { .. }), "{error}");
         assert!(matches!(ended(Ended::Library(failure(31), String::new())), CheckError::Failed(_)));
+    }
+
+    /// KDCs that no exchange may ask for.
+    struct Untouched;
+
+    impl Kdcs for Untouched {
+        fn candidates<'a>(&'a self, realm: &'a str) -> BoxFuture<'a, Result<Vec<Kdc>, String>> {
+            panic!("a message for a KDC of {realm}");
+        }
+        fn answered(&self, _: &str) {}
+        fn failed(&self, _: &str, _: &str) {}
+    }
+
+    #[tokio::test]
+    async fn without_a_key_of_this_host_no_kdc_is_asked() {
+        // No keytab has a key of this realm.
+        let kerberos = Kerberos::of_realm(Arc::new(Untouched), "NOBODYS.EXAMPLE");
+        let who = Who { sam: "john.doe", upn: None, realm: "NOBODYS.EXAMPLE", uncounted: false };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let checked = kerberos.check_password(who, "secret", deadline).await;
+        assert!(matches!(checked, Err(CheckError::Keytab(_))), "{checked:?}");
     }
 }

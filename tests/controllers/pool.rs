@@ -958,19 +958,26 @@ async fn roots_that_arrive_during_the_handshake_count() {
 async fn an_authority_that_nobody_knows_gets_no_password() {
     let Some(control) = Control::start() else { return };
     // The directory is asked only once, whether or not it has other roots.
-    for (has_others, connections) in [(false, 1), (true, 2)] {
+    for (mode, upgrades, has_others, connections) in [
+        (TlsMode::Auto, 0, false, 1),
+        (TlsMode::Auto, 0, true, 2),
+        (TlsMode::Starttls, 1, false, 1),
+        (TlsMode::Starttls, 2, true, 2),
+    ] {
         let (Some(network), Some(elsewhere)) = (Network::new(), Network::new()) else { return };
         let first = network.controller(DC1, |script| script.on(Event::bind(), [success()])).await;
         let trust = if has_others { Arc::new(Trust::load(None, None).unwrap()) } else { elsewhere.trust() };
         let (asked, directory) = (Arc::new(AtomicUsize::new(0)), Arc::new(forest_that_trusts(&elsewhere)));
         let renew = reading(&asked, &trust, &directory, has_others);
-        let bench = Bench::with(&network, TlsMode::Auto, trust, renew);
+        let bench = Bench::with(&network, mode, trust, renew);
         let (answer, took) = bench.bind().await;
         assert!(
             matches!(&answer, Err(PoolError::NoTls(_))) && control.allows(took, FIRST),
-            "{answer:?} {took:?}"
+            "{mode:?}: {answer:?} {took:?}"
         );
         assert_eq!(asked.load(Ordering::SeqCst), 1);
-        assert_eq!((first.log().connections(), first.log().binds()), (connections, 0));
+        assert_eq!((first.log().connections(), first.log().binds()), (connections, 0), "{mode:?}");
+        let upgraded = first.log().count(|received| *received == Received::StartTls);
+        assert_eq!(upgraded, upgrades, "{mode:?}");
     }
 }

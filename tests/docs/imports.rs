@@ -76,7 +76,7 @@ fn resolved(modules: &Modules, own: &Names, path: &Names) -> Option<(Names, Name
 }
 
 /// Returns the code without comments and tests.
-fn production(text: &str) -> String {
+pub fn production(text: &str) -> String {
     let tests = text.match_indices("#[cfg(test)]\n").find(|(at, found)| {
         text[at + found.len()..].lines().next().is_some_and(|line| line.contains("mod tests"))
     });

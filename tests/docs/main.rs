@@ -403,7 +403,7 @@ fn every_test_that_shows_a_defence_exists() {
     let mut seen = BTreeSet::new();
     for row in rows(&text, 3) {
         let Some((file, name)) = place(row[2]) else { continue };
-        assert!(read(file).contains(&format!("fn {name}()")), "{file} has no test {name}");
+        assert!(read(file).contains(&format!("fn {name}(")), "{file} has no test {name}");
         assert!(seen.insert((file, name)), "SECURITY.md has two rows for {name}");
     }
     assert!(seen.len() > 10, "{}", seen.len());
@@ -487,6 +487,27 @@ fn no_folder_has_a_circle_of_imports() {
     assert!(arrows.len() > 10 && arrows[&Vec::new()].len() > 10, "{arrows:?}");
     for (folder, parts) in &arrows {
         assert_eq!(imports::circle(parts), None, "src/{}", folder.join("/"));
+    }
+}
+
+/// The module runs in applications, also in those that run with more rights than their user.
+#[test]
+fn the_module_reads_no_environment() {
+    const WAYS: [&str; 6] =
+        ["std::env", "env::", "libc::getenv", "libc::environ", "secure_getenv", "fn getenv"];
+    let library = read("src/lib.rs");
+    let lines: Vec<_> = library.lines().collect();
+    let modules = lines.windows(2).filter(|pair| !pair[0].starts_with("#[cfg("));
+    let modules: Vec<_> = modules.filter_map(|pair| pair[1].strip_prefix("pub mod ")).collect();
+    assert!(modules.contains(&"module;") && modules.len() < 10, "{modules:?}");
+    for module in modules.iter().map(|name| name.trim_end_matches(';')) {
+        let folder = root().join("src").join(module);
+        let path = if folder.exists() { folder } else { folder.with_extension("rs") };
+        for file in sources(&path).into_iter().filter(|file| !file.ends_with("tests.rs")) {
+            let code = imports::production(&read(&file));
+            let found = WAYS.iter().find(|way| code.contains(**way));
+            assert_eq!(found, None, "{}", file.display());
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::directory::machine::MachineError;
 use crate::directory::passwords::pool::PoolError;
 use crate::directory::people::Directory;
 use crate::directory::scripted::{self, Answer, Scripted, Slow, unreachable};
+use crate::kerberos::CheckError;
 use crate::name::NameMap;
 use crate::verdict::Verdict;
 
@@ -893,4 +894,16 @@ async fn an_account_expires_by_the_clock_that_was_passed_in() {
         let verdict = logins.account("john", false, soon()).await.verdict;
         assert_eq!(verdict.outcome, outcome, "{verdict:?}");
     }
+}
+
+/// What an earlier login left behind, its memory of the account and its tickets, opens nothing while no KDC
+/// answers.
+#[tokio::test]
+async fn without_a_kdc_an_earlier_login_opens_nothing() {
+    let first = [found(), state("description", "fine")];
+    let silent = Refusal::from(CheckError::Unavailable("ad: refused".into()));
+    let logins = remembered(Method::Kerberos, plain(), first, [found()], [("john", Err(silent))]).await;
+    let verdict = log_in(&logins).await.verdict;
+    assert_eq!(verdict.outcome, Outcome::Unavailable, "{verdict:?}");
+    assert!(verdict.reason.contains("no KDC answered: ad: refused"), "{verdict:?}");
 }

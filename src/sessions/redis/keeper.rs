@@ -103,6 +103,12 @@ impl Keeper {
         self.changes.subscribe()
     }
 
+    /// Returns the cursor of the newest event that this broker has seen.
+    #[cfg(test)]
+    pub(super) fn newest(&self) -> Option<String> {
+        self.seen.lock().as_ref().map(|seen| seen.newest.clone())
+    }
+
     /// Returns the connection for calls. If there is none, waits only if an attempt is about to end.
     ///
     /// # Errors

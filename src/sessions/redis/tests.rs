@@ -205,6 +205,18 @@ fn store_of(redis: config::Redis) -> (Redis, Said) {
     (Redis::new(redis, Arc::new(Network::default()), said.tell()), said)
 }
 
+/// Waits until the waiting connection of `store` has received every event.
+async fn received(store: &Redis) {
+    let newest = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    for _ in 0..1000 {
+        if store.keeper.newest().as_ref() == Some(&newest) {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{newest} was not received: {:?}", store.keeper.newest());
+}
+
 fn store(server: &Server) -> Redis {
     store_of(server.at()).0
 }
@@ -645,8 +657,8 @@ async fn a_register_that_goes_back_under_a_live_connection_is_noticed_and_its_ev
         store.open(&session(id, person, NOW), ONE, soon()).await.unwrap();
     }
     let cursor = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
-    // Wait until the waiting connections have received all these events.
-    sleep(Duration::from_millis(200)).await;
+    received(&store).await;
+    received(&other).await;
     let mut watches = [store.changes(), other.changes()];
     server.does(&["SWAPDB", "0", "1"]).await.unwrap();
     watches.iter_mut().for_each(|watch| watch.mark_unchanged());
@@ -657,7 +669,8 @@ async fn a_register_that_goes_back_under_a_live_connection_is_noticed_and_its_ev
     }
     assert!(store.events(&Position::After(cursor), 10, soon()).await.unwrap().gap);
     // From then on events are reported at once again, although their numbers were used before.
-    sleep(Duration::from_millis(200)).await;
+    received(&store).await;
+    received(&other).await;
     watches.iter_mut().for_each(|watch| watch.mark_unchanged());
     open(&other, "e").await.unwrap();
     for watch in &mut watches {
@@ -674,7 +687,7 @@ async fn no_clock_decides_where_a_register_begins() {
     server.does(&["SET", "motion-ad:{sessions}:birth", ahead]).await.unwrap();
     let (store, said) = store_of(server.at());
     open(&store, "a").await.unwrap();
-    sleep(Duration::from_millis(200)).await;
+    received(&store).await;
     let mut changes = store.changes();
     server.does(&["FLUSHALL"]).await.unwrap();
     changes.mark_unchanged();
@@ -710,8 +723,7 @@ async fn a_server_that_comes_back_without_what_it_held_is_noticed() {
     let log = server.folder.path().join("appendonlydir/appendonly.aof.1.incr.aof");
     let earlier = std::fs::read(&log).unwrap();
     open(&store, "b").await.unwrap();
-    // Wait until the waiting connection has received the event.
-    sleep(Duration::from_millis(200)).await;
+    received(&store).await;
     server.kill();
     std::fs::write(&log, earlier).unwrap();
     server.run();

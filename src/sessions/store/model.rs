@@ -15,12 +15,14 @@ use crate::sessions::rule;
 #[path = "../../../tests/model/src/register.rs"]
 mod register;
 
-use self::register::{Bookmark, Cursor, End, Id, Register};
+use self::register::{Cursor, End, Id, Register};
 
 /// Number of sessions of the one user.
 const SESSIONS: usize = 3;
 /// Number of changes in a row.
 const CHANGES: usize = 4;
+/// Number of events that the model keeps, more than [`CHANGES`] changes make.
+const KEEP: u8 = 100;
 /// Some time in July 2026.
 const NOW: u64 = 1_784_000_000_000;
 
@@ -49,9 +51,13 @@ pub async fn it_changes_as_the_register_of_the_model(store: Arc<dyn Store>) {
                 let way: Vec<Change> = way.iter().copied().chain([change]).collect();
                 runs += 1;
                 let account = format!("{admission:?} {runs}");
-                let (theirs, events) = replay(&*store, &account, &way, admission).await;
+                let (theirs, events, cursors) = replay(&*store, &account, &way, admission).await;
                 assert_eq!(theirs, said, "{admission:?} {way:?}");
                 assert_eq!(events, told(&after), "{admission:?} {way:?}");
+                let mine = after_each_cursor(&after);
+                let theirs = read_after(&*store, &cursors).await;
+                assert_eq!(theirs, mine, "{admission:?} {way:?}");
+                is_a_gap_after_another_history(&*store, &after).await;
                 let open = listed(&*store, Which::Guid(account.clone())).await;
                 let open: Vec<Id> = open.iter().map(|session| id_of(&session.id)).collect();
                 assert_eq!(open, after.open_now(), "{admission:?} {way:?}");
@@ -69,7 +75,6 @@ fn changes() -> impl Iterator<Item = Change> {
 }
 
 fn model(register: &mut Register, change: Change, admission: Admission) -> Said {
-    const KEEP: u8 = 100;
     let closed = |closed| match closed {
         register::Closed::Now => "now",
         register::Closed::Earlier => "earlier",
@@ -98,22 +103,72 @@ fn told(register: &Register) -> Vec<Told> {
     register.events.iter().map(|event| (event.id, event.end.map(end))).collect()
 }
 
-/// Makes the changes in `store` for a separate user. Returns the outcome of the last one, and the events.
-async fn replay(store: &dyn Store, account: &str, way: &[Change], admission: Admission) -> (Said, Vec<Told>) {
+/// What follows a cursor: whether there is a gap, and the sessions of the events.
+type After = (bool, Vec<Id>);
+
+/// Returns what follows the model's beginning, and what follows each of its events.
+fn after_each_cursor(register: &Register) -> Vec<After> {
+    let after = |cursor| {
+        let events = register.events(register::Position::After(cursor), KEEP);
+        (events.gap, events.list.iter().map(|(_, event)| event.id).collect())
+    };
+    let events = register.events(register::Position::Oldest, KEEP).list;
+    std::iter::once(register.birth).chain(events.into_iter().map(|(cursor, _)| cursor)).map(after).collect()
+}
+
+/// Returns what follows each of these cursors of `store`.
+async fn read_after(store: &dyn Store, cursors: &[String]) -> Vec<After> {
+    let mut all = Vec::new();
+    for cursor in cursors {
+        let events = store.events(&Position::After(cursor.clone()), 1000, soon()).await.unwrap();
+        all.push((events.gap, events.list.iter().map(|event| id_of(&event.session.id)).collect()));
+    }
+    all
+}
+
+/// Checks that model and store know that they have not made a cursor of another history. A number alone is
+/// taken for a cursor of this history unless it is higher than all of its numbers.
+async fn is_a_gap_after_another_history(store: &dyn Store, register: &Register) {
+    let Cursor { number, mark } = register.newest();
+    let newest = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
+    let (ours, theirs) = match newest.split_once('-') {
+        Some((number_there, mark_there)) => {
+            let theirs = format!("{number_there}-{}", "0".repeat(mark_there.len()));
+            (Cursor { number, mark: mark + 1 }, theirs)
+        }
+        None => {
+            let theirs = newest.parse::<u64>().unwrap() + 1;
+            (Cursor { number: number + 1, mark }, theirs.to_string())
+        }
+    };
+    assert!(register.events(register::Position::After(ours), KEEP).gap, "{ours:?}");
+    assert!(store.events(&Position::After(theirs.clone()), 1, soon()).await.unwrap().gap, "{theirs}");
+}
+
+/// Makes the changes in `store` for a separate user. Returns the outcome of the last one, the events, and the
+/// cursors of the beginning and of each event.
+async fn replay(
+    store: &dyn Store,
+    account: &str,
+    way: &[Change],
+    admission: Admission,
+) -> (Said, Vec<Told>, Vec<String>) {
     let begin = store.events(&Position::Now, 1, soon()).await.unwrap().cursor;
     let mut said = ("", vec![]);
     for change in way {
         said = made(store, account, *change, admission).await;
     }
-    let events = store.events(&Position::After(begin), 1000, soon()).await.unwrap();
+    let events = store.events(&Position::After(begin.clone()), 1000, soon()).await.unwrap();
     assert!(!events.gap);
+    let each = events.list.iter().map(|event| event.cursor.clone());
+    let cursors = std::iter::once(begin).chain(each).collect();
     let end = |ended: Ended| {
         let by = (ended.reason == EndReason::Replaced).then(|| id_of(&ended.detail));
         (ended.reason, by)
     };
     let events =
         events.list.into_iter().map(|Event { session, .. }| (id_of(&session.id), session.ended.map(end)));
-    (said, events.collect())
+    (said, events.collect(), cursors)
 }
 
 async fn made(store: &dyn Store, account: &str, change: Change, admission: Admission) -> Said {
@@ -143,14 +198,4 @@ async fn made(store: &dyn Store, account: &str, change: Change, admission: Admis
 
 fn id_of(id: &str) -> Id {
     id.rsplit('/').next().unwrap().parse().unwrap()
-}
-
-#[test]
-fn a_cursor_of_another_history_is_a_gap() {
-    let mut register = Register::new(0, 1);
-    register.enter(0, 0, 1);
-    let after = |number, mark| register::Position::After(Cursor { number, mark });
-    assert!(!register.events(after(1, 0), 1).gap && register.events(after(1, 1), 1).gap);
-    assert!(register.has_lost(Cursor { number: 1, mark: 1 }, 1));
-    assert_eq!(register.bookmarks, [Bookmark::Absent; 2]);
 }

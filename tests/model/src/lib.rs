@@ -6,7 +6,7 @@
 //!
 //! One step of the model is one atomic step of the code: one script in the Redis, or the work of a broker
 //! between two waits. [`rule`] is the code itself. [`register`] repeats the scripts in Rust;
-//! `tests/sessions_model.rs` of motion-ad compares it with both stores.
+//! `src/sessions/store/model.rs` of motion-ad compares its changes and its events with both stores.
 //!
 //! [`wrong`] lists wrong variants of the code. Each must break the promise that its step is there for.
 
