@@ -91,7 +91,7 @@ fn escape(value: &str) -> String {
 
 /// Returns true for zero-width and bidirectional formatting characters.
 fn is_format(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
@@ -275,6 +275,8 @@ mod tests {
             ("a\nb\tc", "\"a\\u{a}b\\u{9}c\""),
             ("a\u{202e}b", "\"a\\u{202e}b\""),
             ("a\u{85}b\u{2028}", "\"a\\u{85}b\\u{2028}\""),
+            // The Arabic letter mark changes the direction of writing, too.
+            ("a\u{61c}b", "\"a\\u{61c}b\""),
         ];
         for (value, expected) in cases {
             assert_eq!(escape(value), expected);

@@ -20,8 +20,9 @@ use super::place::Place;
 use crate::log::{Level, Line, Log};
 use crate::protocol::Peer;
 use crate::protocol::search::MAX_FOUND;
-use crate::protocol::{Decoder, FrameError, MAX_FRAME, Reply, Request, Secret, encode_up_to};
+use crate::protocol::{Decoder, FrameError, MAX_FRAME, Reply, Request, Secret, encode, encode_up_to};
 use crate::scarce;
+use crate::verdict::Verdict;
 
 /// A request must be whole within this time after its connection was accepted.
 const READ: Duration = Duration::from_secs(2);
@@ -228,20 +229,69 @@ async fn taken(stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
+/// Sends a reply. One that is longer than its frame may be is shortened: without a reply, a client would take
+/// the broker for unreachable, and a PAM stack may treat that as less than a rejection.
 async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
     let limit = match reply {
         Reply::Found(_) => MAX_FOUND,
         _ => MAX_FRAME,
     };
-    let frame = encode_up_to(reply, &Secret::default(), limit)?;
+    let frame = match encode_up_to(reply, &Secret::default(), limit) {
+        Err(FrameError::TooLong(length)) => encode(&shortened(reply, length), &Secret::default())?,
+        frame => frame?,
+    };
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the client did not read the reply in time");
     Ok(timeout(WRITE, stream.write_all(&frame)).await.map_err(|_| late())??)
+}
+
+/// Returns the replacement of a reply of `length` bytes, which is over the limit: a verdict without its texts,
+/// or the reason why there is no reply.
+fn shortened(reply: &Reply, length: u64) -> Reply {
+    let reason = format!("the reply has {length} bytes, which is over the limit");
+    match reply {
+        Reply::Verdict(Verdict { outcome, account, session, expires_in, .. }) => Reply::Verdict(Verdict {
+            account: account.clone(),
+            session: session.clone(),
+            expires_in: *expires_in,
+            ..Verdict::new(*outcome, reason)
+        }),
+        _ => Reply::Refused(reason),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::encode;
+    use crate::protocol::receive;
+    use crate::protocol::report::Status;
+    use crate::verdict::Outcome;
+
+    #[tokio::test]
+    async fn a_reply_that_is_too_long_is_shortened_and_never_left_out() {
+        let long = "x".repeat(2 * MAX_FRAME);
+        let denied = Verdict {
+            principal: Some(long.clone()),
+            session: Some("s1".to_owned()),
+            text: Some(long.clone()),
+            ..Verdict::new(Outcome::SessionDenied, &long)
+        };
+        let status = Status { notes: vec![long], ..Status::default() };
+        for long in [Reply::Verdict(denied), Reply::Status(Box::new(status))] {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            reply(&mut ours, &long).await.unwrap();
+            let mut theirs = theirs.into_std().unwrap();
+            theirs.set_nonblocking(false).unwrap();
+            let (said, _) = receive::<Reply>(&mut theirs).unwrap();
+            match (long, said) {
+                (Reply::Verdict(long), Reply::Verdict(said)) => {
+                    assert_eq!((said.outcome, said.session), (long.outcome, long.session));
+                    assert!(said.reason.contains("over the limit"), "{}", said.reason);
+                }
+                (_, Reply::Refused(reason)) => assert!(reason.contains("over the limit"), "{reason}"),
+                (_, said) => panic!("{said:?}"),
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_reply_that_is_left_unread_is_not_taken() {

@@ -17,6 +17,9 @@ use crate::sessions::store::{Closed, StoreError, Which};
 use crate::sessions::{Newcomer, NotOpened};
 use crate::verdict::{Outcome, Step, Verdict};
 
+/// Maximum number of sessions that the reason for a denial names.
+const NAMED: usize = 5;
+
 impl Service {
     /// Registers the session of the user whom `decision` grants access. If that fails, `decision` becomes a
     /// rejection.
@@ -228,17 +231,40 @@ fn ended(session: Session, reason: &str) -> Verdict {
     }
 }
 
-/// Returns the reason why a session is denied.
+/// Returns the reason why a session is denied. It names only a few sessions: a reply must fit into a frame.
 fn in_the_way(open: &[Session]) -> String {
-    let places: Vec<_> = open
-        .iter()
-        .map(|session| format!("{} on {} by {}", session.id, session.host, session.service))
-        .collect();
-    format!("logged in already: {}", places.join(", "))
+    let place = |session: &Session| format!("{} on {} by {}", session.id, session.host, session.service);
+    let places: Vec<_> = open.iter().take(NAMED).map(place).collect();
+    let more = match open.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    format!("logged in already: {}{more}", places.join(", "))
 }
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         Refusal::new(Outcome::SessionStore, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Secret, encode};
+
+    fn session(id: usize, text: &str) -> Session {
+        Session { id: id.to_string(), host: text.into(), service: text.into(), ..Session::default() }
+    }
+
+    #[test]
+    fn a_denial_names_a_few_sessions_and_counts_the_others() {
+        let open: Vec<_> = (1..=7).map(|id| session(id, "x")).collect();
+        assert_eq!(in_the_way(&open[..2]), "logged in already: 1 on x by x, 2 on x by x");
+        assert!(in_the_way(&open).ends_with("5 on x by x and 2 more"), "{}", in_the_way(&open));
+        // A control character is the longest one in JSON.
+        let open: Vec<_> = (0..5000).map(|id| session(id, &"\u{1}".repeat(255))).collect();
+        let verdict = Verdict::new(Outcome::SessionDenied, in_the_way(&open));
+        assert!(encode(&Reply::Verdict(verdict), &Secret::default()).is_ok());
     }
 }

@@ -106,7 +106,45 @@ impl Broker {
         status.problems.extend(waiting.map(|task| {
             format!("the background task {} failed and waits for its restart: {}", task.name, task.cause)
         }));
+        bound(&mut status);
         status
+    }
+}
+
+/// Maximum number of roots in a status.
+const ROOTS: usize = 25;
+/// Maximum length of a root's subject in a status, in bytes.
+const SUBJECT: usize = 300;
+/// Maximum number of texts in each list of a status.
+const TEXTS: usize = 15;
+/// Maximum length of such a text, in bytes.
+const TEXT: usize = 700;
+
+/// Shortens the lists that could make a status longer than a frame. The roots that end first stay.
+fn bound(status: &mut Status) {
+    let trust = &mut status.trust;
+    if let Some(more) = trust.roots.len().checked_sub(ROOTS).filter(|more| *more > 0) {
+        trust.roots.sort_by_key(|root| root.not_after);
+        trust.roots.truncate(ROOTS);
+        trust.notes.insert(0, format!("{more} more roots are trusted, which end later than those listed"));
+    }
+    trust.roots.iter_mut().for_each(|root| cut(&mut root.subject, SUBJECT));
+    for texts in [&mut trust.notes, &mut status.notes, &mut status.problems] {
+        let more = texts.len().saturating_sub(TEXTS);
+        texts.truncate(TEXTS);
+        texts.iter_mut().for_each(|text| cut(text, TEXT));
+        if more > 0 {
+            texts.push(format!("and {more} more"));
+        }
+    }
+}
+
+/// Cuts a text to `length` bytes.
+fn cut(text: &mut String, length: usize) {
+    if text.len() > length {
+        let end = (0..=length).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
     }
 }
 
@@ -142,5 +180,41 @@ impl Service {
             dc: machine.dc,
             ticket: machine.ticket.map(|left| left.as_secs()),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::report::{Root, Trust};
+    use crate::protocol::{Reply, Secret, encode};
+
+    #[test]
+    fn a_status_fits_into_a_frame_however_much_there_is_to_report() {
+        let root = |number: u64| Root {
+            subject: "ü".repeat(1000),
+            sha256: "0".repeat(64),
+            not_before: 0,
+            not_after: u64::MAX - number,
+        };
+        let texts = || vec!["ü".repeat(1000); 1000];
+        let trust = Trust { roots: (0..1000).map(root).collect(), notes: texts(), ..Trust::default() };
+        let mut status = Status { problems: texts(), notes: texts(), trust, ..Status::default() };
+        bound(&mut status);
+        assert_eq!(status.trust.roots[0].not_after, u64::MAX - 999, "the root that ends first");
+        assert_eq!((status.trust.roots.len(), status.notes.len()), (ROOTS, TEXTS + 1));
+        assert!(status.trust.notes[0].starts_with("975 more roots"), "{}", status.trust.notes[0]);
+        assert_eq!(status.problems.last().unwrap(), "and 985 more");
+        assert!(encode(&Reply::Status(Box::new(status)), &Secret::default()).is_ok());
+    }
+
+    #[test]
+    fn a_usual_status_stays_as_it_is() {
+        let root = |not_after| Root { subject: "CN=Acme Root".into(), not_after, ..Root::default() };
+        let trust = Trust { roots: vec![root(2), root(1)], notes: vec!["a".into()], ..Trust::default() };
+        let mut status = Status { problems: vec!["b".into()], trust, ..Status::default() };
+        let before = status.clone();
+        bound(&mut status);
+        assert_eq!(status, before);
     }
 }

@@ -13,7 +13,7 @@ use super::Failure;
 /// nothing.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
@@ -263,6 +263,7 @@ mod tests {
             ("\u{9b}31m", "\\u{9b}31m"),
             ("\u{202e}nimda", "\\u{202e}nimda"),
             ("root\u{200b}\u{ad}", "root\\u{200b}\\u{ad}"),
+            ("a\u{61c}1", "a\\u{61c}1"),
         ];
         for (text, safe) in cases {
             assert_eq!(escape(text), safe);

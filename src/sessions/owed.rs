@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -46,29 +47,40 @@ pub(super) struct Left {
     pub(super) ended: Ended,
 }
 
-impl Due {
-    /// Returns a key that repetitions of the same end share. No id begins with a hyphen.
-    fn key(&self) -> String {
-        match self {
-            Due::End(id, _) => id.clone(),
-            Due::Undo(session, _) => session.id.clone(),
-            Due::Leave(left) => format!("-{}-{}-{:?}", left.ended.at, left.peer.pid, left.which),
-        }
-    }
-}
-
 /// All ends that are owed.
 #[derive(Default)]
 pub(super) struct Owed {
-    due: Mutex<BTreeMap<String, Due>>,
+    due: Mutex<BTreeMap<Key, Due>>,
+    /// Number of logouts without an id so far.
+    leaves: AtomicU64,
     added: Notify,
+}
+
+/// Identifies an owed end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// The id of the session: an end that is repeated is owed once.
+    Session(String),
+    /// The number of a logout without an id. Two of them may mean two sessions, even in the same
+    /// millisecond.
+    Leave(u64),
+}
+
+impl Owed {
+    fn key(&self, due: &Due) -> Key {
+        match due {
+            Due::End(id, _) => Key::Session(id.clone()),
+            Due::Undo(session, _) => Key::Session(session.id.clone()),
+            Due::Leave(_) => Key::Leave(self.leaves.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
 }
 
 impl Register {
     /// Keeps an end until the register takes it.
     pub(super) fn owe(&self, due: Due) {
         let mut all = self.owed.due.lock();
-        let key = due.key();
+        let key = self.owed.key(&due);
         // `Undo` includes `End`: the session must not be open at all.
         let is_less = matches!((&due, all.get(&key)), (Due::End(..), Some(Due::Undo(..))));
         if all.len() >= MOST && !all.contains_key(&key) {
@@ -89,7 +101,7 @@ impl Register {
 
     /// Makes the owed ends until the register rejects one. Returns true if none is left.
     pub(super) async fn settle(&self) -> bool {
-        let keys: Vec<String> = self.owed.due.lock().keys().cloned().collect();
+        let keys: Vec<Key> = self.owed.due.lock().keys().cloned().collect();
         for key in keys {
             let Some(due) = self.owed.due.lock().get(&key).cloned() else { continue };
             if self.make(&due).await.is_err() {

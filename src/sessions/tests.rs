@@ -237,6 +237,24 @@ async fn a_logout_without_an_id_that_waits_ends_no_later_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_logouts_without_an_id_in_one_millisecond_end_two_sessions() {
+    let (register, _folder) = register(config::Sessions { policy: Policy::Unlimited, ..settings() });
+    let from = |rhost: &str, operation| Request { rhost: rhost.into(), ..request(operation) };
+    for rhost in ["a", "b"] {
+        register.open(&newcomer(1), &from(rhost, OPEN), &me(), soon()).await.unwrap();
+    }
+    let ended = closed_now();
+    for rhost in ["a", "b"] {
+        let (which, ended) = (Which::Principal("1@acme.com".into()), ended.clone());
+        let request = from(rhost, CLOSE);
+        register.owe(Due::Leave(Box::new(Left { request, which, peer: me(), ended })));
+    }
+    assert_eq!(register.owed_now(), 2);
+    assert!(register.settle().await);
+    assert_eq!(listed(&*register.store, Which::All).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_end_is_told_once_whichever_answer_was_lost() {
     let (register, _folder) = register(settings());
     let told = |reason| register.ended().find(|(other, _)| *other == reason).unwrap().1;

@@ -16,7 +16,7 @@ use crate::supervise::Ended;
 
 /// Maximum number of concurrent answers; further clients wait in the socket's queue.
 const AT_ONCE: usize = 4;
-/// Longest time of one answer, from the first byte of its request to its own last byte.
+/// Longest time of one connection, from its acceptance to the last byte of the answer.
 const WHOLE: Duration = Duration::from_secs(5);
 /// Maximum length of a request in bytes.
 const LONGEST: usize = 8192;

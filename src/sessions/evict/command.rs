@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::orphans::{below, kill_all};
@@ -29,7 +29,37 @@ pub(super) async fn run(
     time: Duration,
     processes: &Mutex<BTreeSet<Pid>>,
 ) -> Result<(), String> {
-    let mut child = Command::new(&command.program)
+    let (mut child, running) = start(command, session, processes)?;
+    match timeout(time, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(status.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => {
+            // The process is not reaped yet, so its id is still valid. A child that left the group by
+            // setsid(2) is still below it.
+            if let Some(Running { process: group, .. }) = running {
+                let below = below(group);
+                let _ = killpg(group, Signal::SIGKILL);
+                kill_all(&below);
+            }
+            let _ = child.wait().await;
+            Err(format!("killed after {} s", time.as_secs_f64()))
+        }
+    }
+}
+
+/// Starts the command, and adds its process to `processes`.
+///
+/// # Errors
+/// Returns the cause if the command cannot be started.
+fn start<'a>(
+    command: &config::Command,
+    session: &Session,
+    processes: &'a Mutex<BTreeSet<Pid>>,
+) -> Result<(Child, Option<Running<'a>>), String> {
+    // Locked until the process is listed: a child that is not listed is taken for an orphan and reaped.
+    let mut all = processes.lock();
+    let child = Command::new(&command.program)
         .args(command.arguments.iter().map(|pieces| argument(pieces, session)))
         .env_clear()
         .env("PATH", PATH)
@@ -42,37 +72,16 @@ pub(super) async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| error.to_string())?;
-    let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-    let _running = group.map(|process| Running::note(process, processes));
-    match timeout(time, child.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(status.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => {
-            // The process is not reaped yet, so its id is still valid. A child that left the group by
-            // setsid(2) is still below it.
-            if let Some(group) = group {
-                let below = below(group);
-                let _ = killpg(group, Signal::SIGKILL);
-                kill_all(&below);
-            }
-            let _ = child.wait().await;
-            Err(format!("killed after {} s", time.as_secs_f64()))
-        }
-    }
+    let process = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    all.extend(process);
+    drop(all);
+    Ok((child, process.map(|process| Running { process, all: processes })))
 }
 
 /// Keeps a process in the list of running ones until this is dropped.
 struct Running<'a> {
     process: Pid,
     all: &'a Mutex<BTreeSet<Pid>>,
-}
-
-impl<'a> Running<'a> {
-    fn note(process: Pid, all: &'a Mutex<BTreeSet<Pid>>) -> Self {
-        all.lock().insert(process);
-        Running { process, all }
-    }
 }
 
 impl Drop for Running<'_> {
