@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,6 +42,16 @@ struct Script {
     asked: Mutex<Vec<String>>,
     /// While it is set, no login is answered.
     holds: AtomicBool,
+    /// While it is set, every login registers a session, named after the number of sessions before it.
+    registers: AtomicBool,
+    sessions: Mutex<Sessions>,
+}
+
+/// Sessions that logins registered, and those of them that the bridge has ended.
+#[derive(Default)]
+struct Sessions {
+    registered: usize,
+    ended: Vec<String>,
 }
 
 impl Logins for Script {
@@ -49,11 +60,23 @@ impl Logins for Script {
         while self.holds.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        match self.outcomes.get(user) {
+        let answer = match self.outcomes.get(user) {
             Some(outcome) => Answer::of(*outcome),
             None if password.bytes() == RIGHT.as_bytes() => Answer::success(),
             None => Answer::of(Outcome::WrongPassword),
-        }
+        };
+        let session = self.registers.load(Ordering::Relaxed).then(|| {
+            let mut sessions = self.sessions.lock().unwrap();
+            sessions.registered += 1;
+            format!("{user} {}", sessions.registered)
+        });
+        Answer { session, ..answer }
+    }
+
+    fn end(&self, user: &str, session: &str) -> Result<(), String> {
+        assert!(session.starts_with(user), "{session} is not of {user}");
+        self.sessions.lock().unwrap().ended.push(session.to_owned());
+        Ok(())
     }
 }
 
@@ -587,6 +610,91 @@ async fn idle_connections_and_half_messages_make_room() {
     assert_eq!(done, CONNECTIONS);
 }
 
+/// A bind of John with the right password, and an unbind.
+fn bind_and_unbind() -> (Vec<u8>, &'static [u8]) {
+    let name = [b"\x02\x01\x03\x04\x08john.doe\x80\x12", RIGHT.as_bytes()].concat();
+    let bind = [&[0x60, u8::try_from(name.len()).unwrap()][..], &name].concat();
+    let message = [&[0x30, u8::try_from(bind.len() + 3).unwrap(), 2, 1, 1][..], &bind].concat();
+    (message, b"\x30\x05\x02\x01\x02\x42\x00")
+}
+
+impl Running {
+    /// Starts a bridge whose logins register sessions.
+    async fn registering(outcomes: &[(&'static str, Outcome)]) -> Self {
+        let bridge = Running::start(outcomes, 0).await;
+        bridge.script.registers.store(true, Ordering::Relaxed);
+        bridge
+    }
+
+    /// Returns the sessions that the bridge has ended, once there are `count`.
+    async fn ended(&self, count: usize) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let ended = self.script.sessions.lock().unwrap().ended.clone();
+            if ended.len() >= count {
+                return ended;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "only {ended:?} have ended");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_bind_leaves_no_session() {
+    let bridge = Running::registering(&[("jane.roe", Outcome::Disabled)]).await;
+    assert_eq!(bridge.client().await.simple_bind("jane.roe", RIGHT).await.unwrap().rc, 49);
+    assert_eq!(bridge.ended(1).await, ["jane.roe 1"]);
+    bridge.logs_in().await;
+    assert_eq!(bridge.ended(1).await.len(), 1, "an accepted bind keeps its session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gives_up_before_the_answer_leaves_no_session() {
+    let bridge = Running::registering(&[]).await;
+    let (bind, unbind) = bind_and_unbind();
+    for (number, more) in [&b""[..], unbind].into_iter().enumerate() {
+        bridge.script.holds.store(true, Ordering::Relaxed);
+        let mut client = bridge.raw().await;
+        client.write_all(&[&bind, more].concat()).await.unwrap();
+        bridge.is_asked(number + 1).await;
+        drop(client);
+        bridge.script.holds.store(false, Ordering::Relaxed);
+        assert_eq!(bridge.ended(number + 1).await.last().unwrap(), &format!("john.doe {}", number + 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_the_answer_leaves_no_session() {
+    let bridge = Running::registering(&[]).await;
+    let mut client = bridge.raw().await;
+    client.write_all(&bind_and_unbind().0).await.unwrap();
+    client.peek(&mut [0]).await.unwrap();
+    // With bytes that are unread, Linux resets the connection.
+    drop(client);
+    assert_eq!(bridge.ended(1).await, ["john.doe 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_the_answer_keeps_its_session_however_it_goes() {
+    let bridge = Running::registering(&[]).await;
+    let (bind, unbind) = bind_and_unbind();
+    for more in [&b""[..], unbind, b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut client = bridge.raw().await;
+        client.write_all(&bind).await.unwrap();
+        let mut answer = [0; 14];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer[9], 0, "{answer:x?}");
+        client.write_all(more).await.unwrap();
+        let _ = client.shutdown().await;
+        let _ = client.read_to_end(&mut Vec::new()).await;
+    }
+    assert_eq!(bridge.script.sessions.lock().unwrap().registered, 3);
+    // The session of this one ends after all that the others could have caused.
+    assert_eq!(bridge.client().await.simple_bind("john.doe", "wrong").await.unwrap().rc, 49);
+    assert_eq!(bridge.ended(1).await, ["john.doe 4"]);
+}
+
 /// libpam with a service of Debian's own modules.
 #[tokio::test(flavor = "multi_thread")]
 async fn libpam_decides_by_the_lines_of_the_service() {
@@ -604,7 +712,7 @@ async fn libpam_decides_by_the_lines_of_the_service() {
             "auth required pam_deny.so\naccount required pam_deny.so\n",
         )
         .unwrap();
-        let mut pam = Pam::new("motion", folder.path().to_str()).unwrap();
+        let mut pam = Pam::new("motion", folder.path().to_str(), Path::new("/nonexistent.sock")).unwrap();
         let kept = pam.keep_modules();
         assert!(kept.iter().all(|file| file.exists()), "{kept:?}");
         let bridge = Running::with(Arc::default(), Arc::new(pam), 0, None).await;

@@ -97,7 +97,7 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
     };
     files.extend([&settings.certificate, &settings.key].map(|file| Source::read(file.clone())));
     let tls = tls::load_if_there(&settings.certificate, &settings.key)?;
-    let mut pam = Pam::new(&settings.service, None)?;
+    let mut pam = Pam::new(&settings.service, None, &arguments.socket)?;
     // The services first: a change while libpam reads them must be noticed.
     files.extend([&settings.service, DEFAULT].map(|name| Source::read(Path::new(SERVICES).join(name))));
     files.extend(pam.keep_modules().into_iter().map(Source::read));

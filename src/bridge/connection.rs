@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::ber::Malformed;
+use super::bind::Bound;
 use super::house::Guest;
 use super::message::{self, Message, Outcome, Request, code};
 use super::state::{Identity, State};
-use super::stream::{Buffer, ReadError, send};
+use super::stream::{Buffer, Client, ReadError, send};
 use super::{Bridge, bind, search};
 use crate::log::{Level, Line};
 use crate::protocol::Peer;
@@ -46,6 +47,7 @@ pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &G
         is_tls: false,
         buffer: Buffer::default(),
         has_asked: false,
+        session: None,
     };
     let is_tls = tokio::select! {
         first = begins_with_tls(&stream) => first,
@@ -76,10 +78,7 @@ async fn begins_with_tls(stream: &TcpStream) -> bool {
     matches!(timeout(FIRST, stream.peek(&mut first)).await, Ok(Ok(1)) if first == [TLS])
 }
 
-async fn talk<S>(bridge: &Bridge, stream: &mut S, state: &mut State, guest: &Guest) -> Next
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+async fn talk<S: Client>(bridge: &Bridge, stream: &mut S, state: &mut State, guest: &Guest) -> Next {
     loop {
         guest.waits();
         let idle = match (&state.kept, state.has_asked) {
@@ -96,6 +95,13 @@ where
             read = state.buffer.next(stream, idle) => read,
         };
         guest.works();
+        if let Some(session) = state.session.take()
+            && stream.is_reset()
+        {
+            session
+                .end(bridge, state.peer, "the client closed the connection without reading the reply")
+                .await;
+        }
         let message = match read {
             Ok(bytes) => Message::decode(&bytes).map_err(ReadError::Malformed),
             // The remaining pages expire; the connection stays open.
@@ -148,15 +154,12 @@ async fn malformed<S: AsyncWrite + Unpin>(
     notice(stream, code, &error.to_string()).await
 }
 
-async fn answer<S>(
+async fn answer<S: Client>(
     bridge: &Bridge,
     stream: &mut S,
     state: &mut State,
     message: Message,
-) -> std::io::Result<Next>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> std::io::Result<Next> {
     let id = message.id;
     if let (Some(control), Some(answer)) = (message.unknown_control(), message.answer()) {
         let text = format!("the critical control {control} is not supported");
@@ -165,10 +168,7 @@ where
         return Ok(Next::Message);
     }
     match message.request {
-        Request::Bind(bind) => {
-            let (outcome, _logged) = bind::bind(bridge, state, bind).await;
-            send(stream, &message::done(id, message::answer::BIND, &outcome)).await?;
-        }
+        Request::Bind(bind) => return bound(bridge, stream, state, id, bind).await,
         Request::Search(search) => {
             search::search(bridge, stream, state, id, search, &message.controls).await?
         }
@@ -185,16 +185,38 @@ where
     Ok(Next::Message)
 }
 
-async fn extended<S>(
+/// Performs a bind and sends its result. If the client has given up, the session of the bind ends.
+async fn bound<S: Client>(
+    bridge: &Bridge,
+    stream: &mut S,
+    state: &mut State,
+    id: u32,
+    bind: message::Bind,
+) -> std::io::Result<Next> {
+    let Bound { outcome, session, logged: _logged } = bind::bind(bridge, state, bind).await;
+    if let Some(session) = session {
+        if stream.is_closed() {
+            session.end(bridge, state.peer, "the client closed the connection before the reply").await;
+            return Ok(Next::End);
+        }
+        state.session = Some(session);
+    }
+    let sent = send(stream, &message::done(id, message::answer::BIND, &outcome)).await;
+    if let Err(error) = &sent
+        && let Some(session) = state.session.take()
+    {
+        session.end(bridge, state.peer, &format!("the reply could not be sent: {error}")).await;
+    }
+    sent.map(|()| Next::Message)
+}
+
+async fn extended<S: Client>(
     bridge: &Bridge,
     stream: &mut S,
     state: &mut State,
     id: u32,
     name: &str,
-) -> std::io::Result<Next>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> std::io::Result<Next> {
     let (outcome, value, next) = match name {
         message::WHO_AM_I => {
             let who = match &state.identity {

@@ -1,6 +1,7 @@
 //! The state of one connection.
 
 use super::paging::Kept;
+use super::session::Session;
 use super::stream::Buffer;
 use crate::protocol::Peer;
 
@@ -29,4 +30,6 @@ pub struct State {
     pub is_tls: bool,
     pub(super) buffer: Buffer,
     pub(super) has_asked: bool,
+    /// Session of the last bind, until it is known that the client has received the reply.
+    pub(super) session: Option<Session>,
 }
