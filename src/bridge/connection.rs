@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ber::Malformed;
 use super::bind::Bound;
@@ -23,6 +23,8 @@ pub const FIRST: Duration = Duration::from_secs(120);
 pub const IDLE: Duration = Duration::from_secs(900);
 /// Time limit for a TLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Notice to a client that sends nothing.
+const IDLED: &str = "the connection was idle";
 /// First byte of a TLS connection (RFC 8446, 5.1). No LDAP message starts with it.
 const TLS: u8 = 0x16;
 
@@ -46,11 +48,18 @@ pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &G
         kept: None,
         is_tls: false,
         buffer: Buffer::default(),
+        first: Instant::now() + FIRST,
         has_asked: false,
         session: None,
     };
     let is_tls = tokio::select! {
-        first = begins_with_tls(&stream) => first,
+        first = begins_with_tls(&stream, state.first) => match first {
+            Some(is_tls) => is_tls,
+            None => {
+                notice(&mut stream, code::UNAVAILABLE, IDLED).await;
+                return;
+            }
+        },
         () = bridge.ends() => return,
         () = guest.is_asked_to_leave() => return,
     };
@@ -72,10 +81,12 @@ pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &G
     }
 }
 
-/// Returns true if the connection starts with TLS. The first byte stays in the socket's buffer.
-async fn begins_with_tls(stream: &TcpStream) -> bool {
+/// Returns true if the connection starts with TLS, or `None` if no byte arrives by `deadline`. The first byte
+/// stays in the socket's buffer.
+async fn begins_with_tls(stream: &TcpStream, deadline: Instant) -> Option<bool> {
     let mut first = [0];
-    matches!(timeout(FIRST, stream.peek(&mut first)).await, Ok(Ok(1)) if first == [TLS])
+    let peeked = timeout_at(deadline, stream.peek(&mut first)).await.ok()?;
+    Some(matches!(peeked, Ok(1) if first == [TLS]))
 }
 
 async fn talk<S: Client>(bridge: &Bridge, stream: &mut S, state: &mut State, guest: &Guest) -> Next {
@@ -83,7 +94,7 @@ async fn talk<S: Client>(bridge: &Bridge, stream: &mut S, state: &mut State, gue
         guest.waits();
         let idle = match (&state.kept, state.has_asked) {
             (Some(kept), _) => kept.left(),
-            (None, false) => FIRST,
+            (None, false) => state.first.saturating_duration_since(Instant::now()),
             (None, true) => IDLE,
         };
         let read = tokio::select! {
@@ -139,7 +150,7 @@ async fn malformed<S: AsyncWrite + Unpin>(
     let code = match error {
         // The normal end of a connection.
         ReadError::Closed => return Next::End,
-        ReadError::Idle => return notice(stream, code::UNAVAILABLE, "the connection was idle").await,
+        ReadError::Idle => return notice(stream, code::UNAVAILABLE, IDLED).await,
         ReadError::Io(_) => {
             bridge.complain(&state.peer, &error.to_string());
             return Next::End;
@@ -260,5 +271,70 @@ impl Bridge {
     fn complain(&self, peer: &Peer, reason: &str) {
         let line = Line::new("bridge").with("peer", peer).with("reason", reason);
         self.log.complain(Level::Warning, &format!("bridge {} {reason}", peer.uid), line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::super::Parts;
+    use super::super::answer::Answer;
+    use super::super::directory::Directory;
+    use super::super::house::House;
+    use super::super::logins::Logins;
+    use super::*;
+    use crate::broker::peers::{Nss, Peers};
+    use crate::log::Log;
+    use crate::protocol::Secret;
+    use crate::protocol::search::{Found, Search};
+
+    /// A PAM and a directory that no request reaches.
+    struct Nothing;
+
+    impl Logins for Nothing {
+        fn login(&self, _: &str, _: &Secret) -> Answer {
+            unreachable!("no login")
+        }
+
+        fn end(&self, _: &str, _: &str) -> Result<(), String> {
+            unreachable!("no session")
+        }
+    }
+
+    impl Directory for Nothing {
+        fn search(&self, _: Search, _: Duration) -> Found {
+            unreachable!("no search")
+        }
+
+        fn domain(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_is_disconnected_after_two_minutes() {
+        let bridge = Bridge::new(Parts {
+            logins: Arc::new(Nothing),
+            directory: Arc::new(Nothing),
+            admin: None,
+            tls: None,
+            peers: Peers::new(Vec::new(), Nss).unwrap(),
+            log: Arc::new(Log::open().unwrap().0),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let stay = House::new(1).enter().await.unwrap();
+        let begun = Instant::now();
+        serve(&bridge, server, Peer { uid: 0, pid: 0 }, stay.guest()).await;
+        assert_eq!(begun.elapsed().as_secs(), FIRST.as_secs());
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        assert!(said.windows(IDLED.len()).any(|text| text == IDLED.as_bytes()), "{said:x?}");
     }
 }

@@ -1,5 +1,7 @@
 //! The state of one connection.
 
+use tokio::time::Instant;
+
 use super::paging::Kept;
 use super::session::Session;
 use super::stream::Buffer;
@@ -29,6 +31,8 @@ pub struct State {
     /// True if TLS is active.
     pub is_tls: bool,
     pub(super) buffer: Buffer,
+    /// Time by which the first message must begin.
+    pub(super) first: Instant,
     pub(super) has_asked: bool,
     /// Session of the last bind, until it is known that the client has received the reply.
     pub(super) session: Option<Session>,
