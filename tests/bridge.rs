@@ -695,6 +695,100 @@ async fn a_client_that_has_the_answer_keeps_its_session_however_it_goes() {
     assert_eq!(bridge.ended(1).await, ["john.doe 4"]);
 }
 
+/// The program itself, without systemd.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Program {
+    /// Starts it in `folder`. Returns it with its address.
+    fn start(folder: &Path, credentials: Option<&Path>) -> (Self, SocketAddr) {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let config = format!(
+            "[broker]\nusers = [\"{}\"]\n[bridge]\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            nix::unistd::getuid(),
+            at("c.pem"),
+            at("k.pem")
+        );
+        std::fs::write(folder.join("config.toml"), config).unwrap();
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_motion-ad-ldap"))
+            .args(["--config", &at("config.toml"), "--listen", &address.to_string()])
+            .args(["--socket", &at("broker.sock")])
+            .envs(credentials.map(|folder| ("CREDENTIALS_DIRECTORY", folder)))
+            .spawn()
+            .unwrap();
+        (Program(program), address)
+    }
+
+    /// Checks that it answers: an empty password is rejected without a login.
+    async fn answers(&mut self, address: SocketAddr) {
+        let begun = Instant::now();
+        loop {
+            assert_eq!(self.0.try_wait().unwrap(), None, "it has ended");
+            if let Ok((connection, mut ldap)) = LdapConnAsync::new(&format!("ldap://{address}")).await {
+                drive!(connection);
+                assert_eq!(ldap.simple_bind("john.doe", "").await.unwrap().rc, 53);
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not listen");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_that_cannot_be_used_does_not_keep_the_program_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ldap-admin"), "no name and no secret").unwrap();
+    let (mut program, address) = Program::start(folder.path(), Some(folder.path()));
+    let begun = Instant::now();
+    let ended = loop {
+        let ended = program.0.try_wait().unwrap();
+        if ended.is_some() || begun.elapsed() > Duration::from_secs(5) {
+            break ended;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // Where root has no such file, the program ends for a new start: its copy is of another file.
+    assert!(ended.is_none_or(|status| status.success()), "{ended:?}");
+    assert!(ended.is_some() || TcpStream::connect(address).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_used_does_not_end_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut program, address) = Program::start(folder.path(), None);
+    program.answers(address).await;
+    let pair = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (right, other) = (pair(), pair());
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    // The key alone, then a certificate of another key. Each stays for more than two checks of the files.
+    write("k.pem", right.signing_key.serialize_pem());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    program.answers(address).await;
+    write("c.pem", other.cert.pem());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    program.answers(address).await;
+    write("c.pem", right.cert.pem());
+    let begun = Instant::now();
+    let ended = loop {
+        if let Some(status) = program.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not notice the right pair");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(ended.success(), "{ended}");
+    let (mut program, address) = Program::start(folder.path(), None);
+    program.answers(address).await;
+}
+
 /// libpam with a service of Debian's own modules.
 #[tokio::test(flavor = "multi_thread")]
 async fn libpam_decides_by_the_lines_of_the_service() {
