@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,6 +42,16 @@ struct Script {
     asked: Mutex<Vec<String>>,
     /// While it is set, no login is answered.
     holds: AtomicBool,
+    /// While it is set, every login registers a session, named after the number of sessions before it.
+    registers: AtomicBool,
+    sessions: Mutex<Sessions>,
+}
+
+/// Sessions that logins registered, and those of them that the bridge has ended.
+#[derive(Default)]
+struct Sessions {
+    registered: usize,
+    ended: Vec<String>,
 }
 
 impl Logins for Script {
@@ -49,11 +60,23 @@ impl Logins for Script {
         while self.holds.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        match self.outcomes.get(user) {
+        let answer = match self.outcomes.get(user) {
             Some(outcome) => Answer::of(*outcome),
             None if password.bytes() == RIGHT.as_bytes() => Answer::success(),
             None => Answer::of(Outcome::WrongPassword),
-        }
+        };
+        let session = self.registers.load(Ordering::Relaxed).then(|| {
+            let mut sessions = self.sessions.lock().unwrap();
+            sessions.registered += 1;
+            format!("{user} {}", sessions.registered)
+        });
+        Answer { session, ..answer }
+    }
+
+    fn end(&self, user: &str, session: &str) -> Result<(), String> {
+        assert!(session.starts_with(user), "{session} is not of {user}");
+        self.sessions.lock().unwrap().ended.push(session.to_owned());
+        Ok(())
     }
 }
 
@@ -587,6 +610,185 @@ async fn idle_connections_and_half_messages_make_room() {
     assert_eq!(done, CONNECTIONS);
 }
 
+/// A bind of John with the right password, and an unbind.
+fn bind_and_unbind() -> (Vec<u8>, &'static [u8]) {
+    let name = [b"\x02\x01\x03\x04\x08john.doe\x80\x12", RIGHT.as_bytes()].concat();
+    let bind = [&[0x60, u8::try_from(name.len()).unwrap()][..], &name].concat();
+    let message = [&[0x30, u8::try_from(bind.len() + 3).unwrap(), 2, 1, 1][..], &bind].concat();
+    (message, b"\x30\x05\x02\x01\x02\x42\x00")
+}
+
+impl Running {
+    /// Starts a bridge whose logins register sessions.
+    async fn registering(outcomes: &[(&'static str, Outcome)]) -> Self {
+        let bridge = Running::start(outcomes, 0).await;
+        bridge.script.registers.store(true, Ordering::Relaxed);
+        bridge
+    }
+
+    /// Returns the sessions that the bridge has ended, once there are `count`.
+    async fn ended(&self, count: usize) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let ended = self.script.sessions.lock().unwrap().ended.clone();
+            if ended.len() >= count {
+                return ended;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "only {ended:?} have ended");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_bind_leaves_no_session() {
+    let bridge = Running::registering(&[("jane.roe", Outcome::Disabled)]).await;
+    assert_eq!(bridge.client().await.simple_bind("jane.roe", RIGHT).await.unwrap().rc, 49);
+    assert_eq!(bridge.ended(1).await, ["jane.roe 1"]);
+    bridge.logs_in().await;
+    assert_eq!(bridge.ended(1).await.len(), 1, "an accepted bind keeps its session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gives_up_before_the_answer_leaves_no_session() {
+    let bridge = Running::registering(&[]).await;
+    let (bind, unbind) = bind_and_unbind();
+    for (number, more) in [&b""[..], unbind].into_iter().enumerate() {
+        bridge.script.holds.store(true, Ordering::Relaxed);
+        let mut client = bridge.raw().await;
+        client.write_all(&[&bind, more].concat()).await.unwrap();
+        bridge.is_asked(number + 1).await;
+        drop(client);
+        bridge.script.holds.store(false, Ordering::Relaxed);
+        assert_eq!(bridge.ended(number + 1).await.last().unwrap(), &format!("john.doe {}", number + 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_the_answer_leaves_no_session() {
+    let bridge = Running::registering(&[]).await;
+    let mut client = bridge.raw().await;
+    client.write_all(&bind_and_unbind().0).await.unwrap();
+    client.peek(&mut [0]).await.unwrap();
+    // With bytes that are unread, Linux resets the connection.
+    drop(client);
+    assert_eq!(bridge.ended(1).await, ["john.doe 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_the_answer_keeps_its_session_however_it_goes() {
+    let bridge = Running::registering(&[]).await;
+    let (bind, unbind) = bind_and_unbind();
+    for more in [&b""[..], unbind, b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut client = bridge.raw().await;
+        client.write_all(&bind).await.unwrap();
+        let mut answer = [0; 14];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer[9], 0, "{answer:x?}");
+        client.write_all(more).await.unwrap();
+        let _ = client.shutdown().await;
+        let _ = client.read_to_end(&mut Vec::new()).await;
+    }
+    assert_eq!(bridge.script.sessions.lock().unwrap().registered, 3);
+    // The session of this one ends after all that the others could have caused.
+    assert_eq!(bridge.client().await.simple_bind("john.doe", "wrong").await.unwrap().rc, 49);
+    assert_eq!(bridge.ended(1).await, ["john.doe 4"]);
+}
+
+/// The program itself, without systemd.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Program {
+    /// Starts it in `folder`. Returns it with its address.
+    fn start(folder: &Path, credentials: Option<&Path>) -> (Self, SocketAddr) {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let config = format!(
+            "[broker]\nusers = [\"{}\"]\n[bridge]\ncertificate = \"{}\"\nkey = \"{}\"\n",
+            nix::unistd::getuid(),
+            at("c.pem"),
+            at("k.pem")
+        );
+        std::fs::write(folder.join("config.toml"), config).unwrap();
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_motion-ad-ldap"))
+            .args(["--config", &at("config.toml"), "--listen", &address.to_string()])
+            .args(["--socket", &at("broker.sock")])
+            .envs(credentials.map(|folder| ("CREDENTIALS_DIRECTORY", folder)))
+            .spawn()
+            .unwrap();
+        (Program(program), address)
+    }
+
+    /// Checks that it answers: an empty password is rejected without a login.
+    async fn answers(&mut self, address: SocketAddr) {
+        let begun = Instant::now();
+        loop {
+            assert_eq!(self.0.try_wait().unwrap(), None, "it has ended");
+            if let Ok((connection, mut ldap)) = LdapConnAsync::new(&format!("ldap://{address}")).await {
+                drive!(connection);
+                assert_eq!(ldap.simple_bind("john.doe", "").await.unwrap().rc, 53);
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not listen");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_that_cannot_be_used_does_not_keep_the_program_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ldap-admin"), "no name and no secret").unwrap();
+    let (mut program, address) = Program::start(folder.path(), Some(folder.path()));
+    let begun = Instant::now();
+    let ended = loop {
+        let ended = program.0.try_wait().unwrap();
+        if ended.is_some() || begun.elapsed() > Duration::from_secs(5) {
+            break ended;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // Where root has no such file, the program ends for a new start: its copy is of another file.
+    assert!(ended.is_none_or(|status| status.success()), "{ended:?}");
+    assert!(ended.is_some() || TcpStream::connect(address).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_used_does_not_end_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut program, address) = Program::start(folder.path(), None);
+    program.answers(address).await;
+    let pair = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (right, other) = (pair(), pair());
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    // The key alone, then a certificate of another key. Each stays for more than two checks of the files.
+    write("k.pem", right.signing_key.serialize_pem());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    program.answers(address).await;
+    write("c.pem", other.cert.pem());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    program.answers(address).await;
+    write("c.pem", right.cert.pem());
+    let begun = Instant::now();
+    let ended = loop {
+        if let Some(status) = program.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not notice the right pair");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(ended.success(), "{ended}");
+    let (mut program, address) = Program::start(folder.path(), None);
+    program.answers(address).await;
+}
+
 /// libpam with a service of Debian's own modules.
 #[tokio::test(flavor = "multi_thread")]
 async fn libpam_decides_by_the_lines_of_the_service() {
@@ -604,7 +806,7 @@ async fn libpam_decides_by_the_lines_of_the_service() {
             "auth required pam_deny.so\naccount required pam_deny.so\n",
         )
         .unwrap();
-        let mut pam = Pam::new("motion", folder.path().to_str()).unwrap();
+        let mut pam = Pam::new("motion", folder.path().to_str(), Path::new("/nonexistent.sock")).unwrap();
         let kept = pam.keep_modules();
         assert!(kept.iter().all(|file| file.exists()), "{kept:?}");
         let bridge = Running::with(Arc::default(), Arc::new(pam), 0, None).await;

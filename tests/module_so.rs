@@ -386,6 +386,45 @@ fn john_logs_in_through_the_shipped_service() {
     assert_eq!(login.item(2).unwrap(), c"john".to_owned(), "PAM_USER is as the application set it");
 }
 
+/// Marks the process that runs the test itself.
+const OWN_PROCESS: &str = "MOTION_AD_TEST_SYSLOG";
+
+/// Runs in a separate process, whose lines for syslog go to standard error as well.
+#[test]
+fn a_call_without_an_outcome_unsets_no_variable_that_is_not_set() {
+    if std::env::var_os(OWN_PROCESS).is_some() {
+        return unsets_an_outcome();
+    }
+    let name = "a_call_without_an_outcome_unsets_no_variable_that_is_not_set";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let ran = command
+        .args(["--exact", "--nocapture", name])
+        .env(OWN_PROCESS, "1")
+        .env("MOTION_AD_MODULE", module())
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{log}");
+    assert!(log.contains("acct_mgmt: PAM_USER_UNKNOWN"), "{log}");
+    assert!(!log.contains("pam_putenv"), "{log}");
+}
+
+fn unsets_an_outcome() {
+    // SAFETY: the text is static, as openlog(3) needs it.
+    unsafe { libc::openlog(c"test".as_ptr(), libc::LOG_PERROR, libc::LOG_USER) };
+    let stack = Stack::with("outcome debug");
+    let _broker = Broker::of_john(&stack);
+    // The broker is not asked about such a name.
+    let nobody = Login::start(&stack, c"jo\nhn", Manner::Proper, "");
+    assert_eq!((nobody.acct_mgmt(0), nobody.outcome()), (USER_UNKNOWN, None));
+    // An outcome of an earlier call is unset.
+    let login = Login::john(&stack);
+    assert_eq!(login.acct_mgmt(0), SUCCESS);
+    assert_eq!(login.outcome().as_deref(), Some("success"));
+    login.set_item(2, c"jo\nhn");
+    assert_eq!((login.acct_mgmt(0), login.outcome()), (USER_UNKNOWN, None));
+}
+
 #[test]
 fn each_entry_point_works_alone() {
     let _alone = alone();

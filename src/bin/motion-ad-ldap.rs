@@ -87,17 +87,12 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
     let mut files = vec![Source::read(arguments.config.clone())];
     let Front { users, bridge: settings } = Front::load(&arguments.config)?;
     let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
-    let admin = directory.map(|directory| Path::new(&directory).join(CREDENTIAL));
-    let admin = match &admin {
-        Some(copy) => {
-            files.push(Source::of(Path::new(ADMIN), copy));
-            LocalAdmin::load(copy).map_err(|error| format!("{ADMIN}: {error}"))?.map(Admin::from)
-        }
-        None => None,
-    };
+    let copy = directory.map(|directory| Path::new(&directory).join(CREDENTIAL));
+    files.extend(copy.iter().map(|copy| Source::of(Path::new(ADMIN), copy)));
+    let admin = copy.and_then(|copy| load_admin(&copy, log));
     files.extend([&settings.certificate, &settings.key].map(|file| Source::read(file.clone())));
     let tls = tls::load_if_there(&settings.certificate, &settings.key)?;
-    let mut pam = Pam::new(&settings.service, None)?;
+    let mut pam = Pam::new(&settings.service, None, &arguments.socket)?;
     // The services first: a change while libpam reads them must be noticed.
     files.extend([&settings.service, DEFAULT].map(|name| Source::read(Path::new(SERVICES).join(name))));
     files.extend(pam.keep_modules().into_iter().map(Source::read));
@@ -117,22 +112,54 @@ fn bridge(arguments: &Arguments, log: &Arc<Log>) -> Result<(Arc<Bridge>, Vec<Sou
     Ok((Bridge::new(parts), files))
 }
 
-/// Returns the first file that has changed, once the configuration is valid. Until then the old one stays in
-/// force.
+/// Reads the local admin from systemd's copy of root's file. If it cannot be used, no application can bind as
+/// the admin, and the logins of users go on.
+fn load_admin(copy: &Path, log: &Log) -> Option<Admin> {
+    match LocalAdmin::load(copy) {
+        Ok(admin) => admin.map(Admin::from),
+        Err(problem) => {
+            let line = Line::new("config")
+                .with("problem", format!("{ADMIN}: {problem}"))
+                .with("consequence", "no application can bind as the local admin")
+                .with(
+                    "advice",
+                    "correct the file, or run `motion-ad setup --bridge --new-secret`; the bridge notices it",
+                );
+            log.write(Level::Error, &line);
+            None
+        }
+    }
+}
+
+/// Returns the first file that has changed, once a new process can use the configuration, the certificate and
+/// the key. Until then this process serves with those that it has read. It cannot read the admin's file, which
+/// does not keep a new process from starting.
 async fn stale(files: Vec<Source>, config: PathBuf, log: &Log) -> String {
     let files = Sources::of(files);
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;
         if let Some(file) = files.stale() {
-            match Front::load(&config) {
-                Ok(_) => return file.display().to_string(),
+            match usable(&config) {
+                Ok(()) => return file.display().to_string(),
                 Err(problem) => {
-                    log.complain(Level::Error, "config", Line::new("config").with("problem", problem))
+                    let line = Line::new("config")
+                        .with("problem", problem)
+                        .with("consequence", "the bridge keeps what it has read before");
+                    log.complain(Level::Error, "config", line);
                 }
             }
         }
     }
+}
+
+/// Checks that a new process could start.
+///
+/// # Errors
+/// Returns the file and the cause if the configuration, the certificate or the key cannot be used.
+fn usable(config: &Path) -> Result<(), String> {
+    let Front { bridge, .. } = Front::load(config).map_err(|problem| problem.to_string())?;
+    tls::load_if_there(&bridge.certificate, &bridge.key).map(drop)
 }
 
 /// The sockets that systemd passed, or those of the arguments.

@@ -18,6 +18,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// Cause for the log, if PAM itself failed.
     pub problem: String,
+    /// Id of the session that the login registered, whatever its result.
+    pub session: Option<String>,
 }
 
 impl Answer {
@@ -41,7 +43,7 @@ impl Answer {
     }
 
     fn with(name: &'static str, data: Option<Data>, outcome: Outcome) -> Self {
-        Answer { name, data, outcome, problem: String::new() }
+        Answer { name, data, outcome, problem: String::new(), session: None }
     }
 
     /// Returns the reply to a bind that PAM did not decide, because of `problem`.

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::Bridge;
 use super::answer::Answer;
 use super::message::{self, Outcome, code};
+use super::session::Session;
 use super::state::{Identity, State};
 use crate::dn::Dn;
 use crate::log::{Level, Line, Log};
@@ -39,14 +40,24 @@ impl Drop for Logged<'_> {
     }
 }
 
-/// Performs a bind. Returns its result and its line for the log.
-pub async fn bind<'a>(bridge: &'a Bridge, state: &mut State, bind: message::Bind) -> (Outcome, Logged<'a>) {
+/// Result of a bind.
+pub struct Bound<'a> {
+    /// Result for the client.
+    pub outcome: Outcome,
+    /// Session that the bind registered, if it succeeded.
+    pub session: Option<Session>,
+    /// Line for the log.
+    pub logged: Logged<'a>,
+}
+
+/// Performs a bind. A rejected one leaves no session.
+pub async fn bind<'a>(bridge: &'a Bridge, state: &mut State, bind: message::Bind) -> Bound<'a> {
     let begun = Instant::now();
     // A bind drops the previous identity, even if it fails (RFC 4511, 4.2.1).
     state.identity = Identity::Anonymous;
     state.kept = None;
     let sent = String::from_utf8_lossy(&bind.name).into_owned();
-    let (answer, identity) = decide(bridge, bind).await;
+    let (mut answer, identity) = decide(bridge, bind).await;
     let who = match &identity {
         Identity::User(user) if *user != sent => user.as_str(),
         _ => "",
@@ -60,10 +71,17 @@ pub async fn bind<'a>(bridge: &'a Bridge, state: &mut State, bind: message::Bind
         .with("problem", &answer.problem)
         .with("peer", state.peer)
         .with("ms", format!("{:.1}", begun.elapsed().as_secs_f64() * 1000.0));
+    let mut session = match (answer.session.take(), &identity) {
+        (Some(id), Identity::User(user)) => Some(Session { user: user.clone(), id }),
+        _ => None,
+    };
+    let logged = Logged { log: &bridge.log, line };
     if answer.outcome.code == code::SUCCESS {
         state.identity = identity;
+    } else if let Some(session) = session.take() {
+        session.end(bridge, state.peer, "another line of the PAM service rejected the login").await;
     }
-    (answer.outcome, Logged { log: &bridge.log, line })
+    Bound { outcome: answer.outcome, session, logged }
 }
 
 /// Decides a bind. Returns the reply and the identity that a success gives to the connection.

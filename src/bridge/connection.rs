@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ber::Malformed;
+use super::bind::Bound;
 use super::house::Guest;
 use super::message::{self, Message, Outcome, Request, code};
 use super::state::{Identity, State};
-use super::stream::{Buffer, ReadError, send};
+use super::stream::{Buffer, Client, ReadError, send};
 use super::{Bridge, bind, search};
 use crate::log::{Level, Line};
 use crate::protocol::Peer;
@@ -22,6 +23,8 @@ pub const FIRST: Duration = Duration::from_secs(120);
 pub const IDLE: Duration = Duration::from_secs(900);
 /// Time limit for a TLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Notice to a client that sends nothing.
+const IDLED: &str = "the connection was idle";
 /// First byte of a TLS connection (RFC 8446, 5.1). No LDAP message starts with it.
 const TLS: u8 = 0x16;
 
@@ -45,10 +48,18 @@ pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &G
         kept: None,
         is_tls: false,
         buffer: Buffer::default(),
+        first: Instant::now() + FIRST,
         has_asked: false,
+        session: None,
     };
     let is_tls = tokio::select! {
-        first = begins_with_tls(&stream) => first,
+        first = begins_with_tls(&stream, state.first) => match first {
+            Some(is_tls) => is_tls,
+            None => {
+                notice(&mut stream, code::UNAVAILABLE, IDLED).await;
+                return;
+            }
+        },
         () = bridge.ends() => return,
         () = guest.is_asked_to_leave() => return,
     };
@@ -70,21 +81,20 @@ pub async fn serve(bridge: &Bridge, mut stream: TcpStream, peer: Peer, guest: &G
     }
 }
 
-/// Returns true if the connection starts with TLS. The first byte stays in the socket's buffer.
-async fn begins_with_tls(stream: &TcpStream) -> bool {
+/// Returns true if the connection starts with TLS, or `None` if no byte arrives by `deadline`. The first byte
+/// stays in the socket's buffer.
+async fn begins_with_tls(stream: &TcpStream, deadline: Instant) -> Option<bool> {
     let mut first = [0];
-    matches!(timeout(FIRST, stream.peek(&mut first)).await, Ok(Ok(1)) if first == [TLS])
+    let peeked = timeout_at(deadline, stream.peek(&mut first)).await.ok()?;
+    Some(matches!(peeked, Ok(1) if first == [TLS]))
 }
 
-async fn talk<S>(bridge: &Bridge, stream: &mut S, state: &mut State, guest: &Guest) -> Next
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+async fn talk<S: Client>(bridge: &Bridge, stream: &mut S, state: &mut State, guest: &Guest) -> Next {
     loop {
         guest.waits();
         let idle = match (&state.kept, state.has_asked) {
             (Some(kept), _) => kept.left(),
-            (None, false) => FIRST,
+            (None, false) => state.first.saturating_duration_since(Instant::now()),
             (None, true) => IDLE,
         };
         let read = tokio::select! {
@@ -96,6 +106,13 @@ where
             read = state.buffer.next(stream, idle) => read,
         };
         guest.works();
+        if let Some(session) = state.session.take()
+            && stream.is_reset()
+        {
+            session
+                .end(bridge, state.peer, "the client closed the connection without reading the reply")
+                .await;
+        }
         let message = match read {
             Ok(bytes) => Message::decode(&bytes).map_err(ReadError::Malformed),
             // The remaining pages expire; the connection stays open.
@@ -133,7 +150,7 @@ async fn malformed<S: AsyncWrite + Unpin>(
     let code = match error {
         // The normal end of a connection.
         ReadError::Closed => return Next::End,
-        ReadError::Idle => return notice(stream, code::UNAVAILABLE, "the connection was idle").await,
+        ReadError::Idle => return notice(stream, code::UNAVAILABLE, IDLED).await,
         ReadError::Io(_) => {
             bridge.complain(&state.peer, &error.to_string());
             return Next::End;
@@ -148,15 +165,12 @@ async fn malformed<S: AsyncWrite + Unpin>(
     notice(stream, code, &error.to_string()).await
 }
 
-async fn answer<S>(
+async fn answer<S: Client>(
     bridge: &Bridge,
     stream: &mut S,
     state: &mut State,
     message: Message,
-) -> std::io::Result<Next>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> std::io::Result<Next> {
     let id = message.id;
     if let (Some(control), Some(answer)) = (message.unknown_control(), message.answer()) {
         let text = format!("the critical control {control} is not supported");
@@ -165,10 +179,7 @@ where
         return Ok(Next::Message);
     }
     match message.request {
-        Request::Bind(bind) => {
-            let (outcome, _logged) = bind::bind(bridge, state, bind).await;
-            send(stream, &message::done(id, message::answer::BIND, &outcome)).await?;
-        }
+        Request::Bind(bind) => return bound(bridge, stream, state, id, bind).await,
         Request::Search(search) => {
             search::search(bridge, stream, state, id, search, &message.controls).await?
         }
@@ -185,16 +196,38 @@ where
     Ok(Next::Message)
 }
 
-async fn extended<S>(
+/// Performs a bind and sends its result. If the client has given up, the session of the bind ends.
+async fn bound<S: Client>(
+    bridge: &Bridge,
+    stream: &mut S,
+    state: &mut State,
+    id: u32,
+    bind: message::Bind,
+) -> std::io::Result<Next> {
+    let Bound { outcome, session, logged: _logged } = bind::bind(bridge, state, bind).await;
+    if let Some(session) = session {
+        if stream.is_closed() {
+            session.end(bridge, state.peer, "the client closed the connection before the reply").await;
+            return Ok(Next::End);
+        }
+        state.session = Some(session);
+    }
+    let sent = send(stream, &message::done(id, message::answer::BIND, &outcome)).await;
+    if let Err(error) = &sent
+        && let Some(session) = state.session.take()
+    {
+        session.end(bridge, state.peer, &format!("the reply could not be sent: {error}")).await;
+    }
+    sent.map(|()| Next::Message)
+}
+
+async fn extended<S: Client>(
     bridge: &Bridge,
     stream: &mut S,
     state: &mut State,
     id: u32,
     name: &str,
-) -> std::io::Result<Next>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> std::io::Result<Next> {
     let (outcome, value, next) = match name {
         message::WHO_AM_I => {
             let who = match &state.identity {
@@ -238,5 +271,70 @@ impl Bridge {
     fn complain(&self, peer: &Peer, reason: &str) {
         let line = Line::new("bridge").with("peer", peer).with("reason", reason);
         self.log.complain(Level::Warning, &format!("bridge {} {reason}", peer.uid), line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::super::Parts;
+    use super::super::answer::Answer;
+    use super::super::directory::Directory;
+    use super::super::house::House;
+    use super::super::logins::Logins;
+    use super::*;
+    use crate::broker::peers::{Nss, Peers};
+    use crate::log::Log;
+    use crate::protocol::Secret;
+    use crate::protocol::search::{Found, Search};
+
+    /// A PAM and a directory that no request reaches.
+    struct Nothing;
+
+    impl Logins for Nothing {
+        fn login(&self, _: &str, _: &Secret) -> Answer {
+            unreachable!("no login")
+        }
+
+        fn end(&self, _: &str, _: &str) -> Result<(), String> {
+            unreachable!("no session")
+        }
+    }
+
+    impl Directory for Nothing {
+        fn search(&self, _: Search, _: Duration) -> Found {
+            unreachable!("no search")
+        }
+
+        fn domain(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_is_disconnected_after_two_minutes() {
+        let bridge = Bridge::new(Parts {
+            logins: Arc::new(Nothing),
+            directory: Arc::new(Nothing),
+            admin: None,
+            tls: None,
+            peers: Peers::new(Vec::new(), Nss).unwrap(),
+            log: Arc::new(Log::open().unwrap().0),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let stay = House::new(1).enter().await.unwrap();
+        let begun = Instant::now();
+        serve(&bridge, server, Peer { uid: 0, pid: 0 }, stay.guest()).await;
+        assert_eq!(begun.elapsed().as_secs(), FIRST.as_secs());
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        assert!(said.windows(IDLED.len()).any(|text| text == IDLED.as_bytes()), "{said:x?}");
     }
 }

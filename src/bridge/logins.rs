@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::answer::{Answer, PERM_DENIED};
 use super::message::code;
+use crate::client;
 use crate::libpam::{self, Application, Login, Modules, SERVICES, Talk};
-use crate::module::handle::OUTCOME;
-use crate::protocol::Secret;
+use crate::module::handle::{OUTCOME, SESSION};
+use crate::protocol::{Operation, Request, Secret};
 
 /// PAM_RHOST of every login of the bridge: an address of this host, with the bridge as its zone. The audit
 /// library resolves PAM_RHOST in each call of libpam. For an address, the C library sends no query to DNS;
@@ -19,10 +21,19 @@ const TTY: &str = "ldap";
 /// Lists the memory of this process, with the file that each part belongs to (proc(5)).
 const MAPS: &str = "/proc/self/maps";
 
-/// A checker of passwords.
+/// Time limit for the end of a session.
+const END: Duration = Duration::from_secs(5);
+
+/// Logs users in.
 pub trait Logins: Send + Sync {
     /// Checks `password` for `user` once. Blocks as long as the service's modules do.
     fn login(&self, user: &str, password: &Secret) -> Answer;
+
+    /// Ends a session that a login of `user` registered. Blocks until the broker has replied.
+    ///
+    /// # Errors
+    /// Returns a description of the problem if the session may still be open.
+    fn end(&self, user: &str, session: &str) -> Result<(), String>;
 }
 
 /// PAM with one service.
@@ -32,22 +43,28 @@ pub struct Pam {
     folder: Option<CString>,
     rhost: CString,
     tty: CString,
-    variable: CString,
+    outcome: CString,
+    session: CString,
+    /// Path of the broker's socket.
+    socket: PathBuf,
     modules: Option<Modules>,
 }
 
 impl Pam {
-    /// Uses the service `service` in `folder`, or in `/etc/pam.d` without one.
+    /// Uses the service `service` in `folder`, or in `/etc/pam.d` without one. The broker at `socket` ends its
+    /// sessions.
     ///
     /// # Errors
     /// Returns `NulError` if a name holds a NUL byte.
-    pub fn new(service: &str, folder: Option<&str>) -> Result<Self, std::ffi::NulError> {
+    pub fn new(service: &str, folder: Option<&str>, socket: &Path) -> Result<Self, std::ffi::NulError> {
         Ok(Pam {
             service: CString::new(service)?,
             folder: folder.map(CString::new).transpose()?,
             rhost: CString::new(RHOST)?,
             tty: CString::new(TTY)?,
-            variable: CString::new(OUTCOME)?,
+            outcome: CString::new(OUTCOME)?,
+            session: CString::new(SESSION)?,
+            socket: socket.to_owned(),
             modules: None,
         })
     }
@@ -99,14 +116,31 @@ impl Logins for Pam {
         let Ok(user) = CString::new(user) else { return Answer::refused("unmapped", "525") };
         match libpam::login(&self.application(), &user, Talk::new(&user, &[password.bytes()])) {
             Ok(said) => {
-                let outcome = said.handle.variable(&self.variable);
+                let outcome = said.handle.variable(&self.outcome);
                 let answer = Answer::of_pam(said.authenticate, said.account, outcome.as_deref());
-                match outcome.is_none() && answer.outcome.code == code::INVALID_CREDENTIALS {
+                let answer = match outcome.is_none() && answer.outcome.code == code::INVALID_CREDENTIALS {
                     true => self.failed(&said).map_or(answer, Answer::undecided),
                     false => answer,
-                }
+                };
+                Answer { session: said.handle.variable(&self.session), ..answer }
             }
             Err(failed) => Answer::undecided(failed),
+        }
+    }
+
+    // Not `pam_close_session`: the service may have no session line.
+    fn end(&self, user: &str, session: &str) -> Result<(), String> {
+        let operation = Operation::CloseSession { session: Some(session.to_owned()) };
+        let request = Request {
+            service: self.service.to_string_lossy().into_owned(),
+            rhost: RHOST.to_owned(),
+            tty: TTY.to_owned(),
+            ..client::request(operation, user, END)
+        };
+        match client::ask_verdict(&self.socket, &request, &Secret::default()) {
+            Ok(verdict) if verdict.outcome.is_success() => Ok(()),
+            Ok(verdict) => Err(format!("{}: {}", verdict.outcome, verdict.reason)),
+            Err(error) => Err(format!("{error}; {}", error.advice())),
         }
     }
 }
@@ -114,8 +148,39 @@ impl Logins for Pam {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::protocol::{Reply, receive, send};
+    use crate::verdict::{Outcome, Verdict};
+
+    const NO_BROKER: &str = "/nonexistent.sock";
+
+    #[test]
+    fn a_session_is_ended_by_its_id_at_the_broker() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("broker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let pam = Pam::new("motion-bridge", None, &socket).unwrap();
+        let replies = [Outcome::Success, Outcome::SessionStore];
+        let broker = std::thread::spawn(move || {
+            replies.map(|outcome| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (request, _) = receive::<Request>(&mut stream).unwrap();
+                let reply = Reply::Verdict(Verdict::new(outcome, "a reason"));
+                send(&mut stream, &reply, &Secret::default()).unwrap();
+                request
+            })
+        });
+        assert_eq!(pam.end("john.doe", "s1"), Ok(()));
+        assert_eq!(pam.end("john.doe", "s1"), Err("session_store: a reason".to_owned()));
+        let [request, _] = broker.join().unwrap();
+        assert_eq!(request.operation, Operation::CloseSession { session: Some("s1".to_owned()) });
+        let named = (request.user.as_str(), request.service.as_str(), request.rhost.as_str());
+        assert_eq!(named, ("john.doe", "motion-bridge", RHOST));
+        let absent = Pam::new("motion-bridge", None, Path::new(NO_BROKER)).unwrap();
+        assert!(absent.end("john.doe", "s1").unwrap_err().contains("systemctl status motion-ad.socket"));
+    }
 
     /// Returns a folder with a service `motion`, and one for all others.
     fn services(motion: &[u8], other: &str) -> tempfile::TempDir {
@@ -132,7 +197,7 @@ mod tests {
             b"auth required pam_echo.so\naccount required pam_no_such_module.so\n",
             "session required pam_debug.so\n",
         );
-        let mut pam = Pam::new("motion", services.path().to_str()).unwrap();
+        let mut pam = Pam::new("motion", services.path().to_str(), Path::new(NO_BROKER)).unwrap();
         let kept = pam.keep_modules();
         for module in ["pam_echo.so", "pam_debug.so"] {
             let file = kept.iter().find(|file| file.ends_with(module)).cloned().unwrap();
@@ -157,7 +222,7 @@ mod tests {
     fn a_service_without_lines_says_nothing_about_the_account() {
         let bind = |motion: &[u8], other: &str| {
             let services = services(motion, other);
-            let pam = Pam::new("motion", services.path().to_str()).unwrap();
+            let pam = Pam::new("motion", services.path().to_str(), Path::new(NO_BROKER)).unwrap();
             pam.login("john.doe", &Secret::new(b"x".to_vec()))
         };
         let empty = bind(b"", "");
@@ -171,7 +236,7 @@ mod tests {
     fn a_service_that_cannot_be_read_says_nothing_about_the_account() {
         let services = services(b"", "auth required pam_deny.so\n");
         fs::remove_file(services.path().join("motion")).unwrap();
-        let pam = Pam::new("motion", services.path().to_str()).unwrap();
+        let pam = Pam::new("motion", services.path().to_str(), Path::new(NO_BROKER)).unwrap();
         let answer = pam.login("john.doe", &Secret::new(b"x".to_vec()));
         assert_eq!(answer.outcome.code, 52);
         assert!(answer.problem.contains("motion cannot be read"), "{}", answer.problem);
@@ -180,7 +245,7 @@ mod tests {
     #[test]
     fn a_service_that_libpam_cannot_read_stops_nothing() {
         let services = services(b"@include nowhere\n", "auth required pam_deny.so\n");
-        let mut pam = Pam::new("motion", services.path().to_str()).unwrap();
+        let mut pam = Pam::new("motion", services.path().to_str(), Path::new(NO_BROKER)).unwrap();
         pam.keep_modules();
         assert_ne!(pam.login("john.doe", &Secret::new(b"x".to_vec())).outcome.code, 0);
         fs::write(

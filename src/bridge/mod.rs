@@ -13,6 +13,7 @@
 //! | [`stream`] | messages from a stream, each within its time limit |
 //! | [`ber`], [`message`], [`filter`] | BER within bounds, LDAP messages, filters as text; no I/O |
 //! | [`bind`], [`answer`], [`logins`] | a bind, its result code, and libpam |
+//! | [`session`] | the session that a bind registered |
 //! | [`search`], [`paging`], [`directory`] | a search, its pages, and the broker |
 //! | [`admin`] | the local name and secret that allow an application to search |
 //! | [`tls`] | the host's own certificate |
@@ -33,6 +34,7 @@ pub mod owner;
 pub mod paging;
 pub mod search;
 pub mod server;
+pub mod session;
 pub mod state;
 pub mod stream;
 pub mod tls;
@@ -69,7 +71,7 @@ pub struct Bridge {
 
 /// Parts of a bridge.
 pub struct Parts {
-    /// Checks passwords.
+    /// Logs users in.
     pub logins: Arc<dyn Logins>,
     /// Performs searches.
     pub directory: Arc<dyn Directory>,

@@ -1,6 +1,9 @@
 //! The state of one connection.
 
+use tokio::time::Instant;
+
 use super::paging::Kept;
+use super::session::Session;
 use super::stream::Buffer;
 use crate::protocol::Peer;
 
@@ -28,5 +31,9 @@ pub struct State {
     /// True if TLS is active.
     pub is_tls: bool,
     pub(super) buffer: Buffer,
+    /// Time by which the first message must begin.
+    pub(super) first: Instant,
     pub(super) has_asked: bool,
+    /// Session of the last bind, until it is known that the client has received the reply.
+    pub(super) session: Option<Session>,
 }

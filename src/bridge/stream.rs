@@ -1,10 +1,14 @@
-//! Reads messages from a stream, with a time limit and a maximum length for each.
+//! Reads messages from a stream, with a time limit and a maximum length for each, and sends replies. Knows
+//! whether the client has closed its end.
 
 use std::io;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::ber::{self, Malformed};
@@ -15,6 +19,41 @@ pub const WHOLE: Duration = Duration::from_secs(10);
 pub const WRITE: Duration = Duration::from_secs(10);
 /// Maximum number of bytes for one read. A bind has some 60.
 const USUAL: usize = 2048;
+
+/// A connection to a client.
+pub trait Client: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Returns its socket.
+    fn socket(&self) -> &TcpStream;
+
+    /// Returns true if the client has closed the connection, whatever is left to read from it, or if that is
+    /// unknown.
+    fn is_closed(&self) -> bool {
+        events(self.socket(), PollFlags::RDHUP) != Ok(0)
+    }
+
+    /// Returns true if the connection was reset, as Linux does if the client's end is closed with a reply
+    /// unread.
+    fn is_reset(&self) -> bool {
+        events(self.socket(), PollFlags::empty()).is_ok_and(|count| count > 0)
+    }
+}
+
+impl Client for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Client for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// Returns 1 if one of `events` has occurred, an error of the socket or its end; otherwise 0.
+fn events(socket: &TcpStream, events: PollFlags) -> rustix::io::Result<usize> {
+    poll(&mut [PollFd::new(socket, events)], Some(&Timespec::default()))
+}
 
 /// Reason why no message could be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Functions that `pam-bindings` lacks, and the only unsafe code of this module: `pam_get_authtok` and its
-//! variants, `pam_putenv`, `pam_syslog`, unsetting an item, and the data on the handle, which C returns
-//! without its type.
+//! variants, `pam_getenv`, `pam_putenv`, `pam_syslog`, unsetting an item, and the data on the handle, which C
+//! returns without its type.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -39,6 +39,7 @@ unsafe extern "C" {
         prompt: *const c_char,
     ) -> c_int;
     fn pam_set_item(pamh: *mut PamHandle, item: c_int, value: *const c_void) -> c_int;
+    fn pam_getenv(pamh: *mut PamHandle, name: *const c_char) -> *const c_char;
     fn pam_putenv(pamh: *mut PamHandle, name_value: *const c_char) -> c_int;
     fn pam_syslog(pamh: *const PamHandle, priority: c_int, format: *const c_char, ...);
 }
@@ -106,6 +107,13 @@ pub(super) fn forget_authtok(pamh: &mut PamHandle) {
     // SAFETY: `pamh` is libpam's own handle, borrowed for this call; NULL unsets an item. It fails only for
     // callers that are no modules.
     unsafe { pam_set_item(pamh, PAM_AUTHTOK, null()) };
+}
+
+/// Returns true if the handle's environment has the variable `name`.
+pub(super) fn has_variable(pamh: &mut PamHandle, name: &CStr) -> bool {
+    // SAFETY: `pamh` is libpam's own handle, borrowed for this call, and `name` outlives it. The value is not
+    // read.
+    !unsafe { pam_getenv(pamh, name.as_ptr()) }.is_null()
 }
 
 /// Sets a variable of the handle's environment (`NAME=value`), or unsets it (`NAME`).

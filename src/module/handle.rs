@@ -127,7 +127,9 @@ impl Libpam<'_> {
     /// Sets a variable of the handle's environment, or unsets it.
     fn set(&mut self, name: &str, value: Option<&str>) {
         let variable = value.map_or_else(|| name.to_owned(), |value| format!("{name}={value}"));
-        if let Ok(variable) = CString::new(variable) {
+        let Ok(variable) = CString::new(variable) else { return };
+        // libpam logs an error if a variable is unset that is not set.
+        if value.is_some() || ffi::has_variable(self.0, &variable) {
             ffi::putenv(self.0, &variable);
         }
     }

@@ -358,6 +358,20 @@ fn faults(lab: &Lab, report: &mut Report) {
         cut?;
         wait(Duration::from_secs(30), || john_is(0))
     });
+    report.check("an admin's file that cannot be used keeps the admin out, and nobody else", || {
+        let admin_is = |code| equal("the admin", whoami(lab, "motion", ADMIN, SECRET, &[]).code, code);
+        let before = lines(lab, "config")?.len();
+        let file = "/etc/motion-ad/ldap-admin";
+        lab.host_sh(&format!("cp -p {file} {file}.right && echo nonsense >{file}")).ok()?;
+        let noticed = wait(Duration::from_secs(20), || match lines(lab, "config")?.len() > before {
+            true => Ok(()),
+            false => Err("the bridge does not notice the file".to_owned()),
+        });
+        let (user, admin) = (logs_in(lab), admin_is(49));
+        lab.host_sh(&format!("mv {file}.right {file}")).ok()?;
+        noticed.and(user).and(admin)?;
+        wait(Duration::from_secs(20), || admin_is(0))
+    });
     report.check("a bridge that restarts loses no login that waits", || {
         lab.host_sh("systemctl restart motion-ad-ldap.service --no-block").ok()?;
         logs_in(lab)?;

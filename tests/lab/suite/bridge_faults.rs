@@ -6,12 +6,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout};
 use std::time::Duration;
 
-use crate::bridge::{counted_for, disable, enable, lines, logs_in};
+use motion_ad::protocol::report::{EndReason, Ended};
+
+use crate::bridge::{URL, counted_for, disable, enable, lines, logs_in, whoami};
 use crate::cast::person;
 use crate::clients;
 use crate::lab::{Lab, wait};
 use crate::ready::{self, john};
-use crate::report::{Check, Report, equal};
+use crate::register;
+use crate::report::{Check, Report, contains, equal};
+use crate::xcally::with_seats;
 
 const HOSTILE: [&str; 2] = ["python3", "/opt/clients/ldap/hostile.py"];
 /// Result codes of a bind: success, busy, unavailable.
@@ -40,6 +44,16 @@ pub fn chapter(lab: &Lab, report: &mut Report) -> Check {
     crowd(lab, report);
     broken(lab, report);
     disable(lab)?;
+    wait(BACK, || john(lab).map(drop))
+}
+
+/// Sessions of binds that no client holds.
+pub fn sessions(lab: &Lab, report: &mut Report) -> Check {
+    lab.run(&["cast", "reset"]).ok()?;
+    enable(lab)?;
+    seats(lab, report);
+    disable(lab)?;
+    lab.configure("")?;
     wait(BACK, || john(lab).map(drop))
 }
 
@@ -171,4 +185,58 @@ fn broken(lab: &Lab, report: &mut Report) {
             wait(BACK, || logs_in(lab))
         },
     );
+}
+
+/// Binds as Seth with `session=auth` and `policy = "deny"`: a session that no client holds would keep him out.
+fn seats(lab: &Lab, report: &mut Report) {
+    let seth = person("seth");
+    let bind = || whoami(lab, "motion", seth.sam, seth.password, &[]);
+    let one_session = || equal("sessions", register::of(lab, seth.sam)?.len(), 1);
+    // The session was registered, and its application has closed it.
+    let is_closed = |cursor: &str| {
+        let ended: Vec<_> =
+            register::since(lab, cursor)?.into_iter().map(|event| event.session.ended).collect();
+        let closed =
+            |ended: &Option<Ended>| ended.as_ref().is_some_and(|ended| ended.reason == EndReason::Closed);
+        equal(&format!("a session that was closed ({ended:?})"), ended.iter().any(closed), true)
+    };
+    report.check("a bind that another line of the service rejects leaves no session", || {
+        with_seats(lab, "deny")?;
+        let reject = "echo 'account required pam_deny.so' >>/etc/pam.d/motion-bridge && \
+                      systemctl stop motion-ad-ldap.service";
+        lab.host_sh(reject).ok()?;
+        let cursor = register::now(lab)?;
+        let rejected = bind();
+        equal(&format!("exit code ({})", rejected.stderr), rejected.code, 49)?;
+        is_closed(&cursor)?;
+        with_seats(lab, "deny")?;
+        bind().ok()?;
+        one_session()
+    });
+    report.check(
+        "a client that gives up before the answer leaves no session, and the next bind succeeds",
+        || {
+            with_seats(lab, "deny")?;
+            bind().ok()?;
+            register::clear(lab)?;
+            let cursor = register::now(lab)?;
+            // The broker answers two seconds late, which is still in time for the module.
+            let broker =
+                |signal: &str| format!("kill -{signal} $(systemctl show -P MainPID motion-ad.service)");
+            lab.host_sh(&broker("STOP")).ok()?;
+            let command = ["timeout", "2", "ldapwhoami", "-x", "-H", URL, "-D", seth.sam, "-w"];
+            let killed = lab.host("motion", &[&command[..], &[seth.password]].concat(), "");
+            lab.host_sh(&broker("CONT")).ok()?;
+            let closed = wait(Duration::from_secs(20), || is_closed(&cursor));
+            // timeout(1) has ended it.
+            equal("exit code of the client", killed.code, 124)?;
+            closed?;
+            contains("the line", &lines(lab, "bridge")?.pop().unwrap_or_default(), "before the reply")?;
+            wait(BACK, || bind().ok().map(drop))?;
+            one_session()
+        },
+    );
+    if let Err(error) = register::clear(lab) {
+        report.note(&error);
+    }
 }

@@ -209,6 +209,7 @@ const BRIDGE: &[Part] = &[(
         JOIN,
         ("bridge", bridge::chapter),
         ("bridge-faults", bridge_faults::chapter),
+        ("bridge-sessions", bridge_faults::sessions),
         ("libraries", libraries::chapter),
         ("xcally", xcally::chapter),
     ],
