@@ -67,16 +67,23 @@ impl Report {
 
     /// Runs one check and prints its line.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Check) {
+        self.check_exercised(name, || check().map(|()| true));
+    }
+
+    /// Same for a check that may find nothing to check: `Ok(false)` is no failure, and does not count as
+    /// passed.
+    pub fn check_exercised(&mut self, name: &str, check: impl FnOnce() -> Result<bool, String>) {
         let begun = Instant::now();
         let result = check();
         let seconds = begun.elapsed().as_secs_f64();
         match result {
-            Ok(()) => {
+            Ok(true) => {
                 self.sum.passed += 1;
                 if !self.quiet {
                     println!("ok     {seconds:6.2} s  {name}");
                 }
             }
+            Ok(false) => println!("none   {seconds:6.2} s  {name}: not exercised"),
             Err(error) => {
                 println!("FAILED {seconds:6.2} s  {name}\n    {}", error.replace('\n', "\n    "));
                 self.sum.failed.push(format!("{}: {name}", self.chapter));
