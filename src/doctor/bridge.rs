@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::application::{self, Bound};
-use super::facts::Facts;
+use super::facts::{Facts, UsedBridge};
 use super::finding::Finding;
 use super::{command, commands};
 use crate::config::admin::{ADMIN, AdminError, LocalAdmin};
@@ -122,8 +122,13 @@ pub(super) async fn line(facts: &Facts) -> Finding {
     }
 }
 
+/// Returns the bridge, if this host uses it and its settings can be read.
+pub(super) async fn used(facts: &Facts) -> Option<&UsedBridge> {
+    facts.bridge(is_used(facts)).await
+}
+
 /// Returns true if this host uses the bridge: XCALLY's `.env` names it, or its socket is enabled.
-pub(super) async fn is_used(facts: &Facts) -> bool {
+async fn is_used(facts: &Facts) -> bool {
     is_named(facts) || is_enabled().await
 }
 

@@ -127,7 +127,7 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
     let mut found = closed_folder(Path::new(FOLDER));
     let mut seen = format!("{} may read {} files", user.name, files.len());
     found = both(found, all_unreadable(facts, &user, &files).await);
-    if let Some(used) = facts.bridge().await {
+    if let Some(used) = bridge::used(facts).await {
         match certificate(facts, &used.settings).await {
             Ok(count) => seen += &format!(", {} may read {count}", bridge::USER),
             Err(finding) => found = both(found, Some(finding)),

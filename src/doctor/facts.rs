@@ -14,7 +14,6 @@ use tokio::sync::OnceCell;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use super::bridge;
 use super::command::{self, Answer};
 use super::stack::Service;
 use crate::client::{self, AskError};
@@ -239,9 +238,9 @@ impl Facts {
     }
 
     /// The LDAP bridge, if this host uses it and its settings can be read.
-    pub(super) async fn bridge(&self) -> Option<&UsedBridge> {
+    pub(super) async fn bridge(&self, is_used: impl Future<Output = bool>) -> Option<&UsedBridge> {
         let bridge = self.bridge.get_or_init(|| async {
-            if !bridge::is_used(self).await {
+            if !is_used.await {
                 return None;
             }
             let settings = Front::load(&self.options.config).ok()?.bridge;

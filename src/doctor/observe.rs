@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::bridge;
 use super::commands::Place;
 use super::facts::{Facts, SERVICE};
 use super::finding::Finding;
@@ -33,7 +34,7 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
     names.sort();
     let services: Vec<_> = names.iter().map(|name| Service::load(name, &read)).collect();
     let motion = (SERVICE, facts.service().await);
-    let of_bridge = facts.bridge().await.map(|used| (used.settings.service.as_str(), &used.service));
+    let of_bridge = bridge::used(facts).await.map(|used| (used.settings.service.as_str(), &used.service));
     let of_bridge = of_bridge.filter(|(name, _)| *name != SERVICE);
     let deciding: Vec<_> = [motion].into_iter().chain(of_bridge).collect();
     found(&deciding, &services)

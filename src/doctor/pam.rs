@@ -46,7 +46,7 @@ impl Named<'_> {
 /// Returns the application's service, and that of the LDAP bridge where the bridge uses another one.
 async fn services(facts: &Facts) -> Vec<Named<'_>> {
     let motion = Named { name: SERVICE, file: FILE.to_owned(), lines: facts.service().await };
-    let of_bridge = facts.bridge().await.filter(|used| used.settings.service != SERVICE);
+    let of_bridge = bridge::used(facts).await.filter(|used| used.settings.service != SERVICE);
     let of_bridge = of_bridge.map(|used| Named {
         name: &used.settings.service,
         file: format!("{SERVICES}/{}", used.settings.service),
@@ -450,7 +450,7 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
     };
     let mut findings = vec![read_by(&application, facts.service().await, FILE).await];
     // Without that user, config-readable fails.
-    if let (Some(used), Ok(user)) = (facts.bridge().await, user(bridge::USER).await) {
+    if let (Some(used), Ok(user)) = (bridge::used(facts).await, user(bridge::USER).await) {
         let file = format!("{SERVICES}/{}", used.settings.service);
         findings.push(read_by(&user, &used.service, &file).await);
     }

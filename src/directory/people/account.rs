@@ -195,9 +195,9 @@ impl Account {
         ]
     }
 
-    /// Returns the reason why the account may not log in at `now` on the computer `host`, named by its NetBIOS
-    /// name and its domain, even with the right password. Groups depend on the configuration and are not
-    /// considered.
+    /// Returns the reason why the account may not log in at `now` on the computer `host`, named by its
+    /// NetBIOS name and its domain, even with the right password. Groups depend on the configuration and are
+    /// not considered.
     pub fn refusal(&self, now: SystemTime, host: &str) -> Option<Outcome> {
         self.rules(now, host).into_iter().find_map(|(_, _, refusal)| refusal)
     }

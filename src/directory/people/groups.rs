@@ -32,8 +32,8 @@ pub enum GroupError {
     Domain(String),
     /// Other domains do not show if their accounts are members.
     #[error(
-        "the group {0:?} is domain local and hides its members from other domains; make it universal, or deny \
-         a universal group instead"
+        "the group {0:?} is domain local and hides its members from other domains; make it universal, or \
+         deny a universal group instead"
     )]
     Local(String),
 }
