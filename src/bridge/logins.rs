@@ -51,8 +51,8 @@ pub struct Pam {
 }
 
 impl Pam {
-    /// Uses the service `service` in `folder`, or in `/etc/pam.d` without one. The broker at `socket` ends its
-    /// sessions.
+    /// Uses the service `service` in `folder`, or in `/etc/pam.d` without one. The broker at `socket` ends
+    /// its sessions.
     ///
     /// # Errors
     /// Returns `NulError` if a name holds a NUL byte.

@@ -1,5 +1,5 @@
-//! A session that a bind registered, by `session=auth` on a line of the PAM service. It stays only if the bind
-//! succeeds and the client receives the reply: LDAP has no logout, so nothing else would end it.
+//! A session that a bind registered, by `session=auth` on a line of the PAM service. It stays only if the
+//! bind succeeds and the client receives the reply: LDAP has no logout, so nothing else would end it.
 
 use tokio::task::block_in_place;
 

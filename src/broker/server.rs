@@ -229,8 +229,8 @@ async fn taken(stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-/// Sends a reply. One that is longer than its frame may be is shortened: without a reply, a client would take
-/// the broker for unreachable, and a PAM stack may treat that as less than a rejection.
+/// Sends a reply. One that is longer than its frame may be is shortened: without a reply, a client would
+/// take the broker for unreachable, and a PAM stack may treat that as less than a rejection.
 async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
     let limit = match reply {
         Reply::Found(_) => MAX_FOUND,
@@ -244,8 +244,8 @@ async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError>
     Ok(timeout(WRITE, stream.write_all(&frame)).await.map_err(|_| late())??)
 }
 
-/// Returns the replacement of a reply of `length` bytes, which is over the limit: a verdict without its texts,
-/// or the reason why there is no reply.
+/// Returns the replacement of a reply of `length` bytes, which is over the limit: a verdict without its
+/// texts, or the reason why there is no reply.
 fn shortened(reply: &Reply, length: u64) -> Reply {
     let reason = format!("the reply has {length} bytes, which is over the limit");
     match reply {
