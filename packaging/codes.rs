@@ -126,8 +126,10 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "bridge",
-        "the LDAP bridge disconnected a client; the line has the reason",
-        "check the messages that the application sends; TLS needs `bridge.certificate`",
+        "the LDAP bridge disconnected a client; the line has the reason. With `session`, it ended the \
+         session of a bind that no client holds",
+        "check the messages that the application sends; TLS needs `bridge.certificate`. With `problem`, the \
+         session may be open: follow `advice`",
     ),
     (
         "start",
@@ -136,7 +138,8 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ),
     (
         "config",
-        "a changed file cannot be used, and the last good configuration stays in force",
+        "a changed file cannot be used, and the last good configuration stays in force; for the LDAP bridge \
+         also its certificate and key, or the admin's file",
         "fix the `problem`; the broker notices it by itself. A restart by hand denies every login until then",
     ),
     (

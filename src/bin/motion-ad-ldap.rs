@@ -131,8 +131,8 @@ fn load_admin(copy: &Path, log: &Log) -> Option<Admin> {
     }
 }
 
-/// Returns the first file that has changed, once a new process can use the configuration, the certificate
-/// and the key. Until then this process serves with those that it has read. It cannot read the admin's file,
+/// Returns the first file that has changed, once a new process can use the configuration, the certificate and
+/// the key. Until then this process serves with those that it has read. It cannot read the admin's file,
 /// which does not keep a new process from starting.
 async fn stale(files: Vec<Source>, config: PathBuf, log: &Log) -> String {
     let files = Sources::of(files);

@@ -229,8 +229,8 @@ async fn taken(stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-/// Sends a reply. One that is longer than its frame may be is shortened: without a reply, a client would take
-/// the broker for unreachable, and a PAM stack may treat that as less than a rejection.
+/// Sends a reply. One that is longer than its frame may be is shortened: without a reply, a client would
+/// take the broker for unreachable, and a PAM stack may treat that as less than a rejection.
 async fn reply(stream: &mut UnixStream, reply: &Reply) -> Result<(), FrameError> {
     let limit = match reply {
         Reply::Found(_) => MAX_FOUND,

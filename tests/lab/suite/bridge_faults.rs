@@ -187,8 +187,7 @@ fn broken(lab: &Lab, report: &mut Report) {
     );
 }
 
-/// Binds as Seth with `session=auth` and `policy = "deny"`: a session that no client holds would keep him
-/// out.
+/// Binds as Seth with `session=auth` and `policy = "deny"`: a session without a client would keep him out.
 fn seats(lab: &Lab, report: &mut Report) {
     let seth = person("seth");
     let bind = || whoami(lab, "motion", seth.sam, seth.password, &[]);
