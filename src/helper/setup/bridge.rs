@@ -68,7 +68,7 @@ fn known(args: &Setup) -> Result<Option<LocalAdmin>, Failure> {
             Ok(None)
         }
         Err(AdminError::Read(error)) => Err(Failure::Write { file: ADMIN.into(), error }),
-        // The bridge does not start with such a file: a new one takes its place.
+        // The bridge cannot use such a file: a new one takes its place.
         Err(AdminError::NoLine | AdminError::Short) => Ok(None),
     }
 }
