@@ -267,13 +267,18 @@ pub(super) struct Refused {
     pub(super) armoured: bool,
 }
 
+/// Returns true if the KDC refuses because of the time: that says nothing about the password.
+fn is_of_clocks(refused: &krb5::Refused) -> bool {
+    error::is_of_clocks(error::library_code(refused.code))
+}
+
 /// Interprets the end of an exchange as a refusal.
 ///
 /// # Errors
 /// Returns the failure if the end says nothing about the password.
 pub(super) fn refused(end: Ended) -> Result<Refused, CheckError> {
     match end {
-        Ended::Refused { refused, kdc, armoured, proved } => {
+        Ended::Refused { refused, kdc, armoured, proved } if !is_of_clocks(&refused) => {
             Ok(Refused { refusal: refusal::read(refused.code, &refused.data, proved), kdc, armoured })
         }
         Ended::Library(Failure { code: BAD_INTEGRITY, .. }, kdc) => {
@@ -357,7 +362,7 @@ impl<'a> Login<'a> {
                 Err(CheckError::SomebodyElse { kdc, stranger })
             }
             Ok(_) => Ok(Decided { before_proof: false, ..expired }),
-            Err(Ended::Refused { refused, proved, .. }) => {
+            Err(Ended::Refused { refused, proved, .. }) if !is_of_clocks(&refused) => {
                 let mut second = refusal::read(refused.code, &refused.data, proved);
                 if second.outcome.wants_new_password() {
                     opens_nothing(&mut second);
@@ -387,6 +392,9 @@ pub(super) fn ended(ended: Ended) -> CheckError {
         Ended::Library(failure, _) => CheckError::Failed(failure.text),
         Ended::ArmourRefused(text) => CheckError::Failed(text),
         Ended::NoPreauth(kdc) => CheckError::NoPreauth(kdc),
+        Ended::Refused { refused, kdc, .. } if is_of_clocks(&refused) => {
+            CheckError::Clocks { kdc, cause: refusal::described(refused.code) }
+        }
         Ended::Refused { refused, kdc, .. } => {
             CheckError::Failed(format!("the KDC {kdc} says: {}", refusal::described(refused.code)))
         }
@@ -418,6 +426,16 @@ mod tests {
                 assert_eq!(text, expected, "{code}");
             }
         }
+        let end = |code| {
+            let refused = krb5::Refused { code, time: std::time::UNIX_EPOCH, data: Vec::new() };
+            Ended::Refused { refused, kdc: "ad.acme.com".into(), armoured: true, proved: true }
+        };
+        // This host's clock may step after the proof, so that both agree again when the KDC answers.
+        for code in [32, 33, 37] {
+            let error = refused(end(code)).err().unwrap();
+            assert!(matches!(&error, CheckError::Clocks { kdc, .. } if kdc == "ad.acme.com"), "{error}");
+        }
+        assert_eq!(refused(end(24)).ok().unwrap().refusal.outcome, Outcome::WrongPassword);
         // KRB_AP_ERR_BAD_INTEGRITY, KRB_AP_ERR_MODIFIED, KDC_ERR_S_PRINCIPAL_UNKNOWN.
         for code in [31, 41, 7] {
             let error = unproven("ad.acme.com", failure(code));
