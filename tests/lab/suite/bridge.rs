@@ -19,7 +19,7 @@ const FREE: &str = "127.0.0.1:3892";
 /// Number of idle connections, more than the bridge allows.
 const IDLE: usize = 260;
 /// Maximum resident memory of the process after all tests, in KiB.
-pub const MEMORY: u32 = 12 * 1024;
+const MEMORY: u32 = 12 * 1024;
 
 pub type Bind = (&'static str, &'static str, Option<&'static str>, i32, &'static str, u32);
 
