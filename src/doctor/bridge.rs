@@ -35,19 +35,10 @@ enum Leads {
 }
 
 fn leads(url: &str) -> Leads {
-    let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
-    let place = rest.split(['/', '?']).next().unwrap_or_default().to_ascii_lowercase();
-    let (host, port) = match place.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty() => {
-            (host.to_owned(), port.parse().unwrap_or_default())
-        }
-        _ => (place.clone(), 389),
-    };
-    let is_here = ["127.0.0.1", "localhost", "[::1]"].contains(&host.as_str());
-    match (is_here, port) {
-        (true, PORT) => Leads::Here,
-        (true, _) => Leads::Port,
-        (false, _) => Leads::Elsewhere,
+    match xcally::port_here(url) {
+        Some(PORT) => Leads::Here,
+        Some(_) => Leads::Port,
+        None => Leads::Elsewhere,
     }
 }
 
@@ -238,6 +229,7 @@ mod tests {
             ("ldap://127.0.0.1:389", Leads::Port),
             ("ldap://[::1]", Leads::Port),
             ("ldap://localhost:99999999", Leads::Port),
+            ("ldap://localhost:", Leads::Port),
             ("ldap://ad.acme.com:3890", Leads::Elsewhere),
             ("ldap://127.0.0.1.evil.example:3890", Leads::Elsewhere),
             ("", Leads::Elsewhere),

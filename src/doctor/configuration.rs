@@ -124,16 +124,16 @@ pub(super) async fn readable(facts: &Facts) -> Finding {
         Err(cause) => return Finding::skipped(cause),
     };
     let files = of_broker(facts).await;
-    let mut found = closed_folder(Path::new(FOLDER));
+    let mut found: Vec<Finding> = closed_folder(Path::new(FOLDER)).into_iter().collect();
     let mut seen = format!("{} may read {} files", user.name, files.len());
-    found = both(found, all_unreadable(facts, &user, &files).await);
+    found.extend(all_unreadable(facts, &user, &files).await);
     if let Some(used) = bridge::used(facts).await {
         match certificate(facts, &used.settings).await {
             Ok(count) => seen += &format!(", {} may read {count}", bridge::USER),
-            Err(finding) => found = both(found, Some(finding)),
+            Err(finding) => found.push(finding),
         }
     }
-    found.unwrap_or_else(|| Finding::ok(seen))
+    found.into_iter().reduce(Finding::and).unwrap_or_else(|| Finding::ok(seen))
 }
 
 /// Returns the number of files of the bridge's certificate and key.
@@ -175,18 +175,11 @@ async fn of_broker(facts: &Facts) -> Vec<Read> {
 
 /// Returns one finding for all files that `user` may not read.
 async fn all_unreadable(facts: &Facts, user: &User, files: &[Read]) -> Option<Finding> {
-    let mut found = None;
+    let mut found = Vec::new();
     for file in files {
-        found = both(found, unreadable(facts, user, file).await);
+        found.extend(unreadable(facts, user, file).await);
     }
-    found
-}
-
-fn both(one: Option<Finding>, other: Option<Finding>) -> Option<Finding> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.and(other)),
-        (one, other) => one.or(other),
-    }
+    found.into_iter().reduce(Finding::and)
 }
 
 /// Returns a finding if not every user may enter the configuration's folder, and so read none of its files.

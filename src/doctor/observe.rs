@@ -5,12 +5,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::bridge;
 use super::commands::Place;
 use super::facts::{Facts, SERVICE};
 use super::finding::Finding;
+use super::pam;
 use super::stack::{Kind, Rule, Service, Value};
-use super::visitors::{MODULE, Missing, Other, RIGHT, Visitor, is_ours, observes, other, visit};
+use super::visitors::{MODULE, Missing, Other, RIGHT, Visitor, observes, other, ours, visit};
 use crate::libpam::SERVICES;
 
 /// Ends of the names that package managers, editors and Ansible give to a copy of a file.
@@ -33,26 +33,17 @@ pub(super) async fn lines(facts: &Facts) -> Finding {
     names.retain(|name| read(&Path::new(SERVICES).join(name)).is_ok_and(|text| text.contains(MODULE)));
     names.sort();
     let services: Vec<_> = names.iter().map(|name| Service::load(name, &read)).collect();
-    let motion = (SERVICE, facts.service().await);
-    let of_bridge = bridge::used(facts).await.map(|used| (used.settings.service.as_str(), &used.service));
-    let of_bridge = of_bridge.filter(|(name, _)| *name != SERVICE);
-    let deciding: Vec<_> = [motion].into_iter().chain(of_bridge).collect();
+    let deciding = pam::services(facts).await;
+    let deciding: Vec<_> = deciding.iter().map(|named| (named.name, named.lines)).collect();
     found(&deciding, &services)
 }
 
 /// Returns the finding for the services that decide the application's logins, by their names, and for all
 /// services that name our module.
 fn found(deciding: &[(&str, &Service)], all: &[Service]) -> Finding {
-    let mut rules: Vec<&Rule> = Vec::new();
-    for rule in all.iter().flat_map(|service| &service.rules).filter(|rule| is_ours(rule)) {
-        // A file that several services include has its lines in each of them.
-        if !rules.iter().any(|known| known.place() == rule.place()) {
-            rules.push(rule);
-        }
-    }
     let of_all =
         deciding.iter().flat_map(|(name, service)| twice(service).into_iter().chain(denied(name, service)));
-    let findings = rules.into_iter().filter_map(of).chain(of_all);
+    let findings = ours(all).into_iter().filter_map(of).chain(of_all);
     findings.reduce(Finding::and).unwrap_or_else(|| Finding::ok("no line of a PAM service only observes"))
 }
 

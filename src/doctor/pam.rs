@@ -22,7 +22,9 @@ use super::finding::{Finding, Level};
 use super::fix::access;
 use super::repair::Host;
 use super::stack::{Kind, Rule, Service, Value};
-use super::visitors::{Judgement, MODULE, Missing, RIGHT, Trouble, Visitor, is_ours, judge, observes, visit};
+use super::visitors::{
+    Judgement, MODULE, Missing, RIGHT, Trouble, Visitor, is_ours, judge, observes, ours, visit,
+};
 use super::{bridge, broker, module};
 use crate::config::{Access, JoinError};
 use crate::libpam::SERVICES;
@@ -30,11 +32,11 @@ use crate::module::arguments::{ARGUMENTS, Arguments};
 use crate::protocol::SOCKET;
 
 /// A PAM service that decides logins of the application.
-struct Named<'a> {
-    name: &'a str,
+pub(super) struct Named<'a> {
+    pub(super) name: &'a str,
     /// Its own file.
     file: String,
-    lines: &'a Service,
+    pub(super) lines: &'a Service,
 }
 
 impl Named<'_> {
@@ -44,7 +46,7 @@ impl Named<'_> {
 }
 
 /// Returns the application's service, and that of the LDAP bridge where the bridge uses another one.
-async fn services(facts: &Facts) -> Vec<Named<'_>> {
+pub(super) async fn services(facts: &Facts) -> Vec<Named<'_>> {
     let motion = Named { name: SERVICE, file: FILE.to_owned(), lines: facts.service().await };
     let of_bridge = bridge::used(facts).await.filter(|used| used.settings.service != SERVICE);
     let of_bridge = of_bridge.map(|used| Named {
@@ -174,13 +176,7 @@ async fn calls_ours(facts: &Facts, named: &Named<'_>) -> Finding {
 pub(super) async fn arguments(facts: &Facts) -> Finding {
     let text = fs::read_to_string(facts.path(FILE)).unwrap_or_default();
     let services = services(facts).await;
-    let mut rules: Vec<&Rule> = Vec::new();
-    for rule in services.iter().flat_map(|named| &named.lines.rules).filter(|rule| is_ours(rule)) {
-        // A file that both services include has its lines in each of them.
-        if !rules.iter().any(|known| known.place() == rule.place()) {
-            rules.push(rule);
-        }
-    }
+    let rules = ours(services.iter().map(|named| named.lines));
     let misread = misread(&rules);
     if !misread.is_empty() {
         return corrected(&text, misread);

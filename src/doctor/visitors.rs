@@ -16,6 +16,18 @@ pub(super) fn is_ours(rule: &Rule) -> bool {
     rule.is_module() && rule.name() == MODULE
 }
 
+/// Returns the lines of `services` that call our module. A file that several services include has its lines
+/// in each of them, and they are returned once.
+pub(super) fn ours<'a>(services: impl IntoIterator<Item = &'a Service>) -> Vec<&'a Rule> {
+    let mut rules: Vec<&Rule> = Vec::new();
+    for rule in services.into_iter().flat_map(|service| &service.rules).filter(|rule| is_ours(rule)) {
+        if !rules.iter().any(|known| known.place() == rule.place()) {
+            rules.push(rule);
+        }
+    }
+    rules
+}
+
 /// Returns true if the line calls our module with the argument `observe`.
 pub(super) fn observes(rule: &Rule) -> bool {
     is_ours(rule) && rule.arguments.iter().any(|argument| argument == "observe")

@@ -8,9 +8,14 @@ pub fn written<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     assignments(text).filter(|(found, _)| *found == name).last().map(|(_, raw)| raw.trim_matches(is_space))
 }
 
+/// Returns the value of `name` without its quotes; `None` if the file does not set it.
+pub fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    written(text, name).map(|raw| unquoted(raw).1)
+}
+
 /// Returns true if `name` has this value.
-pub fn has(text: &str, name: &str, value: &[u8]) -> bool {
-    written(text, name).is_some_and(|raw| unquoted(raw).1.as_bytes() == value)
+pub fn has(text: &str, name: &str, expected: &[u8]) -> bool {
+    value(text, name).is_some_and(|value| value.as_bytes() == expected)
 }
 
 /// Quotes the value for [`set`]; returns `None` if no quotes can hold it.

@@ -150,6 +150,18 @@ pub(crate) fn parse(text: &str) -> Vec<Property> {
     properties
 }
 
+/// Returns the port of an LDAP URL that names an address of loopback; 389 if it names none, and 0 if its port
+/// is no number of one. `None` for any other URL.
+pub fn port_here(url: &str) -> Option<u16> {
+    let url = url.trim().to_ascii_lowercase();
+    let place = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    let place = place.split(['/', '?']).next().unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let (host, port) = place.rsplit_once(':').filter(|(_, port)| is_port(port)).unwrap_or((place, ""));
+    let port = if port.is_empty() { 389 } else { port.parse().unwrap_or_default() };
+    ["127.0.0.1", "localhost", "[::1]"].contains(&host).then_some(port)
+}
+
 /// Returns every name with its value as it is written.
 pub(crate) fn assignments(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = text;

@@ -76,9 +76,8 @@ fn known(args: &Setup) -> Result<Option<LocalAdmin>, Failure> {
 /// Returns an error if the copy is that of another file that still names the bridge: there is one copy, and
 /// one secret.
 fn other(copy: &Kept, file: &File, admin: Option<&LocalAdmin>) -> Result<(), Failure> {
-    let Some(of) = copy.of.as_ref().filter(|of| file.place().is_ok_and(|place| place != **of)) else {
-        return Ok(());
-    };
+    let place = file.place().ok();
+    let Some(of) = place.and_then(|place| copy.of_another(&place)) else { return Ok(()) };
     match File::read_or_none(Path::new(of)) {
         Ok(None) => Ok(()),
         Ok(Some(other)) if !is_bridged(&other.text, admin) => Ok(()),
@@ -211,7 +210,7 @@ fn original(folder: &Path, file: &File, admin: Option<&LocalAdmin>) -> Result<Ke
         return Err(unknown(&kept::path(folder), "there is no such file"));
     };
     let place = file.place()?;
-    if let Some(of) = copy.of.as_ref().filter(|of| **of != place) {
+    if let Some(of) = copy.of_another(&place) {
         return Err(Failure::Application(format!(
             "{} is the copy of {of}, not of {place}: name that file with --env. If it has moved, correct the \
              first line of the copy",

@@ -25,7 +25,7 @@ pub(super) struct Kept {
     /// All of its text.
     whole: String,
     /// Path of the `.env`, unless an earlier version made the copy.
-    pub(super) of: Option<String>,
+    of: Option<String>,
     /// The text of the `.env`.
     pub(super) text: String,
 }
@@ -50,9 +50,9 @@ impl Kept {
         Kept { file, whole, of, text }
     }
 
-    /// Returns true if the copy is of another file than `path`, as far as is known.
-    pub(super) fn is_of_another(&self, path: &str) -> bool {
-        self.of.as_ref().is_some_and(|of| of != path)
+    /// Returns the file that the copy is of, if that is another one than `path`, as far as is known.
+    pub(super) fn of_another(&self, path: &str) -> Option<&str> {
+        self.of.as_deref().filter(|of| *of != path)
     }
 
     /// The path of the copy.
@@ -73,7 +73,9 @@ pub(super) fn path(folder: &Path) -> PathBuf {
 /// If a copy cannot be read or written.
 pub(super) fn keep(folder: &Path, path: &str, text: &str) -> Result<(PathBuf, Option<PathBuf>), Failure> {
     let earlier = match Kept::read(folder)? {
-        Some(copy) if copy.text != text || copy.is_of_another(path) => Some(aside(folder, &copy.whole)?),
+        Some(copy) if copy.text != text || copy.of_another(path).is_some() => {
+            Some(aside(folder, &copy.whole)?)
+        }
         _ => None,
     };
     let file = self::path(folder);
@@ -109,7 +111,7 @@ mod tests {
         let (file, earlier) = keep(&folder, ENV, "A=1\n").unwrap();
         let copy = Kept::read(&folder).unwrap().unwrap();
         assert_eq!((copy.text.as_str(), copy.file(), earlier), ("A=1\n", file.as_path(), None));
-        assert!(!copy.is_of_another(ENV) && copy.is_of_another("/opt/other/.env"));
+        assert_eq!((copy.of_another(ENV), copy.of_another("/opt/other/.env")), (None, Some(ENV)));
         // A copy that was copied back has the line already.
         keep(&folder, ENV, &copy.whole).unwrap();
         assert_eq!(Kept::read(&folder).unwrap().unwrap().text, copy.whole);
@@ -117,7 +119,7 @@ mod tests {
             fs::write(&file, old).unwrap();
             let copy = Kept::read(&folder).unwrap().unwrap();
             assert_eq!((copy.of.as_deref(), copy.text.as_str()), (None, old));
-            assert!(!copy.is_of_another(ENV));
+            assert_eq!(copy.of_another(ENV), None);
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::config::admin::{LocalAdmin, NAME};
 use crate::config::xcally;
-use crate::config::xcally::change::{has, quoted, written};
+use crate::config::xcally::change::{has, quoted, value, written};
 
 /// URL of the bridge.
 pub(super) const URL: &str = "ldap://127.0.0.1:3890";
@@ -43,7 +43,7 @@ fn is_missing(text: &str, short: &str) -> bool {
 pub(super) fn is_bridged(text: &str, admin: Option<&LocalAdmin>) -> bool {
     match needs_admin(text) {
         true => is_own(text, "ADMIN", admin) || is_own(text, "PASSWORD", admin),
-        false => written(text, &name("URL")).is_some_and(names_this_host),
+        false => value(text, &name("URL")).is_some_and(|url| xcally::port_here(url).is_some()),
     }
 }
 
@@ -56,16 +56,6 @@ fn is_own(text: &str, short: &str, admin: Option<&LocalAdmin>) -> bool {
         "PASSWORD" => admin.is_some_and(|admin| is(admin.secret.bytes())),
         _ => false,
     }
-}
-
-/// Returns true if the URL, written with or without quotes, names an address of loopback.
-fn names_this_host(raw: &str) -> bool {
-    let url = raw.trim_matches(['\'', '"', '`']).trim().to_ascii_lowercase();
-    let place = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-    let place = place.split(['/', '?']).next().unwrap_or_default();
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let host = place.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(place, |(host, _)| host);
-    ["127.0.0.1", "localhost", "[::1]"].contains(&host)
 }
 
 /// Returns true if a change overwrites a value that setup did not write.
